@@ -1,0 +1,102 @@
+"""Configuration models: camelCase keys, closed objects, errors that name the path."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic.alias_generators import to_camel
+
+from .errors import ConfigError
+
+__all__ = ["ConfigModel", "deep_merge", "validate"]
+
+_BLOCKED = frozenset({"__proto__", "prototype", "constructor"})
+
+
+class ConfigModel(BaseModel):
+    """Base of configuration objects: keys are camelCase, unknown ones are errors."""
+
+    model_config = ConfigDict(
+        alias_generator=to_camel,
+        validate_by_name=True,
+        validate_by_alias=True,
+        extra="forbid",
+        frozen=True,
+        hide_input_in_errors=True,
+    )
+
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def validate(
+    model: type[Model], values: Any, path: str, *, env: Mapping[str, str] | None = None
+) -> Model:
+    """``values`` as ``model``; raises :exc:`ConfigError` with every problem and its full path.
+
+    ``env`` maps fields of ``model`` to the environment variables that would satisfy them.
+    """
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        problems = [_problem(model, item, path, env or {}) for item in error.errors()]
+        raise ConfigError("; ".join(problems)) from None
+
+
+def _problem(model: type[BaseModel], item: Any, path: str, env: Mapping[str, str]) -> str:
+    location = [str(part) for part in item["loc"]]
+    full = ".".join([path, *location]) if path else ".".join(location)
+    message = item["msg"]
+    if item["type"] == "extra_forbidden":
+        known = _keys_at(model, location[:-1])
+        close = difflib.get_close_matches(location[-1], known, 1, 0.6)
+        message = "unknown key" + (f"; did you mean {close[0]!r}?" if close else "")
+    elif item["type"] == "missing":
+        message = "is required"
+    text = f"{full or 'configuration'}: {message}"
+    if len(location) == 1 and location[0] in env:
+        text += f" (or set {env[location[0]]})"
+    return text
+
+
+def _keys_at(model: type[BaseModel], location: list[str]) -> list[str]:
+    """Keys of the object at ``location`` below ``model``."""
+    current: Any = model
+    for part in location:
+        if not (isinstance(current, type) and issubclass(current, BaseModel)):
+            return []
+        for name, field in current.model_fields.items():
+            if part in (name, field.alias):
+                current = _model_in(field.annotation)
+                break
+    if not (isinstance(current, type) and issubclass(current, BaseModel)):
+        return []
+    return [field.alias or name for name, field in current.model_fields.items()]
+
+
+def _model_in(annotation: Any) -> Any:
+    """The model class in an annotation such as ``Model | None``."""
+    if isinstance(annotation, type):
+        return annotation
+    for part in getattr(annotation, "__args__", ()):
+        found = _model_in(part)
+        if isinstance(found, type) and issubclass(found, BaseModel):
+            return found
+    return annotation
+
+
+def deep_merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """``over`` on ``base``: objects merge, everything else replaces; None does not delete."""
+    merged = dict(base)
+    for key, value in over.items():
+        if value is None or key in _BLOCKED:
+            continue
+        below = merged.get(key)
+        if isinstance(value, Mapping) and isinstance(below, Mapping):
+            merged[key] = deep_merge(below, value)
+        else:
+            merged[key] = deep_merge({}, value) if isinstance(value, Mapping) else value
+    return merged

@@ -1,0 +1,187 @@
+"""Every error voicecall raises on purpose.
+
+::
+
+    VoicecallError
+    ├── ConfigError            the operator's configuration; names the key and the variable
+    ├── PluginError            an installed package that cannot be loaded or clashes with another
+    ├── CallError              a request about a call that cannot be carried out
+    │   ├── InvalidRequest     a parameter is missing or malformed
+    │   ├── CallNotFound       nobody knows this call id
+    │   ├── CallNotActive      the call is over
+    │   ├── CallNotReady       the call is not connected yet, or busy with another turn
+    │   └── CapacityExceeded   a limit on calls or rates is reached
+    ├── ProviderError          a carrier or speech vendor; provider, retryable, request id
+    │   ├── AuthenticationFailed
+    │   ├── RequestRejected    the vendor understood and refused (4xx)
+    │   ├── ProviderUnavailable  network, 5xx, rate limit; retryable
+    │   ├── ProviderTimeout    no answer in time; retryable
+    │   └── OutcomeUnknown     the request may have taken effect; never repeated blindly
+    ├── WebhookRejected        a webhook that is answered with a status and has no effect
+    ├── MediaProtocolError     a message on a media socket that is not of its protocol
+    └── StoreError             the call store
+        └── DuplicateKey       an event, webhook or reservation that is already stored
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+__all__ = [
+    "AuthenticationFailed",
+    "CallError",
+    "CallNotActive",
+    "CallNotFound",
+    "CallNotReady",
+    "CapacityExceeded",
+    "ConfigError",
+    "DuplicateKey",
+    "InvalidRequest",
+    "MediaProtocolError",
+    "OutcomeUnknown",
+    "PluginError",
+    "ProviderError",
+    "ProviderTimeout",
+    "ProviderUnavailable",
+    "RequestRejected",
+    "StoreError",
+    "VoicecallError",
+    "WebhookRejected",
+]
+
+
+class VoicecallError(Exception):
+    """Base of every error in this module."""
+
+
+class ConfigError(VoicecallError):
+    """The configuration cannot be used as it is.
+
+    ``path`` is the full configuration path (``plugins.entries.voice-call.config.fromNumber``),
+    ``env`` the environment variable that would satisfy it, where there is one.
+    """
+
+    def __init__(self, message: str, *, path: str | None = None, env: str | None = None) -> None:
+        self.path = path
+        self.env = env
+        text = f"{path}: {message}" if path else message
+        if env:
+            text += f" (or set {env})"
+        super().__init__(text)
+
+
+class PluginError(VoicecallError):
+    """A package that is installed but cannot be used; names the distribution."""
+
+
+class CallError(VoicecallError):
+    """A request about a call that cannot be carried out."""
+
+
+class InvalidRequest(CallError):
+    """A parameter is missing or malformed; the message names it."""
+
+
+class CallNotFound(CallError):
+    """No call has this id. The message contains ``call not found``."""
+
+    def __init__(self, call_id: str) -> None:
+        self.call_id = call_id
+        super().__init__(f"call not found: {call_id}")
+
+
+class CallNotActive(CallError):
+    """The call is over. The message contains ``call is not active``."""
+
+    def __init__(self, call_id: str, detail: str) -> None:
+        self.call_id = call_id
+        super().__init__(f"call is not active: {call_id} ({detail})")
+
+
+class CallNotReady(CallError):
+    """The call cannot do this now: it is not connected yet, or another turn is running."""
+
+
+class CapacityExceeded(CallError):
+    """A limit on concurrent calls or on rates is reached."""
+
+
+class ProviderError(VoicecallError):
+    """A carrier or speech vendor failed.
+
+    ``provider`` is its id, ``retryable`` tells whether the same request may be sent again,
+    ``request_id`` is the vendor's own reference, ``status`` the HTTP status where there was one.
+    """
+
+    retryable = False
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        provider: str,
+        retryable: bool | None = None,
+        request_id: str | None = None,
+        status: int | None = None,
+    ) -> None:
+        self.provider = provider
+        if retryable is not None:
+            self.retryable = retryable
+        self.request_id = request_id
+        self.status = status
+        super().__init__(f"{provider}: {message}")
+
+
+class AuthenticationFailed(ProviderError):
+    """The vendor does not accept the credentials."""
+
+
+class RequestRejected(ProviderError):
+    """The vendor understood the request and refused it."""
+
+
+class ProviderUnavailable(ProviderError):
+    """The vendor could not be reached, is overloaded or limits the rate. Nothing happened there."""
+
+    retryable = True
+
+
+class ProviderTimeout(ProviderError):
+    """The vendor did not answer in time, and asking again is harmless."""
+
+    retryable = True
+
+
+class OutcomeUnknown(ProviderError):
+    """The request may or may not have taken effect. Look it up; never send it again blindly."""
+
+
+class WebhookRejected(VoicecallError):
+    """A webhook that gets ``status`` and has no effect. The reason is logged, never sent."""
+
+    def __init__(
+        self, status: int, reason: str, *, headers: Mapping[str, str] | None = None
+    ) -> None:
+        self.status = status
+        self.reason = reason
+        self.headers = dict(headers or {})
+        super().__init__(f"{status}: {reason}")
+
+
+class MediaProtocolError(VoicecallError):
+    """A message on a media socket that is not of the carrier's protocol."""
+
+
+class StoreError(VoicecallError):
+    """The call store could not do what it was asked. Nothing of the request was stored."""
+
+
+class DuplicateKey(StoreError):
+    """A key that may exist once is already stored. ``kind`` is processed, replay or dial."""
+
+    def __init__(self, kind: str, key: str, *, detail: Any = None) -> None:
+        self.kind = kind
+        self.key = key
+        self.detail = detail
+        super().__init__(f"{kind} key is already stored: {key}")

@@ -1,0 +1,90 @@
+"""A typed facade over pluggy: the only place that calls hooks."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import pluggy
+
+from . import hookspecs
+from .providers import ProviderInfo, ProviderKind
+
+if TYPE_CHECKING:
+    from .events import CallEvent
+    from .hosting import GatewayHost, PluginInfo, Service, SetupCheck, SetupContext
+    from .model import CallRecord
+
+__all__ = ["HOOK_OF_KIND", "Hooks"]
+
+HOOK_OF_KIND: dict[ProviderKind, str] = {
+    ProviderKind.TELEPHONY: "voicecall_telephony_providers",
+    ProviderKind.TRANSCRIPTION: "voicecall_transcription_providers",
+    ProviderKind.TTS: "voicecall_tts_providers",
+    ProviderKind.REALTIME: "voicecall_realtime_providers",
+    ProviderKind.TURN: "voicecall_turn_detectors",
+    ProviderKind.AGENT: "voicecall_agent_backends",
+    ProviderKind.TUNNEL: "voicecall_tunnels",
+    ProviderKind.STORE: "voicecall_stores",
+    ProviderKind.COORDINATOR: "voicecall_coordinators",
+}
+
+_log = logging.getLogger("voicecall.plugins")
+
+
+class Hooks:
+    """Registers plugin modules and calls their hooks with types."""
+
+    def __init__(self) -> None:
+        self._manager = pluggy.PluginManager(hookspecs.PROJECT)
+        self._manager.add_hookspecs(hookspecs)
+
+    def register(self, plugin: ModuleType | object, name: str) -> None:
+        """Register a plugin module once; again is fine."""
+        if not self._manager.is_registered(plugin):
+            self._manager.register(plugin, name)
+            self._manager.check_pending()
+
+    def _of(self, hook: str, plugin: object, **arguments: Any) -> list[Any]:
+        """Results of one hook from one plugin."""
+        caller: pluggy.HookCaller = getattr(self._manager.hook, hook)
+        return [
+            impl.function(*(arguments[name] for name in impl.argnames))
+            for impl in caller.get_hookimpls()
+            if impl.plugin is plugin
+        ]
+
+    def provider_infos(self, kind: ProviderKind, plugin: object) -> Sequence[ProviderInfo]:
+        """What one plugin offers of one kind."""
+        return [info for result in self._of(HOOK_OF_KIND[kind], plugin) for info in result]
+
+    def plugin_info(self, plugin: object) -> PluginInfo | None:
+        results: list[PluginInfo] = self._of("voicecall_plugin_info", plugin)
+        return results[0] if results else None
+
+    def services(self, plugin: object, host: GatewayHost) -> Sequence[Service]:
+        return [s for result in self._of("voicecall_services", plugin, host=host) for s in result]
+
+    def setup_checks(self, plugin: object, context: SetupContext) -> Sequence[SetupCheck]:
+        results = self._of("voicecall_setup_checks", plugin, context=context)
+        return [check for result in results for check in result]
+
+    def commands(self, plugin: object, app: Any) -> None:
+        self._of("voicecall_commands", plugin, app=app)
+
+    def call_event(self, record: CallRecord, event: CallEvent) -> None:
+        self._observe("voicecall_call_event", record=record, event=event)
+
+    def call_ended(self, record: CallRecord) -> None:
+        self._observe("voicecall_call_ended", record=record)
+
+    def _observe(self, hook: str, **arguments: Any) -> None:
+        caller: pluggy.HookCaller = getattr(self._manager.hook, hook)
+        for impl in caller.get_hookimpls():
+            try:
+                impl.function(*(arguments[name] for name in impl.argnames))
+            except Exception:  # noqa: BLE001 (a stranger's observer)
+                # An observer must not disturb the call it observes.
+                _log.exception("plugin %s failed in %s", impl.plugin_name, hook)

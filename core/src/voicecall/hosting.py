@@ -1,0 +1,139 @@
+"""What the gateway and its plugins see of each other.
+
+A gateway plugin is a module with hook implementations (:mod:`voicecall.hookspecs`). Hooks are
+synchronous and run at the edges (discovery, start, command line, setup); whatever has to live
+longer is a :class:`Service` that a hook returns.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from .seam import Seam
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+    from .registry import Registry
+
+__all__ = [
+    "GatewayHost",
+    "PluginInfo",
+    "RpcCall",
+    "RpcMethod",
+    "Service",
+    "SetupCheck",
+    "SetupContext",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class PluginInfo:
+    """A gateway plugin: ``id`` is its key under ``plugins.entries``; ``config_model`` returns the
+    pydantic model of its configuration."""
+
+    id: str
+    label: str
+    config_model: Callable[[], type[BaseModel]] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RpcCall:
+    """Who called: the connection's id and its scopes."""
+
+    connection: str
+    scopes: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class RpcMethod:
+    """``handler(params, call)`` returns the payload. It raises
+    :exc:`voicecall.errors.CallError` for bad requests (``INVALID_REQUEST``) and any other
+    :exc:`voicecall.errors.VoicecallError` for what is not available (``UNAVAILABLE``)."""
+
+    name: str
+    scope: str
+    handler: Callable[[Mapping[str, Any], RpcCall], Awaitable[Mapping[str, Any]]]
+
+
+class Service(Protocol):
+    """Something that runs as long as the gateway."""
+
+    @property
+    def name(self) -> str: ...
+
+    def run(self) -> AbstractAsyncContextManager[None]:
+        """Entered at start: returns when ready, raises a ``VoicecallError`` when it cannot
+        start. Left at stop: everything is closed by then."""
+        ...
+
+    async def drain(self) -> None:
+        """Take nothing new and wait for what is under way. Cancelled after the drain time."""
+        ...
+
+    def problems(self) -> Sequence[str]:
+        """Why the gateway is not ready, one sentence each; empty when all is well."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class SetupCheck:
+    """One line of ``voicecall setup``."""
+
+    id: str
+    ok: bool
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class SetupContext:
+    """For setup checks: the configuration as loaded, without a running gateway. ``section``
+    gives a top-level object of the file (``agents``, ``tts``), ``plugin_config`` the validated
+    configuration of a plugin entry (raises ``ConfigError``)."""
+
+    registry: Registry
+    plugin_config: Callable[[str], Any]
+    section: Callable[[str], Mapping[str, Any]]
+    enabled: Callable[[str], bool]
+    environ: Mapping[str, str]
+    state_dir: Path
+
+
+class GatewayHost(Protocol):
+    """What a plugin gets from the gateway at start."""
+
+    state_dir: Path
+    seam: Seam
+    registry: Registry
+    environ: Mapping[str, str]
+
+    def plugin_config(self, plugin_id: str) -> Any:
+        """The validated configuration of a plugin entry."""
+        ...
+
+    def section(self, name: str) -> Mapping[str, Any]:
+        """A top-level object of the configuration, ``{}`` where it is absent."""
+        ...
+
+    def register_rpc(self, method: RpcMethod) -> None: ...
+
+    def publish(self, event: str, payload: Mapping[str, Any]) -> None:
+        """Send an event to subscribers of ``/rpc`` and to :meth:`subscribe`. Never blocks."""
+        ...
+
+    def subscribe(self, listener: Callable[[str, Mapping[str, Any]], None]) -> Callable[[], None]:
+        """Call ``listener(event, payload)`` for every published event; returns the undo."""
+        ...
+
+    def observe_event(self, record: Any, event: Any) -> None:
+        """Tell observers of an accepted call event. Their errors are logged, nothing more."""
+        ...
+
+    def observe_end(self, record: Any) -> None: ...
+
+    def logger(self, name: str) -> logging.Logger: ...

@@ -1,0 +1,306 @@
+"""The call record: everything about one call that must survive a crash.
+
+Records are immutable; :mod:`voicecall.machine` makes the next one from the last. Times are
+milliseconds since the Unix epoch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from enum import StrEnum
+from typing import Any
+
+__all__ = [
+    "STATE_ORDER",
+    "CallMode",
+    "CallRecord",
+    "CallState",
+    "DeadlineKind",
+    "Direction",
+    "EndDetail",
+    "EndReason",
+    "Ending",
+    "FirstMessage",
+    "MediaPath",
+    "MessageState",
+    "Speaker",
+    "TranscriptEntry",
+    "Utterance",
+]
+
+
+class Direction(StrEnum):
+    INBOUND = "inbound"
+    OUTBOUND = "outbound"
+
+
+class CallMode(StrEnum):
+    NOTIFY = "notify"
+    CONVERSATION = "conversation"
+
+
+class MediaPath(StrEnum):
+    """How the conversation is carried: by the carrier's own speech, or over a media socket."""
+
+    NATIVE = "native"
+    STREAM = "stream"
+    REALTIME = "realtime"
+
+
+class CallState(StrEnum):
+    """Live states in their order (speaking and listening alternate), then the terminal ones."""
+
+    INITIATED = "initiated"
+    RINGING = "ringing"
+    ANSWERED = "answered"
+    ACTIVE = "active"
+    SPEAKING = "speaking"
+    LISTENING = "listening"
+    COMPLETED = "completed"
+    HANGUP_USER = "hangup-user"
+    HANGUP_BOT = "hangup-bot"
+    TIMEOUT = "timeout"
+    ERROR = "error"
+    FAILED = "failed"
+    NO_ANSWER = "no-answer"
+    BUSY = "busy"
+    VOICEMAIL = "voicemail"
+
+    @property
+    def terminal(self) -> bool:
+        return self not in STATE_ORDER
+
+
+STATE_ORDER: Mapping[CallState, int] = {
+    CallState.INITIATED: 0,
+    CallState.RINGING: 1,
+    CallState.ANSWERED: 2,
+    CallState.ACTIVE: 3,
+    CallState.SPEAKING: 4,
+    CallState.LISTENING: 4,
+}
+"""Rank of each live state. A call moves to a higher rank or between the two of rank 4."""
+
+
+class EndReason(StrEnum):
+    """Why a call ended; the terminal state has the same name."""
+
+    COMPLETED = "completed"
+    HANGUP_USER = "hangup-user"
+    HANGUP_BOT = "hangup-bot"
+    TIMEOUT = "timeout"
+    ERROR = "error"
+    FAILED = "failed"
+    NO_ANSWER = "no-answer"
+    BUSY = "busy"
+    VOICEMAIL = "voicemail"
+
+    @property
+    def state(self) -> CallState:
+        return CallState(self.value)
+
+
+class EndDetail(StrEnum):
+    """What exactly ended the call, where the end reason alone does not say it."""
+
+    REQUESTED = "requested"
+    AGENT = "agent"
+    NOTIFIED = "notified"
+    MAX_DURATION = "max-duration"
+    RING_TIMEOUT = "ring-timeout"
+    REAPER = "reaper"
+    POLICY = "policy"
+    CAPACITY = "capacity"
+    STREAM_LOST = "stream-lost"
+    STREAM_NEVER_STARTED = "stream-never-started"
+    MESSAGE_FAILED = "message-failed"
+    SPEECH_FAILED = "speech-failed"
+    AGENT_FAILED = "agent-failed"
+    LISTENING_FAILED = "listening-failed"
+    DIAL_FAILED = "dial-failed"
+    DIAL_UNKNOWN = "dial-unknown"
+    HANGUP_FAILED = "hangup-failed"
+    CARRIER = "carrier"
+    CARRIER_FORGOT = "carrier-forgot"
+    SHUTDOWN = "shutdown"
+
+
+class DeadlineKind(StrEnum):
+    """Stored deadlines of a live call; every live call has at least one.
+
+    ``dial``: the dial request must have an outcome. ``ring``: the callee must answer.
+    ``unanswered``: an inbound call must be answered (the reaper). ``max_duration``: the hard cap.
+    ``message``: the first message must have been played, or be tried again. ``notify_hangup``:
+    hang up after a notification. ``stream``: a media socket must be attached (again).
+    ``hangup``: the next attempt to hang up. ``probe``: ask the carrier for the call's status.
+    """
+
+    DIAL = "dial"
+    RING = "ring"
+    UNANSWERED = "unanswered"
+    MAX_DURATION = "max_duration"
+    MESSAGE = "message"
+    NOTIFY_HANGUP = "notify_hangup"
+    STREAM = "stream"
+    HANGUP = "hangup"
+    PROBE = "probe"
+
+
+class Speaker(StrEnum):
+    BOT = "bot"
+    USER = "user"
+
+
+@dataclass(frozen=True, slots=True)
+class TranscriptEntry:
+    """One final utterance. ``complete`` is false where the bot was interrupted: ``text`` is
+    then what the caller heard."""
+
+    at: int
+    speaker: Speaker
+    text: str
+    complete: bool = True
+
+
+class MessageState(StrEnum):
+    PENDING = "pending"
+    PLAYING = "playing"
+    DONE = "done"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class FirstMessage:
+    """The greeting or notification. It has one owner: whoever plays the call's media path."""
+
+    text: str
+    state: MessageState = MessageState.PENDING
+    attempts: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Utterance:
+    """What the bot is saying right now."""
+
+    id: str
+    text: str
+    first_message: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """The call is being ended by us; the operation converges whatever the carrier answers."""
+
+    reason: EndReason
+    detail: EndDetail
+    requested_at: int
+    attempts: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallRecord:
+    """One call. ``provider_call_id`` is the carrier's current id, ``aliases`` all it ever had."""
+
+    call_id: str
+    provider: str
+    direction: Direction
+    state: CallState
+    from_number: str
+    to_number: str
+    started_at: int
+    mode: CallMode = CallMode.CONVERSATION
+    media: MediaPath = MediaPath.NATIVE
+    provider_call_id: str | None = None
+    aliases: tuple[str, ...] = ()
+    answered_at: int | None = None
+    ended_at: int | None = None
+    end_reason: EndReason | None = None
+    end_detail: EndDetail | None = None
+    end_note: str | None = None
+    session_key: str | None = None
+    agent_id: str | None = None
+    route_key: str | None = None
+    requester_session_key: str | None = None
+    dtmf_sequence: str | None = None
+    message: FirstMessage | None = None
+    utterance: Utterance | None = None
+    ending: Ending | None = None
+    listen_token: str | None = None
+    stream_id: str | None = None
+    recovering: bool = False
+    deadlines: Mapping[DeadlineKind, int] = field(default_factory=dict)
+    transcript: tuple[TranscriptEntry, ...] = ()
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def terminal(self) -> bool:
+        return self.state.terminal
+
+    @property
+    def live(self) -> bool:
+        return not self.state.terminal
+
+    @property
+    def remote_number(self) -> str:
+        """The other party's number."""
+        return self.to_number if self.direction is Direction.OUTBOUND else self.from_number
+
+    @property
+    def next_deadline(self) -> tuple[int, DeadlineKind] | None:
+        """The earliest deadline, as (time, kind)."""
+        if not self.deadlines:
+            return None
+        kind = min(self.deadlines, key=lambda k: (self.deadlines[k], k.value))
+        return self.deadlines[kind], kind
+
+    def with_alias(self, provider_call_id: str) -> CallRecord:
+        """The record with ``provider_call_id`` as the carrier's current id."""
+        if provider_call_id in self.aliases:
+            return self
+        return replace(
+            self,
+            provider_call_id=provider_call_id,
+            aliases=(*self.aliases, provider_call_id),
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """A JSON-ready copy, without the transcript (which the store keeps as rows)."""
+        data = asdict(self)
+        del data["transcript"]
+        data["deadlines"] = {str(kind): at for kind, at in self.deadlines.items()}
+        return data
+
+    @classmethod
+    def from_dict(
+        cls, data: Mapping[str, Any], transcript: tuple[TranscriptEntry, ...] = ()
+    ) -> CallRecord:
+        """The inverse of :meth:`to_dict`. Unknown keys of a newer version raise ``TypeError``."""
+        values = dict(data)
+        message, utterance, ending = (values.get(k) for k in ("message", "utterance", "ending"))
+        values.update(
+            direction=Direction(values["direction"]),
+            state=CallState(values["state"]),
+            mode=CallMode(values["mode"]),
+            media=MediaPath(values["media"]),
+            aliases=tuple(values["aliases"]),
+            end_reason=EndReason(values["end_reason"]) if values["end_reason"] else None,
+            end_detail=EndDetail(values["end_detail"]) if values["end_detail"] else None,
+            message=FirstMessage(
+                message["text"], MessageState(message["state"]), message["attempts"]
+            )
+            if message
+            else None,
+            utterance=Utterance(**utterance) if utterance else None,
+            ending=Ending(
+                EndReason(ending["reason"]),
+                EndDetail(ending["detail"]),
+                ending["requested_at"],
+                ending["attempts"],
+            )
+            if ending
+            else None,
+            deadlines={DeadlineKind(kind): at for kind, at in values["deadlines"].items()},
+            transcript=transcript,
+        )
+        return cls(**values)

@@ -1,0 +1,115 @@
+"""What a provider package tells about itself: data plus a factory.
+
+A plugin module holds one hook implementation that returns :class:`ProviderInfo` objects. The
+module must be importable without the vendor's heavy libraries: the factory imports them.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from .seam import Seam, SystemSeam
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+__all__ = [
+    "API_VERSION",
+    "LegacyKey",
+    "Provider",
+    "ProviderContext",
+    "ProviderInfo",
+    "ProviderKind",
+]
+
+API_VERSION = 1
+"""Version of the contracts in this package. A provider states the one it was written for."""
+
+
+class ProviderKind(StrEnum):
+    """The value is the name of the entry-point group, after ``voicecall.``."""
+
+    TELEPHONY = "telephony"
+    TRANSCRIPTION = "transcription"
+    TTS = "tts"
+    REALTIME = "realtime"
+    TURN = "turn"
+    AGENT = "agent"
+    TUNNEL = "tunnel"
+    STORE = "store"
+    COORDINATOR = "coordinator"
+
+    @property
+    def group(self) -> str:
+        """Name of the entry-point group."""
+        return f"voicecall.{self.value}"
+
+
+class ProviderFactory(Protocol):
+    def __call__(self, kind: ProviderKind, provider_id: str, config: Mapping[str, Any]) -> Any: ...
+
+
+def _no_others(kind: ProviderKind, provider_id: str, config: Mapping[str, Any]) -> Any:
+    from .errors import PluginError
+
+    raise PluginError(f"no {kind} provider {provider_id!r} can be made here")
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderContext:
+    """What the host hands to a factory. ``create`` makes another provider, by kind and id."""
+
+    state_dir: Path
+    seam: Seam = field(default_factory=SystemSeam)
+    create: ProviderFactory = _no_others
+    logger: logging.Logger = field(default_factory=lambda: logging.getLogger("voicecall"))
+
+
+@dataclass(frozen=True, slots=True)
+class LegacyKey:
+    """An old configuration path of this provider and the path that replaces it, both below the
+    plugin's configuration (``twilio.from`` -> ``fromNumber``)."""
+
+    old: str
+    new: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProviderInfo:
+    """One provider.
+
+    ``config_model`` returns the pydantic model of the provider's configuration block (a function,
+    so that listing providers needs no pydantic). ``secrets`` maps fields of that model to the
+    environment variables that may supply them. ``required`` names the fields without which the
+    provider is not configured. ``auto_select_order``: lower is tried first; ``demo`` providers
+    are never chosen automatically.
+    """
+
+    kind: ProviderKind
+    id: str
+    label: str
+    factory: Callable[[Any, ProviderContext], Any]
+    config_model: Callable[[], type[BaseModel]] | None = None
+    aliases: tuple[str, ...] = ()
+    api_version: int = API_VERSION
+    secrets: Mapping[str, str] = field(default_factory=dict)
+    required: tuple[str, ...] = ()
+    auto_select_order: int = 100
+    demo: bool = False
+    capabilities: Any = None
+    legacy_keys: tuple[LegacyKey, ...] = ()
+
+
+class Provider:
+    """Base of all provider objects: a lifespan around whatever they need while in use."""
+
+    @asynccontextmanager
+    async def lifespan(self) -> AsyncIterator[None]:
+        """Entered before the gateway reports ready, left after the last call."""
+        yield

@@ -1,0 +1,230 @@
+"""Contract of a full-duplex voice model: caller audio in, speech and tool calls out."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Literal
+
+from .audio.formats import MULAW_8K, AudioFormat
+from .media import AudioSink
+from .providers import Provider
+
+__all__ = [
+    "Delegation",
+    "Interrupted",
+    "Interrupter",
+    "RealtimeCapabilities",
+    "RealtimeEvent",
+    "RealtimeOptions",
+    "RealtimeProvider",
+    "RealtimeSession",
+    "ResponseDone",
+    "ResponseStarted",
+    "SessionExpiring",
+    "SessionLost",
+    "SessionReset",
+    "SpeechStarted",
+    "SpeechStopped",
+    "Tool",
+    "ToolCall",
+    "ToolCancelled",
+    "Transcript",
+    "Usage",
+    "Verbatim",
+]
+
+
+class Interrupter(StrEnum):
+    """Who notices that the caller interrupts."""
+
+    CLIENT = "client"
+    SERVER = "server"
+    MODEL = "model"
+
+
+class Verbatim(StrEnum):
+    """Whether the model can be made to say given words: not at all, as the first thing of a
+    session, or at any time."""
+
+    NONE = "none"
+    FIXTURE = "fixture"
+    FORCED = "forced"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RealtimeCapabilities:
+    formats: tuple[AudioFormat, ...] = (MULAW_8K,)
+    interrupts: Interrupter = Interrupter.SERVER
+    heard_time: bool = True
+    verbatim: Verbatim = Verbatim.NONE
+    continuous_audio: bool = True
+    delegation: bool = False
+    resumption: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """A function the model may call; ``parameters`` is a JSON schema."""
+
+    name: str
+    description: str
+    parameters: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RealtimeOptions:
+    """``sink`` receives the model's speech in ``output_format``, item by item."""
+
+    sink: AudioSink
+    input_format: AudioFormat = MULAW_8K
+    output_format: AudioFormat = MULAW_8K
+    instructions: str = ""
+    tools: Sequence[Tool] = ()
+    history: Sequence[tuple[str, str]] = ()
+    language: str = "en-US"
+    voice: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SpeechStarted:
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class SpeechStopped:
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class ResponseStarted:
+    response: str
+
+
+@dataclass(frozen=True, slots=True)
+class ResponseDone:
+    response: str
+    status: Literal["completed", "cancelled", "failed", "incomplete"]
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Interrupted:
+    """The model accepted an interruption; the host clears what was not played."""
+
+
+@dataclass(frozen=True, slots=True)
+class Transcript:
+    role: Literal["user", "assistant"]
+    item: str
+    text: str
+    final: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    id: str
+    name: str
+    arguments: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCancelled:
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Delegation:
+    """The model hands a request over instead of calling a function."""
+
+    id: str
+    request: str
+
+
+@dataclass(frozen=True, slots=True)
+class SessionExpiring:
+    in_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class SessionReset:
+    """The vendor started afresh; results of the old session are void."""
+
+
+@dataclass(frozen=True, slots=True)
+class SessionLost:
+    reason: str
+    fatal: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    values: Mapping[str, int] = field(default_factory=dict)
+
+
+RealtimeEvent = (
+    SpeechStarted
+    | SpeechStopped
+    | ResponseStarted
+    | ResponseDone
+    | Interrupted
+    | Transcript
+    | ToolCall
+    | ToolCancelled
+    | Delegation
+    | SessionExpiring
+    | SessionReset
+    | SessionLost
+    | Usage
+)
+
+
+class RealtimeSession(ABC):
+    @abstractmethod
+    def send_audio(self, audio: bytes) -> None:
+        """Caller audio. Never blocks; bounded by time while not ready."""
+
+    @abstractmethod
+    async def greet(self, instructions: str) -> None:
+        """Open the conversation."""
+
+    @abstractmethod
+    async def say(self, text: str) -> None:
+        """Say this, as literally as the capability ``verbatim`` allows."""
+
+    @abstractmethod
+    async def add_context(self, text: str) -> None:
+        """Something the model should know, without a response to it."""
+
+    @abstractmethod
+    def mute(self, muted: bool) -> None:
+        """While muted, the model hears silence."""
+
+    @abstractmethod
+    async def interrupt(self, heard: Mapping[str, float]) -> None:
+        """Stop the current output; ``heard`` gives the heard milliseconds of each item."""
+
+    @abstractmethod
+    async def tool_result(
+        self,
+        call_id: str,
+        result: Any,
+        *,
+        will_continue: bool = False,
+        when: Literal["now", "idle", "silent"] = "now",
+    ) -> None:
+        """Answer a tool call; ``will_continue`` announces another result for the same call."""
+
+    @abstractmethod
+    def __aiter__(self) -> AsyncIterator[RealtimeEvent]: ...
+
+
+class RealtimeProvider(Provider):
+    capabilities: RealtimeCapabilities = RealtimeCapabilities()
+
+    @abstractmethod
+    def session(self, options: RealtimeOptions) -> AbstractAsyncContextManager[RealtimeSession]:
+        """A session, ready when entered. Raises :exc:`voicecall.errors.ProviderError`."""

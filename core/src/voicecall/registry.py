@@ -1,0 +1,160 @@
+"""Finding provider packages through entry points, importing only what is asked for.
+
+One scan of the installed distributions serves all groups. Names come from the entry points; a
+package is imported when its provider is loaded. A package that cannot be imported is recorded
+with its error and disturbs nothing else.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from importlib_metadata import EntryPoint, entry_points
+
+from .errors import PluginError
+from .hooks import Hooks
+from .providers import API_VERSION, ProviderInfo, ProviderKind
+
+__all__ = ["Found", "Registry"]
+
+_PREFIX = "voicecall."
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """An entry point, not imported: ``id`` is its name, ``source`` its distribution."""
+
+    group: str
+    id: str
+    source: str
+    version: str
+    entry: EntryPoint
+
+
+class Registry:
+    """All installed providers and gateway plugins.
+
+    ``extra`` adds plugin modules without an installation, as (group, id, module): for tests and
+    for programs that bring their own provider.
+    """
+
+    def __init__(
+        self,
+        *,
+        entries: Iterable[EntryPoint] | None = None,
+        extra: Iterable[tuple[str, str, object]] = (),
+    ) -> None:
+        self.hooks = Hooks()
+        self.failures: dict[tuple[str, str], str] = {}
+        self._found: dict[str, dict[str, list[Found]]] = {}
+        self._modules: dict[tuple[str, str], object] = {}
+        self._infos: dict[tuple[ProviderKind, str], ProviderInfo] = {}
+        scanned = entry_points() if entries is None else entries
+        for entry in scanned:
+            if entry.group.startswith(_PREFIX):
+                dist = getattr(entry, "dist", None)
+                source = dist.metadata["Name"] if dist is not None else "unknown"
+                version = dist.version if dist is not None else "0"
+                found = Found(entry.group, entry.name, source, version, entry)
+                same_id = self._found.setdefault(entry.group, {}).setdefault(entry.name, [])
+                # The same distribution can be on the path twice (an editable install).
+                if all(other.source != source for other in same_id):
+                    same_id.append(found)
+        for group, name, module in extra:
+            self._modules[group, name] = module
+            entry = EntryPoint(name, getattr(module, "__name__", name), group)
+            self._found.setdefault(group, {})[name] = [Found(group, name, "extra", "0", entry)]
+
+    # --- without importing ------------------------------------------------------------------
+
+    def found(self, group: str) -> Sequence[Found]:
+        """Everything installed in a group, by name. Nothing is imported."""
+        return [
+            one for name in sorted(self._found.get(group, {})) for one in self._found[group][name]
+        ]
+
+    def ids(self, kind: ProviderKind) -> Sequence[str]:
+        return sorted(self._found.get(kind.group, {}))
+
+    # --- loading ----------------------------------------------------------------------------
+
+    def module(self, group: str, name: str) -> Any:
+        """Import and register the plugin behind an entry point.
+
+        Raises :exc:`PluginError`: not installed, claimed twice, or not importable.
+        """
+        if (group, name) in self._modules:
+            module = self._modules[group, name]
+        else:
+            module = self._import(group, name)
+            self._modules[group, name] = module
+        self.hooks.register(module, f"{group}:{name}:{id(module)}")
+        return module
+
+    def _import(self, group: str, name: str) -> object:
+        candidates = self._found.get(group, {}).get(name)
+        if not candidates:
+            raise PluginError(self._unknown(group, name))
+        if len(candidates) > 1:
+            sources = " and ".join(sorted(c.source for c in candidates))
+            raise PluginError(
+                f"{group} {name!r} is claimed by two distributions, {sources}: uninstall one"
+            )
+        try:
+            return candidates[0].entry.load()
+        except (Exception, SystemExit) as error:
+            text = f"{type(error).__name__}: {error}"
+            self.failures[group, name] = text
+            raise PluginError(
+                f"{group} {name!r} of {candidates[0].source} cannot be imported: {text}"
+            ) from error
+
+    def _unknown(self, group: str, name: str) -> str:
+        known = sorted(self._found.get(group, {}))
+        close = difflib.get_close_matches(name, known, 1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        installed = ", ".join(known) or "none"
+        return f"no {group} provider {name!r} is installed (installed: {installed}){hint}"
+
+    def load(self, kind: ProviderKind, provider_id: str) -> ProviderInfo:
+        """The provider with this id or alias, imported now. Raises :exc:`PluginError`."""
+        if (kind, provider_id) in self._infos:
+            return self._infos[kind, provider_id]
+        if provider_id not in self._found.get(kind.group, {}):
+            for info in self.load_all(kind):
+                if provider_id in info.aliases:
+                    return info
+            raise PluginError(self._unknown(kind.group, provider_id))
+        module = self.module(kind.group, provider_id)
+        for info in self.hooks.provider_infos(kind, module):
+            if info.id == provider_id and info.kind is kind:
+                break
+        else:
+            raise PluginError(
+                f"{kind.group} {provider_id!r}: its module offers no provider of that id"
+            )
+        if info.api_version != API_VERSION:
+            raise PluginError(
+                f"{kind.group} {provider_id!r} is written for api version {info.api_version},"
+                f" this is {API_VERSION}"
+            )
+        self._infos[kind, provider_id] = info
+        return info
+
+    def load_all(self, kind: ProviderKind) -> Sequence[ProviderInfo]:
+        """All providers of a kind that can be loaded, in order of automatic selection. What
+        cannot be loaded is recorded in :attr:`failures`."""
+        infos = []
+        for provider_id in self.ids(kind):
+            try:
+                infos.append(self.load(kind, provider_id))
+            except PluginError as error:
+                self.failures.setdefault((kind.group, provider_id), str(error))
+        return sorted(infos, key=lambda info: (info.auto_select_order, info.id))
+
+    def describe(self) -> Mapping[str, Sequence[Found]]:
+        """All voicecall groups with what is installed in them."""
+        return {group: self.found(group) for group in sorted(self._found)}

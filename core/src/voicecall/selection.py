@@ -1,0 +1,140 @@
+"""Choosing one provider of a kind, and making its configuration.
+
+The outcomes are those that the configuration reference names: ``ok``,
+``missing-configured-provider``, ``no-registered-provider`` and ``provider-not-configured``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from .errors import ConfigError, PluginError
+from .providers import ProviderInfo, ProviderKind
+from .registry import Registry
+
+__all__ = ["Selected", "Selection", "missing_fields", "provider_config", "select"]
+
+
+class Selection(StrEnum):
+    OK = "ok"
+    MISSING_CONFIGURED_PROVIDER = "missing-configured-provider"
+    NO_REGISTERED_PROVIDER = "no-registered-provider"
+    PROVIDER_NOT_CONFIGURED = "provider-not-configured"
+
+
+@dataclass(frozen=True, slots=True)
+class Selected:
+    """``info`` and ``config`` are set where ``outcome`` is ok; ``message`` says what to change
+    where it is not."""
+
+    outcome: Selection
+    message: str = ""
+    info: ProviderInfo | None = None
+    config: Any = None
+
+
+def _unresolved(value: Any) -> bool:
+    """Blank, or a ``${VAR}`` whose variable is not set: never a credential."""
+    if not isinstance(value, str):
+        return value is None
+    return not value.strip() or (value.startswith("${") and value.endswith("}"))
+
+
+def _with_environment(
+    info: ProviderInfo, raw: Mapping[str, Any], environ: Mapping[str, str]
+) -> dict[str, Any]:
+    values = dict(raw)
+    for field, variable in info.secrets.items():
+        if values.get(field) is None and environ.get(variable, "").strip():
+            values[field] = environ[variable].strip()
+    return values
+
+
+def missing_fields(
+    info: ProviderInfo, raw: Mapping[str, Any], environ: Mapping[str, str]
+) -> list[str]:
+    """Required fields of ``info`` that neither ``raw`` nor the environment supplies."""
+    values = _with_environment(info, raw, environ)
+    return [field for field in info.required if _unresolved(values.get(field))]
+
+
+def provider_config(
+    info: ProviderInfo, raw: Mapping[str, Any], environ: Mapping[str, str], path: str
+) -> Any:
+    """The validated configuration of a provider (None for one without a model).
+
+    Values that are absent come from the environment. Raises :exc:`ConfigError`, which names the
+    full path and the variable.
+    """
+    for field in missing_fields(info, raw, environ):
+        raise ConfigError(
+            f"is required by {info.label}", path=f"{path}.{field}", env=info.secrets.get(field)
+        )
+    if info.config_model is None:
+        if raw:
+            raise ConfigError(f"{info.label} takes no configuration", path=path)
+        return None
+    from .configuring import validate
+
+    values = _with_environment(info, raw, environ)
+    return validate(info.config_model(), values, path, env=info.secrets)
+
+
+def select(
+    registry: Registry,
+    kind: ProviderKind,
+    configured_id: str | None,
+    blocks: Mapping[str, Mapping[str, Any]],
+    environ: Mapping[str, str],
+    path: str,
+) -> Selected:
+    """The provider to use.
+
+    ``configured_id`` is what the operator wrote (None: the first configured one in order of
+    automatic selection, demo providers excepted); ``blocks`` the configuration of each provider
+    by id, found at ``path``. A block under an alias overlays the one under the canonical id.
+    Raises :exc:`ConfigError` only for a block that is present and wrong.
+    """
+    if configured_id is None:
+        return _select_first(registry, kind, blocks, environ, path)
+    try:
+        info = registry.load(kind, configured_id)
+    except PluginError as error:
+        return Selected(Selection.MISSING_CONFIGURED_PROVIDER, str(error))
+    raw = {**blocks.get(info.id, {}), **blocks.get(configured_id, {})}
+    missing = missing_fields(info, raw, environ)
+    if missing:
+        return Selected(Selection.PROVIDER_NOT_CONFIGURED, _not_configured(info, path, missing))
+    config = provider_config(info, raw, environ, f"{path}.{configured_id}")
+    return Selected(Selection.OK, info=info, config=config)
+
+
+def _not_configured(info: ProviderInfo, path: str, missing: list[str]) -> str:
+    parts = []
+    for field in missing:
+        variable = info.secrets.get(field)
+        parts.append(f"{path}.{info.id}.{field}" + (f" (or set {variable})" if variable else ""))
+    return f"{info.label} is not configured: " + ", ".join(parts)
+
+
+def _select_first(
+    registry: Registry,
+    kind: ProviderKind,
+    blocks: Mapping[str, Mapping[str, Any]],
+    environ: Mapping[str, str],
+    path: str,
+) -> Selected:
+    infos = [info for info in registry.load_all(kind) if not info.demo]
+    if not infos:
+        return Selected(Selection.NO_REGISTERED_PROVIDER, f"no {kind.value} provider is installed")
+    for info in infos:
+        raw = blocks.get(info.id, {})
+        if not missing_fields(info, raw, environ):
+            config = provider_config(info, raw, environ, f"{path}.{info.id}")
+            return Selected(Selection.OK, info=info, config=config)
+    first = infos[0]
+    missing = missing_fields(first, blocks.get(first.id, {}), environ)
+    return Selected(Selection.PROVIDER_NOT_CONFIGURED, _not_configured(first, path, missing))

@@ -1,0 +1,292 @@
+"""Contract of a carrier: place and steer calls, understand its webhooks and media sockets.
+
+``verify``, ``parse``, ``render`` and the media codec are pure: no clock, no socket, no global.
+Only ``perform`` and the other coroutines talk to the carrier.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from .audio.formats import MULAW_8K, AudioFormat
+from .events import CarrierEvent, CarrierStatus
+from .media import MediaCodec, Upgrade
+from .model import EndReason
+from .providers import Provider
+
+__all__ = [
+    "Action",
+    "Answer",
+    "AttachStream",
+    "CallRef",
+    "CallStatus",
+    "DialRequest",
+    "Hangup",
+    "Listen",
+    "PlayDigits",
+    "Reject",
+    "Rendered",
+    "Speak",
+    "StopListening",
+    "StreamPoint",
+    "StreamRequest",
+    "TelephonyCapabilities",
+    "TelephonyProvider",
+    "Verified",
+    "WebhookReply",
+    "WebhookRequest",
+]
+
+
+class StreamPoint(StrEnum):
+    """Where a carrier can be asked to open a media socket."""
+
+    DIAL = "dial"
+    ANSWER = "answer"
+    DOCUMENT = "document"
+    COMMAND = "command"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TelephonyCapabilities:
+    """What a carrier can do. The engine asks this, never the carrier's id.
+
+    ``native_speech`` / ``native_listening``: the carrier speaks and recognises by itself.
+    ``stream``: where a media socket may be asked for (empty: never). ``dtmf_keeps_stream``:
+    playing digits does not detach a live stream. ``pre_connect_dtmf``: digits can be played
+    before the stream. ``explicit_answer``: an inbound call waits for an answer action.
+    Playback: ``marks`` come back, also on clear (``marks_returned_on_clear``); ``clear_acked``
+    with an event of its own; ``close_ends_call``: closing the socket hangs up; ``pacing``: audio
+    must not be sent much faster than it is played. ``public_url``: webhooks come from the
+    internet, so the webhook URL must be reachable from there.
+    """
+
+    native_speech: bool = False
+    native_listening: bool = False
+    stream: frozenset[StreamPoint] = frozenset()
+    codecs: tuple[AudioFormat, ...] = (MULAW_8K,)
+    dtmf_out: bool = False
+    dtmf_keeps_stream: bool = False
+    pre_connect_dtmf: bool = False
+    transfer: bool = False
+    recording: bool = False
+    machine_detection: bool = False
+    explicit_answer: bool = False
+    dial_lookup: bool = False
+    marks: bool = True
+    marks_returned_on_clear: bool = True
+    clear_acked: bool = False
+    close_ends_call: bool = False
+    pacing: bool = True
+    public_url: bool = True
+    from_number_required: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class CallRef:
+    """A call as the carrier knows it: our id, its current id and all ids it ever had."""
+
+    call_id: str
+    provider_call_id: str | None
+    aliases: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class StreamRequest:
+    """A media socket to open: its URL as we wrote it, and the one-use token that admits it."""
+
+    url: str
+    token: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DialRequest:
+    """A call to place. ``webhook_url`` already names our call id; ``time_limit_s`` is the
+    carrier-side limit that survives a dead gateway. ``stream`` is given where the carrier is
+    asked for the media socket at dial time."""
+
+    call_id: str
+    from_number: str
+    to_number: str
+    webhook_url: str
+    ring_timeout_s: int
+    time_limit_s: int
+    stream: StreamRequest | None = None
+    dtmf_sequence: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CallStatus:
+    status: CarrierStatus
+    reason: EndReason | None = None
+
+
+# --- actions: offered to render() while a webhook waits for its answer, to perform() otherwise --
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    stream: StreamRequest | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reject:
+    """Do not take an inbound call. ``text``, where given, is spoken first."""
+
+    text: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Listen:
+    """Recognise the caller with the carrier's own recogniser; results carry ``token``."""
+
+    token: str
+    end_silence_ms: int = 800
+
+
+@dataclass(frozen=True, slots=True)
+class StopListening:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Speak:
+    """Speak ``text`` with the carrier's own voice, then ``listen`` (in one go, so that no word
+    is lost in between). Its end is a ``PlaybackEnded`` event with ``utterance_id``."""
+
+    utterance_id: str
+    text: str
+    voice: str | None = None
+    listen: Listen | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PlayDigits:
+    """Keypad tones: ``0-9 * #``; ``w`` or ``,`` waits half a second, ``p`` and ``W`` a second."""
+
+    digits: str
+
+
+@dataclass(frozen=True, slots=True)
+class AttachStream:
+    stream: StreamRequest
+
+
+@dataclass(frozen=True, slots=True)
+class Hangup:
+    pass
+
+
+Action = Answer | Reject | Listen | StopListening | Speak | PlayDigits | AttachStream | Hangup
+
+
+# --- webhooks --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WebhookRequest:
+    """A webhook as it came in. ``url`` is the public URL as the carrier knows it, query
+    included; header names are lower case; ``client`` is the trusted client address."""
+
+    method: str
+    url: str
+    query: Mapping[str, str]
+    headers: Mapping[str, str]
+    body: bytes
+    client: str
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """A webhook that is from the carrier. ``key`` identifies the request, so that a replay is
+    recognised; it is derived from what is signed."""
+
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class WebhookReply:
+    status: int = 200
+    body: bytes = b""
+    content_type: str = "text/plain; charset=utf-8"
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """An answer document, and the actions that did not fit in and must be performed."""
+
+    reply: WebhookReply
+    rest: tuple[Action, ...] = ()
+
+
+class TelephonyProvider(Provider):
+    """A carrier."""
+
+    capabilities: TelephonyCapabilities
+
+    # --- pure -------------------------------------------------------------------------------
+
+    @property
+    @abstractmethod
+    def signature_headers(self) -> tuple[tuple[str, ...], ...]:
+        """Sets of lower-case header names; a webhook must have all of one set. Checked before
+        the body is read."""
+
+    @abstractmethod
+    def verify(self, request: WebhookRequest, now_ms: int) -> Verified:
+        """Check the signature. Raises :exc:`voicecall.errors.WebhookRejected` (401)."""
+
+    @abstractmethod
+    def parse(self, request: WebhookRequest, now_ms: int) -> Sequence[CarrierEvent]:
+        """The events in a verified webhook; none for one that says nothing about a call.
+
+        Raises :exc:`voicecall.errors.WebhookRejected` (400) for a body that cannot be read.
+        """
+
+    @abstractmethod
+    def render(
+        self, request: WebhookRequest, call: CallRef | None, actions: Sequence[Action]
+    ) -> Rendered:
+        """The reply to ``request`` with as many of ``actions`` in it as the carrier accepts in a
+        reply. A carrier whose replies steer nothing returns them all as the rest. ``call`` is
+        None for a request about no known call."""
+
+    @abstractmethod
+    def media_codec(self, upgrade: Upgrade) -> MediaCodec:
+        """A codec for one media socket."""
+
+    # --- talking to the carrier -------------------------------------------------------------
+
+    @abstractmethod
+    async def place_call(self, request: DialRequest) -> str:
+        """Dial, once; the carrier's id of the call.
+
+        Raises :exc:`~voicecall.errors.OutcomeUnknown` where the call may exist, any other
+        :exc:`~voicecall.errors.ProviderError` where it surely does not.
+        """
+
+    async def find_dial(self, call_id: str) -> str | None:
+        """The carrier's id of the call that was dialled for ``call_id``; None where the carrier
+        is sure that there is none. Only with the capability ``dial_lookup``."""
+        raise self._unsupported("looking up a dial request")
+
+    @abstractmethod
+    async def perform(self, call: CallRef, action: Action) -> None:
+        """Carry out one action on a live call. A call that is over already is a success."""
+
+    @abstractmethod
+    async def status(self, call: CallRef) -> CallStatus:
+        """Ask for the call's state. Trouble on the way is ``unknown``, never an end."""
+
+    async def register_webhook(self, url: str) -> None:
+        """Tell the carrier where inbound calls go, where it can be told by a request."""
+        return
+
+    def _unsupported(self, what: str) -> Exception:
+        from .errors import RequestRejected
+
+        return RequestRejected(f"{what} is not supported", provider=type(self).__name__)

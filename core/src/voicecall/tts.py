@@ -1,0 +1,200 @@
+"""Contract of speech synthesis: text in as it is written, audio out as it is spoken.
+
+::
+
+    async with provider.session(voice, audio_format) as session:
+        utterance = session.utterance("reply-1", sink)
+        utterance.send("Good morning. ")
+        utterance.flush()             # no more text
+        await utterance.done()        # all audio was written to the sink
+
+A vendor with a plain "text to audio" request implements :class:`PlainSpeechProvider` only.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import anyio
+import anyio.abc
+
+from .audio.formats import MULAW_8K, AudioFormat
+from .errors import ProviderError
+from .media import AudioSink
+from .providers import Provider
+
+if TYPE_CHECKING:
+    from .audio.convert import Converter
+
+__all__ = [
+    "PlainSpeechProvider",
+    "SpeechCapabilities",
+    "SpeechProvider",
+    "SpeechSession",
+    "SpokenSpan",
+    "Utterance",
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpeechCapabilities:
+    """``formats``: what the vendor delivers for calls, best first; the host may ask for any
+    format, the provider converts. ``timings``: spans of text are known for the audio."""
+
+    formats: tuple[AudioFormat, ...] = (MULAW_8K,)
+    timings: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SpokenSpan:
+    """Characters [start, end) of the utterance's text end at ``until_ms`` of its audio."""
+
+    start: int
+    end: int
+    until_ms: float
+
+
+class Utterance(ABC):
+    """One thing to say."""
+
+    @abstractmethod
+    def send(self, text: str) -> None:
+        """More text; whole sentences where possible. Never blocks."""
+
+    @abstractmethod
+    def flush(self) -> None:
+        """There is no more text."""
+
+    @abstractmethod
+    def cancel(self, heard_ms: float) -> str | None:
+        """Stop. The text that was spoken in the first ``heard_ms`` of audio, where the vendor
+        tells (None: the host estimates)."""
+
+    @abstractmethod
+    async def done(self) -> None:
+        """Wait until all audio was written to the sink. Raises
+        :exc:`voicecall.errors.ProviderError`."""
+
+
+class SpeechSession(ABC):
+    @abstractmethod
+    def utterance(self, item_id: str, sink: AudioSink) -> Utterance:
+        """Begin an utterance; its audio goes to ``sink`` under ``item_id``."""
+
+
+class SpeechProvider(Provider):
+    capabilities: SpeechCapabilities = SpeechCapabilities()
+
+    @abstractmethod
+    def session(
+        self, voice: str | None, audio_format: AudioFormat
+    ) -> AbstractAsyncContextManager[SpeechSession]:
+        """A session for one call, ready when entered."""
+
+
+# --- adapting a plain request ----------------------------------------------------------------
+
+
+class PlainSpeechProvider(SpeechProvider):
+    """A vendor that turns one text into one stream of audio."""
+
+    @property
+    @abstractmethod
+    def native_format(self) -> AudioFormat:
+        """Format of what :meth:`synthesize` yields."""
+
+    @abstractmethod
+    def synthesize(self, text: str, voice: str | None) -> AsyncIterator[bytes]:
+        """Audio of ``text``, in pieces of any size. Raises
+        :exc:`voicecall.errors.ProviderError`."""
+
+    @asynccontextmanager
+    async def session(
+        self, voice: str | None, audio_format: AudioFormat
+    ) -> AsyncIterator[SpeechSession]:
+        async with anyio.create_task_group() as tasks:
+            yield _PlainSession(self, voice, audio_format, tasks)
+            tasks.cancel_scope.cancel()
+
+
+class _PlainSession(SpeechSession):
+    def __init__(
+        self,
+        provider: PlainSpeechProvider,
+        voice: str | None,
+        audio_format: AudioFormat,
+        tasks: anyio.abc.TaskGroup,
+    ) -> None:
+        self.provider = provider
+        self.voice = voice
+        self.format = audio_format
+        self.tasks = tasks
+
+    def utterance(self, item_id: str, sink: AudioSink) -> Utterance:
+        utterance = _PlainUtterance(self, item_id, sink)
+        self.tasks.start_soon(utterance.run)
+        return utterance
+
+
+class _PlainUtterance(Utterance):
+    """Speaks the pieces one after another through one converter."""
+
+    def __init__(self, session: _PlainSession, item_id: str, sink: AudioSink) -> None:
+        self._session = session
+        self._item = item_id
+        self._sink = sink
+        self._texts: list[str] = []
+        self._more = anyio.Event()
+        self._flushed = False
+        self._finished = anyio.Event()
+        self._scope = anyio.CancelScope()
+        self._error: ProviderError | None = None
+
+    def send(self, text: str) -> None:
+        if text.strip():
+            self._texts.append(text)
+            self._more.set()
+
+    def flush(self) -> None:
+        self._flushed = True
+        self._more.set()
+
+    def cancel(self, heard_ms: float) -> str | None:
+        self._scope.cancel()
+        return None
+
+    async def done(self) -> None:
+        await self._finished.wait()
+        if self._error is not None:
+            raise self._error
+
+    async def run(self) -> None:
+        from .audio.convert import Converter
+
+        converter = Converter(self._session.provider.native_format, self._session.format)
+        try:
+            with self._scope:
+                while True:
+                    while self._texts:
+                        await self._speak(self._texts.pop(0), converter)
+                    if self._flushed:
+                        break
+                    self._more = anyio.Event()
+                    await self._more.wait()
+                self._write(converter.flush())
+        except ProviderError as error:
+            self._error = error
+        finally:
+            self._finished.set()
+
+    async def _speak(self, text: str, converter: Converter) -> None:
+        async for audio in self._session.provider.synthesize(text, self._session.voice):
+            self._write(converter.process(audio))
+
+    def _write(self, audio: bytes) -> None:
+        if audio:
+            self._sink.write(self._item, audio)
