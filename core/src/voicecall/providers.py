@@ -85,9 +85,9 @@ class ProviderInfo:
     """One provider.
 
     ``config_model`` returns the pydantic model of the provider's configuration block (a function,
-    so that listing providers needs no pydantic). ``secrets`` maps fields of that model to the
-    environment variables that may supply them. ``required`` names the fields without which the
-    provider is not configured. ``auto_select_order``: lower is tried first; ``demo`` providers
+    so that listing providers needs no pydantic). ``secrets`` maps keys of that block, as
+    the operator writes them, to the environment variables that may supply them; ``required``
+    names the keys without which the provider is not configured. ``auto_select_order``: lower is tried first; ``demo`` providers
     are never chosen automatically.
     """
 

@@ -1,0 +1,1 @@
+"""The phone: call engine, store, webhook and media servers, conversations."""

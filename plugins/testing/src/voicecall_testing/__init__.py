@@ -1,0 +1,1 @@
+"""Conformance suites, phones and virtual time."""

@@ -1,0 +1,1 @@
+"""Grammar recognition with PocketSphinx."""
