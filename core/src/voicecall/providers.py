@@ -85,10 +85,10 @@ class ProviderInfo:
     """One provider.
 
     ``config_model`` returns the pydantic model of the provider's configuration block (a function,
-    so that listing providers needs no pydantic). ``secrets`` maps keys of that block, as
-    the operator writes them, to the environment variables that may supply them; ``required``
-    names the keys without which the provider is not configured. ``auto_select_order``: lower is tried first; ``demo`` providers
-    are never chosen automatically.
+    so that listing providers needs no pydantic). ``secrets`` maps keys of that block, as the
+    operator writes them, to the environment variables that may supply them; ``required`` names
+    the keys without which the provider is not configured. ``auto_select_order``: lower is tried
+    first; ``demo`` providers are never chosen automatically.
     """
 
     kind: ProviderKind
