@@ -1,0 +1,77 @@
+"""Takes out of a text what must not be read aloud: markup, addresses, emoji, control characters."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+__all__ = ["clean"]
+
+_ROUNDS = 4
+_SPEAKABLE_SYMBOLS = frozenset("°№℃℉")
+_UNSPOKEN_CATEGORIES = frozenset({"So", "Cs", "Co", "Cn"})
+_SKIN_TONES = range(0x1F3FB, 0x1F400)
+_EMOJI_MARKS = frozenset("\ufe0e\ufe0f\u20e3")
+_JOINERS = "\u200c\u200d"
+
+_KEY = re.compile(r"[\"']spoken[\"']\s*:", re.IGNORECASE)
+_IMAGE_OR_LINK = re.compile(r"!?\[([^\[\]]*)\]\([^()\s]*(?:\s[^()]*)?\)")
+_URL = re.compile(r"<?\b(?:https?://|www\.)[^\s<>]*?(?=[.,;:!?)\]\"'*_]*(?:[\s<>]|$))>?", re.I)
+_TAG = re.compile(r"</?[a-z][^<>]{0,200}>|<!--.*?-->", re.IGNORECASE | re.DOTALL)
+_CITATION = re.compile(r"\[\d{1,3}\]")
+_RULE = re.compile(r"^[ \t]*(?:[-*_=][ \t]*){3,}$", re.MULTILINE)
+_HEADING_OR_QUOTE = re.compile(r"^[ \t]*(?:#{1,6}(?=\s|$)|>+)[ \t]*", re.MULTILINE)
+_FIRST_BULLET = re.compile(r"\A\s*[-*+•][ \t]+")
+_BULLET = re.compile(r"([.,;:!?]?)[ \t]*\n\s*[-*+•][ \t]+")
+_INNER_UNDERSCORE = re.compile(r"(?<=\w)_+(?=\w)")
+_MARKS = re.compile(r"[*_`{}|\\]|~~")
+_LONE_JOINER = re.compile(rf"(?<!\w)[{_JOINERS}]+|[{_JOINERS}]+(?!\w)")
+_EMPTY_BRACKETS = re.compile(r"\(\s*\)|\[\s*\]")
+_BLANK_BEFORE_MARK = re.compile(r"\s+([.,;!?](?:\s|$))")
+_BLANKS = re.compile(r"\s+")
+
+
+def clean(text: str) -> str:
+    """``text`` as it may be spoken, in one line; empty where nothing speakable is left.
+
+    Bullets become commas, links keep their text, addresses vanish, braces never stay.
+    """
+    for _ in range(_ROUNDS):
+        # Taking one thing out can complete another (a link inside emphasis).
+        cleaned = _once(text)
+        if cleaned == text:
+            break
+        text = cleaned
+    return text if any(character.isalnum() for character in text) else ""
+
+
+def _once(text: str) -> str:
+    text = _KEY.sub("", text)
+    text = _IMAGE_OR_LINK.sub(r"\1", text)
+    text = _URL.sub("", text)
+    text = _TAG.sub("", text)
+    text = _CITATION.sub("", text)
+    text = _RULE.sub("", text)
+    text = _HEADING_OR_QUOTE.sub("", text)
+    text = _FIRST_BULLET.sub("", text)
+    text = _BULLET.sub(lambda found: f"{found[1] or ','} ", text)
+    text = _INNER_UNDERSCORE.sub(" ", text)
+    text = _MARKS.sub("", text)
+    text = "".join(_speakable(character) for character in text)
+    text = _LONE_JOINER.sub("", text)
+    text = _EMPTY_BRACKETS.sub("", text)
+    text = _BLANK_BEFORE_MARK.sub(r"\1", text)
+    return _BLANKS.sub(" ", text).strip()
+
+
+def _speakable(character: str) -> str:
+    if character.isascii():
+        return character if character.isprintable() else " "
+    if character in _SPEAKABLE_SYMBOLS or character in _JOINERS:
+        return character
+    if character in _EMOJI_MARKS or ord(character) in _SKIN_TONES:
+        return ""
+    category = unicodedata.category(character)
+    if category in _UNSPOKEN_CATEGORIES or category == "Cf":
+        return ""
+    return " " if category == "Cc" else character

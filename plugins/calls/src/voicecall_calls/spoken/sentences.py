@@ -1,0 +1,154 @@
+"""Cuts a growing text into sentences for speech synthesis.
+
+Where a cut falls depends on the text alone, never on the pieces in which it arrives: a place is
+decided once everything it depends on is there.
+"""
+
+from __future__ import annotations
+
+import re
+
+__all__ = ["SentenceSplitter"]
+
+_ENDERS = ".!?…"
+_WIDE_ENDERS = "。！？"  # noqa: RUF001 (full-width punctuation is meant)
+_CLOSERS = "\"'”’»)]*_"  # noqa: RUF001 (typographic quotes are meant)
+_LINE_MARKS = "-*+•#>"
+
+_ABBREVIATIONS = re.compile(
+    r"(?:dr|mrs?|ms|prof|rev|gen|sen|rep|gov|capt|col|sgt|lt|st|mt|ft|ave|blvd|rd|nos?|vol|ch|fig"
+    r"|pp|vs|cf|e\.g|i\.e|viz|approx|dept|est|ext|tel|jan|feb|mar|apr|jun|jul|aug|sept?|oct|nov"
+    r"|dec|mon|tue|wed|thu|fri|sat|sun|nr|bzw|z\.b|d\.h|usw|ca)\.",
+    re.IGNORECASE,
+)
+_MAY_END = re.compile(r"(?:[ap]\.m|etc|inc|ltd|co|corp|jr|sr|u\.s|u\.k|e\.u)\.", re.IGNORECASE)
+"""Abbreviations that also end a sentence, where a capital letter follows."""
+
+_LAST_WORD = re.compile(r"[\w.]+$")
+_COMMA = re.compile(r"[,;:](?=\s)")
+_WAIT = -1
+
+
+class SentenceSplitter:
+    """``feed`` gives the sentences that are complete, ``flush`` the rest.
+
+    A sentence shorter than ``min_chars`` travels with the next one, except the very first, which
+    goes out at once; one longer than ``max_chars`` is cut, at a comma if there is one. Sentences
+    come without surrounding blanks and hold at least one letter or digit.
+    """
+
+    def __init__(self, *, min_chars: int = 16, max_chars: int = 220) -> None:
+        self._min = min_chars
+        self._max = max_chars
+        self._buffer = ""
+        self._any = False
+
+    def feed(self, text: str) -> list[str]:
+        """Take more text; the sentences that it completed."""
+        self._buffer = (self._buffer + text).lstrip()
+        sentences = []
+        while (cut := self._first_cut()) > 0:
+            sentences.append(self._buffer[:cut].strip())
+            self._buffer = self._buffer[cut:].lstrip()
+            self._any = True
+        return sentences
+
+    def flush(self) -> list[str]:
+        """What is left, as the last sentence, if there is anything to say."""
+        rest, self._buffer = self._buffer.strip(), ""
+        if not _has_words(rest):
+            return []
+        self._any = True
+        return [rest]
+
+    def drop(self) -> None:
+        """Forget what waits."""
+        self._buffer = ""
+
+    def _first_cut(self) -> int:
+        """Where the first sentence ends; 0 where it cannot be told yet."""
+        text = self._buffer
+        for at, character in enumerate(text):
+            if at >= self._max:
+                return self._cut_long(text)
+            if character == "\n":
+                end = _line_end(text, at)
+            elif character in _ENDERS or character in _WIDE_ENDERS:
+                end = _sentence_end(text, at)
+            else:
+                continue
+            if end == _WAIT:
+                return 0
+            if end and (end >= self._min or not self._any) and _has_words(text[:end]):
+                return end
+        return 0
+
+    def _cut_long(self, text: str) -> int:
+        head = text[: self._max]
+        commas = [found.end() for found in _COMMA.finditer(head) if found.end() >= self._min]
+        if commas:
+            return commas[-1]
+        blank = max(head.rfind(" "), head.rfind("\n"))
+        return blank if blank >= self._min else self._max
+
+
+def _has_words(text: str) -> bool:
+    return any(character.isalnum() for character in text)
+
+
+def _skip(text: str, at: int, characters: str) -> int:
+    while at < len(text) and text[at] in characters:
+        at += 1
+    return at
+
+
+def _skip_blanks(text: str, at: int) -> int:
+    while at < len(text) and text[at].isspace():
+        at += 1
+    return at
+
+
+def _line_end(text: str, at: int) -> int:
+    """The end of a paragraph or list item at the line break ``at``; 0 for a mere wrap."""
+    after = _skip_blanks(text, at)
+    if after == len(text):
+        return _WAIT
+    paragraph = text.count("\n", at, after) > 1
+    return at if paragraph or text[after] in _LINE_MARKS else 0
+
+
+def _sentence_end(text: str, at: int) -> int:
+    """The end of the sentence whose closing mark stands at ``at``; 0 where it goes on."""
+    end = _skip(text, at, _ENDERS + _WIDE_ENDERS + _CLOSERS)
+    if end == len(text):
+        return _WAIT
+    marks = text[at:end]
+    if any(mark in _WIDE_ENDERS for mark in marks):
+        return end
+    if not text[end].isspace():
+        return 0
+    after = _skip_blanks(text, end)
+    if after == len(text):
+        return _WAIT
+    if "!" in marks or "?" in marks:
+        return end
+    following = text[after]
+    if following.islower():
+        return 0
+    if "…" in marks or ".." in marks:
+        return end if following.isupper() or following.isdigit() else 0
+    return 0 if _is_abbreviated(text[: at + 1], following) else end
+
+
+def _is_abbreviated(head: str, following: str) -> bool:
+    """Whether the full stop that ends ``head`` belongs to an abbreviation, initial or number."""
+    found = _LAST_WORD.search(head)
+    if found is None:
+        return False
+    word = found.group()
+    if _MAY_END.fullmatch(word):
+        return not following.isupper()
+    if _ABBREVIATIONS.fullmatch(word):
+        return True
+    initial = len(word) == 2 and word[0].isupper() and word[0] != "I"
+    return initial or head[:-1].strip().isdigit()

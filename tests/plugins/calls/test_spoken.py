@@ -1,0 +1,132 @@
+"""What is spoken of a model's finished answer, and how text is cleaned."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from voicecall_calls.spoken import Payload, clean, extract
+
+pytestmark = pytest.mark.unit
+
+
+@pytest.mark.parametrize(
+    ("output", "spoken"),
+    [
+        ('{"spoken":"It is  noon."}', "It is noon."),
+        ('```json\n{"spoken":"Done."}\n```', "Done."),
+        ('Sure! {"spoken":"On it."} bye', "On it."),
+        ('{"spoken":"Yes, today","note":', "Yes, today"),
+        ('{"Spoken":"Hi"}', "Hi"),
+        ('{"spoken":""}', None),
+        (
+            "The user wants a time. I should be brief.\n\nThree o'clock.",
+            "Three o'clock.",
+        ),
+        ("Reasoning: caller is angry.", None),
+        ('{"spoken":"A"}{"spoken":"B"}', "A B"),
+        ('{"spoken":"line one\nline two"}', "line one line two"),
+        ('{"spoken":"It is fi', "It is fi"),
+        ('{"spoken":5}', None),
+        ('{"text":"hi"}', "hi"),
+        ("**Bold** see https://x.example", "Bold see"),
+    ],
+)
+def test_the_examples_of_the_specification(output: str, spoken: str | None) -> None:
+    assert extract([Payload(output)]) == spoken
+
+
+def test_reasoning_and_error_payloads_are_not_spoken() -> None:
+    payloads = [
+        Payload("I think so", is_reasoning=True),
+        Payload("boom", is_error=True),
+        Payload("  "),
+        Payload('{"spoken":"Hello"}'),
+    ]
+    assert extract(payloads) == "Hello"
+
+
+def test_payloads_are_joined_by_a_blank() -> None:
+    assert extract([Payload('{"spoken":"A."}'), Payload("B.")]) == "A. B."
+    assert extract([]) is None
+
+
+@pytest.mark.parametrize(
+    ("output", "spoken"),
+    [
+        ('{"response":{"spoken":"Nested."}}', "Nested."),
+        ('[{"spoken":"One."},{"spoken":"Two."}]', "One. Two."),
+        ('{"spoken":["One.","Two."]}', "One. Two."),
+        ('{"spoken":"caf\\u00e9 \\ud83d\\ude00 \\u201cyes\\u201d"}', "café “yes”"),
+        ('{"spoken":"lone \\ud83d half"}', "lone half"),
+        ('{"spoken":"a \\"quoted\\" word\\nand more"}', 'a "quoted" word and more'),
+        ('{spoken: "Unquoted key."}', "Unquoted key."),
+        ("{'spoken': 'single quotes'}", None),
+        ('{{"spoken":"Twice."}}', "Twice."),
+        ('{"spoken":"First.","spoken":"Again."}', "First."),
+        ('{"name":"tool","text":"hi"}', None),
+        ('{"text":"hi', None),
+        ('{"other":"hi"}', None),
+        ('{"spoken":"{\\"spoken\\":\\"Inner\\"}"}', '"Inner"'),
+        ("```python\nprint(1)\n```\nThat is it.", "That is it."),
+        ("<think>The caller is rude.</think>Of course.", "Of course."),
+        ("The caller is rude, be kind.</think>Of course.", "Of course."),
+        ("<think>never closed", None),
+        ("Five < six, and a <b>tag</b>.", "Five < six, and a tag."),
+        ("Analysis: long.\n\nReasoning: longer.\n\nYes.", "Yes."),
+        ("I will naturally continue the chat.\n\nSo, tell me.", "So, tell me."),
+        ("The user guide is on our site.", "The user guide is on our site."),
+        ("Use {name} here.", "Use name here."),
+        ("", None),
+        ("```", None),
+        ("{", None),
+        ("...", None),
+    ],
+)
+def test_what_models_also_write(output: str, spoken: str | None) -> None:
+    assert extract([Payload(output)]) == spoken
+
+
+@pytest.mark.parametrize(
+    ("text", "cleaned"),
+    [
+        ("# Title\nText", "Title Text"),
+        ("- milk\n- eggs\n* bread", "milk, eggs, bread"),
+        ("Options:\n- one\n- two", "Options: one, two"),
+        ("[the docs](https://x.example/a_b) help", "the docs help"),
+        ("![logo](x.png) hi", "logo hi"),
+        ("Go to https://x.example/a?b=c.", "Go to."),
+        ("www.x.example is down", "is down"),
+        ("so __bold__ and ~~gone~~ and `code`", "so bold and gone and code"),
+        ("snake_case", "snake case"),
+        ("It is 20°C 😀👍🏽 today ❤️.", "It is 20°C today."),
+        ("family 👨‍👩‍👧 here", "family here"),
+        ("bell\x07 and\x00 null\u200b", "bell and null"),
+        ("fact [1] here", "fact here"),
+        ("---\nText\n***", "Text"),
+        ("> quoted", "quoted"),
+        ("C# and 3 < 4", "C# and 3 < 4"),
+        ("\u0645\u06cc\u200c\u062e", "\u0645\u06cc\u200c\u062e"),
+        ("?!", ""),
+        ("$5.00, 100% (sure)", "$5.00, 100% (sure)"),
+    ],
+)
+def test_clean(text: str, cleaned: str) -> None:
+    assert clean(text) == cleaned
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.text(alphabet=st.sampled_from("ab \n*_`{}[]()#<>!.\"'\\~|-https://www.x😀"), max_size=60))
+def test_clean_never_leaves_markup(text: str) -> None:
+    result = clean(text)
+    assert not set(result) & set("*`{}|\\\n")
+    assert result == result.strip()
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.text(max_size=200))
+def test_no_text_makes_it_raise(text: str) -> None:
+    for output in (text, '{"spoken":"' + text, "<think>" + text, "```" + text):
+        spoken = extract([Payload(output)])
+        assert spoken is None or (spoken and "{" not in spoken and "}" not in spoken)

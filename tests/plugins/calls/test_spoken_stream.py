@@ -1,0 +1,161 @@
+"""Sentences out of a growing text."""
+
+from __future__ import annotations
+
+import itertools
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from voicecall_calls.spoken import Payload, SentenceSplitter, SpokenStream, extract
+
+pytestmark = pytest.mark.unit
+
+FRAGMENTS = st.lists(
+    st.sampled_from(
+        [
+            '{"spoken":"', '"}', '{"', "}", "{", '"', "\\", "\\u00e9", "\\ud83d", ':"', "spoken",
+            "```json\n", "```", "<think>", "</think>", "<", ">", "Yes. ", "Dr. ", "It is 3.14, ",
+            "the user ", "I should ", "Reasoning: ", "\n\n", "\n- ", "naturally continue ", ". ",
+            "... ", "What? ", "*", "word ", "Long, long, long words ", "https://x.example ", "。",
+            ',"end":true', "[", "]", ",",
+        ]
+    ),
+    max_size=25,
+).map("".join)  # fmt: skip
+TEXTS = FRAGMENTS | st.text(max_size=120)
+
+
+def run(text: str, cuts: list[int]) -> tuple[list[str], SpokenStream]:
+    stream = SpokenStream()
+    said = []
+    places = sorted({0, len(text), *(cut % (len(text) + 1) for cut in cuts)})
+    for begin, end in itertools.pairwise(places):
+        said += stream.feed(text[begin:end])
+    return said + stream.finish(), stream
+
+
+@settings(max_examples=400, deadline=None)
+@given(TEXTS, st.lists(st.integers(0, 10_000), max_size=12))
+def test_the_pieces_do_not_matter(text: str, cuts: list[int]) -> None:
+    whole, one = run(text, [])
+    pieces, other = run(text, cuts)
+    letters, third = run(text, list(range(len(text))))
+    assert pieces == whole == letters
+    assert one.text == other.text == third.text == " ".join(whole)
+    assert one.end_requested == other.end_requested
+    assert "{" not in one.text
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.text(max_size=200), st.booleans())
+def test_a_stream_says_what_the_whole_answer_says(text: str, wrapped: bool) -> None:
+    output = json.dumps({"spoken": text}) if wrapped else text.replace("{", "(")
+    assert (run(output, [])[1].text or None) == extract([Payload(output)])
+
+
+def test_a_sentence_is_given_out_as_soon_as_the_next_begins() -> None:
+    stream = SpokenStream()
+    assert stream.feed('{"spo') == []
+    assert stream.feed('ken": "Yes.') == []
+    assert stream.feed(" ") == []
+    assert stream.feed("It is") == ["Yes."]
+    assert stream.feed(" noon in Lisbon now, I think. A") == ["It is noon in Lisbon now, I think."]
+    assert stream.feed('nd"') == ["And"]
+    assert stream.finish() == []
+    assert stream.text == "Yes. It is noon in Lisbon now, I think. And"
+
+
+def test_plain_text_streams_from_its_second_sentence_on() -> None:
+    stream = SpokenStream()
+    assert stream.feed("Of course.") == []
+    assert stream.feed(" I can help you with that.") == ["Of course."]
+    assert stream.feed(" Where do you live? ") == ["I can help you with that."]
+    assert stream.finish() == ["Where do you live?"]
+
+
+def test_a_long_plain_beginning_is_not_held_for_ever() -> None:
+    stream = SpokenStream()
+    text = "our opening hours are, " * 11
+    assert stream.feed(text) != []
+
+
+def test_planning_is_held_and_dropped() -> None:
+    stream = SpokenStream()
+    assert stream.feed("The user wants to know the time. I should be brief. Very brief.") == []
+    assert stream.feed("\n\nThree o'clock. Any") == ["Three o'clock."]
+    assert stream.finish() == ["Any"]
+
+
+def test_what_only_looked_like_planning_is_spoken() -> None:
+    stream = SpokenStream()
+    assert stream.feed("The user manual is online. ") == []
+    assert stream.finish() == ["The user manual is online."]
+
+
+def test_chatter_before_an_object_is_dropped() -> None:
+    stream = SpokenStream()
+    assert stream.feed("Here is my answer:\n\n```json\n") == []
+    assert stream.feed('{"spoken": "Hello there. How') == ["Hello there."]
+    assert stream.feed(' are you?"}\n```\nBye. Bye.') == ["How are you?"]
+    assert stream.finish() == []
+
+
+@pytest.mark.parametrize(
+    ("output", "ends"),
+    [
+        ('{"spoken": "Bye.", "end": true}', True),
+        ('{"end": true, "spoken": "Bye."}', True),
+        ('{"spoken": "", "end": true}', True),
+        ('{"spoken": "Bye.", "end": false}', False),
+        ('{"spoken": "Bye.", "end": "true"}', False),
+        ('{"spoken": "Bye.", "end": 1}', False),
+        ('{"spoken": "Bye.", "end": true', False),
+        ('{"spoken": "Bye.", "end": true,,}', False),
+        ('{"spoken": "say \\"end\\": true"}', False),
+        ('{"spoken": "Bye.", "x": {"end": true}}', False),
+        ('{"end": true}', False),
+        ("end: true", False),
+    ],
+)
+def test_only_a_complete_object_ends_the_call(output: str, ends: bool) -> None:
+    stream = SpokenStream()
+    stream.feed(output)
+    stream.finish()
+    assert stream.end_requested is ends
+
+
+@pytest.mark.parametrize(
+    ("text", "sentences"),
+    [
+        ("Dr. Smith sees you now. Please wait.", ["Dr. Smith sees you now.", "Please wait."]),
+        ("It is 3.50 euros, e.g. now. Fine then.", ["It is 3.50 euros, e.g. now.", "Fine then."]),
+        ("We open at 9 a.m. on Mondays.", ["We open at 9 a.m. on Mondays."]),
+        ("We close at 5 p.m. Come early.", ["We close at 5 p.m.", "Come early."]),
+        ("Well... let me see. Wait... Here it is.", ["Well... let me see.", "Wait... Here it is."]),
+        ("Really?! Yes. No. Maybe so, who knows.", ["Really?!", "Yes. No. Maybe so, who knows."]),
+        ('He said "Stop." Then he left us.', ['He said "Stop."', "Then he left us."]),
+        ("J. Smith called you today.", ["J. Smith called you today."]),
+        ("1. Open the door slowly.", ["1. Open the door slowly."]),
+        ("It was me and I. Next one comes.", ["It was me and I.", "Next one comes."]),
+        ("First line here\n\nSecond part", ["First line here", "Second part"]),
+        ("A wrapped\nline of text", ["A wrapped\nline of text"]),
+        ("今日は晴れです。明日は雨です。", ["今日は晴れです。", "明日は雨です。"]),
+        ("?! ...", []),
+    ],
+)  # fmt: skip
+def test_sentences(text: str, sentences: list[str]) -> None:
+    splitter = SentenceSplitter()
+    assert splitter.feed(text) + splitter.flush() == sentences
+
+
+def test_long_sentences_are_cut_at_commas() -> None:
+    splitter = SentenceSplitter(max_chars=60)
+    text = "this goes on and on, and then it goes on, and it will never ever stop at all"
+    first, *rest = splitter.feed(text) + splitter.flush()
+    assert first == "this goes on and on, and then it goes on,"
+    assert " ".join([first, *rest]) == text
+    unbroken = splitter.feed("x" * 150) + splitter.flush()
+    assert [len(piece) for piece in unbroken] == [60, 60, 30]
