@@ -173,10 +173,12 @@ class ListenStarted(CallEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallerSaid(CallEvent):
-    """Our own recogniser heard the caller say a whole utterance."""
+    """Our own recogniser heard the caller say a whole utterance. ``context`` speech goes into
+    the transcript and is no turn of its own (said into a protected greeting)."""
 
     text: str
     confidence: float | None = None
+    context: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -428,7 +428,11 @@ def _speech_heard(record: CallRecord, event: ev.SpeechHeard, policy: CallPolicy)
 
 
 def _caller_said(record: CallRecord, event: ev.CallerSaid, policy: CallPolicy) -> Step:
-    return _caller_speech(record, event.at, event.text, True, event.confidence, policy)
+    result = _caller_speech(record, event.at, event.text, True, event.confidence, policy)
+    if event.context:
+        others = tuple(e for e in result.effects if not isinstance(e, CallerTurn))
+        return replace(result, effects=others)
+    return result
 
 
 def _caller_speech(

@@ -118,12 +118,14 @@ class EndDetail(StrEnum):
     SPEECH_FAILED = "speech-failed"
     AGENT_FAILED = "agent-failed"
     LISTENING_FAILED = "listening-failed"
+    SILENCE = "silence"
     DIAL_FAILED = "dial-failed"
     DIAL_UNKNOWN = "dial-unknown"
     HANGUP_FAILED = "hangup-failed"
     CARRIER = "carrier"
     CARRIER_FORGOT = "carrier-forgot"
     SHUTDOWN = "shutdown"
+    INTERNAL = "internal"
 
 
 class DeadlineKind(StrEnum):

@@ -1,0 +1,218 @@
+"""Configuration of the ``voice-call`` plugin: the tree below
+``plugins.entries.voice-call.config``. Times are milliseconds unless the name says otherwise."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field, PositiveInt, model_validator
+
+from voicecall.configuring import ConfigModel
+from voicecall.machine import CallPolicy
+
+__all__ = [
+    "E164",
+    "BargeInConfig",
+    "NumberRoute",
+    "OutboundConfig",
+    "PhrasesConfig",
+    "RealtimeConfig",
+    "ServeConfig",
+    "SilenceConfig",
+    "StreamingConfig",
+    "TtsConfig",
+    "VoiceCallConfig",
+    "WebhookSecurityConfig",
+    "normalize_number",
+]
+
+_E164 = re.compile(r"^\+[1-9]\d{1,14}$")
+
+
+def normalize_number(text: str) -> str | None:
+    """``text`` as E.164 without its spaces, dots, dashes and brackets; None where it is none."""
+    number = re.sub(r"[\s().\-/]", "", text)
+    if number.startswith("00"):
+        number = "+" + number[2:]
+    return number if _E164.match(number) else None
+
+
+def _e164(value: str) -> str:
+    number = normalize_number(value)
+    if number is None:
+        raise ValueError("must be a phone number in E.164 form, such as +15550001234")
+    return number
+
+
+E164 = Annotated[str, AfterValidator(_e164)]
+OpenBlock = dict[str, Any]
+
+
+class OutboundConfig(ConfigModel):
+    default_mode: Literal["notify", "conversation"] = "notify"
+    notify_hangup_delay_sec: int = Field(default=3, ge=0)
+
+
+class ServeConfig(ConfigModel):
+    """The webhook and media server. Port 0 takes a free one."""
+
+    port: int = Field(default=3334, ge=0, le=65535)
+    bind: str = "127.0.0.1"
+    path: str = Field(default="/voice/webhook", min_length=1)
+
+
+class WebhookSecurityConfig(ConfigModel):
+    allowed_hosts: tuple[str, ...] = ()
+    trust_forwarding_headers: bool = False
+    trusted_proxy_ips: tuple[str, ...] = Field(default=(), alias="trustedProxyIPs")
+    max_in_flight_per_client: PositiveInt = 8
+    max_in_flight: PositiveInt = 64
+
+
+class StreamingConfig(ConfigModel):
+    """Transcription, agent and speech over a media socket."""
+
+    enabled: bool = False
+    provider: str | None = Field(default=None, min_length=1)
+    stream_path: str = Field(default="/voice/stream", min_length=1)
+    providers: dict[str, OpenBlock] = Field(default_factory=dict)
+    pre_start_timeout_ms: PositiveInt = 5000
+    max_pending_connections: PositiveInt = 32
+    max_pending_connections_per_ip: PositiveInt = 4
+    max_connections: PositiveInt = 128
+
+
+class RealtimeConfig(ConfigModel):
+    """One full-duplex voice model over a media socket."""
+
+    enabled: bool = False
+    provider: str | None = Field(default=None, min_length=1)
+    providers: dict[str, OpenBlock] = Field(default_factory=dict)
+
+
+class TtsConfig(ConfigModel):
+    provider: str | None = Field(default=None, min_length=1)
+    providers: dict[str, OpenBlock] = Field(default_factory=dict)
+    timeout_ms: int = Field(default=8000, ge=1000, le=120_000)
+    max_text_length: PositiveInt = 4096
+
+
+class NumberRoute(ConfigModel):
+    """What differs for calls to one of our numbers."""
+
+    inbound_greeting: str | None = None
+    agent_id: str | None = Field(default=None, min_length=1)
+    response_system_prompt: str | None = None
+    response_timeout_ms: PositiveInt | None = None
+
+
+class BargeInConfig(ConfigModel):
+    """When the caller may interrupt.
+
+    Speech counts once it lasts ``minSpeechMs`` or is understood as words. Speech that begins
+    within the first ``greetingProtectionMs`` of a greeting does not interrupt it.
+    """
+
+    enabled: bool = True
+    min_speech_ms: int = Field(default=250, ge=0)
+    greeting_protection_ms: int = Field(default=500, ge=0)
+    outbound_greeting_protection_ms: int = Field(default=1500, ge=0)
+
+
+class SilenceConfig(ConfigModel):
+    """What happens while nobody speaks: ask again, at last say goodbye. 0 turns it off."""
+
+    prompt_after_ms: int = Field(default=15_000, ge=0)
+    prompts: int = Field(default=2, ge=0)
+
+
+class PhrasesConfig(ConfigModel):
+    """What is said where no agent can speak."""
+
+    greeting: str = "Hello! How can I help you today?"
+    filler: str = "One moment, please."
+    not_understood: str = "Sorry, could you say that again?"
+    failed: str = "I am sorry, something went wrong on my side. Please call again later. Goodbye."
+    cannot_hear: str = "I am sorry, I cannot hear you any more. Please call again. Goodbye."
+    still_there: str = "Are you still there?"
+    goodbye: str = "I will hang up now. Goodbye."
+    resumed: str = "Sorry, I lost you for a moment. Please go on."
+
+
+class VoiceCallConfig(ConfigModel):
+    enabled: bool = True
+    provider: str = "mock"
+    from_number: E164 | None = None
+    to_number: E164 | None = None
+    agent_id: str | None = Field(default=None, min_length=1)
+    session_scope: Literal["per-phone", "per-call", "main"] = "per-phone"
+    store: str | None = None
+
+    inbound_policy: Literal["disabled", "allowlist", "pairing", "open"] = "disabled"
+    allow_from: tuple[E164, ...] = ()
+    inbound_greeting: str | None = None
+    numbers: dict[E164, NumberRoute] = Field(default_factory=dict)
+
+    outbound: OutboundConfig = Field(default_factory=OutboundConfig)
+    max_duration_seconds: PositiveInt = 300
+    stale_call_reaper_seconds: int = Field(default=120, ge=0)
+    silence_timeout_ms: PositiveInt = 800
+    transcript_timeout_ms: PositiveInt = 180_000
+    ring_timeout_ms: PositiveInt = 30_000
+    max_concurrent_calls: PositiveInt = 1
+    max_concurrent_inbound_calls: PositiveInt = 32
+    response_system_prompt: str | None = None
+    response_timeout_ms: PositiveInt = 30_000
+    filler_after_ms: int = Field(default=1500, ge=0)
+
+    serve: ServeConfig = Field(default_factory=ServeConfig)
+    public_url: str | None = None
+    webhook_security: WebhookSecurityConfig = Field(default_factory=WebhookSecurityConfig)
+    streaming: StreamingConfig = Field(default_factory=StreamingConfig)
+    realtime: RealtimeConfig = Field(default_factory=RealtimeConfig)
+    tts: TtsConfig = Field(default_factory=TtsConfig)
+    barge_in: BargeInConfig = Field(default_factory=BargeInConfig)
+    silence: SilenceConfig = Field(default_factory=SilenceConfig)
+    phrases: PhrasesConfig = Field(default_factory=PhrasesConfig)
+    carriers: dict[str, OpenBlock] = Field(default_factory=dict, exclude=True)
+    """Blocks of carriers, which stand under the carrier's id in the file."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _carrier_blocks(cls, values: Any) -> Any:
+        """Move blocks of carriers out of the closed object: any other object that does not look
+        like a misspelt key. Each carrier validates its own."""
+        if not isinstance(values, Mapping):
+            return values
+        own = set(cls.model_fields) | {field.alias or "" for field in cls.model_fields.values()}
+        carriers = {
+            key: value
+            for key, value in values.items()
+            if key not in own
+            and isinstance(value, Mapping)
+            and not difflib.get_close_matches(key, own, 1, 0.75)
+        }
+        rest = {key: value for key, value in values.items() if key not in carriers}
+        return {**rest, "carriers": {**rest.get("carriers", {}), **carriers}}
+
+    @model_validator(mode="after")
+    def _consistent(self) -> VoiceCallConfig:
+        if self.streaming.enabled and self.realtime.enabled:
+            raise ValueError("streaming.enabled and realtime.enabled exclude each other")
+        if self.streaming.stream_path == self.serve.path:
+            raise ValueError("streaming.streamPath and serve.path must differ")
+        if self.public_url is not None and not re.match(r"^https?://[^/\s]+", self.public_url):
+            raise ValueError("publicUrl must be an absolute http(s) URL")
+        return self
+
+    def policy(self) -> CallPolicy:
+        """Times of the state machine."""
+        return CallPolicy(
+            max_duration_ms=self.max_duration_seconds * 1000,
+            ring_timeout_ms=self.ring_timeout_ms,
+            unanswered_ms=self.stale_call_reaper_seconds * 1000,
+            notify_hangup_delay_ms=self.outbound.notify_hangup_delay_sec * 1000,
+        )

@@ -1,0 +1,1 @@
+"""Conversations: who speaks, who listens and whose turn it is."""

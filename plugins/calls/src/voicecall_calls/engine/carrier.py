@@ -1,0 +1,170 @@
+"""Talking to the carrier for a lane: every outcome comes back to the lane as an event."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+from urllib.parse import urlencode
+
+import anyio
+
+from voicecall import events as ev
+from voicecall import telephony as tel
+from voicecall.errors import OutcomeUnknown, ProviderError, StoreError
+from voicecall.model import EndDetail, EndReason
+
+if TYPE_CHECKING:
+    from .engine import CallEngine
+    from .lane import CallLane, Job
+
+__all__ = ["CarrierActions"]
+
+_log = logging.getLogger("voicecall.calls")
+_LOOKUPS = 5
+_TELLS = 8
+
+
+class CarrierActions:
+    def __init__(self, engine: CallEngine) -> None:
+        self._engine = engine
+        self._provider = engine.provider
+
+    def _now(self) -> int:
+        return self._engine.seam.now_ms()
+
+    async def _tell(self, lane: CallLane, event: ev.CallEvent) -> None:
+        """Bring an outcome to the lane, also when the store is in trouble for a while."""
+        for attempt in range(_TELLS):
+            try:
+                await lane.apply(event)
+                return
+            except StoreError as error:
+                _log.error(
+                    "call %s: %s not stored: %s", lane.record.call_id, type(event).__name__, error
+                )
+                await anyio.sleep(0.2 * 2**attempt)
+        _log.error("call %s: %s is lost", lane.record.call_id, type(event).__name__)
+
+    # --- dialling ---------------------------------------------------------------------------
+
+    def dialling(self, lane: CallLane) -> Job:
+        """Place the call once."""
+
+        async def job() -> None:
+            record = lane.record
+            policy = self._engine.policy
+            request = tel.DialRequest(
+                call_id=record.call_id,
+                from_number=record.from_number,
+                to_number=record.to_number,
+                webhook_url=_with_call_id(self._engine.webhook_url(), record.call_id),
+                ring_timeout_s=max(1, policy.ring_timeout_ms // 1000),
+                time_limit_s=policy.max_duration_ms // 1000 + 30,
+                dtmf_sequence=record.dtmf_sequence,
+            )
+            event: ev.CallEvent
+            try:
+                provider_call_id = await self._provider.place_call(request)
+                event = ev.DialAccepted(at=self._now(), provider_call_id=provider_call_id)
+            except OutcomeUnknown as error:
+                event = ev.DialUncertain(at=self._now(), error=str(error))
+            except ProviderError as error:
+                event = ev.DialRefused(at=self._now(), error=str(error))
+            await self._tell(lane, event)
+
+        return job
+
+    def looking_up(self, lane: CallLane) -> Job:
+        """Find out what became of a dial request."""
+
+        async def job() -> None:
+            if not self._provider.capabilities.dial_lookup:
+                return  # the dial deadline closes the call
+            for attempt in range(_LOOKUPS):
+                try:
+                    found = await self._provider.find_dial(lane.record.call_id)
+                except ProviderError as error:
+                    _log.warning("call %s: dial lookup: %s", lane.record.call_id, error)
+                    await anyio.sleep(2.0**attempt)
+                    continue
+                await self._tell(lane, ev.DialLookedUp(at=self._now(), provider_call_id=found))
+                return
+
+        return job
+
+    # --- ending and asking ------------------------------------------------------------------
+
+    def hanging_up(self, lane: CallLane) -> Job:
+        async def job() -> None:
+            event: ev.CallEvent
+            try:
+                await self._provider.perform(lane.ref, tel.Hangup())
+                event = ev.HangUpDone(at=self._now())
+            except ProviderError as error:
+                _log.warning("call %s: hang-up failed: %s", lane.record.call_id, error)
+                event = ev.HangUpFailed(at=self._now(), error=str(error))
+            await self._tell(lane, event)
+
+        return job
+
+    def probing(self, lane: CallLane) -> Job:
+        async def job() -> None:
+            try:
+                status = await self._provider.status(lane.ref)
+            except ProviderError as error:
+                _log.warning("call %s: status: %s", lane.record.call_id, error)
+                status = tel.CallStatus(ev.CarrierStatus.UNKNOWN)
+            await self._tell(
+                lane, ev.StatusReported(at=self._now(), status=status.status, reason=status.reason)
+            )
+
+        return job
+
+    # --- actions ----------------------------------------------------------------------------
+
+    def performing(self, lane: CallLane, actions: Sequence[tel.Action]) -> Job:
+        """Perform actions in order; a failure becomes an event."""
+
+        async def job() -> None:
+            for action in actions:
+                try:
+                    await self._provider.perform(lane.ref, action)
+                except ProviderError as error:
+                    _log.warning(
+                        "call %s: %s failed: %s",
+                        lane.record.call_id,
+                        type(action).__name__,
+                        error,
+                    )
+                    await self._failed(lane, action)
+
+        return job
+
+    async def _failed(self, lane: CallLane, action: tel.Action) -> None:
+        now = self._now()
+        match action:
+            case tel.Speak(utterance_id=utterance):
+                await self._tell(
+                    lane, ev.BotSpoke(at=now, utterance_id=utterance, heard="", ok=False)
+                )
+                if lane.conversation is not None:
+                    lane.conversation.playback_finished(utterance, False)
+            case tel.Answer():
+                await self._tell(
+                    lane, ev.EndRequested(at=now, reason=EndReason.FAILED, detail=EndDetail.CARRIER)
+                )
+            case tel.Listen():
+                await self._tell(
+                    lane,
+                    ev.EndRequested(
+                        at=now, reason=EndReason.ERROR, detail=EndDetail.LISTENING_FAILED
+                    ),
+                )
+            case _:
+                # A stream has its own deadline; a refusal is repeated by the carrier's webhook.
+                return
+
+
+def _with_call_id(url: str, call_id: str) -> str:
+    return url + ("&" if "?" in url else "?") + urlencode({"callId": call_id})

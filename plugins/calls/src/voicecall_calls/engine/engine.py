@@ -1,0 +1,436 @@
+"""The call engine: finds the lane of an event, carries out effects, recovers after a restart."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Protocol
+
+import anyio
+import anyio.abc
+
+from voicecall import events as ev
+from voicecall import machine as mc
+from voicecall import telephony as tel
+from voicecall.coordinator import Coordinator
+from voicecall.errors import StoreError
+from voicecall.media import Started, Upgrade
+from voicecall.model import CallRecord, Direction, EndDetail, MediaPath
+from voicecall.seam import Seam
+from voicecall.store import CallStore, Commit, RecordedReply
+from voicecall_calls.config import VoiceCallConfig
+from voicecall_calls.conversation.base import Conversation
+from voicecall_calls.ports import AdmissionRefused, Attachment, MediaSocket
+
+from .admission import admit_inbound, route_for
+from .carrier import CarrierActions
+from .lane import Applied, CallLane, Job, ReplyMaker
+from .phases import log_phases
+from .planner import Planner
+from .sessions import session_key
+
+__all__ = ["INBOUND_CAP", "OUTBOUND_CAP", "CallEngine", "Observer"]
+
+_log = logging.getLogger("voicecall.calls")
+
+OUTBOUND_CAP = "calls:outbound"
+INBOUND_CAP = "calls:inbound"
+_OPENING = (ev.Initiated, ev.Ringing, ev.Answered, ev.Active)
+
+
+class Observer(Protocol):
+    """After the fact: told of committed events and of ends."""
+
+    def event(self, record: CallRecord, event: ev.CallEvent) -> None: ...
+
+    def ended(self, record: CallRecord) -> None: ...
+
+
+class CallEngine:
+    """Implements the doors of :mod:`voicecall_calls.ports` and the lanes' host."""
+
+    def __init__(
+        self,
+        config: VoiceCallConfig,
+        *,
+        provider_id: str,
+        provider: tel.TelephonyProvider,
+        store: CallStore,
+        coordinator: Coordinator,
+        seam: Seam,
+        observer: Observer,
+        stream_url: Callable[[], str],
+        webhook_url: Callable[[], str],
+        default_agent: str,
+        inbound_media: MediaPath,
+        voice: str | None = None,
+    ) -> None:
+        self.config = config
+        self.provider_id = provider_id
+        self.provider = provider
+        self.store = store
+        self.coordinator = coordinator
+        self.seam = seam
+        self.policy = config.policy()
+        self.webhook_url = webhook_url
+        self.default_agent = default_agent
+        self.inbound_media = inbound_media
+        self.accepting = True
+        self.lanes: dict[str, CallLane] = {}
+        self.conversations: Callable[[CallLane], Conversation] | None = None
+        self.planner = Planner(
+            provider.capabilities,
+            self.policy,
+            stream_url=stream_url,
+            new_token=seam.token,
+            new_id=seam.new_id,
+            voice=voice,
+            end_silence_ms=config.silence_timeout_ms,
+        )
+        self._observer = observer
+        self._carrier = CarrierActions(self)
+        self._by_alias: dict[str, str] = {}
+        self._admission = anyio.Lock()
+        self._tasks: anyio.abc.TaskGroup | None = None
+        self._quiet = anyio.Event()
+
+    # --- life -------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def run(self) -> AsyncIterator[None]:
+        """Recover stored calls, then take events. On exit live calls are left to the carrier;
+        the next start finds them."""
+        async with anyio.create_task_group() as tasks:
+            self._tasks = tasks
+            await self._recover()
+            try:
+                yield
+            finally:
+                self.accepting = False
+                for lane in list(self.lanes.values()):
+                    if lane.conversation is not None:
+                        lane.conversation.close("the gateway stopped")
+                tasks.cancel_scope.cancel()
+        self._tasks = None
+
+    async def _recover(self) -> None:
+        records = await self.store.live()
+        for record in records:
+            if record.provider == self.provider_id:
+                self._adopt(CallLane(record, self))
+            else:
+                _log.warning(
+                    "call %s belongs to carrier %s, which is not running",
+                    record.call_id,
+                    record.provider,
+                )
+        async with anyio.create_task_group() as recovering:
+            for lane in list(self.lanes.values()):
+                await self._take_place(lane.record, unlimited=True)
+                recovering.start_soon(lane.apply, ev.Recovered(at=self.seam.now_ms()))
+
+    async def wait_idle(self) -> None:
+        """Return when no call is live."""
+        while self.lanes:
+            self._quiet = anyio.Event()
+            await self._quiet.wait()
+
+    def spawn(self, job: Job) -> None:
+        """Run a task that may outlive its call (a hang-up, a dial)."""
+        if self._tasks is not None:
+            self._tasks.start_soon(job)
+
+    # --- finding lanes ----------------------------------------------------------------------
+
+    def lane_of(self, any_id: str) -> CallLane | None:
+        """The live call with this id, ours or the carrier's."""
+        return self.lanes.get(any_id) or self.lanes.get(self._by_alias.get(any_id, ""))
+
+    async def stored(self, any_id: str) -> CallRecord | None:
+        """The newest record of a call, live or over, by our id or the carrier's."""
+        lane = self.lane_of(any_id)
+        if lane is not None:
+            return lane.record
+        return await self.store.load(any_id) or await self.store.find(self.provider_id, any_id)
+
+    def _adopt(self, lane: CallLane) -> None:
+        record = lane.record
+        self.lanes[record.call_id] = lane
+        for alias in record.aliases:
+            self._by_alias[alias] = record.call_id
+        self.spawn(lane.run)
+
+    def adopt(self, lane: CallLane) -> None:
+        """Make the lane of a committed new call known."""
+        self._adopt(lane)
+
+    async def _lane_for(self, event: ev.CarrierEvent) -> CallLane | None:
+        """The lane of an event; a finished call gets a lane for just this event."""
+        by_alias = self.lanes.get(self._by_alias.get(event.provider_call_id, ""))
+        by_id = self.lanes.get(event.call_id or "")
+        if by_alias is not None and by_id is not None and by_alias is not by_id:
+            raise _IdentityClash
+        lane = by_id or by_alias
+        if lane is not None:
+            return lane
+        record = await self.store.find(self.provider_id, event.provider_call_id)
+        if record is None and event.call_id:
+            record = await self.store.load(event.call_id)
+        return CallLane(record, self) if record is not None and record.terminal else None
+
+    # --- webhooks ---------------------------------------------------------------------------
+
+    async def recorded(self, verified: tel.Verified) -> tel.WebhookReply | None:
+        """The reply to a replayed webhook that carried no event."""
+        return _as_reply(await self.store.reply(verified.key))
+
+    async def handle(
+        self,
+        request: tel.WebhookRequest,
+        verified: tel.Verified,
+        events: Sequence[ev.CarrierEvent],
+    ) -> tel.WebhookReply:
+        """Commit the events of one webhook in order; the last one carries the reply."""
+        reply: tel.WebhookReply | None = None
+        for index, event in enumerate(events):
+            last = index == len(events) - 1
+            maker = self._reply_maker(request, event.key) if last else None
+            reply = await self._take(event, maker)
+        if reply is not None:
+            return reply
+        empty = self.provider.render(request, None, ()).reply
+        if not events:
+            await self.store.commit(Commit(reply=_record(empty, verified.key, self.seam)))
+        return empty
+
+    def _reply_maker(self, request: tel.WebhookRequest, key: str) -> ReplyMaker:
+        def make(
+            record: CallRecord, actions: Sequence[tel.Action]
+        ) -> tuple[RecordedReply, list[tel.Action]]:
+            ref = tel.CallRef(record.call_id, record.provider_call_id, record.aliases)
+            rendered = self.provider.render(request, ref, actions)
+            return _record(rendered.reply, key, self.seam), list(rendered.rest)
+
+        return make
+
+    async def _take(
+        self, event: ev.CarrierEvent, maker: ReplyMaker | None
+    ) -> tel.WebhookReply | None:
+        try:
+            lane = await self._lane_for(event)
+            if lane is None:
+                async with self._admission:
+                    lane = await self._lane_for(event)
+                    if lane is None:
+                        applied = await self._open_inbound(event, maker)
+                        return _as_reply(applied.reply) if applied else None
+        except _IdentityClash:
+            _log.warning("a webhook names two different calls; it has no effect")
+            return None
+        applied = await lane.apply(event, reply=maker)
+        if applied.duplicate:
+            return _as_reply(await self.store.reply(event.key))
+        return _as_reply(applied.reply)
+
+    async def _open_inbound(
+        self, event: ev.CarrierEvent, maker: ReplyMaker | None
+    ) -> Applied | None:
+        """A call that somebody else started. None: not one that we make a record of."""
+        if not isinstance(event, _OPENING) or event.direction is not Direction.INBOUND:
+            _log.info("an event of an unknown call is ignored: %s", type(event).__name__)
+            return None
+        call_id = self.seam.new_id()
+        refusal = admit_inbound(self.config, event.from_number)
+        if refusal is None and not self.accepting:
+            refusal = EndDetail.SHUTDOWN
+        if refusal is None:
+            lease = await self.coordinator.acquire(
+                INBOUND_CAP,
+                call_id,
+                limit=self.config.max_concurrent_inbound_calls,
+                ttl_ms=self._lease_ms(),
+            )
+            refusal = None if lease is not None else EndDetail.CAPACITY
+        if refusal is not None:
+            _log.info("inbound call %s refused: %s", call_id, refusal.value)
+            step = mc.refuse_inbound(
+                call_id=call_id, provider=self.provider_id, event=event, detail=refusal
+            )
+            return await CallLane(step.record, self).open(step, event, reply=maker)
+        record = self._inbound_record(call_id, event)
+        step = mc.step(record, event, self.policy)
+        lane = CallLane(record, self)
+        try:
+            applied = await lane.open(step, event, reply=maker)
+        except StoreError:
+            await self.coordinator.release(INBOUND_CAP, call_id)
+            raise
+        return applied
+
+    def _inbound_record(self, call_id: str, event: ev.CarrierEvent) -> CallRecord:
+        config = self.config
+        route_key, route = route_for(config, event.to_number) or (None, None)
+        agent = (route.agent_id if route else None) or config.agent_id or self.default_agent
+        greeting = (
+            (route.inbound_greeting if route else None)
+            or config.inbound_greeting
+            or config.phrases.greeting
+        )
+        return mc.open_inbound(
+            call_id=call_id,
+            provider=self.provider_id,
+            event=event,
+            media=self.inbound_media,
+            greeting=greeting,
+            policy=self.policy,
+            agent_id=agent,
+            route_key=route_key,
+            session_key=session_key(
+                agent_id=agent,
+                scope=config.session_scope,
+                call_id=call_id,
+                remote_number=event.from_number,
+            ),
+        )
+
+    # --- media sockets ----------------------------------------------------------------------
+
+    async def admit(self, started: Started, upgrade: Upgrade, socket: MediaSocket) -> Attachment:
+        """Admit a media socket by its one-use token."""
+        value = await self.coordinator.take_token(started.token) if started.token else None
+        if value is None:
+            raise AdmissionRefused(1008, "Unknown call")
+        lane = self.lanes.get(str(value["call_id"]))
+        if lane is None or started.provider_call_id not in lane.record.aliases:
+            raise AdmissionRefused(1008, "Unknown call")
+        stream_id = started.stream_id
+        applied = await lane.apply(ev.StreamAttached(at=self.seam.now_ms(), stream_id=stream_id))
+        if applied.record.terminal or lane.conversation is None:
+            raise AdmissionRefused(1008, "The call is over")
+        return lane.conversation.attach(socket, started)
+
+    async def issue_tokens(self, record: CallRecord, tokens: Sequence[str]) -> None:
+        ttl = self.policy.ring_timeout_ms + 30_000
+        for token in tokens:
+            value: Mapping[str, Any] = {"call_id": record.call_id}
+            await self.coordinator.put_token(token, value, ttl_ms=ttl)
+
+    # --- the lanes' host --------------------------------------------------------------------
+
+    def published(self, lane: CallLane, before: CallRecord, events: Sequence[ev.CallEvent]) -> None:
+        record = lane.record
+        if record.call_id not in self.lanes and record.live:
+            self._adopt(lane)
+        if record.live:
+            for alias in record.aliases:
+                self._by_alias.setdefault(alias, record.call_id)
+        for event in events:
+            log_phases(record, event)
+            self._observer.event(record, event)
+
+    async def act(
+        self, lane: CallLane, effects: Sequence[mc.Effect], actions: Sequence[tel.Action]
+    ) -> None:
+        if actions:
+            job = self._carrier.performing(lane, actions)
+            if lane.record.terminal:
+                self.spawn(job)
+            else:
+                lane.spawn(job)
+        for effect in effects:
+            self._act_on(lane, effect)
+        if any(isinstance(effect, mc.Release) for effect in effects):
+            await self._release(lane)
+
+    def _act_on(self, lane: CallLane, effect: mc.Effect) -> None:
+        talk = lane.conversation
+        match effect:
+            case mc.Dial():
+                self.spawn(self._carrier.dialling(lane))
+            case mc.LookUpDial():
+                self.spawn(self._carrier.looking_up(lane))
+            case mc.HangUp():
+                self.spawn(self._carrier.hanging_up(lane))
+            case mc.ProbeStatus():
+                self.spawn(self._carrier.probing(lane))
+            case mc.Connected():
+                self._connect(lane, resumed=effect.resumed)
+            case mc.CallerTurn(text, confidence) if talk is not None:
+                talk.caller_turn(text, confidence)
+            case mc.CallerSpeaking() if talk is not None:
+                talk.caller_speaking()
+            case mc.KeysPressed(digits) if talk is not None:
+                talk.keys_pressed(digits)
+            case mc.PlaybackFinished(utterance_id, ok) if talk is not None:
+                talk.playback_finished(utterance_id, ok)
+            case mc.PlayMessage() if talk is not None:
+                talk.play_message()
+            case _:
+                # Everything else is an action, the release, or said to no conversation.
+                return
+
+    def _connect(self, lane: CallLane, *, resumed: bool) -> None:
+        if lane.conversation is not None or self.conversations is None:
+            return
+        conversation = self.conversations(lane)
+        lane.conversation = conversation
+        if resumed:
+            conversation.resume()
+        lane.spawn(conversation.run)
+
+    async def _release(self, lane: CallLane) -> None:
+        record = lane.record
+        if lane.conversation is not None:
+            reason = record.end_reason.value if record.end_reason else "ended"
+            lane.conversation.close(f"Call ended: {reason}")
+        self.lanes.pop(record.call_id, None)
+        for alias in record.aliases:
+            if self._by_alias.get(alias) == record.call_id:
+                del self._by_alias[alias]
+        cap = OUTBOUND_CAP if record.direction is Direction.OUTBOUND else INBOUND_CAP
+        await self.coordinator.release(cap, record.call_id)
+        self._observer.ended(record)
+        lane.release()
+        self._quiet.set()
+
+    # --- caps -------------------------------------------------------------------------------
+
+    def _lease_ms(self) -> int:
+        policy = self.policy
+        return policy.dial_ms + policy.ring_timeout_ms + policy.max_duration_ms + 120_000
+
+    async def _take_place(self, record: CallRecord, *, unlimited: bool = False) -> bool:
+        outbound = record.direction is Direction.OUTBOUND
+        limit = (
+            self.config.max_concurrent_calls
+            if outbound
+            else self.config.max_concurrent_inbound_calls
+        )
+        lease = await self.coordinator.acquire(
+            OUTBOUND_CAP if outbound else INBOUND_CAP,
+            record.call_id,
+            limit=2**31 if unlimited else limit,
+            ttl_ms=self._lease_ms(),
+        )
+        return lease is not None
+
+    async def take_outbound_place(self, record: CallRecord) -> bool:
+        """A place under ``maxConcurrentCalls`` for an outbound call; False when all are taken."""
+        return await self._take_place(record)
+
+
+class _IdentityClash(Exception):
+    """Our id and the carrier's id in one event belong to different calls."""
+
+
+def _record(reply: tel.WebhookReply, key: str, seam: Seam) -> RecordedReply:
+    return RecordedReply(
+        key, seam.now_ms(), reply.status, reply.body, reply.content_type, reply.headers
+    )
+
+
+def _as_reply(recorded: RecordedReply | None) -> tel.WebhookReply | None:
+    if recorded is None:
+        return None
+    return tel.WebhookReply(recorded.status, recorded.body, recorded.content_type, recorded.headers)

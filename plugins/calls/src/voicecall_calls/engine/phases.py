@@ -1,0 +1,41 @@
+"""Named phases of a call in the log: the same names for every carrier, no numbers, no words."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+
+from voicecall import events as ev
+from voicecall.model import CallRecord
+
+__all__ = ["log_phases"]
+
+_log = logging.getLogger("voicecall.phases")
+
+_PHASES: Mapping[type[ev.CallEvent], str] = {
+    ev.DialAccepted: "dialed",
+    ev.DialRefused: "dial refused",
+    ev.DialUncertain: "dial uncertain",
+    ev.Initiated: "webhook accepted",
+    ev.Ringing: "ringing",
+    ev.Answered: "answered",
+    ev.StreamAttached: "stream attached",
+    ev.StreamDetached: "stream detached",
+    ev.StreamFailed: "stream failed",
+    ev.SpeechHeard: "heard",
+    ev.CallerSaid: "heard",
+    ev.Recovered: "recovered",
+    ev.EndRequested: "ending",
+}
+
+
+def log_phases(record: CallRecord, event: ev.CallEvent) -> None:
+    """One line for an event that begins a phase, and one for the end."""
+    name = _PHASES.get(type(event))
+    if isinstance(event, ev.BotSpeaking) and event.first_message:
+        name = "greeting started"
+    if name is not None:
+        _log.info("call %s: %s", record.call_id, name)
+    if record.terminal and record.ended_at == event.at:
+        detail = f" ({record.end_detail.value})" if record.end_detail else ""
+        _log.info("call %s: ended, %s%s", record.call_id, record.state.value, detail)

@@ -1,0 +1,126 @@
+"""From effects to what the carrier is asked to do, while a webhook still waits for its reply.
+
+The first words of a carrier-native call, the answer to an inbound call and the media socket are
+decided here, in the same step as the event that calls for them: a carrier whose replies steer the
+call then gets them without another request.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from voicecall import events as ev
+from voicecall import machine as mc
+from voicecall import telephony as tel
+from voicecall.model import CallMode, CallRecord, Direction, MediaPath, MessageState
+
+__all__ = ["Plan", "Planner"]
+
+
+@dataclass(slots=True)
+class Plan:
+    """A step with its actions. ``tokens`` are the stream tokens that appear in them."""
+
+    record: CallRecord
+    effects: list[mc.Effect]
+    events: list[ev.CallEvent]
+    actions: list[tel.Action] = field(default_factory=list)
+    tokens: list[str] = field(default_factory=list)
+
+
+class Planner:
+    """Knows the carrier's capabilities and where media sockets come in."""
+
+    def __init__(
+        self,
+        capabilities: tel.TelephonyCapabilities,
+        policy: mc.CallPolicy,
+        *,
+        stream_url: Callable[[], str],
+        new_token: Callable[[], str],
+        new_id: Callable[[], str],
+        voice: str | None,
+        end_silence_ms: int,
+    ) -> None:
+        self._capabilities = capabilities
+        self._policy = policy
+        self._stream_url = stream_url
+        self._new_token = new_token
+        self._new_id = new_id
+        self._voice = voice
+        self._end_silence_ms = end_silence_ms
+
+    def plan(self, step: mc.Step, event: ev.CallEvent) -> Plan:
+        """Fold what ``step`` asks of the carrier into actions; the other effects remain."""
+        plan = Plan(step.record, [], [event])
+        for effect in step.effects:
+            self._fold(plan, effect, event.at)
+        return plan
+
+    def listen(self, token: str) -> tel.Listen:
+        return tel.Listen(token, self._end_silence_ms)
+
+    def _fold(self, plan: Plan, effect: mc.Effect, at: int) -> None:
+        record = plan.record
+        match effect:
+            case mc.AnswerCall():
+                asked_here = self._capabilities.stream & {
+                    tel.StreamPoint.ANSWER,
+                    tel.StreamPoint.DOCUMENT,
+                }
+                wanted = record.media is not MediaPath.NATIVE and bool(asked_here)
+                plan.actions.append(tel.Answer(self._stream(plan) if wanted else None))
+            case mc.RefuseCall():
+                plan.actions.append(tel.Reject())
+            case mc.ReattachStream():
+                plan.actions.append(tel.AttachStream(self._stream(plan)))
+            case mc.Connected(resumed):
+                plan.effects.append(effect)
+                if record.media is not MediaPath.NATIVE:
+                    if self._must_attach(record, resumed):
+                        plan.actions.append(tel.AttachStream(self._stream(plan)))
+                elif not resumed:
+                    self._first_words(plan, at)
+            case _:
+                plan.effects.append(effect)
+
+    def _must_attach(self, record: CallRecord, resumed: bool) -> bool:
+        if record.stream_id is not None:
+            return False
+        if resumed:
+            return True
+        points = self._capabilities.stream
+        if record.direction is Direction.INBOUND:
+            return not points & {tel.StreamPoint.ANSWER, tel.StreamPoint.DOCUMENT}
+        return tel.StreamPoint.DIAL not in points
+
+    def _stream(self, plan: Plan) -> tel.StreamRequest:
+        token = self._new_token()
+        plan.tokens.append(token)
+        return tel.StreamRequest(self._stream_url(), token)
+
+    def _first_words(self, plan: Plan, at: int) -> None:
+        record = plan.record
+        message = record.message
+        listen = None
+        if record.mode is CallMode.CONVERSATION:
+            listen = self.listen(self._new_token())
+            self._apply(plan, ev.ListenStarted(at=at, token=listen.token))
+        if message is not None and message.state is MessageState.PENDING:
+            utterance = self._new_id()
+            self._apply(
+                plan,
+                ev.BotSpeaking(
+                    at=at, utterance_id=utterance, text=message.text, first_message=True
+                ),
+            )
+            plan.actions.append(tel.Speak(utterance, message.text, self._voice, listen))
+        elif listen is not None:
+            plan.actions.append(listen)
+
+    def _apply(self, plan: Plan, event: ev.CallEvent) -> None:
+        step = mc.step(plan.record, event, self._policy)
+        plan.record = step.record
+        plan.effects.extend(step.effects)
+        plan.events.append(event)

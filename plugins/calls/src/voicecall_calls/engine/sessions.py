@@ -1,0 +1,48 @@
+"""Session keys: which conversation history a call belongs to. Chosen once, when it is made."""
+
+from __future__ import annotations
+
+import re
+from typing import Literal
+
+from voicecall.errors import InvalidRequest
+
+__all__ = ["session_key"]
+
+Scope = Literal["per-phone", "per-call", "main"]
+
+
+def session_key(
+    *,
+    agent_id: str,
+    scope: Scope,
+    call_id: str,
+    remote_number: str | None,
+    explicit: str | None = None,
+) -> str:
+    """The key, in lower case.
+
+    ``explicit`` wins: ``global`` and ``unknown`` stay as they are, a key of this agent keeps its
+    rest, anything else becomes an opaque part of this agent's namespace.
+    """
+    agent = agent_id.strip().lower()
+    if explicit is not None:
+        return _explicit(agent, explicit)
+    if scope == "main":
+        return f"agent:{agent}:main"
+    if scope == "per-call":
+        return f"agent:{agent}:voice:call:{call_id}".lower()
+    digits = re.sub(r"\D", "", remote_number or "")
+    return f"agent:{agent}:voice:{digits or call_id}".lower()
+
+
+def _explicit(agent: str, text: str) -> str:
+    key = text.strip().lower()
+    if not key:
+        raise InvalidRequest("sessionKey must not be blank")
+    if key in ("global", "unknown"):
+        return key
+    own = f"agent:{agent}:"
+    if key.startswith(own) and len(key) > len(own):
+        return key
+    return own + key
