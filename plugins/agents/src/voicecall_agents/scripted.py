@@ -1,0 +1,174 @@
+"""An agent that answers by rules: for demonstrations, tests and simple menus."""
+
+from __future__ import annotations
+
+import re
+from collections import OrderedDict
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Annotated
+
+import anyio
+from pydantic import Field, field_validator
+
+from voicecall.agent import AgentBackend, AgentEvent, AgentTurn, EndCall, TextDelta
+from voicecall.configuring import ConfigModel
+
+__all__ = ["Exchange", "Rule", "ScriptedAgent", "ScriptedConfig"]
+
+NOT_HEARD = "I did not catch that. Could you say it again?"
+NOT_MATCHED = "I heard: {text}. Is there anything else?"
+PRESSED = "You pressed {digits}."
+
+_SESSIONS = 1_000
+_TURNS = 200
+_WORD = re.compile(r"\s*\S+\s*")
+_FIELD = re.compile(r"\{(text|digits|number_of_turns)\}")
+
+Milliseconds = Annotated[int, Field(ge=0, le=600_000)]
+
+
+class Rule(ConfigModel):
+    """``match`` is a regular expression, or phrases of which one must occur as whole words;
+    case does not matter. Of several replies the first use in a session takes the first, and so
+    on; the last one stays. With ``end`` the call ends after the reply."""
+
+    match: str | tuple[str, ...]
+    reply: str | tuple[str, ...] = ""
+    end: bool = False
+
+    @field_validator("match")
+    @classmethod
+    def _compiles(cls, value: str | tuple[str, ...]) -> str | tuple[str, ...]:
+        if isinstance(value, str):
+            try:
+                re.compile(value)
+            except re.error as error:
+                raise ValueError(f"not a regular expression: {error}") from None
+        return value
+
+    @property
+    def pattern(self) -> re.Pattern[str]:
+        if isinstance(self.match, str):
+            return re.compile(self.match, re.IGNORECASE)
+        phrases = "|".join(re.escape(phrase.strip()) for phrase in self.match if phrase.strip())
+        # Without phrases nothing matches.
+        return re.compile(rf"(?<!\w)(?:{phrases})(?!\w)" if phrases else r"(?!)", re.IGNORECASE)
+
+    @property
+    def replies(self) -> tuple[str, ...]:
+        return (self.reply,) if isinstance(self.reply, str) else self.reply
+
+
+DEFAULT_RULES = (
+    Rule(
+        match=("goodbye", "good bye", "bye", "bye bye", "hang up", "that is all", "that's all"),
+        reply="Thank you for calling. Goodbye!",
+        end=True,
+    ),
+    Rule(match=("hello", "hi", "good morning"), reply="Hello! How can I help you?"),
+    Rule(match=("thanks", "thank you"), reply="You are welcome. Is there anything else?"),
+    Rule(
+        match=("who are you", "what can you do", "help"),
+        reply="I am a simple voice assistant. Tell me something, or say goodbye to end the call.",
+    ),
+)
+
+
+class ScriptedConfig(ConfigModel):
+    """``digits`` maps keys pressed to replies. ``fallback`` answers what nothing matched, and
+    silence. Replies may hold ``{text}``, ``{digits}`` and ``{number_of_turns}``."""
+
+    rules: tuple[Rule, ...] = DEFAULT_RULES
+    digits: dict[str, str] = Field(default_factory=dict)
+    fallback: str | None = None
+    delay_ms: Milliseconds = 0
+    """Before the first word."""
+    word_delay_ms: Milliseconds = 0
+    """Between words."""
+
+
+@dataclass(slots=True)
+class Exchange:
+    """One turn of a session: what came in, and how much of the reply went out or was heard."""
+
+    turn_id: str
+    text: str
+    digits: str
+    reply: str = ""
+    rule: int | None = None
+
+
+@dataclass(slots=True)
+class _Session:
+    turns: int = 0
+    exchanges: list[Exchange] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    text: str
+    end: bool = False
+    rule: int | None = None
+
+
+class ScriptedAgent(AgentBackend):
+    """Keeps the history of the last 1,000 sessions, 200 turns each, in memory."""
+
+    def __init__(self, config: ScriptedConfig | None = None) -> None:
+        self.config = config or ScriptedConfig()
+        self._patterns = [rule.pattern for rule in self.config.rules]
+        self._sessions: OrderedDict[str, _Session] = OrderedDict()
+
+    async def reply(self, turn: AgentTurn) -> AsyncIterator[AgentEvent]:
+        session = self._sessions.get(turn.session_key, _Session())
+        known = [one for one in session.exchanges if one.turn_id != turn.turn_id]
+        repeated = len(known) < len(session.exchanges)
+        number = session.turns if repeated else session.turns + 1
+        answer = self._answer(turn, known)
+        exchange = Exchange(turn.turn_id, turn.text, turn.digits, rule=answer.rule)
+        if not turn.speculative:
+            self._remember(turn.session_key, _Session(number, [*known, exchange][-_TURNS:]))
+        values = {"text": turn.text, "digits": turn.digits, "number_of_turns": str(number)}
+        text = _FIELD.sub(lambda found: values[found[1]], answer.text)
+        await anyio.sleep(self.config.delay_ms / 1000)
+        for position, word in enumerate(_WORD.findall(text)):
+            if position and self.config.word_delay_ms:
+                await anyio.sleep(self.config.word_delay_ms / 1000)
+            exchange.reply += word
+            yield TextDelta(word)
+        if answer.end:
+            yield EndCall("scripted")
+
+    def _answer(self, turn: AgentTurn, history: list[Exchange]) -> _Answer:
+        if turn.digits:
+            return _Answer(self.config.digits.get(turn.digits, PRESSED))
+        if not turn.text.strip():
+            return _Answer(self.config.fallback or NOT_HEARD)
+        for index, (rule, pattern) in enumerate(
+            zip(self.config.rules, self._patterns, strict=True)
+        ):
+            if pattern.search(turn.text):
+                used = sum(one.rule == index for one in history)
+                replies = rule.replies or ("",)
+                return _Answer(replies[min(used, len(replies) - 1)], rule.end, index)
+        return _Answer(self.config.fallback or NOT_MATCHED)
+
+    def _remember(self, session_key: str, session: _Session) -> None:
+        self._sessions[session_key] = session
+        self._sessions.move_to_end(session_key)
+        while len(self._sessions) > _SESSIONS:
+            self._sessions.popitem(last=False)
+
+    async def settle(self, turn: AgentTurn, heard_text: str) -> None:
+        for exchange in self.history(turn.session_key):
+            if exchange.turn_id == turn.turn_id:
+                exchange.reply = heard_text
+
+    async def forget(self, session_key: str) -> None:
+        self._sessions.pop(session_key, None)
+
+    def history(self, session_key: str) -> tuple[Exchange, ...]:
+        """The exchanges of a session, oldest first."""
+        session = self._sessions.get(session_key)
+        return tuple(session.exchanges) if session else ()
