@@ -1,0 +1,5 @@
+"""The call store on SQLite."""
+
+from .sqlite import SqliteStore
+
+__all__ = ["SqliteStore"]

@@ -1,0 +1,100 @@
+"""Files and connections of a store directory."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import URL, Connection, create_engine, event
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.pool import NullPool
+
+from voicecall.errors import StoreError
+
+__all__ = ["connected", "locked", "naming", "reason"]
+
+_BUSY_SECONDS = 5
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Turn errors of the file system and the database into :exc:`StoreError` with the path."""
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(f"{error.filename or path}: {error.strerror or error}") from error
+    except SQLAlchemyError as error:
+        raise StoreError(f"{path}: {reason(error)}") from error
+
+
+def reason(error: Exception) -> str:
+    """What a database error says, without SQLAlchemy's own text: that quotes the parameters,
+    which are people's numbers and words."""
+    if isinstance(error, SQLAlchemyError):
+        return str(getattr(error, "orig", None) or error.__class__.__name__)
+    return str(error)
+
+
+@contextmanager
+def locked(directory: Path) -> Iterator[None]:
+    """Own a store directory, which is made (mode 0700) where there is none. Raises
+    :exc:`StoreError` where another process owns it or it cannot be written."""
+    path = directory / "lock"
+    with naming(directory):
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        with naming(path):
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                owner = os.pread(fd, 32, 0).decode(errors="replace").strip() or "unknown"
+                raise StoreError(f"another gateway (pid {owner}) uses {directory}") from error
+            os.ftruncate(fd, 0)
+            os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+        yield
+    finally:
+        os.close(fd)
+
+
+@contextmanager
+def connected(path: Path, *, writing: bool, fsync: bool = True) -> Iterator[Connection]:
+    """A connection for one thread. The writing one creates the file (mode 0600; SQLite gives its
+    companions the same) and locks at the begin of a transaction; the other only reads."""
+    if writing:
+        # SQLite loses its locks when a process closes any descriptor of the file, so this one is
+        # gone before the first connection.
+        fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            os.fchmod(fd, 0o600)
+        finally:
+            os.close(fd)
+    engine = create_engine(
+        URL.create("sqlite", database=str(path)),
+        poolclass=NullPool,
+        connect_args={"timeout": _BUSY_SECONDS, "isolation_level": None},
+    )
+
+    def set_up(dbapi_connection: Any, _record: Any) -> None:
+        cursor = dbapi_connection.cursor()
+        if writing:
+            cursor.execute("PRAGMA journal_mode = WAL")
+            cursor.execute(f"PRAGMA synchronous = {'FULL' if fsync else 'NORMAL'}")
+        else:
+            cursor.execute("PRAGMA query_only = ON")
+        cursor.close()
+
+    def begin(connection: Connection) -> None:
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")
+
+    event.listen(engine, "connect", set_up)
+    event.listen(engine, "begin", begin)
+    try:
+        with engine.connect() as connection:
+            yield connection
+    finally:
+        engine.dispose()

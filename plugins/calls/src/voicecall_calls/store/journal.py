@@ -1,0 +1,109 @@
+"""``calls.jsonl``: the state of each changed call as a line of JSON, for people and ``tail``.
+
+The database is the authority: the journal is written after the commit and not synchronised to
+the disk, so a crash may cost it the last lines.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from voicecall.model import CallRecord
+
+from .rows import journal_line
+
+__all__ = ["Journal"]
+
+_log = logging.getLogger("voicecall.store")
+
+_MOST_WAITING = 1000
+
+
+class Journal:
+    """Appends to ``path`` (mode 0600); a file that reaches ``max_bytes`` becomes ``path``.1.
+
+    For one thread. No method raises: a journal that cannot be written is logged once, its lines
+    wait (the newest of each call, at most 1000 calls) and are tried again with the next ones.
+    """
+
+    def __init__(self, path: Path, *, max_bytes: int) -> None:
+        self._path = path
+        self._max_bytes = max_bytes
+        self._waiting: dict[str, CallRecord] = {}
+        self._fd: int | None = None
+        self._failing = False
+
+    def append(self, records: Iterable[CallRecord]) -> None:
+        """Write the records, in this order, after those that wait."""
+        for record in records:
+            self._waiting.pop(record.call_id, None)
+            self._waiting[record.call_id] = record
+        if not self._waiting:
+            return
+        try:
+            self._write(b"".join(journal_line(record) for record in self._waiting.values()))
+        except OSError as error:
+            self._forget_file()
+            while len(self._waiting) > _MOST_WAITING:
+                del self._waiting[next(iter(self._waiting))]
+            if not self._failing:
+                _log.error("the call journal %s cannot be written: %s", self._path, error.strerror)
+            self._failing = True
+        else:
+            self._waiting.clear()
+            self._failing = False
+
+    def close(self) -> None:
+        self.append(())
+        self._forget_file()
+
+    def _write(self, data: bytes) -> None:
+        if self._fd is None:
+            self._fd = _open(self._path)
+        size = os.fstat(self._fd).st_size
+        if size and size + len(data) > self._max_bytes:
+            os.replace(self._path, self._path.with_name(self._path.name + ".1"))
+            self._forget_file()
+            self._fd = _open(self._path)
+            size = 0
+        try:
+            rest = memoryview(data)
+            while rest:
+                rest = rest[os.write(self._fd, rest) :]
+        except OSError:
+            # Half a line would spoil the next one.
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._fd, size)
+            raise
+
+    def _forget_file(self) -> None:
+        if self._fd is not None:
+            fd, self._fd = self._fd, None
+            with contextlib.suppress(OSError):
+                os.close(fd)
+
+
+def _open(path: Path) -> int:
+    """Open for appending, without the half line that a crash may have left at the end."""
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+    try:
+        os.fchmod(fd, 0o600)
+        end = os.fstat(fd).st_size
+        whole = end
+        while whole > 0:
+            start = max(0, whole - 65536)
+            newline = os.pread(fd, whole - start, start).rfind(b"\n")
+            if newline >= 0:
+                whole = start + newline + 1
+                break
+            whole = start
+        if whole < end:
+            os.ftruncate(fd, whole)
+    except OSError:
+        os.close(fd)
+        raise
+    return fd

@@ -1,0 +1,42 @@
+"""The schema's version: creating it, bringing an older one up to date, refusing a newer one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from sqlalchemy import Connection, insert, inspect, select, update
+
+from voicecall.errors import StoreError
+
+from .tables import metadata, schema_version
+
+__all__ = ["STEPS", "prepare_schema"]
+
+Step = Callable[[Connection], None]
+
+STEPS: Sequence[Step] = ()
+"""``STEPS[n - 1]`` turns a schema of version ``n`` into one of version ``n + 1``."""
+
+
+def prepare_schema(connection: Connection, *, steps: Sequence[Step] = STEPS) -> int:
+    """Create or upgrade the tables in one transaction and return the version they have then.
+
+    Raises :exc:`StoreError` where the database was made by a newer program.
+    """
+    newest = 1 + len(steps)
+    with connection.begin():
+        if not inspect(connection).has_table(schema_version.name):
+            metadata.create_all(connection)
+            connection.execute(insert(schema_version), {"version": newest})
+            return newest
+        version = connection.execute(select(schema_version.c.version)).scalar_one()
+        if version > newest:
+            raise StoreError(
+                f"{connection.engine.url.database}: the schema has version {version}, this program "
+                f"knows versions up to {newest}: use a newer voicecall or another store directory"
+            )
+        for step in steps[version - 1 :]:
+            step(connection)
+        if version < newest:
+            connection.execute(update(schema_version), {"version": newest})
+        return newest

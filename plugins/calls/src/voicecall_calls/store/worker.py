@@ -1,0 +1,167 @@
+"""A thread that works off jobs in batches and answers them on the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from queue import Empty, SimpleQueue
+from typing import Any, Generic, Protocol, TypeVar
+
+import anyio
+
+from voicecall.errors import StoreError
+
+__all__ = ["Worker", "WorkerSession"]
+
+Job = TypeVar("Job")
+JobIn = TypeVar("JobIn", contravariant=True)
+
+
+class WorkerSession(Protocol[JobIn]):
+    """What the thread holds open while it runs; only the thread touches it."""
+
+    def run(self, jobs: Sequence[JobIn]) -> Sequence[Any]:
+        """Do the jobs; for each its result, or the exception that its waiter gets."""
+        ...
+
+    def settled(self) -> None:
+        """Called after the waiters of a batch were told."""
+        ...
+
+
+class Worker(Generic[Job]):
+    """One thread, from :meth:`start` to :meth:`stop`.
+
+    A batch is whatever waits, up to ``most``; its waiters are told with one
+    ``call_soon_threadsafe``.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        session: Callable[[], AbstractContextManager[WorkerSession[Job]]],
+        *,
+        most: int,
+    ) -> None:
+        self._name = name
+        self._session = session
+        self._most = most
+        self._queue: SimpleQueue[tuple[Job, asyncio.Future[Any]] | None] = SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stopped: asyncio.Future[None] | None = None
+        self._outstanding = 0
+
+    @property
+    def outstanding(self) -> int:
+        """How many things the thread has been asked for and not answered yet: jobs, starting,
+        stopping. Read it on the event loop; it falls only there, when the answers are set."""
+        return self._outstanding
+
+    async def start(self) -> None:
+        """Start the thread and enter the session in it; raises what that raises."""
+        self._loop = asyncio.get_running_loop()
+        ready: asyncio.Future[None] = self._loop.create_future()
+        self._stopped = self._loop.create_future()
+        self._thread = threading.Thread(
+            target=self._main, args=(ready,), name=self._name, daemon=True
+        )
+        self._outstanding += 1
+        self._thread.start()
+        try:
+            await ready
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def submit(self, job: Job) -> Any:
+        """Hand a job in and wait for its result. A cancelled waiter leaves the job running."""
+        if self._thread is None or self._loop is None:
+            raise StoreError("the call store is not open")
+        future: asyncio.Future[Any] = self._loop.create_future()
+        self._outstanding += 1
+        self._queue.put((job, future))
+        return await future
+
+    async def stop(self) -> None:
+        """Take no more jobs, work off those that wait, leave the session, end the thread."""
+        if self._thread is None or self._stopped is None:
+            return
+        thread, self._thread = self._thread, None
+        self._outstanding += 1
+        self._queue.put(None)
+        try:
+            with anyio.CancelScope(shield=True):
+                await self._stopped
+        finally:
+            thread.join()
+
+    def _main(self, ready: asyncio.Future[None]) -> None:
+        started = False
+        failure: BaseException | None = None
+        try:
+            with self._session() as session:
+                started = True
+                self._tell([ready], [None])
+                while batch := self._next_batch():
+                    jobs, futures = zip(*batch, strict=True)
+                    self._tell(futures, _run(session, jobs))
+                    session.settled()
+        except BaseException as error:  # noqa: BLE001  (it is handed to the waiter)
+            failure = error
+        if not started:
+            self._tell([ready], [failure])
+            self._drain(StoreError("the call store is not open"))
+            failure = None
+        elif failure is not None:
+            self._drain(failure)
+        assert self._stopped is not None
+        self._tell([self._stopped], [failure])
+
+    def _next_batch(self) -> list[tuple[Job, asyncio.Future[Any]]]:
+        """What waits, at least one job; empty when the thread is to end."""
+        batch: list[tuple[Job, asyncio.Future[Any]]] = []
+        item = self._queue.get()
+        while item is not None:
+            batch.append(item)
+            if len(batch) == self._most:
+                return batch
+            try:
+                item = self._queue.get_nowait()
+            except Empty:
+                return batch
+        if batch:
+            self._queue.put(None)
+        return batch
+
+    def _drain(self, failure: BaseException) -> None:
+        """Fail the jobs that come until the stop, so that nobody waits for ever."""
+        while batch := self._next_batch():
+            self._tell([future for _, future in batch], [failure] * len(batch))
+
+    def _tell(self, futures: Sequence[asyncio.Future[Any]], outcomes: Sequence[Any]) -> None:
+        assert self._loop is not None
+        try:
+            self._loop.call_soon_threadsafe(self._settle, futures, outcomes)
+        except RuntimeError:
+            # The loop is closed: nobody waits any more.
+            return
+
+    def _settle(self, futures: Sequence[asyncio.Future[Any]], outcomes: Sequence[Any]) -> None:
+        self._outstanding -= len(futures)
+        for future, outcome in zip(futures, outcomes, strict=True):
+            if future.done():
+                continue
+            if isinstance(outcome, BaseException):
+                future.set_exception(outcome)
+            else:
+                future.set_result(outcome)
+
+
+def _run(session: WorkerSession[Job], jobs: Sequence[Job]) -> Sequence[Any]:
+    try:
+        return session.run(jobs)
+    except Exception as error:  # noqa: BLE001  (it is handed to the waiters)
+        return [error] * len(jobs)
