@@ -1,0 +1,148 @@
+"""Admission of media sockets, the same for every carrier.
+
+============== ============================================ ===================================
+when           rule                                         otherwise
+============== ============================================ ===================================
+upgrade        the path is the stream path                  404
+upgrade        not shutting down, below the cap             503
+connected      pending below the caps (all, this client)    close 1013
+pre-start      let in within the start timeout              close 1008
+each message   not over the frame limit                     close 1009
+first event    is the start, and the only one               close 1008
+start          the engine admits it                         close with the engine's code
+============== ============================================ ===================================
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import anyio
+from anyio.abc import TaskGroup
+
+from voicecall.media import Started, Upgrade
+from voicecall.telephony import TelephonyProvider
+from voicecall_calls.ports import AdmissionRefused, MediaHost
+
+from .limits import InFlight
+from .options import StreamOptions
+from .sockets import CLOSE_GRACE_S, MediaConnection
+from .upgrade import Refusal
+from .urls import normal_path
+
+__all__ = ["MediaServer"]
+
+logger = logging.getLogger(__name__)
+
+
+class MediaServer:
+    """Owns every media socket of one listener."""
+
+    def __init__(
+        self, provider: TelephonyProvider, host: MediaHost, options: StreamOptions
+    ) -> None:
+        self._provider = provider
+        self._host = host
+        self._options = options
+        self._path = normal_path(options.path)
+        self._sockets: set[MediaConnection] = set()
+        self._pending: set[MediaConnection] = set()
+        self._pending_limits = InFlight(
+            per_client=options.max_pending_per_client, total=options.max_pending
+        )
+        self._tasks: TaskGroup | None = None
+        self._empty = anyio.Event()
+        self.draining = False
+
+    @property
+    def open_sockets(self) -> int:
+        """Sockets that are connected, pending ones included."""
+        return len(self._sockets)
+
+    @property
+    def pending_sockets(self) -> int:
+        """Sockets that the engine has not let in yet."""
+        return len(self._pending)
+
+    @asynccontextmanager
+    async def run(self) -> AsyncIterator[None]:
+        """Admit sockets. On the way out they are closed with 1001, and each attachment has been
+        told before this returns."""
+        async with anyio.create_task_group() as tasks:
+            self._tasks = tasks
+            try:
+                yield
+            finally:
+                with anyio.CancelScope(shield=True):
+                    await self._close_all()
+                tasks.cancel_scope.cancel()
+
+    async def _close_all(self) -> None:
+        self.draining = True
+        for socket in list(self._sockets):
+            socket.close(1001, "Going away")
+        with anyio.move_on_after(2 * CLOSE_GRACE_S):
+            while self._sockets:
+                self._empty = anyio.Event()
+                await self._empty.wait()
+
+    # --- called by the connections ------------------------------------------------------------
+
+    def upgrade(self, upgrade: Upgrade) -> MediaConnection | Refusal:
+        """Decide about the HTTP request that opens a media socket."""
+        if normal_path(upgrade.path) != self._path:
+            return Refusal(404, "Not Found")
+        if self.draining or self._tasks is None:
+            return Refusal(503, "Shutting down")
+        if len(self._sockets) >= self._options.max_connections:
+            logger.warning("media socket of %s refused: too many connections", upgrade.client)
+            return Refusal(503, "Too many media stream connections")
+        try:
+            codec = self._provider.media_codec(upgrade)
+        except Exception:
+            logger.exception("no codec for the media socket of %s", upgrade.client)
+            return Refusal(500, "Internal Server Error")
+        return MediaConnection(
+            upgrade,
+            codec,
+            self._options,
+            connected=self._connected,
+            started=self._started,
+            gone=self._gone,
+        )
+
+    def _connected(self, socket: MediaConnection) -> None:
+        self._sockets.add(socket)
+        if self._pending_limits.enter(socket.upgrade.client):
+            self._pending.add(socket)
+        else:
+            socket.close(1013, "Too many pending media stream connections")
+
+    def _started(self, socket: MediaConnection, started: Started) -> None:
+        if self._tasks is not None:
+            self._tasks.start_soon(self._admit, socket, started, name="media admission")
+
+    def _gone(self, socket: MediaConnection) -> None:
+        self._settled(socket)
+        self._sockets.discard(socket)
+        if not self._sockets:
+            self._empty.set()
+
+    def _settled(self, socket: MediaConnection) -> None:
+        if socket in self._pending:
+            self._pending.discard(socket)
+            self._pending_limits.leave(socket.upgrade.client)
+
+    async def _admit(self, socket: MediaConnection, started: Started) -> None:
+        try:
+            attachment = await self._host.admit(started, socket.upgrade, socket)
+        except AdmissionRefused as refused:
+            socket.close(refused.code, refused.reason)
+        except Exception:
+            logger.exception("admission of a media socket failed")
+            socket.close(1011, "Internal error")
+        else:
+            self._settled(socket)
+            socket.opened(attachment)

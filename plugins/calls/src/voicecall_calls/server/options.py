@@ -1,0 +1,50 @@
+"""What the two servers can be told. Plain data; the configuration model fills it in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["ServeOptions", "StreamOptions", "WebhookSecurity"]
+
+KIB = 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServeOptions:
+    """Where to listen. ``port`` 0 takes a free one; ``path`` is that of the webhooks."""
+
+    port: int = 3334
+    bind: str = "127.0.0.1"
+    path: str = "/voice/webhook"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamOptions:
+    """Media sockets. A socket is pending until the engine lets it in, which must happen within
+    ``pre_start_timeout_ms``. ``send_limit`` (bytes) is how far a socket may fall behind,
+    ``frame_limit`` (bytes) the longest message."""
+
+    path: str = "/voice/stream"
+    pre_start_timeout_ms: int = 5000
+    max_pending: int = 32
+    max_pending_per_client: int = 4
+    max_connections: int = 128
+    send_limit: int = 1024 * KIB
+    frame_limit: int = 64 * KIB
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WebhookSecurity:
+    """Whom to believe and how much to take.
+
+    ``allowed_hosts``: host names a webhook may be addressed to. ``trusted_proxy_ips``: addresses
+    or CIDR blocks of the proxies in front. ``body_limit`` is in bytes.
+    """
+
+    allowed_hosts: tuple[str, ...] = ()
+    trust_forwarding_headers: bool = False
+    trusted_proxy_ips: tuple[str, ...] = ()
+    max_in_flight_per_client: int = 8
+    max_in_flight: int = 64
+    body_limit: int = 64 * KIB
+    body_timeout_s: float = 5.0

@@ -1,0 +1,235 @@
+"""The way of a webhook through the server, cheapest check first.
+
+========================================= =====================================================
+check                                     answer
+========================================= =====================================================
+another path                              404 (``GET /healthz`` is 200 ``ok``)
+not POST                                  405
+the carrier's signature headers missing   401, body unread
+too many in flight (client, all)          429
+body too long / too slow                  413 / 408
+wrong host, wrong signature               401
+the same request again                    the reply it got before, without any effect
+a body that cannot be read                400
+the engine fails                          500; nothing was committed, so it may come again
+========================================= =====================================================
+
+Reasons are logged with the client's address and never sent.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Mapping
+from http import HTTPStatus
+from urllib.parse import parse_qsl
+
+import anyio
+from starlette.requests import ClientDisconnect
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from voicecall.errors import WebhookRejected
+from voicecall.seam import Seam
+from voicecall.telephony import TelephonyProvider, WebhookReply, WebhookRequest
+from voicecall_calls.ports import WebhookHost
+
+from .limits import InFlight
+from .options import ServeOptions, WebhookSecurity
+from .urls import Trust, normal_path, webhook_url
+
+__all__ = ["HEALTH_PATH", "WebhookApp", "loggable"]
+
+HEALTH_PATH = "/healthz"
+_DRAIN = 1024 * 1024
+_QUERY = re.compile(r"\?\S*")
+_UNPRINTABLE = re.compile(r"[^\x20-\x7e]")
+
+logger = logging.getLogger(__name__)
+
+
+def loggable(text: str) -> str:
+    """``text`` from outside, fit for a log line: one line, short, URLs without their query."""
+    return _UNPRINTABLE.sub("?", _QUERY.sub("?...", text)[:300])
+
+
+class _Running:
+    """A request being handled; its duplicates wait for ``done``."""
+
+    def __init__(self) -> None:
+        self.done = anyio.Event()
+        self.reply: WebhookReply | None = None
+
+
+class WebhookApp:
+    """The ASGI application. ``public_url`` and ``local_url`` are set by the server."""
+
+    def __init__(
+        self,
+        provider: TelephonyProvider,
+        host: WebhookHost,
+        *,
+        serve: ServeOptions,
+        security: WebhookSecurity,
+        trust: Trust,
+        seam: Seam,
+    ) -> None:
+        self.public_url: str | None = None
+        self.local_url = ""
+        self._provider = provider
+        self._host = host
+        self._path = normal_path(serve.path)
+        self._security = security
+        self._trust = trust
+        self._seam = seam
+        self._limits = InFlight(
+            per_client=security.max_in_flight_per_client, total=security.max_in_flight
+        )
+        self._running: dict[str, _Running] = {}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            response = await self._respond(scope, receive)
+        except ClientDisconnect:
+            return
+        await response(scope, receive, send)
+
+    async def _respond(self, scope: Scope, receive: Receive) -> Response:
+        path = normal_path(scope["path"])
+        if path != self._path:
+            healthy = path == HEALTH_PATH and scope["method"] in ("GET", "HEAD")
+            return Response("ok", 200, media_type="text/plain") if healthy else _plain(404)
+        headers = _headers(scope)
+        peer = scope["client"][0] if scope["client"] else None
+        client = self._trust.client(peer, headers)
+        try:
+            reply = await self._answer(scope, receive, headers, peer, client)
+        except WebhookRejected as refused:
+            level = logging.INFO if refused.status in (404, 405) else logging.WARNING
+            logger.log(
+                level,
+                "webhook from %s refused: %d, %s",
+                client,
+                refused.status,
+                loggable(refused.reason),
+            )
+            return _plain(refused.status, refused.headers)
+        except ClientDisconnect:
+            logger.info("webhook from %s broken off by the client", client)
+            raise
+        except Exception:
+            logger.exception("webhook from %s failed", client)
+            return _plain(500)
+        response = Response(reply.body, reply.status, {"content-type": reply.content_type})
+        response.headers.update(reply.headers)
+        return response
+
+    async def _answer(
+        self,
+        scope: Scope,
+        receive: Receive,
+        headers: Mapping[str, str],
+        peer: str | None,
+        client: str,
+    ) -> WebhookReply:
+        if scope["method"] != "POST":
+            raise WebhookRejected(405, f"method {scope['method']}", headers={"allow": "POST"})
+        wanted = self._provider.signature_headers
+        if not any(all(name in headers for name in names) for names in wanted):
+            raise WebhookRejected(401, "no signature headers")
+        if not self._limits.enter(client):
+            raise WebhookRejected(429, "too many webhooks in flight", headers={"retry-after": "1"})
+        try:
+            body = await self._body(receive, headers)
+            return await self._handle(self._request(scope, headers, peer, client, body))
+        finally:
+            self._limits.leave(client)
+
+    async def _body(self, receive: Receive, headers: Mapping[str, str]) -> bytes:
+        limit = self._security.body_limit
+        close = {"connection": "close"}
+        announced = headers.get("content-length", "")
+        if "expect" in headers and announced.isdecimal() and int(announced) > limit:
+            # The client waits for our word before it sends anything.
+            raise WebhookRejected(413, f"body of {announced} bytes", headers=close)
+        body = bytearray()
+        length = 0
+        try:
+            with anyio.fail_after(self._security.body_timeout_s):
+                while length <= limit + _DRAIN:
+                    message = await receive()
+                    if message["type"] == "http.disconnect":
+                        raise ClientDisconnect
+                    part = message.get("body", b"")
+                    length += len(part)
+                    if length <= limit:
+                        body += part
+                    if not message.get("more_body", False):
+                        break
+        except TimeoutError:
+            if length <= limit:
+                raise WebhookRejected(408, "the body came too slowly", headers=close) from None
+        if length > limit:
+            # What was on its way is read first: a socket closed over unread bytes is reset, and
+            # the client would never see the answer.
+            raise WebhookRejected(413, f"body over {limit} bytes", headers=close)
+        return bytes(body)
+
+    def _request(
+        self, scope: Scope, headers: Mapping[str, str], peer: str | None, client: str, body: bytes
+    ) -> WebhookRequest:
+        path = scope["raw_path"].decode("latin-1")
+        query = scope["query_string"].decode("latin-1")
+        url = webhook_url(
+            f"{path}?{query}" if query else path,
+            headers,
+            peer,
+            trust=self._trust,
+            public_url=self.public_url,
+            local_url=self.local_url,
+        )
+        if url is None:
+            raise WebhookRejected(401, f"not for this host: {headers.get('host', '')!r}")
+        return WebhookRequest(
+            method="POST",
+            url=url,
+            query=dict(parse_qsl(query, keep_blank_values=True)),
+            headers=headers,
+            body=body,
+            client=client,
+        )
+
+    async def _handle(self, request: WebhookRequest) -> WebhookReply:
+        now = self._seam.now_ms()
+        verified = self._provider.verify(request, now)
+        if not verified.key:
+            raise WebhookRejected(401, "verified, but without an identity")
+        while (first := self._running.get(verified.key)) is not None:
+            await first.done.wait()
+            if first.reply is not None:
+                return first.reply
+        running = self._running[verified.key] = _Running()
+        try:
+            reply = await self._host.recorded(verified)
+            if reply is None:
+                events = self._provider.parse(request, now)
+                reply = await self._host.handle(request, verified, events)
+            running.reply = reply
+            return reply
+        finally:
+            del self._running[verified.key]
+            running.done.set()
+
+
+def _headers(scope: Scope) -> dict[str, str]:
+    """Names in lower case; the first of several values."""
+    headers: dict[str, str] = {}
+    for name, value in scope["headers"]:
+        headers.setdefault(name.decode("latin-1").lower(), value.decode("latin-1"))
+    return headers
+
+
+def _plain(status: int, headers: Mapping[str, str] | None = None) -> Response:
+    phrase = HTTPStatus(status).phrase if status in HTTPStatus._value2member_map_ else "Refused"
+    return Response(phrase, status, dict(headers or {}), "text/plain")

@@ -1,0 +1,210 @@
+"""Webhooks and media sockets on one port."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+
+import anyio
+import uvicorn
+
+from voicecall.errors import ConfigError
+from voicecall.seam import Seam
+from voicecall.telephony import TelephonyProvider
+from voicecall_calls.ports import MediaHost, WebhookHost
+
+from .media import MediaServer
+from .options import ServeOptions, StreamOptions, WebhookSecurity
+from .pipeline import WebhookApp
+from .upgrade import protocol_factory
+from .urls import Trust, media_url, normal_path
+
+__all__ = ["CallServer"]
+
+BACKLOG = 1024
+GRACE_S = 5
+"""How long webhooks in flight may take to finish once the server stops."""
+_CONFIG = "plugins.entries.voice-call.config"
+
+
+class CallServer:
+    """The listener of one carrier.
+
+    ``async with server.run():`` it accepts webhooks at ``serve.path``, media sockets at
+    ``stream.path`` and ``GET /healthz``.
+    """
+
+    def __init__(
+        self,
+        provider: TelephonyProvider,
+        webhooks: WebhookHost,
+        media: MediaHost,
+        *,
+        serve: ServeOptions,
+        stream: StreamOptions,
+        security: WebhookSecurity,
+        seam: Seam,
+        public_url: str | None = None,
+    ) -> None:
+        trust = Trust(security)
+        self._serve = serve
+        self._stream = stream
+        self._port = serve.port
+        self._app = WebhookApp(
+            provider, webhooks, serve=serve, security=security, trust=trust, seam=seam
+        )
+        self._media = MediaServer(provider, media, stream)
+        self._protocol = protocol_factory(self._media.upgrade, trust, stream.frame_limit)
+        self.set_public_url(public_url)
+
+    # --- addresses --------------------------------------------------------------------------
+
+    @property
+    def port(self) -> int:
+        """The port listened on; before that, the one of the options."""
+        return self._port
+
+    @property
+    def local_url(self) -> str:
+        """URL of the webhooks as seen from this machine."""
+        bind = self._serve.bind
+        host = f"[{bind}]" if ":" in bind else bind
+        return f"http://{host}:{self._port}{normal_path(self._serve.path)}"
+
+    @property
+    def public_url(self) -> str | None:
+        return self._app.public_url
+
+    def set_public_url(self, url: str | None) -> None:
+        """The URL under which the carrier reaches the webhooks, once it is known."""
+        self._app.public_url = url
+
+    @property
+    def webhook_url(self) -> str:
+        """The URL to give to the carrier: the public one, else the local one."""
+        return self._app.public_url or self.local_url
+
+    @property
+    def stream_url(self) -> str:
+        """The URL of the media sockets to give to the carrier."""
+        return media_url(
+            self.webhook_url, serve_path=self._serve.path, stream_path=self._stream.path
+        )
+
+    # --- life -------------------------------------------------------------------------------
+
+    @property
+    def draining(self) -> bool:
+        return self._media.draining
+
+    @property
+    def open_sockets(self) -> int:
+        """Media sockets that are connected, pending ones included."""
+        return self._media.open_sockets
+
+    @property
+    def pending_sockets(self) -> int:
+        """Media sockets that the engine has not let in yet."""
+        return self._media.pending_sockets
+
+    def stop_accepting(self) -> None:
+        """Refuse new media sockets (503). Webhooks go on: live calls still end by them."""
+        self._media.draining = True
+
+    @asynccontextmanager
+    async def run(self) -> AsyncIterator[None]:
+        """Listen. On the way out media sockets are closed (1001), webhooks in flight finish
+        within a grace, and the port is free when this returns.
+
+        Raises :exc:`voicecall.errors.ConfigError` where the port cannot be had.
+        """
+        listener = await self._listen()
+        self._port = listener.getsockname()[1]
+        self._app.local_url = self.local_url
+        server = _Uvicorn(
+            uvicorn.Config(
+                self._app,
+                loop="asyncio",
+                http="httptools",
+                ws=self._protocol,  # type: ignore[arg-type]
+                lifespan="off",
+                interface="asgi3",
+                log_config=None,
+                access_log=False,
+                proxy_headers=False,
+                server_header=False,
+                backlog=BACKLOG,
+                timeout_graceful_shutdown=GRACE_S,
+            )
+        )
+        try:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(server.run_until_told, listener, name="call server")
+                try:
+                    await server.ready.wait()
+                    async with self._media.run():
+                        yield
+                finally:
+                    server.should_exit = True
+        finally:
+            listener.close()
+
+    async def _listen(self) -> socket.socket:
+        bind, port = self._serve.bind, self._serve.port
+        try:
+            found = await anyio.getaddrinfo(
+                bind, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+            )
+        except OSError as error:
+            raise ConfigError(
+                f"cannot listen on {bind!r}: {error.strerror}", path=f"{_CONFIG}.serve.bind"
+            ) from None
+        family, kind, protocol, _, address = found[0]
+        listener = socket.socket(family, kind, protocol)
+        try:
+            listener.setblocking(False)
+            if os.name == "posix":
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+            listener.listen(BACKLOG)
+        except OSError as error:
+            listener.close()
+            if error.errno == errno.EADDRINUSE:
+                message = f"port {port} on {bind} is already in use; choose another one"
+                raise ConfigError(message, path=f"{_CONFIG}.serve.port") from None
+            raise ConfigError(
+                f"cannot listen on {bind} port {port}: {error.strerror}",
+                path=f"{_CONFIG}.serve.port",
+            ) from None
+        return listener
+
+
+class _Uvicorn(uvicorn.Server):
+    """A uvicorn that lives inside a task group and leaves signals alone."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.ready = anyio.Event()
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.ready.set()
+
+    async def run_until_told(self, listener: socket.socket) -> None:
+        """Serve until ``should_exit``. Cancellation cannot interrupt the orderly end, which the
+        owner's ``finally`` always asks for."""
+        with anyio.CancelScope(shield=True):
+            await self.serve([listener])
+            # What outlived the grace was cancelled; wait for it, and cut what is left.
+            await asyncio.gather(*self.server_state.tasks, return_exceptions=True)
+            for connection in list(self.server_state.connections):
+                if connection.transport is not None:
+                    connection.transport.abort()

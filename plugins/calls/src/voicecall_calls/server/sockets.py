@@ -1,0 +1,289 @@
+"""One media socket: frames in, media events out, and the rules of RFC 6455 that are left to us.
+
+A listener of picows, which parses frames, answers pings and checks opcodes, masks and lengths.
+It neither joins fragments nor minds extension bits nor bounds what it buffers for a slow peer.
+Everything here runs in the transport's callbacks: no task, lock or log line per frame.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import cast
+
+from picows import WSCloseCode, WSFrame, WSListener, WSMsgType, WSTransport
+
+from voicecall.errors import MediaProtocolError
+from voicecall.media import MediaCodec, MediaEvent, Message, Started, Upgrade
+from voicecall_calls.ports import Attachment
+
+from .options import StreamOptions
+
+__all__ = ["MediaConnection"]
+
+CLOSE_GRACE_S = 1.0
+"""How long the peer has to answer our close frame before the connection is cut."""
+KEPT_LIMIT = 1024 * 1024
+MAX_GARBAGE = 50
+
+logger = logging.getLogger(__name__)
+
+
+class MediaConnection(WSListener):
+    """A :class:`~voicecall_calls.ports.MediaSocket` over picows.
+
+    ``started`` is called once with the carrier's start message, ``gone`` once when the
+    connection is over. ``opened`` lets the socket in; until then its events are kept.
+    """
+
+    def __init__(
+        self,
+        upgrade: Upgrade,
+        codec: MediaCodec,
+        options: StreamOptions,
+        *,
+        connected: Callable[[MediaConnection], None],
+        started: Callable[[MediaConnection, Started], None],
+        gone: Callable[[MediaConnection], None],
+    ) -> None:
+        self.upgrade = upgrade
+        self._codec = codec
+        self._options = options
+        self._connected = connected
+        self._on_started = started
+        self._gone = gone
+        self._bytes_type = WSMsgType.BINARY if getattr(codec, "binary", False) else WSMsgType.TEXT
+        self._transport: WSTransport | None = None
+        self._attachment: Attachment | None = None
+        self._started = False
+        self._closing = False
+        self._over = False
+        self._parts: bytearray | None = None
+        self._parts_type = WSMsgType.TEXT
+        self._kept: list[MediaEvent] = []
+        self._kept_bytes = 0
+        self._garbage = 0
+        self._deadline: asyncio.TimerHandle | None = None
+
+    # --- MediaSocket ------------------------------------------------------------------------
+
+    @property
+    def codec(self) -> MediaCodec:
+        return self._codec
+
+    @property
+    def buffered(self) -> int:
+        """Bytes that the network has not taken yet."""
+        if self._transport is None or self._over:
+            return 0
+        return self._transport.underlying_transport.get_write_buffer_size()
+
+    def send(self, message: Message) -> None:
+        """Send one message; a ``str`` as text, ``bytes`` as text too unless the codec has a true
+        attribute ``binary``."""
+        transport = self._transport
+        if transport is None or self._closing:
+            return
+        limit = self._options.send_limit
+        if self.buffered <= limit:
+            kind = WSMsgType.TEXT if isinstance(message, str) else self._bytes_type
+            transport.send(kind, message)
+            if self.buffered <= limit:
+                return
+        self.close(1013, "Backpressure: send buffer exceeded")
+
+    def close(self, code: int, reason: str) -> None:
+        """Close with an RFC 6455 code; the reason is cut to the 123 bytes that fit."""
+        transport = self._transport
+        if transport is None or self._closing:
+            return
+        logger.info("media socket of %s closed: %d %s", self.upgrade.client, code, reason)
+        text = reason.encode()[:123].decode(errors="ignore")
+        transport.send_close(cast(WSCloseCode, code), text.encode())
+        self.closing()
+
+    # --- life -------------------------------------------------------------------------------
+
+    @property
+    def is_closing(self) -> bool:
+        return self._closing
+
+    def closing(self) -> None:
+        """The close handshake has begun, or the peer has hung up. Cuts the connection if it
+        is still there after a while: a peer that does not read would hold it for ever."""
+        transport = self._transport
+        if transport is None or self._closing:
+            return
+        self._closing = True
+        self._kept.clear()
+        self._parts = None
+        self._arm(CLOSE_GRACE_S, lambda: transport.disconnect(graceful=False))
+
+    def _arm(self, seconds: float, action: Callable[[], None]) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+        self._deadline = asyncio.get_running_loop().call_later(seconds, action)
+
+    def opened(self, attachment: Attachment) -> None:
+        """The engine has let the socket in: deliver what was kept, then go on directly."""
+        if self._over:
+            _tell_closed(attachment)
+            return
+        self._attachment = attachment
+        if self._closing:
+            return
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+        kept, self._kept = self._kept, []
+        for event in kept:
+            self._deliver(attachment, event)
+
+    # --- picows -----------------------------------------------------------------------------
+
+    def on_ws_connected(self, transport: WSTransport) -> None:
+        self._transport = transport
+        self._arm(
+            self._options.pre_start_timeout_ms / 1000, lambda: self.close(1008, "Start timeout")
+        )
+        self._connected(self)
+
+    def on_ws_disconnected(self, transport: WSTransport) -> None:
+        self._closing = self._over = True
+        self._kept.clear()
+        if self._deadline is not None:
+            self._deadline.cancel()
+        if self._garbage:
+            logger.info(
+                "media socket of %s sent %d malformed messages", self.upgrade.client, self._garbage
+            )
+        self._gone(self)
+        if self._attachment is not None:
+            _tell_closed(self._attachment)
+
+    def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
+        kind = frame.msg_type
+        if kind is WSMsgType.CLOSE:
+            self._peer_closes(transport, frame)
+        elif self._closing or transport.is_close_frame_sent:
+            self.closing()
+        elif frame.rsv1 or frame.rsv2 or frame.rsv3:
+            self.close(1002, "Extension bits without an extension")
+        elif kind is WSMsgType.TEXT and frame.fin and self._parts is None:
+            try:
+                message = frame.get_payload_as_utf8_text()
+            except UnicodeDecodeError:
+                self.close(1007, "Text that is no UTF-8")
+                return
+            self._received(message)
+        elif kind is WSMsgType.BINARY and frame.fin and self._parts is None:
+            self._received(frame.get_payload_as_bytes())
+        elif kind is not WSMsgType.PONG:
+            self._fragment(kind, frame)
+
+    def pause_writing(self) -> None:
+        """The transport's own water marks do not matter: ``send`` looks at the buffer."""
+
+    def resume_writing(self) -> None:
+        """See :meth:`pause_writing`."""
+
+    def _peer_closes(self, transport: WSTransport, frame: WSFrame) -> None:
+        if not transport.is_close_frame_sent:
+            code = frame.get_close_code()
+            transport.send_close(WSCloseCode.OK if code == WSCloseCode.NO_INFO else code)
+        self.closing()
+        transport.disconnect()
+
+    def _fragment(self, kind: WSMsgType, frame: WSFrame) -> None:
+        if kind is WSMsgType.CONTINUATION:
+            if self._parts is None:
+                self.close(1002, "Continuation of nothing")
+                return
+        elif self._parts is not None:
+            self.close(1002, "A new message inside a fragmented one")
+            return
+        else:
+            self._parts = bytearray()
+            self._parts_type = kind
+        self._parts += frame.get_payload_as_bytes()
+        if len(self._parts) > self._options.frame_limit:
+            self.close(1009, "Message too long")
+            return
+        if not frame.fin:
+            return
+        message, self._parts = bytes(self._parts), None
+        if self._parts_type is WSMsgType.BINARY:
+            self._received(message)
+            return
+        try:
+            text = message.decode()
+        except UnicodeDecodeError:
+            self.close(1007, "Text that is no UTF-8")
+            return
+        self._received(text)
+
+    # --- events -----------------------------------------------------------------------------
+
+    def _received(self, message: Message) -> None:
+        try:
+            event = self._codec.decode(message)
+        except MediaProtocolError as error:
+            self._malformed(error)
+            return
+        except Exception:
+            logger.exception("media codec failed")
+            self.close(1011, "Internal error")
+            return
+        if event is None:
+            return
+        attachment = self._attachment
+        if attachment is not None and type(event) is not Started:
+            self._deliver(attachment, event)
+        else:
+            self._before_open(event, len(message))
+
+    def _deliver(self, attachment: Attachment, event: MediaEvent) -> None:
+        if self._closing:
+            return
+        try:
+            attachment.received(event)
+        except Exception:
+            logger.exception("media event %s failed", type(event).__name__)
+            self.close(1011, "Internal error")
+
+    def _before_open(self, event: MediaEvent, size: int) -> None:
+        if isinstance(event, Started):
+            if self._started:
+                self.close(1008, "Duplicate start")
+            elif not (event.provider_call_id and event.stream_id):
+                self.close(1008, "Start without call or stream")
+            else:
+                self._started = True
+                self._on_started(self, event)
+        elif not self._started:
+            self.close(1008, "Start expected")
+        else:
+            self._kept_bytes += size
+            if self._kept_bytes > KEPT_LIMIT:
+                self.close(1013, "Too much before admission")
+            else:
+                self._kept.append(event)
+
+    def _malformed(self, error: MediaProtocolError) -> None:
+        self._garbage += 1
+        if self._garbage == 1:
+            logger.debug(
+                "malformed message on the media socket of %s: %s",
+                self.upgrade.client,
+                type(error).__name__,
+            )
+        if self._garbage >= MAX_GARBAGE:
+            self.close(1008, "Too many malformed messages")
+
+
+def _tell_closed(attachment: Attachment) -> None:
+    try:
+        attachment.closed()
+    except Exception:
+        logger.exception("closing a media attachment failed")

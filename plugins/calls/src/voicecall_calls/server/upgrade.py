@@ -1,0 +1,129 @@
+"""Hands connections that uvicorn upgrades to picows, on the same port.
+
+uvicorn makes the object that its ``ws`` setting names, gives it the transport and the request as
+it came, and from then on does not know the connection any more. Here that object is picows' own
+protocol. Traps that this module takes care of: picows accepts only a bare ``Connection: Upgrade``
+(proxies send ``keep-alive, Upgrade``), and reads through the buffer interface only; it closes
+connections by itself after a protocol error, which must not leave a socket to a peer that has
+stopped reading.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import Any
+from urllib.parse import parse_qsl, unquote
+
+from picows import WSListener, WSUpgradeRequest, WSUpgradeResponse, WSUpgradeResponseWithListener
+from picows.picows import WSAutoPingStrategy, WSProtocol  # type: ignore[attr-defined]
+
+from voicecall.media import Upgrade
+
+from .sockets import MediaConnection
+from .urls import Trust
+
+__all__ = ["Admit", "Refusal", "protocol_factory"]
+
+READ_BUFFER = 8 * 1024
+
+_wire_logger = logging.getLogger(f"{__name__}.wire")
+# picows logs every connection and every malformed frame; the media server tells what matters.
+_wire_logger.setLevel(logging.CRITICAL)
+
+Admit = Callable[[Upgrade], "MediaConnection | Refusal"]
+"""Decides about an upgrade: a listener for the socket, or the refusal."""
+
+
+class Refusal:
+    """An upgrade that is answered with an HTTP status."""
+
+    __slots__ = ("status", "text")
+
+    def __init__(self, status: int, text: str) -> None:
+        self.status = status
+        self.text = text
+
+
+class _MediaProtocol(WSProtocol):  # type: ignore[misc]
+    """picows' server protocol, fed by uvicorn with the handshake."""
+
+    def data_received(self, data: bytes) -> None:
+        """Take the request head, as uvicorn wrote it down."""
+        lines = data.split(b"\r\n")
+        kept = [line for line in lines if not line.lower().startswith(b"connection:")]
+        rest = memoryview(b"\r\n".join([kept[0], b"Connection: Upgrade", *kept[1:]]))
+        while rest and not self.transport.underlying_transport.is_closing():
+            buffer = self.get_buffer(-1)
+            size = min(len(buffer), len(rest))
+            buffer[:size] = rest[:size]
+            self.buffer_updated(size)
+            rest = rest[size:]
+
+    def buffer_updated(self, nbytes: int) -> None:
+        super().buffer_updated(nbytes)
+        if self.transport.is_close_frame_sent:
+            self._closing()
+
+    def eof_received(self) -> bool:
+        self._closing()
+        return bool(super().eof_received())
+
+    def _closing(self) -> None:
+        if isinstance(self.listener, MediaConnection):
+            self.listener.closing()
+
+
+def protocol_factory(admit: Admit, trust: Trust, frame_limit: int) -> Callable[..., Any]:
+    """A value for uvicorn's ``ws`` setting."""
+
+    def make(**_: Any) -> asyncio.BaseProtocol:
+        protocol: Any = None
+
+        def listener(request: WSUpgradeRequest) -> WSListener | WSUpgradeResponseWithListener:
+            peer = protocol.transport.underlying_transport.get_extra_info("peername")
+            decision = admit(_upgrade(request, peer[0] if peer else None, trust))
+            if isinstance(decision, Refusal):
+                return WSUpgradeResponseWithListener(
+                    WSUpgradeResponse.create_error_response(
+                        HTTPStatus(decision.status), decision.text.encode()
+                    ),
+                    None,
+                )
+            return decision
+
+        protocol = _MediaProtocol(
+            None,  # host and port, of a client
+            None,  # path, of a client
+            False,  # the client's side
+            listener,
+            _wire_logger,
+            True,  # close on an exception
+            None,  # handshake timeout: the handshake is complete when it gets here
+            False,  # pings of our own
+            20,
+            20,
+            WSAutoPingStrategy.PING_WHEN_IDLE,
+            True,  # answer pings
+            frame_limit,
+            None,  # more headers, of a client
+            READ_BUFFER,
+        )
+        return protocol  # type: ignore[no-any-return]
+
+    return make
+
+
+def _upgrade(request: WSUpgradeRequest, peer: str | None, trust: Trust) -> Upgrade:
+    headers: dict[str, str] = {}
+    for name, value in request.headers.items():
+        headers.setdefault(name.lower(), value)
+    path, _, query = request.path.decode("latin-1").partition("?")
+    return Upgrade(
+        path=unquote(path),
+        query=dict(parse_qsl(query, keep_blank_values=True)),
+        headers=headers,
+        client=trust.client(peer, headers),
+    )

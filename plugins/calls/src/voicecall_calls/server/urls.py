@@ -1,0 +1,222 @@
+"""Who sent a request, and under which URL: pure functions over headers and addresses.
+
+Forwarded headers count only where the configuration says so. Addresses are compared as numbers,
+an IPv4 address in IPv6 clothes (``::ffff:1.2.3.4``) as IPv4.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from ipaddress import (
+    IPv4Address,
+    IPv4Network,
+    IPv6Address,
+    IPv6Network,
+    ip_address,
+    ip_network,
+)
+from urllib.parse import urlsplit
+
+from voicecall.errors import ConfigError
+
+from .options import WebhookSecurity
+
+__all__ = [
+    "Trust",
+    "host_name",
+    "media_url",
+    "normal_path",
+    "parse_address",
+    "parse_network",
+    "webhook_url",
+]
+
+Address = IPv4Address | IPv6Address
+Network = IPv4Network | IPv6Network
+
+_LABEL = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
+_FORWARDED_HOSTS = ("x-forwarded-host", "x-original-host", "ngrok-forwarded-host")
+
+
+def normal_path(path: str) -> str:
+    """``path`` without outer blanks, with a leading and without one trailing slash."""
+    path = path.strip()
+    if not path.startswith("/"):
+        path = "/" + path
+    return path[:-1] if len(path) > 1 and path.endswith("/") else path
+
+
+def parse_address(text: str) -> Address | None:
+    """An IP address as it stands in headers: with or without brackets, port and zone."""
+    text = text.strip().strip('"')
+    if text.startswith("["):
+        text, bracket, _ = text[1:].partition("]")
+        if not bracket:
+            return None
+    elif text.count(":") == 1:
+        text = text.partition(":")[0]
+    try:
+        address = ip_address(text.partition("%")[0])
+    except ValueError:
+        return None
+    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
+        return address.ipv4_mapped
+    return address
+
+
+def parse_network(text: str) -> Network:
+    """An address or CIDR block. Raises ``ValueError``."""
+    network = ip_network(text.strip(), strict=False)
+    if isinstance(network, IPv6Network) and network.prefixlen >= 96:
+        mapped = network.network_address.ipv4_mapped
+        if mapped is not None:
+            return IPv4Network((mapped, network.prefixlen - 96))
+    return network
+
+
+def host_name(text: str) -> str | None:
+    """The host in ``text`` (``host``, ``host:port``, ``[v6]:port``), lower case, IPv6 in its
+    brackets; None for anything that is no host (RFC 1123 labels)."""
+    text = text.strip().lower()
+    if text.startswith("["):
+        inner, bracket, _ = text[1:].partition("]")
+        return f"[{inner}]" if bracket and _is_ipv6(inner) else None
+    name = text.partition(":")[0]
+    if text.count(":") > 1 or "@" in text or len(name) > 253:
+        return None
+    return name if all(_LABEL.fullmatch(label) for label in name.split(".")) else None
+
+
+def _is_ipv6(text: str) -> bool:
+    try:
+        IPv6Address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _first(value: str) -> str:
+    """The first element of a header that is a list."""
+    return value.partition(",")[0].strip()
+
+
+class Trust:
+    """The part of :class:`WebhookSecurity` that says whom to believe.
+
+    Raises :exc:`voicecall.errors.ConfigError` for a proxy that is no address or CIDR block.
+    """
+
+    def __init__(self, security: WebhookSecurity) -> None:
+        hosts = (host_name(text) for text in security.allowed_hosts)
+        self._hosts = frozenset(host for host in hosts if host is not None)
+        self._hosts_wanted = bool(security.allowed_hosts)
+        self._headers = security.trust_forwarding_headers
+        self._proxies = tuple(_networks(security.trusted_proxy_ips))
+
+    def client(self, peer: str | None, headers: Mapping[str, str]) -> str:
+        """The address that limits and logs go by.
+
+        Behind a trusted proxy: the last hop of ``x-forwarded-for`` that is no trusted proxy
+        (the first one where all are), else ``x-real-ip``. Otherwise the socket's peer, and
+        ``unknown`` for a socket without one.
+        """
+        address = parse_address(peer or "")
+        if address is None:
+            return "unknown"
+        if not (self._headers and self._is_proxy(address)):
+            return str(address)
+        forwarded = headers.get("x-forwarded-for", "")
+        if forwarded.strip():
+            hop: Address | None = None
+            for text in reversed(forwarded.split(",")):
+                hop = parse_address(text)
+                if hop is None or not self._is_proxy(hop):
+                    break
+            # What a trusted proxy wrote cannot be read: its own address is what is known.
+            return str(hop or address)
+        return str(parse_address(headers.get("x-real-ip", "")) or address)
+
+    def forwards(self, peer: str | None) -> bool:
+        """True where this peer's forwarded host and scheme are believed."""
+        if not (self._hosts_wanted or self._headers):
+            return False
+        if not self._proxies:
+            return True
+        address = parse_address(peer or "")
+        return address is not None and self._is_proxy(address)
+
+    def allows(self, host: str) -> bool:
+        """True where webhooks may be addressed to ``host``."""
+        return not self._hosts_wanted or host in self._hosts
+
+    def _is_proxy(self, address: Address) -> bool:
+        return any(address in network for network in self._proxies)
+
+
+def _networks(texts: Iterable[str]) -> Iterable[Network]:
+    for text in texts:
+        try:
+            yield parse_network(text)
+        except ValueError:
+            raise ConfigError(
+                f"{text!r} is neither an IP address nor a CIDR block",
+                path="plugins.entries.voice-call.config.webhookSecurity.trustedProxyIPs",
+            ) from None
+
+
+def webhook_url(
+    target: str,
+    headers: Mapping[str, str],
+    peer: str | None,
+    *,
+    trust: Trust,
+    public_url: str | None,
+    local_url: str,
+) -> str | None:
+    """The URL that the carrier signed; None where the request is addressed to a wrong host.
+
+    ``target`` is the request's path and query as they came, ``local_url`` that of our own
+    listener. A known public URL gives scheme, host and path (a proxy may map paths), the request
+    its query. Without one: the forwarded scheme and host where they are believed, else the
+    ``Host`` header; https, without port, unless the request is addressed to the listener itself.
+    """
+    _, mark, query = target.partition("?")
+    if public_url is not None:
+        parts = urlsplit(public_url)
+        return f"{parts.scheme}://{parts.netloc}{parts.path}{mark}{query}"
+    proto = "https"
+    host: str | None = None
+    if trust.forwards(peer):
+        forwarded = _first(headers.get("x-forwarded-proto", "")).lower()
+        proto = forwarded if forwarded in ("http", "https") else proto
+        for name in _FORWARDED_HOSTS:
+            candidate = host_name(_first(headers.get(name, "")))
+            if candidate is not None and trust.allows(candidate):
+                host = candidate
+                break
+    if host is None:
+        written = headers.get("host", "")
+        host = host_name(written)
+        local = urlsplit(local_url)
+        if host is not None and written.strip().lower() == local.netloc:
+            proto, host = local.scheme, local.netloc
+            if not trust.allows(host_name(local.netloc) or ""):
+                return None
+        elif host is None or not trust.allows(host):
+            return None
+    return f"{proto}://{host}{target}"
+
+
+def media_url(base_url: str, *, serve_path: str, stream_path: str) -> str:
+    """The URL of the media sockets that belongs to a webhook URL.
+
+    What stands before ``serve_path`` in the webhook URL's path (a proxy's prefix) is kept; a
+    path that does not end with ``serve_path`` says nothing about a prefix.
+    """
+    parts = urlsplit(base_url)
+    path = parts.path.rstrip("/")
+    tail = normal_path(serve_path).rstrip("/")
+    prefix = path[: len(path) - len(tail)] if path.endswith(tail) else ""
+    scheme = "ws" if parts.scheme in ("http", "ws") else "wss"
+    return f"{scheme}://{parts.netloc}{prefix}{normal_path(stream_path)}"
