@@ -9,6 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import anyio
@@ -51,7 +52,9 @@ def event_commit(number: int) -> Commit:
     )
 
 
-async def rate(make: Callable[[int], Commit], waiters: int, *, fsync: bool, seconds: float) -> float:
+async def rate(
+    make: Callable[[int], Commit], waiters: int, *, fsync: bool, seconds: float
+) -> float:
     """Commits per second with this many tasks that commit one after the other."""
     done = 0
     with tempfile.TemporaryDirectory() as name:
@@ -76,9 +79,8 @@ def main(seconds: float = 1.0) -> None:
     for label, make in (("event", event_commit), ("webhook", webhook_commit)):
         for fsync in (True, False):
             for waiters in (1, 32):
-                figure = anyio.run(
-                    lambda m=make, w=waiters, f=fsync: rate(m, w, fsync=f, seconds=seconds)
-                )
+                job = partial(rate, make, waiters, fsync=fsync, seconds=seconds)
+                figure = anyio.run(job)
                 mode = "FULL" if fsync else "NORMAL"
                 print(f"{label:8} {mode:6} {waiters:3} waiters {figure:10,.0f} commits/s")
 

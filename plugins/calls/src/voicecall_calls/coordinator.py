@@ -1,0 +1,109 @@
+"""The coordinator of a single gateway: leases, rates and one-use tokens in memory."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from typing import Any, Generic, TypeVar
+
+from voicecall.coordinator import Coordinator, Lease
+from voicecall.seam import Seam
+
+__all__ = ["MemoryCoordinator"]
+
+V = TypeVar("V")
+
+_MINUTE_MS = 60_000
+_SWEEP_FROM = 256
+
+
+class MemoryCoordinator(Coordinator):
+    """Everything is gone with the process, and so is what it protected: the sockets, and the
+    places of the calls under the caps, which are taken again at recovery."""
+
+    def __init__(self, seam: Seam) -> None:
+        self._seam = seam
+        self._leases: _Expiring[dict[str, Lease]] = _Expiring()
+        self._rates: _Expiring[deque[int]] = _Expiring()
+        self._tokens: _Expiring[Mapping[str, Any]] = _Expiring()
+
+    async def acquire(self, name: str, holder: str, *, limit: int, ttl_ms: int) -> Lease | None:
+        now = self._seam.now_ms()
+        held = self._held(name, now)
+        if holder not in held and len(held) >= limit:
+            return None
+        lease = held[holder] = Lease(name, holder, now + ttl_ms)
+        self._leases.put(name, held, max(other.expires_at for other in held.values()), now)
+        return lease
+
+    async def release(self, name: str, holder: str) -> None:
+        held = self._held(name, self._seam.now_ms())
+        held.pop(holder, None)
+        if not held:
+            self._leases.drop(name)
+
+    async def holders(self, name: str) -> int:
+        return len(self._held(name, self._seam.now_ms()))
+
+    async def allow(self, name: str, *, per_minute: int) -> bool:
+        # A rate is about durations: a step of the wall clock must not open or close it.
+        now = int(self._seam.monotonic() * 1000)
+        times = self._rates.get(name, now) or deque()
+        while times and times[0] <= now - _MINUTE_MS:
+            times.popleft()
+        if len(times) >= per_minute:
+            return False
+        times.append(now)
+        self._rates.put(name, times, now + _MINUTE_MS, now)
+        return True
+
+    async def put_token(self, token: str, value: Mapping[str, Any], *, ttl_ms: int) -> None:
+        now = self._seam.now_ms()
+        self._tokens.put(token, dict(value), now + ttl_ms, now)
+
+    async def take_token(self, token: str) -> Mapping[str, Any] | None:
+        # No constant-time comparison: a lookup compares hashes seeded per process, and its time
+        # tells nothing about how much of a guess at 128 random bits is right.
+        value = self._tokens.get(token, self._seam.now_ms())
+        self._tokens.drop(token)
+        return value
+
+    def _held(self, name: str, now: int) -> dict[str, Lease]:
+        held = self._leases.get(name, now) or {}
+        for holder in [h for h, lease in held.items() if lease.expires_at <= now]:
+            del held[holder]
+        return held
+
+
+class _Expiring(Generic[V]):
+    """Values by key, each void from its time on (milliseconds of the caller's clock).
+
+    Adding sweeps the void ones out whenever the size has doubled since the last sweep, so memory
+    stays within twice of what is in force, at a constant cost per addition.
+    """
+
+    def __init__(self) -> None:
+        self._entries: dict[str, tuple[int, V]] = {}
+        self._sweep_at = _SWEEP_FROM
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def get(self, key: str, now: int) -> V | None:
+        entry = self._entries.get(key)
+        if entry is None:
+            return None
+        expires_at, value = entry
+        if expires_at <= now:
+            del self._entries[key]
+            return None
+        return value
+
+    def put(self, key: str, value: V, expires_at: int, now: int) -> None:
+        self._entries[key] = (expires_at, value)
+        if len(self._entries) >= self._sweep_at:
+            self._entries = {k: e for k, e in self._entries.items() if e[0] > now}
+            self._sweep_at = max(_SWEEP_FROM, 2 * len(self._entries))
+
+    def drop(self, key: str) -> None:
+        self._entries.pop(key, None)
