@@ -1,0 +1,231 @@
+"""Virtual time: an event loop whose clock jumps, and a seam that goes with it.
+
+A test runs on it with a fixture::
+
+    @pytest.fixture
+    def anyio_backend() -> tuple[str, dict[str, Any]]:
+        return virtual_backend
+
+Whenever nothing is ready to run, the clock jumps to the next timer, so ``anyio.sleep(3600)``
+takes no real time. It never jumps while a thread's work is outstanding: what
+``loop.run_in_executor`` and ``anyio.to_thread`` run is seen without help; other threads are
+counted with :meth:`VirtualTimeLoop.work_outstanding`, :func:`hold` or
+:meth:`VirtualTimeLoop.add_busy_check`. While it waits for a thread, virtual time stands still.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import random
+import selectors
+import threading
+import time
+import uuid
+from asyncio import Future
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Executor
+from contextlib import contextmanager
+from queue import Queue
+from typing import Any, TypeVar, TypeVarTuple
+
+__all__ = ["VirtualSeam", "VirtualTimeLoop", "hold", "virtual_backend"]
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
+
+START = 1_000.0
+"""Loop time at the start, in seconds: not 0, which code might take for "never"."""
+EPOCH_MS = 1_767_225_600_000
+"""Wall clock of :class:`VirtualSeam` at the start: 2026-01-01T00:00:00Z."""
+
+_POLL = 0.001
+_ANYIO_WORKER = "AnyIO worker thread"
+
+
+class _Selector(selectors.BaseSelector):
+    """The system's selector, with waiting left to the loop."""
+
+    def __init__(self, wait: Callable[[selectors.BaseSelector, float | None], Any]) -> None:
+        self._inner = selectors.DefaultSelector()
+        self._wait = wait
+
+    def register(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
+        return self._inner.register(fileobj, events, data)
+
+    def unregister(self, fileobj: Any) -> selectors.SelectorKey:
+        return self._inner.unregister(fileobj)
+
+    def modify(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
+        return self._inner.modify(fileobj, events, data)
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        ready: list[tuple[selectors.SelectorKey, int]] = self._wait(self._inner, timeout)
+        return ready
+
+    def close(self) -> None:
+        self._inner.close()
+
+    def get_map(self) -> Mapping[Any, selectors.SelectorKey]:
+        return self._inner.get_map()
+
+
+class VirtualTimeLoop(asyncio.SelectorEventLoop):
+    """An event loop on virtual time.
+
+    ``socket_wait``: real seconds to wait for network activity before each jump while sockets
+    are open (0: data that is not there yet comes after the jump; both ends of a loopback
+    connection in this loop need no waiting). ``stall_seconds``: a loop that makes no progress
+    for so long in real time raises ``RuntimeError``: a deadlock, or a thread that waits for a
+    timer of this very loop.
+    """
+
+    def __init__(self, *, socket_wait: float = 0.0, stall_seconds: float = 30.0) -> None:
+        self._now = START
+        self._held = 0
+        self._held_lock = threading.Lock()
+        self._executor_work: set[Future[Any]] = set()
+        self._busy_checks: list[Callable[[], bool]] = []
+        self.socket_wait = socket_wait
+        self.stall_seconds = stall_seconds
+        self.jumps = 0
+        super().__init__(_Selector(self._wait))
+        # The loop's own wake-up pipe is no socket of the program.
+        self._own_files = len(self._selector_map())
+
+    def time(self) -> float:
+        """Virtual seconds."""
+        return self._now
+
+    def _selector_map(self) -> Mapping[Any, selectors.SelectorKey]:
+        selector: selectors.BaseSelector = getattr(self, "_selector")  # noqa: B009 (untyped)
+        return selector.get_map()
+
+    # --- work of threads ----------------------------------------------------------------------
+
+    @contextmanager
+    def work_outstanding(self) -> Iterator[None]:
+        """The clock does not jump inside. May be entered and left in any thread; a thread
+        leaves it after it has reported back (``call_soon_threadsafe``), not before."""
+        with self._held_lock:
+            self._held += 1
+        try:
+            yield
+        finally:
+            with self._held_lock:
+                self._held -= 1
+
+    def add_busy_check(self, check: Callable[[], bool]) -> Callable[[], None]:
+        """The clock does not jump while ``check()`` is true; returns the undo. A queue served by
+        a thread: ``add_busy_check(lambda: queue.unfinished_tasks > 0)``."""
+        self._busy_checks.append(check)
+        return lambda: self._busy_checks.remove(check)
+
+    @property
+    def busy(self) -> bool:
+        """Whether some thread still has to report back."""
+        return (
+            self._held > 0
+            or bool(self._executor_work)
+            or any(check() for check in self._busy_checks)
+            or any(self._works_for_anyio(thread) for thread in threading.enumerate())
+        )
+
+    def _works_for_anyio(self, thread: threading.Thread) -> bool:
+        """``anyio.to_thread`` hands work over through a queue on its thread, and checks it off
+        after the result was reported."""
+        if thread.name != _ANYIO_WORKER or getattr(thread, "loop", None) is not self:
+            return False
+        queue = getattr(thread, "queue", None)
+        return isinstance(queue, Queue) and queue.unfinished_tasks > 0
+
+    def run_in_executor(
+        self, executor: Executor | None, func: Callable[[*Ts], T], *args: *Ts
+    ) -> Future[T]:
+        future = super().run_in_executor(executor, func, *args)
+        self._executor_work.add(future)
+        future.add_done_callback(self._executor_work.discard)
+        return future
+
+    async def shutdown_default_executor(self, *args: Any, **kwargs: Any) -> None:
+        with self.work_outstanding():
+            await super().shutdown_default_executor(*args, **kwargs)
+
+    # --- waiting ------------------------------------------------------------------------------
+
+    def _wait(self, inner: selectors.BaseSelector, timeout: float | None) -> Any:
+        ready = inner.select(0)
+        if ready or (timeout is not None and timeout <= 0):
+            return ready
+        begun = time.monotonic()
+        while timeout is None or self.busy:
+            ready = inner.select(_POLL if timeout is not None else 20 * _POLL)
+            if ready:
+                return ready
+            if time.monotonic() - begun > self.stall_seconds:
+                raise RuntimeError(
+                    f"virtual time stands still: nothing happened for {self.stall_seconds} real"
+                    " seconds, and " + ("a thread is busy" if self.busy else "no timer is set")
+                )
+        open_sockets = len(inner.get_map()) > self._own_files
+        # A thread may have reported back since the last look.
+        ready = inner.select(self.socket_wait if open_sockets else 0)
+        if not ready:
+            self._now += timeout
+            self.jumps += 1
+        return ready
+
+
+virtual_backend: tuple[str, dict[str, Any]] = ("asyncio", {"loop_factory": VirtualTimeLoop})
+"""Value of an ``anyio_backend`` fixture for tests on virtual time."""
+
+
+@contextmanager
+def hold() -> Iterator[None]:
+    """Keep the running loop's clock from jumping; does nothing on another kind of loop.
+
+    For coroutines that wait for a thread: ``with hold(): await future``. A coroutine must not
+    wait for a timer inside.
+    """
+    loop = asyncio.get_running_loop()
+    if not isinstance(loop, VirtualTimeLoop):
+        yield
+        return
+    with loop.work_outstanding():
+        yield
+
+
+class VirtualSeam:
+    """A :class:`voicecall.seam.Seam` on the clock of an event loop, with seeded randomness.
+
+    ``loop`` is the running one unless given; it is asked for at the first use. Equal seeds give
+    equal ids, tokens and numbers.
+    """
+
+    def __init__(
+        self,
+        seed: int = 0,
+        *,
+        loop: asyncio.AbstractEventLoop | None = None,
+        epoch_ms: int = EPOCH_MS,
+    ) -> None:
+        self._random = random.Random(seed)
+        self._loop = loop
+        self._epoch_ms = epoch_ms
+
+    def now_ms(self) -> int:
+        return self._epoch_ms + round((self.monotonic() - START) * 1000)
+
+    def monotonic(self) -> float:
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()
+        return self._loop.time()
+
+    def new_id(self) -> str:
+        return str(uuid.UUID(int=self._random.getrandbits(128), version=4))
+
+    def token(self) -> str:
+        return base64.urlsafe_b64encode(self._random.randbytes(16)).rstrip(b"=").decode()
+
+    def random(self) -> float:
+        return self._random.random()
