@@ -59,6 +59,7 @@ class MockProvider(tel.TelephonyProvider):
                 options = ExchangeOptions(
                     auth_token=self._config.auth_token,
                     answer_after_ms=self._config.phone.answer_after_ms,
+                    voice=self._config.phone.voice,
                 )
                 self.exchange = await stack.enter_async_context(
                     Exchange(options, seam=self._context.seam, speech=self._phone_speech()).serve()

@@ -1,0 +1,334 @@
+"""Calls: from ringing to the end, and what a gateway can do with them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import anyio
+import anyio.abc
+
+from voicecall import telephony as tel
+from voicecall.model import Direction, EndReason
+from voicecall.seam import Seam
+
+from .actions import ActionRefused
+from .ledger import Ledger
+from .line import PhoneLine
+from .native import speaking_s
+from .options import ExchangeOptions
+from .phone import run_phone
+from .script import AnswerMode, Behaviour
+from .streams import MediaClock, MediaStream
+from .voice import Voice
+from .webhooks import WebhookLane, WebhookSender
+
+__all__ = ["Call", "CallPlan", "CallStats", "Switchboard", "digits_s"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallPlan:
+    """A call to make. ``digits`` are played to the phone after it answered, before anything
+    else; ``ring_timeout_s`` is also how long an inbound call waits for an answer."""
+
+    direction: Direction
+    from_number: str
+    to_number: str
+    webhook_url: str
+    ring_timeout_s: float
+    time_limit_s: float
+    reference: str | None = None
+    digits: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallStats:
+    """What one call was like for its phone. ``log``: ("said" | "heard", text) in order; far audio
+    of a stream has no text. ``barge_in_stop_ms``, ``response_ms``: see ``meter``; ``underruns``:
+    see ``playback``; ``dropped_bytes``: audio beyond the playback buffer."""
+
+    log: tuple[tuple[str, str], ...]
+    digits_heard: str
+    digits_pressed: str
+    streams: int
+    barge_in_stop_ms: tuple[float, ...]
+    response_ms: tuple[float, ...]
+    underruns: int
+    dropped_bytes: int
+    recorded_ms: int
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Switchboard:
+    """What all calls of an exchange share."""
+
+    options: ExchangeOptions
+    seam: Seam
+    ledger: Ledger
+    voice: Voice
+    clock: MediaClock
+    sender: WebhookSender
+
+
+def digits_s(digits: str, options: ExchangeOptions) -> float:
+    """How long keypad tones take: ``w`` and ``,`` wait half a second, ``p`` and ``W`` a second."""
+    waits = {"w": 0.5, ",": 0.5, "p": 1.0, "P": 1.0, "W": 1.0}
+    return sum(waits.get(key, options.digit_ms / 1000) for key in digits)
+
+
+class Call:
+    """One call. ``run`` is its life; everything else is a plain call."""
+
+    def __init__(self, board: Switchboard, plan: CallPlan, behaviour: Behaviour) -> None:
+        self.id = f"mk-{board.seam.new_id()}"
+        self.plan = plan
+        self.status = "ringing"
+        self.reason: EndReason | None = None
+        self.over = anyio.Event()
+        self._board = board
+        self._behaviour = behaviour
+        self._answered = anyio.Event()
+        self._live = anyio.CancelScope()
+        self._tasks: anyio.abc.TaskGroup | None = None
+        self._held: list[tel.Action] | None = None
+        self._stream: MediaStream | None = None
+        self._streams: list[MediaStream] = []
+        self._lane = WebhookLane(
+            board.sender, self.id, plan.webhook_url, self._describe, self._perform_reply
+        )
+        self.line = PhoneLine(
+            self.id,
+            board.options,
+            board.seam,
+            board.ledger,
+            board.voice,
+            self._post,
+            lambda: self.end(EndReason.HANGUP_USER),
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "id": self.id,
+            "status": self.status,
+            "reason": self.reason,
+            "from": self.plan.from_number,
+            "to": self.plan.to_number,
+            "direction": self.plan.direction,
+            "reference": self.plan.reference,
+        }
+
+    def _describe(self) -> dict[str, Any]:
+        data = self.to_json()
+        return {key: data[key] for key in ("id", "direction", "from", "to", "reference")}
+
+    @property
+    def stats(self) -> CallStats:
+        line = self.line
+        return CallStats(
+            log=tuple(line.log),
+            digits_heard=line.digits_heard,
+            digits_pressed=line.digits_pressed,
+            streams=len(self._streams),
+            barge_in_stop_ms=tuple(line.meter.barge_in_stop_ms),
+            response_ms=tuple(line.meter.response_ms),
+            underruns=sum(stream.playback.underruns for stream in self._streams),
+            dropped_bytes=sum(stream.playback.dropped for stream in self._streams),
+            recorded_ms=line.recording.duration_ms,
+        )
+
+    # --- life -------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Until the call is over and its last webhook delivered or given up."""
+        async with anyio.create_task_group() as group:
+            group.start_soon(self._lane.run)
+            with self._live:
+                async with anyio.create_task_group() as tasks:
+                    self._tasks = tasks
+                    await self._ring()
+                    await self._talk(tasks)
+
+    def end(self, reason: EndReason) -> None:
+        """The call is over; idempotent."""
+        if self.reason is not None:
+            return
+        self._post("call.ended", reason=reason)
+        self._lane.finish()
+        self.status = "ended"
+        self.reason = reason
+        self._board.ledger.add("ended", self.id, reason=reason)
+        if self._stream is not None:
+            self._stream.stop("ended")
+        self.over.set()
+        self._live.cancel()
+
+    def _post(self, type_: str, **more: Any) -> None:
+        if self.reason is None:
+            self._lane.post(type_, **more)
+
+    async def _ring(self) -> None:
+        """Return when answered; otherwise the call has ended."""
+        inbound = self.plan.direction is Direction.INBOUND
+        if not inbound:
+            match self._behaviour.answer:
+                case AnswerMode.UNREACHABLE:
+                    self.end(EndReason.FAILED)
+                case AnswerMode.BUSY:
+                    self.end(EndReason.BUSY)
+                case _:
+                    self._post("call.ringing")
+        # The phone's voice is made before ringing is timed: no part of a call waits for it.
+        await self._board.voice.prepare(self._behaviour.script)
+        if inbound:
+            self._post("call.initiated")
+        with anyio.move_on_after(self.plan.ring_timeout_s):
+            if not inbound:
+                await self._decide()
+            await self._answered.wait()
+        if not self._answered.is_set():
+            self.end(EndReason.NO_ANSWER)
+            await anyio.sleep_forever()
+
+    async def _decide(self) -> None:
+        """What the called phone does after it rang for a while."""
+        if self._behaviour.answer is AnswerMode.NO_ANSWER:
+            return
+        after_ms = self._behaviour.after_ms
+        await anyio.sleep(
+            (self._board.options.answer_after_ms if after_ms is None else after_ms) / 1000
+        )
+        if self._behaviour.answer is AnswerMode.REJECT:
+            self.end(EndReason.BUSY)
+        else:
+            self._pick_up()
+
+    def _pick_up(self) -> None:
+        self.status = "in-progress"
+        self.line.last_heard_at = self._board.seam.monotonic()
+        self._board.ledger.add("answered", self.id)
+        if self.plan.digits:
+            self._held = []
+        self._answered.set()
+        self._post("call.answered")
+
+    async def _talk(self, tasks: anyio.abc.TaskGroup) -> None:
+        tasks.start_soon(self._limit_time)
+        tasks.start_soon(self.line.native.run)
+        if self._behaviour.patience_s is not None:
+            tasks.start_soon(self._be_patient, self._behaviour.patience_s)
+        if self.plan.digits:
+            await anyio.sleep(digits_s(self.plan.digits, self._board.options))
+            self.line.hear_digits(self.plan.digits)
+            held, self._held = self._held or [], None
+            for action in held:
+                self._do(action)
+        await run_phone(self._behaviour.script, self.line)
+
+    async def _limit_time(self) -> None:
+        await anyio.sleep(self.plan.time_limit_s)
+        self.end(EndReason.COMPLETED)
+
+    async def _be_patient(self, patience_s: float) -> None:
+        await self.line.lose_patience(patience_s)
+        self.end(EndReason.HANGUP_USER)
+
+    # --- actions ----------------------------------------------------------------------------
+
+    def perform(self, action: tel.Action) -> None:
+        """Carry out an action. Raises :exc:`ActionRefused`."""
+        name = type(action).__name__
+        try:
+            self._check(action)
+        except ActionRefused as error:
+            self._board.ledger.add("action-refused", self.id, action=name, error=str(error))
+            raise
+        self._board.ledger.add("action", self.id, action=name)
+        if self._held is not None and not isinstance(action, tel.Hangup):
+            self._held.append(action)
+        else:
+            self._do(action)
+
+    def _perform_reply(self, actions: Sequence[tel.Action]) -> None:
+        for action in actions:
+            try:
+                self.perform(action)
+            except ActionRefused:
+                continue  # in the ledger; the rest of the reply still holds
+
+    def _check(self, action: tel.Action) -> None:
+        if self.reason is not None:
+            raise ActionRefused("the call is over")
+        inbound = self.plan.direction is Direction.INBOUND
+        if isinstance(action, tel.Answer | tel.Reject):
+            if not inbound:
+                raise ActionRefused("the call is outbound")
+        elif self.status == "ringing" and not isinstance(action, tel.Hangup):
+            raise ActionRefused("the call is not answered")
+
+    def _do(self, action: tel.Action) -> None:
+        native = self.line.native
+        match action:
+            case tel.Answer(stream):
+                if not self._answered.is_set():
+                    self._pick_up()
+                    if stream is not None:
+                        self._attach(stream)
+            case tel.Reject(text):
+                self._spawn(self._refuse, text or "")
+            case tel.Speak():
+                native.speak(action)
+            case tel.Listen():
+                native.listen(action)
+            case tel.StopListening():
+                native.listen(None)
+            case tel.PlayDigits(digits):
+                self.line.hear_digits(digits)
+            case tel.AttachStream(stream):
+                self._attach(stream)
+            case tel.Hangup():
+                self.end(EndReason.COMPLETED)
+
+    async def _refuse(self, text: str) -> None:
+        if text:
+            await anyio.sleep(speaking_s(text, self._board.options))
+            self.line.hear_text(text)
+        self.end(EndReason.COMPLETED)
+
+    def _spawn(self, function: Any, *args: Any) -> None:
+        if self._tasks is None:
+            raise ActionRefused("the call is only being set up")
+        self._tasks.start_soon(function, *args)
+
+    # --- media stream -----------------------------------------------------------------------
+
+    def _attach(self, request: tel.StreamRequest) -> None:
+        board = self._board
+        if self._stream is not None:
+            self._stream.stop("replaced")
+        stream = MediaStream(request, self.id, self, board.clock, board.seam, board.options)
+        self._stream = stream
+        self._streams.append(stream)
+        self._spawn(stream.run)
+
+    def stream_opened(self, stream: MediaStream) -> None:
+        self._board.ledger.add("stream-opened", self.id, stream=stream.id, url=stream.request.url)
+        if stream is self._stream:
+            self.line.attach(stream)
+
+    def stream_closed(self, stream: MediaStream, error: str | None) -> None:
+        self._board.ledger.add("stream-closed", self.id, stream=stream.id, error=error)
+        if stream is self._stream:
+            self._stream = None
+            self.line.attach(None)
+            if error is not None:
+                self._post("call.stream-failed", error=error)
+
+    def digits_arrived(self, digits: str) -> None:
+        self.line.hear_digits(digits)
+
+    def exchange_frames(self, heard: bytes | None) -> bytes | None:
+        return self.line.exchange_frames(heard)

@@ -1,0 +1,206 @@
+"""The line between one phone and the exchange: its mouth, ears and keys.
+
+A phone speaks into the media stream where there is one, else to the exchange's own recogniser;
+the audio side lives here so that it outlasts a socket.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import anyio
+
+from voicecall.seam import Seam
+
+from .ledger import Ledger
+from .meter import Meter
+from .native import NativeLine, speaking_s
+from .options import ExchangeOptions
+from .playback import FRAME
+from .recording import Recording
+from .script import HangUpMidWord, Interrupt, Say
+from .streams import MediaStream
+from .voice import Voice
+
+__all__ = ["PhoneLine"]
+
+
+class PhoneLine:
+    """One a call. ``post`` sends a webhook, ``hang_up`` ends the call."""
+
+    def __init__(
+        self,
+        call_id: str,
+        options: ExchangeOptions,
+        seam: Seam,
+        ledger: Ledger,
+        voice: Voice,
+        post: Callable[..., None],
+        hang_up: Callable[[], None],
+    ) -> None:
+        self.hang_up = hang_up
+        self.native = NativeLine(options, post, self.hear_text, self._notify)
+        self.meter = Meter(settle_ms=options.settle_ms)
+        self.recording = Recording(options.recording_limit_s)
+        self.stream: MediaStream | None = None
+        self.log: list[tuple[str, str]] = []
+        self.digits_heard = ""
+        self.digits_pressed = ""
+        self.last_heard_at = seam.monotonic()
+        self._call_id = call_id
+        self._options = options
+        self._seam = seam
+        self._ledger = ledger
+        self._voice = voice
+        self._post = post
+        self._mouth = bytearray()
+        self._far_spoke = False
+        self._change = anyio.Event()
+
+    # --- from the exchange ------------------------------------------------------------------
+
+    def attach(self, stream: MediaStream | None) -> None:
+        """The open media stream of the call; None: there is none any more."""
+        self.stream = stream
+        if stream is None:
+            self._mouth.clear()
+        else:
+            self.recording.resume(self._seam.monotonic())
+        self._notify()
+
+    def exchange_frames(self, heard: bytes | None) -> bytes | None:
+        """20 ms of a stream: see :class:`~.streams.StreamOwner`."""
+        said = None
+        if self._mouth:
+            said = bytes(self._mouth[:FRAME])
+            del self._mouth[:FRAME]
+            if not self._mouth:
+                self._notify()
+        if self.meter.frame(said, heard):
+            self._far_spoke = True
+            self._notify()
+        if heard is not None:
+            self.last_heard_at = self._seam.monotonic()
+        self.recording.add(said, heard)
+        return said
+
+    def hear_digits(self, digits: str) -> None:
+        self.digits_heard += digits
+        self._ledger.add("digits-heard", self._call_id, digits=digits)
+
+    def hear_text(self, text: str, complete: bool = True) -> None:
+        """The exchange spoke ``text``; not ``complete``: until the phone interrupted it."""
+        self._far_spoke = True
+        self.last_heard_at = self._seam.monotonic()
+        self._note("heard", text, complete=complete)
+
+    def _note(self, kind: str, text: str, **more: object) -> None:
+        self.log.append((kind, text))
+        self._ledger.add(kind, self._call_id, text=text, **more)
+
+    # --- from the phone ---------------------------------------------------------------------
+
+    async def say(self, step: Say | Interrupt) -> None:
+        await self._speak(step)
+
+    async def begin_to_say(self, step: HangUpMidWord) -> None:
+        with anyio.move_on_after(step.after_ms / 1000):
+            if self.stream is not None:
+                await self._speak(step)
+            await anyio.sleep_forever()
+
+    async def _speak(self, step: Say | Interrupt | HangUpMidWord) -> None:
+        self.forget_heard()
+        if isinstance(step, Interrupt) and self.stream is None:
+            self.native.barge_in()
+        with anyio.move_on_after(self._options.listen_patience_ms / 1000):
+            await self._until(lambda: self.stream is not None or self.native.listening is not None)
+        if self.stream is not None:
+            await self._speak_into_stream(step)
+        else:
+            await self._speak_to_recogniser(step.text, getattr(step, "partial", ""))
+
+    async def _speak_into_stream(self, step: Say | Interrupt | HangUpMidWord) -> None:
+        clip = self._voice.clip(step)
+        if clip:
+            self._note("said", step.text)
+            self.meter.phone_begins()
+            self._mouth += clip
+            await self._until(lambda: not self._mouth)
+
+    async def _speak_to_recogniser(self, text: str, partial: str) -> None:
+        if self.native.listening is not None:
+            self.native.barge_in()
+        self._note("said", text)
+        duration = speaking_s(text, self._options)
+        if partial:
+            await anyio.sleep(duration / 2)
+            self.native.recognised(partial, final=False)
+            duration /= 2
+        await anyio.sleep(duration)
+        if not self.native.recognised(text, final=True):
+            self._ledger.add("speech-unheard", self._call_id, text=text)
+
+    async def far_silence(self, after_ms: int) -> None:
+        """The far side has spoken since the phone did, and is silent for ``after_ms``."""
+        while True:
+            left_ms = self._silence_left(after_ms)
+            if left_ms == 0:
+                break
+            change = self._change
+            with anyio.move_on_after(None if left_ms is None else left_ms / 1000):
+                await change.wait()
+        self.forget_heard()
+
+    def _silence_left(self, after_ms: int) -> float | None:
+        """Milliseconds of silence still missing; None when speech is awaited."""
+        if not self._far_spoke:
+            return None
+        if self.stream is None:
+            return None if self.native.speaks else 0
+        if self.meter.far_speaks:
+            return max(20, after_ms)
+        quiet = self.meter.far_quiet_ms
+        return 0 if quiet is None else max(0, after_ms - quiet)
+
+    async def far_speech(self) -> None:
+        """The far side speaks."""
+        await self._until(
+            lambda: (
+                self.native.playing is not None
+                if self.stream is None
+                else self.meter.far_speaks or self.native.playing is not None
+            )
+        )
+
+    def forget_heard(self) -> None:
+        self._far_spoke = False
+
+    def press(self, digits: str) -> None:
+        self.digits_pressed += digits
+        self._ledger.add("digits-pressed", self._call_id, digits=digits)
+        if self.stream is not None:
+            self.stream.send_digits(digits)
+        else:
+            self._post("call.digits", digits=digits)
+
+    def drop_socket(self) -> None:
+        if self.stream is not None:
+            self.stream.drop("the connection broke")
+
+    async def lose_patience(self, patience_s: float) -> None:
+        """Return when nothing was heard for so long."""
+        while (left := self.last_heard_at + patience_s - self._seam.monotonic()) > 0:
+            await anyio.sleep(left)
+            if self.native.playing is not None:
+                self.last_heard_at = self._seam.monotonic()
+
+    # --- waiting ----------------------------------------------------------------------------
+
+    def _notify(self) -> None:
+        self._change.set()
+        self._change = anyio.Event()
+
+    async def _until(self, condition: Callable[[], bool]) -> None:
+        while not condition():
+            await self._change.wait()

@@ -1,0 +1,93 @@
+"""Speech without a media stream: the exchange speaks text and recognises the phone by itself.
+
+Spoken text takes ``word_ms`` a word. A listen action takes one final result and is over then; a
+listen inside a speak action begins when that has been spoken.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+import anyio
+
+from voicecall import telephony as tel
+
+from .options import ExchangeOptions
+
+__all__ = ["NativeLine", "speaking_s"]
+
+
+def speaking_s(text: str, options: ExchangeOptions) -> float:
+    """How long ``text`` takes to speak, in seconds."""
+    return max(options.least_speech_ms, len(text.split()) * options.word_ms) / 1000
+
+
+class NativeLine:
+    """``post`` sends a webhook, ``heard(text, complete)`` is told what the phone hears,
+    ``changed`` is called whenever something begins or ends."""
+
+    def __init__(
+        self,
+        options: ExchangeOptions,
+        post: Callable[..., None],
+        heard: Callable[[str, bool], None],
+        changed: Callable[[], None],
+    ) -> None:
+        self._options = options
+        self._post = post
+        self._heard = heard
+        self._changed = changed
+        self._queue: deque[tel.Speak] = deque()
+        self._more = anyio.Event()
+        self._stop = anyio.Event()
+        self.playing: tel.Speak | None = None
+        self.listening: tel.Listen | None = None
+
+    @property
+    def speaks(self) -> bool:
+        """Something is being spoken or about to be."""
+        return self.playing is not None or bool(self._queue)
+
+    def speak(self, action: tel.Speak) -> None:
+        self._queue.append(action)
+        self._more.set()
+        self._changed()
+
+    def listen(self, action: tel.Listen | None) -> None:
+        """Listen; None: stop listening."""
+        self.listening = action
+        self._changed()
+
+    def barge_in(self) -> None:
+        """The phone talks over the speech: it stops."""
+        self._stop.set()
+
+    def recognised(self, text: str, *, final: bool) -> bool:
+        """The phone said ``text``; False when nobody listens."""
+        listen = self.listening
+        if listen is None:
+            return False
+        if final:
+            self.listening = None
+        self._post("call.speech", text=text, final=final, confidence=0.95, token=listen.token)
+        return True
+
+    async def run(self) -> None:
+        """Speak what is queued, one after another."""
+        while True:
+            if not self._queue:
+                self._more = anyio.Event()
+                await self._more.wait()
+            action = self._queue.popleft()
+            self.playing = action
+            self._stop = anyio.Event()
+            self._changed()
+            with anyio.move_on_after(speaking_s(action.text, self._options)) as limit:
+                await self._stop.wait()
+            self._heard(action.text, limit.cancelled_caught)
+            self.playing = None
+            if action.listen is not None:
+                self.listening = action.listen
+            self._post("call.playback", utterance=action.utterance_id, ok=True)
+            self._changed()

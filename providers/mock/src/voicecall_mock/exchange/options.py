@@ -1,0 +1,53 @@
+"""What can be set on an exchange. All times can be made short for tests."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from voicecall_mock.config import DEFAULT_AUTH_TOKEN
+
+__all__ = ["ExchangeOptions"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExchangeOptions:
+    """``host`` and ``port`` (0: any free one) of the REST side; ``auth_token`` is its bearer token
+    and the key of the webhook signatures.
+
+    ``answer_after_ms``: ringing before the default phone answers. ``voice``: voice of the speech
+    provider. ``answer_timeout_s``: an inbound call that nobody answers ends after it.
+    ``inbound_time_limit_s``: longest inbound call.
+
+    ``webhook_timeout_s`` and ``redelivery_s``: how long one delivery of a webhook may take, and
+    the waits before the deliveries after the first. ``reorder_wait_ms``: how long a webhook to be
+    reordered waits for its neighbour.
+
+    ``word_ms`` and ``least_speech_ms``: playback of native speech, both ways.
+    ``listen_patience_ms``: a phone with something to say waits so long for a listener (a listen
+    action or a media stream). ``digit_ms``: length of one keypad tone.
+
+    ``connect_timeout_s``: to open a media socket. ``playback_limit_ms``: audio the playback buffer
+    holds, more is dropped and counted. ``underrun_gap_ms``: see ``playback``.
+    ``settle_ms``: quiet after which the far side counts as having stopped when it was
+    interrupted. ``recording_limit_s``: longest recording of a call (0: none).
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 0
+    auth_token: str = DEFAULT_AUTH_TOKEN
+    answer_after_ms: int = 300
+    voice: str | None = None
+    answer_timeout_s: float = 30.0
+    inbound_time_limit_s: float = 3600.0
+    webhook_timeout_s: float = 5.0
+    redelivery_s: tuple[float, ...] = (0.2, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 28.3)
+    reorder_wait_ms: int = 300
+    word_ms: int = 60
+    least_speech_ms: int = 100
+    listen_patience_ms: int = 5000
+    digit_ms: int = 50
+    connect_timeout_s: float = 5.0
+    playback_limit_ms: int = 300_000
+    underrun_gap_ms: int = 400
+    settle_ms: int = 500
+    recording_limit_s: int = 3600

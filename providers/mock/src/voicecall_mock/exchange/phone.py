@@ -1,0 +1,94 @@
+"""A phone on the line: it follows a script, whether the call is native or a media stream."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import anyio
+
+from .script import (
+    DropSocket,
+    HangUp,
+    HangUpMidWord,
+    Interrupt,
+    Loop,
+    Press,
+    Say,
+    Script,
+    Silent,
+    Step,
+    Wait,
+    WaitForSilence,
+)
+
+__all__ = ["Line", "run_phone"]
+
+_LOOP_PAUSE_S = 0.02
+"""A script of steps that take no time must not spin."""
+
+
+class Line(Protocol):
+    """What a phone can do on a call."""
+
+    async def say(self, step: Say | Interrupt) -> None:
+        """Speak to the end."""
+        ...
+
+    async def begin_to_say(self, step: HangUpMidWord) -> None:
+        """Speak for ``after_ms`` and stop in the middle."""
+        ...
+
+    async def far_silence(self, after_ms: int) -> None: ...
+
+    async def far_speech(self) -> None: ...
+
+    def forget_heard(self) -> None: ...
+
+    def press(self, digits: str) -> None: ...
+
+    def drop_socket(self) -> None: ...
+
+    def hang_up(self) -> None: ...
+
+
+async def run_phone(script: Script, line: Line) -> None:
+    """Follow ``script``. Returns at its end; the phone then stays on the line in silence."""
+    index = 0
+    while index < len(script):
+        step = script[index]
+        index += 1
+        if isinstance(step, Loop):
+            index = step.start
+            await anyio.sleep(_LOOP_PAUSE_S)
+        else:
+            await _do(step, line)
+
+
+async def _do(step: Step, line: Line) -> None:
+    match step:
+        case Say():
+            await line.say(step)
+        case WaitForSilence(after_ms, timeout_ms):
+            with anyio.move_on_after(None if timeout_ms is None else timeout_ms / 1000):
+                await line.far_silence(after_ms)
+        case Interrupt():
+            await line.far_speech()
+            await anyio.sleep(step.after_ms / 1000)
+            await line.say(step)
+        case Press(digits):
+            line.press(digits)
+        case Wait(ms):
+            await anyio.sleep(ms / 1000)
+        case Silent(ms):
+            if ms is None:
+                await anyio.sleep_forever()
+            else:
+                await anyio.sleep(ms / 1000)
+            line.forget_heard()
+        case DropSocket():
+            line.drop_socket()
+        case HangUpMidWord():
+            await line.begin_to_say(step)
+            line.hang_up()
+        case HangUp():
+            line.hang_up()

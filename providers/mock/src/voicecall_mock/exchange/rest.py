@@ -1,0 +1,224 @@
+"""The REST side of the exchange."""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import msgspec
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from voicecall.model import Direction
+
+from .actions import ActionError, ActionRefused, action_from_json
+from .calls import Call, CallPlan
+from .faults import FaultError, Faults
+from .script import ScriptError, behaviour_from_json
+from .server import hang_up_on_client
+
+if TYPE_CHECKING:
+    from .exchange import Exchange
+
+__all__ = ["make_app"]
+
+_GATEWAY_PATHS = ("/v1/calls", "/v1/webhook")
+
+
+def make_app(exchange: Exchange) -> ASGIApp:
+    """The ASGI application: authorisation, then faults, then the routes."""
+    rest = _Rest(exchange)
+    routes = [
+        Route("/v1/calls", rest.dial, methods=["POST"]),
+        Route("/v1/calls", rest.find_calls, methods=["GET"]),
+        Route("/v1/calls/{call}", rest.get_call, methods=["GET"]),
+        Route("/v1/calls/{call}/actions", rest.act, methods=["POST"]),
+        Route("/v1/calls/{call}/recording", rest.recording, methods=["GET"]),
+        Route("/v1/webhook", rest.set_webhook, methods=["PUT"]),
+        Route("/v1/phones/{number}", rest.set_phone, methods=["PUT"]),
+        Route("/v1/phones/{number}/dial", rest.dial_in, methods=["POST"]),
+        Route("/v1/faults", rest.set_faults, methods=["POST"]),
+        Route("/v1/ledger", rest.ledger, methods=["GET"]),
+    ]
+    app = Starlette(routes=routes, exception_handlers={HTTPException: _refuse})
+    return _Door(_Trouble(app, exchange.faults), exchange.options.auth_token)
+
+
+async def _refuse(request: Request, error: Exception) -> Response:
+    status = error.status_code if isinstance(error, HTTPException) else 500
+    return JSONResponse({"error": getattr(error, "detail", "")}, status)
+
+
+class _Door:
+    """Lets requests with the right bearer token in."""
+
+    def __init__(self, app: ASGIApp, token: str) -> None:
+        self._app = app
+        self._wanted = f"Bearer {token}".encode()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        given = dict(scope["headers"]).get(b"authorization", b"")
+        if hmac.compare_digest(given, self._wanted):
+            await self._app(scope, receive, send)
+        else:
+            await JSONResponse({"error": "wrong bearer token"}, 401)(scope, receive, send)
+
+
+class _Trouble:
+    """Applies the faults asked for to a gateway's requests."""
+
+    def __init__(self, app: ASGIApp, faults: Faults) -> None:
+        self._app = app
+        self._faults = faults
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        fault = self._faults.rest
+        path = scope["path"]
+        if not path.startswith(_GATEWAY_PATHS) or not fault.take(scope["method"], path):
+            await self._app(scope, receive, send)
+            return
+        await anyio.sleep(fault.delay_ms / 1000)
+        if fault.ambiguous:
+            await self._app(scope, receive, _swallow)
+            await hang_up_on_client(scope, receive)
+        elif fault.status:
+            await JSONResponse({"error": "as asked for"}, fault.status)(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
+
+
+async def _swallow(message: Message) -> None:
+    await anyio.lowlevel.checkpoint()
+
+
+async def _body(request: Request) -> Mapping[str, Any]:
+    try:
+        data = msgspec.json.decode(await request.body())
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        raise HTTPException(400, "the body is no JSON") from None
+    if not isinstance(data, dict):
+        raise HTTPException(400, "the body is no JSON object")
+    return data
+
+
+def _text(data: Mapping[str, Any], key: str) -> str:
+    value = data.get(key)
+    if not isinstance(value, str) or not value:
+        raise HTTPException(400, f"{key} must be a text")
+    return value
+
+
+def _optional(data: Mapping[str, Any], key: str) -> str | None:
+    return None if data.get(key) is None else _text(data, key)
+
+
+def _seconds(data: Mapping[str, Any], key: str, default: float) -> float:
+    value = data.get(key, default)
+    if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
+        raise HTTPException(400, f"{key} must be a number of seconds")
+    return float(value)
+
+
+def _url(data: Mapping[str, Any], key: str) -> str:
+    url = _text(data, key)
+    if not url.startswith(("http://", "https://")):
+        raise HTTPException(400, f"{key} must be an HTTP URL")
+    return url
+
+
+class _Rest:
+    def __init__(self, exchange: Exchange) -> None:
+        self._exchange = exchange
+
+    def _call(self, request: Request) -> Call:
+        call = self._exchange.calls.get(request.path_params["call"])
+        if call is None:
+            raise HTTPException(404, "there is no such call")
+        return call
+
+    async def dial(self, request: Request) -> Response:
+        data = await _body(request)
+        plan = CallPlan(
+            direction=Direction.OUTBOUND,
+            from_number=_text(data, "from"),
+            to_number=_text(data, "to"),
+            webhook_url=_url(data, "webhookUrl"),
+            ring_timeout_s=_seconds(data, "ringTimeoutS", 30.0),
+            time_limit_s=_seconds(data, "timeLimitS", 3600.0),
+            reference=_optional(data, "reference"),
+            digits=_optional(data, "digits"),
+        )
+        return JSONResponse({"id": self._exchange.dial(plan)}, 201)
+
+    async def find_calls(self, request: Request) -> Response:
+        reference = request.query_params.get("reference")
+        calls = [
+            {"id": call.id, "status": call.status}
+            for call in self._exchange.calls.values()
+            if reference is None or call.plan.reference == reference
+        ]
+        return JSONResponse({"calls": calls})
+
+    async def get_call(self, request: Request) -> Response:
+        return JSONResponse(self._call(request).to_json())
+
+    async def act(self, request: Request) -> Response:
+        call = self._call(request)
+        try:
+            call.perform(action_from_json(await _body(request)))
+        except ActionError as error:
+            raise HTTPException(400, str(error)) from None
+        except ActionRefused as error:
+            raise HTTPException(409, str(error)) from None
+        return JSONResponse({"ok": True})
+
+    async def recording(self, request: Request) -> Response:
+        wav = self._call(request).line.recording.wav()
+        return Response(wav, media_type="audio/wav")
+
+    async def set_webhook(self, request: Request) -> Response:
+        self._exchange.inbound_webhook = _url(await _body(request), "url")
+        return JSONResponse({"ok": True})
+
+    async def set_phone(self, request: Request) -> Response:
+        data = await _body(request)
+        try:
+            behaviour = behaviour_from_json(data)
+        except ScriptError as error:
+            raise HTTPException(400, str(error)) from None
+        self._exchange.set_phone(request.path_params["number"], behaviour)
+        return JSONResponse({"ok": True})
+
+    async def dial_in(self, request: Request) -> Response:
+        data = dict(await _body(request))
+        to = _text(data, "to")
+        del data["to"]
+        try:
+            behaviour = behaviour_from_json(data)
+            call_id = self._exchange.dial_in(
+                request.path_params["number"],
+                to,
+                behaviour.script,
+                patience_s=behaviour.patience_s,
+            )
+        except ScriptError as error:
+            raise HTTPException(400, str(error)) from None
+        except LookupError as error:
+            raise HTTPException(409, str(error)) from None
+        return JSONResponse({"id": call_id}, 201)
+
+    async def set_faults(self, request: Request) -> Response:
+        try:
+            self._exchange.faults.replace(await _body(request))
+        except FaultError as error:
+            raise HTTPException(400, str(error)) from None
+        return JSONResponse({"ok": True})
+
+    async def ledger(self, request: Request) -> Response:
+        return JSONResponse(self._exchange.report(request.query_params.get("call")))

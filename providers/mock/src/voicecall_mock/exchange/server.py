@@ -1,0 +1,68 @@
+"""An ASGI application on uvicorn inside this process: no signal handlers, no log lines."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import AsyncIterator, Generator
+from contextlib import asynccontextmanager, contextmanager
+
+import anyio
+import uvicorn
+from starlette.types import ASGIApp, Receive, Scope
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+__all__ = ["hang_up_on_client", "serve_app"]
+
+_EXTENSION = "voicecall.abort"
+
+
+class _Protocol(HttpToolsProtocol):
+    """Offers the application a way to close the connection without a reply."""
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self.scope["extensions"] = {_EXTENSION: {"abort": self.transport.abort}}
+
+
+async def hang_up_on_client(scope: Scope, receive: Receive) -> None:
+    """Close the client's connection. Nothing may have been sent yet."""
+    scope["extensions"][_EXTENSION]["abort"]()
+    while (await receive())["type"] != "http.disconnect":
+        continue
+
+
+class _Server(uvicorn.Server):
+    @contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        yield
+
+
+@asynccontextmanager
+async def serve_app(app: ASGIApp, host: str, port: int) -> AsyncIterator[str]:
+    """Listen on ``host`` and ``port`` (0: any free one); the base URL. Raises ``OSError``."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.create_server((host, port), family=family, backlog=1024)
+    bound = listener.getsockname()[1]
+    config = uvicorn.Config(
+        app,
+        http=_Protocol,
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        log_level="critical",
+        access_log=False,
+        timeout_graceful_shutdown=1,
+    )
+    server = _Server(config)
+
+    async def run() -> None:
+        # Shielded: a cancelled host still closes its connections in order.
+        with anyio.CancelScope(shield=True):
+            await server.serve(sockets=[listener])
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(run)
+        try:
+            yield f"http://[{host}]:{bound}" if ":" in host else f"http://{host}:{bound}"
+        finally:
+            server.should_exit = True

@@ -1,0 +1,68 @@
+"""The phones' voice: scripts are synthesised before a call, so that it never stalls its audio."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import anyio
+
+from voicecall import MULAW_8K
+from voicecall.errors import ProviderError
+from voicecall.tts import SpeechProvider
+
+from .ledger import Ledger
+from .playback import FRAME
+from .script import HangUpMidWord, Interrupt, Say, Script
+
+__all__ = ["Voice"]
+
+
+class _Collector:
+    def __init__(self) -> None:
+        self.audio = bytearray()
+
+    def write(self, item_id: str, audio: bytes) -> None:
+        self.audio += audio
+
+
+def _whole_frames(audio: bytes) -> bytes:
+    return audio.ljust(-(-len(audio) // FRAME) * FRAME, b"\xff")
+
+
+class Voice:
+    """Clips by text. Without a speech provider only steps with audio of their own are heard."""
+
+    def __init__(self, speech: SpeechProvider | None, voice: str | None, ledger: Ledger) -> None:
+        self._speech = speech
+        self._voice = voice
+        self._ledger = ledger
+        self._clips: dict[str, bytes] = {}
+        self._lock = anyio.Lock()
+
+    async def prepare(self, script: Script) -> None:
+        """Synthesise what ``script`` says and is not known yet."""
+        texts = [
+            step.text
+            for step in script
+            if isinstance(step, Say | Interrupt | HangUpMidWord) and not step.audio
+        ]
+        if self._speech is not None:
+            async with self._lock:
+                await self._synthesise(self._speech, (t for t in texts if t not in self._clips))
+
+    async def _synthesise(self, speech: SpeechProvider, texts: Iterable[str]) -> None:
+        for text in dict.fromkeys(texts):
+            collector = _Collector()
+            try:
+                async with speech.session(self._voice, MULAW_8K) as session:
+                    utterance = session.utterance("clip", collector)
+                    utterance.send(text)
+                    utterance.flush()
+                    await utterance.done()
+            except ProviderError as error:
+                self._ledger.add("speech-failed", text=text, error=str(error))
+            self._clips[text] = _whole_frames(bytes(collector.audio))
+
+    def clip(self, step: Say | Interrupt | HangUpMidWord) -> bytes:
+        """Mu-law audio of a step in whole frames; empty when there is no voice for it."""
+        return _whole_frames(step.audio) or self._clips.get(step.text, b"")

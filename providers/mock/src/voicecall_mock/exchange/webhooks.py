@@ -1,0 +1,184 @@
+"""Webhooks out: signed, in order for each call, redelivered, with faults on request."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import anyio
+import httpx
+
+from voicecall import telephony as tel
+from voicecall.seam import Seam
+from voicecall_mock.protocol import SIGNATURE_HEADER, TIMESTAMP_HEADER, sign
+
+from .actions import ActionError, actions_from_reply
+from .faults import Faults
+from .ledger import Ledger
+from .options import ExchangeOptions
+
+__all__ = ["WebhookLane", "WebhookSender"]
+
+Perform = Callable[[Sequence[tel.Action]], None]
+
+
+@dataclass(slots=True)
+class _Event:
+    """``replies``: bodies of replies that were carried out; a redelivered event that gets one of
+    them again must not act twice."""
+
+    id: str
+    type: str
+    body: bytes
+    replies: set[bytes] = field(default_factory=set)
+
+
+class WebhookSender:
+    """Delivers one event at a time; shared by all calls."""
+
+    def __init__(
+        self, options: ExchangeOptions, seam: Seam, faults: Faults, ledger: Ledger
+    ) -> None:
+        self.options = options
+        self.seam = seam
+        self.faults = faults
+        self.ledger = ledger
+        self._http = httpx.AsyncClient(
+            timeout=options.webhook_timeout_s,
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=64),
+            trust_env=False,
+        )
+
+    async def __aenter__(self) -> WebhookSender:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._http.aclose()
+
+    async def deliver(self, call: str, url: str, event: _Event, perform: Perform) -> None:
+        """Until the gateway has it, refuses it, or all redeliveries failed."""
+        fault = self.faults.webhooks
+        concerned = fault.concerns(event.type)
+        if concerned and self.faults.happens(fault.lose, self.seam):
+            self.ledger.add("webhook-lost", call, id=event.id, type=event.type)
+            return
+        if concerned and fault.delay_ms:
+            await anyio.sleep(fault.delay_ms / 1000)
+        await self._with_redelivery(call, url, event, perform)
+        if concerned and self.faults.happens(fault.duplicate, self.seam):
+            await self._with_redelivery(call, url, event, perform)
+
+    async def _with_redelivery(self, call: str, url: str, event: _Event, perform: Perform) -> None:
+        for attempt, wait in enumerate((0.0, *self.options.redelivery_s), 1):
+            if wait:
+                await anyio.sleep(wait)
+            reply, error = await self._attempt(url, event)
+            self.ledger.add(
+                "webhook",
+                call,
+                id=event.id,
+                type=event.type,
+                attempt=attempt,
+                status=None if reply is None else reply.status_code,
+                error=error,
+            )
+            if reply is None or reply.status_code >= 500:
+                continue
+            if reply.status_code == 200:
+                self._carry_out(call, event, reply.content, perform)
+            return
+        self.ledger.add("webhook-given-up", call, id=event.id, type=event.type)
+
+    async def _attempt(self, url: str, event: _Event) -> tuple[httpx.Response | None, str]:
+        timestamp = str(self.seam.now_ms())
+        headers = {
+            "content-type": "application/json",
+            TIMESTAMP_HEADER: timestamp,
+            SIGNATURE_HEADER: sign(self.options.auth_token, timestamp, url, event.body),
+        }
+        try:
+            with anyio.fail_after(self.options.webhook_timeout_s):
+                return await self._http.post(url, content=event.body, headers=headers), ""
+        except (httpx.HTTPError, httpx.InvalidURL, TimeoutError) as error:
+            return None, repr(error)
+
+    def _carry_out(self, call: str, event: _Event, body: bytes, perform: Perform) -> None:
+        if body in event.replies:
+            self.ledger.add("reply-repeated", call, id=event.id, type=event.type)
+            return
+        event.replies.add(body)
+        try:
+            actions = actions_from_reply(json.loads(body) if body.strip() else None)
+        except (ActionError, ValueError) as error:
+            self.ledger.add("reply-malformed", call, id=event.id, error=str(error))
+            return
+        perform(actions)
+
+
+class WebhookLane:
+    """The webhooks of one call, one after another."""
+
+    def __init__(
+        self,
+        sender: WebhookSender,
+        call_id: str,
+        url: str,
+        describe: Callable[[], dict[str, Any]],
+        perform: Perform,
+    ) -> None:
+        self._sender = sender
+        self._call = call_id
+        self._url = url
+        self._describe = describe
+        self._perform = perform
+        self._queue: deque[_Event] = deque()
+        self._more = anyio.Event()
+        self._finished = False
+
+    def post(self, type_: str, **more: Any) -> None:
+        """Queue an event. Never waits."""
+        seam = self._sender.seam
+        event_id = f"ev-{seam.new_id()}"
+        data = {
+            "id": event_id,
+            "type": type_,
+            "at": seam.now_ms(),
+            "call": self._describe(),
+            **more,
+        }
+        self._queue.append(_Event(event_id, type_, json.dumps(data).encode()))
+        self._more.set()
+
+    def finish(self) -> None:
+        """The last event was posted."""
+        self._finished = True
+        self._more.set()
+
+    async def run(self) -> None:
+        """Deliver until the last event was delivered or given up."""
+        while (event := await self._next()) is not None:
+            fault = self._sender.faults.webhooks
+            if fault.concerns(event.type) and self._sender.faults.happens(
+                fault.reorder, self._sender.seam
+            ):
+                neighbour = await self._next(self._sender.options.reorder_wait_ms / 1000)
+                if neighbour is not None:
+                    await self._deliver(neighbour)
+            await self._deliver(event)
+
+    async def _deliver(self, event: _Event) -> None:
+        await self._sender.deliver(self._call, self._url, event, self._perform)
+
+    async def _next(self, within_s: float = math.inf) -> _Event | None:
+        """The next event; None after the last, or when none comes in time."""
+        with anyio.move_on_after(within_s):
+            while not self._queue:
+                if self._finished:
+                    return None
+                self._more = anyio.Event()
+                await self._more.wait()
+        return self._queue.popleft() if self._queue else None
