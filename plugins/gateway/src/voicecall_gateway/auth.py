@@ -1,0 +1,139 @@
+"""Who may use the admin port: the token, its file, scopes, and the Origin check."""
+
+from __future__ import annotations
+
+import hmac
+import ipaddress
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from voicecall.errors import ConfigError
+from voicecall.seam import Seam
+
+from .sections import GatewaySection
+
+__all__ = [
+    "ADMIN",
+    "READ",
+    "SCOPES",
+    "TOKEN_VARIABLE",
+    "WRITE",
+    "existing_token",
+    "expand_scopes",
+    "gateway_token",
+    "origin_allowed",
+    "scope_name",
+    "token_matches",
+]
+
+READ = "operator.read"
+WRITE = "operator.write"
+ADMIN = "operator.admin"
+SCOPES = (READ, WRITE, ADMIN)
+TOKEN_VARIABLE = "VOICECALL_GATEWAY_TOKEN"
+
+
+def scope_name(scope: str) -> str:
+    """``read`` or ``operator.read`` as ``operator.read``; raises ValueError for others."""
+    name = scope if scope.startswith("operator.") else f"operator.{scope}"
+    if name not in SCOPES:
+        raise ValueError(f"unknown scope {scope!r}; one of {', '.join(SCOPES)}")
+    return name
+
+
+def expand_scopes(requested: Iterable[str]) -> frozenset[str]:
+    """The known scopes among ``requested`` and those they include (admin > write > read)."""
+    ranks = [SCOPES.index(scope) for scope in requested if scope in SCOPES]
+    return frozenset(SCOPES[: max(ranks) + 1]) if ranks else frozenset()
+
+
+def token_matches(expected: str, given: str | None) -> bool:
+    """Compared in constant time."""
+    return given is not None and hmac.compare_digest(expected.encode(), given.encode())
+
+
+def existing_token(
+    section: GatewaySection, environ: Mapping[str, str], state_dir: Path
+) -> str | None:
+    """The configured token, ``VOICECALL_GATEWAY_TOKEN``, or the one in the state directory;
+    None where there is none yet or authentication is off."""
+    if section.auth.mode == "none":
+        return None
+    if section.auth.token:
+        return section.auth.token
+    if environ.get(TOKEN_VARIABLE, "").strip():
+        return environ[TOKEN_VARIABLE].strip()
+    file = state_dir / "gateway-token"
+    try:
+        token = file.read_text(encoding="utf-8").strip()
+    except FileNotFoundError:
+        return None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"{file}: the gateway's token cannot be read ({error}); delete the file or set"
+            f" {TOKEN_VARIABLE}"
+        ) from None
+    if not token:
+        raise ConfigError(f"{file}: the gateway's token is empty; delete the file")
+    return token
+
+
+def gateway_token(
+    section: GatewaySection, environ: Mapping[str, str], state_dir: Path, seam: Seam
+) -> str | None:
+    """The token to ask for, made and stored (mode 0600) on the first start."""
+    token = existing_token(section, environ, state_dir)
+    if token is not None or section.auth.mode == "none":
+        return token
+    file = state_dir / "gateway-token"
+    draft = state_dir / f".gateway-token.{seam.new_id()}"
+    try:
+        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        try:
+            with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+                stream.write(f"{seam.token()}\n")
+            # A link never replaces: of two first starts at once, both use the same token.
+            os.link(draft, file)
+        except FileExistsError:
+            pass
+        finally:
+            draft.unlink(missing_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"{file}: the gateway's token cannot be stored ({error.strerror}); set"
+            " VOICECALL_STATE_DIR to a directory that can be written"
+        ) from None
+    return existing_token(section, environ, state_dir)
+
+
+def origin_allowed(origin: str | None, host: str | None, bind: str) -> bool:
+    """Whether a WebSocket upgrade with these ``Origin`` and ``Host`` headers may go on.
+
+    Programs send no Origin. A browser's page is let in where it comes from this machine, or from
+    the very host it talks to when the port is open to the network (a loopback port never trusts
+    the Host header: a page can make its own name resolve to 127.0.0.1).
+    """
+    if origin is None:
+        return True
+    name = _host_of(origin)
+    if not name:
+        return False
+    if name == "localhost" or _is_loopback(name):
+        return True
+    return not _is_loopback(bind) and name == _host_of(f"//{host}")
+
+
+def _host_of(url: str) -> str:
+    try:
+        return (urlsplit(url).hostname or "").lower()
+    except ValueError:
+        return ""
+
+
+def _is_loopback(name: str) -> bool:
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,67 @@
+"""The ``voicecall`` command. Importing this module, and ``--help``, must stay cheap: commands
+import what they need when they run."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+
+import typer
+
+from voicecall.errors import VoicecallError
+from voicecall.registry import Registry
+
+from .commandline import CommandLine
+from .commands import config, emulate, gateway, plugins, providers, setup
+from .output import print_error
+from .plugins import GROUP, plugin_ids
+
+__all__ = ["build_app", "main", "run"]
+
+
+def build_app(registry: Registry) -> typer.Typer:
+    """The commands of the gateway and of every plugin that can be loaded."""
+    app = typer.Typer(
+        name="voicecall",
+        help="Give an AI agent a telephone.",
+        no_args_is_help=True,
+        add_completion=False,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+    )
+    for module in (gateway, providers, plugins, config, setup, emulate):
+        module.add(app)
+    for plugin_id in plugin_ids(registry):
+        try:
+            registry.hooks.commands(registry.module(GROUP, plugin_id), app)
+        except VoicecallError as error:
+            print_error(f"warning: {error}")
+        except Exception as error:  # noqa: BLE001 (a stranger's hook)
+            print_error(
+                f"warning: the commands of the plugin {plugin_id!r} cannot be added:"
+                f" {type(error).__name__}: {error}"
+            )
+    return app
+
+
+def run(arguments: Sequence[str], registry: Registry, environ: Mapping[str, str]) -> int:
+    """Run one command; returns the exit status. An error is one sentence on stderr."""
+    command = typer.main.get_command(build_app(registry))
+    try:
+        command.main(
+            args=list(arguments), prog_name="voicecall", obj=CommandLine(registry, environ)
+        )
+    except VoicecallError as error:
+        print_error(str(error))
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    return 0
+
+
+def main() -> None:
+    """Entry point of the ``voicecall`` script."""
+    sys.exit(run(sys.argv[1:], Registry(), os.environ))

@@ -1,0 +1,242 @@
+"""A client of the gateway's ``/rpc`` for commands: synchronous, one request at a time."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit, urlunsplit
+
+from voicecall.errors import ConfigError, VoicecallError
+
+if TYPE_CHECKING:
+    from websockets.sync.client import ClientConnection
+
+__all__ = ["GatewayClient", "GatewayTimeout", "GatewayUnreachable", "RpcError"]
+
+PROTOCOL = 4
+MAX_FRAME = 16 * 1024 * 1024
+SCOPES = ("operator.read", "operator.write", "operator.admin")
+
+
+class GatewayUnreachable(VoicecallError):
+    """No gateway answers there: refused, or gone without a word.
+
+    ``remote`` is set where the address came from ``VOICECALL_GATEWAY_URL``; ``lost`` where the
+    connection broke after the handshake, so that a request may have taken effect. Only where
+    neither is set may a command do the work itself.
+    """
+
+    def __init__(self, message: str, *, remote: bool = False, lost: bool = False) -> None:
+        self.remote = remote
+        self.lost = lost
+        super().__init__(message)
+
+
+class GatewayTimeout(VoicecallError):
+    """The gateway did not answer in time; the request may still take effect."""
+
+
+class RpcError(VoicecallError):
+    """The gateway answered with an error object."""
+
+    def __init__(self, code: str, message: str, details: Mapping[str, Any] | None = None) -> None:
+        self.code = code
+        self.message = message
+        self.details = dict(details or {})
+        super().__init__(message)
+
+
+class GatewayClient:
+    """Use :meth:`connect` in a ``with`` statement."""
+
+    def __init__(self, url: str, token: str | None, timeout: float, *, remote: bool) -> None:
+        self.url = url
+        self.hello: Mapping[str, Any] = {}
+        self._token = token
+        self._timeout = timeout
+        self._remote = remote
+        self._stack = ExitStack()
+        self._socket: ClientConnection | None = None
+        self._ids = itertools.count(1)
+        self._events: deque[Mapping[str, Any]] = deque()
+
+    @classmethod
+    def connect(
+        cls, config: Path | None, environ: Mapping[str, str], timeout: float = 5.0
+    ) -> GatewayClient:
+        """A client for the configured gateway, or the one that ``VOICECALL_GATEWAY_URL`` names.
+        The connection is made on entering. ``timeout`` (seconds) is for connecting and for calls
+        that name none. Raises :exc:`voicecall.errors.ConfigError`."""
+        from .auth import TOKEN_VARIABLE, existing_token
+        from .config import load_config
+        from .sections import url_host
+
+        loaded = load_config(config, environ)
+        token = existing_token(loaded.gateway, environ, loaded.state_dir)
+        named = environ.get("VOICECALL_GATEWAY_URL", "").strip()
+        if named:
+            token = environ.get(TOKEN_VARIABLE, "").strip() or token
+            return cls(_rpc_url(named), token, timeout, remote=True)
+        host = url_host(loaded.gateway.bind)
+        return cls(f"ws://{host}:{loaded.gateway.port}/rpc", token, timeout, remote=False)
+
+    def __enter__(self) -> GatewayClient:
+        from websockets.exceptions import InvalidHandshake
+        from websockets.sync.client import connect
+
+        try:
+            self._socket = self._stack.enter_context(
+                connect(
+                    self.url,
+                    open_timeout=self._timeout,
+                    close_timeout=1,
+                    compression=None,
+                    max_size=MAX_FRAME,
+                    proxy=None,
+                )
+            )
+        except InvalidHandshake as error:
+            raise self._unreachable(f"is not a voicecall gateway ({error})") from None
+        except TimeoutError:
+            raise GatewayTimeout(f"{_safe(self.url)} did not answer in time") from None
+        except (OSError, EOFError):
+            raise self._unreachable("has no voicecall gateway running") from None
+        try:
+            self._handshake()
+        except BaseException:
+            self._stack.close()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._stack.close()
+
+    def call(
+        self,
+        method: str,
+        params: Mapping[str, Any] | None = None,
+        *,
+        timeout: float | None = None,
+    ) -> dict[str, Any]:
+        """The payload of the answer. Raises :exc:`RpcError`, :exc:`GatewayTimeout` and
+        :exc:`GatewayUnreachable`."""
+        request_id = str(next(self._ids))
+        self._send({"type": "req", "id": request_id, "method": method, "params": params or {}})
+        deadline = time.monotonic() + (self._timeout if timeout is None else timeout)
+        while True:
+            frame = self._receive(deadline)
+            if frame.get("type") == "event":
+                self._events.append(frame)
+            elif frame.get("type") == "res" and frame.get("id") == request_id:
+                return self._payload(frame)
+
+    def events(self) -> Iterator[Mapping[str, Any]]:
+        """Event frames ``{event, payload, seq}`` as they come; ends when the gateway closes the
+        connection."""
+        while True:
+            while self._events:
+                yield self._events.popleft()
+            try:
+                frame = self._receive(None)
+            except GatewayUnreachable:
+                return
+            if frame.get("type") == "event":
+                self._events.append(frame)
+
+    # --- inside -----------------------------------------------------------------------------
+
+    def _handshake(self) -> None:
+        deadline = time.monotonic() + self._timeout
+        while self._receive(deadline).get("event") != "connect.challenge":
+            continue
+        auth = {"token": self._token} if self._token else {}
+        self.hello = self.call(
+            "connect",
+            {
+                "minProtocol": PROTOCOL,
+                "maxProtocol": PROTOCOL,
+                "client": {"id": "cli", "version": "1", "platform": "python", "mode": "cli"},
+                "role": "operator",
+                "scopes": list(SCOPES),
+                "auth": auth,
+            },
+        )
+
+    def _payload(self, frame: Mapping[str, Any]) -> dict[str, Any]:
+        if frame.get("ok") is True:
+            return dict(frame.get("payload") or {})
+        error = frame.get("error")
+        if not isinstance(error, dict):
+            raise self._unreachable("does not speak the gateway's protocol")
+        message = str(error.get("message"))
+        raise RpcError(str(error.get("code")), message, error.get("details"))
+
+    def _send(self, frame: Mapping[str, Any]) -> None:
+        from websockets.exceptions import ConnectionClosed
+
+        try:
+            self._connection().send(json.dumps(frame))
+        except ConnectionClosed:
+            raise self._unreachable("closed the connection") from None
+
+    def _receive(self, deadline: float | None) -> Mapping[str, Any]:
+        from websockets.exceptions import ConnectionClosed
+
+        left = None if deadline is None else max(0.0, deadline - time.monotonic())
+        try:
+            frame = json.loads(self._connection().recv(left))
+        except TimeoutError:
+            raise GatewayTimeout(
+                f"the gateway on {_safe(self.url)} did not answer in time; see `voicecall"
+                " gateway status`"
+            ) from None
+        except ConnectionClosed:
+            raise self._unreachable("closed the connection") from None
+        except ValueError:
+            frame = None
+        if not isinstance(frame, dict):
+            raise self._unreachable("does not speak the gateway's protocol")
+        return frame
+
+    def _connection(self) -> ClientConnection:
+        if self._socket is None:
+            raise GatewayUnreachable("the client is not connected; use it in a with statement")
+        return self._socket
+
+    def _unreachable(self, what: str) -> GatewayUnreachable:
+        return GatewayUnreachable(
+            f"{_safe(self.url)} {what}; start one with `voicecall gateway run`",
+            remote=self._remote,
+            lost=bool(self.hello),
+        )
+
+
+def _rpc_url(text: str) -> str:
+    """``VOICECALL_GATEWAY_URL`` as the WebSocket URL of ``/rpc``."""
+    parts = urlsplit(text)
+    scheme = {"http": "ws", "https": "wss"}.get(parts.scheme, parts.scheme)
+    if scheme not in ("ws", "wss") or not parts.hostname:
+        raise ConfigError(
+            "VOICECALL_GATEWAY_URL: must be a URL such as ws://127.0.0.1:18790 (or http://...)"
+        )
+    path = parts.path if parts.path.strip("/") else "/rpc"
+    return urlunsplit((scheme, parts.netloc, path, parts.query, ""))
+
+
+def _safe(url: str) -> str:
+    """The URL without user names, passwords and query."""
+    parts = urlsplit(url)
+    host = parts.netloc.rpartition("@")[2]
+    return f"{parts.scheme}://{host}"

@@ -1,0 +1,67 @@
+"""``voicecall config check``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from voicecall.errors import ConfigError, VoicecallError
+from voicecall_gateway.commandline import CommandLine, ConfigOption, JsonOption, command_line
+from voicecall_gateway.output import print_json, print_text
+
+__all__ = ["add"]
+
+
+def add(app: typer.Typer) -> None:
+    group = typer.Typer(help="The configuration file.", no_args_is_help=True, rich_markup_mode=None)
+
+    # A group with a single command would otherwise be that command.
+    @group.callback()
+    def config() -> None: ...
+
+    group.command("check")(check)
+    app.add_typer(group, name="config")
+
+
+def check(context: typer.Context, config: ConfigOption = None, json: JsonOption = False) -> None:
+    """Check the configuration. Exit 1 when it cannot be used."""
+    report = _report(command_line(context), config)
+    if json:
+        print_json(report)
+    else:
+        print_text(f"{report['file']}: {'OK' if report['ok'] else 'needs attention'}")
+        for word in ("problems", "warnings", "notes"):
+            for text in report[word]:
+                print_text(f"{word[:-1]}: {text}")
+    if not report["ok"]:
+        raise typer.Exit(1)
+
+
+def _report(line: CommandLine, config: Path | None) -> dict[str, Any]:
+    from voicecall_gateway.config import config_file
+    from voicecall_gateway.plugins import load_plugins, missing_plugins, plugin_config
+
+    file, _ = config_file(config, line.environ)
+    report: dict[str, Any] = {"ok": False, "file": str(file), "exists": file.exists()}
+    try:
+        loaded = line.load_config(config)
+    except ConfigError as error:
+        return {**report, "problems": [str(error)], "warnings": [], "notes": []}
+    problems = []
+    for plugin in load_plugins(line.registry, loaded):
+        if plugin.error is not None:
+            problems.append(plugin.error)
+        elif plugin.enabled:
+            try:
+                plugin_config(line.registry, loaded, plugin.id)
+            except VoicecallError as error:
+                problems.append(str(error))
+    return {
+        **report,
+        "ok": not problems,
+        "problems": problems,
+        "warnings": [*loaded.warnings, *missing_plugins(line.registry, loaded)],
+        "notes": list(loaded.notes),
+    }

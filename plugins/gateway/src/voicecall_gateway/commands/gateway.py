@@ -1,0 +1,80 @@
+"""``voicecall gateway run`` and ``voicecall gateway status``."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import typer
+
+from voicecall_gateway.commandline import CommandLine, ConfigOption, JsonOption, command_line
+from voicecall_gateway.output import print_json, print_text
+
+if TYPE_CHECKING:
+    from voicecall_gateway.config import LoadedConfig
+    from voicecall_gateway.runtime import Gateway
+
+__all__ = ["add"]
+
+
+def add(app: typer.Typer) -> None:
+    group = typer.Typer(
+        help="Run the gateway, or ask how it is.", no_args_is_help=True, rich_markup_mode=None
+    )
+    group.command("run")(run)
+    group.command("status")(status)
+    app.add_typer(group, name="gateway")
+
+
+def run(context: typer.Context, config: ConfigOption = None, json: JsonOption = False) -> None:
+    """Run the gateway in the foreground until SIGTERM or Ctrl-C."""
+    line = command_line(context)
+    loaded = line.load_config(config)
+
+    def announce(gateway: Gateway) -> None:
+        if json:
+            print_json(
+                {
+                    "url": gateway.url,
+                    "pid": os.getpid(),
+                    "config": loaded.source,
+                    "stateDir": str(loaded.state_dir),
+                }
+            )
+        else:
+            print_text(f"the voicecall gateway listens on {gateway.url}")
+
+    if not _serve(line, loaded, announce):
+        raise typer.Exit(1)
+
+
+def _serve(line: CommandLine, loaded: LoadedConfig, announce: Callable[[Gateway], None]) -> bool:
+    import anyio
+
+    from voicecall_gateway.auth import existing_token
+    from voicecall_gateway.logs import Mask, configure_logging, credentials_in
+    from voicecall_gateway.runtime import Gateway, serve
+
+    token = existing_token(loaded.gateway, line.environ, loaded.state_dir)
+    mask = Mask([*credentials_in(loaded.tree), *([token] if token else [])])
+    configure_logging(loaded.state_dir, mask)
+
+    async def body() -> bool:
+        gateway = Gateway(loaded, line.registry, environ=line.environ)
+        return await serve(gateway, announce=announce)
+
+    return anyio.run(body)
+
+
+def status(context: typer.Context, config: ConfigOption = None, json: JsonOption = False) -> None:
+    """Tell whether the gateway is ready, and what keeps it from being so."""
+    with command_line(context).connect(config) as client:
+        answer = client.call("gateway.status")
+    if json:
+        print_json(answer)
+        return
+    state = "ready" if answer["ready"] else "not ready"
+    print_text(f"voicecall gateway {answer['version']} on {answer['url']}: {state}")
+    for reason in answer["reasons"]:
+        print_text(f"  {reason}")

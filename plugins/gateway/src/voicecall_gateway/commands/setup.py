@@ -1,0 +1,75 @@
+"""``voicecall setup``: the checks of all plugins, made here and now, without a gateway."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from voicecall.errors import VoicecallError
+from voicecall.hosting import SetupCheck, SetupContext
+from voicecall_gateway.commandline import CommandLine, ConfigOption, JsonOption, command_line
+from voicecall_gateway.output import print_json, print_text
+
+__all__ = ["add", "setup_report"]
+
+
+def add(app: typer.Typer) -> None:
+    app.command("setup")(setup)
+
+
+def setup(context: typer.Context, config: ConfigOption = None, json: JsonOption = False) -> None:
+    """Check that everything is in place for calls. Exit 1 when it is not."""
+    report = setup_report(command_line(context), config)
+    if json:
+        print_json(report)
+    else:
+        print_text(f"voicecall setup: {'OK' if report['ok'] else 'needs attention'}")
+        for check in report["checks"]:
+            print_text(f"{'OK' if check['ok'] else 'FAIL'} {check['id']}: {check['message']}")
+    if not report["ok"]:
+        raise typer.Exit(1)
+
+
+def setup_report(line: CommandLine, config: Path | None) -> dict[str, Any]:
+    """``{ok, checks: [{id, ok, message}]}``. Raises :exc:`voicecall.errors.ConfigError` for a
+    file that cannot be used at all."""
+    from voicecall_gateway.plugins import load_plugin, plugin_config, plugin_ids
+
+    loaded = line.load_config(config)
+    context = SetupContext(
+        registry=line.registry,
+        plugin_config=lambda plugin_id: plugin_config(line.registry, loaded, plugin_id),
+        section=loaded.section,
+        enabled=loaded.enabled,
+        environ=line.environ,
+        state_dir=loaded.state_dir,
+    )
+    checks: list[SetupCheck] = []
+    for plugin_id in plugin_ids(line.registry):
+        if plugin_id in loaded.plugins.deny:
+            continue
+        plugin = load_plugin(line.registry, plugin_id)
+        if plugin.module is None:
+            checks.append(SetupCheck(f"plugin:{plugin_id}", False, plugin.error or ""))
+            continue
+        checks += _checks(line, plugin_id, plugin.module, context)
+    if not checks:
+        checks.append(SetupCheck("plugins", False, "no gateway plugin is installed and allowed"))
+    return {
+        "ok": all(check.ok for check in checks),
+        "checks": [{"id": c.id, "ok": c.ok, "message": c.message} for c in checks],
+    }
+
+
+def _checks(
+    line: CommandLine, plugin_id: str, module: object, context: SetupContext
+) -> list[SetupCheck]:
+    try:
+        return list(line.registry.hooks.setup_checks(module, context))
+    except VoicecallError as error:
+        return [SetupCheck(f"plugin:{plugin_id}", False, str(error))]
+    except Exception as error:  # noqa: BLE001 (a stranger's hook)
+        text = f"its checks failed: {type(error).__name__}: {error}"
+        return [SetupCheck(f"plugin:{plugin_id}", False, text)]

@@ -1,0 +1,192 @@
+"""The gateway's configuration: one file, ``${VAR}`` replaced, our own sections validated.
+
+Plugins read their part through :meth:`LoadedConfig.plugin_values` and validate it with their own
+model. Nothing here reads ``os.environ``: the environment is an argument.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel
+
+from voicecall.configuring import validate
+from voicecall.errors import ConfigError
+
+from .jsonfile import read_tree
+from .sections import (
+    FOREIGN_ENTRY_KEYS,
+    FOREIGN_KEYS,
+    GatewaySection,
+    PluginEntry,
+    PluginsSection,
+)
+from .substitute import substitute, unresolved_names
+
+__all__ = ["LoadedConfig", "config_file", "config_from_tree", "load_config", "state_directory"]
+
+KNOWN_SECTIONS = ("gateway", "plugins", "secrets", "tts", "agents", "session")
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedConfig:
+    """A configuration that can be used. ``source`` is what errors call it (the file's path),
+    ``tree`` the whole file after substitution, ``warnings`` and ``notes`` one sentence each."""
+
+    source: str
+    tree: Mapping[str, Any]
+    gateway: GatewaySection
+    plugins: PluginsSection
+    state_dir: Path
+    warnings: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def section(self, name: str) -> Mapping[str, Any]:
+        """A top-level object, ``{}`` where it is absent."""
+        value = self.tree.get(name)
+        return value if isinstance(value, dict) else {}
+
+    def enabled(self, plugin_id: str) -> bool:
+        """Whether a plugin is to be loaded: not denied, not switched off, and on the
+        allow list where there is one."""
+        if plugin_id in self.plugins.deny:
+            return False
+        if self.plugins.allow is not None and plugin_id not in self.plugins.allow:
+            return False
+        return self.plugins.entries.get(plugin_id, PluginEntry()).enabled
+
+    def plugin_values(self, plugin_id: str) -> Mapping[str, Any]:
+        """What stands under ``plugins.entries.<id>.config``, not validated."""
+        return self.plugins.entries.get(plugin_id, PluginEntry()).config
+
+    def validated(self, model: type[Model], values: Any, path: str) -> Model:
+        """``values`` as ``model``; raises :exc:`ConfigError` naming file and path."""
+        return _validated(self.source, model, values, path)
+
+
+def state_directory(environ: Mapping[str, str]) -> Path:
+    """``VOICECALL_STATE_DIR`` or ``~/.voicecall``. Not created here."""
+    return _path(environ.get("VOICECALL_STATE_DIR") or "~/.voicecall", environ)
+
+
+def config_file(explicit: Path | None, environ: Mapping[str, str]) -> tuple[Path, bool]:
+    """The file to read and whether somebody named it: the argument, ``VOICECALL_CONFIG``, or
+    ``~/.voicecall/config.json5``."""
+    if explicit is not None:
+        return _path(str(explicit), environ), True
+    named = environ.get("VOICECALL_CONFIG", "").strip()
+    if named:
+        return _path(named, environ), True
+    return _path("~/.voicecall/config.json5", environ), False
+
+
+def _path(text: str, environ: Mapping[str, str]) -> Path:
+    home = environ.get("HOME")
+    if home and (text == "~" or text.startswith("~/")):
+        return Path(home + text[1:])
+    return Path(text).expanduser()
+
+
+def load_config(explicit: Path | None, environ: Mapping[str, str]) -> LoadedConfig:
+    """Read and check the configuration. A default file that is missing means an empty one; a
+    named file that is missing is an error. Raises :exc:`ConfigError`."""
+    file, named = config_file(explicit, environ)
+    tree = read_tree(file) if named or file.exists() else {}
+    return config_from_tree(tree, environ=environ, source=str(file))
+
+
+def config_from_tree(
+    tree: Mapping[str, Any],
+    *,
+    environ: Mapping[str, str],
+    source: str = "configuration",
+    state_dir: Path | None = None,
+) -> LoadedConfig:
+    """The same from a tree that the program already holds."""
+    warnings: list[str] = []
+    values: dict[str, Any] = {
+        key: substitute(value, environ, warnings, key) if key in KNOWN_SECTIONS else value
+        for key, value in tree.items()
+    }
+    notes = [_unknown_sections(values)]
+    for name in KNOWN_SECTIONS:
+        if values.get(name) is not None and not isinstance(values[name], dict):
+            raise ConfigError(f"{source}: {name}: must be an object, {{ ... }}")
+    gateway = _validated(
+        source, GatewaySection, _own(values, "gateway", FOREIGN_KEYS, notes), "gateway"
+    )
+    own_plugins = _own(values, "plugins", FOREIGN_KEYS, notes)
+    if isinstance(own_plugins.get("entries"), dict):
+        own_plugins["entries"] = {
+            plugin_id: _without(entry, FOREIGN_ENTRY_KEYS)
+            for plugin_id, entry in own_plugins["entries"].items()
+        }
+    plugins = _validated(source, PluginsSection, own_plugins, "plugins")
+    _check_gateway(source, gateway)
+    return LoadedConfig(
+        source=source,
+        tree=values,
+        gateway=gateway,
+        plugins=plugins,
+        state_dir=state_dir or state_directory(environ),
+        warnings=tuple(f"{source}: {warning}" for warning in warnings),
+        notes=tuple(f"{source}: {note}" for note in notes if note),
+    )
+
+
+def _validated(source: str, model: type[Model], values: Any, path: str) -> Model:
+    try:
+        return validate(model, values, path)
+    except ConfigError as error:
+        raise ConfigError(f"{source}: {error}") from None
+
+
+def _without(value: Any, keys: frozenset[str]) -> Any:
+    if not isinstance(value, dict):
+        return value
+    return {key: item for key, item in value.items() if key not in keys}
+
+
+def _own(
+    tree: Mapping[str, Any], name: str, foreign: Mapping[str, frozenset[str]], notes: list[str]
+) -> dict[str, Any]:
+    """A section without the keys that belong to somebody else; ``notes`` tells of them."""
+    section = tree.get(name) or {}
+    passed = sorted(set(section) & foreign[name])
+    if passed:
+        notes.append(f"{name}: keys that steer nothing here are passed over: {', '.join(passed)}")
+    own: dict[str, Any] = _without(section, foreign[name])
+    return own
+
+
+def _unknown_sections(tree: Mapping[str, Any]) -> str:
+    unknown = [key for key in tree if key not in KNOWN_SECTIONS]
+    if not unknown:
+        return ""
+    named = []
+    for key in unknown:
+        close = difflib.get_close_matches(key, KNOWN_SECTIONS, 1, 0.75)
+        named.append(key + (f" (did you mean {close[0]!r}?)" if close else ""))
+    return f"sections that are not voicecall's are passed over: {', '.join(named)}"
+
+
+def _check_gateway(source: str, gateway: GatewaySection) -> None:
+    token = gateway.auth.token
+    if token is not None:
+        missing = unresolved_names(token)
+        if missing:
+            raise ConfigError(
+                f"{source}: gateway.auth.token: set the environment variable {missing[0]},"
+                " or remove the key to have a token made"
+            )
+    if gateway.auth.mode == "none" and not gateway.is_loopback:
+        raise ConfigError(
+            f"{source}: gateway.auth.mode: 'none' is allowed on a loopback address only;"
+            f" set it to 'token' or gateway.bind (now {gateway.bind}) to 127.0.0.1"
+        )

@@ -1,0 +1,154 @@
+"""Frames of the gateway's WebSocket protocol, version 4.
+
+Three closed objects travel as JSON text: ``req`` (client), ``res`` and ``event`` (server). The
+first server frame is the event ``connect.challenge``, the first client frame the request
+``connect``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic.alias_generators import to_camel
+
+__all__ = [
+    "FORBIDDEN",
+    "INVALID_REQUEST",
+    "PROTOCOL",
+    "UNAVAILABLE",
+    "ConnectParams",
+    "FrameError",
+    "Request",
+    "encode_error",
+    "encode_event",
+    "encode_result",
+    "parse_connect",
+    "parse_request",
+]
+
+PROTOCOL = 4
+INVALID_REQUEST = "INVALID_REQUEST"
+UNAVAILABLE = "UNAVAILABLE"
+FORBIDDEN = "FORBIDDEN"
+
+
+class FrameError(Exception):
+    """A frame that is not of the protocol. ``request_id`` is set where it can be answered."""
+
+    def __init__(self, message: str, request_id: str | None = None) -> None:
+        self.request_id = request_id
+        super().__init__(message)
+
+
+class _Frame(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, alias_generator=to_camel, hide_input_in_errors=True
+    )
+
+
+class Request(_Frame):
+    """``{type: "req", id, method, params?, traceparent?}``."""
+
+    type: Literal["req"]
+    id: str = Field(min_length=1, max_length=256)
+    method: str = Field(min_length=1, max_length=256)
+    params: dict[str, Any] = Field(default_factory=dict)
+    traceparent: str | None = None
+
+
+class _Client(_Frame):
+    id: str
+    version: str
+    platform: str
+    mode: str
+    display_name: str | None = None
+    instance_id: str | None = None
+
+
+class _Auth(_Frame):
+    token: str | None = Field(default=None, repr=False)
+    password: str | None = Field(default=None, repr=False)
+    device_token: str | None = Field(default=None, repr=False)
+    bootstrap_token: str | None = Field(default=None, repr=False)
+
+
+class ConnectParams(_Frame):
+    """Parameters of ``connect``. Device identities are understood and not used: a port that is
+    open to the network demands the token."""
+
+    min_protocol: int
+    max_protocol: int
+    client: _Client
+    role: str = "operator"
+    scopes: list[str] = Field(default_factory=list)
+    caps: list[str] = Field(default_factory=list)
+    commands: list[str] = Field(default_factory=list)
+    permissions: dict[str, Any] = Field(default_factory=dict)
+    auth: _Auth = _Auth()
+    device: dict[str, Any] | None = None
+    locale: str | None = None
+    user_agent: str | None = None
+    path_env: str | None = None
+
+
+def parse_request(text: str) -> Request:
+    """A client frame. Raises :exc:`FrameError` and nothing else."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        raise FrameError("the frame is not JSON") from None
+    if not isinstance(value, dict):
+        raise FrameError("the frame is not an object")
+    try:
+        return Request.model_validate(value)
+    except ValidationError as error:
+        request_id = value.get("id")
+        known = isinstance(request_id, str) and 0 < len(request_id) <= 256
+        raise FrameError(f"invalid frame: {_first(error)}", request_id if known else None) from None
+
+
+def parse_connect(params: Mapping[str, Any]) -> ConnectParams:
+    """Raises :exc:`FrameError`."""
+    try:
+        return ConnectParams.model_validate(params)
+    except ValidationError as error:
+        raise FrameError(f"invalid connect params: {_first(error)}") from None
+
+
+def _first(error: ValidationError) -> str:
+    problem = error.errors()[0]
+    return f"{'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}"
+
+
+def encode_result(request_id: str, payload: Mapping[str, Any]) -> str:
+    """Raises TypeError or ValueError for a payload that JSON cannot carry."""
+    return json.dumps(
+        {"type": "res", "id": request_id, "ok": True, "payload": payload}, allow_nan=False
+    )
+
+
+def encode_error(
+    request_id: str,
+    code: str,
+    message: str,
+    *,
+    details: Mapping[str, Any] | None = None,
+    retryable: bool | None = None,
+) -> str:
+    error: dict[str, Any] = {"code": code, "message": message}
+    if details is not None:
+        error["details"] = details
+    if retryable is not None:
+        error["retryable"] = retryable
+    return json.dumps({"type": "res", "id": request_id, "ok": False, "error": error})
+
+
+def encode_event(event: str, payload: Mapping[str, Any], seq: int | None = None) -> str:
+    """Raises TypeError or ValueError for a payload that JSON cannot carry."""
+    frame: dict[str, Any] = {"type": "event", "event": event, "payload": payload}
+    if seq is not None:
+        frame["seq"] = seq
+    return json.dumps(frame, allow_nan=False)

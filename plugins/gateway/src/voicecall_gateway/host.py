@@ -1,0 +1,144 @@
+"""What plugins get from the gateway (:class:`voicecall.hosting.GatewayHost`)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from voicecall.errors import PluginError
+from voicecall.hosting import RpcMethod
+from voicecall.providers import ProviderContext, ProviderKind
+from voicecall.registry import Registry
+from voicecall.seam import Seam
+from voicecall.selection import provider_config
+
+from .auth import scope_name
+from .plugins import plugin_config
+
+if TYPE_CHECKING:
+    from voicecall.events import CallEvent
+    from voicecall.model import CallRecord
+
+    from .config import LoadedConfig
+
+__all__ = ["Host", "provider_context"]
+
+Listener = Callable[[str, Mapping[str, Any]], None]
+
+_log = logging.getLogger("voicecall.gateway")
+
+
+def provider_context(
+    *,
+    registry: Registry,
+    environ: Mapping[str, str],
+    state_dir: Path,
+    seam: Seam,
+    path: str,
+    logger: logging.Logger | None = None,
+) -> ProviderContext:
+    """The context for provider factories. Its ``create(kind, id, config)`` loads another
+    provider and validates ``config``; errors name ``<path>.<id>``. Raises :exc:`PluginError` and
+    :exc:`ConfigError`."""
+
+    def create(kind: ProviderKind, provider_id: str, config: Mapping[str, Any]) -> Any:
+        info = registry.load(kind, provider_id)
+        values = provider_config(info, config, environ, f"{path}.{provider_id}")
+        return info.factory(values, context)
+
+    context = ProviderContext(
+        state_dir=state_dir,
+        seam=seam,
+        create=create,
+        logger=logger or logging.getLogger("voicecall.providers"),
+    )
+    return context
+
+
+class Host:
+    """The one host object of a gateway. ``methods`` holds the registered RPC methods by name."""
+
+    def __init__(
+        self,
+        loaded: LoadedConfig,
+        registry: Registry,
+        seam: Seam,
+        environ: Mapping[str, str],
+    ) -> None:
+        self.state_dir = loaded.state_dir
+        self.seam = seam
+        self.registry = registry
+        self.environ = environ
+        self.methods: dict[str, RpcMethod] = {}
+        self.scopes: dict[str, str] = {}
+        self.event_names: set[str] = set()
+        self._loaded = loaded
+        self._configs: dict[str, Any] = {}
+        self._listeners: list[Listener] = []
+
+    def plugin_config(self, plugin_id: str) -> Any:
+        """The validated configuration of a plugin entry (the plain mapping for a plugin without
+        a model). Raises :exc:`ConfigError` and, for a plugin that cannot be loaded,
+        :exc:`PluginError`."""
+        if plugin_id not in self._configs:
+            self._configs[plugin_id] = plugin_config(self.registry, self._loaded, plugin_id)
+        return self._configs[plugin_id]
+
+    def section(self, name: str) -> Mapping[str, Any]:
+        """A top-level object of the configuration, ``{}`` where it is absent."""
+        return self._loaded.section(name)
+
+    def register_rpc(self, method: RpcMethod) -> None:
+        """Raises :exc:`PluginError` for a name that is taken or a scope that is unknown."""
+        if method.name in self.methods:
+            raise PluginError(f"the RPC method {method.name!r} is registered twice")
+        try:
+            self.scopes[method.name] = scope_name(method.scope)
+        except ValueError as error:
+            raise PluginError(f"the RPC method {method.name!r}: {error}") from None
+        self.methods[method.name] = method
+
+    def publish(self, event: str, payload: Mapping[str, Any]) -> None:
+        """Tell every listener now. Never blocks; a listener's error is logged."""
+        self.event_names.add(event)
+        for listener in tuple(self._listeners):
+            try:
+                listener(event, payload)
+            except Exception:  # noqa: BLE001 (a stranger's listener)
+                # A listener must not disturb whoever published.
+                _log.exception("a listener failed on the event %s", event)
+
+    def subscribe(self, listener: Listener) -> Callable[[], None]:
+        """Call ``listener`` for every published event; returns the undo, which may be called
+        again."""
+        self._listeners.append(listener)
+
+        def undo() -> None:
+            if listener in self._listeners:
+                self._listeners.remove(listener)
+
+        return undo
+
+    def observe_event(self, record: CallRecord, event: CallEvent) -> None:
+        self.registry.hooks.call_event(record, event)
+
+    def observe_end(self, record: CallRecord) -> None:
+        self.registry.hooks.call_ended(record)
+
+    def logger(self, name: str) -> logging.Logger:
+        """A logger below ``voicecall``."""
+        if name == "voicecall" or name.startswith("voicecall."):
+            return logging.getLogger(name)
+        return logging.getLogger(f"voicecall.{name}")
+
+    def provider_context(self, path: str) -> ProviderContext:
+        """A context for provider factories; see :func:`provider_context`."""
+        return provider_context(
+            registry=self.registry,
+            environ=self.environ,
+            state_dir=self.state_dir,
+            seam=self.seam,
+            path=path,
+        )

@@ -1,0 +1,170 @@
+"""Logging: JSON lines in the state directory, short lines on stderr, credentials masked.
+
+Phone numbers are masked too. Transcripts are not masked, they are never handed to a logger.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import sys
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from logging.handlers import RotatingFileHandler
+from pathlib import Path
+from typing import Any
+
+from voicecall.errors import ConfigError
+
+__all__ = ["Mask", "configure_logging", "credentials_in", "log_file", "private_directory"]
+
+MAX_BYTES = 10 * 1024 * 1024
+KEPT_FILES = 5
+MASKED = "***"
+
+_CREDENTIAL_KEY = re.compile(
+    r"api[-_]?key|auth[-_]?token|access[-_]?token|bearer|credential|password|private[-_]?key"
+    r"|secret|^token$",
+    re.IGNORECASE,
+)
+_PATTERNS = (
+    (re.compile(r"(?i)\b(bearer|basic)\s+[A-Za-z0-9._~+/=-]{8,}"), r"\1 " + MASKED),
+    (
+        re.compile(
+            r"(?i)((?:api[-_]?key|auth[-_]?token|access[-_]?token|password|secret|token)"
+            r"[\"']?\s*[=:]\s*[\"']?)[^\s\"',;&]{4,}"
+        ),
+        r"\1" + MASKED,
+    ),
+    (re.compile(r"(://[^/\s:@]+:)[^/\s@]+@"), r"\1" + MASKED + "@"),
+    (re.compile(r"\+[1-9]\d{6,14}\b"), "+" + MASKED),
+)
+_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+
+
+class Mask:
+    """Removes credentials and phone numbers from text. ``add`` registers known values."""
+
+    def __init__(self, values: Iterable[str] = ()) -> None:
+        self._values: tuple[str, ...] = ()
+        self.add(values)
+
+    def add(self, values: Iterable[str]) -> None:
+        # Longest first, so that no rest of a longer value stays behind.
+        known = {*self._values, *(value for value in values if len(value) >= 6)}
+        self._values = tuple(sorted(known, key=len, reverse=True))
+
+    def __call__(self, text: str) -> str:
+        for value in self._values:
+            text = text.replace(value, MASKED)
+        for pattern, replacement in _PATTERNS:
+            text = pattern.sub(replacement, text)
+        return text
+
+
+def credentials_in(tree: Any) -> list[str]:
+    """Strings in a configuration that stand under a key which names a credential."""
+    found: list[str] = []
+    if isinstance(tree, Mapping):
+        for key, value in tree.items():
+            if isinstance(value, str) and _CREDENTIAL_KEY.search(str(key)):
+                found.append(value)
+            else:
+                found += credentials_in(value)
+    elif isinstance(tree, list):
+        for item in tree:
+            found += credentials_in(item)
+    return found
+
+
+class _JsonLines(logging.Formatter):
+    def __init__(self, mask: Mask) -> None:
+        super().__init__()
+        self._mask = mask
+
+    def format(self, record: logging.LogRecord) -> str:
+        line: dict[str, Any] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        line |= {key: value for key, value in vars(record).items() if key not in _STANDARD}
+        if record.exc_info:
+            line["error"] = self.formatException(record.exc_info)
+        return json.dumps(_masked(line, self._mask), default=str)
+
+
+def _masked(value: Any, mask: Mask) -> Any:
+    if isinstance(value, str):
+        return mask(value)
+    if isinstance(value, Mapping):
+        return {str(key): _masked(item, mask) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_masked(item, mask) for item in value]
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    return mask(str(value))
+
+
+class _ShortLines(logging.Formatter):
+    """``12:00:01 warning voicecall.calls: message``; the traceback stays in the file."""
+
+    def __init__(self, mask: Mask) -> None:
+        super().__init__()
+        self._mask = mask
+
+    def format(self, record: logging.LogRecord) -> str:
+        clock = datetime.fromtimestamp(record.created).astimezone().strftime("%H:%M:%S")
+        text = record.getMessage()
+        if record.exc_info and record.exc_info[1] is not None:
+            error = record.exc_info[1]
+            text += f" ({type(error).__name__}: {error})"
+        return self._mask(f"{clock} {record.levelname.lower()} {record.name}: {text}")
+
+
+def log_file(state_dir: Path) -> Path:
+    return state_dir / "logs" / "voicecall.log"
+
+
+def private_directory(directory: Path) -> None:
+    """Make a directory that only its owner can read; raises :exc:`ConfigError`."""
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"{directory}: the state directory cannot be made ({error.strerror}); set"
+            " VOICECALL_STATE_DIR to one that can"
+        ) from None
+
+
+class _PrivateRotatingFile(RotatingFileHandler):
+    def _open(self) -> Any:
+        stream = super()._open()
+        os.chmod(self.baseFilename, 0o600)
+        return stream
+
+
+def configure_logging(state_dir: Path, mask: Mask, *, level: int = logging.INFO) -> None:
+    """Send everything to the log file and to stderr. For the gateway's process, once."""
+    file = log_file(state_dir)
+    private_directory(file.parent)
+    try:
+        to_file = _PrivateRotatingFile(
+            file, maxBytes=MAX_BYTES, backupCount=KEPT_FILES, encoding="utf-8"
+        )
+    except OSError as error:
+        raise ConfigError(
+            f"{file}: the log cannot be written ({error.strerror}); make it writable or set"
+            " VOICECALL_STATE_DIR"
+        ) from None
+    to_file.setFormatter(_JsonLines(mask))
+    to_stderr = logging.StreamHandler(sys.stderr)
+    to_stderr.setFormatter(_ShortLines(mask))
+    root = logging.getLogger()
+    root.setLevel(logging.WARNING)
+    root.addHandler(to_file)
+    root.addHandler(to_stderr)
+    logging.getLogger("voicecall").setLevel(level)

@@ -1,0 +1,100 @@
+"""Finding, loading and describing gateway plugins (entry-point group ``voicecall.gateway``)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from voicecall.errors import PluginError, VoicecallError
+from voicecall.hosting import PluginInfo
+from voicecall.registry import Registry
+
+if TYPE_CHECKING:
+    from .config import LoadedConfig
+
+__all__ = [
+    "GROUP",
+    "LoadedPlugin",
+    "load_plugin",
+    "load_plugins",
+    "missing_plugins",
+    "plugin_config",
+    "plugin_ids",
+]
+
+GROUP = "voicecall.gateway"
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedPlugin:
+    """A gateway plugin after an attempt to load it: ``module`` and ``info`` are set where that
+    worked, ``error`` says why it did not. A plugin that is not enabled has none of them."""
+
+    id: str
+    enabled: bool
+    module: object | None = None
+    info: PluginInfo | None = None
+    error: str | None = None
+
+
+def plugin_ids(registry: Registry) -> list[str]:
+    """Ids of the installed gateway plugins. Nothing is imported."""
+    return sorted({found.id for found in registry.found(GROUP)})
+
+
+def load_plugin(registry: Registry, plugin_id: str) -> LoadedPlugin:
+    """Import one plugin. A failure is recorded, never raised: its code is a stranger's."""
+    try:
+        module = registry.module(GROUP, plugin_id)
+        info = registry.hooks.plugin_info(module) or PluginInfo(plugin_id, plugin_id)
+    except VoicecallError as error:
+        return LoadedPlugin(plugin_id, True, error=str(error))
+    except Exception as error:  # noqa: BLE001 (a stranger's hook)
+        return LoadedPlugin(
+            plugin_id,
+            True,
+            error=f"the plugin {plugin_id!r} cannot be loaded: {type(error).__name__}: {error}",
+        )
+    if info.id != plugin_id:
+        return LoadedPlugin(
+            plugin_id,
+            True,
+            error=f"the plugin {plugin_id!r} calls itself {info.id!r}; its entry point must"
+            " have the same name",
+        )
+    return LoadedPlugin(plugin_id, True, module, info)
+
+
+def load_plugins(registry: Registry, loaded: LoadedConfig) -> Sequence[LoadedPlugin]:
+    """All installed plugins; those that the configuration does not enable are not imported."""
+    return [
+        load_plugin(registry, plugin_id)
+        if loaded.enabled(plugin_id)
+        else LoadedPlugin(plugin_id, False)
+        for plugin_id in plugin_ids(registry)
+    ]
+
+
+def missing_plugins(registry: Registry, loaded: LoadedConfig) -> Sequence[str]:
+    """A warning for each configured entry whose plugin is not installed."""
+    installed = set(plugin_ids(registry))
+    return [
+        f"plugins.entries.{plugin_id}: no plugin of this name is installed; the entry is passed"
+        " over"
+        for plugin_id, entry in sorted(loaded.plugins.entries.items())
+        if plugin_id not in installed and entry.enabled
+    ]
+
+
+def plugin_config(registry: Registry, loaded: LoadedConfig, plugin_id: str) -> Any:
+    """The validated configuration of a plugin entry; the plain mapping where the plugin has no
+    model. Raises :exc:`ConfigError` and :exc:`PluginError`."""
+    plugin = load_plugin(registry, plugin_id)
+    if plugin.info is None:
+        raise PluginError(plugin.error or f"the plugin {plugin_id!r} cannot be loaded")
+    values = loaded.plugin_values(plugin_id)
+    if plugin.info.config_model is None:
+        return values
+    path = f"plugins.entries.{plugin_id}.config"
+    return loaded.validated(plugin.info.config_model(), values, path)

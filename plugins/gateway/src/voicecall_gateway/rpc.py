@@ -1,0 +1,194 @@
+"""The RPC server behind ``/rpc``: who is connected, which method answers, who hears events."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import anyio
+from anyio.abc import TaskGroup
+from starlette.websockets import WebSocket
+
+from voicecall.errors import CallError, ProviderError, VoicecallError
+from voicecall.hosting import RpcCall, RpcMethod
+from voicecall.seam import Seam
+
+from .auth import READ, WRITE
+from .connection import Connection
+from .frames import (
+    FORBIDDEN,
+    INVALID_REQUEST,
+    PROTOCOL,
+    UNAVAILABLE,
+    Request,
+    encode_error,
+    encode_result,
+)
+from .host import Host
+
+__all__ = ["MAX_PAYLOAD", "TICK_SECONDS", "RpcServer"]
+
+MAX_PAYLOAD = 1024 * 1024
+MAX_BUFFERED = 50 * 1024 * 1024
+TICK_SECONDS = 15
+OWN_EVENTS = ("connect.challenge", "shutdown", "tick")
+
+_log = logging.getLogger("voicecall.gateway.rpc")
+
+
+class RpcServer:
+    """Connections and dispatch. Requests run in ``tasks``: one does not wait for another, and
+    a client that goes away does not cancel what it has asked for."""
+
+    def __init__(
+        self,
+        host: Host,
+        tasks: TaskGroup,
+        *,
+        token: str | None,
+        version: str,
+        problems: Callable[[], Sequence[str]],
+    ) -> None:
+        self.seam: Seam = host.seam
+        self.token = token
+        self._host = host
+        self._tasks = tasks
+        self._version = version
+        self._problems = problems
+        self._connections: dict[str, Connection] = {}
+        self._in_flight = 0
+        self._idle = anyio.Event()
+        self._idle.set()
+        self._closing = False
+        self._alone = anyio.Event()
+        host.subscribe(self._broadcast)
+
+    @property
+    def connections(self) -> int:
+        return len(self._connections)
+
+    async def serve(self, websocket: WebSocket) -> None:
+        """Serve one upgraded socket until it closes."""
+        await Connection(websocket, self, self.seam.new_id()).run()
+
+    @contextmanager
+    def joined(self, connection: Connection) -> Iterator[None]:
+        """The time in which a connection hears events."""
+        self._connections[connection.id] = connection
+        if self._closing:
+            connection.finish()
+        try:
+            yield
+        finally:
+            del self._connections[connection.id]
+            if not self._connections:
+                self._alone.set()
+
+    def hello(self, connection: Connection) -> Mapping[str, Any]:
+        """Payload of the answer to ``connect``."""
+        return {
+            "type": "hello-ok",
+            "protocol": PROTOCOL,
+            "server": {"version": self._version, "connId": connection.id},
+            "features": {
+                "methods": sorted(self._host.methods),
+                "events": sorted({*OWN_EVENTS, *self._host.event_names}),
+            },
+            "snapshot": {},
+            "auth": {"role": "operator", "scopes": sorted(connection.scopes)},
+            "policy": {
+                "maxPayload": MAX_PAYLOAD,
+                "maxBufferedBytes": MAX_BUFFERED,
+                "tickIntervalMs": TICK_SECONDS * 1000,
+            },
+        }
+
+    # --- events -----------------------------------------------------------------------------
+
+    def _broadcast(self, event: str, payload: Mapping[str, Any]) -> None:
+        needed = WRITE if event.startswith("plugin.") else READ
+        for connection in tuple(self._connections.values()):
+            if needed in connection.scopes:
+                connection.event(event, payload)
+
+    async def tick(self) -> None:
+        """Tell every client, whatever its scopes, that the gateway is alive. Runs for ever."""
+        while True:
+            await anyio.sleep(TICK_SECONDS)
+            for connection in tuple(self._connections.values()):
+                connection.event("tick", {"ts": self.seam.now_ms()})
+
+    def announce_shutdown(self, reason: str) -> None:
+        for connection in tuple(self._connections.values()):
+            connection.event("shutdown", {"reason": reason})
+
+    async def wait_idle(self) -> None:
+        """Until no request is being worked on."""
+        while self._in_flight:
+            self._idle = anyio.Event()
+            await self._idle.wait()
+
+    async def close(self) -> None:
+        """Every connection sends what it has queued and closes. The caller bounds the time."""
+        self._closing = True
+        for connection in tuple(self._connections.values()):
+            connection.finish()
+        while self._connections:
+            self._alone = anyio.Event()
+            await self._alone.wait()
+
+    # --- requests ---------------------------------------------------------------------------
+
+    def submit(self, connection: Connection, request: Request) -> None:
+        """Answer ``request`` some time later, with exactly one frame."""
+        self._in_flight += 1
+        self._tasks.start_soon(self._work, connection, request, name=f"rpc {request.method[:64]}")
+
+    async def _work(self, connection: Connection, request: Request) -> None:
+        try:
+            connection.answer(await self._answer(connection, request))
+        finally:
+            self._in_flight -= 1
+            self._idle.set()
+
+    async def _answer(self, connection: Connection, request: Request) -> str:
+        method = self._host.methods.get(request.method)
+        if method is None:
+            return encode_error(request.id, INVALID_REQUEST, self._unknown(request.method))
+        scope = self._host.scopes[method.name]
+        if scope not in connection.scopes:
+            return encode_error(
+                request.id,
+                FORBIDDEN,
+                f"missing scope: {scope}",
+                details={
+                    "code": "MISSING_SCOPE",
+                    "missingScope": scope,
+                    "requiredScopes": [scope],
+                },
+            )
+        return await self._call(method, connection, request)
+
+    def _unknown(self, method: str) -> str:
+        text = f"unknown method: {method}"
+        problems = self._problems()
+        # Most likely the plugin that has it could not start; the caller should read why.
+        return f"{text} ({problems[0]})" if problems else text
+
+    async def _call(self, method: RpcMethod, connection: Connection, request: Request) -> str:
+        try:
+            payload = await method.handler(
+                request.params, RpcCall(connection.id, connection.scopes)
+            )
+            return encode_result(request.id, payload)
+        except CallError as error:
+            return encode_error(request.id, INVALID_REQUEST, str(error))
+        except ProviderError as error:
+            return encode_error(request.id, UNAVAILABLE, str(error), retryable=error.retryable)
+        except VoicecallError as error:
+            return encode_error(request.id, UNAVAILABLE, str(error))
+        except Exception:  # noqa: BLE001 (a stranger's handler)
+            _log.exception("the RPC method %s failed", method.name)
+            return encode_error(request.id, UNAVAILABLE, "internal error")

@@ -1,0 +1,266 @@
+"""A gateway as an object: in a program of one's own, in a test, or as the command's process."""
+
+from __future__ import annotations
+
+import logging
+import signal
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from importlib.metadata import version as distribution_version
+from typing import Any
+
+import anyio
+import anyio.to_thread
+from anyio.abc import TaskGroup
+
+from voicecall.errors import VoicecallError
+from voicecall.hosting import RpcCall, RpcMethod
+from voicecall.registry import Registry
+from voicecall.seam import Seam, SystemSeam
+
+from .auth import READ, gateway_token
+from .config import LoadedConfig
+from .host import Host
+from .logs import private_directory
+from .plugins import LoadedPlugin, load_plugins, missing_plugins
+from .rpc import RpcServer
+from .sections import url_host
+from .server import AdminServer, bind_port, make_app
+from .services import ServiceRunner
+
+__all__ = ["Gateway", "serve"]
+
+FLUSH_SECONDS = 1.0
+
+_log = logging.getLogger("voicecall.gateway")
+
+
+class Gateway:
+    """One gateway. :meth:`run` may be entered once."""
+
+    def __init__(
+        self,
+        loaded: LoadedConfig,
+        registry: Registry,
+        *,
+        seam: Seam | None = None,
+        environ: Mapping[str, str] | None = None,
+    ) -> None:
+        self.version = distribution_version("voicecall-gateway")
+        self.loaded = loaded
+        self.registry = registry
+        self.seam: Seam = seam or SystemSeam()
+        self.host = Host(loaded, registry, self.seam, environ or {})
+        self.port = loaded.gateway.port
+        self.token: str | None = None
+        self._plugins: Sequence[LoadedPlugin] = ()
+        self._plugin_problems: dict[str, str] = {}
+        self._services: list[ServiceRunner] = []
+        self._started = anyio.Event()
+        self._start_scope = anyio.CancelScope()
+        self._stop_requested = anyio.Event()
+        self._started_at = self.seam.monotonic()
+        self._rpc: RpcServer | None = None
+
+    @property
+    def url(self) -> str:
+        """``http://host:port`` of the admin port, as bound."""
+        return f"http://{url_host(self.loaded.gateway.bind)}:{self.port}"
+
+    def problems(self) -> Sequence[str]:
+        """Why the gateway is not ready, one sentence each; empty when it is."""
+        problems = list(self._plugin_problems.values())
+        if self._stop_requested.is_set():
+            problems.insert(0, "the gateway is stopping")
+        elif not self._started.is_set():
+            problems.insert(0, "the gateway is starting")
+        for service in self._services:
+            problems += service.problems()
+        return problems
+
+    async def wait_started(self) -> Sequence[str]:
+        """Wait until every service runs or has failed to; returns :meth:`problems`."""
+        await self._started.wait()
+        return self.problems()
+
+    @property
+    def stopping(self) -> bool:
+        return self._stop_requested.is_set()
+
+    def request_stop(self) -> None:
+        """From now on not ready; whoever waits in :meth:`wait_stop_requested` goes on."""
+        self._stop_requested.set()
+
+    async def wait_stop_requested(self) -> None:
+        await self._stop_requested.wait()
+
+    @asynccontextmanager
+    async def run(self) -> AsyncIterator[Gateway]:
+        """Entered when the admin port is open (plugins still start: :meth:`wait_started`).
+
+        Left normally, what is under way is drained first, for ``gateway.drainSeconds`` at most.
+        Raises :exc:`VoicecallError` when it cannot start.
+        """
+        section = self.loaded.gateway
+        private_directory(self.loaded.state_dir)
+        listener = await bind_port(section.bind, section.port)
+        failure: Exception | None = None
+        with listener:
+            self.port = listener.getsockname()[1]
+            self.token = gateway_token(section, self.host.environ, self.loaded.state_dir, self.seam)
+            async with anyio.create_task_group() as tasks:
+                rpc = RpcServer(
+                    self.host,
+                    tasks,
+                    token=self.token,
+                    version=self.version,
+                    problems=self.problems,
+                )
+                self._rpc = rpc
+                self.host.register_rpc(RpcMethod("gateway.status", READ, self._status))
+                app = make_app(rpc, self.problems, bind=section.bind, version=self.version)
+                server = AdminServer(app)
+                tasks.start_soon(server.run_on, listener, name="admin port")
+                tasks.start_soon(rpc.tick, name="tick")
+                tasks.start_soon(self._start_plugins, tasks, name="plugins")
+                try:
+                    yield self
+                except Exception as error:  # noqa: BLE001 (raised again outside of the group)
+                    failure = error
+                await self._stop(rpc, drain=failure is None)
+                with anyio.move_on_after(FLUSH_SECONDS):
+                    await rpc.close()
+                await server.stop()
+                tasks.cancel_scope.cancel()
+        if failure is not None:
+            raise failure
+
+    # --- start ------------------------------------------------------------------------------
+
+    async def _start_plugins(self, tasks: TaskGroup) -> None:
+        for text in self.loaded.notes:
+            _log.info("%s", text)
+        for text in (*self.loaded.warnings, *missing_plugins(self.registry, self.loaded)):
+            _log.warning("%s", text)
+        try:
+            with self._start_scope:
+                await self._load_and_start(tasks)
+        finally:
+            self._started.set()
+        if not self.stopping:
+            _log.info("the gateway is %s", "not ready" if self.problems() else "ready")
+
+    async def _load_and_start(self, tasks: TaskGroup) -> None:
+        # Importing plugins takes long; meanwhile /healthz must answer.
+        self._plugins = await anyio.to_thread.run_sync(load_plugins, self.registry, self.loaded)
+        async with anyio.create_task_group() as starting:
+            for plugin in self._plugins:
+                if plugin.error is not None:
+                    self._plugin_fails(plugin.id, plugin.error)
+                elif plugin.enabled:
+                    runners = self._runners(plugin)
+                    self._services += runners
+                    starting.start_soon(self._start_services, runners, tasks)
+
+    def _runners(self, plugin: LoadedPlugin) -> list[ServiceRunner]:
+        try:
+            self.host.plugin_config(plugin.id)
+            services = self.registry.hooks.services(plugin.module, self.host)
+            return [ServiceRunner(plugin.id, service) for service in services]
+        except VoicecallError as error:
+            self._plugin_fails(plugin.id, str(error))
+        except Exception as error:  # noqa: BLE001 (a stranger's hook)
+            _log.exception("the plugin %s failed at start", plugin.id)
+            self._plugin_fails(
+                plugin.id, f"the plugin {plugin.id!r} failed: {type(error).__name__}: {error}"
+            )
+        return []
+
+    def _plugin_fails(self, plugin_id: str, reason: str) -> None:
+        self._plugin_problems[plugin_id] = reason
+        _log.error("%s", reason)
+
+    async def _start_services(self, runners: Sequence[ServiceRunner], tasks: TaskGroup) -> None:
+        """The services of one plugin, one after the other; plugins do not wait for each other."""
+        for runner in runners:
+            runner.launch(tasks)
+            await runner.settled.wait()
+
+    # --- stop -------------------------------------------------------------------------------
+
+    async def _stop(self, rpc: RpcServer, *, drain: bool) -> None:
+        self.request_stop()
+        rpc.announce_shutdown("the gateway is stopping")
+        if drain:
+            with anyio.move_on_after(self.loaded.gateway.drain_seconds) as patience:
+                async with anyio.create_task_group() as draining:
+                    for service in self._services:
+                        draining.start_soon(service.drain)
+                    draining.start_soon(rpc.wait_idle)
+            if patience.cancelled_caught:
+                _log.warning("stopping with work still under way")
+        self._start_scope.cancel()
+        await self._started.wait()
+        for service in reversed(self._services):
+            await service.stop()
+
+    # --- RPC --------------------------------------------------------------------------------
+
+    async def _status(self, params: Mapping[str, Any], call: RpcCall) -> Mapping[str, Any]:
+        """``gateway.status``."""
+        reasons = list(self.problems())
+        states = []
+        for plugin in self._plugins:
+            failed = self._plugin_problems.get(plugin.id)
+            services = [s for s in self._services if s.plugin_id == plugin.id]
+            state: dict[str, Any] = {"id": plugin.id, "enabled": plugin.enabled}
+            if failed is not None:
+                state["error"] = failed
+            state["services"] = [{"name": s.name, "running": s.running} for s in services]
+            states.append(state)
+        return {
+            "ready": not reasons,
+            "reasons": reasons,
+            "version": self.version,
+            "url": self.url,
+            "uptimeMs": round((self.seam.monotonic() - self._started_at) * 1000),
+            "stateDir": str(self.loaded.state_dir),
+            "connections": self._rpc.connections if self._rpc is not None else 0,
+            "plugins": states,
+        }
+
+
+async def serve(gateway: Gateway, *, announce: Callable[[Gateway], None] | None = None) -> bool:
+    """Run until SIGTERM or SIGINT, drain and stop. A second signal stops at once.
+
+    ``announce(gateway)`` is called when the admin port is open. Returns whether the stop was an
+    orderly one. Raises what :meth:`Gateway.run` raises.
+    """
+    orderly = False
+    failure: Exception | None = None
+    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        async with anyio.create_task_group() as tasks:
+
+            async def watch() -> None:
+                async for number in signals:
+                    name = signal.Signals(number).name
+                    if gateway.stopping:
+                        _log.warning("%s again: stopping at once", name)
+                        tasks.cancel_scope.cancel()
+                        return
+                    _log.info("%s: draining, then stopping", name)
+                    gateway.request_stop()
+
+            tasks.start_soon(watch, name="signals")
+            try:
+                async with gateway.run():
+                    if announce is not None:
+                        announce(gateway)
+                    await gateway.wait_stop_requested()
+                orderly = True
+            except Exception as error:  # noqa: BLE001 (raised again outside of the group)
+                failure = error
+            tasks.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
+    return orderly

@@ -1,0 +1,102 @@
+"""Models of the gateway's own sections of the configuration."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import Field, field_validator
+
+from voicecall.configuring import ConfigModel
+
+__all__ = [
+    "FOREIGN_ENTRY_KEYS",
+    "FOREIGN_KEYS",
+    "AuthSection",
+    "GatewaySection",
+    "PluginEntry",
+    "PluginsSection",
+    "url_host",
+]
+
+# An OpenClaw file is usable as it is: these keys of its `gateway` and `plugins` objects are
+# known there and steer nothing here.
+FOREIGN_KEYS: dict[str, frozenset[str]] = {
+    "gateway": frozenset(
+        {
+            "allowRealIpFallback",
+            "channelHealthCheckMinutes",
+            "controlUi",
+            "customBindHost",
+            "handshakeTimeoutMs",
+            "http",
+            "mode",
+            "nodes",
+            "push",
+            "reload",
+            "remote",
+            "tailscale",
+            "tls",
+            "tools",
+            "trustedProxies",
+        }
+    ),
+    "plugins": frozenset({"enabled", "installs", "load", "slots"}),
+}
+FOREIGN_ENTRY_KEYS = frozenset({"apiKey", "env", "hooks", "llm", "subagent"})
+"""The same for one value of ``plugins.entries``."""
+_BIND_NAMES = {"loopback": "127.0.0.1", "localhost": "127.0.0.1", "lan": "0.0.0.0"}
+
+
+class AuthSection(ConfigModel):
+    """``gateway.auth``."""
+
+    mode: Literal["token", "none"] = "token"
+    token: str | None = Field(default=None, min_length=1, repr=False)
+
+
+class GatewaySection(ConfigModel):
+    """``gateway``: the admin port. ``bind`` is an IP address (``loopback`` and ``lan`` are
+    understood), ``drain_seconds`` how long a stop waits for what is under way."""
+
+    port: int = Field(default=18790, ge=0, le=65535)
+    bind: str = "127.0.0.1"
+    auth: AuthSection = AuthSection()
+    drain_seconds: float = Field(default=10, ge=0, le=3600)
+
+    @field_validator("bind")
+    @classmethod
+    def _address(cls, value: str) -> str:
+        text = _BIND_NAMES.get(value.strip().lower(), value.strip())
+        try:
+            return str(ipaddress.ip_address(text))
+        except ValueError:
+            raise ValueError("must be an IP address such as 127.0.0.1 or 0.0.0.0") from None
+
+    @property
+    def is_loopback(self) -> bool:
+        return ipaddress.ip_address(self.bind).is_loopback
+
+
+class PluginEntry(ConfigModel):
+    """One value of ``plugins.entries``; ``config`` belongs to the plugin."""
+
+    enabled: bool = True
+    config: Mapping[str, Any] = Field(default_factory=dict)
+
+
+class PluginsSection(ConfigModel):
+    """``plugins``: ``allow`` (where present, only these are loaded) and ``deny`` hold ids."""
+
+    entries: Mapping[str, PluginEntry] = Field(default_factory=dict)
+    allow: tuple[str, ...] | None = None
+    deny: tuple[str, ...] = ()
+
+
+def url_host(bind: str) -> str:
+    """The host to write into a URL for a socket that is bound to ``bind``."""
+    address = ipaddress.ip_address(bind)
+    if address.is_unspecified:
+        return "127.0.0.1" if address.version == 4 else "[::1]"
+    return f"[{address}]" if address.version == 6 else str(address)

@@ -1,0 +1,141 @@
+"""The admin port: ``/healthz``, ``/readyz`` and the WebSocket ``/rpc`` on one socket."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import http.client
+import ipaddress
+import json
+import socket
+from collections.abc import Callable, Iterator, Sequence
+
+import anyio
+import anyio.to_thread
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route, WebSocketRoute
+from starlette.websockets import WebSocket
+
+from voicecall.errors import VoicecallError
+
+from .auth import origin_allowed
+from .rpc import MAX_PAYLOAD, RpcServer
+from .sections import url_host
+
+__all__ = ["SERVICE", "AdminServer", "PortInUse", "bind_port", "make_app"]
+
+SERVICE = "voicecall-gateway"
+PROBE_SECONDS = 2.0
+
+
+class PortInUse(VoicecallError):
+    """The admin port is taken; the message tells by whom, as far as that can be seen."""
+
+
+async def bind_port(bind: str, port: int) -> socket.socket:
+    """A listening socket (0: any free port). Raises :exc:`PortInUse` and, for an address that
+    cannot be used, :exc:`VoicecallError`."""
+    family = socket.AF_INET6 if ipaddress.ip_address(bind).version == 6 else socket.AF_INET
+    try:
+        return socket.create_server((bind, port), family=family, backlog=128)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            ours = await anyio.to_thread.run_sync(_is_gateway, url_host(bind), port)
+            if ours:
+                text = f"a voicecall gateway is already running on {url_host(bind)}:{port}"
+            else:
+                text = (
+                    f"port {port} on {bind} is in use by another program: stop it or set"
+                    " gateway.port"
+                )
+            raise PortInUse(text) from None
+        raise VoicecallError(
+            f"cannot listen on {bind} port {port} (gateway.bind, gateway.port):"
+            f" {error.strerror or error}"
+        ) from None
+
+
+def _is_gateway(host: str, port: int) -> bool:
+    """Whether ``/healthz`` answers as one of ours."""
+    connection = http.client.HTTPConnection(host.strip("[]"), port, timeout=PROBE_SECONDS)
+    try:
+        connection.request("GET", "/healthz")
+        body = json.loads(connection.getresponse().read(4096))
+    except (OSError, ValueError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
+    return isinstance(body, dict) and body.get("service") == SERVICE
+
+
+def make_app(
+    rpc: RpcServer, problems: Callable[[], Sequence[str]], *, bind: str, version: str
+) -> Starlette:
+    """The ASGI application of the admin port."""
+
+    async def healthz(_: Request) -> JSONResponse:
+        return JSONResponse({"ok": True, "service": SERVICE, "version": version})
+
+    async def readyz(_: Request) -> JSONResponse:
+        reasons = list(problems())
+        return JSONResponse(
+            {"ready": not reasons, "reasons": reasons}, status_code=503 if reasons else 200
+        )
+
+    async def rpc_socket(websocket: WebSocket) -> None:
+        headers = websocket.headers
+        if not origin_allowed(headers.get("origin"), headers.get("host"), bind):
+            denial = JSONResponse({"error": "this origin may not connect"}, status_code=403)
+            await websocket.send_denial_response(denial)
+            return
+        await rpc.serve(websocket)
+
+    return Starlette(
+        routes=[
+            Route("/healthz", healthz),
+            Route("/readyz", readyz),
+            WebSocketRoute("/rpc", rpc_socket),
+        ]
+    )
+
+
+class AdminServer(uvicorn.Server):
+    """uvicorn on a socket that is bound already. Signals are the gateway's business."""
+
+    def __init__(self, app: Starlette) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,
+                http="httptools",
+                ws="websockets-sansio",
+                ws_max_size=MAX_PAYLOAD,
+                ws_per_message_deflate=False,
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                proxy_headers=False,
+                server_header=False,
+                timeout_graceful_shutdown=1,
+            )
+        )
+
+        self._finished = anyio.Event()
+
+    async def run_on(self, listener: socket.socket) -> None:
+        """Serve until :meth:`stop`."""
+        try:
+            await self.serve([listener])
+        finally:
+            self._finished.set()
+
+    async def stop(self) -> None:
+        """Stop listening and close every connection; takes about a second at most."""
+        self.should_exit = True
+        await self._finished.wait()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
