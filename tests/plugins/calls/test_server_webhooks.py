@@ -1,0 +1,441 @@
+"""Webhooks over real sockets, with the mock carrier's signatures."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import logging
+import socket
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import anyio
+import anyio.abc
+import httpx
+import pytest
+
+from voicecall import ProviderContext
+from voicecall.errors import VoicecallError
+from voicecall.events import CarrierEvent, Ringing
+from voicecall.media import Started, Upgrade
+from voicecall.seam import SystemSeam
+from voicecall.telephony import Verified, WebhookReply, WebhookRequest
+from voicecall_calls.ports import AdmissionRefused, Attachment, MediaSocket
+from voicecall_calls.server import CallServer, ServeOptions, StreamOptions, WebhookSecurity
+from voicecall_mock.config import MockConfig
+from voicecall_mock.protocol import sign
+from voicecall_mock.provider import MockProvider
+
+pytestmark = [pytest.mark.integration, pytest.mark.anyio]
+
+TOKEN = "a-shared-token"
+NUMBER = "+15550001111"
+_serial = itertools.count()
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+class Engine:
+    """Counts what it handles; waits at ``gate`` while that is closed, fails on request."""
+
+    def __init__(self) -> None:
+        self.handled: list[tuple[WebhookRequest, Sequence[CarrierEvent]]] = []
+        self.replies: dict[str, WebhookReply] = {}
+        self.gate = anyio.Event()
+        self.gate.set()
+        self.waiting = 0
+        self.failures = 0
+        self.reply = WebhookReply(body=b'{"actions": []}', content_type="application/json")
+
+    async def recorded(self, verified: Verified) -> WebhookReply | None:
+        return self.replies.get(verified.key)
+
+    async def handle(
+        self, request: WebhookRequest, verified: Verified, events: Sequence[CarrierEvent]
+    ) -> WebhookReply:
+        self.waiting += 1
+        await self.gate.wait()
+        self.waiting -= 1
+        if self.failures:
+            self.failures -= 1
+            raise RuntimeError("the disk is full")
+        self.handled.append((request, events))
+        self.replies[verified.key] = self.reply
+        return self.reply
+
+    async def until_waiting(self, count: int) -> None:
+        while self.waiting < count:
+            await anyio.sleep(0.005)
+
+    async def admit(self, started: Started, upgrade: Upgrade, socket: MediaSocket) -> Attachment:
+        raise AdmissionRefused(1008, "Unknown call")
+
+
+def make(engine: Engine, security: WebhookSecurity | None = None, port: int = 0) -> CallServer:
+    provider = MockProvider(MockConfig(auth_token=TOKEN), ProviderContext(Path("unused")))
+    return CallServer(
+        provider,
+        engine,
+        engine,
+        serve=ServeOptions(port=port),
+        stream=StreamOptions(),
+        security=security or WebhookSecurity(),
+        seam=SystemSeam(),
+    )
+
+
+@asynccontextmanager
+async def serving(
+    security: WebhookSecurity | None = None,
+) -> AsyncIterator[tuple[CallServer, Engine, httpx.AsyncClient]]:
+    engine = Engine()
+    server = make(engine, security)
+    async with server.run(), httpx.AsyncClient(trust_env=False, timeout=20) as client:
+        yield server, engine, client
+
+
+def ringing() -> bytes:
+    call = {"id": "mk-1", "direction": "inbound", "from": NUMBER, "to": "+1666", "reference": None}
+    event = {"id": f"ev-{next(_serial)}", "type": "call.ringing", "at": 1, "call": call}
+    return json.dumps(event).encode()
+
+
+def signed(url: str, body: bytes) -> dict[str, str]:
+    timestamp = str(SystemSeam().now_ms())
+    return {"mock-timestamp": timestamp, "mock-signature": sign(TOKEN, timestamp, url, body)}
+
+
+def request_of(server: CallServer, body: bytes | None = None) -> httpx.Request:
+    body = ringing() if body is None else body
+    url = server.local_url
+    return httpx.Request("POST", url, content=body, headers=signed(server.webhook_url, body))
+
+
+async def test_a_signed_webhook_reaches_the_engine() -> None:
+    async with serving() as (server, engine, client):
+        body = ringing()
+        url = f"{server.local_url}?callId=c-1&x=1&x=2"
+        response = await client.post(url, content=body, headers=signed(url, body))
+        assert (response.status_code, response.json()) == (200, {"actions": []})
+        assert response.headers["content-type"] == "application/json"
+        [(request, events)] = engine.handled
+        assert isinstance(events[0], Ringing)
+        assert request.url == url
+        assert request.query == {"callId": "c-1", "x": "2"}
+        assert (request.method, request.body, request.client) == ("POST", body, "127.0.0.1")
+
+
+async def test_the_public_url_is_what_is_signed() -> None:
+    async with serving() as (server, engine, client):
+        server.set_public_url("https://phone.example/api/voice/webhook")
+        assert server.stream_url == "wss://phone.example/api/voice/stream"
+        body = ringing()
+        headers = signed(server.webhook_url + "?a=1", body)
+        response = await client.post(server.local_url + "?a=1", content=body, headers=headers)
+        assert response.status_code == 200
+        response = await client.post(
+            server.local_url, content=body, headers=signed(server.local_url, body)
+        )
+        assert response.status_code == 401
+        assert len(engine.handled) == 1
+
+
+async def test_an_explicit_empty_body_and_headers_pass_as_they_are() -> None:
+    async with serving() as (server, engine, client):
+        engine.reply = WebhookReply(status=204, headers={"x-more": "yes"})
+        response = await client.send(request_of(server))
+        assert (response.status_code, response.content) == (204, b"")
+        assert response.headers["x-more"] == "yes"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("POST", "/voice/webhook/more", 404),
+        ("POST", "/voice/webhooks", 404),
+        ("POST", "/voice", 404),
+        ("POST", "/voice/stream", 404),
+        ("POST", "/healthz", 404),
+        ("GET", "/healthz", 200),
+        ("HEAD", "/healthz", 200),
+        ("GET", "/voice/webhook", 405),
+        ("PUT", "/voice/webhook/", 405),
+        ("POST", "/voice/webhook/", 401),
+    ],
+)
+async def test_paths_and_methods(method: str, path: str, status: int) -> None:
+    async with serving() as (server, engine, client):
+        url = f"http://127.0.0.1:{server.port}{path}"
+        response = await client.request(method, url)
+        assert response.status_code == status
+        if status == 405:
+            assert response.headers["allow"] == "POST"
+        assert engine.handled == []
+
+
+async def read_reply(stream: anyio.abc.ByteReceiveStream) -> bytes:
+    reply = b""
+    while b"\r\n\r\n" not in reply:
+        reply += await stream.receive()
+    return reply
+
+
+async def test_missing_signature_headers_are_refused_before_the_body_is_read() -> None:
+    async with serving() as (server, engine, _):
+        async with await anyio.connect_tcp("127.0.0.1", server.port) as stream:
+            await stream.send(
+                b"POST /voice/webhook HTTP/1.1\r\nhost: x\r\nmock-timestamp: 1\r\n"
+                b"content-length: 1000\r\n\r\n"
+            )
+            assert (await read_reply(stream)).startswith(b"HTTP/1.1 401 ")
+        assert engine.handled == []
+
+
+async def test_a_wrong_signature_is_refused_and_nothing_private_is_logged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    async with serving() as (server, engine, client):
+        body = ringing()
+        url = f"{server.local_url}?secret=s3cr3t"
+        headers = {**signed(url, body), "mock-signature": "0" * 64}
+        response = await client.post(url, content=body, headers=headers)
+        assert (response.status_code, response.text) == (401, "Unauthorized")
+        assert engine.handled == []
+    ours = [r.getMessage() for r in caplog.records if r.name.startswith("voicecall")]
+    assert any("127.0.0.1" in line and "wrong signature" in line for line in ours)
+    assert not any("s3cr3t" in line or NUMBER in line or TOKEN in line for line in ours)
+
+
+async def test_injected_forwarded_headers_do_not_make_a_signature_valid() -> None:
+    security = WebhookSecurity(allowed_hosts=("phone.example",))
+    async with serving(security) as (server, engine, client):
+        body = ringing()
+        headers = signed("https://evil.example/voice/webhook", body)
+        headers["x-forwarded-host"] = "evil.example"
+        response = await client.post(server.local_url, content=body, headers=headers)
+        assert response.status_code == 401
+        headers = signed("https://phone.example/voice/webhook", body)
+        headers["x-forwarded-host"] = "phone.example"
+        response = await client.post(server.local_url, content=body, headers=headers)
+        assert response.status_code == 200
+        assert len(engine.handled) == 1
+
+
+async def test_a_body_that_cannot_be_read_is_400() -> None:
+    async with serving() as (server, engine, client):
+        response = await client.send(request_of(server, b"[1, 2"))
+        assert (response.status_code, engine.handled) == (400, [])
+
+
+@pytest.mark.parametrize("size", [64 * 1024 + 1, 900_000])
+async def test_a_body_over_the_limit_is_answered(size: int) -> None:
+    async with serving() as (server, engine, client):
+        response = await client.send(request_of(server, b"x" * size))
+        assert (response.status_code, engine.handled) == (413, [])
+        assert (await client.send(request_of(server))).status_code == 200
+
+
+async def test_a_body_at_the_limit_is_taken() -> None:
+    async with serving() as (server, _, client):
+        body = ringing()
+        response = await client.send(request_of(server, body + b" " * (64 * 1024 - len(body))))
+        assert response.status_code == 200
+
+
+async def test_an_announced_body_over_the_limit_is_never_asked_for() -> None:
+    async with serving() as (server, _, _client):
+        async with await anyio.connect_tcp("127.0.0.1", server.port) as stream:
+            await stream.send(
+                b"POST /voice/webhook HTTP/1.1\r\nhost: x\r\nmock-timestamp: 1\r\n"
+                b"mock-signature: 0\r\nexpect: 100-continue\r\ncontent-length: 70000\r\n\r\n"
+            )
+            assert (await read_reply(stream)).startswith(b"HTTP/1.1 413 ")
+
+
+async def test_a_slow_body_is_408_and_frees_its_place() -> None:
+    security = WebhookSecurity(body_timeout_s=0.05, max_in_flight=1)
+    async with serving(security) as (server, engine, client):
+        async with await anyio.connect_tcp("127.0.0.1", server.port) as stream:
+            await stream.send(
+                b"POST /voice/webhook HTTP/1.1\r\nhost: x\r\nmock-timestamp: 1\r\n"
+                b"mock-signature: 0\r\ncontent-length: 1000\r\n\r\n{"
+            )
+            assert (await read_reply(stream)).startswith(b"HTTP/1.1 408 ")
+        assert (await client.send(request_of(server))).status_code == 200
+        assert len(engine.handled) == 1
+
+
+async def test_a_client_that_hangs_up_in_its_body_frees_its_place() -> None:
+    async with serving(WebhookSecurity(max_in_flight=1)) as (server, _, client):
+        async with await anyio.connect_tcp("127.0.0.1", server.port) as stream:
+            await stream.send(
+                b"POST /voice/webhook HTTP/1.1\r\nhost: x\r\nmock-timestamp: 1\r\n"
+                b"mock-signature: 0\r\ncontent-length: 1000\r\n\r\n{"
+            )
+            while (await client.send(request_of(server))).status_code != 429:
+                await anyio.sleep(0.005)
+        while (response := await client.send(request_of(server))).status_code == 429:
+            await anyio.sleep(0.005)
+        assert response.status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("security", "places"),
+    [(WebhookSecurity(), 8), (WebhookSecurity(max_in_flight=3), 3)],
+)
+async def test_one_more_than_the_places_is_429(security: WebhookSecurity, places: int) -> None:
+    async with serving(security) as (server, engine, client):
+        engine.gate = anyio.Event()
+        statuses: list[int] = []
+
+        async def post() -> None:
+            statuses.append((await client.send(request_of(server))).status_code)
+
+        async with anyio.create_task_group() as tasks:
+            for _ in range(places):
+                tasks.start_soon(post)
+            await engine.until_waiting(places)
+            refused = await client.send(request_of(server))
+            assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
+            engine.gate.set()
+        assert statuses == [200] * places
+        assert (await client.send(request_of(server))).status_code == 200
+
+
+async def test_places_are_counted_by_the_client_behind_a_trusted_proxy() -> None:
+    security = WebhookSecurity(
+        trust_forwarding_headers=True,
+        trusted_proxy_ips=("127.0.0.0/8",),
+        max_in_flight_per_client=1,
+    )
+    async with serving(security) as (server, engine, client):
+        engine.gate = anyio.Event()
+        statuses: dict[str, int] = {}
+
+        async def post(source: str) -> None:
+            request = request_of(server)
+            request.headers["x-forwarded-for"] = source
+            statuses[source] = (await client.send(request)).status_code
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(post, "198.51.100.1")
+            tasks.start_soon(post, "198.51.100.2")
+            await engine.until_waiting(2)
+            await post("9.9.9.9, 198.51.100.1")
+            engine.gate.set()
+        assert statuses == {
+            "198.51.100.1": 200,
+            "198.51.100.2": 200,
+            "9.9.9.9, 198.51.100.1": 429,
+        }
+
+
+async def test_a_replay_gets_the_recorded_reply_and_has_no_effect() -> None:
+    async with serving() as (server, engine, client):
+        request = request_of(server)
+        first = await client.send(request)
+        engine.reply = WebhookReply(body=b"another")
+        again = await client.send(request)
+        assert (again.status_code, again.content) == (first.status_code, first.content)
+        assert len(engine.handled) == 1
+
+
+async def test_concurrent_duplicates_are_handled_once() -> None:
+    async with serving() as (server, engine, client):
+        engine.gate = anyio.Event()
+        request = request_of(server)
+        bodies: list[bytes] = []
+
+        async def post() -> None:
+            bodies.append((await client.send(request)).content)
+
+        async with anyio.create_task_group() as tasks:
+            for _ in range(4):
+                tasks.start_soon(post)
+            await engine.until_waiting(1)
+            await anyio.sleep(0.05)
+            assert engine.waiting == 1
+            engine.gate.set()
+        assert bodies == [engine.reply.body] * 4
+        assert len(engine.handled) == 1
+
+
+async def test_a_duplicate_of_a_failed_request_is_handled() -> None:
+    async with serving() as (server, engine, client):
+        engine.gate = anyio.Event()
+        engine.failures = 1
+        request = request_of(server)
+        statuses: list[int] = []
+
+        async def post() -> None:
+            statuses.append((await client.send(request)).status_code)
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(post)
+            tasks.start_soon(post)
+            await engine.until_waiting(1)
+            engine.gate.set()
+        assert sorted(statuses) == [200, 500]
+        assert len(engine.handled) == 1
+
+
+async def test_a_failure_is_500_and_the_redelivery_is_handled() -> None:
+    async with serving() as (server, engine, client):
+        engine.failures = 1
+        request = request_of(server)
+        assert (await client.send(request)).status_code == 500
+        assert engine.handled == []
+        assert (await client.send(request)).status_code == 200
+        assert len(engine.handled) == 1
+
+
+async def test_webhooks_in_flight_finish_while_the_server_stops() -> None:
+    engine = Engine()
+    engine.gate = anyio.Event()
+    server = make(engine)
+    async with httpx.AsyncClient(trust_env=False, timeout=20) as client:
+        statuses: list[int] = []
+
+        async def post() -> None:
+            statuses.append((await client.send(request_of(server))).status_code)
+
+        async with anyio.create_task_group() as tasks:
+            async with server.run():
+                tasks.start_soon(post)
+                await engine.until_waiting(1)
+                engine.gate.set()
+        assert statuses == [200]
+
+
+async def test_a_cancelled_owner_still_frees_the_port() -> None:
+    engine = Engine()
+    server = make(engine)
+    with anyio.CancelScope() as scope:
+        async with server.run():
+            scope.cancel()
+            await anyio.sleep_forever()
+    with socket.create_server(("127.0.0.1", server.port)):
+        pass
+
+
+async def test_a_busy_port_is_told_in_one_sentence() -> None:
+    async with serving() as (server, _, _client):
+        with pytest.raises(VoicecallError) as caught:
+            async with make(Engine(), port=server.port).run():
+                pytest.fail("two servers on one port")
+        assert f"port {server.port} on 127.0.0.1 is already in use" in str(caught.value)
+        assert "serve.port" in str(caught.value)
+
+
+async def test_the_server_can_be_started_again() -> None:
+    engine = Engine()
+    server = make(engine)
+    for _ in range(2):
+        async with server.run(), httpx.AsyncClient(trust_env=False) as client:
+            assert (await client.send(request_of(server))).status_code == 200
+    assert len(engine.handled) == 2
