@@ -1,0 +1,307 @@
+"""Files of the store: ownership, modes, damage, versions of the schema, the journal."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Connection, text
+
+from voicecall.errors import StoreError
+from voicecall.model import CallRecord, CallState, Speaker, TranscriptEntry
+from voicecall.seam import SystemSeam
+from voicecall.store import Commit
+from voicecall_calls.store import SqliteStore
+from voicecall_calls.store.database import connected
+from voicecall_calls.store.journal import Journal
+from voicecall_calls.store.schema import prepare_schema
+from voicecall_testing.contracts.store import call_record, ended
+
+pytestmark = [pytest.mark.integration, pytest.mark.anyio]
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+def new_store(directory: Path, **options: Any) -> SqliteStore:
+    return SqliteStore(directory, SystemSeam(), **options)
+
+
+def mode(path: Path) -> int:
+    return path.stat().st_mode & 0o777
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def as_line(record: CallRecord) -> dict[str, Any]:
+    entries = [
+        {"at": e.at, "speaker": e.speaker, "text": e.text, "complete": e.complete}
+        for e in record.transcript
+    ]
+    found: dict[str, Any] = json.loads(json.dumps({**record.to_dict(), "transcript": entries}))
+    return found
+
+
+# --- ownership and modes ---------------------------------------------------------------------
+
+
+async def test_another_store_of_this_process_is_refused(tmp_path: Path) -> None:
+    async with new_store(tmp_path).lifespan():
+        with pytest.raises(StoreError, match=f"another gateway .pid {os.getpid()}. uses"):
+            async with new_store(tmp_path).lifespan():
+                pass
+    async with (store := new_store(tmp_path)).lifespan():
+        assert await store.live() == []
+
+
+OWNER = """
+import sys, anyio
+from pathlib import Path
+from voicecall.seam import SystemSeam
+from voicecall_calls.store import SqliteStore
+
+async def main():
+    async with SqliteStore(Path(sys.argv[1]), SystemSeam()).lifespan():
+        print("open", flush=True)
+        await anyio.sleep_forever()
+
+anyio.run(main)
+"""
+
+
+async def test_a_second_process_is_refused_until_the_first_is_gone(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", OWNER, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as owner:
+        assert owner.stdout is not None
+        try:
+            assert owner.stdout.readline() == b"open\n"
+            with pytest.raises(StoreError, match=f"another gateway .pid {owner.pid}. uses"):
+                async with new_store(tmp_path).lifespan():
+                    pass
+        finally:
+            owner.send_signal(signal.SIGKILL)
+    async with (store := new_store(tmp_path)).lifespan():
+        await store.commit(Commit(record=call_record()))
+
+
+async def test_files_are_private(tmp_path: Path) -> None:
+    directory = tmp_path / "state" / "calls"
+    async with (store := new_store(directory)).lifespan():
+        await store.commit(Commit(record=call_record()))
+        # The journal follows the answer; the writer's next answer tells that it was written.
+        await store.commit(Commit())
+        assert mode(directory) == 0o700
+        names = {path.name: mode(path) for path in directory.iterdir()}
+    assert set(names) >= {"calls.db", "calls.db-wal", "calls.jsonl", "lock"}
+    assert set(names.values()) == {0o600}
+
+
+async def test_a_database_with_a_loose_mode_is_tightened(tmp_path: Path) -> None:
+    async with new_store(tmp_path).lifespan():
+        (tmp_path / "calls.db").chmod(0o644)
+    async with new_store(tmp_path).lifespan():
+        assert mode(tmp_path / "calls.db") == 0o600
+
+
+# --- damage ----------------------------------------------------------------------------------
+
+
+async def test_a_file_that_is_no_database(tmp_path: Path) -> None:
+    (tmp_path / "calls.db").write_bytes(b"not a database\n" * 500)
+    with pytest.raises(StoreError, match=r"calls\.db: file is not a database"):
+        async with new_store(tmp_path).lifespan():
+            pass
+    assert (tmp_path / "calls.db").read_bytes().startswith(b"not a database")
+
+
+async def test_a_directory_that_is_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "state"
+    path.write_text("")
+    with pytest.raises(StoreError, match=str(path)):
+        async with new_store(path).lifespan():
+            pass
+
+
+async def test_a_database_that_is_a_directory(tmp_path: Path) -> None:
+    (tmp_path / "calls.db").mkdir()
+    with pytest.raises(StoreError, match=r"calls\.db"):
+        async with new_store(tmp_path).lifespan():
+            pass
+    (tmp_path / "calls.db").rmdir()
+    async with (store := new_store(tmp_path)).lifespan():
+        assert await store.live() == []
+
+
+async def test_an_unreadable_record_is_left_out_of_lists(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with (store := new_store(tmp_path)).lifespan():
+        for call_id in ("good", "bad"):
+            await store.commit(Commit(record=call_record(call_id)))
+        with sqlite3.connect(tmp_path / "calls.db") as other:
+            other.execute("UPDATE calls SET document = '{}' WHERE call_id = 'bad'")
+        other.close()
+        assert [record.call_id for record in await store.live()] == ["good"]
+        assert "bad" in caplog.text
+        with pytest.raises(StoreError, match="cannot be read"):
+            await store.load("bad")
+
+
+# --- versions --------------------------------------------------------------------------------
+
+
+async def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
+    async with new_store(tmp_path).lifespan():
+        pass
+    with sqlite3.connect(tmp_path / "calls.db") as other:
+        other.execute("UPDATE schema_version SET version = 99")
+    other.close()
+    with pytest.raises(StoreError, match=r"calls\.db: the schema has version 99"):
+        async with new_store(tmp_path).lifespan():
+            pass
+
+
+def test_an_older_schema_is_upgraded_step_by_step(tmp_path: Path) -> None:
+    def second(connection: Connection) -> None:
+        connection.execute(text("ALTER TABLE calls ADD COLUMN extra TEXT"))
+
+    def third(connection: Connection) -> None:
+        connection.execute(text("UPDATE calls SET extra = 'filled'"))
+
+    def broken(connection: Connection) -> None:
+        connection.execute(text("UPDATE calls SET extra = 'spoilt'"))
+        raise StoreError("cannot")
+
+    with connected(tmp_path / "calls.db", writing=True) as connection:
+        assert prepare_schema(connection, steps=()) == 1
+        with connection.begin():
+            connection.execute(
+                text("INSERT INTO calls VALUES ('c', 'p', 'active', 1, 0, NULL, '+1', '+2', '{}')")
+            )
+        assert prepare_schema(connection, steps=(second, third)) == 3
+        assert prepare_schema(connection, steps=(second, third)) == 3
+        with pytest.raises(StoreError, match="cannot"):
+            prepare_schema(connection, steps=(second, third, broken))
+        with connection.begin():
+            assert connection.execute(text("SELECT extra FROM calls")).scalar_one() == "filled"
+            version = connection.execute(text("SELECT version FROM schema_version")).scalar_one()
+            assert version == 3
+
+
+async def test_opening_keeps_the_newest_calls(tmp_path: Path) -> None:
+    async with (store := new_store(tmp_path)).lifespan():
+        for n in range(450):
+            await store.commit(Commit(record=ended(f"c{n:03}", n)))
+        await store.commit(Commit(record=call_record("live", started_at=0)))
+    async with (store := new_store(tmp_path, keep_calls=3)).lifespan():
+        kept = {record.call_id for record in await store.recent(500)}
+    assert kept == {"live", "c447", "c448", "c449"}
+
+
+# --- the journal -----------------------------------------------------------------------------
+
+
+async def test_the_journal_ends_with_the_state_of_the_database(tmp_path: Path) -> None:
+    async with (store := new_store(tmp_path)).lifespan():
+        for call_id in ("a", "b"):
+            record = call_record(call_id)
+            for n in range(5):
+                entry = TranscriptEntry(n, Speaker.USER, f"line {n}\nüber", complete=n != 3)
+                record = replace(
+                    record, transcript=(*record.transcript, entry), state=CallState.LISTENING
+                )
+                await store.commit(Commit(record=record, transcript_from=n))
+        await store.commit(Commit(record=ended("b", 7, transcript=record.transcript)))
+        stored = {record.call_id: record for record in await store.recent(9)}
+    newest = {line["call_id"]: line for line in lines(tmp_path / "calls.jsonl")}
+    assert newest == {call_id: as_line(record) for call_id, record in stored.items()}
+
+
+async def test_the_journal_is_rotated(tmp_path: Path) -> None:
+    async with (store := new_store(tmp_path, journal_bytes=4000)).lifespan():
+        for n in range(30):
+            await store.commit(Commit(record=call_record(f"c{n}")))
+    now, before = lines(tmp_path / "calls.jsonl"), lines(tmp_path / "calls.jsonl.1")
+    assert now[-1]["call_id"] == "c29"
+    assert int(before[-1]["call_id"][1:]) + 1 == int(now[0]["call_id"][1:])
+    for name in ("calls.jsonl", "calls.jsonl.1"):
+        assert (tmp_path / name).stat().st_size <= 4000
+        assert mode(tmp_path / name) == 0o600
+
+
+async def test_a_failing_journal_is_logged_once_and_retried(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "calls.jsonl"
+    path.mkdir()
+    async with (store := new_store(tmp_path)).lifespan():
+        for n in range(5):
+            await store.commit(Commit(record=call_record(f"c{n}")))
+        await store.commit(Commit(record=call_record("c0", session_key="newest")))
+        assert len(await store.live()) == 5
+        await store.commit(Commit())
+        assert [r.levelno for r in caplog.records] == [logging.ERROR]
+        path.rmdir()
+        await store.commit(Commit(record=call_record("c9")))
+    assert [line["call_id"] for line in lines(path)] == ["c1", "c2", "c3", "c4", "c0", "c9"]
+    assert lines(path)[4]["session_key"] == "newest"
+
+
+async def test_half_a_line_is_dropped_at_opening(tmp_path: Path) -> None:
+    path = tmp_path / "calls.jsonl"
+    whole = [json.dumps({"call_id": "x", "pad": "p" * 70_000}), json.dumps({"call_id": "y"})]
+    path.write_text("\n".join([*whole, '{"call_id": "tor']))
+    async with (store := new_store(tmp_path)).lifespan():
+        await store.commit(Commit(record=call_record("z")))
+    assert [line["call_id"] for line in lines(path)] == ["x", "y", "z"]
+
+
+def test_a_long_half_line_is_dropped(tmp_path: Path) -> None:
+    path = tmp_path / "calls.jsonl"
+    path.write_text('{"call_id": "x"}\n' + "t" * 200_000)
+    journal = Journal(path, max_bytes=10**6)
+    journal.append([call_record("y")])
+    journal.close()
+    assert [line["call_id"] for line in lines(path)] == ["x", "y"]
+    path.write_text("t" * 200_000)
+    journal.append([call_record("z")])
+    journal.close()
+    assert [line["call_id"] for line in lines(path)] == ["z"]
+
+
+def test_a_write_that_breaks_off_leaves_no_half_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "calls.jsonl"
+    journal = Journal(path, max_bytes=10**6)
+    journal.append([call_record("a")])
+    real = os.write
+    calls = 0
+
+    def full_disk(fd: int, data: bytes) -> int:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            return real(fd, data[:10])
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "write", full_disk)
+        journal.append([call_record("b")])
+    assert [line["call_id"] for line in lines(path)] == ["a"]
+    journal.append([call_record("c")])
+    journal.close()
+    assert [line["call_id"] for line in lines(path)] == ["a", "b", "c"]

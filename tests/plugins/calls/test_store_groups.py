@@ -1,0 +1,217 @@
+"""Group commit: batches, the guilty one in a batch, cancelled waiters, database errors."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import anyio
+import pytest
+from sqlalchemy import Engine, event
+
+from voicecall.errors import DuplicateKey, StoreError
+from voicecall.seam import SystemSeam
+from voicecall.store import Commit, StoredEvent
+from voicecall_calls.store import SqliteStore
+from voicecall_testing.contracts.store import call_record
+
+pytestmark = [pytest.mark.integration, pytest.mark.anyio]
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[SqliteStore]:
+    store = SqliteStore(tmp_path, SystemSeam())
+    async with store.lifespan():
+        yield store
+
+
+@contextmanager
+def writer_held_up(directory: Path) -> Iterator[None]:
+    """Hold SQLite's write lock, so that the writer waits in its first transaction."""
+    other = sqlite3.connect(directory / "calls.db", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+    finally:
+        other.execute("ROLLBACK")
+        other.close()
+
+
+@contextmanager
+def counted_transactions() -> Iterator[list[str]]:
+    """One entry for each COMMIT and ROLLBACK of any engine."""
+    seen: list[str] = []
+
+    def committed(_connection: object) -> None:
+        seen.append("commit")
+
+    def rolled_back(_connection: object) -> None:
+        seen.append("rollback")
+
+    event.listen(Engine, "commit", committed)
+    event.listen(Engine, "rollback", rolled_back)
+    try:
+        yield seen
+    finally:
+        event.remove(Engine, "commit", committed)
+        event.remove(Engine, "rollback", rolled_back)
+
+
+async def until_outstanding(store: SqliteStore, number: int) -> None:
+    while store.outstanding != number:
+        await anyio.lowlevel.checkpoint()
+
+
+async def together(store: SqliteStore, directory: Path, commits: list[Commit]) -> list[object]:
+    """Commit all while the writer is held up by the first; for each None or its error."""
+    outcomes: list[object] = [None] * len(commits)
+
+    async def one(index: int) -> None:
+        try:
+            await store.commit(commits[index])
+        except StoreError as error:
+            outcomes[index] = error
+
+    async with anyio.create_task_group() as group:
+        with writer_held_up(directory):
+            for index in range(len(commits)):
+                group.start_soon(one, index)
+            await until_outstanding(store, len(commits))
+    return outcomes
+
+
+async def test_waiting_commits_share_a_transaction(store: SqliteStore, tmp_path: Path) -> None:
+    commits = [Commit(record=call_record(f"c{n}"), processed_keys=[f"k{n}"]) for n in range(100)]
+    with counted_transactions() as transactions:
+        outcomes = await together(store, tmp_path, commits)
+    assert outcomes == [None] * 100
+    # What the writer took before it was held up, and all the rest.
+    assert 1 <= len(transactions) <= 2
+    assert set(transactions) == {"commit"}
+    assert len(await store.live()) == 100
+
+
+async def test_a_batch_is_bounded(store: SqliteStore, tmp_path: Path) -> None:
+    commits = [Commit(processed_keys=[f"k{n}"]) for n in range(600)]
+    with counted_transactions() as transactions:
+        assert await together(store, tmp_path, commits) == [None] * 600
+    assert 3 <= len(transactions) <= 4
+
+
+async def test_only_the_guilty_one_fails(store: SqliteStore, tmp_path: Path) -> None:
+    await store.commit(Commit(record=call_record("old"), processed_keys=["taken"]))
+    commits = [Commit(record=call_record(f"c{n}"), processed_keys=[f"k{n}"]) for n in range(20)]
+    commits[7] = Commit(record=call_record("c7"), processed_keys=["k7", "taken"])
+    commits[12] = Commit(record=call_record("c12").with_alias("id-of-old"))
+    commits[15] = Commit(record=call_record("c15"), processed_keys=["k3"])
+    outcomes = await together(store, tmp_path, commits)
+    failed = {index: error for index, error in enumerate(outcomes) if error is not None}
+    assert set(failed) == {7, 12, 15}
+    for index, key in ((7, "taken"), (15, "k3")):
+        error = failed[index]
+        assert isinstance(error, DuplicateKey)
+        assert (error.kind, error.key) == ("processed", key)
+    assert "belongs to another call" in str(failed[12])
+    assert {record.call_id for record in await store.live()} == (
+        {"old"} | {f"c{n}" for n in range(20)} - {"c7", "c12", "c15"}
+    )
+    assert not await store.is_processed("k7")
+
+
+async def test_a_value_that_sqlite_cannot_hold(store: SqliteStore, tmp_path: Path) -> None:
+    commits = [Commit(record=call_record(f"c{n}")) for n in range(5)]
+    commits[2] = Commit(record=call_record("c2", started_at=2**63, from_number="+15557654321"))
+    outcomes = await together(store, tmp_path, commits)
+    assert [isinstance(error, StoreError) for error in outcomes] == [n == 2 for n in range(5)]
+    assert "7654321" not in str(outcomes[2])
+    assert len(await store.live()) == 4
+
+
+async def test_several_commits_of_one_call_in_a_batch(store: SqliteStore, tmp_path: Path) -> None:
+    commits = [
+        Commit(record=call_record(session_key=str(n)), events=[StoredEvent(n, "E", {"n": n})])
+        for n in range(10)
+    ]
+    assert await together(store, tmp_path, commits) == [None] * 10
+    assert await store.load("call-1") == call_record(session_key="9")
+    assert [stored.at for stored in await store.events("call-1")] == list(range(10))
+
+
+async def test_a_database_error_fails_all_and_passes(store: SqliteStore, tmp_path: Path) -> None:
+    other = sqlite3.connect(tmp_path / "calls.db", isolation_level=None)
+    other.execute("ALTER TABLE events RENAME TO hidden")
+    commit = Commit(record=call_record(), events=[StoredEvent(1, "E", {})], processed_keys=["k"])
+    with pytest.raises(StoreError, match="no such table") as caught:
+        await store.commit(commit)
+    assert not isinstance(caught.value, DuplicateKey)
+    with pytest.raises(StoreError, match=r"calls\.db: no such table"):
+        await store.events("call-1")
+    assert await store.load("call-1") is None
+    assert not await store.is_processed("k")
+    other.execute("ALTER TABLE hidden RENAME TO events")
+    other.close()
+    await store.commit(commit)
+    assert await store.events("call-1") == [StoredEvent(1, "E", {})]
+
+
+async def test_a_cancelled_waiter(store: SqliteStore, tmp_path: Path) -> None:
+    commit = Commit(record=call_record(), processed_keys=["k"])
+    reached: list[str] = []
+
+    async def commit_it(scope: anyio.CancelScope) -> None:
+        with scope:
+            await store.commit(commit)
+            reached.append("committed")
+
+    async with anyio.create_task_group() as group:
+        scope = anyio.CancelScope()
+        with writer_held_up(tmp_path):
+            group.start_soon(commit_it, scope)
+            await until_outstanding(store, 1)
+            scope.cancel()
+            await anyio.lowlevel.checkpoint()
+            assert store.outstanding == 1
+    assert reached == []
+    await store.commit(Commit(record=call_record("next")))
+    assert {record.call_id for record in await store.live()} == {"call-1", "next"}
+    assert await store.is_processed("k")
+
+
+async def test_outstanding_tells_of_work(store: SqliteStore, tmp_path: Path) -> None:
+    assert store.outstanding == 0
+    async with anyio.create_task_group() as group:
+        with writer_held_up(tmp_path):
+            group.start_soon(store.commit, Commit(processed_keys=["k"]))
+            await until_outstanding(store, 1)
+            # Readers do not wait for the writer.
+            assert not await store.is_processed("k")
+            assert store.outstanding == 1
+    assert store.outstanding == 0
+    assert await store.is_processed("k")
+
+
+async def test_closing_drains_the_queue(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path, SystemSeam())
+    done: list[int] = []
+
+    async def one(n: int) -> None:
+        await store.commit(Commit(record=call_record(f"c{n}")))
+        done.append(n)
+
+    async with anyio.create_task_group() as group:
+        async with store.lifespan():
+            with writer_held_up(tmp_path):
+                for n in range(50):
+                    group.start_soon(one, n)
+                await until_outstanding(store, 50)
+        assert store.outstanding == 0
+    assert sorted(done) == list(range(50))
+    async with store.lifespan():
+        assert len(await store.live()) == 50

@@ -1,0 +1,147 @@
+"""The worker thread: failures of its session, and callers that go away."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+
+import anyio
+import pytest
+
+from voicecall.errors import StoreError
+from voicecall_calls.store.worker import Worker
+
+pytestmark = [pytest.mark.integration, pytest.mark.anyio]
+
+Job = Callable[[], Any]
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+class Session:
+    def __init__(self) -> None:
+        self.batches: list[int] = []
+        self.settled_error: Exception | None = None
+
+    def run(self, jobs: Sequence[Job]) -> list[Any]:
+        self.batches.append(len(jobs))
+        return [job() for job in jobs]
+
+    def settled(self) -> None:
+        if self.settled_error:
+            raise self.settled_error
+
+
+def worker_of(session: Session, *, most: int = 8) -> Worker[Job]:
+    @contextmanager
+    def opened() -> Iterator[Session]:
+        yield session
+
+    return Worker("test-worker", opened, most=most)
+
+
+def names() -> list[str]:
+    return [thread.name for thread in threading.enumerate()]
+
+
+async def test_jobs_are_answered_and_the_thread_ends() -> None:
+    worker = worker_of(Session())
+    await worker.start()
+    assert await worker.submit(threading.get_ident) != threading.get_ident()
+    assert "test-worker" in names()
+    await worker.stop()
+    await worker.stop()
+    assert "test-worker" not in names()
+    assert worker.outstanding == 0
+    with pytest.raises(StoreError, match="not open"):
+        await worker.submit(threading.get_ident)
+
+
+async def test_a_session_that_cannot_be_entered() -> None:
+    def broken() -> AbstractContextManager[Session]:
+        raise StoreError("cannot open")
+
+    worker: Worker[Job] = Worker("test-worker", broken, most=8)
+    with pytest.raises(StoreError, match="cannot open"):
+        await worker.start()
+    assert "test-worker" not in names()
+    assert worker.outstanding == 0
+
+
+async def test_a_failing_batch_is_told_and_the_next_one_works() -> None:
+    worker = worker_of(Session())
+    await worker.start()
+
+    def fail() -> None:
+        raise ZeroDivisionError("in the thread")
+
+    with pytest.raises(ZeroDivisionError, match="in the thread"):
+        await worker.submit(fail)
+    assert await worker.submit(lambda: 5) == 5
+    await worker.stop()
+
+
+async def test_a_broken_session_fails_those_who_come_and_the_stop() -> None:
+    session = Session()
+    session.settled_error = MemoryError("broken")
+    worker = worker_of(session)
+    await worker.start()
+    assert await worker.submit(lambda: 1) == 1
+    with pytest.raises(MemoryError, match="broken"):
+        await worker.submit(lambda: 2)
+    with pytest.raises(MemoryError, match="broken"):
+        await worker.stop()
+    assert "test-worker" not in names()
+    assert worker.outstanding == 0
+
+
+async def test_a_start_that_is_cancelled_leaves_no_thread() -> None:
+    entered = threading.Event()
+    release = threading.Event()
+    left = threading.Event()
+
+    @contextmanager
+    def slow() -> Iterator[Session]:
+        entered.set()
+        release.wait()
+        yield Session()
+        left.set()
+
+    worker: Worker[Job] = Worker("test-worker", slow, most=8)
+    async with anyio.create_task_group() as group:
+        group.start_soon(worker.start)
+        await anyio.to_thread.run_sync(entered.wait)
+        group.cancel_scope.cancel()
+        release.set()
+    assert left.is_set()
+    assert "test-worker" not in names()
+    assert worker.outstanding == 0
+
+
+async def test_jobs_before_the_stop_are_done() -> None:
+    session = Session()
+    worker = worker_of(session, most=4)
+    await worker.start()
+    gate = threading.Event()
+    done: list[int] = []
+
+    async def one(n: int) -> None:
+        done.append(await worker.submit(lambda: n))
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(worker.submit, gate.wait)
+        for n in range(10):
+            group.start_soon(one, n)
+        while worker.outstanding < 11:
+            await anyio.lowlevel.checkpoint()
+        group.start_soon(worker.stop)
+        await anyio.lowlevel.checkpoint()
+        gate.set()
+    assert done == list(range(10))
+    assert max(session.batches) <= 4
+    assert worker.outstanding == 0
