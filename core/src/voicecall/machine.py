@@ -815,6 +815,7 @@ def step(record: CallRecord, event: ev.CallEvent, policy: CallPolicy) -> Step:
     """The next record and what must be done about it. Pure; never raises for a known event."""
     if record.terminal:
         return _after_the_end(record, event)
+    known = record
     before: tuple[Effect, ...] = ()
     if isinstance(event, ev.CarrierEvent):
         # A webhook may be faster than the reply to the dial request; it proves as much.
@@ -823,6 +824,11 @@ def step(record: CallRecord, event: ev.CallEvent, policy: CallPolicy) -> Step:
         )
         record, before = accepted.record, accepted.effects
     result = _HANDLERS[type(event)](record, event, policy)
+    if result.outcome is Outcome.RETRYABLE:
+        return Step(known, outcome=Outcome.RETRYABLE)
+    if result.outcome is Outcome.IGNORED and (before or result.record != known):
+        # A new carrier id, or a deadline used up while the call is being ended, does count.
+        result = replace(result, outcome=Outcome.PROCESSED)
     return replace(result, effects=(*before, *result.effects)) if before else result
 
 
