@@ -1,0 +1,43 @@
+"""Configuration block ``pocketsphinx``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field, field_validator
+
+from voicecall.configuring import ConfigModel
+
+__all__ = ["MEASURED_CMN", "PocketsphinxConfig"]
+
+MEASURED_CMN = "54.1,24.8,-28.6,24.9,-19.6,0.5,-2.5,-12.2,2.5,-2.0,6.2,-8.1,4.7"
+"""Cepstral mean of synthetic speech after telephone audio; README.md tells how it was measured."""
+
+
+class PocketsphinxConfig(ConfigModel):
+    """Local recognition of a fixed set of sentences. One of ``grammar``, ``grammarFile`` and
+    ``phrases`` is required."""
+
+    grammar: str | None = Field(default=None, description="JSGF text with one public rule")
+    grammar_file: Path | None = Field(default=None, description="Path of a JSGF file")
+    phrases: tuple[str, ...] = Field(default=(), description="The sentences that are understood")
+    cmninit: str = Field(
+        default=MEASURED_CMN,
+        description="Cepstral mean that partial results start from: 13 numbers",
+    )
+    pool: int = Field(default=4, ge=1, le=64, description="Decoders made before ready")
+    end_silence_ms: int | None = Field(
+        default=None, ge=200, le=5000, description="Silence that ends an utterance"
+    )
+    reject_below: float = Field(
+        default=-3.0,
+        description="Score below which an utterance counts as not understood; lower accepts more",
+    )
+
+    @field_validator("cmninit")
+    @classmethod
+    def _thirteen_numbers(cls, value: str) -> str:
+        numbers = [float(part) for part in value.split(",")]
+        if len(numbers) != 13:
+            raise ValueError(f"13 numbers are needed, there are {len(numbers)}")
+        return value

@@ -1,0 +1,165 @@
+"""The decoder: partial text while somebody speaks, a verdict on the whole utterance.
+
+A grammar decoder forces whatever it hears into the grammar. The verdict therefore compares two
+searches over the same audio: the grammar, and a free loop of phones, which always fits at least
+as well. Where the grammar fits much worse than that, the utterance is outside of it.
+
+The verdict does not depend on anything heard before: the cepstral mean is that of the utterance
+itself. Everything here blocks and belongs into a worker thread.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pocketsphinx
+
+from voicecall.errors import ConfigError
+
+from .grammar import Grammar, check_words
+
+__all__ = ["BLOCK", "Decoder", "DecoderPool", "Verdict"]
+
+BLOCK = 640
+"""Bytes given to the library at a time, 20 ms: it holds the interpreter lock meanwhile."""
+
+_GRAMMAR, _PHONES = "grammar", "phones"
+_CMN_WINDOW = 500  # frames that the library lets the initial mean count for (cmn.h, CMN_WIN)
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """``text`` is empty where the utterance is outside the grammar. ``score``: how much worse
+    than free phones the grammar fits, in thousandths of a nat a frame (0 is a perfect fit)."""
+
+    text: str
+    score: float | None
+
+
+class Decoder:
+    """One decoder. Raises :exc:`ConfigError` for a grammar that cannot be used."""
+
+    def __init__(self, grammar: Grammar, cmninit: str, reject_below: float) -> None:
+        self._initial_mean = cmninit
+        self._reject_below = reject_below
+        # Without the best path a sentence that stops half-way is no result at all.
+        self._library: Any = pocketsphinx.Decoder(
+            samprate=16000, lm=None, bestpath=False, loglevel="FATAL"
+        )
+        check_words(grammar, lambda word: self._library.lookup_word(word) is not None)
+        try:
+            self._library.add_jsgf_string(_GRAMMAR, grammar.jsgf)
+        except (ValueError, RuntimeError) as error:
+            raise ConfigError(
+                f"the decoder refuses the grammar: {error}", path=f"pocketsphinx.{grammar.key}"
+            ) from None
+        self._library.add_allphone_file(
+            _PHONES, pocketsphinx.get_model_path("en-us/en-us-phone.lm.bin")
+        )
+        self._open = False
+
+    def start(self) -> None:
+        """Begin an utterance for partial results."""
+        self.stop()
+        self._begin(_GRAMMAR, self._initial_mean)
+
+    def feed(self, pcm: bytes) -> None:
+        """More audio of it: pcm16 at 16 kHz."""
+        for at in range(0, len(pcm), BLOCK):
+            self._library.process_raw(pcm[at : at + BLOCK], no_search=False, full_utt=False)
+            time.sleep(0)  # lets the event loop have the interpreter lock
+
+    def partial(self) -> str:
+        """What is understood so far."""
+        hypothesis = self._library.hyp()
+        return hypothesis.hypstr if hypothesis is not None else ""
+
+    def stop(self) -> None:
+        if self._open:
+            self._open = False
+            self._library.end_utt()
+
+    def judge(self, pcm: bytes) -> Verdict:
+        """The verdict on a whole utterance with a little silence on both sides."""
+        mean = self._mean_of(pcm)
+        text, grammar_path = self._search(_GRAMMAR, mean, pcm)
+        if not text:
+            return Verdict("", None)
+        _, phone_path = self._search(_PHONES, mean, pcm)
+        score = _score(grammar_path, phone_path)
+        return Verdict(text if score >= self._reject_below else "", score)
+
+    def _begin(self, search: str, mean: str) -> None:
+        self._library.activate_search(search)
+        self._library.set_cmn(mean)
+        self._library.start_utt()
+        self._open = True
+
+    def _search(self, search: str, mean: str, pcm: bytes) -> tuple[str, Sequence[Any]]:
+        self.stop()
+        self._begin(search, mean)
+        self.feed(pcm)
+        self.stop()
+        hypothesis = self._library.hyp()
+        if hypothesis is None:
+            return "", ()
+        return hypothesis.hypstr, [part for part in self._library.seg() if part.word != "(NULL)"]
+
+    def _mean_of(self, pcm: bytes) -> str:
+        """The cepstral mean of the audio. The library tells a mean in which the initial one
+        counts for ``_CMN_WINDOW`` frames; that share is taken out again."""
+        self._search(_GRAMMAR, self._initial_mean, pcm)
+        frames = max(self._library.n_frames(), 1)
+        initial = [float(value) for value in self._initial_mean.split(",")]
+        mixed = [float(value) for value in self._library.get_cmn(True).split(",")]
+        total = _CMN_WINDOW + frames
+        return ",".join(
+            f"{(m * total - i * _CMN_WINDOW) / frames:.3f}"
+            for m, i in zip(mixed, initial, strict=True)
+        )
+
+
+def _score(grammar: Sequence[Any], phones: Sequence[Any]) -> float:
+    spoken = [part for part in grammar if not part.word.startswith("<")]
+    frames = spoken[-1].end_frame - spoken[0].start_frame + 1
+    return float(1000 * (_fit(grammar) - _fit(phones)) / frames)
+
+
+def _fit(path: Sequence[Any]) -> float:
+    return sum(math.log(part.ascore) if part.ascore > 0 else -math.inf for part in path)
+
+
+class DecoderPool:
+    """Decoders to be lent for an utterance each. Thread-safe.
+
+    Making a decoder stalls the interpreter for about a tenth of a second, even from a thread, so
+    ``size`` of them are made by :meth:`fill`, before the first call. When all are lent, another
+    one is made.
+    """
+
+    def __init__(self, grammar: Grammar, cmninit: str, reject_below: float, size: int) -> None:
+        self._arguments = (grammar, cmninit, reject_below)
+        self._size = size
+        self._lock = threading.Lock()
+        self._idle: list[Decoder] = []
+
+    def fill(self) -> None:
+        """Raises :exc:`ConfigError` for a grammar that cannot be used."""
+        while len(self._idle) < self._size:
+            self.give_back(Decoder(*self._arguments))
+
+    def lend(self) -> Decoder:
+        with self._lock:
+            if self._idle:
+                return self._idle.pop()
+        return Decoder(*self._arguments)
+
+    def give_back(self, decoder: Decoder) -> None:
+        with self._lock:
+            if len(self._idle) < self._size:
+                self._idle.append(decoder)

@@ -1,0 +1,73 @@
+"""When somebody speaks: frame decisions smoothed by counters.
+
+The frame decision is that of the WebRTC voice activity detector, in its strictest mode, above a
+floor of energy that keeps a quiet line quiet.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+import numpy as np
+import pocketsphinx
+
+__all__ = ["FRAME_BYTES", "FRAME_MS", "Endpointer"]
+
+FRAME_MS = 20
+FRAME_BYTES = 640
+"""One frame of pcm16 at 16 kHz."""
+
+_STRICTEST = 3
+_FLOOR_RMS = 60.0  # of 32768: 55 dB below full scale
+_WINDOW = 8
+_ONSET = 5  # voiced frames in the window that make an onset: 100 ms when they follow each other
+_RESUME = 2  # voiced frames in a row that end a silence; a single one is a click
+
+
+class Endpointer:
+    """Fed frame by frame; tells whether an utterance is under way and how long it is silent."""
+
+    def __init__(self) -> None:
+        self._detector = pocketsphinx.Vad(
+            mode=_STRICTEST, sample_rate=16000, frame_length=FRAME_MS / 1000
+        )
+        self._recent: deque[bool] = deque(maxlen=_WINDOW)
+        self._run = 0
+        self.speaking = False
+        self.silence_ms = 0
+        """Since the last voice, while ``speaking``."""
+        self.voiced_ms = 0
+        """Voice in this utterance."""
+
+    def feed(self, frame: bytes) -> None:
+        """``FRAME_BYTES`` of audio."""
+        voiced = self._voiced(frame)
+        self._run = self._run + 1 if voiced else 0
+        self._recent.append(voiced)
+        if not self.speaking:
+            if sum(self._recent) >= _ONSET:
+                self.speaking = True
+                self.silence_ms = 0
+                self.voiced_ms = sum(self._recent) * FRAME_MS
+            return
+        if voiced:
+            self.voiced_ms += FRAME_MS
+        self.silence_ms = 0 if self._run >= _RESUME else self.silence_ms + FRAME_MS
+
+    @property
+    def onset_ms(self) -> int:
+        """How long ago the sound began that has just started an utterance."""
+        recent = list(self._recent)
+        return (len(recent) - recent.index(True)) * FRAME_MS if True in recent else 0
+
+    def end(self) -> None:
+        """The utterance is over."""
+        self.speaking = False
+        self._recent.clear()
+        self._run = 0
+
+    def _voiced(self, frame: bytes) -> bool:
+        samples = np.frombuffer(frame, np.int16).astype(np.float32)
+        if float(np.mean(samples * samples)) < _FLOOR_RMS * _FLOOR_RMS:
+            return False
+        return bool(self._detector.is_speech(frame))
