@@ -13,13 +13,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 from sqlalchemy import Connection, text
 
 from voicecall.errors import StoreError
 from voicecall.model import CallRecord, CallState, Speaker, TranscriptEntry
 from voicecall.seam import SystemSeam
-from voicecall.store import Commit
+from voicecall.store import Commit, StoredEvent
 from voicecall_calls.store import SqliteStore
 from voicecall_calls.store.database import connected
 from voicecall_calls.store.journal import Journal
@@ -145,19 +146,42 @@ async def test_a_database_that_is_a_directory(tmp_path: Path) -> None:
         assert await store.live() == []
 
 
+@pytest.mark.parametrize("document", ["{}", "[]", "5", "not json", '{"deadlines": []}'])
 async def test_an_unreadable_record_is_left_out_of_lists(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, document: str
 ) -> None:
     async with (store := new_store(tmp_path)).lifespan():
         for call_id in ("good", "bad"):
             await store.commit(Commit(record=call_record(call_id)))
         with sqlite3.connect(tmp_path / "calls.db") as other:
-            other.execute("UPDATE calls SET document = '{}' WHERE call_id = 'bad'")
+            other.execute("UPDATE calls SET document = ? WHERE call_id = 'bad'", [document])
         other.close()
         assert [record.call_id for record in await store.live()] == ["good"]
         assert "bad" in caplog.text
         with pytest.raises(StoreError, match="cannot be read"):
             await store.load("bad")
+
+
+async def test_a_question_that_fails_leaves_its_neighbours_alone(tmp_path: Path) -> None:
+    async with (store := new_store(tmp_path)).lifespan():
+        event = StoredEvent(1, "E", {"n": 1})
+        for call_id in ("good", "bad"):
+            await store.commit(Commit(record=call_record(call_id), events=[event]))
+        with sqlite3.connect(tmp_path / "calls.db") as other:
+            other.execute("UPDATE events SET data = 'x' WHERE call_id = 'bad'")
+        other.close()
+        answers: dict[str, object] = {}
+
+        async def ask(call_id: str) -> None:
+            try:
+                answers[call_id] = await store.events(call_id)
+            except StoreError as error:
+                answers[call_id] = type(error)
+
+        async with anyio.create_task_group() as group:
+            for call_id in ("good", "bad", "\ud800"):
+                group.start_soon(ask, call_id)
+    assert answers == {"good": [event], "bad": StoreError, "\ud800": StoreError}
 
 
 # --- versions --------------------------------------------------------------------------------

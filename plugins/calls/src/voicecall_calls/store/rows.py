@@ -13,6 +13,7 @@ from voicecall.model import CallRecord, Speaker, TranscriptEntry
 from voicecall.store import Commit, DialReservation, RecordedReply, StoredEvent, TurnRow
 
 __all__ = [
+    "UNREADABLE",
     "Params",
     "Write",
     "journal_line",
@@ -26,6 +27,9 @@ __all__ = [
 ]
 
 Params = dict[str, Any]
+
+UNREADABLE = (msgspec.MsgspecError, TypeError, ValueError, KeyError, AttributeError)
+"""What decoding a row raises that was damaged, or written by a newer program."""
 
 _TURN_FIELDS = tuple(f.name for f in fields(TurnRow))
 
@@ -146,8 +150,10 @@ def to_record(document: str, transcript: tuple[TranscriptEntry, ...]) -> CallRec
     damaged."""
     try:
         return CallRecord.from_dict(msgspec.json.decode(document), transcript)
-    except (TypeError, ValueError, KeyError) as error:
-        raise StoreError(f"the record of a call cannot be read: {error!r}") from error
+    except UNREADABLE as error:
+        raise StoreError(
+            f"the record of a call cannot be read ({error.__class__.__name__})"
+        ) from error
 
 
 def to_entry(row: Mapping[str, Any]) -> TranscriptEntry:

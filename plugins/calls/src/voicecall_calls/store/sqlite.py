@@ -27,7 +27,7 @@ from voicecall.store import (
 from . import pruning, reading
 from .database import connected, locked, naming, reason
 from .journal import Journal
-from .rows import Write, to_write
+from .rows import UNREADABLE, Write, to_write
 from .schema import prepare_schema
 from .worker import Worker
 from .writing import REPLIES_KEPT_MS, store_batch
@@ -230,11 +230,11 @@ class _ReaderSession:
             return query(self._connection)
         except StoreError as error:
             return error
-        except SQLAlchemyError as error:
+        except (SQLAlchemyError, *UNREADABLE) as error:
             return _failed(self._path, error)
 
 
-def _failed(path: Path, error: SQLAlchemyError) -> StoreError:
+def _failed(path: Path, error: Exception) -> StoreError:
     made = StoreError(f"{path}: {reason(error)}")
     made.__cause__ = error
     return made

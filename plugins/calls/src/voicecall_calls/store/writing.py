@@ -88,7 +88,7 @@ def store_batch(connection: Connection, writes: Sequence[Write]) -> list[StoreEr
     except _BAD_ROW:
         return [_store_alone(connection, write) for write in writes]
     except SQLAlchemyError as error:
-        return [_database_error(error) for _ in writes]
+        return [_database_error(connection, error) for _ in writes]
     return [None] * len(writes)
 
 
@@ -119,7 +119,7 @@ def _store_alone(connection: Connection, write: Write) -> StoreError | None:
     except StoreError as error:
         return error
     except (SQLAlchemyError, ValueError, OverflowError) as error:
-        return _database_error(error)
+        return _database_error(connection, error)
     return None
 
 
@@ -161,7 +161,8 @@ def _flat(groups: Iterable[Sequence[Params]]) -> list[Params]:
     return list(chain.from_iterable(groups))
 
 
-def _database_error(error: Exception) -> StoreError:
-    made = StoreError(f"the commit was not stored: {reason(error)}")
+def _database_error(connection: Connection, error: Exception) -> StoreError:
+    file = connection.engine.url.database
+    made = StoreError(f"{file}: the commit was not stored: {reason(error)}")
     made.__cause__ = error
     return made
