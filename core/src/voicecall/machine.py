@@ -732,6 +732,8 @@ def _message_due(record: CallRecord, at: int, policy: CallPolicy) -> Step:
     if message is not None and message.state is MessageState.PENDING:
         rest = _deadlines(record, DeadlineKind.MESSAGE)
         return Step(replace(record, deadlines=rest), (PlayMessage(),))
+    # Other speech may have taken its place: its own end will never be told.
+    record = replace(record, utterance=Utterance("", "", first_message=True))
     return _spoke(record, at, "", False, False, policy)
 
 
