@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import logging
 import os
@@ -533,6 +534,22 @@ async def test_a_stuck_client_that_breaks_the_protocol_is_cut_off() -> None:
             line.socket.send("x" * 9_000)
         await client.send(0x83, b"")
         await line.over.wait()
+        assert line.closed_told == 1
+
+
+@pytest.mark.usefixtures("short_grace")
+async def test_a_client_that_pings_and_does_not_read_is_closed() -> None:
+    async with serving(send_limit=10_000) as (server, engine), raw(server) as client:
+        await client.send(0x81, start().encode())
+        await until_open(engine)
+        line = engine.lines[0]
+        while line.socket.buffered < 9_000:
+            line.socket.send("x" * 400)
+        with anyio.move_on_after(10):
+            while not line.over.is_set():
+                with contextlib.suppress(anyio.BrokenResourceError):
+                    await client.send(0x89, b"y" * 100)
+                await anyio.sleep(0)
         assert line.closed_told == 1
 
 

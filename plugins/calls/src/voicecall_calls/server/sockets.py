@@ -1,7 +1,7 @@
 """One media socket: frames in, media events out, and the rules of RFC 6455 that are left to us.
 
-A listener of picows, which parses frames, answers pings and checks opcodes, masks and lengths.
-It neither joins fragments nor minds extension bits nor bounds what it buffers for a slow peer.
+A listener of picows, which parses frames and checks opcodes, masks and lengths. It neither joins
+fragments nor minds extension bits nor bounds what it buffers for a slow peer.
 Everything here runs in the transport's callbacks: no task, lock or log line per frame.
 """
 
@@ -55,6 +55,8 @@ class MediaConnection(WSListener):
         self._gone = gone
         self._bytes_type = WSMsgType.BINARY if getattr(codec, "binary", False) else WSMsgType.TEXT
         self._transport: WSTransport | None = None
+        self._backlog: Callable[[], int] = int
+        self._send_limit = options.send_limit
         self._attachment: Attachment | None = None
         self._started = False
         self._closing = False
@@ -75,9 +77,7 @@ class MediaConnection(WSListener):
     @property
     def buffered(self) -> int:
         """Bytes that the network has not taken yet."""
-        if self._transport is None or self._over:
-            return 0
-        return self._transport.underlying_transport.get_write_buffer_size()
+        return 0 if self._over else self._backlog()
 
     def send(self, message: Message) -> None:
         """Send one message; a ``str`` as text, ``bytes`` as text too unless the codec has a true
@@ -85,13 +85,12 @@ class MediaConnection(WSListener):
         transport = self._transport
         if transport is None or self._closing:
             return
-        limit = self._options.send_limit
-        if self.buffered <= limit:
-            kind = WSMsgType.TEXT if isinstance(message, str) else self._bytes_type
-            transport.send(kind, message)
-            if self.buffered <= limit:
-                return
-        self.close(1013, "Backpressure: send buffer exceeded")
+        transport.send(WSMsgType.TEXT if type(message) is str else self._bytes_type, message)
+        self._check_backlog()
+
+    def _check_backlog(self) -> None:
+        if self._backlog() > self._send_limit:
+            self.close(1013, "Backpressure: send buffer exceeded")
 
     def close(self, code: int, reason: str) -> None:
         """Close with an RFC 6455 code; the reason is cut to the 123 bytes that fit."""
@@ -144,6 +143,7 @@ class MediaConnection(WSListener):
 
     def on_ws_connected(self, transport: WSTransport) -> None:
         self._transport = transport
+        self._backlog = transport.underlying_transport.get_write_buffer_size
         self._arm(
             self._options.pre_start_timeout_ms / 1000, lambda: self.close(1008, "Start timeout")
         )
@@ -179,6 +179,10 @@ class MediaConnection(WSListener):
             self._received(message)
         elif kind is WSMsgType.BINARY and frame.fin and self._parts is None:
             self._received(frame.get_payload_as_bytes())
+        elif kind is WSMsgType.PING:
+            # Not left to picows: a peer that pings and never reads would pile up the answers.
+            transport.send_pong(frame.get_payload_as_bytes())
+            self._check_backlog()
         elif kind is not WSMsgType.PONG:
             self._fragment(kind, frame)
 

@@ -106,7 +106,7 @@ def protocol_factory(admit: Admit, trust: Trust, frame_limit: int) -> Callable[.
             20,
             20,
             WSAutoPingStrategy.PING_WHEN_IDLE,
-            True,  # answer pings
+            False,  # answers to pings
             frame_limit,
             None,  # more headers, of a client
             READ_BUFFER,
