@@ -20,6 +20,7 @@ __all__ = [
     "CallEnded",
     "CallEvent",
     "CallFailed",
+    "CallOpened",
     "CallerSaid",
     "CarrierEvent",
     "CarrierStatus",
@@ -138,6 +139,11 @@ class CallFailed(CarrierEvent):
 
 
 # --- from the engine -------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallOpened(CallEvent):
+    """We made the record of an outbound call. It has no effect of its own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from .providers import ProviderContext
 from .seam import Seam
 
 if TYPE_CHECKING:
@@ -137,3 +138,8 @@ class GatewayHost(Protocol):
     def observe_end(self, record: Any) -> None: ...
 
     def logger(self, name: str) -> logging.Logger: ...
+
+    def provider_context(self, path: str) -> ProviderContext:
+        """What provider factories are given; ``path`` is where their blocks stand in the
+        configuration, for messages."""
+        ...

@@ -491,6 +491,10 @@ def _playback_ended(record: CallRecord, event: ev.PlaybackEnded, policy: CallPol
 # --- our own events --------------------------------------------------------------------------
 
 
+def _opened(record: CallRecord, event: ev.CallOpened, policy: CallPolicy) -> Step:
+    return Step(record, outcome=Outcome.IGNORED)
+
+
 def _dial_accepted(record: CallRecord, event: ev.DialAccepted, policy: CallPolicy) -> Step:
     first = record.provider_call_id is None
     record = record.with_alias(event.provider_call_id)
@@ -795,6 +799,7 @@ _HANDLERS: Mapping[type[ev.CallEvent], Callable[[CallRecord, Any, CallPolicy], S
     ev.StreamFailed: _stream_failed,
     ev.CallEnded: _call_ended,
     ev.CallFailed: _call_failed,
+    ev.CallOpened: _opened,
     ev.DialAccepted: _dial_accepted,
     ev.DialRefused: _dial_refused,
     ev.DialUncertain: _dial_uncertain,

@@ -22,7 +22,10 @@ class PacerOverflow(Exception):
 
 @dataclass(frozen=True, slots=True)
 class OutAudio:
+    """Audio of ``item`` to send now."""
+
     payload: bytes
+    item: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +128,7 @@ class Pacer:
             sent = _Sent(item, audio, self._next_at, self._next_at + lasts)
             self._next_at = sent.ends_at
             self._in_flight.append(sent)
-            out.append(OutAudio(audio))
+            out.append(OutAudio(audio, item))
             self._since_mark += len(audio)
             last_of_item = not self._queue or self._queue[0].item != item
             due = self.format.duration_ms(self._since_mark) >= self._mark_ms

@@ -76,8 +76,8 @@ class Utterance(ABC):
 
     @abstractmethod
     async def done(self) -> None:
-        """Wait until all audio was written to the sink. Raises
-        :exc:`voicecall.errors.ProviderError`."""
+        """Wait until all audio was written to the sink. The wait may be cancelled and begun
+        again. Raises :exc:`voicecall.errors.ProviderError`."""
 
 
 class SpeechSession(ABC):

@@ -16,7 +16,7 @@ from voicecall import telephony as tel
 from voicecall.coordinator import Coordinator
 from voicecall.errors import StoreError
 from voicecall.media import Started, Upgrade
-from voicecall.model import CallRecord, Direction, EndDetail, MediaPath
+from voicecall.model import CallRecord, Direction, EndDetail, MediaPath, TranscriptEntry
 from voicecall.seam import Seam
 from voicecall.store import CallStore, Commit, RecordedReply
 from voicecall_calls.config import VoiceCallConfig
@@ -43,6 +43,8 @@ class Observer(Protocol):
     """After the fact: told of committed events and of ends."""
 
     def event(self, record: CallRecord, event: ev.CallEvent) -> None: ...
+
+    def said(self, record: CallRecord, entry: TranscriptEntry) -> None: ...
 
     def ended(self, record: CallRecord) -> None: ...
 
@@ -94,6 +96,7 @@ class CallEngine:
         self._admission = anyio.Lock()
         self._tasks: anyio.abc.TaskGroup | None = None
         self._quiet = anyio.Event()
+        self._ready = anyio.Event()
 
     # --- life -------------------------------------------------------------------------------
 
@@ -104,6 +107,7 @@ class CallEngine:
         async with anyio.create_task_group() as tasks:
             self._tasks = tasks
             await self._recover()
+            self._ready.set()
             try:
                 yield
             finally:
@@ -192,6 +196,7 @@ class CallEngine:
         events: Sequence[ev.CarrierEvent],
     ) -> tel.WebhookReply:
         """Commit the events of one webhook in order; the last one carries the reply."""
+        await self._ready.wait()
         reply: tel.WebhookReply | None = None
         for index, event in enumerate(events):
             last = index == len(events) - 1
@@ -298,6 +303,7 @@ class CallEngine:
 
     async def admit(self, started: Started, upgrade: Upgrade, socket: MediaSocket) -> Attachment:
         """Admit a media socket by its one-use token."""
+        await self._ready.wait()
         value = await self.coordinator.take_token(started.token) if started.token else None
         if value is None:
             raise AdmissionRefused(1008, "Unknown call")
@@ -328,6 +334,8 @@ class CallEngine:
         for event in events:
             log_phases(record, event)
             self._observer.event(record, event)
+        for entry in record.transcript[len(before.transcript) :]:
+            self._observer.said(record, entry)
 
     async def act(
         self, lane: CallLane, effects: Sequence[mc.Effect], actions: Sequence[tel.Action]

@@ -190,6 +190,10 @@ class CallLane:
         """The call is over: end its tasks."""
         self._released.set()
 
+    async def released(self) -> None:
+        """Wait until the call is over."""
+        await self._released.wait()
+
     async def run(self) -> None:
         """Own the call's tasks until it is released."""
         async with anyio.create_task_group() as tasks:

@@ -1,0 +1,92 @@
+"""Checks of ``voicecall setup`` for the phone. Local only: nothing is contacted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from voicecall.errors import VoicecallError
+from voicecall.hosting import SetupCheck, SetupContext
+from voicecall.model import MediaPath
+from voicecall.selection import Selection
+from voicecall_calls.config import VoiceCallConfig
+from voicecall_calls.wiring import PLUGIN_ID, Wiring, is_public_url, resolve
+
+__all__ = ["setup_checks"]
+
+
+def setup_checks(context: SetupContext) -> Sequence[SetupCheck]:
+    """The checks, in the order they are shown."""
+    try:
+        config: VoiceCallConfig = context.plugin_config(PLUGIN_ID)
+        wiring = resolve(
+            config,
+            registry=context.registry,
+            environ=context.environ,
+            agents=context.section("agents"),
+            tts=context.section("tts"),
+        )
+    except VoicecallError as error:
+        enabled = context.enabled(PLUGIN_ID)
+        return [_enabled(enabled), SetupCheck("provider-config", False, str(error))]
+    return [
+        _enabled(context.enabled(PLUGIN_ID) and config.enabled),
+        _provider(wiring),
+        _provider_config(wiring),
+        _exposure(wiring),
+        _mode(wiring),
+        _agent(wiring),
+    ]
+
+
+def _enabled(enabled: bool) -> SetupCheck:
+    if enabled:
+        return SetupCheck("plugin-enabled", True, "the phone is enabled")
+    path = "plugins.entries.voice-call.enabled"
+    return SetupCheck("plugin-enabled", False, f"the phone is off; set {path} to true")
+
+
+def _provider(wiring: Wiring) -> SetupCheck:
+    if wiring.carrier.info is None:
+        return SetupCheck("provider", False, wiring.carrier.message)
+    explicit = "provider" in wiring.config.model_fields_set
+    hint = "" if explicit else " (the default; set provider for a real carrier)"
+    return SetupCheck("provider", True, f"calls go through {wiring.carrier.info.label}{hint}")
+
+
+def _provider_config(wiring: Wiring) -> SetupCheck:
+    if wiring.problems:
+        return SetupCheck("provider-config", False, "; ".join(wiring.problems))
+    return SetupCheck("provider-config", True, "all that is needed is configured")
+
+
+def _exposure(wiring: Wiring) -> SetupCheck:
+    info, url = wiring.carrier.info, wiring.config.public_url
+    if info is not None and not info.capabilities.public_url:
+        return SetupCheck("webhook-exposure", True, f"{info.label} needs no public URL")
+    if url is None:
+        return SetupCheck(
+            "webhook-exposure", False, "the carrier cannot reach the webhooks: set publicUrl"
+        )
+    if not is_public_url(url):
+        return SetupCheck(
+            "webhook-exposure", False, f"publicUrl {url} cannot be reached from the internet"
+        )
+    return SetupCheck("webhook-exposure", True, f"webhooks come in at {url}")
+
+
+def _mode(wiring: Wiring) -> SetupCheck:
+    if wiring.media is MediaPath.STREAM and wiring.transcription and wiring.speech:
+        heard = wiring.transcription.info.label if wiring.transcription.info else ""
+        said = wiring.speech.info.label if wiring.speech.info else ""
+        return SetupCheck("mode", True, f"streaming: heard by {heard}, spoken by {said}")
+    if wiring.config.streaming.enabled:
+        return SetupCheck("mode", False, "; ".join(wiring.notes) or "streaming stays off")
+    return SetupCheck("mode", True, "turn-based, with the carrier's own voice and recogniser")
+
+
+def _agent(wiring: Wiring) -> SetupCheck:
+    if wiring.backend.outcome is not Selection.OK or wiring.backend.info is None:
+        return SetupCheck("agent", False, wiring.backend.message)
+    chosen = "" if wiring.agent.backend else " (set agents.defaults.backend for one of your own)"
+    label = wiring.backend.info.label
+    return SetupCheck("agent", True, f"agent {wiring.agent.agent_id}: {label}{chosen}")

@@ -1,0 +1,450 @@
+"""The dialogue of a call: greeting, turns, questions from outside, silence, goodbye.
+
+The bot's floor is a lock: one utterance or reply at a time. Whoever holds it can be interrupted
+by cancelling the floor's scope; the speech then stops, and the record learns what was heard.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import anyio
+import anyio.abc
+
+from voicecall import events as ev
+from voicecall.agent import AgentBackend, AgentTurn
+from voicecall.errors import CallNotReady, ProviderUnavailable
+from voicecall.model import CallMode, Direction, EndDetail, EndReason, MessageState, Speaker
+from voicecall.seam import Seam
+from voicecall.store import TurnRow
+from voicecall_calls.config import VoiceCallConfig
+from voicecall_calls.conversation.base import Conversation
+from voicecall_calls.conversation.mouth import Mouth, Spoken
+from voicecall_calls.conversation.replier import Replier, Reply, utter
+from voicecall_calls.conversation.turntimes import TurnTimes
+from voicecall_calls.engine.lane import CallLane
+
+__all__ = ["Brain", "Dialogue", "KeepTurn", "TurnInput"]
+
+_log = logging.getLogger("voicecall.calls")
+KeepTurn = Callable[[TurnRow], Awaitable[None]]
+"""Stores the times of a finished turn."""
+
+_OPENING_CHARS = 2000
+_DIGIT_PAUSE_S = 1.0
+_FAILURES_BEFORE_GOODBYE = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Brain:
+    """Which agent answers, and how long it may take."""
+
+    backend: AgentBackend
+    agent_id: str
+    system_prompt: str | None
+    timeout_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class TurnInput:
+    """One thing to answer: words, keys, or (both empty) something not understood."""
+
+    text: str = ""
+    digits: str = ""
+    heard_at: int = 0
+    speech_started: int | None = None
+    speech_ended: int | None = None
+
+
+@dataclass(slots=True)
+class _Waiter:
+    done: anyio.Event = field(default_factory=anyio.Event)
+    text: str | None = None
+    problem: str | None = None
+
+
+@dataclass(slots=True)
+class _Running:
+    scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
+    over: anyio.Event = field(default_factory=anyio.Event)
+
+
+class Dialogue(Conversation):
+    """What both ways of carrying a conversation share."""
+
+    def __init__(
+        self,
+        lane: CallLane,
+        mouth: Mouth,
+        brain: Brain,
+        *,
+        config: VoiceCallConfig,
+        keep: KeepTurn,
+        seam: Seam,
+    ) -> None:
+        self.lane = lane
+        self.mouth = mouth
+        self.brain = brain
+        self.config = config
+        self._keep = keep
+        self.seam = seam
+        self._replier = Replier(
+            brain.backend,
+            mouth,
+            seam,
+            timeout_s=brain.timeout_s,
+            filler_after_s=config.filler_after_ms / 1000,
+            filler=config.phrases.filler,
+            began=self._bot_began,
+        )
+        self._inputs_in, self._inputs = anyio.create_memory_object_stream[TurnInput](1000)
+        self._play = anyio.Event()
+        self._floor = anyio.Lock()
+        self._floor_scope: anyio.CancelScope | None = None
+        self._running: _Running | None = None
+        self._waiter: _Waiter | None = None
+        self._resumed = False
+        self._closed: str | None = None
+        self._agent_failures = 0
+        self._speech_failures = 0
+        self._digits = ""
+        self._digit_pressed = anyio.Event()
+        self._active_at = seam.monotonic()
+        self._silence_prompts = 0
+
+    # --- notifications ----------------------------------------------------------------------
+
+    def caller_turn(self, text: str, confidence: float | None) -> None:
+        self._note_activity(caller=True)
+        waiter = self._waiter
+        if waiter is not None:
+            waiter.text = text
+            waiter.done.set()
+        elif self.lane.record.mode is CallMode.CONVERSATION:
+            self._push(self._turn_input(text))
+
+    def _turn_input(self, text: str) -> TurnInput:
+        now = self.seam.now_ms()
+        return TurnInput(text, heard_at=now, speech_ended=now)
+
+    def caller_speaking(self) -> None:
+        self._note_activity(caller=True)
+
+    def keys_pressed(self, digits: str) -> None:
+        self._note_activity(caller=True)
+        self._digits += digits
+        self._digit_pressed.set()
+        self.interrupt()
+
+    def playback_finished(self, utterance_id: str, ok: bool) -> None:
+        self._note_activity()
+
+    def play_message(self) -> None:
+        self._play.set()
+
+    def resume(self) -> None:
+        self._resumed = True
+
+    def close(self, why: str) -> None:
+        self._closed = why
+        if self._waiter is not None:
+            self._waiter.problem = why
+            self._waiter.done.set()
+        self.interrupt()
+
+    def interrupt(self) -> None:
+        """Take the floor from the bot."""
+        if self._floor_scope is not None:
+            self._floor_scope.cancel()
+
+    def _push(self, turn: TurnInput) -> None:
+        try:
+            self._inputs_in.send_nowait(turn)
+        except anyio.WouldBlock:
+            _log.warning("call %s: too many turns wait", self.lane.record.call_id)
+
+    def _note_activity(self, *, caller: bool = False) -> None:
+        self._active_at = self.seam.monotonic()
+        if caller:
+            self._silence_prompts = 0
+
+    # --- hooks for the streamed conversation ------------------------------------------------
+
+    def _bot_began(self, protection_ms: int = 0) -> None:
+        """The bot's words begin."""
+
+    def _bot_stopped(self) -> None:
+        """The bot is silent again."""
+
+    def _note_interruption(self, times: TurnTimes) -> None:
+        """Put the times of a barge-in into an interrupted turn."""
+
+    async def _ears_open(self) -> None:
+        """Wait until the caller can be heard, before the greeting."""
+
+    # --- the tasks --------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._message_loop)
+            if self.lane.record.mode is CallMode.CONVERSATION:
+                tasks.start_soon(self._watch_silence)
+                tasks.start_soon(self._collect_digits)
+            async for turn in self._inputs:
+                await self._stop_reply()
+                self._running = running = _Running()
+                tasks.start_soon(self._answer, turn, running)
+
+    async def _message_loop(self) -> None:
+        """The first message, and again whenever the state machine wants it."""
+        await self._ears_open()
+        await self._open()
+        while True:
+            await self._play.wait()
+            self._play = anyio.Event()
+            await self._say_message()
+
+    async def _open(self) -> None:
+        message = self.lane.record.message
+        if message is not None and message.state is MessageState.PENDING:
+            await self._say_message()
+        elif self._resumed and self.lane.record.mode is CallMode.CONVERSATION:
+            await self._say(self.config.phrases.resumed)
+
+    async def _say_message(self) -> None:
+        message = self.lane.record.message
+        if message is None or message.state is not MessageState.PENDING:
+            return
+        outbound = self.lane.record.direction is Direction.OUTBOUND
+        barge_in = self.config.barge_in
+        protection = (
+            barge_in.outbound_greeting_protection_ms
+            if outbound
+            else barge_in.greeting_protection_ms
+        )
+        began = self.seam.now_ms()
+        async with self._floor_taken():
+            self._bot_began(protection)
+            speech = self.mouth.begin(first_message=True)
+            await utter(speech, message.text)
+            times = TurnTimes(self.lane.record.call_id, self.seam.new_id(), "message", began)
+            await self._keep(times.row(speech.times))
+
+    @asynccontextmanager
+    async def _floor_taken(self) -> AsyncIterator[anyio.CancelScope]:
+        async with self._floor:
+            with anyio.CancelScope() as scope:
+                self._floor_scope = scope
+                try:
+                    if self._closed is not None:
+                        scope.cancel()
+                    yield scope
+                finally:
+                    self._floor_scope = None
+                    self._bot_stopped()
+                    self._note_activity()
+
+    async def _stop_reply(self) -> None:
+        running = self._running
+        if running is not None:
+            running.scope.cancel()
+            with anyio.CancelScope(shield=True):
+                await running.over.wait()
+            self._running = None
+
+    # --- answering --------------------------------------------------------------------------
+
+    async def _answer(self, turn: TurnInput, running: _Running) -> None:
+        try:
+            with running.scope:
+                await self._answer_now(turn)
+        finally:
+            running.over.set()
+
+    async def _answer_now(self, turn: TurnInput) -> None:
+        record = self.lane.record
+        agent_turn = self._agent_turn(turn)
+        times = TurnTimes(
+            record.call_id,
+            agent_turn.turn_id,
+            "reply",
+            turn.heard_at,
+            speech_started=turn.speech_started,
+            speech_ended=turn.speech_ended,
+            stt_final=turn.heard_at,
+        )
+        reply = Reply()
+        interrupted = True
+        try:
+            async with self._floor_taken():
+                await self._replier.run(agent_turn, times, reply)
+                interrupted = False
+        finally:
+            if interrupted:
+                self._note_interruption(times)
+            with anyio.CancelScope(shield=True):
+                await self._keep(times.row(reply.times))
+        if not interrupted:
+            await self._after_reply(reply)
+
+    async def _after_reply(self, reply: Reply) -> None:
+        spoken = reply.spoken
+        if spoken is not None and not spoken.ok:
+            await self._speech_failed(spoken)
+            return
+        if spoken is not None and spoken.complete and reply.end_call:
+            await self._end(EndReason.HANGUP_BOT, EndDetail.AGENT)
+            return
+        if spoken is not None and reply.failed is None:
+            self._agent_failures = self._speech_failures = 0
+            return
+        if spoken is None and reply.end_call:
+            await self._end(EndReason.HANGUP_BOT, EndDetail.AGENT)
+            return
+        self._agent_failures += 1
+        if reply.failed:
+            _log.warning("call %s: the agent failed: %s", self.lane.record.call_id, reply.failed)
+        if self._agent_failures < _FAILURES_BEFORE_GOODBYE:
+            await self._say(self.config.phrases.not_understood)
+        else:
+            await self._farewell(self.config.phrases.failed, EndDetail.AGENT_FAILED)
+
+    def _agent_turn(self, turn: TurnInput) -> AgentTurn:
+        record = self.lane.record
+        return AgentTurn(
+            turn_id=self.seam.new_id(),
+            call_id=record.call_id,
+            session_key=record.session_key or record.call_id,
+            agent_id=self.brain.agent_id,
+            text=turn.text,
+            digits=turn.digits,
+            opening=self._opening(turn),
+            direction=record.direction.value,
+            remote_number=record.remote_number,
+            system_prompt=self.brain.system_prompt,
+        )
+
+    def _opening(self, turn: TurnInput) -> tuple[str, ...]:
+        """What was said before the caller's first turn, newest kept, oldest first."""
+        entries = list(self.lane.record.transcript)
+        if entries and entries[-1].speaker is Speaker.USER and entries[-1].text == turn.text:
+            entries.pop()
+        if any(entry.speaker is Speaker.USER for entry in entries):
+            return ()
+        lines: list[str] = []
+        room = _OPENING_CHARS
+        for entry in reversed(entries):
+            lines.append(entry.text[:room])
+            room -= len(lines[-1])
+            if room <= 0:
+                break
+        return tuple(reversed(lines))
+
+    # --- saying things ----------------------------------------------------------------------
+
+    async def _say(self, text: str) -> Spoken:
+        """Speak when the floor is free; an interruption is a normal end."""
+        spoken = Spoken("", complete=False)
+        async with self._floor_taken():
+            self._bot_began()
+            spoken = await utter(self.mouth.begin(), text)
+        if not spoken.ok:
+            await self._speech_failed(spoken)
+        else:
+            self._speech_failures = 0
+        return spoken
+
+    async def _speech_failed(self, spoken: Spoken) -> None:
+        self._speech_failures += 1
+        _log.warning("call %s: speech failed: %s", self.lane.record.call_id, spoken.error)
+        if self._speech_failures >= _FAILURES_BEFORE_GOODBYE:
+            await self._end(EndReason.ERROR, EndDetail.SPEECH_FAILED)
+        elif self._closed is None:
+            await self._say(self.config.phrases.not_understood)
+
+    async def _farewell(self, text: str, detail: EndDetail) -> None:
+        """Say goodbye, then hang up, whether or not it could be said."""
+        await self._say(text)
+        await self._end(EndReason.ERROR, detail)
+
+    async def _end(self, reason: EndReason, detail: EndDetail) -> None:
+        await self.lane.apply(ev.EndRequested(at=self.seam.now_ms(), reason=reason, detail=detail))
+
+    # --- requests from outside --------------------------------------------------------------
+
+    async def say(self, text: str) -> None:
+        spoken = await self._say(text)
+        if self._closed is not None:
+            raise CallNotReady(self._closed)
+        if not spoken.ok:
+            raise ProviderUnavailable(spoken.error or "speech failed", provider="speech")
+
+    async def ask(self, prompt: str, timeout_s: float) -> str:
+        if self._waiter is not None:
+            raise CallNotReady("Already waiting for transcript")
+        # Registered before the prompt is spoken: an early answer counts.
+        self._waiter = waiter = _Waiter()
+        times = TurnTimes(
+            self.lane.record.call_id, self.seam.new_id(), "continue", self.seam.now_ms()
+        )
+        try:
+            await self._stop_reply()
+            await self.say(prompt)
+            with anyio.move_on_after(timeout_s):
+                await waiter.done.wait()
+        finally:
+            self._waiter = None
+            self._note_activity()
+        if waiter.problem is not None:
+            raise CallNotReady(waiter.problem)
+        if waiter.text is None:
+            raise CallNotReady(
+                f"Timed out waiting for transcript after {round(timeout_s * 1000)}ms"
+            )
+        times.stt_final = self.seam.now_ms()
+        await self._keep(times.row(None))
+        return waiter.text
+
+    # --- keys and silence -------------------------------------------------------------------
+
+    async def _collect_digits(self) -> None:
+        """Keys that follow each other closely, or end with #, are one turn."""
+        while True:
+            await self._digit_pressed.wait()
+            while self._digits and not self._digits.endswith("#"):
+                self._digit_pressed = anyio.Event()
+                with anyio.move_on_after(_DIGIT_PAUSE_S) as pause:
+                    await self._digit_pressed.wait()
+                if pause.cancelled_caught:
+                    break
+            self._digit_pressed = anyio.Event()
+            digits, self._digits = self._digits, ""
+            if digits:
+                self._push(TurnInput(digits=digits, heard_at=self.seam.now_ms()))
+
+    def _quiet(self) -> bool:
+        """Nobody speaks, thinks or is being waited for."""
+        return not self._floor.locked() and self._waiter is None
+
+    async def _watch_silence(self) -> None:
+        silence = self.config.silence
+        if not silence.prompt_after_ms:
+            return
+        patience = silence.prompt_after_ms / 1000
+        while True:
+            idle = self.seam.monotonic() - self._active_at
+            if not self._quiet():
+                self._note_activity()
+                idle = 0.0
+            if idle < patience:
+                await anyio.sleep(max(patience - idle, 0.05))
+                continue
+            if self._silence_prompts >= silence.prompts:
+                await self._say(self.config.phrases.goodbye)
+                await self._end(EndReason.HANGUP_BOT, EndDetail.SILENCE)
+                return
+            self._silence_prompts += 1
+            await self._say(self.config.phrases.still_there)

@@ -1,0 +1,103 @@
+"""Hearing over the audio line: a transcription session that outlives sockets and is reopened."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable
+
+import anyio
+
+from voicecall.errors import ProviderError
+from voicecall.seam import Seam
+from voicecall.transcription import (
+    SessionLost,
+    TranscriptionEvent,
+    TranscriptionOptions,
+    TranscriptionProvider,
+    TranscriptionSession,
+)
+
+__all__ = ["Ear"]
+
+_log = logging.getLogger("voicecall.calls")
+_BUFFER_MS = 10_000
+_HEALTHY_S = 30.0
+_WAITS_S = (0.25, 1.0, 2.0)
+"""Waits before each attempt to reopen a lost session; after the last the call is deaf."""
+
+
+class Ear:
+    """``heard`` gets every event; ``deaf`` is called once when recognition is gone for good."""
+
+    def __init__(
+        self,
+        provider: TranscriptionProvider,
+        options: TranscriptionOptions,
+        seam: Seam,
+        *,
+        heard: Callable[[TranscriptionEvent], None],
+        deaf: Callable[[str], None],
+    ) -> None:
+        self._provider = provider
+        self._options = options
+        self._seam = seam
+        self._heard = heard
+        self._deaf = deaf
+        self._session: TranscriptionSession | None = None
+        self._waiting: deque[bytes] = deque()
+        self._waiting_bytes = 0
+        self._limit = options.audio_format.size(_BUFFER_MS)
+        self._ready = anyio.Event()
+
+    def hear(self, audio: bytes) -> None:
+        """Caller audio, by a plain call. Kept (bounded, oldest dropped) until a session is up."""
+        session = self._session
+        if session is not None:
+            session.send_audio(audio)
+            return
+        self._waiting.append(audio)
+        self._waiting_bytes += len(audio)
+        while self._waiting_bytes > self._limit:
+            self._waiting_bytes -= len(self._waiting.popleft())
+
+    async def ready(self) -> None:
+        """Wait for the first session (or for the end of all attempts)."""
+        await self._ready.wait()
+
+    async def run(self) -> None:
+        """Keep a session open until cancelled or deaf."""
+        failures = 0
+        while True:
+            began = self._seam.monotonic()
+            reason = await self._one_session()
+            if self._seam.monotonic() - began >= _HEALTHY_S:
+                failures = 0
+            _log.warning("transcription lost: %s", reason)
+            if failures >= len(_WAITS_S):
+                break
+            await anyio.sleep(_WAITS_S[failures])
+            failures += 1
+        self._ready.set()
+        self._deaf(reason)
+
+    async def _one_session(self) -> str:
+        try:
+            async with self._provider.session(self._options) as session:
+                self._session = session
+                while self._waiting:
+                    session.send_audio(self._waiting.popleft())
+                self._waiting_bytes = 0
+                self._ready.set()
+                async for event in session:
+                    if isinstance(event, SessionLost):
+                        if event.fatal:
+                            return event.reason
+                        _log.info("transcription interrupted: %s", event.reason)
+                        continue
+                    self._heard(event)
+                return "the session ended"
+        except ProviderError as error:
+            return str(error)
+        finally:
+            self._session = None

@@ -1,0 +1,234 @@
+"""The logical audio line of a call. Carrier sockets come and go; the line stays.
+
+Caller audio goes to one listener by a plain call. Audio for the caller goes through the pacer;
+what was sent and not confirmed when a socket is lost is sent again on the next one.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable
+
+import anyio
+
+from voicecall import MULAW_8K, AudioFormat
+from voicecall.media import (
+    Audio,
+    Cleared,
+    Dtmf,
+    MarkReached,
+    MediaError,
+    MediaEvent,
+    Started,
+    Stopped,
+)
+from voicecall.pacer import Heard, OutAudio, Pacer, PacerOverflow
+from voicecall.seam import Seam
+from voicecall_calls.ports import Attachment, MediaSocket
+
+__all__ = ["AudioLine"]
+
+_log = logging.getLogger("voicecall.media")
+_MARK_PATIENCE = 2.0
+"""Seconds past the end of the audio after which a missing mark is taken for reached."""
+
+
+class AudioLine:
+    """``listener`` gets caller audio, ``digits`` pressed keys, ``lost`` the id of a stream that
+    went away while it was the current one."""
+
+    def __init__(
+        self,
+        seam: Seam,
+        *,
+        marks: bool,
+        lost: Callable[[str], None],
+        digits: Callable[[str, str], None],
+    ) -> None:
+        self.listener: Callable[[bytes], None] = _drop
+        self.input_format: AudioFormat = MULAW_8K
+        self.output_format: AudioFormat = MULAW_8K
+        self.pacer = Pacer(self.output_format, marks=marks)
+        self._seam = seam
+        self._lost = lost
+        self._digits = digits
+        self._current: _LineSocket | None = None
+        self._work = anyio.Event()
+        self._progress = anyio.Event()
+        self._first_sent: dict[str, int] = {}
+        self._first_written: dict[str, int] = {}
+        self._attached = anyio.Event()
+
+    # --- sockets ----------------------------------------------------------------------------
+
+    def attach(self, socket: MediaSocket, started: Started) -> Attachment:
+        """Make ``socket`` the line's carrier; the one before is closed as replaced."""
+        previous = self._current
+        self._current = _LineSocket(self, socket, started.stream_id)
+        self.input_format = started.input_format
+        self.output_format = started.output_format
+        if previous is not None:
+            self.pacer.rewind()
+            previous.socket.close(1000, "Replaced")
+        self._attached.set()
+        self._work.set()
+        return self._current
+
+    def detached(self, attachment: _LineSocket) -> None:
+        """The socket of ``attachment`` is gone."""
+        if self._current is not attachment:
+            return
+        self._current = None
+        self._attached = anyio.Event()
+        self.pacer.rewind()
+        self._lost(attachment.stream_id)
+
+    @property
+    def socket(self) -> MediaSocket | None:
+        return self._current.socket if self._current is not None else None
+
+    async def attached(self) -> None:
+        """Wait for a socket."""
+        await self._attached.wait()
+
+    def close(self) -> None:
+        """Hang the line up: close its socket for good."""
+        current, self._current = self._current, None
+        if current is not None:
+            current.socket.close(1000, "Call ended")
+
+    # --- audio out --------------------------------------------------------------------------
+
+    def write(self, item_id: str, audio: bytes) -> None:
+        """Queue audio for the caller (an :class:`voicecall.media.AudioSink`)."""
+        self._first_written.setdefault(item_id, self._seam.now_ms())
+        try:
+            self.pacer.write(item_id, audio)
+        except PacerOverflow as error:
+            _log.warning("audio for the caller is dropped: %s", error)
+            return
+        self._work.set()
+
+    def finish(self, item_id: str) -> None:
+        """No more audio of this item will be written."""
+        self.pacer.finish(item_id)
+        self._note_progress()
+
+    async def run(self) -> None:
+        """Pay the audio out. One task a call, woken by audio, sockets and the clock."""
+        while True:
+            self._work = anyio.Event()
+            self._pump()
+            wake_at = self.pacer.wake_at() if self._current is not None else None
+            wait = math.inf if wake_at is None else max(wake_at - self._seam.monotonic(), 0.001)
+            with anyio.move_on_after(wait):
+                await self._work.wait()
+
+    def _pump(self) -> None:
+        current = self._current
+        if current is None:
+            return
+        send, codec = current.socket.send, current.socket.codec
+        for out in self.pacer.poll(self._seam.monotonic()):
+            if isinstance(out, OutAudio):
+                self._first_sent.setdefault(out.item, self._seam.now_ms())
+                send(codec.audio(out.payload))
+            else:
+                mark = codec.mark(out.name)
+                if mark is not None:
+                    send(mark)
+        if self.pacer.underruns:
+            self._note_progress()
+
+    async def played(self, item_id: str) -> Heard:
+        """Wait until the caller has heard all of a finished item."""
+        while self.pacer.pending(item_id):
+            self._progress = anyio.Event()
+            now = self._seam.monotonic()
+            patience = self.pacer.drain_ms(now) / 1000 + _MARK_PATIENCE
+            with anyio.move_on_after(patience) as scope:
+                await self._progress.wait()
+            drained = self.pacer.drain_ms(self._seam.monotonic()) == 0
+            if scope.cancelled_caught and self._current is not None and drained:
+                _log.warning("the carrier returned no mark; taken for played")
+                break
+        return self.pacer.heard(item_id, self._seam.monotonic())
+
+    def heard_ms(self, item_id: str) -> float:
+        return self.pacer.heard(item_id, self._seam.monotonic()).milliseconds
+
+    def clear(self) -> dict[str, Heard]:
+        """Drop everything that was not heard, here and at the carrier."""
+        heard = self.pacer.clear(self._seam.monotonic())
+        current = self._current
+        if current is not None:
+            message = current.socket.codec.clear()
+            if message is not None:
+                current.socket.send(message)
+        self._note_progress()
+        return heard
+
+    def first_written(self, item_id: str) -> int | None:
+        """When the first audio of an item came, milliseconds since the epoch."""
+        return self._first_written.get(item_id)
+
+    def first_sent(self, item_id: str) -> int | None:
+        """When the first audio of an item left for the carrier."""
+        return self._first_sent.get(item_id)
+
+    def forget(self, item_id: str) -> None:
+        """Drop the accounting of an item that is over."""
+        self.pacer.forget(item_id)
+        self._first_sent.pop(item_id, None)
+        self._first_written.pop(item_id, None)
+
+    def send_digits(self, digits: str) -> bool:
+        """Play keypad tones through the socket; False where the carrier cannot."""
+        current = self._current
+        message = current.socket.codec.digits(digits) if current is not None else None
+        if current is None or message is None:
+            return False
+        current.socket.send(message)
+        return True
+
+    def _note_progress(self) -> None:
+        self._progress.set()
+
+    # --- events of the current socket -------------------------------------------------------
+
+    def received(self, attachment: _LineSocket, event: MediaEvent) -> None:
+        """An event of a socket that is no longer the current one means nothing."""
+        if attachment is not self._current:
+            return
+        match event:
+            case Audio(payload):
+                self.listener(payload)
+            case MarkReached(name):
+                if self.pacer.mark_reached(name):
+                    self._note_progress()
+            case Dtmf(digits):
+                self._digits(attachment.stream_id, digits)
+            case MediaError(message):
+                _log.warning("the carrier reports a media error: %s", message)
+            case Stopped():
+                attachment.socket.close(1000, "Stopped")
+            case Cleared() | Started():
+                return
+
+
+class _LineSocket(Attachment):
+    def __init__(self, line: AudioLine, socket: MediaSocket, stream_id: str) -> None:
+        self._line = line
+        self.socket = socket
+        self.stream_id = stream_id
+
+    def received(self, event: MediaEvent) -> None:
+        self._line.received(self, event)
+
+    def closed(self) -> None:
+        self._line.detached(self)
+
+
+def _drop(audio: bytes) -> None:
+    """Nobody listens yet."""

@@ -1,0 +1,170 @@
+"""Speaking over the audio line: text to a synthesis session, audio through the pacer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import anyio
+
+from voicecall import events as ev
+from voicecall.errors import ProviderError
+from voicecall.machine import Outcome
+from voicecall.tts import SpeechSession, Utterance
+from voicecall_calls.conversation.line import AudioLine
+from voicecall_calls.conversation.mouth import Mouth, Speech, SpeechTimes, Spoken
+
+if TYPE_CHECKING:
+    from voicecall.seam import Seam
+    from voicecall_calls.engine.lane import CallLane
+
+__all__ = ["LineMouth"]
+
+
+class LineMouth(Mouth):
+    """``session`` is set once the synthesis session is open."""
+
+    def __init__(
+        self, lane: CallLane, line: AudioLine, seam: Seam, *, synthesis_timeout_s: float
+    ) -> None:
+        self.lane = lane
+        self.line = line
+        self.seam = seam
+        self.synthesis_timeout_s = synthesis_timeout_s
+        self.session: SpeechSession | None = None
+        self._ready = anyio.Event()
+
+    def opened(self, session: SpeechSession) -> None:
+        self.session = session
+        self._ready.set()
+
+    async def voice(self) -> SpeechSession:
+        """The session, once it is open. Raises ``TimeoutError``."""
+        with anyio.fail_after(self.synthesis_timeout_s):
+            await self._ready.wait()
+        assert self.session is not None
+        return self.session
+
+    def begin(self, *, first_message: bool = False) -> Speech:
+        return _LineSpeech(self, self.seam.new_id(), first_message)
+
+
+class _LineSpeech(Speech):
+    def __init__(self, mouth: LineMouth, utterance_id: str, first_message: bool) -> None:
+        self.id = utterance_id
+        self.times = SpeechTimes()
+        self._mouth = mouth
+        self._first_message = first_message
+        self._sentences: list[str] = []
+        self._utterance: Utterance | None = None
+        self._bytes = 0
+        self._refused = False
+        self._error: str | None = None
+
+    def write(self, item_id: str, audio: bytes) -> None:
+        """The sink of the synthesis: count, then hand to the line."""
+        self._bytes += len(audio)
+        self._mouth.line.write(item_id, audio)
+
+    async def send(self, sentence: str) -> None:
+        if self._refused or self._error:
+            return
+        self._sentences.append(sentence)
+        if self._utterance is None and not await self._start(sentence):
+            return
+        if self._utterance is not None:
+            self._utterance.send(sentence + " ")
+
+    async def _start(self, sentence: str) -> bool:
+        mouth = self._mouth
+        try:
+            session = await mouth.voice()
+        except TimeoutError:
+            self._error = "the speech provider was not ready in time"
+            return False
+        applied = await mouth.lane.apply(
+            ev.BotSpeaking(
+                at=mouth.seam.now_ms(),
+                utterance_id=self.id,
+                text=sentence,
+                first_message=self._first_message,
+            )
+        )
+        if applied.outcome is not Outcome.PROCESSED:
+            self._refused = True
+            return False
+        self._utterance = session.utterance(self.id, self)
+        return True
+
+    async def done(self) -> Spoken:
+        if self._refused:
+            return Spoken("", complete=False)
+        if self._utterance is None:
+            if self._error is not None:
+                return Spoken("", complete=False, ok=False, error=self._error)
+            return Spoken("")
+        self._utterance.flush()
+        try:
+            await self._synthesised(self._utterance)
+        except (ProviderError, TimeoutError) as error:
+            return await self._failed(str(error) or "the synthesis took too long")
+        self._mouth.line.finish(self.id)
+        if not self._bytes:
+            return await self._failed("the synthesis gave no audio")
+        await self._mouth.line.played(self.id)
+        return await self._over(Spoken(self._text))
+
+    async def _synthesised(self, utterance: Utterance) -> None:
+        """Wait for the synthesis; it may take long as long as audio comes."""
+        while True:
+            seen = self._bytes
+            with anyio.move_on_after(self._mouth.synthesis_timeout_s):
+                await utterance.done()
+                return
+            if self._bytes == seen:
+                raise TimeoutError
+
+    @property
+    def _text(self) -> str:
+        return " ".join(self._sentences)
+
+    async def _failed(self, why: str) -> Spoken:
+        heard = self._heard_text()
+        self._mouth.line.clear()
+        return await self._over(Spoken(heard, complete=False, ok=False, error=why))
+
+    async def stop(self) -> Spoken:
+        if self._utterance is None:
+            return Spoken("", complete=False)
+        # Drop the audio first: every millisecond is heard.
+        heard_ms = self._mouth.line.heard_ms(self.id)
+        estimate = self._heard_text()
+        self._mouth.line.clear()
+        told = self._utterance.cancel(heard_ms)
+        return await self._over(Spoken(told if told is not None else estimate, complete=False))
+
+    def _heard_text(self) -> str:
+        """The words that fit into the part of the audio that was heard."""
+        line = self._mouth.line
+        total_ms = line.output_format.duration_ms(self._bytes)
+        if not total_ms:
+            return ""
+        share = min(line.heard_ms(self.id) / total_ms, 1.0)
+        words = self._text.split()
+        return " ".join(words[: int(len(words) * share + 0.5)])
+
+    async def _over(self, spoken: Spoken) -> Spoken:
+        mouth = self._mouth
+        self.times.first_byte = mouth.line.first_written(self.id)
+        self.times.first_sent = mouth.line.first_sent(self.id)
+        self.times.done = mouth.seam.now_ms()
+        mouth.line.forget(self.id)
+        await mouth.lane.apply(
+            ev.BotSpoke(
+                at=mouth.seam.now_ms(),
+                utterance_id=self.id,
+                heard=spoken.heard,
+                complete=spoken.complete,
+                ok=spoken.ok,
+            )
+        )
+        return spoken

@@ -1,0 +1,54 @@
+"""Speaking: what a dialogue asks for, whichever way the call's audio goes."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+__all__ = ["Mouth", "Speech", "SpeechTimes", "Spoken"]
+
+
+@dataclass(slots=True)
+class SpeechTimes:
+    """When an utterance got where, milliseconds since the epoch."""
+
+    first_byte: int | None = None
+    first_sent: int | None = None
+    done: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Spoken:
+    """How an utterance ended. ``heard``: the text that reached the caller. ``ok`` is false where
+    it could not be played; ``error`` then says why."""
+
+    heard: str
+    complete: bool = True
+    ok: bool = True
+    error: str | None = None
+
+
+class Speech(ABC):
+    """One utterance: text goes in sentence by sentence."""
+
+    times: SpeechTimes
+
+    @abstractmethod
+    async def send(self, sentence: str) -> None:
+        """The next sentence."""
+
+    @abstractmethod
+    async def done(self) -> Spoken:
+        """No more sentences; wait until all of it was heard. The record knows by then."""
+
+    @abstractmethod
+    async def stop(self) -> Spoken:
+        """Stop now (an interruption). The record knows by then."""
+
+
+class Mouth(ABC):
+    """At most one utterance at a time; the dialogue takes care of that."""
+
+    @abstractmethod
+    def begin(self, *, first_message: bool = False) -> Speech:
+        """A new utterance. ``first_message``: it is the call's greeting or notification."""

@@ -1,0 +1,139 @@
+"""Speaking and listening by the carrier's own means: no media socket."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import anyio
+
+from voicecall import events as ev
+from voicecall import telephony as tel
+from voicecall.errors import ProviderError
+from voicecall.machine import Outcome
+from voicecall.model import CallMode
+from voicecall_calls.conversation.mouth import Mouth, Speech, SpeechTimes, Spoken
+
+if TYPE_CHECKING:
+    from voicecall.seam import Seam
+    from voicecall_calls.engine.lane import CallLane
+
+__all__ = ["NativeMouth"]
+
+
+class NativeMouth(Mouth):
+    """One speak action an utterance, with the listen action in it."""
+
+    def __init__(
+        self,
+        lane: CallLane,
+        provider: tel.TelephonyProvider,
+        seam: Seam,
+        *,
+        voice: str | None,
+        listen: Callable[[str], tel.Listen],
+    ) -> None:
+        self.lane = lane
+        self.provider = provider
+        self.seam = seam
+        self.voice = voice
+        self.listen = listen
+        self._awaited: dict[str, _NativeSpeech] = {}
+
+    def begin(self, *, first_message: bool = False) -> Speech:
+        return _NativeSpeech(self, self.seam.new_id(), first_message)
+
+    def follow(self, utterance_id: str, text: str) -> Speech:
+        """An utterance that the carrier plays already."""
+        speech = _NativeSpeech(self, utterance_id, False)
+        speech.started = True
+        speech.sentences.append(text)
+        self._awaited[utterance_id] = speech
+        return speech
+
+    def finished(self, utterance_id: str, ok: bool) -> None:
+        """The carrier is done with an utterance."""
+        speech = self._awaited.pop(utterance_id, None)
+        if speech is not None:
+            speech.ended(ok)
+
+    def expect(self, speech: _NativeSpeech) -> None:
+        self._awaited[speech.id] = speech
+
+
+class _NativeSpeech(Speech):
+    def __init__(self, mouth: NativeMouth, utterance_id: str, first_message: bool) -> None:
+        self.id = utterance_id
+        self.times = SpeechTimes()
+        self.sentences: list[str] = []
+        self.started = False
+        self._mouth = mouth
+        self._first_message = first_message
+        self._over = anyio.Event()
+        self._ok = True
+
+    def ended(self, ok: bool) -> None:
+        self._ok = ok
+        self.times.done = self._mouth.seam.now_ms()
+        self._over.set()
+
+    async def send(self, sentence: str) -> None:
+        self.sentences.append(sentence)
+
+    @property
+    def _text(self) -> str:
+        return " ".join(self.sentences)
+
+    async def done(self) -> Spoken:
+        text = self._text
+        if not text.strip():
+            return Spoken("")
+        if not self.started:
+            problem = await self._start(text)
+            if problem is not None:
+                return problem
+        # The carrier's word that it is over may get lost.
+        with anyio.move_on_after(30 + 0.15 * len(text)):
+            await self._over.wait()
+            return Spoken(text if self._ok else "", ok=self._ok)
+        await self._mouth.lane.apply(
+            ev.BotSpoke(at=self._mouth.seam.now_ms(), utterance_id=self.id, heard=text)
+        )
+        return Spoken(text)
+
+    async def _start(self, text: str) -> Spoken | None:
+        mouth = self._mouth
+        lane = mouth.lane
+        listen = None
+        if lane.record.mode is CallMode.CONVERSATION:
+            listen = mouth.listen(mouth.seam.token())
+            await lane.apply(ev.ListenStarted(at=mouth.seam.now_ms(), token=listen.token))
+        applied = await lane.apply(
+            ev.BotSpeaking(
+                at=mouth.seam.now_ms(),
+                utterance_id=self.id,
+                text=text,
+                first_message=self._first_message,
+            )
+        )
+        if applied.outcome is not Outcome.PROCESSED:
+            return Spoken("", complete=False)
+        self.started = True
+        mouth.expect(self)
+        try:
+            await mouth.provider.perform(lane.ref, tel.Speak(self.id, text, mouth.voice, listen))
+        except ProviderError as error:
+            mouth.finished(self.id, False)
+            await lane.apply(
+                ev.BotSpoke(at=mouth.seam.now_ms(), utterance_id=self.id, heard="", ok=False)
+            )
+            return Spoken("", complete=False, ok=False, error=str(error))
+        self.times.first_byte = self.times.first_sent = mouth.seam.now_ms()
+        return None
+
+    async def stop(self) -> Spoken:
+        # The carrier stops by itself when the caller speaks, and says so; what was heard of the
+        # text it does not tell.
+        if not self.started:
+            return Spoken("", complete=False)
+        return Spoken(self._text, complete=self._over.is_set())

@@ -1,0 +1,58 @@
+"""A conversation by the carrier's own voice and recogniser."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from voicecall import telephony as tel
+from voicecall.errors import RequestRejected
+from voicecall.seam import Seam
+from voicecall_calls.config import VoiceCallConfig
+from voicecall_calls.conversation.dialogue import Brain, Dialogue, KeepTurn
+from voicecall_calls.conversation.native import NativeMouth
+
+if TYPE_CHECKING:
+    from voicecall_calls.engine.lane import CallLane
+    from voicecall_calls.engine.planner import Planner
+
+__all__ = ["NativeConversation"]
+
+
+class NativeConversation(Dialogue):
+    def __init__(
+        self,
+        lane: CallLane,
+        provider: tel.TelephonyProvider,
+        brain: Brain,
+        *,
+        planner: Planner,
+        voice: str | None,
+        config: VoiceCallConfig,
+        keep: KeepTurn,
+        seam: Seam,
+    ) -> None:
+        mouth = NativeMouth(lane, provider, seam, voice=voice, listen=planner.listen)
+        super().__init__(lane, mouth, brain, config=config, keep=keep, seam=seam)
+        self._native_mouth = mouth
+        self._provider = provider
+        # The planner may have let the carrier speak already, in the reply to a webhook.
+        utterance = lane.record.utterance
+        self._playing = (
+            mouth.follow(utterance.id, utterance.text) if utterance is not None else None
+        )
+
+    def playback_finished(self, utterance_id: str, ok: bool) -> None:
+        super().playback_finished(utterance_id, ok)
+        self._native_mouth.finished(utterance_id, ok)
+
+    async def _open(self) -> None:
+        if self._playing is not None:
+            async with self._floor_taken():
+                await self._playing.done()
+        else:
+            await super()._open()
+
+    async def play_digits(self, digits: str) -> None:
+        if not self._provider.capabilities.dtmf_out:
+            raise RequestRejected("keypad tones are not supported", provider="carrier")
+        await self._provider.perform(self.lane.ref, tel.PlayDigits(digits))

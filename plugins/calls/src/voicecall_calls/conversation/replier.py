@@ -1,0 +1,144 @@
+"""One answer of the agent: tokens in, sentences out, never silent for long."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import anyio
+import anyio.abc
+from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
+
+from voicecall.agent import AgentBackend, AgentTurn, EndCall, TextDelta
+from voicecall.errors import ProviderError
+from voicecall.seam import Seam
+from voicecall_calls.conversation.mouth import Mouth, Speech, SpeechTimes, Spoken
+from voicecall_calls.conversation.turntimes import TurnTimes
+from voicecall_calls.spoken import SpokenStream
+
+__all__ = ["Replier", "Reply", "utter"]
+
+_log = logging.getLogger("voicecall.calls")
+_FILLER_AGAIN_S = 8.0
+
+
+@dataclass(slots=True)
+class Reply:
+    """What became of a turn. ``spoken`` is None where the agent said nothing."""
+
+    spoken: Spoken | None = None
+    times: SpeechTimes | None = None
+    end_call: bool = False
+    failed: str | None = None
+
+
+async def utter(speech: Speech, text: str) -> Spoken:
+    """Speak one text. Cancelled (an interruption), it stops the speech before it lets go."""
+    try:
+        await speech.send(text)
+        return await speech.done()
+    except anyio.get_cancelled_exc_class():
+        with anyio.CancelScope(shield=True):
+            await speech.stop()
+        raise
+
+
+class Replier:
+    """``began`` is called when the agent's words begin to be spoken."""
+
+    def __init__(
+        self,
+        backend: AgentBackend,
+        mouth: Mouth,
+        seam: Seam,
+        *,
+        timeout_s: float,
+        filler_after_s: float,
+        filler: str,
+        began: Callable[[], None],
+    ) -> None:
+        self._backend = backend
+        self._mouth = mouth
+        self._seam = seam
+        self._timeout_s = timeout_s
+        self._filler_after_s = filler_after_s
+        self._filler = filler
+        self._began = began
+
+    async def run(self, turn: AgentTurn, times: TurnTimes, reply: Reply) -> None:
+        """Fill ``reply``. Cancelled, it stops speaking, tells the agent what was heard, and
+        leaves in ``reply`` what is known."""
+        sentences_in, sentences = anyio.create_memory_object_stream[str](1000)
+        speech: Speech | None = None
+        try:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._generate, turn, times, sentences_in, reply)
+                with sentences:
+                    first = await self._first(sentences, times)
+                    if first is not None:
+                        self._began()
+                        speech = self._mouth.begin()
+                        reply.times = speech.times
+                        await speech.send(first)
+                        async for sentence in sentences:
+                            await speech.send(sentence)
+                        reply.spoken = await speech.done()
+        except anyio.get_cancelled_exc_class():
+            with anyio.CancelScope(shield=True):
+                if speech is not None:
+                    reply.spoken = await speech.stop()
+                heard = reply.spoken.heard if reply.spoken is not None else ""
+                await self._backend.settle(turn, heard)
+            raise
+        if reply.spoken is not None and not reply.spoken.complete:
+            await self._backend.settle(turn, reply.spoken.heard)
+
+    async def _generate(
+        self,
+        turn: AgentTurn,
+        times: TurnTimes,
+        sentences: MemoryObjectSendStream[str],
+        reply: Reply,
+    ) -> None:
+        """Run the agent; whole sentences go out as soon as they stand."""
+        stream = SpokenStream()
+        times.agent_start = self._seam.now_ms()
+        with sentences:
+            try:
+                with anyio.fail_after(self._timeout_s):
+                    async for event in self._backend.reply(turn):
+                        if isinstance(event, TextDelta):
+                            times.first_token = times.first_token or self._seam.now_ms()
+                            for sentence in stream.feed(event.text):
+                                await sentences.send(sentence)
+                        elif isinstance(event, EndCall):
+                            reply.end_call = True
+            except TimeoutError:
+                reply.failed = f"no answer within {self._timeout_s:g} s"
+            except ProviderError as error:
+                reply.failed = str(error)
+            except Exception as error:  # noqa: BLE001 (an agent's code can raise anything)
+                _log.exception("the agent failed")
+                reply.failed = repr(error)
+            for sentence in stream.finish():
+                await sentences.send(sentence)
+            reply.end_call = reply.end_call or stream.end_requested
+            times.agent_done = self._seam.now_ms()
+            times.failed = reply.failed
+
+    async def _first(
+        self, sentences: MemoryObjectReceiveStream[str], times: TurnTimes
+    ) -> str | None:
+        """The first sentence; while it takes long, a filler is spoken. None: there is none."""
+        wait = self._filler_after_s or self._timeout_s
+        while True:
+            with anyio.move_on_after(wait):
+                try:
+                    return await sentences.receive()
+                except anyio.EndOfStream:
+                    return None
+            if self._filler_after_s and self._filler:
+                times.filler = True
+                await utter(self._mouth.begin(), self._filler)
+            wait = _FILLER_AGAIN_S

@@ -1,0 +1,255 @@
+"""A conversation over a media socket: transcription, agent, synthesis, all on the line."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import anyio
+
+from voicecall import events as ev
+from voicecall import telephony as tel
+from voicecall.errors import ProviderError, RequestRejected
+from voicecall.media import Started
+from voicecall.model import CallMode, EndDetail, EndReason
+from voicecall.seam import Seam
+from voicecall.transcription import (
+    Final,
+    Partial,
+    SpeechEnded,
+    SpeechStarted,
+    TranscriptionEvent,
+    TranscriptionOptions,
+    TranscriptionProvider,
+)
+from voicecall.tts import SpeechProvider
+from voicecall_calls.config import VoiceCallConfig
+from voicecall_calls.conversation.dialogue import Brain, Dialogue, KeepTurn, TurnInput
+from voicecall_calls.conversation.ear import Ear
+from voicecall_calls.conversation.line import AudioLine
+from voicecall_calls.conversation.linemouth import LineMouth
+from voicecall_calls.conversation.turntaking import TurnTaking, Verdict
+from voicecall_calls.conversation.turntimes import TurnTimes
+from voicecall_calls.ports import Attachment, MediaSocket
+
+if TYPE_CHECKING:
+    from voicecall_calls.engine.lane import CallLane
+
+__all__ = ["SpeechSet", "StreamConversation"]
+
+_log = logging.getLogger("voicecall.calls")
+
+
+@dataclass(frozen=True, slots=True)
+class SpeechSet:
+    """The speech providers of streamed calls."""
+
+    transcription: TranscriptionProvider
+    speech: SpeechProvider
+    voice: str | None = None
+
+
+class StreamConversation(Dialogue):
+    def __init__(
+        self,
+        lane: CallLane,
+        provider: tel.TelephonyProvider,
+        speech: SpeechSet,
+        brain: Brain,
+        *,
+        config: VoiceCallConfig,
+        keep: KeepTurn,
+        seam: Seam,
+    ) -> None:
+        self.line = AudioLine(
+            seam,
+            marks=provider.capabilities.marks,
+            lost=self._socket_lost,
+            digits=self._digits_heard,
+        )
+        mouth = LineMouth(lane, self.line, seam, synthesis_timeout_s=config.tts.timeout_ms / 1000)
+        super().__init__(lane, mouth, brain, config=config, keep=keep, seam=seam)
+        self._line_mouth = mouth
+        self._provider = provider
+        self._speech = speech
+        self._turns = TurnTaking(config.barge_in)
+        self._speech_began_ms: int | None = None
+        self._speech_ended_ms: int | None = None
+        self._barge_in: tuple[int, int] | None = None
+        self._digit_count = 0
+        self._ear: Ear | None = None
+
+    # --- the line ---------------------------------------------------------------------------
+
+    def attach(self, socket: MediaSocket, started: Started) -> Attachment:
+        return self.line.attach(socket, started)
+
+    def close(self, why: str) -> None:
+        super().close(why)
+        self.line.close()
+
+    def _socket_lost(self, stream_id: str) -> None:
+        async def tell() -> None:
+            await self.lane.apply(ev.StreamDetached(at=self.seam.now_ms(), stream_id=stream_id))
+
+        self.lane.spawn(tell)
+
+    def _digits_heard(self, stream_id: str, digits: str) -> None:
+        record = self.lane.record
+        self._digit_count += 1
+        event = ev.DigitsPressed(
+            at=self.seam.now_ms(),
+            key=f"{stream_id}:digits:{self._digit_count}",
+            provider_call_id=record.provider_call_id or "",
+            call_id=record.call_id,
+            digits=digits,
+        )
+
+        async def tell() -> None:
+            await self.lane.apply(event)
+
+        self.lane.spawn(tell)
+
+    async def run(self) -> None:
+        await self.line.attached()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self.line.run)
+            tasks.start_soon(self._hold_voice)
+            if self.lane.record.mode is CallMode.CONVERSATION:
+                self._ear = ear = Ear(
+                    self._speech.transcription,
+                    TranscriptionOptions(
+                        audio_format=self.line.input_format,
+                        end_silence_ms=self.config.silence_timeout_ms,
+                    ),
+                    self.seam,
+                    heard=self._heard,
+                    deaf=self._deaf,
+                )
+                self.line.listener = ear.hear
+                tasks.start_soon(ear.run)
+            tasks.start_soon(super().run)
+
+    async def _hold_voice(self) -> None:
+        """Keep a synthesis session open for the call."""
+        failures = 0
+        while True:
+            try:
+                async with self._speech.speech.session(
+                    self._speech.voice, self.line.output_format
+                ) as session:
+                    self._line_mouth.opened(session)
+                    await anyio.sleep_forever()
+            except ProviderError as error:
+                failures += 1
+                _log.warning("call %s: speech: %s", self.lane.record.call_id, error)
+                await anyio.sleep(min(0.25 * 2**failures, 5.0))
+
+    async def _ears_open(self) -> None:
+        if self._ear is not None:
+            await self._ear.ready()
+
+    # --- hearing ----------------------------------------------------------------------------
+
+    def _heard(self, event: TranscriptionEvent) -> None:
+        now = self.seam.monotonic()
+        match event:
+            case SpeechStarted():
+                self._note_activity()
+                self._speech_began_ms = self.seam.now_ms()
+                self._barge_in = None
+                ask_at = self._turns.speech_started(now)
+                if ask_at is not None:
+                    self._ask_later(now, ask_at)
+            case Partial(text=text):
+                self._note_activity(caller=True)
+                if self._turns.partial(text):
+                    self._barge()
+            case Final(text=text, confidence=confidence):
+                self._note_activity(caller=True)
+                self._speech_ended_ms = self._speech_ended_ms or self.seam.now_ms()
+                self._finished(text.strip(), confidence)
+            case SpeechEnded():
+                self._speech_ended_ms = self.seam.now_ms()
+                self._turns.speech_ended()
+            case _:
+                # Guesses about the end of a turn are for speculative replies.
+                return
+
+    def _ask_later(self, began: float, ask_at: float) -> None:
+        """Ask at ``ask_at`` whether the speech that began at ``began`` still lasts."""
+
+        async def job() -> None:
+            await anyio.sleep(ask_at - began)
+            if self._turns.speech_began == began and self._turns.lasted():
+                self._barge()
+
+        self.lane.spawn(job)
+
+    def _barge(self) -> None:
+        """An accepted interruption: only now is audio cleared."""
+        now = self.seam.now_ms()
+        began = self._speech_began_ms or now
+        self._barge_in = (now, now - began)
+        self.interrupt()
+
+    def _finished(self, text: str, confidence: float | None) -> None:
+        verdict = self._turns.final(text)
+        match verdict:
+            case Verdict.DROP:
+                return
+            case Verdict.NOT_UNDERSTOOD:
+                if self._waiter is None:
+                    self._push(self._turn_input(""))
+                return
+            case Verdict.TURN:
+                self.interrupt()
+            case Verdict.CONTEXT:
+                pass
+        event = ev.CallerSaid(
+            at=self.seam.now_ms(),
+            text=text,
+            confidence=confidence,
+            context=verdict is Verdict.CONTEXT,
+        )
+
+        async def tell() -> None:
+            await self.lane.apply(event)
+
+        self.lane.spawn(tell)
+
+    def _deaf(self, reason: str) -> None:
+        async def goodbye() -> None:
+            _log.warning("call %s: cannot hear: %s", self.lane.record.call_id, reason)
+            await self._stop_reply()
+            await self._say(self.config.phrases.cannot_hear)
+            await self._end(EndReason.ERROR, EndDetail.LISTENING_FAILED)
+
+        self.lane.spawn(goodbye)
+
+    # --- hooks of the dialogue --------------------------------------------------------------
+
+    def _turn_input(self, text: str) -> TurnInput:
+        began, ended = self._speech_began_ms, self._speech_ended_ms
+        self._speech_began_ms = self._speech_ended_ms = None
+        return TurnInput(
+            text, heard_at=self.seam.now_ms(), speech_started=began, speech_ended=ended
+        )
+
+    def _bot_began(self, protection_ms: int = 0) -> None:
+        self._turns.bot_began(self.seam.monotonic(), protection_ms)
+
+    def _bot_stopped(self) -> None:
+        self._turns.bot_stopped()
+
+    def _note_interruption(self, times: TurnTimes) -> None:
+        if self._barge_in is not None:
+            times.barge_in_at, times.barge_in_stop_ms = self._barge_in
+
+    async def play_digits(self, digits: str) -> None:
+        if self.line.send_digits(digits):
+            return
+        if not self._provider.capabilities.dtmf_out:
+            raise RequestRejected("keypad tones are not supported", provider="carrier")
+        await self._provider.perform(self.lane.ref, tel.PlayDigits(digits))

@@ -1,0 +1,101 @@
+"""Whose turn it is on a streamed call: what counts as an interruption, what as a turn.
+
+Pure but for the clock that is passed in. An interruption is accepted before any audio is
+cleared: speech must last, or be understood as words that are more than an acknowledgement.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+
+from voicecall_calls.config import BargeInConfig
+
+__all__ = ["TurnTaking", "Verdict"]
+
+_ACKNOWLEDGEMENTS = frozenset(
+    {"ah", "aha", "hm", "hmm", "mhm", "mm", "mmm", "oh", "uh", "uh huh", "um", "er", "eh", "huh"}
+)
+
+
+class Verdict(StrEnum):
+    """What to do with a finished utterance: take it as a turn, keep it as context, say that it
+    was not understood, or drop it."""
+
+    TURN = "turn"
+    CONTEXT = "context"
+    NOT_UNDERSTOOD = "not-understood"
+    DROP = "drop"
+
+
+def _is_acknowledgement(text: str) -> bool:
+    return re.sub(r"[^a-z]+", " ", text.lower()).strip() in _ACKNOWLEDGEMENTS
+
+
+@dataclass(slots=True)
+class TurnTaking:
+    """One a call. Times are seconds on a monotonic clock."""
+
+    config: BargeInConfig
+    bot_speaking: bool = False
+    protected_until: float = 0.0
+    speech_began: float | None = None
+    _accepted: bool = False
+    _protected: bool = False
+    _over_bot: bool = False
+
+    def bot_began(self, now: float, protection_ms: int = 0) -> None:
+        """The bot speaks; speech that begins within ``protection_ms`` does not interrupt it."""
+        self.bot_speaking = True
+        self.protected_until = now + protection_ms / 1000
+
+    def bot_stopped(self) -> None:
+        self.bot_speaking = False
+        self.protected_until = 0.0
+
+    def speech_started(self, now: float) -> float | None:
+        """The caller makes a sound. Returns when to ask :meth:`lasted`, None where it does not
+        matter (nobody to interrupt, or not allowed)."""
+        self.speech_began = now
+        self._accepted = False
+        self._over_bot = self.bot_speaking
+        self._protected = self.bot_speaking and now < self.protected_until
+        if not self.bot_speaking or self._protected or not self.config.enabled:
+            return None
+        return now + self.config.min_speech_ms / 1000
+
+    def lasted(self) -> bool:
+        """The speech lasted long enough: whether it interrupts now."""
+        return self.speech_began is not None and self._accept()
+
+    def partial(self, text: str) -> bool:
+        """Words were understood: whether they interrupt now."""
+        if not text.strip() or _is_acknowledgement(text):
+            return False
+        return self._accept()
+
+    def _accept(self) -> bool:
+        if self._accepted or self._protected or not self.bot_speaking or not self.config.enabled:
+            return False
+        self._accepted = True
+        return True
+
+    def final(self, text: str) -> Verdict:
+        """The utterance is over."""
+        self.speech_began = None
+        over_bot = self._over_bot and not self._accepted
+        if self._protected:
+            return Verdict.CONTEXT if text.strip() else Verdict.DROP
+        if over_bot and self.bot_speaking:
+            # Not let in while the bot spoke: a cough, an acknowledgement, or barge-in is off.
+            if not text.strip() or _is_acknowledgement(text):
+                return Verdict.DROP
+            return Verdict.TURN if self.config.enabled else Verdict.CONTEXT
+        if not text.strip():
+            return Verdict.NOT_UNDERSTOOD
+        return Verdict.TURN
+
+    def speech_ended(self) -> None:
+        """The sound is over."""
+        self.speech_began = None

@@ -1,0 +1,53 @@
+"""Collecting the times of one turn."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from voicecall.store import TurnRow
+from voicecall_calls.conversation.mouth import SpeechTimes
+
+__all__ = ["TurnTimes"]
+
+
+@dataclass(slots=True)
+class TurnTimes:
+    """Filled in as a turn goes; milliseconds since the epoch."""
+
+    call_id: str
+    turn_id: str
+    kind: str
+    at: int
+    speech_started: int | None = None
+    speech_ended: int | None = None
+    stt_final: int | None = None
+    agent_start: int | None = None
+    first_token: int | None = None
+    agent_done: int | None = None
+    barge_in_at: int | None = None
+    barge_in_stop_ms: int | None = None
+    filler: bool = False
+    failed: str | None = None
+
+    def row(self, speech: SpeechTimes | None) -> TurnRow:
+        """The finished row; ``speech`` has the times of the reply itself."""
+        times = speech or SpeechTimes()
+        return TurnRow(
+            call_id=self.call_id,
+            turn_id=self.turn_id,
+            kind=self.kind,
+            at=self.at,
+            speech_started=self.speech_started,
+            speech_ended=self.speech_ended,
+            stt_final=self.stt_final,
+            agent_start=self.agent_start,
+            first_token=self.first_token,
+            agent_done=self.agent_done,
+            tts_first_byte=times.first_byte,
+            first_audio_sent=times.first_sent,
+            playback_done=times.done,
+            barge_in_at=self.barge_in_at,
+            barge_in_stop_ms=self.barge_in_stop_ms,
+            filler=self.filler,
+            failed=self.failed,
+        )

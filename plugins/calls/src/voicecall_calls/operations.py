@@ -1,0 +1,246 @@
+"""What may be asked of the phone: the operations behind RPC, tools and commands."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import anyio
+
+from voicecall import events as ev
+from voicecall import machine as mc
+from voicecall.errors import (
+    CallNotActive,
+    CallNotFound,
+    CallNotReady,
+    CapacityExceeded,
+    ConfigError,
+    DuplicateKey,
+    InvalidRequest,
+    RequestRejected,
+    StoreError,
+)
+from voicecall.model import CallMode, CallRecord, CallState, MediaPath
+from voicecall.store import DialReservation
+from voicecall_calls.config import normalize_number
+from voicecall_calls.conversation.base import Conversation
+from voicecall_calls.engine.engine import OUTBOUND_CAP, CallEngine
+from voicecall_calls.engine.lane import CallLane
+from voicecall_calls.engine.sessions import session_key
+
+__all__ = ["CallOperations", "DialOptions", "check_digits", "projection"]
+
+_DIGITS = re.compile(r"^[0-9*#wWpP,]+$")
+_MOCK_FROM = "+15550000000"
+_END_PATIENCE_S = 30.0
+
+
+def check_digits(digits: str) -> str:
+    """Keypad digits as they may be sent. Raises ``InvalidRequest``."""
+    text = digits.replace(" ", "")
+    if not _DIGITS.match(text):
+        raise InvalidRequest("digits may only contain digits, *, #, comma, w, p")
+    return text
+
+
+def projection(record: CallRecord) -> dict[str, Any]:
+    """What of a call is shown to callers of the API: no numbers, no words."""
+    values = {
+        "callId": record.call_id,
+        "providerCallId": record.provider_call_id,
+        "provider": record.provider,
+        "direction": record.direction.value,
+        "state": record.state.value,
+        "startedAt": record.started_at,
+        "answeredAt": record.answered_at,
+        "endedAt": record.ended_at,
+        "endReason": record.end_reason.value if record.end_reason else None,
+        "endDetail": record.end_detail.value if record.end_detail else None,
+    }
+    return {key: value for key, value in values.items() if value is not None}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DialOptions:
+    """``to`` falls back to ``toNumber``. ``idempotency_key``: the same key dials once and
+    returns the same call."""
+
+    to: str | None
+    message: str | None = None
+    mode: CallMode | None = None
+    dtmf_sequence: str | None = None
+    session_key: str | None = None
+    requester_session_key: str | None = None
+    idempotency_key: str | None = None
+
+
+class CallOperations:
+    def __init__(self, engine: CallEngine, *, outbound_media: MediaPath) -> None:
+        self._engine = engine
+        self._media = outbound_media
+
+    # --- placing a call ---------------------------------------------------------------------
+
+    async def dial(self, options: DialOptions) -> CallRecord:
+        """Place a call; returns once it is recorded, before it is answered."""
+        engine = self._engine
+        if not engine.accepting:
+            raise CallNotReady("Voice Call manager is stopping")
+        mode = options.mode or CallMode(engine.config.outbound.default_mode)
+        digits = self._dial_digits(options, mode)
+        to_number = self._to_number(options.to)
+        from_number = self._from_number()
+        message = (options.message or "").strip() or None
+        if mode is CallMode.NOTIFY and message is None:
+            raise InvalidRequest("message is required in notify mode")
+        if options.idempotency_key is not None:
+            known = await engine.store.reservation(options.idempotency_key)
+            if known is not None:
+                return await self._known(known)
+        call_id = engine.seam.new_id()
+        at = engine.seam.now_ms()
+        agent = engine.config.agent_id or engine.default_agent
+        step = mc.open_outbound(
+            call_id=call_id,
+            provider=engine.provider_id,
+            from_number=from_number,
+            to_number=to_number,
+            at=at,
+            mode=mode,
+            media=self._media,
+            message=message,
+            policy=engine.policy,
+            dtmf_sequence=digits,
+            agent_id=agent,
+            requester_session_key=options.requester_session_key,
+            session_key=session_key(
+                agent_id=agent,
+                scope=engine.config.session_scope,
+                call_id=call_id,
+                remote_number=to_number,
+                explicit=options.session_key,
+            ),
+        )
+        if not await engine.take_outbound_place(step.record):
+            limit = engine.config.max_concurrent_calls
+            raise CapacityExceeded(f"Maximum concurrent calls ({limit}) reached")
+        reservation = DialReservation(options.idempotency_key or call_id, call_id, at)
+        lane = CallLane(step.record, engine)
+        try:
+            await lane.open(step, ev.CallOpened(at=at), reservation=reservation)
+        except StoreError as error:
+            await engine.coordinator.release(OUTBOUND_CAP, call_id)
+            if isinstance(error, DuplicateKey) and error.kind == "dial":
+                known = await engine.store.reservation(reservation.key)
+                if known is not None:
+                    return await self._known(known)
+            raise
+        return lane.record
+
+    async def _known(self, reservation: DialReservation) -> CallRecord:
+        record = await self._engine.stored(reservation.call_id)
+        if record is None:
+            raise CallNotFound(reservation.call_id)
+        return record
+
+    def _dial_digits(self, options: DialOptions, mode: CallMode) -> str | None:
+        if options.dtmf_sequence is None:
+            return None
+        digits = check_digits(options.dtmf_sequence)
+        if mode is not CallMode.CONVERSATION:
+            raise InvalidRequest("dtmfSequence requires conversation mode")
+        if not self._engine.provider.capabilities.pre_connect_dtmf:
+            raise InvalidRequest(f"{self._engine.provider_id} does not support pre-connect DTMF")
+        return digits
+
+    def _to_number(self, to: str | None) -> str:
+        number = to if to and to.strip() else self._engine.config.to_number
+        if number is None:
+            raise InvalidRequest("to is required (or configure toNumber)")
+        normal = normalize_number(number)
+        if normal is None:
+            raise InvalidRequest("to must be a phone number in E.164 form, such as +15550001234")
+        return normal
+
+    def _from_number(self) -> str:
+        number = self._engine.config.from_number
+        if number is not None:
+            return number
+        if self._engine.provider.capabilities.from_number_required:
+            raise ConfigError(
+                "is required to place calls", path="plugins.entries.voice-call.config.fromNumber"
+            )
+        return _MOCK_FROM
+
+    # --- live calls -------------------------------------------------------------------------
+
+    async def speak(self, call_id: str, message: str) -> None:
+        """Speak on a connected call; returns when it was played."""
+        _lane, talk = await self._connected(call_id)
+        await talk.say(_required(message, "message"))
+
+    async def ask(self, call_id: str, message: str) -> str:
+        """Speak, then return what the far side answers."""
+        _lane, talk = await self._connected(call_id)
+        timeout_s = self._engine.config.transcript_timeout_ms / 1000
+        return await talk.ask(_required(message, "message"), timeout_s)
+
+    async def check_ask(self, call_id: str) -> None:
+        """The checks of :meth:`ask`, before it is begun."""
+        await self._connected(call_id)
+
+    async def dtmf(self, call_id: str, digits: str) -> None:
+        """Play keypad tones on a connected call."""
+        checked = check_digits(digits)
+        lane, talk = await self._connected(call_id)
+        if not self._engine.provider.capabilities.dtmf_out:
+            raise RequestRejected("outbound DTMF is not supported", provider=lane.record.provider)
+        await talk.play_digits(checked)
+
+    async def end(self, call_id: str) -> CallRecord:
+        """End a call; returns its final record. Ending a finished call is a success."""
+        lane = self._engine.lane_of(call_id)
+        if lane is None:
+            record = await self._engine.stored(call_id)
+            if record is None:
+                raise CallNotFound(call_id)
+            return record
+        await lane.apply(ev.EndRequested(at=self._engine.seam.now_ms()))
+        with anyio.move_on_after(_END_PATIENCE_S):
+            await lane.released()
+        if lane.record.live:
+            raise CallNotReady("the hang-up is still under way; it will be repeated")
+        return lane.record
+
+    async def status(self, call_id: str | None) -> Mapping[str, Any]:
+        """One call (live, else stored), or all live ones."""
+        if call_id is None:
+            lanes = self._engine.lanes.values()
+            return {"found": True, "calls": [projection(lane.record) for lane in lanes]}
+        record = await self._engine.stored(call_id)
+        return {"found": False} if record is None else {"found": True, "call": projection(record)}
+
+    async def _connected(self, call_id: str) -> tuple[CallLane, Conversation]:
+        lane = self._engine.lane_of(call_id)
+        if lane is None:
+            record = await self._engine.stored(call_id)
+            if record is None:
+                raise CallNotFound(call_id)
+            raise CallNotActive(call_id, _last_state(record))
+        if lane.record.ending is not None or lane.conversation is None:
+            doing = "ending" if lane.record.ending is not None else "not connected yet"
+            raise CallNotReady(f"the call is {doing} (state {lane.record.state.value})")
+        return lane, lane.conversation
+
+
+def _required(value: str, name: str) -> str:
+    if not value.strip():
+        raise InvalidRequest(f"{name} is required")
+    return value.strip()
+
+
+def _last_state(record: CallRecord) -> str:
+    reason = record.end_reason.value if record.end_reason else CallState.ERROR.value
+    return f"state {record.state.value}, ended {reason} at {record.ended_at}"

@@ -1,0 +1,95 @@
+"""Entry point of the phone. Importing it costs nothing: every hook imports what it needs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from voicecall import ProviderContext, ProviderInfo, ProviderKind, hookimpl
+from voicecall.hosting import GatewayHost, PluginInfo, Service, SetupCheck, SetupContext
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+PLUGIN_ID = "voice-call"
+
+
+def _config_model() -> type[BaseModel]:
+    from voicecall_calls.config import VoiceCallConfig
+
+    return VoiceCallConfig
+
+
+@hookimpl
+def voicecall_plugin_info() -> PluginInfo:
+    return PluginInfo(PLUGIN_ID, "Phone", _config_model)
+
+
+@hookimpl
+def voicecall_services(host: GatewayHost) -> Sequence[Service]:
+    from voicecall_calls.service import PhoneService
+
+    return [PhoneService(host)]
+
+
+@hookimpl
+def voicecall_setup_checks(context: SetupContext) -> Sequence[SetupCheck]:
+    from voicecall_calls.checks import setup_checks
+
+    return setup_checks(context)
+
+
+@hookimpl
+def voicecall_commands(app: Any) -> None:
+    from voicecall_calls.commands import add_commands
+
+    add_commands(app)
+
+
+# --- the providers that come with the phone --------------------------------------------------
+
+
+def _store_model() -> type[BaseModel]:
+    from voicecall_calls.store.config import SqliteConfig
+
+    return SqliteConfig
+
+
+def _store(config: Any, context: ProviderContext) -> Any:
+    from pathlib import Path
+
+    from voicecall_calls.store import SqliteStore
+
+    return SqliteStore(Path(config.directory), context.seam)
+
+
+def _coordinator(config: Any, context: ProviderContext) -> Any:
+    from voicecall_calls.coordinator import MemoryCoordinator
+
+    return MemoryCoordinator(context.seam)
+
+
+@hookimpl
+def voicecall_stores() -> Sequence[ProviderInfo]:
+    return [
+        ProviderInfo(
+            kind=ProviderKind.STORE,
+            id="sqlite",
+            label="SQLite",
+            factory=_store,
+            config_model=_store_model,
+            required=("directory",),
+        )
+    ]
+
+
+@hookimpl
+def voicecall_coordinators() -> Sequence[ProviderInfo]:
+    return [
+        ProviderInfo(
+            kind=ProviderKind.COORDINATOR,
+            id="memory",
+            label="This process",
+            factory=_coordinator,
+        )
+    ]

@@ -1,0 +1,180 @@
+"""RPC methods of the phone. Parameters are trimmed; blank means absent."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import anyio.abc
+
+from voicecall.errors import InvalidRequest, VoicecallError
+from voicecall.hosting import RpcCall, RpcMethod
+from voicecall.model import CallMode
+from voicecall.seam import Seam
+from voicecall_calls.operations import CallOperations, DialOptions
+
+__all__ = ["PhoneRpc"]
+
+READ = "operator.read"
+WRITE = "operator.write"
+_KEEP_MS = 300_000
+_GRACE_MS = 30_000
+
+Params = Mapping[str, Any]
+
+
+def _text(params: Params, name: str) -> str | None:
+    value = params.get(name)
+    if value is None:
+        return None
+    if not isinstance(value, str):
+        raise InvalidRequest(f"{name} must be a string")
+    return value.strip() or None
+
+
+def _required(params: Params, name: str) -> str:
+    value = _text(params, name)
+    if value is None:
+        raise InvalidRequest(f"{name} is required")
+    return value
+
+
+def _mode(params: Params) -> CallMode | None:
+    value = _text(params, "mode")
+    if value is None:
+        return None
+    try:
+        return CallMode(value)
+    except ValueError:
+        raise InvalidRequest("mode must be notify or conversation") from None
+
+
+@dataclass(slots=True)
+class _Operation:
+    """A question under way: pending, completed or failed; kept until ``expires_at``."""
+
+    id: str
+    poll_timeout_ms: int
+    transcript: str | None = None
+    error: str | None = None
+    settled_at: int | None = None
+
+    def payload(self) -> dict[str, Any]:
+        if self.settled_at is None:
+            return {
+                "operationId": self.id,
+                "status": "pending",
+                "pollTimeoutMs": self.poll_timeout_ms,
+            }
+        if self.error is not None:
+            return {"operationId": self.id, "status": "failed", "error": self.error}
+        result = {"success": True, "transcript": self.transcript}
+        return {"operationId": self.id, "status": "completed", "result": result}
+
+
+class PhoneRpc:
+    """``operations`` returns the running operations or raises what is missing."""
+
+    def __init__(
+        self,
+        operations: Callable[[], CallOperations],
+        seam: Seam,
+        *,
+        poll_timeout_ms: int,
+    ) -> None:
+        self._operations = operations
+        self._seam = seam
+        self._poll_timeout_ms = poll_timeout_ms + _GRACE_MS
+        self._running: dict[str, _Operation] = {}
+        self.tasks: anyio.abc.TaskGroup | None = None
+
+    def methods(self) -> list[RpcMethod]:
+        table: list[tuple[str, str, Callable[[Params, RpcCall], Awaitable[Params]]]] = [
+            ("voicecall.initiate", WRITE, self._initiate),
+            ("voicecall.start", WRITE, self._start),
+            ("voicecall.continue", WRITE, self._continue),
+            ("voicecall.continue.start", WRITE, self._continue_start),
+            ("voicecall.continue.result", READ, self._continue_result),
+            ("voicecall.speak", WRITE, self._speak),
+            ("voicecall.dtmf", WRITE, self._dtmf),
+            ("voicecall.end", WRITE, self._end),
+            ("voicecall.status", READ, self._status),
+        ]
+        return [RpcMethod(name, scope, handler) for name, scope, handler in table]
+
+    async def _initiate(self, params: Params, call: RpcCall) -> Params:
+        _required(params, "message")
+        return await self._dial(params, _text(params, "to"))
+
+    async def _start(self, params: Params, call: RpcCall) -> Params:
+        return await self._dial(params, _required(params, "to"))
+
+    async def _dial(self, params: Params, to: str | None) -> Params:
+        record = await self._operations().dial(
+            DialOptions(
+                to=to,
+                message=_text(params, "message"),
+                mode=_mode(params),
+                dtmf_sequence=_text(params, "dtmfSequence"),
+                session_key=_text(params, "sessionKey"),
+                requester_session_key=_text(params, "requesterSessionKey"),
+                idempotency_key=_text(params, "idempotencyKey"),
+            )
+        )
+        return {"callId": record.call_id, "initiated": True}
+
+    async def _continue(self, params: Params, call: RpcCall) -> Params:
+        call_id, message = _required(params, "callId"), _required(params, "message")
+        transcript = await self._operations().ask(call_id, message)
+        return {"success": True, "transcript": transcript}
+
+    async def _continue_start(self, params: Params, call: RpcCall) -> Params:
+        call_id, message = _required(params, "callId"), _required(params, "message")
+        operations = self._operations()
+        await operations.check_ask(call_id)
+        self._drop_old()
+        operation = _Operation(self._seam.new_id(), self._poll_timeout_ms)
+        self._running[operation.id] = operation
+
+        async def run() -> None:
+            try:
+                operation.transcript = await operations.ask(call_id, message)
+            except VoicecallError as error:
+                operation.error = str(error)
+            operation.settled_at = self._seam.now_ms()
+
+        if self.tasks is None:
+            raise InvalidRequest("the phone is not running")
+        self.tasks.start_soon(run)
+        return operation.payload()
+
+    async def _continue_result(self, params: Params, call: RpcCall) -> Params:
+        self._drop_old()
+        operation = self._running.get(_required(params, "operationId"))
+        if operation is None:
+            raise InvalidRequest("unknown operationId")
+        return operation.payload()
+
+    def _drop_old(self) -> None:
+        now = self._seam.now_ms()
+        self._running = {
+            key: operation
+            for key, operation in self._running.items()
+            if operation.settled_at is None or now - operation.settled_at < _KEEP_MS
+        }
+
+    async def _speak(self, params: Params, call: RpcCall) -> Params:
+        await self._operations().speak(_required(params, "callId"), _required(params, "message"))
+        return {"success": True}
+
+    async def _dtmf(self, params: Params, call: RpcCall) -> Params:
+        await self._operations().dtmf(_required(params, "callId"), _required(params, "digits"))
+        return {"success": True}
+
+    async def _end(self, params: Params, call: RpcCall) -> Params:
+        await self._operations().end(_required(params, "callId"))
+        return {"success": True}
+
+    async def _status(self, params: Params, call: RpcCall) -> Params:
+        return await self._operations().status(_text(params, "callId") or _text(params, "sid"))
