@@ -123,6 +123,7 @@ class Exchange:
         if self._tasks is None or self._board is None:
             raise RuntimeError("the exchange is not being served")
         call = Call(self._board, plan, behaviour)
+        self._forget_oldest()
         self.calls[call.id] = call
         self.ledger.add(
             "dialled",
@@ -133,6 +134,12 @@ class Exchange:
         )
         self._tasks.start_soon(call.run)
         return call.id
+
+    def _forget_oldest(self) -> None:
+        if len(self.calls) >= self.options.keep_calls:
+            over = (call.id for call in self.calls.values() if call.over.is_set())
+            if (oldest := next(over, None)) is not None:
+                del self.calls[oldest]
 
     # --- looking on -------------------------------------------------------------------------
 

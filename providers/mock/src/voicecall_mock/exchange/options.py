@@ -30,6 +30,8 @@ class ExchangeOptions:
     holds, more is dropped and counted. ``underrun_gap_ms``: see ``playback``.
     ``settle_ms``: quiet after which the far side counts as having stopped when it was
     interrupted. ``recording_limit_s``: longest recording of a call (0: none).
+
+    ``keep_calls``: calls remembered; the oldest that are over are forgotten first.
     """
 
     host: str = "127.0.0.1"
@@ -51,3 +53,4 @@ class ExchangeOptions:
     underrun_gap_ms: int = 400
     settle_ms: int = 500
     recording_limit_s: int = 3600
+    keep_calls: int = 1000

@@ -1,4 +1,5 @@
-"""An ASGI application on uvicorn inside this process: no signal handlers, no log lines."""
+"""An ASGI application on uvicorn inside this process: no signal handlers, no log lines
+while all is well."""
 
 from __future__ import annotations
 
@@ -49,7 +50,7 @@ async def serve_app(app: ASGIApp, host: str, port: int) -> AsyncIterator[str]:
         ws="none",
         lifespan="off",
         log_config=None,
-        log_level="critical",
+        log_level="warning",
         access_log=False,
         timeout_graceful_shutdown=1,
     )

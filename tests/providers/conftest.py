@@ -1,0 +1,243 @@
+"""A tiny gateway in front of the mock exchange: webhooks in, actions out, media sockets."""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from websockets.asyncio.server import ServerConnection, serve
+from websockets.exceptions import ConnectionClosed
+
+from voicecall import PCM16_8K, AudioFormat, ProviderContext, media
+from voicecall import telephony as tel
+from voicecall.seam import SystemSeam
+from voicecall.tts import PlainSpeechProvider
+from voicecall_mock.codec import MockCodec
+from voicecall_mock.config import MockConfig
+from voicecall_mock.exchange import Exchange, ExchangeOptions
+from voicecall_mock.exchange.server import serve_app
+from voicecall_mock.provider import MockProvider
+
+TOKEN = "a-shared-token"
+
+FAST = ExchangeOptions(
+    auth_token=TOKEN,
+    answer_after_ms=10,
+    answer_timeout_s=0.5,
+    webhook_timeout_s=2.0,
+    redelivery_s=(0.02, 0.02, 0.02),
+    reorder_wait_ms=2000,
+    word_ms=5,
+    least_speech_ms=20,
+    digit_ms=1,
+)
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+class ToneSpeech(PlainSpeechProvider):
+    """A loud tone of 20 ms a character."""
+
+    native_format: AudioFormat = PCM16_8K
+
+    async def synthesize(self, text: str, voice: str | None) -> AsyncIterator[bytes]:
+        for _ in text:
+            wave = [int(9000 * math.sin(n * math.pi / 8)) for n in range(160)]
+            yield struct.pack("<160h", *wave)
+
+
+class FakeMedia:
+    """One media socket that the exchange opened."""
+
+    def __init__(self, socket: ServerConnection) -> None:
+        self.socket = socket
+        self.codec = MockCodec()
+        self.events: list[media.MediaEvent] = []
+        self.text_only = True
+        self.closed: tuple[int, str] | None = None
+        self.changed = anyio.Event()
+
+    async def run(self) -> None:
+        try:
+            async for message in self.socket:
+                self.text_only = self.text_only and isinstance(message, str)
+                event = self.codec.decode(message)
+                if event is not None:
+                    self.events.append(event)
+                self._notify()
+        except ConnectionClosed:
+            self._notify()
+        self.closed = (self.socket.close_code or 0, self.socket.close_reason or "")
+        self._notify()
+
+    def _notify(self) -> None:
+        self.changed.set()
+        self.changed = anyio.Event()
+
+    def all(self, kind: type[Any]) -> list[Any]:
+        return [event for event in self.events if isinstance(event, kind)]
+
+    async def wait(self, kind: type[Any], count: int = 1) -> Any:
+        return await self.until(lambda: self.all(kind)[count - 1 : count])
+
+    async def until(self, look: Callable[[], Any]) -> Any:
+        with anyio.fail_after(10):
+            while not (found := look()):
+                await self.changed.wait()
+        return found[0] if isinstance(found, list) else found
+
+    async def gone(self) -> tuple[int, str]:
+        await self.until(lambda: self.closed is not None)
+        assert self.closed is not None
+        return self.closed
+
+    async def send(self, message: media.Message | None) -> None:
+        assert message is not None
+        await self.socket.send(message)
+
+    @property
+    def audio(self) -> bytes:
+        return b"".join(event.payload for event in self.all(media.Audio))
+
+    def speech(self) -> bytes:
+        """What the phone has said, without the silence around it."""
+        return self.audio.strip(b"\xff")
+
+
+Reply = Callable[[Mapping[str, Any]], tuple[int, list[tel.Action]]]
+
+
+@dataclass
+class FakeGateway:
+    """``replies``: actions, or a function, by event type. ``statuses``: what the next webhooks
+    are answered with instead."""
+
+    exchange: Exchange
+    provider: MockProvider
+    url: str = ""
+    media_url: str = ""
+    replies: dict[str, list[tel.Action] | Reply] = field(default_factory=dict)
+    statuses: list[int] = field(default_factory=list)
+    events: list[dict[str, Any]] = field(default_factory=list)
+    keys: list[str] = field(default_factory=list)
+    sockets: list[FakeMedia] = field(default_factory=list)
+    changed: anyio.Event = field(default_factory=anyio.Event)
+
+    async def webhook(self, request: Request) -> Response:
+        received = tel.WebhookRequest(
+            method="POST",
+            url=self.url,
+            query={},
+            headers=dict(request.headers),
+            body=await request.body(),
+            client="127.0.0.1",
+        )
+        now = SystemSeam().now_ms()
+        self.keys.append(self.provider.verify(received, now).key)
+        assert len(self.provider.parse(received, now)) == 1
+        data = json.loads(received.body)
+        self.events.append(data)
+        self._notify()
+        if self.statuses and (status := self.statuses.pop(0)) != 200:
+            return Response(status_code=status)
+        reply = self.replies.get(data["type"], [])
+        status, actions = (200, reply) if isinstance(reply, list) else reply(data)
+        if status != 200:
+            return Response(status_code=status)
+        rendered = self.provider.render(received, None, actions).reply
+        return Response(rendered.body, media_type=rendered.content_type)
+
+    async def socket(self, connection: ServerConnection) -> None:
+        fake = FakeMedia(connection)
+        self.sockets.append(fake)
+        self._notify()
+        await fake.run()
+
+    def _notify(self) -> None:
+        self.changed.set()
+        self.changed = anyio.Event()
+
+    def all(self, type_: str) -> list[dict[str, Any]]:
+        return [event for event in self.events if event["type"] == type_]
+
+    @property
+    def types(self) -> list[str]:
+        return [event["type"] for event in self.events]
+
+    async def event(self, type_: str, count: int = 1) -> dict[str, Any]:
+        with anyio.fail_after(10):
+            while len(self.all(type_)) < count:
+                await self.changed.wait()
+        return self.all(type_)[count - 1]
+
+    async def stream(self, count: int = 1) -> FakeMedia:
+        with anyio.fail_after(10):
+            while len(self.sockets) < count:
+                await self.changed.wait()
+        return self.sockets[count - 1]
+
+    def attach(self, token: str = "t-1") -> tel.AttachStream:
+        return tel.AttachStream(tel.StreamRequest(self.media_url, token))
+
+    async def dial(self, to: str = "+15550002222", **more: Any) -> tel.CallRef:
+        reference = more.pop("call_id", "ours-1")
+        request = {"ring_timeout_s": 5, "time_limit_s": 60, **more}
+        carrier_id = await self.provider.place_call(
+            tel.DialRequest(
+                call_id=reference,
+                from_number="+15550001111",
+                to_number=to,
+                webhook_url=self.url,
+                **request,
+            )
+        )
+        return tel.CallRef(reference, carrier_id)
+
+    async def rest(self, method: str, path: str, body: Any = None) -> Any:
+        return await self.provider._request(method, path, body)
+
+    async def ended(self, call: tel.CallRef) -> str:
+        with anyio.fail_after(10):
+            return await self.exchange.ended(call.provider_call_id or "")
+
+
+@pytest.fixture
+def telephone() -> Any:
+    """``async with telephone(**exchange options) as gateway``."""
+
+    @asynccontextmanager
+    async def open_telephone(
+        speech: bool = True, options: ExchangeOptions = FAST
+    ) -> AsyncIterator[FakeGateway]:
+        async with AsyncExitStack() as stack:
+            exchange = await stack.enter_async_context(
+                Exchange(options, speech=ToneSpeech() if speech else None).serve()
+            )
+            config = MockConfig(api_base_url=exchange.base_url, auth_token=TOKEN)
+            provider = MockProvider(config, ProviderContext(Path("unused")))
+            await stack.enter_async_context(provider.lifespan())
+            gateway = FakeGateway(exchange, provider)
+            app = Starlette(routes=[Route("/hook", gateway.webhook, methods=["POST"])])
+            base_url = await stack.enter_async_context(serve_app(app, "127.0.0.1", 0))
+            gateway.url = f"{base_url}/hook"
+            server = await stack.enter_async_context(serve(gateway.socket, "127.0.0.1", 0))
+            port = next(iter(server.sockets)).getsockname()[1]
+            gateway.media_url = f"ws://127.0.0.1:{port}/media"
+            yield gateway
+
+    return open_telephone

@@ -1,0 +1,71 @@
+"""The mock carrier keeps the contract of carriers."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from voicecall import ProviderContext
+from voicecall.media import Message
+from voicecall.telephony import TelephonyProvider, WebhookRequest
+from voicecall_mock.config import MockConfig
+from voicecall_mock.protocol import sign
+from voicecall_mock.provider import MockProvider
+from voicecall_testing.contracts.telephony import TelephonyContract
+
+pytestmark = pytest.mark.contract
+
+TOKEN = "contract-token"
+URL = "https://gateway.example/voice/webhook"
+
+
+class TestMockCarrier(TelephonyContract):
+    def make_provider(self) -> TelephonyProvider:
+        return MockProvider(MockConfig(auth_token=TOKEN), ProviderContext(Path("unused")))
+
+    def signed(self, body: bytes) -> WebhookRequest:
+        return self._request(body, self.now_ms)
+
+    def redelivered(self, body: bytes) -> WebhookRequest:
+        return self._request(body, self.now_ms + 60_000)
+
+    def _request(self, body: bytes, at: int) -> WebhookRequest:
+        headers = {
+            "mock-timestamp": str(at),
+            "mock-signature": sign(TOKEN, str(at), URL, body),
+        }
+        return WebhookRequest(
+            method="POST", url=URL, query={}, headers=headers, body=body, client="127.0.0.1"
+        )
+
+    def event_bodies(self) -> Sequence[bytes]:
+        events: list[dict[str, Any]] = [
+            {"type": "call.initiated"},
+            {"type": "call.answered"},
+            {"type": "call.speech", "text": "hello", "final": True, "token": "t"},
+            {"type": "call.digits", "digits": "12#"},
+            {"type": "call.ended", "reason": "completed"},
+        ]
+        call = {
+            "id": "mk-1",
+            "direction": "inbound",
+            "from": "+15550001",
+            "to": "+15550002",
+            "reference": None,
+        }
+        return [
+            json.dumps({"id": f"ev-{number}", "at": self.now_ms, "call": call, **event}).encode()
+            for number, event in enumerate(events)
+        ]
+
+    def stream_start(self, token: str) -> Message:
+        return json.dumps({"event": "start", "stream": "s-1", "call": "mk-1", "token": token})
+
+    def caller_audio(self, payload: bytes) -> Message:
+        encoded = base64.b64encode(payload).decode()
+        return json.dumps({"event": "media", "payload": encoded, "at": 20})
