@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import struct
@@ -35,10 +36,10 @@ TOKEN = "a-shared-token"
 FAST = ExchangeOptions(
     auth_token=TOKEN,
     answer_after_ms=10,
-    answer_timeout_s=0.5,
-    webhook_timeout_s=2.0,
+    answer_timeout_s=10.0,
+    webhook_timeout_s=10.0,
     redelivery_s=(0.02, 0.02, 0.02),
-    reorder_wait_ms=2000,
+    reorder_wait_ms=5000,
     word_ms=5,
     least_speech_ms=20,
     digit_ms=1,
@@ -221,9 +222,8 @@ def telephone() -> Any:
     """``async with telephone(**exchange options) as gateway``."""
 
     @asynccontextmanager
-    async def open_telephone(
-        speech: bool = True, options: ExchangeOptions = FAST
-    ) -> AsyncIterator[FakeGateway]:
+    async def open_telephone(speech: bool = True, **changes: Any) -> AsyncIterator[FakeGateway]:
+        options = dataclasses.replace(FAST, **changes)
         async with AsyncExitStack() as stack:
             exchange = await stack.enter_async_context(
                 Exchange(options, speech=ToneSpeech() if speech else None).serve()

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import anyio
 import httpx
 import pytest
 
+from voicecall import ProviderContext
 from voicecall import telephony as tel
 from voicecall.errors import OutcomeUnknown, ProviderUnavailable, RequestRejected
 from voicecall.events import CarrierStatus
 from voicecall.model import EndReason
+from voicecall_mock.config import MockConfig
 from voicecall_mock.exchange import (
     AnswerMode,
     Behaviour,
@@ -26,6 +29,7 @@ from voicecall_mock.exchange import (
     WaitForSilence,
     script_to_json,
 )
+from voicecall_mock.provider import MockProvider
 
 pytestmark = [pytest.mark.integration, pytest.mark.anyio]
 
@@ -64,7 +68,8 @@ async def test_a_phone_that_is_not_answered(
 ) -> None:
     async with telephone() as gateway:
         gateway.exchange.set_phone(PHONE, Behaviour(answer=answer, after_ms=5))
-        call = await gateway.dial(ring_timeout_s=0.2)
+        patient = answer is not AnswerMode.NO_ANSWER
+        call = await gateway.dial(ring_timeout_s=10 if patient else 0.1)
         assert await gateway.ended(call) == reason
         assert (await gateway.event("call.ended"))["reason"] == reason
         assert gateway.types == (["call.ringing"] if rings else []) + ["call.ended"]
@@ -110,7 +115,7 @@ async def test_an_inbound_call_is_answered_by_the_reply(telephone: Any) -> None:
 async def test_an_inbound_call_that_is_not_taken(
     telephone: Any, reply: list[tel.Action], reason: str
 ) -> None:
-    async with telephone() as gateway:
+    async with telephone(answer_timeout_s=0.2 if not reply else 10) as gateway:
         await gateway.provider.register_webhook(gateway.url)
         gateway.replies["call.initiated"] = reply
         gateway.exchange.dial_in(PHONE, "+15550001111", QUIET)
@@ -161,7 +166,7 @@ async def test_duplicates_do_not_act_twice(telephone: Any) -> None:
 
 async def test_lost_and_reordered_webhooks(telephone: Any) -> None:
     async with telephone() as gateway:
-        faults = {"webhooks": {"lose": 1, "types": ["call.answered"]}}
+        faults = {"webhooks": {"lose": 1, "delayMs": 5, "types": ["call.answered"]}}
         await gateway.rest("POST", "/v1/faults", faults)
         gateway.exchange.set_phone(PHONE, (HangUp(),))
         await gateway.dial()
@@ -294,3 +299,21 @@ async def test_phones_dial_in_over_rest(telephone: Any) -> None:
         with anyio.fail_after(5):
             assert await gateway.exchange.ended(response.json()["id"]) == "hangup-user"
         assert (await gateway.event("call.digits"))["call"]["from"] == PHONE
+
+
+async def test_a_carrier_without_a_url_brings_its_own_exchange(tmp_path: Path) -> None:
+    provider = MockProvider(MockConfig(), ProviderContext(tmp_path))
+    async with provider.lifespan():
+        provider.exchange.set_phone(PHONE, Behaviour(answer=AnswerMode.UNREACHABLE))
+        request = tel.DialRequest(
+            call_id="ours-1",
+            from_number="+15550001111",
+            to_number=PHONE,
+            webhook_url="http://127.0.0.1:1/nobody",
+            ring_timeout_s=5,
+            time_limit_s=5,
+        )
+        call_id = await provider.place_call(request)
+        with anyio.fail_after(5):
+            assert await provider.exchange.ended(call_id) == "failed"
+    assert provider.exchange is None

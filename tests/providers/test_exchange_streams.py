@@ -105,9 +105,10 @@ async def test_digits_both_ways(telephone: Any) -> None:
 
 async def test_a_dropped_socket_is_reported_and_replaced(telephone: Any) -> None:
     async with telephone() as gateway:
-        script = (Wait(100), DropSocket(), Wait(100), Say("Still here."), HangUp())
+        script = (WaitForSilence(100), DropSocket(), Say("Still here."), HangUp())
         gateway.replies["call.stream-failed"] = [gateway.attach("t-2")]
         call_id, socket = await attached(gateway, script)
+        await socket.send(socket.codec.audio(LOUD))
         assert "broke" in (await gateway.event("call.stream-failed"))["error"]
         assert (await socket.gone())[0] == 1006
         second = await gateway.stream(2)

@@ -134,7 +134,7 @@ async def test_history_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def test_it_is_found_and_made_like_any_provider(tmp_path: Path) -> None:
     info = Registry().load(ProviderKind.AGENT, "scripted")
-    assert info.demo
+    assert not info.demo
     config = provider_config(info, {"delayMs": 0, "wordDelayMs": 0}, {}, "agents.scripted")
     backend = info.factory(config, ProviderContext(state_dir=tmp_path))
     assert (await answer(backend, turn("hello")))[0] == "Hello! How can I help you?"

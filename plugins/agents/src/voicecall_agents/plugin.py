@@ -33,6 +33,5 @@ def voicecall_agent_backends() -> Sequence[ProviderInfo]:
             factory=_factory,
             config_model=_config_model,
             auto_select_order=1000,
-            demo=True,
         )
     ]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -40,7 +40,7 @@ class LoadedConfig:
     ``tree`` the whole file after substitution, ``warnings`` and ``notes`` one sentence each."""
 
     source: str
-    tree: Mapping[str, Any]
+    tree: Mapping[str, Any] = field(repr=False)
     gateway: GatewaySection
     plugins: PluginsSection
     state_dir: Path

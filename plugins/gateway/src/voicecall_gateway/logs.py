@@ -150,6 +150,7 @@ class _PrivateRotatingFile(RotatingFileHandler):
 def configure_logging(state_dir: Path, mask: Mask, *, level: int = logging.INFO) -> None:
     """Send everything to the log file and to stderr. For the gateway's process, once."""
     file = log_file(state_dir)
+    private_directory(state_dir)
     private_directory(file.parent)
     try:
         to_file = _PrivateRotatingFile(

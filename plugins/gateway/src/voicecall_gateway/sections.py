@@ -83,7 +83,7 @@ class PluginEntry(ConfigModel):
     """One value of ``plugins.entries``; ``config`` belongs to the plugin."""
 
     enabled: bool = True
-    config: Mapping[str, Any] = Field(default_factory=dict)
+    config: Mapping[str, Any] = Field(default_factory=dict, repr=False)
 
 
 class PluginsSection(ConfigModel):

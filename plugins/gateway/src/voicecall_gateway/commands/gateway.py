@@ -60,9 +60,14 @@ def _serve(line: CommandLine, loaded: LoadedConfig, announce: Callable[[Gateway]
     mask = Mask([*credentials_in(loaded.tree), *([token] if token else [])])
     configure_logging(loaded.state_dir, mask)
 
+    def opened(gateway: Gateway) -> None:
+        # On the first start the token was made just now.
+        mask.add([gateway.token] if gateway.token else [])
+        announce(gateway)
+
     async def body() -> bool:
         gateway = Gateway(loaded, line.registry, environ=line.environ)
-        return await serve(gateway, announce=announce)
+        return await serve(gateway, announce=opened)
 
     return anyio.run(body)
 

@@ -186,7 +186,9 @@ class PhoneLine:
 
     def drop_socket(self) -> None:
         if self.stream is not None:
-            self.stream.drop("the connection broke")
+            stream = self.stream
+            self.attach(None)
+            stream.drop("the connection broke")
 
     async def lose_patience(self, patience_s: float) -> None:
         """Return when nothing was heard for so long."""
