@@ -1,0 +1,426 @@
+"""Whole calls as tables: what happens, the state after it, what must be done."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+from voicecall import events as ev
+from voicecall.machine import (
+    AnswerCall,
+    CallerSpeaking,
+    CallerTurn,
+    CallPolicy,
+    Connected,
+    Dial,
+    Effect,
+    HangUp,
+    KeysPressed,
+    LookUpDial,
+    PlaybackFinished,
+    PlayMessage,
+    ProbeStatus,
+    ReattachStream,
+    Release,
+    open_inbound,
+    open_outbound,
+    step,
+)
+from voicecall.model import (
+    CallMode,
+    CallRecord,
+    DeadlineKind,
+    EndDetail,
+    EndReason,
+    MediaPath,
+    MessageState,
+    Speaker,
+)
+
+pytestmark = pytest.mark.unit
+
+POLICY = CallPolicy()
+ID = "P1"
+
+Row = tuple[ev.CallEvent, str, Sequence[Effect]]
+
+
+def outbound(
+    mode: CallMode = CallMode.CONVERSATION, media: MediaPath = MediaPath.NATIVE
+) -> CallRecord:
+    opened = open_outbound(
+        call_id="c",
+        provider="p",
+        from_number="+1",
+        to_number="+2",
+        at=0,
+        mode=mode,
+        media=media,
+        message="Hello.",
+        policy=POLICY,
+    )
+    assert opened.effects == (Dial(),)
+    return opened.record
+
+
+def inbound(media: MediaPath = MediaPath.NATIVE) -> CallRecord:
+    event = ev.Initiated(at=0, key="0", provider_call_id=ID, from_number="+3", to_number="+1")
+    return open_inbound(
+        call_id="c", provider="p", event=event, media=media, greeting="Hello.", policy=POLICY
+    )
+
+
+def tell(record: CallRecord, rows: Sequence[Row]) -> CallRecord:
+    for number, (event, state, effects) in enumerate(rows):
+        result = step(record, event, POLICY)
+        where = f"row {number}: {event}"
+        assert result.record.state == state, where
+        assert list(result.effects) == list(effects), where
+        record = result.record
+    return record
+
+
+def accepted(at: int) -> ev.DialAccepted:
+    return ev.DialAccepted(at=at, provider_call_id=ID)
+
+
+def ringing(at: int) -> ev.Ringing:
+    return ev.Ringing(at=at, key=f"r{at}", provider_call_id=ID)
+
+
+def answered(at: int) -> ev.Answered:
+    return ev.Answered(at=at, key=f"a{at}", provider_call_id=ID)
+
+
+def ended(at: int, reason: EndReason = EndReason.COMPLETED) -> ev.CallEnded:
+    return ev.CallEnded(at=at, key=f"e{at}", provider_call_id=ID, reason=reason)
+
+
+def heard(at: int, text: str, token: str | None = None, final: bool = True) -> ev.SpeechHeard:
+    return ev.SpeechHeard(
+        at=at, key=f"s{at}", provider_call_id=ID, text=text, turn_token=token, final=final
+    )
+
+
+def says(at: int, utterance: str, text: str, first: bool = False) -> ev.BotSpeaking:
+    return ev.BotSpeaking(at=at, utterance_id=utterance, text=text, first_message=first)
+
+
+def due(at: int, kind: DeadlineKind) -> ev.DeadlineDue:
+    return ev.DeadlineDue(at=at, kind=kind)
+
+
+def test_a_notification() -> None:
+    record = tell(
+        outbound(CallMode.NOTIFY),
+        [
+            (accepted(100), "initiated", []),
+            (ringing(200), "ringing", []),
+            (answered(5_000), "answered", [Connected()]),
+            (says(5_100, "u1", "Hello.", first=True), "speaking", []),
+            (
+                ev.PlaybackEnded(at=7_000, key="p", provider_call_id=ID, utterance_id="u1"),
+                "listening",
+                [PlaybackFinished("u1", True)],
+            ),
+            (due(9_999, DeadlineKind.NOTIFY_HANGUP), "listening", []),
+            (due(10_000, DeadlineKind.NOTIFY_HANGUP), "listening", [HangUp()]),
+            (ev.HangUpDone(at=10_100), "hangup-bot", [Release()]),
+            (ended(10_200), "hangup-bot", []),
+        ],
+    )
+    assert record.end_detail is EndDetail.NOTIFIED
+    assert record.ended_at == 10_100
+    assert record.message is not None
+    assert record.message.state is MessageState.DONE
+    assert [(e.speaker, e.text) for e in record.transcript] == [(Speaker.BOT, "Hello.")]
+
+
+def test_a_conversation() -> None:
+    record = tell(
+        outbound(),
+        [
+            (accepted(0), "initiated", []),
+            (answered(1_000), "answered", [Connected()]),
+            (says(1_100, "u1", "Hello.", first=True), "speaking", []),
+            (ev.BotSpoke(at=2_000, utterance_id="u1", heard="Hello."), "listening", []),
+            (ev.ListenStarted(at=2_001, token="t1"), "listening", []),
+            (heard(3_000, "what is", "t1", final=False), "listening", [CallerSpeaking()]),
+            (heard(3_500, " what is new? ", "t1"), "listening", [CallerTurn("what is new?")]),
+            (says(4_000, "u2", "Nothing at all."), "speaking", []),
+            (
+                ev.BotSpoke(at=4_500, utterance_id="u2", heard="Nothing", complete=False),
+                "listening",
+                [],
+            ),
+            (
+                ev.DigitsPressed(at=5_000, key="d", provider_call_id=ID, digits="9#"),
+                "listening",
+                [KeysPressed("9#")],
+            ),
+            (ended(6_000, EndReason.HANGUP_USER), "hangup-user", [Release()]),
+        ],
+    )
+    assert [(e.speaker.value, e.text, e.complete) for e in record.transcript] == [
+        ("bot", "Hello.", True),
+        ("user", "what is new?", True),
+        ("bot", "Nothing", False),
+    ]
+    assert record.end_detail is EndDetail.CARRIER
+    assert record.answered_at == 1_000
+
+
+def test_an_inbound_call_over_a_media_stream() -> None:
+    record = tell(
+        inbound(MediaPath.STREAM),
+        [
+            (ev.Initiated(at=0, key="0", provider_call_id=ID), "ringing", [AnswerCall()]),
+            (answered(500), "answered", [Connected()]),
+            (ev.StreamAttached(at=800, stream_id="s1"), "active", []),
+            (says(900, "u1", "Hello.", first=True), "speaking", []),
+            (ev.BotSpoke(at=1_900, utterance_id="u1", heard="Hello."), "listening", []),
+            (ev.CallerSaid(at=3_000, text="bye"), "listening", [CallerTurn("bye")]),
+            (ev.EndRequested(at=3_500, detail=EndDetail.AGENT), "listening", [HangUp()]),
+            (ev.HangUpDone(at=3_600), "hangup-bot", [Release()]),
+        ],
+    )
+    assert record.end_detail is EndDetail.AGENT
+    assert record.remote_number == "+3"
+
+
+@pytest.mark.parametrize("reason", [EndReason.BUSY, EndReason.NO_ANSWER, EndReason.FAILED])
+def test_nobody_takes_the_call(reason: EndReason) -> None:
+    record = tell(
+        outbound(),
+        [
+            (accepted(0), "initiated", []),
+            (ringing(10), "ringing", []),
+            (ended(20, reason), reason.value, [Release()]),
+        ],
+    )
+    assert record.answered_at is None
+
+
+def test_the_ring_timeout_is_ours_where_the_carrier_has_none() -> None:
+    record = tell(
+        outbound(),
+        [
+            (accepted(0), "initiated", []),
+            (ringing(10), "ringing", []),
+            (due(44_999, DeadlineKind.RING), "ringing", []),
+            (due(45_000, DeadlineKind.RING), "ringing", [HangUp()]),
+            (ev.HangUpDone(at=45_100), "no-answer", [Release()]),
+        ],
+    )
+    assert record.end_detail is EndDetail.RING_TIMEOUT
+
+
+def test_a_stream_is_lost_and_comes_back() -> None:
+    record = tell(
+        outbound(media=MediaPath.STREAM),
+        [
+            (accepted(0), "initiated", []),
+            (answered(100), "answered", [Connected()]),
+            (ev.StreamAttached(at=200, stream_id="s1"), "active", []),
+            (ev.StreamDetached(at=5_000, stream_id="s1"), "active", [ReattachStream()]),
+            (ev.StreamAttached(at=5_500, stream_id="s2"), "active", []),
+            (ev.StreamDetached(at=5_600, stream_id="s1"), "active", []),
+            (due(8_000, DeadlineKind.STREAM), "active", []),
+        ],
+    )
+    assert record.stream_id == "s2"
+    assert record.ending is None
+
+
+def test_a_stream_is_lost_for_good() -> None:
+    record = tell(
+        inbound(MediaPath.REALTIME),
+        [
+            (ev.StreamAttached(at=200, stream_id="s1"), "active", [Connected()]),
+            (ev.StreamDetached(at=5_000, stream_id="s1"), "active", [ReattachStream()]),
+            (due(6_999, DeadlineKind.STREAM), "active", []),
+            (due(7_000, DeadlineKind.STREAM), "active", [HangUp()]),
+            (ev.HangUpDone(at=7_100), "hangup-bot", [Release()]),
+        ],
+    )
+    assert record.end_detail is EndDetail.STREAM_LOST
+
+
+def test_a_stream_that_never_starts() -> None:
+    record = tell(
+        outbound(media=MediaPath.STREAM),
+        [
+            (accepted(0), "initiated", []),
+            (answered(100), "answered", [Connected()]),
+            (due(10_100, DeadlineKind.STREAM), "answered", [HangUp()]),
+            (ev.HangUpDone(at=10_200), "hangup-bot", [Release()]),
+        ],
+    )
+    assert record.end_detail is EndDetail.STREAM_NEVER_STARTED
+
+
+def test_the_carriers_end_during_our_hang_up_keeps_its_reason() -> None:
+    record = tell(
+        outbound(),
+        [
+            (accepted(0), "initiated", []),
+            (answered(100), "answered", [Connected()]),
+            (ev.EndRequested(at=200), "answered", [HangUp()]),
+            (ended(250, EndReason.HANGUP_USER), "hangup-user", [Release()]),
+            (ev.HangUpDone(at=300), "hangup-user", []),
+        ],
+    )
+    assert (record.ended_at, record.end_detail) == (250, EndDetail.CARRIER)
+
+
+def test_a_plain_completed_during_our_hang_up_is_our_end() -> None:
+    record = tell(
+        outbound(),
+        [
+            (answered(100), "answered", [Connected()]),
+            (ev.EndRequested(at=200), "answered", [HangUp()]),
+            (ended(250), "hangup-bot", [Release()]),
+        ],
+    )
+    assert record.end_detail is EndDetail.REQUESTED
+
+
+def test_the_longest_call() -> None:
+    record = tell(
+        outbound(),
+        [
+            (answered(100), "answered", [Connected()]),
+            (due(300_100, DeadlineKind.MAX_DURATION), "answered", [HangUp()]),
+            (ev.HangUpFailed(at=300_200, error="503"), "answered", []),
+            (due(301_200, DeadlineKind.HANGUP), "answered", [HangUp()]),
+            (ev.HangUpDone(at=301_300), "timeout", [Release()]),
+        ],
+    )
+    assert record.end_detail is EndDetail.MAX_DURATION
+
+
+def test_the_reaper_takes_calls_that_nobody_answered() -> None:
+    record = tell(
+        inbound(),
+        [
+            (due(120_000, DeadlineKind.UNANSWERED), "ringing", [HangUp()]),
+            (ev.HangUpDone(at=120_100), "hangup-bot", [Release()]),
+        ],
+    )
+    assert record.end_detail is EndDetail.REAPER
+
+
+@pytest.mark.parametrize(
+    "sign", [answered(100), heard(100, "hi"), ev.StreamAttached(at=100, stream_id="s1")]
+)
+def test_the_reaper_never_takes_a_call_that_lives(sign: ev.CallEvent) -> None:
+    record = step(inbound(), sign, POLICY).record
+    assert DeadlineKind.UNANSWERED not in record.deadlines
+    after = step(record, due(10**9, DeadlineKind.UNANSWERED), POLICY)
+    assert (after.record, after.effects) == (record, ())
+
+
+def test_speech_that_answers_another_question_does_not_count() -> None:
+    record = tell(
+        outbound(),
+        [
+            (answered(100), "answered", [Connected()]),
+            (ev.ListenStarted(at=200, token="t2"), "listening", []),
+            (heard(300, "too late", "t1"), "listening", []),
+            (heard(400, "in time", "t2"), "listening", [CallerTurn("in time")]),
+        ],
+    )
+    assert [entry.text for entry in record.transcript] == ["in time"]
+
+
+def test_a_first_message_that_cannot_be_played_ends_the_call() -> None:
+    record = tell(
+        outbound(),
+        [
+            (answered(100), "answered", [Connected()]),
+            (says(200, "u", "Hello.", first=True), "speaking", []),
+            (ev.BotSpoke(at=300, utterance_id="u", heard="", ok=False), "listening", []),
+            (due(1_300, DeadlineKind.MESSAGE), "listening", [PlayMessage()]),
+            (says(1_400, "u", "Hello.", first=True), "speaking", []),
+            (ev.BotSpoke(at=1_500, utterance_id="u", heard="", ok=False), "listening", [HangUp()]),
+            (ev.HangUpDone(at=1_600), "error", [Release()]),
+        ],
+    )
+    assert record.end_detail is EndDetail.MESSAGE_FAILED
+
+
+def test_a_first_message_that_other_speech_displaced_is_tried_again() -> None:
+    tell(
+        outbound(CallMode.NOTIFY),
+        [
+            (answered(0), "answered", [Connected()]),
+            (says(0, "u1", "Hello.", first=True), "speaking", []),
+            (says(100, "u2", "Sorry."), "speaking", []),
+            (ev.BotSpoke(at=900, utterance_id="u2", heard="Sorry."), "listening", []),
+            (due(60_720, DeadlineKind.MESSAGE), "listening", []),
+            (due(61_720, DeadlineKind.MESSAGE), "listening", [PlayMessage()]),
+        ],
+    )
+
+
+def test_an_end_asked_for_while_the_dial_is_under_way() -> None:
+    record = tell(
+        outbound(),
+        [
+            (ev.EndRequested(at=10), "initiated", []),
+            (accepted(500), "initiated", [HangUp()]),
+            (ev.HangUpDone(at=600), "hangup-bot", [Release()]),
+        ],
+    )
+    assert record.aliases == (ID,)
+
+
+def test_a_dial_of_unknown_outcome_is_looked_up_and_never_repeated() -> None:
+    record = tell(
+        outbound(),
+        [
+            (ev.DialUncertain(at=10, error="timeout"), "initiated", [LookUpDial()]),
+            (ev.DialLookedUp(at=20, provider_call_id=ID), "initiated", [ProbeStatus()]),
+            (ringing(30), "ringing", []),
+        ],
+    )
+    assert DeadlineKind.RING in record.deadlines
+    gone = tell(
+        outbound(),
+        [
+            (ev.DialUncertain(at=10, error="timeout"), "initiated", [LookUpDial()]),
+            (ev.DialLookedUp(at=20, provider_call_id=None), "failed", [Release()]),
+        ],
+    )
+    assert gone.end_detail is EndDetail.DIAL_UNKNOWN
+
+
+def test_a_restart_in_the_middle_of_a_streamed_call() -> None:
+    live = ev.StatusReported(at=5_100, status=ev.CarrierStatus.CONNECTED)
+    record = tell(
+        inbound(MediaPath.STREAM),
+        [
+            (ev.StreamAttached(at=200, stream_id="s1"), "active", [Connected()]),
+            (says(300, "u1", "Hello.", first=True), "speaking", []),
+            (ev.Recovered(at=5_000), "speaking", [ProbeStatus()]),
+            (live, "speaking", [Connected(resumed=True)]),
+            (ev.StreamAttached(at=6_000, stream_id="s2"), "speaking", []),
+        ],
+    )
+    assert record.message is not None
+    assert record.message.state is MessageState.PENDING
+    assert not record.recovering
+    assert DeadlineKind.STREAM not in record.deadlines
+
+
+def test_a_restart_after_the_carrier_ended_the_call() -> None:
+    gone = ev.StatusReported(at=5_100, status=ev.CarrierStatus.ENDED, reason=EndReason.HANGUP_USER)
+    tell(
+        outbound(),
+        [
+            (answered(0), "answered", [Connected()]),
+            (ev.Recovered(at=5_000), "answered", [ProbeStatus()]),
+            (gone, "hangup-user", [Release()]),
+        ],
+    )
