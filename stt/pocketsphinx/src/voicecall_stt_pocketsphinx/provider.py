@@ -65,6 +65,11 @@ class PocketsphinxProvider(TranscriptionProvider):
                 tasks.start_soon(session.pump)
                 yield session
                 tasks.cancel_scope.cancel()
+        except BaseExceptionGroup as group:
+            # The host's own error shall reach the host as it was raised.
+            if len(group.exceptions) == 1:
+                raise group.exceptions[0] from None
+            raise
         finally:
             session.close()
 

@@ -13,7 +13,8 @@ class EspeakConfig(ConfigModel):
     """Local speech synthesis with eSpeak NG."""
 
     voice: str = Field(
-        default="en-us", description="Voice, with its variant after a plus: en-us, en-gb, en-us+f2"
+        default="en-us",
+        description="Voice, with its variant after a plus: en (British), en-us, en-us+f2",
     )
     rate: int = Field(default=150, ge=80, le=450, description="Words a minute")
     pitch: int = Field(default=50, ge=0, le=100, description="Base pitch")

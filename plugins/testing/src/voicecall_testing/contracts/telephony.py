@@ -1,0 +1,233 @@
+"""Conformance of a carrier's pure half (:mod:`voicecall.telephony`): signatures, events, replies
+and media messages. Nothing here talks to anybody."""
+
+from __future__ import annotations
+
+import json
+import random
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from voicecall.errors import MediaProtocolError, WebhookRejected
+from voicecall.events import CarrierEvent
+from voicecall.media import Audio, MediaCodec, Message, Started, Upgrade
+from voicecall.telephony import (
+    Action,
+    Answer,
+    CallRef,
+    Hangup,
+    Speak,
+    StreamRequest,
+    TelephonyProvider,
+    WebhookRequest,
+)
+
+__all__ = ["TelephonyContract"]
+
+_UPGRADE = Upgrade("/voice/stream", {}, {}, "127.0.0.1")
+_TEXTS = st.one_of(
+    st.text(max_size=200),
+    st.dictionaries(
+        st.sampled_from(["event", "type", "payload", "media", "start", "mark", "name", "streamSid"])
+        | st.text(max_size=8),
+        st.one_of(st.none(), st.booleans(), st.integers(), st.text(max_size=20), st.just({})),
+        max_size=6,
+    ).map(json.dumps),
+)
+
+
+class TelephonyContract(ABC):
+    """Inherit, and override the methods below. The test module marks itself with
+    ``pytest.mark.contract``. The provider's lifespan is not entered."""
+
+    now_ms = 1_700_000_000_000
+
+    # --- what a carrier's test tells ---------------------------------------------------------
+
+    @abstractmethod
+    def make_provider(self) -> TelephonyProvider:
+        """A provider with fixed credentials, the same in every call."""
+
+    @abstractmethod
+    def signed(self, body: bytes) -> WebhookRequest:
+        """A webhook with this body, correctly signed at ``now_ms``."""
+
+    @abstractmethod
+    def event_bodies(self) -> Sequence[bytes]:
+        """Bodies of different events of one call, each with at least one event in it."""
+
+    @abstractmethod
+    def redelivered(self, body: bytes) -> WebhookRequest:
+        """The same event as the carrier sends it again a minute later, correctly signed at that
+        time. Where the carrier repeats the very same request: ``self.signed(body)``."""
+
+    @abstractmethod
+    def stream_start(self, token: str) -> Message:
+        """The first message of a media socket, with this stream token in it."""
+
+    @abstractmethod
+    def caller_audio(self, payload: bytes) -> Message:
+        """The message in which the carrier sends 20 ms of caller audio."""
+
+    # --- webhooks ----------------------------------------------------------------------------
+
+    @pytest.fixture
+    def provider(self) -> TelephonyProvider:
+        return self.make_provider()
+
+    def _rejected(self, request: WebhookRequest, now_ms: int | None = None) -> int:
+        with pytest.raises(WebhookRejected) as caught:
+            self.make_provider().verify(request, self.now_ms if now_ms is None else now_ms)
+        return caught.value.status
+
+    def test_a_signature_is_required(self, provider: TelephonyProvider) -> None:
+        assert provider.signature_headers
+        for names in provider.signature_headers:
+            assert names
+            assert all(name == name.lower() for name in names)
+        request = self.signed(self.event_bodies()[0])
+        headers = dict(request.headers)
+        assert any(set(names) <= set(headers) for names in provider.signature_headers)
+        for names in provider.signature_headers:
+            for name in names:
+                headers.pop(name, None)
+        assert self._rejected(replace(request, headers=headers)) == 401
+
+    def test_a_right_signature_is_accepted_with_a_stable_key(
+        self, provider: TelephonyProvider
+    ) -> None:
+        keys = []
+        for body in self.event_bodies():
+            request = self.signed(body)
+            key = provider.verify(request, self.now_ms).key
+            assert key
+            assert provider.verify(request, self.now_ms + 1000).key == key
+            keys.append(key)
+        assert len(set(keys)) == len(keys)
+
+    def test_a_forged_signature_is_401(self, provider: TelephonyProvider) -> None:
+        request = self.signed(self.event_bodies()[0])
+        for names in provider.signature_headers:
+            for name in names:
+                if name not in request.headers:
+                    continue
+                for forged in ("", "0", "forged", "ü", request.headers[name][::-1] + "x"):
+                    headers = {**request.headers, name: forged}
+                    assert self._rejected(replace(request, headers=headers)) == 401
+
+    def test_the_signature_covers_body_and_url(self) -> None:
+        request = self.signed(self.event_bodies()[0])
+        other = self.signed(self.event_bodies()[1])
+        assert self._rejected(replace(request, body=other.body)) == 401
+        assert self._rejected(replace(request, url=request.url + "x")) == 401
+
+    def test_every_event_names_its_call(self, provider: TelephonyProvider) -> None:
+        for body in self.event_bodies():
+            events = provider.parse(self.signed(body), self.now_ms)
+            assert events
+            assert all(isinstance(event, CarrierEvent) for event in events)
+            assert all(event.key and event.provider_call_id for event in events)
+
+    def test_event_keys_survive_redelivery_and_differ_between_events(
+        self, provider: TelephonyProvider
+    ) -> None:
+        keys: list[str] = []
+        for body in self.event_bodies():
+            first = provider.parse(self.signed(body), self.now_ms)
+            again = self.redelivered(body)
+            provider.verify(again, self.now_ms + 60_000)
+            second = provider.parse(again, self.now_ms + 60_000)
+            assert [event.key for event in first] == [event.key for event in second]
+            keys += [event.key for event in first]
+        assert len(set(keys)) == len(keys)
+
+    @settings(max_examples=60, deadline=None)
+    @given(body=st.one_of(st.binary(max_size=300), _TEXTS.map(str.encode)))
+    def test_any_body_parses_or_is_400(self, body: bytes) -> None:
+        provider = self.make_provider()
+        request = self.signed(body)
+        provider.verify(request, self.now_ms)
+        self._parses_or_is_400(provider, request)
+
+    def test_damaged_events_parse_or_are_400(self, provider: TelephonyProvider) -> None:
+        chance = random.Random(1)
+        for body in self.event_bodies():
+            for _ in range(50):
+                at = chance.randrange(len(body))
+                damaged = body[:at] + bytes([chance.randrange(256)]) + body[at + 1 :]
+                self._parses_or_is_400(provider, self.signed(damaged))
+
+    def _parses_or_is_400(self, provider: TelephonyProvider, request: WebhookRequest) -> None:
+        status = 400
+        events: Sequence[CarrierEvent] = ()
+        try:
+            events = provider.parse(request, self.now_ms)
+        except WebhookRejected as error:
+            status = error.status
+        assert status == 400
+        assert all(isinstance(event, CarrierEvent) for event in events)
+
+    def test_rendering_loses_no_action(self, provider: TelephonyProvider) -> None:
+        request = self.signed(self.event_bodies()[0])
+        stream = StreamRequest("wss://gateway.example/voice/stream", "one-use-token")
+        actions: list[Action] = [Answer(stream), Speak("u1", "Hello & <goodbye>"), Hangup()]
+        call = CallRef("our-id", "their-id")
+        for count in range(len(actions) + 1):
+            rendered = provider.render(request, call, actions[:count])
+            assert 200 <= rendered.reply.status < 300
+            kept = count - len(rendered.rest)
+            assert list(rendered.rest) == actions[kept:count]
+
+    def test_rendering_for_an_unknown_call(self, provider: TelephonyProvider) -> None:
+        rendered = provider.render(self.signed(self.event_bodies()[0]), None, [])
+        assert 200 <= rendered.reply.status < 300
+        assert rendered.rest == ()
+
+    # --- media -------------------------------------------------------------------------------
+
+    def _codec(self) -> MediaCodec:
+        codec = self.make_provider().media_codec(_UPGRADE)
+        started = codec.decode(self.stream_start("one-use-token"))
+        assert isinstance(started, Started)
+        return codec
+
+    def test_the_start_carries_the_token(self, provider: TelephonyProvider) -> None:
+        started = provider.media_codec(_UPGRADE).decode(self.stream_start("one-use-token"))
+        assert isinstance(started, Started)
+        assert started.token == "one-use-token"
+        assert started.stream_id
+        assert started.provider_call_id
+        assert started.input_format in provider.capabilities.codecs
+        assert started.output_format in provider.capabilities.codecs
+
+    @settings(max_examples=40, deadline=None)
+    @given(payload=st.binary(min_size=160, max_size=160))
+    def test_caller_audio_arrives_as_it_was_sent(self, payload: bytes) -> None:
+        event = self._codec().decode(self.caller_audio(payload))
+        assert isinstance(event, Audio)
+        assert event.payload == payload
+        assert event.timestamp_ms >= 0
+
+    def test_audio_marks_and_clear_are_messages(self) -> None:
+        codec = self._codec()
+        capabilities = self.make_provider().capabilities
+        assert codec.audio(b"\xff" * 160)
+        assert codec.audio(b"\x00" * 160) != codec.audio(b"\xff" * 160)
+        assert (codec.mark("m-1") is not None) == capabilities.marks
+        clear = codec.clear()
+        assert clear is None or isinstance(clear, bytes | str)
+
+    @settings(max_examples=100, deadline=None)
+    @given(message=st.one_of(st.binary(max_size=200), _TEXTS))
+    def test_any_message_decodes_or_is_a_protocol_error(self, message: Message) -> None:
+        codec = self._codec()
+        with suppress(MediaProtocolError):
+            codec.decode(message)
+        event = codec.decode(self.caller_audio(b"\xff" * 160))
+        assert isinstance(event, Audio)

@@ -1,0 +1,97 @@
+"""Grammars: where they come from, and what is said about a wrong one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import anyio
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from voicecall.errors import ConfigError
+from voicecall_stt_pocketsphinx.config import MEASURED_CMN, PocketsphinxConfig
+from voicecall_stt_pocketsphinx.decoding import Decoder
+from voicecall_stt_pocketsphinx.grammar import load_grammar
+from voicecall_stt_pocketsphinx.provider import PocketsphinxProvider
+
+pytestmark = pytest.mark.unit
+
+HEAD = "#JSGF V1.0;\ngrammar g;\n"
+
+
+def test_phrases_become_a_grammar() -> None:
+    grammar = load_grammar(PocketsphinxConfig(phrases=("Yes, please!", "it's me", "yes please")))
+    assert "public <phrase> = yes please | it's me;" in grammar.jsgf
+    assert ("please", "Yes, please!") in grammar.places
+
+
+def test_words_of_a_grammar_are_told_from_its_signs() -> None:
+    text = HEAD + "// a note\npublic <a> = /0.5/ (yes | no {tag}) [<b>]+;\n<b> = please* <NULL>;"
+    grammar = load_grammar(PocketsphinxConfig(grammar=text))
+    assert [word for word, _ in grammar.places] == ["yes", "no", "please"]
+
+
+def test_a_grammar_comes_from_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "g.jsgf"
+    path.write_text(HEAD + "public <a> = yes;")
+    assert load_grammar(PocketsphinxConfig(grammar_file=path)).key == "grammarFile"
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({}, "exactly one of grammar, grammarFile and phrases is required, not none"),
+        ({"phrases": ["yes"], "grammar": "x"}, "not grammar and phrases"),
+        ({"phrases": ["..."]}, r"pocketsphinx\.phrases: '\.\.\.' has no words"),
+        ({"grammar": "public <a> = yes;"}, r"pocketsphinx\.grammar: does not begin with #JSGF"),
+        ({"grammar": HEAD + "<a> = yes;"}, "has no public rule"),
+        ({"grammar": HEAD + "public <a> = <b>;"}, "rule <b> is not defined"),
+        ({"grammar": HEAD + "import <x.*>;\npublic <a> = yes;"}, "imports are not supported"),
+        ({"grammarFile": "/nowhere/g.jsgf"}, r"pocketsphinx\.grammarFile: cannot be read"),
+    ],
+)
+def test_a_wrong_configuration_is_named(config: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        PocketsphinxProvider(PocketsphinxConfig.model_validate(config))
+
+
+async def _start(config: PocketsphinxConfig) -> None:
+    async with PocketsphinxProvider(config).lifespan():
+        pass
+
+
+def test_words_outside_the_dictionary_are_named_with_their_phrase() -> None:
+    config = PocketsphinxConfig(phrases=("yes please", "call zzxq now"))
+    with pytest.raises(ConfigError, match=r"phrases: .*'zzxq' in 'call zzxq now'"):
+        anyio.run(_start, config)
+
+
+def test_what_only_the_decoder_understands_to_be_wrong_is_a_config_error() -> None:
+    config = PocketsphinxConfig(grammar=HEAD + "public <a> = (yes;")
+    with pytest.raises(ConfigError, match=r"pocketsphinx\.grammar: the decoder refuses"):
+        anyio.run(_start, config)
+
+
+@pytest.mark.parametrize("value", ["", "1,2,3", "a" + ",1" * 12])
+def test_the_cepstral_mean_has_thirteen_numbers(value: str) -> None:
+    with pytest.raises(ValidationError):
+        PocketsphinxConfig(phrases=("yes",), cmninit=value)
+
+
+@given(st.lists(st.text(alphabet="abc' ,;|<>", max_size=12), min_size=1, max_size=4))
+def test_phrases_cannot_break_out_of_the_grammar(phrases: list[str]) -> None:
+    try:
+        grammar = load_grammar(PocketsphinxConfig(phrases=tuple(phrases)))
+    except ConfigError as error:
+        assert "has no words" in str(error)  # noqa: PT017
+    else:
+        assert grammar.jsgf.count(";") == 3
+        assert grammar.jsgf.count("<") == 1
+
+
+def test_silence_is_no_sentence() -> None:
+    grammar = load_grammar(PocketsphinxConfig(phrases=("yes please",)))
+    verdict = Decoder(grammar, MEASURED_CMN, -3.0).judge(bytes(32000))
+    assert verdict.text == ""
