@@ -103,7 +103,7 @@ class GatewayClient:
                 )
             )
         except InvalidHandshake as error:
-            raise self._unreachable(f"is not a voicecall gateway ({error})") from None
+            raise self._unreachable(f"did not accept the connection ({error})") from None
         except TimeoutError:
             raise GatewayTimeout(f"{_safe(self.url)} did not answer in time") from None
         except (OSError, EOFError):

@@ -61,7 +61,7 @@ class RpcServer:
         self._in_flight = 0
         self._idle = anyio.Event()
         self._idle.set()
-        self._closing = False
+        self.closing = False
         self._alone = anyio.Event()
         host.subscribe(self._broadcast)
 
@@ -77,7 +77,7 @@ class RpcServer:
     def joined(self, connection: Connection) -> Iterator[None]:
         """The time in which a connection hears events."""
         self._connections[connection.id] = connection
-        if self._closing:
+        if self.closing:
             connection.finish()
         try:
             yield
@@ -132,7 +132,7 @@ class RpcServer:
 
     async def close(self) -> None:
         """Every connection sends what it has queued and closes. The caller bounds the time."""
-        self._closing = True
+        self.closing = True
         for connection in tuple(self._connections.values()):
             connection.finish()
         while self._connections:

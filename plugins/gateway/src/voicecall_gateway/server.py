@@ -91,6 +91,10 @@ def make_app(
             denial = JSONResponse({"error": "this origin may not connect"}, status_code=403)
             await websocket.send_denial_response(denial)
             return
+        if rpc.closing:
+            denial = JSONResponse({"error": "the gateway is stopping"}, status_code=503)
+            await websocket.send_denial_response(denial)
+            return
         await rpc.serve(websocket)
 
     return Starlette(

@@ -1,0 +1,189 @@
+"""Tokens, scopes, origins, and what the log does not show."""
+
+from __future__ import annotations
+
+import json
+import logging
+import stat
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from voicecall.errors import ConfigError
+from voicecall.seam import SystemSeam
+from voicecall_gateway.auth import (
+    ADMIN,
+    READ,
+    SCOPES,
+    WRITE,
+    existing_token,
+    expand_scopes,
+    gateway_token,
+    origin_allowed,
+    scope_name,
+    token_matches,
+)
+from voicecall_gateway.logs import Mask, configure_logging, credentials_in, log_file
+from voicecall_gateway.outbox import Outbox
+from voicecall_gateway.sections import GatewaySection
+
+pytestmark = pytest.mark.unit
+
+
+def test_a_token_is_made_once_and_readable_by_its_owner_only(tmp_path: Path) -> None:
+    section = GatewaySection()
+    assert existing_token(section, {}, tmp_path) is None
+    token = gateway_token(section, {}, tmp_path, SystemSeam())
+    assert token is not None
+    assert len(token) >= 20
+    file = tmp_path / "gateway-token"
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert [path.name for path in tmp_path.iterdir()] == ["gateway-token"]
+    assert gateway_token(section, {}, tmp_path, SystemSeam()) == token
+
+
+def test_the_configured_token_comes_first(tmp_path: Path) -> None:
+    (tmp_path / "gateway-token").write_text("from-file\n")
+    environ = {"VOICECALL_GATEWAY_TOKEN": " from-env "}
+    configured = GatewaySection.model_validate({"auth": {"token": "from-config"}})
+    assert existing_token(configured, environ, tmp_path) == "from-config"
+    assert existing_token(GatewaySection(), environ, tmp_path) == "from-env"
+    assert existing_token(GatewaySection(), {}, tmp_path) == "from-file"
+    off = GatewaySection.model_validate({"auth": {"mode": "none"}})
+    assert gateway_token(off, environ, tmp_path, SystemSeam()) is None
+
+
+def test_an_empty_token_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "gateway-token").write_text("\n")
+    with pytest.raises(ConfigError, match="is empty"):
+        gateway_token(GatewaySection(), {}, tmp_path, SystemSeam())
+
+
+def test_token_comparison() -> None:
+    assert token_matches("täken", "täken")
+    assert not token_matches("token", "token2")
+    assert not token_matches("token", None)
+
+
+@given(st.lists(st.sampled_from([*SCOPES, "operator.pairing", "x"])))
+def test_a_scope_includes_the_smaller_ones(requested: list[str]) -> None:
+    scopes = expand_scopes(requested)
+    assert scopes <= set(SCOPES)
+    assert set(requested) & set(SCOPES) <= scopes
+    assert (ADMIN in scopes) == (ADMIN in requested)
+    if WRITE in scopes:
+        assert READ in scopes
+
+
+def test_scope_names() -> None:
+    assert scope_name("read") == scope_name("operator.read") == READ
+    with pytest.raises(ValueError, match="unknown scope 'root'"):
+        scope_name("root")
+
+
+@pytest.mark.parametrize(
+    ("origin", "host", "bind", "allowed"),
+    [
+        (None, "127.0.0.1:1", "127.0.0.1", True),
+        ("http://localhost:3000", "127.0.0.1:1", "127.0.0.1", True),
+        ("http://[::1]:3000", "127.0.0.1:1", "127.0.0.1", True),
+        ("http://evil.example", "127.0.0.1:1", "127.0.0.1", False),
+        ("http://evil.example:1", "evil.example:1", "127.0.0.1", False),
+        ("https://pbx.example", "pbx.example:1", "0.0.0.0", True),
+        ("https://evil.example", "pbx.example:1", "0.0.0.0", False),
+        ("null", "127.0.0.1:1", "127.0.0.1", False),
+        ("http://[", "127.0.0.1:1", "0.0.0.0", False),
+        ("", "", "0.0.0.0", False),
+    ],
+)
+def test_origins(origin: str | None, host: str, bind: str, allowed: bool) -> None:
+    assert origin_allowed(origin, host, bind) is allowed
+
+
+# --- logs -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "hidden"),
+    [
+        ("Authorization: Bearer abcdef123456", "abcdef123456"),
+        ('{"apiKey": "k-123456"}', "k-123456"),
+        ("auth_token=secret1234&x=1", "secret1234"),
+        ("https://user:hunter22@example.com/", "hunter22"),
+        ("calling +14155550123 now", "4155550123"),
+        ("the value is registered-value", "registered-value"),
+    ],
+)
+def test_masking(text: str, hidden: str) -> None:
+    assert hidden not in Mask(["registered-value"])(text)
+
+
+def test_ordinary_text_is_not_masked() -> None:
+    text = "call 12345 ended after 20 s on http://127.0.0.1:18790/rpc"
+    assert Mask()(text) == text
+
+
+def test_credentials_are_found_by_their_keys() -> None:
+    tree = {
+        "gateway": {"auth": {"token": "one"}},
+        "providers": [{"apiKey": "two", "model": "m"}, {"authToken": "three"}],
+        "maxTokens": "5",
+    }
+    assert credentials_in(tree) == ["one", "two", "three"]
+
+
+def test_the_log_file_holds_masked_json_lines(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = logging.getLogger()
+    before, level = list(root.handlers), root.level
+    ours = logging.getLogger("voicecall")
+    try:
+        configure_logging(tmp_path / "s", Mask(["my-secret"]))
+        try:
+            raise ValueError("with my-secret in it")
+        except ValueError:
+            logging.getLogger("voicecall.x").exception(
+                "failed for %s", "+14155550123", extra={"phase": "dialed", "n": 1}
+            )
+        file = log_file(tmp_path / "s")
+        line = json.loads(file.read_text())
+        assert line["message"] == "failed for +***"
+        assert (line["level"], line["phase"], line["n"]) == ("error", "dialed", 1)
+        assert "ValueError" in line["error"]
+        shown = capsys.readouterr().err
+        assert shown.count("\n") == 1
+        assert "failed for +***" in shown
+        assert "my-secret" not in file.read_text() + shown
+        assert stat.S_IMODE(file.stat().st_mode) == 0o600
+        assert stat.S_IMODE((tmp_path / "s").stat().st_mode) == 0o700
+    finally:
+        for handler in [h for h in root.handlers if h not in before]:
+            root.removeHandler(handler)
+            handler.close()
+        root.setLevel(level)
+        ours.setLevel(logging.NOTSET)
+
+
+# --- outbox -----------------------------------------------------------------------------------
+
+
+@pytest.mark.anyio
+async def test_of_events_the_oldest_gives_way_and_answers_stay() -> None:
+    outbox = Outbox(2)
+    outbox.put_event("e1")
+    outbox.put_answer("a1")
+    outbox.put_event("e2")
+    outbox.put_event("e3")
+    outbox.put_answer("a2")
+    outbox.close()
+    assert [await outbox.get() for _ in range(5)] == [
+        (False, "a1"),
+        (True, "e2"),
+        (True, "e3"),
+        (False, "a2"),
+        None,
+    ]
+    assert outbox.dropped == 1

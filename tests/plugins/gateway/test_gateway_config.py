@@ -1,0 +1,221 @@
+"""Reading, substituting and checking the configuration."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from voicecall.errors import ConfigError
+from voicecall_gateway.config import config_from_tree, load_config
+from voicecall_gateway.jsonfile import parse_tree, read_tree
+from voicecall_gateway.substitute import substitute, substitute_text
+
+pytestmark = pytest.mark.unit
+
+
+def load(tree: dict[str, Any], environ: dict[str, str] | None = None) -> Any:
+    return config_from_tree(tree, environ=environ or {}, source="conf.json5")
+
+
+# --- the file ---------------------------------------------------------------------------------
+
+
+def test_json5_with_comments_and_trailing_commas(tmp_path: Path) -> None:
+    file = tmp_path / "c.json5"
+    file.write_text("// a comment\n{gateway: {port: 0x10, bind: '127.0.0.1',},}")
+    assert read_tree(file) == {"gateway": {"port": 16, "bind": "127.0.0.1"}}
+
+
+def test_toml_with_the_same_tree(tmp_path: Path) -> None:
+    file = tmp_path / "c.toml"
+    file.write_text("[gateway]\nport = 5\n")
+    assert read_tree(file) == {"gateway": {"port": 5}}
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("{a: 1,\n b: }", "c: is not valid JSON5: line 2, column 5: unexpected"),
+        ("{", "line 1"),
+        ("  \n", "is empty"),
+        ("[1]", "must hold one object"),
+        ("null", "not null"),
+        ("[" * 3000, "c: is nested too deeply"),
+    ],
+)
+def test_malformed_text_names_the_place(text: str, expected: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_tree(text, "c")
+    assert expected in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_malformed_toml_names_the_place() -> None:
+    with pytest.raises(ConfigError, match=r"c: is not valid TOML: .*line 1"):
+        parse_tree("a = = 1", "c", toml=True)
+
+
+@given(st.text(max_size=60))
+def test_any_text_is_an_object_or_a_config_error(text: str) -> None:
+    try:
+        result: object = parse_tree(text, "c")
+    except ConfigError as error:
+        result = {} if str(error).startswith("c: ") else error
+    assert isinstance(result, dict)
+
+
+def test_text_that_is_not_utf8(tmp_path: Path) -> None:
+    file = tmp_path / "c.json5"
+    file.write_bytes(b'{"a": "\xff"}')
+    with pytest.raises(ConfigError, match="is not UTF-8 text"):
+        read_tree(file)
+
+
+def test_default_file_may_be_missing_a_named_one_not(tmp_path: Path) -> None:
+    home = {"HOME": str(tmp_path)}
+    assert load_config(None, home).gateway.port == 18790
+    assert load_config(None, home).state_dir == tmp_path / ".voicecall"
+    missing = tmp_path / "none.json5"
+    with pytest.raises(ConfigError, match=r"none\.json5: there is no such file"):
+        load_config(missing, home)
+    with pytest.raises(ConfigError, match=r"none\.json5"):
+        load_config(None, {**home, "VOICECALL_CONFIG": str(missing)})
+
+
+def test_the_variable_and_the_argument_name_the_file(tmp_path: Path) -> None:
+    one, two = tmp_path / "one.json5", tmp_path / "two.json5"
+    one.write_text("{gateway: {port: 1}}")
+    two.write_text("{gateway: {port: 2}}")
+    environ = {"VOICECALL_CONFIG": str(one), "VOICECALL_STATE_DIR": str(tmp_path / "s")}
+    assert load_config(None, environ).gateway.port == 1
+    assert load_config(two, environ).gateway.port == 2
+    assert load_config(two, environ).state_dir == tmp_path / "s"
+
+
+# --- sections ---------------------------------------------------------------------------------
+
+
+def test_defaults() -> None:
+    loaded = load({})
+    section = loaded.gateway
+    assert (section.port, section.bind, section.drain_seconds) == (18790, "127.0.0.1", 10)
+    assert (section.auth.mode, section.auth.token) == ("token", None)
+    assert loaded.enabled("anything")
+    assert loaded.section("tts") == {}
+
+
+@pytest.mark.parametrize(
+    ("tree", "expected"),
+    [
+        ({"gateway": {"prot": 1}}, "conf.json5: gateway.prot: unknown key; did you mean 'port'?"),
+        ({"gateway": {"auth": {"tokn": "x"}}}, "gateway.auth.tokn: unknown key"),
+        ({"gateway": {"port": 70000}}, "gateway.port: "),
+        ({"gateway": {"bind": "example.com"}}, "gateway.bind: "),
+        ({"gateway": {"auth": {"token": ""}}}, "gateway.auth.token: "),
+        ({"gateway": []}, "gateway: must be an object"),
+        ({"tts": "espeak"}, "tts: must be an object"),
+        ({"plugins": {"entries": {"x": {"enabeld": False}}}}, "did you mean 'enabled'?"),
+        ({"plugins": {"deny": "x"}}, "plugins.deny: "),
+        ({"gateway": {"auth": {"token": "${NOT_SET}"}}}, "set the environment variable NOT_SET"),
+        ({"gateway": {"bind": "0.0.0.0", "auth": {"mode": "none"}}}, "gateway.auth.mode: "),
+    ],
+)
+def test_errors_name_the_file_and_the_path(tree: dict[str, Any], expected: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(tree)
+    assert str(caught.value).startswith("conf.json5: ")
+    assert expected in str(caught.value)
+
+
+def test_plugins_are_enabled_unless_denied_or_switched_off() -> None:
+    loaded = load({"plugins": {"deny": ["a"], "entries": {"b": {"enabled": False}, "c": {}}}})
+    assert [loaded.enabled(name) for name in "abcd"] == [False, False, True, True]
+    allowing = load({"plugins": {"allow": ["c"]}})
+    assert [allowing.enabled(name) for name in "cd"] == [True, False]
+
+
+def test_a_foreign_file_is_usable_as_it_is() -> None:
+    loaded = load(
+        {
+            "channels": {"x": "${NOT_OURS}"},
+            "agnets": {},
+            "gateway": {"mode": "local", "bind": "loopback", "controlUi": {"enabled": True}},
+            "plugins": {"slots": {"memory": "none"}, "entries": {"x": {"hooks": {}}}},
+        }
+    )
+    assert loaded.gateway.bind == "127.0.0.1"
+    assert loaded.warnings == ()
+    about_sections = [note for note in loaded.notes if "channels" in note]
+    assert len(about_sections) == 1
+    assert "agnets (did you mean 'agents'?)" in about_sections[0]
+
+
+def test_the_token_is_not_in_the_repr() -> None:
+    assert "hush-hush" not in repr(load({"gateway": {"auth": {"token": "hush-hush"}}}))
+
+
+# --- substitution -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "expected", "missing"),
+    [
+        ("${A}", "1", 0),
+        ("${A}/v1/${B}", "1/v1/two", 0),
+        ("$${A}", "${A}", 0),
+        ("$$${A}", "$${A}", 0),
+        ("${NO}", "${NO}", 1),
+        ("${EMPTY}", "${EMPTY}", 1),
+        ("${a}", "${a}", 0),
+        ("$A", "$A", 0),
+        ("${A", "${A", 0),
+        ("${NESTED}", "${A}", 0),
+    ],
+)
+def test_references(text: str, expected: str, missing: int) -> None:
+    warnings: list[str] = []
+    environ = {"A": "1", "B": "two", "EMPTY": "", "NESTED": "${A}"}
+    assert substitute_text(text, environ, warnings, "p") == expected
+    assert len(warnings) == missing
+
+
+def test_references_anywhere_in_the_tree() -> None:
+    warnings: list[str] = []
+    tree = {
+        "list": ["${A}", 1, None],
+        "object": {"key": {"source": "env", "provider": "default", "id": "A"}},
+        "file": {"source": "file", "id": "/a"},
+        "gone": [{"x": "${NO}"}],
+        "ref": {"source": "env", "id": "NO"},
+    }
+    assert substitute(tree, {"A": "1"}, warnings) == {
+        "list": ["1", 1, None],
+        "object": {"key": "1"},
+        "file": {"source": "file", "id": "/a"},
+        "gone": [{"x": "${NO}"}],
+        "ref": "${NO}",
+    }
+    assert warnings == [
+        "gone[0].x: the environment variable NO is not set",
+        "ref: the environment variable NO is not set",
+    ]
+
+
+@given(st.text(st.sampled_from("${}AB_a1 "), max_size=30))
+def test_an_escaped_text_comes_out_as_it_was(text: str) -> None:
+    warnings: list[str] = []
+    # The escape of a reference is one more dollar in front of it.
+    escaped = re.sub(r"\$\{[A-Z][A-Z0-9_]*\}", lambda found: "$" + found.group(), text)
+    assert substitute_text(escaped, {"A": "1", "AB": "2"}, warnings) == text
+    assert warnings == []
+
+
+@given(st.text(max_size=30))
+def test_text_without_references_is_left_alone(text: str) -> None:
+    plain = text.replace("{", "")
+    assert substitute_text(plain, {}, []) == plain

@@ -1,0 +1,264 @@
+"""The gateway as a process: imports, exit status, signals, broken packages."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.e2e
+
+PATIENCE = 30
+
+PLUGIN = """
+import sys
+from contextlib import asynccontextmanager
+import anyio
+from voicecall import hookimpl
+from voicecall.hosting import PluginInfo
+
+class Service:
+    name = "{name}"
+    @asynccontextmanager
+    async def run(self):
+        print("started", file=sys.stderr, flush=True)
+        yield
+        print("stopped", file=sys.stderr, flush=True)
+    async def drain(self):
+        print("draining", file=sys.stderr, flush=True)
+        await anyio.sleep({drain})
+        print("drained", file=sys.stderr, flush=True)
+    def problems(self):
+        return []
+
+@hookimpl
+def voicecall_services(host):
+    return [Service()]
+"""
+
+
+class Box:
+    """A home directory, an extra folder of packages, and the command."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.packages = root / "packages"
+        self.packages.mkdir()
+        self.config = root / "config.json5"
+        self.processes: list[subprocess.Popen[str]] = []
+        self.write(0)
+
+    def write(self, port: int, **gateway: Any) -> None:
+        tree = {"gateway": {"port": port, **gateway}, "plugins": {"allow": ["fake"]}}
+        self.config.write_text(json.dumps(tree))
+
+    def package(self, group: str, name: str, target: str, source: str | None = None) -> None:
+        """Install a distribution of one entry point, as far as metadata goes."""
+        info = self.packages / f"fake_{name}-1.0.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: fake-{name}\nVersion: 1.0\n")
+        (info / "entry_points.txt").write_text(f"[{group}]\n{name} = {target}\n")
+        if source is not None:
+            (self.packages / f"{target}.py").write_text(source)
+
+    @property
+    def environ(self) -> Mapping[str, str]:
+        kept = {key: value for key, value in os.environ.items() if "VOICECALL" not in key}
+        return {
+            **kept,
+            "HOME": str(self.root),
+            "PYTHONPATH": str(self.packages),
+            "VOICECALL_CONFIG": str(self.config),
+            "VOICECALL_STATE_DIR": str(self.root / "state"),
+        }
+
+    def popen(self, *arguments: str) -> subprocess.Popen[str]:
+        code = "from voicecall_gateway.cli import main; main()"
+        process = subprocess.Popen(
+            [sys.executable, "-c", code, *arguments],
+            env=dict(self.environ),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self.processes.append(process)
+        return process
+
+    def run(self, *arguments: str) -> tuple[int, str, str]:
+        process = self.popen(*arguments)
+        out, err = process.communicate(timeout=PATIENCE)
+        return process.returncode, out, err
+
+    def gateway(self) -> tuple[subprocess.Popen[str], str]:
+        """A running gateway and its URL, once it is ready."""
+        process = self.popen("gateway", "run", "--json")
+        assert process.stdout is not None
+        document = "".join(iter(process.stdout.readline, "}\n")) + "}"
+        url = json.loads(document)["url"]
+        deadline = time.monotonic() + PATIENCE
+        while not ready(url):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        return process, url
+
+
+def ready(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{url}/readyz", timeout=PATIENCE) as response:
+            return bool(json.load(response)["ready"])
+    except urllib.error.HTTPError as error:
+        error.close()
+        return False
+
+
+def read_until(process: subprocess.Popen[str], word: str) -> str:
+    """Lines of stderr up to the one that is ``word``."""
+    assert process.stderr is not None
+    seen = ""
+    while True:
+        readable, _, _ = select.select([process.stderr], [], [], PATIENCE)
+        assert readable, seen
+        line = process.stderr.readline()
+        assert line, seen
+        seen += line
+        if line.strip() == word:
+            return seen
+
+
+@pytest.fixture
+def box(tmp_path: Path) -> Iterator[Box]:
+    made = Box(tmp_path)
+    yield made
+    for process in made.processes:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
+
+
+def test_help_imports_little() -> None:
+    code = (
+        "import sys\n"
+        "from voicecall_gateway.cli import main\n"
+        "sys.argv = ['voicecall', '--help']\n"
+        "try:\n"
+        "    main()\n"
+        "except SystemExit as stop:\n"
+        "    assert not stop.code, stop.code\n"
+        "print('MODULES', *sys.modules)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE, check=True
+    )
+    help_text, _, modules = done.stdout.partition("MODULES")
+    assert "providers" in help_text
+    heavy = {
+        "anyio",
+        "asyncio",
+        "httpx",
+        "json5",
+        "numpy",
+        "pydantic",
+        "rich",
+        "sqlalchemy",
+        "starlette",
+        "uvicorn",
+        "websockets",
+    }
+    assert heavy & set(modules.split()) == set()
+
+
+def test_sigterm_drains(box: Box) -> None:
+    box.package("voicecall.gateway", "fake", "fake_plugin", PLUGIN.format(name="s", drain=0.1))
+    process, url = box.gateway()
+    assert url.startswith("http://127.0.0.1:")
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0, err
+    own = [line for line in err.splitlines() if " " not in line]
+    assert own == ["started", "draining", "drained", "stopped"]
+    assert "Traceback" not in err
+
+
+def test_a_second_signal_stops_at_once(box: Box) -> None:
+    box.package("voicecall.gateway", "fake", "fake_plugin", PLUGIN.format(name="s", drain=3000))
+    box.write(0, drainSeconds=3000)
+    process, url = box.gateway()
+    process.send_signal(signal.SIGINT)
+    read_until(process, "draining")
+    assert not ready(url)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 1
+    assert "Traceback" not in err
+
+
+def test_the_drain_time_is_bounded(box: Box) -> None:
+    box.package("voicecall.gateway", "fake", "fake_plugin", PLUGIN.format(name="s", drain=3000))
+    box.write(0, drainSeconds=0.1)
+    process, _ = box.gateway()
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0
+    assert "stopping with work still under way" in err
+    assert "drained" not in err.splitlines()
+
+
+def test_a_port_in_use(box: Box) -> None:
+    _, url = box.gateway()
+    port = int(url.rpartition(":")[2])
+    box.write(port)
+    code, out, err = box.run("gateway", "run")
+    assert (code, out) == (1, "")
+    lines = [line for line in err.splitlines() if not line.startswith("warning: ")]
+    assert lines == [f"a voicecall gateway is already running on 127.0.0.1:{port}"]
+
+
+def test_commands_find_the_gateway_by_its_token_file(box: Box) -> None:
+    _, url = box.gateway()
+    box.write(int(url.rpartition(":")[2]))
+    code, out, _ = box.run("gateway", "status", "--json")
+    assert code == 0
+    assert json.loads(out)["url"] == url
+    log = box.root / "state" / "logs" / "voicecall.log"
+    token = (box.root / "state" / "gateway-token").read_text().strip()
+    assert token not in log.read_text()
+    assert all(json.loads(line)["level"] for line in log.read_text().splitlines())
+
+
+def test_a_broken_provider_package_is_listed(box: Box) -> None:
+    box.package("voicecall.tts", "broken", "broken_voice", "import a_library_that_is_not_there\n")
+    code, out, _ = box.run("providers", "list", "--json")
+    assert code == 0
+    assert {"kind": "tts", "id": "broken", "package": "fake-broken", "version": "1.0"} in (
+        json.loads(out)["providers"]
+    )
+    code, out, _ = box.run("providers", "list", "--check", "--json")
+    row = next(row for row in json.loads(out)["providers"] if row["id"] == "broken")
+    assert code == 1
+    assert row["ok"] is False
+    assert "ModuleNotFoundError: No module named 'a_library_that_is_not_there'" in row["error"]
+
+
+def test_a_broken_gateway_plugin_does_not_take_the_gateway_down(box: Box) -> None:
+    box.package("voicecall.gateway", "fake", "fake_plugin", "raise RuntimeError('broken')\n")
+    process = box.popen("gateway", "run", "--json")
+    assert process.stdout is not None
+    url = json.loads("".join(iter(process.stdout.readline, "}\n")) + "}")["url"]
+    with urllib.request.urlopen(f"{url}/healthz", timeout=PATIENCE) as response:
+        assert json.load(response)["ok"] is True
+    assert not ready(url)
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0
+    assert "'fake' of fake-fake cannot be imported: RuntimeError: broken" in err
