@@ -75,6 +75,19 @@ async def test_a_phone_that_is_not_answered(
         assert gateway.types == (["call.ringing"] if rings else []) + ["call.ended"]
 
 
+async def test_a_ringing_call_can_only_be_hung_up(telephone: Any) -> None:
+    async with telephone() as gateway:
+        gateway.exchange.set_phone(PHONE, Behaviour(answer=AnswerMode.NO_ANSWER))
+        call = await gateway.dial()
+        with pytest.raises(RequestRejected):
+            await gateway.provider.perform(call, tel.Speak("u", "Too early."))
+        assert (await gateway.provider.status(call)).status is CarrierStatus.LIVE
+        await gateway.provider.perform(call, tel.Hangup())
+        assert (await gateway.event("call.ended"))["reason"] == "completed"
+        with pytest.raises(RequestRejected):
+            await gateway.dial(dtmf_sequence="not digits")
+
+
 async def test_an_inbound_call_is_answered_by_the_reply(telephone: Any) -> None:
     async with telephone() as gateway:
         with pytest.raises(NoWebhook):

@@ -7,7 +7,13 @@ from typing import Any
 
 from voicecall import telephony as tel
 
-__all__ = ["ActionError", "ActionRefused", "action_from_json", "actions_from_reply"]
+__all__ = [
+    "ActionError",
+    "ActionRefused",
+    "action_from_json",
+    "actions_from_reply",
+    "checked_digits",
+]
 
 _KEYS = frozenset("0123456789*#ABCDabcdwWpP,")
 
@@ -49,6 +55,14 @@ def _listen(data: Any) -> tel.Listen:
     return tel.Listen(_text(data, "token"), silence)
 
 
+def checked_digits(digits: str) -> str:
+    """``digits``, which may hold keys and the waits of :class:`~voicecall.telephony.PlayDigits`.
+    Raises :exc:`ActionError`."""
+    if not _KEYS.issuperset(digits):
+        raise ActionError("digits has characters that are no keys")
+    return digits
+
+
 def action_from_json(data: Any) -> tel.Action:
     """One action. Raises :exc:`ActionError`."""
     if not isinstance(data, Mapping):
@@ -72,10 +86,7 @@ def action_from_json(data: Any) -> tel.Action:
         case "stop-listening":
             return tel.StopListening()
         case "digits":
-            digits = _text(data, "digits")
-            if not _KEYS.issuperset(digits):
-                raise ActionError("digits has characters that are no keys")
-            return tel.PlayDigits(digits)
+            return tel.PlayDigits(checked_digits(_text(data, "digits")))
         case "stream":
             return tel.AttachStream(_stream(data))
         case "hangup":

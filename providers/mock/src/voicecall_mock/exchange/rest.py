@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from voicecall.model import Direction
 
-from .actions import ActionError, ActionRefused, action_from_json
+from .actions import ActionError, ActionRefused, action_from_json, checked_digits
 from .calls import Call, CallPlan
 from .faults import FaultError, Faults
 from .script import ScriptError, behaviour_from_json
@@ -144,6 +144,12 @@ class _Rest:
 
     async def dial(self, request: Request) -> Response:
         data = await _body(request)
+        digits = _optional(data, "digits")
+        if digits is not None:
+            try:
+                checked_digits(digits)
+            except ActionError as error:
+                raise HTTPException(400, str(error)) from None
         plan = CallPlan(
             direction=Direction.OUTBOUND,
             from_number=_text(data, "from"),
@@ -152,7 +158,7 @@ class _Rest:
             ring_timeout_s=_seconds(data, "ringTimeoutS", 30.0),
             time_limit_s=_seconds(data, "timeLimitS", 3600.0),
             reference=_optional(data, "reference"),
-            digits=_optional(data, "digits"),
+            digits=digits,
         )
         return JSONResponse({"id": self._exchange.dial(plan)}, 201)
 
