@@ -87,6 +87,7 @@ class Pacer:
         self._in_flight: deque[_Sent] = deque()
         self._heard: dict[str, int] = {}
         self._unfinished: set[str] = set()
+        self._last_item: str | None = None
         self._next_at = 0.0
         self._mark_count = 0
         self._since_mark = 0
@@ -119,7 +120,7 @@ class Pacer:
         """What to send at ``now`` (seconds on any steady clock), in order."""
         out: list[OutAudio | OutMark] = []
         if self._queue and self._next_at < now:
-            if self._in_flight and self._in_flight[-1].item in self._unfinished:
+            if self._last_item in self._unfinished:
                 self.underruns += 1
             self._next_at = now
         while self._queue and self._next_at - now < self._lead:
@@ -128,6 +129,7 @@ class Pacer:
             sent = _Sent(item, audio, self._next_at, self._next_at + lasts)
             self._next_at = sent.ends_at
             self._in_flight.append(sent)
+            self._last_item = item
             out.append(OutAudio(audio, item))
             self._since_mark += len(audio)
             last_of_item = not self._queue or self._queue[0].item != item
@@ -232,6 +234,7 @@ class Pacer:
         self._queue.extendleft(reversed(again))
         self._queued += sum(len(piece.audio) for piece in again)
         self._in_flight.clear()
+        self._last_item = None
         self._next_at = 0.0
         self._since_mark = 0
 
