@@ -200,17 +200,27 @@ async def test_emulate(shell: Shell) -> None:
 
     def emulator(**options: Any) -> None:
         given.append(options)
+        print("exchange on http://127.0.0.1:5")
+
+    def taken(**options: Any) -> None:
+        raise OSError(98, "Address already in use")
 
     shell.extra = [
         ("voicecall.emulator", "fake", emulator),
+        ("voicecall.emulator", "taken", taken),
         ("voicecall.emulator", "wrong", "no callable"),
     ]
-    assert shell("emulate", "fake", "--port", "5", "--auth-token", "t", "--tts", "x")[0] == 0
-    assert shell("emulate", "fake")[0] == 0
+    options = ("--port", "5", "--auth-token", "t", "--tts", "x")
+    assert shell("emulate", "fake", *options) == (0, "exchange on http://127.0.0.1:5\n", "")
+    code, out, err = shell("emulate", "fake", "--json")
+    assert (code, err) == (0, "exchange on http://127.0.0.1:5\n")
+    assert json.loads(out) == {"carrier": "fake", "host": "127.0.0.1", "port": 0}
     assert given == [
         {"host": "127.0.0.1", "port": 5, "auth_token": "t", "tts": "x"},
-        {"host": "127.0.0.1"},
+        {"host": "127.0.0.1", "port": 0, "auth_token": None, "tts": None},
     ]
+    expected = "the emulator cannot listen on 127.0.0.1 port 5: Address already in use\n"
+    assert shell("emulate", "taken", "--port", "5") == (1, "", expected)
     assert shell("emulate", "fak")[2].endswith("did you mean 'fake'?\n")
     assert "does not load a callable" in shell("emulate", "wrong")[2]
 

@@ -173,6 +173,14 @@ async def test_a_page_of_another_host_is_refused(gateway: Any, lab: Any) -> None
         assert "connect.challenge" in await socket.recv()
 
 
+async def test_a_client_that_says_nothing_is_closed(
+    gateway: Any, lab: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("voicecall_gateway.connection.HANDSHAKE_SECONDS", 0.05)
+    async with lab.raw(gateway) as socket:
+        assert await closed(socket) == 1008
+
+
 # --- requests ---------------------------------------------------------------------------------
 
 
@@ -323,6 +331,26 @@ async def test_events_reach_those_who_may_read(gateway: Any, lab: Any) -> None:
         # The next thing a stranger hears is the answer to its own request.
         await stranger.send({"type": "req", "id": "1", "method": "x"})
         assert (await stranger.receive())["type"] == "res"
+
+
+async def test_ticks_reach_every_client(lab: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("voicecall_gateway.rpc.TICK_SECONDS", 0.01)
+    async with lab.gateway().run() as running, lab.rpc(running, "operator.pairing") as client:
+        first, second = await client.receive(), await client.receive()
+    assert (first["event"], second["event"]) == ("tick", "tick")
+    assert second["payload"]["ts"] >= first["payload"]["ts"]
+    assert second["seq"] == first["seq"] + 1
+
+
+async def test_a_client_that_does_not_read_loses_the_oldest_events(gateway: Any, lab: Any) -> None:
+    async with lab.rpc(gateway) as client:
+        for number in range(1000):
+            gateway.host.publish("news", {"n": number})
+        frames = [await client.receive()]
+        while frames[-1]["payload"]["n"] != 999:
+            frames.append(await client.receive())
+    assert len(frames) <= 257
+    assert frames[-1]["seq"] == 1000
 
 
 async def test_the_gateway_says_goodbye(lab: Any) -> None:

@@ -213,6 +213,21 @@ async def test_an_error_in_the_body_comes_out_as_it_is(lab: Any, fake_plugin: An
     assert journal == ["start s", "stop s"]
 
 
+async def test_a_gateway_that_is_cancelled_stops_its_services(lab: Any, fake_plugin: Any) -> None:
+    journal: list[str] = []
+    plugin = fake_plugin("p", services=[FakeService("s", journal)])
+    with anyio.CancelScope() as scope:
+        async with lab.gateway(plugin).run() as gateway:
+            await gateway.wait_started()
+            scope.cancel()
+            await anyio.sleep_forever()
+    assert scope.cancelled_caught
+    assert journal == ["start s", "stop s"]
+    again = lab.gateway(tree={"gateway": {"port": gateway.port}})
+    async with again.run():
+        assert await again.wait_started() == []
+
+
 # --- plugins ----------------------------------------------------------------------------------
 
 

@@ -22,6 +22,7 @@ __all__ = ["GatewayClient", "GatewayTimeout", "GatewayUnreachable", "RpcError"]
 
 PROTOCOL = 4
 MAX_FRAME = 16 * 1024 * 1024
+MAX_EVENTS = 1000
 SCOPES = ("operator.read", "operator.write", "operator.admin")
 
 
@@ -65,7 +66,7 @@ class GatewayClient:
         self._stack = ExitStack()
         self._socket: ClientConnection | None = None
         self._ids = itertools.count(1)
-        self._events: deque[Mapping[str, Any]] = deque()
+        self._events: deque[Mapping[str, Any]] = deque(maxlen=MAX_EVENTS)
 
     @classmethod
     def connect(

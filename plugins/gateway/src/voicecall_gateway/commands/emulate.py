@@ -6,11 +6,13 @@ Emulators are entry points of the group ``voicecall.emulator``; each loads a cal
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+import contextlib
+import sys
+from typing import Annotated
 
 import typer
 
-from voicecall.errors import PluginError
+from voicecall.errors import PluginError, VoicecallError
 from voicecall_gateway.commandline import JsonOption, command_line
 from voicecall_gateway.output import print_json
 
@@ -26,9 +28,7 @@ def add(app: typer.Typer) -> None:
 def emulate(
     context: typer.Context,
     carrier: Annotated[str, typer.Argument(help="The carrier's id.")],
-    port: Annotated[
-        int | None, typer.Option(min=0, max=65535, help="Port (default: the emulator's).")
-    ] = None,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port (0: any free one).")] = 0,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     tts: Annotated[
         str | None, typer.Option(help="Speech provider for the voices of emulated phones.")
@@ -42,8 +42,13 @@ def emulate(
     start = command_line(context).registry.module(GROUP, carrier)
     if not callable(start):
         raise PluginError(f"{GROUP} {carrier!r} does not load a callable run(port, host, ...)")
-    given: dict[str, Any] = {"port": port, "auth_token": auth_token, "tts": tts}
-    options = {name: value for name, value in given.items() if value is not None}
     if json:
         print_json({"carrier": carrier, "host": host, "port": port})
-    start(host=host, **options)
+    try:
+        # Whatever the emulator prints must not follow the document.
+        with contextlib.redirect_stdout(sys.stderr) if json else contextlib.nullcontext():
+            start(port=port, host=host, auth_token=auth_token, tts=tts)
+    except OSError as error:
+        raise VoicecallError(
+            f"the emulator cannot listen on {host} port {port}: {error.strerror or error}"
+        ) from None
