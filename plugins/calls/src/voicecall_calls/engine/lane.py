@@ -152,7 +152,7 @@ class CallLane:
         recorded, rest = None, plan.actions
         if reply is not None:
             recorded, rest = reply(plan.record, plan.actions)
-        changed = new or plan.record is not before
+        changed = new or step.outcome is mc.Outcome.PROCESSED
         keys = [event.key] if isinstance(event, ev.CarrierEvent) else []
         if changed or keys or recorded is not None:
             try:

@@ -1,0 +1,1 @@
+"""``voicecall demo``: a phone conversation on one machine."""
