@@ -1,0 +1,128 @@
+"""The facade over pluggy."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import pytest
+
+from voicecall import ProviderInfo, ProviderKind, hookimpl, hookspecs
+from voicecall.events import Ringing
+from voicecall.hooks import HOOK_OF_KIND, Hooks
+from voicecall.hosting import PluginInfo, SetupCheck
+from voicecall.machine import CallPolicy, open_inbound
+from voicecall.model import MediaPath
+
+pytestmark = pytest.mark.unit
+
+EVENT = Ringing(at=1, key="k", provider_call_id="P1")
+RECORD = open_inbound(
+    call_id="c",
+    provider="p",
+    event=EVENT,
+    media=MediaPath.NATIVE,
+    greeting=None,
+    policy=CallPolicy(),
+)
+
+
+class Speech:
+    @hookimpl
+    def voicecall_tts_providers(self) -> list[ProviderInfo]:
+        info = ProviderInfo(
+            kind=ProviderKind.TTS, id="a", label="A", factory=lambda config, context: config
+        )
+        return [info]
+
+
+class Everything(Speech):
+    def __init__(self) -> None:
+        self.seen: list[object] = []
+
+    @hookimpl
+    def voicecall_plugin_info(self) -> PluginInfo:
+        return PluginInfo("every", "Everything")
+
+    @hookimpl
+    def voicecall_services(self, host: Any) -> list[Any]:
+        return [host]
+
+    @hookimpl
+    def voicecall_setup_checks(self) -> list[SetupCheck]:
+        return [SetupCheck("one", True, "fine")]
+
+    @hookimpl
+    def voicecall_commands(self, app: Any) -> None:
+        app.append("command")
+
+    @hookimpl
+    def voicecall_call_event(self, event: Any) -> None:
+        self.seen.append(event)
+
+    @hookimpl
+    def voicecall_call_ended(self, record: Any) -> None:
+        self.seen.append(record)
+
+
+class Clumsy:
+    @hookimpl
+    def voicecall_call_event(self) -> None:
+        raise RuntimeError("clumsy")
+
+
+def test_every_kind_has_its_hook() -> None:
+    assert set(HOOK_OF_KIND) == set(ProviderKind)
+    assert len(set(HOOK_OF_KIND.values())) == len(ProviderKind)
+    assert all(callable(getattr(hookspecs, name)) for name in HOOK_OF_KIND.values())
+
+
+def test_every_hook_is_told_in_one_sentence() -> None:
+    hooks = {name: spec for name, spec in vars(hookspecs).items() if name.startswith("voicecall_")}
+    assert set(HOOK_OF_KIND.values()) < set(hooks)
+    for name, spec in hooks.items():
+        text = (spec.__doc__ or "").strip()
+        assert text.endswith("."), name
+        assert text.count(".") <= 2, name
+
+
+def test_hooks_are_asked_of_one_plugin_at_a_time() -> None:
+    hooks = Hooks()
+    speech, everything = Speech(), Everything()
+    hooks.register(speech, "speech")
+    hooks.register(everything, "everything")
+    hooks.register(everything, "again")
+    assert [info.id for info in hooks.provider_infos(ProviderKind.TTS, speech)] == ["a"]
+    assert hooks.provider_infos(ProviderKind.STORE, everything) == []
+    assert hooks.plugin_info(speech) is None
+    assert hooks.plugin_info(everything) == PluginInfo("every", "Everything")
+    host: Any = object()
+    context: Any = object()
+    assert hooks.services(everything, host) == [host]
+    assert [check.id for check in hooks.setup_checks(everything, context)] == ["one"]
+    app: list[str] = []
+    hooks.commands(everything, app)
+    hooks.commands(speech, app)
+    assert app == ["command"]
+
+
+def test_a_clumsy_observer_disturbs_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    hooks = Hooks()
+    everything = Everything()
+    hooks.register(everything, "everything")
+    hooks.register(Clumsy(), "clumsy")
+    with caplog.at_level(logging.ERROR, "voicecall.plugins"):
+        hooks.call_event(RECORD, EVENT)
+        hooks.call_ended(RECORD)
+    assert everything.seen == [EVENT, RECORD]
+    assert "plugin clumsy failed in voicecall_call_event" in caplog.text
+
+
+def test_a_hook_that_does_not_exist_is_refused() -> None:
+    class Mistaken:
+        @hookimpl
+        def voicecall_tts_provider(self) -> None:
+            return None
+
+    with pytest.raises(Exception, match="voicecall_tts_provider"):
+        Hooks().register(Mistaken(), "mistaken")

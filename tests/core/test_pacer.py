@@ -1,0 +1,253 @@
+"""The pacer: bounded lead, marks, what was heard, interruptions."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from voicecall import MULAW_8K, PCM16_16K
+from voicecall.pacer import OutAudio, OutMark, Pacer, PacerOverflow
+
+pytestmark = pytest.mark.unit
+
+Out = list[OutAudio | OutMark]
+
+
+def ms(milliseconds: float) -> bytes:
+    return bytes(MULAW_8K.size(milliseconds))
+
+
+def audio_of(out: Out) -> bytes:
+    return b"".join(one.payload for one in out if isinstance(one, OutAudio))
+
+
+def marks_of(out: Out) -> list[str]:
+    return [one.name for one in out if isinstance(one, OutMark)]
+
+
+def play(pacer: Pacer, begin: float, end: float) -> Out:
+    out: Out = []
+    step = 0
+    while (now := begin + step * 0.02) <= end:
+        out += pacer.poll(now)
+        step += 1
+    return out
+
+
+def test_audio_leaves_with_a_bounded_lead() -> None:
+    pacer = Pacer(MULAW_8K, lead_ms=200, chunk_ms=60)
+    pacer.write("a", ms(2000))
+    sent = 0.0
+    for number in range(101):
+        now = 10 + number * 0.02
+        sent += MULAW_8K.duration_ms(len(audio_of(pacer.poll(now))))
+        ahead = sent - (now - 10) * 1000
+        assert ahead <= 260 + 1e-6
+        assert ahead >= min(200, 2000 - (now - 10) * 1000) - 1e-6
+    assert sent == 2000
+    assert pacer.poll(20) == []
+
+
+def test_what_is_there_leaves_in_chunks_at_once() -> None:
+    pacer = Pacer(MULAW_8K, lead_ms=200, chunk_ms=60)
+    for _ in range(50):
+        pacer.write("a", ms(20))
+    out = pacer.poll(0)
+    assert [len(one.payload) for one in out if isinstance(one, OutAudio)] == [480] * 4
+    wake = pacer.wake_at()
+    assert wake == pytest.approx(0.04)
+    assert pacer.poll(0.03) == []
+    assert audio_of(pacer.poll(0.041)) == ms(60)
+
+
+def test_a_mark_comes_often_enough_and_after_each_item() -> None:
+    pacer = Pacer(MULAW_8K, lead_ms=10_000, chunk_ms=60, mark_ms=240)
+    pacer.write("a", ms(600))
+    pacer.write("b", ms(60))
+    out = pacer.poll(0)
+    since = 0.0
+    spans = []
+    for one in out:
+        if isinstance(one, OutAudio):
+            since += MULAW_8K.duration_ms(len(one.payload))
+        else:
+            spans.append(since)
+            since = 0.0
+    assert spans == [240, 240, 120, 60]
+    names = marks_of(out)
+    assert len(set(names)) == len(names)
+
+
+def test_marks_tell_what_was_heard() -> None:
+    pacer = Pacer(MULAW_8K, lead_ms=10_000, chunk_ms=60, mark_ms=240)
+    pacer.write("a", ms(600))
+    first, second, third = marks_of(pacer.poll(0))
+    assert pacer.mark_reached(first)
+    assert pacer.heard("a", 0).milliseconds == 240
+    assert not pacer.mark_reached(first)
+    assert not pacer.mark_reached("nobody's")
+    # A mark stands for all before it.
+    assert pacer.mark_reached(third)
+    assert not pacer.mark_reached(second)
+    heard = pacer.heard("a", 0)
+    assert (heard.milliseconds, heard.complete) == (600, False)
+    pacer.finish("a")
+    assert pacer.heard("a", 0).complete
+    assert pacer.idle
+
+
+def test_the_estimate_between_marks_follows_the_clock_and_stops_at_what_was_sent() -> None:
+    pacer = Pacer(MULAW_8K, lead_ms=300, chunk_ms=60)
+    pacer.write("a", ms(300))
+    pacer.finish("a")
+    pacer.poll(5)
+    assert pacer.heard("a", 5.15).milliseconds == pytest.approx(150, abs=1)
+    late = pacer.heard("a", 99)
+    assert late.milliseconds == pytest.approx(300, abs=0.2)
+    assert not late.complete
+    assert pacer.pending("a")
+
+
+def test_without_marks_the_clock_decides() -> None:
+    pacer = Pacer(MULAW_8K, marks=False)
+    pacer.write("a", ms(100))
+    pacer.finish("a")
+    assert marks_of(pacer.poll(0)) == []
+    assert pacer.pending("a")
+    pacer.poll(0.2)
+    heard = pacer.heard("a", 0.2)
+    assert (heard.milliseconds, heard.complete) == (100, True)
+    assert pacer.idle
+    assert not pacer.pending("a")
+
+
+def test_clear_throws_everything_away_and_tells_what_was_heard() -> None:
+    pacer = Pacer(MULAW_8K, lead_ms=200, chunk_ms=60)
+    pacer.write("a", ms(100))
+    pacer.write("b", ms(1000))
+    marks = marks_of(pacer.poll(0))
+    heard = pacer.clear(0.15)
+    assert heard["a"].milliseconds == pytest.approx(100, abs=1)
+    assert heard["b"].milliseconds == pytest.approx(50, abs=1)
+    assert not heard["b"].complete
+    assert pacer.idle
+    assert pacer.wake_at() is None
+    assert pacer.drain_ms(0.15) == 0
+    assert not any(pacer.mark_reached(name) for name in marks)
+    assert pacer.heard("b", 9).milliseconds == pytest.approx(50, abs=1)
+    pacer.write("c", ms(20))
+    assert audio_of(pacer.poll(0.2)) == ms(20)
+
+
+def test_rewind_sends_again_exactly_what_was_not_confirmed() -> None:
+    pacer = Pacer(MULAW_8K, lead_ms=600, chunk_ms=60, mark_ms=120)
+    audio = bytes(number % 251 for number in range(MULAW_8K.size(900)))
+    pacer.write("a", audio)
+    first, *others = marks_of(pacer.poll(0))
+    assert pacer.mark_reached(first)
+    confirmed = int(pacer.heard("a", 0).milliseconds * 8)
+    pacer.rewind()
+    assert not any(pacer.mark_reached(name) for name in others)
+    assert audio_of(play(pacer, 3, 5)) == audio[confirmed:]
+
+
+def test_an_underrun_is_counted_where_more_audio_was_due() -> None:
+    pacer = Pacer(MULAW_8K)
+    pacer.write("a", ms(100))
+    pacer.poll(0)
+    pacer.write("a", ms(100))
+    pacer.poll(0.05)
+    assert pacer.underruns == 0
+    pacer.write("a", ms(20))
+    pacer.poll(5)
+    assert pacer.underruns == 1
+    pacer.finish("a")
+    pacer.write("b", ms(20))
+    pacer.poll(9)
+    assert pacer.underruns == 1
+
+
+def test_an_underrun_is_counted_though_all_marks_came_back() -> None:
+    pacer = Pacer(MULAW_8K)
+    pacer.write("a", ms(100))
+    for name in marks_of(pacer.poll(0)):
+        pacer.mark_reached(name)
+    pacer.write("a", ms(100))
+    pacer.poll(5)
+    assert pacer.underruns == 1
+
+
+def test_too_much_audio_is_refused() -> None:
+    pacer = Pacer(MULAW_8K, limit_ms=100)
+    pacer.write("a", ms(60))
+    with pytest.raises(PacerOverflow):
+        pacer.write("a", ms(60))
+    pacer.write("a", ms(40))
+    pacer.write("a", b"")
+    assert len(audio_of(pacer.poll(0))) == MULAW_8K.size(100)
+
+
+def test_drain_time_and_forgetting() -> None:
+    pacer = Pacer(MULAW_8K, lead_ms=200, chunk_ms=100)
+    pacer.write("a", ms(500))
+    assert pacer.drain_ms(7) == pytest.approx(500)
+    pacer.poll(7)
+    assert pacer.drain_ms(7.1) == pytest.approx(400)
+    pacer.clear(7.1)
+    pacer.forget("a")
+    assert pacer.heard("a", 8).milliseconds == 0
+    assert not pacer.pending("a")
+
+
+ACTIONS = st.lists(
+    st.one_of(
+        st.tuples(st.just("write"), st.sampled_from("abc"), st.integers(1, 400)),
+        st.tuples(st.just("wait"), st.just(""), st.integers(0, 300)),
+        st.tuples(st.just("mark"), st.just(""), st.integers(0, 3)),
+        st.tuples(st.just("finish"), st.sampled_from("abc"), st.just(0)),
+    ),
+    max_size=30,
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(ACTIONS, st.booleans())
+def test_all_audio_leaves_once_and_in_order(
+    actions: list[tuple[str, str, int]], marks: bool
+) -> None:
+    pacer = Pacer(PCM16_16K, marks=marks)
+    written = b""
+    sent = b""
+    sizes: dict[str, int] = {}
+    best: dict[str, float] = {}
+    waiting: list[str] = []
+    now = 1.0
+    for action, item, number in [*actions, ("wait", "", 60_000)]:
+        if action == "write":
+            audio = bytes((len(written) + n) % 251 for n in range(2 * 16 * number))
+            pacer.write(item, audio)
+            written += audio
+            sizes[item] = sizes.get(item, 0) + len(audio)
+        elif action == "wait":
+            now += number / 1000
+        elif action == "mark" and waiting:
+            name = waiting[min(number, len(waiting) - 1)]
+            assert pacer.mark_reached(name)
+            del waiting[: waiting.index(name) + 1]
+        elif action == "finish":
+            pacer.finish(item)
+        begun = now
+        while True:
+            out = pacer.poll(now)
+            sent += audio_of(out)
+            waiting += marks_of(out)
+            if action != "wait" or pacer.wake_at() is None or now > begun + 60:
+                break
+            now += 0.1
+        for one, size in sizes.items():
+            heard = pacer.heard(one, now).milliseconds
+            assert heard >= best.get(one, 0.0) - 0.07
+            assert heard <= PCM16_16K.duration_ms(size)
+            best[one] = heard
+    assert sent == written

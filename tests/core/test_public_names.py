@@ -1,0 +1,52 @@
+"""The public surface of the package is what stands here."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import subprocess
+import sys
+
+import pytest
+
+import voicecall
+
+pytestmark = pytest.mark.unit
+
+
+def test_names_of_the_package() -> None:
+    assert voicecall.__all__ == [
+        "API_VERSION",
+        "MULAW_8K",
+        "PCM16_8K",
+        "PCM16_16K",
+        "PCM16_24K",
+        "AudioFormat",
+        "LegacyKey",
+        "Provider",
+        "ProviderContext",
+        "ProviderInfo",
+        "ProviderKind",
+        "hookimpl",
+    ]
+
+
+def modules() -> list[str]:
+    return [found.name for found in pkgutil.walk_packages(voicecall.__path__, prefix="voicecall.")]
+
+
+@pytest.mark.parametrize("name", ["voicecall", *modules()])
+def test_every_public_name_exists_and_every_module_is_described(name: str) -> None:
+    module = importlib.import_module(name)
+    assert module.__doc__
+    assert len(set(module.__all__)) == len(module.__all__)
+    for public in module.__all__:
+        assert getattr(module, public) is not None
+
+
+def test_importing_the_package_costs_no_heavy_library() -> None:
+    code = "import sys, voicecall, voicecall.registry; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = set(done.stdout.split())
+    assert "voicecall.registry" in loaded
+    assert not loaded & {"numpy", "pydantic", "httpx", "sqlalchemy", "websockets", "asyncio"}

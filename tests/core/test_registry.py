@@ -1,0 +1,195 @@
+"""The registry over distributions that really lie on disk."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from textwrap import dedent
+
+import pytest
+from importlib_metadata import EntryPoint, distributions
+
+from voicecall import ProviderInfo, ProviderKind, hookimpl
+from voicecall.errors import PluginError
+from voicecall.registry import Registry
+
+pytestmark = pytest.mark.unit
+
+MODULE = """
+from voicecall import ProviderInfo, ProviderKind, hookimpl
+
+@hookimpl
+def voicecall_tts_providers():
+    return [
+        ProviderInfo(kind=ProviderKind.TTS, id={id!r}, label="L", factory=print, {more})
+    ]
+"""
+
+Install = Callable[..., None]
+TTS = ProviderKind.TTS
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    monkeypatch.syspath_prepend(tmp_path)
+    before = set(sys.modules)
+    yield tmp_path
+    for name in set(sys.modules) - before:
+        del sys.modules[name]
+
+
+@pytest.fixture
+def install(site: Path) -> Install:
+    def put(
+        distribution: str,
+        entry: str,
+        *,
+        module: str,
+        code: str | None = None,
+        more: str = "",
+        group: str = "voicecall.tts",
+    ) -> None:
+        text = MODULE.format(id=entry, more=more) if code is None else dedent(code)
+        (site / f"{module}.py").write_text(text)
+        info = site / f"{distribution.replace('-', '_')}-1.2.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(
+            f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 1.2\n"
+        )
+        (info / "entry_points.txt").write_text(f"[{group}]\n{entry} = {module}\n")
+
+    return put
+
+
+def scan(site: Path) -> Registry:
+    entries: list[EntryPoint] = [
+        entry for dist in distributions(path=[str(site)]) for entry in dist.entry_points
+    ]
+    return Registry(entries=entries)
+
+
+def test_listing_imports_nothing(site: Path, install: Install) -> None:
+    install("acme-b", "bravo", module="acme_bravo", code="raise RuntimeError('imported')")
+    install("acme-a", "alpha", module="acme_alpha")
+    install("other", "thing", module="other_thing", group="somebody.else")
+    registry = scan(site)
+    assert registry.ids(TTS) == ["alpha", "bravo"]
+    found = registry.found("voicecall.tts")
+    assert [(f.id, f.source, f.version) for f in found] == [
+        ("alpha", "acme-a", "1.2"),
+        ("bravo", "acme-b", "1.2"),
+    ]
+    assert list(registry.describe()) == ["voicecall.tts"]
+    assert registry.ids(ProviderKind.AGENT) == []
+    assert registry.failures == {}
+    assert not {"acme_alpha", "acme_bravo"} & set(sys.modules)
+
+
+def test_loading_imports_only_what_is_asked_for(site: Path, install: Install) -> None:
+    install("acme-a", "alpha", module="acme_alpha")
+    install("acme-b", "bravo", module="acme_bravo")
+    registry = scan(site)
+    info = registry.load(TTS, "alpha")
+    assert info.id == "alpha"
+    assert "acme_alpha" in sys.modules
+    assert "acme_bravo" not in sys.modules
+    assert registry.load(TTS, "alpha") is info
+
+
+@pytest.mark.parametrize(
+    ("code", "text"),
+    [
+        ("raise RuntimeError('no driver')", "RuntimeError: no driver"),
+        ("import a_module_that_is_not_there", "ModuleNotFoundError"),
+        ("raise SystemExit(3)", "SystemExit: 3"),
+        ("def broken(:", "SyntaxError"),
+    ],
+)
+def test_a_broken_package_is_recorded_and_disturbs_nobody(
+    site: Path, install: Install, code: str, text: str
+) -> None:
+    install("acme-bad", "bad", module="acme_bad", code=code)
+    install("acme-good", "good", module="acme_good")
+    registry = scan(site)
+    assert [info.id for info in registry.load_all(TTS)] == ["good"]
+    assert text in registry.failures["voicecall.tts", "bad"]
+    with pytest.raises(PluginError, match=f"'bad' of acme-bad cannot be imported: {text}"):
+        registry.load(TTS, "bad")
+
+
+def test_an_id_claimed_twice_names_both_distributions(site: Path, install: Install) -> None:
+    install("acme-one", "same", module="acme_one")
+    install("acme-two", "same", module="acme_two")
+    registry = scan(site)
+    with pytest.raises(PluginError, match="claimed by two distributions, acme-one and acme-two"):
+        registry.load(TTS, "same")
+    assert registry.load_all(TTS) == []
+    assert "acme-two" in registry.failures["voicecall.tts", "same"]
+    assert not {"acme_one", "acme_two"} & set(sys.modules)
+
+
+def test_a_distribution_that_is_found_twice_is_one(site: Path, install: Install) -> None:
+    install("acme-a", "alpha", module="acme_alpha")
+    entries = [e for d in distributions(path=[str(site)]) for e in d.entry_points]
+    registry = Registry(entries=entries * 2)
+    assert len(registry.found("voicecall.tts")) == 1
+    assert registry.load(TTS, "alpha").id == "alpha"
+
+
+def test_an_alias_leads_to_the_provider(site: Path, install: Install) -> None:
+    install("acme-a", "alpha", module="acme_alpha", more='aliases=("first", "log"),')
+    assert scan(site).load(TTS, "log").id == "alpha"
+
+
+def test_an_unknown_id_gets_a_suggestion(site: Path, install: Install) -> None:
+    install("acme-a", "alpha", module="acme_alpha")
+    registry = scan(site)
+    with pytest.raises(PluginError, match=r"'alhpa' is installed .*did you mean 'alpha'\?"):
+        registry.load(TTS, "alhpa")
+    with pytest.raises(PluginError, match=r"'zz' is installed \(installed: alpha\)$"):
+        registry.load(TTS, "zz")
+    with pytest.raises(PluginError, match=r"\(installed: none\)$"):
+        registry.load(ProviderKind.STORE, "sqlite")
+
+
+def test_another_api_version_is_refused(site: Path, install: Install) -> None:
+    install("acme-a", "alpha", module="acme_alpha", more="api_version=99,")
+    registry = scan(site)
+    with pytest.raises(PluginError, match="written for api version 99, this is 1"):
+        registry.load(TTS, "alpha")
+    assert registry.load_all(TTS) == []
+    assert ("voicecall.tts", "alpha") in registry.failures
+
+
+def test_a_module_without_its_provider(site: Path, install: Install) -> None:
+    install("acme-a", "alpha", module="acme_alpha", code="")
+    with pytest.raises(PluginError, match="offers no provider of that id"):
+        scan(site).load(TTS, "alpha")
+
+
+def test_the_order_of_automatic_selection(site: Path, install: Install) -> None:
+    install("acme-a", "alpha", module="acme_alpha", more="auto_select_order=50,")
+    install("acme-b", "bravo", module="acme_bravo", more="auto_select_order=10,")
+    install("acme-c", "charlie", module="acme_charlie", more="auto_select_order=50,")
+    assert [info.id for info in scan(site).load_all(TTS)] == ["bravo", "alpha", "charlie"]
+
+
+def test_extra_modules_need_no_installation() -> None:
+    class Plugin:
+        @hookimpl
+        def voicecall_tts_providers(self) -> list[ProviderInfo]:
+            info = ProviderInfo(
+                kind=TTS, id="mine", label="Mine", factory=lambda config, context: config
+            )
+            return [info]
+
+    registry = Registry(entries=[], extra=[("voicecall.tts", "mine", Plugin())])
+    assert registry.load(TTS, "mine").label == "Mine"
+    assert registry.found("voicecall.tts")[0].source == "extra"
+
+
+def test_the_installed_packages_load() -> None:
+    registry = Registry()
+    assert "mock" in registry.ids(ProviderKind.TELEPHONY)
+    assert registry.load(ProviderKind.TELEPHONY, "log").id == "mock"

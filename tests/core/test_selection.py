@@ -1,0 +1,129 @@
+"""Which provider is used, and what is said where none can be."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from voicecall import ProviderInfo, ProviderKind, hookimpl
+from voicecall.configuring import ConfigModel
+from voicecall.errors import ConfigError
+from voicecall.registry import Registry
+from voicecall.selection import Selection, missing_fields, provider_config, select
+
+pytestmark = pytest.mark.unit
+
+TTS = ProviderKind.TTS
+
+
+class KeyConfig(ConfigModel):
+    api_key: str
+    voice: str = "anna"
+
+
+def factory(config: object, context: object) -> object:
+    return config
+
+
+def provider(provider_id: str, **more: Any) -> ProviderInfo:
+    values: dict[str, Any] = {
+        "config_model": lambda: KeyConfig,
+        "secrets": {"apiKey": f"{provider_id.upper()}_KEY"},
+        "required": ("apiKey",),
+        **more,
+    }
+    label = provider_id.capitalize()
+    return ProviderInfo(kind=TTS, id=provider_id, label=label, factory=factory, **values)
+
+
+class Plugin:
+    def __init__(self, info: ProviderInfo) -> None:
+        self.info = info
+
+    @hookimpl
+    def voicecall_tts_providers(self) -> list[ProviderInfo]:
+        return [self.info]
+
+
+def registry(*infos: ProviderInfo) -> Registry:
+    return Registry(entries=[], extra=[(TTS.group, info.id, Plugin(info)) for info in infos])
+
+
+ALPHA = provider("alpha", auto_select_order=10, aliases=("first",))
+BRAVO = provider("bravo", auto_select_order=20)
+DEMO = provider("demo", auto_select_order=1, demo=True, required=(), secrets={}, config_model=None)
+
+Blocks = Mapping[str, Mapping[str, Any]]
+
+
+@pytest.mark.parametrize(
+    ("configured", "blocks", "environ", "chosen", "key"),
+    [
+        ("bravo", {"bravo": {"apiKey": "b"}}, {}, "bravo", "b"),
+        ("bravo", {}, {"BRAVO_KEY": " b "}, "bravo", "b"),
+        ("bravo", {"bravo": {"apiKey": "b"}}, {"BRAVO_KEY": "env"}, "bravo", "b"),
+        ("first", {"alpha": {"apiKey": "a"}}, {}, "alpha", "a"),
+        ("first", {"alpha": {"apiKey": "a"}, "first": {"apiKey": "f"}}, {}, "alpha", "f"),
+        (None, {"alpha": {"apiKey": "a"}, "bravo": {"apiKey": "b"}}, {}, "alpha", "a"),
+        (None, {"bravo": {"apiKey": "b"}}, {}, "bravo", "b"),
+        (None, {}, {"BRAVO_KEY": "b"}, "bravo", "b"),
+        (None, {"alpha": {"apiKey": "${ALPHA_KEY}"}}, {"BRAVO_KEY": "b"}, "bravo", "b"),
+    ],
+)
+def test_a_provider_is_chosen(
+    configured: str | None, blocks: Blocks, environ: dict[str, str], chosen: str, key: str
+) -> None:
+    one = select(registry(DEMO, BRAVO, ALPHA), TTS, configured, blocks, environ, "tts")
+    assert one.outcome is Selection.OK
+    assert one.info is not None
+    assert one.info.id == chosen
+    assert one.config.api_key == key
+    assert one.config.voice == "anna"
+
+
+def test_a_demo_provider_is_used_only_when_named() -> None:
+    assert select(registry(DEMO), TTS, "demo", {}, {}, "tts").info is DEMO
+    one = select(registry(DEMO), TTS, None, {}, {}, "tts")
+    assert one.outcome is Selection.NO_REGISTERED_PROVIDER
+    assert "no tts provider is installed" in one.message
+
+
+def test_a_configured_provider_that_is_not_installed() -> None:
+    one = select(registry(ALPHA), TTS, "alpa", {}, {}, "tts")
+    assert one.outcome is Selection.MISSING_CONFIGURED_PROVIDER
+    assert "did you mean 'alpha'" in one.message
+    assert one.info is None
+
+
+@pytest.mark.parametrize("configured", ["alpha", None])
+@pytest.mark.parametrize("value", [None, "", "  ", "${ALPHA_KEY}"])
+def test_a_provider_without_its_key_names_path_and_variable(
+    configured: str | None, value: str | None
+) -> None:
+    blocks = {"alpha": {"apiKey": value}} if value is not None else {}
+    one = select(registry(ALPHA, BRAVO), TTS, configured, blocks, {}, "tts.providers")
+    assert one.outcome is Selection.PROVIDER_NOT_CONFIGURED
+    assert "tts.providers.alpha.apiKey (or set ALPHA_KEY)" in one.message
+    assert one.config is None
+
+
+def test_a_wrong_block_is_an_error_with_its_path() -> None:
+    blocks = {"alpha": {"apiKey": "secret-value", "voise": "x"}}
+    with pytest.raises(
+        ConfigError, match=r"tts\.alpha\.voise: unknown key; did you mean 'voice'"
+    ) as caught:
+        select(registry(ALPHA), TTS, "alpha", blocks, {}, "tts")
+    assert "secret-value" not in str(caught.value)
+
+
+def test_provider_config_alone() -> None:
+    assert provider_config(DEMO, {}, {}, "tts.demo") is None
+    with pytest.raises(ConfigError, match=r"tts\.demo: Demo takes no configuration"):
+        provider_config(DEMO, {"x": 1}, {}, "tts.demo")
+    with pytest.raises(ConfigError, match=r"a\.b\.apiKey: is required by Alpha") as caught:
+        provider_config(ALPHA, {}, {}, "a.b")
+    assert caught.value.path == "a.b.apiKey"
+    assert caught.value.env == "ALPHA_KEY"
+    assert missing_fields(ALPHA, {}, {"ALPHA_KEY": " "}) == ["apiKey"]

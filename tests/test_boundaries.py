@@ -1,0 +1,96 @@
+"""What may know what: import contracts, no vendor names in the house, a category a test."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.unit
+
+ROOT = Path(__file__).parents[1]
+NEUTRAL = ("core/src", "plugins/gateway/src", "plugins/calls/src")
+VENDORS = re.compile(
+    r"twilio|telnyx|plivo|openai|deepgram|elevenlabs|gemini|google|mistral|\bxai\b|pocketsphinx"
+    r"|espeak",
+    re.IGNORECASE,
+)
+ALLOWED = {
+    # An example in the docstring of LegacyKey.
+    ("core/src/voicecall/providers.py", "twilio"),
+}
+
+CATEGORIES = {"unit", "contract", "integration", "e2e", "bench", "soak", "live"}
+
+
+def sources(*folders: str) -> Iterator[tuple[str, str]]:
+    for folder in folders:
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            yield path.relative_to(ROOT).as_posix(), path.read_text(encoding="utf-8")
+
+
+def test_imports_point_one_way() -> None:
+    code = "from importlinter.cli import lint_imports; raise SystemExit(lint_imports())"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "0 broken" in done.stdout
+
+
+def test_core_gateway_and_calls_name_no_vendor() -> None:
+    found = {
+        (name, match.group().lower())
+        for name, text in sources(*NEUTRAL)
+        for match in VENDORS.finditer(text)
+    }
+    assert found <= ALLOWED
+
+
+def test_the_search_for_vendors_reads_all_three_packages() -> None:
+    names = [name for name, _ in sources(*NEUTRAL)]
+    for folder in NEUTRAL:
+        assert any(name.startswith(folder) for name in names)
+    assert VENDORS.search("import Twilio")
+
+
+def marks_of(tree: ast.Module) -> set[str]:
+    """Names ``pytest.mark.<name>`` assigned to a module's ``pytestmark``."""
+    return {
+        node.attr
+        for statement in tree.body
+        if isinstance(statement, ast.Assign)
+        and any(isinstance(t, ast.Name) and t.id == "pytestmark" for t in statement.targets)
+        for node in ast.walk(statement.value)
+        if isinstance(node, ast.Attribute)
+        and isinstance(node.value, ast.Attribute)
+        and node.value.attr == "mark"
+    }
+
+
+def test_every_test_module_has_a_category() -> None:
+    modules = [(n, t) for n, t in sources("tests") if n.rsplit("/", 1)[1].startswith("test_")]
+    assert len(modules) > 10
+    without = [name for name, text in modules if not marks_of(ast.parse(text)) & CATEGORIES]
+    assert without == []
+
+
+def test_test_modules_have_names_of_their_own() -> None:
+    names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
+    assert sorted(names) == sorted(set(names))
+
+
+def test_no_test_is_skipped_or_expected_to_fail() -> None:
+    wanted = re.compile(r"pytest\.(?:mark\.)?(?:skip|skipif|xfail|importorskip)\b")
+    here = Path(__file__).relative_to(ROOT).as_posix()
+    found = [
+        name
+        for name, text in sources("tests")
+        if name != here and wanted.search(text) and "live" not in marks_of(ast.parse(text))
+    ]
+    assert found == []
