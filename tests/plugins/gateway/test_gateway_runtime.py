@@ -92,6 +92,19 @@ async def test_an_empty_configuration_is_ready(lab: Any) -> None:
     assert status["stateDir"] == str(lab.state_dir)
 
 
+def test_a_gateway_can_be_made_before_there_is_a_loop(lab: Any, fake_plugin: Any) -> None:
+    journal: list[str] = []
+    gateway = lab.gateway(fake_plugin("p", services=[FakeService("s", journal)]))
+
+    async def body() -> None:
+        async with gateway.run():
+            # Left at once: the start may not even have begun.
+            assert gateway.problems() == ["the gateway is starting"]
+
+    anyio.run(body)
+    assert gateway.problems()[0] == "the gateway is stopping"
+
+
 async def test_services_start_in_order_and_stop_in_reverse(lab: Any, fake_plugin: Any) -> None:
     journal: list[str] = []
     services = [FakeService(name, journal) for name in ("one", "two", "three")]

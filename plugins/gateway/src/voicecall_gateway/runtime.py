@@ -57,7 +57,7 @@ class Gateway:
         self._plugin_problems: dict[str, str] = {}
         self._services: list[ServiceRunner] = []
         self._started = anyio.Event()
-        self._start_scope = anyio.CancelScope()
+        self._start_scope: anyio.CancelScope | None = None
         self._stop_requested = anyio.Event()
         self._started_at = self.seam.monotonic()
         self._rpc: RpcServer | None = None
@@ -143,8 +143,9 @@ class Gateway:
         for text in (*self.loaded.warnings, *missing_plugins(self.registry, self.loaded)):
             _log.warning("%s", text)
         try:
-            with self._start_scope:
-                await self._load_and_start(tasks)
+            with anyio.CancelScope() as self._start_scope:
+                if not self.stopping:
+                    await self._load_and_start(tasks)
         finally:
             self._started.set()
         if not self.stopping:
@@ -199,7 +200,8 @@ class Gateway:
                     draining.start_soon(rpc.wait_idle)
             if patience.cancelled_caught:
                 _log.warning("stopping with work still under way")
-        self._start_scope.cancel()
+        if self._start_scope is not None:
+            self._start_scope.cancel()
         await self._started.wait()
         for service in reversed(self._services):
             await service.stop()
