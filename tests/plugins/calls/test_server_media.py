@@ -141,8 +141,9 @@ async def serving(
         security=security or WebhookSecurity(),
         seam=SystemSeam(),
     )
-    async with server.run():
-        yield server, engine
+    with anyio.fail_after(30):
+        async with server.run():
+            yield server, engine
 
 
 def dial(server: CallServer, path: str = "", **options: Any) -> connect:

@@ -94,8 +94,9 @@ async def serving(
 ) -> AsyncIterator[tuple[CallServer, Engine, httpx.AsyncClient]]:
     engine = Engine()
     server = make(engine, security)
-    async with server.run(), httpx.AsyncClient(trust_env=False, timeout=20) as client:
-        yield server, engine, client
+    with anyio.fail_after(30):
+        async with server.run(), httpx.AsyncClient(trust_env=False, timeout=20) as client:
+            yield server, engine, client
 
 
 def ringing() -> bytes:
@@ -238,6 +239,23 @@ async def test_a_body_over_the_limit_is_answered(size: int) -> None:
         response = await client.send(request_of(server, b"x" * size))
         assert (response.status_code, engine.handled) == (413, [])
         assert (await client.send(request_of(server))).status_code == 200
+
+
+async def test_a_body_over_the_limit_is_read_before_the_connection_closes() -> None:
+    async with serving() as (server, _, _client):
+        async with await anyio.connect_tcp("127.0.0.1", server.port) as stream:
+            await stream.send(
+                b"POST /voice/webhook HTTP/1.1\r\nhost: x\r\nmock-timestamp: 1\r\n"
+                b"mock-signature: 0\r\ncontent-length: 200000\r\n\r\n" + b"x" * 100_000
+            )
+            early = b""
+            with anyio.move_on_after(0.05):
+                early = await stream.receive()
+            assert early == b""
+            await stream.send(b"x" * 100_000)
+            reply = b"".join([part async for part in stream])
+            assert reply.startswith(b"HTTP/1.1 413 ")
+            assert b"connection: close" in reply
 
 
 async def test_a_body_at_the_limit_is_taken() -> None:
