@@ -141,6 +141,10 @@ def test_only_a_complete_object_ends_the_call(output: str, ends: bool) -> None:
         ("1. Open the door slowly.", ["1. Open the door slowly."]),
         ("It was me and I. Next one comes.", ["It was me and I.", "Next one comes."]),
         ("First line here\n\nSecond part", ["First line here", "Second part"]),
+        (
+            "The list is this:\n1. Milk, lots of it\n2. Eggs\n\nThat is all.",
+            ["The list is this:", "1. Milk, lots of it", "2. Eggs", "That is all."],
+        ),
         ("A wrapped\nline of text", ["A wrapped\nline of text"]),
         ("今日は晴れです。明日は雨です。", ["今日は晴れです。", "明日は雨です。"]),
         ("?! ...", []),

@@ -10,6 +10,8 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from enum import Enum, auto
+from itertools import groupby
+from operator import attrgetter
 
 __all__ = ["Kind", "Parser", "Part"]
 
@@ -180,16 +182,22 @@ class Parser:
     def feed(self, text: str) -> list[Part]:
         for character in text:
             self._read(character)
-        parts, self._parts = self._parts, []
-        return parts
+        return self._take()
 
     def finish(self) -> list[Part]:
         """The end of the text. A tag or brace that never became anything is dropped."""
         if self._tag is not None and not self._tag[1:2].isalpha() and self._tag[1:2] != "/":
             self._plain(self._tag)
         self._tag = self._brace = None
+        return self._take()
+
+    def _take(self) -> list[Part]:
+        """The parts so far, neighbours of one kind as one."""
         parts, self._parts = self._parts, []
-        return parts
+        return [
+            Part(kind, "".join(part.text for part in same))
+            for kind, same in groupby(parts, key=attrgetter("kind"))
+        ]
 
     def _read(self, character: str) -> None:
         if self._object is not None:
@@ -220,12 +228,7 @@ class Parser:
             self._emit([Part(Kind.PLAIN, text)])
 
     def _emit(self, parts: list[Part]) -> None:
-        for part in parts:
-            last = self._parts[-1] if self._parts else None
-            if last is not None and part.text and last.kind is part.kind:
-                self._parts[-1] = Part(part.kind, last.text + part.text)
-            else:
-                self._parts.append(part)
+        self._parts += parts
 
     def _after_brace(self, character: str, seen: str) -> None:
         """``{`` opens an object where a key follows; else it is a brace in a plain text."""

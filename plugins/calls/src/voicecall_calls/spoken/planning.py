@@ -11,7 +11,7 @@ _OBSERVER = "the user "
 _INTENTIONS = ("i should", "i need to", "i will")
 _STOCK_PHRASES = re.compile(
     r"continue the conversation naturally|naturally continu|natural continuation"
-    r"|keep(?:ing)? the conversation (?:flowing|going)",
+    r"|keep(?:ing)? the conversation flowing",
     re.IGNORECASE,
 )
 _DECORATION = " \t\r\n*_#>\"'-"
@@ -25,7 +25,8 @@ class Gate:
 
     It opens for good at the second sentence, after 80 characters or at :meth:`finish`; for a
     paragraph that begins like planning, at the paragraph's end. Paragraphs of planning in front
-    are dropped, even a lone one.
+    are dropped, even a lone one; one that only holds a stock phrase of planning is dropped where
+    another follows.
     """
 
     def __init__(self) -> None:
@@ -70,7 +71,7 @@ class Gate:
         while rest:
             end = _PARAGRAPH_END.search(rest)
             paragraph = rest[: end.start()] if end else rest
-            if not _is_planning(paragraph) and not _has_stock_phrase(paragraph):
+            if not _is_planning(paragraph) and not (end and _has_stock_phrase(paragraph)):
                 return rest
             rest = rest[end.end() :] if end else ""
         return ""

@@ -14,6 +14,9 @@ _ENDERS = ".!?…"
 _WIDE_ENDERS = "。！？"  # noqa: RUF001 (full-width punctuation is meant)
 _CLOSERS = "\"'”’»)]*_"  # noqa: RUF001 (typographic quotes are meant)
 _LINE_MARKS = "-*+•#>"
+_LIST_NUMBER = re.compile(r"\d{1,3}[.)]\s")
+_PERHAPS_LIST_NUMBER = re.compile(r"\d{1,3}[.)]?\Z")
+_AFTER_LIST_NUMBER = re.compile(r"(?:\A|\n)\s*\d{1,3}\.\Z")
 
 _ABBREVIATIONS = re.compile(
     r"(?:dr|mrs?|ms|prof|rev|gen|sen|rep|gov|capt|col|sgt|lt|st|mt|ft|ave|blvd|rd|nos?|vol|ch|fig"
@@ -25,6 +28,7 @@ _MAY_END = re.compile(r"(?:[ap]\.m|etc|inc|ltd|co|corp|jr|sr|u\.s|u\.k|e\.u)\.",
 """Abbreviations that also end a sentence, where a capital letter follows."""
 
 _LAST_WORD = re.compile(r"[\w.]+$")
+_PARAGRAPH_END = re.compile(r"[^\S\n]*\n[^\S\n]*\n")
 _COMMA = re.compile(r"[,;:](?=\s)")
 _WAIT = -1
 
@@ -32,8 +36,8 @@ _WAIT = -1
 class SentenceSplitter:
     """``feed`` gives the sentences that are complete, ``flush`` the rest.
 
-    A sentence shorter than ``min_chars`` travels with the next one, except the very first, which
-    goes out at once; one longer than ``max_chars`` is cut, at a comma if there is one. Sentences
+    A sentence shorter than ``min_chars`` travels with the next one of its paragraph, except the
+    very first, which goes out at once; one longer than ``max_chars`` is cut, at a comma if there is one. Sentences
     come without surrounding blanks and hold at least one letter or digit.
     """
 
@@ -79,7 +83,9 @@ class SentenceSplitter:
                 continue
             if end == _WAIT:
                 return 0
-            if end and (end >= self._min or not self._any) and _has_words(text[:end]):
+            if not end or not _has_words(text[:end]):
+                continue
+            if end >= self._min or not self._any or _PARAGRAPH_END.match(text, end):
                 return end
         return 0
 
@@ -113,8 +119,11 @@ def _line_end(text: str, at: int) -> int:
     after = _skip_blanks(text, at)
     if after == len(text):
         return _WAIT
+    if _PERHAPS_LIST_NUMBER.match(text, after):
+        return _WAIT
     paragraph = text.count("\n", at, after) > 1
-    return at if paragraph or text[after] in _LINE_MARKS else 0
+    item = text[after] in _LINE_MARKS or _LIST_NUMBER.match(text, after)
+    return at if paragraph or item else 0
 
 
 def _sentence_end(text: str, at: int) -> int:
@@ -151,4 +160,4 @@ def _is_abbreviated(head: str, following: str) -> bool:
     if _ABBREVIATIONS.fullmatch(word):
         return True
     initial = len(word) == 2 and word[0].isupper() and word[0] != "I"
-    return initial or head[:-1].strip().isdigit()
+    return initial or _AFTER_LIST_NUMBER.search(head) is not None
