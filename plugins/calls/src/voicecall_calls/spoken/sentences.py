@@ -37,8 +37,8 @@ class SentenceSplitter:
     """``feed`` gives the sentences that are complete, ``flush`` the rest.
 
     A sentence shorter than ``min_chars`` travels with the next one of its paragraph, except the
-    very first, which goes out at once; one longer than ``max_chars`` is cut, at a comma if there is one. Sentences
-    come without surrounding blanks and hold at least one letter or digit.
+    very first, which goes out at once; one longer than ``max_chars`` is cut, at a comma if there
+    is one. Sentences come without surrounding blanks and hold at least one letter or digit.
     """
 
     def __init__(self, *, min_chars: int = 16, max_chars: int = 220) -> None:
