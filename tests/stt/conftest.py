@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
-import re
 from collections.abc import Callable
 from importlib.resources import files
+from typing import Any
 
+import json5
 import pytest
 
 from voicecall.audio import MULAW_8K, AudioFormat, Converter
@@ -37,15 +37,15 @@ def speak() -> Speak:
 @pytest.fixture(scope="session")
 def clinic() -> PocketsphinxConfig:
     """The recogniser as the demo configures it."""
-    text = files("voicecall_calls").joinpath("demo/grammar.jsgf").read_text("utf-8")
-    return PocketsphinxConfig(grammar=text, pool=2, end_silence_ms=500)
+    demo: Any = json5.loads(
+        files("voicecall_calls").joinpath("demo/config.json5").read_text("utf-8")
+    )
+    streaming = demo["plugins"]["entries"]["voice-call"]["config"]["streaming"]
+    block = {**streaming["providers"]["pocketsphinx"], "pool": 2, "endSilenceMs": 500}
+    return PocketsphinxConfig.model_validate(block)
 
 
 @pytest.fixture(scope="session")
 def sentences(clinic: PocketsphinxConfig) -> list[str]:
-    """All sentences of the demo's grammar, which is a list of alternatives."""
-    assert clinic.grammar is not None
-    body = re.sub(r"/\*.*?\*/", "", clinic.grammar, flags=re.DOTALL)
-    bodies = re.findall(r"<\w+> = ([^;<]+);", body)
-    alternatives = itertools.chain.from_iterable(part.split("|") for part in bodies)
-    return [" ".join(sentence.split()) for sentence in alternatives]
+    """All sentences of the demo."""
+    return list(clinic.phrases)
