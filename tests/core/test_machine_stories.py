@@ -7,26 +7,7 @@ from collections.abc import Sequence
 import pytest
 
 from voicecall import events as ev
-from voicecall.machine import (
-    AnswerCall,
-    CallerSpeaking,
-    CallerTurn,
-    CallPolicy,
-    Connected,
-    Dial,
-    Effect,
-    HangUp,
-    KeysPressed,
-    LookUpDial,
-    PlaybackFinished,
-    PlayMessage,
-    ProbeStatus,
-    ReattachStream,
-    Release,
-    open_inbound,
-    open_outbound,
-    step,
-)
+from voicecall import machine as mc
 from voicecall.model import (
     CallMode,
     CallRecord,
@@ -40,16 +21,16 @@ from voicecall.model import (
 
 pytestmark = pytest.mark.unit
 
-POLICY = CallPolicy()
+POLICY = mc.CallPolicy()
 ID = "P1"
 
-Row = tuple[ev.CallEvent, str, Sequence[Effect]]
+Row = tuple[ev.CallEvent, str, Sequence[mc.Effect]]
 
 
 def outbound(
     mode: CallMode = CallMode.CONVERSATION, media: MediaPath = MediaPath.NATIVE
 ) -> CallRecord:
-    opened = open_outbound(
+    opened = mc.open_outbound(
         call_id="c",
         provider="p",
         from_number="+1",
@@ -60,20 +41,20 @@ def outbound(
         message="Hello.",
         policy=POLICY,
     )
-    assert opened.effects == (Dial(),)
+    assert opened.effects == (mc.Dial(),)
     return opened.record
 
 
 def inbound(media: MediaPath = MediaPath.NATIVE) -> CallRecord:
     event = ev.Initiated(at=0, key="0", provider_call_id=ID, from_number="+3", to_number="+1")
-    return open_inbound(
+    return mc.open_inbound(
         call_id="c", provider="p", event=event, media=media, greeting="Hello.", policy=POLICY
     )
 
 
-def tell(record: CallRecord, rows: Sequence[Row]) -> CallRecord:
+def tell(record: CallRecord, *rows: Row) -> CallRecord:
     for number, (event, state, effects) in enumerate(rows):
-        result = step(record, event, POLICY)
+        result = mc.step(record, event, POLICY)
         where = f"row {number}: {event}"
         assert result.record.state == state, where
         assert list(result.effects) == list(effects), where
@@ -114,21 +95,19 @@ def due(at: int, kind: DeadlineKind) -> ev.DeadlineDue:
 def test_a_notification() -> None:
     record = tell(
         outbound(CallMode.NOTIFY),
-        [
-            (accepted(100), "initiated", []),
-            (ringing(200), "ringing", []),
-            (answered(5_000), "answered", [Connected()]),
-            (says(5_100, "u1", "Hello.", first=True), "speaking", []),
-            (
-                ev.PlaybackEnded(at=7_000, key="p", provider_call_id=ID, utterance_id="u1"),
-                "listening",
-                [PlaybackFinished("u1", True)],
-            ),
-            (due(9_999, DeadlineKind.NOTIFY_HANGUP), "listening", []),
-            (due(10_000, DeadlineKind.NOTIFY_HANGUP), "listening", [HangUp()]),
-            (ev.HangUpDone(at=10_100), "hangup-bot", [Release()]),
-            (ended(10_200), "hangup-bot", []),
-        ],
+        (accepted(100), "initiated", []),
+        (ringing(200), "ringing", []),
+        (answered(5_000), "answered", [mc.Connected()]),
+        (says(5_100, "u1", "Hello.", first=True), "speaking", []),
+        (
+            ev.PlaybackEnded(at=7_000, key="p", provider_call_id=ID, utterance_id="u1"),
+            "listening",
+            [mc.PlaybackFinished("u1", True)],
+        ),
+        (due(9_999, DeadlineKind.NOTIFY_HANGUP), "listening", []),
+        (due(10_000, DeadlineKind.NOTIFY_HANGUP), "listening", [mc.HangUp()]),
+        (ev.HangUpDone(at=10_100), "hangup-bot", [mc.Release()]),
+        (ended(10_200), "hangup-bot", []),
     )
     assert record.end_detail is EndDetail.NOTIFIED
     assert record.ended_at == 10_100
@@ -140,27 +119,25 @@ def test_a_notification() -> None:
 def test_a_conversation() -> None:
     record = tell(
         outbound(),
-        [
-            (accepted(0), "initiated", []),
-            (answered(1_000), "answered", [Connected()]),
-            (says(1_100, "u1", "Hello.", first=True), "speaking", []),
-            (ev.BotSpoke(at=2_000, utterance_id="u1", heard="Hello."), "listening", []),
-            (ev.ListenStarted(at=2_001, token="t1"), "listening", []),
-            (heard(3_000, "what is", "t1", final=False), "listening", [CallerSpeaking()]),
-            (heard(3_500, " what is new? ", "t1"), "listening", [CallerTurn("what is new?")]),
-            (says(4_000, "u2", "Nothing at all."), "speaking", []),
-            (
-                ev.BotSpoke(at=4_500, utterance_id="u2", heard="Nothing", complete=False),
-                "listening",
-                [],
-            ),
-            (
-                ev.DigitsPressed(at=5_000, key="d", provider_call_id=ID, digits="9#"),
-                "listening",
-                [KeysPressed("9#")],
-            ),
-            (ended(6_000, EndReason.HANGUP_USER), "hangup-user", [Release()]),
-        ],
+        (accepted(0), "initiated", []),
+        (answered(1_000), "answered", [mc.Connected()]),
+        (says(1_100, "u1", "Hello.", first=True), "speaking", []),
+        (ev.BotSpoke(at=2_000, utterance_id="u1", heard="Hello."), "listening", []),
+        (ev.ListenStarted(at=2_001, token="t1"), "listening", []),
+        (heard(3_000, "what is", "t1", final=False), "listening", [mc.CallerSpeaking()]),
+        (heard(3_500, " what is new? ", "t1"), "listening", [mc.CallerTurn("what is new?")]),
+        (says(4_000, "u2", "Nothing at all."), "speaking", []),
+        (
+            ev.BotSpoke(at=4_500, utterance_id="u2", heard="Nothing", complete=False),
+            "listening",
+            [],
+        ),
+        (
+            ev.DigitsPressed(at=5_000, key="d", provider_call_id=ID, digits="9#"),
+            "listening",
+            [mc.KeysPressed("9#")],
+        ),
+        (ended(6_000, EndReason.HANGUP_USER), "hangup-user", [mc.Release()]),
     )
     assert [(e.speaker.value, e.text, e.complete) for e in record.transcript] == [
         ("bot", "Hello.", True),
@@ -174,16 +151,14 @@ def test_a_conversation() -> None:
 def test_an_inbound_call_over_a_media_stream() -> None:
     record = tell(
         inbound(MediaPath.STREAM),
-        [
-            (ev.Initiated(at=0, key="0", provider_call_id=ID), "ringing", [AnswerCall()]),
-            (answered(500), "answered", [Connected()]),
-            (ev.StreamAttached(at=800, stream_id="s1"), "active", []),
-            (says(900, "u1", "Hello.", first=True), "speaking", []),
-            (ev.BotSpoke(at=1_900, utterance_id="u1", heard="Hello."), "listening", []),
-            (ev.CallerSaid(at=3_000, text="bye"), "listening", [CallerTurn("bye")]),
-            (ev.EndRequested(at=3_500, detail=EndDetail.AGENT), "listening", [HangUp()]),
-            (ev.HangUpDone(at=3_600), "hangup-bot", [Release()]),
-        ],
+        (ev.Initiated(at=0, key="0", provider_call_id=ID), "ringing", [mc.AnswerCall()]),
+        (answered(500), "answered", [mc.Connected()]),
+        (ev.StreamAttached(at=800, stream_id="s1"), "active", []),
+        (says(900, "u1", "Hello.", first=True), "speaking", []),
+        (ev.BotSpoke(at=1_900, utterance_id="u1", heard="Hello."), "listening", []),
+        (ev.CallerSaid(at=3_000, text="bye"), "listening", [mc.CallerTurn("bye")]),
+        (ev.EndRequested(at=3_500, detail=EndDetail.AGENT), "listening", [mc.HangUp()]),
+        (ev.HangUpDone(at=3_600), "hangup-bot", [mc.Release()]),
     )
     assert record.end_detail is EndDetail.AGENT
     assert record.remote_number == "+3"
@@ -193,11 +168,9 @@ def test_an_inbound_call_over_a_media_stream() -> None:
 def test_nobody_takes_the_call(reason: EndReason) -> None:
     record = tell(
         outbound(),
-        [
-            (accepted(0), "initiated", []),
-            (ringing(10), "ringing", []),
-            (ended(20, reason), reason.value, [Release()]),
-        ],
+        (accepted(0), "initiated", []),
+        (ringing(10), "ringing", []),
+        (ended(20, reason), reason.value, [mc.Release()]),
     )
     assert record.answered_at is None
 
@@ -205,13 +178,11 @@ def test_nobody_takes_the_call(reason: EndReason) -> None:
 def test_the_ring_timeout_is_ours_where_the_carrier_has_none() -> None:
     record = tell(
         outbound(),
-        [
-            (accepted(0), "initiated", []),
-            (ringing(10), "ringing", []),
-            (due(44_999, DeadlineKind.RING), "ringing", []),
-            (due(45_000, DeadlineKind.RING), "ringing", [HangUp()]),
-            (ev.HangUpDone(at=45_100), "no-answer", [Release()]),
-        ],
+        (accepted(0), "initiated", []),
+        (ringing(10), "ringing", []),
+        (due(44_999, DeadlineKind.RING), "ringing", []),
+        (due(45_000, DeadlineKind.RING), "ringing", [mc.HangUp()]),
+        (ev.HangUpDone(at=45_100), "no-answer", [mc.Release()]),
     )
     assert record.end_detail is EndDetail.RING_TIMEOUT
 
@@ -219,15 +190,13 @@ def test_the_ring_timeout_is_ours_where_the_carrier_has_none() -> None:
 def test_a_stream_is_lost_and_comes_back() -> None:
     record = tell(
         outbound(media=MediaPath.STREAM),
-        [
-            (accepted(0), "initiated", []),
-            (answered(100), "answered", [Connected()]),
-            (ev.StreamAttached(at=200, stream_id="s1"), "active", []),
-            (ev.StreamDetached(at=5_000, stream_id="s1"), "active", [ReattachStream()]),
-            (ev.StreamAttached(at=5_500, stream_id="s2"), "active", []),
-            (ev.StreamDetached(at=5_600, stream_id="s1"), "active", []),
-            (due(8_000, DeadlineKind.STREAM), "active", []),
-        ],
+        (accepted(0), "initiated", []),
+        (answered(100), "answered", [mc.Connected()]),
+        (ev.StreamAttached(at=200, stream_id="s1"), "active", []),
+        (ev.StreamDetached(at=5_000, stream_id="s1"), "active", [mc.ReattachStream()]),
+        (ev.StreamAttached(at=5_500, stream_id="s2"), "active", []),
+        (ev.StreamDetached(at=5_600, stream_id="s1"), "active", []),
+        (due(8_000, DeadlineKind.STREAM), "active", []),
     )
     assert record.stream_id == "s2"
     assert record.ending is None
@@ -236,13 +205,11 @@ def test_a_stream_is_lost_and_comes_back() -> None:
 def test_a_stream_is_lost_for_good() -> None:
     record = tell(
         inbound(MediaPath.REALTIME),
-        [
-            (ev.StreamAttached(at=200, stream_id="s1"), "active", [Connected()]),
-            (ev.StreamDetached(at=5_000, stream_id="s1"), "active", [ReattachStream()]),
-            (due(6_999, DeadlineKind.STREAM), "active", []),
-            (due(7_000, DeadlineKind.STREAM), "active", [HangUp()]),
-            (ev.HangUpDone(at=7_100), "hangup-bot", [Release()]),
-        ],
+        (ev.StreamAttached(at=200, stream_id="s1"), "active", [mc.Connected()]),
+        (ev.StreamDetached(at=5_000, stream_id="s1"), "active", [mc.ReattachStream()]),
+        (due(6_999, DeadlineKind.STREAM), "active", []),
+        (due(7_000, DeadlineKind.STREAM), "active", [mc.HangUp()]),
+        (ev.HangUpDone(at=7_100), "hangup-bot", [mc.Release()]),
     )
     assert record.end_detail is EndDetail.STREAM_LOST
 
@@ -250,12 +217,10 @@ def test_a_stream_is_lost_for_good() -> None:
 def test_a_stream_that_never_starts() -> None:
     record = tell(
         outbound(media=MediaPath.STREAM),
-        [
-            (accepted(0), "initiated", []),
-            (answered(100), "answered", [Connected()]),
-            (due(10_100, DeadlineKind.STREAM), "answered", [HangUp()]),
-            (ev.HangUpDone(at=10_200), "hangup-bot", [Release()]),
-        ],
+        (accepted(0), "initiated", []),
+        (answered(100), "answered", [mc.Connected()]),
+        (due(10_100, DeadlineKind.STREAM), "answered", [mc.HangUp()]),
+        (ev.HangUpDone(at=10_200), "hangup-bot", [mc.Release()]),
     )
     assert record.end_detail is EndDetail.STREAM_NEVER_STARTED
 
@@ -263,13 +228,11 @@ def test_a_stream_that_never_starts() -> None:
 def test_the_carriers_end_during_our_hang_up_keeps_its_reason() -> None:
     record = tell(
         outbound(),
-        [
-            (accepted(0), "initiated", []),
-            (answered(100), "answered", [Connected()]),
-            (ev.EndRequested(at=200), "answered", [HangUp()]),
-            (ended(250, EndReason.HANGUP_USER), "hangup-user", [Release()]),
-            (ev.HangUpDone(at=300), "hangup-user", []),
-        ],
+        (accepted(0), "initiated", []),
+        (answered(100), "answered", [mc.Connected()]),
+        (ev.EndRequested(at=200), "answered", [mc.HangUp()]),
+        (ended(250, EndReason.HANGUP_USER), "hangup-user", [mc.Release()]),
+        (ev.HangUpDone(at=300), "hangup-user", []),
     )
     assert (record.ended_at, record.end_detail) == (250, EndDetail.CARRIER)
 
@@ -277,11 +240,9 @@ def test_the_carriers_end_during_our_hang_up_keeps_its_reason() -> None:
 def test_a_plain_completed_during_our_hang_up_is_our_end() -> None:
     record = tell(
         outbound(),
-        [
-            (answered(100), "answered", [Connected()]),
-            (ev.EndRequested(at=200), "answered", [HangUp()]),
-            (ended(250), "hangup-bot", [Release()]),
-        ],
+        (answered(100), "answered", [mc.Connected()]),
+        (ev.EndRequested(at=200), "answered", [mc.HangUp()]),
+        (ended(250), "hangup-bot", [mc.Release()]),
     )
     assert record.end_detail is EndDetail.REQUESTED
 
@@ -289,13 +250,11 @@ def test_a_plain_completed_during_our_hang_up_is_our_end() -> None:
 def test_the_longest_call() -> None:
     record = tell(
         outbound(),
-        [
-            (answered(100), "answered", [Connected()]),
-            (due(300_100, DeadlineKind.MAX_DURATION), "answered", [HangUp()]),
-            (ev.HangUpFailed(at=300_200, error="503"), "answered", []),
-            (due(301_200, DeadlineKind.HANGUP), "answered", [HangUp()]),
-            (ev.HangUpDone(at=301_300), "timeout", [Release()]),
-        ],
+        (answered(100), "answered", [mc.Connected()]),
+        (due(300_100, DeadlineKind.MAX_DURATION), "answered", [mc.HangUp()]),
+        (ev.HangUpFailed(at=300_200, error="503"), "answered", []),
+        (due(301_200, DeadlineKind.HANGUP), "answered", [mc.HangUp()]),
+        (ev.HangUpDone(at=301_300), "timeout", [mc.Release()]),
     )
     assert record.end_detail is EndDetail.MAX_DURATION
 
@@ -303,10 +262,8 @@ def test_the_longest_call() -> None:
 def test_the_reaper_takes_calls_that_nobody_answered() -> None:
     record = tell(
         inbound(),
-        [
-            (due(120_000, DeadlineKind.UNANSWERED), "ringing", [HangUp()]),
-            (ev.HangUpDone(at=120_100), "hangup-bot", [Release()]),
-        ],
+        (due(120_000, DeadlineKind.UNANSWERED), "ringing", [mc.HangUp()]),
+        (ev.HangUpDone(at=120_100), "hangup-bot", [mc.Release()]),
     )
     assert record.end_detail is EndDetail.REAPER
 
@@ -315,21 +272,19 @@ def test_the_reaper_takes_calls_that_nobody_answered() -> None:
     "sign", [answered(100), heard(100, "hi"), ev.StreamAttached(at=100, stream_id="s1")]
 )
 def test_the_reaper_never_takes_a_call_that_lives(sign: ev.CallEvent) -> None:
-    record = step(inbound(), sign, POLICY).record
+    record = mc.step(inbound(), sign, POLICY).record
     assert DeadlineKind.UNANSWERED not in record.deadlines
-    after = step(record, due(10**9, DeadlineKind.UNANSWERED), POLICY)
+    after = mc.step(record, due(10**9, DeadlineKind.UNANSWERED), POLICY)
     assert (after.record, after.effects) == (record, ())
 
 
 def test_speech_that_answers_another_question_does_not_count() -> None:
     record = tell(
         outbound(),
-        [
-            (answered(100), "answered", [Connected()]),
-            (ev.ListenStarted(at=200, token="t2"), "listening", []),
-            (heard(300, "too late", "t1"), "listening", []),
-            (heard(400, "in time", "t2"), "listening", [CallerTurn("in time")]),
-        ],
+        (answered(100), "answered", [mc.Connected()]),
+        (ev.ListenStarted(at=200, token="t2"), "listening", []),
+        (heard(300, "too late", "t1"), "listening", []),
+        (heard(400, "in time", "t2"), "listening", [mc.CallerTurn("in time")]),
     )
     assert [entry.text for entry in record.transcript] == ["in time"]
 
@@ -337,15 +292,17 @@ def test_speech_that_answers_another_question_does_not_count() -> None:
 def test_a_first_message_that_cannot_be_played_ends_the_call() -> None:
     record = tell(
         outbound(),
-        [
-            (answered(100), "answered", [Connected()]),
-            (says(200, "u", "Hello.", first=True), "speaking", []),
-            (ev.BotSpoke(at=300, utterance_id="u", heard="", ok=False), "listening", []),
-            (due(1_300, DeadlineKind.MESSAGE), "listening", [PlayMessage()]),
-            (says(1_400, "u", "Hello.", first=True), "speaking", []),
-            (ev.BotSpoke(at=1_500, utterance_id="u", heard="", ok=False), "listening", [HangUp()]),
-            (ev.HangUpDone(at=1_600), "error", [Release()]),
-        ],
+        (answered(100), "answered", [mc.Connected()]),
+        (says(200, "u", "Hello.", first=True), "speaking", []),
+        (ev.BotSpoke(at=300, utterance_id="u", heard="", ok=False), "listening", []),
+        (due(1_300, DeadlineKind.MESSAGE), "listening", [mc.PlayMessage()]),
+        (says(1_400, "u", "Hello.", first=True), "speaking", []),
+        (
+            ev.BotSpoke(at=1_500, utterance_id="u", heard="", ok=False),
+            "listening",
+            [mc.HangUp()],
+        ),
+        (ev.HangUpDone(at=1_600), "error", [mc.Release()]),
     )
     assert record.end_detail is EndDetail.MESSAGE_FAILED
 
@@ -353,25 +310,21 @@ def test_a_first_message_that_cannot_be_played_ends_the_call() -> None:
 def test_a_first_message_that_other_speech_displaced_is_tried_again() -> None:
     tell(
         outbound(CallMode.NOTIFY),
-        [
-            (answered(0), "answered", [Connected()]),
-            (says(0, "u1", "Hello.", first=True), "speaking", []),
-            (says(100, "u2", "Sorry."), "speaking", []),
-            (ev.BotSpoke(at=900, utterance_id="u2", heard="Sorry."), "listening", []),
-            (due(60_720, DeadlineKind.MESSAGE), "listening", []),
-            (due(61_720, DeadlineKind.MESSAGE), "listening", [PlayMessage()]),
-        ],
+        (answered(0), "answered", [mc.Connected()]),
+        (says(0, "u1", "Hello.", first=True), "speaking", []),
+        (says(100, "u2", "Sorry."), "speaking", []),
+        (ev.BotSpoke(at=900, utterance_id="u2", heard="Sorry."), "listening", []),
+        (due(60_720, DeadlineKind.MESSAGE), "listening", []),
+        (due(61_720, DeadlineKind.MESSAGE), "listening", [mc.PlayMessage()]),
     )
 
 
 def test_an_end_asked_for_while_the_dial_is_under_way() -> None:
     record = tell(
         outbound(),
-        [
-            (ev.EndRequested(at=10), "initiated", []),
-            (accepted(500), "initiated", [HangUp()]),
-            (ev.HangUpDone(at=600), "hangup-bot", [Release()]),
-        ],
+        (ev.EndRequested(at=10), "initiated", []),
+        (accepted(500), "initiated", [mc.HangUp()]),
+        (ev.HangUpDone(at=600), "hangup-bot", [mc.Release()]),
     )
     assert record.aliases == (ID,)
 
@@ -379,19 +332,15 @@ def test_an_end_asked_for_while_the_dial_is_under_way() -> None:
 def test_a_dial_of_unknown_outcome_is_looked_up_and_never_repeated() -> None:
     record = tell(
         outbound(),
-        [
-            (ev.DialUncertain(at=10, error="timeout"), "initiated", [LookUpDial()]),
-            (ev.DialLookedUp(at=20, provider_call_id=ID), "initiated", [ProbeStatus()]),
-            (ringing(30), "ringing", []),
-        ],
+        (ev.DialUncertain(at=10, error="timeout"), "initiated", [mc.LookUpDial()]),
+        (ev.DialLookedUp(at=20, provider_call_id=ID), "initiated", [mc.ProbeStatus()]),
+        (ringing(30), "ringing", []),
     )
     assert DeadlineKind.RING in record.deadlines
     gone = tell(
         outbound(),
-        [
-            (ev.DialUncertain(at=10, error="timeout"), "initiated", [LookUpDial()]),
-            (ev.DialLookedUp(at=20, provider_call_id=None), "failed", [Release()]),
-        ],
+        (ev.DialUncertain(at=10, error="timeout"), "initiated", [mc.LookUpDial()]),
+        (ev.DialLookedUp(at=20, provider_call_id=None), "failed", [mc.Release()]),
     )
     assert gone.end_detail is EndDetail.DIAL_UNKNOWN
 
@@ -400,13 +349,11 @@ def test_a_restart_in_the_middle_of_a_streamed_call() -> None:
     live = ev.StatusReported(at=5_100, status=ev.CarrierStatus.CONNECTED)
     record = tell(
         inbound(MediaPath.STREAM),
-        [
-            (ev.StreamAttached(at=200, stream_id="s1"), "active", [Connected()]),
-            (says(300, "u1", "Hello.", first=True), "speaking", []),
-            (ev.Recovered(at=5_000), "speaking", [ProbeStatus()]),
-            (live, "speaking", [Connected(resumed=True)]),
-            (ev.StreamAttached(at=6_000, stream_id="s2"), "speaking", []),
-        ],
+        (ev.StreamAttached(at=200, stream_id="s1"), "active", [mc.Connected()]),
+        (says(300, "u1", "Hello.", first=True), "speaking", []),
+        (ev.Recovered(at=5_000), "speaking", [mc.ProbeStatus()]),
+        (live, "speaking", [mc.Connected(resumed=True)]),
+        (ev.StreamAttached(at=6_000, stream_id="s2"), "speaking", []),
     )
     assert record.message is not None
     assert record.message.state is MessageState.PENDING
@@ -418,9 +365,7 @@ def test_a_restart_after_the_carrier_ended_the_call() -> None:
     gone = ev.StatusReported(at=5_100, status=ev.CarrierStatus.ENDED, reason=EndReason.HANGUP_USER)
     tell(
         outbound(),
-        [
-            (answered(0), "answered", [Connected()]),
-            (ev.Recovered(at=5_000), "answered", [ProbeStatus()]),
-            (gone, "hangup-user", [Release()]),
-        ],
+        (answered(0), "answered", [mc.Connected()]),
+        (ev.Recovered(at=5_000), "answered", [mc.ProbeStatus()]),
+        (gone, "hangup-user", [mc.Release()]),
     )
