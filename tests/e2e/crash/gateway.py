@@ -1,0 +1,152 @@
+"""The gateway under test: a process of its own on fixed ports and one state directory."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import anyio
+import anyio.to_thread
+import httpx
+
+from voicecall_gateway.client import GatewayClient
+
+__all__ = ["INBOUND", "OUTBOUND", "Gateway", "free_ports"]
+
+OUTBOUND = 7
+INBOUND = 3
+"""Caps of the gateway. Every round fills them, so that a place that was not given back shows."""
+PATIENCE_S = 60.0
+
+
+def free_ports(count: int) -> list[int]:
+    """Free ports below the system's range for outgoing connections: a webhook on its way to a
+    gateway that is down must not be connected to itself."""
+    found: list[int] = []
+    while len(found) < count:
+        port = random.SystemRandom().randrange(20_000, 32_000)
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        if port not in found:
+            found.append(port)
+    return found
+
+
+class Gateway:
+    """``voicecall gateway run``, again and again. Use :meth:`at_hand`."""
+
+    def __init__(self, root: Path, exchange_url: str) -> None:
+        self.port, webhook_port = free_ports(2)
+        self.database = root / "state" / "voice-calls" / "calls.db"
+        self.pid = 0
+        self._config = root / "config.json5"
+        self._output = root / "output.txt"
+        self._read = 0
+        self._environ = {
+            **{key: value for key, value in os.environ.items() if "VOICECALL" not in key},
+            "HOME": str(root),
+            "VOICECALL_STATE_DIR": str(root / "state"),
+        }
+        self._http = httpx.AsyncClient(base_url=f"http://127.0.0.1:{self.port}", trust_env=False)
+        self._nursery: subprocess.Popen[str] | None = None
+        phone = {
+            "provider": "mock",
+            "mock": {"apiBaseUrl": exchange_url},
+            "serve": {"port": webhook_port},
+            "inboundPolicy": "open",
+            "inboundGreeting": "Good day to you.",
+            "outbound": {"notifyHangupDelaySec": 0},
+            "maxConcurrentCalls": OUTBOUND,
+            "maxConcurrentInboundCalls": INBOUND,
+            "maxDurationSeconds": 60,
+            "ringTimeoutMs": 4000,
+        }
+        tree = {
+            "gateway": {"port": self.port},
+            "plugins": {"entries": {"voice-call": {"config": phone}}},
+        }
+        self._config.write_text(json.dumps(tree))
+
+    @asynccontextmanager
+    async def at_hand(self) -> AsyncIterator[Gateway]:
+        """Start gateways inside; the last one is killed on the way out."""
+        script = Path(__file__).with_name("nursery.py")
+        arguments = ["gateway", "run", "--config", str(self._config)]
+        async with self._http:
+            with subprocess.Popen(
+                [sys.executable, str(script), str(self._output), *arguments],
+                env=self._environ,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+            ) as self._nursery:
+                # Left, its standard input is closed, which ends it and a gateway that still runs.
+                yield self
+
+    async def _order(self, order: str) -> int:
+        nursery = self._nursery
+        assert nursery is not None
+        assert nursery.stdin is not None
+        assert nursery.stdout is not None
+        nursery.stdin.write(order + "\n")
+        nursery.stdin.flush()
+        return int(await anyio.to_thread.run_sync(nursery.stdout.readline))
+
+    async def start(self) -> None:
+        self.pid = await self._order("start")
+
+    async def ready(self) -> None:
+        """Wait until its phone takes calls."""
+        with anyio.fail_after(PATIENCE_S):
+            while True:
+                try:
+                    if (await self._http.get("/readyz")).status_code == 200:
+                        return
+                except httpx.TransportError:
+                    pass
+                await anyio.sleep(0.02)
+
+    async def kill(self) -> str:
+        """``kill -9``; what it has written since the last time."""
+        os.kill(self.pid, signal.SIGKILL)
+        return await self._gone(-signal.SIGKILL)
+
+    async def stop(self) -> str:
+        """Ask it to end; what it has written since the last time."""
+        os.kill(self.pid, signal.SIGTERM)
+        return await self._gone(0)
+
+    async def _gone(self, status: int) -> str:
+        with anyio.fail_after(PATIENCE_S):
+            ended = await self._order("wait")
+        with self._output.open() as output:
+            output.seek(self._read)
+            text = output.read()
+            self._read = output.tell()
+        assert ended == status, f"the gateway ended by itself ({ended}):\n{text}"
+        return text
+
+    def client(self) -> GatewayClient:
+        """A synchronous RPC client, not connected yet."""
+        return GatewayClient.connect(self._config, self._environ, timeout=PATIENCE_S)
+
+    async def call(self, method: str, params: Mapping[str, Any]) -> dict[str, Any]:
+        """One RPC. Raises what the client raises."""
+
+        def ask() -> dict[str, Any]:
+            with self.client() as client:
+                return client.call(method, params)
+
+        return await anyio.to_thread.run_sync(ask)
