@@ -1,0 +1,72 @@
+# Needs Python 3.11 to 3.13, make and git. Everything else goes into .venv.
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
+	$$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null \
+	&& echo $$python && break; done)
+
+MANIFESTS := $(wildcard pyproject.toml core/pyproject.toml plugins/*/pyproject.toml \
+	providers/*/pyproject.toml stt/*/pyproject.toml tts/*/pyproject.toml)
+MEMBERS := $(patsubst %/,%,$(dir $(filter-out pyproject.toml,$(MANIFESTS))))
+SOURCES := $(addsuffix /src,$(MEMBERS))
+
+.PHONY: help setup demo test check lint bench soak docs constraints
+
+help:
+	@echo "make setup        .venv with every package, editable"
+	@echo "make demo         two calls between a caller and a gateway, and a recording"
+	@echo "make test         the test suite"
+	@echo "make check        ruff, mypy, import-linter, generated pages, tests"
+	@echo "make bench        start-up, store, webhooks and media against their floors"
+	@echo "make soak         full counts of what make test samples"
+	@echo "make docs         write the generated pages of docs/reference anew"
+	@echo "make constraints  resolve every dependency anew into constraints.txt"
+
+setup: $(STAMP)
+
+$(BIN)/python:
+	@test -n "$(PYTHON)" || { echo "Python 3.11, 3.12 or 3.13 is needed; name it: make PYTHON=..."; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+# uv installs workspace members editable only where each of them is named.
+$(STAMP): Makefile constraints.txt $(MANIFESTS) | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -b constraints.txt \
+		--group dev -e . $(addprefix -e ./,$(MEMBERS))
+	@touch $@
+
+demo: setup
+	@$(BIN)/voicecall demo
+
+test: setup
+	@$(BIN)/pytest -n 2 -m "not soak and not bench and not live"
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy $(SOURCES) tests docs
+	$(BIN)/lint-imports
+	$(BIN)/python docs/generate.py --check
+
+check: lint test
+
+bench: setup
+	@$(BIN)/python tests/bench/run.py
+
+soak: setup
+	$(BIN)/pytest -s -m soak
+
+docs: setup
+	$(BIN)/python docs/generate.py
+
+# uv.lock is not kept: constraints.txt says the same without hashes and addresses, and pins
+# uv and what builds the packages.
+constraints: setup
+	$(BIN)/uv lock --quiet --upgrade
+	$(BIN)/uv export --quiet --frozen --no-hashes --no-header --no-annotate \
+		--no-emit-workspace --all-extras --all-groups > $(VENV)/locked.txt
+	printf '%s\n' uv hatchling editables | $(BIN)/uv pip compile --quiet --universal \
+		--python-version 3.11 --no-header --no-annotate -c $(VENV)/locked.txt - > $(VENV)/tools.txt
+	LC_ALL=C sort -u $(VENV)/locked.txt $(VENV)/tools.txt > constraints.txt
