@@ -4,7 +4,7 @@ A grammar decoder forces whatever it hears into the grammar. The verdict therefo
 searches over the same audio: the grammar, and a free loop of phones, which always fits at least
 as well. Where the grammar fits much worse than that, the utterance is outside of it.
 
-The verdict does not depend on anything heard before: the cepstral mean is that of the utterance
+The verdict does not depend on the utterances before: the cepstral mean is that of the utterance
 itself. Everything here blocks and belongs into a worker thread.
 """
 
@@ -112,7 +112,8 @@ class Decoder:
 
     def _mean_of(self, pcm: bytes) -> str:
         """The cepstral mean of the audio. The library tells a mean in which the initial one
-        counts for ``_CMN_WINDOW`` frames; that share is taken out again."""
+        counts for ``_CMN_WINDOW`` frames; that share is taken out again. Digital silence is not
+        counted by the library, so a trace of the initial mean stays."""
         self._search(_GRAMMAR, self._initial_mean, pcm)
         frames = max(self._library.n_frames(), 1)
         initial = [float(value) for value in self._initial_mean.split(",")]
