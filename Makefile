@@ -33,7 +33,7 @@ $(BIN)/python:
 # uv installs workspace members editable only where each of them is named.
 $(STAMP): Makefile constraints.txt $(MANIFESTS) | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt uv
-	$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -b constraints.txt \
+	$(BIN)/uv pip install --quiet --system-certs --python $(BIN)/python -c constraints.txt -b constraints.txt \
 		--group dev -e . $(addprefix -e ./,$(MEMBERS))
 	@touch $@
 
@@ -64,9 +64,9 @@ docs: setup
 # uv.lock is not kept: constraints.txt says the same without hashes and addresses, and pins
 # uv and what builds the packages.
 constraints: setup
-	$(BIN)/uv lock --quiet --upgrade
+	$(BIN)/uv lock --quiet --system-certs --upgrade
 	$(BIN)/uv export --quiet --frozen --no-hashes --no-header --no-annotate \
 		--no-emit-workspace --all-extras --all-groups > $(VENV)/locked.txt
-	printf '%s\n' uv hatchling editables | $(BIN)/uv pip compile --quiet --universal \
+	printf '%s\n' uv hatchling editables | $(BIN)/uv pip compile --quiet --system-certs --universal \
 		--python-version 3.11 --no-header --no-annotate -c $(VENV)/locked.txt - > $(VENV)/tools.txt
 	LC_ALL=C sort -u $(VENV)/locked.txt $(VENV)/tools.txt > constraints.txt
