@@ -630,16 +630,12 @@ def _hangup_failed(record: CallRecord, event: ev.HangUpFailed, policy: CallPolic
     ending = record.ending
     if ending is None:
         return Step(record, outcome=Outcome.IGNORED)
-    attempts = ending.attempts + 1
-    if attempts >= policy.hangup_attempts:
+    # The repetition counts, when its deadline comes; a request without an outcome does so too.
+    if ending.attempts + 1 >= policy.hangup_attempts:
         return _finish(record, event.at, EndReason.ERROR, EndDetail.HANGUP_FAILED, event.error)
-    wait = policy.hangup_retry_ms * 2 ** (attempts - 1)
-    record = replace(
-        record,
-        ending=replace(ending, attempts=attempts),
-        deadlines=_deadlines(record, hangup=event.at + wait),
-    )
-    return Step(record, (ProbeStatus(),) if attempts >= 2 else ())
+    wait = policy.hangup_retry_ms * 2**ending.attempts
+    record = replace(record, deadlines=_deadlines(record, hangup=event.at + wait))
+    return Step(record, (ProbeStatus(),) if ending.attempts >= 1 else ())
 
 
 def _status_reported(record: CallRecord, event: ev.StatusReported, policy: CallPolicy) -> Step:
@@ -760,7 +756,7 @@ def _hangup_due(record: CallRecord, at: int, policy: CallPolicy) -> Step:
         return Step(replace(record, deadlines=rest))
     if record.provider_call_id is None:
         return _finish(record, at, ending.reason, EndDetail.DIAL_UNKNOWN)
-    if ending.attempts >= policy.hangup_attempts:
+    if ending.attempts + 1 >= policy.hangup_attempts:
         return _finish(record, at, EndReason.ERROR, EndDetail.HANGUP_FAILED)
     record = replace(
         record,
