@@ -10,11 +10,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from .providers import ProviderContext
+from .providers import ProviderContext, ProviderKind
 from .seam import Seam
 
 if TYPE_CHECKING:
@@ -24,23 +24,56 @@ if TYPE_CHECKING:
 
 __all__ = [
     "GatewayHost",
+    "LegacyRule",
+    "Liveness",
     "PluginInfo",
+    "Reconfigurable",
     "RpcCall",
     "RpcMethod",
     "Service",
     "SetupCheck",
     "SetupContext",
+    "ToolCall",
+    "ToolSpec",
 ]
+
+
+@dataclass(frozen=True, slots=True)
+class LegacyRule:
+    """An old configuration key and what stands for it today, both below the plugin's
+    configuration.
+
+    ``{name}`` in ``old`` stands for any text within one key (``streaming.{vendor}ApiKey``) and is
+    filled in in ``new``; it never takes one of ``reserved``. ``new=None``: the key steers nothing
+    any more and is dropped. ``values`` maps old values to new ones; where it is given, other
+    values are left alone. ``convert`` changes a value; it raises ValueError for one that cannot
+    be kept. ``objects``: only values that are objects count. A value that already stands under
+    ``new`` wins.
+    """
+
+    old: str
+    new: str | None = None
+    values: Mapping[str, Any] | None = None
+    convert: Callable[[Any], Any] | None = None
+    reserved: frozenset[str] = frozenset()
+    objects: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class PluginInfo:
     """A gateway plugin: ``id`` is its key under ``plugins.entries``; ``config_model`` returns the
-    pydantic model of its configuration."""
+    pydantic model of its configuration.
+
+    ``legacy_rules`` returns keys of older versions. ``provider_blocks`` tells where the
+    configuration holds blocks of providers by id: a path (``streaming.providers``; empty for the
+    root) and the kind.
+    """
 
     id: str
     label: str
     config_model: Callable[[], type[BaseModel]] | None = None
+    legacy_rules: Callable[[], Sequence[LegacyRule]] | None = None
+    provider_blocks: Mapping[str, ProviderKind] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +95,28 @@ class RpcMethod:
     handler: Callable[[Mapping[str, Any], RpcCall], Awaitable[Mapping[str, Any]]]
 
 
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """Who used a tool: their scopes, and what came with the request."""
+
+    scopes: frozenset[str]
+    session_key: str | None = None
+    agent_id: str | None = None
+    idempotency_key: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ToolSpec:
+    """A tool of agents. ``parameters`` is the JSON schema of its arguments (an object).
+    ``handler(arguments, call)`` returns what can be written as JSON; it raises like the handler
+    of an :class:`RpcMethod`."""
+
+    name: str
+    description: str
+    parameters: Mapping[str, Any]
+    handler: Callable[[Mapping[str, Any], ToolCall], Awaitable[Any]]
+
+
 class Service(Protocol):
     """Something that runs as long as the gateway."""
 
@@ -79,6 +134,28 @@ class Service(Protocol):
 
     def problems(self) -> Sequence[str]:
         """Why the gateway is not ready, one sentence each; empty when all is well."""
+        ...
+
+
+@runtime_checkable
+class Reconfigurable(Protocol):
+    """A :class:`Service` that can take a changed configuration while it runs."""
+
+    async def reconfigure(self, config: Any) -> bool:
+        """``config`` is the plugin's new validated configuration; sections and everything else
+        are asked of the host, which has the new ones by now. True: in force. False: the service
+        has to be started anew. Raises a ``VoicecallError`` for what cannot be used; the service
+        then goes on as it was."""
+        ...
+
+
+@runtime_checkable
+class Liveness(Protocol):
+    """A :class:`Service` that tells what would be lost if it were started anew. One that does
+    not tell is never started anew for a changed configuration."""
+
+    def live(self) -> int:
+        """How many calls (or the like) are under way."""
         ...
 
 
@@ -122,6 +199,8 @@ class GatewayHost(Protocol):
         ...
 
     def register_rpc(self, method: RpcMethod) -> None: ...
+
+    def register_tool(self, tool: ToolSpec) -> None: ...
 
     def publish(self, event: str, payload: Mapping[str, Any]) -> None:
         """Send an event to subscribers of ``/rpc`` and to :meth:`subscribe`. Never blocks."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from voicecall.errors import PluginError
-from voicecall.hosting import RpcMethod
+from voicecall.hosting import RpcMethod, ToolSpec
 from voicecall.providers import ProviderContext, ProviderKind
 from voicecall.registry import Registry
 from voicecall.seam import Seam
@@ -58,7 +58,8 @@ def provider_context(
 
 
 class Host:
-    """The one host object of a gateway. ``methods`` holds the registered RPC methods by name."""
+    """The one host object of a gateway. ``methods`` holds the registered RPC methods by name,
+    ``tools`` the tools."""
 
     def __init__(
         self,
@@ -73,6 +74,7 @@ class Host:
         self.environ = environ
         self.methods: dict[str, RpcMethod] = {}
         self.scopes: dict[str, str] = {}
+        self.tools: dict[str, ToolSpec] = {}
         self.event_names: set[str] = set()
         self._loaded = loaded
         self._configs: dict[str, Any] = {}
@@ -99,6 +101,12 @@ class Host:
         except ValueError as error:
             raise PluginError(f"the RPC method {method.name!r}: {error}") from None
         self.methods[method.name] = method
+
+    def register_tool(self, tool: ToolSpec) -> None:
+        """Raises :exc:`PluginError` for a name that is taken."""
+        if tool.name in self.tools:
+            raise PluginError(f"the tool {tool.name!r} is registered twice")
+        self.tools[tool.name] = tool
 
     def publish(self, event: str, payload: Mapping[str, Any]) -> None:
         """Tell every listener now. Never blocks; a listener's error is logged."""
