@@ -504,10 +504,13 @@ def _dial_accepted(record: CallRecord, event: ev.DialAccepted, policy: CallPolic
         hangup = event.at + 10 * policy.hangup_retry_ms
         deadlines = _deadlines(record, DeadlineKind.DIAL, hangup=hangup)
         return Step(replace(record, deadlines=deadlines), (HangUp(),))
+    # After a restart the call's fate can be asked for only now.
+    effects = (ProbeStatus(),) if first and record.recovering else ()
     if record.answered_at is not None or DeadlineKind.DIAL not in record.deadlines:
-        return Step(record)
+        return Step(record, effects)
     ring = event.at + policy.ring_timeout_ms + 15_000
-    return Step(replace(record, deadlines=_deadlines(record, DeadlineKind.DIAL, ring=ring)))
+    record = replace(record, deadlines=_deadlines(record, DeadlineKind.DIAL, ring=ring))
+    return Step(record, effects)
 
 
 def _dial_refused(record: CallRecord, event: ev.DialRefused, policy: CallPolicy) -> Step:
@@ -530,7 +533,7 @@ def _dial_looked_up(record: CallRecord, event: ev.DialLookedUp, policy: CallPoli
     found = _dial_accepted(
         record, ev.DialAccepted(at=event.at, provider_call_id=event.provider_call_id), policy
     )
-    return replace(found, effects=(*found.effects, ProbeStatus()))
+    return replace(found, effects=found.effects or (ProbeStatus(),))
 
 
 def _listen_started(record: CallRecord, event: ev.ListenStarted, policy: CallPolicy) -> Step:
