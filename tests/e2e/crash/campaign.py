@@ -27,8 +27,8 @@ KEPT = 3
 
 EXCHANGE = ExchangeOptions(
     answer_after_ms=50,
-    word_ms=20,
-    least_speech_ms=40,
+    word_ms=40,
+    least_speech_ms=60,
     digit_ms=10,
     # Redelivered until long after a restart, and soon after it.
     redelivery_s=(0.05, 0.1, *[0.2] * 300),
@@ -95,7 +95,8 @@ class Campaign:
         inbound = INBOUND - going_on.count(Direction.INBOUND)
         self._workload.trouble()
         diallings = [self._workload.outbound() for _ in range(outbound)]
-        moment = self._rng.uniform(0.0, 1.5)
+        # Squared: more of them while calls are being dialled.
+        moment = 1.5 * self._rng.random() ** 2
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._workload.dial, diallings)
             tasks.start_soon(self._workload.meddle)
@@ -127,6 +128,25 @@ class Campaign:
         self.summary.recovered += len(recovered)
         self.summary.finalised += len(self._live - recovered)
         self._live = set()
+        await self._talk_on(recovered)
+
+    async def _talk_on(self, recovered: set[str]) -> None:
+        """The conversation of a recovered call goes on: what is asked to be said is heard."""
+        for record in self._store.live():
+            if record["call_id"] not in recovered or record["answered_at"] is None:
+                continue
+            text = f"Are you still there at {self.summary.kills}?"
+            call = self._exchange.calls[record["provider_call_id"]]
+            try:
+                params = {"callId": record["call_id"], "message": text}
+                await self._gateway.call("voicecall.speak", params)
+            except RpcError:
+                # It may have been about to end; then it is over soon.
+                with anyio.fail_after(RECOVERY_S):
+                    await call.over.wait()
+            else:
+                assert ("heard", text) in call.stats.log or call.over.is_set()
+            return
 
     async def _agree(self, begun: float) -> None:
         """Wait until gateway and exchange say the same of every call."""

@@ -67,7 +67,7 @@ class Gateway:
             "serve": {"port": webhook_port},
             "inboundPolicy": "open",
             "inboundGreeting": "Good day to you.",
-            "outbound": {"notifyHangupDelaySec": 0},
+            "outbound": {"notifyHangupDelaySec": 1},
             "maxConcurrentCalls": OUTBOUND,
             "maxConcurrentInboundCalls": INBOUND,
             "maxDurationSeconds": 60,

@@ -37,12 +37,14 @@ CHATTER: Script = default_script()
 SCRIPTS: tuple[Script, ...] = (
     CHATTER,
     CHATTER,
+    CHATTER,
     (WaitForSilence(50), Say("Hello there."), WaitForSilence(50), Say("Goodbye."), *CHATTER),
     (WaitForSilence(50), Say("What can you do?"), HangUp()),
     (Interrupt(60, "Wait a moment."), *CHATTER),
+    (WaitForSilence(50), Say("Let me think."), Wait(400), Press("7"), *CHATTER),
     (WaitForSilence(50), Press("12#"), *CHATTER),
-    (Wait(200), HangUp()),
-    (HangUpMidWord("I never finish what I", 150),),
+    (Wait(600), HangUp()),
+    (Wait(300), HangUpMidWord("I never finish what I", 150)),
 )
 MODES = (AnswerMode.BUSY, AnswerMode.REJECT, AnswerMode.NO_ANSWER, AnswerMode.UNREACHABLE)
 
@@ -76,7 +78,9 @@ class Workload:
         """Other faults of the exchange for the next round."""
         rng, faults = self._rng, self._exchange.faults
         faults.webhooks = WebhookFault(
-            duplicate=rng.choice((0.0, 0.3)), delay_ms=rng.choice((0.0, 0.0, 15.0))
+            duplicate=rng.choice((0.0, 0.3)),
+            reorder=rng.choice((0.0, 0.2)),
+            delay_ms=rng.choice((0.0, 0.0, 15.0)),
         )
         faults.rest = rng.choice(
             (
@@ -97,7 +101,7 @@ class Workload:
         params = {
             "to": number,
             "mode": rng.choice(("notify", "conversation", "conversation")),
-            "message": "Your table is ready.",
+            "message": "Good evening, your table by the window is ready at eight.",
             "idempotencyKey": f"dial {number}",
         }
         if params["mode"] == "conversation" and rng.random() < 0.2:
@@ -144,7 +148,7 @@ class Workload:
             if not calls:
                 return
             params: dict[str, Any] = {"callId": rng.choice(calls)["callId"]}
-            match rng.randrange(4):
+            match rng.randrange(8):
                 case 0:
                     client.call("voicecall.end", params)
                 case 1:

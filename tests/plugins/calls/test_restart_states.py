@@ -54,10 +54,12 @@ def anyio_backend() -> tuple[str, dict[str, Any]]:
 
 @dataclass
 class Exchange:
-    """One call at most; it survives our crash. ``answers``: place_call returns."""
+    """One call at most; it survives our crash. ``arrives``: a dial request makes the call.
+    ``answers``: it gets a reply. ``lookup_s``: how long looking one up takes."""
 
     answers: bool = True
     arrives: bool = True
+    lookup_s: float = 0.0
     outage: bool = False
     dials: int = 0
     status: tel.CallStatus | None = None
@@ -119,6 +121,7 @@ class Carrier(tel.TelephonyProvider):
         return CARRIER_ID
 
     async def find_dial(self, call_id: str) -> str | None:
+        await anyio.sleep(self.exchange.lookup_s)
         self._check()
         return CARRIER_ID if self.exchange.dials else None
 
@@ -501,3 +504,17 @@ async def test_an_exchange_that_is_back_late_is_asked_again(
         assert it.record.end_reason is not None
         assert not exchange.up
         assert exchange.dials <= 1
+
+
+async def test_a_webhook_that_is_faster_than_the_lookup_does_not_end_the_recovery(
+    tmp_path: Path,
+) -> None:
+    exchange = await crash_in(Situation(dial_unanswered, CallState.INITIATED), tmp_path)
+    exchange.lookup_s = 1.0
+    async with life(tmp_path, exchange, MediaPath.NATIVE) as it:
+        await it.tell(ev.Ringing)
+        await anyio.sleep(2)
+        assert it.record.state is CallState.RINGING
+        assert not it.record.recovering
+        await it.engine.wait_idle()
+        assert not exchange.up
