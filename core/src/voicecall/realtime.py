@@ -106,9 +106,13 @@ class ResponseStarted:
 
 @dataclass(frozen=True, slots=True)
 class ResponseDone:
+    """All audio of the response was written before. ``items`` are the items that are complete
+    with it; left empty, all that were written so far."""
+
     response: str
     status: Literal["completed", "cancelled", "failed", "incomplete"]
     error: str | None = None
+    items: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +122,8 @@ class Interrupted:
 
 @dataclass(frozen=True, slots=True)
 class Transcript:
+    """What was said in an item. Text that is not ``final`` may be a piece or cumulative."""
+
     role: Literal["user", "assistant"]
     item: str
     text: str

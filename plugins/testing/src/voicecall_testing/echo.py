@@ -1,0 +1,212 @@
+"""The echo: a full-duplex "model" that returns the caller's audio untouched.
+
+For line checks and benchmarks. What the caller says is cut into responses of two seconds, so
+that such a call has transcripts and turns like any other. Asked to greet or to say something it
+gives a short tone; the caller's audio during the tone is dropped, which keeps what follows in
+real time. Muted, it returns silence.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any, Literal
+
+import anyio
+
+from voicecall import ProviderContext, ProviderInfo, ProviderKind, hookimpl
+from voicecall.audio import MULAW_8K, PCM16_8K, PCM16_16K, PCM16_24K, AudioFormat, Converter
+from voicecall.realtime import (
+    Interrupter,
+    RealtimeCapabilities,
+    RealtimeEvent,
+    RealtimeOptions,
+    RealtimeProvider,
+    RealtimeSession,
+    ResponseDone,
+    ResponseStarted,
+    Transcript,
+)
+
+__all__ = ["CAPABILITIES", "LINE_CHECK", "EchoProvider"]
+
+LINE_CHECK = "line check"
+"""The transcript of every response that is no answer to ``say``."""
+
+CAPABILITIES = RealtimeCapabilities(
+    formats=(MULAW_8K, AudioFormat("alaw", 8000), PCM16_8K, PCM16_16K, PCM16_24K),
+    interrupts=Interrupter.MODEL,
+)
+
+_STRETCH_MS = 2000
+_TONE_MS = 200
+_TONE_HZ = 440
+_TONE_LEVEL = 8000
+
+
+class EchoProvider(RealtimeProvider):
+    capabilities = CAPABILITIES
+
+    def session(self, options: RealtimeOptions) -> AbstractAsyncContextManager[RealtimeSession]:
+        return _session(options)
+
+
+@asynccontextmanager
+async def _session(options: RealtimeOptions) -> AsyncIterator[RealtimeSession]:
+    session = _EchoSession(options)
+    try:
+        yield session
+    finally:
+        session.close()
+
+
+class _EchoSession(RealtimeSession):
+    def __init__(self, options: RealtimeOptions) -> None:
+        self._sink = options.sink
+        self._format = options.input_format
+        self._converter = Converter(options.input_format, options.output_format)
+        self._tone = _tone(options.output_format)
+        self._stretch = options.input_format.size(_STRETCH_MS)
+        self._events = _Events()
+        self._closed = False
+        self._muted = False
+        self._count = 0
+        self._item: str | None = None
+        self._size = 0
+        self._deaf_bytes = 0
+
+    def close(self) -> None:
+        self._closed = True
+        self._events.close()
+
+    # --- RealtimeSession --------------------------------------------------------------------
+
+    def send_audio(self, audio: bytes) -> None:
+        if self._deaf_bytes:
+            dropped = min(self._deaf_bytes, len(audio))
+            self._deaf_bytes -= dropped
+            audio = audio[dropped:]
+        if not audio or self._closed:
+            return
+        if self._muted:
+            silence = self._format.silence
+            audio = silence * (len(audio) // len(silence))
+        item = self._item or self._begin()
+        self._sink.write(item, self._converter.process(audio))
+        self._size += len(audio)
+        if self._size >= self._stretch:
+            self._end(LINE_CHECK)
+
+    async def greet(self, instructions: str) -> None:
+        self._give_tone(LINE_CHECK)
+
+    async def say(self, text: str) -> None:
+        self._give_tone(text)
+
+    async def add_context(self, text: str) -> None:
+        """An echo needs to know nothing."""
+
+    def mute(self, muted: bool) -> None:
+        self._muted = muted
+
+    async def interrupt(self, heard: Mapping[str, float]) -> None:
+        if self._item is not None:
+            self._end(LINE_CHECK, "cancelled")
+
+    async def tool_result(
+        self,
+        call_id: str,
+        result: Any,
+        *,
+        will_continue: bool = False,
+        when: Literal["now", "idle", "silent"] = "now",
+    ) -> None:
+        """An echo calls no tools."""
+
+    def __aiter__(self) -> AsyncIterator[RealtimeEvent]:
+        return self._events
+
+    # --- responses --------------------------------------------------------------------------
+
+    def _begin(self) -> str:
+        self._count += 1
+        self._item = item = f"echo-{self._count}"
+        self._size = 0
+        self._events.put(ResponseStarted(item))
+        return item
+
+    def _end(self, text: str, status: Literal["completed", "cancelled"] = "completed") -> None:
+        item, self._item = self._item, None
+        if item is None:
+            return
+        self._events.put(Transcript("assistant", item, text, final=True))
+        self._events.put(ResponseDone(item, status, items=(item,)))
+
+    def _give_tone(self, text: str) -> None:
+        if self._closed:
+            return
+        self._end(LINE_CHECK)
+        self._sink.write(self._begin(), self._tone)
+        self._end(text)
+        self._deaf_bytes = self._format.size(_TONE_MS)
+
+
+def _tone(audio_format: AudioFormat) -> bytes:
+    """A sine with soft edges."""
+    samples = _TONE_MS * 8
+    pcm = bytearray()
+    for index in range(samples):
+        edge = min(index, samples - 1 - index, 80) / 80
+        level = _TONE_LEVEL * edge * math.sin(2 * math.pi * _TONE_HZ * index / 8000)
+        pcm += round(level).to_bytes(2, "little", signed=True)
+    converter = Converter(PCM16_8K, audio_format)
+    return converter.process(bytes(pcm)) + converter.flush()
+
+
+class _Events(AsyncIterator[RealtimeEvent]):
+    """Events in order; ends when closed and read."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[RealtimeEvent] = deque()
+        self._closed = False
+        self._change = anyio.Event()
+
+    def put(self, event: RealtimeEvent) -> None:
+        self._waiting.append(event)
+        self._change.set()
+
+    def close(self) -> None:
+        self._closed = True
+        self._change.set()
+
+    async def __anext__(self) -> RealtimeEvent:
+        while not self._waiting:
+            if self._closed:
+                raise StopAsyncIteration
+            self._change = anyio.Event()
+            await self._change.wait()
+        return self._waiting.popleft()
+
+
+# --- entry point -----------------------------------------------------------------------------
+
+
+def _factory(config: Any, context: ProviderContext) -> EchoProvider:
+    return EchoProvider()
+
+
+@hookimpl
+def voicecall_realtime_providers() -> Sequence[ProviderInfo]:
+    return [
+        ProviderInfo(
+            kind=ProviderKind.REALTIME,
+            id="echo",
+            label="Echo (line check)",
+            factory=_factory,
+            auto_select_order=1000,
+            demo=True,
+            capabilities=CAPABILITIES,
+        )
+    ]

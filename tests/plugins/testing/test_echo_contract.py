@@ -1,0 +1,58 @@
+"""The echo against the realtime contract, and what only an echo promises."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from voicecall.audio import MULAW_8K
+from voicecall.providers import ProviderKind
+from voicecall.realtime import Transcript
+from voicecall.registry import Registry
+from voicecall_testing.clock import virtual_backend
+from voicecall_testing.contracts.realtime import RealtimeContract
+from voicecall_testing.echo import LINE_CHECK, EchoProvider
+
+pytestmark = [pytest.mark.contract, pytest.mark.anyio]
+
+
+@pytest.fixture
+def anyio_backend() -> tuple[str, dict[str, Any]]:
+    return virtual_backend
+
+
+class TestEcho(RealtimeContract):
+    @pytest.fixture
+    def provider(self) -> EchoProvider:
+        return EchoProvider()
+
+    @pytest.fixture
+    def speech(self) -> bytes:
+        return bytes((7 * n) % 256 for n in range(MULAW_8K.size(2100)))
+
+    async def test_the_audio_is_returned_as_it_came(
+        self, provider: EchoProvider, speech: bytes
+    ) -> None:
+        async with self.duplex(provider) as duplex:
+            await duplex.talk(speech)
+            assert b"".join(map(bytes, duplex.sink.written.values())) == speech
+            assert list(duplex.sink.written) == ["echo-1", "echo-2"]
+            await duplex.response()
+            assert Transcript("assistant", "echo-1", LINE_CHECK, final=True) in duplex.events
+
+    async def test_after_a_tone_the_echo_is_in_real_time_again(
+        self, provider: EchoProvider, speech: bytes
+    ) -> None:
+        async with self.duplex(provider) as duplex:
+            await duplex.session.say("Hello.")
+            await duplex.talk(speech)
+            assert len(duplex.sink.audio("echo-1")) == MULAW_8K.size(200)
+            assert duplex.written == len(speech)
+            assert duplex.sink.audio("echo-2") == speech[MULAW_8K.size(200) :]
+
+
+def test_it_is_found_and_never_chosen_by_itself() -> None:
+    info = Registry().load(ProviderKind.REALTIME, "echo")
+    assert info.demo
+    assert info.capabilities == EchoProvider.capabilities
