@@ -178,6 +178,31 @@ def test_an_underrun_is_counted_though_all_marks_came_back() -> None:
     assert pacer.underruns == 1
 
 
+def test_a_live_stream_leaves_at_once_and_with_few_marks() -> None:
+    pacer = Pacer(MULAW_8K, lead_ms=200, chunk_ms=60)
+    out: Out = []
+    for number in range(300):
+        jitter = 0.004 * (number % 3)
+        pacer.write("a", ms(20))
+        sent = pacer.poll(number * 0.02 + jitter)
+        assert audio_of(sent) == ms(20)
+        assert pacer.wake_at() is None
+        out += sent
+    assert len(marks_of(out)) == 100
+
+
+def test_a_finished_item_ends_with_a_mark() -> None:
+    pacer = Pacer(MULAW_8K)
+    pacer.write("a", ms(20))
+    assert marks_of(pacer.poll(0)) == []
+    pacer.finish("a")
+    (mark,) = marks_of(pacer.poll(0.001))
+    assert marks_of(pacer.poll(0.002)) == []
+    assert pacer.pending("a")
+    assert pacer.mark_reached(mark)
+    assert not pacer.pending("a")
+
+
 def test_too_much_audio_is_refused() -> None:
     pacer = Pacer(MULAW_8K, limit_ms=100)
     pacer.write("a", ms(60))

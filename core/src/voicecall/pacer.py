@@ -1,9 +1,9 @@
 """Pays audio out to a carrier with a bounded lead, and knows what the caller has heard.
 
 The pacer is pure: the caller passes the time in and sends what comes out. A piece of audio
-belongs to an item (an utterance). After every stretch of audio a mark is sent; when the carrier
-returns it, everything before it has been played. Between marks, what was heard is estimated from
-the clock and never goes past the next mark.
+belongs to an item (an utterance). After every stretch of audio a mark is sent, also after the
+last of a finished item; when the carrier returns it, everything before it has been played.
+Between marks, what was heard is estimated from the clock and never goes past the next mark.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from .audio.formats import AudioFormat
 
 __all__ = ["Heard", "OutAudio", "OutMark", "Pacer", "PacerOverflow"]
+
+_LIVE_MARK_MS = 60
 
 
 class PacerOverflow(Exception):
@@ -132,16 +134,29 @@ class Pacer:
             self._last_item = item
             out.append(OutAudio(audio, item))
             self._since_mark += len(audio)
-            last_of_item = not self._queue or self._queue[0].item != item
-            due = self.format.duration_ms(self._since_mark) >= self._mark_ms
-            if self._marks and (due or last_of_item):
-                sent.mark = f"vc-{self._mark_count}"
-                self._mark_count += 1
-                self._since_mark = 0
-                out.append(OutMark(sent.mark))
+            if self._marks and self._mark_due(item):
+                out.append(self._mark(sent))
         if not self._marks:
             self._settle_by_clock(now)
+        elif not self._queue and self._in_flight:
+            # Only now is it known that no more of the item comes.
+            last = self._in_flight[-1]
+            if last.mark is None and last.item not in self._unfinished:
+                out.append(self._mark(last))
         return out
+
+    def _mark_due(self, item: str) -> bool:
+        since = self.format.duration_ms(self._since_mark)
+        if self._queue:
+            return since >= self._mark_ms or self._queue[0].item != item
+        # A live stream leaves frame by frame; a mark after each would double the messages.
+        return since >= min(self._mark_ms, _LIVE_MARK_MS)
+
+    def _mark(self, sent: _Sent) -> OutMark:
+        sent.mark = f"vc-{self._mark_count}"
+        self._mark_count += 1
+        self._since_mark = 0
+        return OutMark(sent.mark)
 
     def wake_at(self) -> float | None:
         """When :meth:`poll` will have more to send; None while nothing waits."""

@@ -113,6 +113,8 @@ class AudioLine:
     def finish(self, item_id: str) -> None:
         """No more audio of this item will be written."""
         self.pacer.finish(item_id)
+        # The mark behind its last audio may have waited for this.
+        self._work.set()
         self._note_progress()
 
     async def run(self) -> None:
