@@ -74,7 +74,7 @@ class ProviderContext:
 @dataclass(frozen=True, slots=True)
 class LegacyKey:
     """An old configuration path of this provider and the path that replaces it, both below the
-    plugin's configuration (``twilio.from`` -> ``fromNumber``)."""
+    plugin's configuration (``<carrier>.from`` -> ``fromNumber``)."""
 
     old: str
     new: str

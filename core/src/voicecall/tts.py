@@ -116,9 +116,15 @@ class PlainSpeechProvider(SpeechProvider):
     async def session(
         self, voice: str | None, audio_format: AudioFormat
     ) -> AsyncIterator[SpeechSession]:
+        failure: Exception | None = None
         async with anyio.create_task_group() as tasks:
-            yield _PlainSession(self, voice, audio_format, tasks)
+            try:
+                yield _PlainSession(self, voice, audio_format, tasks)
+            except Exception as error:  # noqa: BLE001 (raised again, outside of the group)
+                failure = error
             tasks.cancel_scope.cancel()
+        if failure is not None:
+            raise failure
 
 
 class _PlainSession(SpeechSession):

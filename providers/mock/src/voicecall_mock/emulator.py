@@ -24,14 +24,18 @@ __all__ = ["run"]
 def run(
     port: int, host: str = "127.0.0.1", auth_token: str | None = None, tts: str | None = None
 ) -> None:
-    """Serve until SIGINT or SIGTERM. ``tts``: id of the provider that gives the phones a voice.
+    """Serve until SIGINT or SIGTERM. ``tts``: id of the provider that gives the phones a voice,
+    and which of its voices, after a colon (``<id>`` or ``<id>:<voice>``).
 
     Writes one line, ``exchange on <url>``, to standard output when it listens. Raises ``OSError``
     (the port is taken) and :exc:`voicecall.errors.PluginError`.
     """
-    options = ExchangeOptions(host=host, port=port, auth_token=auth_token or DEFAULT_AUTH_TOKEN)
+    provider_id, _, voice = (tts or "").partition(":")
+    options = ExchangeOptions(
+        host=host, port=port, auth_token=auth_token or DEFAULT_AUTH_TOKEN, voice=voice or None
+    )
     with tempfile.TemporaryDirectory(prefix="voicecall-exchange-") as directory:
-        speech = None if tts is None else _speech(tts, Path(directory))
+        speech = _speech(provider_id, Path(directory)) if provider_id else None
         anyio.run(_serve, options, speech)
 
 

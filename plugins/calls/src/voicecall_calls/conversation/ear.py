@@ -47,6 +47,7 @@ class Ear:
         self._session: TranscriptionSession | None = None
         self._waiting: deque[bytes] = deque()
         self._waiting_bytes = 0
+        self._sent = 0
         self._limit = options.audio_format.size(_BUFFER_MS)
         self._ready = anyio.Event()
 
@@ -54,12 +55,17 @@ class Ear:
         """Caller audio, by a plain call. Kept (bounded, oldest dropped) until a session is up."""
         session = self._session
         if session is not None:
+            self._sent += len(audio)
             session.send_audio(audio)
             return
         self._waiting.append(audio)
         self._waiting_bytes += len(audio)
         while self._waiting_bytes > self._limit:
             self._waiting_bytes -= len(self._waiting.popleft())
+
+    def age_s(self, at_ms: int) -> float:
+        """Seconds of audio since position ``at_ms`` of the session's audio clock."""
+        return max(self._options.audio_format.duration_ms(self._sent) - at_ms, 0.0) / 1000
 
     async def ready(self) -> None:
         """Wait for the first session (or for the end of all attempts)."""
@@ -85,6 +91,7 @@ class Ear:
         try:
             async with self._provider.session(self._options) as session:
                 self._session = session
+                self._sent = self._waiting_bytes
                 while self._waiting:
                     session.send_audio(self._waiting.popleft())
                 self._waiting_bytes = 0

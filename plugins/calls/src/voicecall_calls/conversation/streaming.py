@@ -155,13 +155,15 @@ class StreamConversation(Dialogue):
     def _heard(self, event: TranscriptionEvent) -> None:
         now = self.seam.monotonic()
         match event:
-            case SpeechStarted():
+            case SpeechStarted(at_ms=at_ms):
                 self._note_activity()
-                self._speech_began_ms = self.seam.now_ms()
+                # Speech is noticed a while after it began.
+                age = self._ear.age_s(at_ms) if self._ear is not None else 0.0
+                self._speech_began_ms = self.seam.now_ms() - round(age * 1000)
                 self._barge_in = None
-                ask_at = self._turns.speech_started(now)
+                ask_at = self._turns.speech_started(now - age)
                 if ask_at is not None:
-                    self._ask_later(now, ask_at)
+                    self._ask_later(now - age, max(ask_at - now, 0.0))
             case Partial(text=text):
                 self._note_activity(caller=True)
                 if self._turns.partial(text):
@@ -177,11 +179,11 @@ class StreamConversation(Dialogue):
                 # Guesses about the end of a turn are for speculative replies.
                 return
 
-    def _ask_later(self, began: float, ask_at: float) -> None:
-        """Ask at ``ask_at`` whether the speech that began at ``began`` still lasts."""
+    def _ask_later(self, began: float, wait_s: float) -> None:
+        """Ask after ``wait_s`` whether the speech that began at ``began`` still lasts."""
 
         async def job() -> None:
-            await anyio.sleep(ask_at - began)
+            await anyio.sleep(wait_s)
             if self._turns.speech_began == began and self._turns.lasted():
                 self._barge()
 

@@ -56,10 +56,12 @@ class DemoExchange:
 
 
 @asynccontextmanager
-async def exchange_process(carrier: str, tts: str, auth_token: str) -> AsyncIterator[DemoExchange]:
-    """Run ``voicecall emulate`` on a free port until left."""
+async def exchange_process(
+    carrier: str, voice: str, auth_token: str
+) -> AsyncIterator[DemoExchange]:
+    """Run ``voicecall emulate`` on a free port until left. ``voice``: ``<tts id>:<voice>``."""
     arguments = [sys.executable, "-c", _EMULATE, "emulate", carrier, "--port", "0"]
-    arguments += ["--tts", tts, "--auth-token", auth_token]
+    arguments += ["--tts", voice, "--auth-token", auth_token]
     async with await anyio.open_process(arguments, stderr=subprocess.PIPE) as process:
         try:
             yield DemoExchange(await _address(process), auth_token)

@@ -51,11 +51,11 @@ async def _demo(registry: Registry, story: Story, output: Path, as_json: bool) -
 
     tree = demo_tree()
     phone: dict[str, Any] = tree["plugins"]["entries"][_ENTRY]["config"]
-    carrier, tts = phone["provider"], phone["tts"]["provider"]
+    carrier, voice = phone["provider"], phone.pop("callerVoice")
     auth_token = SystemSeam().token()
     report = Report(quiet=as_json)
     with tempfile.TemporaryDirectory(prefix="voicecall-demo-") as directory:
-        async with exchange_process(carrier, tts, auth_token) as exchange:
+        async with exchange_process(carrier, voice, auth_token) as exchange:
             phone[carrier] = {"apiBaseUrl": exchange.base_url, "authToken": auth_token}
             loaded = config_from_tree(tree, environ={}, source="demo", state_dir=Path(directory))
             gateway = Gateway(loaded, registry, environ=dict(os.environ))
