@@ -10,7 +10,7 @@ import anyio
 import msgspec
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -100,6 +100,8 @@ async def _swallow(message: Message) -> None:
 async def _body(request: Request) -> Mapping[str, Any]:
     try:
         data = msgspec.json.decode(await request.body())
+    except ClientDisconnect:
+        raise HTTPException(400, "the body broke off") from None
     except (msgspec.DecodeError, UnicodeDecodeError):
         raise HTTPException(400, "the body is no JSON") from None
     if not isinstance(data, dict):
