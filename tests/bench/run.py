@@ -1,0 +1,47 @@
+"""All benchmarks, one after another, each in a process of its own; then their ratios.
+
+    python tests/bench/run.py
+
+Takes about a minute. Ratios can be compared between machines; the other figures only within one
+run, and only while nothing else uses the machine.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+BENCHES = ("startup", "store", "webhooks", "media")
+PATIENCE_S = 120
+
+
+def figures(name: str) -> Sequence[str]:
+    """Lines of one benchmark, printed as they are; a failed one ends the run."""
+    script = Path(__file__).with_name(f"bench_{name}.py")
+    print(f"{name}", flush=True)
+    done = subprocess.run(
+        [sys.executable, str(script)], stdout=subprocess.PIPE, text=True, timeout=PATIENCE_S
+    )
+    lines = done.stdout.splitlines()
+    for line in lines:
+        print(f"  {line}")
+    if done.returncode:
+        sys.exit(f"{script.name} failed with status {done.returncode}")
+    return lines
+
+
+def main() -> None:
+    load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
+    print(f"Python {platform.python_version()}, {os.cpu_count()} cores, load {load}\n", flush=True)
+    ratios = [(name, line) for name in BENCHES for line in figures(name) if "ratio" in line]
+    print("\nratios")
+    for name, line in ratios:
+        print(f"  {name:9} {line}")
+
+
+if __name__ == "__main__":
+    main()
