@@ -14,7 +14,15 @@ from typing import Any
 from .model import CallRecord
 from .providers import Provider
 
-__all__ = ["CallStore", "Commit", "DialReservation", "RecordedReply", "StoredEvent", "TurnRow"]
+__all__ = [
+    "Approval",
+    "CallStore",
+    "Commit",
+    "DialReservation",
+    "RecordedReply",
+    "StoredEvent",
+    "TurnRow",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +54,21 @@ class DialReservation:
     key: str
     call_id: str
     at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Approval:
+    """What is known of a caller under the pairing policy, by E.164 ``number``.
+
+    ``status`` is ``pending`` (the caller was told ``code``, which counts until ``expires_at``),
+    ``approved`` or ``revoked``.
+    """
+
+    number: str
+    status: str
+    code: str
+    at: int
+    expires_at: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,6 +120,7 @@ class Commit:
     reply: RecordedReply | None = None
     reservation: DialReservation | None = None
     turns: Sequence[TurnRow] = ()
+    approvals: Sequence[Approval] = ()
 
 
 class CallStore(Provider):
@@ -142,6 +166,10 @@ class CallStore(Provider):
     @abstractmethod
     async def turns(self, *, call_id: str | None = None, limit: int = 200) -> Sequence[TurnRow]:
         """Turns of one call or of all, newest first."""
+
+    @abstractmethod
+    async def approvals(self, number: str | None = None) -> Sequence[Approval]:
+        """Approvals, newest first: all of them, or that of one number."""
 
     @abstractmethod
     async def prune(self, now_ms: int, *, keep_calls: int, keep_days: int) -> int:

@@ -140,6 +140,10 @@ class PhrasesConfig(ConfigModel):
     still_there: str = "Are you still there?"
     goodbye: str = "I will hang up now. Goodbye."
     resumed: str = "Sorry, I lost you for a moment. Please go on."
+    pairing: str = (
+        "This line is private. Your code is {code}. Again: {code}. "
+        "Ask the owner to approve it, then call again. Goodbye."
+    )
 
 
 class VoiceCallConfig(ConfigModel):

@@ -3,28 +3,51 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 
 from voicecall.model import EndDetail
-from voicecall_calls.config import NumberRoute, VoiceCallConfig
+from voicecall_calls.config import NumberRoute, VoiceCallConfig, normalize_number
+from voicecall_calls.pairing import Pairing
 
-__all__ = ["admit_inbound", "route_for"]
+__all__ = ["Admission", "admit_inbound", "route_for"]
 
 
 def _digits(number: str | None) -> str:
     return re.sub(r"\D", "", number or "")
 
 
-def admit_inbound(config: VoiceCallConfig, from_number: str | None) -> EndDetail | None:
-    """None lets the caller in; otherwise why not. Equality of digits, no suffix match."""
-    match config.inbound_policy:
-        case "open":
-            return None
-        case "allowlist" | "pairing":
-            caller = _digits(from_number)
-            listed = {_digits(number) for number in config.allow_from}
-            return None if caller and caller in listed else EndDetail.POLICY
-        case "disabled":
-            return EndDetail.POLICY
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """``refused`` says why a caller is not let in; ``code`` is to be told to one who may ask the
+    owner. Neither: come in."""
+
+    refused: EndDetail | None = None
+    code: str | None = None
+
+
+_REFUSED = Admission(refused=EndDetail.POLICY)
+
+
+async def admit_inbound(
+    config: VoiceCallConfig, from_number: str | None, pairing: Pairing
+) -> Admission:
+    """Decide by ``inboundPolicy``. Numbers are equal when their digits are; no suffix match."""
+    if config.inbound_policy == "open":
+        return Admission()
+    if config.inbound_policy == "disabled":
+        return _REFUSED
+    caller = _digits(from_number)
+    if not caller:
+        return _REFUSED
+    if caller in {_digits(number) for number in config.allow_from}:
+        return Admission()
+    number = normalize_number(from_number or "")
+    if config.inbound_policy == "allowlist" or number is None:
+        return _REFUSED
+    if await pairing.approved(number):
+        return Admission()
+    code = await pairing.code_for(number)
+    return Admission(code=code) if code is not None else _REFUSED
 
 
 def route_for(config: VoiceCallConfig, to_number: str | None) -> tuple[str, NumberRoute] | None:

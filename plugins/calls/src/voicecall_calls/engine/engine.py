@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any, Protocol
 
 import anyio
@@ -16,11 +17,20 @@ from voicecall import telephony as tel
 from voicecall.coordinator import Coordinator
 from voicecall.errors import StoreError
 from voicecall.media import Started, Upgrade
-from voicecall.model import CallRecord, Direction, EndDetail, MediaPath, TranscriptEntry
+from voicecall.model import (
+    CallMode,
+    CallRecord,
+    Direction,
+    EndDetail,
+    FirstMessage,
+    MediaPath,
+    TranscriptEntry,
+)
 from voicecall.seam import Seam
 from voicecall.store import CallStore, Commit, RecordedReply
 from voicecall_calls.config import VoiceCallConfig
 from voicecall_calls.conversation.base import Conversation
+from voicecall_calls.pairing import Pairing
 from voicecall_calls.ports import AdmissionRefused, Attachment, MediaSocket
 
 from .admission import admit_inbound, route_for
@@ -74,6 +84,7 @@ class CallEngine:
         self.store = store
         self.coordinator = coordinator
         self.seam = seam
+        self.pairing = Pairing(store, coordinator, seam)
         self.policy = config.policy()
         self.webhook_url = webhook_url
         self.default_agent = default_agent
@@ -246,7 +257,8 @@ class CallEngine:
             _log.info("an event of an unknown call is ignored: %s", type(event).__name__)
             return None
         call_id = self.seam.new_id()
-        refusal = admit_inbound(self.config, event.from_number)
+        admission = await admit_inbound(self.config, event.from_number, self.pairing)
+        refusal = admission.refused
         if refusal is None and not self.accepting:
             refusal = EndDetail.SHUTDOWN
         if refusal is None:
@@ -264,6 +276,8 @@ class CallEngine:
             )
             return await CallLane(step.record, self).open(step, event, reply=maker)
         record = self._inbound_record(call_id, event)
+        if admission.code is not None:
+            record = _told_a_code(record, self.config.phrases.pairing, admission.code)
         step = mc.step(record, event, self.policy)
         lane = CallLane(record, self)
         try:
@@ -426,6 +440,17 @@ class CallEngine:
     async def take_outbound_place(self, record: CallRecord) -> bool:
         """A place under ``maxConcurrentCalls`` for an outbound call; False when all are taken."""
         return await self._take_place(record)
+
+
+def _told_a_code(record: CallRecord, phrase: str, code: str) -> CallRecord:
+    """The call of somebody who waits for approval: it says the code and hangs up."""
+    spelt = ", ".join(code)
+    return replace(
+        record,
+        mode=CallMode.NOTIFY,
+        message=FirstMessage(phrase.replace("{code}", spelt)),
+        metadata={**record.metadata, "pairing": True},
+    )
 
 
 class _IdentityClash(Exception):

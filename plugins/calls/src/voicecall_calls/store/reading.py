@@ -11,10 +11,11 @@ from sqlalchemy import Connection, Select, bindparam, desc, select
 
 from voicecall.errors import StoreError
 from voicecall.model import CallRecord, TranscriptEntry
-from voicecall.store import DialReservation, RecordedReply, StoredEvent, TurnRow
+from voicecall.store import Approval, DialReservation, RecordedReply, StoredEvent, TurnRow
 
 from .rows import to_entry, to_event, to_record, to_reply, to_reservation, to_turn
 from .tables import (
+    approvals,
     call_aliases,
     calls,
     dial_reservations,
@@ -26,6 +27,7 @@ from .tables import (
 )
 
 __all__ = [
+    "approvals_of",
     "events_of",
     "find_call",
     "is_processed",
@@ -61,6 +63,8 @@ _REPLY = select(replay_keys).where(
 _RESERVATION = select(dial_reservations).where(dial_reservations.c.key == bindparam("key"))
 _EVENTS = select(events).where(events.c.call_id == bindparam("call_id")).order_by(events.c.seq)
 _TURNS = select(turns).order_by(desc(turns.c.at), desc(turns.c.turn_id)).limit(bindparam("most"))
+_APPROVALS = select(approvals).order_by(desc(approvals.c.at), approvals.c.number)
+_APPROVAL = _APPROVALS.where(approvals.c.number == bindparam("number"))
 _TURNS_OF_CALL = _TURNS.where(turns.c.call_id == bindparam("call_id"))
 
 
@@ -108,6 +112,14 @@ def turns_of(connection: Connection, call_id: str | None, limit: int) -> list[Tu
         statement = _TURNS_OF_CALL
         params["call_id"] = call_id
     return [to_turn(dict(row)) for row in connection.execute(statement, params).mappings()]
+
+
+def approvals_of(connection: Connection, number: str | None) -> list[Approval]:
+    if number is None:
+        rows = connection.execute(_APPROVALS).mappings()
+    else:
+        rows = connection.execute(_APPROVAL, {"number": number}).mappings()
+    return [Approval(**row) for row in rows]
 
 
 def _one(

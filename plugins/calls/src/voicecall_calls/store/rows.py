@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 import msgspec
@@ -49,6 +49,7 @@ class Write:
     replies: Sequence[Params] = ()
     reservations: Sequence[Params] = ()
     turns: Sequence[Params] = ()
+    approvals: Sequence[Params] = ()
 
 
 def to_write(commit: Commit, now: int) -> Write:
@@ -71,6 +72,7 @@ def to_write(commit: Commit, now: int) -> Write:
             replies=[_reply(commit.reply)] if commit.reply else (),
             reservations=[_reservation(commit.reservation)] if commit.reservation else (),
             turns=[{name: getattr(t, name) for name in _TURN_FIELDS} for t in commit.turns],
+            approvals=[asdict(approval) for approval in commit.approvals],
         )
     except (TypeError, ValueError, OverflowError) as error:
         raise StoreError(f"not storable as JSON: {error}") from error

@@ -16,6 +16,7 @@ from voicecall.errors import StoreError
 from voicecall.model import CallRecord
 from voicecall.seam import Seam
 from voicecall.store import (
+    Approval,
     CallStore,
     Commit,
     DialReservation,
@@ -123,6 +124,9 @@ class SqliteStore(CallStore):
 
     async def turns(self, *, call_id: str | None = None, limit: int = 200) -> Sequence[TurnRow]:
         return await self._read(lambda c: reading.turns_of(c, call_id, limit))
+
+    async def approvals(self, number: str | None = None) -> Sequence[Approval]:
+        return await self._read(lambda c: reading.approvals_of(c, number))
 
     async def prune(self, now_ms: int, *, keep_calls: int, keep_days: int) -> int:
         """Drop calls that are over and either not among the newest ``keep_calls`` of these or

@@ -5,6 +5,7 @@ from __future__ import annotations
 from sqlalchemy import Column, Index, Integer, LargeBinary, MetaData, Table, Text
 
 __all__ = [
+    "approvals",
     "call_aliases",
     "calls",
     "deadlines",
@@ -134,4 +135,15 @@ turns = Table(
     Column("filler", Integer, nullable=False),
     Column("failed", Text),
     Index("turns_at", "at"),
+)
+
+approvals = Table(
+    "approvals",
+    metadata,
+    Column("number", Text, primary_key=True),
+    Column("status", Text, nullable=False),
+    Column("code", Text, nullable=False),
+    Column("at", Integer, nullable=False),
+    Column("expires_at", Integer, nullable=False),
+    sqlite_with_rowid=False,
 )

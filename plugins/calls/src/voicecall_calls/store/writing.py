@@ -65,6 +65,12 @@ _PUT_TURN = _turn.on_conflict_do_update(
     set_={c.name: _turn.excluded[c.name] for c in tables.turns.c if not c.primary_key},
 )
 
+_approval = insert(tables.approvals)
+_PUT_APPROVAL = _approval.on_conflict_do_update(
+    index_elements=["number"],
+    set_={c.name: _approval.excluded[c.name] for c in tables.approvals.c if not c.primary_key},
+)
+
 _DROP_DEADLINES = delete(tables.deadlines).where(tables.deadlines.c.call_id == bindparam("of_call"))
 _DROP_OLD_REPLIES = delete(tables.replay_keys).where(tables.replay_keys.c.at <= bindparam("until"))
 _ADD_DEADLINE = insert(tables.deadlines)
@@ -152,6 +158,7 @@ def _put_rest(connection: Connection, writes: Sequence[Write]) -> None:
         (_PUT_ENTRY, _flat(w.transcript for w in writes)),
         (_ADD_EVENT, _flat(w.events for w in writes)),
         (_PUT_TURN, _flat(w.turns for w in writes)),
+        (_PUT_APPROVAL, _flat(w.approvals for w in writes)),
     ):
         if rows:
             connection.execute(statement, rows)

@@ -1,0 +1,105 @@
+"""The pairing policy: an unknown caller hears a code, and the owner approves it.
+
+The code says which caller is meant; it is no password. A caller who was approved is let in from
+the next call on, until the approval is revoked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from voicecall.coordinator import Coordinator
+from voicecall.errors import CapacityExceeded, InvalidRequest
+from voicecall.seam import Seam
+from voicecall.store import Approval, CallStore, Commit
+from voicecall_calls.config import normalize_number
+
+__all__ = ["CODE_LIFE_MS", "Pairing", "approval_json"]
+
+CODE_LIFE_MS = 3_600_000
+_DIGITS = 6
+_NEW_PER_MINUTE = 6
+
+
+def approval_json(approval: Approval) -> dict[str, Any]:
+    """An approval as RPC shows it, to those who may administer."""
+    return {
+        "number": approval.number,
+        "status": approval.status,
+        "code": approval.code if approval.status == "pending" else None,
+        "at": approval.at,
+        "expiresAt": approval.expires_at if approval.status == "pending" else None,
+    }
+
+
+class Pairing:
+    def __init__(self, store: CallStore, coordinator: Coordinator, seam: Seam) -> None:
+        self._store = store
+        self._coordinator = coordinator
+        self._seam = seam
+
+    async def approved(self, number: str) -> bool:
+        """Whether calls from this number are let in."""
+        found = await self._store.approvals(number)
+        return bool(found) and found[0].status == "approved"
+
+    async def code_for(self, number: str) -> str | None:
+        """The code to tell an unknown caller; the same one until it expires. None while too many
+        unknown numbers call, or for a number whose approval was revoked."""
+        now = self._seam.now_ms()
+        found = await self._store.approvals(number)
+        if found and found[0].status == "revoked":
+            return None
+        if found and found[0].expires_at > now:
+            return found[0].code
+        if not await self._coordinator.allow("pairing:new", per_minute=_NEW_PER_MINUTE):
+            return None
+        taken = {a.code for a in await self.pending()}
+        code = self._new_code()
+        while code in taken:
+            code = self._new_code()
+        await self._put(Approval(number, "pending", code, now, now + CODE_LIFE_MS))
+        return code
+
+    def _new_code(self) -> str:
+        value = int.from_bytes(self._seam.token().encode(), "big")
+        return f"{value % 10**_DIGITS:0{_DIGITS}}"
+
+    async def pending(self) -> Sequence[Approval]:
+        """Callers whose code still counts."""
+        now = self._seam.now_ms()
+        every = await self._store.approvals()
+        return [a for a in every if a.status == "pending" and a.expires_at > now]
+
+    async def listed(self) -> Sequence[Approval]:
+        """What an owner wants to see: everything but expired codes."""
+        now = self._seam.now_ms()
+        every = await self._store.approvals()
+        return [a for a in every if a.status != "pending" or a.expires_at > now]
+
+    async def approve(self, code_or_number: str) -> Approval:
+        """Let a caller in, by the code that was told or by number."""
+        text = code_or_number.strip()
+        number = normalize_number(text)
+        if number is None:
+            matches = [a for a in await self.pending() if a.code == text]
+            if not matches:
+                raise InvalidRequest(f"no caller waits with the code {text!r}; it may have expired")
+            number = matches[0].number
+        return await self._put(Approval(number, "approved", "", self._seam.now_ms(), 0))
+
+    async def revoke(self, number_text: str) -> Approval:
+        """Refuse a caller from now on."""
+        number = normalize_number(number_text)
+        if number is None:
+            raise InvalidRequest("number must be a phone number in E.164 form")
+        if not await self._store.approvals(number):
+            raise InvalidRequest(f"{number} is neither approved nor waiting")
+        return await self._put(Approval(number, "revoked", "", self._seam.now_ms(), 0))
+
+    async def _put(self, approval: Approval) -> Approval:
+        if approval.status == "pending" and len(await self.pending()) >= 10**_DIGITS // 2:
+            raise CapacityExceeded("too many callers wait for approval")
+        await self._store.commit(Commit(approvals=(approval,)))
+        return approval
