@@ -53,7 +53,7 @@ class LegacyRule:
 
     old: str
     new: str | None = None
-    values: Mapping[str, Any] | None = None
+    values: Mapping[Any, Any] | None = None
     convert: Callable[[Any], Any] | None = None
     reserved: frozenset[str] = frozenset()
     objects: bool = False

@@ -1,7 +1,7 @@
-"""The gateway's configuration: one file, ``${VAR}`` replaced, our own sections validated.
+"""The gateway's configuration: one file, our own sections validated, secrets in their places.
 
-Plugins read their part through :meth:`LoadedConfig.plugin_values` and validate it with their own
-model. Nothing here reads ``os.environ``: the environment is an argument.
+The configuration of a plugin is only taken apart when the plugin is used
+(:mod:`.pluginconfig`). Nothing here reads ``os.environ``: the environment is an argument.
 """
 
 from __future__ import annotations
@@ -18,6 +18,9 @@ from voicecall.configuring import validate
 from voicecall.errors import ConfigError
 
 from .jsonfile import read_tree
+from .legacy import CORE_RULES, Change, apply_rules
+from .secretrefs import UNAVAILABLE, SecretsSection
+from .secretresolver import Secrets
 from .sections import (
     FOREIGN_ENTRY_KEYS,
     FOREIGN_KEYS,
@@ -25,11 +28,13 @@ from .sections import (
     PluginEntry,
     PluginsSection,
 )
-from .substitute import substitute, unresolved_names
+from .substitute import Missing, substitute, unresolved_names
 
 __all__ = ["LoadedConfig", "config_file", "config_from_tree", "load_config", "state_directory"]
 
 KNOWN_SECTIONS = ("gateway", "plugins", "secrets", "tts", "agents", "session")
+OPEN_SECTIONS = ("tts", "agents", "session")
+"""Sections that plugins read."""
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -37,20 +42,30 @@ Model = TypeVar("Model", bound=BaseModel)
 @dataclass(frozen=True, slots=True)
 class LoadedConfig:
     """A configuration that can be used. ``source`` is what errors call it (the file's path),
-    ``tree`` the whole file after substitution, ``warnings`` and ``notes`` one sentence each."""
+    ``tree`` the whole file with today's keys and before any replacement, ``changes`` the older
+    keys that were found, ``warnings`` and ``notes`` one sentence each. ``kept`` holds what was
+    made of parts of it, by name."""
 
     source: str
     tree: Mapping[str, Any] = field(repr=False)
     gateway: GatewaySection
     plugins: PluginsSection
     state_dir: Path
+    secrets: Secrets
+    changes: tuple[Change, ...] = ()
     warnings: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    kept: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     def section(self, name: str) -> Mapping[str, Any]:
-        """A top-level object, ``{}`` where it is absent."""
-        value = self.tree.get(name)
-        return value if isinstance(value, dict) else {}
+        """A top-level object with its secrets, ``{}`` where it is absent. The first time, files
+        may be read and programs run."""
+        if name not in self.kept:
+            value = self.tree.get(name)
+            own = value if isinstance(value, dict) else {}
+            self.kept[name] = self.secrets.resolve(own, name) if name in OPEN_SECTIONS else own
+        section: Mapping[str, Any] = self.kept[name]
+        return section
 
     def enabled(self, plugin_id: str) -> bool:
         """Whether a plugin is to be loaded: not denied, not switched off, and on the
@@ -62,7 +77,7 @@ class LoadedConfig:
         return self.plugins.entries.get(plugin_id, PluginEntry()).enabled
 
     def plugin_values(self, plugin_id: str) -> Mapping[str, Any]:
-        """What stands under ``plugins.entries.<id>.config``, not validated."""
+        """What stands under ``plugins.entries.<id>.config`` in the file."""
         return self.plugins.entries.get(plugin_id, PluginEntry()).config
 
     def validated(self, model: type[Model], values: Any, path: str) -> Model:
@@ -109,35 +124,54 @@ def config_from_tree(
     state_dir: Path | None = None,
 ) -> LoadedConfig:
     """The same from a tree that the program already holds."""
-    warnings: list[str] = []
-    values: dict[str, Any] = {
-        key: substitute(value, environ, warnings, key) if key in KNOWN_SECTIONS else value
-        for key, value in tree.items()
-    }
+    values, changes = apply_rules(tree, CORE_RULES)
     notes = [_unknown_sections(values)]
     for name in KNOWN_SECTIONS:
         if values.get(name) is not None and not isinstance(values[name], dict):
             raise ConfigError(f"{source}: {name}: must be an object, {{ ... }}")
+    missing: Missing = []
+    own = {name: values.get(name) or {} for name in ("gateway", "plugins", "secrets")}
+    own["secrets"] = substitute(own["secrets"], environ, missing, "secrets")
+    secrets = Secrets(_validated(source, SecretsSection, own["secrets"], "secrets"), environ)
+    own["gateway"] = _gateway_values(own["gateway"], environ, missing, secrets)
     gateway = _validated(
-        source, GatewaySection, _own(values, "gateway", FOREIGN_KEYS, notes), "gateway"
+        source, GatewaySection, _own(own, "gateway", FOREIGN_KEYS, notes), "gateway"
     )
-    own_plugins = _own(values, "plugins", FOREIGN_KEYS, notes)
+    own_plugins = _own(own, "plugins", FOREIGN_KEYS, notes)
     if isinstance(own_plugins.get("entries"), dict):
         own_plugins["entries"] = {
             plugin_id: _without(entry, FOREIGN_ENTRY_KEYS)
             for plugin_id, entry in own_plugins["entries"].items()
         }
     plugins = _validated(source, PluginsSection, own_plugins, "plugins")
-    _check_gateway(source, gateway)
+    _check_gateway(source, gateway, secrets)
+    for name in OPEN_SECTIONS:
+        substitute(values.get(name), environ, missing, name)
+    warnings = [change.message for change in changes]
+    warnings += [f"{path}: {reason}" for path, reason in missing]
     return LoadedConfig(
         source=source,
         tree=values,
         gateway=gateway,
         plugins=plugins,
         state_dir=state_dir or state_directory(environ),
+        secrets=secrets,
+        changes=tuple(changes),
         warnings=tuple(f"{source}: {warning}" for warning in warnings),
         notes=tuple(f"{source}: {note}" for note in notes if note),
     )
+
+
+def _gateway_values(
+    section: Mapping[str, Any], environ: Mapping[str, str], missing: Missing, secrets: Secrets
+) -> dict[str, Any]:
+    """The section with its variables; the token may be a reference."""
+    values: dict[str, Any] = substitute(dict(section), environ, missing, "gateway")
+    auth = section.get("auth")
+    if isinstance(auth, dict) and "token" in auth:
+        token = secrets.resolve(auth["token"], "gateway.auth.token")
+        values["auth"] = {**values["auth"], "token": token}
+    return values
 
 
 def _validated(source: str, model: type[Model], values: Any, path: str) -> Model:
@@ -176,8 +210,12 @@ def _unknown_sections(tree: Mapping[str, Any]) -> str:
     return f"sections that are not voicecall's are passed over: {', '.join(named)}"
 
 
-def _check_gateway(source: str, gateway: GatewaySection) -> None:
+def _check_gateway(source: str, gateway: GatewaySection, secrets: Secrets) -> None:
     token = gateway.auth.token
+    if token == UNAVAILABLE:
+        # Another token would let in whoever knows it: without the one that is meant, nobody.
+        reason = secrets.failures.get("gateway.auth.token", "the secret cannot be read")
+        raise ConfigError(f"{source}: gateway.auth.token: {reason}")
     if token is not None:
         missing = unresolved_names(token)
         if missing:

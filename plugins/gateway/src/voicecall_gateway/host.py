@@ -15,7 +15,7 @@ from voicecall.seam import Seam
 from voicecall.selection import provider_config
 
 from .auth import scope_name
-from .plugins import plugin_config
+from .pluginconfig import plugin_config
 
 if TYPE_CHECKING:
     from voicecall.events import CallEvent

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from voicecall.errors import PluginError, VoicecallError
+from voicecall.errors import VoicecallError
 from voicecall.hosting import PluginInfo
 from voicecall.registry import Registry
 
@@ -19,7 +19,6 @@ __all__ = [
     "load_plugin",
     "load_plugins",
     "missing_plugins",
-    "plugin_config",
     "plugin_ids",
 ]
 
@@ -85,16 +84,3 @@ def missing_plugins(registry: Registry, loaded: LoadedConfig) -> Sequence[str]:
         for plugin_id, entry in sorted(loaded.plugins.entries.items())
         if plugin_id not in installed and entry.enabled
     ]
-
-
-def plugin_config(registry: Registry, loaded: LoadedConfig, plugin_id: str) -> Any:
-    """The validated configuration of a plugin entry; the plain mapping where the plugin has no
-    model. Raises :exc:`ConfigError` and :exc:`PluginError`."""
-    plugin = load_plugin(registry, plugin_id)
-    if plugin.info is None:
-        raise PluginError(plugin.error or f"the plugin {plugin_id!r} cannot be loaded")
-    values = loaded.plugin_values(plugin_id)
-    if plugin.info.config_model is None:
-        return values
-    path = f"plugins.entries.{plugin_id}.config"
-    return loaded.validated(plugin.info.config_model(), values, path)

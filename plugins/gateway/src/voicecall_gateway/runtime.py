@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import signal
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from importlib.metadata import version as distribution_version
 from typing import Any
@@ -19,9 +19,10 @@ from voicecall.registry import Registry
 from voicecall.seam import Seam, SystemSeam
 
 from .auth import READ, gateway_token
-from .config import LoadedConfig
+from .config import OPEN_SECTIONS, LoadedConfig
 from .host import Host
 from .logs import private_directory
+from .pluginconfig import plugin_values
 from .plugins import LoadedPlugin, load_plugins, missing_plugins
 from .rpc import RpcServer
 from .sections import url_host
@@ -36,7 +37,8 @@ _log = logging.getLogger("voicecall.gateway")
 
 
 class Gateway:
-    """One gateway. :meth:`run` may be entered once."""
+    """One gateway. :meth:`run` may be entered once. ``on_secrets`` is told every secret of the
+    configuration, so that a log can leave it out."""
 
     def __init__(
         self,
@@ -45,6 +47,7 @@ class Gateway:
         *,
         seam: Seam | None = None,
         environ: Mapping[str, str] | None = None,
+        on_secrets: Callable[[Iterable[str]], None] | None = None,
     ) -> None:
         self.version = distribution_version("voicecall-gateway")
         self.loaded = loaded
@@ -61,6 +64,8 @@ class Gateway:
         self._stop_requested = anyio.Event()
         self._started_at = self.seam.monotonic()
         self._rpc: RpcServer | None = None
+        self._on_secrets = on_secrets or (lambda found: None)
+        loaded.secrets.on_found(self._on_secrets)
 
     @property
     def url(self) -> str:
@@ -76,7 +81,7 @@ class Gateway:
             problems.insert(0, "the gateway is starting")
         for service in self._services:
             problems += service.problems()
-        return problems
+        return [self.loaded.secrets.explain(problem) for problem in problems]
 
     async def wait_started(self) -> Sequence[str]:
         """Wait until every service runs or has failed to; returns :meth:`problems`."""
@@ -153,7 +158,8 @@ class Gateway:
 
     async def _load_and_start(self, tasks: TaskGroup) -> None:
         # Importing plugins takes long; meanwhile /healthz must answer.
-        self._plugins = await anyio.to_thread.run_sync(load_plugins, self.registry, self.loaded)
+        # So do secrets; from here on they are kept.
+        self._plugins = await anyio.to_thread.run_sync(prepare, self.registry, self.loaded)
         async with anyio.create_task_group() as starting:
             for plugin in self._plugins:
                 if plugin.error is not None:
@@ -230,6 +236,20 @@ class Gateway:
             "connections": self._rpc.connections if self._rpc is not None else 0,
             "plugins": states,
         }
+
+
+def prepare(registry: Registry, loaded: LoadedConfig) -> Sequence[LoadedPlugin]:
+    """Load the enabled plugins, and everything of the configuration that they may ask for."""
+    plugins = load_plugins(registry, loaded)
+    for name in OPEN_SECTIONS if any(plugin.info for plugin in plugins) else ():
+        loaded.section(name)
+        for text in loaded.secrets.reference_warnings(name):
+            _log.warning("%s: %s", loaded.source, text)
+    for plugin in plugins:
+        if plugin.info is not None:
+            for text in plugin_values(registry, loaded, plugin.info).warnings:
+                _log.warning("%s", text)
+    return plugins
 
 
 async def serve(gateway: Gateway, *, announce: Callable[[Gateway], None] | None = None) -> bool:

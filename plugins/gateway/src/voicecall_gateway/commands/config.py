@@ -40,8 +40,9 @@ def check(context: typer.Context, config: ConfigOption = None, json: JsonOption 
 
 
 def _report(line: CommandLine, config: Path | None) -> dict[str, Any]:
-    from voicecall_gateway.config import config_file
-    from voicecall_gateway.plugins import load_plugins, missing_plugins, plugin_config
+    from voicecall_gateway.config import OPEN_SECTIONS, config_file
+    from voicecall_gateway.pluginconfig import plugin_config, plugin_values
+    from voicecall_gateway.plugins import load_plugins, missing_plugins
 
     file, _ = config_file(config, line.environ)
     report: dict[str, Any] = {"ok": False, "file": str(file), "exists": file.exists()}
@@ -49,11 +50,16 @@ def _report(line: CommandLine, config: Path | None) -> dict[str, Any]:
         loaded = line.load_config(config)
     except ConfigError as error:
         return {**report, "problems": [str(error)], "warnings": [], "notes": []}
-    problems = []
+    problems: list[str] = []
+    warnings = [*loaded.warnings, *missing_plugins(line.registry, loaded)]
+    for name in OPEN_SECTIONS:
+        loaded.section(name)
+        warnings += [f"{loaded.source}: {text}" for text in loaded.secrets.reference_warnings(name)]
     for plugin in load_plugins(line.registry, loaded):
         if plugin.error is not None:
             problems.append(plugin.error)
-        elif plugin.enabled:
+        elif plugin.info is not None:
+            warnings += plugin_values(line.registry, loaded, plugin.info).warnings
             try:
                 plugin_config(line.registry, loaded, plugin.id)
             except VoicecallError as error:
@@ -62,6 +68,6 @@ def _report(line: CommandLine, config: Path | None) -> dict[str, Any]:
         **report,
         "ok": not problems,
         "problems": problems,
-        "warnings": [*loaded.warnings, *missing_plugins(line.registry, loaded)],
+        "warnings": warnings,
         "notes": list(loaded.notes),
     }

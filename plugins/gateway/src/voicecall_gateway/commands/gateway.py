@@ -66,7 +66,7 @@ def _serve(line: CommandLine, loaded: LoadedConfig, announce: Callable[[Gateway]
         announce(gateway)
 
     async def body() -> bool:
-        gateway = Gateway(loaded, line.registry, environ=line.environ)
+        gateway = Gateway(loaded, line.registry, environ=line.environ, on_secrets=mask.add)
         return await serve(gateway, announce=opened)
 
     return anyio.run(body)

@@ -39,7 +39,8 @@ def list_plugins(
 
 
 def _rows(line: CommandLine, config: Any) -> list[dict[str, Any]]:
-    from voicecall_gateway.plugins import GROUP, load_plugins, plugin_config
+    from voicecall_gateway.pluginconfig import plugin_config
+    from voicecall_gateway.plugins import GROUP, load_plugins
 
     loaded = line.load_config(config)
     packages = {found.id: found for found in line.registry.found(GROUP)}

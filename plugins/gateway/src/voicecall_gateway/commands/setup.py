@@ -35,7 +35,8 @@ def setup(context: typer.Context, config: ConfigOption = None, json: JsonOption 
 def setup_report(line: CommandLine, config: Path | None) -> dict[str, Any]:
     """``{ok, checks: [{id, ok, message}]}``. Raises :exc:`voicecall.errors.ConfigError` for a
     file that cannot be used at all."""
-    from voicecall_gateway.plugins import load_plugin, plugin_config, plugin_ids
+    from voicecall_gateway.pluginconfig import plugin_config
+    from voicecall_gateway.plugins import load_plugin, plugin_ids
 
     loaded = line.load_config(config)
     context = SetupContext(
@@ -59,7 +60,9 @@ def setup_report(line: CommandLine, config: Path | None) -> dict[str, Any]:
         checks.append(SetupCheck("plugins", False, "no gateway plugin is installed and allowed"))
     return {
         "ok": all(check.ok for check in checks),
-        "checks": [{"id": c.id, "ok": c.ok, "message": c.message} for c in checks],
+        "checks": [
+            {"id": c.id, "ok": c.ok, "message": loaded.secrets.explain(c.message)} for c in checks
+        ],
     }
 
 

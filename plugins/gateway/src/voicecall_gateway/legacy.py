@@ -1,0 +1,176 @@
+"""Keys of older configurations: what they are called today, applied in memory and listed.
+
+Paths are written with dots; a key of the file may hold none.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from voicecall.configuring import deep_merge
+from voicecall.hosting import LegacyRule
+
+__all__ = ["CORE_RULES", "TTS_KEYS", "Change", "apply_rules"]
+
+TTS_KEYS = frozenset({"modelOverrides", "personas", "providers"})
+"""Objects of the section ``tts`` that are no provider's block."""
+
+CORE_RULES: Sequence[LegacyRule] = (
+    LegacyRule("messages.tts", "tts", objects=True),
+    LegacyRule("tts.enabled", "tts.auto", values={True: "always", False: "off"}),
+    LegacyRule("tts.edge", "tts.providers.microsoft", objects=True),
+    LegacyRule("tts.providers.edge", "tts.providers.microsoft", objects=True),
+    LegacyRule("tts.{provider}", "tts.providers.{provider}", reserved=TTS_KEYS, objects=True),
+)
+
+_SLOT = re.compile(r"\{(=?)([A-Za-z][\w.]*)\}")
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One old key: ``path`` where it stands, ``replacement`` (None: nothing) where its value
+    belongs, ``value`` what is to stand there (None: leave what is there), ``advice`` the rest of
+    a sentence about ``path``, in which ``{new}`` stands for ``replacement``."""
+
+    path: str
+    replacement: str | None
+    advice: str
+    value: Any = field(default=None, repr=False)
+
+    @property
+    def message(self) -> str:
+        """One sentence for the operator."""
+        return f"{self.path} {self.advice.replace('{new}', self.replacement or '')}"
+
+    def below(self, prefix: str) -> Change:
+        """The same with paths that start at the root of the file."""
+        moved = f"{prefix}.{self.replacement}" if self.replacement is not None else None
+        return replace(self, path=f"{prefix}.{self.path}", replacement=moved)
+
+
+def apply_rules(
+    tree: Mapping[str, Any], rules: Sequence[LegacyRule]
+) -> tuple[dict[str, Any], list[Change]]:
+    """A copy of ``tree`` with today's keys, and what was changed, in order."""
+    result: dict[str, Any] = _copy(tree)
+    changes: list[Change] = []
+    for rule in rules:
+        for path, slots in list(_matches(result, rule.old.split("."), rule.reserved)):
+            change = _apply(result, rule, path, slots)
+            if change is not None:
+                changes.append(change)
+    return result, changes
+
+
+def _apply(
+    tree: dict[str, Any], rule: LegacyRule, path: tuple[str, ...], slots: Mapping[str, str]
+) -> Change | None:
+    value = _get(tree, path)
+    if rule.objects and not isinstance(value, dict):
+        return None
+    if rule.values is not None:
+        if isinstance(value, dict | list) or value not in rule.values:
+            return None
+        value = rule.values[value]
+    old = ".".join(path)
+    if rule.new is None:
+        _remove(tree, path)
+        return Change(old, None, "steers nothing any more: remove it")
+    new = _fill(rule.new, slots, tree)
+    if new is None or not _reachable(tree, new):
+        return None
+    name = ".".join(new)
+    if new == path:
+        _put(tree, new, value)
+        return Change(old, name, f"has an old value: write {value!r}", value)
+    try:
+        value = rule.convert(value) if rule.convert is not None else value
+    except ValueError as error:
+        _remove(tree, path)
+        return Change(old, None, f"is passed over ({error}): remove it")
+    _remove(tree, path)
+    there = _get(tree, new)
+    if isinstance(there, dict) and isinstance(value, dict):
+        value = deep_merge(value, there)
+    elif there is not None:
+        return Change(old, name, "is passed over: {new} is there too; remove the old one")
+    _put(tree, new, value)
+    return Change(old, name, "is an old key: write {new} instead", value)
+
+
+def _matches(
+    tree: Any, parts: Sequence[str], reserved: frozenset[str], path: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], dict[str, str]]]:
+    """The concrete paths that a rule's old path stands for, with what its slots took."""
+    if not parts:
+        yield path, {}
+        return
+    if not isinstance(tree, dict):
+        return
+    pattern = re.compile(
+        "".join(
+            f"(?P<{piece[1:-1]}>.+)" if piece.startswith("{") else re.escape(piece)
+            for piece in re.split(r"(\{\w+\})", parts[0])
+        )
+    )
+    for key in tree:
+        found = pattern.fullmatch(str(key))
+        if found is None or (found.groupdict() and key in reserved) or "." in str(key):
+            continue
+        for below, slots in _matches(tree[key], parts[1:], reserved, (*path, key)):
+            yield below, {**found.groupdict(), **slots}
+
+
+def _fill(new: str, slots: Mapping[str, str], tree: Mapping[str, Any]) -> tuple[str, ...] | None:
+    """``new`` with its slots filled: ``{name}`` from the old path, ``{=path}`` from the
+    configuration; None where that says nothing usable."""
+    missing = False
+
+    def value(match: re.Match[str]) -> str:
+        nonlocal missing
+        there = _get(tree, tuple(match[2].split("."))) if match[1] else slots.get(match[2])
+        if not isinstance(there, str) or not there or "." in there:
+            missing = True
+            return ""
+        return there
+
+    text = _SLOT.sub(value, new)
+    return None if missing else tuple(text.split("."))
+
+
+def _reachable(tree: Any, path: Sequence[str]) -> bool:
+    """Whether objects stand, or can be made, on the way to ``path``."""
+    for part in path[:-1]:
+        tree = tree.get(part, {})
+        if not isinstance(tree, dict):
+            return False
+    return True
+
+
+def _get(tree: Any, path: Sequence[str]) -> Any:
+    for part in path:
+        if not isinstance(tree, dict) or part not in tree:
+            return None
+        tree = tree[part]
+    return tree
+
+
+def _put(tree: dict[str, Any], path: Sequence[str], value: Any) -> None:
+    for part in path[:-1]:
+        tree = tree.setdefault(part, {})
+    tree[path[-1]] = value
+
+
+def _remove(tree: dict[str, Any], path: Sequence[str]) -> None:
+    for part in path[:-1]:
+        tree = tree[part]
+    del tree[path[-1]]
+
+
+def _copy(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _copy(item) for key, item in value.items()}
+    return [_copy(item) for item in value] if isinstance(value, list) else value

@@ -1,0 +1,134 @@
+"""The configuration of one plugin: today's keys, secrets in their places, validated.
+
+Only what is used is taken apart: the references of a plugin that is off are never followed. A
+reference that fails keeps a plugin from starting, except in the block of a provider: a provider
+without its credential counts as not configured, and others can be chosen.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel
+
+from voicecall.configuring import validate
+from voicecall.errors import ConfigError, PluginError
+from voicecall.hosting import LegacyRule, PluginInfo
+from voicecall.providers import ProviderKind
+from voicecall.registry import Registry
+
+from .legacy import Change, apply_rules
+from .plugins import load_plugin
+
+if TYPE_CHECKING:
+    from .config import LoadedConfig
+
+__all__ = ["PluginValues", "plugin_config", "plugin_values", "provider_rules"]
+
+
+@dataclass(frozen=True, slots=True)
+class PluginValues:
+    """``changes`` are the old keys that were found, with paths from the file's root; ``warnings``
+    one sentence each."""
+
+    values: Mapping[str, Any] = field(repr=False)
+    changes: tuple[Change, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+def plugin_config(registry: Registry, loaded: LoadedConfig, plugin_id: str) -> Any:
+    """The validated configuration of a plugin entry; the plain mapping where the plugin has no
+    model. Raises :exc:`ConfigError` and :exc:`PluginError`. The first time, files may be read
+    and programs run for its secrets."""
+    plugin = load_plugin(registry, plugin_id)
+    if plugin.info is None:
+        raise PluginError(plugin.error or f"the plugin {plugin_id!r} cannot be loaded")
+    values = plugin_values(registry, loaded, plugin.info).values
+    path = _path(plugin_id)
+    model = plugin.info.config_model() if plugin.info.config_model is not None else None
+    for failed, reason in loaded.secrets.failures.items():
+        inside = failed.removeprefix(f"{path}.")
+        if inside != failed and not _in_block(inside, plugin.info, model):
+            raise ConfigError(f"{loaded.source}: {failed}: {reason}")
+    if model is None:
+        return values
+    try:
+        return validate(model, values, path)
+    except ConfigError as error:
+        text = loaded.secrets.explain(loaded.secrets.hide(str(error)))
+        raise ConfigError(f"{loaded.source}: {text}") from None
+
+
+def plugin_values(registry: Registry, loaded: LoadedConfig, info: PluginInfo) -> PluginValues:
+    """What a plugin entry says, with today's keys and with secrets; kept with ``loaded``."""
+    key = f"plugin {info.id}"
+    if key not in loaded.kept:
+        loaded.kept[key] = _plugin_values(registry, loaded, info)
+    found: PluginValues = loaded.kept[key]
+    return found
+
+
+def _plugin_values(registry: Registry, loaded: LoadedConfig, info: PluginInfo) -> PluginValues:
+    raw = loaded.plugin_values(info.id)
+    own = info.legacy_rules() if info.legacy_rules is not None else ()
+    values, changes = apply_rules(raw, [*provider_rules(registry, raw), *own])
+    if info.config_model is not None and own and not _accepts(info.config_model(), values):
+        # Old keys of a provider that the configuration does not name.
+        values, changes = apply_rules(raw, [*provider_rules(registry, None), *own])
+    path = _path(info.id)
+    moved = tuple(change.below(path) for change in changes)
+    resolved = loaded.secrets.resolve(values, path)
+    warnings = [change.message for change in moved] + loaded.secrets.warnings(path)
+    return PluginValues(resolved, moved, tuple(f"{loaded.source}: {text}" for text in warnings))
+
+
+def provider_rules(registry: Registry, values: Mapping[str, Any] | None) -> Sequence[LegacyRule]:
+    """Old keys that providers declare: of those that ``values`` names somewhere, or of all
+    installed ones for None."""
+    text = None if values is None else json.dumps(values, default=str).lower()
+    rules: dict[str, LegacyRule] = {}
+    for kind in ProviderKind:
+        for provider_id in registry.ids(kind):
+            if text is not None and provider_id.lower() not in text:
+                continue
+            for key in _legacy_keys(registry, kind, provider_id):
+                rules[key.old] = LegacyRule(key.old, key.new)
+    return list(rules.values())
+
+
+def _legacy_keys(registry: Registry, kind: ProviderKind, provider_id: str) -> Sequence[Any]:
+    try:
+        return registry.load(kind, provider_id).legacy_keys
+    except Exception as error:  # noqa: BLE001 (a stranger's package)
+        # Whoever selects it is told; here it only has nothing to say.
+        registry.failures.setdefault((kind.group, provider_id), str(error))
+        return ()
+
+
+def _accepts(model: type[BaseModel], values: Mapping[str, Any]) -> bool:
+    try:
+        validate(model, values, "")
+    except ConfigError:
+        return False
+    return True
+
+
+def _path(plugin_id: str) -> str:
+    return f"plugins.entries.{plugin_id}.config"
+
+
+def _in_block(inside: str, info: PluginInfo, model: type[BaseModel] | None) -> bool:
+    """Whether a path below a plugin's configuration lies in a provider's block."""
+    if ".providers." in f".{inside}":
+        return True
+    for root in info.provider_blocks:
+        if root and inside.startswith(f"{root}."):
+            return True
+    if "" not in info.provider_blocks or model is None or "." not in inside:
+        return False
+    fields = model.model_fields.items()
+    own = {name for name, _ in fields} | {field.alias for _, field in fields}
+    return inside.partition(".")[0] not in own

@@ -1,0 +1,148 @@
+"""References to secrets in a configuration, and the section ``secrets``.
+
+A string may be ``"$NAME"`` (``"${NAME}"`` is the substitution of :mod:`.substitute`); an object
+``{source, provider, id}`` names an environment variable, a value in a file, or one that a program
+supplies. Which file or program is said once, under ``secrets.providers.<provider>``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, PositiveInt
+
+from voicecall.configuring import ConfigModel
+
+__all__ = [
+    "UNAVAILABLE",
+    "EnvProvider",
+    "ExecProvider",
+    "FileProvider",
+    "SecretDefaults",
+    "SecretError",
+    "SecretRef",
+    "SecretsSection",
+    "is_reference",
+    "parse_reference",
+]
+
+UNAVAILABLE = "${SECRET_UNAVAILABLE}"
+"""What stands in a configuration for a secret that could not be had. As a placeholder it never
+counts as a credential."""
+SOURCES = ("env", "file", "exec", "store")
+
+_KEYS = frozenset({"source", "provider", "id"})
+_PROVIDER = re.compile(r"[a-z][a-z0-9_-]{0,63}")
+_VARIABLE = re.compile(r"[A-Z][A-Z0-9_]{0,127}")
+_EXEC_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/#-]{0,255}")
+_POINTER = re.compile(r"(/([^~/]|~[01])*)+")
+
+
+class SecretError(Exception):
+    """A secret that cannot be had. The message is for people and holds no secret."""
+
+
+@dataclass(frozen=True, slots=True)
+class SecretRef:
+    """A well-formed reference."""
+
+    source: str
+    provider: str
+    id: str
+
+
+class EnvProvider(ConfigModel):
+    """Environment variables; where ``allowlist`` is given, only these."""
+
+    source: Literal["env"]
+    allowlist: tuple[str, ...] | None = None
+
+
+class FileProvider(ConfigModel):
+    """A file that only its owner can read: a JSON object (ids are JSON pointers, RFC 6901) or one
+    value (its id is ``value``). ``allowInsecurePath`` lets others read it, as secrets that a
+    container is given often are."""
+
+    source: Literal["file"]
+    path: str = Field(min_length=1)
+    mode: Literal["json", "singleValue"] = "json"
+    timeout_ms: PositiveInt = 5000
+    max_bytes: PositiveInt = 1024 * 1024
+    allow_insecure_path: bool = False
+
+
+class ExecProvider(ConfigModel):
+    """A program that is asked on stdin and answers on stdout. It gets the variables of ``env``
+    and those that ``passEnv`` names, and no other."""
+
+    source: Literal["exec"]
+    command: str = Field(min_length=1)
+    args: tuple[str, ...] = ()
+    env: Mapping[str, str] = Field(default_factory=dict, repr=False)
+    pass_env: tuple[str, ...] = ()
+    trusted_dirs: tuple[str, ...] = ()
+    json_only: bool = True
+    timeout_ms: PositiveInt = 5000
+    no_output_timeout_ms: PositiveInt | None = None
+    max_output_bytes: PositiveInt = 1024 * 1024
+
+
+class SecretDefaults(ConfigModel):
+    """Names of the providers of references that name none."""
+
+    env: str = "default"
+    file: str = "default"
+    exec: str = "default"
+    store: str = "default"
+
+
+class SecretsSection(ConfigModel):
+    """``secrets``."""
+
+    providers: Mapping[
+        str, Annotated[EnvProvider | FileProvider | ExecProvider, Field(discriminator="source")]
+    ] = Field(default_factory=dict)
+    defaults: SecretDefaults = SecretDefaults()
+
+
+def is_reference(value: Any) -> bool:
+    """Whether an object is meant as a reference, well-formed or not."""
+    return (
+        isinstance(value, Mapping)
+        and value.get("source") in SOURCES
+        and "id" in value
+        and _KEYS.issuperset(value)
+    )
+
+
+def parse_reference(value: Mapping[str, Any], defaults: SecretDefaults) -> SecretRef:
+    """Raises :exc:`SecretError` for one that is malformed, and for the source ``store``."""
+    source, secret_id = value["source"], value["id"]
+    if source == "store":
+        raise SecretError(
+            "secrets of the source 'store' are kept by another program; use 'env', 'file' or 'exec'"
+        )
+    provider = value.get("provider", getattr(defaults, source))
+    if not isinstance(provider, str) or not _PROVIDER.fullmatch(provider):
+        raise SecretError("the reference's provider must be a name such as 'default'")
+    if not isinstance(secret_id, str) or not _well_formed(source, secret_id):
+        wanted = {
+            "env": "the name of a variable such as API_KEY",
+            "file": "a JSON pointer such as /speech/apiKey, or 'value'",
+            "exec": "a path such as voice/speech#key without . and .. in it",
+        }[source]
+        raise SecretError(f"the reference's id must be {wanted}")
+    return SecretRef(source, provider, secret_id)
+
+
+def _well_formed(source: str, secret_id: str) -> bool:
+    if source == "env":
+        return _VARIABLE.fullmatch(secret_id) is not None
+    if source == "file":
+        return secret_id == "value" or _POINTER.fullmatch(secret_id) is not None
+    if _EXEC_ID.fullmatch(secret_id) is None:
+        return False
+    return not {".", ".."} & set(re.split(r"[/#]", secret_id))
