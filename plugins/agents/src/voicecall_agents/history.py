@@ -1,0 +1,175 @@
+"""What agents remember of their sessions: turns of messages, in one SQLite file."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Concatenate, ParamSpec, Protocol, TypeVar
+
+import anyio
+import anyio.to_thread
+
+from voicecall.errors import StoreError
+from voicecall.seam import Seam
+
+__all__ = ["HistoryStore", "HistoryTurn", "SqliteHistory"]
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS messages (
+    session TEXT NOT NULL,
+    turn_number INTEGER NOT NULL,
+    position INTEGER NOT NULL,
+    turn TEXT NOT NULL,
+    at INTEGER NOT NULL,
+    message TEXT NOT NULL,
+    PRIMARY KEY (session, turn_number, position)
+) WITHOUT ROWID
+"""
+_BUSY_S = 5.0
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryTurn:
+    """``messages``: JSON documents, one a message, in the form of the backend that wrote them."""
+
+    turn_id: str
+    messages: tuple[str, ...]
+
+
+class HistoryStore(Protocol):
+    """Histories by session key. Methods raise :exc:`voicecall.errors.StoreError`."""
+
+    async def load(self, session_key: str, turns: int) -> Sequence[HistoryTurn]:
+        """The last ``turns`` turns, oldest first."""
+        ...
+
+    async def put(self, session_key: str, turn: HistoryTurn, keep_turns: int) -> None:
+        """Store a turn, in the place of one with its id where there is one, and drop all but the
+        last ``keep_turns`` of the session."""
+        ...
+
+    async def forget(self, session_key: str) -> None:
+        """Drop a session."""
+        ...
+
+
+class SqliteHistory:
+    """The file is made, and readable by its owner only, when :meth:`open` is entered."""
+
+    def __init__(self, path: Path, seam: Seam) -> None:
+        self._path = path
+        self._seam = seam
+        self._connection: sqlite3.Connection | None = None
+        self._one_at_a_time = anyio.CapacityLimiter(1)
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[None]:
+        """Use the store inside. Raises :exc:`StoreError`."""
+        self._connection = await anyio.to_thread.run_sync(self._connect)
+        try:
+            yield
+        finally:
+            connection, self._connection = self._connection, None
+            with anyio.CancelScope(shield=True):
+                await anyio.to_thread.run_sync(connection.close, limiter=self._one_at_a_time)
+
+    def _connect(self) -> sqlite3.Connection:
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._path.touch(mode=0o600)
+            connection = sqlite3.connect(
+                self._path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False
+            )
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = NORMAL")
+            connection.execute(_SCHEMA)
+        except (OSError, sqlite3.Error) as error:
+            raise StoreError(f"{self._path} cannot be opened: {error}") from error
+        return connection
+
+    async def _run(
+        self,
+        work: Callable[Concatenate[sqlite3.Connection, P], R],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> R:
+        connection = self._connection
+        if connection is None:
+            raise StoreError("the history is not open")
+
+        def transaction() -> R:
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+                try:
+                    done = work(connection, *args, **kwargs)
+                    connection.execute("COMMIT")
+                except BaseException:
+                    connection.rollback()
+                    raise
+            except sqlite3.Error as error:
+                raise StoreError(f"{self._path}: {error}") from error
+            return done
+
+        return await anyio.to_thread.run_sync(transaction, limiter=self._one_at_a_time)
+
+    async def load(self, session_key: str, turns: int) -> Sequence[HistoryTurn]:
+        """See :class:`HistoryStore`."""
+        return await self._run(_load, session_key, turns)
+
+    async def put(self, session_key: str, turn: HistoryTurn, keep_turns: int) -> None:
+        """See :class:`HistoryStore`."""
+        await self._run(_put, session_key, turn, keep_turns, self._seam.now_ms())
+
+    async def forget(self, session_key: str) -> None:
+        """See :class:`HistoryStore`."""
+        await self._run(_drop, session_key, None)
+
+
+def _load(connection: sqlite3.Connection, session: str, turns: int) -> list[HistoryTurn]:
+    rows = connection.execute(
+        "SELECT turn, message FROM messages WHERE session = ?1 AND turn_number > ("
+        "  SELECT COALESCE(MAX(turn_number), 0) FROM messages WHERE session = ?1"
+        ") - ?2 ORDER BY turn_number, position",
+        (session, turns),
+    )
+    found: dict[str, list[str]] = {}
+    for turn, message in rows:
+        found.setdefault(turn, []).append(message)
+    return [HistoryTurn(turn, tuple(messages)) for turn, messages in found.items()]
+
+
+def _put(
+    connection: sqlite3.Connection, session: str, turn: HistoryTurn, keep_turns: int, at: int
+) -> None:
+    (last,) = connection.execute(
+        "SELECT COALESCE(MAX(turn_number), 0) FROM messages WHERE session = ?", (session,)
+    ).fetchone()
+    known = connection.execute(
+        "SELECT turn_number FROM messages WHERE session = ? AND turn = ? LIMIT 1",
+        (session, turn.turn_id),
+    ).fetchone()
+    number = known[0] if known else last + 1
+    connection.execute(
+        "DELETE FROM messages WHERE session = ? AND turn_number = ?", (session, number)
+    )
+    connection.executemany(
+        "INSERT INTO messages VALUES (?, ?, ?, ?, ?, ?)",
+        [
+            (session, number, position, turn.turn_id, at, message)
+            for position, message in enumerate(turn.messages)
+        ],
+    )
+    _drop(connection, session, max(last, number) - keep_turns)
+
+
+def _drop(connection: sqlite3.Connection, session: str, up_to: int | None) -> None:
+    connection.execute(
+        "DELETE FROM messages WHERE session = ?1 AND (?2 IS NULL OR turn_number <= ?2)",
+        (session, up_to),
+    )

@@ -1,0 +1,1 @@
+"""The agent backend ``pydantic-ai``: any model that library reaches."""

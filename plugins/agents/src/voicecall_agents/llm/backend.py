@@ -1,0 +1,288 @@
+"""The backend: one run of the model a turn, one run at a time in a session."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+from weakref import WeakValueDictionary
+
+import anyio
+from anyio.abc import TaskGroup
+from pydantic_ai import Agent
+from pydantic_ai.agent import AgentRunEvents
+from pydantic_ai.exceptions import UnexpectedModelBehavior, UserError
+from pydantic_ai.messages import ModelMessage
+from pydantic_ai.models import Model
+from pydantic_ai.settings import ModelSettings
+from pydantic_ai.usage import UsageLimits
+
+from voicecall.agent import AgentBackend, AgentEvent, AgentTurn
+from voicecall.errors import ProviderError, ProviderUnavailable, StoreError
+from voicecall.providers import ProviderContext
+from voicecall_agents.history import HistoryStore, HistoryTurn, SqliteHistory
+from voicecall_agents.llm.config import BACKEND_ID, LlmConfig
+from voicecall_agents.llm.failures import as_provider_error, retry_delay
+from voicecall_agents.llm.models import make_model, split_name
+from voicecall_agents.llm.narration import Narration
+from voicecall_agents.llm.prompts import caller_words, first_words, instructions
+from voicecall_agents.llm.remembering import dump, heard_of, parse, remembered
+from voicecall_agents.llm.tools import make_toolsets
+
+__all__ = ["PydanticAgent"]
+
+_log = logging.getLogger("voicecall.agents")
+_MODEL_REQUESTS = 12
+"""Requests to the model in one turn: somebody waits on the telephone."""
+_CLOSING_S = 5.0
+_EVENTS_AHEAD = 1000
+
+
+class _Run:
+    """One answer under way. It is worked on by a task of the backend, so that whoever reads it
+    may let go at any moment and in any task."""
+
+    def __init__(self, turn: AgentTurn) -> None:
+        self.turn = turn
+        self.scope = anyio.CancelScope()
+        self.over = anyio.Event()
+        self.failure: ProviderError | None = None
+        self.narration = Narration(speculative=turn.speculative)
+        self.output, self.input = anyio.create_memory_object_stream[AgentEvent](_EVENTS_AHEAD)
+
+    async def stopped(self) -> None:
+        """Stop it and wait until it is over."""
+        self.scope.cancel()
+        await self.over.wait()
+
+
+class PydanticAgent(AgentBackend):
+    """Use it inside its lifespan. Raises :exc:`ConfigError` for a model that cannot be made or a
+    tool that cannot be loaded."""
+
+    def __init__(
+        self, config: LlmConfig, context: ProviderContext, history: HistoryStore | None = None
+    ) -> None:
+        self.config = config
+        self._own_history = SqliteHistory(context.state_dir / "agents" / "history.db", context.seam)
+        self._history: HistoryStore = history or self._own_history
+        self._models = {
+            config.model: make_model(config.model, base_url=config.base_url, api_key=config.api_key)
+        }
+        self._agent: Agent[AgentTurn, str] = Agent(
+            self._models[config.model],
+            name=BACKEND_ID,
+            deps_type=AgentTurn,
+            toolsets=make_toolsets(config),
+            model_settings=_settings(config),
+            tool_timeout=config.timeout_ms / 1000,
+        )
+        self._runs: dict[tuple[str, str], _Run] = {}
+        self._sessions: WeakValueDictionary[str, anyio.Lock] = WeakValueDictionary()
+        self._resources = AsyncExitStack()
+        self._tasks: TaskGroup | None = None
+
+    @asynccontextmanager
+    async def lifespan(self) -> AsyncIterator[None]:
+        """Opens the history and connects the tools."""
+        async with AsyncExitStack() as self._resources:
+            if self._history is self._own_history:
+                await self._resources.enter_async_context(self._own_history.open())
+            await self._resources.enter_async_context(self._agent)
+            async with anyio.create_task_group() as self._tasks:
+                try:
+                    yield
+                finally:
+                    self._tasks.cancel_scope.cancel()
+        self._tasks = None
+
+    # --- the contract -------------------------------------------------------------------------
+
+    async def reply(self, turn: AgentTurn) -> AsyncIterator[AgentEvent]:
+        """See :class:`voicecall.agent.AgentBackend`. A speculative turn ends where the model wants
+        a tool."""
+        if self._tasks is None:
+            raise ProviderUnavailable("the agent is not running", provider=BACKEND_ID)
+        run = _Run(turn)
+        self._runs[turn.session_key, turn.turn_id] = run
+        self._tasks.start_soon(self._work, run, name=f"answer {turn.turn_id}")
+        try:
+            async for event in run.input:
+                yield event
+            if run.failure is not None:
+                raise run.failure
+        finally:
+            run.scope.cancel()
+            run.input.close()
+
+    async def settle(self, turn: AgentTurn, heard_text: str) -> None:
+        """See :class:`voicecall.agent.AgentBackend`. A run that goes on is stopped."""
+        run = self._runs.get((turn.session_key, turn.turn_id))
+        if run is not None:
+            await run.stopped()
+        async with self._session(turn.session_key):
+            for known in await self._load(turn.session_key):
+                if known.turn_id == turn.turn_id:
+                    messages = heard_of(
+                        _parsed(known), heard_text, spoken_contract=self.config.spoken_contract
+                    )
+                    await self._put(turn, messages)
+
+    async def forget(self, session_key: str) -> None:
+        """See :class:`voicecall.agent.AgentBackend`. Raises :exc:`StoreError`."""
+        async with self._session(session_key):
+            await self._history.forget(session_key)
+
+    # --- a run --------------------------------------------------------------------------------
+
+    def _session(self, key: str) -> anyio.Lock:
+        """Held by whoever reads and writes a session's history."""
+        lock = self._sessions.get(key)
+        if lock is None:
+            self._sessions[key] = lock = anyio.Lock()
+        return lock
+
+    async def _work(self, run: _Run) -> None:
+        key = run.turn.session_key, run.turn.turn_id
+        try:
+            with run.scope, run.output:
+                async with self._session(run.turn.session_key):
+                    await self._answer(run)
+        except ProviderError as error:
+            run.failure = error
+        except Exception as error:  # noqa: BLE001 (told to whoever reads the answer)
+            _log.exception("the run of the model failed")
+            run.failure = as_provider_error(error, self._silence_s)
+        finally:
+            run.output.close()
+            run.over.set()
+            if self._runs.get(key) is run:
+                del self._runs[key]
+
+    async def _answer(self, run: _Run) -> None:
+        turns = await self._load(run.turn.session_key)
+        before = [m for one in turns if one.turn_id != run.turn.turn_id for m in _parsed(one)]
+        model = await self._model(run.turn.model)
+        try:
+            await self._ask(run, before, model)
+        except Exception as error:
+            wait = None if run.narration.began else retry_delay(error)
+            if wait is None:
+                raise as_provider_error(error, self._silence_s) from error
+            _log.info("the model is asked again after %g s", wait)
+            await anyio.sleep(wait)
+            try:
+                await self._ask(run, before, model)
+            except Exception as again:
+                raise as_provider_error(again, self._silence_s) from again
+
+    async def _ask(self, run: _Run, before: list[ModelMessage], model: Model[Any]) -> None:
+        turn, narration = run.turn, run.narration
+        messages: list[ModelMessage] = []
+        done = False
+        try:
+            async with self._events(turn, before, model, messages) as events:
+                try:
+                    async for event in events:
+                        for ours in narration.events(event):
+                            await run.output.send(ours)
+                        if narration.over:
+                            break
+                except UnexpectedModelBehavior:
+                    # A model that has nothing more to say after it ended the call is right.
+                    if narration.ending is None:
+                        raise
+                for ours in narration.finish():
+                    await run.output.send(ours)
+                done = True
+        finally:
+            if (done or narration.began) and not turn.speculative:
+                with anyio.CancelScope(shield=True):
+                    await self._put(turn, remembered(messages, caller_words(turn)))
+
+    @asynccontextmanager
+    async def _events(
+        self,
+        turn: AgentTurn,
+        before: list[ModelMessage],
+        model: Model[Any],
+        messages: list[ModelMessage],
+    ) -> AsyncIterator[AgentRunEvents[str]]:
+        """The library's run. ``messages`` is filled with what became of it, however it ends."""
+        stream = self._agent.run_stream_events(
+            first_words(turn),
+            message_history=before,
+            model=model,
+            instructions=instructions(self.config, turn),
+            deps=turn,
+            usage_limits=UsageLimits(request_limit=_MODEL_REQUESTS),
+        )
+        events = await stream.__aenter__()
+        try:
+            yield events
+        finally:
+            # Not by the context manager: its end is not shielded from our cancellation.
+            with anyio.move_on_after(_CLOSING_S, shield=True):
+                await events.aclose()
+            try:
+                messages += events.new_messages()
+            except UserError:
+                _log.debug("the run was stopped before it began")
+
+    async def _model(self, name: str | None) -> Model[Any]:
+        """The configured model, or another of which a call's configuration speaks. Raises
+        :exc:`ConfigError`."""
+        wanted = name or self.config.model
+        known = self._models.get(wanted)
+        if known is None:
+            same = split_name(wanted)[0] == split_name(self.config.model)[0]
+            known = make_model(
+                wanted,
+                base_url=self.config.base_url if same else None,
+                api_key=self.config.api_key if same else None,
+            )
+            await self._resources.enter_async_context(known)
+            self._models[wanted] = known
+        return known
+
+    @property
+    def _silence_s(self) -> float:
+        return self.config.timeout_ms / 1000
+
+    # --- history ------------------------------------------------------------------------------
+
+    async def _load(self, session_key: str) -> list[HistoryTurn]:
+        """The history; an empty one where it cannot be read: the caller gets an answer."""
+        try:
+            return list(await self._history.load(session_key, self.config.max_history_turns))
+        except StoreError:
+            _log.exception("the history cannot be read")
+            return []
+
+    async def _put(self, turn: AgentTurn, messages: list[ModelMessage]) -> None:
+        try:
+            stored = HistoryTurn(turn.turn_id, dump(messages))
+            await self._history.put(turn.session_key, stored, self.config.max_history_turns)
+        except StoreError:
+            _log.exception("the history cannot be written")
+
+
+def _parsed(turn: HistoryTurn) -> list[ModelMessage]:
+    """Nothing for a turn in the form of another version."""
+    try:
+        return parse(turn.messages)
+    except ValueError:
+        _log.warning("turn %s of the history cannot be read", turn.turn_id)
+        return []
+
+
+def _settings(config: LlmConfig) -> ModelSettings:
+    seconds = config.timeout_ms / 1000
+    # We ask again ourselves, within what a caller can wait.
+    settings = ModelSettings(timeout=seconds, first_event_timeout=seconds, max_retries=0)
+    if config.temperature is not None:
+        settings["temperature"] = config.temperature
+    if config.max_tokens is not None:
+        settings["max_tokens"] = config.max_tokens
+    return settings

@@ -1,0 +1,91 @@
+"""From the library's events of a run to ours."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from pydantic_ai.messages import (
+    FunctionToolCallEvent,
+    FunctionToolResultEvent,
+    PartDeltaEvent,
+    PartStartEvent,
+    TextPart,
+    TextPartDelta,
+    ToolCallPart,
+)
+
+from voicecall.agent import AgentEvent, EndCall, TextDelta, ToolActivity
+from voicecall_agents.llm.prompts import END_CALL_NAMES
+
+__all__ = ["Narration"]
+
+
+class Narration:
+    """One run. ``began``: something of it is known outside. ``over``: it has nothing more to
+    give and is to be stopped."""
+
+    def __init__(self, *, speculative: bool) -> None:
+        self._speculative = speculative
+        self._running: set[str] = set()
+        self._last = ""
+        self.began = False
+        self.over = False
+        self.ending: str | None = None
+        """The reason of the end of the call, once the model wants it."""
+
+    def events(self, event: Any) -> Iterator[AgentEvent]:
+        """What ``event`` means. Events that mean nothing here are passed over."""
+        match event:
+            case PartStartEvent(part=TextPart(content=text)):
+                yield from self._text(text)
+            case PartDeltaEvent(delta=TextPartDelta(content_delta=text)):
+                yield from self._text(text)
+            case PartStartEvent(part=ToolCallPart()) if self._speculative:
+                # Tools have effects: whatever comes now waits for the real turn.
+                self.over = True
+            case FunctionToolCallEvent(part=part):
+                yield from self._tool_called(part)
+            case FunctionToolResultEvent(part=part):
+                yield from self._tool_done(part.tool_name, part.tool_call_id)
+
+    def finish(self) -> Iterator[AgentEvent]:
+        """What is left to say when the run has ended."""
+        if self.ending is not None:
+            yield EndCall(self.ending)
+
+    @property
+    def said(self) -> bool:
+        return bool(self._last)
+
+    def _text(self, text: str) -> Iterator[AgentEvent]:
+        if text:
+            self.began = True
+            self._last = text[-1]
+            yield TextDelta(text)
+
+    def _tool_called(self, part: ToolCallPart) -> Iterator[AgentEvent]:
+        self._running.add(part.tool_call_id)
+        if self._last and not self._last.isspace():
+            # Words before a tool and after it are different sentences.
+            yield from self._text(" ")
+        if part.tool_name in END_CALL_NAMES:
+            self.ending = _reason(part)
+        else:
+            self.began = True
+            yield ToolActivity(part.tool_name, True)
+
+    def _tool_done(self, name: str, call_id: str) -> Iterator[AgentEvent]:
+        self._running.discard(call_id)
+        if name not in END_CALL_NAMES:
+            yield ToolActivity(name, False)
+        # A goodbye that was said needs no second one.
+        self.over = self.ending is not None and self.said and not self._running
+
+
+def _reason(part: ToolCallPart) -> str:
+    try:
+        reason = part.args_as_dict().get("reason")
+    except ValueError:
+        return ""
+    return reason if isinstance(reason, str) else ""
