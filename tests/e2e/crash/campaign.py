@@ -79,9 +79,9 @@ class Campaign:
         await self._caps_are_free()
         self._judge.after_kill(await self._gateway.stop())
         self._judge.finally_()
-        self._report()
+        self._count()
 
-    def _report(self) -> None:
+    def _count(self) -> None:
         self.summary.webhooks = self._judge.webhooks
         self.summary.ignored = self._judge.ignored
         self.summary.dials = self._judge.dials
@@ -109,6 +109,7 @@ class Campaign:
         output = await self._gateway.kill()
         self.summary.kills += 1
         self._judge.after_kill(output)
+        self._count()
         self._live |= {record["call_id"] for record in self._store.live()}
 
     async def _restart(self) -> None:

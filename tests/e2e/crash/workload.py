@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import anyio.to_thread
+from websockets.exceptions import ConnectionClosed
 
 from voicecall_gateway.client import GatewayClient, GatewayUnreachable, RpcError
 from voicecall_mock.exchange import (
@@ -32,6 +33,8 @@ from .gateway import Gateway
 __all__ = ["OUR_NUMBER", "Dialling", "Workload"]
 
 OUR_NUMBER = "+15550009999"
+GONE = (GatewayUnreachable, ConnectionClosed)
+"""How a client learns that the gateway died: the second within the opening handshake."""
 
 CHATTER: Script = default_script()
 SCRIPTS: tuple[Script, ...] = (
@@ -130,7 +133,7 @@ class Workload:
         self.unanswered += diallings
         try:
             await anyio.to_thread.run_sync(work)
-        except GatewayUnreachable:
+        except GONE:
             return
         finally:
             self.unanswered = [each for each in self.unanswered if each.call_id is None]
@@ -165,5 +168,5 @@ class Workload:
 
         try:
             await anyio.to_thread.run_sync(work)
-        except GatewayUnreachable:
+        except GONE:
             return
