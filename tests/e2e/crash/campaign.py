@@ -24,6 +24,8 @@ __all__ = ["RECOVERY_S", "Campaign", "Summary", "campaign"]
 RECOVERY_S = 30.0
 KEPT = 3
 """At most so many calls that came through a restart go on into the next round."""
+SAID_AGAIN = 5
+"""The phone may interrupt before the first word."""
 
 EXCHANGE = ExchangeOptions(
     answer_after_ms=50,
@@ -132,22 +134,25 @@ class Campaign:
         await self._talk_on(recovered)
 
     async def _talk_on(self, recovered: set[str]) -> None:
-        """The conversation of a recovered call goes on: what is asked to be said is heard."""
+        """The conversation of one recovered call goes on: what is asked to be said is heard."""
         for record in self._store.live():
-            if record["call_id"] not in recovered or record["answered_at"] is None:
-                continue
-            text = f"Are you still there at {self.summary.kills}?"
-            call = self._exchange.calls[record["provider_call_id"]]
+            if record["call_id"] in recovered and record["answered_at"] is not None:
+                await self._is_heard(record["call_id"], record["provider_call_id"])
+                return
+
+    async def _is_heard(self, call_id: str, carrier_id: str) -> None:
+        call = self._exchange.calls[carrier_id]
+        text = f"Are you still there at {self.summary.kills}?"
+        for _ in range(SAID_AGAIN):
             try:
-                params = {"callId": record["call_id"], "message": text}
-                await self._gateway.call("voicecall.speak", params)
+                await self._gateway.call("voicecall.speak", {"callId": call_id, "message": text})
             except RpcError:
                 # It may have been about to end; then it is over soon.
                 with anyio.fail_after(RECOVERY_S):
                     await call.over.wait()
-            else:
-                assert ("heard", text) in call.stats.log or call.over.is_set()
-            return
+            if call.over.is_set() or ("heard", text) in call.stats.log:
+                return
+        raise AssertionError(f"recovered, but not heard: {call.to_json()} {call.stats.log}")
 
     async def _agree(self, begun: float) -> None:
         """Wait until gateway and exchange say the same of every call."""
