@@ -1,4 +1,4 @@
-"""``voicecall config check``."""
+"""``voicecall config check`` and ``voicecall config schema``."""
 
 from __future__ import annotations
 
@@ -9,19 +9,15 @@ import typer
 
 from voicecall.errors import ConfigError, VoicecallError
 from voicecall_gateway.commandline import CommandLine, ConfigOption, JsonOption, command_line
-from voicecall_gateway.output import print_json, print_text
+from voicecall_gateway.output import print_error, print_json, print_text
 
 __all__ = ["add"]
 
 
 def add(app: typer.Typer) -> None:
     group = typer.Typer(help="The configuration file.", no_args_is_help=True, rich_markup_mode=None)
-
-    # A group with a single command would otherwise be that command.
-    @group.callback()
-    def config() -> None: ...
-
     group.command("check")(check)
+    group.command("schema")(schema)
     app.add_typer(group, name="config")
 
 
@@ -37,6 +33,16 @@ def check(context: typer.Context, config: ConfigOption = None, json: JsonOption 
                 print_text(f"{word[:-1]}: {text}")
     if not report["ok"]:
         raise typer.Exit(1)
+
+
+def schema(context: typer.Context, json: JsonOption = False) -> None:
+    """Print the JSON schema of the configuration for the installed packages."""
+    from voicecall_gateway.schema import configuration_schema
+
+    document, problems = configuration_schema(command_line(context).registry)
+    print_json(document)
+    for text in problems:
+        print_error(f"warning: {text}")
 
 
 def _report(line: CommandLine, config: Path | None) -> dict[str, Any]:

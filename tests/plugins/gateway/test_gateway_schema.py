@@ -1,0 +1,138 @@
+"""The JSON schema of a configuration: it accepts what the gateway accepts, and refuses typos."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from voicecall import ProviderInfo, ProviderKind, hookimpl
+from voicecall.configuring import ConfigModel
+from voicecall.hosting import PluginInfo
+from voicecall.registry import Registry
+from voicecall_gateway.cli import run
+from voicecall_gateway.schema import configuration_schema
+
+pytestmark = pytest.mark.unit
+
+# It comes without types.
+Draft202012Validator: Any = importlib.import_module("jsonschema").Draft202012Validator
+
+
+class Inner(ConfigModel):
+    providers: dict[str, Any] = {}  # noqa: RUF012 (pydantic copies it)
+    max_calls: int = 3
+
+
+class PhoneConfig(ConfigModel):
+    streaming: Inner = Inner()
+    words: tuple[Inner, ...] = ()
+
+
+class Voice(ConfigModel):
+    api_key: str
+    speed: float = 1
+
+
+class Provider:
+    def __init__(self, kind: ProviderKind) -> None:
+        self.info = ProviderInfo(
+            kind=kind,
+            id="v",
+            label="Voice",
+            factory=lambda config, context: None,
+            config_model=lambda: Voice,
+            secrets={"apiKey": "VOICE_KEY"},
+        )
+
+    @hookimpl
+    def voicecall_tts_providers(self) -> Sequence[ProviderInfo]:
+        return [self.info] if self.info.kind is ProviderKind.TTS else []
+
+    @hookimpl
+    def voicecall_telephony_providers(self) -> Sequence[ProviderInfo]:
+        return [self.info] if self.info.kind is ProviderKind.TELEPHONY else []
+
+
+class Phone:
+    @hookimpl
+    def voicecall_plugin_info(self) -> PluginInfo:
+        blocks = {"": ProviderKind.TELEPHONY, "streaming.providers": ProviderKind.TTS}
+        return PluginInfo("p", "Phone", lambda: PhoneConfig, provider_blocks=blocks)
+
+
+def registry() -> Registry:
+    return Registry(
+        entries=[],
+        extra=[
+            ("voicecall.gateway", "p", Phone()),
+            ("voicecall.gateway", "broken", Provider(ProviderKind.TTS)),
+            ("voicecall.tts", "v", Provider(ProviderKind.TTS)),
+            ("voicecall.tts", "empty", Phone()),
+            ("voicecall.telephony", "v", Provider(ProviderKind.TELEPHONY)),
+        ],
+    )
+
+
+def errors(tree: dict[str, Any]) -> list[str]:
+    """Paths at which the schema refuses ``tree``."""
+    document, _ = configuration_schema(registry())
+    Draft202012Validator.check_schema(document)
+    found = Draft202012Validator(document).iter_errors(tree)
+    return sorted(".".join(str(part) for part in error.absolute_path) for error in found)
+
+
+def phone(config: dict[str, Any]) -> dict[str, Any]:
+    return {"plugins": {"entries": {"p": {"config": config}}}}
+
+
+REFERENCE = {"source": "file", "provider": "s", "id": "/a"}
+
+
+@pytest.mark.parametrize(
+    "tree",
+    [
+        {},
+        {"channels": {"x": 1}, "gateway": {"controlUi": {}, "auth": {"token": REFERENCE}}},
+        {"secrets": {"providers": {"s": {"source": "file", "path": "/x"}}}},
+        {"tts": {"provider": "v", "providers": {"v": {"speed": 2}, "other": {"x": 1}}}},
+        phone({"streaming": {"maxCalls": 1, "providers": {"v": {"apiKey": REFERENCE}}}}),
+        phone({"v": {"apiKey": "k"}, "words": [{"maxCalls": 2}]}),
+        {"plugins": {"entries": {"p": {"enabled": False, "hooks": {}}, "unknown": {"x": 1}}}},
+    ],
+)
+def test_accepts(tree: dict[str, Any]) -> None:
+    assert errors(tree) == []
+
+
+@pytest.mark.parametrize(
+    ("tree", "path"),
+    [
+        ({"gateway": {"prot": 1}}, "gateway"),
+        ({"gateway": {"port": "x"}}, "gateway.port"),
+        ({"tts": {"providers": {"v": {"sped": 2}}}}, "tts.providers.v"),
+        (phone({"streaming": {"maxCals": 1}}), "plugins.entries.p.config.streaming"),
+        (phone({"v": {"speed": "x"}}), "plugins.entries.p.config.v.speed"),
+        (phone({"words": [{"x": 2}]}), "plugins.entries.p.config.words.0"),
+        (
+            phone({"streaming": {"providers": {"v": {"apiKey": 5}}}}),
+            "plugins.entries.p.config.streaming.providers.v.apiKey",
+        ),
+        ({"secrets": {"providers": {"s": {"source": "file"}}}}, "secrets.providers.s"),
+    ],
+)
+def test_refuses(tree: dict[str, Any], path: str) -> None:
+    assert errors(tree) == [path]
+
+
+def test_the_command_prints_one_document(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["config", "schema", "--json"], registry(), {}) == 0
+    output = capsys.readouterr()
+    document = json.loads(output.out)
+    assert document == configuration_schema(registry())[0]
+    assert document["$defs"]["tts.v"]["required"] == []
+    assert "offers no provider of that id" in output.err
+    assert "calls itself" not in output.out
