@@ -29,6 +29,8 @@ from voicecall_calls.conversation.base import Conversation
 from voicecall_calls.engine.engine import OUTBOUND_CAP, CallEngine
 from voicecall_calls.engine.lane import CallLane
 from voicecall_calls.engine.sessions import session_key
+from voicecall_calls.latency import latency_report
+from voicecall_calls.pairing import Pairing
 
 __all__ = ["CallOperations", "DialOptions", "check_digits", "projection"]
 
@@ -80,6 +82,14 @@ class CallOperations:
     def __init__(self, engine: CallEngine, *, outbound_media: MediaPath) -> None:
         self._engine = engine
         self._media = outbound_media
+
+    @property
+    def pairing(self) -> Pairing:
+        return self._engine.pairing
+
+    async def latency(self, last: int) -> Mapping[str, Any]:
+        """Statistics over the newest ``last`` turns."""
+        return latency_report(await self._engine.store.turns(limit=last))
 
     # --- placing a call ---------------------------------------------------------------------
 

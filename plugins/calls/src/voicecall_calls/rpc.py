@@ -13,11 +13,13 @@ from voicecall.hosting import RpcCall, RpcMethod
 from voicecall.model import CallMode
 from voicecall.seam import Seam
 from voicecall_calls.operations import CallOperations, DialOptions
+from voicecall_calls.pairing import approval_json
 
 __all__ = ["PhoneRpc"]
 
 READ = "operator.read"
 WRITE = "operator.write"
+ADMIN = "operator.admin"
 _KEEP_MS = 300_000
 _GRACE_MS = 30_000
 
@@ -100,6 +102,10 @@ class PhoneRpc:
             ("voicecall.dtmf", WRITE, self._dtmf),
             ("voicecall.end", WRITE, self._end),
             ("voicecall.status", READ, self._status),
+            ("voicecall.latency", READ, self._latency),
+            ("voicecall.pairing.list", ADMIN, self._pairing_list),
+            ("voicecall.pairing.approve", ADMIN, self._pairing_approve),
+            ("voicecall.pairing.revoke", ADMIN, self._pairing_revoke),
         ]
         return [RpcMethod(name, scope, handler) for name, scope, handler in table]
 
@@ -178,3 +184,21 @@ class PhoneRpc:
 
     async def _status(self, params: Params, call: RpcCall) -> Params:
         return await self._operations().status(_text(params, "callId") or _text(params, "sid"))
+
+    async def _latency(self, params: Params, call: RpcCall) -> Params:
+        last = params.get("last", 200)
+        if not isinstance(last, int) or isinstance(last, bool) or last < 1:
+            raise InvalidRequest("last must be a whole number of at least 1")
+        return await self._operations().latency(last)
+
+    async def _pairing_list(self, params: Params, call: RpcCall) -> Params:
+        callers = await self._operations().pairing.listed()
+        return {"callers": [approval_json(approval) for approval in callers]}
+
+    async def _pairing_approve(self, params: Params, call: RpcCall) -> Params:
+        caller = await self._operations().pairing.approve(_required(params, "caller"))
+        return {"caller": approval_json(caller)}
+
+    async def _pairing_revoke(self, params: Params, call: RpcCall) -> Params:
+        caller = await self._operations().pairing.revoke(_required(params, "number"))
+        return {"caller": approval_json(caller)}

@@ -7,6 +7,7 @@ by cancelling the floor's scope; the speech then stops, and the record learns wh
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -22,7 +23,7 @@ from voicecall.seam import Seam
 from voicecall.store import TurnRow
 from voicecall_calls.config import VoiceCallConfig
 from voicecall_calls.conversation.base import Conversation
-from voicecall_calls.conversation.mouth import Mouth, Spoken
+from voicecall_calls.conversation.mouth import Mouth, SpeechTimes, Spoken
 from voicecall_calls.conversation.replier import Replier, Reply, utter
 from voicecall_calls.conversation.turntimes import TurnTimes
 from voicecall_calls.engine.lane import CallLane
@@ -100,7 +101,8 @@ class Dialogue(Conversation):
             filler=config.phrases.filler,
             began=self._bot_began,
         )
-        self._inputs_in, self._inputs = anyio.create_memory_object_stream[TurnInput](1000)
+        self._inputs: deque[TurnInput] = deque()
+        self._input_came = anyio.Event()
         self._play = anyio.Event()
         self._floor = anyio.Lock()
         self._floor_scope: anyio.CancelScope | None = None
@@ -161,10 +163,8 @@ class Dialogue(Conversation):
             self._floor_scope.cancel()
 
     def _push(self, turn: TurnInput) -> None:
-        try:
-            self._inputs_in.send_nowait(turn)
-        except anyio.WouldBlock:
-            _log.warning("call %s: too many turns wait", self.lane.record.call_id)
+        self._inputs.append(turn)
+        self._input_came.set()
 
     def _note_activity(self, *, caller: bool = False) -> None:
         self._active_at = self.seam.monotonic()
@@ -193,10 +193,14 @@ class Dialogue(Conversation):
             if self.lane.record.mode is CallMode.CONVERSATION:
                 tasks.start_soon(self._watch_silence)
                 tasks.start_soon(self._collect_digits)
-            async for turn in self._inputs:
-                await self._stop_reply()
-                self._running = running = _Running()
-                tasks.start_soon(self._answer, turn, running)
+            while True:
+                await self._input_came.wait()
+                self._input_came = anyio.Event()
+                while self._inputs:
+                    turn = self._inputs.popleft()
+                    await self._stop_reply()
+                    self._running = running = _Running()
+                    tasks.start_soon(self._answer, turn, running)
 
     async def _message_loop(self) -> None:
         """The first message, and again whenever the state machine wants it."""
@@ -393,6 +397,7 @@ class Dialogue(Conversation):
         try:
             await self._stop_reply()
             await self.say(prompt)
+            asked = SpeechTimes(done=self.seam.now_ms())
             with anyio.move_on_after(timeout_s):
                 await waiter.done.wait()
         finally:
@@ -405,7 +410,7 @@ class Dialogue(Conversation):
                 f"Timed out waiting for transcript after {round(timeout_s * 1000)}ms"
             )
         times.stt_final = self.seam.now_ms()
-        await self._keep(times.row(None))
+        await self._keep(times.row(asked))
         return waiter.text
 
     # --- keys and silence -------------------------------------------------------------------

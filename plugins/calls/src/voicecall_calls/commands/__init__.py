@@ -1,0 +1,15 @@
+"""Commands of the phone. Nothing heavy is imported for help."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from voicecall_calls.commands import calls, pairing, records, trying
+
+__all__ = ["add_commands"]
+
+
+def add_commands(app: Any) -> None:
+    """Add them all to the ``voicecall`` command line."""
+    for module in (calls, records, pairing, trying):
+        module.add(app)

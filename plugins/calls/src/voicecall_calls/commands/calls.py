@@ -1,0 +1,178 @@
+"""Commands on calls: call, start, continue, speak, dtmf, end, status."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from voicecall.errors import VoicecallError
+from voicecall_calls.commands.requests import DIAL_TIMEOUT_S, request
+from voicecall_gateway.commandline import ConfigOption, JsonOption
+from voicecall_gateway.output import print_json, print_table, print_text
+
+__all__ = ["add"]
+
+_SPEAK_TIMEOUT_S = 180.0
+_POLL_S = 1.0
+
+
+def add(app: typer.Typer) -> None:
+    for name, command in (
+        ("call", call),
+        ("start", start),
+        ("continue", continue_),
+        ("speak", speak),
+        ("dtmf", dtmf),
+        ("end", end),
+        ("status", status),
+    ):
+        app.command(name)(command)
+
+
+CallIdOption = Annotated[str, typer.Option("--call-id", help="Id of the call.")]
+MessageOption = Annotated[str, typer.Option("--message", "-m", help="What to say.")]
+ToOption = Annotated[str | None, typer.Option("--to", "-t", help="Number to call (E.164).")]
+DigitsFirstOption = Annotated[
+    str | None, typer.Option("--dtmf", help="Digits to play before connecting.")
+]
+ModeOption = Annotated[str, typer.Option("--mode", help="notify or conversation.")]
+
+
+def _given(**params: Any) -> dict[str, Any]:
+    return {key: value for key, value in params.items() if value is not None}
+
+
+def call(
+    context: typer.Context,
+    message: MessageOption,
+    to: ToOption = None,
+    mode: ModeOption = "conversation",
+    dtmf_sequence: DigitsFirstOption = None,
+    config: ConfigOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Call a number and say something."""
+    params = _given(to=to, message=message, mode=mode, dtmfSequence=dtmf_sequence)
+    _dial(context, config, "voicecall.initiate", params, json)
+
+
+def start(
+    context: typer.Context,
+    to: Annotated[str, typer.Option("--to", "-t", help="Number to call (E.164).")],
+    message: Annotated[str | None, typer.Option("--message", "-m", help="What to say.")] = None,
+    mode: ModeOption = "conversation",
+    dtmf_sequence: DigitsFirstOption = None,
+    config: ConfigOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Call a number; what to say is optional."""
+    params = _given(to=to, message=message, mode=mode, dtmfSequence=dtmf_sequence)
+    _dial(context, config, "voicecall.start", params, json)
+
+
+def _dial(
+    context: typer.Context, config: Path | None, method: str, params: Mapping[str, Any], json: bool
+) -> None:
+    result = request(context, config, method, params, timeout=DIAL_TIMEOUT_S)
+    if json:
+        print_json({"callId": result["callId"]})
+    else:
+        print_text(f"calling, call id {result['callId']}")
+
+
+def continue_(
+    context: typer.Context,
+    call_id: CallIdOption,
+    message: MessageOption,
+    config: ConfigOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Say something on a call and wait for the answer."""
+    params = {"callId": call_id, "message": message}
+    state = request(context, config, "voicecall.continue.start", params)
+    deadline = time.monotonic() + state.get("pollTimeoutMs", 220_000) / 1000
+    while state.get("status") == "pending":
+        if time.monotonic() > deadline:
+            raise VoicecallError("no answer came in time")
+        time.sleep(_POLL_S)
+        asked = {"operationId": state["operationId"]}
+        state = request(context, config, "voicecall.continue.result", asked)
+    if state.get("status") == "failed":
+        raise VoicecallError(str(state.get("error")))
+    result = state.get("result", state)
+    if json:
+        print_json(result)
+    else:
+        print_text(f"heard: {result['transcript']}")
+
+
+def speak(
+    context: typer.Context,
+    call_id: CallIdOption,
+    message: MessageOption,
+    config: ConfigOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Say something on a call."""
+    params = {"callId": call_id, "message": message}
+    result = request(context, config, "voicecall.speak", params, timeout=_SPEAK_TIMEOUT_S)
+    _report(result, json, "spoken")
+
+
+def dtmf(
+    context: typer.Context,
+    call_id: CallIdOption,
+    digits: Annotated[str, typer.Option("--digits", help="Digits, such as ww123456#.")],
+    config: ConfigOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Press keys on a call."""
+    params = {"callId": call_id, "digits": digits}
+    _report(request(context, config, "voicecall.dtmf", params), json, "keys pressed")
+
+
+def end(
+    context: typer.Context,
+    call_id: CallIdOption,
+    config: ConfigOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Hang up."""
+    params = {"callId": call_id}
+    _report(request(context, config, "voicecall.end", params, timeout=40.0), json, "call ended")
+
+
+def _report(result: Mapping[str, Any], json: bool, text: str) -> None:
+    if json:
+        print_json(result)
+    else:
+        print_text(text)
+
+
+def status(
+    context: typer.Context,
+    call_id: Annotated[
+        str | None, typer.Option("--call-id", help="One call; else all live ones.")
+    ] = None,
+    config: ConfigOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Show a call, or all live calls."""
+    params = _given(callId=call_id)
+    result = request(context, config, "voicecall.status", params, serve=False)
+    if json:
+        print_json(result)
+    elif not result["found"]:
+        print_text("no such call")
+    elif call_id is not None:
+        for key, value in result["call"].items():
+            print_text(f"{key}: {value}")
+    elif result["calls"]:
+        columns = ("callId", "direction", "state", "provider")
+        print_table(columns, [[str(c.get(key, "")) for key in columns] for c in result["calls"]])
+    else:
+        print_text("no live calls")

@@ -1,0 +1,70 @@
+"""``voicecall pairing``: who may call in."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated
+
+import typer
+
+from voicecall_calls.commands.requests import request
+from voicecall_gateway.commandline import ConfigOption, JsonOption
+from voicecall_gateway.output import print_json, print_table, print_text
+
+__all__ = ["add"]
+
+
+def add(app: typer.Typer) -> None:
+    group = typer.Typer(help="Callers who wait for approval, and those who have it.")
+    group.command("list")(listed)
+    group.command("approve")(approve)
+    group.command("revoke")(revoke)
+    app.add_typer(group, name="pairing")
+
+
+def listed(context: typer.Context, config: ConfigOption = None, json: JsonOption = False) -> None:
+    """Show approved, refused and waiting callers."""
+    result = request(context, config, "voicecall.pairing.list", {})
+    if json:
+        print_json(result)
+        return
+    rows = [
+        (entry["number"], entry["status"], entry["code"] or "", _when(entry["at"]))
+        for entry in result["callers"]
+    ]
+    if rows:
+        print_table(("number", "status", "code", "since"), rows)
+    else:
+        print_text("nobody has asked")
+
+
+def approve(
+    context: typer.Context,
+    caller: Annotated[str, typer.Argument(help="The code the caller was told, or a number.")],
+    config: ConfigOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Let a caller in from the next call on."""
+    result = request(context, config, "voicecall.pairing.approve", {"caller": caller})
+    if json:
+        print_json(result)
+    else:
+        print_text(f"{result['caller']['number']} may call in")
+
+
+def revoke(
+    context: typer.Context,
+    number: Annotated[str, typer.Argument(help="Number of the caller.")],
+    config: ConfigOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Refuse a caller from now on."""
+    result = request(context, config, "voicecall.pairing.revoke", {"number": number})
+    if json:
+        print_json(result)
+    else:
+        print_text(f"{result['caller']['number']} may not call in any more")
+
+
+def _when(at_ms: int) -> str:
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(at_ms / 1000))

@@ -1,0 +1,70 @@
+"""Asking the running gateway, or being the gateway where none runs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from voicecall_gateway.commandline import CommandLine, command_line
+from voicecall_gateway.output import print_error
+
+__all__ = ["DIAL_TIMEOUT_S", "request"]
+
+DIAL_TIMEOUT_S = 40.0
+_STANDALONE = "voicecall_calls.standalone"
+_REMOTE = "VOICECALL_GATEWAY_URL"
+
+
+def request(
+    context: typer.Context,
+    config: Path | None,
+    method: str,
+    params: Mapping[str, Any],
+    *,
+    timeout: float = 30.0,
+    serve: bool = True,
+) -> dict[str, Any]:
+    """The payload of an RPC call.
+
+    Only where nothing listens at the local gateway's address, this process becomes the gateway:
+    it makes the call and, after the command has printed its result, serves until no call is live
+    (or Ctrl-C). ``serve`` false: the stored record is asked instead and nothing is started. Every
+    other trouble (an error, a timeout, a refused token, a remote gateway) is an error.
+    """
+    from voicecall_gateway.client import GatewayUnreachable
+
+    line = command_line(context)
+    standalone = context.find_root().meta.get(_STANDALONE)
+    if standalone is None:
+        try:
+            with line.connect(config) as gateway:
+                return dict(gateway.call(method, params, timeout=timeout))
+        except GatewayUnreachable as error:
+            if error.lost or error.remote or os.environ.get(_REMOTE):
+                raise
+        if not serve:
+            return _stored(line, config, params)
+        standalone = _become_gateway(context, line, config)
+    result: dict[str, Any] = standalone.call(method, params)
+    return result
+
+
+def _become_gateway(context: typer.Context, line: CommandLine, config: Path | None) -> Any:
+    from voicecall_calls.standalone import Standalone
+
+    print_error("no gateway is running; this command serves the call itself until it is over")
+    standalone = Standalone(line.load_config(config), line.registry, line.environ)
+    root = context.find_root()
+    root.meta[_STANDALONE] = standalone
+    root.call_on_close(standalone.close)
+    return standalone
+
+
+def _stored(line: CommandLine, config: Path | None, params: Mapping[str, Any]) -> dict[str, Any]:
+    from voicecall_calls.standalone import stored_status
+
+    return stored_status(line.load_config(config), line.registry, params.get("callId"))
