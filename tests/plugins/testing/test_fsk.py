@@ -65,7 +65,7 @@ def test_a_packet_cut_short_is_broken_and_the_next_one_is_whole(
 
 def test_a_damaged_packet_is_broken() -> None:
     symbols = encode("Hello.")
-    audio = symbols[: 160 * 20] + symbols[160 * 9 : 160 * 10] + symbols[160 * 21 :]
+    audio = symbols[: 80 * 14] + symbols[80 * 9 : 80 * 10] + symbols[80 * 15 :]
     assert decode(audio) == [None]
 
 
@@ -90,7 +90,7 @@ async def test_sound_without_words_is_noise_or_not_understood(sound_ms: int) -> 
 
 
 async def test_speech_that_is_cut_is_not_understood() -> None:
-    audio = encode("First sentence.") + encode("Second sentence.")[:4000]
+    audio = encode("First sentence.") + encode("Second sentence.")[:2000]
     async with FskTranscription().session(TestTranscription.options) as session:
         with anyio.fail_after(20):
             events = await hear(session, audio + silence(800, MULAW_8K))
