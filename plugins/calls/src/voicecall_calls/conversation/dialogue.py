@@ -157,6 +157,9 @@ class Dialogue(Conversation):
             self._waiter.done.set()
         self.interrupt()
 
+    def hush(self) -> None:
+        self.interrupt()
+
     def interrupt(self) -> None:
         """Take the floor from the bot."""
         if self._floor_scope is not None:

@@ -74,7 +74,8 @@ class Replier:
         try:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._generate, turn, times, sentences_in, reply)
-                with sentences:
+                # Both ends: where this is cancelled at once, the agent's task never begins.
+                with sentences_in, sentences:
                     first = await self._first(sentences, times)
                     if first is not None:
                         self._began()
