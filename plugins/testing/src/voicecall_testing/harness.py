@@ -1,0 +1,358 @@
+"""A whole phone without sockets, on virtual time: engine, store, conversations, and a carrier, a
+recogniser, a voice and an agent that do what the test says.
+
+::
+
+    async with open_phone(tmp_path) as phone:        # an anyio test on virtual_backend
+        await phone.call_in()
+        await phone.settle(5)                         # the greeting is played
+        phone.hears("Hello?")
+        await phone.settle(5)
+        assert phone.said == [("bot", ...), ("user", "Hello?"), ("bot", "Yes.")]
+
+Needs the package ``voicecall-calls`` (the extra ``phone``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import anyio
+import anyio.abc
+
+from voicecall import events as ev
+from voicecall import telephony as tel
+from voicecall.agent import AgentBackend
+from voicecall.audio import MULAW_8K
+from voicecall.errors import StoreError
+from voicecall.media import Started, Upgrade
+from voicecall.model import (
+    CallMode,
+    CallRecord,
+    Direction,
+    EndReason,
+    MediaPath,
+    TranscriptEntry,
+)
+from voicecall.store import Commit, TurnRow
+from voicecall.transcription import TranscriptionProvider
+from voicecall.tts import SpeechProvider
+from voicecall_calls.config import VoiceCallConfig
+from voicecall_calls.conversation.base import Conversation
+from voicecall_calls.conversation.dialogue import Brain
+from voicecall_calls.conversation.nativetalk import NativeConversation
+from voicecall_calls.conversation.streaming import SpeechSet, StreamConversation
+from voicecall_calls.coordinator import MemoryCoordinator
+from voicecall_calls.engine.engine import CallEngine
+from voicecall_calls.engine.lane import CallLane
+from voicecall_calls.operations import CallOperations, DialOptions
+from voicecall_calls.ports import AdmissionRefused
+from voicecall_calls.store import SqliteStore
+
+from .clock import VirtualSeam, VirtualTimeLoop
+from .fakes import (
+    NATIVE,
+    STREAMING,
+    ScriptedAgentBackend,
+    ScriptedCarrier,
+    ScriptedSpeech,
+    ScriptedTranscription,
+)
+from .phone import PhoneSocket
+
+__all__ = ["CALLEE", "CALLER", "FailingStore", "Phone", "Watcher", "open_phone"]
+
+CALLER = "+15550002222"
+CALLEE = "+15550001111"
+_URL = "https://phone.test/voice/webhook"
+_A_MOMENT = 0.01
+
+
+class FailingStore(SqliteStore):
+    """The store; its next ``failures`` commits fail."""
+
+    failures = 0
+
+    async def commit(self, commit: Commit) -> None:
+        if self.failures:
+            self.failures -= 1
+            raise StoreError("the disk is full")
+        await super().commit(commit)
+
+
+@dataclass
+class Watcher:
+    """Sees what the engine publishes."""
+
+    events: list[ev.CallEvent] = field(default_factory=list)
+    entries: list[TranscriptEntry] = field(default_factory=list)
+    ends: list[CallRecord] = field(default_factory=list)
+
+    def event(self, record: CallRecord, event: ev.CallEvent) -> None:
+        self.events.append(event)
+
+    def said(self, record: CallRecord, entry: TranscriptEntry) -> None:
+        self.entries.append(entry)
+
+    def ended(self, record: CallRecord) -> None:
+        self.ends.append(record)
+
+
+@dataclass
+class Phone:
+    """One gateway and the world around it. ``sockets`` are the media sockets that the carrier
+    opened, oldest first. The carrier opens one whenever it is asked to (``opens_streams``) and
+    plays what it is to speak itself (``plays``)."""
+
+    config: VoiceCallConfig
+    media: MediaPath
+    engine: CallEngine
+    operations: CallOperations
+    store: FailingStore
+    seam: VirtualSeam
+    carrier: ScriptedCarrier
+    watcher: Watcher
+    stt: ScriptedTranscription
+    tts: ScriptedSpeech
+    agent: ScriptedAgentBackend
+    tasks: anyio.abc.TaskGroup
+    returns_marks: bool = True
+    opens_streams: bool = True
+    plays: bool = True
+    sockets: list[PhoneSocket] = field(default_factory=list)
+    refused: list[AdmissionRefused] = field(default_factory=list)
+    _number: int = 0
+
+    # --- looking ---
+
+    @property
+    def lane(self) -> CallLane:
+        """The lane of the only live call."""
+        (lane,) = self.engine.lanes.values()
+        return lane
+
+    @property
+    def record(self) -> CallRecord:
+        """The newest record of the only call, live or over."""
+        return self.watcher.ends[-1] if self.watcher.ends else self.lane.record
+
+    @property
+    def socket(self) -> PhoneSocket:
+        """The newest media socket."""
+        return self.sockets[-1]
+
+    @property
+    def said(self) -> list[tuple[str, str]]:
+        """The transcript: speakers and texts."""
+        return [(entry.speaker.value, entry.text) for entry in self.record.transcript]
+
+    @property
+    def heard(self) -> list[str]:
+        """The texts that the far side heard something of, in order, over all sockets."""
+        audio = b"".join(bytes(socket.heard) for socket in self.sockets)
+        return [text for text, _ in self.tts.texts_in(audio)]
+
+    async def rows(self) -> list[TurnRow]:
+        """The stored turns, oldest first."""
+        return list(reversed(await self.store.turns()))
+
+    def now(self) -> int:
+        return self.seam.now_ms()
+
+    # --- driving ---
+
+    async def settle(self, seconds: float = _A_MOMENT) -> None:
+        """Let so much time go by."""
+        await anyio.sleep(seconds)
+
+    async def tell(self, *events: ev.CarrierEvent, key: str | None = None) -> tel.WebhookReply:
+        """One webhook with these events; ``key`` is that of the request."""
+        self._number += 1
+        request = tel.WebhookRequest(
+            method="POST", url=_URL, query={}, headers={}, body=b"", client="192.0.2.1"
+        )
+        verified = tel.Verified(key or f"request-{self._number}")
+        reply = await self.engine.handle(request, verified, events)
+        await self.settle()
+        return reply
+
+    def make(self, kind: type[ev.CarrierEvent], **more: Any) -> ev.CarrierEvent:
+        """An event of the only call, with a key of its own unless one is given."""
+        self._number += 1
+        values: dict[str, Any] = {"at": self.now(), "key": f"event-{self._number}", **more}
+        if "provider_call_id" not in values:
+            known = self.record.provider_call_id if self._has_call else None
+            values["provider_call_id"] = known or "carrier-1"
+        return kind(**values)
+
+    @property
+    def _has_call(self) -> bool:
+        return bool(self.watcher.ends or self.engine.lanes)
+
+    async def event(self, kind: type[ev.CarrierEvent], **more: Any) -> tel.WebhookReply:
+        """A webhook with one event of the only call."""
+        return await self.tell(self.make(kind, **more))
+
+    async def call_in(self, *, from_number: str | None = CALLER, **more: Any) -> None:
+        """A call comes in and is connected as soon as it is answered."""
+        values = {"direction": Direction.INBOUND, "provider_call_id": "carrier-1", **more}
+        await self.event(ev.Initiated, from_number=from_number, to_number=CALLEE, **values)
+        if self.engine.lanes:
+            await self.event(ev.Answered)
+
+    async def dial(
+        self, message: str | None = None, mode: CallMode = CallMode.CONVERSATION, **more: Any
+    ) -> CallRecord:
+        """Place a call; it rings."""
+        record = await self.operations.dial(
+            DialOptions(to=CALLEE, message=message, mode=mode, **more)
+        )
+        await self.settle()
+        return record
+
+    async def answer(self) -> None:
+        """The callee answers."""
+        await self.event(ev.Answered)
+
+    def hears(self, text: str) -> None:
+        """The recogniser hears an utterance from begin to end, now."""
+        self.stt.started()
+        self.stt.final(text)
+        self.stt.ended()
+
+    async def hang_up(self) -> None:
+        """The far side hangs up."""
+        await self.event(ev.CallEnded, reason=EndReason.HANGUP_USER)
+
+    # --- the carrier's doings ---
+
+    async def attach(self, token: str, *, call: str | None = None) -> PhoneSocket:
+        """Open a media socket with a token. Raises :exc:`AdmissionRefused`."""
+        socket = PhoneSocket(f"stream-{len(self.sockets) + 1}", returns_marks=self.returns_marks)
+        started = Started(
+            token, socket.stream_id, call or self.record.provider_call_id or "", MULAW_8K, MULAW_8K
+        )
+        upgrade = Upgrade(path="/voice/stream", query={}, headers={}, client="192.0.2.1")
+        socket.listener = await self.engine.admit(started, upgrade, socket)
+        self.sockets.append(socket)
+        self.tasks.start_soon(socket.run)
+        return socket
+
+    def acted(self, call: tel.CallRef | None, action: tel.Action) -> None:
+        match action:
+            case tel.Answer(stream=stream) if stream is not None and self.opens_streams:
+                self.tasks.start_soon(self._open, stream)
+            case tel.AttachStream(stream=stream) if self.opens_streams:
+                self.tasks.start_soon(self._open, stream)
+            case tel.Speak() if self.plays:
+                self.tasks.start_soon(self._play, action)
+            case _:
+                return
+
+    async def _open(self, stream: tel.StreamRequest) -> None:
+        await self.settle()
+        try:
+            await self.attach(stream.token)
+        except AdmissionRefused as refusal:
+            self.refused.append(refusal)
+
+    async def _play(self, speak: tel.Speak) -> None:
+        await anyio.sleep(self.tts.duration_s(speak.text))
+        if self.engine.lanes:
+            await self.event(ev.PlaybackEnded, utterance_id=speak.utterance_id)
+
+
+@asynccontextmanager
+async def open_phone(
+    directory: Path,
+    *,
+    media: MediaPath = MediaPath.STREAM,
+    config: Mapping[str, Any] | None = None,
+    carrier: ScriptedCarrier | None = None,
+    transcription: TranscriptionProvider | None = None,
+    speech: SpeechProvider | None = None,
+    agent: AgentBackend | None = None,
+    returns_marks: bool = True,
+    seed: int = 0,
+) -> AsyncIterator[Phone]:
+    """A phone with its store in ``directory``; ``config`` is a plugin configuration as in the
+    file (inbound calls are let in, silence is not asked about, unless it says otherwise).
+
+    Providers that are given stand in for the scripted ones. Runs on a
+    :class:`~voicecall_testing.clock.VirtualTimeLoop` only.
+    """
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, VirtualTimeLoop), "open_phone runs on virtual time"
+    settings = VoiceCallConfig.model_validate(
+        {"inboundPolicy": "open", "silence": {"promptAfterMs": 0}, **(config or {})}
+    )
+    streamed = media is MediaPath.STREAM
+    seam = VirtualSeam(seed)
+    store = FailingStore(directory, seam, fsync=False)
+    carrier = carrier or ScriptedCarrier(STREAMING if streamed else NATIVE)
+    watcher, stt, tts = Watcher(), ScriptedTranscription(), ScriptedSpeech()
+    scripted = ScriptedAgentBackend()
+    speech_set = SpeechSet(transcription or stt, speech or tts)
+    brain = Brain(agent or scripted, "main", None, settings.response_timeout_ms / 1000)
+    engine = CallEngine(
+        settings,
+        provider_id="scripted",
+        provider=carrier,
+        store=store,
+        coordinator=MemoryCoordinator(seam),
+        seam=seam,
+        observer=watcher,
+        stream_url=lambda: "wss://phone.test/voice/stream",
+        webhook_url=lambda: _URL,
+        default_agent="main",
+        inbound_media=media,
+    )
+
+    async def keep(row: TurnRow) -> None:
+        await store.commit(Commit(turns=(row,)))
+
+    def converse(lane: CallLane) -> Conversation:
+        if lane.record.media is not MediaPath.NATIVE:
+            return StreamConversation(
+                lane, carrier, speech_set, brain, config=settings, keep=keep, seam=seam
+            )
+        return NativeConversation(
+            lane,
+            carrier,
+            brain,
+            planner=engine.planner,
+            voice=None,
+            config=settings,
+            keep=keep,
+            seam=seam,
+        )
+
+    engine.conversations = converse
+    async with AsyncExitStack() as stack:
+        stack.callback(loop.add_busy_check(lambda: store.outstanding > 0))
+        await stack.enter_async_context(store.lifespan())
+        tasks = await stack.enter_async_context(anyio.create_task_group())
+        stack.callback(tasks.cancel_scope.cancel)
+        phone = Phone(
+            settings,
+            media,
+            engine,
+            CallOperations(engine, outbound_media=media),
+            store,
+            seam,
+            carrier,
+            watcher,
+            stt,
+            tts,
+            scripted,
+            tasks,
+            returns_marks,
+        )
+        carrier.acted = phone.acted
+        await stack.enter_async_context(engine.run())
+        yield phone

@@ -1,0 +1,169 @@
+"""A carrier's media socket with a phone behind it, on the loop's time and without a network.
+
+It plays audio in real time (which may be virtual), returns marks when they are reached and at
+once on a clear, and sends what the caller says as frames.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import anyio
+
+from voicecall.audio import MULAW_8K, AudioFormat
+from voicecall.media import Audio, Dtmf, MarkReached, MediaCodec, MediaEvent, Message, Stopped
+from voicecall_testing.fakes import ScriptedCodec
+
+__all__ = ["MediaListener", "PhoneSocket"]
+
+_FRAME_MS = 20
+
+
+class MediaListener(Protocol):
+    """Who gets the events of a socket."""
+
+    def received(self, event: MediaEvent) -> None: ...
+
+    def closed(self) -> None: ...
+
+
+@dataclass(slots=True)
+class _Played:
+    """Audio that is being played since ``begun`` (loop time, seconds)."""
+
+    payload: bytes
+    begun: float
+
+
+class PhoneSocket:
+    """``run`` plays; it is a task of whoever made the socket. ``sent`` are the messages in the
+    order in which they came, ``heard`` is the audio that was played. With ``returns_marks``
+    false no mark ever comes back."""
+
+    def __init__(
+        self, stream_id: str, *, audio_format: AudioFormat = MULAW_8K, returns_marks: bool = True
+    ) -> None:
+        self.stream_id = stream_id
+        self.format = audio_format
+        self.returns_marks = returns_marks
+        self.listener: MediaListener | None = None
+        self.sent: list[Message] = []
+        self.heard = bytearray()
+        self.digits: list[str] = []
+        self.clears = 0
+        self.close_code: int | None = None
+        self.close_reason: str | None = None
+        self._codec = ScriptedCodec()
+        self._queue: deque[bytes | str] = deque()
+        self._playing: _Played | None = None
+        self._news = anyio.Event()
+        self._cleared = anyio.Event()
+        self._closed = anyio.Event()
+
+    # --- the gateway's side (voicecall_calls.ports.MediaSocket) ---
+
+    @property
+    def codec(self) -> MediaCodec:
+        return self._codec
+
+    @property
+    def buffered(self) -> int:
+        return 0
+
+    def send(self, message: Message) -> None:
+        if self.close_code is not None:
+            return
+        self.sent.append(message)
+        event = self._codec.decode(message)
+        match event:
+            case Audio(payload):
+                self._queue.append(payload)
+            case MarkReached(name):
+                self._queue.append(name)
+            case Dtmf(digits):
+                self.digits.append(digits)
+            case _:
+                self._clear()
+        self._news.set()
+
+    def close(self, code: int, reason: str) -> None:
+        if self.close_code is None:
+            self.close_code, self.close_reason = code, reason
+            self._closed.set()
+
+    # --- the phone's side ---
+
+    def drop(self) -> None:
+        """The connection breaks."""
+        self.close(1006, "dropped")
+
+    def stop(self) -> None:
+        """The carrier says that the stream is over."""
+        self._tell(Stopped("hung up"))
+
+    def press(self, digits: str) -> None:
+        self._tell(Dtmf(digits))
+
+    async def speak(self, audio: bytes) -> None:
+        """Say something, frame by frame in real time."""
+        size = self.format.size(_FRAME_MS)
+        for start in range(0, len(audio), size):
+            self._tell(Audio(audio[start : start + size], 0))
+            await anyio.sleep(_FRAME_MS / 1000)
+
+    @property
+    def audio_sent(self) -> bytes:
+        """All audio that came in, played or not."""
+        events = [self._codec.decode(message) for message in self.sent]
+        return b"".join(event.payload for event in events if isinstance(event, Audio))
+
+    def _tell(self, event: MediaEvent) -> None:
+        if self.listener is not None and self.close_code is None:
+            self.listener.received(event)
+
+    def _clear(self) -> None:
+        self.clears += 1
+        names = [item for item in self._queue if isinstance(item, str)]
+        self._queue.clear()
+        if self._playing is not None:
+            self._cleared.set()
+        for name in names:
+            self._return(name)
+
+    def _return(self, name: str) -> None:
+        if self.returns_marks:
+            self._tell(MarkReached(name))
+
+    async def run(self) -> None:
+        """Play until the socket is closed, then tell the listener."""
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._play)
+            await self._closed.wait()
+            tasks.cancel_scope.cancel()
+        if self.listener is not None:
+            self.listener.closed()
+
+    async def _play(self) -> None:
+        now: Callable[[], float] = asyncio.get_running_loop().time
+        while True:
+            while not self._queue:
+                self._news = anyio.Event()
+                await self._news.wait()
+            item = self._queue.popleft()
+            if isinstance(item, str):
+                self._return(item)
+                continue
+            self._playing = _Played(item, now())
+            self._cleared = anyio.Event()
+            try:
+                with anyio.move_on_after(self.format.duration_ms(len(item)) / 1000):
+                    await self._cleared.wait()
+            finally:
+                # Also what was played of the last piece when the socket closes.
+                played = self.format.size((now() - self._playing.begun) * 1000 + 0.01)
+                self.heard += item[:played]
+                self._playing = None
