@@ -86,7 +86,7 @@ class WebhookSender:
                 status=None if reply is None else reply.status_code,
                 error=error,
             )
-            if reply is None or reply.status_code >= 500:
+            if reply is None or _comes_again(reply.status_code):
                 continue
             if reply.status_code == 200:
                 self._carry_out(call, event, reply.content, perform)
@@ -182,3 +182,8 @@ class WebhookLane:
                 self._more = anyio.Event()
                 await self._more.wait()
         return self._queue.popleft() if self._queue else None
+
+
+def _comes_again(status: int) -> bool:
+    """Whether a webhook with this answer is delivered again: the gateway was broken or busy."""
+    return status >= 500 or status in (408, 429)
