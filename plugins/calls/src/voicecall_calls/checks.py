@@ -79,8 +79,10 @@ def _mode(wiring: Wiring) -> SetupCheck:
         heard = wiring.transcription.info.label if wiring.transcription.info else ""
         said = wiring.speech.info.label if wiring.speech.info else ""
         return SetupCheck("mode", True, f"streaming: heard by {heard}, spoken by {said}")
-    if wiring.config.streaming.enabled:
-        return SetupCheck("mode", False, "; ".join(wiring.notes) or "streaming stays off")
+    if wiring.media is MediaPath.REALTIME and wiring.realtime and wiring.realtime.info:
+        return SetupCheck("mode", True, f"realtime: held by {wiring.realtime.info.label}")
+    if wiring.config.streaming.enabled or wiring.config.realtime.enabled:
+        return SetupCheck("mode", False, "; ".join(wiring.notes) or "media streams stay off")
     return SetupCheck("mode", True, "turn-based, with the carrier's own voice and recogniser")
 
 

@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, PositiveInt, model_validator
+from pydantic import AfterValidator, Field, PositiveInt, field_validator, model_validator
 
 from voicecall.configuring import ConfigModel
 from voicecall.machine import CallPolicy
@@ -86,11 +86,32 @@ class StreamingConfig(ConfigModel):
 
 
 class RealtimeConfig(ConfigModel):
-    """One full-duplex voice model over a media socket."""
+    """One full-duplex voice model over a media socket.
+
+    ``instructions`` replace the built-in ones. ``toolPolicy`` says what the agent may use when
+    the model consults it (``none``: it cannot), ``consultPolicy`` how often the model is told to.
+    A call without caller audio for ``inactivityMs`` (0: for ever) and 2 s more is ended.
+    """
 
     enabled: bool = False
     provider: str | None = Field(default=None, min_length=1)
+    stream_path: str | None = Field(default=None, min_length=1)
+    instructions: str | None = Field(default=None, min_length=1)
+    tool_policy: Literal["safe-read-only", "owner", "none"] = "safe-read-only"
+    consult_policy: Literal["auto", "substantive", "always"] = "auto"
+    tools: tuple[OpenBlock, ...] = ()
+    inactivity_ms: int = Field(default=30_000, ge=0)
     providers: dict[str, OpenBlock] = Field(default_factory=dict)
+
+    @field_validator("tools")
+    @classmethod
+    def _no_handlers(cls, value: tuple[OpenBlock, ...]) -> tuple[OpenBlock, ...]:
+        if value:
+            raise ValueError(
+                "tools of one's own need a handler, and none can be registered yet; leave the list"
+                " empty"
+            )
+        return value
 
 
 class TtsConfig(ConfigModel):
@@ -208,6 +229,8 @@ class VoiceCallConfig(ConfigModel):
             raise ValueError("streaming.enabled and realtime.enabled exclude each other")
         if self.streaming.stream_path == self.serve.path:
             raise ValueError("streaming.streamPath and serve.path must differ")
+        if self.realtime.stream_path == self.serve.path:
+            raise ValueError("realtime.streamPath and serve.path must differ")
         if self.public_url is not None and not re.match(r"^https?://[^/\s]+", self.public_url):
             raise ValueError("publicUrl must be an absolute http(s) URL")
         return self

@@ -186,7 +186,7 @@ class PhoneService:
                 port=config.serve.port, bind=config.serve.bind, path=config.serve.path
             ),
             stream=StreamOptions(
-                path=streaming.stream_path,
+                path=self._stream_path,
                 pre_start_timeout_ms=streaming.pre_start_timeout_ms,
                 max_pending=streaming.max_pending_connections,
                 max_pending_per_client=streaming.max_pending_connections_per_ip,
@@ -202,6 +202,12 @@ class PhoneService:
             seam=self._host.seam,
             public_url=config.public_url,
         )
+
+    @property
+    def _stream_path(self) -> str:
+        realtime = self._config.realtime
+        path = realtime.stream_path if realtime.enabled else None
+        return path or self._config.streaming.stream_path
 
     async def _conversations(
         self,
@@ -230,6 +236,13 @@ class PhoneService:
 
         if wiring.media is MediaPath.NATIVE:
             return native
+        if wiring.media is MediaPath.REALTIME:
+            talking = await self._realtime(stack, wiring, engine, brain, keep)
+
+            def talked(lane: CallLane) -> Conversation:
+                return native(lane) if lane.record.media is MediaPath.NATIVE else talking(lane)
+
+            return talked
         from voicecall_calls.conversation.streaming import SpeechSet, StreamConversation
 
         context = self._host.provider_context(CONFIG_PATH)
@@ -250,6 +263,29 @@ class PhoneService:
             )
 
         return streamed
+
+    async def _realtime(
+        self,
+        stack: AsyncExitStack,
+        wiring: Wiring,
+        engine: CallEngine,
+        brain: Brain,
+        keep: KeepTurn,
+    ) -> Callable[[CallLane], Conversation]:
+        from voicecall_calls.conversation.realtime import RealtimeConversation, RealtimeModel
+
+        assert wiring.realtime is not None
+        info, values = require(wiring.realtime)
+        provider = info.factory(values, self._host.provider_context(CONFIG_PATH))
+        await stack.enter_async_context(provider.lifespan())
+        model, config, seam = RealtimeModel(provider), self._config, self._host.seam
+
+        def make(lane: CallLane) -> Conversation:
+            return RealtimeConversation(
+                lane, engine.provider, model, brain, config=config, keep=keep, seam=seam
+            )
+
+        return make
 
 
 def _voice(wiring: Wiring) -> str | None:

@@ -34,12 +34,15 @@ class Wiring:
     backend: Selected
     transcription: Selected | None = None
     speech: Selected | None = None
+    realtime: Selected | None = None
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
     @property
     def media(self) -> MediaPath:
         """How calls are carried."""
+        if self.realtime is not None and self.realtime.outcome is Selection.OK:
+            return MediaPath.REALTIME
         usable = (
             self.transcription is not None
             and self.transcription.outcome is Selection.OK
@@ -75,7 +78,7 @@ def resolve(
     if config.streaming.enabled:
         _select_streaming(wiring, registry, environ)
     if config.realtime.enabled:
-        wiring.notes.append("realtime: no full-duplex voice provider is installed")
+        _select_realtime(wiring, registry, environ)
     installed = set(registry.ids(ProviderKind.TELEPHONY))
     for block in sorted(set(config.carriers) - installed):
         wiring.notes.append(f"{CONFIG_PATH}.{block} is passed over: no such carrier is installed")
@@ -98,10 +101,11 @@ def _check_carrier(wiring: Wiring) -> None:
     config = wiring.config
     if info.capabilities.from_number_required and config.from_number is None:
         wiring.problems.append(f"{CONFIG_PATH}.fromNumber is required by {info.label}")
-    if config.streaming.enabled and not info.capabilities.stream:
-        wiring.problems.append(
-            f"{CONFIG_PATH}.streaming.enabled: {info.label} has no media streams"
-        )
+    for name, mode in (("streaming", config.streaming), ("realtime", config.realtime)):
+        if mode.enabled and not info.capabilities.stream:
+            wiring.problems.append(
+                f"{CONFIG_PATH}.{name}.enabled: {info.label} has no media streams"
+            )
 
 
 def _select_streaming(wiring: Wiring, registry: Registry, environ: Mapping[str, str]) -> None:
@@ -127,6 +131,24 @@ def _select_streaming(wiring: Wiring, registry: Registry, environ: Mapping[str, 
         for selected in (wiring.transcription, wiring.speech)
         if selected.outcome is not Selection.OK
     )
+
+
+def _select_realtime(wiring: Wiring, registry: Registry, environ: Mapping[str, str]) -> None:
+    realtime = wiring.config.realtime
+    wiring.realtime = select(
+        registry,
+        ProviderKind.REALTIME,
+        realtime.provider,
+        realtime.providers,
+        environ,
+        f"{CONFIG_PATH}.realtime.providers",
+    )
+    if wiring.realtime.outcome is not Selection.OK:
+        wiring.notes.append(f"realtime stays off: {wiring.realtime.message}")
+    elif wiring.config.inbound_policy == "disabled":
+        wiring.notes.append(
+            f"{CONFIG_PATH}.realtime serves outbound calls only: inboundPolicy is disabled"
+        )
 
 
 def is_public_url(url: str) -> bool:

@@ -1,0 +1,141 @@
+"""The caller's side of a realtime conversation: words into the record, keys, signs of life."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import anyio
+
+from voicecall import events as ev
+from voicecall.errors import CallNotReady
+from voicecall.seam import Seam
+from voicecall_calls.conversation.line import AudioLine
+
+if TYPE_CHECKING:
+    from voicecall_calls.engine.lane import CallLane
+
+__all__ = ["CallerKeys", "CallerWords", "MediaWatch", "Question"]
+
+_log = logging.getLogger("voicecall.calls")
+_DIGIT_PAUSE_S = 1.0
+_MEDIA_GRACE_S = 2.0
+
+
+@dataclass(slots=True)
+class Question:
+    """Somebody waits for the caller's next words; ``text`` is None where none came."""
+
+    done: anyio.Event = field(default_factory=anyio.Event)
+    text: str | None = None
+
+
+class CallerWords:
+    """Puts the caller's words into the record, in order. The model answers them by itself, so
+    they are no turn of the dialogue."""
+
+    def __init__(self, lane: CallLane, seam: Seam) -> None:
+        self._lane = lane
+        self._seam = seam
+        self._said: deque[str] = deque()
+        self._to_write = anyio.Event()
+        self._written = anyio.Event()
+        self._question: Question | None = None
+
+    def say(self, text: str) -> None:
+        self._said.append(text)
+        self._to_write.set()
+
+    async def run(self) -> None:
+        while True:
+            self._to_write = anyio.Event()
+            while self._said:
+                text = self._said[0]
+                await self._lane.apply(
+                    ev.CallerSaid(at=self._seam.now_ms(), text=text, context=True)
+                )
+                self._said.popleft()
+                self.answer(text)
+            self._written.set()
+            self._written = anyio.Event()
+            await self._to_write.wait()
+
+    async def settled(self) -> None:
+        """Wait until the transcript holds what was said so far."""
+        while self._said:
+            await self._written.wait()
+
+    def ask(self) -> Question:
+        """Wait for the caller's next words. Raises ``CallNotReady`` while somebody does."""
+        if self._question is not None:
+            raise CallNotReady("Already waiting for transcript")
+        self._question = Question()
+        return self._question
+
+    def answer(self, text: str) -> None:
+        if self._question is not None:
+            self._question.text = text
+            self._question.done.set()
+
+    def close_question(self) -> None:
+        """Nobody waits any more."""
+        question, self._question = self._question, None
+        if question is not None:
+            question.done.set()
+
+
+class CallerKeys:
+    """Keys that follow each other closely, or end with #, are told together."""
+
+    def __init__(self, tell: Callable[[str], None]) -> None:
+        self._tell = tell
+        self._digits = ""
+        self._pressed = anyio.Event()
+
+    def press(self, digits: str) -> None:
+        self._digits += digits
+        self._pressed.set()
+
+    async def run(self) -> None:
+        while True:
+            await self._pressed.wait()
+            while self._digits and not self._digits.endswith("#"):
+                self._pressed = anyio.Event()
+                with anyio.move_on_after(_DIGIT_PAUSE_S) as pause:
+                    await self._pressed.wait()
+                if pause.cancelled_caught:
+                    break
+            self._pressed = anyio.Event()
+            digits, self._digits = self._digits, ""
+            self._tell(digits)
+
+
+class MediaWatch:
+    """Notices a carrier that sends no audio any more. ``patience_ms`` 0: never."""
+
+    def __init__(self, line: AudioLine, seam: Seam, patience_ms: int) -> None:
+        self.heard_at = seam.monotonic()
+        self._line = line
+        self._seam = seam
+        self._patience = patience_ms / 1000
+
+    async def run(self) -> None:
+        """Return when nothing was heard for the patience and 2 s more."""
+        if not self._patience:
+            await anyio.sleep_forever()
+        self.heard_at = self._seam.monotonic()
+        while True:
+            if self._line.socket is None:
+                # A lost socket has a deadline of its own.
+                self.heard_at = self._seam.monotonic()
+            idle = self._seam.monotonic() - self.heard_at
+            if idle < self._patience:
+                await anyio.sleep(self._patience - idle)
+            elif idle < self._patience + _MEDIA_GRACE_S:
+                _log.warning("no caller audio for %g s", self._patience)
+                await anyio.sleep(self._patience + _MEDIA_GRACE_S - idle)
+            else:
+                return

@@ -1,0 +1,65 @@
+"""A local ear for the caller: loudness over time, where the voice model does not interrupt."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from voicecall.audio import AudioFormat, alaw_to_pcm16, mulaw_to_pcm16
+
+__all__ = ["SpeechGate"]
+
+_LEVEL = 0.035
+"""Root mean square, of full scale, that counts as speech."""
+_BEGIN_MS = 40
+_REARM_MS = 240
+
+
+class SpeechGate:
+    """Speech begins after 40 ms of sound in a row; 240 ms of quiet arm the gate again."""
+
+    def __init__(self, audio_format: AudioFormat) -> None:
+        self.lasted_ms = 0.0
+        """How long the present speech lasts, short gaps included; 0 while it is quiet."""
+        self._format = audio_format
+        self._squares = _squares(audio_format)
+        self._loud_ms = 0.0
+        self._quiet_ms = 0.0
+        self._speaking = False
+
+    def hear(self, audio: bytes) -> bool:
+        """The next caller audio; True when speech begins with it."""
+        duration = self._format.duration_ms(len(audio))
+        if self._level(audio) >= _LEVEL:
+            self._loud_ms += duration
+            self._quiet_ms = 0.0
+        else:
+            self._loud_ms = 0.0
+            self._quiet_ms += duration
+        if self._speaking:
+            self.lasted_ms += duration
+            if self._quiet_ms >= _REARM_MS:
+                self._speaking = False
+                self.lasted_ms = 0.0
+            return False
+        if self._loud_ms < _BEGIN_MS:
+            return False
+        self._speaking = True
+        self.lasted_ms = self._loud_ms
+        return True
+
+    def _level(self, audio: bytes) -> float:
+        if self._squares is not None:
+            squares = self._squares[np.frombuffer(audio, np.uint8)]
+        else:
+            samples = np.frombuffer(audio[: len(audio) & ~1], np.int16)
+            squares = np.square(samples.astype(np.float32) / 32768)
+        return float(np.sqrt(squares.mean())) if len(squares) else 0.0
+
+
+def _squares(audio_format: AudioFormat) -> np.ndarray[tuple[int], np.dtype[np.float32]] | None:
+    """The squared level of each G.711 byte; None for linear audio."""
+    decode = {"mulaw": mulaw_to_pcm16, "alaw": alaw_to_pcm16}.get(audio_format.encoding)
+    if decode is None:
+        return None
+    levels = np.frombuffer(decode(bytes(range(256))), np.int16).astype(np.float32) / 32768
+    return np.square(levels)

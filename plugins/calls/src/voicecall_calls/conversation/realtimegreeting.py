@@ -1,0 +1,140 @@
+"""The first message of a realtime call, and its protection.
+
+A caller's "hello?" into the first words must not stop them, so for a moment the voice model
+hears silence. Keys, or speech that goes on, break the protection.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING
+
+import anyio
+
+from voicecall import events as ev
+from voicecall.errors import ProviderError
+from voicecall.model import CallMode, Direction, MessageState
+from voicecall.realtime import RealtimeSession, Verbatim
+from voicecall.seam import Seam
+from voicecall_calls.config import BargeInConfig
+from voicecall_calls.conversation.realtimelink import SessionJob
+from voicecall_calls.conversation.realtimevoice import ModelVoice, Ticket
+from voicecall_calls.conversation.realtimewords import greeting
+
+if TYPE_CHECKING:
+    from voicecall_calls.engine.lane import CallLane
+
+__all__ = ["Greeting"]
+
+_log = logging.getLogger("voicecall.calls")
+_FIRST_AUDIO_S = 15.0
+_LONGEST_S = 30.0
+_SUSTAINED_MS = 1000
+
+
+class Greeting:
+    """``protected``: the model hears silence and nothing interrupts it. ``do`` runs a job as a
+    task of the session."""
+
+    def __init__(
+        self,
+        lane: CallLane,
+        voice: ModelVoice,
+        seam: Seam,
+        *,
+        config: BargeInConfig,
+        verbatim: Verbatim,
+        do: Callable[[SessionJob], None],
+    ) -> None:
+        self.protected = False
+        self._lane = lane
+        self._voice = voice
+        self._seam = seam
+        self._config = config
+        self._verbatim = verbatim
+        self._do = do
+        self._broken = anyio.Event()
+
+    @property
+    def pending(self) -> bool:
+        """The first message has yet to be spoken."""
+        message = self._lane.record.message
+        return message is not None and message.state is MessageState.PENDING
+
+    async def play(self, instructions: str, session: RealtimeSession) -> None:
+        """Have the first message spoken."""
+        message = self._lane.record.message
+        if message is None or not self.pending:
+            return
+        ticket = self._voice.next_item(message.text)
+        self._do(partial(self._protect, ticket))
+        try:
+            if self._verbatim is Verbatim.NONE:
+                await session.greet(greeting(instructions, message.text))
+            else:
+                await session.say(message.text)
+            with anyio.move_on_after(_FIRST_AUDIO_S):
+                await ticket.begun.wait()
+        except ProviderError as error:
+            _log.warning("call %s: greeting: %s", self._lane.record.call_id, error)
+        finally:
+            self._voice.give_up(ticket)
+        if ticket.item is None:
+            await self._failed(message.text)
+
+    async def _failed(self, text: str) -> None:
+        """The state machine decides whether it is tried again."""
+        key, now = self._seam.new_id(), self._seam.now_ms()
+        await self._lane.apply(
+            ev.BotSpeaking(at=now, utterance_id=key, text=text, first_message=True)
+        )
+        await self._lane.apply(
+            ev.BotSpoke(at=now, utterance_id=key, heard="", complete=False, ok=False)
+        )
+
+    # --- protection -------------------------------------------------------------------------
+
+    def broken_by_speech(self, lasted_ms: float) -> bool:
+        """The caller speaks for so long: whether that breaks the protection."""
+        if not self._config.enabled or lasted_ms < _SUSTAINED_MS:
+            return False
+        self.break_off()
+        return True
+
+    def break_off(self) -> None:
+        self.protected = False
+        self._broken.set()
+
+    async def _protect(self, ticket: Ticket, session: RealtimeSession) -> None:
+        """From now until so many milliseconds after the first audio, or to the end of the
+        greeting where the caller may not interrupt at all."""
+        record, config = self._lane.record, self._config
+        outbound = record.direction is Direction.OUTBOUND
+        protection_ms = (
+            config.outbound_greeting_protection_ms if outbound else config.greeting_protection_ms
+        )
+        if config.enabled and not protection_ms:
+            return
+        self._broken = anyio.Event()
+        self.protected = True
+        session.mute(True)
+        try:
+            with anyio.move_on_after(_LONGEST_S):
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(self._until_broken, tasks.cancel_scope)
+                    await ticket.begun.wait()
+                    if ticket.item is not None:
+                        limit = protection_ms / 1000 if config.enabled else None
+                        with anyio.move_on_after(limit):
+                            await ticket.item.done.wait()
+                    tasks.cancel_scope.cancel()
+        finally:
+            self.protected = False
+            # A notification is not talked to at all.
+            session.mute(record.mode is CallMode.NOTIFY)
+
+    async def _until_broken(self, scope: anyio.CancelScope) -> None:
+        await self._broken.wait()
+        scope.cancel()

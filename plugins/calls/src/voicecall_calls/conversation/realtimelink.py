@@ -1,0 +1,165 @@
+"""The session of a full-duplex voice model: opened, renewed before it expires, reopened once."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable
+from functools import partial
+
+import anyio
+import anyio.abc
+
+from voicecall.audio import Converter
+from voicecall.errors import ProviderError
+from voicecall.realtime import (
+    RealtimeEvent,
+    RealtimeOptions,
+    RealtimeProvider,
+    RealtimeSession,
+    SessionExpiring,
+    SessionLost,
+)
+from voicecall.seam import Seam
+from voicecall_calls.conversation.line import AudioLine
+
+__all__ = ["ModelLink", "SessionJob"]
+
+_log = logging.getLogger("voicecall.calls")
+_BUFFER_MS = 10_000
+_HEALTHY_S = 30.0
+_REOPEN_AFTER_S = 0.25
+_RENEW_BEFORE_MS = 2_000
+
+SessionJob = Callable[[RealtimeSession], Awaitable[None]]
+
+
+class ModelLink:
+    """``options`` makes the options of the next session; ``opened`` and ``closed`` are told of
+    each, ``event`` gets its events; ``quiet`` waits until nothing is being said."""
+
+    def __init__(
+        self,
+        provider: RealtimeProvider,
+        line: AudioLine,
+        seam: Seam,
+        *,
+        options: Callable[[], RealtimeOptions],
+        opened: Callable[[], None],
+        closed: Callable[[], None],
+        event: Callable[[RealtimeEvent], None],
+        quiet: Callable[[], Awaitable[None]],
+    ) -> None:
+        self.session: RealtimeSession | None = None
+        self._provider = provider
+        self._line = line
+        self._seam = seam
+        self._options = options
+        self._opened = opened
+        self._closed = closed
+        self._event = event
+        self._quiet = quiet
+        self._tasks: anyio.abc.TaskGroup | None = None
+        self._converter: Converter | None = None
+        self._waiting: deque[bytes] = deque()
+        self._waiting_bytes = 0
+
+    def hear(self, audio: bytes) -> None:
+        """Caller audio, by a plain call. Kept (bounded, oldest dropped) while there is no
+        session."""
+        session = self.session
+        if session is not None:
+            converter = self._converter
+            session.send_audio(audio if converter is None else converter.process(audio))
+            return
+        self._waiting.append(audio)
+        self._waiting_bytes += len(audio)
+        limit = self._line.input_format.size(_BUFFER_MS)
+        while self._waiting_bytes > limit:
+            self._waiting_bytes -= len(self._waiting.popleft())
+
+    def do(self, job: SessionJob) -> None:
+        """Run ``job`` as a task of the present session; without one nothing happens."""
+        session, tasks = self.session, self._tasks
+        if session is not None and tasks is not None:
+            tasks.start_soon(self._guarded, job, session)
+
+    async def _guarded(self, job: SessionJob, session: RealtimeSession) -> None:
+        try:
+            await job(session)
+        except ProviderError as error:
+            _log.warning("the voice model refused a request: %s", error)
+
+    async def run(self) -> str:
+        """Keep a session open; returns why that is not possible any more."""
+        failures = 0
+        while True:
+            began = self._seam.monotonic()
+            reason = await self._one_session()
+            if reason is None:
+                continue
+            _log.warning("the voice model's session is lost: %s", reason)
+            if self._seam.monotonic() - began >= _HEALTHY_S:
+                failures = 0
+            failures += 1
+            if failures > 1:
+                return reason
+            await anyio.sleep(_REOPEN_AFTER_S)
+
+    async def _one_session(self) -> str | None:
+        """Hold one session; why it was lost, None where it is to be renewed."""
+        options = self._options()
+        scope = anyio.CancelScope()
+        try:
+            with scope:
+                async with self._provider.session(options) as session:
+                    return await self._converse(session, options, scope)
+        except ProviderError as error:
+            return str(error)
+        return None
+
+    async def _converse(
+        self, session: RealtimeSession, options: RealtimeOptions, scope: anyio.CancelScope
+    ) -> str:
+        reason = "the session ended"
+        async with anyio.create_task_group() as tasks:
+            self._tasks = tasks
+            self._begin(session, options)
+            try:
+                async for event in session:
+                    if isinstance(event, SessionLost) and event.fatal:
+                        reason = event.reason
+                        break
+                    self._take(event, scope)
+            except ProviderError as error:
+                reason = str(error)
+            finally:
+                self.session = self._tasks = None
+                self._closed()
+                tasks.cancel_scope.cancel()
+        return reason
+
+    def _begin(self, session: RealtimeSession, options: RealtimeOptions) -> None:
+        converter = Converter(self._line.input_format, options.input_format)
+        self._converter = None if converter.identity else converter
+        self.session = session
+        self._opened()
+        while self._waiting:
+            self.hear(self._waiting.popleft())
+        self._waiting_bytes = 0
+
+    def _take(self, event: RealtimeEvent, scope: anyio.CancelScope) -> None:
+        match event:
+            case SessionLost(reason=reason):
+                _log.info("the voice model is interrupted: %s", reason)
+            case SessionExpiring(in_ms=in_ms):
+                if not self._provider.capabilities.resumption and self._tasks is not None:
+                    self._tasks.start_soon(partial(self._renew, in_ms, scope))
+            case _:
+                self._event(event)
+
+    async def _renew(self, in_ms: int, scope: anyio.CancelScope) -> None:
+        """Leave a session that expires, if possible between two utterances."""
+        with anyio.move_on_after(max(in_ms - _RENEW_BEFORE_MS, 0) / 1000):
+            await self._quiet()
+        scope.cancel()

@@ -1,0 +1,321 @@
+"""What a full-duplex voice model says: item by item into the line, the record and the turns.
+
+An item is one utterance of the model. Its audio goes to the line as it comes; its record follows
+one item after the other, as the caller hears them.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import anyio
+
+from voicecall import events as ev
+from voicecall.audio import AudioFormat, Converter
+from voicecall.model import MessageState
+from voicecall.realtime import ResponseDone
+from voicecall.seam import Seam
+from voicecall.store import TurnRow
+from voicecall_calls.conversation.line import AudioLine
+from voicecall_calls.conversation.mouth import SpeechTimes
+from voicecall_calls.conversation.realtimewords import heard_part, joined
+from voicecall_calls.conversation.turntimes import TurnTimes
+
+if TYPE_CHECKING:
+    from voicecall_calls.engine.lane import CallLane
+
+__all__ = ["Item", "ModelVoice", "Ticket"]
+
+_TEXT_PATIENCE_S = 1.0
+"""How long the words of an item may come after its audio."""
+_IDS_KEPT = 64
+
+
+@dataclass(slots=True)
+class Item:
+    """``id`` is the model's, ``key`` ours. ``message``: the first message that it speaks."""
+
+    id: str
+    key: str
+    times: TurnTimes
+    converter: Converter
+    message: str | None = None
+    text: str = ""
+    size: int = 0
+    cut_ms: float | None = None
+    error: str | None = None
+    told: anyio.Event = field(default_factory=anyio.Event)
+    over: anyio.Event = field(default_factory=anyio.Event)
+    done: anyio.Event = field(default_factory=anyio.Event)
+
+
+@dataclass(slots=True)
+class Ticket:
+    """The next item that begins. ``begun`` is also set when none will (``item`` is None)."""
+
+    message: str | None = None
+    item: Item | None = None
+    begun: anyio.Event = field(default_factory=anyio.Event)
+
+
+@dataclass(slots=True)
+class _CallerTimes:
+    started: int | None = None
+    ended: int | None = None
+    final: int | None = None
+
+
+class ModelVoice:
+    """The sink of a realtime session. One a call; it outlives sessions."""
+
+    def __init__(
+        self,
+        lane: CallLane,
+        line: AudioLine,
+        seam: Seam,
+        keep: Callable[[TurnRow], Awaitable[None]],
+    ) -> None:
+        self.interruptions = 0
+        self.caller = _CallerTimes()
+        self._lane = lane
+        self._line = line
+        self._seam = seam
+        self._keep = keep
+        self._format: AudioFormat = line.output_format
+        self._by_id: dict[str, Item] = {}
+        self._active: deque[Item] = deque()
+        self._cut: OrderedDict[str, None] = OrderedDict()
+        self._early: OrderedDict[str, tuple[str, bool]] = OrderedDict()
+        self._tickets: deque[Ticket] = deque()
+        self._response_at: int | None = None
+        self._changed = anyio.Event()
+
+    # --- audio ------------------------------------------------------------------------------
+
+    def session_opened(self, model_format: AudioFormat) -> None:
+        """Audio comes in ``model_format`` from now on."""
+        self._format = model_format
+        self._cut.clear()
+        self._early.clear()
+
+    def session_closed(self) -> None:
+        """No more audio of the present items; what came is still played."""
+        for item in list(self._by_id.values()):
+            self._finish(item)
+        self._by_id.clear()
+        self._response_at = None
+
+    def write(self, item_id: str, audio: bytes) -> None:
+        item = self._by_id.get(item_id)
+        if item is None:
+            if item_id in self._cut:
+                return
+            item = self._begin(item_id)
+        if not item.converter.identity:
+            audio = item.converter.process(audio)
+        item.size += len(audio)
+        self._line.write(item.key, audio)
+
+    def _begin(self, item_id: str) -> Item:
+        for other in list(self._by_id.values()):
+            self._finish(other)
+        now = self._seam.now_ms()
+        caller, self.caller = self.caller, _CallerTimes()
+        times = TurnTimes(
+            self._lane.record.call_id,
+            self._seam.new_id(),
+            "realtime",
+            now,
+            speech_started=caller.started,
+            speech_ended=caller.ended,
+            stt_final=caller.final,
+            agent_start=self._response_at or now,
+        )
+        converter = Converter(self._format, self._line.output_format)
+        item = Item(item_id, self._seam.new_id(), times, converter)
+        if self._tickets:
+            ticket = self._tickets.popleft()
+            item.message = ticket.message
+            ticket.item = item
+            ticket.begun.set()
+        self._by_id[item_id] = item
+        self._active.append(item)
+        if item_id in self._early:
+            text, final = self._early.pop(item_id)
+            self.text(item_id, text, final=final)
+        self._poke()
+        return item
+
+    def _finish(self, item: Item) -> None:
+        if item.over.is_set():
+            return
+        tail = item.converter.flush()
+        if tail and item.cut_ms is None:
+            item.size += len(tail)
+            self._line.write(item.key, tail)
+        item.over.set()
+        self._line.finish(item.key)
+
+    # --- events of the session --------------------------------------------------------------
+
+    def next_item(self, message: str | None = None) -> Ticket:
+        """A ticket for the item that begins next."""
+        ticket = Ticket(message)
+        self._tickets.append(ticket)
+        return ticket
+
+    def give_up(self, ticket: Ticket) -> None:
+        """The item of ``ticket`` will not come."""
+        if ticket in self._tickets:
+            self._tickets.remove(ticket)
+        ticket.begun.set()
+
+    def response_started(self) -> None:
+        self._response_at = self._seam.now_ms()
+
+    def response_done(self, event: ResponseDone) -> bool:
+        """Close the items of a response; whether there were any."""
+        self._response_at = None
+        ids = event.items or tuple(self._by_id)
+        items = [self._by_id[item_id] for item_id in ids if item_id in self._by_id]
+        for item in items:
+            if event.status == "failed":
+                item.error = event.error or "the response failed"
+                item.times.failed = item.error
+            self._finish(item)
+        if not items and event.status != "completed" and self._tickets:
+            self.give_up(self._tickets[0])
+        return bool(items)
+
+    def text(self, item_id: str, text: str, *, final: bool) -> None:
+        """Words of an item; they may come before its audio."""
+        item = next((one for one in self._active if one.id == item_id), None)
+        if item is None:
+            known, _ = self._early.get(item_id, ("", False))
+            self._early[item_id] = (text if final else joined(known, text), final)
+            _bound(self._early)
+            return
+        if final:
+            item.text = text.strip()
+            item.told.set()
+        elif not item.told.is_set():
+            item.text = joined(item.text, text)
+
+    # --- interruptions ----------------------------------------------------------------------
+
+    @property
+    def playing(self) -> bool:
+        """Something is being said, or will be."""
+        return any(self._line.pacer.pending(item.key) for item in self._active)
+
+    def interrupt(self) -> dict[str, float] | None:
+        """Stop everything that is being said; the heard milliseconds of each item by the model's
+        ids. None where nothing is."""
+        if not self.playing:
+            return None
+        self.interruptions += 1
+        playing = [item for item in self._active if self._line.pacer.pending(item.key)]
+        heard = self._line.clear()
+        now = self._seam.now_ms()
+        for item in playing:
+            item.cut_ms = heard[item.key].milliseconds if item.key in heard else 0.0
+            item.times.barge_in_at = now
+            began = self.caller.started
+            item.times.barge_in_stop_ms = now - began if began is not None else 0
+            self._finish(item)
+            self._by_id.pop(item.id, None)
+            self._cut[item.id] = None
+        _bound(self._cut)
+        return {item.id: item.cut_ms or 0.0 for item in playing}
+
+    def close(self) -> None:
+        """The call is over: let go whoever waits."""
+        for ticket in list(self._tickets):
+            self.give_up(ticket)
+        for item in self._active:
+            item.done.set()
+
+    # --- the record -------------------------------------------------------------------------
+
+    async def quiet(self) -> None:
+        """Wait until nothing is being said."""
+        while self._active:
+            await self._changed.wait()
+
+    async def run(self) -> None:
+        """Follow the items, one after the other. One task a call."""
+        while True:
+            while not self._active:
+                await self._changed.wait()
+            item = self._active[0]
+            try:
+                await self._follow(item)
+            finally:
+                self._active.popleft()
+                if self._by_id.get(item.id) is item:
+                    del self._by_id[item.id]
+                item.done.set()
+                self._poke()
+
+    def _poke(self) -> None:
+        self._changed.set()
+        self._changed = anyio.Event()
+
+    async def _follow(self, item: Item) -> None:
+        if item.cut_ms == 0 and item.message is None:
+            # Interrupted before a word of it was heard.
+            self._line.forget(item.key)
+            return
+        speech = SpeechTimes()
+        try:
+            await self._apply_speaking(item)
+            await item.over.wait()
+            await self._line.played(item.key)
+            if item.cut_ms is None:
+                speech.done = self._seam.now_ms()
+            if item.cut_ms is None or not item.text:
+                with anyio.move_on_after(_TEXT_PATIENCE_S):
+                    await item.told.wait()
+            await self._apply_spoke(item)
+        finally:
+            speech.first_byte = self._line.first_written(item.key)
+            speech.first_sent = self._line.first_sent(item.key)
+            self._line.forget(item.key)
+            with anyio.CancelScope(shield=True):
+                await self._keep(item.times.row(speech))
+
+    async def _apply_speaking(self, item: Item) -> None:
+        message = self._lane.record.message
+        pending = message is not None and message.state is MessageState.PENDING
+        await self._lane.apply(
+            ev.BotSpeaking(
+                at=self._seam.now_ms(),
+                utterance_id=item.key,
+                text=item.message or item.text,
+                first_message=item.message is not None and pending,
+            )
+        )
+
+    async def _apply_spoke(self, item: Item) -> None:
+        text = item.text or item.message or ""
+        heard = text
+        if item.cut_ms is not None:
+            total = self._line.output_format.duration_ms(item.size)
+            heard = heard_part(text, item.cut_ms, total)
+        await self._lane.apply(
+            ev.BotSpoke(
+                at=self._seam.now_ms(),
+                utterance_id=item.key,
+                heard=heard,
+                complete=item.cut_ms is None and item.error is None,
+                ok=item.size > 0,
+            )
+        )
+
+
+def _bound(ids: OrderedDict[str, Any]) -> None:
+    while len(ids) > _IDS_KEPT:
+        ids.popitem(last=False)

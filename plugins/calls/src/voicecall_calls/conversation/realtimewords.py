@@ -1,0 +1,128 @@
+"""The words that a full-duplex voice model is given: instructions, requests, prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from voicecall.model import Speaker, TranscriptEntry
+from voicecall_calls.config import RealtimeConfig
+
+__all__ = [
+    "consult_prompt",
+    "consult_request",
+    "greeting",
+    "heard_part",
+    "history",
+    "instructions",
+    "joined",
+    "pressed",
+]
+
+_DEFAULT = (
+    "You are speaking with a person on the telephone. Be brief and natural: one or two short"
+    " sentences at a time, no lists, no markup."
+)
+_END = (
+    "When the conversation is over, say your last words first, then call voicecall_end_call to"
+    " hang up."
+)
+_CONSULT = (
+    "Call voicecall_agent_consult before you answer what needs deeper thought, current facts or"
+    " tools."
+)
+_CONSULT_POLICY: Mapping[str, str] = {
+    "auto": "",
+    "substantive": (
+        "Answer small talk yourself. Call voicecall_agent_consult for facts, memory, tools and"
+        " anything current or specific to the caller, and keep its answer concise."
+    ),
+    "always": (
+        "Call voicecall_agent_consult before every answer of substance. Only greetings,"
+        " acknowledgements and fillers are your own."
+    ),
+}
+_PROMPT_ENTRIES = 12
+_HISTORY_ENTRIES = 40
+_SHORT_QUESTION = 40
+_MUCH_LONGER = 8
+_FRESH_MS = 2000
+
+
+def instructions(config: RealtimeConfig, *, tools: bool) -> str:
+    """The session's instructions. ``tools``: whether the model has function tools."""
+    parts = [config.instructions or _DEFAULT]
+    if tools:
+        parts.append(_END)
+        if config.tool_policy != "none":
+            parts += [_CONSULT, _CONSULT_POLICY[config.consult_policy]]
+    return "\n".join(part for part in parts if part)
+
+
+def greeting(base: str, message: str) -> str:
+    """What opens the conversation where the model cannot be made to say given words."""
+    return f'{base}\nIn your first reply, open with this greeting: "{message}"'
+
+
+def pressed(base: str, digits: str) -> str:
+    keys = " ".join(digits)
+    return f"{base}\nThe caller pressed these keys of the telephone: {keys}. Respond to that."
+
+
+def history(entries: Sequence[TranscriptEntry]) -> list[tuple[str, str]]:
+    """The end of a transcript as (role, text)."""
+    return [
+        ("user" if entry.speaker is Speaker.USER else "assistant", entry.text)
+        for entry in entries[-_HISTORY_ENTRIES:]
+    ]
+
+
+def joined(known: str, text: str) -> str:
+    """Text of an item that is not final: cumulative text replaces, a piece is appended."""
+    return text if text.startswith(known) else known + text
+
+
+def heard_part(text: str, heard_ms: float, total_ms: float) -> str:
+    """The words that fit into the part of the audio that was heard."""
+    if total_ms <= 0:
+        return ""
+    words = text.split()
+    return " ".join(words[: int(len(words) * min(heard_ms / total_ms, 1.0) + 0.5)])
+
+
+# --- consulting the agent --------------------------------------------------------------------
+
+
+def consult_request(arguments: Mapping[str, Any]) -> tuple[str, str]:
+    """Question and context in the arguments of a consult call; empty where there is none."""
+    texts = (arguments.get(key) for key in ("question", "prompt", "query", "task"))
+    question = next((text.strip() for text in texts if isinstance(text, str) and text.strip()), "")
+    context = [arguments.get("context")]
+    style = arguments.get("responseStyle")
+    if isinstance(style, str) and style.strip():
+        context.append(f"Style of the answer: {style.strip()}")
+    return question, "\n".join(c.strip() for c in context if isinstance(c, str) and c.strip())
+
+
+def consult_prompt(
+    question: str, context: str, entries: Sequence[TranscriptEntry], now_ms: int
+) -> str:
+    """What the agent is asked. A question much shorter than what the caller has just said is
+    replaced by that."""
+    said = next((e for e in reversed(entries) if e.speaker is Speaker.USER), None)
+    if (
+        said is not None
+        and now_ms - said.at <= _FRESH_MS
+        and len(question) < _SHORT_QUESTION
+        and len(said.text) >= len(question) + _MUCH_LONGER
+    ):
+        context = "\n".join(part for part in (context, f"Asked as: {question}") if part)
+        question = said.text
+    lines = [
+        "You help the voice of a telephone call. Answer briefly, in words that can be spoken.",
+        "The call so far:",
+        *(f"{role}: {text}" for role, text in history(entries[-_PROMPT_ENTRIES:])),
+    ]
+    if context:
+        lines += ["Context:", context]
+    return "\n".join([*lines, "Request:", question])
