@@ -1,0 +1,110 @@
+"""Who may call in, and to which route a dialled number leads."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import anyio
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from voicecall.model import EndDetail
+from voicecall_calls.config import VoiceCallConfig
+from voicecall_calls.engine.admission import Admission, admit_inbound, route_for
+from voicecall_calls.pairing import Pairing
+
+pytestmark = [pytest.mark.unit, pytest.mark.anyio]
+
+LISTED = "+15550001234"
+WELCOME = Admission()
+REFUSED = Admission(refused=EndDetail.POLICY)
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+def config(**values: Any) -> VoiceCallConfig:
+    return VoiceCallConfig.model_validate(values)
+
+
+ALLOWLIST = config(inboundPolicy="allowlist", allowFrom=[LISTED])
+
+
+class Asked(Pairing):
+    """Knows one approved number and has one code for the others; remembers who was looked up."""
+
+    def __init__(self, approved: str | None = None, code: str | None = "123456") -> None:
+        self._approved = approved
+        self._code = code
+        self.asked: list[str] = []
+
+    async def approved(self, number: str) -> bool:
+        self.asked.append(number)
+        return number == self._approved
+
+    async def code_for(self, number: str) -> str | None:
+        return self._code
+
+
+async def admit(config: VoiceCallConfig, number: str | None) -> Admission:
+    """The decision, which does not need the approvals."""
+    pairing = Asked()
+    admission = await admit_inbound(config, number, pairing)
+    assert pairing.asked == []
+    return admission
+
+
+@pytest.mark.parametrize("number", [None, LISTED])
+async def test_open_lets_everybody_in(number: str | None) -> None:
+    assert await admit(config(inboundPolicy="open"), number) == WELCOME
+
+
+async def test_nobody_is_let_in_unless_configured() -> None:
+    assert await admit(config(), LISTED) == REFUSED
+
+
+@pytest.mark.parametrize("number", [None, "", "anonymous", "Restricted"])
+@pytest.mark.parametrize("policy", ["allowlist", "pairing"])
+async def test_a_caller_without_a_number_is_refused(policy: str, number: str | None) -> None:
+    assert await admit(config(inboundPolicy=policy, allowFrom=[LISTED]), number) == REFUSED
+    assert await admit(config(inboundPolicy=policy), number) == REFUSED
+
+
+@pytest.mark.parametrize("number", ["5550001234", "+995550001234", "+1555000123", "0001234"])
+async def test_a_number_that_only_looks_alike_is_refused(number: str) -> None:
+    assert await admit(ALLOWLIST, number) == REFUSED
+
+
+@pytest.mark.parametrize("number", [LISTED, "15550001234", "+1 (555) 000-1234"])
+async def test_the_listed_number_is_let_in_however_it_is_written(number: str) -> None:
+    assert await admit(ALLOWLIST, number) == WELCOME
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.text(alphabet="0123456789+-() abc", max_size=16) | st.just(LISTED))
+def test_only_equal_digits_are_let_in(number: str) -> None:
+    digits = "".join(c for c in number if c.isdigit())
+    admission = anyio.run(admit, ALLOWLIST, number)
+    assert (admission == WELCOME) == (digits == "15550001234")
+
+
+async def test_pairing_asks_for_the_approval_of_a_stranger_only() -> None:
+    pairing = config(inboundPolicy="pairing", allowFrom=[LISTED])
+    assert await admit(pairing, LISTED) == WELCOME
+    friend, stranger = "+15550007777", "+15550008888"
+    assert await admit_inbound(pairing, friend, Asked(approved=friend)) == WELCOME
+    asked = Asked(approved=friend)
+    assert await admit_inbound(pairing, stranger, asked) == Admission(code="123456")
+    assert asked.asked == [stranger]
+    assert await admit_inbound(pairing, stranger, Asked(code=None)) == REFUSED
+
+
+def test_a_route_is_found_by_its_digits() -> None:
+    routes = config(numbers={LISTED: {"agentId": "sales"}, "+15550009999": {"agentId": "night"}})
+    assert route_for(routes, LISTED) == (LISTED, routes.numbers[LISTED])
+    assert route_for(routes, "1 555 000 1234") == (LISTED, routes.numbers[LISTED])
+    assert route_for(routes, "+15550000000") is None
+    assert route_for(routes, None) is None

@@ -1,0 +1,152 @@
+"""What interrupts, what is a turn, and what is neither."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from voicecall_calls.config import BargeInConfig
+from voicecall_calls.conversation.turntaking import TurnTaking, Verdict
+
+pytestmark = pytest.mark.unit
+
+
+def taking(**config: object) -> TurnTaking:
+    return TurnTaking(BargeInConfig.model_validate(config))
+
+
+def speaking(**config: object) -> TurnTaking:
+    turns = taking(**config)
+    turns.bot_began(10.0)
+    return turns
+
+
+def test_speech_must_last_before_it_interrupts() -> None:
+    turns = speaking(minSpeechMs=300)
+    assert turns.speech_started(11.0) == pytest.approx(11.3)
+    assert turns.lasted()
+    assert not turns.lasted()  # once
+
+
+def test_words_interrupt_at_once() -> None:
+    turns = speaking()
+    turns.speech_started(11.0)
+    assert not turns.partial("  ")
+    assert turns.partial("stop")
+    assert not turns.partial("stop it")
+    assert turns.final("stop it") is Verdict.TURN
+
+
+def test_noise_that_is_over_does_not_interrupt() -> None:
+    turns = speaking()
+    turns.speech_started(11.0)
+    turns.speech_ended()
+    assert not turns.lasted()
+
+
+@pytest.mark.parametrize("text", ["mhm", "Mhm.", "uh huh", "Uh-huh!", "hmm...", "Ah"])
+def test_an_acknowledgement_is_no_interruption_and_no_turn(text: str) -> None:
+    turns = speaking()
+    turns.speech_started(11.0)
+    assert not turns.partial(text)
+    assert turns.final(text) is Verdict.DROP
+
+
+@pytest.mark.parametrize("text", ["yes", "no", "mhm yes", "okay"])
+def test_an_answer_is_more_than_an_acknowledgement(text: str) -> None:
+    turns = speaking()
+    turns.speech_started(11.0)
+    assert turns.partial(text)
+    assert turns.final(text) is Verdict.TURN
+
+
+def test_an_acknowledgement_into_silence_is_a_turn() -> None:
+    turns = taking()
+    assert turns.speech_started(11.0) is None
+    assert turns.final("mhm") is Verdict.TURN
+
+
+def test_a_protected_greeting_is_not_interrupted_and_the_words_are_kept() -> None:
+    turns = taking()
+    turns.bot_began(10.0, protection_ms=500)
+    assert turns.speech_started(10.4) is None
+    assert not turns.partial("hello there")
+    assert not turns.lasted()
+    assert turns.final("hello there") is Verdict.CONTEXT
+    # After the protected part the greeting gives way.
+    assert turns.speech_started(10.6) is not None
+    assert turns.partial("hello")
+    assert turns.final("hello") is Verdict.TURN
+
+
+def test_noise_into_a_protected_greeting_is_dropped() -> None:
+    turns = taking()
+    turns.bot_began(10.0, protection_ms=500)
+    turns.speech_started(10.1)
+    assert turns.final("") is Verdict.DROP
+
+
+def test_with_barge_in_off_words_over_the_bot_are_context() -> None:
+    turns = speaking(enabled=False)
+    assert turns.speech_started(11.0) is None
+    assert not turns.partial("wait a moment")
+    assert turns.final("wait a moment") is Verdict.CONTEXT
+
+
+def test_words_that_end_after_the_bot_are_a_turn_even_with_barge_in_off() -> None:
+    turns = speaking(enabled=False)
+    turns.speech_started(11.0)
+    turns.bot_stopped()
+    assert turns.final("wait a moment") is Verdict.TURN
+
+
+def test_what_was_not_understood_is_said_so_only_into_silence() -> None:
+    assert taking().final(" ") is Verdict.NOT_UNDERSTOOD
+    turns = speaking()
+    turns.speech_started(11.0)
+    assert turns.final("") is Verdict.DROP
+
+
+_STEPS = st.lists(
+    st.sampled_from(["bot", "greet", "quiet", "start", "lasted", "word", "mhm", "end", "final"]),
+    max_size=30,
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(_STEPS, st.booleans())
+def test_one_interruption_an_utterance_and_none_into_silence(
+    steps: list[str], enabled: bool
+) -> None:
+    turns = taking(enabled=enabled)
+    now, interruptions = 0.0, 0
+    for step in steps:
+        now += 0.2
+        speaks = turns.bot_speaking
+        accepted = False
+        match step:
+            case "bot":
+                turns.bot_began(now)
+            case "greet":
+                turns.bot_began(now, 500)
+            case "quiet":
+                turns.bot_stopped()
+            case "start":
+                turns.speech_started(now)
+                interruptions = 0
+            case "lasted":
+                accepted = turns.lasted()
+            case "word":
+                accepted = turns.partial("word")
+            case "mhm":
+                assert not turns.partial("mhm")
+            case "end":
+                turns.speech_ended()
+            case "final":
+                assert (turns.final("") is Verdict.TURN) is False
+        if accepted:
+            interruptions += 1
+            assert speaks
+            assert enabled
+            assert interruptions == 1
