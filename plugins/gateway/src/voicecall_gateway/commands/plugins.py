@@ -1,27 +1,32 @@
-"""``voicecall plugins list``."""
+"""``voicecall plugins list``, ``enable`` and ``disable``."""
 
 from __future__ import annotations
 
-from typing import Any
+import difflib
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from voicecall.errors import ConfigError
+from voicecall.errors import ConfigError, InvalidRequest
 from voicecall_gateway.commandline import CommandLine, ConfigOption, JsonOption, command_line
-from voicecall_gateway.output import print_json, print_table
+from voicecall_gateway.output import print_json, print_table, print_text
+
+if TYPE_CHECKING:
+    from voicecall_gateway.config import LoadedConfig
 
 __all__ = ["add"]
 
 
 def add(app: typer.Typer) -> None:
     group = typer.Typer(help="Gateway plugins.", no_args_is_help=True, rich_markup_mode=None)
-
-    # A group with a single command would otherwise be that command.
-    @group.callback()
-    def plugins() -> None: ...
-
     group.command("list")(list_plugins)
+    group.command("enable")(enable)
+    group.command("disable")(disable)
     app.add_typer(group, name="plugins")
+
+
+PluginId = Annotated[str, typer.Argument(metavar="ID", help="The plugin's id.")]
 
 
 def list_plugins(
@@ -71,3 +76,77 @@ def _word(row: dict[str, Any]) -> str:
     if not row["enabled"]:
         return "disabled"
     return "ok" if row["ok"] else f"error: {row['error']}"
+
+
+def enable(
+    context: typer.Context,
+    plugin_id: PluginId,
+    config: ConfigOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Enable a plugin in the configuration file."""
+    _switch(command_line(context), config, plugin_id, True, json)
+
+
+def disable(
+    context: typer.Context,
+    plugin_id: PluginId,
+    config: ConfigOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Disable a plugin in the configuration file."""
+    _switch(command_line(context), config, plugin_id, False, json)
+
+
+def _switch(
+    line: CommandLine, config: Path | None, plugin_id: str, enabled: bool, json: bool
+) -> None:
+    from voicecall_gateway.config import config_file
+    from voicecall_gateway.configfile import editable_text, instead, write_text
+    from voicecall_gateway.json5edit import CannotEdit, set_key
+    from voicecall_gateway.plugins import plugin_ids
+
+    loaded = line.load_config(config)
+    installed = plugin_ids(line.registry)
+    if plugin_id not in installed and (enabled or plugin_id not in loaded.plugins.entries):
+        raise InvalidRequest(_unknown(plugin_id, installed))
+    file, _ = config_file(config, line.environ)
+    edits = _edits(loaded, plugin_id, enabled) if loaded.enabled(plugin_id) is not enabled else []
+    try:
+        text = editable_text(file) if edits else ""
+        for path, value in edits:
+            text = set_key(text, path, value)
+    except CannotEdit as error:
+        raise instead(error, edits, file) from None
+    backup = write_text(file, text) if edits else None
+    word = "enabled" if enabled else "disabled"
+    if json:
+        report = {"id": plugin_id, "enabled": enabled, "changed": bool(edits), "file": str(file)}
+        print_json(report | ({"backup": str(backup)} if backup is not None else {}))
+    elif not edits:
+        print_text(f"{plugin_id} is {word} already")
+    else:
+        print_text(f"{plugin_id} is {word} in {file}")
+
+
+def _edits(
+    loaded: LoadedConfig, plugin_id: str, enabled: bool
+) -> list[tuple[tuple[str, ...], Any]]:
+    """What to write where. Lists are only touched where they alone would decide otherwise."""
+    edits: list[tuple[tuple[str, ...], Any]] = []
+    plugins = loaded.plugins
+    if enabled and plugin_id in plugins.deny:
+        edits.append((("plugins", "deny"), [other for other in plugins.deny if other != plugin_id]))
+    if enabled and plugins.allow is not None and plugin_id not in plugins.allow:
+        edits.append((("plugins", "allow"), [*plugins.allow, plugin_id]))
+    entry = plugins.entries.get(plugin_id)
+    if not enabled or (entry is not None and not entry.enabled):
+        edits.append((("plugins", "entries", plugin_id, "enabled"), enabled))
+    return edits
+
+
+def _unknown(plugin_id: str, installed: list[str]) -> str:
+    close = difflib.get_close_matches(plugin_id, installed, 1)
+    hint = f"; did you mean {close[0]!r}?" if close else ""
+    names = ", ".join(installed) or "none"
+    return f"no gateway plugin {plugin_id!r} is installed (installed: {names}){hint}"
