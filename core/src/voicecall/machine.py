@@ -841,7 +841,8 @@ def step(record: CallRecord, event: ev.CallEvent, policy: CallPolicy) -> Step:
 def _after_the_end(record: CallRecord, event: ev.CallEvent) -> Step:
     """Nothing changes a finished call, but a leg that turns up late must not stay open."""
     if isinstance(event, ev.DialAccepted | ev.CarrierEvent) and not isinstance(event, ev.CallEnded):
-        orphan = record.direction is Direction.OUTBOUND and not record.aliases
-        if orphan:
+        # Again with every sign of life: the last hang-up may have died with us.
+        lives = isinstance(event, ev.CarrierEvent) and record.end_detail is EndDetail.DIAL_UNKNOWN
+        if record.direction is Direction.OUTBOUND and (lives or not record.aliases):
             return Step(record.with_alias(event.provider_call_id), (HangUp(),))
     return Step(record, outcome=Outcome.IGNORED)
