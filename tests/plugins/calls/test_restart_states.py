@@ -518,3 +518,25 @@ async def test_a_webhook_that_is_faster_than_the_lookup_does_not_end_the_recover
         assert not it.record.recovering
         await it.engine.wait_idle()
         assert not exchange.up
+
+
+async def test_a_leg_that_turns_up_late_is_hung_up_even_over_a_crash(tmp_path: Path) -> None:
+    exchange = await crash_in(Situation(dial_never_sent, CallState.INITIATED), tmp_path)
+
+    async def tell(it: Life, make: type[ev.CarrierEvent]) -> None:
+        event = make(at=it.now(), key=make.__name__, provider_call_id=CARRIER_ID, call_id=call_id)
+        await it.engine.handle(REQUEST, tel.Verified(event.key), [event])
+        await anyio.sleep(0.01)
+
+    async with life(tmp_path, exchange, MediaPath.NATIVE) as it:
+        await it.engine.wait_idle()
+        assert it.record.end_detail is EndDetail.DIAL_UNKNOWN
+        call_id = it.record.call_id
+        exchange.status = tel.CallStatus(ev.CarrierStatus.LIVE)
+        exchange.outage = True
+        await tell(it, ev.Ringing)
+        assert exchange.up
+    exchange.outage = False
+    async with life(tmp_path, exchange, MediaPath.NATIVE) as it:
+        await tell(it, ev.Answered)
+        assert not exchange.up
