@@ -54,6 +54,10 @@ class Conversation(ABC):
     def resume(self) -> None:
         """Called before :meth:`run` for a call that was live before a restart."""
 
+    def hush(self) -> None:
+        """The call is being ended: stop speaking, so that the record learns what was heard."""
+        return
+
     def attach(self, socket: MediaSocket, started: Started) -> Attachment:
         """A media socket of this call was admitted."""
         from voicecall_calls.ports import AdmissionRefused

@@ -47,6 +47,7 @@ class Brain:
     agent_id: str
     system_prompt: str | None
     timeout_s: float
+    model: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -331,6 +332,7 @@ class Dialogue(Conversation):
             opening=self._opening(turn),
             direction=record.direction.value,
             remote_number=record.remote_number,
+            model=self.brain.model,
             system_prompt=self.brain.system_prompt,
         )
 

@@ -373,6 +373,8 @@ class CallEngine:
             case mc.LookUpDial():
                 self.spawn(self._carrier.looking_up(lane))
             case mc.HangUp():
+                if talk is not None:
+                    talk.hush()
                 self.spawn(self._carrier.hanging_up(lane))
             case mc.ProbeStatus():
                 self.spawn(self._carrier.probing(lane))
