@@ -1,0 +1,251 @@
+"""A gateway and a telephone exchange in this process, joined by real sockets on loopback."""
+
+from __future__ import annotations
+
+import io
+import sqlite3
+import wave
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager, closing
+from pathlib import Path
+from typing import Any
+
+import anyio
+import numpy as np
+
+from voicecall import ProviderKind
+from voicecall.audio import mulaw_to_pcm16
+from voicecall.configuring import deep_merge
+from voicecall.hosting import RpcCall
+from voicecall.model import CallRecord
+from voicecall.registry import Registry
+from voicecall.store import TurnRow
+from voicecall_calls.engine.engine import INBOUND_CAP, OUTBOUND_CAP, CallEngine
+from voicecall_calls.service import PhoneService
+from voicecall_gateway.config import config_from_tree
+from voicecall_gateway.runtime import Gateway
+from voicecall_mock.exchange import Exchange, ExchangeOptions, Step
+from voicecall_testing import speech as fsk_speech
+from voicecall_testing.fsk import FskDecoder, encode
+from voicecall_testing.speech import FskSpeech
+
+from .puppets import Extra, PhonePlugin, Puppet, provider_plugin
+
+__all__ = [
+    "CALLER",
+    "CLINIC",
+    "GREETING",
+    "Town",
+    "open_town",
+    "rows_of",
+    "said",
+    "sound",
+    "until",
+]
+
+CALLER = "+15550100001"
+CLINIC = "+15550100000"
+GREETING = "This is the clinic."
+PATIENCE_S = 25.0
+_FRAME = 320
+_SHORT_GAP_FRAMES = 6
+
+_STREAMED = {
+    "provider": "mock",
+    "inboundPolicy": "open",
+    "inboundGreeting": GREETING,
+    "silenceTimeoutMs": 200,
+    "fillerAfterMs": 0,
+    "outbound": {"notifyHangupDelaySec": 0},
+    "serve": {"port": 0},
+    "streaming": {"enabled": True, "provider": "fsk"},
+    "tts": {"provider": "fsk"},
+    "silence": {"promptAfterMs": 0},
+}
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait for something to become true. Raises ``TimeoutError``."""
+    with anyio.fail_after(PATIENCE_S):
+        while not condition():
+            await anyio.sleep(0.01)
+
+
+def rows_of(state_dir: Path) -> dict[str, list[tuple[Any, ...]]]:
+    """Every row of the call store, by table."""
+    file = state_dir / "voice-calls" / "calls.db"
+    with closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True)) as database:
+        names = database.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
+        return {
+            name: sorted(database.execute(f'SELECT * FROM "{name}"').fetchall(), key=repr)
+            for (name,) in names
+        }
+
+
+class Town:
+    """An exchange with its phones and a running gateway."""
+
+    def __init__(self, exchange: Exchange, gateway: Gateway, plugin: PhonePlugin) -> None:
+        self.exchange = exchange
+        self.gateway = gateway
+        self._plugin = plugin
+
+    @property
+    def service(self) -> PhoneService:
+        assert self._plugin.service is not None
+        return self._plugin.service
+
+    @property
+    def engine(self) -> CallEngine:
+        assert self.service.engine is not None
+        return self.service.engine
+
+    async def rpc(self, method: str, **params: Any) -> Mapping[str, Any]:
+        """One RPC of the phone, as an operator."""
+        call = RpcCall("test", frozenset({"operator.write", "operator.read"}))
+        with anyio.fail_after(PATIENCE_S):
+            return await self.gateway.host.methods[f"voicecall.{method}"].handler(params, call)
+
+    # --- calls ------------------------------------------------------------------------------
+
+    def call_in(self, *steps: Step, number: str = CALLER) -> str:
+        """A phone calls the clinic; the exchange's id of the call."""
+        return self.exchange.dial_in(number, CLINIC, steps)
+
+    async def live(self, carrier_id: str) -> CallRecord:
+        """The newest record of a live call, once there is one."""
+        await until(lambda: self.engine.lane_of(carrier_id) is not None)
+        lane = self.engine.lane_of(carrier_id)
+        assert lane is not None
+        return lane.record
+
+    async def over(self, any_id: str) -> CallRecord:
+        """Wait until the gateway is done with a call; its final record."""
+        with anyio.fail_after(PATIENCE_S):
+            while True:
+                record = await self.engine.stored(any_id)
+                if record is not None and record.terminal:
+                    break
+                await anyio.sleep(0.02)
+        await until(lambda: self.engine.lane_of(any_id) is None)
+        return record
+
+    async def call(self, *steps: Step, number: str = CALLER) -> tuple[str, CallRecord]:
+        """A whole inbound call: the exchange's id and the final record."""
+        carrier_id = self.call_in(*steps, number=number)
+        with anyio.fail_after(PATIENCE_S):
+            await self.exchange.ended(carrier_id)
+        return carrier_id, await self.over(carrier_id)
+
+    async def turns(self, record: CallRecord) -> list[TurnRow]:
+        """The turns of a call, oldest first."""
+        return list(reversed(await self.engine.store.turns(call_id=record.call_id)))
+
+    async def nothing_left(self) -> None:
+        """No lane, no place taken, no socket open on either side."""
+        engine = self.engine
+        await until(lambda: not engine.lanes)
+        for cap in (INBOUND_CAP, OUTBOUND_CAP):
+            assert await engine.coordinator.holders(cap) == 0
+        opened = self.exchange.ledger.entries(type="stream-opened")
+        await until(lambda: len(self.exchange.ledger.entries(type="stream-closed")) >= len(opened))
+
+    # --- what a phone heard -----------------------------------------------------------------
+
+    def heard_pcm(self, carrier_id: str) -> bytes:
+        """What the phone heard so far: PCM16, 8 kHz."""
+        with wave.open(io.BytesIO(self.exchange.recording(carrier_id))) as reader:
+            both = np.frombuffer(reader.readframes(reader.getnframes()), "<i2")
+        return both[1::2].tobytes()
+
+    def heard(self, carrier_id: str) -> list[str | None]:
+        """The sentences that the phone heard; None for each that was cut off. Short gaps inside
+        of a sentence do not count: a busy machine makes them."""
+        decoder = FskDecoder()
+        found: list[str | None] = []
+        gap: list[bytes] = []
+        for frame in _frames(self.heard_pcm(carrier_id)):
+            if not any(frame):
+                gap.append(frame)
+                continue
+            if len(gap) > _SHORT_GAP_FRAMES:
+                found += decoder.feed(b"".join(gap))
+            found += decoder.feed(frame)
+            gap = []
+        return found + decoder.finish()
+
+    def longest_silence_ms(self, carrier_id: str) -> int:
+        """The longest time without any sound for the phone, from its first sound on."""
+        longest, run = 0, -1
+        for frame in _frames(self.heard_pcm(carrier_id)):
+            if any(frame):
+                longest, run = max(longest, run), 0
+            elif run >= 0:
+                run += 20
+        return max(longest, run)
+
+
+def _frames(pcm: bytes) -> list[bytes]:
+    return [pcm[start : start + _FRAME] for start in range(0, len(pcm), _FRAME)]
+
+
+def sound(text: str) -> bytes:
+    """One sentence as a phone hears it: PCM16, 8 kHz."""
+    return mulaw_to_pcm16(encode(text))
+
+
+def said(record: CallRecord) -> list[tuple[str, str, bool]]:
+    """The transcript as (speaker, text, complete)."""
+    return [(entry.speaker.value, entry.text, entry.complete) for entry in record.transcript]
+
+
+@asynccontextmanager
+async def open_town(
+    state_dir: Path,
+    agent: Puppet,
+    *,
+    config: Mapping[str, Any] | None = None,
+    tree: Mapping[str, Any] | None = None,
+    extra: Sequence[Extra] = (),
+    options: ExchangeOptions | None = None,
+) -> AsyncIterator[Town]:
+    """``config`` is laid over the phone's configuration, ``tree`` over the whole file; ``extra``
+    brings more providers. The installed ones are there too."""
+    plugin = PhonePlugin()
+    registry = Registry(
+        extra=[
+            plugin.extra(),
+            ("voicecall.tts", "fsk", fsk_speech),
+            ("voicecall.transcription", "fsk", fsk_speech),
+            provider_plugin(ProviderKind.AGENT, "puppet", agent),
+            *extra,
+        ]
+    )
+    failure: Exception | None = None
+    async with Exchange(options, speech=FskSpeech()).serve() as exchange:
+        loaded = config_from_tree(
+            _tree(exchange, config or {}, tree or {}), environ={}, state_dir=state_dir
+        )
+        gateway = Gateway(loaded, registry)
+        async with gateway.run():
+            assert list(await gateway.wait_started()) == []
+            try:
+                yield Town(exchange, gateway, plugin)
+            except Exception as error:  # noqa: BLE001 (raised again outside of the groups)
+                failure = error
+    if failure is not None:
+        raise failure
+
+
+def _tree(exchange: Exchange, config: Mapping[str, Any], tree: Mapping[str, Any]) -> dict[str, Any]:
+    phone: dict[str, Any] = deep_merge(_STREAMED, config)
+    phone["mock"] = {
+        "apiBaseUrl": exchange.base_url,
+        "authToken": exchange.options.auth_token,
+    }
+    values: dict[str, Any] = {
+        "gateway": {"port": 0, "drainSeconds": 0},
+        "plugins": {"entries": {"voice-call": {"config": phone}}},
+        "agents": {"defaults": {"backend": "puppet"}},
+    }
+    return deep_merge(values, tree)

@@ -1,0 +1,282 @@
+"""Conversations over real sockets: callers who talk, interrupt, press keys and keep silent."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import anyio
+import pytest
+
+from voicecall.agent import AgentEvent, AgentTurn, TextDelta
+from voicecall.errors import CallNotReady
+from voicecall.model import EndDetail, EndReason
+from voicecall_mock.exchange import (
+    HangUp,
+    Interrupt,
+    Press,
+    Say,
+    Silent,
+    Wait,
+    WaitForSilence,
+)
+
+from .lab.puppets import Puppet
+from .lab.town import GREETING, open_town, said, until
+
+pytestmark = [pytest.mark.e2e, pytest.mark.anyio]
+
+WAIT = WaitForSilence(300)
+PHONE = "+15550100009"
+STORY = "Once upon a time, there was a very small phone. It rang all day. Nobody ever came."
+STORY_BEGIN = "Once upon a time, there was a very small phone."
+
+
+async def test_two_phones_talk_at_once(tmp_path: Path) -> None:
+    agent = Puppet({"One please.": "One it is.", "Two please.": "Two it is."})
+    async with open_town(tmp_path, agent) as town:
+        calls: dict[str, str] = {}
+
+        async def talk(number: str, word: str) -> None:
+            carrier_id, record = await town.call(
+                WAIT,
+                Say(f"{word} please."),
+                WAIT,
+                Say(f"Thanks, {word}."),
+                WAIT,
+                HangUp(),
+                number=number,
+            )
+            calls[word] = record.call_id
+            assert record.from_number == number
+            assert record.end_reason is EndReason.HANGUP_USER
+            assert said(record) == [
+                ("bot", GREETING, True),
+                ("user", f"{word} please.", True),
+                ("bot", f"{word} it is.", True),
+                ("user", f"Thanks, {word}.", True),
+                ("bot", f"You said: Thanks, {word}.", True),
+            ]
+            assert town.heard(carrier_id) == [
+                GREETING,
+                f"{word} it is.",
+                f"You said: Thanks, {word}.",
+            ]
+            kinds = [(turn.kind, turn.failed) for turn in await town.turns(record)]
+            assert kinds == [("message", None), ("reply", None), ("reply", None)]
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(talk, "+15550100001", "One")
+            tasks.start_soon(talk, "+15550100002", "Two")
+        assert len(set(calls.values())) == 2
+        await town.nothing_left()
+
+
+async def test_an_interruption_cuts_the_agent_off_and_is_answered(tmp_path: Path) -> None:
+    agent = Puppet({"Tell me a story.": STORY, "Stop please.": "As you like."})
+    async with open_town(tmp_path, agent) as town:
+        carrier_id, record = await town.call(
+            WAIT,
+            Say("Tell me a story."),
+            Interrupt(300, "Stop please."),
+            WAIT,
+            HangUp(),
+        )
+        lines = said(record)
+        assert [line[0] for line in lines] == ["bot", "user", "bot", "user", "bot"]
+        _, told, complete = lines[2]
+        assert not complete
+        assert told
+        assert STORY.startswith(told)
+        assert len(told) < len(STORY) / 2
+        assert lines[3:] == [("user", "Stop please.", True), ("bot", "As you like.", True)]
+        assert town.heard(carrier_id) == [GREETING, None, "As you like."]
+        assert agent.settled == [("Tell me a story.", told)]
+        greeting, story, answer = await town.turns(record)
+        assert story.barge_in_at is not None
+        assert story.barge_in_stop_ms is not None
+        assert greeting.barge_in_at is answer.barge_in_at is None
+        assert len(town.exchange.stats(carrier_id).barge_in_stop_ms) == 1
+
+
+async def test_an_acknowledgement_does_not_interrupt(tmp_path: Path) -> None:
+    agent = Puppet({"Tell me a story.": STORY})
+    async with open_town(tmp_path, agent, config={"bargeIn": {"minSpeechMs": 5000}}) as town:
+        carrier_id, record = await town.call(
+            WAIT, Say("Tell me a story."), Interrupt(700, "Uh huh."), Silent(2500), HangUp()
+        )
+        assert town.heard(carrier_id)[0] == GREETING
+        assert None not in town.heard(carrier_id)
+        assert said(record)[-1] == ("bot", STORY, True)
+        assert agent.asked == ["Tell me a story."]
+
+
+async def test_a_silent_caller_is_asked_and_then_left(tmp_path: Path) -> None:
+    silence = {"promptAfterMs": 700, "prompts": 1}
+    async with open_town(tmp_path, Puppet({}), config={"silence": silence}) as town:
+        carrier_id, record = await town.call(Silent())
+        assert (record.end_reason, record.end_detail) == (EndReason.HANGUP_BOT, EndDetail.SILENCE)
+        heard = [GREETING, "Are you still there?", "I will hang up now. Goodbye."]
+        assert town.heard(carrier_id) == heard
+        assert town.longest_silence_ms(carrier_id) < 700 + 3000
+        await town.nothing_left()
+
+
+async def test_keys_interrupt_and_are_answered(tmp_path: Path) -> None:
+    agent = Puppet({"Tell me a story.": STORY, "12#": "Room twelve."})
+    async with open_town(tmp_path, agent) as town:
+        carrier_id, record = await town.call(
+            WAIT,
+            Say("Tell me a story."),
+            Wait(900),
+            Press("1"),
+            Wait(100),
+            Press("2"),
+            Wait(100),
+            Press("#"),
+            Silent(1500),
+            HangUp(),
+        )
+        assert town.heard(carrier_id) == [GREETING, None, "Room twelve."]
+        assert said(record)[-1] == ("bot", "Room twelve.", True)
+        assert [(turn.text, turn.digits) for turn in agent.turns] == [
+            ("Tell me a story.", ""),
+            ("", "12#"),
+        ]
+        assert not said(record)[2][2]
+
+
+async def test_words_into_the_greeting_do_not_cut_it_and_are_kept(tmp_path: Path) -> None:
+    greeting = "This is the clinic, and this is a rather long greeting."
+    config = {"inboundGreeting": greeting, "bargeIn": {"greetingProtectionMs": 1500}}
+    agent = Puppet({"What time is it?": "It is noon."})
+    async with open_town(tmp_path, agent, config=config) as town:
+        carrier_id, record = await town.call(
+            Interrupt(0, "Hi."), Silent(2000), Say("What time is it?"), WAIT, HangUp()
+        )
+        assert town.heard(carrier_id) == [greeting, "It is noon."]
+        assert ("bot", greeting, True) in said(record)
+        assert ("user", "Hi.", True) in said(record)
+        assert agent.asked == ["What time is it?"]
+
+
+async def test_a_greeting_may_be_interrupted_later_on(tmp_path: Path) -> None:
+    config = {"inboundGreeting": STORY, "bargeIn": {"greetingProtectionMs": 100}}
+    async with open_town(tmp_path, Puppet({"Stop.": "Yes?"}), config=config) as town:
+        carrier_id, record = await town.call(Interrupt(1000, "Stop."), WAIT, HangUp())
+        assert town.heard(carrier_id) == [None, "Yes?"]
+        speaker, text, complete = said(record)[0]
+        assert (speaker, complete) == ("bot", False)
+        assert STORY.startswith(text)
+
+
+async def test_the_agent_ends_the_call_when_its_words_were_heard(tmp_path: Path) -> None:
+    agent = Puppet({"Bye.": "Goodbye, dear caller."}, end=["Bye."])
+    async with open_town(tmp_path, agent) as town:
+        carrier_id, record = await town.call(WAIT, Say("Bye."), Silent())
+        assert (record.end_reason, record.end_detail) == (EndReason.HANGUP_BOT, EndDetail.AGENT)
+        assert town.heard(carrier_id) == [GREETING, "Goodbye, dear caller."]
+
+
+async def test_what_was_not_understood_is_put_to_the_agent(tmp_path: Path) -> None:
+    agent = Puppet({"": "Pardon?"})
+    noise = sound_of_nothing()
+    async with open_town(tmp_path, agent) as town:
+        carrier_id, _ = await town.call(WAIT, Say("(mumbles)", noise), WAIT, HangUp())
+        assert town.heard(carrier_id) == [GREETING, "Pardon?"]
+        assert agent.asked == [""]
+
+
+def sound_of_nothing() -> bytes:
+    """Half a second of a tone that is no text."""
+    return (b"\x80" * 4 + b"\x00" * 4) * 500
+
+
+# --- calls that we make ----------------------------------------------------------------------
+
+
+async def test_a_notice_is_heard_once_and_then_hung_up(tmp_path: Path) -> None:
+    async with open_town(tmp_path, Puppet({})) as town:
+        town.exchange.set_phone(PHONE, (Silent(),))
+        started = await town.rpc("start", to=PHONE, message="Your taxi waits.", mode="notify")
+        record = await town.over(started["callId"])
+        assert (record.end_reason, record.end_detail) == (EndReason.HANGUP_BOT, EndDetail.NOTIFIED)
+        assert record.provider_call_id is not None
+        assert town.heard(record.provider_call_id) == ["Your taxi waits."]
+        assert said(record) == [("bot", "Your taxi waits.", True)]
+        await town.nothing_left()
+
+
+async def test_a_question_from_outside_owns_the_callers_next_turn(tmp_path: Path) -> None:
+    agent = Puppet({"Thank you.": "You are welcome."})
+    async with open_town(tmp_path, agent) as town:
+        town.exchange.set_phone(PHONE, (WaitForSilence(1500), Say("At nine."), Silent()))
+        started = await town.rpc("start", to=PHONE, message="Hello.", mode="conversation")
+        call_id = started["callId"]
+        await until(lambda: bool(town.engine.lanes[call_id].record.transcript))
+        await until(lambda: town.engine.lanes[call_id].record.utterance is None)
+        async with anyio.create_task_group() as tasks:
+            refused: list[str] = []
+
+            async def ask_too() -> None:
+                await anyio.sleep(0.3)
+                with pytest.raises(CallNotReady) as caught:
+                    await town.rpc("continue", callId=call_id, message="And where?")
+                refused.append(str(caught.value))
+
+            tasks.start_soon(ask_too)
+            answer = await town.rpc("continue", callId=call_id, message="When?")
+        assert answer == {"success": True, "transcript": "At nine."}
+        assert refused == ["Already waiting for transcript"]
+        assert agent.asked == []
+        await town.rpc("end", callId=call_id)
+        record = await town.over(call_id)
+        assert said(record) == [
+            ("bot", "Hello.", True),
+            ("bot", "When?", True),
+            ("user", "At nine.", True),
+        ]
+        assert [turn.kind for turn in await town.turns(record)] == ["message", "continue"]
+
+
+async def test_a_call_may_be_ended_in_the_middle_of_a_sentence(tmp_path: Path) -> None:
+    agent = Puppet({"Tell me a story.": STORY})
+    async with open_town(tmp_path, agent) as town:
+        carrier_id = town.call_in(WAIT, Say("Tell me a story."), Silent())
+        record = await town.live(carrier_id)
+        lane = town.engine.lanes[record.call_id]
+        await until(
+            lambda: (
+                lane.record.utterance is not None and lane.record.utterance.text.startswith("Once")
+            )
+        )
+        await anyio.sleep(0.5)
+        await town.rpc("end", callId=record.call_id)
+        record = await town.over(carrier_id)
+        assert (record.end_reason, record.end_detail) == (EndReason.HANGUP_BOT, EndDetail.REQUESTED)
+        assert town.heard(carrier_id) == [GREETING, None]
+        _, told, complete = said(record)[-1]
+        assert not complete
+        assert STORY.startswith(told)
+        await town.nothing_left()
+
+
+async def test_sentences_are_spoken_as_the_agent_makes_them(tmp_path: Path) -> None:
+    spoken = anyio.Event()
+
+    async def slowly(turn: AgentTurn) -> AsyncIterator[AgentEvent]:
+        yield TextDelta("The first sentence stands. And the ")
+        await spoken.wait()
+        yield TextDelta("second one follows.")
+
+    async with open_town(tmp_path, Puppet({"Go on.": slowly})) as town:
+        carrier_id = town.call_in(WAIT, Say("Go on."), WAIT, HangUp())
+        await town.live(carrier_id)
+        await until(lambda: "The first sentence stands." in town.heard(carrier_id))
+        spoken.set()
+        record = await town.over(carrier_id)
+        assert said(record)[-1][2]
+        assert town.heard(carrier_id)[1:] == [
+            "The first sentence stands.",
+            "And the second one follows.",
+        ]
