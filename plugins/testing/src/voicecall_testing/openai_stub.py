@@ -171,6 +171,7 @@ class OpenAiStub:
         self._changed = anyio.Event()
         reply = self._choose(asked)
         if reply.status != 200:
+            await anyio.sleep(reply.first_delay_ms / 1000)
             return _error(reply, len(self.requests))
         return _Answer(self, asked, reply, len(self.requests))
 

@@ -1,0 +1,25 @@
+"""A tiny MCP server on standard input and output: one tool, and one that fails."""
+
+from __future__ import annotations
+
+import os
+
+from mcp.server import MCPServer
+
+server = MCPServer("clock")
+
+
+@server.tool()
+def now(zone: str) -> str:
+    """What time it is in a zone."""
+    return f"noon in {zone}, says {os.environ.get('CLOCK_NAME', 'nobody')}"
+
+
+@server.tool()
+def broken() -> str:
+    """Always fails."""
+    raise RuntimeError("the clock is broken")
+
+
+if __name__ == "__main__":
+    server.run("stdio")

@@ -1,0 +1,408 @@
+"""The backend pydantic-ai in front of a model server on loopback."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+from pydantic_ai import RunContext
+
+from voicecall import ProviderContext, ProviderKind
+from voicecall.agent import AgentEvent, AgentTurn, EndCall, TextDelta, ToolActivity
+from voicecall.errors import (
+    AuthenticationFailed,
+    ConfigError,
+    ProviderTimeout,
+    ProviderUnavailable,
+    RequestRejected,
+)
+from voicecall.registry import Registry
+from voicecall.selection import Selection, provider_config, select
+from voicecall_agents.llm.backend import PydanticAgent
+from voicecall_testing.openai_stub import Fault, ModelReply, ModelRequest, OpenAiStub, ToolUse
+
+pytestmark = [pytest.mark.integration, pytest.mark.anyio]
+
+MakeAgent = Callable[..., PydanticAgent]
+MakeTurn = Callable[..., AgentTurn]
+
+END = "voicecall_end_call"
+HERE = __name__
+CLOCK = str(Path(__file__).with_name("mcp_clock.py"))
+
+
+async def events_of(agent: PydanticAgent, turn: AgentTurn) -> list[AgentEvent]:
+    return [event async for event in agent.reply(turn)]
+
+
+async def said(agent: PydanticAgent, turn: AgentTurn) -> str:
+    events = await events_of(agent, turn)
+    return "".join(event.text for event in events if isinstance(event, TextDelta))
+
+
+# --- streaming and failures -------------------------------------------------------------------
+
+
+async def test_words_arrive_as_they_are_made(make_agent: MakeAgent, make_turn: MakeTurn) -> None:
+    stub = OpenAiStub([ModelReply(text="It is noon.", fault=Fault.HANG_MIDWAY)])
+    async with stub.serve() as url:
+        agent = make_agent(url, temperature=0.3, maxTokens=80)
+        async with agent.lifespan():
+            async for event in agent.reply(make_turn()):
+                assert event == TextDelta("It ")
+                break
+            asked = await stub.requested()
+            await agent.settle(make_turn(), "")
+            # The connection is closed, so that the model stops.
+            with anyio.fail_after(10):
+                await asked.hung_up.wait()
+    assert asked.headers["authorization"] == "Bearer a-key"
+    assert asked.body["model"] == "small"
+    assert asked.body["stream"] is True
+    assert asked.body["temperature"] == 0.3
+    assert 80 in (asked.body.get("max_tokens"), asked.body.get("max_completion_tokens"))
+    assert asked.messages[0]["role"] in ("system", "developer")
+    assert asked.tool_names == {END}
+
+
+@pytest.mark.parametrize(
+    ("reply", "error"),
+    [
+        (ModelReply(status=401), AuthenticationFailed),
+        (ModelReply(status=400), RequestRejected),
+        (ModelReply(status=429, retry_after=30), ProviderUnavailable),
+        (ModelReply(status=429, code="insufficient_quota"), ProviderUnavailable),
+        (ModelReply(body=b"<html>"), ProviderUnavailable),
+        (ModelReply(body=b"data: {]\n\n"), ProviderUnavailable),
+        (ModelReply(text=""), ProviderUnavailable),
+        (ModelReply(fault=Fault.DROP), ProviderUnavailable),
+        (ModelReply(fault=Fault.HANG), ProviderTimeout),
+        (ModelReply(text="One two three.", fault=Fault.HANG_MIDWAY), ProviderTimeout),
+        (ModelReply(text="One two three.", fault=Fault.DROP_MIDWAY), ProviderUnavailable),
+    ],
+    ids=str,
+)
+async def test_failures(
+    make_agent: MakeAgent, make_turn: MakeTurn, reply: ModelReply, error: type[Exception]
+) -> None:
+    stub = OpenAiStub(default=reply)
+    async with stub.serve() as url:
+        agent = make_agent(url, timeoutMs=300)
+        async with agent.lifespan():
+            with pytest.raises(error) as raised:
+                await said(agent, make_turn())
+            stub.default = ModelReply(text="Here again.")
+            assert await said(agent, make_turn(turn_id="t2")) == "Here again."
+    assert "a-key" not in str(raised.value)
+
+
+async def test_a_server_that_is_not_there(make_agent: MakeAgent, make_turn: MakeTurn) -> None:
+    async with OpenAiStub().serve() as url:
+        gone = url
+    agent = make_agent(gone)
+    async with agent.lifespan():
+        with pytest.raises(ProviderUnavailable) as raised:
+            await said(agent, make_turn())
+    assert raised.value.retryable
+    with pytest.raises(ProviderUnavailable, match="not running"):
+        await said(agent, make_turn())
+
+
+@pytest.mark.parametrize("status", [429, 503])
+async def test_one_refusal_is_forgiven(
+    make_agent: MakeAgent, make_turn: MakeTurn, status: int
+) -> None:
+    refusal = ModelReply(status=status, retry_after=0)
+    stub = OpenAiStub([refusal, ModelReply(text="Hello."), refusal, refusal])
+    async with stub.serve() as url:
+        agent = make_agent(url)
+        async with agent.lifespan():
+            assert await said(agent, make_turn()) == "Hello."
+            with pytest.raises(ProviderUnavailable) as raised:
+                await said(agent, make_turn(turn_id="t2"))
+    assert len(stub.requests) == 4
+    assert raised.value.request_id == "req-4"
+    assert raised.value.status == status
+
+
+async def test_nothing_is_asked_again_once_the_caller_heard_words(
+    make_agent: MakeAgent, make_turn: MakeTurn
+) -> None:
+    first = ModelReply(text="One moment.", tools=(ToolUse("clock"),))
+    stub = OpenAiStub([first, ModelReply(status=503, retry_after=0)])
+    async with stub.serve() as url:
+        agent = make_agent(url, tools=[f"{HERE}:clock"])
+        async with agent.lifespan():
+            with pytest.raises(ProviderUnavailable):
+                await said(agent, make_turn())
+    assert len(stub.requests) == 2
+
+
+# --- history ----------------------------------------------------------------------------------
+
+
+async def test_the_model_sees_what_was_heard(make_agent: MakeAgent, make_turn: MakeTurn) -> None:
+    stub = OpenAiStub(default=ModelReply(text="One. Two. Three."))
+    first = make_turn("Count.", opening=("Good morning.",))
+    async with stub.serve() as url:
+        agent = make_agent(url)
+        async with agent.lifespan():
+            await said(agent, first)
+            await agent.settle(first, "One. Two.")
+            await said(agent, make_turn("Go on.", turn_id="t2"))
+    assert "Good morning." in stub.requests[0].said("user")[0]
+    # The opening belongs to the first message only; the history keeps the bare words.
+    assert stub.requests[1].said("user") == ["Count.", "Go on."]
+    assert stub.requests[1].said("assistant") == ["One. Two."]
+
+
+async def test_history_survives_a_restart_and_is_bounded(
+    make_agent: MakeAgent, make_turn: MakeTurn
+) -> None:
+    stub = OpenAiStub()
+    async with stub.serve() as url:
+        for number in range(4):
+            agent = make_agent(url, maxHistoryTurns=2)
+            async with agent.lifespan():
+                await said(agent, make_turn(f"Number {number}.", turn_id=f"t{number}"))
+    assert stub.requests[3].said("user") == ["Number 1.", "Number 2.", "Number 3."]
+
+
+async def test_an_answer_under_way_holds_the_session(
+    make_agent: MakeAgent, make_turn: MakeTurn
+) -> None:
+    """Two calls may share a session: their runs see each other's turns."""
+    stub = OpenAiStub(default=ModelReply(text="Yes.", first_delay_ms=100))
+    async with stub.serve() as url:
+        agent = make_agent(url)
+        async with agent.lifespan(), anyio.create_task_group() as tasks:
+            for number in range(3):
+                tasks.start_soon(said, agent, make_turn(f"{number}", turn_id=f"t{number}"))
+    seen = [len(asked.said("user")) for asked in stub.requests]
+    assert seen == [1, 2, 3]
+
+
+async def test_speculation_has_no_effects(make_agent: MakeAgent, make_turn: MakeTurn) -> None:
+    USED.clear()
+    wants_tool = ModelReply(text="One moment.", tools=(ToolUse("clock"),))
+    stub = OpenAiStub([wants_tool, wants_tool, ModelReply(text="Noon.")])
+    async with stub.serve() as url:
+        agent = make_agent(url, tools=[f"{HERE}:clock"])
+        async with agent.lifespan():
+            assert await said(agent, make_turn(speculative=True)) == "One moment."
+            assert USED == []
+            assert await said(agent, make_turn()) == "One moment. Noon."
+    assert len(USED) == 1
+    assert stub.requests[1].said("user") == ["Good morning."]
+
+
+async def test_a_history_that_cannot_be_read_costs_no_answer(
+    make_agent: MakeAgent, make_turn: MakeTurn, tmp_path: Path
+) -> None:
+    stub = OpenAiStub()
+    async with stub.serve() as url:
+        agent = make_agent(url)
+        async with agent.lifespan():
+            await said(agent, make_turn())
+            await run_sql(tmp_path, 'UPDATE messages SET message = \'[{"kind": "new"}]\'')
+            assert await said(agent, make_turn(turn_id="t2"))
+            await run_sql(tmp_path, "DROP TABLE messages")
+            assert await said(agent, make_turn(turn_id="t3"))
+    assert stub.requests[1].said("user") == ["Good morning."]
+
+
+async def run_sql(state_dir: Path, statement: str) -> None:
+    import sqlite3
+
+    connection = sqlite3.connect(state_dir / "agents" / "history.db")
+    try:
+        connection.execute(statement)
+        connection.commit()
+    finally:
+        connection.close()
+
+
+# --- tools ------------------------------------------------------------------------------------
+
+USED: list[str] = []
+
+
+def clock(ctx: RunContext[AgentTurn], zone: str = "utc") -> str:
+    """What time it is."""
+    USED.append(zone)
+    return f"noon in {zone} on call {ctx.deps.call_id}"
+
+
+async def failing(reason: str) -> str:
+    """Never works."""
+    raise OSError(f"secret {reason}")
+
+
+NOT_A_FUNCTION = 3
+
+
+def untyped(*things: object) -> None: ...
+
+
+async def test_a_tool_is_used(make_agent: MakeAgent, make_turn: MakeTurn) -> None:
+    use = ModelReply(text="I will look.", tools=(ToolUse("clock", {"zone": "cet"}),))
+    stub = OpenAiStub([use, ModelReply(text="It is noon.")])
+    async with stub.serve() as url:
+        agent = make_agent(url, tools=[f"{HERE}:clock"])
+        async with agent.lifespan():
+            events = await events_of(agent, make_turn())
+            await said(agent, make_turn(turn_id="t2"))
+    assert [event for event in events if isinstance(event, ToolActivity)] == [
+        ToolActivity("clock", True),
+        ToolActivity("clock", False),
+    ]
+    assert stub.requests[1].said("tool") == ["noon in cet on call c1"]
+    assert stub.requests[2].said("tool") == ["noon in cet on call c1"]
+    assert stub.requests[0].tool_names == {END, "clock"}
+
+
+async def test_a_tool_that_fails_is_told_to_the_model(
+    make_agent: MakeAgent, make_turn: MakeTurn
+) -> None:
+    use = ModelReply(tools=(ToolUse("failing", {"reason": "x"}),))
+    stub = OpenAiStub([use, ModelReply(text="That did not work.")])
+    async with stub.serve() as url:
+        agent = make_agent(url, tools=[f"{HERE}:failing"])
+        async with agent.lifespan():
+            assert await said(agent, make_turn()) == "That did not work."
+    assert "OSError" in stub.requests[1].said("tool")[0]
+    assert "secret" not in stub.requests[1].said("tool")[0]
+
+
+@pytest.mark.parametrize(
+    ("path", "problem"),
+    [
+        ("no.such.module:f", r"tools\.0: .*cannot be imported"),
+        (f"{HERE}:nothing", r"tools\.0: .*has no nothing"),
+        (f"{HERE}:NOT_A_FUNCTION", r"tools\.0: .*not a function"),
+    ],
+)
+async def test_tools_that_cannot_be_loaded(make_agent: MakeAgent, path: str, problem: str) -> None:
+    with pytest.raises(ConfigError, match=problem):
+        make_agent("http://127.0.0.1:9/v1", tools=[path])
+
+
+async def test_two_tools_of_one_name(make_agent: MakeAgent) -> None:
+    with pytest.raises(ConfigError, match=r"pydantic-ai\.tools: not usable"):
+        make_agent("http://127.0.0.1:9/v1", tools=[f"{HERE}:clock", f"{HERE}:clock"])
+
+
+async def test_a_model_that_never_stops_calling_tools(
+    make_agent: MakeAgent, make_turn: MakeTurn
+) -> None:
+    stub = OpenAiStub(default=ModelReply(tools=(ToolUse("clock"),)))
+    async with stub.serve() as url:
+        agent = make_agent(url, tools=[f"{HERE}:clock"])
+        async with agent.lifespan():
+            with pytest.raises(RequestRejected, match="went on calling tools"):
+                await said(agent, make_turn())
+    assert len(stub.requests) == 12
+
+
+@pytest.mark.parametrize("name", [END, "openclaw_end_call"])
+async def test_the_model_ends_the_call(
+    make_agent: MakeAgent, make_turn: MakeTurn, name: str
+) -> None:
+    stub = OpenAiStub([ModelReply(text="Goodbye.", tools=(ToolUse(name, {"reason": "done"}),))])
+    async with stub.serve() as url:
+        agent = make_agent(url, instructions=f"Call {name} at the end.")
+        async with agent.lifespan():
+            events = await events_of(agent, make_turn("Bye."))
+            await said(agent, make_turn(turn_id="t2"))
+    assert events[-1] == EndCall("done")
+    assert not any(isinstance(event, ToolActivity) for event in events)
+    assert stub.requests[0].tool_names == {END, name}
+    # The goodbye was said, so the model is not asked for another one.
+    assert len(stub.requests) == 2
+    assert stub.requests[1].said("assistant") == ["Goodbye."]
+
+
+@pytest.mark.parametrize("second", ["Goodbye.", ""])
+async def test_the_model_ends_the_call_before_it_says_goodbye(
+    make_agent: MakeAgent, make_turn: MakeTurn, second: str
+) -> None:
+    stub = OpenAiStub([ModelReply(tools=(ToolUse(END),))], default=ModelReply(text=second))
+    async with stub.serve() as url:
+        agent = make_agent(url)
+        async with agent.lifespan():
+            events = await events_of(agent, make_turn("Bye."))
+    assert events == [*([TextDelta(second)] if second else []), EndCall("")]
+
+
+async def test_tools_of_an_mcp_server(make_agent: MakeAgent, make_turn: MakeTurn) -> None:
+    server = {"command": sys.executable, "args": [CLOCK], "env": {"CLOCK_NAME": "Big Ben"}}
+    uses = [ToolUse("clock_now", {"zone": "utc"}), ToolUse("clock_broken")]
+    stub = OpenAiStub([ModelReply(tools=tuple(uses)), ModelReply(text="It is noon.")])
+    async with stub.serve() as url:
+        agent = make_agent(url, mcpServers={"clock": server})
+        async with agent.lifespan():
+            assert await said(agent, make_turn()) == "It is noon."
+            assert await said(agent, make_turn(turn_id="t2"))
+    assert stub.requests[0].tool_names == {END, "clock_now", "clock_broken"}
+    answers = stub.requests[1].said("tool")
+    assert answers[0] == "noon in utc, says Big Ben"
+    assert "broken" in answers[1]
+
+
+async def test_an_mcp_server_that_is_down_costs_its_tools_only(
+    make_agent: MakeAgent, make_turn: MakeTurn
+) -> None:
+    async with OpenAiStub().serve() as url:
+        gone = url
+    stub = OpenAiStub()
+    servers = {"one": {"url": f"{gone}/mcp"}, "two": {"command": "/no/such/program"}}
+    async with stub.serve() as url:
+        agent = make_agent(url, tools=[f"{HERE}:clock"], mcpServers=servers)
+        async with agent.lifespan():
+            assert await said(agent, make_turn())
+    assert stub.requests[0].tool_names == {END, "clock"}
+
+
+# --- models and configuration -----------------------------------------------------------------
+
+
+async def test_a_call_may_ask_for_another_model(make_agent: MakeAgent, make_turn: MakeTurn) -> None:
+    def tell(asked: ModelRequest) -> ModelReply:
+        return ModelReply(text=f"I am {asked.body['model']}.")
+
+    async with OpenAiStub(default=tell).serve() as url:
+        agent = make_agent(url)
+        async with agent.lifespan():
+            assert await said(agent, make_turn()) == "I am small."
+            for number in (2, 3):
+                turn = make_turn(model="openai/large", turn_id=f"t{number}")
+                assert await said(agent, turn) == "I am large."
+            with pytest.raises(RequestRejected, match="nobody"):
+                await said(agent, make_turn(model="nobody:x", turn_id="t4"))
+
+
+async def test_it_is_found_and_made_like_any_provider(make_turn: MakeTurn, tmp_path: Path) -> None:
+    info = Registry().load(ProviderKind.AGENT, "pydantic-ai")
+    async with OpenAiStub().serve() as url:
+        raw = {"model": "openai:small", "apiKey": "a-key", "baseUrl": url}
+        config = provider_config(info, raw, {}, "agents.backends.pydantic-ai")
+        backend: Any = info.factory(config, ProviderContext(tmp_path))
+        async with backend.lifespan():
+            assert await said(backend, make_turn()) == "Hello there."
+
+
+@pytest.mark.parametrize(
+    ("blocks", "chosen"),
+    [({}, "scripted"), ({"pydantic-ai": {"model": "openai:small"}}, "pydantic-ai")],
+)
+async def test_it_is_chosen_where_a_model_is_configured(
+    blocks: dict[str, dict[str, Any]], chosen: str
+) -> None:
+    selected = select(Registry(), ProviderKind.AGENT, None, blocks, {}, "agents.backends")
+    assert selected.outcome is Selection.OK
+    assert selected.info is not None
+    assert selected.info.id == chosen
