@@ -6,12 +6,26 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from voicecall import ProviderContext, ProviderInfo, ProviderKind, hookimpl
-from voicecall.hosting import GatewayHost, PluginInfo, Service, SetupCheck, SetupContext
+from voicecall.hosting import (
+    GatewayHost,
+    LegacyRule,
+    PluginInfo,
+    Service,
+    SetupCheck,
+    SetupContext,
+)
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
 PLUGIN_ID = "voice-call"
+PROVIDER_BLOCKS = {
+    "": ProviderKind.TELEPHONY,
+    "streaming.providers": ProviderKind.TRANSCRIPTION,
+    "realtime.providers": ProviderKind.REALTIME,
+    "tts.providers": ProviderKind.TTS,
+}
+"""Where the configuration holds blocks of providers by id; carriers stand at its root."""
 
 
 def _config_model() -> type[BaseModel]:
@@ -20,9 +34,15 @@ def _config_model() -> type[BaseModel]:
     return VoiceCallConfig
 
 
+def _legacy_rules() -> Sequence[LegacyRule]:
+    from voicecall_calls.legacy import legacy_rules
+
+    return legacy_rules()
+
+
 @hookimpl
 def voicecall_plugin_info() -> PluginInfo:
-    return PluginInfo(PLUGIN_ID, "Phone", _config_model)
+    return PluginInfo(PLUGIN_ID, "Phone", _config_model, _legacy_rules, PROVIDER_BLOCKS)
 
 
 @hookimpl

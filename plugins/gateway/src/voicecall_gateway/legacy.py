@@ -76,9 +76,10 @@ def _apply(
             return None
         value = rule.values[value]
     old = ".".join(path)
-    if rule.new is None:
+    if rule.new is None or value is None:
         _remove(tree, path)
-        return Change(old, None, "steers nothing any more: remove it")
+        why = "is empty" if value is None else "steers nothing any more"
+        return Change(old, None, f"{why}: remove it")
     new = _fill(rule.new, slots, tree)
     if new is None or not _reachable(tree, new):
         return None

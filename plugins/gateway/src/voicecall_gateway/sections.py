@@ -17,6 +17,7 @@ __all__ = [
     "GatewaySection",
     "PluginEntry",
     "PluginsSection",
+    "ToolsSection",
     "url_host",
 ]
 
@@ -38,7 +39,6 @@ FOREIGN_KEYS: dict[str, frozenset[str]] = {
             "remote",
             "tailscale",
             "tls",
-            "tools",
             "trustedProxies",
         }
     ),
@@ -56,6 +56,14 @@ class AuthSection(ConfigModel):
     token: str | None = Field(default=None, min_length=1, repr=False)
 
 
+class ToolsSection(ConfigModel):
+    """``gateway.tools``: what ``POST /tools/invoke`` may use. ``allow`` lifts a default that other
+    gateways deny; here nothing is denied by default."""
+
+    deny: tuple[str, ...] = ()
+    allow: tuple[str, ...] = ()
+
+
 class GatewaySection(ConfigModel):
     """``gateway``: the admin port. ``bind`` is an IP address (``loopback`` and ``lan`` are
     understood), ``drain_seconds`` how long a stop waits for what is under way."""
@@ -63,6 +71,7 @@ class GatewaySection(ConfigModel):
     port: int = Field(default=18790, ge=0, le=65535)
     bind: str = "127.0.0.1"
     auth: AuthSection = AuthSection()
+    tools: ToolsSection = ToolsSection()
     drain_seconds: float = Field(default=10, ge=0, le=3600)
 
     @field_validator("bind")

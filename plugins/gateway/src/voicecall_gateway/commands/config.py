@@ -11,7 +11,7 @@ from voicecall.errors import ConfigError, VoicecallError
 from voicecall_gateway.commandline import CommandLine, ConfigOption, JsonOption, command_line
 from voicecall_gateway.output import print_error, print_json, print_text
 
-__all__ = ["add"]
+__all__ = ["add", "config_report"]
 
 
 def add(app: typer.Typer) -> None:
@@ -23,7 +23,7 @@ def add(app: typer.Typer) -> None:
 
 def check(context: typer.Context, config: ConfigOption = None, json: JsonOption = False) -> None:
     """Check the configuration. Exit 1 when it cannot be used."""
-    report = _report(command_line(context), config)
+    report = config_report(command_line(context), config)
     if json:
         print_json(report)
     else:
@@ -45,7 +45,8 @@ def schema(context: typer.Context, json: JsonOption = False) -> None:
         print_error(f"warning: {text}")
 
 
-def _report(line: CommandLine, config: Path | None) -> dict[str, Any]:
+def config_report(line: CommandLine, config: Path | None) -> dict[str, Any]:
+    """``{ok, file, exists, problems, warnings, notes}``, each of the last three sentences."""
     from voicecall_gateway.config import OPEN_SECTIONS, config_file
     from voicecall_gateway.pluginconfig import plugin_config, plugin_values
     from voicecall_gateway.plugins import load_plugins, missing_plugins

@@ -1,0 +1,55 @@
+"""Keys of older configurations of the phone, and what they are called today. What only one
+provider ever had is declared by that provider's package."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from voicecall.hosting import LegacyRule
+
+__all__ = ["legacy_rules"]
+
+_OWN_BLOCKS = frozenset(
+    {
+        "bargeIn",
+        "numbers",
+        "outbound",
+        "phrases",
+        "realtime",
+        "serve",
+        "silence",
+        "streaming",
+        "tailscale",
+        "tts",
+        "tunnel",
+        "webhookSecurity",
+    }
+)
+_TTS_OBJECTS = frozenset({"modelOverrides", "personas", "providers"})
+_CHOSEN = "streaming.providers.{=streaming.provider}"
+
+
+def legacy_rules() -> Sequence[LegacyRule]:
+    """In the order in which they are applied."""
+    return [
+        LegacyRule("provider", "provider", values={"log": "mock"}),
+        LegacyRule("{carrier}.from", "fromNumber", reserved=_OWN_BLOCKS),
+        LegacyRule("streaming.sttProvider", "streaming.provider"),
+        LegacyRule("streaming.{vendor}ApiKey", "streaming.providers.{vendor}.apiKey"),
+        LegacyRule("streaming.sttModel", f"{_CHOSEN}.model"),
+        LegacyRule("streaming.silenceDurationMs", f"{_CHOSEN}.silenceDurationMs", convert=_finite),
+        LegacyRule("streaming.vadThreshold", f"{_CHOSEN}.vadThreshold", convert=_finite),
+        LegacyRule("realtime.agentContext.includeSystemPrompt"),
+        LegacyRule("tts.enabled"),
+        LegacyRule(
+            "tts.{provider}", "tts.providers.{provider}", reserved=_TTS_OBJECTS, objects=True
+        ),
+    ]
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise ValueError("not a finite number")
+    return value

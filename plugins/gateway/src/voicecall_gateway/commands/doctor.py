@@ -1,0 +1,146 @@
+"""``voicecall doctor``: what is wrong or out of date here, and ``--fix`` for what can be fixed."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from voicecall.errors import ConfigError
+from voicecall_gateway.commandline import CommandLine, ConfigOption, JsonOption, command_line
+from voicecall_gateway.output import print_json, print_text
+
+__all__ = ["add", "issues"]
+
+Issue = dict[str, Any]
+
+
+def add(app: typer.Typer) -> None:
+    app.command("doctor")(doctor)
+
+
+def doctor(
+    context: typer.Context,
+    fix: Annotated[
+        bool, typer.Option("--fix", help="Rewrite old keys, tighten file modes.")
+    ] = False,
+    config: ConfigOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Look for old keys, broken plugins and files that others can read. Exit 1 when there are
+    any."""
+    line = command_line(context)
+    found = issues(line, config)
+    report: dict[str, Any] = {"ok": not found, "issues": found}
+    if fix:
+        report |= _fix(line, config, found)
+    if json:
+        print_json(report)
+    else:
+        _print(report)
+    if not report["ok"]:
+        raise typer.Exit(1)
+
+
+def issues(line: CommandLine, config: Path | None) -> list[Issue]:
+    """Everything found, as ``{path, replacement, message}``: ``path`` is a configuration path or
+    a file, ``replacement`` the key to write instead, where there is one."""
+    return [*_old_keys(line, config), *_problems(line, config), *_files(line)]
+
+
+def _old_keys(line: CommandLine, config: Path | None) -> list[Issue]:
+    from voicecall_gateway.config import config_file
+    from voicecall_gateway.jsonfile import read_tree
+    from voicecall_gateway.migration import old_keys
+
+    file, _ = config_file(config, line.environ)
+    try:
+        tree = read_tree(file) if file.exists() else {}
+    except ConfigError:
+        # The check of the configuration tells of it.
+        return []
+    return [
+        {"path": change.path, "replacement": change.replacement, "message": change.message}
+        for change in old_keys(tree, line.registry)[1]
+    ]
+
+
+def _problems(line: CommandLine, config: Path | None) -> list[Issue]:
+    from .config import config_report
+
+    report = config_report(line, config)
+    return [_issue(report["file"], text) for text in report["problems"]]
+
+
+def _files(line: CommandLine) -> list[Issue]:
+    from voicecall_gateway.config import state_directory
+
+    found = []
+    state_dir = state_directory(line.environ)
+    if state_dir.exists() and not state_dir.is_dir():
+        return [_issue(state_dir, "is not a directory; name another with VOICECALL_STATE_DIR")]
+    for path, mode in ((state_dir, 0o700), (state_dir / "gateway-token", 0o600)):
+        try:
+            about = path.stat()
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            found.append(_issue(path, f"cannot be looked at: {error.strerror}"))
+            continue
+        if about.st_uid != os.geteuid():
+            found.append(_issue(path, "belongs to another user: chown it"))
+        elif about.st_mode & 0o077:
+            found.append(_issue(path, f"can be used by others: chmod {mode:o} it"))
+        elif about.st_mode & mode != mode:
+            found.append(_issue(path, f"cannot be used by its owner: chmod {mode:o} it"))
+    return found
+
+
+def _issue(path: Path | str, message: str) -> Issue:
+    text = message if message.startswith(str(path)) else f"{path} {message}"
+    return {"path": str(path), "replacement": None, "message": text}
+
+
+def _fix(line: CommandLine, config: Path | None, found: list[Issue]) -> dict[str, Any]:
+    """Fix what can be, look again, and tell what was done."""
+    from voicecall_gateway.config import config_file, state_directory
+    from voicecall_gateway.json5edit import CannotEdit
+    from voicecall_gateway.migration import rewrite
+
+    report: dict[str, Any] = {"notes": []}
+    file, _ = config_file(config, line.environ)
+    if _old_keys(line, config):
+        try:
+            rewritten = rewrite(file, line.registry)
+        except CannotEdit as error:
+            report["notes"].append(f"{error}: write the new keys yourself")
+        else:
+            report["backup"] = str(rewritten.backup)
+            if rewritten.plain:
+                report["notes"].append(
+                    f"{file} could not be edited in place and was written anew, without its"
+                    f" comments; the old text is in {rewritten.backup}"
+                )
+    state_dir = state_directory(line.environ)
+    modes = {str(state_dir): 0o700, str(state_dir / "gateway-token"): 0o600}
+    for issue in found:
+        if issue["path"] in modes and "chmod" in issue["message"]:
+            Path(issue["path"]).chmod(modes[issue["path"]])
+    left = issues(line, config)
+    fixed = [issue for issue in found if issue not in left]
+    return {**report, "ok": not left, "issues": left, "fixed": fixed}
+
+
+def _print(report: dict[str, Any]) -> None:
+    for issue in report.get("fixed", ()):
+        print_text(f"fixed: {issue['message']}")
+    for text in report.get("notes", ()):
+        print_text(f"note: {text}")
+    for issue in report["issues"]:
+        print_text(f"issue: {issue['message']}")
+    if report["ok"]:
+        print_text("voicecall doctor: OK")
+    elif "fixed" not in report:
+        print_text("voicecall doctor: run it with --fix to fix what can be fixed")

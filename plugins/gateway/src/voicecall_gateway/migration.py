@@ -1,0 +1,71 @@
+"""Rewriting the old keys of a configuration file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from voicecall.registry import Registry
+
+from .configfile import editable_text, write_text
+from .json5edit import CannotEdit, remove_key, set_key
+from .jsonfile import parse_tree
+from .legacy import CORE_RULES, Change, apply_rules
+from .pluginconfig import provider_rules
+from .plugins import load_plugin, plugin_ids
+
+__all__ = ["Rewritten", "old_keys", "rewrite"]
+
+
+@dataclass(frozen=True, slots=True)
+class Rewritten:
+    """``backup`` holds the old text; ``plain``: comments and layout could not be kept."""
+
+    backup: Path | None
+    plain: bool
+
+
+def old_keys(tree: Mapping[str, Any], registry: Registry) -> tuple[dict[str, Any], list[Change]]:
+    """``tree`` with today's keys and every change, of the gateway and of all installed plugins
+    and providers, also of those that are off."""
+    result, changes = apply_rules(tree, CORE_RULES)
+    plugins = result.get("plugins")
+    entries = plugins.get("entries") if isinstance(plugins, dict) else None
+    for plugin_id in plugin_ids(registry):
+        entry = entries.get(plugin_id) if isinstance(entries, dict) else None
+        config = entry.get("config") if isinstance(entry, dict) else None
+        if not isinstance(entry, dict) or not isinstance(config, dict):
+            continue
+        info = load_plugin(registry, plugin_id).info
+        own = info.legacy_rules() if info is not None and info.legacy_rules is not None else ()
+        rules = [*provider_rules(registry, None), *own] if info is not None else []
+        entry["config"], found = apply_rules(config, rules)
+        changes += [change.below(f"plugins.entries.{plugin_id}.config") for change in found]
+    return result, changes
+
+
+def rewrite(file: Path, registry: Registry) -> Rewritten:
+    """Write today's keys into ``file``. Raises :exc:`CannotEdit` for TOML, and
+    :exc:`voicecall.errors.ConfigError`."""
+    text = editable_text(file)
+    wanted, changes = old_keys(parse_tree(text.removeprefix("\ufeff"), str(file)), registry)
+    try:
+        edited = _edited(text, changes)
+        if parse_tree(edited.removeprefix("\ufeff"), str(file)) != wanted:
+            raise CannotEdit("the edits do not lead to the configuration that was wanted")
+        return Rewritten(write_text(file, edited), plain=False)
+    except CannotEdit:
+        plain = json.dumps(wanted, indent=2, ensure_ascii=False) + "\n"
+        return Rewritten(write_text(file, plain), plain=True)
+
+
+def _edited(text: str, changes: list[Change]) -> str:
+    for change in changes:
+        if change.replacement is not None and change.value is not None:
+            text = set_key(text, change.replacement.split("."), change.value)
+        if change.replacement != change.path:
+            text = remove_key(text, change.path.split("."))
+    return text

@@ -1,0 +1,183 @@
+"""``voicecall doctor``: what it finds, what it fixes, and what it leaves alone."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from voicecall.registry import Registry
+from voicecall_calls import plugin as phone
+from voicecall_gateway.cli import run
+from voicecall_gateway.jsonfile import parse_tree
+
+pytestmark = pytest.mark.integration
+
+OLD = """\
+// my phone
+{
+  messages: { tts: { provider: 'loud' } },
+  plugins: {
+    entries: {
+      'voice-call': {
+        config: {
+          provider: 'log', // try it first
+          some: {
+            from: '+15550001111', // the office
+            sid: 'x',
+          },
+          streaming: { sttProvider: 'vend', vendApiKey: '${VEND_KEY}' },
+        },
+      },
+    },
+  },
+}
+"""
+NEW = {
+    "messages": {},
+    "tts": {"provider": "loud"},
+    "plugins": {
+        "entries": {
+            "voice-call": {
+                "config": {
+                    "provider": "mock",
+                    "some": {"sid": "x"},
+                    "streaming": {
+                        "provider": "vend",
+                        "providers": {"vend": {"apiKey": "${VEND_KEY}"}},
+                    },
+                    "fromNumber": "+15550001111",
+                }
+            }
+        }
+    },
+}
+
+
+class Clinic:
+    """Runs the doctor on a home directory."""
+
+    def __init__(self, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        self.file = home / "config.json5"
+        self.state = home / "state"
+        self.extra: list[tuple[str, str, object]] = [("voicecall.gateway", "voice-call", phone)]
+        self._environ = {
+            "HOME": str(home),
+            "VOICECALL_CONFIG": str(self.file),
+            "VOICECALL_STATE_DIR": str(self.state),
+            "VEND_KEY": "sesame-sesame",
+        }
+        self._capsys = capsys
+
+    def __call__(self, *arguments: str) -> tuple[int, str]:
+        code = run(["doctor", *arguments], Registry(entries=[], extra=self.extra), self._environ)
+        output = self._capsys.readouterr()
+        assert output.err == ""
+        assert "sesame" not in output.out
+        return code, output.out
+
+    def json(self, *arguments: str) -> dict[str, Any]:
+        code, out = self(*arguments, "--json")
+        report: dict[str, Any] = json.loads(out)
+        assert code == (0 if report["ok"] else 1)
+        return report
+
+
+@pytest.fixture
+def clinic(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Clinic:
+    return Clinic(tmp_path, capsys)
+
+
+def test_all_is_well(clinic: Clinic) -> None:
+    clinic.file.write_text("{}")
+    assert clinic.json() == {"ok": True, "issues": []}
+    assert clinic("--fix") == (0, "voicecall doctor: OK\n")
+    assert clinic.file.read_text() == "{}"
+
+
+def test_old_keys_are_listed_and_rewritten(clinic: Clinic) -> None:
+    clinic.file.write_text(OLD)
+    report = clinic.json()
+    root = "plugins.entries.voice-call.config"
+    assert [(issue["path"], issue["replacement"]) for issue in report["issues"]] == [
+        ("messages.tts", "tts"),
+        (f"{root}.provider", f"{root}.provider"),
+        (f"{root}.some.from", f"{root}.fromNumber"),
+        (f"{root}.streaming.sttProvider", f"{root}.streaming.provider"),
+        (f"{root}.streaming.vendApiKey", f"{root}.streaming.providers.vend.apiKey"),
+    ]
+    assert clinic.file.read_text() == OLD
+    fixed = clinic.json("--fix")
+    assert (fixed["ok"], fixed["issues"], fixed["notes"]) == (True, [], [])
+    assert fixed["fixed"] == report["issues"]
+    assert Path(fixed["backup"]).read_text() == OLD
+    text = clinic.file.read_text()
+    assert parse_tree(text, "c") == NEW
+    for kept in ("// my phone", '"mock", // try it first', "sid: 'x',"):
+        assert kept in text
+    assert "${VEND_KEY}" in text
+    assert clinic.json() == {"ok": True, "issues": []}
+
+
+def test_a_file_that_cannot_be_edited_is_written_anew(clinic: Clinic) -> None:
+    # An escape in a key: valid, and never seen.
+    text = OLD.replace("messages:", "'\\u006dessages':")
+    clinic.file.write_text(text)
+    report = clinic.json("--fix")
+    assert report["ok"]
+    assert "without its comments" in report["notes"][0]
+    assert Path(report["backup"]).read_text() == text
+    assert json.loads(clinic.file.read_text()) == NEW
+
+
+def test_toml_is_left_to_the_operator(clinic: Clinic, tmp_path: Path) -> None:
+    file = tmp_path / "config.toml"
+    file.write_text("[messages.tts]\nprovider = 'loud'\n")
+    code, out = clinic("--fix", "--config", str(file))
+    assert code == 1
+    assert "note: " in out
+    assert "write the new keys yourself" in out
+    assert "issue: messages.tts is an old key: write tts instead" in out
+    assert file.read_text() == "[messages.tts]\nprovider = 'loud'\n"
+
+
+def test_broken_plugins_and_wrong_values(clinic: Clinic, fake_plugin: Any) -> None:
+    clinic.extra.append(("voicecall.gateway", "broken", fake_plugin("other")))
+    clinic.file.write_text("{plugins: {entries: {'voice-call': {config: {maxCals: 1}}}}}")
+    messages = [issue["message"] for issue in clinic.json("--fix")["issues"]]
+    assert any("calls itself 'other'" in text for text in messages)
+    assert any("config.maxCals: unknown key" in text for text in messages)
+    clinic.file.write_text("{a: }")
+    (issue,) = clinic.json()["issues"]
+    assert issue["path"] == str(clinic.file)
+    assert "is not valid JSON5" in issue["message"]
+    clinic.file.write_text("{gateway: {prot: 1}, messages: {tts: {}}}")
+    assert [i["path"] for i in clinic.json()["issues"]] == ["messages.tts", str(clinic.file)]
+
+
+def test_files_that_others_can_read(clinic: Clinic) -> None:
+    clinic.file.write_text("{}")
+    clinic.state.mkdir()
+    token = clinic.state / "gateway-token"
+    token.write_text("t-t-t-t\n")
+    clinic.state.chmod(0o750)
+    token.chmod(0o644)
+    messages = [issue["message"] for issue in clinic.json()["issues"]]
+    assert messages == [
+        f"{clinic.state} can be used by others: chmod 700 it",
+        f"{token} can be used by others: chmod 600 it",
+    ]
+    code, out = clinic("--fix")
+    assert code == 0
+    assert out.splitlines() == [*(f"fixed: {text}" for text in messages), "voicecall doctor: OK"]
+    assert (clinic.state.stat().st_mode & 0o777, token.stat().st_mode & 0o777) == (0o700, 0o600)
+    token.chmod(0o200)
+    assert "cannot be used by its owner" in clinic.json()["issues"][0]["message"]
+
+
+def test_a_state_directory_that_is_none(clinic: Clinic) -> None:
+    clinic.file.write_text("{}")
+    clinic.state.write_text("")
+    assert "is not a directory" in clinic.json("--fix")["issues"][0]["message"]
