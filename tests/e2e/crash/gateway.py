@@ -109,14 +109,19 @@ class Gateway:
 
     async def ready(self) -> None:
         """Wait until its phone takes calls."""
-        with anyio.fail_after(PATIENCE_S):
+        answer = "nothing"
+        with anyio.move_on_after(PATIENCE_S):
             while True:
                 try:
-                    if (await self._http.get("/readyz")).status_code == 200:
+                    response = await self._http.get("/readyz")
+                except httpx.TransportError as error:
+                    answer = repr(error)
+                else:
+                    answer = response.text
+                    if response.status_code == 200:
                         return
-                except httpx.TransportError:
-                    pass
                 await anyio.sleep(0.02)
+        raise AssertionError(f"the gateway is not ready: {answer}")
 
     async def kill(self) -> str:
         """``kill -9``; what it has written since the last time."""
