@@ -206,7 +206,10 @@ class StreamConversation(Dialogue):
                     self._push(self._turn_input(""))
                 return
             case Verdict.TURN:
-                self.interrupt()
+                if self._turns.bot_speaking and self._barge_in is None:
+                    self._barge()
+                else:
+                    self.interrupt()
             case Verdict.CONTEXT:
                 pass
         event = ev.CallerSaid(
@@ -248,6 +251,7 @@ class StreamConversation(Dialogue):
     def _note_interruption(self, times: TurnTimes) -> None:
         if self._barge_in is not None:
             times.barge_in_at, times.barge_in_stop_ms = self._barge_in
+            self._barge_in = None
 
     async def play_digits(self, digits: str) -> None:
         if self.line.send_digits(digits):
