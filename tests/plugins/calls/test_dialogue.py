@@ -1,4 +1,4 @@
-"""Streamed dialogues on virtual time: greeting, turns, fillers, failures, keys, silence."""
+"""Streamed dialogues on virtual time: the greeting, turns and interruptions."""
 
 from __future__ import annotations
 
@@ -7,12 +7,16 @@ from typing import Any
 
 import pytest
 
+from voicecall import events as ev
+from voicecall.agent import EndCall
+from voicecall.model import CallMode, CallState, EndDetail, EndReason, MediaPath
 from voicecall_testing.clock import virtual_backend
-from voicecall_testing.harness import open_phone
+from voicecall_testing.harness import Phone, open_phone
 
 pytestmark = [pytest.mark.integration, pytest.mark.anyio]
 
 GREETING = "Hello! How can I help you today?"
+STORY = "It was a dark and stormy night in the old town."
 
 
 @pytest.fixture
@@ -20,14 +24,338 @@ def anyio_backend() -> tuple[str, dict[str, Any]]:
     return virtual_backend
 
 
+async def greeted(phone: Phone) -> None:
+    await phone.call_in()
+    await phone.settle(3)
+
+
+async def telling(phone: Phone, text: str = STORY, *, for_s: float = 1.0) -> None:
+    """A call in which the bot has been speaking ``text`` for so long."""
+    await greeted(phone)
+    phone.agent.then(text)
+    phone.hears("Tell me a story.")
+    await phone.settle(for_s)
+    assert phone.record.state is CallState.SPEAKING
+
+
+# --- the greeting ----------------------------------------------------------------------------
+
+
 async def test_a_greeting_a_turn_and_an_answer(tmp_path: Path) -> None:
     async with open_phone(tmp_path) as phone:
-        await phone.call_in()
-        await phone.settle(3)
+        await greeted(phone)
         assert phone.heard == [GREETING]
         phone.hears("Hello?")
         await phone.settle(3)
         assert phone.said == [("bot", GREETING), ("user", "Hello?"), ("bot", "Yes.")]
         assert phone.heard == [GREETING, "Yes."]
         await phone.hang_up()
-        assert phone.record.terminal
+        assert phone.record.end_reason is EndReason.HANGUP_USER
+
+
+async def test_the_greeting_waits_until_the_caller_can_be_heard(tmp_path: Path) -> None:
+    async with open_phone(tmp_path) as phone:
+        phone.stt.open_delay_s = 2.0
+        await phone.call_in()
+        await phone.settle(1.9)
+        assert phone.heard == []
+        assert phone.record.state is CallState.ACTIVE
+        await phone.settle(2)
+        assert phone.heard == [GREETING]
+
+
+async def test_words_into_a_protected_greeting_are_context(tmp_path: Path) -> None:
+    async with open_phone(tmp_path) as phone:
+        await phone.call_in()
+        await phone.settle(0.3)
+        phone.hears("Hi, it is Anna.")
+        await phone.settle(3)
+        assert phone.heard == [GREETING]
+        assert phone.agent.turns == []
+        assert phone.said == [("user", "Hi, it is Anna."), ("bot", GREETING)]
+
+
+async def test_an_outbound_greeting_is_protected_longer(tmp_path: Path) -> None:
+    async with open_phone(tmp_path) as phone:
+        await phone.dial(STORY)
+        await phone.answer()
+        await phone.settle(1.2)
+        phone.hears("Who is this?")
+        await phone.settle(3)
+        assert phone.socket.clears == 0
+        assert phone.agent.turns == []
+        assert ("bot", STORY) in phone.said
+
+
+async def test_an_inbound_greeting_may_be_interrupted_later(tmp_path: Path) -> None:
+    async with open_phone(tmp_path) as phone:
+        await phone.call_in()
+        await phone.settle(0.9)
+        phone.hears("Stop.")
+        await phone.settle(3)
+        assert phone.socket.clears == 1
+        assert phone.agent.asked == ["Stop."]
+        greeting = phone.record.transcript[0]
+        assert not greeting.complete
+        assert GREETING.startswith(greeting.text)
+        assert 0 < len(greeting.text) < len(GREETING)
+
+
+async def test_the_agent_knows_what_was_said_before_its_first_turn(tmp_path: Path) -> None:
+    async with open_phone(tmp_path) as phone:
+        await greeted(phone)
+        phone.hears("Hello?")
+        await phone.settle(3)
+        phone.hears("Again.")
+        await phone.settle(3)
+        assert [turn.opening for turn in phone.agent.turns] == [(GREETING,), ()]
+
+
+async def test_a_number_has_its_own_greeting_agent_and_route(tmp_path: Path) -> None:
+    routes = {"+1 (555) 000-1111": {"inboundGreeting": "Night desk.", "agentId": "night"}}
+    async with open_phone(tmp_path, config={"numbers": routes}) as phone:
+        await greeted(phone)
+        assert phone.heard == ["Night desk."]
+        assert phone.record.route_key == "+15550001111"
+        assert phone.record.agent_id == "night"
+        assert phone.record.session_key == "agent:night:voice:15550002222"
+
+
+async def test_a_notification_is_heard_once_and_ends_the_call(tmp_path: Path) -> None:
+    async with open_phone(tmp_path) as phone:
+        await phone.dial("Your parcel is here.", CallMode.NOTIFY)
+        await phone.answer()
+        await phone.settle(1.5)
+        assert phone.record.live
+        await phone.settle(4)
+        assert phone.heard == ["Your parcel is here."]
+        assert phone.stt.sessions == []
+        assert phone.record.end_detail is EndDetail.NOTIFIED
+
+
+# --- turns -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("count", [2, 5])
+async def test_turns_follow_each_other(tmp_path: Path, count: int) -> None:
+    async with open_phone(tmp_path) as phone:
+        await greeted(phone)
+        for number in range(count):
+            phone.agent.then(f"Answer {number}.")
+            phone.hears(f"Question {number}?")
+            await phone.settle(3)
+        assert phone.agent.asked == [f"Question {number}?" for number in range(count)]
+        assert len(phone.said) == 1 + 2 * count
+        assert phone.heard == [GREETING, *(f"Answer {number}." for number in range(count))]
+        replies = [row for row in await phone.rows() if row.kind == "reply"]
+        assert len(replies) == count
+
+
+async def test_the_newest_turn_wins(tmp_path: Path) -> None:
+    async with open_phone(tmp_path) as phone:
+        await greeted(phone)
+        phone.agent.then(1.0, "An answer to the first.")
+        phone.agent.then(1.0, "An answer to the second.")
+        phone.hears("First.")
+        await phone.settle(0.5)
+        phone.hears("Second.")
+        await phone.settle(6)
+        assert phone.agent.asked == ["First.", "Second."]
+        assert phone.heard == [GREETING, "An answer to the second."]
+        assert phone.agent.settled == [("First.", "")]
+
+
+async def test_a_redelivered_utterance_is_answered_once(tmp_path: Path) -> None:
+    async with open_phone(tmp_path, media=MediaPath.NATIVE) as phone:
+        await greeted(phone)
+        words = phone.make(ev.SpeechHeard, text="Hello?", key="speech-1")
+        await phone.tell(words)
+        await phone.tell(words)
+        await phone.settle(3)
+        assert phone.agent.asked == ["Hello?"]
+        assert phone.said == [("bot", GREETING), ("user", "Hello?"), ("bot", "Yes.")]
+
+
+async def test_what_was_not_understood_is_put_to_the_agent(tmp_path: Path) -> None:
+    async with open_phone(tmp_path) as phone:
+        await greeted(phone)
+        phone.agent.then("Pardon?")
+        phone.hears("")
+        await phone.settle(2)
+        assert phone.agent.asked == [""]
+        assert phone.said == [("bot", GREETING), ("bot", "Pardon?")]
+
+
+async def test_sentences_are_spoken_as_they_are_made(tmp_path: Path) -> None:
+    first = "The first train leaves at noon today."
+    second = "The second one leaves in the evening."
+    async with open_phone(tmp_path) as phone:
+        await greeted(phone)
+        phone.agent.then(f"{first} The second ", 5.0, "one leaves in the evening.")
+        phone.hears("When?")
+        await phone.settle(2.5)
+        assert phone.heard == [GREETING, first]
+        await phone.settle(6)
+        assert phone.heard == [GREETING, first, second]
+        assert phone.said[-1] == ("bot", f"{first} {second}")
+
+
+# --- interruptions ---------------------------------------------------------------------------
+
+
+async def test_sustained_speech_interrupts_and_noise_does_not(tmp_path: Path) -> None:
+    async with open_phone(tmp_path) as phone:
+        await telling(phone)
+        phone.stt.started()
+        await phone.settle(0.2)
+        phone.stt.ended()
+        await phone.settle(0.2)
+        assert phone.socket.clears == 0
+        phone.stt.started()
+        await phone.settle(0.24)
+        assert phone.socket.clears == 0
+        await phone.settle(0.02)
+        assert phone.socket.clears == 1
+
+
+async def test_words_interrupt_before_the_sound_has_lasted(tmp_path: Path) -> None:
+    async with open_phone(tmp_path) as phone:
+        await telling(phone)
+        phone.stt.started()
+        phone.stt.partial("No")
+        await phone.settle()
+        assert phone.socket.clears == 1
+        phone.stt.final("No, stop.")
+        phone.stt.ended()
+        await phone.settle(2)
+        assert phone.agent.asked == ["Tell me a story.", "No, stop."]
+        assert phone.socket.clears == 1
+        assert phone.heard[-1] == "Yes."
+
+
+async def test_an_acknowledgement_does_not_interrupt_and_is_no_turn(tmp_path: Path) -> None:
+    async with open_phone(tmp_path) as phone:
+        await telling(phone)
+        phone.stt.started()
+        phone.stt.partial("mhm")
+        phone.stt.final("Mhm.")
+        phone.stt.ended()
+        await phone.settle(4)
+        assert phone.socket.clears == 0
+        assert phone.said[-2:] == [("user", "Tell me a story."), ("bot", STORY)]
+        assert phone.agent.asked == ["Tell me a story."]
+
+
+async def test_an_interrupted_answer_is_remembered_as_far_as_it_was_heard(
+    tmp_path: Path,
+) -> None:
+    async with open_phone(tmp_path) as phone:
+        await telling(phone)
+        phone.hears("Stop.")
+        await phone.settle(3)
+        (entry,) = [entry for entry in phone.record.transcript if not entry.complete]
+        assert STORY.startswith(entry.text)
+        # A second of audio at 50 ms a character, to the nearest word.
+        assert 12 <= len(entry.text) <= 28
+        assert phone.agent.settled == [("Tell me a story.", entry.text)]
+        row = next(row for row in await phone.rows() if row.barge_in_at is not None)
+        assert row.kind == "reply"
+        assert row.barge_in_stop_ms is not None
+        assert 0 <= row.barge_in_stop_ms <= 400
+
+
+async def test_with_barge_in_off_nothing_stops_the_bot(tmp_path: Path) -> None:
+    async with open_phone(tmp_path, config={"bargeIn": {"enabled": False}}) as phone:
+        await telling(phone)
+        phone.stt.started()
+        await phone.settle(0.5)
+        phone.stt.final("Please stop.")
+        phone.stt.ended()
+        await phone.settle(4)
+        assert phone.socket.clears == 0
+        assert phone.heard == [GREETING, STORY]
+        assert ("user", "Please stop.") in phone.said
+        assert phone.agent.asked == ["Tell me a story."]
+
+
+async def test_the_agents_end_comes_after_its_words_were_heard(tmp_path: Path) -> None:
+    async with open_phone(tmp_path) as phone:
+        await greeted(phone)
+        phone.agent.then("Goodbye and thank you.", EndCall())
+        phone.hears("That is all.")
+        await phone.settle(1.0)
+        assert phone.record.live
+        await phone.settle(1)
+        assert phone.heard == [GREETING, "Goodbye and thank you."]
+        assert phone.record.end_reason is EndReason.HANGUP_BOT
+        assert phone.record.end_detail is EndDetail.AGENT
+        # The socket was closed after the last word was played.
+        said = dict(phone.tts.texts_in(bytes(phone.socket.heard)))
+        assert said["Goodbye and thank you."] == pytest.approx(1100, abs=1)
+
+
+async def test_an_interrupted_goodbye_does_not_end_the_call(tmp_path: Path) -> None:
+    async with open_phone(tmp_path) as phone:
+        await greeted(phone)
+        phone.agent.then("Goodbye and thank you.", EndCall())
+        phone.hears("That is all.")
+        await phone.settle(0.6)
+        phone.hears("Wait, one more thing.")
+        await phone.settle(3)
+        assert phone.record.live
+        assert phone.agent.asked == ["That is all.", "Wait, one more thing."]
+        assert phone.heard[-1] == "Yes."
+
+
+async def test_an_agent_that_says_nothing_may_still_end_the_call(tmp_path: Path) -> None:
+    async with open_phone(tmp_path) as phone:
+        await greeted(phone)
+        phone.agent.then(EndCall())
+        phone.hears("Bye.")
+        await phone.settle(1)
+        assert phone.record.end_detail is EndDetail.AGENT
+
+
+# --- times -----------------------------------------------------------------------------------
+
+
+async def test_every_turn_leaves_a_row_of_ordered_times(tmp_path: Path) -> None:
+    async with open_phone(tmp_path) as phone:
+        phone.tts.delay_s = 0.12
+        await greeted(phone)
+        phone.agent.then(0.3, "One is done. ", 0.2, "Two is done.")
+        phone.stt.started()
+        await phone.settle(0.5)
+        spoke_until = phone.now()
+        phone.stt.ended()
+        phone.stt.final("Count.")
+        await phone.settle(5)
+        message, reply = await phone.rows()
+        assert (message.kind, reply.kind) == ("message", "reply")
+        assert message.first_audio_sent is not None
+        assert message.playback_done is not None
+        assert message.playback_done - message.first_audio_sent == pytest.approx(1600, abs=5)
+        stages = [
+            reply.speech_started,
+            reply.speech_ended,
+            reply.stt_final,
+            reply.agent_start,
+            reply.first_token,
+            reply.tts_first_byte,
+            reply.first_audio_sent,
+            reply.playback_done,
+        ]
+        times = [stage for stage in stages if stage is not None]
+        assert len(times) == len(stages)
+        assert times == sorted(times)
+        assert reply.speech_ended == pytest.approx(spoke_until, abs=2)
+        assert reply.first_token is not None
+        assert reply.agent_start is not None
+        assert reply.agent_done is not None
+        assert reply.first_token - reply.agent_start == pytest.approx(300, abs=2)
+        assert reply.agent_done - reply.first_token == pytest.approx(200, abs=2)
+        # Agent, the pause that tells the end of the first sentence, and the synthesis.
+        assert reply.latency_ms == pytest.approx(620, abs=5)
+        assert not reply.filler
+        assert reply.failed is None
+        assert reply.barge_in_at is None

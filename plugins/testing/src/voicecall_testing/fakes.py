@@ -63,6 +63,7 @@ NATIVE = tel.TelephonyCapabilities(
     explicit_answer=True,
     dial_lookup=True,
     public_url=False,
+    from_number_required=False,
 )
 """A carrier that speaks and listens by itself."""
 STREAMING = replace(NATIVE, stream=frozenset({tel.StreamPoint.ANSWER, tel.StreamPoint.COMMAND}))

@@ -268,6 +268,18 @@ class Phone:
 
 
 @asynccontextmanager
+async def _plain_errors() -> AsyncIterator[None]:
+    """A single error, such as a failed assertion, leaves the task groups as itself."""
+    try:
+        yield
+    except ExceptionGroup as group:
+        error: Exception = group
+        while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
+            error = error.exceptions[0]
+        raise error from None
+
+
+@asynccontextmanager
 async def open_phone(
     directory: Path,
     *,
@@ -333,7 +345,7 @@ async def open_phone(
         )
 
     engine.conversations = converse
-    async with AsyncExitStack() as stack:
+    async with _plain_errors(), AsyncExitStack() as stack:
         stack.callback(loop.add_busy_check(lambda: store.outstanding > 0))
         await stack.enter_async_context(store.lifespan())
         tasks = await stack.enter_async_context(anyio.create_task_group())
