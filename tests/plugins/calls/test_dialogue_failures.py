@@ -1,0 +1,269 @@
+"""Never silent: fillers, phrases and a polite end when agent, voice or recogniser fail."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from voicecall.errors import ProviderUnavailable
+from voicecall.model import EndDetail, EndReason, MediaPath
+from voicecall_calls.config import PhrasesConfig
+from voicecall_testing.clock import virtual_backend
+from voicecall_testing.harness import Phone, open_phone
+
+pytestmark = [pytest.mark.integration, pytest.mark.anyio]
+
+SAY = PhrasesConfig()
+
+
+@pytest.fixture
+def anyio_backend() -> tuple[str, dict[str, Any]]:
+    return virtual_backend
+
+
+def trouble() -> ProviderUnavailable:
+    return ProviderUnavailable("no way there", provider="scripted")
+
+
+async def greeted(phone: Phone) -> None:
+    await phone.call_in()
+    await phone.settle(3)
+
+
+async def test_a_slow_agent_is_covered_by_a_filler_and_again(tmp_path: Path) -> None:
+    async with open_phone(tmp_path, config={"fillerAfterMs": 1000}) as phone:
+        await greeted(phone)
+        phone.agent.then(14.0, "Here you are.")
+        phone.hears("Look it up.")
+        await phone.settle(0.95)
+        assert phone.heard == [SAY.greeting]
+        await phone.settle(2)
+        assert phone.heard == [SAY.greeting, SAY.filler]
+        # Eight seconds after the end of the first one.
+        await phone.settle(6.5)
+        assert phone.heard == [SAY.greeting, SAY.filler]
+        await phone.settle(12)
+        assert phone.said[2:] == [
+            ("bot", SAY.filler),
+            ("bot", SAY.filler),
+            ("bot", "Here you are."),
+        ]
+        reply = (await phone.rows())[-1]
+        assert reply.filler
+        assert reply.failed is None
+
+
+async def test_a_quick_agent_needs_no_filler(tmp_path: Path) -> None:
+    async with open_phone(tmp_path, config={"fillerAfterMs": 1000}) as phone:
+        await greeted(phone)
+        phone.agent.then(0.9, "Here you are.")
+        phone.hears("Look it up.")
+        await phone.settle(4)
+        assert phone.heard == [SAY.greeting, "Here you are."]
+        assert not (await phone.rows())[-1].filler
+
+
+async def test_no_filler_where_it_is_turned_off(tmp_path: Path) -> None:
+    async with open_phone(tmp_path, config={"fillerAfterMs": 0}) as phone:
+        await greeted(phone)
+        phone.agent.then(20.0, "Here you are.")
+        phone.hears("Look it up.")
+        await phone.settle(23)
+        assert phone.heard == [SAY.greeting, "Here you are."]
+
+
+async def test_a_filler_is_interrupted_like_any_other_words(tmp_path: Path) -> None:
+    async with open_phone(tmp_path, config={"fillerAfterMs": 1000}) as phone:
+        await greeted(phone)
+        phone.agent.then(10.0, "Too late.")
+        phone.hears("Look it up.")
+        await phone.settle(1.5)
+        phone.hears("Never mind.")
+        await phone.settle(12)
+        assert phone.agent.asked == ["Look it up.", "Never mind."]
+        assert "Too late." not in phone.heard
+        assert phone.heard[-1] == "Yes."
+
+
+async def test_one_failure_of_the_agent_is_admitted_and_two_end_the_call(tmp_path: Path) -> None:
+    async with open_phone(tmp_path) as phone:
+        await greeted(phone)
+        phone.agent.then(trouble())
+        phone.agent.then(trouble())
+        phone.hears("First.")
+        await phone.settle(4)
+        assert phone.heard == [SAY.greeting, SAY.not_understood]
+        assert phone.record.live
+        phone.hears("Second.")
+        await phone.settle(8)
+        assert phone.heard == [SAY.greeting, SAY.not_understood, SAY.failed]
+        assert phone.record.end_reason is EndReason.ERROR
+        assert phone.record.end_detail is EndDetail.AGENT_FAILED
+        failed = [row.failed for row in await phone.rows() if row.kind == "reply"]
+        assert failed == ["scripted: no way there"] * 2
+
+
+async def test_a_success_in_between_counts_failures_anew(tmp_path: Path) -> None:
+    async with open_phone(tmp_path) as phone:
+        await greeted(phone)
+        phone.agent.then(trouble())
+        phone.agent.then("Now it works.")
+        phone.agent.then(trouble())
+        for word in ("First.", "Second.", "Third."):
+            phone.hears(word)
+            await phone.settle(4)
+        assert phone.record.live
+        assert phone.heard[-1] == SAY.not_understood
+
+
+async def test_an_agent_that_raises_anything_does_not_break_the_call(tmp_path: Path) -> None:
+    async with open_phone(tmp_path) as phone:
+        await greeted(phone)
+        phone.agent.then(ZeroDivisionError("its own fault"))
+        phone.hears("First.")
+        await phone.settle(4)
+        assert phone.heard[-1] == SAY.not_understood
+        phone.hears("Second.")
+        await phone.settle(3)
+        assert phone.heard[-1] == "Yes."
+
+
+async def test_what_came_before_the_failure_is_spoken(tmp_path: Path) -> None:
+    async with open_phone(tmp_path) as phone:
+        await greeted(phone)
+        phone.agent.then("The first half. And the", trouble())
+        phone.hears("Tell me.")
+        await phone.settle(6)
+        assert phone.heard[1] == "The first half."
+        assert phone.record.live
+
+
+async def test_an_empty_answer_is_a_failure(tmp_path: Path) -> None:
+    async with open_phone(tmp_path) as phone:
+        await greeted(phone)
+        phone.agent.then()
+        phone.agent.then("<think>Nothing to say.</think>")
+        phone.hears("First.")
+        await phone.settle(4)
+        assert phone.heard == [SAY.greeting, SAY.not_understood]
+        phone.hears("Second.")
+        await phone.settle(8)
+        assert phone.record.end_detail is EndDetail.AGENT_FAILED
+
+
+async def test_an_agent_gets_so_much_time_and_no_more(tmp_path: Path) -> None:
+    async with open_phone(tmp_path, config={"responseTimeoutMs": 5000}) as phone:
+        await greeted(phone)
+        phone.agent.then(60.0, "Too late.")
+        phone.hears("First.")
+        await phone.settle(10)
+        assert phone.heard == [SAY.greeting, SAY.filler, SAY.not_understood]
+        row = (await phone.rows())[-1]
+        assert row.failed == "no answer within 5 s"
+        assert row.agent_start is not None
+        assert row.agent_done is not None
+        assert row.agent_done - row.agent_start == pytest.approx(5000, abs=2)
+
+
+async def test_a_voice_that_fails_once_is_covered_and_twice_ends_the_call(
+    tmp_path: Path,
+) -> None:
+    async with open_phone(tmp_path) as phone:
+        await greeted(phone)
+        phone.tts.errors.extend([trouble(), None, trouble(), trouble()])
+        phone.hears("First.")
+        await phone.settle(4)
+        assert phone.heard == [SAY.greeting, SAY.not_understood]
+        assert ("bot", "Yes.") not in phone.said
+        phone.hears("Second.")
+        await phone.settle(4)
+        assert phone.record.end_reason is EndReason.ERROR
+        assert phone.record.end_detail is EndDetail.SPEECH_FAILED
+
+
+async def test_a_voice_without_audio_has_failed(tmp_path: Path) -> None:
+    async with open_phone(tmp_path) as phone:
+        await greeted(phone)
+        phone.tts.mute.add("Yes.")
+        phone.hears("First.")
+        await phone.settle(4)
+        assert phone.heard == [SAY.greeting, SAY.not_understood]
+
+
+async def test_a_voice_that_takes_too_long_has_failed(tmp_path: Path) -> None:
+    async with open_phone(tmp_path, config={"tts": {"timeoutMs": 2000}}) as phone:
+        await greeted(phone)
+        phone.tts.delay_s = 60.0
+        phone.hears("First.")
+        await phone.settle(5)
+        assert phone.record.end_detail is EndDetail.SPEECH_FAILED
+        assert phone.heard == [SAY.greeting]
+
+
+async def test_a_greeting_that_cannot_be_spoken_is_tried_again_then_the_call_ends(
+    tmp_path: Path,
+) -> None:
+    async with open_phone(tmp_path) as phone:
+        phone.tts.errors.append(trouble())
+        await phone.call_in()
+        await phone.settle(4)
+        assert phone.heard == [SAY.greeting]
+        assert phone.record.message is not None
+        assert phone.record.message.attempts == 2
+        assert phone.said == [("bot", SAY.greeting)]
+    async with open_phone(tmp_path / "again") as phone:
+        phone.tts.errors.extend([trouble()] * 2)
+        await phone.call_in()
+        await phone.settle(4)
+        assert phone.record.end_detail is EndDetail.MESSAGE_FAILED
+
+
+async def test_a_carriers_own_voice_is_tried_again_too(tmp_path: Path) -> None:
+    from voicecall.telephony import Speak
+
+    async with open_phone(tmp_path, media=MediaPath.NATIVE) as phone:
+        phone.carrier.fail(Speak, trouble())
+        await phone.call_in()
+        await phone.settle(0.1)
+        assert phone.record.message is not None
+        assert phone.record.message.attempts == 1
+        assert phone.said == []
+        await phone.settle(5)
+        assert phone.said == [("bot", SAY.greeting)]
+        assert len(phone.carrier.performed_of(Speak)) == 2
+
+
+async def test_a_lost_recogniser_is_opened_again_and_misses_nothing(tmp_path: Path) -> None:
+    async with open_phone(tmp_path) as phone:
+        await greeted(phone)
+        phone.stt.lost()
+        await phone.settle(0.1)
+        await phone.socket.speak(b"\x11" * 800)
+        await phone.settle(0.5)
+        assert len(phone.stt.sessions) == 2
+        assert bytes(phone.stt.current.audio) == b"\x11" * 800
+        phone.hears("Still there?")
+        await phone.settle(2)
+        assert phone.heard[-1] == "Yes."
+
+
+async def test_a_caller_who_can_not_be_heard_is_told_so(tmp_path: Path) -> None:
+    async with open_phone(tmp_path) as phone:
+        await greeted(phone)
+        phone.stt.open_errors.extend([trouble()] * 3)
+        phone.stt.lost()
+        await phone.settle(12)
+        assert phone.heard == [SAY.greeting, SAY.cannot_hear]
+        assert phone.record.end_reason is EndReason.ERROR
+        assert phone.record.end_detail is EndDetail.LISTENING_FAILED
+
+
+async def test_a_recogniser_that_never_comes_up(tmp_path: Path) -> None:
+    async with open_phone(tmp_path) as phone:
+        phone.stt.open_errors.extend([trouble()] * 10)
+        await phone.call_in()
+        await phone.settle(20)
+        assert phone.heard[-1] == SAY.cannot_hear
+        assert phone.record.end_detail is EndDetail.LISTENING_FAILED

@@ -1,0 +1,347 @@
+"""Requests from outside (speak, continue, keys) and silence, streamed and carrier-native."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from voicecall import events as ev
+from voicecall import telephony as tel
+from voicecall.errors import CallNotActive, CallNotReady, ProviderUnavailable
+from voicecall.model import CallState, EndDetail, EndReason, MediaPath
+from voicecall_calls.config import PhrasesConfig
+from voicecall_testing.clock import virtual_backend
+from voicecall_testing.harness import Phone, open_phone
+
+pytestmark = [pytest.mark.integration, pytest.mark.anyio]
+
+SAY = PhrasesConfig()
+QUESTION = "What is your name?"
+both_paths = pytest.mark.parametrize("media", [MediaPath.NATIVE, MediaPath.STREAM])
+
+
+@pytest.fixture
+def anyio_backend() -> tuple[str, dict[str, Any]]:
+    return virtual_backend
+
+
+async def greeted(phone: Phone) -> None:
+    await phone.call_in()
+    await phone.settle(3)
+    assert phone.said == [("bot", SAY.greeting)]
+
+
+async def words(phone: Phone, text: str) -> None:
+    """The caller says something, whichever way it is heard."""
+    if phone.media is MediaPath.NATIVE:
+        await phone.event(ev.SpeechHeard, text=text, turn_token=phone.record.listen_token)
+    else:
+        phone.hears(text)
+        await phone.settle()
+
+
+# --- continue --------------------------------------------------------------------------------
+
+
+@both_paths
+async def test_continue_owns_the_next_turn(tmp_path: Path, media: MediaPath) -> None:
+    async with open_phone(tmp_path, media=media) as phone:
+        await greeted(phone)
+        answers: list[str] = []
+
+        async def ask() -> None:
+            answers.append(await phone.operations.ask(phone.record.call_id, QUESTION))
+
+        async with anyio.create_task_group() as asking:
+            asking.start_soon(ask)
+            await phone.settle(2)
+            await words(phone, "Anna.")
+        assert answers == ["Anna."]
+        await phone.settle(2)
+        assert phone.agent.turns == []
+        assert phone.said[1:] == [("bot", QUESTION), ("user", "Anna.")]
+        row = (await phone.rows())[-1]
+        assert row.kind == "continue"
+        assert row.stt_final is not None
+        assert row.stt_final - row.at == pytest.approx(2000, abs=20)
+        # Afterwards the agent answers again.
+        await words(phone, "And yours?")
+        await phone.settle(2)
+        assert phone.agent.asked == ["And yours?"]
+
+
+@both_paths
+async def test_an_answer_into_the_prompt_counts(tmp_path: Path, media: MediaPath) -> None:
+    async with open_phone(tmp_path, media=media) as phone:
+        await greeted(phone)
+        answers: list[str] = []
+
+        async def ask() -> None:
+            answers.append(await phone.operations.ask(phone.record.call_id, QUESTION))
+
+        async with anyio.create_task_group() as asking:
+            asking.start_soon(ask)
+            await phone.settle(0.4)
+            assert phone.record.state is CallState.SPEAKING
+            await words(phone, "Anna, as always.")
+        assert answers == ["Anna, as always."]
+        assert phone.agent.turns == []
+
+
+@both_paths
+async def test_a_second_continue_is_refused_and_the_first_completes(
+    tmp_path: Path, media: MediaPath
+) -> None:
+    async with open_phone(tmp_path, media=media) as phone:
+        await greeted(phone)
+        answers: list[str] = []
+
+        async def ask() -> None:
+            answers.append(await phone.operations.ask(phone.record.call_id, QUESTION))
+
+        async with anyio.create_task_group() as asking:
+            asking.start_soon(ask)
+            await phone.settle(2)
+            with pytest.raises(CallNotReady, match="Already waiting for transcript"):
+                await phone.operations.ask(phone.record.call_id, "And where?")
+            await words(phone, "Anna.")
+        assert answers == ["Anna."]
+        assert ("bot", "And where?") not in phone.said
+
+
+@both_paths
+async def test_continue_gives_up_and_the_call_goes_on(tmp_path: Path, media: MediaPath) -> None:
+    config = {"transcriptTimeoutMs": 7000}
+    async with open_phone(tmp_path, media=media, config=config) as phone:
+        await greeted(phone)
+        begun = phone.now()
+        with pytest.raises(CallNotReady, match="Timed out waiting for transcript after 7000ms"):
+            await phone.operations.ask(phone.record.call_id, QUESTION)
+        # The prompt takes 0.9 s.
+        assert phone.now() - begun == pytest.approx(7900, abs=100)
+        await words(phone, "Hello?")
+        await phone.settle(2)
+        assert phone.agent.asked == ["Hello?"]
+
+
+@both_paths
+async def test_the_end_of_the_call_rejects_a_waiting_continue(
+    tmp_path: Path, media: MediaPath
+) -> None:
+    async with open_phone(tmp_path, media=media) as phone:
+        await greeted(phone)
+        call_id = phone.record.call_id
+        problems: list[str] = []
+
+        async def ask() -> None:
+            try:
+                await phone.operations.ask(call_id, QUESTION)
+            except CallNotReady as error:
+                problems.append(str(error))
+
+        async with anyio.create_task_group() as asking:
+            asking.start_soon(ask)
+            await phone.settle(2)
+            await phone.hang_up()
+        assert problems == ["Call ended: hangup-user"]
+        with pytest.raises(CallNotActive):
+            await phone.operations.ask(call_id, QUESTION)
+
+
+async def test_blank_speech_leaves_the_question_open(tmp_path: Path) -> None:
+    async with open_phone(tmp_path, media=MediaPath.NATIVE) as phone:
+        await greeted(phone)
+        answers: list[str] = []
+
+        async def ask() -> None:
+            answers.append(await phone.operations.ask(phone.record.call_id, QUESTION))
+
+        async with anyio.create_task_group() as asking:
+            asking.start_soon(ask)
+            await phone.settle(2)
+            await phone.event(ev.SpeechHeard, text="   ")
+            assert answers == []
+            await words(phone, "Anna.")
+        assert answers == ["Anna."]
+        assert [entry for entry in phone.said if entry[0] == "user"] == [("user", "Anna.")]
+
+
+async def test_speech_with_the_wrong_token_leaves_the_question_open(tmp_path: Path) -> None:
+    async with open_phone(tmp_path, media=MediaPath.NATIVE) as phone:
+        await greeted(phone)
+        answers: list[str] = []
+
+        async def ask() -> None:
+            answers.append(await phone.operations.ask(phone.record.call_id, QUESTION))
+
+        async with anyio.create_task_group() as asking:
+            asking.start_soon(ask)
+            await phone.settle(2)
+            await phone.event(ev.SpeechHeard, text="Of another turn.", turn_token="stale")
+            assert answers == []
+            assert ("user", "Of another turn.") not in phone.said
+            await words(phone, "Anna.")
+        assert answers == ["Anna."]
+
+
+async def test_a_question_that_cannot_be_spoken_fails_at_once(tmp_path: Path) -> None:
+    async with open_phone(tmp_path) as phone:
+        await greeted(phone)
+        phone.tts.errors.append(ProviderUnavailable("no voice", provider="scripted"))
+        with pytest.raises(ProviderUnavailable, match="no voice"):
+            await phone.operations.ask(phone.record.call_id, QUESTION)
+        assert phone.record.live
+
+
+# --- speak -----------------------------------------------------------------------------------
+
+
+@both_paths
+async def test_speak_returns_when_it_was_played(tmp_path: Path, media: MediaPath) -> None:
+    async with open_phone(tmp_path, media=media) as phone:
+        await greeted(phone)
+        begun = phone.now()
+        await phone.operations.speak(phone.record.call_id, "A word in between.")
+        assert phone.now() - begun == pytest.approx(900, abs=60)
+        assert phone.said[-1] == ("bot", "A word in between.")
+        assert phone.record.state is CallState.LISTENING
+
+
+@both_paths
+async def test_two_speakers_take_their_turns(tmp_path: Path, media: MediaPath) -> None:
+    async with open_phone(tmp_path, media=media) as phone:
+        await greeted(phone)
+        call_id = phone.record.call_id
+        async with anyio.create_task_group() as speaking:
+            for text in ("First of all.", "After that."):
+                speaking.start_soon(phone.operations.speak, call_id, text)
+        assert phone.said[1:] == [("bot", "First of all."), ("bot", "After that.")]
+
+
+async def test_words_that_were_not_played_are_not_in_the_transcript(tmp_path: Path) -> None:
+    async with open_phone(tmp_path, media=MediaPath.NATIVE) as phone:
+        await greeted(phone)
+        phone.carrier.fail(tel.Speak, ProviderUnavailable("busy", provider="scripted"))
+        with pytest.raises(ProviderUnavailable, match="busy"):
+            await phone.operations.speak(phone.record.call_id, "Never heard.")
+        assert ("bot", "Never heard.") not in phone.said
+        assert phone.record.state is CallState.LISTENING
+
+
+async def test_a_speak_action_brings_the_listening_with_it(tmp_path: Path) -> None:
+    async with open_phone(tmp_path, media=MediaPath.NATIVE) as phone:
+        await greeted(phone)
+        await words(phone, "Hello?")
+        await phone.settle(2)
+        speaks = phone.carrier.performed_of(tel.Speak)
+        assert [s.text for s in speaks if isinstance(s, tel.Speak)] == [SAY.greeting, "Yes."]
+        tokens = [s.listen.token for s in speaks if isinstance(s, tel.Speak) and s.listen]
+        assert len(set(tokens)) == 2
+        assert phone.record.listen_token == tokens[-1]
+
+
+# --- keys ------------------------------------------------------------------------------------
+
+
+async def test_keys_in_quick_succession_are_one_turn(tmp_path: Path) -> None:
+    async with open_phone(tmp_path) as phone:
+        await greeted(phone)
+        for key in "407":
+            phone.socket.press(key)
+            await phone.settle(0.9)
+        assert phone.agent.turns == []
+        await phone.settle(2)
+        assert [turn.digits for turn in phone.agent.turns] == ["407"]
+        assert [turn.text for turn in phone.agent.turns] == [""]
+        phone.socket.press("1")
+        await phone.settle(2)
+        assert [turn.digits for turn in phone.agent.turns] == ["407", "1"]
+
+
+async def test_a_hash_ends_the_keys_at_once(tmp_path: Path) -> None:
+    async with open_phone(tmp_path) as phone:
+        await greeted(phone)
+        for key in "42#":
+            phone.socket.press(key)
+        await phone.settle(0.1)
+        assert [turn.digits for turn in phone.agent.turns] == ["42#"]
+
+
+async def test_keys_interrupt_the_bot(tmp_path: Path) -> None:
+    async with open_phone(tmp_path) as phone:
+        await greeted(phone)
+        phone.agent.then("For sales, press one. For everything else, please wait.")
+        phone.hears("Hello?")
+        await phone.settle(1)
+        phone.socket.press("1")
+        await phone.settle(0.05)
+        assert phone.socket.clears == 1
+        await phone.settle(3)
+        assert [turn.digits for turn in phone.agent.turns] == ["", "1"]
+
+
+async def test_keys_of_a_webhook_count_once(tmp_path: Path) -> None:
+    async with open_phone(tmp_path, media=MediaPath.NATIVE) as phone:
+        await greeted(phone)
+        pressed = phone.make(ev.DigitsPressed, digits="5", key="digits-1")
+        await phone.tell(pressed)
+        await phone.tell(pressed)
+        await phone.settle(3)
+        assert [turn.digits for turn in phone.agent.turns] == ["5"]
+
+
+# --- silence ---------------------------------------------------------------------------------
+
+SILENCE = {"silence": {"promptAfterMs": 5000, "prompts": 2}}
+
+
+@both_paths
+async def test_a_silent_caller_is_asked_twice_and_then_left(
+    tmp_path: Path, media: MediaPath
+) -> None:
+    async with open_phone(tmp_path, media=media, config=SILENCE) as phone:
+        await greeted(phone)
+        await phone.settle(25)
+        assert phone.said[1:] == [
+            ("bot", SAY.still_there),
+            ("bot", SAY.still_there),
+            ("bot", SAY.goodbye),
+        ]
+        assert phone.record.end_reason is EndReason.HANGUP_BOT
+        assert phone.record.end_detail is EndDetail.SILENCE
+
+
+async def test_an_answer_begins_the_patience_anew(tmp_path: Path) -> None:
+    async with open_phone(tmp_path, config=SILENCE) as phone:
+        await greeted(phone)
+        for _ in range(3):
+            await phone.settle(7)
+            phone.hears("Yes, wait.")
+        await phone.settle(3)
+        assert phone.record.live
+        assert phone.said.count(("bot", SAY.still_there)) >= 2
+        assert ("bot", SAY.goodbye) not in phone.said
+
+
+async def test_nobody_is_asked_while_the_agent_works_or_an_answer_is_awaited(
+    tmp_path: Path,
+) -> None:
+    config = {**SILENCE, "fillerAfterMs": 0}
+    async with open_phone(tmp_path, config=config) as phone:
+        await greeted(phone)
+        phone.agent.then(20.0, "Found it.")
+        phone.hears("Look.")
+        await phone.settle(21)
+        assert ("bot", SAY.still_there) not in phone.said
+
+        async def ask() -> None:
+            await phone.operations.ask(phone.record.call_id, QUESTION)
+
+        async with anyio.create_task_group() as asking:
+            asking.start_soon(ask)
+            await phone.settle(30)
+            assert ("bot", SAY.still_there) not in phone.said
+            phone.hears("Anna.")
