@@ -1,0 +1,193 @@
+"""The documentation against the code: generated pages, links, configuration, commands, RPC."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import json5
+import pytest
+import typer
+
+from voicecall.registry import Registry
+from voicecall.seam import SystemSeam
+from voicecall_calls.config import VoiceCallConfig
+from voicecall_calls.rpc import PhoneRpc
+from voicecall_calls.wiring import CONFIG_PATH, PLUGIN_ID, resolve
+from voicecall_gateway.cli import build_app
+from voicecall_gateway.config import config_from_tree
+
+pytestmark = pytest.mark.unit
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted(
+    path
+    for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("*/*/README.md")]
+    if ".venv" not in path.parts
+)
+FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def blocks(path: Path, *languages: str) -> Iterator[str]:
+    for match in FENCE.finditer(path.read_text(encoding="utf-8")):
+        if match[2] in languages:
+            yield match[3]
+
+
+def anchors(path: Path) -> set[str]:
+    """Anchors of a page's headings, as the usual renderers make them."""
+    text = FENCE.sub("", path.read_text(encoding="utf-8"))
+    titles = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+def generator() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("docs_generate", ROOT / "docs" / "generate.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_generated_pages_say_what_the_code_says() -> None:
+    pages = generator().pages()
+    assert len(pages) == 4
+    for name, text in pages.items():
+        written = (ROOT / "docs" / "reference" / name).read_text(encoding="utf-8")
+        assert written == text, f"docs/reference/{name} is out of date: make docs"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_links_lead_somewhere(page: Path) -> None:
+    text = FENCE.sub("", page.read_text(encoding="utf-8"))
+    for link in LINK.findall(text):
+        if "://" in link:
+            continue
+        file, _, anchor = link.partition("#")
+        target = (page.parent / file).resolve() if file else page
+        assert target.exists(), f"{name_of(page)}: {link}"
+        if anchor:
+            assert anchor in anchors(target), f"{name_of(page)}: {link}"
+
+
+def whole_configurations() -> Iterator[Any]:
+    """JSON5 blocks that are a whole file."""
+    for page in PAGES:
+        for number, text in enumerate(blocks(page, "json5")):
+            if text.lstrip().startswith("{"):
+                yield pytest.param(text, id=f"{name_of(page)}-{number}")
+
+
+@pytest.mark.parametrize("text", list(whole_configurations()))
+def test_configurations_are_valid(text: str) -> None:
+    loaded = config_from_tree(json5.loads(text), environ={}, source="page")
+    assert loaded.notes == ()
+    config = loaded.validated(VoiceCallConfig, loaded.plugin_values(PLUGIN_ID), CONFIG_PATH)
+    tts = dict(loaded.section("tts"))
+    if tts.get("provider") == "hum":
+        # The provider of the tutorial is not installed here; its own test has its block.
+        tts = {"provider": "espeak"}
+    wiring = resolve(
+        config,
+        registry=Registry(),
+        environ={},
+        agents=loaded.section("agents"),
+        tts=tts,
+    )
+    assert wiring.problems == []
+    assert wiring.notes == []
+
+
+def commands() -> dict[tuple[str, ...], Any]:
+    """Path -> command of everything on the command line."""
+    root: Any = typer.main.get_command(build_app(Registry()))
+    found: dict[tuple[str, ...], Any] = {}
+
+    def walk(path: tuple[str, ...], command: Any) -> None:
+        found[path] = command
+        for name, inner in getattr(command, "commands", {}).items():
+            walk((*path, name), inner)
+
+    walk((), root)
+    return found
+
+
+def command_lines() -> Iterator[tuple[str, str]]:
+    for page in PAGES:
+        if page.name == "commands.md":
+            continue
+        text = page.read_text(encoding="utf-8")
+        inline = re.findall(r"`([^`]+)`", FENCE.sub("", text))
+        typed = [line for block in blocks(page, "sh") for line in block.splitlines()]
+        for block in blocks(page, "console"):
+            typed += [line for line in block.splitlines() if line.startswith("$ ")]
+        for line in [*inline, *typed]:
+            words = line.replace("\n", " ").removeprefix("$ ").removeprefix(".venv/bin/")
+            if words.startswith("voicecall ") and "<" not in words and "..." not in words:
+                yield name_of(page), words.removeprefix("voicecall ")
+
+
+def test_commands_on_the_pages_exist_with_their_options() -> None:
+    known = commands()
+    lines = list(command_lines())
+    assert len(lines) > 20
+    for page, line in lines:
+        words = shlex.split(line.partition("#")[0])
+        path: tuple[str, ...] = ()
+        while words and (*path, words[0]) in known:
+            path = (*path, words.pop(0))
+        assert path or words[:1] == ["--help"], f"{page}: voicecall {line}"
+        options = {name for one in known[path].params for name in one.opts}
+        for word in words:
+            if word.startswith("-"):
+                assert word in {*options, "--help"}, f"{page}: voicecall {line}"
+
+
+def rows(text: str, heading: str) -> dict[str, str]:
+    """First column -> second column of the table under a heading."""
+    table = text.partition(f"## {heading}\n")[2].partition("\n## ")[0]
+    return dict(re.findall(r"^\| `([\w.]+)` \| ([\w ]+) \|", table, re.MULTILINE))
+
+
+class _Unused:
+    def __call__(self) -> Any:
+        raise AssertionError("no method is called here")
+
+
+def test_rpc_methods_are_all_described_with_their_scope() -> None:
+    text = (ROOT / "docs" / "reference" / "rpc.md").read_text(encoding="utf-8")
+    methods = PhoneRpc(_Unused(), SystemSeam(), poll_timeout_ms=1).methods()
+    scopes = {method.name: method.scope.removeprefix("operator.") for method in methods}
+    assert rows(text, "Methods") == {"gateway.status": "read", **scopes}
+
+
+def test_rpc_events_are_all_described() -> None:
+    text = (ROOT / "docs" / "reference" / "rpc.md").read_text(encoding="utf-8")
+    sources = (ROOT / "plugins" / "calls" / "src").rglob("*.py")
+    published = {
+        name
+        for path in sources
+        for name in re.findall(
+            r"\bpublish\(\s*\"(voicecall\.[\w.]+)\"", path.read_text(encoding="utf-8")
+        )
+    }
+    assert len(published) >= 4
+    assert set(rows(text, "Events")) == {"tick", "shutdown", *published}
+
+
+def test_the_readme_opens_with_two_commands() -> None:
+    first = next(blocks(ROOT / "README.md", "sh"))
+    assert re.findall(r"^\S+ \S+", first, re.MULTILINE) == ["make demo", "make test"]
+    before = (ROOT / "README.md").read_text(encoding="utf-8").partition("```sh")[0]
+    assert len(before.splitlines()) < 15
