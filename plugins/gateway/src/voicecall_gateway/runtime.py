@@ -28,6 +28,7 @@ from .rpc import RpcServer
 from .sections import url_host
 from .server import AdminServer, bind_port, make_app
 from .services import ServiceRunner
+from .toolhttp import ToolEndpoint
 
 __all__ = ["Gateway", "serve"]
 
@@ -64,6 +65,7 @@ class Gateway:
         self._stop_requested = anyio.Event()
         self._started_at = self.seam.monotonic()
         self._rpc: RpcServer | None = None
+        self._tools: ToolEndpoint | None = None
         self._on_secrets = on_secrets or (lambda found: None)
         loaded.secrets.on_found(self._on_secrets)
 
@@ -123,7 +125,15 @@ class Gateway:
                 )
                 self._rpc = rpc
                 self.host.register_rpc(RpcMethod("gateway.status", READ, self._status))
-                app = make_app(rpc, self.problems, bind=section.bind, version=self.version)
+                self._tools = ToolEndpoint(
+                    self.host,
+                    token=self.token,
+                    bind=section.bind,
+                    denied=lambda name: name in self.loaded.gateway.tools.deny,
+                )
+                app = make_app(
+                    rpc, self._tools, self.problems, bind=section.bind, version=self.version
+                )
                 server = AdminServer(app)
                 tasks.start_soon(server.run_on, listener, name="admin port")
                 tasks.start_soon(rpc.tick, name="tick")
@@ -198,12 +208,16 @@ class Gateway:
     async def _stop(self, rpc: RpcServer, *, drain: bool) -> None:
         self.request_stop()
         rpc.announce_shutdown("the gateway is stopping")
+        if self._tools is not None:
+            self._tools.closing = True
         if drain:
             with anyio.move_on_after(self.loaded.gateway.drain_seconds) as patience:
                 async with anyio.create_task_group() as draining:
                     for service in self._services:
                         draining.start_soon(service.drain)
                     draining.start_soon(rpc.wait_idle)
+                    if self._tools is not None:
+                        draining.start_soon(self._tools.wait_idle)
             if patience.cancelled_caught:
                 _log.warning("stopping with work still under way")
         if self._start_scope is not None:

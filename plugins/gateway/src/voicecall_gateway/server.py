@@ -1,4 +1,5 @@
-"""The admin port: ``/healthz``, ``/readyz`` and the WebSocket ``/rpc`` on one socket."""
+"""The admin port: ``/healthz``, ``/readyz``, ``/tools/invoke`` and the WebSocket ``/rpc`` on one
+socket."""
 
 from __future__ import annotations
 
@@ -15,7 +16,7 @@ import anyio.to_thread
 import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
@@ -24,6 +25,7 @@ from voicecall.errors import VoicecallError
 from .auth import origin_allowed
 from .rpc import MAX_PAYLOAD, RpcServer
 from .sections import url_host
+from .toolhttp import ToolEndpoint
 
 __all__ = ["SERVICE", "AdminServer", "PortInUse", "bind_port", "make_app"]
 
@@ -72,7 +74,12 @@ def _is_gateway(host: str, port: int) -> bool:
 
 
 def make_app(
-    rpc: RpcServer, problems: Callable[[], Sequence[str]], *, bind: str, version: str
+    rpc: RpcServer,
+    tools: ToolEndpoint,
+    problems: Callable[[], Sequence[str]],
+    *,
+    bind: str,
+    version: str,
 ) -> Starlette:
     """The ASGI application of the admin port."""
 
@@ -97,10 +104,14 @@ def make_app(
             return
         await rpc.serve(websocket)
 
+    async def invoke(request: Request) -> Response:
+        return await tools(request)
+
     return Starlette(
         routes=[
             Route("/healthz", healthz),
             Route("/readyz", readyz),
+            Route("/tools/invoke", invoke, methods=["POST"]),
             WebSocketRoute("/rpc", rpc_socket),
         ]
     )

@@ -1,0 +1,187 @@
+"""``POST /tools/invoke``: one tool of an agent, used over HTTP (OpenClaw's endpoint).
+
+Body: ``{tool | name, action?, args?, sessionKey?, agentId?, idempotencyKey?, dryRun?}``; ``name``
+wins over ``tool``, ``action`` becomes ``args.action``. Answers: 200 ``{ok: true, result}`` and, for
+everything else, ``{ok: false, error: {type, message}}``.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import anyio
+import anyio.to_thread
+from pydantic import Field, ValidationError
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+
+from voicecall.configuring import ConfigModel
+from voicecall.errors import CallError, VoicecallError
+from voicecall.hosting import ToolCall, ToolSpec
+
+from .auth import ADMIN, expand_scopes, origin_allowed, token_matches
+from .host import Host
+from .throttle import Throttle
+
+__all__ = ["MAX_BODY", "ToolEndpoint"]
+
+MAX_BODY = 2 * 1024 * 1024
+BODY_SECONDS = 15.0
+MAX_IN_FLIGHT = 64
+
+_log = logging.getLogger("voicecall.gateway.tools")
+
+
+class _Refused(Exception):
+    """An answer that is no result."""
+
+    def __init__(
+        self, status: int, kind: str, message: str, headers: Mapping[str, str] | None = None
+    ) -> None:
+        self.status = status
+        self.kind = kind
+        self.message = message
+        self.headers = dict(headers or {})
+        super().__init__(message)
+
+
+class _Body(ConfigModel):
+    tool: str | None = Field(default=None, max_length=200)
+    name: str | None = Field(default=None, max_length=200)
+    action: str | None = None
+    args: dict[str, Any] = Field(default_factory=dict)
+    session_key: str | None = None
+    agent_id: str | None = None
+    idempotency_key: str | None = None
+    dry_run: bool = False
+
+
+class ToolEndpoint:
+    """Answers requests. ``denied`` tells whether a tool may not be used over HTTP, ``token``
+    is what the bearer has to be (None: nobody is asked)."""
+
+    def __init__(
+        self, host: Host, *, token: str | None, bind: str, denied: Callable[[str], bool]
+    ) -> None:
+        self.closing = False
+        self._host = host
+        self._token = token
+        self._bind = bind
+        self._denied = denied
+        self._throttle = Throttle(host.seam)
+        self._in_flight = 0
+        self._idle = anyio.Event()
+
+    async def __call__(self, request: Request) -> Response:
+        try:
+            self._admit(request)
+            body = await _read(request)
+            self._in_flight += 1
+            try:
+                return JSONResponse({"ok": True, "result": await self._invoke(body)})
+            finally:
+                self._in_flight -= 1
+                self._idle.set()
+        except _Refused as refused:
+            error = {"type": refused.kind, "message": refused.message}
+            return JSONResponse(
+                {"ok": False, "error": error}, refused.status, headers=refused.headers
+            )
+        except ClientDisconnect:
+            return Response(status_code=400)
+
+    async def wait_idle(self) -> None:
+        """Until no tool is at work."""
+        while self._in_flight:
+            self._idle = anyio.Event()
+            await self._idle.wait()
+
+    def _admit(self, request: Request) -> None:
+        headers = request.headers
+        if self.closing:
+            raise _Refused(503, "unavailable", "the gateway is stopping")
+        if not origin_allowed(headers.get("origin"), headers.get("host"), self._bind):
+            raise _Refused(403, "forbidden", "this origin may not use tools")
+        if self._token is not None:
+            client = request.client.host if request.client is not None else ""
+            wait = self._throttle.wait(client)
+            if wait > 0:
+                text = "too many requests with a wrong token"
+                raise _Refused(429, "rate_limited", text, {"Retry-After": str(wait)})
+            scheme, _, given = headers.get("authorization", "").partition(" ")
+            if scheme.lower() != "bearer" or not token_matches(self._token, given.strip()):
+                self._throttle.failed(client)
+                text = "the gateway's token is needed: Authorization: Bearer <token>"
+                raise _Refused(401, "unauthorized", text, {"WWW-Authenticate": "Bearer"})
+        if self._in_flight >= MAX_IN_FLIGHT:
+            raise _Refused(429, "rate_limited", "too many tools at work", {"Retry-After": "1"})
+
+    async def _invoke(self, body: _Body) -> Any:
+        name = (body.name or body.tool or "").strip()
+        if not name:
+            raise _Refused(400, "invalid_request", "tool is required")
+        tool = self._host.tools.get(name)
+        if tool is None or self._denied(name):
+            # The same words for both: who may not use a tool learns nothing of it.
+            raise _Refused(404, "not_found", f"tool not available: {name}")
+        arguments = body.args if body.action is None else {**body.args, "action": body.action}
+        problem = await anyio.to_thread.run_sync(_problem, tool, arguments)
+        if problem:
+            raise _Refused(400, "invalid_request", problem)
+        if body.dry_run:
+            return {"dryRun": True, "tool": name, "args": arguments}
+        call = ToolCall(
+            expand_scopes([ADMIN]), body.session_key, body.agent_id, body.idempotency_key
+        )
+        try:
+            result = await tool.handler(arguments, call)
+            # What cannot be written is the tool's fault, not the connection's.
+            json.dumps(result, allow_nan=False)
+        except CallError as error:
+            raise _Refused(400, "tool_error", str(error)) from None
+        except VoicecallError as error:
+            raise _Refused(500, "tool_error", str(error)) from None
+        except Exception:  # noqa: BLE001 (a stranger's tool)
+            _log.exception("the tool %s failed", name)
+            raise _Refused(500, "internal_error", "the tool failed, see the log") from None
+        return result
+
+
+async def _read(request: Request) -> _Body:
+    length = request.headers.get("content-length", "")
+    if length.isdecimal() and int(length) > MAX_BODY:
+        raise _Refused(413, "too_large", f"the body is larger than {MAX_BODY} bytes")
+    data = bytearray()
+    with anyio.move_on_after(BODY_SECONDS) as patience:
+        async for chunk in request.stream():
+            data += chunk
+            if len(data) > MAX_BODY:
+                raise _Refused(413, "too_large", f"the body is larger than {MAX_BODY} bytes")
+    if patience.cancelled_caught:
+        raise _Refused(408, "timeout", "the body did not arrive in time")
+    try:
+        return _Body.model_validate(json.loads(bytes(data) or b"{}"))
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise _Refused(400, "invalid_request", f"{place or 'body'}: {first['msg']}") from None
+    except (ValueError, RecursionError):
+        raise _Refused(400, "invalid_request", "the body is not valid JSON") from None
+
+
+def _problem(tool: ToolSpec, arguments: Mapping[str, Any]) -> str | None:
+    """What is wrong with the arguments. The validator is imported with the first use."""
+    jsonschema: Any = importlib.import_module("jsonschema")
+    validator = jsonschema.Draft202012Validator(tool.parameters)
+    try:
+        error = jsonschema.exceptions.best_match(validator.iter_errors(arguments))
+    except (jsonschema.exceptions.SchemaError, RecursionError):
+        return "the arguments cannot be checked"
+    if error is None:
+        return None
+    place = ".".join(["args", *(str(part) for part in error.absolute_path)])
+    return f"{place}: {error.message[:300]}"

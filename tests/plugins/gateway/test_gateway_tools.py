@@ -1,0 +1,277 @@
+"""``POST /tools/invoke``: who may use which tool, and what every mistake is answered with."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+import anyio
+import httpx
+import pytest
+
+from voicecall.errors import CallNotFound, ConfigError, PluginError
+from voicecall.hosting import ToolCall, ToolSpec
+from voicecall.seam import SystemSeam
+from voicecall_gateway import throttle, toolhttp
+from voicecall_gateway.throttle import Throttle
+
+pytestmark = [pytest.mark.integration, pytest.mark.anyio]
+
+SCHEMA = {
+    "type": "object",
+    "properties": {"action": {"enum": ["call", "end"]}, "to": {"type": "string"}},
+    "required": ["action"],
+}
+
+
+class ToolBox:
+    """Tools that write down how they were used."""
+
+    def __init__(self) -> None:
+        self.used: list[tuple[Mapping[str, Any], ToolCall]] = []
+        self.outcome: Any = {"done": True}
+        self.gate: anyio.Event | None = None
+        self.entered = anyio.Event()
+
+    async def handle(self, arguments: Mapping[str, Any], call: ToolCall) -> Any:
+        self.used.append((arguments, call))
+        self.entered.set()
+        if self.gate is not None:
+            await self.gate.wait()
+        if isinstance(self.outcome, Exception):
+            raise self.outcome
+        return self.outcome
+
+    def specs(self) -> list[ToolSpec]:
+        return [
+            ToolSpec("phone", "Calls", SCHEMA, self.handle),
+            ToolSpec("other", "Anything", {"type": "object"}, self.handle),
+        ]
+
+
+@asynccontextmanager
+async def opened(
+    lab: Any, fake_plugin: Any, box: ToolBox, **section: Any
+) -> AsyncIterator[tuple[Any, httpx.AsyncClient]]:
+    gateway = lab.gateway(fake_plugin("p"), tree={"gateway": section})
+    for spec in box.specs():
+        gateway.host.register_tool(spec)
+    async with gateway.run():
+        await gateway.wait_started()
+        headers = {"Authorization": f"Bearer {lab.token}"}
+        async with httpx.AsyncClient(
+            trust_env=False, base_url=gateway.url, headers=headers
+        ) as client:
+            yield gateway, client
+
+
+async def post(client: httpx.AsyncClient, body: Any, **options: Any) -> tuple[int, Any]:
+    response = await client.post("/tools/invoke", json=body, **options)
+    return response.status_code, response.json()
+
+
+async def test_a_tool_is_used(lab: Any, fake_plugin: Any) -> None:
+    box = ToolBox()
+    async with opened(lab, fake_plugin, box) as (_, client):
+        body = {
+            "tool": "nobody",
+            "name": "phone",
+            "action": "call",
+            "args": {"action": "end", "to": "x"},
+            "sessionKey": "s",
+            "agentId": "a",
+            "idempotencyKey": "i",
+        }
+        assert await post(client, body) == (200, {"ok": True, "result": {"done": True}})
+        arguments, call = box.used.pop()
+        assert arguments == {"action": "call", "to": "x"}
+        assert (call.session_key, call.agent_id, call.idempotency_key) == ("s", "a", "i")
+        assert "operator.admin" in call.scopes
+        dry = await post(client, {**body, "dryRun": True})
+        assert dry == (
+            200,
+            {
+                "ok": True,
+                "result": {
+                    "dryRun": True,
+                    "tool": "phone",
+                    "args": {"action": "call", "to": "x"},
+                },
+            },
+        )
+        assert box.used == []
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "kind", "words"),
+    [
+        ({}, 400, "invalid_request", "tool is required"),
+        ([], 400, "invalid_request", "body: "),
+        ({"tool": "phone", "arg": {}}, 400, "invalid_request", "arg: "),
+        ({"tool": "phone", "args": []}, 400, "invalid_request", "args: "),
+        ({"tool": "phone"}, 400, "invalid_request", "args: 'action' is a required property"),
+        ({"tool": "phone", "action": "fly"}, 400, "invalid_request", "args.action: 'fly'"),
+        ({"tool": "nobody"}, 404, "not_found", "tool not available: nobody"),
+        ({"tool": "other"}, 404, "not_found", "tool not available: other"),
+    ],
+)
+async def test_requests_that_are_refused(
+    lab: Any, fake_plugin: Any, body: Any, status: int, kind: str, words: str
+) -> None:
+    box = ToolBox()
+    async with opened(lab, fake_plugin, box, tools={"deny": ["other"]}) as (_, client):
+        got, answer = await post(client, body)
+    assert (got, answer["ok"], answer["error"]["type"]) == (status, False, kind)
+    assert words in answer["error"]["message"]
+    assert box.used == []
+
+
+@pytest.mark.parametrize(
+    ("outcome", "status", "kind", "message"),
+    [
+        (CallNotFound("x"), 400, "tool_error", "call not found: x"),
+        (ConfigError("fromNumber is required"), 500, "tool_error", "fromNumber is required"),
+        (KeyError("sesame"), 500, "internal_error", "the tool failed, see the log"),
+        (object(), 500, "internal_error", "the tool failed, see the log"),
+        (float("nan"), 500, "internal_error", "the tool failed, see the log"),
+    ],
+)
+async def test_tools_that_fail(
+    lab: Any, fake_plugin: Any, outcome: Any, status: int, kind: str, message: str
+) -> None:
+    box = ToolBox()
+    box.outcome = outcome
+    async with opened(lab, fake_plugin, box) as (_, client):
+        answer = await post(client, {"tool": "other"})
+    assert answer == (status, {"ok": False, "error": {"type": kind, "message": message}})
+
+
+async def test_who_may_use_tools(lab: Any, fake_plugin: Any) -> None:
+    box = ToolBox()
+    async with opened(lab, fake_plugin, box) as (_, client):
+        for wrong in ("", "Bearer", "Bearer wrong", f"Basic {lab.token}"):
+            response = await client.post(
+                "/tools/invoke", json={"tool": "other"}, headers={"Authorization": wrong}
+            )
+            assert (response.status_code, response.headers["www-authenticate"]) == (401, "Bearer")
+            assert response.json()["error"]["type"] == "unauthorized"
+        foreign = {"Origin": "https://example.com"}
+        assert (await post(client, {"tool": "other"}, headers=foreign))[0] == 403
+        assert (await client.get("/tools/invoke")).status_code == 405
+    assert box.used == []
+    async with opened(lab, fake_plugin, box, auth={"mode": "none"}) as (_, client):
+        del client.headers["Authorization"]
+        assert (await post(client, {"tool": "other"}))[0] == 200
+        assert (await post(client, {"tool": "other"}, headers=foreign))[0] == 403
+
+
+async def test_bodies_are_bounded(
+    lab: Any, fake_plugin: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def chunks() -> AsyncIterator[bytes]:
+        for _ in range(3):
+            yield b"x" * 1024 * 1024
+
+    async def slow() -> AsyncIterator[bytes]:
+        yield b"{"
+        await anyio.sleep(0.5)
+
+    box = ToolBox()
+    async with opened(lab, fake_plugin, box) as (_, client):
+
+        async def send(content: Any) -> int:
+            return (await client.post("/tools/invoke", content=content)).status_code
+
+        assert await send(b"x" * (toolhttp.MAX_BODY + 1)) == 413
+        assert await send(chunks()) == 413
+        assert await send(b"{") == 400
+        assert await send(b"[" * 100_000) == 400
+        assert await send(b"\xff") == 400
+        monkeypatch.setattr(toolhttp, "BODY_SECONDS", 0.05)
+        assert await send(slow()) == 408
+
+
+async def test_a_stop_waits_for_a_tool_and_takes_no_other(lab: Any, fake_plugin: Any) -> None:
+    box = ToolBox()
+    gate = box.gate = anyio.Event()
+    answers: list[tuple[int, Any]] = []
+    async with anyio.create_task_group() as tasks:
+        async with opened(lab, fake_plugin, box) as (gateway, client):
+
+            async def use() -> None:
+                async with httpx.AsyncClient(
+                    trust_env=False, base_url=gateway.url, headers=client.headers
+                ) as own:
+                    answers.append(await post(own, {"tool": "other"}))
+
+            tasks.start_soon(use)
+            await box.entered.wait()
+            # Leaving the block drains; the tool ends only after that has begun.
+            tasks.start_soon(_open_later, gateway, gate)
+    assert answers == [(200, {"ok": True, "result": {"done": True}})]
+
+
+async def _open_later(gateway: Any, gate: anyio.Event) -> None:
+    await gateway.wait_stop_requested()
+    gate.set()
+
+
+async def test_at_most_so_many_at_once(
+    lab: Any, fake_plugin: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(toolhttp, "MAX_IN_FLIGHT", 1)
+    box = ToolBox()
+    gate = box.gate = anyio.Event()
+    async with opened(lab, fake_plugin, box) as (_, client), anyio.create_task_group() as tasks:
+        tasks.start_soon(post, client, {"tool": "other"})
+        await box.entered.wait()
+        response = await client.post("/tools/invoke", json={"tool": "other"})
+        assert (response.status_code, response.headers["retry-after"]) == (429, "1")
+        gate.set()
+
+
+async def test_a_name_is_taken_once(lab: Any) -> None:
+    host = lab.gateway().host
+    spec = ToolBox().specs()[0]
+    host.register_tool(spec)
+    with pytest.raises(PluginError, match="'phone' is registered twice"):
+        host.register_tool(spec)
+
+
+# --- who tries tokens -------------------------------------------------------------------------
+
+
+class Clock(SystemSeam):
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+async def test_wrong_tokens_are_slowed_down() -> None:
+    clock = Clock()
+    limit = Throttle(clock)
+    for _ in range(throttle.FAILURES):
+        assert limit.wait("192.0.2.1") == 0
+        limit.failed("192.0.2.1")
+    assert limit.wait("192.0.2.1") == throttle.WINDOW_SECONDS
+    assert limit.wait("192.0.2.2") == 0
+    clock.now += 59.5
+    assert limit.wait("192.0.2.1") == 1
+    clock.now += 0.5
+    assert limit.wait("192.0.2.1") == 0
+
+
+async def test_this_machine_is_never_locked_out_and_memory_is_bounded() -> None:
+    limit = Throttle(Clock())
+    for _ in range(throttle.FAILURES):
+        limit.failed("127.0.0.1")
+        limit.failed("192.0.2.1")
+        limit.failed("not an address")
+    assert (limit.wait("127.0.0.1"), limit.wait("not an address")) == (0, 0)
+    assert limit.wait("192.0.2.1") > 0
+    for number in range(throttle.MAX_CLIENTS):
+        limit.failed(f"198.51.{number // 256}.{number % 256}")
+    assert limit.wait("192.0.2.1") == 0
