@@ -13,7 +13,7 @@ from voicecall.errors import VoicecallError
 from voicecall.registry import Registry
 
 from .commandline import CommandLine
-from .commands import config, doctor, emulate, gateway, plugins, providers, setup
+from .commands import config, doctor, emulate, gateway, logs, plugins, providers, setup
 from .output import print_error
 from .plugins import GROUP, plugin_ids
 
@@ -30,7 +30,7 @@ def build_app(registry: Registry) -> typer.Typer:
         rich_markup_mode=None,
         pretty_exceptions_enable=False,
     )
-    for module in (gateway, providers, plugins, config, setup, doctor, emulate):
+    for module in (gateway, providers, plugins, config, setup, doctor, logs, emulate):
         module.add(app)
     for plugin_id in plugin_ids(registry):
         try:

@@ -1,0 +1,142 @@
+"""Reading the log back: the last lines, across rotated files, and whatever comes after them."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from .logs import KEPT_FILES
+
+__all__ = ["follow", "last_lines", "parse_line", "pretty"]
+
+_SHOWN = frozenset({"time", "level", "logger", "message", "error"})
+
+
+def last_lines(file: Path, count: int) -> list[str]:
+    """The last ``count`` complete lines, oldest first. Raises :exc:`OSError`."""
+    lines: deque[str] = deque(maxlen=count)
+    for path in _files(file):
+        with path.open("rb") as stream:
+            lines.extend(_text(line) for line in stream if line.endswith(b"\n"))
+    return list(lines)
+
+
+def follow(file: Path, count: int, wait: Callable[[], None]) -> Iterator[str]:
+    """The last ``count`` lines and then every new one, also after a rotation. ``wait()`` is
+    called when there is nothing new; the generator never ends by itself."""
+    yield from last_lines(file, count)
+    stream, rest = _open_at_end(file), b""
+    while True:
+        if stream is None:
+            wait()
+            stream = _open(file)
+            continue
+        with stream:
+            while True:
+                # Whether another file follows is asked first: nothing is written to this one
+                # after that, and what is read below is all of it.
+                later = _after(stream, file)
+                for chunk in _chunks(stream):
+                    *lines, rest = (rest + chunk).split(b"\n")
+                    yield from (_text(line) for line in lines)
+                if later is not None:
+                    break
+                wait()
+        stream, rest = later, b""
+
+
+def _chunks(stream: BinaryIO) -> Iterator[bytes]:
+    while chunk := stream.read(65536):
+        yield chunk
+
+
+def _files(file: Path) -> list[Path]:
+    """The log and its older parts, oldest first."""
+    older = [file.with_name(f"{file.name}.{n}") for n in range(KEPT_FILES, 0, -1)]
+    return [path for path in (*older, file) if path.exists()]
+
+
+def _open(file: Path) -> BinaryIO | None:
+    try:
+        return file.open("rb")
+    except FileNotFoundError:
+        return None
+
+
+def _open_at_end(file: Path) -> BinaryIO | None:
+    """The log behind its last complete line."""
+    stream = _open(file)
+    if stream is not None:
+        data = stream.read()
+        stream.seek(data.rfind(b"\n") + 1)
+    return stream
+
+
+def _after(stream: BinaryIO, file: Path) -> BinaryIO | None:
+    """The file that follows the one that is read; None while that is the newest, or the log is
+    between two names. One that has vanished among the older ones is followed by the oldest."""
+    now = os.fstat(stream.fileno())
+    opened = [found for found in map(_open, _files(file)) if found is not None]
+    chosen: BinaryIO | None = None
+    numbers = [_identity(os.fstat(found.fileno())) for found in opened]
+    if opened:
+        index = numbers.index(_identity(now)) + 1 if _identity(now) in numbers else 0
+        if index < len(opened):
+            chosen = opened[index]
+    for found in opened:
+        if found is not chosen:
+            found.close()
+    return chosen
+
+
+def _identity(about: os.stat_result) -> tuple[int, int]:
+    return about.st_dev, about.st_ino
+
+
+def _text(line: bytes) -> str:
+    return line.decode("utf-8", "replace").rstrip("\r\n")
+
+
+def parse_line(line: str) -> Mapping[str, Any]:
+    """A line of the log as an object; one that is none becomes its message."""
+    try:
+        found = json.loads(line)
+    except ValueError:
+        found = None
+    return found if isinstance(found, dict) else {"message": line}
+
+
+def pretty(line: str) -> str:
+    """A line for people: local time, level, logger, message, then whatever else it says."""
+    record = parse_line(line)
+    words = [_clock(record.get("time")), str(record.get("level", "")), ""]
+    logger = str(record.get("logger", ""))
+    words[2] = f"{logger}:" if logger else ""
+    words.append(str(record.get("message", "")))
+    words += [f"{key}={_value(value)}" for key, value in record.items() if key not in _SHOWN]
+    text = " ".join(word for word in words if word)
+    error = record.get("error")
+    if error:
+        text += "".join(f"\n    {part}" for part in str(error).splitlines())
+    return _printable(text)
+
+
+def _clock(value: Any) -> str:
+    try:
+        return datetime.fromisoformat(str(value)).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    except ValueError:
+        return ""
+
+
+def _value(value: Any) -> str:
+    return value if isinstance(value, str) and " " not in value else json.dumps(value)
+
+
+def _printable(text: str) -> str:
+    # A log holds what strangers sent; it must not steer the terminal.
+    return "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text)

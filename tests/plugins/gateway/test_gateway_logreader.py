@@ -1,0 +1,178 @@
+"""``voicecall logs``: the last lines, rotation while following, and what people see."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from voicecall.registry import Registry
+from voicecall_gateway.cli import run
+from voicecall_gateway.logreader import follow, last_lines, parse_line, pretty
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    (tmp_path / "logs").mkdir()
+    return tmp_path / "logs" / "voicecall.log"
+
+
+def rotate(log: Path) -> None:
+    for number in range(4, 0, -1):
+        older = log.with_name(f"{log.name}.{number}")
+        if older.exists():
+            older.rename(log.with_name(f"{log.name}.{number + 1}"))
+    log.rename(log.with_name(f"{log.name}.1"))
+
+
+def append(log: Path, text: str) -> None:
+    with log.open("a") as stream:
+        stream.write(text)
+
+
+class Enough(Exception):
+    pass
+
+
+def followed(log: Path, count: int, *steps: Callable[[], None]) -> list[str]:
+    """What is read while ``steps`` happen, one at each pause."""
+    lines: list[str] = []
+    left = list(steps)
+
+    def wait() -> None:
+        if not left:
+            raise Enough
+        left.pop(0)()
+
+    with pytest.raises(Enough):
+        lines.extend(_collected(lines, log, count, wait))
+    return lines
+
+
+def _collected(lines: list[str], log: Path, count: int, wait: Callable[[], None]) -> list[str]:
+    for line in follow(log, count, wait):
+        lines.append(line)  # noqa: PERF402 (what came before the end counts too)
+    return []
+
+
+def test_the_last_lines_reach_into_older_files(log: Path) -> None:
+    append(log, "1\n2\n")
+    rotate(log)
+    append(log, "3\n4\nhalf")
+    assert last_lines(log, 3) == ["2", "3", "4"]
+    assert last_lines(log, 99) == ["1", "2", "3", "4"]
+    assert last_lines(log, 0) == []
+
+
+def test_following(log: Path) -> None:
+    append(log, "1\n2\nha")
+    lines = followed(
+        log,
+        1,
+        lambda: append(log, "lf\n"),
+        lambda: None,
+        lambda: append(log, "4\n5"),
+        lambda: append(log, "\n"),
+    )
+    assert lines == ["2", "half", "4", "5"]
+
+
+def test_following_through_rotations(log: Path) -> None:
+    append(log, "1\n")
+
+    def once() -> None:
+        append(log, "2\n")
+        rotate(log)
+        append(log, "3\n")
+
+    def twice() -> None:
+        for text in ("4\n", "5\n"):
+            append(log, text)
+            rotate(log)
+        append(log, "6\n")
+
+    def between() -> None:
+        append(log, "7\n")
+        rotate(log)
+
+    lines = followed(log, 5, once, twice, between, lambda: append(log, "8\n"))
+    assert lines == list("12345678")
+
+
+def test_following_where_files_are_replaced_or_missing(log: Path) -> None:
+    def replaced() -> None:
+        # Moved away by somebody else.
+        log.rename(log.with_name("elsewhere"))
+        append(log, "b\n")
+
+    assert followed(log, 5, lambda: append(log, "a\n"), replaced) == ["a", "b"]
+
+
+def test_lines_for_people() -> None:
+    line = {
+        "time": "2026-11-21T10:00:00.000+00:00",
+        "level": "warning",
+        "logger": "voicecall.calls",
+        "message": "odd \x1b[31mthing",
+        "callId": "c1",
+        "count": 2,
+        "error": "Traceback\n  KeyError",
+    }
+    text = pretty(json.dumps(line))
+    assert text[19:] == (
+        " warning voicecall.calls: odd \ufffd[31mthing callId=c1 count=2\n    Traceback"
+        "\n      KeyError"
+    )
+    assert pretty("not json") == "not json"
+    assert parse_line("[1]") == {"message": "[1]"}
+
+
+@given(st.text(max_size=40) | st.dictionaries(st.text(max_size=5), st.integers()).map(json.dumps))
+def test_any_line_can_be_shown(line: str) -> None:
+    assert "\x1b" not in pretty(line)
+
+
+def test_the_command(log: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    environ = {"HOME": str(tmp_path), "VOICECALL_STATE_DIR": str(tmp_path)}
+
+    def logs(*arguments: str) -> tuple[int, str, str]:
+        code = run(["logs", *arguments], Registry(entries=[]), environ)
+        output = capsys.readouterr()
+        return code, output.out, output.err
+
+    code, out, err = logs()
+    assert (code, out) == (1, "")
+    assert f"{log}: there is no log yet" in err
+    append(log, '{"message": "one"}\n{"message": "two", "level": "info"}\n')
+    assert logs("--lines", "1") == (0, "info two\n", "")
+    document = json.loads(logs("--json")[1])
+    assert document == {
+        "file": str(log),
+        "lines": [{"message": "one"}, {"message": "two", "level": "info"}],
+    }
+    assert logs("--lines", "-1")[0] == 2
+
+
+def test_the_command_follows_until_it_is_stopped(
+    log: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    append(log, '{"message": "one"}\n')
+    pauses: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+        if len(pauses) > 1:
+            raise KeyboardInterrupt
+        append(log, '{"message": "two"}\n')
+
+    monkeypatch.setattr("voicecall_gateway.commands.logs.time.sleep", sleep)
+    environ = {"VOICECALL_STATE_DIR": str(tmp_path), "HOME": os.devnull}
+    run(["logs", "--follow", "--json"], Registry(entries=[]), environ)
+    assert capsys.readouterr().out == '{"message": "one"}\n{"message": "two"}\n'
