@@ -31,10 +31,10 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 # uv installs workspace members editable only where each of them is named.
-$(STAMP): Makefile constraints.txt $(MANIFESTS) | $(BIN)/python
+$(STAMP): Makefile .ci/editable.py constraints.txt $(MANIFESTS) | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt uv
 	$(BIN)/uv pip install --quiet --system-certs --python $(BIN)/python -c constraints.txt -b constraints.txt \
-		--group dev -e . $(addprefix -e ./,$(MEMBERS))
+		--group dev $$($(BIN)/python .ci/editable.py $(MANIFESTS))
 	@touch $@
 
 demo: setup
@@ -66,7 +66,7 @@ docs: setup
 constraints: setup
 	$(BIN)/uv lock --quiet --system-certs --upgrade
 	$(BIN)/uv export --quiet --frozen --no-hashes --no-header --no-annotate \
-		--no-emit-workspace --all-extras --all-groups > $(VENV)/locked.txt
+		--no-emit-workspace --all-packages --all-extras --all-groups > $(VENV)/locked.txt
 	printf '%s\n' uv hatchling editables | $(BIN)/uv pip compile --quiet --system-certs --universal \
 		--python-version 3.11 --no-header --no-annotate -c $(VENV)/locked.txt - > $(VENV)/tools.txt
 	LC_ALL=C sort -u $(VENV)/locked.txt $(VENV)/tools.txt > constraints.txt
