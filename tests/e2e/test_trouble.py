@@ -1,0 +1,275 @@
+"""Conversations in trouble: lines that break, recognisers, voices and agents that fail."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from voicecall import ProviderKind
+from voicecall.agent import AgentEvent, AgentTurn, TextDelta
+from voicecall.errors import ProviderUnavailable
+from voicecall.model import EndDetail, EndReason
+from voicecall_mock.exchange import (
+    DropSocket,
+    HangUp,
+    HangUpMidWord,
+    Interrupt,
+    Say,
+    Silent,
+    Wait,
+    WaitForSilence,
+)
+from voicecall_mock.exchange.faults import RestFault, WebhookFault
+
+from .lab.puppets import (
+    BrittleSpeech,
+    BrittleTranscription,
+    Puppet,
+    Reply,
+    hang,
+    provider_plugin,
+)
+from .lab.town import GREETING, PATIENCE_S, Town, open_town, said, sound, until
+
+pytestmark = [pytest.mark.e2e, pytest.mark.anyio]
+
+WAIT = WaitForSilence(300)
+FIRST = "The first sentence of this story is a long one."
+SENTENCES = (FIRST, "The second one is short.", "And this is the end.")
+STORY = " ".join(SENTENCES)
+NOT_UNDERSTOOD = "Sorry, could you say that again?"
+FAILED = "I am sorry, something went wrong on my side. Please call again later. Goodbye."
+CANNOT_HEAR = "I am sorry, I cannot hear you any more. Please call again. Goodbye."
+FILLER = "One moment, please."
+NO_REPORT = WebhookFault(lose=1.0, types=frozenset({"call.stream-failed"}))
+"""The carrier keeps it for itself that a stream broke."""
+
+
+# --- the line --------------------------------------------------------------------------------
+
+
+async def test_a_caller_hangs_up_in_the_middle_of_a_word(tmp_path: Path) -> None:
+    async with open_town(tmp_path, Puppet({})) as town:
+        _, record = await town.call(WAIT, HangUpMidWord("I would like to have", 200))
+        assert (record.state.value, record.end_reason) == ("hangup-user", EndReason.HANGUP_USER)
+        assert said(record) == [("bot", GREETING, True)]
+        assert record.deadlines == {}
+        await town.nothing_left()
+
+
+async def test_a_caller_hangs_up_while_the_agent_speaks(tmp_path: Path) -> None:
+    agent = Puppet({"Tell me a story.": STORY})
+    async with open_town(tmp_path, agent) as town:
+        _, record = await town.call(WAIT, Say("Tell me a story."), Wait(900), HangUp())
+        assert record.end_reason is EndReason.HANGUP_USER
+        assert [line[:2] for line in said(record)[:2]] == [
+            ("bot", GREETING),
+            ("user", "Tell me a story."),
+        ]
+        assert STORY not in [text for _, text, _ in said(record)]
+        await town.nothing_left()
+
+
+async def test_a_socket_that_breaks_is_replaced_and_nothing_is_lost(tmp_path: Path) -> None:
+    agent = Puppet({"Tell me a story.": STORY, "Thank you.": "You are welcome."})
+    async with open_town(tmp_path, agent) as town:
+        town.exchange.faults.webhooks = NO_REPORT
+        carrier_id = town.call_in(
+            WAIT,
+            Say("Tell me a story."),
+            Wait(800),
+            DropSocket(),
+            Silent(3200),
+            Say("Thank you."),
+            WAIT,
+            HangUp(),
+        )
+        broken = await _recorded_at_break(town, carrier_id)
+        await town.exchange.ended(carrier_id)
+        record = await town.over(carrier_id)
+
+        assert town.exchange.stats(carrier_id).streams == 2
+        assert said(record)[2:] == [
+            ("bot", STORY, True),
+            ("user", "Thank you.", True),
+            ("bot", "You are welcome.", True),
+        ]
+        assert record.end_reason is EndReason.HANGUP_USER
+        after = town.heard_pcm(carrier_id)[len(broken) :]
+        story = b"".join(sound(sentence) for sentence in SENTENCES)
+        first = broken.find(sound(FIRST)[:6400])
+        assert first > 0
+        heard_before = len(broken) - first
+        assert broken[first:] == story[:heard_before]
+        # Whatever the caller had not heard when the socket broke is heard on the next one.
+        assert story[heard_before:] in after
+        await town.nothing_left()
+
+
+async def _recorded_at_break(town: Town, carrier_id: str) -> bytes:
+    """What the phone had heard when its socket broke."""
+    with anyio.fail_after(PATIENCE_S):
+        await town.exchange.ledger.wait_for("stream-closed", call=carrier_id)
+    return town.heard_pcm(carrier_id)
+
+
+async def test_a_socket_that_never_comes_back_ends_the_call(tmp_path: Path) -> None:
+    agent = Puppet({"Tell me a story.": STORY})
+    async with open_town(tmp_path, agent) as town:
+        carrier_id = town.call_in(WAIT, Say("Tell me a story."), Wait(500), Silent())
+        record = await town.live(carrier_id)
+        lane = town.engine.lanes[record.call_id]
+        await until(
+            lambda: STORY[:9] in (lane.record.utterance.text if lane.record.utterance else "")
+        )
+        # The stream would come back by command, or by the reply to the carrier's own report.
+        town.exchange.faults.rest = RestFault(status=500, paths=("POST /v1/calls/",), times=1)
+        town.exchange.faults.webhooks = NO_REPORT
+        town.exchange.calls[carrier_id].line.drop_socket()
+        record = await town.over(carrier_id)
+        assert (record.end_reason, record.end_detail) == (
+            EndReason.HANGUP_BOT,
+            EndDetail.STREAM_LOST,
+        )
+        assert town.exchange.stats(carrier_id).streams == 1
+        await town.nothing_left()
+
+
+async def test_a_refused_stream_comes_back_with_the_carriers_report(tmp_path: Path) -> None:
+    async with open_town(tmp_path, Puppet({})) as town:
+        carrier_id = town.call_in(WAIT, Say("One."), Silent(1500), Say("Two."), WAIT, HangUp())
+        await until(lambda: "You said: One." in town.heard(carrier_id))
+        town.exchange.faults.rest = RestFault(status=500, paths=("POST /v1/calls/",), times=1)
+        town.exchange.calls[carrier_id].line.drop_socket()
+        record = await town.over(carrier_id)
+        assert record.end_reason is EndReason.HANGUP_USER
+        assert town.exchange.faults.rest.times == 0
+        assert town.exchange.stats(carrier_id).streams == 2
+        assert town.heard(carrier_id) == [GREETING, "You said: One.", "You said: Two."]
+
+
+# --- hearing ---------------------------------------------------------------------------------
+
+
+async def test_a_recogniser_that_dies_once_is_opened_again(tmp_path: Path) -> None:
+    ears = BrittleTranscription([1], last=True)
+    extra = [provider_plugin(ProviderKind.TRANSCRIPTION, "brittle", ears)]
+    config = {"streaming": {"provider": "brittle"}}
+    async with open_town(tmp_path, Puppet({}), config=config, extra=extra) as town:
+        carrier_id, record = await town.call(
+            WAIT, Say("One."), WAIT, Say("Two."), WAIT, Say("Three."), WAIT, HangUp()
+        )
+        assert ears.sessions == 2
+        assert [text for who, text, _ in said(record) if who == "user"] == [
+            "One.",
+            "Two.",
+            "Three.",
+        ]
+        answers = [f"You said: {word}." for word in ("One", "Two", "Three")]
+        assert town.heard(carrier_id) == [GREETING, *answers]
+
+
+async def test_without_a_recogniser_the_caller_is_told_and_the_call_ends(tmp_path: Path) -> None:
+    ears = BrittleTranscription([1], last=False)
+    extra = [provider_plugin(ProviderKind.TRANSCRIPTION, "brittle", ears)]
+    config = {"streaming": {"provider": "brittle"}}
+    async with open_town(tmp_path, Puppet({}), config=config, extra=extra) as town:
+        carrier_id, record = await town.call(WAIT, Say("One."), Silent())
+        assert (record.end_reason, record.end_detail) == (
+            EndReason.ERROR,
+            EndDetail.LISTENING_FAILED,
+        )
+        assert town.heard(carrier_id) == [GREETING, "You said: One.", CANNOT_HEAR]
+        await town.nothing_left()
+
+
+# --- speaking --------------------------------------------------------------------------------
+
+
+async def test_without_a_voice_the_call_ends(tmp_path: Path) -> None:
+    voice = BrittleSpeech(only=[GREETING])
+    extra = [provider_plugin(ProviderKind.TTS, "brittle", voice)]
+    config = {"tts": {"provider": "brittle"}}
+    async with open_town(tmp_path, Puppet({}), config=config, extra=extra) as town:
+        carrier_id, record = await town.call(WAIT, Say("One."), Silent())
+        assert (record.end_reason, record.end_detail) == (EndReason.ERROR, EndDetail.SPEECH_FAILED)
+        assert town.heard(carrier_id) == [GREETING]
+        assert voice.refused == 2
+        await town.nothing_left()
+
+
+async def test_a_voice_that_fails_once_is_excused(tmp_path: Path) -> None:
+    voice = BrittleSpeech(only=[GREETING, NOT_UNDERSTOOD, "You said: Two."])
+    extra = [provider_plugin(ProviderKind.TTS, "brittle", voice)]
+    config = {"tts": {"provider": "brittle"}}
+    async with open_town(tmp_path, Puppet({}), config=config, extra=extra) as town:
+        carrier_id, record = await town.call(WAIT, Say("One."), WAIT, Say("Two."), WAIT, HangUp())
+        assert record.end_reason is EndReason.HANGUP_USER
+        assert town.heard(carrier_id) == [GREETING, NOT_UNDERSTOOD, "You said: Two."]
+
+
+# --- the agent -------------------------------------------------------------------------------
+
+
+async def fail(turn: AgentTurn) -> AsyncIterator[AgentEvent]:
+    if turn.text:
+        raise ProviderUnavailable("the model is down", provider="puppet")
+    yield TextDelta("never")
+
+
+async def crash(turn: AgentTurn) -> AsyncIterator[AgentEvent]:
+    if turn.text:
+        raise ZeroDivisionError
+    yield TextDelta("never")
+
+
+async def empty(turn: AgentTurn) -> AsyncIterator[AgentEvent]:
+    yield TextDelta("  \n")
+
+
+@pytest.mark.parametrize(
+    ("reply", "filler"), [(fail, []), (crash, []), (empty, []), (hang, [FILLER])]
+)
+async def test_an_agent_that_gives_no_answer_is_excused_once(
+    tmp_path: Path, reply: Reply, filler: list[str]
+) -> None:
+    config: Mapping[str, Any] = {"responseTimeoutMs": 900, "fillerAfterMs": 250}
+    agent = Puppet({"One.": reply, "Two.": reply})
+    async with open_town(tmp_path, agent, config=config) as town:
+        patient = WaitForSilence(1200 if filler else 300)
+        carrier_id, record = await town.call(WAIT, Say("One."), patient, Say("Two."), Silent())
+        assert (record.end_reason, record.end_detail) == (EndReason.ERROR, EndDetail.AGENT_FAILED)
+        assert town.heard(carrier_id) == [GREETING, *filler, NOT_UNDERSTOOD, *filler, FAILED]
+        turns = [turn for turn in await town.turns(record) if turn.kind == "reply"]
+        assert [turn.filler for turn in turns] == [bool(filler)] * 2
+        await town.nothing_left()
+
+
+async def test_an_agent_that_recovers_is_forgiven(tmp_path: Path) -> None:
+    agent = Puppet({"One.": fail, "Three.": fail})
+    async with open_town(tmp_path, agent) as town:
+        carrier_id, record = await town.call(
+            WAIT, Say("One."), WAIT, Say("Two."), WAIT, Say("Three."), WAIT, HangUp()
+        )
+        assert record.end_reason is EndReason.HANGUP_USER
+        assert town.heard(carrier_id) == [
+            GREETING,
+            NOT_UNDERSTOOD,
+            "You said: Two.",
+            NOT_UNDERSTOOD,
+        ]
+
+
+async def test_a_caller_may_interrupt_the_filler_of_a_slow_agent(tmp_path: Path) -> None:
+    agent = Puppet({"One.": hang, "Never mind.": "All right."})
+    async with open_town(tmp_path, agent, config={"fillerAfterMs": 250}) as town:
+        carrier_id, _ = await town.call(
+            WAIT, Say("One."), Wait(600), Interrupt(50, "Never mind."), WAIT, HangUp()
+        )
+        assert town.heard(carrier_id)[-1] == "All right."
+        assert agent.asked == ["One.", "Never mind."]
+        assert ("One.", "") in agent.settled
