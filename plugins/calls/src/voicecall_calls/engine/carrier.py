@@ -23,6 +23,7 @@ __all__ = ["CarrierActions"]
 _log = logging.getLogger("voicecall.calls")
 _LOOKUPS = 5
 _TELLS = 8
+_REFUSALS = 4
 
 
 class CarrierActions:
@@ -161,9 +162,21 @@ class CarrierActions:
                         at=now, reason=EndReason.ERROR, detail=EndDetail.LISTENING_FAILED
                     ),
                 )
+            case tel.Reject():
+                await self._refuse_again(lane, action)
             case _:
-                # A stream has its own deadline; a refusal is repeated by the carrier's webhook.
+                # A stream has its own deadline.
                 return
+
+    async def _refuse_again(self, lane: CallLane, action: tel.Reject) -> None:
+        """Nothing else would end a call that was refused and still rings."""
+        for attempt in range(_REFUSALS):
+            await anyio.sleep(2.0**attempt)
+            try:
+                await self._provider.perform(lane.ref, action)
+                return
+            except ProviderError as error:
+                _log.warning("call %s: refusal failed: %s", lane.record.call_id, error)
 
 
 def _with_call_id(url: str, call_id: str) -> str:
