@@ -62,11 +62,12 @@ docs: setup
 	$(BIN)/python docs/generate.py
 
 # uv.lock is not kept: constraints.txt says the same without hashes and addresses, and pins
-# uv and what builds the packages.
+# uv and what builds the packages. Releases of the last days are left alone: one that is withdrawn
+# again would break every new clone.
 constraints: setup
-	$(BIN)/uv lock --quiet --system-certs --upgrade
+	$(BIN)/uv lock --quiet --system-certs --upgrade --exclude-newer "7 days"
 	$(BIN)/uv export --quiet --frozen --no-hashes --no-header --no-annotate \
 		--no-emit-workspace --all-packages --all-extras --all-groups > $(VENV)/locked.txt
 	printf '%s\n' uv hatchling editables | $(BIN)/uv pip compile --quiet --system-certs --universal \
-		--python-version 3.11 --no-header --no-annotate -c $(VENV)/locked.txt - > $(VENV)/tools.txt
+		--exclude-newer "7 days" --python-version 3.11 --no-header --no-annotate -c $(VENV)/locked.txt - > $(VENV)/tools.txt
 	LC_ALL=C sort -u $(VENV)/locked.txt $(VENV)/tools.txt > constraints.txt
