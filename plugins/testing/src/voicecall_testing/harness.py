@@ -250,7 +250,7 @@ class Phone:
             case tel.AttachStream(stream=stream) if self.opens_streams:
                 self.tasks.start_soon(self._open, stream)
             case tel.Speak() if self.plays:
-                self.tasks.start_soon(self._play, action)
+                self.tasks.start_soon(self._play, call, action)
             case _:
                 return
 
@@ -261,10 +261,14 @@ class Phone:
         except AdmissionRefused as refusal:
             self.refused.append(refusal)
 
-    async def _play(self, speak: tel.Speak) -> None:
+    async def _play(self, call: tel.CallRef | None, speak: tel.Speak) -> None:
         await anyio.sleep(self.tts.duration_s(speak.text))
-        if self.engine.lanes:
-            await self.event(ev.PlaybackEnded, utterance_id=speak.utterance_id)
+        if call is not None and call.call_id in self.engine.lanes:
+            await self.event(
+                ev.PlaybackEnded,
+                utterance_id=speak.utterance_id,
+                provider_call_id=call.provider_call_id,
+            )
 
 
 @asynccontextmanager

@@ -1,0 +1,177 @@
+"""Media sockets of a call: admission by token, loss and return, replacement."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from voicecall import telephony as tel
+from voicecall.errors import ProviderUnavailable
+from voicecall.model import EndDetail, EndReason, MediaPath
+from voicecall_calls.ports import AdmissionRefused
+from voicecall_testing.clock import virtual_backend
+from voicecall_testing.harness import Phone, open_phone
+
+pytestmark = [pytest.mark.integration, pytest.mark.anyio]
+
+GREETING = "Hello! How can I help you today?"
+
+
+@pytest.fixture
+def anyio_backend() -> tuple[str, dict[str, Any]]:
+    return virtual_backend
+
+
+def asked(phone: Phone) -> list[str]:
+    """The tokens of all streams that the carrier was asked for."""
+    return [
+        action.stream.token
+        for action in phone.carrier.performed
+        if isinstance(action, tel.Answer | tel.AttachStream) and action.stream is not None
+    ]
+
+
+async def test_a_token_admits_one_socket_once(tmp_path: Path) -> None:
+    async with open_phone(tmp_path) as phone:
+        await phone.call_in()
+        (token,) = asked(phone)
+        assert len(phone.sockets) == 1
+        for wrong in (token, "guessed", ""):
+            with pytest.raises(AdmissionRefused) as refusal:
+                await phone.attach(wrong)
+            assert refusal.value.code == 1008
+        assert phone.record.stream_id == phone.socket.stream_id
+
+
+async def test_a_token_of_another_call_is_refused(tmp_path: Path) -> None:
+    async with open_phone(tmp_path) as phone:
+        phone.opens_streams = False
+        await phone.call_in()
+        with pytest.raises(AdmissionRefused, match="Unknown call"):
+            await phone.attach(asked(phone)[0], call="carrier-7")
+
+
+async def test_a_token_of_a_call_that_is_over_is_refused(tmp_path: Path) -> None:
+    async with open_phone(tmp_path) as phone:
+        phone.opens_streams = False
+        await phone.call_in()
+        await phone.hang_up()
+        with pytest.raises(AdmissionRefused):
+            await phone.attach(asked(phone)[0])
+
+
+async def test_a_call_without_media_streams_takes_no_socket(tmp_path: Path) -> None:
+    async with open_phone(tmp_path, media=MediaPath.NATIVE) as phone:
+        await phone.call_in()
+        await phone.engine.issue_tokens(phone.record, ["token"])
+        with pytest.raises(AdmissionRefused, match="no media stream"):
+            await phone.attach("token")
+
+
+async def test_a_stream_that_never_comes_ends_the_call(tmp_path: Path) -> None:
+    async with open_phone(tmp_path) as phone:
+        phone.opens_streams = False
+        await phone.call_in()
+        await phone.settle(9)
+        assert phone.record.live
+        await phone.settle(3)
+        assert phone.record.end_detail is EndDetail.STREAM_NEVER_STARTED
+
+
+async def test_a_lost_stream_is_asked_for_again_and_nothing_is_lost(tmp_path: Path) -> None:
+    async with open_phone(tmp_path) as phone:
+        await phone.call_in()
+        await phone.settle(0.5)
+        phone.socket.drop()
+        await phone.settle(5)
+        assert len(phone.sockets) == 2
+        assert len(set(asked(phone))) == 2
+        assert phone.record.live
+        first, second = (
+            sum(ms for _, ms in phone.tts.texts_in(bytes(socket.heard))) for socket in phone.sockets
+        )
+        # Nothing is skipped, and no more is heard twice than was on its way without a mark.
+        total = phone.tts.duration_s(GREETING) * 1000
+        assert total - 1 <= first + second <= total + 300
+        assert phone.said == [("bot", GREETING)]
+
+
+async def test_a_stream_that_stays_away_ends_the_call_after_the_grace(tmp_path: Path) -> None:
+    async with open_phone(tmp_path) as phone:
+        await phone.call_in()
+        await phone.settle(3)
+        phone.opens_streams = False
+        phone.socket.drop()
+        await phone.settle(1.9)
+        assert phone.record.live
+        await phone.settle(0.3)
+        assert phone.record.end_reason is EndReason.HANGUP_BOT
+        assert phone.record.end_detail is EndDetail.STREAM_LOST
+
+
+async def test_a_carrier_that_cannot_open_it_again_has_the_same_grace(tmp_path: Path) -> None:
+    async with open_phone(tmp_path) as phone:
+        await phone.call_in()
+        await phone.settle(3)
+        phone.carrier.fail(
+            tel.AttachStream, ProviderUnavailable("no way there", provider="scripted")
+        )
+        phone.socket.stop()
+        await phone.settle(2.5)
+        assert phone.record.end_detail is EndDetail.STREAM_LOST
+
+
+async def test_the_newest_socket_wins_and_the_older_ones_end_means_nothing(
+    tmp_path: Path,
+) -> None:
+    async with open_phone(tmp_path) as phone:
+        await phone.call_in()
+        await phone.settle(3)
+        await phone.engine.issue_tokens(phone.record, ["another"])
+        await phone.attach("another")
+        old, new = phone.sockets
+        assert (old.close_code, old.close_reason) == (1000, "Replaced")
+        assert phone.record.stream_id == new.stream_id
+        await phone.settle(5)
+        assert phone.record.live
+        assert phone.record.stream_id == new.stream_id
+        # Only the new one speaks and is heard.
+        phone.hears("Hello?")
+        await phone.settle(2)
+        assert [text for text, _ in phone.tts.texts_in(bytes(new.heard))] == ["Yes."]
+        listeners = [socket.listener for socket in phone.sockets]
+        assert None not in listeners
+        await old.speak(b"\x01" * 160)
+        await new.speak(b"\x02" * 160)
+        assert bytes(phone.stt.current.audio) == b"\x02" * 160
+
+
+async def test_the_recogniser_outlives_the_socket(tmp_path: Path) -> None:
+    async with open_phone(tmp_path) as phone:
+        await phone.call_in()
+        await phone.settle(3)
+        phone.socket.drop()
+        await phone.settle(1)
+        phone.hears("Hello?")
+        await phone.settle(2)
+        assert len(phone.stt.sessions) == 1
+        assert phone.heard[-1] == "Yes."
+
+
+async def test_a_restart_finds_the_call_and_goes_on(tmp_path: Path) -> None:
+    async with open_phone(tmp_path) as phone:
+        await phone.call_in()
+        await phone.settle(3)
+        phone.hears("Hello?")
+        await phone.settle(3)
+        call_id = phone.record.call_id
+    async with open_phone(tmp_path, seed=1) as phone:
+        await phone.settle(5)
+        assert phone.record.call_id == call_id
+        assert phone.heard == ["Sorry, I lost you for a moment. Please go on."]
+        phone.hears("As I said.")
+        await phone.settle(3)
+        assert phone.said[-2:] == [("user", "As I said."), ("bot", "Yes.")]
+        assert phone.agent.turns[0].opening == ()
