@@ -69,6 +69,25 @@ async def test_words_arrive_as_they_are_made(make_agent: MakeAgent, make_turn: M
     assert asked.tool_names == {END}
 
 
+async def test_a_reader_that_goes_away_closes_the_connection(
+    make_agent: MakeAgent, make_turn: MakeTurn
+) -> None:
+    stub = OpenAiStub([ModelReply(fault=Fault.HANG)])
+    async with stub.serve() as url:
+        agent = make_agent(url)
+        async with agent.lifespan():
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(said, agent, make_turn())
+                asked = await stub.requested()
+                tasks.cancel_scope.cancel()
+            with anyio.fail_after(10):
+                await asked.hung_up.wait()
+            await said(agent, make_turn("Still there?", turn_id="t2"))
+    # What the caller said before is not lost.
+    user = "\n".join(stub.requests[1].said("user"))
+    assert user.split("\n") == ["Good morning.", "Still there?"]
+
+
 @pytest.mark.parametrize(
     ("reply", "error"),
     [
@@ -96,7 +115,10 @@ async def test_failures(
             with pytest.raises(error) as raised:
                 await said(agent, make_turn())
             stub.default = ModelReply(text="Here again.")
-            assert await said(agent, make_turn(turn_id="t2")) == "Here again."
+            assert await said(agent, make_turn("Again.", turn_id="t2")) == "Here again."
+    # Words that met a failure are said again; those that were answered in part are not lost.
+    half_way = reply.fault in (Fault.HANG_MIDWAY, Fault.DROP_MIDWAY)
+    assert ("Good morning." in stub.requests[-1].said("user")) is half_way
     assert "a-key" not in str(raised.value)
 
 
@@ -160,6 +182,18 @@ async def test_the_model_sees_what_was_heard(make_agent: MakeAgent, make_turn: M
     assert stub.requests[1].said("assistant") == ["One. Two."]
 
 
+async def test_a_turn_that_comes_again_does_not_see_itself(
+    make_agent: MakeAgent, make_turn: MakeTurn
+) -> None:
+    stub = OpenAiStub()
+    async with stub.serve() as url:
+        agent = make_agent(url)
+        async with agent.lifespan():
+            await said(agent, make_turn("Count."))
+            await said(agent, make_turn("Count to two."))
+    assert stub.requests[1].said("user") == ["Count to two."]
+
+
 async def test_history_survives_a_restart_and_is_bounded(
     make_agent: MakeAgent, make_turn: MakeTurn
 ) -> None:
@@ -213,6 +247,27 @@ async def test_a_history_that_cannot_be_read_costs_no_answer(
             await run_sql(tmp_path, "DROP TABLE messages")
             assert await said(agent, make_turn(turn_id="t3"))
     assert stub.requests[1].said("user") == ["Good morning."]
+
+
+class Opaque:
+    """A value of a tool that JSON does not know."""
+
+
+def opaque() -> Any:
+    """Gives something strange."""
+    return Opaque()
+
+
+async def test_a_strange_value_of_a_tool_stops_nothing(
+    make_agent: MakeAgent, make_turn: MakeTurn
+) -> None:
+    stub = OpenAiStub([ModelReply(tools=(ToolUse("opaque"),))])
+    async with stub.serve() as url:
+        agent = make_agent(url, tools=[f"{HERE}:opaque"])
+        async with agent.lifespan():
+            with pytest.raises(ProviderUnavailable):
+                await said(agent, make_turn())
+            assert await said(agent, make_turn(turn_id="t2")) == "Hello there."
 
 
 async def run_sql(state_dir: Path, statement: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 from weakref import WeakValueDictionary
@@ -12,7 +12,7 @@ import anyio
 from anyio.abc import TaskGroup
 from pydantic_ai import Agent
 from pydantic_ai.agent import AgentRunEvents
-from pydantic_ai.exceptions import UnexpectedModelBehavior, UserError
+from pydantic_ai.exceptions import AgentRunError, UnexpectedModelBehavior, UserError
 from pydantic_ai.messages import ModelMessage
 from pydantic_ai.models import Model
 from pydantic_ai.settings import ModelSettings
@@ -48,6 +48,7 @@ class _Run:
         self.scope = anyio.CancelScope()
         self.over = anyio.Event()
         self.failure: ProviderError | None = None
+        self.messages: Sequence[ModelMessage] = ()
         self.narration = Narration(speculative=turn.speculative)
         self.output, self.input = anyio.create_memory_object_stream[AgentEvent](_EVENTS_AHEAD)
 
@@ -152,7 +153,7 @@ class PydanticAgent(AgentBackend):
         except ProviderError as error:
             run.failure = error
         except Exception as error:  # noqa: BLE001 (told to whoever reads the answer)
-            _log.exception("the run of the model failed")
+            _log.exception("the answer failed")
             run.failure = as_provider_error(error, self._silence_s)
         finally:
             run.output.close()
@@ -161,61 +162,65 @@ class PydanticAgent(AgentBackend):
                 del self._runs[key]
 
     async def _answer(self, run: _Run) -> None:
-        turns = await self._load(run.turn.session_key)
-        before = [m for one in turns if one.turn_id != run.turn.turn_id for m in _parsed(one)]
-        model = await self._model(run.turn.model)
+        turn = run.turn
+        known = await self._load(turn.session_key)
+        before = [m for one in known if one.turn_id != turn.turn_id for m in _parsed(one)]
+        # Words that were interrupted before their answer began still count; those that only met a
+        # failure do not: the caller is asked to say them again.
+        worth_keeping = True
         try:
-            await self._ask(run, before, model)
-        except Exception as error:
-            wait = None if run.narration.began else retry_delay(error)
-            if wait is None:
-                raise as_provider_error(error, self._silence_s) from error
-            _log.info("the model is asked again after %g s", wait)
-            await anyio.sleep(wait)
+            await self._ask_patiently(run, before)
+        except ProviderError:
+            worth_keeping = run.narration.began
+            raise
+        finally:
+            if worth_keeping and not turn.speculative:
+                with anyio.CancelScope(shield=True):
+                    await self._put(turn, remembered(run.messages, caller_words(turn)))
+
+    async def _ask_patiently(self, run: _Run, before: list[ModelMessage]) -> None:
+        """Ask, and once more after a failure that passes. Raises :exc:`ProviderError`."""
+        try:
+            model = await self._model(run.turn.model)
             try:
                 await self._ask(run, before, model)
-            except Exception as again:
-                raise as_provider_error(again, self._silence_s) from again
+            except AgentRunError as error:
+                wait = None if run.narration.began else retry_delay(error)
+                if wait is None:
+                    raise
+                _log.info("the model is asked again after %g s", wait)
+                await anyio.sleep(wait)
+                await self._ask(run, before, model)
+        except Exception as error:
+            raise as_provider_error(error, self._silence_s) from error
 
     async def _ask(self, run: _Run, before: list[ModelMessage], model: Model[Any]) -> None:
-        turn, narration = run.turn, run.narration
-        messages: list[ModelMessage] = []
-        done = False
-        try:
-            async with self._events(turn, before, model, messages) as events:
-                try:
-                    async for event in events:
-                        for ours in narration.events(event):
-                            await run.output.send(ours)
-                        if narration.over:
-                            break
-                except UnexpectedModelBehavior:
-                    # A model that has nothing more to say after it ended the call is right.
-                    if narration.ending is None:
-                        raise
-                for ours in narration.finish():
-                    await run.output.send(ours)
-                done = True
-        finally:
-            if (done or narration.began) and not turn.speculative:
-                with anyio.CancelScope(shield=True):
-                    await self._put(turn, remembered(messages, caller_words(turn)))
+        narration = run.narration
+        async with self._events(run, before, model) as events:
+            try:
+                async for event in events:
+                    for ours in narration.events(event):
+                        await run.output.send(ours)
+                    if narration.over:
+                        break
+            except UnexpectedModelBehavior:
+                # A model that has nothing more to say after it ended the call is right.
+                if narration.ending is None:
+                    raise
+            for ours in narration.finish():
+                await run.output.send(ours)
 
     @asynccontextmanager
     async def _events(
-        self,
-        turn: AgentTurn,
-        before: list[ModelMessage],
-        model: Model[Any],
-        messages: list[ModelMessage],
+        self, run: _Run, before: list[ModelMessage], model: Model[Any]
     ) -> AsyncIterator[AgentRunEvents[str]]:
-        """The library's run. ``messages`` is filled with what became of it, however it ends."""
+        """The library's run. ``run.messages`` becomes what came of it, however it ends."""
         stream = self._agent.run_stream_events(
-            first_words(turn),
+            first_words(run.turn),
             message_history=before,
             model=model,
-            instructions=instructions(self.config, turn),
-            deps=turn,
+            instructions=instructions(self.config, run.turn),
+            deps=run.turn,
             usage_limits=UsageLimits(request_limit=_MODEL_REQUESTS),
         )
         events = await stream.__aenter__()
@@ -226,7 +231,7 @@ class PydanticAgent(AgentBackend):
             with anyio.move_on_after(_CLOSING_S, shield=True):
                 await events.aclose()
             try:
-                messages += events.new_messages()
+                run.messages = events.new_messages()
             except UserError:
                 _log.debug("the run was stopped before it began")
 
@@ -264,7 +269,7 @@ class PydanticAgent(AgentBackend):
         try:
             stored = HistoryTurn(turn.turn_id, dump(messages))
             await self._history.put(turn.session_key, stored, self.config.max_history_turns)
-        except StoreError:
+        except (StoreError, ValueError):  # or a tool gave something that has no JSON
             _log.exception("the history cannot be written")
 
 
