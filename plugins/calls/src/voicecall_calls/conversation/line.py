@@ -49,6 +49,7 @@ class AudioLine:
         self.listener: Callable[[bytes], None] = _drop
         self.input_format: AudioFormat = MULAW_8K
         self.output_format: AudioFormat = MULAW_8K
+        self._marks = marks
         self.pacer = Pacer(self.output_format, marks=marks)
         self._seam = seam
         self._lost = lost
@@ -68,6 +69,9 @@ class AudioLine:
         self._current = _LineSocket(self, socket, started.stream_id)
         self.input_format = started.input_format
         self.output_format = started.output_format
+        if self.pacer.format != self.output_format:
+            # Audio that waits in another format could only be played as noise.
+            self.pacer = Pacer(self.output_format, marks=self._marks)
         if previous is not None:
             self.pacer.rewind()
             previous.socket.close(1000, "Replaced")
