@@ -1,0 +1,146 @@
+"""Hearing: audio is kept until a session is up, and a lost one is opened again."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import anyio
+import pytest
+
+from voicecall.audio import MULAW_8K
+from voicecall.errors import ProviderUnavailable
+from voicecall.transcription import TranscriptionEvent, TranscriptionOptions
+from voicecall_calls.conversation.ear import Ear
+from voicecall_testing.clock import VirtualSeam, virtual_backend
+from voicecall_testing.fakes import ScriptedTranscription
+
+pytestmark = [pytest.mark.unit, pytest.mark.anyio]
+
+FRAME = MULAW_8K.size(20)
+
+
+@pytest.fixture
+def anyio_backend() -> tuple[str, dict[str, Any]]:
+    return virtual_backend
+
+
+def trouble() -> ProviderUnavailable:
+    return ProviderUnavailable("no way there", provider="scripted")
+
+
+class Listening:
+    def __init__(self, stt: ScriptedTranscription) -> None:
+        self.stt = stt
+        self.events: list[TranscriptionEvent] = []
+        self.deaf: list[str] = []
+        self.ear = Ear(
+            stt,
+            TranscriptionOptions(),
+            VirtualSeam(),
+            heard=self.events.append,
+            deaf=self.deaf.append,
+        )
+
+
+@asynccontextmanager
+async def listening(stt: ScriptedTranscription) -> AsyncIterator[Listening]:
+    it = Listening(stt)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(it.ear.run)
+        yield it
+        tasks.cancel_scope.cancel()
+
+
+async def test_audio_from_the_first_frame_on_reaches_a_slow_session() -> None:
+    stt = ScriptedTranscription()
+    stt.open_delay_s = 1.0
+    async with listening(stt) as it:
+        sent = [bytes([n]) * FRAME for n in range(100)]
+        for frame in sent:
+            it.ear.hear(frame)
+            await anyio.sleep(0.02)
+        await anyio.sleep(0.1)
+        assert bytes(stt.current.audio) == b"".join(sent)
+
+
+async def test_what_waits_is_bounded_and_the_oldest_goes() -> None:
+    stt = ScriptedTranscription()
+    stt.open_delay_s = 60.0
+    async with listening(stt) as it:
+        for n in range(15):
+            it.ear.hear(bytes([n]) * MULAW_8K.size(1000))
+        await anyio.sleep(61)
+        kept = bytes(stt.current.audio)
+        assert MULAW_8K.duration_ms(len(kept)) == 10_000
+        assert set(kept) == set(range(5, 15))
+
+
+async def test_ready_means_that_a_session_is_up() -> None:
+    stt = ScriptedTranscription()
+    stt.open_delay_s = 1.0
+    async with listening(stt) as it:
+        with anyio.move_on_after(0.9) as early:
+            await it.ear.ready()
+        assert early.cancelled_caught
+        with anyio.fail_after(0.2):
+            await it.ear.ready()
+
+
+async def test_a_passing_loss_is_the_providers_own_business() -> None:
+    stt = ScriptedTranscription()
+    async with listening(stt) as it:
+        await it.ear.ready()
+        stt.lost(fatal=False)
+        stt.started()
+        await anyio.sleep(5)
+        assert len(stt.sessions) == 1
+        assert len(it.events) == 1
+        assert it.deaf == []
+
+
+async def test_a_lost_session_is_opened_again_with_what_was_said_meanwhile() -> None:
+    stt = ScriptedTranscription()
+    async with listening(stt) as it:
+        await it.ear.ready()
+        it.ear.hear(b"\x01" * FRAME)
+        stt.lost()
+        await anyio.sleep(0.05)
+        it.ear.hear(b"\x02" * FRAME)
+        await anyio.sleep(1)
+        assert len(stt.sessions) == 2
+        assert bytes(stt.current.audio) == b"\x02" * FRAME
+        assert stt.sessions[0].options == stt.sessions[1].options
+        assert it.deaf == []
+
+
+async def test_after_the_last_attempt_the_call_is_deaf_once() -> None:
+    stt = ScriptedTranscription()
+    stt.open_errors.extend([trouble()] * 20)
+    async with listening(stt) as it:
+        await anyio.sleep(60)
+        assert it.deaf == ["scripted: no way there"]
+        assert len(stt.open_errors) == 16
+        with anyio.fail_after(0.1):
+            await it.ear.ready()
+
+
+async def test_attempts_are_counted_anew_after_a_healthy_while() -> None:
+    stt = ScriptedTranscription()
+    async with listening(stt) as it:
+        for _ in range(6):
+            await anyio.sleep(40)
+            stt.lost()
+        await anyio.sleep(5)
+        assert it.deaf == []
+        assert len(stt.sessions) == 7
+
+
+async def test_how_long_ago_a_sound_was() -> None:
+    stt = ScriptedTranscription()
+    async with listening(stt) as it:
+        await it.ear.ready()
+        it.ear.hear(bytes(MULAW_8K.size(1000)))
+        assert it.ear.age_s(800) == pytest.approx(0.2)
+        assert it.ear.age_s(1200) == 0.0

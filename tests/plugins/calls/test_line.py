@@ -1,0 +1,294 @@
+"""The audio line: playback over lost and replaced sockets, marks that never come, events."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import anyio
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from voicecall.audio import MULAW_8K, AudioFormat
+from voicecall.media import Started
+from voicecall_calls.conversation.line import AudioLine
+from voicecall_testing.clock import VirtualSeam, virtual_backend
+from voicecall_testing.phone import PhoneSocket
+
+pytestmark = [pytest.mark.unit, pytest.mark.anyio]
+
+SECOND = MULAW_8K.size(1000)
+
+
+@pytest.fixture
+def anyio_backend() -> tuple[str, dict[str, Any]]:
+    return virtual_backend
+
+
+def ramp(milliseconds: int) -> bytes:
+    """Audio in which every piece can be told from every other."""
+    return b"".join(bytes([n % 251]) * 80 for n in range(milliseconds // 10))
+
+
+class Room:
+    """A line, its task, and the sockets it had."""
+
+    def __init__(self, tasks: anyio.abc.TaskGroup, *, marks: bool = True) -> None:
+        self.lost: list[str] = []
+        self.keys: list[tuple[str, str]] = []
+        self.line = AudioLine(
+            VirtualSeam(),
+            marks=marks,
+            lost=self.lost.append,
+            digits=lambda stream, digits: self.keys.append((stream, digits)),
+        )
+        self.sockets: list[PhoneSocket] = []
+        self._tasks = tasks
+        tasks.start_soon(self.line.run)
+
+    def connect(
+        self, *, returns_marks: bool = True, audio_format: AudioFormat = MULAW_8K
+    ) -> PhoneSocket:
+        socket = PhoneSocket(
+            f"s-{len(self.sockets)}", returns_marks=returns_marks, audio_format=audio_format
+        )
+        started = Started("t", socket.stream_id, "c", audio_format, audio_format)
+        socket.listener = self.line.attach(socket, started)
+        self.sockets.append(socket)
+        self._tasks.start_soon(socket.run)
+        return socket
+
+
+@asynccontextmanager
+async def room(*, marks: bool = True) -> AsyncIterator[Room]:
+    async with anyio.create_task_group() as tasks:
+        yield Room(tasks, marks=marks)
+        tasks.cancel_scope.cancel()
+
+
+async def test_what_is_written_is_played_in_order_and_reported() -> None:
+    async with room() as it:
+        socket = it.connect()
+        audio = ramp(1500)
+        it.line.write("a", audio)
+        it.line.finish("a")
+        heard = await it.line.played("a")
+        assert bytes(socket.heard) == audio
+        assert heard.complete
+        assert heard.milliseconds == 1500
+
+
+async def test_audio_waits_for_a_socket() -> None:
+    async with room() as it:
+        it.line.write("a", ramp(200))
+        it.line.finish("a")
+        await anyio.sleep(3)
+        assert it.line.pacer.pending("a")
+        socket = it.connect()
+        await it.line.played("a")
+        assert bytes(socket.heard) == ramp(200)
+
+
+async def test_two_items_play_one_after_the_other() -> None:
+    async with room() as it:
+        socket = it.connect()
+        it.line.write("a", b"\x01" * SECOND)
+        it.line.finish("a")
+        it.line.write("b", b"\x02" * SECOND)
+        it.line.finish("b")
+        await it.line.played("a")
+        assert set(socket.heard) <= {1, 2}
+        await it.line.played("b")
+        assert bytes(socket.heard) == b"\x01" * SECOND + b"\x02" * SECOND
+
+
+async def test_clear_silences_at_once_and_tells_what_was_heard() -> None:
+    async with room() as it:
+        socket = it.connect()
+        it.line.write("a", b"\x01" * SECOND)
+        it.line.write("b", b"\x02" * SECOND)
+        await anyio.sleep(0.5)
+        heard = it.line.clear()
+        await anyio.sleep(3)
+        assert socket.clears == 1
+        assert len(socket.heard) == pytest.approx(SECOND / 2, abs=MULAW_8K.size(20))
+        assert heard["a"].milliseconds == pytest.approx(500, abs=20)
+        assert not heard["a"].complete
+        assert heard["b"].milliseconds == 0
+        # The line is free for what comes next.
+        it.line.write("c", b"\x03" * SECOND)
+        it.line.finish("c")
+        await it.line.played("c")
+        assert bytes(socket.heard).endswith(b"\x03" * SECOND)
+
+
+@pytest.mark.parametrize("after_s", [0.0, 0.05, 0.73, 1.4])
+async def test_only_what_was_not_confirmed_is_sent_again(after_s: float) -> None:
+    async with room() as it:
+        first = it.connect()
+        audio = ramp(1500)
+        it.line.write("a", audio)
+        it.line.finish("a")
+        await anyio.sleep(after_s)
+        # Where the marks came back, the line knows that it was heard.
+        confirmed = MULAW_8K.size(it.line.heard_ms("a"))
+        first.drop()
+        await anyio.sleep(0.3)
+        assert it.lost == ["s-0"]
+        second = it.connect()
+        await it.line.played("a")
+        again = bytes(second.heard)
+        assert audio.endswith(again)
+        assert len(first.heard) + len(again) >= len(audio)
+        assert len(again) <= len(audio) - confirmed + MULAW_8K.size(300)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.integers(10, 900), min_size=1, max_size=4))
+def test_no_word_is_lost_over_any_number_of_sockets(losses_ms: list[int]) -> None:
+    audio = ramp(2000)
+
+    async def scene() -> list[bytes]:
+        async with room() as it:
+            it.line.write("a", audio)
+            it.line.finish("a")
+            for loss in losses_ms:
+                socket = it.connect()
+                await anyio.sleep(loss / 1000)
+                socket.drop()
+                await anyio.sleep(0.1)
+            it.connect()
+            await it.line.played("a")
+            return [bytes(socket.heard) for socket in it.sockets]
+
+    backend, options = virtual_backend
+    parts = anyio.run(scene, backend=backend, backend_options=options)
+    # Every socket goes on at or before where the last one stopped, never after.
+    reached = 0
+    for part in parts:
+        at = audio.find(part) if part else reached
+        assert 0 <= at <= reached
+        reached = max(reached, at + len(part))
+    assert reached == len(audio)
+
+
+async def test_a_replaced_socket_is_closed_and_means_nothing_any_more() -> None:
+    async with room() as it:
+        heard: list[bytes] = []
+        it.line.listener = heard.append
+        old = it.connect()
+        it.line.write("a", ramp(1000))
+        it.line.finish("a")
+        await anyio.sleep(0.4)
+        new = it.connect()
+        assert (old.close_code, old.close_reason) == (1000, "Replaced")
+        await it.line.played("a")
+        assert it.lost == []
+        assert ramp(1000).endswith(bytes(new.heard))
+        assert it.line.socket is new
+        await new.speak(b"\x05" * 160)
+        new.press("7")
+        assert heard == [b"\x05" * 160]
+        assert it.keys == [("s-1", "7")]
+
+
+@pytest.mark.parametrize("known", [True, False])
+async def test_marks_that_never_come_are_not_waited_for_for_ever(known: bool) -> None:
+    """``known``: whether the carrier says that it has none."""
+    async with room(marks=not known) as it:
+        it.connect(returns_marks=False)
+        it.line.write("a", ramp(1000))
+        it.line.finish("a")
+        with anyio.move_on_after(60) as patience:
+            begun = anyio.current_time()
+            await it.line.played("a")
+        assert not patience.cancelled_caught
+        took = anyio.current_time() - begun
+        assert 1.0 <= took <= 3.2
+        if not known:
+            assert took >= 2.9
+
+
+async def test_a_lost_socket_is_no_reason_to_take_audio_for_played() -> None:
+    async with room() as it:
+        it.connect()
+        it.line.write("a", ramp(1000))
+        it.line.finish("a")
+        await anyio.sleep(0.3)
+        it.sockets[0].drop()
+        with anyio.move_on_after(30) as waited:
+            await it.line.played("a")
+        assert waited.cancelled_caught
+
+
+async def test_the_carriers_end_of_the_stream_closes_the_socket() -> None:
+    async with room() as it:
+        socket = it.connect()
+        await anyio.sleep(0.01)
+        socket.stop()
+        await anyio.sleep(0.01)
+        assert (socket.close_code, socket.close_reason) == (1000, "Stopped")
+        assert it.lost == ["s-0"]
+        assert it.line.socket is None
+
+
+async def test_hanging_the_line_up_is_no_loss() -> None:
+    async with room() as it:
+        socket = it.connect()
+        await anyio.sleep(0.01)
+        it.line.close()
+        await anyio.sleep(0.01)
+        assert socket.close_code == 1000
+        assert it.lost == []
+
+
+async def test_too_much_audio_is_dropped_and_the_line_goes_on() -> None:
+    async with room() as it:
+        socket = it.connect()
+        it.line.write("a", ramp(1000))
+        it.line.write("a", bytes(121 * SECOND))
+        it.line.finish("a")
+        await it.line.played("a")
+        assert bytes(socket.heard) == ramp(1000)
+
+
+async def test_keys_go_out_where_the_carrier_takes_them() -> None:
+    async with room() as it:
+        assert not it.line.send_digits("1")
+        socket = it.connect()
+        assert it.line.send_digits("12#")
+        assert socket.digits == ["12#"]
+
+
+async def test_the_times_of_an_item_are_known_until_it_is_forgotten() -> None:
+    async with room() as it:
+        it.line.write("a", ramp(100))
+        await anyio.sleep(2)
+        it.connect()
+        await anyio.sleep(0.01)
+        written, sent = it.line.first_written("a"), it.line.first_sent("a")
+        assert written is not None
+        assert sent is not None
+        assert sent - written == pytest.approx(2000, abs=5)
+        it.line.finish("a")
+        await it.line.played("a")
+        assert it.line.heard_ms("a") == 100
+        it.line.forget("a")
+        assert it.line.first_sent("a") is None
+        assert it.line.heard_ms("a") == 0
+
+
+async def test_a_wideband_carrier_is_paced_in_its_own_format() -> None:
+    wide = AudioFormat("pcm16", 16_000)
+    async with room() as it:
+        socket = it.connect(audio_format=wide)
+        audio = bytes(range(200)) * 160
+        begun = anyio.current_time()
+        it.line.write("a", audio)
+        it.line.finish("a")
+        heard = await it.line.played("a")
+        assert heard.milliseconds == 1000
+        assert anyio.current_time() - begun == pytest.approx(1.0, abs=0.01)
+        assert bytes(socket.heard) == audio
