@@ -22,6 +22,7 @@ from voicecall.errors import (
 )
 from voicecall.registry import Registry
 from voicecall.selection import Selection, provider_config, select
+from voicecall_agents.llm import tools
 from voicecall_agents.llm.backend import PydanticAgent
 from voicecall_testing.openai_stub import Fault, ModelReply, ModelRequest, OpenAiStub, ToolUse
 
@@ -234,6 +235,17 @@ async def test_speculation_has_no_effects(make_agent: MakeAgent, make_turn: Make
     assert stub.requests[1].said("user") == ["Good morning."]
 
 
+async def test_a_guess_is_not_in_the_way(make_agent: MakeAgent, make_turn: MakeTurn) -> None:
+    stub = OpenAiStub([ModelReply(fault=Fault.HANG), ModelReply(text="Yes.")])
+    async with stub.serve() as url:
+        agent = make_agent(url)
+        async with agent.lifespan(), anyio.create_task_group() as tasks:
+            tasks.start_soon(said, agent, make_turn(speculative=True))
+            await stub.requested()
+            assert await said(agent, make_turn()) == "Yes."
+            tasks.cancel_scope.cancel()
+
+
 async def test_a_history_that_cannot_be_read_costs_no_answer(
     make_agent: MakeAgent, make_turn: MakeTurn, tmp_path: Path
 ) -> None:
@@ -409,7 +421,7 @@ async def test_tools_of_an_mcp_server(make_agent: MakeAgent, make_turn: MakeTurn
 
 
 async def test_an_mcp_server_that_is_down_costs_its_tools_only(
-    make_agent: MakeAgent, make_turn: MakeTurn
+    make_agent: MakeAgent, make_turn: MakeTurn, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with OpenAiStub().serve() as url:
         gone = url
@@ -420,6 +432,27 @@ async def test_an_mcp_server_that_is_down_costs_its_tools_only(
         async with agent.lifespan():
             assert await said(agent, make_turn())
     assert stub.requests[0].tool_names == {END, "clock"}
+    # Both were tried once, at the start: the caller does not wait for them again.
+    warnings = [one.getMessage() for one in caplog.records if "no tools" in one.getMessage()]
+    assert len(warnings) == 2
+    assert "mcpServers.one" in warnings[0]
+
+
+async def test_an_mcp_server_that_comes_back_is_used_again(
+    make_agent: MakeAgent, make_turn: MakeTurn, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(tools, "_TRY_AGAIN_S", 0.0)
+    program = tmp_path / "clock"
+    stub = OpenAiStub()
+    async with stub.serve() as url:
+        agent = make_agent(url, mcpServers={"clock": {"command": str(program)}})
+        async with agent.lifespan():
+            await said(agent, make_turn())
+            program.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{CLOCK}"\n')
+            program.chmod(0o700)
+            await said(agent, make_turn(turn_id="t2"))
+    assert stub.requests[0].tool_names == {END}
+    assert "clock_now" in stub.requests[1].tool_names
 
 
 # --- models and configuration -----------------------------------------------------------------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -95,8 +95,8 @@ class PydanticAgent(AgentBackend):
                 try:
                     yield
                 finally:
-                    self._tasks.cancel_scope.cancel()
-        self._tasks = None
+                    tasks, self._tasks = self._tasks, None
+                    tasks.cancel_scope.cancel()
 
     # --- the contract -------------------------------------------------------------------------
 
@@ -148,7 +148,9 @@ class PydanticAgent(AgentBackend):
         key = run.turn.session_key, run.turn.turn_id
         try:
             with run.scope, run.output:
-                async with self._session(run.turn.session_key):
+                # A guess writes nothing, and must not be in the way of the real turn.
+                guess = run.turn.speculative
+                async with nullcontext() if guess else self._session(run.turn.session_key):
                     await self._answer(run)
         except ProviderError as error:
             run.failure = error

@@ -5,10 +5,12 @@ from __future__ import annotations
 import functools
 import importlib
 import logging
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
+import anyio
 from pydantic_ai import RunContext, Tool
 from pydantic_ai.exceptions import AgentRunError, ModelRetry, ToolFailed, UserError
 from pydantic_ai.tools import ToolDefinition
@@ -23,6 +25,7 @@ __all__ = ["GuardedToolset", "make_toolsets"]
 
 _log = logging.getLogger("voicecall.agents")
 _CONNECT_S = 5.0
+_TRY_AGAIN_S = 30.0
 _ENDING = "The call ends as soon as your goodbye was heard."
 
 
@@ -103,23 +106,35 @@ def _mcp_toolset(
     return make(StdioTransport(server.command, list(server.args), dict(server.env) or None))
 
 
+@dataclass(slots=True)
+class _Trouble:
+    """Until when (event loop's clock) a toolset is left alone."""
+
+    until: float = -math.inf
+
+
 @dataclass
 class GuardedToolset(WrapperToolset[AgentTurn]):
     """Keeps the trouble of tools away from the caller: a server that cannot be reached offers no
-    tools and is tried again at the next turn; a tool that raises tells the model that it failed."""
+    tools, and is tried again by the first turn after a while; a tool that raises tells the model
+    that it failed. ``trouble`` is shared by the copies that runs work with."""
 
     path: str
     entered: bool = False
+    trouble: _Trouble = field(default_factory=_Trouble)
 
     async def for_run(self, ctx: RunContext[AgentTurn]) -> AbstractToolset[AgentTurn]:
         """A copy, so that each run knows by itself whether it is connected."""
         return replace(self, wrapped=await self.wrapped.for_run(ctx), entered=False)
 
     async def __aenter__(self) -> Self:
+        if anyio.current_time() < self.trouble.until:
+            return self
         try:
             await self.wrapped.__aenter__()
             self.entered = True
         except Exception as error:  # noqa: BLE001 (clients of MCP raise anything)
+            self.trouble.until = anyio.current_time() + _TRY_AGAIN_S
             _log.warning("%s: no tools from there: %s", self.path, error)
         return self
 

@@ -1,0 +1,113 @@
+"""The store of histories."""
+
+from __future__ import annotations
+
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import anyio
+import pytest
+
+from voicecall.errors import StoreError
+from voicecall.seam import SystemSeam
+from voicecall_agents.history import HistoryTurn, SqliteHistory
+
+pytestmark = [pytest.mark.unit, pytest.mark.anyio]
+
+
+def store(directory: Path) -> SqliteHistory:
+    return SqliteHistory(directory / "agents" / "history.db", SystemSeam())
+
+
+def turn(number: int, *messages: str) -> HistoryTurn:
+    return HistoryTurn(f"t{number}", messages or (f"question {number}", f"answer {number}"))
+
+
+async def test_turns_come_back_in_order_after_a_restart(tmp_path: Path) -> None:
+    history = store(tmp_path)
+    for number in range(3):
+        async with history.open():
+            await history.put("a", turn(number), 10)
+            await history.put("b", turn(7), 10)
+    async with store(tmp_path).open() as _, history.open():
+        assert await history.load("a", 10) == [turn(0), turn(1), turn(2)]
+        assert await history.load("a", 2) == [turn(1), turn(2)]
+        assert await history.load("a", 0) == []
+        assert await history.load("b", 10) == [turn(7)]
+        assert await history.load("nobody", 10) == []
+
+
+async def test_a_turn_is_replaced_in_its_place(tmp_path: Path) -> None:
+    history = store(tmp_path)
+    async with history.open():
+        for number in range(3):
+            await history.put("a", turn(number), 10)
+        await history.put("a", turn(1, "shorter"), 10)
+        assert await history.load("a", 10) == [turn(0), turn(1, "shorter"), turn(2)]
+        await history.put("a", HistoryTurn("t2", ()), 10)
+        assert await history.load("a", 10) == [turn(0), turn(1, "shorter")]
+
+
+async def test_old_turns_are_dropped_for_good(tmp_path: Path) -> None:
+    history = store(tmp_path)
+    async with history.open():
+        for number in range(5):
+            await history.put("a", turn(number), 2)
+        assert await history.load("a", 100) == [turn(3), turn(4)]
+        await history.put("a", turn(5), 0)
+        assert await history.load("a", 100) == []
+
+
+async def test_one_session_is_forgotten(tmp_path: Path) -> None:
+    history = store(tmp_path)
+    async with history.open():
+        await history.put("a", turn(1), 10)
+        await history.put("b", turn(1), 10)
+        await history.forget("a")
+        assert await history.load("a", 10) == []
+        assert await history.load("b", 10) == [turn(1)]
+
+
+async def test_two_gateways_may_share_the_file(tmp_path: Path) -> None:
+    one, two = store(tmp_path), store(tmp_path)
+    async with one.open(), two.open(), anyio.create_task_group() as tasks:
+        for number in range(10):
+            tasks.start_soon(one.put, "a", turn(number), 100)
+            tasks.start_soon(two.put, "a", turn(100 + number), 100)
+    async with one.open():
+        assert len(await one.load("a", 100)) == 20
+
+
+async def test_the_file_is_private(tmp_path: Path) -> None:
+    history = store(tmp_path)
+    async with history.open():
+        await history.put("a", turn(1), 10)
+        for path in (tmp_path / "agents").iterdir():
+            assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+async def test_trouble_is_a_store_error(tmp_path: Path) -> None:
+    history = store(tmp_path)
+    with pytest.raises(StoreError, match="not open"):
+        await history.load("a", 1)
+    (tmp_path / "agents").mkdir()
+    (tmp_path / "agents" / "history.db").write_bytes(b"not a database" * 100)
+    with pytest.raises(StoreError, match=r"history\.db"):
+        async with history.open():
+            raise AssertionError("it opened")
+
+
+async def test_listing_backends_imports_no_library() -> None:
+    code = (
+        "import sys; from voicecall.registry import Registry; from voicecall import ProviderKind;"
+        "info = Registry().load(ProviderKind.AGENT, 'pydantic-ai'); info.config_model();"
+        "print('pydantic_ai' in sys.modules, 'openai' in sys.modules)"
+    )
+    done = await anyio.to_thread.run_sync(
+        lambda: subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        )
+    )
+    assert done.stdout.split() == ["False", "False"]
