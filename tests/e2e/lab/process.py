@@ -1,0 +1,158 @@
+"""The ``voicecall`` command in processes of its own, with a home of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+__all__ = ["Home", "Output", "free_port", "port_is_free"]
+
+PATIENCE_S = 120.0
+_MAIN = "from voicecall_gateway.cli import main; main()"
+
+
+def port_is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """What a command left behind."""
+
+    status: int
+    out: str
+    err: str
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """The one JSON document that the command printed."""
+        document: dict[str, Any] = json.loads(self.out)
+        return document
+
+    def one_sentence(self) -> str:
+        """The error: one line on stderr, nothing on stdout, an exit status that tells."""
+        assert self.status != 0, self
+        assert self.out == "", self
+        assert self.err.count("\n") == 1, self
+        return self.err.strip()
+
+
+class Home:
+    """A home directory. ``packages`` is put on the path of every command."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.packages = root / "packages"
+        self.state_dir = root / ".voicecall"
+        self.config = self.state_dir / "config.json5"
+        self.url = "http://127.0.0.1:18790"
+
+    def configure(self, tree: Mapping[str, Any]) -> None:
+        """Write the configuration, with a free admin port where it names none."""
+        values = {**tree, "gateway": {"port": free_port(), **tree.get("gateway", {})}}
+        self.url = f"http://127.0.0.1:{values['gateway']['port']}"
+        self.state_dir.mkdir(parents=True, exist_ok=True)
+        self.config.write_text(json.dumps(values))
+
+    @property
+    def environ(self) -> dict[str, str]:
+        kept = {key: value for key, value in os.environ.items() if "VOICECALL" not in key}
+        paths = [str(self.packages), *filter(None, [kept.get("PYTHONPATH")])]
+        return {**kept, "HOME": str(self.root), "PYTHONPATH": os.pathsep.join(paths)}
+
+    def popen(self, *arguments: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-c", _MAIN, *arguments],
+            env=self.environ,
+            cwd=self.root,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def run(self, *arguments: str) -> Output:
+        process = self.popen(*arguments)
+        try:
+            out, err = process.communicate(timeout=PATIENCE_S)
+        except BaseException:
+            process.kill()
+            process.communicate()
+            raise
+        return Output(process.returncode, out, err)
+
+    def json(self, *arguments: str) -> dict[str, Any]:
+        """A command that succeeds with ``--json``."""
+        output = self.run(*arguments, "--json")
+        assert output.status == 0, output
+        return output.document
+
+    def text(self, *arguments: str) -> str:
+        """A command that succeeds without ``--json``."""
+        output = self.run(*arguments)
+        assert output.status == 0, output
+        assert not output.out.lstrip().startswith("{"), output
+        return output.out
+
+    @contextmanager
+    def gateway(self) -> Iterator[subprocess.Popen[str]]:
+        """A running gateway that is ready. It is killed at the end unless it has stopped."""
+        process = self.popen("gateway", "run")
+        try:
+            self._wait_ready(process)
+            yield process
+        finally:
+            if process.poll() is None:
+                process.kill()
+            process.communicate()
+
+    def _wait_ready(self, process: subprocess.Popen[str]) -> None:
+        deadline = time.monotonic() + PATIENCE_S
+        while not _ready(self.url):
+            assert process.poll() is None, process.communicate()
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+
+    def wait_for(self, call_id: str, *states: str) -> dict[str, Any]:
+        """Ask for a call until it is in one of ``states``."""
+        deadline = time.monotonic() + PATIENCE_S
+        while True:
+            call: dict[str, Any] = self.json("status", "--call-id", call_id)["call"]
+            if call["state"] in states:
+                return call
+            assert time.monotonic() < deadline, call
+
+
+def _ready(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{url}/readyz", timeout=5) as response:
+            return bool(json.load(response)["ready"])
+    except urllib.error.HTTPError as error:
+        error.close()
+        return False
+    except OSError:
+        return False

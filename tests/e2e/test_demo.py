@@ -1,0 +1,52 @@
+"""The demo as it is started by hand, and the local speech engines in a call."""
+
+from __future__ import annotations
+
+import wave
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from .lab.process import Home
+
+pytestmark = pytest.mark.e2e
+
+BUILT_IN = 4
+"""Sentences of the built-in story."""
+
+
+def test_the_built_in_story_is_understood_and_recorded(tmp_path: Path) -> None:
+    document = Home(tmp_path).json("demo")
+    assert document["understood"] == document["expected"] == BUILT_IN
+    inbound, outbound = document["inbound"], document["outbound"]
+    assert isinstance(inbound, dict)
+    assert isinstance(outbound, dict)
+    assert (inbound["state"], inbound["endDetail"]) == ("hangup-bot", "agent")
+    assert (outbound["state"], outbound["endDetail"]) == ("hangup-bot", "notified")
+    assert isinstance(document["bargeInStopMs"], list)
+    assert len(document["bargeInStopMs"]) == 1
+    with wave.open(str(tmp_path / "demo-call.wav")) as recording:
+        assert recording.getnchannels() == 2
+        assert recording.getframerate() == 8000
+        both = np.frombuffer(recording.readframes(recording.getnframes()), "<i2").astype(float)
+    for side in (both[::2], both[1::2]):
+        # A second of sound at the least, that is louder than line noise.
+        assert np.count_nonzero(np.abs(side) > 500) > 8000
+
+
+def test_words_outside_of_the_grammar_are_not_caught(tmp_path: Path) -> None:
+    recording = tmp_path / "fox.wav"
+    text = Home(tmp_path).text("demo", "--say", "the quick brown fox", "--output", str(recording))
+    assert "I did not catch that" in text
+    assert recording.stat().st_size > 44
+
+
+@pytest.mark.soak
+def test_the_built_in_story_is_understood_twenty_times_of_twenty(tmp_path: Path) -> None:
+    understood = []
+    for number in range(20):
+        home = Home(tmp_path / str(number))
+        home.root.mkdir()
+        understood.append(home.json("demo")["understood"])
+    assert understood == [BUILT_IN] * 20
