@@ -254,7 +254,8 @@ class RealtimeConversation(Conversation):
         match event:
             case SpeechStarted():
                 self.voice.caller.started = self.seam.now_ms()
-                if self._capabilities.interrupts is Interrupter.SERVER:
+                server = self._capabilities.interrupts is Interrupter.SERVER
+                if server and self.config.barge_in.enabled:
                     self._interrupt()
             case SpeechStopped():
                 self.voice.caller.ended = self.seam.now_ms()
@@ -277,7 +278,9 @@ class RealtimeConversation(Conversation):
                 self._tools.delegate(event)
             case SessionReset():
                 self._tools.cancel_all()
+                self._greeting.break_off()
                 self.voice.interrupt()
+                self.voice.session_opened(self._format(self.line.output_format))
             case Usage(values=values):
                 self.usage.update(values)
             case _:
@@ -337,6 +340,9 @@ class RealtimeConversation(Conversation):
 
     def resume(self) -> None:
         self._resumed = True
+
+    def hush(self) -> None:
+        self.voice.interrupt()
 
     def close(self, why: str) -> None:
         self._closed = why

@@ -23,6 +23,7 @@ __all__ = ["CallerKeys", "CallerWords", "MediaWatch", "Question"]
 _log = logging.getLogger("voicecall.calls")
 _DIGIT_PAUSE_S = 1.0
 _MEDIA_GRACE_S = 2.0
+_LEAST_WAIT_S = 0.05
 
 
 @dataclass(slots=True)
@@ -133,9 +134,9 @@ class MediaWatch:
                 self.heard_at = self._seam.monotonic()
             idle = self._seam.monotonic() - self.heard_at
             if idle < self._patience:
-                await anyio.sleep(self._patience - idle)
+                await anyio.sleep(max(self._patience - idle, _LEAST_WAIT_S))
             elif idle < self._patience + _MEDIA_GRACE_S:
                 _log.warning("no caller audio for %g s", self._patience)
-                await anyio.sleep(self._patience + _MEDIA_GRACE_S - idle)
+                await anyio.sleep(max(self._patience + _MEDIA_GRACE_S - idle, _LEAST_WAIT_S))
             else:
                 return

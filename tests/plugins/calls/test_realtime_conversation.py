@@ -1,0 +1,578 @@
+"""Calls held by a full-duplex voice model, on virtual time."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from voicecall.errors import CallNotReady, ProviderUnavailable
+from voicecall.model import CallMode, CallState, EndDetail, EndReason, MessageState
+from voicecall.realtime import (
+    Interrupted,
+    Interrupter,
+    RealtimeCapabilities,
+    ResponseDone,
+    SessionExpiring,
+    SessionLost,
+    SessionReset,
+    SpeechStarted,
+    SpeechStopped,
+    Transcript,
+    Usage,
+    Verbatim,
+)
+from voicecall_calls.conversation.realtime import RealtimeConversation
+from voicecall_testing.clock import virtual_backend
+from voicecall_testing.duplex import ScriptedRealtime
+from voicecall_testing.echo import LINE_CHECK, EchoProvider
+from voicecall_testing.harness import Phone
+
+from .realtime_room import open_realtime
+
+pytestmark = [pytest.mark.integration, pytest.mark.anyio]
+
+GREETING = "Good day, this is the desk."
+HELLO = "Hello there, how are you?"
+QUIET = b"\xff" * 160
+LOUD = b"\x20" * 160
+
+
+@pytest.fixture
+def anyio_backend() -> tuple[str, dict[str, Any]]:
+    return virtual_backend
+
+
+def talk(phone: Phone) -> RealtimeConversation:
+    conversation = phone.lane.conversation
+    assert isinstance(conversation, RealtimeConversation)
+    return conversation
+
+
+async def greeted(phone: Phone) -> None:
+    """A call whose greeting is over."""
+    await phone.call_in()
+    await phone.settle(1.5)
+    assert phone.record.message is not None
+    assert phone.record.message.state is MessageState.DONE
+
+
+async def answered(phone: Phone) -> None:
+    """A call without a first message, with its media socket open."""
+    await phone.dial()
+    await phone.answer()
+    await phone.settle(0.1)
+
+
+def muted(model: ScriptedRealtime) -> bool:
+    return model.current.muted
+
+
+# --- audio ------------------------------------------------------------------------------------
+
+
+async def test_an_echo_call_returns_the_audio_bit_exact(tmp_path: Path) -> None:
+    async with open_realtime(tmp_path, EchoProvider()) as phone:
+        await phone.call_in()
+        await phone.socket.speak(QUIET * 60)
+        speech = bytes((n * 7) % 255 for n in range(160 * 250))
+        await phone.socket.speak(speech)
+        assert speech in phone.socket.audio_sent
+        await phone.settle(1)
+        assert speech in bytes(phone.socket.heard)
+        assert ("bot", LINE_CHECK) in phone.said
+        await phone.hang_up()
+        rows = await phone.rows()
+        assert {row.kind for row in rows} == {"realtime"}
+        assert len(rows) >= 3
+        assert all(row.first_audio_sent is not None for row in rows)
+        assert phone.record.state is CallState.HANGUP_USER
+
+
+async def test_every_frame_of_an_echo_leaves_at_once(tmp_path: Path) -> None:
+    async with open_realtime(tmp_path, EchoProvider()) as phone:
+        await phone.call_in()
+        await phone.socket.speak(QUIET * 100)
+        for number in range(200):
+            before = len(phone.socket.audio_sent)
+            await phone.socket.speak(bytes([number]) * 160)
+            assert phone.socket.audio_sent[before:] == bytes([number]) * 160
+
+
+async def test_the_caller_is_heard_from_the_first_frame_on(tmp_path: Path) -> None:
+    model = ScriptedRealtime()
+    async with open_realtime(tmp_path, model) as phone:
+        await answered(phone)
+        await phone.socket.speak(LOUD * 10)
+        assert bytes(model.current.audio) == LOUD * 10
+
+
+async def test_other_formats_are_converted(tmp_path: Path) -> None:
+    from voicecall.audio import PCM16_16K, PCM16_24K
+
+    model = ScriptedRealtime(RealtimeCapabilities(formats=(PCM16_24K, PCM16_16K)))
+    async with open_realtime(tmp_path, model) as phone:
+        await answered(phone)
+        assert model.current.options.input_format == PCM16_24K
+        await phone.socket.speak(LOUD * 50)
+        assert PCM16_24K.duration_ms(len(model.current.audio)) == pytest.approx(1000, abs=10)
+        model.current.speak("Yes.", 500)
+        await phone.settle(1)
+        assert len(phone.socket.audio_sent) / 8 == pytest.approx(500, abs=10)
+
+
+# --- the greeting -----------------------------------------------------------------------------
+
+
+async def test_the_model_opens_with_the_greeting(tmp_path: Path) -> None:
+    model = ScriptedRealtime()
+    async with open_realtime(tmp_path, model, inboundGreeting=GREETING) as phone:
+        await greeted(phone)
+        ((kind, text),) = model.current.asked
+        assert kind == "greet"
+        assert GREETING in text
+        assert phone.said == [("bot", HELLO)]
+
+
+async def test_a_verbatim_model_says_the_greeting(tmp_path: Path) -> None:
+    model = ScriptedRealtime(RealtimeCapabilities(verbatim=Verbatim.FIXTURE))
+    async with open_realtime(tmp_path, model, inboundGreeting=GREETING) as phone:
+        await greeted(phone)
+        assert model.current.asked == [("say", GREETING)]
+        assert phone.said == [("bot", GREETING)]
+
+
+async def test_the_greeting_is_protected_for_a_moment(tmp_path: Path) -> None:
+    model = ScriptedRealtime()
+    model.answer_ms = 3000
+    async with open_realtime(tmp_path, model) as phone:
+        await phone.call_in()
+        assert muted(model)
+        model.current.tell(Interrupted())
+        await phone.settle(0.2)
+        assert phone.socket.clears == 0
+        await phone.settle(0.5)
+        assert not muted(model)
+        model.current.tell(Interrupted())
+        await phone.settle(0.1)
+        assert phone.socket.clears == 1
+        assert phone.record.message is not None
+        assert phone.record.message.state is MessageState.DONE
+
+
+@pytest.mark.parametrize("how", ["keys", "speech"])
+async def test_keys_and_going_on_speaking_break_the_protection(tmp_path: Path, how: str) -> None:
+    model = ScriptedRealtime()
+    model.answer_ms = 20_000
+    config: dict[str, Any] = {"bargeIn": {"greetingProtectionMs": 10_000}}
+    async with open_realtime(tmp_path, model, **config) as phone:
+        await phone.call_in()
+        await phone.socket.speak(LOUD * 25)
+        await phone.socket.speak(QUIET * 25)
+        assert phone.socket.clears == 0
+        if how == "keys":
+            phone.socket.press("1")
+        else:
+            await phone.socket.speak(LOUD * 55)
+        await phone.settle(0.1)
+        assert phone.socket.clears == 1
+        assert not muted(model)
+        assert len(model.current.interrupts) == 1
+
+
+async def test_without_barge_in_the_greeting_is_protected_to_its_end(tmp_path: Path) -> None:
+    model = ScriptedRealtime()
+    model.answer_ms = 5000
+    async with open_realtime(tmp_path, model, bargeIn={"enabled": False}) as phone:
+        await phone.call_in()
+        await phone.socket.speak(LOUD * 100)
+        assert muted(model)
+        assert phone.socket.clears == 0
+        await phone.settle(4)
+        assert not muted(model)
+
+
+async def test_a_greeting_that_fails_is_tried_again_then_the_call_ends(tmp_path: Path) -> None:
+    model = ScriptedRealtime()
+    model.silent = True
+    async with open_realtime(tmp_path, model) as phone:
+        await phone.call_in()
+        await phone.settle(5)
+        assert len(model.sessions[0].asked) == 2
+        assert phone.record.end_detail is EndDetail.MESSAGE_FAILED
+
+
+async def test_a_refused_greeting_is_tried_again(tmp_path: Path) -> None:
+    model = ScriptedRealtime()
+    model.refusals.append(ProviderUnavailable("busy", provider="model"))
+    async with open_realtime(tmp_path, model) as phone:
+        await phone.call_in()
+        await phone.settle(4)
+        assert phone.said == [("bot", HELLO)]
+
+
+async def test_a_notification_is_spoken_and_the_call_ends(tmp_path: Path) -> None:
+    model = ScriptedRealtime()
+    async with open_realtime(tmp_path, model, outbound={"notifyHangupDelaySec": 1}) as phone:
+        await phone.dial("Your table is ready.", CallMode.NOTIFY)
+        await phone.answer()
+        await phone.settle(0.1)
+        await phone.socket.speak(LOUD * 20)
+        assert muted(model)
+        assert model.current.options.tools == ()
+        await phone.settle(5)
+        assert phone.record.end_detail is EndDetail.NOTIFIED
+        assert [who for who, _ in phone.said] == ["bot"]
+
+
+# --- words ------------------------------------------------------------------------------------
+
+
+async def test_the_callers_words_are_recorded_and_the_agent_is_not_asked(tmp_path: Path) -> None:
+    model = ScriptedRealtime()
+    async with open_realtime(tmp_path, model) as phone:
+        await greeted(phone)
+        session = model.current
+        session.tell(SpeechStarted(0))
+        await phone.settle(0.5)
+        session.tell(SpeechStopped(500), Transcript("user", "c", "What ti", final=False))
+        session.hears("What time is it?")
+        await phone.settle(0.3)
+        session.speak("It is noon.", 400)
+        await phone.settle(1)
+        assert phone.said[1:] == [("user", "What time is it?"), ("bot", "It is noon.")]
+        assert phone.agent.turns == []
+        row = (await phone.rows())[-1]
+        assert row.kind == "realtime"
+        assert row.speech_ended is not None
+        assert row.latency_ms == pytest.approx(300, abs=5)
+        assert row.playback_done is not None
+        assert row.barge_in_at is None
+
+
+async def test_text_before_the_audio_and_in_pieces(tmp_path: Path) -> None:
+    model = ScriptedRealtime()
+    async with open_realtime(tmp_path, model) as phone:
+        await greeted(phone)
+        session = model.current
+        session.tell(Transcript("assistant", "x", "One ", final=False))
+        await phone.settle(0.1)
+        session.write("x", 100)
+        session.tell(Transcript("assistant", "x", "two.", final=False))
+        session.tell(ResponseDone("r", "completed"))
+        await phone.settle(3)
+        assert phone.said[-1] == ("bot", "One two.")
+
+
+# --- interruptions ----------------------------------------------------------------------------
+
+TEN_WORDS = "one two three four five six seven eight nine ten"
+
+
+@pytest.mark.parametrize("returns_marks", [True, False])
+async def test_an_interruption_tells_what_was_heard(tmp_path: Path, returns_marks: bool) -> None:
+    model = ScriptedRealtime()
+    async with open_realtime(tmp_path, model, returns_marks=returns_marks) as phone:
+        await answered(phone)
+        item = model.current.speak(TEN_WORDS, 2000)
+        await phone.settle(0.8)
+        model.current.tell(SpeechStarted(0))
+        await phone.settle(0.1)
+        assert phone.socket.clears == 1
+        ((heard),) = model.current.interrupts
+        assert heard == {item: pytest.approx(800, abs=30)}
+        assert phone.said == [("bot", "one two three four")]
+        assert not phone.record.transcript[0].complete
+        (row,) = await phone.rows()
+        assert row.barge_in_at is not None
+        assert row.playback_done is None
+        model.current.write(item, 500)
+        await phone.settle(1)
+        assert len(phone.socket.audio_sent) < 160 * 60
+
+
+async def test_items_that_wait_were_not_heard(tmp_path: Path) -> None:
+    model = ScriptedRealtime()
+    async with open_realtime(tmp_path, model) as phone:
+        await answered(phone)
+        model.current.speak(TEN_WORDS, 1000)
+        model.current.speak("Never heard.", 1000)
+        await phone.settle(0.5)
+        model.current.tell(Interrupted())
+        await phone.settle(3)
+        (heard,) = model.current.interrupts
+        assert heard["item-2"] == 0
+        assert phone.said == [("bot", "one two three four five")]
+
+
+async def test_nothing_is_interrupted_while_nothing_is_said(tmp_path: Path) -> None:
+    model = ScriptedRealtime()
+    async with open_realtime(tmp_path, model) as phone:
+        await greeted(phone)
+        model.current.tell(SpeechStarted(0), Interrupted())
+        await phone.settle(0.5)
+        assert phone.socket.clears == 0
+        assert model.current.interrupts == []
+
+
+async def test_the_model_decides_where_it_says_so(tmp_path: Path) -> None:
+    model = ScriptedRealtime(RealtimeCapabilities(interrupts=Interrupter.MODEL))
+    async with open_realtime(tmp_path, model) as phone:
+        await answered(phone)
+        model.current.speak(TEN_WORDS, 2000)
+        await phone.settle(0.5)
+        model.current.tell(SpeechStarted(0))
+        await phone.socket.speak(LOUD * 20)
+        assert phone.socket.clears == 0
+
+
+async def test_the_local_gate_interrupts_for_a_model_that_does_not(tmp_path: Path) -> None:
+    model = ScriptedRealtime(RealtimeCapabilities(interrupts=Interrupter.CLIENT))
+    async with open_realtime(tmp_path, model) as phone:
+        await answered(phone)
+        model.current.speak(TEN_WORDS, 4000)
+        await phone.socket.speak(QUIET * 20)
+        await phone.socket.speak(LOUD)
+        await phone.socket.speak(QUIET * 5)
+        assert phone.socket.clears == 0
+        await phone.socket.speak(LOUD * 2)
+        assert phone.socket.clears == 1
+        assert len(model.current.interrupts) == 1
+
+
+# --- sockets ----------------------------------------------------------------------------------
+
+
+async def test_the_session_survives_its_socket(tmp_path: Path) -> None:
+    model = ScriptedRealtime()
+    async with open_realtime(tmp_path, model) as phone:
+        await answered(phone)
+        audio = bytes(n % 250 for n in range(8 * 2000))
+        model.current.options.sink.write("a", audio)
+        model.current.tell(Transcript("assistant", "a", "A story.", final=True))
+        model.current.tell(ResponseDone("r", "completed"))
+        await phone.settle(0.7)
+        phone.socket.drop()
+        await phone.settle(5)
+        assert len(phone.sockets) == 2
+        assert len(model.sessions) == 1
+        # What the lost socket had not confirmed is sent again, nothing else.
+        again = phone.sockets[1].audio_sent
+        assert audio.endswith(again)
+        assert 1200 <= len(again) / 8 <= 1600
+        assert phone.said == [("bot", "A story.")]
+        await phone.socket.speak(LOUD * 5)
+        assert bytes(model.current.audio).endswith(LOUD * 5)
+
+
+async def test_a_socket_that_stays_away_ends_the_call_after_the_grace(tmp_path: Path) -> None:
+    model = ScriptedRealtime()
+    async with open_realtime(tmp_path, model) as phone:
+        await greeted(phone)
+        phone.opens_streams = False
+        phone.socket.drop()
+        await phone.settle(1.9)
+        assert phone.engine.lanes
+        await phone.settle(0.3)
+        assert phone.record.end_detail is EndDetail.STREAM_LOST
+        assert phone.record.end_reason is EndReason.HANGUP_BOT
+
+
+async def test_a_line_without_audio_ends_the_call(tmp_path: Path) -> None:
+    async with open_realtime(tmp_path, ScriptedRealtime()) as phone:
+        await answered(phone)
+        await phone.settle(20)
+        await phone.socket.speak(QUIET)
+        await phone.settle(31.8)
+        assert phone.engine.lanes
+        await phone.settle(0.3)
+        assert phone.record.end_reason is EndReason.TIMEOUT
+
+
+# --- sessions ---------------------------------------------------------------------------------
+
+
+async def test_a_lost_session_is_opened_again_with_the_history(tmp_path: Path) -> None:
+    model = ScriptedRealtime()
+    async with open_realtime(tmp_path, model) as phone:
+        await greeted(phone)
+        model.current.hears("I am Ann.")
+        await phone.settle(0.1)
+        model.current.tell(SessionLost("network", fatal=False))
+        await phone.settle(0.1)
+        assert len(model.sessions) == 1
+        model.current.tell(SessionLost("gone", fatal=True))
+        await phone.settle(0.1)
+        await phone.socket.speak(LOUD * 3)
+        await phone.settle(0.5)
+        assert len(model.sessions) == 2
+        assert model.current.options.history == [("assistant", HELLO), ("user", "I am Ann.")]
+        assert bytes(model.current.audio) == LOUD * 3
+        assert model.current.asked == []
+
+
+async def test_a_second_loss_ends_the_call(tmp_path: Path) -> None:
+    model = ScriptedRealtime()
+    async with open_realtime(tmp_path, model) as phone:
+        await greeted(phone)
+        model.open_errors.append(ProviderUnavailable("down", provider="model"))
+        model.current.end()
+        await phone.settle(1)
+        assert phone.record.end_reason is EndReason.ERROR
+        assert phone.record.end_detail is EndDetail.LISTENING_FAILED
+
+
+async def test_an_expiring_session_is_renewed_between_utterances(tmp_path: Path) -> None:
+    model = ScriptedRealtime()
+    async with open_realtime(tmp_path, model) as phone:
+        await greeted(phone)
+        model.current.speak("A long sentence.", 3000)
+        await phone.settle(0.2)
+        model.current.tell(SessionExpiring(60_000))
+        await phone.settle(2)
+        assert len(model.sessions) == 1
+        await phone.settle(2)
+        assert len(model.sessions) == 2
+        assert phone.said[-1] == ("bot", "A long sentence.")
+
+
+async def test_an_expiring_session_is_left_in_time(tmp_path: Path) -> None:
+    model = ScriptedRealtime()
+    async with open_realtime(tmp_path, model) as phone:
+        await greeted(phone)
+        model.current.speak("A long sentence.", 30_000)
+        await phone.settle(0.2)
+        model.current.tell(SessionExpiring(5_000))
+        await phone.settle(3.5)
+        assert len(model.sessions) == 2
+
+
+async def test_a_model_that_resumes_renews_itself(tmp_path: Path) -> None:
+    model = ScriptedRealtime(RealtimeCapabilities(resumption=True))
+    async with open_realtime(tmp_path, model) as phone:
+        await greeted(phone)
+        model.current.tell(SessionExpiring(1_000))
+        await phone.settle(5)
+        assert len(model.sessions) == 1
+
+
+async def test_a_reset_drops_what_was_being_said(tmp_path: Path) -> None:
+    model = ScriptedRealtime()
+    async with open_realtime(tmp_path, model) as phone:
+        await greeted(phone)
+        item = model.current.speak(TEN_WORDS, 5000)
+        await phone.settle(1)
+        model.current.tell(SessionReset())
+        await phone.settle(0.1)
+        assert phone.socket.clears == 1
+        # The new session may use the same names.
+        model.current.write(item, 200)
+        await phone.settle(0.1)
+        assert phone.socket.audio_sent.endswith(b"\x01" * 1600)
+
+
+async def test_failed_responses_are_apologised_for_then_the_call_ends(tmp_path: Path) -> None:
+    model = ScriptedRealtime()
+    async with open_realtime(tmp_path, model) as phone:
+        await greeted(phone)
+        model.current.tell(ResponseDone("r1", "failed", "overloaded"))
+        await phone.settle(0.1)
+        assert model.current.asked[-1] == ("say", phone.config.phrases.not_understood)
+        await phone.settle(2)
+        model.current.tell(ResponseDone("r2", "failed", "overloaded"))
+        model.current.tell(ResponseDone("r3", "failed", "overloaded"))
+        await phone.settle(1)
+        assert phone.record.end_detail is EndDetail.AGENT_FAILED
+
+
+# --- requests from outside --------------------------------------------------------------------
+
+
+async def test_say_returns_when_it_was_played(tmp_path: Path) -> None:
+    model = ScriptedRealtime()
+    async with open_realtime(tmp_path, model) as phone:
+        await greeted(phone)
+        begin = phone.seam.monotonic()
+        await phone.operations.speak(phone.record.call_id, "Your taxi is here.")
+        assert phone.seam.monotonic() - begin == pytest.approx(1, abs=0.1)
+        assert phone.said[-1] == ("bot", "Your taxi is here.")
+
+
+async def test_say_reports_a_model_that_says_nothing(tmp_path: Path) -> None:
+    model = ScriptedRealtime()
+    async with open_realtime(tmp_path, model) as phone:
+        await greeted(phone)
+        model.silent = True
+        with pytest.raises(ProviderUnavailable):
+            await phone.operations.speak(phone.record.call_id, "Hello?")
+
+
+async def test_ask_returns_the_callers_next_words(tmp_path: Path) -> None:
+    model = ScriptedRealtime()
+    async with open_realtime(tmp_path, model) as phone:
+        await greeted(phone)
+        answers: list[str] = []
+
+        async def ask() -> None:
+            answers.append(await phone.operations.ask(phone.record.call_id, "Which day?"))
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(ask)
+            await phone.settle(2)
+            with pytest.raises(CallNotReady, match="Already waiting"):
+                await phone.operations.ask(phone.record.call_id, "And when?")
+            model.current.hears("Monday.")
+        assert answers == ["Monday."]
+        assert phone.said[-2:] == [("bot", "Which day?"), ("user", "Monday.")]
+
+
+async def test_ask_ends_with_the_call_or_in_time(tmp_path: Path) -> None:
+    model = ScriptedRealtime()
+    async with open_realtime(tmp_path, model, transcriptTimeoutMs=5000) as phone:
+        await greeted(phone)
+        with pytest.raises(CallNotReady, match="Timed out"):
+            await phone.operations.ask(phone.record.call_id, "Which day?")
+
+        async def ask() -> None:
+            with pytest.raises(CallNotReady, match="Call ended"):
+                await phone.operations.ask(phone.record.call_id, "Which day?")
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(ask)
+            await phone.settle(0.5)
+            await phone.hang_up()
+
+
+async def test_pressed_keys_are_told_to_the_model(tmp_path: Path) -> None:
+    model = ScriptedRealtime()
+    async with open_realtime(tmp_path, model) as phone:
+        await greeted(phone)
+        phone.socket.press("4")
+        await phone.settle(0.3)
+        phone.socket.press("2")
+        await phone.settle(1.5)
+        kind, text = model.current.asked[-1]
+        assert kind == "greet"
+        assert "4 2" in text
+
+
+async def test_keys_are_played_through_the_line(tmp_path: Path) -> None:
+    model = ScriptedRealtime()
+    async with open_realtime(tmp_path, model) as phone:
+        phone.carrier.capabilities = replace(phone.carrier.capabilities, dtmf_out=True)
+        await greeted(phone)
+        await phone.operations.dtmf(phone.record.call_id, "12#")
+        assert phone.socket.digits == ["12#"]
+
+
+async def test_usage_is_summed_up(tmp_path: Path) -> None:
+    model = ScriptedRealtime()
+    async with open_realtime(tmp_path, model) as phone:
+        await greeted(phone)
+        conversation = talk(phone)
+        model.current.tell(Usage({"in": 3, "out": 5}), Usage({"in": 4}))
+        await phone.settle(0.1)
+        assert conversation.usage == {"in": 7, "out": 5}

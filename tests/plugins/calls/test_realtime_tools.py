@@ -1,0 +1,241 @@
+"""What a voice model may call: hanging up, and the agent behind it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from voicecall.agent import EndCall
+from voicecall.errors import ProviderUnavailable
+from voicecall.model import EndDetail
+from voicecall.realtime import (
+    Delegation,
+    Interrupted,
+    RealtimeCapabilities,
+    SessionReset,
+    ToolCall,
+    ToolCancelled,
+)
+from voicecall_testing.clock import virtual_backend
+from voicecall_testing.duplex import ScriptedRealtime
+from voicecall_testing.harness import Phone
+
+from .realtime_room import open_realtime
+
+pytestmark = [pytest.mark.integration, pytest.mark.anyio]
+
+END = "voicecall_end_call"
+CONSULT = "voicecall_agent_consult"
+
+
+@pytest.fixture
+def anyio_backend() -> tuple[str, dict[str, Any]]:
+    return virtual_backend
+
+
+@asynccontextmanager
+async def on_the_phone(
+    directory: Path, model: ScriptedRealtime, **config: Any
+) -> AsyncIterator[Phone]:
+    async with open_realtime(directory, model, **config) as phone:
+        await phone.dial()
+        await phone.answer()
+        await phone.settle(0.1)
+        yield phone
+
+
+def consult(call_id: str, question: str = "What is the weather like?", **more: Any) -> ToolCall:
+    return ToolCall(call_id, CONSULT, {"question": question, **more})
+
+
+@pytest.mark.parametrize("name", [END, "openclaw_end_call"])
+async def test_the_farewell_is_heard_before_the_call_ends(tmp_path: Path, name: str) -> None:
+    model = ScriptedRealtime()
+    async with on_the_phone(tmp_path, model) as phone:
+        model.current.speak("Goodbye now.", 2000)
+        model.current.tell(ToolCall("t1", name, {}))
+        await phone.settle(1.5)
+        assert phone.engine.lanes
+        assert model.current.results == []
+        await phone.settle(1.5)
+        assert phone.record.end_detail is EndDetail.AGENT
+        assert phone.said == [("bot", "Goodbye now.")]
+        assert model.sessions[0].results == [("t1", {"ended": True}, False)]
+
+
+async def test_an_interrupted_farewell_keeps_the_call(tmp_path: Path) -> None:
+    model = ScriptedRealtime()
+    async with on_the_phone(tmp_path, model) as phone:
+        model.current.speak("Goodbye now.", 2000)
+        model.current.tell(ToolCall("t1", END, {}))
+        await phone.settle(1)
+        model.current.tell(Interrupted())
+        await phone.settle(5)
+        assert phone.engine.lanes
+        ((_, result, _),) = model.current.results
+        assert result["ended"] is False
+
+
+async def test_the_agent_is_consulted(tmp_path: Path) -> None:
+    model = ScriptedRealtime()
+    async with on_the_phone(tmp_path, model) as phone:
+        phone.agent.then('{"spoken": "Sunny, ', 'and mild."}')
+        model.current.hears("I am in Bern.")
+        model.current.tell(consult("t1", context="in Bern", responseStyle="short"))
+        await phone.settle(1)
+        assert model.current.results == [("t1", {"answer": "Sunny, and mild."}, False)]
+        (turn,) = phone.agent.turns
+        for part in ("I am in Bern.", "What is the weather like?", "in Bern", "short"):
+            assert part in turn.text
+        assert turn.metadata == {"toolPolicy": "safe-read-only"}
+
+
+async def test_an_agent_that_ends_the_call_has_the_model_say_goodbye(tmp_path: Path) -> None:
+    model = ScriptedRealtime()
+    async with on_the_phone(tmp_path, model) as phone:
+        phone.agent.then("All done.", EndCall())
+        model.current.tell(ToolCall("t1", "openclaw_agent_consult", {"prompt": "Anything else?"}))
+        await phone.settle(1)
+        ((_, result, _),) = model.current.results
+        assert result["answer"] == "All done."
+        assert END in result["then"]
+
+
+async def test_consults_that_overlap_share_one_run(tmp_path: Path) -> None:
+    model = ScriptedRealtime()
+    async with on_the_phone(tmp_path, model) as phone:
+        phone.agent.then(1.0, "Sunny.")
+        model.current.tell(consult("t1"), consult("t2"))
+        await phone.settle(2)
+        assert len(phone.agent.turns) == 1
+        assert model.current.results == [
+            ("t1", {"answer": "Sunny."}, False),
+            ("t2", {"answer": "Sunny."}, False),
+        ]
+
+
+async def test_a_long_consult_gives_an_interim_result(tmp_path: Path) -> None:
+    model = ScriptedRealtime()
+    async with on_the_phone(tmp_path, model) as phone:
+        phone.agent.then(4.0, "Sunny.")
+        model.current.tell(consult("t1"))
+        await phone.settle(2)
+        ((_, interim, will_continue),) = model.current.results
+        assert interim["status"] == "working"
+        assert will_continue
+        await phone.settle(3)
+        assert model.current.results[1:] == [("t1", {"answer": "Sunny."}, False)]
+
+
+@pytest.mark.parametrize("step", [60.0, ProviderUnavailable("down", provider="agent"), KeyError()])
+async def test_an_agent_that_fails_gives_an_error(tmp_path: Path, step: float | Exception) -> None:
+    model = ScriptedRealtime()
+    config = {"responseTimeoutMs": 3000, "fillerAfterMs": 0}
+    async with on_the_phone(tmp_path, model, **config) as phone:
+        phone.agent.then(step)
+        model.current.tell(consult("t1"))
+        await phone.settle(4)
+        ((_, result, _),) = model.current.results
+        assert "error" in result
+        assert phone.engine.lanes
+
+
+async def test_a_cancelled_consult_gives_no_result(tmp_path: Path) -> None:
+    model = ScriptedRealtime()
+    async with on_the_phone(tmp_path, model, fillerAfterMs=0) as phone:
+        phone.agent.then(2.0, "Sunny.")
+        model.current.tell(consult("t1"))
+        await phone.settle(1)
+        model.current.tell(ToolCancelled("t1"), ToolCancelled("unknown"))
+        await phone.settle(3)
+        assert model.current.results == []
+        assert [heard for _, heard in phone.agent.settled] == [""]
+
+
+async def test_results_of_a_session_that_was_reset_are_void(tmp_path: Path) -> None:
+    model = ScriptedRealtime()
+    async with on_the_phone(tmp_path, model, fillerAfterMs=0) as phone:
+        phone.agent.then(2.0, "Sunny.")
+        model.current.tell(consult("t1"))
+        await phone.settle(1)
+        model.current.tell(SessionReset())
+        await phone.settle(3)
+        assert model.current.results == []
+
+
+async def test_a_question_is_needed_and_a_short_one_is_repaired(tmp_path: Path) -> None:
+    model = ScriptedRealtime()
+    async with on_the_phone(tmp_path, model) as phone:
+        model.current.tell(ToolCall("t1", CONSULT, {"question": " "}))
+        await phone.settle(0.5)
+        assert "error" in model.current.results[0][1]
+        model.current.hears("When does the last train to Bern leave tonight?")
+        model.current.tell(consult("t2", "last train"))
+        await phone.settle(0.5)
+        (turn,) = phone.agent.turns
+        assert turn.text.endswith("When does the last train to Bern leave tonight?")
+        assert "Asked as: last train" in turn.text
+
+
+async def test_tool_policy_none_hides_the_agent(tmp_path: Path) -> None:
+    model = ScriptedRealtime()
+    async with on_the_phone(tmp_path, model, realtime={"toolPolicy": "none"}) as phone:
+        assert [tool.name for tool in model.current.options.tools] == [END]
+        assert CONSULT not in model.current.options.instructions
+        model.current.tell(consult("t1"))
+        await phone.settle(0.5)
+        assert "not available" in model.current.results[0][1]["error"]
+        assert phone.agent.turns == []
+
+
+async def test_an_unknown_tool_gives_an_error(tmp_path: Path) -> None:
+    model = ScriptedRealtime()
+    async with on_the_phone(tmp_path, model) as phone:
+        model.current.tell(ToolCall("t1", "make_coffee", {}))
+        await phone.settle(0.5)
+        assert model.current.results == [
+            ("t1", {"error": 'Tool "make_coffee" not available'}, False)
+        ]
+
+
+async def test_a_tool_in_a_loop_is_refused_for_a_while(tmp_path: Path) -> None:
+    model = ScriptedRealtime()
+    async with on_the_phone(tmp_path, model) as phone:
+        for number in range(21):
+            model.current.tell(consult(f"t{number}"))
+            await phone.settle(0.2)
+        assert len(phone.agent.turns) == 20
+        assert "too often" in model.current.results[-1][1]["error"]
+        await phone.socket.speak(b"\xff" * 8000 * 10)
+        await phone.settle(20)
+        await phone.socket.speak(b"\xff" * 8000 * 10)
+        await phone.settle(25)
+        model.current.tell(consult("later"))
+        await phone.settle(0.5)
+        assert model.current.results[-1] == ("later", {"answer": "Yes."}, False)
+
+
+async def test_a_model_that_delegates_has_no_tools_and_asks_the_agent(tmp_path: Path) -> None:
+    model = ScriptedRealtime(RealtimeCapabilities(delegation=True))
+    async with on_the_phone(tmp_path, model) as phone:
+        assert model.current.options.tools == ()
+        model.current.tell(Delegation("d1", "Find out what the weather is like"))
+        await phone.settle(0.5)
+        assert model.current.results == [("d1", {"answer": "Yes."}, False)]
+
+
+@pytest.mark.parametrize(("policy", "part"), [("always", "every answer"), ("auto", "deeper")])
+async def test_the_instructions_follow_the_configuration(
+    tmp_path: Path, policy: str, part: str
+) -> None:
+    model = ScriptedRealtime()
+    config = {"instructions": "You are Max.", "consultPolicy": policy}
+    async with on_the_phone(tmp_path, model, realtime=config):
+        text = model.current.options.instructions
+        assert text.startswith("You are Max.")
+        assert part in text
+        assert END in text
