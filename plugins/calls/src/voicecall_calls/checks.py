@@ -75,9 +75,10 @@ def _exposure(wiring: Wiring) -> SetupCheck:
 
 
 def _mode(wiring: Wiring) -> SetupCheck:
-    if wiring.media is MediaPath.STREAM and wiring.transcription and wiring.speech:
+    speech = wiring.speech[None].selected
+    if wiring.media is MediaPath.STREAM and wiring.transcription:
         heard = wiring.transcription.info.label if wiring.transcription.info else ""
-        said = wiring.speech.info.label if wiring.speech.info else ""
+        said = speech.info.label if speech.info else ""
         return SetupCheck("mode", True, f"streaming: heard by {heard}, spoken by {said}")
     if wiring.media is MediaPath.REALTIME and wiring.realtime and wiring.realtime.info:
         return SetupCheck("mode", True, f"realtime: held by {wiring.realtime.info.label}")
@@ -87,8 +88,11 @@ def _mode(wiring: Wiring) -> SetupCheck:
 
 
 def _agent(wiring: Wiring) -> SetupCheck:
-    if wiring.backend.outcome is not Selection.OK or wiring.backend.info is None:
-        return SetupCheck("agent", False, wiring.backend.message)
-    chosen = "" if wiring.agent.backend else " (set agents.defaults.backend for one of your own)"
-    label = wiring.backend.info.label
-    return SetupCheck("agent", True, f"agent {wiring.agent.agent_id}: {label}{chosen}")
+    parts = []
+    for agent_id, selected in wiring.backends.items():
+        if selected.outcome is not Selection.OK or selected.info is None:
+            return SetupCheck("agent", False, selected.message)
+        parts.append(f"{agent_id}: {selected.info.label}")
+    chosen = wiring.agents.backend(wiring.agent_id)
+    hint = "" if chosen else " (set agents.defaults.backend for one of your own)"
+    return SetupCheck("agent", True, "agent " + ", ".join(parts) + hint)

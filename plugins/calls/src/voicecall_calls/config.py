@@ -126,8 +126,10 @@ class NumberRoute(ConfigModel):
 
     inbound_greeting: str | None = None
     agent_id: str | None = Field(default=None, min_length=1)
+    response_model: str | None = Field(default=None, min_length=1)
     response_system_prompt: str | None = None
     response_timeout_ms: PositiveInt | None = None
+    tts: TtsConfig | None = None
 
 
 class BargeInConfig(ConfigModel):
@@ -189,6 +191,7 @@ class VoiceCallConfig(ConfigModel):
     ring_timeout_ms: PositiveInt = 30_000
     max_concurrent_calls: PositiveInt = 1
     max_concurrent_inbound_calls: PositiveInt = 32
+    response_model: str | None = Field(default=None, min_length=1)
     response_system_prompt: str | None = None
     response_timeout_ms: PositiveInt = 30_000
     filler_after_ms: int = Field(default=1500, ge=0)

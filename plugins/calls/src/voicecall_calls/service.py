@@ -1,121 +1,183 @@
-"""The phone as a gateway service: everything made, started and stopped in order."""
+"""The phone as a gateway service: everything made, started, changed and stopped in order."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import anyio
 
 from voicecall.errors import ConfigError, ProviderError, VoicecallError
-from voicecall.events import CallEvent
-from voicecall.hosting import GatewayHost
-from voicecall.model import CallRecord, MediaPath, TranscriptEntry
+from voicecall.hosting import GatewayHost, ToolCall, ToolSpec
 from voicecall.providers import ProviderKind
-from voicecall.store import CallStore, Commit, TurnRow
 from voicecall_calls.config import VoiceCallConfig
-from voicecall_calls.conversation.base import Conversation
-from voicecall_calls.conversation.dialogue import Brain, KeepTurn
 from voicecall_calls.engine.engine import CallEngine
-from voicecall_calls.engine.lane import CallLane
-from voicecall_calls.operations import CallOperations, projection
+from voicecall_calls.observing import HostObserver, turn_keeper
+from voicecall_calls.operations import CallOperations
 from voicecall_calls.rpc import PhoneRpc
 from voicecall_calls.server.options import ServeOptions, StreamOptions, WebhookSecurity
 from voicecall_calls.server.server import CallServer
+from voicecall_calls.settings import Providers, SettingsBook
+from voicecall_calls.talking import Talking
+from voicecall_calls.tool import TOOL_DESCRIPTION, TOOL_NAME, TOOL_PARAMETERS, VoiceCallTool
 from voicecall_calls.wiring import CONFIG_PATH, PLUGIN_ID, Wiring, is_public_url, require, resolve
 
 __all__ = ["PhoneService"]
 
 _log = logging.getLogger("voicecall.calls")
 
+_FIXED = (
+    "enabled",
+    "provider",
+    "carriers",
+    "store",
+    "serve",
+    "public_url",
+    "webhook_security",
+    "streaming",
+    "realtime",
+)
+"""What cannot change while the phone runs: sockets, the store, the carrier, the way of talking."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Running:
+    engine: CallEngine
+    server: CallServer
+    carrier: Any
+    operations: CallOperations
+    providers: Providers
+    talking: Talking
+
 
 class PhoneService:
-    """One a gateway. ``engine``, ``server`` and ``carrier`` are set while it runs."""
+    """One a gateway. ``engine``, ``server`` and ``carrier`` are there while it runs."""
 
     name = PLUGIN_ID
 
     def __init__(self, host: GatewayHost) -> None:
         self._host = host
         self._missing: list[str] = []
-        self.engine: CallEngine | None = None
-        self.server: CallServer | None = None
-        self.carrier: Any = None
-        self._operations: CallOperations | None = None
+        self._running: _Running | None = None
         config: VoiceCallConfig = host.plugin_config(PLUGIN_ID)
         self._config = config
         timeouts = config.transcript_timeout_ms + config.tts.timeout_ms
         self._rpc = PhoneRpc(self.operations, host.seam, poll_timeout_ms=timeouts)
         for method in self._rpc.methods():
             host.register_rpc(method)
+        self._tool = VoiceCallTool(self.operations)
+        host.register_tool(
+            ToolSpec(TOOL_NAME, TOOL_DESCRIPTION, TOOL_PARAMETERS, self._invoke_tool)
+        )
+
+    @property
+    def engine(self) -> CallEngine | None:
+        return self._running.engine if self._running else None
+
+    @property
+    def server(self) -> CallServer | None:
+        return self._running.server if self._running else None
+
+    @property
+    def carrier(self) -> Any:
+        return self._running.carrier if self._running else None
 
     # --- the gateway's view -----------------------------------------------------------------
 
     def problems(self) -> Sequence[str]:
         return list(self._missing)
 
+    def live(self) -> int:
+        """Calls that are under way."""
+        return len(self._running.engine.lanes) if self._running else 0
+
     def operations(self) -> CallOperations:
         """The operations of the running phone. Raises ``ConfigError`` with what is missing."""
-        if self._operations is None:
+        if self._running is None:
             raise ConfigError("; ".join(self._missing) or "the phone is not running")
-        return self._operations
+        return self._running.operations
+
+    async def _invoke_tool(self, arguments: Mapping[str, Any], call: ToolCall) -> dict[str, Any]:
+        return await self._tool.invoke(arguments, requester_session_key=call.session_key)
 
     async def drain(self) -> None:
-        if self.engine is not None:
-            self.engine.accepting = False
-            await self.engine.wait_idle()
+        if self._running is not None:
+            self._running.engine.accepting = False
+            await self._running.engine.wait_idle()
+
+    async def reconfigure(self, config: VoiceCallConfig) -> bool:
+        """Put a changed configuration in force for the next calls; live ones keep theirs.
+        False: it changes what only a new start can change."""
+        running = self._running
+        if running is None or self._fixed_part(config) != self._fixed_part(self._config):
+            return False
+        wiring = self._resolve(config)
+        if wiring.problems:
+            raise ConfigError("; ".join(wiring.problems))
+        if not running.providers.has(wiring):
+            return False
+        self._config = config
+        running.talking.book = SettingsBook(wiring, running.providers)
+        running.engine.reconfigure(config, wiring.agent_id)
+        return True
+
+    @staticmethod
+    def _fixed_part(config: VoiceCallConfig) -> tuple[Any, ...]:
+        kept = tuple(getattr(config, name) for name in _FIXED)
+        return (*kept, config.policy(), config.silence_timeout_ms)
 
     @asynccontextmanager
     async def run(self) -> AsyncIterator[None]:
-        if not self._config.enabled:
+        config: VoiceCallConfig = self._host.plugin_config(PLUGIN_ID)
+        self._config = config
+        if not config.enabled:
             self._missing = [f"the phone is off: {CONFIG_PATH}.enabled is false"]
             yield
             return
-        wiring = self._resolve()
-        if self._missing or wiring is None:
+        try:
+            wiring = self._resolve(config)
+            self._missing = list(wiring.problems)
+        except VoicecallError as error:
+            self._missing = [str(error)]
+        if self._missing:
             _log.warning("the phone does not start: %s", "; ".join(self._missing))
             yield
             return
         for note in wiring.notes:
             _log.warning(note)
         async with AsyncExitStack() as stack:
-            await self._start(stack, wiring)
+            self._running = await self._start(stack, wiring)
             try:
                 yield
             finally:
-                self._operations = None
+                self._running = None
 
-    def _resolve(self) -> Wiring | None:
+    def _resolve(self, config: VoiceCallConfig) -> Wiring:
         host = self._host
-        try:
-            wiring = resolve(
-                self._config,
-                registry=host.registry,
-                environ=host.environ,
-                agents=host.section("agents"),
-                tts=host.section("tts"),
-            )
-        except VoicecallError as error:
-            self._missing = [str(error)]
-            return None
-        self._missing = list(wiring.problems)
-        return wiring
+        return resolve(
+            config,
+            registry=host.registry,
+            environ=host.environ,
+            agents=host.section("agents"),
+            tts=host.section("tts"),
+        )
 
     # --- starting ---------------------------------------------------------------------------
 
-    async def _start(self, stack: AsyncExitStack, wiring: Wiring) -> None:
+    async def _start(self, stack: AsyncExitStack, wiring: Wiring) -> _Running:
         host, config = self._host, self._config
         context = host.provider_context(CONFIG_PATH)
         info, carrier_config = require(wiring.carrier)
         carrier = info.factory(carrier_config, context)
         store = await self._core(stack, ProviderKind.STORE, "sqlite", self._store_block())
         coordinator = await self._core(stack, ProviderKind.COORDINATOR, "memory", {})
-        backend_info, backend_config = require(wiring.backend)
-        backend = backend_info.factory(backend_config, context)
-        await stack.enter_async_context(backend.lifespan())
-        voice = _voice(wiring)
+        providers = Providers(stack, context)
+        await providers.need(wiring)
+        book = SettingsBook(wiring, providers)
 
         server: CallServer | None = None
 
@@ -129,21 +191,16 @@ class PhoneService:
             store=store,
             coordinator=coordinator,
             seam=host.seam,
-            observer=_Observer(host),
+            observer=HostObserver(host),
             stream_url=url_of("stream_url"),
             webhook_url=url_of("webhook_url"),
-            default_agent=wiring.agent.agent_id,
+            default_agent=wiring.agent_id,
             inbound_media=wiring.media,
-            voice=voice,
+            voice=lambda record: talking.book.for_call(record).voice,
         )
-        brain = Brain(
-            backend,
-            wiring.agent.agent_id,
-            config.response_system_prompt,
-            config.response_timeout_ms / 1000,
-        )
-        keep = _turn_keeper(store, host)
-        engine.conversations = await self._conversations(stack, wiring, engine, brain, keep, voice)
+        talking = Talking(host, engine, book, turn_keeper(store, host))
+        await talking.open(stack, wiring)
+        engine.conversations = talking
         server = self._server(engine, carrier)
         await stack.enter_async_context(carrier.lifespan())
         await stack.enter_async_context(server.run())
@@ -159,9 +216,9 @@ class PhoneService:
             await carrier.register_webhook(server.webhook_url)
         except ProviderError as error:
             _log.warning("inbound calls are not announced to the carrier: %s", error)
-        self.engine, self.server, self.carrier = engine, server, carrier
-        self._operations = CallOperations(engine, outbound_media=wiring.media)
         _log.info("the phone is ready at %s", server.webhook_url)
+        operations = CallOperations(engine, outbound_media=wiring.media)
+        return _Running(engine, server, carrier, operations, providers, talking)
 
     def _store_block(self) -> dict[str, Any]:
         directory = self._config.store
@@ -208,140 +265,3 @@ class PhoneService:
         realtime = self._config.realtime
         path = realtime.stream_path if realtime.enabled else None
         return path or self._config.streaming.stream_path
-
-    async def _conversations(
-        self,
-        stack: AsyncExitStack,
-        wiring: Wiring,
-        engine: CallEngine,
-        brain: Brain,
-        keep: KeepTurn,
-        voice: str | None,
-    ) -> Callable[[CallLane], Conversation]:
-        from voicecall_calls.conversation.nativetalk import NativeConversation
-
-        config, seam, carrier = self._config, self._host.seam, engine.provider
-
-        def native(lane: CallLane) -> Conversation:
-            return NativeConversation(
-                lane,
-                carrier,
-                brain,
-                planner=engine.planner,
-                voice=voice,
-                config=config,
-                keep=keep,
-                seam=seam,
-            )
-
-        if wiring.media is MediaPath.NATIVE:
-            return native
-        if wiring.media is MediaPath.REALTIME:
-            talking = await self._realtime(stack, wiring, engine, brain, keep)
-
-            def talked(lane: CallLane) -> Conversation:
-                return native(lane) if lane.record.media is MediaPath.NATIVE else talking(lane)
-
-            return talked
-        from voicecall_calls.conversation.streaming import SpeechSet, StreamConversation
-
-        context = self._host.provider_context(CONFIG_PATH)
-        parts = []
-        for selected in (wiring.transcription, wiring.speech):
-            assert selected is not None
-            info, values = require(selected)
-            provider = info.factory(values, context)
-            await stack.enter_async_context(provider.lifespan())
-            parts.append(provider)
-        speech = SpeechSet(parts[0], parts[1], voice)
-
-        def streamed(lane: CallLane) -> Conversation:
-            if lane.record.media is MediaPath.NATIVE:
-                return native(lane)
-            return StreamConversation(
-                lane, carrier, speech, brain, config=config, keep=keep, seam=seam
-            )
-
-        return streamed
-
-    async def _realtime(
-        self,
-        stack: AsyncExitStack,
-        wiring: Wiring,
-        engine: CallEngine,
-        brain: Brain,
-        keep: KeepTurn,
-    ) -> Callable[[CallLane], Conversation]:
-        from voicecall_calls.conversation.realtime import RealtimeConversation, RealtimeModel
-
-        assert wiring.realtime is not None
-        info, values = require(wiring.realtime)
-        provider = info.factory(values, self._host.provider_context(CONFIG_PATH))
-        await stack.enter_async_context(provider.lifespan())
-        model, config, seam = RealtimeModel(provider), self._config, self._host.seam
-
-        def make(lane: CallLane) -> Conversation:
-            return RealtimeConversation(
-                lane, engine.provider, model, brain, config=config, keep=keep, seam=seam
-            )
-
-        return make
-
-
-def _voice(wiring: Wiring) -> str | None:
-    """The preferred voice: that of the chosen speech provider's block."""
-    chosen = wiring.speech.info.id if wiring.speech and wiring.speech.info else wiring.tts.provider
-    block = wiring.tts.providers.get(chosen or "", {})
-    for key in ("speakerVoice", "speakerVoiceId", "voice", "voiceId"):
-        value = block.get(key)
-        if isinstance(value, str) and value.strip():
-            return value.strip()
-    return None
-
-
-def _turn_keeper(store: CallStore, host: GatewayHost) -> KeepTurn:
-    async def keep(row: TurnRow) -> None:
-        await store.commit(Commit(turns=(row,)))
-        host.publish(
-            "voicecall.turn",
-            {
-                "callId": row.call_id,
-                "turnId": row.turn_id,
-                "kind": row.kind,
-                "latencyMs": row.latency_ms,
-                "bargeInStopMs": row.barge_in_stop_ms,
-                "filler": row.filler,
-                "failed": row.failed,
-            },
-        )
-
-    return keep
-
-
-class _Observer:
-    """Hands committed events on to hooks and to subscribers of ``/rpc``."""
-
-    def __init__(self, host: GatewayHost) -> None:
-        self._host = host
-
-    def event(self, record: CallRecord, event: CallEvent) -> None:
-        self._host.observe_event(record, event)
-        self._host.publish(
-            "voicecall.call", {"event": type(event).__name__, "call": projection(record)}
-        )
-
-    def said(self, record: CallRecord, entry: TranscriptEntry) -> None:
-        self._host.publish(
-            "voicecall.transcript",
-            {
-                "callId": record.call_id,
-                "at": entry.at,
-                "speaker": entry.speaker.value,
-                "text": entry.text,
-                "complete": entry.complete,
-            },
-        )
-
-    def ended(self, record: CallRecord) -> None:
-        self._host.observe_end(record)
-        self._host.publish("voicecall.ended", {"call": projection(record)})

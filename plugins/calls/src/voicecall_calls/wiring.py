@@ -14,7 +14,7 @@ from voicecall.model import MediaPath
 from voicecall.providers import ProviderKind
 from voicecall.registry import Registry
 from voicecall.selection import Selected, Selection, select
-from voicecall_calls.agents import AgentChoice, choose_agent
+from voicecall_calls.agents import AgentDirectory
 from voicecall_calls.config import TtsConfig, VoiceCallConfig
 
 __all__ = ["CONFIG_PATH", "PLUGIN_ID", "Wiring", "is_public_url", "require", "resolve"]
@@ -23,17 +23,27 @@ PLUGIN_ID = "voice-call"
 CONFIG_PATH = "plugins.entries.voice-call.config"
 
 
+@dataclass(frozen=True, slots=True)
+class SpeechChoice:
+    """Speech for some calls: the merged ``tts`` block, and the provider in it."""
+
+    tts: TtsConfig
+    selected: Selected
+
+
 @dataclass(slots=True)
 class Wiring:
     """``problems`` keep the phone from running; ``notes`` are worth a warning."""
 
     config: VoiceCallConfig
-    tts: TtsConfig
     carrier: Selected
-    agent: AgentChoice
-    backend: Selected
+    agents: AgentDirectory
+    agent_id: str
+    backends: dict[str, Selected] = field(default_factory=dict)
+    """By agent id: the default agent and those of the number routes."""
     transcription: Selected | None = None
-    speech: Selected | None = None
+    speech: dict[str | None, SpeechChoice] = field(default_factory=dict)
+    """By the key of the number route; None is for every other call."""
     realtime: Selected | None = None
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -46,8 +56,7 @@ class Wiring:
         usable = (
             self.transcription is not None
             and self.transcription.outcome is Selection.OK
-            and self.speech is not None
-            and self.speech.outcome is Selection.OK
+            and self.speech[None].selected.outcome is Selection.OK
         )
         return MediaPath.STREAM if usable else MediaPath.NATIVE
 
@@ -64,16 +73,12 @@ def resolve(
     carrier = select(
         registry, ProviderKind.TELEPHONY, config.provider, config.carriers, environ, CONFIG_PATH
     )
-    agent = choose_agent(agents, config.agent_id)
-    backend = select(
-        registry, ProviderKind.AGENT, agent.backend, agent.backends, environ, "agents.backends"
-    )
-    merged = _merged_tts(config, tts)
-    wiring = Wiring(config, merged, carrier, agent, backend)
+    directory = AgentDirectory(agents)
+    wiring = Wiring(config, carrier, directory, directory.agent_id(config.agent_id))
     if carrier.outcome is not Selection.OK:
         wiring.problems.append(carrier.message)
-    if backend.outcome is not Selection.OK:
-        wiring.problems.append(backend.message)
+    _select_backends(wiring, registry, environ)
+    _select_speech(wiring, registry, environ, tts)
     _check_carrier(wiring)
     if config.streaming.enabled:
         _select_streaming(wiring, registry, environ)
@@ -87,11 +92,47 @@ def resolve(
     return wiring
 
 
-def _merged_tts(config: VoiceCallConfig, section: Mapping[str, Any]) -> TtsConfig:
-    own = config.tts.model_dump(by_alias=True, exclude_unset=True)
+def _select_backends(wiring: Wiring, registry: Registry, environ: Mapping[str, str]) -> None:
+    directory = wiring.agents
+    routed = [route.agent_id for route in wiring.config.numbers.values() if route.agent_id]
+    for agent_id in (wiring.agent_id, *(directory.agent_id(one) for one in routed)):
+        if agent_id in wiring.backends:
+            continue
+        selected = select(
+            registry,
+            ProviderKind.AGENT,
+            directory.backend(agent_id),
+            directory.blocks,
+            environ,
+            "agents.backends",
+        )
+        wiring.backends[agent_id] = selected
+        if selected.outcome is not Selection.OK and selected.message not in wiring.problems:
+            wiring.problems.append(selected.message)
+
+
+def _select_speech(
+    wiring: Wiring, registry: Registry, environ: Mapping[str, str], section: Mapping[str, Any]
+) -> None:
+    """Merge core, plugin and number ``tts`` (later wins), and select the provider of each."""
     known = {field.alias or name for name, field in TtsConfig.model_fields.items()}
     core = {key: value for key, value in section.items() if key in known}
-    return validate(TtsConfig, deep_merge(core, own), "tts")
+    own = wiring.config.tts.model_dump(by_alias=True, exclude_unset=True)
+    base = deep_merge(core, own)
+    layers: dict[str | None, Mapping[str, Any]] = {None: base}
+    for key, route in wiring.config.numbers.items():
+        if route.tts is not None:
+            over = route.tts.model_dump(by_alias=True, exclude_unset=True)
+            layers[key] = deep_merge(base, over)
+    off = Selected(Selection.PROVIDER_NOT_CONFIGURED, "streaming is off")
+    for route_key, layer in layers.items():
+        tts = validate(TtsConfig, layer, "tts")
+        selected = off
+        if wiring.config.streaming.enabled:
+            selected = select(
+                registry, ProviderKind.TTS, tts.provider, tts.providers, environ, "tts.providers"
+            )
+        wiring.speech[route_key] = SpeechChoice(tts, selected)
 
 
 def _check_carrier(wiring: Wiring) -> None:
@@ -118,17 +159,12 @@ def _select_streaming(wiring: Wiring, registry: Registry, environ: Mapping[str, 
         environ,
         f"{CONFIG_PATH}.streaming.providers",
     )
-    wiring.speech = select(
-        registry,
-        ProviderKind.TTS,
-        wiring.tts.provider,
-        wiring.tts.providers,
-        environ,
-        "tts.providers",
-    )
     wiring.notes.extend(
         f"streaming stays off: {selected.message}"
-        for selected in (wiring.transcription, wiring.speech)
+        for selected in (
+            wiring.transcription,
+            *(choice.selected for choice in wiring.speech.values()),
+        )
         if selected.outcome is not Selection.OK
     )
 

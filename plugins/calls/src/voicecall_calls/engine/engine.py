@@ -76,7 +76,7 @@ class CallEngine:
         webhook_url: Callable[[], str],
         default_agent: str,
         inbound_media: MediaPath,
-        voice: str | None = None,
+        voice: Callable[[CallRecord], str | None] = lambda record: None,
     ) -> None:
         self.config = config
         self.provider_id = provider_id
@@ -108,6 +108,11 @@ class CallEngine:
         self._tasks: anyio.abc.TaskGroup | None = None
         self._quiet = anyio.Event()
         self._ready = anyio.Event()
+
+    def reconfigure(self, config: VoiceCallConfig, default_agent: str) -> None:
+        """What the next calls are let in, greeted and limited by; live calls keep their times."""
+        self.config = config
+        self.default_agent = default_agent
 
     # --- life -------------------------------------------------------------------------------
 

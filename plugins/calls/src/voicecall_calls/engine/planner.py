@@ -40,7 +40,7 @@ class Planner:
         stream_url: Callable[[], str],
         new_token: Callable[[], str],
         new_id: Callable[[], str],
-        voice: str | None,
+        voice: Callable[[CallRecord], str | None],
         end_silence_ms: int,
     ) -> None:
         self._capabilities = capabilities
@@ -115,7 +115,7 @@ class Planner:
                     at=at, utterance_id=utterance, text=message.text, first_message=True
                 ),
             )
-            plan.actions.append(tel.Speak(utterance, message.text, self._voice, listen))
+            plan.actions.append(tel.Speak(utterance, message.text, self._voice(record), listen))
         elif listen is not None:
             plan.actions.append(listen)
 

@@ -1,0 +1,62 @@
+"""Telling the gateway what happens: observers' hooks, and events for subscribers of ``/rpc``."""
+
+from __future__ import annotations
+
+from voicecall.events import CallEvent
+from voicecall.hosting import GatewayHost
+from voicecall.model import CallRecord, TranscriptEntry
+from voicecall.store import CallStore, Commit, TurnRow
+from voicecall_calls.conversation.dialogue import KeepTurn
+from voicecall_calls.operations import projection
+
+__all__ = ["HostObserver", "turn_keeper"]
+
+
+class HostObserver:
+    """An :class:`voicecall_calls.engine.engine.Observer` that hands on to the gateway."""
+
+    def __init__(self, host: GatewayHost) -> None:
+        self._host = host
+
+    def event(self, record: CallRecord, event: CallEvent) -> None:
+        self._host.observe_event(record, event)
+        self._host.publish(
+            "voicecall.call", {"event": type(event).__name__, "call": projection(record)}
+        )
+
+    def said(self, record: CallRecord, entry: TranscriptEntry) -> None:
+        self._host.publish(
+            "voicecall.transcript",
+            {
+                "callId": record.call_id,
+                "at": entry.at,
+                "speaker": entry.speaker.value,
+                "text": entry.text,
+                "complete": entry.complete,
+            },
+        )
+
+    def ended(self, record: CallRecord) -> None:
+        self._host.observe_end(record)
+        self._host.publish("voicecall.ended", {"call": projection(record)})
+
+
+def turn_keeper(store: CallStore, host: GatewayHost) -> KeepTurn:
+    """Stores the row of a finished turn and publishes its figures."""
+
+    async def keep(row: TurnRow) -> None:
+        await store.commit(Commit(turns=(row,)))
+        host.publish(
+            "voicecall.turn",
+            {
+                "callId": row.call_id,
+                "turnId": row.turn_id,
+                "kind": row.kind,
+                "latencyMs": row.latency_ms,
+                "bargeInStopMs": row.barge_in_stop_ms,
+                "filler": row.filler,
+                "failed": row.failed,
+            },
+        )
+
+    return keep

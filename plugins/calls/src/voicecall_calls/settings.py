@@ -1,0 +1,145 @@
+"""What one call runs with: the configuration of its number, its agent and its voice.
+
+A call keeps the settings it began with. A changed configuration makes a new book, from which the
+next call reads.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import Any
+
+from voicecall.agent import AgentBackend
+from voicecall.model import CallRecord
+from voicecall.providers import ProviderContext
+from voicecall.tts import SpeechProvider
+from voicecall_calls.config import TtsConfig, VoiceCallConfig
+from voicecall_calls.conversation.dialogue import Brain
+from voicecall_calls.wiring import SpeechChoice, Wiring, require
+
+__all__ = ["CallSettings", "Providers", "SettingsBook", "effective"]
+
+_VOICE_KEYS = ("speakerVoice", "speakerVoiceId", "voice", "voiceId")
+
+
+def effective(config: VoiceCallConfig, route_key: str | None) -> VoiceCallConfig:
+    """The configuration for calls to one of our numbers: the root, overlaid by the route."""
+    route = config.numbers.get(route_key or "")
+    if route is None:
+        return config
+    own = {name: getattr(route, name) for name in route.model_fields_set if name != "tts"}
+    return config.model_copy(
+        update={name: value for name, value in own.items() if value is not None}
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class CallSettings:
+    """``speech`` is None where calls are not streamed."""
+
+    config: VoiceCallConfig
+    brain: Brain
+    voice: str | None
+    speech: SpeechProvider | None
+
+
+class Providers:
+    """Speech providers and agent backends, made once and kept while the phone runs."""
+
+    def __init__(self, stack: AsyncExitStack, context: ProviderContext) -> None:
+        self._stack = stack
+        self._context = context
+        self._made: dict[str, Any] = {}
+
+    async def need(self, wiring: Wiring) -> None:
+        """Make what ``wiring`` needs and is not there yet."""
+        for choice in wiring.speech.values():
+            await self._make(_speech_key(choice), choice.selected)
+        for agent_id, selected in wiring.backends.items():
+            await self._make(_backend_key(wiring, agent_id), selected)
+
+    async def _make(self, key: str, selected: Any) -> None:
+        if key in self._made or selected.info is None:
+            return
+        info, config = require(selected)
+        provider = info.factory(config, self._context)
+        await self._stack.enter_async_context(provider.lifespan())
+        self._made[key] = provider
+
+    def has(self, wiring: Wiring) -> bool:
+        """Whether everything that ``wiring`` needs is there already."""
+        keys = [_speech_key(choice) for choice in wiring.speech.values()]
+        keys += [_backend_key(wiring, agent_id) for agent_id in wiring.backends]
+        return all(key in self._made for key in keys)
+
+    def speech(self, choice: SpeechChoice) -> SpeechProvider | None:
+        provider: SpeechProvider | None = self._made.get(_speech_key(choice))
+        return provider
+
+    def backend(self, wiring: Wiring, agent_id: str) -> AgentBackend:
+        backend: AgentBackend = self._made[_backend_key(wiring, agent_id)]
+        return backend
+
+
+def _key(kind: str, selected: Any, block: Mapping[str, Any]) -> str:
+    provider_id = selected.info.id if selected.info is not None else ""
+    return json.dumps([kind, provider_id, block], sort_keys=True, default=str)
+
+
+def _speech_key(choice: SpeechChoice) -> str:
+    # A voice is chosen for each call, so it makes no other provider.
+    block = choice.tts.providers.get(_provider_id(choice), {})
+    rest = {name: value for name, value in block.items() if name not in _VOICE_KEYS}
+    return _key("speech", choice.selected, rest)
+
+
+def _backend_key(wiring: Wiring, agent_id: str) -> str:
+    selected = wiring.backends[agent_id]
+    backend_id = selected.info.id if selected.info is not None else ""
+    return _key("agent", selected, wiring.agents.blocks.get(backend_id, {}))
+
+
+def _provider_id(choice: SpeechChoice) -> str:
+    if choice.selected.info is not None:
+        return choice.selected.info.id
+    return choice.tts.provider or ""
+
+
+def _voice(tts: TtsConfig, provider_id: str) -> str | None:
+    """The preferred voice: that of the chosen speech provider's block."""
+    block = tts.providers.get(provider_id, {})
+    for key in _VOICE_KEYS:
+        value = block.get(key)
+        if isinstance(value, str) and value.strip():
+            return value.strip()
+    return None
+
+
+class SettingsBook:
+    """The settings of every call, by its record."""
+
+    def __init__(self, wiring: Wiring, providers: Providers) -> None:
+        self.wiring = wiring
+        self._providers = providers
+
+    def for_call(self, record: CallRecord) -> CallSettings:
+        wiring = self.wiring
+        config = effective(wiring.config, record.route_key)
+        choice = wiring.speech.get(record.route_key) or wiring.speech[None]
+        agent_id = record.agent_id if record.agent_id in wiring.backends else wiring.agent_id
+        brain = Brain(
+            self._providers.backend(wiring, agent_id),
+            agent_id,
+            config.response_system_prompt,
+            config.response_timeout_ms / 1000,
+            config.response_model or wiring.agents.model(agent_id),
+        )
+        return CallSettings(
+            config,
+            brain,
+            _voice(choice.tts, _provider_id(choice)),
+            self._providers.speech(choice),
+        )

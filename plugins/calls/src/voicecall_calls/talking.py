@@ -1,0 +1,90 @@
+"""Making the conversation of a call: native, streamed or with a full-duplex model."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack
+from typing import Any
+
+from voicecall.hosting import GatewayHost
+from voicecall.model import MediaPath
+from voicecall.transcription import TranscriptionProvider
+from voicecall_calls.conversation.base import Conversation
+from voicecall_calls.conversation.dialogue import KeepTurn
+from voicecall_calls.engine.engine import CallEngine
+from voicecall_calls.engine.lane import CallLane
+from voicecall_calls.settings import SettingsBook
+from voicecall_calls.wiring import CONFIG_PATH, Wiring, require
+
+__all__ = ["Talking"]
+
+
+class Talking:
+    """A factory of conversations; ``book`` may be replaced while calls are live."""
+
+    def __init__(
+        self, host: GatewayHost, engine: CallEngine, book: SettingsBook, keep: KeepTurn
+    ) -> None:
+        self.book = book
+        self._host = host
+        self._engine = engine
+        self._keep = keep
+        self._transcription: TranscriptionProvider | None = None
+        self._model: Any = None
+
+    async def open(self, stack: AsyncExitStack, wiring: Wiring) -> None:
+        """Make the providers that all calls share."""
+        context = self._host.provider_context(CONFIG_PATH)
+        if wiring.media is MediaPath.STREAM and wiring.transcription is not None:
+            info, values = require(wiring.transcription)
+            self._transcription = info.factory(values, context)
+            assert self._transcription is not None
+            await stack.enter_async_context(self._transcription.lifespan())
+        elif wiring.media is MediaPath.REALTIME and wiring.realtime is not None:
+            from voicecall_calls.conversation.realtime import RealtimeModel
+
+            info, values = require(wiring.realtime)
+            provider = info.factory(values, context)
+            await stack.enter_async_context(provider.lifespan())
+            self._model = RealtimeModel(provider)
+
+    def __call__(self, lane: CallLane) -> Conversation:
+        """The conversation of a call that was just connected."""
+        settings = self.book.for_call(lane.record)
+        provider, seam = self._engine.provider, self._host.seam
+        media = lane.record.media
+        if media is MediaPath.STREAM and self._transcription and settings.speech:
+            from voicecall_calls.conversation.streaming import SpeechSet, StreamConversation
+
+            return StreamConversation(
+                lane,
+                provider,
+                SpeechSet(self._transcription, settings.speech, settings.voice),
+                settings.brain,
+                config=settings.config,
+                keep=self._keep,
+                seam=seam,
+            )
+        if media is MediaPath.REALTIME and self._model is not None:
+            from voicecall_calls.conversation.realtime import RealtimeConversation
+
+            return RealtimeConversation(
+                lane,
+                provider,
+                self._model,
+                settings.brain,
+                config=settings.config,
+                keep=self._keep,
+                seam=seam,
+            )
+        from voicecall_calls.conversation.nativetalk import NativeConversation
+
+        return NativeConversation(
+            lane,
+            provider,
+            settings.brain,
+            planner=self._engine.planner,
+            voice=settings.voice,
+            config=settings.config,
+            keep=self._keep,
+            seam=seam,
+        )

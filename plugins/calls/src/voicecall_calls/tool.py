@@ -1,0 +1,160 @@
+"""The agent tool ``voice_call``: one tool, an ``action`` and its parameters.
+
+Results are ``{"content": [{"type": "text", "text": <JSON>}], "details": <object>}``. Errors do not
+raise: they come back as ``{"error": "<message>"}`` in the same envelope, with ``isError`` set.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable, Mapping
+from importlib.resources import files
+from typing import Any
+
+from voicecall.errors import InvalidRequest, VoicecallError
+from voicecall.model import CallMode
+from voicecall_calls.operations import CallOperations, DialOptions
+
+__all__ = ["TOOL_DESCRIPTION", "TOOL_NAME", "TOOL_PARAMETERS", "VoiceCallTool", "skill_text"]
+
+TOOL_NAME = "voice_call"
+TOOL_DESCRIPTION = "Make phone calls: start a call, talk on it, press keys, end it, see its state."
+
+_STRING = {"type": "string"}
+TOOL_PARAMETERS: Mapping[str, Any] = {
+    "type": "object",
+    "properties": {
+        "action": {
+            "type": "string",
+            "enum": [
+                "initiate_call",
+                "continue_call",
+                "speak_to_user",
+                "send_dtmf",
+                "end_call",
+                "get_status",
+            ],
+        },
+        "to": {**_STRING, "description": "Number to call, E.164"},
+        "message": {**_STRING, "description": "What to say"},
+        "mode": {"type": "string", "enum": ["notify", "conversation"]},
+        "dtmfSequence": {**_STRING, "description": "Keys to press before the conversation"},
+        "sessionKey": _STRING,
+        "callId": {**_STRING, "description": "Id of a call"},
+        "digits": {**_STRING, "description": "Keys to press, 0-9 * # w p"},
+    },
+    "required": ["action"],
+}
+
+Arguments = Mapping[str, Any]
+
+
+def skill_text() -> str:
+    """SKILL.md: what an agent should know about the tool."""
+    return files("voicecall_calls").joinpath("skills/voice-call/SKILL.md").read_text("utf-8")
+
+
+def _text(arguments: Arguments, name: str) -> str | None:
+    value = arguments.get(name)
+    if value is None:
+        return None
+    if not isinstance(value, str):
+        raise InvalidRequest(f"{name} must be a string")
+    return value.strip() or None
+
+
+def _required(arguments: Arguments, name: str) -> str:
+    value = _text(arguments, name)
+    if value is None:
+        raise InvalidRequest(f"{name} is required")
+    return value
+
+
+class VoiceCallTool:
+    """``operations`` returns the running phone's operations or raises what is missing; it is
+    asked before any argument is looked at."""
+
+    def __init__(self, operations: Callable[[], CallOperations]) -> None:
+        self._operations = operations
+        self._actions: Mapping[
+            str, Callable[[CallOperations, Arguments], Awaitable[dict[str, Any]]]
+        ] = {
+            "initiate_call": self._initiate,
+            "continue_call": self._continue,
+            "speak_to_user": self._speak,
+            "send_dtmf": self._dtmf,
+            "end_call": self._end,
+            "get_status": self._status,
+        }
+
+    async def invoke(
+        self, arguments: Arguments, *, requester_session_key: str | None = None
+    ) -> dict[str, Any]:
+        """Run one action. ``requester_session_key`` comes from where the tool is used, never
+        from the model's arguments."""
+        try:
+            operations = self._operations()
+            known = {**arguments, "requesterSessionKey": requester_session_key}
+            return _envelope(await self._run(operations, known))
+        except VoicecallError as error:
+            return {**_envelope({"error": str(error)}), "isError": True}
+
+    async def _run(self, operations: CallOperations, arguments: Arguments) -> dict[str, Any]:
+        action = _text(arguments, "action")
+        if action is None:
+            return await self._legacy(operations, arguments)
+        run = self._actions.get(action)
+        if run is None:
+            known = ", ".join(self._actions)
+            raise InvalidRequest(f"unknown action {action!r}; one of {known}")
+        return await run(operations, arguments)
+
+    async def _legacy(self, operations: CallOperations, arguments: Arguments) -> dict[str, Any]:
+        """The shape without an action: mode call (default) or status."""
+        if _text(arguments, "mode") == "status":
+            return dict(await operations.status(_required(arguments, "sid")))
+        return await self._dial(operations, {**arguments, "mode": None})
+
+    async def _initiate(self, operations: CallOperations, arguments: Arguments) -> dict[str, Any]:
+        _required(arguments, "message")
+        return await self._dial(operations, arguments)
+
+    async def _dial(self, operations: CallOperations, arguments: Arguments) -> dict[str, Any]:
+        mode = _text(arguments, "mode")
+        if mode is not None and mode not in tuple(CallMode):
+            raise InvalidRequest("mode must be notify or conversation")
+        record = await operations.dial(
+            DialOptions(
+                to=_text(arguments, "to"),
+                message=_text(arguments, "message"),
+                mode=CallMode(mode) if mode else None,
+                dtmf_sequence=_text(arguments, "dtmfSequence"),
+                session_key=_text(arguments, "sessionKey"),
+                requester_session_key=arguments["requesterSessionKey"],
+            )
+        )
+        return {"callId": record.call_id, "initiated": True}
+
+    async def _continue(self, operations: CallOperations, arguments: Arguments) -> dict[str, Any]:
+        call_id, message = _required(arguments, "callId"), _required(arguments, "message")
+        return {"success": True, "transcript": await operations.ask(call_id, message)}
+
+    async def _speak(self, operations: CallOperations, arguments: Arguments) -> dict[str, Any]:
+        await operations.speak(_required(arguments, "callId"), _required(arguments, "message"))
+        return {"success": True}
+
+    async def _dtmf(self, operations: CallOperations, arguments: Arguments) -> dict[str, Any]:
+        await operations.dtmf(_required(arguments, "callId"), _required(arguments, "digits"))
+        return {"success": True}
+
+    async def _end(self, operations: CallOperations, arguments: Arguments) -> dict[str, Any]:
+        await operations.end(_required(arguments, "callId"))
+        return {"success": True}
+
+    async def _status(self, operations: CallOperations, arguments: Arguments) -> dict[str, Any]:
+        return dict(await operations.status(_required(arguments, "callId")))
+
+
+def _envelope(details: dict[str, Any]) -> dict[str, Any]:
+    text = json.dumps(details, indent=2, ensure_ascii=False)
+    return {"content": [{"type": "text", "text": text}], "details": details}
