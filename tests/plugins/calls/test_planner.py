@@ -37,7 +37,7 @@ def planner(*points: StreamPoint, voice: str | None = "v") -> Planner:
         stream_url=lambda: URL,
         new_token=lambda: f"token-{next(tokens)}",
         new_id=lambda: f"id-{next(ids)}",
-        voice=voice,
+        voice=lambda record: voice,
         end_silence_ms=700,
     )
 

@@ -342,7 +342,7 @@ async def open_phone(
             carrier,
             brain,
             planner=engine.planner,
-            voice=None,
+            voice=lambda record: None,
             config=settings,
             keep=keep,
             seam=seam,
