@@ -101,6 +101,7 @@ async def test_handshake(gateway: Any, lab: Any, rpc_socket: Any, connect_params
             "fake.fail",
             "fake.unsendable",
             "fake.wait",
+            "gateway.reload",
             "gateway.status",
         ]
         assert {"tick", "shutdown"} <= set(hello["features"]["events"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ from voicecall.seam import Seam
 from voicecall.selection import provider_config
 
 from .auth import scope_name
-from .pluginconfig import plugin_config
+from .pluginconfig import kept_config
 
 if TYPE_CHECKING:
     from voicecall.events import CallEvent
@@ -76,21 +76,18 @@ class Host:
         self.scopes: dict[str, str] = {}
         self.tools: dict[str, ToolSpec] = {}
         self.event_names: set[str] = set()
-        self._loaded = loaded
-        self._configs: dict[str, Any] = {}
+        self.loaded = loaded
         self._listeners: list[Listener] = []
 
     def plugin_config(self, plugin_id: str) -> Any:
         """The validated configuration of a plugin entry (the plain mapping for a plugin without
         a model). Raises :exc:`ConfigError` and, for a plugin that cannot be loaded,
         :exc:`PluginError`."""
-        if plugin_id not in self._configs:
-            self._configs[plugin_id] = plugin_config(self.registry, self._loaded, plugin_id)
-        return self._configs[plugin_id]
+        return kept_config(self.registry, self.loaded, plugin_id)
 
     def section(self, name: str) -> Mapping[str, Any]:
         """A top-level object of the configuration, ``{}`` where it is absent."""
-        return self._loaded.section(name)
+        return self.loaded.section(name)
 
     def register_rpc(self, method: RpcMethod) -> None:
         """Raises :exc:`PluginError` for a name that is taken or a scope that is unknown."""
@@ -107,6 +104,14 @@ class Host:
         if tool.name in self.tools:
             raise PluginError(f"the tool {tool.name!r} is registered twice")
         self.tools[tool.name] = tool
+
+    def withdraw(self, methods: Iterable[str], tools: Iterable[str]) -> None:
+        """Forget methods and tools of a plugin that has stopped."""
+        for name in methods:
+            self.methods.pop(name, None)
+            self.scopes.pop(name, None)
+        for name in tools:
+            self.tools.pop(name, None)
 
     def publish(self, event: str, payload: Mapping[str, Any]) -> None:
         """Tell every listener now. Never blocks; a listener's error is logged."""

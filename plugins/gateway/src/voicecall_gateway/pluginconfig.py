@@ -26,7 +26,7 @@ from .plugins import load_plugin
 if TYPE_CHECKING:
     from .config import LoadedConfig
 
-__all__ = ["PluginValues", "plugin_config", "plugin_values", "provider_rules"]
+__all__ = ["PluginValues", "kept_config", "plugin_config", "plugin_values", "provider_rules"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +60,14 @@ def plugin_config(registry: Registry, loaded: LoadedConfig, plugin_id: str) -> A
     except ConfigError as error:
         text = loaded.secrets.explain(loaded.secrets.hide(str(error)))
         raise ConfigError(f"{loaded.source}: {text}") from None
+
+
+def kept_config(registry: Registry, loaded: LoadedConfig, plugin_id: str) -> Any:
+    """:func:`plugin_config`, made once for a loaded configuration."""
+    key = f"config {plugin_id}"
+    if key not in loaded.kept:
+        loaded.kept[key] = plugin_config(registry, loaded, plugin_id)
+    return loaded.kept[key]
 
 
 def plugin_values(registry: Registry, loaded: LoadedConfig, info: PluginInfo) -> PluginValues:

@@ -3,31 +3,31 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from importlib.metadata import version as distribution_version
+from pathlib import Path
 from typing import Any
 
 import anyio
-import anyio.to_thread
 from anyio.abc import TaskGroup
 
-from voicecall.errors import VoicecallError
 from voicecall.hosting import RpcCall, RpcMethod
 from voicecall.registry import Registry
 from voicecall.seam import Seam, SystemSeam
 
-from .auth import READ, gateway_token
-from .config import OPEN_SECTIONS, LoadedConfig
+from .auth import ADMIN, READ, gateway_token
+from .config import LoadedConfig
 from .host import Host
 from .logs import private_directory
-from .pluginconfig import plugin_values
-from .plugins import LoadedPlugin, load_plugins, missing_plugins
+from .plugins import missing_plugins
+from .pluginset import PluginSet
+from .reload import Reloader
 from .rpc import RpcServer
 from .sections import url_host
 from .server import AdminServer, bind_port, make_app
-from .services import ServiceRunner
 from .toolhttp import ToolEndpoint
 
 __all__ = ["Gateway", "serve"]
@@ -38,8 +38,12 @@ _log = logging.getLogger("voicecall.gateway")
 
 
 class Gateway:
-    """One gateway. :meth:`run` may be entered once. ``on_secrets`` is told every secret of the
-    configuration, so that a log can leave it out."""
+    """One gateway. :meth:`run` may be entered once.
+
+    ``on_secrets`` is told every secret of the configuration, so that a log can leave it out.
+    ``reload`` reads the configuration again; it is called when the file ``watch`` changes, and
+    when somebody asks for it (:meth:`request_reload`, ``gateway.reload``).
+    """
 
     def __init__(
         self,
@@ -49,6 +53,8 @@ class Gateway:
         seam: Seam | None = None,
         environ: Mapping[str, str] | None = None,
         on_secrets: Callable[[Iterable[str]], None] | None = None,
+        reload: Callable[[], LoadedConfig] | None = None,
+        watch: Path | None = None,
     ) -> None:
         self.version = distribution_version("voicecall-gateway")
         self.loaded = loaded
@@ -57,17 +63,16 @@ class Gateway:
         self.host = Host(loaded, registry, self.seam, environ or {})
         self.port = loaded.gateway.port
         self.token: str | None = None
-        self._plugins: Sequence[LoadedPlugin] = ()
-        self._plugin_problems: dict[str, str] = {}
-        self._services: list[ServiceRunner] = []
+        self._plugins = PluginSet(registry, self.host)
+        self._reloader = Reloader(self, self._plugins, reload, watch)
         self._started = anyio.Event()
         self._start_scope: anyio.CancelScope | None = None
         self._stop_requested = anyio.Event()
         self._started_at = self.seam.monotonic()
         self._rpc: RpcServer | None = None
         self._tools: ToolEndpoint | None = None
-        self._on_secrets = on_secrets or (lambda found: None)
-        loaded.secrets.on_found(self._on_secrets)
+        self._on_secrets = on_secrets
+        self.use(loaded)
 
     @property
     def url(self) -> str:
@@ -76,14 +81,16 @@ class Gateway:
 
     def problems(self) -> Sequence[str]:
         """Why the gateway is not ready, one sentence each; empty when it is."""
-        problems = list(self._plugin_problems.values())
+        problems: list[str] = []
         if self._stop_requested.is_set():
             problems.insert(0, "the gateway is stopping")
         elif not self._started.is_set():
             problems.insert(0, "the gateway is starting")
-        for service in self._services:
-            problems += service.problems()
+        problems += self._plugins.problems()
         return [self.loaded.secrets.explain(problem) for problem in problems]
+
+    def _readiness(self) -> tuple[Sequence[str], Sequence[str]]:
+        return self.problems(), self._reloader.waiting()
 
     async def wait_started(self) -> Sequence[str]:
         """Wait until every service runs or has failed to; returns :meth:`problems`."""
@@ -93,6 +100,16 @@ class Gateway:
     @property
     def stopping(self) -> bool:
         return self._stop_requested.is_set()
+
+    def use(self, loaded: LoadedConfig) -> None:
+        """From now on ``loaded`` is the configuration. Plugins are told by the reloader."""
+        self.loaded = self.host.loaded = loaded
+        if self._on_secrets is not None:
+            loaded.secrets.on_found(self._on_secrets)
+
+    def request_reload(self) -> None:
+        """Read the configuration again as soon as possible."""
+        self._reloader.request()
 
     def request_stop(self) -> None:
         """From now on not ready; whoever waits in :meth:`wait_stop_requested` goes on."""
@@ -131,8 +148,9 @@ class Gateway:
                     bind=section.bind,
                     denied=lambda name: name in self.loaded.gateway.tools.deny,
                 )
+                self.host.register_rpc(RpcMethod("gateway.reload", ADMIN, self._reloader.rpc))
                 app = make_app(
-                    rpc, self._tools, self.problems, bind=section.bind, version=self.version
+                    rpc, self._tools, self._readiness, bind=section.bind, version=self.version
                 )
                 server = AdminServer(app)
                 tasks.start_soon(server.run_on, listener, name="admin port")
@@ -160,61 +178,25 @@ class Gateway:
         try:
             with anyio.CancelScope() as self._start_scope:
                 if not self.stopping:
-                    await self._load_and_start(tasks)
+                    await self._plugins.start(self.loaded, tasks)
         finally:
             self._started.set()
         if not self.stopping:
             _log.info("the gateway is %s", "not ready" if self.problems() else "ready")
-
-    async def _load_and_start(self, tasks: TaskGroup) -> None:
-        # Importing plugins takes long; meanwhile /healthz must answer.
-        # So do secrets; from here on they are kept.
-        self._plugins = await anyio.to_thread.run_sync(prepare, self.registry, self.loaded)
-        async with anyio.create_task_group() as starting:
-            for plugin in self._plugins:
-                if plugin.error is not None:
-                    self._plugin_fails(plugin.id, plugin.error)
-                elif plugin.enabled:
-                    runners = self._runners(plugin)
-                    self._services += runners
-                    starting.start_soon(self._start_services, runners, tasks)
-
-    def _runners(self, plugin: LoadedPlugin) -> list[ServiceRunner]:
-        try:
-            self.host.plugin_config(plugin.id)
-            services = self.registry.hooks.services(plugin.module, self.host)
-            return [ServiceRunner(plugin.id, service) for service in services]
-        except VoicecallError as error:
-            self._plugin_fails(plugin.id, str(error))
-        except Exception as error:  # noqa: BLE001 (a stranger's hook)
-            _log.exception("the plugin %s failed at start", plugin.id)
-            self._plugin_fails(
-                plugin.id, f"the plugin {plugin.id!r} failed: {type(error).__name__}: {error}"
-            )
-        return []
-
-    def _plugin_fails(self, plugin_id: str, reason: str) -> None:
-        self._plugin_problems[plugin_id] = reason
-        _log.error("%s", reason)
-
-    async def _start_services(self, runners: Sequence[ServiceRunner], tasks: TaskGroup) -> None:
-        """The services of one plugin, one after the other; plugins do not wait for each other."""
-        for runner in runners:
-            runner.launch(tasks)
-            await runner.settled.wait()
+            await self._reloader.watch(tasks)
 
     # --- stop -------------------------------------------------------------------------------
 
     async def _stop(self, rpc: RpcServer, *, drain: bool) -> None:
         self.request_stop()
         rpc.announce_shutdown("the gateway is stopping")
+        await self._reloader.close()
         if self._tools is not None:
             self._tools.closing = True
         if drain:
             with anyio.move_on_after(self.loaded.gateway.drain_seconds) as patience:
                 async with anyio.create_task_group() as draining:
-                    for service in self._services:
-                        draining.start_soon(service.drain)
+                    draining.start_soon(self._plugins.drain)
                     draining.start_soon(rpc.wait_idle)
                     if self._tools is not None:
                         draining.start_soon(self._tools.wait_idle)
@@ -223,23 +205,13 @@ class Gateway:
         if self._start_scope is not None:
             self._start_scope.cancel()
         await self._started.wait()
-        for service in reversed(self._services):
-            await service.stop()
+        await self._plugins.stop()
 
     # --- RPC --------------------------------------------------------------------------------
 
     async def _status(self, params: Mapping[str, Any], call: RpcCall) -> Mapping[str, Any]:
         """``gateway.status``."""
         reasons = list(self.problems())
-        states = []
-        for plugin in self._plugins:
-            failed = self._plugin_problems.get(plugin.id)
-            services = [s for s in self._services if s.plugin_id == plugin.id]
-            state: dict[str, Any] = {"id": plugin.id, "enabled": plugin.enabled}
-            if failed is not None:
-                state["error"] = failed
-            state["services"] = [{"name": s.name, "running": s.running} for s in services]
-            states.append(state)
         return {
             "ready": not reasons,
             "reasons": reasons,
@@ -248,38 +220,30 @@ class Gateway:
             "uptimeMs": round((self.seam.monotonic() - self._started_at) * 1000),
             "stateDir": str(self.loaded.state_dir),
             "connections": self._rpc.connections if self._rpc is not None else 0,
-            "plugins": states,
+            "plugins": [running.state() for running in self._plugins.running.values()],
+            "waiting": list(self._reloader.waiting()),
         }
 
 
-def prepare(registry: Registry, loaded: LoadedConfig) -> Sequence[LoadedPlugin]:
-    """Load the enabled plugins, and everything of the configuration that they may ask for."""
-    plugins = load_plugins(registry, loaded)
-    for name in OPEN_SECTIONS if any(plugin.info for plugin in plugins) else ():
-        loaded.section(name)
-        for text in loaded.secrets.reference_warnings(name):
-            _log.warning("%s: %s", loaded.source, text)
-    for plugin in plugins:
-        if plugin.info is not None:
-            for text in plugin_values(registry, loaded, plugin.info).warnings:
-                _log.warning("%s", text)
-    return plugins
-
-
 async def serve(gateway: Gateway, *, announce: Callable[[Gateway], None] | None = None) -> bool:
-    """Run until SIGTERM or SIGINT, drain and stop. A second signal stops at once.
+    """Run until SIGTERM or SIGINT, drain and stop. A second signal stops at once. SIGHUP reads the
+    configuration again; where there is a terminal, it means that the terminal is gone, and stops.
 
     ``announce(gateway)`` is called when the admin port is open. Returns whether the stop was an
     orderly one. Raises what :meth:`Gateway.run` raises.
     """
     orderly = False
     failure: Exception | None = None
-    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+    at_terminal = os.isatty(0)
+    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:
         async with anyio.create_task_group() as tasks:
 
             async def watch() -> None:
                 async for number in signals:
                     name = signal.Signals(number).name
+                    if number == signal.SIGHUP and not at_terminal:
+                        gateway.request_reload()
+                        continue
                     if gateway.stopping:
                         _log.warning("%s again: stopping at once", name)
                         tasks.cancel_scope.cancel()

@@ -10,6 +10,7 @@ import ipaddress
 import json
 import socket
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import anyio
 import anyio.to_thread
@@ -76,21 +77,23 @@ def _is_gateway(host: str, port: int) -> bool:
 def make_app(
     rpc: RpcServer,
     tools: ToolEndpoint,
-    problems: Callable[[], Sequence[str]],
+    readiness: Callable[[], tuple[Sequence[str], Sequence[str]]],
     *,
     bind: str,
     version: str,
 ) -> Starlette:
-    """The ASGI application of the admin port."""
+    """The ASGI application of the admin port. ``readiness()`` tells why the gateway is not ready,
+    and which changes of the configuration wait to be applied."""
 
     async def healthz(_: Request) -> JSONResponse:
         return JSONResponse({"ok": True, "service": SERVICE, "version": version})
 
     async def readyz(_: Request) -> JSONResponse:
-        reasons = list(problems())
-        return JSONResponse(
-            {"ready": not reasons, "reasons": reasons}, status_code=503 if reasons else 200
-        )
+        reasons, waiting = readiness()
+        state: dict[str, Any] = {"ready": not reasons, "reasons": list(reasons)}
+        if waiting:
+            state["waiting"] = list(waiting)
+        return JSONResponse(state, status_code=503 if reasons else 200)
 
     async def rpc_socket(websocket: WebSocket) -> None:
         headers = websocket.headers

@@ -9,7 +9,7 @@ import anyio
 from anyio.abc import TaskGroup
 
 from voicecall.errors import VoicecallError
-from voicecall.hosting import Service
+from voicecall.hosting import Liveness, Service
 
 __all__ = ["ServiceRunner"]
 
@@ -33,6 +33,23 @@ class ServiceRunner:
         self._launched = False
         self._stop = anyio.Event()
         self._stopped = anyio.Event()
+
+    @property
+    def service(self) -> Service:
+        return self._service
+
+    def live(self) -> int | None:
+        """How much would be lost if the service were started anew; None where it does not tell.
+        One that does not run has nothing to lose."""
+        if not self.running:
+            return 0
+        if not isinstance(self._service, Liveness):
+            return None
+        try:
+            return self._service.live()
+        except Exception:  # noqa: BLE001 (a stranger's service)
+            _log.exception("the service %s cannot tell what is under way", self.name)
+            return None
 
     def launch(self, tasks: TaskGroup) -> None:
         """Start the service as a task of ``tasks``."""

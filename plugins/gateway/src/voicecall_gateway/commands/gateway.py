@@ -1,9 +1,10 @@
-"""``voicecall gateway run`` and ``voicecall gateway status``."""
+"""``voicecall gateway run``, ``status`` and ``reload``."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 __all__ = ["add"]
 
+RELOAD_SECONDS = 60.0
+
 
 def add(app: typer.Typer) -> None:
     group = typer.Typer(
@@ -24,6 +27,7 @@ def add(app: typer.Typer) -> None:
     )
     group.command("run")(run)
     group.command("status")(status)
+    group.command("reload")(reload)
     app.add_typer(group, name="gateway")
 
 
@@ -45,14 +49,20 @@ def run(context: typer.Context, config: ConfigOption = None, json: JsonOption = 
         else:
             print_text(f"the voicecall gateway listens on {gateway.url}")
 
-    if not _serve(line, loaded, announce):
+    if not _serve(line, config, loaded, announce):
         raise typer.Exit(1)
 
 
-def _serve(line: CommandLine, loaded: LoadedConfig, announce: Callable[[Gateway], None]) -> bool:
+def _serve(
+    line: CommandLine,
+    config: Path | None,
+    loaded: LoadedConfig,
+    announce: Callable[[Gateway], None],
+) -> bool:
     import anyio
 
     from voicecall_gateway.auth import existing_token
+    from voicecall_gateway.config import config_file
     from voicecall_gateway.logs import Mask, configure_logging, credentials_in
     from voicecall_gateway.runtime import Gateway, serve
 
@@ -66,7 +76,14 @@ def _serve(line: CommandLine, loaded: LoadedConfig, announce: Callable[[Gateway]
         announce(gateway)
 
     async def body() -> bool:
-        gateway = Gateway(loaded, line.registry, environ=line.environ, on_secrets=mask.add)
+        gateway = Gateway(
+            loaded,
+            line.registry,
+            environ=line.environ,
+            on_secrets=mask.add,
+            reload=lambda: line.load_config(config),
+            watch=config_file(config, line.environ)[0],
+        )
         return await serve(gateway, announce=opened)
 
     return anyio.run(body)
@@ -83,3 +100,18 @@ def status(context: typer.Context, config: ConfigOption = None, json: JsonOption
     print_text(f"voicecall gateway {answer['version']} on {answer['url']}: {state}")
     for reason in answer["reasons"]:
         print_text(f"  {reason}")
+    for text in answer["waiting"]:
+        print_text(f"  waiting: {text}")
+
+
+def reload(context: typer.Context, config: ConfigOption = None, json: JsonOption = False) -> None:
+    """Let the running gateway read its configuration again."""
+    with command_line(context).connect(config, timeout=RELOAD_SECONDS) as client:
+        answer = client.call("gateway.reload")
+    if json:
+        print_json(answer)
+        return
+    applied = ", ".join(answer["applied"]) or "nothing has changed for any plugin"
+    print_text(f"in force: {applied}")
+    for text in answer["waiting"]:
+        print_text(f"waiting: {text}")

@@ -1,0 +1,150 @@
+"""The plugins of a running gateway with their services: start, change, stop."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import anyio.to_thread
+from anyio.abc import TaskGroup
+
+from voicecall.errors import VoicecallError
+from voicecall.registry import Registry
+
+from .config import OPEN_SECTIONS
+from .host import Host
+from .pluginconfig import kept_config, plugin_values
+from .pluginhost import PluginHost
+from .plugins import LoadedPlugin, load_plugins
+from .services import ServiceRunner
+
+if TYPE_CHECKING:
+    from .config import LoadedConfig
+
+__all__ = ["PluginSet", "RunningPlugin", "prepare"]
+
+_log = logging.getLogger("voicecall.gateway")
+
+
+def prepare(registry: Registry, loaded: LoadedConfig) -> Sequence[LoadedPlugin]:
+    """Load the enabled plugins, and everything of the configuration that they may ask for. Takes
+    long and follows references to secrets: for a thread."""
+    plugins = load_plugins(registry, loaded)
+    for name in OPEN_SECTIONS if any(plugin.info for plugin in plugins) else ():
+        loaded.section(name)
+        for text in loaded.secrets.reference_warnings(name):
+            _log.warning("%s: %s", loaded.source, text)
+    for plugin in plugins:
+        if plugin.info is not None:
+            for text in plugin_values(registry, loaded, plugin.info).warnings:
+                _log.warning("%s", text)
+    return plugins
+
+
+class RunningPlugin:
+    """One plugin: ``plugin`` as it was loaded, ``host`` what it was given, ``problem`` why it has
+    no services where it should."""
+
+    def __init__(self, plugin: LoadedPlugin, host: Host, loaded: LoadedConfig) -> None:
+        self.plugin = plugin
+        self.host = PluginHost(host, loaded)
+        self.runners: list[ServiceRunner] = []
+        self.problem: str | None = None
+
+    def make_services(self) -> None:
+        """Ask the plugin for its services."""
+        plugin = self.plugin
+        if plugin.error is not None:
+            self._fails(plugin.error)
+        elif plugin.enabled:
+            try:
+                kept_config(self.host.registry, self.host.loaded, plugin.id)
+                services = self.host.registry.hooks.services(plugin.module, self.host)
+                self.runners = [ServiceRunner(plugin.id, service) for service in services]
+            except VoicecallError as error:
+                self._fails(str(error))
+            except Exception as error:  # noqa: BLE001 (a stranger's hook)
+                _log.exception("the plugin %s failed at start", plugin.id)
+                self._fails(f"the plugin {plugin.id!r} failed: {type(error).__name__}: {error}")
+
+    def _fails(self, reason: str) -> None:
+        self.problem = reason
+        _log.error("%s", reason)
+
+    async def launch(self, tasks: TaskGroup) -> None:
+        """The services, one after the other."""
+        for runner in self.runners:
+            runner.launch(tasks)
+            await runner.settled.wait()
+
+    async def drain(self) -> None:
+        async with anyio.create_task_group() as draining:
+            for runner in self.runners:
+                draining.start_soon(runner.drain)
+
+    async def stop(self) -> None:
+        """The services, last one first; what the plugin registered is gone after that."""
+        for runner in reversed(self.runners):
+            await runner.stop()
+        self.host.withdraw()
+
+    def problems(self) -> list[str]:
+        found = [self.problem] if self.problem is not None else []
+        return found + [text for runner in self.runners for text in runner.problems()]
+
+    def state(self) -> Mapping[str, Any]:
+        """For ``gateway.status``."""
+        state: dict[str, Any] = {"id": self.plugin.id, "enabled": self.plugin.enabled}
+        if self.problem is not None:
+            state["error"] = self.problem
+        state["services"] = [{"name": r.name, "running": r.running} for r in self.runners]
+        return state
+
+
+class PluginSet:
+    """All plugins, in the order in which they were found."""
+
+    def __init__(self, registry: Registry, host: Host) -> None:
+        self.running: dict[str, RunningPlugin] = {}
+        self._registry = registry
+        self._host = host
+
+    async def start(self, loaded: LoadedConfig, tasks: TaskGroup) -> None:
+        """Load and start; plugins do not wait for each other. Services run in ``tasks``."""
+        # Importing plugins takes long; meanwhile /healthz must answer.
+        plugins = await anyio.to_thread.run_sync(prepare, self._registry, loaded)
+        for plugin in plugins:
+            running = RunningPlugin(plugin, self._host, loaded)
+            self.running[plugin.id] = running
+            running.make_services()
+        async with anyio.create_task_group() as starting:
+            for running in self.running.values():
+                starting.start_soon(running.launch, tasks)
+
+    async def restart(
+        self, plugin: LoadedPlugin, loaded: LoadedConfig, tasks: TaskGroup, drain_seconds: float
+    ) -> None:
+        """Stop what runs of a plugin and start it as ``plugin`` and ``loaded`` say."""
+        before = self.running.get(plugin.id)
+        if before is not None:
+            with anyio.move_on_after(drain_seconds):
+                await before.drain()
+            await before.stop()
+        running = RunningPlugin(plugin, self._host, loaded)
+        self.running[plugin.id] = running
+        running.make_services()
+        await running.launch(tasks)
+
+    def problems(self) -> list[str]:
+        return [text for running in self.running.values() for text in running.problems()]
+
+    async def drain(self) -> None:
+        async with anyio.create_task_group() as draining:
+            for running in self.running.values():
+                draining.start_soon(running.drain)
+
+    async def stop(self) -> None:
+        for running in reversed(list(self.running.values())):
+            await running.stop()

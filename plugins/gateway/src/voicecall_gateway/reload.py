@@ -1,0 +1,274 @@
+"""Taking up a changed configuration while the gateway runs.
+
+What cannot be used changes nothing: the last good configuration stays. What can is applied plugin
+by plugin: a service that can be reconfigured is; others are started anew when nothing is under
+way. Until then the change waits, and the plugin goes on with the configuration it has.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import anyio.to_thread
+from anyio.abc import TaskGroup
+
+from voicecall.errors import ConfigError, VoicecallError
+from voicecall.hosting import Reconfigurable, RpcCall
+
+from .config import OPEN_SECTIONS, LoadedConfig
+from .pluginconfig import kept_config, plugin_values
+from .plugins import LoadedPlugin
+from .pluginset import PluginSet, RunningPlugin, prepare
+
+if TYPE_CHECKING:
+    from .runtime import Gateway
+
+__all__ = ["POLL_SECONDS", "Reloader"]
+
+POLL_SECONDS = 1.0
+AT_START = ("port", "bind", "auth")
+"""Keys of ``gateway`` that are read once."""
+
+_log = logging.getLogger("voicecall.gateway.reload")
+
+
+class _Question:
+    """Somebody who waits for the outcome of a reload."""
+
+    def __init__(self) -> None:
+        self.answered = anyio.Event()
+        self.applied: list[str] = []
+        self.error: VoicecallError | None = None
+
+    def answer(self, applied: Sequence[str], error: VoicecallError | None) -> None:
+        self.applied, self.error = list(applied), error
+        self.answered.set()
+
+
+class Reloader:
+    """``load`` reads the configuration again, ``file`` is looked at for changes."""
+
+    def __init__(
+        self,
+        gateway: Gateway,
+        plugins: PluginSet,
+        load: Callable[[], LoadedConfig] | None,
+        file: Path | None,
+    ) -> None:
+        self._gateway = gateway
+        self._plugins = plugins
+        self._load = load
+        self._file = file
+        self._seen = _signature(file)
+        self._wanted = anyio.Event()
+        self._closed = False
+        self._scope: anyio.CancelScope | None = None
+        self._watching: anyio.Event | None = None
+        self._questions: list[_Question] = []
+        self._pending: dict[str, LoadedPlugin] = {}
+        self._reasons: dict[str, str] = {}
+        self._started_with = gateway.loaded
+
+    def waiting(self) -> Sequence[str]:
+        """Changes that are not in force yet, one sentence each."""
+        return [*self._reasons.values()]
+
+    def request(self) -> None:
+        """Read the configuration again soon; from a signal's handler, say."""
+        self._wanted.set()
+
+    async def rpc(self, params: Mapping[str, Any], call: RpcCall) -> Mapping[str, Any]:
+        """``gateway.reload``: ``{applied: [plugin ids], waiting: [sentences]}``. Raises what keeps
+        the configuration from being used."""
+        if self._load is None or self._closed:
+            raise VoicecallError("this gateway has no configuration to read again")
+        # The watching task does the work: it ends before the services do.
+        question = _Question()
+        self._questions.append(question)
+        self.request()
+        await question.answered.wait()
+        if question.error is not None:
+            raise question.error
+        return {"applied": question.applied, "waiting": list(self.waiting())}
+
+    async def watch(self, tasks: TaskGroup) -> None:
+        """Look for changes until :meth:`close`. Services that are started run in ``tasks``."""
+        if self._load is None:
+            return
+        self._watching = anyio.Event()
+        try:
+            with anyio.CancelScope() as self._scope:
+                while not self._closed:
+                    with anyio.move_on_after(POLL_SECONDS):
+                        await self._wanted.wait()
+                    await self._look(self._load, tasks)
+        finally:
+            self._watching.set()
+
+    async def close(self) -> None:
+        """Nothing is applied from now on."""
+        self._closed = True
+        if self._scope is not None and self._watching is not None:
+            self._scope.cancel()
+            await self._watching.wait()
+        self._answer((), VoicecallError("the gateway is stopping"))
+
+    def _answer(self, applied: Sequence[str], error: VoicecallError | None) -> None:
+        questions, self._questions = self._questions, []
+        for question in questions:
+            question.answer(applied, error)
+
+    async def _look(self, load: Callable[[], LoadedConfig], tasks: TaskGroup) -> None:
+        seen = _signature(self._file)
+        if not self._wanted.is_set() and seen == self._seen:
+            if self._pending:
+                await self._apply_all(self._pending, tasks)
+            return
+        self._wanted = anyio.Event()
+        self._seen = seen
+        try:
+            self._answer(await self.reload(load, tasks), None)
+        except VoicecallError as error:
+            _log.error("the changed configuration is not used: %s", error)
+            self._answer((), error)
+        except Exception as error:  # noqa: BLE001 (a stranger's model)
+            _log.exception("the changed configuration cannot be read")
+            self._answer(
+                (), VoicecallError(f"internal error ({type(error).__name__}), see the log")
+            )
+
+    async def reload(self, load: Callable[[], LoadedConfig], tasks: TaskGroup) -> list[str]:
+        """Read, check and apply; returns the ids of the plugins for which it is in force now.
+        Raises :exc:`VoicecallError`: nothing has changed then."""
+        loaded = await anyio.to_thread.run_sync(load)
+        plugins = await anyio.to_thread.run_sync(self._checked, loaded)
+        self._gateway.use(loaded)
+        self._reasons = self._at_start(loaded)
+        for text in self._reasons.values():
+            _log.warning("%s", text)
+        changed = {plugin.id: plugin for plugin in plugins if self._differs(plugin, loaded)}
+        return await self._apply_all(changed, tasks)
+
+    def _checked(self, loaded: LoadedConfig) -> Sequence[LoadedPlugin]:
+        """The plugins, where ``loaded`` can be used. In a thread."""
+        registry = self._gateway.registry
+        plugins = prepare(registry, loaded)
+        for plugin in plugins:
+            before = self._plugins.running.get(plugin.id)
+            try:
+                if plugin.info is not None:
+                    kept_config(registry, loaded, plugin.id)
+            except ConfigError:
+                # One that was wrong before and was not touched keeps nobody else from changing.
+                if before is None or before.problem is None or self._differs(plugin, loaded):
+                    raise
+        return plugins
+
+    def _at_start(self, loaded: LoadedConfig) -> dict[str, str]:
+        old, new = self._started_with.gateway, loaded.gateway
+        return {
+            f"gateway.{key}": f"gateway.{key} has changed: restart the gateway"
+            for key in AT_START
+            if getattr(old, key) != getattr(new, key)
+        }
+
+    def _differs(self, plugin: LoadedPlugin, loaded: LoadedConfig) -> bool:
+        running = self._plugins.running.get(plugin.id)
+        if running is None or running.plugin.enabled != plugin.enabled:
+            return True
+        if plugin.info is None or running.plugin.info is None:
+            return False
+        old = running.host.loaded
+        registry = self._gateway.registry
+        if any(old.section(name) != loaded.section(name) for name in OPEN_SECTIONS):
+            return True
+        before, after = (plugin_values(registry, one, plugin.info).values for one in (old, loaded))
+        return before != after
+
+    # --- applying ---------------------------------------------------------------------------
+
+    async def _apply_all(self, changed: Mapping[str, LoadedPlugin], tasks: TaskGroup) -> list[str]:
+        self._pending = {}
+        applied = []
+        for plugin_id, plugin in changed.items():
+            reason = await self._apply(plugin, tasks)
+            if reason is None:
+                self._reasons.pop(plugin_id, None)
+                applied.append(plugin_id)
+                _log.info("the changed configuration of %s is in force", plugin_id)
+            elif self._reasons.get(plugin_id) != reason:
+                self._reasons[plugin_id] = reason
+                _log.warning("%s", reason)
+        return applied
+
+    async def _apply(self, plugin: LoadedPlugin, tasks: TaskGroup) -> str | None:
+        """Why the change is not in force; None: it is."""
+        loaded = self._gateway.loaded
+        running = self._plugins.running.get(plugin.id)
+        if running is not None and plugin.enabled and running.plugin.enabled:
+            try:
+                if await self._reconfigured(running, loaded):
+                    return None
+            except VoicecallError as error:
+                return f"the changed configuration of {plugin.id} is not used: {error}"
+            except Exception as error:  # noqa: BLE001 (a stranger's service)
+                _log.exception("%s failed to take its changed configuration", plugin.id)
+                return (
+                    f"the changed configuration of {plugin.id} is not used:"
+                    f" internal error ({type(error).__name__}), see the log"
+                )
+        reason = self._busy(running) if running is not None else None
+        if reason is not None:
+            self._pending[plugin.id] = plugin
+            return reason
+        await self._plugins.restart(plugin, loaded, tasks, loaded.gateway.drain_seconds)
+        return None
+
+    async def _reconfigured(self, running: RunningPlugin, loaded: LoadedConfig) -> bool:
+        """Whether all services have taken the change; otherwise the plugin's configuration is
+        the one it had."""
+        services = [runner.service for runner in running.runners if runner.running]
+        if len(services) < len(running.runners) or running.problem is not None:
+            return False
+        if not services or not all(isinstance(service, Reconfigurable) for service in services):
+            return False
+        before = running.host.loaded
+        running.host.loaded = loaded
+        config = running.host.plugin_config(running.plugin.id)
+        taken = False
+        try:
+            for service in services:
+                taken = isinstance(service, Reconfigurable) and await service.reconfigure(config)
+                if not taken:
+                    break
+        finally:
+            if not taken:
+                running.host.loaded = before
+        return taken
+
+    def _busy(self, running: RunningPlugin) -> str | None:
+        """Why a plugin cannot be started anew now."""
+        under_way = [runner.live() for runner in running.runners]
+        plugin_id = running.plugin.id
+        if None in under_way:
+            return f"the changed configuration of {plugin_id} waits for a restart of the gateway"
+        if any(under_way):
+            return (
+                f"the changed configuration of {plugin_id} waits until nothing is under way there"
+            )
+        return None
+
+
+def _signature(file: Path | None) -> tuple[int, int, int] | None:
+    """What changes with the file; None where there is none."""
+    if file is None:
+        return None
+    try:
+        about = file.stat()
+    except OSError:
+        return None
+    return about.st_mtime_ns, about.st_size, about.st_ino
