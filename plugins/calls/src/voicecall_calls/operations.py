@@ -82,6 +82,7 @@ class CallOperations:
     def __init__(self, engine: CallEngine, *, outbound_media: MediaPath) -> None:
         self._engine = engine
         self._media = outbound_media
+        self._keyed = anyio.Lock()
 
     @property
     def pairing(self) -> Pairing:
@@ -95,6 +96,13 @@ class CallOperations:
 
     async def dial(self, options: DialOptions) -> CallRecord:
         """Place a call; returns once it is recorded, before it is answered."""
+        if options.idempotency_key is None:
+            return await self._dial(options)
+        # A second request with the same key must not find the first one half made.
+        async with self._keyed:
+            return await self._dial(options)
+
+    async def _dial(self, options: DialOptions) -> CallRecord:
         engine = self._engine
         if not engine.accepting:
             raise CallNotReady("Voice Call manager is stopping")
