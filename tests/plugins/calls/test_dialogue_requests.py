@@ -67,6 +67,8 @@ async def test_continue_owns_the_next_turn(tmp_path: Path, media: MediaPath) -> 
         assert row.kind == "continue"
         assert row.stt_final is not None
         assert row.stt_final - row.at == pytest.approx(2000, abs=20)
+        assert row.playback_done is not None
+        assert row.playback_done - row.at == pytest.approx(900, abs=60)
         # Afterwards the agent answers again.
         await words(phone, "And yours?")
         await phone.settle(2)

@@ -1,0 +1,212 @@
+"""The phone's RPC methods: parameters, scopes, payloads, and questions that take long."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from voicecall.errors import CallNotFound, CallNotReady, ConfigError, InvalidRequest
+from voicecall.hosting import RpcCall
+from voicecall_calls.operations import CallOperations
+from voicecall_calls.rpc import PhoneRpc
+from voicecall_testing.clock import VirtualSeam, virtual_backend
+from voicecall_testing.harness import CALLEE, CALLER, Phone, open_phone
+
+pytestmark = [pytest.mark.integration, pytest.mark.anyio]
+
+WHO = RpcCall("connection-1", frozenset({"operator.write"}))
+
+
+@pytest.fixture
+def anyio_backend() -> tuple[str, dict[str, Any]]:
+    return virtual_backend
+
+
+class Rpc:
+    def __init__(self, rpc: PhoneRpc, phone: Phone) -> None:
+        self.methods = {method.name: method for method in rpc.methods()}
+        self.phone = phone
+
+    async def __call__(self, name: str, **params: Any) -> Mapping[str, Any]:
+        return await self.methods[f"voicecall.{name}"].handler(params, WHO)
+
+
+@asynccontextmanager
+async def open_rpc(directory: Path, **config: Any) -> AsyncIterator[Rpc]:
+    async with open_phone(directory, config=config) as phone:
+        rpc = PhoneRpc(lambda: phone.operations, phone.seam, poll_timeout_ms=188_000)
+        async with anyio.create_task_group() as tasks:
+            rpc.tasks = tasks
+            yield Rpc(rpc, phone)
+            tasks.cancel_scope.cancel()
+
+
+def test_reading_needs_less_than_calling() -> None:
+    def operations() -> CallOperations:
+        raise ConfigError("not here")
+
+    rpc = PhoneRpc(operations, VirtualSeam(), poll_timeout_ms=1000)
+    scopes = {method.name: method.scope for method in rpc.methods()}
+    reading = {name for name, scope in scopes.items() if scope == "operator.read"}
+    assert {"voicecall.status", "voicecall.continue.result"} <= reading
+    for name in ("initiate", "start", "continue", "continue.start", "speak", "dtmf", "end"):
+        assert scopes[f"voicecall.{name}"] == "operator.write"
+
+
+async def test_a_call_is_placed_and_shown(tmp_path: Path) -> None:
+    async with open_rpc(tmp_path) as rpc:
+        placed = await rpc("initiate", to=CALLEE, message=" Hello. ", mode="conversation")
+        assert placed == {"callId": placed["callId"], "initiated": True}
+        await rpc.phone.settle()
+        for name in ("callId", "sid"):
+            status = await rpc("status", **{name: placed["callId"]})
+            assert status["found"]
+            assert status["call"]["state"] == "initiated"
+            assert status["call"]["direction"] == "outbound"
+        assert rpc.phone.record.message is not None
+        assert rpc.phone.record.message.text == "Hello."
+        ended = await rpc("end", callId=placed["callId"])
+        assert ended == {"success": True}
+        assert await rpc("end", callId=placed["callId"]) == {"success": True}
+        status = await rpc("status", callId=placed["callId"])
+        assert CALLEE not in repr(status)
+        assert await rpc("status", callId="nobody") == {"found": False}
+        assert (await rpc("status"))["calls"] == []
+
+
+@pytest.mark.parametrize(
+    ("method", "params", "words"),
+    [
+        ("initiate", {"to": CALLEE}, "message is required"),
+        ("initiate", {"to": CALLEE, "message": " "}, "message is required"),
+        ("initiate", {"message": "Hi."}, "to is required"),
+        ("initiate", {"to": 15550001111, "message": "Hi."}, "to must be a string"),
+        ("start", {"message": "Hi."}, "to is required"),
+        ("start", {"to": CALLEE, "mode": "chat"}, "mode must be notify or conversation"),
+        ("continue", {"callId": "x"}, "message is required"),
+        ("continue", {"message": "Hi?"}, "callId is required"),
+        ("continue.start", {"callId": " ", "message": "Hi?"}, "callId is required"),
+        ("continue.result", {}, "operationId is required"),
+        ("continue.result", {"operationId": "x"}, "unknown operationId"),
+        ("speak", {"callId": "x"}, "message is required"),
+        ("dtmf", {"callId": "x"}, "digits is required"),
+        ("dtmf", {"callId": "x", "digits": "abc"}, "digits may only contain"),
+        ("end", {}, "callId is required"),
+    ],
+)
+async def test_what_is_missing_is_named(
+    tmp_path: Path, method: str, params: dict[str, Any], words: str
+) -> None:
+    async with open_rpc(tmp_path) as rpc:
+        with pytest.raises(InvalidRequest, match=words):
+            await rpc(method, **params)
+        assert rpc.phone.carrier.dialled == []
+
+
+async def test_a_phone_that_does_not_run_says_what_is_missing(tmp_path: Path) -> None:
+    def operations() -> CallOperations:
+        raise ConfigError("is required to place calls", path="fromNumber")
+
+    rpc = PhoneRpc(operations, VirtualSeam(), poll_timeout_ms=1000)
+    methods = {method.name: method.handler for method in rpc.methods()}
+    with pytest.raises(ConfigError, match="fromNumber"):
+        await methods["voicecall.start"]({"to": CALLEE}, WHO)
+
+
+async def test_speak_keys_and_a_question(tmp_path: Path) -> None:
+    async with open_rpc(tmp_path) as rpc:
+        await rpc.phone.call_in()
+        await rpc.phone.settle(3)
+        call = rpc.phone.record.call_id
+        assert await rpc("speak", callId=call, message="A word.") == {"success": True}
+        assert await rpc("dtmf", callId=call, digits="1#") == {"success": True}
+        assert rpc.phone.socket.digits == ["1#"]
+        answers: list[Mapping[str, Any]] = []
+
+        async def ask() -> None:
+            answers.append(await rpc("continue", callId=call, message="Your name?"))
+
+        async with anyio.create_task_group() as asking:
+            asking.start_soon(ask)
+            await rpc.phone.settle(2)
+            rpc.phone.hears("Anna.")
+        assert answers == [{"success": True, "transcript": "Anna."}]
+
+
+async def test_a_question_in_two_steps(tmp_path: Path) -> None:
+    async with open_rpc(tmp_path) as rpc:
+        await rpc.phone.call_in(from_number=CALLER)
+        await rpc.phone.settle(3)
+        begun = await rpc("continue.start", callId=rpc.phone.record.call_id, message="Your name?")
+        operation = begun["operationId"]
+        assert begun == {
+            "operationId": operation,
+            "status": "pending",
+            "pollTimeoutMs": 218_000,
+        }
+        assert await rpc("continue.result", operationId=operation) == begun
+        await rpc.phone.settle(2)
+        rpc.phone.hears("Anna.")
+        await rpc.phone.settle()
+        done = await rpc("continue.result", operationId=operation)
+        assert done == {
+            "operationId": operation,
+            "status": "completed",
+            "result": {"success": True, "transcript": "Anna."},
+        }
+        # It can be asked for again, for a while.
+        await rpc.phone.settle(200)
+        assert await rpc("continue.result", operationId=operation) == done
+        await rpc.phone.settle(200)
+        with pytest.raises(InvalidRequest, match="unknown operationId"):
+            await rpc("continue.result", operationId=operation)
+
+
+async def test_a_question_in_two_steps_that_fails(tmp_path: Path) -> None:
+    async with open_rpc(tmp_path) as rpc:
+        with pytest.raises(CallNotFound):
+            await rpc("continue.start", callId="nobody", message="Your name?")
+        await rpc.phone.call_in()
+        await rpc.phone.settle(3)
+        call = rpc.phone.record.call_id
+        first = await rpc("continue.start", callId=call, message="Your name?")
+        await rpc.phone.settle(1)
+        second = await rpc("continue.start", callId=call, message="Your age?")
+        await rpc.phone.settle()
+        assert await rpc("continue.result", operationId=second["operationId"]) == {
+            "operationId": second["operationId"],
+            "status": "failed",
+            "error": "Already waiting for transcript",
+        }
+        await rpc.phone.hang_up()
+        failed = await rpc("continue.result", operationId=first["operationId"])
+        assert failed["status"] == "failed"
+        assert failed["error"] == "Call ended: hangup-user"
+
+
+async def test_times_of_turns_are_reported(tmp_path: Path) -> None:
+    async with open_rpc(tmp_path) as rpc:
+        await rpc.phone.call_in()
+        await rpc.phone.settle(3)
+        rpc.phone.agent.then(0.4, "Yes.")
+        rpc.phone.hears("Hello?")
+        await rpc.phone.settle(3)
+        report = await rpc("latency")
+        assert report["recordsScanned"] == 2
+        assert report["turnLatency"]["count"] == 1
+        assert report["turnLatency"]["p50Ms"] == pytest.approx(400, abs=5)
+        with pytest.raises(InvalidRequest, match="last"):
+            await rpc("latency", last=0)
+
+
+async def test_how_many_questions_wait_depends_on_the_calls_only(tmp_path: Path) -> None:
+    async with open_rpc(tmp_path, transcriptTimeoutMs=5000) as rpc:
+        await rpc.phone.call_in()
+        await rpc.phone.settle(3)
+        with pytest.raises(CallNotReady, match="Timed out"):
+            await rpc("continue", callId=rpc.phone.record.call_id, message="Your name?")
