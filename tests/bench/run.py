@@ -15,13 +15,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-BENCHES = ("startup", "store", "webhooks", "media")
+FOLDER = Path(__file__).parent
 PATIENCE_S = 120
 
 
 def figures(name: str) -> Sequence[str]:
     """Lines of one benchmark, printed as they are; a failed one ends the run."""
-    script = Path(__file__).with_name(f"bench_{name}.py")
+    script = FOLDER / f"bench_{name}.py"
     print(f"{name}", flush=True)
     done = subprocess.run(
         [sys.executable, str(script)], stdout=subprocess.PIPE, text=True, timeout=PATIENCE_S
@@ -37,7 +37,8 @@ def figures(name: str) -> Sequence[str]:
 def main() -> None:
     load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
     print(f"Python {platform.python_version()}, {os.cpu_count()} cores, load {load}\n", flush=True)
-    ratios = [(name, line) for name in BENCHES for line in figures(name) if "ratio" in line]
+    names = sorted(path.stem.removeprefix("bench_") for path in FOLDER.glob("bench_*.py"))
+    ratios = [(name, line) for name in names for line in figures(name) if "ratio" in line]
     print("\nratios")
     for name, line in ratios:
         print(f"  {name:9} {line}")
