@@ -674,17 +674,19 @@ def _status_reported(record: CallRecord, event: ev.StatusReported, policy: CallP
 
 
 def _recovered(record: CallRecord, event: ev.Recovered, policy: CallPolicy) -> Step:
-    message = record.message
-    if message is not None and message.state is MessageState.PLAYING:
-        if record.media is not MediaPath.NATIVE:
-            # The line died with us: what was queued was not heard.
-            message = replace(message, state=MessageState.PENDING)
-            record = replace(record, utterance=None)
-    elif record.media is not MediaPath.NATIVE:
-        record = replace(record, utterance=None)
+    message, utterance = record.message, record.utterance
+    native = record.media is MediaPath.NATIVE
+    if message is not None and message.state is MessageState.PLAYING and not native:
+        # The line died with us: what was queued was not heard.
+        message = replace(message, state=MessageState.PENDING)
+    if utterance is not None and not (native and utterance.first_message):
+        # Whether the carrier was asked to say it at all is unknown: nobody may wait for its end.
+        # The first message was in a reply, which is delivered again.
+        utterance = None
     record = replace(
         record,
         message=message,
+        utterance=utterance,
         listen_token=None,
         stream_id=None,
         recovering=True,
