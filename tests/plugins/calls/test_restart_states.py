@@ -540,3 +540,18 @@ async def test_a_leg_that_turns_up_late_is_hung_up_even_over_a_crash(tmp_path: P
     async with life(tmp_path, exchange, MediaPath.NATIVE) as it:
         await tell(it, ev.Answered)
         assert not exchange.up
+
+
+async def test_nobody_waits_for_words_that_may_never_have_been_asked_for(tmp_path: Path) -> None:
+    """The crash came between the commit of an utterance and the request to the carrier."""
+
+    async def interjecting(it: Life) -> None:
+        await played(it)
+        await it.apply(ev.BotSpeaking(at=it.now(), utterance_id="u-2", text="One more thing."))
+
+    exchange = await crash_in(Situation(interjecting, CallState.SPEAKING), tmp_path)
+    async with life(tmp_path, exchange, MediaPath.NATIVE) as it:
+        await anyio.sleep(1)
+        assert it.record.live
+        assert it.record.utterance is None
+        assert it.lane.conversation is not None
