@@ -211,8 +211,8 @@ class VoiceCallConfig(ConfigModel):
     @model_validator(mode="before")
     @classmethod
     def _carrier_blocks(cls, values: Any) -> Any:
-        """Move blocks of carriers out of the closed object: any other object that does not look
-        like a misspelt key. Each carrier validates its own."""
+        """Move blocks of carriers out of the closed object: that of the chosen one, and any other
+        object that does not look like a misspelt key. Each carrier validates its own."""
         if not isinstance(values, Mapping):
             return values
         own = set(cls.model_fields) | {field.alias or "" for field in cls.model_fields.values()}
@@ -221,7 +221,10 @@ class VoiceCallConfig(ConfigModel):
             for key, value in values.items()
             if key not in own
             and isinstance(value, Mapping)
-            and not difflib.get_close_matches(key, own, 1, 0.75)
+            and (
+                key == values.get("provider")
+                or not difflib.get_close_matches(key, own - {"carriers"}, 1, 0.75)
+            )
         }
         rest = {key: value for key, value in values.items() if key not in carriers}
         return {**rest, "carriers": {**rest.get("carriers", {}), **carriers}}
