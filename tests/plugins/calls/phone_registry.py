@@ -1,0 +1,114 @@
+"""A registry of scripted providers, for tests of wiring and setup checks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from voicecall import ProviderInfo, ProviderKind, hookimpl
+from voicecall.configuring import ConfigModel
+from voicecall.registry import Registry
+from voicecall.telephony import TelephonyCapabilities
+from voicecall_calls.config import VoiceCallConfig
+from voicecall_calls.wiring import Wiring, resolve
+from voicecall_testing.fakes import NATIVE, STREAMING
+
+
+class KeyConfig(ConfigModel):
+    api_key: str = ""
+    voice: str | None = None
+
+
+def _make(config: object, context: object) -> object:
+    return config
+
+
+def info(
+    kind: ProviderKind,
+    provider_id: str,
+    *,
+    key: bool = False,
+    capabilities: TelephonyCapabilities | None = None,
+    **more: Any,
+) -> ProviderInfo:
+    """A provider; with ``key`` it needs ``apiKey`` or ``<ID>_KEY``."""
+    return ProviderInfo(
+        kind=kind,
+        id=provider_id,
+        label=provider_id.capitalize(),
+        factory=_make,
+        config_model=lambda: KeyConfig,
+        required=("apiKey",) if key else (),
+        secrets={"apiKey": f"{provider_id.upper()}_KEY"} if key else {},
+        capabilities=capabilities,
+        **more,
+    )
+
+
+class _Plugin:
+    """Offers one provider under the hook of its kind."""
+
+    def __init__(self, offered: ProviderInfo) -> None:
+        self._offered = offered
+
+    def _of(self, kind: ProviderKind) -> Sequence[ProviderInfo]:
+        return [self._offered] if self._offered.kind is kind else []
+
+    @hookimpl
+    def voicecall_telephony_providers(self) -> Sequence[ProviderInfo]:
+        return self._of(ProviderKind.TELEPHONY)
+
+    @hookimpl
+    def voicecall_transcription_providers(self) -> Sequence[ProviderInfo]:
+        return self._of(ProviderKind.TRANSCRIPTION)
+
+    @hookimpl
+    def voicecall_tts_providers(self) -> Sequence[ProviderInfo]:
+        return self._of(ProviderKind.TTS)
+
+    @hookimpl
+    def voicecall_realtime_providers(self) -> Sequence[ProviderInfo]:
+        return self._of(ProviderKind.REALTIME)
+
+    @hookimpl
+    def voicecall_agent_backends(self) -> Sequence[ProviderInfo]:
+        return self._of(ProviderKind.AGENT)
+
+
+INFOS = (
+    info(ProviderKind.TELEPHONY, "mock", capabilities=STREAMING),
+    info(ProviderKind.TELEPHONY, "public", key=True, capabilities=TelephonyCapabilities()),
+    info(ProviderKind.TELEPHONY, "plain", capabilities=NATIVE),
+    info(ProviderKind.TRANSCRIPTION, "ears", key=True, auto_select_order=10),
+    info(ProviderKind.TRANSCRIPTION, "other", key=True, auto_select_order=20),
+    info(ProviderKind.TTS, "voice", key=True),
+    info(ProviderKind.REALTIME, "full", key=True),
+    info(ProviderKind.AGENT, "helper", auto_select_order=10),
+    info(ProviderKind.AGENT, "model", key=True, auto_select_order=20),
+)
+KEYS = {"EARS_KEY": "k", "VOICE_KEY": "k", "FULL_KEY": "k"}
+
+
+def registry(*without: ProviderKind) -> Registry:
+    """All providers above but those of some kinds."""
+    return Registry(
+        entries=[],
+        extra=[(i.kind.group, i.id, _Plugin(i)) for i in INFOS if i.kind not in without],
+    )
+
+
+def wire(
+    *without: ProviderKind,
+    environ: Mapping[str, str] | None = None,
+    agents: Mapping[str, Any] | None = None,
+    core_tts: Mapping[str, Any] | None = None,
+    **config: Any,
+) -> Wiring:
+    """What a configuration selects."""
+    return resolve(
+        VoiceCallConfig.model_validate(config),
+        registry=registry(*without),
+        environ=environ or {},
+        agents=agents or {},
+        tts=core_tts or {},
+    )

@@ -1,0 +1,134 @@
+"""The phone's configuration: defaults, numbers, closed objects, blocks of carriers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from voicecall.configuring import validate
+from voicecall.errors import ConfigError
+from voicecall_calls.config import VoiceCallConfig, normalize_number
+
+pytestmark = pytest.mark.unit
+
+
+def config(**values: Any) -> VoiceCallConfig:
+    return validate(VoiceCallConfig, values, "here")
+
+
+def test_defaults() -> None:
+    it = config()
+    assert it.provider == "mock"
+    assert it.inbound_policy == "disabled"
+    assert it.outbound.default_mode == "notify"
+    assert it.session_scope == "per-phone"
+    assert (it.serve.port, it.serve.bind, it.serve.path) == (3334, "127.0.0.1", "/voice/webhook")
+    assert it.streaming.stream_path == "/voice/stream"
+    assert (it.max_concurrent_calls, it.max_concurrent_inbound_calls) == (1, 32)
+    assert (it.webhook_security.max_in_flight_per_client, it.webhook_security.max_in_flight) == (
+        8,
+        64,
+    )
+    assert it.response_timeout_ms == it.ring_timeout_ms == 30_000
+    assert it.transcript_timeout_ms == 180_000
+    assert it.silence_timeout_ms == 800
+    assert it.tts.timeout_ms == 8000
+
+
+def test_the_policy_of_the_state_machine() -> None:
+    policy = config(
+        maxDurationSeconds=60,
+        ringTimeoutMs=20_000,
+        staleCallReaperSeconds=0,
+        outbound={"notifyHangupDelaySec": 5},
+    ).policy()
+    assert policy.max_duration_ms == 60_000
+    assert policy.ring_timeout_ms == 20_000
+    assert policy.unanswered_ms == 0
+    assert policy.notify_hangup_delay_ms == 5000
+    assert config().policy().unanswered_ms == 120_000
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("+15550001234", "+15550001234"),
+        ("+1 (555) 000-1234", "+15550001234"),
+        ("0049 30 1234567", "+49301234567"),
+        ("+1.555.000.1234", "+15550001234"),
+        ("15550001234", None),
+        ("+05550001234", None),
+        ("+1", None),
+        ("+1234567890123456", None),
+        ("+1555abc", None),
+        ("", None),
+    ],
+)
+def test_numbers(text: str, number: str | None) -> None:
+    assert normalize_number(text) == number
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.text(alphabet="+0123456789 ()-./x", max_size=20))
+def test_a_normal_number_stays_as_it_is(text: str) -> None:
+    number = normalize_number(text)
+    if number is not None:
+        assert normalize_number(number) == number
+        assert number[1:].isdigit()
+        assert 2 <= len(number[1:]) <= 15
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"fromNumber": "12"}, r"here\.fromNumber.*E\.164"),
+        ({"allowFrom": ["+15550001234", "x"]}, r"here\.allowFrom\.1"),
+        ({"inboundPolicy": "friends"}, r"here\.inboundPolicy"),
+        ({"outbound": {"defaultMode": "chat"}}, r"here\.outbound\.defaultMode"),
+        ({"maxConcurrentCalls": 0}, r"here\.maxConcurrentCalls"),
+        ({"serve": {"port": 70_000}}, r"here\.serve\.port"),
+        ({"tts": {"timeoutMs": 10}}, r"here\.tts\.timeoutMs"),
+        ({"publicUrl": "phone.example.com"}, "absolute http"),
+        ({"streaming": {"enabled": True}, "realtime": {"enabled": True}}, "exclude each other"),
+        ({"streaming": {"streamPath": "/voice/webhook"}}, "must differ"),
+        ({"bargeIn": {"minSpeech": 3}}, r"here\.bargeIn\.minSpeech.*did you mean"),
+        ({"inboundPolcy": "open"}, "did you mean 'inboundPolicy'"),
+        ({"streming": {"enabled": True}}, "did you mean 'streaming'"),
+    ],
+)
+def test_what_is_wrong_is_named_with_its_path(values: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        config(**values)
+
+
+def test_blocks_of_carriers_are_kept_for_the_carriers() -> None:
+    block = {"authToken": "secret", "nested": {"flag": False, "count": 0}}
+    it = config(mycarrier=block, maxDurationSeconds=5)
+    assert it.carriers == {"mycarrier": block}
+    assert it.max_duration_seconds == 5
+    assert "secret" not in it.model_dump_json()
+
+
+def test_the_chosen_carrier_may_have_a_name_like_a_key() -> None:
+    block = {"authToken": "secret"}
+    assert config(provider="public", public=block).carriers == {"public": block}
+    with pytest.raises(ConfigError, match="did you mean 'publicUrl'"):
+        config(public=block)
+
+
+def test_explicit_falsy_values_count() -> None:
+    it = config(
+        fillerAfterMs=0,
+        staleCallReaperSeconds=0,
+        silence={"promptAfterMs": 0, "prompts": 0},
+        bargeIn={"enabled": False, "minSpeechMs": 0},
+        outbound={"notifyHangupDelaySec": 0},
+        serve={"port": 0},
+    )
+    assert (it.filler_after_ms, it.stale_call_reaper_seconds) == (0, 0)
+    assert (it.silence.prompt_after_ms, it.silence.prompts) == (0, 0)
+    assert (it.barge_in.enabled, it.barge_in.min_speech_ms) == (False, 0)
+    assert (it.outbound.notify_hangup_delay_sec, it.serve.port) == (0, 0)

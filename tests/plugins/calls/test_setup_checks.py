@@ -1,0 +1,119 @@
+"""What ``voicecall setup`` says about the phone, without contacting anybody."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from voicecall.configuring import validate
+from voicecall.hosting import SetupCheck, SetupContext
+from voicecall_calls.checks import setup_checks
+from voicecall_calls.config import VoiceCallConfig
+
+from .phone_registry import KEYS, registry
+
+pytestmark = pytest.mark.unit
+
+ORDER = ["plugin-enabled", "provider", "provider-config", "webhook-exposure", "mode", "agent"]
+
+
+def checks(
+    *,
+    entry_enabled: bool = True,
+    environ: Mapping[str, str] | None = None,
+    agents: Mapping[str, Any] | None = None,
+    **config: Any,
+) -> dict[str, SetupCheck]:
+    context = SetupContext(
+        registry=registry(),
+        plugin_config=lambda plugin: validate(VoiceCallConfig, config, "here"),
+        section=lambda name: agents or {} if name == "agents" else {},
+        enabled=lambda plugin: entry_enabled,
+        environ=environ or {},
+        state_dir=Path("/nowhere"),
+    )
+    return {check.id: check for check in setup_checks(context)}
+
+
+def test_a_fresh_phone_is_ready_and_says_what_is_chosen_for_it() -> None:
+    found = checks()
+    assert list(found) == ORDER
+    assert all(check.ok for check in found.values())
+    assert "the default" in found["provider"].message
+    assert "needs no public URL" in found["webhook-exposure"].message
+    assert "agents.defaults.backend" in found["agent"].message
+    assert "turn-based" in found["mode"].message
+
+
+@pytest.mark.parametrize(("entry", "config"), [(False, {}), (True, {"enabled": False})])
+def test_a_phone_that_is_off(entry: bool, config: dict[str, Any]) -> None:
+    check = checks(entry_enabled=entry, **config)["plugin-enabled"]
+    assert not check.ok
+    assert "plugins.entries.voice-call.enabled" in check.message
+
+
+def test_a_configuration_that_is_wrong_is_named() -> None:
+    found = checks(maxConcurrentCall=2)
+    assert list(found) == ["plugin-enabled", "provider-config"]
+    assert not found["provider-config"].ok
+    assert "did you mean 'maxConcurrentCalls'" in found["provider-config"].message
+
+
+def test_everything_that_a_carrier_misses_is_named() -> None:
+    found = checks(provider="public")
+    assert not found["provider-config"].ok
+    for word in ("public.apiKey", "PUBLIC_KEY"):
+        assert word in found["provider-config"].message
+    assert not checks(provider="nobody")["provider"].ok
+
+
+@pytest.mark.parametrize(
+    ("url", "ok", "word"),
+    [
+        (None, False, "publicUrl"),
+        ("http://127.0.0.1:3334", False, "cannot be reached from the internet"),
+        ("https://phone.example.com", True, "https://phone.example.com"),
+    ],
+)
+def test_a_real_carrier_must_reach_the_webhooks(url: str | None, ok: bool, word: str) -> None:
+    config: dict[str, Any] = {
+        "provider": "public",
+        "public": {"apiKey": "k"},
+        "fromNumber": "+15550000000",
+        **({"publicUrl": url} if url else {}),
+    }
+    check = checks(**config)["webhook-exposure"]
+    assert check.ok is ok
+    assert word in check.message
+
+
+def test_the_mode_names_the_providers_or_what_is_missing() -> None:
+    on = checks(environ=KEYS, streaming={"enabled": True})["mode"]
+    assert on.ok
+    assert on.message == "streaming: heard by Ears, spoken by Voice"
+    off = checks(streaming={"enabled": True})["mode"]
+    assert not off.ok
+    assert "EARS_KEY" in off.message
+    full = checks(environ=KEYS, realtime={"enabled": True})["mode"]
+    assert full.ok
+    assert "Full" in full.message
+
+
+def test_the_agent_and_what_it_misses() -> None:
+    missing = checks(agents={"defaults": {"backend": "model"}})["agent"]
+    assert not missing.ok
+    assert "MODEL_KEY" in missing.message
+    chosen = checks(
+        environ={"MODEL_KEY": "k"},
+        agents={"defaults": {"backend": "model"}, "list": [{"id": "sales"}]},
+    )["agent"]
+    assert chosen.ok
+    assert chosen.message == "agent sales: Model"
+
+
+def test_no_check_shows_a_key() -> None:
+    found = checks(provider="public", public={"apiKey": "very-secret"})
+    assert "very-secret" not in repr(found)

@@ -1,0 +1,190 @@
+"""Which providers a configuration selects, and what it says where it cannot."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from voicecall import ProviderKind
+from voicecall.errors import ConfigError
+from voicecall.model import MediaPath
+from voicecall_calls.wiring import is_public_url, require
+
+from .phone_registry import KEYS, wire
+
+pytestmark = pytest.mark.unit
+
+STREAM = {"streaming": {"enabled": True}}
+
+
+def test_an_empty_configuration_makes_a_phone() -> None:
+    wiring = wire()
+    assert wiring.problems == []
+    assert wiring.media is MediaPath.NATIVE
+    carrier, _ = require(wiring.carrier)
+    assert carrier.id == "mock"
+    assert wiring.agent_id == "main"
+    backend, _ = require(wiring.backends["main"])
+    assert backend.id == "helper"
+
+
+def test_a_carrier_that_is_not_installed_is_a_problem_with_a_suggestion() -> None:
+    wiring = wire(provider="mok")
+    assert "mock" in wiring.problems[0]
+    with pytest.raises(ConfigError):
+        require(wiring.carrier)
+
+
+def test_a_carrier_without_its_key_names_path_and_variable() -> None:
+    wiring = wire(provider="public", fromNumber="+15550000000")
+    (problem,) = wiring.problems
+    assert "plugins.entries.voice-call.config.public.apiKey" in problem
+    assert "PUBLIC_KEY" in problem
+
+
+def test_a_real_carrier_needs_a_number_of_ours() -> None:
+    wiring = wire(provider="public", public={"apiKey": "k"})
+    assert wiring.problems == ["plugins.entries.voice-call.config.fromNumber is required by Public"]
+
+
+def test_streaming_takes_the_first_configured_providers() -> None:
+    wiring = wire(environ=KEYS, **STREAM)
+    assert wiring.media is MediaPath.STREAM
+    assert wiring.transcription is not None
+    assert require(wiring.transcription)[0].id == "ears"
+    other = wire(environ={"OTHER_KEY": "k", "VOICE_KEY": "k"}, **STREAM)
+    assert other.transcription is not None
+    assert require(other.transcription)[0].id == "other"
+
+
+@pytest.mark.parametrize(
+    ("without", "environ", "word"),
+    [
+        ((ProviderKind.TRANSCRIPTION,), KEYS, "no transcription provider is installed"),
+        ((ProviderKind.TTS,), KEYS, "no tts provider is installed"),
+        ((), {"VOICE_KEY": "k"}, "EARS_KEY"),
+        ((), {"EARS_KEY": "k"}, "VOICE_KEY"),
+    ],
+)
+def test_streaming_stays_off_with_a_note(
+    without: tuple[ProviderKind, ...], environ: dict[str, str], word: str
+) -> None:
+    wiring = wire(*without, environ=environ, **STREAM)
+    assert wiring.media is MediaPath.NATIVE
+    assert wiring.problems == []
+    assert any(word in note and "streaming stays off" in note for note in wiring.notes)
+
+
+def test_streaming_with_a_provider_that_is_not_installed() -> None:
+    streaming = {"streaming": {"enabled": True, "provider": "nobody"}}
+    wiring = wire(environ=KEYS, **streaming)
+    assert wiring.media is MediaPath.NATIVE
+    assert any("nobody" in note for note in wiring.notes)
+
+
+def test_a_carrier_without_media_streams_cannot_stream() -> None:
+    for mode in ("streaming", "realtime"):
+        wiring = wire(provider="plain", environ=KEYS, **{mode: {"enabled": True}})
+        assert any(f"{mode}.enabled: Plain has no media streams" in p for p in wiring.problems)
+
+
+def test_realtime_takes_the_place_of_transcription_and_speech() -> None:
+    realtime: dict[str, Any] = {"realtime": {"enabled": True}, "inboundPolicy": "open"}
+    assert wire(environ=KEYS, **realtime).media is MediaPath.REALTIME
+    off = wire(**realtime)
+    assert off.media is MediaPath.NATIVE
+    assert any("realtime stays off" in note for note in off.notes)
+
+
+def test_realtime_without_inbound_calls_is_noted() -> None:
+    wiring = wire(environ=KEYS, realtime={"enabled": True})
+    assert wiring.media is MediaPath.REALTIME
+    assert any("outbound calls only" in note for note in wiring.notes)
+
+
+def test_plugin_speech_overlays_core_speech() -> None:
+    wiring = wire(
+        environ=KEYS,
+        core_tts={
+            "provider": "voice",
+            "timeoutMs": 4000,
+            "providers": {"voice": {"voice": "anna"}},
+        },
+        streaming={"enabled": True},
+        tts={"timeoutMs": 6000},
+    )
+    choice = wiring.speech[None]
+    assert choice.tts.timeout_ms == 6000
+    assert choice.tts.providers["voice"]["voice"] == "anna"
+    assert require(choice.selected)[0].id == "voice"
+
+
+def test_a_number_has_a_voice_of_its_own() -> None:
+    number = "+15550001111"
+    wiring = wire(
+        environ=KEYS,
+        streaming={"enabled": True},
+        tts={"provider": "voice", "providers": {"voice": {"voice": "anna"}}},
+        numbers={number: {"tts": {"providers": {"voice": {"voice": "bert"}}}}},
+    )
+    assert wiring.speech[None].tts.providers["voice"]["voice"] == "anna"
+    assert wiring.speech[number].tts.providers["voice"]["voice"] == "bert"
+    assert wiring.speech[number].tts.provider == "voice"
+
+
+def test_keys_that_could_poison_a_merge_are_left_out() -> None:
+    blocks = {"voice": {"__proto__": {"x": 1}, "voice": "anna"}, "constructor": {"x": 1}}
+    merged = wire(environ=KEYS, tts={"providers": blocks}, **STREAM).speech[None].tts
+    assert merged.providers == {"voice": {"voice": "anna"}}
+
+
+def test_the_default_agent_and_its_backend() -> None:
+    agents = {
+        "defaults": {"backend": "helper"},
+        "list": [{"id": "sales"}, {"id": "Support", "default": True, "backend": "model"}],
+        "backends": {"model": {"apiKey": "k"}},
+    }
+    wiring = wire(agents=agents)
+    assert wiring.agent_id == "support"
+    assert require(wiring.backends["support"])[0].id == "model"
+    routed = wire(agents=agents, agentId="sales", numbers={"+15550001111": {"agentId": "support"}})
+    assert routed.agent_id == "sales"
+    assert set(routed.backends) == {"sales", "support"}
+    with pytest.raises(ConfigError, match=r"no agent 'night' in agents\.list"):
+        wire(agents=agents, agentId="night")
+
+
+def test_a_backend_without_its_key_is_a_problem() -> None:
+    (problem,) = wire(agents={"defaults": {"backend": "model"}}).problems
+    assert "agents.backends" in problem
+    assert "MODEL_KEY" in problem
+
+
+def test_what_is_passed_over_or_useless_is_noted() -> None:
+    wiring = wire(inboundPolicy="allowlist", elsewhere={"accountSid": "x"})
+    assert any("elsewhere is passed over" in note for note in wiring.notes)
+    assert any("allowFrom is empty" in note for note in wiring.notes)
+
+
+@pytest.mark.parametrize(
+    ("url", "public"),
+    [
+        ("https://phone.example.com/voice", True),
+        ("https://8.8.8.8/voice", True),
+        ("https://[2001:4860:4860::8888]/x", True),
+        ("http://localhost:3334/x", False),
+        ("http://box.local/x", False),
+        ("http://gateway.internal/x", False),
+        ("http://printer/x", False),
+        ("http://127.0.0.1:3334/x", False),
+        ("http://10.1.2.3/x", False),
+        ("http://192.168.1.2/x", False),
+        ("http://[::1]/x", False),
+        ("http://[::ffff:10.1.2.3]/x", False),
+        ("http://169.254.1.1/x", False),
+        ("nonsense", False),
+    ],
+)
+def test_which_urls_a_carrier_may_reach(url: str, public: bool) -> None:
+    assert is_public_url(url) is public
