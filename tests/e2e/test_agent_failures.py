@@ -31,7 +31,7 @@ CALLER = (
     WaitForSilence(300),
     Say("What time is it?"),
     # The filler is followed by silence, too: the caller's patience outlasts a failure.
-    Wait(2500),
+    Wait(3000),
     WaitForSilence(),
     Say("What time is it, please?"),
     Silent(),
@@ -65,7 +65,9 @@ class Phone:
 
 
 @asynccontextmanager
-async def phone(state_dir: Path, model_url: str) -> AsyncIterator[Phone]:
+async def phone(
+    state_dir: Path, model_url: str, *, answer_within_ms: int = 10_000
+) -> AsyncIterator[Phone]:
     """A call comes in as soon as the gateway is ready."""
     async with Exchange(EXCHANGE).serve() as exchange:
         config = {
@@ -75,7 +77,7 @@ async def phone(state_dir: Path, model_url: str) -> AsyncIterator[Phone]:
             "inboundPolicy": "open",
             "inboundGreeting": GREETING,
             "fillerAfterMs": 150,
-            "responseTimeoutMs": 900,
+            "responseTimeoutMs": answer_within_ms,
             "phrases": {"filler": FILLER, "notUnderstood": REGRET, "failed": GOODBYE},
         }
         agent = {"model": "openai:small", "baseUrl": model_url, "apiKey": "a-key"}
@@ -149,7 +151,7 @@ async def test_the_model_answers_garbage(tmp_path: Path) -> None:
 
 async def test_the_model_hangs(tmp_path: Path) -> None:
     stub = OpenAiStub(default=ModelReply(fault=Fault.HANG))
-    async with stub.serve() as url, phone(tmp_path, url) as caller:
+    async with stub.serve() as url, phone(tmp_path, url, answer_within_ms=900) as caller:
         await caller.finished()
         with anyio.fail_after(10):
             for asked in stub.requests:

@@ -1,4 +1,4 @@
-"""A tiny MCP server on standard input and output: one tool, and one that fails."""
+"""A tiny MCP server on standard input and output: a tool, one that fails, one that is the end."""
 
 from __future__ import annotations
 
@@ -19,6 +19,12 @@ def now(zone: str) -> str:
 def broken() -> str:
     """Always fails."""
     raise RuntimeError("the clock is broken")
+
+
+@server.tool()
+def die() -> str:
+    """Ends the server."""
+    os._exit(1)
 
 
 if __name__ == "__main__":

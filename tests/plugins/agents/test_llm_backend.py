@@ -22,7 +22,7 @@ from voicecall.errors import (
 )
 from voicecall.registry import Registry
 from voicecall.selection import Selection, provider_config, select
-from voicecall_agents.llm import tools
+from voicecall_agents.llm import guarding
 from voicecall_agents.llm.backend import PydanticAgent
 from voicecall_testing.openai_stub import Fault, ModelReply, ModelRequest, OpenAiStub, ToolUse
 
@@ -414,10 +414,25 @@ async def test_tools_of_an_mcp_server(make_agent: MakeAgent, make_turn: MakeTurn
         async with agent.lifespan():
             assert await said(agent, make_turn()) == "It is noon."
             assert await said(agent, make_turn(turn_id="t2"))
-    assert stub.requests[0].tool_names == {END, "clock_now", "clock_broken"}
+    assert stub.requests[0].tool_names == {END, "clock_now", "clock_broken", "clock_die"}
     answers = stub.requests[1].said("tool")
     assert answers[0] == "noon in utc, says Big Ben"
     assert "broken" in answers[1]
+
+
+async def test_an_mcp_server_that_dies_is_started_again(
+    make_agent: MakeAgent, make_turn: MakeTurn
+) -> None:
+    dies = ModelReply(tools=(ToolUse("clock_die"),))
+    now = ModelReply(tools=(ToolUse("clock_now", {"zone": "utc"}),))
+    stub = OpenAiStub([dies, ModelReply(text="Oh."), now])
+    async with stub.serve() as url:
+        server = {"command": sys.executable, "args": [CLOCK]}
+        agent = make_agent(url, timeoutMs=3000, mcpServers={"clock": server})
+        async with agent.lifespan():
+            assert await said(agent, make_turn()) == "Oh."
+            await said(agent, make_turn(turn_id="t2"))
+    assert stub.requests[-1].said("tool")[-1] == "noon in utc, says nobody"
 
 
 async def test_an_mcp_server_that_is_down_costs_its_tools_only(
@@ -441,7 +456,7 @@ async def test_an_mcp_server_that_is_down_costs_its_tools_only(
 async def test_an_mcp_server_that_comes_back_is_used_again(
     make_agent: MakeAgent, make_turn: MakeTurn, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(tools, "_TRY_AGAIN_S", 0.0)
+    monkeypatch.setattr(guarding, "_TRY_AGAIN_S", 0.0)
     program = tmp_path / "clock"
     stub = OpenAiStub()
     async with stub.serve() as url:
