@@ -1,0 +1,154 @@
+"""The call state machine: a pure function from a record and an event to the next record.
+
+``step(record, event, policy)`` has no clock, no socket and no randomness. What must happen in
+the world comes back as :data:`Effect` values, which the engine carries out after the new record
+is committed. Rules that hold for every step:
+
+* a terminal record stays as it is (the first end wins);
+* live states only go forward, except that speaking and listening alternate;
+* a live record has at least one deadline;
+* an end that we ask for converges: hang-ups are repeated, then the call is closed by force.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from voicecall import events as ev
+from voicecall.model import CallRecord, Direction, EndDetail
+
+from .dialling import dial_accepted, dial_looked_up, dial_refused, dial_uncertain, opened
+from .due import deadline_due
+from .ending import end_requested, hangup_done, hangup_failed, recovered, status_reported
+from .moves import advance, close
+from .opening import open_inbound, open_outbound, refuse_inbound
+from .progress import (
+    active,
+    answered,
+    call_ended,
+    call_failed,
+    initiated,
+    ringing,
+    stream_attached,
+    stream_detached,
+    stream_failed,
+)
+from .talk import (
+    bot_speaking,
+    bot_spoke,
+    caller_said,
+    digits,
+    listen_started,
+    playback_ended,
+    speech_heard,
+)
+from .vocabulary import (
+    AnswerCall,
+    CallerSpeaking,
+    CallerTurn,
+    CallPolicy,
+    Connected,
+    Dial,
+    Effect,
+    HangUp,
+    KeysPressed,
+    LookUpDial,
+    Outcome,
+    PlaybackFinished,
+    PlayMessage,
+    ProbeStatus,
+    ReattachStream,
+    RefuseCall,
+    Release,
+    Step,
+)
+
+__all__ = [
+    "AnswerCall",
+    "CallPolicy",
+    "CallerSpeaking",
+    "CallerTurn",
+    "Connected",
+    "Dial",
+    "Effect",
+    "HangUp",
+    "KeysPressed",
+    "LookUpDial",
+    "Outcome",
+    "PlayMessage",
+    "PlaybackFinished",
+    "ProbeStatus",
+    "ReattachStream",
+    "RefuseCall",
+    "Release",
+    "Step",
+    "advance",
+    "close",
+    "open_inbound",
+    "open_outbound",
+    "refuse_inbound",
+    "step",
+]
+
+_HANDLERS: Mapping[type[ev.CallEvent], Callable[[CallRecord, Any, CallPolicy], Step]] = {
+    ev.Initiated: initiated,
+    ev.Ringing: ringing,
+    ev.Answered: answered,
+    ev.Active: active,
+    ev.SpeechHeard: speech_heard,
+    ev.CallerSaid: caller_said,
+    ev.DigitsPressed: digits,
+    ev.PlaybackEnded: playback_ended,
+    ev.StreamFailed: stream_failed,
+    ev.CallEnded: call_ended,
+    ev.CallFailed: call_failed,
+    ev.CallOpened: opened,
+    ev.DialAccepted: dial_accepted,
+    ev.DialRefused: dial_refused,
+    ev.DialUncertain: dial_uncertain,
+    ev.DialLookedUp: dial_looked_up,
+    ev.ListenStarted: listen_started,
+    ev.BotSpeaking: bot_speaking,
+    ev.BotSpoke: bot_spoke,
+    ev.StreamAttached: stream_attached,
+    ev.StreamDetached: stream_detached,
+    ev.EndRequested: end_requested,
+    ev.HangUpDone: hangup_done,
+    ev.HangUpFailed: hangup_failed,
+    ev.StatusReported: status_reported,
+    ev.DeadlineDue: deadline_due,
+    ev.Recovered: recovered,
+}
+
+
+def step(record: CallRecord, event: ev.CallEvent, policy: CallPolicy) -> Step:
+    """The next record and what must be done about it. Pure; never raises for a known event."""
+    if record.terminal:
+        return _after_the_end(record, event)
+    known = record
+    before: tuple[Effect, ...] = ()
+    if isinstance(event, ev.CarrierEvent):
+        # A webhook may be faster than the reply to the dial request; it proves as much.
+        accepted = dial_accepted(
+            record, ev.DialAccepted(at=event.at, provider_call_id=event.provider_call_id), policy
+        )
+        record, before = accepted.record, accepted.effects
+    result = _HANDLERS[type(event)](record, event, policy)
+    if result.outcome is Outcome.RETRYABLE:
+        return Step(known, outcome=Outcome.RETRYABLE)
+    if result.outcome is Outcome.IGNORED and (before or result.record != known):
+        # A new carrier id, or a deadline used up while the call is being ended, does count.
+        result = replace(result, outcome=Outcome.PROCESSED)
+    return replace(result, effects=(*before, *result.effects)) if before else result
+
+
+def _after_the_end(record: CallRecord, event: ev.CallEvent) -> Step:
+    """Nothing changes a finished call, but a leg that turns up late must not stay open."""
+    if isinstance(event, ev.DialAccepted | ev.CarrierEvent) and not isinstance(event, ev.CallEnded):
+        # Again with every sign of life: the last hang-up may have died with us.
+        lives = isinstance(event, ev.CarrierEvent) and record.end_detail is EndDetail.DIAL_UNKNOWN
+        if record.direction is Direction.OUTBOUND and (lives or not record.aliases):
+            return Step(record.with_alias(event.provider_call_id), (HangUp(),))
+    return Step(record, outcome=Outcome.IGNORED)

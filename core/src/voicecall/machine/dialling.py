@@ -1,0 +1,58 @@
+"""What becomes of a dial request."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from voicecall import events as ev
+from voicecall.model import CallRecord, DeadlineKind, EndDetail, EndReason
+
+from .moves import finished, with_deadlines
+from .vocabulary import CallPolicy, HangUp, LookUpDial, Outcome, ProbeStatus, Step
+
+__all__ = ["dial_accepted", "dial_looked_up", "dial_refused", "dial_uncertain", "opened"]
+
+
+def opened(record: CallRecord, event: ev.CallOpened, policy: CallPolicy) -> Step:
+    return Step(record, outcome=Outcome.IGNORED)
+
+
+def dial_accepted(record: CallRecord, event: ev.DialAccepted, policy: CallPolicy) -> Step:
+    first = record.provider_call_id is None
+    record = record.with_alias(event.provider_call_id)
+    if record.ending is not None:
+        if not first:
+            return Step(record)
+        hangup = event.at + 10 * policy.hangup_retry_ms
+        deadlines = with_deadlines(record, DeadlineKind.DIAL, hangup=hangup)
+        return Step(replace(record, deadlines=deadlines), (HangUp(),))
+    # After a restart the call's fate can be asked for only now.
+    effects = (ProbeStatus(),) if first and record.recovering else ()
+    if record.answered_at is not None or DeadlineKind.DIAL not in record.deadlines:
+        return Step(record, effects)
+    ring = event.at + policy.ring_timeout_ms + 15_000
+    record = replace(record, deadlines=with_deadlines(record, DeadlineKind.DIAL, ring=ring))
+    return Step(record, effects)
+
+
+def dial_refused(record: CallRecord, event: ev.DialRefused, policy: CallPolicy) -> Step:
+    if record.provider_call_id is not None:
+        return Step(record, outcome=Outcome.IGNORED)
+    return finished(record, event.at, EndReason.FAILED, EndDetail.DIAL_FAILED, event.error)
+
+
+def dial_uncertain(record: CallRecord, event: ev.DialUncertain, policy: CallPolicy) -> Step:
+    if record.provider_call_id is not None:
+        return Step(record, outcome=Outcome.IGNORED)
+    return Step(record, (LookUpDial(),))
+
+
+def dial_looked_up(record: CallRecord, event: ev.DialLookedUp, policy: CallPolicy) -> Step:
+    if record.provider_call_id is not None:
+        return Step(record, outcome=Outcome.IGNORED)
+    if event.provider_call_id is None:
+        return finished(record, event.at, EndReason.FAILED, EndDetail.DIAL_UNKNOWN)
+    found = dial_accepted(
+        record, ev.DialAccepted(at=event.at, provider_call_id=event.provider_call_id), policy
+    )
+    return replace(found, effects=found.effects or (ProbeStatus(),))

@@ -1,0 +1,112 @@
+"""What happens when a stored deadline is due."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+from voicecall import events as ev
+from voicecall.model import (
+    CallRecord,
+    CallState,
+    DeadlineKind,
+    EndDetail,
+    EndReason,
+    MessageState,
+    Utterance,
+)
+
+from .moves import begin_end, finished, with_deadlines
+from .talk import after_speech
+from .vocabulary import CallPolicy, HangUp, Outcome, PlayMessage, ProbeStatus, Step
+
+__all__ = ["deadline_due"]
+
+
+def deadline_due(record: CallRecord, event: ev.DeadlineDue, policy: CallPolicy) -> Step:
+    due = record.deadlines.get(event.kind)
+    if due is None or due > event.at:
+        return Step(record, outcome=Outcome.IGNORED)
+    return _ON_DEADLINE[event.kind](record, event.at, policy)
+
+
+def _dial_due(record: CallRecord, at: int, policy: CallPolicy) -> Step:
+    # Whether the call exists is unknown and stays so; it is closed, never dialled again.
+    return finished(record, at, EndReason.FAILED, EndDetail.DIAL_UNKNOWN)
+
+
+def _ring_due(record: CallRecord, at: int, policy: CallPolicy) -> Step:
+    record = replace(record, deadlines=with_deadlines(record, DeadlineKind.RING))
+    return begin_end(record, at, EndReason.NO_ANSWER, EndDetail.RING_TIMEOUT, policy)
+
+
+def _unanswered_due(record: CallRecord, at: int, policy: CallPolicy) -> Step:
+    record = replace(record, deadlines=with_deadlines(record, DeadlineKind.UNANSWERED))
+    return begin_end(record, at, EndReason.HANGUP_BOT, EndDetail.REAPER, policy)
+
+
+def _max_duration_due(record: CallRecord, at: int, policy: CallPolicy) -> Step:
+    if record.ending is not None:
+        # The hang-up has its own deadline, which is armed.
+        rest = with_deadlines(record, DeadlineKind.MAX_DURATION)
+        return Step(replace(record, deadlines=rest))
+    step_ = begin_end(record, at, EndReason.TIMEOUT, EndDetail.MAX_DURATION, policy)
+    rest = with_deadlines(step_.record, DeadlineKind.MAX_DURATION)
+    return replace(step_, record=replace(step_.record, deadlines=rest))
+
+
+def _message_due(record: CallRecord, at: int, policy: CallPolicy) -> Step:
+    message = record.message
+    if message is not None and message.state is MessageState.PENDING:
+        rest = with_deadlines(record, DeadlineKind.MESSAGE)
+        return Step(replace(record, deadlines=rest), (PlayMessage(),))
+    # Other speech may have taken its place: its own end will never be told.
+    record = replace(record, utterance=Utterance("", "", first_message=True))
+    return after_speech(record, at, "", False, False, policy)
+
+
+def _notify_due(record: CallRecord, at: int, policy: CallPolicy) -> Step:
+    record = replace(record, deadlines=with_deadlines(record, DeadlineKind.NOTIFY_HANGUP))
+    return begin_end(record, at, EndReason.HANGUP_BOT, EndDetail.NOTIFIED, policy)
+
+
+def _stream_due(record: CallRecord, at: int, policy: CallPolicy) -> Step:
+    never = record.state in (CallState.ANSWERED, CallState.RINGING, CallState.INITIATED)
+    detail = EndDetail.STREAM_NEVER_STARTED if never else EndDetail.STREAM_LOST
+    record = replace(record, deadlines=with_deadlines(record, DeadlineKind.STREAM))
+    return begin_end(record, at, EndReason.HANGUP_BOT, detail, policy)
+
+
+def _hangup_due(record: CallRecord, at: int, policy: CallPolicy) -> Step:
+    ending = record.ending
+    if ending is None:
+        rest = with_deadlines(record, DeadlineKind.HANGUP)
+        return Step(replace(record, deadlines=rest))
+    if record.provider_call_id is None:
+        return finished(record, at, ending.reason, EndDetail.DIAL_UNKNOWN)
+    if ending.attempts + 1 >= policy.hangup_attempts:
+        return finished(record, at, EndReason.ERROR, EndDetail.HANGUP_FAILED)
+    record = replace(
+        record,
+        ending=replace(ending, attempts=ending.attempts + 1),
+        deadlines=with_deadlines(record, hangup=at + 10 * policy.hangup_retry_ms),
+    )
+    return Step(record, (HangUp(),))
+
+
+def _probe_due(record: CallRecord, at: int, policy: CallPolicy) -> Step:
+    rest = with_deadlines(record, probe=at + policy.probe_ms)
+    return Step(replace(record, deadlines=rest), (ProbeStatus(),))
+
+
+_ON_DEADLINE: Mapping[DeadlineKind, Callable[[CallRecord, int, CallPolicy], Step]] = {
+    DeadlineKind.DIAL: _dial_due,
+    DeadlineKind.RING: _ring_due,
+    DeadlineKind.UNANSWERED: _unanswered_due,
+    DeadlineKind.MAX_DURATION: _max_duration_due,
+    DeadlineKind.MESSAGE: _message_due,
+    DeadlineKind.NOTIFY_HANGUP: _notify_due,
+    DeadlineKind.STREAM: _stream_due,
+    DeadlineKind.HANGUP: _hangup_due,
+    DeadlineKind.PROBE: _probe_due,
+}

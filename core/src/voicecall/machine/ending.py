@@ -1,0 +1,113 @@
+"""Ending a call so that it converges, and finding it again after a restart."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from voicecall import events as ev
+from voicecall.model import (
+    CallRecord,
+    CallState,
+    DeadlineKind,
+    Direction,
+    EndDetail,
+    EndReason,
+    MediaPath,
+    MessageState,
+)
+
+from .moves import begin_end, finished, first_sign_of_life, moved, with_deadlines
+from .vocabulary import (
+    AnswerCall,
+    CallPolicy,
+    Connected,
+    Effect,
+    HangUp,
+    LookUpDial,
+    Outcome,
+    ProbeStatus,
+    Step,
+)
+
+__all__ = ["end_requested", "hangup_done", "hangup_failed", "recovered", "status_reported"]
+
+
+def end_requested(record: CallRecord, event: ev.EndRequested, policy: CallPolicy) -> Step:
+    return begin_end(record, event.at, event.reason, event.detail, policy)
+
+
+def hangup_done(record: CallRecord, event: ev.HangUpDone, policy: CallPolicy) -> Step:
+    if record.ending is None:
+        return Step(record, outcome=Outcome.IGNORED)
+    return finished(record, event.at, record.ending.reason, record.ending.detail)
+
+
+def hangup_failed(record: CallRecord, event: ev.HangUpFailed, policy: CallPolicy) -> Step:
+    ending = record.ending
+    if ending is None:
+        return Step(record, outcome=Outcome.IGNORED)
+    # The repetition counts, when its deadline comes; a request without an outcome does so too.
+    if ending.attempts + 1 >= policy.hangup_attempts:
+        return finished(record, event.at, EndReason.ERROR, EndDetail.HANGUP_FAILED, event.error)
+    wait = policy.hangup_retry_ms * 2**ending.attempts
+    record = replace(record, deadlines=with_deadlines(record, hangup=event.at + wait))
+    return Step(record, (ProbeStatus(),) if ending.attempts >= 1 else ())
+
+
+def status_reported(record: CallRecord, event: ev.StatusReported, policy: CallPolicy) -> Step:
+    match event.status:
+        case ev.CarrierStatus.ENDED:
+            if record.ending is not None:
+                return finished(record, event.at, record.ending.reason, record.ending.detail)
+            reason = event.reason or EndReason.COMPLETED
+            return finished(record, event.at, reason, EndDetail.CARRIER)
+        case ev.CarrierStatus.NOT_FOUND:
+            return finished(record, event.at, EndReason.COMPLETED, EndDetail.CARRIER_FORGOT)
+        case ev.CarrierStatus.UNKNOWN:
+            if not record.recovering:
+                return Step(record, outcome=Outcome.IGNORED)
+            retry = with_deadlines(record, probe=event.at + policy.probe_ms)
+            return Step(replace(record, deadlines=retry))
+        case ev.CarrierStatus.LIVE | ev.CarrierStatus.CONNECTED:
+            pass
+    was_recovering = record.recovering
+    record = replace(record, recovering=False, deadlines=with_deadlines(record, DeadlineKind.PROBE))
+    effects: list[Effect] = []
+    if event.status is ev.CarrierStatus.CONNECTED:
+        record, effects = first_sign_of_life(record, event.at, policy)
+        record = moved(record, CallState.ANSWERED)
+    if was_recovering and not effects and record.answered_at is not None:
+        if record.media is not MediaPath.NATIVE and record.stream_id is None:
+            put = {"stream": event.at + policy.stream_start_ms}
+            record = replace(record, deadlines=with_deadlines(record, **put))
+        effects = [Connected(resumed=True)]
+    elif was_recovering and record.direction is Direction.INBOUND and record.answered_at is None:
+        effects = [AnswerCall()]
+    return Step(record, tuple(effects))
+
+
+def recovered(record: CallRecord, event: ev.Recovered, policy: CallPolicy) -> Step:
+    message, utterance = record.message, record.utterance
+    native = record.media is MediaPath.NATIVE
+    if message is not None and message.state is MessageState.PLAYING and not native:
+        # The line died with us: what was queued was not heard.
+        message = replace(message, state=MessageState.PENDING)
+    if utterance is not None and not (native and utterance.first_message):
+        # Whether the carrier was asked to say it at all is unknown: nobody may wait for its end.
+        # The first message was in a reply, which is delivered again.
+        utterance = None
+    record = replace(
+        record,
+        message=message,
+        utterance=utterance,
+        listen_token=None,
+        stream_id=None,
+        recovering=True,
+        deadlines=with_deadlines(record, DeadlineKind.STREAM),
+    )
+    if record.provider_call_id is None:
+        waiting = with_deadlines(record, dial=event.at + policy.dial_ms)
+        return Step(replace(record, deadlines=waiting), (LookUpDial(),))
+    if record.ending is not None:
+        return Step(record, (HangUp(),))
+    return Step(record, (ProbeStatus(),))

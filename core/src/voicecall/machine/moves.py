@@ -1,0 +1,133 @@
+"""Moves that several events share: forward through the states, towards the end, first life."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from voicecall.model import (
+    STATE_ORDER,
+    CallRecord,
+    CallState,
+    DeadlineKind,
+    EndDetail,
+    Ending,
+    EndReason,
+    MediaPath,
+    Speaker,
+    TranscriptEntry,
+)
+
+from .vocabulary import CallPolicy, Connected, Effect, HangUp, Outcome, Release, Step
+
+__all__ = [
+    "advance",
+    "begin_end",
+    "close",
+    "finished",
+    "first_sign_of_life",
+    "moved",
+    "with_deadlines",
+    "with_entry",
+]
+
+
+def advance(state: CallState, target: CallState) -> CallState:
+    """``target`` where the transition is legal, else ``state``; never raises."""
+    if state.terminal:
+        return state
+    if target.terminal:
+        return target
+    here, there = STATE_ORDER[state], STATE_ORDER[target]
+    return target if there > here or (here == there == 4) else state
+
+
+def moved(record: CallRecord, target: CallState) -> CallRecord:
+    state = advance(record.state, target)
+    return record if state is record.state else replace(record, state=state)
+
+
+def with_deadlines(record: CallRecord, *drop: DeadlineKind, **put: int) -> dict[DeadlineKind, int]:
+    kept = {kind: at for kind, at in record.deadlines.items() if kind not in drop}
+    kept.update((DeadlineKind(kind), at) for kind, at in put.items())
+    return kept
+
+
+def close(
+    record: CallRecord,
+    at: int,
+    reason: EndReason,
+    detail: EndDetail | None = None,
+    note: str | None = None,
+) -> CallRecord:
+    """The terminal record; an utterance that was under way is kept as incomplete."""
+    return replace(
+        record,
+        state=reason.state,
+        ended_at=at,
+        end_reason=reason,
+        end_detail=detail,
+        end_note=note,
+        ending=None,
+        utterance=None,
+        listen_token=None,
+        stream_id=None,
+        recovering=False,
+        deadlines={},
+    )
+
+
+def finished(
+    record: CallRecord,
+    at: int,
+    reason: EndReason,
+    detail: EndDetail | None = None,
+    note: str | None = None,
+) -> Step:
+    return Step(close(record, at, reason, detail, note), (Release(),))
+
+
+def begin_end(
+    record: CallRecord, at: int, reason: EndReason, detail: EndDetail, policy: CallPolicy
+) -> Step:
+    if record.ending is not None:
+        return Step(record, outcome=Outcome.IGNORED)
+    if record.provider_call_id is None:
+        # The dial is under way: its outcome, or this deadline, decides.
+        ended = replace(
+            record,
+            ending=Ending(reason, detail, at),
+            deadlines=with_deadlines(record, hangup=at + policy.dial_ms),
+        )
+        return Step(ended)
+    ended = replace(
+        record,
+        ending=Ending(reason, detail, at),
+        deadlines=with_deadlines(record, hangup=at + 10 * policy.hangup_retry_ms),
+    )
+    return Step(ended, (HangUp(),))
+
+
+def first_sign_of_life(
+    record: CallRecord, at: int, policy: CallPolicy
+) -> tuple[CallRecord, list[Effect]]:
+    """The first sign of life starts the clock of the call and opens the conversation."""
+    if record.answered_at is not None:
+        return record, []
+    put = {"max_duration": at + policy.max_duration_ms}
+    if record.media is not MediaPath.NATIVE and record.stream_id is None:
+        put["stream"] = at + policy.stream_start_ms
+    record = replace(
+        record,
+        answered_at=at,
+        deadlines=with_deadlines(
+            record, DeadlineKind.DIAL, DeadlineKind.RING, DeadlineKind.UNANSWERED, **put
+        ),
+    )
+    return record, [Connected()]
+
+
+def with_entry(
+    record: CallRecord, at: int, speaker: Speaker, text: str, complete: bool = True
+) -> CallRecord:
+    entry = TranscriptEntry(at, speaker, text, complete)
+    return replace(record, transcript=(*record.transcript, entry))

@@ -1,0 +1,96 @@
+"""What carriers report of a call, and its media socket."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from voicecall import events as ev
+from voicecall.model import (
+    CallRecord,
+    CallState,
+    DeadlineKind,
+    Direction,
+    EndDetail,
+    EndReason,
+    MediaPath,
+)
+
+from .moves import finished, first_sign_of_life, moved, with_deadlines
+from .vocabulary import AnswerCall, CallPolicy, Outcome, ReattachStream, Step
+
+__all__ = [
+    "active",
+    "answered",
+    "call_ended",
+    "call_failed",
+    "initiated",
+    "lost_stream",
+    "ringing",
+    "stream_attached",
+    "stream_detached",
+    "stream_failed",
+]
+
+
+def initiated(record: CallRecord, event: ev.Initiated, policy: CallPolicy) -> Step:
+    if record.direction is Direction.INBOUND and record.answered_at is None:
+        return Step(record, (AnswerCall(),))
+    return Step(record)
+
+
+def ringing(record: CallRecord, event: ev.Ringing, policy: CallPolicy) -> Step:
+    return Step(moved(record, CallState.RINGING))
+
+
+def answered(record: CallRecord, event: ev.Answered, policy: CallPolicy) -> Step:
+    record, effects = first_sign_of_life(record, event.at, policy)
+    return Step(moved(record, CallState.ANSWERED), tuple(effects))
+
+
+def active(record: CallRecord, event: ev.Active, policy: CallPolicy) -> Step:
+    record, effects = first_sign_of_life(record, event.at, policy)
+    return Step(moved(record, CallState.ACTIVE), tuple(effects))
+
+
+def call_ended(record: CallRecord, event: ev.CallEnded, policy: CallPolicy) -> Step:
+    if record.ending is not None and event.reason is EndReason.COMPLETED:
+        # "completed" says no more than that it is over; we know who ended it.
+        return finished(record, event.at, record.ending.reason, record.ending.detail, event.detail)
+    return finished(record, event.at, event.reason, EndDetail.CARRIER, event.detail)
+
+
+def call_failed(record: CallRecord, event: ev.CallFailed, policy: CallPolicy) -> Step:
+    if event.retryable:
+        return Step(record, outcome=Outcome.RETRYABLE)
+    return finished(record, event.at, EndReason.ERROR, EndDetail.CARRIER, event.error)
+
+
+def stream_failed(record: CallRecord, event: ev.StreamFailed, policy: CallPolicy) -> Step:
+    if record.media is MediaPath.NATIVE or record.ending is not None:
+        return Step(record, outcome=Outcome.IGNORED)
+    return lost_stream(record, event.at, policy)
+
+
+def stream_attached(record: CallRecord, event: ev.StreamAttached, policy: CallPolicy) -> Step:
+    record = replace(
+        record,
+        stream_id=event.stream_id,
+        deadlines=with_deadlines(record, DeadlineKind.STREAM),
+    )
+    record, effects = first_sign_of_life(record, event.at, policy)
+    return Step(moved(record, CallState.ACTIVE), tuple(effects))
+
+
+def stream_detached(record: CallRecord, event: ev.StreamDetached, policy: CallPolicy) -> Step:
+    if record.stream_id != event.stream_id:
+        return Step(record, outcome=Outcome.IGNORED)
+    return lost_stream(record, event.at, policy)
+
+
+def lost_stream(record: CallRecord, at: int, policy: CallPolicy) -> Step:
+    record = replace(record, stream_id=None)
+    if record.ending is not None:
+        return Step(record)
+    deadline = record.deadlines.get(DeadlineKind.STREAM, at + policy.stream_grace_ms)
+    record = replace(record, deadlines=with_deadlines(record, stream=deadline))
+    return Step(record, (ReattachStream(),))

@@ -1,0 +1,147 @@
+"""Speaking and listening."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from voicecall import events as ev
+from voicecall.model import (
+    CallMode,
+    CallRecord,
+    CallState,
+    DeadlineKind,
+    EndDetail,
+    EndReason,
+    MessageState,
+    Speaker,
+    Utterance,
+)
+
+from .moves import begin_end, first_sign_of_life, moved, with_deadlines, with_entry
+from .vocabulary import (
+    CallerSpeaking,
+    CallerTurn,
+    CallPolicy,
+    KeysPressed,
+    Outcome,
+    PlaybackFinished,
+    Step,
+)
+
+__all__ = [
+    "after_speech",
+    "bot_speaking",
+    "bot_spoke",
+    "caller_said",
+    "digits",
+    "listen_started",
+    "playback_ended",
+    "speech_heard",
+]
+
+
+def listen_started(record: CallRecord, event: ev.ListenStarted, policy: CallPolicy) -> Step:
+    return Step(replace(moved(record, CallState.LISTENING), listen_token=event.token))
+
+
+def bot_speaking(record: CallRecord, event: ev.BotSpeaking, policy: CallPolicy) -> Step:
+    message = record.message
+    if event.first_message and (message is None or message.state is not MessageState.PENDING):
+        return Step(record, outcome=Outcome.IGNORED)
+    record = replace(
+        moved(record, CallState.SPEAKING),
+        utterance=Utterance(event.utterance_id, event.text, event.first_message),
+    )
+    if event.first_message and message is not None:
+        due = event.at + policy.message_ms + 120 * len(event.text)
+        record = replace(
+            record,
+            message=replace(message, state=MessageState.PLAYING, attempts=message.attempts + 1),
+            deadlines=with_deadlines(record, message=due),
+        )
+    return Step(record)
+
+
+def bot_spoke(record: CallRecord, event: ev.BotSpoke, policy: CallPolicy) -> Step:
+    utterance = record.utterance
+    if utterance is None or utterance.id != event.utterance_id:
+        return Step(record, outcome=Outcome.IGNORED)
+    return after_speech(record, event.at, event.heard, event.complete, event.ok, policy)
+
+
+def after_speech(
+    record: CallRecord, at: int, heard: str, complete: bool, ok: bool, policy: CallPolicy
+) -> Step:
+    utterance = record.utterance
+    record = replace(moved(record, CallState.LISTENING), utterance=None)
+    if ok and heard.strip():
+        record = with_entry(record, at, Speaker.BOT, heard, complete)
+    message = record.message
+    if utterance is None or not utterance.first_message or message is None:
+        return Step(record)
+    if ok:
+        done = replace(message, state=MessageState.DONE)
+        put = {}
+        if record.mode is CallMode.NOTIFY:
+            put["notify_hangup"] = at + policy.notify_hangup_delay_ms
+        deadlines = with_deadlines(record, DeadlineKind.MESSAGE, **put)
+        return Step(replace(record, message=done, deadlines=deadlines))
+    if message.attempts < policy.message_attempts:
+        again = replace(message, state=MessageState.PENDING)
+        deadlines = with_deadlines(record, message=at + policy.message_retry_ms)
+        return Step(replace(record, message=again, deadlines=deadlines))
+    failed = replace(
+        record,
+        message=replace(message, state=MessageState.FAILED),
+        deadlines=with_deadlines(record, DeadlineKind.MESSAGE),
+    )
+    return begin_end(failed, at, EndReason.ERROR, EndDetail.MESSAGE_FAILED, policy)
+
+
+def playback_ended(record: CallRecord, event: ev.PlaybackEnded, policy: CallPolicy) -> Step:
+    utterance = record.utterance
+    if utterance is None or utterance.id != event.utterance_id:
+        return Step(record, outcome=Outcome.IGNORED)
+    result = after_speech(record, event.at, utterance.text, True, event.ok, policy)
+    return replace(
+        result, effects=(PlaybackFinished(event.utterance_id, event.ok), *result.effects)
+    )
+
+
+def speech_heard(record: CallRecord, event: ev.SpeechHeard, policy: CallPolicy) -> Step:
+    expected = record.listen_token
+    if event.turn_token and expected and event.turn_token != expected:
+        return Step(record, outcome=Outcome.IGNORED)
+    return _caller_speech(record, event.at, event.text, event.final, event.confidence, policy)
+
+
+def caller_said(record: CallRecord, event: ev.CallerSaid, policy: CallPolicy) -> Step:
+    result = _caller_speech(record, event.at, event.text, True, event.confidence, policy)
+    if event.context:
+        others = tuple(e for e in result.effects if not isinstance(e, CallerTurn))
+        return replace(result, effects=others)
+    return result
+
+
+def _caller_speech(
+    record: CallRecord,
+    at: int,
+    text: str,
+    final: bool,
+    confidence: float | None,
+    policy: CallPolicy,
+) -> Step:
+    record, effects = first_sign_of_life(record, at, policy)
+    if record.utterance is None:
+        record = moved(record, CallState.LISTENING)
+    if not text.strip():
+        return Step(record, tuple(effects))
+    if not final:
+        return Step(record, (*effects, CallerSpeaking()))
+    record = replace(with_entry(record, at, Speaker.USER, text.strip()), listen_token=None)
+    return Step(record, (*effects, CallerTurn(text.strip(), confidence)))
+
+
+def digits(record: CallRecord, event: ev.DigitsPressed, policy: CallPolicy) -> Step:
+    record, effects = first_sign_of_life(record, event.at, policy)
+    return Step(record, (*effects, KeysPressed(event.digits)))

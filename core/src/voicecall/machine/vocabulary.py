@@ -1,0 +1,160 @@
+"""What the state machine speaks: its policy, its effects, its outcomes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from voicecall.model import CallRecord, EndDetail
+
+__all__ = [
+    "AnswerCall",
+    "CallPolicy",
+    "CallerSpeaking",
+    "CallerTurn",
+    "Connected",
+    "Dial",
+    "Effect",
+    "HangUp",
+    "KeysPressed",
+    "LookUpDial",
+    "Outcome",
+    "PlayMessage",
+    "PlaybackFinished",
+    "ProbeStatus",
+    "ReattachStream",
+    "RefuseCall",
+    "Release",
+    "Step",
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallPolicy:
+    """Times and limits of a call, in milliseconds unless said otherwise."""
+
+    max_duration_ms: int = 300_000
+    ring_timeout_ms: int = 30_000
+    unanswered_ms: int = 120_000
+    """The reaper for calls that nobody answered; 0 turns it off."""
+    notify_hangup_delay_ms: int = 3_000
+    stream_grace_ms: int = 2_000
+    stream_start_ms: int = 10_000
+    dial_ms: int = 30_000
+    message_ms: int = 60_000
+    """A first message may take this long, plus 120 ms for each character."""
+    message_retry_ms: int = 1_000
+    message_attempts: int = 2
+    hangup_retry_ms: int = 1_000
+    hangup_attempts: int = 5
+    probe_ms: int = 5_000
+
+
+@dataclass(frozen=True, slots=True)
+class Dial:
+    """Place the call, once."""
+
+
+@dataclass(frozen=True, slots=True)
+class LookUpDial:
+    """Ask the carrier whether a dial request of unknown outcome made a call."""
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerCall:
+    """Answer an inbound call (and attach its stream, where it has one)."""
+
+
+@dataclass(frozen=True, slots=True)
+class RefuseCall:
+    detail: EndDetail
+
+
+@dataclass(frozen=True, slots=True)
+class HangUp:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeStatus:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Connected:
+    """The parties hear each other: open the conversation. ``resumed`` after a restart."""
+
+    resumed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PlayMessage:
+    """Play the first message (again)."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReattachStream:
+    """The media socket is gone; ask the carrier to open it again."""
+
+
+@dataclass(frozen=True, slots=True)
+class CallerSpeaking:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class CallerTurn:
+    text: str
+    confidence: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class KeysPressed:
+    digits: str
+
+
+@dataclass(frozen=True, slots=True)
+class PlaybackFinished:
+    """The carrier's own voice is done with an utterance."""
+
+    utterance_id: str
+    ok: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """The call is over: close its sockets, sessions, waiters and leases, tell observers."""
+
+
+Effect = (
+    Dial
+    | LookUpDial
+    | AnswerCall
+    | RefuseCall
+    | HangUp
+    | ProbeStatus
+    | Connected
+    | PlayMessage
+    | ReattachStream
+    | CallerSpeaking
+    | CallerTurn
+    | KeysPressed
+    | PlaybackFinished
+    | Release
+)
+
+
+class Outcome(StrEnum):
+    """``processed``: the event counts and its key is used up. ``ignored``: it changes nothing,
+    its key is used up. ``retryable``: it changes nothing and may be delivered again."""
+
+    PROCESSED = "processed"
+    IGNORED = "ignored"
+    RETRYABLE = "retryable"
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    record: CallRecord
+    effects: tuple[Effect, ...] = ()
+    outcome: Outcome = Outcome.PROCESSED
