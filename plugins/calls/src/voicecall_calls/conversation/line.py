@@ -107,12 +107,17 @@ class AudioLine:
     def write(self, item_id: str, audio: bytes) -> None:
         """Queue audio for the caller (an :class:`voicecall.media.AudioSink`)."""
         self._first_written.setdefault(item_id, self._seam.now_ms())
+        # Audio that comes in real time leaves at once, without waking a task for each frame.
+        live = self._current is not None and self.pacer.wake_at() is None
         try:
             self.pacer.write(item_id, audio)
         except PacerOverflow as error:
             _log.warning("audio for the caller is dropped: %s", error)
             return
-        self._work.set()
+        if live:
+            self._pump()
+        if self.pacer.wake_at() is not None:
+            self._work.set()
 
     def finish(self, item_id: str) -> None:
         """No more audio of this item will be written."""
