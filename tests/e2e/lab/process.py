@@ -19,6 +19,7 @@ from typing import Any
 __all__ = ["Home", "Output", "free_port", "port_is_free"]
 
 PATIENCE_S = 120.0
+START_PATIENCE_S = 30.0
 _MAIN = "from voicecall_gateway.cli import main; main()"
 
 
@@ -131,10 +132,10 @@ class Home:
             process.communicate()
 
     def _wait_ready(self, process: subprocess.Popen[str]) -> None:
-        deadline = time.monotonic() + PATIENCE_S
+        deadline = time.monotonic() + START_PATIENCE_S
         while not _ready(self.url):
             assert process.poll() is None, process.communicate()
-            assert time.monotonic() < deadline
+            assert time.monotonic() < deadline, "the gateway does not become ready"
             time.sleep(0.1)
 
     def wait_for(self, call_id: str, *states: str) -> dict[str, Any]:

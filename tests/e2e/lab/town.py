@@ -20,6 +20,7 @@ from voicecall.hosting import RpcCall
 from voicecall.model import CallRecord
 from voicecall.registry import Registry
 from voicecall.store import TurnRow
+from voicecall.tts import SpeechProvider
 from voicecall_calls.engine.engine import INBOUND_CAP, OUTBOUND_CAP, CallEngine
 from voicecall_calls.service import PhoneService
 from voicecall_gateway.config import config_from_tree
@@ -35,6 +36,7 @@ __all__ = [
     "CALLER",
     "CLINIC",
     "GREETING",
+    "PATIENCE_S",
     "Town",
     "open_town",
     "rows_of",
@@ -208,6 +210,7 @@ async def open_town(
     tree: Mapping[str, Any] | None = None,
     extra: Sequence[Extra] = (),
     options: ExchangeOptions | None = None,
+    phone_voice: SpeechProvider | None = None,
 ) -> AsyncIterator[Town]:
     """``config`` is laid over the phone's configuration, ``tree`` over the whole file; ``extra``
     brings more providers. The installed ones are there too."""
@@ -222,7 +225,7 @@ async def open_town(
         ]
     )
     failure: Exception | None = None
-    async with Exchange(options, speech=FskSpeech()).serve() as exchange:
+    async with Exchange(options, speech=phone_voice or FskSpeech()).serve() as exchange:
         loaded = config_from_tree(
             _tree(exchange, config or {}, tree or {}), environ={}, state_dir=state_dir
         )

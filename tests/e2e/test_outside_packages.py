@@ -1,0 +1,151 @@
+"""Providers from packages that are not ours: built and installed from elsewhere, or broken."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from .lab.process import Home
+
+pytestmark = pytest.mark.e2e
+
+PHONE = "+15555550123"
+
+PYPROJECT = """
+[build-system]
+requires = ["hatchling"]
+build-backend = "hatchling.build"
+
+[project]
+name = "strangers-voice"
+version = "1.2.3"
+
+[project.entry-points."voicecall.tts"]
+beep = "strangers_voice"
+"""
+
+VOICE = '''
+"""Says every character as a short tone."""
+
+import math
+
+from voicecall import PCM16_8K, ProviderInfo, ProviderKind, hookimpl
+from voicecall.tts import PlainSpeechProvider
+
+
+class Beeps(PlainSpeechProvider):
+    native_format = PCM16_8K
+
+    async def synthesize(self, text, voice):
+        for character in text:
+            step = 2 * math.pi * (300 + ord(character) % 64 * 40) / 8000
+            wave = (int(6000 * math.sin(n * step)) for n in range(400))
+            yield b"".join(sample.to_bytes(2, "little", signed=True) for sample in wave)
+
+
+@hookimpl
+def voicecall_tts_providers():
+    return [
+        ProviderInfo(
+            kind=ProviderKind.TTS,
+            id="beep",
+            label="Beeps",
+            factory=lambda config, context: Beeps(),
+            demo=True,
+        )
+    ]
+'''
+
+STREAMED = {
+    "streaming": {
+        "enabled": True,
+        "provider": "pocketsphinx",
+        "providers": {"pocketsphinx": {"phrases": ["goodbye"]}},
+    },
+    "tts": {"provider": "beep"},
+    "outbound": {"notifyHangupDelaySec": 0},
+    "serve": {"port": 0},
+}
+"""Notifications over a media stream; nobody is listened to."""
+
+
+def install(home: Home, name: str, module: str, pyproject: str, source: str) -> None:
+    """Build a wheel and install it into the folder of packages, without any index."""
+    project = home.root / name
+    project.mkdir(parents=True)
+    (project / "pyproject.toml").write_text(pyproject)
+    (project / f"{module}.py").write_text(source)
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index"]
+    command += ["--no-build-isolation", "--no-compile", "--target", str(home.packages)]
+    subprocess.run([*command, str(project)], check=True, capture_output=True, timeout=120)
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    home = Home(tmp_path)
+    config = {"provider": "mock", **STREAMED}
+    home.configure({"plugins": {"entries": {"voice-call": {"config": config}}}})
+    return home
+
+
+def test_a_strangers_package_is_listed_and_speaks_on_calls(home: Home) -> None:
+    install(home, "strangers-voice", "strangers_voice", PYPROJECT, VOICE)
+    rows = home.json("providers", "list", "--check")["providers"]
+    [beep] = [row for row in rows if row["id"] == "beep"]
+    assert (beep["kind"], beep["package"], beep["version"], beep["ok"], beep["label"]) == (
+        "tts",
+        "strangers-voice",
+        "1.2.3",
+        True,
+        "Beeps",
+    )
+    assert "strangers-voice" in home.text("providers", "list")
+    [mode] = [check for check in home.json("setup")["checks"] if check["id"] == "mode"]
+    assert "spoken by Beeps" in mode["message"]
+    with home.gateway():
+        assert_notified(home)
+
+
+def assert_notified(home: Home) -> None:
+    """A streamed notification is played to its end."""
+    started = home.json("call", "--to", PHONE, "--message", "Your taxi.", "--mode", "notify")
+    call = home.wait_for(started["callId"], "hangup-bot", "completed", "error", "failed")
+    assert (call["state"], call["endDetail"]) == ("hangup-bot", "notified")
+
+
+def test_a_broken_package_is_shown_with_its_error_and_disturbs_nothing(home: Home) -> None:
+    install(home, "strangers-voice", "strangers_voice", PYPROJECT, VOICE)
+    broken = PYPROJECT.replace("strangers", "broken").replace("beep", "boom")
+    install(home, "broken-voice", "broken_voice", broken, "import no_such_library_at_all\n")
+    output = home.run("providers", "list", "--check", "--json")
+    assert output.status == 1
+    rows = json.loads(output.out)["providers"]
+    failed = [row for row in rows if not row["ok"]]
+    assert [(row["kind"], row["id"], row["package"]) for row in failed] == [
+        ("tts", "boom", "broken-voice")
+    ]
+    assert "ModuleNotFoundError: No module named 'no_such_library_at_all'" in failed[0]["error"]
+    shown = home.run("providers", "list", "--check")
+    assert shown.status == 1
+    assert "Traceback" not in shown.err
+    listed = home.json("providers", "list")["providers"]
+    assert [row["id"] for row in listed] == [row["id"] for row in rows]
+    assert home.json("setup")["ok"] is True
+    with home.gateway():
+        assert_notified(home)
+
+
+def test_choosing_the_broken_package_names_its_error(home: Home) -> None:
+    broken = PYPROJECT.replace("strangers", "broken").replace("beep", "boom")
+    install(home, "broken-voice", "broken_voice", broken, "import no_such_library_at_all\n")
+    config = {**STREAMED, "tts": {"provider": "boom"}}
+    home.configure({"plugins": {"entries": {"voice-call": {"config": config}}}})
+    report = home.run("setup", "--json")
+    [mode] = [check for check in report.document["checks"] if check["id"] == "mode"]
+    assert not mode["ok"]
+    assert "no_such_library_at_all" in mode["message"]
+    assert report.status == 1
