@@ -123,17 +123,18 @@ def ready(url: str) -> bool:
 
 
 def read_until(process: subprocess.Popen[str], word: str) -> str:
-    """Lines of stderr up to the one that is ``word``."""
+    """Lines of stderr up to the one that ends with ``word``."""
     assert process.stderr is not None
-    seen = ""
-    while True:
-        readable, _, _ = select.select([process.stderr], [], [], PATIENCE)
+    descriptor = process.stderr.fileno()
+    seen = b""
+    # Byte by byte: what a buffer has taken, no select would tell of.
+    while not seen.endswith(f"{word}\n".encode()):
+        readable, _, _ = select.select([descriptor], [], [], PATIENCE)
         assert readable, seen
-        line = process.stderr.readline()
-        assert line, seen
-        seen += line
-        if line.strip() == word:
-            return seen
+        byte = os.read(descriptor, 1)
+        assert byte, seen
+        seen += byte
+    return seen.decode()
 
 
 @pytest.fixture
@@ -167,6 +168,7 @@ def test_help_imports_little() -> None:
         "asyncio",
         "httpx",
         "json5",
+        "jsonschema",
         "numpy",
         "pydantic",
         "rich",
@@ -234,6 +236,72 @@ def test_commands_find_the_gateway_by_its_token_file(box: Box) -> None:
     token = (box.root / "state" / "gateway-token").read_text().strip()
     assert token not in log.read_text()
     assert all(json.loads(line)["level"] for line in log.read_text().splitlines())
+
+
+KEEPER = """
+import sys
+from contextlib import asynccontextmanager
+from voicecall import hookimpl
+
+class Service:
+    name = "keeper"
+    def __init__(self, host):
+        self.host = host
+    @asynccontextmanager
+    async def run(self):
+        config = self.host.plugin_config("fake")
+        self.host.logger("fake").warning("the word is %s", config["word"])
+        print("started", len(config["word"]), file=sys.stderr, flush=True)
+        yield
+    async def drain(self):
+        return None
+    def problems(self):
+        return []
+    def live(self):
+        return 0
+
+@hookimpl
+def voicecall_services(host):
+    return [Service(host)]
+"""
+
+
+def test_a_hang_up_reads_configuration_and_secrets_again(box: Box) -> None:
+    words = ("open-sesame", "close-sesame-9")
+    box.package("voicecall.gateway", "fake", "fake_plugin", KEEPER)
+    file = box.root / "word"
+    file.write_text(words[0])
+    file.chmod(0o600)
+    provider = {"source": "file", "path": str(file), "mode": "singleValue"}
+    entry = {"config": {"word": {"source": "file", "provider": "s", "id": "value"}}}
+    tree = {
+        "gateway": {"port": 0},
+        "secrets": {"providers": {"s": provider}},
+        "plugins": {"allow": ["fake"], "entries": {"fake": entry}},
+    }
+    box.config.write_text(json.dumps(tree))
+    process, url = box.gateway()
+    read_until(process, f"started {len(words[0])}")
+    file.write_text(words[1])
+    process.send_signal(signal.SIGHUP)
+    read_until(process, f"started {len(words[1])}")
+    box.config.write_text(json.dumps({**tree, "gateway": {"port": int(url.rpartition(":")[2])}}))
+    code, out, err = box.run("gateway", "reload", "--json")
+    waiting = ["gateway.port has changed: restart the gateway"]
+    assert (code, json.loads(out)) == (0, {"applied": [], "waiting": waiting}), err
+    code, out, _ = box.run("gateway", "reload")
+    assert out == f"in force: nothing has changed for any plugin\nwaiting: {waiting[0]}\n"
+    code, out, _ = box.run("gateway", "status")
+    assert out.endswith(f": ready\n  waiting: {waiting[0]}\n")
+    box.config.write_text("{a: }")
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0
+    log = (box.root / "state" / "logs" / "voicecall.log").read_text()
+    assert log.count("the word is ***") == 2
+    for word in words:
+        assert word not in log
+        assert word not in err
 
 
 def test_a_broken_provider_package_is_listed(box: Box) -> None:
