@@ -352,13 +352,6 @@ async def test_the_file_is_watched(house: House, monkeypatch: pytest.MonkeyPatch
         await until(lambda: "reconfigure 3" in house.journal)
 
 
-async def test_a_request_from_elsewhere(house: House) -> None:
-    async with opened(house) as desk:
-        house.write(5)
-        desk.gateway.request_reload()
-        await until(lambda: "reconfigure 5" in house.journal)
-
-
 async def test_secrets_that_have_changed(house: House, tmp_path: Path) -> None:
     secret = tmp_path / "calls"
     secret.write_text("11")
@@ -376,19 +369,6 @@ async def test_secrets_that_have_changed(house: House, tmp_path: Path) -> None:
         with pytest.raises(VoicecallError, match="cannot be read"):
             await desk.reload()
         assert await desk.calls() == 12
-
-
-async def test_a_gateway_without_a_file(lab: Any) -> None:
-    async with lab.gateway().run() as gateway:
-        await gateway.wait_started()
-        with pytest.raises(VoicecallError, match="has no configuration to read again"):
-            await Desk(gateway).reload()
-
-
-async def test_only_an_administrator_may_reload(lab: Any) -> None:
-    async with lab.gateway().run() as gateway, lab.rpc(gateway, "operator.write") as client:
-        error = (await client.call("gateway.reload"))["error"]
-        assert error["details"]["missingScope"] == "operator.admin"
 
 
 async def test_who_asks_while_the_gateway_stops_is_answered(house: House) -> None:

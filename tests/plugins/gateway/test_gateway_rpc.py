@@ -362,3 +362,13 @@ async def test_the_gateway_says_goodbye(lab: Any) -> None:
             farewell = await client.receive()
             assert (farewell["event"], set(farewell["payload"])) == ("shutdown", {"reason"})
             assert await closed(client.socket) == 1001
+
+
+async def test_reloading_needs_a_file_and_an_administrator(gateway: Any, lab: Any) -> None:
+    async with lab.rpc(gateway) as client:
+        error = (await client.call("gateway.reload"))["error"]
+        assert error["code"] == "UNAVAILABLE"
+        assert "has no configuration to read again" in error["message"]
+    async with lab.rpc(gateway, "operator.write") as client:
+        error = (await client.call("gateway.reload"))["error"]
+        assert error["details"]["missingScope"] == "operator.admin"

@@ -320,7 +320,6 @@ def test_a_provider_whose_secret_fails_counts_as_not_configured() -> None:
     assert values["v"]["apiKey"] == UNAVAILABLE
     registry = Registry(entries=[], extra=REGISTRY_EXTRA)
     path = "plugins.entries.p.config.tts.providers"
-    # Another credential is there, and is not taken.
     for chosen in ("v", None):
         found = select(registry, ProviderKind.TTS, chosen, values, {"VOICE_KEY": "k"}, path)
         assert found.outcome is Selection.PROVIDER_NOT_CONFIGURED
