@@ -253,7 +253,9 @@ async def test_an_interrupted_answer_is_remembered_as_far_as_it_was_heard(
         await telling(phone)
         phone.hears("Stop.")
         await phone.settle(3)
-        (entry,) = [entry for entry in phone.record.transcript if not entry.complete]
+        assert [speaker for speaker, _ in phone.said] == ["bot", "user", "bot", "user", "bot"]
+        entry = phone.record.transcript[2]
+        assert not entry.complete
         assert STORY.startswith(entry.text)
         # A second of audio at 50 ms a character, to the nearest word.
         assert 12 <= len(entry.text) <= 28

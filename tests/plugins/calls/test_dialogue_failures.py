@@ -87,6 +87,20 @@ async def test_a_filler_is_interrupted_like_any_other_words(tmp_path: Path) -> N
         assert phone.heard[-1] == "Yes."
 
 
+async def test_an_acknowledgement_of_a_filler_does_not_begin_anew(tmp_path: Path) -> None:
+    async with open_phone(tmp_path, config={"fillerAfterMs": 1000}) as phone:
+        await greeted(phone)
+        phone.agent.then(4.0, "Here you are.")
+        phone.hears("Look it up.")
+        await phone.settle(1.5)
+        phone.hears("Mhm.")
+        await phone.settle(1.5)
+        phone.hears("Mhm.")
+        await phone.settle(4)
+        assert phone.agent.asked == ["Look it up."]
+        assert phone.heard == [SAY.greeting, SAY.filler, "Here you are."]
+
+
 async def test_one_failure_of_the_agent_is_admitted_and_two_end_the_call(tmp_path: Path) -> None:
     async with open_phone(tmp_path) as phone:
         await greeted(phone)

@@ -153,6 +153,25 @@ async def test_the_end_of_the_call_rejects_a_waiting_continue(
             await phone.operations.ask(call_id, QUESTION)
 
 
+@both_paths
+async def test_keys_answer_a_question_too(tmp_path: Path, media: MediaPath) -> None:
+    async with open_phone(tmp_path, media=media) as phone:
+        await greeted(phone)
+        answers: list[str] = []
+
+        async def ask() -> None:
+            answers.append(await phone.operations.ask(phone.record.call_id, "Your code?"))
+
+        async with anyio.create_task_group() as asking:
+            asking.start_soon(ask)
+            await phone.settle(2)
+            for key in "4711#":
+                await phone.event(ev.DigitsPressed, digits=key)
+        assert answers == ["4711#"]
+        await phone.settle(3)
+        assert phone.agent.turns == []
+
+
 async def test_blank_speech_leaves_the_question_open(tmp_path: Path) -> None:
     async with open_phone(tmp_path, media=MediaPath.NATIVE) as phone:
         await greeted(phone)

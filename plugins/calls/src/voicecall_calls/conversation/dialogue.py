@@ -107,6 +107,7 @@ class Dialogue(Conversation):
         self._play = anyio.Event()
         self._floor = anyio.Lock()
         self._floor_scope: anyio.CancelScope | None = None
+        self._floor_left = anyio.Event()
         self._running: _Running | None = None
         self._waiter: _Waiter | None = None
         self._resumed = False
@@ -165,6 +166,11 @@ class Dialogue(Conversation):
         """Take the floor from the bot."""
         if self._floor_scope is not None:
             self._floor_scope.cancel()
+
+    async def _interrupted(self) -> None:
+        """Wait until an interrupted speech has been recorded."""
+        if self._floor_scope is not None:
+            await self._floor_left.wait()
 
     def _push(self, turn: TurnInput) -> None:
         self._inputs.append(turn)
@@ -246,12 +252,14 @@ class Dialogue(Conversation):
         async with self._floor:
             with anyio.CancelScope() as scope:
                 self._floor_scope = scope
+                self._floor_left = left = anyio.Event()
                 try:
                     if self._closed is not None:
                         scope.cancel()
                     yield scope
                 finally:
                     self._floor_scope = None
+                    left.set()
                     self._bot_stopped()
                     self._note_activity()
 
@@ -432,7 +440,10 @@ class Dialogue(Conversation):
                     break
             self._digit_pressed = anyio.Event()
             digits, self._digits = self._digits, ""
-            if digits:
+            if digits and self._waiter is not None:
+                self._waiter.text = digits
+                self._waiter.done.set()
+            elif digits:
                 self._push(TurnInput(digits=digits, heard_at=self.seam.now_ms()))
 
     def _quiet(self) -> bool:

@@ -45,7 +45,7 @@ async def utter(speech: Speech, text: str) -> Spoken:
 
 
 class Replier:
-    """``began`` is called when the agent's words begin to be spoken."""
+    """``began`` is called when a filler or the agent's words begin to be spoken."""
 
     def __init__(
         self,
@@ -141,5 +141,7 @@ class Replier:
                     return None
             if self._filler_after_s and self._filler:
                 times.filler = True
+                # From here on the bot has the word: an acknowledgement is no turn.
+                self._began()
                 await utter(self._mouth.begin(), self._filler)
             wait = _FILLER_AGAIN_S

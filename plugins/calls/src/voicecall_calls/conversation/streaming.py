@@ -220,6 +220,9 @@ class StreamConversation(Dialogue):
         )
 
         async def tell() -> None:
+            if verdict is Verdict.TURN:
+                # What the bot had said so far comes first in the transcript.
+                await self._interrupted()
             await self.lane.apply(event)
 
         self.lane.spawn(tell)
