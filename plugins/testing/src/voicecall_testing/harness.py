@@ -342,7 +342,7 @@ async def open_phone(
             carrier,
             brain,
             planner=engine.planner,
-            voice=lambda record: None,
+            voice=None,
             config=settings,
             keep=keep,
             seam=seam,
