@@ -6,32 +6,15 @@ time (:mod:`voicecall_testing.clock`). :mod:`voicecall_testing.harness` puts the
 
 from __future__ import annotations
 
-import base64
-import binascii
-import json
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import replace
 
 import anyio
 
-from voicecall import events as ev
-from voicecall import telephony as tel
 from voicecall.agent import AgentBackend, AgentEvent, AgentTurn, TextDelta
 from voicecall.audio import MULAW_8K, AudioFormat
-from voicecall.errors import MediaProtocolError, ProviderError, WebhookRejected
-from voicecall.media import (
-    Audio,
-    Dtmf,
-    MarkReached,
-    MediaCodec,
-    MediaEvent,
-    Message,
-    Started,
-    Stopped,
-    Upgrade,
-)
+from voicecall.errors import ProviderError
 from voicecall.transcription import (
     Final,
     Partial,
@@ -45,6 +28,8 @@ from voicecall.transcription import (
 )
 from voicecall.tts import PlainSpeechProvider
 
+from .fakecarrier import NATIVE, STREAMING, ScriptedCarrier, ScriptedCodec
+
 __all__ = [
     "NATIVE",
     "STREAMING",
@@ -56,170 +41,7 @@ __all__ = [
     "ScriptedTranscriptionSession",
 ]
 
-NATIVE = tel.TelephonyCapabilities(
-    native_speech=True,
-    native_listening=True,
-    dtmf_out=True,
-    explicit_answer=True,
-    dial_lookup=True,
-    public_url=False,
-    from_number_required=False,
-)
-"""A carrier that speaks and listens by itself."""
-STREAMING = replace(NATIVE, stream=frozenset({tel.StreamPoint.ANSWER, tel.StreamPoint.COMMAND}))
-"""The same with media sockets, asked for in the answer or by a command."""
-
-_SIGNATURE = "x-scripted-signature"
 _PIECE_MS = 100
-
-
-# --- the carrier -----------------------------------------------------------------------------
-
-
-class ScriptedCodec(MediaCodec):
-    """JSON objects with one key: ``start``, ``audio``, ``mark``, ``clear``, ``digits``,
-    ``stop``. Both directions use the same messages."""
-
-    def decode(self, message: Message) -> MediaEvent | None:
-        try:
-            values = json.loads(message)
-            ((kind, value),) = values.items()
-            match kind:
-                case "start":
-                    return Started(
-                        str(value["token"]), str(value["stream"]), str(value["call"]),
-                        MULAW_8K, MULAW_8K,
-                    )  # fmt: skip
-                case "audio":
-                    return Audio(base64.b64decode(value, validate=True), 0)
-                case "mark":
-                    return MarkReached(str(value))
-                case "digits":
-                    return Dtmf(str(value))
-                case "stop":
-                    return Stopped(str(value))
-        except (ValueError, AttributeError, KeyError, TypeError, binascii.Error) as error:
-            raise MediaProtocolError(f"not a message of the scripted carrier: {error}") from None
-        return None
-
-    def audio(self, payload: bytes) -> Message:
-        return json.dumps({"audio": base64.b64encode(payload).decode()})
-
-    def mark(self, name: str) -> Message | None:
-        return json.dumps({"mark": name})
-
-    def clear(self) -> Message | None:
-        return json.dumps({"clear": True})
-
-    def digits(self, digits: str) -> Message | None:
-        return json.dumps({"digits": digits})
-
-
-class ScriptedCarrier(tel.TelephonyProvider):
-    """Does what it is asked, and keeps a list of it.
-
-    ``dialled`` are the dial requests, ``performed`` the actions asked for by a request and
-    ``rendered`` those that went out in a reply (all of them, if ``steers``: a carrier whose
-    replies steer the call). ``acted`` is called with each action, however it came. Errors to
-    raise wait in ``dial_errors``, ``action_errors`` (by type of action) and ``status_errors``,
-    one a request. ``delay_s`` is how long every request takes. ``status_of`` is the answer to
-    :meth:`status`. A webhook's body is a key of ``inbox``, which holds its events.
-    """
-
-    def __init__(
-        self, capabilities: tel.TelephonyCapabilities = STREAMING, *, steers: bool = False
-    ) -> None:
-        self.capabilities = capabilities
-        self.steers = steers
-        self.delay_s = 0.0
-        self.dialled: list[tel.DialRequest] = []
-        self.performed: list[tel.Action] = []
-        self.rendered: list[tel.Action] = []
-        self.acted: Callable[[tel.CallRef | None, tel.Action], None] = _nobody
-        self.dial_errors: deque[ProviderError] = deque()
-        self.action_errors: dict[type[tel.Action], deque[ProviderError]] = {}
-        self.status_errors: deque[ProviderError] = deque()
-        self.status_of = tel.CallStatus(ev.CarrierStatus.CONNECTED)
-        self.inbox: dict[bytes, Sequence[ev.CarrierEvent]] = {}
-        self.webhook_url: str | None = None
-
-    def fail(self, action: type[tel.Action], *errors: ProviderError) -> None:
-        """Let the next requests for such an action fail."""
-        self.action_errors.setdefault(action, deque()).extend(errors)
-
-    # --- pure ---
-
-    @property
-    def signature_headers(self) -> tuple[tuple[str, ...], ...]:
-        return ((_SIGNATURE,),)
-
-    def verify(self, request: tel.WebhookRequest, now_ms: int) -> tel.Verified:
-        key = request.headers.get(_SIGNATURE, "")
-        if not key:
-            raise WebhookRejected(401, "no signature")
-        return tel.Verified(key)
-
-    def parse(self, request: tel.WebhookRequest, now_ms: int) -> Sequence[ev.CarrierEvent]:
-        events = self.inbox.get(request.body)
-        if events is None:
-            raise WebhookRejected(400, "a body that the test did not announce")
-        return events
-
-    def render(
-        self,
-        request: tel.WebhookRequest,
-        call: tel.CallRef | None,
-        actions: Sequence[tel.Action],
-    ) -> tel.Rendered:
-        if not self.steers:
-            return tel.Rendered(tel.WebhookReply(), tuple(actions))
-        self.rendered.extend(actions)
-        for action in actions:
-            self.acted(call, action)
-        body = json.dumps([type(action).__name__ for action in actions]).encode()
-        return tel.Rendered(tel.WebhookReply(body=body, content_type="application/json"))
-
-    def media_codec(self, upgrade: Upgrade) -> MediaCodec:
-        return ScriptedCodec()
-
-    # --- requests ---
-
-    async def place_call(self, request: tel.DialRequest) -> str:
-        self.dialled.append(request)
-        await anyio.sleep(self.delay_s)
-        if self.dial_errors:
-            raise self.dial_errors.popleft()
-        return f"carrier-{len(self.dialled)}"
-
-    async def find_dial(self, call_id: str) -> str | None:
-        for number, request in enumerate(self.dialled, 1):
-            if request.call_id == call_id:
-                return f"carrier-{number}"
-        return None
-
-    async def perform(self, call: tel.CallRef, action: tel.Action) -> None:
-        self.performed.append(action)
-        await anyio.sleep(self.delay_s)
-        waiting = self.action_errors.get(type(action))
-        if waiting:
-            raise waiting.popleft()
-        self.acted(call, action)
-
-    async def status(self, call: tel.CallRef) -> tel.CallStatus:
-        if self.status_errors:
-            raise self.status_errors.popleft()
-        return self.status_of
-
-    async def register_webhook(self, url: str) -> None:
-        self.webhook_url = url
-
-    def performed_of(self, *kinds: type[tel.Action]) -> list[tel.Action]:
-        """The performed actions of some types."""
-        return [action for action in self.performed if isinstance(action, kinds)]
-
-
-def _nobody(call: tel.CallRef | None, action: tel.Action) -> None:
-    """Nobody reacts."""
 
 
 # --- recognition -----------------------------------------------------------------------------
