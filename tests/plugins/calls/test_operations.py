@@ -229,6 +229,7 @@ async def test_requests_about_calls_that_nobody_knows(tmp_path: Path) -> None:
 async def test_requests_about_a_call_that_is_over(tmp_path: Path) -> None:
     async with open_phone(tmp_path) as phone:
         await phone.call_in()
+        await phone.settle(3)
         await phone.hang_up()
         call_id = phone.record.call_id
         for request in (phone.operations.speak(call_id, "Hi."), phone.operations.ask(call_id, "?")):
