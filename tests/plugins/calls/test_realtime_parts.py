@@ -12,6 +12,7 @@ from voicecall.registry import Registry
 from voicecall_calls.config import VoiceCallConfig
 from voicecall_calls.conversation.realtimegate import SpeechGate
 from voicecall_calls.conversation.realtimewords import heard_part, joined
+from voicecall_calls.unused import unused_keys
 from voicecall_calls.wiring import Wiring, resolve
 
 pytestmark = pytest.mark.unit
@@ -91,11 +92,15 @@ def test_outbound_only_is_allowed_with_a_note() -> None:
     assert any("outbound calls only" in note for note in wiring.notes)
 
 
-def test_tools_without_handlers_are_refused() -> None:
-    tool = {"type": "function", "name": "x", "description": "", "parameters": {}}
+def test_tools_of_ones_own_are_read_and_named_as_without_effect() -> None:
+    parameters = {"type": "object", "properties": {"day": {"type": "string"}}}
+    tool = {"type": "function", "name": "book", "description": "", "parameters": parameters}
+    config = VoiceCallConfig.model_validate({"realtime": {"tools": [tool]}})
+    assert config.realtime.tools[0].name == "book"
+    assert unused_keys(config) == ["realtime.tools"]
+    assert unused_keys(VoiceCallConfig()) == []
     with pytest.raises(ValidationError, match="handler"):
-        VoiceCallConfig.model_validate({"realtime": {"tools": [tool]}})
-    assert VoiceCallConfig.model_validate({"realtime": {"tools": []}}).realtime.tools == ()
+        VoiceCallConfig.model_validate({"realtime": {"tools": [{**tool, "handler": "x"}]}})
 
 
 def test_both_modes_exclude_each_other() -> None:

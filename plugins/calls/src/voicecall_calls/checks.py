@@ -9,7 +9,7 @@ from voicecall.hosting import SetupCheck, SetupContext
 from voicecall.model import MediaPath
 from voicecall.selection import Selection
 from voicecall_calls.config import VoiceCallConfig
-from voicecall_calls.wiring import PLUGIN_ID, Wiring, is_public_url, resolve
+from voicecall_calls.wiring import PLUGIN_ID, UNVERIFIED, Wiring, is_public_url, resolve
 
 __all__ = ["setup_checks"]
 
@@ -28,7 +28,7 @@ def setup_checks(context: SetupContext) -> Sequence[SetupCheck]:
     except VoicecallError as error:
         enabled = context.enabled(PLUGIN_ID)
         return [_enabled(enabled), SetupCheck("provider-config", False, str(error))]
-    return [
+    checks = [
         _enabled(context.enabled(PLUGIN_ID) and config.enabled),
         _provider(wiring),
         _provider_config(wiring),
@@ -36,6 +36,9 @@ def setup_checks(context: SetupContext) -> Sequence[SetupCheck]:
         _mode(wiring),
         _agent(wiring),
     ]
+    if config.skip_signature_verification:
+        checks.append(SetupCheck("signatures", True, UNVERIFIED))
+    return checks
 
 
 def _enabled(enabled: bool) -> SetupCheck:

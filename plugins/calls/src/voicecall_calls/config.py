@@ -5,13 +5,26 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, PositiveInt, field_validator, model_validator
+from pydantic import AfterValidator, Field, PositiveInt, ValidationError, model_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from voicecall.configuring import ConfigModel
 from voicecall.machine import CallPolicy
+
+from .exposure import (
+    FUNNEL_PORTS,
+    ServeConfig,
+    TailscaleConfig,
+    TunnelConfig,
+    WebhookSecurityConfig,
+    realtime_path,
+)
+from .realtimeconfig import RealtimeConfig
+from .speechconfig import TtsConfig
 
 __all__ = [
     "E164",
@@ -23,13 +36,15 @@ __all__ = [
     "ServeConfig",
     "SilenceConfig",
     "StreamingConfig",
+    "TailscaleConfig",
     "TtsConfig",
+    "TunnelConfig",
     "VoiceCallConfig",
     "WebhookSecurityConfig",
     "normalize_number",
 ]
 
-_E164 = re.compile(r"^\+[1-9]\d{1,14}$")
+_E164 = re.compile(r"^\+[1-9][0-9]{1,14}$")
 
 
 def normalize_number(text: str) -> str | None:
@@ -47,6 +62,14 @@ def _e164(value: str) -> str:
     return number
 
 
+def _is_url(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
+
+
 E164 = Annotated[str, AfterValidator(_e164)]
 OpenBlock = dict[str, Any]
 
@@ -54,22 +77,6 @@ OpenBlock = dict[str, Any]
 class OutboundConfig(ConfigModel):
     default_mode: Literal["notify", "conversation"] = "notify"
     notify_hangup_delay_sec: int = Field(default=3, ge=0)
-
-
-class ServeConfig(ConfigModel):
-    """The webhook and media server. Port 0 takes a free one."""
-
-    port: int = Field(default=3334, ge=0, le=65535)
-    bind: str = "127.0.0.1"
-    path: str = Field(default="/voice/webhook", min_length=1)
-
-
-class WebhookSecurityConfig(ConfigModel):
-    allowed_hosts: tuple[str, ...] = ()
-    trust_forwarding_headers: bool = False
-    trusted_proxy_ips: tuple[str, ...] = Field(default=(), alias="trustedProxyIPs")
-    max_in_flight_per_client: PositiveInt = 8
-    max_in_flight: PositiveInt = 64
 
 
 class StreamingConfig(ConfigModel):
@@ -83,42 +90,6 @@ class StreamingConfig(ConfigModel):
     max_pending_connections: PositiveInt = 32
     max_pending_connections_per_ip: PositiveInt = 4
     max_connections: PositiveInt = 128
-
-
-class RealtimeConfig(ConfigModel):
-    """One full-duplex voice model over a media socket.
-
-    ``instructions`` replace the built-in ones. ``toolPolicy`` says what the agent may use when
-    the model consults it (``none``: it cannot), ``consultPolicy`` how often the model is told to.
-    A call without caller audio for ``inactivityMs`` (0: for ever) and 2 s more is ended.
-    """
-
-    enabled: bool = False
-    provider: str | None = Field(default=None, min_length=1)
-    stream_path: str | None = Field(default=None, min_length=1)
-    instructions: str | None = Field(default=None, min_length=1)
-    tool_policy: Literal["safe-read-only", "owner", "none"] = "safe-read-only"
-    consult_policy: Literal["auto", "substantive", "always"] = "auto"
-    tools: tuple[OpenBlock, ...] = ()
-    inactivity_ms: int = Field(default=30_000, ge=0)
-    providers: dict[str, OpenBlock] = Field(default_factory=dict)
-
-    @field_validator("tools")
-    @classmethod
-    def _no_handlers(cls, value: tuple[OpenBlock, ...]) -> tuple[OpenBlock, ...]:
-        if value:
-            raise ValueError(
-                "tools of one's own need a handler, and none can be registered yet; leave the list"
-                " empty"
-            )
-        return value
-
-
-class TtsConfig(ConfigModel):
-    provider: str | None = Field(default=None, min_length=1)
-    providers: dict[str, OpenBlock] = Field(default_factory=dict)
-    timeout_ms: int = Field(default=8000, ge=1000, le=120_000)
-    max_text_length: PositiveInt = 4096
 
 
 class NumberRoute(ConfigModel):
@@ -198,6 +169,9 @@ class VoiceCallConfig(ConfigModel):
 
     serve: ServeConfig = Field(default_factory=ServeConfig)
     public_url: str | None = None
+    tunnel: TunnelConfig = Field(default_factory=TunnelConfig)
+    tailscale: TailscaleConfig = Field(default_factory=TailscaleConfig)
+    skip_signature_verification: bool = False
     webhook_security: WebhookSecurityConfig = Field(default_factory=WebhookSecurityConfig)
     streaming: StreamingConfig = Field(default_factory=StreamingConfig)
     realtime: RealtimeConfig = Field(default_factory=RealtimeConfig)
@@ -227,19 +201,54 @@ class VoiceCallConfig(ConfigModel):
             )
         }
         rest = {key: value for key, value in values.items() if key not in carriers}
-        return {**rest, "carriers": {**rest.get("carriers", {}), **carriers}}
+        given = rest.get("carriers", {})
+        if not isinstance(given, Mapping):
+            return values
+        return {**rest, "carriers": {**given, **carriers}}
 
     @model_validator(mode="after")
     def _consistent(self) -> VoiceCallConfig:
-        if self.streaming.enabled and self.realtime.enabled:
-            raise ValueError("streaming.enabled and realtime.enabled exclude each other")
-        if self.streaming.stream_path == self.serve.path:
-            raise ValueError("streaming.streamPath and serve.path must differ")
-        if self.realtime.stream_path == self.serve.path:
-            raise ValueError("realtime.streamPath and serve.path must differ")
-        if self.public_url is not None and not re.match(r"^https?://[^/\s]+", self.public_url):
-            raise ValueError("publicUrl must be an absolute http(s) URL")
+        problems = list(self._contradictions())
+        if problems:
+            raise ValidationError.from_exception_data(
+                "VoiceCallConfig",
+                [
+                    InitErrorDetails(
+                        type=PydanticCustomError("contradiction", "{text}", {"text": text}),
+                        loc=tuple(key.split(".")),
+                        input=None,
+                    )
+                    for key, text in problems
+                ],
+            )
         return self
+
+    def _contradictions(self) -> Iterator[tuple[str, str]]:
+        """Keys whose values do not go together with others."""
+        if self.streaming.enabled and self.realtime.enabled:
+            yield "realtime.enabled", "and streaming.enabled exclude each other"
+        if self.streaming.stream_path == self.serve.path:
+            yield "streaming.streamPath", "and serve.path must differ"
+        if self.realtime.stream_path == self.serve.path:
+            yield "realtime.streamPath", "and serve.path must differ"
+        if self.public_url is not None and not _is_url(self.public_url):
+            yield "publicUrl", "must be an absolute http(s) URL"
+        if self.tunnel_id == "tailscale-funnel" and self.tailscale.port not in FUNNEL_PORTS:
+            yield "tailscale.port", "must be 443, 8443 or 10000 for a funnel"
+
+    @property
+    def tunnel_id(self) -> str | None:
+        """Id of the tunnel that is asked for."""
+        if self.tunnel.provider != "none":
+            return self.tunnel.provider
+        return None if self.tailscale.mode == "off" else f"tailscale-{self.tailscale.mode}"
+
+    @property
+    def media_path(self) -> str:
+        """Path of the media sockets."""
+        if self.realtime.enabled:
+            return self.realtime.stream_path or realtime_path(self.serve.path)
+        return self.streaming.stream_path
 
     def policy(self) -> CallPolicy:
         """Times of the state machine."""

@@ -46,6 +46,12 @@ def legacy_rules() -> Sequence[LegacyRule]:
         LegacyRule(
             "tts.{provider}", "tts.providers.{provider}", reserved=_TTS_OBJECTS, objects=True
         ),
+        LegacyRule(
+            "numbers.{number}.tts.{provider}",
+            "numbers.{number}.tts.providers.{provider}",
+            reserved=_TTS_OBJECTS,
+            objects=True,
+        ),
     ]
 
 

@@ -38,6 +38,9 @@ _FIXED = (
     "serve",
     "public_url",
     "webhook_security",
+    "skip_signature_verification",
+    "tunnel",
+    "tailscale",
     "streaming",
     "realtime",
 )
@@ -243,7 +246,7 @@ class PhoneService:
                 port=config.serve.port, bind=config.serve.bind, path=config.serve.path
             ),
             stream=StreamOptions(
-                path=self._stream_path,
+                path=config.media_path,
                 pre_start_timeout_ms=streaming.pre_start_timeout_ms,
                 max_pending=streaming.max_pending_connections,
                 max_pending_per_client=streaming.max_pending_connections_per_ip,
@@ -255,13 +258,8 @@ class PhoneService:
                 trusted_proxy_ips=security.trusted_proxy_ips,
                 max_in_flight_per_client=security.max_in_flight_per_client,
                 max_in_flight=security.max_in_flight,
+                skip_signatures=config.skip_signature_verification,
             ),
             seam=self._host.seam,
             public_url=config.public_url,
         )
-
-    @property
-    def _stream_path(self) -> str:
-        realtime = self._config.realtime
-        path = realtime.stream_path if realtime.enabled else None
-        return path or self._config.streaming.stream_path

@@ -16,11 +16,24 @@ from voicecall.registry import Registry
 from voicecall.selection import Selected, Selection, select
 from voicecall_calls.agents import AgentDirectory
 from voicecall_calls.config import TtsConfig, VoiceCallConfig
+from voicecall_calls.unused import unused_keys
 
-__all__ = ["CONFIG_PATH", "PLUGIN_ID", "Wiring", "is_public_url", "require", "resolve"]
+__all__ = [
+    "CONFIG_PATH",
+    "PLUGIN_ID",
+    "UNVERIFIED",
+    "Wiring",
+    "is_public_url",
+    "require",
+    "resolve",
+]
 
 PLUGIN_ID = "voice-call"
 CONFIG_PATH = "plugins.entries.voice-call.config"
+UNVERIFIED = (
+    f"SECURITY: {CONFIG_PATH}.skipSignatureVerification is true: whoever reaches the webhooks is"
+    " believed to be the carrier; never use this outside of development"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +93,7 @@ def resolve(
     _select_backends(wiring, registry, environ)
     _select_speech(wiring, registry, environ, tts)
     _check_carrier(wiring)
+    _check_tunnel(wiring, registry)
     if config.streaming.enabled:
         _select_streaming(wiring, registry, environ)
     if config.realtime.enabled:
@@ -89,6 +103,9 @@ def resolve(
         wiring.notes.append(f"{CONFIG_PATH}.{block} is passed over: no such carrier is installed")
     if config.inbound_policy == "allowlist" and not config.allow_from:
         wiring.notes.append(f"{CONFIG_PATH}.allowFrom is empty: every inbound call is refused")
+    if config.skip_signature_verification:
+        wiring.notes.append(UNVERIFIED)
+    wiring.notes.extend(f"{CONFIG_PATH}.{key} has no effect yet" for key in unused_keys(config))
     return wiring
 
 
@@ -147,6 +164,21 @@ def _check_carrier(wiring: Wiring) -> None:
             wiring.problems.append(
                 f"{CONFIG_PATH}.{name}.enabled: {info.label} has no media streams"
             )
+
+
+def _check_tunnel(wiring: Wiring, registry: Registry) -> None:
+    """Say why no tunnel will be there; a carrier that needs one cannot do without."""
+    config, info = wiring.config, wiring.carrier.info
+    tunnel = config.tunnel_id
+    if tunnel is None:
+        return
+    key = "tunnel.provider" if config.tunnel.provider != "none" else "tailscale.mode"
+    why = "has no effect yet"
+    if tunnel not in registry.ids(ProviderKind.TUNNEL):
+        why = f"no tunnel {tunnel[:80]!r} is installed"
+    text = f"{CONFIG_PATH}.{key}: {why}; set {CONFIG_PATH}.publicUrl to a URL of your own"
+    needed = info is not None and info.capabilities.public_url and config.public_url is None
+    (wiring.problems if needed else wiring.notes).append(text)
 
 
 def _select_streaming(wiring: Wiring, registry: Registry, environ: Mapping[str, str]) -> None:

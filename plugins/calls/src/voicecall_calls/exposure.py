@@ -1,0 +1,63 @@
+"""How the webhook server is reached from outside: its port, whom it believes, tunnels."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, PositiveInt
+
+from voicecall.configuring import ConfigModel
+
+__all__ = [
+    "FUNNEL_PORTS",
+    "ServeConfig",
+    "TailscaleConfig",
+    "TunnelConfig",
+    "WebhookSecurityConfig",
+    "realtime_path",
+]
+
+FUNNEL_PORTS = (443, 8443, 10_000)
+
+
+class ServeConfig(ConfigModel):
+    """The webhook and media server. Port 0 takes a free one."""
+
+    port: int = Field(default=3334, ge=0, le=65535)
+    bind: str = Field(default="127.0.0.1", min_length=1)
+    path: str = Field(default="/voice/webhook", min_length=1)
+
+
+class TunnelConfig(ConfigModel):
+    """A tunnel that makes the webhook server public; ``provider`` is the id of an installed one,
+    or ``none``."""
+
+    provider: str = Field(default="none", min_length=1)
+    ngrok_auth_token: str | None = Field(default=None, min_length=1, repr=False)
+    ngrok_domain: str | None = Field(default=None, min_length=1)
+    allow_ngrok_free_tier_loopback_bypass: bool = False
+
+
+class TailscaleConfig(ConfigModel):
+    """The older way to name a tunnel. ``port`` is the HTTPS port outside, of which a funnel has
+    443, 8443 and 10000."""
+
+    mode: Literal["off", "serve", "funnel"] = "off"
+    port: int = Field(default=443, ge=1, le=65535)
+    path: str = Field(default="/voice/webhook", min_length=1)
+
+
+class WebhookSecurityConfig(ConfigModel):
+    """Whose forwarding headers are believed, and how much is taken at a time."""
+
+    allowed_hosts: tuple[str, ...] = ()
+    trust_forwarding_headers: bool = False
+    trusted_proxy_ips: tuple[str, ...] = Field(default=(), alias="trustedProxyIPs")
+    max_in_flight_per_client: PositiveInt = 8
+    max_in_flight: PositiveInt = 64
+
+
+def realtime_path(webhook_path: str) -> str:
+    """The path of a voice model's media socket that belongs to a path of webhooks."""
+    path = webhook_path.rstrip("/")
+    return f"{path.removesuffix('/webhook') or '/voice'}/stream/realtime"

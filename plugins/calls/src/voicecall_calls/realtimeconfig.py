@@ -1,0 +1,84 @@
+"""Configuration of calls that are held by one full-duplex voice model."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, PositiveInt
+
+from voicecall.configuring import ConfigModel
+
+__all__ = [
+    "AgentContextConfig",
+    "FastContextConfig",
+    "RealtimeConfig",
+    "RealtimeToolConfig",
+    "RealtimeToolParameters",
+]
+
+_FILES = ("SOUL.md", "IDENTITY.md", "USER.md")
+
+
+class RealtimeToolParameters(ConfigModel):
+    """Parameters of a function tool: the outer object of a JSON schema."""
+
+    type: Literal["object"]
+    properties: dict[str, Any]
+    required: tuple[str, ...] = ()
+
+
+class RealtimeToolConfig(ConfigModel):
+    """A function tool of the voice model."""
+
+    type: Literal["function"]
+    name: str = Field(min_length=1)
+    description: str
+    parameters: RealtimeToolParameters
+
+
+class FastContextConfig(ConfigModel):
+    """Looking into memory and sessions before the agent is consulted."""
+
+    enabled: bool = False
+    timeout_ms: PositiveInt = 800
+    max_results: PositiveInt = 3
+    sources: tuple[Literal["memory", "sessions"], ...] = Field(
+        default=("memory", "sessions"), min_length=1
+    )
+    fallback_to_consult: bool = False
+
+
+class AgentContextConfig(ConfigModel):
+    """What of the agent's identity and files the voice model is told once a session."""
+
+    enabled: bool = False
+    max_chars: PositiveInt = 6000
+    include_identity: bool = True
+    include_workspace_files: bool = True
+    files: tuple[str, ...] = _FILES
+
+
+class RealtimeConfig(ConfigModel):
+    """One full-duplex voice model over a media socket.
+
+    ``instructions`` replace the built-in ones. ``toolPolicy`` says what the agent may use when
+    the model consults it (``none``: it cannot), ``consultPolicy`` how often the model is told to.
+    A call without caller audio for ``inactivityMs`` (0: for ever) and 2 s more is ended.
+    """
+
+    enabled: bool = False
+    provider: str | None = Field(default=None, min_length=1)
+    stream_path: str | None = Field(default=None, min_length=1)
+    instructions: str | None = Field(default=None, min_length=1)
+    tool_policy: Literal["safe-read-only", "owner", "none"] = "safe-read-only"
+    consult_policy: Literal["auto", "substantive", "always"] = "auto"
+    consult_thinking_level: (
+        Literal["off", "minimal", "low", "medium", "high", "xhigh", "adaptive", "max", "ultra"]
+        | None
+    ) = None
+    consult_fast_mode: bool | None = None
+    tools: tuple[RealtimeToolConfig, ...] = ()
+    fast_context: FastContextConfig = Field(default_factory=FastContextConfig)
+    agent_context: AgentContextConfig = Field(default_factory=AgentContextConfig)
+    inactivity_ms: int = Field(default=30_000, ge=0)
+    providers: dict[str, dict[str, Any]] = Field(default_factory=dict)
