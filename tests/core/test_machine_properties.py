@@ -153,6 +153,11 @@ def effects(steps: list[Step]) -> list[object]:
     return [effect for one in steps for effect in one.effects]
 
 
+def closed(record: CallRecord) -> CallRecord:
+    """A record that is over, without the words that its end cut short."""
+    return replace(record.with_alias("P1"), utterance=None, transcript=())
+
+
 @FEW
 @given(records, anything)
 def test_rules_that_hold_for_every_step(record: CallRecord, events: list[ev.CallEvent]) -> None:
@@ -162,8 +167,9 @@ def test_rules_that_hold_for_every_step(record: CallRecord, events: list[ev.Call
         after = one.record
         assert bool(after.deadlines) is after.live
         if before.terminal:
-            assert after.with_alias("P1") == before.with_alias("P1")
-            assert one.outcome is Outcome.IGNORED or one.effects == (HangUp(),)
+            assert closed(after) == closed(before)
+            cut_short = before.utterance is not None and after.utterance is None
+            assert cut_short or one.outcome is Outcome.IGNORED or one.effects == (HangUp(),)
         if one.outcome is not Outcome.PROCESSED:
             assert (after, one.effects) == (before, ())
         before = after
@@ -182,7 +188,7 @@ def test_a_redelivered_ending_changes_nothing(
     if final.terminal:
         again = data.draw(st.permutations(events))
         after, steps = run(final, again)
-        assert after.with_alias("P1") == final.with_alias("P1")
+        assert closed(after) == closed(final)
         assert Release() not in effects(steps)
 
 
@@ -307,7 +313,7 @@ def test_the_order_of_the_first_events_does_not_matter(
     assert record.state.value == "active"
     assert record.aliases == ("P1",)
     assert len([e for e in effects(steps) if type(e).__name__ == "Connected"]) == 1
-    waiting = {DeadlineKind.MAX_DURATION}
+    waiting = {DeadlineKind.MAX_DURATION, DeadlineKind.PROBE}
     if media is not MediaPath.NATIVE:
         waiting.add(DeadlineKind.STREAM)
     assert set(record.deadlines) == waiting

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import logging
-import os
-import random
 from pathlib import Path
 
 import pytest
 
-from .crash.campaign import RECOVERY_S, Summary, campaign
+from .crash.verdict import check, killed
 
-pytestmark = pytest.mark.anyio
-
-_log = logging.getLogger("voicecall.tests.crash")
+pytestmark = [pytest.mark.e2e, pytest.mark.anyio]
 
 
 @pytest.fixture
@@ -21,35 +16,5 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
-async def killed(root: Path, kills: int) -> Summary:
-    """A whole campaign. ``VOICECALL_CRASH_SEED`` repeats the plan of an earlier one."""
-    seed = int(os.environ.get("VOICECALL_CRASH_SEED") or random.SystemRandom().randrange(10**9))
-    print(f"VOICECALL_CRASH_SEED={seed}")
-    async with campaign(root, seed) as war:
-        try:
-            await war.run(kills)
-        finally:
-            print(f"gateway killed: {war.summary}")
-            _log.warning("gateway killed: %s", war.summary)
-    return war.summary
-
-
-def check(summary: Summary, kills: int) -> None:
-    """The campaign was one: there was something to lose at most kills."""
-    assert summary.kills == kills
-    assert summary.webhooks > 5 * kills
-    assert summary.dials > 2 * kills
-    assert summary.recovered + summary.finalised > 2 * kills
-    assert summary.recovered > 0
-    assert summary.max_recovery_s <= RECOVERY_S
-
-
-@pytest.mark.e2e
 async def test_nothing_is_lost_at_twenty_kills(tmp_path: Path) -> None:
     check(await killed(tmp_path, 20), 20)
-
-
-@pytest.mark.soak
-async def test_nothing_is_lost_at_many_kills(tmp_path: Path) -> None:
-    kills = int(os.environ.get("VOICECALL_SOAK_KILLS", "1000"))
-    check(await killed(tmp_path, kills), kills)

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from voicecall.configuring import validate
 from voicecall.errors import ConfigError
 from voicecall_stt_pocketsphinx.config import MEASURED_CMN, PocketsphinxConfig
 from voicecall_stt_pocketsphinx.decoding import Decoder
@@ -54,7 +55,7 @@ def test_a_grammar_comes_from_a_file(tmp_path: Path) -> None:
 )
 def test_a_wrong_configuration_is_named(config: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        PocketsphinxProvider(PocketsphinxConfig.model_validate(config))
+        PocketsphinxProvider(validate(PocketsphinxConfig, config, "pocketsphinx"))
 
 
 async def _start(config: PocketsphinxConfig) -> None:

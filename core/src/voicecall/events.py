@@ -119,9 +119,11 @@ class PlaybackEnded(CarrierEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamFailed(CarrierEvent):
-    """The carrier could not open, or lost, the media socket."""
+    """The carrier could not open, or lost, the media socket. ``stream_id`` is the carrier's id
+    of the stream, where it tells."""
 
     error: str = ""
+    stream_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -230,6 +230,7 @@ class CallRecord:
     ending: Ending | None = None
     listen_token: str | None = None
     stream_id: str | None = None
+    lost_stream_id: str | None = None
     recovering: bool = False
     deadlines: Mapping[DeadlineKind, int] = field(default_factory=dict)
     transcript: tuple[TranscriptEntry, ...] = ()

@@ -56,9 +56,12 @@ def _with_environment(
 def missing_fields(
     info: ProviderInfo, raw: Mapping[str, Any], environ: Mapping[str, str]
 ) -> list[str]:
-    """Required fields of ``info`` that neither ``raw`` nor the environment supplies."""
+    """Required fields of ``info`` that neither ``raw`` nor the environment supplies, and secrets
+    that are configured but could not be resolved."""
     values = _with_environment(info, raw, environ)
-    return [field for field in info.required if _unresolved(values.get(field))]
+    missing = [field for field in info.required if _unresolved(values.get(field))]
+    failed = [f for f in info.secrets if values.get(f) is not None and _unresolved(values[f])]
+    return [*missing, *(field for field in failed if field not in missing)]
 
 
 def provider_config(

@@ -83,6 +83,7 @@ record_fields: dict[str, st.SearchStrategy[Any]] = {
     ),
     "listen_token": maybe_text,
     "stream_id": maybe_text,
+    "lost_stream_id": maybe_text,
     "recovering": st.booleans(),
     "deadlines": st.dictionaries(st.sampled_from(DeadlineKind), times, max_size=4),
     "transcript": st.lists(entries, max_size=4).map(tuple),

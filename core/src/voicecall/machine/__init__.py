@@ -4,7 +4,7 @@
 the world comes back as :data:`Effect` values, which the engine carries out after the new record
 is committed. Rules that hold for every step:
 
-* a terminal record stays as it is (the first end wins);
+* a terminal record stays as it is (the first end wins), but for the words that it cut short;
 * live states only go forward, except that speaking and listening alternate;
 * a live record has at least one deadline;
 * an end that we ask for converges: hang-ups are repeated, then the call is closed by force.
@@ -17,12 +17,12 @@ from dataclasses import replace
 from typing import Any
 
 from voicecall import events as ev
-from voicecall.model import CallRecord, Direction, EndDetail
+from voicecall.model import CallRecord, DeadlineKind, Direction, EndDetail, Speaker
 
 from .dialling import dial_accepted, dial_looked_up, dial_refused, dial_uncertain, opened
 from .due import deadline_due
 from .ending import end_requested, hangup_done, hangup_failed, recovered, status_reported
-from .moves import advance, close
+from .moves import advance, close, with_deadlines, with_entry
 from .opening import open_inbound, open_outbound, refuse_inbound
 from .progress import (
     active,
@@ -141,11 +141,33 @@ def step(record: CallRecord, event: ev.CallEvent, policy: CallPolicy) -> Step:
     if result.outcome is Outcome.IGNORED and (before or result.record != known):
         # A new carrier id, or a deadline used up while the call is being ended, does count.
         result = replace(result, outcome=Outcome.PROCESSED)
+    record = _attended(result.record, event, policy)
+    if result.outcome is Outcome.PROCESSED and record is not result.record:
+        result = replace(result, record=record)
     return replace(result, effects=(*before, *result.effects)) if before else result
 
 
+def _attended(record: CallRecord, event: ev.CallEvent, policy: CallPolicy) -> CallRecord:
+    """A call that its carrier knows is asked about when it is quiet for long."""
+    if record.terminal or record.recovering or record.provider_call_id is None:
+        return record
+    news = isinstance(event, ev.CarrierEvent | ev.StreamAttached | ev.StatusReported)
+    if DeadlineKind.PROBE in record.deadlines and not news:
+        return record
+    return replace(record, deadlines=with_deadlines(record, probe=event.at + policy.quiet_ms))
+
+
 def _after_the_end(record: CallRecord, event: ev.CallEvent) -> Step:
-    """Nothing changes a finished call, but a leg that turns up late must not stay open."""
+    """Nothing changes a finished call but the end of the sentence that it cut short. A leg that
+    turns up late must not stay open."""
+    if isinstance(event, ev.BotSpoke):
+        utterance = record.utterance
+        if utterance is None or utterance.id != event.utterance_id:
+            return Step(record, outcome=Outcome.IGNORED)
+        record = replace(record, utterance=None)
+        if event.heard.strip():
+            record = with_entry(record, event.at, Speaker.BOT, event.heard, event.complete)
+        return Step(record)
     if isinstance(event, ev.DialAccepted | ev.CarrierEvent) and not isinstance(event, ev.CallEnded):
         # Again with every sign of life: the last hang-up may have died with us.
         lives = isinstance(event, ev.CarrierEvent) and record.end_detail is EndDetail.DIAL_UNKNOWN

@@ -95,7 +95,8 @@ def _hangup_due(record: CallRecord, at: int, policy: CallPolicy) -> Step:
 
 
 def _probe_due(record: CallRecord, at: int, policy: CallPolicy) -> Step:
-    rest = with_deadlines(record, probe=at + policy.probe_ms)
+    wait = policy.probe_ms if record.recovering else policy.quiet_ms
+    rest = with_deadlines(record, probe=at + wait)
     return Step(replace(record, deadlines=rest), (ProbeStatus(),))
 
 

@@ -59,7 +59,8 @@ def close(
     detail: EndDetail | None = None,
     note: str | None = None,
 ) -> CallRecord:
-    """The terminal record; an utterance that was under way is kept as incomplete."""
+    """The terminal record. It keeps an utterance that was under way: how much of it was heard is
+    told a moment later."""
     return replace(
         record,
         state=reason.state,
@@ -68,7 +69,6 @@ def close(
         end_detail=detail,
         end_note=note,
         ending=None,
-        utterance=None,
         listen_token=None,
         stream_id=None,
         recovering=False,

@@ -68,6 +68,13 @@ def call_failed(record: CallRecord, event: ev.CallFailed, policy: CallPolicy) ->
 def stream_failed(record: CallRecord, event: ev.StreamFailed, policy: CallPolicy) -> Step:
     if record.media is MediaPath.NATIVE or record.ending is not None:
         return Step(record, outcome=Outcome.IGNORED)
+    known = event.stream_id is not None and (
+        event.stream_id == record.lost_stream_id
+        or (record.stream_id is not None and event.stream_id != record.stream_id)
+    )
+    if known:
+        # We noticed that ourselves, and another stream is there or on its way.
+        return Step(record, outcome=Outcome.IGNORED)
     return lost_stream(record, event.at, policy)
 
 
@@ -88,7 +95,8 @@ def stream_detached(record: CallRecord, event: ev.StreamDetached, policy: CallPo
 
 
 def lost_stream(record: CallRecord, at: int, policy: CallPolicy) -> Step:
-    record = replace(record, stream_id=None)
+    lost = record.stream_id or record.lost_stream_id
+    record = replace(record, stream_id=None, lost_stream_id=lost)
     if record.ending is not None:
         return Step(record)
     deadline = record.deadlines.get(DeadlineKind.STREAM, at + policy.stream_grace_ms)

@@ -48,6 +48,9 @@ class CallPolicy:
     hangup_retry_ms: int = 1_000
     hangup_attempts: int = 5
     probe_ms: int = 5_000
+    """While recovering: how long until the carrier is asked again."""
+    quiet_ms: int = 60_000
+    """A call of which the carrier said nothing for so long is asked about: webhooks get lost."""
 
 
 @dataclass(frozen=True, slots=True)

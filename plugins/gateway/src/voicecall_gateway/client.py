@@ -89,7 +89,7 @@ class GatewayClient:
         return cls(f"ws://{host}:{loaded.gateway.port}/rpc", token, timeout, remote=False)
 
     def __enter__(self) -> GatewayClient:
-        from websockets.exceptions import InvalidHandshake
+        from websockets.exceptions import ConnectionClosed, InvalidHandshake
         from websockets.sync.client import connect
 
         try:
@@ -107,6 +107,8 @@ class GatewayClient:
             raise self._unreachable(f"did not accept the connection ({error})") from None
         except TimeoutError:
             raise GatewayTimeout(f"{_safe(self.url)} did not answer in time") from None
+        except ConnectionClosed:
+            raise self._unreachable("went away while connecting") from None
         except (OSError, EOFError):
             raise self._unreachable("has no voicecall gateway running") from None
         try:

@@ -18,7 +18,7 @@ call.answered
 call.speech         ``text``, ``final``, ``confidence``, ``token``
 call.digits         ``digits``
 call.playback       ``utterance``, ``ok``
-call.stream-failed  ``error``
+call.stream-failed  ``error``, ``stream`` (id of the stream)
 call.error          ``error``, ``retryable``
 call.ended          ``reason`` (an end reason of voicecall)
 =================== ==========================================================================

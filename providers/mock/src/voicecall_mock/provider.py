@@ -219,7 +219,7 @@ _EVENTS: Mapping[str, _Make] = {
         utterance_id=str(data["utterance"]), ok=bool(data.get("ok", True)), **common
     ),
     "call.stream-failed": lambda data, common: ev.StreamFailed(
-        error=str(data.get("error", "")), **common
+        error=str(data.get("error", "")), stream_id=data.get("stream"), **common
     ),
     "call.error": lambda data, common: ev.CallFailed(
         error=str(data["error"]), retryable=bool(data.get("retryable", False)), **common

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from voicecall.configuring import ConfigModel
 
@@ -33,6 +33,21 @@ class PocketsphinxConfig(ConfigModel):
         default=-3.0,
         description="Score below which an utterance counts as not understood; lower accepts more",
     )
+
+    @model_validator(mode="after")
+    def _one_source(self) -> PocketsphinxConfig:
+        given = {
+            "grammar": self.grammar is not None,
+            "grammarFile": self.grammar_file is not None,
+            "phrases": bool(self.phrases),
+        }
+        names = [name for name, there in given.items() if there]
+        if len(names) != 1:
+            found = " and ".join(names) or "none"
+            raise ValueError(
+                f"exactly one of grammar, grammarFile and phrases is required, not {found}"
+            )
+        return self
 
     @field_validator("cmninit")
     @classmethod

@@ -36,20 +36,6 @@ class Grammar:
 
 def load_grammar(config: PocketsphinxConfig) -> Grammar:
     """The configured grammar. Raises :exc:`ConfigError`."""
-    given = [
-        key
-        for key, value in (
-            ("grammar", config.grammar),
-            ("grammarFile", config.grammar_file),
-            ("phrases", config.phrases),
-        )
-        if value
-    ]
-    if len(given) != 1:
-        found = " and ".join(given) or "none"
-        raise ConfigError(
-            f"exactly one of grammar, grammarFile and phrases is required, not {found}", path=_PATH
-        )
     if config.phrases:
         return _from_phrases(config.phrases)
     if config.grammar:

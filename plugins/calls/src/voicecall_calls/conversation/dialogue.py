@@ -362,12 +362,12 @@ class Dialogue(Conversation):
 
     # --- saying things ----------------------------------------------------------------------
 
-    async def _say(self, text: str) -> Spoken:
+    async def _say(self, text: str, *, new_turn: bool = False) -> Spoken:
         """Speak when the floor is free; an interruption is a normal end."""
         spoken = Spoken("", complete=False)
         async with self._floor_taken():
             self._bot_began()
-            spoken = await utter(self.mouth.begin(), text)
+            spoken = await utter(self.mouth.begin(new_turn=new_turn), text)
         if not spoken.ok:
             await self._speech_failed(spoken)
         else:
@@ -393,7 +393,11 @@ class Dialogue(Conversation):
     # --- requests from outside --------------------------------------------------------------
 
     async def say(self, text: str) -> None:
-        spoken = await self._say(text)
+        await self._say_for(text)
+
+    async def _say_for(self, text: str, *, new_turn: bool = False) -> None:
+        """Speak on somebody's request."""
+        spoken = await self._say(text, new_turn=new_turn)
         if self._closed is not None:
             raise CallNotReady(self._closed)
         if not spoken.ok:
@@ -409,7 +413,7 @@ class Dialogue(Conversation):
         )
         try:
             await self._stop_reply()
-            await self.say(prompt)
+            await self._say_for(prompt, new_turn=True)
             asked = SpeechTimes(done=self.seam.now_ms())
             with anyio.move_on_after(timeout_s):
                 await waiter.done.wait()

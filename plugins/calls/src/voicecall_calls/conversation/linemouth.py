@@ -44,7 +44,7 @@ class LineMouth(Mouth):
         assert self.session is not None
         return self.session
 
-    def begin(self, *, first_message: bool = False) -> Speech:
+    def begin(self, *, first_message: bool = False, new_turn: bool = False) -> Speech:
         return _LineSpeech(self, self.seam.new_id(), first_message)
 
 

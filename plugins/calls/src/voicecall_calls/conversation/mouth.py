@@ -50,5 +50,6 @@ class Mouth(ABC):
     """At most one utterance at a time; the dialogue takes care of that."""
 
     @abstractmethod
-    def begin(self, *, first_message: bool = False) -> Speech:
-        """A new utterance. ``first_message``: it is the call's greeting or notification."""
+    def begin(self, *, first_message: bool = False, new_turn: bool = False) -> Speech:
+        """A new utterance. ``first_message``: it is the call's greeting or notification.
+        ``new_turn``: only what is said from now on answers it."""

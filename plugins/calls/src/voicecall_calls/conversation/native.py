@@ -40,12 +40,12 @@ class NativeMouth(Mouth):
         self.listen = listen
         self._awaited: dict[str, _NativeSpeech] = {}
 
-    def begin(self, *, first_message: bool = False) -> Speech:
-        return _NativeSpeech(self, self.seam.new_id(), first_message)
+    def begin(self, *, first_message: bool = False, new_turn: bool = False) -> Speech:
+        return _NativeSpeech(self, self.seam.new_id(), first_message, new_turn)
 
     def follow(self, utterance_id: str, text: str) -> Speech:
         """An utterance that the carrier plays already."""
-        speech = _NativeSpeech(self, utterance_id, False)
+        speech = _NativeSpeech(self, utterance_id)
         speech.started = True
         speech.sentences.append(text)
         self._awaited[utterance_id] = speech
@@ -62,13 +62,20 @@ class NativeMouth(Mouth):
 
 
 class _NativeSpeech(Speech):
-    def __init__(self, mouth: NativeMouth, utterance_id: str, first_message: bool) -> None:
+    def __init__(
+        self,
+        mouth: NativeMouth,
+        utterance_id: str,
+        first_message: bool = False,
+        new_turn: bool = False,
+    ) -> None:
         self.id = utterance_id
         self.times = SpeechTimes()
         self.sentences: list[str] = []
         self.started = False
         self._mouth = mouth
         self._first_message = first_message
+        self._new_turn = new_turn
         self._over = anyio.Event()
         self._ok = True
 
@@ -102,11 +109,20 @@ class _NativeSpeech(Speech):
         return Spoken(text)
 
     async def _start(self, text: str) -> Spoken | None:
+        # Shielded: an utterance that the record knows must reach the carrier, or be taken back.
+        started: list[Spoken | None] = []
+        with anyio.CancelScope(shield=True):
+            started.append(await self._start_now(text))
+        return started[0]
+
+    async def _start_now(self, text: str) -> Spoken | None:
         mouth = self._mouth
         lane = mouth.lane
         listen = None
         if lane.record.mode is CallMode.CONVERSATION:
-            listen = mouth.listen(mouth.seam.token())
+            # What the caller is saying just now answers the token that was given out before.
+            token = None if self._new_turn else lane.record.listen_token
+            listen = mouth.listen(token or mouth.seam.token())
             await lane.apply(ev.ListenStarted(at=mouth.seam.now_ms(), token=listen.token))
         applied = await lane.apply(
             ev.BotSpeaking(

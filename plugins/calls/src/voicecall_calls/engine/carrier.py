@@ -23,6 +23,7 @@ __all__ = ["CarrierActions"]
 _log = logging.getLogger("voicecall.calls")
 _LOOKUPS = 5
 _TELLS = 8
+_REATTACH_PAUSE_S = 0.15
 _REFUSALS = 4
 
 
@@ -124,10 +125,15 @@ class CarrierActions:
 
     # --- actions ----------------------------------------------------------------------------
 
-    def performing(self, lane: CallLane, actions: Sequence[tel.Action]) -> Job:
+    def performing(
+        self, lane: CallLane, actions: Sequence[tel.Action], *, reattach: bool = False
+    ) -> Job:
         """Perform actions in order; a failure becomes an event."""
 
         async def job() -> None:
+            if reattach:
+                # A stream often breaks because the call is over, which we hear a moment later.
+                await anyio.sleep(_REATTACH_PAUSE_S)
             for action in actions:
                 try:
                     await self._provider.perform(lane.ref, action)

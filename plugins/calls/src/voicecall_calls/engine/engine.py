@@ -360,7 +360,8 @@ class CallEngine:
         self, lane: CallLane, effects: Sequence[mc.Effect], actions: Sequence[tel.Action]
     ) -> None:
         if actions:
-            job = self._carrier.performing(lane, actions)
+            reattach = any(isinstance(effect, mc.ReattachStream) for effect in effects)
+            job = self._carrier.performing(lane, actions, reattach=reattach)
             if lane.record.terminal:
                 self.spawn(job)
             else:

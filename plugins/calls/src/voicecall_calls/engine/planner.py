@@ -74,6 +74,7 @@ class Planner:
             case mc.RefuseCall():
                 plan.actions.append(tel.Reject())
             case mc.ReattachStream():
+                plan.effects.append(effect)
                 plan.actions.append(tel.AttachStream(self._stream(plan)))
             case mc.Connected(resumed):
                 plan.effects.append(effect)

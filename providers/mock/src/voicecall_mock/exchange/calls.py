@@ -325,7 +325,7 @@ class Call:
             self._stream = None
             self.line.attach(None)
             if error is not None:
-                self._post("call.stream-failed", error=error)
+                self._post("call.stream-failed", error=error, stream=stream.id)
 
     def digits_arrived(self, digits: str) -> None:
         self.line.hear_digits(digits)
