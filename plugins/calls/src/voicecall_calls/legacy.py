@@ -29,6 +29,7 @@ _OWN_BLOCKS = frozenset(
 )
 _TTS_OBJECTS = frozenset({"modelOverrides", "personas", "providers"})
 _CHOSEN = "streaming.providers.{=streaming.provider}"
+_ONLY = "streaming.providers.{=streaming.providers}"
 
 
 def legacy_rules() -> Sequence[LegacyRule]:
@@ -38,9 +39,11 @@ def legacy_rules() -> Sequence[LegacyRule]:
         LegacyRule("{carrier}.from", "fromNumber", reserved=_OWN_BLOCKS),
         LegacyRule("streaming.sttProvider", "streaming.provider"),
         LegacyRule("streaming.{vendor}ApiKey", "streaming.providers.{vendor}.apiKey"),
-        LegacyRule("streaming.sttModel", f"{_CHOSEN}.model"),
-        LegacyRule("streaming.silenceDurationMs", f"{_CHOSEN}.silenceDurationMs", convert=_finite),
-        LegacyRule("streaming.vadThreshold", f"{_CHOSEN}.vadThreshold", convert=_finite),
+        *_transcription(_CHOSEN),
+        *_transcription(_ONLY),
+        LegacyRule("streaming.sttModel"),
+        LegacyRule("streaming.silenceDurationMs"),
+        LegacyRule("streaming.vadThreshold"),
         LegacyRule("realtime.agentContext.includeSystemPrompt"),
         LegacyRule("tts.enabled"),
         LegacyRule(
@@ -52,6 +55,15 @@ def legacy_rules() -> Sequence[LegacyRule]:
             reserved=_TTS_OBJECTS,
             objects=True,
         ),
+    ]
+
+
+def _transcription(block: str) -> Sequence[LegacyRule]:
+    """Keys of the transcription provider that stood beside its name."""
+    return [
+        LegacyRule("streaming.sttModel", f"{block}.model"),
+        LegacyRule("streaming.silenceDurationMs", f"{block}.silenceDurationMs", convert=_finite),
+        LegacyRule("streaming.vadThreshold", f"{block}.vadThreshold", convert=_finite),
     ]
 
 

@@ -127,12 +127,14 @@ def _matches(
 
 def _fill(new: str, slots: Mapping[str, str], tree: Mapping[str, Any]) -> tuple[str, ...] | None:
     """``new`` with its slots filled: ``{name}`` from the old path, ``{=path}`` from the
-    configuration; None where that says nothing usable."""
+    configuration (of an object with one key, that key); None where that says nothing usable."""
     missing = False
 
     def value(match: re.Match[str]) -> str:
         nonlocal missing
         there = _get(tree, tuple(match[2].split("."))) if match[1] else slots.get(match[2])
+        if isinstance(there, dict) and len(there) == 1:
+            there = next(iter(there))
         if not isinstance(there, str) or not there or "." in there:
             missing = True
             return ""
