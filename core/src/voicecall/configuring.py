@@ -56,6 +56,11 @@ def _problem(model: type[BaseModel], item: Any, path: str, env: Mapping[str, str
         message = "unknown key" + (f"; did you mean {close[0]!r}?" if close else "")
     elif item["type"] == "missing":
         message = "is required"
+    elif item["type"] in ("union_tag_invalid", "union_tag_not_found"):
+        # pydantic names the object; what is wrong is one key of it.
+        full += "." + item["ctx"]["discriminator"].strip("'")
+        known = [tag for tag in item["ctx"].get("expected_tags", "").split(", ") if tag]
+        message = "must be one of " + ", ".join(known) if known else "is required"
     text = f"{full or 'configuration'}: {message}"
     if len(location) == 1 and location[0] in env:
         text += f" (or set {env[location[0]]})"

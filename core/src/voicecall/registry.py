@@ -7,9 +7,7 @@ with its error and disturbs nothing else.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from importlib_metadata import EntryPoint, entry_points
@@ -23,15 +21,33 @@ __all__ = ["Found", "Registry"]
 _PREFIX = "voicecall."
 
 
-@dataclass(frozen=True, slots=True)
 class Found:
-    """An entry point, not imported: ``id`` is its name, ``source`` its distribution."""
+    """An entry point, not imported: ``id`` is its name, ``source`` its distribution (whose
+    metadata is read when it is asked for)."""
 
-    group: str
-    id: str
-    source: str
-    version: str
-    entry: EntryPoint
+    __slots__ = ("entry", "group", "id")
+
+    def __init__(self, entry: EntryPoint) -> None:
+        self.entry = entry
+        self.group: str = entry.group
+        self.id: str = entry.name
+
+    @property
+    def _distribution(self) -> Any:
+        return getattr(self.entry, "dist", None)
+
+    @property
+    def source(self) -> str:
+        dist = self._distribution
+        return str(dist.metadata["Name"]) if dist is not None else "extra"
+
+    @property
+    def version(self) -> str:
+        dist = self._distribution
+        return str(dist.version) if dist is not None else "0"
+
+    def __repr__(self) -> str:
+        return f"Found({self.group!r}, {self.id!r})"
 
 
 class Registry:
@@ -55,18 +71,15 @@ class Registry:
         scanned = entry_points() if entries is None else entries
         for entry in scanned:
             if entry.group.startswith(_PREFIX):
-                dist = getattr(entry, "dist", None)
-                source = dist.metadata["Name"] if dist is not None else "unknown"
-                version = dist.version if dist is not None else "0"
-                found = Found(entry.group, entry.name, source, version, entry)
+                found = Found(entry)
                 same_id = self._found.setdefault(entry.group, {}).setdefault(entry.name, [])
                 # The same distribution can be on the path twice (an editable install).
-                if all(other.source != source for other in same_id):
+                if all(other.source != found.source for other in same_id):
                     same_id.append(found)
         for group, name, module in extra:
             self._modules[group, name] = module
             entry = EntryPoint(name, getattr(module, "__name__", name), group)
-            self._found.setdefault(group, {})[name] = [Found(group, name, "extra", "0", entry)]
+            self._found.setdefault(group, {})[name] = [Found(entry)]
 
     # --- without importing ------------------------------------------------------------------
 
@@ -114,7 +127,9 @@ class Registry:
 
     def _unknown(self, group: str, name: str) -> str:
         known = sorted(self._found.get(group, {}))
-        close = difflib.get_close_matches(name, known, 1)
+        from difflib import get_close_matches
+
+        close = get_close_matches(name, known, 1)
         hint = f"; did you mean {close[0]!r}?" if close else ""
         installed = ", ".join(known) or "none"
         return f"no {group} provider {name!r} is installed (installed: {installed}){hint}"

@@ -6,17 +6,18 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from voicecall import ProviderContext, ProviderInfo, ProviderKind, hookimpl
-from voicecall.hosting import (
-    GatewayHost,
-    LegacyRule,
-    PluginInfo,
-    Service,
-    SetupCheck,
-    SetupContext,
-)
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
+
+    from voicecall.hosting import (
+        GatewayHost,
+        LegacyRule,
+        PluginInfo,
+        Service,
+        SetupCheck,
+        SetupContext,
+    )
 
 PLUGIN_ID = "voice-call"
 PROVIDER_BLOCKS = {
@@ -42,6 +43,8 @@ def _legacy_rules() -> Sequence[LegacyRule]:
 
 @hookimpl
 def voicecall_plugin_info() -> PluginInfo:
+    from voicecall.hosting import PluginInfo
+
     return PluginInfo(PLUGIN_ID, "Phone", _config_model, _legacy_rules, PROVIDER_BLOCKS)
 
 

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from voicecall.errors import VoicecallError
-from voicecall.hosting import PluginInfo
 from voicecall.registry import Registry
 
 if TYPE_CHECKING:
+    from voicecall.hosting import PluginInfo
+
     from .config import LoadedConfig
 
 __all__ = [
@@ -44,6 +45,8 @@ def plugin_ids(registry: Registry) -> list[str]:
 
 def load_plugin(registry: Registry, plugin_id: str) -> LoadedPlugin:
     """Import one plugin. A failure is recorded, never raised: its code is a stranger's."""
+    from voicecall.hosting import PluginInfo
+
     try:
         module = registry.module(GROUP, plugin_id)
         info = registry.hooks.plugin_info(module) or PluginInfo(plugin_id, plugin_id)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -146,7 +145,9 @@ def _edits(
 
 
 def _unknown(plugin_id: str, installed: list[str]) -> str:
-    close = difflib.get_close_matches(plugin_id, installed, 1)
+    from difflib import get_close_matches
+
+    close = get_close_matches(plugin_id, installed, 1)
     hint = f"; did you mean {close[0]!r}?" if close else ""
     names = ", ".join(installed) or "none"
     return f"no gateway plugin {plugin_id!r} is installed (installed: {names}){hint}"

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from voicecall.errors import VoicecallError
-from voicecall.hosting import SetupCheck, SetupContext
 from voicecall_gateway.commandline import CommandLine, ConfigOption, JsonOption, command_line
 from voicecall_gateway.output import print_json, print_text
+
+if TYPE_CHECKING:
+    from voicecall.hosting import SetupCheck, SetupContext
 
 __all__ = ["add", "setup_report"]
 
@@ -35,6 +37,7 @@ def setup(context: typer.Context, config: ConfigOption = None, json: JsonOption 
 def setup_report(line: CommandLine, config: Path | None) -> dict[str, Any]:
     """``{ok, checks: [{id, ok, message}]}``. Raises :exc:`voicecall.errors.ConfigError` for a
     file that cannot be used at all."""
+    from voicecall.hosting import SetupCheck, SetupContext
     from voicecall_gateway.pluginconfig import plugin_config
     from voicecall_gateway.plugins import load_plugin, plugin_ids
 
@@ -69,6 +72,8 @@ def setup_report(line: CommandLine, config: Path | None) -> dict[str, Any]:
 def _checks(
     line: CommandLine, plugin_id: str, module: object, context: SetupContext
 ) -> list[SetupCheck]:
+    from voicecall.hosting import SetupCheck
+
     try:
         return list(line.registry.hooks.setup_checks(module, context))
     except VoicecallError as error:
