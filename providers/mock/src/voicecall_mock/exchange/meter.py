@@ -10,9 +10,7 @@ frame of the far side (silence in between as the phone's user perceives it).
 
 from __future__ import annotations
 
-import numpy as np
-
-from voicecall.audio import mulaw_to_pcm16
+from functools import cache
 
 from .playback import FRAME_MS
 
@@ -23,14 +21,21 @@ _SAMPLES = 8
 _HANGOVER_FRAMES = 10
 """The far side still speaks this long after a loud frame: the gaps between words."""
 
-_LOUD_TABLE = bytes(
-    (np.abs(np.frombuffer(mulaw_to_pcm16(bytes(range(256))), np.int16)) > _LEVEL).astype(np.uint8)
-)
+
+@cache
+def _loud_table() -> bytes:
+    """For each mu-law code whether it is loud. Made at first use: numpy is slow to import."""
+    import numpy as np
+
+    from voicecall.audio import mulaw_to_pcm16
+
+    level = np.abs(np.frombuffer(mulaw_to_pcm16(bytes(range(256))), np.int16).astype(np.int32))
+    return bytes((level > _LEVEL).astype(np.uint8))
 
 
 def is_loud(frame: bytes) -> bool:
     """Whether a mu-law frame is not silence."""
-    return frame.translate(_LOUD_TABLE).count(1) >= _SAMPLES
+    return frame.translate(_loud_table()).count(1) >= _SAMPLES
 
 
 class Meter:

@@ -5,10 +5,6 @@ from __future__ import annotations
 import io
 import wave
 
-import numpy as np
-
-from voicecall.audio import mulaw_to_pcm16
-
 from .playback import FRAME, FRAME_MS, SILENCE
 
 __all__ = ["Recording"]
@@ -55,6 +51,10 @@ class Recording:
 
     def wav(self) -> bytes:
         """A WAV file: 8 kHz, 16 bit, stereo."""
+        import numpy as np
+
+        from voicecall.audio import mulaw_to_pcm16
+
         both = np.empty((self._frames * FRAME, 2), np.int16)
         both[:, 0] = np.frombuffer(mulaw_to_pcm16(self.said), np.int16)
         both[:, 1] = np.frombuffer(mulaw_to_pcm16(self.heard), np.int16)
