@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import pytest
 from hypothesis import given, settings
@@ -96,3 +96,32 @@ def test_merging_twice_changes_nothing_more(base: dict[str, Any], over: dict[str
     assert deep_merge(merged, over) == merged
     assert deep_merge(base, {}) == base
     assert deep_merge({}, over) == over
+
+
+class Cat(ConfigModel):
+    kind: Literal["cat"]
+    lives: int = 9
+
+
+class Dog(ConfigModel):
+    kind: Literal["dog"]
+
+
+class Zoo(ConfigModel):
+    cages: dict[str, Annotated[Cat | Dog, Field(discriminator="kind")]]
+
+
+@pytest.mark.parametrize(
+    ("cage", "message"),
+    [
+        ({"kind": "cat", "lives": "x"}, "zoo.cages.a.lives: Input should be"),
+        ({"kind": "cat", "live": 1}, "zoo.cages.a.live: unknown key"),
+        ({"kind": "x" * 10_000}, "zoo.cages.a.kind: must be one of 'cat', 'dog'"),
+        ({"lives": 3}, "zoo.cages.a.kind: is required"),
+    ],
+)
+def test_members_of_a_union_are_not_in_the_path(cage: Any, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        validate(Zoo, {"cages": {"a": cage}}, "zoo")
+    assert str(caught.value).startswith(message)
+    assert len(str(caught.value)) < 200

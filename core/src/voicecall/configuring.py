@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -42,12 +42,14 @@ def validate(
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        problems = [_problem(model, item, path, env or {}) for item in error.errors()]
+        problems = [_problem(model, item, values, path, env or {}) for item in error.errors()]
         raise ConfigError("; ".join(problems)) from None
 
 
-def _problem(model: type[BaseModel], item: Any, path: str, env: Mapping[str, str]) -> str:
-    location = [str(part) for part in item["loc"]]
+def _problem(
+    model: type[BaseModel], item: Any, values: Any, path: str, env: Mapping[str, str]
+) -> str:
+    location = _location(item["loc"], values)
     full = ".".join([path, *location]) if path else ".".join(location)
     message = item["msg"]
     if item["type"] == "extra_forbidden":
@@ -65,6 +67,20 @@ def _problem(model: type[BaseModel], item: Any, path: str, env: Mapping[str, str
     if len(location) == 1 and location[0] in env:
         text += f" (or set {env[location[0]]})"
     return text
+
+
+def _location(parts: Sequence[str | int], values: Any) -> list[str]:
+    """pydantic's location without the tags of unions, which do not stand in the file."""
+    found: list[str] = []
+    for part, following in zip(parts, (*parts, None)[1:], strict=True):
+        if isinstance(values, Mapping):
+            if part not in values and following in values:
+                continue
+            values = values.get(part)
+        elif isinstance(values, list) and isinstance(part, int) and part < len(values):
+            values = values[part]
+        found.append(str(part))
+    return found
 
 
 def _keys_at(model: type[BaseModel], location: list[str]) -> list[str]:

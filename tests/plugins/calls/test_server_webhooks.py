@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 import logging
@@ -457,3 +458,21 @@ async def test_the_server_can_be_started_again() -> None:
         async with server.run(), httpx.AsyncClient(trust_env=False) as client:
             assert (await client.send(request_of(server))).status_code == 200
     assert len(engine.handled) == 2
+
+
+async def test_without_the_check_of_signatures_a_repeated_webhook_still_has_no_effect() -> None:
+    async with serving(WebhookSecurity(skip_signatures=True)) as (server, engine, client):
+        body = ringing()
+        for _ in range(2):
+            response = await client.post(server.local_url, content=body)
+            assert (response.status_code, response.json()) == (200, {"actions": []})
+        assert len(engine.handled) == 1
+        signature = {"mock-timestamp": "1", "mock-signature": "wrong"}
+        await client.post(server.local_url, content=body, headers=signature)
+        assert len(engine.handled) == 1
+        await client.post(f"{server.local_url}?callId=c-1", content=body)
+        await client.post(server.local_url, content=ringing())
+        assert len(engine.handled) == 3
+        url = server.local_url
+        wanted = hashlib.sha256(f"POST\n{url}\n".encode() + body).hexdigest()
+        assert wanted in engine.replies

@@ -117,3 +117,9 @@ def test_the_agent_and_what_it_misses() -> None:
 def test_no_check_shows_a_key() -> None:
     found = checks(provider="public", public={"apiKey": "very-secret"})
     assert "very-secret" not in repr(found)
+
+
+def test_a_check_warns_of_unverified_webhooks() -> None:
+    found = checks(skipSignatureVerification=True)
+    assert list(found) == [*ORDER, "signatures"]
+    assert "skipSignatureVerification is true" in found["signatures"].message

@@ -188,3 +188,69 @@ def test_what_is_passed_over_or_useless_is_noted() -> None:
 )
 def test_which_urls_a_carrier_may_reach(url: str, public: bool) -> None:
     assert is_public_url(url) is public
+
+
+PUBLIC: dict[str, Any] = {
+    "provider": "public",
+    "public": {"apiKey": "k"},
+    "fromNumber": "+15550000000",
+}
+
+
+@pytest.mark.parametrize(
+    ("asked", "key", "tunnel"),
+    [
+        ({"tunnel": {"provider": "burrow"}}, "tunnel.provider", "burrow"),
+        ({"tailscale": {"mode": "serve"}}, "tailscale.mode", "tailscale-serve"),
+        (
+            {"tunnel": {"provider": "burrow"}, "tailscale": {"mode": "funnel"}},
+            "tunnel.provider",
+            "burrow",
+        ),
+    ],
+)
+def test_a_tunnel_that_is_not_installed(asked: dict[str, Any], key: str, tunnel: str) -> None:
+    text = f"plugins.entries.voice-call.config.{key}: no tunnel '{tunnel}' is installed"
+    [problem] = wire(**PUBLIC, **asked).problems
+    assert problem.startswith(text)
+    assert "publicUrl" in problem
+    reachable = wire(**PUBLIC, **asked, publicUrl="https://phone.example.com/voice/webhook")
+    local = wire(**asked)
+    for wiring in (reachable, local):
+        assert wiring.problems == []
+        assert any(note.startswith(text) for note in wiring.notes)
+
+
+def test_no_tunnel_is_no_matter() -> None:
+    assert wire(tunnel={"provider": "none"}, tailscale={"mode": "off"}).notes == []
+
+
+def test_unverified_webhooks_are_warned_of() -> None:
+    [note] = wire(skipSignatureVerification=True).notes
+    assert note.startswith("SECURITY: plugins.entries.voice-call.config.skipSignatureVerification")
+
+
+@pytest.mark.parametrize(
+    ("agents", "place"),
+    [
+        ({"list": {}}, "agents.list: must be a list"),
+        ({"list": ["main"]}, "agents.list.0: must be an object"),
+        ({"list": [{"id": "a"}, {"name": "b"}]}, "agents.list.1.id: must be the name"),
+        ({"list": [{"id": "a", "backend": 5}]}, "agents.list.0.backend"),
+        ({"list": [{"id": "a", "model": {"primary": []}}]}, "agents.list.0.model.primary"),
+        ({"defaults": 5}, "agents.defaults: must be an object"),
+        ({"defaults": {"model": 5}}, "agents.defaults.model"),
+        ({"backends": []}, "agents.backends: must be an object"),
+        ({"backends": {"helper": "x"}}, "agents.backends.helper: must be an object"),
+    ],
+)
+def test_a_mistake_in_the_section_of_agents_is_named(agents: dict[str, Any], place: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{place}"):
+        wire(agents=agents)
+
+
+def test_an_agent_that_a_number_names_must_be_there() -> None:
+    numbers = {"+15550001111": {"agentId": "nobody"}}
+    place = r"^plugins\.entries\.voice-call\.config\.numbers\.\+15550001111\.agentId: no agent"
+    with pytest.raises(ConfigError, match=place):
+        wire(agents={"list": [{"id": "main"}]}, numbers=numbers)

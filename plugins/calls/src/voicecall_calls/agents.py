@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from voicecall.errors import ConfigError
 
 __all__ = ["AgentDirectory"]
 
+_AGENT_ID = "plugins.entries.voice-call.config.agentId"
+
 
 class AgentDirectory:
     """``agents.defaults``, ``agents.list[]`` (``id``, ``default``, ``backend``, ``model``) and
-    ``agents.backends`` (configuration of each backend, by its id)."""
+    ``agents.backends`` (configuration of each backend, by its id). Raises ``ConfigError`` for
+    keys of these that are of another type."""
 
     def __init__(self, section: Mapping[str, Any]) -> None:
-        entries = [entry for entry in section.get("list") or () if isinstance(entry, Mapping)]
-        self._entries = {str(entry.get("id", "")).strip().lower(): entry for entry in entries}
-        self._defaults = section.get("defaults") or {}
-        self.blocks: Mapping[str, Mapping[str, Any]] = section.get("backends") or {}
+        self._entries = dict(_entries(section.get("list")))
+        self._defaults = _object(section.get("defaults"), "agents.defaults")
+        _check_texts(self._defaults, "agents.defaults")
+        backends = _object(section.get("backends"), "agents.backends")
+        self.blocks: Mapping[str, Mapping[str, Any]] = {
+            key: _object(block, f"agents.backends.{key}") for key, block in backends.items()
+        }
 
-    def agent_id(self, configured: str | None) -> str:
-        """``configured``, else the default agent. Raises ``ConfigError`` for one that is not in
-        a list that there is."""
+    def agent_id(self, configured: str | None, path: str = _AGENT_ID) -> str:
+        """``configured``, which stands at ``path``, else the default agent. Raises
+        ``ConfigError`` for one that is not in a list that there is."""
         if configured is None:
             marked = (key for key, entry in self._entries.items() if entry.get("default"))
             return next(marked, None) or next(iter(self._entries), "main")
@@ -30,8 +36,7 @@ class AgentDirectory:
         if self._entries and agent_id not in self._entries:
             known = ", ".join(sorted(self._entries))
             raise ConfigError(
-                f"no agent {agent_id!r} in agents.list (there are: {known})",
-                path="plugins.entries.voice-call.config.agentId",
+                f"no agent {agent_id[:80]!r} in agents.list (there are: {known[:200]})", path=path
             )
         return agent_id
 
@@ -51,3 +56,38 @@ class AgentDirectory:
             if isinstance(value, str) and value.strip():
                 return value.strip()
         return None
+
+
+def _entries(value: Any) -> Sequence[tuple[str, Mapping[str, Any]]]:
+    if value is not None and not isinstance(value, list):
+        raise ConfigError("must be a list, [ ... ]", path="agents.list")
+    found = []
+    for index, item in enumerate(value or ()):
+        path = f"agents.list.{index}"
+        entry = _object(item, path)
+        agent_id = entry.get("id")
+        if not isinstance(agent_id, str) or not agent_id.strip():
+            raise ConfigError("must be the name of the agent", path=f"{path}.id")
+        _check_texts(entry, path)
+        found.append((agent_id.strip().lower(), entry))
+    return found
+
+
+def _check_texts(entry: Mapping[str, Any], path: str) -> None:
+    backend, model = entry.get("backend"), entry.get("model")
+    if backend is not None and not isinstance(backend, str):
+        raise ConfigError("must be the id of a backend", path=f"{path}.backend")
+    if isinstance(model, Mapping):
+        path, model = f"{path}.model", model.get("primary")
+        if model is not None and not isinstance(model, str):
+            raise ConfigError("must be the name of a model", path=f"{path}.primary")
+    elif model is not None and not isinstance(model, str):
+        raise ConfigError("must be the name of a model", path=f"{path}.model")
+
+
+def _object(value: Any, path: str) -> Mapping[str, Any]:
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise ConfigError("must be an object, { ... }", path=path)
+    return value

@@ -46,7 +46,8 @@ class SpeechChoice:
 
 @dataclass(slots=True)
 class Wiring:
-    """``problems`` keep the phone from running; ``notes`` are worth a warning."""
+    """``problems`` keep the phone from running; ``notes`` are worth a warning, ``off`` those of
+    them that say why calls are not streamed (or held by one model) although that is asked for."""
 
     config: VoiceCallConfig
     carrier: Selected
@@ -60,6 +61,7 @@ class Wiring:
     realtime: Selected | None = None
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    off: list[str] = field(default_factory=list)
 
     @property
     def media(self) -> MediaPath:
@@ -98,6 +100,7 @@ def resolve(
         _select_streaming(wiring, registry, environ)
     if config.realtime.enabled:
         _select_realtime(wiring, registry, environ)
+    wiring.notes.extend(wiring.off)
     installed = set(registry.ids(ProviderKind.TELEPHONY))
     for block in sorted(set(config.carriers) - installed):
         wiring.notes.append(f"{CONFIG_PATH}.{block} is passed over: no such carrier is installed")
@@ -111,8 +114,12 @@ def resolve(
 
 def _select_backends(wiring: Wiring, registry: Registry, environ: Mapping[str, str]) -> None:
     directory = wiring.agents
-    routed = [route.agent_id for route in wiring.config.numbers.values() if route.agent_id]
-    for agent_id in (wiring.agent_id, *(directory.agent_id(one) for one in routed)):
+    routed = [
+        directory.agent_id(route.agent_id, f"{CONFIG_PATH}.numbers.{number}.agentId")
+        for number, route in wiring.config.numbers.items()
+        if route.agent_id
+    ]
+    for agent_id in (wiring.agent_id, *routed):
         if agent_id in wiring.backends:
             continue
         selected = select(
@@ -191,7 +198,7 @@ def _select_streaming(wiring: Wiring, registry: Registry, environ: Mapping[str, 
         environ,
         f"{CONFIG_PATH}.streaming.providers",
     )
-    wiring.notes.extend(
+    wiring.off.extend(
         f"streaming stays off: {selected.message}"
         for selected in (
             wiring.transcription,
@@ -212,7 +219,7 @@ def _select_realtime(wiring: Wiring, registry: Registry, environ: Mapping[str, s
         f"{CONFIG_PATH}.realtime.providers",
     )
     if wiring.realtime.outcome is not Selection.OK:
-        wiring.notes.append(f"realtime stays off: {wiring.realtime.message}")
+        wiring.off.append(f"realtime stays off: {wiring.realtime.message}")
     elif wiring.config.inbound_policy == "disabled":
         wiring.notes.append(
             f"{CONFIG_PATH}.realtime serves outbound calls only: inboundPolicy is disabled"
