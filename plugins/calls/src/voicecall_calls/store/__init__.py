@@ -1,4 +1,4 @@
-"""The call store on SQLite."""
+"""The call store on SQL databases. :mod:`.postgres` is imported by itself: it needs an extra."""
 
 from .sqlite import SqliteStore
 

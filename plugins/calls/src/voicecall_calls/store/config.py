@@ -1,4 +1,4 @@
-"""Configuration of the SQLite store."""
+"""Configuration of the stores."""
 
 from __future__ import annotations
 
@@ -6,10 +6,17 @@ from pydantic import Field
 
 from voicecall.configuring import ConfigModel
 
-__all__ = ["SqliteConfig"]
+__all__ = ["PostgresConfig", "SqliteConfig"]
 
 
 class SqliteConfig(ConfigModel):
     """``directory`` holds the database, the journal and the lock."""
 
     directory: str = Field(min_length=1)
+
+
+class PostgresConfig(ConfigModel):
+    """``url`` is a connection URL as the server's own programs take it."""
+
+    url: str = Field(pattern=r"^postgres(ql)?://", repr=False)
+    directory: str | None = Field(default=None, min_length=1)

@@ -1,4 +1,4 @@
-"""Files and connections of a store directory."""
+"""Owning a store directory, connections to SQLite, and the words of database errors."""
 
 from __future__ import annotations
 
@@ -21,21 +21,24 @@ _BUSY_SECONDS = 5
 
 
 @contextmanager
-def naming(path: Path) -> Iterator[None]:
-    """Turn errors of the file system and the database into :exc:`StoreError` with the path."""
+def naming(name: object) -> Iterator[None]:
+    """Turn errors of the file system and the database into :exc:`StoreError` with the name of
+    the store, such as its path."""
     try:
         yield
     except OSError as error:
-        raise StoreError(f"{error.filename or path}: {error.strerror or error}") from error
+        raise StoreError(f"{error.filename or name}: {error.strerror or error}") from error
     except SQLAlchemyError as error:
-        raise StoreError(f"{path}: {reason(error)}") from error
+        raise StoreError(f"{name}: {reason(error)}") from error
 
 
 def reason(error: Exception) -> str:
-    """What a database error says, without SQLAlchemy's own text: that quotes the parameters,
-    which are people's numbers and words."""
+    """What a database error says, without what quotes people's numbers and words: SQLAlchemy's own
+    text (the parameters) and a server's details (the row)."""
     if isinstance(error, SQLAlchemyError):
-        return str(getattr(error, "orig", None) or error.__class__.__name__)
+        original = getattr(error, "orig", None) or error.__class__.__name__
+        diagnosis = getattr(original, "diag", None)
+        return getattr(diagnosis, "message_primary", None) or str(original)
     return str(error)
 
 

@@ -71,7 +71,7 @@ def to_write(commit: Commit, now: int) -> Write:
             processed=[{"key": k, "call_id": call_id, "at": now} for k in commit.processed_keys],
             replies=[_reply(commit.reply)] if commit.reply else (),
             reservations=[_reservation(commit.reservation)] if commit.reservation else (),
-            turns=[{name: getattr(t, name) for name in _TURN_FIELDS} for t in commit.turns],
+            turns=[_turn(turn) for turn in commit.turns],
             approvals=[asdict(approval) for approval in commit.approvals],
         )
     except (TypeError, ValueError, OverflowError) as error:
@@ -141,6 +141,12 @@ def _reply(reply: RecordedReply) -> Params:
         "content_type": reply.content_type,
         "headers": _json(reply.headers),
     }
+
+
+def _turn(turn: TurnRow) -> Params:
+    values = {name: getattr(turn, name) for name in _TURN_FIELDS}
+    values["filler"] = int(turn.filler)
+    return values
 
 
 def _reservation(reservation: DialReservation) -> Params:

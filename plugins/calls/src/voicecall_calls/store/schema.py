@@ -18,10 +18,13 @@ STEPS: Sequence[Step] = ()
 """``STEPS[n - 1]`` turns a schema of version ``n`` into one of version ``n + 1``."""
 
 
-def prepare_schema(connection: Connection, *, steps: Sequence[Step] = STEPS) -> int:
+def prepare_schema(
+    connection: Connection, *, name: str = "the store", steps: Sequence[Step] = STEPS
+) -> int:
     """Create or upgrade the tables in one transaction and return the version they have then.
 
-    Raises :exc:`StoreError` where the database was made by a newer program.
+    Raises :exc:`StoreError`, which begins with ``name``, where the database was made by a newer
+    program.
     """
     newest = 1 + len(steps)
     with connection.begin():
@@ -32,8 +35,8 @@ def prepare_schema(connection: Connection, *, steps: Sequence[Step] = STEPS) -> 
         version = connection.execute(select(schema_version.c.version)).scalar_one()
         if version > newest:
             raise StoreError(
-                f"{connection.engine.url.database}: the schema has version {version}, this program "
-                f"knows versions up to {newest}: use a newer voicecall or another store directory"
+                f"{name}: the schema has version {version}, this program knows versions up to "
+                f"{newest}: use a newer voicecall or another store"
             )
         for step in steps[version - 1 :]:
             step(connection)

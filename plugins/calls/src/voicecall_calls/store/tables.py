@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Column, Index, Integer, LargeBinary, MetaData, Table, Text
+from sqlalchemy import Column, Index, LargeBinary, MetaData, Table
+
+from .columns import Whole, Words
 
 __all__ = [
     "approvals",
@@ -22,21 +24,21 @@ __all__ = [
 metadata = MetaData()
 
 schema_version = Table(
-    "schema_version", metadata, Column("version", Integer, primary_key=True, autoincrement=False)
+    "schema_version", metadata, Column("version", Whole, primary_key=True, autoincrement=False)
 )
 
 calls = Table(
     "calls",
     metadata,
-    Column("call_id", Text, primary_key=True),
-    Column("provider", Text, nullable=False),
-    Column("state", Text, nullable=False),
-    Column("live", Integer, nullable=False),
-    Column("started_at", Integer, nullable=False),
-    Column("ended_at", Integer),
-    Column("from_number", Text, nullable=False),
-    Column("to_number", Text, nullable=False),
-    Column("document", Text, nullable=False),
+    Column("call_id", Words, primary_key=True),
+    Column("provider", Words, nullable=False),
+    Column("state", Words, nullable=False),
+    Column("live", Whole, nullable=False),
+    Column("started_at", Whole, nullable=False),
+    Column("ended_at", Whole),
+    Column("from_number", Words, nullable=False),
+    Column("to_number", Words, nullable=False),
+    Column("document", Words, nullable=False),
     Index("calls_started", "started_at"),
     Index("calls_live", "live", "started_at"),
 )
@@ -44,9 +46,9 @@ calls = Table(
 call_aliases = Table(
     "call_aliases",
     metadata,
-    Column("provider", Text, primary_key=True),
-    Column("provider_call_id", Text, primary_key=True),
-    Column("call_id", Text, nullable=False),
+    Column("provider", Words, primary_key=True),
+    Column("provider_call_id", Words, primary_key=True),
+    Column("call_id", Words, nullable=False),
     Index("call_aliases_call", "call_id"),
     sqlite_with_rowid=False,
 )
@@ -54,41 +56,41 @@ call_aliases = Table(
 deadlines = Table(
     "deadlines",
     metadata,
-    Column("call_id", Text, primary_key=True),
-    Column("kind", Text, primary_key=True),
-    Column("at", Integer, nullable=False),
+    Column("call_id", Words, primary_key=True),
+    Column("kind", Words, primary_key=True),
+    Column("at", Whole, nullable=False),
     sqlite_with_rowid=False,
 )
 
 transcript = Table(
     "transcript",
     metadata,
-    Column("call_id", Text, primary_key=True),
-    Column("idx", Integer, primary_key=True, autoincrement=False),
-    Column("at", Integer, nullable=False),
-    Column("speaker", Text, nullable=False),
-    Column("text", Text, nullable=False),
-    Column("complete", Integer, nullable=False),
+    Column("call_id", Words, primary_key=True),
+    Column("idx", Whole, primary_key=True, autoincrement=False),
+    Column("at", Whole, nullable=False),
+    Column("speaker", Words, nullable=False),
+    Column("text", Words, nullable=False),
+    Column("complete", Whole, nullable=False),
     sqlite_with_rowid=False,
 )
 
 events = Table(
     "events",
     metadata,
-    Column("seq", Integer, primary_key=True),
-    Column("call_id", Text),
-    Column("at", Integer, nullable=False),
-    Column("type", Text, nullable=False),
-    Column("data", Text, nullable=False),
+    Column("seq", Whole, primary_key=True),
+    Column("call_id", Words),
+    Column("at", Whole, nullable=False),
+    Column("type", Words, nullable=False),
+    Column("data", Words, nullable=False),
     Index("events_call", "call_id", "seq"),
 )
 
 processed_keys = Table(
     "processed_keys",
     metadata,
-    Column("key", Text, primary_key=True),
-    Column("call_id", Text),
-    Column("at", Integer, nullable=False),
+    Column("key", Words, primary_key=True),
+    Column("call_id", Words),
+    Column("at", Whole, nullable=False),
     Index("processed_keys_at", "at"),
     sqlite_with_rowid=False,
 )
@@ -96,54 +98,54 @@ processed_keys = Table(
 replay_keys = Table(
     "replay_keys",
     metadata,
-    Column("key", Text, primary_key=True),
-    Column("at", Integer, nullable=False),
-    Column("status", Integer, nullable=False),
+    Column("key", Words, primary_key=True),
+    Column("at", Whole, nullable=False),
+    Column("status", Whole, nullable=False),
     Column("body", LargeBinary, nullable=False),
-    Column("content_type", Text, nullable=False),
-    Column("headers", Text, nullable=False),
+    Column("content_type", Words, nullable=False),
+    Column("headers", Words, nullable=False),
     Index("replay_keys_at", "at"),
 )
 
 dial_reservations = Table(
     "dial_reservations",
     metadata,
-    Column("key", Text, primary_key=True),
-    Column("call_id", Text, nullable=False),
-    Column("at", Integer, nullable=False),
+    Column("key", Words, primary_key=True),
+    Column("call_id", Words, nullable=False),
+    Column("at", Whole, nullable=False),
     sqlite_with_rowid=False,
 )
 
 turns = Table(
     "turns",
     metadata,
-    Column("call_id", Text, primary_key=True),
-    Column("turn_id", Text, primary_key=True),
-    Column("kind", Text, nullable=False),
-    Column("at", Integer, nullable=False),
-    Column("speech_started", Integer),
-    Column("speech_ended", Integer),
-    Column("stt_final", Integer),
-    Column("agent_start", Integer),
-    Column("first_token", Integer),
-    Column("agent_done", Integer),
-    Column("tts_first_byte", Integer),
-    Column("first_audio_sent", Integer),
-    Column("playback_done", Integer),
-    Column("barge_in_at", Integer),
-    Column("barge_in_stop_ms", Integer),
-    Column("filler", Integer, nullable=False),
-    Column("failed", Text),
+    Column("call_id", Words, primary_key=True),
+    Column("turn_id", Words, primary_key=True),
+    Column("kind", Words, nullable=False),
+    Column("at", Whole, nullable=False),
+    Column("speech_started", Whole),
+    Column("speech_ended", Whole),
+    Column("stt_final", Whole),
+    Column("agent_start", Whole),
+    Column("first_token", Whole),
+    Column("agent_done", Whole),
+    Column("tts_first_byte", Whole),
+    Column("first_audio_sent", Whole),
+    Column("playback_done", Whole),
+    Column("barge_in_at", Whole),
+    Column("barge_in_stop_ms", Whole),
+    Column("filler", Whole, nullable=False),
+    Column("failed", Words),
     Index("turns_at", "at"),
 )
 
 approvals = Table(
     "approvals",
     metadata,
-    Column("number", Text, primary_key=True),
-    Column("status", Text, nullable=False),
-    Column("code", Text, nullable=False),
-    Column("at", Integer, nullable=False),
-    Column("expires_at", Integer, nullable=False),
+    Column("number", Words, primary_key=True),
+    Column("status", Words, nullable=False),
+    Column("code", Words, nullable=False),
+    Column("at", Whole, nullable=False),
+    Column("expires_at", Whole, nullable=False),
     sqlite_with_rowid=False,
 )

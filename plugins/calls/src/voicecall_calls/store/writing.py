@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import cache
+from importlib import import_module
 from itertools import chain
+from typing import Any
 
-from sqlalchemy import Connection, bindparam, case, delete, null
-from sqlalchemy.dialects.sqlite import insert
+from sqlalchemy import Connection, Table, bindparam, case, delete, insert, null
 from sqlalchemy.exc import (
     DataError,
+    DBAPIError,
     IntegrityError,
     InterfaceError,
     ProgrammingError,
@@ -19,6 +22,7 @@ from voicecall.errors import DuplicateKey, StoreError
 
 from . import tables
 from .database import reason
+from .receipts import Receipts
 from .rows import Params, Write
 
 __all__ = ["REPLIES_KEPT_MS", "store_batch"]
@@ -33,43 +37,39 @@ _BAD_ROW = (
     ValueError,
     OverflowError,
 )
-"""What a row can be the cause of; every other error is the database's own."""
 
-_call = insert(tables.calls)
-_PUT_CALL = _call.on_conflict_do_update(
-    index_elements=["call_id"],
-    set_={c.name: _call.excluded[c.name] for c in tables.calls.c if not c.primary_key},
-)
 
-_alias = insert(tables.call_aliases)
-# An alias of another call becomes NULL, which the column refuses: one statement checks and stores.
-_PUT_ALIAS = _alias.on_conflict_do_update(
-    index_elements=["provider", "provider_call_id"],
-    set_={
-        "call_id": case(
-            (tables.call_aliases.c.call_id == _alias.excluded.call_id, _alias.excluded.call_id),
-            else_=null(),
+class _Puts:
+    """Statements that insert a row or replace it, in the words of one database."""
+
+    def __init__(self, dialect: str) -> None:
+        # SQLite's and PostgreSQL's have the same methods and no common base.
+        self._insert: Any = import_module(f"sqlalchemy.dialects.{dialect}").insert
+        self.call = self._put(tables.calls, "call_id")
+        self.entry = self._put(tables.transcript, "call_id", "idx")
+        self.turn = self._put(tables.turns, "call_id", "turn_id")
+        self.approval = self._put(tables.approvals, "number")
+        self.alias = self._put_alias()
+
+    def _put(self, table: Table, *key: str) -> Any:
+        row = self._insert(table)
+        return row.on_conflict_do_update(
+            index_elements=key,
+            set_={c.name: row.excluded[c.name] for c in table.c if not c.primary_key},
         )
-    },
-)
 
-_entry = insert(tables.transcript)
-_PUT_ENTRY = _entry.on_conflict_do_update(
-    index_elements=["call_id", "idx"],
-    set_={c.name: _entry.excluded[c.name] for c in tables.transcript.c if not c.primary_key},
-)
+    def _put_alias(self) -> Any:
+        """An alias of another call becomes NULL, which the column refuses: one statement checks
+        and stores."""
+        row = self._insert(tables.call_aliases)
+        same = tables.call_aliases.c.call_id == row.excluded.call_id
+        return row.on_conflict_do_update(
+            index_elements=["provider", "provider_call_id"],
+            set_={"call_id": case((same, row.excluded.call_id), else_=null())},
+        )
 
-_turn = insert(tables.turns)
-_PUT_TURN = _turn.on_conflict_do_update(
-    index_elements=["call_id", "turn_id"],
-    set_={c.name: _turn.excluded[c.name] for c in tables.turns.c if not c.primary_key},
-)
 
-_approval = insert(tables.approvals)
-_PUT_APPROVAL = _approval.on_conflict_do_update(
-    index_elements=["number"],
-    set_={c.name: _approval.excluded[c.name] for c in tables.approvals.c if not c.primary_key},
-)
+_puts = cache(_Puts)
 
 _DROP_DEADLINES = delete(tables.deadlines).where(tables.deadlines.c.call_id == bindparam("of_call"))
 _DROP_OLD_REPLIES = delete(tables.replay_keys).where(tables.replay_keys.c.at <= bindparam("until"))
@@ -80,53 +80,99 @@ _ADD_REPLY = insert(tables.replay_keys)
 _ADD_RESERVATION = insert(tables.dial_reservations)
 
 
-def store_batch(connection: Connection, writes: Sequence[Write]) -> list[StoreError | None]:
+def store_batch(
+    connection: Connection, writes: Sequence[Write], *, name: str, receipts: Receipts | None = None
+) -> list[StoreError | None]:
     """Store commits in their order; for each its error, None where it is stored.
 
     All go into one transaction. Where a row of one is refused, each gets a transaction of its
-    own, so that only the guilty one fails.
+    own, so that only the guilty one fails. ``name`` is what errors call the database; with
+    ``receipts`` a lost connection is made anew, and what it lost is stored again.
     """
+
+    def together() -> None:
+        _drop_old_replies(connection, writes)
+        _put_unique(connection, writes)
+        _put_rest(connection, writes)
+
     try:
-        with connection.begin():
-            _drop_old_replies(connection, writes)
-            _put_unique(connection, writes)
-            _put_rest(connection, writes)
-    except _BAD_ROW:
-        return [_store_alone(connection, write) for write in writes]
-    except SQLAlchemyError as error:
-        return [_database_error(connection, error) for _ in writes]
+        _transact(connection, receipts, together)
+    except StoreError as error:
+        return [error for _ in writes]
+    except (SQLAlchemyError, ValueError, OverflowError) as error:
+        if _blames_row(error):
+            return [_store_alone(connection, write, name, receipts) for write in writes]
+        return [_database_error(name, error) for _ in writes]
     return [None] * len(writes)
 
 
-def _store_alone(connection: Connection, write: Write) -> StoreError | None:
-    """Store one commit, row by row where a refusal must name the key."""
+def _store_alone(
+    connection: Connection, write: Write, name: str, receipts: Receipts | None
+) -> StoreError | None:
     try:
-        with connection.begin():
-            _drop_old_replies(connection, [write])
-            for kind, statement, rows in (
-                ("processed", _ADD_PROCESSED, write.processed),
-                ("replay", _ADD_REPLY, write.replies),
-                ("dial", _ADD_RESERVATION, write.reservations),
-            ):
-                for row in rows:
-                    try:
-                        connection.execute(statement, row)
-                    except IntegrityError as error:
-                        raise DuplicateKey(kind, row["key"]) from error
-            for row in write.aliases:
-                try:
-                    connection.execute(_PUT_ALIAS, row)
-                except IntegrityError as error:
-                    raise StoreError(
-                        f"the carrier's id of call {row['call_id']} at {row['provider']} belongs "
-                        f"to another call: {row['provider_call_id']}"
-                    ) from error
-            _put_rest(connection, [write])
+        _transact(connection, receipts, lambda: _put_alone(connection, write))
     except StoreError as error:
         return error
     except (SQLAlchemyError, ValueError, OverflowError) as error:
-        return _database_error(connection, error)
+        return _database_error(name, error)
     return None
+
+
+def _transact(connection: Connection, receipts: Receipts | None, work: Callable[[], None]) -> None:
+    """Run ``work`` in a transaction, once more where its connection was lost and it left no
+    receipt. Raises what ``work`` and the database raise."""
+    if receipts is None:
+        with connection.begin():
+            work()
+        return
+    for attempt in (1, 2):
+        number = receipts.next()
+        try:
+            with connection.begin():
+                receipts.leave(connection, number)
+                work()
+        except DBAPIError as error:
+            if not error.connection_invalidated:
+                raise
+            if receipts.found(connection, number):
+                return
+            if attempt == 2:
+                raise
+        else:
+            return
+
+
+def _blames_row(error: Exception) -> bool:
+    """Whether a row can be the cause; every other error is the database's own."""
+    if isinstance(error, DBAPIError) and error.connection_invalidated:
+        return False
+    sqlstate = getattr(getattr(error, "orig", None), "sqlstate", None) or ""
+    # Class 54: a limit of the server is exceeded, such as that of a key's length.
+    return isinstance(error, _BAD_ROW) or sqlstate.startswith("54")
+
+
+def _put_alone(connection: Connection, write: Write) -> None:
+    """The rows of one commit, one by one where a refusal must name the key."""
+    _drop_old_replies(connection, [write])
+    for kind, statement, rows in (
+        ("processed", _ADD_PROCESSED, write.processed),
+        ("replay", _ADD_REPLY, write.replies),
+        ("dial", _ADD_RESERVATION, write.reservations),
+    ):
+        for row in rows:
+            try:
+                connection.execute(statement, row)
+            except IntegrityError as error:
+                raise DuplicateKey(kind, row["key"]) from error
+    for row in write.aliases:
+        try:
+            connection.execute(_puts(connection.dialect.name).alias, row)
+        except IntegrityError as error:
+            raise StoreError(
+                f"the carrier's id of call {row['call_id']} at {row['provider']} belongs "
+                f"to another call: {row['provider_call_id']}"
+            ) from error
+    _put_rest(connection, [write])
 
 
 def _drop_old_replies(connection: Connection, writes: Iterable[Write]) -> None:
@@ -142,7 +188,7 @@ def _put_unique(connection: Connection, writes: Sequence[Write]) -> None:
         (_ADD_PROCESSED, _flat(w.processed for w in writes)),
         (_ADD_REPLY, _flat(w.replies for w in writes)),
         (_ADD_RESERVATION, _flat(w.reservations for w in writes)),
-        (_PUT_ALIAS, _flat(w.aliases for w in writes)),
+        (_puts(connection.dialect.name).alias, _flat(w.aliases for w in writes)),
     ):
         if rows:
             connection.execute(statement, rows)
@@ -150,15 +196,16 @@ def _put_unique(connection: Connection, writes: Sequence[Write]) -> None:
 
 def _put_rest(connection: Connection, writes: Sequence[Write]) -> None:
     # Of several commits of one call only the last one's record counts.
+    put = _puts(connection.dialect.name)
     newest = {w.call["call_id"]: w for w in writes if w.call}
     for statement, rows in (
-        (_PUT_CALL, [w.call for w in newest.values() if w.call]),
+        (put.call, [w.call for w in newest.values() if w.call]),
         (_DROP_DEADLINES, [{"of_call": call_id} for call_id in newest]),
         (_ADD_DEADLINE, _flat(w.deadlines for w in newest.values())),
-        (_PUT_ENTRY, _flat(w.transcript for w in writes)),
+        (put.entry, _flat(w.transcript for w in writes)),
         (_ADD_EVENT, _flat(w.events for w in writes)),
-        (_PUT_TURN, _flat(w.turns for w in writes)),
-        (_PUT_APPROVAL, _flat(w.approvals for w in writes)),
+        (put.turn, _flat(w.turns for w in writes)),
+        (put.approval, _flat(w.approvals for w in writes)),
     ):
         if rows:
             connection.execute(statement, rows)
@@ -168,8 +215,7 @@ def _flat(groups: Iterable[Sequence[Params]]) -> list[Params]:
     return list(chain.from_iterable(groups))
 
 
-def _database_error(connection: Connection, error: Exception) -> StoreError:
-    file = connection.engine.url.database
-    made = StoreError(f"{file}: the commit was not stored: {reason(error)}")
+def _database_error(name: str, error: Exception) -> StoreError:
+    made = StoreError(f"{name}: the commit was not stored: {reason(error)}")
     made.__cause__ = error
     return made

@@ -1,0 +1,45 @@
+"""Types of columns that hold the same values in every database."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sqlalchemy import BigInteger, Dialect, Integer, Text, TypeDecorator
+
+__all__ = ["Whole", "Words", "escaped", "unescaped"]
+
+if TYPE_CHECKING:
+    TextDecorator = TypeDecorator[str]
+else:
+    TextDecorator = TypeDecorator
+
+
+def escaped(text: str) -> str:
+    """``text`` without NUL, which PostgreSQL cannot store; :func:`unescaped` gives it back."""
+    return text.replace("\x01", "\x01\x02").replace("\x00", "\x01\x01")
+
+
+def unescaped(text: str) -> str:
+    return text.replace("\x01\x01", "\x00").replace("\x01\x02", "\x01")
+
+
+class _EscapedText(TextDecorator):
+    """Text of PostgreSQL, ordered by code point as SQLite does, whatever the database's locale."""
+
+    impl = Text
+    cache_ok = True
+
+    def __init__(self) -> None:
+        super().__init__(collation="C")
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
+        return None if value is None else escaped(value)
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> str | None:
+        return None if value is None else unescaped(value)
+
+
+Whole = Integer().with_variant(BigInteger(), "postgresql")
+"""64 bits, for milliseconds since the epoch; SQLite's integers have them anyway."""
+
+Words = Text().with_variant(_EscapedText(), "postgresql")

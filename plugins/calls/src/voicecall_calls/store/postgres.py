@@ -1,0 +1,46 @@
+"""The call store in a PostgreSQL database, for a gateway whose machine may be lost."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+from sqlalchemy import Connection
+
+from voicecall.seam import Seam
+
+from .receipts import Receipts
+from .server import ServerAddress
+from .sqlstore import JOURNAL_BYTES, KEEP_CALLS, SqlStore
+
+__all__ = ["PostgresStore"]
+
+
+class PostgresStore(SqlStore):
+    """Calls in the database that ``url`` names; the rest as in :class:`.SqlStore`.
+
+    One gateway at a time: an advisory lock of the database keeps a second one out, which waits
+    ``lock_seconds`` for it. Raises :exc:`voicecall.errors.ConfigError` for a URL that is none.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        directory: Path,
+        seam: Seam,
+        *,
+        keep_calls: int = KEEP_CALLS,
+        journal_bytes: int = JOURNAL_BYTES,
+        lock_seconds: float = 5.0,
+    ) -> None:
+        self._address = ServerAddress.parse(url)
+        self._lock_seconds = lock_seconds
+        super().__init__(
+            self._address.name, directory, seam, keep_calls=keep_calls, journal_bytes=journal_bytes
+        )
+
+    def _connected(self, *, writing: bool) -> AbstractContextManager[Connection]:
+        return self._address.connected(writing=writing, lock_seconds=self._lock_seconds)
+
+    def _receipts(self) -> Receipts:
+        return Receipts(self._seam.new_id())

@@ -1,0 +1,112 @@
+"""What the store's two threads hold open, and how they do their jobs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import groupby
+from typing import Any
+
+from sqlalchemy import Connection
+from sqlalchemy.exc import SQLAlchemyError
+
+from voicecall.errors import StoreError
+from voicecall.model import CallRecord
+
+from .database import reason
+from .journal import Journal
+from .receipts import Receipts
+from .rows import UNREADABLE, Write
+from .writing import store_batch
+
+__all__ = ["ReaderSession", "Work", "WriterSession"]
+
+Work = Callable[[Connection], Any]
+
+
+class WriterSession:
+    """``name`` is what errors call the database."""
+
+    def __init__(
+        self,
+        name: str,
+        connection: Connection,
+        journal: Journal,
+        receipts: Receipts | None = None,
+    ) -> None:
+        self._name = name
+        self._connection = connection
+        self._journal = journal
+        self._receipts = receipts
+        self._stored: list[CallRecord] = []
+
+    def run(self, jobs: Sequence[Write | Work]) -> list[Any]:
+        outcomes: list[Any] = []
+        for is_write, group in groupby(jobs, lambda job: isinstance(job, Write)):
+            if is_write:
+                outcomes += self._store([job for job in group if isinstance(job, Write)])
+            else:
+                outcomes += [self._work(job) for job in group if not isinstance(job, Write)]
+        return outcomes
+
+    def settled(self) -> None:
+        records, self._stored = self._stored, []
+        self._journal.append(records)
+
+    def _store(self, writes: Sequence[Write]) -> list[StoreError | None]:
+        outcomes = store_batch(self._connection, writes, name=self._name, receipts=self._receipts)
+        self._stored += [
+            write.record
+            for write, error in zip(writes, outcomes, strict=True)
+            if error is None and write.record
+        ]
+        return outcomes
+
+    def _work(self, work: Work) -> Any:
+        try:
+            with self._connection.begin():
+                return work(self._connection)
+        except StoreError as error:
+            return error
+        except SQLAlchemyError as error:
+            return _failed(self._name, error)
+
+
+class ReaderSession:
+    """``name`` is what errors call the database."""
+
+    def __init__(self, name: str, connection: Connection) -> None:
+        self._name = name
+        self._connection = connection
+
+    def run(self, jobs: Sequence[Work]) -> list[Any]:
+        """All jobs of a batch see one state: that after every commit acknowledged before."""
+        try:
+            with self._connection.begin():
+                return [self._answer(job) for job in jobs]
+        except SQLAlchemyError:
+            # One is at fault, or the connection was lost: each gets a transaction of its own.
+            return [self._alone(job) for job in jobs]
+
+    def settled(self) -> None:
+        """Nothing is left to do."""
+
+    def _alone(self, query: Work) -> Any:
+        try:
+            with self._connection.begin():
+                return self._answer(query)
+        except SQLAlchemyError as error:
+            return _failed(self._name, error)
+
+    def _answer(self, query: Work) -> Any:
+        try:
+            return query(self._connection)
+        except StoreError as error:
+            return error
+        except UNREADABLE as error:
+            return _failed(self._name, error)
+
+
+def _failed(name: str, error: Exception) -> StoreError:
+    made = StoreError(f"{name}: {reason(error)}")
+    made.__cause__ = error
+    return made

@@ -1,0 +1,179 @@
+"""The call store over SQL: a writer thread that commits in groups, a reader thread beside it."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import TypeVar, cast
+
+import anyio
+from sqlalchemy import Connection
+
+from voicecall.model import CallRecord
+from voicecall.seam import Seam
+from voicecall.store import (
+    Approval,
+    CallStore,
+    Commit,
+    DialReservation,
+    RecordedReply,
+    StoredEvent,
+    TurnRow,
+)
+
+from . import pruning, reading
+from .database import locked, naming
+from .journal import Journal
+from .receipts import Receipts
+from .rows import Write, to_write
+from .schema import prepare_schema
+from .sessions import ReaderSession, Work, WriterSession
+from .worker import Worker
+from .writing import REPLIES_KEPT_MS
+
+__all__ = ["JOURNAL_BYTES", "KEEP_CALLS", "SqlStore"]
+
+T = TypeVar("T")
+
+KEEP_CALLS = 10_000
+JOURNAL_BYTES = 16 * 1024 * 1024
+
+_BATCH = 256
+_DAY_MS = 24 * 3600 * 1000
+
+
+class SqlStore(CallStore):
+    """Calls in a database, readable lines of them in ``<directory>/calls.jsonl``.
+
+    While its lifespan is entered it owns the directory (file ``lock``) and the database; entering
+    raises :exc:`StoreError` where another process does, or they cannot be used, and drops calls
+    that are over beyond the newest ``keep_calls``. ``journal_bytes`` is the size at which the
+    journal is rotated to ``calls.jsonl.1``. ``name`` is what errors call the database.
+    """
+
+    def __init__(
+        self, name: str, directory: Path, seam: Seam, *, keep_calls: int, journal_bytes: int
+    ) -> None:
+        self._name = name
+        self._directory = directory
+        self._seam = seam
+        self._keep_calls = keep_calls
+        self._journal_bytes = journal_bytes
+        self._writer = self._new_writer()
+        self._reader = self._new_reader()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._name!r})"
+
+    @abstractmethod
+    def _connected(self, *, writing: bool) -> AbstractContextManager[Connection]:
+        """A connection for one thread. The writing one owns the database; both see every
+        transaction as one state, and in a thread's next transaction what was committed before."""
+
+    def _receipts(self) -> Receipts | None:
+        """For a database whose connection can be lost."""
+        return None
+
+    @property
+    def outstanding(self) -> int:
+        """How many answers of the two threads are still to come: zero means that time may be
+        skipped. Read on the event loop; it falls when the answers are set there."""
+        return self._writer.outstanding + self._reader.outstanding
+
+    @asynccontextmanager
+    async def lifespan(self) -> AsyncIterator[None]:
+        self._writer, self._reader = self._new_writer(), self._new_reader()
+        await self._writer.start()
+        try:
+            await self._reader.start()
+            try:
+                await self._prune(self._keep_calls, None)
+                yield
+            finally:
+                await self._reader.stop()
+        finally:
+            # After the reader, so that the last connection to close can clear the log.
+            await self._writer.stop()
+
+    async def commit(self, commit: Commit) -> None:
+        await self._writer.submit(to_write(commit, self._seam.now_ms()))
+
+    async def load(self, call_id: str) -> CallRecord | None:
+        return await self._read(lambda c: reading.load_call(c, call_id))
+
+    async def find(self, provider: str, provider_call_id: str) -> CallRecord | None:
+        return await self._read(lambda c: reading.find_call(c, provider, provider_call_id))
+
+    async def live(self) -> Sequence[CallRecord]:
+        return await self._read(reading.live_calls)
+
+    async def recent(self, limit: int) -> Sequence[CallRecord]:
+        return await self._read(lambda c: reading.recent_calls(c, limit))
+
+    async def is_processed(self, key: str) -> bool:
+        return await self._read(lambda c: reading.is_processed(c, key))
+
+    async def reply(self, key: str) -> RecordedReply | None:
+        after = self._seam.now_ms() - REPLIES_KEPT_MS
+        return await self._read(lambda c: reading.reply_of(c, key, after))
+
+    async def reservation(self, key: str) -> DialReservation | None:
+        return await self._read(lambda c: reading.reservation_of(c, key))
+
+    async def events(self, call_id: str) -> Sequence[StoredEvent]:
+        return await self._read(lambda c: reading.events_of(c, call_id))
+
+    async def turns(self, *, call_id: str | None = None, limit: int = 200) -> Sequence[TurnRow]:
+        return await self._read(lambda c: reading.turns_of(c, call_id, limit))
+
+    async def approvals(self, number: str | None = None) -> Sequence[Approval]:
+        return await self._read(lambda c: reading.approvals_of(c, number))
+
+    async def prune(self, now_ms: int, *, keep_calls: int, keep_days: int) -> int:
+        """Drop calls that are over and either not among the newest ``keep_calls`` of these or
+        ended more than ``keep_days`` ago; how many went. Their dedupe keys stay for a day."""
+        before = now_ms - keep_days * _DAY_MS
+        gone = await self._prune(keep_calls, before)
+        await self._writer.submit(
+            lambda c: pruning.prune_loose_rows(c, now=now_ms, before=before),
+        )
+        return gone
+
+    async def _prune(self, keep_calls: int, before: int | None) -> int:
+        gone = 0
+        while step := await self._writer.submit(
+            lambda c: pruning.prune_some(c, keep_calls=keep_calls, before=before)
+        ):
+            gone += step
+            await anyio.lowlevel.checkpoint()
+        return gone
+
+    async def _read(self, query: Callable[[Connection], T]) -> T:
+        return cast("T", await self._reader.submit(query))
+
+    def _new_writer(self) -> Worker[Write | Work]:
+        return Worker("voicecall-store-writer", self._writing, most=_BATCH)
+
+    def _new_reader(self) -> Worker[Work]:
+        return Worker("voicecall-store-reader", self._reading, most=_BATCH)
+
+    @contextmanager
+    def _writing(self) -> Iterator[WriterSession]:
+        with locked(self._directory):
+            with naming(self._name), self._connected(writing=True) as connection:
+                prepare_schema(connection, name=self._name)
+                receipts = self._receipts()
+                if receipts is not None:
+                    receipts.prepare(connection)
+                journal = Journal(self._directory / "calls.jsonl", max_bytes=self._journal_bytes)
+                try:
+                    yield WriterSession(self._name, connection, journal, receipts)
+                finally:
+                    journal.close()
+
+    @contextmanager
+    def _reading(self) -> Iterator[ReaderSession]:
+        with naming(self._name), self._connected(writing=False) as connection:
+            yield ReaderSession(self._name, connection)
