@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import anyio
 
-from voicecall import ProviderInfo, ProviderKind, hookimpl
+from voicecall import ProviderContext, ProviderInfo, ProviderKind, hookimpl
 from voicecall.agent import AgentBackend, AgentEvent, AgentTurn, EndCall, TextDelta
+from voicecall.configuring import ConfigModel
 from voicecall.errors import ProviderUnavailable
 from voicecall.hosting import GatewayHost, PluginInfo, Service
 from voicecall.transcription import (
@@ -30,7 +32,9 @@ __all__ = [
     "Extra",
     "PhonePlugin",
     "Puppet",
+    "RecordingSpeech",
     "Reply",
+    "VoiceBlock",
     "hang",
     "provider_plugin",
 ]
@@ -84,6 +88,18 @@ class BrittleSpeech(FskSpeech):
         if self.only is not None and text.strip() not in self.only:
             self.refused += 1
             raise ProviderUnavailable("the voice is gone", provider="brittle")
+        async for audio in super().synthesize(text, voice):
+            yield audio
+
+
+class RecordingSpeech(FskSpeech):
+    """``spoken`` holds the voice and the text of everything that was asked of it."""
+
+    def __init__(self) -> None:
+        self.spoken: list[tuple[str | None, str]] = []
+
+    async def synthesize(self, text: str, voice: str | None) -> AsyncIterator[bytes]:
+        self.spoken.append((voice, text.strip()))
         async for audio in super().synthesize(text, voice):
             yield audio
 
@@ -142,10 +158,35 @@ async def hang(turn: AgentTurn) -> AsyncIterator[AgentEvent]:
 # --- plugins ---------------------------------------------------------------------------------
 
 
-def provider_plugin(kind: ProviderKind, provider_id: str, provider: object) -> Extra:
-    """A plugin whose factory returns ``provider``."""
+class VoiceBlock(ConfigModel):
+    """Configuration of a speech provider for tests."""
+
+    api_key: str | None = None
+    speaker_voice: str | None = None
+
+
+def provider_plugin(
+    kind: ProviderKind,
+    provider_id: str,
+    provider: object,
+    *,
+    config_model: type[ConfigModel] | None = None,
+    made: list[Any] | None = None,
+) -> Extra:
+    """A plugin whose factory returns ``provider``; it adds its configuration to ``made``."""
+
+    def factory(config: Any, context: ProviderContext) -> object:
+        if made is not None:
+            made.append(config)
+        return provider
+
     info = ProviderInfo(
-        kind=kind, id=provider_id, label=provider_id, factory=lambda config, context: provider
+        kind=kind,
+        id=provider_id,
+        label=provider_id,
+        factory=factory,
+        config_model=None if config_model is None else lambda: config_model,
+        secrets={} if config_model is None else {"apiKey": "PUPPET_KEY"},
     )
 
     class Plugin:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import sqlite3
 import wave
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -23,7 +24,7 @@ from voicecall.store import TurnRow
 from voicecall.tts import SpeechProvider
 from voicecall_calls.engine.engine import INBOUND_CAP, OUTBOUND_CAP, CallEngine
 from voicecall_calls.service import PhoneService
-from voicecall_gateway.config import config_from_tree
+from voicecall_gateway.config import LoadedConfig, load_config
 from voicecall_gateway.runtime import Gateway
 from voicecall_mock.exchange import Exchange, ExchangeOptions, Step
 from voicecall_testing import speech as fsk_speech
@@ -87,10 +88,21 @@ def rows_of(state_dir: Path) -> dict[str, list[tuple[Any, ...]]]:
 class Town:
     """An exchange with its phones and a running gateway."""
 
-    def __init__(self, exchange: Exchange, gateway: Gateway, plugin: PhonePlugin) -> None:
+    def __init__(
+        self,
+        exchange: Exchange,
+        gateway: Gateway,
+        plugin: PhonePlugin,
+        write: Callable[[Mapping[str, Any], Mapping[str, Any]], None],
+    ) -> None:
         self.exchange = exchange
         self.gateway = gateway
         self._plugin = plugin
+        self._write = write
+
+    def edit(self, tree: Mapping[str, Any] | None = None, **config: Any) -> None:
+        """Write the file anew: what the town was opened with, and this laid over it."""
+        self._write(config, tree or {})
 
     @property
     def service(self) -> PhoneService:
@@ -104,15 +116,23 @@ class Town:
 
     async def rpc(self, method: str, **params: Any) -> Mapping[str, Any]:
         """One RPC of the phone, as an operator."""
+        return await self._called(f"voicecall.{method}", params)
+
+    async def reload(self) -> tuple[list[str], list[str]]:
+        """Have the file read: what is in force now, and what waits. Raises what is wrong."""
+        answer = await self._called("gateway.reload", {})
+        return answer["applied"], answer["waiting"]
+
+    async def _called(self, method: str, params: Mapping[str, Any]) -> Mapping[str, Any]:
         call = RpcCall("test", frozenset({"operator.write", "operator.read"}))
         with anyio.fail_after(PATIENCE_S):
-            return await self.gateway.host.methods[f"voicecall.{method}"].handler(params, call)
+            return await self.gateway.host.methods[method].handler(params, call)
 
     # --- calls ------------------------------------------------------------------------------
 
-    def call_in(self, *steps: Step, number: str = CALLER) -> str:
+    def call_in(self, *steps: Step, number: str = CALLER, to: str = CLINIC) -> str:
         """A phone calls the clinic; the exchange's id of the call."""
-        return self.exchange.dial_in(number, CLINIC, steps)
+        return self.exchange.dial_in(number, to, steps)
 
     async def live(self, carrier_id: str) -> CallRecord:
         """The newest record of a live call, once there is one."""
@@ -132,9 +152,11 @@ class Town:
         await until(lambda: self.engine.lane_of(any_id) is None)
         return record
 
-    async def call(self, *steps: Step, number: str = CALLER) -> tuple[str, CallRecord]:
+    async def call(
+        self, *steps: Step, number: str = CALLER, to: str = CLINIC
+    ) -> tuple[str, CallRecord]:
         """A whole inbound call: the exchange's id and the final record."""
-        carrier_id = self.call_in(*steps, number=number)
+        carrier_id = self.call_in(*steps, number=number, to=to)
         with anyio.fail_after(PATIENCE_S):
             await self.exchange.ended(carrier_id)
         return carrier_id, await self.over(carrier_id)
@@ -226,14 +248,22 @@ async def open_town(
     )
     failure: Exception | None = None
     async with Exchange(options, speech=phone_voice or FskSpeech()).serve() as exchange:
-        loaded = config_from_tree(
-            _tree(exchange, config or {}, tree or {}), environ={}, state_dir=state_dir
-        )
-        gateway = Gateway(loaded, registry)
+        file = state_dir / "config.json5"
+        base = _tree(exchange, config or {}, tree or {})
+
+        def write(changes: Mapping[str, Any], over: Mapping[str, Any]) -> None:
+            phone = {"plugins": {"entries": {"voice-call": {"config": changes}}}}
+            file.write_text(json.dumps(deep_merge(deep_merge(base, phone), over)))
+
+        def load() -> LoadedConfig:
+            return load_config(file, {"VOICECALL_STATE_DIR": str(state_dir)})
+
+        write({}, {})
+        gateway = Gateway(load(), registry, reload=load, watch=file)
         async with gateway.run():
             assert list(await gateway.wait_started()) == []
             try:
-                yield Town(exchange, gateway, plugin)
+                yield Town(exchange, gateway, plugin, write)
             except Exception as error:  # noqa: BLE001 (raised again outside of the groups)
                 failure = error
     if failure is not None:

@@ -13,6 +13,7 @@ import anyio
 
 from voicecall.errors import ConfigError, ProviderError, VoicecallError
 from voicecall.hosting import GatewayHost, ToolCall, ToolSpec
+from voicecall.model import MediaPath
 from voicecall.providers import ProviderKind
 from voicecall_calls.config import VoiceCallConfig
 from voicecall_calls.engine.engine import CallEngine
@@ -114,13 +115,18 @@ class PhoneService:
 
     async def reconfigure(self, config: VoiceCallConfig) -> bool:
         """Put a changed configuration in force for the next calls; live ones keep theirs.
-        False: it changes what only a new start can change."""
+        False: it changes what only a new start can change. Raises ``ConfigError`` for one with
+        which a phone that runs would not start, or could not talk as it does."""
         running = self._running
-        if running is None or self._fixed_part(config) != self._fixed_part(self._config):
+        if running is None or not config.enabled:
             return False
         wiring = self._resolve(config)
         if wiring.problems:
             raise ConfigError("; ".join(wiring.problems))
+        if wiring.off and wiring.media is MediaPath.NATIVE is not running.engine.inbound_media:
+            raise ConfigError("; ".join(wiring.off))
+        if self._fixed_part(config) != self._fixed_part(self._config):
+            return False
         if not running.providers.has(wiring):
             return False
         self._config = config

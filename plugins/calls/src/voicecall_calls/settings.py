@@ -15,6 +15,7 @@ from typing import Any
 from voicecall.agent import AgentBackend
 from voicecall.model import CallRecord
 from voicecall.providers import ProviderContext
+from voicecall.selection import Selection
 from voicecall.tts import SpeechProvider
 from voicecall_calls.config import TtsConfig, VoiceCallConfig
 from voicecall_calls.conversation.dialogue import Brain
@@ -125,10 +126,17 @@ class SettingsBook:
         self.wiring = wiring
         self._providers = providers
 
+    def _choice(self, route_key: str | None) -> SpeechChoice:
+        """Speech for a route; that of every other call where the route's cannot be used."""
+        usual = self.wiring.speech[None]
+        choice = self.wiring.speech.get(route_key, usual)
+        streamed = usual.selected.outcome is Selection.OK
+        return usual if streamed and choice.selected.outcome is not Selection.OK else choice
+
     def for_call(self, record: CallRecord) -> CallSettings:
         wiring = self.wiring
         config = effective(wiring.config, record.route_key)
-        choice = wiring.speech.get(record.route_key) or wiring.speech[None]
+        choice = self._choice(record.route_key)
         agent_id = record.agent_id if record.agent_id in wiring.backends else wiring.agent_id
         brain = Brain(
             self._providers.backend(wiring, agent_id),
