@@ -23,8 +23,10 @@ from voicecall.seam import Seam
 from voicecall.store import TurnRow
 from voicecall_calls.config import VoiceCallConfig
 from voicecall_calls.conversation.base import Conversation
+from voicecall_calls.conversation.keys import CallerKeys
 from voicecall_calls.conversation.mouth import Mouth, SpeechTimes, Spoken
 from voicecall_calls.conversation.replier import Replier, Reply, utter
+from voicecall_calls.conversation.silence import SilenceWatch
 from voicecall_calls.conversation.turntimes import TurnTimes
 from voicecall_calls.engine.lane import CallLane
 
@@ -35,7 +37,6 @@ KeepTurn = Callable[[TurnRow], Awaitable[None]]
 """Stores the times of a finished turn."""
 
 _OPENING_CHARS = 2000
-_DIGIT_PAUSE_S = 1.0
 _FAILURES_BEFORE_GOODBYE = 2
 
 
@@ -114,10 +115,8 @@ class Dialogue(Conversation):
         self._closed: str | None = None
         self._agent_failures = 0
         self._speech_failures = 0
-        self._digits = ""
-        self._digit_pressed = anyio.Event()
-        self._active_at = seam.monotonic()
-        self._silence_prompts = 0
+        self._keys = CallerKeys(self._keys_collected)
+        self._silence = SilenceWatch(config.silence, seam, busy=self._busy)
 
     # --- notifications ----------------------------------------------------------------------
 
@@ -139,8 +138,7 @@ class Dialogue(Conversation):
 
     def keys_pressed(self, digits: str) -> None:
         self._note_activity(caller=True)
-        self._digits += digits
-        self._digit_pressed.set()
+        self._keys.press(digits)
         self.interrupt()
 
     def playback_finished(self, utterance_id: str, ok: bool) -> None:
@@ -177,9 +175,7 @@ class Dialogue(Conversation):
         self._input_came.set()
 
     def _note_activity(self, *, caller: bool = False) -> None:
-        self._active_at = self.seam.monotonic()
-        if caller:
-            self._silence_prompts = 0
+        self._silence.note(caller=caller)
 
     # --- hooks for the streamed conversation ------------------------------------------------
 
@@ -202,7 +198,7 @@ class Dialogue(Conversation):
             tasks.start_soon(self._message_loop)
             if self.lane.record.mode is CallMode.CONVERSATION:
                 tasks.start_soon(self._watch_silence)
-                tasks.start_soon(self._collect_digits)
+                tasks.start_soon(self._keys.run)
             while True:
                 await self._input_came.wait()
                 self._input_came = anyio.Event()
@@ -432,44 +428,24 @@ class Dialogue(Conversation):
 
     # --- keys and silence -------------------------------------------------------------------
 
-    async def _collect_digits(self) -> None:
-        """Keys that follow each other closely, or end with #, are one turn."""
-        while True:
-            await self._digit_pressed.wait()
-            while self._digits and not self._digits.endswith("#"):
-                self._digit_pressed = anyio.Event()
-                with anyio.move_on_after(_DIGIT_PAUSE_S) as pause:
-                    await self._digit_pressed.wait()
-                if pause.cancelled_caught:
-                    break
-            self._digit_pressed = anyio.Event()
-            digits, self._digits = self._digits, ""
-            if digits and self._waiter is not None:
-                self._waiter.text = digits
-                self._waiter.done.set()
-            elif digits:
-                self._push(TurnInput(digits=digits, heard_at=self.seam.now_ms()))
+    def _keys_collected(self, digits: str) -> None:
+        """They answer an open question, else they are a turn."""
+        if digits and self._waiter is not None:
+            self._waiter.text = digits
+            self._waiter.done.set()
+        elif digits:
+            self._push(TurnInput(digits=digits, heard_at=self.seam.now_ms()))
 
-    def _quiet(self) -> bool:
-        """Nobody speaks, thinks or is being waited for."""
-        return not self._floor.locked() and self._waiter is None
+    def _busy(self) -> bool:
+        """Somebody speaks, thinks or is being waited for."""
+        return self._floor.locked() or self._waiter is not None
 
     async def _watch_silence(self) -> None:
-        silence = self.config.silence
-        if not silence.prompt_after_ms:
-            return
-        patience = silence.prompt_after_ms / 1000
-        while True:
-            idle = self.seam.monotonic() - self._active_at
-            if not self._quiet():
-                self._note_activity()
-                idle = 0.0
-            if idle < patience:
-                await anyio.sleep(max(patience - idle, 0.05))
-                continue
-            if self._silence_prompts >= silence.prompts:
-                await self._say(self.config.phrases.goodbye)
-                await self._end(EndReason.HANGUP_BOT, EndDetail.SILENCE)
-                return
-            self._silence_prompts += 1
-            await self._say(self.config.phrases.still_there)
+        await self._silence.run(self._ask_again, self._give_up)
+
+    async def _ask_again(self) -> None:
+        await self._say(self.config.phrases.still_there)
+
+    async def _give_up(self) -> None:
+        await self._say(self.config.phrases.goodbye)
+        await self._end(EndReason.HANGUP_BOT, EndDetail.SILENCE)

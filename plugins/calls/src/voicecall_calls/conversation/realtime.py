@@ -44,8 +44,9 @@ from voicecall_calls.config import VoiceCallConfig
 from voicecall_calls.conversation import realtimewords as words
 from voicecall_calls.conversation.base import Conversation
 from voicecall_calls.conversation.dialogue import Brain, KeepTurn
+from voicecall_calls.conversation.keys import CallerKeys
 from voicecall_calls.conversation.line import AudioLine
-from voicecall_calls.conversation.realtimecaller import CallerKeys, CallerWords, MediaWatch
+from voicecall_calls.conversation.realtimecaller import CallerWords, MediaWatch
 from voicecall_calls.conversation.realtimegate import SpeechGate
 from voicecall_calls.conversation.realtimegreeting import Greeting
 from voicecall_calls.conversation.realtimelink import ModelLink

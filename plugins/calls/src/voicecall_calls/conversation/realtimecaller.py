@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -18,10 +17,9 @@ from voicecall_calls.conversation.line import AudioLine
 if TYPE_CHECKING:
     from voicecall_calls.engine.lane import CallLane
 
-__all__ = ["CallerKeys", "CallerWords", "MediaWatch", "Question"]
+__all__ = ["CallerWords", "MediaWatch", "Question"]
 
 _log = logging.getLogger("voicecall.calls")
-_DIGIT_PAUSE_S = 1.0
 _MEDIA_GRACE_S = 2.0
 _LEAST_WAIT_S = 0.05
 
@@ -86,32 +84,6 @@ class CallerWords:
         question, self._question = self._question, None
         if question is not None:
             question.done.set()
-
-
-class CallerKeys:
-    """Keys that follow each other closely, or end with #, are told together."""
-
-    def __init__(self, tell: Callable[[str], None]) -> None:
-        self._tell = tell
-        self._digits = ""
-        self._pressed = anyio.Event()
-
-    def press(self, digits: str) -> None:
-        self._digits += digits
-        self._pressed.set()
-
-    async def run(self) -> None:
-        while True:
-            await self._pressed.wait()
-            while self._digits and not self._digits.endswith("#"):
-                self._pressed = anyio.Event()
-                with anyio.move_on_after(_DIGIT_PAUSE_S) as pause:
-                    await self._pressed.wait()
-                if pause.cancelled_caught:
-                    break
-            self._pressed = anyio.Event()
-            digits, self._digits = self._digits, ""
-            self._tell(digits)
 
 
 class MediaWatch:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from typing import Any, Protocol
 
 import anyio
@@ -18,11 +17,9 @@ from voicecall.coordinator import Coordinator
 from voicecall.errors import StoreError
 from voicecall.media import Started, Upgrade
 from voicecall.model import (
-    CallMode,
     CallRecord,
     Direction,
     EndDetail,
-    FirstMessage,
     MediaPath,
     TranscriptEntry,
 )
@@ -33,12 +30,12 @@ from voicecall_calls.conversation.base import Conversation
 from voicecall_calls.pairing import Pairing
 from voicecall_calls.ports import AdmissionRefused, Attachment, MediaSocket
 
-from .admission import admit_inbound, route_for
+from .admission import admit_inbound
 from .carrier import CarrierActions
+from .inbound import inbound_record
 from .lane import Applied, CallLane, Job, ReplyMaker
 from .phases import log_phases
 from .planner import Planner
-from .sessions import session_key
 
 __all__ = ["INBOUND_CAP", "OUTBOUND_CAP", "CallEngine", "Observer"]
 
@@ -280,9 +277,16 @@ class CallEngine:
                 call_id=call_id, provider=self.provider_id, event=event, detail=refusal
             )
             return await CallLane(step.record, self).open(step, event, reply=maker)
-        record = self._inbound_record(call_id, event)
-        if admission.code is not None:
-            record = _told_a_code(record, self.config.phrases.pairing, admission.code)
+        record = inbound_record(
+            self.config,
+            event,
+            call_id=call_id,
+            provider=self.provider_id,
+            media=self.inbound_media,
+            policy=self.policy,
+            default_agent=self.default_agent,
+            code=admission.code,
+        )
         step = mc.step(record, event, self.policy)
         lane = CallLane(record, self)
         try:
@@ -291,32 +295,6 @@ class CallEngine:
             await self.coordinator.release(INBOUND_CAP, call_id)
             raise
         return applied
-
-    def _inbound_record(self, call_id: str, event: ev.CarrierEvent) -> CallRecord:
-        config = self.config
-        route_key, route = route_for(config, event.to_number) or (None, None)
-        agent = (route.agent_id if route else None) or config.agent_id or self.default_agent
-        greeting = (
-            (route.inbound_greeting if route else None)
-            or config.inbound_greeting
-            or config.phrases.greeting
-        )
-        return mc.open_inbound(
-            call_id=call_id,
-            provider=self.provider_id,
-            event=event,
-            media=self.inbound_media,
-            greeting=greeting,
-            policy=self.policy,
-            agent_id=agent,
-            route_key=route_key,
-            session_key=session_key(
-                agent_id=agent,
-                scope=config.session_scope,
-                call_id=call_id,
-                remote_number=event.from_number,
-            ),
-        )
 
     # --- media sockets ----------------------------------------------------------------------
 
@@ -448,17 +426,6 @@ class CallEngine:
     async def take_outbound_place(self, record: CallRecord) -> bool:
         """A place under ``maxConcurrentCalls`` for an outbound call; False when all are taken."""
         return await self._take_place(record)
-
-
-def _told_a_code(record: CallRecord, phrase: str, code: str) -> CallRecord:
-    """The call of somebody who waits for approval: it says the code and hangs up."""
-    spelt = ", ".join(code)
-    return replace(
-        record,
-        mode=CallMode.NOTIFY,
-        message=FirstMessage(phrase.replace("{code}", spelt)),
-        metadata={**record.metadata, "pairing": True},
-    )
 
 
 class _IdentityClash(Exception):

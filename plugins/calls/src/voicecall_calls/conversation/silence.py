@@ -1,0 +1,49 @@
+"""A call on which nobody speaks: ask again, at last say goodbye."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+import anyio
+
+from voicecall.seam import Seam
+from voicecall_calls.config import SilenceConfig
+
+__all__ = ["SilenceWatch"]
+
+
+class SilenceWatch:
+    """``busy`` tells whether somebody speaks, thinks or is being waited for."""
+
+    def __init__(self, config: SilenceConfig, seam: Seam, *, busy: Callable[[], bool]) -> None:
+        self._config = config
+        self._seam = seam
+        self._busy = busy
+        self._active_at = seam.monotonic()
+        self._prompts = 0
+
+    def note(self, *, caller: bool = False) -> None:
+        """Something was heard or said; by the ``caller``, the count begins anew."""
+        self._active_at = self._seam.monotonic()
+        if caller:
+            self._prompts = 0
+
+    async def run(
+        self, ask: Callable[[], Awaitable[object]], give_up: Callable[[], Awaitable[object]]
+    ) -> None:
+        """``ask`` after each stretch of silence; ``give_up`` after the last one, and return."""
+        if not self._config.prompt_after_ms:
+            return
+        patience = self._config.prompt_after_ms / 1000
+        while True:
+            if self._busy():
+                self.note()
+            idle = self._seam.monotonic() - self._active_at
+            if idle < patience:
+                await anyio.sleep(max(patience - idle, 0.05))
+            elif self._prompts >= self._config.prompts:
+                await give_up()
+                return
+            else:
+                self._prompts += 1
+                await ask()

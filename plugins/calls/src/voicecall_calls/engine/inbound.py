@@ -1,0 +1,61 @@
+"""The record of a call that somebody else started: its route, agent, greeting and session."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from voicecall import events as ev
+from voicecall import machine as mc
+from voicecall.model import CallMode, CallRecord, FirstMessage, MediaPath
+from voicecall_calls.config import VoiceCallConfig
+from voicecall_calls.engine.admission import route_for
+from voicecall_calls.engine.sessions import session_key
+
+__all__ = ["inbound_record"]
+
+
+def inbound_record(
+    config: VoiceCallConfig,
+    event: ev.CarrierEvent,
+    *,
+    call_id: str,
+    provider: str,
+    media: MediaPath,
+    policy: mc.CallPolicy,
+    default_agent: str,
+    code: str | None,
+) -> CallRecord:
+    """A record to which ``event`` was not applied yet. With a pairing ``code`` the call only says
+    the code and hangs up."""
+    route_key, route = route_for(config, event.to_number) or (None, None)
+    agent = (route.agent_id if route else None) or config.agent_id or default_agent
+    greeting = (
+        (route.inbound_greeting if route else None)
+        or config.inbound_greeting
+        or config.phrases.greeting
+    )
+    record = mc.open_inbound(
+        call_id=call_id,
+        provider=provider,
+        event=event,
+        media=media,
+        greeting=greeting,
+        policy=policy,
+        agent_id=agent,
+        route_key=route_key,
+        session_key=session_key(
+            agent_id=agent,
+            scope=config.session_scope,
+            call_id=call_id,
+            remote_number=event.from_number,
+        ),
+    )
+    if code is None:
+        return record
+    spelt = ", ".join(code)
+    return replace(
+        record,
+        mode=CallMode.NOTIFY,
+        message=FirstMessage(config.phrases.pairing.replace("{code}", spelt)),
+        metadata={**record.metadata, "pairing": True},
+    )
