@@ -31,6 +31,7 @@ from voicecall_calls.conversation.line import AudioLine
 from voicecall_calls.conversation.linemouth import LineMouth
 from voicecall_calls.conversation.turntaking import TurnTaking, Verdict
 from voicecall_calls.conversation.turntimes import TurnTimes
+from voicecall_calls.engine.phases import note_phase
 from voicecall_calls.ports import Attachment, MediaSocket
 
 if TYPE_CHECKING:
@@ -149,6 +150,7 @@ class StreamConversation(Dialogue):
     async def _ears_open(self) -> None:
         if self._ear is not None:
             await self._ear.ready()
+            note_phase(self.lane.record, "transcription ready")
 
     # --- hearing ----------------------------------------------------------------------------
 

@@ -20,6 +20,7 @@ from voicecall.model import CallRecord, EndDetail, EndReason
 from voicecall.seam import Seam
 from voicecall.store import CallStore, Commit, DialReservation, RecordedReply, StoredEvent
 
+from .phases import note_phase
 from .planner import Plan, Planner
 
 if TYPE_CHECKING:
@@ -174,6 +175,8 @@ class CallLane:
             self.record = plan.record
             self.host.published(self, before, plan.events)
             self._timer.poke()
+        if recorded is not None and len(rest) < len(plan.actions):
+            note_phase(plan.record, "document served")
         await self.host.act(self, plan.effects, rest)
         return Applied(step.outcome, plan.record, recorded)
 
