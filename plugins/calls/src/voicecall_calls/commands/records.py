@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json as json_module
-import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -36,16 +34,32 @@ def tail(
     json: JsonOption = False,
 ) -> None:
     """Print call records as they change: whole records, with numbers and words."""
+    from voicecall_calls.following import follow as follow_lines
+    from voicecall_calls.following import last_lines
+
     path = file or _journal(context, config)
-    if not path.exists() and not follow:
-        raise VoicecallError(f"{path} does not exist: no call was recorded yet")
-    lines = _follow(path, since, poll / 1000) if follow else iter(_last_lines(path, since))
-    if json and not follow:
-        print_json([json_module.loads(line) for line in lines])
-        return
-    for line in lines:
-        sys.stdout.write(line + "\n")
-        sys.stdout.flush()
+    try:
+        if follow:
+            for line in follow_lines(path, since, lambda: time.sleep(poll / 1000)):
+                print_text(line)
+            return
+        if not path.exists():
+            raise VoicecallError(f"{path} does not exist: no call was recorded yet")
+        lines = last_lines(path, since)
+    except OSError as error:
+        raise VoicecallError(f"{path} cannot be read: {error.strerror}") from None
+    if json:
+        print_json([_parsed(path, line) for line in lines])
+    else:
+        for line in lines:
+            print_text(line)
+
+
+def _parsed(path: Path, line: str) -> Any:
+    try:
+        return json_module.loads(line)
+    except ValueError:
+        raise VoicecallError(f"{path} holds lines that are not JSON; leave --json out") from None
 
 
 def _journal(context: typer.Context, config: Path | None) -> Path:
@@ -55,39 +69,6 @@ def _journal(context: typer.Context, config: Path | None) -> Path:
     directory = values.get("store")
     folder = Path(directory).expanduser() if directory else loaded.state_dir / "voice-calls"
     return folder / "calls.jsonl"
-
-
-def _last_lines(path: Path, count: int) -> list[str]:
-    text = path.read_text(encoding="utf-8") if path.exists() else ""
-    lines = [line for line in text.split("\n")[:-1] if line.strip()]
-    return lines[len(lines) - min(count, len(lines)) :]
-
-
-def _follow(path: Path, since: int, poll_s: float) -> Iterator[str]:
-    """The last lines, then new ones; begins again when the file is replaced or cut."""
-    yield from _last_lines(path, since)
-    offset, inode = _size(path), _inode(path)
-    rest = ""
-    while True:
-        time.sleep(poll_s)
-        if _inode(path) != inode or _size(path) < offset:
-            offset, inode, rest = 0, _inode(path), ""
-        if _size(path) == offset:
-            continue
-        with path.open("rb") as journal:
-            journal.seek(offset)
-            data = journal.read()
-        offset += len(data)
-        *whole, rest = (rest + data.decode("utf-8", "replace")).split("\n")
-        yield from (line for line in whole if line.strip())
-
-
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.exists() else 0
-
-
-def _inode(path: Path) -> int | None:
-    return path.stat().st_ino if path.exists() else None
 
 
 def latency(

@@ -1,0 +1,96 @@
+"""Statistics over turns: which times are compared, and how percentiles are chosen."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from voicecall.store import TurnRow
+from voicecall_calls.latency import latency_report
+
+pytestmark = pytest.mark.unit
+
+ZEROS = dict.fromkeys(("count", "minMs", "maxMs", "avgMs", "p50Ms", "p90Ms", "p95Ms", "p99Ms"), 0)
+SERIES = ("turnLatency", "listenWait", "agentFirstToken", "speechFirstByte", "bargeInStop")
+
+
+def turn(kind: str = "reply", **times: Any) -> TurnRow:
+    return TurnRow(call_id="c", turn_id="t", kind=kind, at=0, **times)
+
+
+def waiting(*latencies: int) -> list[TurnRow]:
+    return [turn(speech_ended=1000, first_audio_sent=1000 + ms) for ms in latencies]
+
+
+def test_nothing_measured_is_all_zeros() -> None:
+    assert latency_report([]) == {"recordsScanned": 0, **dict.fromkeys(SERIES, ZEROS)}
+    unmeasured = latency_report([turn("message", first_audio_sent=5)])
+    assert unmeasured == {"recordsScanned": 1, **dict.fromkeys(SERIES, ZEROS)}
+
+
+def test_percentiles_are_of_nearest_rank() -> None:
+    report = latency_report(waiting(*range(200, 0, -1)))["turnLatency"]
+    assert report == {
+        "count": 200,
+        "minMs": 1,
+        "maxMs": 200,
+        "avgMs": 100.5,
+        "p50Ms": 100,
+        "p90Ms": 180,
+        "p95Ms": 190,
+        "p99Ms": 198,
+    }
+    assert latency_report(waiting(1, 2))["turnLatency"]["avgMs"] == 1.5
+    few = latency_report(waiting(10, 30, 20))["turnLatency"]
+    assert [few[f"p{p}Ms"] for p in (50, 90, 95, 99)] == [20, 30, 30, 30]
+
+
+def test_each_series_has_its_own_times() -> None:
+    report = latency_report(
+        [
+            turn(
+                speech_ended=1000,
+                stt_final=1200,
+                agent_start=1210,
+                first_token=1400,
+                tts_first_byte=1550,
+                first_audio_sent=1600,
+                playback_done=3000,
+                barge_in_at=2900,
+                barge_in_stop_ms=80,
+            ),
+            turn("continue", playback_done=5000, stt_final=7500),
+            turn("continue", playback_done=5000, stt_final=4000),
+        ]
+    )
+    found = {name: (report[name]["count"], report[name]["maxMs"]) for name in SERIES}
+    assert found == {
+        "turnLatency": (1, 600),
+        "listenWait": (2, 2500),
+        "agentFirstToken": (1, 190),
+        "speechFirstByte": (1, 150),
+        "bargeInStop": (1, 80),
+    }
+    assert report["listenWait"]["minMs"] == 0
+
+
+@settings(max_examples=50)
+@given(st.lists(st.integers(0, 10_000), min_size=1, max_size=120))
+def test_a_percentile_is_a_measured_value_with_enough_below_it(values: list[int]) -> None:
+    report = latency_report(waiting(*values))["turnLatency"]
+    assert (report["count"], report["minMs"], report["maxMs"]) == (
+        len(values),
+        min(values),
+        max(values),
+    )
+    assert report["avgMs"] == sum(values) / len(values)
+    for percent in (50, 90, 95, 99):
+        found = report[f"p{percent}Ms"]
+        assert found in values
+        needed = math.ceil(percent * len(values) / 100)
+        assert sum(value <= found for value in values) >= needed
+        assert sum(value < found for value in values) < needed
