@@ -9,7 +9,15 @@ from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, PositiveInt, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from voicecall.configuring import ConfigModel
@@ -35,6 +43,7 @@ __all__ = [
     "RealtimeConfig",
     "ServeConfig",
     "SilenceConfig",
+    "StoreConfig",
     "StreamingConfig",
     "TailscaleConfig",
     "TtsConfig",
@@ -140,6 +149,35 @@ class PhrasesConfig(ConfigModel):
     )
 
 
+class StoreConfig(ConfigModel):
+    """``provider`` is the id of an installed store; the other keys are its own."""
+
+    model_config = ConfigDict(extra="allow")
+
+    provider: str = Field(min_length=1)
+
+    @property
+    def block(self) -> Mapping[str, Any]:
+        """What the provider is configured with."""
+        return self.model_extra or {}
+
+    def __repr_args__(self) -> Iterator[tuple[str, Any]]:
+        # The provider's keys may hold credentials.
+        yield "provider", self.provider
+
+
+def _store(value: Any) -> Any:
+    """A text is the directory of the SQLite store."""
+    if not isinstance(value, str):
+        return value
+    return {"provider": "sqlite", "directory": value} if value else None
+
+
+StoreChoice = Annotated[
+    StoreConfig | None, BeforeValidator(_store, json_schema_input_type=str | StoreConfig | None)
+]
+
+
 class VoiceCallConfig(ConfigModel):
     enabled: bool = True
     provider: str = "mock"
@@ -147,7 +185,7 @@ class VoiceCallConfig(ConfigModel):
     to_number: E164 | None = None
     agent_id: str | None = Field(default=None, min_length=1)
     session_scope: Literal["per-phone", "per-call", "main"] = "per-phone"
-    store: str | None = None
+    store: StoreChoice = None
 
     inbound_policy: Literal["disabled", "allowlist", "pairing", "open"] = "disabled"
     allow_from: tuple[E164, ...] = ()

@@ -72,18 +72,42 @@ def voicecall_commands(app: Any) -> None:
 # --- the providers that come with the phone --------------------------------------------------
 
 
-def _store_model() -> type[BaseModel]:
+def _sqlite_model() -> type[BaseModel]:
     from voicecall_calls.store.config import SqliteConfig
 
     return SqliteConfig
 
 
-def _store(config: Any, context: ProviderContext) -> Any:
+def _postgres_model() -> type[BaseModel]:
+    from voicecall_calls.store.config import PostgresConfig
+
+    return PostgresConfig
+
+
+def _sqlite(config: Any, context: ProviderContext) -> Any:
     from pathlib import Path
 
     from voicecall_calls.store import SqliteStore
 
     return SqliteStore(Path(config.directory), context.seam)
+
+
+def _postgres(config: Any, context: ProviderContext) -> Any:
+    from pathlib import Path
+
+    try:
+        import psycopg  # noqa: F401 (asked before our own modules, for a message that helps)
+    except ImportError as error:
+        from voicecall.errors import PluginError
+
+        raise PluginError(
+            f'the store postgres needs its extra: pip install "voicecall[postgres]" ({error})'
+        ) from error
+    from voicecall_calls.store.postgres import PostgresStore
+
+    named = config.directory
+    directory = Path(named) if named else context.state_dir / "voice-calls"
+    return PostgresStore(config.url, directory, context.seam)
 
 
 def _coordinator(config: Any, context: ProviderContext) -> Any:
@@ -99,10 +123,19 @@ def voicecall_stores() -> Sequence[ProviderInfo]:
             kind=ProviderKind.STORE,
             id="sqlite",
             label="SQLite",
-            factory=_store,
-            config_model=_store_model,
+            factory=_sqlite,
+            config_model=_sqlite_model,
             required=("directory",),
-        )
+        ),
+        ProviderInfo(
+            kind=ProviderKind.STORE,
+            id="postgres",
+            label="PostgreSQL",
+            factory=_postgres,
+            config_model=_postgres_model,
+            secrets={"url": "VOICECALL_DATABASE_URL"},
+            required=("url",),
+        ),
     ]
 
 

@@ -6,7 +6,6 @@ import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import anyio
@@ -23,6 +22,7 @@ from voicecall_calls.rpc import PhoneRpc
 from voicecall_calls.server.options import ServeOptions, StreamOptions, WebhookSecurity
 from voicecall_calls.server.server import CallServer
 from voicecall_calls.settings import Providers, SettingsBook
+from voicecall_calls.storing import make_store
 from voicecall_calls.talking import Talking
 from voicecall_calls.tool import TOOL_DESCRIPTION, TOOL_NAME, TOOL_PARAMETERS, VoiceCallTool
 from voicecall_calls.wiring import CONFIG_PATH, PLUGIN_ID, Wiring, is_public_url, require, resolve
@@ -182,8 +182,12 @@ class PhoneService:
         context = host.provider_context(CONFIG_PATH)
         info, carrier_config = require(wiring.carrier)
         carrier = info.factory(carrier_config, context)
-        store = await self._core(stack, ProviderKind.STORE, "sqlite", self._store_block())
-        coordinator = await self._core(stack, ProviderKind.COORDINATOR, "memory", {})
+        store = make_store(config, host.registry, host.environ, host.provider_context("store"))
+        await stack.enter_async_context(store.lifespan())
+        coordinator = host.provider_context("coordinator").create(
+            ProviderKind.COORDINATOR, "memory", {}
+        )
+        await stack.enter_async_context(coordinator.lifespan())
         providers = Providers(stack, context)
         await providers.need(wiring)
         book = SettingsBook(wiring, providers)
@@ -228,18 +232,6 @@ class PhoneService:
         _log.info("the phone is ready at %s", server.webhook_url)
         operations = CallOperations(engine, outbound_media=wiring.media)
         return _Running(engine, server, carrier, operations, providers, talking)
-
-    def _store_block(self) -> dict[str, Any]:
-        directory = self._config.store
-        path = Path(directory).expanduser() if directory else self._host.state_dir / "voice-calls"
-        return {"directory": str(path.absolute())}
-
-    async def _core(
-        self, stack: AsyncExitStack, kind: ProviderKind, provider_id: str, block: dict[str, Any]
-    ) -> Any:
-        provider = self._host.provider_context(kind.value).create(kind, provider_id, block)
-        await stack.enter_async_context(provider.lifespan())
-        return provider
 
     def _server(self, engine: CallEngine, carrier: Any) -> CallServer:
         config = self._config

@@ -6,7 +6,6 @@ import signal
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
 import anyio
@@ -16,8 +15,13 @@ from voicecall.errors import VoicecallError
 from voicecall.hosting import RpcCall
 from voicecall.registry import Registry
 from voicecall.seam import SystemSeam
+from voicecall.store import CallStore
+from voicecall_calls.config import VoiceCallConfig
 from voicecall_calls.operations import projection
+from voicecall_calls.storing import make_store, store_directory
 from voicecall_gateway.config import LoadedConfig
+from voicecall_gateway.host import provider_context
+from voicecall_gateway.pluginconfig import kept_config
 from voicecall_gateway.runtime import Gateway
 
 __all__ = ["Standalone", "stored_status"]
@@ -68,20 +72,25 @@ def _interrupt(*_: object) -> None:
     raise KeyboardInterrupt
 
 
-def stored_status(loaded: LoadedConfig, registry: Registry, call_id: str | None) -> dict[str, Any]:
+def stored_status(
+    loaded: LoadedConfig, registry: Registry, environ: Mapping[str, str], call_id: str | None
+) -> dict[str, Any]:
     """What the store says, with no gateway running: nothing is live then."""
-    values = loaded.plugin_values("voice-call")
-    directory = values.get("store")
-    folder = Path(directory).expanduser() if directory else loaded.state_dir / "voice-calls"
-    if not folder.exists():
+    config: VoiceCallConfig = kept_config(registry, loaded, "voice-call")
+    if not store_directory(config, loaded.state_dir).exists():
+        # No gateway ever ran here; looking must not leave files behind.
         return {"found": False} if call_id else {"found": True, "calls": []}
-    return anyio.run(_read, folder, call_id)
+    context = provider_context(
+        registry=registry,
+        environ=environ,
+        state_dir=loaded.state_dir,
+        seam=SystemSeam(),
+        path="store",
+    )
+    return anyio.run(_read, make_store(config, registry, environ, context), call_id)
 
 
-async def _read(folder: Path, call_id: str | None) -> dict[str, Any]:
-    from voicecall_calls.store import SqliteStore
-
-    store = SqliteStore(folder, SystemSeam())
+async def _read(store: CallStore, call_id: str | None) -> dict[str, Any]:
     async with store.lifespan():
         if call_id is None:
             return {"found": True, "calls": [projection(r) for r in await store.live()]}

@@ -5,17 +5,19 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from voicecall.configuring import deep_merge, validate
-from voicecall.errors import ConfigError
+from voicecall.errors import ConfigError, VoicecallError
 from voicecall.model import MediaPath
 from voicecall.providers import ProviderKind
 from voicecall.registry import Registry
 from voicecall.selection import Selected, Selection, select
 from voicecall_calls.agents import AgentDirectory
 from voicecall_calls.config import TtsConfig, VoiceCallConfig
+from voicecall_calls.storing import store_settings
 from voicecall_calls.unused import unused_keys
 
 __all__ = [
@@ -90,6 +92,7 @@ def resolve(
     )
     directory = AgentDirectory(agents)
     wiring = Wiring(config, carrier, directory, directory.agent_id(config.agent_id))
+    _check_store(wiring, registry, environ)
     if carrier.outcome is not Selection.OK:
         wiring.problems.append(carrier.message)
     _select_backends(wiring, registry, environ)
@@ -110,6 +113,16 @@ def resolve(
         wiring.notes.append(UNVERIFIED)
     wiring.notes.extend(f"{CONFIG_PATH}.{key} has no effect yet" for key in unused_keys(config))
     return wiring
+
+
+def _check_store(wiring: Wiring, registry: Registry, environ: Mapping[str, str]) -> None:
+    if wiring.config.store is None:
+        return
+    try:
+        # Where the state directory is makes no difference to the answer.
+        store_settings(wiring.config, registry, environ, Path())
+    except VoicecallError as error:
+        wiring.problems.append(str(error))
 
 
 def _select_backends(wiring: Wiring, registry: Registry, environ: Mapping[str, str]) -> None:

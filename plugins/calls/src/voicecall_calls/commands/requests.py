@@ -67,4 +67,5 @@ def _become_gateway(context: typer.Context, line: CommandLine, config: Path | No
 def _stored(line: CommandLine, config: Path | None, params: Mapping[str, Any]) -> dict[str, Any]:
     from voicecall_calls.standalone import stored_status
 
-    return stored_status(line.load_config(config), line.registry, params.get("callId"))
+    loaded = line.load_config(config)
+    return stored_status(loaded, line.registry, line.environ, params.get("callId"))

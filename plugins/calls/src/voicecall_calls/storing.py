@@ -1,0 +1,50 @@
+"""Where calls are stored: the key ``store``, a directory or an object that names a provider."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from voicecall.providers import ProviderContext, ProviderInfo, ProviderKind
+from voicecall.registry import Registry
+from voicecall.selection import provider_config
+from voicecall.store import CallStore
+from voicecall_calls.config import StoreConfig, VoiceCallConfig
+
+__all__ = ["make_store", "store_directory", "store_settings"]
+
+_PATH = "plugins.entries.voice-call.config.store"
+_DEFAULT = StoreConfig(provider="sqlite")
+
+
+def store_directory(config: VoiceCallConfig, state_dir: Path) -> Path:
+    """The directory of the journal, and of the database where that is a file. Not made here."""
+    named = (config.store or _DEFAULT).block.get("directory")
+    path = Path(named).expanduser() if named else state_dir / "voice-calls"
+    return path.absolute()
+
+
+def store_settings(
+    config: VoiceCallConfig, registry: Registry, environ: Mapping[str, str], state_dir: Path
+) -> tuple[ProviderInfo, Any]:
+    """The chosen provider and its configuration. Raises ``PluginError`` where it is not installed
+    and ``ConfigError`` where a key is missing or wrong."""
+    chosen = config.store or _DEFAULT
+    info = registry.load(ProviderKind.STORE, chosen.provider)
+    block = dict(chosen.block)
+    if "directory" in block or "directory" in info.required:
+        block["directory"] = str(store_directory(config, state_dir))
+    return info, provider_config(info, block, environ, _PATH)
+
+
+def make_store(
+    config: VoiceCallConfig,
+    registry: Registry,
+    environ: Mapping[str, str],
+    context: ProviderContext,
+) -> CallStore:
+    """The store, not opened yet. Raises what :func:`store_settings` raises."""
+    info, values = store_settings(config, registry, environ, context.state_dir)
+    store: CallStore = info.factory(values, context)
+    return store
