@@ -1,0 +1,110 @@
+"""Codes of the pairing policy: how long they count, how many are given, what they are good for."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from voicecall.errors import InvalidRequest
+from voicecall.model import EndDetail
+from voicecall_calls.pairing import CODE_LIFE_MS, Pairing, approval_json
+from voicecall_testing.clock import virtual_backend
+from voicecall_testing.harness import Phone, open_phone
+
+pytestmark = [pytest.mark.integration, pytest.mark.anyio]
+
+ONE, TWO = "+15550100001", "+15550100002"
+
+
+@pytest.fixture
+def anyio_backend() -> tuple[str, dict[str, Any]]:
+    return virtual_backend
+
+
+@asynccontextmanager
+async def open_pairing(directory: Path) -> AsyncIterator[tuple[Pairing, Phone]]:
+    async with open_phone(directory, config={"inboundPolicy": "pairing"}) as phone:
+        yield phone.operations.pairing, phone
+
+
+async def code_of(pairing: Pairing, number: str) -> str:
+    code = await pairing.code_for(number)
+    assert code is not None
+    return code
+
+
+async def test_a_code_is_six_digits_of_its_own_and_stays_until_it_expires(tmp_path: Path) -> None:
+    async with open_pairing(tmp_path) as (pairing, phone):
+        one, two = await code_of(pairing, ONE), await code_of(pairing, TWO)
+        assert one != two
+        assert len(one) == len(two) == 6
+        assert (one + two).isdecimal()
+        await anyio.sleep(CODE_LIFE_MS / 1000 - 1)
+        assert await code_of(pairing, ONE) == one
+        await anyio.sleep(2)
+        assert await pairing.listed() == await pairing.pending() == []
+        with pytest.raises(InvalidRequest, match="it may have expired"):
+            await pairing.approve(one)
+        assert not await pairing.approved(ONE)
+        again = await code_of(pairing, ONE)
+        assert again != one
+        [shown] = [approval_json(a) for a in await pairing.listed()]
+        assert shown == {
+            "number": ONE,
+            "status": "pending",
+            "code": again,
+            "at": phone.seam.now_ms(),
+            "expiresAt": phone.seam.now_ms() + CODE_LIFE_MS,
+        }
+
+
+async def test_strangers_get_so_many_codes_a_minute(tmp_path: Path) -> None:
+    async with open_pairing(tmp_path) as (pairing, _):
+        codes = [await pairing.code_for(f"+1555010{n:04}") for n in range(20)]
+        given = [code for code in codes if code is not None]
+        assert codes == given + [None] * (20 - len(given))
+        assert 1 <= len(given) <= 6
+        # Who has a code is told it again, however many call.
+        assert await pairing.code_for("+15550100000") == codes[0]
+        await anyio.sleep(61)
+        assert await pairing.code_for("+15550100019") is not None
+
+
+async def test_who_was_revoked_gets_no_code_until_the_owner_approves(tmp_path: Path) -> None:
+    async with open_pairing(tmp_path) as (pairing, _):
+        code = await code_of(pairing, ONE)
+        await pairing.revoke("+1 (555) 010-0001")
+        assert await pairing.code_for(ONE) is None
+        with pytest.raises(InvalidRequest):
+            await pairing.approve(code)
+        await pairing.approve(ONE)
+        assert await pairing.approved(ONE)
+        assert [a.status for a in await pairing.listed()] == ["approved"]
+
+
+async def test_what_names_no_caller_is_refused(tmp_path: Path) -> None:
+    async with open_pairing(tmp_path) as (pairing, _):
+        for text in ("", "12", "anonymous", "+0"):
+            with pytest.raises(InvalidRequest, match="no caller waits"):
+                await pairing.approve(text)
+            with pytest.raises(InvalidRequest, match=r"E\.164"):
+                await pairing.revoke(text)
+        with pytest.raises(InvalidRequest, match="neither approved nor waiting"):
+            await pairing.revoke(TWO)
+        assert await pairing.listed() == []
+
+
+async def test_strangers_call_while_too_many_wait(tmp_path: Path) -> None:
+    async with open_phone(tmp_path, config={"inboundPolicy": "pairing"}) as phone:
+        for number in range(8):
+            await phone.operations.pairing.code_for(f"+1555010{number:04}")
+        await phone.call_in()
+        await phone.settle(2)
+        assert not phone.engine.lanes
+        [record] = await phone.store.recent(1)
+        assert (record.end_detail, record.transcript) == (EndDetail.POLICY, ())
