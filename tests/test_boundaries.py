@@ -85,12 +85,35 @@ def test_test_modules_have_names_of_their_own() -> None:
     assert sorted(names) == sorted(set(names))
 
 
+NEEDS = {"live", "postgres"}
+"""Marks that say what a machine must have. Only what they mark may be skipped, where it lacks."""
+
+SKIPPING_FIXTURES = {"tests/plugins/calls/conftest.py": ("postgres", "database_url")}
+"""Files whose fixtures skip where something is not installed, with the mark of the modules that use
+them and a word that such a module cannot do without."""
+
+
 def test_no_test_is_skipped_or_expected_to_fail() -> None:
     wanted = re.compile(r"pytest\.(?:mark\.)?(?:skip|skipif|xfail|importorskip)\b")
     here = Path(__file__).relative_to(ROOT).as_posix()
     found = [
         name
         for name, text in sources("tests")
-        if name != here and wanted.search(text) and "live" not in marks_of(ast.parse(text))
+        if name not in (here, *SKIPPING_FIXTURES)
+        and wanted.search(text)
+        and not marks_of(ast.parse(text)) & NEEDS
     ]
     assert found == []
+
+
+@pytest.mark.parametrize("file", SKIPPING_FIXTURES)
+def test_fixtures_that_skip_are_used_by_marked_modules_only(file: str) -> None:
+    mark, word = SKIPPING_FIXTURES[file]
+    assert mark in NEEDS
+    users = [
+        (name, marks_of(ast.parse(text)))
+        for name, text in sources(Path(file).parent.as_posix())
+        if Path(name).name.startswith("test_") and re.search(rf"\b({word}|{mark}_server)\b", text)
+    ]
+    assert users
+    assert [name for name, marks in users if mark not in marks] == []

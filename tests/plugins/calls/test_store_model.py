@@ -32,7 +32,7 @@ from voicecall.model import (
     Utterance,
 )
 from voicecall.seam import SystemSeam
-from voicecall.store import Commit, DialReservation, StoredEvent
+from voicecall.store import CallStore, Commit, DialReservation, StoredEvent
 from voicecall_calls.store import SqliteStore
 from voicecall_calls.store.rows import journal_line, to_record, to_write
 from voicecall_testing.contracts.store import call_record
@@ -220,7 +220,7 @@ def test_the_store_is_a_few_dictionaries(groups: list[list[Commit]]) -> None:
         anyio.run(scenario, Path(name))
 
 
-async def outcomes(store: SqliteStore, group: Sequence[Commit]) -> list[type[StoreError] | None]:
+async def outcomes(store: CallStore, group: Sequence[Commit]) -> list[type[StoreError] | None]:
     found: list[type[StoreError] | None] = [None] * len(group)
 
     async def one(index: int) -> None:
@@ -235,7 +235,7 @@ async def outcomes(store: SqliteStore, group: Sequence[Commit]) -> list[type[Sto
     return found
 
 
-async def agree(store: SqliteStore, model: Model) -> None:
+async def agree(store: CallStore, model: Model) -> None:
     for call_id in "abc":
         assert await store.load(call_id) == model.load(call_id)
         assert await store.events(call_id) == model.events.get(call_id, [])

@@ -1,0 +1,106 @@
+"""The key ``store``: a directory, an object that names a provider, and what is wrong with one."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from voicecall.configuring import validate
+from voicecall.errors import ConfigError, PluginError
+from voicecall.providers import ProviderContext
+from voicecall.registry import Registry
+from voicecall_calls.config import StoreConfig, VoiceCallConfig
+from voicecall_calls.store import SqliteStore
+from voicecall_calls.store.postgres import PostgresStore
+from voicecall_calls.storing import make_store, store_directory, store_settings
+from voicecall_calls.wiring import resolve
+
+pytestmark = pytest.mark.unit
+
+URL = "postgresql://phone:secret@db.example/calls"
+STATE = Path("/state")
+
+
+def config(store: Any = None) -> VoiceCallConfig:
+    return validate(VoiceCallConfig, {} if store is None else {"store": store}, "here")
+
+
+def made(store: Any, **environ: str) -> Any:
+    return make_store(config(store), Registry(), environ, ProviderContext(STATE))
+
+
+@pytest.mark.parametrize(
+    ("store", "directory"),
+    [
+        (None, "/state/voice-calls"),
+        ("", "/state/voice-calls"),
+        ("/calls", "/calls"),
+        ({"provider": "sqlite"}, "/state/voice-calls"),
+        ({"provider": "sqlite", "directory": "/calls"}, "/calls"),
+    ],
+)
+def test_sqlite_is_the_default(store: Any, directory: str) -> None:
+    assert store_directory(config(store), STATE) == Path(directory)
+    found = made(store)
+    assert isinstance(found, SqliteStore)
+    assert repr(found) == f"SqliteStore('{directory}/calls.db')"
+
+
+def test_a_directory_below_the_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/phone")
+    assert store_directory(config("~/calls"), STATE) == Path("/home/phone/calls")
+
+
+@pytest.mark.parametrize("block", [{"url": URL}, {}])
+def test_postgres(block: dict[str, str]) -> None:
+    found = made({"provider": "postgres", **block}, VOICECALL_DATABASE_URL=URL)
+    assert isinstance(found, PostgresStore)
+    assert repr(found) == "PostgresStore('postgresql://db.example:5432/calls')"
+
+
+def test_the_journal_of_postgres() -> None:
+    block = {"provider": "postgres", "url": URL, "directory": "/journal"}
+    assert store_directory(config(block), STATE) == Path("/journal")
+    assert store_directory(config({"provider": "postgres"}), STATE) == STATE / "voice-calls"
+
+
+@pytest.mark.parametrize(
+    ("store", "error", "words"),
+    [
+        ({"provider": "postgres"}, ConfigError, r"store\.url.*VOICECALL_DATABASE_URL"),
+        ({"provider": "postgres", "url": "mysql://u:secret@h/d"}, ConfigError, r"store\.url"),
+        ({"provider": "postgres", "url": URL, "ulr": 1}, ConfigError, r"ulr.*did you mean 'url'"),
+        ({"provider": "postgrse"}, PluginError, "did you mean 'postgres'"),
+        ({"provider": "sqlite", "url": URL}, ConfigError, r"store\.url: unknown key"),
+    ],
+)
+def test_what_is_wrong_is_named(store: Any, error: type[Exception], words: str) -> None:
+    with pytest.raises(error, match=words) as caught:
+        store_settings(config(store), Registry(), {}, STATE)
+    assert "secret" not in str(caught.value)
+    wiring = resolve(config(store), registry=Registry(), environ={}, agents={}, tts={})
+    assert str(caught.value) in wiring.problems
+
+
+@pytest.mark.parametrize("store", [3, ["/calls"], {"url": URL}])
+def test_a_store_that_is_no_choice(store: Any) -> None:
+    with pytest.raises(ConfigError, match=r"here\.store"):
+        config(store)
+
+
+def test_credentials_are_not_shown() -> None:
+    chosen = config({"provider": "postgres", "url": URL}).store
+    assert isinstance(chosen, StoreConfig)
+    assert chosen.block == {"url": URL}
+    _, values = store_settings(config({"provider": "postgres", "url": URL}), Registry(), {}, STATE)
+    for text in (repr(chosen), str(chosen), repr(values), repr(config({"provider": "p"}))):
+        assert "secret" not in text
+
+
+def test_postgres_without_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    with pytest.raises(PluginError, match=r'pip install "voicecall\[postgres\]"'):
+        made({"provider": "postgres", "url": URL})
