@@ -106,7 +106,11 @@ class PhoneService:
         return self._running.operations
 
     async def _invoke_tool(self, arguments: Mapping[str, Any], call: ToolCall) -> dict[str, Any]:
-        return await self._tool.invoke(arguments, requester_session_key=call.session_key)
+        return await self._tool.invoke(
+            arguments,
+            requester_session_key=call.session_key,
+            idempotency_key=call.idempotency_key,
+        )
 
     async def drain(self) -> None:
         if self._running is not None:

@@ -26,6 +26,7 @@ TOOL_PARAMETERS: Mapping[str, Any] = {
     "properties": {
         "action": {
             "type": "string",
+            "description": "What to do; left out only by older callers",
             "enum": [
                 "initiate_call",
                 "continue_call",
@@ -37,13 +38,17 @@ TOOL_PARAMETERS: Mapping[str, Any] = {
         },
         "to": {**_STRING, "description": "Number to call, E.164"},
         "message": {**_STRING, "description": "What to say"},
-        "mode": {"type": "string", "enum": ["notify", "conversation"]},
+        "mode": {
+            "type": "string",
+            "enum": ["notify", "conversation", "call", "status"],
+            "description": "notify or conversation; without an action: call or status",
+        },
         "dtmfSequence": {**_STRING, "description": "Keys to press before the conversation"},
         "sessionKey": _STRING,
         "callId": {**_STRING, "description": "Id of a call"},
         "digits": {**_STRING, "description": "Keys to press, 0-9 * # w p"},
+        "sid": {**_STRING, "description": "Id of a call, without an action"},
     },
-    "required": ["action"],
 }
 
 Arguments = Mapping[str, Any]
@@ -88,13 +93,21 @@ class VoiceCallTool:
         }
 
     async def invoke(
-        self, arguments: Arguments, *, requester_session_key: str | None = None
+        self,
+        arguments: Arguments,
+        *,
+        requester_session_key: str | None = None,
+        idempotency_key: str | None = None,
     ) -> dict[str, Any]:
-        """Run one action. ``requester_session_key`` comes from where the tool is used, never
-        from the model's arguments."""
+        """Run one action. The keys come from where the tool is used, never from the model's
+        arguments; a call is placed once for each ``idempotency_key``."""
         try:
             operations = self._operations()
-            known = {**arguments, "requesterSessionKey": requester_session_key}
+            known = {
+                **arguments,
+                "requesterSessionKey": requester_session_key,
+                "idempotencyKey": idempotency_key,
+            }
             return _envelope(await self._run(operations, known))
         except VoicecallError as error:
             return {**_envelope({"error": str(error)}), "isError": True}
@@ -131,6 +144,7 @@ class VoiceCallTool:
                 dtmf_sequence=_text(arguments, "dtmfSequence"),
                 session_key=_text(arguments, "sessionKey"),
                 requester_session_key=arguments["requesterSessionKey"],
+                idempotency_key=arguments["idempotencyKey"],
             )
         )
         return {"callId": record.call_id, "initiated": True}

@@ -1,0 +1,211 @@
+"""The tool ``voice_call`` over HTTP: every action, what is refused and how, and who is believed."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import typer
+
+from voicecall.registry import Registry
+from voicecall_calls.tool import TOOL_PARAMETERS, skill_text
+from voicecall_gateway.cli import build_app
+from voicecall_mock.exchange import Behaviour, Say, Silent, WaitForSilence
+
+from .lab.puppets import Puppet
+from .lab.town import PATIENCE_S, Town, open_town, said, until
+
+pytestmark = [pytest.mark.e2e, pytest.mark.anyio]
+
+PHONE = "+15550100009"
+
+
+class Desk:
+    """Whoever uses the tool over HTTP."""
+
+    def __init__(self, town: Town, client: httpx.AsyncClient) -> None:
+        self.town = town
+        self._client = client
+
+    async def post(self, body: Mapping[str, Any]) -> tuple[int, dict[str, Any]]:
+        response = await self._client.post("/tools/invoke", json={"tool": "voice_call", **body})
+        return response.status_code, response.json()
+
+    async def use(self, action: str | None, /, **args: Any) -> dict[str, Any]:
+        """An action that succeeds: its details."""
+        body = {"args": args} if action is None else {"action": action, "args": args}
+        status, answer = await self.post(body)
+        assert (status, answer["ok"]) == (200, True), answer
+        assert "isError" not in answer["result"], answer
+        return details(answer)
+
+    async def fail(self, action: str | None, /, **args: Any) -> str:
+        """An action that fails in the envelope: its error."""
+        body = {"args": args} if action is None else {"action": action, "args": args}
+        status, answer = await self.post(body)
+        assert (status, answer["ok"]) == (200, True), answer
+        assert answer["result"]["isError"] is True
+        found = details(answer)
+        assert set(found) == {"error"}
+        error: str = found["error"]
+        return error
+
+
+def details(answer: Mapping[str, Any]) -> dict[str, Any]:
+    """What an answer tells; its text says the same."""
+    result = answer["result"]
+    [part] = result["content"]
+    assert part["type"] == "text"
+    found: dict[str, Any] = result["details"]
+    assert json.loads(part["text"]) == found
+    return found
+
+
+@asynccontextmanager
+async def open_desk(tmp_path: Path, **config: Any) -> AsyncIterator[Desk]:
+    async with open_town(tmp_path, Puppet({}), config=config) as town:
+        headers = {"Authorization": f"Bearer {town.gateway.token}"}
+        async with httpx.AsyncClient(
+            trust_env=False, base_url=town.gateway.url, headers=headers, timeout=PATIENCE_S
+        ) as client:
+            yield Desk(town, client)
+
+
+async def test_a_call_is_placed_asked_spoken_to_keyed_and_ended(tmp_path: Path) -> None:
+    async with open_desk(tmp_path, toNumber=PHONE) as desk:
+        town = desk.town
+        # Long enough for the question to come after the first words.
+        patient = WaitForSilence(1500)
+        town.exchange.set_phone(PHONE, (patient, Say("Fine, thanks."), Silent()))
+        started = await desk.use("initiate_call", message="Hello there.", mode="conversation")
+        call_id = started["callId"]
+        assert started == {"callId": call_id, "initiated": True}
+        await until(lambda: town.engine.lanes[call_id].record.transcript != ())
+
+        asked = await desk.use("continue_call", callId=call_id, message="How are you?")
+        assert asked == {"success": True, "transcript": "Fine, thanks."}
+        done = {"success": True}
+        assert await desk.use("speak_to_user", callId=call_id, message="Good.") == done
+        assert await desk.use("send_dtmf", callId=call_id, digits="1w2#") == done
+        status = await desk.use("get_status", callId=call_id)
+        assert (status["found"], status["call"]["callId"]) == (True, call_id)
+        assert PHONE not in json.dumps(status)
+        carrier_id = status["call"]["providerCallId"]
+        await until(lambda: "#" in town.exchange.stats(carrier_id).digits_heard)
+        assert town.exchange.stats(carrier_id).digits_heard.replace("w", "") == "12#"
+
+        assert await desk.use("end_call", callId=call_id) == done
+        record = await town.over(call_id)
+        lines = [("bot", "Hello there.", True), ("bot", "How are you?", True)]
+        assert said(record) == [
+            *lines,
+            ("user", "Fine, thanks.", True),
+            ("bot", "Good.", True),
+        ]
+        assert (await desk.use("get_status", callId=call_id))["call"]["state"] == "hangup-bot"
+        assert await desk.use("get_status", callId="nobody") == {"found": False}
+        assert "not active" in await desk.fail("speak_to_user", callId=call_id, message="Hm?")
+        await town.nothing_left()
+
+
+async def test_what_is_wrong_comes_back_in_the_envelope(tmp_path: Path) -> None:
+    async with open_desk(tmp_path) as desk:
+        for action, args, words in (
+            ("initiate_call", {}, "message is required"),
+            ("initiate_call", {"message": "  "}, "message is required"),
+            ("initiate_call", {"message": "Hello."}, "to is required"),
+            ("initiate_call", {"message": "Hello.", "to": "12"}, "E.164"),
+            ("initiate_call", {"message": "Hello.", "to": PHONE, "mode": "call"}, "mode must be"),
+            ("continue_call", {"message": "Hello."}, "callId is required"),
+            ("continue_call", {"callId": "x"}, "message is required"),
+            ("speak_to_user", {"callId": "x", "message": "Hello."}, "x"),
+            ("send_dtmf", {"callId": "x", "digits": "1;2"}, "digits may only contain"),
+            ("end_call", {"callId": "x"}, "x"),
+            ("get_status", {}, "callId is required"),
+            (None, {"mode": "status"}, "sid is required"),
+            (None, {}, "to is required"),
+        ):
+            assert words in await desk.fail(action, **args), (action, args)
+        # What the schema of the tool rules out is not asked of the tool.
+        for body in (
+            {"action": "order_pizza"},
+            {"action": "get_status", "args": {"callId": 7}},
+        ):
+            status, answer = await desk.post(body)
+            assert (status, answer["error"]["type"]) == (400, "invalid_request")
+        assert not desk.town.engine.lanes
+
+
+async def test_a_phone_that_does_not_run_says_what_is_missing(tmp_path: Path) -> None:
+    async with open_desk(tmp_path) as desk:
+        desk.town.edit(enabled=False)
+        await desk.town.reload()
+        assert "enabled is false" in await desk.fail("initiate_call")
+        assert "enabled is false" in await desk.fail(None)
+
+
+async def test_the_shape_without_an_action(tmp_path: Path) -> None:
+    async with open_desk(tmp_path) as desk:
+        desk.town.exchange.set_phone(PHONE, Behaviour((Silent(),)))
+        plain = await desk.use(None, to=PHONE, message="Hello there.")
+        assert plain["initiated"] is True
+        record = await desk.town.over(plain["callId"])
+        assert said(record) == [("bot", "Hello there.", True)]
+        status = await desk.use(None, mode="status", sid=plain["callId"])
+        assert (status["found"], status["call"]["state"]) == (True, "hangup-bot")
+        named = await desk.use(None, mode="call", to=PHONE, message="Hello again.")
+        assert named["callId"] != plain["callId"]
+        await desk.town.over(named["callId"])
+
+
+async def test_who_asked_is_told_by_the_request_and_not_by_the_model(tmp_path: Path) -> None:
+    async with open_desk(tmp_path) as desk:
+        town = desk.town
+        town.exchange.set_phone(PHONE, Behaviour((Silent(),)))
+        claims = {"requesterSessionKey": "agent:boss:main", "idempotencyKey": "same"}
+        body = {
+            "action": "initiate_call",
+            "args": {"to": PHONE, "message": "Hello there.", **claims},
+            "sessionKey": "agent:main:desk",
+            "idempotencyKey": "once",
+        }
+        _, first = await desk.post(body)
+        record = await town.over(details(first)["callId"])
+        assert record.requester_session_key == "agent:main:desk"
+        # The same request again is the same call.
+        _, again = await desk.post(body)
+        assert details(again) == details(first)
+        _, other = await desk.post({**body, "idempotencyKey": "twice", "sessionKey": None})
+        assert details(other)["callId"] != details(first)["callId"]
+        record = await town.over(details(other)["callId"])
+        assert record.requester_session_key is None
+
+
+async def test_a_stranger_may_not_use_it(tmp_path: Path) -> None:
+    async with open_desk(tmp_path) as desk:
+        async with httpx.AsyncClient(trust_env=False, base_url=desk.town.gateway.url) as client:
+            response = await client.post("/tools/invoke", json={"tool": "voice_call"})
+        assert response.status_code == 401
+        assert not desk.town.engine.lanes
+
+
+def test_the_skill_tells_of_every_action_and_of_commands_that_exist() -> None:
+    text = skill_text()
+    _, front, body = text.split("---\n", 2)
+    assert "name: voice-call" in front
+    assert "plugins.entries.voice-call.enabled" in front
+    for action in TOOL_PARAMETERS["properties"]["action"]["enum"]:
+        assert f"| `{action}` |" in body
+    group: Any = typer.main.get_command(build_app(Registry()))
+    commands = group.commands
+    named = set(re.findall(r"voicecall ([a-z]+)\b", body))
+    assert {"call", "status", "setup"} <= named <= set(commands)
+    for name, rest in re.findall(r"^    voicecall (\S+) (.*)$", body, re.MULTILINE):
+        options = {option for parameter in commands[name].params for option in parameter.opts}
+        assert set(re.findall(r"--[a-z-]+", rest)) <= options
