@@ -209,6 +209,7 @@ def _configured(registry: Registry) -> Iterator[tuple[ProviderInfo, str]]:
         ProviderKind.TTS: "tts.providers.{}",
         ProviderKind.REALTIME: f"{PHONE}.realtime.providers.{{}}",
         ProviderKind.AGENT: "agents.backends.{}",
+        ProviderKind.STORE: f"{PHONE}.store ({{}})",
     }
     for kind, place in places.items():
         for found in registry.found(kind.group):

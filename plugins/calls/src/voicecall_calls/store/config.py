@@ -12,11 +12,21 @@ __all__ = ["PostgresConfig", "SqliteConfig"]
 class SqliteConfig(ConfigModel):
     """``directory`` holds the database, the journal and the lock."""
 
-    directory: str = Field(min_length=1)
+    directory: str = Field(
+        min_length=1, description="where they are; filled in: `voice-calls` in the state directory"
+    )
 
 
 class PostgresConfig(ConfigModel):
     """``url`` is a connection URL as the server's own programs take it."""
 
-    url: str = Field(pattern=r"^postgres(ql)?://", repr=False)
-    directory: str | None = Field(default=None, min_length=1)
+    url: str = Field(
+        pattern=r"^postgres(ql)?://",
+        repr=False,
+        description="postgresql://user:password@host:5432/database, with the parameters of libpq",
+    )
+    directory: str | None = Field(
+        default=None,
+        min_length=1,
+        description="where the journal and the lock are; else `voice-calls` in the state directory",
+    )
