@@ -64,11 +64,13 @@ def _parsed(path: Path, line: str) -> Any:
 
 def _journal(context: typer.Context, config: Path | None) -> Path:
     """Where the store of the configured phone keeps its journal."""
-    loaded = command_line(context).load_config(config)
-    values = loaded.plugin_values("voice-call")
-    directory = values.get("store")
-    folder = Path(directory).expanduser() if directory else loaded.state_dir / "voice-calls"
-    return folder / "calls.jsonl"
+    from voicecall_calls.storing import store_directory
+    from voicecall_gateway.pluginconfig import kept_config
+
+    line = command_line(context)
+    loaded = line.load_config(config)
+    phone = kept_config(line.registry, loaded, "voice-call")
+    return store_directory(phone, loaded.state_dir) / "calls.jsonl"
 
 
 def latency(
