@@ -301,6 +301,29 @@ async def test_a_commit_whose_answer_was_lost_is_stored_once(
         await store.commit(Commit(processed_keys=["k"]))
 
 
+async def test_an_outcome_that_nobody_can_tell_is_called_so(
+    tmp_path: Path, postgres_server: Server
+) -> None:
+    url = postgres_server.new_database()
+    async with (store := PostgresStore(url, tmp_path, SystemSeam())).lifespan():
+        stopped: list[object] = []
+
+        def stop(connection: object) -> None:
+            if not stopped:
+                stopped.append(connection)
+                postgres_server.stop()
+
+        event.listen(Engine, "commit", stop)
+        try:
+            with pytest.raises(StoreError, match="whether the commit is stored is not known"):
+                await store.commit(Commit(processed_keys=["k"]))
+        finally:
+            event.remove(Engine, "commit", stop)
+            postgres_server.start()
+        assert not await store.is_processed("k")
+        await store.commit(Commit(processed_keys=["k"]))
+
+
 async def test_a_gateway_that_lost_the_database_writes_no_more(
     store: PostgresStore, database_url: str, postgres_server: Server, tmp_path: Path
 ) -> None:
@@ -318,8 +341,9 @@ async def test_a_server_that_stops_and_comes_back(tmp_path: Path, postgres_serve
     async with (store := PostgresStore(url, tmp_path, SystemSeam())).lifespan():
         await store.commit(Commit(record=call_record("a")))
         postgres_server.stop()
-        with pytest.raises(StoreError):
-            await store.commit(Commit(record=call_record("b")))
+        for _ in range(2):
+            with pytest.raises(StoreError, match="the commit was not stored"):
+                await store.commit(Commit(record=call_record("b")))
         with pytest.raises(StoreError):
             await store.live()
         postgres_server.start()

@@ -126,20 +126,21 @@ def _transact(connection: Connection, receipts: Receipts | None, work: Callable[
             work()
         return
     for attempt in (1, 2):
-        number = receipts.next()
+        number, asked = receipts.next(), False
         try:
             with connection.begin():
                 receipts.leave(connection, number)
                 work()
+                asked = True
+            return
         except DBAPIError as error:
             if not error.connection_invalidated:
                 raise
-            if receipts.found(connection, number):
+            # What was lost before the COMMIT is certainly not stored.
+            if asked and receipts.found(connection, number):
                 return
             if attempt == 2:
                 raise
-        else:
-            return
 
 
 def _blames_row(error: Exception) -> bool:
