@@ -71,6 +71,8 @@ class Home:
         self.state_dir = root / ".voicecall"
         self.config = self.state_dir / "config.json5"
         self.url = "http://127.0.0.1:18790"
+        self.variables: dict[str, str] = {}
+        """Of the environment of every command."""
 
     def configure(self, tree: Mapping[str, Any]) -> None:
         """Write the configuration, with a free admin port where it names none."""
@@ -83,7 +85,8 @@ class Home:
     def environ(self) -> dict[str, str]:
         kept = {key: value for key, value in os.environ.items() if "VOICECALL" not in key}
         paths = [str(self.packages), *filter(None, [kept.get("PYTHONPATH")])]
-        return {**kept, "HOME": str(self.root), "PYTHONPATH": os.pathsep.join(paths)}
+        own = {"HOME": str(self.root), "PYTHONPATH": os.pathsep.join(paths)}
+        return {**kept, **own, **self.variables}
 
     def popen(self, *arguments: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
@@ -124,14 +127,15 @@ class Home:
         """A running gateway that is ready. It is killed at the end unless it has stopped."""
         process = self.popen("gateway", "run")
         try:
-            self._wait_ready(process)
+            self.wait_ready(process)
             yield process
         finally:
             if process.poll() is None:
                 process.kill()
             process.communicate()
 
-    def _wait_ready(self, process: subprocess.Popen[str]) -> None:
+    def wait_ready(self, process: subprocess.Popen[str]) -> None:
+        """Until ``process`` is a gateway that is ready."""
         deadline = time.monotonic() + START_PATIENCE_S
         while not _ready(self.url):
             assert process.poll() is None, process.communicate()

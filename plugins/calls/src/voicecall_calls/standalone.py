@@ -21,6 +21,7 @@ from voicecall_calls.operations import projection
 from voicecall_calls.storing import make_store, store_directory
 from voicecall_gateway.config import LoadedConfig
 from voicecall_gateway.host import provider_context
+from voicecall_gateway.logs import Mask, configure_logging, credentials_in
 from voicecall_gateway.pluginconfig import kept_config
 from voicecall_gateway.runtime import Gateway
 
@@ -31,14 +32,21 @@ _OPERATOR = RpcCall("command", frozenset({"operator.read", "operator.write", "op
 
 
 class Standalone:
-    """Open once made; :meth:`close` serves until no call is live, then stops."""
+    """Open once made; :meth:`close` serves until no call is live, then stops. SIGINT and SIGTERM
+    interrupt what is under way, and then nothing is waited for but the gateway's own stop. What is
+    logged goes to the gateway's log. One a process, in its main thread."""
 
     def __init__(
         self, loaded: LoadedConfig, registry: Registry, environ: Mapping[str, str]
     ) -> None:
+        mask = Mask(credentials_in(loaded.tree))
+        configure_logging(loaded.state_dir, mask, stderr=False)
+        self._interrupted = False
         self._stack = ExitStack()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._stack.callback(signal.signal, number, signal.signal(number, self._interrupt))
         self._portal = self._stack.enter_context(start_blocking_portal())
-        self._gateway = Gateway(loaded, registry, environ=environ)
+        self._gateway = Gateway(loaded, registry, environ=environ, on_secrets=mask.add)
         try:
             running = self._portal.wrap_async_context_manager(self._gateway.run())
             self._stack.enter_context(running)
@@ -59,17 +67,15 @@ class Standalone:
         return self._portal.call(run)
 
     def close(self) -> None:
-        before = signal.signal(signal.SIGTERM, _interrupt)
         try:
-            while self.call("voicecall.status", {})["calls"]:
+            while not self._interrupted and self.call("voicecall.status", {})["calls"]:
                 time.sleep(_POLL_S)
         finally:
-            signal.signal(signal.SIGTERM, before)
             self._stack.close()
 
-
-def _interrupt(*_: object) -> None:
-    raise KeyboardInterrupt
+    def _interrupt(self, *_: object) -> None:
+        self._interrupted = True
+        raise KeyboardInterrupt
 
 
 def stored_status(

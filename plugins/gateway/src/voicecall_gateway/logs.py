@@ -147,7 +147,9 @@ class _PrivateRotatingFile(RotatingFileHandler):
         return stream
 
 
-def configure_logging(state_dir: Path, mask: Mask, *, level: int = logging.INFO) -> None:
+def configure_logging(
+    state_dir: Path, mask: Mask, *, level: int = logging.INFO, stderr: bool = True
+) -> None:
     """Send everything to the log file and to stderr. For the gateway's process, once."""
     file = log_file(state_dir)
     private_directory(state_dir)
@@ -162,10 +164,11 @@ def configure_logging(state_dir: Path, mask: Mask, *, level: int = logging.INFO)
             " VOICECALL_STATE_DIR"
         ) from None
     to_file.setFormatter(_JsonLines(mask))
-    to_stderr = logging.StreamHandler(sys.stderr)
-    to_stderr.setFormatter(_ShortLines(mask))
     root = logging.getLogger()
     root.setLevel(logging.WARNING)
     root.addHandler(to_file)
-    root.addHandler(to_stderr)
+    if stderr:
+        to_stderr = logging.StreamHandler(sys.stderr)
+        to_stderr.setFormatter(_ShortLines(mask))
+        root.addHandler(to_stderr)
     logging.getLogger("voicecall").setLevel(level)

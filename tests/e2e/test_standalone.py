@@ -1,0 +1,139 @@
+"""Commands where no gateway runs: the command is the gateway until its call is over."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .lab.process import Home, free_port, port_is_free
+
+pytestmark = pytest.mark.e2e
+
+PHONE = "+15555550123"
+NOTICE = "no gateway is running; this command serves the call itself until it is over"
+LIVE = ("speaking", "listening")
+TALK = ("call", "--to", PHONE, "--message", "Hello there.", "--json")
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    home = Home(tmp_path)
+    configure(home)
+    return home
+
+
+def configure(home: Home, port: int = 0) -> None:
+    phone = {"serve": {"port": port}, "outbound": {"notifyHangupDelaySec": 0}}
+    home.configure(
+        {
+            "gateway": {"drainSeconds": 1},
+            "plugins": {"entries": {"voice-call": {"config": phone}}},
+        }
+    )
+
+
+@contextmanager
+def serving(home: Home, *command: str) -> Iterator[tuple[subprocess.Popen[str], dict[str, Any]]]:
+    """A command that goes on after it has printed its document."""
+    process = home.popen(*command)
+    try:
+        assert process.stdout is not None
+        lines: list[str] = []
+        while lines[-1:] != ["}\n"]:
+            line = process.stdout.readline()
+            assert line, process.communicate()
+            lines.append(line)
+        yield process, json.loads("".join(lines))
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
+
+
+def test_a_call_is_served_until_it_is_over(home: Home) -> None:
+    placed = home.run(*TALK, "--mode", "notify")
+    assert (placed.status, placed.err.strip()) == (0, NOTICE)
+    call_id = placed.document["callId"]
+    stored = home.json("status", "--call-id", call_id)
+    assert (stored["found"], stored["call"]["endDetail"]) == (True, "notified")
+    assert home.json("status") == {"found": True, "calls": []}
+    assert home.json("status", "--call-id", "nobody") == {"found": False}
+
+    smoke = home.run("smoke", "--to", PHONE, "--yes", "--json")
+    assert (smoke.status, smoke.document["liveCall"]) == (0, True)
+    assert "greeting started" in home.text("logs")
+    second = home.json("status", "--call-id", smoke.document["callId"])["call"]
+    assert (second["state"], second["endDetail"]) == ("hangup-bot", "notified")
+
+    # A call of another life is not to be talked to, and nothing is left to wait for.
+    late = home.run("continue", "--call-id", call_id, "--message", "Hello?", "--json")
+    assert (late.status, late.out) == (1, "")
+    assert "not active" in late.err
+    assert "Traceback" not in late.err
+
+
+def test_other_commands_use_the_one_that_serves(home: Home) -> None:
+    with serving(home, *TALK) as (process, printed):
+        call_id = printed["callId"]
+        home.wait_for(call_id, *LIVE)
+        ours = ("--call-id", call_id)
+        asked = home.json("continue", *ours, "--message", "How are you?")
+        assert asked["success"] is True
+        assert asked["transcript"]
+        assert process.poll() is None
+        assert home.json("end", *ours) == {"success": True}
+        rest, err = process.communicate(timeout=30)
+    assert (process.returncode, rest, err.strip()) == (0, "", NOTICE)
+    assert home.json("status", *ours)["call"]["endDetail"] == "requested"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_it(home: Home, number: signal.Signals) -> None:
+    with serving(home, *TALK) as (process, printed):
+        home.wait_for(printed["callId"], *LIVE)
+        process.send_signal(number)
+        rest, err = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert rest == ""
+    assert "Traceback" not in err
+    assert port_is_free(int(home.url.rsplit(":", 1)[1]))
+    assert home.json("status", "--call-id", printed["callId"])["found"] is True
+
+
+def test_nobody_becomes_the_gateway_where_one_refuses(home: Home) -> None:
+    with home.gateway():
+        token = home.state_dir / "gateway-token"
+        right = token.read_text()
+        token.write_text("wrong")
+        refused = home.run(*TALK).one_sentence()
+        assert "token" in refused
+        token.write_text(right)
+        assert home.json("status") == {"found": True, "calls": []}
+    assert not list((home.state_dir / "voice-calls").glob("*.jsonl*"))
+
+
+def test_nobody_becomes_a_gateway_that_is_elsewhere(home: Home) -> None:
+    home.variables["VOICECALL_GATEWAY_URL"] = f"ws://127.0.0.1:{free_port()}"
+    for command in (TALK, ("status", "--json"), ("pairing", "list"), ("latency",)):
+        assert "has no voicecall gateway running" in home.run(*command).one_sentence()
+    assert not (home.state_dir / "voice-calls").exists()
+
+
+def test_a_port_that_is_taken_is_named(home: Home) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        configure(home, port=port)
+        refused = home.run(*TALK)
+    assert (refused.status, refused.out) == (1, "")
+    notice, sentence = refused.err.splitlines()
+    assert not (home.state_dir / "voice-calls" / "calls.jsonl").exists()
+    assert notice == NOTICE
+    assert str(port) in sentence
