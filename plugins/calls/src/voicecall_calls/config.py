@@ -79,7 +79,16 @@ def _is_url(text: str) -> bool:
         return False
 
 
+def _agent_id(value: str) -> str:
+    agent_id = value.strip().lower()
+    if not agent_id:
+        raise ValueError("must be the id of an agent")
+    return agent_id
+
+
 E164 = Annotated[str, AfterValidator(_e164)]
+AgentId = Annotated[str, AfterValidator(_agent_id)]
+"""In lower case, as agents are told apart."""
 OpenBlock = dict[str, Any]
 
 
@@ -105,7 +114,7 @@ class NumberRoute(ConfigModel):
     """What differs for calls to one of our numbers."""
 
     inbound_greeting: str | None = None
-    agent_id: str | None = Field(default=None, min_length=1)
+    agent_id: AgentId | None = None
     response_model: str | None = Field(default=None, min_length=1)
     response_system_prompt: str | None = None
     response_timeout_ms: PositiveInt | None = None
@@ -183,7 +192,7 @@ class VoiceCallConfig(ConfigModel):
     provider: str = "mock"
     from_number: E164 | None = None
     to_number: E164 | None = None
-    agent_id: str | None = Field(default=None, min_length=1)
+    agent_id: AgentId | None = None
     session_scope: Literal["per-phone", "per-call", "main"] = "per-phone"
     store: StoreChoice = None
 

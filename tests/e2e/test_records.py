@@ -1,0 +1,189 @@
+"""What is recorded of calls, as commands show it: tail, latency and the log."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import anyio.to_thread
+import pytest
+
+from voicecall.errors import InvalidRequest
+from voicecall.store import TurnRow
+from voicecall_mock.exchange import HangUp, Interrupt, Say, WaitForSilence
+
+from .lab.process import Home
+from .lab.puppets import Puppet
+from .lab.town import CALLER, GREETING, Town, open_town
+
+pytestmark = [pytest.mark.e2e, pytest.mark.anyio]
+
+WAIT = WaitForSilence(300)
+STORY = "Once upon a time, there was a very small phone. It rang all day. Nobody ever came."
+
+
+@asynccontextmanager
+async def open_office(home: Home) -> AsyncIterator[Town]:
+    """A town whose gateway the commands of ``home`` find."""
+    home.state_dir.mkdir()
+    agent = Puppet({"Tell me a story.": STORY})
+    async with open_town(home.state_dir, agent) as town:
+        town.edit({"gateway": {"port": town.gateway.port}})
+        yield town
+
+
+@contextmanager
+def followed(home: Home, *command: str) -> Iterator[subprocess.Popen[str]]:
+    """A command that goes on until it is interrupted."""
+    process = home.popen(*command)
+    try:
+        yield process
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=30)
+        assert process.returncode == 130
+        assert "Traceback" not in err
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
+
+
+def read(process: subprocess.Popen[str], count: int) -> list[Any]:
+    assert process.stdout is not None
+    return [json.loads(process.stdout.readline()) for _ in range(count)]
+
+
+def percentile(values: list[int], percent: int) -> int:
+    """Nearest rank."""
+    ordered = sorted(values)
+    return ordered[-(-percent * len(ordered) // 100) - 1]
+
+
+def expected(values: list[int]) -> dict[str, float]:
+    if not values:
+        keys = ("count", "minMs", "maxMs", "avgMs", "p50Ms", "p90Ms", "p95Ms", "p99Ms")
+        return dict.fromkeys(keys, 0)
+    return {
+        "count": len(values),
+        "minMs": min(values),
+        "maxMs": max(values),
+        "avgMs": sum(values) / len(values),
+        **{f"p{percent}Ms": percentile(values, percent) for percent in (50, 90, 95, 99)},
+    }
+
+
+def replied(turns: list[TurnRow], start: str, end: str) -> list[int]:
+    pairs = [(getattr(turn, start), getattr(turn, end)) for turn in turns]
+    return [b - a for a, b in pairs if a is not None and b is not None]
+
+
+async def test_latency_is_that_of_the_turns(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    async with open_office(home) as town:
+        empty = await town.rpc("latency")
+        assert empty["recordsScanned"] == 0
+        assert empty["turnLatency"] == expected([])
+
+        _, record = await town.call(
+            WAIT,
+            Say("Hello."),
+            WAIT,
+            Say("Tell me a story."),
+            Interrupt(300, "Stop please."),
+            WAIT,
+            HangUp(),
+        )
+        turns = await town.turns(record)
+        assert len(turns) == 4
+        report = await anyio.to_thread.run_sync(home.json, "latency")
+        assert report == {
+            "recordsScanned": 4,
+            "turnLatency": expected([t.latency_ms for t in turns if t.latency_ms is not None]),
+            "listenWait": expected([]),
+            "agentFirstToken": expected(replied(turns, "agent_start", "first_token")),
+            "speechFirstByte": expected(replied(turns, "first_token", "tts_first_byte")),
+            "bargeInStop": expected([t.barge_in_stop_ms for t in turns if t.barge_in_stop_ms]),
+        }
+        assert report["turnLatency"]["count"] == 3
+        assert report["bargeInStop"]["count"] == 1
+        newest = await town.rpc("latency", last=1)
+        assert newest["recordsScanned"] == 1
+        assert newest["turnLatency"]["count"] == 1
+        shown = await anyio.to_thread.run_sync(home.text, "latency", "--last", "2")
+        assert shown.startswith("2 turns\n")
+        assert "turnLatency" in shown
+        with pytest.raises(InvalidRequest, match="last"):
+            await town.rpc("latency", last=0)
+
+
+async def test_tail_shows_calls_as_they_change(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    async with open_office(home) as town:
+        _, first = await town.call(WAIT, HangUp())
+        journal = home.state_dir / "voice-calls" / "calls.jsonl"
+        lines = [json.loads(line) for line in journal.read_text().splitlines()]
+
+        def look() -> None:
+            process = home.run("tail", "--no-follow", "--json", "--since", "2")
+            assert json.loads(process.out) == lines[-2:]
+            plain = home.run("tail", "--no-follow", "--since", "1").out.splitlines()
+            assert [json.loads(line) for line in plain] == lines[-1:]
+
+        await anyio.to_thread.run_sync(look)
+        assert lines[-1]["call_id"] == first.call_id
+        assert lines[-1]["from_number"] == CALLER
+        assert [entry["text"] for entry in lines[-1]["transcript"]] == [GREETING]
+
+        with followed(home, "tail", "--since", "1", "--poll", "50") as process:
+            [begin] = await anyio.to_thread.run_sync(read, process, 1)
+            assert begin == lines[-1]
+            # The journal is rotated while it is followed.
+            await town.call(WAIT, HangUp(), number="+15550100002")
+            journal.rename(journal.with_name("calls.jsonl.1"))
+            whole = journal.with_name("calls.jsonl.1").read_text().splitlines()[len(lines) :]
+            journal.write_text('{"after": "rotation"}\n')
+            more = await anyio.to_thread.run_sync(read, process, len(whole) + 1)
+        assert more == [*map(json.loads, whole), {"after": "rotation"}]
+        assert len({entry["call_id"] for entry in more[:-1]}) == 1
+
+
+def test_tail_of_another_file(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    home.configure({})
+    file = tmp_path / "other.jsonl"
+    for command in (("tail", "--no-follow"), ("tail", "--no-follow", "--file", str(file))):
+        assert "no call was recorded yet" in home.run(*command).one_sentence()
+    file.write_text('{"n": 1}\nnot json\n{"n": 3}\n{"n": ')
+    ours = ("tail", "--no-follow", "--file", str(file))
+    assert home.run(*ours, "--since", "2").out == 'not json\n{"n": 3}\n'
+    assert json.loads(home.run(*ours, "--since", "1", "--json").out) == [{"n": 3}]
+    assert "not JSON" in home.run(*ours, "--json").one_sentence()
+    assert (
+        "cannot be read" in home.run("tail", "--no-follow", "--file", str(tmp_path)).one_sentence()
+    )
+    assert home.run("tail", "--since", "-1").status == 2
+
+
+def test_the_log_names_the_phases_of_a_call_and_no_numbers(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    phone = {"serve": {"port": 0}, "outbound": {"notifyHangupDelaySec": 0}}
+    home.configure({"plugins": {"entries": {"voice-call": {"config": phone}}}})
+    assert "there is no log yet" in home.run("logs").one_sentence()
+    number = "+15555550123"
+    call = ("call", "--to", number, "--message", "Mind the gap.", "--mode", "notify", "--json")
+    call_id = home.run(*call).document["callId"]
+    document = json.loads(home.run("logs", "--json", "-n", "500").out)
+    phases = [line["message"] for line in document["lines"] if call_id in line["message"]]
+    told = [phase.removeprefix(f"call {call_id}: ") for phase in phases]
+    for phase in ("dialed", "answered", "greeting started"):
+        assert phase in told
+    assert told[-1].startswith("ended, hangup-bot")
+    text = Path(document["file"]).read_text()
+    assert number not in text
+    assert "Mind the gap" not in text
+    assert len(home.text("logs", "-n", "3").splitlines()) == 3
