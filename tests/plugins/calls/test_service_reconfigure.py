@@ -1,0 +1,136 @@
+"""A phone that runs is given another configuration: taken, left for a new start, or refused."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from voicecall import hookimpl
+from voicecall.errors import ConfigError
+from voicecall.hosting import GatewayHost, PluginInfo, Service
+from voicecall.registry import Registry
+from voicecall_calls import plugin as phone_plugin
+from voicecall_calls.config import VoiceCallConfig
+from voicecall_calls.service import PhoneService
+from voicecall_gateway.config import config_from_tree
+from voicecall_gateway.runtime import Gateway
+from voicecall_testing import speech
+
+pytestmark = [pytest.mark.integration, pytest.mark.anyio]
+
+BASE: dict[str, Any] = {
+    "provider": "mock",
+    "serve": {"port": 0},
+    "inboundPolicy": "open",
+    "streaming": {"enabled": True, "provider": "fsk"},
+    "tts": {"provider": "fsk"},
+}
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+class Plugin:
+    """The phone's plugin; keeps the phone that it made."""
+
+    service: PhoneService
+
+    @hookimpl
+    def voicecall_plugin_info(self) -> PluginInfo:
+        info: PluginInfo = phone_plugin.voicecall_plugin_info()
+        return info
+
+    @hookimpl
+    def voicecall_services(self, host: GatewayHost) -> Sequence[Service]:
+        self.service = PhoneService(host)
+        return [self.service]
+
+
+@asynccontextmanager
+async def running(directory: Path, **over: Any) -> AsyncIterator[PhoneService]:
+    plugin = Plugin()
+    registry = Registry(
+        extra=[
+            ("voicecall.gateway", phone_plugin.PLUGIN_ID, plugin),
+            ("voicecall.tts", "fsk", speech),
+            ("voicecall.transcription", "fsk", speech),
+        ]
+    )
+    tree = {
+        "gateway": {"port": 0, "drainSeconds": 0},
+        "agents": {"defaults": {"backend": "scripted"}},
+        "plugins": {"entries": {"voice-call": {"config": {**BASE, **over}}}},
+    }
+    gateway = Gateway(config_from_tree(tree, environ={}, state_dir=directory), registry)
+    async with gateway.run():
+        await gateway.wait_started()
+        yield plugin.service
+
+
+def changed(**over: Any) -> VoiceCallConfig:
+    return VoiceCallConfig.model_validate({**BASE, **over})
+
+
+async def test_what_the_next_call_reads_is_taken(tmp_path: Path) -> None:
+    async with running(tmp_path) as phone:
+        assert phone.engine is not None
+        for over in (
+            {"inboundGreeting": "Hello."},
+            {"inboundPolicy": "disabled"},
+            {"allowFrom": ["+15550100001"]},
+            {"numbers": {"+15550100021": {"inboundGreeting": "Sales."}}},
+            {"maxConcurrentCalls": 5},
+            {"responseTimeoutMs": 900},
+            {"phrases": {"filler": "Wait."}},
+        ):
+            config = changed(**over)
+            assert await phone.reconfigure(config) is True, over
+            assert phone.engine.config is config
+
+
+async def test_what_is_made_at_the_start_is_left_for_a_new_one(tmp_path: Path) -> None:
+    async with running(tmp_path) as phone:
+        assert phone.engine is not None
+        before = phone.engine.config
+        for over in (
+            {"enabled": False},
+            {"serve": {"port": 4}},
+            {"publicUrl": "https://phone.example/voice"},
+            {"streaming": {"enabled": False}},
+            {"store": "elsewhere"},
+            {"maxDurationSeconds": 20},
+            {"silenceTimeoutMs": 100},
+            {"mock": {"phone": {"answerAfterMs": 1}}},
+        ):
+            assert await phone.reconfigure(changed(**over)) is False, over
+            assert phone.engine.config is before
+
+
+async def test_what_would_stop_or_deafen_the_phone_is_refused(tmp_path: Path) -> None:
+    async with running(tmp_path) as phone:
+        assert phone.engine is not None
+        before = phone.engine.config
+        for over, words in (
+            ({"provider": "nobody"}, "nobody"),
+            # Even where a part of the change would have to wait for a new start.
+            ({"serve": {"port": 4}, "provider": "nobody"}, "nobody"),
+            ({"tts": {"provider": "nobody"}}, "streaming stays off: .*nobody"),
+            ({"streaming": {"enabled": True, "provider": "nobody"}}, "streaming stays off"),
+        ):
+            with pytest.raises(ConfigError, match=words):
+                await phone.reconfigure(changed(**over))
+            assert phone.engine.config is before
+        assert phone.problems() == []
+
+
+async def test_a_phone_that_does_not_run_is_started_anew(tmp_path: Path) -> None:
+    async with running(tmp_path, provider="nobody") as phone:
+        assert phone.engine is None
+        assert "nobody" in phone.problems()[0]
+        assert await phone.reconfigure(changed()) is False

@@ -1,0 +1,176 @@
+"""What one call runs with: root and route merged, voices, models, and which providers are kept."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from voicecall.model import CallMode, CallRecord, CallState, Direction, MediaPath
+from voicecall.providers import Provider
+from voicecall.registry import Registry
+from voicecall.seam import SystemSeam
+from voicecall_calls.config import VoiceCallConfig
+from voicecall_calls.settings import Providers, SettingsBook, effective
+from voicecall_calls.wiring import Wiring, resolve
+from voicecall_gateway.host import provider_context
+
+from .phone_registry import INFOS, KEYS, _Plugin
+
+pytestmark = [pytest.mark.unit, pytest.mark.anyio]
+
+NUMBER = "+15550100021"
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+class Made(Provider):
+    """A provider that knows what it was made from."""
+
+    def __init__(self, config: Any) -> None:
+        self.config = config
+        self.open = False
+
+    @asynccontextmanager
+    async def lifespan(self) -> AsyncIterator[None]:
+        self.open = True
+        yield
+        self.open = False
+
+
+REGISTRY = Registry(
+    entries=[],
+    extra=[
+        (i.kind.group, i.id, _Plugin(replace(i, factory=lambda config, context: Made(config))))
+        for i in INFOS
+    ],
+)
+
+
+def wire(
+    agents: Mapping[str, Any] | None = None,
+    environ: Mapping[str, str] = KEYS,
+    **config: Any,
+) -> Wiring:
+    return resolve(
+        VoiceCallConfig.model_validate(config),
+        registry=REGISTRY,
+        environ=environ,
+        agents=agents or {},
+        tts={},
+    )
+
+
+def streamed(voice: str = "anna", **config: Any) -> dict[str, Any]:
+    tts = {"provider": "voice", "providers": {"voice": {"voice": voice}}}
+    return {"streaming": {"enabled": True, "provider": "ears"}, "tts": tts, **config}
+
+
+def record(route_key: str | None = None, agent_id: str = "main") -> CallRecord:
+    return CallRecord(
+        call_id="call",
+        provider="mock",
+        direction=Direction.INBOUND,
+        mode=CallMode.CONVERSATION,
+        media=MediaPath.STREAM,
+        state=CallState.ACTIVE,
+        from_number="+15550100001",
+        to_number=NUMBER,
+        session_key="agent:main:voice",
+        started_at=1,
+        agent_id=agent_id,
+        route_key=route_key,
+    )
+
+
+@asynccontextmanager
+async def providers(wiring: Wiring) -> AsyncIterator[Providers]:
+    context = provider_context(
+        registry=REGISTRY, environ={}, state_dir=Path(), seam=SystemSeam(), path="x"
+    )
+    async with AsyncExitStack() as stack:
+        made = Providers(stack, context)
+        await made.need(wiring)
+        yield made
+
+
+def test_a_route_is_laid_over_the_root() -> None:
+    route = {"inboundGreeting": "Sales.", "responseTimeoutMs": 500, "tts": {"provider": "voice"}}
+    config = VoiceCallConfig.model_validate(
+        {"responseSystemPrompt": "Help.", "numbers": {NUMBER: route}}
+    )
+    routed = effective(config, NUMBER)
+    assert (routed.inbound_greeting, routed.response_timeout_ms) == ("Sales.", 500)
+    assert (routed.response_system_prompt, routed.tts) == ("Help.", config.tts)
+    assert effective(config, None) is effective(config, "+15550100022") is config
+
+
+async def test_a_voice_is_chosen_for_each_number_of_one_provider() -> None:
+    route = {"tts": {"providers": {"voice": {"voice": "sue"}}}}
+    wiring = wire(**streamed(numbers={NUMBER: route}))
+    async with providers(wiring) as made:
+        book = SettingsBook(wiring, made)
+        usual, routed = book.for_call(record()), book.for_call(record(NUMBER))
+        assert (usual.voice, routed.voice) == ("anna", "sue")
+        assert usual.speech is routed.speech
+        speech: Any = usual.speech
+        assert speech.open
+        # A number that is no longer in the configuration is like any other.
+        assert book.for_call(record("+15550100099")).voice == "anna"
+    assert not speech.open
+
+
+async def test_what_a_change_needs_anew() -> None:
+    wiring = wire(**streamed())
+    async with providers(wiring) as made:
+        assert made.has(wire(**streamed("bert")))
+        assert made.has(wire(**streamed(), agents={"defaults": {"model": "m/two"}}))
+        block = {"provider": "voice", "providers": {"voice": {"apiKey": "another"}}}
+        assert not made.has(wire(**streamed(tts=block)))
+        keyed = {"defaults": {"backend": "model"}, "backends": {"model": {"apiKey": "k"}}}
+        assert not made.has(wire(agents=keyed, **streamed()))
+
+
+async def test_a_number_whose_voice_cannot_be_had_speaks_with_that_of_the_others() -> None:
+    route = {"tts": {"provider": "nobody", "providers": {"nobody": {"voice": "sue"}}}}
+    wiring = wire(**streamed(numbers={NUMBER: route}))
+    assert any("nobody" in note for note in wiring.notes)
+    assert wiring.media is MediaPath.STREAM
+    async with providers(wiring) as made:
+        settings = SettingsBook(wiring, made).for_call(record(NUMBER))
+        assert settings.voice == "anna"
+        assert settings.speech is not None
+
+
+async def test_the_carriers_own_voice_is_that_of_the_number_too() -> None:
+    tts = {"provider": "any", "providers": {"any": {"voice": "anna"}}}
+    route = {"tts": {"providers": {"any": {"voice": "sue"}}}}
+    wiring = wire(tts=tts, numbers={NUMBER: route})
+    async with providers(wiring) as made:
+        book = SettingsBook(wiring, made)
+        found = [(s.voice, s.speech) for s in map(book.for_call, (record(), record(NUMBER)))]
+        assert found == [("anna", None), ("sue", None)]
+
+
+async def test_model_and_agent_of_a_call() -> None:
+    agents = {
+        "list": [{"id": "main", "default": True, "model": "m/one"}, {"id": "sales"}],
+        "defaults": {"model": "m/default"},
+    }
+    numbers = {NUMBER: {"agentId": "Sales", "responseModel": "m/fast"}}
+    wiring = wire(agents, numbers=numbers, responseTimeoutMs=700)
+    async with providers(wiring) as made:
+        book = SettingsBook(wiring, made)
+        usual = book.for_call(record()).brain
+        assert (usual.agent_id, usual.model, usual.timeout_s) == ("main", "m/one", 0.7)
+        routed = book.for_call(record(NUMBER, "sales")).brain
+        assert (routed.agent_id, routed.model) == ("sales", "m/fast")
+        # The agent of a call from before a change is gone: the default one takes its place.
+        assert book.for_call(record(agent_id="gone")).brain.agent_id == "main"
