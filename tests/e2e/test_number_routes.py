@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import anyio
 import pytest
 
 from voicecall import ProviderKind
+from voicecall.model import CallRecord
 from voicecall_mock.exchange import HangUp, Say, WaitForSilence
 
 from .lab.puppets import Puppet, RecordingSpeech, VoiceBlock, hang, provider_plugin
-from .lab.town import GREETING, open_town, said
+from .lab.town import CLINIC, GREETING, open_town, said
 
 pytestmark = [pytest.mark.e2e, pytest.mark.anyio]
 
@@ -41,17 +43,22 @@ async def test_each_number_has_its_own_settings(tmp_path: Path) -> None:
     async with open_town(
         tmp_path, agent, config=config, tree={"agents": AGENTS}, extra=[plugin]
     ) as town:
-        talk = (WAIT, Say("Hello."), WAIT, HangUp())
-        carrier_id, sales = await town.call(*talk, to=SALES)
-        assert town.heard(carrier_id) == ["This is sales.", "You said: Hello."]
-        # The same number, as a carrier may write it.
-        _, again = await town.call(*talk, to=SALES.removeprefix("+"), number="+15550100002")
-        _, plain = await town.call(*talk, number="+15550100003")
-        failed = town.exchange.dial_in(
-            "+15550100004", SUPPORT, (WAIT, Say("Hang."), WAIT, HangUp())
-        )
-        support = await town.over(failed)
+        calls: dict[str, tuple[str, CallRecord]] = {}
 
+        async def call(name: str, to: str, number: str, words: str) -> None:
+            steps = (WAIT, Say(words), WAIT, HangUp())
+            calls[name] = await town.call(*steps, to=to, number=number)
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(call, "sales", SALES, "+15550100001", "Sell.")
+            # The same number, as a carrier may write it.
+            tasks.start_soon(call, "again", SALES.removeprefix("+"), "+15550100002", "Again.")
+            tasks.start_soon(call, "plain", CLINIC, "+15550100003", "Hello.")
+            tasks.start_soon(call, "support", SUPPORT, "+15550100004", "Hang.")
+        assert town.heard(calls["sales"][0]) == ["This is sales.", "You said: Sell."]
+        sales, again, plain, support = (
+            calls[name][1] for name in ("sales", "again", "plain", "support")
+        )
         assert [r.route_key for r in (sales, again, plain, support)] == [
             SALES,
             SALES,
@@ -60,13 +67,13 @@ async def test_each_number_has_its_own_settings(tmp_path: Path) -> None:
         ]
         assert said(again)[0] == ("bot", "This is sales.", True)
         assert said(plain)[0] == said(support)[0] == ("bot", GREETING, True)
-        asked = [(t.agent_id, t.model, t.system_prompt) for t in agent.turns]
-        assert asked[:3] == [
-            ("seller", "acme/sharp", "Sell."),
-            ("seller", "acme/sharp", "Sell."),
-            ("front", "acme/plain", "Help."),
-        ]
-        assert set(asked[3:]) == {("helper", "h/1", "Help.")}
+        asked = {t.text: (t.agent_id, t.model, t.system_prompt) for t in agent.turns}
+        assert asked == {
+            "Sell.": ("seller", "acme/sharp", "Sell."),
+            "Again.": ("seller", "acme/sharp", "Sell."),
+            "Hello.": ("front", "acme/plain", "Help."),
+            "Hang.": ("helper", "h/1", "Help."),
+        }
         # An agent that does not answer in the time of its number is not waited for.
         [*_, last] = await town.turns(support)
         assert last.failed is not None
@@ -74,7 +81,8 @@ async def test_each_number_has_its_own_settings(tmp_path: Path) -> None:
             text: {v for v, spoken in choir.spoken if spoken == text} for _, text in choir.spoken
         }
         assert voices["This is sales."] == {"sue"}
-        assert voices["You said: Hello."] == {"sue", "fred"}
+        assert voices["You said: Again."] == {"sue"}
+        assert voices["You said: Hello."] == {"fred"}
         assert voices[GREETING] == {"fred"}
         for record, agent_id in ((sales, "seller"), (plain, "front"), (support, "helper")):
             assert record.agent_id == agent_id
