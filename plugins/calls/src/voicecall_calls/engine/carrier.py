@@ -24,6 +24,7 @@ _log = logging.getLogger("voicecall.calls")
 _LOOKUPS = 5
 _TELLS = 8
 _REATTACH_PAUSE_S = 0.15
+_ATTACHES = 3
 _REFUSALS = 4
 
 
@@ -135,18 +136,23 @@ class CarrierActions:
                 # A stream often breaks because the call is over, which we hear a moment later.
                 await anyio.sleep(_REATTACH_PAUSE_S)
             for action in actions:
-                try:
-                    await self._provider.perform(lane.ref, action)
-                except ProviderError as error:
-                    _log.warning(
-                        "call %s: %s failed: %s",
-                        lane.record.call_id,
-                        type(action).__name__,
-                        error,
-                    )
+                attempts = _ATTACHES if isinstance(action, tel.AttachStream) else 1
+                if not await self._performed(lane, action, attempts):
                     await self._failed(lane, action)
 
         return job
+
+    async def _performed(self, lane: CallLane, action: tel.Action, attempts: int) -> bool:
+        for attempt in range(attempts):
+            if attempt:
+                await anyio.sleep(_REATTACH_PAUSE_S * 2**attempt)
+            try:
+                await self._provider.perform(lane.ref, action)
+                return True
+            except ProviderError as error:
+                name = type(action).__name__
+                _log.warning("call %s: %s failed: %s", lane.record.call_id, name, error)
+        return False
 
     async def _failed(self, lane: CallLane, action: tel.Action) -> None:
         now = self._now()
