@@ -115,9 +115,8 @@ async def test_a_carrier_that_cannot_open_it_again_has_the_same_grace(tmp_path: 
     async with open_phone(tmp_path) as phone:
         await phone.call_in()
         await phone.settle(3)
-        phone.carrier.fail(
-            tel.AttachStream, ProviderUnavailable("no way there", provider="scripted")
-        )
+        error = ProviderUnavailable("no way there", provider="scripted")
+        phone.carrier.fail(tel.AttachStream, error, error, error)
         phone.socket.stop()
         await phone.settle(2.5)
         assert phone.record.end_detail is EndDetail.STREAM_LOST
