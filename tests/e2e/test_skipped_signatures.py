@@ -18,7 +18,9 @@ pytestmark = [pytest.mark.e2e, pytest.mark.anyio]
 async def ring(town: Town, carrier_id: str) -> httpx.Response:
     """An unsigned webhook of an inbound call."""
     call = {"id": carrier_id, "direction": "inbound", "from": CALLER, "to": CLINIC}
-    event = {"id": "ev-1", "type": "call.ringing", "at": 1, "call": {**call, "reference": None}}
+    now = town.engine.seam.now_ms()
+    call_of_event = {**call, "reference": None}
+    event = {"id": "ev-1", "type": "call.ringing", "at": now, "call": call_of_event}
     assert town.service.server is not None
     async with httpx.AsyncClient(trust_env=False) as client:
         body = json.dumps(event).encode()
