@@ -92,6 +92,7 @@ EVENTS: tuple[ev.CallEvent, ...] = (
     ev.StreamAttached(at=0, stream_id="s1"),
     ev.StreamDetached(at=0, stream_id="s1"),
     ev.StreamDetached(at=0, stream_id="s0"),
+    ev.StreamGivenUp(at=0),
     ev.EndRequested(at=0),
     ev.HangUpDone(at=0),
     ev.HangUpFailed(at=0, error="no"),
@@ -284,8 +285,10 @@ def test_what_is_not_processed_changes_nothing() -> None:
 def test_what_is_known_stays_known() -> None:
     for edge in edges():
         before, after = edge[0], edge[2].record
-        for name in ("call_id", "direction", "mode", "media", "started_at", "to_number"):
+        for name in ("call_id", "direction", "mode", "started_at", "to_number"):
             assert getattr(before, name) == getattr(after, name), told(edge)
+        given_up = isinstance(edge[1], ev.StreamGivenUp) and before.live
+        assert after.media is (MediaPath.NATIVE if given_up else before.media), told(edge)
         if before.answered_at is not None:
             assert after.answered_at == before.answered_at, told(edge)
         assert after.aliases[: len(before.aliases)] == before.aliases, told(edge)

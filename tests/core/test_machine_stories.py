@@ -214,6 +214,27 @@ def test_a_stream_is_lost_for_good() -> None:
     assert record.end_detail is EndDetail.STREAM_LOST
 
 
+def test_a_stream_that_is_given_up_is_not_asked_for_again() -> None:
+    record = tell(
+        inbound(MediaPath.REALTIME),
+        (ev.StreamAttached(at=200, stream_id="s1"), "active", [mc.Connected()]),
+        (ev.StreamGivenUp(at=5_000), "active", []),
+        (ev.StreamGivenUp(at=5_000), "active", []),
+        (ev.BotSpeaking(at=5_000, utterance_id="u", text="Goodbye."), "speaking", []),
+        (ev.StreamDetached(at=5_100, stream_id="s1"), "speaking", []),
+        (
+            ev.StreamFailed(at=5_100, key="f", provider_call_id=ID, error="closed"),
+            "speaking",
+            [],
+        ),
+        # Another one was on its way.
+        (ev.StreamAttached(at=5_200, stream_id="s2"), "speaking", []),
+        (ev.StreamDetached(at=5_300, stream_id="s2"), "speaking", []),
+    )
+    assert record.media is MediaPath.NATIVE
+    assert DeadlineKind.STREAM not in record.deadlines
+
+
 def test_a_stream_that_never_starts() -> None:
     record = tell(
         outbound(media=MediaPath.STREAM),

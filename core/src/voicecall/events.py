@@ -43,6 +43,7 @@ __all__ = [
     "StreamAttached",
     "StreamDetached",
     "StreamFailed",
+    "StreamGivenUp",
 ]
 
 
@@ -215,6 +216,11 @@ class StreamAttached(CallEvent):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamDetached(CallEvent):
     stream_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamGivenUp(CallEvent):
+    """The call goes on without a media socket: by the carrier's own voice."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

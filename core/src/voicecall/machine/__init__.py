@@ -34,6 +34,7 @@ from .progress import (
     stream_attached,
     stream_detached,
     stream_failed,
+    stream_given_up,
 )
 from .talk import (
     bot_speaking,
@@ -114,6 +115,7 @@ _HANDLERS: Mapping[type[ev.CallEvent], Callable[[CallRecord, Any, CallPolicy], S
     ev.BotSpoke: bot_spoke,
     ev.StreamAttached: stream_attached,
     ev.StreamDetached: stream_detached,
+    ev.StreamGivenUp: stream_given_up,
     ev.EndRequested: end_requested,
     ev.HangUpDone: hangup_done,
     ev.HangUpFailed: hangup_failed,

@@ -29,6 +29,7 @@ __all__ = [
     "stream_attached",
     "stream_detached",
     "stream_failed",
+    "stream_given_up",
 ]
 
 
@@ -94,10 +95,24 @@ def stream_detached(record: CallRecord, event: ev.StreamDetached, policy: CallPo
     return lost_stream(record, event.at, policy)
 
 
+def stream_given_up(record: CallRecord, event: ev.StreamGivenUp, policy: CallPolicy) -> Step:
+    if record.media is MediaPath.NATIVE:
+        return Step(record, outcome=Outcome.IGNORED)
+    return Step(
+        replace(
+            record,
+            media=MediaPath.NATIVE,
+            stream_id=None,
+            lost_stream_id=record.stream_id or record.lost_stream_id,
+            deadlines=with_deadlines(record, DeadlineKind.STREAM),
+        )
+    )
+
+
 def lost_stream(record: CallRecord, at: int, policy: CallPolicy) -> Step:
     lost = record.stream_id or record.lost_stream_id
     record = replace(record, stream_id=None, lost_stream_id=lost)
-    if record.ending is not None:
+    if record.ending is not None or record.media is MediaPath.NATIVE:
         return Step(record)
     deadline = record.deadlines.get(DeadlineKind.STREAM, at + policy.stream_grace_ms)
     record = replace(record, deadlines=with_deadlines(record, stream=deadline))
