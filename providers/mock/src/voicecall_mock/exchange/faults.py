@@ -8,7 +8,7 @@ from typing import Any
 
 from voicecall.seam import Seam
 
-__all__ = ["FaultError", "Faults", "RestFault", "WebhookFault"]
+__all__ = ["FaultError", "Faults", "RestFault", "WebhookFault", "members", "number", "texts"]
 
 
 class FaultError(ValueError):
@@ -68,29 +68,31 @@ class Faults:
         Raises :exc:`FaultError`."""
         if not isinstance(data, Mapping) or set(data) - {"webhooks", "rest"}:
             raise FaultError("faults are an object with webhooks and rest")
-        hooks = _members(data, "webhooks", {"duplicate", "reorder", "lose", "delayMs", "types"})
-        rest = _members(data, "rest", {"delayMs", "status", "ambiguous", "paths", "times"})
+        hooks = members(data, "webhooks", {"duplicate", "reorder", "lose", "delayMs", "types"})
+        rest = members(data, "rest", {"delayMs", "status", "ambiguous", "paths", "times"})
         webhooks = WebhookFault(
-            duplicate=_number(hooks, "duplicate"),
-            reorder=_number(hooks, "reorder"),
-            lose=_number(hooks, "lose"),
-            delay_ms=_number(hooks, "delayMs"),
-            types=frozenset(_texts(hooks, "types")),
+            duplicate=number(hooks, "duplicate"),
+            reorder=number(hooks, "reorder"),
+            lose=number(hooks, "lose"),
+            delay_ms=number(hooks, "delayMs"),
+            types=frozenset(texts(hooks, "types")),
         )
-        status = _number(rest, "status")
+        status = number(rest, "status")
         if status and not 400 <= status <= 599:
             raise FaultError("status is no error status")
         self.rest = RestFault(
-            delay_ms=_number(rest, "delayMs"),
+            delay_ms=number(rest, "delayMs"),
             status=int(status) or None,
             ambiguous=rest.get("ambiguous") is True,
-            paths=_texts(rest, "paths"),
-            times=None if rest.get("times") is None else int(_number(rest, "times")),
+            paths=texts(rest, "paths"),
+            times=None if rest.get("times") is None else int(number(rest, "times")),
         )
         self.webhooks = webhooks
 
 
-def _members(data: Mapping[str, Any], key: str, known: set[str]) -> Mapping[str, Any]:
+def members(data: Mapping[str, Any], key: str, known: set[str]) -> Mapping[str, Any]:
+    """The object under ``key``, empty when absent. Raises :exc:`FaultError`, also for members
+    that are not ``known``."""
     value = data.get(key) or {}
     if not isinstance(value, Mapping):
         raise FaultError(f"{key} is no object")
@@ -100,15 +102,16 @@ def _members(data: Mapping[str, Any], key: str, known: set[str]) -> Mapping[str,
     return value
 
 
-def _number(data: Mapping[str, Any], key: str) -> float:
-    """A number that is not negative; true is 1, absent is 0."""
+def number(data: Mapping[str, Any], key: str) -> float:
+    """A number that is not negative; true is 1, absent is 0. Raises :exc:`FaultError`."""
     value = data.get(key) or 0
     if not isinstance(value, int | float) or value < 0:
         raise FaultError(f"{key} must be a number of at least 0")
     return float(value)
 
 
-def _texts(data: Mapping[str, Any], key: str) -> tuple[str, ...]:
+def texts(data: Mapping[str, Any], key: str) -> tuple[str, ...]:
+    """A list of texts; empty when absent. Raises :exc:`FaultError`."""
     value = data.get(key) or []
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
         raise FaultError(f"{key} must be a list of texts")

@@ -7,6 +7,7 @@ the audio side lives here so that it outlasts a socket.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Protocol
 
 import anyio
 
@@ -15,34 +16,74 @@ from voicecall.seam import Seam
 from .ledger import Ledger
 from .meter import Meter
 from .native import NativeLine, speaking_s
-from .options import ExchangeOptions
+from .options import ExchangeOptions, PhoneOptions
 from .playback import FRAME
 from .recording import Recording
 from .script import HangUpMidWord, Interrupt, Say
-from .streams import MediaStream
 from .voice import Voice
 
-__all__ = ["PhoneLine"]
+__all__ = ["CarrierLine", "LineStream", "Native", "PhoneLine"]
 
 
-class PhoneLine:
-    """One a call. ``post`` sends a webhook, ``hang_up`` ends the call."""
+class LineStream(Protocol):
+    """An open media stream, as the line sees it."""
+
+    def send_digits(self, digits: str) -> None: ...
+
+    def drop(self, error: str) -> None:
+        """Break the connection without a close."""
+        ...
+
+
+class Native(Protocol):
+    """The carrier's own speech and recogniser, as the line sees them."""
+
+    @property
+    def playing(self) -> object | None:
+        """What is being spoken."""
+        ...
+
+    @property
+    def speaks(self) -> bool:
+        """Something is being spoken or about to be."""
+        ...
+
+    @property
+    def listening(self) -> object | None:
+        """Who listens to the phone."""
+        ...
+
+    def barge_in(self) -> None:
+        """The phone begins to speak."""
+        ...
+
+    def recognised(self, text: str, *, final: bool) -> bool:
+        """The phone said ``text``; False when nobody listens."""
+        ...
+
+    def pressed(self, digits: str) -> None:
+        """The phone pressed keys."""
+        ...
+
+
+class CarrierLine:
+    """One a call; ``hang_up`` ends it. A subclass brings ``native``."""
+
+    native: Native
 
     def __init__(
         self,
         call_id: str,
-        options: ExchangeOptions,
+        options: PhoneOptions,
         seam: Seam,
         ledger: Ledger,
         voice: Voice,
-        post: Callable[..., None],
         hang_up: Callable[[], None],
     ) -> None:
         self.hang_up = hang_up
-        self.native = NativeLine(options, post, self.hear_text, self._notify)
         self.meter = Meter(settle_ms=options.settle_ms)
         self.recording = Recording(options.recording_limit_s)
-        self.stream: MediaStream | None = None
+        self.stream: LineStream | None = None
         self.log: list[tuple[str, str]] = []
         self.digits_heard = ""
         self.digits_pressed = ""
@@ -52,21 +93,20 @@ class PhoneLine:
         self._seam = seam
         self._ledger = ledger
         self._voice = voice
-        self._post = post
         self._mouth = bytearray()
         self._far_spoke = False
         self._change = anyio.Event()
 
     # --- from the exchange ------------------------------------------------------------------
 
-    def attach(self, stream: MediaStream | None) -> None:
+    def attach(self, stream: LineStream | None) -> None:
         """The open media stream of the call; None: there is none any more."""
         self.stream = stream
         if stream is None:
             self._mouth.clear()
         else:
             self.recording.resume(self._seam.monotonic())
-        self._notify()
+        self.notify()
 
     def exchange_frames(self, heard: bytes | None) -> bytes | None:
         """20 ms of a stream: see :class:`~.streams.StreamOwner`."""
@@ -75,10 +115,10 @@ class PhoneLine:
             said = bytes(self._mouth[:FRAME])
             del self._mouth[:FRAME]
             if not self._mouth:
-                self._notify()
+                self.notify()
         if self.meter.frame(said, heard):
             self._far_spoke = True
-            self._notify()
+            self.notify()
         if heard is not None:
             self.last_heard_at = self._seam.monotonic()
         self.recording.add(said, heard)
@@ -182,7 +222,7 @@ class PhoneLine:
         if self.stream is not None:
             self.stream.send_digits(digits)
         else:
-            self._post("call.digits", digits=digits)
+            self.native.pressed(digits)
 
     def drop_socket(self) -> None:
         if self.stream is not None:
@@ -199,10 +239,30 @@ class PhoneLine:
 
     # --- waiting ----------------------------------------------------------------------------
 
-    def _notify(self) -> None:
+    def notify(self) -> None:
+        """Something began or ended that a phone may wait for."""
         self._change.set()
         self._change = anyio.Event()
 
     async def _until(self, condition: Callable[[], bool]) -> None:
         while not condition():
             await self._change.wait()
+
+
+class PhoneLine(CarrierLine):
+    """A line of the mock exchange. ``post`` sends a webhook."""
+
+    native: NativeLine
+
+    def __init__(
+        self,
+        call_id: str,
+        options: ExchangeOptions,
+        seam: Seam,
+        ledger: Ledger,
+        voice: Voice,
+        post: Callable[..., None],
+        hang_up: Callable[[], None],
+    ) -> None:
+        super().__init__(call_id, options, seam, ledger, voice, hang_up)
+        self.native = NativeLine(options, post, self.hear_text, self.notify)

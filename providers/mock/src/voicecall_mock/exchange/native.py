@@ -13,12 +13,12 @@ import anyio
 
 from voicecall import telephony as tel
 
-from .options import ExchangeOptions
+from .options import ExchangeOptions, PhoneOptions
 
 __all__ = ["NativeLine", "speaking_s"]
 
 
-def speaking_s(text: str, options: ExchangeOptions) -> float:
+def speaking_s(text: str, options: PhoneOptions) -> float:
     """How long ``text`` takes to speak, in seconds."""
     return max(options.least_speech_ms, len(text.split()) * options.word_ms) / 1000
 
@@ -72,6 +72,9 @@ class NativeLine:
             self.listening = None
         self._post("call.speech", text=text, final=final, confidence=0.95, token=listen.token)
         return True
+
+    def pressed(self, digits: str) -> None:
+        self._post("call.digits", digits=digits)
 
     async def run(self) -> None:
         """Speak what is queued, one after another."""

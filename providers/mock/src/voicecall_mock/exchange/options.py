@@ -6,21 +6,19 @@ from dataclasses import dataclass
 
 from voicecall_mock.config import DEFAULT_AUTH_TOKEN
 
-__all__ = ["ExchangeOptions"]
+__all__ = ["ExchangeOptions", "PhoneOptions"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ExchangeOptions:
-    """``host`` and ``port`` (0: any free one) of the REST side; ``auth_token`` is its bearer token
-    and the key of the webhook signatures.
+class PhoneOptions:
+    """What any emulated carrier has: an address, phones, lines and media streams.
+
+    ``host`` and ``port`` (0: any free one) of the REST side.
 
     ``answer_after_ms``: ringing before the default phone answers. ``voice``: voice of the speech
     provider. ``answer_timeout_s``: an inbound call that nobody answers ends after it.
-    ``inbound_time_limit_s``: longest inbound call.
 
-    ``webhook_timeout_s`` and ``redelivery_s``: how long one delivery of a webhook may take, and
-    the waits before the deliveries after the first. ``reorder_wait_ms``: how long a webhook to be
-    reordered waits for its neighbour.
+    ``reorder_wait_ms``: how long a webhook to be reordered waits for its neighbour.
 
     ``word_ms`` and ``least_speech_ms``: playback of native speech, both ways.
     ``listen_patience_ms``: a phone with something to say waits so long for a listener (a listen
@@ -36,13 +34,9 @@ class ExchangeOptions:
 
     host: str = "127.0.0.1"
     port: int = 0
-    auth_token: str = DEFAULT_AUTH_TOKEN
     answer_after_ms: int = 300
     voice: str | None = None
     answer_timeout_s: float = 30.0
-    inbound_time_limit_s: float = 3600.0
-    webhook_timeout_s: float = 5.0
-    redelivery_s: tuple[float, ...] = (0.2, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 28.3)
     reorder_wait_ms: int = 300
     word_ms: int = 60
     least_speech_ms: int = 100
@@ -54,3 +48,19 @@ class ExchangeOptions:
     settle_ms: int = 500
     recording_limit_s: int = 3600
     keep_calls: int = 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExchangeOptions(PhoneOptions):
+    """``auth_token`` is the bearer token of the REST side and the key of the webhook signatures.
+
+    ``inbound_time_limit_s``: longest inbound call.
+
+    ``webhook_timeout_s`` and ``redelivery_s``: how long one delivery of a webhook may take, and
+    the waits before the deliveries after the first.
+    """
+
+    auth_token: str = DEFAULT_AUTH_TOKEN
+    inbound_time_limit_s: float = 3600.0
+    webhook_timeout_s: float = 5.0
+    redelivery_s: tuple[float, ...] = (0.2, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 28.3)

@@ -1,0 +1,217 @@
+"""A media socket that a carrier opens, and the clock of all of them; the messages are left to a
+subclass.
+
+The clock ticks every 20 ms on an absolute schedule; in each tick every stream plays a frame of
+what it received and sends a frame of what its phone says. Nothing in it waits: frames are written
+straight into the sockets' buffers.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from binascii import b2a_base64
+from collections.abc import Mapping, Sequence
+
+import anyio
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.asyncio.connection import broadcast
+from websockets.exceptions import ConnectionClosed, ConnectionClosedError, WebSocketException
+
+from voicecall.seam import Seam
+
+from .options import PhoneOptions
+from .playback import FRAME_MS, SILENCE, Playback
+
+__all__ = ["MediaClock", "ProtocolBreach", "SocketStream"]
+
+_SILENT_PAYLOAD = b2a_base64(SILENCE, newline=False)
+_BACKLOG_LIMIT = 1_000_000
+_CLOSE_S = 1.0
+
+
+class ProtocolBreach(Exception):
+    """A message on which the stream gives up."""
+
+
+class MediaClock:
+    """Ticks for all open streams; one task."""
+
+    def __init__(self, seam: Seam) -> None:
+        self._seam = seam
+        self._streams: set[SocketStream] = set()
+        self._wake = anyio.Event()
+
+    def add(self, stream: SocketStream) -> None:
+        self._streams.add(stream)
+        self._wake.set()
+
+    def discard(self, stream: SocketStream) -> None:
+        self._streams.discard(stream)
+
+    async def run(self) -> None:
+        while True:
+            self._wake = anyio.Event()
+            if not self._streams:
+                await self._wake.wait()
+            due = self._seam.monotonic()
+            while self._streams:
+                for stream in list(self._streams):
+                    stream.tick()
+                due += FRAME_MS / 1000
+                await anyio.sleep(max(0.0, due - self._seam.monotonic()))
+
+
+class SocketStream(ABC):
+    """One media socket, from dialling the gateway to its close. ``headers`` go with the upgrade.
+
+    ``error``: why it failed or was lost, None while all is well. ``close_code``: what the gateway
+    closed it with, None when it did not."""
+
+    def __init__(
+        self,
+        url: str,
+        clock: MediaClock,
+        seam: Seam,
+        options: PhoneOptions,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        self.url = url
+        self.playback = Playback(
+            gap_ms=options.underrun_gap_ms, limit=options.playback_limit_ms * 8
+        )
+        self.error: str | None = None
+        self.close_code: int | None = None
+        self._clock = clock
+        self._seam = seam
+        self._options = options
+        self._headers = headers
+        self._scope = anyio.CancelScope()
+        self._socket: ClientConnection | None = None
+        self._stop_reason = "ended"
+        self._frames = 0
+
+    # --- what a carrier's protocol says -------------------------------------------------------
+
+    @abstractmethod
+    def opening(self) -> Sequence[bytes]:
+        """The first messages."""
+
+    @abstractmethod
+    def media_message(self, at_ms: int, payload: bytes) -> bytes:
+        """A frame of the phone, base64, ``at_ms`` after the start."""
+
+    @abstractmethod
+    def mark_message(self, name: str) -> bytes: ...
+
+    @abstractmethod
+    def stop_message(self, reason: str) -> bytes: ...
+
+    @abstractmethod
+    def received(self, message: str | bytes) -> None:
+        """A message of the gateway. Raises :exc:`ProtocolBreach`."""
+
+    # --- what the call says -------------------------------------------------------------------
+
+    @abstractmethod
+    def opened(self) -> None:
+        """The first messages are out."""
+
+    @abstractmethod
+    def closed(self) -> None:
+        """Once for each stream, opened or not."""
+
+    @abstractmethod
+    def exchange_frames(self, heard: bytes | None) -> bytes | None:
+        """20 ms pass: ``heard`` was played; the frame the phone says. None is silence."""
+
+    # --- life ---------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Until the socket is closed, by whomever."""
+        try:
+            with self._scope:
+                self._socket = await self._connect()
+                if self._socket is not None:
+                    await self._converse(self._socket)
+        finally:
+            self._clock.discard(self)
+            self.closed()
+            if self._socket is not None:
+                await self._close(self._socket)
+
+    def stop(self, reason: str) -> None:
+        """Close the socket (1000)."""
+        self._stop_reason = reason
+        self._scope.cancel()
+
+    def drop(self, error: str) -> None:
+        """Break the connection without a close frame."""
+        self.error = error
+        if self._socket is not None:
+            self._socket.transport.abort()
+        self._scope.cancel()
+
+    def tick(self) -> None:
+        """20 ms pass."""
+        for name in self.playback.reached():
+            self.send(self.mark_message(name))
+        said = self.exchange_frames(self.playback.take())
+        payload = _SILENT_PAYLOAD if said is None else b2a_base64(said, newline=False)
+        self.send(self.media_message(self._frames * FRAME_MS, payload))
+        self._frames += 1
+
+    def feed(self, payload: bytes) -> None:
+        """Audio of the gateway arrived."""
+        self.playback.feed(payload, self._seam.monotonic())
+
+    def clear(self) -> None:
+        """The gateway wants silence: every mark comes back at once."""
+        for name in self.playback.clear():
+            self.send(self.mark_message(name))
+
+    def send(self, message: bytes) -> None:
+        """Send a text message without waiting; the stream is dropped when nobody reads it."""
+        socket = self._socket
+        if socket is None:
+            return
+        if socket.transport.get_write_buffer_size() > _BACKLOG_LIMIT:
+            self.drop("the gateway does not read")
+            return
+        # broadcast() is the library's way to send without waiting; it skips a closing socket.
+        broadcast((socket,), message, text=True)
+
+    async def _connect(self) -> ClientConnection | None:
+        try:
+            return await connect(
+                self.url,
+                additional_headers=self._headers,
+                compression=None,
+                ping_interval=None,
+                open_timeout=self._options.connect_timeout_s,
+                close_timeout=_CLOSE_S,
+                proxy=None,
+            )
+        except (OSError, TimeoutError, WebSocketException, ValueError) as error:
+            self.error = f"cannot connect: {error}"
+            return None
+
+    async def _converse(self, socket: ClientConnection) -> None:
+        for message in self.opening():
+            self.send(message)
+        self.opened()
+        self._clock.add(self)
+        try:
+            while True:
+                self.received(await socket.recv())
+        except ConnectionClosed as closed:
+            self.close_code = closed.rcvd.code if closed.rcvd is not None else 1006
+            if isinstance(closed, ConnectionClosedError) or self.close_code != 1000:
+                self.error = self.error or f"the gateway closed the stream: {self.close_code}"
+        except ProtocolBreach as breach:
+            self.error = f"no media message: {breach}"
+            await socket.close(1007, "no media message")
+
+    async def _close(self, socket: ClientConnection) -> None:
+        self.send(self.stop_message(self._stop_reason))
+        with anyio.move_on_after(2 * _CLOSE_S, shield=True):
+            await socket.close(1000, self._stop_reason)
