@@ -57,7 +57,9 @@ def home(tmp_path: Path) -> Home:
 def test_a_conversation_is_steered_by_commands(home: Home) -> None:
     with home.gateway():
         opening = ("--to", PHONE, "--message", "Hello there.", "--mode", "conversation")
-        call_id = home.json("call", *opening)["callId"]
+        error = home.run("call", *opening, "--agent", "boss").one_sentence()
+        assert "no such agent (there are: main)" in error
+        call_id = home.json("call", *opening, "--agent", "main")["callId"]
         home.wait_for(call_id, *LIVE)
         ours = ("--call-id", call_id)
 

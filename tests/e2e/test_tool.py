@@ -68,8 +68,10 @@ def details(answer: Mapping[str, Any]) -> dict[str, Any]:
 
 
 @asynccontextmanager
-async def open_desk(tmp_path: Path, **config: Any) -> AsyncIterator[Desk]:
-    async with open_town(tmp_path, Puppet({}), config=config) as town:
+async def open_desk(
+    tmp_path: Path, tree: Mapping[str, Any] | None = None, /, **config: Any
+) -> AsyncIterator[Desk]:
+    async with open_town(tmp_path, Puppet({}), config=config, tree=tree) as town:
         headers = {"Authorization": f"Bearer {town.gateway.token}"}
         async with httpx.AsyncClient(
             trust_env=False, base_url=town.gateway.url, headers=headers, timeout=PATIENCE_S
@@ -185,6 +187,33 @@ async def test_who_asked_is_told_by_the_request_and_not_by_the_model(tmp_path: P
         assert details(other)["callId"] != details(first)["callId"]
         record = await town.over(details(other)["callId"])
         assert record.requester_session_key is None
+
+
+async def test_the_agent_that_asks_holds_the_call(tmp_path: Path) -> None:
+    agents = {"list": [{"id": "desk", "default": True}, {"id": "sales"}]}
+    async with open_desk(tmp_path, {"agents": agents}) as desk:
+        desk.town.exchange.set_phone(PHONE, Behaviour((Silent(),)))
+        # What the model claims to be does not count.
+        args = {"to": PHONE, "message": "Hello there.", "agentId": "boss"}
+        body = {"action": "initiate_call", "args": args}
+        for who, agent in (
+            ({}, "desk"),
+            ({"agentId": "Sales"}, "sales"),
+            ({"sessionKey": "agent:sales:main"}, "sales"),
+            ({"sessionKey": "agent:sales:main", "agentId": "desk"}, "desk"),
+            ({"sessionKey": "sales"}, "desk"),
+        ):
+            _, answer = await desk.post({**body, **who})
+            record = await desk.town.over(details(answer)["callId"])
+            digits = PHONE.removeprefix("+")
+            assert (record.agent_id, record.session_key) == (
+                agent,
+                f"agent:{agent}:voice:{digits}",
+            )
+        _, answer = await desk.post({**body, "agentId": "boss"})
+        assert details(answer) == {
+            "error": "the agent 'boss' cannot take the call: no such agent (there are: desk, sales)"
+        }
 
 
 async def test_a_stranger_may_not_use_it(tmp_path: Path) -> None:

@@ -10,7 +10,8 @@
     │   ├── CallNotFound       nobody knows this call id
     │   ├── CallNotActive      the call is over
     │   ├── CallNotReady       the call is not connected yet, or busy with another turn
-    │   └── CapacityExceeded   a limit on calls or rates is reached
+    │   ├── CapacityExceeded   a limit on calls or rates is reached
+    │   └── MissingScope       whoever asks may not ask for this
     ├── ProviderError          a carrier or speech vendor; provider, retryable, request id
     │   ├── AuthenticationFailed
     │   ├── RequestRejected    the vendor understood and refused (4xx)
@@ -39,6 +40,7 @@ __all__ = [
     "DuplicateKey",
     "InvalidRequest",
     "MediaProtocolError",
+    "MissingScope",
     "OutcomeUnknown",
     "PluginError",
     "ProviderError",
@@ -105,6 +107,14 @@ class CallNotReady(CallError):
 
 class CapacityExceeded(CallError):
     """A limit on concurrent calls or on rates is reached."""
+
+
+class MissingScope(CallError):
+    """``parameter`` needs the scope ``scope`` (``operator.admin``), which the caller lacks."""
+
+    def __init__(self, scope: str, parameter: str) -> None:
+        self.scope = scope
+        super().__init__(f"missing scope: {scope} (for {parameter})")
 
 
 class ProviderError(VoicecallError):

@@ -10,7 +10,7 @@ from typing import Any
 import anyio
 import pytest
 
-from voicecall.errors import CallNotFound, CallNotReady, ConfigError, InvalidRequest
+from voicecall.errors import CallNotFound, CallNotReady, ConfigError, InvalidRequest, MissingScope
 from voicecall.hosting import RpcCall
 from voicecall_calls.operations import CallOperations
 from voicecall_calls.rpc import PhoneRpc
@@ -38,7 +38,7 @@ class Rpc:
 
 @asynccontextmanager
 async def open_rpc(directory: Path, **config: Any) -> AsyncIterator[Rpc]:
-    async with open_phone(directory, config=config) as phone:
+    async with open_phone(directory, config=config, agents=("main", "sales")) as phone:
         rpc = PhoneRpc(lambda: phone.operations, phone.seam, poll_timeout_ms=188_000)
         async with anyio.create_task_group() as tasks:
             rpc.tasks = tasks
@@ -77,6 +77,24 @@ async def test_a_call_is_placed_and_shown(tmp_path: Path) -> None:
         assert CALLEE not in repr(status)
         assert await rpc("status", callId="nobody") == {"found": False}
         assert (await rpc("status"))["calls"] == []
+
+
+async def test_an_agent_is_chosen_by_an_administrator_only(tmp_path: Path) -> None:
+    async with open_rpc(tmp_path, maxConcurrentCalls=2) as rpc:
+        params = {"to": CALLEE, "message": "Hi.", "agentId": "sales"}
+        for method in ("start", "initiate"):
+            with pytest.raises(MissingScope, match=r"operator\.admin \(for agentId\)"):
+                await rpc(method, **params)
+        assert rpc.phone.carrier.dialled == []
+        admin = RpcCall("connection-1", frozenset({"operator.write", "operator.admin"}))
+        placed = await rpc.methods["voicecall.start"].handler(params, admin)
+        record = rpc.phone.engine.lanes[placed["callId"]].record
+        assert (record.agent_id, record.session_key) == ("sales", "agent:sales:voice:15550001111")
+        with pytest.raises(InvalidRequest, match="boss"):
+            await rpc.methods["voicecall.start"].handler({**params, "agentId": "boss"}, admin)
+        # Blank is absent.
+        blank = await rpc("start", **{**params, "agentId": " "})
+        assert rpc.phone.engine.lanes[blank["callId"]].record.agent_id == "main"
 
 
 @pytest.mark.parametrize(

@@ -120,7 +120,7 @@ class Carrier(tel.TelephonyProvider):
             await anyio.sleep_forever()
         return CARRIER_ID
 
-    async def find_dial(self, call_id: str) -> str | None:
+    async def find_dial(self, query: tel.DialQuery) -> str | None:
         await anyio.sleep(self.exchange.lookup_s)
         self._check()
         return CARRIER_ID if self.exchange.dials else None
@@ -210,7 +210,9 @@ class Life:
         return self.engine.seam.now_ms()
 
     async def dial(self, mode: CallMode = CallMode.CONVERSATION) -> None:
-        operations = CallOperations(self.engine, outbound_media=self.media)
+        operations = CallOperations(
+            self.engine, outbound_media=self.media, dialling_agent=lambda requested: "main"
+        )
         await operations.dial(DialOptions(to="+15550001111", message="A word.", mode=mode))
         await anyio.sleep(0.01)
 

@@ -94,6 +94,15 @@ async def test_what_the_next_call_reads_is_taken(tmp_path: Path) -> None:
             assert phone.engine.config is config
 
 
+async def test_a_phone_without_streams_takes_changes_too(tmp_path: Path) -> None:
+    native = {"streaming": {"enabled": False}}
+    async with running(tmp_path, **native) as phone:
+        assert phone.engine is not None
+        config = changed(**native, inboundGreeting="Hello.")
+        assert await phone.reconfigure(config) is True
+        assert phone.engine.config is config
+
+
 async def test_what_is_made_at_the_start_is_left_for_a_new_one(tmp_path: Path) -> None:
     async with running(tmp_path) as phone:
         assert phone.engine is not None

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from voicecall.errors import InvalidRequest, PluginError
 from voicecall.model import CallMode, CallRecord, CallState, Direction, MediaPath
 from voicecall.providers import Provider
 from voicecall.registry import Registry
@@ -174,3 +175,73 @@ async def test_model_and_agent_of_a_call() -> None:
         assert (routed.agent_id, routed.model) == ("sales", "m/fast")
         # The agent of a call from before a change is gone: the default one takes its place.
         assert book.for_call(record(agent_id="gone")).brain.agent_id == "main"
+
+
+LISTED = {
+    "list": [
+        {"id": "desk", "default": True, "backend": "helper"},
+        {"id": "Sales", "backend": "helper"},
+        {"id": "keyless", "backend": "model"},
+        {"id": "wrong", "backend": "typo"},
+    ]
+}
+
+
+async def test_a_call_may_be_placed_as_any_agent_of_the_list() -> None:
+    wiring = wire(LISTED)
+    assert wiring.problems == []
+    async with providers(wiring) as made:
+        book = SettingsBook(wiring, made)
+        assert book.dialling_agent(None) == "desk"
+        assert book.dialling_agent(" SALES ") == "sales"
+        assert book.for_call(record(agent_id="sales")).brain.agent_id == "sales"
+        for asked, words in (
+            ("boss", r"'boss' cannot take the call: no such agent .*desk, keyless, sales, wrong"),
+            ("keyless", r"agents\.backends\.model\.apiKey \(or set MODEL_KEY\)"),
+            ("wrong", "no voicecall.agent provider 'typo' is installed"),
+        ):
+            with pytest.raises(InvalidRequest, match=words):
+                book.dialling_agent(asked)
+
+
+async def test_without_a_list_there_is_one_agent() -> None:
+    wiring = wire(agentId="desk")
+    async with providers(wiring) as made:
+        book = SettingsBook(wiring, made)
+        assert book.dialling_agent("desk") == book.dialling_agent(None) == "desk"
+        with pytest.raises(InvalidRequest, match="there are: desk"):
+            book.dialling_agent("main")
+
+
+@pytest.mark.parametrize("chosen", [False, True])
+async def test_a_backend_that_fails_keeps_the_phone_down_only_where_it_is_needed(
+    chosen: bool,
+) -> None:
+    def fail(config: Any, context: Any) -> Any:
+        raise PluginError("its extra is missing")
+
+    broken = replace(next(i for i in INFOS if i.id == "model"), factory=fail, required=())
+    extra = [
+        (i.kind.group, i.id, _Plugin(replace(i, factory=lambda config, context: Made(config))))
+        for i in INFOS
+        if i.id != "model"
+    ]
+    registry = Registry(entries=[], extra=[*extra, (broken.kind.group, "model", _Plugin(broken))])
+    wiring = resolve(
+        VoiceCallConfig(agent_id="keyless" if chosen else None),
+        registry=registry,
+        environ=KEYS,
+        agents=LISTED,
+        tts={},
+    )
+    if chosen:
+        with pytest.raises(PluginError, match="its extra is missing"):
+            async with providers(wiring):
+                pass
+        return
+    async with providers(wiring) as made:
+        assert made.has(wiring)
+        book = SettingsBook(wiring, made)
+        with pytest.raises(InvalidRequest, match="'keyless' cannot take the call: its extra"):
+            book.dialling_agent("keyless")
+        assert book.for_call(record(agent_id="keyless")).brain.agent_id == "desk"

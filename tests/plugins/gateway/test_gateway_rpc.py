@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from voicecall.errors import CallNotFound, ProviderUnavailable, StoreError
+from voicecall.errors import CallNotFound, MissingScope, ProviderUnavailable, StoreError
 from voicecall.hosting import RpcCall, RpcMethod
 from voicecall_gateway.frames import FrameError, parse_connect, parse_request
 
@@ -42,6 +42,7 @@ class Methods:
     async def fail(self, params: Mapping[str, Any], call: RpcCall) -> Mapping[str, Any]:
         errors: dict[str, Exception] = {
             "call": CallNotFound("c1"),
+            "scope": MissingScope("operator.admin", "agentId"),
             "store": StoreError("the disk is full"),
             "provider": ProviderUnavailable("no answer", provider="acme"),
             "bug": RuntimeError("secret detail"),
@@ -256,6 +257,15 @@ async def test_errors_of_handlers(gateway: Any, lab: Any, caplog: pytest.LogCapt
         assert await error("call") == {
             "code": "INVALID_REQUEST",
             "message": "call not found: c1",
+        }
+        assert await error("scope") == {
+            "code": "FORBIDDEN",
+            "message": "missing scope: operator.admin (for agentId)",
+            "details": {
+                "code": "MISSING_SCOPE",
+                "missingScope": "operator.admin",
+                "requiredScopes": ["operator.admin"],
+            },
         }
         assert await error("store") == {"code": "UNAVAILABLE", "message": "the disk is full"}
         assert await error("provider") == {

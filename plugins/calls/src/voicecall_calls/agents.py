@@ -26,6 +26,11 @@ class AgentDirectory:
             key: _object(block, f"agents.backends.{key}") for key, block in backends.items()
         }
 
+    @property
+    def ids(self) -> Sequence[str]:
+        """Ids of the agents in ``agents.list``."""
+        return list(self._entries)
+
     def agent_id(self, configured: str | None, path: str = _AGENT_ID) -> str:
         """``configured``, which stands at ``path``, else the default agent. Raises
         ``ConfigError`` for one that is not in a list that there is."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,8 +66,8 @@ def projection(record: CallRecord) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DialOptions:
-    """``to`` falls back to ``toNumber``. ``idempotency_key``: the same key dials once and
-    returns the same call."""
+    """``to`` falls back to ``toNumber``, ``agent_id`` to the default agent. ``idempotency_key``:
+    the same key dials once and returns the same call."""
 
     to: str | None
     message: str | None = None
@@ -75,13 +75,24 @@ class DialOptions:
     dtmf_sequence: str | None = None
     session_key: str | None = None
     requester_session_key: str | None = None
+    agent_id: str | None = None
     idempotency_key: str | None = None
 
 
 class CallOperations:
-    def __init__(self, engine: CallEngine, *, outbound_media: MediaPath) -> None:
+    """``dialling_agent`` gives the agent of a call for the one that was asked for, if any; it
+    raises ``InvalidRequest`` for one that cannot take calls."""
+
+    def __init__(
+        self,
+        engine: CallEngine,
+        *,
+        outbound_media: MediaPath,
+        dialling_agent: Callable[[str | None], str],
+    ) -> None:
         self._engine = engine
         self._media = outbound_media
+        self._dialling_agent = dialling_agent
         self._keyed = anyio.Lock()
 
     @property
@@ -110,6 +121,7 @@ class CallOperations:
         digits = self._dial_digits(options, mode)
         to_number = self._to_number(options.to)
         from_number = self._from_number()
+        agent = self._dialling_agent(options.agent_id)
         message = (options.message or "").strip() or None
         if mode is CallMode.NOTIFY and message is None:
             raise InvalidRequest("message is required in notify mode")
@@ -119,7 +131,6 @@ class CallOperations:
                 return await self._known(known)
         call_id = engine.seam.new_id()
         at = engine.seam.now_ms()
-        agent = engine.config.agent_id or engine.default_agent
         step = mc.open_outbound(
             call_id=call_id,
             provider=engine.provider_id,
@@ -141,6 +152,7 @@ class CallOperations:
                 explicit=options.session_key,
             ),
         )
+        step = engine.with_message_at_dial(step)
         if not await engine.take_outbound_place(step.record):
             limit = engine.config.max_concurrent_calls
             raise CapacityExceeded(f"Maximum concurrent calls ({limit}) reached")

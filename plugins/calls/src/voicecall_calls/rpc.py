@@ -8,7 +8,7 @@ from typing import Any
 
 import anyio.abc
 
-from voicecall.errors import InvalidRequest, VoicecallError
+from voicecall.errors import InvalidRequest, MissingScope, VoicecallError
 from voicecall.hosting import RpcCall, RpcMethod
 from voicecall.model import CallMode
 from voicecall.seam import Seam
@@ -111,12 +111,16 @@ class PhoneRpc:
 
     async def _initiate(self, params: Params, call: RpcCall) -> Params:
         _required(params, "message")
-        return await self._dial(params, _text(params, "to"))
+        return await self._dial(params, _text(params, "to"), call)
 
     async def _start(self, params: Params, call: RpcCall) -> Params:
-        return await self._dial(params, _required(params, "to"))
+        return await self._dial(params, _required(params, "to"), call)
 
-    async def _dial(self, params: Params, to: str | None) -> Params:
+    async def _dial(self, params: Params, to: str | None, call: RpcCall) -> Params:
+        agent_id = _text(params, "agentId")
+        if agent_id is not None and ADMIN not in call.scopes:
+            # An agent brings its tools and its memory: not for whoever may place calls.
+            raise MissingScope(ADMIN, "agentId")
         record = await self._operations().dial(
             DialOptions(
                 to=to,
@@ -125,6 +129,7 @@ class PhoneRpc:
                 dtmf_sequence=_text(params, "dtmfSequence"),
                 session_key=_text(params, "sessionKey"),
                 requester_session_key=_text(params, "requesterSessionKey"),
+                agent_id=agent_id,
                 idempotency_key=_text(params, "idempotencyKey"),
             )
         )

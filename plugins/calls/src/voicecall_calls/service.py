@@ -109,6 +109,7 @@ class PhoneService:
         return await self._tool.invoke(
             arguments,
             requester_session_key=call.session_key,
+            requester_agent_id=call.agent_id,
             idempotency_key=call.idempotency_key,
         )
 
@@ -234,7 +235,11 @@ class PhoneService:
         except ProviderError as error:
             _log.warning("inbound calls are not announced to the carrier: %s", error)
         _log.info("the phone is ready at %s", server.webhook_url)
-        operations = CallOperations(engine, outbound_media=wiring.media)
+        operations = CallOperations(
+            engine,
+            outbound_media=wiring.media,
+            dialling_agent=lambda requested: talking.book.dialling_agent(requested),
+        )
         return _Running(engine, server, carrier, operations, providers, talking)
 
     def _server(self, engine: CallEngine, carrier: Any) -> CallServer:

@@ -7,12 +7,14 @@ next call reads.
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any
 
 from voicecall.agent import AgentBackend
+from voicecall.errors import InvalidRequest, VoicecallError
 from voicecall.model import CallRecord
 from voicecall.providers import ProviderContext
 from voicecall.selection import Selection
@@ -22,6 +24,8 @@ from voicecall_calls.conversation.dialogue import Brain
 from voicecall_calls.wiring import SpeechChoice, Wiring, require
 
 __all__ = ["CallSettings", "Providers", "SettingsBook", "effective"]
+
+_log = logging.getLogger("voicecall.calls")
 
 _VOICE_KEYS = ("speakerVoice", "speakerVoiceId", "voice", "voiceId")
 
@@ -54,13 +58,24 @@ class Providers:
         self._stack = stack
         self._context = context
         self._made: dict[str, Any] = {}
+        self._failed: dict[str, str] = {}
 
     async def need(self, wiring: Wiring) -> None:
-        """Make what ``wiring`` needs and is not there yet."""
+        """Make what ``wiring`` needs and is not there yet. The backend of an agent that the phone
+        can do without may fail."""
         for choice in wiring.speech.values():
             await self._make(_speech_key(choice), choice.selected)
         for agent_id, selected in wiring.backends.items():
-            await self._make(_backend_key(wiring, agent_id), selected)
+            key = _backend_key(wiring, agent_id)
+            if key in self._failed:
+                continue
+            try:
+                await self._make(key, selected)
+            except VoicecallError as error:
+                if agent_id not in wiring.optional:
+                    raise
+                self._failed[key] = str(error)
+                _log.warning("no call can be placed as the agent %s: %s", agent_id, error)
 
     async def _make(self, key: str, selected: Any) -> None:
         if key in self._made or selected.info is None:
@@ -72,9 +87,14 @@ class Providers:
 
     def has(self, wiring: Wiring) -> bool:
         """Whether everything that ``wiring`` needs is there already."""
-        keys = [_speech_key(choice) for choice in wiring.speech.values()]
+        choices = [choice for choice in wiring.speech.values() if choice.selected.info is not None]
+        keys = [_speech_key(choice) for choice in choices]
         keys += [_backend_key(wiring, agent_id) for agent_id in wiring.backends]
-        return all(key in self._made for key in keys)
+        return all(key in self._made or key in self._failed for key in keys)
+
+    def failure(self, wiring: Wiring, agent_id: str) -> str | None:
+        """Why the backend of an agent could not be made."""
+        return self._failed.get(_backend_key(wiring, agent_id))
 
     def speech(self, choice: SpeechChoice) -> SpeechProvider | None:
         provider: SpeechProvider | None = self._made.get(_speech_key(choice))
@@ -133,11 +153,32 @@ class SettingsBook:
         streamed = usual.selected.outcome is Selection.OK
         return usual if streamed and choice.selected.outcome is not Selection.OK else choice
 
+    def _useless(self, agent_id: str) -> str | None:
+        """Why an agent cannot take calls; None where it can."""
+        wiring = self.wiring
+        if agent_id in wiring.backends:
+            return self._providers.failure(wiring, agent_id)
+        known = ", ".join(sorted({*wiring.backends, *wiring.unusable}))
+        return wiring.unusable.get(agent_id) or f"no such agent (there are: {known[:200]})"
+
+    def dialling_agent(self, requested: str | None) -> str:
+        """The agent of an outbound call: ``requested``, else the default one. Raises
+        ``InvalidRequest`` for one that is not there or cannot take calls."""
+        if requested is None:
+            return self.wiring.agent_id
+        agent_id = requested.strip().lower()
+        reason = self._useless(agent_id)
+        if reason is not None:
+            raise InvalidRequest(f"the agent {agent_id[:80]!r} cannot take the call: {reason}")
+        return agent_id
+
     def for_call(self, record: CallRecord) -> CallSettings:
         wiring = self.wiring
         config = effective(wiring.config, record.route_key)
         choice = self._choice(record.route_key)
-        agent_id = record.agent_id if record.agent_id in wiring.backends else wiring.agent_id
+        agent_id = record.agent_id
+        if agent_id is None or self._useless(agent_id) is not None:
+            agent_id = wiring.agent_id
         brain = Brain(
             self._providers.backend(wiring, agent_id),
             agent_id,

@@ -97,15 +97,18 @@ class VoiceCallTool:
         arguments: Arguments,
         *,
         requester_session_key: str | None = None,
+        requester_agent_id: str | None = None,
         idempotency_key: str | None = None,
     ) -> dict[str, Any]:
-        """Run one action. The keys come from where the tool is used, never from the model's
-        arguments; a call is placed once for each ``idempotency_key``."""
+        """Run one action. The keys and the agent, which becomes that of a call, come from where
+        the tool is used, never from the model's arguments; without the agent's id it is the one
+        that the session's key names. A call is placed once for each ``idempotency_key``."""
         try:
             operations = self._operations()
             known = {
                 **arguments,
                 "requesterSessionKey": requester_session_key,
+                "agentId": (requester_agent_id or "").strip() or _agent_of(requester_session_key),
                 "idempotencyKey": idempotency_key,
             }
             return _envelope(await self._run(operations, known))
@@ -144,6 +147,7 @@ class VoiceCallTool:
                 dtmf_sequence=_text(arguments, "dtmfSequence"),
                 session_key=_text(arguments, "sessionKey"),
                 requester_session_key=arguments["requesterSessionKey"],
+                agent_id=arguments["agentId"],
                 idempotency_key=arguments["idempotencyKey"],
             )
         )
@@ -167,6 +171,13 @@ class VoiceCallTool:
 
     async def _status(self, operations: CallOperations, arguments: Arguments) -> dict[str, Any]:
         return dict(await operations.status(_required(arguments, "callId")))
+
+
+def _agent_of(session_key: str | None) -> str | None:
+    """The agent in a key of the form ``agent:<id>:<rest>``; None for any other key."""
+    kind, _, rest = (session_key or "").strip().partition(":")
+    agent_id, _, own = rest.partition(":")
+    return agent_id if kind.lower() == "agent" and agent_id and own else None
 
 
 def _envelope(details: dict[str, Any]) -> dict[str, Any]:

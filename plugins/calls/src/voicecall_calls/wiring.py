@@ -56,7 +56,12 @@ class Wiring:
     agents: AgentDirectory
     agent_id: str
     backends: dict[str, Selected] = field(default_factory=dict)
-    """By agent id: the default agent and those of the number routes."""
+    """By agent id: the default agent, those of the number routes, and others of ``agents.list``
+    that a call may be placed as."""
+    unusable: dict[str, str] = field(default_factory=dict)
+    """By agent id: why no call can be placed as this other agent."""
+    optional: set[str] = field(default_factory=set)
+    """The other agents in ``backends``: the phone runs without them too."""
     transcription: Selected | None = None
     speech: dict[str | None, SpeechChoice] = field(default_factory=dict)
     """By the key of the number route; None is for every other call."""
@@ -135,17 +140,36 @@ def _select_backends(wiring: Wiring, registry: Registry, environ: Mapping[str, s
     for agent_id in (wiring.agent_id, *routed):
         if agent_id in wiring.backends:
             continue
-        selected = select(
-            registry,
-            ProviderKind.AGENT,
-            directory.backend(agent_id),
-            directory.blocks,
-            environ,
-            "agents.backends",
-        )
-        wiring.backends[agent_id] = selected
+        selected = wiring.backends[agent_id] = _backend(wiring, agent_id, registry, environ)
         if selected.outcome is not Selection.OK and selected.message not in wiring.problems:
             wiring.problems.append(selected.message)
+    for agent_id in directory.ids:
+        if agent_id in wiring.backends:
+            continue
+        try:
+            selected = _backend(wiring, agent_id, registry, environ)
+        except ConfigError as error:
+            wiring.unusable[agent_id] = str(error)
+            continue
+        if selected.outcome is Selection.OK:
+            wiring.backends[agent_id] = selected
+            wiring.optional.add(agent_id)
+        else:
+            wiring.unusable[agent_id] = selected.message
+
+
+def _backend(
+    wiring: Wiring, agent_id: str, registry: Registry, environ: Mapping[str, str]
+) -> Selected:
+    directory = wiring.agents
+    return select(
+        registry,
+        ProviderKind.AGENT,
+        directory.backend(agent_id),
+        directory.blocks,
+        environ,
+        "agents.backends",
+    )
 
 
 def _select_speech(

@@ -11,7 +11,7 @@ import anyio
 from anyio.abc import TaskGroup
 from starlette.websockets import WebSocket
 
-from voicecall.errors import CallError, ProviderError, VoicecallError
+from voicecall.errors import CallError, MissingScope, ProviderError, VoicecallError
 from voicecall.hosting import RpcCall, RpcMethod
 from voicecall.seam import Seam
 
@@ -159,16 +159,7 @@ class RpcServer:
             return encode_error(request.id, INVALID_REQUEST, self._unknown(request.method))
         scope = self._host.scopes[method.name]
         if scope not in connection.scopes:
-            return encode_error(
-                request.id,
-                FORBIDDEN,
-                f"missing scope: {scope}",
-                details={
-                    "code": "MISSING_SCOPE",
-                    "missingScope": scope,
-                    "requiredScopes": [scope],
-                },
-            )
+            return _forbidden(request.id, scope, f"missing scope: {scope}")
         return await self._call(method, connection, request)
 
     def _unknown(self, method: str) -> str:
@@ -183,6 +174,8 @@ class RpcServer:
                 request.params, RpcCall(connection.id, connection.scopes)
             )
             return encode_result(request.id, payload)
+        except MissingScope as error:
+            return _forbidden(request.id, error.scope, str(error))
         except CallError as error:
             return encode_error(request.id, INVALID_REQUEST, str(error))
         except ProviderError as error:
@@ -192,3 +185,8 @@ class RpcServer:
         except Exception:  # noqa: BLE001 (a stranger's handler)
             _log.exception("the RPC method %s failed", method.name)
             return encode_error(request.id, UNAVAILABLE, "internal error")
+
+
+def _forbidden(request_id: str, scope: str, message: str) -> str:
+    details = {"code": "MISSING_SCOPE", "missingScope": scope, "requiredScopes": [scope]}
+    return encode_error(request_id, FORBIDDEN, message, details=details)

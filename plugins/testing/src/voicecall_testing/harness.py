@@ -16,7 +16,7 @@ Needs the package ``voicecall-calls`` (the extra ``phone``).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,7 +29,7 @@ from voicecall import events as ev
 from voicecall import telephony as tel
 from voicecall.agent import AgentBackend
 from voicecall.audio import MULAW_8K
-from voicecall.errors import StoreError
+from voicecall.errors import InvalidRequest, StoreError
 from voicecall.media import Started, Upgrade
 from voicecall.model import (
     CallMode,
@@ -293,13 +293,15 @@ async def open_phone(
     transcription: TranscriptionProvider | None = None,
     speech: SpeechProvider | None = None,
     agent: AgentBackend | None = None,
+    agents: Collection[str] = ("main",),
     returns_marks: bool = True,
     seed: int = 0,
 ) -> AsyncIterator[Phone]:
     """A phone with its store in ``directory``; ``config`` is a plugin configuration as in the
     file (inbound calls are let in, silence is not asked about, unless it says otherwise).
 
-    Providers that are given stand in for the scripted ones. Runs on a
+    Providers that are given stand in for the scripted ones; a call may be placed as one of
+    ``agents`` (all are the same scripted one). Runs on a
     :class:`~voicecall_testing.clock.VirtualTimeLoop` only.
     """
     loop = asyncio.get_running_loop()
@@ -348,6 +350,11 @@ async def open_phone(
             seam=seam,
         )
 
+    def dialling_agent(requested: str | None) -> str:
+        if requested is not None and requested not in agents:
+            raise InvalidRequest(f"no agent {requested!r}")
+        return requested or settings.agent_id or "main"
+
     engine.conversations = converse
     async with _plain_errors(), AsyncExitStack() as stack:
         stack.callback(loop.add_busy_check(lambda: store.outstanding > 0))
@@ -358,7 +365,7 @@ async def open_phone(
             settings,
             media,
             engine,
-            CallOperations(engine, outbound_media=media),
+            CallOperations(engine, outbound_media=media, dialling_agent=dialling_agent),
             store,
             seam,
             carrier,

@@ -39,6 +39,9 @@ ToOption = Annotated[str | None, typer.Option("--to", "-t", help="Number to call
 DigitsFirstOption = Annotated[
     str | None, typer.Option("--dtmf", help="Digits to play before connecting.")
 ]
+AgentOption = Annotated[
+    str | None, typer.Option("--agent", help="Agent that holds the call (default: agentId).")
+]
 ModeOption = Annotated[str, typer.Option("--mode", help="notify or conversation.")]
 
 
@@ -52,11 +55,12 @@ def call(
     to: ToOption = None,
     mode: ModeOption = "conversation",
     dtmf_sequence: DigitsFirstOption = None,
+    agent: AgentOption = None,
     config: ConfigOption = None,
     json: JsonOption = False,
 ) -> None:
     """Call a number and say something."""
-    params = _given(to=to, message=message, mode=mode, dtmfSequence=dtmf_sequence)
+    params = _given(to=to, message=message, mode=mode, dtmfSequence=dtmf_sequence, agentId=agent)
     _dial(context, config, "voicecall.initiate", params, json)
 
 
@@ -66,11 +70,12 @@ def start(
     message: Annotated[str | None, typer.Option("--message", "-m", help="What to say.")] = None,
     mode: ModeOption = "conversation",
     dtmf_sequence: DigitsFirstOption = None,
+    agent: AgentOption = None,
     config: ConfigOption = None,
     json: JsonOption = False,
 ) -> None:
     """Call a number; what to say is optional."""
-    params = _given(to=to, message=message, mode=mode, dtmfSequence=dtmf_sequence)
+    params = _given(to=to, message=message, mode=mode, dtmfSequence=dtmf_sequence, agentId=agent)
     _dial(context, config, "voicecall.start", params, json)
 
 
