@@ -1,31 +1,38 @@
-"""Round after round: ten calls, a kill, a restart, the verdict."""
+"""Round after round: ten calls and more, a kill, a restart, the verdict."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
 
-from voicecall.model import Direction
+from voicecall.model import Direction, MediaPath
 from voicecall_gateway.client import RpcError
 from voicecall_mock.exchange import Exchange, ExchangeOptions
+from voicecall_testing.speech import FskSpeech
 
+from .ear import is_heard
 from .gateway import INBOUND, OUTBOUND, Gateway
 from .judge import Judge, Store
+from .summary import RECOVERY_S, TEN, Summary
 from .workload import Workload
 
-__all__ = ["RECOVERY_S", "Campaign", "Summary", "campaign"]
+__all__ = ["Campaign", "campaign"]
 
-RECOVERY_S = 30.0
-KEPT = 3
-"""At most so many calls that came through a restart go on into the next round."""
-SAID_AGAIN = 5
-"""The phone may interrupt before the first word."""
+STAYING = {Direction.OUTBOUND: 7, Direction.INBOUND: TEN - 7}
+"""Calls that last until we end them."""
+CAPS = {Direction.OUTBOUND: OUTBOUND, Direction.INBOUND: INBOUND}
+KEPT = 2
+"""At most so many of the other calls go on into the next round."""
+CHANGED = 5
+"""At most so many of the staying calls are ended and made anew between two rounds."""
+OLD_MS = 30_000
+"""A staying call is ended after it: long before the time limits of call and recording."""
 
 EXCHANGE = ExchangeOptions(
     answer_after_ms=50,
@@ -34,25 +41,9 @@ EXCHANGE = ExchangeOptions(
     digit_ms=10,
     # Redelivered until long after a restart, and soon after it.
     redelivery_s=(0.05, 0.1, *[0.2] * 300),
-    recording_limit_s=0,
+    recording_limit_s=120,
+    keep_calls=300,
 )
-
-
-@dataclass(slots=True)
-class Summary:
-    """``recovered`` and ``finalised`` count calls that were live when their gateway was killed."""
-
-    seed: int
-    kills: int = 0
-    webhooks: int = 0
-    ignored: int = 0
-    dials: int = 0
-    recovered: int = 0
-    finalised: int = 0
-    max_recovery_s: float = 0.0
-
-    def __str__(self) -> str:
-        return ", ".join(f"{key} {value}" for key, value in asdict(self).items())
 
 
 class Campaign:
@@ -64,20 +55,21 @@ class Campaign:
         self._store = Store(gateway.database)
         self._judge = Judge(exchange, self._store)
         self._live: set[str] = set()
-        self.summary = Summary(seed)
+        self.summary = Summary(seed, gateway.media.value)
 
     async def run(self, kills: int) -> None:
         """Kill the gateway ``kills`` times; raises ``AssertionError`` on the first thing wrong."""
         await self._gateway.start()
         await self._gateway.ready()
         while self.summary.kills < kills:
-            await self._calls_and_kill()
+            await self._ten_stay()
+            await self._surge_and_kill()
             if self._rng.random() < 0.2 and self.summary.kills < kills:
                 await self._gateway.start()
                 await anyio.sleep(self._rng.uniform(0.05, 0.6))
                 await self._kill()
             await self._restart()
-            await self._end_calls(keep=self._rng.randint(0, KEPT))
+            await self._end_some()
         await self._caps_are_free()
         self._judge.after_kill(await self._gateway.stop())
         self._judge.finally_()
@@ -90,29 +82,52 @@ class Campaign:
 
     # --- a round ----------------------------------------------------------------------------
 
-    async def _calls_and_kill(self) -> None:
-        """Fill the caps with calls and kill the gateway at some moment after that began."""
+    async def _ten_stay(self) -> None:
+        """Go on when ten calls that stay are connected."""
+        begun = anyio.current_time()
+        live = [record["direction"] for record in self._staying()]
+        missing = {way: count - live.count(way) for way, count in STAYING.items()}
+        for _ in range(missing[Direction.INBOUND]):
+            self._workload.call_in(stays=True)
+        outbound = range(missing[Direction.OUTBOUND])
+        await self._workload.dial([self._workload.outbound(stays=True) for _ in outbound])
+        while len(self._staying()) < TEN or self._judge.disagreements():
+            late = anyio.current_time() - begun > RECOVERY_S
+            assert not late, f"ten calls do not come up: {self._judge.disagreements()}"
+            await anyio.sleep(0.02)
+
+    async def _surge_and_kill(self) -> None:
+        """Fill the caps with more calls and kill the gateway at some moment after that began."""
         going_on = [record["direction"] for record in self._store.live()]
-        outbound = OUTBOUND - going_on.count(Direction.OUTBOUND)
-        inbound = INBOUND - going_on.count(Direction.INBOUND)
+        room = {way: cap - going_on.count(way) for way, cap in CAPS.items()}
         self._workload.trouble()
-        diallings = [self._workload.outbound() for _ in range(outbound)]
+        diallings = [self._workload.outbound() for _ in range(room[Direction.OUTBOUND])]
         # Squared: more of them while calls are being dialled.
         moment = 1.5 * self._rng.random() ** 2
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._workload.dial, diallings)
-            tasks.start_soon(self._workload.meddle)
-            for _ in range(inbound):
+            for _ in range(2):
+                tasks.start_soon(self._workload.meddle)
+            tasks.start_soon(self._workload.replace, self._passing)
+            for _ in range(room[Direction.INBOUND]):
                 self._workload.call_in()
             await anyio.sleep(moment)
             await self._kill()
 
     async def _kill(self) -> None:
+        connected = self._judge.connected()
         output = await self._gateway.kill()
-        self.summary.kills += 1
         self._judge.after_kill(output)
         self._count()
-        self._live |= {record["call_id"] for record in self._store.live()}
+        records = self._store.live()
+        live = [
+            record
+            for record in records
+            if record["answered_at"] is not None and record["provider_call_id"] in connected
+        ]
+        self.summary.live.append(len(live))
+        self.summary.others.append(len(records) - len(live))
+        self._live |= {record["call_id"] for record in records}
 
     async def _restart(self) -> None:
         """Start the next gateway; in time every call is recovered, or over with a reason."""
@@ -123,9 +138,7 @@ class Campaign:
         await self._workload.dial_again()
         assert not self._workload.unanswered
         await self._agree(begun)
-        self.summary.max_recovery_s = max(
-            self.summary.max_recovery_s, round(anyio.current_time() - begun, 2)
-        )
+        self.summary.recovery_s.append(anyio.current_time() - begun)
         self._judge.all_ends_have_reasons()
         recovered = self._live & {record["call_id"] for record in self._store.live()}
         self.summary.recovered += len(recovered)
@@ -135,24 +148,18 @@ class Campaign:
 
     async def _talk_on(self, recovered: set[str]) -> None:
         """The conversation of one recovered call goes on: what is asked to be said is heard."""
-        for record in self._store.live():
-            if record["call_id"] in recovered and record["answered_at"] is not None:
-                await self._is_heard(record["call_id"], record["provider_call_id"])
-                return
-
-    async def _is_heard(self, call_id: str, carrier_id: str) -> None:
-        call = self._exchange.calls[carrier_id]
+        records = [
+            record
+            for record in self._store.live()
+            if record["call_id"] in recovered and record["answered_at"] is not None
+        ]
+        self._rng.shuffle(records)
         text = f"Are you still there at {self.summary.kills}?"
-        for _ in range(SAID_AGAIN):
-            try:
-                await self._gateway.call("voicecall.speak", {"callId": call_id, "message": text})
-            except RpcError:
-                # It may have been about to end; then it is over soon.
-                with anyio.fail_after(RECOVERY_S):
-                    await call.over.wait()
-            if call.over.is_set() or ("heard", text) in call.stats.log:
+        for record in records:
+            call = self._exchange.calls[record["provider_call_id"]]
+            if await is_heard(self._gateway, call, record["call_id"], text):
+                self.summary.heard += 1
                 return
-        raise AssertionError(f"recovered, but not heard: {call.to_json()} {call.stats.log}")
 
     async def _agree(self, begun: float) -> None:
         """Wait until gateway and exchange say the same of every call."""
@@ -161,20 +168,38 @@ class Campaign:
             assert not late, f"{RECOVERY_S:g} s after the restart: " + "; ".join(wrong)
             await anyio.sleep(0.05)
 
-    async def _end_calls(self, *, keep: int) -> None:
-        """End all live calls but ``keep``, and wait until they are over on both sides."""
-        live = self._store.live()
-        self._rng.shuffle(live)
+    def _staying(self) -> list[dict[str, Any]]:
+        return [record for record in self._store.live() if self._workload.stays(record)]
+
+    def _passing(self) -> list[dict[str, Any]]:
+        return [record for record in self._store.live() if not self._workload.stays(record)]
+
+    # --- between rounds ---------------------------------------------------------------------
+
+    async def _end_some(self) -> None:
+        """Make room: for the surge, and for other calls that stay."""
+        passing, staying = self._passing(), self._staying()
+        self._rng.shuffle(passing)
+        self._rng.shuffle(staying)
+        ending = passing[self._rng.randint(0, KEPT) :]
+        changed = self._rng.randint(0, CHANGED)
+        ending += staying[:changed]
+        oldest = self._exchange.seam.now_ms() - OLD_MS
+        ending += [record for record in staying[changed:] if record["started_at"] < oldest]
+        await self._end(ending)
+
+    async def _end(self, records: list[dict[str, Any]]) -> None:
+        """End calls, and wait until they are over on both sides."""
         begun = anyio.current_time()
         async with anyio.create_task_group() as tasks:
-            for record in live[keep:]:
+            for record in records:
                 params = {"callId": record["call_id"]}
                 tasks.start_soon(self._gateway.call, "voicecall.end", params)
         await self._agree(begun)
 
     async def _caps_are_free(self) -> None:
         """After all calls are over, exactly as many as configured can be placed again."""
-        await self._end_calls(keep=0)
+        await self._end(self._store.live())
         diallings = [self._workload.outbound() for _ in range(OUTBOUND)]
         for dialling in diallings:
             # Nobody hangs up before the last one is placed.
@@ -184,13 +209,13 @@ class Campaign:
         assert all(dialling.call_id for dialling in diallings)
         with pytest.raises(RpcError, match="Maximum concurrent calls"):
             await self._gateway.call("voicecall.start", self._workload.outbound().params)
-        await self._end_calls(keep=0)
+        await self._end(self._store.live())
         assert self._store.live() == []
 
 
 @asynccontextmanager
-async def campaign(root: Path, seed: int) -> AsyncIterator[Campaign]:
+async def campaign(root: Path, seed: int, media: MediaPath) -> AsyncIterator[Campaign]:
     """A campaign below ``root``, with an exchange of its own that outlives every gateway."""
-    async with Exchange(EXCHANGE).serve() as exchange:
-        async with Gateway(root, exchange.base_url).at_hand() as gateway:
+    async with Exchange(EXCHANGE, speech=FskSpeech()).serve() as exchange:
+        async with Gateway(root, exchange.base_url, media).at_hand() as gateway:
             yield Campaign(gateway, exchange, seed)

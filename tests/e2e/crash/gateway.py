@@ -18,13 +18,20 @@ import anyio
 import anyio.to_thread
 import httpx
 
+from voicecall.model import MediaPath
 from voicecall_gateway.client import GatewayClient
 
 __all__ = ["INBOUND", "OUTBOUND", "Gateway", "free_ports"]
 
-OUTBOUND = 7
-INBOUND = 3
+OUTBOUND = 11
+INBOUND = 5
 """Caps of the gateway. Every round fills them, so that a place that was not given back shows."""
+STREAMED = {
+    "streaming": {"enabled": True, "provider": "fsk"},
+    "tts": {"provider": "fsk"},
+    "silenceTimeoutMs": 200,
+}
+"""Text in tones both ways: cheap to make, and read back exactly."""
 PATIENCE_S = 60.0
 
 
@@ -44,10 +51,24 @@ def free_ports(count: int) -> list[int]:
     return found
 
 
+def _speech_installed(root: Path) -> Path:
+    """A folder that, on the path, makes the speech providers of the test help installed ones."""
+    packages = root / "packages"
+    info = packages / "speech_in_tones-1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: speech-in-tones\nVersion: 1.0\n")
+    entry = "fsk = voicecall_testing.speech"
+    (info / "entry_points.txt").write_text(
+        f"[voicecall.tts]\n{entry}\n[voicecall.transcription]\n{entry}\n"
+    )
+    return packages
+
+
 class Gateway:
     """``voicecall gateway run``, again and again. Use :meth:`at_hand`."""
 
-    def __init__(self, root: Path, exchange_url: str) -> None:
+    def __init__(self, root: Path, exchange_url: str, media: MediaPath) -> None:
+        self.media = media
         self.port, webhook_port = free_ports(2)
         self.database = root / "state" / "voice-calls" / "calls.db"
         self.pid = 0
@@ -57,6 +78,9 @@ class Gateway:
         self._environ = {
             **{key: value for key, value in os.environ.items() if "VOICECALL" not in key},
             "HOME": str(root),
+            "PYTHONPATH": os.pathsep.join(
+                filter(None, [str(_speech_installed(root)), os.environ.get("PYTHONPATH")])
+            ),
             "VOICECALL_STATE_DIR": str(root / "state"),
         }
         self._http = httpx.AsyncClient(base_url=f"http://127.0.0.1:{self.port}", trust_env=False)
@@ -70,8 +94,9 @@ class Gateway:
             "outbound": {"notifyHangupDelaySec": 1},
             "maxConcurrentCalls": OUTBOUND,
             "maxConcurrentInboundCalls": INBOUND,
-            "maxDurationSeconds": 60,
+            "maxDurationSeconds": 120,
             "ringTimeoutMs": 4000,
+            **(STREAMED if media is MediaPath.STREAM else {}),
         }
         tree = {
             "gateway": {"port": self.port},

@@ -9,7 +9,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-from voicecall.model import Direction
+from voicecall.model import Direction, MediaPath
 from voicecall_mock.exchange import Exchange
 
 __all__ = ["Judge", "Store"]
@@ -137,9 +137,13 @@ class Judge:
 
     # --- after a restart --------------------------------------------------------------------
 
+    def connected(self) -> set[str]:
+        """The exchange's ids of the calls on which somebody talks."""
+        return {call.id for call in self._exchange.calls.values() if call.status == "in-progress"}
+
     def disagreements(self) -> list[str]:
         """In what gateway and exchange differ about the calls that are live; empty when every
-        call is recovered, or over with a reason."""
+        call is recovered, with its media socket where it talks over one, or over with a reason."""
         records = self._store.live()
         up = {call.id: call for call in self._exchange.calls.values() if not call.over.is_set()}
         found = []
@@ -152,6 +156,12 @@ class Judge:
                 found.append(f"{name} is being recovered or ended")
             elif (record["answered_at"] is not None) != (call.status == "in-progress"):
                 found.append(f"{name} is {call.status} at the exchange")
+            elif (
+                record["answered_at"] is not None
+                and record["media"] == MediaPath.STREAM
+                and call.line.stream is None
+            ):
+                found.append(f"{name} has no media socket")
         found += [f"the exchange has {call.to_json()}" for call in up.values()]
         return found
 

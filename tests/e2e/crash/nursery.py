@@ -19,6 +19,7 @@ NEEDED = (
     "uvicorn.protocols.http.httptools_impl",
     "voicecall_agents.scripted",
     "voicecall_calls.conversation.nativetalk",
+    "voicecall_calls.conversation.streaming",
     "voicecall_calls.coordinator",
     "voicecall_calls.service",
     "voicecall_calls.store",
@@ -28,6 +29,7 @@ NEEDED = (
     "voicecall_gateway.runtime",
     "voicecall_mock.client",
     "voicecall_mock.provider",
+    "voicecall_testing.speech",
 )
 
 

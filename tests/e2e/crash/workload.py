@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import random
 import time
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+import anyio
 import anyio.to_thread
 from websockets.exceptions import ConnectionClosed
 
+from voicecall.model import Direction
 from voicecall_gateway.client import GatewayClient, GatewayUnreachable, RpcError
 from voicecall_mock.exchange import (
     AnswerMode,
     Behaviour,
+    DropSocket,
     Exchange,
     HangUp,
     HangUpMidWord,
@@ -37,15 +41,19 @@ GONE = (GatewayUnreachable, ConnectionClosed)
 """How a client learns that the gateway died: the second within the opening handshake."""
 
 CHATTER: Script = default_script()
-SCRIPTS: tuple[Script, ...] = (
+STAYING: tuple[Script, ...] = (
     CHATTER,
     CHATTER,
-    CHATTER,
-    (WaitForSilence(50), Say("Hello there."), WaitForSilence(50), Say("Goodbye."), *CHATTER),
-    (WaitForSilence(50), Say("What can you do?"), HangUp()),
     (Interrupt(60, "Wait a moment."), *CHATTER),
     (WaitForSilence(50), Say("Let me think."), Wait(400), Press("7"), *CHATTER),
     (WaitForSilence(50), Press("12#"), *CHATTER),
+)
+"""Nobody ends such a call but we."""
+SCRIPTS: tuple[Script, ...] = (
+    *STAYING,
+    (WaitForSilence(50), Say("Hello there."), WaitForSilence(50), Say("Goodbye."), *CHATTER),
+    (WaitForSilence(50), Say("What can you do?"), HangUp()),
+    (WaitForSilence(50), DropSocket(), *CHATTER),
     (Wait(600), HangUp()),
     (Wait(300), HangUpMidWord("I never finish what I", 150)),
 )
@@ -69,11 +77,19 @@ class Workload:
         self._exchange = exchange
         self._rng = rng
         self._numbers = 0
+        self._staying: set[str] = set()
         self.unanswered: list[Dialling] = []
 
-    def _number(self) -> str:
+    def _number(self, stays: bool) -> str:
         self._numbers += 1
-        return f"+1555{self._numbers:07d}"
+        number = f"+1555{self._numbers:07d}"
+        if stays:
+            self._staying.add(number)
+        return number
+
+    def stays(self, record: Mapping[str, Any]) -> bool:
+        """Whether this call (a stored document) lasts until we end it."""
+        return not self._staying.isdisjoint((record["from_number"], record["to_number"]))
 
     # --- plans ------------------------------------------------------------------------------
 
@@ -94,16 +110,20 @@ class Workload:
             )
         )
 
-    def outbound(self) -> Dialling:
-        """A call to a phone of its own."""
+    def outbound(self, *, stays: bool = False) -> Dialling:
+        """A call to a phone of its own. One that ``stays`` is answered soon and never ended by
+        the phone or the agent."""
         rng = self._rng
-        number = self._number()
-        answer = rng.choice(MODES) if rng.random() < 0.25 else AnswerMode.ANSWER
-        behaviour = Behaviour(rng.choice(SCRIPTS), answer, after_ms=rng.randrange(400))
+        number = self._number(stays)
+        if stays:
+            behaviour = Behaviour(rng.choice(STAYING), after_ms=rng.randrange(100))
+        else:
+            answer = rng.choice(MODES) if rng.random() < 0.25 else AnswerMode.ANSWER
+            behaviour = Behaviour(rng.choice(SCRIPTS), answer, after_ms=rng.randrange(400))
         self._exchange.set_phone(number, behaviour)
         params = {
             "to": number,
-            "mode": rng.choice(("notify", "conversation", "conversation")),
+            "mode": "conversation" if stays or rng.random() < 0.67 else "notify",
             "message": "Good evening, your table by the window is ready at eight.",
             "idempotencyKey": f"dial {number}",
         }
@@ -115,9 +135,10 @@ class Workload:
         """The phone with this number rings on."""
         self._exchange.set_phone(number, Behaviour(CHATTER, AnswerMode.NO_ANSWER))
 
-    def call_in(self) -> None:
+    def call_in(self, *, stays: bool = False) -> None:
         """Somebody calls the gateway."""
-        self._exchange.dial_in(self._number(), OUR_NUMBER, self._rng.choice(SCRIPTS))
+        script = self._rng.choice(STAYING if stays else SCRIPTS)
+        self._exchange.dial_in(self._number(stays), OUR_NUMBER, script)
 
     # --- at work ----------------------------------------------------------------------------
 
@@ -143,7 +164,7 @@ class Workload:
         await self.dial([self.unanswered.pop() for _ in range(len(self.unanswered))])
 
     async def meddle(self) -> None:
-        """Speak on calls, press keys and end some, until the gateway dies."""
+        """Speak on calls and press keys until the gateway dies."""
         rng = random.Random(self._rng.random())
 
         def act(client: GatewayClient) -> None:
@@ -151,13 +172,10 @@ class Workload:
             if not calls:
                 return
             params: dict[str, Any] = {"callId": rng.choice(calls)["callId"]}
-            match rng.randrange(8):
-                case 0:
-                    client.call("voicecall.end", params)
-                case 1:
-                    client.call("voicecall.dtmf", {**params, "digits": "42"})
-                case _:
-                    client.call("voicecall.speak", {**params, "message": "Please hold the line."})
+            if rng.random() < 0.15:
+                client.call("voicecall.dtmf", {**params, "digits": "42"})
+            else:
+                client.call("voicecall.speak", {**params, "message": "Please hold the line."})
 
         def work() -> None:
             with self._gateway.client() as client:
@@ -168,5 +186,27 @@ class Workload:
 
         try:
             await anyio.to_thread.run_sync(work)
+        except GONE:
+            return
+
+    async def replace(self, passing: Callable[[], list[dict[str, Any]]]) -> None:
+        """End one of the ``passing`` calls after another and make a new one in its place, until
+        the gateway dies."""
+        rng = random.Random(self._rng.random())
+        try:
+            while True:
+                await anyio.sleep(0.05)
+                if not (records := passing()):
+                    continue
+                record = rng.choice(records)
+                try:
+                    await self._gateway.call("voicecall.end", {"callId": record["call_id"]})
+                except RpcError:  # the hang-up takes long
+                    continue
+                # It is over, and its place is free.
+                if record["direction"] == Direction.INBOUND:
+                    self.call_in()
+                else:
+                    await self.dial([self.outbound()])
         except GONE:
             return
