@@ -20,6 +20,7 @@ from .options import ExchangeOptions, PhoneOptions
 from .playback import FRAME
 from .recording import Recording
 from .script import HangUpMidWord, Interrupt, Say
+from .streams import MediaStream
 from .voice import Voice
 
 __all__ = ["CarrierLine", "LineStream", "Native", "PhoneLine"]
@@ -253,6 +254,7 @@ class PhoneLine(CarrierLine):
     """A line of the mock exchange. ``post`` sends a webhook."""
 
     native: NativeLine
+    stream: MediaStream | None
 
     def __init__(
         self,
