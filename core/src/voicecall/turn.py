@@ -1,4 +1,8 @@
-"""Contract of voice activity and end-of-turn detection, for recognisers without their own."""
+"""Contract of voice activity and end-of-turn detection: for barge-in before any word is
+understood, and for recognisers without an end of turn of their own.
+
+Times are milliseconds of the audio that a detector was fed since it was made or last reset.
+"""
 
 from __future__ import annotations
 
@@ -20,13 +24,17 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class VoiceStarted:
-    """Speech began at ``at_ms`` of the audio clock."""
+    """A voice began at ``at_ms``, which lies in the past: it is told once it is sure. A noise
+    shorter than 200 ms is no voice and is never told."""
 
     at_ms: int
 
 
 @dataclass(frozen=True, slots=True)
 class VoiceStopped:
+    """The voice that was told last ended at ``at_ms``, in the past as well: the silences within
+    words are no end."""
+
     at_ms: int
 
 
@@ -42,17 +50,21 @@ TurnEvent = VoiceStarted | VoiceStopped | TurnEnded
 
 
 class TurnDetector(ABC):
-    """One a call."""
+    """One a call. :class:`VoiceStarted` and :class:`VoiceStopped` take turns."""
 
     @abstractmethod
     def process(self, audio: bytes) -> tuple[TurnEvent, ...]:
-        """Feed the next audio in the agreed format; what it shows."""
+        """Feed the next audio in the agreed format, in pieces of any size; what it shows.
+
+        Called for every frame of a call, on the event loop: tens of microseconds, no waiting.
+        """
 
     @abstractmethod
     def reset(self) -> None:
-        """Forget the past."""
+        """Forget the past; the clock starts at 0 again."""
 
 
 class TurnDetectorProvider(Provider):
     @abstractmethod
-    def detector(self, audio_format: AudioFormat) -> TurnDetector: ...
+    def detector(self, audio_format: AudioFormat) -> TurnDetector:
+        """A detector for one call whose caller is heard in ``audio_format``."""
