@@ -1,0 +1,81 @@
+"""Configuration block ``twilio``."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from voicecall.configuring import ConfigModel
+
+__all__ = ["TwilioConfig"]
+
+_EDGES = {"ie1": "dublin", "au1": "sydney"}
+"""The edge that belongs to a region which has no host of its own without one."""
+
+
+class TwilioConfig(ConfigModel):
+    """Calls through Twilio."""
+
+    account_sid: str = Field(pattern=r"^AC[0-9A-Za-z]+$", description="Account SID (`AC...`)")
+    auth_token: str = Field(
+        min_length=1,
+        repr=False,
+        description="Auth token of the account in this region: signs the webhooks, and "
+        "authenticates requests unless an API key is given",
+    )
+    api_key_sid: str | None = Field(
+        default=None, description="API key (`SK...`) that requests use instead of the auth token"
+    )
+    api_key_secret: str | None = Field(
+        default=None, repr=False, description="Secret of that API key"
+    )
+    webhooks_shared_key: str | None = Field(
+        default=None,
+        repr=False,
+        description="Secret of a shared key that Twilio signs webhooks with by SHA-256",
+    )
+    region: Literal["us1", "ie1", "au1"] | None = Field(
+        default=None, description="Region of the account's calls; unset: us1"
+    )
+    edge: str | None = Field(
+        default=None,
+        pattern=r"^[a-z][a-z0-9-]*$",
+        description="Edge location that requests enter Twilio's network by, such as `ashburn`",
+    )
+    api_base_url: str | None = Field(
+        default=None,
+        pattern=r"^https?://",
+        description="URL of the API, or of an emulator, in place of that of region and edge",
+    )
+    calls_per_second: float = Field(
+        default=1.0, gt=0, le=1000, description="Calls placed in a second, as the account allows"
+    )
+    voice: str | None = Field(
+        default=None, description="Voice of turn-based calls, such as `Polly.Joanna-Neural`"
+    )
+    language: str | None = Field(
+        default=None, description="Language of that voice and of the recogniser, such as `en-GB`"
+    )
+
+    @model_validator(mode="after")
+    def _api_key_is_whole(self) -> TwilioConfig:
+        if (self.api_key_sid is None) is not (self.api_key_secret is None):
+            raise ValueError("apiKeySid and apiKeySecret go together")
+        return self
+
+    @property
+    def base_url(self) -> str:
+        """Where the API is, without a trailing slash."""
+        if self.api_base_url is not None:
+            return self.api_base_url.rstrip("/")
+        region = self.region or "us1"
+        edge = self.edge or _EDGES.get(region)
+        return f"https://api.{edge}.{region}.twilio.com" if edge else "https://api.twilio.com"
+
+    @property
+    def credentials(self) -> tuple[str, str]:
+        """User name and password of requests."""
+        if self.api_key_sid is not None and self.api_key_secret is not None:
+            return self.api_key_sid, self.api_key_secret
+        return self.account_sid, self.auth_token

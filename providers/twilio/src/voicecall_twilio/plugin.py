@@ -1,0 +1,58 @@
+"""Entry point of the Twilio carrier. Importing it needs no HTTP client."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from voicecall import ProviderContext, ProviderInfo, ProviderKind, hookimpl
+from voicecall.providers import LegacyKey
+from voicecall.telephony import StreamPoint, TelephonyCapabilities
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+CAPABILITIES = TelephonyCapabilities(
+    native_speech=True,
+    native_listening=True,
+    stream=frozenset({StreamPoint.DOCUMENT, StreamPoint.COMMAND}),
+    dtmf_out=True,
+    pre_connect_dtmf=True,
+    dial_lookup=True,
+    limit_by_command=True,
+)
+
+
+def _config_model() -> type[BaseModel]:
+    from .config import TwilioConfig
+
+    return TwilioConfig
+
+
+def _factory(config: Any, context: ProviderContext) -> Any:
+    from .provider import TwilioProvider
+
+    return TwilioProvider(config, context)
+
+
+@hookimpl
+def voicecall_telephony_providers() -> Sequence[ProviderInfo]:
+    return [
+        ProviderInfo(
+            kind=ProviderKind.TELEPHONY,
+            id="twilio",
+            label="Twilio",
+            factory=_factory,
+            config_model=_config_model,
+            secrets={
+                "accountSid": "TWILIO_ACCOUNT_SID",
+                "authToken": "TWILIO_AUTH_TOKEN",
+                "apiKeySid": "TWILIO_API_KEY",
+                "apiKeySecret": "TWILIO_API_SECRET",
+                "webhooksSharedKey": "TWILIO_WEBHOOKS_SHARED_KEY",
+            },
+            required=("accountSid", "authToken"),
+            capabilities=CAPABILITIES,
+            legacy_keys=(LegacyKey("twilio.from", "fromNumber"),),
+        )
+    ]
