@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -200,6 +201,20 @@ def test_a_stream_is_lost_and_comes_back() -> None:
     )
     assert record.stream_id == "s2"
     assert record.ending is None
+
+
+def test_the_end_of_a_stream_that_died_with_us_asks_for_no_second_one() -> None:
+    failed = ev.StreamFailed(at=5_100, key="f", provider_call_id=ID, error="gone", stream_id="s1")
+    connected = ev.StatusReported(at=5_200, status=ev.CarrierStatus.CONNECTED)
+    record = tell(
+        inbound(MediaPath.STREAM),
+        (ev.StreamAttached(at=200, stream_id="s1"), "active", [mc.Connected()]),
+        (ev.Recovered(at=5_000), "active", [mc.ProbeStatus()]),
+        (failed, "active", []),
+        (connected, "active", [mc.Connected(resumed=True)]),
+        (replace(failed, at=5_300, key="f2"), "active", []),
+    )
+    assert DeadlineKind.STREAM in record.deadlines
 
 
 def test_a_stream_is_lost_for_good() -> None:

@@ -102,6 +102,8 @@ def recovered(record: CallRecord, event: ev.Recovered, policy: CallPolicy) -> St
         utterance=utterance,
         listen_token=None,
         stream_id=None,
+        # The carrier will tell of its end too, which asks for no second stream.
+        lost_stream_id=record.stream_id or record.lost_stream_id,
         recovering=True,
         deadlines=with_deadlines(record, DeadlineKind.STREAM),
     )
