@@ -93,6 +93,7 @@ EVENTS: tuple[ev.CallEvent, ...] = (
     ev.StreamDetached(at=0, stream_id="s1"),
     ev.StreamDetached(at=0, stream_id="s0"),
     ev.StreamGivenUp(at=0),
+    ev.StreamSwapping(at=0, busy_ms=400),
     ev.EndRequested(at=0),
     ev.HangUpDone(at=0),
     ev.HangUpFailed(at=0, error="no"),

@@ -111,6 +111,7 @@ own_events: st.SearchStrategy[ev.CallEvent] = st.one_of(
     st.builds(ev.StreamAttached, at=st.just(0), stream_id=st.sampled_from("st")),
     st.builds(ev.StreamDetached, at=st.just(0), stream_id=st.sampled_from("st")),
     st.just(ev.StreamGivenUp(at=0)),
+    st.just(ev.StreamSwapping(at=0, busy_ms=400)),
     st.builds(
         ev.StatusReported,
         at=st.just(0),

@@ -37,6 +37,10 @@ PHONE = "+15550002222"
 QUIET = (Silent(),)
 
 
+def _query(call_id: str) -> tel.DialQuery:
+    return tel.DialQuery(call_id=call_id, from_number="+15550001111", to_number=PHONE, placed_at=0)
+
+
 async def test_a_called_phone_rings_answers_and_is_hung_up(telephone: Any) -> None:
     async with telephone() as gateway:
         gateway.exchange.set_phone(PHONE, QUIET)
@@ -200,9 +204,9 @@ async def test_an_ambiguous_dial_is_found_by_its_reference(telephone: Any) -> No
         gateway.exchange.set_phone(PHONE, QUIET)
         with pytest.raises(OutcomeUnknown):
             await gateway.dial(call_id="ours-7")
-        found = await gateway.provider.find_dial("ours-7")
+        found = await gateway.provider.find_dial(_query("ours-7"))
         assert found in gateway.exchange.calls
-        assert await gateway.provider.find_dial("ours-8") is None
+        assert await gateway.provider.find_dial(_query("ours-8")) is None
 
 
 async def test_failing_rest(telephone: Any) -> None:

@@ -44,6 +44,7 @@ __all__ = [
     "StreamDetached",
     "StreamFailed",
     "StreamGivenUp",
+    "StreamSwapping",
 ]
 
 
@@ -221,6 +222,14 @@ class StreamDetached(CallEvent):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamGivenUp(CallEvent):
     """The call goes on without a media socket: by the carrier's own voice."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamSwapping(CallEvent):
+    """We are about to let the carrier play something for ``busy_ms`` in place of the media
+    socket, and open another socket behind it."""
+
+    busy_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -41,12 +41,14 @@ class AudioSink(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Upgrade:
-    """The HTTP request that opened a media socket. Header names are lower case."""
+    """The HTTP request that opened a media socket. Header names are lower case; ``url`` is the
+    public URL of the socket as we wrote it for the carrier."""
 
     path: str
     query: Mapping[str, str]
     headers: Mapping[str, str]
     client: str
+    url: str = ""
 
 
 @dataclass(frozen=True, slots=True)

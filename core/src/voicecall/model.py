@@ -174,11 +174,13 @@ class MessageState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class FirstMessage:
-    """The greeting or notification. It has one owner: whoever plays the call's media path."""
+    """The greeting or notification. It has one owner: whoever plays the call's media path.
+    ``at_dial`` is the id of the utterance where the dial request told the carrier to speak it."""
 
     text: str
     state: MessageState = MessageState.PENDING
     attempts: int = 0
+    at_dial: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,7 +292,10 @@ class CallRecord:
             end_reason=EndReason(values["end_reason"]) if values["end_reason"] else None,
             end_detail=EndDetail(values["end_detail"]) if values["end_detail"] else None,
             message=FirstMessage(
-                message["text"], MessageState(message["state"]), message["attempts"]
+                message["text"],
+                MessageState(message["state"]),
+                message["attempts"],
+                message.get("at_dial"),
             )
             if message
             else None,

@@ -23,10 +23,13 @@ __all__ = [
     "AttachStream",
     "CallRef",
     "CallStatus",
+    "DialQuery",
     "DialRequest",
     "Hangup",
+    "LimitDuration",
     "Listen",
     "PlayDigits",
+    "Probe",
     "Reject",
     "Rendered",
     "Speak",
@@ -56,8 +59,11 @@ class TelephonyCapabilities:
 
     ``native_speech`` / ``native_listening``: the carrier speaks and recognises by itself.
     ``stream``: where a media socket may be asked for (empty: never). ``dtmf_keeps_stream``:
-    playing digits does not detach a live stream. ``pre_connect_dtmf``: digits can be played
-    before the stream. ``explicit_answer``: an inbound call waits for an answer action.
+    playing digits neither detaches a live stream nor cuts the carrier's own speech short.
+    ``pre_connect_dtmf``: digits can be played before the stream. ``explicit_answer``: an inbound
+    call waits for an answer action; without it the reply to the first webhook answers, which is
+    then an ``Answered`` event. ``limit_by_command``: the length of a live call can be limited at
+    the carrier.
     Playback: ``marks`` come back, also on clear (``marks_returned_on_clear``); ``clear_acked``
     with an event of its own; ``close_ends_call``: closing the socket hangs up; ``pacing``: audio
     must not be sent much faster than it is played. ``public_url``: webhooks come from the
@@ -76,6 +82,7 @@ class TelephonyCapabilities:
     machine_detection: bool = False
     explicit_answer: bool = False
     dial_lookup: bool = False
+    limit_by_command: bool = False
     marks: bool = True
     marks_returned_on_clear: bool = True
     clear_acked: bool = False
@@ -87,11 +94,14 @@ class TelephonyCapabilities:
 
 @dataclass(frozen=True, slots=True)
 class CallRef:
-    """A call as the carrier knows it: our id, its current id and all ids it ever had."""
+    """A call as the carrier knows it: our id, its current id and all ids it ever had.
+    ``webhook_url`` is where the carrier sends what it has to say of this call; it names our id.
+    """
 
     call_id: str
     provider_call_id: str | None
     aliases: tuple[str, ...] = ()
+    webhook_url: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +116,9 @@ class StreamRequest:
 class DialRequest:
     """A call to place. ``webhook_url`` already names our call id; ``time_limit_s`` is the
     carrier-side limit that survives a dead gateway. ``stream`` is given where the carrier is
-    asked for the media socket at dial time."""
+    asked for the media socket at dial time. ``message``, which
+    :meth:`TelephonyProvider.speaks_at_dial` agreed to, is spoken as soon as the call is answered.
+    """
 
     call_id: str
     from_number: str
@@ -116,6 +128,19 @@ class DialRequest:
     time_limit_s: int
     stream: StreamRequest | None = None
     dtmf_sequence: str | None = None
+    message: Speak | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DialQuery:
+    """A dial request of unknown outcome. It was made at ``placed_at`` (milliseconds since the
+    epoch); ``known`` are the carrier's ids of calls that it cannot have made."""
+
+    call_id: str
+    from_number: str
+    to_number: str
+    placed_at: int
+    known: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,9 +190,15 @@ class Speak:
 
 @dataclass(frozen=True, slots=True)
 class PlayDigits:
-    """Keypad tones: ``0-9 * #``; ``w`` or ``,`` waits half a second, ``p`` and ``W`` a second."""
+    """Keypad tones: ``0-9 * #``; ``w`` or ``,`` waits half a second, ``p`` and ``W`` a second.
+
+    Where the tones take the place of what went on before, it goes on behind them: a media socket
+    is opened anew as ``stream`` says, the carrier's recogniser listens again as ``listen`` says.
+    """
 
     digits: str
+    stream: StreamRequest | None = None
+    listen: Listen | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,11 +207,38 @@ class AttachStream:
 
 
 @dataclass(frozen=True, slots=True)
+class LimitDuration:
+    """End the call by itself ``seconds`` from its answer, also when nobody asks any more."""
+
+    seconds: int
+
+
+@dataclass(frozen=True, slots=True)
 class Hangup:
     pass
 
 
-Action = Answer | Reject | Listen | StopListening | Speak | PlayDigits | AttachStream | Hangup
+Action = (
+    Answer
+    | Reject
+    | Listen
+    | StopListening
+    | Speak
+    | PlayDigits
+    | AttachStream
+    | LimitDuration
+    | Hangup
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """What the carrier said when it was asked whether one thing is set up (``name``, like
+    ``credentials`` or ``number-webhook``); ``message`` says what to change."""
+
+    name: str
+    ok: bool
+    message: str
 
 
 # --- webhooks --------------------------------------------------------------------------------
@@ -259,6 +317,16 @@ class TelephonyProvider(Provider):
     def media_codec(self, upgrade: Upgrade) -> MediaCodec:
         """A codec for one media socket."""
 
+    def verify_upgrade(self, upgrade: Upgrade, now_ms: int) -> None:
+        """Check the signature of a media socket's handshake, where the carrier signs it and one
+        is there: the one-use token is what admits. Raises
+        :exc:`voicecall.errors.WebhookRejected` (401)."""
+        return
+
+    def speaks_at_dial(self, message: Speak) -> bool:
+        """Whether ``message`` may be part of a dial request."""
+        return False
+
     # --- talking to the carrier -------------------------------------------------------------
 
     @abstractmethod
@@ -269,9 +337,12 @@ class TelephonyProvider(Provider):
         :exc:`~voicecall.errors.ProviderError` where it surely does not.
         """
 
-    async def find_dial(self, call_id: str) -> str | None:
-        """The carrier's id of the call that was dialled for ``call_id``; None where the carrier
-        is sure that there is none. Only with the capability ``dial_lookup``."""
+    async def find_dial(self, query: DialQuery) -> str | None:
+        """The carrier's id of the call that a dial request made; None where the carrier is sure
+        that there is none. Only with the capability ``dial_lookup``.
+
+        Raises :exc:`~voicecall.errors.OutcomeUnknown` where it cannot be told.
+        """
         raise self._unsupported("looking up a dial request")
 
     @abstractmethod
@@ -285,6 +356,16 @@ class TelephonyProvider(Provider):
     async def register_webhook(self, url: str) -> None:
         """Tell the carrier where inbound calls go, where it can be told by a request."""
         return
+
+    async def probe(self, webhook_url: str, numbers: Sequence[str]) -> Sequence[Probe]:
+        """Ask the carrier whether the credentials are accepted, the ``numbers`` are ours and
+        their calls come to ``webhook_url``. Changes nothing."""
+        return ()
+
+    def number_urls(self, webhook_url: str) -> Mapping[str, str]:
+        """What an operator enters at the carrier for a number: the name of each field there, and
+        its URL. Empty where the carrier is told by :meth:`register_webhook`."""
+        return {}
 
     def _unsupported(self, what: str) -> Exception:
         from .errors import RequestRejected

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from voicecall import telephony as tel
-from voicecall.errors import ProviderUnavailable
+from voicecall.errors import CallNotReady, ProviderUnavailable
 from voicecall.model import EndDetail, EndReason, MediaPath
 from voicecall_calls.ports import AdmissionRefused
 from voicecall_testing.clock import virtual_backend
@@ -174,3 +174,73 @@ async def test_a_restart_finds_the_call_and_goes_on(tmp_path: Path) -> None:
         await phone.settle(3)
         assert phone.said[-2:] == [("user", "As I said."), ("bot", "Yes.")]
         assert phone.agent.turns[0].opening == ()
+
+
+async def test_keypad_tones_in_place_of_the_stream_leave_the_conversation_alone(
+    tmp_path: Path,
+) -> None:
+    async with open_phone(tmp_path) as phone:
+        phone.takes_tones = False
+        await phone.call_in()
+        await phone.settle(0.5)
+        await phone.operations.dtmf(phone.record.call_id, "12#")
+        assert asked(phone) == [asked(phone)[0]]
+        (tones,) = phone.carrier.performed_of(tel.PlayDigits)
+        assert isinstance(tones, tel.PlayDigits)
+        assert tones.stream is not None
+        assert tones.stream.token not in asked(phone)
+        await phone.settle(0.3)
+        assert phone.record.stream_id is None
+        await phone.settle(6)
+        assert len(phone.sockets) == 2
+        assert phone.record.stream_id == phone.socket.stream_id
+        # Nobody asked for a third one, and the greeting went on behind the tones.
+        assert phone.carrier.performed_of(tel.AttachStream) == []
+        assert phone.said == [("bot", GREETING)]
+        phone.hears("Hello?")
+        await phone.settle(5)
+        assert phone.said[1] == ("user", "Hello?")
+        assert phone.said[2][0] == "bot"
+
+
+async def test_tones_that_the_carrier_refuses_leave_the_stream_as_it_was(tmp_path: Path) -> None:
+    async with open_phone(tmp_path) as phone:
+        phone.takes_tones = False
+        await phone.call_in()
+        await phone.settle(3)
+        before = phone.record.stream_id
+        phone.carrier.fail(tel.PlayDigits, ProviderUnavailable("no way there", provider="scripted"))
+        with pytest.raises(ProviderUnavailable):
+            await phone.operations.dtmf(phone.record.call_id, "1")
+        assert phone.record.stream_id == before
+        await phone.settle(20)
+        assert phone.record.live
+        assert len(phone.sockets) == 1
+
+
+async def test_a_stream_that_does_not_come_back_behind_tones_ends_the_call(
+    tmp_path: Path,
+) -> None:
+    async with open_phone(tmp_path) as phone:
+        phone.takes_tones = False
+        await phone.call_in()
+        await phone.settle(3)
+        phone.opens_streams = False
+        await phone.operations.dtmf(phone.record.call_id, "1")
+        await phone.settle(9)
+        assert phone.record.live
+        await phone.settle(3)
+        assert phone.record.end_detail is EndDetail.STREAM_LOST
+
+
+async def test_tones_wait_for_a_stream_that_is_on_its_way(tmp_path: Path) -> None:
+    async with open_phone(tmp_path) as phone:
+        phone.takes_tones = False
+        await phone.call_in()
+        await phone.settle(3)
+        phone.opens_streams = False
+        phone.socket.drop()
+        await phone.settle(0.5)
+        with pytest.raises(CallNotReady, match="not connected"):
+            await phone.operations.dtmf(phone.record.call_id, "1")
+        assert phone.carrier.performed_of(tel.PlayDigits) == []

@@ -298,9 +298,13 @@ async def test_keypad_tones_go_through_the_stream_or_by_a_request(tmp_path: Path
         assert phone.carrier.performed_of(tel.PlayDigits) == []
     async with open_phone(tmp_path / "native", media=MediaPath.NATIVE) as phone:
         await phone.call_in()
+        await phone.settle(5)
         before = phone.said
         await phone.operations.dtmf(phone.record.call_id, "12#")
-        assert phone.carrier.performed_of(tel.PlayDigits) == [tel.PlayDigits("12#")]
+        token = phone.record.listen_token
+        assert token is not None
+        again = tel.Listen(token, phone.config.silence_timeout_ms)
+        assert phone.carrier.performed_of(tel.PlayDigits) == [tel.PlayDigits("12#", listen=again)]
         assert phone.said == before
         phone.carrier.fail(tel.PlayDigits, ProviderUnavailable("busy", provider="scripted"))
         with pytest.raises(ProviderUnavailable):

@@ -51,13 +51,14 @@ def test_noise_does_no_harm(text: str, seed: int) -> None:
     assert decode(pcm16_to_mulaw(noisy)) == [text]
 
 
-@given(text=st.text(min_size=1, max_size=20), share=st.floats(0, 0.97), other=_TEXTS)
+@given(text=st.text(min_size=1, max_size=20), share=st.floats(0, 1), other=_TEXTS)
 @settings(max_examples=60, deadline=None)
 def test_a_packet_cut_short_is_broken_and_the_next_one_is_whole(
     text: str, share: float, other: str
 ) -> None:
     audio = encode(text)
-    cut = audio[: int(len(audio) * share)]
+    # Of the last symbol (80 samples) a little more than half is enough to know it.
+    cut = audio[: int((len(audio) - 80) * share)]
     assert set(decode(cut)) <= {None}
     assert set(decode(cut + silence(100, MULAW_8K))) <= {None}
     assert decode(cut + silence(100, MULAW_8K) + encode(other))[-1] == other

@@ -35,6 +35,7 @@ from .progress import (
     stream_detached,
     stream_failed,
     stream_given_up,
+    stream_swapping,
 )
 from .talk import (
     bot_speaking,
@@ -116,6 +117,7 @@ _HANDLERS: Mapping[type[ev.CallEvent], Callable[[CallRecord, Any, CallPolicy], S
     ev.StreamAttached: stream_attached,
     ev.StreamDetached: stream_detached,
     ev.StreamGivenUp: stream_given_up,
+    ev.StreamSwapping: stream_swapping,
     ev.EndRequested: end_requested,
     ev.HangUpDone: hangup_done,
     ev.HangUpFailed: hangup_failed,

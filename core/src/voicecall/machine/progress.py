@@ -30,6 +30,7 @@ __all__ = [
     "stream_detached",
     "stream_failed",
     "stream_given_up",
+    "stream_swapping",
 ]
 
 
@@ -105,6 +106,21 @@ def stream_given_up(record: CallRecord, event: ev.StreamGivenUp, policy: CallPol
             stream_id=None,
             lost_stream_id=record.stream_id or record.lost_stream_id,
             deadlines=with_deadlines(record, DeadlineKind.STREAM),
+        )
+    )
+
+
+def stream_swapping(record: CallRecord, event: ev.StreamSwapping, policy: CallPolicy) -> Step:
+    if record.stream_id is None or record.ending is not None:
+        # There is none to give up, or another one is on its way.
+        return Step(record, outcome=Outcome.IGNORED)
+    due = event.at + event.busy_ms + policy.stream_start_ms
+    return Step(
+        replace(
+            record,
+            stream_id=None,
+            lost_stream_id=record.stream_id,
+            deadlines=with_deadlines(record, stream=due),
         )
     )
 

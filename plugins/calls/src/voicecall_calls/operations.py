@@ -81,7 +81,8 @@ class DialOptions:
 
 class CallOperations:
     """``dialling_agent`` gives the agent of a call for the one that was asked for, if any; it
-    raises ``InvalidRequest`` for one that cannot take calls."""
+    raises ``InvalidRequest`` for one that cannot take calls. ``longest_text`` gives the characters
+    of the longest message that a call may speak; None: any."""
 
     def __init__(
         self,
@@ -89,10 +90,12 @@ class CallOperations:
         *,
         outbound_media: MediaPath,
         dialling_agent: Callable[[str | None], str],
+        longest_text: Callable[[CallRecord], int | None] = lambda record: None,
     ) -> None:
         self._engine = engine
         self._media = outbound_media
         self._dialling_agent = dialling_agent
+        self._longest_text = longest_text
         self._keyed = anyio.Lock()
 
     @property
@@ -153,6 +156,7 @@ class CallOperations:
             ),
         )
         step = engine.with_message_at_dial(step)
+        self._check_length(step.record, message or "")
         if not await engine.take_outbound_place(step.record):
             limit = engine.config.max_concurrent_calls
             raise CapacityExceeded(f"Maximum concurrent calls ({limit}) reached")
@@ -208,14 +212,26 @@ class CallOperations:
 
     async def speak(self, call_id: str, message: str) -> None:
         """Speak on a connected call; returns when it was played."""
-        _lane, talk = await self._connected(call_id)
-        await talk.say(_required(message, "message"))
+        lane, talk = await self._connected(call_id)
+        await talk.say(self._message(lane, message))
 
     async def ask(self, call_id: str, message: str) -> str:
         """Speak, then return what the far side answers."""
-        _lane, talk = await self._connected(call_id)
+        lane, talk = await self._connected(call_id)
         timeout_s = self._engine.config.transcript_timeout_ms / 1000
-        return await talk.ask(_required(message, "message"), timeout_s)
+        return await talk.ask(self._message(lane, message), timeout_s)
+
+    def _message(self, lane: CallLane, message: str) -> str:
+        text = _required(message, "message")
+        self._check_length(lane.record, text)
+        return text
+
+    def _check_length(self, record: CallRecord, message: str) -> None:
+        longest = self._longest_text(record)
+        if longest is not None and len(message) > longest:
+            raise InvalidRequest(
+                f"message has {len(message)} characters; tts.maxTextLength allows {longest}"
+            )
 
     async def check_ask(self, call_id: str) -> None:
         """The checks of :meth:`ask`, before it is begun."""

@@ -47,7 +47,10 @@ _SIGNATURE = "x-scripted-signature"
 
 class ScriptedCodec(MediaCodec):
     """JSON objects with one key: ``start``, ``audio``, ``mark``, ``clear``, ``digits``,
-    ``stop``. Both directions use the same messages."""
+    ``stop``. Both directions use the same messages. ``tones``: digits can be sent."""
+
+    def __init__(self, *, tones: bool = True) -> None:
+        self._tones = tones
 
     def decode(self, message: Message) -> MediaEvent | None:
         try:
@@ -81,7 +84,7 @@ class ScriptedCodec(MediaCodec):
         return json.dumps({"clear": True})
 
     def digits(self, digits: str) -> Message | None:
-        return json.dumps({"digits": digits})
+        return json.dumps({"digits": digits}) if self._tones else None
 
 
 class ScriptedCarrier(tel.TelephonyProvider):
@@ -160,9 +163,9 @@ class ScriptedCarrier(tel.TelephonyProvider):
             raise self.dial_errors.popleft()
         return f"carrier-{len(self.dialled)}"
 
-    async def find_dial(self, call_id: str) -> str | None:
+    async def find_dial(self, query: tel.DialQuery) -> str | None:
         for number, request in enumerate(self.dialled, 1):
-            if request.call_id == call_id:
+            if request.call_id == query.call_id:
                 return f"carrier-{number}"
         return None
 

@@ -106,8 +106,9 @@ class Watcher:
 @dataclass
 class Phone:
     """One gateway and the world around it. ``sockets`` are the media sockets that the carrier
-    opened, oldest first. The carrier opens one whenever it is asked to (``opens_streams``) and
-    plays what it is to speak itself (``plays``)."""
+    opened, oldest first. The carrier opens one whenever it is asked to (``opens_streams``), which
+    plays keypad tones (``takes_tones``; else they take its place), and plays what it is to speak
+    itself (``plays``)."""
 
     config: VoiceCallConfig
     media: MediaPath
@@ -123,6 +124,7 @@ class Phone:
     tasks: anyio.abc.TaskGroup
     returns_marks: bool = True
     opens_streams: bool = True
+    takes_tones: bool = True
     plays: bool = True
     sockets: list[PhoneSocket] = field(default_factory=list)
     refused: list[AdmissionRefused] = field(default_factory=list)
@@ -233,7 +235,11 @@ class Phone:
 
     async def attach(self, token: str, *, call: str | None = None) -> PhoneSocket:
         """Open a media socket with a token. Raises :exc:`AdmissionRefused`."""
-        socket = PhoneSocket(f"stream-{len(self.sockets) + 1}", returns_marks=self.returns_marks)
+        socket = PhoneSocket(
+            f"stream-{len(self.sockets) + 1}",
+            returns_marks=self.returns_marks,
+            takes_tones=self.takes_tones,
+        )
         started = Started(
             token, socket.stream_id, call or self.record.provider_call_id or "", MULAW_8K, MULAW_8K
         )
@@ -249,6 +255,8 @@ class Phone:
                 self.tasks.start_soon(self._open, stream)
             case tel.AttachStream(stream=stream) if self.opens_streams:
                 self.tasks.start_soon(self._open, stream)
+            case tel.PlayDigits(digits=digits, stream=stream) if stream is not None:
+                self.tasks.start_soon(self._play_digits, digits, stream)
             case tel.Speak() if self.plays:
                 self.tasks.start_soon(self._play, call, action)
             case _:
@@ -260,6 +268,13 @@ class Phone:
             await self.attach(stream.token)
         except AdmissionRefused as refusal:
             self.refused.append(refusal)
+
+    async def _play_digits(self, digits: str, stream: tel.StreamRequest) -> None:
+        """The document changes: the socket goes, the tones sound, another socket comes."""
+        self.socket.stop()
+        await anyio.sleep(0.2 * len(digits))
+        if self.opens_streams:
+            await self._open(stream)
 
     async def _play(self, call: tel.CallRef | None, speak: tel.Speak) -> None:
         await anyio.sleep(self.tts.duration_s(speak.text))

@@ -45,7 +45,12 @@ class PhoneSocket:
     false no mark ever comes back."""
 
     def __init__(
-        self, stream_id: str, *, audio_format: AudioFormat = MULAW_8K, returns_marks: bool = True
+        self,
+        stream_id: str,
+        *,
+        audio_format: AudioFormat = MULAW_8K,
+        returns_marks: bool = True,
+        takes_tones: bool = True,
     ) -> None:
         self.stream_id = stream_id
         self.format = audio_format
@@ -57,7 +62,7 @@ class PhoneSocket:
         self.clears = 0
         self.close_code: int | None = None
         self.close_reason: str | None = None
-        self._codec = ScriptedCodec()
+        self._codec = ScriptedCodec(tones=takes_tones)
         self._queue: deque[bytes | str] = deque()
         self._playing: _Played | None = None
         self._news = anyio.Event()

@@ -20,6 +20,7 @@ CAPABILITIES = TelephonyCapabilities(
     pre_connect_dtmf=True,
     explicit_answer=True,
     dial_lookup=True,
+    limit_by_command=True,
     public_url=False,
     from_number_required=False,
 )

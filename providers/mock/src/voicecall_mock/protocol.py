@@ -26,7 +26,8 @@ call.ended          ``reason`` (an end reason of voicecall)
 A reply of 200 may carry ``{"actions": [action, …]}``; the same objects are posted one by one to
 ``/v1/calls/<id>/actions``. Actions: ``answer`` (``stream``), ``reject`` (``text``), ``speak``
 (``utterance``, ``text``, ``voice``, ``listen``), ``listen`` (``token``, ``endSilenceMs``),
-``stop-listening``, ``digits`` (``digits``), ``stream`` (``url``, ``token``), ``hangup``.
+``stop-listening``, ``digits`` (``digits``), ``stream`` (``url``, ``token``), ``limit``
+(``seconds`` from the answer), ``hangup``.
 """
 
 from __future__ import annotations
@@ -102,9 +103,12 @@ def action_to_json(action: tel.Action) -> dict[str, Any]:
         case tel.StopListening():
             return {"action": "stop-listening"}
         case tel.PlayDigits(digits):
+            # They disturb neither a stream nor the recogniser: nothing has to go on behind them.
             return {"action": "digits", "digits": digits}
         case tel.AttachStream(stream):
             return {"action": "stream", **(_stream(stream) or {})}
+        case tel.LimitDuration(seconds):
+            return {"action": "limit", "seconds": seconds}
         case tel.Hangup():
             return {"action": "hangup"}
 

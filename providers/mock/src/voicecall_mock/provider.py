@@ -153,8 +153,8 @@ class MockProvider(tel.TelephonyProvider):
             raise RequestRejected(response.text, provider="mock", status=response.status_code)
         return str(response.json()["id"])
 
-    async def find_dial(self, call_id: str) -> str | None:
-        response = await self._request("GET", f"/v1/calls?reference={call_id}")
+    async def find_dial(self, query: tel.DialQuery) -> str | None:
+        response = await self._request("GET", f"/v1/calls?reference={query.call_id}")
         calls = response.json()["calls"]
         return str(calls[0]["id"]) if calls else None
 

@@ -358,12 +358,13 @@ class Dialogue(Conversation):
 
     # --- saying things ----------------------------------------------------------------------
 
-    async def _say(self, text: str, *, new_turn: bool = False) -> Spoken:
-        """Speak when the floor is free; an interruption is a normal end."""
+    async def _say(self, text: str, *, new_turn: bool = False, last: bool = False) -> Spoken:
+        """Speak when the floor is free; an interruption is a normal end. ``last``: the call ends
+        behind it."""
         spoken = Spoken("", complete=False)
         async with self._floor_taken():
             self._bot_began()
-            spoken = await utter(self.mouth.begin(new_turn=new_turn), text)
+            spoken = await utter(self.mouth.begin(new_turn=new_turn), text, listens=not last)
         if not spoken.ok:
             await self._speech_failed(spoken)
         else:
@@ -380,7 +381,7 @@ class Dialogue(Conversation):
 
     async def _farewell(self, text: str, detail: EndDetail) -> None:
         """Say goodbye, then hang up, whether or not it could be said."""
-        await self._say(text)
+        await self._say(text, last=True)
         await self._end(EndReason.ERROR, detail)
 
     async def _end(self, reason: EndReason, detail: EndDetail) -> None:
@@ -447,5 +448,5 @@ class Dialogue(Conversation):
         await self._say(self.config.phrases.still_there)
 
     async def _give_up(self) -> None:
-        await self._say(self.config.phrases.goodbye)
+        await self._say(self.config.phrases.goodbye, last=True)
         await self._end(EndReason.HANGUP_BOT, EndDetail.SILENCE)

@@ -29,9 +29,11 @@ class Spoken:
 
 
 class Speech(ABC):
-    """One utterance: text goes in sentence by sentence."""
+    """One utterance: text goes in sentence by sentence. ``listens``, set before :meth:`done`:
+    whether a carrier with its own recogniser listens with it and behind it."""
 
     times: SpeechTimes
+    listens: bool = True
 
     @abstractmethod
     async def send(self, sentence: str) -> None:

@@ -119,7 +119,7 @@ class _NativeSpeech(Speech):
         mouth = self._mouth
         lane = mouth.lane
         listen = None
-        if lane.record.mode is CallMode.CONVERSATION:
+        if lane.record.mode is CallMode.CONVERSATION and self.listens:
             # What the caller is saying just now answers the token that was given out before.
             token = None if self._new_turn else lane.record.listen_token
             listen = mouth.listen(token or mouth.seam.token())

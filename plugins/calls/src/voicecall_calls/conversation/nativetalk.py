@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from voicecall import telephony as tel
-from voicecall.errors import RequestRejected
 from voicecall.seam import Seam
 from voicecall_calls.config import VoiceCallConfig
 from voicecall_calls.conversation.dialogue import Brain, Dialogue, KeepTurn
 from voicecall_calls.conversation.native import NativeMouth
+from voicecall_calls.conversation.tones import play_on_native
 
 if TYPE_CHECKING:
     from voicecall_calls.engine.lane import CallLane
@@ -53,6 +53,10 @@ class NativeConversation(Dialogue):
             await super()._open()
 
     async def play_digits(self, digits: str) -> None:
-        if not self._provider.capabilities.dtmf_out:
-            raise RequestRejected("keypad tones are not supported", provider="carrier")
-        await self._provider.perform(self.lane.ref, tel.PlayDigits(digits))
+        silence_ms = self.config.silence_timeout_ms
+        if self._provider.capabilities.dtmf_keeps_stream:
+            await play_on_native(self.lane, self._provider, digits, silence_ms)
+            return
+        # They would cut the words short.
+        async with self._floor_taken():
+            await play_on_native(self.lane, self._provider, digits, silence_ms)

@@ -33,8 +33,9 @@ class Reply:
     failed: str | None = None
 
 
-async def utter(speech: Speech, text: str) -> Spoken:
+async def utter(speech: Speech, text: str, *, listens: bool = True) -> Spoken:
     """Speak one text. Cancelled (an interruption), it stops the speech before it lets go."""
+    speech.listens = listens
     try:
         await speech.send(text)
         return await speech.done()
@@ -84,6 +85,7 @@ class Replier:
                         await speech.send(first)
                         async for sentence in sentences:
                             await speech.send(sentence)
+                        speech.listens = not reply.end_call
                         reply.spoken = await speech.done()
         except anyio.get_cancelled_exc_class():
             with anyio.CancelScope(shield=True):
@@ -143,5 +145,6 @@ class Replier:
                 times.filler = True
                 # From here on the bot has the word: an acknowledgement is no turn.
                 self._began()
-                await utter(self._mouth.begin(), self._filler)
+                # The words behind it listen. With it a carrier may wait for an answer to it.
+                await utter(self._mouth.begin(), self._filler, listens=False)
             wait = _FILLER_AGAIN_S

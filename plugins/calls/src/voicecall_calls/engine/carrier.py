@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
-from urllib.parse import urlencode
 
 import anyio
 
@@ -13,6 +12,8 @@ from voicecall import events as ev
 from voicecall import telephony as tel
 from voicecall.errors import OutcomeUnknown, ProviderError, StoreError
 from voicecall.model import EndDetail, EndReason
+
+from .planner import LIMIT_SLACK_S
 
 if TYPE_CHECKING:
     from .engine import CallEngine
@@ -57,14 +58,16 @@ class CarrierActions:
         async def job() -> None:
             record = lane.record
             policy = self._engine.policy
+            spoken = record.message is not None and record.message.at_dial is not None
             request = tel.DialRequest(
                 call_id=record.call_id,
                 from_number=record.from_number,
                 to_number=record.to_number,
-                webhook_url=_with_call_id(self._engine.webhook_url(), record.call_id),
+                webhook_url=lane.ref.webhook_url,
                 ring_timeout_s=max(1, policy.ring_timeout_ms // 1000),
-                time_limit_s=policy.max_duration_ms // 1000 + 30,
+                time_limit_s=policy.max_duration_ms // 1000 + LIMIT_SLACK_S,
                 dtmf_sequence=record.dtmf_sequence,
+                message=self._engine.planner.first_words(record) if spoken else None,
             )
             event: ev.CallEvent
             try:
@@ -86,7 +89,7 @@ class CarrierActions:
                 return  # the dial deadline closes the call
             for attempt in range(_LOOKUPS):
                 try:
-                    found = await self._provider.find_dial(lane.record.call_id)
+                    found = await self._find_dial(lane)
                 except ProviderError as error:
                     _log.warning("call %s: dial lookup: %s", lane.record.call_id, error)
                     await anyio.sleep(2.0**attempt)
@@ -95,6 +98,27 @@ class CarrierActions:
                 return
 
         return job
+
+    async def _find_dial(self, lane: CallLane) -> str | None:
+        """Ask, until what is found belongs to no other call."""
+        record = lane.record
+        known = set(self._engine.carrier_ids()).difference(record.aliases)
+        while True:
+            found = await self._provider.find_dial(
+                tel.DialQuery(
+                    call_id=record.call_id,
+                    from_number=record.from_number,
+                    to_number=record.to_number,
+                    placed_at=record.started_at,
+                    known=frozenset(known),
+                )
+            )
+            owner = await self._engine.stored(found) if found is not None else None
+            if found is None or owner is None or owner.call_id == record.call_id:
+                return found
+            if found in known:
+                raise OutcomeUnknown("the call that was found is another one", provider="carrier")
+            known.add(found)
 
     # --- ending and asking ------------------------------------------------------------------
 
@@ -135,8 +159,12 @@ class CarrierActions:
             if reattach:
                 # A stream often breaks because the call is over, which we hear a moment later.
                 await anyio.sleep(_REATTACH_PAUSE_S)
+                if lane.record.stream_id is not None:
+                    # One that was asked for before came meanwhile; another would replace it.
+                    return
             for action in actions:
-                attempts = _ATTACHES if isinstance(action, tel.AttachStream) else 1
+                again = isinstance(action, tel.AttachStream | tel.LimitDuration)
+                attempts = _ATTACHES if again else 1
                 if not await self._performed(lane, action, attempts):
                     await self._failed(lane, action)
 
@@ -177,7 +205,7 @@ class CarrierActions:
             case tel.Reject():
                 await self._refuse_again(lane, action)
             case _:
-                # A stream has its own deadline.
+                # A stream has its own deadline, and so has the length of a call.
                 return
 
     async def _refuse_again(self, lane: CallLane, action: tel.Reject) -> None:
@@ -189,7 +217,3 @@ class CarrierActions:
                 return
             except ProviderError as error:
                 _log.warning("call %s: refusal failed: %s", lane.record.call_id, error)
-
-
-def _with_call_id(url: str, call_id: str) -> str:
-    return url + ("&" if "?" in url else "?") + urlencode({"callId": call_id})

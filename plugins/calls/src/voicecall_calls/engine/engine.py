@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any, Protocol
+from urllib.parse import urlencode
 
 import anyio
 import anyio.abc
@@ -43,6 +45,8 @@ _log = logging.getLogger("voicecall.calls")
 
 OUTBOUND_CAP = "calls:outbound"
 INBOUND_CAP = "calls:inbound"
+OPENING_AGE_MS = 60_000
+"""The first webhook of a call may come so late that its carrier delivered it again."""
 _OPENING = (ev.Initiated, ev.Ringing, ev.Answered, ev.Active)
 
 
@@ -226,7 +230,8 @@ class CallEngine:
         def make(
             record: CallRecord, actions: Sequence[tel.Action]
         ) -> tuple[RecordedReply, list[tel.Action]]:
-            ref = tel.CallRef(record.call_id, record.provider_call_id, record.aliases)
+            url = self.callback_url(record.call_id)
+            ref = tel.CallRef(record.call_id, record.provider_call_id, record.aliases, url)
             rendered = self.provider.render(request, ref, actions)
             return _record(rendered.reply, key, self.seam), list(rendered.rest)
 
@@ -235,18 +240,20 @@ class CallEngine:
     async def _take(
         self, event: ev.CarrierEvent, maker: ReplyMaker | None
     ) -> tel.WebhookReply | None:
+        now = self.seam.now_ms()
         try:
             lane = await self._lane_for(event)
             if lane is None:
                 async with self._admission:
                     lane = await self._lane_for(event)
                     if lane is None:
-                        applied = await self._open_inbound(event, maker)
+                        opening = _in_time(event, now - OPENING_AGE_MS, now)
+                        applied = await self._open_inbound(opening, maker)
                         return _as_reply(applied.reply) if applied else None
         except _IdentityClash:
             _log.warning("a webhook names two different calls; it has no effect")
             return None
-        applied = await lane.apply(event, reply=maker)
+        applied = await lane.apply(_in_time(event, lane.record.started_at, now), reply=maker)
         if applied.duplicate:
             return _as_reply(await self.store.reply(event.key))
         return _as_reply(applied.reply)
@@ -312,6 +319,14 @@ class CallEngine:
         if applied.record.terminal or lane.conversation is None:
             raise AdmissionRefused(1008, "The call is over")
         return lane.conversation.attach(socket, started)
+
+    def callback_url(self, call_id: str) -> str:
+        url = self.webhook_url()
+        return url + ("&" if "?" in url else "?") + urlencode({"callId": call_id})
+
+    def carrier_ids(self) -> Collection[str]:
+        """The carrier's ids of all live calls."""
+        return self._by_alias.keys()
 
     async def issue_tokens(self, record: CallRecord, tokens: Sequence[str]) -> None:
         ttl = self.policy.ring_timeout_ms + 30_000
@@ -423,6 +438,16 @@ class CallEngine:
         )
         return lease is not None
 
+    def with_message_at_dial(self, step: mc.Step) -> mc.Step:
+        """The first step of an outbound call, with the carrier told at once what to speak where
+        it can be."""
+        record = step.record
+        words = self.planner.first_words(record)
+        if words is None or record.message is None or not self.provider.speaks_at_dial(words):
+            return step
+        message = replace(record.message, at_dial=words.utterance_id)
+        return replace(step, record=replace(record, message=message))
+
     async def take_outbound_place(self, record: CallRecord) -> bool:
         """A place under ``maxConcurrentCalls`` for an outbound call; False when all are taken."""
         return await self._take_place(record)
@@ -430,6 +455,13 @@ class CallEngine:
 
 class _IdentityClash(Exception):
     """Our id and the carrier's id in one event belong to different calls."""
+
+
+def _in_time(event: ev.CarrierEvent, earliest: int, now: int) -> ev.CarrierEvent:
+    """The event at a time when it can have happened: deadlines count from it, and a carrier's
+    clock may be wrong."""
+    at = max(min(event.at, now), earliest)
+    return event if at == event.at else replace(event, at=at)
 
 
 def _record(reply: tel.WebhookReply, key: str, seam: Seam) -> RecordedReply:

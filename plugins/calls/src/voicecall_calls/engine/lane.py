@@ -45,6 +45,10 @@ class LaneHost(Protocol):
     policy: mc.CallPolicy
     planner: Planner
 
+    def callback_url(self, call_id: str) -> str:
+        """Where the carrier sends what it has to say of a call."""
+        ...
+
     async def issue_tokens(self, record: CallRecord, tokens: Sequence[str]) -> None:
         """Make stream tokens known before a document with them leaves."""
         ...
@@ -99,7 +103,14 @@ class CallLane:
     def ref(self) -> tel.CallRef:
         """The call as the carrier's adapter wants it."""
         record = self.record
-        return tel.CallRef(record.call_id, record.provider_call_id, record.aliases)
+        url = self.host.callback_url(record.call_id)
+        return tel.CallRef(record.call_id, record.provider_call_id, record.aliases, url)
+
+    async def new_stream(self) -> tel.StreamRequest:
+        """Another media socket for the call, with its token made known."""
+        stream = self.host.planner.new_stream()
+        await self.host.issue_tokens(self.record, [stream.token])
+        return stream
 
     # --- events -----------------------------------------------------------------------------
 

@@ -15,7 +15,10 @@ from voicecall import machine as mc
 from voicecall import telephony as tel
 from voicecall.model import CallMode, CallRecord, Direction, MediaPath, MessageState
 
-__all__ = ["Plan", "Planner"]
+__all__ = ["LIMIT_SLACK_S", "Plan", "Planner"]
+
+LIMIT_SLACK_S = 30
+"""The carrier's own limit comes after ours: it is for a gateway that is dead."""
 
 
 @dataclass(slots=True)
@@ -61,6 +64,15 @@ class Planner:
     def listen(self, token: str) -> tel.Listen:
         return tel.Listen(token, self._end_silence_ms)
 
+    def first_words(self, record: CallRecord) -> tel.Speak | None:
+        """What a notification asks the carrier's own voice to say; None for another call."""
+        message = record.message
+        if message is None or record.mode is not CallMode.NOTIFY:
+            return None
+        if record.media is not MediaPath.NATIVE:
+            return None
+        return tel.Speak(message.at_dial or self._new_id(), message.text, self._voice(record))
+
     def _fold(self, plan: Plan, effect: mc.Effect, at: int) -> None:
         record = plan.record
         match effect:
@@ -83,6 +95,9 @@ class Planner:
                         plan.actions.append(tel.AttachStream(self._stream(plan)))
                 elif not resumed:
                     self._first_words(plan, at)
+                if not resumed and self._must_limit(record):
+                    limit = self._policy.max_duration_ms // 1000 + LIMIT_SLACK_S
+                    plan.actions.append(tel.LimitDuration(limit))
             case _:
                 plan.effects.append(effect)
 
@@ -92,14 +107,22 @@ class Planner:
         if resumed:
             return True
         points = self._capabilities.stream
-        if record.direction is Direction.INBOUND:
+        if record.direction is Direction.INBOUND and self._capabilities.explicit_answer:
             return not points & {tel.StreamPoint.ANSWER, tel.StreamPoint.DOCUMENT}
         return tel.StreamPoint.DIAL not in points
 
+    def _must_limit(self, record: CallRecord) -> bool:
+        # What we dial is limited by the dial request.
+        return record.direction is Direction.INBOUND and self._capabilities.limit_by_command
+
+    def new_stream(self) -> tel.StreamRequest:
+        """A media socket to ask for; its token must be made known before."""
+        return tel.StreamRequest(self._stream_url(), self._new_token())
+
     def _stream(self, plan: Plan) -> tel.StreamRequest:
-        token = self._new_token()
-        plan.tokens.append(token)
-        return tel.StreamRequest(self._stream_url(), token)
+        stream = self.new_stream()
+        plan.tokens.append(stream.token)
+        return stream
 
     def _first_words(self, plan: Plan, at: int) -> None:
         record = plan.record
@@ -109,14 +132,15 @@ class Planner:
             listen = self.listen(self._new_token())
             self._apply(plan, ev.ListenStarted(at=at, token=listen.token))
         if message is not None and message.state is MessageState.PENDING:
-            utterance = self._new_id()
+            utterance = message.at_dial or self._new_id()
             self._apply(
                 plan,
                 ev.BotSpeaking(
                     at=at, utterance_id=utterance, text=message.text, first_message=True
                 ),
             )
-            plan.actions.append(tel.Speak(utterance, message.text, self._voice(record), listen))
+            if message.at_dial is None:
+                plan.actions.append(tel.Speak(utterance, message.text, self._voice(record), listen))
         elif listen is not None:
             plan.actions.append(listen)
 

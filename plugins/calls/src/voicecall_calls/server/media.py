@@ -4,6 +4,7 @@
 when           rule                                         otherwise
 ============== ============================================ ===================================
 upgrade        the path is the stream path                  404
+upgrade        its signature, where it has one, is right    401
 upgrade        not shutting down, below the cap             503
 connected      pending below the caps (all, this client)    close 1013
 pre-start      let in within the start timeout              close 1008
@@ -16,13 +17,16 @@ start          the engine admits it                         close with the engin
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import anyio
 from anyio.abc import TaskGroup
 
+from voicecall.errors import WebhookRejected
 from voicecall.media import Started, Upgrade
+from voicecall.seam import Seam
 from voicecall.telephony import TelephonyProvider
 from voicecall_calls.ports import AdmissionRefused, MediaHost
 
@@ -41,9 +45,17 @@ class MediaServer:
     """Owns every media socket of one listener."""
 
     def __init__(
-        self, provider: TelephonyProvider, host: MediaHost, options: StreamOptions
+        self,
+        provider: TelephonyProvider,
+        host: MediaHost,
+        options: StreamOptions,
+        *,
+        url: Callable[[], str],
+        seam: Seam,
     ) -> None:
         self._provider = provider
+        self._url = url
+        self._seam = seam
         self._host = host
         self._options = options
         self._path = normal_path(options.path)
@@ -99,8 +111,13 @@ class MediaServer:
         if len(self._sockets) >= self._options.max_connections:
             logger.warning("media socket of %s refused: too many connections", upgrade.client)
             return Refusal(503, "Too many media stream connections")
+        upgrade = replace(upgrade, url=self._url())
         try:
+            self._provider.verify_upgrade(upgrade, self._seam.now_ms())
             codec = self._provider.media_codec(upgrade)
+        except WebhookRejected as refused:
+            logger.warning("media socket of %s refused: %s", upgrade.client, refused.reason)
+            return Refusal(refused.status, "Unauthorized")
         except Exception:
             logger.exception("no codec for the media socket of %s", upgrade.client)
             return Refusal(500, "Internal Server Error")

@@ -57,7 +57,7 @@ class CallServer:
         self._app = WebhookApp(
             provider, webhooks, serve=serve, security=security, trust=trust, seam=seam
         )
-        self._media = MediaServer(provider, media, stream)
+        self._media = MediaServer(provider, media, stream, url=lambda: self.stream_url, seam=seam)
         self._protocol = protocol_factory(self._media.upgrade, trust, stream.frame_limit)
         self.set_public_url(public_url)
 

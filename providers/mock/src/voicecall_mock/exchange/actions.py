@@ -55,6 +55,13 @@ def _listen(data: Any) -> tel.Listen:
     return tel.Listen(_text(data, "token"), silence)
 
 
+def _seconds(data: Mapping[str, Any]) -> int:
+    seconds = data.get("seconds")
+    if not isinstance(seconds, int) or isinstance(seconds, bool) or seconds < 1:
+        raise ActionError("seconds must be a number of seconds")
+    return seconds
+
+
 def checked_digits(digits: str) -> str:
     """``digits``, which may hold keys and the waits of :class:`~voicecall.telephony.PlayDigits`.
     Raises :exc:`ActionError`."""
@@ -89,6 +96,8 @@ def action_from_json(data: Any) -> tel.Action:
             return tel.PlayDigits(checked_digits(_text(data, "digits")))
         case "stream":
             return tel.AttachStream(_stream(data))
+        case "limit":
+            return tel.LimitDuration(_seconds(data))
         case "hangup":
             return tel.Hangup()
         case other:

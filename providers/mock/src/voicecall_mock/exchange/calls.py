@@ -92,6 +92,7 @@ class Call:
         self._board = board
         self._behaviour = behaviour
         self._answered = anyio.Event()
+        self._answered_at = 0.0
         self._live = anyio.CancelScope()
         self._tasks: anyio.abc.TaskGroup | None = None
         self._held: list[tel.Action] | None = None
@@ -208,7 +209,7 @@ class Call:
 
     def _pick_up(self) -> None:
         self.status = "in-progress"
-        self.line.last_heard_at = self._board.seam.monotonic()
+        self._answered_at = self.line.last_heard_at = self._board.seam.monotonic()
         self._board.ledger.add("answered", self.id)
         if self.plan.digits:
             self._held = []
@@ -216,7 +217,7 @@ class Call:
         self._post("call.answered")
 
     async def _talk(self, tasks: anyio.abc.TaskGroup) -> None:
-        tasks.start_soon(self._limit_time)
+        tasks.start_soon(self._limit_time, self.plan.time_limit_s)
         tasks.start_soon(self.line.native.run)
         if self._behaviour.patience_s is not None:
             tasks.start_soon(self._be_patient, self._behaviour.patience_s)
@@ -228,8 +229,9 @@ class Call:
                 self._do(action)
         await run_phone(self._behaviour.script, self.line)
 
-    async def _limit_time(self) -> None:
-        await anyio.sleep(self.plan.time_limit_s)
+    async def _limit_time(self, seconds: float) -> None:
+        """End the call so long after its answer; of several limits the shortest counts."""
+        await anyio.sleep(self._answered_at + seconds - self._board.seam.monotonic())
         self.end(EndReason.COMPLETED)
 
     async def _be_patient(self, patience_s: float) -> None:
@@ -289,6 +291,8 @@ class Call:
                 self.line.hear_digits(digits)
             case tel.AttachStream(stream):
                 self._attach(stream)
+            case tel.LimitDuration(seconds):
+                self._spawn(self._limit_time, seconds)
             case tel.Hangup():
                 self.end(EndReason.COMPLETED)
 

@@ -1,0 +1,69 @@
+"""Keypad tones on a live call, whether or not the carrier keeps the conversation up meanwhile."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from voicecall import events as ev
+from voicecall import telephony as tel
+from voicecall.errors import CallNotReady, ProviderError, RequestRejected
+from voicecall.machine import Outcome
+from voicecall.model import CallMode
+
+if TYPE_CHECKING:
+    from voicecall_calls.conversation.line import AudioLine
+    from voicecall_calls.engine.lane import CallLane
+
+__all__ = ["play_on_line", "play_on_native", "tones_ms"]
+
+_TONE_MS = 200
+"""A tone and the gap behind it, on the generous side."""
+_WAITS_MS = {"w": 500, ",": 500, "W": 1000, "p": 1000, "P": 1000}
+
+
+def tones_ms(digits: str) -> int:
+    """How long a carrier takes to play ``digits``, at most."""
+    return sum(_WAITS_MS.get(digit, _TONE_MS) for digit in digits)
+
+
+def _check(provider: tel.TelephonyProvider) -> None:
+    if not provider.capabilities.dtmf_out:
+        raise RequestRejected("keypad tones are not supported", provider="carrier")
+
+
+async def play_on_line(
+    lane: CallLane, provider: tel.TelephonyProvider, line: AudioLine, digits: str
+) -> None:
+    """Play ``digits`` on a call with a media socket. Where the carrier plays them in place of the
+    socket, the line waits for the next one; what the caller had not heard is sent again."""
+    if line.send_digits(digits):
+        return
+    _check(provider)
+    if provider.capabilities.dtmf_keeps_stream:
+        await provider.perform(lane.ref, tel.PlayDigits(digits))
+        return
+    before = lane.record.stream_id
+    stream = await lane.new_stream()
+    now = lane.host.seam.now_ms()
+    applied = await lane.apply(ev.StreamSwapping(at=now, busy_ms=tones_ms(digits)))
+    if before is None or applied.outcome is not Outcome.PROCESSED:
+        raise CallNotReady("the call's audio is not connected just now")
+    try:
+        await provider.perform(lane.ref, tel.PlayDigits(digits, stream))
+    except ProviderError:
+        if line.socket is not None:
+            now = lane.host.seam.now_ms()
+            await lane.apply(ev.StreamAttached(at=now, stream_id=before))
+        raise
+
+
+async def play_on_native(
+    lane: CallLane, provider: tel.TelephonyProvider, digits: str, end_silence_ms: int
+) -> None:
+    """Play ``digits`` on a call that the carrier carries; then it listens for the same turn."""
+    _check(provider)
+    token = lane.record.listen_token
+    listen = None
+    if token is not None and lane.record.mode is CallMode.CONVERSATION:
+        listen = tel.Listen(token, end_silence_ms)
+    await provider.perform(lane.ref, tel.PlayDigits(digits, listen=listen))

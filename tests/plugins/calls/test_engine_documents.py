@@ -1,0 +1,196 @@
+"""Carriers that are steered by documents: what they are told at once, and what is looked up."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from voicecall import events as ev
+from voicecall import telephony as tel
+from voicecall.errors import OutcomeUnknown
+from voicecall.model import CallMode, Direction, EndDetail, EndReason, MediaPath, MessageState
+from voicecall_testing.clock import virtual_backend
+from voicecall_testing.fakes import NATIVE, ScriptedCarrier
+from voicecall_testing.harness import CALLEE, CALLER, Phone, open_phone
+
+pytestmark = [pytest.mark.integration, pytest.mark.anyio]
+
+ANSWERS_BY_DOCUMENT = replace(
+    NATIVE,
+    explicit_answer=False,
+    limit_by_command=True,
+    stream=frozenset({tel.StreamPoint.DOCUMENT, tel.StreamPoint.COMMAND}),
+)
+MESSAGE = "Your table is ready."
+
+
+@pytest.fixture
+def anyio_backend() -> tuple[str, dict[str, Any]]:
+    return virtual_backend
+
+
+class SpeakingCarrier(ScriptedCarrier):
+    """Takes the words of a notification with the dial request, up to a length."""
+
+    def speaks_at_dial(self, message: tel.Speak) -> bool:
+        return len(message.text) <= 100
+
+
+class ForgetfulCarrier(ScriptedCarrier):
+    """Finds calls by their numbers: ``found`` are its answers, in turn."""
+
+    def __init__(self, *found: str) -> None:
+        super().__init__(NATIVE)
+        self.found = list(found)
+        self.queries: list[tel.DialQuery] = []
+
+    async def find_dial(self, query: tel.DialQuery) -> str | None:
+        self.queries.append(query)
+        return next((one for one in self.found if one not in query.known), None)
+
+
+async def call_in(phone: Phone) -> tel.WebhookReply:
+    return await phone.event(
+        ev.Answered,
+        provider_call_id="carrier-1",
+        direction=Direction.INBOUND,
+        from_number=CALLER,
+        to_number=CALLEE,
+    )
+
+
+# --- inbound calls that the reply answers ----------------------------------------------------
+
+
+@pytest.mark.parametrize("media", [MediaPath.NATIVE, MediaPath.STREAM])
+async def test_the_reply_to_the_first_webhook_has_all_that_is_needed(
+    tmp_path: Path, media: MediaPath
+) -> None:
+    carrier = ScriptedCarrier(ANSWERS_BY_DOCUMENT, steers=True)
+    async with open_phone(tmp_path, media=media, carrier=carrier) as phone:
+        await call_in(phone)
+        first, limit = carrier.rendered
+        assert isinstance(first, tel.Speak if media is MediaPath.NATIVE else tel.AttachStream)
+        assert limit == tel.LimitDuration(phone.config.max_duration_seconds + 30)
+        assert carrier.performed == []
+        await phone.settle(5)
+        assert [speaker for speaker, _ in phone.said] == ["bot"]
+
+
+async def test_a_limit_that_cannot_be_set_is_tried_again_and_ends_nothing(tmp_path: Path) -> None:
+    carrier = ScriptedCarrier(ANSWERS_BY_DOCUMENT)
+    carrier.fail(tel.LimitDuration, *[OutcomeUnknown("no answer", provider="scripted")] * 3)
+    async with open_phone(tmp_path, media=MediaPath.NATIVE, carrier=carrier) as phone:
+        await call_in(phone)
+        await phone.settle(5)
+        assert len(carrier.performed_of(tel.LimitDuration)) == 3
+        assert phone.record.live
+
+
+# --- a notification in the dial request ------------------------------------------------------
+
+
+async def test_a_notification_is_spoken_once_by_the_dial_request(tmp_path: Path) -> None:
+    carrier = SpeakingCarrier(NATIVE)
+    async with open_phone(tmp_path, media=MediaPath.NATIVE, carrier=carrier) as phone:
+        record = await phone.dial(MESSAGE, CallMode.NOTIFY)
+        (dialled,) = carrier.dialled
+        assert dialled.message is not None
+        assert dialled.message.text == MESSAGE
+        assert record.message is not None
+        assert record.message.at_dial == dialled.message.utterance_id
+        await phone.answer()
+        assert phone.record.message is not None
+        assert phone.record.message.state is MessageState.PLAYING
+        await phone.event(ev.PlaybackEnded, utterance_id=dialled.message.utterance_id)
+        assert phone.said == [("bot", MESSAGE)]
+        await phone.settle(30)
+        assert carrier.performed_of(tel.Speak) == []
+        assert phone.record.end_detail is EndDetail.NOTIFIED
+
+
+async def test_words_that_do_not_fit_into_the_dial_request_are_spoken_at_the_answer(
+    tmp_path: Path,
+) -> None:
+    carrier = SpeakingCarrier(NATIVE)
+    async with open_phone(tmp_path, media=MediaPath.NATIVE, carrier=carrier) as phone:
+        await phone.dial(MESSAGE * 10, CallMode.NOTIFY)
+        assert carrier.dialled[0].message is None
+        await phone.answer()
+        (spoken,) = carrier.performed_of(tel.Speak)
+        assert isinstance(spoken, tel.Speak)
+        assert spoken.text == MESSAGE * 10
+
+
+async def test_a_conversation_is_never_begun_by_the_dial_request(tmp_path: Path) -> None:
+    carrier = SpeakingCarrier(NATIVE)
+    async with open_phone(tmp_path, media=MediaPath.NATIVE, carrier=carrier) as phone:
+        await phone.dial(MESSAGE, CallMode.CONVERSATION)
+        assert carrier.dialled[0].message is None
+
+
+# --- dial requests of unknown outcome --------------------------------------------------------
+
+
+async def test_a_call_of_another_record_is_not_taken_for_the_one_looked_up(
+    tmp_path: Path,
+) -> None:
+    carrier = ForgetfulCarrier("carrier-1", "carrier-9")
+    async with open_phone(
+        tmp_path, media=MediaPath.NATIVE, carrier=carrier, config={"maxConcurrentCalls": 2}
+    ) as phone:
+        first = await phone.dial("Hello.")
+        await phone.operations.end(first.call_id)
+        carrier.dial_errors.append(OutcomeUnknown("cut off", provider="scripted"))
+        second = await phone.dial("Hello.")
+        record = await phone.engine.stored(second.call_id)
+        assert record is not None
+        assert record.provider_call_id == "carrier-9"
+        assert [set(query.known) for query in carrier.queries] == [set(), {"carrier-1"}]
+        assert {query.placed_at for query in carrier.queries} == {second.started_at}
+
+
+async def test_live_calls_are_known_from_the_start(tmp_path: Path) -> None:
+    carrier = ForgetfulCarrier("carrier-1")
+    async with open_phone(
+        tmp_path, media=MediaPath.NATIVE, carrier=carrier, config={"maxConcurrentCalls": 2}
+    ) as phone:
+        await phone.dial("Hello.")
+        carrier.dial_errors.append(OutcomeUnknown("cut off", provider="scripted"))
+        second = await phone.dial("Hello.")
+        assert [set(query.known) for query in carrier.queries] == [{"carrier-1"}]
+        record = await phone.engine.stored(second.call_id)
+        assert record is not None
+        assert record.end_detail is EndDetail.DIAL_UNKNOWN
+
+
+# --- the carrier's clock ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("at", [0, 9_999_999_999_999])
+async def test_a_carrier_with_a_wrong_clock_neither_shortens_nor_lengthens_a_call(
+    tmp_path: Path, at: int
+) -> None:
+    config = {"maxDurationSeconds": 100, "outbound": {"defaultMode": "conversation"}}
+    async with open_phone(tmp_path, media=MediaPath.NATIVE, config=config) as phone:
+        await phone.dial("Hello.")
+        await phone.settle(2)
+        await phone.event(ev.Ringing, at=at)
+        await phone.event(ev.Answered, at=at)
+        await phone.settle(90)
+        assert phone.record.live
+        await phone.settle(20)
+        assert phone.record.end_reason is EndReason.TIMEOUT
+
+
+async def test_an_inbound_call_of_another_age_begins_now(tmp_path: Path) -> None:
+    async with open_phone(
+        tmp_path, media=MediaPath.NATIVE, config={"maxDurationSeconds": 300}
+    ) as phone:
+        await phone.call_in(at=0)
+        await phone.settle(60)
+        assert phone.record.live
+        assert phone.record.started_at >= phone.now() - 130_000
