@@ -3,13 +3,27 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from .providers import Provider
 
-__all__ = ["AgentBackend", "AgentEvent", "AgentTurn", "EndCall", "TextDelta", "ToolActivity"]
+__all__ = [
+    "AgentBackend",
+    "AgentEvent",
+    "AgentTurn",
+    "EndCall",
+    "Recollection",
+    "TextDelta",
+    "ThinkingLevel",
+    "ToolActivity",
+]
+
+ThinkingLevel = Literal[
+    "off", "minimal", "low", "medium", "high", "xhigh", "adaptive", "max", "ultra"
+]
+"""How hard a model thinks before it answers; ``adaptive`` leaves it to the model."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,7 +31,8 @@ class AgentTurn:
     """One thing the caller said (``text``, empty where it was not understood) or pressed
     (``digits``). ``opening`` holds what the bot said before the caller's first words: context,
     not instructions. A ``speculative`` turn has no effects and leaves no history until it comes
-    again without the flag. ``owner`` is false for callers who rang us."""
+    again without the flag. ``owner`` is false for callers who rang us. ``thinking`` and ``fast``
+    (the vendor's quicker service) are wishes; None leaves both to the backend."""
 
     turn_id: str
     call_id: str
@@ -33,6 +48,8 @@ class AgentTurn:
     system_prompt: str | None = None
     owner: bool = False
     speculative: bool = False
+    thinking: ThinkingLevel | None = None
+    fast: bool | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -58,6 +75,14 @@ class EndCall:
     reason: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Recollection:
+    """Something that is known already; ``source`` is ``memory`` or ``sessions``."""
+
+    source: str
+    text: str
+
+
 AgentEvent = TextDelta | ToolActivity | EndCall
 
 
@@ -70,6 +95,14 @@ class AgentBackend(Provider):
     async def settle(self, turn: AgentTurn, heard_text: str) -> None:
         """Tells after an interruption what the caller really heard of the answer."""
         return
+
+    async def recall(
+        self, turn: AgentTurn, sources: Collection[str], limit: int
+    ) -> Sequence[Recollection]:
+        """What is known about ``turn.text``, best first, at most ``limit``, without asking a
+        model. ``memory`` is what the agent wrote down, ``sessions`` what was said in the turn's own
+        session and no other."""
+        return ()
 
     async def forget(self, session_key: str) -> None:
         """Drop the history of a session."""

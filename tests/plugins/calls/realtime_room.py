@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from voicecall.hosting import ToolSpec
 from voicecall.model import MediaPath
 from voicecall.realtime import RealtimeProvider
 from voicecall.store import Commit, TurnRow
+from voicecall.telephony import TelephonyCapabilities
+from voicecall.tts import SpeechProvider
+from voicecall_calls.agentprofile import AgentProfile
 from voicecall_calls.conversation.base import Conversation
 from voicecall_calls.conversation.dialogue import Brain
-from voicecall_calls.conversation.realtime import RealtimeConversation, RealtimeModel
+from voicecall_calls.conversation.realtime import RealtimeConversation
+from voicecall_calls.conversation.realtimemodel import FallbackSpeech, RealtimeModel
 from voicecall_calls.engine.lane import CallLane
 from voicecall_testing.fakes import STREAMING, ScriptedCarrier
 from voicecall_testing.harness import Phone, open_phone
@@ -22,12 +27,22 @@ __all__ = ["open_realtime"]
 
 @asynccontextmanager
 async def open_realtime(
-    directory: Path, model: RealtimeProvider, *, returns_marks: bool = True, **config: Any
+    directory: Path,
+    model: RealtimeProvider,
+    *,
+    returns_marks: bool = True,
+    capabilities: TelephonyCapabilities = STREAMING,
+    synthesis: SpeechProvider | None = None,
+    profile: AgentProfile | None = None,
+    tools: Sequence[ToolSpec] = (),
+    **config: Any,
 ) -> AsyncIterator[Phone]:
+    """``synthesis`` speaks where the model cannot; ``tools`` are the gateway's."""
+    known = {tool.name: tool for tool in tools}
     async with open_phone(
         directory,
         media=MediaPath.REALTIME,
-        carrier=ScriptedCarrier(STREAMING),
+        carrier=ScriptedCarrier(capabilities),
         config=config,
         returns_marks=returns_marks,
     ) as phone:
@@ -40,11 +55,13 @@ async def open_realtime(
             return RealtimeConversation(
                 lane,
                 phone.carrier,
-                RealtimeModel(model),
+                RealtimeModel(model, find_tool=known.get),
                 brain,
                 config=phone.config,
                 keep=keep,
                 seam=phone.seam,
+                profile=profile,
+                fallback=FallbackSpeech(synthesis),
             )
 
         phone.engine.conversations = converse

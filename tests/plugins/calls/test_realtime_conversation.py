@@ -200,9 +200,11 @@ async def test_a_greeting_that_fails_is_tried_again_then_the_call_ends(tmp_path:
     model.silent = True
     async with open_realtime(tmp_path, model) as phone:
         await phone.call_in()
-        await phone.settle(5)
-        assert len(model.sessions[0].asked) == 2
+        await phone.settle(10)
+        greetings = [kind for kind, _ in model.sessions[0].asked if kind == "greet"]
+        assert len(greetings) == 2
         assert phone.record.end_detail is EndDetail.MESSAGE_FAILED
+        assert phone.said == [("bot", phone.config.phrases.failed)]
 
 
 async def test_a_refused_greeting_is_tried_again(tmp_path: Path) -> None:
@@ -420,7 +422,7 @@ async def test_a_second_loss_ends_the_call(tmp_path: Path) -> None:
         await greeted(phone)
         model.open_errors.append(ProviderUnavailable("down", provider="model"))
         model.current.end()
-        await phone.settle(1)
+        await phone.settle(10)
         assert phone.record.end_reason is EndReason.ERROR
         assert phone.record.end_detail is EndDetail.LISTENING_FAILED
 
@@ -484,8 +486,9 @@ async def test_failed_responses_are_apologised_for_then_the_call_ends(tmp_path: 
         await phone.settle(2)
         model.current.tell(ResponseDone("r2", "failed", "overloaded"))
         model.current.tell(ResponseDone("r3", "failed", "overloaded"))
-        await phone.settle(1)
+        await phone.settle(3)
         assert phone.record.end_detail is EndDetail.AGENT_FAILED
+        assert phone.said[-1] == ("bot", phone.config.phrases.failed)
 
 
 # --- requests from outside --------------------------------------------------------------------

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -18,7 +17,6 @@ import anyio
 from voicecall import events as ev
 from voicecall import telephony as tel
 from voicecall.audio import AudioFormat
-from voicecall.errors import CallNotReady, ProviderUnavailable, RequestRejected
 from voicecall.media import Started
 from voicecall.model import CallMode, EndDetail, EndReason
 from voicecall.realtime import (
@@ -27,7 +25,6 @@ from voicecall.realtime import (
     Interrupter,
     RealtimeEvent,
     RealtimeOptions,
-    RealtimeProvider,
     RealtimeSession,
     ResponseDone,
     ResponseStarted,
@@ -40,35 +37,34 @@ from voicecall.realtime import (
     Usage,
 )
 from voicecall.seam import Seam
+from voicecall_calls.agentprofile import AgentProfile
 from voicecall_calls.config import VoiceCallConfig
 from voicecall_calls.conversation import realtimewords as words
 from voicecall_calls.conversation.base import Conversation
 from voicecall_calls.conversation.dialogue import Brain, KeepTurn
 from voicecall_calls.conversation.keys import CallerKeys
+from voicecall_calls.conversation.lastwords import Farewell, LastWords
 from voicecall_calls.conversation.line import AudioLine
-from voicecall_calls.conversation.realtimecaller import CallerWords, MediaWatch
+from voicecall_calls.conversation.realtimecaller import CallerWords, LineNews, MediaWatch
+from voicecall_calls.conversation.realtimeconsult import Consults
+from voicecall_calls.conversation.realtimeforced import ForcedConsult
 from voicecall_calls.conversation.realtimegate import SpeechGate
 from voicecall_calls.conversation.realtimegreeting import Greeting
 from voicecall_calls.conversation.realtimelink import ModelLink
+from voicecall_calls.conversation.realtimemodel import FallbackSpeech, RealtimeModel
+from voicecall_calls.conversation.realtimespeech import ModelSpeech, Requests
 from voicecall_calls.conversation.realtimetools import RealtimeTools
 from voicecall_calls.conversation.realtimevoice import ModelVoice
+from voicecall_calls.conversation.tones import play_on_line
 from voicecall_calls.ports import Attachment, MediaSocket
 
 if TYPE_CHECKING:
     from voicecall_calls.engine.lane import CallLane
 
-__all__ = ["RealtimeConversation", "RealtimeModel"]
+__all__ = ["RealtimeConversation"]
 
 _log = logging.getLogger("voicecall.calls")
 _FAILURES_BEFORE_END = 2
-
-
-@dataclass(frozen=True, slots=True)
-class RealtimeModel:
-    """The voice model of realtime calls."""
-
-    provider: RealtimeProvider
-    voice: str | None = None
 
 
 class RealtimeConversation(Conversation):
@@ -82,16 +78,16 @@ class RealtimeConversation(Conversation):
         config: VoiceCallConfig,
         keep: KeepTurn,
         seam: Seam,
+        profile: AgentProfile | None = None,
+        fallback: FallbackSpeech | None = None,
     ) -> None:
         self.lane = lane
         self.config = config
         self.seam = seam
         self.usage: Counter[str] = Counter()
+        news = LineNews(lane, seam)
         self.line = AudioLine(
-            seam,
-            marks=carrier.capabilities.marks,
-            lost=self._socket_lost,
-            digits=self._digits_heard,
+            seam, marks=carrier.capabilities.marks, lost=news.lost, digits=news.digits
         )
         self.voice = ModelVoice(lane, self.line, seam, keep)
         self._words = CallerWords(lane, seam)
@@ -108,14 +104,49 @@ class RealtimeConversation(Conversation):
             event=self._take,
             quiet=self.voice.quiet,
         )
-        self._tools = RealtimeTools(
+        speech = ModelSpeech(self._link, self.voice)
+        self._requests = Requests(speech, self._words, config.tts.timeout_ms / 1000)
+        fallback = fallback or FallbackSpeech()
+        self._last_words = LastWords(
+            lane,
+            self.line,
+            carrier,
+            seam,
+            model=speech,
+            speech=fallback.provider,
+            voice=fallback.voice,
+            patience_s=fallback.patience_s,
+        )
+        self._farewell = Farewell(lane, self.voice, self._last_words, seam, config.phrases.failed)
+        consults = Consults(
             lane,
             brain,
-            self.voice,
-            config=config,
+            config=config.realtime,
             seam=seam,
             do=self._link.do,
             settled=self._words.settled,
+        )
+        self._forced = None
+        if self._function_tools and words.consults_always(config.realtime):
+            self._forced = ForcedConsult(
+                lane,
+                consults,
+                self.voice,
+                speech,
+                config=config,
+                seam=seam,
+                do=self._link.do,
+                give_up=self._farewell.begin,
+            )
+        self._tools = RealtimeTools(
+            lane,
+            self.voice,
+            consults,
+            self._forced,
+            config=config,
+            seam=seam,
+            do=self._link.do,
+            find=model.find_tool,
         )
         self._greeting = Greeting(
             lane,
@@ -124,16 +155,16 @@ class RealtimeConversation(Conversation):
             config=config.barge_in,
             verbatim=self._capabilities.verbatim,
             do=self._link.do,
+            give_up=self._farewell.begin,
         )
         self._gate = SpeechGate(self.line.input_format)
         self._gated = self._capabilities.interrupts is Interrupter.CLIENT
         self._keys = CallerKeys(self._tell_keys)
         self._media = MediaWatch(self.line, seam, config.realtime.inactivity_ms)
-        self._floor = anyio.Lock()
-        self._digit_count = 0
+        self._profile = profile
+        self._about = ""
         self._failures = 0
         self._resumed = False
-        self._closed: str | None = None
         self.line.listener = self._hear
 
     @property
@@ -144,28 +175,6 @@ class RealtimeConversation(Conversation):
 
     def attach(self, socket: MediaSocket, started: Started) -> Attachment:
         return self.line.attach(socket, started)
-
-    def _socket_lost(self, stream_id: str) -> None:
-        async def tell() -> None:
-            await self.lane.apply(ev.StreamDetached(at=self.seam.now_ms(), stream_id=stream_id))
-
-        self.lane.spawn(tell)
-
-    def _digits_heard(self, stream_id: str, digits: str) -> None:
-        record = self.lane.record
-        self._digit_count += 1
-        event = ev.DigitsPressed(
-            at=self.seam.now_ms(),
-            key=f"{stream_id}:digits:{self._digit_count}",
-            provider_call_id=record.provider_call_id or "",
-            call_id=record.call_id,
-            digits=digits,
-        )
-
-        async def tell() -> None:
-            await self.lane.apply(event)
-
-        self.lane.spawn(tell)
 
     def _hear(self, audio: bytes) -> None:
         self._media.heard_at = self.seam.monotonic()
@@ -186,6 +195,8 @@ class RealtimeConversation(Conversation):
     # --- the tasks --------------------------------------------------------------------------
 
     async def run(self) -> None:
+        if self._profile is not None:
+            self._about = await self._profile.told(self.config.realtime.agent_context)
         await self.line.attached()
         self._gate = SpeechGate(self.line.input_format)
         async with anyio.create_task_group() as tasks:
@@ -197,7 +208,7 @@ class RealtimeConversation(Conversation):
                 tasks.start_soon(self._keys.run)
             reason = await self._link.run()
             _log.warning("call %s: no voice model: %s", self.lane.record.call_id, reason)
-            await self._end(EndReason.ERROR, EndDetail.LISTENING_FAILED)
+            self._farewell.begin(EndDetail.LISTENING_FAILED)
 
     async def _end(self, reason: EndReason, detail: EndDetail) -> None:
         await self.lane.apply(ev.EndRequested(at=self.seam.now_ms(), reason=reason, detail=detail))
@@ -230,7 +241,9 @@ class RealtimeConversation(Conversation):
 
     @property
     def _instructions(self) -> str:
-        return words.instructions(self.config.realtime, tools=self._function_tools)
+        return words.instructions(
+            self.config.realtime, tools=self._function_tools, about=self._about
+        )
 
     def _session_opened(self) -> None:
         self.voice.session_opened(self._format(self.line.output_format))
@@ -255,6 +268,8 @@ class RealtimeConversation(Conversation):
         match event:
             case SpeechStarted():
                 self.voice.caller.started = self.seam.now_ms()
+                if self._forced is not None:
+                    self._forced.speech_started()
                 server = self._capabilities.interrupts is Interrupter.SERVER
                 if server and self.config.barge_in.enabled:
                     self._interrupt()
@@ -279,6 +294,8 @@ class RealtimeConversation(Conversation):
                 self._tools.delegate(event)
             case SessionReset():
                 self._tools.cancel_all()
+                if self._forced is not None:
+                    self._forced.cancel()
                 self._greeting.break_off()
                 self.voice.interrupt()
                 self.voice.session_opened(self._format(self.line.output_format))
@@ -289,8 +306,9 @@ class RealtimeConversation(Conversation):
                 return
 
     def _interrupt(self) -> None:
-        """The caller takes the floor, unless the greeting is protected or nothing is said."""
-        if self._greeting.protected:
+        """The caller takes the floor, unless the greeting is protected, the last words are being
+        said, or nothing is."""
+        if self._greeting.protected or self._farewell.begun:
             return
         heard = self.voice.interrupt()
         if heard is not None:
@@ -302,11 +320,11 @@ class RealtimeConversation(Conversation):
             self._failures = 0
             return
         _log.warning("call %s: the model failed: %s", self.lane.record.call_id, event.error)
-        if self._greeting.pending:
+        if self._greeting.pending or self._farewell.begun:
             return
         self._failures += 1
         if self._failures >= _FAILURES_BEFORE_END:
-            self.lane.spawn(partial(self._end, EndReason.ERROR, EndDetail.AGENT_FAILED))
+            self._farewell.begin(EndDetail.AGENT_FAILED)
         elif not spoke:
             self._link.do(lambda session: session.say(self.config.phrases.not_understood))
 
@@ -315,6 +333,8 @@ class RealtimeConversation(Conversation):
     def _caller_said(self, text: str) -> None:
         self.voice.caller.final = self.seam.now_ms()
         self._words.say(text)
+        if self._forced is not None:
+            self._forced.heard(text)
 
     # --- notifications ----------------------------------------------------------------------
 
@@ -325,7 +345,7 @@ class RealtimeConversation(Conversation):
         """The model hears for itself."""
 
     def playback_finished(self, utterance_id: str, ok: bool) -> None:
-        """The carrier's own voice says nothing on a realtime call."""
+        self._last_words.finished(utterance_id, ok)
 
     def keys_pressed(self, digits: str) -> None:
         self._greeting.break_off()
@@ -337,7 +357,8 @@ class RealtimeConversation(Conversation):
         self._link.do(lambda session: session.greet(request))
 
     def play_message(self) -> None:
-        self._link.do(partial(self._greeting.play, self._instructions))
+        if not self._farewell.begun:
+            self._link.do(partial(self._greeting.play, self._instructions))
 
     def resume(self) -> None:
         self._resumed = True
@@ -346,9 +367,8 @@ class RealtimeConversation(Conversation):
         self.voice.interrupt()
 
     def close(self, why: str) -> None:
-        self._closed = why
+        self._requests.close(why)
         self.voice.close()
-        self._words.close_question()
         self.line.close()
         if self.usage:
             _log.info("call %s: the model used %s", self.lane.record.call_id, dict(self.usage))
@@ -356,44 +376,10 @@ class RealtimeConversation(Conversation):
     # --- requests from outside --------------------------------------------------------------
 
     async def say(self, text: str) -> None:
-        async with self._floor:
-            session = self._link.session
-            if self._closed is not None or session is None:
-                raise CallNotReady(self._closed or "No active voice model for this call")
-            ticket = self.voice.next_item()
-            try:
-                await session.say(text)
-                with anyio.move_on_after(self.config.tts.timeout_ms / 1000):
-                    await ticket.begun.wait()
-            finally:
-                self.voice.give_up(ticket)
-            item = ticket.item
-            if item is not None:
-                await item.done.wait()
-        if self._closed is not None:
-            raise CallNotReady(self._closed)
-        if item is None or item.error is not None:
-            why = item.error if item is not None else None
-            raise ProviderUnavailable(why or "the model said nothing", provider="realtime")
+        await self._requests.say(text)
 
     async def ask(self, prompt: str, timeout_s: float) -> str:
-        # Registered before the prompt is spoken: an early answer counts.
-        question = self._words.ask()
-        try:
-            await self.say(prompt)
-            with anyio.move_on_after(timeout_s):
-                await question.done.wait()
-        finally:
-            self._words.close_question()
-        if question.text is not None:
-            return question.text
-        if self._closed is not None:
-            raise CallNotReady(self._closed)
-        raise CallNotReady(f"Timed out waiting for transcript after {round(timeout_s * 1000)}ms")
+        return await self._requests.ask(prompt, timeout_s)
 
     async def play_digits(self, digits: str) -> None:
-        if self.line.send_digits(digits):
-            return
-        if not self._carrier.capabilities.dtmf_out:
-            raise RequestRejected("keypad tones are not supported", provider="carrier")
-        await self._carrier.perform(self.lane.ref, tel.PlayDigits(digits))
+        await play_on_line(self.lane, self._carrier, self.line, digits)

@@ -15,7 +15,7 @@ import anyio
 
 from voicecall import events as ev
 from voicecall.errors import ProviderError
-from voicecall.model import CallMode, Direction, MessageState
+from voicecall.model import CallMode, Direction, EndDetail, MessageState
 from voicecall.realtime import RealtimeSession, Verbatim
 from voicecall.seam import Seam
 from voicecall_calls.config import BargeInConfig
@@ -36,7 +36,7 @@ _SUSTAINED_MS = 1000
 
 class Greeting:
     """``protected``: the model hears silence and nothing interrupts it. ``do`` runs a job as a
-    task of the session."""
+    task of the session; ``give_up`` ends the call with some words."""
 
     def __init__(
         self,
@@ -47,6 +47,7 @@ class Greeting:
         config: BargeInConfig,
         verbatim: Verbatim,
         do: Callable[[SessionJob], None],
+        give_up: Callable[[EndDetail], None],
     ) -> None:
         self.protected = False
         self._lane = lane
@@ -55,6 +56,7 @@ class Greeting:
         self._config = config
         self._verbatim = verbatim
         self._do = do
+        self._give_up = give_up
         self._broken = anyio.Event()
 
     @property
@@ -85,7 +87,12 @@ class Greeting:
             await self._failed(message.text)
 
     async def _failed(self, text: str) -> None:
-        """The state machine decides whether it is tried again."""
+        """The state machine decides whether it is tried again; it would end the call in silence
+        where it is not."""
+        message = self._lane.record.message
+        if message and message.attempts + 1 >= self._lane.host.policy.message_attempts:
+            self._give_up(EndDetail.MESSAGE_FAILED)
+            return
         key, now = self._seam.new_id(), self._seam.now_ms()
         await self._lane.apply(
             ev.BotSpeaking(at=now, utterance_id=key, text=text, first_message=True)

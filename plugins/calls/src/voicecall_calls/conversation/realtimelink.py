@@ -11,7 +11,7 @@ import anyio
 import anyio.abc
 
 from voicecall.audio import Converter
-from voicecall.errors import ProviderError
+from voicecall.errors import ProviderError, VoicecallError
 from voicecall.realtime import (
     RealtimeEvent,
     RealtimeOptions,
@@ -87,7 +87,7 @@ class ModelLink:
     async def _guarded(self, job: SessionJob, session: RealtimeSession) -> None:
         try:
             await job(session)
-        except ProviderError as error:
+        except VoicecallError as error:
             _log.warning("the voice model refused a request: %s", error)
 
     async def run(self) -> str:

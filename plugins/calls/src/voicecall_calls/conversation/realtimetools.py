@@ -1,35 +1,37 @@
-"""Tools of a full-duplex voice model: hang up, and ask the agent."""
+"""Tools of a full-duplex voice model: hang up, ask the agent, and what the gateway offers."""
 
 from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import anyio
 
 from voicecall import events as ev
-from voicecall.agent import AgentTurn, EndCall, TextDelta
-from voicecall.errors import ProviderError
+from voicecall.errors import VoicecallError
+from voicecall.hosting import ToolCall as ToolUse
+from voicecall.hosting import ToolSpec
 from voicecall.model import EndDetail, EndReason
 from voicecall.realtime import Delegation, RealtimeSession, Tool, ToolCall
 from voicecall.seam import Seam
 from voicecall_calls.config import VoiceCallConfig
-from voicecall_calls.conversation.dialogue import Brain
+from voicecall_calls.conversation.realtimeconsult import Consults, as_result
+from voicecall_calls.conversation.realtimeforced import ForcedConsult
 from voicecall_calls.conversation.realtimelink import SessionJob
 from voicecall_calls.conversation.realtimevoice import ModelVoice
-from voicecall_calls.conversation.realtimewords import consult_prompt, consult_request
-from voicecall_calls.spoken import SpokenStream
+from voicecall_calls.conversation.realtimewords import consult_request
 
 if TYPE_CHECKING:
     from voicecall_calls.engine.lane import CallLane
 
-__all__ = ["CONSULT", "END_CALL", "RealtimeTools"]
+__all__ = ["CONSULT", "END_CALL", "FindTool", "RealtimeTools"]
 
 _log = logging.getLogger("voicecall.calls")
+
+FindTool = Callable[[str], ToolSpec | None]
 
 END_CALL = Tool(
     "voicecall_end_call",
@@ -50,58 +52,60 @@ CONSULT = Tool(
     },
 )
 _OLD_NAMES = {"openclaw_end_call": END_CALL.name, "openclaw_agent_consult": CONSULT.name}
+_OUR_NAMES = {*_OLD_NAMES, *_OLD_NAMES.values()}
 _MOST_CALLS = 20
 _IN_S = 60.0
 _FAREWELL_S = 10.0
 _WORKING = {"status": "working", "message": "Tell the caller briefly that you are checking."}
-
-Result = Mapping[str, Any]
-
-
-@dataclass(slots=True)
-class _Consult:
-    """One run of the agent, shared by the calls that overlap it."""
-
-    scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
-    done: anyio.Event = field(default_factory=anyio.Event)
-    result: Result = field(default_factory=dict)
-    waiters: int = 0
+_DELIVERED = {"status": "already_delivered", "message": "The caller has heard the answer."}
 
 
 class RealtimeTools:
-    """``do`` runs a job as a task of the session, ``settled`` waits until the transcript holds
-    everything that was said so far."""
+    """``do`` runs a job as a task of the session; ``forced`` is None where the model alone
+    decides when to consult; ``find`` gives the gateway's tools by name."""
 
     def __init__(
         self,
         lane: CallLane,
-        brain: Brain,
         voice: ModelVoice,
+        consults: Consults,
+        forced: ForcedConsult | None,
         *,
         config: VoiceCallConfig,
         seam: Seam,
         do: Callable[[SessionJob], None],
-        settled: Callable[[], Awaitable[None]],
+        find: FindTool,
     ) -> None:
         self._lane = lane
-        self._brain = brain
         self._voice = voice
-        self._policy = config.realtime.tool_policy
+        self._consults = consults
+        self._forced = forced
+        self._config = config.realtime
         self._interim_s = config.filler_after_ms / 1000 or None
+        self._timeout_s = config.response_timeout_ms / 1000
         self._seam = seam
         self._do = do
-        self._settled = settled
-        self._consult: _Consult | None = None
+        self._find = find
+        self._custom = {
+            tool.name: Tool(
+                tool.name, tool.description, tool.parameters.model_dump(exclude_defaults=True)
+            )
+            for tool in config.realtime.tools
+            if tool.name not in _OUR_NAMES
+        }
         self._calls: dict[str, anyio.CancelScope] = {}
         self._recent: dict[str, deque[float]] = {}
 
     def declared(self) -> tuple[Tool, ...]:
-        return (END_CALL,) if self._policy == "none" else (END_CALL, CONSULT)
+        ours = (END_CALL,) if self._config.tool_policy == "none" else (END_CALL, CONSULT)
+        return (*ours, *self._custom.values())
 
     # --- calls ------------------------------------------------------------------------------
 
     def call(self, call: ToolCall) -> None:
         """Carry out a call of the model; its result goes to the session."""
+        if self._forced is not None:
+            self._forced.called()
         self._do(partial(self._answer, call))
 
     def delegate(self, delegation: Delegation) -> None:
@@ -135,11 +139,10 @@ class RealtimeTools:
             await session.tool_result(call.id, {"error": error})
         elif name == END_CALL.name:
             await self._end_call(call, session)
-        elif name == CONSULT.name and self._policy != "none":
+        elif name == CONSULT.name and self._config.tool_policy != "none":
             await self._answer_consult(call, session)
         else:
-            error = f'Tool "{call.name}" not available'
-            await session.tool_result(call.id, {"error": error})
+            await session.tool_result(call.id, await self._use(call))
 
     def _too_often(self, name: str) -> bool:
         now = self._seam.monotonic()
@@ -165,82 +168,38 @@ class RealtimeTools:
             )
         )
 
-    # --- the agent --------------------------------------------------------------------------
-
     async def _answer_consult(self, call: ToolCall, session: RealtimeSession) -> None:
         question, context = consult_request(call.arguments)
         if not question:
             await session.tool_result(call.id, {"error": "question is missing"})
             return
-        consult = self._consult
-        if consult is None:
-            self._consult = consult = _Consult()
-            self._do(partial(self._run_consult, consult, question, context))
-        consult.waiters += 1
-        try:
+        if self._forced is not None and self._forced.delivered:
+            await session.tool_result(call.id, _DELIVERED, when="silent")
+            return
+        consult = self._consults.begin(question, context)
+        with consult.attended(by_call=True):
             with anyio.move_on_after(self._interim_s):
                 await consult.done.wait()
             if not consult.done.is_set():
                 await session.tool_result(call.id, _WORKING, will_continue=True)
                 await consult.done.wait()
-        finally:
-            consult.waiters -= 1
-            if not consult.waiters:
-                consult.scope.cancel()
-        await session.tool_result(call.id, consult.result)
+            await session.tool_result(call.id, as_result(consult.answer, END_CALL.name))
 
-    async def _run_consult(
-        self, consult: _Consult, question: str, context: str, session: RealtimeSession
-    ) -> None:
-        try:
-            with consult.scope:
-                await self._settled()
-                consult.result = await self._ask(question, context)
-        finally:
-            if self._consult is consult:
-                self._consult = None
-            consult.done.set()
-
-    async def _ask(self, question: str, context: str) -> Result:
+    async def _use(self, call: ToolCall) -> dict[str, Any]:
+        """Have the gateway's tool carry out a call of one that the configuration declares."""
+        spec = self._find(call.name) if call.name in self._custom else None
+        if spec is None:
+            return {"error": f'Tool "{call.name}" not available'}
         record = self._lane.record
-        turn = AgentTurn(
-            turn_id=self._seam.new_id(),
-            call_id=record.call_id,
-            session_key=record.session_key or record.call_id,
-            agent_id=self._brain.agent_id,
-            text=consult_prompt(question, context, record.transcript, self._seam.now_ms()),
-            direction=record.direction.value,
-            remote_number=record.remote_number,
-            system_prompt=self._brain.system_prompt,
-            owner=self._policy == "owner",
-            metadata={"toolPolicy": self._policy},
-        )
+        use = ToolUse(frozenset(), record.session_key, record.agent_id, call.id)
         try:
-            with anyio.fail_after(self._brain.timeout_s):
-                return await self._reply(turn)
+            with anyio.fail_after(self._timeout_s):
+                return {"result": await spec.handler(call.arguments, use)}
         except TimeoutError:
-            return {"error": f"the agent gave no answer within {self._brain.timeout_s:g} s"}
-        except ProviderError as error:
-            _log.warning("call %s: the agent failed: %s", record.call_id, error)
-        except anyio.get_cancelled_exc_class():
-            with anyio.CancelScope(shield=True):
-                await self._brain.backend.settle(turn, "")
-            raise
-        except Exception:  # noqa: BLE001 (an agent's code can raise anything)
-            _log.exception("the agent failed")
-        return {"error": "the agent failed; tell the caller that it is not possible now"}
-
-    async def _reply(self, turn: AgentTurn) -> Result:
-        stream = SpokenStream()
-        sentences: list[str] = []
-        ends = False
-        async for event in self._brain.backend.reply(turn):
-            if isinstance(event, TextDelta):
-                sentences += stream.feed(event.text)
-            elif isinstance(event, EndCall):
-                ends = True
-        sentences += stream.finish()
-        result: dict[str, Any] = {"answer": " ".join(sentences)}
-        if ends or stream.end_requested:
-            result["then"] = f"Say goodbye and call {END_CALL.name}."
-        return result
+            return {"error": f"no result within {self._timeout_s:g} s"}
+        except VoicecallError as error:
+            _log.warning("call %s: tool %s: %s", record.call_id, call.name, error)
+            return {"error": str(error)}
+        except Exception:  # noqa: BLE001 (a tool's code can raise anything)
+            _log.exception("call %s: tool %s failed", record.call_id, call.name)
+            return {"error": "the tool failed"}

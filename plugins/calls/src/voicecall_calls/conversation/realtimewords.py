@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,10 +12,13 @@ from voicecall_calls.config import RealtimeConfig
 __all__ = [
     "consult_prompt",
     "consult_request",
+    "consults_always",
+    "cut",
     "greeting",
     "heard_part",
     "history",
     "instructions",
+    "is_small_talk",
     "joined",
     "pressed",
 ]
@@ -47,11 +51,21 @@ _HISTORY_ENTRIES = 40
 _SHORT_QUESTION = 40
 _MUCH_LONGER = 8
 _FRESH_MS = 2000
+_SENTENCE_END = re.compile(r"[.!?…](?=\s|$)")
+_SMALL_TALK = frozenset(
+    {
+        *("", "hello", "hello there", "hi", "hi there", "hey", "good morning", "good afternoon"),
+        *("good evening", "good day", "thanks", "thank you", "thank you very much", "many thanks"),
+        *("bye", "bye bye", "goodbye", "good bye", "ok", "okay", "i see", "all right", "alright"),
+        *("ah", "aha", "hm", "hmm", "mhm", "mm", "mm hm", "mmm", "oh", "uh", "uh huh", "um"),
+    }
+)
 
 
-def instructions(config: RealtimeConfig, *, tools: bool) -> str:
-    """The session's instructions. ``tools``: whether the model has function tools."""
-    parts = [config.instructions or _DEFAULT]
+def instructions(config: RealtimeConfig, *, tools: bool, about: str = "") -> str:
+    """The session's instructions. ``tools``: whether the model has function tools; ``about``: who
+    speaks."""
+    parts = [config.instructions or _DEFAULT, about]
     if tools:
         parts.append(_END)
         if config.tool_policy != "none":
@@ -75,6 +89,27 @@ def history(entries: Sequence[TranscriptEntry]) -> list[tuple[str, str]]:
         ("user" if entry.speaker is Speaker.USER else "assistant", entry.text)
         for entry in entries[-_HISTORY_ENTRIES:]
     ]
+
+
+def consults_always(config: RealtimeConfig) -> bool:
+    """Whether no answer of substance may be the model's own."""
+    return config.consult_policy == "always" and config.tool_policy != "none"
+
+
+def cut(text: str, longest: int) -> str:
+    """``text``, where it is too long, to the end of its last whole sentence (else word) within
+    ``longest`` characters."""
+    if len(text) <= longest:
+        return text
+    kept = text[:longest]
+    ends = [match.end() for match in _SENTENCE_END.finditer(kept)]
+    return kept[: ends[-1]] if ends else kept.rpartition(" ")[0] or kept
+
+
+def is_small_talk(text: str) -> bool:
+    """Whether a voice model answers this by itself, whatever it is told about consulting."""
+    words = re.findall(r"[^\W_]+", text.lower())
+    return " ".join(words) in _SMALL_TALK
 
 
 def joined(known: str, text: str) -> str:

@@ -1,0 +1,147 @@
+"""The last words of a call whose voice model is lost: by whatever voice there still is."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import TYPE_CHECKING
+
+import anyio
+
+from voicecall import events as ev
+from voicecall import telephony as tel
+from voicecall.errors import VoicecallError
+from voicecall.model import CallMode, EndDetail, EndReason, MessageState
+from voicecall.seam import Seam
+from voicecall.tts import SpeechProvider
+from voicecall_calls.conversation.line import AudioLine
+from voicecall_calls.conversation.linemouth import LineMouth
+from voicecall_calls.conversation.native import NativeMouth
+from voicecall_calls.conversation.realtimespeech import ModelSpeech
+from voicecall_calls.conversation.realtimevoice import ModelVoice
+from voicecall_calls.conversation.replier import utter
+
+if TYPE_CHECKING:
+    from voicecall_calls.engine.lane import CallLane
+
+__all__ = ["Farewell", "LastWords"]
+
+_log = logging.getLogger("voicecall.calls")
+_MODEL_BEGINS_S = 3.0
+_PLAY_OUT_S = 30.0
+
+
+class LastWords:
+    """Tries the model's own voice, then ``speech`` (a synthesis provider, where one is selected,
+    with its ``voice``), then the carrier's voice, which may cost the call its media socket.
+    ``patience_s`` is how long the synthesis may take to begin."""
+
+    def __init__(
+        self,
+        lane: CallLane,
+        line: AudioLine,
+        carrier: tel.TelephonyProvider,
+        seam: Seam,
+        *,
+        model: ModelSpeech,
+        speech: SpeechProvider | None,
+        voice: str | None,
+        patience_s: float,
+    ) -> None:
+        self._lane = lane
+        self._line = line
+        self._carrier = carrier
+        self._seam = seam
+        self._model = model
+        self._speech = speech
+        self._voice = voice
+        self._patience_s = patience_s
+        native_voice = voice if speech is None else None
+        self._native = NativeMouth(
+            lane, carrier, seam, voice=native_voice, listen=lane.host.planner.listen
+        )
+
+    def finished(self, utterance_id: str, ok: bool) -> None:
+        """The carrier is done with what it was to speak."""
+        self._native.finished(utterance_id, ok)
+
+    async def say(self, text: str) -> bool:
+        """Have ``text`` heard; whether it was."""
+        ways: tuple[Callable[[str], Awaitable[bool]], ...] = (
+            self._by_model,
+            self._by_synthesis,
+            self._by_carrier,
+        )
+        for way in ways:
+            try:
+                if await way(text):
+                    return True
+            except VoicecallError as error:
+                _log.warning("call %s: last words: %s", self._lane.record.call_id, error)
+        return False
+
+    async def _by_model(self, text: str) -> bool:
+        item = await self._model.say(text, _MODEL_BEGINS_S)
+        return item is not None and item.error is None and item.size > 0
+
+    async def _by_synthesis(self, text: str) -> bool:
+        if self._speech is None or self._line.socket is None:
+            return False
+        mouth = LineMouth(self._lane, self._line, self._seam, synthesis_timeout_s=self._patience_s)
+        with anyio.move_on_after(self._patience_s) as opening:
+            async with self._speech.session(self._voice, self._line.output_format) as session:
+                # From here on the mouth knows how long to wait.
+                opening.deadline = math.inf
+                mouth.opened(session)
+                spoken = await utter(mouth.begin(), text)
+                return spoken.ok
+        return False
+
+    async def _by_carrier(self, text: str) -> bool:
+        if not self._carrier.capabilities.native_speech:
+            return False
+        await self._lane.apply(ev.StreamGivenUp(at=self._seam.now_ms()))
+        spoken = await utter(self._native.begin(), text, listens=False)
+        return spoken.ok
+
+
+class Farewell:
+    """The end of a call that cannot go on: ``apology`` is said first, or what a notification has
+    still to tell."""
+
+    def __init__(
+        self, lane: CallLane, voice: ModelVoice, words: LastWords, seam: Seam, apology: str
+    ) -> None:
+        self.begun = False
+        self._lane = lane
+        self._voice = voice
+        self._words = words
+        self._seam = seam
+        self._apology = apology
+
+    def begin(self, detail: EndDetail) -> None:
+        """Say the last words and end the call; once."""
+        if not self.begun:
+            self.begun = True
+            self._lane.spawn(partial(self._say_and_end, detail))
+
+    async def _say_and_end(self, detail: EndDetail) -> None:
+        with anyio.move_on_after(_PLAY_OUT_S):
+            await self._voice.quiet()
+        record = self._lane.record
+        if record.mode is CallMode.CONVERSATION:
+            await self._words.say(self._apology)
+        elif record.message is not None and record.message.state is MessageState.DONE:
+            # It was heard; the call has its own deadline.
+            return
+        elif record.message is not None and await self._words.say(record.message.text):
+            await self._end(EndReason.HANGUP_BOT, EndDetail.NOTIFIED)
+            return
+        await self._end(EndReason.ERROR, detail)
+
+    async def _end(self, reason: EndReason, detail: EndDetail) -> None:
+        await self._lane.apply(
+            ev.EndRequested(at=self._seam.now_ms(), reason=reason, detail=detail)
+        )

@@ -1,0 +1,153 @@
+"""Consulting the agent where the voice model does not, although it is told to always.
+
+A moment after the caller's words the model has either called something or gets its own answer
+cut off; the agent's answer is then spoken in its place.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING
+
+import anyio
+
+from voicecall import events as ev
+from voicecall.model import EndDetail, EndReason
+from voicecall.realtime import RealtimeSession
+from voicecall.seam import Seam
+from voicecall_calls.config import VoiceCallConfig
+from voicecall_calls.conversation.realtimeconsult import Answer, Consults
+from voicecall_calls.conversation.realtimelink import SessionJob
+from voicecall_calls.conversation.realtimespeech import ModelSpeech
+from voicecall_calls.conversation.realtimevoice import ModelVoice
+from voicecall_calls.conversation.realtimewords import cut, is_small_talk
+
+if TYPE_CHECKING:
+    from voicecall_calls.engine.lane import CallLane
+
+__all__ = ["ForcedConsult"]
+
+_log = logging.getLogger("voicecall.calls")
+_MODEL_CALLS_S = 0.2
+_LATE_CALL_S = 2.0
+_LONGEST_CHARS = 1800
+_FAILURES_BEFORE_END = 2
+
+
+class ForcedConsult:
+    """``do`` runs a job as a task of the session; ``give_up`` ends the call with some words."""
+
+    def __init__(
+        self,
+        lane: CallLane,
+        consults: Consults,
+        voice: ModelVoice,
+        speech: ModelSpeech,
+        *,
+        config: VoiceCallConfig,
+        seam: Seam,
+        do: Callable[[SessionJob], None],
+        give_up: Callable[[EndDetail], None],
+    ) -> None:
+        self._lane = lane
+        self._consults = consults
+        self._voice = voice
+        self._speech = speech
+        self._phrases = config.phrases
+        self._filler_s = config.filler_after_ms / 1000 or None
+        self._begins_s = config.tts.timeout_ms / 1000
+        self._seam = seam
+        self._do = do
+        self._give_up = give_up
+        self._turn_began = seam.monotonic()
+        self._called_at = -math.inf
+        self._delivered_until = -math.inf
+        self._failures = 0
+        self._scope = anyio.CancelScope()
+
+    # --- what is told -----------------------------------------------------------------------
+
+    def speech_started(self) -> None:
+        """The caller begins to speak: calls from now on belong to a new turn."""
+        self._turn_began = self._seam.monotonic()
+
+    def called(self) -> None:
+        """The model called something."""
+        self._called_at = self._seam.monotonic()
+
+    def heard(self, text: str) -> None:
+        """The caller said ``text``. What was being found out for earlier words is dropped, unless
+        the model itself waits for it."""
+        if is_small_talk(text):
+            return
+        self._delivered_until = -math.inf
+        self.cancel()
+        self._scope = scope = anyio.CancelScope()
+        self._do(partial(self._judge, text, scope))
+
+    def cancel(self) -> None:
+        self._scope.cancel()
+
+    @property
+    def delivered(self) -> bool:
+        """The caller hears the agent's answer, or has just heard it: a call for it is late."""
+        return self._seam.monotonic() <= self._delivered_until
+
+    # --- the consultation -------------------------------------------------------------------
+
+    async def _judge(self, text: str, scope: anyio.CancelScope, session: RealtimeSession) -> None:
+        with scope:
+            await anyio.sleep(_MODEL_CALLS_S)
+            acts = self._called_at >= self._turn_began
+            self._turn_began = self._seam.monotonic()
+            if acts or self._consults.current is not None:
+                return
+            heard = self._voice.interrupt()
+            await session.interrupt(heard or {})
+            await self._consult(text)
+
+    async def _consult(self, text: str) -> None:
+        consult = self._consults.begin(text, speakable=True)
+        with consult.attended():
+            with anyio.move_on_after(self._filler_s):
+                await consult.done.wait()
+            if not consult.done.is_set() and not consult.calls:
+                await self._speech.say(self._phrases.filler, self._begins_s)
+            await consult.done.wait()
+            if consult.calls:
+                # The model asked for it after all, and speaks it.
+                return
+        self._delivered_until = math.inf
+        try:
+            await self._deliver(consult.answer)
+        finally:
+            self._delivered_until = self._seam.monotonic() + _LATE_CALL_S
+
+    async def _deliver(self, answer: Answer) -> None:
+        text = cut(answer.text, _LONGEST_CHARS)
+        said = answer.error is None and (bool(text) or answer.ends)
+        before = self._voice.interruptions
+        if said and text:
+            item = await self._speech.say(text, self._begins_s)
+            said = item is not None and item.error is None
+        if not said:
+            await self._failed(answer.error or "the answer could not be spoken")
+            return
+        self._failures = 0
+        if answer.ends and self._voice.interruptions == before:
+            await self._lane.apply(
+                ev.EndRequested(
+                    at=self._seam.now_ms(), reason=EndReason.HANGUP_BOT, detail=EndDetail.AGENT
+                )
+            )
+
+    async def _failed(self, why: str) -> None:
+        self._failures += 1
+        _log.warning("call %s: no answer of the agent: %s", self._lane.record.call_id, why)
+        if self._failures >= _FAILURES_BEFORE_END:
+            self._give_up(EndDetail.AGENT_FAILED)
+        else:
+            await self._speech.say(self._phrases.not_understood, self._begins_s)

@@ -1,0 +1,83 @@
+"""Having a voice model say given words, one text at a time, and ask for an answer to them."""
+
+from __future__ import annotations
+
+import anyio
+
+from voicecall.errors import CallNotReady, ProviderUnavailable
+from voicecall_calls.conversation.realtimecaller import CallerWords
+from voicecall_calls.conversation.realtimelink import ModelLink
+from voicecall_calls.conversation.realtimevoice import Item, ModelVoice
+
+__all__ = ["ModelSpeech", "Requests"]
+
+
+class ModelSpeech:
+    """One a call. Whoever comes while a text is spoken waits for its end."""
+
+    def __init__(self, link: ModelLink, voice: ModelVoice) -> None:
+        self._link = link
+        self._voice = voice
+        self._floor = anyio.Lock()
+
+    async def say(self, text: str, patience_s: float) -> Item | None:
+        """Have the model say ``text``: what it said, once that was played or interrupted; None
+        where it began nothing within ``patience_s``. Raises ``CallNotReady`` while there is no
+        session, and what the session raises."""
+        async with self._floor:
+            session = self._link.session
+            if session is None:
+                raise CallNotReady("No active voice model for this call")
+            ticket = self._voice.next_item()
+            try:
+                await session.say(text)
+                with anyio.move_on_after(patience_s):
+                    await ticket.begun.wait()
+            finally:
+                self._voice.give_up(ticket)
+            item = ticket.item
+            if item is not None:
+                await item.done.wait()
+            return item
+
+
+class Requests:
+    """What somebody outside of the call wants said. ``closed`` is why nothing can be any more."""
+
+    def __init__(self, speech: ModelSpeech, words: CallerWords, patience_s: float) -> None:
+        self.closed: str | None = None
+        self._speech = speech
+        self._words = words
+        self._patience_s = patience_s
+
+    def close(self, why: str) -> None:
+        self.closed = why
+        self._words.close_question()
+
+    async def say(self, text: str) -> None:
+        """Return when ``text`` was played or interrupted. Raises ``VoicecallError``."""
+        self._check()
+        item = await self._speech.say(text, self._patience_s)
+        self._check()
+        if item is None or item.error is not None:
+            why = item.error if item is not None else None
+            raise ProviderUnavailable(why or "the model said nothing", provider="realtime")
+
+    async def ask(self, prompt: str, timeout_s: float) -> str:
+        """Say ``prompt`` and return the caller's next words. Raises ``VoicecallError``."""
+        # Registered before the prompt is spoken: an early answer counts.
+        question = self._words.ask()
+        try:
+            await self.say(prompt)
+            with anyio.move_on_after(timeout_s):
+                await question.done.wait()
+        finally:
+            self._words.close_question()
+        if question.text is not None:
+            return question.text
+        self._check()
+        raise CallNotReady(f"Timed out waiting for transcript after {round(timeout_s * 1000)}ms")
+
+    def _check(self) -> None:
+        if self.closed is not None:
+            raise CallNotReady(self.closed)

@@ -1,0 +1,241 @@
+"""A voice model that is lost for good: the caller hears a sentence before the call ends."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from voicecall import telephony as tel
+from voicecall.audio import AudioFormat
+from voicecall.errors import ProviderUnavailable
+from voicecall.media import AudioSink
+from voicecall.model import CallMode, EndDetail, EndReason, MediaPath
+from voicecall.realtime import Interrupted, ResponseDone, Transcript
+from voicecall.tts import SpeechProvider, SpeechSession, Utterance
+from voicecall_testing.clock import virtual_backend
+from voicecall_testing.duplex import ScriptedRealtime
+from voicecall_testing.fakes import STREAMING, ScriptedSpeech
+from voicecall_testing.harness import Phone
+
+from .realtime_room import open_realtime
+
+pytestmark = [pytest.mark.integration, pytest.mark.anyio]
+
+MUTE_CARRIER = replace(STREAMING, native_speech=False, native_listening=False)
+QUIET = b"\xff" * 160
+DOWN = ProviderUnavailable("down", provider="fake")
+
+
+class _NoSession(SpeechSession):
+    def utterance(self, item_id: str, sink: AudioSink) -> Utterance:
+        raise AssertionError("nobody opened this session")
+
+
+class LockedSpeech(SpeechProvider):
+    """A synthesis whose sessions never open, or fail to."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.error = error
+        self.asked = 0
+
+    @asynccontextmanager
+    async def session(
+        self, voice: str | None, audio_format: AudioFormat
+    ) -> AsyncIterator[SpeechSession]:
+        self.asked += 1
+        if self.error is not None:
+            raise self.error
+        await anyio.sleep_forever()
+        yield _NoSession()
+
+
+@pytest.fixture
+def anyio_backend() -> tuple[str, dict[str, Any]]:
+    return virtual_backend
+
+
+async def lose_the_model(phone: Phone, model: ScriptedRealtime) -> None:
+    """The session ends, and no other can be opened."""
+    model.open_errors.append(DOWN)
+    model.current.end()
+    await phone.settle(0.5)
+
+
+async def answered(phone: Phone) -> None:
+    await phone.dial()
+    await phone.answer()
+    await phone.settle(0.1)
+
+
+def heard(phone: Phone, voice: ScriptedSpeech) -> list[str]:
+    """What the caller heard of a synthesis."""
+    return [text for text, _ in voice.texts_in(bytes(phone.socket.heard))]
+
+
+async def test_the_chosen_synthesis_says_the_last_words(tmp_path: Path) -> None:
+    model, voice = ScriptedRealtime(), ScriptedSpeech()
+    async with open_realtime(tmp_path, model, synthesis=voice) as phone:
+        await answered(phone)
+        await lose_the_model(phone, model)
+        assert phone.engine.lanes
+        await phone.settle(10)
+        failed = phone.config.phrases.failed
+        assert heard(phone, voice) == [failed]
+        assert phone.said == [("bot", failed)]
+        assert phone.record.end_detail is EndDetail.LISTENING_FAILED
+        assert phone.record.end_reason is EndReason.ERROR
+        assert phone.carrier.performed_of(tel.Speak) == []
+
+
+async def test_what_the_model_had_said_is_heard_first(tmp_path: Path) -> None:
+    model, voice = ScriptedRealtime(), ScriptedSpeech()
+    async with open_realtime(tmp_path, model, synthesis=voice) as phone:
+        await answered(phone)
+        model.current.speak("A long sentence.", 4000)
+        await lose_the_model(phone, model)
+        await phone.settle(15)
+        assert phone.said == [
+            ("bot", "A long sentence."),
+            ("bot", phone.config.phrases.failed),
+        ]
+
+
+@pytest.mark.parametrize("how", ["none", "error", "hangs", "no audio", "fails in the middle"])
+async def test_the_carriers_own_voice_stands_in(tmp_path: Path, how: str) -> None:
+    model = ScriptedRealtime()
+    scripted = ScriptedSpeech()
+    synthesis: dict[str, SpeechProvider | None] = {
+        "none": None,
+        "error": LockedSpeech(DOWN),
+        "hangs": LockedSpeech(),
+        "no audio": scripted,
+        "fails in the middle": scripted,
+    }
+    async with open_realtime(tmp_path, model, synthesis=synthesis[how]) as phone:
+        failed = phone.config.phrases.failed
+        if how == "no audio":
+            scripted.mute.add(failed)
+        elif how == "fails in the middle":
+            scripted.errors.append(DOWN)
+        await answered(phone)
+        await lose_the_model(phone, model)
+        await phone.settle(25)
+        (spoken,) = phone.carrier.performed_of(tel.Speak)
+        assert isinstance(spoken, tel.Speak)
+        assert spoken.text == failed
+        assert spoken.listen is None
+        assert phone.said == [("bot", failed)]
+        assert phone.record.end_detail is EndDetail.LISTENING_FAILED
+
+
+async def test_a_carrier_that_drops_the_socket_to_speak_is_not_asked_for_another(
+    tmp_path: Path,
+) -> None:
+    model = ScriptedRealtime()
+    async with open_realtime(tmp_path, model) as phone:
+        await answered(phone)
+        attached = len(phone.carrier.performed_of(tel.AttachStream))
+        await lose_the_model(phone, model)
+        assert phone.record.media is MediaPath.NATIVE
+        phone.socket.drop()
+        await phone.settle(3)
+        assert phone.engine.lanes
+        assert len(phone.carrier.performed_of(tel.AttachStream)) == attached
+        await phone.settle(5)
+        assert phone.said == [("bot", phone.config.phrases.failed)]
+        assert phone.record.end_detail is EndDetail.LISTENING_FAILED
+
+
+async def test_the_call_ends_where_nobody_can_speak(tmp_path: Path) -> None:
+    model, voice = ScriptedRealtime(), LockedSpeech(DOWN)
+    async with open_realtime(tmp_path, model, capabilities=MUTE_CARRIER, synthesis=voice) as phone:
+        await answered(phone)
+        await lose_the_model(phone, model)
+        assert voice.asked == 1
+        assert phone.said == []
+        assert phone.record.end_detail is EndDetail.LISTENING_FAILED
+
+
+async def test_a_carrier_that_refuses_to_speak_ends_the_call(tmp_path: Path) -> None:
+    model = ScriptedRealtime()
+    async with open_realtime(tmp_path, model) as phone:
+        await answered(phone)
+        phone.carrier.fail(tel.Speak, DOWN)
+        await lose_the_model(phone, model)
+        assert phone.said == []
+        assert phone.record.end_detail is EndDetail.LISTENING_FAILED
+
+
+async def test_a_model_that_can_still_speak_says_the_last_words(tmp_path: Path) -> None:
+    model, voice = ScriptedRealtime(), ScriptedSpeech()
+    model.answer_ms = 3000
+    async with open_realtime(tmp_path, model, synthesis=voice) as phone:
+        await answered(phone)
+        failed = phone.config.phrases.failed
+        for number in range(2):
+            model.current.tell(ResponseDone(f"r{number}", "failed", "overloaded"))
+            model.current.tell(ResponseDone(f"again{number}", "failed", "overloaded"))
+        await phone.settle(5)
+        assert ("say", failed) in model.current.asked
+        # Nothing takes the floor from them.
+        model.current.tell(Interrupted(), Transcript("user", "c", "Wait!", final=True))
+        await phone.settle(5)
+        assert phone.socket.clears == 0
+        assert heard(phone, voice) == []
+        assert ("bot", failed) in phone.said
+        assert phone.record.end_detail is EndDetail.AGENT_FAILED
+
+
+async def test_a_model_that_cannot_speak_leaves_it_to_the_synthesis(tmp_path: Path) -> None:
+    model, voice = ScriptedRealtime(), ScriptedSpeech()
+    async with open_realtime(tmp_path, model, synthesis=voice) as phone:
+        await answered(phone)
+        model.silent = True
+        model.current.tell(ResponseDone("r1", "failed", "overloaded"))
+        await phone.settle(15)
+        assert heard(phone, voice) == [phone.config.phrases.failed]
+        assert phone.record.end_detail is EndDetail.AGENT_FAILED
+
+
+@pytest.mark.parametrize("synthesised", [True, False])
+async def test_a_notification_is_told_by_another_voice(tmp_path: Path, synthesised: bool) -> None:
+    model, voice = ScriptedRealtime(), ScriptedSpeech()
+    model.open_errors.extend([DOWN, DOWN])
+    synthesis = voice if synthesised else None
+    async with open_realtime(tmp_path, model, synthesis=synthesis) as phone:
+        await phone.dial("Your table is ready.", CallMode.NOTIFY)
+        await phone.answer()
+        await phone.settle(15)
+        assert phone.said == [("bot", "Your table is ready.")]
+        assert phone.record.end_detail is EndDetail.NOTIFIED
+        assert len(phone.carrier.performed_of(tel.Speak)) == (not synthesised)
+
+
+async def test_a_notification_that_was_heard_needs_no_more_words(tmp_path: Path) -> None:
+    model, voice = ScriptedRealtime(), ScriptedSpeech()
+    config: dict[str, Any] = {"outbound": {"notifyHangupDelaySec": 5}}
+    async with open_realtime(tmp_path, model, synthesis=voice, **config) as phone:
+        await phone.dial("Your table is ready.", CallMode.NOTIFY)
+        await phone.answer()
+        await phone.settle(2)
+        await lose_the_model(phone, model)
+        await phone.settle(8)
+        assert heard(phone, voice) == []
+        assert phone.record.end_detail is EndDetail.NOTIFIED
+
+
+async def test_a_caller_who_hangs_up_needs_no_last_words(tmp_path: Path) -> None:
+    model, voice = ScriptedRealtime(), ScriptedSpeech()
+    async with open_realtime(tmp_path, model, synthesis=voice) as phone:
+        await answered(phone)
+        await lose_the_model(phone, model)
+        await phone.hang_up()
+        await phone.settle(10)
+        assert phone.record.end_reason is EndReason.HANGUP_USER
+        assert not phone.engine.lanes
