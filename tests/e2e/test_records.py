@@ -19,7 +19,7 @@ from voicecall_mock.exchange import HangUp, Interrupt, Say, WaitForSilence
 
 from .lab.process import Home
 from .lab.puppets import Puppet
-from .lab.town import CALLER, GREETING, Town, open_town
+from .lab.town import CALLER, GREETING, Town, open_town, until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.anyio]
 
@@ -111,6 +111,11 @@ async def test_latency_is_that_of_the_turns(tmp_path: Path) -> None:
         }
         assert report["turnLatency"]["count"] == 3
         assert report["bargeInStop"]["count"] == 1
+        journal = home.state_dir / "voice-calls" / "calls.jsonl"
+        await until(lambda: journal.read_text().count(turns[-1].turn_id) > 0)
+        from_file = await anyio.to_thread.run_sync(home.json, "latency", "--file", str(journal))
+        assert from_file["turnLatency"] == report["turnLatency"]
+        assert from_file["listenWait"] == report["listenWait"]
         newest = await town.rpc("latency", last=1)
         assert newest["recordsScanned"] == 1
         assert newest["turnLatency"]["count"] == 1
@@ -135,8 +140,8 @@ async def test_tail_shows_calls_as_they_change(tmp_path: Path) -> None:
             assert [json.loads(line) for line in plain] == lines[-1:]
 
         await anyio.to_thread.run_sync(look)
-        assert lines[-1]["call_id"] == first.call_id
-        assert lines[-1]["from_number"] == CALLER
+        assert lines[-1]["callId"] == first.call_id
+        assert lines[-1]["from"] == CALLER
         assert [entry["text"] for entry in lines[-1]["transcript"]] == [GREETING]
 
         with followed(home, "tail", "--since", "1", "--poll", "50") as process:
@@ -149,14 +154,18 @@ async def test_tail_shows_calls_as_they_change(tmp_path: Path) -> None:
             journal.write_text('{"after": "rotation"}\n')
             more = await anyio.to_thread.run_sync(read, process, len(whole) + 1)
         assert more == [*map(json.loads, whole), {"after": "rotation"}]
-        assert len({entry["call_id"] for entry in more[:-1]}) == 1
+        assert len({entry["callId"] for entry in more[:-1]}) == 1
 
 
 def test_tail_of_another_file(tmp_path: Path) -> None:
     home = Home(tmp_path)
     home.configure({})
     file = tmp_path / "other.jsonl"
-    for command in (("tail", "--no-follow"), ("tail", "--no-follow", "--file", str(file))):
+    for command in (
+        ("tail", "--no-follow"),
+        ("tail", "--no-follow", "--file", str(file)),
+        ("latency", "--file", str(file)),
+    ):
         assert "no call was recorded yet" in home.run(*command).one_sentence()
     file.write_text('{"n": 1}\nnot json\n{"n": 3}\n{"n": ')
     ours = ("tail", "--no-follow", "--file", str(file))

@@ -102,6 +102,13 @@ class TurnRow:
             return None
         return self.first_audio_sent - begin
 
+    @property
+    def listen_wait_ms(self) -> int | None:
+        """From the end of a question to its answer."""
+        if self.kind != "continue" or self.stt_final is None or self.playback_done is None:
+            return None
+        return max(self.stt_final - self.playback_done, 0)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Commit:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from typing import Any
 
@@ -10,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from voicecall.store import TurnRow
-from voicecall_calls.latency import latency_report
+from voicecall_calls.latency import journal_report, latency_report
 
 pytestmark = pytest.mark.unit
 
@@ -94,3 +95,49 @@ def test_a_percentile_is_a_measured_value_with_enough_below_it(values: list[int]
         needed = math.ceil(percent * len(values) / 100)
         assert sum(value <= found for value in values) >= needed
         assert sum(value < found for value in values) < needed
+
+
+def line(call_id: str | None, **metadata: Any) -> str:
+    record = {"callId": call_id} if call_id is not None else {}
+    return json.dumps({**record, "metadata": metadata})
+
+
+def test_a_journal_is_read_as_it_is() -> None:
+    lines = [
+        line("a", lastTurnLatencyMs=300, lastTurnListenWaitMs=50, lastTurnCompletedAt=1),
+        # The same turn, in later lines of the call and in the wrapper of a store.
+        line("a", lastTurnLatencyMs=300, lastTurnListenWaitMs=50, lastTurnCompletedAt=1),
+        json.dumps(
+            {
+                "call": json.loads(
+                    line("a", lastTurnLatencyMs=300, lastTurnListenWaitMs=50, lastTurnCompletedAt=1)
+                ),
+                "persistedAt": 9,
+                "sequence": 3,
+            }
+        ),
+        # Another turn with equal figures, and another call.
+        line("a", lastTurnLatencyMs=300, lastTurnListenWaitMs=50, lastTurnCompletedAt=2),
+        line("b", lastTurnLatencyMs=500.5, lastTurnCompletedAt=1),
+        # Figures that are none.
+        line("b", lastTurnLatencyMs="fast", lastTurnListenWaitMs=True),
+        '{"callId": "b", "metadata": {"lastTurnLatencyMs": NaN}}',
+        '{"callId": "b", "metadata": [1]}',
+        '{"call_id": "old", "metadata": {}}',
+        # No records.
+        "null",
+        "[]",
+        "torn {",
+        "[" * 100_000,
+    ]
+    report = journal_report(lines)
+    assert set(report) == {"recordsScanned", "turnLatency", "listenWait"}
+    assert report["recordsScanned"] == 9
+    latency, wait = report["turnLatency"], report["listenWait"]
+    assert (latency["count"], latency["minMs"], latency["maxMs"]) == (3, 300, 500.5)
+    assert latency["avgMs"] == pytest.approx(1100.5 / 3)
+    assert (wait["count"], wait["p50Ms"]) == (2, 50)
+
+
+def test_an_empty_journal_is_all_zeros() -> None:
+    assert journal_report([]) == {"recordsScanned": 0, "turnLatency": ZEROS, "listenWait": ZEROS}

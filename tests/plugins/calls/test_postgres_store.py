@@ -190,7 +190,7 @@ async def test_the_journal_is_written(database_url: str, tmp_path: Path) -> None
     async with (store := PostgresStore(database_url, tmp_path, SystemSeam())).lifespan():
         await store.commit(Commit(record=call_record()))
     [line] = (tmp_path / "calls.jsonl").read_text().splitlines()
-    assert json.loads(line)["call_id"] == "call-1"
+    assert json.loads(line)["callId"] == "call-1"
 
 
 async def test_a_second_gateway_is_refused(

@@ -87,4 +87,4 @@ def test_kill_nine(tmp_path: Path, kills: int) -> None:
         assert acknowledged <= stored
         start = anyio.run(check_newest, tmp_path)
     for line in (tmp_path / "calls.jsonl").read_bytes().splitlines()[:-1]:
-        assert json.loads(line)["call_id"] in stored
+        assert json.loads(line)["callId"] in stored

@@ -20,11 +20,12 @@ from sqlalchemy import Connection, text
 from voicecall.errors import StoreError
 from voicecall.model import CallRecord, CallState, Speaker, TranscriptEntry
 from voicecall.seam import SystemSeam
-from voicecall.store import Commit, StoredEvent
+from voicecall.store import Commit, StoredEvent, TurnRow
 from voicecall_calls.store import SqliteStore
 from voicecall_calls.store.database import connected
 from voicecall_calls.store.journal import Journal
 from voicecall_calls.store.schema import prepare_schema
+from voicecall_calls.store.snapshot import journal_line
 from voicecall_testing.contracts.store import call_record, ended
 
 pytestmark = [pytest.mark.integration, pytest.mark.anyio]
@@ -48,11 +49,7 @@ def lines(path: Path) -> list[dict[str, Any]]:
 
 
 def as_line(record: CallRecord) -> dict[str, Any]:
-    entries = [
-        {"at": e.at, "speaker": e.speaker, "text": e.text, "complete": e.complete}
-        for e in record.transcript
-    ]
-    found: dict[str, Any] = json.loads(json.dumps({**record.to_dict(), "transcript": entries}))
+    found: dict[str, Any] = json.loads(journal_line(record))
     return found
 
 
@@ -250,7 +247,7 @@ async def test_the_journal_ends_with_the_state_of_the_database(tmp_path: Path) -
                 await store.commit(Commit(record=record, transcript_from=n))
         await store.commit(Commit(record=ended("b", 7, transcript=record.transcript)))
         stored = {record.call_id: record for record in await store.recent(9)}
-    newest = {line["call_id"]: line for line in lines(tmp_path / "calls.jsonl")}
+    newest = {line["callId"]: line for line in lines(tmp_path / "calls.jsonl")}
     assert newest == {call_id: as_line(record) for call_id, record in stored.items()}
 
 
@@ -259,8 +256,8 @@ async def test_the_journal_is_rotated(tmp_path: Path) -> None:
         for n in range(30):
             await store.commit(Commit(record=call_record(f"c{n}")))
     now, before = lines(tmp_path / "calls.jsonl"), lines(tmp_path / "calls.jsonl.1")
-    assert now[-1]["call_id"] == "c29"
-    assert int(before[-1]["call_id"][1:]) + 1 == int(now[0]["call_id"][1:])
+    assert now[-1]["callId"] == "c29"
+    assert int(before[-1]["callId"][1:]) + 1 == int(now[0]["callId"][1:])
     for name in ("calls.jsonl", "calls.jsonl.1"):
         assert (tmp_path / name).stat().st_size <= 4000
         assert mode(tmp_path / name) == 0o600
@@ -280,30 +277,57 @@ async def test_a_failing_journal_is_logged_once_and_retried(
         assert [r.levelno for r in caplog.records] == [logging.ERROR]
         path.rmdir()
         await store.commit(Commit(record=call_record("c9")))
-    assert [line["call_id"] for line in lines(path)] == ["c1", "c2", "c3", "c4", "c0", "c9"]
-    assert lines(path)[4]["session_key"] == "newest"
+    assert [line["callId"] for line in lines(path)] == ["c1", "c2", "c3", "c4", "c0", "c9"]
+    assert lines(path)[4]["sessionKey"] == "newest"
 
 
 async def test_half_a_line_is_dropped_at_opening(tmp_path: Path) -> None:
     path = tmp_path / "calls.jsonl"
-    whole = [json.dumps({"call_id": "x", "pad": "p" * 70_000}), json.dumps({"call_id": "y"})]
-    path.write_text("\n".join([*whole, '{"call_id": "tor']))
+    whole = [json.dumps({"callId": "x", "pad": "p" * 70_000}), json.dumps({"callId": "y"})]
+    path.write_text("\n".join([*whole, '{"callId": "tor']))
     async with (store := new_store(tmp_path)).lifespan():
         await store.commit(Commit(record=call_record("z")))
-    assert [line["call_id"] for line in lines(path)] == ["x", "y", "z"]
+    assert [line["callId"] for line in lines(path)] == ["x", "y", "z"]
+
+
+async def test_a_turn_is_a_line_of_its_call(tmp_path: Path) -> None:
+    path = tmp_path / "calls.jsonl"
+
+    def turn(call_id: str, turn_id: str) -> Commit:
+        return Commit(turns=(TurnRow(call_id=call_id, turn_id=turn_id, kind="reply", at=5),))
+
+    async with (store := new_store(tmp_path)).lifespan():
+        await store.commit(Commit(record=call_record("a")))
+        await store.commit(turn("a", "one"))
+        # Of a call that this process has not seen yet: told with its next record.
+        await store.commit(turn("b", "two"))
+        await store.commit(Commit(record=call_record("b")))
+        await store.commit(Commit(record=ended("a", 7)))
+        await store.commit(turn("a", "three"))
+    found = [
+        (line["callId"], line["state"], line["metadata"].get("lastTurnId")) for line in lines(path)
+    ]
+    live, over = call_record("a").state, ended("a", 7).state
+    assert found == [
+        ("a", live, None),
+        ("a", live, "one"),
+        ("b", live, "two"),
+        ("a", over, "one"),
+        ("a", over, "three"),
+    ]
 
 
 def test_a_long_half_line_is_dropped(tmp_path: Path) -> None:
     path = tmp_path / "calls.jsonl"
-    path.write_text('{"call_id": "x"}\n' + "t" * 200_000)
+    path.write_text('{"callId": "x"}\n' + "t" * 200_000)
     journal = Journal(path, max_bytes=10**6)
     journal.append([call_record("y")])
     journal.close()
-    assert [line["call_id"] for line in lines(path)] == ["x", "y"]
+    assert [line["callId"] for line in lines(path)] == ["x", "y"]
     path.write_text("t" * 200_000)
     journal.append([call_record("z")])
     journal.close()
-    assert [line["call_id"] for line in lines(path)] == ["z"]
+    assert [line["callId"] for line in lines(path)] == ["z"]
 
 
 def test_a_write_that_breaks_off_leaves_no_half_line(
@@ -325,7 +349,7 @@ def test_a_write_that_breaks_off_leaves_no_half_line(
     with monkeypatch.context() as patched:
         patched.setattr(os, "write", full_disk)
         journal.append([call_record("b")])
-    assert [line["call_id"] for line in lines(path)] == ["a"]
+    assert [line["callId"] for line in lines(path)] == ["a"]
     journal.append([call_record("c")])
     journal.close()
-    assert [line["call_id"] for line in lines(path)] == ["a", "b", "c"]
+    assert [line["callId"] for line in lines(path)] == ["a", "b", "c"]

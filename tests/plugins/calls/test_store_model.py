@@ -32,9 +32,10 @@ from voicecall.model import (
     Utterance,
 )
 from voicecall.seam import SystemSeam
-from voicecall.store import CallStore, Commit, DialReservation, StoredEvent
+from voicecall.store import CallStore, Commit, DialReservation, StoredEvent, TurnRow
 from voicecall_calls.store import SqliteStore
-from voicecall_calls.store.rows import journal_line, to_record, to_write
+from voicecall_calls.store.rows import to_record, to_write
+from voicecall_calls.store.snapshot import journal_line
 from voicecall_testing.contracts.store import call_record
 
 pytestmark = pytest.mark.integration
@@ -101,11 +102,91 @@ def test_the_document_is_that_of_to_dict(record: CallRecord) -> None:
     assert document.pop("transcript") == []
     assert document == msgspec.json.decode(msgspec.json.encode(record.to_dict()))
     assert to_record(call["document"], record.transcript) == record
+
+
+@given(records)
+@settings(max_examples=60, deadline=None)
+def test_a_line_of_the_journal_is_a_record_with_the_keys_of_its_readers(
+    record: CallRecord,
+) -> None:
     line = journal_line(record)
     assert line.count(b"\n") == 1
     read = msgspec.json.decode(line)
-    assert len(read.pop("transcript")) == len(record.transcript)
-    assert read == document
+    required = ("callId", "provider", "direction", "state", "from", "to", "startedAt")
+    assert [read[key] for key in required] == [
+        record.call_id,
+        record.provider,
+        record.direction,
+        record.state,
+        record.from_number,
+        record.to_number,
+        record.started_at,
+    ]
+    for key, value in (
+        ("providerCallId", record.provider_call_id),
+        ("agentId", record.agent_id),
+        ("sessionKey", record.session_key),
+        ("answeredAt", record.answered_at),
+        ("endedAt", record.ended_at),
+        ("endReason", record.end_reason),
+    ):
+        assert read.get(key) == value
+        assert (key in read) == (value is not None)
+    assert read["transcript"] == [
+        {"timestamp": e.at, "speaker": e.speaker, "text": e.text, "isFinal": True}
+        | {"complete": e.complete}
+        for e in record.transcript
+    ]
+    metadata = read["metadata"]
+    message = record.message
+    waiting = message is not None and message.state is not MessageState.DONE
+    assert metadata["mode"] == record.mode
+    assert metadata.get("initialMessage") == (message.text if message and waiting else None)
+    assert metadata.get("requesterSessionKey") == record.requester_session_key
+    assert set(record.metadata) <= set(metadata)
+    # Tokens admit whoever has them.
+    assert not {"listenToken", "streamId", "lostStreamId"} & set(read)
+
+
+def test_a_line_has_the_figures_of_the_newest_turn() -> None:
+    record = CallRecord(
+        call_id="c",
+        provider="mock",
+        direction=Direction.OUTBOUND,
+        state=CallState.LISTENING,
+        from_number="+15550100000",
+        to_number="+15550100001",
+        started_at=1,
+        metadata={"note": "kept"},
+    )
+    asked = TurnRow(
+        call_id="c",
+        turn_id="t1",
+        kind="continue",
+        at=100,
+        playback_done=900,
+        stt_final=2400,
+    )
+    answered = TurnRow(
+        call_id="c",
+        turn_id="t2",
+        kind="reply",
+        at=100,
+        speech_ended=200,
+        stt_final=250,
+        first_audio_sent=900,
+        playback_done=3000,
+    )
+    bare = TurnRow(call_id="c", turn_id="t3", kind="message", at=100)
+    for turn, figures in (
+        (None, {}),
+        (asked, {"lastTurnListenWaitMs": 1500, "lastTurnCompletedAt": 2400}),
+        (answered, {"lastTurnLatencyMs": 700, "lastTurnCompletedAt": 3000}),
+        (bare, {"lastTurnCompletedAt": 100}),
+    ):
+        which = {"lastTurnId": turn.turn_id} if turn else {}
+        metadata = msgspec.json.decode(journal_line(record, turn))["metadata"]
+        assert metadata == {"note": "kept", "mode": "conversation", **which, **figures}
 
 
 @given(record=records)

@@ -1,14 +1,17 @@
-"""Statistics over turn rows."""
+"""Statistics over turns: rows of the store, or the figures in lines of a journal."""
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from voicecall.store import TurnRow
 
-__all__ = ["latency_report"]
+__all__ = ["journal_report", "latency_report"]
+
+_Number = int | float
 
 
 def _between(start: str, end: str) -> Callable[[TurnRow], int | None]:
@@ -19,15 +22,9 @@ def _between(start: str, end: str) -> Callable[[TurnRow], int | None]:
     return span
 
 
-def _listen_wait(row: TurnRow) -> int | None:
-    if row.kind != "continue" or row.stt_final is None or row.playback_done is None:
-        return None
-    return max(row.stt_final - row.playback_done, 0)
-
-
 _SERIES: Mapping[str, Callable[[TurnRow], int | None]] = {
     "turnLatency": lambda row: row.latency_ms,
-    "listenWait": _listen_wait,
+    "listenWait": lambda row: row.listen_wait_ms,
     "agentFirstToken": _between("agent_start", "first_token"),
     "speechFirstByte": _between("first_token", "tts_first_byte"),
     "bargeInStop": lambda row: row.barge_in_stop_ms,
@@ -45,9 +42,51 @@ def latency_report(rows: Sequence[TurnRow]) -> dict[str, Any]:
     return report
 
 
-def _statistics(ordered: Sequence[int]) -> dict[str, float]:
+def journal_report(lines: Iterable[str]) -> dict[str, Any]:
+    """The same of ``lastTurnLatencyMs`` and ``lastTurnListenWaitMs`` in lines of a journal.
+
+    A line is a call record, or an object that holds one under ``call``; others are passed over.
+    Later lines of a call repeat the figures of its last turn: they count once.
+    """
+    scanned = 0
+    turns: set[tuple[Any, ...]] = set()
+    for number, line in enumerate(lines):
+        record = _record(line)
+        if record is None:
+            continue
+        scanned += 1
+        metadata = record.get("metadata")
+        if isinstance(metadata, Mapping):
+            names = ("lastTurnLatencyMs", "lastTurnListenWaitMs")
+            latency, wait = (_finite(metadata.get(name)) for name in names)
+            which = ("lastTurnId", "lastTurnCompletedAt", "turnCount")
+            turn = tuple(repr(metadata.get(name)) for name in which)
+            turns.add((str(record.get("callId", number)), *turn, latency, wait))
+    report: dict[str, Any] = {"recordsScanned": scanned}
+    for index, name in ((-2, "turnLatency"), (-1, "listenWait")):
+        values = sorted(turn[index] for turn in turns if turn[index] is not None)
+        report[name] = _statistics(values)
+    return report
+
+
+def _record(line: str) -> Mapping[str, Any] | None:
+    try:
+        found = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    if isinstance(found, Mapping) and isinstance(found.get("call"), Mapping):
+        found = found["call"]
+    return found if isinstance(found, Mapping) else None
+
+
+def _finite(value: Any) -> _Number | None:
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return value if number and math.isfinite(value) else None
+
+
+def _statistics(ordered: Sequence[_Number]) -> dict[str, _Number]:
     count = len(ordered)
-    result: dict[str, float] = {
+    result: dict[str, _Number] = {
         "count": count,
         "minMs": ordered[0] if count else 0,
         "maxMs": ordered[-1] if count else 0,

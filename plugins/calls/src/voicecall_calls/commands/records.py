@@ -35,7 +35,6 @@ def tail(
 ) -> None:
     """Print call records as they change: whole records, with numbers and words."""
     from voicecall_calls.following import follow as follow_lines
-    from voicecall_calls.following import last_lines
 
     path = file or _journal(context, config)
     try:
@@ -43,16 +42,29 @@ def tail(
             for line in follow_lines(path, since, lambda: time.sleep(poll / 1000)):
                 print_text(line)
             return
-        if not path.exists():
-            raise VoicecallError(f"{path} does not exist: no call was recorded yet")
-        lines = last_lines(path, since)
     except OSError as error:
-        raise VoicecallError(f"{path} cannot be read: {error.strerror}") from None
+        raise _unreadable(path, error) from None
+    lines = _last_lines(path, since)
     if json:
         print_json([_parsed(path, line) for line in lines])
     else:
         for line in lines:
             print_text(line)
+
+
+def _last_lines(path: Path, count: int) -> list[str]:
+    from voicecall_calls.following import last_lines
+
+    try:
+        if not path.exists():
+            raise VoicecallError(f"{path} does not exist: no call was recorded yet")
+        return last_lines(path, count)
+    except OSError as error:
+        raise _unreadable(path, error) from None
+
+
+def _unreadable(path: Path, error: OSError) -> VoicecallError:
+    return VoicecallError(f"{path} cannot be read: {error.strerror}")
 
 
 def _parsed(path: Path, line: str) -> Any:
@@ -75,16 +87,26 @@ def _journal(context: typer.Context, config: Path | None) -> Path:
 
 def latency(
     context: typer.Context,
-    last: Annotated[int, typer.Option("--last", min=1, help="Turns to look at.")] = 200,
+    file: Annotated[
+        Path | None, typer.Option("--file", help="Read this journal (default: ask the store).")
+    ] = None,
+    last: Annotated[
+        int, typer.Option("--last", min=1, help="Turns (of a journal: lines) to look at.")
+    ] = 200,
     config: ConfigOption = None,
     json: JsonOption = False,
 ) -> None:
     """How long turns took, over the last turns of every kind."""
-    result = request(context, config, "voicecall.latency", {"last": last})
+    if file is not None:
+        from voicecall_calls.latency import journal_report
+
+        result = journal_report(_last_lines(file, last))
+    else:
+        result = request(context, config, "voicecall.latency", {"last": last})
     if json:
         print_json(result)
         return
-    print_text(f"{result['recordsScanned']} turns")
+    print_text(f"{result['recordsScanned']} {'turns' if file is None else 'records'}")
     columns = ("count", "minMs", "p50Ms", "p90Ms", "p95Ms", "p99Ms", "maxMs", "avgMs")
     rows = [
         (name, *(_number(series[column]) for column in columns))

@@ -11,16 +11,21 @@ import logging
 import os
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TypeVar
 
 from voicecall.model import CallRecord
+from voicecall.store import TurnRow
 
-from .rows import journal_line
+from .snapshot import journal_line
 
 __all__ = ["Journal"]
+
+Kept = TypeVar("Kept")
 
 _log = logging.getLogger("voicecall.store")
 
 _MOST_WAITING = 1000
+_MOST_KNOWN = 500
 
 
 class Journal:
@@ -34,18 +39,26 @@ class Journal:
         self._path = path
         self._max_bytes = max_bytes
         self._waiting: dict[str, CallRecord] = {}
+        self._known: dict[str, CallRecord] = {}
+        self._turns: dict[str, TurnRow] = {}
         self._fd: int | None = None
         self._failing = False
 
-    def append(self, records: Iterable[CallRecord]) -> None:
-        """Write the records, in this order, after those that wait."""
-        for record in records:
-            self._waiting.pop(record.call_id, None)
-            self._waiting[record.call_id] = record
+    def append(self, changes: Iterable[CallRecord | TurnRow]) -> None:
+        """Write the records, in this order, after those that wait. A turn is a line too: its
+        call's newest record with the figures of the turn."""
+        for change in changes:
+            self._note(change)
         if not self._waiting:
             return
+        turns = self._turns
         try:
-            self._write(b"".join(journal_line(record) for record in self._waiting.values()))
+            self._write(
+                b"".join(
+                    journal_line(record, turns.get(call_id))
+                    for call_id, record in self._waiting.items()
+                )
+            )
         except OSError as error:
             self._forget_file()
             while len(self._waiting) > _MOST_WAITING:
@@ -56,6 +69,20 @@ class Journal:
         else:
             self._waiting.clear()
             self._failing = False
+
+    def _note(self, change: CallRecord | TurnRow) -> None:
+        call_id = change.call_id
+        if isinstance(change, TurnRow):
+            _renew(self._turns, call_id, change)
+            record = self._known.get(call_id)
+            if record is None:
+                # From before a restart: the next record of the call brings the figures.
+                return
+        else:
+            record = change
+            _renew(self._known, call_id, record)
+        self._waiting.pop(call_id, None)
+        self._waiting[call_id] = record
 
     def close(self) -> None:
         self.append(())
@@ -85,6 +112,14 @@ class Journal:
             fd, self._fd = self._fd, None
             with contextlib.suppress(OSError):
                 os.close(fd)
+
+
+def _renew(known: dict[str, Kept], call_id: str, value: Kept) -> None:
+    """Put ``value`` last; the calls of which nothing came for longest are forgotten."""
+    known.pop(call_id, None)
+    known[call_id] = value
+    if len(known) > _MOST_KNOWN:
+        del known[next(iter(known))]
 
 
 def _open(path: Path) -> int:

@@ -16,7 +16,6 @@ __all__ = [
     "UNREADABLE",
     "Params",
     "Write",
-    "journal_line",
     "to_entry",
     "to_event",
     "to_record",
@@ -50,6 +49,8 @@ class Write:
     reservations: Sequence[Params] = ()
     turns: Sequence[Params] = ()
     approvals: Sequence[Params] = ()
+    changes: Sequence[CallRecord | TurnRow] = ()
+    """What of it the journal tells."""
 
 
 def to_write(commit: Commit, now: int) -> Write:
@@ -73,14 +74,10 @@ def to_write(commit: Commit, now: int) -> Write:
             reservations=[_reservation(commit.reservation)] if commit.reservation else (),
             turns=[_turn(turn) for turn in commit.turns],
             approvals=[asdict(approval) for approval in commit.approvals],
+            changes=[*([record] if record else ()), *commit.turns],
         )
     except (TypeError, ValueError, OverflowError) as error:
         raise StoreError(f"not storable as JSON: {error}") from error
-
-
-def journal_line(record: CallRecord) -> bytes:
-    """The record as one line of JSON: ``CallRecord.to_dict`` and the transcript."""
-    return msgspec.json.encode(record) + b"\n"
 
 
 def _json(value: Any) -> str:

@@ -11,6 +11,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from voicecall.errors import StoreError
 from voicecall.model import CallRecord
+from voicecall.store import TurnRow
 
 from .database import reason
 from .journal import Journal
@@ -37,7 +38,7 @@ class WriterSession:
         self._connection = connection
         self._journal = journal
         self._receipts = receipts
-        self._stored: list[CallRecord] = []
+        self._stored: list[CallRecord | TurnRow] = []
 
     def run(self, jobs: Sequence[Write | Work]) -> list[Any]:
         outcomes: list[Any] = []
@@ -49,16 +50,14 @@ class WriterSession:
         return outcomes
 
     def settled(self) -> None:
-        records, self._stored = self._stored, []
-        self._journal.append(records)
+        changes, self._stored = self._stored, []
+        self._journal.append(changes)
 
     def _store(self, writes: Sequence[Write]) -> list[StoreError | None]:
         outcomes = store_batch(self._connection, writes, name=self._name, receipts=self._receipts)
-        self._stored += [
-            write.record
-            for write, error in zip(writes, outcomes, strict=True)
-            if error is None and write.record
-        ]
+        for write, error in zip(writes, outcomes, strict=True):
+            if error is None:
+                self._stored += write.changes
         return outcomes
 
     def _work(self, work: Work) -> Any:
