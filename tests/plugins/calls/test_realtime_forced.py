@@ -1,0 +1,313 @@
+"""A voice model that must consult the agent: the host does it where the model does not."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from voicecall.agent import EndCall
+from voicecall.errors import ProviderUnavailable
+from voicecall.model import EndDetail
+from voicecall.realtime import (
+    RealtimeCapabilities,
+    SessionReset,
+    SpeechStarted,
+    ToolCall,
+    ToolCancelled,
+)
+from voicecall_calls.conversation.realtimewords import cut, is_small_talk
+from voicecall_testing.clock import virtual_backend
+from voicecall_testing.duplex import ScriptedRealtime
+from voicecall_testing.harness import Phone
+
+from .realtime_room import open_realtime
+
+pytestmark = [pytest.mark.integration, pytest.mark.anyio]
+
+QUESTION = "When does the last train to Bern leave?"
+CONSULT = "voicecall_agent_consult"
+DOWN = ProviderUnavailable("down", provider="agent")
+
+
+@pytest.fixture
+def anyio_backend() -> tuple[str, dict[str, Any]]:
+    return virtual_backend
+
+
+@asynccontextmanager
+async def on_the_phone(
+    directory: Path, model: ScriptedRealtime, policy: str = "always", **config: Any
+) -> AsyncIterator[Phone]:
+    realtime = {"consultPolicy": policy, **config.pop("realtime", {})}
+    async with open_realtime(directory, model, realtime=realtime, **config) as phone:
+        await phone.dial()
+        await phone.answer()
+        await phone.settle(0.1)
+        yield phone
+
+
+def says(model: ScriptedRealtime, text: str = QUESTION) -> None:
+    """The caller speaks."""
+    model.current.tell(SpeechStarted(0))
+    model.current.hears(text)
+
+
+def consult(call_id: str = "t1") -> ToolCall:
+    return ToolCall(call_id, CONSULT, {"question": QUESTION})
+
+
+def spoken(model: ScriptedRealtime) -> list[str]:
+    """What the host had the model say."""
+    return [text for kind, text in model.current.asked if kind == "say"]
+
+
+async def test_the_agents_answer_takes_the_place_of_the_models_own(tmp_path: Path) -> None:
+    model = ScriptedRealtime()
+    async with on_the_phone(tmp_path, model) as phone:
+        phone.agent.then("At half past eleven.")
+        says(model)
+        await phone.settle(0.1)
+        model.current.speak("I think that it leaves at ten, or maybe a bit later.", 3000)
+        await phone.settle(0.05)
+        assert phone.socket.clears == 0
+        await phone.settle(2)
+        assert phone.socket.clears == 1
+        assert len(model.current.interrupts) == 1
+        assert spoken(model) == ["At half past eleven."]
+        assert phone.said[-1] == ("bot", "At half past eleven.")
+        (turn,) = phone.agent.turns
+        assert turn.text.endswith(QUESTION)
+
+
+async def test_a_model_that_has_not_begun_is_stopped_too(tmp_path: Path) -> None:
+    model = ScriptedRealtime()
+    async with on_the_phone(tmp_path, model) as phone:
+        says(model)
+        await phone.settle(2)
+        assert model.current.interrupts == [{}]
+        assert spoken(model) == ["Yes."]
+
+
+@pytest.mark.parametrize("when", ["before the words", "after the words"])
+async def test_a_model_that_consults_by_itself_is_left_alone(tmp_path: Path, when: str) -> None:
+    model = ScriptedRealtime()
+    async with on_the_phone(tmp_path, model) as phone:
+        model.current.tell(SpeechStarted(0))
+        await phone.settle(0.5)
+        if when == "before the words":
+            model.current.tell(consult())
+            await phone.settle(0.3)
+            model.current.hears(QUESTION)
+        else:
+            model.current.hears(QUESTION)
+            await phone.settle(0.1)
+            model.current.tell(consult())
+        await phone.settle(2)
+        assert len(phone.agent.turns) == 1
+        assert model.current.results == [("t1", {"answer": "Yes."}, False)]
+        assert spoken(model) == []
+        assert model.current.interrupts == []
+
+
+async def test_a_call_of_one_turn_says_nothing_of_the_next(tmp_path: Path) -> None:
+    model = ScriptedRealtime()
+    async with on_the_phone(tmp_path, model) as phone:
+        says(model)
+        model.current.tell(consult())
+        await phone.settle(1)
+        says(model, "And the first one tomorrow?")
+        await phone.settle(1)
+        assert len(phone.agent.turns) == 2
+        assert spoken(model) == ["Yes."]
+
+
+@pytest.mark.parametrize("policy", ["auto", "substantive"])
+async def test_other_policies_leave_it_to_the_model(tmp_path: Path, policy: str) -> None:
+    model = ScriptedRealtime()
+    async with on_the_phone(tmp_path, model, policy) as phone:
+        says(model)
+        await phone.settle(2)
+        assert phone.agent.turns == []
+
+
+@pytest.mark.parametrize("realtime", [{"toolPolicy": "none"}, {}])
+async def test_no_agent_or_no_tools_means_no_consultation(
+    tmp_path: Path, realtime: dict[str, Any]
+) -> None:
+    model = ScriptedRealtime(RealtimeCapabilities(delegation=not realtime))
+    async with on_the_phone(tmp_path, model, realtime=realtime) as phone:
+        says(model)
+        await phone.settle(2)
+        assert phone.agent.turns == []
+        assert model.current.interrupts == []
+
+
+async def test_small_talk_is_the_models_own(tmp_path: Path) -> None:
+    model = ScriptedRealtime()
+    async with on_the_phone(tmp_path, model) as phone:
+        says(model, "Mm-hm.")
+        says(model, "Hello there!")
+        await phone.settle(2)
+        assert phone.agent.turns == []
+
+
+async def test_a_slow_agent_is_bridged_by_a_filler(tmp_path: Path) -> None:
+    model = ScriptedRealtime()
+    async with on_the_phone(tmp_path, model) as phone:
+        phone.agent.then(4.0, "At half past eleven.")
+        says(model)
+        await phone.settle(2.5)
+        assert spoken(model) == [phone.config.phrases.filler]
+        await phone.settle(4)
+        assert spoken(model)[1:] == ["At half past eleven."]
+
+
+async def test_a_call_that_comes_meanwhile_brings_the_answer(tmp_path: Path) -> None:
+    model = ScriptedRealtime()
+    async with on_the_phone(tmp_path, model, fillerAfterMs=0) as phone:
+        phone.agent.then(2.0, "At half past eleven.")
+        says(model)
+        await phone.settle(1)
+        model.current.tell(consult())
+        await phone.settle(4)
+        assert len(phone.agent.turns) == 1
+        assert model.current.results == [("t1", {"answer": "At half past eleven."}, False)]
+        assert spoken(model) == []
+
+
+async def test_a_call_that_is_taken_back_leaves_the_answer_to_the_host(tmp_path: Path) -> None:
+    model = ScriptedRealtime()
+    async with on_the_phone(tmp_path, model, fillerAfterMs=0) as phone:
+        phone.agent.then(2.0, "At half past eleven.")
+        says(model)
+        await phone.settle(1)
+        model.current.tell(consult())
+        await phone.settle(0.5)
+        model.current.tell(ToolCancelled("t1"))
+        await phone.settle(4)
+        assert model.current.results == []
+        assert spoken(model) == ["At half past eleven."]
+
+
+async def test_a_late_call_is_told_that_the_answer_was_delivered(tmp_path: Path) -> None:
+    model = ScriptedRealtime()
+    async with on_the_phone(tmp_path, model) as phone:
+        says(model)
+        await phone.settle(0.5)
+        assert spoken(model) == ["Yes."]
+        for number, wait in enumerate((0.0, 2.0, 2.0)):
+            await phone.settle(wait)
+            model.current.tell(consult(f"t{number}"))
+        await phone.settle(0.5)
+        first, second, third = (result for _, result, _ in model.current.results)
+        assert first["status"] == second["status"] == "already_delivered"
+        assert third == {"answer": "Yes."}
+        assert len(phone.agent.turns) == 2
+
+
+async def test_later_words_take_the_place_of_earlier_ones(tmp_path: Path) -> None:
+    model = ScriptedRealtime()
+    async with on_the_phone(tmp_path, model, fillerAfterMs=0) as phone:
+        phone.agent.then(5.0, "Never heard.")
+        phone.agent.then("Tomorrow at five.")
+        says(model)
+        await phone.settle(1)
+        says(model, "No, I mean the first one tomorrow.")
+        await phone.settle(8)
+        assert spoken(model) == ["Tomorrow at five."]
+        assert [heard for _, heard in phone.agent.settled] == [""]
+        assert QUESTION in phone.agent.turns[1].text
+
+
+async def test_a_reset_drops_the_consultation(tmp_path: Path) -> None:
+    model = ScriptedRealtime()
+    async with on_the_phone(tmp_path, model, fillerAfterMs=0) as phone:
+        phone.agent.then(2.0, "Never heard.")
+        says(model)
+        await phone.settle(1)
+        model.current.tell(SessionReset())
+        await phone.settle(3)
+        assert spoken(model) == []
+
+
+async def test_an_agent_that_ends_the_call_does_so_behind_its_words(tmp_path: Path) -> None:
+    model = ScriptedRealtime()
+    async with on_the_phone(tmp_path, model) as phone:
+        phone.agent.then("Goodbye then.", EndCall())
+        says(model)
+        await phone.settle(0.8)
+        assert phone.engine.lanes
+        await phone.settle(2)
+        assert phone.said[-1] == ("bot", "Goodbye then.")
+        assert phone.record.end_detail is EndDetail.AGENT
+
+
+async def test_words_of_the_caller_over_the_farewell_keep_the_call(tmp_path: Path) -> None:
+    model = ScriptedRealtime()
+    model.answer_ms = 3000
+    async with on_the_phone(tmp_path, model) as phone:
+        phone.agent.then("Goodbye then.", EndCall())
+        says(model)
+        await phone.settle(1.5)
+        model.current.tell(SpeechStarted(0))
+        await phone.settle(5)
+        assert phone.engine.lanes
+
+
+async def test_an_agent_that_fails_is_apologised_for_then_the_call_ends(tmp_path: Path) -> None:
+    model = ScriptedRealtime()
+    async with on_the_phone(tmp_path, model) as phone:
+        phrases = phone.config.phrases
+        phone.agent.then(DOWN)
+        says(model)
+        await phone.settle(3)
+        assert spoken(model) == [phrases.not_understood]
+        phone.agent.then(DOWN)
+        says(model, "I said: when is the last train?")
+        await phone.settle(5)
+        assert spoken(model) == [phrases.not_understood, phrases.failed]
+        assert phone.said[-1] == ("bot", phrases.failed)
+        assert phone.record.end_detail is EndDetail.AGENT_FAILED
+
+
+async def test_an_answer_in_between_is_forgiven(tmp_path: Path) -> None:
+    model = ScriptedRealtime()
+    async with on_the_phone(tmp_path, model) as phone:
+        for script in (DOWN, "Yes.", DOWN):
+            phone.agent.then(script)
+            says(model)
+            await phone.settle(4)
+        assert phone.engine.lanes
+        assert len(phone.agent.turns) == 3
+
+
+async def test_a_long_answer_is_cut_at_a_sentence(tmp_path: Path) -> None:
+    model = ScriptedRealtime()
+    async with on_the_phone(tmp_path, model) as phone:
+        phone.agent.then("This is one of many sentences. " * 100)
+        says(model)
+        await phone.settle(1)
+        (text,) = spoken(model)
+        assert len(text) <= 1800
+        assert text.endswith("sentences.")
+
+
+def test_cutting() -> None:
+    assert cut("Short.", 10) == "Short."
+    assert cut("One. Two. Three.", 10) == "One. Two."
+    assert cut("one two three", 9) == "one two"
+    assert cut("abcdefghij", 4) == "abcd"
+
+
+@pytest.mark.parametrize("text", ["", "...", "Hello!", "Uh-huh.", "Thank you very much."])
+def test_small_talk(text: str) -> None:
+    assert is_small_talk(text)
+
+
+@pytest.mark.parametrize("text", ["Yes.", "No", "Hello, is that the bakery?", "Danke, und morgen?"])
+def test_everything_else_is_of_substance(text: str) -> None:
+    assert not is_small_talk(text)
