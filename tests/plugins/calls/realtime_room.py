@@ -35,6 +35,7 @@ async def open_realtime(
     synthesis: SpeechProvider | None = None,
     profile: AgentProfile | None = None,
     tools: Sequence[ToolSpec] = (),
+    brain_model: str | None = None,
     **config: Any,
 ) -> AsyncIterator[Phone]:
     """``synthesis`` speaks where the model cannot; ``tools`` are the gateway's."""
@@ -46,7 +47,9 @@ async def open_realtime(
         config=config,
         returns_marks=returns_marks,
     ) as phone:
-        brain = Brain(phone.agent, "main", None, phone.config.response_timeout_ms / 1000)
+        brain = Brain(
+            phone.agent, "main", None, phone.config.response_timeout_ms / 1000, brain_model
+        )
 
         async def keep(row: TurnRow) -> None:
             await phone.store.commit(Commit(turns=(row,)))

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 
-from voicecall.agent import EndCall
+from voicecall.agent import EndCall, Recollection
 from voicecall.errors import ProviderUnavailable
+from voicecall.hosting import ToolCall as ToolUse
+from voicecall.hosting import ToolSpec
 from voicecall.model import EndDetail
 from voicecall.realtime import (
     Delegation,
@@ -39,9 +42,9 @@ def anyio_backend() -> tuple[str, dict[str, Any]]:
 
 @asynccontextmanager
 async def on_the_phone(
-    directory: Path, model: ScriptedRealtime, **config: Any
+    directory: Path, model: ScriptedRealtime, **options: Any
 ) -> AsyncIterator[Phone]:
-    async with open_realtime(directory, model, **config) as phone:
+    async with open_realtime(directory, model, **options) as phone:
         await phone.dial()
         await phone.answer()
         await phone.settle(0.1)
@@ -92,6 +95,18 @@ async def test_the_agent_is_consulted(tmp_path: Path) -> None:
         for part in ("I am in Bern.", "What is the weather like?", "in Bern", "short"):
             assert part in turn.text
         assert turn.metadata == {"toolPolicy": "safe-read-only"}
+        assert (turn.model, turn.thinking, turn.fast, turn.owner) == (None, None, None, False)
+
+
+async def test_the_agent_is_told_how_to_think(tmp_path: Path) -> None:
+    model = ScriptedRealtime()
+    config = {"consultThinkingLevel": "low", "consultFastMode": True, "toolPolicy": "owner"}
+    async with on_the_phone(tmp_path, model, brain_model="vendor:big", realtime=config) as phone:
+        model.current.tell(consult("t1"))
+        await phone.settle(0.5)
+        (turn,) = phone.agent.turns
+        assert (turn.model, turn.thinking, turn.fast) == ("vendor:big", "low", True)
+        assert turn.owner
 
 
 async def test_an_agent_that_ends_the_call_has_the_model_say_goodbye(tmp_path: Path) -> None:
@@ -239,3 +254,142 @@ async def test_the_instructions_follow_the_configuration(
         assert text.startswith("You are Max.")
         assert part in text
         assert END in text
+
+
+# --- tools of the configuration -----------------------------------------------------------------
+
+COFFEE = {
+    "type": "function",
+    "name": "make_coffee",
+    "description": "Make coffee.",
+    "parameters": {
+        "type": "object",
+        "properties": {"cups": {"type": "integer"}},
+        "required": ["cups"],
+    },
+}
+
+
+def coffee_tool(
+    *uses: dict[str, Any] | Exception | float, seen: list[tuple[Any, ToolUse]] | None = None
+) -> ToolSpec:
+    """A tool of the gateway: returns, raises or takes so many seconds, one after another."""
+    waiting = list(uses)
+
+    async def handler(arguments: Mapping[str, Any], use: ToolUse) -> Any:
+        if seen is not None:
+            seen.append((arguments, use))
+        outcome = waiting.pop(0)
+        if isinstance(outcome, Exception):
+            raise outcome
+        if isinstance(outcome, float):
+            await anyio.sleep(outcome)
+        return outcome
+
+    return ToolSpec("make_coffee", "Coffee.", {"type": "object"}, handler)
+
+
+async def test_a_declared_tool_is_carried_out_by_the_gateways(tmp_path: Path) -> None:
+    model, seen = ScriptedRealtime(), list[tuple[Any, ToolUse]]()
+    tool = coffee_tool({"ready": True}, seen=seen)
+    async with on_the_phone(tmp_path, model, tools=[tool], realtime={"tools": [COFFEE]}) as phone:
+        declared = model.current.options.tools[-1]
+        assert declared.name == "make_coffee"
+        assert dict(declared.parameters) == {
+            "type": "object",
+            "properties": {"cups": {"type": "integer"}},
+            "required": ("cups",),
+        }
+        model.current.tell(ToolCall("t1", "make_coffee", {"cups": 2}))
+        await phone.settle(0.5)
+        assert model.current.results == [("t1", {"result": {"ready": True}}, False)]
+        ((arguments, use),) = seen
+        assert arguments == {"cups": 2}
+        assert use.session_key == phone.record.session_key
+        assert use.scopes == frozenset()
+
+
+async def test_only_what_is_declared_and_there_can_be_used(tmp_path: Path) -> None:
+    model, tool = ScriptedRealtime(), coffee_tool({})
+    async with on_the_phone(tmp_path, model, tools=[tool]) as phone:
+        assert [one.name for one in model.current.options.tools] == [END, CONSULT]
+        model.current.tell(ToolCall("t1", "make_coffee", {}))
+        await phone.settle(0.5)
+        assert "not available" in model.current.results[0][1]["error"]
+
+
+async def test_our_own_tools_cannot_be_replaced(tmp_path: Path) -> None:
+    model = ScriptedRealtime()
+    names = (END, "openclaw_end_call", CONSULT)
+    tools = [{**COFFEE, "name": name} for name in names]
+    async with on_the_phone(tmp_path, model, realtime={"tools": tools}):
+        assert [one.name for one in model.current.options.tools] == [END, CONSULT]
+        assert "coffee" not in model.current.options.tools[0].description
+
+
+async def test_a_tool_that_fails_gives_an_error(tmp_path: Path) -> None:
+    model = ScriptedRealtime()
+    tool = coffee_tool(ProviderUnavailable("no beans", provider="coffee"), KeyError("x"), 60.0)
+    config = {"tools": [COFFEE]}
+    async with on_the_phone(
+        tmp_path, model, tools=[tool], realtime=config, responseTimeoutMs=2000
+    ) as phone:
+        for number in range(3):
+            model.current.tell(ToolCall(f"t{number}", "make_coffee", {}))
+            await phone.settle(0.5)
+        await phone.settle(2)
+        first, second, third = (result["error"] for _, result, _ in model.current.results)
+        assert "no beans" in first
+        assert second == "the tool failed"
+        assert "2 s" in third
+
+
+# --- what is known already ----------------------------------------------------------------------
+
+
+async def test_what_is_known_needs_no_run_of_the_agent(tmp_path: Path) -> None:
+    model = ScriptedRealtime()
+    fast = {"enabled": True, "maxResults": 2, "sources": ["sessions"]}
+    async with on_the_phone(tmp_path, model, realtime={"fastContext": fast}) as phone:
+        phone.agent.known = [Recollection("sessions", f"fact {n}") for n in range(3)]
+        model.current.tell(consult("t1"))
+        await phone.settle(0.5)
+        ((_, result, _),) = model.current.results
+        assert result["known"] == ["fact 0", "fact 1"]
+        assert phone.agent.turns == []
+        ((turn, sources, limit),) = phone.agent.recalled
+        assert (turn.text, sources, limit) == ("What is the weather like?", ("sessions",), 2)
+        assert turn.session_key == phone.record.session_key
+
+
+@pytest.mark.parametrize("fallback", [True, False])
+@pytest.mark.parametrize("why", ["nothing", "too slow", "broken"])
+async def test_what_is_not_known_is_asked_or_said_to_be_unknown(
+    tmp_path: Path, fallback: bool, why: str
+) -> None:
+    model = ScriptedRealtime()
+    fast = {"enabled": True, "timeoutMs": 300, "fallbackToConsult": fallback}
+    async with on_the_phone(tmp_path, model, realtime={"fastContext": fast}) as phone:
+        if why != "nothing":
+            phone.agent.known = [Recollection("memory", "too late")]
+        phone.agent.recall_takes_s = 1.0 if why == "too slow" else 0.0
+        phone.agent.recall_error = KeyError("index") if why == "broken" else None
+        model.current.tell(consult("t1"))
+        await phone.settle(0.6)
+        ((_, result, _),) = model.current.results
+        if fallback:
+            assert result == {"answer": "Yes."}
+        else:
+            assert "Nothing is known" in result["answer"]
+        assert len(phone.agent.turns) == fallback
+
+
+async def test_a_forced_consultation_asks_the_agent_itself(tmp_path: Path) -> None:
+    model = ScriptedRealtime()
+    config = {"fastContext": {"enabled": True}, "consultPolicy": "always"}
+    async with on_the_phone(tmp_path, model, realtime=config) as phone:
+        phone.agent.known = [Recollection("sessions", "a note, not a sentence to speak")]
+        model.current.hears("What is the weather like?")
+        await phone.settle(1)
+        assert ("say", "Yes.") in model.current.asked
+        assert phone.agent.recalled == []

@@ -7,12 +7,12 @@ time (:mod:`voicecall_testing.clock`). :mod:`voicecall_testing.harness` puts the
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 
 import anyio
 
-from voicecall.agent import AgentBackend, AgentEvent, AgentTurn, TextDelta
+from voicecall.agent import AgentBackend, AgentEvent, AgentTurn, Recollection, TextDelta
 from voicecall.audio import MULAW_8K, AudioFormat
 from voicecall.errors import ProviderError
 from voicecall.transcription import (
@@ -203,12 +203,19 @@ class ScriptedAgentBackend(AgentBackend):
 
     A script has texts (deltas of the answer), numbers (seconds to wait), events, and exceptions
     to raise. ``turns`` were asked, ``settled`` holds what was heard of interrupted answers.
+
+    ``known`` is what it recalls, after ``recall_takes_s``, unless ``recall_error`` is set;
+    ``recalled`` holds what was asked for: turn, sources, limit.
     """
 
     def __init__(self, *, otherwise: str = "Yes.") -> None:
         self.otherwise = otherwise
         self.turns: list[AgentTurn] = []
         self.settled: list[tuple[str, str]] = []
+        self.known: list[Recollection] = []
+        self.recall_takes_s = 0.0
+        self.recall_error: Exception | None = None
+        self.recalled: list[tuple[AgentTurn, Collection[str], int]] = []
         self._scripts: deque[tuple[Step, ...]] = deque()
 
     def then(self, *steps: Step) -> None:
@@ -232,6 +239,15 @@ class ScriptedAgentBackend(AgentBackend):
                 raise step
             else:
                 yield step
+
+    async def recall(
+        self, turn: AgentTurn, sources: Collection[str], limit: int
+    ) -> Sequence[Recollection]:
+        self.recalled.append((turn, sources, limit))
+        await anyio.sleep(self.recall_takes_s)
+        if self.recall_error is not None:
+            raise self.recall_error
+        return self.known
 
     async def settle(self, turn: AgentTurn, heard_text: str) -> None:
         self.settled.append((turn.text, heard_text))
