@@ -89,11 +89,12 @@ INFOS = (
 KEYS = {"EARS_KEY": "k", "VOICE_KEY": "k", "FULL_KEY": "k"}
 
 
-def registry(*without: ProviderKind) -> Registry:
-    """All providers above but those of some kinds."""
+def registry(*without: ProviderKind, more: Sequence[ProviderInfo] = ()) -> Registry:
+    """All providers above but those of some kinds, and ``more``."""
+    offered = [one for one in INFOS if one.kind not in without]
     return Registry(
         entries=[],
-        extra=[(i.kind.group, i.id, _Plugin(i)) for i in INFOS if i.kind not in without],
+        extra=[(i.kind.group, i.id, _Plugin(i)) for i in (*offered, *more)],
     )
 
 

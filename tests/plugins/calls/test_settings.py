@@ -120,8 +120,12 @@ async def test_a_voice_is_chosen_for_each_number_of_one_provider() -> None:
         book = SettingsBook(wiring, made)
         usual, routed = book.for_call(record()), book.for_call(record(NUMBER))
         assert (usual.voice, routed.voice) == ("anna", "sue")
-        assert usual.speech is routed.speech
-        speech: Any = usual.speech
+        assert usual.speech is not None
+        assert routed.speech is not None
+        (own,), (other,) = usual.speech.members, routed.speech.members
+        assert (own.voice, other.voice) == ("anna", "sue")
+        assert own.provider is other.provider
+        speech: Any = own.provider
         assert speech.open
         # A number that is no longer in the configuration is like any other.
         assert book.for_call(record("+15550100099")).voice == "anna"

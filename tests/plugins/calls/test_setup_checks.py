@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from voicecall import ProviderInfo, ProviderKind
 from voicecall.configuring import validate
 from voicecall.hosting import SetupCheck, SetupContext
 from voicecall_calls.checks import setup_checks
 from voicecall_calls.config import VoiceCallConfig
 
-from .phone_registry import KEYS, registry
+from .phone_registry import KEYS, info, registry
 
 pytestmark = pytest.mark.unit
 
@@ -25,10 +26,11 @@ def checks(
     entry_enabled: bool = True,
     environ: Mapping[str, str] | None = None,
     agents: Mapping[str, Any] | None = None,
+    more: Sequence[ProviderInfo] = (),
     **config: Any,
 ) -> dict[str, SetupCheck]:
     context = SetupContext(
-        registry=registry(),
+        registry=registry(more=more),
         plugin_config=lambda plugin: validate(VoiceCallConfig, config, "here"),
         section=lambda name: agents or {} if name == "agents" else {},
         enabled=lambda plugin: entry_enabled,
@@ -100,6 +102,25 @@ def test_the_mode_names_the_providers_or_what_is_missing() -> None:
     full = checks(environ=KEYS, realtime={"enabled": True})["mode"]
     assert full.ok
     assert "Full" in full.message
+
+
+def test_the_voices_and_what_they_miss() -> None:
+    spare = info(ProviderKind.TTS, "spare", key=True, auto_select_order=150)
+    third = info(ProviderKind.TTS, "third", key=True, auto_select_order=160)
+    on: dict[str, Any] = {"streaming": {"enabled": True}}
+    both = {**KEYS, "SPARE_KEY": "k"}
+    check = checks(environ=both, more=[spare, third], **on)["speech"]
+    assert check.ok
+    assert check.message.startswith("Voice speaks; where it fails Spare; Third is not configured")
+    assert "tts.providers.third.apiKey (or set THIRD_KEY)" in check.message
+    without = {"EARS_KEY": "k", "SPARE_KEY": "k"}
+    check = checks(environ=without, more=[spare], tts={"provider": "voice"}, **on)["speech"]
+    assert check.ok
+    assert check.message.startswith("Spare speaks; WARNING: Voice is not configured")
+    assert "VOICE_KEY" in check.message
+    alone = checks(environ=KEYS, **on)["speech"]
+    assert alone.message == "Voice speaks"
+    assert "speech" not in checks(environ=KEYS)
 
 
 def test_the_agent_and_what_it_misses() -> None:

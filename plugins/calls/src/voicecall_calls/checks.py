@@ -38,6 +38,8 @@ def setup_checks(context: SetupContext) -> Sequence[SetupCheck]:
     ]
     if config.skip_signature_verification:
         checks.append(SetupCheck("signatures", True, UNVERIFIED))
+    if wiring.media is MediaPath.STREAM:
+        checks.append(_speech(wiring))
     return checks
 
 
@@ -88,6 +90,20 @@ def _mode(wiring: Wiring) -> SetupCheck:
     if wiring.config.streaming.enabled or wiring.config.realtime.enabled:
         return SetupCheck("mode", False, "; ".join(wiring.notes) or "media streams stay off")
     return SetupCheck("mode", True, "turn-based, with the carrier's own voice and recogniser")
+
+
+def _speech(wiring: Wiring) -> SetupCheck:
+    """Who speaks, who takes over, and who could if it were configured."""
+    labels = wiring.speech[None].labels
+    parts = [f"{labels[0]} speaks"]
+    if len(labels) > 1:
+        parts.append("where it fails " + ", then ".join(labels[1:]))
+    parts += dict.fromkeys(
+        f"WARNING: {over.message}" if over.asked else over.message
+        for choice in wiring.speech.values()
+        for over in choice.passed_over
+    )
+    return SetupCheck("speech", True, "; ".join(parts))
 
 
 def _agent(wiring: Wiring) -> SetupCheck:

@@ -233,9 +233,10 @@ class CallOperations:
                 f"message has {len(message)} characters; tts.maxTextLength allows {longest}"
             )
 
-    async def check_ask(self, call_id: str) -> None:
+    async def check_ask(self, call_id: str, message: str) -> None:
         """The checks of :meth:`ask`, before it is begun."""
-        await self._connected(call_id)
+        lane, _talk = await self._connected(call_id)
+        self._message(lane, message)
 
     async def dtmf(self, call_id: str, digits: str) -> None:
         """Play keypad tones on a connected call."""

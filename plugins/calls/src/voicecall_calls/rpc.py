@@ -143,7 +143,7 @@ class PhoneRpc:
     async def _continue_start(self, params: Params, call: RpcCall) -> Params:
         call_id, message = _required(params, "callId"), _required(params, "message")
         operations = self._operations()
-        await operations.check_ask(call_id)
+        await operations.check_ask(call_id, message)
         self._drop_old()
         operation = _Operation(self._seam.new_id(), self._poll_timeout_ms)
         self._running[operation.id] = operation

@@ -239,6 +239,7 @@ class PhoneService:
             engine,
             outbound_media=wiring.media,
             dialling_agent=lambda requested: talking.book.dialling_agent(requested),
+            longest_text=talking.longest_text,
         )
         return _Running(engine, server, carrier, operations, providers, talking)
 

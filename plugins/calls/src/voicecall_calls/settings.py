@@ -17,17 +17,17 @@ from voicecall.agent import AgentBackend
 from voicecall.errors import InvalidRequest, VoicecallError
 from voicecall.model import CallRecord
 from voicecall.providers import ProviderContext
-from voicecall.selection import Selection
-from voicecall.tts import SpeechProvider
-from voicecall_calls.config import TtsConfig, VoiceCallConfig
+from voicecall.selection import Selected, Selection
+from voicecall_calls.config import VoiceCallConfig
 from voicecall_calls.conversation.dialogue import Brain
-from voicecall_calls.wiring import SpeechChoice, Wiring, require
+from voicecall_calls.speech.chain import ChainMember, ChainSpeech
+from voicecall_calls.speech.choosing import VOICE_KEYS, SpeechChoice, block_of, voice_of
+from voicecall_calls.speech.resting import Rest
+from voicecall_calls.wiring import Wiring, require
 
 __all__ = ["CallSettings", "Providers", "SettingsBook", "effective"]
 
 _log = logging.getLogger("voicecall.calls")
-
-_VOICE_KEYS = ("speakerVoice", "speakerVoiceId", "voice", "voiceId")
 
 
 def effective(config: VoiceCallConfig, route_key: str | None) -> VoiceCallConfig:
@@ -43,12 +43,12 @@ def effective(config: VoiceCallConfig, route_key: str | None) -> VoiceCallConfig
 
 @dataclass(frozen=True, slots=True)
 class CallSettings:
-    """``speech`` is None where calls are not streamed."""
+    """``speech`` is None where calls are not streamed. ``config`` has the merged ``tts``."""
 
     config: VoiceCallConfig
     brain: Brain
     voice: str | None
-    speech: SpeechProvider | None
+    speech: ChainSpeech | None
 
 
 class Providers:
@@ -58,13 +58,15 @@ class Providers:
         self._stack = stack
         self._context = context
         self._made: dict[str, Any] = {}
+        self._rests: dict[str, Rest] = {}
         self._failed: dict[str, str] = {}
 
     async def need(self, wiring: Wiring) -> None:
         """Make what ``wiring`` needs and is not there yet. The backend of an agent that the phone
-        can do without may fail."""
+        can do without may fail, and so may a speech provider that only takes over."""
         for choice in wiring.speech.values():
-            await self._make(_speech_key(choice), choice.selected)
+            for selected in choice.chain:
+                await self._make_voice(choice, selected)
         for agent_id, selected in wiring.backends.items():
             key = _backend_key(wiring, agent_id)
             if key in self._failed:
@@ -77,6 +79,20 @@ class Providers:
                 self._failed[key] = str(error)
                 _log.warning("no call can be placed as the agent %s: %s", agent_id, error)
 
+    async def _make_voice(self, choice: SpeechChoice, selected: Selected) -> None:
+        key = _speech_key(choice, selected)
+        if key in self._failed and selected is not choice.selected:
+            return
+        try:
+            await self._make(key, selected)
+        except VoicecallError as error:
+            if selected is choice.selected:
+                raise
+            self._failed[key] = str(error)
+            _log.warning("a speech provider that would take over is left out: %s", error)
+        else:
+            self._rests.setdefault(key, Rest(self._context.seam))
+
     async def _make(self, key: str, selected: Any) -> None:
         if key in self._made or selected.info is None:
             return
@@ -87,8 +103,11 @@ class Providers:
 
     def has(self, wiring: Wiring) -> bool:
         """Whether everything that ``wiring`` needs is there already."""
-        choices = [choice for choice in wiring.speech.values() if choice.selected.info is not None]
-        keys = [_speech_key(choice) for choice in choices]
+        keys = [
+            _speech_key(choice, selected)
+            for choice in wiring.speech.values()
+            for selected in choice.chain
+        ]
         keys += [_backend_key(wiring, agent_id) for agent_id in wiring.backends]
         return all(key in self._made or key in self._failed for key in keys)
 
@@ -96,9 +115,23 @@ class Providers:
         """Why the backend of an agent could not be made."""
         return self._failed.get(_backend_key(wiring, agent_id))
 
-    def speech(self, choice: SpeechChoice) -> SpeechProvider | None:
-        provider: SpeechProvider | None = self._made.get(_speech_key(choice))
-        return provider
+    def speech(self, choice: SpeechChoice, call_id: str) -> ChainSpeech | None:
+        """What speaks in one call."""
+        members = []
+        for selected in choice.chain:
+            key = _speech_key(choice, selected)
+            if key in self._made:
+                info, _ = require(selected)
+                voice = voice_of(choice.tts, selected)
+                members.append(ChainMember(info.id, self._made[key], voice, self._rests[key]))
+        if not members:
+            return None
+        return ChainSpeech(
+            members,
+            timeout_s=choice.tts.timeout_ms / 1000,
+            max_text=choice.tts.max_text_length,
+            call_id=call_id,
+        )
 
     def backend(self, wiring: Wiring, agent_id: str) -> AgentBackend:
         backend: AgentBackend = self._made[_backend_key(wiring, agent_id)]
@@ -110,33 +143,17 @@ def _key(kind: str, selected: Any, block: Mapping[str, Any]) -> str:
     return json.dumps([kind, provider_id, block], sort_keys=True, default=str)
 
 
-def _speech_key(choice: SpeechChoice) -> str:
+def _speech_key(choice: SpeechChoice, selected: Selected) -> str:
     # A voice is chosen for each call, so it makes no other provider.
-    block = choice.tts.providers.get(_provider_id(choice), {})
-    rest = {name: value for name, value in block.items() if name not in _VOICE_KEYS}
-    return _key("speech", choice.selected, rest)
+    block = block_of(choice.tts, selected)
+    rest = {name: value for name, value in block.items() if name not in VOICE_KEYS}
+    return _key("speech", selected, rest)
 
 
 def _backend_key(wiring: Wiring, agent_id: str) -> str:
     selected = wiring.backends[agent_id]
     backend_id = selected.info.id if selected.info is not None else ""
     return _key("agent", selected, wiring.agents.blocks.get(backend_id, {}))
-
-
-def _provider_id(choice: SpeechChoice) -> str:
-    if choice.selected.info is not None:
-        return choice.selected.info.id
-    return choice.tts.provider or ""
-
-
-def _voice(tts: TtsConfig, provider_id: str) -> str | None:
-    """The preferred voice: that of the chosen speech provider's block."""
-    block = tts.providers.get(provider_id, {})
-    for key in _VOICE_KEYS:
-        value = block.get(key)
-        if isinstance(value, str) and value.strip():
-            return value.strip()
-    return None
 
 
 class SettingsBook:
@@ -174,8 +191,8 @@ class SettingsBook:
 
     def for_call(self, record: CallRecord) -> CallSettings:
         wiring = self.wiring
-        config = effective(wiring.config, record.route_key)
         choice = self._choice(record.route_key)
+        config = effective(wiring.config, record.route_key).model_copy(update={"tts": choice.tts})
         agent_id = record.agent_id
         if agent_id is None or self._useless(agent_id) is not None:
             agent_id = wiring.agent_id
@@ -189,6 +206,6 @@ class SettingsBook:
         return CallSettings(
             config,
             brain,
-            _voice(choice.tts, _provider_id(choice)),
-            self._providers.speech(choice),
+            voice_of(choice.tts, choice.selected),
+            self._providers.speech(choice, record.call_id),
         )

@@ -6,8 +6,9 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 from voicecall.hosting import GatewayHost
-from voicecall.model import MediaPath
+from voicecall.model import CallRecord, MediaPath
 from voicecall.transcription import TranscriptionProvider
+from voicecall_calls.config import VoiceCallConfig
 from voicecall_calls.conversation.base import Conversation
 from voicecall_calls.conversation.dialogue import KeepTurn
 from voicecall_calls.engine.engine import CallEngine
@@ -47,6 +48,14 @@ class Talking:
             await stack.enter_async_context(provider.lifespan())
             self._model = RealtimeModel(provider)
 
+    def longest_text(self, record: CallRecord) -> int | None:
+        """Characters of the longest message that a call may be asked to speak; None where no
+        speech provider speaks."""
+        settings = self.book.for_call(record)
+        if record.media is not MediaPath.STREAM or settings.speech is None:
+            return None
+        return settings.speech.max_text
+
     def __call__(self, lane: CallLane) -> Conversation:
         """The conversation of a call that was just connected."""
         settings = self.book.for_call(lane.record)
@@ -60,7 +69,7 @@ class Talking:
                 provider,
                 SpeechSet(self._transcription, settings.speech, settings.voice),
                 settings.brain,
-                config=settings.config,
+                config=_patient(settings.config, settings.speech.patience_s),
                 keep=self._keep,
                 seam=seam,
             )
@@ -88,3 +97,10 @@ class Talking:
             keep=self._keep,
             seam=seam,
         )
+
+
+def _patient(config: VoiceCallConfig, patience_s: float) -> VoiceCallConfig:
+    """``config`` with a ``tts.timeoutMs`` that waits for all of a chain, whose members are each
+    held to their own."""
+    tts = config.tts.model_copy(update={"timeout_ms": round(patience_s * 1000)})
+    return config.model_copy(update={"tts": tts})

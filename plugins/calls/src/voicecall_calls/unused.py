@@ -33,7 +33,6 @@ _TTS = (
     "summaryModel",
     "modelOverrides",
     "prefsPath",
-    "maxTextLength",
 )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from voicecall.registry import Registry
 from voicecall.selection import Selected, Selection, select
 from voicecall_calls.agents import AgentDirectory
 from voicecall_calls.config import TtsConfig, VoiceCallConfig
+from voicecall_calls.speech.choosing import SpeechChoice, choose_speech
 from voicecall_calls.storing import store_settings
 from voicecall_calls.unused import unused_keys
 
@@ -36,14 +37,6 @@ UNVERIFIED = (
     f"SECURITY: {CONFIG_PATH}.skipSignatureVerification is true: whoever reaches the webhooks is"
     " believed to be the carrier; never use this outside of development"
 )
-
-
-@dataclass(frozen=True, slots=True)
-class SpeechChoice:
-    """Speech for some calls: the merged ``tts`` block, and the provider in it."""
-
-    tts: TtsConfig
-    selected: Selected
 
 
 @dataclass(slots=True)
@@ -188,12 +181,10 @@ def _select_speech(
     off = Selected(Selection.PROVIDER_NOT_CONFIGURED, "streaming is off")
     for route_key, layer in layers.items():
         tts = validate(TtsConfig, layer, "tts")
-        selected = off
-        if wiring.config.streaming.enabled:
-            selected = select(
-                registry, ProviderKind.TTS, tts.provider, tts.providers, environ, "tts.providers"
-            )
-        wiring.speech[route_key] = SpeechChoice(tts, selected)
+        streamed = wiring.config.streaming.enabled
+        wiring.speech[route_key] = (
+            choose_speech(tts, registry, environ) if streamed else SpeechChoice(tts, off)
+        )
 
 
 def _check_carrier(wiring: Wiring) -> None:
@@ -243,6 +234,15 @@ def _select_streaming(wiring: Wiring, registry: Registry, environ: Mapping[str, 
         )
         if selected.outcome is not Selection.OK
     )
+    wiring.notes.extend(dict.fromkeys(_passed_over(wiring)))
+
+
+def _passed_over(wiring: Wiring) -> Iterator[str]:
+    """Voices that the operator asked for, and cannot have."""
+    for choice in wiring.speech.values():
+        for over in choice.passed_over:
+            if over.asked:
+                yield f"{choice.labels[0]} speaks: {over.message}"
 
 
 def _select_realtime(wiring: Wiring, registry: Registry, environ: Mapping[str, str]) -> None:

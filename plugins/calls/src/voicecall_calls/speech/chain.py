@@ -1,0 +1,175 @@
+"""Several speech providers as one: where one fails, the next speaks.
+
+A call stays with the provider that speaks for it until that one fails: to open its session, in
+an utterance, or to give audio in time. Then the next of the chain says the utterance, unless a
+part of it was already written. New calls begin with the first provider that does not rest.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import anyio
+import anyio.abc
+
+from voicecall.audio.formats import AudioFormat
+from voicecall.errors import ProviderError, ProviderTimeout, ProviderUnavailable
+from voicecall.media import AudioSink
+from voicecall.tts import SpeechProvider, SpeechSession, Utterance
+from voicecall_calls.speech.resting import Rest
+from voicecall_calls.speech.seat import Seat
+from voicecall_calls.speech.utterance import ChainUtterance
+
+__all__ = ["ChainMember", "ChainSpeech"]
+
+_log = logging.getLogger("voicecall.calls")
+
+
+@dataclass(frozen=True, slots=True)
+class ChainMember:
+    """A provider in a chain, with the voice of its own block and the rest that all calls share."""
+
+    id: str
+    provider: SpeechProvider
+    voice: str | None
+    rest: Rest
+
+
+class ChainSpeech(SpeechProvider):
+    """The speech of one call. ``timeout_s`` is what each member gets for its session and its first
+    audio, counted from the first text, and for each further silence once all text is there.
+    ``max_text`` is the longest text, in characters, that a member is given at once.
+
+    Errors of a member are that member's; where several failed, one
+    :exc:`~voicecall.errors.ProviderUnavailable` names them all.
+    """
+
+    def __init__(
+        self, members: Sequence[ChainMember], *, timeout_s: float, max_text: int, call_id: str
+    ) -> None:
+        self.members = tuple(members)
+        self.timeout_s = timeout_s
+        self.max_text = max_text
+        self.call_id = call_id
+
+    @property
+    def patience_s(self) -> float:
+        """A little longer than the chain can take until it speaks or gives up."""
+        return self.timeout_s * len(self.members) + 1.0
+
+    @asynccontextmanager
+    async def session(
+        self, voice: str | None, audio_format: AudioFormat
+    ) -> AsyncIterator[SpeechSession]:
+        """``voice`` stands in for that of the first member."""
+        failure: Exception | None = None
+        async with anyio.create_task_group() as tasks:
+            try:
+                session = ChainSession(self, voice, audio_format, tasks)
+                await session.open()
+                yield session
+            except Exception as error:  # noqa: BLE001 (raised again, outside of the group)
+                failure = error
+            tasks.cancel_scope.cancel()
+        if failure is not None:
+            raise failure
+
+
+class ChainSession(SpeechSession):
+    """At most one member's session is open: that of the member that speaks for the call."""
+
+    def __init__(
+        self,
+        chain: ChainSpeech,
+        voice: str | None,
+        audio_format: AudioFormat,
+        tasks: anyio.abc.TaskGroup,
+    ) -> None:
+        self.timeout_s = chain.timeout_s
+        self.max_text = chain.max_text
+        self._chain = chain
+        self._voice = voice
+        self._format = audio_format
+        self._tasks = tasks
+        self._seat: Seat | None = None
+        self._member: ChainMember | None = None
+
+    def utterance(self, item_id: str, sink: AudioSink) -> Utterance:
+        utterance = ChainUtterance(self, item_id, sink)
+        self._tasks.start_soon(utterance.run)
+        return utterance
+
+    async def open(self) -> None:
+        """Open the session of the first member that can. Raises ``ProviderError``."""
+        errors: dict[str, ProviderError] = {}
+        while (member := self.next(errors)) is not None:
+            seat = self.seat(member)
+            with anyio.move_on_after(self.timeout_s):
+                await seat.settled.wait()
+            if seat.session is not None:
+                self._note_spare(member, errors)
+                return
+            errors[member.id] = seat.failure
+            self.failed(member, errors)
+        raise self.joined(errors)
+
+    def _note_spare(self, member: ChainMember, errors: Collection[str]) -> None:
+        first = self._chain.members[0]
+        if member is not first and not errors:
+            _log.info(
+                "call %s: speech begins with %s: %s failed lately",
+                self._chain.call_id,
+                member.id,
+                first.id,
+            )
+
+    @staticmethod
+    def joined(errors: Mapping[str, ProviderError]) -> ProviderError:
+        """The failures of several members as one."""
+        if len(errors) == 1:
+            return next(iter(errors.values()))
+        reasons = "; ".join(str(error) for error in errors.values())
+        return ProviderUnavailable(f"nobody could speak: {reasons}", provider="speech")
+
+    def failed(self, member: ChainMember, errors: Mapping[str, ProviderError]) -> None:
+        """``member`` lets the call down: somebody else is to speak."""
+        member.rest.failed()
+        if self._seat is not None:
+            self._seat.close()
+        self._seat = self._member = None
+        following = self.next(errors)
+        if following is None or following is member:
+            return
+        # The message of an error may quote the text.
+        error = errors[member.id]
+        reason = "timeout" if isinstance(error, ProviderTimeout) else "provider_error"
+        _log.warning(
+            "call %s: speech goes over from %s to %s: %s (%s); chain: %s",
+            self._chain.call_id,
+            member.id,
+            following.id,
+            reason,
+            type(error).__name__,
+            ", ".join(one.id for one in self._chain.members),
+        )
+
+    def next(self, errors: Collection[str]) -> ChainMember | None:
+        """Who is to speak, after those in ``errors`` failed: the member of the call; else the
+        first one that does not rest; else the first."""
+        if self._member is not None:
+            return self._member
+        left = [member for member in self._chain.members if member.id not in errors]
+        return min(left, key=lambda member: member.rest.resting, default=None)
+
+    def seat(self, member: ChainMember) -> Seat:
+        """The session of ``member``, opened anew where it ended by itself."""
+        if self._seat is None or self._member is not member or self._seat.over.is_set():
+            first = member is self._chain.members[0]
+            voice = (self._voice if first else None) or member.voice
+            self._seat = Seat(member.id, member.provider, voice, self._format)
+            self._tasks.start_soon(self._seat.hold)
+            self._member = member
+        return self._seat

@@ -1,0 +1,69 @@
+"""One provider's session in a call, held open by a task of its own."""
+
+from __future__ import annotations
+
+import logging
+
+import anyio
+
+from voicecall.audio.formats import AudioFormat
+from voicecall.errors import ProviderError, ProviderTimeout, ProviderUnavailable
+from voicecall.tts import SpeechProvider, SpeechSession
+
+__all__ = ["Seat", "as_provider_error"]
+
+_log = logging.getLogger("voicecall.calls")
+
+
+def as_provider_error(error: Exception, provider_id: str) -> ProviderError:
+    """``error`` as an error of the provider. One that no provider may raise is logged."""
+    if isinstance(error, ProviderError):
+        return error
+    _log.error("the speech provider %s raised what it should not", provider_id, exc_info=error)
+    return ProviderUnavailable(type(error).__name__, provider=provider_id)
+
+
+class Seat:
+    """``settled``: the session is open, or it is over. ``session`` is None unless it is open."""
+
+    def __init__(
+        self,
+        provider_id: str,
+        provider: SpeechProvider,
+        voice: str | None,
+        audio_format: AudioFormat,
+    ) -> None:
+        self.id = provider_id
+        self.session: SpeechSession | None = None
+        self._error: ProviderError | None = None
+        self.settled = anyio.Event()
+        self.over = anyio.Event()
+        self._opening = provider.session(voice, audio_format)
+        self._scope = anyio.CancelScope()
+
+    @property
+    def failure(self) -> ProviderError:
+        """Why it is over, or has not been opened so far."""
+        if self._error is not None:
+            return self._error
+        if self.over.is_set():
+            return ProviderUnavailable("the session ended", provider=self.id)
+        return ProviderTimeout("was not ready in time", provider=self.id)
+
+    async def hold(self) -> None:
+        """Keep the session open until :meth:`close`, or until it ends by itself."""
+        try:
+            with self._scope:
+                async with self._opening as session:
+                    self.session = session
+                    self.settled.set()
+                    await anyio.sleep_forever()
+        except Exception as error:  # noqa: BLE001 (a provider's code can raise anything)
+            self._error = as_provider_error(error, self.id)
+        finally:
+            self.session = None
+            self.settled.set()
+            self.over.set()
+
+    def close(self) -> None:
+        self._scope.cancel()
