@@ -202,6 +202,10 @@ class GatewayHost(Protocol):
 
     def register_tool(self, tool: ToolSpec) -> None: ...
 
+    def find_tool(self, name: str) -> ToolSpec | None:
+        """A tool of any plugin that runs now."""
+        ...
+
     def publish(self, event: str, payload: Mapping[str, Any]) -> None:
         """Send an event to subscribers of ``/rpc`` and to :meth:`subscribe`. Never blocks."""
         ...

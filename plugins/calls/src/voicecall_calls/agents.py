@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from voicecall.errors import ConfigError
+from voicecall_calls.agentprofile import IDENTITY_KEYS, AgentProfile
 
 __all__ = ["AgentDirectory"]
 
@@ -13,9 +15,9 @@ _AGENT_ID = "plugins.entries.voice-call.config.agentId"
 
 
 class AgentDirectory:
-    """``agents.defaults``, ``agents.list[]`` (``id``, ``default``, ``backend``, ``model``) and
-    ``agents.backends`` (configuration of each backend, by its id). Raises ``ConfigError`` for
-    keys of these that are of another type."""
+    """``agents.defaults``, ``agents.list[]`` (``id``, ``default``, ``backend``, ``model``,
+    ``workspace``, ``identity``) and ``agents.backends`` (configuration of each backend, by its
+    id). Raises ``ConfigError`` for keys of these that are of another type."""
 
     def __init__(self, section: Mapping[str, Any]) -> None:
         self._entries = dict(_entries(section.get("list")))
@@ -53,6 +55,14 @@ class AgentDirectory:
         """The agent's model; None where the configuration names none."""
         return self._text(agent_id, "model")
 
+    def profile(self, agent_id: str) -> AgentProfile:
+        """Who the agent is."""
+        workspace = self._text(agent_id, "workspace")
+        identity = self._entries.get(agent_id, {}).get("identity") or {}
+        texts = ((key, (identity.get(key) or "").strip()) for key in IDENTITY_KEYS)
+        known = {key: text for key, text in texts if text}
+        return AgentProfile(known, Path(workspace) if workspace is not None else None)
+
     def _text(self, agent_id: str, key: str) -> str | None:
         for source in (self._entries.get(agent_id, {}), self._defaults):
             value = source.get(key)
@@ -80,6 +90,11 @@ def _entries(value: Any) -> Sequence[tuple[str, Mapping[str, Any]]]:
 
 def _check_texts(entry: Mapping[str, Any], path: str) -> None:
     backend, model = entry.get("backend"), entry.get("model")
+    if not isinstance(entry.get("workspace"), str | None):
+        raise ConfigError("must be the path of a directory", path=f"{path}.workspace")
+    for key, value in _object(entry.get("identity"), f"{path}.identity").items():
+        if key in IDENTITY_KEYS and not isinstance(value, str | None):
+            raise ConfigError("must be a text", path=f"{path}.identity.{key}")
     if backend is not None and not isinstance(backend, str):
         raise ConfigError("must be the id of a backend", path=f"{path}.backend")
     if isinstance(model, Mapping):

@@ -105,6 +105,10 @@ class Host:
             raise PluginError(f"the tool {tool.name!r} is registered twice")
         self.tools[tool.name] = tool
 
+    def find_tool(self, name: str) -> ToolSpec | None:
+        """A tool of any plugin that runs now."""
+        return self.tools.get(name)
+
     def withdraw(self, methods: Iterable[str], tools: Iterable[str]) -> None:
         """Forget methods and tools of a plugin that has stopped."""
         for name in methods:

@@ -55,6 +55,9 @@ class PluginHost:
         self._host.register_tool(tool)
         self._tools.append(tool.name)
 
+    def find_tool(self, name: str) -> ToolSpec | None:
+        return self._host.find_tool(name)
+
     def publish(self, event: str, payload: Mapping[str, Any]) -> None:
         self._host.publish(event, payload)
 
