@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,6 +13,7 @@ from typing import Any
 import anyio
 import httpx
 import pytest
+from websockets.exceptions import ConnectionClosed
 
 from voicecall import ProviderInfo, ProviderKind, hookimpl
 from voicecall.configuring import ConfigModel
@@ -210,6 +211,52 @@ async def test_drain_is_bounded(lab: Any, fake_plugin: Any) -> None:
     async with lab.gateway(fake_plugin("p", services=[service]), tree=tree).run() as gateway:
         await gateway.wait_started()
     assert journal == ["start s", "drain s", "stop s"]
+
+
+STILL = "stopping with work still under way: "
+
+
+@pytest.mark.parametrize("seconds", [0, 0.05])
+async def test_what_a_stop_cuts_short_is_named(
+    lab: Any, fake_plugin: Any, caplog: pytest.LogCaptureFixture, seconds: float
+) -> None:
+    entered, never = anyio.Event(), anyio.Event()
+
+    async def wait(params: Mapping[str, Any], call: RpcCall) -> Mapping[str, Any]:
+        entered.set()
+        await never.wait()
+        return {}
+
+    services = [FakeService("quiet", []), FakeService("busy", [], drained=never)]
+    plugin = fake_plugin("p", services=services, methods=[RpcMethod("wait", "read", wait)])
+    tree = {"gateway": {"drainSeconds": seconds}}
+
+    async def ask(gateway: Any) -> None:
+        async with lab.rpc(gateway) as client:
+            await client.send({"type": "req", "id": "1", "method": "wait", "params": {}})
+            with suppress(ConnectionClosed):
+                while True:
+                    await client.receive()
+
+    async with anyio.create_task_group() as tasks:
+        async with lab.gateway(plugin, tree=tree).run() as gateway:
+            await gateway.wait_started()
+            tasks.start_soon(ask, gateway)
+            await entered.wait()
+    assert [r.message for r in caplog.records if STILL in r.message] == [
+        f"{STILL}busy, RPC requests (1)"
+    ]
+
+
+@pytest.mark.parametrize("seconds", [0, 0.05])
+async def test_a_stop_that_cuts_nothing_short_says_nothing(
+    lab: Any, fake_plugin: Any, caplog: pytest.LogCaptureFixture, seconds: float
+) -> None:
+    plugin = fake_plugin("p", services=[FakeService("quiet", []), FakeService("still", [])])
+    tree = {"gateway": {"drainSeconds": seconds}}
+    async with lab.gateway(plugin, tree=tree).run() as gateway:
+        await gateway.wait_started()
+    assert not [r for r in caplog.records if STILL in r.message]
 
 
 async def test_an_error_in_the_body_comes_out_as_it_is(lab: Any, fake_plugin: Any) -> None:

@@ -145,6 +145,15 @@ class PluginSet:
             for running in self.running.values():
                 draining.start_soon(running.drain)
 
+    def undrained(self) -> list[str]:
+        """After a drain that was cut short: what is still under way, a few words each."""
+        return [
+            f"{runner.name} ({live} live)" if (live := runner.live()) else runner.name
+            for running in self.running.values()
+            for runner in running.runners
+            if not runner.drained
+        ]
+
     async def stop(self) -> None:
         for running in reversed(list(self.running.values())):
             await running.stop()

@@ -124,6 +124,11 @@ class RpcServer:
         for connection in tuple(self._connections.values()):
             connection.event("shutdown", {"reason": reason})
 
+    @property
+    def in_flight(self) -> int:
+        """Requests that are being worked on."""
+        return self._in_flight
+
     async def wait_idle(self) -> None:
         """Until no request is being worked on."""
         while self._in_flight:

@@ -200,12 +200,23 @@ class Gateway:
                     draining.start_soon(rpc.wait_idle)
                     if self._tools is not None:
                         draining.start_soon(self._tools.wait_idle)
-            if patience.cancelled_caught:
-                _log.warning("stopping with work still under way")
+            # Without any patience the drain is cut short even where there is nothing to wait for.
+            if patience.cancelled_caught and (left := self._under_way(rpc)):
+                _log.warning("stopping with work still under way: %s", ", ".join(left))
         if self._start_scope is not None:
             self._start_scope.cancel()
         await self._started.wait()
         await self._plugins.stop()
+
+    def _under_way(self, rpc: RpcServer) -> list[str]:
+        left = self._plugins.undrained()
+        for count, what in (
+            (rpc.in_flight, "RPC requests"),
+            (self._tools.in_flight if self._tools is not None else 0, "tools"),
+        ):
+            if count:
+                left.append(f"{what} ({count})")
+        return left
 
     # --- RPC --------------------------------------------------------------------------------
 

@@ -20,6 +20,7 @@ class ServiceRunner:
     """One service in a task of its own, so that one that breaks takes no other down.
 
     ``settled`` is set when it runs or has failed to; ``problem`` says why it does not run.
+    ``drained``: nothing was under way any more when that was asked for.
     """
 
     def __init__(self, plugin_id: str, service: Service) -> None:
@@ -28,6 +29,7 @@ class ServiceRunner:
         self.running = False
         self.problem: str | None = None
         self.settled = anyio.Event()
+        self.drained = False
         self._service = service
         self._scope = anyio.CancelScope()
         self._launched = False
@@ -95,9 +97,11 @@ class ServiceRunner:
     async def drain(self) -> None:
         """Wait for what is under way. The caller bounds the time."""
         if not self.running:
+            self.drained = True
             return
         try:
             await self._service.drain()
+            self.drained = True
         except Exception:  # noqa: BLE001 (a stranger's service)
             _log.exception("the service %s did not drain", self.name)
 

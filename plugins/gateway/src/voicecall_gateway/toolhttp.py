@@ -94,6 +94,11 @@ class ToolEndpoint:
         except ClientDisconnect:
             return Response(status_code=400)
 
+    @property
+    def in_flight(self) -> int:
+        """Tools that are at work."""
+        return self._in_flight
+
     async def wait_idle(self) -> None:
         """Until no tool is at work."""
         while self._in_flight:

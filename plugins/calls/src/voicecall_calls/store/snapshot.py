@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from voicecall.model import CallRecord, MessageState
+from voicecall.model import CallRecord, DeadlineKind, MessageState
 from voicecall.store import TurnRow
 
 __all__ = ["journal_line"]
@@ -44,7 +44,7 @@ class _Call(msgspec.Struct, rename="camel", omit_defaults=True, kw_only=True):
     end_detail: str | None = None
     end_note: str | None = None
     media: str
-    deadlines: Mapping[str, int]
+    deadlines: Mapping[DeadlineKind, int]
     transcript: list[_Said]
     metadata: Mapping[str, Any]
 
