@@ -24,7 +24,7 @@ from voicecall_gateway.client import (
     GatewayUnreachable,
     RpcError,
 )
-from voicecall_gateway.commandline import JsonOption, command_line
+from voicecall_gateway.commandline import ConfigOption, JsonOption, command_line
 from voicecall_gateway.output import print_json
 
 pytestmark = [pytest.mark.integration, pytest.mark.anyio]
@@ -92,6 +92,48 @@ async def test_providers(shell: Shell) -> None:
     assert code == 1
     assert out.splitlines()[0].split() == ["KIND", "ID", "PACKAGE", "VERSION", "STATE"]
     assert "error: voicecall.tts 'empty'" in out
+
+
+@pytest.mark.parametrize("denial", ["{deny: ['a']}", "{allow: ['b']}"])
+async def test_a_denied_plugin_runs_no_command(
+    shell: Shell, fake_plugin: Any, tmp_path: Path, denial: str
+) -> None:
+    ran: list[str] = []
+
+    def commands(name: str) -> Any:
+        def add(app: typer.Typer) -> None:
+            def plain(context: typer.Context, config: ConfigOption = None) -> None:
+                """Say that it ran."""
+                ran.append(name)
+
+            inner = typer.Typer(no_args_is_help=True)
+            inner.command("inside")(lambda: ran.append(f"{name} inside"))
+            inner.command("other")(lambda: None)
+            app.command(name)(plain)
+            app.add_typer(inner, name=f"{name}-group")
+
+        return add
+
+    shell.extra = [
+        ("voicecall.gateway", name, fake_plugin(name, commands=commands(name)))
+        for name in ("a", "b")
+    ]
+    shell.config.write_text(f"{{plugins: {denial}}}")
+    for command in (("a",), ("a-group", "inside")):
+        code, out, err = shell(*command)
+        assert (code, out) == (1, "")
+        assert err.startswith("this command belongs to the plugin 'a', which plugins.")
+        assert str(shell.config) in err
+        assert len(err.splitlines()) == 1
+    assert ran == []
+    assert shell("b") == shell("b-group", "inside") == (0, "", "")
+    assert ran == ["b", "b inside"]
+    # The file that the command was given is the one that counts.
+    free = tmp_path / "free.json5"
+    free.write_text("{}")
+    assert shell("a", "--config", str(free)) == (0, "", "")
+    code, out, _ = shell("a", "--help")
+    assert (code, "Say that it ran." in out) == (0, True)
 
 
 async def test_plugins(shell: Shell, fake_plugin: Any) -> None:

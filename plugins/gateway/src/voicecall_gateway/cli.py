@@ -15,7 +15,8 @@ from voicecall.registry import Registry
 from .commandline import CommandLine
 from .commands import config, doctor, emulate, gateway, logs, plugins, providers, setup
 from .output import print_error
-from .plugins import GROUP, plugin_ids
+from .plugincommands import add_plugin_commands
+from .plugins import plugin_ids
 
 __all__ = ["build_app", "main", "run"]
 
@@ -34,7 +35,7 @@ def build_app(registry: Registry) -> typer.Typer:
         module.add(app)
     for plugin_id in plugin_ids(registry):
         try:
-            registry.hooks.commands(registry.module(GROUP, plugin_id), app)
+            add_plugin_commands(registry, app, plugin_id)
         except VoicecallError as error:
             print_error(f"warning: {error}")
         except Exception as error:  # noqa: BLE001 (a stranger's hook)

@@ -67,12 +67,14 @@ class LoadedConfig:
         section: Mapping[str, Any] = self.kept[name]
         return section
 
+    def denied(self, plugin_id: str) -> bool:
+        """Whether a plugin is on the deny list, or not on the allow list where there is one."""
+        allow = self.plugins.allow
+        return plugin_id in self.plugins.deny or (allow is not None and plugin_id not in allow)
+
     def enabled(self, plugin_id: str) -> bool:
-        """Whether a plugin is to be loaded: not denied, not switched off, and on the
-        allow list where there is one."""
-        if plugin_id in self.plugins.deny:
-            return False
-        if self.plugins.allow is not None and plugin_id not in self.plugins.allow:
+        """Whether a plugin is to be loaded: neither denied nor switched off."""
+        if self.denied(plugin_id):
             return False
         return self.plugins.entries.get(plugin_id, PluginEntry()).enabled
 

@@ -52,7 +52,7 @@ def setup_report(line: CommandLine, config: Path | None) -> dict[str, Any]:
     )
     checks: list[SetupCheck] = []
     for plugin_id in plugin_ids(line.registry):
-        if plugin_id in loaded.plugins.deny:
+        if loaded.denied(plugin_id):
             continue
         plugin = load_plugin(line.registry, plugin_id)
         if plugin.module is None:
