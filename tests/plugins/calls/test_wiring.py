@@ -167,6 +167,15 @@ def test_what_is_passed_over_or_useless_is_noted() -> None:
     assert any("allowFrom is empty" in note for note in wiring.notes)
 
 
+@pytest.mark.parametrize("block", ["reports", "live", "callbacks", "voicemail"])
+def test_blocks_of_newer_files_are_not_taken_for_carriers(block: str) -> None:
+    wiring = wire(**{block: {"enabled": True}})
+    assert wiring.problems == []
+    assert wiring.notes == [
+        f"plugins.entries.voice-call.config.{block} is passed over: this is not supported yet"
+    ]
+
+
 @pytest.mark.parametrize(
     ("url", "public"),
     [

@@ -35,6 +35,8 @@ PLUGIN_ID = "voice-call"
 CONFIG_PATH = "plugins.entries.voice-call.config"
 UNVERIFIED = (
     f"SECURITY: {CONFIG_PATH}.skipSignatureVerification is true: whoever reaches the webhooks is"
+_NOT_YET = frozenset({"callbacks", "live", "reports", "voicemail"})
+"""Blocks of newer OpenClaw files, which stand where carriers' blocks do."""
     " believed to be the carrier; never use this outside of development"
 )
 
@@ -104,7 +106,10 @@ def resolve(
     wiring.notes.extend(wiring.off)
     installed = set(registry.ids(ProviderKind.TELEPHONY))
     for block in sorted(set(config.carriers) - installed):
-        wiring.notes.append(f"{CONFIG_PATH}.{block} is passed over: no such carrier is installed")
+        why = "no such carrier is installed"
+        if block in _NOT_YET:
+            why = "this is not supported yet"
+        wiring.notes.append(f"{CONFIG_PATH}.{block} is passed over: {why}")
     if config.inbound_policy == "allowlist" and not config.allow_from:
         wiring.notes.append(f"{CONFIG_PATH}.allowFrom is empty: every inbound call is refused")
     if config.skip_signature_verification:
