@@ -1,0 +1,98 @@
+"""Our URLs, as Twilio calls them back: all that the adapter knows of a running document.
+
+Every URL is the webhook's own with parameters of ours added: what kind of request it will be and
+what it answers. ``i`` names the document, ``n`` counts its rounds, so no two requests are the same
+and a repeated one is known as a repetition. The fragment asks Twilio to deliver again whatever goes
+wrong; it is neither sent nor signed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from enum import StrEnum
+from urllib.parse import unquote_plus, urlencode
+
+from voicecall.telephony import CallRef, WebhookRequest
+
+from .signature import query_of
+
+__all__ = [
+    "REDELIVERY",
+    "Kind",
+    "base_of",
+    "base_url",
+    "callback",
+    "document_id",
+    "kind_of",
+    "round_of",
+]
+
+REDELIVERY = "#rc=3&rp=all"
+
+_OURS = frozenset({"type", "i", "n", "t", "u", "s", "first", "limit"})
+
+
+class Kind(StrEnum):
+    """What a request is about: the parameter ``type``."""
+
+    VOICE = ""
+    """The call wants a document: it came in, or was answered."""
+    TURN = "turn"
+    """A gather is over: with speech, with digits or with nothing."""
+    PLAYED = "played"
+    HOLD = "hold"
+    """A call with nothing to do asks for something to do."""
+    STATUS = "status"
+    STREAM = "stream"
+
+    @property
+    def steers(self) -> bool:
+        """Whether the reply is a document that the call goes on with."""
+        return self not in (Kind.STATUS, Kind.STREAM)
+
+
+def kind_of(url: str) -> Kind:
+    """The kind of a request to ``url``. An unknown one only tells something."""
+    try:
+        return Kind(query_of(url).get("type", ""))
+    except ValueError:
+        return Kind.STATUS
+
+
+def round_of(url: str) -> int:
+    """How often a loop has come by: the parameter ``n``."""
+    count = query_of(url).get("n", "")
+    return int(count) if count.isascii() and count.isdigit() and len(count) < 10 else 0
+
+
+def base_url(url: str) -> str:
+    """``url`` without fragment and without what a callback adds; the rest as it was written."""
+    path, mark, query = url.partition("#")[0].partition("?")
+    kept = [part for part in query.split("&") if unquote_plus(part.partition("=")[0]) not in _OURS]
+    return path + mark + "&".join(kept) if any(kept) else path
+
+
+def base_of(request: WebhookRequest, call: CallRef | None) -> str:
+    """What the URLs in the reply to ``request`` begin with. It names our call, once it is known."""
+    base = base_url(request.url)
+    if call is None or "callId" in query_of(base):
+        return base
+    return _with(base, {"callId": call.call_id})
+
+
+def callback(base: str, kind: Kind, **parameters: str | int | None) -> str:
+    """The URL for a request of ``kind``; parameters that are None are left out."""
+    given = {name: str(value) for name, value in parameters.items() if value is not None}
+    return _with(base, {"type": kind.value, **given} if kind else given) + REDELIVERY
+
+
+def document_id(request: WebhookRequest) -> str:
+    """A name for the documents that answer ``request``: the same for each of its deliveries."""
+    signed = request.url.encode("utf-8", "surrogateescape") + b"\n" + request.body
+    return hashlib.sha256(signed).hexdigest()[:12]
+
+
+def _with(url: str, parameters: dict[str, str]) -> str:
+    if not parameters:
+        return url
+    return url + ("&" if "?" in url else "?") + urlencode(parameters)

@@ -1,0 +1,198 @@
+"""Twilio's REST API over httpx: one request, and what its failures mean.
+
+Source: Twilio's REST API documentation (authentication, errors and warnings, error dictionary).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+from urllib.parse import quote, urlencode, urlsplit
+
+import anyio
+import httpx
+import msgspec
+
+from voicecall.errors import (
+    AuthenticationFailed,
+    OutcomeUnknown,
+    ProviderError,
+    ProviderTimeout,
+    ProviderUnavailable,
+    RequestRejected,
+)
+from voicecall.seam import Seam
+
+from .config import TwilioConfig
+from .resources import Refusal
+
+__all__ = ["NOT_FOUND", "NOT_IN_PROGRESS", "ApiRefusal", "Form", "TwilioClient"]
+
+PROVIDER = "twilio"
+NOT_FOUND = 20404
+NOT_IN_PROGRESS = 21220
+BAD_CREDENTIALS = 20003
+
+TIMEOUT = httpx.Timeout(10.0, connect=5.0)
+_ATTEMPTS = 5
+"""Of a request that Twilio did not carry out."""
+_ATTEMPTS_AGAIN = 2
+"""Of one that it may have carried out."""
+_PAUSE_S = 0.5
+_PAUSE_LIMIT_S = 8.0
+
+Form = Mapping[str, str | int | Sequence[str]]
+"""Parameters of a request; a sequence repeats its key."""
+
+
+T = TypeVar("T")
+
+
+class ApiRefusal(RequestRejected):
+    """A refusal with Twilio's own error ``code``, where the reply had one."""
+
+    def __init__(self, message: str, *, code: int | None, status: int, request_id: str | None):
+        self.code = code
+        super().__init__(message, provider=PROVIDER, status=status, request_id=request_id)
+
+
+@dataclass(frozen=True, slots=True)
+class _Trouble:
+    """A failed attempt. ``processed``: Twilio may have carried out the request."""
+
+    error: ProviderError
+    processed: bool
+    wait_s: float = 0.0
+
+
+class TwilioClient:
+    """Requests about one account; open between ``__aenter__`` and ``__aexit__``."""
+
+    def __init__(self, config: TwilioConfig, seam: Seam) -> None:
+        self._seam = seam
+        self._uses_key = config.api_key_sid is not None
+        account = quote(config.account_sid, safe="")
+        self._origin = config.base_url
+        self._account = f"/2010-04-01/Accounts/{account}"
+        self._http = httpx.AsyncClient(
+            auth=httpx.BasicAuth(*config.credentials),
+            timeout=TIMEOUT,
+            # A proxy of the environment has no way to an emulator on this machine.
+            trust_env=not _is_loopback(config.base_url),
+            headers={"accept": "application/json"},
+        )
+
+    async def __aenter__(self) -> TwilioClient:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._http.aclose()
+
+    async def get(
+        self, path: str, wanted: type[T], query: Mapping[str, str | int] | None = None
+    ) -> T:
+        """The document at ``path`` below the account, or at a ``next_page_uri``."""
+        url = path if path.startswith("/2010-") else self._account + path
+        if query:
+            url += "?" + urlencode(query)
+        return await self._repeated("GET", url, None, wanted, harmless=True)
+
+    async def post(self, path: str, wanted: type[T], form: Form, *, harmless: bool) -> T:
+        """Send a form to ``path`` below the account. ``harmless``: it may be carried out twice;
+        otherwise it is repeated only where it surely was not carried out, and
+        :exc:`OutcomeUnknown` is raised where it may have been."""
+        return await self._repeated("POST", self._account + path, form, wanted, harmless=harmless)
+
+    async def _repeated(
+        self, method: str, url: str, form: Form | None, wanted: type[T], *, harmless: bool
+    ) -> T:
+        attempt = 0
+        while True:
+            outcome = await self._attempt(method, url, form, wanted)
+            if not isinstance(outcome, _Trouble):
+                return outcome
+            error = outcome.error
+            if outcome.processed and not harmless:
+                raise OutcomeUnknown(
+                    str(error).removeprefix(f"{PROVIDER}: "),
+                    provider=PROVIDER,
+                    status=error.status,
+                    request_id=error.request_id,
+                )
+            attempt += 1
+            if attempt == (_ATTEMPTS_AGAIN if outcome.processed else _ATTEMPTS):
+                raise error
+            pause = outcome.wait_s or _PAUSE_S * 2 ** (attempt - 1)
+            await anyio.sleep(min(pause, _PAUSE_LIMIT_S) * (1 + 0.25 * self._seam.random()))
+
+    async def _attempt(
+        self, method: str, url: str, form: Form | None, wanted: type[T]
+    ) -> T | _Trouble:
+        """The reply's document, or trouble that may pass. Raises what does not."""
+        try:
+            response = await self._http.request(method, self._origin + url, data=_pairs(form))
+        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
+            text = f"cannot reach {self._origin}: {error!r}"
+            return _Trouble(ProviderUnavailable(text, provider=PROVIDER), processed=False)
+        except httpx.TimeoutException as error:
+            text = f"no reply in time: {type(error).__name__}"
+            return _Trouble(ProviderTimeout(text, provider=PROVIDER), processed=True)
+        except httpx.TransportError as error:
+            text = f"the connection broke: {error!r}"
+            return _Trouble(ProviderUnavailable(text, provider=PROVIDER), processed=True)
+        if response.is_success:
+            try:
+                return msgspec.json.decode(response.content, type=wanted)
+            except (msgspec.MsgspecError, UnicodeError):
+                return self._failure(response, "a reply that cannot be read")
+        return self._failure(response)
+
+    def _failure(self, response: httpx.Response, text: str | None = None) -> _Trouble:
+        status, request_id = response.status_code, response.headers.get("twilio-request-id")
+        said = _refusal(response.content)
+        text = text or said.message or f"HTTP {status} {response.reason_phrase}"
+        text += f" (code {said.code})" if said.code is not None else ""
+        text += f" [{request_id}]" if request_id else ""
+        if status == 401 or said.code == BAD_CREDENTIALS:
+            names = ("apiKeySid", "apiKeySecret") if self._uses_key else ("accountSid", "authToken")
+            raise AuthenticationFailed(
+                f"twilio.{names[0]} and twilio.{names[1]} are not accepted: {text}",
+                provider=PROVIDER,
+                status=status,
+                request_id=request_id,
+            )
+        if 400 <= status < 500 and status != 429:
+            raise ApiRefusal(text, code=said.code, status=status, request_id=request_id)
+        # What is left is too many requests, a fault of theirs, or no reply of the API at all.
+        error = ProviderUnavailable(text, provider=PROVIDER, status=status, request_id=request_id)
+        wait = response.headers.get("retry-after", "")
+        wait_s = float(wait) if wait.isascii() and wait.isdigit() else 0.0
+        return _Trouble(error, processed=status != 429, wait_s=wait_s)
+
+
+def _refusal(content: bytes) -> Refusal:
+    """What the reply says of the failure; gateways on the way answer in HTML."""
+    try:
+        return msgspec.json.decode(content, type=Refusal)
+    except (msgspec.MsgspecError, UnicodeError):
+        return Refusal()
+
+
+def _pairs(form: Form | None) -> dict[str, Any] | None:
+    if form is None:
+        return None
+    return {key: value if isinstance(value, str) else _listed(value) for key, value in form.items()}
+
+
+def _listed(value: int | Sequence[str]) -> str | list[str]:
+    return str(value) if isinstance(value, int) else list(value)
+
+
+def _is_loopback(url: str) -> bool:
+    host = urlsplit(url).hostname or ""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")

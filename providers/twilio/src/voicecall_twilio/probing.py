@@ -1,0 +1,64 @@
+"""Asking Twilio whether the account is set up for us. Changes nothing there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from voicecall.errors import AuthenticationFailed, ProviderError
+from voicecall.telephony import Probe
+
+from .callbacks import REDELIVERY, base_url
+from .client import TwilioClient
+from .resources import Number, NumberPage
+
+__all__ = ["probe"]
+
+
+async def probe(client: TwilioClient, webhook_url: str, numbers: Sequence[str]) -> list[Probe]:
+    """``credentials``, then ``number-owned`` and ``number-webhook`` of each number; what cannot be
+    asked is left out."""
+    try:
+        await client.get("/IncomingPhoneNumbers.json", NumberPage, {"PageSize": 1})
+    except AuthenticationFailed as error:
+        return [Probe("credentials", False, str(error))]
+    except ProviderError as error:
+        return [Probe("credentials", False, f"could not be tried: {error}")]
+    found = [Probe("credentials", True, "Twilio accepts the credentials")]
+    for number in numbers:
+        found += await _number(client, webhook_url, number)
+    return found
+
+
+async def _number(client: TwilioClient, webhook_url: str, number: str) -> list[Probe]:
+    try:
+        page = await client.get("/IncomingPhoneNumbers.json", NumberPage, {"PhoneNumber": number})
+    except ProviderError as error:
+        return [Probe("number-owned", False, f"{number} could not be looked up: {error}")]
+    # Twilio finds numbers by a part of them, too.
+    entries = [entry for entry in page.incoming_phone_numbers if entry.phone_number == number]
+    if not entries:
+        text = f"{number} is no number of this account in this region: buy it, or correct it"
+        return [Probe("number-owned", False, text)]
+    owned = Probe("number-owned", True, f"{number} belongs to the account")
+    problem = _problem(entries[0], webhook_url)
+    if problem is not None:
+        return [owned, Probe("number-webhook", False, f"{number}: {problem}")]
+    voice_url = entries[0].voice_url or ""
+    text = f"calls to {number} come here"
+    if base_url(voice_url) + REDELIVERY != voice_url:
+        text += f"; end the URL in {REDELIVERY} and what gets lost is sent again"
+    return [owned, Probe("number-webhook", True, text)]
+
+
+def _problem(entry: Number, webhook_url: str) -> str | None:
+    """Why calls to a number do not come to us; None where they do."""
+    wanted = base_url(webhook_url)
+    for sid, name in ((entry.voice_application_sid, "TwiML app"), (entry.trunk_sid, "SIP trunk")):
+        if sid:
+            return f"a {name} ({sid}) takes its calls; choose Webhook instead"
+    given = entry.voice_url or ""
+    if given.partition("#")[0] != wanted:
+        return f'"A call comes in" is {given or "empty"}; set it to {wanted}{REDELIVERY}'
+    if entry.voice_method != "POST":
+        return f'"A call comes in" uses HTTP {entry.voice_method}; choose HTTP POST'
+    return None

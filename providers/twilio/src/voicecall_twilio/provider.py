@@ -1,0 +1,207 @@
+"""Twilio as a telephony provider.
+
+The object keeps nothing of any call: what a running document needs to be understood stands in the
+URLs that it calls back, and everything else in the requests themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from urllib.parse import quote
+
+import anyio
+
+from voicecall import ProviderContext
+from voicecall import events as ev
+from voicecall import telephony as tel
+from voicecall.errors import (
+    AuthenticationFailed,
+    ProviderError,
+    ProviderUnavailable,
+    RequestRejected,
+)
+from voicecall.media import MediaCodec, Upgrade
+
+from .callbacks import REDELIVERY, Kind, base_url, callback
+from .client import NOT_FOUND, NOT_IN_PROGRESS, PROVIDER, ApiRefusal, Form, TwilioClient
+from .codec import TwilioCodec
+from .config import TwilioConfig
+from .dialling import Pace, dial_form, find_dial, notice
+from .plugin import CAPABILITIES
+from .probing import probe
+from .rendering import Style, fill, render
+from .resources import Call
+from .signature import SIGNATURE_HEADER, Keys, verify_request, verify_upgrade
+from .twiml import TWIML_LIMIT
+from .webhooks import CONNECTED, LIVE, TERMINAL, end_reason, parse
+
+__all__ = ["TwilioProvider"]
+
+_UPDATE_PAUSES_S = (0.25, 0.75)
+"""Between the attempts to redirect a call."""
+
+
+class TwilioProvider(tel.TelephonyProvider):
+    capabilities = CAPABILITIES
+
+    def __init__(self, config: TwilioConfig, context: ProviderContext) -> None:
+        self._config = config
+        self._seam = context.seam
+        self._keys = Keys(config.auth_token, config.webhooks_shared_key)
+        self._style = Style(config.voice, config.language)
+        self._pace = Pace(config.calls_per_second, context.seam)
+        self._open_client: TwilioClient | None = None
+
+    @asynccontextmanager
+    async def lifespan(self) -> AsyncIterator[None]:
+        async with TwilioClient(self._config, self._seam) as client:
+            self._open_client = client
+            try:
+                yield
+            finally:
+                self._open_client = None
+
+    @property
+    def _client(self) -> TwilioClient:
+        if self._open_client is None:
+            raise ProviderUnavailable("the carrier is not running", provider=PROVIDER)
+        return self._open_client
+
+    # --- webhooks and media sockets -----------------------------------------------------------
+
+    @property
+    def signature_headers(self) -> tuple[tuple[str, ...], ...]:
+        return ((SIGNATURE_HEADER,),)
+
+    def verify(self, request: tel.WebhookRequest, now_ms: int) -> tel.Verified:
+        return tel.Verified(f"twilio:{verify_request(request, self._keys)}")
+
+    def parse(self, request: tel.WebhookRequest, now_ms: int) -> Sequence[ev.CarrierEvent]:
+        return parse(request, now_ms)
+
+    def render(
+        self,
+        request: tel.WebhookRequest,
+        call: tel.CallRef | None,
+        actions: Sequence[tel.Action],
+    ) -> tel.Rendered:
+        return render(request, call, actions, self._style)
+
+    def media_codec(self, upgrade: Upgrade) -> MediaCodec:
+        return TwilioCodec()
+
+    def verify_upgrade(self, upgrade: Upgrade, now_ms: int) -> None:
+        verify_upgrade(upgrade, self._keys)
+
+    def number_urls(self, webhook_url: str) -> Mapping[str, str]:
+        base = base_url(webhook_url)
+        return {
+            "A call comes in": base + REDELIVERY,
+            "Call status changes": callback(base, Kind.STATUS),
+        }
+
+    # --- calls --------------------------------------------------------------------------------
+
+    def speaks_at_dial(self, message: tel.Speak) -> bool:
+        return notice(message, None, self._style) is not None
+
+    async def place_call(self, request: tel.DialRequest) -> str:
+        form = dial_form(request, self._style)
+        client = self._client
+        await self._pace.wait()
+        created = await client.post("/Calls.json", Call, form, harmless=False)
+        return created.sid
+
+    async def find_dial(self, query: tel.DialQuery) -> str | None:
+        return await find_dial(self._client, query)
+
+    async def perform(self, call: tel.CallRef, action: tel.Action) -> None:
+        if call.provider_call_id is None:
+            raise RequestRejected("the call has no CallSid yet", provider=PROVIDER)
+        # Whoever speaks twice is heard twice.
+        harmless = isinstance(action, tel.Hangup | tel.LimitDuration)
+        form = self._update_form(call, action)
+        try:
+            await self._update(_path(call.provider_call_id), form, harmless=harmless)
+        except ApiRefusal as error:
+            if error.code not in (NOT_FOUND, NOT_IN_PROGRESS):
+                raise
+            if not isinstance(action, tel.Hangup | tel.Reject | tel.StopListening):
+                raise RequestRejected(
+                    f"the call is over: {error}",
+                    provider=PROVIDER,
+                    status=error.status,
+                    request_id=error.request_id,
+                ) from None
+
+    async def _update(self, path: str, form: Form, *, harmless: bool) -> None:
+        """Change a live call. One that is just being answered is not in progress for a moment."""
+        for pause in _UPDATE_PAUSES_S:
+            try:
+                await self._client.post(path, Call, form, harmless=harmless)
+                return
+            except ApiRefusal as error:
+                if error.code != NOT_IN_PROGRESS or "Twiml" not in form:
+                    raise
+            await anyio.sleep(pause)
+        await self._client.post(path, Call, form, harmless=harmless)
+
+    def _update_form(self, call: tel.CallRef, action: tel.Action) -> Form:
+        if isinstance(action, tel.Hangup) or action == tel.Reject():
+            return {"Status": "completed"}
+        if not call.webhook_url:
+            raise RequestRejected("the webhook URL of the call is not known", provider=PROVIDER)
+        base = base_url(call.webhook_url)
+        if isinstance(action, tel.LimitDuration):
+            # Only this makes sure that the end of a call to our number is told.
+            told = callback(base, Kind.STATUS, limit=action.seconds)
+            return {
+                "TimeLimit": action.seconds,
+                "StatusCallback": told,
+                "StatusCallbackMethod": "POST",
+            }
+        document = self._style.document(base, self._seam.token())
+        if fill(document, (action,)):
+            raise RequestRejected(f"{_named(action)} cannot be carried out", provider=PROVIDER)
+        if document.open:
+            document.hold()
+        text = document.text
+        if len(text) > TWIML_LIMIT:
+            raise RequestRejected(
+                f"{_named(action)} takes {len(text)} characters of TwiML, which may have "
+                f"{TWIML_LIMIT}",
+                provider=PROVIDER,
+            )
+        return {"Twiml": text}
+
+    async def status(self, call: tel.CallRef) -> tel.CallStatus:
+        unknown = tel.CallStatus(ev.CarrierStatus.UNKNOWN)
+        if call.provider_call_id is None:
+            return unknown
+        try:
+            found = await self._client.get(_path(call.provider_call_id), Call)
+        except AuthenticationFailed:
+            raise
+        except ProviderError as error:
+            if isinstance(error, ApiRefusal) and error.code == NOT_FOUND:
+                return tel.CallStatus(ev.CarrierStatus.NOT_FOUND)
+            return unknown
+        status = found.status
+        if status in TERMINAL:
+            reason = end_reason(status, found.direction)
+            return tel.CallStatus(ev.CarrierStatus.ENDED, reason)
+        if status == CONNECTED:
+            return tel.CallStatus(ev.CarrierStatus.CONNECTED)
+        return tel.CallStatus(ev.CarrierStatus.LIVE) if status in LIVE else unknown
+
+    async def probe(self, webhook_url: str, numbers: Sequence[str]) -> Sequence[tel.Probe]:
+        return await probe(self._client, webhook_url, numbers)
+
+
+def _path(call_sid: str) -> str:
+    return f"/Calls/{quote(call_sid, safe='')}.json"
+
+
+def _named(action: tel.Action) -> str:
+    return type(action).__name__

@@ -1,0 +1,171 @@
+"""Signatures of Twilio's requests to us.
+
+Source: Twilio's documentation on webhook security, and the validator of its Python SDK 9.13.
+
+The signed text is the URL as Twilio was given it, without fragment, followed (forms only) by name
+and value of every parameter: names sorted by code point, the values of one name sorted and without
+repetition. A body that is no form is covered by its hash in the URL, ``bodySHA256``. The signature
+is the base64 of an HMAC over that text: SHA-1 with the auth token, or, where the settings header
+says so, SHA-256 with a shared key. Nothing in it is a time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+from base64 import b64encode
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from urllib.parse import parse_qsl
+
+from voicecall.errors import WebhookRejected
+from voicecall.media import Upgrade
+from voicecall.telephony import WebhookRequest
+
+__all__ = [
+    "SETTINGS_HEADER",
+    "SIGNATURE_HEADER",
+    "Keys",
+    "form_of",
+    "material",
+    "query_of",
+    "sign",
+    "verify_request",
+    "verify_upgrade",
+]
+
+SIGNATURE_HEADER = "x-twilio-signature"
+SETTINGS_HEADER = "x-twilio-webhooks-signature-settings"
+
+_FORM = "application/x-www-form-urlencoded"
+_URL = re.compile(
+    r"(?P<scheme>[a-zA-Z][a-zA-Z0-9+.-]*)://"
+    r"(?:(?P<user>[^/?#@]*)@)?"
+    r"(?P<host>\[[^\]/?#]*\]|[^/?#:@]*)"
+    r"(?::(?P<port>[0-9]*))?"
+    r"(?P<rest>(?:[/?].*)?)",
+    re.DOTALL,
+)
+_DEFAULT_PORTS = {"https": "443", "wss": "443", "http": "80", "ws": "80"}
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """What signatures are made with; ``shared_key`` is None where none is configured."""
+
+    auth_token: str
+    shared_key: str | None = None
+
+
+def query_of(url: str) -> dict[str, str]:
+    """The parameters in a URL's query; the last of several values."""
+    query = url.partition("#")[0].partition("?")[2]
+    return dict(parse_qsl(query, keep_blank_values=True, errors="surrogateescape"))
+
+
+def form_of(request: WebhookRequest) -> list[tuple[str, str]] | None:
+    """The parameters in the body, None where it is no form. Bytes that are no UTF-8 are kept as
+    lone surrogates."""
+    if request.method != "POST":
+        return []
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != _FORM and (kind or "bodySHA256" in query_of(request.url)):
+        return None
+    text = request.body.decode("utf-8", "surrogateescape")
+    return parse_qsl(text, keep_blank_values=True, errors="surrogateescape")
+
+
+def material(url: str, form: Sequence[tuple[str, str]]) -> bytes:
+    """The signed text, for ``url`` without fragment."""
+    parts = [url]
+    # A set of pairs, sorted, is the rule for both repeated names and repeated values.
+    for name, value in sorted(set(form)):
+        parts += (name, value)
+    return "".join(parts).encode("utf-8", "surrogateescape")
+
+
+def sign(signed: bytes, key: str, algorithm: str = "sha1") -> str:
+    """The signature of a signed text; ``algorithm`` is ``sha1`` or ``sha256``."""
+    return b64encode(hmac.digest(key.encode(), signed, algorithm)).decode()
+
+
+def verify_request(request: WebhookRequest, keys: Keys) -> str:
+    """A name for the signed content of ``request``, the same for every delivery of it.
+
+    Raises :exc:`voicecall.errors.WebhookRejected` (401).
+    """
+    url = request.url.partition("#")[0]
+    form = form_of(request)
+    if form is None:
+        _check_body_hash(url, request.body)
+        form = []
+    key, algorithm = _key(request.headers, keys)
+    given = _given(request.headers)
+    if not _matches(given, (material(each, form) for each in _variants(url)), key, algorithm):
+        raise WebhookRejected(401, f"wrong signature for {url}")
+    return hashlib.sha256(material(url, form)).hexdigest()
+
+
+def verify_upgrade(upgrade: Upgrade, keys: Keys) -> None:
+    """Check the signature of a media socket's handshake; one without any is accepted.
+
+    Raises :exc:`voicecall.errors.WebhookRejected` (401).
+    """
+    if SIGNATURE_HEADER not in upgrade.headers:
+        return
+    url = upgrade.url.partition("#")[0]
+    other = url[:-1] if url.endswith("/") else url + "/"
+    signed = (material(each, ()) for form in (url, other) for each in _variants(form))
+    key, algorithm = _key(upgrade.headers, keys)
+    if not _matches(_given(upgrade.headers), signed, key, algorithm):
+        raise WebhookRejected(401, f"wrong signature for the media socket {url}")
+
+
+def _given(headers: Mapping[str, str]) -> bytes:
+    return headers.get(SIGNATURE_HEADER, "").strip().encode("utf-8", "replace")
+
+
+def _matches(given: bytes, signed: Iterator[bytes], key: str, algorithm: str) -> bool:
+    found = False
+    for each in signed:
+        found |= hmac.compare_digest(sign(each, key, algorithm).encode(), given)
+    return found
+
+
+def _check_body_hash(url: str, body: bytes) -> None:
+    given = query_of(url).get("bodySHA256")
+    if given is None:
+        raise WebhookRejected(401, "a body that is no form, without bodySHA256 in the URL")
+    wanted = hashlib.sha256(body).hexdigest()
+    if not hmac.compare_digest(wanted.encode(), given.encode("utf-8", "replace")):
+        raise WebhookRejected(401, "the body is not the one that was signed")
+
+
+def _key(headers: Mapping[str, str], keys: Keys) -> tuple[str, str]:
+    """Key and algorithm of a signature."""
+    algorithm = "HMAC_SHA1"
+    for part in headers.get(SETTINGS_HEADER, "").split(","):
+        name, _, value = part.partition("=")
+        if name.strip() == "algorithm" and value.strip():
+            algorithm = value.strip().upper()
+    if algorithm == "HMAC_SHA1":
+        return keys.auth_token, "sha1"
+    if algorithm != "HMAC_SHA256":
+        raise WebhookRejected(401, f"unknown signature algorithm {algorithm!r}")
+    if keys.shared_key is None:
+        raise WebhookRejected(401, "signed with a shared key, but webhooksSharedKey is not set")
+    return keys.shared_key, "sha256"
+
+
+def _variants(url: str) -> Sequence[str]:
+    """``url`` as Twilio may have signed it: with and without port, default port and user."""
+    match = _URL.fullmatch(url)
+    if match is None:
+        return [url]
+    scheme, user, host, port, rest = match.group("scheme", "user", "host", "port", "rest")
+    default = _DEFAULT_PORTS.get(scheme.lower())
+    ports = [f":{each}" if each else "" for each in (port, None, default)]
+    users = [f"{user}@", ""] if user is not None else [""]
+    found = [f"{scheme}://{who}{host}{at}{rest}" for who in users for at in ports]
+    return list(dict.fromkeys([url, *found]))

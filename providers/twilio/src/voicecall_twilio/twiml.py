@@ -1,0 +1,187 @@
+"""TwiML documents, built as XML elements.
+
+Source: Twilio's TwiML reference (Response, Say, Play, Pause, Gather, Redirect, Connect, Stream,
+Reject, Hangup). Whatever a document plays, its last verb leads back to us: a call never runs off
+the end of a document by itself.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from xml.etree import ElementTree
+
+from voicecall.telephony import StreamRequest, WebhookReply
+
+from .callbacks import Kind, callback
+
+__all__ = ["TWIML_LIMIT", "Document", "Listening", "keypad", "reply"]
+
+TWIML_LIMIT = 4000
+"""Characters of a document in a request."""
+
+FIRST_PATIENCE_S = 2
+"""Silence after which a gather reports that its prompt was played."""
+PATIENCE_S = 10
+HOLD_S = 15
+_SAY_LIMIT = 3000
+"""Characters of one Say, on the safe side of Twilio's 4096."""
+
+_ILLEGAL = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_SENTENCE_END = re.compile(r"(?<=[.!?;:。！？])\s+")  # noqa: RUF001 (full-width marks end sentences)
+_KEYPAD = str.maketrans({",": "w", "p": "W", "P": "W"})
+_KEYS = re.compile(r"[0-9A-D*#wW]+")
+
+
+def keypad(digits: str) -> str | None:
+    """``digits`` as Twilio writes keypad tones and waits; None where they are none."""
+    written = digits.translate(_KEYPAD)
+    return written if _KEYS.fullmatch(written) else None
+
+
+@dataclass(frozen=True, slots=True)
+class Listening:
+    """A gather: the token its results carry, seconds of silence that end a sentence, and the
+    round (a gather without a result is followed by the next round)."""
+
+    token: str
+    silence_s: int
+    round: int = 0
+
+
+class Document:
+    """A document under construction. ``base`` is what its URLs begin with, ``id`` names it.
+
+    Verbs are added in order; after one that leads away (``open`` is false then) nothing more fits.
+    """
+
+    def __init__(self, base: str, id_: str, *, voice: str | None, language: str | None) -> None:
+        self._base = base
+        self._id = id_
+        self._voice = voice
+        self._language = language
+        self._root = ElementTree.Element("Response")
+        self.open = True
+
+    @property
+    def text(self) -> str:
+        return ElementTree.tostring(self._root, encoding="unicode")
+
+    @property
+    def started(self) -> bool:
+        return len(self._root) > 0
+
+    # --- verbs that the next one follows ------------------------------------------------------
+
+    def say(self, text: str, voice: str | None = None) -> None:
+        self._say(self._root, text, voice)
+
+    def digits(self, keys: str) -> None:
+        """Play keypad tones, written as :func:`keypad` does."""
+        self._verb("Play", digits=keys)
+
+    # --- verbs that lead away -----------------------------------------------------------------
+
+    def played(self, utterance_id: str, *, first: bool = False) -> None:
+        """Tell that everything so far was played. ``first``: nobody told yet that the call was
+        answered."""
+        told = "1" if first else None
+        self._redirect(Kind.PLAYED, i=self._id, u=utterance_id, first=told)
+        self.open = False
+
+    def gather(
+        self,
+        listening: Listening,
+        utterance_id: str | None = None,
+        prompt: str = "",
+        voice: str | None = None,
+    ) -> None:
+        """Hear the caller, from the beginning of ``prompt`` on; what they say cuts it short."""
+        action = callback(
+            self._base,
+            Kind.TURN,
+            i=self._id,
+            n=listening.round,
+            t=listening.token,
+            u=utterance_id,
+            s=listening.silence_s,
+        )
+        gather = self._verb(
+            "Gather",
+            input="dtmf speech",
+            action=action,
+            actionOnEmptyResult="true",
+            timeout=str(PATIENCE_S if listening.round else FIRST_PATIENCE_S),
+            speechTimeout=str(listening.silence_s),
+            language=self._language,
+        )
+        self._say(gather, prompt, voice)
+        self.open = False
+
+    def connect(self, stream: StreamRequest) -> None:
+        """Open a media socket; when it is gone, the call is held."""
+        connect = self._verb("Connect")
+        told = callback(self._base, Kind.STREAM, i=self._id)
+        element = ElementTree.SubElement(
+            connect, "Stream", {"url": stream.url, "statusCallback": told}
+        )
+        ElementTree.SubElement(element, "Parameter", {"name": "token", "value": stream.token})
+        self.hold()
+
+    def hold(self, round_: int = 0) -> None:
+        """Keep the line for a while, then ask what to do."""
+        self._verb("Pause", length=str(HOLD_S))
+        self._redirect(Kind.HOLD, i=self._id, n=round_)
+        self.open = False
+
+    def hangup(self) -> None:
+        self._verb("Hangup")
+        self.open = False
+
+    def reject(self) -> None:
+        """Refuse a call that nobody answered; only as the first verb."""
+        self._verb("Reject")
+        self.open = False
+
+    # --- elements -----------------------------------------------------------------------------
+
+    def _verb(self, name: str, **attributes: str | None) -> ElementTree.Element:
+        given = {key: value for key, value in attributes.items() if value is not None}
+        return ElementTree.SubElement(self._root, name, given)
+
+    def _redirect(self, kind: Kind, **parameters: str | int | None) -> None:
+        self._verb("Redirect").text = callback(self._base, kind, **parameters)
+
+    def _say(self, parent: ElementTree.Element, text: str, voice: str | None) -> None:
+        wanted = {"voice": voice or self._voice, "language": self._language}
+        attributes = {name: legal(value) for name, value in wanted.items() if value is not None}
+        for piece in _pieces(legal(text)):
+            ElementTree.SubElement(parent, "Say", attributes).text = piece
+
+
+def reply(document: Document | None) -> WebhookReply:
+    """A webhook's reply; None: nothing to go on with, for a request whose reply is not read."""
+    text = document.text if document is not None else "<Response />"
+    body = '<?xml version="1.0" encoding="UTF-8"?>' + text
+    return WebhookReply(body=body.encode(), content_type="text/xml; charset=utf-8")
+
+
+def legal(text: str) -> str:
+    """``text`` without the characters that XML 1.0 has no place for."""
+    return _ILLEGAL.sub("", text)
+
+
+def _pieces(text: str) -> Iterator[str]:
+    """``text`` cut at the ends of sentences, at blanks where a sentence is too long, anywhere
+    where there are none."""
+    rest = text.strip()
+    while len(rest) > _SAY_LIMIT:
+        window = rest[:_SAY_LIMIT]
+        ends = [match.start() for match in _SENTENCE_END.finditer(window)]
+        cut = ends[-1] if ends else window.rfind(" ")
+        cut = cut if cut > 0 else _SAY_LIMIT
+        yield rest[:cut].strip()
+        rest = rest[cut:].strip()
+    if rest:
+        yield rest

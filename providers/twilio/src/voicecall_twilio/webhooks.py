@@ -1,0 +1,191 @@
+"""What Twilio's requests say: events of a call.
+
+Source: Twilio's documentation of TwiML requests, call status callbacks, Gather and Stream. New
+parameters appear without notice, so whatever is not asked for here is passed over.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+from voicecall import events as ev
+from voicecall.errors import WebhookRejected
+from voicecall.model import Direction, EndReason
+from voicecall.telephony import WebhookRequest
+
+from .callbacks import Kind, kind_of
+from .signature import form_of, query_of
+
+__all__ = ["CONNECTED", "LIVE", "TERMINAL", "end_reason", "parse"]
+
+LIVE = frozenset({"queued", "initiated", "ringing"})
+CONNECTED = "in-progress"
+TERMINAL: Mapping[str, EndReason] = {
+    "completed": EndReason.COMPLETED,
+    "busy": EndReason.BUSY,
+    "failed": EndReason.FAILED,
+    "no-answer": EndReason.NO_ANSWER,
+    "canceled": EndReason.HANGUP_BOT,
+}
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_NUMBER = re.compile(r"[0-9]{1,9}")
+
+
+def end_reason(status: str, direction: str | None) -> EndReason:
+    """Why a call with a terminal ``status`` ended."""
+    if status == "canceled" and direction == "inbound":
+        return EndReason.HANGUP_USER
+    return TERMINAL[status]
+
+
+def parse(request: WebhookRequest, now_ms: int) -> Sequence[ev.CarrierEvent]:
+    """The events in a verified webhook.
+
+    Raises :exc:`voicecall.errors.WebhookRejected` (400) for a form that is no UTF-8 or names no
+    call.
+    """
+    form = form_of(request)
+    if form is None:
+        return ()
+    if any(_SURROGATE.search(text) for pair in form for text in pair):
+        raise WebhookRejected(400, "the form is no UTF-8")
+    return _Reading(dict(form), request.url, now_ms).events()
+
+
+class _Reading:
+    """One form, and the parameters that we gave its URL."""
+
+    def __init__(self, form: Mapping[str, str], url: str, now_ms: int) -> None:
+        self.form = form
+        self.query = query_of(url)
+        self.kind = kind_of(url)
+        self.sid = form.get("CallSid", "")
+        if not self.sid:
+            raise WebhookRejected(400, "a form without CallSid")
+        direction = form.get("Direction", "")
+        self.common: dict[str, Any] = {
+            "at": _time(form.get("Timestamp", ""), now_ms),
+            "provider_call_id": self.sid,
+            "call_id": self.query.get("callId") or None,
+            "direction": _direction(direction),
+            "from_number": form.get("From") or None,
+            "to_number": form.get("To") or None,
+        }
+
+    def events(self) -> list[ev.CarrierEvent]:
+        status = self.form.get("CallStatus", "")
+        if self.kind is Kind.STREAM:
+            return self._stream()
+        if status in TERMINAL:
+            return [self._ended(status)]
+        if self.kind is Kind.STATUS or "CallbackSource" in self.form:
+            return self._progress(status)
+        match self.kind:
+            case Kind.VOICE:
+                inbound = self.common["direction"] is Direction.INBOUND
+                # The reply to the first request of an inbound call answers it.
+                return self._progress(CONNECTED if inbound else status) or [self._active()]
+            case Kind.TURN:
+                return self._turn()
+            case Kind.PLAYED:
+                first = self._progress(CONNECTED) if "first" in self.query else []
+                return [*first, *self._played()] or [self._active()]
+        return [self._active()]
+
+    def _key(self, what: str) -> str:
+        return f"twilio:{self.sid}:{what}"
+
+    def _here(self, what: str) -> str:
+        """The key of something that happens once in a document."""
+        return self._key(f"{what}:{self.query.get('i', '')}:{self.query.get('n', '')}")
+
+    def _progress(self, status: str) -> list[ev.CarrierEvent]:
+        if status == CONNECTED:
+            return [ev.Answered(key=self._key("answered"), **self.common)]
+        if status == "ringing":
+            return [ev.Ringing(key=self._key("ringing"), **self.common)]
+        if status in LIVE and self.common["direction"] is not Direction.INBOUND:
+            return [ev.Initiated(key=self._key("initiated"), **self.common)]
+        return []
+
+    def _active(self) -> ev.CarrierEvent:
+        return ev.Active(key=self._here(self.kind.value), **self.common)
+
+    def _played(self) -> list[ev.CarrierEvent]:
+        utterance = self.query.get("u")
+        if not utterance:
+            return []
+        key = self._key(f"played:{utterance}")
+        return [ev.PlaybackEnded(key=key, utterance_id=utterance, **self.common)]
+
+    def _turn(self) -> list[ev.CarrierEvent]:
+        found = self._played()
+        text = self.form.get("SpeechResult", "")
+        if text.strip():
+            found.append(
+                ev.SpeechHeard(
+                    key=self._here("speech"),
+                    text=text,
+                    confidence=_confidence(self.form.get("Confidence", "")),
+                    turn_token=self.query.get("t"),
+                    **self.common,
+                )
+            )
+        digits = self.form.get("Digits", "")
+        if digits:
+            found.append(ev.DigitsPressed(key=self._here("digits"), digits=digits, **self.common))
+        return found or [self._active()]
+
+    def _stream(self) -> list[ev.CarrierEvent]:
+        if self.form.get("StreamEvent") != "stream-error":
+            return []
+        stream = self.form.get("StreamSid") or None
+        return [
+            ev.StreamFailed(
+                key=self._key(f"stream:{stream}") if stream else self._here("stream"),
+                error=self.form.get("StreamError", ""),
+                stream_id=stream,
+                **self.common,
+            )
+        ]
+
+    def _ended(self, status: str) -> ev.CarrierEvent:
+        reason = end_reason(status, self.form.get("Direction"))
+        limit, duration = self.query.get("limit", ""), self.form.get("CallDuration", "")
+        numbers = _NUMBER.fullmatch(limit) and _NUMBER.fullmatch(duration)
+        if reason is EndReason.COMPLETED and numbers and int(duration) >= int(limit):
+            # Twilio says "completed" of a call that it cut at its limit, too.
+            reason = EndReason.TIMEOUT
+        code = self.form.get("SipResponseCode", "")
+        detail = f"SIP {code}" if _NUMBER.fullmatch(code) and code != "200" else None
+        return ev.CallEnded(key=self._key("ended"), reason=reason, detail=detail, **self.common)
+
+
+def _direction(text: str) -> Direction | None:
+    if text.startswith("outbound"):
+        return Direction.OUTBOUND
+    return Direction.INBOUND if text == "inbound" else None
+
+
+def _confidence(text: str) -> float | None:
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if 0.0 <= value <= 1.0 else None
+
+
+def _time(text: str, now_ms: int) -> int:
+    """Milliseconds of a ``Timestamp`` (RFC 2822, or ISO 8601 of streams), which Twilio cuts to
+    seconds; ``now_ms`` where there is none. What is reported has happened."""
+    try:
+        told = parsedate_to_datetime(text) if "," in text else datetime.fromisoformat(text)
+        told = told if told.tzinfo is not None else told.replace(tzinfo=UTC)
+        return max(0, min(now_ms, int(told.timestamp()) * 1000 + 999))
+    except (ValueError, TypeError, OverflowError, IndexError):
+        return now_ms
