@@ -22,7 +22,8 @@ from voicecall.model import CallRecord
 from voicecall.registry import Registry
 from voicecall.store import TurnRow
 from voicecall.tts import SpeechProvider
-from voicecall_calls.engine.engine import INBOUND_CAP, OUTBOUND_CAP, CallEngine
+from voicecall_calls.engine.engine import CallEngine
+from voicecall_calls.engine.places import INBOUND_CAP, OUTBOUND_CAP
 from voicecall_calls.service import PhoneService
 from voicecall_gateway.config import LoadedConfig, load_config
 from voicecall_gateway.runtime import Gateway

@@ -12,7 +12,7 @@ from voicecall import events as ev
 from voicecall import telephony as tel
 from voicecall.errors import ProviderUnavailable, StoreError
 from voicecall.model import CallState, Direction, EndDetail, EndReason, MediaPath
-from voicecall_calls.engine.engine import INBOUND_CAP
+from voicecall_calls.engine.places import INBOUND_CAP
 from voicecall_testing.clock import virtual_backend
 from voicecall_testing.fakes import NATIVE, ScriptedCarrier
 from voicecall_testing.harness import CALLEE, CALLER, Phone, open_phone

@@ -22,7 +22,7 @@ from voicecall.model import (
     MediaPath,
     MessageState,
 )
-from voicecall_calls.engine.engine import INBOUND_CAP, OUTBOUND_CAP
+from voicecall_calls.engine.places import INBOUND_CAP, OUTBOUND_CAP
 from voicecall_testing.clock import virtual_backend
 from voicecall_testing.harness import CALLER, Phone, open_phone
 

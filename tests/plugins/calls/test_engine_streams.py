@@ -190,7 +190,8 @@ async def test_keypad_tones_in_place_of_the_stream_leave_the_conversation_alone(
         assert tones.stream is not None
         assert tones.stream.token not in asked(phone)
         await phone.settle(0.3)
-        assert phone.record.stream_id is None
+        meanwhile = phone.record.stream_id
+        assert meanwhile is None
         await phone.settle(6)
         assert len(phone.sockets) == 2
         assert phone.record.stream_id == phone.socket.stream_id

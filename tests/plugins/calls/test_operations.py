@@ -22,7 +22,7 @@ from voicecall.errors import (
     StoreError,
 )
 from voicecall.model import CallMode, MediaPath
-from voicecall_calls.engine.engine import OUTBOUND_CAP
+from voicecall_calls.engine.places import OUTBOUND_CAP
 from voicecall_calls.operations import DialOptions, check_digits, projection
 from voicecall_testing.clock import virtual_backend
 from voicecall_testing.fakes import NATIVE, ScriptedCarrier

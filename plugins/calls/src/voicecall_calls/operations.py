@@ -26,7 +26,7 @@ from voicecall.model import CallMode, CallRecord, CallState, MediaPath
 from voicecall.store import DialReservation
 from voicecall_calls.config import normalize_number
 from voicecall_calls.conversation.base import Conversation
-from voicecall_calls.engine.engine import OUTBOUND_CAP, CallEngine
+from voicecall_calls.engine.engine import CallEngine
 from voicecall_calls.engine.lane import CallLane
 from voicecall_calls.engine.sessions import session_key
 from voicecall_calls.latency import latency_report
@@ -157,7 +157,7 @@ class CallOperations:
         )
         step = engine.with_message_at_dial(step)
         self._check_length(step.record, message or "")
-        if not await engine.take_outbound_place(step.record):
+        if not await engine.places.take(step.record.direction, call_id):
             limit = engine.config.max_concurrent_calls
             raise CapacityExceeded(f"Maximum concurrent calls ({limit}) reached")
         reservation = DialReservation(options.idempotency_key or call_id, call_id, at)
@@ -165,7 +165,7 @@ class CallOperations:
         try:
             await lane.open(step, ev.CallOpened(at=at), reservation=reservation)
         except StoreError as error:
-            await engine.coordinator.release(OUTBOUND_CAP, call_id)
+            await engine.places.give_back(step.record)
             if isinstance(error, DuplicateKey) and error.kind == "dial":
                 known = await engine.store.reservation(reservation.key)
                 if known is not None:

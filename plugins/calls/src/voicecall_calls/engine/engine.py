@@ -33,18 +33,18 @@ from voicecall_calls.pairing import Pairing
 from voicecall_calls.ports import AdmissionRefused, Attachment, MediaSocket
 
 from .admission import admit_inbound
-from .carrier import CarrierActions
+from .effects import Effects
 from .inbound import inbound_record
 from .lane import Applied, CallLane, Job, ReplyMaker
 from .phases import log_phases
+from .places import Places
 from .planner import Planner
+from .replies import as_reply, recorded
 
-__all__ = ["INBOUND_CAP", "OUTBOUND_CAP", "CallEngine", "Observer"]
+__all__ = ["CallEngine", "Observer"]
 
 _log = logging.getLogger("voicecall.calls")
 
-OUTBOUND_CAP = "calls:outbound"
-INBOUND_CAP = "calls:inbound"
 OPENING_AGE_MS = 60_000
 """The first webhook of a call may come so late that its carrier delivered it again."""
 _OPENING = (ev.Initiated, ev.Ringing, ev.Answered, ev.Active)
@@ -87,6 +87,7 @@ class CallEngine:
         self.seam = seam
         self.pairing = Pairing(store, coordinator, seam)
         self.policy = config.policy()
+        self.places = Places(coordinator, lambda: self.config, self.policy)
         self.webhook_url = webhook_url
         self.default_agent = default_agent
         self.inbound_media = inbound_media
@@ -103,7 +104,7 @@ class CallEngine:
             end_silence_ms=config.silence_timeout_ms,
         )
         self._observer = observer
-        self._carrier = CarrierActions(self)
+        self._effects = Effects(self)
         self._by_alias: dict[str, str] = {}
         self._admission = anyio.Lock()
         self._tasks: anyio.abc.TaskGroup | None = None
@@ -148,7 +149,8 @@ class CallEngine:
                 )
         async with anyio.create_task_group() as recovering:
             for lane in list(self.lanes.values()):
-                await self._take_place(lane.record, unlimited=True)
+                record = lane.record
+                await self.places.take(record.direction, record.call_id, unlimited=True)
                 recovering.start_soon(lane.apply, ev.Recovered(at=self.seam.now_ms()))
 
     async def wait_idle(self) -> None:
@@ -204,7 +206,7 @@ class CallEngine:
 
     async def recorded(self, verified: tel.Verified) -> tel.WebhookReply | None:
         """The reply to a replayed webhook that carried no event."""
-        return _as_reply(await self.store.reply(verified.key))
+        return as_reply(await self.store.reply(verified.key))
 
     async def handle(
         self,
@@ -223,7 +225,7 @@ class CallEngine:
             return reply
         empty = self.provider.render(request, None, ()).reply
         if not events:
-            await self.store.commit(Commit(reply=_record(empty, verified.key, self.seam)))
+            await self.store.commit(Commit(reply=recorded(empty, verified.key, self.seam.now_ms())))
         return empty
 
     def _reply_maker(self, request: tel.WebhookRequest, key: str) -> ReplyMaker:
@@ -233,7 +235,7 @@ class CallEngine:
             url = self.callback_url(record.call_id)
             ref = tel.CallRef(record.call_id, record.provider_call_id, record.aliases, url)
             rendered = self.provider.render(request, ref, actions)
-            return _record(rendered.reply, key, self.seam), list(rendered.rest)
+            return recorded(rendered.reply, key, self.seam.now_ms()), list(rendered.rest)
 
         return make
 
@@ -249,14 +251,14 @@ class CallEngine:
                     if lane is None:
                         opening = _in_time(event, now - OPENING_AGE_MS, now)
                         applied = await self._open_inbound(opening, maker)
-                        return _as_reply(applied.reply) if applied else None
+                        return as_reply(applied.reply) if applied else None
         except _IdentityClash:
             _log.warning("a webhook names two different calls; it has no effect")
             return None
         applied = await lane.apply(_in_time(event, lane.record.started_at, now), reply=maker)
         if applied.duplicate:
-            return _as_reply(await self.store.reply(event.key))
-        return _as_reply(applied.reply)
+            return as_reply(await self.store.reply(event.key))
+        return as_reply(applied.reply)
 
     async def _open_inbound(
         self, event: ev.CarrierEvent, maker: ReplyMaker | None
@@ -271,13 +273,8 @@ class CallEngine:
         if refusal is None and not self.accepting:
             refusal = EndDetail.SHUTDOWN
         if refusal is None:
-            lease = await self.coordinator.acquire(
-                INBOUND_CAP,
-                call_id,
-                limit=self.config.max_concurrent_inbound_calls,
-                ttl_ms=self._lease_ms(),
-            )
-            refusal = None if lease is not None else EndDetail.CAPACITY
+            free = await self.places.take(Direction.INBOUND, call_id)
+            refusal = None if free else EndDetail.CAPACITY
         if refusal is not None:
             _log.info("inbound call %s refused: %s", call_id, refusal.value)
             step = mc.refuse_inbound(
@@ -299,7 +296,7 @@ class CallEngine:
         try:
             applied = await lane.open(step, event, reply=maker)
         except StoreError:
-            await self.coordinator.release(INBOUND_CAP, call_id)
+            await self.places.give_back(record)
             raise
         return applied
 
@@ -352,55 +349,9 @@ class CallEngine:
     async def act(
         self, lane: CallLane, effects: Sequence[mc.Effect], actions: Sequence[tel.Action]
     ) -> None:
-        if actions:
-            reattach = any(isinstance(effect, mc.ReattachStream) for effect in effects)
-            job = self._carrier.performing(lane, actions, reattach=reattach)
-            if lane.record.terminal:
-                self.spawn(job)
-            else:
-                lane.spawn(job)
-        for effect in effects:
-            self._act_on(lane, effect)
+        self._effects.carry_out(lane, effects, actions)
         if any(isinstance(effect, mc.Release) for effect in effects):
             await self._release(lane)
-
-    def _act_on(self, lane: CallLane, effect: mc.Effect) -> None:
-        talk = lane.conversation
-        match effect:
-            case mc.Dial():
-                self.spawn(self._carrier.dialling(lane))
-            case mc.LookUpDial():
-                self.spawn(self._carrier.looking_up(lane))
-            case mc.HangUp():
-                if talk is not None:
-                    talk.hush()
-                self.spawn(self._carrier.hanging_up(lane))
-            case mc.ProbeStatus():
-                self.spawn(self._carrier.probing(lane))
-            case mc.Connected():
-                self._connect(lane, resumed=effect.resumed)
-            case mc.CallerTurn(text, confidence) if talk is not None:
-                talk.caller_turn(text, confidence)
-            case mc.CallerSpeaking() if talk is not None:
-                talk.caller_speaking()
-            case mc.KeysPressed(digits) if talk is not None:
-                talk.keys_pressed(digits)
-            case mc.PlaybackFinished(utterance_id, ok) if talk is not None:
-                talk.playback_finished(utterance_id, ok)
-            case mc.PlayMessage() if talk is not None:
-                talk.play_message()
-            case _:
-                # Everything else is an action, the release, or said to no conversation.
-                return
-
-    def _connect(self, lane: CallLane, *, resumed: bool) -> None:
-        if lane.conversation is not None or self.conversations is None:
-            return
-        conversation = self.conversations(lane)
-        lane.conversation = conversation
-        if resumed:
-            conversation.resume()
-        lane.spawn(conversation.run)
 
     async def _release(self, lane: CallLane) -> None:
         record = lane.record
@@ -411,32 +362,12 @@ class CallEngine:
         for alias in record.aliases:
             if self._by_alias.get(alias) == record.call_id:
                 del self._by_alias[alias]
-        cap = OUTBOUND_CAP if record.direction is Direction.OUTBOUND else INBOUND_CAP
-        await self.coordinator.release(cap, record.call_id)
+        await self.places.give_back(record)
         self._observer.ended(record)
         lane.release()
         self._quiet.set()
 
-    # --- caps -------------------------------------------------------------------------------
-
-    def _lease_ms(self) -> int:
-        policy = self.policy
-        return policy.dial_ms + policy.ring_timeout_ms + policy.max_duration_ms + 120_000
-
-    async def _take_place(self, record: CallRecord, *, unlimited: bool = False) -> bool:
-        outbound = record.direction is Direction.OUTBOUND
-        limit = (
-            self.config.max_concurrent_calls
-            if outbound
-            else self.config.max_concurrent_inbound_calls
-        )
-        lease = await self.coordinator.acquire(
-            OUTBOUND_CAP if outbound else INBOUND_CAP,
-            record.call_id,
-            limit=2**31 if unlimited else limit,
-            ttl_ms=self._lease_ms(),
-        )
-        return lease is not None
+    # --- outbound calls ---------------------------------------------------------------------
 
     def with_message_at_dial(self, step: mc.Step) -> mc.Step:
         """The first step of an outbound call, with the carrier told at once what to speak where
@@ -448,10 +379,6 @@ class CallEngine:
         message = replace(record.message, at_dial=words.utterance_id)
         return replace(step, record=replace(record, message=message))
 
-    async def take_outbound_place(self, record: CallRecord) -> bool:
-        """A place under ``maxConcurrentCalls`` for an outbound call; False when all are taken."""
-        return await self._take_place(record)
-
 
 class _IdentityClash(Exception):
     """Our id and the carrier's id in one event belong to different calls."""
@@ -462,15 +389,3 @@ def _in_time(event: ev.CarrierEvent, earliest: int, now: int) -> ev.CarrierEvent
     clock may be wrong."""
     at = max(min(event.at, now), earliest)
     return event if at == event.at else replace(event, at=at)
-
-
-def _record(reply: tel.WebhookReply, key: str, seam: Seam) -> RecordedReply:
-    return RecordedReply(
-        key, seam.now_ms(), reply.status, reply.body, reply.content_type, reply.headers
-    )
-
-
-def _as_reply(recorded: RecordedReply | None) -> tel.WebhookReply | None:
-    if recorded is None:
-        return None
-    return tel.WebhookReply(recorded.status, recorded.body, recorded.content_type, recorded.headers)

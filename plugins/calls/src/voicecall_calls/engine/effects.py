@@ -1,0 +1,78 @@
+"""Effects of a step: jobs at the carrier, and notifications to the conversation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from voicecall import machine as mc
+from voicecall import telephony as tel
+
+from .carrier import CarrierActions
+
+if TYPE_CHECKING:
+    from .engine import CallEngine
+    from .lane import CallLane
+
+__all__ = ["Effects"]
+
+
+class Effects:
+    """Quick: whatever takes time becomes a task of the call or of the engine."""
+
+    def __init__(self, engine: CallEngine) -> None:
+        self._engine = engine
+        self._carrier = CarrierActions(engine)
+
+    def carry_out(
+        self, lane: CallLane, effects: Sequence[mc.Effect], actions: Sequence[tel.Action]
+    ) -> None:
+        """All but the release of the call."""
+        if actions:
+            reattach = any(isinstance(effect, mc.ReattachStream) for effect in effects)
+            job = self._carrier.performing(lane, actions, reattach=reattach)
+            if lane.record.terminal:
+                self._engine.spawn(job)
+            else:
+                lane.spawn(job)
+        for effect in effects:
+            self._carry_out(lane, effect)
+
+    def _carry_out(self, lane: CallLane, effect: mc.Effect) -> None:
+        talk = lane.conversation
+        match effect:
+            case mc.Dial():
+                self._engine.spawn(self._carrier.dialling(lane))
+            case mc.LookUpDial():
+                self._engine.spawn(self._carrier.looking_up(lane))
+            case mc.HangUp():
+                if talk is not None:
+                    talk.hush()
+                self._engine.spawn(self._carrier.hanging_up(lane))
+            case mc.ProbeStatus():
+                self._engine.spawn(self._carrier.probing(lane))
+            case mc.Connected():
+                self._connect(lane, resumed=effect.resumed)
+            case mc.CallerTurn(text, confidence) if talk is not None:
+                talk.caller_turn(text, confidence)
+            case mc.CallerSpeaking() if talk is not None:
+                talk.caller_speaking()
+            case mc.KeysPressed(digits) if talk is not None:
+                talk.keys_pressed(digits)
+            case mc.PlaybackFinished(utterance_id, ok) if talk is not None:
+                talk.playback_finished(utterance_id, ok)
+            case mc.PlayMessage() if talk is not None:
+                talk.play_message()
+            case _:
+                # Everything else is an action, the release, or said to no conversation.
+                return
+
+    def _connect(self, lane: CallLane, *, resumed: bool) -> None:
+        conversations = self._engine.conversations
+        if lane.conversation is not None or conversations is None:
+            return
+        conversation = conversations(lane)
+        lane.conversation = conversation
+        if resumed:
+            conversation.resume()
+        lane.spawn(conversation.run)
