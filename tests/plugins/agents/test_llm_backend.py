@@ -12,7 +12,7 @@ import pytest
 from pydantic_ai import RunContext
 
 from voicecall import ProviderContext, ProviderKind
-from voicecall.agent import AgentEvent, AgentTurn, EndCall, TextDelta, ToolActivity
+from voicecall.agent import AgentEvent, AgentTurn, EndCall, Recollection, TextDelta, ToolActivity
 from voicecall.errors import (
     AuthenticationFailed,
     ConfigError,
@@ -68,6 +68,21 @@ async def test_words_arrive_as_they_are_made(make_agent: MakeAgent, make_turn: M
     assert 80 in (asked.body.get("max_tokens"), asked.body.get("max_completion_tokens"))
     assert asked.messages[0]["role"] in ("system", "developer")
     assert asked.tool_names == {END}
+
+
+async def test_wishes_of_a_turn_reach_the_model(make_agent: MakeAgent, make_turn: MakeTurn) -> None:
+    stub = OpenAiStub([ModelReply(text="Yes.")] * 4)
+    async with stub.serve() as url:
+        agent = make_agent(url, model="openai:gpt-5-mini")
+        async with agent.lifespan():
+            for wishes in ({}, {"thinking": "low", "fast": True}, {"fast": False}):
+                await said(agent, make_turn(**wishes))
+            await said(agent, make_turn(thinking="ultra"))
+    bodies = [request.body for request in stub.requests]
+    assert [body.get("reasoning_effort") for body in bodies[:3]] == [None, "low", None]
+    assert bodies[3]["reasoning_effort"] in ("high", "xhigh", "max")
+    tiers = [body.get("service_tier") for body in bodies]
+    assert tiers == [None, "priority", "default", None]
 
 
 async def test_a_reader_that_goes_away_closes_the_connection(
@@ -205,6 +220,25 @@ async def test_history_survives_a_restart_and_is_bounded(
             async with agent.lifespan():
                 await said(agent, make_turn(f"Number {number}.", turn_id=f"t{number}"))
     assert stub.requests[3].said("user") == ["Number 1.", "Number 2.", "Number 3."]
+
+
+async def test_what_was_said_before_is_recalled(make_agent: MakeAgent, make_turn: MakeTurn) -> None:
+    stub = OpenAiStub([ModelReply(text="At nine."), ModelReply(text="Bread and cheese.")])
+    async with stub.serve() as url:
+        agent = make_agent(url)
+        async with agent.lifespan():
+            await said(agent, make_turn("When does the library open?", turn_id="t1"))
+            await said(agent, make_turn("What is on my shopping list?", turn_id="t2"))
+            both = ("memory", "sessions")
+            question = make_turn("So when is the library open again?", turn_id="t3")
+            assert await agent.recall(question, both, 3) == [
+                Recollection("sessions", "Asked: When does the library open?\nAnswered: At nine.")
+            ]
+            assert await agent.recall(question, ("memory",), 3) == ()
+            stranger = make_turn("When does the library open?", session_key="another")
+            assert await agent.recall(stranger, both, 3) == []
+            assert await agent.recall(make_turn("And the weather?"), both, 3) == []
+    assert len(stub.requests) == 2
 
 
 async def test_an_answer_under_way_holds_the_session(

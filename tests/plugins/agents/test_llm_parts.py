@@ -51,6 +51,7 @@ from voicecall_agents.llm.failures import as_provider_error, retry_delay
 from voicecall_agents.llm.models import make_model, split_name
 from voicecall_agents.llm.narration import Narration
 from voicecall_agents.llm.prompts import caller_words, first_words, instructions
+from voicecall_agents.llm.recalling import exchange, related
 from voicecall_agents.llm.remembering import dump, heard_of, parse, remembered
 
 pytestmark = pytest.mark.unit
@@ -401,3 +402,26 @@ def test_no_more_than_what_was_heard_stays(words: str, heard: str) -> None:
     kept = heard_of(again, heard, spoken_contract=False)
     said = "".join("".join(part) for part in shape(kept)[1:])
     assert "".join(said.split()) == "".join(heard.split())
+
+
+# --- what was said before ------------------------------------------------------------------------
+
+
+def test_an_exchange_is_short_and_needs_an_answer() -> None:
+    asked = ModelRequest([UserPromptPart("x" * 400 + " and the train?")])
+    answered = ModelResponse([TextPart("At ten. " + "y" * 900)])
+    text = exchange([asked, answered])
+    assert text.startswith("Asked: xxx")
+    assert "and the train?\nAnswered: At ten." in text
+    assert len(text) < 1000
+    assert exchange([asked]) == ""
+    assert exchange([ModelResponse([TextPart(" ")])]) == ""
+
+
+def test_related_texts_share_the_rarer_words() -> None:
+    texts = ["the train leaves at 11", "the train is late", "bread and cheese", "a train, again"]
+    assert related("When does the train leave at 11?", texts, 1) == ["the train leaves at 11"]
+    assert related("the train", texts, 2) == ["a train, again", "the train is late"]
+    assert related("Is there any milk?", texts, 3) == []
+    assert related("?", texts, 3) == []
+    assert related("train", [], 3) == []

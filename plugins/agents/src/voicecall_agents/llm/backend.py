@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from typing import Any
 from weakref import WeakValueDictionary
@@ -15,10 +15,10 @@ from pydantic_ai.agent import AgentRunEvents
 from pydantic_ai.exceptions import AgentRunError, UnexpectedModelBehavior, UserError
 from pydantic_ai.messages import ModelMessage
 from pydantic_ai.models import Model
-from pydantic_ai.settings import ModelSettings
+from pydantic_ai.settings import ModelSettings, ThinkingLevel
 from pydantic_ai.usage import UsageLimits
 
-from voicecall.agent import AgentBackend, AgentEvent, AgentTurn
+from voicecall.agent import AgentBackend, AgentEvent, AgentTurn, Recollection
 from voicecall.errors import ProviderError, ProviderUnavailable, StoreError
 from voicecall.providers import ProviderContext
 from voicecall_agents.history import HistoryStore, HistoryTurn, SqliteHistory
@@ -27,6 +27,7 @@ from voicecall_agents.llm.failures import as_provider_error, retry_delay
 from voicecall_agents.llm.models import make_model, split_name
 from voicecall_agents.llm.narration import Narration
 from voicecall_agents.llm.prompts import caller_words, first_words, instructions
+from voicecall_agents.llm.recalling import exchange, related
 from voicecall_agents.llm.remembering import dump, heard_of, parse, remembered
 from voicecall_agents.llm.tools import make_toolsets
 
@@ -35,6 +36,18 @@ __all__ = ["PydanticAgent"]
 _log = logging.getLogger("voicecall.agents")
 _MODEL_REQUESTS = 12
 """Requests to the model in one turn: somebody waits on the telephone."""
+_THINKING: Mapping[str, ThinkingLevel] = {
+    "off": False,
+    "minimal": "minimal",
+    "low": "low",
+    "medium": "medium",
+    "high": "high",
+    "xhigh": "xhigh",
+    "max": "max",
+    "adaptive": True,
+    "ultra": "max",
+}
+"""What the library calls a turn's level of thinking; ``True`` leaves the effort to the model."""
 _CLOSING_S = 5.0
 _EVENTS_AHEAD = 1000
 
@@ -130,6 +143,16 @@ class PydanticAgent(AgentBackend):
                     )
                     await self._put(turn, messages)
 
+    async def recall(
+        self, turn: AgentTurn, sources: Collection[str], limit: int
+    ) -> Sequence[Recollection]:
+        """See :class:`voicecall.agent.AgentBackend`. It has no ``memory``."""
+        if "sessions" not in sources:
+            return ()
+        known = [exchange(_parsed(one)) for one in await self._load(turn.session_key)]
+        found = related(turn.text, [text for text in known if text], limit)
+        return [Recollection("sessions", text) for text in found]
+
     async def forget(self, session_key: str) -> None:
         """See :class:`voicecall.agent.AgentBackend`. Raises :exc:`StoreError`."""
         async with self._session(session_key):
@@ -223,6 +246,7 @@ class PydanticAgent(AgentBackend):
             model=model,
             instructions=instructions(self.config, run.turn),
             deps=run.turn,
+            model_settings=_wishes(run.turn),
             usage_limits=UsageLimits(request_limit=_MODEL_REQUESTS),
         )
         events = await stream.__aenter__()
@@ -293,3 +317,13 @@ def _settings(config: LlmConfig) -> ModelSettings:
     if config.max_tokens is not None:
         settings["max_tokens"] = config.max_tokens
     return settings
+
+
+def _wishes(turn: AgentTurn) -> ModelSettings | None:
+    """What a turn asks of the model beyond the backend's own settings."""
+    settings = ModelSettings()
+    if turn.thinking is not None:
+        settings["thinking"] = _THINKING[turn.thinking]
+    if turn.fast is not None:
+        settings["service_tier"] = "priority" if turn.fast else "default"
+    return settings or None
