@@ -154,7 +154,7 @@ class Campaign:
             if record["call_id"] in recovered and record["answered_at"] is not None
         ]
         self._rng.shuffle(records)
-        text = f"Are you still there at {self.summary.kills}?"
+        text = f"Still there at {self.summary.kills}?"
         for record in records:
             call = self._exchange.calls[record["provider_call_id"]]
             if await is_heard(self._gateway, call, record["call_id"], text):

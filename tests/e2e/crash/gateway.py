@@ -72,6 +72,7 @@ class Gateway:
         self.port, webhook_port = free_ports(2)
         self.database = root / "state" / "voice-calls" / "calls.db"
         self.pid = 0
+        """0: it was killed or stopped."""
         self._config = root / "config.json5"
         self._output = root / "output.txt"
         self._read = 0
@@ -91,6 +92,7 @@ class Gateway:
             "serve": {"port": webhook_port},
             "inboundPolicy": "open",
             "inboundGreeting": "Good day to you.",
+            "phrases": {"resumed": "Here I am."},
             "outbound": {"notifyHangupDelaySec": 1},
             "maxConcurrentCalls": OUTBOUND,
             "maxConcurrentInboundCalls": INBOUND,
@@ -159,6 +161,7 @@ class Gateway:
         return await self._gone(0)
 
     async def _gone(self, status: int) -> str:
+        self.pid = 0
         with anyio.fail_after(PATIENCE_S):
             ended = await self._order("wait")
         with self._output.open() as output:

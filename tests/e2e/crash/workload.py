@@ -194,7 +194,7 @@ class Workload:
         the gateway dies."""
         rng = random.Random(self._rng.random())
         try:
-            while True:
+            while self._gateway.pid:
                 await anyio.sleep(0.05)
                 if not (records := passing()):
                     continue
