@@ -132,7 +132,7 @@ def test_everything_of_august_is_understood() -> None:
 
 def test_what_is_not_installed_is_said_and_what_has_no_effect_named_once() -> None:
     wiring = wired(load("august-everything"))
-    assert any("twilio" in problem for problem in wiring.problems)
+    assert wiring.problems == []
     for carrier in ("plivo", "telnyx"):
         assert f"{CONFIG_PATH}.{carrier} is passed over" in "\n".join(wiring.notes)
     without = [note for note in wiring.notes if note.endswith("has no effect yet")]
@@ -140,6 +140,12 @@ def test_what_is_not_installed_is_said_and_what_has_no_effect_named_once() -> No
     for key in ("realtime.tools", "realtime.agentContext", "tunnel.ngrokAuthToken"):
         assert f"{CONFIG_PATH}.{key} has no effect yet" in without
     assert "tailscale.port" not in "\n".join(without)
+
+
+def test_a_carrier_that_is_not_installed_is_a_problem() -> None:
+    text = FILES["august-everything"].replace('provider: "twilio"', 'provider: "tin-can"')
+    wiring = wired(config_from_tree(parse_tree(text, "x"), environ=ENVIRON, source="x"))
+    assert any("tin-can" in problem for problem in wiring.problems)
 
 
 def test_a_phone_of_the_mock_wants_no_tunnel() -> None:
