@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +12,7 @@ import pytest
 
 from voicecall.errors import InvalidRequest, PluginError
 from voicecall.model import CallMode, CallRecord, CallState, Direction, MediaPath
-from voicecall.providers import Provider
+from voicecall.providers import Provider, ProviderContext, ProviderInfo, ProviderKind
 from voicecall.registry import Registry
 from voicecall.seam import SystemSeam
 from voicecall_calls.config import VoiceCallConfig
@@ -20,7 +20,7 @@ from voicecall_calls.settings import Providers, SettingsBook, effective
 from voicecall_calls.wiring import Wiring, resolve
 from voicecall_gateway.host import provider_context
 
-from .phone_registry import INFOS, KEYS, _Plugin
+from .phone_registry import INFOS, KEYS, _Plugin, info
 
 pytestmark = [pytest.mark.unit, pytest.mark.anyio]
 
@@ -46,23 +46,28 @@ class Made(Provider):
         self.open = False
 
 
-REGISTRY = Registry(
-    entries=[],
-    extra=[
-        (i.kind.group, i.id, _Plugin(replace(i, factory=lambda config, context: Made(config))))
-        for i in INFOS
-    ],
-)
+def make(config: Any, context: ProviderContext) -> Made:
+    return Made(config)
+
+
+def registry(*more: ProviderInfo) -> Registry:
+    """The scripted providers, made as :class:`Made`, and ``more`` as they are."""
+    offered = [*(replace(one, factory=make) for one in INFOS), *more]
+    return Registry(entries=[], extra=[(i.kind.group, i.id, _Plugin(i)) for i in offered])
+
+
+REGISTRY = registry()
 
 
 def wire(
     agents: Mapping[str, Any] | None = None,
     environ: Mapping[str, str] = KEYS,
+    more: Sequence[ProviderInfo] = (),
     **config: Any,
 ) -> Wiring:
     return resolve(
         VoiceCallConfig.model_validate(config),
-        registry=REGISTRY,
+        registry=registry(*more) if more else REGISTRY,
         environ=environ,
         agents=agents or {},
         tts={},
@@ -152,6 +157,38 @@ async def test_a_number_whose_voice_cannot_be_had_speaks_with_that_of_the_others
         settings = SettingsBook(wiring, made).for_call(record(NUMBER))
         assert settings.voice == "anna"
         assert settings.speech is not None
+
+
+async def test_a_voice_that_would_take_over_may_be_broken(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def broken(config: Any, context: ProviderContext) -> Any:
+        raise PluginError("a library is missing")
+
+    more = [
+        replace(info(ProviderKind.TTS, "broken", auto_select_order=110), factory=broken),
+        replace(info(ProviderKind.TTS, "spare", auto_select_order=120), factory=make),
+    ]
+    block = {"voice": {"voice": "anna"}, "spare": {"voice": "bert"}}
+    config = streamed(tts={"provider": "voice", "timeoutMs": 3000, "providers": block})
+    wiring = wire(more=more, **config)
+    assert wiring.speech[None].labels == ["Voice", "Broken", "Spare"]
+    async with providers(wiring) as made:
+        settings = SettingsBook(wiring, made).for_call(record())
+        assert settings.speech is not None
+        voices = [(one.id, one.voice) for one in settings.speech.members]
+        assert voices == [("voice", "anna"), ("spare", "bert")]
+        assert (settings.speech.timeout_s, settings.config.tts.timeout_ms) == (3.0, 3000)
+        # All calls know who failed.
+        again = SettingsBook(wiring, made).for_call(record()).speech
+        assert again is not None
+        assert again.members[0].rest is settings.speech.members[0].rest
+        assert made.has(wiring)
+        first = wire(more=more, **streamed(tts={"provider": "broken", "providers": block}))
+        assert not made.has(first)
+        with pytest.raises(PluginError, match="a library is missing"):
+            await made.need(first)
+    assert "would take over is left out: a library is missing" in caplog.text
 
 
 async def test_the_carriers_own_voice_is_that_of_the_number_too() -> None:

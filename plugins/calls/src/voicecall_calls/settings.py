@@ -103,13 +103,16 @@ class Providers:
 
     def has(self, wiring: Wiring) -> bool:
         """Whether everything that ``wiring`` needs is there already."""
-        keys = [
-            _speech_key(choice, selected)
-            for choice in wiring.speech.values()
-            for selected in choice.chain
-        ]
-        keys += [_backend_key(wiring, agent_id) for agent_id in wiring.backends]
-        return all(key in self._made or key in self._failed for key in keys)
+        needed: list[str] = []
+        optional: list[str] = []
+        for choice in wiring.speech.values():
+            for selected in choice.chain:
+                keys = needed if selected is choice.selected else optional
+                keys.append(_speech_key(choice, selected))
+        optional += [_backend_key(wiring, agent_id) for agent_id in wiring.backends]
+        return all(key in self._made for key in needed) and all(
+            key in self._made or key in self._failed for key in optional
+        )
 
     def failure(self, wiring: Wiring, agent_id: str) -> str | None:
         """Why the backend of an agent could not be made."""

@@ -38,7 +38,9 @@ class Seat:
         self._error: ProviderError | None = None
         self.settled = anyio.Event()
         self.over = anyio.Event()
-        self._opening = provider.session(voice, audio_format)
+        self._provider = provider
+        self._voice = voice
+        self._format = audio_format
         self._scope = anyio.CancelScope()
 
     @property
@@ -54,7 +56,7 @@ class Seat:
         """Keep the session open until :meth:`close`, or until it ends by itself."""
         try:
             with self._scope:
-                async with self._opening as session:
+                async with self._provider.session(self._voice, self._format) as session:
                     self.session = session
                     self.settled.set()
                     await anyio.sleep_forever()
