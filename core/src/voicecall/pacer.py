@@ -16,6 +16,8 @@ from .audio.formats import AudioFormat
 __all__ = ["Heard", "OutAudio", "OutMark", "Pacer", "PacerOverflow"]
 
 _LIVE_MARK_MS = 60
+_EXACT_MS = 0.001
+"""Sums of seconds fall short of whole samples by less than this."""
 
 
 class PacerOverflow(Exception):
@@ -243,9 +245,20 @@ class Pacer:
         self._drop()
         return result
 
-    def rewind(self) -> None:
-        """The socket is gone: what was sent and not confirmed waits again, in front."""
-        again = [_Piece(sent.item, sent.audio) for sent in self._in_flight]
+    def rewind(self, played_until: float | None = None) -> None:
+        """What was sent and not confirmed waits again, in front: the socket is gone, or the
+        carrier was told to throw it away. In the second case ``played_until`` is now: what was
+        played by then counts as heard and does not come again.
+        """
+        again = []
+        for sent in self._in_flight:
+            played = 0
+            if played_until is not None:
+                lasted = min(max(played_until - sent.starts_at, 0.0), sent.ends_at - sent.starts_at)
+                played = self.format.size(lasted * 1000 + _EXACT_MS)
+                self._credit(sent.item, played)
+            if played < len(sent.audio):
+                again.append(_Piece(sent.item, sent.audio[played:]))
         self._queue.extendleft(reversed(again))
         self._queued += sum(len(piece.audio) for piece in again)
         self._in_flight.clear()

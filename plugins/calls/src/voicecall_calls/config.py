@@ -125,13 +125,16 @@ class BargeInConfig(ConfigModel):
     """When the caller may interrupt.
 
     Speech counts once it lasts ``minSpeechMs`` or is understood as words. Speech that begins
-    within the first ``greetingProtectionMs`` of a greeting does not interrupt it.
+    within the first ``greetingProtectionMs`` of a greeting does not interrupt it. On streamed
+    calls, where a detector of voices is installed, the agent is only paused at first: words, or a
+    voice that goes on, make it an interruption; else it goes on where it stopped.
     """
 
     enabled: bool = True
     min_speech_ms: int = Field(default=250, ge=0)
     greeting_protection_ms: int = Field(default=500, ge=0)
     outbound_greeting_protection_ms: int = Field(default=1500, ge=0)
+    detector: str | None = Field(default=None, min_length=1)
 
 
 class SilenceConfig(ConfigModel):

@@ -7,7 +7,9 @@ from typing import Any
 
 from voicecall.hosting import GatewayHost
 from voicecall.model import CallRecord, MediaPath
+from voicecall.selection import Selection
 from voicecall.transcription import TranscriptionProvider
+from voicecall.turn import TurnDetectorProvider
 from voicecall_calls.config import VoiceCallConfig
 from voicecall_calls.conversation.base import Conversation
 from voicecall_calls.conversation.dialogue import KeepTurn
@@ -30,6 +32,7 @@ class Talking:
         self._engine = engine
         self._keep = keep
         self._transcription: TranscriptionProvider | None = None
+        self._turn: TurnDetectorProvider | None = None
         self._model: Any = None
 
     async def open(self, stack: AsyncExitStack, wiring: Wiring) -> None:
@@ -40,13 +43,18 @@ class Talking:
             self._transcription = info.factory(values, context)
             assert self._transcription is not None
             await stack.enter_async_context(self._transcription.lifespan())
+            if wiring.turn is not None and wiring.turn.outcome is Selection.OK:
+                info, values = require(wiring.turn)
+                self._turn = info.factory(values, context)
+                assert self._turn is not None
+                await stack.enter_async_context(self._turn.lifespan())
         elif wiring.media is MediaPath.REALTIME and wiring.realtime is not None:
-            from voicecall_calls.conversation.realtime import RealtimeModel
+            from voicecall_calls.conversation.realtimemodel import RealtimeModel
 
             info, values = require(wiring.realtime)
             provider = info.factory(values, context)
             await stack.enter_async_context(provider.lifespan())
-            self._model = RealtimeModel(provider)
+            self._model = RealtimeModel(provider, find_tool=self._host.find_tool)
 
     def longest_text(self, record: CallRecord) -> int | None:
         """Characters of the longest message that a call may be asked to speak; None where no
@@ -67,7 +75,7 @@ class Talking:
             return StreamConversation(
                 lane,
                 provider,
-                SpeechSet(self._transcription, settings.speech, settings.voice),
+                SpeechSet(self._transcription, settings.speech, settings.voice, self._turn),
                 settings.brain,
                 config=_patient(settings.config, settings.speech.patience_s),
                 keep=self._keep,
@@ -75,7 +83,12 @@ class Talking:
             )
         if media is MediaPath.REALTIME and self._model is not None:
             from voicecall_calls.conversation.realtime import RealtimeConversation
+            from voicecall_calls.conversation.realtimemodel import FallbackSpeech
 
+            speech = settings.speech
+            fallback = FallbackSpeech(None, settings.voice)
+            if speech is not None:
+                fallback = FallbackSpeech(speech, settings.voice, speech.patience_s)
             return RealtimeConversation(
                 lane,
                 provider,
@@ -84,6 +97,8 @@ class Talking:
                 config=settings.config,
                 keep=self._keep,
                 seam=seam,
+                profile=self.book.wiring.agents.profile(settings.brain.agent_id),
+                fallback=fallback,
             )
         from voicecall_calls.conversation.nativetalk import NativeConversation
 

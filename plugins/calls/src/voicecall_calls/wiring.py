@@ -61,6 +61,8 @@ class Wiring:
     speech: dict[str | None, SpeechChoice] = field(default_factory=dict)
     """By the key of the number route; None is for every other call."""
     realtime: Selected | None = None
+    turn: Selected | None = None
+    """The detector of voices; barge-in does without where there is none."""
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     off: list[str] = field(default_factory=list)
@@ -101,6 +103,7 @@ def resolve(
     _check_tunnel(wiring, registry)
     if config.streaming.enabled:
         _select_streaming(wiring, registry, environ)
+        _select_turn(wiring, registry, environ)
     if config.realtime.enabled:
         _select_realtime(wiring, registry, environ)
     wiring.notes.extend(wiring.off)
@@ -248,6 +251,16 @@ def _passed_over(wiring: Wiring) -> Iterator[str]:
         for over in choice.passed_over:
             if over.asked:
                 yield f"{choice.labels[0]} speaks: {over.message}"
+
+
+def _select_turn(wiring: Wiring, registry: Registry, environ: Mapping[str, str]) -> None:
+    barge_in = wiring.config.barge_in
+    if not barge_in.enabled:
+        return
+    path = f"{CONFIG_PATH}.bargeIn.detector"
+    wiring.turn = select(registry, ProviderKind.TURN, barge_in.detector, {}, environ, path)
+    if barge_in.detector is not None and wiring.turn.outcome is not Selection.OK:
+        wiring.notes.append(f"{path}: {wiring.turn.message}; speech recognition alone interrupts")
 
 
 def _select_realtime(wiring: Wiring, registry: Registry, environ: Mapping[str, str]) -> None:

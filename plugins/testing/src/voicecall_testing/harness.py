@@ -42,6 +42,7 @@ from voicecall.model import (
 from voicecall.store import Commit, TurnRow
 from voicecall.transcription import TranscriptionProvider
 from voicecall.tts import SpeechProvider
+from voicecall.turn import TurnDetectorProvider
 from voicecall_calls.config import VoiceCallConfig
 from voicecall_calls.conversation.base import Conversation
 from voicecall_calls.conversation.dialogue import Brain
@@ -307,6 +308,7 @@ async def open_phone(
     carrier: ScriptedCarrier | None = None,
     transcription: TranscriptionProvider | None = None,
     speech: SpeechProvider | None = None,
+    turn: TurnDetectorProvider | None = None,
     agent: AgentBackend | None = None,
     agents: Collection[str] = ("main",),
     returns_marks: bool = True,
@@ -316,7 +318,8 @@ async def open_phone(
     file (inbound calls are let in, silence is not asked about, unless it says otherwise).
 
     Providers that are given stand in for the scripted ones; a call may be placed as one of
-    ``agents`` (all are the same scripted one). Runs on a
+    ``agents`` (all are the same scripted one). Without ``turn`` there is no detector of voices.
+    Runs on a
     :class:`~voicecall_testing.clock.VirtualTimeLoop` only.
     """
     loop = asyncio.get_running_loop()
@@ -330,7 +333,7 @@ async def open_phone(
     carrier = carrier or ScriptedCarrier(STREAMING if streamed else NATIVE)
     watcher, stt, tts = Watcher(), ScriptedTranscription(), ScriptedSpeech()
     scripted = ScriptedAgentBackend()
-    speech_set = SpeechSet(transcription or stt, speech or tts)
+    speech_set = SpeechSet(transcription or stt, speech or tts, turn=turn)
     brain = Brain(agent or scripted, "main", None, settings.response_timeout_ms / 1000)
     engine = CallEngine(
         settings,

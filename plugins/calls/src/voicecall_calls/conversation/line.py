@@ -20,6 +20,7 @@ from voicecall.media import (
     MarkReached,
     MediaError,
     MediaEvent,
+    Message,
     Started,
     Stopped,
 )
@@ -55,6 +56,7 @@ class AudioLine:
         self._lost = lost
         self._digits = digits
         self._current: _LineSocket | None = None
+        self._paused = False
         self._work = anyio.Event()
         self._progress = anyio.Event()
         self._first_sent: dict[str, int] = {}
@@ -131,14 +133,15 @@ class AudioLine:
         while True:
             self._work = anyio.Event()
             self._pump()
-            wake_at = self.pacer.wake_at() if self._current is not None else None
+            sends = self._current is not None and not self._paused
+            wake_at = self.pacer.wake_at() if sends else None
             wait = math.inf if wake_at is None else max(wake_at - self._seam.monotonic(), 0.001)
             with anyio.move_on_after(wait):
                 await self._work.wait()
 
     def _pump(self) -> None:
         current = self._current
-        if current is None:
+        if current is None or self._paused:
             return
         send, codec = current.socket.send, current.socket.codec
         for out in self.pacer.poll(self._seam.monotonic()):
@@ -170,15 +173,36 @@ class AudioLine:
         return self.pacer.heard(item_id, self._seam.monotonic()).milliseconds
 
     def clear(self) -> dict[str, Heard]:
-        """Drop everything that was not heard, here and at the carrier."""
+        """Drop everything that was not heard, here and at the carrier. A pause is over."""
         heard = self.pacer.clear(self._seam.monotonic())
-        current = self._current
-        if current is not None:
-            message = current.socket.codec.clear()
-            if message is not None:
-                current.socket.send(message)
+        self._paused = False
+        current, message = self._clear_message()
+        if current is not None and message is not None:
+            current.socket.send(message)
         self._note_progress()
         return heard
+
+    def pause(self) -> None:
+        """Fall silent at once. What was not heard waits for :meth:`resume`."""
+        self._paused = True
+        current, message = self._clear_message()
+        if current is None or message is None:
+            return
+        # First of all: the carrier may return the marks of what it throws away.
+        self.pacer.rewind(self._seam.monotonic())
+        current.socket.send(message)
+        self._note_progress()
+
+    def resume(self) -> None:
+        """Go on from where the caller stopped hearing."""
+        self._paused = False
+        self._work.set()
+
+    def _clear_message(self) -> tuple[_LineSocket | None, Message | None]:
+        """What makes the carrier throw away its audio, and who to send it to; None where it
+        cannot."""
+        current = self._current
+        return current, current.socket.codec.clear() if current is not None else None
 
     def first_written(self, item_id: str) -> int | None:
         """When the first audio of an item came, milliseconds since the epoch."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,7 @@ import anyio
 
 from voicecall import events as ev
 from voicecall import telephony as tel
-from voicecall.errors import ProviderError, RequestRejected
+from voicecall.errors import ProviderError
 from voicecall.media import Started
 from voicecall.model import CallMode, EndDetail, EndReason
 from voicecall.seam import Seam
@@ -24,13 +25,16 @@ from voicecall.transcription import (
     TranscriptionProvider,
 )
 from voicecall.tts import SpeechProvider
+from voicecall.turn import TurnDetectorProvider
 from voicecall_calls.config import VoiceCallConfig
 from voicecall_calls.conversation.dialogue import Brain, Dialogue, KeepTurn, TurnInput
 from voicecall_calls.conversation.ear import Ear
 from voicecall_calls.conversation.line import AudioLine
 from voicecall_calls.conversation.linemouth import LineMouth
+from voicecall_calls.conversation.tones import play_on_line
 from voicecall_calls.conversation.turntaking import TurnTaking, Verdict
 from voicecall_calls.conversation.turntimes import TurnTimes
+from voicecall_calls.conversation.voicegate import VoiceGate
 from voicecall_calls.engine.phases import note_phase
 from voicecall_calls.ports import Attachment, MediaSocket
 
@@ -44,11 +48,13 @@ _log = logging.getLogger("voicecall.calls")
 
 @dataclass(frozen=True, slots=True)
 class SpeechSet:
-    """The speech providers of streamed calls."""
+    """The speech providers of streamed calls. Without ``turn`` only the recogniser tells that the
+    caller speaks."""
 
     transcription: TranscriptionProvider
     speech: SpeechProvider
     voice: str | None = None
+    turn: TurnDetectorProvider | None = None
 
 
 class StreamConversation(Dialogue):
@@ -74,7 +80,8 @@ class StreamConversation(Dialogue):
         self._line_mouth = mouth
         self._provider = provider
         self._speech = speech
-        self._turns = TurnTaking(config.barge_in)
+        self._turns = TurnTaking(config.barge_in, gated=speech.turn is not None)
+        self._gate: VoiceGate | None = None
         self._speech_began_ms: int | None = None
         self._speech_ended_ms: int | None = None
         self._barge_in: tuple[int, int] | None = None
@@ -128,9 +135,32 @@ class StreamConversation(Dialogue):
                     heard=self._heard,
                     deaf=self._deaf,
                 )
-                self.line.listener = ear.hear
+                self.line.listener = self._listener(ear)
                 tasks.start_soon(ear.run)
             tasks.start_soon(super().run)
+
+    def _listener(self, ear: Ear) -> Callable[[bytes], None]:
+        """Who gets the caller's audio: the recogniser, behind the gate where there is one."""
+        detectors = self._speech.turn
+        if detectors is None or not self.config.barge_in.enabled:
+            return ear.hear
+        audio_format = self.line.input_format
+        self._gate = gate = VoiceGate(
+            detectors.detector(audio_format),
+            audio_format,
+            self.line,
+            self._turns,
+            self.seam,
+            spawn=self.lane.spawn,
+            paused=self._note_activity,
+            lasted=self._barge,
+        )
+
+        def listen(audio: bytes) -> None:
+            gate.hear(audio)
+            ear.hear(audio)
+
+        return listen
 
     async def _hold_voice(self) -> None:
         """Keep a synthesis session open for the call."""
@@ -192,16 +222,22 @@ class StreamConversation(Dialogue):
         self.lane.spawn(job)
 
     def _barge(self) -> None:
-        """An accepted interruption: only now is audio cleared."""
+        """An accepted interruption: only now is the reply given up."""
         now = self.seam.now_ms()
-        began = self._speech_began_ms or now
-        self._barge_in = (now, now - began)
+        pause = self._gate.interrupted() if self._gate is not None else None
+        if pause is not None:
+            ago_s, lasted_s = pause
+            self._barge_in = (now - round(ago_s * 1000), round(lasted_s * 1000))
+        else:
+            self._barge_in = (now, now - (self._speech_began_ms or now))
         self.interrupt()
 
     def _finished(self, text: str, confidence: float | None) -> None:
         verdict = self._turns.final(text)
         match verdict:
             case Verdict.DROP:
+                if self._gate is not None:
+                    self._gate.nothing_said()
                 return
             case Verdict.NOT_UNDERSTOOD:
                 if self._waiter is None:
@@ -252,6 +288,8 @@ class StreamConversation(Dialogue):
 
     def _bot_stopped(self) -> None:
         self._turns.bot_stopped()
+        if self._gate is not None:
+            self._gate.over()
 
     def _note_interruption(self, times: TurnTimes) -> None:
         if self._barge_in is not None:
@@ -259,8 +297,4 @@ class StreamConversation(Dialogue):
             self._barge_in = None
 
     async def play_digits(self, digits: str) -> None:
-        if self.line.send_digits(digits):
-            return
-        if not self._provider.capabilities.dtmf_out:
-            raise RequestRejected("keypad tones are not supported", provider="carrier")
-        await self._provider.perform(self.lane.ref, tel.PlayDigits(digits))
+        await play_on_line(self.lane, self._provider, self.line, digits)

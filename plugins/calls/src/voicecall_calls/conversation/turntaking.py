@@ -1,7 +1,8 @@
 """Whose turn it is on a streamed call: what counts as an interruption, what as a turn.
 
-Pure but for the clock that is passed in. An interruption is accepted before any audio is
-cleared: speech must last, or be understood as words that are more than an acknowledgement.
+Pure but for the clock that is passed in. An interruption is accepted before a reply is given up:
+speech must last, or be understood as words that are more than an acknowledgement. With a detector
+of voices (``gated``) the bot is paused first, and speech has longer to be understood.
 """
 
 from __future__ import annotations
@@ -15,8 +16,13 @@ from voicecall_calls.config import BargeInConfig
 __all__ = ["TurnTaking", "Verdict"]
 
 _ACKNOWLEDGEMENTS = frozenset(
-    {"ah", "aha", "hm", "hmm", "mhm", "mm", "mmm", "oh", "uh", "uh huh", "um", "er", "eh", "huh"}
+    {
+        *("ah", "aha", "hm", "hmm", "hm hm", "mhm", "mm", "mmm", "mm hm", "mm hmm", "oh"),
+        *("uh", "uh huh", "um", "er", "eh", "huh"),
+    }
 )
+_LASTING_S = 1.5
+"""A voice over a paused bot that is longer is no acknowledgement: they last up to a second."""
 
 
 class Verdict(StrEnum):
@@ -38,6 +44,7 @@ class TurnTaking:
     """One a call. Times are seconds on a monotonic clock."""
 
     config: BargeInConfig
+    gated: bool = False
     bot_speaking: bool = False
     protected_until: float = 0.0
     speech_began: float | None = None
@@ -56,18 +63,31 @@ class TurnTaking:
 
     def speech_started(self, now: float) -> float | None:
         """The caller makes a sound. Returns when to ask :meth:`lasted`, None where it does not
-        matter (nobody to interrupt, or not allowed)."""
+        matter (nobody to interrupt, or not allowed, or the detector of voices tells better)."""
         self.speech_began = now
         self._accepted = False
         self._over_bot = self.bot_speaking
         self._protected = self.bot_speaking and now < self.protected_until
-        if not self.bot_speaking or self._protected or not self.config.enabled:
+        if not self.bot_speaking or self._protected or not self.config.enabled or self.gated:
             return None
         return now + self.config.min_speech_ms / 1000
 
     def lasted(self) -> bool:
         """The speech lasted long enough: whether it interrupts now."""
         return self.speech_began is not None and self._accept()
+
+    def voice_pauses(self, began: float, now: float) -> bool:
+        """Whether a voice that began at ``began`` and is still there pauses the bot."""
+        if not self.bot_speaking or not self.config.enabled or began < self.protected_until:
+            return False
+        return now - began >= self.config.min_speech_ms / 1000
+
+    def voice_lasted(self, began: float, now: float) -> bool:
+        """Whether that voice interrupts the bot, which it has paused, without a word: it lasts, and
+        the recogniser takes it for speech as well."""
+        if self.speech_began is None:
+            return False
+        return now - began >= max(_LASTING_S, self.config.min_speech_ms / 1000) and self._accept()
 
     def partial(self, text: str) -> bool:
         """Words were understood: whether they interrupt now."""

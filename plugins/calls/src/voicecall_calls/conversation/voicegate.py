@@ -1,0 +1,131 @@
+"""Barge-in by ear: the bot falls silent as soon as a voice is over it, and words decide the rest.
+
+A pause costs nothing: what the caller has not heard waits in the line. If the recogniser
+understands words, or the voice lasts, the reply is given up; after an acknowledgement or a noise
+the bot goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import anyio
+
+from voicecall.audio import AudioFormat
+from voicecall.seam import Seam
+from voicecall.turn import TurnDetector, VoiceStarted, VoiceStopped
+from voicecall_calls.conversation.line import AudioLine
+from voicecall_calls.conversation.turntaking import TurnTaking
+
+__all__ = ["VoiceGate"]
+
+_GRACE_S = 0.6
+"""From the end of a voice until the bot goes on: time for a recogniser to tell a word."""
+_LONGEST_S = 4.0
+"""A pause without a sign of the recogniser: music or a television is no reason to stay silent."""
+
+
+class VoiceGate:
+    """One a call. ``paused`` is called when the bot falls silent, ``lasted`` when a voice went on
+    for so long that it is an interruption."""
+
+    def __init__(
+        self,
+        detector: TurnDetector,
+        audio_format: AudioFormat,
+        line: AudioLine,
+        turns: TurnTaking,
+        seam: Seam,
+        *,
+        spawn: Callable[[Callable[[], Coroutine[Any, Any, None]]], None],
+        paused: Callable[[], None],
+        lasted: Callable[[], None],
+    ) -> None:
+        self._detector = detector
+        self._format = audio_format
+        self._line = line
+        self._turns = turns
+        self._seam = seam
+        self._spawn = spawn
+        self._paused = paused
+        self._lasted = lasted
+        self._bytes = 0
+        self._voice_began: float | None = None
+        self._voiced_until = 0.0
+        self._paused_at: float | None = None
+        self._lasted_s = 0.0
+        self._waits = False
+
+    def hear(self, audio: bytes) -> None:
+        """The next caller audio, by a plain call."""
+        self._bytes += len(audio)
+        events = self._detector.process(audio)
+        if not events and self._voice_began is None:
+            return
+        now = self._seam.monotonic()
+        for event in events:
+            if isinstance(event, VoiceStarted):
+                self._voice_began = now - self._age_s(event.at_ms)
+            elif isinstance(event, VoiceStopped):
+                self._voice_began = None
+                self._voiced_until = now - self._age_s(event.at_ms)
+        if self._voice_began is None:
+            return
+        self._voiced_until = now
+        if self._paused_at is None:
+            if self._turns.voice_pauses(self._voice_began, now):
+                self._pause(now, now - self._voice_began)
+        elif self._turns.voice_lasted(self._voice_began, now):
+            self._lasted()
+        elif now - self._paused_at >= _LONGEST_S:
+            # The rest of this voice counts for nothing.
+            self._voice_began = None
+            self._resume()
+
+    def nothing_said(self) -> None:
+        """The recogniser found no words, or only an acknowledgement."""
+        if self._voice_began is None:
+            self._resume()
+
+    def interrupted(self) -> tuple[float, float] | None:
+        """The pause became an interruption: how many seconds ago it began, and how many the
+        voice had lasted then. None: the bot was not paused. The line stays silent until it is
+        cleared, or :meth:`over`."""
+        if self._paused_at is None:
+            return None
+        ago_s = self._seam.monotonic() - self._paused_at
+        self._paused_at = None
+        return ago_s, self._lasted_s
+
+    def over(self) -> None:
+        """The bot's words are over, heard or given up."""
+        self._paused_at = None
+        self._line.resume()
+
+    def _age_s(self, at_ms: int) -> float:
+        return (self._format.duration_ms(self._bytes) - at_ms) / 1000
+
+    def _pause(self, now: float, lasted_s: float) -> None:
+        self._paused_at = now
+        self._lasted_s = lasted_s
+        self._line.pause()
+        self._paused()
+        if not self._waits:
+            self._waits = True
+            self._spawn(self._wait)
+
+    async def _wait(self) -> None:
+        """Go on when it has been quiet for long enough; also when no more audio comes."""
+        while self._paused_at is not None:
+            wait = self._voiced_until + _GRACE_S - self._seam.monotonic()
+            if wait <= 0:
+                self._resume()
+            else:
+                await anyio.sleep(wait)
+        self._waits = False
+
+    def _resume(self) -> None:
+        if self._paused_at is not None:
+            self._paused_at = None
+            self._line.resume()
