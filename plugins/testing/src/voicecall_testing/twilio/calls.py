@@ -1,0 +1,481 @@
+"""Calls: from the queue or the caller's dialling to the end."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import anyio
+import anyio.abc
+
+from voicecall.model import EndReason
+from voicecall.seam import Seam
+from voicecall_mock.exchange.calls import CallStats
+from voicecall_mock.exchange.ledger import Ledger
+from voicecall_mock.exchange.line import CarrierLine
+from voicecall_mock.exchange.phone import run_phone
+from voicecall_mock.exchange.script import AnswerMode, Behaviour
+from voicecall_mock.exchange.sockets import MediaClock
+from voicecall_mock.exchange.voice import Voice
+
+from .callbacks import CallbackLane
+from .delivery import Signer, WebhookSender, is_http_url
+from .documents import ERROR_MESSAGE, Reply, Source, run_document
+from .faults import Faults
+from .options import TwilioOptions
+from .parameters import call_params, iso8601, status_params
+from .speech import CarrierSpeech, digits_s
+from .streams import TwilioStream
+from .twiml import Gather, Say, Stream, TwimlError, socket_url_error
+
+__all__ = ["Call", "CallPlan", "Dialler", "Switchboard", "new_sid"]
+
+CONNECT_TIMEOUT, NO_UPGRADE, CLOSED_BY_SERVER, WRONG_SCHEME = 31901, 31920, 31921, 31922
+
+
+def new_sid(seam: Seam, prefix: str) -> str:
+    """``prefix`` (CA, MZ, PN, ...) and 32 hexadecimal digits."""
+    return prefix + seam.new_id().replace("-", "")
+
+
+class Dialler:
+    """Dials queued calls at the account's rate."""
+
+    def __init__(self, seam: Seam, calls_per_second: float) -> None:
+        self._seam = seam
+        self._interval = 1 / calls_per_second
+        self._free_at = 0.0
+
+    async def turn(self) -> None:
+        """Wait for this call's turn."""
+        now = self._seam.monotonic()
+        at = max(now, self._free_at)
+        self._free_at = at + self._interval
+        await anyio.sleep(at - now)
+
+
+@dataclass(frozen=True, slots=True)
+class Switchboard:
+    """What all calls of an account share."""
+
+    options: TwilioOptions
+    seam: Seam
+    ledger: Ledger
+    voice: Voice
+    clock: MediaClock
+    sender: WebhookSender
+    signer: Signer
+    faults: Faults
+    dialler: Dialler
+
+
+@dataclass(slots=True, kw_only=True)
+class CallPlan:
+    """A call to make; an update may change it. ``source``: its first document. ``timeout`` and
+    ``time_limit`` in seconds of the protocol, ``direction`` as in the resource."""
+
+    direction: str
+    from_number: str
+    to_number: str
+    source: Source
+    fallback: Source | None = None
+    status_callback: str = ""
+    status_callback_method: str = "POST"
+    status_callback_events: frozenset[str] = frozenset({"completed"})
+    timeout: float = 60
+    time_limit: float = 14_400
+    send_digits: str = ""
+
+
+class Call:
+    """One call. ``run`` is its life; everything else is a plain call."""
+
+    def __init__(
+        self, board: Switchboard, plan: CallPlan, behaviour: Behaviour, number_sid: str | None
+    ) -> None:
+        self.sid = new_sid(board.seam, "CA")
+        self.account_sid = board.options.account_sid
+        self.number_sid = number_sid
+        self.call_token = board.seam.token()
+        self.plan = plan
+        self.status = "queued" if plan.direction == "outbound-api" else "ringing"
+        self.reason: EndReason | None = None
+        self.started_ms: int | None = None
+        self.answered_ms: int | None = None
+        self.ended_ms: int | None = None
+        self.queue_ms = 0
+        self.over = anyio.Event()
+        self.streams: list[TwilioStream] = []
+        self._board = board
+        self._behaviour = behaviour
+        self._created_ms = board.seam.now_ms()
+        self._sequence = 0
+        self._answered = anyio.Event()
+        self._live = anyio.CancelScope()
+        self._tasks: anyio.abc.TaskGroup | None = None
+        self._document: anyio.CancelScope | None = None
+        self._redirected: Source | None = None
+        self._limit = anyio.CancelScope()
+        self._stream: TwilioStream | None = None
+        self._lane = CallbackLane(board.sender, self.sid)
+        self.line = TwilioLine(self, board)
+
+    @property
+    def answered(self) -> bool:
+        return self._answered.is_set()
+
+    @property
+    def duration_s(self) -> int:
+        """Seconds of the protocol from the answer to the end."""
+        if self.answered_ms is None or self.ended_ms is None:
+            return 0
+        return round((self.ended_ms - self.answered_ms) / 1000 / self._board.options.second_s)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "id": self.sid,
+            "status": self.status,
+            "reason": self.reason,
+            "from": self.plan.from_number,
+            "to": self.plan.to_number,
+            "direction": self.plan.direction,
+        }
+
+    @property
+    def stats(self) -> CallStats:
+        line = self.line
+        return CallStats(
+            log=tuple(line.log),
+            digits_heard=line.digits_heard,
+            digits_pressed=line.digits_pressed,
+            streams=len(self.streams),
+            barge_in_stop_ms=tuple(line.meter.barge_in_stop_ms),
+            response_ms=tuple(line.meter.response_ms),
+            underruns=sum(stream.playback.underruns for stream in self.streams),
+            dropped_bytes=sum(stream.playback.dropped for stream in self.streams),
+            recorded_ms=line.recording.duration_ms,
+        )
+
+    # --- life ---------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Until the call is over and its last callback delivered or given up."""
+        async with anyio.create_task_group() as group:
+            group.start_soon(self._lane.run)
+            with self._live:
+                async with anyio.create_task_group() as tasks:
+                    self._tasks = tasks
+                    await self._board.voice.prepare(self._behaviour.script)
+                    if self.plan.direction == "outbound-api":
+                        await self._dial()
+                    else:
+                        self.started_ms = self._board.seam.now_ms()
+                        tasks.start_soon(self._give_up_calling)
+                    await self._follow(self.plan.source)
+
+    def end(self, status: str, reason: EndReason) -> None:
+        """The call is over; idempotent."""
+        if self.over.is_set():
+            return
+        if self._stream is not None:
+            self._stream_over(self._stream)
+        self.status = status
+        self.reason = reason
+        self.ended_ms = self._board.seam.now_ms()
+        self.over.set()
+        self._progress("completed", status)
+        self._lane.finish()
+        self._board.ledger.add(
+            "ended", self.sid, status=status, reason=reason, duration=self.duration_s
+        )
+        self._live.cancel()
+
+    def _progress(self, event: str, status: str) -> None:
+        """A status callback, where it is subscribed to."""
+        sequence, self._sequence = self._sequence, self._sequence + 1
+        plan = self.plan
+        if plan.status_callback and event in plan.status_callback_events:
+            params = status_params(self, status, sequence, self._board.seam.now_ms())
+            self._lane.post("status", plan.status_callback, plan.status_callback_method, params)
+
+    async def _dial(self) -> None:
+        """Return when answered; otherwise the call has ended."""
+        board = self._board
+        await board.dialler.turn()
+        self.started_ms = board.seam.now_ms()
+        self.queue_ms = self.started_ms - self._created_ms
+        self._progress("initiated", "initiated")
+        match self._behaviour.answer:
+            case AnswerMode.UNREACHABLE:
+                self.end("failed", EndReason.FAILED)
+            case AnswerMode.BUSY:
+                self.end("busy", EndReason.BUSY)
+            case _:
+                self.status = "ringing"
+                self._progress("ringing", "ringing")
+        with anyio.move_on_after(self.plan.timeout * board.options.second_s):
+            await self._decide()
+        if not self.answered:
+            self.end("no-answer", EndReason.NO_ANSWER)
+            await anyio.sleep_forever()
+
+    async def _decide(self) -> None:
+        """What the called phone does after it rang for a while."""
+        after_ms = self._behaviour.after_ms
+        if self._behaviour.answer is AnswerMode.NO_ANSWER:
+            await anyio.sleep_forever()
+        await anyio.sleep(
+            (self._board.options.answer_after_ms if after_ms is None else after_ms) / 1000
+        )
+        if self._behaviour.answer is AnswerMode.REJECT:
+            self.end("busy", EndReason.BUSY)
+            await anyio.sleep_forever()
+        self.answer()
+
+    async def _give_up_calling(self) -> None:
+        """A caller whom nobody answers hangs up."""
+        await anyio.sleep(self._board.options.answer_timeout_s)
+        if not self.answered:
+            self.end("no-answer", EndReason.NO_ANSWER)
+
+    def answer(self) -> None:
+        if self.answered or self._tasks is None or self.over.is_set():
+            return
+        self.status = "in-progress"
+        self.answered_ms = self._board.seam.now_ms()
+        self.line.last_heard_at = self._board.seam.monotonic()
+        self._board.ledger.add("answered", self.sid)
+        self._answered.set()
+        self._progress("answered", "in-progress")
+        self._tasks.start_soon(self._limit_time)
+        self._tasks.start_soon(run_phone, self._behaviour.script, self.line)
+        if self._behaviour.patience_s is not None:
+            self._tasks.start_soon(self._be_patient, self._behaviour.patience_s)
+
+    async def _limit_time(self) -> None:
+        """The limit can be changed on the way: it counts from the answer."""
+        began = anyio.current_time()
+        while True:
+            with anyio.CancelScope() as self._limit:
+                limit_s = self.plan.time_limit * self._board.options.second_s
+                await anyio.sleep_until(began + limit_s)
+                self.end("completed", EndReason.COMPLETED)
+
+    async def _be_patient(self, patience_s: float) -> None:
+        await self.line.lose_patience(patience_s)
+        self.phone_hung_up()
+
+    def phone_hung_up(self) -> None:
+        self.end("completed", EndReason.HANGUP_USER)
+
+    # --- updates ------------------------------------------------------------------------------
+
+    def limit(self, seconds: float) -> None:
+        """A new time limit, in seconds of the protocol from the answer."""
+        self.plan.time_limit = seconds
+        self._limit.cancel()
+
+    def cancel(self) -> None:
+        """The customer ends the call: ``canceled`` when nobody had answered."""
+        self.end("completed" if self.answered else "canceled", EndReason.COMPLETED)
+
+    def redirect(self, source: Source) -> None:
+        """Throw the running document away and go on with another."""
+        self._redirected = source
+        if self._document is not None:
+            self._document.cancel()
+
+    # --- documents ----------------------------------------------------------------------------
+
+    async def _follow(self, first: Source) -> None:
+        source: Source | None = first
+        digits = self.plan.send_digits
+        while source is not None:
+            following = None
+            with anyio.CancelScope() as self._document:
+                if digits:
+                    played, digits = digits, ""
+                    await anyio.sleep(digits_s(played, self._board.options))
+                    self.line.hear_digits(played.replace("w", "").replace("W", ""))
+                following = await self._run_document(source)
+            if self._redirected is not None:
+                following, self._redirected = self._redirected, None
+            source = following
+        self.answer()
+        self.end("completed", EndReason.COMPLETED)
+
+    async def _run_document(self, source: Source) -> Source | None:
+        try:
+            return await run_document(source, self, self.line.native)
+        except TwimlError as error:
+            self._error(error.code, str(error))
+            fallback = self.plan.fallback
+            if fallback is not None and source.type != "fallback":
+                params = {"ErrorCode": str(error.code), "ErrorUrl": source.url}
+                return Source("fallback", fallback.url, fallback.method, params)
+        self.answer()
+        await self.line.native.play(Say(ERROR_MESSAGE))
+        self.end("completed", EndReason.ERROR)
+        return None
+
+    async def fetch(self, source: Source) -> Reply:
+        params = call_params(self) | dict(source.params)
+        self._board.ledger.add("document", self.sid, type=source.type, url=source.url)
+        reply = await self._board.sender.fetch(
+            self.sid, source.type, source.url, source.method, params
+        )
+        return Reply(reply.content, reply.headers.get("content-type", ""))
+
+    def reject(self, reason: str) -> None:
+        busy = reason == "busy"
+        self.end("busy" if busy else "no-answer", EndReason.BUSY if busy else EndReason.NO_ANSWER)
+
+    def hang_up(self) -> None:
+        self.end("completed", EndReason.COMPLETED)
+
+    def _error(self, code: int, message: str) -> None:
+        self._board.ledger.add("error", self.sid, code=code, message=message)
+
+    def partial(self, verb: Gather, text: str) -> None:
+        """Speech on its way, for a gather that wants to hear of it."""
+        if verb.partial_result_callback and is_http_url(verb.partial_result_callback):
+            params = call_params(self) | {"UnstableSpeechResult": text, "Stability": "0.5"}
+            self._lane.post(
+                "partial",
+                verb.partial_result_callback,
+                verb.partial_result_callback_method,
+                params,
+            )
+
+    # --- media stream -------------------------------------------------------------------------
+
+    async def connect_stream(self, verb: Stream) -> None:
+        board = self._board
+        stream = TwilioStream(
+            verb,
+            new_sid(board.seam, "MZ"),
+            self.account_sid,
+            self.sid,
+            self,
+            board.clock,
+            board.seam,
+            board.options,
+            board.signer.headers(verb.url, {}),
+        )
+        if (wrong := socket_url_error(verb.url)) is not None:
+            stream.error = f"{WRONG_SCHEME}: {wrong}"
+            self._error(WRONG_SCHEME, wrong)
+            self._tell_of_stream(stream, "stream-error")
+            return
+        if "?" in verb.url:
+            self.stream_warning(stream, 0, "the query of a stream's URL does not count")
+        self._stream = stream
+        self.streams.append(stream)
+        ended = anyio.Event()
+
+        async def run() -> None:
+            try:
+                await stream.run()
+            finally:
+                ended.set()
+
+        if self._tasks is None:
+            raise RuntimeError("the call is only being set up")
+        self._tasks.start_soon(run)
+        try:
+            await ended.wait()
+        finally:
+            # A redirect does not wait for the old socket to close.
+            self._stream_over(stream)
+            stream.stop("the document ended")
+
+    def stream_opened(self, stream: TwilioStream) -> None:
+        self._board.ledger.add("stream-opened", self.sid, stream=stream.sid, url=stream.url)
+        self._tell_of_stream(stream, "stream-started")
+        if stream is self._stream:
+            self.line.attach(stream)
+        self._disturb(stream)
+
+    def stream_closed(self, stream: TwilioStream) -> None:
+        self._stream_over(stream)
+
+    def _stream_over(self, stream: TwilioStream) -> None:
+        """Once for each stream: it closed, or it is being closed."""
+        if stream is not self._stream:
+            return
+        self._stream = None
+        self.line.attach(None)
+        self._board.ledger.add("stream-closed", self.sid, stream=stream.sid, error=stream.error)
+        if stream.error is not None and stream.error.startswith("cannot connect"):
+            timed_out = "TimeoutError" in stream.error or "timed out" in stream.error
+            self._error(CONNECT_TIMEOUT if timed_out else NO_UPGRADE, stream.error)
+        elif stream.close_code is not None:
+            self.stream_warning(stream, CLOSED_BY_SERVER, f"closed with {stream.close_code}")
+        self._tell_of_stream(stream, "stream-stopped" if stream.error is None else "stream-error")
+
+    def stream_warning(self, stream: TwilioStream, code: int, message: str) -> None:
+        self._board.ledger.add("warning", self.sid, code=code, message=message, stream=stream.sid)
+
+    def _tell_of_stream(self, stream: TwilioStream, event: str) -> None:
+        verb = stream.verb
+        if verb.status_callback is None:
+            return
+        params = {
+            "AccountSid": self.account_sid,
+            "CallSid": self.sid,
+            "StreamSid": stream.sid,
+            "StreamName": verb.name or stream.sid,
+            "StreamEvent": event,
+            "Timestamp": iso8601(self._board.seam.now_ms()),
+        }
+        if event == "stream-error":
+            params["StreamError"] = stream.error or ""
+        self._lane.post("stream-status", verb.status_callback, verb.status_callback_method, params)
+
+    def _disturb(self, stream: TwilioStream) -> None:
+        """Decide whether the faults befall this stream, and when."""
+        faults = self._board.faults
+        fault = faults.sockets
+        drop, stall = faults.happens(fault.drop), faults.happens(fault.stall)
+        if (drop or stall) and self._tasks is not None:
+            after_s = faults.dice.random() * fault.within_s
+            self._tasks.start_soon(self._break_later, stream, after_s, drop)
+
+    async def _break_later(self, stream: TwilioStream, after_s: float, drop: bool) -> None:
+        await anyio.sleep(after_s)
+        self.break_stream(stream, drop=drop)
+
+    def break_stream(self, stream: TwilioStream | None = None, *, drop: bool) -> bool:
+        """Drop or stall a stream (None: the one that is open); False when there is none."""
+        if self._stream is None or stream not in (None, self._stream):
+            return False
+        self._board.ledger.add(
+            "stream-dropped" if drop else "stream-stalled", self.sid, stream=self._stream.sid
+        )
+        if drop:
+            self._stream.drop("the connection broke")
+        else:
+            self._stream.stall()
+        return True
+
+    def exchange_frames(self, heard: bytes | None) -> bytes | None:
+        return self.line.exchange_frames(heard)
+
+
+class TwilioLine(CarrierLine):
+    """The line of a call, with Twilio's voice and recogniser on it."""
+
+    native: CarrierSpeech
+
+    def __init__(self, call: Call, board: Switchboard) -> None:
+        super().__init__(
+            call.sid, board.options, board.seam, board.ledger, board.voice, call.phone_hung_up
+        )
+        self.native = CarrierSpeech(
+            board.options,
+            heard=self.hear_text,
+            keys_heard=self.hear_digits,
+            unheard=lambda key: board.ledger.add("digits-unheard", call.sid, digits=key),
+            partial=call.partial,
+            changed=self.notify,
+        )

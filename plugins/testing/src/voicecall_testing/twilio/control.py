@@ -1,0 +1,116 @@
+"""``/emulator/...``: phones, faults and the ledger, for people and other processes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from voicecall_mock.exchange.faults import FaultError
+from voicecall_mock.exchange.script import ScriptError, behaviour_from_json
+
+from .errors import ApiError
+
+if TYPE_CHECKING:
+    from .emulator import TwilioEmulator
+
+__all__ = ["DEFAULT_CALLER", "control_routes"]
+
+DEFAULT_CALLER = "+15550100001"
+
+
+def control_routes(emulator: TwilioEmulator) -> list[Route]:
+    """Bodies and replies are JSON; a wrong one is refused like a wrong call.
+
+    - ``POST /dial-in``: ``from``, ``to``, ``voiceUrl`` (set on the number first) and the members of
+      a behaviour, all optional; ``{"id": <CallSid>}``;
+    - ``PUT /phones/<number>``: a behaviour;
+    - ``POST /faults``: see :class:`~.faults.Faults`;
+    - ``POST /calls/<CallSid>/socket``: ``{"fault": "drop" | "stall"}``;
+    - ``GET /calls/<CallSid>/recording``: WAV;
+    - ``GET /ledger?call=<CallSid>``.
+    """
+    control = _Control(emulator)
+    return [
+        Route("/dial-in", control.dial_in, methods=["POST"]),
+        Route("/phones/{number}", control.set_phone, methods=["PUT"]),
+        Route("/faults", control.set_faults, methods=["POST"]),
+        Route("/calls/{sid}/socket", control.break_socket, methods=["POST"]),
+        Route("/calls/{sid}/recording", control.recording, methods=["GET"]),
+        Route("/ledger", control.ledger, methods=["GET"]),
+    ]
+
+
+async def _body(request: Request) -> Any:
+    try:
+        body = await request.body()
+        return json.loads(body) if body.strip() else {}
+    except (ClientDisconnect, ValueError):
+        raise ApiError(400, 20001, "The body is no JSON") from None
+
+
+def _or_refuse(action: Callable[[], None]) -> None:
+    try:
+        action()
+    except (ScriptError, FaultError) as error:
+        raise ApiError(400, 20001, str(error)) from None
+
+
+class _Control:
+    def __init__(self, emulator: TwilioEmulator) -> None:
+        self._emulator = emulator
+
+    async def dial_in(self, request: Request) -> Response:
+        emulator = self._emulator
+        data = await _body(request)
+        if not isinstance(data, Mapping):
+            raise ApiError(400, 20001, "The body is no JSON object")
+        rest = dict(data)
+        from_ = str(rest.pop("from", DEFAULT_CALLER))
+        to = str(rest.pop("to", next(iter(emulator.numbers), "")))
+        voice_url = rest.pop("voiceUrl", None)
+        number = emulator.numbers.get(to)
+        if number is not None and voice_url is not None:
+            number.update({"VoiceUrl": str(voice_url)})
+        try:
+            behaviour = behaviour_from_json(rest)
+            call = emulator.dial_in(from_, to, behaviour.script, patience_s=behaviour.patience_s)
+        except ScriptError as error:
+            raise ApiError(400, 20001, str(error)) from None
+        except LookupError as error:
+            raise ApiError(409, 20001, str(error)) from None
+        return JSONResponse({"id": call}, 201)
+
+    async def set_phone(self, request: Request) -> Response:
+        data = await _body(request)
+        number = request.path_params["number"]
+        _or_refuse(lambda: self._emulator.set_phone(number, behaviour_from_json(data)))
+        return JSONResponse({"ok": True})
+
+    async def set_faults(self, request: Request) -> Response:
+        data = await _body(request)
+        _or_refuse(lambda: self._emulator.faults.replace(data))
+        return JSONResponse({"ok": True})
+
+    async def break_socket(self, request: Request) -> Response:
+        data = await _body(request)
+        fault = data.get("fault") if isinstance(data, Mapping) else None
+        if fault not in ("drop", "stall"):
+            raise ApiError(400, 20001, "fault is neither drop nor stall")
+        call = self._emulator.calls.get(request.path_params["sid"])
+        if call is None or not call.break_stream(drop=fault == "drop"):
+            raise ApiError(404, 20404, "The call has no open stream")
+        return JSONResponse({"ok": True})
+
+    async def recording(self, request: Request) -> Response:
+        sid = request.path_params["sid"]
+        if sid not in self._emulator.calls:
+            raise ApiError(404, 20404, "There is no such call")
+        return Response(self._emulator.recording(sid), media_type="audio/wav")
+
+    async def ledger(self, request: Request) -> Response:
+        return JSONResponse(self._emulator.report(request.query_params.get("call")))

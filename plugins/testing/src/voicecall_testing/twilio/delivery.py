@@ -1,0 +1,250 @@
+"""Requests to a customer's server: signed, retried as their URL asks for, with faults.
+
+Overrides in the fragment and their defaults:
+https://www.twilio.com/docs/usage/webhooks/webhooks-connection-overrides
+Signatures are made by Twilio's own SDK (extra ``twilio``).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import parse_qsl, urldefrag, urlencode, urlsplit
+
+import anyio
+import httpx
+
+from voicecall.seam import Seam
+from voicecall_mock.exchange.ledger import Ledger
+
+from .faults import Faults
+from .options import TwilioOptions
+
+__all__ = ["DeliveryFailed", "Endpoint", "Signer", "WebhookSender", "is_http_url"]
+
+_POLICIES = frozenset({"4xx", "5xx", "ct", "rt", "all"})
+_BOUNDS = {
+    "ct": (5000, 100, 10_000),
+    "rt": (15_000, 100, 15_000),
+    "tt": (15_000, 100, 15_000),
+    "rc": (1, 0, 5),
+}
+
+
+class DeliveryFailed(Exception):
+    """Nobody took the request, or the answer was an error."""
+
+
+def is_http_url(url: str) -> bool:
+    """Whether a callback can go there: absolute, with a host that DNS allows."""
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        return False
+    return parts.scheme in ("http", "https") and bool(host) and "_" not in (host or "")
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """A URL without its fragment, and what the fragment said: timeouts in ms, the number of
+    retries and what is retried."""
+
+    url: str
+    ct: int
+    rt: int
+    tt: int
+    rc: int
+    rp: frozenset[str]
+
+    @classmethod
+    def of(cls, url: str) -> Endpoint:
+        """Overrides that cannot be read, or are out of range, do not count."""
+        bare, fragment = urldefrag(url)
+        given = dict(parse_qsl(fragment))
+        numbers = {}
+        for key, (default, least, most) in _BOUNDS.items():
+            text = given.get(key, "")
+            value = int(text) if text.isascii() and text.isdigit() else default
+            numbers[key] = value if least <= value <= most else default
+        policies = frozenset(given.get("rp", "ct").split(","))
+        return cls(bare, **numbers, rp=policies if policies <= _POLICIES else frozenset({"ct"}))
+
+    def retries(self, failure: str) -> bool:
+        """``failure``: 4xx, 5xx, ct or rt."""
+        return failure in self.rp or "all" in self.rp
+
+
+class Signer:
+    """Twilio's signatures. Raises ``RuntimeError`` without Twilio's SDK."""
+
+    def __init__(self, options: TwilioOptions) -> None:
+        try:
+            from twilio.request_validator import RequestValidator
+        except ImportError:
+            raise RuntimeError(
+                "the emulator signs with Twilio's SDK: pip install 'voicecall-testing[twilio]'"
+            ) from None
+        key, secret = options.shared_key or ("", options.auth_token)
+        self._settings = f"key={key},algorithm=HMAC_SHA256" if key else ""
+        self._validator: Any = RequestValidator(secret)
+
+    def headers(self, url: str, params: Mapping[str, str]) -> dict[str, str]:
+        """What a request for ``url`` with this form carries."""
+        if not self._settings:
+            return {"X-Twilio-Signature": self._validator.compute_signature(url, dict(params))}
+        signature = self._validator.compute_signature(url, dict(params), "HMAC_SHA256")
+        return {
+            "X-Twilio-Signature": signature,
+            "X-Twilio-Webhooks-Signature-Settings": self._settings,
+        }
+
+
+class WebhookSender:
+    """Sends one request at a time; shared by all calls."""
+
+    def __init__(
+        self, options: TwilioOptions, seam: Seam, faults: Faults, ledger: Ledger, signer: Signer
+    ) -> None:
+        self.options = options
+        self.seam = seam
+        self.faults = faults
+        self.ledger = ledger
+        self._signer = signer
+        self._http = httpx.AsyncClient(
+            limits=httpx.Limits(
+                max_connections=None, max_keepalive_connections=64, keepalive_expiry=2.0
+            ),
+            trust_env=False,
+        )
+
+    async def __aenter__(self) -> WebhookSender:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._http.aclose()
+
+    async def fetch(
+        self, call: str, type_: str, url: str, method: str, params: Mapping[str, str]
+    ) -> httpx.Response:
+        """The answer to a request that steers a call, faults applied. Raises
+        :exc:`DeliveryFailed`."""
+        fault = self.faults.webhooks
+        if fault.concerns(type_) and self.faults.happens(fault.late):
+            await anyio.sleep(self.faults.dice.random() * fault.late_s)
+        lose = fault.lose if fault.concerns(type_) else 0.0
+        reply = await self.request(call, type_, url, method, params, lose=lose)
+        if fault.concerns(type_) and self.faults.happens(fault.duplicate):
+            await self._again(call, type_, url, method, params)
+        return reply
+
+    async def notify(
+        self, call: str, type_: str, url: str, method: str, params: Mapping[str, str]
+    ) -> None:
+        """A callback whose answer does not matter, faults applied (but ``late`` and ``reorder``,
+        which concern the order)."""
+        fault = self.faults.webhooks
+        concerned = fault.concerns(type_)
+        if concerned and self.faults.happens(fault.lose):
+            self.ledger.add("webhook-lost", call, type=type_, status=params.get("CallStatus"))
+            return
+        try:
+            await self.request(call, type_, url, method, params)
+        except DeliveryFailed:
+            return  # in the ledger
+        if concerned and self.faults.happens(fault.duplicate):
+            await self._again(call, type_, url, method, params)
+
+    async def _again(
+        self, call: str, type_: str, url: str, method: str, params: Mapping[str, str]
+    ) -> None:
+        try:
+            await self.request(call, type_, url, method, params, duplicate=True)
+        except DeliveryFailed:
+            return  # in the ledger
+
+    async def request(
+        self,
+        call: str,
+        type_: str,
+        url: str,
+        method: str,
+        params: Mapping[str, str],
+        *,
+        lose: float = 0.0,
+        duplicate: bool = False,
+    ) -> httpx.Response:
+        """Deliver, with retries. Raises :exc:`DeliveryFailed`."""
+        if not is_http_url(url):
+            self.ledger.add("webhook-given-up", call, type=type_, url=url, error="no HTTP URL")
+            raise DeliveryFailed(f"{url!r} is no HTTP URL")
+        endpoint = Endpoint.of(url)
+        token = self.seam.new_id()
+        error = "total timeout"
+        with anyio.move_on_after(endpoint.tt / 1000):
+            for attempt in range(1, endpoint.rc + 2):
+                if attempt > 1:
+                    await anyio.sleep(self.options.retry_pause_s)
+                if self.faults.happens(lose):
+                    reply, failure, error = None, "ct", "lost"
+                else:
+                    reply, failure, error = await self._attempt(endpoint, method, params, token)
+                self.ledger.add(
+                    "webhook",
+                    call,
+                    type=type_,
+                    url=endpoint.url,
+                    params=dict(params),
+                    attempt=attempt,
+                    duplicate=duplicate,
+                    status=None if reply is None else reply.status_code,
+                    error=error,
+                )
+                if reply is not None and not failure:
+                    return reply
+                if not endpoint.retries(failure):
+                    break
+        self.ledger.add(
+            "webhook-given-up",
+            call,
+            type=type_,
+            url=endpoint.url,
+            event=params.get("CallStatus"),
+            error=error,
+        )
+        raise DeliveryFailed(error)
+
+    async def _attempt(
+        self, endpoint: Endpoint, method: str, params: Mapping[str, str], token: str
+    ) -> tuple[httpx.Response | None, str, str]:
+        """(reply, kind of failure, error); no failure is an empty text."""
+        url, form = endpoint.url, dict(params)
+        if method == "GET":
+            url += ("&" if urlsplit(url).query else "?") + urlencode(form)
+            form = {}
+        headers = {
+            "User-Agent": "TwilioProxy/1.1",
+            "Accept": "*/*",
+            "I-Twilio-Idempotency-Token": token,
+            **self._signer.headers(url, form),
+        }
+        content = None
+        if method == "POST":
+            headers["Content-Type"] = "application/x-www-form-urlencoded; charset=UTF-8"
+            content = urlencode(form)
+        timeout = httpx.Timeout(
+            endpoint.rt / 1000, connect=endpoint.ct / 1000, pool=endpoint.tt / 1000
+        )
+        try:
+            reply = await self._http.request(
+                method, url, content=content, headers=headers, timeout=timeout
+            )
+        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.InvalidURL) as error:
+            return None, "ct", repr(error)
+        except httpx.HTTPError as error:
+            return None, "rt", repr(error)
+        hundreds = math.floor(reply.status_code / 100)
+        failure = "" if hundreds == 2 else "5xx" if hundreds == 5 else "4xx"
+        return reply, failure, "" if not failure else f"HTTP {reply.status_code}"

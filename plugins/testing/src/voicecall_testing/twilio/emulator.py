@@ -1,0 +1,208 @@
+"""The emulator: one account with its numbers, calls and phones behind one REST server."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+import anyio
+import anyio.abc
+
+from voicecall.model import EndReason
+from voicecall.seam import Seam, SystemSeam
+from voicecall.tts import SpeechProvider
+from voicecall_mock.exchange.calls import CallStats
+from voicecall_mock.exchange.ledger import Ledger
+from voicecall_mock.exchange.script import Behaviour, Script, default_script
+from voicecall_mock.exchange.server import serve_app
+from voicecall_mock.exchange.sockets import MediaClock
+from voicecall_mock.exchange.voice import Voice
+
+from .calls import Call, CallPlan, Dialler, Switchboard, new_sid
+from .delivery import Signer, WebhookSender
+from .faults import Faults
+from .numbers import PhoneNumber
+from .options import TwilioOptions
+from .rest import make_app
+
+__all__ = ["NoVoiceUrl", "TwilioEmulator"]
+
+
+class NoVoiceUrl(LookupError):
+    """A phone calls a number that is not the account's, or that has no VoiceUrl."""
+
+
+class TwilioEmulator:
+    """Twilio on loopback, with phones that follow scripts.
+
+    ``speech`` gives the phones a voice on media streams; without it they are silent there, unless
+    a step of their script brings its own audio. ::
+
+        async with TwilioEmulator(options, speech=provider).serve() as twilio:
+            call_sid = twilio.dial_in("+15550100001", "+15550100000")
+            reason = await twilio.ended(call_sid)
+
+    The ledger's kinds: ``dialled``, ``document``, ``webhook``, ``webhook-lost``,
+    ``webhook-given-up``, ``answered``, ``heard``, ``said``, ``speech-unheard``, ``digits-heard``,
+    ``digits-pressed``, ``digits-unheard``, ``update``, ``stream-opened``, ``stream-closed``,
+    ``stream-dropped``, ``stream-stalled``, ``warning``, ``error`` (both with Twilio's code),
+    ``ended``, and, of no call, ``request`` and ``speech-failed``.
+    """
+
+    def __init__(
+        self,
+        options: TwilioOptions | None = None,
+        *,
+        seam: Seam | None = None,
+        speech: SpeechProvider | None = None,
+    ) -> None:
+        self.options = options or TwilioOptions()
+        self.seam: Seam = seam or SystemSeam()
+        self.ledger = Ledger(self.seam)
+        self.faults = Faults(self.options.seed)
+        self.calls: dict[str, Call] = {}
+        self.numbers: dict[str, PhoneNumber] = {
+            number: PhoneNumber(
+                sid=new_sid(self.seam, "PN"),
+                number=number,
+                created_ms=self.seam.now_ms(),
+                voice_url=self.options.voice_url,
+                status_callback=self.options.status_callback,
+            )
+            for number in self.options.numbers
+        }
+        self.base_url = ""
+        """Of the REST side, while it is served."""
+        self._speech = speech
+        self._phones: dict[str, Behaviour] = {}
+        self._tasks: anyio.abc.TaskGroup | None = None
+        self._board: Switchboard | None = None
+
+    @asynccontextmanager
+    async def serve(self) -> AsyncIterator[TwilioEmulator]:
+        """Listen until left; calls that are still up are cut off then. Raises ``OSError`` (the
+        port is taken) and ``RuntimeError`` (Twilio's SDK is not installed)."""
+        options = self.options
+        signer = Signer(options)
+        async with AsyncExitStack() as stack:
+            if self._speech is not None:
+                await stack.enter_async_context(self._speech.lifespan())
+            sender = WebhookSender(options, self.seam, self.faults, self.ledger, signer)
+            await stack.enter_async_context(sender)
+            clock = MediaClock(self.seam)
+            self._board = Switchboard(
+                options=options,
+                seam=self.seam,
+                ledger=self.ledger,
+                voice=Voice(self._speech, options.voice, self.ledger),
+                clock=clock,
+                sender=sender,
+                signer=signer,
+                faults=self.faults,
+                dialler=Dialler(self.seam, options.calls_per_second),
+            )
+            async with anyio.create_task_group() as tasks:
+                self._tasks = tasks
+                tasks.start_soon(clock.run)
+                server = serve_app(make_app(self), options.host, options.port)
+                try:
+                    async with server as self.base_url:
+                        yield self
+                finally:
+                    self._tasks = None
+                    tasks.cancel_scope.cancel()
+
+    # --- phones -------------------------------------------------------------------------------
+
+    def set_phone(self, number: str, behaviour: Behaviour | Script) -> None:
+        """What the phone with this number does when it is called."""
+        if not isinstance(behaviour, Behaviour):
+            behaviour = Behaviour(tuple(behaviour))
+        self._phones[number] = behaviour
+
+    def set_voice_url(self, url: str, *, status_callback: str = "") -> None:
+        """Set VoiceUrl and StatusCallback of every number, as an operator does in the console."""
+        for number in self.numbers.values():
+            number.update({"VoiceUrl": url, "StatusCallback": status_callback})
+
+    def dial_in(
+        self,
+        number: str,
+        to: str,
+        script: Script | None = None,
+        *,
+        patience_s: float | None = None,
+    ) -> str:
+        """The phone ``number`` calls ``to``; the call's SID. Without a script it does what the
+        default phone does. Raises :exc:`NoVoiceUrl`."""
+        ours = self.numbers.get(to)
+        if ours is None or not ours.voice_url:
+            raise NoVoiceUrl(f"{to} has no VoiceUrl")
+        plan = CallPlan(
+            direction="inbound",
+            from_number=number,
+            to_number=to,
+            source=ours.source,
+            fallback=ours.fallback,
+            status_callback=ours.status_callback,
+            status_callback_method=ours.status_callback_method,
+        )
+        steps = default_script() if script is None else tuple(script)
+        return self._begin(plan, Behaviour(steps, patience_s=patience_s)).sid
+
+    def dial(self, plan: CallPlan) -> Call:
+        """A customer calls a phone."""
+        return self._begin(plan, self._phones.get(plan.to_number) or Behaviour(default_script()))
+
+    def _begin(self, plan: CallPlan, behaviour: Behaviour) -> Call:
+        if self._tasks is None or self._board is None:
+            raise RuntimeError("the emulator is not being served")
+        ours = plan.to_number if plan.direction == "inbound" else plan.from_number
+        call = Call(self._board, plan, behaviour, self.numbers[ours].sid)
+        self._forget_oldest()
+        self.calls[call.sid] = call
+        self.ledger.add(
+            "dialled",
+            call.sid,
+            direction=plan.direction,
+            **{"from": plan.from_number, "to": plan.to_number},
+        )
+        self._tasks.start_soon(call.run)
+        return call
+
+    def _forget_oldest(self) -> None:
+        if len(self.calls) >= self.options.keep_calls:
+            over = (call.sid for call in self.calls.values() if call.over.is_set())
+            if (oldest := next(over, None)) is not None:
+                del self.calls[oldest]
+
+    # --- looking on ---------------------------------------------------------------------------
+
+    async def ended(self, call_sid: str) -> EndReason:
+        """Wait for the end of a call: why it really ended. Raises ``KeyError`` for one that never
+        was."""
+        call = self.calls[call_sid]
+        await call.over.wait()
+        if call.reason is None:
+            raise RuntimeError("a call is over without a reason")
+        return call.reason
+
+    def stats(self, call_sid: str) -> CallStats:
+        """Figures of a call so far. Raises ``KeyError``."""
+        return self.calls[call_sid].stats
+
+    def recording(self, call_sid: str) -> bytes:
+        """WAV, 8 kHz, 16 bit, stereo: left the phone, right what it heard. Raises ``KeyError``."""
+        return self.calls[call_sid].line.recording.wav()
+
+    def report(self, call_sid: str | None = None) -> Mapping[str, Any]:
+        """The ledger as JSON: ``entries``, and ``calls`` with their ``stats``."""
+        return {
+            "entries": self.ledger.entries(call=call_sid),
+            "calls": [
+                {**call.to_json(), "stats": call.stats.to_json()}
+                for call in self.calls.values()
+                if call_sid in (None, call.sid)
+            ],
+        }

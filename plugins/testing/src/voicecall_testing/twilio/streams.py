@@ -1,0 +1,191 @@
+"""Twilio Media Streams, bidirectional, from Twilio's end.
+
+Source: https://www.twilio.com/docs/voice/media-streams/websocket-messages
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import msgspec
+
+from voicecall.seam import Seam
+from voicecall_mock.exchange.sockets import MediaClock, SocketStream
+
+from .options import TwilioOptions
+from .twiml import Stream
+
+__all__ = ["StreamOwner", "TwilioStream"]
+
+BINARY_MESSAGE = 31950
+INVALID_MESSAGE = 31951
+
+_MEDIA = (
+    b'{"event":"media","sequenceNumber":"%d","streamSid":"%b","media":'
+    b'{"track":"inbound","chunk":"%d","timestamp":"%d","payload":"%b"}}'
+)
+
+
+class _MediaPart(msgspec.Struct, forbid_unknown_fields=True):
+    payload: bytes
+
+
+class _MarkPart(msgspec.Struct, forbid_unknown_fields=True):
+    name: str
+
+
+class _Media(
+    msgspec.Struct, tag_field="event", tag="media", forbid_unknown_fields=True, rename="camel"
+):
+    stream_sid: str
+    media: _MediaPart
+
+
+class _Mark(
+    msgspec.Struct, tag_field="event", tag="mark", forbid_unknown_fields=True, rename="camel"
+):
+    stream_sid: str
+    mark: _MarkPart
+
+
+class _Clear(
+    msgspec.Struct, tag_field="event", tag="clear", forbid_unknown_fields=True, rename="camel"
+):
+    stream_sid: str
+
+
+_decoder = msgspec.json.Decoder(_Media | _Mark | _Clear)
+
+
+class StreamOwner(Protocol):
+    """The call, as its stream sees it. Plain calls."""
+
+    def stream_opened(self, stream: TwilioStream) -> None: ...
+
+    def stream_closed(self, stream: TwilioStream) -> None:
+        """Once for each stream, opened or not."""
+        ...
+
+    def stream_warning(self, stream: TwilioStream, code: int, message: str) -> None: ...
+
+    def exchange_frames(self, heard: bytes | None) -> bytes | None: ...
+
+
+class TwilioStream(SocketStream):
+    """One ``<Connect><Stream>``. ``headers``: the signature of the upgrade."""
+
+    def __init__(
+        self,
+        verb: Stream,
+        sid: str,
+        account_sid: str,
+        call_sid: str,
+        owner: StreamOwner,
+        clock: MediaClock,
+        seam: Seam,
+        options: TwilioOptions,
+        headers: Mapping[str, str],
+    ) -> None:
+        # Twilio does not pass a query on.
+        super().__init__(verb.url.partition("?")[0], clock, seam, options, headers)
+        self.verb = verb
+        self.sid = sid
+        self._account_sid = account_sid
+        self._call_sid = call_sid
+        self._owner = owner
+        self._sequence = 0
+        self._chunk = 0
+        self._encoded_sid = sid.encode()
+        self._stalled = False
+        self._warned: set[int] = set()
+
+    def stall(self) -> None:
+        """Send nothing and read nothing from now on; the connection stays."""
+        self._stalled = True
+        if self._socket is not None:
+            self._socket.transport.pause_reading()
+
+    def send_digits(self, digits: str) -> None:
+        for digit in digits:
+            self._send_event("dtmf", {"track": "inbound_track", "digit": digit})
+
+    # --- frames -------------------------------------------------------------------------------
+
+    def _event(self, event: str, content: Mapping[str, Any]) -> bytes:
+        self._sequence += 1
+        return msgspec.json.encode(
+            {
+                "event": event,
+                "sequenceNumber": str(self._sequence),
+                "streamSid": self.sid,
+                event: content,
+            }
+        )
+
+    def _send_event(self, event: str, content: Mapping[str, Any]) -> None:
+        self.send(self._event(event, content))
+
+    def opening(self) -> Sequence[bytes]:
+        connected = {"event": "connected", "protocol": "Call", "version": "1.0.0"}
+        start = {
+            "streamSid": self.sid,
+            "accountSid": self._account_sid,
+            "callSid": self._call_sid,
+            "tracks": ["inbound"],
+            "customParameters": dict(self.verb.parameters),
+            "mediaFormat": {"encoding": "audio/x-mulaw", "sampleRate": 8000, "channels": 1},
+        }
+        return (msgspec.json.encode(connected), self._event("start", start))
+
+    def media_message(self, at_ms: int, payload: bytes) -> bytes:
+        self._sequence += 1
+        self._chunk += 1
+        return _MEDIA % (self._sequence, self._encoded_sid, self._chunk, at_ms, payload)
+
+    def mark_message(self, name: str) -> bytes:
+        return self._event("mark", {"name": name})
+
+    def stop_message(self, reason: str) -> bytes:
+        return self._event("stop", {"accountSid": self._account_sid, "callSid": self._call_sid})
+
+    def send(self, message: bytes) -> None:
+        if not self._stalled:
+            super().send(message)
+
+    def received(self, message: str | bytes) -> None:
+        if isinstance(message, bytes):
+            self._warn(BINARY_MESSAGE, "a binary message")
+            return
+        try:
+            data = _decoder.decode(message)
+        except msgspec.MsgspecError as error:
+            self._warn(INVALID_MESSAGE, str(error))
+            return
+        if data.stream_sid != self.sid:
+            self._warn(INVALID_MESSAGE, "another stream's streamSid")
+            return
+        match data:
+            case _Media():
+                self.feed(data.media.payload)
+            case _Mark():
+                self.playback.mark(data.mark.name)
+            case _Clear():
+                self.clear()
+
+    def _warn(self, code: int, message: str) -> None:
+        """Twilio warns once a stream."""
+        if code not in self._warned:
+            self._warned.add(code)
+            self._owner.stream_warning(self, code, message)
+
+    # --- the call -----------------------------------------------------------------------------
+
+    def opened(self) -> None:
+        self._owner.stream_opened(self)
+
+    def closed(self) -> None:
+        self._owner.stream_closed(self)
+
+    def exchange_frames(self, heard: bytes | None) -> bytes | None:
+        return self._owner.exchange_frames(heard)

@@ -1,0 +1,397 @@
+"""TwiML, read strictly: what Twilio would warn about and pass over is an error here.
+
+Source: https://www.twilio.com/docs/voice/twiml
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+from xml.etree import ElementTree as ET
+
+__all__ = [
+    "Connect",
+    "Gather",
+    "Hangup",
+    "Pause",
+    "Play",
+    "Prompt",
+    "Redirect",
+    "Reject",
+    "Say",
+    "Stream",
+    "TwimlError",
+    "Verb",
+    "parse_twiml",
+    "socket_url_error",
+]
+
+MAX_BYTES = 64 * 1024
+MAX_SAY = 4096
+MAX_PARAMETER = 500
+KEYS = frozenset("0123456789*#ABCDwW")
+_SSML = frozenset(
+    "break emphasis lang p phoneme prosody s say-as sub w".split()  # noqa: SIM905
+)
+
+
+class TwimlError(Exception):
+    """``code``: of Twilio's debugger (11200 not fetched, 12100 no such document, 12300 content
+    type, 13xxx a verb)."""
+
+    def __init__(self, code: int, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+@dataclass(frozen=True, slots=True)
+class Say:
+    text: str
+    voice: str | None = None
+    language: str | None = None
+    loop: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Play:
+    """Keypad tones; ``w`` and ``W`` wait half a second and a second."""
+
+    digits: str
+    loop: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """``length`` in seconds."""
+
+    length: float = 1
+
+
+Prompt = Say | Play | Pause
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gather:
+    """Times in seconds. ``speech_timeout`` None: found by the recogniser (``auto``). ``action``
+    None: the document's own URL."""
+
+    speech: bool = False
+    dtmf: bool = True
+    action: str | None = None
+    method: str = "POST"
+    timeout: float = 5
+    speech_timeout: float | None = 5
+    max_speech_time: float = 60
+    num_digits: int | None = None
+    finish_on_key: str = "#"
+    language: str = "en-US"
+    hints: str = ""
+    barge_in: bool = True
+    partial_result_callback: str | None = None
+    partial_result_callback_method: str = "POST"
+    action_on_empty_result: bool = False
+    prompts: tuple[Prompt, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Redirect:
+    """An empty ``url`` is the document's own."""
+
+    url: str
+    method: str = "POST"
+
+
+@dataclass(frozen=True, slots=True)
+class Reject:
+    reason: str = "rejected"
+
+
+@dataclass(frozen=True, slots=True)
+class Hangup:
+    pass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stream:
+    url: str
+    name: str = ""
+    parameters: tuple[tuple[str, str], ...] = ()
+    status_callback: str | None = None
+    status_callback_method: str = "POST"
+
+
+@dataclass(frozen=True, slots=True)
+class Connect:
+    stream: Stream
+    action: str | None = None
+    method: str = "POST"
+
+
+Verb = Say | Play | Pause | Gather | Redirect | Reject | Hangup | Connect
+
+
+def parse_twiml(body: bytes) -> tuple[Verb, ...]:
+    """The verbs of a document. Raises :exc:`TwimlError` (12100)."""
+    if len(body) > MAX_BYTES:
+        raise TwimlError(12100, f"the document is longer than {MAX_BYTES} bytes")
+    if b"<!DOCTYPE" in body or b"<!ENTITY" in body:
+        raise TwimlError(12100, "the document declares a type")
+    try:
+        root = ET.fromstring(body)
+    except (ET.ParseError, ValueError, LookupError) as error:
+        raise TwimlError(12100, f"no XML: {error}") from None
+    if root.tag != "Response":
+        raise TwimlError(12100, f"the root is {root.tag}, not Response")
+    _attributes(root)
+    _no_text(root)
+    verbs = tuple(_verb(element) for element in root)
+    if any(isinstance(verb, Reject) for verb in verbs[1:]):
+        raise TwimlError(12100, "Reject is not the first verb")
+    return verbs
+
+
+def socket_url_error(url: str) -> str | None:
+    """What is wrong with the URL of a stream; None: nothing. ``ws`` is for loopback alone."""
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError as error:
+        return str(error)
+    if not host:
+        return "no host"
+    if parts.scheme == "wss" or (parts.scheme == "ws" and _is_loopback(host)):
+        return None
+    return f"the scheme is {parts.scheme or 'missing'}, not wss"
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+# --- elements --------------------------------------------------------------------------------
+
+
+def _verb(element: ET.Element) -> Verb:
+    read = _VERBS.get(element.tag)
+    if read is None:
+        raise TwimlError(12100, f"unknown verb {element.tag}")
+    return read(element)
+
+
+def _say(element: ET.Element) -> Say:
+    given = _attributes(element, "voice", "language", "loop")
+    for child in element.iter():
+        if child is not element and child.tag not in _SSML:
+            raise TwimlError(12100, f"{child.tag} inside of Say")
+    text = " ".join("".join(element.itertext()).split())
+    if len(text) > MAX_SAY:
+        raise TwimlError(12100, f"Say holds more than {MAX_SAY} characters")
+    return Say(text, given.get("voice"), given.get("language"), _loop(given))
+
+
+def _play(element: ET.Element) -> Play:
+    given = _attributes(element, "digits", "loop")
+    _no_children(element)
+    digits = given.get("digits")
+    if digits is None:
+        raise TwimlError(12100, "the emulator plays digits alone")
+    if not digits or not KEYS.issuperset(digits):
+        raise TwimlError(12100, f"digits {digits!r} are no keys")
+    _no_text(element)
+    return Play(digits, _loop(given))
+
+
+def _pause(element: ET.Element) -> Pause:
+    given = _attributes(element, "length")
+    _empty(element)
+    return Pause(_number(given, "length", 1))
+
+
+def _gather(element: ET.Element) -> Gather:
+    given = _attributes(element, *_GATHER)
+    _no_text(element)
+    kinds = given.get("input", "dtmf").split()
+    if not kinds or not {"dtmf", "speech"}.issuperset(kinds):
+        raise TwimlError(12100, f"input {given.get('input')!r}")
+    prompts = []
+    for child in element:
+        verb = _verb(child)
+        if not isinstance(verb, Say | Play | Pause):
+            raise TwimlError(12100, f"{child.tag} inside of Gather")
+        prompts.append(verb)
+    timeout = _number(given, "timeout", 5)
+    is_auto = given.get("speechTimeout") == "auto"
+    digits = _number(given, "numDigits", 0)
+    finish = given.get("finishOnKey", "#")
+    if len(finish) > 1 or not KEYS.issuperset(finish):
+        raise TwimlError(12100, f"finishOnKey {finish!r}")
+    return Gather(
+        speech="speech" in kinds,
+        dtmf="dtmf" in kinds,
+        action=given.get("action"),
+        method=_method(given, "method"),
+        timeout=timeout,
+        speech_timeout=None if is_auto else _number(given, "speechTimeout", timeout),
+        max_speech_time=_number(given, "maxSpeechTime", 60),
+        num_digits=int(digits) or None,
+        finish_on_key=finish,
+        language=given.get("language", "en-US"),
+        hints=given.get("hints", ""),
+        barge_in=_flag(given, "bargeIn", True),
+        partial_result_callback=given.get("partialResultCallback"),
+        partial_result_callback_method=_method(given, "partialResultCallbackMethod"),
+        action_on_empty_result=_flag(given, "actionOnEmptyResult", False),
+        prompts=tuple(prompts),
+    )
+
+
+def _redirect(element: ET.Element) -> Redirect:
+    given = _attributes(element, "method")
+    _no_children(element)
+    return Redirect((element.text or "").strip(), _method(given, "method"))
+
+
+def _reject(element: ET.Element) -> Reject:
+    given = _attributes(element, "reason")
+    _empty(element)
+    reason = given.get("reason", "rejected")
+    if reason not in ("rejected", "busy"):
+        raise TwimlError(12100, f"reason {reason!r}")
+    return Reject(reason)
+
+
+def _hangup(element: ET.Element) -> Hangup:
+    _attributes(element)
+    _empty(element)
+    return Hangup()
+
+
+def _connect(element: ET.Element) -> Connect:
+    given = _attributes(element, "action", "method")
+    _no_text(element)
+    if len(element) != 1 or element[0].tag != "Stream":
+        raise TwimlError(12100, "Connect holds something other than one Stream")
+    return Connect(_stream(element[0]), given.get("action"), _method(given, "method"))
+
+
+def _stream(element: ET.Element) -> Stream:
+    given = _attributes(
+        element, "url", "name", "track", "statusCallback", "statusCallbackMethod", "connectorName"
+    )
+    _no_text(element)
+    if given.get("track", "inbound_track") != "inbound_track":
+        raise TwimlError(12100, f"track {given['track']!r} inside of Connect")
+    if not given.get("url"):
+        raise TwimlError(12100, "Stream lacks url")
+    parameters = []
+    for child in element:
+        if child.tag != "Parameter":
+            raise TwimlError(12100, f"{child.tag} inside of Stream")
+        pair = _attributes(child, "name", "value")
+        _empty(child)
+        name, value = pair.get("name", ""), pair.get("value", "")
+        if not name or len(name) + len(value) >= MAX_PARAMETER:
+            raise TwimlError(12100, "a Parameter without a name or too long")
+        parameters.append((name, value))
+    return Stream(
+        url=given["url"],
+        name=given.get("name", ""),
+        parameters=tuple(parameters),
+        status_callback=given.get("statusCallback"),
+        status_callback_method=_method(given, "statusCallbackMethod"),
+    )
+
+
+_GATHER = (
+    "input",
+    "action",
+    "method",
+    "timeout",
+    "speechTimeout",
+    "maxSpeechTime",
+    "numDigits",
+    "finishOnKey",
+    "language",
+    "hints",
+    "speechModel",
+    "enhanced",
+    "profanityFilter",
+    "bargeIn",
+    "partialResultCallback",
+    "partialResultCallbackMethod",
+    "actionOnEmptyResult",
+    "debug",
+)
+
+_VERBS: Mapping[str, Callable[[ET.Element], Verb]] = {
+    "Say": _say,
+    "Play": _play,
+    "Pause": _pause,
+    "Gather": _gather,
+    "Redirect": _redirect,
+    "Reject": _reject,
+    "Hangup": _hangup,
+    "Connect": _connect,
+}
+
+
+# --- attributes ------------------------------------------------------------------------------
+
+
+def _attributes(element: ET.Element, *known: str) -> dict[str, str]:
+    unknown = set(element.attrib) - set(known)
+    if unknown:
+        raise TwimlError(12100, f"{element.tag} has no attribute {min(unknown)}")
+    return dict(element.attrib)
+
+
+def _no_text(element: ET.Element) -> None:
+    pieces = [element.text, *(child.tail for child in element)]
+    if any(piece and piece.strip() for piece in pieces):
+        raise TwimlError(12100, f"text inside of {element.tag}")
+
+
+def _no_children(element: ET.Element) -> None:
+    if len(element):
+        raise TwimlError(12100, f"{element[0].tag} inside of {element.tag}")
+
+
+def _empty(element: ET.Element) -> None:
+    _no_children(element)
+    _no_text(element)
+
+
+def _number(given: Mapping[str, str], name: str, default: float) -> float:
+    text = given.get(name)
+    if text is None:
+        return default
+    if not (text.isascii() and text.isdigit()):
+        raise TwimlError(12100, f"{name} {text!r} is no number")
+    return int(text)
+
+
+def _loop(given: Mapping[str, str]) -> int:
+    """0 is endless, and 1,000 is the most there is."""
+    loop = int(_number(given, "loop", 1))
+    return min(loop, 1000) or 1000
+
+
+def _flag(given: Mapping[str, str], name: str, default: bool) -> bool:
+    text = given.get(name)
+    if text not in (None, "true", "false"):
+        raise TwimlError(12100, f"{name} {text!r} is neither true nor false")
+    return default if text is None else text == "true"
+
+
+def _method(given: Mapping[str, str], name: str) -> str:
+    method = given.get(name, "POST").upper()
+    if method not in ("GET", "POST"):
+        raise TwimlError(12100, f"{name} {method!r}")
+    return method
