@@ -205,7 +205,7 @@ class Customer:
         await socket.run()
 
 
-class Rewriting(TwilioHttpClient):
+class Rewriting(TwilioHttpClient):  # type: ignore[misc]
     """Sends what is meant for Twilio to the emulator."""
 
     def __init__(self, base_url: str) -> None:

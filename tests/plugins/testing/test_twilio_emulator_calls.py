@@ -16,7 +16,6 @@ from voicecall_mock.exchange import (
     Press,
     Say,
     Silent,
-    Wait,
     WaitForSilence,
 )
 

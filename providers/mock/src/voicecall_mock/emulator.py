@@ -2,21 +2,11 @@
 
 from __future__ import annotations
 
-import signal
-import sys
-import tempfile
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
-
 import anyio
-
-from voicecall import ProviderContext, ProviderKind
-from voicecall.registry import Registry
-from voicecall.tts import SpeechProvider
 
 from .config import DEFAULT_AUTH_TOKEN
 from .exchange import Exchange, ExchangeOptions
+from .exchange.process import phone_voice, serve_until_signal
 
 __all__ = ["run"]
 
@@ -34,41 +24,10 @@ def run(
     options = ExchangeOptions(
         host=host, port=port, auth_token=auth_token or DEFAULT_AUTH_TOKEN, voice=voice or None
     )
-    with tempfile.TemporaryDirectory(prefix="voicecall-exchange-") as directory:
-        speech = _speech(provider_id, Path(directory)) if provider_id else None
-        anyio.run(_serve, options, speech)
+    with phone_voice(provider_id) as speech:
+        exchange = Exchange(options, speech=speech)
+        anyio.run(serve_until_signal, exchange.serve(), _introduction)
 
 
-def _speech(tts: str, state_dir: Path) -> SpeechProvider:
-    registry = Registry()
-
-    def create(kind: ProviderKind, provider_id: str, config: Mapping[str, Any]) -> Any:
-        info = registry.load(kind, provider_id)
-        model = None if info.config_model is None else info.config_model()
-        block = config if model is None else model.model_validate(config)
-        return info.factory(block, ProviderContext(state_dir, create=create))
-
-    speech = create(ProviderKind.TTS, tts, {})
-    if not isinstance(speech, SpeechProvider):
-        raise TypeError(f"{tts} makes no speech provider")
-    return speech
-
-
-async def _serve(options: ExchangeOptions, speech: SpeechProvider | None) -> None:
-    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-        try:
-            async with Exchange(options, speech=speech).serve() as exchange:
-                sys.stdout.write(f"exchange on {exchange.base_url}\n")
-                sys.stdout.flush()
-                async for _ in signals:
-                    break
-        except BaseExceptionGroup as group:
-            raise _only(group) from None
-
-
-def _only(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The one exception in a task group's, as the caller expects it."""
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
-        error = error.exceptions[0]
-    return error
+def _introduction(exchange: Exchange) -> str:
+    return f"exchange on {exchange.base_url}\n"
