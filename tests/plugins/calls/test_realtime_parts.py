@@ -92,13 +92,12 @@ def test_outbound_only_is_allowed_with_a_note() -> None:
     assert any("outbound calls only" in note for note in wiring.notes)
 
 
-def test_tools_of_ones_own_are_read_and_named_as_without_effect() -> None:
+def test_tools_of_ones_own_are_read() -> None:
     parameters = {"type": "object", "properties": {"day": {"type": "string"}}}
     tool = {"type": "function", "name": "book", "description": "", "parameters": parameters}
     config = VoiceCallConfig.model_validate({"realtime": {"tools": [tool]}})
     assert config.realtime.tools[0].name == "book"
-    assert unused_keys(config) == ["realtime.tools"]
-    assert unused_keys(VoiceCallConfig()) == []
+    assert unused_keys(config) == []
     with pytest.raises(ValidationError, match="handler"):
         VoiceCallConfig.model_validate({"realtime": {"tools": [{**tool, "handler": "x"}]}})
 

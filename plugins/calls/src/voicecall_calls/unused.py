@@ -13,11 +13,6 @@ from .speechconfig import TtsConfig
 __all__ = ["unused_keys"]
 
 _PHONE = (
-    "realtime.consultThinkingLevel",
-    "realtime.consultFastMode",
-    "realtime.tools",
-    "realtime.fastContext",
-    "realtime.agentContext",
     "tailscale.port",
     "tailscale.path",
     "tunnel.ngrokAuthToken",

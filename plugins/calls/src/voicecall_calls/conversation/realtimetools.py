@@ -189,6 +189,8 @@ class RealtimeTools:
         """Have the gateway's tool carry out a call of one that the configuration declares."""
         spec = self._find(call.name) if call.name in self._custom else None
         if spec is None:
+            if call.name in self._custom:
+                _log.warning("the tool %s is declared, and no plugin has it", call.name)
             return {"error": f'Tool "{call.name}" not available'}
         record = self._lane.record
         use = ToolUse(frozenset(), record.session_key, record.agent_id, call.id)
