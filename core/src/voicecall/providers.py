@@ -7,7 +7,7 @@ module must be importable without the vendor's heavy libraries: the factory impo
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -89,6 +89,11 @@ class ProviderInfo:
     operator writes them, to the environment variables that may supply them; ``required`` names
     the keys without which the provider is not configured. ``auto_select_order``: lower is tried
     first; ``demo`` providers are never chosen automatically.
+
+    ``check(config, models)`` tells what would keep the provider from working, one sentence each:
+    for what only the provider knows, such as the key that a model's vendor wants. ``models`` are
+    those that it may be asked for besides its own. It contacts nothing; it may import what the
+    factory imports. Raises a ``VoicecallError`` where that is not there.
     """
 
     kind: ProviderKind
@@ -104,6 +109,7 @@ class ProviderInfo:
     demo: bool = False
     capabilities: Any = None
     legacy_keys: tuple[LegacyKey, ...] = ()
+    check: Callable[[Any, Collection[str]], Sequence[str]] | None = None
 
 
 class Provider:

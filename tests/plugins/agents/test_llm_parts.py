@@ -46,6 +46,7 @@ from voicecall.errors import (
     ProviderUnavailable,
     RequestRejected,
 )
+from voicecall_agents.llm import plugin
 from voicecall_agents.llm.config import LlmConfig
 from voicecall_agents.llm.failures import as_provider_error, retry_delay
 from voicecall_agents.llm.models import make_model, split_name
@@ -97,6 +98,33 @@ def test_a_missing_key_names_the_path_and_the_variable(monkeypatch: pytest.Monke
         make_model("openai:small")
     monkeypatch.setenv("OPENAI_API_KEY", "from-the-environment")
     assert make_model("openai:small").model_name == "small"
+
+
+def test_what_keeps_models_from_working_is_known_without_a_model(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for variable in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "GROQ_API_KEY"):
+        monkeypatch.delenv(variable, raising=False)
+    [backend] = plugin.voicecall_agent_backends()
+    assert backend.check is not None
+    keyed = LlmConfig(model="openai/small", api_key="k")
+    assert backend.check(keyed, ["openai/large"]) == []
+    [problem] = backend.check(LlmConfig(model="openai/small"), ["openai/small"])
+    assert problem == (
+        "agents.backends.pydantic-ai.apiKey: is required by openai (or set OPENAI_API_KEY)"
+    )
+    # A variable that is not set stands as it was written: no key.
+    [problem] = backend.check(LlmConfig(model="openai/small", api_key="${MY_KEY}"), ())
+    assert problem == (
+        "agents.backends.pydantic-ai.apiKey: holds a variable without a value (or set MY_KEY)"
+    )
+    # The key is that of the configured model's vendor.
+    [problem] = backend.check(LlmConfig(model="openai/small", api_key="k"), ["nobody/large"])
+    assert "nobody" in problem
+    [problem] = backend.check(
+        LlmConfig(model="openai-responses/small", api_key="k"), ["openai/large"]
+    )
+    assert problem == "the model 'openai/large' needs a key: set OPENAI_API_KEY"
 
 
 @pytest.mark.parametrize("name", ["nobody:small", "nobody/small"])

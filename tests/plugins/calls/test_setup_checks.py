@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import pytest
 
 from voicecall import ProviderInfo, ProviderKind
 from voicecall.configuring import validate
+from voicecall.errors import PluginError
 from voicecall.hosting import SetupCheck, SetupContext
 from voicecall_calls.checks import setup_checks
 from voicecall_calls.config import VoiceCallConfig
@@ -133,6 +134,48 @@ def test_the_agent_and_what_it_misses() -> None:
     )["agent"]
     assert chosen.ok
     assert chosen.message == "agent sales: Model"
+
+
+def test_what_only_the_backend_knows_is_asked_of_it() -> None:
+    asked: list[list[str]] = []
+
+    def check(config: Any, models: Collection[str]) -> Sequence[str]:
+        asked.append(list(models))
+        return [f"the model {name!r} needs a key: set BIG_KEY" for name in models if "big" in name]
+
+    def missing(config: Any, models: Collection[str]) -> Sequence[str]:
+        raise PluginError("the agent keyed needs its extra")
+
+    more = (
+        info(ProviderKind.AGENT, "asked", check=check),
+        info(ProviderKind.AGENT, "keyed", check=missing),
+    )
+    agents = {
+        "defaults": {"backend": "asked", "model": "v/small"},
+        "list": [
+            {"id": "desk", "default": True},
+            {"id": "sales", "model": "v/big"},
+            {"id": "absent", "backend": "keyed"},
+        ],
+    }
+    found = checks(agents=agents, more=more)
+    assert found["agent"] == SetupCheck("agent", True, "agent desk: Asked")
+    assert asked == [["v/small"], ["v/big"]]
+    # An agent that answers a number is needed.
+    numbers = {
+        "+15550100021": {"agentId": "sales", "responseModel": "v/tiny"},
+        "+15550100022": {"responseModel": "v/bigger"},
+    }
+    asked.clear()
+    found = checks(agents=agents, more=more, numbers=numbers)
+    assert asked == [["v/small", "v/bigger"], ["v/big", "v/tiny"]]
+    for name in ("provider-config", "agent"):
+        assert not found[name].ok
+    assert found["provider-config"].message == (
+        "the model 'v/bigger' needs a key: set BIG_KEY; the model 'v/big' needs a key: set BIG_KEY"
+    )
+    found = checks(agents=agents, more=more, agentId="absent")
+    assert found["agent"] == SetupCheck("agent", False, "the agent keyed needs its extra")
 
 
 def test_no_check_shows_a_key() -> None:

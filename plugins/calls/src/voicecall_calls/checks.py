@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from voicecall.errors import VoicecallError
 from voicecall.hosting import SetupCheck, SetupContext
 from voicecall.model import MediaPath
-from voicecall.selection import Selection
 from voicecall_calls.config import VoiceCallConfig
 from voicecall_calls.wiring import PLUGIN_ID, UNVERIFIED, Wiring, is_public_url, resolve
 
@@ -109,8 +108,10 @@ def _speech(wiring: Wiring) -> SetupCheck:
 def _agent(wiring: Wiring) -> SetupCheck:
     parts = []
     for agent_id, selected in wiring.backends.items():
-        if selected.outcome is not Selection.OK or selected.info is None:
-            return SetupCheck("agent", False, selected.message)
+        if agent_id in wiring.unusable or selected.info is None:
+            return SetupCheck("agent", False, wiring.unusable.get(agent_id, selected.message))
+        if agent_id in wiring.optional:
+            continue
         parts.append(f"{agent_id}: {selected.info.label}")
     chosen = wiring.agents.backend(wiring.agent_id)
     hint = "" if chosen else " (set agents.defaults.backend for one of your own)"

@@ -33,10 +33,10 @@ __all__ = [
 
 PLUGIN_ID = "voice-call"
 CONFIG_PATH = "plugins.entries.voice-call.config"
-UNVERIFIED = (
-    f"SECURITY: {CONFIG_PATH}.skipSignatureVerification is true: whoever reaches the webhooks is"
 _NOT_YET = frozenset({"callbacks", "live", "reports", "voicemail"})
 """Blocks of newer OpenClaw files, which stand where carriers' blocks do."""
+UNVERIFIED = (
+    f"SECURITY: {CONFIG_PATH}.skipSignatureVerification is true: whoever reaches the webhooks is"
     " believed to be the carrier; never use this outside of development"
 )
 
@@ -54,7 +54,7 @@ class Wiring:
     """By agent id: the default agent, those of the number routes, and others of ``agents.list``
     that a call may be placed as."""
     unusable: dict[str, str] = field(default_factory=dict)
-    """By agent id: why no call can be placed as this other agent."""
+    """By agent id: why an agent cannot hold calls."""
     optional: set[str] = field(default_factory=set)
     """The other agents in ``backends``: the phone runs without them too."""
     transcription: Selected | None = None
@@ -142,8 +142,9 @@ def _select_backends(wiring: Wiring, registry: Registry, environ: Mapping[str, s
         if agent_id in wiring.backends:
             continue
         selected = wiring.backends[agent_id] = _backend(wiring, agent_id, registry, environ)
-        if selected.outcome is not Selection.OK and selected.message not in wiring.problems:
-            wiring.problems.append(selected.message)
+        if found := _backend_problems(wiring, agent_id):
+            wiring.unusable[agent_id] = "; ".join(found)
+            wiring.problems.extend(text for text in found if text not in wiring.problems)
     for agent_id in directory.ids:
         if agent_id in wiring.backends:
             continue
@@ -152,11 +153,31 @@ def _select_backends(wiring: Wiring, registry: Registry, environ: Mapping[str, s
         except ConfigError as error:
             wiring.unusable[agent_id] = str(error)
             continue
-        if selected.outcome is Selection.OK:
-            wiring.backends[agent_id] = selected
-            wiring.optional.add(agent_id)
+        wiring.backends[agent_id] = selected
+        if found := _backend_problems(wiring, agent_id):
+            del wiring.backends[agent_id]
+            wiring.unusable[agent_id] = "; ".join(found)
         else:
-            wiring.unusable[agent_id] = selected.message
+            wiring.optional.add(agent_id)
+
+
+def _backend_problems(wiring: Wiring, agent_id: str) -> list[str]:
+    """Why the selected backend of an agent cannot answer with its models."""
+    selected, config = wiring.backends[agent_id], wiring.config
+    if selected.outcome is not Selection.OK or selected.info is None:
+        return [selected.message]
+    if selected.info.check is None:
+        return []
+    models = [config.response_model or wiring.agents.model(agent_id)]
+    models += [
+        route.response_model
+        for route in config.numbers.values()
+        if agent_id == (route.agent_id or wiring.agent_id)
+    ]
+    try:
+        return list(selected.info.check(selected.config, [name for name in models if name]))
+    except VoicecallError as error:
+        return [str(error)]
 
 
 def _backend(

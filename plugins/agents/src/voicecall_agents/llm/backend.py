@@ -24,7 +24,7 @@ from voicecall.providers import ProviderContext
 from voicecall_agents.history import HistoryStore, HistoryTurn, SqliteHistory
 from voicecall_agents.llm.config import BACKEND_ID, LlmConfig
 from voicecall_agents.llm.failures import as_provider_error, retry_delay
-from voicecall_agents.llm.models import make_model, split_name
+from voicecall_agents.llm.models import configured_model
 from voicecall_agents.llm.narration import Narration
 from voicecall_agents.llm.prompts import caller_words, first_words, instructions
 from voicecall_agents.llm.recalling import exchange, related
@@ -81,9 +81,7 @@ class PydanticAgent(AgentBackend):
         self.config = config
         self._own_history = SqliteHistory(context.state_dir / "agents" / "history.db", context.seam)
         self._history: HistoryStore = history or self._own_history
-        self._models = {
-            config.model: make_model(config.model, base_url=config.base_url, api_key=config.api_key)
-        }
+        self._models = {config.model: configured_model(config)}
         self._agent: Agent[AgentTurn, str] = Agent(
             self._models[config.model],
             name=BACKEND_ID,
@@ -267,12 +265,7 @@ class PydanticAgent(AgentBackend):
         wanted = name or self.config.model
         known = self._models.get(wanted)
         if known is None:
-            same = split_name(wanted)[0] == split_name(self.config.model)[0]
-            known = make_model(
-                wanted,
-                base_url=self.config.base_url if same else None,
-                api_key=self.config.api_key if same else None,
-            )
+            known = configured_model(self.config, wanted)
             await self._resources.enter_async_context(known)
             self._models[wanted] = known
         return known

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+from collections.abc import Collection
 from typing import Any
 
 from pydantic_ai.exceptions import UserError
@@ -11,14 +12,16 @@ from pydantic_ai.models import Model, infer_model
 from pydantic_ai.providers import Provider, infer_provider_class
 
 from voicecall.errors import ConfigError
-from voicecall_agents.llm.config import BACKEND_PATH
+from voicecall_agents.llm.config import BACKEND_PATH, LlmConfig
 
-__all__ = ["make_model", "split_name"]
+__all__ = ["configured_model", "make_model", "model_problems", "split_name"]
 
 _DEFAULT_PROVIDER = "openai"
 _MODEL_KINDS = {"openai": "openai-chat"}
 """Chat Completions is what servers compatible with OpenAI's speak; ``openai-responses:…`` asks
 for the other protocol."""
+_KEY_PATH = f"{BACKEND_PATH}.apiKey"
+_PLACEHOLDER = re.compile(r"\$\{([A-Z][A-Z0-9_]*)\}")
 _VARIABLE = re.compile(r"[A-Z][A-Z0-9_]+_(?:API_)?(?:KEY|TOKEN)")
 
 
@@ -44,6 +47,39 @@ def make_model(name: str, *, base_url: str | None = None, api_key: str | None = 
         raise _config_error(provider_id, error) from None
 
 
+def configured_model(config: LlmConfig, name: str | None = None) -> Model[Any]:
+    """The configured model, or another one; address and key are for those of its provider. Raises
+    what :func:`make_model` raises."""
+    wanted = name or config.model
+    same = _same_provider(config, wanted)
+    unset = _PLACEHOLDER.fullmatch(config.api_key or "")
+    if same and unset is not None:
+        raise ConfigError("holds a variable without a value", path=_KEY_PATH, env=unset.group(1))
+    return make_model(
+        wanted,
+        base_url=config.base_url if same else None,
+        api_key=config.api_key if same else None,
+    )
+
+
+def model_problems(config: LlmConfig, others: Collection[str] = ()) -> list[str]:
+    """Why the configured model, or one of ``others``, cannot be used. Nothing is contacted."""
+    problems = []
+    for name in dict.fromkeys((config.model, *others)):
+        try:
+            configured_model(config, name)
+        except ConfigError as error:
+            text = str(error)
+            if error.env is not None and not _same_provider(config, name):
+                text = f"the model {name!r} needs a key: set {error.env}"
+            problems.append(text)
+    return problems
+
+
+def _same_provider(config: LlmConfig, name: str) -> bool:
+    return split_name(name)[0] == split_name(config.model)[0]
+
+
 def _make_provider(provider_id: str, base_url: str | None, api_key: str | None) -> Provider[Any]:
     made_by = infer_provider_class(provider_id)
     given = {"base_url": base_url, "api_key": api_key}
@@ -66,7 +102,5 @@ def _config_error(provider_id: str, error: Exception) -> ConfigError:
         )
     variable = _VARIABLE.search(text)
     if variable is not None:
-        return ConfigError(
-            f"is required by {provider_id}", path=f"{BACKEND_PATH}.apiKey", env=variable.group()
-        )
+        return ConfigError(f"is required by {provider_id}", path=_KEY_PATH, env=variable.group())
     return ConfigError(text, path=f"{BACKEND_PATH}.model")

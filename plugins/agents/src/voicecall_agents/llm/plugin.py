@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 from voicecall import ProviderContext, ProviderInfo, ProviderKind, hookimpl
@@ -17,15 +17,27 @@ def _config_model() -> type[BaseModel]:
     return LlmConfig
 
 
-def _factory(config: Any, context: ProviderContext) -> Any:
+def _need_extra() -> None:
+    """Asked before our own modules, for a message that helps."""
     try:
-        import pydantic_ai  # noqa: F401 (asked before our own modules, for a message that helps)
+        import pydantic_ai  # noqa: F401
     except ImportError as error:
         from voicecall.errors import PluginError
 
         raise PluginError(
             f'the agent pydantic-ai needs its extra: pip install "voicecall[pydantic-ai]" ({error})'
         ) from error
+
+
+def _check(config: Any, models: Collection[str]) -> Sequence[str]:
+    _need_extra()
+    from voicecall_agents.llm.models import model_problems
+
+    return model_problems(config, models)
+
+
+def _factory(config: Any, context: ProviderContext) -> Any:
+    _need_extra()
     from voicecall_agents.llm.backend import PydanticAgent
 
     return PydanticAgent(config, context)
@@ -41,6 +53,7 @@ def voicecall_agent_backends() -> Sequence[ProviderInfo]:
             factory=_factory,
             config_model=_config_model,
             required=("model",),
+            check=_check,
             auto_select_order=100,
         )
     ]
