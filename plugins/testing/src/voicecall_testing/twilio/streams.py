@@ -106,6 +106,11 @@ class TwilioStream(SocketStream):
         if self._socket is not None:
             self._socket.transport.pause_reading()
 
+    def stop(self, reason: str) -> None:
+        if self._stalled and self._socket is not None:
+            self._socket.transport.abort()  # nobody would answer a close
+        super().stop(reason)
+
     def send_digits(self, digits: str) -> None:
         for digit in digits:
             self._send_event("dtmf", {"track": "inbound_track", "digit": digit})
