@@ -152,6 +152,28 @@ def test_rewind_sends_again_exactly_what_was_not_confirmed() -> None:
     assert audio_of(play(pacer, 3, 5)) == audio[confirmed:]
 
 
+@pytest.mark.parametrize("now", [0.0, 0.06, 0.0733, 0.1999, 0.24, 5.0])
+def test_rewind_to_a_time_keeps_what_was_played_by_then(now: float) -> None:
+    pacer = Pacer(MULAW_8K, lead_ms=200, chunk_ms=60)
+    audio = bytes(number % 251 for number in range(MULAW_8K.size(900)))
+    pacer.write("a", audio)
+    sent = audio_of(pacer.poll(0))
+    played = min(int(now * 8000 + 1e-6), len(sent))
+    pacer.rewind(now)
+    assert pacer.heard("a", now + 60).milliseconds == pytest.approx(played / 8, abs=0.001)
+    assert audio_of(play(pacer, now + 1, now + 3)) == audio[played:]
+    assert pacer.underruns == 0
+
+
+def test_rewind_to_a_time_cuts_between_samples() -> None:
+    pacer = Pacer(PCM16_16K, lead_ms=200)
+    audio = bytes(number % 251 for number in range(PCM16_16K.size(100)))
+    pacer.write("a", audio)
+    pacer.poll(0)
+    pacer.rewind(0.010_04)
+    assert audio_of(pacer.poll(1)) == audio[PCM16_16K.size(10) :]
+
+
 def test_an_underrun_is_counted_where_more_audio_was_due() -> None:
     pacer = Pacer(MULAW_8K)
     pacer.write("a", ms(100))

@@ -71,6 +71,10 @@ class _Plugin:
         return self._of(ProviderKind.REALTIME)
 
     @hookimpl
+    def voicecall_turn_detectors(self) -> Sequence[ProviderInfo]:
+        return self._of(ProviderKind.TURN)
+
+    @hookimpl
     def voicecall_agent_backends(self) -> Sequence[ProviderInfo]:
         return self._of(ProviderKind.AGENT)
 
@@ -83,6 +87,8 @@ INFOS = (
     info(ProviderKind.TRANSCRIPTION, "other", key=True, auto_select_order=20),
     info(ProviderKind.TTS, "voice", key=True),
     info(ProviderKind.REALTIME, "full", key=True),
+    info(ProviderKind.TURN, "alert", auto_select_order=10),
+    info(ProviderKind.TURN, "drowsy", auto_select_order=20),
     info(ProviderKind.AGENT, "helper", auto_select_order=10),
     info(ProviderKind.AGENT, "model", key=True, auto_select_order=20),
 )

@@ -124,6 +124,75 @@ async def test_clear_silences_at_once_and_tells_what_was_heard() -> None:
         assert bytes(socket.heard).endswith(b"\x03" * SECOND)
 
 
+@pytest.mark.parametrize("marks", [True, False])
+@pytest.mark.parametrize("at_s", [0.0, 0.3, 0.333, 0.48, 1.45])
+async def test_a_pause_is_silent_at_once_and_loses_nothing(at_s: float, marks: bool) -> None:
+    async with room(marks=marks) as it:
+        socket = it.connect(returns_marks=marks)
+        audio = ramp(1500)
+        it.line.write("a", audio[: SECOND // 2])
+        await anyio.sleep(at_s)
+        it.line.pause()
+        await anyio.sleep(0)
+        heard = len(socket.heard)
+        # What comes meanwhile waits as well.
+        it.line.write("a", audio[SECOND // 2 :])
+        it.line.finish("a")
+        await anyio.sleep(10)
+        assert len(socket.heard) == heard
+        assert socket.clears == 1
+        it.line.resume()
+        told = await it.line.played("a")
+        assert bytes(socket.heard) == audio
+        assert told.milliseconds == pytest.approx(1500, abs=0.2)
+        assert told.complete or not marks
+
+
+async def test_a_pause_behind_the_last_word_is_the_end() -> None:
+    async with room() as it:
+        socket = it.connect()
+        it.line.write("a", ramp(400))
+        it.line.finish("a")
+        await anyio.sleep(0.4)
+        it.line.pause()
+        assert (await it.line.played("a")).complete
+        assert bytes(socket.heard) == ramp(400)
+
+
+async def test_clearing_ends_a_pause() -> None:
+    async with room() as it:
+        socket = it.connect()
+        it.line.write("a", ramp(1000))
+        await anyio.sleep(0.3)
+        it.line.pause()
+        await anyio.sleep(1)
+        heard = it.line.clear()
+        assert heard["a"].milliseconds == pytest.approx(300, abs=1)
+        it.line.write("b", ramp(200))
+        it.line.finish("b")
+        await it.line.played("b")
+        assert bytes(socket.heard) == ramp(1000)[: SECOND * 3 // 10] + ramp(200)
+
+
+async def test_a_pause_outlives_the_socket() -> None:
+    async with room() as it:
+        first = it.connect()
+        audio = ramp(1000)
+        it.line.write("a", audio)
+        it.line.finish("a")
+        await anyio.sleep(0.3)
+        it.line.pause()
+        await anyio.sleep(0)
+        first.drop()
+        await anyio.sleep(1)
+        second = it.connect()
+        await anyio.sleep(1)
+        assert bytes(second.heard) == b""
+        it.line.resume()
+        await it.line.played("a")
+        assert bytes(first.heard + second.heard) == audio
+
+
 @pytest.mark.parametrize("after_s", [0.0, 0.05, 0.73, 1.4])
 async def test_only_what_was_not_confirmed_is_sent_again(after_s: float) -> None:
     async with room() as it:

@@ -45,7 +45,9 @@ def test_noise_that_is_over_does_not_interrupt() -> None:
     assert not turns.lasted()
 
 
-@pytest.mark.parametrize("text", ["mhm", "Mhm.", "uh huh", "Uh-huh!", "hmm...", "Ah"])
+@pytest.mark.parametrize(
+    "text", ["mhm", "Mhm.", "uh huh", "Uh-huh!", "hmm...", "Ah", "mm-hm", "Mm-hmm."]
+)
 def test_an_acknowledgement_is_no_interruption_and_no_turn(text: str) -> None:
     turns = speaking()
     turns.speech_started(11.0)
@@ -106,6 +108,54 @@ def test_what_was_not_understood_is_said_so_only_into_silence() -> None:
     turns = speaking()
     turns.speech_started(11.0)
     assert turns.final("") is Verdict.DROP
+
+
+# --- with a detector of voices ---------------------------------------------------------------
+
+
+def gated(protection_ms: int = 0, **config: object) -> TurnTaking:
+    turns = TurnTaking(BargeInConfig.model_validate(config), gated=True)
+    turns.bot_began(10.0, protection_ms)
+    return turns
+
+
+def test_a_voice_pauses_the_bot_once_it_has_lasted() -> None:
+    turns = gated(minSpeechMs=300)
+    assert not turns.voice_pauses(11.0, 11.29)
+    assert turns.voice_pauses(11.0, 11.3)
+    turns.bot_stopped()
+    assert not turns.voice_pauses(11.0, 11.3)
+
+
+def test_a_voice_that_began_before_the_bot_or_in_protected_words_does_not_pause_it() -> None:
+    assert not gated().voice_pauses(9.9, 12.0)
+    assert not gated(500).voice_pauses(10.4, 12.0)
+    assert gated(500).voice_pauses(10.6, 12.0)
+    assert not gated(enabled=False).voice_pauses(11.0, 12.0)
+
+
+def test_the_recogniser_does_not_ask_whether_a_sound_lasts_where_a_detector_does() -> None:
+    assert gated().speech_started(11.0) is None
+
+
+def test_a_voice_interrupts_without_words_when_it_lasts_and_the_recogniser_agrees() -> None:
+    turns = gated()
+    assert not turns.voice_lasted(11.0, 20.0)
+    turns.speech_started(11.1)
+    # Longer than any acknowledgement.
+    assert not turns.voice_lasted(11.0, 12.2)
+    assert turns.voice_lasted(11.0, 12.6)
+    assert not turns.voice_lasted(11.0, 12.7)  # once
+    turns.speech_started(13.0)
+    turns.speech_ended()
+    assert not turns.voice_lasted(13.0, 15.0)
+
+
+def test_a_patient_operator_is_not_overruled() -> None:
+    turns = gated(minSpeechMs=3000)
+    turns.speech_started(11.0)
+    assert not turns.voice_lasted(11.0, 13.9)
+    assert turns.voice_lasted(11.0, 14.0)
 
 
 _STEPS = st.lists(
