@@ -21,6 +21,7 @@ from voicecall_mock.exchange import (
     WaitForSilence,
 )
 
+from .lab.carriers import CARRIERS
 from .lab.puppets import Puppet
 from .lab.town import GREETING, open_town, said, until
 
@@ -32,9 +33,9 @@ STORY = "Once upon a time, there was a very small phone. It rang all day. Nobody
 STORY_BEGIN = "Once upon a time, there was a very small phone."
 
 
-async def test_two_phones_talk_at_once(tmp_path: Path) -> None:
+async def test_two_phones_talk_at_once(tmp_path: Path, carrier: str) -> None:
     agent = Puppet({"One please.": "One it is.", "Two please.": "Two it is."})
-    async with open_town(tmp_path, agent) as town:
+    async with open_town(tmp_path, agent, carrier=carrier) as town:
         calls: dict[str, str] = {}
 
         async def talk(number: str, word: str) -> None:
@@ -49,7 +50,7 @@ async def test_two_phones_talk_at_once(tmp_path: Path) -> None:
             )
             calls[word] = record.call_id
             assert record.from_number == number
-            assert record.end_reason is EndReason.HANGUP_USER
+            assert record.end_reason is CARRIERS[carrier].left
             assert said(record) == [
                 ("bot", GREETING, True),
                 ("user", f"{word} please.", True),
@@ -72,9 +73,11 @@ async def test_two_phones_talk_at_once(tmp_path: Path) -> None:
         await town.nothing_left()
 
 
-async def test_an_interruption_cuts_the_agent_off_and_is_answered(tmp_path: Path) -> None:
+async def test_an_interruption_cuts_the_agent_off_and_is_answered(
+    tmp_path: Path, carrier: str
+) -> None:
     agent = Puppet({"Tell me a story.": STORY, "Stop please.": "As you like."})
-    async with open_town(tmp_path, agent) as town:
+    async with open_town(tmp_path, agent, carrier=carrier) as town:
         carrier_id, record = await town.call(
             WAIT,
             Say("Tell me a story."),
@@ -96,12 +99,14 @@ async def test_an_interruption_cuts_the_agent_off_and_is_answered(tmp_path: Path
         assert story.barge_in_at is not None
         assert story.barge_in_stop_ms is not None
         assert greeting.barge_in_at is answer.barge_in_at is None
-        assert len(town.exchange.stats(carrier_id).barge_in_stop_ms) == 1
+        assert len(town.carrier.stats(carrier_id).barge_in_stop_ms) == 1
 
 
-async def test_an_acknowledgement_does_not_interrupt(tmp_path: Path) -> None:
+async def test_an_acknowledgement_does_not_interrupt(tmp_path: Path, carrier: str) -> None:
     agent = Puppet({"Tell me a story.": STORY})
-    async with open_town(tmp_path, agent, config={"bargeIn": {"minSpeechMs": 5000}}) as town:
+    async with open_town(
+        tmp_path, agent, config={"bargeIn": {"minSpeechMs": 5000}}, carrier=carrier
+    ) as town:
         carrier_id, record = await town.call(
             WAIT, Say("Tell me a story."), Interrupt(700, "Uh huh."), Silent(2500), HangUp()
         )
@@ -111,9 +116,11 @@ async def test_an_acknowledgement_does_not_interrupt(tmp_path: Path) -> None:
         assert agent.asked == ["Tell me a story."]
 
 
-async def test_a_silent_caller_is_asked_and_then_left(tmp_path: Path) -> None:
+async def test_a_silent_caller_is_asked_and_then_left(tmp_path: Path, carrier: str) -> None:
     silence = {"promptAfterMs": 700, "prompts": 1}
-    async with open_town(tmp_path, Puppet({}), config={"silence": silence}) as town:
+    async with open_town(
+        tmp_path, Puppet({}), config={"silence": silence}, carrier=carrier
+    ) as town:
         carrier_id, record = await town.call(Silent())
         assert (record.end_reason, record.end_detail) == (EndReason.HANGUP_BOT, EndDetail.SILENCE)
         heard = [GREETING, "Are you still there?", "I will hang up now. Goodbye."]
@@ -122,9 +129,9 @@ async def test_a_silent_caller_is_asked_and_then_left(tmp_path: Path) -> None:
         await town.nothing_left()
 
 
-async def test_keys_interrupt_and_are_answered(tmp_path: Path) -> None:
+async def test_keys_interrupt_and_are_answered(tmp_path: Path, carrier: str) -> None:
     agent = Puppet({"Tell me a story.": STORY, "12#": "Room twelve."})
-    async with open_town(tmp_path, agent) as town:
+    async with open_town(tmp_path, agent, carrier=carrier) as town:
         carrier_id, record = await town.call(
             WAIT,
             Say("Tell me a story."),
@@ -146,11 +153,13 @@ async def test_keys_interrupt_and_are_answered(tmp_path: Path) -> None:
         assert not said(record)[2][2]
 
 
-async def test_words_into_the_greeting_do_not_cut_it_and_are_kept(tmp_path: Path) -> None:
+async def test_words_into_the_greeting_do_not_cut_it_and_are_kept(
+    tmp_path: Path, carrier: str
+) -> None:
     greeting = "This is the clinic, and this is a rather long greeting."
     config = {"inboundGreeting": greeting, "bargeIn": {"greetingProtectionMs": 1500}}
     agent = Puppet({"What time is it?": "It is noon."})
-    async with open_town(tmp_path, agent, config=config) as town:
+    async with open_town(tmp_path, agent, config=config, carrier=carrier) as town:
         carrier_id, record = await town.call(
             Interrupt(0, "Hi."), Silent(2000), Say("What time is it?"), WAIT, HangUp()
         )
@@ -160,9 +169,11 @@ async def test_words_into_the_greeting_do_not_cut_it_and_are_kept(tmp_path: Path
         assert agent.asked == ["What time is it?"]
 
 
-async def test_a_greeting_may_be_interrupted_later_on(tmp_path: Path) -> None:
+async def test_a_greeting_may_be_interrupted_later_on(tmp_path: Path, carrier: str) -> None:
     config = {"inboundGreeting": STORY, "bargeIn": {"greetingProtectionMs": 100}}
-    async with open_town(tmp_path, Puppet({"Stop.": "Yes?"}), config=config) as town:
+    async with open_town(
+        tmp_path, Puppet({"Stop.": "Yes?"}), config=config, carrier=carrier
+    ) as town:
         carrier_id, record = await town.call(Interrupt(1000, "Stop."), WAIT, HangUp())
         assert town.heard(carrier_id) == [None, "Yes?"]
         speaker, text, complete = said(record)[0]
@@ -170,18 +181,20 @@ async def test_a_greeting_may_be_interrupted_later_on(tmp_path: Path) -> None:
         assert STORY.startswith(text)
 
 
-async def test_the_agent_ends_the_call_when_its_words_were_heard(tmp_path: Path) -> None:
+async def test_the_agent_ends_the_call_when_its_words_were_heard(
+    tmp_path: Path, carrier: str
+) -> None:
     agent = Puppet({"Bye.": "Goodbye, dear caller."}, end=["Bye."])
-    async with open_town(tmp_path, agent) as town:
+    async with open_town(tmp_path, agent, carrier=carrier) as town:
         carrier_id, record = await town.call(WAIT, Say("Bye."), Silent())
         assert (record.end_reason, record.end_detail) == (EndReason.HANGUP_BOT, EndDetail.AGENT)
         assert town.heard(carrier_id) == [GREETING, "Goodbye, dear caller."]
 
 
-async def test_what_was_not_understood_is_put_to_the_agent(tmp_path: Path) -> None:
+async def test_what_was_not_understood_is_put_to_the_agent(tmp_path: Path, carrier: str) -> None:
     agent = Puppet({"": "Pardon?"})
     noise = sound_of_nothing()
-    async with open_town(tmp_path, agent) as town:
+    async with open_town(tmp_path, agent, carrier=carrier) as town:
         carrier_id, _ = await town.call(WAIT, Say("(mumbles)", noise), WAIT, HangUp())
         assert town.heard(carrier_id) == [GREETING, "Pardon?"]
         assert agent.asked == [""]
@@ -195,9 +208,9 @@ def sound_of_nothing() -> bytes:
 # --- calls that we make ----------------------------------------------------------------------
 
 
-async def test_a_notice_is_heard_once_and_then_hung_up(tmp_path: Path) -> None:
-    async with open_town(tmp_path, Puppet({})) as town:
-        town.exchange.set_phone(PHONE, (Silent(),))
+async def test_a_notice_is_heard_once_and_then_hung_up(tmp_path: Path, carrier: str) -> None:
+    async with open_town(tmp_path, Puppet({}), carrier=carrier) as town:
+        town.carrier.set_phone(PHONE, (Silent(),))
         started = await town.rpc("start", to=PHONE, message="Your taxi waits.", mode="notify")
         record = await town.over(started["callId"])
         assert (record.end_reason, record.end_detail) == (EndReason.HANGUP_BOT, EndDetail.NOTIFIED)
@@ -207,10 +220,12 @@ async def test_a_notice_is_heard_once_and_then_hung_up(tmp_path: Path) -> None:
         await town.nothing_left()
 
 
-async def test_a_question_from_outside_owns_the_callers_next_turn(tmp_path: Path) -> None:
+async def test_a_question_from_outside_owns_the_callers_next_turn(
+    tmp_path: Path, carrier: str
+) -> None:
     agent = Puppet({"Thank you.": "You are welcome."})
-    async with open_town(tmp_path, agent) as town:
-        town.exchange.set_phone(PHONE, (WaitForSilence(1500), Say("At nine."), Silent()))
+    async with open_town(tmp_path, agent, carrier=carrier) as town:
+        town.carrier.set_phone(PHONE, (WaitForSilence(1500), Say("At nine."), Silent()))
         started = await town.rpc("start", to=PHONE, message="Hello.", mode="conversation")
         call_id = started["callId"]
         await until(lambda: bool(town.engine.lanes[call_id].record.transcript))
@@ -239,9 +254,11 @@ async def test_a_question_from_outside_owns_the_callers_next_turn(tmp_path: Path
         assert [turn.kind for turn in await town.turns(record)] == ["message", "continue"]
 
 
-async def test_a_call_may_be_ended_in_the_middle_of_a_sentence(tmp_path: Path) -> None:
+async def test_a_call_may_be_ended_in_the_middle_of_a_sentence(
+    tmp_path: Path, carrier: str
+) -> None:
     agent = Puppet({"Tell me a story.": STORY})
-    async with open_town(tmp_path, agent) as town:
+    async with open_town(tmp_path, agent, carrier=carrier) as town:
         carrier_id = town.call_in(WAIT, Say("Tell me a story."), Silent())
         record = await town.live(carrier_id)
         lane = town.engine.lanes[record.call_id]
@@ -261,7 +278,7 @@ async def test_a_call_may_be_ended_in_the_middle_of_a_sentence(tmp_path: Path) -
         await town.nothing_left()
 
 
-async def test_sentences_are_spoken_as_the_agent_makes_them(tmp_path: Path) -> None:
+async def test_sentences_are_spoken_as_the_agent_makes_them(tmp_path: Path, carrier: str) -> None:
     spoken = anyio.Event()
 
     async def slowly(turn: AgentTurn) -> AsyncIterator[AgentEvent]:
@@ -269,7 +286,7 @@ async def test_sentences_are_spoken_as_the_agent_makes_them(tmp_path: Path) -> N
         await spoken.wait()
         yield TextDelta("second one follows.")
 
-    async with open_town(tmp_path, Puppet({"Go on.": slowly})) as town:
+    async with open_town(tmp_path, Puppet({"Go on.": slowly}), carrier=carrier) as town:
         carrier_id = town.call_in(WAIT, Say("Go on."), WAIT, HangUp())
         await town.live(carrier_id)
         await until(lambda: "The first sentence stands." in town.heard(carrier_id))

@@ -27,11 +27,13 @@ from voicecall_calls.engine.places import INBOUND_CAP, OUTBOUND_CAP
 from voicecall_calls.service import PhoneService
 from voicecall_gateway.config import LoadedConfig, load_config
 from voicecall_gateway.runtime import Gateway
-from voicecall_mock.exchange import Exchange, ExchangeOptions, Step
+from voicecall_mock.exchange import Exchange, Step
+from voicecall_mock.exchange.options import PhoneOptions
 from voicecall_testing import speech as fsk_speech
 from voicecall_testing.fsk import FskDecoder, encode
 from voicecall_testing.speech import FskSpeech
 
+from .carriers import CARRIERS, CLINIC, Emulator
 from .puppets import Extra, PhonePlugin, Puppet, provider_plugin
 
 __all__ = [
@@ -48,14 +50,12 @@ __all__ = [
 ]
 
 CALLER = "+15550100001"
-CLINIC = "+15550100000"
 GREETING = "This is the clinic."
 PATIENCE_S = 25.0
 _FRAME = 320
 _SHORT_GAP_FRAMES = 6
 
 _STREAMED = {
-    "provider": "mock",
     "inboundPolicy": "open",
     "inboundGreeting": GREETING,
     "silenceTimeoutMs": 200,
@@ -87,16 +87,16 @@ def rows_of(state_dir: Path) -> dict[str, list[tuple[Any, ...]]]:
 
 
 class Town:
-    """An exchange with its phones and a running gateway."""
+    """A carrier with its phones, and a running gateway."""
 
     def __init__(
         self,
-        exchange: Exchange,
+        carrier: Emulator,
         gateway: Gateway,
         plugin: PhonePlugin,
         write: Callable[[Mapping[str, Any], Mapping[str, Any]], None],
     ) -> None:
-        self.exchange = exchange
+        self.carrier = carrier
         self.gateway = gateway
         self._plugin = plugin
         self._write = write
@@ -104,6 +104,12 @@ class Town:
     def edit(self, tree: Mapping[str, Any] | None = None, **config: Any) -> None:
         """Write the file anew: what the town was opened with, and this laid over it."""
         self._write(config, tree or {})
+
+    @property
+    def exchange(self) -> Exchange:
+        """The mock carrier's exchange."""
+        assert isinstance(self.carrier, Exchange)
+        return self.carrier
 
     @property
     def service(self) -> PhoneService:
@@ -132,8 +138,8 @@ class Town:
     # --- calls ------------------------------------------------------------------------------
 
     def call_in(self, *steps: Step, number: str = CALLER, to: str = CLINIC) -> str:
-        """A phone calls the clinic; the exchange's id of the call."""
-        return self.exchange.dial_in(number, to, steps)
+        """A phone calls the clinic; the carrier's id of the call."""
+        return self.carrier.dial_in(number, to, steps)
 
     async def live(self, carrier_id: str) -> CallRecord:
         """The newest record of a live call, once there is one."""
@@ -156,10 +162,10 @@ class Town:
     async def call(
         self, *steps: Step, number: str = CALLER, to: str = CLINIC
     ) -> tuple[str, CallRecord]:
-        """A whole inbound call: the exchange's id and the final record."""
+        """A whole inbound call: the carrier's id and the final record."""
         carrier_id = self.call_in(*steps, number=number, to=to)
         with anyio.fail_after(PATIENCE_S):
-            await self.exchange.ended(carrier_id)
+            await self.carrier.ended(carrier_id)
         return carrier_id, await self.over(carrier_id)
 
     async def turns(self, record: CallRecord) -> list[TurnRow]:
@@ -172,14 +178,15 @@ class Town:
         await until(lambda: not engine.lanes)
         for cap in (INBOUND_CAP, OUTBOUND_CAP):
             assert await engine.coordinator.holders(cap) == 0
-        opened = self.exchange.ledger.entries(type="stream-opened")
-        await until(lambda: len(self.exchange.ledger.entries(type="stream-closed")) >= len(opened))
+        ledger = self.carrier.ledger
+        opened = ledger.entries(type="stream-opened")
+        await until(lambda: len(ledger.entries(type="stream-closed")) >= len(opened))
 
     # --- what a phone heard -----------------------------------------------------------------
 
     def heard_pcm(self, carrier_id: str) -> bytes:
         """What the phone heard so far: PCM16, 8 kHz."""
-        with wave.open(io.BytesIO(self.exchange.recording(carrier_id))) as reader:
+        with wave.open(io.BytesIO(self.carrier.recording(carrier_id))) as reader:
             both = np.frombuffer(reader.readframes(reader.getnframes()), "<i2")
         return both[1::2].tobytes()
 
@@ -229,14 +236,16 @@ async def open_town(
     state_dir: Path,
     agent: Puppet,
     *,
+    carrier: str = "mock",
     config: Mapping[str, Any] | None = None,
     tree: Mapping[str, Any] | None = None,
     extra: Sequence[Extra] = (),
-    options: ExchangeOptions | None = None,
+    options: PhoneOptions | None = None,
     phone_voice: SpeechProvider | None = None,
 ) -> AsyncIterator[Town]:
-    """``config`` is laid over the phone's configuration, ``tree`` over the whole file; ``extra``
-    brings more providers. The installed ones are there too."""
+    """A town whose phones hang on one of the ``CARRIERS``. ``config`` is
+    laid over the phone's configuration, ``tree`` over the whole file; ``extra`` brings more
+    providers. The installed ones are there too."""
     plugin = PhonePlugin()
     registry = Registry(
         extra=[
@@ -248,9 +257,10 @@ async def open_town(
         ]
     )
     failure: Exception | None = None
-    async with Exchange(options, speech=phone_voice or FskSpeech()).serve() as exchange:
+    kind = CARRIERS[carrier]
+    async with kind.make(options, phone_voice or FskSpeech()).serve() as emulator:
         file = state_dir / "config.json5"
-        base = _tree(exchange, config or {}, tree or {})
+        base = _tree(kind.config(emulator), config or {}, tree or {})
 
         def write(changes: Mapping[str, Any], over: Mapping[str, Any]) -> None:
             phone = {"plugins": {"entries": {"voice-call": {"config": changes}}}}
@@ -264,19 +274,19 @@ async def open_town(
         async with gateway.run():
             assert list(await gateway.wait_started()) == []
             try:
-                yield Town(exchange, gateway, plugin, write)
+                town = Town(emulator, gateway, plugin, write)
+                kind.announced(emulator, town.service)
+                yield town
             except Exception as error:  # noqa: BLE001 (raised again outside of the groups)
                 failure = error
     if failure is not None:
         raise failure
 
 
-def _tree(exchange: Exchange, config: Mapping[str, Any], tree: Mapping[str, Any]) -> dict[str, Any]:
-    phone: dict[str, Any] = deep_merge(_STREAMED, config)
-    phone["mock"] = {
-        "apiBaseUrl": exchange.base_url,
-        "authToken": exchange.options.auth_token,
-    }
+def _tree(
+    carrier: Mapping[str, Any], config: Mapping[str, Any], tree: Mapping[str, Any]
+) -> dict[str, Any]:
+    phone: dict[str, Any] = deep_merge(deep_merge(_STREAMED, carrier), config)
     values: dict[str, Any] = {
         "gateway": {"port": 0, "drainSeconds": 0},
         "plugins": {"entries": {"voice-call": {"config": phone}}},
