@@ -366,6 +366,35 @@ async def test_a_tool_is_used(make_agent: MakeAgent, make_turn: MakeTurn) -> Non
     assert stub.requests[0].tool_names == {END, "clock"}
 
 
+def web_search(query: str) -> str:
+    """Search the web."""
+    return f"nothing about {query}"
+
+
+@pytest.mark.parametrize(
+    ("policy", "tools"),
+    [
+        ("owner", {"clock", "web_search", "clock_now", "clock_broken", "clock_die"}),
+        ("safe-read-only", {"web_search"}),
+        ("none", set()),
+        (None, {"clock", "web_search", "clock_now", "clock_broken", "clock_die"}),
+    ],
+)
+async def test_a_consultation_has_the_tools_of_its_policy(
+    make_agent: MakeAgent, make_turn: MakeTurn, policy: str | None, tools: set[str]
+) -> None:
+    stub = OpenAiStub([ModelReply(text="Yes.")])
+    config = {
+        "tools": [f"{HERE}:clock", f"{HERE}:web_search"],
+        "mcpServers": {"clock": {"command": sys.executable, "args": [CLOCK]}},
+    }
+    async with stub.serve() as url:
+        agent = make_agent(url, **config)
+        async with agent.lifespan():
+            await said(agent, make_turn(metadata={"toolPolicy": policy} if policy else {}))
+    assert stub.requests[0].tool_names == {END} | tools
+
+
 async def test_a_tool_that_fails_is_told_to_the_model(
     make_agent: MakeAgent, make_turn: MakeTurn
 ) -> None:

@@ -18,6 +18,10 @@ from voicecall_agents.llm.prompts import END_CALL_NAMES, base_text
 
 __all__ = ["make_toolsets"]
 
+_READ_ONLY = frozenset(
+    {"read", "web_search", "web_fetch", "x_search", "memory_search", "memory_get"}
+)
+"""The tools that a turn under the policy ``safe-read-only`` has."""
 _ENDING = "The call ends as soon as your goodbye was heard."
 
 
@@ -29,11 +33,21 @@ def make_toolsets(config: LlmConfig) -> Sequence[AbstractToolset[AgentTurn]]:
     ]
     if config.tools:
         functions = _functions(config.tools)
-        toolsets.append(GuardedToolset(functions, f"{BACKEND_PATH}.tools", lambda: functions))
+        guarded = GuardedToolset(functions, f"{BACKEND_PATH}.tools", lambda: functions)
+        toolsets.append(guarded.filtered(_allowed))
     for name, server in config.mcp_servers.items():
         path = f"{BACKEND_PATH}.mcpServers.{name}"
-        toolsets.append(guarded_server(name, server, path, config.timeout_ms / 1000))
+        guarded = guarded_server(name, server, path, config.timeout_ms / 1000)
+        toolsets.append(guarded.filtered(_allowed))
     return toolsets
+
+
+def _allowed(context: RunContext[AgentTurn], definition: ToolDefinition) -> bool:
+    """Whether the policy of a turn leaves the model this tool."""
+    policy = context.deps.metadata.get("toolPolicy")
+    if policy == "none":
+        return False
+    return policy != "safe-read-only" or definition.name in _READ_ONLY
 
 
 def _end_call(config: LlmConfig, name: str) -> Tool[AgentTurn]:
