@@ -235,11 +235,11 @@ async def test_sockets_break_on_command_and_by_the_script(customer: Any) -> None
         assert not first.of("stop")
         call = c.twilio.calls[sid]
         await until(lambda: call.line.stream is not None)
-        assert call.break_stream(drop=True)
+        assert call.streams.break_one(drop=True)
         third = await c.socket(3)
         assert second.closed
         await until(lambda: call.line.stream is not None)
-        assert call.break_stream(drop=False)
+        assert call.streams.break_one(drop=False)
         heard = len(third.frames)
         await third.send("mark", name="unread")
         await anyio.sleep(0.2)

@@ -9,64 +9,21 @@ import anyio
 import anyio.abc
 
 from voicecall.model import EndReason
-from voicecall.seam import Seam
 from voicecall_mock.exchange.calls import CallStats
-from voicecall_mock.exchange.ledger import Ledger
-from voicecall_mock.exchange.line import CarrierLine
 from voicecall_mock.exchange.phone import run_phone
 from voicecall_mock.exchange.script import AnswerMode, Behaviour
-from voicecall_mock.exchange.sockets import MediaClock
-from voicecall_mock.exchange.voice import Voice
 
+from .board import Switchboard, new_sid
 from .callbacks import CallbackLane
-from .delivery import Signer, WebhookSender, is_http_url
+from .connections import CallStreams
+from .delivery import is_http_url
 from .documents import ERROR_MESSAGE, Reply, Source, run_document
-from .faults import Faults
-from .options import TwilioOptions
-from .parameters import call_params, iso8601, status_params
-from .speech import CarrierSpeech, digits_s
-from .streams import TwilioStream
-from .twiml import Gather, Say, Stream, TwimlError, socket_url_error
+from .line import TwilioLine
+from .parameters import call_params, status_params
+from .speech import digits_s
+from .twiml import Gather, Say, Stream, TwimlError
 
-__all__ = ["Call", "CallPlan", "Dialler", "Switchboard", "new_sid"]
-
-CONNECT_TIMEOUT, NO_UPGRADE, CLOSED_BY_SERVER, WRONG_SCHEME = 31901, 31920, 31921, 31922
-
-
-def new_sid(seam: Seam, prefix: str) -> str:
-    """``prefix`` (CA, MZ, PN, ...) and 32 hexadecimal digits."""
-    return prefix + seam.new_id().replace("-", "")
-
-
-class Dialler:
-    """Dials queued calls at the account's rate."""
-
-    def __init__(self, seam: Seam, calls_per_second: float) -> None:
-        self._seam = seam
-        self._interval = 1 / calls_per_second
-        self._free_at = 0.0
-
-    async def turn(self) -> None:
-        """Wait for this call's turn."""
-        now = self._seam.monotonic()
-        at = max(now, self._free_at)
-        self._free_at = at + self._interval
-        await anyio.sleep(at - now)
-
-
-@dataclass(frozen=True, slots=True)
-class Switchboard:
-    """What all calls of an account share."""
-
-    options: TwilioOptions
-    seam: Seam
-    ledger: Ledger
-    voice: Voice
-    clock: MediaClock
-    sender: WebhookSender
-    signer: Signer
-    faults: Faults
-    dialler: Dialler
+__all__ = ["Call", "CallPlan"]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -105,7 +62,6 @@ class Call:
         self.ended_ms: int | None = None
         self.queue_ms = 0
         self.over = anyio.Event()
-        self.streams: list[TwilioStream] = []
         self._board = board
         self._behaviour = behaviour
         self._created_ms = board.seam.now_ms()
@@ -116,9 +72,9 @@ class Call:
         self._document: anyio.CancelScope | None = None
         self._redirected: Source | None = None
         self._limit = anyio.CancelScope()
-        self._stream: TwilioStream | None = None
         self._lane = CallbackLane(board.sender, self.sid)
-        self.line = TwilioLine(self, board)
+        self.line = TwilioLine(self.sid, board, self.phone_hung_up, self._partial)
+        self.streams = CallStreams(board, self.sid, self.line, self._lane)
 
     @property
     def answered(self) -> bool:
@@ -148,11 +104,11 @@ class Call:
             log=tuple(line.log),
             digits_heard=line.digits_heard,
             digits_pressed=line.digits_pressed,
-            streams=len(self.streams),
+            streams=len(self.streams.all),
             barge_in_stop_ms=tuple(line.meter.barge_in_stop_ms),
             response_ms=tuple(line.meter.response_ms),
-            underruns=sum(stream.playback.underruns for stream in self.streams),
-            dropped_bytes=sum(stream.playback.dropped for stream in self.streams),
+            underruns=sum(stream.playback.underruns for stream in self.streams.all),
+            dropped_bytes=sum(stream.playback.dropped for stream in self.streams.all),
             recorded_ms=line.recording.duration_ms,
         )
 
@@ -177,8 +133,7 @@ class Call:
         """The call is over; idempotent."""
         if self.over.is_set():
             return
-        if self._stream is not None:
-            self._stream_over(self._stream)
+        self.streams.end()
         self.status = status
         self.reason = reason
         self.ended_ms = self._board.seam.now_ms()
@@ -336,7 +291,7 @@ class Call:
     def _error(self, code: int, message: str) -> None:
         self._board.ledger.add("error", self.sid, code=code, message=message)
 
-    def partial(self, verb: Gather, text: str) -> None:
+    def _partial(self, verb: Gather, text: str) -> None:
         """Speech on its way, for a gather that wants to hear of it."""
         if verb.partial_result_callback and is_http_url(verb.partial_result_callback):
             params = call_params(self) | {"UnstableSpeechResult": text, "Stability": "0.5"}
@@ -347,135 +302,7 @@ class Call:
                 params,
             )
 
-    # --- media stream -------------------------------------------------------------------------
-
     async def connect_stream(self, verb: Stream) -> None:
-        board = self._board
-        stream = TwilioStream(
-            verb,
-            new_sid(board.seam, "MZ"),
-            self.account_sid,
-            self.sid,
-            self,
-            board.clock,
-            board.seam,
-            board.options,
-            board.signer.headers(verb.url, {}),
-        )
-        if (wrong := socket_url_error(verb.url)) is not None:
-            stream.error = f"{WRONG_SCHEME}: {wrong}"
-            self._error(WRONG_SCHEME, wrong)
-            self._tell_of_stream(stream, "stream-error")
-            return
-        if "?" in verb.url:
-            self.stream_warning(stream, 0, "the query of a stream's URL does not count")
-        self._stream = stream
-        self.streams.append(stream)
-        ended = anyio.Event()
-
-        async def run() -> None:
-            try:
-                await stream.run()
-            finally:
-                ended.set()
-
         if self._tasks is None:
             raise RuntimeError("the call is only being set up")
-        self._tasks.start_soon(run)
-        try:
-            await ended.wait()
-        finally:
-            # A redirect does not wait for the old socket to close.
-            self._stream_over(stream)
-            stream.stop("the document ended")
-
-    def stream_opened(self, stream: TwilioStream) -> None:
-        self._board.ledger.add("stream-opened", self.sid, stream=stream.sid, url=stream.url)
-        self._tell_of_stream(stream, "stream-started")
-        if stream is self._stream:
-            self.line.attach(stream)
-        self._disturb(stream)
-
-    def stream_closed(self, stream: TwilioStream) -> None:
-        self._stream_over(stream)
-
-    def _stream_over(self, stream: TwilioStream) -> None:
-        """Once for each stream: it closed, or it is being closed."""
-        if stream is not self._stream:
-            return
-        self._stream = None
-        self.line.attach(None)
-        self._board.ledger.add("stream-closed", self.sid, stream=stream.sid, error=stream.error)
-        if stream.error is not None and stream.error.startswith("cannot connect"):
-            timed_out = "TimeoutError" in stream.error or "timed out" in stream.error
-            self._error(CONNECT_TIMEOUT if timed_out else NO_UPGRADE, stream.error)
-        elif stream.close_code is not None:
-            self.stream_warning(stream, CLOSED_BY_SERVER, f"closed with {stream.close_code}")
-        self._tell_of_stream(stream, "stream-stopped" if stream.error is None else "stream-error")
-
-    def stream_warning(self, stream: TwilioStream, code: int, message: str) -> None:
-        self._board.ledger.add("warning", self.sid, code=code, message=message, stream=stream.sid)
-
-    def _tell_of_stream(self, stream: TwilioStream, event: str) -> None:
-        verb = stream.verb
-        if verb.status_callback is None:
-            return
-        params = {
-            "AccountSid": self.account_sid,
-            "CallSid": self.sid,
-            "StreamSid": stream.sid,
-            "StreamName": verb.name or stream.sid,
-            "StreamEvent": event,
-            "Timestamp": iso8601(self._board.seam.now_ms()),
-        }
-        if event == "stream-error":
-            params["StreamError"] = stream.error or ""
-        self._lane.post("stream-status", verb.status_callback, verb.status_callback_method, params)
-
-    def _disturb(self, stream: TwilioStream) -> None:
-        """Decide whether the faults befall this stream, and when."""
-        faults = self._board.faults
-        fault = faults.sockets
-        drop, stall = faults.happens(fault.drop), faults.happens(fault.stall)
-        if (drop or stall) and self._tasks is not None:
-            after_s = faults.dice.random() * fault.within_s
-            self._tasks.start_soon(self._break_later, stream, after_s, drop)
-
-    async def _break_later(self, stream: TwilioStream, after_s: float, drop: bool) -> None:
-        await anyio.sleep(after_s)
-        self.break_stream(stream, drop=drop)
-
-    def break_stream(self, stream: TwilioStream | None = None, *, drop: bool) -> bool:
-        """Drop or stall a stream (None: the one that is open); False when there is none."""
-        if self._stream is None or stream not in (None, self._stream):
-            return False
-        self._board.ledger.add(
-            "stream-dropped" if drop else "stream-stalled", self.sid, stream=self._stream.sid
-        )
-        if drop:
-            self._stream.drop("the connection broke")
-        else:
-            self._stream.stall()
-        return True
-
-    def exchange_frames(self, heard: bytes | None) -> bytes | None:
-        return self.line.exchange_frames(heard)
-
-
-class TwilioLine(CarrierLine):
-    """The line of a call, with Twilio's voice and recogniser on it."""
-
-    native: CarrierSpeech
-
-    def __init__(self, call: Call, board: Switchboard) -> None:
-        super().__init__(
-            call.sid, board.options, board.seam, board.ledger, board.voice, call.phone_hung_up
-        )
-        self.native = CarrierSpeech(
-            board.options,
-            heard=self.hear_text,
-            keys_heard=self.hear_digits,
-            unheard=lambda key: board.ledger.add("digits-unheard", call.sid, digits=key),
-            partial=call.partial,
-            changed=self.notify,
-        )
+        await self.streams.connect(verb, self._tasks)

@@ -102,7 +102,7 @@ class _Control:
         if fault not in ("drop", "stall"):
             raise ApiError(400, 20001, "fault is neither drop nor stall")
         call = self._emulator.calls.get(request.path_params["sid"])
-        if call is None or not call.break_stream(drop=fault == "drop"):
+        if call is None or not call.streams.break_one(drop=fault == "drop"):
             raise ApiError(404, 20404, "The call has no open stream")
         return JSONResponse({"ok": True})
 

@@ -19,7 +19,8 @@ from voicecall_mock.exchange.server import serve_app
 from voicecall_mock.exchange.sockets import MediaClock
 from voicecall_mock.exchange.voice import Voice
 
-from .calls import Call, CallPlan, Dialler, Switchboard, new_sid
+from .board import Dialler, Switchboard, new_sid
+from .calls import Call, CallPlan
 from .delivery import Signer, WebhookSender
 from .faults import Faults
 from .numbers import PhoneNumber

@@ -20,7 +20,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from voicecall_mock.exchange.server import hang_up_on_client
 
-from .calls import Call, new_sid
+from .board import new_sid
+from .calls import Call
 from .control import control_routes
 from .errors import ApiError
 from .numbers import PhoneNumber

@@ -1,0 +1,54 @@
+"""What all calls of the emulated account share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import anyio
+
+from voicecall.seam import Seam
+from voicecall_mock.exchange.ledger import Ledger
+from voicecall_mock.exchange.sockets import MediaClock
+from voicecall_mock.exchange.voice import Voice
+
+from .delivery import Signer, WebhookSender
+from .faults import Faults
+from .options import TwilioOptions
+
+__all__ = ["Dialler", "Switchboard", "new_sid"]
+
+
+def new_sid(seam: Seam, prefix: str) -> str:
+    """``prefix`` (CA, MZ, PN, ...) and 32 hexadecimal digits."""
+    return prefix + seam.new_id().replace("-", "")
+
+
+class Dialler:
+    """Dials queued calls at the account's rate."""
+
+    def __init__(self, seam: Seam, calls_per_second: float) -> None:
+        self._seam = seam
+        self._interval = 1 / calls_per_second
+        self._free_at = 0.0
+
+    async def turn(self) -> None:
+        """Wait for this call's turn."""
+        now = self._seam.monotonic()
+        at = max(now, self._free_at)
+        self._free_at = at + self._interval
+        await anyio.sleep(at - now)
+
+
+@dataclass(frozen=True, slots=True)
+class Switchboard:
+    """What all calls of an account share."""
+
+    options: TwilioOptions
+    seam: Seam
+    ledger: Ledger
+    voice: Voice
+    clock: MediaClock
+    sender: WebhookSender
+    signer: Signer
+    faults: Faults
+    dialler: Dialler
