@@ -13,8 +13,9 @@ import pytest
 
 from voicecall.audio import MULAW_8K, AudioFormat
 from voicecall.errors import ProviderError, ProviderTimeout, ProviderUnavailable
+from voicecall.media import AudioSink
 from voicecall.model import EndDetail
-from voicecall.tts import SpeechProvider, SpeechSession
+from voicecall.tts import SpeechProvider, SpeechSession, Utterance
 from voicecall_calls.config import PhrasesConfig
 from voicecall_calls.speech.chain import ChainMember, ChainSpeech
 from voicecall_calls.speech.resting import Rest
@@ -223,14 +224,78 @@ async def test_a_voice_that_hangs_has_its_time_and_no_more(
     ]
 
 
-async def test_audio_of_one_that_was_given_up_is_not_heard() -> None:
-    one, two = Voice("one"), Voice("two")
-    one.delay_s = TIMEOUT_S + 1
-    two.delay_s = 3.0
-    async with open_chain(chain([one, two])) as session:
-        audio = await say(session, "Good day.")
-        await anyio.sleep(TIMEOUT_S)
-        assert two.duration_s("Good day.") * 8000 == len(audio)
+class Stubborn(Utterance):
+    """Is told of everything, says nothing, and writes when the test does."""
+
+    def __init__(self, sink: AudioSink) -> None:
+        self.sink = sink
+        self.told: list[object] = []
+
+    def send(self, text: str) -> None:
+        self.told.append(text)
+
+    def flush(self) -> None:
+        self.told.append("flush")
+
+    def cancel(self, heard_ms: float) -> str | None:
+        self.told.append(("cancel", heard_ms))
+        return "Good"
+
+    async def done(self) -> None:
+        await anyio.sleep_forever()
+
+
+class StubbornVoice(SpeechProvider):
+    def __init__(self) -> None:
+        self.said: list[Stubborn] = []
+
+    @asynccontextmanager
+    async def session(
+        self, voice: str | None, audio_format: AudioFormat
+    ) -> AsyncIterator[SpeechSession]:
+        said = self.said
+
+        class Session(SpeechSession):
+            def utterance(self, item_id: str, sink: AudioSink) -> Utterance:
+                said.append(Stubborn(sink))
+                return said[-1]
+
+        yield Session()
+
+
+async def test_one_that_was_given_up_is_told_and_no_longer_heard() -> None:
+    one, two = StubbornVoice(), Voice("two")
+    seam = VirtualSeam()
+    members = [ChainMember("one", one, None, Rest(seam)), ChainMember("two", two, None, Rest(seam))]
+    provider = ChainSpeech(members, timeout_s=TIMEOUT_S, max_text=4096, call_id="call-1")
+    async with open_chain(provider) as session:
+        ear = Ear()
+        utterance = session.utterance("item", ear)
+        utterance.send("Good day. ")
+        utterance.flush()
+        await utterance.done()
+        [stubborn] = one.said
+        assert stubborn.told == ["Good day. ", "flush", ("cancel", 0.0)]
+        stubborn.sink.write("item", b"late")
+        assert two.duration_s("Good day.") * 8000 == len(ear.audio)
+        assert b"late" not in ear.audio
+
+
+async def test_what_was_heard_is_told_by_whoever_spoke() -> None:
+    one = StubbornVoice()
+    member = ChainMember("one", one, None, Rest(VirtualSeam()))
+    provider = ChainSpeech([member], timeout_s=TIMEOUT_S, max_text=4096, call_id="call-1")
+    async with open_chain(provider) as session:
+        ear = Ear()
+        utterance = session.utterance("item", ear)
+        utterance.send("Good day. ")
+        await anyio.sleep(0.1)
+        one.said[0].sink.write("item", b"audio")
+        assert utterance.cancel(120.0) == "Good"
+        assert one.said[0].told[-1] == ("cancel", 120.0)
+        one.said[0].sink.write("item", b" that comes late")
+        await utterance.done()
+        assert ear.audio == b"audio"
 
 
 async def test_a_silence_in_the_middle_is_bounded_but_waiting_for_text_is_not() -> None:
@@ -353,6 +418,19 @@ async def test_one_that_failed_is_asked_last_for_a_while(caplog: pytest.LogCaptu
     assert "speech begins with two: one failed lately" in caplog.text
     await anyio.sleep(30)
     assert await speaker() == "one"
+
+
+async def test_who_speaks_again_rests_no_more() -> None:
+    one, two = Voice("one"), Voice("two")
+    rests = [Rest(VirtualSeam()) for _ in range(2)]
+    async with open_chain(chain([one, two], rests=rests)) as session:
+        one.errors.append(one.broken())
+        two.errors.append(two.broken())
+        with pytest.raises(ProviderUnavailable):
+            await say(session, "Good day.")
+        assert [rest.resting for rest in rests] == [True, True]
+        await say(session, "Good day.")
+        assert [rest.resting for rest in rests] == [False, True]
 
 
 async def test_the_rest_grows_with_each_failure_and_ends_with_a_success() -> None:
