@@ -61,7 +61,7 @@ class Keys:
 def query_of(url: str) -> dict[str, str]:
     """The parameters in a URL's query; the last of several values."""
     query = url.partition("#")[0].partition("?")[2]
-    return dict(parse_qsl(query, keep_blank_values=True, errors="surrogateescape"))
+    return dict(parse_qsl(query, keep_blank_values=True))
 
 
 def form_of(request: WebhookRequest) -> list[tuple[str, str]] | None:
