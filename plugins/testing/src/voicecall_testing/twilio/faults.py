@@ -73,7 +73,7 @@ class Faults:
             data, "webhooks", {"duplicate", "late", "lateS", "reorder", "lose", "types"}
         )
         sockets = members(data, "sockets", {"drop", "stall", "withinS"})
-        rest = data.get("rest") or []
+        rest = data.get("rest", [])
         if not isinstance(rest, list):
             raise FaultError("rest must be a list")
         faults = [_rest_fault({"rest": item}) for item in rest]
