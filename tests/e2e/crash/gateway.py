@@ -23,7 +23,7 @@ from voicecall_gateway.client import GatewayClient
 
 __all__ = ["INBOUND", "OUTBOUND", "Gateway", "free_ports"]
 
-OUTBOUND = 11
+OUTBOUND = 12
 INBOUND = 5
 """Caps of the gateway. Every round fills them, so that a place that was not given back shows."""
 STREAMED = {
