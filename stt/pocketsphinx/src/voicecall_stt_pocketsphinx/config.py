@@ -30,7 +30,7 @@ class PocketsphinxConfig(ConfigModel):
         default=None, ge=200, le=5000, description="Silence that ends an utterance"
     )
     reject_below: float = Field(
-        default=-3.0,
+        default=-3.4,
         description="Score below which an utterance counts as not understood; lower accepts more",
     )
 

@@ -2,15 +2,16 @@
 
 A grammar decoder forces whatever it hears into the grammar. The verdict therefore compares two
 searches over the same audio: the grammar, and a free loop of phones, which always fits at least
-as well. Where the grammar fits much worse than that, the utterance is outside of it.
+as well. Where the grammar fits much worse than that, over the whole utterance or over one of its
+long words, the utterance is outside of it.
 
 The verdict does not depend on the utterances before: the cepstral mean is that of the utterance
-itself. Everything here blocks and belongs into a worker thread.
+itself, and the library's estimate of noise begins anew with each search. Everything here blocks
+and belongs into a worker thread.
 """
 
 from __future__ import annotations
 
-import math
 import threading
 import time
 from collections.abc import Sequence
@@ -22,6 +23,7 @@ import pocketsphinx
 from voicecall.errors import ConfigError
 
 from .grammar import Grammar, check_words
+from .scoring import Segment, score
 
 __all__ = ["BLOCK", "Decoder", "DecoderPool", "Verdict"]
 
@@ -91,16 +93,19 @@ class Decoder:
         if not text:
             return Verdict("", None)
         _, phone_path = self._search(_PHONES, mean, pcm)
-        score = _score(grammar_path, phone_path)
-        return Verdict(text if score >= self._reject_below else "", score)
+        fit = score(grammar_path, phone_path)
+        return Verdict(text if fit >= self._reject_below else "", fit)
 
     def _begin(self, search: str, mean: str) -> None:
+        # Otherwise the noise of the utterance before would go into the features of this one. It
+        # also puts the cepstral mean back, which is therefore set after it.
+        self._library.reinit_feat()
         self._library.activate_search(search)
         self._library.set_cmn(mean)
         self._library.start_utt()
         self._open = True
 
-    def _search(self, search: str, mean: str, pcm: bytes) -> tuple[str, Sequence[Any]]:
+    def _search(self, search: str, mean: str, pcm: bytes) -> tuple[str, Sequence[Segment]]:
         self.stop()
         self._begin(search, mean)
         self.feed(pcm)
@@ -123,16 +128,6 @@ class Decoder:
             f"{(m * total - i * _CMN_WINDOW) / frames:.3f}"
             for m, i in zip(mixed, initial, strict=True)
         )
-
-
-def _score(grammar: Sequence[Any], phones: Sequence[Any]) -> float:
-    spoken = [part for part in grammar if not part.word.startswith("<")]
-    frames = spoken[-1].end_frame - spoken[0].start_frame + 1
-    return float(1000 * (_fit(grammar) - _fit(phones)) / frames)
-
-
-def _fit(path: Sequence[Any]) -> float:
-    return sum(math.log(part.ascore) if part.ascore > 0 else -math.inf for part in path)
 
 
 class DecoderPool:
