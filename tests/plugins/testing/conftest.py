@@ -196,7 +196,7 @@ class Customer:
             return Response("<Response/>", media_type=self.content_type)
         answer = answers.popleft() if len(answers) > 1 else answers[0]
         if isinstance(answer, int):
-            return Response(status_code=answer)
+            return Response(status_code=answer, headers={"Location": "/moved?to=1"})
         return Response(answer, media_type=self.content_type)
 
     async def take_socket(self, connection: ServerConnection) -> None:

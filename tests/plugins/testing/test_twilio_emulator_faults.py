@@ -31,7 +31,7 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
-# --- what a URL's fragment asks for ----------------------------------------------------------
+# --- redelivery ------------------------------------------------------------------------------
 
 
 def test_overrides_ride_in_the_fragment() -> None:
@@ -86,6 +86,18 @@ async def test_by_default_only_a_failed_connection_is_retried(customer: Any) -> 
         attempts = c.twilio.ledger.entries("webhook", call=refused, type="voice")
         assert [entry["attempt"] for entry in attempts] == [1, 2]
         assert c.codes(refused) == [11200]
+
+
+async def test_a_redirect_of_http_is_followed(customer: Any) -> None:
+    async with customer() as c:
+        c.answer("/voice", 307)
+        c.answer("/moved", "<Say>Here.</Say>")
+        sid = await c.dial()
+        await c.ended(sid)
+        (moved,) = c.at("/moved")
+        assert moved.valid
+        assert moved.params["CallSid"] == sid
+        assert c.heard(sid) == [("Here.", True)]
 
 
 # --- webhooks --------------------------------------------------------------------------------
@@ -202,6 +214,18 @@ async def test_a_slow_answer_to_what_was_carried_out_at_once(customer: Any) -> N
             await c.twilio.ledger.wait_for("ended")
             tasks.cancel_scope.cancel()
         assert len(c.twilio.calls) == 1
+
+
+async def test_every_answer_names_its_request(customer: Any) -> None:
+    async with customer() as c:
+        async with httpx.AsyncClient(trust_env=False) as client:
+            seen = set()
+            for auth in ((c.twilio.options.account_sid, c.twilio.options.auth_token), ("a", "b")):
+                reply = await client.get(f"{c.twilio.base_url}/2010-04-01", auth=auth)
+                assert reply.headers["content-type"] == "application/json"
+                seen.add(reply.headers["twilio-request-id"])
+        assert len(seen) == 2
+        assert all(len(name) == 34 and name.startswith("RQ") for name in seen)
 
 
 # --- the control -----------------------------------------------------------------------------

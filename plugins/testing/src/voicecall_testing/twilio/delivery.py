@@ -7,7 +7,6 @@ Signatures are made by Twilio's own SDK (extra ``twilio``).
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -31,6 +30,8 @@ _BOUNDS = {
     "tt": (15_000, 100, 15_000),
     "rc": (1, 0, 5),
 }
+_MAX_HOPS = 5
+"""Redirects are followed with the same form."""
 
 
 class DeliveryFailed(Exception):
@@ -220,7 +221,29 @@ class WebhookSender:
         self, endpoint: Endpoint, method: str, params: Mapping[str, str], token: str
     ) -> tuple[httpx.Response | None, str, str]:
         """(reply, kind of failure, error); no failure is an empty text."""
-        url, form = endpoint.url, dict(params)
+        limits = httpx.Timeout(
+            endpoint.rt / 1000, connect=endpoint.ct / 1000, pool=endpoint.tt / 1000
+        )
+        url = endpoint.url
+        try:
+            for _ in range(_MAX_HOPS):
+                reply = await self._send(url, method, params, token, limits)
+                if reply.next_request is None:
+                    break
+                url = str(reply.next_request.url)
+        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.InvalidURL) as error:
+            return None, "ct", repr(error)
+        except httpx.HTTPError as error:
+            return None, "rt", repr(error)
+        if reply.is_success:
+            return reply, "", ""
+        failure = "5xx" if reply.is_server_error else "4xx"
+        return reply, failure, f"HTTP {reply.status_code}"
+
+    async def _send(
+        self, url: str, method: str, params: Mapping[str, str], token: str, limits: httpx.Timeout
+    ) -> httpx.Response:
+        form = dict(params)
         if method == "GET":
             url += ("&" if urlsplit(url).query else "?") + urlencode(form)
             form = {}
@@ -234,17 +257,6 @@ class WebhookSender:
         if method == "POST":
             headers["Content-Type"] = "application/x-www-form-urlencoded; charset=UTF-8"
             content = urlencode(form)
-        timeout = httpx.Timeout(
-            endpoint.rt / 1000, connect=endpoint.ct / 1000, pool=endpoint.tt / 1000
+        return await self._http.request(
+            method, url, content=content, headers=headers, timeout=limits
         )
-        try:
-            reply = await self._http.request(
-                method, url, content=content, headers=headers, timeout=timeout
-            )
-        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.InvalidURL) as error:
-            return None, "ct", repr(error)
-        except httpx.HTTPError as error:
-            return None, "rt", repr(error)
-        hundreds = math.floor(reply.status_code / 100)
-        failure = "" if hundreds == 2 else "5xx" if hundreds == 5 else "4xx"
-        return reply, failure, "" if not failure else f"HTTP {reply.status_code}"
