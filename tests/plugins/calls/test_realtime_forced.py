@@ -268,10 +268,34 @@ async def test_an_agent_that_fails_is_apologised_for_then_the_call_ends(tmp_path
         assert spoken(model) == [phrases.not_understood]
         phone.agent.then(DOWN)
         says(model, "I said: when is the last train?")
+        await phone.settle(0.5)
+        # Nothing takes the floor from the last words.
+        says(model, "Hello? Are you still there?")
         await phone.settle(5)
+        assert len(phone.agent.turns) == 2
+        assert phone.socket.clears == 0
         assert spoken(model) == [phrases.not_understood, phrases.failed]
         assert phone.said[-1] == ("bot", phrases.failed)
         assert phone.record.end_detail is EndDetail.AGENT_FAILED
+
+
+async def test_an_answer_that_the_model_refuses_to_speak_is_a_failure(tmp_path: Path) -> None:
+    model = ScriptedRealtime()
+    async with on_the_phone(tmp_path, model) as phone:
+        model.refusals.append(DOWN)
+        says(model)
+        await phone.settle(3)
+        assert spoken(model) == ["Yes.", phone.config.phrases.not_understood]
+
+
+async def test_a_filler_that_fails_costs_no_answer(tmp_path: Path) -> None:
+    model = ScriptedRealtime()
+    async with on_the_phone(tmp_path, model) as phone:
+        phone.agent.then(3.0, "At half past eleven.")
+        model.refusals.append(DOWN)
+        says(model)
+        await phone.settle(6)
+        assert spoken(model) == [phone.config.phrases.filler, "At half past eleven."]
 
 
 async def test_an_answer_in_between_is_forgiven(tmp_path: Path) -> None:

@@ -203,6 +203,22 @@ async def test_a_model_that_cannot_speak_leaves_it_to_the_synthesis(tmp_path: Pa
         assert phone.record.end_detail is EndDetail.AGENT_FAILED
 
 
+async def test_a_model_that_stalls_has_half_a_minute(tmp_path: Path) -> None:
+    model, voice = ScriptedRealtime(), ScriptedSpeech()
+    async with open_realtime(
+        tmp_path, model, synthesis=voice, realtime={"inactivityMs": 0}
+    ) as phone:
+        await answered(phone)
+        model.stalls = True
+        for number in range(2):
+            model.current.tell(ResponseDone(f"r{number}", "failed", "overloaded"))
+        await phone.settle(29)
+        assert heard(phone, voice) == []
+        await phone.settle(10)
+        assert heard(phone, voice) == [phone.config.phrases.failed]
+        assert phone.record.end_detail is EndDetail.AGENT_FAILED
+
+
 @pytest.mark.parametrize("synthesised", [True, False])
 async def test_a_notification_is_told_by_another_voice(tmp_path: Path, synthesised: bool) -> None:
     model, voice = ScriptedRealtime(), ScriptedSpeech()

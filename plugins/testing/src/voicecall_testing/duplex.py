@@ -92,6 +92,9 @@ class ScriptedRealtimeSession(RealtimeSession):
         if self._provider.silent:
             self._count += 1
             self.tell(ResponseDone(f"response-{self._count}", "failed", "no voice"))
+        elif self._provider.stalls:
+            self._count += 1
+            self.write(f"item-{self._count}", self._provider.answer_ms)
         else:
             self.speak(words, self._provider.answer_ms)
 
@@ -121,7 +124,8 @@ class ScriptedRealtimeSession(RealtimeSession):
 
 class ScriptedRealtime(RealtimeProvider):
     """``open_errors`` are raised, one each, by the next sessions, ``refusals`` by the next
-    requests to speak. Asked to speak it does so for ``answer_ms``, or fails where ``silent``."""
+    requests to speak. Asked to speak it does so for ``answer_ms``, or fails where ``silent``, or
+    never comes to an end where it ``stalls``."""
 
     def __init__(self, capabilities: RealtimeCapabilities | None = None) -> None:
         self.capabilities = capabilities or RealtimeCapabilities()
@@ -129,6 +133,7 @@ class ScriptedRealtime(RealtimeProvider):
         self.open_errors: deque[ProviderError] = deque()
         self.refusals: deque[ProviderError] = deque()
         self.silent = False
+        self.stalls = False
         self.answer_ms = 1000.0
 
     @property

@@ -30,7 +30,7 @@ __all__ = ["Farewell", "LastWords"]
 
 _log = logging.getLogger("voicecall.calls")
 _MODEL_BEGINS_S = 3.0
-_PLAY_OUT_S = 30.0
+_LONGEST_S = 30.0
 
 
 class LastWords:
@@ -83,8 +83,11 @@ class LastWords:
         return False
 
     async def _by_model(self, text: str) -> bool:
-        item = await self._model.say(text, _MODEL_BEGINS_S)
-        return item is not None and item.error is None and item.size > 0
+        with anyio.move_on_after(_LONGEST_S):
+            item = await self._model.say(text, _MODEL_BEGINS_S)
+            return item is not None and item.error is None and item.size > 0
+        self._model.stop()
+        return False
 
     async def _by_synthesis(self, text: str) -> bool:
         if self._speech is None or self._line.socket is None:
@@ -128,8 +131,10 @@ class Farewell:
             self._lane.spawn(partial(self._say_and_end, detail))
 
     async def _say_and_end(self, detail: EndDetail) -> None:
-        with anyio.move_on_after(_PLAY_OUT_S):
+        with anyio.move_on_after(_LONGEST_S) as rest:
             await self._voice.quiet()
+        if rest.cancelled_caught:
+            self._voice.interrupt()
         record = self._lane.record
         if record.mode is CallMode.CONVERSATION:
             await self._words.say(self._apology)

@@ -127,7 +127,10 @@ class RealtimeConversation(Conversation):
             settled=self._words.settled,
         )
         self._forced = None
-        if self._function_tools and words.consults_always(config.realtime):
+        always = words.consults_always(config.realtime)
+        if always and self._capabilities.delegation:
+            _log.warning("consultPolicy always cannot be enforced on a model that delegates")
+        elif always and self._converses:
             self._forced = ForcedConsult(
                 lane,
                 consults,
@@ -256,6 +259,8 @@ class RealtimeConversation(Conversation):
         self.voice.session_closed()
 
     async def _open(self, session: RealtimeSession) -> None:
+        if self._farewell.begun:
+            return
         if self._greeting.pending:
             await self._greeting.play(self._instructions, session)
         elif self._resumed and self._converses:
@@ -333,7 +338,7 @@ class RealtimeConversation(Conversation):
     def _caller_said(self, text: str) -> None:
         self.voice.caller.final = self.seam.now_ms()
         self._words.say(text)
-        if self._forced is not None:
+        if self._forced is not None and not self._farewell.begun:
             self._forced.heard(text)
 
     # --- notifications ----------------------------------------------------------------------
@@ -353,6 +358,8 @@ class RealtimeConversation(Conversation):
         self._keys.press(digits)
 
     def _tell_keys(self, digits: str) -> None:
+        if self._farewell.begun:
+            return
         request = words.pressed(self._instructions, digits)
         self._link.do(lambda session: session.greet(request))
 

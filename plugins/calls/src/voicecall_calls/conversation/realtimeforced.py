@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import anyio
 
 from voicecall import events as ev
+from voicecall.errors import VoicecallError
 from voicecall.model import EndDetail, EndReason
 from voicecall.realtime import RealtimeSession
 from voicecall.seam import Seam
@@ -115,7 +116,7 @@ class ForcedConsult:
             with anyio.move_on_after(self._filler_s):
                 await consult.done.wait()
             if not consult.done.is_set() and not consult.calls:
-                await self._speech.say(self._phrases.filler, self._begins_s)
+                await self._said(self._phrases.filler)
             await consult.done.wait()
             if consult.calls:
                 # The model asked for it after all, and speaks it.
@@ -128,13 +129,12 @@ class ForcedConsult:
 
     async def _deliver(self, answer: Answer) -> None:
         text = cut(answer.text, _LONGEST_CHARS)
-        said = answer.error is None and (bool(text) or answer.ends)
         before = self._voice.interruptions
-        if said and text:
-            item = await self._speech.say(text, self._begins_s)
-            said = item is not None and item.error is None
-        if not said:
-            await self._failed(answer.error or "the answer could not be spoken")
+        if answer.error is not None or not (text or answer.ends):
+            await self._failed(answer.error or "it said nothing")
+            return
+        if text and not await self._said(text):
+            await self._failed("it could not be spoken")
             return
         self._failures = 0
         if answer.ends and self._voice.interruptions == before:
@@ -144,10 +144,18 @@ class ForcedConsult:
                 )
             )
 
+    async def _said(self, text: str) -> bool:
+        try:
+            item = await self._speech.say(text, self._begins_s)
+        except VoicecallError as error:
+            _log.warning("call %s: %s", self._lane.record.call_id, error)
+            return False
+        return item is not None and item.error is None
+
     async def _failed(self, why: str) -> None:
         self._failures += 1
         _log.warning("call %s: no answer of the agent: %s", self._lane.record.call_id, why)
         if self._failures >= _FAILURES_BEFORE_END:
             self._give_up(EndDetail.AGENT_FAILED)
         else:
-            await self._speech.say(self._phrases.not_understood, self._begins_s)
+            await self._said(self._phrases.not_understood)

@@ -40,6 +40,10 @@ class ModelSpeech:
                 await item.done.wait()
             return item
 
+    def stop(self) -> None:
+        """Break off what the model says."""
+        self._voice.interrupt()
+
 
 class Requests:
     """What somebody outside of the call wants said. ``closed`` is why nothing can be any more."""
