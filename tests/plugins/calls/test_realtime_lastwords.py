@@ -28,7 +28,6 @@ from .realtime_room import open_realtime
 pytestmark = [pytest.mark.integration, pytest.mark.anyio]
 
 MUTE_CARRIER = replace(STREAMING, native_speech=False, native_listening=False)
-QUIET = b"\xff" * 160
 DOWN = ProviderUnavailable("down", provider="fake")
 
 

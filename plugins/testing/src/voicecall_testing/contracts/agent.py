@@ -135,6 +135,21 @@ class AgentContract(ABC):
             await _said(backend, _turn())
             assert len(await self.remembered(backend, "s1")) == 1
 
+    async def test_what_is_recalled_is_of_the_session_and_of_the_sources_asked_for(
+        self, backend: AgentBackend
+    ) -> None:
+        async with backend.lifespan():
+            for number in range(3):
+                await _said(backend, _turn("Tell me about trains.", turn_id=f"t{number}"))
+            question = _turn("Tell me about trains.", turn_id="t9")
+            for sources in (("memory",), ("sessions",), ("memory", "sessions")):
+                found = await backend.recall(question, sources, 2)
+                assert len(found) <= 2
+                assert {one.source for one in found} <= set(sources)
+                assert all(one.text for one in found)
+            stranger = _turn("Tell me about trains.", session_key="s2")
+            assert list(await backend.recall(stranger, ("sessions",), 2)) == []
+
     async def test_sessions_do_not_mix(self, backend: AgentBackend) -> None:
         async with backend.lifespan():
             async with anyio.create_task_group() as tasks:
