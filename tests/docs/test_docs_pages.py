@@ -90,7 +90,9 @@ def whole_configurations() -> Iterator[Any]:
 
 
 @pytest.mark.parametrize("text", list(whole_configurations()))
-def test_configurations_are_valid(text: str) -> None:
+def test_configurations_are_valid(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The pages say to export it.
+    monkeypatch.setenv("OPENAI_API_KEY", "key-of-the-page")
     loaded = config_from_tree(json5.loads(text), environ={}, source="page")
     assert loaded.notes == ()
     config = loaded.validated(VoiceCallConfig, loaded.plugin_values(PLUGIN_ID), CONFIG_PATH)

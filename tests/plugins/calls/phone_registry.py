@@ -9,6 +9,7 @@ from voicecall import ProviderInfo, ProviderKind, hookimpl
 from voicecall.configuring import ConfigModel
 from voicecall.registry import Registry
 from voicecall.telephony import TelephonyCapabilities
+from voicecall.tunnel import TunnelCapabilities
 from voicecall_calls.config import VoiceCallConfig
 from voicecall_calls.wiring import Wiring, resolve
 from voicecall_testing.fakes import NATIVE, STREAMING
@@ -28,7 +29,7 @@ def info(
     provider_id: str,
     *,
     key: bool = False,
-    capabilities: TelephonyCapabilities | None = None,
+    capabilities: TelephonyCapabilities | TunnelCapabilities | None = None,
     **more: Any,
 ) -> ProviderInfo:
     """A provider; with ``key`` it needs ``apiKey`` or ``<ID>_KEY``."""
@@ -73,6 +74,10 @@ class _Plugin:
     @hookimpl
     def voicecall_turn_detectors(self) -> Sequence[ProviderInfo]:
         return self._of(ProviderKind.TURN)
+
+    @hookimpl
+    def voicecall_tunnels(self) -> Sequence[ProviderInfo]:
+        return self._of(ProviderKind.TUNNEL)
 
     @hookimpl
     def voicecall_agent_backends(self) -> Sequence[ProviderInfo]:

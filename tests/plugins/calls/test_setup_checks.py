@@ -12,6 +12,7 @@ from voicecall import ProviderInfo, ProviderKind
 from voicecall.configuring import validate
 from voicecall.errors import PluginError
 from voicecall.hosting import SetupCheck, SetupContext
+from voicecall.tunnel import TunnelCapabilities
 from voicecall_calls.checks import setup_checks
 from voicecall_calls.config import VoiceCallConfig
 
@@ -176,6 +177,25 @@ def test_what_only_the_backend_knows_is_asked_of_it() -> None:
     )
     found = checks(agents=agents, more=more, agentId="absent")
     assert found["agent"] == SetupCheck("agent", False, "the agent keyed needs its extra")
+
+
+@pytest.mark.parametrize("public", [True, False])
+def test_a_tunnel_must_reach_the_carrier(public: bool) -> None:
+    burrow = info(
+        ProviderKind.TUNNEL, "burrow", capabilities=TunnelCapabilities(public=public), key=True
+    )
+    phone: dict[str, Any] = {
+        "provider": "public",
+        "public": {"apiKey": "k"},
+        "fromNumber": "+15550000000",
+    }
+    keyed = {"provider": "burrow", "providers": {"burrow": {"apiKey": "k"}}}
+    check = checks(more=[burrow], **phone, tunnel=keyed)["webhook-exposure"]
+    assert check.ok is public
+    assert "through the tunnel Burrow" in check.message or "its own network" in check.message
+    bare = checks(more=[burrow], **phone, tunnel={"provider": "burrow"})
+    assert not bare["webhook-exposure"].ok
+    assert "tunnel.providers.burrow.apiKey (or set BURROW_KEY)" in bare["provider-config"].message
 
 
 def test_no_check_shows_a_key() -> None:

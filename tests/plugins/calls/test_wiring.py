@@ -9,9 +9,13 @@ import pytest
 from voicecall import ProviderKind
 from voicecall.errors import ConfigError
 from voicecall.model import MediaPath
-from voicecall_calls.wiring import is_public_url, require
+from voicecall.registry import Registry
+from voicecall_calls.config import VoiceCallConfig
+from voicecall_calls.exposure import tunnel_block
+from voicecall_calls.wiring import Wiring, is_public_url, require, resolve
+from voicecall_testing.tunnels import ScriptedTunnel, TunnelPlugin
 
-from .phone_registry import KEYS, wire
+from .phone_registry import INFOS, KEYS, _Plugin, wire
 
 pytestmark = pytest.mark.unit
 
@@ -169,7 +173,8 @@ def test_what_is_passed_over_or_useless_is_noted() -> None:
 
 @pytest.mark.parametrize("block", ["reports", "live", "callbacks", "voicemail"])
 def test_blocks_of_newer_files_are_not_taken_for_carriers(block: str) -> None:
-    wiring = wire(**{block: {"enabled": True}})
+    blocks: dict[str, Any] = {block: {"enabled": True}}
+    wiring = wire(**blocks)
     assert wiring.problems == []
     assert wiring.notes == [
         f"plugins.entries.voice-call.config.{block} is passed over: this is not supported yet"
@@ -228,6 +233,51 @@ def test_a_tunnel_that_is_not_installed(asked: dict[str, Any], key: str, tunnel:
     for wiring in (reachable, local):
         assert wiring.problems == []
         assert any(note.startswith(text) for note in wiring.notes)
+
+
+def tunnelled(**config: Any) -> Wiring:
+    extra = [TunnelPlugin(ScriptedTunnel(), name).extra() for name in ("burrow", "burrow-net")]
+    whole = Registry(entries=[], extra=[*((i.kind.group, i.id, _Plugin(i)) for i in INFOS), *extra])
+    return resolve(
+        VoiceCallConfig.model_validate(config), registry=whole, environ={}, agents={}, tts={}
+    )
+
+
+def test_a_tunnel_stands_in_for_a_public_url() -> None:
+    for tunnel in ("burrow", "burrow-net"):
+        wiring = tunnelled(**PUBLIC, tunnel={"provider": tunnel})
+        assert (wiring.problems, wiring.notes) == ([], [])
+        assert wiring.tunnel is not None
+        assert require(wiring.tunnel)[0].id == tunnel
+    named = tunnelled(
+        **PUBLIC, tunnel={"provider": "burrow"}, publicUrl="https://phone.example.com/voice/webhook"
+    )
+    assert (named.tunnel, named.problems) == (None, [])
+    path = "plugins.entries.voice-call.config.tunnel.provider"
+    assert named.notes == [f"{path} has no effect: publicUrl is set"]
+
+
+def test_the_block_of_a_tunnel_comes_from_where_its_keys_may_stand() -> None:
+    config = VoiceCallConfig.model_validate(
+        {
+            "tunnel": {
+                "provider": "ngrok",
+                "ngrokAuthToken": "flat-token",
+                "ngrokDomain": "phone.example.app",
+                "providers": {"ngrok": {"authToken": "block-token", "region": "eu"}},
+            },
+            "tailscale": {"mode": "funnel", "port": 8443},
+        }
+    )
+    assert tunnel_block("ngrok", config.tunnel, config.tailscale) == {
+        "authToken": "block-token",
+        "domain": "phone.example.app",
+        "region": "eu",
+    }
+    assert tunnel_block("tailscale-funnel", config.tunnel, config.tailscale) == {"port": 8443}
+    assert tunnel_block("burrow", config.tunnel, config.tailscale) == {}
+    assert "block-token" not in repr(config)
+    assert "flat-token" not in repr(config)
 
 
 def test_no_tunnel_is_no_matter() -> None:

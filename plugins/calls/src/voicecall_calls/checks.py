@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from voicecall.errors import VoicecallError
 from voicecall.hosting import SetupCheck, SetupContext
 from voicecall.model import MediaPath
+from voicecall.providers import ProviderInfo
 from voicecall_calls.config import VoiceCallConfig
 from voicecall_calls.wiring import PLUGIN_ID, UNVERIFIED, Wiring, is_public_url, resolve
 
@@ -67,6 +68,8 @@ def _exposure(wiring: Wiring) -> SetupCheck:
     info, url = wiring.carrier.info, wiring.config.public_url
     if info is not None and not info.capabilities.public_url:
         return SetupCheck("webhook-exposure", True, f"{info.label} needs no public URL")
+    if url is None and wiring.tunnel is not None and wiring.tunnel.info is not None:
+        return _tunnel(wiring.tunnel.info)
     if url is None:
         return SetupCheck(
             "webhook-exposure", False, "the carrier cannot reach the webhooks: set publicUrl"
@@ -76,6 +79,14 @@ def _exposure(wiring: Wiring) -> SetupCheck:
             "webhook-exposure", False, f"publicUrl {url} cannot be reached from the internet"
         )
     return SetupCheck("webhook-exposure", True, f"webhooks come in at {url}")
+
+
+def _tunnel(info: ProviderInfo) -> SetupCheck:
+    name = "webhook-exposure"
+    if info.capabilities is not None and not info.capabilities.public:
+        why = "is for machines of its own network; the carrier cannot reach the webhooks there"
+        return SetupCheck(name, False, f"the tunnel {info.label} {why}")
+    return SetupCheck(name, True, f"webhooks come in through the tunnel {info.label}")
 
 
 def _mode(wiring: Wiring) -> SetupCheck:

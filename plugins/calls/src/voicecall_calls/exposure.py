@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 from pydantic import Field, PositiveInt
 
@@ -15,6 +16,8 @@ __all__ = [
     "TunnelConfig",
     "WebhookSecurityConfig",
     "realtime_path",
+    "tunnel_block",
+    "tunnel_family",
 ]
 
 FUNNEL_PORTS = (443, 8443, 10_000)
@@ -30,9 +33,11 @@ class ServeConfig(ConfigModel):
 
 class TunnelConfig(ConfigModel):
     """A tunnel that makes the webhook server public; ``provider`` is the id of an installed one,
-    or ``none``."""
+    or ``none``. ``providers`` holds blocks of tunnels, by id; a key that begins with a tunnel's
+    name belongs to the block of that tunnel (``ngrokDomain`` is ``domain`` of ngrok's)."""
 
     provider: str = Field(default="none", min_length=1)
+    providers: dict[str, dict[str, Any]] = Field(default_factory=dict, repr=False)
     ngrok_auth_token: str | None = Field(default=None, min_length=1, repr=False)
     ngrok_domain: str | None = Field(default=None, min_length=1)
     allow_ngrok_free_tier_loopback_bypass: bool = False
@@ -45,6 +50,27 @@ class TailscaleConfig(ConfigModel):
     mode: Literal["off", "serve", "funnel"] = "off"
     port: int = Field(default=443, ge=1, le=65535)
     path: str = Field(default="/voice/webhook", min_length=1)
+
+
+def tunnel_family(tunnel_id: str) -> str:
+    """The name by which keys of the older sections belong to a tunnel."""
+    return tunnel_id.partition("-")[0]
+
+
+def tunnel_block(
+    tunnel_id: str, tunnel: TunnelConfig, tailscale: TailscaleConfig
+) -> Mapping[str, Any]:
+    """What a tunnel is configured with, from all the places where that may stand."""
+    family = tunnel_family(tunnel_id)
+    block: dict[str, Any] = {}
+    for key, value in tunnel.model_dump(by_alias=True, exclude_unset=True).items():
+        own = key.removeprefix(family)
+        if own != key and own:
+            block[own[0].lower() + own[1:]] = value
+    if family == "tailscale":
+        older = tailscale.model_dump(by_alias=True, exclude_unset=True, exclude={"mode"})
+        block.update(older)
+    return {**block, **tunnel.providers.get(tunnel_id, {})}
 
 
 class WebhookSecurityConfig(ConfigModel):

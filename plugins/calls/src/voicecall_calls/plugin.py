@@ -25,6 +25,7 @@ PROVIDER_BLOCKS = {
     "streaming.providers": ProviderKind.TRANSCRIPTION,
     "realtime.providers": ProviderKind.REALTIME,
     "tts.providers": ProviderKind.TTS,
+    "tunnel.providers": ProviderKind.TUNNEL,
 }
 """Where the configuration holds blocks of providers by id; carriers stand at its root."""
 

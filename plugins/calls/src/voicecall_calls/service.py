@@ -21,10 +21,12 @@ from voicecall_calls.operations import CallOperations
 from voicecall_calls.rpc import PhoneRpc
 from voicecall_calls.server.options import ServeOptions, StreamOptions, WebhookSecurity
 from voicecall_calls.server.server import CallServer
+from voicecall_calls.server.urls import normal_path
 from voicecall_calls.settings import Providers, SettingsBook
 from voicecall_calls.storing import make_store
 from voicecall_calls.talking import Talking
 from voicecall_calls.tool import TOOL_DESCRIPTION, TOOL_NAME, TOOL_PARAMETERS, VoiceCallTool
+from voicecall_calls.tunnelling import TunnelKeeper
 from voicecall_calls.wiring import CONFIG_PATH, PLUGIN_ID, Wiring, is_public_url, require, resolve
 
 __all__ = ["PhoneService"]
@@ -56,6 +58,7 @@ class _Running:
     operations: CallOperations
     providers: Providers
     talking: Talking
+    tunnel: TunnelKeeper | None
 
 
 class PhoneService:
@@ -93,7 +96,10 @@ class PhoneService:
     # --- the gateway's view -----------------------------------------------------------------
 
     def problems(self) -> Sequence[str]:
-        return list(self._missing)
+        running = self._running
+        if running is None or running.tunnel is None or running.tunnel.problem is None:
+            return list(self._missing)
+        return [running.tunnel.problem] if running.carrier.capabilities.public_url else []
 
     def live(self) -> int:
         """Calls that are under way."""
@@ -165,10 +171,14 @@ class PhoneService:
             _log.warning(note)
         async with AsyncExitStack() as stack:
             self._running = await self._start(stack, wiring)
-            try:
-                yield
-            finally:
-                self._running = None
+            if self._running is not None:
+                try:
+                    yield
+                finally:
+                    self._running = None
+                return
+        _log.warning("the phone does not start: %s", "; ".join(self._missing))
+        yield
 
     def _resolve(self, config: VoiceCallConfig) -> Wiring:
         host = self._host
@@ -182,7 +192,8 @@ class PhoneService:
 
     # --- starting ---------------------------------------------------------------------------
 
-    async def _start(self, stack: AsyncExitStack, wiring: Wiring) -> _Running:
+    async def _start(self, stack: AsyncExitStack, wiring: Wiring) -> _Running | None:
+        """None: not without what :attr:`_missing` names then."""
         host, config = self._host, self._config
         context = host.provider_context(CONFIG_PATH)
         info, carrier_config = require(wiring.carrier)
@@ -222,6 +233,10 @@ class PhoneService:
         server = self._server(engine, carrier)
         await stack.enter_async_context(carrier.lifespan())
         await stack.enter_async_context(server.run())
+        tunnel = await self._open_tunnel(stack, wiring, server, carrier)
+        if tunnel is not None and server.public_url is None and carrier.capabilities.public_url:
+            self._missing = [tunnel.problem or "there is no tunnel"]
+            return None
         if carrier.capabilities.public_url and not is_public_url(server.webhook_url):
             raise ConfigError(
                 f"{info.label} cannot reach {server.webhook_url}; set a public https URL",
@@ -230,10 +245,7 @@ class PhoneService:
         await stack.enter_async_context(engine.run())
         self._rpc.tasks = await stack.enter_async_context(anyio.create_task_group())
         stack.callback(self._rpc.tasks.cancel_scope.cancel)
-        try:
-            await carrier.register_webhook(server.webhook_url)
-        except ProviderError as error:
-            _log.warning("inbound calls are not announced to the carrier: %s", error)
+        await _announce(carrier, server.webhook_url)
         _log.info("the phone is ready at %s", server.webhook_url)
         operations = CallOperations(
             engine,
@@ -241,7 +253,36 @@ class PhoneService:
             dialling_agent=lambda requested: talking.book.dialling_agent(requested),
             longest_text=talking.longest_text,
         )
-        return _Running(engine, server, carrier, operations, providers, talking)
+        return _Running(engine, server, carrier, operations, providers, talking, tunnel)
+
+    async def _open_tunnel(
+        self, stack: AsyncExitStack, wiring: Wiring, server: CallServer, carrier: Any
+    ) -> TunnelKeeper | None:
+        """The tunnel that the configuration selects, opened if it could be. Its URL is the one
+        that carriers are given; an URL that changes later is announced anew."""
+        if wiring.tunnel is None:
+            return None
+        info, values = require(wiring.tunnel)
+        provider = info.factory(values, self._host.provider_context(CONFIG_PATH))
+        await stack.enter_async_context(provider.lifespan())
+        path = normal_path(self._config.serve.path)
+
+        def moved(url: str) -> None:
+            server.set_public_url(url.rstrip("/") + path)
+            if self._running is not None and self._rpc.tasks is not None:
+                _log.info("the phone is at %s now", server.webhook_url)
+                self._rpc.tasks.start_soon(_announce, carrier, server.webhook_url)
+
+        keeper = TunnelKeeper(
+            provider,
+            info.label,
+            self._host.seam,
+            port=server.port,
+            paths=(path, normal_path(self._config.media_path)),
+            on_url=moved,
+        )
+        await stack.enter_async_context(keeper.run())
+        return keeper
 
     def _server(self, engine: CallEngine, carrier: Any) -> CallServer:
         config = self._config
@@ -271,3 +312,11 @@ class PhoneService:
             seam=self._host.seam,
             public_url=config.public_url,
         )
+
+
+async def _announce(carrier: Any, url: str) -> None:
+    """Tell the carrier where inbound calls are reported."""
+    try:
+        await carrier.register_webhook(url)
+    except ProviderError as error:
+        _log.warning("inbound calls are not announced to the carrier: %s", error)

@@ -17,6 +17,7 @@ from voicecall.registry import Registry
 from voicecall.selection import Selected, Selection, select
 from voicecall_calls.agents import AgentDirectory
 from voicecall_calls.config import TtsConfig, VoiceCallConfig
+from voicecall_calls.exposure import tunnel_block, tunnel_family
 from voicecall_calls.speech.choosing import SpeechChoice, choose_speech
 from voicecall_calls.storing import store_settings
 from voicecall_calls.unused import unused_keys
@@ -61,6 +62,8 @@ class Wiring:
     speech: dict[str | None, SpeechChoice] = field(default_factory=dict)
     """By the key of the number route; None is for every other call."""
     realtime: Selected | None = None
+    tunnel: Selected | None = None
+    """The tunnel to open; None where none is asked for, or none can be had."""
     turn: Selected | None = None
     """The detector of voices; barge-in does without where there is none."""
     problems: list[str] = field(default_factory=list)
@@ -100,7 +103,7 @@ def resolve(
     _select_backends(wiring, registry, environ)
     _select_speech(wiring, registry, environ, tts)
     _check_carrier(wiring)
-    _check_tunnel(wiring, registry)
+    _check_tunnel(wiring, registry, environ)
     if config.streaming.enabled:
         _select_streaming(wiring, registry, environ)
         _select_turn(wiring, registry, environ)
@@ -117,7 +120,10 @@ def resolve(
         wiring.notes.append(f"{CONFIG_PATH}.allowFrom is empty: every inbound call is refused")
     if config.skip_signature_verification:
         wiring.notes.append(UNVERIFIED)
-    wiring.notes.extend(f"{CONFIG_PATH}.{key} has no effect yet" for key in unused_keys(config))
+    family = tunnel_family(config.tunnel_id or "") if wiring.tunnel is not None else None
+    for key in unused_keys(config):
+        if family is None or not key.startswith((f"tunnel.{family}", f"{family}.")):
+            wiring.notes.append(f"{CONFIG_PATH}.{key} has no effect yet")
     return wiring
 
 
@@ -230,16 +236,27 @@ def _check_carrier(wiring: Wiring) -> None:
             )
 
 
-def _check_tunnel(wiring: Wiring, registry: Registry) -> None:
-    """Say why no tunnel will be there; a carrier that needs one cannot do without."""
+def _check_tunnel(wiring: Wiring, registry: Registry, environ: Mapping[str, str]) -> None:
+    """Select the tunnel, or say why there will be none: a carrier that needs one cannot do
+    without."""
     config, info = wiring.config, wiring.carrier.info
     tunnel = config.tunnel_id
     if tunnel is None:
         return
     key = "tunnel.provider" if config.tunnel.provider != "none" else "tailscale.mode"
-    why = "has no effect yet"
     if tunnel not in registry.ids(ProviderKind.TUNNEL):
         why = f"no tunnel {tunnel[:80]!r} is installed"
+    elif config.public_url is not None:
+        wiring.notes.append(f"{CONFIG_PATH}.{key} has no effect: publicUrl is set")
+        return
+    else:
+        blocks = {tunnel: tunnel_block(tunnel, config.tunnel, config.tailscale)}
+        path = f"{CONFIG_PATH}.tunnel.providers"
+        selected = select(registry, ProviderKind.TUNNEL, tunnel, blocks, environ, path)
+        if selected.outcome is Selection.OK:
+            wiring.tunnel = selected
+            return
+        why = selected.message
     text = f"{CONFIG_PATH}.{key}: {why}; set {CONFIG_PATH}.publicUrl to a URL of your own"
     needed = info is not None and info.capabilities.public_url and config.public_url is None
     (wiring.problems if needed else wiring.notes).append(text)

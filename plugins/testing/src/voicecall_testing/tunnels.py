@@ -1,0 +1,100 @@
+"""A tunnel that does what a test tells it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+
+import anyio
+
+from voicecall import ProviderContext, ProviderInfo, ProviderKind, hookimpl
+from voicecall.errors import ProviderUnavailable
+from voicecall.tunnel import TunnelCapabilities, TunnelProvider
+
+__all__ = ["ScriptedTunnel", "TunnelPlugin"]
+
+
+class ScriptedTunnel(TunnelProvider):
+    """Opens at once, with the base URL ``url_of(port)`` (the local port, as another host name,
+    unless the test gives another).
+
+    ``opened`` holds the port and paths of each opening, ``closed`` counts those that ended.
+    ``refusals`` are reasons for which the next openings fail; ``stuck`` openings yield no URL.
+    """
+
+    def __init__(self, url_of: Callable[[int], str] | None = None) -> None:
+        self.url_of = url_of or (lambda port: f"http://localhost:{port}")
+        self.opened: list[tuple[int, tuple[str, ...]]] = []
+        self.closed = 0
+        self.refusals: list[str] = []
+        self.stuck = False
+        self._events: list[str | Exception | None] = []
+        self._told = anyio.Event()
+
+    def move(self, url: str) -> None:
+        """The tunnel gets another base URL."""
+        self._tell(url)
+
+    def lose(self, error: Exception | None = None) -> None:
+        """The tunnel ends, with ``error`` or without a word."""
+        self._tell(error)
+
+    def _tell(self, event: str | Exception | None) -> None:
+        self._events.append(event)
+        self._told.set()
+
+    @asynccontextmanager
+    async def open(
+        self, local_port: int, paths: Sequence[str]
+    ) -> AsyncIterator[AsyncIterator[str]]:
+        self.opened.append((local_port, tuple(paths)))
+        try:
+            if self.refusals:
+                raise ProviderUnavailable(self.refusals.pop(0), provider="scripted")
+            self._events = []
+            if not self.stuck:
+                self.move(self.url_of(local_port))
+            yield self._urls()
+        finally:
+            self.closed += 1
+
+    async def _urls(self) -> AsyncIterator[str]:
+        while True:
+            while not self._events:
+                self._told = anyio.Event()
+                await self._told.wait()
+            event = self._events.pop(0)
+            if isinstance(event, Exception):
+                raise event
+            if event is None:
+                return
+            yield event
+
+
+class TunnelPlugin:
+    """Offers ``tunnel`` under an id, as a package would: ``Registry(extra=[plugin.extra()])``."""
+
+    def __init__(
+        self, tunnel: TunnelProvider, provider_id: str = "burrow", *, public: bool = True
+    ) -> None:
+        self.id = provider_id
+        self._tunnel = tunnel
+        self._public = public
+
+    def extra(self) -> tuple[str, str, object]:
+        return ProviderKind.TUNNEL.group, self.id, self
+
+    def _make(self, config: object, context: ProviderContext) -> TunnelProvider:
+        return self._tunnel
+
+    @hookimpl
+    def voicecall_tunnels(self) -> Sequence[ProviderInfo]:
+        return [
+            ProviderInfo(
+                kind=ProviderKind.TUNNEL,
+                id=self.id,
+                label=self.id.capitalize(),
+                factory=self._make,
+                capabilities=TunnelCapabilities(public=self._public),
+            )
+        ]

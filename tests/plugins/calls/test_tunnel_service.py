@@ -1,0 +1,170 @@
+"""A phone behind a tunnel: whose URL carriers are given, and what happens without it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from voicecall import ProviderInfo, ProviderKind, hookimpl
+from voicecall.errors import ConfigError
+from voicecall.hosting import GatewayHost, PluginInfo, Service
+from voicecall.registry import Registry
+from voicecall_calls import plugin as phone_plugin
+from voicecall_calls.service import PhoneService
+from voicecall_gateway.config import config_from_tree
+from voicecall_gateway.runtime import Gateway
+from voicecall_testing.fakes import NATIVE, ScriptedCarrier
+from voicecall_testing.tunnels import ScriptedTunnel, TunnelPlugin
+
+pytestmark = [pytest.mark.integration, pytest.mark.anyio]
+
+PATHS = ("/voice/webhook", "/voice/stream")
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+class Carrier(ScriptedCarrier):
+    """Keeps the URLs that it was told."""
+
+    def __init__(self) -> None:
+        super().__init__(replace(NATIVE, public_url=True))
+        self.urls: list[str] = []
+
+    async def register_webhook(self, url: str) -> None:
+        self.urls.append(url)
+
+
+class Town:
+    """Plugins of a gateway with a phone, a carrier of the internet and a tunnel."""
+
+    def __init__(self) -> None:
+        self.carrier = Carrier()
+        self.tunnel = ScriptedTunnel(lambda port: f"https://one.example:{port}/")
+        self.service: PhoneService | None = None
+
+    @hookimpl
+    def voicecall_plugin_info(self) -> PluginInfo:
+        info: PluginInfo = phone_plugin.voicecall_plugin_info()
+        return info
+
+    @hookimpl
+    def voicecall_services(self, host: GatewayHost) -> Sequence[Service]:
+        self.service = PhoneService(host)
+        return [self.service]
+
+    @hookimpl
+    def voicecall_telephony_providers(self) -> Sequence[ProviderInfo]:
+        return [
+            ProviderInfo(
+                kind=ProviderKind.TELEPHONY,
+                id="far",
+                label="Far",
+                factory=lambda config, context: self.carrier,
+                capabilities=self.carrier.capabilities,
+            )
+        ]
+
+    @asynccontextmanager
+    async def gateway(self, directory: Path, **config: Any) -> AsyncIterator[Gateway]:
+        registry = Registry(
+            extra=[
+                ("voicecall.gateway", phone_plugin.PLUGIN_ID, self),
+                (ProviderKind.TELEPHONY.group, "far", self),
+                TunnelPlugin(self.tunnel).extra(),
+            ]
+        )
+        phone = {"provider": "far", "serve": {"port": 0}, "tunnel": {"provider": "burrow"}}
+        tree = {
+            "gateway": {"port": 0, "drainSeconds": 0},
+            "agents": {"defaults": {"backend": "scripted"}},
+            "plugins": {"entries": {"voice-call": {"config": {**phone, **config}}}},
+        }
+        gateway = Gateway(config_from_tree(tree, environ={}, state_dir=directory), registry)
+        async with gateway.run():
+            await gateway.wait_started()
+            yield gateway
+
+    @property
+    def phone(self) -> PhoneService:
+        assert self.service is not None
+        return self.service
+
+    async def told(self, count: int) -> None:
+        with anyio.fail_after(20):
+            while len(self.carrier.urls) < count:
+                await anyio.sleep(0.01)
+
+
+async def test_carriers_are_given_the_url_of_the_tunnel(tmp_path: Path) -> None:
+    town = Town()
+    async with town.gateway(tmp_path) as gateway:
+        assert gateway.problems() == []
+        server = town.phone.server
+        assert server is not None
+        assert town.tunnel.opened == [(server.port, PATHS)]
+        assert server.webhook_url == f"https://one.example:{server.port}/voice/webhook"
+        assert server.stream_url == f"wss://one.example:{server.port}/voice/stream"
+        town.tunnel.move("https://two.example")
+        await town.told(2)
+        assert server.webhook_url == "https://two.example/voice/webhook"
+        first = f"https://one.example:{server.port}/voice/webhook"
+        assert town.carrier.urls == [first, "https://two.example/voice/webhook"]
+        # Lost, it is opened anew; meanwhile the gateway says so.
+        town.tunnel.lose()
+        with anyio.fail_after(20):
+            while not gateway.problems():
+                await anyio.sleep(0.01)
+            assert gateway.problems() == ["no tunnel: Burrow: the tunnel was closed"]
+            while gateway.problems():
+                await anyio.sleep(0.01)
+        await town.told(3)
+        assert town.carrier.urls[-1] == first
+    assert town.tunnel.closed == len(town.tunnel.opened) == 2
+
+
+async def test_without_its_tunnel_the_setup_is_incomplete(tmp_path: Path) -> None:
+    town = Town()
+    town.tunnel.refusals = ["the token is wrong"]
+    async with town.gateway(tmp_path) as gateway:
+        reason = "no tunnel: scripted: the token is wrong"
+        assert list(gateway.problems()) == [reason]
+        with pytest.raises(ConfigError, match=reason):
+            town.phone.operations()
+        assert town.phone.server is None
+        assert town.carrier.urls == []
+    assert town.tunnel.closed == len(town.tunnel.opened) == 1
+
+
+async def test_a_carrier_of_this_machine_does_without(tmp_path: Path) -> None:
+    town = Town()
+    town.carrier.capabilities = replace(NATIVE, public_url=False)
+    town.tunnel.refusals = ["the token is wrong"]
+    async with town.gateway(tmp_path) as gateway:
+        server = town.phone.server
+        assert (gateway.problems(), server is not None) == ([], True)
+        assert server is not None
+        assert server.webhook_url == server.local_url
+        # The next attempt succeeds.
+        await town.told(2)
+        assert town.carrier.urls == [
+            server.local_url,
+            f"https://one.example:{server.port}/voice/webhook",
+        ]
+
+
+async def test_a_public_url_needs_no_tunnel(tmp_path: Path) -> None:
+    town = Town()
+    url = "https://phone.example.com/voice/webhook"
+    async with town.gateway(tmp_path, publicUrl=url) as gateway:
+        assert gateway.problems() == []
+        assert town.carrier.urls == [url]
+    assert town.tunnel.opened == []
