@@ -88,6 +88,7 @@ async def test_what_the_next_call_reads_is_taken(tmp_path: Path) -> None:
             {"maxConcurrentCalls": 5},
             {"responseTimeoutMs": 900},
             {"phrases": {"filler": "Wait."}},
+            {"bargeIn": {"enabled": False}},
         ):
             config = changed(**over)
             assert await phone.reconfigure(config) is True, over
@@ -115,6 +116,7 @@ async def test_what_is_made_at_the_start_is_left_for_a_new_one(tmp_path: Path) -
             {"store": "elsewhere"},
             {"maxDurationSeconds": 20},
             {"silenceTimeoutMs": 100},
+            {"bargeIn": {"detector": "another"}},
             {"mock": {"phone": {"answerAfterMs": 1}}},
         ):
             assert await phone.reconfigure(changed(**over)) is False, over

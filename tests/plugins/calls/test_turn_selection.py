@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
 from voicecall import ProviderKind
@@ -43,6 +41,11 @@ def test_one_that_is_named_and_not_installed_is_noted() -> None:
     assert "speech recognition alone interrupts" in note
 
 
-@pytest.mark.parametrize("config", [{}, {**STREAM, "bargeIn": {"enabled": False}}])
-def test_none_is_selected_where_none_is_used(config: dict[str, Any]) -> None:
-    assert wire(environ=KEYS, **config).turn is None
+def test_calls_that_are_not_streamed_need_none() -> None:
+    assert wire(environ=KEYS).turn is None
+
+
+def test_one_is_there_for_when_barge_in_is_switched_on() -> None:
+    wiring = wire(environ=KEYS, **STREAM, bargeIn={"enabled": False})
+    assert wiring.turn is not None
+    assert wiring.turn.outcome is Selection.OK

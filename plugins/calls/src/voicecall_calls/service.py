@@ -148,7 +148,7 @@ class PhoneService:
     @staticmethod
     def _fixed_part(config: VoiceCallConfig) -> tuple[Any, ...]:
         kept = tuple(getattr(config, name) for name in _FIXED)
-        return (*kept, config.policy(), config.silence_timeout_ms)
+        return (*kept, config.policy(), config.silence_timeout_ms, config.barge_in.detector)
 
     @asynccontextmanager
     async def run(self) -> AsyncIterator[None]:

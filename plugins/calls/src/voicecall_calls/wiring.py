@@ -292,12 +292,11 @@ def _passed_over(wiring: Wiring) -> Iterator[str]:
 
 
 def _select_turn(wiring: Wiring, registry: Registry, environ: Mapping[str, str]) -> None:
-    barge_in = wiring.config.barge_in
-    if not barge_in.enabled:
-        return
+    """Also where barge-in is off, which may change while the phone runs."""
+    named = wiring.config.barge_in.detector
     path = f"{CONFIG_PATH}.bargeIn.detector"
-    wiring.turn = select(registry, ProviderKind.TURN, barge_in.detector, {}, environ, path)
-    if barge_in.detector is not None and wiring.turn.outcome is not Selection.OK:
+    wiring.turn = select(registry, ProviderKind.TURN, named, {}, environ, path)
+    if named is not None and wiring.turn.outcome is not Selection.OK:
         wiring.notes.append(f"{path}: {wiring.turn.message}; speech recognition alone interrupts")
 
 
