@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 import wave
 from typing import Any
 
 import anyio
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from twilio.request_validator import RequestValidator
 
 from voicecall.model import EndReason
+from voicecall.seam import SystemSeam
 from voicecall_mock.exchange import DropSocket, HangUp, Press, Say, Silent, Wait, WaitForSilence
+from voicecall_mock.exchange.sockets import MediaClock
+from voicecall_testing.twilio import TwilioOptions
+from voicecall_testing.twilio.streams import TwilioStream
+from voicecall_testing.twilio.twiml import Stream
 
 pytestmark = [pytest.mark.integration, pytest.mark.anyio]
 
@@ -248,3 +256,53 @@ async def test_sockets_break_on_command_and_by_the_script(customer: Any) -> None
         assert not third.closed
         call.hang_up()
         await until(lambda: third.closed)
+
+
+class Warned:
+    """A call that only counts warnings."""
+
+    def __init__(self) -> None:
+        self.codes: list[int] = []
+
+    def stream_opened(self, stream: TwilioStream) -> None: ...
+
+    def stream_closed(self, stream: TwilioStream) -> None: ...
+
+    def stream_warning(self, stream: TwilioStream, code: int, message: str) -> None:
+        self.codes.append(code)
+
+    def exchange_frames(self, heard: bytes | None) -> bytes | None:
+        return None
+
+
+@given(
+    st.lists(
+        st.one_of(
+            st.binary(max_size=20),
+            st.text(max_size=20),
+            st.builds(
+                lambda event, sid, body: json.dumps(
+                    {"event": event, "streamSid": sid, event: body}
+                ),
+                st.sampled_from(["media", "mark", "clear", "start"]),
+                st.sampled_from(["MZ1", "MZ2", None, 1]),
+                st.sampled_from([{"payload": "gICA"}, {"payload": "&"}, {"name": "a"}, {}, None]),
+            ),
+        ),
+        max_size=8,
+    )
+)
+def test_any_message_is_taken_or_warned_about_once(messages: list[str | bytes]) -> None:
+    codes = anyio.run(warnings_about, messages)
+    assert len(codes) == len(set(codes))
+    assert set(codes) <= {31950, 31951}
+    assert (31950 in codes) is any(isinstance(message, bytes) for message in messages)
+
+
+async def warnings_about(messages: list[str | bytes]) -> list[int]:
+    owner, seam = Warned(), SystemSeam()
+    verb, clock = Stream(url="wss://a.example/"), MediaClock(seam)
+    stream = TwilioStream(verb, "MZ1", "AC1", "CA1", owner, clock, seam, TwilioOptions(), {})
+    for message in messages:
+        stream.received(message)
+    return owner.codes

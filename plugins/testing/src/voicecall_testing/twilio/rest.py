@@ -202,8 +202,8 @@ class _Rest:
         self._unread(form, call.sid)
         if update.source is not None and call.status != "in-progress":
             raise ApiError(400, 21220, "Call is not in-progress. Cannot redirect.")
-        _apply(call, update)
         self._emulator.ledger.add("update", call.sid, **form.flat())
+        _apply(call, update)
         return JSONResponse(self._resource(call))
 
     async def list_calls(self, request: Request) -> Response:
