@@ -221,6 +221,15 @@ def test_digits_and_silence() -> None:
     assert kinds(outbound(NEXT, SpeechResult="")) == [ev.Active]
 
 
+@pytest.mark.parametrize(
+    ("digits", "ended_by", "wanted"), [("12", "#", "12#"), ("", "#", "#"), ("12", "", "12")]
+)
+def test_the_key_that_ends_an_input_belongs_to_it(digits: str, ended_by: str, wanted: str) -> None:
+    [pressed] = events(outbound(NEXT, Digits=digits, FinishedOnKey=ended_by))
+    assert isinstance(pressed, ev.DigitsPressed)
+    assert pressed.digits == wanted
+
+
 def test_equal_words_in_two_rounds_are_two_events() -> None:
     keys = {
         events(outbound(url, SpeechResult="Yes", Confidence="0.9"))[-1].key

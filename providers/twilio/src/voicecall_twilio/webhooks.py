@@ -136,7 +136,8 @@ class _Reading:
                     **self.common,
                 )
             )
-        digits = self.form.get("Digits", "")
+        # The key that ends an input is a key like any other to whoever reads them.
+        digits = self.form.get("Digits", "") + self.form.get("FinishedOnKey", "")
         if digits:
             found.append(ev.DigitsPressed(key=self._here("digits"), digits=digits, **self.common))
         return found or [self._active()]
