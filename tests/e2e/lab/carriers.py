@@ -54,7 +54,7 @@ def _mock_announced(emulator: Emulator, service: PhoneService) -> None:
 
 def _twilio(options: PhoneOptions | None, speech: SpeechProvider) -> Emulator:
     assert options is None or isinstance(options, TwilioOptions)
-    ours = options or TwilioOptions(answer_after_ms=50)
+    ours = options or TwilioOptions(answer_after_ms=50, second_s=0.25)
     return TwilioEmulator(replace(ours, numbers=(CLINIC,), calls_per_second=1000.0), speech=speech)
 
 

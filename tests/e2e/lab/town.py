@@ -179,8 +179,8 @@ class Town:
         for cap in (INBOUND_CAP, OUTBOUND_CAP):
             assert await engine.coordinator.holders(cap) == 0
         ledger = self.carrier.ledger
-        opened = ledger.entries(type="stream-opened")
-        await until(lambda: len(ledger.entries(type="stream-closed")) >= len(opened))
+        opened = ledger.entries("stream-opened")
+        await until(lambda: len(ledger.entries("stream-closed")) >= len(opened))
 
     # --- what a phone heard -----------------------------------------------------------------
 

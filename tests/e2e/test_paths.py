@@ -1,0 +1,205 @@
+"""Notifications, calls out and calls in, by each of the three paths and over each carrier."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from voicecall.model import CallRecord, EndDetail, EndReason
+from voicecall_mock.exchange import HangUp, Press, Say, Silent, Wait, WaitForSilence
+
+from .lab.carriers import CARRIERS
+from .lab.puppets import Puppet
+from .lab.town import CALLER, GREETING, PATIENCE_S, Town, open_town, said, until
+
+pytestmark = [pytest.mark.e2e, pytest.mark.anyio]
+
+PHONE = "+15550100009"
+MESSAGE = "Your table by the window is ready."
+CLASSIC: Mapping[str, Any] = {"streaming": {"enabled": False}}
+REALTIME: Mapping[str, Any] = {
+    "streaming": {"enabled": False},
+    "realtime": {"enabled": True, "provider": "echo"},
+}
+WAIT = WaitForSilence(300)
+TONE = bytes((n * 31 + n // 160) % 251 for n in range(8000))
+
+
+def heard(town: Town, carrier_id: str) -> list[str]:
+    """What the carrier's own voice said to a phone."""
+    return [entry["text"] for entry in town.carrier.ledger.entries("heard", call=carrier_id)]
+
+
+async def over(town: Town, started: Mapping[str, Any]) -> tuple[str, CallRecord]:
+    """Wait for the end of an outbound call: the carrier's id and the final record."""
+    record = await town.over(started["callId"])
+    assert record.provider_call_id is not None
+    return record.provider_call_id, record
+
+
+# --- the carrier's own voice and recogniser --------------------------------------------------
+
+
+async def test_a_notification_is_heard_once_and_then_the_call_ends(
+    tmp_path: Path, carrier: str
+) -> None:
+    async with open_town(tmp_path, Puppet({}), config=CLASSIC, carrier=carrier) as town:
+        town.carrier.set_phone(PHONE, (Silent(),))
+        started = await town.rpc("start", to=PHONE, message=MESSAGE, mode="notify")
+        carrier_id, record = await over(town, started)
+        assert heard(town, carrier_id) == [MESSAGE]
+        assert said(record) == [("bot", MESSAGE, True)]
+        assert (record.end_reason, record.end_detail) == (EndReason.HANGUP_BOT, EndDetail.NOTIFIED)
+        await town.nothing_left()
+
+
+async def test_a_turn_based_conversation_with_a_phone_that_is_called(
+    tmp_path: Path, carrier: str
+) -> None:
+    agent = Puppet({"What can you do?": "I can count.", "Count.": "One, two, three."})
+    async with open_town(tmp_path, agent, config=CLASSIC, carrier=carrier) as town:
+        script = (WAIT, Say("What can you do?"), WAIT, Say("Count."), WAIT, Wait(1000), HangUp())
+        town.carrier.set_phone(PHONE, script)
+        started = await town.rpc("start", to=PHONE, message="Hello.", mode="conversation")
+        carrier_id, record = await over(town, started)
+        assert heard(town, carrier_id) == ["Hello.", "I can count.", "One, two, three."]
+        assert said(record) == [
+            ("bot", "Hello.", True),
+            ("user", "What can you do?", True),
+            ("bot", "I can count.", True),
+            ("user", "Count.", True),
+            ("bot", "One, two, three.", True),
+        ]
+        assert record.end_reason is CARRIERS[carrier].left
+        await town.nothing_left()
+
+
+async def test_a_turn_based_conversation_with_a_caller(tmp_path: Path, carrier: str) -> None:
+    agent = Puppet({"12#": "Room twelve.", "Goodbye.": "See you."}, end=["Goodbye."])
+    async with open_town(tmp_path, agent, config=CLASSIC, carrier=carrier) as town:
+        carrier_id, record = await town.call(
+            WAIT, Say("Hello there."), WAIT, Press("12#"), WAIT, Say("Goodbye."), Silent()
+        )
+        assert heard(town, carrier_id) == [
+            GREETING,
+            "You said: Hello there.",
+            "Room twelve.",
+            "See you.",
+        ]
+        assert agent.asked == ["Hello there.", "12#", "Goodbye."]
+        assert (record.end_reason, record.end_detail) == (EndReason.HANGUP_BOT, EndDetail.AGENT)
+        await town.nothing_left()
+
+
+async def test_a_silent_caller_is_asked_again_on_a_line_that_stays_open(
+    tmp_path: Path, carrier: str
+) -> None:
+    config = {**CLASSIC, "silence": {"promptAfterMs": 1500, "prompts": 2}}
+    async with open_town(tmp_path, Puppet({}), config=config, carrier=carrier) as town:
+        carrier_id, record = await town.call(Silent())
+        asked = "Are you still there?"
+        goodbye = "I will hang up now. Goodbye."
+        assert heard(town, carrier_id) == [GREETING, asked, asked, goodbye]
+        assert (record.end_reason, record.end_detail) == (EndReason.HANGUP_BOT, EndDetail.SILENCE)
+
+
+async def test_requests_from_outside_on_a_turn_based_call(tmp_path: Path, carrier: str) -> None:
+    async with open_town(tmp_path, Puppet({}), config=CLASSIC, carrier=carrier) as town:
+        town.carrier.set_phone(PHONE, (WAIT, Say("At nine."), Silent()))
+        started = await town.rpc("start", to=PHONE, mode="conversation")
+        call_id = started["callId"]
+        await until(lambda: town.engine.lanes[call_id].record.answered_at is not None)
+        answer = await town.rpc("continue", callId=call_id, message="When?")
+        assert answer == {"success": True, "transcript": "At nine."}
+        await town.rpc("speak", callId=call_id, message="One moment.")
+        await town.rpc("dtmf", callId=call_id, digits="42#")
+        record = town.engine.lanes[call_id].record
+        assert record.provider_call_id is not None
+        with anyio.fail_after(PATIENCE_S):
+            await town.carrier.ledger.wait_for("digits-heard", call=record.provider_call_id)
+        await town.rpc("end", callId=call_id)
+        carrier_id, record = await over(town, started)
+        assert heard(town, carrier_id) == ["When?", "One moment."]
+        assert town.carrier.calls[carrier_id].line.digits_heard == "42#"
+        assert (record.end_reason, record.end_detail) == (EndReason.HANGUP_BOT, EndDetail.REQUESTED)
+
+
+async def test_keys_are_pressed_before_the_conversation(tmp_path: Path, carrier: str) -> None:
+    async with open_town(tmp_path, Puppet({}), config=CLASSIC, carrier=carrier) as town:
+        town.carrier.set_phone(PHONE, (WAIT, Say("Front desk."), WAIT, HangUp()))
+        started = await town.rpc(
+            "start", to=PHONE, message="Hello.", mode="conversation", dtmfSequence="w12#"
+        )
+        carrier_id, _ = await over(town, started)
+        keys = town.carrier.ledger.entries("digits-heard", call=carrier_id)
+        first = town.carrier.ledger.entries("heard", call=carrier_id)[0]
+        assert "".join(entry["digits"] for entry in keys).strip("wW") == "12#"
+        assert keys[0]["at"] <= first["at"]
+        assert heard(town, carrier_id) == ["Hello.", "You said: Front desk."]
+
+
+# --- media sockets ---------------------------------------------------------------------------
+
+
+async def test_a_streamed_conversation_with_a_phone_that_is_called(
+    tmp_path: Path, carrier: str
+) -> None:
+    async with open_town(tmp_path, Puppet({}), carrier=carrier) as town:
+        town.carrier.set_phone(PHONE, (WAIT, Say("One."), WAIT, Say("Two."), WAIT, HangUp()))
+        started = await town.rpc("start", to=PHONE, message="Hello.", mode="conversation")
+        carrier_id, record = await over(town, started)
+        assert town.heard(carrier_id) == ["Hello.", "You said: One.", "You said: Two."]
+        assert record.end_reason is CARRIERS[carrier].left
+        await town.nothing_left()
+
+
+async def test_keypad_tones_leave_a_streamed_conversation_alone(
+    tmp_path: Path, carrier: str
+) -> None:
+    agent = Puppet({})
+    async with open_town(tmp_path, agent, carrier=carrier) as town:
+        town.carrier.set_phone(PHONE, (WAIT, Say("One."), Silent()))
+        started = await town.rpc("start", to=PHONE, message="Hello.", mode="conversation")
+        call_id = started["callId"]
+        record = town.engine.lanes[call_id].record
+        await until(lambda: town.engine.lanes[call_id].record.provider_call_id is not None)
+        carrier_id = town.engine.lanes[call_id].record.provider_call_id
+        assert carrier_id is not None
+        await until(lambda: "You said: One." in town.heard(carrier_id))
+        await town.rpc("dtmf", callId=call_id, digits="12#")
+        with anyio.fail_after(PATIENCE_S):
+            await town.carrier.ledger.wait_for("digits-heard", call=carrier_id)
+        await until(lambda: town.engine.lanes[call_id].record.stream_id is not None)
+        await town.rpc("speak", callId=call_id, message="Are you still there?")
+        await town.rpc("end", callId=call_id)
+        record = await town.over(call_id)
+        assert town.heard(carrier_id) == ["Hello.", "You said: One.", "Are you still there?"]
+        assert [text for _, text, _ in said(record)] == [
+            "Hello.",
+            "One.",
+            "You said: One.",
+            "Are you still there?",
+        ]
+        assert town.carrier.calls[carrier_id].line.digits_heard == "12#"
+        await town.nothing_left()
+
+
+@pytest.mark.parametrize("direction", ["inbound", "outbound"])
+async def test_a_realtime_call_returns_the_callers_audio(
+    tmp_path: Path, carrier: str, direction: str
+) -> None:
+    script = (Wait(2000), Say("tone", audio=TONE), Wait(1500), HangUp())
+    async with open_town(tmp_path, Puppet({}), config=REALTIME, carrier=carrier) as town:
+        if direction == "inbound":
+            carrier_id, record = await town.call(*script, number=CALLER)
+        else:
+            town.carrier.set_phone(PHONE, script)
+            started = await town.rpc("start", to=PHONE, mode="conversation")
+            carrier_id, record = await over(town, started)
+        assert TONE in town.carrier.calls[carrier_id].line.recording.heard
+        assert record.end_reason is CARRIERS[carrier].left
+        await town.nothing_left()
