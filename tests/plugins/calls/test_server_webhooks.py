@@ -8,7 +8,7 @@ import json
 import logging
 import socket
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import anyio
@@ -285,6 +285,71 @@ async def test_a_slow_body_is_408_and_frees_its_place() -> None:
                 b"mock-signature: 0\r\ncontent-length: 1000\r\n\r\n{"
             )
             assert (await read_reply(stream)).startswith(b"HTTP/1.1 408 ")
+        assert (await client.send(request_of(server))).status_code == 200
+        assert len(engine.handled) == 1
+
+
+HEADS = WebhookSecurity(head_timeout_s=0.1, head_limit=2000)
+
+
+async def test_a_connection_that_sends_nothing_is_closed() -> None:
+    async with serving(HEADS) as (server, _, _client):
+        async with await anyio.connect_tcp("127.0.0.1", server.port) as stream:
+            with pytest.raises(anyio.EndOfStream):
+                await stream.receive()
+
+
+@pytest.mark.parametrize("piece", [b"x-filler: 1\r\n", b"\r\n"])
+async def test_a_head_that_comes_in_drops_is_408(piece: bytes) -> None:
+    start = b"" if piece == b"\r\n" else b"POST /voice/webhook HTTP/1.1\r\n"
+    async with serving(HEADS) as (server, engine, client):
+        async with await anyio.connect_tcp("127.0.0.1", server.port) as stream:
+            await stream.send(start)
+
+            async def drip() -> None:
+                with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):
+                    while True:
+                        await stream.send(piece)
+                        await anyio.sleep(0.03)
+
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(drip)
+                assert (await read_reply(stream)).startswith(b"HTTP/1.1 408 ")
+                tasks.cancel_scope.cancel()
+        assert (await client.send(request_of(server))).status_code == 200
+        assert len(engine.handled) == 1
+
+
+async def test_the_next_head_of_a_kept_connection_is_bounded_too() -> None:
+    async with serving(HEADS) as (server, engine, _):
+        body = ringing()
+        headers = signed(server.webhook_url, body)
+        head = [f"{name}: {value}" for name, value in headers.items()]
+        head = [f"POST /voice/webhook HTTP/1.1\r\nhost: 127.0.0.1:{server.port}", *head]
+        whole = "\r\n".join([*head, f"content-length: {len(body)}", "", ""]).encode()
+        async with await anyio.connect_tcp("127.0.0.1", server.port) as stream:
+            # The body is not the head's concern, nor is the time that the engine takes.
+            await stream.send(whole)
+            await anyio.sleep(0.3)
+            engine.gate = anyio.Event()
+            await stream.send(body)
+            await engine.until_waiting(1)
+            await anyio.sleep(0.3)
+            engine.gate.set()
+            assert (await stream.receive()).startswith(b"HTTP/1.1 200 ")
+            await stream.send(b"POST /voice")
+            assert (await read_reply(stream)).startswith(b"HTTP/1.1 408 ")
+        assert len(engine.handled) == 1
+
+
+@pytest.mark.parametrize(
+    "headers", [b"x-long: " + b"a" * 2000, b"".join(b"x-%d: 1\r\n" % n for n in range(250))]
+)
+async def test_a_head_that_is_too_long_is_431(headers: bytes) -> None:
+    async with serving(WebhookSecurity(head_limit=2000)) as (server, engine, client):
+        async with await anyio.connect_tcp("127.0.0.1", server.port) as stream:
+            await stream.send(b"POST /voice/webhook HTTP/1.1\r\nhost: x\r\n" + headers)
+            assert (await read_reply(stream)).startswith(b"HTTP/1.1 431 ")
         assert (await client.send(request_of(server))).status_code == 200
         assert len(engine.handled) == 1
 

@@ -38,7 +38,8 @@ class WebhookSecurity:
     """Whom to believe and how much to take.
 
     ``allowed_hosts``: host names a webhook may be addressed to. ``trusted_proxy_ips``: addresses
-    or CIDR blocks of the proxies in front. ``body_limit`` is in bytes. ``skip_signatures``: take
+    or CIDR blocks of the proxies in front. ``head_limit`` (of the request line with the headers)
+    and ``body_limit`` are in bytes. ``skip_signatures``: take
     webhooks from anybody, for development only.
     """
 
@@ -47,6 +48,8 @@ class WebhookSecurity:
     trusted_proxy_ips: tuple[str, ...] = ()
     max_in_flight_per_client: int = 8
     max_in_flight: int = 64
+    head_limit: int = 64 * KIB
+    head_timeout_s: float = 10.0
     body_limit: int = 64 * KIB
     body_timeout_s: float = 5.0
     skip_signatures: bool = False

@@ -8,6 +8,7 @@ import os
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 
 import anyio
 import uvicorn
@@ -17,6 +18,7 @@ from voicecall.seam import Seam
 from voicecall.telephony import TelephonyProvider
 from voicecall_calls.ports import MediaHost, WebhookHost
 
+from .heads import BoundedHeads
 from .media import MediaServer
 from .options import ServeOptions, StreamOptions, WebhookSecurity
 from .pipeline import WebhookApp
@@ -58,6 +60,9 @@ class CallServer:
             provider, webhooks, serve=serve, security=security, trust=trust, seam=seam
         )
         self._media = MediaServer(provider, media, stream, url=lambda: self.stream_url, seam=seam)
+        self._heads = partial(
+            BoundedHeads, timeout_s=security.head_timeout_s, limit=security.head_limit
+        )
         self._protocol = protocol_factory(self._media.upgrade, trust, stream.frame_limit)
         self.set_public_url(public_url)
 
@@ -129,7 +134,7 @@ class CallServer:
             uvicorn.Config(
                 self._app,
                 loop="asyncio",
-                http="httptools",
+                http=self._heads,  # type: ignore[arg-type]
                 ws=self._protocol,  # type: ignore[arg-type]
                 lifespan="off",
                 interface="asgi3",

@@ -1,0 +1,79 @@
+"""Bounds on the heads of requests, which uvicorn takes however slowly and however long they come.
+
+uvicorn closes a connection that is idle after a response, and its limit on bodies is the
+pipeline's. In between, a connection that sends nothing, or a header a minute, would stay for ever.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from http import HTTPStatus
+from typing import Any, cast
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+__all__ = ["BoundedHeads"]
+
+
+class BoundedHeads(HttpToolsProtocol):
+    """uvicorn's protocol, where a request's head must be whole within ``timeout_s`` seconds of the
+    connection, or of its first byte on a connection that is kept, and before more than ``limit``
+    bytes of it came. Otherwise it is answered (408, 431; not at all where nothing came) and the
+    connection is closed.
+    """
+
+    def __init__(self, *arguments: Any, timeout_s: float, limit: int, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._timeout_s = timeout_s
+        self._limit = limit
+        self._length = 0
+        self._in_request = False
+        self._timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(cast(asyncio.Transport, transport))
+        self._expect_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._head_is_over()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if not self._in_request:
+            if self._timer is None:
+                self._expect_head()
+            self._length += len(data)
+        super().data_received(data)
+        if not self._in_request and self._length > self._limit:
+            self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
+
+    def on_headers_complete(self) -> None:
+        self._in_request = True
+        self._head_is_over()
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        self._in_request = False
+        super().on_message_complete()
+
+    def _expect_head(self) -> None:
+        self._length = 0
+        self._timer = self.loop.call_later(self._timeout_s, self._expired)
+
+    def _head_is_over(self) -> None:
+        self._length = 0
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _expired(self) -> None:
+        self._refuse(HTTPStatus.REQUEST_TIMEOUT if self._length else None)
+
+    def _refuse(self, status: HTTPStatus | None) -> None:
+        self._head_is_over()
+        if self.transport.is_closing():
+            return
+        if status is not None:
+            line = f"HTTP/1.1 {status.value} {status.phrase}\r\n"
+            self.transport.write(f"{line}content-length: 0\r\nconnection: close\r\n\r\n".encode())
+        self.transport.close()
