@@ -258,6 +258,30 @@ async def test_sockets_break_on_command_and_by_the_script(customer: Any) -> None
         await until(lambda: third.closed)
 
 
+async def test_audio_for_a_slow_server_is_thrown_away(customer: Any) -> None:
+    async with customer() as c:
+        c.answer("/voice", c.stream())
+        sid = c.twilio.dial_in(CALLER, HERE, QUIET)
+        socket = await c.socket()
+        socket.socket.transport.pause_reading()
+        (stream,) = c.twilio.calls[sid].streams.all
+        for _ in range(200):
+            for _ in range(500):
+                stream.tick()
+            await anyio.sleep(0.001)
+            if c.codes(sid):
+                break
+        assert c.codes(sid) == [31930]
+        socket.socket.transport.resume_reading()
+        await until(lambda: stream.backlog == 0)
+        stream.tick()
+        last = json.loads(stream.media_message(0, b""))
+        await until(lambda: int(socket.frames[-1]["sequenceNumber"]) >= int(last["sequenceNumber"]))
+        chunks = [int(frame["media"]["chunk"]) for frame in socket.of("media")]
+        assert len(chunks) < chunks[-1]
+        assert not socket.closed
+
+
 class Warned:
     """A call that only counts warnings."""
 

@@ -15,6 +15,7 @@ from urllib.parse import parse_qsl, urldefrag, urlencode, urlsplit
 import anyio
 import httpx
 
+from voicecall.errors import PluginError
 from voicecall.seam import Seam
 from voicecall_mock.exchange.ledger import Ledger
 
@@ -79,13 +80,14 @@ class Endpoint:
 
 
 class Signer:
-    """Twilio's signatures. Raises ``RuntimeError`` without Twilio's SDK."""
+    """Twilio's signatures. Raises :exc:`voicecall.errors.PluginError` without Twilio's
+    SDK."""
 
     def __init__(self, options: TwilioOptions) -> None:
         try:
             from twilio.request_validator import RequestValidator
         except ImportError:
-            raise RuntimeError(
+            raise PluginError(
                 "the emulator signs with Twilio's SDK: pip install 'voicecall-testing[twilio]'"
             ) from None
         key, secret = options.shared_key or ("", options.auth_token)

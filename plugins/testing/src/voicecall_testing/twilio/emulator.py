@@ -83,7 +83,7 @@ class TwilioEmulator:
     @asynccontextmanager
     async def serve(self) -> AsyncIterator[TwilioEmulator]:
         """Listen until left; calls that are still up are cut off then. Raises ``OSError`` (the
-        port is taken) and ``RuntimeError`` (Twilio's SDK is not installed)."""
+        port is taken) and :exc:`voicecall.errors.PluginError` (Twilio's SDK is not installed)."""
         options = self.options
         signer = Signer(options)
         async with AsyncExitStack() as stack:

@@ -20,6 +20,10 @@ __all__ = ["StreamOwner", "TwilioStream"]
 
 BINARY_MESSAGE = 31950
 INVALID_MESSAGE = 31951
+OVERFLOW = 31930
+
+_BACKLOG_LIMIT = 100_000
+"""Bytes that wait for a slow server before audio is thrown away."""
 
 _MEDIA = (
     b'{"event":"media","sequenceNumber":"%d","streamSid":"%b","media":'
@@ -155,7 +159,11 @@ class TwilioStream(SocketStream):
         return self._event("stop", {"accountSid": self._account_sid, "callSid": self._call_sid})
 
     def send(self, message: bytes) -> None:
-        if not self._stalled:
+        if self._stalled:
+            return
+        if self.backlog > _BACKLOG_LIMIT:
+            self._warn(OVERFLOW, "the server is too slow; audio is thrown away")
+        else:
             super().send(message)
 
     def received(self, message: str | bytes) -> None:

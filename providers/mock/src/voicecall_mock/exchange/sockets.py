@@ -160,6 +160,11 @@ class SocketStream(ABC):
         self.send(self.media_message(self._frames * FRAME_MS, payload))
         self._frames += 1
 
+    @property
+    def backlog(self) -> int:
+        """Bytes that the gateway has not taken yet."""
+        return 0 if self._socket is None else self._socket.transport.get_write_buffer_size()
+
     def feed(self, payload: bytes) -> None:
         """Audio of the gateway arrived."""
         self.playback.feed(payload, self._seam.monotonic())
@@ -174,7 +179,7 @@ class SocketStream(ABC):
         socket = self._socket
         if socket is None:
             return
-        if socket.transport.get_write_buffer_size() > _BACKLOG_LIMIT:
+        if self.backlog > _BACKLOG_LIMIT:
             self.drop("the gateway does not read")
             return
         # broadcast() is the library's way to send without waiting; it skips a closing socket.
