@@ -24,8 +24,8 @@ from .workload import Workload
 
 __all__ = ["Campaign", "campaign"]
 
-STAYING = {Direction.OUTBOUND: 8, Direction.INBOUND: 3}
-"""Calls that last until we end them. One more than ten: when both faulty answers of a round meet
+STAYING = {Direction.OUTBOUND: 9, Direction.INBOUND: 4}
+"""Calls that last until we end them. Some more than ten: when both faulty answers of a round meet
 the same call, the engine gives it up."""
 CAPS = {Direction.OUTBOUND: OUTBOUND, Direction.INBOUND: INBOUND}
 KEPT = 2

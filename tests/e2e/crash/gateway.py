@@ -23,8 +23,8 @@ from voicecall_gateway.client import GatewayClient
 
 __all__ = ["INBOUND", "OUTBOUND", "Gateway", "free_ports"]
 
-OUTBOUND = 12
-INBOUND = 5
+OUTBOUND = 13
+INBOUND = 6
 """Caps of the gateway. Every round fills them, so that a place that was not given back shows."""
 STREAMED = {
     "streaming": {"enabled": True, "provider": "fsk"},
