@@ -9,6 +9,7 @@ Twilio, so each of ours begins with the id from ``start``.
 from __future__ import annotations
 
 from binascii import b2a_base64
+from typing import Annotated
 
 import msgspec
 
@@ -33,7 +34,7 @@ _FORMATS: dict[tuple[str, int, int], AudioFormat] = {("audio/x-mulaw", 8000, 1):
 class _Media(msgspec.Struct):
     payload: bytes
     track: str = "inbound"
-    timestamp: int = 0
+    timestamp: Annotated[int, msgspec.Meta(ge=0)] = 0
 
 
 class _Format(msgspec.Struct, rename="camel"):

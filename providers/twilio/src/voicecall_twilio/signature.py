@@ -127,10 +127,7 @@ def _given(headers: Mapping[str, str]) -> bytes:
 
 
 def _matches(given: bytes, signed: Iterator[bytes], key: str, algorithm: str) -> bool:
-    found = False
-    for each in signed:
-        found |= hmac.compare_digest(sign(each, key, algorithm).encode(), given)
-    return found
+    return any(hmac.compare_digest(sign(each, key, algorithm).encode(), given) for each in signed)
 
 
 def _check_body_hash(url: str, body: bytes) -> None:
