@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import anyio
@@ -12,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twilio.base.exceptions import TwilioRestException
 
-from voicecall_mock.exchange import Silent
+from voicecall.model import EndReason
+from voicecall_mock.exchange import HangUp, Silent, Wait
 from voicecall_mock.exchange.faults import FaultError
 from voicecall_testing.twilio import Faults, RestFault, SocketFault, WebhookFault
 from voicecall_testing.twilio.delivery import Endpoint, is_http_url
@@ -162,6 +164,41 @@ async def test_sockets_break_by_chance(customer: Any) -> None:
         await c.ended(sid)
         assert c.twilio.ledger.entries("stream-dropped", call=sid)
         assert c.heard(sid) == [("It broke.", True)]
+
+
+async def test_many_calls_under_every_fault_come_to_their_ends(customer: Any) -> None:
+    async with customer(seed=7) as c:
+        c.twilio.set_voice_url(
+            f"{c.base}/voice#rc=3&rp=all", status_callback=f"{c.base}/status#rc=3&rp=all"
+        )
+        c.answer("/voice", "<Say>Hello there.</Say>" + c.stream() + "<Say>It broke.</Say>")
+        c.twilio.faults.webhooks = WebhookFault(
+            duplicate=0.1, late=0.1, late_s=0.3, reorder=0.1, lose=0.1
+        )
+        c.twilio.faults.sockets = SocketFault(drop=0.5, stall=0.1, within_s=0.3)
+        before = len(asyncio.all_tasks())
+        sids = [
+            c.twilio.dial_in(f"+1555010{number:04d}", HERE, (Wait(500), HangUp()))
+            for number in range(40)
+        ]
+        reasons = [await c.twilio.ended(sid) for sid in sids]
+        ledger = c.twilio.ledger
+        with anyio.fail_after(15):
+            while len(asyncio.all_tasks()) > before:
+                await anyio.sleep(0.01)
+        for sid, reason in zip(sids, reasons, strict=True):
+            (ended,) = ledger.entries("ended", call=sid)
+            assert ended["reason"] == reason
+            served = ledger.entries("webhook", call=sid, type="voice", status=200)
+            assert (reason is EndReason.ERROR) is not bool(served)
+            if reason is EndReason.COMPLETED:
+                assert ledger.entries("stream-dropped", call=sid)
+            opened = ledger.entries("stream-opened", call=sid)
+            assert len(opened) == len(ledger.entries("stream-closed", call=sid)) == bool(served)
+            told = ledger.entries("webhook", call=sid, type="status", status=200)
+            assert told or ledger.entries("webhook-lost", call=sid, type="status")
+        assert ledger.entries("stream-dropped")
+        assert all(seen.valid for seen in c.seen)
 
 
 # --- REST ------------------------------------------------------------------------------------
