@@ -14,7 +14,7 @@ from .providers import ProviderInfo, ProviderKind
 
 if TYPE_CHECKING:
     from .events import CallEvent
-    from .hosting import GatewayHost, PluginInfo, Service, SetupCheck, SetupContext
+    from .hosting import GatewayHost, PluginInfo, Service, SetupCheck, SetupContext, SetupProbe
     from .model import CallRecord
 
 __all__ = ["HOOK_OF_KIND", "Hooks"]
@@ -70,6 +70,10 @@ class Hooks:
     def setup_checks(self, plugin: object, context: SetupContext) -> Sequence[SetupCheck]:
         results = self._of("voicecall_setup_checks", plugin, context=context)
         return [check for result in results for check in result]
+
+    def setup_probes(self, plugin: object, context: SetupContext) -> Sequence[SetupProbe]:
+        results = self._of("voicecall_setup_probes", plugin, context=context)
+        return [probe for result in results for probe in result]
 
     def commands(self, plugin: object, app: Any) -> None:
         self._of("voicecall_commands", plugin, app=app)

@@ -10,7 +10,7 @@ import pluggy
 
 if TYPE_CHECKING:
     from .events import CallEvent
-    from .hosting import GatewayHost, PluginInfo, Service, SetupCheck, SetupContext
+    from .hosting import GatewayHost, PluginInfo, Service, SetupCheck, SetupContext, SetupProbe
     from .model import CallRecord
     from .providers import ProviderInfo
 
@@ -84,6 +84,11 @@ def voicecall_commands(app: Any) -> None:
 @hookspec
 def voicecall_setup_checks(context: SetupContext) -> Sequence[SetupCheck]:  # type: ignore[empty-body]
     """Checks for ``voicecall setup``, in the order they are shown."""
+
+
+@hookspec
+def voicecall_setup_probes(context: SetupContext) -> Sequence[SetupProbe]:  # type: ignore[empty-body]
+    """Checks for ``voicecall setup --probe``, which contact whoever has to be asked."""
 
 
 @hookspec

@@ -33,6 +33,7 @@ __all__ = [
     "Service",
     "SetupCheck",
     "SetupContext",
+    "SetupProbe",
     "ToolCall",
     "ToolSpec",
 ]
@@ -166,6 +167,14 @@ class SetupCheck:
     id: str
     ok: bool
     message: str
+
+
+class SetupProbe(Protocol):
+    """Checks of ``voicecall setup --probe``: they may contact vendors and the internet."""
+
+    async def run(self) -> Sequence[SetupCheck]:
+        """Make the checks. Changes nothing anywhere, and places no call."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)

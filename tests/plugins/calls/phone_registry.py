@@ -12,7 +12,7 @@ from voicecall.telephony import TelephonyCapabilities
 from voicecall.tunnel import TunnelCapabilities
 from voicecall_calls.config import VoiceCallConfig
 from voicecall_calls.wiring import Wiring, resolve
-from voicecall_testing.fakes import NATIVE, STREAMING
+from voicecall_testing.fakes import NATIVE, STREAMING, ScriptedCarrier
 
 
 class KeyConfig(ConfigModel):
@@ -22,6 +22,10 @@ class KeyConfig(ConfigModel):
 
 def _make(config: object, context: object) -> object:
     return config
+
+
+def _carrier(config: object, context: object) -> object:
+    return ScriptedCarrier()
 
 
 def info(
@@ -37,7 +41,7 @@ def info(
         kind=kind,
         id=provider_id,
         label=provider_id.capitalize(),
-        factory=_make,
+        factory=_carrier if kind is ProviderKind.TELEPHONY else _make,
         config_model=lambda: KeyConfig,
         required=("apiKey",) if key else (),
         secrets={"apiKey": f"{provider_id.upper()}_KEY"} if key else {},

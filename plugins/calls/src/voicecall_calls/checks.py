@@ -9,7 +9,15 @@ from voicecall.hosting import SetupCheck, SetupContext
 from voicecall.model import MediaPath
 from voicecall.providers import ProviderInfo
 from voicecall_calls.config import VoiceCallConfig
-from voicecall_calls.wiring import PLUGIN_ID, UNVERIFIED, Wiring, is_public_url, resolve
+from voicecall_calls.probing import number_urls
+from voicecall_calls.wiring import (
+    PLUGIN_ID,
+    UNVERIFIED,
+    Wiring,
+    comes_from_outside,
+    is_public_url,
+    resolve,
+)
 
 __all__ = ["setup_checks"]
 
@@ -36,6 +44,9 @@ def setup_checks(context: SetupContext) -> Sequence[SetupCheck]:
         _mode(wiring),
         _agent(wiring),
     ]
+    if urls := number_urls(wiring, context.state_dir):
+        entered = "; ".join(f"{name}: {url}" for name, url in urls.items())
+        checks.append(SetupCheck("number-urls", True, f"for each number, enter {entered}"))
     if config.skip_signature_verification:
         checks.append(SetupCheck("signatures", True, UNVERIFIED))
     if wiring.media is MediaPath.STREAM:
@@ -66,7 +77,7 @@ def _provider_config(wiring: Wiring) -> SetupCheck:
 
 def _exposure(wiring: Wiring) -> SetupCheck:
     info, url = wiring.carrier.info, wiring.config.public_url
-    if info is not None and not info.capabilities.public_url:
+    if info is not None and not comes_from_outside(info, wiring.carrier.config):
         return SetupCheck("webhook-exposure", True, f"{info.label} needs no public URL")
     if url is None and wiring.tunnel is not None and wiring.tunnel.info is not None:
         return _tunnel(wiring.tunnel.info)

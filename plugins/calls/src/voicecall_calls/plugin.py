@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         Service,
         SetupCheck,
         SetupContext,
+        SetupProbe,
     )
 
 PLUGIN_ID = "voice-call"
@@ -61,6 +62,13 @@ def voicecall_setup_checks(context: SetupContext) -> Sequence[SetupCheck]:
     from voicecall_calls.checks import setup_checks
 
     return setup_checks(context)
+
+
+@hookimpl
+def voicecall_setup_probes(context: SetupContext) -> Sequence[SetupProbe]:
+    from voicecall_calls.probing import PhoneProbe
+
+    return [PhoneProbe(context)]
 
 
 @hookimpl

@@ -19,15 +19,23 @@ from voicecall_calls.engine.engine import CallEngine
 from voicecall_calls.observing import HostObserver, turn_keeper
 from voicecall_calls.operations import CallOperations
 from voicecall_calls.rpc import PhoneRpc
-from voicecall_calls.server.options import ServeOptions, StreamOptions, WebhookSecurity
 from voicecall_calls.server.server import CallServer
 from voicecall_calls.server.urls import normal_path
+from voicecall_calls.serving import make_server
 from voicecall_calls.settings import Providers, SettingsBook
 from voicecall_calls.storing import make_store
 from voicecall_calls.talking import Talking
 from voicecall_calls.tool import TOOL_DESCRIPTION, TOOL_NAME, TOOL_PARAMETERS, VoiceCallTool
 from voicecall_calls.tunnelling import TunnelKeeper
-from voicecall_calls.wiring import CONFIG_PATH, PLUGIN_ID, Wiring, is_public_url, require, resolve
+from voicecall_calls.wiring import (
+    CONFIG_PATH,
+    PLUGIN_ID,
+    Wiring,
+    comes_from_outside,
+    is_public_url,
+    require,
+    resolve,
+)
 
 __all__ = ["PhoneService"]
 
@@ -237,7 +245,7 @@ class PhoneService:
         if tunnel is not None and server.public_url is None and carrier.capabilities.public_url:
             self._missing = [tunnel.problem or "there is no tunnel"]
             return None
-        if carrier.capabilities.public_url and not is_public_url(server.webhook_url):
+        if comes_from_outside(info, carrier_config) and not is_public_url(server.webhook_url):
             raise ConfigError(
                 f"{info.label} cannot reach {server.webhook_url}; set a public https URL",
                 path=f"{CONFIG_PATH}.publicUrl",
@@ -285,33 +293,8 @@ class PhoneService:
         return keeper
 
     def _server(self, engine: CallEngine, carrier: Any) -> CallServer:
-        config = self._config
-        security, streaming = config.webhook_security, config.streaming
-        return CallServer(
-            carrier,
-            engine,
-            engine,
-            serve=ServeOptions(
-                port=config.serve.port, bind=config.serve.bind, path=config.serve.path
-            ),
-            stream=StreamOptions(
-                path=config.media_path,
-                pre_start_timeout_ms=streaming.pre_start_timeout_ms,
-                max_pending=streaming.max_pending_connections,
-                max_pending_per_client=streaming.max_pending_connections_per_ip,
-                max_connections=streaming.max_connections,
-            ),
-            security=WebhookSecurity(
-                allowed_hosts=security.allowed_hosts,
-                trust_forwarding_headers=security.trust_forwarding_headers,
-                trusted_proxy_ips=security.trusted_proxy_ips,
-                max_in_flight_per_client=security.max_in_flight_per_client,
-                max_in_flight=security.max_in_flight,
-                skip_signatures=config.skip_signature_verification,
-            ),
-            seam=self._host.seam,
-            public_url=config.public_url,
-        )
+        host = self._host
+        return make_server(self._config, carrier, engine, seam=host.seam, state_dir=host.state_dir)
 
 
 async def _announce(carrier: Any, url: str) -> None:

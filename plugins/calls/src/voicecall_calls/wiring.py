@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from voicecall.configuring import deep_merge, validate
 from voicecall.errors import ConfigError, VoicecallError
 from voicecall.model import MediaPath
-from voicecall.providers import ProviderKind
+from voicecall.providers import ProviderInfo, ProviderKind
 from voicecall.registry import Registry
 from voicecall.selection import Selected, Selection, select
 from voicecall_calls.agents import AgentDirectory
@@ -27,6 +27,8 @@ __all__ = [
     "PLUGIN_ID",
     "UNVERIFIED",
     "Wiring",
+    "comes_from_outside",
+    "is_loopback",
     "is_public_url",
     "require",
     "resolve",
@@ -213,12 +215,13 @@ def _select_speech(
         if route.tts is not None:
             over = route.tts.model_dump(by_alias=True, exclude_unset=True)
             layers[key] = deep_merge(base, over)
-    off = Selected(Selection.PROVIDER_NOT_CONFIGURED, "streaming is off")
+    off = Selected(Selection.PROVIDER_NOT_CONFIGURED, "media streams are off")
+    # Where one model holds the call, a voice of its own says what that model cannot.
+    spoken = wiring.config.streaming.enabled or wiring.config.realtime.enabled
     for route_key, layer in layers.items():
         tts = validate(TtsConfig, layer, "tts")
-        streamed = wiring.config.streaming.enabled
         wiring.speech[route_key] = (
-            choose_speech(tts, registry, environ) if streamed else SpeechChoice(tts, off)
+            choose_speech(tts, registry, environ) if spoken else SpeechChoice(tts, off)
         )
 
 
@@ -330,6 +333,21 @@ def is_public_url(url: str) -> bool:
         return "." in host
     mapped = getattr(address, "ipv4_mapped", None)
     return bool((mapped or address).is_global)
+
+
+def comes_from_outside(info: ProviderInfo, config: Any) -> bool:
+    """Whether a carrier's webhooks come from the internet. With an ``apiBaseUrl`` on this machine
+    it is an emulator's."""
+    host = urlsplit(getattr(config, "api_base_url", None) or "").hostname or ""
+    return bool(info.capabilities.public_url) and not is_loopback(host)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host, as a name or address, is this machine."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
 
 
 def require(selected: Selected) -> tuple[Any, Any]:

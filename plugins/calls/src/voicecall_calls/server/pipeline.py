@@ -23,7 +23,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from urllib.parse import parse_qsl
 
@@ -44,6 +44,9 @@ from .urls import Trust, normal_path, webhook_url
 __all__ = ["HEALTH_PATH", "WebhookApp", "loggable"]
 
 HEALTH_PATH = "/healthz"
+CHALLENGE = "voicecallChallenge"
+"""Name of the query parameter of a challenge."""
+CHALLENGE_LIMIT = 128
 _DRAIN = 1024 * 1024
 _QUERY = re.compile(r"\?\S*")
 _UNPRINTABLE = re.compile(r"[^\x20-\x7e]")
@@ -65,7 +68,11 @@ class _Running:
 
 
 class WebhookApp:
-    """The ASGI application. ``public_url`` and ``local_url`` are set by the server."""
+    """The ASGI application. ``public_url`` and ``local_url`` are set by the server.
+
+    ``challenged`` answers a challenge in the query of a GET request: so whoever looks through the
+    public URL can tell that it leads to this gateway.
+    """
 
     def __init__(
         self,
@@ -76,6 +83,7 @@ class WebhookApp:
         security: WebhookSecurity,
         trust: Trust,
         seam: Seam,
+        challenged: Callable[[str], str] | None = None,
     ) -> None:
         self.public_url: str | None = None
         self.local_url = ""
@@ -85,6 +93,7 @@ class WebhookApp:
         self._security = security
         self._trust = trust
         self._seam = seam
+        self._challenged = challenged
         self._limits = InFlight(
             per_client=security.max_in_flight_per_client, total=security.max_in_flight
         )
@@ -135,6 +144,10 @@ class WebhookApp:
         peer: str | None,
         client: str,
     ) -> WebhookReply:
+        if scope["method"] == "GET" and self._challenged is not None:
+            query = dict(parse_qsl(scope["query_string"].decode("latin-1")))
+            if challenge := query.get(CHALLENGE):
+                return WebhookReply(body=self._challenged(challenge[:CHALLENGE_LIMIT]).encode())
         if scope["method"] != "POST":
             raise WebhookRejected(405, f"method {scope['method']}", headers={"allow": "POST"})
         if not (self._security.skip_signatures or self._has_signature(headers)):

@@ -6,7 +6,7 @@ import asyncio
 import errno
 import os
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 
@@ -51,13 +51,20 @@ class CallServer:
         security: WebhookSecurity,
         seam: Seam,
         public_url: str | None = None,
+        challenged: Callable[[str], str] | None = None,
     ) -> None:
         trust = Trust(security)
         self._serve = serve
         self._stream = stream
         self._port = serve.port
         self._app = WebhookApp(
-            provider, webhooks, serve=serve, security=security, trust=trust, seam=seam
+            provider,
+            webhooks,
+            serve=serve,
+            security=security,
+            trust=trust,
+            seam=seam,
+            challenged=challenged,
         )
         self._media = MediaServer(provider, media, stream, url=lambda: self.stream_url, seam=seam)
         self._heads = partial(

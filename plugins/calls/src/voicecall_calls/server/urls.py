@@ -24,6 +24,7 @@ from .options import WebhookSecurity
 
 __all__ = [
     "Trust",
+    "headers_of",
     "host_name",
     "media_url",
     "normal_path",
@@ -36,7 +37,23 @@ Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 
 _LABEL = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
+_PORT = re.compile(r":([0-9]{1,5})\s*\Z")
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+_HOPS = "x-forwarded-for"
 _FORWARDED_HOSTS = ("x-forwarded-host", "x-original-host", "ngrok-forwarded-host")
+
+
+def headers_of(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Names in lower case; the first of several values, but every line of ``x-forwarded-for``: a
+    proxy may add its hop in a line of its own, behind one that the client has made up."""
+    headers: dict[str, str] = {}
+    for name, value in pairs:
+        name = name.lower()
+        if name == _HOPS and name in headers:
+            headers[name] += f", {value}"
+        else:
+            headers.setdefault(name, value)
+    return headers
 
 
 def normal_path(path: str) -> str:
@@ -88,6 +105,14 @@ def host_name(text: str) -> str | None:
     return name if all(_LABEL.fullmatch(label) for label in name.split(".")) else None
 
 
+def _port(text: str, scheme: str) -> str:
+    """The port in a host header, as a URL has it: empty for none and for the scheme's own."""
+    found = _PORT.search(text)
+    if found is None or int(found[1]) in (_DEFAULT_PORTS[scheme], 0):
+        return ""
+    return f":{int(found[1])}"
+
+
 def _is_ipv6(text: str) -> bool:
     try:
         IPv6Address(text)
@@ -126,7 +151,7 @@ class Trust:
             return "unknown"
         if not (self._headers and self._is_proxy(address)):
             return str(address)
-        forwarded = headers.get("x-forwarded-for", "")
+        forwarded = headers.get(_HOPS, "")
         if forwarded.strip():
             hop: Address | None = None
             for text in reversed(forwarded.split(",")):
@@ -179,7 +204,8 @@ def webhook_url(
     ``target`` is the request's path and query as they came, ``local_url`` that of our own
     listener. A known public URL gives scheme, host and path (a proxy may map paths), the request
     its query. Without one: the forwarded scheme and host where they are believed, else the
-    ``Host`` header; https, without port, unless the request is addressed to the listener itself.
+    ``Host`` header, either with its port; https, unless the request is addressed to the listener
+    itself.
     """
     _, mark, query = target.partition("?")
     if public_url is not None:
@@ -191,9 +217,10 @@ def webhook_url(
         forwarded = _first(headers.get("x-forwarded-proto", "")).lower()
         proto = forwarded if forwarded in ("http", "https") else proto
         for name in _FORWARDED_HOSTS:
-            candidate = host_name(_first(headers.get(name, "")))
+            written = _first(headers.get(name, ""))
+            candidate = host_name(written)
             if candidate is not None and trust.allows(candidate):
-                host = candidate
+                host = candidate + _port(written, proto)
                 break
     if host is None:
         written = headers.get("host", "")
@@ -205,6 +232,8 @@ def webhook_url(
                 return None
         elif host is None or not trust.allows(host):
             return None
+        else:
+            host += _port(written, proto)
     return f"{proto}://{host}{target}"
 
 

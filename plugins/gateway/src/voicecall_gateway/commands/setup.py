@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -17,13 +17,24 @@ if TYPE_CHECKING:
 __all__ = ["add", "setup_report"]
 
 
+ProbeOption = Annotated[
+    bool,
+    typer.Option("--probe", help="Also ask the carrier, and fetch the public URL. Places no call."),
+]
+
+
 def add(app: typer.Typer) -> None:
     app.command("setup")(setup)
 
 
-def setup(context: typer.Context, config: ConfigOption = None, json: JsonOption = False) -> None:
+def setup(
+    context: typer.Context,
+    config: ConfigOption = None,
+    probe: ProbeOption = False,
+    json: JsonOption = False,
+) -> None:
     """Check that everything is in place for calls. Exit 1 when it is not."""
-    report = setup_report(command_line(context), config)
+    report = setup_report(command_line(context), config, probe=probe)
     if json:
         print_json(report)
     else:
@@ -34,9 +45,9 @@ def setup(context: typer.Context, config: ConfigOption = None, json: JsonOption 
         raise typer.Exit(1)
 
 
-def setup_report(line: CommandLine, config: Path | None) -> dict[str, Any]:
-    """``{ok, checks: [{id, ok, message}]}``. Raises :exc:`voicecall.errors.ConfigError` for a
-    file that cannot be used at all."""
+def setup_report(line: CommandLine, config: Path | None, *, probe: bool = False) -> dict[str, Any]:
+    """``{ok, checks: [{id, ok, message}]}``; ``probe``: with those that contact somebody. Raises
+    :exc:`voicecall.errors.ConfigError` for a file that cannot be used at all."""
     from voicecall.hosting import SetupCheck, SetupContext
     from voicecall_gateway.pluginconfig import plugin_config
     from voicecall_gateway.plugins import load_plugin, plugin_ids
@@ -59,6 +70,8 @@ def setup_report(line: CommandLine, config: Path | None) -> dict[str, Any]:
             checks.append(SetupCheck(f"plugin:{plugin_id}", False, plugin.error or ""))
             continue
         checks += _checks(line, plugin_id, plugin.module, context)
+        if probe:
+            checks += _probed(line, plugin_id, plugin.module, context)
     if not checks:
         checks.append(SetupCheck("plugins", False, "no gateway plugin is installed and allowed"))
     return {
@@ -80,4 +93,24 @@ def _checks(
         return [SetupCheck(f"plugin:{plugin_id}", False, str(error))]
     except Exception as error:  # noqa: BLE001 (a stranger's hook)
         text = f"its checks failed: {type(error).__name__}: {error}"
+        return [SetupCheck(f"plugin:{plugin_id}", False, text)]
+
+
+def _probed(
+    line: CommandLine, plugin_id: str, module: object, context: SetupContext
+) -> list[SetupCheck]:
+    import anyio
+
+    from voicecall.hosting import SetupCheck
+
+    async def run() -> list[SetupCheck]:
+        found: list[SetupCheck] = []
+        for each in line.registry.hooks.setup_probes(module, context):
+            found += await each.run()
+        return found
+
+    try:
+        return anyio.run(run)
+    except Exception as error:  # noqa: BLE001 (a stranger's hook)
+        text = f"its probes failed: {type(error).__name__}: {error}"
         return [SetupCheck(f"plugin:{plugin_id}", False, text)]

@@ -1,0 +1,155 @@
+"""``voicecall setup --probe``: the carrier is asked, and our public URL is fetched.
+
+Whether the URL leads to us is told by a challenge: whoever fetches the webhook URL with one in
+its query gets the code that only this machine's key makes of it. A running gateway answers; where
+none runs, the port is opened for the moment.
+"""
+
+from __future__ import annotations
+
+import hmac
+import secrets
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from urllib.parse import urlencode, urlsplit
+
+import httpx
+
+from voicecall.errors import ConfigError, VoicecallError, WebhookRejected
+from voicecall.events import CarrierEvent
+from voicecall.hosting import SetupCheck, SetupContext
+from voicecall.media import Started, Upgrade
+from voicecall.providers import ProviderContext
+from voicecall.seam import SystemSeam
+from voicecall.telephony import TelephonyProvider, Verified, WebhookReply, WebhookRequest
+from voicecall_calls.config import VoiceCallConfig
+from voicecall_calls.ports import AdmissionRefused, Attachment, MediaSocket
+from voicecall_calls.server.pipeline import CHALLENGE
+from voicecall_calls.serving import answering, make_server
+from voicecall_calls.wiring import PLUGIN_ID, Wiring, comes_from_outside, require, resolve
+
+__all__ = ["PhoneProbe", "number_urls"]
+
+FETCH_S = 15.0
+
+
+def number_urls(wiring: Wiring, state_dir: Path) -> dict[str, str]:
+    """What the operator enters at the carrier for a number; empty where nothing is needed, or the
+    URL of the webhooks is not known yet."""
+    config = wiring.config
+    if wiring.carrier.info is None or wiring.problems or config.public_url is None:
+        return {}
+    return dict(_carrier(wiring, state_dir).number_urls(config.public_url))
+
+
+def _carrier(wiring: Wiring, state_dir: Path) -> TelephonyProvider:
+    info, block = require(wiring.carrier)
+    carrier: TelephonyProvider = info.factory(block, ProviderContext(state_dir))
+    return carrier
+
+
+class PhoneProbe:
+    """Contacts the carrier, and ourselves over the internet. Makes no call."""
+
+    def __init__(self, context: SetupContext) -> None:
+        self._context = context
+
+    async def run(self) -> Sequence[SetupCheck]:
+        """The checks, in the order they are shown. None where the local ones fail already."""
+        context = self._context
+        try:
+            config: VoiceCallConfig = context.plugin_config(PLUGIN_ID)
+            wiring = resolve(
+                config,
+                registry=context.registry,
+                environ=context.environ,
+                agents=context.section("agents"),
+                tts=context.section("tts"),
+            )
+            if wiring.carrier.info is None or wiring.problems:
+                return ()
+            carrier = _carrier(wiring, context.state_dir)
+            return [
+                *await self._carrier_probes(carrier, config),
+                *await self._public_url(carrier, wiring),
+            ]
+        except VoicecallError as error:
+            return [SetupCheck("probe", False, str(error))]
+
+    async def _carrier_probes(
+        self, carrier: TelephonyProvider, config: VoiceCallConfig
+    ) -> list[SetupCheck]:
+        if config.public_url is None:
+            return []
+        ours = dict.fromkeys([*filter(None, [config.from_number]), *config.numbers])
+        async with carrier.lifespan():
+            found = await carrier.probe(config.public_url, list(ours))
+        return [SetupCheck(probe.name, probe.ok, probe.message) for probe in found]
+
+    async def _public_url(self, carrier: TelephonyProvider, wiring: Wiring) -> list[SetupCheck]:
+        config = wiring.config
+        url = config.public_url
+        if url is None:
+            if not comes_from_outside(*require(wiring.carrier)):
+                return []
+            text = "no publicUrl is configured; a tunnel tells its URL when the gateway runs"
+            return [SetupCheck("public-url", wiring.tunnel is not None, text)]
+        async with _somebody_answers(carrier, config, self._context.state_dir):
+            return [await _fetched(url, answering(self._context.state_dir))]
+
+
+async def _fetched(url: str, answer: Callable[[str], str]) -> SetupCheck:
+    challenge = secrets.token_urlsafe(16)
+    separator = "&" if urlsplit(url).query else "?"
+    asked = url.partition("#")[0] + separator + urlencode({CHALLENGE: challenge})
+    try:
+        async with httpx.AsyncClient(timeout=FETCH_S, trust_env=True) as client:
+            response = await client.get(asked)
+    except httpx.HTTPError as error:
+        text = f"{url} cannot be reached from here: {str(error) or type(error).__name__}"
+        return SetupCheck("public-url", False, text)
+    if hmac.compare_digest(response.text.encode(), answer(challenge).encode()):
+        return SetupCheck("public-url", True, f"{url} leads to this machine")
+    if response.status_code == 200:
+        text = f"{url} leads to something else: check the proxy, or who listens on serve.port"
+        return SetupCheck("public-url", False, text)
+    text = (
+        f"{url} answers {response.status_code}: check that the proxy passes on this path"
+        " (serve.path) and the host name (webhookSecurity.allowedHosts)"
+    )
+    return SetupCheck("public-url", False, text)
+
+
+@asynccontextmanager
+async def _somebody_answers(
+    carrier: TelephonyProvider, config: VoiceCallConfig, state_dir: Path
+) -> AsyncIterator[None]:
+    """Listen on the port of the webhooks, unless a gateway does already."""
+    server = make_server(config, carrier, _Nobody(), seam=SystemSeam(), state_dir=state_dir)
+    running = server.run()
+    try:
+        await running.__aenter__()
+    except ConfigError:
+        # The port is taken: by the gateway, or the answer will tell.
+        yield
+        return
+    try:
+        yield
+    finally:
+        await running.__aexit__(None, None, None)
+
+
+class _Nobody:
+    """Takes no webhook and no socket: they come again when the gateway runs."""
+
+    async def recorded(self, verified: Verified) -> WebhookReply | None:
+        raise WebhookRejected(503, "only the setup is being checked")
+
+    async def handle(
+        self, request: WebhookRequest, verified: Verified, events: Sequence[CarrierEvent]
+    ) -> WebhookReply:
+        raise WebhookRejected(503, "only the setup is being checked")
+
+    async def admit(self, started: Started, upgrade: Upgrade, socket: MediaSocket) -> Attachment:
+        raise AdmissionRefused(1013, "Only the setup is being checked")
