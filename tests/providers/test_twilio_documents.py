@@ -1,73 +1,25 @@
-"""What Twilio's requests say, and the documents that answer them; Twilio's own library is the
-judge of the TwiML."""
+"""The documents that answer Twilio's requests; Twilio's own library is the judge of the TwiML."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
-from urllib.parse import urlencode
 from xml.etree import ElementTree
 
 import pytest
 from twilio.twiml.voice_response import Connect, Gather, VoiceResponse
 
-from voicecall import ProviderContext
-from voicecall import events as ev
 from voicecall import telephony as tel
-from voicecall.errors import WebhookRejected
-from voicecall.model import Direction, EndReason
 from voicecall_twilio.callbacks import document_id
-from voicecall_twilio.config import TwilioConfig
-from voicecall_twilio.provider import TwilioProvider
 from voicecall_twilio.twiml import Document
+
+from .twilio_forms import AGAIN, HOOK, NEXT, OURS, PROVIDER, SID, TURN, inbound, outbound, provider
 
 pytestmark = pytest.mark.unit
 
-NOW = 1_795_262_400_000  # 2026-11-21T12:00:00Z
-SID = "CA00000000000000000000000000000001"
-HOOK = "https://gateway.example/voice/webhook"
-OURS = f"{HOOK}?callId=c-1"
-AGAIN = "#rc=3&rp=all"
 STREAM = tel.StreamRequest("wss://gateway.example/voice/stream", "one-use")
 LISTEN = tel.Listen("tok-1", 800)
 CALL = tel.CallRef("c-1", SID, (SID,), OURS)
-
-
-def provider(**changes: Any) -> TwilioProvider:
-    config = TwilioConfig(account_sid="AC01", auth_token="secret", **changes)
-    return TwilioProvider(config, ProviderContext(Path("unused")))
-
-
-PROVIDER = provider()
-
-
-def request(url: str = OURS, **form: str) -> tel.WebhookRequest:
-    given = {"CallSid": SID, "From": "+15550001234", "To": "+15550005678", **form}
-    return tel.WebhookRequest(
-        method="POST",
-        url=url,
-        query={},
-        headers={"content-type": "application/x-www-form-urlencoded"},
-        body=urlencode(given).encode(),
-        client="203.0.113.7",
-    )
-
-
-def inbound(url: str = HOOK, status: str = "ringing", **form: str) -> tel.WebhookRequest:
-    return request(url, CallStatus=status, Direction="inbound", **form)
-
-
-def outbound(url: str = OURS, status: str = "in-progress", **form: str) -> tel.WebhookRequest:
-    return request(url, CallStatus=status, Direction="outbound-api", **form)
-
-
-def events(asked: tel.WebhookRequest) -> Sequence[ev.CarrierEvent]:
-    return PROVIDER.parse(asked, NOW)
-
-
-def kinds(asked: tel.WebhookRequest) -> list[type[ev.CarrierEvent]]:
-    return [type(event) for event in events(asked)]
 
 
 def document(
@@ -105,188 +57,6 @@ def gather(parameters: str, **attributes: Any) -> Gather:
         speech_timeout="1",
         **attributes,
     )
-
-
-# --- what requests say -----------------------------------------------------------------------
-
-
-def test_the_reply_to_the_first_request_answers_an_inbound_call() -> None:
-    [event] = events(inbound())
-    assert isinstance(event, ev.Answered)
-    assert event.provider_call_id == SID
-    assert event.call_id is None
-    assert event.direction is Direction.INBOUND
-    assert (event.from_number, event.to_number) == ("+15550001234", "+15550005678")
-    assert event.at == NOW
-
-
-def test_a_document_is_fetched_when_an_outbound_call_is_answered() -> None:
-    [event] = events(outbound())
-    assert isinstance(event, ev.Answered)
-    assert event.call_id == "c-1"
-    assert event.direction is Direction.OUTBOUND
-
-
-@pytest.mark.parametrize("url", [f"{OURS}&type=status", OURS])
-@pytest.mark.parametrize(
-    ("status", "kind"),
-    [
-        ("initiated", ev.Initiated),
-        ("ringing", ev.Ringing),
-        ("in-progress", ev.Answered),
-        ("completed", ev.CallEnded),
-    ],
-)
-def test_progress_is_told_by_status_callbacks(
-    url: str, status: str, kind: type[ev.CarrierEvent]
-) -> None:
-    told = outbound(url, status, CallbackSource="call-progress-events", SequenceNumber="1")
-    assert kinds(told) == [kind]
-
-
-def test_whoever_tells_of_the_answer_it_is_one_event() -> None:
-    fetched = events(outbound())
-    told = events(outbound(f"{OURS}&type=status", CallbackSource="call-progress-events"))
-    spoken = events(outbound(f"{OURS}&type=played&i=dial&u=u-1&first=1"))
-    assert [type(event) for event in spoken] == [ev.Answered, ev.PlaybackEnded]
-    assert fetched[0].key == told[0].key == spoken[0].key
-
-
-@pytest.mark.parametrize(
-    ("status", "direction", "reason"),
-    [
-        ("completed", "outbound-api", EndReason.COMPLETED),
-        ("busy", "outbound-api", EndReason.BUSY),
-        ("failed", "outbound-api", EndReason.FAILED),
-        ("no-answer", "outbound-api", EndReason.NO_ANSWER),
-        ("canceled", "outbound-api", EndReason.HANGUP_BOT),
-        ("canceled", "inbound", EndReason.HANGUP_USER),
-        ("completed", "inbound", EndReason.COMPLETED),
-    ],
-)
-def test_ends(status: str, direction: str, reason: EndReason) -> None:
-    for url in (f"{OURS}&type=status", f"{OURS}&type=turn&i=a&n=0&t=x", HOOK):
-        [event] = events(request(url, CallStatus=status, Direction=direction))
-        assert isinstance(event, ev.CallEnded)
-        assert event.reason is reason
-
-
-@pytest.mark.parametrize(
-    ("duration", "reason"),
-    [
-        ("299", EndReason.COMPLETED),
-        ("300", EndReason.TIMEOUT),
-        ("301", EndReason.TIMEOUT),
-        ("", EndReason.COMPLETED),
-        ("x", EndReason.COMPLETED),
-    ],
-)
-def test_a_call_that_was_cut_at_its_limit_has_timed_out(duration: str, reason: EndReason) -> None:
-    url = f"{OURS}&type=status&limit=300"
-    [event] = events(outbound(url, "completed", CallDuration=duration))
-    assert isinstance(event, ev.CallEnded)
-    assert event.reason is reason
-
-
-def test_a_failed_call_has_its_sip_code() -> None:
-    [event] = events(outbound(f"{OURS}&type=status", "failed", SipResponseCode="404"))
-    assert isinstance(event, ev.CallEnded)
-    assert event.detail == "SIP 404"
-
-
-TURN = f"{OURS}&type=turn&i=ab&n=0&t=tok-1&u=u-1&s=1"
-NEXT = f"{OURS}&type=turn&i=cd&n=1&t=tok-1&s=1"
-
-
-def test_speech_ends_the_prompt_that_it_cut_short() -> None:
-    played, heard = events(outbound(TURN, SpeechResult="Ja, bitte.", Confidence="0.91"))
-    assert isinstance(played, ev.PlaybackEnded)
-    assert played.utterance_id == "u-1"
-    assert isinstance(heard, ev.SpeechHeard)
-    assert heard.text == "Ja, bitte."
-    assert (heard.final, heard.confidence, heard.turn_token) == (True, 0.91, "tok-1")
-
-
-@pytest.mark.parametrize("confidence", ["", "nan", "inf", "-1", "1.5", "x"])
-def test_a_confidence_that_is_none(confidence: str) -> None:
-    [heard] = events(outbound(NEXT, SpeechResult="Yes", Confidence=confidence))
-    assert isinstance(heard, ev.SpeechHeard)
-    assert heard.confidence is None
-
-
-def test_digits_and_silence() -> None:
-    assert kinds(outbound(TURN, Digits="12")) == [ev.PlaybackEnded, ev.DigitsPressed]
-    assert kinds(outbound(NEXT, Digits="12")) == [ev.DigitsPressed]
-    assert kinds(outbound(TURN, SpeechResult=" ")) == [ev.PlaybackEnded]
-    assert kinds(outbound(NEXT, SpeechResult="")) == [ev.Active]
-
-
-@pytest.mark.parametrize(
-    ("digits", "ended_by", "wanted"), [("12", "#", "12#"), ("", "#", "#"), ("12", "", "12")]
-)
-def test_the_key_that_ends_an_input_belongs_to_it(digits: str, ended_by: str, wanted: str) -> None:
-    [pressed] = events(outbound(NEXT, Digits=digits, FinishedOnKey=ended_by))
-    assert isinstance(pressed, ev.DigitsPressed)
-    assert pressed.digits == wanted
-
-
-def test_equal_words_in_two_rounds_are_two_events() -> None:
-    keys = {
-        events(outbound(url, SpeechResult="Yes", Confidence="0.9"))[-1].key
-        for url in (TURN, NEXT, NEXT.replace("n=1", "n=2"), NEXT.replace("cd", "ef"))
-    }
-    assert len(keys) == 4
-
-
-def test_a_held_call_gives_a_sign_of_life() -> None:
-    first, second = (f"{OURS}&type=hold&i=ab&n={n}" for n in (0, 1))
-    assert kinds(outbound(first)) == [ev.Active]
-    assert events(outbound(first))[0].key != events(outbound(second))[0].key
-
-
-def test_streams_tell_of_errors_only() -> None:
-    url = f"{OURS}&type=stream&i=ab"
-    for event in ("stream-started", "stream-stopped"):
-        assert events(request(url, StreamSid="MZ1", StreamEvent=event)) == []
-    told = request(url, StreamSid="MZ1", StreamEvent="stream-error", StreamError="31920")
-    [failed] = events(told)
-    assert isinstance(failed, ev.StreamFailed)
-    assert (failed.stream_id, failed.error, failed.call_id) == ("MZ1", "31920", "c-1")
-
-
-@pytest.mark.parametrize(
-    ("text", "at"),
-    [
-        ("Sat, 21 Nov 2026 11:59:00 +0000", NOW - 60_000 + 999),
-        ("Sat, 21 Nov 2026 12:00:00 +0000", NOW),
-        ("Sat, 21 Nov 2026 13:00:00 +0000", NOW),
-        ("2026-11-21T11:59:00.5Z", NOW - 60_000 + 999),
-        ("yesterday", NOW),
-        ("Sat, 99 Foo 2026 11:59:00 +0000", NOW),
-        ("", NOW),
-    ],
-)
-def test_an_event_happened_when_its_timestamp_says(text: str, at: int) -> None:
-    [event] = events(outbound(f"{OURS}&type=status", "ringing", Timestamp=text))
-    assert event.at == at
-
-
-def test_unknown_parameters_and_kinds_do_no_harm() -> None:
-    assert kinds(inbound(SomethingNew="1", StirVerstat="x")) == [ev.Answered]
-    assert events(outbound(f"{OURS}&type=amd", "", AnsweredBy="human")) == []
-
-
-@pytest.mark.parametrize("body", [b"", b"From=%2B1555", b"CallSid=CA1&From=\xff", b"CallSid=%FF"])
-def test_a_form_that_cannot_be_read_is_400(body: bytes) -> None:
-    asked = tel.WebhookRequest(
-        method="POST", url=HOOK, query={}, headers={}, body=body, client="203.0.113.7"
-    )
-    with pytest.raises(WebhookRejected) as caught:
-        events(asked)
-    assert caught.value.status == 400
-
-
-# --- documents -------------------------------------------------------------------------------
 
 
 def test_speak_and_listen_are_one_document() -> None:
@@ -456,43 +226,3 @@ def test_texts_without_sentences_are_cut_too(text: str) -> None:
     pieces = said(text)
     assert all(0 < len(piece) <= 3000 for piece in pieces)
     assert "".join(pieces).replace(" ", "") == text.replace(" ", "")
-
-
-# --- what an operator enters -----------------------------------------------------------------
-
-
-def test_number_urls_ask_for_redelivery() -> None:
-    assert PROVIDER.number_urls(HOOK) == {
-        "A call comes in": HOOK + AGAIN,
-        "Call status changes": f"{HOOK}?type=status{AGAIN}",
-    }
-
-
-@pytest.mark.parametrize(
-    ("block", "wanted"),
-    [
-        ({}, "https://api.twilio.com"),
-        ({"region": "us1"}, "https://api.twilio.com"),
-        ({"region": "ie1"}, "https://api.dublin.ie1.twilio.com"),
-        ({"region": "au1"}, "https://api.sydney.au1.twilio.com"),
-        ({"edge": "ashburn"}, "https://api.ashburn.us1.twilio.com"),
-        ({"region": "ie1", "edge": "frankfurt"}, "https://api.frankfurt.ie1.twilio.com"),
-        ({"apiBaseUrl": "http://127.0.0.1:9000/"}, "http://127.0.0.1:9000"),
-    ],
-)
-def test_hosts_of_regions(block: dict[str, str], wanted: str) -> None:
-    values = {"accountSid": "AC1", "authToken": "t", **block}
-    assert TwilioConfig.model_validate(values).base_url == wanted
-
-
-def test_secrets_stay_out_of_the_configurations_text() -> None:
-    block = {
-        "accountSid": "AC1",
-        "authToken": "s3cret-1",
-        "apiKeySid": "SK1",
-        "apiKeySecret": "s3cret-2",
-        "webhooksSharedKey": "s3cret-3",
-    }
-    config = TwilioConfig.model_validate(block)
-    assert "s3cret" not in repr(config)
-    assert config.credentials == ("SK1", "s3cret-2")

@@ -115,7 +115,9 @@ FORMS: list[tuple[str, str, Pairs, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("url", "pairs", "signature"), [v[1:] for v in FORMS], ids=lambda v: "")
+@pytest.mark.parametrize(
+    ("url", "pairs", "signature"), [pytest.param(*vector[1:], id=vector[0]) for vector in FORMS]
+)
 def test_vectors_of_forms(url: str, pairs: Pairs, signature: str) -> None:
     asked = form_request(url, pairs, signature)
     assert accepted(asked)
