@@ -276,14 +276,17 @@ async def test_an_announced_body_over_the_limit_is_never_asked_for() -> None:
             assert (await read_reply(stream)).startswith(b"HTTP/1.1 413 ")
 
 
+SLOWLY = (
+    b"POST /voice/webhook HTTP/1.1\r\nhost: x\r\nmock-timestamp: 1\r\n"
+    b"mock-signature: 0\r\ncontent-length: 1000\r\n\r\n{"
+)
+
+
 async def test_a_slow_body_is_408_and_frees_its_place() -> None:
     security = WebhookSecurity(body_timeout_s=0.05, max_in_flight=1)
     async with serving(security) as (server, engine, client):
         async with await anyio.connect_tcp("127.0.0.1", server.port) as stream:
-            await stream.send(
-                b"POST /voice/webhook HTTP/1.1\r\nhost: x\r\nmock-timestamp: 1\r\n"
-                b"mock-signature: 0\r\ncontent-length: 1000\r\n\r\n{"
-            )
+            await stream.send(SLOWLY)
             assert (await read_reply(stream)).startswith(b"HTTP/1.1 408 ")
         assert (await client.send(request_of(server))).status_code == 200
         assert len(engine.handled) == 1
@@ -354,18 +357,29 @@ async def test_a_head_that_is_too_long_is_431(headers: bytes) -> None:
         assert len(engine.handled) == 1
 
 
-async def test_a_client_that_hangs_up_in_its_body_frees_its_place() -> None:
-    async with serving(WebhookSecurity(max_in_flight=1)) as (server, _, client):
+async def test_a_client_that_hangs_up_in_its_body_frees_its_place(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+    async with serving(WebhookSecurity(max_in_flight=1)) as (server, engine, client):
         async with await anyio.connect_tcp("127.0.0.1", server.port) as stream:
-            await stream.send(
-                b"POST /voice/webhook HTTP/1.1\r\nhost: x\r\nmock-timestamp: 1\r\n"
-                b"mock-signature: 0\r\ncontent-length: 1000\r\n\r\n{"
-            )
-            while (await client.send(request_of(server))).status_code != 429:
-                await anyio.sleep(0.005)
-        while (response := await client.send(request_of(server))).status_code == 429:
+            await stream.send(SLOWLY)
+            await anyio.sleep(0.05)
+        while not any("broken off" in record.getMessage() for record in caplog.records):
             await anyio.sleep(0.005)
-        assert response.status_code == 200
+        engine.gate = anyio.Event()
+        statuses: list[int] = []
+
+        async def post() -> None:
+            statuses.append((await client.send(request_of(server))).status_code)
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(post)
+            await engine.until_waiting(1)
+            await post()
+            assert statuses == [429]
+            engine.gate.set()
+        assert statuses == [429, 200]
 
 
 @pytest.mark.parametrize(

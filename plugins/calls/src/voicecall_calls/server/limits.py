@@ -24,6 +24,10 @@ class InFlight:
         self.total += 1
         return True
 
+    def used_up(self, client: str) -> bool:
+        """True where the client itself has as much as it may have."""
+        return self._clients.get(client, 0) >= self._per_client
+
     def leave(self, client: str) -> None:
         """Give a place back."""
         held = self._clients[client] - 1

@@ -6,7 +6,7 @@ check                                     answer
 another path                              404 (``GET /healthz`` is 200 ``ok``)
 not POST                                  405
 the carrier's signature headers missing   401, body unread
-too many in flight (client, all)          429
+too many in flight (client, all)          429; where the slowest body gives way, it is that one's
 body too long / too slow                  413 / 408
 wrong host, wrong signature               401
 the same request again                    the reply it got before, without any effect
@@ -37,9 +37,9 @@ from voicecall.seam import Seam
 from voicecall.telephony import TelephonyProvider, Verified, WebhookReply, WebhookRequest
 from voicecall_calls.ports import WebhookHost
 
-from .limits import InFlight
 from .options import ServeOptions, WebhookSecurity
-from .urls import Trust, normal_path, webhook_url
+from .places import Places
+from .urls import Trust, headers_of, normal_path, webhook_url
 
 __all__ = ["HEALTH_PATH", "WebhookApp", "loggable"]
 
@@ -94,7 +94,7 @@ class WebhookApp:
         self._trust = trust
         self._seam = seam
         self._challenged = challenged
-        self._limits = InFlight(
+        self._places = Places(
             per_client=security.max_in_flight_per_client, total=security.max_in_flight
         )
         self._running: dict[str, _Running] = {}
@@ -152,13 +152,22 @@ class WebhookApp:
             raise WebhookRejected(405, f"method {scope['method']}", headers={"allow": "POST"})
         if not (self._security.skip_signatures or self._has_signature(headers)):
             raise WebhookRejected(401, "no signature headers")
-        if not self._limits.enter(client):
+        place = self._places.take(client)
+        if place is None:
             raise WebhookRejected(429, "too many webhooks in flight", headers={"retry-after": "1"})
         try:
-            body = await self._body(receive, headers)
+            body = b""
+            with self._places.reading(place):
+                body = await self._body(receive, headers)
+            if place.lost:
+                raise WebhookRejected(
+                    429,
+                    "a slow body gave way to another webhook",
+                    headers={"retry-after": "1", "connection": "close"},
+                )
             return await self._handle(self._request(scope, headers, peer, client, body))
         finally:
-            self._limits.leave(client)
+            self._places.give_back(place)
 
     def _has_signature(self, headers: Mapping[str, str]) -> bool:
         wanted = self._provider.signature_headers
@@ -244,11 +253,7 @@ class WebhookApp:
 
 
 def _headers(scope: Scope) -> dict[str, str]:
-    """Names in lower case; the first of several values."""
-    headers: dict[str, str] = {}
-    for name, value in scope["headers"]:
-        headers.setdefault(name.decode("latin-1").lower(), value.decode("latin-1"))
-    return headers
+    return headers_of((n.decode("latin-1"), v.decode("latin-1")) for n, v in scope["headers"])
 
 
 def _identity(request: WebhookRequest) -> str:

@@ -23,7 +23,7 @@ from picows.picows import WSAutoPingStrategy, WSProtocol  # type: ignore[attr-de
 from voicecall.media import Upgrade
 
 from .sockets import MediaConnection
-from .urls import Trust
+from .urls import Trust, headers_of
 
 __all__ = ["Admit", "Refusal", "protocol_factory"]
 
@@ -117,9 +117,7 @@ def protocol_factory(admit: Admit, trust: Trust, frame_limit: int) -> Callable[.
 
 
 def _upgrade(request: WSUpgradeRequest, peer: str | None, trust: Trust) -> Upgrade:
-    headers: dict[str, str] = {}
-    for name, value in request.headers.items():
-        headers.setdefault(name.lower(), value)
+    headers = headers_of(request.headers.items())
     path, _, query = request.path.decode("latin-1").partition("?")
     return Upgrade(
         path=unquote(path),

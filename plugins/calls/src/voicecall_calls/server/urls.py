@@ -114,6 +114,8 @@ def _port(text: str, scheme: str) -> str:
 
 
 def _is_ipv6(text: str) -> bool:
+    if "%" in text:
+        return False  # a zone, which may hold anything, has no place in a URL
     try:
         IPv6Address(text)
     except ValueError:
