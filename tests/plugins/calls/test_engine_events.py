@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -182,17 +183,36 @@ async def test_a_new_carrier_id_is_added_and_both_lead_to_the_call(tmp_path: Pat
             assert lane.record.call_id == record.call_id
 
 
-async def test_an_event_that_names_two_calls_has_no_effect(tmp_path: Path) -> None:
-    async with open_phone(tmp_path, config={"maxConcurrentCalls": 2}) as phone:
-        first = await phone.dial("Hello.")
-        second = await phone.dial("Hello.")
-        await phone.tell(
-            phone.make(ev.Answered, provider_call_id="carrier-2", call_id=first.call_id)
+@pytest.mark.parametrize(
+    ("over", "restart"),
+    [(None, False), ("named", False), ("meant", False), ("named", True), ("meant", True)],
+)
+@pytest.mark.parametrize("named", ["first", "nobody"])
+async def test_an_event_that_names_two_calls_has_no_effect(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, over: str | None, restart: bool, named: str
+) -> None:
+    """Whichever of the two is over, and where our id is nobody's."""
+    async with AsyncExitStack() as stack:
+        config = {"maxConcurrentCalls": 2}
+        phone = await stack.enter_async_context(open_phone(tmp_path, config=config))
+        calls = [await phone.dial("Hello."), await phone.dial("Hello.")]
+        if over is not None:
+            ended = "carrier-1" if over == "named" else "carrier-2"
+            await phone.tell(
+                phone.make(ev.CallEnded, provider_call_id=ended, reason=EndReason.BUSY)
+            )
+        if restart:
+            await stack.aclose()
+            phone = await stack.enter_async_context(open_phone(tmp_path, config=config, seed=1))
+            await phone.settle(1)
+        before = [await phone.engine.stored(call.call_id) for call in calls]
+        call_id = calls[0].call_id if named == "first" else "no-such-call"
+        reply = await phone.tell(
+            phone.make(ev.Answered, provider_call_id="carrier-2", call_id=call_id)
         )
-        for call_id in (first.call_id, second.call_id):
-            lane = phone.engine.lane_of(call_id)
-            assert lane is not None
-            assert lane.record.answered_at is None
+        assert reply.status == 200
+        assert [await phone.engine.stored(call.call_id) for call in calls] == before
+        assert "names two different calls" in caplog.text
 
 
 @pytest.mark.parametrize("restart", [False, True])

@@ -189,18 +189,21 @@ class CallEngine:
         self._adopt(lane)
 
     async def _lane_for(self, event: ev.CarrierEvent) -> CallLane | None:
-        """The lane of an event; a finished call gets a lane for just this event."""
-        by_alias = self.lanes.get(self._by_alias.get(event.provider_call_id, ""))
-        by_id = self.lanes.get(event.call_id or "")
-        if by_alias is not None and by_id is not None and by_alias is not by_id:
-            raise _IdentityClash
-        lane = by_id or by_alias
-        if lane is not None:
-            return lane
-        record = await self.store.find(self.provider_id, event.provider_call_id)
+        """The lane of an event; a finished call gets a lane for just this event. The carrier's id
+        is what counts: where it is known, ours must be the same call's."""
+        lane = self.lanes.get(self._by_alias.get(event.provider_call_id, ""))
+        record = lane.record if lane is not None else None
+        if record is None:
+            record = await self.store.find(self.provider_id, event.provider_call_id)
         if record is None and event.call_id:
-            record = await self.store.load(event.call_id)
-        return CallLane(record, self) if record is not None and record.terminal else None
+            lane = self.lanes.get(event.call_id)
+            record = lane.record if lane is not None else await self.store.load(event.call_id)
+        if record is None:
+            return None
+        if event.call_id and event.call_id != record.call_id:
+            raise _IdentityClash
+        lane = self.lanes.get(record.call_id)
+        return CallLane(record, self) if lane is None and record.terminal else lane
 
     # --- webhooks ---------------------------------------------------------------------------
 
