@@ -67,6 +67,7 @@ class _Running:
     providers: Providers
     talking: Talking
     tunnel: TunnelKeeper | None
+    """The tunnel without which the carrier does not reach us."""
 
 
 class PhoneService:
@@ -107,7 +108,7 @@ class PhoneService:
         running = self._running
         if running is None or running.tunnel is None or running.tunnel.problem is None:
             return list(self._missing)
-        return [running.tunnel.problem] if running.carrier.capabilities.public_url else []
+        return [running.tunnel.problem]
 
     def live(self) -> int:
         """Calls that are under way."""
@@ -242,10 +243,11 @@ class PhoneService:
         await stack.enter_async_context(carrier.lifespan())
         await stack.enter_async_context(server.run())
         tunnel = await self._open_tunnel(stack, wiring, server, carrier)
-        if tunnel is not None and server.public_url is None and carrier.capabilities.public_url:
+        outside = comes_from_outside(info, carrier_config)
+        if tunnel is not None and server.public_url is None and outside:
             self._missing = [tunnel.problem or "there is no tunnel"]
             return None
-        if comes_from_outside(info, carrier_config) and not is_public_url(server.webhook_url):
+        if outside and not is_public_url(server.webhook_url):
             raise ConfigError(
                 f"{info.label} cannot reach {server.webhook_url}; set a public https URL",
                 path=f"{CONFIG_PATH}.publicUrl",
@@ -261,7 +263,8 @@ class PhoneService:
             dialling_agent=lambda requested: talking.book.dialling_agent(requested),
             longest_text=talking.longest_text,
         )
-        return _Running(engine, server, carrier, operations, providers, talking, tunnel)
+        needed = tunnel if outside else None
+        return _Running(engine, server, carrier, operations, providers, talking, needed)
 
     async def _open_tunnel(
         self, stack: AsyncExitStack, wiring: Wiring, server: CallServer, carrier: Any

@@ -261,7 +261,8 @@ def _check_tunnel(wiring: Wiring, registry: Registry, environ: Mapping[str, str]
             return
         why = selected.message
     text = f"{CONFIG_PATH}.{key}: {why}; set {CONFIG_PATH}.publicUrl to a URL of your own"
-    needed = info is not None and info.capabilities.public_url and config.public_url is None
+    outside = info is not None and comes_from_outside(info, wiring.carrier.config)
+    needed = outside and config.public_url is None
     (wiring.problems if needed else wiring.notes).append(text)
 
 
