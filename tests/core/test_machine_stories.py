@@ -283,6 +283,17 @@ def test_a_plain_completed_during_our_hang_up_is_our_end() -> None:
     assert record.end_detail is EndDetail.REQUESTED
 
 
+def test_a_carrier_that_tells_of_our_hang_up_does_not_know_why() -> None:
+    record = tell(
+        outbound(),
+        (accepted(0), "initiated", []),
+        (ringing(10), "ringing", []),
+        (due(45_000, DeadlineKind.RING), "ringing", [mc.HangUp()]),
+        (ended(45_050, EndReason.HANGUP_BOT), "no-answer", [mc.Release()]),
+    )
+    assert record.end_detail is EndDetail.RING_TIMEOUT
+
+
 def test_the_longest_call() -> None:
     record = tell(
         outbound(),

@@ -55,8 +55,8 @@ def active(record: CallRecord, event: ev.Active, policy: CallPolicy) -> Step:
 
 
 def call_ended(record: CallRecord, event: ev.CallEnded, policy: CallPolicy) -> Step:
-    if record.ending is not None and event.reason is EndReason.COMPLETED:
-        # "completed" says no more than that it is over; we know who ended it.
+    if record.ending is not None and event.reason in (EndReason.COMPLETED, EndReason.HANGUP_BOT):
+        # That says no more than that it is over, or that we ended it; we know why.
         return finished(record, event.at, record.ending.reason, record.ending.detail, event.detail)
     return finished(record, event.at, event.reason, EndDetail.CARRIER, event.detail)
 
