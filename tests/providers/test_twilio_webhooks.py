@@ -36,6 +36,18 @@ def test_the_reply_to_the_first_request_answers_an_inbound_call() -> None:
     assert event.at == NOW
 
 
+@pytest.mark.parametrize("given", ["", "Anonymous", "RESTRICTED", "+266696687", "+86282452253"])
+def test_a_caller_who_withholds_the_number_has_none(given: str) -> None:
+    [event] = events(inbound(From=given))
+    assert event.from_number is None
+
+
+@pytest.mark.parametrize("given", ["+15550001234", "sip:ann@pbx.example", "client:ann", "+2666966"])
+def test_other_callers_are_who_they_say(given: str) -> None:
+    [event] = events(inbound(From=given))
+    assert event.from_number == given
+
+
 def test_a_document_is_fetched_when_an_outbound_call_is_answered() -> None:
     [event] = events(outbound())
     assert isinstance(event, ev.Answered)

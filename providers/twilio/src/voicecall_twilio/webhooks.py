@@ -32,6 +32,11 @@ TERMINAL: Mapping[str, EndReason] = {
     "canceled": EndReason.HANGUP_BOT,
 }
 
+_WORDS = ("anonymous", "blocked", "private", "restricted", "unavailable", "unknown")
+_KEYPAD = str.maketrans("abcdefghijklmnopqrstuvwxyz", "22233344455566677778889999")
+_WITHHELD = frozenset(form for word in _WORDS for form in (word, "+" + word.translate(_KEYPAD)))
+"""What stands in ``From`` where the caller tells no number: a word, or its keys on a telephone."""
+
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _NUMBER = re.compile(r"[0-9]{1,9}")
 
@@ -73,7 +78,7 @@ class _Reading:
             "provider_call_id": self.sid,
             "call_id": self.query.get("callId") or None,
             "direction": _direction(direction),
-            "from_number": form.get("From") or None,
+            "from_number": _caller(form.get("From", "")),
             "to_number": form.get("To") or None,
         }
 
@@ -171,6 +176,10 @@ def _direction(text: str) -> Direction | None:
     if text.startswith("outbound"):
         return Direction.OUTBOUND
     return Direction.INBOUND if text == "inbound" else None
+
+
+def _caller(text: str) -> str | None:
+    return None if not text or text.lower() in _WITHHELD else text
 
 
 def _confidence(text: str) -> float | None:
