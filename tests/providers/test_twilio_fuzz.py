@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 from collections.abc import Callable
@@ -140,10 +141,30 @@ def webhook(chance: random.Random) -> None:
     assert rendered.reply.body.endswith((b"</Response>", b"<Response />"))
 
 
+ODD = [None, True, 0, -1, 1.5, 2**70, "", "-1", "1e9", "AA=", "\x00", [], [1], {}, {"a": 1}]
+
+
+def misshapen(chance: random.Random, sample: str) -> str:
+    """``sample`` with one member of another type, without it, or with one more."""
+    whole = json.loads(sample)
+    inner = [value for value in whole.values() if isinstance(value, dict)]
+    members = chance.choice([whole, *inner])
+    name = chance.choice([*members, "new"])
+    if chance.random() < 0.3:
+        members.pop(name, None)
+    else:
+        members[name] = chance.choice(ODD)
+    return json.dumps(whole)
+
+
 def frame(chance: random.Random) -> None:
     codec = TwilioCodec()
     for _ in range(2):
-        message = damaged(chance, chance.choice(FRAMES).encode()).decode("utf-8", "replace")
+        sample = chance.choice(FRAMES)
+        if chance.random() < 0.5:
+            message = misshapen(chance, sample)
+        else:
+            message = damaged(chance, sample.encode()).decode("utf-8", "replace")
         try:
             event = codec.decode(message)
         except MediaProtocolError:
