@@ -13,6 +13,7 @@ from voicecall.errors import ProviderError
 from voicecall.machine import Outcome
 from voicecall.model import CallMode
 from voicecall_calls.conversation.mouth import Mouth, Speech, SpeechTimes, Spoken
+from voicecall_calls.engine.asking import reported_end
 
 if TYPE_CHECKING:
     from voicecall.seam import Seam
@@ -139,6 +140,8 @@ class _NativeSpeech(Speech):
         try:
             await mouth.provider.perform(lane.ref, tel.Speak(self.id, text, mouth.voice, listen))
         except ProviderError as error:
+            if (end := await reported_end(lane, mouth.provider)) is not None:
+                await lane.apply(end)
             mouth.finished(self.id, False)
             await lane.apply(
                 ev.BotSpoke(at=mouth.seam.now_ms(), utterance_id=self.id, heard="", ok=False)

@@ -13,6 +13,7 @@ from voicecall import telephony as tel
 from voicecall.errors import OutcomeUnknown, ProviderError, StoreError
 from voicecall.model import EndDetail, EndReason
 
+from .asking import reported_end, reported_status
 from .planner import LIMIT_SLACK_S
 
 if TYPE_CHECKING:
@@ -137,16 +138,15 @@ class CarrierActions:
 
     def probing(self, lane: CallLane) -> Job:
         async def job() -> None:
-            try:
-                status = await self._provider.status(lane.ref)
-            except ProviderError as error:
-                _log.warning("call %s: status: %s", lane.record.call_id, error)
-                status = tel.CallStatus(ev.CarrierStatus.UNKNOWN)
-            await self._tell(
-                lane, ev.StatusReported(at=self._now(), status=status.status, reason=status.reason)
-            )
+            await self._tell(lane, await reported_status(lane, self._provider))
 
         return job
+
+    async def _is_over(self, lane: CallLane) -> bool:
+        end = await reported_end(lane, self._provider)
+        if end is not None:
+            await self._tell(lane, end)
+        return end is not None
 
     # --- actions ----------------------------------------------------------------------------
 
@@ -162,11 +162,16 @@ class CarrierActions:
                 if lane.record.stream_id is not None:
                     # One that was asked for before came meanwhile; another would replace it.
                     return
+                if await self._is_over(lane):
+                    return
             for action in actions:
                 again = isinstance(action, tel.AttachStream | tel.LimitDuration)
                 attempts = _ATTACHES if again else 1
-                if not await self._performed(lane, action, attempts):
-                    await self._failed(lane, action)
+                if await self._performed(lane, action, attempts):
+                    continue
+                if await self._is_over(lane):
+                    return
+                await self._failed(lane, action)
 
         return job
 

@@ -1,0 +1,38 @@
+"""Asking the carrier before something that failed is held against the call."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from voicecall import events as ev
+from voicecall import telephony as tel
+from voicecall.errors import ProviderError
+
+if TYPE_CHECKING:
+    from .lane import CallLane
+
+__all__ = ["reported_end", "reported_status"]
+
+_log = logging.getLogger("voicecall.calls")
+
+
+async def reported_status(lane: CallLane, provider: tel.TelephonyProvider) -> ev.StatusReported:
+    """What the carrier says of the call; ``unknown`` where it cannot be asked."""
+    try:
+        status = await provider.status(lane.ref)
+    except ProviderError as error:
+        _log.warning("call %s: status: %s", lane.record.call_id, error)
+        status = tel.CallStatus(ev.CarrierStatus.UNKNOWN)
+    return ev.StatusReported(at=lane.host.seam.now_ms(), status=status.status, reason=status.reason)
+
+
+async def reported_end(lane: CallLane, provider: tel.TelephonyProvider) -> ev.StatusReported | None:
+    """That the call is over; None where it goes on, for all that can be told. The webhook that
+    tells of an end may be late or lost, and until then whatever the end broke looks like trouble.
+    """
+    if lane.record.terminal:
+        return None
+    said = await reported_status(lane, provider)
+    over = said.status in (ev.CarrierStatus.ENDED, ev.CarrierStatus.NOT_FOUND)
+    return said if over else None

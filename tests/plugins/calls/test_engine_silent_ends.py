@@ -1,0 +1,63 @@
+"""Calls that are over while the carrier's word of it is late: what the end breaks is no reason."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from voicecall import events as ev
+from voicecall import telephony as tel
+from voicecall.errors import RequestRejected
+from voicecall.model import EndDetail, EndReason, MediaPath
+from voicecall_testing.clock import virtual_backend
+from voicecall_testing.harness import Phone, open_phone
+
+pytestmark = [pytest.mark.integration, pytest.mark.anyio]
+
+
+@pytest.fixture
+def anyio_backend() -> tuple[str, dict[str, Any]]:
+    return virtual_backend
+
+
+async def greeted(phone: Phone) -> None:
+    """A call that was greeted; then the caller hangs up, and nothing tells of it."""
+    await phone.call_in()
+    await phone.settle(3)
+    phone.carrier.status_of = tel.CallStatus(ev.CarrierStatus.ENDED, EndReason.COMPLETED)
+    over = RequestRejected("the call is over", provider="scripted")
+    for action in (tel.AttachStream, tel.Speak, tel.Listen):
+        phone.carrier.fail(action, *[over] * 5)
+
+
+async def test_a_stream_that_breaks_with_its_call_is_not_asked_for_again(tmp_path: Path) -> None:
+    async with open_phone(tmp_path) as phone:
+        await greeted(phone)
+        phone.socket.stop()
+        await phone.settle(1)
+        assert phone.record.end_reason is EndReason.COMPLETED
+        assert phone.record.end_detail is EndDetail.CARRIER
+        assert phone.carrier.performed_of(tel.AttachStream, tel.Hangup) == []
+
+
+async def test_a_sentence_that_nobody_is_there_to_hear(tmp_path: Path) -> None:
+    async with open_phone(tmp_path, media=MediaPath.NATIVE) as phone:
+        await greeted(phone)
+        await phone.event(ev.SpeechHeard, text="Anybody there?")
+        await phone.settle(5)
+        assert phone.record.end_reason is EndReason.COMPLETED
+        assert phone.record.end_detail is EndDetail.CARRIER
+        assert phone.carrier.performed_of(tel.Hangup) == []
+
+
+async def test_a_first_message_that_comes_too_late(tmp_path: Path) -> None:
+    async with open_phone(tmp_path, media=MediaPath.NATIVE) as phone:
+        over = RequestRejected("the call is over", provider="scripted")
+        phone.carrier.fail(tel.Speak, over, over)
+        phone.carrier.status_of = tel.CallStatus(ev.CarrierStatus.ENDED, EndReason.COMPLETED)
+        await phone.call_in()
+        await phone.settle(5)
+        assert phone.record.end_reason is EndReason.COMPLETED
+        assert phone.record.end_detail is EndDetail.CARRIER
