@@ -12,6 +12,7 @@ import pytest
 
 from voicecall.errors import InvalidRequest
 from voicecall.model import EndDetail
+from voicecall.store import Approval, Commit
 from voicecall_calls.pairing import CODE_LIFE_MS, Pairing, approval_json
 from voicecall_testing.clock import virtual_backend
 from voicecall_testing.harness import Phone, open_phone
@@ -108,3 +109,14 @@ async def test_strangers_call_while_too_many_wait(tmp_path: Path) -> None:
         assert not phone.engine.lanes
         [record] = await phone.store.recent(1)
         assert (record.end_detail, record.transcript) == (EndDetail.POLICY, ())
+
+
+async def test_a_code_that_looks_like_an_international_number_is_a_code(tmp_path: Path) -> None:
+    async with open_pairing(tmp_path) as (pairing, phone):
+        now = phone.now()
+        waiting = Approval(ONE, "pending", "009041", now, now + CODE_LIFE_MS)
+        await phone.store.commit(Commit(approvals=(waiting,)))
+        assert (await pairing.approve("009041")).number == ONE
+        with pytest.raises(InvalidRequest, match="no caller waits"):
+            await pairing.approve("009042")
+        assert [a.number for a in await pairing.listed()] == [ONE]

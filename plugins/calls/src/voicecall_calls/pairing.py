@@ -81,7 +81,9 @@ class Pairing:
     async def approve(self, code_or_number: str) -> Approval:
         """Let a caller in, by the code that was told or by number."""
         text = code_or_number.strip()
-        number = normalize_number(text)
+        # Six digits are a code, also those that begin like an international number (00...).
+        is_code = len(text) == _DIGITS and text.isdecimal()
+        number = None if is_code else normalize_number(text)
         if number is None:
             matches = [a for a in await self.pending() if a.code == text]
             if not matches:
