@@ -210,7 +210,7 @@ def test_a_live_stream_leaves_at_once_and_with_few_marks() -> None:
         assert audio_of(sent) == ms(20)
         assert pacer.wake_at() is None
         out += sent
-    assert len(marks_of(out)) == 100
+    assert len(marks_of(out)) == 25
 
 
 def test_a_finished_item_ends_with_a_mark() -> None:

@@ -15,7 +15,6 @@ from .audio.formats import AudioFormat
 
 __all__ = ["Heard", "OutAudio", "OutMark", "Pacer", "PacerOverflow"]
 
-_LIVE_MARK_MS = 60
 _EXACT_MS = 0.001
 """Sums of seconds fall short of whole samples by less than this."""
 
@@ -83,8 +82,9 @@ class Pacer:
         self.format = audio_format
         self._lead = lead_ms / 1000
         self._chunk = audio_format.size(chunk_ms)
-        self._mark_ms = mark_ms
+        self._mark_every = audio_format.size(mark_ms)
         self._limit = audio_format.size(limit_ms)
+        self._bytes_per_second = audio_format.bytes_per_second
         self._marks = marks
         self._queue: deque[_Piece] = deque()
         self._queued = 0
@@ -129,14 +129,14 @@ class Pacer:
             self._next_at = now
         while self._queue and self._next_at - now < self._lead:
             item, audio = self._take()
-            lasts = self.format.duration_ms(len(audio)) / 1000
-            sent = _Sent(item, audio, self._next_at, self._next_at + lasts)
-            self._next_at = sent.ends_at
+            ends_at = self._next_at + len(audio) / self._bytes_per_second
+            sent = _Sent(item, audio, self._next_at, ends_at)
+            self._next_at = ends_at
             self._in_flight.append(sent)
             self._last_item = item
             out.append(OutAudio(audio, item))
             self._since_mark += len(audio)
-            if self._marks and self._mark_due(item):
+            if self._marks and self._mark_due(item, len(audio)):
                 out.append(self._mark(sent))
         if not self._marks:
             self._settle_by_clock(now)
@@ -147,12 +147,14 @@ class Pacer:
                 out.append(self._mark(last))
         return out
 
-    def _mark_due(self, item: str) -> bool:
-        since = self.format.duration_ms(self._since_mark)
+    def _mark_due(self, item: str, size: int) -> bool:
+        if self._since_mark >= self._mark_every:
+            return True
         if self._queue:
-            return since >= self._mark_ms or self._queue[0].item != item
-        # A live stream leaves frame by frame; a mark after each would double the messages.
-        return since >= min(self._mark_ms, _LIVE_MARK_MS)
+            return self._queue[0].item != item
+        # A live stream leaves in pieces smaller than a chunk; a mark after each would double the
+        # messages.
+        return size >= self._chunk
 
     def _mark(self, sent: _Sent) -> OutMark:
         sent.mark = f"vc-{self._mark_count}"
@@ -211,7 +213,7 @@ class Pacer:
                 continue
             left = True
             played = min(max(now - sent.starts_at, 0.0), sent.ends_at - sent.starts_at)
-            size += played * self.format.bytes_per_second
+            size += played * self._bytes_per_second
         if any(piece.item == item for piece in self._queue) or item in self._unfinished:
             left = True
         return Heard(self.format.duration_ms(int(size)), not left)
@@ -241,7 +243,7 @@ class Pacer:
         result = {item: self.heard(item, now) for item in items | self._unfinished}
         for sent in self._in_flight:
             played = min(max(now - sent.starts_at, 0.0), sent.ends_at - sent.starts_at)
-            self._credit(sent.item, int(played * self.format.bytes_per_second))
+            self._credit(sent.item, int(played * self._bytes_per_second))
         self._drop()
         return result
 

@@ -108,7 +108,8 @@ class AudioLine:
 
     def write(self, item_id: str, audio: bytes) -> None:
         """Queue audio for the caller (an :class:`voicecall.media.AudioSink`)."""
-        self._first_written.setdefault(item_id, self._seam.now_ms())
+        if item_id not in self._first_written:
+            self._first_written[item_id] = self._seam.now_ms()
         # Audio that comes in real time leaves at once, without waking a task for each frame.
         live = self._current is not None and self.pacer.wake_at() is None
         try:
@@ -118,8 +119,9 @@ class AudioLine:
             return
         if live:
             self._pump()
-        if self.pacer.wake_at() is not None:
-            self._work.set()
+            if self.pacer.wake_at() is None:
+                return
+        self._work.set()
 
     def finish(self, item_id: str) -> None:
         """No more audio of this item will be written."""
@@ -144,15 +146,17 @@ class AudioLine:
         if current is None or self._paused:
             return
         send, codec = current.socket.send, current.socket.codec
+        underruns = self.pacer.underruns
         for out in self.pacer.poll(self._seam.monotonic()):
             if isinstance(out, OutAudio):
-                self._first_sent.setdefault(out.item, self._seam.now_ms())
+                if out.item not in self._first_sent:
+                    self._first_sent[out.item] = self._seam.now_ms()
                 send(codec.audio(out.payload))
             else:
                 mark = codec.mark(out.name)
                 if mark is not None:
                     send(mark)
-        if self.pacer.underruns:
+        if self.pacer.underruns > underruns:
             self._note_progress()
 
     async def played(self, item_id: str) -> Heard:
@@ -236,9 +240,10 @@ class AudioLine:
         """An event of a socket that is no longer the current one means nothing."""
         if attachment is not self._current:
             return
+        if type(event) is Audio:
+            self.listener(event.payload)
+            return
         match event:
-            case Audio(payload):
-                self.listener(payload)
             case MarkReached(name):
                 if self.pacer.mark_reached(name):
                     self._note_progress()
