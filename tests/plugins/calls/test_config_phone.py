@@ -50,6 +50,11 @@ def test_the_policy_of_the_state_machine() -> None:
     assert policy.unanswered_ms == 0
     assert policy.notify_hangup_delay_ms == 5000
     assert config().policy().unanswered_ms == 120_000
+    assert config().policy().quiet_ms == 60_000
+
+
+def test_a_quiet_call_is_asked_about_before_it_is_too_long() -> None:
+    assert config(maxDurationSeconds=30).policy().quiet_ms == 15_000
 
 
 @pytest.mark.parametrize(

@@ -302,9 +302,12 @@ class VoiceCallConfig(ConfigModel):
 
     def policy(self) -> CallPolicy:
         """Times of the state machine."""
+        max_duration_ms = self.max_duration_seconds * 1000
         return CallPolicy(
-            max_duration_ms=self.max_duration_seconds * 1000,
+            max_duration_ms=max_duration_ms,
             ring_timeout_ms=self.ring_timeout_ms,
             unanswered_ms=self.stale_call_reaper_seconds * 1000,
             notify_hangup_delay_ms=self.outbound.notify_hangup_delay_sec * 1000,
+            # Else the cap would end calls that are over, as if they had been too long.
+            quiet_ms=min(CallPolicy().quiet_ms, max_duration_ms // 2),
         )
