@@ -1,0 +1,181 @@
+"""Part after part, one for each way of talking: calls in bad weather, kills, and the reckoning."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import anyio
+import pytest
+from tests.e2e.crash.judge import Store
+
+from voicecall.model import MediaPath
+from voicecall_gateway.client import RpcError
+from voicecall_testing.speech import FskSpeech
+from voicecall_testing.twilio import TwilioEmulator, TwilioOptions
+
+from .crowd import Crowd
+from .ends import Ends
+from .gateway import OUR_NUMBER, OUTBOUND, StormGateway
+from .judge import Judge
+from .weather import Weather
+
+__all__ = ["MEDIA", "Campaign", "Summary", "campaign"]
+
+MEDIA = (MediaPath.NATIVE, MediaPath.STREAM, MediaPath.REALTIME)
+CROWD = 10
+"""Calls under way at a time."""
+CALM_S = 45.0
+"""The longest that a call takes to end by itself."""
+SETTLED_S = 30.0
+
+OPTIONS = TwilioOptions(
+    numbers=(OUR_NUMBER,),
+    calls_per_second=20.0,
+    # Redelivered while the next gateway starts.
+    retry_pause_s=0.8,
+    second_s=0.5,
+    word_ms=40,
+    least_speech_ms=60,
+    digit_ms=10,
+    recording_limit_s=0,
+    keep_calls=2000,
+)
+
+
+@dataclass(slots=True)
+class Summary:
+    """``kills``: when, in epoch ms."""
+
+    seed: int
+    calls: int = 0
+    kills: list[int] = field(default_factory=list)
+
+
+class Campaign:
+    def __init__(self, gateway: StormGateway, twilio: TwilioEmulator, seed: int) -> None:
+        self._gateway = gateway
+        self._twilio = twilio
+        self._rng = random.Random(seed)
+        self._crowd = Crowd(gateway, twilio, self._rng)
+        self._weather = Weather(twilio.faults, self._rng)
+        self._store = Store(gateway.database)
+        self._judge = Judge(twilio, self._store)
+        self.summary = Summary(seed)
+        self._ends = Ends(twilio, self.summary.kills)
+
+    async def run(self, calls: int, kills: int) -> None:
+        """Hold ``calls`` calls and kill the gateway ``kills`` times, shared among the parts.
+        Raises ``AssertionError`` on the first thing wrong."""
+        for index, media in enumerate(MEDIA):
+            share = slice(index, None, len(MEDIA))
+            await self._part(media, len(range(calls)[share]), len(range(kills)[share]))
+        assert self._store.rows("SELECT call_id FROM calls WHERE live") == []
+        self._judge.dialled_once()
+        documents = self._store.rows("SELECT document FROM calls")
+        records = [json.loads(document) for (document,) in documents]
+        self._ends.judge(records)
+
+    async def _part(self, media: MediaPath, calls: int, kills: int) -> None:
+        self._gateway.talk_by(media)
+        urls = self._judge.adapter.number_urls(self._gateway.webhook_url)
+        voice, status = urls.values()
+        self._twilio.set_voice_url(voice, status_callback=status)
+        await self._start()
+        self._weather.break_out()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._weather.rage)
+            tasks.start_soon(self._crowd.meddle)
+            async with anyio.create_task_group() as busy:
+                busy.start_soon(self._feed, calls)
+                busy.start_soon(self._kill_now_and_then, kills)
+            with anyio.move_on_after(CALM_S):
+                while self._crowd.busy:
+                    await anyio.sleep(0.1)
+            tasks.cancel_scope.cancel()
+        self._twilio.faults.rest = []
+        # What was lost is found out by asking.
+        await self._over(SETTLED_S)
+        self._weather.calm()
+        await self._caps_are_free()
+        output = await self._gateway.stop()
+        assert "under way" not in output, output
+        self._judge.after_death(output)
+
+    async def _start(self) -> None:
+        await self._gateway.start()
+        await self._gateway.ready()
+
+    async def _feed(self, calls: int) -> None:
+        async with anyio.create_task_group() as diallings:
+            for _ in range(calls):
+                self.summary.calls += 1
+                if self._rng.random() < 0.4:
+                    self._crowd.call_in()
+                else:
+                    diallings.start_soon(self._crowd.dial, self._crowd.dialling())
+                while self._crowd.busy >= CROWD:
+                    await anyio.sleep(0.05)
+                await anyio.sleep(self._rng.uniform(0, 0.4))
+
+    async def _kill_now_and_then(self, kills: int) -> None:
+        for _ in range(kills):
+            await anyio.sleep(self._rng.uniform(1.0, 5.0))
+            await self._kill()
+            await self._start()
+
+    async def _kill(self) -> None:
+        output = await self._gateway.kill()
+        self._judge.after_death(output)
+        self.summary.kills.append(self._twilio.seam.now_ms())
+
+    # --- the reckoning ----------------------------------------------------------------------
+
+    async def _over(self, within_s: float) -> None:
+        """Wait until every call is over on both sides."""
+        with anyio.move_on_after(within_s):
+            while self._crowd.busy or self._store.live():
+                await anyio.sleep(0.1)
+        assert not self._crowd.busy
+        assert self._store.live() == []
+
+    async def _caps_are_free(self) -> None:
+        """Exactly as many calls as configured can be placed again."""
+        diallings = [self._crowd.rings_for_ever() for _ in range(OUTBOUND)]
+        for dialling in diallings:
+            await self._crowd.dial(dialling)
+        with pytest.raises(RpcError, match="Maximum concurrent calls"):
+            await self._crowd.dial(self._crowd.rings_for_ever())
+        for dialling in diallings:
+            await self._gateway.call("voicecall.end", {"callId": dialling.call_id})
+        await self._over(SETTLED_S)
+
+    def __str__(self) -> str:
+        summary, ledger = self.summary, self._twilio.ledger
+        counts = {
+            "duplicates": len(ledger.entries("webhook", duplicate=True)),
+            "lost": len(ledger.entries("webhook-lost")),
+            "given up": len(ledger.entries("webhook-given-up")),
+            "sockets dropped": len(ledger.entries("stream-dropped")),
+            "ignored": self._judge.ignored,
+            "callers never known": self._ends.unknown,
+            **dict(self._ends.found.most_common()),
+        }
+        return (
+            f"seed {summary.seed}, calls {summary.calls}, kills {len(summary.kills)},"
+            f" webhooks {self._judge.webhooks}, "
+            + ", ".join(f"{name} {count}" for name, count in counts.items())
+        )
+
+
+@asynccontextmanager
+async def campaign(root: Path, seed: int) -> AsyncIterator[Campaign]:
+    """A campaign below ``root``, with a carrier of its own that outlives every gateway."""
+    async with TwilioEmulator(OPTIONS, speech=FskSpeech()).serve() as twilio:
+        gateway = StormGateway(root, twilio)
+        async with gateway.at_hand():
+            yield Campaign(gateway, twilio, seed)
