@@ -90,6 +90,9 @@ class ProviderInfo:
     the keys without which the provider is not configured. ``auto_select_order``: lower is tried
     first; ``demo`` providers are never chosen automatically.
 
+    ``environ`` maps keys of the phone's own configuration to environment variables that supply
+    them where the operator gives none (a carrier's ``fromNumber``).
+
     ``check(config, models)`` tells what would keep the provider from working, one sentence each:
     for what only the provider knows, such as the key that a model's vendor wants. ``models`` are
     those that it may be asked for besides its own. It contacts nothing; it may import what the
@@ -105,6 +108,7 @@ class ProviderInfo:
     api_version: int = API_VERSION
     secrets: Mapping[str, str] = field(default_factory=dict)
     required: tuple[str, ...] = ()
+    environ: Mapping[str, str] = field(default_factory=dict)
     auto_select_order: int = 100
     demo: bool = False
     capabilities: Any = None

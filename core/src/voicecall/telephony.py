@@ -63,7 +63,7 @@ class TelephonyCapabilities:
     ``pre_connect_dtmf``: digits can be played before the stream. ``explicit_answer``: an inbound
     call waits for an answer action; without it the reply to the first webhook answers, which is
     then an ``Answered`` event. ``limit_by_command``: the length of a live call can be limited at
-    the carrier.
+    the carrier. ``longest_speech``: characters that the carrier's own voice takes at once.
     Playback: ``marks`` come back, also on clear (``marks_returned_on_clear``); ``clear_acked``
     with an event of its own; ``close_ends_call``: closing the socket hangs up; ``pacing``: audio
     must not be sent much faster than it is played. ``public_url``: webhooks come from the
@@ -83,6 +83,7 @@ class TelephonyCapabilities:
     explicit_answer: bool = False
     dial_lookup: bool = False
     limit_by_command: bool = False
+    longest_speech: int | None = None
     marks: bool = True
     marks_returned_on_clear: bool = True
     clear_acked: bool = False

@@ -90,7 +90,13 @@ class _Plugin:
 
 INFOS = (
     info(ProviderKind.TELEPHONY, "mock", capabilities=STREAMING),
-    info(ProviderKind.TELEPHONY, "public", key=True, capabilities=TelephonyCapabilities()),
+    info(
+        ProviderKind.TELEPHONY,
+        "public",
+        environ={"fromNumber": "PUBLIC_NUMBER"},
+        key=True,
+        capabilities=TelephonyCapabilities(),
+    ),
     info(ProviderKind.TELEPHONY, "plain", capabilities=NATIVE),
     info(ProviderKind.TRANSCRIPTION, "ears", key=True, auto_select_order=10),
     info(ProviderKind.TRANSCRIPTION, "other", key=True, auto_select_order=20),

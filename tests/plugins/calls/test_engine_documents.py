@@ -10,7 +10,7 @@ import pytest
 
 from voicecall import events as ev
 from voicecall import telephony as tel
-from voicecall.errors import OutcomeUnknown
+from voicecall.errors import OutcomeUnknown, ProviderUnavailable
 from voicecall.model import CallMode, Direction, EndDetail, EndReason, MediaPath, MessageState
 from voicecall_testing.clock import virtual_backend
 from voicecall_testing.fakes import NATIVE, ScriptedCarrier
@@ -194,3 +194,64 @@ async def test_an_inbound_call_of_another_age_begins_now(tmp_path: Path) -> None
         await phone.settle(60)
         assert phone.record.live
         assert phone.record.started_at >= phone.now() - 130_000
+
+
+# --- long texts ------------------------------------------------------------------------------
+
+
+SENTENCES = [f"This is sentence number {n}." for n in range(6)]
+
+
+def spoken(carrier: ScriptedCarrier) -> list[tuple[str, bool]]:
+    """What the carrier was asked to say, and whether it was to listen."""
+    return [
+        (action.text, action.listen is not None)
+        for action in carrier.performed
+        if isinstance(action, tel.Speak)
+    ]
+
+
+async def test_a_text_that_is_too_long_is_spoken_in_pieces(tmp_path: Path) -> None:
+    carrier = ScriptedCarrier(replace(NATIVE, longest_speech=60))
+    async with open_phone(tmp_path, media=MediaPath.NATIVE, carrier=carrier) as phone:
+        await phone.call_in()
+        await phone.settle(5)
+        carrier.performed.clear()
+        before = len(phone.said)
+        await phone.operations.speak(phone.record.call_id, " ".join(SENTENCES))
+        pairs = [" ".join(SENTENCES[n : n + 2]) for n in (0, 2, 4)]
+        assert spoken(carrier) == [(pairs[0], False), (pairs[1], False), (pairs[2], True)]
+        assert phone.said[before:] == [("bot", pair) for pair in pairs]
+
+
+async def test_pieces_stop_where_one_cannot_be_spoken(tmp_path: Path) -> None:
+    carrier = ScriptedCarrier(replace(NATIVE, longest_speech=60))
+    async with open_phone(tmp_path, media=MediaPath.NATIVE, carrier=carrier) as phone:
+        await phone.call_in()
+        await phone.settle(5)
+        carrier.performed.clear()
+        carrier.fail(tel.Speak, ProviderUnavailable("no way there", provider="scripted"))
+        with pytest.raises(ProviderUnavailable):
+            await phone.operations.speak(phone.record.call_id, " ".join(SENTENCES))
+        texts = [text for text, _ in spoken(carrier)]
+        assert texts[0] == " ".join(SENTENCES[:2])
+        assert all(SENTENCES[2] not in text for text in texts)
+
+
+# --- calls that we are done with -------------------------------------------------------------
+
+
+async def test_a_call_that_is_over_for_us_is_hung_up_when_it_asks(tmp_path: Path) -> None:
+    carrier = ScriptedCarrier(NATIVE, steers=True)
+    async with open_phone(tmp_path, media=MediaPath.NATIVE, carrier=carrier) as phone:
+        await phone.call_in()
+        await phone.settle(5)
+        await phone.operations.end(phone.record.call_id)
+        carrier.rendered.clear()
+        reply = await phone.event(ev.Active, key="hold-7")
+        assert carrier.rendered == [tel.Hangup()]
+        assert (await phone.event(ev.Active, key="hold-7")).body == reply.body
+        carrier.rendered.clear()
+        await phone.event(ev.CallEnded, reason=EndReason.COMPLETED)
+        assert carrier.rendered == []
+        assert carrier.performed_of(tel.Hangup) == [tel.Hangup()]

@@ -313,3 +313,13 @@ def test_an_agent_that_a_number_names_must_be_there() -> None:
     place = r"^plugins\.entries\.voice-call\.config\.numbers\.\+15550001111\.agentId: no agent"
     with pytest.raises(ConfigError, match=place):
         wire(agents={"list": [{"id": "main"}]}, numbers=numbers)
+
+
+def test_a_carriers_variable_gives_what_the_file_does_not() -> None:
+    variable = {"PUBLIC_NUMBER": "+15550001234", "PUBLIC_KEY": "k"}
+    assert wire(provider="public", environ=variable).config.from_number == "+15550001234"
+    given = wire(provider="public", fromNumber="+15550009999", environ=variable)
+    assert given.config.from_number == "+15550009999"
+    assert wire(provider="mock", environ=variable).config.from_number is None
+    with pytest.raises(ConfigError, match="fromNumber"):
+        wire(provider="public", environ={**variable, "PUBLIC_NUMBER": "a number"})

@@ -141,6 +141,7 @@ class PhoneService:
         if running is None or not config.enabled:
             return False
         wiring = self._resolve(config)
+        config = wiring.config
         if wiring.problems:
             raise ConfigError("; ".join(wiring.problems))
         if wiring.off and wiring.media is MediaPath.NATIVE is not running.engine.inbound_media:
@@ -169,6 +170,7 @@ class PhoneService:
             return
         try:
             wiring = self._resolve(config)
+            self._config = wiring.config
             self._missing = list(wiring.problems)
         except VoicecallError as error:
             self._missing = [str(error)]

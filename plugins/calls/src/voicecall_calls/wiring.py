@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from pydantic.alias_generators import to_snake
+
 from voicecall.configuring import deep_merge, validate
 from voicecall.errors import ConfigError, VoicecallError
 from voicecall.model import MediaPath
@@ -97,6 +99,7 @@ def resolve(
     carrier = select(
         registry, ProviderKind.TELEPHONY, config.provider, config.carriers, environ, CONFIG_PATH
     )
+    config = _with_environment(config, carrier, environ)
     directory = AgentDirectory(agents)
     wiring = Wiring(config, carrier, directory, directory.agent_id(config.agent_id))
     _check_store(wiring, registry, environ)
@@ -127,6 +130,22 @@ def resolve(
         if family is None or not key.startswith((f"tunnel.{family}", f"{family}.")):
             wiring.notes.append(f"{CONFIG_PATH}.{key} has no effect yet")
     return wiring
+
+
+def _with_environment(
+    config: VoiceCallConfig, carrier: Selected, environ: Mapping[str, str]
+) -> VoiceCallConfig:
+    """``config`` with what the carrier's environment variables say of keys that are not given."""
+    given = {} if carrier.info is None else carrier.info.environ
+    found = {
+        key: environ[variable]
+        for key, variable in given.items()
+        if environ.get(variable) and to_snake(key) not in config.model_fields_set
+    }
+    if not found:
+        return config
+    values = config.model_dump(by_alias=True, exclude_unset=True)
+    return validate(VoiceCallConfig, {**values, **found}, CONFIG_PATH)
 
 
 def _check_store(wiring: Wiring, registry: Registry, environ: Mapping[str, str]) -> None:

@@ -20,6 +20,8 @@ CAPABILITIES = TelephonyCapabilities(
     pre_connect_dtmf=True,
     dial_lookup=True,
     limit_by_command=True,
+    # A document in a request has 4,000 characters, markup and URLs included.
+    longest_speech=2500,
 )
 
 
@@ -52,6 +54,7 @@ def voicecall_telephony_providers() -> Sequence[ProviderInfo]:
                 "webhooksSharedKey": "TWILIO_WEBHOOKS_SHARED_KEY",
             },
             required=("accountSid", "authToken"),
+            environ={"fromNumber": "TWILIO_FROM_NUMBER"},
             capabilities=CAPABILITIES,
             legacy_keys=(LegacyKey("twilio.from", "fromNumber"),),
         )

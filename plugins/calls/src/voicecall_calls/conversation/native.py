@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import anyio
@@ -14,6 +15,7 @@ from voicecall.machine import Outcome
 from voicecall.model import CallMode
 from voicecall_calls.conversation.mouth import Mouth, Speech, SpeechTimes, Spoken
 from voicecall_calls.engine.asking import reported_end
+from voicecall_calls.spoken.pieces import pieces
 
 if TYPE_CHECKING:
     from voicecall.seam import Seam
@@ -79,6 +81,8 @@ class _NativeSpeech(Speech):
         self._new_turn = new_turn
         self._over = anyio.Event()
         self._ok = True
+        self._before: list[str] = []
+        """What was heard of a text that is too long to be spoken at once."""
 
     def ended(self, ok: bool) -> None:
         self._ok = ok
@@ -96,6 +100,26 @@ class _NativeSpeech(Speech):
         text = self._text
         if not text.strip():
             return Spoken("")
+        longest = self._mouth.provider.capabilities.longest_speech
+        if not self.started and longest is not None and len(text) > longest:
+            return await self._in_pieces(list(pieces(text, longest)))
+        return await self._spoken(text)
+
+    async def _in_pieces(self, parts: list[str]) -> Spoken:
+        """One after the other; only the last one listens, and ends a first message."""
+        for part in parts[:-1]:
+            piece = _NativeSpeech(self._mouth, self._mouth.seam.new_id())
+            piece.listens = False
+            piece.sentences.append(part)
+            spoken = await piece.done()
+            if not (spoken.ok and spoken.complete):
+                return spoken
+            self._before.append(part)
+        self.sentences = parts[-1:]
+        last = await self._spoken(parts[-1])
+        return replace(last, heard=" ".join([*self._before, last.heard]))
+
+    async def _spoken(self, text: str) -> Spoken:
         if not self.started:
             problem = await self._start(text)
             if problem is not None:
@@ -154,5 +178,6 @@ class _NativeSpeech(Speech):
         # The carrier stops by itself when the caller speaks, and says so; what was heard of the
         # text it does not tell.
         if not self.started:
-            return Spoken("", complete=False)
-        return Spoken(self._text, complete=self._over.is_set())
+            return Spoken(" ".join(self._before), complete=False)
+        heard = " ".join([*self._before, self._text])
+        return Spoken(heard, complete=self._over.is_set())

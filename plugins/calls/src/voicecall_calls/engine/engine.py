@@ -222,7 +222,7 @@ class CallEngine:
         reply: tel.WebhookReply | None = None
         for index, event in enumerate(events):
             last = index == len(events) - 1
-            maker = self._reply_maker(request, event.key) if last else None
+            maker = self._reply_maker(request, event) if last else None
             reply = await self._take(event, maker)
         if reply is not None:
             return reply
@@ -231,14 +231,20 @@ class CallEngine:
             await self.store.commit(Commit(reply=recorded(empty, verified.key, self.seam.now_ms())))
         return empty
 
-    def _reply_maker(self, request: tel.WebhookRequest, key: str) -> ReplyMaker:
+    def _reply_maker(self, request: tel.WebhookRequest, event: ev.CarrierEvent) -> ReplyMaker:
+        over = isinstance(event, ev.CallEnded | ev.CallFailed)
+
         def make(
             record: CallRecord, actions: Sequence[tel.Action]
         ) -> tuple[RecordedReply, list[tel.Action]]:
             url = self.callback_url(record.call_id)
             ref = tel.CallRef(record.call_id, record.provider_call_id, record.aliases, url)
+            if record.terminal and not actions and not over:
+                # A call that we are done with asks what to do next: nothing would end it.
+                reply = self.provider.render(request, ref, [tel.Hangup()]).reply
+                return recorded(reply, event.key, self.seam.now_ms()), []
             rendered = self.provider.render(request, ref, actions)
-            return recorded(rendered.reply, key, self.seam.now_ms()), list(rendered.rest)
+            return recorded(rendered.reply, event.key, self.seam.now_ms()), list(rendered.rest)
 
         return make
 

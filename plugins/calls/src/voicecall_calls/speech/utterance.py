@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 import anyio
@@ -13,27 +12,12 @@ from voicecall.errors import ProviderError, ProviderTimeout, ProviderUnavailable
 from voicecall.media import AudioSink
 from voicecall.tts import Utterance
 from voicecall_calls.speech.seat import Seat, as_provider_error
+from voicecall_calls.spoken.pieces import pieces
 
 if TYPE_CHECKING:
     from voicecall_calls.speech.chain import ChainSession
 
-__all__ = ["ChainUtterance", "pieces"]
-
-_SENTENCE_END = re.compile(r"[.!?…][\"'”’)\]]*\s")  # noqa: RUF001 (typographic quotes are meant)
-
-
-def pieces(text: str, longest: int) -> Iterator[str]:
-    """``text`` in pieces of at most ``longest`` characters, cut after a sentence if there is one,
-    else at a blank, else anywhere."""
-    while len(text) > longest:
-        head = text[: longest + 1]
-        ends = [found.end() - 1 for found in _SENTENCE_END.finditer(head)]
-        cut = ends[-1] if ends else head.rfind(" ")
-        cut = cut if cut > 0 else longest
-        yield text[:cut]
-        text = text[cut:].lstrip()
-    if text:
-        yield text
+__all__ = ["ChainUtterance"]
 
 
 class ChainUtterance(Utterance):
