@@ -1,0 +1,135 @@
+"""Whoever floods the webhooks keeps nobody else out."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import anyio
+import anyio.abc
+import httpx
+import pytest
+
+from voicecall_calls.server import CallServer, WebhookSecurity
+
+from .boundary import CARRIERS, listening
+
+pytestmark = [pytest.mark.integration, pytest.mark.anyio]
+
+CARRIER = CARRIERS["twilio"]
+PROXIED = WebhookSecurity(trust_forwarding_headers=True, trusted_proxy_ips=("127.0.0.0/8",))
+TIGHT = WebhookSecurity(max_in_flight_per_client=64)
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@asynccontextmanager
+async def flooded(
+    server: CallServer, count: int, *, client: str = ""
+) -> AsyncIterator[list[anyio.abc.SocketStream]]:
+    """So many requests with made-up signatures, each of which keeps its body back."""
+    head = (
+        f"POST /voice/webhook HTTP/1.1\r\nhost: 127.0.0.1:{server.port}\r\n"
+        "x-twilio-signature: bm8gc2lnbmF0dXJlIGF0IGFsbA==\r\n"
+        "content-type: application/x-www-form-urlencoded\r\ncontent-length: 500\r\n"
+    )
+    head += f"x-forwarded-for: {client}\r\n" if client else ""
+    async with AsyncExitStack() as stack:
+        streams = []
+        for _ in range(count):
+            stream = await stack.enter_async_context(
+                await anyio.connect_tcp("127.0.0.1", server.port)
+            )
+            await stream.send(head.encode() + b"\r\nCallSid=")
+            streams.append(stream)
+        yield streams
+
+
+async def post(server: CallServer, client: httpx.AsyncClient, **more: str) -> int:
+    body = CARRIER.ringing()
+    headers = {**CARRIER.signed(server.local_url, body), **more}
+    return (await client.post(server.local_url, content=body, headers=headers)).status_code
+
+
+async def expect(server: CallServer, client: httpx.AsyncClient, status: int) -> None:
+    assert await post(server, client) == status
+
+
+@pytest.mark.parametrize(
+    ("security", "count"),
+    [(WebhookSecurity(), 8), (WebhookSecurity(), 40), (TIGHT, 64), (TIGHT, 100)],
+)
+async def test_slow_bodies_give_way(security: WebhookSecurity, count: int) -> None:
+    """Behind a tunnel or a proxy that is not trusted, all of them have the carrier's address."""
+    async with listening(CARRIER.provider(), security=security) as (server, desk, client):
+        async with flooded(server, count) as streams:
+            for _ in range(5):
+                assert await post(server, client) == 200
+            answer = await streams[0].receive()
+            assert answer.startswith(b"HTTP/1.1 429 ")
+            assert b"retry-after: 1" in answer
+            with pytest.raises(anyio.EndOfStream):
+                await streams[0].receive()
+        assert len(desk.handled) == 5
+
+
+async def test_behind_a_trusted_proxy_a_flood_takes_the_places_of_its_own_address() -> None:
+    async with listening(CARRIER.provider(), security=PROXIED) as (server, desk, client):
+
+        async def genuine(source: str, status: int) -> None:
+            assert await post(server, client, **{"x-forwarded-for": source}) == status
+
+        desk.gate = anyio.Event()
+        async with anyio.create_task_group() as tasks, flooded(server, 20, client="192.0.2.66"):
+            for _ in range(8):
+                tasks.start_soon(genuine, "198.51.100.1", 200)
+            await desk.until_waiting(8)
+            await genuine("198.51.100.1", 429)
+            # A client cannot give itself the address of another one.
+            await genuine("198.51.100.2, 198.51.100.1", 429)
+            tasks.start_soon(genuine, "198.51.100.2", 200)
+            await desk.until_waiting(9)
+            desk.gate.set()
+        assert len(desk.handled) == 9
+
+
+async def test_whoever_sends_at_once_is_not_overtaken() -> None:
+    """What is being handled keeps its place, however many come."""
+    async with listening(CARRIER.provider()) as (server, desk, client):
+        desk.gate = anyio.Event()
+        async with anyio.create_task_group() as tasks:
+            for _ in range(8):
+                tasks.start_soon(expect, server, client, 200)
+            await desk.until_waiting(8)
+            async with flooded(server, 3) as streams:
+                for stream in streams:
+                    assert (await stream.receive()).startswith(b"HTTP/1.1 429 ")
+            desk.gate.set()
+        assert len(desk.handled) == 8
+
+
+async def test_many_genuine_webhooks_pass_through_a_flood_that_goes_on() -> None:
+    async with listening(CARRIER.provider()) as (server, desk, client):
+        async with anyio.create_task_group() as tasks:
+
+            async def flood() -> None:
+                while True:
+                    async with flooded(server, 10):
+                        await anyio.sleep(0.01)
+
+            tasks.start_soon(flood)
+            statuses = [await post(server, client) for _ in range(50)]
+            tasks.cancel_scope.cancel()
+        assert statuses == [200] * 50
+        assert len(desk.handled) == 50
+        # Afterwards there are as many places as before.
+        desk.gate = anyio.Event()
+        async with anyio.create_task_group() as tasks:
+            for _ in range(8):
+                tasks.start_soon(expect, server, client, 200)
+            await desk.until_waiting(8)
+            assert await post(server, client) == 429
+            desk.gate.set()
