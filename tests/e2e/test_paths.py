@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import anyio
 import pytest
 
 from voicecall.model import CallRecord, EndDetail, EndReason
@@ -14,7 +13,7 @@ from voicecall_mock.exchange import HangUp, Press, Say, Silent, Wait, WaitForSil
 
 from .lab.carriers import CARRIERS
 from .lab.puppets import Puppet
-from .lab.town import CALLER, GREETING, PATIENCE_S, Town, open_town, said, until
+from .lab.town import CALLER, GREETING, Town, open_town, said, until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.anyio]
 
@@ -115,12 +114,9 @@ async def test_requests_from_outside_on_a_turn_based_call(tmp_path: Path, carrie
         await until(lambda: town.engine.lanes[call_id].record.answered_at is not None)
         answer = await town.rpc("continue", callId=call_id, message="When?")
         assert answer == {"success": True, "transcript": "At nine."}
-        await town.rpc("speak", callId=call_id, message="One moment.")
         await town.rpc("dtmf", callId=call_id, digits="42#")
-        record = town.engine.lanes[call_id].record
-        assert record.provider_call_id is not None
-        with anyio.fail_after(PATIENCE_S):
-            await town.carrier.ledger.wait_for("digits-heard", call=record.provider_call_id)
+        # The next words do not cut the tones short.
+        await town.rpc("speak", callId=call_id, message="One moment.")
         await town.rpc("end", callId=call_id)
         carrier_id, record = await over(town, started)
         assert heard(town, carrier_id) == ["When?", "One moment."]
@@ -171,9 +167,7 @@ async def test_keypad_tones_leave_a_streamed_conversation_alone(
         assert carrier_id is not None
         await until(lambda: "You said: One." in town.heard(carrier_id))
         await town.rpc("dtmf", callId=call_id, digits="12#")
-        with anyio.fail_after(PATIENCE_S):
-            await town.carrier.ledger.wait_for("digits-heard", call=carrier_id)
-        await until(lambda: town.engine.lanes[call_id].record.stream_id is not None)
+        await town.rpc("dtmf", callId=call_id, digits="3")
         await town.rpc("speak", callId=call_id, message="Are you still there?")
         await town.rpc("end", callId=call_id)
         record = await town.over(call_id)
@@ -184,7 +178,7 @@ async def test_keypad_tones_leave_a_streamed_conversation_alone(
             "You said: One.",
             "Are you still there?",
         ]
-        assert town.carrier.calls[carrier_id].line.digits_heard == "12#"
+        assert town.carrier.calls[carrier_id].line.digits_heard == "12#3"
         await town.nothing_left()
 
 

@@ -183,13 +183,13 @@ async def test_keypad_tones_in_place_of_the_stream_leave_the_conversation_alone(
         phone.takes_tones = False
         await phone.call_in()
         await phone.settle(0.5)
-        await phone.operations.dtmf(phone.record.call_id, "12#")
+        phone.tasks.start_soon(phone.operations.dtmf, phone.record.call_id, "12#")
+        await phone.settle(0.3)
         assert asked(phone) == [asked(phone)[0]]
         (tones,) = phone.carrier.performed_of(tel.PlayDigits)
         assert isinstance(tones, tel.PlayDigits)
         assert tones.stream is not None
         assert tones.stream.token not in asked(phone)
-        await phone.settle(0.3)
         meanwhile = phone.record.stream_id
         assert meanwhile is None
         await phone.settle(6)
@@ -227,7 +227,7 @@ async def test_a_stream_that_does_not_come_back_behind_tones_ends_the_call(
         await phone.call_in()
         await phone.settle(3)
         phone.opens_streams = False
-        await phone.operations.dtmf(phone.record.call_id, "1")
+        phone.tasks.start_soon(phone.operations.dtmf, phone.record.call_id, "1")
         await phone.settle(9)
         assert phone.record.live
         await phone.settle(3)

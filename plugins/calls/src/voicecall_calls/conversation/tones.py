@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import anyio
+
 from voicecall import events as ev
 from voicecall import telephony as tel
 from voicecall.errors import CallNotReady, ProviderError, RequestRejected
@@ -35,7 +37,8 @@ async def play_on_line(
     lane: CallLane, provider: tel.TelephonyProvider, line: AudioLine, digits: str
 ) -> None:
     """Play ``digits`` on a call with a media socket. Where the carrier plays them in place of the
-    socket, the line waits for the next one; what the caller had not heard is sent again."""
+    socket, the line waits for the next one, and so does this (but not for ever: the stream has a
+    deadline of its own); what the caller had not heard is sent again."""
     if line.send_digits(digits):
         return
     _check(provider)
@@ -55,15 +58,21 @@ async def play_on_line(
             now = lane.host.seam.now_ms()
             await lane.apply(ev.StreamAttached(at=now, stream_id=before))
         raise
+    await anyio.sleep(tones_ms(digits) / 1000)
+    with anyio.move_on_after(lane.host.policy.stream_start_ms / 1000):
+        await line.attached()
 
 
 async def play_on_native(
     lane: CallLane, provider: tel.TelephonyProvider, digits: str, end_silence_ms: int
 ) -> None:
-    """Play ``digits`` on a call that the carrier carries; then it listens for the same turn."""
+    """Play ``digits`` on a call that the carrier carries; then it listens for the same turn.
+    Returns when they were played, where the next words would cut them short."""
     _check(provider)
     token = lane.record.listen_token
     listen = None
     if token is not None and lane.record.mode is CallMode.CONVERSATION:
         listen = tel.Listen(token, end_silence_ms)
     await provider.perform(lane.ref, tel.PlayDigits(digits, listen=listen))
+    if not provider.capabilities.dtmf_keeps_stream:
+        await anyio.sleep(tones_ms(digits) / 1000)
