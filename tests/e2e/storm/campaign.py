@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
@@ -18,9 +19,9 @@ from voicecall_gateway.client import RpcError
 from voicecall_testing.speech import FskSpeech
 from voicecall_testing.twilio import TwilioEmulator, TwilioOptions
 
-from .crowd import Crowd
+from .crowd import CHATTER, Crowd
 from .ends import Ends
-from .gateway import OUR_NUMBER, OUTBOUND, StormGateway
+from .gateway import INBOUND, OUR_NUMBER, OUTBOUND, StormGateway
 from .judge import Judge
 from .weather import Weather
 
@@ -67,6 +68,7 @@ class Campaign:
         self._judge = Judge(twilio, self._store)
         self.summary = Summary(seed)
         self._ends = Ends(twilio, self.summary.kills)
+        self._part_began = 0
 
     async def run(self, calls: int, kills: int) -> None:
         """Hold ``calls`` calls and kill the gateway ``kills`` times, shared among the parts.
@@ -81,6 +83,7 @@ class Campaign:
         self._ends.judge(records)
 
     async def _part(self, media: MediaPath, calls: int, kills: int) -> None:
+        self._part_began = self._twilio.seam.now_ms()
         self._gateway.talk_by(media)
         urls = self._judge.adapter.number_urls(self._gateway.webhook_url)
         voice, status = urls.values()
@@ -123,9 +126,18 @@ class Campaign:
                 await anyio.sleep(self._rng.uniform(0, 0.4))
 
     async def _kill_now_and_then(self, kills: int) -> None:
+        """Once in a while one dies while it starts, or stays away until redelivery has ended."""
+        rng = self._rng
         for _ in range(kills):
-            await anyio.sleep(self._rng.uniform(1.0, 5.0))
+            await anyio.sleep(rng.uniform(1.0, 5.0))
             await self._kill()
+            match rng.random():
+                case luck if luck < 0.15:
+                    await self._gateway.start()
+                    await anyio.sleep(rng.uniform(0.05, 0.6))
+                    await self._kill()
+                case luck if luck < 0.25:
+                    await anyio.sleep(rng.uniform(3.0, 6.0))
             await self._start()
 
     async def _kill(self) -> None:
@@ -144,15 +156,42 @@ class Campaign:
         assert self._store.live() == []
 
     async def _caps_are_free(self) -> None:
-        """Exactly as many calls as configured can be placed again."""
-        diallings = [self._crowd.rings_for_ever() for _ in range(OUTBOUND)]
+        """Exactly as many calls as configured can be held again, each way."""
+        diallings = [self._crowd.staying() for _ in range(OUTBOUND)]
         for dialling in diallings:
             await self._crowd.dial(dialling)
         with pytest.raises(RpcError, match="Maximum concurrent calls"):
-            await self._crowd.dial(self._crowd.rings_for_ever())
-        for dialling in diallings:
-            await self._gateway.call("voicecall.end", {"callId": dialling.call_id})
+            await self._crowd.dial(self._crowd.staying())
+        for _ in range(INBOUND):
+            self._crowd.call_in(CHATTER)
+        with anyio.fail_after(SETTLED_S):
+            while len(self._store.live()) < OUTBOUND + INBOUND:
+                await anyio.sleep(0.05)
+        assert not self._refused()
+        self._crowd.call_in(CHATTER)
+        with anyio.fail_after(SETTLED_S):
+            while len(self._refused()) < 1:
+                await anyio.sleep(0.05)
+        async with anyio.create_task_group() as tasks:
+            for record in self._store.live():
+                params = {"callId": record["call_id"]}
+                tasks.start_soon(self._gateway.call, "voicecall.end", params)
         await self._over(SETTLED_S)
+
+    def _refused(self) -> list[Any]:
+        """Calls of this part for which there was no place."""
+        return self._store.rows(
+            "SELECT call_id FROM calls WHERE started_at >= ?"
+            " AND json_extract(document, '$.end_detail') = 'capacity'",
+            self._part_began,
+        )
+
+    def check(self, calls: int, kills: int) -> None:
+        """Raises ``AssertionError`` where it was no storm."""
+        assert self.summary.calls == calls
+        assert len(self.summary.kills) >= kills
+        assert self._judge.webhooks > 4 * calls
+        assert self._twilio.ledger.entries("webhook", duplicate=True)
 
     def __str__(self) -> str:
         summary, ledger = self.summary, self._twilio.ledger

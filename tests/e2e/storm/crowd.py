@@ -29,7 +29,7 @@ from voicecall_testing.twilio import TwilioEmulator
 
 from .gateway import OUR_NUMBER, StormGateway
 
-__all__ = ["Crowd"]
+__all__ = ["CHATTER", "SCRIPTS", "Crowd"]
 
 CHATTER = default_script()
 PAUSE = WaitForSilence(50)
@@ -70,8 +70,9 @@ class Crowd:
         self._numbers += 1
         return f"+1555{self._numbers:07d}"
 
-    def call_in(self) -> None:
-        self._twilio.dial_in(self._number(), OUR_NUMBER, self._rng.choice(SCRIPTS))
+    def call_in(self, script: Script | None = None) -> None:
+        """Somebody calls the gateway, to do what one of the scripts says."""
+        self._twilio.dial_in(self._number(), OUR_NUMBER, script or self._rng.choice(SCRIPTS))
 
     def dialling(self) -> Dialling:
         """A call to a phone of its own; now and then to a number that cannot be called."""
@@ -89,10 +90,11 @@ class Crowd:
             params["dtmfSequence"] = "12w3"
         return Dialling(params)
 
-    def rings_for_ever(self) -> Dialling:
+    def staying(self) -> Dialling:
+        """A call that nobody ends but us."""
         dialling = self.dialling()
         dialling.params |= {"to": self._number(), "mode": "conversation"}
-        self._twilio.set_phone(dialling.params["to"], Behaviour(CHATTER, AnswerMode.NO_ANSWER))
+        self._twilio.set_phone(dialling.params["to"], CHATTER)
         return dialling
 
     async def dial(self, dialling: Dialling) -> None:

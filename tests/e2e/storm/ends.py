@@ -37,6 +37,7 @@ class Cause(StrEnum):
 
 
 TOLD: End = (EndReason.COMPLETED, EndDetail.CARRIER)
+NO_PLACE: End = (EndReason.HANGUP_BOT, EndDetail.CAPACITY)
 TOO_LONG: End = (EndReason.TIMEOUT, EndDetail.MAX_DURATION)
 DECIDED: frozenset[End] = frozenset(
     {
@@ -130,7 +131,7 @@ class Ends:
             case Cause.NEVER:
                 return end in UNDIALLED
             case Cause.REFUSED:
-                return end == (REFUSALS[status], EndDetail.CARRIER) or end in DECIDED
+                return end in DECIDED | {(REFUSALS[status], EndDetail.CARRIER), NO_PLACE}
             case Cause.CANCELED:
                 return end in DECIDED - {TOO_LONG}
             case Cause.US if end in FORCED:

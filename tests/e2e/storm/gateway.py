@@ -12,7 +12,7 @@ from tests.e2e.crash.gateway import STREAMED, Gateway, free_ports
 from voicecall.model import MediaPath
 from voicecall_testing.twilio import TwilioEmulator
 
-__all__ = ["OUR_NUMBER", "OUTBOUND", "StormGateway"]
+__all__ = ["INBOUND", "OUR_NUMBER", "OUTBOUND", "StormGateway"]
 
 OUR_NUMBER = "+15550100000"
 OUTBOUND = 12
@@ -73,7 +73,7 @@ class StormGateway(Gateway):
             "silence": {"promptAfterMs": 2500, "prompts": 1},
             "maxConcurrentCalls": OUTBOUND,
             "maxConcurrentInboundCalls": INBOUND,
-            "maxDurationSeconds": 12,
+            "maxDurationSeconds": 9,
             "ringTimeoutMs": 3000,
             **_BY_MEDIA[media],
         }
