@@ -48,7 +48,7 @@ class MockCodec(MediaCodec):
     def decode(self, message: Message) -> MediaEvent | None:
         try:
             frame = _decoder.decode(message)
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise MediaProtocolError(f"no media message: {error}") from None
         match frame.event:
             case "media":

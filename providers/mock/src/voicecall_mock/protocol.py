@@ -65,8 +65,10 @@ def sign(auth_token: str, timestamp: str, url: str, body: bytes) -> str:
 def parse_json_object(body: bytes) -> Mapping[str, Any]:
     """The JSON object in a webhook body. Raises ``WebhookRejected`` (400)."""
     try:
-        value = json.loads(body)
-    except ValueError as error:
+        value = json.loads(body.decode())
+        if b"\\u" in body:
+            json.dumps(value, ensure_ascii=False).encode()  # half a surrogate pair is no text
+    except (ValueError, RecursionError) as error:
         raise WebhookRejected(400, f"the body is no JSON: {error}") from None
     if not isinstance(value, dict):
         raise WebhookRejected(400, "the body is no JSON object")

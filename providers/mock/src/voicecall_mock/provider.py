@@ -110,7 +110,7 @@ class MockProvider(tel.TelephonyProvider):
             if not isinstance(call, Mapping):
                 raise TypeError("call is no object")
             return (make(data, _common(data, call)),)
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise WebhookRejected(400, f"malformed {data.get('type')}: {error!r}") from None
 
     def render(
@@ -190,6 +190,8 @@ class MockProvider(tel.TelephonyProvider):
 
 
 def _common(data: Mapping[str, Any], call: Mapping[str, Any]) -> dict[str, Any]:
+    if not call["id"]:
+        raise ValueError("a call without id")
     return {
         "at": int(data["at"]),
         "key": f"mock:{data['id']}",

@@ -80,7 +80,7 @@ class TwilioCodec(MediaCodec):
             raise MediaProtocolError("a binary message")
         try:
             frame = _decoder.decode(message)
-        except (msgspec.MsgspecError, UnicodeError) as error:
+        except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
             raise MediaProtocolError(f"no media message: {error}") from None
         if (media := frame.media) is not None and frame.event == "media":
             return Audio(media.payload, media.timestamp) if media.track == "inbound" else None
