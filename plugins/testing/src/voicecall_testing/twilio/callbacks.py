@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
-from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import anyio
 import anyio.abc
+
+from voicecall_mock.exchange.postbox import Postbox
 
 from .delivery import WebhookSender
 
@@ -29,27 +29,23 @@ class CallbackLane:
     def __init__(self, sender: WebhookSender, call: str) -> None:
         self._sender = sender
         self._call = call
-        self._queue: deque[_Callback] = deque()
-        self._more = anyio.Event()
-        self._finished = False
+        self._box: Postbox[_Callback] = Postbox()
 
     def post(self, type_: str, url: str, method: str, params: Mapping[str, str]) -> None:
         """Queue a callback. Never waits."""
-        self._queue.append(_Callback(type_, url, method, params))
-        self._more.set()
+        self._box.put(_Callback(type_, url, method, params))
 
     def finish(self) -> None:
         """The last callback was posted."""
-        self._finished = True
-        self._more.set()
+        self._box.finish()
 
     async def run(self) -> None:
         faults = self._sender.faults
         async with anyio.create_task_group() as late:
-            while (callback := await self._next()) is not None:
+            while (callback := await self._box.take()) is not None:
                 fault = faults.webhooks
                 if fault.concerns(callback.type) and faults.happens(fault.reorder):
-                    neighbour = await self._next(self._sender.options.reorder_wait_ms / 1000)
+                    neighbour = await self._box.take(self._sender.options.reorder_wait_ms / 1000)
                     if neighbour is not None:
                         await self._deliver(neighbour, late)
                 await self._deliver(callback, late)
@@ -70,13 +66,3 @@ class CallbackLane:
         await self._sender.notify(
             self._call, callback.type, callback.url, callback.method, callback.params
         )
-
-    async def _next(self, within_s: float = math.inf) -> _Callback | None:
-        """The next callback; None after the last, or when none comes in time."""
-        with anyio.move_on_after(within_s):
-            while not self._queue:
-                if self._finished:
-                    return None
-                self._more = anyio.Event()
-                await self._more.wait()
-        return self._queue.popleft() if self._queue else None

@@ -9,8 +9,8 @@ import anyio
 import anyio.abc
 
 from voicecall.model import EndReason
-from voicecall_mock.exchange.calls import CallStats
 from voicecall_mock.exchange.phone import run_phone
+from voicecall_mock.exchange.phonebook import CallStats
 from voicecall_mock.exchange.script import AnswerMode, Behaviour
 
 from .board import Switchboard, new_sid
@@ -98,19 +98,12 @@ class Call:
         }
 
     @property
+    def id(self) -> str:
+        return self.sid
+
+    @property
     def stats(self) -> CallStats:
-        line = self.line
-        return CallStats(
-            log=tuple(line.log),
-            digits_heard=line.digits_heard,
-            digits_pressed=line.digits_pressed,
-            streams=len(self.streams.all),
-            barge_in_stop_ms=tuple(line.meter.barge_in_stop_ms),
-            response_ms=tuple(line.meter.response_ms),
-            underruns=sum(stream.playback.underruns for stream in self.streams.all),
-            dropped_bytes=sum(stream.playback.dropped for stream in self.streams.all),
-            recorded_ms=line.recording.duration_ms,
-        )
+        return CallStats.of(self.line, self.streams.all)
 
     # --- life ---------------------------------------------------------------------------------
 

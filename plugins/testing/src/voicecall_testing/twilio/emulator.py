@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any
 
 import anyio
 import anyio.abc
 
-from voicecall.model import EndReason
 from voicecall.seam import Seam, SystemSeam
 from voicecall.tts import SpeechProvider
-from voicecall_mock.exchange.calls import CallStats
 from voicecall_mock.exchange.ledger import Ledger
+from voicecall_mock.exchange.phonebook import Phonebook
 from voicecall_mock.exchange.script import Behaviour, Script, default_script
 from voicecall_mock.exchange.server import serve_app
 from voicecall_mock.exchange.sockets import MediaClock
@@ -34,7 +32,7 @@ class NoVoiceUrl(LookupError):
     """A phone calls a number that is not the account's, or that has no VoiceUrl."""
 
 
-class TwilioEmulator:
+class TwilioEmulator(Phonebook[Call]):
     """Twilio on loopback, with phones that follow scripts.
 
     ``speech`` gives the phones a voice on media streams; without it they are silent there, unless
@@ -60,9 +58,8 @@ class TwilioEmulator:
     ) -> None:
         self.options = options or TwilioOptions()
         self.seam: Seam = seam or SystemSeam()
-        self.ledger = Ledger(self.seam)
+        super().__init__(Ledger(self.seam), keep_calls=self.options.keep_calls)
         self.faults = Faults(self.options.seed)
-        self.calls: dict[str, Call] = {}
         self.numbers: dict[str, PhoneNumber] = {
             number: PhoneNumber(
                 sid=new_sid(self.seam, "PN"),
@@ -76,7 +73,6 @@ class TwilioEmulator:
         self.base_url = ""
         """Of the REST side, while it is served."""
         self._speech = speech
-        self._phones: dict[str, Behaviour] = {}
         self._tasks: anyio.abc.TaskGroup | None = None
         self._board: Switchboard | None = None
 
@@ -116,12 +112,6 @@ class TwilioEmulator:
 
     # --- phones -------------------------------------------------------------------------------
 
-    def set_phone(self, number: str, behaviour: Behaviour | Script) -> None:
-        """What the phone with this number does when it is called."""
-        if not isinstance(behaviour, Behaviour):
-            behaviour = Behaviour(tuple(behaviour))
-        self._phones[number] = behaviour
-
     def set_voice_url(self, url: str, *, status_callback: str = "") -> None:
         """Set VoiceUrl and StatusCallback of every number, as an operator does in the console."""
         for number in self.numbers.values():
@@ -154,15 +144,14 @@ class TwilioEmulator:
 
     def dial(self, plan: CallPlan) -> Call:
         """A customer calls a phone."""
-        return self._begin(plan, self._phones.get(plan.to_number) or Behaviour(default_script()))
+        return self._begin(plan, self._called(plan.to_number))
 
     def _begin(self, plan: CallPlan, behaviour: Behaviour) -> Call:
         if self._tasks is None or self._board is None:
             raise RuntimeError("the emulator is not being served")
         ours = plan.to_number if plan.direction == "inbound" else plan.from_number
         call = Call(self._board, plan, behaviour, self.numbers[ours].sid)
-        self._forget_oldest()
-        self.calls[call.sid] = call
+        self._remember(call)
         self.ledger.add(
             "dialled",
             call.sid,
@@ -171,39 +160,3 @@ class TwilioEmulator:
         )
         self._tasks.start_soon(call.run)
         return call
-
-    def _forget_oldest(self) -> None:
-        if len(self.calls) >= self.options.keep_calls:
-            over = (call.sid for call in self.calls.values() if call.over.is_set())
-            if (oldest := next(over, None)) is not None:
-                del self.calls[oldest]
-
-    # --- looking on ---------------------------------------------------------------------------
-
-    async def ended(self, call_sid: str) -> EndReason:
-        """Wait for the end of a call: why it really ended. Raises ``KeyError`` for one that never
-        was."""
-        call = self.calls[call_sid]
-        await call.over.wait()
-        if call.reason is None:
-            raise RuntimeError("a call is over without a reason")
-        return call.reason
-
-    def stats(self, call_sid: str) -> CallStats:
-        """Figures of a call so far. Raises ``KeyError``."""
-        return self.calls[call_sid].stats
-
-    def recording(self, call_sid: str) -> bytes:
-        """WAV, 8 kHz, 16 bit, stereo: left the phone, right what it heard. Raises ``KeyError``."""
-        return self.calls[call_sid].line.recording.wav()
-
-    def report(self, call_sid: str | None = None) -> Mapping[str, Any]:
-        """The ledger as JSON: ``entries``, and ``calls`` with their ``stats``."""
-        return {
-            "entries": self.ledger.entries(call=call_sid),
-            "calls": [
-                {**call.to_json(), "stats": call.stats.to_json()}
-                for call in self.calls.values()
-                if call_sid in (None, call.sid)
-            ],
-        }

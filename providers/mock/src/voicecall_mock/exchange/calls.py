@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import anyio
@@ -19,6 +19,7 @@ from .line import PhoneLine
 from .native import speaking_s
 from .options import ExchangeOptions
 from .phone import run_phone
+from .phonebook import CallStats
 from .script import AnswerMode, Behaviour
 from .streams import MediaClock, MediaStream
 from .voice import Voice
@@ -40,26 +41,6 @@ class CallPlan:
     time_limit_s: float
     reference: str | None = None
     digits: str | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CallStats:
-    """What one call was like for its phone. ``log``: ("said" | "heard", text) in order; far audio
-    of a stream has no text. ``barge_in_stop_ms``, ``response_ms``: see ``meter``; ``underruns``:
-    see ``playback``; ``dropped_bytes``: audio beyond the playback buffer."""
-
-    log: tuple[tuple[str, str], ...]
-    digits_heard: str
-    digits_pressed: str
-    streams: int
-    barge_in_stop_ms: tuple[float, ...]
-    response_ms: tuple[float, ...]
-    underruns: int
-    dropped_bytes: int
-    recorded_ms: int
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,18 +109,7 @@ class Call:
 
     @property
     def stats(self) -> CallStats:
-        line = self.line
-        return CallStats(
-            log=tuple(line.log),
-            digits_heard=line.digits_heard,
-            digits_pressed=line.digits_pressed,
-            streams=len(self._streams),
-            barge_in_stop_ms=tuple(line.meter.barge_in_stop_ms),
-            response_ms=tuple(line.meter.response_ms),
-            underruns=sum(stream.playback.underruns for stream in self._streams),
-            dropped_bytes=sum(stream.playback.dropped for stream in self._streams),
-            recorded_ms=line.recording.duration_ms,
-        )
+        return CallStats.of(self.line, self._streams)
 
     # --- life -------------------------------------------------------------------------------
 

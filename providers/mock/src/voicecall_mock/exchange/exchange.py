@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any
 
 import anyio
 import anyio.abc
 
-from voicecall.model import Direction, EndReason
+from voicecall.model import Direction
 from voicecall.seam import Seam, SystemSeam
 from voicecall.tts import SpeechProvider
 
-from .calls import Call, CallPlan, CallStats, Switchboard
+from .calls import Call, CallPlan, Switchboard
 from .faults import Faults
 from .ledger import Ledger
 from .options import ExchangeOptions
+from .phonebook import Phonebook
 from .rest import make_app
 from .script import Behaviour, Script, default_script
 from .server import serve_app
@@ -31,7 +31,7 @@ class NoWebhook(LookupError):
     """A phone calls in, but no gateway has said where inbound calls go."""
 
 
-class Exchange:
+class Exchange(Phonebook[Call]):
     """A telephone exchange on loopback.
 
     ``speech`` gives the phones a voice on media streams; without it they are silent there, unless
@@ -51,14 +51,12 @@ class Exchange:
     ) -> None:
         self.options = options or ExchangeOptions()
         self.seam: Seam = seam or SystemSeam()
-        self.ledger = Ledger(self.seam)
+        super().__init__(Ledger(self.seam), keep_calls=self.options.keep_calls)
         self.faults = Faults()
-        self.calls: dict[str, Call] = {}
         self.base_url = ""
         """Of the REST side, while it is served."""
         self.inbound_webhook: str | None = None
         self._speech = speech
-        self._phones: dict[str, Behaviour] = {}
         self._tasks: anyio.abc.TaskGroup | None = None
         self._board: Switchboard | None = None
 
@@ -86,12 +84,6 @@ class Exchange:
 
     # --- phones -----------------------------------------------------------------------------
 
-    def set_phone(self, number: str, behaviour: Behaviour | Script) -> None:
-        """What the phone with this number does when it is called."""
-        if not isinstance(behaviour, Behaviour):
-            behaviour = Behaviour(tuple(behaviour))
-        self._phones[number] = behaviour
-
     def dial_in(
         self,
         number: str,
@@ -117,14 +109,13 @@ class Exchange:
 
     def dial(self, plan: CallPlan) -> str:
         """A gateway calls a phone; the id of the call."""
-        return self._begin(plan, self._phones.get(plan.to_number) or Behaviour(default_script()))
+        return self._begin(plan, self._called(plan.to_number))
 
     def _begin(self, plan: CallPlan, behaviour: Behaviour) -> str:
         if self._tasks is None or self._board is None:
             raise RuntimeError("the exchange is not being served")
         call = Call(self._board, plan, behaviour)
-        self._forget_oldest()
-        self.calls[call.id] = call
+        self._remember(call)
         self.ledger.add(
             "dialled",
             call.id,
@@ -134,38 +125,3 @@ class Exchange:
         )
         self._tasks.start_soon(call.run)
         return call.id
-
-    def _forget_oldest(self) -> None:
-        if len(self.calls) >= self.options.keep_calls:
-            over = (call.id for call in self.calls.values() if call.over.is_set())
-            if (oldest := next(over, None)) is not None:
-                del self.calls[oldest]
-
-    # --- looking on -------------------------------------------------------------------------
-
-    async def ended(self, call_id: str) -> EndReason:
-        """Wait for the end of a call. Raises ``KeyError`` for one that never was."""
-        call = self.calls[call_id]
-        await call.over.wait()
-        if call.reason is None:
-            raise RuntimeError("a call is over without a reason")
-        return call.reason
-
-    def stats(self, call_id: str) -> CallStats:
-        """Figures of a call so far. Raises ``KeyError``."""
-        return self.calls[call_id].stats
-
-    def recording(self, call_id: str) -> bytes:
-        """WAV, 8 kHz, 16 bit, stereo: left the phone, right what it heard. Raises ``KeyError``."""
-        return self.calls[call_id].line.recording.wav()
-
-    def report(self, call_id: str | None = None) -> Mapping[str, Any]:
-        """The ledger as JSON: ``entries``, and ``calls`` with their ``stats``."""
-        return {
-            "entries": self.ledger.entries(call=call_id),
-            "calls": [
-                {**call.to_json(), "stats": call.stats.to_json()}
-                for call in self.calls.values()
-                if call_id in (None, call.id)
-            ],
-        }

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
-from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,6 +18,7 @@ from .actions import ActionError, actions_from_reply
 from .faults import Faults
 from .ledger import Ledger
 from .options import ExchangeOptions
+from .postbox import Postbox
 
 __all__ = ["WebhookLane", "WebhookSender"]
 
@@ -135,9 +134,7 @@ class WebhookLane:
         self._url = url
         self._describe = describe
         self._perform = perform
-        self._queue: deque[_Event] = deque()
-        self._more = anyio.Event()
-        self._finished = False
+        self._box: Postbox[_Event] = Postbox()
 
     def post(self, type_: str, **more: Any) -> None:
         """Queue an event. Never waits."""
@@ -150,38 +147,26 @@ class WebhookLane:
             "call": self._describe(),
             **more,
         }
-        self._queue.append(_Event(event_id, type_, json.dumps(data).encode()))
-        self._more.set()
+        self._box.put(_Event(event_id, type_, json.dumps(data).encode()))
 
     def finish(self) -> None:
         """The last event was posted."""
-        self._finished = True
-        self._more.set()
+        self._box.finish()
 
     async def run(self) -> None:
         """Deliver until the last event was delivered or given up."""
-        while (event := await self._next()) is not None:
+        while (event := await self._box.take()) is not None:
             fault = self._sender.faults.webhooks
             if fault.concerns(event.type) and self._sender.faults.happens(
                 fault.reorder, self._sender.seam
             ):
-                neighbour = await self._next(self._sender.options.reorder_wait_ms / 1000)
+                neighbour = await self._box.take(self._sender.options.reorder_wait_ms / 1000)
                 if neighbour is not None:
                     await self._deliver(neighbour)
             await self._deliver(event)
 
     async def _deliver(self, event: _Event) -> None:
         await self._sender.deliver(self._call, self._url, event, self._perform)
-
-    async def _next(self, within_s: float = math.inf) -> _Event | None:
-        """The next event; None after the last, or when none comes in time."""
-        with anyio.move_on_after(within_s):
-            while not self._queue:
-                if self._finished:
-                    return None
-                self._more = anyio.Event()
-                await self._more.wait()
-        return self._queue.popleft() if self._queue else None
 
 
 def _comes_again(status: int) -> bool:
