@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import anyio
 import httpx
 import pytest
 from pydantic import Field
+from twilio.request_validator import RequestValidator
 from websockets.asyncio.client import connect
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from voicecall import ProviderInfo, ProviderKind, hookimpl
 from voicecall.configuring import ConfigModel
 from voicecall.errors import CallNotActive, CallNotFound, ConfigError, InvalidRequest
 from voicecall.hosting import RpcCall
-from voicecall.model import EndReason
 from voicecall.registry import Registry
 from voicecall.telephony import TelephonyCapabilities
 from voicecall_gateway.config import config_from_tree
@@ -28,9 +29,10 @@ from voicecall_gateway.runtime import Gateway
 from voicecall_mock.exchange import HangUp, Say, Silent, WaitForSilence
 from voicecall_mock.protocol import SIGNATURE_HEADER, TIMESTAMP_HEADER, sign
 
+from .lab.carriers import CARRIERS, CLINIC
 from .lab.process import Home
 from .lab.puppets import Puppet
-from .lab.town import GREETING, PATIENCE_S, Town, open_town, rows_of, until
+from .lab.town import GREETING, PATIENCE_S, open_town, rows_of, until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.anyio]
 
@@ -110,72 +112,133 @@ async def test_a_missing_secret_is_named_with_its_path_and_variable(tmp_path: Pa
 # --- webhooks --------------------------------------------------------------------------------
 
 
-def signed(town: Town, body: bytes, *, key: str | None = None) -> dict[str, str]:
+@dataclass(frozen=True, slots=True)
+class Forger:
+    """What somebody sends who knows how a carrier's requests look. ``sign`` (key, URL, body):
+    the headers; ``ended`` (id of the carrier, our id): a webhook that would end a call;
+    ``start``: a message that would open a stream."""
+
+    sign: Callable[[str, str, bytes], dict[str, str]]
+    ended: Callable[[str, str | None], tuple[str, bytes]]
+    mute: bytes
+    start: str
+
+
+def _mock_signed(key: str, url: str, body: bytes) -> dict[str, str]:
     at = str(time.time_ns() // 1_000_000)
-    token = key or town.exchange.options.auth_token
-    assert town.exchange.inbound_webhook is not None
-    return {
-        SIGNATURE_HEADER: sign(token, at, town.exchange.inbound_webhook, body),
-        TIMESTAMP_HEADER: at,
-        "content-type": "application/json",
-    }
+    return {SIGNATURE_HEADER: sign(key, at, url, body), TIMESTAMP_HEADER: at}
 
 
-def ended_event(carrier_id: str) -> bytes:
-    """A webhook that would end a call."""
-    call = {"id": carrier_id, "direction": "inbound", "from": "+15550100001"}
-    call |= {"to": "+15550100000"}
-    at = time.time_ns() // 1_000_000
-    event = {"id": "ev-forged", "type": "call.ended", "at": at, "call": call}
-    return json.dumps({**event, "reason": "hangup-user"}).encode()
+def _mock_ended(carrier_id: str, call_id: str | None) -> tuple[str, bytes]:
+    call = {"id": carrier_id, "direction": "inbound", "from": "+15550100001", "to": CLINIC}
+    event = {"id": "ev-forged", "type": "call.ended", "at": time.time_ns() // 1_000_000}
+    event |= {"call": {**call, "reference": call_id}, "reason": "hangup-user"}
+    return "", json.dumps(event).encode()
 
 
-async def test_webhooks_that_are_not_the_carriers_have_no_effect(tmp_path: Path) -> None:
-    async with open_town(tmp_path, Puppet({})) as town:
+def _twilio_signed(key: str, url: str, body: bytes) -> dict[str, str]:
+    form = dict(parse_qsl(body.decode(), keep_blank_values=True))
+    signature = RequestValidator(key).compute_signature(url, form)
+    return {"x-twilio-signature": signature, "content-type": "application/x-www-form-urlencoded"}
+
+
+def _twilio_ended(carrier_id: str, call_id: str | None) -> tuple[str, bytes]:
+    form = {"CallSid": carrier_id, "CallStatus": "completed", "Direction": "inbound"}
+    query = {"type": "status"} if call_id is None else {"callId": call_id, "type": "status"}
+    return "?" + urlencode(query), urlencode(form).encode()
+
+
+FORGERS = {
+    "mock": Forger(
+        _mock_signed,
+        _mock_ended,
+        b"no json",
+        '{"event": "start", "stream": "st-1", "call": "mk-1", "token": "guessed"}',
+    ),
+    "twilio": Forger(
+        _twilio_signed,
+        _twilio_ended,
+        b"CallStatus=completed",
+        '{"event": "start", "streamSid": "MZ1", "start": {"streamSid": "MZ1", "callSid": "CA1",'
+        ' "customParameters": {"token": "guessed"}}}',
+    ),
+}
+
+
+def altered(headers: Mapping[str, str]) -> dict[str, str]:
+    """The same headers with another signature."""
+    name = next(name for name in headers if name.endswith("signature"))
+    return {**headers, name: "0" * len(headers[name])}
+
+
+async def test_webhooks_that_are_not_the_carriers_have_no_effect(
+    tmp_path: Path, carrier: str
+) -> None:
+    forger = FORGERS[carrier]
+    async with open_town(tmp_path, Puppet({}), carrier=carrier) as town:
         carrier_id = town.call_in(WAIT, Silent())
         record = await town.live(carrier_id)
         await until(lambda: town.heard(carrier_id) == [GREETING])
         lane = town.engine.lanes[record.call_id]
         # The row of the greeting's turn is the last that is written on its own.
         await until(lambda: bool(rows_of(tmp_path)["turns"]))
-        body = ended_event(carrier_id)
-        url = town.exchange.inbound_webhook
-        assert url is not None
+        key, url = town.carrier.options.auth_token, town.engine.webhook_url()
+        query, body = forger.ended(carrier_id, None)
         before = rows_of(tmp_path)
+        right = forger.sign(key, url + query, body)
+        huge = b"padding=" + b"a" * 70_000
+        mute = forger.mute
+        cases: list[tuple[int, dict[str, str], bytes]] = [
+            (401, {}, body),
+            (401, altered(right), body),
+            (401, forger.sign("another-token", url + query, body), body),
+            (401, forger.sign(key, url + "/else", body), body),
+            (401, right, body + b"&a=1 "),
+            (413, forger.sign(key, url + query, huge), huge),
+            (400, forger.sign(key, url + query, mute), mute),
+        ]
         async with httpx.AsyncClient(trust_env=False, timeout=PATIENCE_S) as http:
-            right = signed(town, body)
-            huge = b'{"padding": "' + b"a" * 70_000 + b'"}'
-            cases: list[tuple[int, dict[str, str], bytes]] = [
-                (401, {}, body),
-                (401, {**right, SIGNATURE_HEADER: "0" * 64}, body),
-                (401, signed(town, body, key="another-token"), body),
-                (401, {**right, TIMESTAMP_HEADER: "1"}, body),
-                (401, right, body + b" "),
-                (413, signed(town, huge), huge),
-                (400, signed(town, b"no json"), b"no json"),
-            ]
             for status, headers, sent in cases:
-                response = await http.post(url, content=sent, headers=headers)
+                response = await http.post(url + query, content=sent, headers=headers)
                 assert response.status_code == status, (status, headers)
-            assert (await http.get(url)).status_code == 405
-            assert (await http.post(url + "/else", content=body)).status_code == 404
-        assert await slow_body(url) == 408
-        assert rows_of(tmp_path) == before
-        assert lane.record.live
-        async with httpx.AsyncClient(trust_env=False, timeout=PATIENCE_S) as http:
+            signed = forger.sign(key, url + query, b"")
+            assert (await http.get(url + query, headers=signed)).status_code == 405
+            response = await http.post(url + "/else" + query, content=body, headers=right)
+            assert response.status_code == 404
+            assert await slow_body(url, signed) == 408
+            assert rows_of(tmp_path) == before
+            assert lane.record.live
             # The same body, truly signed, does end the call.
-            response = await http.post(url, content=body, headers=signed(town, body))
+            response = await http.post(url + query, content=body, headers=right)
             assert response.status_code == 200
-        assert (await town.over(record.call_id)).end_reason is EndReason.HANGUP_USER
+        assert (await town.over(record.call_id)).end_reason is CARRIERS[carrier].left
         assert rows_of(tmp_path) != before
 
 
-async def slow_body(url: str) -> int:
+async def test_a_webhook_that_names_two_calls_changes_neither(tmp_path: Path, carrier: str) -> None:
+    forger = FORGERS[carrier]
+    async with open_town(tmp_path, Puppet({}), carrier=carrier) as town:
+        one, other = town.call_in(WAIT, Silent()), town.call_in(WAIT, Silent(), number="+15550109")
+        records = [await town.live(one), await town.live(other)]
+        await until(lambda: len(rows_of(tmp_path)["turns"]) == 2)
+        before = rows_of(tmp_path)
+        url = town.engine.webhook_url()
+        async with httpx.AsyncClient(trust_env=False, timeout=PATIENCE_S) as http:
+            for call_id, named in ((records[0].call_id, other), ("no-such-call", one)):
+                query, body = forger.ended(named, call_id)
+                headers = forger.sign(town.carrier.options.auth_token, url + query, body)
+                response = await http.post(url + query, content=body, headers=headers)
+                assert response.status_code == 200
+        assert rows_of(tmp_path) == before
+        assert all(town.engine.lanes[record.call_id].record.live for record in records)
+
+
+async def slow_body(url: str, headers: Mapping[str, str]) -> int:
     """The status of a request whose body never comes whole."""
     parts = urlsplit(url)
     head = f"POST {parts.path} HTTP/1.1\r\nhost: {parts.netloc}\r\ncontent-length: 50\r\n"
-    # Without these headers the answer would not wait for the body.
-    head += f"{SIGNATURE_HEADER}: {'0' * 64}\r\n{TIMESTAMP_HEADER}: 1\r\n\r\n{{"
+    # Without a signature the answer would not wait for the body.
+    head += "".join(f"{name}: {value}\r\n" for name, value in headers.items()) + "\r\n{"
     assert parts.hostname is not None
     assert parts.port is not None
     with anyio.fail_after(PATIENCE_S):
@@ -187,38 +250,60 @@ async def slow_body(url: str) -> int:
 # --- media sockets ---------------------------------------------------------------------------
 
 
-GARBAGE: tuple[str | bytes, ...] = (
-    "no json at all",
-    b"\x00\x01\x02",
-    '{"event": "media", "at": 0, "payload": "////"}',
-    '{"event": "start", "stream": "st-1", "call": "mk-1", "token": "guessed"}',
+GARBAGE: tuple[tuple[str | bytes, int, str], ...] = (
+    ("no json at all", 1008, "Start timeout"),
+    (b"\x00\x01\x02", 1008, "Start timeout"),
+    (
+        '{"event": "media", "at": 0, "payload": "////", "media": {"payload": "////"}}',
+        1008,
+        "Start expected",
+    ),
+    ("x" * 70_000, 1009, "size"),
 )
 
 
-async def test_strangers_on_the_media_port_disturb_nobody(tmp_path: Path) -> None:
+async def test_strangers_on_the_media_port_disturb_nobody(tmp_path: Path, carrier: str) -> None:
     config = {"streaming": {"preStartTimeoutMs": 300}}
-    async with open_town(tmp_path, Puppet({}), config=config) as town:
+    async with open_town(tmp_path, Puppet({}), config=config, carrier=carrier) as town:
         carrier_id = town.call_in(WAIT, Say("One."), WAIT, HangUp())
         await town.live(carrier_id)
         assert town.service.server is not None
         url = town.service.server.stream_url
-        for message in GARBAGE:
-            assert await closed_with(url, message) in (1002, 1003, 1007, 1008), message
+        for message, code, reason in GARBAGE:
+            closing = await closed_with(url, message)
+            assert closing[0] == code
+            assert reason in closing[1]
+        assert await closed_with(url, FORGERS[carrier].start) == (1008, "Unknown call")
         record = await town.over(carrier_id)
-        assert record.end_reason is EndReason.HANGUP_USER
+        assert record.end_reason is CARRIERS[carrier].left
         assert town.heard(carrier_id) == [GREETING, "You said: One."]
         assert len(rows_of(tmp_path)["calls"]) == 1
-        assert town.exchange.stats(carrier_id).streams == 1
+        assert len(town.carrier.ledger.entries("stream-opened", call=carrier_id)) == 1
 
 
-async def closed_with(url: str, message: str | bytes) -> int | None:
-    """The code with which the gateway closes a media socket that says this first."""
+async def closed_with(url: str, message: str | bytes) -> tuple[int, str]:
+    """How the gateway closes a media socket that says this first."""
     with anyio.fail_after(PATIENCE_S):
         async with connect(url, proxy=None) as socket:
             await socket.send(message)
             with pytest.raises(ConnectionClosed):
                 await socket.recv()
-        return socket.close_code
+        assert socket.close_code is not None
+        return socket.close_code, socket.close_reason or ""
+
+
+async def test_a_media_socket_with_a_wrong_signature_is_401(tmp_path: Path) -> None:
+    async with open_town(tmp_path, Puppet({}), carrier="twilio") as town:
+        assert town.service.server is not None
+        url, key = town.service.server.stream_url, town.carrier.options.auth_token
+        for token, signed in ((key[::-1], url), (key, url + "s")):
+            signature = RequestValidator(token).compute_signature(signed, {})
+            with pytest.raises(InvalidStatus) as caught:
+                await connect(url, proxy=None, additional_headers={"X-Twilio-Signature": signature})
+            assert caught.value.response.status_code == 401
+        # What the emulator opens, signed as Twilio does, is let in.
+        carrier_id, _ = await town.call(WAIT, HangUp())
+        assert town.heard(carrier_id) == [GREETING]
 
 
 # --- requests --------------------------------------------------------------------------------
