@@ -189,7 +189,7 @@ async def test_without_a_recogniser_the_caller_is_told_and_the_call_ends(tmp_pat
 # --- speaking --------------------------------------------------------------------------------
 
 
-async def test_without_a_voice_the_call_ends(tmp_path: Path) -> None:
+async def test_without_a_voice_the_carrier_says_the_last_words(tmp_path: Path) -> None:
     voice = BrittleSpeech(only=[GREETING])
     extra = [provider_plugin(ProviderKind.TTS, "brittle", voice)]
     config = {"tts": {"provider": "brittle"}}
@@ -197,8 +197,43 @@ async def test_without_a_voice_the_call_ends(tmp_path: Path) -> None:
         carrier_id, record = await town.call(WAIT, Say("One."), Silent())
         assert (record.end_reason, record.end_detail) == (EndReason.ERROR, EndDetail.SPEECH_FAILED)
         assert town.heard(carrier_id) == [GREETING]
+        assert _told(town, carrier_id) == [FAILED]
+        assert said(record)[-1] == ("bot", FAILED, True)
         assert voice.refused == 2
         await town.nothing_left()
+
+
+async def test_a_greeting_without_a_voice_is_no_silent_call(tmp_path: Path) -> None:
+    extra = [provider_plugin(ProviderKind.TTS, "brittle", BrittleSpeech(only=[]))]
+    config = {"tts": {"provider": "brittle"}}
+    async with open_town(tmp_path, Puppet({}), config=config, extra=extra) as town:
+        carrier_id, record = await town.call(Silent())
+        assert (record.end_reason, record.end_detail) == (
+            EndReason.ERROR,
+            EndDetail.MESSAGE_FAILED,
+        )
+        assert _told(town, carrier_id) == [FAILED]
+        await town.nothing_left()
+
+
+async def test_without_ears_and_voice_the_caller_is_told_and_the_call_ends(tmp_path: Path) -> None:
+    voice = BrittleSpeech(only=[GREETING, "You said: One."])
+    extra = [
+        provider_plugin(ProviderKind.TRANSCRIPTION, "b", BrittleTranscription([1], last=False)),
+        provider_plugin(ProviderKind.TTS, "brittle", voice),
+    ]
+    config = {"streaming": {"provider": "b"}, "tts": {"provider": "brittle"}}
+    async with open_town(tmp_path, Puppet({}), config=config, extra=extra) as town:
+        carrier_id, record = await town.call(WAIT, Say("One."), Silent())
+        assert record.end_detail is EndDetail.LISTENING_FAILED
+        assert _told(town, carrier_id) == [CANNOT_HEAR]
+        await town.nothing_left()
+
+
+def _told(town: Town, carrier_id: str) -> list[str]:
+    """What the exchange said by its own voice, to the end."""
+    heard = town.exchange.ledger.entries("heard", call=carrier_id)
+    return [entry["text"] for entry in heard if entry["complete"]]
 
 
 async def test_a_voice_that_fails_once_is_excused(tmp_path: Path) -> None:

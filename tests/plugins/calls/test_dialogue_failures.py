@@ -211,7 +211,8 @@ async def test_a_voice_that_takes_too_long_has_failed(tmp_path: Path) -> None:
         await greeted(phone)
         phone.tts.delay_s = 60.0
         phone.hears("First.")
-        await phone.settle(5)
+        # Twice the patience, then the carrier's own voice.
+        await phone.settle(10)
         assert phone.record.end_detail is EndDetail.SPEECH_FAILED
         assert phone.heard == [SAY.greeting]
 
@@ -230,7 +231,8 @@ async def test_a_greeting_that_cannot_be_spoken_is_tried_again_then_the_call_end
     async with open_phone(tmp_path / "again") as phone:
         phone.tts.errors.extend([trouble()] * 2)
         await phone.call_in()
-        await phone.settle(4)
+        await phone.settle(10)
+        assert phone.said == [("bot", SAY.failed)]
         assert phone.record.end_detail is EndDetail.MESSAGE_FAILED
 
 

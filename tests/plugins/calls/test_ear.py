@@ -9,7 +9,7 @@ from typing import Any
 import anyio
 import pytest
 
-from voicecall.audio import MULAW_8K
+from voicecall.audio import MULAW_8K, PCM16_16K
 from voicecall.errors import ProviderUnavailable
 from voicecall.transcription import TranscriptionEvent, TranscriptionOptions
 from voicecall_calls.conversation.ear import Ear
@@ -144,3 +144,27 @@ async def test_how_long_ago_a_sound_was() -> None:
         it.ear.hear(bytes(MULAW_8K.size(1000)))
         assert it.ear.age_s(800) == pytest.approx(0.2)
         assert it.ear.age_s(1200) == 0.0
+
+
+async def test_another_format_takes_another_session_and_drops_what_waited() -> None:
+    stt = ScriptedTranscription()
+    stt.open_delay_s = 1.0
+    async with listening(stt) as it:
+        it.ear.hear(b"\x01" * FRAME)
+        await anyio.sleep(0.5)
+        it.ear.expect(PCM16_16K)
+        it.ear.hear(b"\x02" * FRAME)
+        await anyio.sleep(0.9)
+        assert stt.sessions == []
+        await anyio.sleep(0.2)
+        assert [session.options.audio_format for session in stt.sessions] == [PCM16_16K]
+        assert bytes(stt.current.audio) == b"\x02" * FRAME
+        assert it.ear.age_s(0) == PCM16_16K.duration_ms(FRAME) / 1000
+        # An open session is given up, and the ear is not ready before there is another one.
+        it.ear.expect(MULAW_8K)
+        with anyio.move_on_after(0.5) as early:
+            await it.ear.ready()
+        assert early.cancelled_caught
+        await it.ear.ready()
+        assert stt.current.options.audio_format == MULAW_8K
+        assert it.deaf == []

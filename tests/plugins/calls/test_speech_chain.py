@@ -488,4 +488,6 @@ async def test_a_call_that_nobody_can_speak_for_ends(tmp_path: Path) -> None:
         await phone.call_in()
         await phone.settle(10 * TIMEOUT_S)
         assert phone.record.end_detail is EndDetail.MESSAGE_FAILED
-        assert phone.said == []
+        # By the carrier's own voice.
+        assert phone.said == [("bot", SAY.failed)]
+        assert phone.heard == []

@@ -11,17 +11,18 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 
 import anyio
 import anyio.abc
 
 from voicecall import events as ev
-from voicecall.agent import AgentBackend, AgentTurn
 from voicecall.errors import CallNotReady, ProviderUnavailable
-from voicecall.model import CallMode, Direction, EndDetail, EndReason, MessageState, Speaker
+from voicecall.model import CallMode, Direction, EndDetail, EndReason, MessageState
 from voicecall.seam import Seam
 from voicecall.store import TurnRow
 from voicecall_calls.config import VoiceCallConfig
+from voicecall_calls.conversation.agentturn import Brain, TurnInput, make_turn
 from voicecall_calls.conversation.base import Conversation
 from voicecall_calls.conversation.keys import CallerKeys
 from voicecall_calls.conversation.mouth import Mouth, SpeechTimes, Spoken
@@ -36,30 +37,7 @@ _log = logging.getLogger("voicecall.calls")
 KeepTurn = Callable[[TurnRow], Awaitable[None]]
 """Stores the times of a finished turn."""
 
-_OPENING_CHARS = 2000
 _FAILURES_BEFORE_GOODBYE = 2
-
-
-@dataclass(frozen=True, slots=True)
-class Brain:
-    """Which agent answers, and how long it may take."""
-
-    backend: AgentBackend
-    agent_id: str
-    system_prompt: str | None
-    timeout_s: float
-    model: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class TurnInput:
-    """One thing to answer: words, keys, or (both empty) something not understood."""
-
-    text: str = ""
-    digits: str = ""
-    heard_at: int = 0
-    speech_started: int | None = None
-    speech_ended: int | None = None
 
 
 @dataclass(slots=True)
@@ -113,6 +91,7 @@ class Dialogue(Conversation):
         self._waiter: _Waiter | None = None
         self._resumed = False
         self._closed: str | None = None
+        self._parting = False
         self._agent_failures = 0
         self._speech_failures = 0
         self._keys = CallerKeys(self._keys_collected)
@@ -171,8 +150,9 @@ class Dialogue(Conversation):
             await self._floor_left.wait()
 
     def _push(self, turn: TurnInput) -> None:
-        self._inputs.append(turn)
-        self._input_came.set()
+        if not self._parting:
+            self._inputs.append(turn)
+            self._input_came.set()
 
     def _note_activity(self, *, caller: bool = False) -> None:
         self._silence.note(caller=caller)
@@ -190,6 +170,9 @@ class Dialogue(Conversation):
 
     async def _ears_open(self) -> None:
         """Wait until the caller can be heard, before the greeting."""
+
+    async def _say_otherwise(self, text: str) -> None:
+        """Say the last words by another voice than the mouth's, where there is one."""
 
     # --- the tasks --------------------------------------------------------------------------
 
@@ -278,7 +261,7 @@ class Dialogue(Conversation):
 
     async def _answer_now(self, turn: TurnInput) -> None:
         record = self.lane.record
-        agent_turn = self._agent_turn(turn)
+        agent_turn = make_turn(record, self.brain, turn, self.seam.new_id())
         times = TurnTimes(
             record.call_id,
             agent_turn.turn_id,
@@ -322,67 +305,63 @@ class Dialogue(Conversation):
         if self._agent_failures < _FAILURES_BEFORE_GOODBYE:
             await self._say(self.config.phrases.not_understood)
         else:
-            await self._farewell(self.config.phrases.failed, EndDetail.AGENT_FAILED)
-
-    def _agent_turn(self, turn: TurnInput) -> AgentTurn:
-        record = self.lane.record
-        return AgentTurn(
-            turn_id=self.seam.new_id(),
-            call_id=record.call_id,
-            session_key=record.session_key or record.call_id,
-            agent_id=self.brain.agent_id,
-            text=turn.text,
-            digits=turn.digits,
-            opening=self._opening(turn),
-            direction=record.direction.value,
-            remote_number=record.remote_number,
-            model=self.brain.model,
-            system_prompt=self.brain.system_prompt,
-        )
-
-    def _opening(self, turn: TurnInput) -> tuple[str, ...]:
-        """What was said before the caller's first turn, newest kept, oldest first."""
-        entries = list(self.lane.record.transcript)
-        if entries and entries[-1].speaker is Speaker.USER and entries[-1].text == turn.text:
-            entries.pop()
-        if any(entry.speaker is Speaker.USER for entry in entries):
-            return ()
-        lines: list[str] = []
-        room = _OPENING_CHARS
-        for entry in reversed(entries):
-            lines.append(entry.text[:room])
-            room -= len(lines[-1])
-            if room <= 0:
-                break
-        return tuple(reversed(lines))
+            phrase = self.config.phrases.failed
+            await self._farewell(phrase, EndReason.ERROR, EndDetail.AGENT_FAILED)
 
     # --- saying things ----------------------------------------------------------------------
 
-    async def _say(self, text: str, *, new_turn: bool = False, last: bool = False) -> Spoken:
-        """Speak when the floor is free; an interruption is a normal end. ``last``: the call ends
-        behind it."""
-        spoken = Spoken("", complete=False)
-        async with self._floor_taken():
-            self._bot_began()
-            spoken = await utter(self.mouth.begin(new_turn=new_turn), text, listens=not last)
+    async def _say(self, text: str, *, new_turn: bool = False) -> Spoken:
+        """Speak when the floor is free; an interruption is a normal end."""
+        spoken = await self._speak(text, new_turn=new_turn)
         if not spoken.ok:
             await self._speech_failed(spoken)
         else:
             self._speech_failures = 0
         return spoken
 
+    async def _speak(self, text: str, *, new_turn: bool = False, last: bool = False) -> Spoken:
+        """``last``: the call ends behind it."""
+        spoken = Spoken("", complete=False)
+        async with self._floor_taken():
+            self._bot_began()
+            spoken = await utter(self.mouth.begin(new_turn=new_turn), text, listens=not last)
+        if not spoken.ok:
+            _log.warning("call %s: speech failed: %s", self.lane.record.call_id, spoken.error)
+        return spoken
+
     async def _speech_failed(self, spoken: Spoken) -> None:
         self._speech_failures += 1
-        _log.warning("call %s: speech failed: %s", self.lane.record.call_id, spoken.error)
         if self._speech_failures >= _FAILURES_BEFORE_GOODBYE:
-            await self._end(EndReason.ERROR, EndDetail.SPEECH_FAILED)
+            self._part(self.config.phrases.failed, EndReason.ERROR, EndDetail.SPEECH_FAILED)
         elif self._closed is None:
             await self._say(self.config.phrases.not_understood)
 
-    async def _farewell(self, text: str, detail: EndDetail) -> None:
+    async def _farewell(self, text: str, reason: EndReason, detail: EndDetail) -> None:
         """Say goodbye, then hang up, whether or not it could be said."""
-        await self._say(text, last=True)
-        await self._end(EndReason.ERROR, detail)
+        spoken = await self._speak(text, last=True)
+        if spoken.ok:
+            await self._end(reason, detail)
+        else:
+            self._part(text, reason, detail)
+
+    def _part(self, text: str, reason: EndReason, detail: EndDetail) -> None:
+        """End the call, once, behind ``text`` by whatever voice there still is."""
+        if self._may_part():
+            self.lane.spawn(partial(self._part_now, text, reason, detail))
+
+    def _may_part(self) -> bool:
+        """Whether the end of the call is ours to begin, which it is once."""
+        if self._parting or self._closed is not None or self.lane.record.ending is not None:
+            return False
+        self._parting = True
+        return True
+
+    async def _part_now(self, text: str, reason: EndReason, detail: EndDetail) -> None:
+        await self._stop_reply()
+        # Without a scope: nothing takes the floor from the last words.
+        async with self._floor:
+            await self._say_otherwise(text)
+            await self._end(reason, detail)
 
     async def _end(self, reason: EndReason, detail: EndDetail) -> None:
         await self.lane.apply(ev.EndRequested(at=self.seam.now_ms(), reason=reason, detail=detail))
@@ -448,5 +427,5 @@ class Dialogue(Conversation):
         await self._say(self.config.phrases.still_there)
 
     async def _give_up(self) -> None:
-        await self._say(self.config.phrases.goodbye, last=True)
-        await self._end(EndReason.HANGUP_BOT, EndDetail.SILENCE)
+        phrase = self.config.phrases.goodbye
+        await self._farewell(phrase, EndReason.HANGUP_BOT, EndDetail.SILENCE)

@@ -5,9 +5,12 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 
 import anyio
+import anyio.lowlevel
 
+from voicecall.audio import AudioFormat
 from voicecall.errors import ProviderError
 from voicecall.seam import Seam
 from voicecall.transcription import (
@@ -50,6 +53,20 @@ class Ear:
         self._sent = 0
         self._limit = options.audio_format.size(_BUFFER_MS)
         self._ready = anyio.Event()
+        self._opening: anyio.CancelScope | None = None
+
+    def expect(self, audio_format: AudioFormat) -> None:
+        """The caller's audio comes in this format from now on: what waits is dropped, and the
+        session is opened anew."""
+        self._options = replace(self._options, audio_format=audio_format)
+        self._limit = audio_format.size(_BUFFER_MS)
+        self._waiting.clear()
+        self._waiting_bytes = 0
+        self._session = None
+        if self._ready.is_set():
+            self._ready = anyio.Event()
+        if self._opening is not None:
+            self._opening.cancel()
 
     def hear(self, audio: bytes) -> None:
         """Caller audio, by a plain call. Kept (bounded, oldest dropped) until a session is up."""
@@ -76,7 +93,12 @@ class Ear:
         failures = 0
         while True:
             began = self._seam.monotonic()
-            reason = await self._one_session()
+            reason = None
+            with anyio.CancelScope() as self._opening:
+                reason = await self._one_session()
+            if reason is None:
+                # It was made for another format.
+                continue
             if self._seam.monotonic() - began >= _HEALTHY_S:
                 failures = 0
             _log.warning("transcription lost: %s", reason)
@@ -90,6 +112,8 @@ class Ear:
     async def _one_session(self) -> str:
         try:
             async with self._provider.session(self._options) as session:
+                # The format may have changed meanwhile.
+                await anyio.lowlevel.checkpoint_if_cancelled()
                 self._session = session
                 self._sent = self._waiting_bytes
                 while self._waiting:

@@ -1,4 +1,4 @@
-"""The last words of a call whose voice model is lost: by whatever voice there still is."""
+"""The last words of a call that lost its voice: by whatever voice there still is."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from voicecall.tts import SpeechProvider
 from voicecall_calls.conversation.line import AudioLine
 from voicecall_calls.conversation.linemouth import LineMouth
 from voicecall_calls.conversation.native import NativeMouth
-from voicecall_calls.conversation.realtimespeech import ModelSpeech
-from voicecall_calls.conversation.realtimevoice import ModelVoice
 from voicecall_calls.conversation.replier import utter
 
 if TYPE_CHECKING:
+    from voicecall_calls.conversation.realtimespeech import ModelSpeech
+    from voicecall_calls.conversation.realtimevoice import ModelVoice
     from voicecall_calls.engine.lane import CallLane
 
 __all__ = ["Farewell", "LastWords"]
@@ -34,9 +34,10 @@ _LONGEST_S = 30.0
 
 
 class LastWords:
-    """Tries the model's own voice, then ``speech`` (a synthesis provider, where one is selected,
-    with its ``voice``), then the carrier's voice, which may cost the call its media socket.
-    ``patience_s`` is how long the synthesis may take to begin."""
+    """Tries ``model`` by its own voice, then ``speech`` (a synthesis provider with its ``voice``;
+    None where there is no such thing, or where it has failed already), then the carrier's voice,
+    which may cost the call its media socket. ``patience_s`` is how long the synthesis may take
+    to begin."""
 
     def __init__(
         self,
@@ -45,10 +46,10 @@ class LastWords:
         carrier: tel.TelephonyProvider,
         seam: Seam,
         *,
-        model: ModelSpeech,
-        speech: SpeechProvider | None,
-        voice: str | None,
-        patience_s: float,
+        model: ModelSpeech | None = None,
+        speech: SpeechProvider | None = None,
+        voice: str | None = None,
+        patience_s: float = 0.0,
     ) -> None:
         self._lane = lane
         self._line = line
@@ -83,6 +84,8 @@ class LastWords:
         return False
 
     async def _by_model(self, text: str) -> bool:
+        if self._model is None:
+            return False
         with anyio.move_on_after(_LONGEST_S):
             item = await self._model.say(text, _MODEL_BEGINS_S)
             return item is not None and item.error is None and item.size > 0

@@ -37,7 +37,8 @@ _MARK_PATIENCE = 2.0
 
 class AudioLine:
     """``listener`` gets caller audio, ``digits`` pressed keys, ``lost`` the id of a stream that
-    went away while it was the current one."""
+    went away while it was the current one. The formats are those of the newest socket; before
+    the first one, ``expects``."""
 
     def __init__(
         self,
@@ -46,10 +47,11 @@ class AudioLine:
         marks: bool,
         lost: Callable[[str], None],
         digits: Callable[[str, str], None],
+        expects: AudioFormat = MULAW_8K,
     ) -> None:
         self.listener: Callable[[bytes], None] = _drop
-        self.input_format: AudioFormat = MULAW_8K
-        self.output_format: AudioFormat = MULAW_8K
+        self.input_format = expects
+        self.output_format = expects
         self._marks = marks
         self.pacer = Pacer(self.output_format, marks=marks)
         self._seam = seam

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import anyio
@@ -21,21 +22,36 @@ __all__ = ["LineMouth"]
 
 
 class LineMouth(Mouth):
-    """``session`` is set once the synthesis session is open."""
+    """``session`` is set while the synthesis session is open. ``message_lost`` is asked when the
+    first message could not be spoken; true: the record is not told, since the conversation takes
+    care of the end."""
 
     def __init__(
-        self, lane: CallLane, line: AudioLine, seam: Seam, *, synthesis_timeout_s: float
+        self,
+        lane: CallLane,
+        line: AudioLine,
+        seam: Seam,
+        *,
+        synthesis_timeout_s: float,
+        message_lost: Callable[[], bool] = lambda: False,
     ) -> None:
         self.lane = lane
         self.line = line
         self.seam = seam
         self.synthesis_timeout_s = synthesis_timeout_s
+        self.message_lost = message_lost
         self.session: SpeechSession | None = None
         self._ready = anyio.Event()
 
     def opened(self, session: SpeechSession) -> None:
         self.session = session
         self._ready.set()
+
+    def closed(self) -> None:
+        """The session is gone; another one follows."""
+        self.session = None
+        if self._ready.is_set():
+            self._ready = anyio.Event()
 
     async def voice(self) -> SpeechSession:
         """The session, once it is open. Raises ``TimeoutError``."""
@@ -75,30 +91,37 @@ class _LineSpeech(Speech):
             self._utterance.send(sentence + " ")
 
     async def _start(self, sentence: str) -> bool:
-        mouth = self._mouth
         try:
-            session = await mouth.voice()
+            session = await self._mouth.voice()
         except TimeoutError:
             self._error = "the speech provider was not ready in time"
+            if self._first_message:
+                # An attempt that counts, or nobody would make another one.
+                await self._announce(sentence)
             return False
-        applied = await mouth.lane.apply(
+        if await self._announce(sentence):
+            self._utterance = session.utterance(self.id, self)
+        return not self._refused
+
+    async def _announce(self, sentence: str) -> bool:
+        """Tell the record; whether it lets the words be said."""
+        applied = await self._mouth.lane.apply(
             ev.BotSpeaking(
-                at=mouth.seam.now_ms(),
+                at=self._mouth.seam.now_ms(),
                 utterance_id=self.id,
                 text=sentence,
                 first_message=self._first_message,
             )
         )
-        if applied.outcome is not Outcome.PROCESSED:
-            self._refused = True
-            return False
-        self._utterance = session.utterance(self.id, self)
-        return True
+        self._refused = applied.outcome is not Outcome.PROCESSED
+        return not self._refused
 
     async def done(self) -> Spoken:
         if self._refused:
             return Spoken("", complete=False)
         if self._utterance is None:
+            if self._error is not None and self._first_message:
+                return await self._failed(self._error)
             if self._error is not None:
                 return Spoken("", complete=False, ok=False, error=self._error)
             return Spoken("")
@@ -130,7 +153,8 @@ class _LineSpeech(Speech):
     async def _failed(self, why: str) -> Spoken:
         heard = self._heard_text()
         self._mouth.line.clear()
-        return await self._over(Spoken(heard, complete=False, ok=False, error=why))
+        told = not (self._first_message and self._mouth.message_lost())
+        return await self._over(Spoken(heard, complete=False, ok=False, error=why), told=told)
 
     async def stop(self) -> Spoken:
         if self._utterance is None:
@@ -152,19 +176,20 @@ class _LineSpeech(Speech):
         words = self._text.split()
         return " ".join(words[: int(len(words) * share + 0.5)])
 
-    async def _over(self, spoken: Spoken) -> Spoken:
+    async def _over(self, spoken: Spoken, *, told: bool = True) -> Spoken:
         mouth = self._mouth
         self.times.first_byte = mouth.line.first_written(self.id)
         self.times.first_sent = mouth.line.first_sent(self.id)
         self.times.done = mouth.seam.now_ms()
         mouth.line.forget(self.id)
-        await mouth.lane.apply(
-            ev.BotSpoke(
-                at=mouth.seam.now_ms(),
-                utterance_id=self.id,
-                heard=spoken.heard,
-                complete=spoken.complete,
-                ok=spoken.ok,
+        if told:
+            await mouth.lane.apply(
+                ev.BotSpoke(
+                    at=mouth.seam.now_ms(),
+                    utterance_id=self.id,
+                    heard=spoken.heard,
+                    complete=spoken.complete,
+                    ok=spoken.ok,
+                )
             )
-        )
         return spoken

@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import anyio
+import anyio.lowlevel
 
 from voicecall import events as ev
 from voicecall import telephony as tel
@@ -29,6 +31,7 @@ from voicecall.turn import TurnDetectorProvider
 from voicecall_calls.config import VoiceCallConfig
 from voicecall_calls.conversation.dialogue import Brain, Dialogue, KeepTurn, TurnInput
 from voicecall_calls.conversation.ear import Ear
+from voicecall_calls.conversation.lastwords import LastWords
 from voicecall_calls.conversation.line import AudioLine
 from voicecall_calls.conversation.linemouth import LineMouth
 from voicecall_calls.conversation.tones import play_on_line
@@ -74,8 +77,15 @@ class StreamConversation(Dialogue):
             marks=provider.capabilities.marks,
             lost=self._socket_lost,
             digits=self._digits_heard,
+            expects=provider.capabilities.codecs[0],
         )
-        mouth = LineMouth(lane, self.line, seam, synthesis_timeout_s=config.tts.timeout_ms / 1000)
+        mouth = LineMouth(
+            lane,
+            self.line,
+            seam,
+            synthesis_timeout_s=config.tts.timeout_ms / 1000,
+            message_lost=self._message_lost,
+        )
         super().__init__(lane, mouth, brain, config=config, keep=keep, seam=seam)
         self._line_mouth = mouth
         self._provider = provider
@@ -86,12 +96,36 @@ class StreamConversation(Dialogue):
         self._speech_ended_ms: int | None = None
         self._barge_in: tuple[int, int] | None = None
         self._digit_count = 0
+        self._voicing: anyio.CancelScope | None = None
+        self._last_words = LastWords(lane, self.line, provider, seam)
         self._ear: Ear | None = None
+        if lane.record.mode is CallMode.CONVERSATION:
+            self._ear = Ear(
+                speech.transcription,
+                TranscriptionOptions(
+                    audio_format=self.line.input_format,
+                    end_silence_ms=config.silence_timeout_ms,
+                ),
+                seam,
+                heard=self._heard,
+                deaf=self._deaf,
+            )
+            # From the first frame on; the gate comes with the first task.
+            self.line.listener = self._ear.hear
 
     # --- the line ---------------------------------------------------------------------------
 
     def attach(self, socket: MediaSocket, started: Started) -> Attachment:
-        return self.line.attach(socket, started)
+        heard, spoken = self.line.input_format, self.line.output_format
+        attachment = self.line.attach(socket, started)
+        if self._ear is not None and self.line.input_format != heard:
+            self._ear.expect(self.line.input_format)
+            if self._gate is not None:
+                self.line.listener = self._listener(self._ear)
+        if self.line.output_format != spoken and self._voicing is not None:
+            self._line_mouth.closed()
+            self._voicing.cancel()
+        return attachment
 
     def close(self, why: str) -> None:
         super().close(why)
@@ -120,24 +154,15 @@ class StreamConversation(Dialogue):
         self.lane.spawn(tell)
 
     async def run(self) -> None:
-        await self.line.attached()
+        """The sessions are opened while the media socket is on its way, the rest follows it."""
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self.line.run)
             tasks.start_soon(self._hold_voice)
-            if self.lane.record.mode is CallMode.CONVERSATION:
-                self._ear = ear = Ear(
-                    self._speech.transcription,
-                    TranscriptionOptions(
-                        audio_format=self.line.input_format,
-                        end_silence_ms=self.config.silence_timeout_ms,
-                    ),
-                    self.seam,
-                    heard=self._heard,
-                    deaf=self._deaf,
-                )
-                self.line.listener = self._listener(ear)
-                tasks.start_soon(ear.run)
-            tasks.start_soon(super().run)
+            if self._ear is not None:
+                self.line.listener = self._listener(self._ear)
+                tasks.start_soon(self._ear.run)
+            await self.line.attached()
+            tasks.start_soon(self.line.run)
+            await super().run()
 
     def _listener(self, ear: Ear) -> Callable[[bytes], None]:
         """Who gets the caller's audio: the recogniser, behind the gate where there is one."""
@@ -163,19 +188,23 @@ class StreamConversation(Dialogue):
         return listen
 
     async def _hold_voice(self) -> None:
-        """Keep a synthesis session open for the call."""
+        """Keep a synthesis session open for the call, in the format of its line."""
         failures = 0
         while True:
-            try:
-                async with self._speech.speech.session(
-                    self._speech.voice, self.line.output_format
-                ) as session:
-                    self._line_mouth.opened(session)
-                    await anyio.sleep_forever()
-            except ProviderError as error:
-                failures += 1
-                _log.warning("call %s: speech: %s", self.lane.record.call_id, error)
-                await anyio.sleep(min(0.25 * 2**failures, 5.0))
+            with anyio.CancelScope() as self._voicing:
+                try:
+                    async with self._speech.speech.session(
+                        self._speech.voice, self.line.output_format
+                    ) as session:
+                        # Until then the format is only expected.
+                        await self.line.attached()
+                        await anyio.lowlevel.checkpoint_if_cancelled()
+                        self._line_mouth.opened(session)
+                        await anyio.sleep_forever()
+                except ProviderError as error:
+                    failures += 1
+                    _log.warning("call %s: speech: %s", self.lane.record.call_id, error)
+                    await anyio.sleep(min(0.25 * 2**failures, 5.0))
 
     async def _ears_open(self) -> None:
         if self._ear is not None:
@@ -268,9 +297,12 @@ class StreamConversation(Dialogue):
     def _deaf(self, reason: str) -> None:
         async def goodbye() -> None:
             _log.warning("call %s: cannot hear: %s", self.lane.record.call_id, reason)
+            # It may have failed while the socket was on its way.
+            await self.line.attached()
             await self._stop_reply()
-            await self._say(self.config.phrases.cannot_hear)
-            await self._end(EndReason.ERROR, EndDetail.LISTENING_FAILED)
+            await self._farewell(
+                self.config.phrases.cannot_hear, EndReason.ERROR, EndDetail.LISTENING_FAILED
+            )
 
         self.lane.spawn(goodbye)
 
@@ -295,6 +327,33 @@ class StreamConversation(Dialogue):
         if self._barge_in is not None:
             times.barge_in_at, times.barge_in_stop_ms = self._barge_in
             self._barge_in = None
+
+    def playback_finished(self, utterance_id: str, ok: bool) -> None:
+        super().playback_finished(utterance_id, ok)
+        self._last_words.finished(utterance_id, ok)
+
+    async def _say_otherwise(self, text: str) -> None:
+        await self._last_words.say(text)
+
+    def _message_lost(self) -> bool:
+        """The last attempt failed: the record would end the call in silence."""
+        message = self.lane.record.message
+        if message is None or message.attempts < self.lane.host.policy.message_attempts:
+            return False
+        if not self._provider.capabilities.native_speech or not self._may_part():
+            return False
+        self.lane.spawn(partial(self._tell_otherwise, message.text))
+        return True
+
+    async def _tell_otherwise(self, message: str) -> None:
+        """A notification is told by the carrier; a conversation has nothing to go on with."""
+        async with self._floor:
+            notifies = self.lane.record.mode is CallMode.NOTIFY
+            text = message if notifies else self.config.phrases.failed
+            if await self._last_words.say(text) and notifies:
+                await self._end(EndReason.HANGUP_BOT, EndDetail.NOTIFIED)
+            else:
+                await self._end(EndReason.ERROR, EndDetail.MESSAGE_FAILED)
 
     async def play_digits(self, digits: str) -> None:
         await play_on_line(self.lane, self._provider, self.line, digits)

@@ -1,0 +1,211 @@
+"""A streamed call that lost its voice: the carrier's own says the last words."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from voicecall import telephony as tel
+from voicecall.audio import AudioFormat
+from voicecall.errors import ProviderUnavailable
+from voicecall.media import AudioSink
+from voicecall.model import CallMode, EndDetail, EndReason, MediaPath
+from voicecall.tts import SpeechProvider, SpeechSession, Utterance
+from voicecall_calls.config import PhrasesConfig
+from voicecall_testing.clock import virtual_backend
+from voicecall_testing.fakes import STREAMING, ScriptedCarrier
+from voicecall_testing.harness import Phone, open_phone
+
+pytestmark = [pytest.mark.integration, pytest.mark.anyio]
+
+SAY = PhrasesConfig()
+MUTE_CARRIER = replace(STREAMING, native_speech=False, native_listening=False)
+DOWN = ProviderUnavailable("down", provider="scripted")
+
+
+class _NoSession(SpeechSession):
+    def utterance(self, item_id: str, sink: AudioSink) -> Utterance:
+        raise AssertionError("nobody opened this session")
+
+
+class LockedSpeech(SpeechProvider):
+    """A synthesis that nobody can reach."""
+
+    error: ProviderUnavailable | None = DOWN
+
+    @asynccontextmanager
+    async def session(
+        self, voice: str | None, audio_format: AudioFormat
+    ) -> AsyncIterator[SpeechSession]:
+        if self.error is not None:
+            raise self.error
+        yield _NoSession()
+
+
+@pytest.fixture
+def anyio_backend() -> tuple[str, dict[str, Any]]:
+    return virtual_backend
+
+
+async def greeted(phone: Phone) -> None:
+    await phone.call_in()
+    await phone.settle(3)
+
+
+def spoken(phone: Phone) -> list[str]:
+    """What the carrier was asked to speak."""
+    texts = []
+    for action in phone.carrier.performed_of(tel.Speak):
+        assert isinstance(action, tel.Speak)
+        # Nothing is listened for behind the last words, and the voice is the carrier's own.
+        assert (action.listen, action.voice) == (None, None)
+        texts.append(action.text)
+    return texts
+
+
+async def test_a_voice_that_fails_twice_is_stood_in_for_once(tmp_path: Path) -> None:
+    async with open_phone(tmp_path) as phone:
+        await greeted(phone)
+        phone.tts.errors.extend([DOWN] * 9)
+        phone.hears("First.")
+        await phone.settle(1)
+        assert spoken(phone) == [SAY.failed]
+        assert phone.record.live
+        assert phone.record.media is MediaPath.NATIVE
+        # The caller speaks into them, and nobody answers.
+        phone.hears("Hello?")
+        await phone.settle(10)
+        assert spoken(phone) == [SAY.failed]
+        assert phone.agent.asked == ["First."]
+        assert phone.said[-1] == ("bot", SAY.failed)
+        assert phone.record.end_reason is EndReason.ERROR
+        assert phone.record.end_detail is EndDetail.SPEECH_FAILED
+        assert not phone.engine.lanes
+
+
+async def test_a_carrier_that_drops_the_socket_to_speak_is_not_asked_for_another(
+    tmp_path: Path,
+) -> None:
+    async with open_phone(tmp_path) as phone:
+        await greeted(phone)
+        phone.tts.errors.extend([DOWN] * 2)
+        phone.hears("First.")
+        await phone.settle(1)
+        phone.socket.drop()
+        await phone.settle(10)
+        assert phone.said[-1] == ("bot", SAY.failed)
+        assert phone.record.end_detail is EndDetail.SPEECH_FAILED
+        assert phone.carrier.performed_of(tel.AttachStream) == []
+
+
+async def test_the_call_ends_where_nobody_can_speak(tmp_path: Path) -> None:
+    async with open_phone(tmp_path, carrier=ScriptedCarrier(MUTE_CARRIER)) as phone:
+        await greeted(phone)
+        phone.tts.errors.extend([DOWN] * 2)
+        phone.hears("First.")
+        await phone.settle(1)
+        assert spoken(phone) == []
+        assert phone.record.end_detail is EndDetail.SPEECH_FAILED
+
+
+async def test_a_carrier_that_refuses_to_speak_ends_the_call(tmp_path: Path) -> None:
+    async with open_phone(tmp_path) as phone:
+        await greeted(phone)
+        phone.carrier.fail(tel.Speak, DOWN)
+        phone.tts.errors.extend([DOWN] * 2)
+        phone.hears("First.")
+        await phone.settle(1)
+        assert phone.said == [("bot", SAY.greeting), ("user", "First.")]
+        assert phone.record.end_detail is EndDetail.SPEECH_FAILED
+
+
+async def test_a_caller_who_hangs_up_needs_no_last_words(tmp_path: Path) -> None:
+    async with open_phone(tmp_path) as phone:
+        await greeted(phone)
+        phone.tts.errors.extend([DOWN] * 2)
+        phone.hears("First.")
+        await phone.settle(1)
+        await phone.hang_up()
+        await phone.settle(10)
+        assert phone.record.end_reason is EndReason.HANGUP_USER
+        assert not phone.engine.lanes
+
+
+async def test_without_ears_and_voice_the_caller_is_told_all_the_same(tmp_path: Path) -> None:
+    async with open_phone(tmp_path) as phone:
+        await greeted(phone)
+        phone.stt.open_errors.extend([DOWN] * 3)
+        phone.stt.lost()
+        phone.tts.errors.append(DOWN)
+        await phone.settle(15)
+        assert spoken(phone) == [SAY.cannot_hear]
+        assert phone.said[-1] == ("bot", SAY.cannot_hear)
+        assert phone.record.end_detail is EndDetail.LISTENING_FAILED
+
+
+async def test_without_agent_and_voice_the_caller_is_told_all_the_same(tmp_path: Path) -> None:
+    async with open_phone(tmp_path) as phone:
+        await greeted(phone)
+        phone.agent.then(DOWN)
+        phone.agent.then(DOWN)
+        phone.hears("First.")
+        await phone.settle(4)
+        phone.tts.errors.append(DOWN)
+        phone.hears("Second.")
+        await phone.settle(10)
+        assert phone.heard == [SAY.greeting, SAY.not_understood]
+        assert spoken(phone) == [SAY.failed]
+        assert phone.record.end_detail is EndDetail.AGENT_FAILED
+
+
+async def test_a_goodbye_to_nobody_is_said_by_the_carrier_too(tmp_path: Path) -> None:
+    config = {"silence": {"promptAfterMs": 5000, "prompts": 0}}
+    async with open_phone(tmp_path, config=config) as phone:
+        await greeted(phone)
+        phone.tts.errors.append(DOWN)
+        await phone.settle(12)
+        assert spoken(phone) == [SAY.goodbye]
+        assert phone.record.end_reason is EndReason.HANGUP_BOT
+        assert phone.record.end_detail is EndDetail.SILENCE
+
+
+@pytest.mark.parametrize("how", ["fails", "locked"])
+async def test_a_call_without_a_greeting_does_not_end_in_silence(tmp_path: Path, how: str) -> None:
+    speech = LockedSpeech() if how == "locked" else None
+    async with open_phone(tmp_path, speech=speech, config={"tts": {"timeoutMs": 2000}}) as phone:
+        phone.tts.errors.extend([DOWN] * 2)
+        await phone.call_in()
+        await phone.settle(15)
+        assert spoken(phone) == [SAY.failed]
+        assert phone.said == [("bot", SAY.failed)]
+        assert phone.record.message is not None
+        assert phone.record.message.attempts == 2
+        assert phone.record.end_reason is EndReason.ERROR
+        assert phone.record.end_detail is EndDetail.MESSAGE_FAILED
+
+
+async def test_a_notification_is_told_by_the_carrier(tmp_path: Path) -> None:
+    async with open_phone(tmp_path) as phone:
+        phone.tts.errors.extend([DOWN] * 2)
+        await phone.dial("Your table is ready.", CallMode.NOTIFY)
+        await phone.answer()
+        await phone.settle(10)
+        assert spoken(phone) == ["Your table is ready."]
+        assert phone.said == [("bot", "Your table is ready.")]
+        assert phone.record.end_detail is EndDetail.NOTIFIED
+
+
+async def test_a_notification_that_nobody_can_tell_has_failed(tmp_path: Path) -> None:
+    async with open_phone(tmp_path) as phone:
+        phone.carrier.fail(tel.Speak, DOWN)
+        phone.tts.errors.extend([DOWN] * 2)
+        await phone.dial("Your table is ready.", CallMode.NOTIFY)
+        await phone.answer()
+        await phone.settle(10)
+        assert phone.said == []
+        assert phone.record.end_detail is EndDetail.MESSAGE_FAILED

@@ -1,0 +1,259 @@
+"""Transcription and synthesis are opened while the carrier's media socket is on its way."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from voicecall import events as ev
+from voicecall.audio import MULAW_8K, PCM16_16K, AudioFormat
+from voicecall.errors import ProviderUnavailable
+from voicecall.model import EndDetail
+from voicecall.transcription import TranscriptionOptions
+from voicecall.tts import SpeechSession
+from voicecall_calls.config import PhrasesConfig
+from voicecall_testing.clock import virtual_backend
+from voicecall_testing.fakes import (
+    STREAMING,
+    ScriptedCarrier,
+    ScriptedSpeech,
+    ScriptedTranscription,
+    ScriptedTranscriptionSession,
+)
+from voicecall_testing.harness import Phone, open_phone
+
+pytestmark = [pytest.mark.integration, pytest.mark.anyio]
+
+SAY = PhrasesConfig()
+RINGS_S = 2.0
+"""How long the media socket takes in these stories."""
+
+
+@pytest.fixture
+def anyio_backend() -> tuple[str, dict[str, Any]]:
+    return virtual_backend
+
+
+class Log:
+    """What was opened and closed, in order, and in which format."""
+
+    def __init__(self) -> None:
+        self.lines: list[tuple[str, AudioFormat]] = []
+
+    def count(self, what: str) -> int:
+        return sum(line[0] == what for line in self.lines)
+
+
+class LoggedEars(ScriptedTranscription):
+    def __init__(self, log: Log) -> None:
+        super().__init__()
+        self.log = log
+
+    @asynccontextmanager
+    async def session(
+        self, options: TranscriptionOptions
+    ) -> AsyncIterator[ScriptedTranscriptionSession]:
+        async with super().session(options) as session:
+            self.log.lines.append(("ears", options.audio_format))
+            try:
+                yield session
+            finally:
+                self.log.lines.append(("no ears", options.audio_format))
+
+
+class LoggedVoice(ScriptedSpeech):
+    def __init__(self, log: Log) -> None:
+        super().__init__()
+        self.log = log
+        self.open_errors: list[ProviderUnavailable] = []
+
+    @asynccontextmanager
+    async def session(
+        self, voice: str | None, audio_format: AudioFormat
+    ) -> AsyncIterator[SpeechSession]:
+        if self.open_errors:
+            raise self.open_errors.pop()
+        async with super().session(voice, audio_format) as session:
+            self.log.lines.append(("voice", audio_format))
+            try:
+                yield session
+            finally:
+                self.log.lines.append(("no voice", audio_format))
+
+
+class Story:
+    """A call whose media socket the test opens."""
+
+    def __init__(self, phone: Phone, log: Log, ears: LoggedEars, voice: LoggedVoice) -> None:
+        self.phone = phone
+        self.log = log
+        self.ears = ears
+        self.voice = voice
+
+    async def ring(self) -> None:
+        """The call is answered, and the socket takes its time."""
+        self.phone.opens_streams = False
+        await self.phone.call_in()
+        await self.phone.settle(RINGS_S)
+
+    async def attach(self) -> None:
+        await self.phone.engine.issue_tokens(self.phone.record, ["here I am"])
+        await self.phone.attach("here I am")
+
+    @property
+    def heard(self) -> list[str]:
+        return [text for text, _ in self.voice.texts_in(bytes(self.phone.socket.heard))]
+
+    @property
+    def heard_ms(self) -> float:
+        """How long all that lasted."""
+        return sum(ms for _, ms in self.voice.texts_in(bytes(self.phone.socket.heard)))
+
+
+@asynccontextmanager
+async def story(tmp_path: Path, *, expects: AudioFormat = MULAW_8K) -> AsyncIterator[Story]:
+    """The carrier's sockets bring mu-law, whatever is expected of them."""
+    log = Log()
+    ears, voice = LoggedEars(log), LoggedVoice(log)
+    carrier = ScriptedCarrier(replace(STREAMING, codecs=(expects, MULAW_8K)))
+    async with open_phone(tmp_path, carrier=carrier, transcription=ears, speech=voice) as phone:
+        yield Story(phone, log, ears, voice)
+
+
+async def test_the_sessions_are_there_before_the_socket(tmp_path: Path) -> None:
+    async with story(tmp_path) as call:
+        await call.ring()
+        assert sorted(call.log.lines) == [("ears", MULAW_8K), ("voice", MULAW_8K)]
+        # Nothing is said into a line without a socket.
+        assert call.phone.record.utterance is None
+        assert call.voice.voices == []
+
+
+async def test_the_first_audio_leaves_as_the_socket_attaches(tmp_path: Path) -> None:
+    async with story(tmp_path) as call:
+        call.ears.open_delay_s = 1.5
+        await call.ring()
+        await call.attach()
+        attached = call.phone.now()
+        await call.phone.settle(3)
+        assert call.heard == [SAY.greeting]
+        assert call.heard_ms == round(call.voice.duration_s(SAY.greeting) * 1000)
+        (row,) = await call.phone.rows()
+        # The wait for the socket is no part of the turn.
+        assert row.at == attached
+        assert row.first_audio_sent == pytest.approx(attached, abs=1)
+        assert [line[0] for line in call.log.lines] == ["voice", "ears"]
+
+
+async def test_the_greeting_waits_for_ears_that_are_slower_than_the_socket(tmp_path: Path) -> None:
+    async with story(tmp_path) as call:
+        call.ears.open_delay_s = 3.5
+        await call.ring()
+        await call.attach()
+        attached = call.phone.now()
+        await call.phone.socket.speak(b"\x11" * 800)
+        await call.phone.settle(5)
+        assert bytes(call.ears.current.audio) == b"\x11" * 800
+        (row,) = await call.phone.rows()
+        assert row.first_audio_sent is not None
+        assert row.first_audio_sent - attached == pytest.approx(1500, abs=30)
+
+
+async def test_sessions_for_another_format_are_opened_anew(tmp_path: Path) -> None:
+    async with story(tmp_path, expects=PCM16_16K) as call:
+        await call.ring()
+        assert sorted(call.log.lines) == [("ears", PCM16_16K), ("voice", PCM16_16K)]
+        call.ears.open_delay_s = 0.5
+        await call.attach()
+        await call.phone.socket.speak(b"\x11" * 800)
+        await call.phone.settle(4)
+        closed = [("no ears", PCM16_16K), ("no voice", PCM16_16K)]
+        opened = [("ears", MULAW_8K), ("voice", MULAW_8K)]
+        assert sorted(call.log.lines[2:]) == sorted(closed + opened)
+        assert bytes(call.ears.current.audio) == b"\x11" * 800
+        assert call.heard == [SAY.greeting]
+        assert call.heard_ms == round(call.voice.duration_s(SAY.greeting) * 1000)
+        call.ears.started()
+        call.ears.final("Hello?")
+        call.ears.ended()
+        await call.phone.settle(3)
+        assert call.phone.said == [("bot", SAY.greeting), ("user", "Hello?"), ("bot", "Yes.")]
+
+
+async def test_a_session_that_is_being_opened_in_another_format_is_not_used(tmp_path: Path) -> None:
+    async with story(tmp_path, expects=PCM16_16K) as call:
+        call.ears.open_delay_s = RINGS_S + 1.0
+        await call.ring()
+        await call.attach()
+        await call.phone.settle(RINGS_S + 4.0)
+        assert [line for line in call.log.lines if line[0] == "ears"] == [("ears", MULAW_8K)]
+        assert call.heard[0] == SAY.greeting
+
+
+async def test_a_socket_in_the_same_format_keeps_the_sessions(tmp_path: Path) -> None:
+    async with story(tmp_path) as call:
+        await call.ring()
+        await call.attach()
+        await call.phone.settle(3)
+        call.phone.opens_streams = True
+        call.phone.socket.drop()
+        await call.phone.settle(2)
+        assert len(call.phone.sockets) == 2
+        assert sorted(line[0] for line in call.log.lines) == ["ears", "voice"]
+
+
+async def test_a_stream_that_never_comes_ends_the_call_and_its_sessions(tmp_path: Path) -> None:
+    async with story(tmp_path) as call:
+        await call.ring()
+        await call.phone.settle(60)
+        assert call.phone.record.end_detail is EndDetail.STREAM_NEVER_STARTED
+        assert not call.phone.engine.lanes
+        assert call.log.count("no ears") == call.log.count("ears") == 1
+        assert call.log.count("no voice") == call.log.count("voice") == 1
+        assert call.phone.said == []
+
+
+async def test_a_call_that_ends_before_its_socket_closes_its_sessions(tmp_path: Path) -> None:
+    async with story(tmp_path) as call:
+        await call.ring()
+        await call.phone.hang_up()
+        await call.phone.settle(1)
+        assert call.log.count("no ears") == call.log.count("no voice") == 1
+
+
+async def test_a_voice_that_is_late_is_ready_for_the_socket(tmp_path: Path) -> None:
+    async with story(tmp_path) as call:
+        call.voice.open_errors.append(ProviderUnavailable("not yet", provider="scripted"))
+        await call.ring()
+        await call.attach()
+        await call.phone.settle(3)
+        assert call.heard == [SAY.greeting]
+        (row,) = await call.phone.rows()
+        assert row.first_audio_sent == pytest.approx(row.at, abs=1)
+
+
+async def test_ears_that_fail_before_the_socket_are_told_of_behind_it(tmp_path: Path) -> None:
+    async with story(tmp_path) as call:
+        call.ears.open_errors.extend([ProviderUnavailable("gone", provider="scripted")] * 4)
+        await call.ring()
+        await call.phone.settle(5)
+        assert call.phone.record.live
+        assert call.phone.record.utterance is None
+        await call.attach()
+        await call.phone.settle(15)
+        assert call.heard[-1] == SAY.cannot_hear
+        assert call.phone.record.end_detail is EndDetail.LISTENING_FAILED
+
+
+async def test_silence_counts_from_the_socket_on(tmp_path: Path) -> None:
+    config = {"silence": {"promptAfterMs": 1000, "prompts": 3}}
+    async with open_phone(tmp_path, config=config) as phone:
+        phone.opens_streams = False
+        await phone.call_in()
+        await phone.settle(5)
+        assert not any(isinstance(event, ev.BotSpeaking) for event in phone.watcher.events)
