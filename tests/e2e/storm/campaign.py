@@ -7,7 +7,9 @@ import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import anyio
@@ -19,7 +21,7 @@ from voicecall_gateway.client import RpcError
 from voicecall_testing.speech import FskSpeech
 from voicecall_testing.twilio import TwilioEmulator, TwilioOptions
 
-from .crowd import CHATTER, Crowd
+from .crowd import CHATTER, FULL, Crowd
 from .ends import Ends
 from .gateway import INBOUND, OUR_NUMBER, OUTBOUND, StormGateway
 from .judge import Judge
@@ -50,11 +52,12 @@ OPTIONS = TwilioOptions(
 
 @dataclass(slots=True)
 class Summary:
-    """``kills``: when, in epoch ms."""
+    """``kills``: when, in epoch ms. ``live``: at each of them, the calls that were not over."""
 
     seed: int
     calls: int = 0
     kills: list[int] = field(default_factory=list)
+    live: list[int] = field(default_factory=list)
 
 
 class Campaign:
@@ -78,6 +81,7 @@ class Campaign:
             await self._part(media, len(range(calls)[share]), len(range(kills)[share]))
         assert self._store.rows("SELECT call_id FROM calls WHERE live") == []
         self._judge.dialled_once()
+        self._judge.redelivered()
         documents = self._store.rows("SELECT document FROM calls")
         records = [json.loads(document) for (document,) in documents]
         self._ends.judge(records)
@@ -120,7 +124,8 @@ class Campaign:
                 if self._rng.random() < 0.4:
                     self._crowd.call_in()
                 else:
-                    diallings.start_soon(self._crowd.dial, self._crowd.dialling())
+                    dial = partial(self._crowd.dial, self._crowd.dialling(), patient=True)
+                    diallings.start_soon(dial)
                 while self._crowd.busy >= CROWD:
                     await anyio.sleep(0.05)
                 await anyio.sleep(self._rng.uniform(0, 0.4))
@@ -143,6 +148,7 @@ class Campaign:
     async def _kill(self) -> None:
         output = await self._gateway.kill()
         self._judge.after_death(output)
+        self.summary.live.append(len(self._store.live()))
         self.summary.kills.append(self._twilio.seam.now_ms())
 
     # --- the reckoning ----------------------------------------------------------------------
@@ -160,7 +166,7 @@ class Campaign:
         diallings = [self._crowd.staying() for _ in range(OUTBOUND)]
         for dialling in diallings:
             await self._crowd.dial(dialling)
-        with pytest.raises(RpcError, match="Maximum concurrent calls"):
+        with pytest.raises(RpcError, match=FULL):
             await self._crowd.dial(self._crowd.staying())
         for _ in range(INBOUND):
             self._crowd.call_in(CHATTER)
@@ -206,6 +212,7 @@ class Campaign:
         }
         return (
             f"seed {summary.seed}, calls {summary.calls}, kills {len(summary.kills)},"
+            f" live at a kill mean {fmean(summary.live or [0]):.1f},"
             f" webhooks {self._judge.webhooks}, "
             + ", ".join(f"{name} {count}" for name, count in counts.items())
         )

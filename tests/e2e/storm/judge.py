@@ -24,6 +24,8 @@ from .gateway import OUR_NUMBER
 __all__ = ["Judge"]
 
 COMPLAINTS = ("Traceback", " error voicecall", " critical ", "never awaited", "was destroyed")
+ATTEMPTS = 4
+"""The first one, and ``rc=3``."""
 OPENING = (ev.Initiated, ev.Ringing, ev.Answered, ev.Active)
 
 
@@ -127,3 +129,12 @@ class Judge:
         carried = [entry for entry in creates if entry["fault"] != 429]
         (ours,) = self._store.rows("SELECT count(*) FROM calls WHERE from_number = ?", OUR_NUMBER)
         assert len(carried) <= ours[0], f"{len(carried)} create requests for {ours[0]} calls"
+
+    def redelivered(self) -> None:
+        """What was given up had been tried as often as its URL asks for."""
+        ledger = self._twilio.ledger
+        last = ledger.entries("webhook", attempt=ATTEMPTS)
+        failed = [entry for entry in last if entry["status"] != 200]
+        given_up = ledger.entries("webhook-given-up")
+        assert len(failed) == len(given_up), (failed, given_up)
+        assert not [e for e in ledger.entries("webhook") if e["attempt"] > ATTEMPTS]
