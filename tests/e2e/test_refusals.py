@@ -281,6 +281,22 @@ async def test_strangers_on_the_media_port_disturb_nobody(tmp_path: Path, carrie
         assert len(town.carrier.ledger.entries("stream-opened", call=carrier_id)) == 1
 
 
+async def test_a_voice_models_socket_without_a_start_is_closed(
+    tmp_path: Path, carrier: str
+) -> None:
+    config = {
+        "streaming": {"enabled": False, "preStartTimeoutMs": 300},
+        "realtime": {"enabled": True, "provider": "echo"},
+    }
+    async with open_town(tmp_path, Puppet({}), config=config, carrier=carrier) as town:
+        assert town.service.server is not None
+        url = town.service.server.stream_url
+        assert await closed_with(url, "no json at all") == (1008, "Start timeout")
+        assert await closed_with(url, FORGERS[carrier].start) == (1008, "Unknown call")
+        server = town.service.server
+        await until(lambda: server.open_sockets == 0)
+
+
 async def closed_with(url: str, message: str | bytes) -> tuple[int, str]:
     """How the gateway closes a media socket that says this first."""
     with anyio.fail_after(PATIENCE_S):
