@@ -76,6 +76,29 @@ async def test_slow_bodies_give_way(security: WebhookSecurity, count: int) -> No
         assert len(desk.handled) == 5
 
 
+@pytest.mark.parametrize(("security", "count"), [(WebhookSecurity(), 8), (TIGHT, 64)])
+async def test_nobody_gets_past_slow_bodies_who_is_not_genuine(
+    security: WebhookSecurity, count: int
+) -> None:
+    async with listening(CARRIER.provider(), security=security) as (server, desk, client):
+        async with flooded(server, count) as slow:
+            url, body = server.local_url, CARRIER.ringing()
+            signed = CARRIER.signed(url, body)
+            forged = {**signed, "x-twilio-signature": "bm8gc2lnbmF0dXJlIGF0IGFsbA=="}
+            huge = b"a" * 70_000
+            for headers, sent in ((forged, body), (signed, huge)):
+                response = await client.post(url, content=sent, headers=headers)
+                assert response.status_code == 429
+                assert response.headers["retry-after"] == "1"
+            async with flooded(server, 1) as standing:
+                assert (await standing[0].receive()).startswith(b"HTTP/1.1 429 ")
+            assert desk.handled == []
+            # The first ones are still waited for.
+            for stream in slow:
+                await stream.send(b"x" * 492)
+                assert (await stream.receive()).startswith(b"HTTP/1.1 401 ")
+
+
 async def test_behind_a_trusted_proxy_a_flood_takes_the_places_of_its_own_address() -> None:
     async with listening(CARRIER.provider(), security=PROXIED) as (server, desk, client):
 

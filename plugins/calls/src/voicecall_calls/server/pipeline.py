@@ -6,7 +6,7 @@ check                                     answer
 another path                              404 (``GET /healthz`` is 200 ``ok``)
 not POST                                  405
 the carrier's signature headers missing   401, body unread
-too many in flight (client, all)          429; where the slowest body gives way, it is that one's
+too many in flight (client, all)          429; for a genuine one the slowest body gives way
 body too long / too slow                  413 / 408
 wrong host, wrong signature               401
 the same request again                    the reply it got before, without any effect
@@ -154,18 +154,23 @@ class WebhookApp:
             raise WebhookRejected(401, "no signature headers")
         place = self._places.take(client)
         if place is None:
-            raise WebhookRejected(429, "too many webhooks in flight", headers={"retry-after": "1"})
+            raise _too_many()
         try:
             body = b""
             with self._places.reading(place):
                 body = await self._body(receive, headers)
             if place.lost:
-                raise WebhookRejected(
-                    429,
-                    "a slow body gave way to another webhook",
-                    headers={"retry-after": "1", "connection": "close"},
-                )
-            return await self._handle(self._request(scope, headers, peer, client, body))
+                raise _too_many({"connection": "close"})
+            request = self._request(scope, headers, peer, client, body)
+            verified = self._verified(request)
+            if not self._places.claim(place):
+                raise _too_many()
+            return await self._handle(request, verified)
+        except WebhookRejected as refused:
+            if place.standing:
+                # Without a place that is all there is to say.
+                raise _too_many(refused.headers) from None
+            raise
         finally:
             self._places.give_back(place)
 
@@ -227,14 +232,15 @@ class WebhookApp:
             client=client,
         )
 
-    async def _handle(self, request: WebhookRequest) -> WebhookReply:
-        now = self._seam.now_ms()
+    def _verified(self, request: WebhookRequest) -> Verified:
         if self._security.skip_signatures:
-            verified = Verified(_identity(request))
-        else:
-            verified = self._provider.verify(request, now)
+            return Verified(_identity(request))
+        verified = self._provider.verify(request, self._seam.now_ms())
         if not verified.key:
             raise WebhookRejected(401, "verified, but without an identity")
+        return verified
+
+    async def _handle(self, request: WebhookRequest, verified: Verified) -> WebhookReply:
         while (first := self._running.get(verified.key)) is not None:
             await first.done.wait()
             if first.reply is not None:
@@ -243,13 +249,18 @@ class WebhookApp:
         try:
             reply = await self._host.recorded(verified)
             if reply is None:
-                events = self._provider.parse(request, now)
+                events = self._provider.parse(request, self._seam.now_ms())
                 reply = await self._host.handle(request, verified, events)
             running.reply = reply
             return reply
         finally:
             del self._running[verified.key]
             running.done.set()
+
+
+def _too_many(headers: Mapping[str, str] | None = None) -> WebhookRejected:
+    more = {"retry-after": "1", **(headers or {})}
+    return WebhookRejected(429, "too many webhooks in flight", headers=more)
 
 
 def _headers(scope: Scope) -> dict[str, str]:
