@@ -408,6 +408,29 @@ def test_a_restart_in_the_middle_of_a_streamed_call() -> None:
     assert DeadlineKind.STREAM not in record.deadlines
 
 
+@pytest.mark.parametrize("late", [DeadlineKind.RING, DeadlineKind.MAX_DURATION])
+def test_what_fell_due_while_nobody_watched_waits_for_the_carriers_word(
+    late: DeadlineKind,
+) -> None:
+    record = tell(
+        outbound(),
+        (accepted(0), "initiated", []),
+        (ringing(10), "ringing", []),
+    )
+    if late is DeadlineKind.MAX_DURATION:
+        record = tell(record, (answered(20), "answered", [mc.Connected()]))
+    busy = ev.StatusReported(at=900_300, status=ev.CarrierStatus.ENDED, reason=EndReason.BUSY)
+    waiting = tell(
+        record,
+        (ev.Recovered(at=900_000), record.state.value, [mc.ProbeStatus()]),
+        (due(900_200, late), record.state.value, []),
+    )
+    over = tell(waiting, (busy, "busy", [mc.Release()]))
+    assert over.end_detail is EndDetail.CARRIER
+    # Where it has none, the deadline stands.
+    tell(waiting, (due(905_000, late), record.state.value, [mc.HangUp()]))
+
+
 def test_a_restart_after_the_carrier_ended_the_call() -> None:
     gone = ev.StatusReported(at=5_100, status=ev.CarrierStatus.ENDED, reason=EndReason.HANGUP_USER)
     tell(

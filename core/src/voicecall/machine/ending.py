@@ -31,6 +31,9 @@ from .vocabulary import (
 
 __all__ = ["end_requested", "hangup_done", "hangup_failed", "recovered", "status_reported"]
 
+_JUDGING = (DeadlineKind.RING, DeadlineKind.UNANSWERED, DeadlineKind.MAX_DURATION)
+"""Deadlines that give a reason for the end."""
+
 
 def end_requested(record: CallRecord, event: ev.EndRequested, policy: CallPolicy) -> Step:
     return begin_end(record, event.at, event.reason, event.detail, policy)
@@ -96,6 +99,13 @@ def recovered(record: CallRecord, event: ev.Recovered, policy: CallPolicy) -> St
         # Whether the carrier was asked to say it at all is unknown: nobody may wait for its end.
         # The first message was in a reply, which is delivered again.
         utterance = None
+    # What fell due meanwhile may be of a call that went on or is over: the carrier is asked first.
+    asked = event.at + policy.probe_ms
+    later = {
+        kind.value: max(record.deadlines[kind], asked)
+        for kind in _JUDGING
+        if kind in record.deadlines
+    }
     record = replace(
         record,
         message=message,
@@ -105,7 +115,7 @@ def recovered(record: CallRecord, event: ev.Recovered, policy: CallPolicy) -> St
         # The carrier will tell of its end too, which asks for no second stream.
         lost_stream_id=record.stream_id or record.lost_stream_id,
         recovering=True,
-        deadlines=with_deadlines(record, DeadlineKind.STREAM),
+        deadlines=with_deadlines(record, DeadlineKind.STREAM, **later),
     )
     if record.provider_call_id is None:
         waiting = with_deadlines(record, dial=event.at + policy.dial_ms)
