@@ -82,6 +82,7 @@ class Campaign:
         assert self._store.rows("SELECT call_id FROM calls WHERE live") == []
         self._judge.dialled_once()
         self._judge.redelivered()
+        self._judge.notified_once()
         documents = self._store.rows("SELECT document FROM calls")
         records = [json.loads(document) for (document,) in documents]
         self._ends.judge(records)

@@ -29,7 +29,7 @@ from voicecall_testing.twilio import TwilioEmulator
 
 from .gateway import OUR_NUMBER, StormGateway
 
-__all__ = ["CHATTER", "FULL", "SCRIPTS", "Crowd"]
+__all__ = ["CHATTER", "FULL", "MESSAGE", "SCRIPTS", "Crowd"]
 
 CHATTER = default_script()
 PAUSE = WaitForSilence(50)
@@ -47,6 +47,7 @@ SCRIPTS: tuple[Script, ...] = (
 )
 MODES = (AnswerMode.BUSY, AnswerMode.REJECT, AnswerMode.NO_ANSWER, AnswerMode.UNREACHABLE)
 FULL = "Maximum concurrent calls"
+MESSAGE = "Good evening, your table by the window is ready at eight."
 NOBODY = "+15005550001"
 """A number that the carrier refuses to call."""
 
@@ -84,7 +85,7 @@ class Crowd:
         params = {
             "to": NOBODY if rng.random() < 0.03 else number,
             "mode": "conversation" if rng.random() < 0.6 else "notify",
-            "message": "Good evening, your table by the window is ready at eight.",
+            "message": MESSAGE,
             "idempotencyKey": f"dial {number}",
         }
         if params["mode"] == "conversation" and rng.random() < 0.2:

@@ -73,7 +73,7 @@ REFUSALS = {
     "failed": EndReason.FAILED,
     "no-answer": EndReason.NO_ANSWER,
 }
-IGNORANCE_MS = 15_000
+IGNORANCE_MS = 10_000
 """A quiet call is asked about before the cap on its length; so much later, nobody had asked."""
 
 
@@ -138,7 +138,7 @@ class Ends:
                 return _is_broken(story, broken)
             case Cause.US:
                 return end in DECIDED
-            case Cause.PHONE if end == TOO_LONG:
+            case Cause.PHONE | Cause.TROUBLE if end == TOO_LONG:
                 return bool(record["ended_at"] - over_at < IGNORANCE_MS)
             case Cause.PHONE:
                 return end == TOLD or end in DECIDED

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -19,6 +20,7 @@ from voicecall_testing.twilio.delivery import Signer
 from voicecall_twilio.config import TwilioConfig
 from voicecall_twilio.provider import TwilioProvider
 
+from .crowd import MESSAGE
 from .gateway import OUR_NUMBER
 
 __all__ = ["Judge"]
@@ -138,3 +140,12 @@ class Judge:
         given_up = ledger.entries("webhook-given-up")
         assert len(failed) == len(given_up), (failed, given_up)
         assert not [e for e in ledger.entries("webhook") if e["attempt"] > ATTEMPTS]
+
+    def notified_once(self) -> None:
+        """The carrier's voice has read no notification twice."""
+        notified = self._store.rows(
+            "SELECT json_extract(document, '$.provider_call_id') FROM calls"
+            " WHERE json_extract(document, '$.mode') = 'notify'"
+        )
+        heard = Counter(e["call"] for e in self._twilio.ledger.entries("heard", text=MESSAGE))
+        assert not [sid for (sid,) in notified if heard[sid] > 1]
