@@ -47,6 +47,7 @@ _log = logging.getLogger("voicecall.calls")
 
 OPENING_AGE_MS = 60_000
 """The first webhook of a call may come so late that its carrier delivered it again."""
+_BUSY_CALLS = 16
 _OPENING = (ev.Initiated, ev.Ringing, ev.Answered, ev.Active)
 
 
@@ -106,6 +107,7 @@ class CallEngine:
         self._observer = observer
         self._effects = Effects(self)
         self._by_alias: dict[str, str] = {}
+        self.busy = anyio.Semaphore(_BUSY_CALLS, fast_acquire=True)
         self._admission = anyio.Lock()
         self._tasks: anyio.abc.TaskGroup | None = None
         self._quiet = anyio.Event()
@@ -228,6 +230,7 @@ class CallEngine:
             return reply
         empty = self.provider.render(request, None, ()).reply
         if not events:
+            _log.debug("a webhook says nothing that changes a call")
             await self.store.commit(Commit(reply=recorded(empty, verified.key, self.seam.now_ms())))
         return empty
 
