@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from voicecall.errors import MediaProtocolError, WebhookRejected
@@ -31,6 +31,8 @@ from voicecall.telephony import (
 __all__ = ["TelephonyContract"]
 
 _UPGRADE = Upgrade("/voice/stream", {}, {}, "127.0.0.1")
+_DEEP = '{"a":' * 10_000
+"""JSON that nests deeper than parsers go."""
 _TEXTS = st.one_of(
     st.text(max_size=200),
     st.dictionaries(
@@ -153,6 +155,7 @@ class TelephonyContract(ABC):
     def test_any_body_parses_or_is_400(self, provider: TelephonyProvider) -> None:
         @settings(max_examples=60, deadline=None)
         @given(body=st.one_of(st.binary(max_size=300), _TEXTS.map(str.encode)))
+        @example(body=_DEEP.encode())
         def check(body: bytes) -> None:
             request = self.signed(body)
             provider.verify(request, self.now_ms)
@@ -234,6 +237,7 @@ class TelephonyContract(ABC):
     def test_any_message_decodes_or_is_a_protocol_error(self) -> None:
         @settings(max_examples=100, deadline=None)
         @given(message=st.one_of(st.binary(max_size=200), _TEXTS))
+        @example(message=_DEEP)
         def check(message: Message) -> None:
             codec = self._codec()
             with suppress(MediaProtocolError):
