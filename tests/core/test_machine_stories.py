@@ -428,7 +428,7 @@ def test_what_fell_due_while_nobody_watched_waits_for_the_carriers_word(
     over = tell(waiting, (busy, "busy", [mc.Release()]))
     assert over.end_detail is EndDetail.CARRIER
     # Where it has none, the deadline stands.
-    tell(waiting, (due(905_000, late), record.state.value, [mc.HangUp()]))
+    tell(waiting, (due(902_000, late), record.state.value, [mc.HangUp()]))
 
 
 def test_a_restart_after_the_carrier_ended_the_call() -> None:

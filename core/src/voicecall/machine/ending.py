@@ -100,7 +100,7 @@ def recovered(record: CallRecord, event: ev.Recovered, policy: CallPolicy) -> St
         # The first message was in a reply, which is delivered again.
         utterance = None
     # What fell due meanwhile may be of a call that went on or is over: the carrier is asked first.
-    asked = event.at + policy.probe_ms
+    asked = event.at + policy.verdict_ms
     later = {
         kind.value: max(record.deadlines[kind], asked)
         for kind in _JUDGING

@@ -49,6 +49,9 @@ class CallPolicy:
     hangup_attempts: int = 5
     probe_ms: int = 5_000
     """While recovering: how long until the carrier is asked again."""
+    verdict_ms: int = 2_000
+    """After a restart: so long the carrier has to say what became of a call before a deadline that
+    passed meanwhile does."""
     quiet_ms: int = 60_000
     """A call of which the carrier said nothing for so long is asked about: webhooks get lost."""
 
