@@ -12,7 +12,10 @@ from enum import StrEnum
 from typing import Any
 
 from voicecall.model import Direction, EndDetail, EndReason
+from voicecall_calls.engine.planner import LIMIT_SLACK_S
 from voicecall_testing.twilio import TwilioEmulator
+
+from .gateway import MAX_DURATION_S
 
 __all__ = ["Ends"]
 
@@ -30,6 +33,8 @@ class Cause(StrEnum):
     """We ended it before the far side answered."""
     US = "us"
     PHONE = "phone"
+    LIMIT = "limit"
+    """The carrier's own limit, which we asked for: no gateway lived long enough."""
     TROUBLE = "trouble"
     """A document could not be had, or nothing in it was left to do."""
     NEVER = "never"
@@ -140,6 +145,8 @@ class Ends:
                 return end in DECIDED
             case Cause.PHONE | Cause.TROUBLE if end == TOO_LONG:
                 return bool(record["ended_at"] - over_at < IGNORANCE_MS)
+            case Cause.LIMIT:
+                return end in DECIDED | {TOLD, (EndReason.TIMEOUT, EndDetail.CARRIER)}
             case Cause.PHONE:
                 return end == TOLD or end in DECIDED
             case Cause.TROUBLE:
@@ -154,6 +161,8 @@ def _cause(status: str, story: Sequence[Entry]) -> Cause:
     asked = any(e["kind"] == "update" and e.get("Status") == "completed" for e in before)
     if over["reason"] == EndReason.HANGUP_USER:
         return Cause.PHONE
+    if over["duration"] >= MAX_DURATION_S + LIMIT_SLACK_S:
+        return Cause.LIMIT
     if over["reason"] == EndReason.ERROR or not asked:
         return Cause.TROUBLE
     return Cause.CANCELED if status == "canceled" else Cause.US

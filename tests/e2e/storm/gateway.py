@@ -12,12 +12,13 @@ from tests.e2e.crash.gateway import STREAMED, Gateway, free_ports
 from voicecall.model import MediaPath
 from voicecall_testing.twilio import TwilioEmulator
 
-__all__ = ["INBOUND", "OUR_NUMBER", "OUTBOUND", "StormGateway"]
+__all__ = ["INBOUND", "MAX_DURATION_S", "OUR_NUMBER", "OUTBOUND", "StormGateway"]
 
 OUR_NUMBER = "+15550100000"
 OUTBOUND = 12
 INBOUND = 12
 """Caps of the gateway, above what the crowd has under way at a time."""
+MAX_DURATION_S = 9
 
 _BY_MEDIA: Mapping[MediaPath, Mapping[str, Any]] = {
     MediaPath.NATIVE: {},
@@ -73,7 +74,7 @@ class StormGateway(Gateway):
             "silence": {"promptAfterMs": 2500, "prompts": 1},
             "maxConcurrentCalls": OUTBOUND,
             "maxConcurrentInboundCalls": INBOUND,
-            "maxDurationSeconds": 9,
+            "maxDurationSeconds": MAX_DURATION_S,
             "ringTimeoutMs": 3000,
             **_BY_MEDIA[media],
         }
