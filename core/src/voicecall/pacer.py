@@ -120,24 +120,33 @@ class Pacer:
         """Nothing waits and nothing is on its way."""
         return not self._queue and not self._in_flight
 
+    @property
+    def waiting(self) -> bool:
+        """Audio waits for its time."""
+        return bool(self._queue)
+
+    def pass_on(self, item: str, audio: bytes, now: float) -> list[OutAudio | OutMark]:
+        """:meth:`write` and :meth:`poll` in one. Audio that comes in real time is never queued."""
+        at_once = not self._queue and self._next_at - now < self._lead
+        if not at_once or not 0 < len(audio) <= self._chunk:
+            self.write(item, audio)
+            return self.poll(now)
+        self._unfinished.add(item)
+        out: list[OutAudio | OutMark] = []
+        self._catch_up(now)
+        self._send(item, audio, out)
+        if not self._marks:
+            self._settle_by_clock(now)
+        return out
+
     def poll(self, now: float) -> list[OutAudio | OutMark]:
         """What to send at ``now`` (seconds on any steady clock), in order."""
         out: list[OutAudio | OutMark] = []
-        if self._queue and self._next_at < now:
-            if self._last_item in self._unfinished:
-                self.underruns += 1
-            self._next_at = now
+        if self._queue:
+            self._catch_up(now)
         while self._queue and self._next_at - now < self._lead:
             item, audio = self._take()
-            ends_at = self._next_at + len(audio) / self._bytes_per_second
-            sent = _Sent(item, audio, self._next_at, ends_at)
-            self._next_at = ends_at
-            self._in_flight.append(sent)
-            self._last_item = item
-            out.append(OutAudio(audio, item))
-            self._since_mark += len(audio)
-            if self._marks and self._mark_due(item, len(audio)):
-                out.append(self._mark(sent))
+            self._send(item, audio, out)
         if not self._marks:
             self._settle_by_clock(now)
         elif not self._queue and self._in_flight:
@@ -146,6 +155,23 @@ class Pacer:
             if last.mark is None and last.item not in self._unfinished:
                 out.append(self._mark(last))
         return out
+
+    def _catch_up(self, now: float) -> None:
+        if self._next_at < now:
+            if self._last_item in self._unfinished:
+                self.underruns += 1
+            self._next_at = now
+
+    def _send(self, item: str, audio: bytes, out: list[OutAudio | OutMark]) -> None:
+        starts_at = self._next_at
+        self._next_at = ends_at = starts_at + len(audio) / self._bytes_per_second
+        sent = _Sent(item, audio, starts_at, ends_at)
+        self._in_flight.append(sent)
+        self._last_item = item
+        self._since_mark += len(audio)
+        out.append(OutAudio(audio, item))
+        if self._marks and self._mark_due(item, len(audio)):
+            out.append(self._mark(sent))
 
     def _mark_due(self, item: str, size: int) -> bool:
         if self._since_mark >= self._mark_every:
@@ -163,8 +189,12 @@ class Pacer:
         return OutMark(sent.mark)
 
     def wake_at(self) -> float | None:
-        """When :meth:`poll` will have more to send; None while nothing waits."""
-        return self._next_at - self._lead if self._queue else None
+        """When :meth:`poll` is worth calling again; None while nothing waits. Less than a chunk
+        waits for more, as long as three quarters of the lead are left."""
+        if not self._queue:
+            return None
+        missing = max(self._chunk - self._queued, 0) / self._bytes_per_second
+        return self._next_at - self._lead + min(missing, self._lead / 4)
 
     def _take(self) -> tuple[str, bytes]:
         piece = self._queue[0]

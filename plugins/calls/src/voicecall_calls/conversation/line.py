@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import anyio
 
@@ -24,7 +24,7 @@ from voicecall.media import (
     Started,
     Stopped,
 )
-from voicecall.pacer import Heard, OutAudio, Pacer, PacerOverflow
+from voicecall.pacer import Heard, OutAudio, OutMark, Pacer, PacerOverflow
 from voicecall.seam import Seam
 from voicecall_calls.ports import Attachment, MediaSocket
 
@@ -59,6 +59,7 @@ class AudioLine:
         self._digits = digits
         self._current: _LineSocket | None = None
         self._paused = False
+        self._underruns = 0
         self._work = anyio.Event()
         self._progress = anyio.Event()
         self._first_sent: dict[str, int] = {}
@@ -112,18 +113,20 @@ class AudioLine:
         """Queue audio for the caller (an :class:`voicecall.media.AudioSink`)."""
         if item_id not in self._first_written:
             self._first_written[item_id] = self._seam.now_ms()
-        # Audio that comes in real time leaves at once, without waking a task for each frame.
-        live = self._current is not None and self.pacer.wake_at() is None
+        pacer, current = self.pacer, self._current
         try:
-            self.pacer.write(item_id, audio)
+            if current is None or self._paused or pacer.waiting:
+                # The end of that wakes the task.
+                pacer.write(item_id, audio)
+                return
+            # Audio that comes in real time leaves at once, without waking a task for each frame.
+            out = pacer.pass_on(item_id, audio, self._seam.monotonic())
         except PacerOverflow as error:
             _log.warning("audio for the caller is dropped: %s", error)
             return
-        if live:
-            self._pump()
-            if self.pacer.wake_at() is None:
-                return
-        self._work.set()
+        self._send(current.socket, out)
+        if pacer.wake_at() is not None:
+            self._work.set()
 
     def finish(self, item_id: str) -> None:
         """No more audio of this item will be written."""
@@ -147,18 +150,21 @@ class AudioLine:
         current = self._current
         if current is None or self._paused:
             return
-        send, codec = current.socket.send, current.socket.codec
-        underruns = self.pacer.underruns
-        for out in self.pacer.poll(self._seam.monotonic()):
+        self._send(current.socket, self.pacer.poll(self._seam.monotonic()))
+
+    def _send(self, socket: MediaSocket, outs: Sequence[OutAudio | OutMark]) -> None:
+        codec = socket.codec
+        for out in outs:
             if isinstance(out, OutAudio):
                 if out.item not in self._first_sent:
                     self._first_sent[out.item] = self._seam.now_ms()
-                send(codec.audio(out.payload))
+                socket.send(codec.audio(out.payload))
             else:
                 mark = codec.mark(out.name)
                 if mark is not None:
-                    send(mark)
-        if self.pacer.underruns > underruns:
+                    socket.send(mark)
+        if self.pacer.underruns != self._underruns:
+            self._underruns = self.pacer.underruns
             self._note_progress()
 
     async def played(self, item_id: str) -> Heard:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -44,6 +44,9 @@ class LaneHost(Protocol):
     seam: Seam
     policy: mc.CallPolicy
     planner: Planner
+    busy: anyio.Semaphore
+    """Bounds the calls that take an event at the same time. When many calls change at once, audio
+    waits only for some of them in each round of the loop. Webhooks have caps of their own."""
 
     def callback_url(self, call_id: str) -> str:
         """Where the carrier sends what it has to say of a call."""
@@ -123,7 +126,7 @@ class CallLane:
     ) -> Applied:
         """Take one event. Raises ``StoreError`` where it could not be committed; then nothing
         has changed and the event may come again."""
-        async with self._exclusively():
+        async with self._exclusively(webhook=reply is not None):
             step = mc.step(self.record, event, self.host.policy)
             return await self._commit(step, event, reply, reservation)
 
@@ -136,14 +139,14 @@ class CallLane:
         reservation: DialReservation | None = None,
     ) -> Applied:
         """Commit the first record of a call, made by an ``open_…`` or ``refuse_…`` function."""
-        async with self._exclusively():
+        async with self._exclusively(webhook=reply is not None):
             return await self._commit(step, event, reply, reservation, new=True)
 
     @asynccontextmanager
-    async def _exclusively(self) -> AsyncIterator[None]:
+    async def _exclusively(self, *, webhook: bool) -> AsyncIterator[None]:
         # Shielded: whoever is cancelled here must not leave a commit that nobody published.
         with anyio.CancelScope(shield=True):
-            async with self._lock:
+            async with nullcontext() if webhook else self.host.busy, self._lock:
                 yield
 
     async def _commit(

@@ -32,6 +32,7 @@ from voicecall_calls.ports import AdmissionRefused, MediaHost
 
 from .limits import InFlight
 from .options import StreamOptions
+from .outbox import Outbox
 from .sockets import CLOSE_GRACE_S, MediaConnection
 from .upgrade import Refusal
 from .urls import normal_path
@@ -59,6 +60,7 @@ class MediaServer:
         self._host = host
         self._options = options
         self._path = normal_path(options.path)
+        self._outbox = Outbox()
         self._sockets: set[MediaConnection] = set()
         self._pending: set[MediaConnection] = set()
         self._pending_limits = InFlight(
@@ -125,6 +127,7 @@ class MediaServer:
             upgrade,
             codec,
             self._options,
+            self._outbox,
             connected=self._connected,
             started=self._started,
             gone=self._gone,

@@ -19,6 +19,7 @@ from voicecall.media import MediaCodec, MediaEvent, Message, Started, Upgrade
 from voicecall_calls.ports import Attachment
 
 from .options import StreamOptions
+from .outbox import Outbox
 
 __all__ = ["MediaConnection"]
 
@@ -42,6 +43,7 @@ class MediaConnection(WSListener):
         upgrade: Upgrade,
         codec: MediaCodec,
         options: StreamOptions,
+        outbox: Outbox,
         *,
         connected: Callable[[MediaConnection], None],
         started: Callable[[MediaConnection, Started], None],
@@ -50,6 +52,7 @@ class MediaConnection(WSListener):
         self.upgrade = upgrade
         self._codec = codec
         self._options = options
+        self._outbox = outbox
         self._connected = connected
         self._on_started = started
         self._gone = gone
@@ -57,6 +60,7 @@ class MediaConnection(WSListener):
         self._transport: WSTransport | None = None
         self._backlog: Callable[[], int] = int
         self._send_limit = options.send_limit
+        self._posted = 0
         self._attachment: Attachment | None = None
         self._started = False
         self._closing = False
@@ -77,15 +81,26 @@ class MediaConnection(WSListener):
     @property
     def buffered(self) -> int:
         """Bytes that the network has not taken yet."""
-        return 0 if self._over else self._backlog()
+        return 0 if self._over else self._backlog() + self._posted
 
     def send(self, message: Message) -> None:
         """Send one message; a ``str`` as text, ``bytes`` as text too unless the codec has a true
         attribute ``binary``."""
+        if self._posted:
+            # Its second message in a round: what a slow peer has not taken must be known.
+            self._outbox.flush()
+        if self._transport is None or self._closing:
+            return
+        self._posted = len(message)
+        kind = WSMsgType.TEXT if type(message) is str else self._bytes_type
+        self._outbox.put(self._write, kind, message)
+
+    def _write(self, kind: WSMsgType, message: Message) -> None:
+        self._posted = 0
         transport = self._transport
         if transport is None or self._closing:
             return
-        transport.send(WSMsgType.TEXT if type(message) is str else self._bytes_type, message)
+        transport.send(kind, message)
         self._check_backlog()
 
     def _check_backlog(self) -> None:
@@ -97,6 +112,7 @@ class MediaConnection(WSListener):
         transport = self._transport
         if transport is None or self._closing:
             return
+        self._outbox.flush()
         logger.info("media socket of %s closed: %d %s", self.upgrade.client, code, reason)
         text = reason.encode()[:123].decode(errors="ignore")
         transport.send_close(cast(WSCloseCode, code), text.encode())
