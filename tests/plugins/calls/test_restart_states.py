@@ -31,8 +31,8 @@ from voicecall_calls.config import VoiceCallConfig
 from voicecall_calls.conversation.base import Conversation
 from voicecall_calls.coordinator import MemoryCoordinator
 from voicecall_calls.engine.engine import CallEngine
-from voicecall_calls.engine.places import INBOUND_CAP, OUTBOUND_CAP
 from voicecall_calls.engine.lane import CallLane
+from voicecall_calls.engine.places import INBOUND_CAP, OUTBOUND_CAP
 from voicecall_calls.operations import CallOperations, DialOptions
 from voicecall_calls.store import SqliteStore
 from voicecall_testing.clock import VirtualSeam, VirtualTimeLoop, virtual_backend
