@@ -26,6 +26,7 @@ from voicecall_calls.conversation.agentturn import Brain, TurnInput, make_turn
 from voicecall_calls.conversation.base import Conversation
 from voicecall_calls.conversation.keys import CallerKeys
 from voicecall_calls.conversation.mouth import Mouth, SpeechTimes, Spoken
+from voicecall_calls.conversation.question import OpenQuestion
 from voicecall_calls.conversation.replier import Replier, Reply, utter
 from voicecall_calls.conversation.silence import SilenceWatch
 from voicecall_calls.conversation.turntimes import TurnTimes
@@ -38,13 +39,6 @@ KeepTurn = Callable[[TurnRow], Awaitable[None]]
 """Stores the times of a finished turn."""
 
 _FAILURES_BEFORE_GOODBYE = 2
-
-
-@dataclass(slots=True)
-class _Waiter:
-    done: anyio.Event = field(default_factory=anyio.Event)
-    text: str | None = None
-    problem: str | None = None
 
 
 @dataclass(slots=True)
@@ -88,7 +82,7 @@ class Dialogue(Conversation):
         self._floor_scope: anyio.CancelScope | None = None
         self._floor_left = anyio.Event()
         self._running: _Running | None = None
-        self._waiter: _Waiter | None = None
+        self._question = OpenQuestion()
         self._resumed = False
         self._closed: str | None = None
         self._parting = False
@@ -101,11 +95,9 @@ class Dialogue(Conversation):
 
     def caller_turn(self, text: str, confidence: float | None) -> None:
         self._note_activity(caller=True)
-        waiter = self._waiter
-        if waiter is not None:
-            waiter.text = text
-            waiter.done.set()
-        elif self.lane.record.mode is CallMode.CONVERSATION:
+        if self._question.answered(text):
+            return
+        if self.lane.record.mode is CallMode.CONVERSATION:
             self._push(self._turn_input(text))
 
     def _turn_input(self, text: str) -> TurnInput:
@@ -131,9 +123,7 @@ class Dialogue(Conversation):
 
     def close(self, why: str) -> None:
         self._closed = why
-        if self._waiter is not None:
-            self._waiter.problem = why
-            self._waiter.done.set()
+        self._question.fail(why)
         self.interrupt()
 
     def hush(self) -> None:
@@ -380,45 +370,32 @@ class Dialogue(Conversation):
             raise ProviderUnavailable(spoken.error or "speech failed", provider="speech")
 
     async def ask(self, prompt: str, timeout_s: float) -> str:
-        if self._waiter is not None:
-            raise CallNotReady("Already waiting for transcript")
-        # Registered before the prompt is spoken: an early answer counts.
-        self._waiter = waiter = _Waiter()
         times = TurnTimes(
             self.lane.record.call_id, self.seam.new_id(), "continue", self.seam.now_ms()
         )
         try:
-            await self._stop_reply()
-            await self._say_for(prompt, new_turn=True)
-            asked = SpeechTimes(done=self.seam.now_ms())
-            with anyio.move_on_after(timeout_s):
-                await waiter.done.wait()
+            # Open before the prompt is spoken: an early answer counts.
+            with self._question.asked():
+                await self._stop_reply()
+                await self._say_for(prompt, new_turn=True)
+                asked = SpeechTimes(done=self.seam.now_ms())
+                text = await self._question.wait(timeout_s)
         finally:
-            self._waiter = None
             self._note_activity()
-        if waiter.problem is not None:
-            raise CallNotReady(waiter.problem)
-        if waiter.text is None:
-            raise CallNotReady(
-                f"Timed out waiting for transcript after {round(timeout_s * 1000)}ms"
-            )
         times.stt_final = self.seam.now_ms()
         await self._keep(times.row(asked))
-        return waiter.text
+        return text
 
     # --- keys and silence -------------------------------------------------------------------
 
     def _keys_collected(self, digits: str) -> None:
         """They answer an open question, else they are a turn."""
-        if digits and self._waiter is not None:
-            self._waiter.text = digits
-            self._waiter.done.set()
-        elif digits:
+        if digits and not self._question.answered(digits):
             self._push(TurnInput(digits=digits, heard_at=self.seam.now_ms()))
 
     def _busy(self) -> bool:
         """Somebody speaks, thinks or is being waited for."""
-        return self._floor.locked() or self._waiter is not None
+        return self._floor.locked() or self._question.waits
 
     async def _watch_silence(self) -> None:
         await self._silence.run(self._ask_again, self._give_up)

@@ -269,7 +269,7 @@ class StreamConversation(Dialogue):
                     self._gate.nothing_said()
                 return
             case Verdict.NOT_UNDERSTOOD:
-                if self._waiter is None:
+                if not self._question.waits:
                     self._push(self._turn_input(""))
                 return
             case Verdict.TURN:

@@ -1,0 +1,73 @@
+"""A question from outside (``continue``): it owns the caller's next turn."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import anyio
+
+from voicecall.errors import CallNotReady
+
+__all__ = ["OpenQuestion"]
+
+
+@dataclass(slots=True)
+class _Answer:
+    known: anyio.Event = field(default_factory=anyio.Event)
+    text: str | None = None
+    problem: str | None = None
+
+
+class OpenQuestion:
+    """At most one at a time."""
+
+    def __init__(self) -> None:
+        self._answer: _Answer | None = None
+
+    @property
+    def waits(self) -> bool:
+        """Somebody waits for what the caller says or presses next."""
+        return self._answer is not None
+
+    @contextmanager
+    def asked(self) -> Iterator[None]:
+        """While inside, what the caller says answers the question. Raises
+        :exc:`~voicecall.errors.CallNotReady` where another one is open."""
+        if self._answer is not None:
+            raise CallNotReady("Already waiting for transcript")
+        self._answer = _Answer()
+        try:
+            yield
+        finally:
+            self._answer = None
+
+    def answered(self, text: str) -> bool:
+        """The caller's words or keys; False where nobody waits for them."""
+        if self._answer is None:
+            return False
+        self._answer.text = text
+        self._answer.known.set()
+        return True
+
+    def fail(self, problem: str) -> None:
+        """There will be no answer."""
+        if self._answer is not None:
+            self._answer.problem = problem
+            self._answer.known.set()
+
+    async def wait(self, timeout_s: float) -> str:
+        """The answer to the question that was asked. Raises
+        :exc:`~voicecall.errors.CallNotReady` where there is none."""
+        answer = self._answer
+        if answer is None:
+            raise CallNotReady("nothing was asked")
+        with anyio.move_on_after(timeout_s):
+            await answer.known.wait()
+        if answer.problem is not None:
+            raise CallNotReady(answer.problem)
+        if answer.text is None:
+            waited = round(timeout_s * 1000)
+            raise CallNotReady(f"Timed out waiting for transcript after {waited}ms")
+        return answer.text
