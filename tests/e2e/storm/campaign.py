@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -164,21 +164,25 @@ class Campaign:
 
     async def _caps_are_free(self) -> None:
         """Exactly as many calls as configured can be held again, each way."""
-        diallings = [self._crowd.staying() for _ in range(OUTBOUND)]
-        for dialling in diallings:
-            await self._crowd.dial(dialling)
+        for _ in range(OUTBOUND):
+            await self._crowd.dial(self._crowd.staying())
         with pytest.raises(RpcError, match=FULL):
             await self._crowd.dial(self._crowd.staying())
+        await self._end_all()
         for _ in range(INBOUND):
             self._crowd.call_in(CHATTER)
-        with anyio.fail_after(SETTLED_S):
-            while len(self._store.live()) < OUTBOUND + INBOUND:
-                await anyio.sleep(0.05)
+        await self._until(lambda: len(self._store.live()) == INBOUND)
         assert not self._refused()
         self._crowd.call_in(CHATTER)
+        await self._until(lambda: len(self._refused()) == 1)
+        await self._end_all()
+
+    async def _until(self, condition: Callable[[], bool]) -> None:
         with anyio.fail_after(SETTLED_S):
-            while len(self._refused()) < 1:
+            while not condition():
                 await anyio.sleep(0.05)
+
+    async def _end_all(self) -> None:
         async with anyio.create_task_group() as tasks:
             for record in self._store.live():
                 params = {"callId": record["call_id"]}
