@@ -1,0 +1,91 @@
+"""A server under test: a process of its own, on one core, with its CPU time and memory."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryFile
+
+__all__ = ["ServerProcess", "cores", "free_port", "serving"]
+
+PATIENCE_S = 60.0
+_END_S = 3.0
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+
+
+def cores() -> tuple[int, set[int]]:
+    """The core of the server, and those of the load; the same one where there is no other."""
+    usable = sorted(os.sched_getaffinity(0))
+    return usable[0], set(usable[1:] or usable)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class ServerProcess:
+    """What a running server has used so far; Linux only (``/proc``)."""
+
+    def __init__(self, pid: int, port: int) -> None:
+        self.pid = pid
+        self.port = port
+
+    def cpu_s(self) -> float:
+        """CPU seconds of all its threads, to the nanosecond."""
+        tasks = Path(f"/proc/{self.pid}/task").glob("*/schedstat")
+        return sum(int(task.read_text().split()[0]) for task in tasks) / 1e9
+
+    def resident(self) -> int:
+        """Bytes in memory."""
+        return int(Path(f"/proc/{self.pid}/statm").read_text().split()[1]) * _PAGE
+
+
+@contextmanager
+def serving(
+    command: Sequence[str],
+    port: int,
+    *,
+    environ: Mapping[str, str] | None = None,
+    ready: Callable[[int], bool] | None = None,
+) -> Iterator[ServerProcess]:
+    """Run ``command`` on the server's core while the context is entered; from the moment when
+    ``ready(port)`` is true, or else the port is open. Raises ``RuntimeError`` where it is not."""
+    core, _ = cores()
+    with TemporaryFile() as log:
+        process = subprocess.Popen(
+            ["taskset", "-c", str(core), *command],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=log,
+            env={**os.environ, **(environ or {})},
+        )
+        try:
+            end = time.monotonic() + PATIENCE_S
+            while not (ready or _open)(port):
+                if process.poll() is not None:
+                    log.seek(0)
+                    said = log.read().decode(errors="replace")[-2000:]
+                    raise RuntimeError(f"{command} ended with {process.returncode}: {said}")
+                if time.monotonic() > end:
+                    raise RuntimeError(f"{command[0]} did not open port {port}")
+                time.sleep(0.02)
+            yield ServerProcess(process.pid, port)
+        finally:
+            process.terminate()
+            try:
+                process.wait(_END_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def _open(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
