@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import signal
@@ -236,6 +237,14 @@ class Gateway:
         }
 
 
+async def _settle(gateway: Gateway) -> None:
+    """Spare collections what start-up made and keeps: to look at it takes longer than a frame of
+    audio lasts."""
+    await gateway.wait_started()
+    gc.collect()
+    gc.freeze()
+
+
 async def serve(gateway: Gateway, *, announce: Callable[[Gateway], None] | None = None) -> bool:
     """Run until SIGTERM or SIGINT, drain and stop. A second signal stops at once. SIGHUP reads the
     configuration again; where there is a terminal, it means that the terminal is gone, and stops.
@@ -267,6 +276,7 @@ async def serve(gateway: Gateway, *, announce: Callable[[Gateway], None] | None 
                 async with gateway.run():
                     if announce is not None:
                         announce(gateway)
+                    tasks.start_soon(_settle, gateway, name="settling")
                     await gateway.wait_stop_requested()
                 orderly = True
             except Exception as error:  # noqa: BLE001 (raised again outside of the group)
