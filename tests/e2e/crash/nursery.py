@@ -19,6 +19,7 @@ NEEDED = (
     "uvicorn.protocols.http.httptools_impl",
     "voicecall_agents.scripted",
     "voicecall_calls.conversation.nativetalk",
+    "voicecall_calls.conversation.realtime",
     "voicecall_calls.conversation.streaming",
     "voicecall_calls.coordinator",
     "voicecall_calls.service",
@@ -29,7 +30,9 @@ NEEDED = (
     "voicecall_gateway.runtime",
     "voicecall_mock.client",
     "voicecall_mock.provider",
+    "voicecall_testing.echo",
     "voicecall_testing.speech",
+    "voicecall_twilio.provider",
 )
 
 
