@@ -298,3 +298,36 @@ def test_all_audio_leaves_once_and_in_order(
             assert heard <= PCM16_16K.duration_ms(size)
             best[one] = heard
     assert sent == written
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from("ab"), st.sampled_from([0, 20, 60, 100, 400]), st.floats(0, 0.3)),
+        max_size=40,
+    ),
+    st.booleans(),
+)
+def test_passing_on_is_writing_and_polling(
+    pieces: list[tuple[str, int, float]], marks: bool
+) -> None:
+    one, other = Pacer(MULAW_8K, marks=marks), Pacer(MULAW_8K, marks=marks)
+    now = 0.0
+    for item, milliseconds, pause in pieces:
+        now += pause
+        one.write(item, ms(milliseconds))
+        assert other.pass_on(item, ms(milliseconds), now) == one.poll(now)
+        assert (other.wake_at(), other.underruns) == (one.wake_at(), one.underruns)
+        assert other.heard(item, now) == one.heard(item, now)
+
+
+def test_less_than_a_chunk_waits_for_more_while_the_lead_lasts() -> None:
+    pacer = Pacer(MULAW_8K, lead_ms=200, chunk_ms=60)
+    pacer.write("a", ms(220))
+    assert audio_of(pacer.poll(0)) == ms(220)
+    pacer.write("a", ms(20))
+    assert pacer.poll(0) == []
+    assert pacer.wake_at() == pytest.approx(0.06)
+    pacer.write("a", ms(40))
+    assert pacer.wake_at() == pytest.approx(0.02)
+    (piece,) = [one for one in pacer.poll(0.06) if isinstance(one, OutAudio)]
+    assert piece.payload == ms(60)
