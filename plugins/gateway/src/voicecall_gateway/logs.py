@@ -141,6 +141,11 @@ def private_directory(directory: Path) -> None:
 
 
 class _PrivateRotatingFile(RotatingFileHandler):
+    def shouldRollover(self, record: logging.LogRecord) -> bool:  # noqa: N802
+        # The base formats every record a second time to know its length; a file may instead
+        # outgrow its limit by one line.
+        return self.stream is not None and self.stream.tell() >= self.maxBytes
+
     def _open(self) -> Any:
         stream = super()._open()
         os.chmod(self.baseFilename, 0o600)
