@@ -6,7 +6,7 @@ import json
 import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from statistics import fmean
@@ -226,7 +226,7 @@ class Campaign:
 @asynccontextmanager
 async def campaign(root: Path, seed: int) -> AsyncIterator[Campaign]:
     """A campaign below ``root``, with a carrier of its own that outlives every gateway."""
-    async with TwilioEmulator(OPTIONS, speech=FskSpeech()).serve() as twilio:
+    async with TwilioEmulator(replace(OPTIONS, seed=seed), speech=FskSpeech()).serve() as twilio:
         gateway = StormGateway(root, twilio)
         async with gateway.at_hand():
             yield Campaign(gateway, twilio, seed)
