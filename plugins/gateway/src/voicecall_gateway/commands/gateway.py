@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -86,7 +87,8 @@ def _serve(
         )
         return await serve(gateway, announce=opened)
 
-    return anyio.run(body)
+    # Audio of many calls costs about a seventh less on it.
+    return anyio.run(body, backend_options={"use_uvloop": sys.platform != "win32"})
 
 
 def status(context: typer.Context, config: ConfigOption = None, json: JsonOption = False) -> None:
