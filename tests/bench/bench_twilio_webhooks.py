@@ -88,8 +88,8 @@ async def closed_loop(
 async def open_loop(
     server: ServerProcess, requests: Iterator[bytes], links: list[HttpLink], seconds: float
 ) -> Figures:
-    """So many requests a second, whatever the answers take; a delay counts from when the request
-    was due, so that one which waits for a connection waits in the figures, too."""
+    """So many requests a second, until a second's worth of them waits; a delay counts from when the
+    request was due, so that one which waits for a connection waits in the figures, too."""
     delays: list[float] = []
     free: asyncio.Queue[HttpLink] = asyncio.Queue()
     for link in links:
@@ -107,6 +107,8 @@ async def open_loop(
             due = begin + number / OFFERED
             if (wait := due - time.perf_counter()) > 0:
                 await asyncio.sleep(wait)
+            if number - len(delays) > OFFERED:
+                break
             tasks.create_task(one(due))
     return _figures(delays, server.cpu_s() - cpu, time.perf_counter() - begin)
 
