@@ -6,14 +6,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 
 from voicecall.model import CallRecord, EndDetail, EndReason
+from voicecall_calls.conversation.tones import tones_ms
 from voicecall_mock.exchange import HangUp, Press, Say, Silent, Wait, WaitForSilence
 
 from .lab.carriers import CARRIERS
 from .lab.puppets import Puppet
-from .lab.town import CALLER, GREETING, Town, open_town, said, until
+from .lab.town import CALLER, GREETING, Town, open_town, said, sound, until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.anyio]
 
@@ -180,6 +182,42 @@ async def test_keypad_tones_leave_a_streamed_conversation_alone(
         ]
         assert town.carrier.calls[carrier_id].line.digits_heard == "12#3"
         await town.nothing_left()
+
+
+async def test_a_story_goes_on_behind_keypad_tones(tmp_path: Path, carrier: str) -> None:
+    sentences = [f"This is sentence number {n} of a long story." for n in range(5)]
+    story = " ".join(sentences)
+    async with open_town(tmp_path, Puppet({"Tell me.": story}), carrier=carrier) as town:
+        carrier_id = town.call_in(WAIT, Say("Tell me."), Silent())
+        record = await town.live(carrier_id)
+        lane = town.engine.lanes[record.call_id]
+        await until(lambda: len(said(lane.record)) == 2)
+        begun = len(town.heard_pcm(carrier_id))
+        await anyio.sleep(1.5)
+        await town.rpc("dtmf", callId=record.call_id, digits="12")
+        await until(lambda: lane.record.utterance is None)
+        await town.rpc("end", callId=record.call_id)
+        record = await town.over(carrier_id)
+        assert town.carrier.calls[carrier_id].line.digits_heard == "12"
+        assert said(record)[-1] == ("bot", story, True)
+        # All of it was heard, no more of it twice than was on its way without a mark, and with at
+        # most a second of silence beyond the tones.
+        wanted = sum(len(sound(sentence)) for sentence in sentences) // 16
+        voiced, silent = sounds(town.heard_pcm(carrier_id)[begun:])
+        assert wanted - 40 <= voiced <= wanted + 300
+        assert silent <= tones_ms("12") + 1000
+
+
+def sounds(pcm: bytes) -> tuple[int, int]:
+    """How much sound there is, and the longest silence inside of it; milliseconds."""
+    voiced = longest = run = 0
+    for start in range(0, len(pcm), 320):
+        if any(pcm[start : start + 320]):
+            longest = max(longest, run) if voiced else 0
+            voiced, run = voiced + 20, 0
+        else:
+            run += 20
+    return voiced, longest
 
 
 @pytest.mark.parametrize("direction", ["inbound", "outbound"])
