@@ -23,27 +23,28 @@ class MemoryCoordinator(Coordinator):
 
     def __init__(self, seam: Seam) -> None:
         self._seam = seam
-        self._leases: _Expiring[dict[str, Lease]] = _Expiring()
+        self._leases: _Expiring[_Places] = _Expiring()
         self._rates: _Expiring[deque[int]] = _Expiring()
         self._tokens: _Expiring[Mapping[str, Any]] = _Expiring()
 
     async def acquire(self, name: str, holder: str, *, limit: int, ttl_ms: int) -> Lease | None:
         now = self._seam.now_ms()
-        held = self._held(name, now)
-        if holder not in held and len(held) >= limit:
+        places = self._held(name, now)
+        if holder not in places.leases and len(places.leases) >= limit:
             return None
-        lease = held[holder] = Lease(name, holder, now + ttl_ms)
-        self._leases.put(name, held, max(other.expires_at for other in held.values()), now)
+        lease = Lease(name, holder, now + ttl_ms)
+        places.put(lease)
+        self._leases.put(name, places, places.latest, now)
         return lease
 
     async def release(self, name: str, holder: str) -> None:
-        held = self._held(name, self._seam.now_ms())
-        held.pop(holder, None)
-        if not held:
+        places = self._held(name, self._seam.now_ms())
+        places.leases.pop(holder, None)
+        if not places.leases:
             self._leases.drop(name)
 
     async def holders(self, name: str) -> int:
-        return len(self._held(name, self._seam.now_ms()))
+        return len(self._held(name, self._seam.now_ms()).leases)
 
     async def allow(self, name: str, *, per_minute: int) -> bool:
         # A rate is about durations: a step of the wall clock must not open or close it.
@@ -68,11 +69,32 @@ class MemoryCoordinator(Coordinator):
         self._tokens.drop(token)
         return value
 
-    def _held(self, name: str, now: int) -> dict[str, Lease]:
-        held = self._leases.get(name, now) or {}
-        for holder in [h for h, lease in held.items() if lease.expires_at <= now]:
-            del held[holder]
-        return held
+    def _held(self, name: str, now: int) -> _Places:
+        places = self._leases.get(name, now) or _Places()
+        places.expire(now)
+        return places
+
+
+class _Places:
+    """Leases of one name by their holders. Looked through only when one may be void by now: there
+    may be hundreds, and they are asked for with every call."""
+
+    def __init__(self) -> None:
+        self.leases: dict[str, Lease] = {}
+        self._none_before = 0
+        self.latest = 0
+
+    def put(self, lease: Lease) -> None:
+        self._none_before = min(self._none_before, lease.expires_at)
+        self.latest = max(self.latest, lease.expires_at)
+        self.leases[lease.holder] = lease
+
+    def expire(self, now: int) -> None:
+        if now < self._none_before:
+            return
+        kept = {h: lease for h, lease in self.leases.items() if lease.expires_at > now}
+        self.leases = kept
+        self._none_before = min((one.expires_at for one in kept.values()), default=now)
 
 
 class _Expiring(Generic[V]):

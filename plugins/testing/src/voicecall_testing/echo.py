@@ -40,7 +40,7 @@ CAPABILITIES = RealtimeCapabilities(
     interrupts=Interrupter.MODEL,
 )
 
-_STRETCH_MS = 5000
+_STRETCH_MS = 2000
 _TONE_MS = 200
 _TONE_HZ = 440
 _TONE_LEVEL = 8000

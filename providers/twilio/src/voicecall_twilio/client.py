@@ -42,6 +42,7 @@ _ATTEMPTS_AGAIN = 2
 """Of one that it may have carried out."""
 _PAUSE_S = 0.5
 _PAUSE_LIMIT_S = 8.0
+AT_ONCE = 32
 
 Form = Mapping[str, str | int | Sequence[str]]
 """Parameters of a request; a sequence repeats its key."""
@@ -68,7 +69,9 @@ class _Trouble:
 
 
 class TwilioClient:
-    """Requests about one account; open between ``__aenter__`` and ``__aexit__``."""
+    """Requests about one account; open between ``__aenter__`` and ``__aexit__``. At most
+    ``AT_ONCE`` are under way: Twilio refuses too many, and the pool of connections is looked
+    through with each of them."""
 
     def __init__(self, config: TwilioConfig, seam: Seam) -> None:
         self._seam = seam
@@ -83,6 +86,7 @@ class TwilioClient:
             trust_env=not _is_loopback(config.base_url),
             headers={"accept": "application/json"},
         )
+        self._turn = anyio.Semaphore(AT_ONCE)
 
     async def __aenter__(self) -> TwilioClient:
         return self
@@ -132,7 +136,8 @@ class TwilioClient:
     ) -> T | _Trouble:
         """The reply's document, or trouble that may pass. Raises what does not."""
         try:
-            response = await self._http.request(method, self._origin + url, data=_pairs(form))
+            async with self._turn:
+                response = await self._http.request(method, self._origin + url, data=_pairs(form))
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
             text = f"cannot reach {self._origin}: {error!r}"
             return _Trouble(ProviderUnavailable(text, provider=PROVIDER), processed=False)
