@@ -57,7 +57,7 @@ AGENTS = """## `agents`
 | `list[].id` | text | `main` | name of an agent |
 | `list[].default` | true or false | false | the agent that answers unless `agentId` names one |
 | `list[].backend` | text | `defaults.backend` | this agent's backend |
-| `defaults.workspace`, `list[].workspace` | text | - | directory of the agent's files, of which a voice model is told some |
+| `defaults.workspace`, `list[].workspace` | text | - | directory of the agent's files |
 | `list[].identity` | object | {} | who the agent is: `name`, `emoji`, `vibe`, `theme`, `creature` |
 | `backends.<id>` | object | {} | configuration of a backend, below |
 """
