@@ -57,7 +57,8 @@ class Summary:
         # A kill soon after another finds calls that were live at the first one already.
         assert self.recovered + self.finalised > 8 * kills
         assert self.recovered > 5 * kills
-        assert self.heard > kills / 2
+        # One call each time that the gateway is back; a kill may follow another at once.
+        assert self.heard >= 0.9 * len(self.recovery_s) - 1
         assert max(self.recovery_s) <= RECOVERY_S
 
 
