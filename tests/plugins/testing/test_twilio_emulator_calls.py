@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
+import anyio
 import pytest
 from twilio.base.exceptions import TwilioRestException
 
@@ -18,6 +20,10 @@ from voicecall_mock.exchange import (
     Silent,
     WaitForSilence,
 )
+from voicecall_testing.twilio import TwilioEmulator, TwilioOptions
+from voicecall_testing.twilio.board import Dialler
+from voicecall_testing.twilio.calls import Call, CallPlan
+from voicecall_testing.twilio.documents import Source
 
 pytestmark = [pytest.mark.integration, pytest.mark.anyio]
 
@@ -306,3 +312,39 @@ async def test_a_fallback_takes_over(customer: Any) -> None:
         await c.ended(sid)
         assert c.at("/spare")[0].params["ErrorCode"] == "11200"
         assert c.heard(sid) == [("From the spare.", True)]
+
+
+async def test_a_call_that_ends_as_its_turn_comes_is_not_dialled() -> None:
+    async with TwilioEmulator(TwilioOptions(retry_pause_s=0.01)).serve() as twilio:
+        assert twilio._board is not None
+        turn = _LastMoment(twilio)
+        twilio._board = replace(twilio._board, dialler=turn)
+        plan = CallPlan(
+            direction="outbound-api",
+            from_number=HERE,
+            to_number=PHONE,
+            source=Source("voice", inline="<Response/>"),
+            status_callback=f"{twilio.base_url}/nobody",
+            status_callback_events=frozenset(ALL),
+        )
+        turn.call = call = twilio.dial(plan)
+        assert await twilio.ended(call.sid) is EndReason.HANGUP_BOT
+        with anyio.fail_after(10):
+            await twilio.ledger.wait_for("webhook", call=call.sid)
+        told = {e["params"]["CallStatus"] for e in twilio.ledger.entries("webhook", call=call.sid)}
+        assert told == {"canceled"}
+        assert call.started_ms is None
+        assert not call.answered
+
+
+class _LastMoment(Dialler):
+    """Ends the call in the very moment when its turn has come."""
+
+    def __init__(self, twilio: TwilioEmulator) -> None:
+        super().__init__(twilio.seam, 1000.0)
+        self.call: Call | None = None
+
+    async def turn(self) -> None:
+        await super().turn()
+        assert self.call is not None
+        self.call.end("canceled", EndReason.HANGUP_BOT)

@@ -7,6 +7,7 @@ from typing import Any
 
 import anyio
 import anyio.abc
+import anyio.lowlevel
 
 from voicecall.model import EndReason
 from voicecall_mock.exchange.phone import run_phone
@@ -150,6 +151,8 @@ class Call:
         """Return when answered; otherwise the call has ended."""
         board = self._board
         await board.dialler.turn()
+        # Ended by a request in the same round of the loop, it must not be dialled any more.
+        await anyio.lowlevel.checkpoint_if_cancelled()
         self.started_ms = board.seam.now_ms()
         self.queue_ms = self.started_ms - self._created_ms
         self._progress("initiated", "initiated")
@@ -175,6 +178,7 @@ class Call:
         await anyio.sleep(
             (self._board.options.answer_after_ms if after_ms is None else after_ms) / 1000
         )
+        await anyio.lowlevel.checkpoint_if_cancelled()
         if self._behaviour.answer is AnswerMode.REJECT:
             self.end("busy", EndReason.BUSY)
             await anyio.sleep_forever()
