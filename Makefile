@@ -41,7 +41,7 @@ demo: setup
 	@$(BIN)/voicecall demo
 
 test: setup
-	@$(BIN)/pytest -n 5 --dist worksteal -m "not soak and not bench and not live"
+	@$(BIN)/pytest -n 4 --dist worksteal -m "not soak and not bench and not live"
 
 lint: setup
 	$(BIN)/ruff check .
