@@ -4,8 +4,9 @@
 
 Each of our calls comes as a signed webhook, gets its document, and connects its media socket with
 the token in it; the voice model ``echo`` returns its audio. The peers echo on a socket and know of
-no calls. Servers run on one core, the load on the others, by turns; figures are medians of the
-rounds.
+no calls. pipecat is a framework too and runs its pipeline for each socket, at as many streams as it
+bears with ease. Servers run on one core, the load on the others, by turns; figures are medians of
+the rounds.
 """
 
 from __future__ import annotations
@@ -24,8 +25,10 @@ from .carrier.gateway import gateway
 from .carrier.processes import ServerProcess, cores, free_port, serving
 from .carrier.rest import rest_api
 
-STREAMS = (100, 400)
 OURS = "voicecall"
+FEW = 20
+MANY = (100, 400)
+PEERS = {FEW: ("pipecat",), **dict.fromkeys(MANY, ("floor", "node", "uvicorn"))}
 MOST_CPU = {"floor": 1.5, "node": 0.9}
 MOST_P99_MS = 20
 MOST_STREAM_KB = 100
@@ -42,6 +45,7 @@ SERVERS: dict[str, Callable[[str], AbstractContextManager[ServerProcess]]] = {
     "floor": lambda api: _peer(lambda port: peering.python("floor", port)),
     "node": lambda api: _peer(peering.node),
     "uvicorn": lambda api: _peer(lambda port: peering.python("asgi", port)),
+    "pipecat": lambda api: _peer(lambda port: peering.python("pipecat", port)),
 }
 
 
@@ -61,13 +65,16 @@ def _median(seen: Sequence[Figures], figure: Callable[[Figures], float]) -> floa
 
 
 def compare(streams: int, seen: Mapping[str, Sequence[Figures]]) -> None:
-    """Print ours against the peers and the bounds."""
+    """Print ours against the peers."""
     cpu = {name: _median(figures, lambda each: each.cpu) for name, figures in seen.items()}
     for name in seen:
         if name != OURS:
             bound = f" (at most {MOST_CPU[name]})" if name in MOST_CPU else ""
             print(f"CPU ratio to {name} at {streams}: {cpu[OURS] / cpu[name]:.2f}{bound}")
-    ours = seen[OURS]
+
+
+def judge(streams: int, ours: Sequence[Figures]) -> None:
+    """Print ours against the bounds."""
     for what, value, most in (
         ("p99, ms,", _median(ours, lambda each: each.p99), MOST_P99_MS),
         ("memory a stream, kB,", _median(ours, lambda each: each.a_stream) / 1e3, MOST_STREAM_KB),
@@ -79,12 +86,14 @@ def compare(streams: int, seen: Mapping[str, Sequence[Figures]]) -> None:
 def main(seconds: float = 5.0, rounds: int = 3) -> None:
     peering.prepare()
     os.sched_setaffinity(0, cores()[1])
-    for streams in STREAMS:
-        seen: dict[str, list[Figures]] = {name: [] for name in SERVERS}
+    for streams, peers in PEERS.items():
+        seen: dict[str, list[Figures]] = {name: [] for name in (OURS, *peers)}
         for _ in range(rounds):
-            for name in SERVERS:
+            for name in seen:
                 seen[name].append(asyncio.run(one(name, streams, seconds)))
         compare(streams, seen)
+        if streams in MANY:
+            judge(streams, seen[OURS])
 
 
 if __name__ == "__main__":

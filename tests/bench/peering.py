@@ -43,8 +43,9 @@ def _same(one: Path, other: Path) -> bool:
 
 
 def python(name: str, *arguments: str) -> Sequence[str]:
-    """The command of a peer written in Python."""
-    return [str(_PYTHON), str(_HERE / f"{name}.py"), *arguments]
+    """The command of a peer written in Python. Its folder is not searched for modules: a peer may
+    have the name of the package that it serves."""
+    return [str(_PYTHON), "-P", str(_HERE / f"{name}.py"), *arguments]
 
 
 def node(*arguments: str) -> Sequence[str]:
