@@ -11,12 +11,10 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from functools import partial
 
 import anyio
 import anyio.abc
 
-from voicecall import events as ev
 from voicecall.errors import CallNotReady, ProviderUnavailable
 from voicecall.model import CallMode, Direction, EndDetail, EndReason, MessageState
 from voicecall.seam import Seam
@@ -26,6 +24,7 @@ from voicecall_calls.conversation.agentturn import Brain, TurnInput, make_turn
 from voicecall_calls.conversation.base import Conversation
 from voicecall_calls.conversation.keys import CallerKeys
 from voicecall_calls.conversation.mouth import Mouth, SpeechTimes, Spoken
+from voicecall_calls.conversation.parting import Parting
 from voicecall_calls.conversation.question import OpenQuestion
 from voicecall_calls.conversation.replier import Replier, Reply, utter
 from voicecall_calls.conversation.silence import SilenceWatch
@@ -59,7 +58,9 @@ class Dialogue(Conversation):
         config: VoiceCallConfig,
         keep: KeepTurn,
         seam: Seam,
+        otherwise: Callable[[str], Awaitable[object]] | None = None,
     ) -> None:
+        """``otherwise`` speaks where the mouth cannot."""
         self.lane = lane
         self.mouth = mouth
         self.brain = brain
@@ -84,8 +85,7 @@ class Dialogue(Conversation):
         self._running: _Running | None = None
         self._question = OpenQuestion()
         self._resumed = False
-        self._closed: str | None = None
-        self._parting = False
+        self._parting = Parting(lane, seam, self._floor, quiet=self._stop_reply, say=otherwise)
         self._agent_failures = 0
         self._speech_failures = 0
         self._keys = CallerKeys(self._keys_collected)
@@ -122,7 +122,7 @@ class Dialogue(Conversation):
         self._resumed = True
 
     def close(self, why: str) -> None:
-        self._closed = why
+        self._parting.closed = why
         self._question.fail(why)
         self.interrupt()
 
@@ -140,7 +140,7 @@ class Dialogue(Conversation):
             await self._floor_left.wait()
 
     def _push(self, turn: TurnInput) -> None:
-        if not self._parting:
+        if not self._parting.begun:
             self._inputs.append(turn)
             self._input_came.set()
 
@@ -160,9 +160,6 @@ class Dialogue(Conversation):
 
     async def _ears_open(self) -> None:
         """Wait until the caller can be heard, before the greeting."""
-
-    async def _say_otherwise(self, text: str) -> None:
-        """Say the last words by another voice than the mouth's, where there is one."""
 
     # --- the tasks --------------------------------------------------------------------------
 
@@ -223,7 +220,7 @@ class Dialogue(Conversation):
                 self._floor_scope = scope
                 self._floor_left = left = anyio.Event()
                 try:
-                    if self._closed is not None:
+                    if self._parting.closed is not None:
                         scope.cancel()
                     yield scope
                 finally:
@@ -281,13 +278,13 @@ class Dialogue(Conversation):
             await self._speech_failed(spoken)
             return
         if spoken is not None and spoken.complete and reply.end_call:
-            await self._end(EndReason.HANGUP_BOT, EndDetail.AGENT)
+            await self._parting.end(EndReason.HANGUP_BOT, EndDetail.AGENT)
             return
         if spoken is not None and reply.failed is None:
             self._agent_failures = self._speech_failures = 0
             return
         if spoken is None and reply.end_call:
-            await self._end(EndReason.HANGUP_BOT, EndDetail.AGENT)
+            await self._parting.end(EndReason.HANGUP_BOT, EndDetail.AGENT)
             return
         self._agent_failures += 1
         if reply.failed:
@@ -322,39 +319,19 @@ class Dialogue(Conversation):
     async def _speech_failed(self, spoken: Spoken) -> None:
         self._speech_failures += 1
         if self._speech_failures >= _FAILURES_BEFORE_GOODBYE:
-            self._part(self.config.phrases.failed, EndReason.ERROR, EndDetail.SPEECH_FAILED)
-        elif self._closed is None:
+            self._parting.begin(
+                self.config.phrases.failed, EndReason.ERROR, EndDetail.SPEECH_FAILED
+            )
+        elif self._parting.closed is None:
             await self._say(self.config.phrases.not_understood)
 
     async def _farewell(self, text: str, reason: EndReason, detail: EndDetail) -> None:
         """Say goodbye, then hang up, whether or not it could be said."""
         spoken = await self._speak(text, last=True)
         if spoken.ok:
-            await self._end(reason, detail)
+            await self._parting.end(reason, detail)
         else:
-            self._part(text, reason, detail)
-
-    def _part(self, text: str, reason: EndReason, detail: EndDetail) -> None:
-        """End the call, once, behind ``text`` by whatever voice there still is."""
-        if self._may_part():
-            self.lane.spawn(partial(self._part_now, text, reason, detail))
-
-    def _may_part(self) -> bool:
-        """Whether the end of the call is ours to begin, which it is once."""
-        if self._parting or self._closed is not None or self.lane.record.ending is not None:
-            return False
-        self._parting = True
-        return True
-
-    async def _part_now(self, text: str, reason: EndReason, detail: EndDetail) -> None:
-        await self._stop_reply()
-        # Without a scope: nothing takes the floor from the last words.
-        async with self._floor:
-            await self._say_otherwise(text)
-            await self._end(reason, detail)
-
-    async def _end(self, reason: EndReason, detail: EndDetail) -> None:
-        await self.lane.apply(ev.EndRequested(at=self.seam.now_ms(), reason=reason, detail=detail))
+            self._parting.begin(text, reason, detail)
 
     # --- requests from outside --------------------------------------------------------------
 
@@ -364,8 +341,8 @@ class Dialogue(Conversation):
     async def _say_for(self, text: str, *, new_turn: bool = False) -> None:
         """Speak on somebody's request."""
         spoken = await self._say(text, new_turn=new_turn)
-        if self._closed is not None:
-            raise CallNotReady(self._closed)
+        if self._parting.closed is not None:
+            raise CallNotReady(self._parting.closed)
         if not spoken.ok:
             raise ProviderUnavailable(spoken.error or "speech failed", provider="speech")
 

@@ -83,6 +83,15 @@ class LastWords:
                 _log.warning("call %s: last words: %s", self._lane.record.call_id, error)
         return False
 
+    async def tell(self, apology: str) -> bool:
+        """Say what a notification has to tell, or ``apology`` in a conversation, which has nothing
+        to go on with; whether a notification was told."""
+        record = self._lane.record
+        if record.mode is CallMode.CONVERSATION:
+            await self.say(apology)
+            return False
+        return record.message is not None and await self.say(record.message.text)
+
     async def _by_model(self, text: str) -> bool:
         if self._model is None:
             return False
@@ -139,15 +148,17 @@ class Farewell:
         if rest.cancelled_caught:
             self._voice.interrupt()
         record = self._lane.record
-        if record.mode is CallMode.CONVERSATION:
-            await self._words.say(self._apology)
-        elif record.message is not None and record.message.state is MessageState.DONE:
+        if (
+            record.mode is CallMode.NOTIFY
+            and record.message is not None
+            and record.message.state is MessageState.DONE
+        ):
             # It was heard; the call has its own deadline.
             return
-        elif record.message is not None and await self._words.say(record.message.text):
+        if await self._words.tell(self._apology):
             await self._end(EndReason.HANGUP_BOT, EndDetail.NOTIFIED)
-            return
-        await self._end(EndReason.ERROR, detail)
+        else:
+            await self._end(EndReason.ERROR, detail)
 
     async def _end(self, reason: EndReason, detail: EndDetail) -> None:
         await self._lane.apply(

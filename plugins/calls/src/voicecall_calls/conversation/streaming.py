@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING
 
 import anyio
@@ -86,7 +85,16 @@ class StreamConversation(Dialogue):
             synthesis_timeout_s=config.tts.timeout_ms / 1000,
             message_lost=self._message_lost,
         )
-        super().__init__(lane, mouth, brain, config=config, keep=keep, seam=seam)
+        self._last_words = LastWords(lane, self.line, provider, seam)
+        super().__init__(
+            lane,
+            mouth,
+            brain,
+            config=config,
+            keep=keep,
+            seam=seam,
+            otherwise=self._last_words.say,
+        )
         self._line_mouth = mouth
         self._provider = provider
         self._speech = speech
@@ -97,7 +105,6 @@ class StreamConversation(Dialogue):
         self._barge_in: tuple[int, int] | None = None
         self._digit_count = 0
         self._voicing: anyio.CancelScope | None = None
-        self._last_words = LastWords(lane, self.line, provider, seam)
         self._ear: Ear | None = None
         if lane.record.mode is CallMode.CONVERSATION:
             self._ear = Ear(
@@ -332,28 +339,20 @@ class StreamConversation(Dialogue):
         super().playback_finished(utterance_id, ok)
         self._last_words.finished(utterance_id, ok)
 
-    async def _say_otherwise(self, text: str) -> None:
-        await self._last_words.say(text)
-
     def _message_lost(self) -> bool:
         """The last attempt failed: the record would end the call in silence."""
         message = self.lane.record.message
         if message is None or message.attempts < self.lane.host.policy.message_attempts:
             return False
-        if not self._provider.capabilities.native_speech or not self._may_part():
-            return False
-        self.lane.spawn(partial(self._tell_otherwise, message.text))
-        return True
+        return self._provider.capabilities.native_speech and self._parting.begin_with(
+            self._tell_otherwise
+        )
 
-    async def _tell_otherwise(self, message: str) -> None:
-        """A notification is told by the carrier; a conversation has nothing to go on with."""
-        async with self._floor:
-            notifies = self.lane.record.mode is CallMode.NOTIFY
-            text = message if notifies else self.config.phrases.failed
-            if await self._last_words.say(text) and notifies:
-                await self._end(EndReason.HANGUP_BOT, EndDetail.NOTIFIED)
-            else:
-                await self._end(EndReason.ERROR, EndDetail.MESSAGE_FAILED)
+    async def _tell_otherwise(self) -> None:
+        if await self._last_words.tell(self.config.phrases.failed):
+            await self._parting.end(EndReason.HANGUP_BOT, EndDetail.NOTIFIED)
+        else:
+            await self._parting.end(EndReason.ERROR, EndDetail.MESSAGE_FAILED)
 
     async def play_digits(self, digits: str) -> None:
         await play_on_line(self.lane, self._provider, self.line, digits)
