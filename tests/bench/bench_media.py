@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 from binascii import b2a_base64
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -32,6 +32,7 @@ from picows import (
 )
 
 from voicecall import ProviderContext
+from voicecall.events import CarrierEvent
 from voicecall.media import Audio, MediaEvent, Started, Upgrade
 from voicecall.seam import SystemSeam
 from voicecall.telephony import Verified, WebhookReply, WebhookRequest
@@ -59,7 +60,9 @@ class _Echo:
 
 
 class _Engine:
-    async def recorded(self, verified: Verified) -> WebhookReply | None:
+    async def recorded(
+        self, verified: Verified, events: Sequence[CarrierEvent]
+    ) -> WebhookReply | None:
         return None
 
     async def handle(

@@ -40,7 +40,9 @@ REPLY = b'{"actions": []}'
 
 
 class _Engine:
-    async def recorded(self, verified: Verified) -> WebhookReply | None:
+    async def recorded(
+        self, verified: Verified, events: Sequence[CarrierEvent]
+    ) -> WebhookReply | None:
         return None
 
     async def handle(

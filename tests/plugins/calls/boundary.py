@@ -145,7 +145,9 @@ class Desk:
     def __post_init__(self) -> None:
         self.gate.set()
 
-    async def recorded(self, verified: Verified) -> WebhookReply | None:
+    async def recorded(
+        self, verified: Verified, events: Sequence[CarrierEvent]
+    ) -> WebhookReply | None:
         return self.replies.get(verified.key)
 
     async def handle(

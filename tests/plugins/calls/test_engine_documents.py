@@ -72,12 +72,20 @@ async def test_the_reply_to_the_first_webhook_has_all_that_is_needed(
     carrier = ScriptedCarrier(ANSWERS_BY_DOCUMENT, steers=True)
     async with open_phone(tmp_path, media=media, carrier=carrier) as phone:
         await call_in(phone)
-        first, limit = carrier.rendered
-        assert isinstance(first, tel.Speak if media is MediaPath.NATIVE else tel.AttachStream)
-        assert limit == tel.LimitDuration(phone.config.max_duration_seconds + 30)
+        limit = tel.LimitDuration(phone.config.max_duration_seconds + 30)
+        if media is MediaPath.NATIVE:
+            first, limited = carrier.rendered
+            assert isinstance(first, tel.Speak)
+            assert limited == limit
+        else:
+            (first,) = carrier.rendered
+            assert isinstance(first, tel.AttachStream)
         assert carrier.performed == []
         await phone.settle(5)
         assert [speaker for speaker, _ in phone.said] == ["bot"]
+        # A call whose stream never came ends without it.
+        streamed = media is MediaPath.STREAM
+        assert carrier.performed_of(tel.LimitDuration) == ([limit] if streamed else [])
 
 
 async def test_a_limit_that_cannot_be_set_is_tried_again_and_ends_nothing(tmp_path: Path) -> None:

@@ -38,6 +38,7 @@ def planner(*points: StreamPoint, voice: str | None = "v") -> Planner:
         new_token=lambda: f"token-{next(tokens)}",
         new_id=lambda: f"id-{next(ids)}",
         voice=lambda record: voice,
+        speaks_at_dial=lambda words: False,
         end_silence_ms=700,
     )
 

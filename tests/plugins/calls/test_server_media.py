@@ -79,7 +79,9 @@ class Engine:
         self.gate.set()
         self.asked = anyio.Event()
 
-    async def recorded(self, verified: Verified) -> WebhookReply | None:
+    async def recorded(
+        self, verified: Verified, events: Sequence[CarrierEvent]
+    ) -> WebhookReply | None:
         return None
 
     async def handle(

@@ -52,7 +52,9 @@ class Engine:
         self.failures = 0
         self.reply = WebhookReply(body=b'{"actions": []}', content_type="application/json")
 
-    async def recorded(self, verified: Verified) -> WebhookReply | None:
+    async def recorded(
+        self, verified: Verified, events: Sequence[CarrierEvent]
+    ) -> WebhookReply | None:
         return self.replies.get(verified.key)
 
     async def handle(

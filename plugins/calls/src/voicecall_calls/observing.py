@@ -36,6 +36,9 @@ class HostObserver:
             },
         )
 
+    def turn(self, row: TurnRow) -> None:
+        _publish_turn(self._host, row)
+
     def ended(self, record: CallRecord) -> None:
         self._host.observe_end(record)
         self._host.publish("voicecall.ended", {"call": projection(record)})
@@ -46,17 +49,21 @@ def turn_keeper(store: CallStore, host: GatewayHost) -> KeepTurn:
 
     async def keep(row: TurnRow) -> None:
         await store.commit(Commit(turns=(row,)))
-        host.publish(
-            "voicecall.turn",
-            {
-                "callId": row.call_id,
-                "turnId": row.turn_id,
-                "kind": row.kind,
-                "latencyMs": row.latency_ms,
-                "bargeInStopMs": row.barge_in_stop_ms,
-                "filler": row.filler,
-                "failed": row.failed,
-            },
-        )
+        _publish_turn(host, row)
 
     return keep
+
+
+def _publish_turn(host: GatewayHost, row: TurnRow) -> None:
+    host.publish(
+        "voicecall.turn",
+        {
+            "callId": row.call_id,
+            "turnId": row.turn_id,
+            "kind": row.kind,
+            "latencyMs": row.latency_ms,
+            "bargeInStopMs": row.barge_in_stop_ms,
+            "filler": row.filler,
+            "failed": row.failed,
+        },
+    )

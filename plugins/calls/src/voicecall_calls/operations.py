@@ -155,7 +155,7 @@ class CallOperations:
                 explicit=options.session_key,
             ),
         )
-        step = engine.with_message_at_dial(step)
+        step = engine.planner.with_message_at_dial(step)
         self._check_length(step.record, message or "")
         if not await engine.places.take(step.record.direction, call_id):
             limit = engine.config.max_concurrent_calls
@@ -276,10 +276,11 @@ class CallOperations:
             if record is None:
                 raise CallNotFound(call_id)
             raise CallNotActive(call_id, _last_state(record))
-        if lane.record.ending is not None or lane.conversation is None:
+        conversation = lane.begin()
+        if lane.record.ending is not None or conversation is None:
             doing = "ending" if lane.record.ending is not None else "not connected yet"
             raise CallNotReady(f"the call is {doing} (state {lane.record.state.value})")
-        return lane, lane.conversation
+        return lane, conversation
 
 
 def _required(value: str, name: str) -> str:

@@ -28,8 +28,11 @@ class AdmissionRefused(Exception):
 class WebhookHost(Protocol):
     """What the webhook server asks of the engine."""
 
-    async def recorded(self, verified: Verified) -> WebhookReply | None:
-        """The reply that this very request got before; None for one that is new."""
+    async def recorded(
+        self, verified: Verified, events: Sequence[CarrierEvent]
+    ) -> WebhookReply | None:
+        """The reply that this very request got before; None for one that is new, and where
+        :meth:`handle` will notice it by the keys of its events."""
         ...
 
     async def handle(

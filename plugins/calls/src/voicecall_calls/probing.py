@@ -143,7 +143,9 @@ async def _somebody_answers(
 class _Nobody:
     """Takes no webhook and no socket: they come again when the gateway runs."""
 
-    async def recorded(self, verified: Verified) -> WebhookReply | None:
+    async def recorded(
+        self, verified: Verified, events: Sequence[CarrierEvent]
+    ) -> WebhookReply | None:
         raise WebhookRejected(503, "only the setup is being checked")
 
     async def handle(

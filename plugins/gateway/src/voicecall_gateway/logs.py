@@ -10,6 +10,7 @@ import logging
 import os
 import re
 import sys
+import time
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from logging.handlers import RotatingFileHandler
@@ -41,7 +42,12 @@ _PATTERNS = (
     (re.compile(r"(://[^/\s:@]+:)[^/\s@]+@"), r"\1" + MASKED + "@"),
     (re.compile(r"\+[1-9]\d{6,14}\b"), "+" + MASKED),
 )
-_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+# Most lines have none of it, and looking for all patterns at once is what most lines cost.
+_SUSPECT = re.compile(
+    r"bearer|basic|api[-_]?key|token|password|secret|://|\+[1-9]\d{6}", re.IGNORECASE
+)
+_OURS = {"message", "asctime", "taskName", "masked"}
+_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | _OURS
 
 
 class Mask:
@@ -59,8 +65,9 @@ class Mask:
     def __call__(self, text: str) -> str:
         for value in self._values:
             text = text.replace(value, MASKED)
-        for pattern, replacement in _PATTERNS:
-            text = pattern.sub(replacement, text)
+        if _SUSPECT.search(text):
+            for pattern, replacement in _PATTERNS:
+                text = pattern.sub(replacement, text)
         return text
 
 
@@ -89,12 +96,22 @@ class _JsonLines(logging.Formatter):
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": record.getMessage(),
+            "message": _message(record, self._mask),
         }
-        line |= {key: value for key, value in vars(record).items() if key not in _STANDARD}
+        for key, value in vars(record).items():
+            if key not in _STANDARD:
+                line[key] = _masked(value, self._mask)
         if record.exc_info:
-            line["error"] = self.formatException(record.exc_info)
-        return json.dumps(_masked(line, self._mask), default=str)
+            line["error"] = self._mask(self.formatException(record.exc_info))
+        return json.dumps(line, default=str)
+
+
+def _message(record: logging.LogRecord, mask: Mask) -> str:
+    """The message without credentials; made once for all handlers."""
+    masked = vars(record).get("masked")
+    if masked is None:
+        masked = record.masked = mask(record.getMessage())
+    return str(masked)
 
 
 def _masked(value: Any, mask: Mask) -> Any:
@@ -117,12 +134,12 @@ class _ShortLines(logging.Formatter):
         self._mask = mask
 
     def format(self, record: logging.LogRecord) -> str:
-        clock = datetime.fromtimestamp(record.created).astimezone().strftime("%H:%M:%S")
-        text = record.getMessage()
+        clock = time.strftime("%H:%M:%S", time.localtime(record.created))
+        text = _message(record, self._mask)
         if record.exc_info and record.exc_info[1] is not None:
             error = record.exc_info[1]
-            text += f" ({type(error).__name__}: {error})"
-        return self._mask(f"{clock} {record.levelname.lower()} {record.name}: {text}")
+            text += self._mask(f" ({type(error).__name__}: {error})")
+        return f"{clock} {record.levelname.lower()} {record.name}: {text}"
 
 
 def log_file(state_dir: Path) -> Path:
@@ -144,7 +161,8 @@ class _PrivateRotatingFile(RotatingFileHandler):
     def shouldRollover(self, record: logging.LogRecord) -> bool:  # noqa: N802
         # The base formats every record a second time to know its length; a file may instead
         # outgrow its limit by one line.
-        return self.stream is not None and self.stream.tell() >= self.maxBytes
+        stream = self.stream
+        return stream is not None and os.fstat(stream.fileno()).st_size >= self.maxBytes
 
     def _open(self) -> Any:
         stream = super()._open()

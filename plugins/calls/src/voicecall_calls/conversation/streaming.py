@@ -37,7 +37,7 @@ from voicecall_calls.conversation.tones import play_on_line
 from voicecall_calls.conversation.turntaking import TurnTaking, Verdict
 from voicecall_calls.conversation.turntimes import TurnTimes
 from voicecall_calls.conversation.voicegate import VoiceGate
-from voicecall_calls.engine.phases import note_phase
+from voicecall_calls.engine.phases import note_phases
 from voicecall_calls.ports import Attachment, MediaSocket
 
 if TYPE_CHECKING:
@@ -216,7 +216,7 @@ class StreamConversation(Dialogue):
     async def _ears_open(self) -> None:
         if self._ear is not None:
             await self._ear.ready()
-            note_phase(self.lane.record, "transcription ready")
+            note_phases(self.lane.record, "transcription ready")
 
     # --- hearing ----------------------------------------------------------------------------
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from voicecall import machine as mc
 from voicecall import telephony as tel
+from voicecall.model import MediaPath
 
 from .carrier import CarrierActions
 
@@ -39,40 +41,41 @@ class Effects:
             self._carry_out(lane, effect)
 
     def _carry_out(self, lane: CallLane, effect: mc.Effect) -> None:
-        talk = lane.conversation
         match effect:
             case mc.Dial():
                 self._engine.spawn(self._carrier.dialling(lane))
             case mc.LookUpDial():
                 self._engine.spawn(self._carrier.looking_up(lane))
             case mc.HangUp():
-                if talk is not None:
-                    talk.hush()
+                if lane.conversation is not None:
+                    lane.conversation.hush()
                 self._engine.spawn(self._carrier.hanging_up(lane))
             case mc.ProbeStatus():
                 self._engine.spawn(self._carrier.probing(lane))
             case mc.Connected():
                 self._connect(lane, resumed=effect.resumed)
-            case mc.CallerTurn(text, confidence) if talk is not None:
+            case mc.CallerTurn(text, confidence) if (talk := lane.begin()) is not None:
                 talk.caller_turn(text, confidence)
-            case mc.CallerSpeaking() if talk is not None:
+            case mc.CallerSpeaking() if (talk := lane.begin()) is not None:
                 talk.caller_speaking()
-            case mc.KeysPressed(digits) if talk is not None:
+            case mc.KeysPressed(digits) if (talk := lane.begin()) is not None:
                 talk.keys_pressed(digits)
-            case mc.PlaybackFinished(utterance_id, ok) if talk is not None:
+            case mc.PlaybackFinished(utterance_id, ok) if (talk := lane.begin()) is not None:
                 talk.playback_finished(utterance_id, ok)
-            case mc.PlayMessage() if talk is not None:
+            case mc.PlayMessage() if (talk := lane.begin()) is not None:
                 talk.play_message()
             case _:
                 # Everything else is an action, the release, or said to no conversation.
                 return
 
     def _connect(self, lane: CallLane, *, resumed: bool) -> None:
-        conversations = self._engine.conversations
-        if lane.conversation is not None or conversations is None:
+        make = self._engine.conversations
+        if make is None or lane.conversation is not None:
             return
-        conversation = conversations(lane)
-        lane.conversation = conversation
-        if resumed:
+        lane.prepare(partial(make, lane))
+        if lane.record.media is MediaPath.REALTIME and not resumed:
+            # A voice model is opened with the media socket, speech providers before it.
+            return
+        conversation = lane.begin()
+        if resumed and conversation is not None:
             conversation.resume()
-        lane.spawn(conversation.run)

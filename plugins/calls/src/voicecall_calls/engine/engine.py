@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from typing import Any, Protocol
 from urllib.parse import urlencode
 
@@ -16,39 +15,31 @@ from voicecall import events as ev
 from voicecall import machine as mc
 from voicecall import telephony as tel
 from voicecall.coordinator import Coordinator
-from voicecall.errors import StoreError
 from voicecall.media import Started, Upgrade
 from voicecall.model import (
     CallRecord,
-    Direction,
-    EndDetail,
     MediaPath,
     TranscriptEntry,
 )
 from voicecall.seam import Seam
-from voicecall.store import CallStore, Commit, RecordedReply
+from voicecall.store import CallStore, TurnRow
 from voicecall_calls.config import VoiceCallConfig
 from voicecall_calls.conversation.base import Conversation
 from voicecall_calls.pairing import Pairing
 from voicecall_calls.ports import AdmissionRefused, Attachment, MediaSocket
 
-from .admission import admit_inbound
+from .deadlines import Deadlines
 from .effects import Effects
-from .inbound import inbound_record
-from .lane import Applied, CallLane, Job, ReplyMaker
-from .phases import log_phases
+from .intake import Intake
+from .lane import CallLane, Job
 from .places import Places
 from .planner import Planner
-from .replies import as_reply, recorded
 
 __all__ = ["CallEngine", "Observer"]
 
 _log = logging.getLogger("voicecall.calls")
 
-OPENING_AGE_MS = 60_000
-"""The first webhook of a call may come so late that its carrier delivered it again."""
 _BUSY_CALLS = 16
-_OPENING = (ev.Initiated, ev.Ringing, ev.Answered, ev.Active)
 
 
 class Observer(Protocol):
@@ -57,6 +48,8 @@ class Observer(Protocol):
     def event(self, record: CallRecord, event: ev.CallEvent) -> None: ...
 
     def said(self, record: CallRecord, entry: TranscriptEntry) -> None: ...
+
+    def turn(self, row: TurnRow) -> None: ...
 
     def ended(self, record: CallRecord) -> None: ...
 
@@ -102,13 +95,15 @@ class CallEngine:
             new_token=seam.token,
             new_id=seam.new_id,
             voice=voice,
+            speaks_at_dial=provider.speaks_at_dial,
             end_silence_ms=config.silence_timeout_ms,
         )
         self._observer = observer
         self._effects = Effects(self)
+        self._intake = Intake(self)
+        self._deadlines = Deadlines(seam, self.spawn)
         self._by_alias: dict[str, str] = {}
         self.busy = anyio.Semaphore(_BUSY_CALLS, fast_acquire=True)
-        self._admission = anyio.Lock()
         self._tasks: anyio.abc.TaskGroup | None = None
         self._quiet = anyio.Event()
         self._ready = anyio.Event()
@@ -127,6 +122,7 @@ class CallEngine:
         async with anyio.create_task_group() as tasks:
             self._tasks = tasks
             await self._recover()
+            tasks.start_soon(self._deadlines.run)
             self._ready.set()
             try:
                 yield
@@ -184,34 +180,24 @@ class CallEngine:
         self.lanes[record.call_id] = lane
         for alias in record.aliases:
             self._by_alias[alias] = record.call_id
-        self.spawn(lane.run)
+        self._deadlines.watch(lane)
 
     def adopt(self, lane: CallLane) -> None:
         """Make the lane of a committed new call known."""
         self._adopt(lane)
 
-    async def _lane_for(self, event: ev.CarrierEvent) -> CallLane | None:
-        """The lane of an event; a finished call gets a lane for just this event. The carrier's id
-        is what counts: where it is known, ours must be the same call's."""
-        lane = self.lanes.get(self._by_alias.get(event.provider_call_id, ""))
-        record = lane.record if lane is not None else None
-        if record is None:
-            record = await self.store.find(self.provider_id, event.provider_call_id)
-        if record is None and event.call_id:
-            lane = self.lanes.get(event.call_id)
-            record = lane.record if lane is not None else await self.store.load(event.call_id)
-        if record is None:
-            return None
-        if event.call_id and event.call_id != record.call_id:
-            raise _IdentityClash
-        lane = self.lanes.get(record.call_id)
-        return CallLane(record, self) if lane is None and record.terminal else lane
+    def lane_with(self, provider_call_id: str) -> CallLane | None:
+        """The live call with this id of the carrier's."""
+        return self.lanes.get(self._by_alias.get(provider_call_id, ""))
 
     # --- webhooks ---------------------------------------------------------------------------
 
-    async def recorded(self, verified: tel.Verified) -> tel.WebhookReply | None:
+    async def recorded(
+        self, verified: tel.Verified, events: Sequence[ev.CarrierEvent]
+    ) -> tel.WebhookReply | None:
         """The reply to a replayed webhook that carried no event."""
-        return as_reply(await self.store.reply(verified.key))
+        # A replayed event is known by its own key, as one that is delivered again is.
+        return None if events else await self._intake.recorded(verified)
 
     async def handle(
         self,
@@ -221,96 +207,7 @@ class CallEngine:
     ) -> tel.WebhookReply:
         """Commit the events of one webhook in order; the last one carries the reply."""
         await self._ready.wait()
-        reply: tel.WebhookReply | None = None
-        for index, event in enumerate(events):
-            last = index == len(events) - 1
-            maker = self._reply_maker(request, event) if last else None
-            reply = await self._take(event, maker)
-        if reply is not None:
-            return reply
-        empty = self.provider.render(request, None, ()).reply
-        if not events:
-            _log.debug("a webhook says nothing that changes a call")
-            await self.store.commit(Commit(reply=recorded(empty, verified.key, self.seam.now_ms())))
-        return empty
-
-    def _reply_maker(self, request: tel.WebhookRequest, event: ev.CarrierEvent) -> ReplyMaker:
-        over = isinstance(event, ev.CallEnded | ev.CallFailed)
-
-        def make(
-            record: CallRecord, actions: Sequence[tel.Action]
-        ) -> tuple[RecordedReply, list[tel.Action]]:
-            url = self.callback_url(record.call_id)
-            ref = tel.CallRef(record.call_id, record.provider_call_id, record.aliases, url)
-            if record.terminal and not actions and not over:
-                # A call that we are done with asks what to do next: nothing would end it.
-                reply = self.provider.render(request, ref, [tel.Hangup()]).reply
-                return recorded(reply, event.key, self.seam.now_ms()), []
-            rendered = self.provider.render(request, ref, actions)
-            return recorded(rendered.reply, event.key, self.seam.now_ms()), list(rendered.rest)
-
-        return make
-
-    async def _take(
-        self, event: ev.CarrierEvent, maker: ReplyMaker | None
-    ) -> tel.WebhookReply | None:
-        now = self.seam.now_ms()
-        try:
-            lane = await self._lane_for(event)
-            if lane is None:
-                async with self._admission:
-                    lane = await self._lane_for(event)
-                    if lane is None:
-                        opening = _in_time(event, now - OPENING_AGE_MS, now)
-                        applied = await self._open_inbound(opening, maker)
-                        return as_reply(applied.reply) if applied else None
-        except _IdentityClash:
-            _log.warning("a webhook names two different calls; it has no effect")
-            return None
-        applied = await lane.apply(_in_time(event, lane.record.started_at, now), reply=maker)
-        if applied.duplicate:
-            return as_reply(await self.store.reply(event.key))
-        return as_reply(applied.reply)
-
-    async def _open_inbound(
-        self, event: ev.CarrierEvent, maker: ReplyMaker | None
-    ) -> Applied | None:
-        """A call that somebody else started. None: not one that we make a record of."""
-        if not isinstance(event, _OPENING) or event.direction is not Direction.INBOUND:
-            _log.info("an event of an unknown call is ignored: %s", type(event).__name__)
-            return None
-        call_id = self.seam.new_id()
-        admission = await admit_inbound(self.config, event.from_number, self.pairing)
-        refusal = admission.refused
-        if refusal is None and not self.accepting:
-            refusal = EndDetail.SHUTDOWN
-        if refusal is None:
-            free = await self.places.take(Direction.INBOUND, call_id)
-            refusal = None if free else EndDetail.CAPACITY
-        if refusal is not None:
-            _log.info("inbound call %s refused: %s", call_id, refusal.value)
-            step = mc.refuse_inbound(
-                call_id=call_id, provider=self.provider_id, event=event, detail=refusal
-            )
-            return await CallLane(step.record, self).open(step, event, reply=maker)
-        record = inbound_record(
-            self.config,
-            event,
-            call_id=call_id,
-            provider=self.provider_id,
-            media=self.inbound_media,
-            policy=self.policy,
-            default_agent=self.default_agent,
-            code=admission.code,
-        )
-        step = mc.step(record, event, self.policy)
-        lane = CallLane(record, self)
-        try:
-            applied = await lane.open(step, event, reply=maker)
-        except StoreError:
-            await self.places.give_back(record)
-            raise
-        return applied
+        return await self._intake.handle(request, verified, events)
 
     # --- media sockets ----------------------------------------------------------------------
 
@@ -325,9 +222,10 @@ class CallEngine:
             raise AdmissionRefused(1008, "Unknown call")
         stream_id = started.stream_id
         applied = await lane.apply(ev.StreamAttached(at=self.seam.now_ms(), stream_id=stream_id))
-        if applied.record.terminal or lane.conversation is None:
+        conversation = None if applied.record.terminal else lane.begin()
+        if conversation is None:
             raise AdmissionRefused(1008, "The call is over")
-        return lane.conversation.attach(socket, started)
+        return conversation.attach(socket, started)
 
     def callback_url(self, call_id: str) -> str:
         url = self.webhook_url()
@@ -347,16 +245,20 @@ class CallEngine:
 
     def published(self, lane: CallLane, before: CallRecord, events: Sequence[ev.CallEvent]) -> None:
         record = lane.record
-        if record.call_id not in self.lanes and record.live:
-            self._adopt(lane)
         if record.live:
-            for alias in record.aliases:
-                self._by_alias.setdefault(alias, record.call_id)
+            if record.call_id not in self.lanes:
+                self._adopt(lane)
+            else:
+                for alias in record.aliases:
+                    self._by_alias.setdefault(alias, record.call_id)
+                self._deadlines.watch(lane)
         for event in events:
-            log_phases(record, event)
             self._observer.event(record, event)
         for entry in record.transcript[len(before.transcript) :]:
             self._observer.said(record, entry)
+
+    def turn_taken(self, row: TurnRow) -> None:
+        self._observer.turn(row)
 
     async def act(
         self, lane: CallLane, effects: Sequence[mc.Effect], actions: Sequence[tel.Action]
@@ -378,26 +280,3 @@ class CallEngine:
         self._observer.ended(record)
         lane.release()
         self._quiet.set()
-
-    # --- outbound calls ---------------------------------------------------------------------
-
-    def with_message_at_dial(self, step: mc.Step) -> mc.Step:
-        """The first step of an outbound call, with the carrier told at once what to speak where
-        it can be."""
-        record = step.record
-        words = self.planner.first_words(record)
-        if words is None or record.message is None or not self.provider.speaks_at_dial(words):
-            return step
-        message = replace(record.message, at_dial=words.utterance_id)
-        return replace(step, record=replace(record, message=message))
-
-
-class _IdentityClash(Exception):
-    """Our id and the carrier's id in one event belong to different calls."""
-
-
-def _in_time(event: ev.CarrierEvent, earliest: int, now: int) -> ev.CarrierEvent:
-    """The event at a time when it can have happened: deadlines count from it, and a carrier's
-    clock may be wrong."""
-    at = max(min(event.at, now), earliest)
-    return event if at == event.at else replace(event, at=at)

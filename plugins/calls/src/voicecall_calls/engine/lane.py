@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import logging
-import math
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from contextlib import asynccontextmanager, nullcontext
-from dataclasses import dataclass, field
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import anyio
@@ -15,12 +13,12 @@ import anyio.abc
 from voicecall import events as ev
 from voicecall import machine as mc
 from voicecall import telephony as tel
-from voicecall.errors import DuplicateKey, StoreError
+from voicecall.errors import DuplicateKey
 from voicecall.model import CallRecord, EndDetail, EndReason
 from voicecall.seam import Seam
-from voicecall.store import CallStore, Commit, DialReservation, RecordedReply, StoredEvent
+from voicecall.store import CallStore, Commit, DialReservation, RecordedReply, StoredEvent, TurnRow
 
-from .phases import note_phase
+from .phases import note_phases, phases_of
 from .planner import Plan, Planner
 
 if TYPE_CHECKING:
@@ -48,6 +46,10 @@ class LaneHost(Protocol):
     """Bounds the calls that take an event at the same time. When many calls change at once, audio
     waits only for some of them in each round of the loop. Webhooks have caps of their own."""
 
+    def spawn(self, job: Job) -> None:
+        """Run a task of the engine."""
+        ...
+
     def callback_url(self, call_id: str) -> str:
         """Where the carrier sends what it has to say of a call."""
         ...
@@ -57,7 +59,11 @@ class LaneHost(Protocol):
         ...
 
     def published(self, lane: CallLane, before: CallRecord, events: Sequence[ev.CallEvent]) -> None:
-        """The new record is committed and visible."""
+        """The new record is visible."""
+        ...
+
+    def turn_taken(self, row: TurnRow) -> None:
+        """The row of a turn is stored."""
         ...
 
     async def act(
@@ -78,27 +84,22 @@ class Applied:
     duplicate: bool = False
 
 
-@dataclass(slots=True)
-class _Timer:
-    """Wakes when the lane's deadlines change."""
-
-    changed: anyio.Event = field(default_factory=anyio.Event)
-
-    def poke(self) -> None:
-        self.changed.set()
-        self.changed = anyio.Event()
-
-
 class CallLane:
-    """``record`` is the newest committed record; read it freely, change it by :meth:`apply`."""
+    """``record`` is the newest committed record, with what was :meth:`noted <note>` since; read it
+    freely, change it by :meth:`apply`."""
 
     def __init__(self, record: CallRecord, host: LaneHost) -> None:
         self.record = record
         self.host = host
-        self.conversation: Conversation | None = None
-        self._lock = anyio.Lock()
-        self._timer = _Timer()
+        self.wakes_at: int | None = None
+        """For :class:`~.deadlines.Deadlines`: when the call is woken."""
+        self._conversation: Conversation | None = None
+        self._prepared: Callable[[], Conversation] | None = None
+        self._noted: list[StoredEvent] = []
+        self._stored_entries = len(record.transcript)
+        self._lock = anyio.Lock(fast_acquire=True)
         self._jobs: list[Job] = []
+        self._running = False
         self._tasks: anyio.abc.TaskGroup | None = None
         self._released = anyio.Event()
 
@@ -115,6 +116,26 @@ class CallLane:
         await self.host.issue_tokens(self.record, [stream.token])
         return stream
 
+    # --- the conversation -------------------------------------------------------------------
+
+    def prepare(self, make: Callable[[], Conversation]) -> None:
+        """The call is connected; its conversation waits for :meth:`begin`."""
+        self._prepared = make
+
+    def begin(self) -> Conversation | None:
+        """The conversation, begun now where it was only prepared; None before the call is
+        connected."""
+        if self._prepared is not None:
+            make, self._prepared = self._prepared, None
+            self._conversation = make()
+            self.spawn(self._conversation.run)
+        return self._conversation
+
+    @property
+    def conversation(self) -> Conversation | None:
+        """The conversation, if it has begun."""
+        return self._conversation
+
     # --- events -----------------------------------------------------------------------------
 
     async def apply(
@@ -123,12 +144,32 @@ class CallLane:
         *,
         reply: ReplyMaker | None = None,
         reservation: DialReservation | None = None,
+        turns: Sequence[TurnRow] = (),
     ) -> Applied:
-        """Take one event. Raises ``StoreError`` where it could not be committed; then nothing
-        has changed and the event may come again."""
-        async with self._exclusively(webhook=reply is not None):
+        """Take one event, and store ``turns`` with it. Raises ``StoreError`` where it could not be
+        committed; then nothing has changed and the event may come again."""
+        # Shielded: whoever is cancelled here must not leave a commit that nobody published.
+        with anyio.CancelScope(shield=True):
+            if reply is not None:
+                async with self._lock:
+                    applied = await self._take(event, reply, reservation, turns)
+            else:
+                async with self.host.busy, self._lock:
+                    applied = await self._take(event, reply, reservation, turns)
+        return applied
+
+    async def note(self, event: ev.CallEvent) -> None:
+        """Take an event that may be lost in a crash: it is seen at once, and stored with the next
+        one that :meth:`apply` takes."""
+        async with self._lock:
             step = mc.step(self.record, event, self.host.policy)
-            return await self._commit(step, event, reply, reservation)
+            plan = self.host.planner.plan(step, event)
+            if plan.effects or plan.actions or plan.record.terminal:
+                raise ValueError(f"{type(event).__name__} cannot be noted: it has effects")
+            if step.outcome is mc.Outcome.PROCESSED:
+                self._noted += _stored(plan)
+                self._publish(plan)
+                note_phases(plan.record, *_phases(plan))
 
     async def open(
         self,
@@ -139,15 +180,21 @@ class CallLane:
         reservation: DialReservation | None = None,
     ) -> Applied:
         """Commit the first record of a call, made by an ``open_…`` or ``refuse_…`` function."""
-        async with self._exclusively(webhook=reply is not None):
-            return await self._commit(step, event, reply, reservation, new=True)
-
-    @asynccontextmanager
-    async def _exclusively(self, *, webhook: bool) -> AsyncIterator[None]:
-        # Shielded: whoever is cancelled here must not leave a commit that nobody published.
+        self._stored_entries = 0
         with anyio.CancelScope(shield=True):
-            async with nullcontext() if webhook else self.host.busy, self._lock:
-                yield
+            async with self._lock:
+                applied = await self._commit(step, event, reply, reservation, new=True)
+        return applied
+
+    async def _take(
+        self,
+        event: ev.CallEvent,
+        reply: ReplyMaker | None,
+        reservation: DialReservation | None,
+        turns: Sequence[TurnRow],
+    ) -> Applied:
+        step = mc.step(self.record, event, self.host.policy)
+        return await self._commit(step, event, reply, reservation, turns)
 
     async def _commit(
         self,
@@ -155,12 +202,12 @@ class CallLane:
         event: ev.CallEvent,
         reply: ReplyMaker | None,
         reservation: DialReservation | None,
+        turns: Sequence[TurnRow] = (),
         *,
         new: bool = False,
     ) -> Applied:
-        before = self.record
         if step.outcome is mc.Outcome.RETRYABLE:
-            return Applied(step.outcome, before)
+            return Applied(step.outcome, self.record)
         plan = self.host.planner.plan(step, event)
         if plan.tokens:
             await self.host.issue_tokens(plan.record, plan.tokens)
@@ -169,39 +216,51 @@ class CallLane:
             recorded, rest = reply(plan.record, plan.actions)
         changed = new or step.outcome is mc.Outcome.PROCESSED
         keys = [event.key] if isinstance(event, ev.CarrierEvent) else []
-        if changed or keys or recorded is not None:
+        if changed or keys or turns or recorded is not None:
             try:
                 await self.host.store.commit(
                     Commit(
                         record=plan.record if changed else None,
-                        transcript_from=0 if new else len(before.transcript),
-                        events=_stored(plan) if changed else (),
+                        transcript_from=self._stored_entries,
+                        events=[*self._noted, *_stored(plan)] if changed else (),
                         processed_keys=keys,
                         reply=recorded,
                         reservation=reservation,
+                        turns=turns,
                     )
                 )
             except DuplicateKey as error:
                 if error.kind != "processed":
                     raise
-                return Applied(mc.Outcome.IGNORED, before, duplicate=True)
+                return Applied(mc.Outcome.IGNORED, self.record, duplicate=True)
         if changed:
-            self.record = plan.record
-            self.host.published(self, before, plan.events)
-            self._timer.poke()
+            self._noted.clear()
+            self._stored_entries = len(plan.record.transcript)
+            self._publish(plan)
+        for row in turns:
+            self.host.turn_taken(row)
+        phases = _phases(plan) if changed else []
         if recorded is not None and len(rest) < len(plan.actions):
-            note_phase(plan.record, "document served")
+            phases.append("document served")
+        note_phases(plan.record, *phases)
         await self.host.act(self, plan.effects, rest)
         return Applied(step.outcome, plan.record, recorded)
+
+    def _publish(self, plan: Plan) -> None:
+        before, self.record = self.record, plan.record
+        self.host.published(self, before, plan.events)
 
     # --- tasks of the call ------------------------------------------------------------------
 
     def spawn(self, job: Job) -> None:
         """Run ``job`` as a task of this call; it is cancelled when the call is released."""
         if self._tasks is not None:
-            self._tasks.start_soon(self._guarded, job)
+            self._tasks.start_soon(self.guarded(job))
         elif not self._released.is_set():
             self._jobs.append(job)
+            if not self._running:
+                self._running = True
+                self.host.spawn(self._run)
 
     def release(self) -> None:
         """The call is over: end its tasks."""
@@ -211,49 +270,35 @@ class CallLane:
         """Wait until the call is over."""
         await self._released.wait()
 
-    async def run(self) -> None:
+    async def _run(self) -> None:
         """Own the call's tasks until it is released."""
         async with anyio.create_task_group() as tasks:
             self._tasks = tasks
-            tasks.start_soon(self._watch_deadlines)
             for job in self._jobs:
-                tasks.start_soon(self._guarded, job)
+                tasks.start_soon(self.guarded(job))
             self._jobs.clear()
             await self._released.wait()
             self._tasks = None
             tasks.cancel_scope.cancel()
 
-    async def _guarded(self, job: Job) -> None:
-        """One call's trouble ends that call and no other."""
-        try:
-            await job()
-        except Exception:  # noqa: BLE001 (the boundary between calls)
-            _log.exception("call %s: a task failed", self.record.call_id)
-            now = self.host.seam.now_ms()
-            await self.apply(
-                ev.EndRequested(at=now, reason=EndReason.ERROR, detail=EndDetail.INTERNAL)
-            )
+    def guarded(self, job: Job) -> Job:
+        """``job`` made harmless: one call's trouble ends that call and no other."""
 
-    async def _watch_deadlines(self) -> None:
-        retry_ms = 0
-        while True:
-            changed = self._timer.changed
-            upcoming = self.record.next_deadline
-            wait = math.inf
-            if upcoming is not None:
-                wait = max(upcoming[0] - self.host.seam.now_ms(), retry_ms, 0) / 1000
-            with anyio.move_on_after(wait):
-                await changed.wait()
-                continue
-            if upcoming is None:
-                continue
+        async def run() -> None:
             try:
-                await self.apply(ev.DeadlineDue(at=self.host.seam.now_ms(), kind=upcoming[1]))
-                retry_ms = 0
-            except StoreError as error:
-                # The deadline stands until it can be committed.
-                retry_ms = 1000
-                _log.error("call %s: deadline %s: %s", self.record.call_id, upcoming[1], error)
+                await job()
+            except Exception:  # noqa: BLE001 (the boundary between calls)
+                _log.exception("call %s: a task failed", self.record.call_id)
+                now = self.host.seam.now_ms()
+                await self.apply(
+                    ev.EndRequested(at=now, reason=EndReason.ERROR, detail=EndDetail.INTERNAL)
+                )
+
+        return run
+
+
+def _phases(plan: Plan) -> list[str]:
+    return [name for event in plan.events for name in phases_of(plan.record, event)]
 
 
 def _stored(plan: Plan) -> list[StoredEvent]:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from voicecall import events as ev
 from voicecall.model import CallRecord
 
-__all__ = ["log_phases", "note_phase"]
+__all__ = ["note_phases", "phases_of"]
 
 _log = logging.getLogger("voicecall.phases")
 
@@ -29,20 +29,21 @@ _PHASES: Mapping[type[ev.CallEvent], str] = {
 }
 
 
-def note_phase(record: CallRecord, name: str) -> None:
-    """One line: the call reached this phase."""
-    _log.info("call %s: %s", record.call_id, name)
+def note_phases(record: CallRecord, *names: str) -> None:
+    """One line: the call reached these phases."""
+    if names:
+        _log.info("call %s: %s", record.call_id, "; ".join(names))
 
 
-def log_phases(record: CallRecord, event: ev.CallEvent) -> None:
-    """One line for an event that begins a phase, and one for the end."""
-    if isinstance(event, ev.CarrierEvent):
-        note_phase(record, "webhook accepted")
+def phases_of(record: CallRecord, event: ev.CallEvent) -> list[str]:
+    """The phases that ``event`` began, and the end."""
+    names = ["webhook accepted"] if isinstance(event, ev.CarrierEvent) else []
     name = _PHASES.get(type(event))
     if isinstance(event, ev.BotSpeaking) and event.first_message:
         name = "greeting started"
     if name is not None:
-        note_phase(record, name)
+        names.append(name)
     if record.terminal and record.ended_at == event.at:
         detail = f" ({record.end_detail.value})" if record.end_detail else ""
-        note_phase(record, f"ended, {record.state.value}{detail}")
+        names.append(f"ended, {record.state.value}{detail}")
+    return names

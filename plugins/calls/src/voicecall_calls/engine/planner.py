@@ -8,7 +8,7 @@ call then gets them without another request.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from voicecall import events as ev
 from voicecall import machine as mc
@@ -44,6 +44,7 @@ class Planner:
         new_token: Callable[[], str],
         new_id: Callable[[], str],
         voice: Callable[[CallRecord], str | None],
+        speaks_at_dial: Callable[[tel.Speak], bool],
         end_silence_ms: int,
     ) -> None:
         self._capabilities = capabilities
@@ -52,6 +53,7 @@ class Planner:
         self._new_token = new_token
         self._new_id = new_id
         self._voice = voice
+        self._speaks_at_dial = speaks_at_dial
         self._end_silence_ms = end_silence_ms
 
     def plan(self, step: mc.Step, event: ev.CallEvent) -> Plan:
@@ -59,6 +61,8 @@ class Planner:
         plan = Plan(step.record, [], [event])
         for effect in step.effects:
             self._fold(plan, effect, event.at)
+        if isinstance(event, ev.StreamAttached) and self._must_limit(plan.record):
+            self._limit(plan)
         return plan
 
     def listen(self, token: str) -> tel.Listen:
@@ -72,6 +76,16 @@ class Planner:
         if record.media is not MediaPath.NATIVE:
             return None
         return tel.Speak(message.at_dial or self._new_id(), message.text, self._voice(record))
+
+    def with_message_at_dial(self, step: mc.Step) -> mc.Step:
+        """The first step of an outbound call, with the carrier told at once what to speak where
+        it can be."""
+        record = step.record
+        words = self.first_words(record)
+        if words is None or record.message is None or not self._speaks_at_dial(words):
+            return step
+        message = replace(record.message, at_dial=words.utterance_id)
+        return replace(step, record=replace(record, message=message))
 
     def _fold(self, plan: Plan, effect: mc.Effect, at: int) -> None:
         record = plan.record
@@ -95,9 +109,8 @@ class Planner:
                         plan.actions.append(tel.AttachStream(self._stream(plan)))
                 elif not resumed:
                     self._first_words(plan, at)
-                if not resumed and self._must_limit(record):
-                    limit = self._policy.max_duration_ms // 1000 + LIMIT_SLACK_S
-                    plan.actions.append(tel.LimitDuration(limit))
+                if not resumed and record.media is MediaPath.NATIVE and self._must_limit(record):
+                    self._limit(plan)
             case _:
                 plan.effects.append(effect)
 
@@ -112,8 +125,12 @@ class Planner:
         return tel.StreamPoint.DIAL not in points
 
     def _must_limit(self, record: CallRecord) -> bool:
-        # What we dial is limited by the dial request.
+        # What we dial is limited by the dial request; a streamed call ends without its stream.
         return record.direction is Direction.INBOUND and self._capabilities.limit_by_command
+
+    def _limit(self, plan: Plan) -> None:
+        limit = self._policy.max_duration_ms // 1000 + LIMIT_SLACK_S
+        plan.actions.append(tel.LimitDuration(limit))
 
     def new_stream(self) -> tel.StreamRequest:
         """A media socket to ask for; its token must be made known before."""

@@ -247,9 +247,9 @@ class WebhookApp:
                 return first.reply
         running = self._running[verified.key] = _Running()
         try:
-            reply = await self._host.recorded(verified)
+            events = self._provider.parse(request, self._seam.now_ms())
+            reply = await self._host.recorded(verified, events)
             if reply is None:
-                events = self._provider.parse(request, self._seam.now_ms())
                 reply = await self._host.handle(request, verified, events)
             running.reply = reply
             return reply

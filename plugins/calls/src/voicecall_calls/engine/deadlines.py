@@ -1,0 +1,96 @@
+"""Deadlines of all live calls: one task that wakes each call when its next one is due."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import logging
+import math
+import weakref
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import anyio
+
+from voicecall import events as ev
+from voicecall.errors import StoreError
+from voicecall.seam import Seam
+
+if TYPE_CHECKING:
+    from .lane import CallLane, Job
+
+__all__ = ["Deadlines"]
+
+_log = logging.getLogger("voicecall.calls")
+_RETRY_MS = 1000
+
+
+class Deadlines:
+    """``spawn`` runs a task of the engine.
+
+    A call waits at one place of the queue. Where its next deadline moves away, the place stays, and
+    the call is put back when it comes up: most deadlines are moved long before they are due. A
+    call that is over is not kept by its place.
+    """
+
+    def __init__(self, seam: Seam, spawn: Callable[[Job], None]) -> None:
+        self._seam = seam
+        self._spawn = spawn
+        self._queue: list[tuple[int, int, weakref.ref[CallLane]]] = []
+        self._numbers = itertools.count()
+        self._wakes_at: float = math.inf
+        self._earlier = anyio.Event()
+
+    def watch(self, lane: CallLane) -> None:
+        """The deadlines of ``lane`` are new, or may have changed."""
+        upcoming = lane.record.next_deadline
+        if upcoming is not None and (lane.wakes_at is None or upcoming[0] < lane.wakes_at):
+            self._put(lane, upcoming[0])
+
+    def _put(self, lane: CallLane, at: int) -> None:
+        lane.wakes_at = at
+        heapq.heappush(self._queue, (at, next(self._numbers), weakref.ref(lane)))
+        if at < self._wakes_at:
+            self._earlier.set()
+
+    async def run(self) -> None:
+        """One task an engine."""
+        while True:
+            self._earlier = anyio.Event()
+            self._wake_due()
+            self._wakes_at = self._queue[0][0] if self._queue else math.inf
+            with anyio.move_on_after(max(self._wakes_at - self._seam.now_ms(), 0) / 1000):
+                await self._earlier.wait()
+
+    def _wake_due(self) -> None:
+        now = self._seam.now_ms()
+        while self._queue and self._queue[0][0] <= now:
+            at, _, waiting = heapq.heappop(self._queue)
+            lane = waiting()
+            if lane is None or lane.wakes_at != at:
+                # The call is long over, or it got an earlier place.
+                continue
+            lane.wakes_at = None
+            upcoming = lane.record.next_deadline
+            if upcoming is None:
+                continue
+            if upcoming[0] > now:
+                self._put(lane, upcoming[0])
+            else:
+                self._spawn(self._due(lane))
+
+    def _due(self, lane: CallLane) -> Job:
+        async def job() -> None:
+            upcoming = lane.record.next_deadline
+            if upcoming is None:
+                return
+            try:
+                await lane.apply(ev.DeadlineDue(at=self._seam.now_ms(), kind=upcoming[1]))
+            except StoreError as error:
+                # The deadline stands until it can be committed.
+                _log.error("call %s: deadline %s: %s", lane.record.call_id, upcoming[1], error)
+                self._put(lane, self._seam.now_ms() + _RETRY_MS)
+            else:
+                self.watch(lane)
+
+        return lane.guarded(job)

@@ -1,0 +1,246 @@
+"""What carriers report: the events of a webhook find their call, or open one.
+
+An event of a call that nobody knows opens it without a question to the store: where the store
+knows the carrier's id, or the event, it refuses the commit, and only then is it asked.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import anyio
+
+from voicecall import events as ev
+from voicecall import machine as mc
+from voicecall import telephony as tel
+from voicecall.errors import StoreError
+from voicecall.model import CallRecord, Direction, EndDetail
+from voicecall.store import Commit, RecordedReply
+
+from .admission import Admission, admit_inbound
+from .inbound import inbound_record
+from .lane import Applied, CallLane, ReplyMaker
+from .replies import as_reply, recorded
+
+if TYPE_CHECKING:
+    from .engine import CallEngine
+
+__all__ = ["Intake"]
+
+_log = logging.getLogger("voicecall.calls")
+
+OPENING_AGE_MS = 60_000
+"""The first webhook of a call may come so late that its carrier delivered it again."""
+_OPENING = (ev.Initiated, ev.Ringing, ev.Answered, ev.Active)
+
+
+class Intake:
+    def __init__(self, engine: CallEngine) -> None:
+        self._engine = engine
+        self._doors: dict[str, _Door] = {}
+
+    async def recorded(self, verified: tel.Verified) -> tel.WebhookReply | None:
+        """The reply to a replayed webhook that carried no event."""
+        return as_reply(await self._engine.store.reply(verified.key))
+
+    async def handle(
+        self,
+        request: tel.WebhookRequest,
+        verified: tel.Verified,
+        events: Sequence[ev.CarrierEvent],
+    ) -> tel.WebhookReply:
+        """Commit the events of one webhook in order; the last one carries the reply."""
+        reply: tel.WebhookReply | None = None
+        for index, event in enumerate(events):
+            last = index == len(events) - 1
+            maker = self._reply_maker(request, event) if last else None
+            reply = await self._take(event, maker)
+        if reply is not None:
+            return reply
+        engine = self._engine
+        empty = engine.provider.render(request, None, ()).reply
+        if not events:
+            _log.debug("a webhook says nothing that changes a call")
+            kept = recorded(empty, verified.key, engine.seam.now_ms())
+            await engine.store.commit(Commit(reply=kept))
+        return empty
+
+    def _reply_maker(self, request: tel.WebhookRequest, event: ev.CarrierEvent) -> ReplyMaker:
+        engine = self._engine
+        over = isinstance(event, ev.CallEnded | ev.CallFailed)
+
+        def make(
+            record: CallRecord, actions: Sequence[tel.Action]
+        ) -> tuple[RecordedReply, list[tel.Action]]:
+            url = engine.callback_url(record.call_id)
+            ref = tel.CallRef(record.call_id, record.provider_call_id, record.aliases, url)
+            if record.terminal and not actions and not over:
+                # A call that we are done with asks what to do next: nothing would end it.
+                reply = engine.provider.render(request, ref, [tel.Hangup()]).reply
+                return recorded(reply, event.key, engine.seam.now_ms()), []
+            rendered = engine.provider.render(request, ref, actions)
+            return recorded(rendered.reply, event.key, engine.seam.now_ms()), list(rendered.rest)
+
+        return make
+
+    # --- finding the call -------------------------------------------------------------------
+
+    async def _take(
+        self, event: ev.CarrierEvent, maker: ReplyMaker | None
+    ) -> tel.WebhookReply | None:
+        try:
+            lane = self._live(event) or await self._known_or_opened(event, maker)
+        except _IdentityClash:
+            _log.warning("a webhook names two different calls; it has no effect")
+            return None
+        if not isinstance(lane, CallLane):
+            return as_reply(lane.reply) if lane else None
+        now = self._engine.seam.now_ms()
+        applied = await lane.apply(_in_time(event, lane.record.started_at, now), reply=maker)
+        if applied.duplicate:
+            return as_reply(await self._engine.store.reply(event.key))
+        return as_reply(applied.reply)
+
+    def _live(self, event: ev.CarrierEvent) -> CallLane | None:
+        """The live call of an event. The carrier's id is what counts: where it is known, ours must
+        be the same call's."""
+        lane = self._engine.lane_with(event.provider_call_id)
+        if lane is not None and event.call_id and event.call_id != lane.record.call_id:
+            raise _IdentityClash
+        return lane
+
+    async def _known(self, event: ev.CarrierEvent) -> CallLane | None:
+        """The lane of an event; a finished call gets a lane for just this event."""
+        engine = self._engine
+        if (lane := self._live(event)) is not None:
+            return lane
+        record = await engine.store.find(engine.provider_id, event.provider_call_id)
+        if record is None and event.call_id:
+            lane = engine.lanes.get(event.call_id)
+            record = lane.record if lane is not None else await engine.store.load(event.call_id)
+        if record is None:
+            return None
+        if event.call_id and event.call_id != record.call_id:
+            raise _IdentityClash
+        lane = engine.lanes.get(record.call_id)
+        return CallLane(record, engine) if lane is None and record.terminal else lane
+
+    async def _known_or_opened(
+        self, event: ev.CarrierEvent, maker: ReplyMaker | None
+    ) -> CallLane | Applied | None:
+        """The lane of an event, or what came of opening a call with it; None: it is no call that
+        we make a record of. One webhook at a time may open the call with an id."""
+        id_ = event.provider_call_id
+        door = self._doors.get(id_)
+        if door is None:
+            door = self._doors[id_] = _Door()
+        door.users += 1
+        try:
+            async with door.lock:
+                return self._live(event) or await self._open_or_find(event, maker)
+        finally:
+            door.users -= 1
+            if not door.users:
+                del self._doors[id_]
+
+    async def _open_or_find(
+        self, event: ev.CarrierEvent, maker: ReplyMaker | None
+    ) -> CallLane | Applied | None:
+        # Whoever calls under the pairing policy is told a code, which must not be done twice.
+        asks = self._engine.config.inbound_policy == "pairing"
+        if _opens(event) and event.call_id is None and not asks:
+            try:
+                applied = await self._open(event, maker)
+            except StoreError:
+                # The carrier's id may be that of a call that is over.
+                if (lane := await self._known(event)) is None:
+                    raise
+                return lane
+            if not applied.duplicate:
+                return applied
+        if (lane := await self._known(event)) is not None:
+            return lane
+        if _opens(event):
+            applied = await self._open(event, maker)
+            kept = await self._engine.store.reply(event.key) if applied.duplicate else None
+            return replace(applied, reply=kept) if kept is not None else applied
+        _log.info("an event of an unknown call is ignored: %s", type(event).__name__)
+        return None
+
+    # --- calls that somebody else started ---------------------------------------------------
+
+    async def _open(self, event: ev.CarrierEvent, maker: ReplyMaker | None) -> Applied:
+        """Raises ``StoreError``, also where the call is stored already."""
+        engine = self._engine
+        now = engine.seam.now_ms()
+        event = _in_time(event, now - OPENING_AGE_MS, now)
+        call_id = engine.seam.new_id()
+        admission = await admit_inbound(engine.config, event.from_number, engine.pairing)
+        refusal = admission.refused
+        if refusal is None and not engine.accepting:
+            refusal = EndDetail.SHUTDOWN
+        if refusal is None and not await engine.places.take(Direction.INBOUND, call_id):
+            refusal = EndDetail.CAPACITY
+        if refusal is not None:
+            return await self._refuse(event, maker, call_id, refusal)
+        record = self._record(event, call_id, admission)
+        step = mc.step(record, event, engine.policy)
+        stored = False
+        try:
+            applied = await CallLane(record, engine).open(step, event, reply=maker)
+            stored = not applied.duplicate
+            return applied
+        finally:
+            if not stored:
+                await engine.places.give_back(record)
+
+    def _record(self, event: ev.CarrierEvent, call_id: str, admission: Admission) -> CallRecord:
+        engine = self._engine
+        return inbound_record(
+            engine.config,
+            event,
+            call_id=call_id,
+            provider=engine.provider_id,
+            media=engine.inbound_media,
+            policy=engine.policy,
+            default_agent=engine.default_agent,
+            code=admission.code,
+        )
+
+    async def _refuse(
+        self, event: ev.CarrierEvent, maker: ReplyMaker | None, call_id: str, detail: EndDetail
+    ) -> Applied:
+        engine = self._engine
+        step = mc.refuse_inbound(
+            call_id=call_id, provider=engine.provider_id, event=event, detail=detail
+        )
+        applied = await CallLane(step.record, engine).open(step, event, reply=maker)
+        if not applied.duplicate:
+            _log.info("inbound call %s refused: %s", call_id, detail.value)
+        return applied
+
+
+class _Door:
+    """Of a call that is being opened; kept while somebody uses it."""
+
+    def __init__(self) -> None:
+        self.lock = anyio.Lock(fast_acquire=True)
+        self.users = 0
+
+
+class _IdentityClash(Exception):
+    """Our id and the carrier's id in one event belong to different calls."""
+
+
+def _opens(event: ev.CarrierEvent) -> bool:
+    return isinstance(event, _OPENING) and event.direction is Direction.INBOUND
+
+
+def _in_time(event: ev.CarrierEvent, earliest: int, now: int) -> ev.CarrierEvent:
+    """The event at a time when it can have happened: deadlines count from it, and a carrier's
+    clock may be wrong."""
+    at = max(min(event.at, now), earliest)
+    return event if at == event.at else replace(event, at=at)
