@@ -44,6 +44,7 @@ async def office(directory: Path, **phone: Any) -> AsyncIterator[Office]:
             },
             **phone,
         }
+        config = {key: value for key, value in config.items() if value is not None}
         tree = {
             "gateway": {"port": 0},
             "plugins": {"entries": {"voice-call": {"config": config}}},
@@ -112,6 +113,14 @@ async def test_wrong_credentials_and_a_number_of_somebody_else_are_named(tmp_pat
         probed = await here.setup("--probe")
         assert not probed["credentials"][0]
         assert "number-owned" not in probed
+
+
+async def test_a_number_of_the_environment_is_looked_up_too(tmp_path: Path) -> None:
+    async with office(tmp_path, fromNumber=None) as here:
+        here.environ["TWILIO_FROM_NUMBER"] = "+15550100077"
+        ok, text = (await here.setup("--probe"))["number-owned"]
+        assert not ok
+        assert "+15550100077" in text
 
 
 async def test_a_public_url_that_leads_elsewhere_or_nowhere_is_named(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ from voicecall_mock.provider import MockProvider
 from voicecall_twilio.config import TwilioConfig
 from voicecall_twilio.provider import TwilioProvider
 
-__all__ = ["CARRIERS", "Carrier", "Desk", "Line", "answer_of", "listening"]
+__all__ = ["CARRIERS", "Carrier", "Desk", "Line", "answer_of", "listening", "make_server"]
 
 TOKEN = "12345678901234567890123456789012"
 FORM = "application/x-www-form-urlencoded; charset=UTF-8"
@@ -132,7 +132,7 @@ class Line:
 @dataclass
 class Desk:
     """In place of the engine: notes what it is given, knows one token, waits at the gate, and
-    fails as often as it is told to."""
+    fails as often as it is told to. Without a ``reply`` each request gets a numbered one."""
 
     handled: list[tuple[WebhookRequest, Sequence[CarrierEvent]]] = field(default_factory=list)
     replies: dict[str, WebhookReply] = field(default_factory=dict)
@@ -140,6 +140,7 @@ class Desk:
     asked: int = 0
     waiting: int = 0
     failures: int = 0
+    reply: WebhookReply | None = None
     gate: anyio.Event = field(default_factory=anyio.Event)
 
     def __post_init__(self) -> None:
@@ -160,7 +161,7 @@ class Desk:
             self.failures -= 1
             raise OSError("the disk is full")
         self.handled.append((request, events))
-        reply = WebhookReply(body=f"reply {len(self.handled)}".encode())
+        reply = self.reply or WebhookReply(body=f"reply {len(self.handled)}".encode())
         return self.replies.setdefault(verified.key, reply)
 
     async def admit(self, started: Started, upgrade: Upgrade, socket: MediaSocket) -> Attachment:
@@ -176,27 +177,36 @@ class Desk:
             await anyio.sleep(0.005)
 
 
-@asynccontextmanager
-async def listening(
+def make_server(
     provider: TelephonyProvider,
+    desk: Desk,
     *,
     security: WebhookSecurity | None = None,
     bind: str = "127.0.0.1",
+    port: int = 0,
     public_url: str | None = None,
     **stream: Any,
-) -> AsyncIterator[tuple[CallServer, Desk, httpx.AsyncClient]]:
-    """The real listener of a carrier on a free port, and a client for it."""
-    desk = Desk()
-    server = CallServer(
+) -> CallServer:
+    """The real listener of a carrier, on a free port unless one is given."""
+    return CallServer(
         provider,
         desk,
         desk,
-        serve=ServeOptions(port=0, bind=bind),
+        serve=ServeOptions(port=port, bind=bind),
         stream=StreamOptions(**stream),
         security=security or WebhookSecurity(),
         seam=SystemSeam(),
         public_url=public_url,
     )
+
+
+@asynccontextmanager
+async def listening(
+    provider: TelephonyProvider, desk: Desk | None = None, **options: Any
+) -> AsyncIterator[tuple[CallServer, Desk, httpx.AsyncClient]]:
+    """A listener as :func:`make_server` makes it, and a client for it."""
+    desk = desk or Desk()
+    server = make_server(provider, desk, **options)
     # Nothing is encrypted here, and to load certificates takes longer than most tests.
     http = httpx.AsyncClient(trust_env=False, timeout=20, verify=False)
     with anyio.fail_after(30):

@@ -3,36 +3,28 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
-import json
 import logging
 import socket
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from pathlib import Path
 
 import anyio
 import anyio.abc
 import httpx
 import pytest
 
-from voicecall import ProviderContext
 from voicecall.errors import VoicecallError
-from voicecall.events import CarrierEvent, Ringing
-from voicecall.media import Started, Upgrade
-from voicecall.seam import SystemSeam
-from voicecall.telephony import Verified, WebhookReply, WebhookRequest
-from voicecall_calls.ports import AdmissionRefused, Attachment, MediaSocket
-from voicecall_calls.server import CallServer, ServeOptions, StreamOptions, WebhookSecurity
-from voicecall_mock.config import MockConfig
-from voicecall_mock.protocol import sign
-from voicecall_mock.provider import MockProvider
+from voicecall.events import Ringing
+from voicecall.telephony import WebhookReply
+from voicecall_calls.server import CallServer, WebhookSecurity
+
+from .boundary import CARRIERS, TOKEN, Desk, listening, make_server
 
 pytestmark = [pytest.mark.integration, pytest.mark.anyio]
 
-TOKEN = "a-shared-token"
 NUMBER = "+15550001111"
-_serial = itertools.count()
+MOCK = CARRIERS["mock"]
+REPLY = WebhookReply(body=b'{"actions": []}', content_type="application/json")
 
 
 @pytest.fixture
@@ -40,90 +32,29 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
-class Engine:
-    """Counts what it handles; waits at ``gate`` while that is closed, fails on request."""
-
-    def __init__(self) -> None:
-        self.handled: list[tuple[WebhookRequest, Sequence[CarrierEvent]]] = []
-        self.replies: dict[str, WebhookReply] = {}
-        self.gate = anyio.Event()
-        self.gate.set()
-        self.waiting = 0
-        self.failures = 0
-        self.reply = WebhookReply(body=b'{"actions": []}', content_type="application/json")
-
-    async def recorded(
-        self, verified: Verified, events: Sequence[CarrierEvent]
-    ) -> WebhookReply | None:
-        return self.replies.get(verified.key)
-
-    async def handle(
-        self, request: WebhookRequest, verified: Verified, events: Sequence[CarrierEvent]
-    ) -> WebhookReply:
-        self.waiting += 1
-        await self.gate.wait()
-        self.waiting -= 1
-        if self.failures:
-            self.failures -= 1
-            raise RuntimeError("the disk is full")
-        self.handled.append((request, events))
-        self.replies[verified.key] = self.reply
-        return self.reply
-
-    async def until_waiting(self, count: int) -> None:
-        while self.waiting < count:
-            await anyio.sleep(0.005)
-
-    async def admit(self, started: Started, upgrade: Upgrade, socket: MediaSocket) -> Attachment:
-        raise AdmissionRefused(1008, "Unknown call")
-
-
-def make(engine: Engine, security: WebhookSecurity | None = None, port: int = 0) -> CallServer:
-    provider = MockProvider(MockConfig(auth_token=TOKEN), ProviderContext(Path("unused")))
-    return CallServer(
-        provider,
-        engine,
-        engine,
-        serve=ServeOptions(port=port),
-        stream=StreamOptions(),
-        security=security or WebhookSecurity(),
-        seam=SystemSeam(),
-    )
+def desk() -> Desk:
+    return Desk(reply=REPLY)
 
 
 @asynccontextmanager
 async def serving(
     security: WebhookSecurity | None = None,
-) -> AsyncIterator[tuple[CallServer, Engine, httpx.AsyncClient]]:
-    engine = Engine()
-    server = make(engine, security)
-    with anyio.fail_after(30):
-        async with server.run(), httpx.AsyncClient(trust_env=False, timeout=20) as client:
-            yield server, engine, client
-
-
-def ringing() -> bytes:
-    call = {"id": "mk-1", "direction": "inbound", "from": NUMBER, "to": "+1666", "reference": None}
-    event = {"id": f"ev-{next(_serial)}", "type": "call.ringing", "at": 1, "call": call}
-    return json.dumps(event).encode()
-
-
-def signed(url: str, body: bytes) -> dict[str, str]:
-    timestamp = str(SystemSeam().now_ms())
-    return {"mock-timestamp": timestamp, "mock-signature": sign(TOKEN, timestamp, url, body)}
+) -> AsyncIterator[tuple[CallServer, Desk, httpx.AsyncClient]]:
+    async with listening(MOCK.provider(), desk(), security=security) as served:
+        yield served
 
 
 def request_of(server: CallServer, body: bytes | None = None) -> httpx.Request:
-    body = ringing() if body is None else body
+    body = MOCK.ringing() if body is None else body
     url = server.local_url
-    return httpx.Request("POST", url, content=body, headers=signed(server.webhook_url, body))
+    return httpx.Request("POST", url, content=body, headers=MOCK.signed(server.webhook_url, body))
 
 
 async def test_a_signed_webhook_reaches_the_engine() -> None:
     async with serving() as (server, engine, client):
-        body = ringing()
+        body = MOCK.ringing()
         url = f"{server.local_url}?callId=c-1&x=1&x=2"
-        response = await client.post(url, content=body, headers=signed(url, body))
+        response = await client.post(url, content=body, headers=MOCK.signed(url, body))
         assert (response.status_code, response.json()) == (200, {"actions": []})
         assert response.headers["content-type"] == "application/json"
         [(request, events)] = engine.handled
@@ -137,12 +68,12 @@ async def test_the_public_url_is_what_is_signed() -> None:
     async with serving() as (server, engine, client):
         server.set_public_url("https://phone.example/api/voice/webhook")
         assert server.stream_url == "wss://phone.example/api/voice/stream"
-        body = ringing()
-        headers = signed(server.webhook_url + "?a=1", body)
+        body = MOCK.ringing()
+        headers = MOCK.signed(server.webhook_url + "?a=1", body)
         response = await client.post(server.local_url + "?a=1", content=body, headers=headers)
         assert response.status_code == 200
         response = await client.post(
-            server.local_url, content=body, headers=signed(server.local_url, body)
+            server.local_url, content=body, headers=MOCK.signed(server.local_url, body)
         )
         assert response.status_code == 401
         assert len(engine.handled) == 1
@@ -204,9 +135,9 @@ async def test_a_wrong_signature_is_refused_and_nothing_private_is_logged(
 ) -> None:
     caplog.set_level(logging.DEBUG)
     async with serving() as (server, engine, client):
-        body = ringing()
+        body = MOCK.ringing()
         url = f"{server.local_url}?secret=s3cr3t"
-        headers = {**signed(url, body), "mock-signature": "0" * 64}
+        headers = {**MOCK.signed(url, body), "mock-signature": "0" * 64}
         response = await client.post(url, content=body, headers=headers)
         assert (response.status_code, response.text) == (401, "Unauthorized")
         assert engine.handled == []
@@ -218,12 +149,12 @@ async def test_a_wrong_signature_is_refused_and_nothing_private_is_logged(
 async def test_injected_forwarded_headers_do_not_make_a_signature_valid() -> None:
     security = WebhookSecurity(allowed_hosts=("phone.example",))
     async with serving(security) as (server, engine, client):
-        body = ringing()
-        headers = signed("https://evil.example/voice/webhook", body)
+        body = MOCK.ringing()
+        headers = MOCK.signed("https://evil.example/voice/webhook", body)
         headers["x-forwarded-host"] = "evil.example"
         response = await client.post(server.local_url, content=body, headers=headers)
         assert response.status_code == 401
-        headers = signed("https://phone.example/voice/webhook", body)
+        headers = MOCK.signed("https://phone.example/voice/webhook", body)
         headers["x-forwarded-host"] = "phone.example"
         response = await client.post(server.local_url, content=body, headers=headers)
         assert response.status_code == 200
@@ -263,7 +194,7 @@ async def test_a_body_over_the_limit_is_read_before_the_connection_closes() -> N
 
 async def test_a_body_at_the_limit_is_taken() -> None:
     async with serving() as (server, _, client):
-        body = ringing()
+        body = MOCK.ringing()
         response = await client.send(request_of(server, body + b" " * (64 * 1024 - len(body))))
         assert response.status_code == 200
 
@@ -327,8 +258,8 @@ async def test_a_head_that_comes_in_drops_is_408(piece: bytes) -> None:
 
 async def test_the_next_head_of_a_kept_connection_is_bounded_too() -> None:
     async with serving(HEADS) as (server, engine, _):
-        body = ringing()
-        headers = signed(server.webhook_url, body)
+        body = MOCK.ringing()
+        headers = MOCK.signed(server.webhook_url, body)
         head = [f"{name}: {value}" for name, value in headers.items()]
         head = [f"POST /voice/webhook HTTP/1.1\r\nhost: 127.0.0.1:{server.port}", *head]
         whole = "\r\n".join([*head, f"content-length: {len(body)}", "", ""]).encode()
@@ -461,7 +392,7 @@ async def test_concurrent_duplicates_are_handled_once() -> None:
             await anyio.sleep(0.05)
             assert engine.waiting == 1
             engine.gate.set()
-        assert bodies == [engine.reply.body] * 4
+        assert bodies == [REPLY.body] * 4
         assert len(engine.handled) == 1
 
 
@@ -495,9 +426,9 @@ async def test_a_failure_is_500_and_the_redelivery_is_handled() -> None:
 
 
 async def test_webhooks_in_flight_finish_while_the_server_stops() -> None:
-    engine = Engine()
+    engine = desk()
     engine.gate = anyio.Event()
-    server = make(engine)
+    server = make_server(MOCK.provider(), engine)
     async with httpx.AsyncClient(trust_env=False, timeout=20) as client:
         statuses: list[int] = []
 
@@ -513,8 +444,8 @@ async def test_webhooks_in_flight_finish_while_the_server_stops() -> None:
 
 
 async def test_a_cancelled_owner_still_frees_the_port() -> None:
-    engine = Engine()
-    server = make(engine)
+    engine = desk()
+    server = make_server(MOCK.provider(), engine)
     with anyio.CancelScope() as scope:
         async with server.run():
             scope.cancel()
@@ -526,15 +457,15 @@ async def test_a_cancelled_owner_still_frees_the_port() -> None:
 async def test_a_busy_port_is_told_in_one_sentence() -> None:
     async with serving() as (server, _, _client):
         with pytest.raises(VoicecallError) as caught:
-            async with make(Engine(), port=server.port).run():
+            async with make_server(MOCK.provider(), desk(), port=server.port).run():
                 pytest.fail("two servers on one port")
         assert f"port {server.port} on 127.0.0.1 is already in use" in str(caught.value)
         assert "serve.port" in str(caught.value)
 
 
 async def test_the_server_can_be_started_again() -> None:
-    engine = Engine()
-    server = make(engine)
+    engine = desk()
+    server = make_server(MOCK.provider(), engine)
     for _ in range(2):
         async with server.run(), httpx.AsyncClient(trust_env=False) as client:
             assert (await client.send(request_of(server))).status_code == 200
@@ -543,7 +474,7 @@ async def test_the_server_can_be_started_again() -> None:
 
 async def test_without_the_check_of_signatures_a_repeated_webhook_still_has_no_effect() -> None:
     async with serving(WebhookSecurity(skip_signatures=True)) as (server, engine, client):
-        body = ringing()
+        body = MOCK.ringing()
         for _ in range(2):
             response = await client.post(server.local_url, content=body)
             assert (response.status_code, response.json()) == (200, {"actions": []})
@@ -552,7 +483,7 @@ async def test_without_the_check_of_signatures_a_repeated_webhook_still_has_no_e
         await client.post(server.local_url, content=body, headers=signature)
         assert len(engine.handled) == 1
         await client.post(f"{server.local_url}?callId=c-1", content=body)
-        await client.post(server.local_url, content=ringing())
+        await client.post(server.local_url, content=MOCK.ringing())
         assert len(engine.handled) == 3
         url = server.local_url
         wanted = hashlib.sha256(f"POST\n{url}\n".encode() + body).hexdigest()

@@ -16,7 +16,7 @@ from voicecall_calls.wiring import (
     Wiring,
     comes_from_outside,
     is_public_url,
-    resolve,
+    resolve_for,
 )
 
 __all__ = ["setup_checks"]
@@ -26,13 +26,7 @@ def setup_checks(context: SetupContext) -> Sequence[SetupCheck]:
     """The checks, in the order they are shown."""
     try:
         config: VoiceCallConfig = context.plugin_config(PLUGIN_ID)
-        wiring = resolve(
-            config,
-            registry=context.registry,
-            environ=context.environ,
-            agents=context.section("agents"),
-            tts=context.section("tts"),
-        )
+        wiring = resolve_for(context, config)
     except VoicecallError as error:
         enabled = context.enabled(PLUGIN_ID)
         return [_enabled(enabled), SetupCheck("provider-config", False, str(error))]

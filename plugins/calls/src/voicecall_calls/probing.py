@@ -27,7 +27,7 @@ from voicecall_calls.config import VoiceCallConfig
 from voicecall_calls.ports import AdmissionRefused, Attachment, MediaSocket
 from voicecall_calls.server.pipeline import CHALLENGE
 from voicecall_calls.serving import answering, make_server
-from voicecall_calls.wiring import PLUGIN_ID, Wiring, comes_from_outside, require, resolve
+from voicecall_calls.wiring import PLUGIN_ID, Wiring, comes_from_outside, require, resolve_for
 
 __all__ = ["PhoneProbe", "number_urls"]
 
@@ -60,18 +60,12 @@ class PhoneProbe:
         context = self._context
         try:
             config: VoiceCallConfig = context.plugin_config(PLUGIN_ID)
-            wiring = resolve(
-                config,
-                registry=context.registry,
-                environ=context.environ,
-                agents=context.section("agents"),
-                tts=context.section("tts"),
-            )
+            wiring = resolve_for(context, config)
             if wiring.carrier.info is None or wiring.problems:
                 return ()
             carrier = _carrier(wiring, context.state_dir)
             return [
-                *await self._carrier_probes(carrier, config),
+                *await self._carrier_probes(carrier, wiring.config),
                 *await self._public_url(carrier, wiring),
             ]
         except VoicecallError as error:

@@ -34,7 +34,7 @@ from voicecall_calls.wiring import (
     comes_from_outside,
     is_public_url,
     require,
-    resolve,
+    resolve_for,
 )
 
 __all__ = ["PhoneService"]
@@ -140,7 +140,7 @@ class PhoneService:
         running = self._running
         if running is None or not config.enabled:
             return False
-        wiring = self._resolve(config)
+        wiring = resolve_for(self._host, config)
         config = wiring.config
         if wiring.problems:
             raise ConfigError("; ".join(wiring.problems))
@@ -169,7 +169,7 @@ class PhoneService:
             yield
             return
         try:
-            wiring = self._resolve(config)
+            wiring = resolve_for(self._host, config)
             self._config = wiring.config
             self._missing = list(wiring.problems)
         except VoicecallError as error:
@@ -190,16 +190,6 @@ class PhoneService:
                 return
         _log.warning("the phone does not start: %s", "; ".join(self._missing))
         yield
-
-    def _resolve(self, config: VoiceCallConfig) -> Wiring:
-        host = self._host
-        return resolve(
-            config,
-            registry=host.registry,
-            environ=host.environ,
-            agents=host.section("agents"),
-            tts=host.section("tts"),
-        )
 
     # --- starting ---------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ from pydantic.alias_generators import to_snake
 
 from voicecall.configuring import deep_merge, validate
 from voicecall.errors import ConfigError, VoicecallError
+from voicecall.hosting import GatewayHost, SetupContext
 from voicecall.model import MediaPath
 from voicecall.providers import ProviderInfo, ProviderKind
 from voicecall.registry import Registry
@@ -34,6 +35,7 @@ __all__ = [
     "is_public_url",
     "require",
     "resolve",
+    "resolve_for",
 ]
 
 PLUGIN_ID = "voice-call"
@@ -85,6 +87,17 @@ class Wiring:
             and self.speech[None].selected.outcome is Selection.OK
         )
         return MediaPath.STREAM if usable else MediaPath.NATIVE
+
+
+def resolve_for(host: GatewayHost | SetupContext, config: VoiceCallConfig) -> Wiring:
+    """:func:`resolve` with what is installed and what else is configured."""
+    return resolve(
+        config,
+        registry=host.registry,
+        environ=host.environ,
+        agents=host.section("agents"),
+        tts=host.section("tts"),
+    )
 
 
 def resolve(

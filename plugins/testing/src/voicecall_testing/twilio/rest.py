@@ -18,7 +18,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Mount, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from voicecall_mock.exchange.server import hang_up_on_client
+from voicecall_mock.exchange.server import leave_unanswered
 
 from .board import new_sid
 from .calls import Call
@@ -126,9 +126,7 @@ class _Trouble:
         if fault is None:
             await self._app(scope, receive, send)
         elif fault.ambiguous:
-            await self._app(scope, receive, _swallow)
-            await anyio.sleep(fault.delay_ms / 1000)
-            await hang_up_on_client(scope, receive)
+            await leave_unanswered(self._app, scope, receive, delay_s=fault.delay_ms / 1000)
         elif fault.status is not None:
             await anyio.sleep(fault.delay_ms / 1000)
             await _failure(fault.status)(scope, receive, send)
@@ -155,10 +153,6 @@ def _slowly(send: Send, delay_s: float) -> Send:
         await send(message)
 
     return wait
-
-
-async def _swallow(message: Message) -> None:
-    await anyio.lowlevel.checkpoint()
 
 
 async def _form(request: Request) -> Form:

@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from voicecall.model import Direction
 
@@ -21,7 +21,7 @@ from .actions import ActionError, ActionRefused, action_from_json, checked_digit
 from .calls import Call, CallPlan
 from .faults import FaultError, Faults
 from .script import ScriptError, behaviour_from_json
-from .server import hang_up_on_client
+from .server import leave_unanswered
 
 if TYPE_CHECKING:
     from .exchange import Exchange
@@ -85,16 +85,11 @@ class _Trouble:
             return
         await anyio.sleep(fault.delay_ms / 1000)
         if fault.ambiguous:
-            await self._app(scope, receive, _swallow)
-            await hang_up_on_client(scope, receive)
+            await leave_unanswered(self._app, scope, receive)
         elif fault.status:
             await JSONResponse({"error": "as asked for"}, fault.status)(scope, receive, send)
         else:
             await self._app(scope, receive, send)
-
-
-async def _swallow(message: Message) -> None:
-    await anyio.lowlevel.checkpoint()
 
 
 async def _body(request: Request) -> Mapping[str, Any]:

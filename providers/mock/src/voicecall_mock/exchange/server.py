@@ -8,11 +8,12 @@ from collections.abc import AsyncIterator, Generator
 from contextlib import asynccontextmanager, contextmanager
 
 import anyio
+import anyio.lowlevel
 import uvicorn
-from starlette.types import ASGIApp, Receive, Scope
+from starlette.types import ASGIApp, Message, Receive, Scope
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-__all__ = ["hang_up_on_client", "serve_app"]
+__all__ = ["leave_unanswered", "serve_app"]
 
 _EXTENSION = "voicecall.abort"
 
@@ -25,11 +26,20 @@ class _Protocol(HttpToolsProtocol):
         self.scope["extensions"] = {_EXTENSION: {"abort": self.transport.abort}}
 
 
-async def hang_up_on_client(scope: Scope, receive: Receive) -> None:
-    """Close the client's connection. Nothing may have been sent yet."""
+async def leave_unanswered(
+    app: ASGIApp, scope: Scope, receive: Receive, *, delay_s: float = 0.0
+) -> None:
+    """Have ``app`` carry a request out, and close the client's connection in place of the answer,
+    ``delay_s`` later."""
+    await app(scope, receive, _swallow)
+    await anyio.sleep(delay_s)
     scope["extensions"][_EXTENSION]["abort"]()
     while (await receive())["type"] != "http.disconnect":
         continue
+
+
+async def _swallow(message: Message) -> None:
+    await anyio.lowlevel.checkpoint()
 
 
 class _Server(uvicorn.Server):
