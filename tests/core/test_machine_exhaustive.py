@@ -250,6 +250,8 @@ def test_a_terminal_record_says_why() -> None:
             assert record.ended_at is not None, told(edge)
             leftovers = (record.ending, record.stream_id, record.listen_token)
             assert leftovers == (None,) * 3, told(edge)
+            if record.message is not None:
+                assert record.message.state in ("done", "failed"), told(edge)
 
 
 def test_release_comes_exactly_with_the_end() -> None:

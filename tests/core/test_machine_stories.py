@@ -117,6 +117,46 @@ def test_a_notification() -> None:
     assert [(e.speaker, e.text) for e in record.transcript] == [(Speaker.BOT, "Hello.")]
 
 
+def test_a_notification_cut_short() -> None:
+    record = tell(
+        outbound(CallMode.NOTIFY, MediaPath.STREAM),
+        (accepted(100), "initiated", []),
+        (ev.StreamAttached(at=5_000, stream_id="s1"), "active", [mc.Connected()]),
+        (says(5_100, "u1", "Hello.", first=True), "speaking", []),
+        (ended(7_000, EndReason.HANGUP_USER), "hangup-user", [mc.Release()]),
+        (ev.BotSpoke(at=7_010, utterance_id="u1", heard="Hel", complete=False), "hangup-user", []),
+    )
+    assert record.message is not None
+    assert record.message.state is MessageState.FAILED
+    assert [e.text for e in record.transcript] == ["Hel"]
+
+
+def test_a_notification_that_nobody_answers_has_failed() -> None:
+    record = tell(
+        outbound(CallMode.NOTIFY),
+        (accepted(100), "initiated", []),
+        (ended(30_000, EndReason.NO_ANSWER), "no-answer", [mc.Release()]),
+    )
+    assert record.message is not None
+    assert (record.message.state, record.message.attempts) == (MessageState.FAILED, 0)
+
+
+def test_a_notification_told_by_another_voice() -> None:
+    notified = ev.EndRequested(at=9_000, reason=EndReason.HANGUP_BOT, detail=EndDetail.NOTIFIED)
+    record = tell(
+        outbound(CallMode.NOTIFY, MediaPath.STREAM),
+        (accepted(100), "initiated", []),
+        (ev.StreamAttached(at=5_000, stream_id="s1"), "active", [mc.Connected()]),
+        (says(5_100, "u1", "Hello.", first=True), "speaking", []),
+        (ev.StreamGivenUp(at=6_000), "speaking", []),
+        (says(6_100, "u2", "Hello."), "speaking", []),
+        (notified, "speaking", [mc.HangUp()]),
+        (ended(9_500), "hangup-bot", [mc.Release()]),
+    )
+    assert record.message is not None
+    assert record.message.state is MessageState.DONE
+
+
 def test_a_conversation() -> None:
     record = tell(
         outbound(),

@@ -166,6 +166,9 @@ class TranscriptEntry:
 
 
 class MessageState(StrEnum):
+    """In the record of a call that is over it is ``DONE`` or ``FAILED``: told, or not to its end as
+    far as was known by then."""
+
     PENDING = "pending"
     PLAYING = "playing"
     DONE = "done"

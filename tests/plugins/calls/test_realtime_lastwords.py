@@ -15,7 +15,7 @@ from voicecall import telephony as tel
 from voicecall.audio import AudioFormat
 from voicecall.errors import ProviderUnavailable
 from voicecall.media import AudioSink
-from voicecall.model import CallMode, EndDetail, EndReason, MediaPath
+from voicecall.model import CallMode, EndDetail, EndReason, MediaPath, MessageState
 from voicecall.realtime import Interrupted, ResponseDone, Transcript
 from voicecall.tts import SpeechProvider, SpeechSession, Utterance
 from voicecall_testing.clock import virtual_backend
@@ -229,6 +229,8 @@ async def test_a_notification_is_told_by_another_voice(tmp_path: Path, synthesis
         await phone.settle(15)
         assert phone.said == [("bot", "Your table is ready.")]
         assert phone.record.end_detail is EndDetail.NOTIFIED
+        assert phone.record.message is not None
+        assert phone.record.message.state is MessageState.DONE
         assert len(phone.carrier.performed_of(tel.Speak)) == (not synthesised)
 
 

@@ -14,7 +14,7 @@ from voicecall import telephony as tel
 from voicecall.audio import AudioFormat
 from voicecall.errors import ProviderUnavailable
 from voicecall.media import AudioSink
-from voicecall.model import CallMode, EndDetail, EndReason, MediaPath
+from voicecall.model import CallMode, EndDetail, EndReason, MediaPath, MessageState
 from voicecall.tts import SpeechProvider, SpeechSession, Utterance
 from voicecall_calls.config import PhrasesConfig
 from voicecall_testing.clock import virtual_backend
@@ -198,6 +198,8 @@ async def test_a_notification_is_told_by_the_carrier(tmp_path: Path) -> None:
         assert spoken(phone) == ["Your table is ready."]
         assert phone.said == [("bot", "Your table is ready.")]
         assert phone.record.end_detail is EndDetail.NOTIFIED
+        assert phone.record.message is not None
+        assert phone.record.message.state is MessageState.DONE
 
 
 async def test_a_notification_that_nobody_can_tell_has_failed(tmp_path: Path) -> None:

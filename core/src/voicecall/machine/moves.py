@@ -12,7 +12,9 @@ from voicecall.model import (
     EndDetail,
     Ending,
     EndReason,
+    FirstMessage,
     MediaPath,
+    MessageState,
     Speaker,
     TranscriptEntry,
 )
@@ -63,6 +65,7 @@ def close(
     told a moment later."""
     return replace(
         record,
+        message=_settled(record),
         state=reason.state,
         ended_at=at,
         end_reason=reason,
@@ -74,6 +77,16 @@ def close(
         recovering=False,
         deadlines={},
     )
+
+
+def _settled(record: CallRecord) -> FirstMessage | None:
+    """The first message of a call that is over: told or not. What was said in its place, by
+    another voice, is known by the end that it gave the call."""
+    message, ending = record.message, record.ending
+    if message is None or message.state in (MessageState.DONE, MessageState.FAILED):
+        return message
+    told = ending is not None and ending.detail is EndDetail.NOTIFIED
+    return replace(message, state=MessageState.DONE if told else MessageState.FAILED)
 
 
 def finished(
