@@ -2,7 +2,7 @@
 
     python tests/bench/run.py
 
-Takes about nine minutes; the first time it installs the peers into ``.bench``. Ratios can be
+Takes about eight minutes; the first time it installs the peers into ``.bench``. Ratios can be
 compared between machines; the other figures only within one run, and only while nothing else uses
 the machine.
 """

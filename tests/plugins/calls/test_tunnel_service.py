@@ -19,6 +19,7 @@ from voicecall_calls import plugin as phone_plugin
 from voicecall_calls.service import PhoneService
 from voicecall_gateway.config import config_from_tree
 from voicecall_gateway.runtime import Gateway
+from voicecall_testing.clock import virtual_backend
 from voicecall_testing.fakes import NATIVE, ScriptedCarrier
 from voicecall_testing.tunnels import ScriptedTunnel, TunnelPlugin
 
@@ -38,9 +39,11 @@ class Carrier(ScriptedCarrier):
     def __init__(self) -> None:
         super().__init__(replace(NATIVE, public_url=True))
         self.urls: list[str] = []
+        self.told = anyio.Event()
 
     async def register_webhook(self, url: str) -> None:
         self.urls.append(url)
+        self.told.set()
 
 
 class Town:
@@ -142,6 +145,42 @@ async def test_without_its_tunnel_the_setup_is_incomplete(tmp_path: Path) -> Non
         assert town.phone.server is None
         assert town.carrier.urls == []
     assert town.tunnel.closed == len(town.tunnel.opened) == 1
+
+
+@pytest.mark.parametrize("anyio_backend", [virtual_backend])
+async def test_a_tunnel_that_fails_at_the_start_is_tried_again(tmp_path: Path) -> None:
+    town = Town()
+    town.tunnel.refusals = ["first", "second", "third"]
+    async with town.gateway(tmp_path) as gateway:
+        for reason, pause in (("first", 1), ("second", 2), ("third", 4)):
+            assert list(gateway.problems()) == [f"no tunnel: scripted: {reason}"]
+            with pytest.raises(ConfigError, match=reason):
+                town.phone.operations()
+            await anyio.sleep(pause + 0.1)
+        await town.carrier.told.wait()
+        assert list(gateway.problems()) == []
+        assert town.phone.operations() is not None
+        assert town.phone.engine is not None
+        assert town.phone.engine.accepting
+        assert town.phone.server is not None
+        assert town.carrier.urls == [f"https://one.example:{town.phone.server.port}/voice/webhook"]
+        # From then on it is a tunnel like any other.
+        town.tunnel.lose()
+        await anyio.sleep(0.5)
+        assert list(gateway.problems()) == ["no tunnel: Burrow: the tunnel was closed"]
+    assert town.tunnel.closed == len(town.tunnel.opened) == 4
+
+
+@pytest.mark.parametrize("anyio_backend", [virtual_backend])
+async def test_a_gateway_that_waits_for_its_tunnel_can_be_stopped(tmp_path: Path) -> None:
+    town = Town()
+    town.tunnel.stuck = True
+    async with town.gateway(tmp_path) as gateway:
+        assert list(gateway.problems()) == ["no tunnel: Burrow: not open after 30 s"]
+        await anyio.sleep(600)
+        assert town.phone.server is None
+        assert len(town.tunnel.opened) > 5
+    assert town.tunnel.closed == len(town.tunnel.opened)
 
 
 async def test_a_carrier_of_this_machine_does_without(tmp_path: Path) -> None:

@@ -79,6 +79,7 @@ class PhoneService:
         self._host = host
         self._missing: list[str] = []
         self._running: _Running | None = None
+        self._awaited: TunnelKeeper | None = None
         config: VoiceCallConfig = host.plugin_config(PLUGIN_ID)
         self._config = config
         timeouts = config.transcript_timeout_ms + config.tts.timeout_ms
@@ -105,10 +106,10 @@ class PhoneService:
     # --- the gateway's view -----------------------------------------------------------------
 
     def problems(self) -> Sequence[str]:
-        running = self._running
-        if running is None or running.tunnel is None or running.tunnel.problem is None:
+        tunnel = self._running.tunnel if self._running else self._awaited
+        if tunnel is None or tunnel.problem is None:
             return list(self._missing)
-        return [running.tunnel.problem]
+        return [tunnel.problem]
 
     def live(self) -> int:
         """Calls that are under way."""
@@ -117,7 +118,7 @@ class PhoneService:
     def operations(self) -> CallOperations:
         """The operations of the running phone. Raises ``ConfigError`` with what is missing."""
         if self._running is None:
-            raise ConfigError("; ".join(self._missing) or "the phone is not running")
+            raise ConfigError("; ".join(self.problems()) or "the phone is not running")
         return self._running.operations
 
     async def _invoke_tool(self, arguments: Mapping[str, Any], call: ToolCall) -> dict[str, Any]:
@@ -180,21 +181,30 @@ class PhoneService:
             return
         for note in wiring.notes:
             _log.warning(note)
+        settled, over = anyio.Event(), anyio.Event()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._hold, wiring, settled, over)
+            await settled.wait()
+            try:
+                yield
+            finally:
+                if self._running is None:
+                    tasks.cancel_scope.cancel()
+                over.set()
+
+    async def _hold(self, wiring: Wiring, settled: anyio.Event, over: anyio.Event) -> None:
+        """Run the phone until it is ``over``; ``settled`` when it runs, or waits for its tunnel."""
         async with AsyncExitStack() as stack:
-            self._running = await self._start(stack, wiring)
-            if self._running is not None:
-                try:
-                    yield
-                finally:
-                    self._running = None
-                return
-        _log.warning("the phone does not start: %s", "; ".join(self._missing))
-        yield
+            try:
+                self._running = await self._start(stack, wiring, settled)
+                settled.set()
+                await over.wait()
+            finally:
+                self._running = self._awaited = None
 
     # --- starting ---------------------------------------------------------------------------
 
-    async def _start(self, stack: AsyncExitStack, wiring: Wiring) -> _Running | None:
-        """None: not without what :attr:`_missing` names then."""
+    async def _start(self, stack: AsyncExitStack, wiring: Wiring, settled: anyio.Event) -> _Running:
         host, config = self._host, self._config
         context = host.provider_context(CONFIG_PATH)
         info, carrier_config = require(wiring.carrier)
@@ -237,8 +247,12 @@ class PhoneService:
         tunnel = await self._open_tunnel(stack, wiring, server, carrier)
         outside = comes_from_outside(info, carrier_config)
         if tunnel is not None and server.public_url is None and outside:
-            self._missing = [tunnel.problem or "there is no tunnel"]
-            return None
+            _log.warning("the phone does not start yet: %s", tunnel.problem)
+            self._awaited = tunnel
+            engine.accepting = False
+            settled.set()
+            await tunnel.opened()
+            engine.accepting = True
         if outside and not is_public_url(server.webhook_url):
             raise ConfigError(
                 f"{info.label} cannot reach {server.webhook_url}; set a public https URL",

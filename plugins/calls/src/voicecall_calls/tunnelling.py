@@ -47,6 +47,7 @@ class TunnelKeeper:
         self._on_url = on_url
         self._url: str | None = None
         self._tried = anyio.Event()
+        self._found = anyio.Event()
 
     @asynccontextmanager
     async def run(self) -> AsyncIterator[None]:
@@ -58,6 +59,10 @@ class TunnelKeeper:
                 yield
             finally:
                 tasks.cancel_scope.cancel()
+
+    async def opened(self) -> None:
+        """Wait until the tunnel has been open once, however often that fails."""
+        await self._found.wait()
 
     async def _keep(self) -> None:
         wait = FIRST_WAIT_S
@@ -92,6 +97,7 @@ class TunnelKeeper:
         if url != self._url:
             self._url = url
             self._on_url(url)
+        self._found.set()
         self._tried.set()
 
     def _fails(self, reason: str) -> None:
