@@ -7,7 +7,6 @@ what was sent and not confirmed when a socket is lost is sent again on the next 
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Callable, Sequence
 
 import anyio
@@ -33,6 +32,8 @@ __all__ = ["AudioLine"]
 _log = logging.getLogger("voicecall.media")
 _MARK_PATIENCE = 2.0
 """Seconds past the end of the audio after which a missing mark is taken for reached."""
+_LIVE_MARK_MS = 960
+"""Marks of live audio are rare: each costs a message either way, and the clock knows as much."""
 
 
 class AudioLine:
@@ -53,49 +54,56 @@ class AudioLine:
         self.input_format = expects
         self.output_format = expects
         self._marks = marks
-        self.pacer = Pacer(self.output_format, marks=marks)
+        self.pacer = self._new_pacer()
         self._seam = seam
+        self._monotonic = seam.monotonic
         self._lost = lost
         self._digits = digits
-        self._current: _LineSocket | None = None
+        self.current: _LineSocket | None = None
+        """The attachment of the carrier's present socket."""
         self._paused = False
         self._underruns = 0
         self._work = anyio.Event()
         self._progress = anyio.Event()
         self._first_sent: dict[str, int] = {}
         self._first_written: dict[str, int] = {}
+        self._passing: str | None = None
+        """The item that passes through live, once it is in both of these."""
         self._attached = anyio.Event()
 
     # --- sockets ----------------------------------------------------------------------------
 
     def attach(self, socket: MediaSocket, started: Started) -> Attachment:
         """Make ``socket`` the line's carrier; the one before is closed as replaced."""
-        previous = self._current
-        self._current = _LineSocket(self, socket, started.stream_id)
+        previous = self.current
+        self.current = _LineSocket(self, socket, started.stream_id)
         self.input_format = started.input_format
         self.output_format = started.output_format
         if self.pacer.format != self.output_format:
             # Audio that waits in another format could only be played as noise.
-            self.pacer = Pacer(self.output_format, marks=self._marks)
+            self.pacer = self._new_pacer()
         if previous is not None:
             self.pacer.rewind()
             previous.socket.close(1000, "Replaced")
         self._attached.set()
         self._work.set()
-        return self._current
+        return self.current
+
+    def _new_pacer(self) -> Pacer:
+        return Pacer(self.output_format, live_mark_ms=_LIVE_MARK_MS, marks=self._marks)
 
     def detached(self, attachment: _LineSocket) -> None:
         """The socket of ``attachment`` is gone."""
-        if self._current is not attachment:
+        if self.current is not attachment:
             return
-        self._current = None
+        self.current = None
         self._attached = anyio.Event()
         self.pacer.rewind()
         self._lost(attachment.stream_id)
 
     @property
     def socket(self) -> MediaSocket | None:
-        return self._current.socket if self._current is not None else None
+        return self.current.socket if self.current is not None else None
 
     async def attached(self) -> None:
         """Wait for a socket."""
@@ -103,7 +111,7 @@ class AudioLine:
 
     def close(self) -> None:
         """Hang the line up: close its socket for good."""
-        current, self._current = self._current, None
+        current, self.current = self.current, None
         if current is not None:
             current.socket.close(1000, "Call ended")
 
@@ -111,28 +119,50 @@ class AudioLine:
 
     def write(self, item_id: str, audio: bytes) -> None:
         """Queue audio for the caller (an :class:`voicecall.media.AudioSink`)."""
+        pacer, current = self.pacer, self.current
+        now = self._monotonic()
+        if current is None or self._paused or not pacer.passes(audio, now):
+            self._queue(item_id, audio)
+            return
+        # Audio that comes in real time leaves at once, without waking a task for each frame.
+        if item_id is not self._passing:
+            self._passes(item_id)
+        mark = pacer.passed(item_id, audio, now)
+        current.send(current.encode(audio))
+        if mark is not None:
+            self._send_mark(current.socket, mark)
+        if pacer.underruns != self._underruns:
+            self._note_underruns()
+
+    def _passes(self, item_id: str) -> None:
+        now = self._seam.now_ms()
+        self._first_written.setdefault(item_id, now)
+        self._first_sent.setdefault(item_id, now)
+        self._passing = item_id
+
+    def _queue(self, item_id: str, audio: bytes) -> None:
         if item_id not in self._first_written:
             self._first_written[item_id] = self._seam.now_ms()
-        pacer, current = self.pacer, self._current
+        pacer = self.pacer
+        waited = pacer.waiting
         try:
-            if current is None or self._paused or pacer.waiting:
-                # The end of that wakes the task.
-                pacer.write(item_id, audio)
-                return
-            # Audio that comes in real time leaves at once, without waking a task for each frame.
-            out = pacer.pass_on(item_id, audio, self._seam.monotonic())
+            pacer.write(item_id, audio)
         except PacerOverflow as error:
             _log.warning("audio for the caller is dropped: %s", error)
             return
-        self._send(current.socket, out)
-        if pacer.wake_at() is not None:
+        if self.current is None or self._paused or waited:
+            # The end of that wakes the task.
+            return
+        self._pump()
+        if pacer.waiting:
             self._work.set()
 
     def finish(self, item_id: str) -> None:
         """No more audio of this item will be written."""
         self.pacer.finish(item_id)
-        # The mark behind its last audio may have waited for this.
-        self._work.set()
+        if not self.pacer.waiting:
+            # The mark behind its last audio may have waited for this.
+            self._pump()
         self._note_progress()
 
     async def run(self) -> None:
@@ -140,17 +170,19 @@ class AudioLine:
         while True:
             self._work = anyio.Event()
             self._pump()
-            sends = self._current is not None and not self._paused
+            sends = self.current is not None and not self._paused
             wake_at = self.pacer.wake_at() if sends else None
-            wait = math.inf if wake_at is None else max(wake_at - self._seam.monotonic(), 0.001)
-            with anyio.move_on_after(wait):
+            if wake_at is None:
+                await self._work.wait()
+                continue
+            with anyio.move_on_after(max(wake_at - self._monotonic(), 0.001)):
                 await self._work.wait()
 
     def _pump(self) -> None:
-        current = self._current
+        current = self.current
         if current is None or self._paused:
             return
-        self._send(current.socket, self.pacer.poll(self._seam.monotonic()))
+        self._send(current.socket, self.pacer.poll(self._monotonic()))
 
     def _send(self, socket: MediaSocket, outs: Sequence[OutAudio | OutMark]) -> None:
         codec = socket.codec
@@ -160,12 +192,18 @@ class AudioLine:
                     self._first_sent[out.item] = self._seam.now_ms()
                 socket.send(codec.audio(out.payload))
             else:
-                mark = codec.mark(out.name)
-                if mark is not None:
-                    socket.send(mark)
+                self._send_mark(socket, out)
         if self.pacer.underruns != self._underruns:
-            self._underruns = self.pacer.underruns
-            self._note_progress()
+            self._note_underruns()
+
+    def _send_mark(self, socket: MediaSocket, mark: OutMark) -> None:
+        message = socket.codec.mark(mark.name)
+        if message is not None:
+            socket.send(message)
+
+    def _note_underruns(self) -> None:
+        self._underruns = self.pacer.underruns
+        self._note_progress()
 
     async def played(self, item_id: str) -> Heard:
         """Wait until the caller has heard all of a finished item."""
@@ -176,7 +214,7 @@ class AudioLine:
             with anyio.move_on_after(patience) as scope:
                 await self._progress.wait()
             drained = self.pacer.drain_ms(self._seam.monotonic()) == 0
-            if scope.cancelled_caught and self._current is not None and drained:
+            if scope.cancelled_caught and self.current is not None and drained:
                 _log.warning("the carrier returned no mark; taken for played")
                 break
         return self.pacer.heard(item_id, self._seam.monotonic())
@@ -213,7 +251,7 @@ class AudioLine:
     def _clear_message(self) -> tuple[_LineSocket | None, Message | None]:
         """What makes the carrier throw away its audio, and who to send it to; None where it
         cannot."""
-        current = self._current
+        current = self.current
         return current, current.socket.codec.clear() if current is not None else None
 
     def first_written(self, item_id: str) -> int | None:
@@ -229,10 +267,12 @@ class AudioLine:
         self.pacer.forget(item_id)
         self._first_sent.pop(item_id, None)
         self._first_written.pop(item_id, None)
+        if self._passing == item_id:
+            self._passing = None
 
     def send_digits(self, digits: str) -> bool:
         """Play keypad tones through the socket; False where the carrier cannot."""
-        current = self._current
+        current = self.current
         message = current.socket.codec.digits(digits) if current is not None else None
         if current is None or message is None:
             return False
@@ -246,12 +286,11 @@ class AudioLine:
 
     def received(self, attachment: _LineSocket, event: MediaEvent) -> None:
         """An event of a socket that is no longer the current one means nothing."""
-        if attachment is not self._current:
-            return
-        if type(event) is Audio:
-            self.listener(event.payload)
+        if attachment is not self.current:
             return
         match event:
+            case Audio(payload):
+                self.listener(payload)
             case MarkReached(name):
                 if self.pacer.mark_reached(name):
                     self._note_progress()
@@ -270,6 +309,13 @@ class _LineSocket(Attachment):
         self._line = line
         self.socket = socket
         self.stream_id = stream_id
+        self.send = socket.send
+        self.encode = socket.codec.audio
+
+    def hear(self, audio: bytes) -> None:
+        line = self._line
+        if line.current is self:
+            line.listener(audio)
 
     def received(self, event: MediaEvent) -> None:
         self._line.received(self, event)
