@@ -31,10 +31,12 @@ class Converter:
         self.source = source
         self.target = target
         self.identity = source == target
+        self._odd = b""
+        if self.identity:
+            return
         self._decode = _TO_PCM.get(source.encoding)
         self._encode = _FROM_PCM.get(target.encoding)
         self._resampler = Resampler(source.sample_rate, target.sample_rate)
-        self._odd = b""
 
     def process(self, audio: bytes) -> bytes:
         if self.identity:
@@ -59,4 +61,5 @@ class Converter:
     def reset(self) -> None:
         """Forget the past, as after a barge-in."""
         self._odd = b""
-        self._resampler.reset()
+        if not self.identity:
+            self._resampler.reset()

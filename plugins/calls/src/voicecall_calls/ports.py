@@ -65,7 +65,8 @@ class MediaSocket(Protocol):
 
 
 class Attachment(Protocol):
-    """One admitted socket, as the server sees it. Plain calls, made for every message."""
+    """One admitted socket, as the server sees it. Plain calls, made for every message. Where it
+    has a method ``hear(audio: bytes)``, that gets the payload of each ``Audio``."""
 
     def received(self, event: MediaEvent) -> None:
         """The next event of the socket, in order."""

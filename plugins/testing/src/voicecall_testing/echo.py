@@ -67,6 +67,7 @@ class _EchoSession(RealtimeSession):
         self._sink = options.sink
         self._format = options.input_format
         self._converter = Converter(options.input_format, options.output_format)
+        self._same = self._converter.identity
         self._tone = _tone(options.output_format)
         self._stretch = options.input_format.size(_STRETCH_MS)
         self._events = _Events()
@@ -94,7 +95,7 @@ class _EchoSession(RealtimeSession):
             silence = self._format.silence
             audio = silence * (len(audio) // len(silence))
         item = self._item or self._begin()
-        self._sink.write(item, self._converter.process(audio))
+        self._sink.write(item, audio if self._same else self._converter.process(audio))
         self._size += len(audio)
         if self._size >= self._stretch:
             self._end(LINE_CHECK)

@@ -31,7 +31,7 @@ __all__ = ["TwilioCodec"]
 _FORMATS: dict[tuple[str, int, int], AudioFormat] = {("audio/x-mulaw", 8000, 1): MULAW_8K}
 
 
-class _Media(msgspec.Struct):
+class _Media(msgspec.Struct, gc=False):
     payload: bytes
     track: str = "inbound"
     timestamp: Annotated[int, msgspec.Meta(ge=0)] = 0
@@ -58,7 +58,7 @@ class _Dtmf(msgspec.Struct):
     digit: str
 
 
-class _Frame(msgspec.Struct, rename="camel"):
+class _Frame(msgspec.Struct, rename="camel", gc=False):
     event: str
     media: _Media | None = None
     start: _Start | None = None

@@ -84,6 +84,7 @@ class RealtimeConversation(Conversation):
         self.lane = lane
         self.config = config
         self.seam = seam
+        self._monotonic = seam.monotonic
         self.usage: Counter[str] = Counter()
         news = LineNews(lane, seam)
         self.line = AudioLine(
@@ -180,7 +181,7 @@ class RealtimeConversation(Conversation):
         return self.line.attach(socket, started)
 
     def _hear(self, audio: bytes) -> None:
-        self._media.heard_at = self.seam.monotonic()
+        self._media.heard_at = self._monotonic()
         if self._gated or self._greeting.protected:
             self._listen_in(audio)
         self._link.hear(audio)

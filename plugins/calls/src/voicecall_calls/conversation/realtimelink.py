@@ -60,18 +60,13 @@ class ModelLink:
         self._event = event
         self._quiet = quiet
         self._tasks: anyio.abc.TaskGroup | None = None
-        self._converter: Converter | None = None
+        self.hear: Callable[[bytes], None] = self._wait
+        """Takes caller audio, by a plain call. It is kept (bounded, oldest dropped) while there is
+        no session."""
         self._waiting: deque[bytes] = deque()
         self._waiting_bytes = 0
 
-    def hear(self, audio: bytes) -> None:
-        """Caller audio, by a plain call. Kept (bounded, oldest dropped) while there is no
-        session."""
-        session = self.session
-        if session is not None:
-            converter = self._converter
-            session.send_audio(audio if converter is None else converter.process(audio))
-            return
+    def _wait(self, audio: bytes) -> None:
         self._waiting.append(audio)
         self._waiting_bytes += len(audio)
         limit = self._line.input_format.size(_BUFFER_MS)
@@ -135,15 +130,17 @@ class ModelLink:
                 reason = str(error)
             finally:
                 self.session = self._tasks = None
+                self.hear = self._wait
                 self._closed()
                 tasks.cancel_scope.cancel()
         return reason
 
     def _begin(self, session: RealtimeSession, options: RealtimeOptions) -> None:
         converter = Converter(self._line.input_format, options.input_format)
-        self._converter = None if converter.identity else converter
         self.session = session
         self._opened()
+        send = session.send_audio
+        self.hear = send if converter.identity else lambda audio: send(converter.process(audio))
         while self._waiting:
             self.hear(self._waiting.popleft())
         self._waiting_bytes = 0

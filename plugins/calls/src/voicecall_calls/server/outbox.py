@@ -24,11 +24,15 @@ class Outbox:
 
     def __init__(self) -> None:
         self._waiting: list[tuple[Write, WSMsgType, Message]] = []
+        self._call_soon: Callable[..., object] | None = None
 
     def put(self, write: Write, kind: WSMsgType, message: Message) -> None:
         """Have ``write`` called with ``kind`` and ``message``, after everything put before."""
         if not self._waiting:
-            asyncio.get_running_loop().call_soon(self.flush)
+            if self._call_soon is None:
+                # To ask for the loop is a system call in Python 3.11.
+                self._call_soon = asyncio.get_running_loop().call_soon
+            self._call_soon(self.flush)
         self._waiting.append((write, kind, message))
 
     def flush(self) -> None:

@@ -15,7 +15,7 @@ from typing import cast
 from picows import WSCloseCode, WSFrame, WSListener, WSMsgType, WSTransport
 
 from voicecall.errors import MediaProtocolError
-from voicecall.media import MediaCodec, MediaEvent, Message, Started, Upgrade
+from voicecall.media import Audio, MediaCodec, MediaEvent, Message, Started, Upgrade
 from voicecall_calls.ports import Attachment
 
 from .options import StreamOptions
@@ -29,6 +29,10 @@ KEPT_LIMIT = 1024 * 1024
 MAX_GARBAGE = 50
 
 logger = logging.getLogger(__name__)
+
+# Members of an enumeration are looked up by Python code each time.
+_TEXT = WSMsgType.TEXT
+_CLOSE = WSMsgType.CLOSE
 
 
 class MediaConnection(WSListener):
@@ -51,6 +55,7 @@ class MediaConnection(WSListener):
     ) -> None:
         self.upgrade = upgrade
         self._codec = codec
+        self._decode = codec.decode
         self._options = options
         self._outbox = outbox
         self._connected = connected
@@ -62,6 +67,7 @@ class MediaConnection(WSListener):
         self._send_limit = options.send_limit
         self._posted = 0
         self._attachment: Attachment | None = None
+        self._hear: Callable[[bytes], None] | None = None
         self._started = False
         self._closing = False
         self._over = False
@@ -92,7 +98,7 @@ class MediaConnection(WSListener):
         if self._transport is None or self._closing:
             return
         self._posted = len(message)
-        kind = WSMsgType.TEXT if type(message) is str else self._bytes_type
+        kind = _TEXT if type(message) is str else self._bytes_type
         self._outbox.put(self._write, kind, message)
 
     def _write(self, kind: WSMsgType, message: Message) -> None:
@@ -101,11 +107,11 @@ class MediaConnection(WSListener):
         if transport is None or self._closing:
             return
         transport.send(kind, message)
-        self._check_backlog()
-
-    def _check_backlog(self) -> None:
         if self._backlog() > self._send_limit:
-            self.close(1013, "Backpressure: send buffer exceeded")
+            self._overrun()
+
+    def _overrun(self) -> None:
+        self.close(1013, "Backpressure: send buffer exceeded")
 
     def close(self, code: int, reason: str) -> None:
         """Close with an RFC 6455 code; the reason is cut to the 123 bytes that fit."""
@@ -154,6 +160,7 @@ class MediaConnection(WSListener):
         kept, self._kept = self._kept, []
         for event in kept:
             self._deliver(attachment, event)
+        self._hear = getattr(attachment, "hear", None)
 
     # --- picows -----------------------------------------------------------------------------
 
@@ -180,13 +187,13 @@ class MediaConnection(WSListener):
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
         kind = frame.msg_type
-        if kind is WSMsgType.CLOSE:
+        if kind is _CLOSE:
             self._peer_closes(transport, frame)
         elif self._closing or transport.is_close_frame_sent:
             self.closing()
         elif frame.rsv1 or frame.rsv2 or frame.rsv3:
             self.close(1002, "Extension bits without an extension")
-        elif kind is WSMsgType.TEXT and frame.fin and self._parts is None:
+        elif kind is _TEXT and frame.fin and self._parts is None:
             try:
                 message = frame.get_payload_as_utf8_text()
             except UnicodeDecodeError:
@@ -198,7 +205,8 @@ class MediaConnection(WSListener):
         elif kind is WSMsgType.PING:
             # Not left to picows: a peer that pings and never reads would pile up the answers.
             transport.send_pong(frame.get_payload_as_bytes())
-            self._check_backlog()
+            if self._backlog() > self._send_limit:
+                self._overrun()
         elif kind is not WSMsgType.PONG:
             self._fragment(kind, frame)
 
@@ -247,7 +255,7 @@ class MediaConnection(WSListener):
 
     def _received(self, message: Message) -> None:
         try:
-            event = self._codec.decode(message)
+            event = self._decode(message)
         except MediaProtocolError as error:
             self._malformed(error)
             return
@@ -256,6 +264,14 @@ class MediaConnection(WSListener):
             self.close(1011, "Internal error")
             return
         if event is None:
+            return
+        hear = self._hear
+        if hear is not None and type(event) is Audio:
+            try:
+                hear(event.payload)
+            except Exception:
+                logger.exception("caller audio failed")
+                self.close(1011, "Internal error")
             return
         attachment = self._attachment
         if attachment is not None and type(event) is not Started:
