@@ -92,6 +92,7 @@ class Watcher:
 
     events: list[ev.CallEvent] = field(default_factory=list)
     entries: list[TranscriptEntry] = field(default_factory=list)
+    turns: list[TurnRow] = field(default_factory=list)
     ends: list[CallRecord] = field(default_factory=list)
 
     def event(self, record: CallRecord, event: ev.CallEvent) -> None:
@@ -99,6 +100,9 @@ class Watcher:
 
     def said(self, record: CallRecord, entry: TranscriptEntry) -> None:
         self.entries.append(entry)
+
+    def turn(self, row: TurnRow) -> None:
+        self.turns.append(row)
 
     def ended(self, record: CallRecord) -> None:
         self.ends.append(record)

@@ -36,19 +36,21 @@ _IDS_KEPT = 64
 
 @dataclass(slots=True)
 class Item:
-    """``id`` is the model's, ``key`` ours. ``message``: the first message that it speaks."""
+    """``id`` is the model's, ``key`` ours. ``message``: the first message that it speaks.
+    ``over``: no more audio comes; ``told``: its text is complete."""
 
     id: str
     key: str
     times: TurnTimes
     converter: Converter
+    converts: bool
     message: str | None = None
     text: str = ""
     size: int = 0
     cut_ms: float | None = None
     error: str | None = None
-    told: anyio.Event = field(default_factory=anyio.Event)
-    over: anyio.Event = field(default_factory=anyio.Event)
+    told: bool = False
+    over: bool = False
     done: anyio.Event = field(default_factory=anyio.Event)
 
 
@@ -82,6 +84,7 @@ class ModelVoice:
         self.caller = _CallerTimes()
         self._lane = lane
         self._line = line
+        self._to_line = line.write
         self._seam = seam
         self._keep = keep
         self._format: AudioFormat = line.output_format
@@ -114,10 +117,10 @@ class ModelVoice:
             if item_id in self._cut:
                 return
             item = self._begin(item_id)
-        if not item.converter.identity:
+        if item.converts:
             audio = item.converter.process(audio)
         item.size += len(audio)
-        self._line.write(item.key, audio)
+        self._to_line(item.key, audio)
 
     def _begin(self, item_id: str) -> Item:
         for other in list(self._by_id.values()):
@@ -135,7 +138,7 @@ class ModelVoice:
             agent_start=self._response_at or now,
         )
         converter = Converter(self._format, self._line.output_format)
-        item = Item(item_id, self._seam.new_id(), times, converter)
+        item = Item(item_id, self._seam.new_id(), times, converter, not converter.identity)
         if self._tickets:
             ticket = self._tickets.popleft()
             item.message = ticket.message
@@ -150,14 +153,15 @@ class ModelVoice:
         return item
 
     def _finish(self, item: Item) -> None:
-        if item.over.is_set():
+        if item.over:
             return
         tail = item.converter.flush()
         if tail and item.cut_ms is None:
             item.size += len(tail)
             self._line.write(item.key, tail)
-        item.over.set()
+        item.over = True
         self._line.finish(item.key)
+        self._poke()
 
     # --- events of the session --------------------------------------------------------------
 
@@ -200,8 +204,9 @@ class ModelVoice:
             return
         if final:
             item.text = text.strip()
-            item.told.set()
-        elif not item.told.is_set():
+            item.told = True
+            self._poke()
+        elif not item.told:
             item.text = joined(item.text, text)
 
     # --- interruptions ----------------------------------------------------------------------
@@ -243,13 +248,13 @@ class ModelVoice:
     async def quiet(self) -> None:
         """Wait until nothing is being said."""
         while self._active:
-            await self._changed.wait()
+            await self._change()
 
     async def run(self) -> None:
         """Follow the items, one after the other. One task a call."""
         while True:
             while not self._active:
-                await self._changed.wait()
+                await self._change()
             item = self._active[0]
             try:
                 await self._follow(item)
@@ -262,7 +267,12 @@ class ModelVoice:
 
     def _poke(self) -> None:
         self._changed.set()
-        self._changed = anyio.Event()
+
+    async def _change(self) -> None:
+        """Wait until something has happened to an item."""
+        if self._changed.is_set():
+            self._changed = anyio.Event()
+        await self._changed.wait()
 
     async def _follow(self, item: Item) -> None:
         if item.cut_ms == 0 and item.message is None:
@@ -270,36 +280,52 @@ class ModelVoice:
             self._line.forget(item.key)
             return
         speech = SpeechTimes()
+        stored = False
         try:
             await self._apply_speaking(item)
-            await item.over.wait()
+            while not item.over:
+                await self._change()
             await self._line.played(item.key)
             if item.cut_ms is None:
                 speech.done = self._seam.now_ms()
-            if item.cut_ms is None or not item.text:
-                with anyio.move_on_after(_TEXT_PATIENCE_S):
-                    await item.told.wait()
-            await self._apply_spoke(item)
+            if not item.told and (item.cut_ms is None or not item.text):
+                await self._told(item)
+            await self._apply_spoke(item, self._row(item, speech))
+            stored = True
         finally:
-            speech.first_byte = self._line.first_written(item.key)
-            speech.first_sent = self._line.first_sent(item.key)
+            row = self._row(item, speech)
             self._line.forget(item.key)
-            with anyio.CancelScope(shield=True):
-                await self._keep(item.times.row(speech))
+            if not stored:
+                with anyio.CancelScope(shield=True):
+                    await self._keep(row)
+
+    async def _told(self, item: Item) -> None:
+        """Wait for the words of ``item``, though not for ever."""
+        with anyio.move_on_after(_TEXT_PATIENCE_S):
+            while not item.told:
+                await self._change()
+
+    def _row(self, item: Item, speech: SpeechTimes) -> TurnRow:
+        speech.first_byte = self._line.first_written(item.key)
+        speech.first_sent = self._line.first_sent(item.key)
+        return item.times.row(speech)
 
     async def _apply_speaking(self, item: Item) -> None:
         message = self._lane.record.message
         pending = message is not None and message.state is MessageState.PENDING
-        await self._lane.apply(
-            ev.BotSpeaking(
-                at=self._seam.now_ms(),
-                utterance_id=item.key,
-                text=item.message or item.text,
-                first_message=item.message is not None and pending,
-            )
+        event = ev.BotSpeaking(
+            at=self._seam.now_ms(),
+            utterance_id=item.key,
+            text=item.message or item.text,
+            first_message=item.message is not None and pending,
         )
+        if event.first_message:
+            await self._lane.apply(event)
+        else:
+            # Stored with the end of the item: a crash ends the item, too.
+            await self._lane.note(event)
 
-    async def _apply_spoke(self, item: Item) -> None:
+    async def _apply_spoke(self, item: Item, row: TurnRow) -> None:
         text = item.text or item.message or ""
         heard = text
         if item.cut_ms is not None:
@@ -312,7 +338,8 @@ class ModelVoice:
                 heard=heard,
                 complete=item.cut_ms is None and item.error is None,
                 ok=item.size > 0,
-            )
+            ),
+            turns=(row,),
         )
 
 

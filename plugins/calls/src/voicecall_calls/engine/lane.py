@@ -163,13 +163,14 @@ class CallLane:
         one that :meth:`apply` takes."""
         async with self._lock:
             step = mc.step(self.record, event, self.host.policy)
+            if step.outcome is not mc.Outcome.PROCESSED:
+                return
             plan = self.host.planner.plan(step, event)
             if plan.effects or plan.actions or plan.record.terminal:
                 raise ValueError(f"{type(event).__name__} cannot be noted: it has effects")
-            if step.outcome is mc.Outcome.PROCESSED:
-                self._noted += _stored(plan)
-                self._publish(plan)
-                note_phases(plan.record, *_phases(plan))
+            self._noted += _stored(plan)
+            self._publish(plan)
+            note_phases(plan.record, *_phases(plan))
 
     async def open(
         self,
