@@ -6,7 +6,7 @@ make them. The others are made by the call engine. ``at`` is milliseconds since 
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
@@ -56,7 +56,8 @@ class CallEvent:
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-ready copy, with the class name under ``type``."""
-        return {"type": type(self).__name__, **asdict(self)}
+        values = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return {"type": type(self).__name__, **values}
 
 
 # --- from carriers ---------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
 from .audio.formats import MULAW_8K, AudioFormat
 from .events import CarrierEvent, CarrierStatus
@@ -248,7 +249,8 @@ class Probe:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WebhookRequest:
     """A webhook as it came in. ``url`` is the public URL as the carrier knows it, query
-    included; header names are lower case; ``client`` is the trusted client address."""
+    included; header names are lower case; ``client`` is the trusted client address. ``memo`` is
+    for the adapter: what it read of the request once need not be read again."""
 
     method: str
     url: str
@@ -256,6 +258,7 @@ class WebhookRequest:
     headers: Mapping[str, str]
     body: bytes
     client: str
+    memo: dict[str, Any] = field(init=False, default_factory=dict, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

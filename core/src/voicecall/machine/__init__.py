@@ -147,7 +147,7 @@ def step(record: CallRecord, event: ev.CallEvent, policy: CallPolicy) -> Step:
         result = replace(result, outcome=Outcome.PROCESSED)
     record = _attended(result.record, event, policy)
     if result.outcome is Outcome.PROCESSED and record is not result.record:
-        result = replace(result, record=record)
+        result = Step(record, result.effects)
     return replace(result, effects=(*before, *result.effects)) if before else result
 
 

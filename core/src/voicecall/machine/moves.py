@@ -121,16 +121,19 @@ def begin_end(
 
 
 def first_sign_of_life(
-    record: CallRecord, at: int, policy: CallPolicy
+    record: CallRecord, at: int, policy: CallPolicy, target: CallState | None = None
 ) -> tuple[CallRecord, list[Effect]]:
-    """The first sign of life starts the clock of the call and opens the conversation."""
+    """The first sign of life starts the clock of the call and opens the conversation. The record
+    is also moved to ``target``."""
+    target = target or record.state
     if record.answered_at is not None:
-        return record, []
+        return moved(record, target), []
     put = {"max_duration": at + policy.max_duration_ms}
     if record.media is not MediaPath.NATIVE and record.stream_id is None:
         put["stream"] = at + policy.stream_start_ms
     record = replace(
         record,
+        state=advance(record.state, target),
         answered_at=at,
         deadlines=with_deadlines(
             record, DeadlineKind.DIAL, DeadlineKind.RING, DeadlineKind.UNANSWERED, **put

@@ -45,13 +45,13 @@ def ringing(record: CallRecord, event: ev.Ringing, policy: CallPolicy) -> Step:
 
 
 def answered(record: CallRecord, event: ev.Answered, policy: CallPolicy) -> Step:
-    record, effects = first_sign_of_life(record, event.at, policy)
-    return Step(moved(record, CallState.ANSWERED), tuple(effects))
+    record, effects = first_sign_of_life(record, event.at, policy, CallState.ANSWERED)
+    return Step(record, tuple(effects))
 
 
 def active(record: CallRecord, event: ev.Active, policy: CallPolicy) -> Step:
-    record, effects = first_sign_of_life(record, event.at, policy)
-    return Step(moved(record, CallState.ACTIVE), tuple(effects))
+    record, effects = first_sign_of_life(record, event.at, policy, CallState.ACTIVE)
+    return Step(record, tuple(effects))
 
 
 def call_ended(record: CallRecord, event: ev.CallEnded, policy: CallPolicy) -> Step:
@@ -86,8 +86,8 @@ def stream_attached(record: CallRecord, event: ev.StreamAttached, policy: CallPo
         stream_id=event.stream_id,
         deadlines=with_deadlines(record, DeadlineKind.STREAM),
     )
-    record, effects = first_sign_of_life(record, event.at, policy)
-    return Step(moved(record, CallState.ACTIVE), tuple(effects))
+    record, effects = first_sign_of_life(record, event.at, policy, CallState.ACTIVE)
+    return Step(record, tuple(effects))
 
 
 def stream_detached(record: CallRecord, event: ev.StreamDetached, policy: CallPolicy) -> Step:

@@ -158,15 +158,28 @@ def private_directory(directory: Path) -> None:
 
 
 class _PrivateRotatingFile(RotatingFileHandler):
-    def shouldRollover(self, record: logging.LogRecord) -> bool:  # noqa: N802
-        # The base formats every record a second time to know its length; a file may instead
-        # outgrow its limit by one line.
-        stream = self.stream
-        return stream is not None and os.fstat(stream.fileno()).st_size >= self.maxBytes
+    """The base formats every record a second time to know its length; this file may instead
+    outgrow its limit by one line."""
+
+    _size = 0
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            if self._size >= self.maxBytes:
+                self.doRollover()
+            line = self.format(record) + self.terminator
+            if self.stream is None:
+                self.stream = self._open()
+            self.stream.write(line)
+            self.stream.flush()
+            self._size += len(line)
+        except Exception:  # noqa: BLE001 (as every handler: a log must not disturb who writes it)
+            self.handleError(record)
 
     def _open(self) -> Any:
         stream = super()._open()
         os.chmod(self.baseFilename, 0o600)
+        self._size = os.fstat(stream.fileno()).st_size
         return stream
 
 

@@ -9,8 +9,9 @@ wrong; it is neither sent nor signed.
 from __future__ import annotations
 
 import hashlib
+import re
 from enum import StrEnum
-from urllib.parse import unquote_plus, urlencode
+from urllib.parse import quote_plus, unquote_plus
 
 from voicecall.telephony import CallRef, WebhookRequest
 
@@ -29,6 +30,7 @@ __all__ = [
 
 REDELIVERY = "#rc=3&rp=all"
 
+_PLAIN = re.compile(r"[A-Za-z0-9_.~-]*")
 _OURS = frozenset({"type", "i", "n", "t", "u", "s", "first", "limit"})
 
 
@@ -95,4 +97,10 @@ def document_id(request: WebhookRequest) -> str:
 def _with(url: str, parameters: dict[str, str]) -> str:
     if not parameters:
         return url
-    return url + ("&" if "?" in url else "?") + urlencode(parameters)
+    query = "&".join(f"{name}={_escaped(value)}" for name, value in parameters.items())
+    return f"{url}{'&' if '?' in url else '?'}{query}"
+
+
+def _escaped(text: str) -> str:
+    # Nearly all are ids, tokens and numbers.
+    return text if _PLAIN.fullmatch(text) else quote_plus(text)

@@ -37,7 +37,6 @@ _KEYPAD = str.maketrans("abcdefghijklmnopqrstuvwxyz", "2223334445556667777888999
 _WITHHELD = frozenset(form for word in _WORDS for form in (word, "+" + word.translate(_KEYPAD)))
 """What stands in ``From`` where the caller tells no number: a word, or its keys on a telephone."""
 
-_SURROGATE = re.compile("[\ud800-\udfff]")
 _NUMBER = re.compile(r"[0-9]{1,9}")
 
 
@@ -57,8 +56,10 @@ def parse(request: WebhookRequest, now_ms: int) -> Sequence[ev.CarrierEvent]:
     form = form_of(request)
     if form is None:
         return ()
-    if any(_SURROGATE.search(text) for pair in form for text in pair):
-        raise WebhookRejected(400, "the form is no UTF-8")
+    try:
+        "".join(text for pair in form for text in pair).encode()
+    except UnicodeEncodeError:
+        raise WebhookRejected(400, "the form is no UTF-8") from None
     return _Reading(dict(form), request.url, now_ms).events()
 
 

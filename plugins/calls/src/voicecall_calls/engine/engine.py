@@ -6,7 +6,7 @@ import logging
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Protocol
-from urllib.parse import urlencode
+from urllib.parse import quote
 
 import anyio
 import anyio.abc
@@ -229,7 +229,7 @@ class CallEngine:
 
     def callback_url(self, call_id: str) -> str:
         url = self.webhook_url()
-        return url + ("&" if "?" in url else "?") + urlencode({"callId": call_id})
+        return f"{url}{'&' if '?' in url else '?'}callId={quote(call_id, safe='')}"
 
     def carrier_ids(self) -> Collection[str]:
         """The carrier's ids of all live calls."""

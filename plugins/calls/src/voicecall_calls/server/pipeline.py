@@ -30,7 +30,7 @@ from urllib.parse import parse_qsl
 import anyio
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from voicecall.errors import WebhookRejected
 from voicecall.seam import Seam
@@ -106,7 +106,7 @@ class WebhookApp:
             return
         await response(scope, receive, send)
 
-    async def _respond(self, scope: Scope, receive: Receive) -> Response:
+    async def _respond(self, scope: Scope, receive: Receive) -> ASGIApp:
         path = normal_path(scope["path"])
         if path != self._path:
             healthy = path == HEALTH_PATH and scope["method"] in ("GET", "HEAD")
@@ -132,9 +132,7 @@ class WebhookApp:
         except Exception:
             logger.exception("webhook from %s failed", client)
             return _plain(500)
-        response = Response(reply.body, reply.status, {"content-type": reply.content_type})
-        response.headers.update(reply.headers)
-        return response
+        return _Answer(reply)
 
     async def _answer(
         self,
@@ -256,6 +254,22 @@ class WebhookApp:
         finally:
             del self._running[verified.key]
             running.done.set()
+
+
+class _Answer:
+    """What starlette's response does, of which this is most of what a webhook gets."""
+
+    def __init__(self, reply: WebhookReply) -> None:
+        self._reply = reply
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        reply = self._reply
+        given = {"content-type": reply.content_type, "content-length": str(len(reply.body))}
+        given.update((name.lower(), value) for name, value in reply.headers.items())
+        headers = [(n.encode("latin-1"), v.encode("latin-1")) for n, v in given.items()]
+        status = reply.status
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": reply.body})
 
 
 def _too_many(headers: Mapping[str, str] | None = None) -> WebhookRejected:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from ipaddress import (
     IPv4Address,
     IPv4Network,
@@ -239,6 +240,7 @@ def webhook_url(
     return f"{proto}://{host}{target}"
 
 
+@lru_cache(maxsize=16)
 def media_url(base_url: str, *, serve_path: str, stream_path: str) -> str:
     """The URL of the media sockets that belongs to a webhook URL.
 

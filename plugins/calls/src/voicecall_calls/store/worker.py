@@ -17,6 +17,7 @@ __all__ = ["Worker", "WorkerSession"]
 
 Job = TypeVar("Job")
 JobIn = TypeVar("JobIn", contravariant=True)
+_Waiting = tuple[Job, asyncio.Future[Any]]
 
 
 class WorkerSession(Protocol[JobIn]):
@@ -35,7 +36,8 @@ class Worker(Generic[Job]):
     """One thread, from :meth:`start` to :meth:`stop`.
 
     A batch is whatever waits, up to ``most``; its waiters are told with one
-    ``call_soon_threadsafe``.
+    ``call_soon_threadsafe``. Jobs of one round of the event loop are handed over together at its
+    end: the thread would otherwise wake up for the first of them and leave the others behind.
     """
 
     def __init__(
@@ -48,7 +50,8 @@ class Worker(Generic[Job]):
         self._name = name
         self._session = session
         self._most = most
-        self._queue: SimpleQueue[tuple[Job, asyncio.Future[Any]] | None] = SimpleQueue()
+        self._queue: SimpleQueue[_Waiting[Job] | None] = SimpleQueue()
+        self._round: list[_Waiting[Job]] = []
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopped: asyncio.Future[None] | None = None
@@ -82,8 +85,15 @@ class Worker(Generic[Job]):
             raise StoreError("the call store is not open")
         future: asyncio.Future[Any] = self._loop.create_future()
         self._outstanding += 1
-        self._queue.put((job, future))
+        if not self._round:
+            self._loop.call_soon(self._hand_over)
+        self._round.append((job, future))
         return await future
+
+    def _hand_over(self) -> None:
+        jobs, self._round = self._round, []
+        for job in jobs:
+            self._queue.put(job)
 
     async def stop(self) -> None:
         """Take no more jobs, work off those that wait, leave the session, end the thread."""
@@ -91,6 +101,7 @@ class Worker(Generic[Job]):
             return
         thread, self._thread = self._thread, None
         self._outstanding += 1
+        self._hand_over()
         self._queue.put(None)
         try:
             with anyio.CancelScope(shield=True):
@@ -120,9 +131,9 @@ class Worker(Generic[Job]):
         assert self._stopped is not None
         self._tell([self._stopped], [failure])
 
-    def _next_batch(self) -> list[tuple[Job, asyncio.Future[Any]]]:
+    def _next_batch(self) -> list[_Waiting[Job]]:
         """What waits, at least one job; empty when the thread is to end."""
-        batch: list[tuple[Job, asyncio.Future[Any]]] = []
+        batch: list[_Waiting[Job]] = []
         item = self._queue.get()
         while item is not None:
             batch.append(item)
