@@ -46,6 +46,20 @@ def test_live_audio_runs_ahead_no_further_than_its_own_lead(marks: bool, most_ms
     assert pacer.waiting
 
 
+def test_a_first_item_that_began_in_a_burst_comes_to_pass_at_once() -> None:
+    pacer = Pacer(MULAW_8K, lead_ms=200, chunk_ms=60, live_lead_ms=1000)
+    now = 1.0
+    for _ in range(30):
+        pacer.pass_on("item 0", bytes(FRAME), now)
+    assert pacer.waiting
+    late = 0
+    for number in range(300):
+        now += 0.02
+        late = late + 1 if not pacer.pass_on(f"item {number // 100}", bytes(FRAME), now) else 0
+    assert late == 0
+    assert not pacer.waiting
+
+
 def test_audio_made_ahead_of_time_keeps_the_lead_however_small_its_pieces() -> None:
     pacer = Pacer(MULAW_8K, lead_ms=200, chunk_ms=60, live_lead_ms=1000)
     sent = b"".join(

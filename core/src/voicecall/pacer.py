@@ -12,6 +12,7 @@ without marks gets no more than the lead.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from dataclasses import dataclass, field
 
@@ -19,6 +20,10 @@ from .audio.formats import AudioFormat
 
 __all__ = ["Heard", "OutAudio", "OutMark", "Pacer", "PacerOverflow"]
 
+_KEPT_S = 1.0
+"""A source that pauses for less may make up for it."""
+_FASTER = 0.25
+"""A source counts as ahead of real time when it is faster by more than this."""
 _EXACT_MS = 0.001
 """Sums of seconds fall short of whole samples by less than this."""
 
@@ -107,8 +112,9 @@ class Pacer:
         self._last_item: str | None = None
         self._next_at = 0.0
         self._source: str | None = None
-        self._source_ends = 0.0
-        """When the newest audio would end, had each item been played from when it began to come."""
+        self._source_ends = -math.inf
+        """When the newest audio would end, had it been played from when it began to come."""
+        self._source_at = 0.0
         self._source_changed = False
         self._source_new = 0
         self._mark_count = 0
@@ -165,8 +171,7 @@ class Pacer:
         if item not in self._unfinished:
             self._unfinished.add(item)
         self._note_source(item, len(audio))
-        if self._source_changed:
-            self._take_stock(now)
+        self._take_stock(now)
         self._catch_up(now)
         mark = self._send(item, audio)
         if not self._marks:
@@ -210,7 +215,12 @@ class Pacer:
         """Bring ``_source_ends`` up to date."""
         if self._source_changed:
             self._source_changed = False
-            self._source_ends = max(self._source_ends, now)
+            if self._source_ends < now - _KEPT_S:
+                self._source_ends = self._source_at = now
+        # A burst after a stall is not to count for ever: what comes in real time wears it off.
+        lasts = self._source_new / self._bytes_per_second
+        self._source_ends -= _FASTER * max(min(lasts, now - self._source_at), 0.0)
+        self._source_at = now
         self._count_source()
 
     def _catch_up(self, now: float) -> None:
@@ -379,7 +389,7 @@ class Pacer:
         self._in_flight.clear()
         self._open = self._source = None
         self._source_new = 0
-        self._source_ends = 0.0
+        self._source_ends = -math.inf
         self._unfinished.clear()
         self._next_at = 0.0
         self._since_mark = 0
