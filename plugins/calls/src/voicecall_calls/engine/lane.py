@@ -148,14 +148,14 @@ class CallLane:
     ) -> Applied:
         """Take one event, and store ``turns`` with it. Raises ``StoreError`` where it could not be
         committed; then nothing has changed and the event may come again."""
+        if reply is not None:
+            # Cancelled only where the gateway stops; then the carrier delivers again.
+            async with self._lock:
+                return await self._take(event, reply, reservation, turns)
         # Shielded: whoever is cancelled here must not leave a commit that nobody published.
         with anyio.CancelScope(shield=True):
-            if reply is not None:
-                async with self._lock:
-                    applied = await self._take(event, reply, reservation, turns)
-            else:
-                async with self.host.busy, self._lock:
-                    applied = await self._take(event, reply, reservation, turns)
+            async with self.host.busy, self._lock:
+                applied = await self._take(event, reply, reservation, turns)
         return applied
 
     async def note(self, event: ev.CallEvent) -> None:
@@ -182,6 +182,9 @@ class CallLane:
     ) -> Applied:
         """Commit the first record of a call, made by an ``open_…`` or ``refuse_…`` function."""
         self._stored_entries = 0
+        if reply is not None:
+            async with self._lock:
+                return await self._commit(step, event, reply, reservation, new=True)
         with anyio.CancelScope(shield=True):
             async with self._lock:
                 applied = await self._commit(step, event, reply, reservation, new=True)

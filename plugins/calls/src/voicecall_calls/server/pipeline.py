@@ -48,6 +48,7 @@ CHALLENGE = "voicecallChallenge"
 """Name of the query parameter of a challenge."""
 CHALLENGE_LIMIT = 128
 _DRAIN = 1024 * 1024
+_CLOSE = {"connection": "close"}
 _QUERY = re.compile(r"\?\S*")
 _UNPRINTABLE = re.compile(r"[^\x20-\x7e]")
 
@@ -57,6 +58,14 @@ logger = logging.getLogger(__name__)
 def loggable(text: str) -> str:
     """``text`` from outside, fit for a log line: one line, short, URLs without their query."""
     return _UNPRINTABLE.sub("?", _QUERY.sub("?...", text)[:300])
+
+
+class _Body:
+    """What was read of a body; ``length`` counts what is too long, too."""
+
+    def __init__(self) -> None:
+        self.data = bytearray()
+        self.length = 0
 
 
 class _Running:
@@ -154,12 +163,17 @@ class WebhookApp:
         if place is None:
             raise _too_many()
         try:
-            body = b""
-            with self._places.reading(place):
-                body = await self._body(receive, headers)
+            body = _Body()
+            with self._places.reading(place, self._security.body_timeout_s):
+                await self._read(receive, headers, body)
             if place.lost:
-                raise _too_many({"connection": "close"})
-            request = self._request(scope, headers, peer, client, body)
+                raise _too_many(_CLOSE)
+            if body.length > self._security.body_limit:
+                limit = self._security.body_limit
+                raise WebhookRejected(413, f"body over {limit} bytes", headers=_CLOSE)
+            if place.late:
+                raise WebhookRejected(408, "the body came too slowly", headers=_CLOSE)
+            request = self._request(scope, headers, peer, client, bytes(body.data))
             verified = self._verified(request)
             if not self._places.claim(place):
                 raise _too_many()
@@ -176,35 +190,24 @@ class WebhookApp:
         wanted = self._provider.signature_headers
         return any(all(name in headers for name in names) for names in wanted)
 
-    async def _body(self, receive: Receive, headers: Mapping[str, str]) -> bytes:
+    async def _read(self, receive: Receive, headers: Mapping[str, str], body: _Body) -> None:
         limit = self._security.body_limit
-        close = {"connection": "close"}
         announced = headers.get("content-length", "")
         if "expect" in headers and announced.isdecimal() and int(announced) > limit:
             # The client waits for our word before it sends anything.
-            raise WebhookRejected(413, f"body of {announced} bytes", headers=close)
-        body = bytearray()
-        length = 0
-        try:
-            with anyio.fail_after(self._security.body_timeout_s):
-                while length <= limit + _DRAIN:
-                    message = await receive()
-                    if message["type"] == "http.disconnect":
-                        raise ClientDisconnect
-                    part = message.get("body", b"")
-                    length += len(part)
-                    if length <= limit:
-                        body += part
-                    if not message.get("more_body", False):
-                        break
-        except TimeoutError:
-            if length <= limit:
-                raise WebhookRejected(408, "the body came too slowly", headers=close) from None
-        if length > limit:
-            # What was on its way is read first: a socket closed over unread bytes is reset, and
-            # the client would never see the answer.
-            raise WebhookRejected(413, f"body over {limit} bytes", headers=close)
-        return bytes(body)
+            raise WebhookRejected(413, f"body of {announced} bytes", headers=_CLOSE)
+        # What is too long is read, too: a socket closed over unread bytes is reset, and the client
+        # would never see the answer.
+        while body.length <= limit + _DRAIN:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise ClientDisconnect
+            part = message.get("body", b"")
+            body.length += len(part)
+            if body.length <= limit:
+                body.data += part
+            if not message.get("more_body", False):
+                break
 
     def _request(
         self, scope: Scope, headers: Mapping[str, str], peer: str | None, client: str, body: bytes

@@ -17,12 +17,13 @@ STANDING_S = 0.5
 
 class Place:
     """The place of one webhook, or room to ``stand`` in until it is known to be genuine.
-    ``lost``: it must go."""
+    ``lost``: it must go. ``late``: its body did not come in time."""
 
     def __init__(self, client: str, *, standing: bool) -> None:
         self.client = client
         self.standing = standing
         self.lost = False
+        self.late = False
         self.scope = anyio.CancelScope()
 
 
@@ -53,19 +54,22 @@ class Places:
         return place
 
     @contextmanager
-    def reading(self, place: Place) -> Iterator[None]:
-        """While the body is awaited. It ends early, and without an error, for a place that is
-        lost."""
+    def reading(self, place: Place, timeout_s: float) -> Iterator[None]:
+        """While the body is awaited, for at most ``timeout_s``. It ends early, and without an
+        error, for a place that is lost or late."""
         if place.standing:
-            place.scope.deadline = anyio.current_time() + STANDING_S
+            timeout_s = min(timeout_s, STANDING_S)
         else:
             self._reading[place] = None
+        place.scope.deadline = anyio.current_time() + timeout_s
         try:
             with place.scope:
                 yield
         finally:
             self._reading.pop(place, None)
-            place.lost = place.lost or place.scope.cancelled_caught
+            if place.scope.cancelled_caught:
+                place.lost = place.lost or place.standing
+                place.late = not place.lost
 
     def claim(self, place: Place) -> bool:
         """Give a genuine webhook the place that it may lack; False where there is none."""

@@ -65,6 +65,7 @@ def normal_path(path: str) -> str:
     return path[:-1] if len(path) > 1 and path.endswith("/") else path
 
 
+@lru_cache(maxsize=1024)
 def parse_address(text: str) -> Address | None:
     """An IP address as it stands in headers: with or without brackets, port and zone."""
     text = text.strip().strip('"')
