@@ -143,18 +143,18 @@ class AudioLine:
     def _queue(self, item_id: str, audio: bytes) -> None:
         if item_id not in self._first_written:
             self._first_written[item_id] = self._seam.now_ms()
-        pacer = self.pacer
-        waited = pacer.waiting
+        pacer, current = self.pacer, self.current
         try:
-            pacer.write(item_id, audio)
+            if current is None or self._paused or pacer.waiting:
+                # The end of that wakes the task.
+                pacer.write(item_id, audio)
+                return
+            out = pacer.pass_on(item_id, audio, self._monotonic())
         except PacerOverflow as error:
             _log.warning("audio for the caller is dropped: %s", error)
             return
-        if self.current is None or self._paused or waited:
-            # The end of that wakes the task.
-            return
-        self._pump()
-        if pacer.waiting:
+        self._send(current.socket, out)
+        if pacer.wake_at() is not None:
             self._work.set()
 
     def finish(self, item_id: str) -> None:
