@@ -18,10 +18,13 @@ _END_S = 3.0
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
+# Asked once: the load confines itself to its part of them later.
+_USABLE = sorted(os.sched_getaffinity(0))
+
+
 def cores() -> tuple[int, set[int]]:
     """The core of the server, and those of the load; the same one where there is no other."""
-    usable = sorted(os.sched_getaffinity(0))
-    return usable[0], set(usable[1:] or usable)
+    return _USABLE[0], set(_USABLE[1:] or _USABLE)
 
 
 def free_port() -> int:
