@@ -26,7 +26,7 @@ from voicecall.model import (
     MediaPath,
     TranscriptEntry,
 )
-from voicecall.store import Commit
+from voicecall.store import Commit, TurnRow
 from voicecall_calls.config import VoiceCallConfig
 from voicecall_calls.conversation.base import Conversation
 from voicecall_calls.coordinator import MemoryCoordinator
@@ -182,6 +182,7 @@ class Ends:
 
     def event(self, record: CallRecord, event: ev.CallEvent) -> None: ...
     def said(self, record: CallRecord, entry: TranscriptEntry) -> None: ...
+    def turn(self, row: TurnRow) -> None: ...
 
     def ended(self, record: CallRecord) -> None:
         self.records.append(record)
