@@ -36,6 +36,8 @@ __all__ = ["Gateway", "serve"]
 FLUSH_SECONDS = 1.0
 
 _log = logging.getLogger("voicecall.gateway")
+_COLLECT_EVERY = (10_000, 20, 100)
+"""Thresholds of the three generations."""
 
 
 class Gateway:
@@ -238,11 +240,12 @@ class Gateway:
 
 
 async def _settle(gateway: Gateway) -> None:
-    """Spare collections what start-up made and keeps: to look at it takes longer than a frame of
-    audio lasts."""
+    """Spare collections what start-up made and keeps, and let them be rare: to look at all live
+    calls takes longer than a frame of audio lasts."""
     await gateway.wait_started()
     gc.collect()
     gc.freeze()
+    gc.set_threshold(*_COLLECT_EVERY)
 
 
 async def serve(gateway: Gateway, *, announce: Callable[[Gateway], None] | None = None) -> bool:

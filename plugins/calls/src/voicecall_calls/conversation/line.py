@@ -7,6 +7,7 @@ what was sent and not confirmed when a socket is lost is sent again on the next 
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Sequence
 
 import anyio
@@ -32,8 +33,6 @@ __all__ = ["AudioLine"]
 _log = logging.getLogger("voicecall.media")
 _MARK_PATIENCE = 2.0
 """Seconds past the end of the audio after which a missing mark is taken for reached."""
-_LIVE_MARK_MS = 960
-"""Marks of live audio are rare: each costs a message either way, and the clock knows as much."""
 
 
 class AudioLine:
@@ -54,56 +53,49 @@ class AudioLine:
         self.input_format = expects
         self.output_format = expects
         self._marks = marks
-        self.pacer = self._new_pacer()
+        self.pacer = Pacer(self.output_format, marks=marks)
         self._seam = seam
-        self._monotonic = seam.monotonic
         self._lost = lost
         self._digits = digits
-        self.current: _LineSocket | None = None
-        """The attachment of the carrier's present socket."""
+        self._current: _LineSocket | None = None
         self._paused = False
         self._underruns = 0
         self._work = anyio.Event()
         self._progress = anyio.Event()
         self._first_sent: dict[str, int] = {}
         self._first_written: dict[str, int] = {}
-        self._passing: str | None = None
-        """The item that passes through live, once it is in both of these."""
         self._attached = anyio.Event()
 
     # --- sockets ----------------------------------------------------------------------------
 
     def attach(self, socket: MediaSocket, started: Started) -> Attachment:
         """Make ``socket`` the line's carrier; the one before is closed as replaced."""
-        previous = self.current
-        self.current = _LineSocket(self, socket, started.stream_id)
+        previous = self._current
+        self._current = _LineSocket(self, socket, started.stream_id)
         self.input_format = started.input_format
         self.output_format = started.output_format
         if self.pacer.format != self.output_format:
             # Audio that waits in another format could only be played as noise.
-            self.pacer = self._new_pacer()
+            self.pacer = Pacer(self.output_format, marks=self._marks)
         if previous is not None:
             self.pacer.rewind()
             previous.socket.close(1000, "Replaced")
         self._attached.set()
         self._work.set()
-        return self.current
-
-    def _new_pacer(self) -> Pacer:
-        return Pacer(self.output_format, live_mark_ms=_LIVE_MARK_MS, marks=self._marks)
+        return self._current
 
     def detached(self, attachment: _LineSocket) -> None:
         """The socket of ``attachment`` is gone."""
-        if self.current is not attachment:
+        if self._current is not attachment:
             return
-        self.current = None
+        self._current = None
         self._attached = anyio.Event()
         self.pacer.rewind()
         self._lost(attachment.stream_id)
 
     @property
     def socket(self) -> MediaSocket | None:
-        return self.current.socket if self.current is not None else None
+        return self._current.socket if self._current is not None else None
 
     async def attached(self) -> None:
         """Wait for a socket."""
@@ -111,7 +103,7 @@ class AudioLine:
 
     def close(self) -> None:
         """Hang the line up: close its socket for good."""
-        current, self.current = self.current, None
+        current, self._current = self._current, None
         if current is not None:
             current.socket.close(1000, "Call ended")
 
@@ -119,37 +111,16 @@ class AudioLine:
 
     def write(self, item_id: str, audio: bytes) -> None:
         """Queue audio for the caller (an :class:`voicecall.media.AudioSink`)."""
-        pacer, current = self.pacer, self.current
-        now = self._monotonic()
-        if current is None or self._paused or not pacer.passes(audio, now):
-            self._queue(item_id, audio)
-            return
-        # Audio that comes in real time leaves at once, without waking a task for each frame.
-        if item_id is not self._passing:
-            self._passes(item_id)
-        mark = pacer.passed(item_id, audio, now)
-        current.send(current.encode(audio))
-        if mark is not None:
-            self._send_mark(current.socket, mark)
-        if pacer.underruns != self._underruns:
-            self._note_underruns()
-
-    def _passes(self, item_id: str) -> None:
-        now = self._seam.now_ms()
-        self._first_written.setdefault(item_id, now)
-        self._first_sent.setdefault(item_id, now)
-        self._passing = item_id
-
-    def _queue(self, item_id: str, audio: bytes) -> None:
         if item_id not in self._first_written:
             self._first_written[item_id] = self._seam.now_ms()
-        pacer, current = self.pacer, self.current
+        pacer, current = self.pacer, self._current
         try:
             if current is None or self._paused or pacer.waiting:
                 # The end of that wakes the task.
                 pacer.write(item_id, audio)
                 return
-            out = pacer.pass_on(item_id, audio, self._monotonic())
+            # Audio that comes in real time leaves at once, without waking a task for each frame.
+            out = pacer.pass_on(item_id, audio, self._seam.monotonic())
         except PacerOverflow as error:
             _log.warning("audio for the caller is dropped: %s", error)
             return
@@ -160,9 +131,8 @@ class AudioLine:
     def finish(self, item_id: str) -> None:
         """No more audio of this item will be written."""
         self.pacer.finish(item_id)
-        if not self.pacer.waiting:
-            # The mark behind its last audio may have waited for this.
-            self._pump()
+        # The mark behind its last audio may have waited for this.
+        self._work.set()
         self._note_progress()
 
     async def run(self) -> None:
@@ -170,19 +140,17 @@ class AudioLine:
         while True:
             self._work = anyio.Event()
             self._pump()
-            sends = self.current is not None and not self._paused
+            sends = self._current is not None and not self._paused
             wake_at = self.pacer.wake_at() if sends else None
-            if wake_at is None:
-                await self._work.wait()
-                continue
-            with anyio.move_on_after(max(wake_at - self._monotonic(), 0.001)):
+            wait = math.inf if wake_at is None else max(wake_at - self._seam.monotonic(), 0.001)
+            with anyio.move_on_after(wait):
                 await self._work.wait()
 
     def _pump(self) -> None:
-        current = self.current
+        current = self._current
         if current is None or self._paused:
             return
-        self._send(current.socket, self.pacer.poll(self._monotonic()))
+        self._send(current.socket, self.pacer.poll(self._seam.monotonic()))
 
     def _send(self, socket: MediaSocket, outs: Sequence[OutAudio | OutMark]) -> None:
         codec = socket.codec
@@ -192,18 +160,12 @@ class AudioLine:
                     self._first_sent[out.item] = self._seam.now_ms()
                 socket.send(codec.audio(out.payload))
             else:
-                self._send_mark(socket, out)
+                mark = codec.mark(out.name)
+                if mark is not None:
+                    socket.send(mark)
         if self.pacer.underruns != self._underruns:
-            self._note_underruns()
-
-    def _send_mark(self, socket: MediaSocket, mark: OutMark) -> None:
-        message = socket.codec.mark(mark.name)
-        if message is not None:
-            socket.send(message)
-
-    def _note_underruns(self) -> None:
-        self._underruns = self.pacer.underruns
-        self._note_progress()
+            self._underruns = self.pacer.underruns
+            self._note_progress()
 
     async def played(self, item_id: str) -> Heard:
         """Wait until the caller has heard all of a finished item."""
@@ -214,7 +176,7 @@ class AudioLine:
             with anyio.move_on_after(patience) as scope:
                 await self._progress.wait()
             drained = self.pacer.drain_ms(self._seam.monotonic()) == 0
-            if scope.cancelled_caught and self.current is not None and drained:
+            if scope.cancelled_caught and self._current is not None and drained:
                 _log.warning("the carrier returned no mark; taken for played")
                 break
         return self.pacer.heard(item_id, self._seam.monotonic())
@@ -251,7 +213,7 @@ class AudioLine:
     def _clear_message(self) -> tuple[_LineSocket | None, Message | None]:
         """What makes the carrier throw away its audio, and who to send it to; None where it
         cannot."""
-        current = self.current
+        current = self._current
         return current, current.socket.codec.clear() if current is not None else None
 
     def first_written(self, item_id: str) -> int | None:
@@ -267,12 +229,10 @@ class AudioLine:
         self.pacer.forget(item_id)
         self._first_sent.pop(item_id, None)
         self._first_written.pop(item_id, None)
-        if self._passing == item_id:
-            self._passing = None
 
     def send_digits(self, digits: str) -> bool:
         """Play keypad tones through the socket; False where the carrier cannot."""
-        current = self.current
+        current = self._current
         message = current.socket.codec.digits(digits) if current is not None else None
         if current is None or message is None:
             return False
@@ -284,13 +244,18 @@ class AudioLine:
 
     # --- events of the current socket -------------------------------------------------------
 
+    def carries(self, attachment: _LineSocket) -> bool:
+        """Whether it is the current socket's."""
+        return attachment is self._current
+
     def received(self, attachment: _LineSocket, event: MediaEvent) -> None:
         """An event of a socket that is no longer the current one means nothing."""
-        if attachment is not self.current:
+        if attachment is not self._current:
+            return
+        if type(event) is Audio:
+            self.listener(event.payload)
             return
         match event:
-            case Audio(payload):
-                self.listener(payload)
             case MarkReached(name):
                 if self.pacer.mark_reached(name):
                     self._note_progress()
@@ -309,12 +274,11 @@ class _LineSocket(Attachment):
         self._line = line
         self.socket = socket
         self.stream_id = stream_id
-        self.send = socket.send
-        self.encode = socket.codec.audio
 
     def hear(self, audio: bytes) -> None:
+        """The payload of each :class:`Audio`, which nothing else gets then."""
         line = self._line
-        if line.current is self:
+        if line.carries(self):
             line.listener(audio)
 
     def received(self, event: MediaEvent) -> None:

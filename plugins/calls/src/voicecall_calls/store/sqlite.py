@@ -29,11 +29,17 @@ class SqliteStore(SqlStore):
         keep_calls: int = KEEP_CALLS,
         fsync: bool = True,
         journal_bytes: int = JOURNAL_BYTES,
+        pause_s: float = 0.0,
     ) -> None:
         self._path = directory / "calls.db"
         self._fsync = fsync
         super().__init__(
-            str(self._path), directory, seam, keep_calls=keep_calls, journal_bytes=journal_bytes
+            str(self._path),
+            directory,
+            seam,
+            keep_calls=keep_calls,
+            journal_bytes=journal_bytes,
+            pause_s=pause_s,
         )
 
     def _connected(self, *, writing: bool) -> AbstractContextManager[Connection]:

@@ -50,17 +50,26 @@ class SqlStore(CallStore):
     While its lifespan is entered it owns the directory (file ``lock``) and the database; entering
     raises :exc:`StoreError` where another process does, or they cannot be used, and drops calls
     that are over beyond the newest ``keep_calls``. ``journal_bytes`` is the size at which the
-    journal is rotated to ``calls.jsonl.1``. ``name`` is what errors call the database.
+    journal is rotated to ``calls.jsonl.1``. Groups of commits are ``pause_s`` seconds apart, at
+    least. ``name`` is what errors call the database.
     """
 
     def __init__(
-        self, name: str, directory: Path, seam: Seam, *, keep_calls: int, journal_bytes: int
+        self,
+        name: str,
+        directory: Path,
+        seam: Seam,
+        *,
+        keep_calls: int,
+        journal_bytes: int,
+        pause_s: float = 0.0,
     ) -> None:
         self._name = name
         self._directory = directory
         self._seam = seam
         self._keep_calls = keep_calls
         self._journal_bytes = journal_bytes
+        self._pause_s = pause_s
         self._writer = self._new_writer()
         self._reader = self._new_reader()
 
@@ -154,7 +163,7 @@ class SqlStore(CallStore):
         return cast("T", await self._reader.submit(query))
 
     def _new_writer(self) -> Worker[Write | Work]:
-        return Worker("voicecall-store-writer", self._writing, most=_BATCH)
+        return Worker("voicecall-store-writer", self._writing, most=_BATCH, pause_s=self._pause_s)
 
     def _new_reader(self) -> Worker[Work]:
         return Worker("voicecall-store-reader", self._reading, most=_BATCH)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -37,7 +38,8 @@ class Worker(Generic[Job]):
 
     A batch is whatever waits, up to ``most``; its waiters are told with one
     ``call_soon_threadsafe``. Jobs of one round of the event loop are handed over together at its
-    end: the thread would otherwise wake up for the first of them and leave the others behind.
+    end: the thread would otherwise wake up for the first of them and leave the others behind. And
+    at most every ``pause_s`` seconds: what a batch costs, it costs whatever is in it.
     """
 
     def __init__(
@@ -46,10 +48,13 @@ class Worker(Generic[Job]):
         session: Callable[[], AbstractContextManager[WorkerSession[Job]]],
         *,
         most: int,
+        pause_s: float = 0.0,
     ) -> None:
         self._name = name
         self._session = session
         self._most = most
+        self._pause_s = pause_s
+        self._handed_over = -math.inf
         self._queue: SimpleQueue[_Waiting[Job] | None] = SimpleQueue()
         self._round: list[_Waiting[Job]] = []
         self._thread: threading.Thread | None = None
@@ -84,14 +89,20 @@ class Worker(Generic[Job]):
         if self._thread is None or self._loop is None:
             raise StoreError("the call store is not open")
         future: asyncio.Future[Any] = self._loop.create_future()
-        self._outstanding += 1
         if not self._round:
-            self._loop.call_soon(self._hand_over)
+            wait = self._handed_over + self._pause_s - self._loop.time() if self._pause_s else 0
+            if wait > 0:
+                self._loop.call_later(wait, self._hand_over)
+            else:
+                self._loop.call_soon(self._hand_over)
         self._round.append((job, future))
         return await future
 
     def _hand_over(self) -> None:
         jobs, self._round = self._round, []
+        self._outstanding += len(jobs)
+        if self._loop is not None and self._pause_s:
+            self._handed_over = self._loop.time()
         for job in jobs:
             self._queue.put(job)
 
