@@ -65,7 +65,6 @@ def normal_path(path: str) -> str:
     return path[:-1] if len(path) > 1 and path.endswith("/") else path
 
 
-@lru_cache(maxsize=1024)
 def parse_address(text: str) -> Address | None:
     """An IP address as it stands in headers: with or without brackets, port and zone."""
     text = text.strip().strip('"')
@@ -82,6 +81,10 @@ def parse_address(text: str) -> Address | None:
     if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
         return address.ipv4_mapped
     return address
+
+
+# For the addresses of sockets alone: what stands in headers may be long.
+_peer_address = lru_cache(maxsize=1024)(parse_address)
 
 
 def parse_network(text: str) -> Network:
@@ -150,7 +153,7 @@ class Trust:
         (the first one where all are), else ``x-real-ip``. Otherwise the socket's peer, and
         ``unknown`` for a socket without one.
         """
-        address = parse_address(peer or "")
+        address = _peer_address(peer or "")
         if address is None:
             return "unknown"
         if not (self._headers and self._is_proxy(address)):
@@ -172,7 +175,7 @@ class Trust:
             return False
         if not self._proxies:
             return True
-        address = parse_address(peer or "")
+        address = _peer_address(peer or "")
         return address is not None and self._is_proxy(address)
 
     def allows(self, host: str) -> bool:
