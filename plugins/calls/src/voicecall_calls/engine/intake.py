@@ -41,6 +41,8 @@ class Intake:
     def __init__(self, engine: CallEngine) -> None:
         self._engine = engine
         self._doors: dict[str, _Door] = {}
+        self._unsure = 0
+        self._settled = anyio.Event()
 
     async def recorded(self, verified: tel.Verified) -> tel.WebhookReply | None:
         """The reply to a replayed webhook that carried no event."""
@@ -153,13 +155,13 @@ class Intake:
         asks = self._engine.config.inbound_policy == "pairing"
         if _opens(event) and event.call_id is None and not asks:
             try:
-                applied = await self._open(event, maker)
+                applied = await self._open_unsure(event, maker)
             except StoreError:
                 # The carrier's id may be that of a call that is over.
                 if (lane := await self._known(event)) is None:
                     raise
                 return lane
-            if not applied.duplicate:
+            if applied is not None and not applied.duplicate:
                 return applied
         if (lane := await self._known(event)) is not None:
             return lane
@@ -172,7 +174,35 @@ class Intake:
 
     # --- calls that somebody else started ---------------------------------------------------
 
-    async def _open(self, event: ev.CarrierEvent, maker: ReplyMaker | None) -> Applied:
+    async def _open_unsure(
+        self, event: ev.CarrierEvent, maker: ReplyMaker | None
+    ) -> Applied | None:
+        """:meth:`_open` a call that the store may know. None where no place is free: first it must
+        be known that the call is new."""
+        self._unsure += 1
+        try:
+            return await self._open(event, maker, sure=False)
+        except _Full:
+            return None
+        finally:
+            self._unsure -= 1
+            self._settled.set()
+            self._settled = anyio.Event()
+
+    async def _has_place(self, call_id: str, *, sure: bool) -> bool:
+        """Whether there is a place for the call, which is taken. Those of calls that may turn out
+        to be known are waited for: they are given back in a moment."""
+        while not await self._engine.places.take(Direction.INBOUND, call_id):
+            if not sure:
+                raise _Full
+            if not self._unsure:
+                return False
+            await self._settled.wait()
+        return True
+
+    async def _open(
+        self, event: ev.CarrierEvent, maker: ReplyMaker | None, *, sure: bool = True
+    ) -> Applied:
         """Raises ``StoreError``, also where the call is stored already."""
         engine = self._engine
         now = engine.seam.now_ms()
@@ -182,7 +212,7 @@ class Intake:
         refusal = admission.refused
         if refusal is None and not engine.accepting:
             refusal = EndDetail.SHUTDOWN
-        if refusal is None and not await engine.places.take(Direction.INBOUND, call_id):
+        if refusal is None and not await self._has_place(call_id, sure=sure):
             refusal = EndDetail.CAPACITY
         if refusal is not None:
             return await self._refuse(event, maker, call_id, refusal)
@@ -229,6 +259,10 @@ class _Door:
     def __init__(self) -> None:
         self.lock = anyio.Lock(fast_acquire=True)
         self.users = 0
+
+
+class _Full(Exception):
+    """No place is free just now."""
 
 
 class _IdentityClash(Exception):

@@ -1,0 +1,199 @@
+"""Calls that come in: opened without a question to the store, woken at their deadlines, and what
+is only noted."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from voicecall import events as ev
+from voicecall.model import CallState, Direction, EndDetail, EndReason, MediaPath
+from voicecall.store import CallStore
+from voicecall_testing.clock import virtual_backend
+from voicecall_testing.harness import CALLEE, CALLER, Phone, open_phone
+
+pytestmark = [pytest.mark.integration, pytest.mark.anyio]
+
+NATIVELY = MediaPath.NATIVE
+MANY = 20
+
+
+@pytest.fixture
+def anyio_backend() -> tuple[str, dict[str, Any]]:
+    return virtual_backend
+
+
+def ringing(phone: Phone, number: int, **more: Any) -> ev.CarrierEvent:
+    return phone.make(
+        ev.Initiated,
+        provider_call_id=f"carrier-{number}",
+        direction=Direction.INBOUND,
+        from_number=CALLER,
+        to_number=CALLEE,
+        **more,
+    )
+
+
+class Questions:
+    """Counts what a store is asked."""
+
+    def __init__(self, store: CallStore, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.asked: list[str] = []
+        for name in ("find", "load", "reply", "is_processed"):
+            monkeypatch.setattr(store, name, self._counted(name, getattr(store, name)))
+
+    def _counted(self, name: str, ask: Any) -> Any:
+        async def counted(*arguments: Any) -> Any:
+            self.asked.append(name)
+            return await ask(*arguments)
+
+        return counted
+
+
+async def test_new_calls_ask_the_store_nothing_and_do_not_wait_for_one_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    many = {"maxConcurrentInboundCalls": MANY}
+    async with open_phone(tmp_path, media=NATIVELY, config=many) as phone:
+        questions = Questions(phone.store, monkeypatch)
+        committing = most = 0
+        commit = phone.store.commit
+
+        async def counted(one: Any) -> None:
+            nonlocal committing, most
+            committing += 1
+            most = max(most, committing)
+            await commit(one)
+            committing -= 1
+
+        monkeypatch.setattr(phone.store, "commit", counted)
+        async with anyio.create_task_group() as tasks:
+            for number in range(MANY):
+                tasks.start_soon(phone.tell, ringing(phone, number))
+        assert questions.asked == []
+        assert most == MANY
+        assert len(phone.engine.lanes) == MANY
+
+
+async def test_a_call_is_opened_once_by_several_webhooks_at_once(tmp_path: Path) -> None:
+    async with open_phone(tmp_path, media=NATIVELY) as phone:
+        async with anyio.create_task_group() as tasks:
+            for delivery in range(5):
+                event = ringing(phone, 1, key=f"delivery-{delivery}")
+                tasks.start_soon(phone.tell, event)
+        assert len(phone.engine.lanes) == 1
+        assert await phone.engine.coordinator.holders("calls:inbound") == 1
+
+
+async def test_a_repeated_first_webhook_of_a_call_that_is_over_opens_no_other(
+    tmp_path: Path,
+) -> None:
+    async with open_phone(tmp_path, media=NATIVELY) as phone:
+        first = ringing(phone, 1, key="first")
+        reply = await phone.tell(first)
+        await phone.tell(
+            phone.make(ev.CallEnded, provider_call_id="carrier-1", reason=EndReason.COMPLETED)
+        )
+        assert await phone.tell(first) == reply
+        assert phone.engine.lanes == {}
+        assert len(await phone.store.recent(10)) == 1
+        assert await phone.engine.coordinator.holders("calls:inbound") == 0
+
+
+async def test_a_repeated_webhook_keeps_no_place_from_a_new_call(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_phone(
+        tmp_path, media=NATIVELY, config={"maxConcurrentInboundCalls": 1}
+    ) as phone:
+        first = ringing(phone, 1, key="first")
+        await phone.tell(first)
+        await phone.tell(
+            phone.make(ev.CallEnded, provider_call_id="carrier-1", reason=EndReason.COMPLETED)
+        )
+        commit = phone.store.commit
+
+        async def slowly(one: Any) -> None:
+            await anyio.sleep(0.5)
+            await commit(one)
+
+        monkeypatch.setattr(phone.store, "commit", slowly)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(phone.tell, first)
+            await phone.settle(0.1)
+            tasks.start_soon(phone.tell, ringing(phone, 2))
+        assert phone.engine.lane_with("carrier-2") is not None
+        # Now there is none free, whoever asks.
+        await phone.tell(ringing(phone, 3))
+        refused = await phone.store.find("scripted", "carrier-3")
+        assert refused is not None
+        assert refused.end_detail is EndDetail.CAPACITY
+
+
+async def test_a_refused_call_is_refused_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = {"inboundPolicy": "disabled"}
+    async with open_phone(tmp_path, media=NATIVELY, config=config) as phone:
+        event = ringing(phone, 1, key="first")
+        with caplog.at_level("INFO", "voicecall.calls"):
+            first = await phone.tell(event)
+            assert await phone.tell(event) == first
+        assert caplog.text.count("refused: policy") == 1
+        (record,) = await phone.store.recent(10)
+        assert record.end_detail is EndDetail.POLICY
+
+
+async def test_every_call_is_woken_at_its_own_deadline(tmp_path: Path) -> None:
+    config = {"maxConcurrentInboundCalls": MANY, "maxDurationSeconds": 40}
+    async with open_phone(tmp_path, media=NATIVELY, config=config) as phone:
+        for number in range(3):
+            await phone.tell(ringing(phone, number))
+            answered = phone.make(ev.Answered, provider_call_id=f"carrier-{number}")
+            await phone.tell(answered)
+            await phone.settle(10)
+        ends: list[int] = []
+        for number in range(3):
+            while phone.engine.lane_with(f"carrier-{number}") is not None:
+                await phone.settle(1)
+            record = await phone.store.find("scripted", f"carrier-{number}")
+            assert record is not None
+            assert record.ended_at is not None
+            assert record.end_detail is EndDetail.MAX_DURATION
+            ends.append(record.ended_at)
+        assert ends == sorted(ends)
+        assert all(9_000 <= later - one <= 11_500 for one, later in pairwise(ends))
+
+
+async def test_what_is_noted_is_seen_at_once_and_stored_with_the_next_event(
+    tmp_path: Path,
+) -> None:
+    async with open_phone(tmp_path, media=NATIVELY) as phone:
+        await phone.call_in()
+        await phone.settle(5)
+        lane = phone.lane
+        call_id = lane.record.call_id
+        stored = len(await phone.store.events(call_id))
+        await lane.note(ev.BotSpeaking(at=phone.now(), utterance_id="u", text="Well"))
+        assert lane.record.utterance is not None
+        assert lane.record.utterance.id == "u"
+        assert lane.record.state is CallState.SPEAKING
+        assert len(await phone.store.events(call_id)) == stored
+        await lane.apply(ev.BotSpoke(at=phone.now(), utterance_id="u", heard="Well", ok=True))
+        kinds = [event.type for event in await phone.store.events(call_id)][stored:]
+        assert kinds == ["BotSpeaking", "BotSpoke"]
+        loaded = await phone.store.load(call_id)
+        assert loaded == lane.record
+
+
+async def test_only_what_has_no_effect_can_be_noted(tmp_path: Path) -> None:
+    async with open_phone(tmp_path, media=NATIVELY) as phone:
+        await phone.call_in()
+        before = phone.lane.record
+        with pytest.raises(ValueError, match="EndRequested cannot be noted"):
+            await phone.lane.note(ev.EndRequested(at=phone.now()))
+        assert phone.lane.record == before
