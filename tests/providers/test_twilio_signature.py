@@ -10,12 +10,14 @@ from dataclasses import replace
 from urllib.parse import parse_qsl, quote, urlencode
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from twilio.request_validator import RequestValidator
 
 from voicecall.errors import WebhookRejected
 from voicecall.media import Upgrade
 from voicecall.telephony import WebhookRequest
-from voicecall_twilio.signature import Keys, verify_request, verify_upgrade
+from voicecall_twilio.signature import Keys, form_of, verify_request, verify_upgrade
 
 pytestmark = pytest.mark.unit
 
@@ -339,3 +341,24 @@ def test_many_of_the_librarys_signatures() -> None:
     count = int(os.environ.get("VOICECALL_SIGNATURE_COUNT", "100000"))
     seed = random.SystemRandom().randrange(10**9)
     compare(count, seed)
+
+
+# --- reading a form --------------------------------------------------------------------------
+
+
+@given(
+    st.one_of(
+        st.binary(max_size=200),
+        st.text("ab=&+%25C3A9\n ;", max_size=60).map(str.encode),
+    )
+)
+def test_a_form_is_read_as_the_standard_library_reads_it(body: bytes) -> None:
+    asked = request(WEBHOOK, body, "")
+    text = body.decode("utf-8", "surrogateescape")
+    assert form_of(asked) == parse_qsl(text, keep_blank_values=True, errors="surrogateescape")
+
+
+def test_a_copy_of_a_request_is_read_anew() -> None:
+    asked = request(WEBHOOK, b"CallSid=CA1", "")
+    assert form_of(asked) == [("CallSid", "CA1")]
+    assert form_of(replace(asked, body=b"CallSid=CA2")) == [("CallSid", "CA2")]

@@ -37,12 +37,12 @@ class Session:
             raise self.settled_error
 
 
-def worker_of(session: Session, *, most: int = 8) -> Worker[Job]:
+def worker_of(session: Session, *, most: int = 8, pause_s: float = 0.0) -> Worker[Job]:
     @contextmanager
     def opened() -> Iterator[Session]:
         yield session
 
-    return Worker("test-worker", opened, most=most)
+    return Worker("test-worker", opened, most=most, pause_s=pause_s)
 
 
 def names() -> list[str]:
@@ -144,4 +144,45 @@ async def test_jobs_before_the_stop_are_done() -> None:
         gate.set()
     assert done == list(range(10))
     assert max(session.batches) <= 4
+    assert worker.outstanding == 0
+
+
+async def test_jobs_of_one_round_of_the_loop_are_one_batch() -> None:
+    session = Session()
+    worker = worker_of(session, most=8)
+    await worker.start()
+    async with anyio.create_task_group() as tasks:
+        for _ in range(5):
+            tasks.start_soon(worker.submit, int)
+    assert session.batches == [5]
+    await worker.stop()
+
+
+async def test_batches_are_a_pause_apart() -> None:
+    session = Session()
+    worker = worker_of(session, pause_s=0.2)
+    await worker.start()
+    await worker.submit(int)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(worker.submit, int)
+        await anyio.sleep(0.02)
+        tasks.start_soon(worker.submit, int)
+    assert session.batches == [1, 2]
+    await worker.stop()
+
+
+async def test_jobs_that_wait_for_the_pause_are_done_at_the_stop() -> None:
+    worker = worker_of(Session(), pause_s=60)
+    await worker.start()
+    await worker.submit(int)
+    results: list[Any] = []
+
+    async def late() -> None:
+        results.append(await worker.submit(lambda: "done"))
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(late)
+        await anyio.sleep(0.02)
+        await worker.stop()
+    assert results == ["done"]
     assert worker.outstanding == 0

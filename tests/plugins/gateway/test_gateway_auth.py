@@ -25,7 +25,7 @@ from voicecall_gateway.auth import (
     scope_name,
     token_matches,
 )
-from voicecall_gateway.logs import Mask, configure_logging, credentials_in, log_file
+from voicecall_gateway.logs import _PATTERNS, Mask, configure_logging, credentials_in, log_file
 from voicecall_gateway.outbox import Outbox
 from voicecall_gateway.sections import GatewaySection
 
@@ -118,6 +118,41 @@ def test_origins(origin: str | None, host: str, bind: str, allowed: bool) -> Non
 )
 def test_masking(text: str, hidden: str) -> None:
     assert hidden not in Mask(["registered-value"])(text)
+
+
+@given(
+    st.lists(
+        st.sampled_from(
+            [
+                "Bearer ",
+                "basic ",
+                "api_key",
+                "ApiKey",
+                "auth-token",
+                "access_token",
+                "password",
+                "secret",
+                "token",
+                "=",
+                ": ",
+                '"',
+                "://",
+                "u:p@",
+                "+",
+                "4155550123",
+                "abcdef123456",
+                " ",
+                "é",
+            ]
+        ),
+        max_size=12,
+    ).map("".join)
+)
+def test_no_pattern_is_missed_by_the_quick_look(text: str) -> None:
+    masked = text
+    for pattern, replacement in _PATTERNS:
+        masked = pattern.sub(replacement, masked)
+    assert Mask()(text) == masked
 
 
 def test_ordinary_text_is_not_masked() -> None:
