@@ -20,7 +20,13 @@ __all__ = ["Home", "Output", "free_port", "port_is_free"]
 
 PATIENCE_S = 120.0
 START_PATIENCE_S = 30.0
-_MAIN = "from voicecall_gateway.cli import main; main()"
+# Whoever starts the tests in the background may have had them ignore what the keyboard sends.
+_MAIN = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from voicecall_gateway.cli import main
+main()
+"""
 
 
 def port_is_free(port: int) -> bool:
