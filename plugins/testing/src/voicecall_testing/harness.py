@@ -29,7 +29,7 @@ from voicecall import events as ev
 from voicecall import telephony as tel
 from voicecall.agent import AgentBackend
 from voicecall.audio import MULAW_8K
-from voicecall.errors import InvalidRequest, StoreError
+from voicecall.errors import InvalidRequest
 from voicecall.media import Started, Upgrade
 from voicecall.model import (
     CallMode,
@@ -37,7 +37,6 @@ from voicecall.model import (
     Direction,
     EndReason,
     MediaPath,
-    TranscriptEntry,
 )
 from voicecall.store import Commit, TurnRow
 from voicecall.transcription import TranscriptionProvider
@@ -53,7 +52,6 @@ from voicecall_calls.engine.engine import CallEngine
 from voicecall_calls.engine.lane import CallLane
 from voicecall_calls.operations import CallOperations, DialOptions
 from voicecall_calls.ports import AdmissionRefused
-from voicecall_calls.store import SqliteStore
 
 from .clock import VirtualSeam, VirtualTimeLoop
 from .fakes import (
@@ -65,6 +63,7 @@ from .fakes import (
     ScriptedTranscription,
 )
 from .phone import PhoneSocket
+from .watching import FailingStore, Watcher
 
 __all__ = ["CALLEE", "CALLER", "FailingStore", "Phone", "Watcher", "open_phone"]
 
@@ -72,40 +71,6 @@ CALLER = "+15550002222"
 CALLEE = "+15550001111"
 _URL = "https://phone.test/voice/webhook"
 _A_MOMENT = 0.01
-
-
-class FailingStore(SqliteStore):
-    """The store; its next ``failures`` commits fail."""
-
-    failures = 0
-
-    async def commit(self, commit: Commit) -> None:
-        if self.failures:
-            self.failures -= 1
-            raise StoreError("the disk is full")
-        await super().commit(commit)
-
-
-@dataclass
-class Watcher:
-    """Sees what the engine publishes."""
-
-    events: list[ev.CallEvent] = field(default_factory=list)
-    entries: list[TranscriptEntry] = field(default_factory=list)
-    turns: list[TurnRow] = field(default_factory=list)
-    ends: list[CallRecord] = field(default_factory=list)
-
-    def event(self, record: CallRecord, event: ev.CallEvent) -> None:
-        self.events.append(event)
-
-    def said(self, record: CallRecord, entry: TranscriptEntry) -> None:
-        self.entries.append(entry)
-
-    def turn(self, row: TurnRow) -> None:
-        self.turns.append(row)
-
-    def ended(self, record: CallRecord) -> None:
-        self.ends.append(record)
 
 
 @dataclass

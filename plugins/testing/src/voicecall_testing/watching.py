@@ -1,0 +1,47 @@
+"""What a test wants to know of an engine, and how its store fails."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from voicecall import events as ev
+from voicecall.errors import StoreError
+from voicecall.model import CallRecord, TranscriptEntry
+from voicecall.store import Commit, TurnRow
+from voicecall_calls.store import SqliteStore
+
+__all__ = ["FailingStore", "Watcher"]
+
+
+class FailingStore(SqliteStore):
+    """The store; its next ``failures`` commits fail."""
+
+    failures = 0
+
+    async def commit(self, commit: Commit) -> None:
+        if self.failures:
+            self.failures -= 1
+            raise StoreError("the disk is full")
+        await super().commit(commit)
+
+
+@dataclass
+class Watcher:
+    """Sees what the engine publishes."""
+
+    events: list[ev.CallEvent] = field(default_factory=list)
+    entries: list[TranscriptEntry] = field(default_factory=list)
+    turns: list[TurnRow] = field(default_factory=list)
+    ends: list[CallRecord] = field(default_factory=list)
+
+    def event(self, record: CallRecord, event: ev.CallEvent) -> None:
+        self.events.append(event)
+
+    def said(self, record: CallRecord, entry: TranscriptEntry) -> None:
+        self.entries.append(entry)
+
+    def turn(self, row: TurnRow) -> None:
+        self.turns.append(row)
+
+    def ended(self, record: CallRecord) -> None:
+        self.ends.append(record)
