@@ -12,6 +12,9 @@ MANIFESTS := $(wildcard pyproject.toml core/pyproject.toml plugins/*/pyproject.t
 MEMBERS := $(patsubst %/,%,$(dir $(filter-out pyproject.toml,$(MANIFESTS))))
 SOURCES := $(addsuffix /src,$(MEMBERS))
 
+# The tests start many processes; where bytecode is not kept, each compiles everything anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help setup demo test check lint bench soak docs constraints
 
 help:

@@ -1,0 +1,27 @@
+"""The order of all tests."""
+
+from __future__ import annotations
+
+from itertools import groupby
+
+import pytest
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Spread the end-to-end tests, which mostly wait, evenly among the others, which compute: so
+    workers that take a stretch each keep the cores busy, and none all of the time."""
+    modules = [list(tests) for _, tests in groupby(items, key=lambda item: item.path)]
+    waiting = [tests for tests in modules if tests[0].get_closest_marker("e2e")]
+    computing = [tests for tests in modules if not tests[0].get_closest_marker("e2e")]
+    placed = [*_places(waiting), *_places(computing)]
+    items[:] = [test for _, tests in sorted(placed, key=lambda place: place[0]) for test in tests]
+
+
+def _places(modules: list[list[pytest.Item]]) -> list[tuple[float, list[pytest.Item]]]:
+    """Each module with its place among its like, between 0 and 1: the middle of its tests."""
+    count = sum(map(len, modules))
+    before, places = 0, []
+    for tests in modules:
+        places.append(((before + len(tests) / 2) / count, tests))
+        before += len(tests)
+    return places
