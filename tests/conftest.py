@@ -1,10 +1,21 @@
-"""The order of all tests."""
+"""The order of all tests, and the stage on which a module's servers stop."""
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from itertools import groupby
 
 import pytest
+
+from . import backstage
+
+
+@pytest.fixture(scope="module", name="backstage")
+async def _backstage(anyio_backend: object) -> AsyncIterator[None]:
+    """For modules that use :func:`tests.backstage.closed_backstage`, with ``anyio_backend`` of the
+    same scope."""
+    async with backstage.opened():
+        yield
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -18,6 +18,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
+from tests.backstage import closed_backstage
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 
@@ -46,7 +47,7 @@ FAST = ExchangeOptions(
 )
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def anyio_backend() -> str:
     return "asyncio"
 
@@ -225,15 +226,15 @@ def telephone() -> Any:
     async def open_telephone(speech: bool = True, **changes: Any) -> AsyncIterator[FakeGateway]:
         options = dataclasses.replace(FAST, **changes)
         async with AsyncExitStack() as stack:
-            exchange = await stack.enter_async_context(
-                Exchange(options, speech=ToneSpeech() if speech else None).serve()
-            )
+            serving = Exchange(options, speech=ToneSpeech() if speech else None).serve()
+            exchange = await stack.enter_async_context(closed_backstage(serving))
             config = MockConfig(api_base_url=exchange.base_url, auth_token=TOKEN)
             provider = MockProvider(config, ProviderContext(Path("unused")))
             await stack.enter_async_context(provider.lifespan())
             gateway = FakeGateway(exchange, provider)
             app = Starlette(routes=[Route("/hook", gateway.webhook, methods=["POST"])])
-            base_url = await stack.enter_async_context(serve_app(app, "127.0.0.1", 0))
+            hooks = closed_backstage(serve_app(app, "127.0.0.1", 0))
+            base_url = await stack.enter_async_context(hooks)
             gateway.url = f"{base_url}/hook"
             server = await stack.enter_async_context(serve(gateway.socket, "127.0.0.1", 0))
             port = next(iter(server.sockets)).getsockname()[1]

@@ -31,7 +31,11 @@ from voicecall_mock.exchange import (
 )
 from voicecall_mock.provider import MockProvider
 
-pytestmark = [pytest.mark.integration, pytest.mark.anyio]
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.anyio,
+    pytest.mark.usefixtures("backstage"),
+]
 
 PHONE = "+15550002222"
 QUIET = (Silent(),)

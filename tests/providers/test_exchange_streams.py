@@ -23,7 +23,11 @@ from voicecall_mock.exchange import (
     WaitForSilence,
 )
 
-pytestmark = [pytest.mark.integration, pytest.mark.anyio]
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.anyio,
+    pytest.mark.usefixtures("backstage"),
+]
 
 PHONE = "+15550002222"
 QUIET = (Silent(),)

@@ -83,7 +83,7 @@ async def test_an_inbound_conversation() -> None:
 async def test_a_silent_caller_is_listened_to_for_ever() -> None:
     async with open_desk() as desk:
         desk.answers[ev.Answered] = lambda _: [speak("u-1", "Who is there?", "tok-1")]
-        script = (Wait(65_000), Say("Sorry, I was away."), Wait(2000), HangUp())
+        script = (Wait(48_000), Say("Sorry, I was away."), Wait(2000), HangUp())
         sid = desk.twilio.dial_in(CALLER, HERE, script)
         heard = await desk.event(ev.SpeechHeard)
         assert (heard.text, heard.turn_token) == ("Sorry, I was away.", "tok-1")
@@ -123,7 +123,7 @@ async def test_the_line_is_kept_while_the_agent_thinks() -> None:
         desk.answers[ev.Answered] = lambda _: [tel.Listen("tok-1")]
         sid = desk.twilio.dial_in(CALLER, HERE, (Say("Think."), Silent()))
         await desk.event(ev.SpeechHeard)
-        await anyio.sleep(100)
+        await anyio.sleep(50)
         call = desk.ref("in-1", sid)
         assert (await desk.provider.status(call)).status is ev.CarrierStatus.CONNECTED
         await desk.provider.perform(call, speak("u-1", "Done."))
@@ -144,7 +144,7 @@ async def test_a_message_in_the_dial_request_is_heard_once() -> None:
         desk.twilio.set_phone(PHONE, (Silent(),))
         call = await desk.dial(message=message)
         await desk.event(ev.PlaybackEnded)
-        await anyio.sleep(60)
+        await anyio.sleep(35)
         assert desk.heard(call) == [" ".join(text.split())]
         # Told by the status callback and by the end of the message, with one key.
         answered = desk.all(ev.Answered)
@@ -303,7 +303,7 @@ async def test_the_carrier_ends_calls_at_their_limit() -> None:
     async with open_desk() as desk:
         desk.twilio.set_phone(PHONE, (Silent(),))
         desk.answers[ev.Answered] = lambda _: [tel.Listen("tok-1")]
-        call = await desk.dial(time_limit_s=60)
+        call = await desk.dial(time_limit_s=20)
         assert (await ended(desk, call)).reason is EndReason.TIMEOUT
 
 
@@ -312,7 +312,7 @@ async def test_an_inbound_call_gets_a_limit_by_command() -> None:
         # Nobody entered a status callback for the number.
         desk.twilio.set_voice_url(desk.url)
         desk.answers[ev.Answered] = lambda _: [
-            tel.LimitDuration(45),
+            tel.LimitDuration(8),
             tel.AttachStream(desk.attach()),
         ]
         sid = desk.twilio.dial_in(CALLER, HERE, (Silent(),))

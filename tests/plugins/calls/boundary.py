@@ -14,6 +14,7 @@ from urllib.parse import parse_qsl, urlencode
 
 import anyio
 import httpx
+from tests.backstage import closed_backstage
 from twilio.request_validator import RequestValidator
 
 from voicecall import ProviderContext
@@ -210,7 +211,7 @@ async def listening(
     # Nothing is encrypted here, and to load certificates takes longer than most tests.
     http = httpx.AsyncClient(trust_env=False, timeout=20, verify=False)
     with anyio.fail_after(30):
-        async with server.run(), http as client:
+        async with closed_backstage(server.run()), http as client:
             yield server, desk, client
 
 

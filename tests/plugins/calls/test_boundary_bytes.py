@@ -17,7 +17,11 @@ from voicecall_calls.server import CallServer
 
 from .boundary import CARRIERS, Carrier, listening
 
-pytestmark = [pytest.mark.integration, pytest.mark.anyio]
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.anyio,
+    pytest.mark.usefixtures("backstage"),
+]
 
 COUNT = 300
 UPGRADE = (
@@ -40,7 +44,7 @@ SPLINTERS = [
 ]  # fmt: skip
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def anyio_backend() -> str:
     return "asyncio"
 

@@ -14,14 +14,18 @@ from voicecall_calls.server import CallServer, WebhookSecurity
 
 from .boundary import CARRIERS, listening
 
-pytestmark = [pytest.mark.integration, pytest.mark.anyio]
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.anyio,
+    pytest.mark.usefixtures("backstage"),
+]
 
 CARRIER = CARRIERS["twilio"]
 PROXIED = WebhookSecurity(trust_forwarding_headers=True, trusted_proxy_ips=("127.0.0.0/8",))
 TIGHT = WebhookSecurity(max_in_flight_per_client=64)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def anyio_backend() -> str:
     return "asyncio"
 

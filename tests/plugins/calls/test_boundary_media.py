@@ -17,13 +17,17 @@ from voicecall_calls.server import CallServer
 
 from .boundary import CARRIERS, Carrier, Desk, listening
 
-pytestmark = [pytest.mark.integration, pytest.mark.anyio]
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.anyio,
+    pytest.mark.usefixtures("backstage"),
+]
 
 SHORT = 200
 """A start timeout (ms) that is over soon."""
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def anyio_backend() -> str:
     return "asyncio"
 

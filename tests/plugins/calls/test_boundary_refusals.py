@@ -18,10 +18,14 @@ from voicecall_mock.provider import MockProvider
 
 from .boundary import CARRIERS, Carrier, answer_of, listening
 
-pytestmark = [pytest.mark.integration, pytest.mark.anyio]
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.anyio,
+    pytest.mark.usefixtures("backstage"),
+]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def anyio_backend() -> str:
     return "asyncio"
 

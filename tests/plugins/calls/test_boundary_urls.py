@@ -12,7 +12,11 @@ from voicecall_calls.server import WebhookSecurity
 
 from .boundary import CARRIERS, Carrier, listening
 
-pytestmark = [pytest.mark.integration, pytest.mark.anyio]
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.anyio,
+    pytest.mark.usefixtures("backstage"),
+]
 
 HOOK = "/voice/webhook"
 QUERY = "?callId=a%20b%2Fc&x=1+2&x=&y"
@@ -24,7 +28,7 @@ STRANGER = WebhookSecurity(trust_forwarding_headers=True, trusted_proxy_ips=("19
 FORWARDED = {"host": "gateway.internal", "x-forwarded-host": "p.example"}
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def anyio_backend() -> str:
     return "asyncio"
 

@@ -16,6 +16,7 @@ from typing import Any
 import anyio
 import anyio.abc
 import pytest
+from tests.backstage import closed_backstage
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
@@ -39,10 +40,14 @@ from voicecall_mock.codec import MockCodec
 from voicecall_mock.config import MockConfig
 from voicecall_mock.provider import MockProvider
 
-pytestmark = [pytest.mark.integration, pytest.mark.anyio]
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.anyio,
+    pytest.mark.usefixtures("backstage"),
+]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def anyio_backend() -> str:
     return "asyncio"
 
@@ -144,7 +149,7 @@ async def serving(
         seam=SystemSeam(),
     )
     with anyio.fail_after(30):
-        async with server.run():
+        async with closed_backstage(server.run()):
             yield server, engine
 
 

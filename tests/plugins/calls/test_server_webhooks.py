@@ -20,14 +20,18 @@ from voicecall_calls.server import CallServer, WebhookSecurity
 
 from .boundary import CARRIERS, TOKEN, Desk, listening, make_server
 
-pytestmark = [pytest.mark.integration, pytest.mark.anyio]
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.anyio,
+    pytest.mark.usefixtures("backstage"),
+]
 
 NUMBER = "+15550001111"
 MOCK = CARRIERS["mock"]
 REPLY = WebhookReply(body=b'{"actions": []}', content_type="application/json")
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def anyio_backend() -> str:
     return "asyncio"
 

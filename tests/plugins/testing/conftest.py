@@ -15,6 +15,7 @@ import pytest
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
+from tests.backstage import closed_backstage
 from twilio.http.http_client import TwilioHttpClient
 from twilio.request_validator import RequestValidator, get_signature_algorithm
 from twilio.rest import Client
@@ -226,10 +227,11 @@ def customer() -> Any:
     @asynccontextmanager
     async def open_customer(speech: Any = None, **options: Any) -> AsyncIterator[Customer]:
         failure: Exception | None = None
-        async with TwilioEmulator(replace(FAST, **options), speech=speech).serve() as twilio:
+        emulator = TwilioEmulator(replace(FAST, **options), speech=speech)
+        async with closed_backstage(emulator.serve()) as twilio:
             mine = Customer(twilio)
             async with (
-                serve_app(mine, "127.0.0.1", 0) as mine.base,
+                closed_backstage(serve_app(mine, "127.0.0.1", 0)) as mine.base,
                 serve(mine.take_socket, "127.0.0.1", 0, compression=None) as sockets,
             ):
                 port = next(iter(sockets.sockets)).getsockname()[1]

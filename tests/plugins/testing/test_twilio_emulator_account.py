@@ -9,7 +9,11 @@ from twilio.base.exceptions import TwilioRestException
 
 from voicecall_mock.exchange import Silent
 
-pytestmark = [pytest.mark.integration, pytest.mark.anyio]
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.anyio,
+    pytest.mark.usefixtures("backstage"),
+]
 
 PHONE = "+15550002222"
 HERE = "+15550100000"
@@ -17,7 +21,7 @@ CALLER = "+15550100001"
 QUIET = (Silent(),)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def anyio_backend() -> str:
     return "asyncio"
 

@@ -25,7 +25,11 @@ from voicecall_testing.twilio.board import Dialler
 from voicecall_testing.twilio.calls import Call, CallPlan
 from voicecall_testing.twilio.documents import Source
 
-pytestmark = [pytest.mark.integration, pytest.mark.anyio]
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.anyio,
+    pytest.mark.usefixtures("backstage"),
+]
 
 PHONE = "+15550002222"
 HERE = "+15550100000"
@@ -34,7 +38,7 @@ QUIET = (Silent(),)
 ALL = ["initiated", "ringing", "answered", "completed"]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def anyio_backend() -> str:
     return "asyncio"
 

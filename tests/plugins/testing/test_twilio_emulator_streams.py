@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import io
 import json
@@ -23,7 +24,11 @@ from voicecall_testing.twilio import TwilioOptions
 from voicecall_testing.twilio.streams import TwilioStream
 from voicecall_testing.twilio.twiml import Stream
 
-pytestmark = [pytest.mark.integration, pytest.mark.anyio]
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.anyio,
+    pytest.mark.usefixtures("backstage"),
+]
 
 HERE = "+15550100000"
 CALLER = "+15550100001"
@@ -32,7 +37,7 @@ LOUD = bytes([0x80, 0x00] * 80)
 """20 ms of mu-law at full swing."""
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def anyio_backend() -> str:
     return "asyncio"
 
@@ -317,7 +322,7 @@ class Warned:
     )
 )
 def test_any_message_is_taken_or_warned_about_once(messages: list[str | bytes]) -> None:
-    codes = anyio.run(warnings_about, messages)
+    codes = asyncio.run(warnings_about(messages))
     assert len(codes) == len(set(codes))
     assert set(codes) <= {31950, 31951}
     assert (31950 in codes) is any(isinstance(message, bytes) for message in messages)
