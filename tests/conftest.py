@@ -1,8 +1,8 @@
-"""The order of all tests, and the stage on which a module's servers stop."""
+"""The order of all tests, and what they share."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Generator
 from itertools import groupby
 
 import pytest
@@ -16,6 +16,18 @@ async def _backstage(anyio_backend: object) -> AsyncIterator[None]:
     same scope."""
     async with backstage.opened():
         yield
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_sessionstart(session: pytest.Session) -> Generator[None, object, object]:
+    """While the workers start, make the table of all characters that hypothesis keeps in a file:
+    in a new clone each worker would spend two seconds on one of its own."""
+    started = yield
+    if session.config.pluginmanager.hasplugin("dsession"):
+        from hypothesis import strategies
+
+        strategies.characters(exclude_categories=["Cs"]).validate()
+    return started
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

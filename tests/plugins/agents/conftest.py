@@ -16,7 +16,7 @@ from voicecall_agents.llm.config import LlmConfig
 MakeAgent = Callable[..., PydanticAgent]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def anyio_backend() -> str:
     return "asyncio"
 

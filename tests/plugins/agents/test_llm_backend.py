@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
 from pydantic_ai import RunContext
+from tests.backstage import closed_backstage
 
 from voicecall import ProviderContext, ProviderKind
 from voicecall.agent import AgentEvent, AgentTurn, EndCall, Recollection, TextDelta, ToolActivity
@@ -24,9 +25,14 @@ from voicecall.registry import Registry
 from voicecall.selection import Selection, provider_config, select
 from voicecall_agents.llm import guarding
 from voicecall_agents.llm.backend import PydanticAgent
+from voicecall_agents.llm.config import LlmConfig
 from voicecall_testing.openai_stub import Fault, ModelReply, ModelRequest, OpenAiStub, ToolUse
 
-pytestmark = [pytest.mark.integration, pytest.mark.anyio]
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.anyio,
+    pytest.mark.usefixtures("backstage"),
+]
 
 MakeAgent = Callable[..., PydanticAgent]
 MakeTurn = Callable[..., AgentTurn]
@@ -50,7 +56,7 @@ async def said(agent: PydanticAgent, turn: AgentTurn) -> str:
 
 async def test_words_arrive_as_they_are_made(make_agent: MakeAgent, make_turn: MakeTurn) -> None:
     stub = OpenAiStub([ModelReply(text="It is noon.", fault=Fault.HANG_MIDWAY)])
-    async with stub.serve() as url:
+    async with closed_backstage(stub.serve()) as url:
         agent = make_agent(url, temperature=0.3, maxTokens=80)
         async with agent.lifespan():
             async for event in agent.reply(make_turn()):
@@ -72,7 +78,7 @@ async def test_words_arrive_as_they_are_made(make_agent: MakeAgent, make_turn: M
 
 async def test_wishes_of_a_turn_reach_the_model(make_agent: MakeAgent, make_turn: MakeTurn) -> None:
     stub = OpenAiStub([ModelReply(text="Yes.")] * 4)
-    async with stub.serve() as url:
+    async with closed_backstage(stub.serve()) as url:
         agent = make_agent(url, model="openai:gpt-5-mini")
         async with agent.lifespan():
             for wishes in ({}, {"thinking": "low", "fast": True}, {"fast": False}):
@@ -89,7 +95,7 @@ async def test_a_reader_that_goes_away_closes_the_connection(
     make_agent: MakeAgent, make_turn: MakeTurn
 ) -> None:
     stub = OpenAiStub([ModelReply(fault=Fault.HANG)])
-    async with stub.serve() as url:
+    async with closed_backstage(stub.serve()) as url:
         agent = make_agent(url)
         async with agent.lifespan():
             async with anyio.create_task_group() as tasks:
@@ -125,7 +131,7 @@ async def test_failures(
     make_agent: MakeAgent, make_turn: MakeTurn, reply: ModelReply, error: type[Exception]
 ) -> None:
     stub = OpenAiStub(default=reply)
-    async with stub.serve() as url:
+    async with closed_backstage(stub.serve()) as url:
         agent = make_agent(url, timeoutMs=300)
         async with agent.lifespan():
             with pytest.raises(error) as raised:
@@ -156,7 +162,7 @@ async def test_one_refusal_is_forgiven(
 ) -> None:
     refusal = ModelReply(status=status, retry_after=0)
     stub = OpenAiStub([refusal, ModelReply(text="Hello."), refusal, refusal])
-    async with stub.serve() as url:
+    async with closed_backstage(stub.serve()) as url:
         agent = make_agent(url)
         async with agent.lifespan():
             assert await said(agent, make_turn()) == "Hello."
@@ -172,7 +178,7 @@ async def test_nothing_is_asked_again_once_the_caller_heard_words(
 ) -> None:
     first = ModelReply(text="One moment.", tools=(ToolUse("clock"),))
     stub = OpenAiStub([first, ModelReply(status=503, retry_after=0)])
-    async with stub.serve() as url:
+    async with closed_backstage(stub.serve()) as url:
         agent = make_agent(url, tools=[f"{HERE}:clock"])
         async with agent.lifespan():
             with pytest.raises(ProviderUnavailable):
@@ -186,7 +192,7 @@ async def test_nothing_is_asked_again_once_the_caller_heard_words(
 async def test_the_model_sees_what_was_heard(make_agent: MakeAgent, make_turn: MakeTurn) -> None:
     stub = OpenAiStub(default=ModelReply(text="One. Two. Three."))
     first = make_turn("Count.", opening=("Good morning.",))
-    async with stub.serve() as url:
+    async with closed_backstage(stub.serve()) as url:
         agent = make_agent(url)
         async with agent.lifespan():
             await said(agent, first)
@@ -202,7 +208,7 @@ async def test_a_turn_that_comes_again_does_not_see_itself(
     make_agent: MakeAgent, make_turn: MakeTurn
 ) -> None:
     stub = OpenAiStub()
-    async with stub.serve() as url:
+    async with closed_backstage(stub.serve()) as url:
         agent = make_agent(url)
         async with agent.lifespan():
             await said(agent, make_turn("Count."))
@@ -214,7 +220,7 @@ async def test_history_survives_a_restart_and_is_bounded(
     make_agent: MakeAgent, make_turn: MakeTurn
 ) -> None:
     stub = OpenAiStub()
-    async with stub.serve() as url:
+    async with closed_backstage(stub.serve()) as url:
         for number in range(4):
             agent = make_agent(url, maxHistoryTurns=2)
             async with agent.lifespan():
@@ -224,7 +230,7 @@ async def test_history_survives_a_restart_and_is_bounded(
 
 async def test_what_was_said_before_is_recalled(make_agent: MakeAgent, make_turn: MakeTurn) -> None:
     stub = OpenAiStub([ModelReply(text="At nine."), ModelReply(text="Bread and cheese.")])
-    async with stub.serve() as url:
+    async with closed_backstage(stub.serve()) as url:
         agent = make_agent(url)
         async with agent.lifespan():
             await said(agent, make_turn("When does the library open?", turn_id="t1"))
@@ -246,7 +252,7 @@ async def test_an_answer_under_way_holds_the_session(
 ) -> None:
     """Two calls may share a session: their runs see each other's turns."""
     stub = OpenAiStub(default=ModelReply(text="Yes.", first_delay_ms=100))
-    async with stub.serve() as url:
+    async with closed_backstage(stub.serve()) as url:
         agent = make_agent(url)
         async with agent.lifespan(), anyio.create_task_group() as tasks:
             for number in range(3):
@@ -259,7 +265,7 @@ async def test_speculation_has_no_effects(make_agent: MakeAgent, make_turn: Make
     USED.clear()
     wants_tool = ModelReply(text="One moment.", tools=(ToolUse("clock"),))
     stub = OpenAiStub([wants_tool, wants_tool, ModelReply(text="Noon.")])
-    async with stub.serve() as url:
+    async with closed_backstage(stub.serve()) as url:
         agent = make_agent(url, tools=[f"{HERE}:clock"])
         async with agent.lifespan():
             assert await said(agent, make_turn(speculative=True)) == "One moment."
@@ -271,7 +277,7 @@ async def test_speculation_has_no_effects(make_agent: MakeAgent, make_turn: Make
 
 async def test_a_guess_is_not_in_the_way(make_agent: MakeAgent, make_turn: MakeTurn) -> None:
     stub = OpenAiStub([ModelReply(fault=Fault.HANG), ModelReply(text="Yes.")])
-    async with stub.serve() as url:
+    async with closed_backstage(stub.serve()) as url:
         agent = make_agent(url)
         async with agent.lifespan(), anyio.create_task_group() as tasks:
             tasks.start_soon(said, agent, make_turn(speculative=True))
@@ -284,7 +290,7 @@ async def test_a_history_that_cannot_be_read_costs_no_answer(
     make_agent: MakeAgent, make_turn: MakeTurn, tmp_path: Path
 ) -> None:
     stub = OpenAiStub()
-    async with stub.serve() as url:
+    async with closed_backstage(stub.serve()) as url:
         agent = make_agent(url)
         async with agent.lifespan():
             await said(agent, make_turn())
@@ -308,7 +314,7 @@ async def test_a_strange_value_of_a_tool_stops_nothing(
     make_agent: MakeAgent, make_turn: MakeTurn
 ) -> None:
     stub = OpenAiStub([ModelReply(tools=(ToolUse("opaque"),))])
-    async with stub.serve() as url:
+    async with closed_backstage(stub.serve()) as url:
         agent = make_agent(url, tools=[f"{HERE}:opaque"])
         async with agent.lifespan():
             with pytest.raises(ProviderUnavailable):
@@ -352,7 +358,7 @@ def untyped(*things: object) -> None: ...
 async def test_a_tool_is_used(make_agent: MakeAgent, make_turn: MakeTurn) -> None:
     use = ModelReply(text="I will look.", tools=(ToolUse("clock", {"zone": "cet"}),))
     stub = OpenAiStub([use, ModelReply(text="It is noon.")])
-    async with stub.serve() as url:
+    async with closed_backstage(stub.serve()) as url:
         agent = make_agent(url, tools=[f"{HERE}:clock"])
         async with agent.lifespan():
             events = await events_of(agent, make_turn())
@@ -371,6 +377,26 @@ def web_search(query: str) -> str:
     return f"nothing about {query}"
 
 
+@pytest.fixture(scope="module")
+async def consulted(
+    anyio_backend: object, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[tuple[OpenAiStub, PydanticAgent]]:
+    """A model and one agent with tools of every kind, for questions of different callers."""
+    stub = OpenAiStub(default=ModelReply(text="Yes."))
+    async with stub.serve() as url:
+        block = {
+            "model": "openai:small",
+            "apiKey": "a-key",
+            "baseUrl": url,
+            "tools": [f"{HERE}:clock", f"{HERE}:web_search"],
+            "mcpServers": {"clock": {"command": sys.executable, "args": [CLOCK]}},
+        }
+        context = ProviderContext(tmp_path_factory.mktemp("consulted"))
+        agent = PydanticAgent(LlmConfig.model_validate(block), context)
+        async with agent.lifespan():
+            yield stub, agent
+
+
 @pytest.mark.parametrize(
     ("policy", "tools"),
     [
@@ -381,18 +407,17 @@ def web_search(query: str) -> str:
     ],
 )
 async def test_a_consultation_has_the_tools_of_its_policy(
-    make_agent: MakeAgent, make_turn: MakeTurn, policy: str | None, tools: set[str]
+    consulted: tuple[OpenAiStub, PydanticAgent],
+    make_turn: MakeTurn,
+    policy: str | None,
+    tools: set[str],
 ) -> None:
-    stub = OpenAiStub([ModelReply(text="Yes.")])
-    config = {
-        "tools": [f"{HERE}:clock", f"{HERE}:web_search"],
-        "mcpServers": {"clock": {"command": sys.executable, "args": [CLOCK]}},
-    }
-    async with stub.serve() as url:
-        agent = make_agent(url, **config)
-        async with agent.lifespan():
-            await said(agent, make_turn(metadata={"toolPolicy": policy} if policy else {}))
-    assert stub.requests[0].tool_names == {END} | tools
+    stub, agent = consulted
+    before = len(stub.requests)
+    metadata = {"toolPolicy": policy} if policy else {}
+    await said(agent, make_turn(session_key=f"of {policy}", metadata=metadata))
+    (asked,) = stub.requests[before:]
+    assert asked.tool_names == {END} | tools
 
 
 async def test_a_tool_that_fails_is_told_to_the_model(
@@ -400,7 +425,7 @@ async def test_a_tool_that_fails_is_told_to_the_model(
 ) -> None:
     use = ModelReply(tools=(ToolUse("failing", {"reason": "x"}),))
     stub = OpenAiStub([use, ModelReply(text="That did not work.")])
-    async with stub.serve() as url:
+    async with closed_backstage(stub.serve()) as url:
         agent = make_agent(url, tools=[f"{HERE}:failing"])
         async with agent.lifespan():
             assert await said(agent, make_turn()) == "That did not work."
@@ -430,7 +455,7 @@ async def test_a_model_that_never_stops_calling_tools(
     make_agent: MakeAgent, make_turn: MakeTurn
 ) -> None:
     stub = OpenAiStub(default=ModelReply(tools=(ToolUse("clock"),)))
-    async with stub.serve() as url:
+    async with closed_backstage(stub.serve()) as url:
         agent = make_agent(url, tools=[f"{HERE}:clock"])
         async with agent.lifespan():
             with pytest.raises(RequestRejected, match="went on calling tools"):
@@ -443,7 +468,7 @@ async def test_the_model_ends_the_call(
     make_agent: MakeAgent, make_turn: MakeTurn, name: str
 ) -> None:
     stub = OpenAiStub([ModelReply(text="Goodbye.", tools=(ToolUse(name, {"reason": "done"}),))])
-    async with stub.serve() as url:
+    async with closed_backstage(stub.serve()) as url:
         agent = make_agent(url, instructions=f"Call {name} at the end.")
         async with agent.lifespan():
             events = await events_of(agent, make_turn("Bye."))
@@ -461,7 +486,7 @@ async def test_the_model_ends_the_call_before_it_says_goodbye(
     make_agent: MakeAgent, make_turn: MakeTurn, second: str
 ) -> None:
     stub = OpenAiStub([ModelReply(tools=(ToolUse(END),))], default=ModelReply(text=second))
-    async with stub.serve() as url:
+    async with closed_backstage(stub.serve()) as url:
         agent = make_agent(url)
         async with agent.lifespan():
             events = await events_of(agent, make_turn("Bye."))
@@ -472,7 +497,7 @@ async def test_tools_of_an_mcp_server(make_agent: MakeAgent, make_turn: MakeTurn
     server = {"command": sys.executable, "args": [CLOCK], "env": {"CLOCK_NAME": "Big Ben"}}
     uses = [ToolUse("clock_now", {"zone": "utc"}), ToolUse("clock_broken")]
     stub = OpenAiStub([ModelReply(tools=tuple(uses)), ModelReply(text="It is noon.")])
-    async with stub.serve() as url:
+    async with closed_backstage(stub.serve()) as url:
         agent = make_agent(url, mcpServers={"clock": server})
         async with agent.lifespan():
             assert await said(agent, make_turn()) == "It is noon."
@@ -489,7 +514,7 @@ async def test_an_mcp_server_that_dies_is_started_again(
     dies = ModelReply(tools=(ToolUse("clock_die"),))
     now = ModelReply(tools=(ToolUse("clock_now", {"zone": "utc"}),))
     stub = OpenAiStub([dies, ModelReply(text="Oh."), now])
-    async with stub.serve() as url:
+    async with closed_backstage(stub.serve()) as url:
         server = {"command": sys.executable, "args": [CLOCK]}
         agent = make_agent(url, timeoutMs=3000, mcpServers={"clock": server})
         async with agent.lifespan():
@@ -505,7 +530,7 @@ async def test_an_mcp_server_that_is_down_costs_its_tools_only(
         gone = url
     stub = OpenAiStub()
     servers = {"one": {"url": f"{gone}/mcp"}, "two": {"command": "/no/such/program"}}
-    async with stub.serve() as url:
+    async with closed_backstage(stub.serve()) as url:
         agent = make_agent(url, tools=[f"{HERE}:clock"], mcpServers=servers)
         async with agent.lifespan():
             assert await said(agent, make_turn())
@@ -522,7 +547,7 @@ async def test_an_mcp_server_that_comes_back_is_used_again(
     monkeypatch.setattr(guarding, "_TRY_AGAIN_S", 0.0)
     program = tmp_path / "clock"
     stub = OpenAiStub()
-    async with stub.serve() as url:
+    async with closed_backstage(stub.serve()) as url:
         agent = make_agent(url, mcpServers={"clock": {"command": str(program)}})
         async with agent.lifespan():
             await said(agent, make_turn())
@@ -540,7 +565,7 @@ async def test_a_call_may_ask_for_another_model(make_agent: MakeAgent, make_turn
     def tell(asked: ModelRequest) -> ModelReply:
         return ModelReply(text=f"I am {asked.body['model']}.")
 
-    async with OpenAiStub(default=tell).serve() as url:
+    async with closed_backstage(OpenAiStub(default=tell).serve()) as url:
         agent = make_agent(url)
         async with agent.lifespan():
             assert await said(agent, make_turn()) == "I am small."
@@ -553,7 +578,7 @@ async def test_a_call_may_ask_for_another_model(make_agent: MakeAgent, make_turn
 
 async def test_it_is_found_and_made_like_any_provider(make_turn: MakeTurn, tmp_path: Path) -> None:
     info = Registry().load(ProviderKind.AGENT, "pydantic-ai")
-    async with OpenAiStub().serve() as url:
+    async with closed_backstage(OpenAiStub().serve()) as url:
         raw = {"model": "openai:small", "apiKey": "a-key", "baseUrl": url}
         config = provider_config(info, raw, {}, "agents.backends.pydantic-ai")
         backend: Any = info.factory(config, ProviderContext(tmp_path))

@@ -132,7 +132,7 @@ class Lab:
             yield client
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def anyio_backend() -> str:
     return "asyncio"
 

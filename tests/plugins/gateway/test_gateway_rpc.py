@@ -11,13 +11,18 @@ import anyio
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.backstage import closed_backstage
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from voicecall.errors import CallNotFound, MissingScope, ProviderUnavailable, StoreError
 from voicecall.hosting import RpcCall, RpcMethod
 from voicecall_gateway.frames import FrameError, parse_connect, parse_request
 
-pytestmark = [pytest.mark.integration, pytest.mark.anyio]
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.anyio,
+    pytest.mark.usefixtures("backstage"),
+]
 
 
 class Methods:
@@ -69,7 +74,7 @@ def methods() -> Methods:
 @pytest.fixture
 async def gateway(lab: Any, fake_plugin: Any, methods: Methods) -> Any:
     plugin = fake_plugin("fake", methods=methods.all())
-    async with lab.gateway(plugin).run() as running:
+    async with closed_backstage(lab.gateway(plugin).run()) as running:
         assert await running.wait_started() == []
         yield running
 

@@ -9,20 +9,25 @@ import anyio
 import openai
 import pytest
 from openai import AsyncOpenAI
+from tests.backstage import closed_backstage
 
 from voicecall_testing.openai_stub import Fault, ModelReply, ModelRequest, OpenAiStub, ToolUse
 
-pytestmark = [pytest.mark.integration, pytest.mark.anyio]
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.anyio,
+    pytest.mark.usefixtures("backstage"),
+]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def anyio_backend() -> str:
     return "asyncio"
 
 
 @asynccontextmanager
 async def client_of(stub: OpenAiStub, timeout_s: float = 20) -> AsyncIterator[AsyncOpenAI]:
-    async with stub.serve() as url:
+    async with closed_backstage(stub.serve()) as url:
         async with AsyncOpenAI(
             base_url=url, api_key="a-key", max_retries=0, timeout=timeout_s
         ) as client:
@@ -116,10 +121,9 @@ async def test_a_connection_that_breaks_midway() -> None:
 
 
 async def test_a_killed_server_refuses() -> None:
-    stub = OpenAiStub()
-    async with client_of(stub) as client:
-        url = stub.base_url
-        await streamed(client)
+    async with OpenAiStub().serve() as url:
+        async with AsyncOpenAI(base_url=url, api_key="k", max_retries=0) as client:
+            await streamed(client)
     async with AsyncOpenAI(base_url=url, api_key="k", max_retries=0) as client:
         with pytest.raises(openai.APIConnectionError):
             await streamed(client)
