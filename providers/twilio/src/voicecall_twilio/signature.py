@@ -17,7 +17,7 @@ import re
 from base64 import b64encode
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from urllib.parse import parse_qsl, unquote_plus
+from urllib.parse import parse_qsl, unquote
 
 from voicecall.errors import WebhookRejected
 from voicecall.media import Upgrade
@@ -86,17 +86,15 @@ def pairs_of(text: str) -> list[tuple[str, str]]:
     """Names and values of a form, as ``parse_qsl`` gives them with blank values kept; that looks
     for escapes in texts that have none, which is most of the time that a webhook is read."""
     found: list[tuple[str, str]] = []
-    for part in text.split("&"):
+    for part in text.replace("+", " ").split("&"):
         name, _, value = part.partition("=")
-        if "%" in part or "+" in part:
-            name, value = _unescaped(name), _unescaped(value)
         if part:
-            found.append((name, value))
+            found.append((_unescaped(name), _unescaped(value)))
     return found
 
 
 def _unescaped(text: str) -> str:
-    return unquote_plus(text, errors="surrogateescape")
+    return unquote(text, errors="surrogateescape") if "%" in text else text
 
 
 def material(url: str, form: Sequence[tuple[str, str]]) -> bytes:

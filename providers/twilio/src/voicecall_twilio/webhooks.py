@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from itertools import chain
 from typing import Any
 
 from voicecall import events as ev
@@ -57,7 +58,7 @@ def parse(request: WebhookRequest, now_ms: int) -> Sequence[ev.CarrierEvent]:
     if form is None:
         return ()
     try:
-        "".join(text for pair in form for text in pair).encode()
+        "".join(chain.from_iterable(form)).encode()
     except UnicodeEncodeError:
         raise WebhookRejected(400, "the form is no UTF-8") from None
     return _Reading(dict(form), request.url, now_ms).events()

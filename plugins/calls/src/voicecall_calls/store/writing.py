@@ -24,6 +24,7 @@ from . import tables
 from .database import reason
 from .receipts import Receipts
 from .rows import Params, Write
+from .statements import ForRows
 
 __all__ = ["REPLIES_KEPT_MS", "store_batch"]
 
@@ -51,33 +52,41 @@ class _Puts:
         self.approval = self._put(tables.approvals, "number")
         self.alias = self._put_alias()
 
-    def _put(self, table: Table, *key: str) -> Any:
+    def _put(self, table: Table, *key: str) -> ForRows:
         row = self._insert(table)
-        return row.on_conflict_do_update(
-            index_elements=key,
-            set_={c.name: row.excluded[c.name] for c in table.c if not c.primary_key},
+        return ForRows(
+            row.on_conflict_do_update(
+                index_elements=key,
+                set_={c.name: row.excluded[c.name] for c in table.c if not c.primary_key},
+            )
         )
 
-    def _put_alias(self) -> Any:
+    def _put_alias(self) -> ForRows:
         """An alias of another call becomes NULL, which the column refuses: one statement checks
         and stores."""
         row = self._insert(tables.call_aliases)
         same = tables.call_aliases.c.call_id == row.excluded.call_id
-        return row.on_conflict_do_update(
-            index_elements=["provider", "provider_call_id"],
-            set_={"call_id": case((same, row.excluded.call_id), else_=null())},
+        return ForRows(
+            row.on_conflict_do_update(
+                index_elements=["provider", "provider_call_id"],
+                set_={"call_id": case((same, row.excluded.call_id), else_=null())},
+            )
         )
 
 
 _puts = cache(_Puts)
 
-_DROP_DEADLINES = delete(tables.deadlines).where(tables.deadlines.c.call_id == bindparam("of_call"))
-_DROP_OLD_REPLIES = delete(tables.replay_keys).where(tables.replay_keys.c.at <= bindparam("until"))
-_ADD_DEADLINE = insert(tables.deadlines)
-_ADD_EVENT = insert(tables.events)
-_ADD_PROCESSED = insert(tables.processed_keys)
-_ADD_REPLY = insert(tables.replay_keys)
-_ADD_RESERVATION = insert(tables.dial_reservations)
+_DROP_DEADLINES = ForRows(
+    delete(tables.deadlines).where(tables.deadlines.c.call_id == bindparam("of_call"))
+)
+_DROP_OLD_REPLIES = ForRows(
+    delete(tables.replay_keys).where(tables.replay_keys.c.at <= bindparam("until"))
+)
+_ADD_DEADLINE = ForRows(insert(tables.deadlines))
+_ADD_EVENT = ForRows(insert(tables.events))
+_ADD_PROCESSED = ForRows(insert(tables.processed_keys))
+_ADD_REPLY = ForRows(insert(tables.replay_keys))
+_ADD_RESERVATION = ForRows(insert(tables.dial_reservations))
 
 
 def store_batch(
@@ -162,12 +171,12 @@ def _put_alone(connection: Connection, write: Write) -> None:
     ):
         for row in rows:
             try:
-                connection.execute(statement, row)
+                statement.run(connection, [row])
             except IntegrityError as error:
                 raise DuplicateKey(kind, row["key"]) from error
     for row in write.aliases:
         try:
-            connection.execute(_puts(connection.dialect.name).alias, row)
+            _puts(connection.dialect.name).alias.run(connection, [row])
         except IntegrityError as error:
             raise StoreError(
                 f"the carrier's id of call {row['call_id']} at {row['provider']} belongs "
@@ -180,7 +189,7 @@ def _drop_old_replies(connection: Connection, writes: Iterable[Write]) -> None:
     """Expired keys may be used again, and the table stays small."""
     now = max((w.now for w in writes if w.replies), default=None)
     if now is not None:
-        connection.execute(_DROP_OLD_REPLIES, {"until": now - REPLIES_KEPT_MS})
+        _DROP_OLD_REPLIES.run(connection, [{"until": now - REPLIES_KEPT_MS}])
 
 
 def _put_unique(connection: Connection, writes: Sequence[Write]) -> None:
@@ -191,8 +200,7 @@ def _put_unique(connection: Connection, writes: Sequence[Write]) -> None:
         (_ADD_RESERVATION, _flat(w.reservations for w in writes)),
         (_puts(connection.dialect.name).alias, _flat(w.aliases for w in writes)),
     ):
-        if rows:
-            connection.execute(statement, rows)
+        statement.run(connection, rows)
 
 
 def _put_rest(connection: Connection, writes: Sequence[Write]) -> None:
@@ -208,8 +216,7 @@ def _put_rest(connection: Connection, writes: Sequence[Write]) -> None:
         (put.turn, _flat(w.turns for w in writes)),
         (put.approval, _flat(w.approvals for w in writes)),
     ):
-        if rows:
-            connection.execute(statement, rows)
+        statement.run(connection, rows)
 
 
 def _flat(groups: Iterable[Sequence[Params]]) -> list[Params]:
