@@ -1,5 +1,5 @@
 """Signed webhooks of new inbound calls through the whole gateway, against starlette with Twilio's
-own validator, which stores nothing.
+own validator, which stores nothing, and against our call server with the store and no calls behind.
 
     python -m tests.bench.bench_twilio_webhooks [seconds] [rounds]
 
@@ -56,9 +56,15 @@ def _validator() -> AbstractContextManager[ServerProcess]:
     return serving(peering.python("validator", str(port), AUTH_TOKEN), port)
 
 
+def _storing() -> AbstractContextManager[ServerProcess]:
+    port = free_port()
+    return serving([sys.executable, "-m", "tests.bench.carrier.storing", str(port)], port)
+
+
 SERVERS: dict[str, Callable[[str], AbstractContextManager[ServerProcess]]] = {
     OURS: gateway,
     "validator": lambda api: _validator(),
+    "storing": lambda api: _storing(),
 }
 
 
@@ -149,6 +155,8 @@ def main(seconds: float = 3.0, rounds: int = 3) -> None:
     }
     ratio = rates[OURS] / rates["validator"]
     print(f"ratio of requests/s to the validator's: {ratio:.2f} (at least {_LEAST_RATIO})")
+    share = rates["storing"] / rates["validator"]
+    print(f"ratio of server and store without calls to the validator's: {share:.2f}")
     p99 = statistics.median(offered.p99 for offered, _ in seen[OURS])
     print(f"ratio of p99 at {OFFERED}/s to its bound, {_MOST_P99_MS} ms: {p99 / _MOST_P99_MS:.2f}")
 
