@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from .lab.process import Home, port_is_free
+from .lab.process import Home, Process, port_is_free
 
 pytestmark = pytest.mark.e2e
 
@@ -19,6 +20,7 @@ SAID_BY_PHONES = {
     "Could you tell me more about that?",
     "All right, I understand.",
 }
+WRONG_NUMBERS = ("12345", "+1555abc", "nonsense")
 APART = {"plugins": {"entries": {"voice-call": {"config": {"serve": {"port": 0}}}}}}
 
 
@@ -26,20 +28,22 @@ def test_an_empty_configuration_places_live_calls(tmp_path: Path) -> None:
     home = Home(tmp_path)
     if not (port_is_free(18790) and port_is_free(3334)):
         home.configure(APART)  # somebody else has the default ports
-    setup = home.json("setup")
-    assert setup["ok"] is True
-    assert all(check["ok"] for check in setup["checks"])
-    assert "Mock exchange" in home.text("setup")
+    setup, shown = home.run_all(("setup", "--json"), ("setup",))
+    checked = setup.succeeded().document
+    assert checked["ok"] is True
+    assert all(check["ok"] for check in checked["checks"])
+    assert "Mock exchange" in shown.text
     with home.gateway() as process:
         smoke = home.json("smoke", "--to", PHONE, "--yes")
         assert (smoke["ok"], smoke["liveCall"]) == (True, True)
+        # The notice stays on the line for some seconds: time for what places no call.
+        dry = home.json("smoke", "--to", PHONE)
+        assert (dry["liveCall"], dry["wouldCall"]) == (False, PHONE)
+        assert "dry run" in home.text("smoke", "--to", PHONE)
         call = home.wait_for(smoke["callId"], "hangup-bot", "completed", "failed", "error")
         assert (call["state"], call["endDetail"]) == ("hangup-bot", "notified")
         assert call["direction"] == "outbound"
         assert "answeredAt" in call
-        dry = home.json("smoke", "--to", PHONE)
-        assert (dry["liveCall"], dry["wouldCall"]) == (False, PHONE)
-        assert "dry run" in home.text("smoke", "--to", PHONE)
         assert home.json("status") == {"found": True, "calls": []}
         process.send_signal(signal.SIGTERM)
         out, err = process.communicate(timeout=30)
@@ -47,72 +51,87 @@ def test_an_empty_configuration_places_live_calls(tmp_path: Path) -> None:
     assert "Traceback" not in out + err
 
 
-@pytest.fixture
-def home(tmp_path: Path) -> Home:
-    home = Home(tmp_path)
-    home.configure({**APART, "gateway": {"drainSeconds": 1}})
+def configured(root: Path) -> Home:
+    home = Home(root)
+    home.configure({**APART, "gateway": {"drainSeconds": 0.2}})
     return home
 
 
-def test_a_conversation_is_steered_by_commands(home: Home) -> None:
-    with home.gateway():
-        opening = ("--to", PHONE, "--message", "Hello there.", "--mode", "conversation")
-        error = home.run("call", *opening, "--agent", "boss").one_sentence()
-        assert "no such agent (there are: main)" in error
-        call_id = home.json("call", *opening, "--agent", "main")["callId"]
-        home.wait_for(call_id, *LIVE)
-        ours = ("--call-id", call_id)
-
-        asked = home.json("continue", *ours, "--message", "How are you?")
-        assert asked["success"] is True
-        assert asked["transcript"] in SAID_BY_PHONES
-        heard = home.text("continue", *ours, "--message", "And now?").strip()
-        assert heard.removeprefix("heard: ") in SAID_BY_PHONES
-
-        assert home.json("speak", *ours, "--message", "One moment.") == {"success": True}
-        assert home.text("speak", *ours, "--message", "Another moment.").strip() == "spoken"
-        assert home.json("dtmf", *ours, "--digits", "1w2#") == {"success": True}
-        assert home.text("dtmf", *ours, "--digits", "9").strip() == "keys pressed"
-
-        [live] = home.json("status")["calls"]
-        assert live["callId"] == call_id
-        assert call_id in home.text("status")
-        by_carrier_id = home.json("status", "--call-id", live["providerCallId"])
-        assert by_carrier_id["call"]["callId"] == call_id
-        assert f"callId: {call_id}" in home.text("status", *ours)
-
-        assert home.json("end", *ours) == {"success": True}
-        over = home.json("status", *ours)["call"]
-        assert (over["state"], over["endDetail"]) == ("hangup-bot", "requested")
-        assert home.text("end", *ours).strip() == "call ended"
-        assert home.text("status").strip() == "no live calls"
-
-        error = home.run("speak", *ours, "--message", "Anyone?").one_sentence()
-        assert "call is not active" in error
-        assert call_id in error
-        unknown = home.run("end", "--call-id", "no-such-call").one_sentence()
-        assert "no-such-call" in unknown
-        assert "call ended" not in unknown
-        for number in ("12345", "+1555abc", "nonsense"):
-            refused = home.run("call", "--to", number, "--message", "Hello.").one_sentence()
-            assert "E.164" in refused
-        assert "digits" in home.run("dtmf", *ours, "--digits", "1;2").one_sentence()
-        assert home.json("status", "--call-id", "no-such-call") == {"found": False}
-        assert home.text("status", "--call-id", "no-such-call").strip() == "no such call"
+@pytest.fixture(scope="module")
+def office(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Home, Process]]:
+    """A home and the gateway that runs there, for tests that leave it running."""
+    home = configured(tmp_path_factory.mktemp("office"))
+    with home.gateway() as process:
+        yield home, process
 
 
-def test_a_second_gateway_on_the_same_port_says_so(home: Home) -> None:
-    with home.gateway() as first:
-        error = home.run("gateway", "run").one_sentence()
-        assert home.url.rsplit(":", 1)[1] in error
-        assert first.poll() is None
-        assert home.json("status") == {"found": True, "calls": []}
+def test_a_conversation_is_steered_by_commands(office: tuple[Home, Process]) -> None:
+    home, _ = office
+    opening = ("--to", PHONE, "--message", "Hello there.", "--mode", "conversation")
+    error = home.run("call", *opening, "--agent", "boss").one_sentence()
+    assert "no such agent (there are: main)" in error
+    call_id = home.json("call", *opening, "--agent", "main")["callId"]
+    home.wait_until(call_id, *LIVE)
+    ours = ("--call-id", call_id)
+
+    asked = home.json("continue", *ours, "--message", "How are you?")
+    assert asked["success"] is True
+    assert asked["transcript"] in SAID_BY_PHONES
+    heard = home.text("continue", *ours, "--message", "And now?").strip()
+    assert heard.removeprefix("heard: ") in SAID_BY_PHONES
+
+    assert home.json("speak", *ours, "--message", "One moment.") == {"success": True}
+    assert home.text("speak", *ours, "--message", "Another moment.").strip() == "spoken"
+    assert home.json("dtmf", *ours, "--digits", "1w2#") == {"success": True}
+    assert home.text("dtmf", *ours, "--digits", "9").strip() == "keys pressed"
+
+    document, shown, one = home.run_all(("status", "--json"), ("status",), ("status", *ours))
+    [live] = document.succeeded().document["calls"]
+    assert live["callId"] == call_id
+    assert call_id in shown.text
+    assert f"callId: {call_id}" in one.text
+    by_carrier_id = home.json("status", "--call-id", live["providerCallId"])
+    assert by_carrier_id["call"]["callId"] == call_id
+
+    assert home.json("end", *ours) == {"success": True}
+    over = home.json("status", *ours)["call"]
+    assert (over["state"], over["endDetail"]) == ("hangup-bot", "requested")
+    again, none, spoken, unknown, pressed, missing, nothing, *refused = home.run_all(
+        ("end", *ours),
+        ("status",),
+        ("speak", *ours, "--message", "Anyone?"),
+        ("end", "--call-id", "no-such-call"),
+        ("dtmf", *ours, "--digits", "1;2"),
+        ("status", "--call-id", "no-such-call", "--json"),
+        ("status", "--call-id", "no-such-call"),
+        *(("call", "--to", number, "--message", "Hello.") for number in WRONG_NUMBERS),
+    )
+    assert again.text.strip() == "call ended"
+    assert none.text.strip() == "no live calls"
+    assert "call is not active" in spoken.one_sentence()
+    assert call_id in spoken.one_sentence()
+    assert "no-such-call" in unknown.one_sentence()
+    assert "call ended" not in unknown.one_sentence()
+    assert "digits" in pressed.one_sentence()
+    assert missing.succeeded().document == {"found": False}
+    assert nothing.text.strip() == "no such call"
+    for output in refused:
+        assert "E.164" in output.one_sentence()
 
 
-def test_a_stop_during_a_live_call_drains_and_is_orderly(home: Home) -> None:
+def test_a_second_gateway_on_the_same_port_says_so(office: tuple[Home, Process]) -> None:
+    home, first = office
+    error = home.run("gateway", "run").one_sentence()
+    assert home.url.rsplit(":", 1)[1] in error
+    assert first.poll() is None
+    assert home.json("status") == {"found": True, "calls": []}
+
+
+def test_a_stop_during_a_live_call_drains_and_is_orderly(tmp_path: Path) -> None:
+    home = configured(tmp_path)
     with home.gateway() as process:
         call_id = home.json("call", "--to", PHONE, "--message", "Hello.")["callId"]
-        home.wait_for(call_id, *LIVE)
+        home.wait_until(call_id, *LIVE)
         process.send_signal(signal.SIGTERM)
         out, err = process.communicate(timeout=30)
     assert process.returncode == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -73,15 +74,31 @@ STREAMED = {
 """Notifications over a media stream; nobody is listened to."""
 
 
-def install(home: Home, name: str, module: str, pyproject: str, source: str) -> None:
-    """Build a wheel and install it into the folder of packages, without any index."""
-    project = home.root / name
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of packages for each of the two, by its name."""
+    root = tmp_path_factory.mktemp("site")
+    broken = PYPROJECT.replace("strangers", "broken").replace("beep", "boom")
+    install(root, "strangers-voice", "strangers_voice", PYPROJECT, VOICE)
+    install(root, "broken-voice", "broken_voice", broken, "import no_such_library_at_all\n")
+    return root
+
+
+def install(root: Path, name: str, module: str, pyproject: str, source: str) -> None:
+    """Build a wheel and install it into the folder of its name, without any index."""
+    project = root / "sources" / name
     project.mkdir(parents=True)
     (project / "pyproject.toml").write_text(pyproject)
     (project / f"{module}.py").write_text(source)
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index"]
-    command += ["--no-build-isolation", "--no-compile", "--target", str(home.packages)]
+    command += ["--no-build-isolation", "--no-compile", "--target", str(root / name)]
     subprocess.run([*command, str(project)], check=True, capture_output=True, timeout=120)
+
+
+def bring(home: Home, *packages: Path) -> None:
+    """Put installed packages where the commands of ``home`` find them."""
+    for package in packages:
+        shutil.copytree(package, home.packages, dirs_exist_ok=True)
 
 
 @pytest.fixture
@@ -92,9 +109,14 @@ def home(tmp_path: Path) -> Home:
     return home
 
 
-def test_a_strangers_package_is_listed_and_speaks_on_calls(home: Home) -> None:
-    install(home, "strangers-voice", "strangers_voice", PYPROJECT, VOICE)
-    rows = home.json("providers", "list", "--check")["providers"]
+def test_a_strangers_package_is_listed_and_speaks_on_calls(home: Home, site: Path) -> None:
+    bring(home, site / "strangers-voice")
+    checked, listed, setup = home.run_all(
+        ("providers", "list", "--check", "--json"),
+        ("providers", "list"),
+        ("setup", "--json"),
+    )
+    rows = checked.succeeded().document["providers"]
     [beep] = [row for row in rows if row["id"] == "beep"]
     assert (beep["kind"], beep["package"], beep["version"], beep["ok"], beep["label"]) == (
         "tts",
@@ -103,8 +125,9 @@ def test_a_strangers_package_is_listed_and_speaks_on_calls(home: Home) -> None:
         True,
         "Beeps",
     )
-    assert "strangers-voice" in home.text("providers", "list")
-    [mode] = [check for check in home.json("setup")["checks"] if check["id"] == "mode"]
+    assert "strangers-voice" in listed.text
+    checks = setup.succeeded().document["checks"]
+    [mode] = [check for check in checks if check["id"] == "mode"]
     assert "spoken by Beeps" in mode["message"]
     with home.gateway():
         assert_notified(home)
@@ -117,11 +140,16 @@ def assert_notified(home: Home) -> None:
     assert (call["state"], call["endDetail"]) == ("hangup-bot", "notified")
 
 
-def test_a_broken_package_is_shown_with_its_error_and_disturbs_nothing(home: Home) -> None:
-    install(home, "strangers-voice", "strangers_voice", PYPROJECT, VOICE)
-    broken = PYPROJECT.replace("strangers", "broken").replace("beep", "boom")
-    install(home, "broken-voice", "broken_voice", broken, "import no_such_library_at_all\n")
-    output = home.run("providers", "list", "--check", "--json")
+def test_a_broken_package_is_shown_with_its_error_and_disturbs_nothing(
+    home: Home, site: Path
+) -> None:
+    bring(home, site / "strangers-voice", site / "broken-voice")
+    output, shown, plain, setup = home.run_all(
+        ("providers", "list", "--check", "--json"),
+        ("providers", "list", "--check"),
+        ("providers", "list", "--json"),
+        ("setup", "--json"),
+    )
     assert output.status == 1
     rows = json.loads(output.out)["providers"]
     failed = [row for row in rows if not row["ok"]]
@@ -129,19 +157,17 @@ def test_a_broken_package_is_shown_with_its_error_and_disturbs_nothing(home: Hom
         ("tts", "boom", "broken-voice")
     ]
     assert "ModuleNotFoundError: No module named 'no_such_library_at_all'" in failed[0]["error"]
-    shown = home.run("providers", "list", "--check")
     assert shown.status == 1
     assert "Traceback" not in shown.err
-    listed = home.json("providers", "list")["providers"]
+    listed = plain.succeeded().document["providers"]
     assert [row["id"] for row in listed] == [row["id"] for row in rows]
-    assert home.json("setup")["ok"] is True
+    assert setup.succeeded().document["ok"] is True
     with home.gateway():
         assert_notified(home)
 
 
-def test_choosing_the_broken_package_names_its_error(home: Home) -> None:
-    broken = PYPROJECT.replace("strangers", "broken").replace("beep", "boom")
-    install(home, "broken-voice", "broken_voice", broken, "import no_such_library_at_all\n")
+def test_choosing_the_broken_package_names_its_error(home: Home, site: Path) -> None:
+    bring(home, site / "broken-voice")
     config = {**STREAMED, "tts": {"provider": "boom"}}
     home.configure({"plugins": {"entries": {"voice-call": {"config": config}}}})
     report = home.run("setup", "--json")

@@ -184,7 +184,8 @@ class Server:
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     home = Home(tmp_path_factory.mktemp("home"))
-    phone = {"serve": {"port": 0}, "toNumber": PHONE}
+    hold = {"outbound": {"notifyHangupDelaySec": 0}}
+    phone = {"serve": {"port": 0}, "toNumber": PHONE, **hold}
     home.configure({"plugins": {"entries": {"voice-call": {"config": phone}}}})
     with home.gateway():
         yield Server(home)

@@ -10,13 +10,16 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
-__all__ = ["Home", "Output", "free_port", "port_is_free"]
+__all__ = ["Home", "Output", "Process", "free_port", "port_is_free"]
+
+Process: TypeAlias = subprocess.Popen[str]
 
 PATIENCE_S = 120.0
 START_PATIENCE_S = 30.0
@@ -53,6 +56,18 @@ class Output:
     status: int
     out: str
     err: str
+
+    def succeeded(self) -> Output:
+        """Itself, if the exit status is 0."""
+        assert self.status == 0, self
+        return self
+
+    @property
+    def text(self) -> str:
+        """What a command for people that succeeded has printed."""
+        self.succeeded()
+        assert not self.out.lstrip().startswith("{"), self
+        return self.out
 
     @property
     def document(self) -> dict[str, Any]:
@@ -94,7 +109,7 @@ class Home:
         own = {"HOME": str(self.root), "PYTHONPATH": os.pathsep.join(paths)}
         return {**kept, **own, **self.variables}
 
-    def popen(self, *arguments: str) -> subprocess.Popen[str]:
+    def popen(self, *arguments: str) -> Process:
         return subprocess.Popen(
             [sys.executable, "-c", _MAIN, *arguments],
             env=self.environ,
@@ -115,21 +130,21 @@ class Home:
             raise
         return Output(process.returncode, out, err)
 
+    def run_all(self, *commands: Sequence[str]) -> list[Output]:
+        """Commands of which none needs another, two at a time; their outputs in order."""
+        with ThreadPoolExecutor(max_workers=2) as pool:
+            return list(pool.map(lambda arguments: self.run(*arguments), commands))
+
     def json(self, *arguments: str) -> dict[str, Any]:
         """A command that succeeds with ``--json``."""
-        output = self.run(*arguments, "--json")
-        assert output.status == 0, output
-        return output.document
+        return self.run(*arguments, "--json").succeeded().document
 
     def text(self, *arguments: str) -> str:
         """A command that succeeds without ``--json``."""
-        output = self.run(*arguments)
-        assert output.status == 0, output
-        assert not output.out.lstrip().startswith("{"), output
-        return output.out
+        return self.run(*arguments).text
 
     @contextmanager
-    def gateway(self) -> Iterator[subprocess.Popen[str]]:
+    def gateway(self) -> Iterator[Process]:
         """A running gateway that is ready. It is killed at the end unless it has stopped."""
         process = self.popen("gateway", "run")
         try:
@@ -140,22 +155,44 @@ class Home:
                 process.kill()
             process.communicate()
 
-    def wait_ready(self, process: subprocess.Popen[str]) -> None:
+    def wait_ready(self, process: Process) -> None:
         """Until ``process`` is a gateway that is ready."""
         deadline = time.monotonic() + START_PATIENCE_S
         while not _ready(self.url):
             assert process.poll() is None, process.communicate()
             assert time.monotonic() < deadline, "the gateway does not become ready"
-            time.sleep(0.1)
+            time.sleep(0.02)
 
     def wait_for(self, call_id: str, *states: str) -> dict[str, Any]:
-        """Ask for a call until it is in one of ``states``."""
+        """Wait until a call is in one of ``states`` that it does not leave; what ``status`` says
+        of it then."""
+        self.wait_until(call_id, *states)
+        call: dict[str, Any] = self.json("status", "--call-id", call_id)["call"]
+        assert call["state"] in states, call
+        return call
+
+    def wait_until(self, call_id: str, *states: str) -> None:
+        """Wait until a call is in one of ``states``.
+
+        The gateway is asked without a command: to start one after the other would keep a core
+        busy while the phones are talking.
+        """
         deadline = time.monotonic() + PATIENCE_S
-        while True:
-            call: dict[str, Any] = self.json("status", "--call-id", call_id)["call"]
-            if call["state"] in states:
-                return call
+        while (call := self._call(call_id))["state"] not in states:
             assert time.monotonic() < deadline, call
+            time.sleep(0.02)
+
+    def _call(self, call_id: str) -> dict[str, Any]:
+        token = (self.state_dir / "gateway-token").read_text().strip()
+        question = {"tool": "voice_call", "action": "get_status", "args": {"callId": call_id}}
+        request = urllib.request.Request(
+            f"{self.url}/tools/invoke",
+            json.dumps(question).encode(),
+            {"authorization": f"Bearer {token}", "content-type": "application/json"},
+        )
+        with urllib.request.urlopen(request, timeout=START_PATIENCE_S) as response:
+            call: dict[str, Any] = json.load(response)["result"]["details"]["call"]
+        return call
 
 
 def _ready(url: str) -> bool:
