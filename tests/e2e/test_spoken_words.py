@@ -20,6 +20,7 @@ WAIT = WaitForSilence(700)
 
 async def test_a_caller_with_a_voice_is_understood(tmp_path: Path) -> None:
     config = {
+        "inboundGreeting": "Hello.",
         "silenceTimeoutMs": 600,
         "streaming": {
             "provider": "pocketsphinx",
@@ -27,7 +28,8 @@ async def test_a_caller_with_a_voice_is_understood(tmp_path: Path) -> None:
         },
         "tts": {"provider": "espeak"},
     }
-    agent = Puppet({"what are your opening hours": "From eight until six."}, end=["goodbye"])
+    replies = {"what are your opening hours": "Eight to six.", "goodbye": "Bye."}
+    agent = Puppet(replies, end=["goodbye"])
     async with open_town(
         tmp_path, agent, config=config, phone_voice=EspeakProvider(EspeakConfig())
     ) as town:
@@ -35,4 +37,4 @@ async def test_a_caller_with_a_voice_is_understood(tmp_path: Path) -> None:
             WAIT, Say("What are your opening hours?"), WAIT, Say("Goodbye."), WAIT, HangUp()
         )
         assert agent.asked == ["what are your opening hours", "goodbye"]
-        assert ("bot", "From eight until six.", True) in said(record)
+        assert ("bot", "Eight to six.", True) in said(record)

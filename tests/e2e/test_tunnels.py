@@ -18,9 +18,9 @@ WAIT = WaitForSilence(300)
 
 
 async def talked(town: Town) -> None:
-    _, record = await town.call(WAIT, Say("Hello."), WAIT, HangUp())
+    _, record = await town.call(WAIT, Say("Hi."), WAIT, HangUp())
     assert said(record)[0] == ("bot", GREETING, True)
-    assert said(record)[-1] == ("bot", "You said: Hello.", True)
+    assert said(record)[-1] == ("bot", "You said: Hi.", True)
 
 
 async def test_calls_come_in_through_the_tunnel_and_follow_it(tmp_path: Path) -> None:
