@@ -123,10 +123,18 @@ def verify_request(request: WebhookRequest, keys: Keys) -> str:
         _check_body_hash(url, request.body)
         form = []
     key, algorithm = _key(request.headers, keys)
-    given = _given(request.headers)
-    if not _matches(given, (material(each, form) for each in _variants(url)), key, algorithm):
+    own = material(url, form)
+    if not _matches(_given(request.headers), _signed(own, url, form), key, algorithm):
         raise WebhookRejected(401, f"wrong signature for {url}")
-    return hashlib.sha256(material(url, form)).hexdigest()
+    return hashlib.sha256(own).hexdigest()
+
+
+def _signed(own: bytes, url: str, form: Sequence[tuple[str, str]]) -> Iterator[bytes]:
+    """What may have been signed, ``own`` (for ``url`` as it is) first."""
+    yield own
+    for other in _variants(url):
+        if other != url:
+            yield material(other, form)
 
 
 def verify_upgrade(upgrade: Upgrade, keys: Keys) -> None:

@@ -196,8 +196,7 @@ class CallEngine:
         self, verified: tel.Verified, events: Sequence[ev.CarrierEvent]
     ) -> tel.WebhookReply | None:
         """The reply to a replayed webhook that carried no event."""
-        # A replayed event is known by its own key, as one that is delivered again is.
-        return None if events else await self._intake.recorded(verified)
+        return await self._intake.recorded(verified, events)
 
     async def handle(
         self,

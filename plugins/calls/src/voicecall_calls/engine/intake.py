@@ -42,11 +42,14 @@ class Intake:
         self._engine = engine
         self._doors: dict[str, _Door] = {}
         self._unsure = 0
-        self._settled = anyio.Event()
+        self._settled: anyio.Event | None = None
 
-    async def recorded(self, verified: tel.Verified) -> tel.WebhookReply | None:
+    async def recorded(
+        self, verified: tel.Verified, events: Sequence[ev.CarrierEvent]
+    ) -> tel.WebhookReply | None:
         """The reply to a replayed webhook that carried no event."""
-        return as_reply(await self._engine.store.reply(verified.key))
+        # A replayed event is known by its own key, as one that is delivered again is.
+        return None if events else as_reply(await self._engine.store.reply(verified.key))
 
     async def handle(
         self,
@@ -94,14 +97,22 @@ class Intake:
         self, event: ev.CarrierEvent, maker: ReplyMaker | None
     ) -> tel.WebhookReply | None:
         try:
-            lane = self._live(event) or await self._known_or_opened(event, maker)
+            lane = self._live(event)
+            if lane is None:
+                return await self._take_unknown(event, maker)
         except _IdentityClash:
             _log.warning("a webhook names two different calls; it has no effect")
             return None
-        if not isinstance(lane, CallLane):
-            return as_reply(lane.reply) if lane else None
-        now = self._engine.seam.now_ms()
-        applied = await lane.apply(_in_time(event, lane.record.started_at, now), reply=maker)
+        return await self._apply(lane, event, maker)
+
+    async def _apply(
+        self, lane: CallLane, event: ev.CarrierEvent, maker: ReplyMaker | None
+    ) -> tel.WebhookReply | None:
+        event = _in_time(event, lane.record.started_at, self._engine.seam.now_ms())
+        return await self._reply(event, await lane.apply(event, reply=maker))
+
+    async def _reply(self, event: ev.CarrierEvent, applied: Applied) -> tel.WebhookReply | None:
+        """The reply that came of an event, now or when it was taken first."""
         if applied.duplicate:
             return as_reply(await self._engine.store.reply(event.key))
         return as_reply(applied.reply)
@@ -130,11 +141,10 @@ class Intake:
         lane = engine.lanes.get(record.call_id)
         return CallLane(record, engine) if lane is None and record.terminal else lane
 
-    async def _known_or_opened(
+    async def _take_unknown(
         self, event: ev.CarrierEvent, maker: ReplyMaker | None
-    ) -> CallLane | Applied | None:
-        """The lane of an event, or what came of opening a call with it; None: it is no call that
-        we make a record of. One webhook at a time may open the call with an id."""
+    ) -> tel.WebhookReply | None:
+        """An event of no live call. One at a time may open the call with an id."""
         id_ = event.provider_call_id
         door = self._doors.get(id_)
         if door is None:
@@ -142,33 +152,36 @@ class Intake:
         door.users += 1
         try:
             async with door.lock:
-                return self._live(event) or await self._open_or_find(event, maker)
+                lane = self._live(event)
+                if lane is None:
+                    return await self._open_or_find(event, maker)
         finally:
             door.users -= 1
             if not door.users:
                 del self._doors[id_]
+        return await self._apply(lane, event, maker)
 
     async def _open_or_find(
         self, event: ev.CarrierEvent, maker: ReplyMaker | None
-    ) -> CallLane | Applied | None:
+    ) -> tel.WebhookReply | None:
         # Whoever calls under the pairing policy is told a code, which must not be done twice.
         asks = self._engine.config.inbound_policy == "pairing"
+        refused: StoreError | None = None
         if _opens(event) and event.call_id is None and not asks:
             try:
                 applied = await self._open_unsure(event, maker)
-            except StoreError:
+            except StoreError as error:
                 # The carrier's id may be that of a call that is over.
-                if (lane := await self._known(event)) is None:
-                    raise
-                return lane
-            if applied is not None and not applied.duplicate:
-                return applied
+                refused = error
+            else:
+                if applied is not None and not applied.duplicate:
+                    return as_reply(applied.reply)
         if (lane := await self._known(event)) is not None:
-            return lane
+            return await self._apply(lane, event, maker)
+        if refused is not None:
+            raise refused
         if _opens(event):
-            applied = await self._open(event, maker)
-            kept = await self._engine.store.reply(event.key) if applied.duplicate else None
-            return replace(applied, reply=kept) if kept is not None else applied
+            return await self._reply(event, await self._open(event, maker))
         _log.info("an event of an unknown call is ignored: %s", type(event).__name__)
         return None
 
@@ -186,8 +199,9 @@ class Intake:
             return None
         finally:
             self._unsure -= 1
-            self._settled.set()
-            self._settled = anyio.Event()
+            if self._settled is not None:
+                self._settled.set()
+                self._settled = None
 
     async def _has_place(self, call_id: str, *, sure: bool) -> bool:
         """Whether there is a place for the call, which is taken. Those of calls that may turn out
@@ -197,6 +211,8 @@ class Intake:
                 raise _Full
             if not self._unsure:
                 return False
+            if self._settled is None:
+                self._settled = anyio.Event()
             await self._settled.wait()
         return True
 
