@@ -26,6 +26,8 @@ ROOM: Mapping[str, Any] = {
     "maxConcurrentCalls": 20,
     "maxConcurrentInboundCalls": 20,
     "maxDurationSeconds": 4,
+    # The carrier's seconds: it gives a ringing call up while the longest others last.
+    "ringTimeoutMs": 14_000,
     "streaming": {"enabled": False},
 }
 WAYS: Mapping[MediaPath, Mapping[str, Any]] = {

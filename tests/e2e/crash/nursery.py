@@ -14,16 +14,20 @@ import signal
 import sys
 
 NEEDED = (
+    "httpcore",
+    "sqlite3",
     "uvicorn.lifespan.off",
     "uvicorn.loops.auto",
     "uvicorn.protocols.http.httptools_impl",
+    "uvloop",
     "voicecall_agents.scripted",
+    "voicecall_calls.commands.calls",
     "voicecall_calls.conversation.nativetalk",
     "voicecall_calls.conversation.realtime",
     "voicecall_calls.conversation.streaming",
     "voicecall_calls.coordinator",
     "voicecall_calls.service",
-    "voicecall_calls.store",
+    "voicecall_calls.store.config",
     "voicecall_gateway.cli",
     "voicecall_gateway.commands.gateway",
     "voicecall_gateway.logs",
@@ -32,7 +36,9 @@ NEEDED = (
     "voicecall_mock.provider",
     "voicecall_testing.echo",
     "voicecall_testing.speech",
+    "voicecall_turn.provider",
     "voicecall_twilio.provider",
+    "websockets.server",
 )
 
 
