@@ -7,7 +7,7 @@ import pytest
 from .lab.carriers import CARRIERS
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def anyio_backend() -> str:
     return "asyncio"
 

@@ -34,7 +34,7 @@ from .lab.process import Home
 from .lab.puppets import Puppet
 from .lab.town import GREETING, PATIENCE_S, open_town, rows_of, until
 
-pytestmark = [pytest.mark.e2e, pytest.mark.anyio]
+pytestmark = [pytest.mark.e2e, pytest.mark.anyio, pytest.mark.usefixtures("backstage")]
 
 WAIT = WaitForSilence(300)
 _WRITE = RpcCall("test", frozenset({"operator.write"}))
@@ -175,14 +175,19 @@ async def test_webhooks_that_are_not_the_carriers_have_no_effect(
     tmp_path: Path, carrier: str
 ) -> None:
     forger = FORGERS[carrier]
-    async with open_town(tmp_path, Puppet({}), carrier=carrier) as town:
+    async with (
+        open_town(tmp_path, Puppet({}), carrier=carrier) as town,
+        anyio.create_task_group() as tasks,
+    ):
+        key, url = town.carrier.options.auth_token, town.engine.webhook_url()
+        slow = Slow(url, forger.sign(key, url, b""))
+        tasks.start_soon(slow.send)
         carrier_id = town.call_in(WAIT, Silent())
         record = await town.live(carrier_id)
         await until(lambda: town.heard(carrier_id) == [GREETING])
         lane = town.engine.lanes[record.call_id]
         # The row of the greeting's turn is the last that is written on its own.
         await until(lambda: bool(rows_of(tmp_path)["turns"]))
-        key, url = town.carrier.options.auth_token, town.engine.webhook_url()
         query, body = forger.ended(carrier_id, None)
         before = rows_of(tmp_path)
         right = forger.sign(key, url + query, body)
@@ -205,7 +210,7 @@ async def test_webhooks_that_are_not_the_carriers_have_no_effect(
             assert (await http.get(url + query, headers=signed)).status_code == 405
             response = await http.post(url + "/else" + query, content=body, headers=right)
             assert response.status_code == 404
-            assert await slow_body(url, signed) == 408
+            assert await slow.answered() == 408
             assert rows_of(tmp_path) == before
             assert lane.record.live
             # The same body, truly signed, does end the call.
@@ -233,18 +238,32 @@ async def test_a_webhook_that_names_two_calls_changes_neither(tmp_path: Path, ca
         assert all(town.engine.lanes[record.call_id].record.live for record in records)
 
 
-async def slow_body(url: str, headers: Mapping[str, str]) -> int:
-    """The status of a request whose body never comes whole."""
-    parts = urlsplit(url)
-    head = f"POST {parts.path} HTTP/1.1\r\nhost: {parts.netloc}\r\ncontent-length: 50\r\n"
-    # Without a signature the answer would not wait for the body.
-    head += "".join(f"{name}: {value}\r\n" for name, value in headers.items()) + "\r\n{"
-    assert parts.hostname is not None
-    assert parts.port is not None
-    with anyio.fail_after(PATIENCE_S):
-        async with await anyio.connect_tcp(parts.hostname, parts.port) as stream:
-            await stream.send(head.encode())
-            return int((await stream.receive()).split()[1])
+class Slow:
+    """A request whose body never comes whole."""
+
+    def __init__(self, url: str, headers: Mapping[str, str]) -> None:
+        self._url = url
+        self._headers = headers
+        self._status = 0
+        self._over = anyio.Event()
+
+    async def send(self) -> None:
+        parts = urlsplit(self._url)
+        head = f"POST {parts.path} HTTP/1.1\r\nhost: {parts.netloc}\r\ncontent-length: 50\r\n"
+        # Without a signature the answer would not wait for the body.
+        head += "".join(f"{name}: {value}\r\n" for name, value in self._headers.items())
+        assert parts.hostname is not None
+        assert parts.port is not None
+        with anyio.fail_after(PATIENCE_S):
+            async with await anyio.connect_tcp(parts.hostname, parts.port) as stream:
+                await stream.send(f"{head}\r\n{{".encode())
+                self._status = int((await stream.receive()).split()[1])
+        self._over.set()
+
+    async def answered(self) -> int:
+        """The status of the answer."""
+        await self._over.wait()
+        return self._status
 
 
 # --- media sockets ---------------------------------------------------------------------------
