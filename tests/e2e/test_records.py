@@ -21,7 +21,7 @@ from .lab.process import Home
 from .lab.puppets import Puppet
 from .lab.town import CALLER, GREETING, Town, open_town, until
 
-pytestmark = [pytest.mark.e2e, pytest.mark.anyio]
+pytestmark = [pytest.mark.e2e, pytest.mark.anyio, pytest.mark.usefixtures("backstage")]
 
 WAIT = WaitForSilence(300)
 STORY = "Once upon a time, there was a very small phone. It rang all day. Nobody ever came."
@@ -91,16 +91,24 @@ async def test_latency_is_that_of_the_turns(tmp_path: Path) -> None:
 
         _, record = await town.call(
             WAIT,
-            Say("Hello."),
+            Say("Hi."),
             WAIT,
             Say("Tell me a story."),
-            Interrupt(300, "Stop please."),
+            Interrupt(300, "Stop."),
             WAIT,
             HangUp(),
         )
         turns = await town.turns(record)
         assert len(turns) == 4
-        report = await anyio.to_thread.run_sync(home.json, "latency")
+        journal = home.state_dir / "voice-calls" / "calls.jsonl"
+        await until(lambda: journal.read_text().count(turns[-1].turn_id) > 0)
+        of_store, of_file, shown = await anyio.to_thread.run_sync(
+            home.run_all,
+            ("latency", "--json"),
+            ("latency", "--file", str(journal), "--json"),
+            ("latency", "--last", "2"),
+        )
+        report = of_store.succeeded().document
         assert report == {
             "recordsScanned": 4,
             "turnLatency": expected([t.latency_ms for t in turns if t.latency_ms is not None]),
@@ -111,17 +119,14 @@ async def test_latency_is_that_of_the_turns(tmp_path: Path) -> None:
         }
         assert report["turnLatency"]["count"] == 3
         assert report["bargeInStop"]["count"] == 1
-        journal = home.state_dir / "voice-calls" / "calls.jsonl"
-        await until(lambda: journal.read_text().count(turns[-1].turn_id) > 0)
-        from_file = await anyio.to_thread.run_sync(home.json, "latency", "--file", str(journal))
+        from_file = of_file.succeeded().document
         assert from_file["turnLatency"] == report["turnLatency"]
         assert from_file["listenWait"] == report["listenWait"]
         newest = await town.rpc("latency", last=1)
         assert newest["recordsScanned"] == 1
         assert newest["turnLatency"]["count"] == 1
-        shown = await anyio.to_thread.run_sync(home.text, "latency", "--last", "2")
-        assert shown.startswith("2 turns\n")
-        assert "turnLatency" in shown
+        assert shown.text.startswith("2 turns\n")
+        assert "turnLatency" in shown.text
         with pytest.raises(InvalidRequest, match="last"):
             await town.rpc("latency", last=0)
 
@@ -134,10 +139,12 @@ async def test_tail_shows_calls_as_they_change(tmp_path: Path) -> None:
         lines = [json.loads(line) for line in journal.read_text().splitlines()]
 
         def look() -> None:
-            process = home.run("tail", "--no-follow", "--json", "--since", "2")
-            assert json.loads(process.out) == lines[-2:]
-            plain = home.run("tail", "--no-follow", "--since", "1").out.splitlines()
-            assert [json.loads(line) for line in plain] == lines[-1:]
+            whole, plain = home.run_all(
+                ("tail", "--no-follow", "--json", "--since", "2"),
+                ("tail", "--no-follow", "--since", "1"),
+            )
+            assert json.loads(whole.out) == lines[-2:]
+            assert [json.loads(line) for line in plain.out.splitlines()] == lines[-1:]
 
         await anyio.to_thread.run_sync(look)
         assert lines[-1]["callId"] == first.call_id
@@ -161,21 +168,26 @@ def test_tail_of_another_file(tmp_path: Path) -> None:
     home = Home(tmp_path)
     home.configure({})
     file = tmp_path / "other.jsonl"
-    for command in (
+    for output in home.run_all(
         ("tail", "--no-follow"),
         ("tail", "--no-follow", "--file", str(file)),
         ("latency", "--file", str(file)),
     ):
-        assert "no call was recorded yet" in home.run(*command).one_sentence()
+        assert "no call was recorded yet" in output.one_sentence()
     file.write_text('{"n": 1}\nnot json\n{"n": 3}\n{"n": ')
     ours = ("tail", "--no-follow", "--file", str(file))
-    assert home.run(*ours, "--since", "2").out == 'not json\n{"n": 3}\n'
-    assert json.loads(home.run(*ours, "--since", "1", "--json").out) == [{"n": 3}]
-    assert "not JSON" in home.run(*ours, "--json").one_sentence()
-    assert (
-        "cannot be read" in home.run("tail", "--no-follow", "--file", str(tmp_path)).one_sentence()
+    plain, document, broken, folder, negative = home.run_all(
+        (*ours, "--since", "2"),
+        (*ours, "--since", "1", "--json"),
+        (*ours, "--json"),
+        ("tail", "--no-follow", "--file", str(tmp_path)),
+        ("tail", "--since", "-1"),
     )
-    assert home.run("tail", "--since", "-1").status == 2
+    assert plain.out == 'not json\n{"n": 3}\n'
+    assert json.loads(document.out) == [{"n": 3}]
+    assert "not JSON" in broken.one_sentence()
+    assert "cannot be read" in folder.one_sentence()
+    assert negative.status == 2
 
 
 def test_the_log_names_the_phases_of_a_call_and_no_numbers(tmp_path: Path) -> None:
@@ -186,7 +198,8 @@ def test_the_log_names_the_phases_of_a_call_and_no_numbers(tmp_path: Path) -> No
     number = "+15555550123"
     call = ("call", "--to", number, "--message", "Mind the gap.", "--mode", "notify", "--json")
     call_id = home.run(*call).document["callId"]
-    document = json.loads(home.run("logs", "--json", "-n", "500").out)
+    whole, newest = home.run_all(("logs", "--json", "-n", "500"), ("logs", "-n", "3"))
+    document = json.loads(whole.out)
     phases = [line["message"] for line in document["lines"] if call_id in line["message"]]
     lines = [phase.removeprefix(f"call {call_id}: ") for phase in phases]
     told = [name for line in lines for name in line.split("; ")]
@@ -196,4 +209,4 @@ def test_the_log_names_the_phases_of_a_call_and_no_numbers(tmp_path: Path) -> No
     text = Path(document["file"]).read_text()
     assert number not in text
     assert "Mind the gap" not in text
-    assert len(home.text("logs", "-n", "3").splitlines()) == 3
+    assert len(newest.text.splitlines()) == 3

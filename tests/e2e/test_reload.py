@@ -20,7 +20,7 @@ from .lab.process import free_port
 from .lab.puppets import Extra, Puppet, RecordingSpeech, VoiceBlock, provider_plugin
 from .lab.town import GREETING, Town, open_town, said, until
 
-pytestmark = [pytest.mark.e2e, pytest.mark.anyio]
+pytestmark = [pytest.mark.e2e, pytest.mark.anyio, pytest.mark.usefixtures("backstage")]
 
 WAIT = WaitForSilence(300)
 SECOND = "+15550100002"
@@ -37,18 +37,18 @@ class House:
 
     def __init__(self) -> None:
         self.gate = anyio.Event()
-        self.agent = Puppet({"Wait for me.": self._held})
+        self.agent = Puppet({"Wait.": self._held})
         self.choir = RecordingSpeech()
         self.made: list[VoiceBlock] = []
 
     async def _held(self, turn: AgentTurn) -> AsyncIterator[AgentEvent]:
         await self.gate.wait()
-        yield TextDelta("Here I am.")
+        yield TextDelta("Here.")
 
     async def hold(self, town: Town) -> str:
         """A call whose agent does not answer before the gate is open; it ends after that."""
         before = len(self.agent.asked)
-        carrier_id = town.call_in(WAIT, Say("Wait for me."), WAIT, HangUp())
+        carrier_id = town.call_in(WAIT, Say("Wait."), WAIT, HangUp())
         await until(lambda: len(self.agent.asked) > before)
         return carrier_id
 
@@ -74,12 +74,12 @@ async def test_greeting_voice_and_policy_change_while_a_call_goes_on(tmp_path: P
         service, engine = town.service, town.engine
         live = await house.hold(town)
 
-        town.edit(tts=voice("bert"), inboundGreeting="This is the new clinic.")
+        town.edit(tts=voice("bert"), inboundGreeting="New clinic.")
         assert await town.reload() == APPLIED
         carrier_id, record = await town.call(WAIT, HangUp(), number=SECOND)
-        assert said(record) == [("bot", "This is the new clinic.", True)]
-        assert town.heard(carrier_id) == ["This is the new clinic."]
-        assert house.voices_of("This is the new clinic.") == ["bert"]
+        assert said(record) == [("bot", "New clinic.", True)]
+        assert town.heard(carrier_id) == ["New clinic."]
+        assert house.voices_of("New clinic.") == ["bert"]
 
         town.edit(inboundPolicy="disabled")
         assert await town.reload() == APPLIED
@@ -90,11 +90,11 @@ async def test_greeting_voice_and_policy_change_while_a_call_goes_on(tmp_path: P
         record = await town.over(live)
         assert said(record) == [
             ("bot", GREETING, True),
-            ("user", "Wait for me.", True),
-            ("bot", "Here I am.", True),
+            ("user", "Wait.", True),
+            ("bot", "Here.", True),
         ]
-        assert town.heard(live) == [GREETING, "Here I am."]
-        assert house.voices_of("Here I am.") == ["anna"]
+        assert town.heard(live) == [GREETING, "Here."]
+        assert house.voices_of("Here.") == ["anna"]
         assert (town.service, town.engine) == (service, engine)
         assert len(house.made) == 1
         await town.nothing_left()
@@ -102,10 +102,10 @@ async def test_greeting_voice_and_policy_change_while_a_call_goes_on(tmp_path: P
 
 async def test_the_file_is_watched(tmp_path: Path) -> None:
     async with House().town(tmp_path) as town:
-        town.edit(inboundGreeting="Seen without asking.")
-        await until(lambda: town.engine.config.inbound_greeting == "Seen without asking.")
+        town.edit(inboundGreeting="Seen.")
+        await until(lambda: town.engine.config.inbound_greeting == "Seen.")
         _, record = await town.call(WAIT, HangUp())
-        assert said(record) == [("bot", "Seen without asking.", True)]
+        assert said(record) == [("bot", "Seen.", True)]
 
 
 async def test_routes_and_the_default_agent_change_for_the_next_call(tmp_path: Path) -> None:
@@ -114,17 +114,17 @@ async def test_routes_and_the_default_agent_change_for_the_next_call(tmp_path: P
     async with house.town(tmp_path) as town:
         live = await house.hold(town)
         route = {
-            "inboundGreeting": "This is the branch.",
+            "inboundGreeting": "Branch.",
             "responseSystemPrompt": "Be short.",
             "tts": {"providers": {"choir": {"speakerVoice": "cleo"}}},
         }
         town.edit({"agents": listed}, numbers={BRANCH: route})
         assert await town.reload() == APPLIED
-        _, record = await town.call(WAIT, Say("Hello."), WAIT, HangUp(), number=SECOND, to=BRANCH)
+        _, record = await town.call(WAIT, Say("Hi."), WAIT, HangUp(), number=SECOND, to=BRANCH)
         assert (record.agent_id, record.route_key) == ("desk", BRANCH)
-        assert house.voices_of("This is the branch.") == ["cleo"]
-        assert house.voices_of("You said: Hello.") == ["cleo"]
-        _, plain = await town.call(WAIT, Say("Hi."), WAIT, HangUp(), number=SECOND)
+        assert house.voices_of("Branch.") == ["cleo"]
+        assert house.voices_of("You said: Hi.") == ["cleo"]
+        _, plain = await town.call(WAIT, Say("No."), WAIT, HangUp(), number=SECOND)
         assert said(plain)[0] == ("bot", GREETING, True)
 
         house.gate.set()
@@ -171,8 +171,8 @@ async def test_a_voice_that_is_not_there_is_reported_and_the_old_one_speaks(
         assert applied == []
         assert "voice-call is not used" in waiting
         assert "nobody" in waiting
-        _, record = await town.call(WAIT, Say("Hello."), WAIT, HangUp())
-        assert said(record)[-1] == ("bot", "You said: Hello.", True)
+        _, record = await town.call(WAIT, Say("Hi."), WAIT, HangUp())
+        assert said(record)[-1] == ("bot", "You said: Hi.", True)
         town.edit(inboundGreeting="Mended.")
         assert await town.reload() == APPLIED
 
@@ -183,7 +183,7 @@ async def test_what_needs_a_restart_waits_until_no_call_is_live(tmp_path: Path) 
     async with house.town(tmp_path) as town:
         service = town.service
         live = await house.hold(town)
-        town.edit(serve={"port": port}, inboundGreeting="After the restart.")
+        town.edit(serve={"port": port}, inboundGreeting="Restarted.")
         applied, [waiting] = await town.reload()
         assert applied == []
         assert "waits until nothing is under way" in waiting
@@ -192,7 +192,7 @@ async def test_what_needs_a_restart_waits_until_no_call_is_live(tmp_path: Path) 
         assert town.service is service
 
         house.gate.set()
-        assert said(await town.over(live))[-1] == ("bot", "Here I am.", True)
+        assert said(await town.over(live))[-1] == ("bot", "Here.", True)
         await until(lambda: town.service is not service and town.service.server is not None)
         server = town.service.server
         assert server is not None
@@ -200,7 +200,7 @@ async def test_what_needs_a_restart_waits_until_no_call_is_live(tmp_path: Path) 
         assert await town.reload() == ([], [])
         await until(lambda: f":{port}/" in (town.exchange.inbound_webhook or ""))
         _, record = await town.call(WAIT, HangUp())
-        assert said(record) == [("bot", "After the restart.", True)]
+        assert said(record) == [("bot", "Restarted.", True)]
 
 
 async def test_a_secret_is_read_again(tmp_path: Path) -> None:

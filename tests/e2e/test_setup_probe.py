@@ -11,6 +11,7 @@ from typing import Any
 import anyio
 import anyio.to_thread
 import pytest
+from tests.backstage import closed_backstage
 from typer.testing import CliRunner
 
 from voicecall.registry import Registry
@@ -23,14 +24,14 @@ from voicecall_testing.twilio import TwilioEmulator, TwilioOptions
 from .crash.gateway import free_ports
 from .lab.carriers import CLINIC
 
-pytestmark = [pytest.mark.e2e, pytest.mark.anyio]
+pytestmark = [pytest.mark.e2e, pytest.mark.anyio, pytest.mark.usefixtures("backstage")]
 
 
 @asynccontextmanager
 async def office(directory: Path, **phone: Any) -> AsyncIterator[Office]:
     (port,) = free_ports(1)
     options = TwilioOptions(numbers=(CLINIC,))
-    async with TwilioEmulator(options).serve() as twilio:
+    async with closed_backstage(TwilioEmulator(options).serve()) as twilio:
         url = f"http://127.0.0.1:{port}/voice/webhook"
         config = {
             "provider": "twilio",
@@ -94,7 +95,7 @@ async def test_a_running_gateway_answers_for_itself(tmp_path: Path) -> None:
     async with office(tmp_path) as here:
         loaded = load_config(here.file, here.environ)
         gateway = Gateway(loaded, Registry())
-        async with gateway.run():
+        async with closed_backstage(gateway.run()):
             assert list(await gateway.wait_started()) == []
             probed = await here.setup("--probe")
             assert probed["public-url"] == (True, f"{here.url} leads to this machine")
