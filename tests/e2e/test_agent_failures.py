@@ -14,7 +14,7 @@ import pytest
 from voicecall.registry import Registry
 from voicecall_gateway.config import config_from_tree
 from voicecall_gateway.runtime import Gateway
-from voicecall_mock.exchange import Exchange, ExchangeOptions, Say, Silent, Wait, WaitForSilence
+from voicecall_mock.exchange import Exchange, ExchangeOptions, Say, Silent, WaitForSilence
 from voicecall_testing.openai_stub import Fault, ModelReply, OpenAiStub, ToolUse
 
 pytestmark = [pytest.mark.e2e, pytest.mark.anyio]
@@ -27,15 +27,8 @@ THINKING_MS = 450
 """The model's server takes so long before it fails: longer than the filler waits."""
 
 EXCHANGE = ExchangeOptions(word_ms=20, least_speech_ms=60, recording_limit_s=0)
-CALLER = (
-    WaitForSilence(300),
-    Say("What time is it?"),
-    # The filler is followed by silence, too: the caller's patience outlasts a failure.
-    Wait(3000),
-    WaitForSilence(),
-    Say("What time is it, please?"),
-    Silent(),
-)
+CALLER = (WaitForSilence(300), Say("What time is it?"), Silent())
+AGAIN = Say("What time is it, please?")
 
 
 @dataclass
@@ -54,8 +47,11 @@ class Phone:
             self.call = payload["call"]
             self.over.set()
 
-    async def finished(self) -> None:
+    async def finished(self, *, answer: str = REGRET) -> None:
+        """The caller asks again when ``answer`` was heard, and stays to the end."""
         with anyio.fail_after(30):
+            heard = await self.exchange.ledger.wait_for("heard", text=answer)
+            await self.exchange.calls[heard["call"]].line.say(AGAIN)
             await self.over.wait()
 
     @property
@@ -78,7 +74,7 @@ async def phone(
             "inboundGreeting": GREETING,
             "fillerAfterMs": 150,
             "responseTimeoutMs": answer_within_ms,
-            "phrases": {"filler": FILLER, "notUnderstood": REGRET, "failed": GOODBYE},
+            "phrases": {"failed": GOODBYE},
         }
         agent = {"model": "openai:small", "baseUrl": model_url, "apiKey": "a-key"}
         tree = {
@@ -165,7 +161,7 @@ async def test_a_model_that_works_ends_the_call_itself(tmp_path: Path) -> None:
     goodbye = ModelReply(text="Still noon. Goodbye.", tools=(ToolUse("voicecall_end_call"),))
     stub = OpenAiStub([ModelReply(text="It is noon."), goodbye])
     async with stub.serve() as url, phone(tmp_path, url) as caller:
-        await caller.finished()
+        await caller.finished(answer="It is noon.")
     assert [text for text in caller.heard if text != FILLER] == [
         GREETING,
         "It is noon.",

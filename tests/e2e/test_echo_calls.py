@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +16,7 @@ from voicecall.registry import Registry
 from voicecall_gateway.config import config_from_tree
 from voicecall_gateway.runtime import Gateway
 from voicecall_mock.exchange import Exchange, ExchangeOptions
-from voicecall_mock.exchange.script import DropSocket, HangUp, Say, Wait
+from voicecall_mock.exchange.script import DropSocket, Say, Wait
 
 pytestmark = [pytest.mark.e2e, pytest.mark.anyio]
 
@@ -42,6 +42,11 @@ class Bench:
         with anyio.fail_after(20):
             await self.exchange.ended(call_id)
             while (await self.rpc("voicecall.status", {}))["calls"]:
+                await anyio.sleep(0.02)
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        with anyio.fail_after(20):
+            while not condition():
                 await anyio.sleep(0.02)
 
     def of(self, name: str) -> list[Mapping[str, Any]]:
@@ -79,15 +84,20 @@ async def bench(directory: Path, **phone: Any) -> AsyncIterator[Bench]:
 
 async def test_the_callers_audio_comes_back_bit_exact(tmp_path: Path) -> None:
     async with bench(tmp_path) as here:
-        script = (Wait(1200), Say("a test sound", SPEECH), Wait(400), HangUp())
+        script = (Wait(1200), Say("a test sound", SPEECH))
         call_id = here.exchange.dial_in(CALLER, HERE, script)
+        await here.until(lambda: SPEECH in here.heard(call_id))
+        here.exchange.calls[call_id].line.hang_up()
         await here.ended(call_id)
         assert SPEECH in here.heard(call_id)
 
 
 async def test_an_echo_call_is_in_status_transcript_and_turns(tmp_path: Path) -> None:
     async with bench(tmp_path) as here:
-        phone_id = here.exchange.dial_in(CALLER, HERE, (Wait(4800), HangUp()))
+        phone_id = here.exchange.dial_in(CALLER, HERE, ())
+        await here.until(lambda: len(here.of("voicecall.transcript")) >= 2)
+        await here.until(lambda: len(here.of("voicecall.turn")) >= 2)
+        here.exchange.calls[phone_id].line.hang_up()
         await here.ended(phone_id)
         status = await here.rpc("voicecall.status", {"callId": phone_id})
         assert status["call"]["state"] == "hangup-user"
@@ -107,10 +117,10 @@ async def test_an_echo_call_survives_a_broken_socket(tmp_path: Path) -> None:
             DropSocket(),
             Wait(800),
             Say("a test sound", SPEECH),
-            Wait(600),
-            HangUp(),
         )
         call_id = here.exchange.dial_in(CALLER, HERE, script)
+        await here.until(lambda: SPEECH in here.heard(call_id))
+        here.exchange.calls[call_id].line.hang_up()
         await here.ended(call_id)
         assert SPEECH in here.heard(call_id)
         (call,) = [data["call"] for data in here.of("voicecall.ended")]
@@ -121,9 +131,7 @@ async def test_a_notification_through_the_echo_ends_by_itself(tmp_path: Path) ->
     async with bench(tmp_path, outbound={"notifyHangupDelaySec": 0}) as here:
         params = {"to": CALLER, "message": "Your line works.", "mode": "notify"}
         started = await here.rpc("voicecall.start", params)
-        with anyio.fail_after(20):
-            while not here.of("voicecall.ended"):
-                await anyio.sleep(0.02)
+        await here.until(lambda: bool(here.of("voicecall.ended")))
         (ended,) = here.of("voicecall.ended")
         assert ended["call"]["callId"] == started["callId"]
         assert ended["call"]["endDetail"] == "notified"

@@ -14,14 +14,14 @@ from voicecall_mock.exchange import HangUp, Say, WaitForSilence
 from .lab.puppets import Puppet, RecordingSpeech, VoiceBlock, hang, provider_plugin
 from .lab.town import CLINIC, GREETING, open_town, said
 
-pytestmark = [pytest.mark.e2e, pytest.mark.anyio]
+pytestmark = [pytest.mark.e2e, pytest.mark.anyio, pytest.mark.usefixtures("backstage")]
 
 WAIT = WaitForSilence(300)
 SALES = "+15550100021"
 SUPPORT = "+15550100022"
 NUMBERS = {
     SALES: {
-        "inboundGreeting": "This is sales.",
+        "inboundGreeting": "Sales.",
         "agentId": "Seller",
         "responseModel": "acme/sharp",
         "responseSystemPrompt": "Sell.",
@@ -55,7 +55,7 @@ async def test_each_number_has_its_own_settings(tmp_path: Path) -> None:
             tasks.start_soon(call, "again", SALES.removeprefix("+"), "+15550100002", "Again.")
             tasks.start_soon(call, "plain", CLINIC, "+15550100003", "Hello.")
             tasks.start_soon(call, "support", SUPPORT, "+15550100004", "Hang.")
-        assert town.heard(calls["sales"][0]) == ["This is sales.", "You said: Sell."]
+        assert town.heard(calls["sales"][0]) == ["Sales.", "You said: Sell."]
         sales, again, plain, support = (
             calls[name][1] for name in ("sales", "again", "plain", "support")
         )
@@ -65,7 +65,7 @@ async def test_each_number_has_its_own_settings(tmp_path: Path) -> None:
             None,
             SUPPORT,
         ]
-        assert said(again)[0] == ("bot", "This is sales.", True)
+        assert said(again)[0] == ("bot", "Sales.", True)
         assert said(plain)[0] == said(support)[0] == ("bot", GREETING, True)
         asked = {t.text: (t.agent_id, t.model, t.system_prompt) for t in agent.turns}
         assert asked == {
@@ -80,7 +80,7 @@ async def test_each_number_has_its_own_settings(tmp_path: Path) -> None:
         voices = {
             text: {v for v, spoken in choir.spoken if spoken == text} for _, text in choir.spoken
         }
-        assert voices["This is sales."] == {"sue"}
+        assert voices["Sales."] == {"sue"}
         assert voices["You said: Again."] == {"sue"}
         assert voices["You said: Hello."] == {"fred"}
         assert voices[GREETING] == {"fred"}

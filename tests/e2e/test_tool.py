@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import anyio
 import httpx
 import pytest
 import typer
@@ -16,12 +17,13 @@ import typer
 from voicecall.registry import Registry
 from voicecall_calls.tool import TOOL_PARAMETERS, skill_text
 from voicecall_gateway.cli import build_app
-from voicecall_mock.exchange import Behaviour, Say, Silent, WaitForSilence
+from voicecall_mock.exchange import Behaviour, Say, Silent
+from voicecall_testing.fsk import encode
 
 from .lab.puppets import Puppet
 from .lab.town import PATIENCE_S, Town, open_town, said, until
 
-pytestmark = [pytest.mark.e2e, pytest.mark.anyio]
+pytestmark = [pytest.mark.e2e, pytest.mark.anyio, pytest.mark.usefixtures("backstage")]
 
 PHONE = "+15550100009"
 
@@ -82,15 +84,21 @@ async def open_desk(
 async def test_a_call_is_placed_asked_spoken_to_keyed_and_ended(tmp_path: Path) -> None:
     async with open_desk(tmp_path, toNumber=PHONE) as desk:
         town = desk.town
-        # Long enough for the question to come after the first words.
-        patient = WaitForSilence(1500)
-        town.exchange.set_phone(PHONE, (patient, Say("Fine, thanks."), Silent()))
+        town.exchange.set_phone(PHONE, (Silent(),))
         started = await desk.use("initiate_call", message="Hello there.", mode="conversation")
         call_id = started["callId"]
         assert started == {"callId": call_id, "initiated": True}
-        await until(lambda: town.engine.lanes[call_id].record.transcript != ())
+        lane = town.engine.lanes[call_id]
+        await until(lambda: lane.record.transcript != ())
 
-        asked = await desk.use("continue_call", callId=call_id, message="How are you?")
+        async def reply() -> None:
+            await until(lambda: ("bot", "How are you?", True) in said(lane.record))
+            line = town.exchange.calls[lane.record.provider_call_id or ""].line
+            await line.say(Say("Fine, thanks.", audio=encode("Fine, thanks.")))
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(reply)
+            asked = await desk.use("continue_call", callId=call_id, message="How are you?")
         assert asked == {"success": True, "transcript": "Fine, thanks."}
         done = {"success": True}
         assert await desk.use("speak_to_user", callId=call_id, message="Good.") == done

@@ -14,7 +14,7 @@ from voicecall_mock.exchange import HangUp, Say, Silent, WaitForSilence
 from .lab.puppets import BrittleSpeech, Puppet, RecordingSpeech, VoiceBlock, provider_plugin
 from .lab.town import CALLER, GREETING, open_town, said, until
 
-pytestmark = [pytest.mark.e2e, pytest.mark.anyio]
+pytestmark = [pytest.mark.e2e, pytest.mark.anyio, pytest.mark.usefixtures("backstage")]
 
 WAIT = WaitForSilence(300)
 
@@ -27,7 +27,7 @@ async def test_another_voice_takes_over_in_a_call(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     brittle, spare = BrittleSpeech(only=[GREETING]), RecordingSpeech()
-    agent = Puppet({"Good morning.": "What can I do for you?", "Nothing.": "Goodbye then."})
+    agent = Puppet({"Hello.": "Yes?", "Nothing.": "Bye."})
     tts = {"provider": "brittle", "providers": blocks(brittle="anna", spare="bert")}
     extra = [
         provider_plugin(ProviderKind.TTS, name, speech, config_model=VoiceBlock)
@@ -35,13 +35,13 @@ async def test_another_voice_takes_over_in_a_call(
     ]
     async with open_town(tmp_path, agent, config={"tts": tts}, extra=extra) as town:
         carrier_id, record = await town.call(
-            WAIT, Say("Good morning."), WAIT, Say("Nothing."), WAIT, HangUp()
+            WAIT, Say("Hello."), WAIT, Say("Nothing."), WAIT, HangUp()
         )
-        answers = ["What can I do for you?", "Goodbye then."]
+        answers = ["Yes?", "Bye."]
         assert town.heard(carrier_id) == [GREETING, *answers]
         assert [line[:2] for line in said(record)] == [
             ("bot", GREETING),
-            ("user", "Good morning."),
+            ("user", "Hello."),
             ("bot", answers[0]),
             ("user", "Nothing."),
             ("bot", answers[1]),
@@ -59,14 +59,14 @@ async def test_another_voice_takes_over_in_a_call(
 
 async def test_a_message_that_is_too_long_is_refused(tmp_path: Path) -> None:
     voice = RecordingSpeech()
-    answer = "This sentence has commas, many of them, and is longer than one request may be."
-    agent = Puppet({"Good morning.": answer})
+    answer = "This sentence has a comma, and is longer than 40."
+    agent = Puppet({"Hello.": answer})
     extra = [provider_plugin(ProviderKind.TTS, "voice", voice, config_model=VoiceBlock)]
     # The limit of the whole gateway is that of the phone too.
     tree = {"tts": {"maxTextLength": 40}}
     tts = {"provider": "voice"}
     async with open_town(tmp_path, agent, config={"tts": tts}, tree=tree, extra=extra) as town:
-        carrier_id = town.call_in(WAIT, Say("Good morning."), Silent(60_000))
+        carrier_id = town.call_in(WAIT, Say("Hello."), Silent(60_000))
         call_id = (await town.live(carrier_id)).call_id
 
         def finished(text: str) -> bool:

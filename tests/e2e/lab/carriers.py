@@ -35,7 +35,7 @@ class Carrier:
 
 def _mock(options: PhoneOptions | None, speech: SpeechProvider) -> Emulator:
     assert options is None or isinstance(options, ExchangeOptions)
-    return Exchange(options, speech=speech)
+    return Exchange(options or ExchangeOptions(answer_after_ms=50), speech=speech)
 
 
 def _mock_config(emulator: Emulator) -> dict[str, Any]:

@@ -7,12 +7,13 @@ import json
 import sqlite3
 import wave
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager, closing
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
 
 import anyio
 import numpy as np
+from tests.backstage import closed_backstage
 
 from voicecall import ProviderKind
 from voicecall.audio import mulaw_to_pcm16
@@ -33,7 +34,7 @@ from voicecall_testing import speech as fsk_speech
 from voicecall_testing.fsk import FskDecoder, encode
 from voicecall_testing.speech import FskSpeech
 
-from .carriers import CARRIERS, CLINIC, Emulator
+from .carriers import CARRIERS, CLINIC, Carrier, Emulator
 from .puppets import Extra, PhonePlugin, Puppet, provider_plugin
 
 __all__ = [
@@ -50,7 +51,7 @@ __all__ = [
 ]
 
 CALLER = "+15550100001"
-GREETING = "This is the clinic."
+GREETING = "Clinic."
 PATIENCE_S = 25.0
 _FRAME = 320
 _SHORT_GAP_FRAMES = 6
@@ -168,6 +169,11 @@ class Town:
             await self.carrier.ended(carrier_id)
         return carrier_id, await self.over(carrier_id)
 
+    async def hung_up(self, carrier_id: str) -> CallRecord:
+        """The phone hangs up now; the final record."""
+        self.carrier.calls[carrier_id].line.hang_up()
+        return await self.over(carrier_id)
+
     async def turns(self, record: CallRecord) -> list[TurnRow]:
         """The turns of a call, oldest first."""
         return list(reversed(await self.engine.store.turns(call_id=record.call_id)))
@@ -231,8 +237,7 @@ def said(record: CallRecord) -> list[tuple[str, str, bool]]:
     return [(entry.speaker.value, entry.text, entry.complete) for entry in record.transcript]
 
 
-@asynccontextmanager
-async def open_town(
+def open_town(
     state_dir: Path,
     agent: Puppet,
     *,
@@ -242,10 +247,27 @@ async def open_town(
     extra: Sequence[Extra] = (),
     options: PhoneOptions | None = None,
     phone_voice: SpeechProvider | None = None,
-) -> AsyncIterator[Town]:
+) -> AbstractAsyncContextManager[Town]:
     """A town whose phones hang on one of the ``CARRIERS``. ``config`` is
     laid over the phone's configuration, ``tree`` over the whole file; ``extra`` brings more
-    providers. The installed ones are there too."""
+    providers. The installed ones are there too. A module with a backstage has it closed there."""
+    emulator = CARRIERS[carrier].make(options, phone_voice or FskSpeech())
+    phone, values = config or {}, tree or {}
+    return closed_backstage(
+        _town(state_dir, agent, CARRIERS[carrier], emulator, phone, values, extra)
+    )
+
+
+@asynccontextmanager
+async def _town(
+    state_dir: Path,
+    agent: Puppet,
+    kind: Carrier,
+    emulator: Emulator,
+    config: Mapping[str, Any],
+    tree: Mapping[str, Any],
+    extra: Sequence[Extra],
+) -> AsyncIterator[Town]:
     plugin = PhonePlugin()
     registry = Registry(
         extra=[
@@ -257,10 +279,9 @@ async def open_town(
         ]
     )
     failure: Exception | None = None
-    kind = CARRIERS[carrier]
-    async with kind.make(options, phone_voice or FskSpeech()).serve() as emulator:
+    async with emulator.serve():
         file = state_dir / "config.json5"
-        base = _tree(kind.config(emulator), config or {}, tree or {})
+        base = _tree(kind.config(emulator), config, tree)
 
         def write(changes: Mapping[str, Any], over: Mapping[str, Any]) -> None:
             phone = {"plugins": {"entries": {"voice-call": {"config": changes}}}}
