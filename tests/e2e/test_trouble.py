@@ -47,7 +47,8 @@ FAILED = "I am sorry, something went wrong on my side. Please call again later. 
 CANNOT_HEAR = "I am sorry, I cannot hear you any more. Please call again. Goodbye."
 FILLER = "One moment, please."
 SORRY = "Sorry. Bye."
-BRIEF = {"phrases": {"notUnderstood": NOT_UNDERSTOOD, "failed": SORRY, "cannotHear": SORRY}}
+DEAF = "No sound."
+BRIEF = {"phrases": {"notUnderstood": NOT_UNDERSTOOD, "failed": SORRY, "cannotHear": DEAF}}
 """What takes less time to say than the phrases that are meant for people."""
 NO_REPORT = WebhookFault(lose=1.0, types=frozenset({"call.stream-failed"}))
 """The carrier keeps it for itself that a stream broke."""
@@ -193,7 +194,7 @@ async def test_without_a_recogniser_the_caller_is_told_and_the_call_ends(tmp_pat
             EndReason.ERROR,
             EndDetail.LISTENING_FAILED,
         )
-        assert town.heard(carrier_id) == [GREETING, "You said: One.", SORRY]
+        assert town.heard(carrier_id) == [GREETING, "You said: One.", DEAF]
         await town.nothing_left()
 
 
