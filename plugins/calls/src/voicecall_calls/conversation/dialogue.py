@@ -168,7 +168,7 @@ class Dialogue(Conversation):
             tasks.start_soon(self._message_loop)
             if self.lane.record.mode is CallMode.CONVERSATION:
                 tasks.start_soon(self._watch_silence)
-                tasks.start_soon(self._keys.run)
+                self._keys.begin(self.lane.spawn)
             while True:
                 await self._input_came.wait()
                 self._input_came = anyio.Event()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeAlias
 
 import anyio
 
@@ -10,28 +11,44 @@ __all__ = ["CallerKeys"]
 
 _DIGIT_PAUSE_S = 1.0
 
+_Spawn: TypeAlias = Callable[[Callable[[], Coroutine[Any, Any, None]]], object]
+
 
 class CallerKeys:
-    """Keys that follow each other closely, or end with #, are told together."""
+    """Keys that follow each other closely, or end with #, are told together. Those pressed before
+    :meth:`begin` wait for it."""
 
     def __init__(self, tell: Callable[[str], None]) -> None:
         self._tell = tell
         self._digits = ""
-        self._pressed = anyio.Event()
+        self._spawn: _Spawn | None = None
+        self._pressed: anyio.Event | None = None
+
+    def begin(self, spawn: _Spawn) -> None:
+        """Tell keys from now on. ``spawn`` runs a task, which lasts from a first key until it
+        is told."""
+        self._spawn = spawn
+        if self._digits:
+            self._collect_soon()
 
     def press(self, digits: str) -> None:
         self._digits += digits
-        self._pressed.set()
+        self._collect_soon()
 
-    async def run(self) -> None:
-        while True:
-            await self._pressed.wait()
-            while self._digits and not self._digits.endswith("#"):
-                self._pressed = anyio.Event()
-                with anyio.move_on_after(_DIGIT_PAUSE_S) as pause:
-                    await self._pressed.wait()
-                if pause.cancelled_caught:
-                    break
+    def _collect_soon(self) -> None:
+        if self._pressed is not None:
+            self._pressed.set()
+        elif self._spawn is not None:
             self._pressed = anyio.Event()
-            digits, self._digits = self._digits, ""
-            self._tell(digits)
+            self._spawn(self._collect)
+
+    async def _collect(self) -> None:
+        while self._digits and not self._digits.endswith("#"):
+            self._pressed = anyio.Event()
+            with anyio.move_on_after(_DIGIT_PAUSE_S) as pause:
+                await self._pressed.wait()
+            if pause.cancelled_caught:
+                break
+        self._pressed = None
+        digits, self._digits = self._digits, ""
+        self._tell(digits)

@@ -164,7 +164,9 @@ class RealtimeConversation(Conversation):
         self._gate = SpeechGate(self.line.input_format)
         self._gated = self._capabilities.interrupts is Interrupter.CLIENT
         self._keys = CallerKeys(self._tell_keys)
-        self._media = MediaWatch(self.line, seam, config.realtime.inactivity_ms)
+        self._media = MediaWatch(
+            self.line, seam, config.realtime.inactivity_ms, lost=self._media_lost
+        )
         self._profile = profile
         self._about = ""
         self._failures = 0
@@ -203,24 +205,24 @@ class RealtimeConversation(Conversation):
             self._about = await self._profile.told(self.config.realtime.agent_context)
         await self.line.attached()
         self._gate = SpeechGate(self.line.input_format)
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self.line.run)
-            tasks.start_soon(self.voice.run)
-            tasks.start_soon(self._words.run)
-            tasks.start_soon(self._watch_media)
-            if self._converses:
-                tasks.start_soon(self._keys.run)
-            reason = await self._link.run()
-            _log.warning("call %s: no voice model: %s", self.lane.record.call_id, reason)
-            self._farewell.begin(EndDetail.LISTENING_FAILED)
+        if self._converses:
+            self._keys.begin(self.lane.spawn)
+        with self._media.watching():
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self.line.run)
+                tasks.start_soon(self.voice.run)
+                reason = await self._link.run()
+                _log.warning("call %s: no voice model: %s", self.lane.record.call_id, reason)
+                self._farewell.begin(EndDetail.LISTENING_FAILED)
 
-    async def _end(self, reason: EndReason, detail: EndDetail) -> None:
-        await self.lane.apply(ev.EndRequested(at=self.seam.now_ms(), reason=reason, detail=detail))
-
-    async def _watch_media(self) -> None:
+    def _media_lost(self) -> None:
         """End a call whose carrier sends no audio any more."""
-        await self._media.run()
-        await self._end(EndReason.TIMEOUT, EndDetail.STREAM_LOST)
+
+        async def end() -> None:
+            now, detail = self.seam.now_ms(), EndDetail.STREAM_LOST
+            await self.lane.apply(ev.EndRequested(at=now, reason=EndReason.TIMEOUT, detail=detail))
+
+        self.lane.spawn(end)
 
     # --- the session ------------------------------------------------------------------------
 

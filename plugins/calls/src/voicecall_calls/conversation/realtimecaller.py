@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 import anyio
@@ -39,33 +42,29 @@ class CallerWords:
     def __init__(self, lane: CallLane, seam: Seam) -> None:
         self._lane = lane
         self._seam = seam
-        self._said: deque[str] = deque()
-        self._to_write = anyio.Event()
-        self._written = anyio.Event()
+        self._said: list[str] = []
+        self._writing: anyio.Event | None = None
         self._question: Question | None = None
 
     def say(self, text: str) -> None:
         self._said.append(text)
-        self._to_write.set()
+        if self._writing is None:
+            self._writing = anyio.Event()
+            self._lane.spawn(partial(self._write, self._writing))
 
-    async def run(self) -> None:
-        while True:
-            self._to_write = anyio.Event()
-            while self._said:
-                text = self._said[0]
-                await self._lane.apply(
-                    ev.CallerSaid(at=self._seam.now_ms(), text=text, context=True)
-                )
-                self._said.popleft()
-                self.answer(text)
-            self._written.set()
-            self._written = anyio.Event()
-            await self._to_write.wait()
+    async def _write(self, written: anyio.Event) -> None:
+        while self._said:
+            text = self._said[0]
+            await self._lane.apply(ev.CallerSaid(at=self._seam.now_ms(), text=text, context=True))
+            del self._said[0]
+            self.answer(text)
+        self._writing = None
+        written.set()
 
     async def settled(self) -> None:
         """Wait until the transcript holds what was said so far."""
-        while self._said:
-            await self._written.wait()
+        while self._writing is not None:
+            await self._writing.wait()
 
     def ask(self) -> Question:
         """Wait for the caller's next words. Raises ``CallNotReady`` while somebody does."""
@@ -120,28 +119,46 @@ class LineNews:
 
 
 class MediaWatch:
-    """Notices a carrier that sends no audio any more. ``patience_ms`` 0: never."""
+    """Notices a carrier that sends no audio any more: ``lost`` is called when nothing was heard
+    for the patience and 2 s more. ``patience_ms`` 0: never."""
 
-    def __init__(self, line: AudioLine, seam: Seam, patience_ms: int) -> None:
+    def __init__(
+        self, line: AudioLine, seam: Seam, patience_ms: int, *, lost: Callable[[], None]
+    ) -> None:
         self.heard_at = seam.monotonic()
         self._line = line
         self._seam = seam
         self._patience = patience_ms / 1000
+        self._lost = lost
+        self._timer: asyncio.TimerHandle | None = None
 
-    async def run(self) -> None:
-        """Return when nothing was heard for the patience and 2 s more."""
-        if not self._patience:
-            await anyio.sleep_forever()
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Watch while the context is entered."""
         self.heard_at = self._seam.monotonic()
-        while True:
-            if self._line.socket is None:
-                # A lost socket has a deadline of its own.
-                self.heard_at = self._seam.monotonic()
-            idle = self._seam.monotonic() - self.heard_at
-            if idle < self._patience:
-                await anyio.sleep(max(self._patience - idle, _LEAST_WAIT_S))
-            elif idle < self._patience + _MEDIA_GRACE_S:
-                _log.warning("no caller audio for %g s", self._patience)
-                await anyio.sleep(max(self._patience + _MEDIA_GRACE_S - idle, _LEAST_WAIT_S))
-            else:
-                return
+        if self._patience:
+            self._look()
+        try:
+            yield
+        finally:
+            if self._timer is not None:
+                self._timer.cancel()
+
+    def _look(self) -> None:
+        now = self._seam.monotonic()
+        if self._line.socket is None:
+            # A lost socket has a deadline of its own.
+            self.heard_at = now
+        idle = now - self.heard_at
+        if idle < self._patience:
+            self._look_in(self._patience - idle)
+        elif idle < self._patience + _MEDIA_GRACE_S:
+            _log.warning("no caller audio for %g s", self._patience)
+            self._look_in(self._patience + _MEDIA_GRACE_S - idle)
+        else:
+            self._lost()
+
+    def _look_in(self, seconds: float) -> None:
+        # A timer: a task of each call would wait for nothing but this.
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(max(seconds, _LEAST_WAIT_S), self._look)

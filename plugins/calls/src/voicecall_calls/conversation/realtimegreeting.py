@@ -57,7 +57,7 @@ class Greeting:
         self._verbatim = verbatim
         self._do = do
         self._give_up = give_up
-        self._broken = anyio.Event()
+        self._protection: anyio.CancelScope | None = None
 
     @property
     def pending(self) -> bool:
@@ -112,7 +112,8 @@ class Greeting:
 
     def break_off(self) -> None:
         self.protected = False
-        self._broken.set()
+        if self._protection is not None:
+            self._protection.cancel()
 
     async def _protect(self, ticket: Ticket, session: RealtimeSession) -> None:
         """From now until so many milliseconds after the first audio, or to the end of the
@@ -124,24 +125,18 @@ class Greeting:
         )
         if config.enabled and not protection_ms:
             return
-        self._broken = anyio.Event()
         self.protected = True
         session.mute(True)
         try:
-            with anyio.move_on_after(_LONGEST_S):
-                async with anyio.create_task_group() as tasks:
-                    tasks.start_soon(self._until_broken, tasks.cancel_scope)
-                    await ticket.begun.wait()
-                    if ticket.item is not None:
-                        limit = protection_ms / 1000 if config.enabled else None
-                        with anyio.move_on_after(limit):
-                            await ticket.item.done.wait()
-                    tasks.cancel_scope.cancel()
+            with anyio.move_on_after(_LONGEST_S) as scope:
+                self._protection = scope
+                await ticket.begun.wait()
+                if ticket.item is not None:
+                    limit = protection_ms / 1000 if config.enabled else None
+                    with anyio.move_on_after(limit):
+                        await ticket.done.wait()
         finally:
             self.protected = False
+            self._protection = None
             # A notification is not talked to at all.
             session.mute(record.mode is CallMode.NOTIFY)
-
-    async def _until_broken(self, scope: anyio.CancelScope) -> None:
-        await self._broken.wait()
-        scope.cancel()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections import deque
 from collections.abc import Awaitable, Callable
 from functools import partial
 
@@ -63,7 +62,7 @@ class ModelLink:
         self.hear: Callable[[bytes], None] = self._wait
         """Takes caller audio, by a plain call. It is kept (bounded, oldest dropped) while there is
         no session."""
-        self._waiting: deque[bytes] = deque()
+        self._waiting: list[bytes] = []
         self._waiting_bytes = 0
 
     def _wait(self, audio: bytes) -> None:
@@ -71,7 +70,7 @@ class ModelLink:
         self._waiting_bytes += len(audio)
         limit = self._line.input_format.size(_BUFFER_MS)
         while self._waiting_bytes > limit:
-            self._waiting_bytes -= len(self._waiting.popleft())
+            self._waiting_bytes -= len(self._waiting.pop(0))
 
     def do(self, job: SessionJob) -> None:
         """Run ``job`` as a task of the present session; without one nothing happens."""
@@ -142,7 +141,7 @@ class ModelLink:
         send = session.send_audio
         self.hear = send if converter.identity else lambda audio: send(converter.process(audio))
         while self._waiting:
-            self.hear(self._waiting.popleft())
+            self.hear(self._waiting.pop(0))
         self._waiting_bytes = 0
 
     def _take(self, event: RealtimeEvent, scope: anyio.CancelScope) -> None:

@@ -35,10 +35,9 @@ class ModelSpeech:
                     await ticket.begun.wait()
             finally:
                 self._voice.give_up(ticket)
-            item = ticket.item
-            if item is not None:
-                await item.done.wait()
-            return item
+            if ticket.item is not None:
+                await ticket.done.wait()
+            return ticket.item
 
     def stop(self) -> None:
         """Break off what the model says."""

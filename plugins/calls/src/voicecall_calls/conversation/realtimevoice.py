@@ -6,7 +6,7 @@ one item after the other, as the caller hears them.
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -37,7 +37,7 @@ _IDS_KEPT = 64
 @dataclass(slots=True)
 class Item:
     """``id`` is the model's, ``key`` ours. ``message``: the first message that it speaks.
-    ``over``: no more audio comes; ``told``: its text is complete."""
+    ``over``: no more audio comes; ``told``: its text is complete. ``done``: of its ticket."""
 
     id: str
     key: str
@@ -51,16 +51,18 @@ class Item:
     error: str | None = None
     told: bool = False
     over: bool = False
-    done: anyio.Event = field(default_factory=anyio.Event)
+    done: anyio.Event | None = None
 
 
 @dataclass(slots=True)
 class Ticket:
-    """The next item that begins. ``begun`` is also set when none will (``item`` is None)."""
+    """The next item that begins. ``begun`` is also set when none will (``item`` is None).
+    ``done``: the item was played or interrupted."""
 
     message: str | None = None
     item: Item | None = None
     begun: anyio.Event = field(default_factory=anyio.Event)
+    done: anyio.Event = field(default_factory=anyio.Event)
 
 
 @dataclass(slots=True)
@@ -89,10 +91,10 @@ class ModelVoice:
         self._keep = keep
         self._format: AudioFormat = line.output_format
         self._by_id: dict[str, Item] = {}
-        self._active: deque[Item] = deque()
+        self._active: list[Item] = []
         self._cut: OrderedDict[str, None] = OrderedDict()
         self._early: OrderedDict[str, tuple[str, bool]] = OrderedDict()
-        self._tickets: deque[Ticket] = deque()
+        self._tickets: list[Ticket] = []
         self._response_at: int | None = None
         self._changed = anyio.Event()
 
@@ -140,8 +142,9 @@ class ModelVoice:
         converter = Converter(self._format, self._line.output_format)
         item = Item(item_id, self._seam.new_id(), times, converter, not converter.identity)
         if self._tickets:
-            ticket = self._tickets.popleft()
+            ticket = self._tickets.pop(0)
             item.message = ticket.message
+            item.done = ticket.done
             ticket.item = item
             ticket.begun.set()
         self._by_id[item_id] = item
@@ -241,7 +244,7 @@ class ModelVoice:
         for ticket in list(self._tickets):
             self.give_up(ticket)
         for item in self._active:
-            item.done.set()
+            _let_go(item)
 
     # --- the record -------------------------------------------------------------------------
 
@@ -259,10 +262,10 @@ class ModelVoice:
             try:
                 await self._follow(item)
             finally:
-                self._active.popleft()
+                del self._active[0]
                 if self._by_id.get(item.id) is item:
                     del self._by_id[item.id]
-                item.done.set()
+                _let_go(item)
                 self._poke()
 
     def _poke(self) -> None:
@@ -341,6 +344,11 @@ class ModelVoice:
             ),
             turns=(row,),
         )
+
+
+def _let_go(item: Item) -> None:
+    if item.done is not None:
+        item.done.set()
 
 
 def _bound(ids: OrderedDict[str, Any]) -> None:
