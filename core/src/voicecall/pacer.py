@@ -8,7 +8,6 @@ Between marks, what was heard is estimated from the clock and never goes past th
 
 from __future__ import annotations
 
-from collections import deque
 from dataclasses import dataclass
 
 from .audio.formats import AudioFormat
@@ -86,9 +85,11 @@ class Pacer:
         self._limit = audio_format.size(limit_ms)
         self._bytes_per_second = audio_format.bytes_per_second
         self._marks = marks
-        self._queue: deque[_Piece] = deque()
+        # Lists: taking the first of some hundreds costs no more than from a deque, which is large
+        # even when it is empty.
+        self._queue: list[_Piece] = []
         self._queued = 0
-        self._in_flight: deque[_Sent] = deque()
+        self._in_flight: list[_Sent] = []
         self._heard: dict[str, int] = {}
         self._unfinished: set[str] = set()
         self._last_item: str | None = None
@@ -202,7 +203,7 @@ class Pacer:
         if len(piece.audio) > room:
             audio, piece.audio = piece.audio[:room], piece.audio[room:]
         else:
-            self._queue.popleft()
+            del self._queue[0]
             audio = piece.audio
             # Small pieces of one item travel together.
             while self._queue and self._queue[0].item == piece.item:
@@ -210,7 +211,7 @@ class Pacer:
                 if len(audio) + len(more) > room:
                     break
                 audio += more
-                self._queue.popleft()
+                del self._queue[0]
         self._queued -= len(audio)
         return piece.item, audio
 
@@ -221,14 +222,14 @@ class Pacer:
         if not any(sent.mark == name for sent in self._in_flight):
             return False
         while True:
-            sent = self._in_flight.popleft()
+            sent = self._in_flight.pop(0)
             self._credit(sent.item, len(sent.audio))
             if sent.mark == name:
                 return True
 
     def _settle_by_clock(self, now: float) -> None:
         while self._in_flight and self._in_flight[0].ends_at <= now:
-            sent = self._in_flight.popleft()
+            sent = self._in_flight.pop(0)
             self._credit(sent.item, len(sent.audio))
 
     def _credit(self, item: str, size: int) -> None:
@@ -291,7 +292,7 @@ class Pacer:
                 self._credit(sent.item, played)
             if played < len(sent.audio):
                 again.append(_Piece(sent.item, sent.audio[played:]))
-        self._queue.extendleft(reversed(again))
+        self._queue[:0] = again
         self._queued += sum(len(piece.audio) for piece in again)
         self._in_flight.clear()
         self._last_item = None
