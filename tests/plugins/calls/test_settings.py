@@ -134,6 +134,13 @@ async def test_a_voice_is_chosen_for_each_number_of_one_provider() -> None:
         assert speech.open
         # A number that is no longer in the configuration is like any other.
         assert book.for_call(record("+15550100099")).voice == "anna"
+        # The calls of a route share its configuration.
+        assert book.for_call(record()).config is usual.config
+        assert book.for_call(record(NUMBER)).config is routed.config
+        assert (routed.config.tts, usual.config.tts) == (
+            wiring.speech[NUMBER].tts,
+            wiring.speech[None].tts,
+        )
     assert not speech.open
 
 

@@ -165,6 +165,12 @@ class SettingsBook:
     def __init__(self, wiring: Wiring, providers: Providers) -> None:
         self.wiring = wiring
         self._providers = providers
+        self._configs = {key: self._config(key) for key in (None, *wiring.config.numbers)}
+
+    def _config(self, route_key: str | None) -> VoiceCallConfig:
+        """The configuration that all calls of a route share."""
+        config = effective(self.wiring.config, route_key)
+        return config.model_copy(update={"tts": self._choice(route_key).tts})
 
     def _choice(self, route_key: str | None) -> SpeechChoice:
         """Speech for a route; that of every other call where the route's cannot be used."""
@@ -195,7 +201,7 @@ class SettingsBook:
     def for_call(self, record: CallRecord) -> CallSettings:
         wiring = self.wiring
         choice = self._choice(record.route_key)
-        config = effective(wiring.config, record.route_key).model_copy(update={"tts": choice.tts})
+        config = self._configs.get(record.route_key, self._configs[None])
         agent_id = record.agent_id
         if agent_id is None or self._useless(agent_id) is not None:
             agent_id = wiring.agent_id

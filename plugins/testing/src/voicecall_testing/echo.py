@@ -9,9 +9,9 @@ real time. Muted, it returns silence.
 from __future__ import annotations
 
 import math
-from collections import deque
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import cache
 from typing import Any, Literal
 
 import anyio
@@ -154,6 +154,7 @@ class _EchoSession(RealtimeSession):
         self._deaf_bytes = self._format.size(_TONE_MS)
 
 
+@cache
 def _tone(audio_format: AudioFormat) -> bytes:
     """A sine with soft edges."""
     samples = _TONE_MS * 8
@@ -170,7 +171,7 @@ class _Events(AsyncIterator[RealtimeEvent]):
     """Events in order; ends when closed and read."""
 
     def __init__(self) -> None:
-        self._waiting: deque[RealtimeEvent] = deque()
+        self._waiting: list[RealtimeEvent] = []
         self._closed = False
         self._change = anyio.Event()
 
@@ -188,7 +189,7 @@ class _Events(AsyncIterator[RealtimeEvent]):
                 raise StopAsyncIteration
             self._change = anyio.Event()
             await self._change.wait()
-        return self._waiting.popleft()
+        return self._waiting.pop(0)
 
 
 # --- entry point -----------------------------------------------------------------------------

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 
 from voicecall.audio import AudioFormat, alaw_to_pcm16, mulaw_to_pcm16
@@ -56,6 +58,7 @@ class SpeechGate:
         return float(np.sqrt(squares.mean())) if len(squares) else 0.0
 
 
+@cache
 def _squares(audio_format: AudioFormat) -> np.ndarray[tuple[int], np.dtype[np.float32]] | None:
     """The squared level of each G.711 byte; None for linear audio."""
     decode = {"mulaw": mulaw_to_pcm16, "alaw": alaw_to_pcm16}.get(audio_format.encoding)
