@@ -229,7 +229,7 @@ def sounds(pcm: bytes) -> tuple[int, int]:
 async def test_a_realtime_call_returns_the_callers_audio(
     tmp_path: Path, carrier: str, direction: str
 ) -> None:
-    script = (Wait(1500), Say("tone", audio=TONE), Silent())
+    script = (Wait(2000), Say("tone", audio=TONE), Silent())
     async with open_town(tmp_path, Puppet({}), config=REALTIME, carrier=carrier) as town:
         if direction == "inbound":
             carrier_id = town.call_in(*script, number=CALLER)
