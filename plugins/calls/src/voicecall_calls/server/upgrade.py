@@ -27,9 +27,7 @@ from .urls import Trust, headers_of
 
 __all__ = ["Admit", "Refusal", "protocol_factory"]
 
-READ_BUFFER = 2 * 1024
-"""Bytes a connection: the least that picows takes, some seven frames of audio. Where a stall fills
-it, it grows by itself."""
+READ_BUFFER = 8 * 1024
 
 _wire_logger = logging.getLogger(f"{__name__}.wire")
 # picows logs every connection and every malformed frame; the media server tells what matters.
