@@ -170,7 +170,8 @@ class AudioLine:
     async def played(self, item_id: str) -> Heard:
         """Wait until the caller has heard all of a finished item."""
         while self.pacer.pending(item_id):
-            self._progress = anyio.Event()
+            if self._progress.is_set():
+                self._progress = anyio.Event()
             now = self._seam.monotonic()
             patience = self.pacer.drain_ms(now) / 1000 + _MARK_PATIENCE
             with anyio.move_on_after(patience) as scope:
