@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryFile
+from typing import IO
 
 __all__ = ["ServerProcess", "cores", "free_port", "serving"]
 
@@ -73,11 +74,9 @@ def serving(
             end = time.monotonic() + PATIENCE_S
             while not (ready or _open)(port):
                 if process.poll() is not None:
-                    log.seek(0)
-                    said = log.read().decode(errors="replace")[-2000:]
-                    raise RuntimeError(f"{command} ended with {process.returncode}: {said}")
+                    raise RuntimeError(f"{command} ended with {process.returncode}: {_end(log)}")
                 if time.monotonic() > end:
-                    raise RuntimeError(f"{command[0]} did not open port {port}")
+                    raise RuntimeError(f"{command} is not ready on port {port}: {_end(log)}")
                 time.sleep(0.02)
             yield ServerProcess(process.pid, port)
         finally:
@@ -87,6 +86,11 @@ def serving(
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+
+
+def _end(log: IO[bytes]) -> str:
+    log.seek(0)
+    return log.read().decode(errors="replace")[-2000:]
 
 
 def _open(port: int) -> bool:
