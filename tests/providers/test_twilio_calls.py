@@ -123,7 +123,7 @@ async def test_the_line_is_kept_while_the_agent_thinks() -> None:
         desk.answers[ev.Answered] = lambda _: [tel.Listen("tok-1")]
         sid = desk.twilio.dial_in(CALLER, HERE, (Say("Think."), Silent()))
         await desk.event(ev.SpeechHeard)
-        await anyio.sleep(50)
+        await anyio.sleep(100)
         call = desk.ref("in-1", sid)
         assert (await desk.provider.status(call)).status is ev.CarrierStatus.CONNECTED
         await desk.provider.perform(call, speak("u-1", "Done."))
