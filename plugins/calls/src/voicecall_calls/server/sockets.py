@@ -1,7 +1,9 @@
 """One media socket: frames in, media events out, and the rules of RFC 6455 that are left to us.
 
 A listener of picows, which parses frames and checks opcodes, masks and lengths. It neither joins
-fragments nor minds extension bits nor bounds what it buffers for a slow peer.
+fragments nor minds extension bits nor bounds what it buffers for a slow peer. And it hands the header
+of a message over 8 KiB to the transport without a copy: where the transport does not send it at once,
+the header of the next message takes its place.
 Everything here runs in the transport's callbacks: no task, lock or log line per frame.
 """
 
@@ -27,6 +29,10 @@ CLOSE_GRACE_S = 1.0
 """How long the peer has to answer our close frame before the connection is cut."""
 KEPT_LIMIT = 1024 * 1024
 MAX_GARBAGE = 50
+_SHORT = 2048
+"""Characters of a message that is surely no more than 8 KiB."""
+_HEAD = 14
+"""Room for the header of a message."""
 
 logger = logging.getLogger(__name__)
 
@@ -106,7 +112,12 @@ class MediaConnection(WSListener):
         transport = self._transport
         if transport is None or self._closing:
             return
-        transport.send(kind, message)
+        if len(message) <= _SHORT:
+            transport.send(kind, message)
+        else:
+            whole = bytearray(_HEAD)
+            whole += message.encode() if isinstance(message, str) else message
+            transport.send_reuse_external_bytearray(kind, whole, _HEAD)
         if self._backlog() > self._send_limit:
             self._overrun()
 
