@@ -1,9 +1,9 @@
 """One media socket: frames in, media events out, and the rules of RFC 6455 that are left to us.
 
 A listener of picows, which parses frames and checks opcodes, masks and lengths. It neither joins
-fragments nor minds extension bits nor bounds what it buffers for a slow peer. And it hands the header
-of a message over 8 KiB to the transport without a copy: where the transport does not send it at once,
-the header of the next message takes its place.
+fragments nor minds extension bits nor bounds what it buffers for a slow peer. It gives the header
+of a message over 8 KiB to the transport without a copy: where that does not send it at once, the
+header of the next message takes its place.
 Everything here runs in the transport's callbacks: no task, lock or log line per frame.
 """
 
