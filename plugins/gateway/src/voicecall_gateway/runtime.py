@@ -241,8 +241,8 @@ class Gateway:
 
 
 async def _settle(gateway: Gateway) -> None:
-    """Spare collections what start-up made and keeps, and let them be rare: to look at all live
-    calls takes longer than a frame of audio lasts."""
+    """Spare collections what start-up made and keeps, and let those of old objects be rare: to look
+    at all live calls takes longer than a frame of audio lasts."""
     await gateway.wait_started()
     gc.collect()
     gc.freeze()
