@@ -314,8 +314,15 @@ def test_passing_on_is_writing_and_polling(
     now = 0.0
     for item, milliseconds, pause in pieces:
         now += pause
-        one.write(item, ms(milliseconds))
-        assert other.pass_on(item, ms(milliseconds), now) == one.poll(now)
+        audio = ms(milliseconds)
+        one.write(item, audio)
+        mark = other.pass_on(item, audio, now)
+        if mark is not None:
+            out: Out = [OutAudio(audio, item), *([OutMark(mark)] if mark else [])]
+        else:
+            other.write(item, audio)
+            out = other.poll(now)
+        assert out == one.poll(now)
         assert (other.wake_at(), other.underruns) == (one.wake_at(), one.underruns)
         assert other.heard(item, now) == one.heard(item, now)
 

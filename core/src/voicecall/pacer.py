@@ -50,13 +50,12 @@ class _Piece:
 
 
 @dataclass(slots=True)
-class _Sent:
-    """Audio on its way to the caller: bytes [start, end) of ``item`` on the output clock."""
+class _Stretch:
+    """Audio of one item on its way to the caller, without a gap, from ``starts_at`` on."""
 
     item: str
-    audio: bytes
+    audio: bytearray
     starts_at: float
-    ends_at: float
     mark: str | None = None
 
 
@@ -67,6 +66,30 @@ class Pacer:
     largest message. ``mark_ms``: a mark at least this often. ``limit_ms``: audio that may wait.
     With ``marks`` false (a carrier without them) the clock alone decides what was heard.
     """
+
+    # What a frame touches should fit into few lines of the processor's cache: with hundreds of
+    # calls, memory is what a frame costs. For the same reason audio on its way is not kept in the
+    # pieces that it came in.
+    __slots__ = (
+        "_bytes_per_second",
+        "_chunk",
+        "_heard",
+        "_in_flight",
+        "_last_item",
+        "_lead",
+        "_limit",
+        "_mark_count",
+        "_mark_every",
+        "_marks",
+        "_next_at",
+        "_open",
+        "_queue",
+        "_queued",
+        "_since_mark",
+        "_unfinished",
+        "format",
+        "underruns",
+    )
 
     def __init__(
         self,
@@ -89,7 +112,9 @@ class Pacer:
         # even when it is empty.
         self._queue: list[_Piece] = []
         self._queued = 0
-        self._in_flight: list[_Sent] = []
+        self._in_flight: list[_Stretch] = []
+        self._open: _Stretch | None = None
+        """The last of these, while audio may still be added to it."""
         self._heard: dict[str, int] = {}
         self._unfinished: set[str] = set()
         self._last_item: str | None = None
@@ -126,19 +151,27 @@ class Pacer:
         """Audio waits for its time."""
         return bool(self._queue)
 
-    def pass_on(self, item: str, audio: bytes, now: float) -> list[OutAudio | OutMark]:
-        """:meth:`write` and :meth:`poll` in one. Audio that comes in real time is never queued."""
-        at_once = not self._queue and self._next_at - now < self._lead
-        if not at_once or not 0 < len(audio) <= self._chunk:
-            self.write(item, audio)
-            return self.poll(now)
-        self._unfinished.add(item)
-        out: list[OutAudio | OutMark] = []
-        self._catch_up(now)
-        self._send(item, audio, out)
-        if not self._marks:
-            self._settle_by_clock(now)
-        return out
+    def pass_on(self, item: str, audio: bytes, now: float) -> str | None:
+        """The quick way for audio that comes in real time and follows what was sent of ``item``
+        before: where it is to be sent at once, as it is, that counts as done, and the result is the
+        name of the mark to send behind it, empty for none. None where it is to be written."""
+        size = len(audio)
+        if (
+            self._last_item != item
+            or self._queue
+            or not now <= self._next_at < now + self._lead
+            or not 0 < size <= self._chunk
+        ):
+            return None
+        stretch = self._open
+        if stretch is None:
+            stretch = self._begin(item)
+        stretch.audio += audio
+        self._next_at += size / self._bytes_per_second
+        self._since_mark += size
+        if self._since_mark < self._mark_every and size < self._chunk:
+            return ""
+        return self._close(stretch)
 
     def poll(self, now: float) -> list[OutAudio | OutMark]:
         """What to send at ``now`` (seconds on any steady clock), in order."""
@@ -154,7 +187,7 @@ class Pacer:
             # Only now is it known that no more of the item comes.
             last = self._in_flight[-1]
             if last.mark is None and last.item not in self._unfinished:
-                out.append(self._mark(last))
+                out.append(OutMark(self._close(last)))
         return out
 
     def _catch_up(self, now: float) -> None:
@@ -162,17 +195,24 @@ class Pacer:
             if self._last_item in self._unfinished:
                 self.underruns += 1
             self._next_at = now
+            self._open = None
 
     def _send(self, item: str, audio: bytes, out: list[OutAudio | OutMark]) -> None:
-        starts_at = self._next_at
-        self._next_at = ends_at = starts_at + len(audio) / self._bytes_per_second
-        sent = _Sent(item, audio, starts_at, ends_at)
-        self._in_flight.append(sent)
+        stretch = self._open
+        if stretch is None or stretch.item != item:
+            stretch = self._begin(item)
+        stretch.audio += audio
+        self._next_at += len(audio) / self._bytes_per_second
         self._last_item = item
         self._since_mark += len(audio)
         out.append(OutAudio(audio, item))
-        if self._marks and self._mark_due(item, len(audio)):
-            out.append(self._mark(sent))
+        if self._mark_due(item, len(audio)) and (mark := self._close(stretch)):
+            out.append(OutMark(mark))
+
+    def _begin(self, item: str) -> _Stretch:
+        self._open = stretch = _Stretch(item, bytearray(), self._next_at)
+        self._in_flight.append(stretch)
+        return stretch
 
     def _mark_due(self, item: str, size: int) -> bool:
         if self._since_mark >= self._mark_every:
@@ -183,11 +223,15 @@ class Pacer:
         # messages.
         return size >= self._chunk
 
-    def _mark(self, sent: _Sent) -> OutMark:
-        sent.mark = f"vc-{self._mark_count}"
-        self._mark_count += 1
+    def _close(self, stretch: _Stretch) -> str:
+        """End a stretch; the name of the mark behind it, empty where there are no marks."""
+        self._open = None
         self._since_mark = 0
-        return OutMark(sent.mark)
+        if not self._marks:
+            return ""
+        stretch.mark = mark = f"vc-{self._mark_count}"
+        self._mark_count += 1
+        return mark
 
     def wake_at(self) -> float | None:
         """When :meth:`poll` is worth calling again; None while nothing waits. Less than a chunk
@@ -219,18 +263,27 @@ class Pacer:
 
     def mark_reached(self, name: str) -> bool:
         """The carrier returned a mark. False for one that is not (or no longer) awaited."""
-        if not any(sent.mark == name for sent in self._in_flight):
+        if not any(stretch.mark == name for stretch in self._in_flight):
             return False
         while True:
-            sent = self._in_flight.pop(0)
-            self._credit(sent.item, len(sent.audio))
-            if sent.mark == name:
+            stretch = self._in_flight.pop(0)
+            self._credit(stretch.item, len(stretch.audio))
+            if stretch.mark == name:
                 return True
 
     def _settle_by_clock(self, now: float) -> None:
-        while self._in_flight and self._in_flight[0].ends_at <= now:
-            sent = self._in_flight.pop(0)
-            self._credit(sent.item, len(sent.audio))
+        while self._in_flight and self._ends_at(self._in_flight[0]) <= now:
+            stretch = self._in_flight.pop(0)
+            self._credit(stretch.item, len(stretch.audio))
+            if stretch is self._open:
+                self._open = None
+
+    def _ends_at(self, stretch: _Stretch) -> float:
+        return stretch.starts_at + len(stretch.audio) / self._bytes_per_second
+
+    def _played(self, stretch: _Stretch, now: float) -> float:
+        """Bytes of it that the caller has heard by ``now``, by the clock."""
+        return min(max((now - stretch.starts_at) * self._bytes_per_second, 0), len(stretch.audio))
 
     def _credit(self, item: str, size: int) -> None:
         self._heard[item] = self._heard.get(item, 0) + size
@@ -239,12 +292,10 @@ class Pacer:
         """What the caller heard of ``item`` until ``now``."""
         size = float(self._heard.get(item, 0))
         left = False
-        for sent in self._in_flight:
-            if sent.item != item:
-                continue
-            left = True
-            played = min(max(now - sent.starts_at, 0.0), sent.ends_at - sent.starts_at)
-            size += played * self._bytes_per_second
+        for stretch in self._in_flight:
+            if stretch.item == item:
+                left = True
+                size += self._played(stretch, now)
         if any(piece.item == item for piece in self._queue) or item in self._unfinished:
             left = True
         return Heard(self.format.duration_ms(int(size)), not left)
@@ -253,7 +304,7 @@ class Pacer:
         """Whether audio of ``item`` still waits, is on its way, or may still come."""
         return (
             item in self._unfinished
-            or any(sent.item == item for sent in self._in_flight)
+            or any(stretch.item == item for stretch in self._in_flight)
             or any(piece.item == item for piece in self._queue)
         )
 
@@ -270,11 +321,12 @@ class Pacer:
         The caller also sends the carrier's clear message. Marks that come back later are
         unknown to :meth:`mark_reached`.
         """
-        items = {sent.item for sent in self._in_flight} | {piece.item for piece in self._queue}
+        items = {stretch.item for stretch in self._in_flight} | {
+            piece.item for piece in self._queue
+        }
         result = {item: self.heard(item, now) for item in items | self._unfinished}
-        for sent in self._in_flight:
-            played = min(max(now - sent.starts_at, 0.0), sent.ends_at - sent.starts_at)
-            self._credit(sent.item, int(played * self._bytes_per_second))
+        for stretch in self._in_flight:
+            self._credit(stretch.item, int(self._played(stretch, now)))
         self._drop()
         return result
 
@@ -284,17 +336,18 @@ class Pacer:
         played by then counts as heard and does not come again.
         """
         again = []
-        for sent in self._in_flight:
+        for stretch in self._in_flight:
             played = 0
             if played_until is not None:
-                lasted = min(max(played_until - sent.starts_at, 0.0), sent.ends_at - sent.starts_at)
-                played = self.format.size(lasted * 1000 + _EXACT_MS)
-                self._credit(sent.item, played)
-            if played < len(sent.audio):
-                again.append(_Piece(sent.item, sent.audio[played:]))
+                lasted_s = self._played(stretch, played_until) / self._bytes_per_second
+                played = self.format.size(lasted_s * 1000 + _EXACT_MS)
+                self._credit(stretch.item, played)
+            if played < len(stretch.audio):
+                again.append(_Piece(stretch.item, bytes(stretch.audio[played:])))
         self._queue[:0] = again
         self._queued += sum(len(piece.audio) for piece in again)
         self._in_flight.clear()
+        self._open = None
         self._last_item = None
         self._next_at = 0.0
         self._since_mark = 0
@@ -308,6 +361,7 @@ class Pacer:
         self._queue.clear()
         self._queued = 0
         self._in_flight.clear()
+        self._open = None
         self._unfinished.clear()
         self._next_at = 0.0
         self._since_mark = 0

@@ -68,6 +68,8 @@ class Attachment(Protocol):
     """One admitted socket, as the server sees it. Plain calls, made for every message. Where it
     has a method ``hear(audio: bytes)``, that gets the payload of each ``Audio``."""
 
+    __slots__ = ()
+
     def received(self, event: MediaEvent) -> None:
         """The next event of the socket, in order."""
         ...

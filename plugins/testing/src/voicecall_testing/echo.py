@@ -64,6 +64,12 @@ async def _session(options: RealtimeOptions) -> AsyncIterator[RealtimeSession]:
 
 class _EchoSession(RealtimeSession):
     def __init__(self, options: RealtimeOptions) -> None:
+        # First what each frame needs.
+        self._deaf_bytes = 0
+        self._closed = False
+        self._muted = False
+        self._item: str | None = None
+        self._size = 0
         self._sink = options.sink
         self._format = options.input_format
         self._converter = Converter(options.input_format, options.output_format)
@@ -71,12 +77,7 @@ class _EchoSession(RealtimeSession):
         self._tone = _tone(options.output_format)
         self._stretch = options.input_format.size(_STRETCH_MS)
         self._events = _Events()
-        self._closed = False
-        self._muted = False
         self._count = 0
-        self._item: str | None = None
-        self._size = 0
-        self._deaf_bytes = 0
 
     def close(self) -> None:
         self._closed = True

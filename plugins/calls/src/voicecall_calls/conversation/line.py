@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import anyio
 
@@ -24,7 +24,7 @@ from voicecall.media import (
     Started,
     Stopped,
 )
-from voicecall.pacer import Heard, OutAudio, OutMark, Pacer, PacerOverflow
+from voicecall.pacer import Heard, OutAudio, Pacer, PacerOverflow
 from voicecall.seam import Seam
 from voicecall_calls.ports import Attachment, MediaSocket
 
@@ -39,6 +39,27 @@ class AudioLine:
     """``listener`` gets caller audio, ``digits`` pressed keys, ``lost`` the id of a stream that
     went away while it was the current one. The formats are those of the newest socket; before
     the first one, ``expects``."""
+
+    # As in the pacer: a frame should touch little memory.
+    __slots__ = (
+        "_attached",
+        "_current",
+        "_digits",
+        "_first_sent",
+        "_first_written",
+        "_lost",
+        "_marks",
+        "_monotonic",
+        "_paused",
+        "_progress",
+        "_seam",
+        "_underruns",
+        "_work",
+        "input_format",
+        "listener",
+        "output_format",
+        "pacer",
+    )
 
     def __init__(
         self,
@@ -55,6 +76,7 @@ class AudioLine:
         self._marks = marks
         self.pacer = Pacer(self.output_format, marks=marks)
         self._seam = seam
+        self._monotonic = seam.monotonic
         self._lost = lost
         self._digits = digits
         self._current: _LineSocket | None = None
@@ -111,20 +133,31 @@ class AudioLine:
 
     def write(self, item_id: str, audio: bytes) -> None:
         """Queue audio for the caller (an :class:`voicecall.media.AudioSink`)."""
+        current = self._current
+        if current is not None and not self._paused:
+            # Audio that comes in real time leaves at once, without waking a task for each frame.
+            mark = self.pacer.pass_on(item_id, audio, self._monotonic())
+            if mark is not None:
+                current.send(current.encode(audio))
+                if mark:
+                    current.mark(mark)
+                return
+        self._queue(item_id, audio)
+
+    def _queue(self, item_id: str, audio: bytes) -> None:
         if item_id not in self._first_written:
             self._first_written[item_id] = self._seam.now_ms()
-        pacer, current = self.pacer, self._current
+        pacer = self.pacer
+        waiting = pacer.waiting
         try:
-            if current is None or self._paused or pacer.waiting:
-                # The end of that wakes the task.
-                pacer.write(item_id, audio)
-                return
-            # Audio that comes in real time leaves at once, without waking a task for each frame.
-            out = pacer.pass_on(item_id, audio, self._seam.monotonic())
+            pacer.write(item_id, audio)
         except PacerOverflow as error:
             _log.warning("audio for the caller is dropped: %s", error)
             return
-        self._send(current.socket, out)
+        if waiting or self._current is None or self._paused:
+            # The end of that wakes the task.
+            return
+        self._pump()
         if pacer.wake_at() is not None:
             self._work.set()
 
@@ -142,7 +175,7 @@ class AudioLine:
             self._pump()
             sends = self._current is not None and not self._paused
             wake_at = self.pacer.wake_at() if sends else None
-            wait = math.inf if wake_at is None else max(wake_at - self._seam.monotonic(), 0.001)
+            wait = math.inf if wake_at is None else max(wake_at - self._monotonic(), 0.001)
             with anyio.move_on_after(wait):
                 await self._work.wait()
 
@@ -150,19 +183,13 @@ class AudioLine:
         current = self._current
         if current is None or self._paused:
             return
-        self._send(current.socket, self.pacer.poll(self._seam.monotonic()))
-
-    def _send(self, socket: MediaSocket, outs: Sequence[OutAudio | OutMark]) -> None:
-        codec = socket.codec
-        for out in outs:
+        for out in self.pacer.poll(self._monotonic()):
             if isinstance(out, OutAudio):
                 if out.item not in self._first_sent:
                     self._first_sent[out.item] = self._seam.now_ms()
-                socket.send(codec.audio(out.payload))
+                current.send(current.encode(out.payload))
             else:
-                mark = codec.mark(out.name)
-                if mark is not None:
-                    socket.send(mark)
+                current.mark(out.name)
         if self.pacer.underruns != self._underruns:
             self._underruns = self.pacer.underruns
             self._note_progress()
@@ -172,22 +199,22 @@ class AudioLine:
         while self.pacer.pending(item_id):
             if self._progress.is_set():
                 self._progress = anyio.Event()
-            now = self._seam.monotonic()
+            now = self._monotonic()
             patience = self.pacer.drain_ms(now) / 1000 + _MARK_PATIENCE
             with anyio.move_on_after(patience) as scope:
                 await self._progress.wait()
-            drained = self.pacer.drain_ms(self._seam.monotonic()) == 0
+            drained = self.pacer.drain_ms(self._monotonic()) == 0
             if scope.cancelled_caught and self._current is not None and drained:
                 _log.warning("the carrier returned no mark; taken for played")
                 break
-        return self.pacer.heard(item_id, self._seam.monotonic())
+        return self.pacer.heard(item_id, self._monotonic())
 
     def heard_ms(self, item_id: str) -> float:
-        return self.pacer.heard(item_id, self._seam.monotonic()).milliseconds
+        return self.pacer.heard(item_id, self._monotonic()).milliseconds
 
     def clear(self) -> dict[str, Heard]:
         """Drop everything that was not heard, here and at the carrier. A pause is over."""
-        heard = self.pacer.clear(self._seam.monotonic())
+        heard = self.pacer.clear(self._monotonic())
         self._paused = False
         current, message = self._clear_message()
         if current is not None and message is not None:
@@ -202,7 +229,7 @@ class AudioLine:
         if current is None or message is None:
             return
         # First of all: the carrier may return the marks of what it throws away.
-        self.pacer.rewind(self._seam.monotonic())
+        self.pacer.rewind(self._monotonic())
         current.socket.send(message)
         self._note_progress()
 
@@ -245,9 +272,10 @@ class AudioLine:
 
     # --- events of the current socket -------------------------------------------------------
 
-    def carries(self, attachment: _LineSocket) -> bool:
-        """Whether it is the current socket's."""
-        return attachment is self._current
+    def hear(self, attachment: _LineSocket, audio: bytes) -> None:
+        """Caller audio, by a way of its own: there is so much of it."""
+        if attachment is self._current:
+            self.listener(audio)
 
     def received(self, attachment: _LineSocket, event: MediaEvent) -> None:
         """An event of a socket that is no longer the current one means nothing."""
@@ -271,16 +299,24 @@ class AudioLine:
 
 
 class _LineSocket(Attachment):
+    __slots__ = ("_line", "encode", "send", "socket", "stream_id")
+
     def __init__(self, line: AudioLine, socket: MediaSocket, stream_id: str) -> None:
         self._line = line
         self.socket = socket
+        self.send = socket.send
+        self.encode = socket.codec.audio
         self.stream_id = stream_id
+
+    def mark(self, name: str) -> None:
+        """Send a mark, where the carrier has them."""
+        message = self.socket.codec.mark(name)
+        if message is not None:
+            self.send(message)
 
     def hear(self, audio: bytes) -> None:
         """The payload of each :class:`Audio`, which nothing else gets then."""
-        line = self._line
-        if line.carries(self):
-            line.listener(audio)
+        self._line.hear(self, audio)
 
     def received(self, event: MediaEvent) -> None:
         self._line.received(self, event)

@@ -47,8 +47,8 @@ from voicecall_calls.conversation.lastwords import Farewell, LastWords
 from voicecall_calls.conversation.line import AudioLine
 from voicecall_calls.conversation.realtimecaller import CallerWords, LineNews, MediaWatch
 from voicecall_calls.conversation.realtimeconsult import Consults
+from voicecall_calls.conversation.realtimeear import ModelEar
 from voicecall_calls.conversation.realtimeforced import ForcedConsult
-from voicecall_calls.conversation.realtimegate import SpeechGate
 from voicecall_calls.conversation.realtimegreeting import Greeting
 from voicecall_calls.conversation.realtimelink import ModelLink
 from voicecall_calls.conversation.realtimemodel import FallbackSpeech, RealtimeModel
@@ -84,7 +84,6 @@ class RealtimeConversation(Conversation):
         self.lane = lane
         self.config = config
         self.seam = seam
-        self._monotonic = seam.monotonic
         self.usage: Counter[str] = Counter()
         news = LineNews(lane, seam)
         self.line = AudioLine(
@@ -161,8 +160,6 @@ class RealtimeConversation(Conversation):
             do=self._link.do,
             give_up=self._farewell.begin,
         )
-        self._gate = SpeechGate(self.line.input_format)
-        self._gated = self._capabilities.interrupts is Interrupter.CLIENT
         self._keys = CallerKeys(self._tell_keys)
         self._media = MediaWatch(
             self.line, seam, config.realtime.inactivity_ms, lost=self._media_lost
@@ -171,7 +168,19 @@ class RealtimeConversation(Conversation):
         self._about = ""
         self._failures = 0
         self._resumed = False
-        self.line.listener = self._hear
+        notices = self._capabilities.interrupts is Interrupter.CLIENT
+        self._ear = ModelEar(
+            self._link,
+            self.voice,
+            self._greeting,
+            self._media,
+            seam,
+            audio_format=self.line.input_format,
+            notices=notices,
+            interrupts=notices and config.barge_in.enabled,
+            interrupt=self._interrupt,
+        )
+        self.line.listener = self._ear.hear
 
     @property
     def _converses(self) -> bool:
@@ -182,29 +191,13 @@ class RealtimeConversation(Conversation):
     def attach(self, socket: MediaSocket, started: Started) -> Attachment:
         return self.line.attach(socket, started)
 
-    def _hear(self, audio: bytes) -> None:
-        self._media.heard_at = self._monotonic()
-        if self._gated or self._greeting.protected:
-            self._listen_in(audio)
-        self._link.hear(audio)
-
-    def _listen_in(self, audio: bytes) -> None:
-        began = self._gate.hear(audio)
-        if began:
-            self.voice.caller.started = self.seam.now_ms()
-        if self._greeting.protected:
-            if self._greeting.broken_by_speech(self._gate.lasted_ms):
-                self._interrupt()
-        elif began and self._gated and self.config.barge_in.enabled:
-            self._interrupt()
-
     # --- the tasks --------------------------------------------------------------------------
 
     async def run(self) -> None:
         if self._profile is not None:
             self._about = await self._profile.told(self.config.realtime.agent_context)
         await self.line.attached()
-        self._gate = SpeechGate(self.line.input_format)
+        self._ear.use(self.line.input_format)
         if self._converses:
             self._keys.begin(self.lane.spawn)
         with self._media.watching():

@@ -49,6 +49,9 @@ class ModelLink:
         event: Callable[[RealtimeEvent], None],
         quiet: Callable[[], Awaitable[None]],
     ) -> None:
+        self.hear: Callable[[bytes], None] = self._wait
+        """Takes caller audio, by a plain call. It is kept (bounded, oldest dropped) while there is
+        no session."""
         self.session: RealtimeSession | None = None
         self._provider = provider
         self._line = line
@@ -59,9 +62,6 @@ class ModelLink:
         self._event = event
         self._quiet = quiet
         self._tasks: anyio.abc.TaskGroup | None = None
-        self.hear: Callable[[bytes], None] = self._wait
-        """Takes caller audio, by a plain call. It is kept (bounded, oldest dropped) while there is
-        no session."""
         self._waiting: list[bytes] = []
         self._waiting_bytes = 0
 

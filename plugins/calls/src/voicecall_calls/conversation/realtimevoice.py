@@ -82,15 +82,16 @@ class ModelVoice:
         seam: Seam,
         keep: Callable[[TurnRow], Awaitable[None]],
     ) -> None:
+        # First what each frame needs.
+        self._by_id: dict[str, Item] = {}
+        self._to_line = line.write
         self.interruptions = 0
         self.caller = _CallerTimes()
         self._lane = lane
         self._line = line
-        self._to_line = line.write
         self._seam = seam
         self._keep = keep
         self._format: AudioFormat = line.output_format
-        self._by_id: dict[str, Item] = {}
         self._active: list[Item] = []
         self._cut: OrderedDict[str, None] = OrderedDict()
         self._early: OrderedDict[str, tuple[str, bool]] = OrderedDict()

@@ -41,6 +41,8 @@ __all__ = ["MediaServer"]
 
 logger = logging.getLogger(__name__)
 
+_LOOK_EVERY_S = 1.0
+
 
 class MediaServer:
     """Owns every media socket of one listener."""
@@ -86,12 +88,19 @@ class MediaServer:
         told before this returns."""
         async with anyio.create_task_group() as tasks:
             self._tasks = tasks
+            tasks.start_soon(self._look_after, name="media sockets")
             try:
                 yield
             finally:
                 with anyio.CancelScope(shield=True):
                     await self._close_all()
                 tasks.cancel_scope.cancel()
+
+    async def _look_after(self) -> None:
+        while True:
+            await anyio.sleep(_LOOK_EVERY_S)
+            for socket in list(self._sockets):
+                socket.look_after()
 
     async def _close_all(self) -> None:
         self.draining = True

@@ -9,34 +9,41 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-
-from picows import WSMsgType
+from typing import Protocol
 
 from voicecall.media import Message
 
-__all__ = ["Outbox"]
+__all__ = ["Outbox", "Sender"]
 
-Write = Callable[[WSMsgType, Message], None]
+
+class Sender(Protocol):
+    """Who has put a message into the box."""
+
+    def deliver(self, message: Message) -> None:
+        """Send the message now."""
+        ...
 
 
 class Outbox:
     """One a listener, for its event loop."""
 
+    __slots__ = ("_call_soon", "_waiting")
+
     def __init__(self) -> None:
-        self._waiting: list[tuple[Write, WSMsgType, Message]] = []
+        self._waiting: list[tuple[Sender, Message]] = []
         self._call_soon: Callable[..., object] | None = None
 
-    def put(self, write: Write, kind: WSMsgType, message: Message) -> None:
-        """Have ``write`` called with ``kind`` and ``message``, after everything put before."""
+    def put(self, sender: Sender, message: Message) -> None:
+        """Have ``sender`` deliver ``message``, after everything put before."""
         if not self._waiting:
             if self._call_soon is None:
                 # To ask for the loop is a system call in Python 3.11.
                 self._call_soon = asyncio.get_running_loop().call_soon
             self._call_soon(self.flush)
-        self._waiting.append((write, kind, message))
+        self._waiting.append((sender, message))
 
     def flush(self) -> None:
         """Send what waits now."""
         waiting, self._waiting = self._waiting, []
-        for write, kind, message in waiting:
-            write(kind, message)
+        for sender, message in waiting:
+            sender.deliver(message)

@@ -48,6 +48,34 @@ class MediaConnection(WSListener):
     connection is over. ``opened`` lets the socket in; until then its events are kept.
     """
 
+    # What a frame touches should lie together: see voicecall.pacer.
+    __slots__ = (
+        "_attachment",
+        "_backlog",
+        "_bytes_type",
+        "_closing",
+        "_codec",
+        "_connected",
+        "_deadline",
+        "_decode",
+        "_garbage",
+        "_gone",
+        "_hear",
+        "_kept",
+        "_kept_bytes",
+        "_on_started",
+        "_options",
+        "_outbox",
+        "_over",
+        "_parts",
+        "_parts_type",
+        "_posted",
+        "_send_limit",
+        "_started",
+        "_transport",
+        "upgrade",
+    )
+
     def __init__(
         self,
         upgrade: Upgrade,
@@ -98,21 +126,23 @@ class MediaConnection(WSListener):
     def send(self, message: Message) -> None:
         """Send one message; a ``str`` as text, ``bytes`` as text too unless the codec has a true
         attribute ``binary``."""
-        if self._posted:
-            # Its second message in a round: what a slow peer has not taken must be known.
+        if self._posted > _SHORT:
+            # Much for one round: what a slow peer has not taken must be known.
             self._outbox.flush()
         if self._transport is None or self._closing:
             return
-        self._posted = len(message)
-        kind = _TEXT if type(message) is str else self._bytes_type
-        self._outbox.put(self._write, kind, message)
+        self._posted += len(message)
+        self._outbox.put(self, message)
 
-    def _write(self, kind: WSMsgType, message: Message) -> None:
-        self._posted = 0
+    def deliver(self, message: Message) -> None:
+        """Write one message that was in the outbox."""
+        size = len(message)
+        self._posted -= size
         transport = self._transport
         if transport is None or self._closing:
             return
-        if len(message) <= _SHORT:
+        kind = _TEXT if type(message) is str else self._bytes_type
+        if size <= _SHORT:
             transport.send(kind, message)
         else:
             whole = bytearray(_HEAD)
@@ -140,6 +170,12 @@ class MediaConnection(WSListener):
     @property
     def is_closing(self) -> bool:
         return self._closing
+
+    def look_after(self) -> None:
+        """To be called from time to time: picows closes by itself after a protocol error, and
+        tells nobody."""
+        if self._transport is not None and self._transport.is_close_frame_sent:
+            self.closing()
 
     def closing(self) -> None:
         """The close handshake has begun, or the peer has hung up. Cuts the connection if it

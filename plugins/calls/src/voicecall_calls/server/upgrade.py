@@ -3,9 +3,7 @@
 uvicorn makes the object that its ``ws`` setting names, gives it the transport and the request as
 it came, and from then on does not know the connection any more. Here that object is picows' own
 protocol. Traps that this module takes care of: picows accepts only a bare ``Connection: Upgrade``
-(proxies send ``keep-alive, Upgrade``), and reads through the buffer interface only; it closes
-connections by itself after a protocol error, which must not leave a socket to a peer that has
-stopped reading.
+(proxies send ``keep-alive, Upgrade``), and reads through the buffer interface only.
 """
 
 from __future__ import annotations
@@ -62,18 +60,10 @@ class _MediaProtocol(WSProtocol):  # type: ignore[misc]
             self.buffer_updated(size)
             rest = rest[size:]
 
-    def buffer_updated(self, nbytes: int) -> None:
-        super().buffer_updated(nbytes)
-        if self.transport.is_close_frame_sent:
-            self._closing()
-
     def eof_received(self) -> bool:
-        self._closing()
-        return bool(super().eof_received())
-
-    def _closing(self) -> None:
         if isinstance(self.listener, MediaConnection):
             self.listener.closing()
+        return bool(super().eof_received())
 
 
 def protocol_factory(admit: Admit, trust: Trust, frame_limit: int) -> Callable[..., Any]:
