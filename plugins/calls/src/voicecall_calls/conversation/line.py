@@ -136,9 +136,11 @@ class AudioLine:
         current = self._current
         if current is not None and not self._paused:
             # Audio that comes in real time leaves at once, without waking a task for each frame.
-            mark = self.pacer.pass_on(item_id, audio, self._monotonic())
+            monotonic = self._monotonic
+            mark = self.pacer.pass_on(item_id, audio, monotonic())
             if mark is not None:
-                current.send(current.encode(audio))
+                send, encode = current.send, current.encode
+                send(encode(audio))
                 if mark:
                     current.mark(mark)
                 return
@@ -275,7 +277,8 @@ class AudioLine:
     def hear(self, attachment: _LineSocket, audio: bytes) -> None:
         """Caller audio, by a way of its own: there is so much of it."""
         if attachment is self._current:
-            self.listener(audio)
+            listener = self.listener
+            listener(audio)
 
     def received(self, attachment: _LineSocket, event: MediaEvent) -> None:
         """An event of a socket that is no longer the current one means nothing."""

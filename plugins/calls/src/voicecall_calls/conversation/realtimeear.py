@@ -64,10 +64,11 @@ class ModelEar:
 
     def hear(self, audio: bytes) -> None:
         """The next caller audio."""
-        self._watch.heard_at = self._monotonic()
+        monotonic, hear = self._monotonic, self._link.hear
+        self._watch.heard_at = monotonic()
         if self._notices or self._greeting.protected:
             self._listen_in(audio)
-        self._link.hear(audio)
+        hear(audio)
 
     def _listen_in(self, audio: bytes) -> None:
         began = self._gate.hear(audio)

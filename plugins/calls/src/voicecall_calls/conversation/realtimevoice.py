@@ -123,7 +123,8 @@ class ModelVoice:
         if item.converts:
             audio = item.converter.process(audio)
         item.size += len(audio)
-        self._to_line(item.key, audio)
+        to_line = self._to_line
+        to_line(item.key, audio)
 
     def _begin(self, item_id: str) -> Item:
         for other in list(self._by_id.values()):

@@ -4,7 +4,9 @@ A listener of picows, which parses frames and checks opcodes, masks and lengths.
 fragments nor minds extension bits nor bounds what it buffers for a slow peer. It gives the header
 of a message over 8 KiB to the transport without a copy: where that does not send it at once, the
 header of the next message takes its place.
-Everything here runs in the transport's callbacks: no task, lock or log line per frame.
+Everything here runs in the transport's callbacks: no task, lock or log line per frame. Callables
+that are attributes get a local name before they are called, on the whole way of a frame: Python
+3.11 looks for a method otherwise, each time anew.
 """
 
 from __future__ import annotations
@@ -148,7 +150,8 @@ class MediaConnection(WSListener):
             whole = bytearray(_HEAD)
             whole += message.encode() if isinstance(message, str) else message
             transport.send_reuse_external_bytearray(kind, whole, _HEAD)
-        if self._backlog() > self._send_limit:
+        backlog = self._backlog
+        if backlog() > self._send_limit:
             self._overrun()
 
     def _overrun(self) -> None:
@@ -301,8 +304,9 @@ class MediaConnection(WSListener):
     # --- events -----------------------------------------------------------------------------
 
     def _received(self, message: Message) -> None:
+        decode = self._decode
         try:
-            event = self._decode(message)
+            event = decode(message)
         except MediaProtocolError as error:
             self._malformed(error)
             return
