@@ -118,6 +118,9 @@ class Commit:
     the entries from ``transcript_from`` on are new. ``processed_keys`` are the dedupe keys of
     carrier events: one that exists already makes the whole commit fail with ``DuplicateKey``, as
     does the key of ``reply`` or of ``reservation``.
+
+    ``patient``: it may wait a little for company, since nobody outside waits for it. It is no
+    less durable, and commits are stored in the order in which they were asked for.
     """
 
     record: CallRecord | None = None
@@ -128,6 +131,7 @@ class Commit:
     reservation: DialReservation | None = None
     turns: Sequence[TurnRow] = ()
     approvals: Sequence[Approval] = ()
+    patient: bool = False
 
 
 class CallStore(Provider):
