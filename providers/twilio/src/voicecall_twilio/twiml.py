@@ -15,6 +15,7 @@ from xml.etree import ElementTree
 from voicecall.telephony import StreamRequest, WebhookReply
 
 from .callbacks import Kind, callback
+from .markup import written
 
 __all__ = ["TWIML_LIMIT", "Document", "Listening", "keypad", "reply"]
 
@@ -66,7 +67,7 @@ class Document:
 
     @property
     def text(self) -> str:
-        return ElementTree.tostring(self._root, encoding="unicode")
+        return written(self._root)
 
     @property
     def started(self) -> bool:
