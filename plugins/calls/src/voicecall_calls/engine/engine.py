@@ -205,7 +205,8 @@ class CallEngine:
         events: Sequence[ev.CarrierEvent],
     ) -> tel.WebhookReply:
         """Commit the events of one webhook in order; the last one carries the reply."""
-        await self._ready.wait()
+        if not self._ready.is_set():
+            await self._ready.wait()
         return await self._intake.handle(request, verified, events)
 
     # --- media sockets ----------------------------------------------------------------------

@@ -40,12 +40,13 @@ class BoundedHeads(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         if not self._in_request:
-            if self._timer is None:
-                self._expect_head()
             self._length += len(data)
         super().data_received(data)
-        if not self._in_request and self._length > self._limit:
+        # Most heads are whole by now, and need no timer.
+        if self._length > self._limit:
             self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
+        elif self._length and self._timer is None:
+            self._expect_head()
 
     def on_headers_complete(self) -> None:
         self._in_request = True
@@ -57,7 +58,6 @@ class BoundedHeads(HttpToolsProtocol):
         super().on_message_complete()
 
     def _expect_head(self) -> None:
-        self._length = 0
         self._timer = self.loop.call_later(self._timeout_s, self._expired)
 
     def _head_is_over(self) -> None:

@@ -56,7 +56,6 @@ class CallServer:
         trust = Trust(security)
         self._serve = serve
         self._stream = stream
-        self._port = serve.port
         self._app = WebhookApp(
             provider,
             webhooks,
@@ -71,7 +70,8 @@ class CallServer:
             BoundedHeads, timeout_s=security.head_timeout_s, limit=security.head_limit
         )
         self._protocol = protocol_factory(self._media.upgrade, trust, stream.frame_limit)
-        self.set_public_url(public_url)
+        self._app.public_url = public_url
+        self._use_port(serve.port)
 
     # --- addresses --------------------------------------------------------------------------
 
@@ -83,9 +83,7 @@ class CallServer:
     @property
     def local_url(self) -> str:
         """URL of the webhooks as seen from this machine."""
-        bind = self._serve.bind
-        host = f"[{bind}]" if ":" in bind else bind
-        return f"http://{host}:{self._port}{normal_path(self._serve.path)}"
+        return self._app.local_url
 
     @property
     def public_url(self) -> str | None:
@@ -94,18 +92,27 @@ class CallServer:
     def set_public_url(self, url: str | None) -> None:
         """The URL under which the carrier reaches the webhooks, once it is known."""
         self._app.public_url = url
+        self._webhook_url = url or self.local_url
+        self._stream_url = media_url(
+            self._webhook_url, serve_path=self._serve.path, stream_path=self._stream.path
+        )
 
     @property
     def webhook_url(self) -> str:
         """The URL to give to the carrier: the public one, else the local one."""
-        return self._app.public_url or self.local_url
+        return self._webhook_url
 
     @property
     def stream_url(self) -> str:
         """The URL of the media sockets to give to the carrier."""
-        return media_url(
-            self.webhook_url, serve_path=self._serve.path, stream_path=self._stream.path
-        )
+        return self._stream_url
+
+    def _use_port(self, port: int) -> None:
+        self._port = port
+        bind = self._serve.bind
+        host = f"[{bind}]" if ":" in bind else bind
+        self._app.local_url = f"http://{host}:{port}{normal_path(self._serve.path)}"
+        self.set_public_url(self.public_url)
 
     # --- life -------------------------------------------------------------------------------
 
@@ -135,8 +142,7 @@ class CallServer:
         Raises :exc:`voicecall.errors.ConfigError` where the port cannot be had.
         """
         listener = await self._listen()
-        self._port = listener.getsockname()[1]
-        self._app.local_url = self.local_url
+        self._use_port(listener.getsockname()[1])
         server = _Uvicorn(
             uvicorn.Config(
                 self._app,

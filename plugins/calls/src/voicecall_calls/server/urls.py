@@ -232,19 +232,16 @@ def webhook_url(
     if host is None:
         written = headers.get("host", "")
         host = host_name(written)
-        local = urlsplit(local_url)
-        if host is not None and written.strip().lower() == local.netloc:
-            proto, host = local.scheme, local.netloc
-            if not trust.allows(host_name(local.netloc) or ""):
-                return None
-        elif host is None or not trust.allows(host):
+        if host is None or not trust.allows(host):
             return None
+        local = urlsplit(local_url)
+        if written.strip().lower() == local.netloc:
+            proto, host = local.scheme, local.netloc
         else:
             host += _port(written, proto)
     return f"{proto}://{host}{target}"
 
 
-@lru_cache(maxsize=16)
 def media_url(base_url: str, *, serve_path: str, stream_path: str) -> str:
     """The URL of the media sockets that belongs to a webhook URL.
 
