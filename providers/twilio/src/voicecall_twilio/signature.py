@@ -17,7 +17,8 @@ import re
 from base64 import b64encode
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from urllib.parse import parse_qsl, unquote
+from itertools import chain
+from urllib.parse import parse_qsl, unquote, unquote_to_bytes
 
 from voicecall.errors import WebhookRejected
 from voicecall.media import Upgrade
@@ -87,23 +88,27 @@ def pairs_of(text: str) -> list[tuple[str, str]]:
     for escapes in texts that have none, which is most of the time that a webhook is read."""
     found: list[tuple[str, str]] = []
     for part in text.replace("+", " ").split("&"):
-        name, _, value = part.partition("=")
         if part:
-            found.append((_unescaped(name), _unescaped(value)))
+            name, _, value = part.partition("=")
+            if "%" in part:
+                name, value = _unescaped(name), _unescaped(value)
+            found.append((name, value))
     return found
 
 
 def _unescaped(text: str) -> str:
-    return unquote(text, errors="surrogateescape") if "%" in text else text
+    if text.isascii():
+        return unquote_to_bytes(text).decode("utf-8", "surrogateescape")
+    # Between characters that should have been escaped, each run of escapes is read by itself.
+    return unquote(text, errors="surrogateescape")
 
 
 def material(url: str, form: Sequence[tuple[str, str]]) -> bytes:
     """The signed text, for ``url`` without fragment."""
-    parts = [url]
-    # A set of pairs, sorted, is the rule for both repeated names and repeated values.
-    for name, value in sorted(set(form)):
-        parts += (name, value)
-    return "".join(parts).encode("utf-8", "surrogateescape")
+    # Pairs without repetition, sorted, is the rule for both repeated names and repeated values.
+    # They came sorted, which a dict keeps.
+    pairs = sorted(dict.fromkeys(form))
+    return "".join([url, *chain.from_iterable(pairs)]).encode("utf-8", "surrogateescape")
 
 
 def sign(signed: bytes, key: str, algorithm: str = "sha1") -> str:
