@@ -119,8 +119,9 @@ class Commit:
     carrier events: one that exists already makes the whole commit fail with ``DuplicateKey``, as
     does the key of ``reply`` or of ``reservation``.
 
-    ``patient``: it may wait a little for company, since nobody outside waits for it. It is no
-    less durable, and commits are stored in the order in which they were asked for.
+    ``patient``: it may wait a little for company, since nobody outside waits for it; see also
+    :meth:`CallStore.hurry`. It is no less durable, and commits are stored in the order in which
+    they were asked for.
     """
 
     record: CallRecord | None = None
@@ -141,6 +142,10 @@ class CallStore(Provider):
     async def commit(self, commit: Commit) -> None:
         """Store one transaction. Raises :exc:`voicecall.errors.DuplicateKey` or
         :exc:`voicecall.errors.StoreError`; then nothing of it is stored."""
+
+    def hurry(self) -> None:
+        """Somebody waits after all: patient commits wait no longer."""
+        return
 
     @abstractmethod
     async def load(self, call_id: str) -> CallRecord | None:

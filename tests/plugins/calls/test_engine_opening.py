@@ -197,3 +197,54 @@ async def test_only_what_has_no_effect_can_be_noted(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="EndRequested cannot be noted"):
             await phone.lane.note(ev.EndRequested(at=phone.now()))
         assert phone.lane.record == before
+
+
+def speaking(phone: Phone, utterance: str) -> tuple[ev.BotSpeaking, ev.BotSpoke]:
+    now = phone.now()
+    return (
+        ev.BotSpeaking(at=now, utterance_id=utterance, text="Well"),
+        ev.BotSpoke(at=now, utterance_id=utterance, heard="Well", ok=True),
+    )
+
+
+async def test_a_patient_event_waits_for_company_until_the_next_one_of_its_call(
+    tmp_path: Path,
+) -> None:
+    async with open_phone(tmp_path, media=NATIVELY) as phone:
+        await phone.call_in()
+        await phone.settle(5)
+        lane = phone.lane
+        stored = len(await phone.store.events(lane.record.call_id))
+        began, spoke = speaking(phone, "alone")
+        await lane.note(began)
+        before = phone.now()
+        await lane.apply(spoke, patient=True)
+        assert phone.now() - before == 50
+
+        began, spoke = speaking(phone, "hurried")
+        await lane.note(began)
+        before = phone.now()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(lambda: lane.apply(spoke, patient=True))
+            await anyio.sleep(0.02)
+            assert lane.record.utterance is not None
+            await lane.apply(ev.CallerSaid(at=phone.now(), text="And then?", context=True))
+        assert phone.now() - before == 20
+        began, spoke = speaking(phone, "not alone")
+        await lane.note(began)
+        before = phone.now()
+        async with anyio.create_task_group() as tasks:
+            # The last one waits already when the patient one's turn comes.
+            for text in ("Go on.", "Please."):
+                said = ev.CallerSaid(at=phone.now(), text=text, context=True)
+                tasks.start_soon(lane.apply, said)
+                if text == "Go on.":
+                    tasks.start_soon(lambda: lane.apply(spoke, patient=True))
+        assert phone.now() == before
+        kinds = [event.type for event in await phone.store.events(lane.record.call_id)][stored:]
+        assert kinds == [
+            *("BotSpeaking", "BotSpoke"),
+            *("BotSpeaking", "BotSpoke", "CallerSaid"),
+            *("BotSpeaking", "CallerSaid", "BotSpoke", "CallerSaid"),
+        ]
+        assert await phone.store.load(lane.record.call_id) == lane.record

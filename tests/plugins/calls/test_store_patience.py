@@ -104,6 +104,20 @@ async def test_an_impatient_job_takes_patient_ones_along(pause_s: float) -> None
     assert it.done == {"first": 30, "second": 30, "now": 30, "after": 81}
 
 
+async def test_patient_jobs_can_be_hurried() -> None:
+    async with clerk(pause_s=0.004) as it, anyio.create_task_group() as tasks:
+        it.worker.hurry()
+        tasks.start_soon(it.do, "first")
+        tasks.start_soon(it.do, "second", 10)
+        await anyio.sleep(0.02)
+        it.worker.hurry()
+        it.worker.hurry()
+        # Whoever comes after it is as patient as ever.
+        tasks.start_soon(it.do, "after", 10)
+    assert it.session.batches == [["first", "second"], ["after"]]
+    assert it.done == {"first": 20, "second": 20, "after": 60}
+
+
 async def test_a_pause_holds_patient_jobs_up_no_longer_than_impatient_ones() -> None:
     async with clerk(pause_s=0.2) as it, anyio.create_task_group() as tasks:
         tasks.start_soon(lambda: it.do("opens", patient=False))

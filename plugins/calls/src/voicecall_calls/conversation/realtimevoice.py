@@ -345,6 +345,7 @@ class ModelVoice:
                 ok=item.size > 0,
             ),
             turns=(row,),
+            patient=True,
         )
 
 

@@ -98,6 +98,7 @@ class CallLane:
         self._noted: list[StoredEvent] = []
         self._stored_entries = len(record.transcript)
         self._lock = anyio.Lock(fast_acquire=True)
+        self._patient = False
         self._jobs: list[Job] = []
         self._running = False
         self._tasks: anyio.abc.TaskGroup | None = None
@@ -145,17 +146,26 @@ class CallLane:
         reply: ReplyMaker | None = None,
         reservation: DialReservation | None = None,
         turns: Sequence[TurnRow] = (),
+        patient: bool = False,
     ) -> Applied:
         """Take one event, and store ``turns`` with it. Raises ``StoreError`` where it could not be
-        committed; then nothing has changed and the event may come again."""
+        committed; then nothing has changed and the event may come again. ``patient``: its commit
+        may wait for company (:class:`voicecall.store.Commit`), until the call's next event."""
+        if self._patient:
+            self.host.store.hurry()
         if reply is not None:
             # Cancelled only where the gateway stops; then the carrier delivers again.
             async with self._lock:
                 return await self._take(event, reply, reservation, turns)
         # Shielded: whoever is cancelled here must not leave a commit that nobody published.
         with anyio.CancelScope(shield=True):
-            async with self.host.busy, self._lock:
-                applied = await self._take(event, reply, reservation, turns)
+            if patient:
+                # Not one of the busy: it would keep others out while it waits.
+                async with self._lock:
+                    applied = await self._take_patiently(event, turns)
+            else:
+                async with self.host.busy, self._lock:
+                    applied = await self._take(event, reply, reservation, turns)
         return applied
 
     async def note(self, event: ev.CallEvent) -> None:
@@ -200,6 +210,13 @@ class CallLane:
         step = mc.step(self.record, event, self.host.policy)
         return await self._commit(step, event, reply, reservation, turns)
 
+    async def _take_patiently(self, event: ev.CallEvent, turns: Sequence[TurnRow]) -> Applied:
+        self._patient = self._lock.statistics().tasks_waiting == 0
+        try:
+            return await self._take(event, None, None, turns)
+        finally:
+            self._patient = False
+
     async def _commit(
         self,
         step: mc.Step,
@@ -231,6 +248,7 @@ class CallLane:
                         reply=recorded,
                         reservation=reservation,
                         turns=turns,
+                        patient=self._patient,
                     )
                 )
             except DuplicateKey as error:

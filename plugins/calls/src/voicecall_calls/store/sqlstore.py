@@ -115,6 +115,9 @@ class SqlStore(CallStore):
         write = to_write(commit, self._seam.now_ms())
         await self._writer.submit(write, patient=commit.patient)
 
+    def hurry(self) -> None:
+        self._writer.hurry()
+
     async def load(self, call_id: str) -> CallRecord | None:
         return await self._read(lambda c: reading.load_call(c, call_id))
 

@@ -101,6 +101,11 @@ class Worker(Generic[Job]):
             self._set_timer(self._loop, patient)
         return await future
 
+    def hurry(self) -> None:
+        """Patient jobs wait no longer."""
+        if self._all_patient and self._round and self._loop is not None:
+            self._set_timer(self._loop, patient=False)
+
     def _set_timer(self, loop: asyncio.AbstractEventLoop, patient: bool) -> None:
         if self._timer is not None:
             self._timer.cancel()
