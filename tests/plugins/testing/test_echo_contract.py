@@ -51,6 +51,13 @@ class TestEcho(RealtimeContract):
             assert duplex.written == len(speech)
             assert duplex.sink.audio("echo-2") == speech[MULAW_8K.size(200) :]
 
+    async def test_responses_are_as_long_as_is_drawn(self, speech: bytes) -> None:
+        lengths = iter([0.0, 0.25, 0.5])
+        async with self.duplex(EchoProvider(lambda: next(lengths))) as duplex:
+            await duplex.talk(speech * 2)
+            sizes = [len(audio) for audio in duplex.sink.written.values()]
+            assert sizes == [MULAW_8K.size(length) for length in (1000, 1500, 1700)]
+
 
 def test_it_is_found_and_never_chosen_by_itself() -> None:
     info = Registry().load(ProviderKind.REALTIME, "echo")

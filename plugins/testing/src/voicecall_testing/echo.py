@@ -1,7 +1,8 @@
 """The echo: a full-duplex "model" that returns the caller's audio untouched.
 
-For line checks and benchmarks. What the caller says is cut into responses of two seconds, so
-that such a call has transcripts and turns like any other. Asked to greet or to say something it
+For line checks and benchmarks. What the caller says is cut into responses of one to three seconds,
+so that such a call has transcripts and turns like any other, and many calls that begin together
+do not all go on to the next response in the same moment. Asked to greet or to say something it
 gives a short tone; the caller's audio during the tone is dropped, which keeps what follows in
 real time. Muted, it returns silence.
 """
@@ -9,7 +10,7 @@ real time. Muted, it returns silence.
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import cache
 from typing import Any, Literal
@@ -40,22 +41,31 @@ CAPABILITIES = RealtimeCapabilities(
     interrupts=Interrupter.MODEL,
 )
 
-_STRETCH_MS = 2000
+_LEAST_STRETCH_MS = 1000
+_MOST_STRETCH_MS = 3000
 _TONE_MS = 200
 _TONE_HZ = 440
 _TONE_LEVEL = 8000
 
 
 class EchoProvider(RealtimeProvider):
+    """``draw``: a float in [0, 1) for the length of the next response; without it all are of the
+    same length."""
+
     capabilities = CAPABILITIES
 
+    def __init__(self, draw: Callable[[], float] = lambda: 0.5) -> None:
+        self._draw = draw
+
     def session(self, options: RealtimeOptions) -> AbstractAsyncContextManager[RealtimeSession]:
-        return _session(options)
+        return _session(options, self._draw)
 
 
 @asynccontextmanager
-async def _session(options: RealtimeOptions) -> AsyncIterator[RealtimeSession]:
-    session = _EchoSession(options)
+async def _session(
+    options: RealtimeOptions, draw: Callable[[], float]
+) -> AsyncIterator[RealtimeSession]:
+    session = _EchoSession(options, draw)
     try:
         yield session
     finally:
@@ -63,7 +73,7 @@ async def _session(options: RealtimeOptions) -> AsyncIterator[RealtimeSession]:
 
 
 class _EchoSession(RealtimeSession):
-    def __init__(self, options: RealtimeOptions) -> None:
+    def __init__(self, options: RealtimeOptions, draw: Callable[[], float]) -> None:
         # First what each frame needs.
         self._deaf_bytes = 0
         self._closed = False
@@ -75,7 +85,8 @@ class _EchoSession(RealtimeSession):
         self._converter = Converter(options.input_format, options.output_format)
         self._same = self._converter.identity
         self._tone = _tone(options.output_format)
-        self._stretch = options.input_format.size(_STRETCH_MS)
+        self._draw = draw
+        self._stretch = 0
         self._events = _Events()
         self._count = 0
 
@@ -136,6 +147,8 @@ class _EchoSession(RealtimeSession):
         self._count += 1
         self._item = item = f"echo-{self._count}"
         self._size = 0
+        length_ms = _LEAST_STRETCH_MS + self._draw() * (_MOST_STRETCH_MS - _LEAST_STRETCH_MS)
+        self._stretch = self._format.size(length_ms)
         self._events.put(ResponseStarted(item))
         return item
 
@@ -197,7 +210,7 @@ class _Events(AsyncIterator[RealtimeEvent]):
 
 
 def _factory(config: Any, context: ProviderContext) -> EchoProvider:
-    return EchoProvider()
+    return EchoProvider(context.seam.random)
 
 
 @hookimpl
