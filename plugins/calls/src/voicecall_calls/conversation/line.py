@@ -7,7 +7,6 @@ what was sent and not confirmed when a socket is lost is sent again on the next 
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Callable
 
 import anyio
@@ -166,8 +165,9 @@ class AudioLine:
     def finish(self, item_id: str) -> None:
         """No more audio of this item will be written."""
         self.pacer.finish(item_id)
-        # The mark behind its last audio may have waited for this.
-        self._work.set()
+        if not self.pacer.waiting:
+            # The mark behind its last audio has waited for this.
+            self._pump()
         self._note_progress()
 
     async def run(self) -> None:
@@ -177,8 +177,10 @@ class AudioLine:
             self._pump()
             sends = self._current is not None and not self._paused
             wake_at = self.pacer.wake_at() if sends else None
-            wait = math.inf if wake_at is None else max(wake_at - self._monotonic(), 0.001)
-            with anyio.move_on_after(wait):
+            if wake_at is None:
+                await self._work.wait()
+                continue
+            with anyio.move_on_after(max(wake_at - self._monotonic(), 0.001)):
                 await self._work.wait()
 
     def _pump(self) -> None:
