@@ -25,6 +25,7 @@ from voicecall.seam import Seam
 from voicecall.store import CallStore, TurnRow
 from voicecall_calls.config import VoiceCallConfig
 from voicecall_calls.conversation.base import Conversation
+from voicecall_calls.lazyevent import LazyEvent
 from voicecall_calls.pairing import Pairing
 from voicecall_calls.ports import AdmissionRefused, Attachment, MediaSocket
 
@@ -106,7 +107,7 @@ class CallEngine:
         self.busy = anyio.Semaphore(_BUSY_CALLS, fast_acquire=True)
         self._tasks: anyio.abc.TaskGroup | None = None
         self._quiet = anyio.Event()
-        self._ready = anyio.Event()
+        self._ready = LazyEvent()
 
     def reconfigure(self, config: VoiceCallConfig, default_agent: str) -> None:
         """What the next calls are let in, greeted and limited by; live calls keep their times."""
@@ -205,8 +206,7 @@ class CallEngine:
         events: Sequence[ev.CarrierEvent],
     ) -> tel.WebhookReply:
         """Commit the events of one webhook in order; the last one carries the reply."""
-        if not self._ready.is_set():
-            await self._ready.wait()
+        await self._ready.wait()
         return await self._intake.handle(request, verified, events)
 
     # --- media sockets ----------------------------------------------------------------------

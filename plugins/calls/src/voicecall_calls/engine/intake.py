@@ -19,6 +19,7 @@ from voicecall import telephony as tel
 from voicecall.errors import StoreError
 from voicecall.model import CallRecord, Direction, EndDetail
 from voicecall.store import Commit, RecordedReply
+from voicecall_calls.lazyevent import LazyEvent
 
 from .admission import Admission, admit_inbound
 from .inbound import inbound_record
@@ -40,7 +41,8 @@ _OPENING = (ev.Initiated, ev.Ringing, ev.Answered, ev.Active)
 class Intake:
     def __init__(self, engine: CallEngine) -> None:
         self._engine = engine
-        self._doors: dict[str, _Door] = {}
+        self._opening: dict[str, LazyEvent] = {}
+        """By the carrier's ids of calls."""
         self._unsure = 0
         self._settled: anyio.Event | None = None
 
@@ -146,20 +148,16 @@ class Intake:
     ) -> tel.WebhookReply | None:
         """An event of no live call. One at a time may open the call with an id."""
         id_ = event.provider_call_id
-        door = self._doors.get(id_)
-        if door is None:
-            door = self._doors[id_] = _Door()
-        door.users += 1
+        while (before := self._opening.get(id_)) is not None:
+            await before.wait()
+        if (lane := self._live(event)) is not None:
+            return await self._apply(lane, event, maker)
+        over = self._opening[id_] = LazyEvent()
         try:
-            async with door.lock:
-                lane = self._live(event)
-                if lane is None:
-                    return await self._open_or_find(event, maker)
+            return await self._open_or_find(event, maker)
         finally:
-            door.users -= 1
-            if not door.users:
-                del self._doors[id_]
-        return await self._apply(lane, event, maker)
+            del self._opening[id_]
+            over.set()
 
     async def _open_or_find(
         self, event: ev.CarrierEvent, maker: ReplyMaker | None
@@ -267,14 +265,6 @@ class Intake:
         if not applied.duplicate:
             _log.info("inbound call %s refused: %s", call_id, detail.value)
         return applied
-
-
-class _Door:
-    """Of a call that is being opened; kept while somebody uses it."""
-
-    def __init__(self) -> None:
-        self.lock = anyio.Lock(fast_acquire=True)
-        self.users = 0
 
 
 class _Full(Exception):

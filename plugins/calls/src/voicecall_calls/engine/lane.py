@@ -17,6 +17,7 @@ from voicecall.errors import DuplicateKey
 from voicecall.model import CallRecord, EndDetail, EndReason
 from voicecall.seam import Seam
 from voicecall.store import CallStore, Commit, DialReservation, RecordedReply, StoredEvent, TurnRow
+from voicecall_calls.lazyevent import LazyEvent
 
 from .phases import note_phases, phases_of
 from .planner import Plan, Planner
@@ -102,7 +103,7 @@ class CallLane:
         self._jobs: list[Job] = []
         self._running = False
         self._tasks: anyio.abc.TaskGroup | None = None
-        self._released = anyio.Event()
+        self._released = LazyEvent()
 
     @property
     def ref(self) -> tel.CallRef:

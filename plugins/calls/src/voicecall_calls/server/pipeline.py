@@ -27,7 +27,6 @@ from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from urllib.parse import parse_qsl
 
-import anyio
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -35,6 +34,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from voicecall.errors import WebhookRejected
 from voicecall.seam import Seam
 from voicecall.telephony import TelephonyProvider, Verified, WebhookReply, WebhookRequest
+from voicecall_calls.lazyevent import LazyEvent
 from voicecall_calls.ports import WebhookHost
 
 from .options import ServeOptions, WebhookSecurity
@@ -72,7 +72,7 @@ class _Running:
     """A request being handled; its duplicates wait for ``done``."""
 
     def __init__(self) -> None:
-        self.done = anyio.Event()
+        self.done = LazyEvent()
         self.reply: WebhookReply | None = None
 
 
