@@ -156,9 +156,11 @@ def _attended(record: CallRecord, event: ev.CallEvent, policy: CallPolicy) -> Ca
     if record.terminal or record.recovering or record.provider_call_id is None:
         return record
     news = isinstance(event, ev.CarrierEvent | ev.StreamAttached | ev.StatusReported)
-    if DeadlineKind.PROBE in record.deadlines and not news:
+    planned = record.deadlines.get(DeadlineKind.PROBE)
+    at = event.at + policy.quiet_ms
+    if planned == at or (planned is not None and not news):
         return record
-    return replace(record, deadlines=with_deadlines(record, probe=event.at + policy.quiet_ms))
+    return replace(record, deadlines=with_deadlines(record, probe=at))
 
 
 def _after_the_end(record: CallRecord, event: ev.CallEvent) -> Step:

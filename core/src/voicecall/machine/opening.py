@@ -89,6 +89,7 @@ def open_inbound(
                 else {}
             ),
             DeadlineKind.MAX_DURATION: event.at + policy.ring_timeout_ms + policy.max_duration_ms,
+            DeadlineKind.PROBE: event.at + policy.quiet_ms,
         },
         **more,
     )
