@@ -227,7 +227,7 @@ class WebhookApp:
         return WebhookRequest(
             method="POST",
             url=url,
-            query=dict(parse_qsl(query, keep_blank_values=True)),
+            query=dict(parse_qsl(query, keep_blank_values=True)) if query else {},
             headers=headers,
             body=body,
             client=client,
@@ -281,7 +281,7 @@ def _too_many(headers: Mapping[str, str] | None = None) -> WebhookRejected:
 
 
 def _headers(scope: Scope) -> dict[str, str]:
-    return headers_of((n.decode("latin-1"), v.decode("latin-1")) for n, v in scope["headers"])
+    return headers_of([(n.decode("latin-1"), v.decode("latin-1")) for n, v in scope["headers"]])
 
 
 def _identity(request: WebhookRequest) -> str:

@@ -37,7 +37,8 @@ __all__ = [
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 
-_LABEL = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
+_LABEL = "[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
+_NAME = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
 _PORT = re.compile(r":([0-9]{1,5})\s*\Z")
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _HOPS = "x-forwarded-for"
@@ -87,6 +88,12 @@ def parse_address(text: str) -> Address | None:
 _peer_address = lru_cache(maxsize=1024)(parse_address)
 
 
+@lru_cache(maxsize=1024)
+def _peer_name(peer: str) -> str:
+    address = parse_address(peer)
+    return "unknown" if address is None else str(address)
+
+
 def parse_network(text: str) -> Network:
     """An address or CIDR block. Raises ``ValueError``."""
     network = ip_network(text.strip(), strict=False)
@@ -107,7 +114,7 @@ def host_name(text: str) -> str | None:
     name = text.partition(":")[0]
     if text.count(":") > 1 or "@" in text or len(name) > 253:
         return None
-    return name if all(_LABEL.fullmatch(label) for label in name.split(".")) else None
+    return name if _NAME.fullmatch(name) else None
 
 
 def _port(text: str, scheme: str) -> str:
@@ -153,11 +160,9 @@ class Trust:
         (the first one where all are), else ``x-real-ip``. Otherwise the socket's peer, and
         ``unknown`` for a socket without one.
         """
-        address = _peer_address(peer or "")
-        if address is None:
-            return "unknown"
-        if not (self._headers and self._is_proxy(address)):
-            return str(address)
+        address = _peer_address(peer or "") if self._headers else None
+        if address is None or not self._is_proxy(address):
+            return _peer_name(peer or "")
         forwarded = headers.get(_HOPS, "")
         if forwarded.strip():
             hop: Address | None = None
