@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import Connection, Dialect
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.sql import ClauseElement
 
 from .rows import Params
@@ -16,8 +18,8 @@ __all__ = ["ForRows"]
 class ForRows:
     """A statement for rows that have the same keys; without rows it does nothing.
 
-    For SQLite, whose driver takes the values as they are, it is compiled once: the execution of
-    a statement by SQLAlchemy costs more than what the database does.
+    For SQLite, whose driver takes the values as they are, it is compiled once and run by the
+    driver: the execution of a statement by SQLAlchemy costs more than what the database does.
     """
 
     def __init__(self, statement: Any) -> None:
@@ -35,7 +37,14 @@ class ForRows:
         if not self._text:
             self._compile(connection.dialect, rows[0])
         names = self._names
-        connection.exec_driver_sql(self._text, [tuple([row[n] for n in names]) for row in rows])
+        values = [tuple([row[n] for n in names]) for row in rows]
+        cursor = connection.connection.cursor()
+        try:
+            cursor.executemany(self._text, values)
+        except sqlite3.Error as error:
+            raise DBAPIError.instance(self._text, None, error, sqlite3.Error) from error
+        finally:
+            cursor.close()
 
     def _compile(self, dialect: Dialect, row: Params) -> None:
         element: ClauseElement = self._statement
