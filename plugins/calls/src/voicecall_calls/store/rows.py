@@ -62,7 +62,7 @@ def to_write(commit: Commit, now: int) -> Write:
             now=now,
             record=record,
             call=_call(record) if record else None,
-            deadlines=_deadlines(record) if record else (),
+            deadlines=_deadline(record) if record else (),
             aliases=_aliases(record) if record else (),
             transcript=_transcript(record, commit.transcript_from) if record else (),
             events=[
@@ -99,11 +99,13 @@ def _call(record: CallRecord) -> Params:
     }
 
 
-def _deadlines(record: CallRecord) -> list[Params]:
-    return [
-        {"call_id": record.call_id, "kind": kind.value, "at": at}
-        for kind, at in record.deadlines.items()
-    ]
+def _deadline(record: CallRecord) -> list[Params]:
+    """The next one; all of them are in the document."""
+    following = record.next_deadline
+    if following is None:
+        return []
+    at, kind = following
+    return [{"call_id": record.call_id, "kind": kind.value, "at": at}]
 
 
 def _aliases(record: CallRecord) -> list[Params]:

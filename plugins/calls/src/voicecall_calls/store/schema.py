@@ -4,17 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from sqlalchemy import Connection, insert, inspect, select, update
+from sqlalchemy import Connection, desc, insert, inspect, select, text, update
 
 from voicecall.errors import StoreError
 
-from .tables import metadata, schema_version
+from .tables import deadlines, metadata, schema_version
 
 __all__ = ["STEPS", "prepare_schema"]
 
 Step = Callable[[Connection], None]
 
-STEPS: Sequence[Step] = ()
+
+def _nearest_deadlines(connection: Connection) -> None:
+    """Version 2: of the deadlines of a call the nearest, and no index of processed keys by age:
+    nearly all of them are old."""
+    nearest_last = select(deadlines).order_by(desc(deadlines.c.at), desc(deadlines.c.kind))
+    nearest = {row["call_id"]: dict(row) for row in connection.execute(nearest_last).mappings()}
+    deadlines.drop(connection)
+    deadlines.create(connection)
+    if nearest:
+        connection.execute(insert(deadlines), list(nearest.values()))
+    connection.execute(text("DROP INDEX processed_keys_at"))
+
+
+STEPS: Sequence[Step] = (_nearest_deadlines,)
 """``STEPS[n - 1]`` turns a schema of version ``n`` into one of version ``n + 1``."""
 
 

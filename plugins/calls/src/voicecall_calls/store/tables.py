@@ -57,7 +57,7 @@ deadlines = Table(
     "deadlines",
     metadata,
     Column("call_id", Words, primary_key=True),
-    Column("kind", Words, primary_key=True),
+    Column("kind", Words, nullable=False),
     Column("at", Whole, nullable=False),
     sqlite_with_rowid=False,
 )
@@ -91,7 +91,6 @@ processed_keys = Table(
     Column("key", Words, primary_key=True),
     Column("call_id", Words),
     Column("at", Whole, nullable=False),
-    Index("processed_keys_at", "at"),
     sqlite_with_rowid=False,
 )
 

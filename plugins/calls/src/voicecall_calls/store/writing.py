@@ -47,6 +47,7 @@ class _Puts:
         # SQLite's and PostgreSQL's have the same methods and no common base.
         self._insert: Any = import_module(f"sqlalchemy.dialects.{dialect}").insert
         self.call = self._put(tables.calls, "call_id")
+        self.deadline = self._put(tables.deadlines, "call_id")
         self.entry = self._put(tables.transcript, "call_id", "idx")
         self.turn = self._put(tables.turns, "call_id", "turn_id")
         self.approval = self._put(tables.approvals, "number")
@@ -76,13 +77,12 @@ class _Puts:
 
 _puts = cache(_Puts)
 
-_DROP_DEADLINES = ForRows(
+_DROP_DEADLINE = ForRows(
     delete(tables.deadlines).where(tables.deadlines.c.call_id == bindparam("of_call"))
 )
 _DROP_OLD_REPLIES = ForRows(
     delete(tables.replay_keys).where(tables.replay_keys.c.at <= bindparam("until"))
 )
-_ADD_DEADLINE = ForRows(insert(tables.deadlines))
 _ADD_EVENT = ForRows(insert(tables.events))
 _ADD_PROCESSED = ForRows(insert(tables.processed_keys))
 _ADD_REPLY = ForRows(insert(tables.replay_keys))
@@ -209,8 +209,8 @@ def _put_rest(connection: Connection, writes: Sequence[Write]) -> None:
     newest = {w.call["call_id"]: w for w in writes if w.call}
     for statement, rows in (
         (put.call, [w.call for w in newest.values() if w.call]),
-        (_DROP_DEADLINES, [{"of_call": call_id} for call_id in newest]),
-        (_ADD_DEADLINE, _flat(w.deadlines for w in newest.values())),
+        (put.deadline, _flat(w.deadlines for w in newest.values())),
+        (_DROP_DEADLINE, [{"of_call": i} for i, w in newest.items() if not w.deadlines]),
         (put.entry, _flat(w.transcript for w in writes)),
         (_ADD_EVENT, _flat(w.events for w in writes)),
         (put.turn, _flat(w.turns for w in writes)),
