@@ -17,23 +17,29 @@ MANY = 2000
 """More than are drawn at once."""
 
 
-def test_an_id_is_a_random_uuid() -> None:
+def test_an_id_is_a_uuid_that_begins_with_the_time() -> None:
     seam = SystemSeam()
+    before = seam.now_ms()
     ids = [seam.new_id() for _ in range(MANY)]
+    after = seam.now_ms()
     read = [uuid.UUID(text) for text in ids]
     assert [str(each) for each in read] == ids
-    assert {(each.version, each.variant) for each in read} == {(4, uuid.RFC_4122)}
+    assert {(each.version, each.variant) for each in read} == {(7, uuid.RFC_4122)}
     assert len(set(ids)) == MANY
+    times = [each.int >> 80 for each in read]
+    assert times == sorted(times)
+    assert before <= times[0] <= times[-1] <= after
 
 
 def test_every_free_bit_of_an_id_is_random() -> None:
     seam = SystemSeam()
     numbers = [uuid.UUID(seam.new_id()).int for _ in range(MANY)]
     seen_set, seen_clear = 0, 0
+    numbers = [number & ((1 << 80) - 1) for number in numbers]
     for number in numbers:
         seen_set |= number
         seen_clear |= ~number
-    assert (seen_set & seen_clear & (2**128 - 1)).bit_count() == 122
+    assert (seen_set & seen_clear & (2**80 - 1)).bit_count() == 74
 
 
 def test_a_token_has_128_bits() -> None:
@@ -64,5 +70,5 @@ def test_a_forked_process_has_ids_of_its_own() -> None:
     with open(reading, "rb") as pipe:
         theirs = pipe.read().decode()
     assert os.waitpid(child, 0)[1] == 0
-    assert uuid.UUID(theirs).version == 4
+    assert uuid.UUID(theirs).version == 7
     assert theirs != seam.new_id()

@@ -27,7 +27,8 @@ class Seam(Protocol):
         ...
 
     def new_id(self) -> str:
-        """A random UUID (version 4) in its usual text form."""
+        """A UUID in its usual text form, with at least 74 random bits. It may tell when it was
+        made, and is no secret."""
         ...
 
     def token(self) -> str:
@@ -40,8 +41,8 @@ class Seam(Protocol):
 
 
 _DRAW = 256
-_UUID_BITS = (0xF << 76) | (0x3 << 62)
-_UUID_VERSION_4 = (0x4 << 76) | (0x2 << 62)
+_UUID_RANDOM = (0xFFF << 64) | ((1 << 62) - 1)
+_UUID_VERSION_7 = (0x7 << 76) | (0x2 << 62)
 
 # Many at a time: a call takes several, and asking the system gives up the interpreter's lock.
 _drawn: list[bytes] = []
@@ -70,7 +71,10 @@ class SystemSeam:
     monotonic = staticmethod(time.monotonic)
 
     def new_id(self) -> str:
-        number = int.from_bytes(_128_bits()) & ~_UUID_BITS | _UUID_VERSION_4
+        """A UUID of version 7 (RFC 9562), which begins with the time: rows of calls that come
+        together are neighbours in every index, so that a commit changes fewer pages."""
+        random = int.from_bytes(_128_bits()) & _UUID_RANDOM
+        number = self.now_ms() << 80 | _UUID_VERSION_7 | random
         text = f"{number:032x}"
         return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 

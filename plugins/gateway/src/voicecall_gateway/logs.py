@@ -47,6 +47,7 @@ _SUSPECT = re.compile(
     r"bearer|basic|api[-_]?key|token|password|secret|://|\+[1-9]\d{6}", re.IGNORECASE
 )
 _OURS = {"message", "asctime", "taskName", "masked"}
+_encode = json.JSONEncoder(default=str).encode
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | _OURS
 
 
@@ -103,7 +104,7 @@ class _JsonLines(logging.Formatter):
                 line[key] = _masked(value, self._mask)
         if record.exc_info:
             line["error"] = self._mask(self.formatException(record.exc_info))
-        return json.dumps(line, default=str)
+        return _encode(line)
 
 
 def _message(record: logging.LogRecord, mask: Mask) -> str:
