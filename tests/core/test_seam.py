@@ -57,7 +57,6 @@ def test_threads_get_ids_of_their_own() -> None:
     assert len(set(ids)) == 8 * MANY
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_forked_process_has_ids_of_its_own() -> None:
     seam = SystemSeam()
     seam.new_id()

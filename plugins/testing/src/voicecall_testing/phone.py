@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -41,7 +40,7 @@ class _Played:
 
 class PhoneSocket:
     """``run`` plays; it is a task of whoever made the socket. ``sent`` are the messages in the
-    order in which they came, ``heard`` is the audio that was played. With ``returns_marks``
+    order in which they came, ``heard`` is the audio that was played by now. With ``returns_marks``
     false no mark ever comes back."""
 
     def __init__(
@@ -57,7 +56,6 @@ class PhoneSocket:
         self.returns_marks = returns_marks
         self.listener: MediaListener | None = None
         self.sent: list[Message] = []
-        self.heard = bytearray()
         self.digits: list[str] = []
         self.clears = 0
         self.close_code: int | None = None
@@ -65,6 +63,7 @@ class PhoneSocket:
         self._codec = ScriptedCodec(tones=takes_tones)
         self._queue: deque[bytes | str] = deque()
         self._playing: _Played | None = None
+        self._heard = bytearray()
         self._news = anyio.Event()
         self._cleared = anyio.Event()
         self._closed = anyio.Event()
@@ -121,6 +120,11 @@ class PhoneSocket:
             await anyio.sleep(_FRAME_MS / 1000)
 
     @property
+    def heard(self) -> bytes:
+        playing = self._playing
+        return bytes(self._heard) + (self._part(playing) if playing is not None else b"")
+
+    @property
     def audio_sent(self) -> bytes:
         """All audio that came in, played or not."""
         events = [self._codec.decode(message) for message in self.sent]
@@ -153,7 +157,7 @@ class PhoneSocket:
             self.listener.closed()
 
     async def _play(self) -> None:
-        now: Callable[[], float] = asyncio.get_running_loop().time
+        now = asyncio.get_running_loop().time
         while True:
             while not self._queue:
                 self._news = anyio.Event()
@@ -169,6 +173,10 @@ class PhoneSocket:
                     await self._cleared.wait()
             finally:
                 # Also what was played of the last piece when the socket closes.
-                played = self.format.size((now() - self._playing.begun) * 1000 + 0.01)
-                self.heard += item[:played]
+                self._heard += self._part(self._playing)
                 self._playing = None
+
+    def _part(self, playing: _Played) -> bytes:
+        """What was played of it by now."""
+        elapsed_s = asyncio.get_running_loop().time() - playing.begun
+        return playing.payload[: self.format.size(elapsed_s * 1000 + 0.01)]

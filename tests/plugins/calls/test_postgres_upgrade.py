@@ -1,0 +1,29 @@
+"""A database of an earlier version of the schema on a server is opened and goes on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from voicecall.seam import SystemSeam
+from voicecall_calls.store.postgres import PostgresStore
+
+from .postgres_server import Server
+from .upgrading import check_upgrade
+
+pytestmark = [pytest.mark.integration, pytest.mark.postgres, pytest.mark.anyio]
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+async def test_a_server_of_version_1(
+    database_url: str, postgres_server: Server, tmp_path: Path
+) -> None:
+    await check_upgrade(
+        lambda: PostgresStore(database_url, tmp_path, SystemSeam()),
+        lambda statement: postgres_server.execute(statement, database_url),
+    )
