@@ -118,10 +118,6 @@ class Commit:
     the entries from ``transcript_from`` on are new. ``processed_keys`` are the dedupe keys of
     carrier events: one that exists already makes the whole commit fail with ``DuplicateKey``, as
     does the key of ``reply`` or of ``reservation``.
-
-    ``patient``: it may wait a little for company, since nobody outside waits for it; see also
-    :meth:`CallStore.hurry`. It is no less durable, and commits are stored in the order in which
-    they were asked for.
     """
 
     record: CallRecord | None = None
@@ -132,7 +128,6 @@ class Commit:
     reservation: DialReservation | None = None
     turns: Sequence[TurnRow] = ()
     approvals: Sequence[Approval] = ()
-    patient: bool = False
 
 
 class CallStore(Provider):
@@ -142,10 +137,6 @@ class CallStore(Provider):
     async def commit(self, commit: Commit) -> None:
         """Store one transaction. Raises :exc:`voicecall.errors.DuplicateKey` or
         :exc:`voicecall.errors.StoreError`; then nothing of it is stored."""
-
-    def hurry(self) -> None:
-        """Somebody waits after all: patient commits wait no longer."""
-        return
 
     @abstractmethod
     async def load(self, call_id: str) -> CallRecord | None:

@@ -219,7 +219,7 @@ async def test_a_patient_event_waits_for_company_until_the_next_one_of_its_call(
         await lane.note(began)
         before = phone.now()
         await lane.apply(spoke, patient=True)
-        assert phone.now() - before == 50
+        assert phone.now() - before == 200
 
         began, spoke = speaking(phone, "hurried")
         await lane.note(began)

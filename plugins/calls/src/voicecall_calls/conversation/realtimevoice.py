@@ -97,6 +97,7 @@ class ModelVoice:
         self._early: OrderedDict[str, tuple[str, bool]] = OrderedDict()
         self._tickets: list[Ticket] = []
         self._response_at: int | None = None
+        self._awaited = 0
         self._changed = anyio.Event()
 
     # --- audio ------------------------------------------------------------------------------
@@ -252,8 +253,13 @@ class ModelVoice:
 
     async def quiet(self) -> None:
         """Wait until nothing is being said."""
-        while self._active:
-            await self._change()
+        self._awaited += 1
+        try:
+            while self._active:
+                self._lane.hurry()
+                await self._change()
+        finally:
+            self._awaited -= 1
 
     async def run(self) -> None:
         """Follow the items, one after the other. One task a call."""
@@ -345,7 +351,8 @@ class ModelVoice:
                 ok=item.size > 0,
             ),
             turns=(row,),
-            patient=True,
+            # What interrupted it comes soon, and stands behind it.
+            patient=item.cut_ms is None and item.done is None and not self._awaited,
         )
 
 

@@ -29,6 +29,7 @@ from voicecall_calls.lazyevent import LazyEvent
 from voicecall_calls.pairing import Pairing
 from voicecall_calls.ports import AdmissionRefused, Attachment, MediaSocket
 
+from .company import Company
 from .deadlines import Deadlines
 from .effects import Effects
 from .intake import Intake
@@ -105,6 +106,7 @@ class CallEngine:
         self._deadlines = Deadlines(seam, self.spawn)
         self._by_alias: dict[str, str] = {}
         self.busy = anyio.Semaphore(_BUSY_CALLS, fast_acquire=True)
+        self.company = Company()
         self._tasks: anyio.abc.TaskGroup | None = None
         self._quiet = anyio.Event()
         self._ready = LazyEvent()

@@ -19,6 +19,7 @@ from voicecall.seam import Seam
 from voicecall.store import CallStore, Commit, DialReservation, RecordedReply, StoredEvent, TurnRow
 from voicecall_calls.lazyevent import LazyEvent
 
+from .company import Company
 from .phases import note_phases, phases_of
 from .planner import Plan, Planner
 
@@ -46,6 +47,8 @@ class LaneHost(Protocol):
     busy: anyio.Semaphore
     """Bounds the calls that take an event at the same time. When many calls change at once, audio
     waits only for some of them in each round of the loop. Webhooks have caps of their own."""
+    company: Company
+    """For patient events."""
 
     def spawn(self, job: Job) -> None:
         """Run a task of the engine."""
@@ -150,10 +153,10 @@ class CallLane:
         patient: bool = False,
     ) -> Applied:
         """Take one event, and store ``turns`` with it. Raises ``StoreError`` where it could not be
-        committed; then nothing has changed and the event may come again. ``patient``: its commit
-        may wait for company (:class:`voicecall.store.Commit`), until the call's next event."""
-        if self._patient:
-            self.host.store.hurry()
+        committed; then nothing has changed and the event may come again. ``patient``: nobody waits
+        for it, so it may wait for events of other calls, though not once the next one of its own
+        comes."""
+        self.hurry()
         if reply is not None:
             # Cancelled only where the gateway stops; then the carrier delivers again.
             async with self._lock:
@@ -163,15 +166,22 @@ class CallLane:
             if patient:
                 # Not one of the busy: it would keep others out while it waits.
                 async with self._lock:
-                    applied = await self._take_patiently(event, turns)
+                    await self._gather()
+                    applied = await self._take(event, reply, reservation, turns)
             else:
                 async with self.host.busy, self._lock:
                     applied = await self._take(event, reply, reservation, turns)
         return applied
 
+    def hurry(self) -> None:
+        """Somebody waits for what this call has been told so far."""
+        if self._patient:
+            self.host.company.hurry()
+
     async def note(self, event: ev.CallEvent) -> None:
         """Take an event that may be lost in a crash: it is seen at once, and stored with the next
         one that :meth:`apply` takes."""
+        self.hurry()
         async with self._lock:
             step = mc.step(self.record, event, self.host.policy)
             if step.outcome is not mc.Outcome.PROCESSED:
@@ -211,10 +221,12 @@ class CallLane:
         step = mc.step(self.record, event, self.host.policy)
         return await self._commit(step, event, reply, reservation, turns)
 
-    async def _take_patiently(self, event: ev.CallEvent, turns: Sequence[TurnRow]) -> Applied:
-        self._patient = self._lock.statistics().tasks_waiting == 0
+    async def _gather(self) -> None:
+        if self._lock.statistics().tasks_waiting:
+            return
+        self._patient = True
         try:
-            return await self._take(event, None, None, turns)
+            await self.host.company.wait()
         finally:
             self._patient = False
 
@@ -249,7 +261,6 @@ class CallLane:
                         reply=recorded,
                         reservation=reservation,
                         turns=turns,
-                        patient=self._patient,
                     )
                 )
             except DuplicateKey as error:

@@ -41,9 +41,6 @@ KEEP_CALLS = 10_000
 JOURNAL_BYTES = 16 * 1024 * 1024
 
 _BATCH = 256
-# 100 to 400 calls make 50 to 200 patient commits a second, nearly each a group of its own. So they
-# make 20 groups a second at most, and one waits for less than the shortest item takes to be spoken.
-_PATIENCE_S = 0.05
 _DAY_MS = 24 * 3600 * 1000
 
 
@@ -54,8 +51,7 @@ class SqlStore(CallStore):
     raises :exc:`StoreError` where another process does, or they cannot be used, and drops calls
     that are over beyond the newest ``keep_calls``. ``journal_bytes`` is the size at which the
     journal is rotated to ``calls.jsonl.1``. Groups of commits are ``pause_s`` seconds apart, at
-    least; a patient commit waits up to 50 ms for another one. ``name`` is what errors call the
-    database.
+    least. ``name`` is what errors call the database.
     """
 
     def __init__(
@@ -92,8 +88,7 @@ class SqlStore(CallStore):
     @property
     def outstanding(self) -> int:
         """How many answers of the two threads are still to come: zero means that time may be
-        skipped, which is what a patient commit waits for. Read on the event loop; it falls when
-        the answers are set there."""
+        skipped. Read on the event loop; it falls when the answers are set there."""
         return self._writer.outstanding + self._reader.outstanding
 
     @asynccontextmanager
@@ -112,11 +107,7 @@ class SqlStore(CallStore):
             await self._writer.stop()
 
     async def commit(self, commit: Commit) -> None:
-        write = to_write(commit, self._seam.now_ms())
-        await self._writer.submit(write, patient=commit.patient)
-
-    def hurry(self) -> None:
-        self._writer.hurry()
+        await self._writer.submit(to_write(commit, self._seam.now_ms()))
 
     async def load(self, call_id: str) -> CallRecord | None:
         return await self._read(lambda c: reading.load_call(c, call_id))
@@ -172,13 +163,7 @@ class SqlStore(CallStore):
         return cast("T", await self._reader.submit(query))
 
     def _new_writer(self) -> Worker[Write | Work]:
-        return Worker(
-            "voicecall-store-writer",
-            self._writing,
-            most=_BATCH,
-            pause_s=self._pause_s,
-            patience_s=_PATIENCE_S,
-        )
+        return Worker("voicecall-store-writer", self._writing, most=_BATCH, pause_s=self._pause_s)
 
     def _new_reader(self) -> Worker[Work]:
         return Worker("voicecall-store-reader", self._reading, most=_BATCH)

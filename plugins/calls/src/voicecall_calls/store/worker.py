@@ -39,9 +39,7 @@ class Worker(Generic[Job]):
     A batch is whatever waits, up to ``most``; its waiters are told with one
     ``call_soon_threadsafe``. Jobs of one round of the event loop are handed over together at its
     end: the thread would otherwise wake up for the first of them and leave the others behind. And
-    at most every ``pause_s`` seconds: what a batch costs, it costs whatever is in it. A patient
-    job goes with the next one that is not, or after ``patience_s`` seconds. All go in the order
-    in which they were submitted.
+    at most every ``pause_s`` seconds: what a batch costs, it costs whatever is in it.
     """
 
     def __init__(
@@ -51,18 +49,14 @@ class Worker(Generic[Job]):
         *,
         most: int,
         pause_s: float = 0.0,
-        patience_s: float = 0.0,
     ) -> None:
         self._name = name
         self._session = session
         self._most = most
         self._pause_s = pause_s
-        self._patience_s = patience_s
         self._handed_over = -math.inf
         self._queue: SimpleQueue[_Waiting[Job] | None] = SimpleQueue()
         self._round: list[_Waiting[Job]] = []
-        self._timer: asyncio.Handle | None = None
-        self._all_patient = False
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopped: asyncio.Future[None] | None = None
@@ -71,8 +65,7 @@ class Worker(Generic[Job]):
     @property
     def outstanding(self) -> int:
         """How many things the thread has been asked for and not answered yet: jobs, starting,
-        stopping. Jobs that wait for a timer of the event loop do not count yet. Read it on the
-        event loop; it falls only there, when the answers are set."""
+        stopping. Read it on the event loop; it falls only there, when the answers are set."""
         return self._outstanding
 
     async def start(self) -> None:
@@ -91,37 +84,21 @@ class Worker(Generic[Job]):
             await self.stop()
             raise
 
-    async def submit(self, job: Job, *, patient: bool = False) -> Any:
+    async def submit(self, job: Job) -> Any:
         """Hand a job in and wait for its result. A cancelled waiter leaves the job running."""
         if self._thread is None or self._loop is None:
             raise StoreError("the call store is not open")
         future: asyncio.Future[Any] = self._loop.create_future()
+        if not self._round:
+            wait = self._handed_over + self._pause_s - self._loop.time() if self._pause_s else 0
+            if wait > 0:
+                self._loop.call_later(wait, self._hand_over)
+            else:
+                self._loop.call_soon(self._hand_over)
         self._round.append((job, future))
-        if self._timer is None or (self._all_patient and not patient):
-            self._set_timer(self._loop, patient)
         return await future
 
-    def hurry(self) -> None:
-        """Patient jobs wait no longer."""
-        if self._all_patient and self._round and self._loop is not None:
-            self._set_timer(self._loop, patient=False)
-
-    def _set_timer(self, loop: asyncio.AbstractEventLoop, patient: bool) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        wait = self._handed_over + self._pause_s - loop.time() if self._pause_s else 0.0
-        if patient:
-            wait = max(wait, self._patience_s)
-        self._all_patient = patient
-        if wait > 0:
-            self._timer = loop.call_later(wait, self._hand_over)
-        else:
-            self._timer = loop.call_soon(self._hand_over)
-
     def _hand_over(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
         jobs, self._round = self._round, []
         self._outstanding += len(jobs)
         if self._loop is not None and self._pause_s:

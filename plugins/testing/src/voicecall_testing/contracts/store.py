@@ -286,20 +286,6 @@ class StoreContract:
         assert len(refused) == 19
         assert stored == {f"c{n}" for n in range(60)} - set(refused)
 
-    async def test_a_patient_commit_is_stored_before_what_follows(self, store: CallStore) -> None:
-        first = call_record(metadata={"version": 1})
-        await store.commit(Commit(record=first, patient=True))
-        assert await store.load("call-1") == first
-        last = call_record(metadata={"version": 3})
-        with anyio.fail_after(60):
-            async with anyio.create_task_group() as tasks:
-                for record, patient in (
-                    (call_record(metadata={"version": 2}), True),
-                    (last, False),
-                ):
-                    tasks.start_soon(store.commit, Commit(record=record, patient=patient))
-        assert await store.load("call-1") == last
-
     async def test_commits_survive_closing(self, new_store: Callable[[], CallStore]) -> None:
         record = call_record(transcript=(said("hello"),))
         async with (store := new_store()).lifespan():
