@@ -42,7 +42,6 @@ class AudioLine:
     # As in the pacer: a frame should touch little memory.
     __slots__ = (
         "_attached",
-        "_current",
         "_digits",
         "_first_sent",
         "_first_written",
@@ -54,6 +53,7 @@ class AudioLine:
         "_seam",
         "_underruns",
         "_work",
+        "current",
         "input_format",
         "listener",
         "output_format",
@@ -78,11 +78,12 @@ class AudioLine:
         self._monotonic = seam.monotonic
         self._lost = lost
         self._digits = digits
-        self._current: _LineSocket | None = None
+        self.current: _LineSocket | None = None
         self._paused = False
         self._underruns = 0
         self._work = anyio.Event()
-        self._progress = anyio.Event()
+        self._progress: anyio.Event | None = None
+        """Somebody waits for the next one."""
         self._first_sent: dict[str, int] = {}
         self._first_written: dict[str, int] = {}
         self._attached = anyio.Event()
@@ -91,8 +92,8 @@ class AudioLine:
 
     def attach(self, socket: MediaSocket, started: Started) -> Attachment:
         """Make ``socket`` the line's carrier; the one before is closed as replaced."""
-        previous = self._current
-        self._current = _LineSocket(self, socket, started.stream_id)
+        previous = self.current
+        self.current = _LineSocket(self, socket, started.stream_id)
         self.input_format = started.input_format
         self.output_format = started.output_format
         if self.pacer.format != self.output_format:
@@ -103,20 +104,20 @@ class AudioLine:
             previous.socket.close(1000, "Replaced")
         self._attached.set()
         self._work.set()
-        return self._current
+        return self.current
 
     def detached(self, attachment: _LineSocket) -> None:
         """The socket of ``attachment`` is gone."""
-        if self._current is not attachment:
+        if self.current is not attachment:
             return
-        self._current = None
+        self.current = None
         self._attached = anyio.Event()
         self.pacer.rewind()
         self._lost(attachment.stream_id)
 
     @property
     def socket(self) -> MediaSocket | None:
-        return self._current.socket if self._current is not None else None
+        return self.current.socket if self.current is not None else None
 
     async def attached(self) -> None:
         """Wait for a socket."""
@@ -124,7 +125,7 @@ class AudioLine:
 
     def close(self) -> None:
         """Hang the line up: close its socket for good."""
-        current, self._current = self._current, None
+        current, self.current = self.current, None
         if current is not None:
             current.socket.close(1000, "Call ended")
 
@@ -132,7 +133,7 @@ class AudioLine:
 
     def write(self, item_id: str, audio: bytes) -> None:
         """Queue audio for the caller (an :class:`voicecall.media.AudioSink`)."""
-        current = self._current
+        current = self.current
         if current is not None and not self._paused:
             # Audio that comes in real time leaves at once, without waking a task for each frame.
             monotonic = self._monotonic
@@ -155,7 +156,7 @@ class AudioLine:
         except PacerOverflow as error:
             _log.warning("audio for the caller is dropped: %s", error)
             return
-        if waiting or self._current is None or self._paused:
+        if waiting or self.current is None or self._paused:
             # The end of that wakes the task.
             return
         self._pump()
@@ -175,7 +176,7 @@ class AudioLine:
         while True:
             self._work = anyio.Event()
             self._pump()
-            sends = self._current is not None and not self._paused
+            sends = self.current is not None and not self._paused
             wake_at = self.pacer.wake_at() if sends else None
             if wake_at is None:
                 await self._work.wait()
@@ -184,7 +185,7 @@ class AudioLine:
                 await self._work.wait()
 
     def _pump(self) -> None:
-        current = self._current
+        current = self.current
         if current is None or self._paused:
             return
         for out in self.pacer.poll(self._monotonic()):
@@ -201,14 +202,14 @@ class AudioLine:
     async def played(self, item_id: str) -> Heard:
         """Wait until the caller has heard all of a finished item."""
         while self.pacer.pending(item_id):
-            if self._progress.is_set():
+            if self._progress is None:
                 self._progress = anyio.Event()
             now = self._monotonic()
             patience = self.pacer.drain_ms(now) / 1000 + _MARK_PATIENCE
             with anyio.move_on_after(patience) as scope:
                 await self._progress.wait()
             drained = self.pacer.drain_ms(self._monotonic()) == 0
-            if scope.cancelled_caught and self._current is not None and drained:
+            if scope.cancelled_caught and self.current is not None and drained:
                 _log.warning("the carrier returned no mark; taken for played")
                 break
         return self.pacer.heard(item_id, self._monotonic())
@@ -245,7 +246,7 @@ class AudioLine:
     def _clear_message(self) -> tuple[_LineSocket | None, Message | None]:
         """What makes the carrier throw away its audio, and who to send it to; None where it
         cannot."""
-        current = self._current
+        current = self.current
         return current, current.socket.codec.clear() if current is not None else None
 
     def first_written(self, item_id: str) -> int | None:
@@ -264,7 +265,7 @@ class AudioLine:
 
     def send_digits(self, digits: str) -> bool:
         """Play keypad tones through the socket; False where the carrier cannot."""
-        current = self._current
+        current = self.current
         message = current.socket.codec.digits(digits) if current is not None else None
         if current is None or message is None:
             return False
@@ -272,19 +273,15 @@ class AudioLine:
         return True
 
     def _note_progress(self) -> None:
-        self._progress.set()
+        if self._progress is not None:
+            self._progress.set()
+            self._progress = None
 
     # --- events of the current socket -------------------------------------------------------
 
-    def hear(self, attachment: _LineSocket, audio: bytes) -> None:
-        """Caller audio, by a way of its own: there is so much of it."""
-        if attachment is self._current:
-            listener = self.listener
-            listener(audio)
-
     def received(self, attachment: _LineSocket, event: MediaEvent) -> None:
         """An event of a socket that is no longer the current one means nothing."""
-        if attachment is not self._current:
+        if attachment is not self.current:
             return
         if type(event) is Audio:
             self.listener(event.payload)
@@ -321,7 +318,10 @@ class _LineSocket(Attachment):
 
     def hear(self, audio: bytes) -> None:
         """The payload of each :class:`Audio`, which nothing else gets then."""
-        self._line.hear(self, audio)
+        line = self._line
+        if line.current is self:
+            listener = line.listener
+            listener(audio)
 
     def received(self, event: MediaEvent) -> None:
         self._line.received(self, event)

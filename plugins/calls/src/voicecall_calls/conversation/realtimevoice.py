@@ -98,7 +98,8 @@ class ModelVoice:
         self._tickets: list[Ticket] = []
         self._response_at: int | None = None
         self._awaited = 0
-        self._changed = anyio.Event()
+        self._changed: anyio.Event | None = None
+        """Somebody waits for the next change."""
 
     # --- audio ------------------------------------------------------------------------------
 
@@ -277,11 +278,13 @@ class ModelVoice:
                 self._poke()
 
     def _poke(self) -> None:
-        self._changed.set()
+        if self._changed is not None:
+            self._changed.set()
+            self._changed = None
 
     async def _change(self) -> None:
         """Wait until something has happened to an item."""
-        if self._changed.is_set():
+        if self._changed is None:
             self._changed = anyio.Event()
         await self._changed.wait()
 
