@@ -3,6 +3,8 @@ is only noted."""
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -169,15 +171,21 @@ async def test_every_call_is_woken_at_its_own_deadline(tmp_path: Path) -> None:
         assert all(9_000 <= later - one <= 11_500 for one, later in pairwise(ends))
 
 
+@asynccontextmanager
+async def in_a_call(directory: Path) -> AsyncIterator[tuple[Phone, int]]:
+    """A phone with a call that has been quiet for a while, and how many events it has stored."""
+    async with open_phone(directory, media=NATIVELY) as phone:
+        await phone.call_in()
+        await phone.settle(5)
+        yield phone, len(await phone.store.events(phone.lane.record.call_id))
+
+
 async def test_what_is_noted_is_seen_at_once_and_stored_with_the_next_event(
     tmp_path: Path,
 ) -> None:
-    async with open_phone(tmp_path, media=NATIVELY) as phone:
-        await phone.call_in()
-        await phone.settle(5)
+    async with in_a_call(tmp_path) as (phone, stored):
         lane = phone.lane
         call_id = lane.record.call_id
-        stored = len(await phone.store.events(call_id))
         await lane.note(ev.BotSpeaking(at=phone.now(), utterance_id="u", text="Well"))
         assert lane.record.utterance is not None
         assert lane.record.utterance.id == "u"
@@ -210,11 +218,8 @@ def speaking(phone: Phone, utterance: str) -> tuple[ev.BotSpeaking, ev.BotSpoke]
 async def test_a_patient_event_waits_for_company_until_the_next_one_of_its_call(
     tmp_path: Path,
 ) -> None:
-    async with open_phone(tmp_path, media=NATIVELY) as phone:
-        await phone.call_in()
-        await phone.settle(5)
+    async with in_a_call(tmp_path) as (phone, stored):
         lane = phone.lane
-        stored = len(await phone.store.events(lane.record.call_id))
         began, spoke = speaking(phone, "alone")
         await lane.note(began)
         before = phone.now()
