@@ -104,6 +104,8 @@ MediaEvent = Started | Audio | Dtmf | MarkReached | Cleared | MediaError | Stopp
 class MediaCodec(ABC):
     """One object a socket."""
 
+    __slots__ = ()
+
     @abstractmethod
     def decode(self, message: Message) -> MediaEvent | None:
         """The event in one message; None for one that carries nothing for us.

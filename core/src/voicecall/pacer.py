@@ -9,6 +9,7 @@ Between marks, what was heard is estimated from the clock and never goes past th
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 from .audio.formats import AudioFormat
 
@@ -56,7 +57,33 @@ class _Stretch:
     item: str
     audio: bytearray
     starts_at: float
+    due: int
+    """A mark is due behind so many bytes."""
     mark: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Pace:
+    """What all calls of one kind share; sizes in bytes, the lead in seconds."""
+
+    bytes_per_second: int
+    lead: float
+    chunk: int
+    mark_every: int
+    limit: int
+
+
+@cache
+def _pace(
+    audio_format: AudioFormat, lead_ms: int, chunk_ms: int, mark_ms: int, limit_ms: int
+) -> _Pace:
+    return _Pace(
+        audio_format.bytes_per_second,
+        lead_ms / 1000,
+        audio_format.size(chunk_ms),
+        audio_format.size(mark_ms),
+        audio_format.size(limit_ms),
+    )
 
 
 class Pacer:
@@ -67,26 +94,22 @@ class Pacer:
     With ``marks`` false (a carrier without them) the clock alone decides what was heard.
     """
 
-    # What a frame touches should fit into few lines of the processor's cache: with hundreds of
-    # calls, memory is what a frame costs. For the same reason audio on its way is not kept in the
-    # pieces that it came in.
+    # With hundreds of calls, memory is what a frame costs: every object of its own call that it
+    # looks at has left the processor's caches. So what calls have in common they share, a frame
+    # looks at few objects, and audio on its way is not kept in the pieces that it came in.
     __slots__ = (
-        "_bytes_per_second",
-        "_chunk",
         "_heard",
         "_in_flight",
         "_last_item",
-        "_lead",
-        "_limit",
         "_mark_count",
-        "_mark_every",
         "_marks",
         "_next_at",
         "_open",
+        "_pace",
         "_queue",
         "_queued",
-        "_since_mark",
         "_unfinished",
+        "_unmarked",
         "format",
         "underruns",
     )
@@ -102,11 +125,7 @@ class Pacer:
         marks: bool = True,
     ) -> None:
         self.format = audio_format
-        self._lead = lead_ms / 1000
-        self._chunk = audio_format.size(chunk_ms)
-        self._mark_every = audio_format.size(mark_ms)
-        self._limit = audio_format.size(limit_ms)
-        self._bytes_per_second = audio_format.bytes_per_second
+        self._pace = _pace(audio_format, lead_ms, chunk_ms, mark_ms, limit_ms)
         self._marks = marks
         # Lists: taking the first of some hundreds costs no more than from a deque, which is large
         # even when it is empty.
@@ -120,7 +139,8 @@ class Pacer:
         self._last_item: str | None = None
         self._next_at = 0.0
         self._mark_count = 0
-        self._since_mark = 0
+        self._unmarked = 0
+        """Bytes of earlier stretches behind which no mark was sent."""
         self.underruns = 0
 
     # --- input ------------------------------------------------------------------------------
@@ -129,8 +149,8 @@ class Pacer:
         """Queue audio of ``item``. Raises :exc:`PacerOverflow` past the limit."""
         if not audio:
             return
-        if self._queued + len(audio) > self._limit:
-            raise PacerOverflow(f"more than {self._limit} bytes of audio are waiting")
+        if self._queued + len(audio) > self._pace.limit:
+            raise PacerOverflow(f"more than {self._pace.limit} bytes of audio are waiting")
         self._unfinished.add(item)
         self._queue.append(_Piece(item, audio))
         self._queued += len(audio)
@@ -156,20 +176,21 @@ class Pacer:
         before: where it is to be sent at once, as it is, that counts as done, and the result is the
         name of the mark to send behind it, empty for none. None where it is to be written."""
         size = len(audio)
+        pace, next_at = self._pace, self._next_at
         if (
             self._last_item != item
-            or self._queue
-            or not now <= self._next_at < now + self._lead
-            or not 0 < size <= self._chunk
+            or self._queued
+            or not now <= next_at < now + pace.lead
+            or not 0 < size <= pace.chunk
         ):
             return None
         stretch = self._open
         if stretch is None:
             stretch = self._begin(item)
-        stretch.audio += audio
-        self._next_at += size / self._bytes_per_second
-        self._since_mark += size
-        if self._since_mark < self._mark_every and size < self._chunk:
+        sent = stretch.audio
+        sent += audio
+        self._next_at = next_at + size / pace.bytes_per_second
+        if len(sent) < stretch.due and size < pace.chunk:
             return ""
         return self._close(stretch)
 
@@ -178,7 +199,7 @@ class Pacer:
         out: list[OutAudio | OutMark] = []
         if self._queue:
             self._catch_up(now)
-        while self._queue and self._next_at - now < self._lead:
+        while self._queue and self._next_at - now < self._pace.lead:
             item, audio = self._take()
             self._send(item, audio, out)
         if not self._marks:
@@ -195,38 +216,48 @@ class Pacer:
             if self._last_item in self._unfinished:
                 self.underruns += 1
             self._next_at = now
+            self._abandon()
+
+    def _abandon(self) -> None:
+        """No audio is added to the open stretch any more, and no mark sent."""
+        if self._open is not None:
+            self._unmarked += len(self._open.audio)
             self._open = None
 
     def _send(self, item: str, audio: bytes, out: list[OutAudio | OutMark]) -> None:
         stretch = self._open
         if stretch is None or stretch.item != item:
+            self._abandon()
             stretch = self._begin(item)
         stretch.audio += audio
-        self._next_at += len(audio) / self._bytes_per_second
+        self._next_at += len(audio) / self._pace.bytes_per_second
         self._last_item = item
-        self._since_mark += len(audio)
         out.append(OutAudio(audio, item))
-        if self._mark_due(item, len(audio)) and (mark := self._close(stretch)):
+        if self._mark_due(stretch, len(audio)) and (mark := self._close(stretch)):
             out.append(OutMark(mark))
 
     def _begin(self, item: str) -> _Stretch:
-        self._open = stretch = _Stretch(item, bytearray(), self._next_at)
+        # Mostly the shared number itself, no object of the call's own.
+        due = self._pace.mark_every
+        if self._unmarked:
+            due -= self._unmarked
+        self._open = stretch = _Stretch(item, bytearray(), self._next_at, due)
         self._in_flight.append(stretch)
         return stretch
 
-    def _mark_due(self, item: str, size: int) -> bool:
-        if self._since_mark >= self._mark_every:
+    def _mark_due(self, stretch: _Stretch, size: int) -> bool:
+        if len(stretch.audio) >= stretch.due:
             return True
         if self._queue:
-            return self._queue[0].item != item
+            return self._queue[0].item != stretch.item
         # A live stream leaves in pieces smaller than a chunk; a mark after each would double the
         # messages.
-        return size >= self._chunk
+        return size >= self._pace.chunk
 
     def _close(self, stretch: _Stretch) -> str:
         """End a stretch; the name of the mark behind it, empty where there are no marks."""
         self._open = None
-        self._since_mark = 0
+        self._unmarked = 0
         if not self._marks:
             return ""
         stretch.mark = mark = f"vc-{self._mark_count}"
@@ -238,12 +269,13 @@ class Pacer:
         waits for more, as long as three quarters of the lead are left."""
         if not self._queue:
             return None
-        missing = max(self._chunk - self._queued, 0) / self._bytes_per_second
-        return self._next_at - self._lead + min(missing, self._lead / 4)
+        pace = self._pace
+        missing = max(pace.chunk - self._queued, 0) / pace.bytes_per_second
+        return self._next_at - pace.lead + min(missing, pace.lead / 4)
 
     def _take(self) -> tuple[str, bytes]:
         piece = self._queue[0]
-        room = self._chunk
+        room = self._pace.chunk
         if len(piece.audio) > room:
             audio, piece.audio = piece.audio[:room], piece.audio[room:]
         else:
@@ -276,14 +308,15 @@ class Pacer:
             stretch = self._in_flight.pop(0)
             self._credit(stretch.item, len(stretch.audio))
             if stretch is self._open:
-                self._open = None
+                self._abandon()
 
     def _ends_at(self, stretch: _Stretch) -> float:
-        return stretch.starts_at + len(stretch.audio) / self._bytes_per_second
+        return stretch.starts_at + len(stretch.audio) / self._pace.bytes_per_second
 
     def _played(self, stretch: _Stretch, now: float) -> float:
         """Bytes of it that the caller has heard by ``now``, by the clock."""
-        return min(max((now - stretch.starts_at) * self._bytes_per_second, 0), len(stretch.audio))
+        played = (now - stretch.starts_at) * self._pace.bytes_per_second
+        return min(max(played, 0), len(stretch.audio))
 
     def _credit(self, item: str, size: int) -> None:
         self._heard[item] = self._heard.get(item, 0) + size
@@ -299,6 +332,12 @@ class Pacer:
         if any(piece.item == item for piece in self._queue) or item in self._unfinished:
             left = True
         return Heard(self.format.duration_ms(int(size)), not left)
+
+    def size(self, item: str) -> int:
+        """Bytes of ``item`` that were heard, are on their way, or wait."""
+        sent = sum(len(stretch.audio) for stretch in self._in_flight if stretch.item == item)
+        waiting = sum(len(piece.audio) for piece in self._queue if piece.item == item)
+        return self._heard.get(item, 0) + sent + waiting
 
     def pending(self, item: str) -> bool:
         """Whether audio of ``item`` still waits, is on its way, or may still come."""
@@ -321,9 +360,8 @@ class Pacer:
         The caller also sends the carrier's clear message. Marks that come back later are
         unknown to :meth:`mark_reached`.
         """
-        items = {stretch.item for stretch in self._in_flight} | {
-            piece.item for piece in self._queue
-        }
+        items = {stretch.item for stretch in self._in_flight}
+        items.update(piece.item for piece in self._queue)
         result = {item: self.heard(item, now) for item in items | self._unfinished}
         for stretch in self._in_flight:
             self._credit(stretch.item, int(self._played(stretch, now)))
@@ -339,7 +377,7 @@ class Pacer:
         for stretch in self._in_flight:
             played = 0
             if played_until is not None:
-                lasted_s = self._played(stretch, played_until) / self._bytes_per_second
+                lasted_s = self._played(stretch, played_until) / self._pace.bytes_per_second
                 played = self.format.size(lasted_s * 1000 + _EXACT_MS)
                 self._credit(stretch.item, played)
             if played < len(stretch.audio):
@@ -350,7 +388,7 @@ class Pacer:
         self._open = None
         self._last_item = None
         self._next_at = 0.0
-        self._since_mark = 0
+        self._unmarked = 0
 
     def forget(self, item: str) -> None:
         """Drop the accounting of an item that is over."""
@@ -364,4 +402,4 @@ class Pacer:
         self._open = None
         self._unfinished.clear()
         self._next_at = 0.0
-        self._since_mark = 0
+        self._unmarked = 0

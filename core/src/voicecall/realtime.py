@@ -189,6 +189,8 @@ RealtimeEvent = (
 
 
 class RealtimeSession(ABC):
+    __slots__ = ()
+
     @abstractmethod
     def send_audio(self, audio: bytes) -> None:
         """Caller audio. Never blocks; bounded by time while not ready."""

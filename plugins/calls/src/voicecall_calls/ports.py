@@ -6,7 +6,7 @@ sides meet in these protocols.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from voicecall.events import CarrierEvent
@@ -59,14 +59,22 @@ class MediaSocket(Protocol):
         closed (1013) and reports ``closed``."""
         ...
 
+    def play(self, audio: bytes) -> None:
+        """:meth:`send` the message that plays ``audio``, which is in the output format."""
+        ...
+
+    def listen(self, listener: Callable[[bytes], None]) -> None:
+        """Caller audio goes to ``listener`` from now on, by a plain call, and not to
+        :meth:`Attachment.received`."""
+        ...
+
     def close(self, code: int, reason: str) -> None:
         """Close the socket; idempotent."""
         ...
 
 
 class Attachment(Protocol):
-    """One admitted socket, as the server sees it. Plain calls, made for every message. Where it
-    has a method ``hear(audio: bytes)``, that gets the payload of each ``Audio``."""
+    """One admitted socket, as the server sees it. Plain calls, made for every message."""
 
     __slots__ = ()
 

@@ -73,20 +73,35 @@ async def _session(
 
 
 class _EchoSession(RealtimeSession):
+    __slots__ = (
+        "_closed",
+        "_converter",
+        "_count",
+        "_deaf_bytes",
+        "_draw",
+        "_events",
+        "_format",
+        "_item",
+        "_left",
+        "_muted",
+        "_same",
+        "_sink",
+        "_tone",
+    )
+
     def __init__(self, options: RealtimeOptions, draw: Callable[[], float]) -> None:
-        # First what each frame needs.
         self._deaf_bytes = 0
         self._closed = False
         self._muted = False
         self._item: str | None = None
-        self._size = 0
+        self._left = 0
+        """Bytes until the response is over."""
         self._sink = options.sink
         self._format = options.input_format
         self._converter = Converter(options.input_format, options.output_format)
         self._same = self._converter.identity
         self._tone = _tone(options.output_format)
         self._draw = draw
-        self._stretch = 0
         self._events = _Events()
         self._count = 0
 
@@ -108,8 +123,8 @@ class _EchoSession(RealtimeSession):
             audio = silence * (len(audio) // len(silence))
         item = self._item or self._begin()
         self._sink.write(item, audio if self._same else self._converter.process(audio))
-        self._size += len(audio)
-        if self._size >= self._stretch:
+        self._left -= len(audio)
+        if self._left <= 0:
             self._end(LINE_CHECK)
 
     async def greet(self, instructions: str) -> None:
@@ -146,9 +161,8 @@ class _EchoSession(RealtimeSession):
     def _begin(self) -> str:
         self._count += 1
         self._item = item = f"echo-{self._count}"
-        self._size = 0
         length_ms = _LEAST_STRETCH_MS + self._draw() * (_MOST_STRETCH_MS - _LEAST_STRETCH_MS)
-        self._stretch = self._format.size(length_ms)
+        self._left = self._format.size(length_ms)
         self._events.put(ResponseStarted(item))
         return item
 

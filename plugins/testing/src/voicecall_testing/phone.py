@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -55,6 +56,7 @@ class PhoneSocket:
         self.format = audio_format
         self.returns_marks = returns_marks
         self.listener: MediaListener | None = None
+        self._hear: Callable[[bytes], None] | None = None
         self.sent: list[Message] = []
         self.digits: list[str] = []
         self.clears = 0
@@ -94,6 +96,12 @@ class PhoneSocket:
                 self._clear()
         self._news.set()
 
+    def play(self, audio: bytes) -> None:
+        self.send(self._codec.audio(audio))
+
+    def listen(self, listener: Callable[[bytes], None]) -> None:
+        self._hear = listener
+
     def close(self, code: int, reason: str) -> None:
         if self.close_code is None:
             self.close_code, self.close_reason = code, reason
@@ -131,7 +139,11 @@ class PhoneSocket:
         return b"".join(event.payload for event in events if isinstance(event, Audio))
 
     def _tell(self, event: MediaEvent) -> None:
-        if self.listener is not None and self.close_code is None:
+        if self.listener is None or self.close_code is not None:
+            return
+        if isinstance(event, Audio) and self._hear is not None:
+            self._hear(event.payload)
+        else:
             self.listener.received(event)
 
     def _clear(self) -> None:

@@ -71,6 +71,8 @@ _decoder = msgspec.json.Decoder(_Frame, strict=False)
 
 
 class TwilioCodec(MediaCodec):
+    __slots__ = ("_media", "_stream")
+
     def __init__(self) -> None:
         self._media = b""
         self._stream = ""

@@ -97,7 +97,7 @@ class LastWords:
             return False
         with anyio.move_on_after(_LONGEST_S):
             item = await self._model.say(text, _MODEL_BEGINS_S)
-            return item is not None and item.error is None and item.size > 0
+            return item is not None and item.error is None and item.sounded
         self._model.stop()
         return False
 

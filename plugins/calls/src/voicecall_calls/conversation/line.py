@@ -32,6 +32,8 @@ __all__ = ["AudioLine"]
 _log = logging.getLogger("voicecall.media")
 _MARK_PATIENCE = 2.0
 """Seconds past the end of the audio after which a missing mark is taken for reached."""
+_STOP_DELAY = 0.1
+"""Seconds that a carrier's stop may have been on its way: better heard twice than not at all."""
 
 
 class AudioLine:
@@ -39,15 +41,17 @@ class AudioLine:
     went away while it was the current one. The formats are those of the newest socket; before
     the first one, ``expects``."""
 
-    # As in the pacer: a frame should touch little memory.
+    # As in the pacer: a frame should look at few objects.
     __slots__ = (
         "_attached",
         "_digits",
         "_first_sent",
         "_first_written",
+        "_listener",
         "_lost",
         "_marks",
         "_monotonic",
+        "_mouth",
         "_paused",
         "_progress",
         "_seam",
@@ -55,7 +59,6 @@ class AudioLine:
         "_work",
         "current",
         "input_format",
-        "listener",
         "output_format",
         "pacer",
     )
@@ -69,7 +72,7 @@ class AudioLine:
         digits: Callable[[str, str], None],
         expects: AudioFormat = MULAW_8K,
     ) -> None:
-        self.listener: Callable[[bytes], None] = _drop
+        self._listener: Callable[[bytes], None] = _drop
         self.input_format = expects
         self.output_format = expects
         self._marks = marks
@@ -79,6 +82,8 @@ class AudioLine:
         self._lost = lost
         self._digits = digits
         self.current: _LineSocket | None = None
+        self._mouth: MediaSocket | None = None
+        """The current socket, unless the line is paused."""
         self._paused = False
         self._underruns = 0
         self._work = anyio.Event()
@@ -94,6 +99,7 @@ class AudioLine:
         """Make ``socket`` the line's carrier; the one before is closed as replaced."""
         previous = self.current
         self.current = _LineSocket(self, socket, started.stream_id)
+        socket.listen(self._listener)
         self.input_format = started.input_format
         self.output_format = started.output_format
         if self.pacer.format != self.output_format:
@@ -102,15 +108,19 @@ class AudioLine:
         if previous is not None:
             self.pacer.rewind()
             previous.socket.close(1000, "Replaced")
+        self._open_mouth()
         self._attached.set()
         self._work.set()
         return self.current
+
+    def _open_mouth(self) -> None:
+        self._mouth = None if self._paused else self.socket
 
     def detached(self, attachment: _LineSocket) -> None:
         """The socket of ``attachment`` is gone."""
         if self.current is not attachment:
             return
-        self.current = None
+        self.current = self._mouth = None
         self._attached = anyio.Event()
         self.pacer.rewind()
         self._lost(attachment.stream_id)
@@ -126,23 +136,35 @@ class AudioLine:
     def close(self) -> None:
         """Hang the line up: close its socket for good."""
         current, self.current = self.current, None
+        self._mouth = None
         if current is not None:
             current.socket.close(1000, "Call ended")
+
+    # --- audio in ---------------------------------------------------------------------------
+
+    @property
+    def listener(self) -> Callable[[bytes], None]:
+        return self._listener
+
+    @listener.setter
+    def listener(self, listener: Callable[[bytes], None]) -> None:
+        self._listener = listener
+        if self.current is not None:
+            self.current.socket.listen(listener)
 
     # --- audio out --------------------------------------------------------------------------
 
     def write(self, item_id: str, audio: bytes) -> None:
         """Queue audio for the caller (an :class:`voicecall.media.AudioSink`)."""
-        current = self.current
-        if current is not None and not self._paused:
+        socket = self._mouth
+        if socket is not None:
             # Audio that comes in real time leaves at once, without waking a task for each frame.
             monotonic = self._monotonic
             mark = self.pacer.pass_on(item_id, audio, monotonic())
             if mark is not None:
-                send, encode = current.send, current.encode
-                send(encode(audio))
+                socket.play(audio)
                 if mark:
-                    current.mark(mark)
+                    _send_mark(socket, mark)
                 return
         self._queue(item_id, audio)
 
@@ -156,7 +178,7 @@ class AudioLine:
         except PacerOverflow as error:
             _log.warning("audio for the caller is dropped: %s", error)
             return
-        if waiting or self.current is None or self._paused:
+        if waiting or self._mouth is None:
             # The end of that wakes the task.
             return
         self._pump()
@@ -176,8 +198,7 @@ class AudioLine:
         while True:
             self._work = anyio.Event()
             self._pump()
-            sends = self.current is not None and not self._paused
-            wake_at = self.pacer.wake_at() if sends else None
+            wake_at = self.pacer.wake_at() if self._mouth is not None else None
             if wake_at is None:
                 await self._work.wait()
                 continue
@@ -185,16 +206,16 @@ class AudioLine:
                 await self._work.wait()
 
     def _pump(self) -> None:
-        current = self.current
-        if current is None or self._paused:
+        socket = self._mouth
+        if socket is None:
             return
         for out in self.pacer.poll(self._monotonic()):
             if isinstance(out, OutAudio):
                 if out.item not in self._first_sent:
                     self._first_sent[out.item] = self._seam.now_ms()
-                current.send(current.encode(out.payload))
+                socket.play(out.payload)
             else:
-                current.mark(out.name)
+                _send_mark(socket, out.name)
         if self.pacer.underruns != self._underruns:
             self._underruns = self.pacer.underruns
             self._note_progress()
@@ -214,6 +235,10 @@ class AudioLine:
                 break
         return self.pacer.heard(item_id, self._monotonic())
 
+    def size(self, item_id: str) -> int:
+        """Bytes of an item that were heard or will be."""
+        return self.pacer.size(item_id)
+
     def heard_ms(self, item_id: str) -> float:
         return self.pacer.heard(item_id, self._monotonic()).milliseconds
 
@@ -221,6 +246,7 @@ class AudioLine:
         """Drop everything that was not heard, here and at the carrier. A pause is over."""
         heard = self.pacer.clear(self._monotonic())
         self._paused = False
+        self._open_mouth()
         current, message = self._clear_message()
         if current is not None and message is not None:
             current.socket.send(message)
@@ -230,6 +256,7 @@ class AudioLine:
     def pause(self) -> None:
         """Fall silent at once. What was not heard waits for :meth:`resume`."""
         self._paused = True
+        self._mouth = None
         current, message = self._clear_message()
         if current is None or message is None:
             return
@@ -241,6 +268,7 @@ class AudioLine:
     def resume(self) -> None:
         """Go on from where the caller stopped hearing."""
         self._paused = False
+        self._open_mouth()
         self._work.set()
 
     def _clear_message(self) -> tuple[_LineSocket | None, Message | None]:
@@ -283,9 +311,6 @@ class AudioLine:
         """An event of a socket that is no longer the current one means nothing."""
         if attachment is not self.current:
             return
-        if type(event) is Audio:
-            self.listener(event.payload)
-            return
         match event:
             case MarkReached(name):
                 if self.pacer.mark_reached(name):
@@ -295,39 +320,36 @@ class AudioLine:
             case MediaError(message):
                 _log.warning("the carrier reports a media error: %s", message)
             case Stopped():
+                # The carrier has dropped what it had not played. Not so where the connection just
+                # breaks: then only marks tell what arrived at all.
+                self._mouth = None
+                self.pacer.rewind(self._monotonic() - _STOP_DELAY)
                 attachment.socket.close(1000, "Stopped")
-            case Cleared() | Started():
+            case Audio() | Cleared() | Started():
+                # Audio goes to the listener.
                 return
 
 
 class _LineSocket(Attachment):
-    __slots__ = ("_line", "encode", "send", "socket", "stream_id")
+    __slots__ = ("_line", "socket", "stream_id")
 
     def __init__(self, line: AudioLine, socket: MediaSocket, stream_id: str) -> None:
         self._line = line
         self.socket = socket
-        self.send = socket.send
-        self.encode = socket.codec.audio
         self.stream_id = stream_id
-
-    def mark(self, name: str) -> None:
-        """Send a mark, where the carrier has them."""
-        message = self.socket.codec.mark(name)
-        if message is not None:
-            self.send(message)
-
-    def hear(self, audio: bytes) -> None:
-        """The payload of each :class:`Audio`, which nothing else gets then."""
-        line = self._line
-        if line.current is self:
-            listener = line.listener
-            listener(audio)
 
     def received(self, event: MediaEvent) -> None:
         self._line.received(self, event)
 
     def closed(self) -> None:
         self._line.detached(self)
+
+
+def _send_mark(socket: MediaSocket, name: str) -> None:
+    """Send a mark, where the carrier has them."""
+    message = socket.codec.mark(name)
+    if message is not None:
+        socket.send(message)
 
 
 def _drop(audio: bytes) -> None:

@@ -45,6 +45,7 @@ from voicecall_calls.conversation.dialogue import Brain, KeepTurn
 from voicecall_calls.conversation.keys import CallerKeys
 from voicecall_calls.conversation.lastwords import Farewell, LastWords
 from voicecall_calls.conversation.line import AudioLine
+from voicecall_calls.conversation.realtimeattention import AttentiveEar
 from voicecall_calls.conversation.realtimecaller import CallerWords, LineNews, MediaWatch
 from voicecall_calls.conversation.realtimeconsult import Consults
 from voicecall_calls.conversation.realtimeear import ModelEar
@@ -94,9 +95,11 @@ class RealtimeConversation(Conversation):
         self._carrier = carrier
         self._model = model
         self._capabilities = model.provider.capabilities
+        self._ear = ModelEar(seam)
         self._link = ModelLink(
             model.provider,
             self.line,
+            self._ear,
             seam,
             options=self._options,
             opened=self._session_opened,
@@ -159,34 +162,38 @@ class RealtimeConversation(Conversation):
             verbatim=self._capabilities.verbatim,
             do=self._link.do,
             give_up=self._farewell.begin,
+            changed=self._choose_ear,
         )
         self._keys = CallerKeys(self._tell_keys)
         self._media = MediaWatch(
-            self.line, seam, config.realtime.inactivity_ms, lost=self._media_lost
+            self.line, self._ear, seam, config.realtime.inactivity_ms, lost=self._media_lost
         )
         self._profile = profile
         self._about = ""
         self._failures = 0
         self._resumed = False
-        notices = self._capabilities.interrupts is Interrupter.CLIENT
-        self._ear = ModelEar(
-            self._link,
+        self._notices = self._capabilities.interrupts is Interrupter.CLIENT
+        """The model leaves it to us to notice that the caller speaks."""
+        self._attentive_ear = AttentiveEar(
+            self._ear,
             self.voice,
             self._greeting,
-            self._media,
             seam,
             audio_format=self.line.input_format,
-            notices=notices,
-            interrupts=notices and config.barge_in.enabled,
+            interrupts=self._notices and config.barge_in.enabled,
             interrupt=self._interrupt,
         )
-        self.line.listener = self._ear.hear
+        self._choose_ear()
 
     @property
     def _converses(self) -> bool:
         return self.lane.record.mode is CallMode.CONVERSATION
 
     # --- the line ---------------------------------------------------------------------------
+
+    def _choose_ear(self) -> None:
+        attentive = self._notices or self._greeting.protected
+        self.line.listener = self._attentive_ear.hear if attentive else self._ear.hear
 
     def attach(self, socket: MediaSocket, started: Started) -> Attachment:
         return self.line.attach(socket, started)
@@ -197,7 +204,7 @@ class RealtimeConversation(Conversation):
         if self._profile is not None:
             self._about = await self._profile.told(self.config.realtime.agent_context)
         await self.line.attached()
-        self._ear.use(self.line.input_format)
+        self._attentive_ear.use(self.line.input_format)
         if self._converses:
             self._keys.begin(self.lane.spawn)
         with self._media.watching():

@@ -16,6 +16,7 @@ from voicecall import events as ev
 from voicecall.errors import CallNotReady
 from voicecall.seam import Seam
 from voicecall_calls.conversation.line import AudioLine
+from voicecall_calls.conversation.realtimeear import ModelEar
 
 if TYPE_CHECKING:
     from voicecall_calls.engine.lane import CallLane
@@ -119,13 +120,19 @@ class LineNews:
 
 
 class MediaWatch:
-    """Notices a carrier that sends no audio any more: ``lost`` is called when nothing was heard
+    """Notices a carrier that sends no audio any more: ``lost`` is called when ``ear`` heard nothing
     for the patience and 2 s more. ``patience_ms`` 0: never."""
 
     def __init__(
-        self, line: AudioLine, seam: Seam, patience_ms: int, *, lost: Callable[[], None]
+        self,
+        line: AudioLine,
+        ear: ModelEar,
+        seam: Seam,
+        patience_ms: int,
+        *,
+        lost: Callable[[], None],
     ) -> None:
-        self.heard_at = seam.monotonic()
+        self._ear = ear
         self._line = line
         self._seam = seam
         self._patience = patience_ms / 1000
@@ -135,7 +142,7 @@ class MediaWatch:
     @contextmanager
     def watching(self) -> Iterator[None]:
         """Watch while the context is entered."""
-        self.heard_at = self._seam.monotonic()
+        self._ear.heard_at = self._seam.monotonic()
         if self._patience:
             self._look()
         try:
@@ -148,8 +155,8 @@ class MediaWatch:
         now = self._seam.monotonic()
         if self._line.socket is None:
             # A lost socket has a deadline of its own.
-            self.heard_at = now
-        idle = now - self.heard_at
+            self._ear.heard_at = now
+        idle = now - self._ear.heard_at
         if idle < self._patience:
             self._look_in(self._patience - idle)
         elif idle < self._patience + _MEDIA_GRACE_S:

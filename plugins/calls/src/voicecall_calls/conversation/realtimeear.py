@@ -1,81 +1,32 @@
-"""Caller audio on its way from the line to the voice model, and what is noticed on the way."""
+"""Caller audio on its way from the line to the voice model."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from voicecall.audio import AudioFormat
 from voicecall.seam import Seam
-from voicecall_calls.conversation.realtimecaller import MediaWatch
-from voicecall_calls.conversation.realtimegate import SpeechGate
-from voicecall_calls.conversation.realtimegreeting import Greeting
-from voicecall_calls.conversation.realtimelink import ModelLink
-from voicecall_calls.conversation.realtimevoice import ModelVoice
 
 __all__ = ["ModelEar"]
 
 
 class ModelEar:
-    """``notices``: the model leaves it to us to notice that the caller speaks. Where ``interrupts``
-    is true, ``interrupt`` is called then, but for a protected greeting: that takes longer speech,
-    whatever the model does."""
+    """``to_model`` takes caller audio, by a plain call; nobody does at first. ``heard_at`` is when
+    the last came, by the steady clock, in seconds."""
 
-    # As in the pacer: a frame should touch little memory.
-    __slots__ = (
-        "_gate",
-        "_greeting",
-        "_interrupt",
-        "_interrupts",
-        "_link",
-        "_monotonic",
-        "_notices",
-        "_seam",
-        "_voice",
-        "_watch",
-    )
+    # As in the pacer: a frame should look at few objects.
+    __slots__ = ("_monotonic", "heard_at", "to_model")
 
-    def __init__(
-        self,
-        link: ModelLink,
-        voice: ModelVoice,
-        greeting: Greeting,
-        watch: MediaWatch,
-        seam: Seam,
-        *,
-        audio_format: AudioFormat,
-        notices: bool,
-        interrupts: bool,
-        interrupt: Callable[[], None],
-    ) -> None:
-        self._link = link
-        self._voice = voice
-        self._greeting = greeting
-        self._watch = watch
-        self._seam = seam
+    def __init__(self, seam: Seam) -> None:
         self._monotonic = seam.monotonic
-        self._notices = notices
-        self._interrupts = interrupts
-        self._interrupt = interrupt
-        self.use(audio_format)
-
-    def use(self, audio_format: AudioFormat) -> None:
-        """The caller's audio comes in this format."""
-        self._gate = SpeechGate(audio_format)
+        self.heard_at = seam.monotonic()
+        self.to_model: Callable[[bytes], None] = _drop
 
     def hear(self, audio: bytes) -> None:
         """The next caller audio."""
-        monotonic, hear = self._monotonic, self._link.hear
-        self._watch.heard_at = monotonic()
-        if self._notices or self._greeting.protected:
-            self._listen_in(audio)
-        hear(audio)
+        monotonic, to_model = self._monotonic, self.to_model
+        self.heard_at = monotonic()
+        to_model(audio)
 
-    def _listen_in(self, audio: bytes) -> None:
-        began = self._gate.hear(audio)
-        if began:
-            self._voice.caller.started = self._seam.now_ms()
-        if self._greeting.protected:
-            if self._greeting.broken_by_speech(self._gate.lasted_ms):
-                self._interrupt()
-        elif began and self._interrupts:
-            self._interrupt()
+
+def _drop(audio: bytes) -> None:
+    """There is no model yet."""

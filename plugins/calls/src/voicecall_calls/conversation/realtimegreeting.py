@@ -35,8 +35,9 @@ _SUSTAINED_MS = 1000
 
 
 class Greeting:
-    """``protected``: the model hears silence and nothing interrupts it. ``do`` runs a job as a
-    task of the session; ``give_up`` ends the call with some words."""
+    """``protected``: the model hears silence and nothing interrupts it; ``changed`` is called when
+    that begins or ends. ``do`` runs a job as a task of the session; ``give_up`` ends the call with
+    some words."""
 
     def __init__(
         self,
@@ -48,8 +49,10 @@ class Greeting:
         verbatim: Verbatim,
         do: Callable[[SessionJob], None],
         give_up: Callable[[EndDetail], None],
+        changed: Callable[[], None],
     ) -> None:
         self.protected = False
+        self._changed = changed
         self._lane = lane
         self._voice = voice
         self._seam = seam
@@ -110,8 +113,12 @@ class Greeting:
         self.break_off()
         return True
 
+    def _protect_it(self, protected: bool) -> None:
+        self.protected = protected
+        self._changed()
+
     def break_off(self) -> None:
-        self.protected = False
+        self._protect_it(False)
         if self._protection is not None:
             self._protection.cancel()
 
@@ -125,7 +132,7 @@ class Greeting:
         )
         if config.enabled and not protection_ms:
             return
-        self.protected = True
+        self._protect_it(True)
         session.mute(True)
         try:
             with anyio.move_on_after(_LONGEST_S) as scope:
@@ -136,7 +143,7 @@ class Greeting:
                     with anyio.move_on_after(limit):
                         await ticket.done.wait()
         finally:
-            self.protected = False
+            self._protect_it(False)
             self._protection = None
             # A notification is not talked to at all.
             session.mute(record.mode is CallMode.NOTIFY)

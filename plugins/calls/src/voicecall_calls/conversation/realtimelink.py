@@ -21,6 +21,7 @@ from voicecall.realtime import (
 )
 from voicecall.seam import Seam
 from voicecall_calls.conversation.line import AudioLine
+from voicecall_calls.conversation.realtimeear import ModelEar
 
 __all__ = ["ModelLink", "SessionJob"]
 
@@ -34,13 +35,15 @@ SessionJob = Callable[[RealtimeSession], Awaitable[None]]
 
 
 class ModelLink:
-    """``options`` makes the options of the next session; ``opened`` and ``closed`` are told of
+    """What ``ear`` hears goes to the session; it is kept (bounded, oldest dropped) while there is
+    none. ``options`` makes the options of the next session; ``opened`` and ``closed`` are told of
     each, ``event`` gets its events; ``quiet`` waits until nothing is being said."""
 
     def __init__(
         self,
         provider: RealtimeProvider,
         line: AudioLine,
+        ear: ModelEar,
         seam: Seam,
         *,
         options: Callable[[], RealtimeOptions],
@@ -49,12 +52,10 @@ class ModelLink:
         event: Callable[[RealtimeEvent], None],
         quiet: Callable[[], Awaitable[None]],
     ) -> None:
-        self.hear: Callable[[bytes], None] = self._wait
-        """Takes caller audio, by a plain call. It is kept (bounded, oldest dropped) while there is
-        no session."""
         self.session: RealtimeSession | None = None
         self._provider = provider
         self._line = line
+        self._ear = ear
         self._seam = seam
         self._options = options
         self._opened = opened
@@ -64,6 +65,7 @@ class ModelLink:
         self._tasks: anyio.abc.TaskGroup | None = None
         self._waiting: list[bytes] = []
         self._waiting_bytes = 0
+        ear.to_model = self._wait
 
     def _wait(self, audio: bytes) -> None:
         self._waiting.append(audio)
@@ -129,7 +131,7 @@ class ModelLink:
                 reason = str(error)
             finally:
                 self.session = self._tasks = None
-                self.hear = self._wait
+                self._ear.to_model = self._wait
                 self._closed()
                 tasks.cancel_scope.cancel()
         return reason
@@ -139,10 +141,11 @@ class ModelLink:
         self.session = session
         self._opened()
         send = session.send_audio
-        self.hear = send if converter.identity else lambda audio: send(converter.process(audio))
+        to_model = send if converter.identity else lambda audio: send(converter.process(audio))
         while self._waiting:
-            self.hear(self._waiting.pop(0))
+            to_model(self._waiting.pop(0))
         self._waiting_bytes = 0
+        self._ear.to_model = to_model
 
     def _take(self, event: RealtimeEvent, scope: anyio.CancelScope) -> None:
         match event:

@@ -37,6 +37,7 @@ _IDS_KEPT = 64
 @dataclass(slots=True)
 class Item:
     """``id`` is the model's, ``key`` ours. ``message``: the first message that it speaks.
+    ``sounded``: audio of it came; ``size``: its bytes in the line when it was cut.
     ``over``: no more audio comes; ``told``: its text is complete. ``done``: of its ticket."""
 
     id: str
@@ -46,6 +47,7 @@ class Item:
     converts: bool
     message: str | None = None
     text: str = ""
+    sounded: bool = False
     size: int = 0
     cut_ms: float | None = None
     error: str | None = None
@@ -75,6 +77,26 @@ class _CallerTimes:
 class ModelVoice:
     """The sink of a realtime session. One a call; it outlives sessions."""
 
+    # As in the pacer: a frame should look at few objects.
+    __slots__ = (
+        "_active",
+        "_awaited",
+        "_by_id",
+        "_changed",
+        "_current",
+        "_cut",
+        "_early",
+        "_format",
+        "_keep",
+        "_lane",
+        "_line",
+        "_response_at",
+        "_seam",
+        "_tickets",
+        "caller",
+        "interruptions",
+    )
+
     def __init__(
         self,
         lane: CallLane,
@@ -82,9 +104,9 @@ class ModelVoice:
         seam: Seam,
         keep: Callable[[TurnRow], Awaitable[None]],
     ) -> None:
-        # First what each frame needs.
         self._by_id: dict[str, Item] = {}
-        self._to_line = line.write
+        self._current: Item | None = None
+        """Whose audio came last; one of these, if any."""
         self.interruptions = 0
         self.caller = _CallerTimes()
         self._lane = lane
@@ -114,19 +136,30 @@ class ModelVoice:
         for item in list(self._by_id.values()):
             self._finish(item)
         self._by_id.clear()
+        self._current = None
         self._response_at = None
 
     def write(self, item_id: str, audio: bytes) -> None:
-        item = self._by_id.get(item_id)
-        if item is None:
-            if item_id in self._cut:
-                return
-            item = self._begin(item_id)
+        item = self._current
+        if item is None or item.id != item_id:
+            item = self._by_id.get(item_id)
+            if item is None:
+                if item_id in self._cut:
+                    return
+                item = self._begin(item_id)
+            self._current = item
         if item.converts:
             audio = item.converter.process(audio)
-        item.size += len(audio)
-        to_line = self._to_line
-        to_line(item.key, audio)
+        if audio and not item.sounded:
+            item.sounded = True
+        self._line.write(item.key, audio)
+
+    def _drop(self, item: Item) -> None:
+        """No more audio of ``item`` is expected."""
+        if self._by_id.get(item.id) is item:
+            del self._by_id[item.id]
+        if self._current is item:
+            self._current = None
 
     def _begin(self, item_id: str) -> Item:
         for other in list(self._by_id.values()):
@@ -164,7 +197,7 @@ class ModelVoice:
             return
         tail = item.converter.flush()
         if tail and item.cut_ms is None:
-            item.size += len(tail)
+            item.sounded = True
             self._line.write(item.key, tail)
         item.over = True
         self._line.finish(item.key)
@@ -230,6 +263,8 @@ class ModelVoice:
             return None
         self.interruptions += 1
         playing = [item for item in self._active if self._line.pacer.pending(item.key)]
+        for item in playing:
+            item.size = self._line.size(item.key)
         heard = self._line.clear()
         now = self._seam.now_ms()
         for item in playing:
@@ -238,7 +273,7 @@ class ModelVoice:
             began = self.caller.started
             item.times.barge_in_stop_ms = now - began if began is not None else 0
             self._finish(item)
-            self._by_id.pop(item.id, None)
+            self._drop(item)
             self._cut[item.id] = None
         _bound(self._cut)
         return {item.id: item.cut_ms or 0.0 for item in playing}
@@ -272,8 +307,7 @@ class ModelVoice:
                 await self._follow(item)
             finally:
                 del self._active[0]
-                if self._by_id.get(item.id) is item:
-                    del self._by_id[item.id]
+                self._drop(item)
                 _let_go(item)
                 self._poke()
 
@@ -351,7 +385,7 @@ class ModelVoice:
                 utterance_id=item.key,
                 heard=heard,
                 complete=item.cut_ms is None and item.error is None,
-                ok=item.size > 0,
+                ok=item.sounded,
             ),
             turns=(row,),
             # What interrupted it comes soon, and stands behind it.

@@ -4,9 +4,10 @@ A listener of picows, which parses frames and checks opcodes, masks and lengths.
 fragments nor minds extension bits nor bounds what it buffers for a slow peer. It gives the header
 of a message over 8 KiB to the transport without a copy: where that does not send it at once, the
 header of the next message takes its place.
-Everything here runs in the transport's callbacks: no task, lock or log line per frame. Callables
-that are attributes get a local name before they are called, on the whole way of a frame: Python
-3.11 looks for a method otherwise, each time anew.
+Everything here runs in the transport's callbacks: no task, lock or log line per frame. On the
+whole way of a frame few objects of its own call are looked at (see :mod:`voicecall.pacer`), and
+callables that are attributes get a local name before they are called: Python 3.11 looks for a
+method otherwise, each time anew.
 """
 
 from __future__ import annotations
@@ -50,7 +51,6 @@ class MediaConnection(WSListener):
     connection is over. ``opened`` lets the socket in; until then its events are kept.
     """
 
-    # What a frame touches should lie together: see voicecall.pacer.
     __slots__ = (
         "_attachment",
         "_backlog",
@@ -59,12 +59,12 @@ class MediaConnection(WSListener):
         "_codec",
         "_connected",
         "_deadline",
-        "_decode",
         "_garbage",
         "_gone",
         "_hear",
         "_kept",
         "_kept_bytes",
+        "_listener",
         "_on_started",
         "_options",
         "_outbox",
@@ -91,7 +91,6 @@ class MediaConnection(WSListener):
     ) -> None:
         self.upgrade = upgrade
         self._codec = codec
-        self._decode = codec.decode
         self._options = options
         self._outbox = outbox
         self._connected = connected
@@ -103,7 +102,9 @@ class MediaConnection(WSListener):
         self._send_limit = options.send_limit
         self._posted = 0
         self._attachment: Attachment | None = None
+        self._listener: Callable[[bytes], None] | None = None
         self._hear: Callable[[bytes], None] | None = None
+        """The listener, once what was kept is delivered."""
         self._started = False
         self._closing = False
         self._over = False
@@ -135,6 +136,16 @@ class MediaConnection(WSListener):
             return
         self._posted += len(message)
         self._outbox.put(self, message)
+
+    def play(self, audio: bytes) -> None:
+        """Send audio for the caller."""
+        self.send(self._codec.audio(audio))
+
+    def listen(self, listener: Callable[[bytes], None]) -> None:
+        """Caller audio goes to ``listener`` from now on."""
+        self._listener = listener
+        if self._hear is not None:
+            self._hear = listener
 
     def deliver(self, message: Message) -> None:
         """Write one message that was in the outbox."""
@@ -210,7 +221,7 @@ class MediaConnection(WSListener):
         kept, self._kept = self._kept, []
         for event in kept:
             self._deliver(attachment, event)
-        self._hear = getattr(attachment, "hear", None)
+        self._hear = self._listener
 
     # --- picows -----------------------------------------------------------------------------
 
@@ -304,9 +315,8 @@ class MediaConnection(WSListener):
     # --- events -----------------------------------------------------------------------------
 
     def _received(self, message: Message) -> None:
-        decode = self._decode
         try:
-            event = decode(message)
+            event = self._codec.decode(message)
         except MediaProtocolError as error:
             self._malformed(error)
             return
@@ -318,11 +328,7 @@ class MediaConnection(WSListener):
             return
         hear = self._hear
         if hear is not None and type(event) is Audio:
-            try:
-                hear(event.payload)
-            except Exception:
-                logger.exception("caller audio failed")
-                self.close(1011, "Internal error")
+            self._heard(hear, event)
             return
         attachment = self._attachment
         if attachment is not None and type(event) is not Started:
@@ -330,8 +336,19 @@ class MediaConnection(WSListener):
         else:
             self._before_open(event, len(message))
 
+    def _heard(self, hear: Callable[[bytes], None], event: Audio) -> None:
+        try:
+            hear(event.payload)
+        except Exception:
+            logger.exception("caller audio failed")
+            self.close(1011, "Internal error")
+
     def _deliver(self, attachment: Attachment, event: MediaEvent) -> None:
         if self._closing:
+            return
+        listener = self._listener
+        if listener is not None and type(event) is Audio:
+            self._heard(listener, event)
             return
         try:
             attachment.received(event)
