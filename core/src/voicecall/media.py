@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+import msgspec
+
 from .audio.formats import AudioFormat
 
 __all__ = [
@@ -63,9 +65,9 @@ class Started:
     parameters: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(slots=True)
-class Audio:
-    """Caller audio; ``timestamp_ms`` counts from the start of the stream."""
+class Audio(msgspec.Struct, gc=False):
+    """Caller audio; ``timestamp_ms`` counts from the start of the stream. There is one for each
+    frame, so it is made without Python code."""
 
     payload: bytes
     timestamp_ms: int

@@ -57,8 +57,6 @@ class _Stretch:
     item: str
     audio: bytearray
     starts_at: float
-    due: int
-    """A mark is due behind so many bytes."""
     mark: str | None = None
 
 
@@ -98,6 +96,7 @@ class Pacer:
     # looks at has left the processor's caches. So what calls have in common they share, a frame
     # looks at few objects, and audio on its way is not kept in the pieces that it came in.
     __slots__ = (
+        "_due",
         "_heard",
         "_in_flight",
         "_last_item",
@@ -108,6 +107,7 @@ class Pacer:
         "_pace",
         "_queue",
         "_queued",
+        "_sending",
         "_unfinished",
         "_unmarked",
         "format",
@@ -134,6 +134,10 @@ class Pacer:
         self._in_flight: list[_Stretch] = []
         self._open: _Stretch | None = None
         """The last of these, while audio may still be added to it."""
+        self._sending: bytearray | None = None
+        """The audio of that."""
+        self._due = 0
+        """Behind so many bytes of it a mark is due."""
         self._heard: dict[str, int] = {}
         self._unfinished: set[str] = set()
         self._last_item: str | None = None
@@ -184,15 +188,14 @@ class Pacer:
             or not 0 < size <= pace.chunk
         ):
             return None
-        stretch = self._open
-        if stretch is None:
-            stretch = self._begin(item)
-        sent = stretch.audio
-        sent += audio
+        sending = self._sending
+        if sending is None:
+            sending = self._begin(item).audio
+        sending += audio
         self._next_at = next_at + size / pace.bytes_per_second
-        if len(sent) < stretch.due and size < pace.chunk:
+        if len(sending) < self._due and size < pace.chunk:
             return ""
-        return self._close(stretch)
+        return self._close(self._in_flight[-1])
 
     def poll(self, now: float) -> list[OutAudio | OutMark]:
         """What to send at ``now`` (seconds on any steady clock), in order."""
@@ -222,7 +225,7 @@ class Pacer:
         """No audio is added to the open stretch any more, and no mark sent."""
         if self._open is not None:
             self._unmarked += len(self._open.audio)
-            self._open = None
+            self._open = self._sending = None
 
     def _send(self, item: str, audio: bytes, out: list[OutAudio | OutMark]) -> None:
         stretch = self._open
@@ -238,15 +241,16 @@ class Pacer:
 
     def _begin(self, item: str) -> _Stretch:
         # Mostly the shared number itself, no object of the call's own.
-        due = self._pace.mark_every
+        self._due = self._pace.mark_every
         if self._unmarked:
-            due -= self._unmarked
-        self._open = stretch = _Stretch(item, bytearray(), self._next_at, due)
+            self._due -= self._unmarked
+        self._open = stretch = _Stretch(item, bytearray(), self._next_at)
+        self._sending = stretch.audio
         self._in_flight.append(stretch)
         return stretch
 
     def _mark_due(self, stretch: _Stretch, size: int) -> bool:
-        if len(stretch.audio) >= stretch.due:
+        if len(stretch.audio) >= self._due:
             return True
         if self._queue:
             return self._queue[0].item != stretch.item
@@ -256,7 +260,7 @@ class Pacer:
 
     def _close(self, stretch: _Stretch) -> str:
         """End a stretch; the name of the mark behind it, empty where there are no marks."""
-        self._open = None
+        self._open = self._sending = None
         self._unmarked = 0
         if not self._marks:
             return ""
@@ -385,7 +389,7 @@ class Pacer:
         self._queue[:0] = again
         self._queued += sum(len(piece.audio) for piece in again)
         self._in_flight.clear()
-        self._open = None
+        self._open = self._sending = None
         self._last_item = None
         self._next_at = 0.0
         self._unmarked = 0
@@ -399,7 +403,7 @@ class Pacer:
         self._queue.clear()
         self._queued = 0
         self._in_flight.clear()
-        self._open = None
+        self._open = self._sending = None
         self._unfinished.clear()
         self._next_at = 0.0
         self._unmarked = 0

@@ -42,6 +42,10 @@ class Outbox:
             self._call_soon(self.flush)
         self._waiting.append((sender, message))
 
+    def size(self, sender: Sender) -> int:
+        """How much of what ``sender`` has put waits, in bytes or characters."""
+        return sum(len(message) for putter, message in self._waiting if putter is sender)
+
     def flush(self) -> None:
         """Send what waits now."""
         waiting, self._waiting = self._waiting, []

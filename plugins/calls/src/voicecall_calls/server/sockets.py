@@ -34,6 +34,8 @@ KEPT_LIMIT = 1024 * 1024
 MAX_GARBAGE = 50
 _SHORT = 2048
 """Characters of a message that is surely no more than 8 KiB."""
+_MANY = 8
+"""Messages of one socket that may wait for the end of a round."""
 _HEAD = 14
 """Room for the header of a message."""
 
@@ -72,7 +74,6 @@ class MediaConnection(WSListener):
         "_parts",
         "_parts_type",
         "_posted",
-        "_send_limit",
         "_started",
         "_transport",
         "upgrade",
@@ -99,7 +100,6 @@ class MediaConnection(WSListener):
         self._bytes_type = WSMsgType.BINARY if getattr(codec, "binary", False) else WSMsgType.TEXT
         self._transport: WSTransport | None = None
         self._backlog: Callable[[], int] = int
-        self._send_limit = options.send_limit
         self._posted = 0
         self._attachment: Attachment | None = None
         self._listener: Callable[[bytes], None] | None = None
@@ -124,17 +124,17 @@ class MediaConnection(WSListener):
     @property
     def buffered(self) -> int:
         """Bytes that the network has not taken yet."""
-        return 0 if self._over else self._backlog() + self._posted
+        return 0 if self._over else self._backlog() + self._outbox.size(self)
 
     def send(self, message: Message) -> None:
         """Send one message; a ``str`` as text, ``bytes`` as text too unless the codec has a true
         attribute ``binary``."""
-        if self._posted > _SHORT:
+        if self._posted == _MANY or len(message) > _SHORT:
             # Much for one round: what a slow peer has not taken must be known.
             self._outbox.flush()
         if self._transport is None or self._closing:
             return
-        self._posted += len(message)
+        self._posted += 1
         self._outbox.put(self, message)
 
     def play(self, audio: bytes) -> None:
@@ -149,24 +149,17 @@ class MediaConnection(WSListener):
 
     def deliver(self, message: Message) -> None:
         """Write one message that was in the outbox."""
-        size = len(message)
-        self._posted -= size
+        self._posted -= 1
         transport = self._transport
         if transport is None or self._closing:
             return
         kind = _TEXT if type(message) is str else self._bytes_type
-        if size <= _SHORT:
+        if len(message) <= _SHORT:
             transport.send(kind, message)
         else:
             whole = bytearray(_HEAD)
             whole += message.encode() if isinstance(message, str) else message
             transport.send_reuse_external_bytearray(kind, whole, _HEAD)
-        backlog = self._backlog
-        if backlog() > self._send_limit:
-            self._overrun()
-
-    def _overrun(self) -> None:
-        self.close(1013, "Backpressure: send buffer exceeded")
 
     def close(self, code: int, reason: str) -> None:
         """Close with an RFC 6455 code; the reason is cut to the 123 bytes that fit."""
@@ -228,6 +221,7 @@ class MediaConnection(WSListener):
     def on_ws_connected(self, transport: WSTransport) -> None:
         self._transport = transport
         self._backlog = transport.underlying_transport.get_write_buffer_size
+        transport.underlying_transport.set_write_buffer_limits(self._options.send_limit)
         self._arm(
             self._options.pre_start_timeout_ms / 1000, lambda: self.close(1008, "Start timeout")
         )
@@ -266,16 +260,15 @@ class MediaConnection(WSListener):
         elif kind is WSMsgType.PING:
             # Not left to picows: a peer that pings and never reads would pile up the answers.
             transport.send_pong(frame.get_payload_as_bytes())
-            if self._backlog() > self._send_limit:
-                self._overrun()
         elif kind is not WSMsgType.PONG:
             self._fragment(kind, frame)
 
     def pause_writing(self) -> None:
-        """The transport's own water marks do not matter: ``send`` looks at the buffer."""
+        """More than the send limit waits for the peer to take it."""
+        self.close(1013, "Backpressure: send buffer exceeded")
 
     def resume_writing(self) -> None:
-        """See :meth:`pause_writing`."""
+        """Too late."""
 
     def _peer_closes(self, transport: WSTransport, frame: WSFrame) -> None:
         if not transport.is_close_frame_sent:
@@ -328,7 +321,11 @@ class MediaConnection(WSListener):
             return
         hear = self._hear
         if hear is not None and type(event) is Audio:
-            self._heard(hear, event)
+            try:
+                hear(event.payload)
+            except Exception:
+                logger.exception("caller audio failed")
+                self.close(1011, "Internal error")
             return
         attachment = self._attachment
         if attachment is not None and type(event) is not Started:
@@ -336,22 +333,15 @@ class MediaConnection(WSListener):
         else:
             self._before_open(event, len(message))
 
-    def _heard(self, hear: Callable[[bytes], None], event: Audio) -> None:
-        try:
-            hear(event.payload)
-        except Exception:
-            logger.exception("caller audio failed")
-            self.close(1011, "Internal error")
-
     def _deliver(self, attachment: Attachment, event: MediaEvent) -> None:
         if self._closing:
             return
         listener = self._listener
-        if listener is not None and type(event) is Audio:
-            self._heard(listener, event)
-            return
         try:
-            attachment.received(event)
+            if listener is not None and type(event) is Audio:
+                listener(event.payload)
+            else:
+                attachment.received(event)
         except Exception:
             logger.exception("media event %s failed", type(event).__name__)
             self.close(1011, "Internal error")
