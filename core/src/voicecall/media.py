@@ -67,7 +67,7 @@ class Started:
 
 class Audio(msgspec.Struct, gc=False):
     """Caller audio; ``timestamp_ms`` counts from the start of the stream. There is one for each
-    frame, so it is made without Python code."""
+    frame, so this, like :class:`MarkReached`, is made without Python code."""
 
     payload: bytes
     timestamp_ms: int
@@ -78,8 +78,7 @@ class Dtmf:
     digits: str
 
 
-@dataclass(frozen=True, slots=True)
-class MarkReached:
+class MarkReached(msgspec.Struct, frozen=True, gc=False):
     """Everything sent before the mark was played (or thrown away by a clear)."""
 
     name: str

@@ -299,13 +299,14 @@ class Pacer:
 
     def mark_reached(self, name: str) -> bool:
         """The carrier returned a mark. False for one that is not (or no longer) awaited."""
-        if not any(stretch.mark == name for stretch in self._in_flight):
+        marks = [stretch.mark for stretch in self._in_flight]
+        if name not in marks:
             return False
-        while True:
-            stretch = self._in_flight.pop(0)
+        count = marks.index(name) + 1
+        for stretch in self._in_flight[:count]:
             self._credit(stretch.item, len(stretch.audio))
-            if stretch.mark == name:
-                return True
+        del self._in_flight[:count]
+        return True
 
     def _settle_by_clock(self, now: float) -> None:
         while self._in_flight and self._ends_at(self._in_flight[0]) <= now:

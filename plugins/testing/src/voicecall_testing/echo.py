@@ -9,13 +9,12 @@ real time. Muted, it returns silence.
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import cache
 from typing import Any, Literal
-
-import anyio
 
 from voicecall import ProviderContext, ProviderInfo, ProviderKind, hookimpl
 from voicecall.audio import MULAW_8K, PCM16_8K, PCM16_16K, PCM16_24K, AudioFormat, Converter
@@ -201,22 +200,26 @@ class _Events(AsyncIterator[RealtimeEvent]):
     def __init__(self) -> None:
         self._waiting: list[RealtimeEvent] = []
         self._closed = False
-        self._change = anyio.Event()
+        self._change: asyncio.Future[None] | None = None
 
     def put(self, event: RealtimeEvent) -> None:
         self._waiting.append(event)
-        self._change.set()
+        self._wake()
 
     def close(self) -> None:
         self._closed = True
-        self._change.set()
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._change is not None and not self._change.done():
+            self._change.set_result(None)
 
     async def __anext__(self) -> RealtimeEvent:
         while not self._waiting:
             if self._closed:
                 raise StopAsyncIteration
-            self._change = anyio.Event()
-            await self._change.wait()
+            self._change = asyncio.get_running_loop().create_future()
+            await self._change
         return self._waiting.pop(0)
 
 

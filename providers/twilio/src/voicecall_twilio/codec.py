@@ -71,10 +71,10 @@ _decoder = msgspec.json.Decoder(_Frame, strict=False)
 
 
 class TwilioCodec(MediaCodec):
-    __slots__ = ("_media", "_stream")
+    __slots__ = ("_mark", "_media", "_stream")
 
     def __init__(self) -> None:
-        self._media = b""
+        self._media = self._mark = b""
         self._stream = ""
 
     def decode(self, message: Message) -> MediaEvent | None:
@@ -112,6 +112,7 @@ class TwilioCodec(MediaCodec):
         self._stream = start.stream_sid
         sid = msgspec.json.encode(start.stream_sid)
         self._media = b'{"event":"media","streamSid":' + sid + b',"media":{"payload":"'
+        self._mark = b'{"event":"mark","streamSid":' + sid + b',"mark":{"name":'
         return Started(
             start.custom_parameters.get("token", ""),
             start.stream_sid,
@@ -125,9 +126,7 @@ class TwilioCodec(MediaCodec):
         return self._media + b2a_base64(payload, newline=False) + b'"}}'
 
     def mark(self, name: str) -> Message:
-        return msgspec.json.encode(
-            {"event": "mark", "streamSid": self._stream, "mark": {"name": name}}
-        )
+        return self._mark + msgspec.json.encode(name) + b"}}"
 
     def clear(self) -> Message:
         return msgspec.json.encode({"event": "clear", "streamSid": self._stream})

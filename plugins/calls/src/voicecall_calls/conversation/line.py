@@ -25,6 +25,7 @@ from voicecall.media import (
 )
 from voicecall.pacer import Heard, OutAudio, Pacer, PacerOverflow
 from voicecall.seam import Seam
+from voicecall_calls.news import News
 from voicecall_calls.ports import Attachment, MediaSocket
 
 __all__ = ["AudioLine"]
@@ -87,8 +88,7 @@ class AudioLine:
         self._paused = False
         self._underruns = 0
         self._work = anyio.Event()
-        self._progress: anyio.Event | None = None
-        """Somebody waits for the next one."""
+        self._progress = News()
         self._first_sent: dict[str, int] = {}
         self._first_written: dict[str, int] = {}
         self._attached = anyio.Event()
@@ -191,7 +191,7 @@ class AudioLine:
         if not self.pacer.waiting:
             # The mark behind its last audio has waited for this.
             self._pump()
-        self._note_progress()
+        self._progress.tell()
 
     async def run(self) -> None:
         """Pay the audio out. One task a call, woken by audio, sockets and the clock."""
@@ -218,19 +218,15 @@ class AudioLine:
                 _send_mark(socket, out.name)
         if self.pacer.underruns != self._underruns:
             self._underruns = self.pacer.underruns
-            self._note_progress()
+            self._progress.tell()
 
     async def played(self, item_id: str) -> Heard:
         """Wait until the caller has heard all of a finished item."""
         while self.pacer.pending(item_id):
-            if self._progress is None:
-                self._progress = anyio.Event()
-            now = self._monotonic()
-            patience = self.pacer.drain_ms(now) / 1000 + _MARK_PATIENCE
-            with anyio.move_on_after(patience) as scope:
-                await self._progress.wait()
+            patience = self.pacer.drain_ms(self._monotonic()) / 1000 + _MARK_PATIENCE
+            told = await self._progress.wait(patience)
             drained = self.pacer.drain_ms(self._monotonic()) == 0
-            if scope.cancelled_caught and self.current is not None and drained:
+            if not told and self.current is not None and drained:
                 _log.warning("the carrier returned no mark; taken for played")
                 break
         return self.pacer.heard(item_id, self._monotonic())
@@ -250,7 +246,7 @@ class AudioLine:
         current, message = self._clear_message()
         if current is not None and message is not None:
             current.socket.send(message)
-        self._note_progress()
+        self._progress.tell()
         return heard
 
     def pause(self) -> None:
@@ -263,7 +259,7 @@ class AudioLine:
         # First of all: the carrier may return the marks of what it throws away.
         self.pacer.rewind(self._monotonic())
         current.socket.send(message)
-        self._note_progress()
+        self._progress.tell()
 
     def resume(self) -> None:
         """Go on from where the caller stopped hearing."""
@@ -300,21 +296,18 @@ class AudioLine:
         current.socket.send(message)
         return True
 
-    def _note_progress(self) -> None:
-        if self._progress is not None:
-            self._progress.set()
-            self._progress = None
-
     # --- events of the current socket -------------------------------------------------------
 
     def received(self, attachment: _LineSocket, event: MediaEvent) -> None:
         """An event of a socket that is no longer the current one means nothing."""
         if attachment is not self.current:
             return
+        if type(event) is MarkReached:
+            # Some a second: that is asked first.
+            if self.pacer.mark_reached(event.name):
+                self._progress.tell()
+            return
         match event:
-            case MarkReached(name):
-                if self.pacer.mark_reached(name):
-                    self._note_progress()
             case Dtmf(digits):
                 self._digits(attachment.stream_id, digits)
             case MediaError(message):
@@ -325,7 +318,7 @@ class AudioLine:
                 self._mouth = None
                 self.pacer.rewind(self._monotonic() - _STOP_DELAY)
                 attachment.socket.close(1000, "Stopped")
-            case Audio() | Cleared() | Started():
+            case Audio() | MarkReached() | Cleared() | Started():
                 # Audio goes to the listener.
                 return
 

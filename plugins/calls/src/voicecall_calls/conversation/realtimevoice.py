@@ -23,6 +23,7 @@ from voicecall_calls.conversation.line import AudioLine
 from voicecall_calls.conversation.mouth import SpeechTimes
 from voicecall_calls.conversation.realtimewords import heard_part, joined
 from voicecall_calls.conversation.turntimes import TurnTimes
+from voicecall_calls.news import News
 
 if TYPE_CHECKING:
     from voicecall_calls.engine.lane import CallLane
@@ -120,8 +121,8 @@ class ModelVoice:
         self._tickets: list[Ticket] = []
         self._response_at: int | None = None
         self._awaited = 0
-        self._changed: anyio.Event | None = None
-        """Somebody waits for the next change."""
+        self._changed = News()
+        """Something has happened to an item."""
 
     # --- audio ------------------------------------------------------------------------------
 
@@ -189,7 +190,7 @@ class ModelVoice:
         if item_id in self._early:
             text, final = self._early.pop(item_id)
             self.text(item_id, text, final=final)
-        self._poke()
+        self._changed.tell()
         return item
 
     def _finish(self, item: Item) -> None:
@@ -201,7 +202,7 @@ class ModelVoice:
             self._line.write(item.key, tail)
         item.over = True
         self._line.finish(item.key)
-        self._poke()
+        self._changed.tell()
 
     # --- events of the session --------------------------------------------------------------
 
@@ -245,7 +246,7 @@ class ModelVoice:
         if final:
             item.text = text.strip()
             item.told = True
-            self._poke()
+            self._changed.tell()
         elif not item.told:
             item.text = joined(item.text, text)
 
@@ -293,7 +294,7 @@ class ModelVoice:
         try:
             while self._active:
                 self._lane.hurry()
-                await self._change()
+                await self._changed.wait()
         finally:
             self._awaited -= 1
 
@@ -301,7 +302,7 @@ class ModelVoice:
         """Follow the items, one after the other. One task a call."""
         while True:
             while not self._active:
-                await self._change()
+                await self._changed.wait()
             item = self._active[0]
             try:
                 await self._follow(item)
@@ -309,18 +310,7 @@ class ModelVoice:
                 del self._active[0]
                 self._drop(item)
                 _let_go(item)
-                self._poke()
-
-    def _poke(self) -> None:
-        if self._changed is not None:
-            self._changed.set()
-            self._changed = None
-
-    async def _change(self) -> None:
-        """Wait until something has happened to an item."""
-        if self._changed is None:
-            self._changed = anyio.Event()
-        await self._changed.wait()
+                self._changed.tell()
 
     async def _follow(self, item: Item) -> None:
         if item.cut_ms == 0 and item.message is None:
@@ -332,7 +322,7 @@ class ModelVoice:
         try:
             await self._apply_speaking(item)
             while not item.over:
-                await self._change()
+                await self._changed.wait()
             await self._line.played(item.key)
             if item.cut_ms is None:
                 speech.done = self._seam.now_ms()
@@ -351,7 +341,7 @@ class ModelVoice:
         """Wait for the words of ``item``, though not for ever."""
         with anyio.move_on_after(_TEXT_PATIENCE_S):
             while not item.told:
-                await self._change()
+                await self._changed.wait()
 
     def _row(self, item: Item, speech: SpeechTimes) -> TurnRow:
         speech.first_byte = self._line.first_written(item.key)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 
-import anyio
+from voicecall_calls.news import News
 
 __all__ = ["Company"]
 
@@ -26,7 +26,7 @@ class Company:
         self._enough = enough
         self._patience_s = patience_s
         self._waiting = 0
-        self._complete = anyio.Event()
+        self._complete = News()
         self._timer: asyncio.TimerHandle | None = None
 
     async def wait(self) -> None:
@@ -47,5 +47,4 @@ class Company:
             self._timer.cancel()
             self._timer = None
         self._waiting = 0
-        complete, self._complete = self._complete, anyio.Event()
-        complete.set()
+        self._complete.tell()

@@ -25,7 +25,7 @@ from voicecall.seam import Seam
 from voicecall.store import CallStore, TurnRow
 from voicecall_calls.config import VoiceCallConfig
 from voicecall_calls.conversation.base import Conversation
-from voicecall_calls.lazyevent import LazyEvent
+from voicecall_calls.news import LazyEvent
 from voicecall_calls.pairing import Pairing
 from voicecall_calls.ports import AdmissionRefused, Attachment, MediaSocket
 

@@ -19,7 +19,7 @@ from voicecall import telephony as tel
 from voicecall.errors import StoreError
 from voicecall.model import CallRecord, Direction, EndDetail
 from voicecall.store import Commit, RecordedReply
-from voicecall_calls.lazyevent import LazyEvent
+from voicecall_calls.news import LazyEvent
 
 from .admission import Admission, admit_inbound
 from .inbound import inbound_record

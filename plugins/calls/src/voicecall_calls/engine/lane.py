@@ -17,7 +17,7 @@ from voicecall.errors import DuplicateKey
 from voicecall.model import CallRecord, EndDetail, EndReason
 from voicecall.seam import Seam
 from voicecall.store import CallStore, Commit, DialReservation, RecordedReply, StoredEvent, TurnRow
-from voicecall_calls.lazyevent import LazyEvent
+from voicecall_calls.news import LazyEvent
 
 from .company import Company
 from .phases import note_phases, phases_of

@@ -34,7 +34,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from voicecall.errors import WebhookRejected
 from voicecall.seam import Seam
 from voicecall.telephony import TelephonyProvider, Verified, WebhookReply, WebhookRequest
-from voicecall_calls.lazyevent import LazyEvent
+from voicecall_calls.news import LazyEvent
 from voicecall_calls.ports import WebhookHost
 
 from .options import ServeOptions, WebhookSecurity

@@ -1,0 +1,71 @@
+"""What happens while most often nobody waits for it, made for the event loop itself: an
+``anyio.Event`` costs several times as much, and a call has some for every sentence."""
+
+from __future__ import annotations
+
+import asyncio
+
+__all__ = ["LazyEvent", "News"]
+
+
+class News:
+    """Something that happens again and again."""
+
+    __slots__ = ("_waiting",)
+
+    def __init__(self) -> None:
+        self._waiting: list[asyncio.Future[bool]] | None = None
+
+    def tell(self) -> None:
+        """Wake whoever waits now."""
+        if self._waiting is not None:
+            waiting, self._waiting = self._waiting, None
+            for future in waiting:
+                _settle(future, True)
+
+    async def wait(self, seconds: float | None = None) -> bool:
+        """Wait for the next time; False where it did not come within ``seconds``."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[bool] = loop.create_future()
+        if self._waiting is None:
+            self._waiting = []
+        self._waiting.append(future)
+        if seconds is None:
+            return await future
+        timer = loop.call_later(seconds, _settle, future, False)
+        try:
+            return await future
+        finally:
+            timer.cancel()
+
+
+def _settle(future: asyncio.Future[bool], told: bool) -> None:
+    # Whoever waited may have been cancelled, or given up in the same round.
+    if not future.done():
+        future.set_result(told)
+
+
+class LazyEvent:
+    """What ``anyio.Event`` is: something that happens once."""
+
+    __slots__ = ("_news", "_set")
+
+    def __init__(self) -> None:
+        self._set = False
+        self._news: News | None = None
+
+    def is_set(self) -> bool:
+        return self._set
+
+    def set(self) -> None:
+        self._set = True
+        if self._news is not None:
+            self._news.tell()
+
+    async def wait(self) -> None:
+        """Return at once where it is set."""
+        if self._set:
+            return
+        if self._news is None:
+            self._news = News()
+        await self._news.wait()
