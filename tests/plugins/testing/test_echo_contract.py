@@ -52,7 +52,7 @@ class TestEcho(RealtimeContract):
             assert duplex.sink.audio("echo-2") == speech[MULAW_8K.size(200) :]
 
     async def test_responses_are_as_long_as_is_drawn(self, speech: bytes) -> None:
-        lengths = iter([0.0, 0.25, 0.5])
+        lengths = iter([1000.0, 1500.0, 2000.0])
         async with self.duplex(EchoProvider(lambda: next(lengths))) as duplex:
             await duplex.talk(speech * 2)
             sizes = [len(audio) for audio in duplex.sink.written.values()]

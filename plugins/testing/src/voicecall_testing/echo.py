@@ -1,8 +1,8 @@
 """The echo: a full-duplex "model" that returns the caller's audio untouched.
 
-For line checks and benchmarks. What the caller says is cut into responses of one to three seconds,
-so that such a call has transcripts and turns like any other, and many calls that begin together
-do not all go on to the next response in the same moment. Asked to greet or to say something it
+For line checks and benchmarks. What the caller says is cut into responses of four to twelve seconds,
+so that such a call has about as many turns as a conversation, and many calls that begin together do
+not all go on to the next response in the same moment. Asked to greet or to say something it
 gives a short tone; the caller's audio during the tone is dropped, which keeps what follows in
 real time. Muted, it returns silence.
 """
@@ -40,20 +40,19 @@ CAPABILITIES = RealtimeCapabilities(
     interrupts=Interrupter.MODEL,
 )
 
-_LEAST_STRETCH_MS = 1000
-_MOST_STRETCH_MS = 3000
+_SHORTEST_MS = 4000
+_LONGEST_MS = 12_000
 _TONE_MS = 200
 _TONE_HZ = 440
 _TONE_LEVEL = 8000
 
 
 class EchoProvider(RealtimeProvider):
-    """``draw``: a float in [0, 1) for the length of the next response; without it all are of the
-    same length."""
+    """``draw``: how many milliseconds the next response lasts; two seconds each without it."""
 
     capabilities = CAPABILITIES
 
-    def __init__(self, draw: Callable[[], float] = lambda: 0.5) -> None:
+    def __init__(self, draw: Callable[[], float] = lambda: 2000.0) -> None:
         self._draw = draw
 
     def session(self, options: RealtimeOptions) -> AbstractAsyncContextManager[RealtimeSession]:
@@ -160,8 +159,7 @@ class _EchoSession(RealtimeSession):
     def _begin(self) -> str:
         self._count += 1
         self._item = item = f"echo-{self._count}"
-        length_ms = _LEAST_STRETCH_MS + self._draw() * (_MOST_STRETCH_MS - _LEAST_STRETCH_MS)
-        self._left = self._format.size(length_ms)
+        self._left = self._format.size(self._draw())
         self._events.put(ResponseStarted(item))
         return item
 
@@ -227,7 +225,8 @@ class _Events(AsyncIterator[RealtimeEvent]):
 
 
 def _factory(config: Any, context: ProviderContext) -> EchoProvider:
-    return EchoProvider(context.seam.random)
+    random = context.seam.random
+    return EchoProvider(lambda: _SHORTEST_MS + random() * (_LONGEST_MS - _SHORTEST_MS))
 
 
 @hookimpl
