@@ -18,7 +18,9 @@ from .webhooks import PATH, HttpLink, inbound, order
 
 __all__ = ["Figures", "measure"]
 
-_WARM_UP_S = 1.0
+_WARM_UP_S = 5.0
+"""All streams begin together: by then the first of the echo's responses have ended, and as many end
+each second as ever after."""
 _DRAIN_S = 0.5
 _AT_ONCE = 16
 

@@ -1,10 +1,10 @@
 """The echo: a full-duplex "model" that returns the caller's audio untouched.
 
-For line checks and benchmarks. What the caller says is cut into responses of four to twelve seconds,
-so that such a call has about as many turns as a conversation, and many calls that begin together do
-not all go on to the next response in the same moment. Asked to greet or to say something it
-gives a short tone; the caller's audio during the tone is dropped, which keeps what follows in
-real time. Muted, it returns silence.
+For line checks and benchmarks. What the caller says is cut into responses of four to twelve
+seconds, so that such a call has about as many turns as a conversation, and many calls that begin
+together do not all go on to the next response in the same moment. Asked to greet or to say
+something it gives a short tone; the caller's audio during the tone is dropped, which keeps what
+follows in real time. Muted, it returns silence.
 """
 
 from __future__ import annotations
