@@ -200,6 +200,17 @@ def test_an_underrun_is_counted_though_all_marks_came_back() -> None:
     assert pacer.underruns == 1
 
 
+@pytest.mark.parametrize("assured", [False, True])
+def test_marks_are_fewer_while_arrival_is_known_otherwise(assured: bool) -> None:
+    pacer = Pacer(MULAW_8K, mark_ms=240, assured_ms=960)
+    pacer.assured = assured
+    out: Out = []
+    for number in range(240):
+        pacer.write("a", ms(20))
+        out += pacer.poll(number * 0.02)
+    assert len(marks_of(out)) == 240 * 20 // (960 if assured else 240)
+
+
 def test_a_live_stream_leaves_at_once_and_with_few_marks() -> None:
     pacer = Pacer(MULAW_8K, lead_ms=200, chunk_ms=60)
     out: Out = []

@@ -68,18 +68,25 @@ class _Pace:
     lead: float
     chunk: int
     mark_every: int
+    mark_assured: int
     limit: int
 
 
 @cache
 def _pace(
-    audio_format: AudioFormat, lead_ms: int, chunk_ms: int, mark_ms: int, limit_ms: int
+    audio_format: AudioFormat,
+    lead_ms: int,
+    chunk_ms: int,
+    mark_ms: int,
+    assured_ms: int,
+    limit_ms: int,
 ) -> _Pace:
     return _Pace(
         audio_format.bytes_per_second,
         lead_ms / 1000,
         audio_format.size(chunk_ms),
         audio_format.size(mark_ms),
+        audio_format.size(assured_ms),
         audio_format.size(limit_ms),
     )
 
@@ -88,8 +95,10 @@ class Pacer:
     """One a call.
 
     ``lead_ms``: how far the carrier's buffer may run ahead of the clock. ``chunk_ms``: the
-    largest message. ``mark_ms``: a mark at least this often. ``limit_ms``: audio that may wait.
-    With ``marks`` false (a carrier without them) the clock alone decides what was heard.
+    largest message. ``mark_ms``: a mark at least this often, or every ``assured_ms`` while
+    ``assured`` is true: the caller of the pacer knows otherwise that audio arrives. ``limit_ms``:
+    audio that may wait. With ``marks`` false (a carrier without them) the clock alone decides what
+    was heard.
     """
 
     # With hundreds of calls, memory is what a frame costs: every object of its own call that it
@@ -110,6 +119,7 @@ class Pacer:
         "_sending",
         "_unfinished",
         "_unmarked",
+        "assured",
         "format",
         "underruns",
     )
@@ -121,11 +131,13 @@ class Pacer:
         lead_ms: int = 200,
         chunk_ms: int = 60,
         mark_ms: int = 240,
+        assured_ms: int = 960,
         limit_ms: int = 120_000,
         marks: bool = True,
     ) -> None:
         self.format = audio_format
-        self._pace = _pace(audio_format, lead_ms, chunk_ms, mark_ms, limit_ms)
+        self._pace = _pace(audio_format, lead_ms, chunk_ms, mark_ms, assured_ms, limit_ms)
+        self.assured = False
         self._marks = marks
         # Lists: taking the first of some hundreds costs no more than from a deque, which is large
         # even when it is empty.
@@ -241,7 +253,7 @@ class Pacer:
 
     def _begin(self, item: str) -> _Stretch:
         # Mostly the shared number itself, no object of the call's own.
-        self._due = self._pace.mark_every
+        self._due = self._pace.mark_assured if self.assured else self._pace.mark_every
         if self._unmarked:
             self._due -= self._unmarked
         self._open = stretch = _Stretch(item, bytearray(), self._next_at)
@@ -375,8 +387,8 @@ class Pacer:
 
     def rewind(self, played_until: float | None = None) -> None:
         """What was sent and not confirmed waits again, in front: the socket is gone, or the
-        carrier was told to throw it away. In the second case ``played_until`` is now: what was
-        played by then counts as heard and does not come again.
+        carrier was told to throw it away. Where it is known that the carrier played until
+        ``played_until``, what was played by then counts as heard and does not come again.
         """
         again = []
         for stretch in self._in_flight:

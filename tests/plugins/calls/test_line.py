@@ -214,6 +214,37 @@ async def test_only_what_was_not_confirmed_is_sent_again(after_s: float) -> None
         assert len(again) <= len(audio) - confirmed + MULAW_8K.size(300)
 
 
+@pytest.mark.parametrize("after_s", [0.05, 0.73, 1.4])
+@pytest.mark.parametrize("ends", ["drop", "stop"])
+async def test_caller_audio_confirms_what_was_played(after_s: float, ends: str) -> None:
+    async with room() as it:
+        first = it.connect()
+        audio = ramp(1500)
+        await first.speak(b"\x7f" * 320)
+        it.line.write("a", audio)
+        it.line.finish("a")
+        await first.speak(b"\x7f" * MULAW_8K.size(after_s * 1000))
+        getattr(first, ends)()
+        await anyio.sleep(0.3)
+        second = it.connect()
+        await it.line.played("a")
+        again = bytes(second.heard)
+        assert audio.endswith(again)
+        assert 0 <= len(first.heard) + len(again) - len(audio) <= MULAW_8K.size(130)
+
+
+async def test_few_marks_do_while_the_caller_is_heard() -> None:
+    async with room() as it:
+        socket = it.connect()
+        it.line.write("a", ramp(9000))
+        await socket.speak(b"\x7f" * 4 * SECOND)
+        assert len(socket.marks) <= 6
+        # Then only marks tell what arrives.
+        known = len(socket.marks)
+        await anyio.sleep(4)
+        assert len(socket.marks) - known >= 12
+
+
 @settings(max_examples=25, deadline=None)
 @given(st.lists(st.integers(10, 900), min_size=1, max_size=4))
 def test_no_word_is_lost_over_any_number_of_sockets(losses_ms: list[int]) -> None:

@@ -14,7 +14,6 @@ from voicecall.realtime import Transcript
 from voicecall_calls.conversation.keys import CallerKeys
 from voicecall_calls.conversation.line import AudioLine
 from voicecall_calls.conversation.realtimecaller import MediaWatch
-from voicecall_calls.conversation.realtimeear import ModelEar
 from voicecall_testing.clock import VirtualSeam, virtual_backend
 from voicecall_testing.duplex import ScriptedRealtime
 from voicecall_testing.phone import PhoneSocket
@@ -76,8 +75,7 @@ class Watched:
         self.line = AudioLine(
             self.seam, marks=True, lost=lambda stream: None, digits=lambda stream, digits: None
         )
-        self.ear = ModelEar(self.seam)
-        self.watch = MediaWatch(self.line, self.ear, self.seam, patience_ms, lost=self._lost)
+        self.watch = MediaWatch(self.line, self.seam, patience_ms, lost=self._lost)
         self.began = self.seam.monotonic()
 
     def _lost(self) -> None:
@@ -92,10 +90,10 @@ class Watched:
 
 async def test_a_silent_carrier_is_given_up_once() -> None:
     it = Watched()
-    it.connect()
+    phone = it.connect()
     with it.watch.watching():
         await anyio.sleep(7)
-        it.ear.hear(b"")
+        await phone.speak(b"\xff" * 160)
         await anyio.sleep(100)
     assert it.given_up == [19]
 

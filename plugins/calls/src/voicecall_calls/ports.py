@@ -54,6 +54,12 @@ class MediaSocket(Protocol):
         """Bytes that the network has not taken yet."""
         ...
 
+    @property
+    def heard_at(self) -> float:
+        """When the last caller audio came, in seconds of the seam's steady clock; minus infinity
+        before the first."""
+        ...
+
     def send(self, message: Message) -> None:
         """Send one message. Never blocks or raises; a socket that falls too far behind is
         closed (1013) and reports ``closed``."""

@@ -7,6 +7,7 @@ once on a clear, and sends what the caller says as frames.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -57,6 +58,7 @@ class PhoneSocket:
         self.returns_marks = returns_marks
         self.listener: MediaListener | None = None
         self._hear: Callable[[bytes], None] | None = None
+        self.heard_at = -math.inf
         self.sent: list[Message] = []
         self.digits: list[str] = []
         self.clears = 0
@@ -138,10 +140,17 @@ class PhoneSocket:
         events = [self._codec.decode(message) for message in self.sent]
         return b"".join(event.payload for event in events if isinstance(event, Audio))
 
+    @property
+    def marks(self) -> list[str]:
+        """The names of all marks that came in, reached or not."""
+        events = [self._codec.decode(message) for message in self.sent]
+        return [event.name for event in events if isinstance(event, MarkReached)]
+
     def _tell(self, event: MediaEvent) -> None:
         if self.listener is None or self.close_code is not None:
             return
         if isinstance(event, Audio) and self._hear is not None:
+            self.heard_at = asyncio.get_running_loop().time()
             self._hear(event.payload)
         else:
             self.listener.received(event)

@@ -1,12 +1,14 @@
 """The logical audio line of a call. Carrier sockets come and go; the line stays.
 
 Caller audio goes to one listener by a plain call. Audio for the caller goes through the pacer;
-what was sent and not confirmed when a socket is lost is sent again on the next one.
+what was sent and not confirmed when a socket is lost is sent again on the next one. Marks confirm,
+and so does the clock while caller audio comes: then the connection is alive, and few marks do.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable
 
 import anyio
@@ -33,8 +35,11 @@ __all__ = ["AudioLine"]
 _log = logging.getLogger("voicecall.media")
 _MARK_PATIENCE = 2.0
 """Seconds past the end of the audio after which a missing mark is taken for reached."""
-_STOP_DELAY = 0.1
-"""Seconds that a carrier's stop may have been on its way: better heard twice than not at all."""
+_ON_THE_WAY = 0.1
+"""Seconds that a message of the carrier may have been on its way: better heard twice than not at
+all."""
+_ALIVE = 0.1
+"""A connection over which caller audio came so many seconds ago carries ours, too."""
 
 
 class AudioLine:
@@ -106,7 +111,7 @@ class AudioLine:
             # Audio that waits in another format could only be played as noise.
             self.pacer = Pacer(self.output_format, marks=self._marks)
         if previous is not None:
-            self.pacer.rewind()
+            self.pacer.rewind(previous.socket.heard_at - _ON_THE_WAY)
             previous.socket.close(1000, "Replaced")
         self._open_mouth()
         self._attached.set()
@@ -122,12 +127,17 @@ class AudioLine:
             return
         self.current = self._mouth = None
         self._attached = anyio.Event()
-        self.pacer.rewind()
+        self.pacer.rewind(attachment.socket.heard_at - _ON_THE_WAY)
         self._lost(attachment.stream_id)
 
     @property
     def socket(self) -> MediaSocket | None:
         return self.current.socket if self.current is not None else None
+
+    @property
+    def heard_at(self) -> float:
+        """When the last caller audio came over the current socket, by the steady clock."""
+        return self.current.socket.heard_at if self.current is not None else -math.inf
 
     async def attached(self) -> None:
         """Wait for a socket."""
@@ -164,7 +174,7 @@ class AudioLine:
             if mark is not None:
                 socket.play(audio)
                 if mark:
-                    _send_mark(socket, mark)
+                    self._send_mark(socket, mark)
                 return
         self._queue(item_id, audio)
 
@@ -215,10 +225,18 @@ class AudioLine:
                     self._first_sent[out.item] = self._seam.now_ms()
                 socket.play(out.payload)
             else:
-                _send_mark(socket, out.name)
+                self._send_mark(socket, out.name)
         if self.pacer.underruns != self._underruns:
             self._underruns = self.pacer.underruns
             self._progress.tell()
+
+    def _send_mark(self, socket: MediaSocket, name: str) -> None:
+        """Send a mark, where the carrier has them."""
+        message = socket.codec.mark(name)
+        if message is not None:
+            socket.send(message)
+        alive = self._monotonic() - socket.heard_at < _ALIVE
+        self.pacer.assured = alive and not socket.buffered
 
     async def played(self, item_id: str) -> Heard:
         """Wait until the caller has heard all of a finished item."""
@@ -313,10 +331,8 @@ class AudioLine:
             case MediaError(message):
                 _log.warning("the carrier reports a media error: %s", message)
             case Stopped():
-                # The carrier has dropped what it had not played. Not so where the connection just
-                # breaks: then only marks tell what arrived at all.
                 self._mouth = None
-                self.pacer.rewind(self._monotonic() - _STOP_DELAY)
+                self.pacer.rewind(self._monotonic() - _ON_THE_WAY)
                 attachment.socket.close(1000, "Stopped")
             case Audio() | MarkReached() | Cleared() | Started():
                 # Audio goes to the listener.
@@ -336,13 +352,6 @@ class _LineSocket(Attachment):
 
     def closed(self) -> None:
         self._line.detached(self)
-
-
-def _send_mark(socket: MediaSocket, name: str) -> None:
-    """Send a mark, where the carrier has them."""
-    message = socket.codec.mark(name)
-    if message is not None:
-        socket.send(message)
 
 
 def _drop(audio: bytes) -> None:

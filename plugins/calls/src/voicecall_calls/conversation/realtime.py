@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -45,10 +46,9 @@ from voicecall_calls.conversation.dialogue import Brain, KeepTurn
 from voicecall_calls.conversation.keys import CallerKeys
 from voicecall_calls.conversation.lastwords import Farewell, LastWords
 from voicecall_calls.conversation.line import AudioLine
-from voicecall_calls.conversation.realtimeattention import AttentiveEar
 from voicecall_calls.conversation.realtimecaller import CallerWords, LineNews, MediaWatch
 from voicecall_calls.conversation.realtimeconsult import Consults
-from voicecall_calls.conversation.realtimeear import ModelEar
+from voicecall_calls.conversation.realtimeear import AttentiveEar
 from voicecall_calls.conversation.realtimeforced import ForcedConsult
 from voicecall_calls.conversation.realtimegreeting import Greeting
 from voicecall_calls.conversation.realtimelink import ModelLink
@@ -95,16 +95,15 @@ class RealtimeConversation(Conversation):
         self._carrier = carrier
         self._model = model
         self._capabilities = model.provider.capabilities
-        self._ear = ModelEar(seam)
         self._link = ModelLink(
             model.provider,
             self.line,
-            self._ear,
             seam,
             options=self._options,
             opened=self._session_opened,
             closed=self._session_closed,
             event=self._take,
+            listen=self._listen,
             quiet=self.voice.quiet,
         )
         speech = ModelSpeech(self._link, self.voice)
@@ -166,7 +165,7 @@ class RealtimeConversation(Conversation):
         )
         self._keys = CallerKeys(self._tell_keys)
         self._media = MediaWatch(
-            self.line, self._ear, seam, config.realtime.inactivity_ms, lost=self._media_lost
+            self.line, seam, config.realtime.inactivity_ms, lost=self._media_lost
         )
         self._profile = profile
         self._about = ""
@@ -174,8 +173,8 @@ class RealtimeConversation(Conversation):
         self._resumed = False
         self._notices = self._capabilities.interrupts is Interrupter.CLIENT
         """The model leaves it to us to notice that the caller speaks."""
-        self._attentive_ear = AttentiveEar(
-            self._ear,
+        self._ear = AttentiveEar(
+            self._link.keep,
             self.voice,
             self._greeting,
             seam,
@@ -191,9 +190,13 @@ class RealtimeConversation(Conversation):
 
     # --- the line ---------------------------------------------------------------------------
 
+    def _listen(self, to_model: Callable[[bytes], None]) -> None:
+        self._ear.to_model = to_model
+        self._choose_ear()
+
     def _choose_ear(self) -> None:
         attentive = self._notices or self._greeting.protected
-        self.line.listener = self._attentive_ear.hear if attentive else self._ear.hear
+        self.line.listener = self._ear.hear if attentive else self._ear.to_model
 
     def attach(self, socket: MediaSocket, started: Started) -> Attachment:
         return self.line.attach(socket, started)
@@ -204,7 +207,7 @@ class RealtimeConversation(Conversation):
         if self._profile is not None:
             self._about = await self._profile.told(self.config.realtime.agent_context)
         await self.line.attached()
-        self._attentive_ear.use(self.line.input_format)
+        self._ear.use(self.line.input_format)
         if self._converses:
             self._keys.begin(self.lane.spawn)
         with self._media.watching():

@@ -16,7 +16,6 @@ from voicecall import events as ev
 from voicecall.errors import CallNotReady
 from voicecall.seam import Seam
 from voicecall_calls.conversation.line import AudioLine
-from voicecall_calls.conversation.realtimeear import ModelEar
 
 if TYPE_CHECKING:
     from voicecall_calls.engine.lane import CallLane
@@ -120,19 +119,13 @@ class LineNews:
 
 
 class MediaWatch:
-    """Notices a carrier that sends no audio any more: ``lost`` is called when ``ear`` heard nothing
+    """Notices a carrier that sends no audio any more: ``lost`` is called when nothing was heard
     for the patience and 2 s more. ``patience_ms`` 0: never."""
 
     def __init__(
-        self,
-        line: AudioLine,
-        ear: ModelEar,
-        seam: Seam,
-        patience_ms: int,
-        *,
-        lost: Callable[[], None],
+        self, line: AudioLine, seam: Seam, patience_ms: int, *, lost: Callable[[], None]
     ) -> None:
-        self._ear = ear
+        self._since = seam.monotonic()
         self._line = line
         self._seam = seam
         self._patience = patience_ms / 1000
@@ -142,7 +135,7 @@ class MediaWatch:
     @contextmanager
     def watching(self) -> Iterator[None]:
         """Watch while the context is entered."""
-        self._ear.heard_at = self._seam.monotonic()
+        self._since = self._seam.monotonic()
         if self._patience:
             self._look()
         try:
@@ -155,8 +148,8 @@ class MediaWatch:
         now = self._seam.monotonic()
         if self._line.socket is None:
             # A lost socket has a deadline of its own.
-            self._ear.heard_at = now
-        idle = now - self._ear.heard_at
+            self._since = now
+        idle = now - max(self._since, self._line.heard_at)
         if idle < self._patience:
             self._look_in(self._patience - idle)
         elif idle < self._patience + _MEDIA_GRACE_S:

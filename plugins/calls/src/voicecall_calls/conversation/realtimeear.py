@@ -1,32 +1,54 @@
-"""Caller audio on its way from the line to the voice model."""
+"""What is noticed of the caller's audio before the voice model hears it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
+from voicecall.audio import AudioFormat
 from voicecall.seam import Seam
+from voicecall_calls.conversation.realtimegate import SpeechGate
+from voicecall_calls.conversation.realtimegreeting import Greeting
+from voicecall_calls.conversation.realtimevoice import ModelVoice
 
-__all__ = ["ModelEar"]
+__all__ = ["AttentiveEar"]
 
 
-class ModelEar:
-    """``to_model`` takes caller audio, by a plain call; nobody does at first. ``heard_at`` is when
-    the last came, by the steady clock, in seconds."""
+class AttentiveEar:
+    """Notices the caller's speech before ``to_model`` takes it. Where ``interrupts`` is true,
+    ``interrupt`` is called then, but for a protected greeting: that takes longer speech, whatever
+    the model does."""
 
-    # As in the pacer: a frame should look at few objects.
-    __slots__ = ("_monotonic", "heard_at", "to_model")
+    def __init__(
+        self,
+        to_model: Callable[[bytes], None],
+        voice: ModelVoice,
+        greeting: Greeting,
+        seam: Seam,
+        *,
+        audio_format: AudioFormat,
+        interrupts: bool,
+        interrupt: Callable[[], None],
+    ) -> None:
+        self.to_model = to_model
+        self._voice = voice
+        self._greeting = greeting
+        self._seam = seam
+        self._interrupts = interrupts
+        self._interrupt = interrupt
+        self.use(audio_format)
 
-    def __init__(self, seam: Seam) -> None:
-        self._monotonic = seam.monotonic
-        self.heard_at = seam.monotonic()
-        self.to_model: Callable[[bytes], None] = _drop
+    def use(self, audio_format: AudioFormat) -> None:
+        """The caller's audio comes in this format."""
+        self._gate = SpeechGate(audio_format)
 
     def hear(self, audio: bytes) -> None:
         """The next caller audio."""
-        monotonic, to_model = self._monotonic, self.to_model
-        self.heard_at = monotonic()
-        to_model(audio)
-
-
-def _drop(audio: bytes) -> None:
-    """There is no model yet."""
+        began = self._gate.hear(audio)
+        if began:
+            self._voice.caller.started = self._seam.now_ms()
+        if self._greeting.protected:
+            if self._greeting.broken_by_speech(self._gate.lasted_ms):
+                self._interrupt()
+        elif began and self._interrupts:
+            self._interrupt()
+        self.to_model(audio)

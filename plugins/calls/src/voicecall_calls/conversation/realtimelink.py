@@ -21,7 +21,6 @@ from voicecall.realtime import (
 )
 from voicecall.seam import Seam
 from voicecall_calls.conversation.line import AudioLine
-from voicecall_calls.conversation.realtimeear import ModelEar
 
 __all__ = ["ModelLink", "SessionJob"]
 
@@ -35,39 +34,39 @@ SessionJob = Callable[[RealtimeSession], Awaitable[None]]
 
 
 class ModelLink:
-    """What ``ear`` hears goes to the session; it is kept (bounded, oldest dropped) while there is
-    none. ``options`` makes the options of the next session; ``opened`` and ``closed`` are told of
-    each, ``event`` gets its events; ``quiet`` waits until nothing is being said."""
+    """``options`` makes the options of the next session; ``opened`` and ``closed`` are told of
+    each, ``event`` gets its events; ``listen`` is told who takes caller audio from now on, by a
+    plain call, :meth:`keep` at first; ``quiet`` waits until nothing is being said."""
 
     def __init__(
         self,
         provider: RealtimeProvider,
         line: AudioLine,
-        ear: ModelEar,
         seam: Seam,
         *,
         options: Callable[[], RealtimeOptions],
         opened: Callable[[], None],
         closed: Callable[[], None],
         event: Callable[[RealtimeEvent], None],
+        listen: Callable[[Callable[[bytes], None]], None],
         quiet: Callable[[], Awaitable[None]],
     ) -> None:
         self.session: RealtimeSession | None = None
         self._provider = provider
         self._line = line
-        self._ear = ear
         self._seam = seam
         self._options = options
         self._opened = opened
         self._closed = closed
         self._event = event
+        self._listen = listen
         self._quiet = quiet
         self._tasks: anyio.abc.TaskGroup | None = None
         self._waiting: list[bytes] = []
         self._waiting_bytes = 0
-        ear.to_model = self._wait
 
-    def _wait(self, audio: bytes) -> None:
+    def keep(self, audio: bytes) -> None:
+        """Keep caller audio (bounded, oldest dropped) while there is no session."""
         self._waiting.append(audio)
         self._waiting_bytes += len(audio)
         limit = self._line.input_format.size(_BUFFER_MS)
@@ -131,7 +130,7 @@ class ModelLink:
                 reason = str(error)
             finally:
                 self.session = self._tasks = None
-                self._ear.to_model = self._wait
+                self._listen(self.keep)
                 self._closed()
                 tasks.cancel_scope.cancel()
         return reason
@@ -145,7 +144,7 @@ class ModelLink:
         while self._waiting:
             to_model(self._waiting.pop(0))
         self._waiting_bytes = 0
-        self._ear.to_model = to_model
+        self._listen(to_model)
 
     def _take(self, event: RealtimeEvent, scope: anyio.CancelScope) -> None:
         match event:

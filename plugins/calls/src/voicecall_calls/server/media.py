@@ -137,6 +137,7 @@ class MediaServer:
             codec,
             self._options,
             self._outbox,
+            seam=self._seam,
             connected=self._connected,
             started=self._started,
             gone=self._gone,

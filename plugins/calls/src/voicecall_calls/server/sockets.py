@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Callable
 from typing import cast
 
@@ -21,6 +22,7 @@ from picows import WSCloseCode, WSFrame, WSListener, WSMsgType, WSTransport
 
 from voicecall.errors import MediaProtocolError
 from voicecall.media import Audio, MediaCodec, MediaEvent, Message, Started, Upgrade
+from voicecall.seam import Seam
 from voicecall_calls.ports import Attachment
 
 from .options import StreamOptions
@@ -67,6 +69,7 @@ class MediaConnection(WSListener):
         "_kept",
         "_kept_bytes",
         "_listener",
+        "_monotonic",
         "_on_started",
         "_options",
         "_outbox",
@@ -76,6 +79,7 @@ class MediaConnection(WSListener):
         "_posted",
         "_started",
         "_transport",
+        "heard_at",
         "upgrade",
     )
 
@@ -86,11 +90,14 @@ class MediaConnection(WSListener):
         options: StreamOptions,
         outbox: Outbox,
         *,
+        seam: Seam,
         connected: Callable[[MediaConnection], None],
         started: Callable[[MediaConnection, Started], None],
         gone: Callable[[MediaConnection], None],
     ) -> None:
         self.upgrade = upgrade
+        self.heard_at = -math.inf
+        self._monotonic = seam.monotonic
         self._codec = codec
         self._options = options
         self._outbox = outbox
@@ -321,6 +328,8 @@ class MediaConnection(WSListener):
             return
         hear = self._hear
         if hear is not None and type(event) is Audio:
+            monotonic = self._monotonic
+            self.heard_at = monotonic()
             try:
                 hear(event.payload)
             except Exception:
