@@ -235,8 +235,7 @@ class AudioLine:
         message = socket.codec.mark(name)
         if message is not None:
             socket.send(message)
-        alive = self._monotonic() - socket.heard_at < _ALIVE
-        self.pacer.assured = alive and not socket.buffered
+        self.pacer.assured = self._monotonic() - socket.heard_at < _ALIVE
 
     async def played(self, item_id: str) -> Heard:
         """Wait until the caller has heard all of a finished item."""
