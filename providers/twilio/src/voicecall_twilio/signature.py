@@ -90,8 +90,10 @@ def pairs_of(text: str) -> list[tuple[str, str]]:
     for part in text.replace("+", " ").split("&"):
         if part:
             name, _, value = part.partition("=")
-            if "%" in part:
-                name, value = _unescaped(name), _unescaped(value)
+            if "%" in name:
+                name = _unescaped(name)
+            if "%" in value:
+                value = _unescaped(value)
             found.append((name, value))
     return found
 
