@@ -30,13 +30,18 @@ class News:
         if self._waiting is None:
             self._waiting = []
         self._waiting.append(future)
-        if seconds is None:
-            return await future
-        timer = loop.call_later(seconds, _settle, future, False)
+        timer = loop.call_later(seconds, _settle, future, False) if seconds is not None else None
         try:
             return await future
         finally:
-            timer.cancel()
+            if timer is not None:
+                timer.cancel()
+            self._forget(future)
+
+    def _forget(self, future: asyncio.Future[bool]) -> None:
+        """Whoever waited has given up, or was cancelled, where the news did not come."""
+        if self._waiting is not None and future in self._waiting:
+            self._waiting.remove(future)
 
 
 def _settle(future: asyncio.Future[bool], told: bool) -> None:
