@@ -112,7 +112,6 @@ class Pacer:
         "_mark_count",
         "_marks",
         "_next_at",
-        "_open",
         "_pace",
         "_queue",
         "_queued",
@@ -144,10 +143,8 @@ class Pacer:
         self._queue: list[_Piece] = []
         self._queued = 0
         self._in_flight: list[_Stretch] = []
-        self._open: _Stretch | None = None
-        """The last of these, while audio may still be added to it."""
         self._sending: bytearray | None = None
-        """The audio of that."""
+        """The audio of the last of these, while more may still be added to it."""
         self._due = 0
         """Behind so many bytes of it a mark is due."""
         self._heard: dict[str, int] = {}
@@ -235,13 +232,14 @@ class Pacer:
 
     def _abandon(self) -> None:
         """No audio is added to the open stretch any more, and no mark sent."""
-        if self._open is not None:
-            self._unmarked += len(self._open.audio)
-            self._open = self._sending = None
+        if self._sending is not None:
+            self._unmarked += len(self._sending)
+            self._sending = None
 
     def _send(self, item: str, audio: bytes, out: list[OutAudio | OutMark]) -> None:
-        stretch = self._open
-        if stretch is None or stretch.item != item:
+        if self._sending is not None and self._in_flight[-1].item == item:
+            stretch = self._in_flight[-1]
+        else:
             self._abandon()
             stretch = self._begin(item)
         stretch.audio += audio
@@ -256,7 +254,7 @@ class Pacer:
         self._due = self._pace.mark_assured if self.assured else self._pace.mark_every
         if self._unmarked:
             self._due -= self._unmarked
-        self._open = stretch = _Stretch(item, bytearray(), self._next_at)
+        stretch = _Stretch(item, bytearray(), self._next_at)
         self._sending = stretch.audio
         self._in_flight.append(stretch)
         return stretch
@@ -272,7 +270,7 @@ class Pacer:
 
     def _close(self, stretch: _Stretch) -> str:
         """End a stretch; the name of the mark behind it, empty where there are no marks."""
-        self._open = self._sending = None
+        self._sending = None
         self._unmarked = 0
         if not self._marks:
             return ""
@@ -324,7 +322,7 @@ class Pacer:
         while self._in_flight and self._ends_at(self._in_flight[0]) <= now:
             stretch = self._in_flight.pop(0)
             self._credit(stretch.item, len(stretch.audio))
-            if stretch is self._open:
+            if stretch.audio is self._sending:
                 self._abandon()
 
     def _ends_at(self, stretch: _Stretch) -> float:
@@ -382,7 +380,10 @@ class Pacer:
         result = {item: self.heard(item, now) for item in items | self._unfinished}
         for stretch in self._in_flight:
             self._credit(stretch.item, int(self._played(stretch, now)))
-        self._drop()
+        self._queue.clear()
+        self._queued = 0
+        self._unfinished.clear()
+        self._nothing_sent()
         return result
 
     def rewind(self, played_until: float | None = None) -> None:
@@ -401,9 +402,13 @@ class Pacer:
                 again.append(_Piece(stretch.item, bytes(stretch.audio[played:])))
         self._queue[:0] = again
         self._queued += sum(len(piece.audio) for piece in again)
-        self._in_flight.clear()
-        self._open = self._sending = None
         self._last_item = None
+        self._nothing_sent()
+
+    def _nothing_sent(self) -> None:
+        """Nothing is on its way any more."""
+        self._in_flight.clear()
+        self._sending = None
         self._next_at = 0.0
         self._unmarked = 0
 
@@ -411,12 +416,3 @@ class Pacer:
         """Drop the accounting of an item that is over."""
         self._heard.pop(item, None)
         self._unfinished.discard(item)
-
-    def _drop(self) -> None:
-        self._queue.clear()
-        self._queued = 0
-        self._in_flight.clear()
-        self._open = self._sending = None
-        self._unfinished.clear()
-        self._next_at = 0.0
-        self._unmarked = 0

@@ -3,8 +3,10 @@ carrier."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import Any
 
 import anyio
@@ -12,7 +14,10 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from voicecall.media import Audio
+from voicecall.media import Audio, Started, Upgrade
+from voicecall.seam import SystemSeam
+from voicecall_calls.conversation.line import AudioLine
+from voicecall_calls.ports import Attachment, MediaSocket
 from voicecall_calls.server import CallServer
 
 from .boundary import CARRIERS, Carrier, Desk, listening
@@ -25,6 +30,9 @@ pytestmark = [
 
 SHORT = 200
 """A start timeout (ms) that is over soon."""
+FRAME = b"\x7f" * 160
+FRAMES = 110
+"""At 20 ms each."""
 
 
 @pytest.fixture(scope="module")
@@ -218,3 +226,41 @@ async def test_a_peer_that_never_reads_is_closed(carrier: Carrier) -> None:
             assert await closed(client) == (1013, "Backpressure: send buffer exceeded")
         await line.over.wait()
         assert server.open_sockets == 0
+
+
+# --- a call's line ---------------------------------------------------------------------------
+
+
+def _line() -> AudioLine:
+    seam = SystemSeam()
+    return AudioLine(seam, marks=True, lost=lambda stream: None, digits=lambda *keys: None)
+
+
+@dataclass
+class EchoDesk(Desk):
+    """Its one call returns the caller's audio."""
+
+    line: AudioLine = field(default_factory=_line)
+
+    async def admit(self, started: Started, upgrade: Upgrade, socket: MediaSocket) -> Attachment:
+        attachment = self.line.attach(socket, started)
+        self.line.listener = lambda audio: self.line.write("a", audio)
+        return attachment
+
+
+async def test_audio_comes_back_whole_and_with_few_marks(carrier: Carrier) -> None:
+    desk = EchoDesk()
+    async with listening(carrier.provider(), desk) as (server, _, _client):
+        async with dial(server) as client:
+            await client.send(carrier.start("good", "CA1", "MZ1"))
+            came: list[str] = []
+            for _ in range(FRAMES):
+                await client.send(carrier.audio(FRAME))
+                came.append(str(await client.recv()))
+                await anyio.sleep(0.02)
+            while sum("mark" not in message for message in came) < FRAMES:
+                came.append(str(await client.recv()))
+    marks = [message for message in came if json.loads(message)["event"] == "mark"]
+    # One after 240 ms, then one a second.
+    assert 2 <= len(marks) <= 4
+    assert desk.line.pacer.size("a") == FRAMES * len(FRAME)

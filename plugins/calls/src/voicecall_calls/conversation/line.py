@@ -57,7 +57,7 @@ class AudioLine:
         "_lost",
         "_marks",
         "_monotonic",
-        "_mouth",
+        "_outlet",
         "_paused",
         "_progress",
         "_seam",
@@ -88,7 +88,7 @@ class AudioLine:
         self._lost = lost
         self._digits = digits
         self.current: _LineSocket | None = None
-        self._mouth: MediaSocket | None = None
+        self._outlet: MediaSocket | None = None
         """The current socket, unless the line is paused."""
         self._paused = False
         self._underruns = 0
@@ -113,19 +113,19 @@ class AudioLine:
         if previous is not None:
             self.pacer.rewind(previous.socket.heard_at - _ON_THE_WAY)
             previous.socket.close(1000, "Replaced")
-        self._open_mouth()
+        self._open_outlet()
         self._attached.set()
         self._work.set()
         return self.current
 
-    def _open_mouth(self) -> None:
-        self._mouth = None if self._paused else self.socket
+    def _open_outlet(self) -> None:
+        self._outlet = None if self._paused else self.socket
 
     def detached(self, attachment: _LineSocket) -> None:
         """The socket of ``attachment`` is gone."""
         if self.current is not attachment:
             return
-        self.current = self._mouth = None
+        self.current = self._outlet = None
         self._attached = anyio.Event()
         self.pacer.rewind(attachment.socket.heard_at - _ON_THE_WAY)
         self._lost(attachment.stream_id)
@@ -146,7 +146,7 @@ class AudioLine:
     def close(self) -> None:
         """Hang the line up: close its socket for good."""
         current, self.current = self.current, None
-        self._mouth = None
+        self._outlet = None
         if current is not None:
             current.socket.close(1000, "Call ended")
 
@@ -166,7 +166,7 @@ class AudioLine:
 
     def write(self, item_id: str, audio: bytes) -> None:
         """Queue audio for the caller (an :class:`voicecall.media.AudioSink`)."""
-        socket = self._mouth
+        socket = self._outlet
         if socket is not None:
             # Audio that comes in real time leaves at once, without waking a task for each frame.
             monotonic = self._monotonic
@@ -188,7 +188,7 @@ class AudioLine:
         except PacerOverflow as error:
             _log.warning("audio for the caller is dropped: %s", error)
             return
-        if waiting or self._mouth is None:
+        if waiting or self._outlet is None:
             # The end of that wakes the task.
             return
         self._pump()
@@ -208,7 +208,7 @@ class AudioLine:
         while True:
             self._work = anyio.Event()
             self._pump()
-            wake_at = self.pacer.wake_at() if self._mouth is not None else None
+            wake_at = self.pacer.wake_at() if self._outlet is not None else None
             if wake_at is None:
                 await self._work.wait()
                 continue
@@ -216,7 +216,7 @@ class AudioLine:
                 await self._work.wait()
 
     def _pump(self) -> None:
-        socket = self._mouth
+        socket = self._outlet
         if socket is None:
             return
         for out in self.pacer.poll(self._monotonic()):
@@ -259,7 +259,7 @@ class AudioLine:
         """Drop everything that was not heard, here and at the carrier. A pause is over."""
         heard = self.pacer.clear(self._monotonic())
         self._paused = False
-        self._open_mouth()
+        self._open_outlet()
         current, message = self._clear_message()
         if current is not None and message is not None:
             current.socket.send(message)
@@ -269,7 +269,7 @@ class AudioLine:
     def pause(self) -> None:
         """Fall silent at once. What was not heard waits for :meth:`resume`."""
         self._paused = True
-        self._mouth = None
+        self._outlet = None
         current, message = self._clear_message()
         if current is None or message is None:
             return
@@ -281,7 +281,7 @@ class AudioLine:
     def resume(self) -> None:
         """Go on from where the caller stopped hearing."""
         self._paused = False
-        self._open_mouth()
+        self._open_outlet()
         self._work.set()
 
     def _clear_message(self) -> tuple[_LineSocket | None, Message | None]:
@@ -330,7 +330,7 @@ class AudioLine:
             case MediaError(message):
                 _log.warning("the carrier reports a media error: %s", message)
             case Stopped():
-                self._mouth = None
+                self._outlet = None
                 self.pacer.rewind(self._monotonic() - _ON_THE_WAY)
                 attachment.socket.close(1000, "Stopped")
             case Audio() | MarkReached() | Cleared() | Started():

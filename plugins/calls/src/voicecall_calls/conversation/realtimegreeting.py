@@ -113,12 +113,12 @@ class Greeting:
         self.break_off()
         return True
 
-    def _protect_it(self, protected: bool) -> None:
+    def _set_protected(self, protected: bool) -> None:
         self.protected = protected
         self._changed()
 
     def break_off(self) -> None:
-        self._protect_it(False)
+        self._set_protected(False)
         if self._protection is not None:
             self._protection.cancel()
 
@@ -132,7 +132,7 @@ class Greeting:
         )
         if config.enabled and not protection_ms:
             return
-        self._protect_it(True)
+        self._set_protected(True)
         session.mute(True)
         try:
             with anyio.move_on_after(_LONGEST_S) as scope:
@@ -143,7 +143,7 @@ class Greeting:
                     with anyio.move_on_after(limit):
                         await ticket.done.wait()
         finally:
-            self._protect_it(False)
+            self._set_protected(False)
             self._protection = None
             # A notification is not talked to at all.
             session.mute(record.mode is CallMode.NOTIFY)
