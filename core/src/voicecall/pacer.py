@@ -9,9 +9,9 @@ Between marks, what was heard is estimated from the clock and never goes past th
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
 
 from .audio.formats import AudioFormat
+from .pacing import Piece, Stretch, pace_of
 
 __all__ = ["Heard", "OutAudio", "OutMark", "Pacer", "PacerOverflow"]
 
@@ -42,53 +42,6 @@ class Heard:
 
     milliseconds: float
     complete: bool
-
-
-@dataclass(slots=True)
-class _Piece:
-    item: str
-    audio: bytes
-
-
-@dataclass(slots=True)
-class _Stretch:
-    """Audio of one item on its way to the caller, without a gap, from ``starts_at`` on."""
-
-    item: str
-    audio: bytearray
-    starts_at: float
-    mark: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class _Pace:
-    """What all calls of one kind share; sizes in bytes, the lead in seconds."""
-
-    bytes_per_second: int
-    lead: float
-    chunk: int
-    mark_every: int
-    mark_assured: int
-    limit: int
-
-
-@cache
-def _pace(
-    audio_format: AudioFormat,
-    lead_ms: int,
-    chunk_ms: int,
-    mark_ms: int,
-    assured_ms: int,
-    limit_ms: int,
-) -> _Pace:
-    return _Pace(
-        audio_format.bytes_per_second,
-        lead_ms / 1000,
-        audio_format.size(chunk_ms),
-        audio_format.size(mark_ms),
-        audio_format.size(assured_ms),
-        audio_format.size(limit_ms),
-    )
 
 
 class Pacer:
@@ -135,14 +88,14 @@ class Pacer:
         marks: bool = True,
     ) -> None:
         self.format = audio_format
-        self._pace = _pace(audio_format, lead_ms, chunk_ms, mark_ms, assured_ms, limit_ms)
+        self._pace = pace_of(audio_format, lead_ms, chunk_ms, mark_ms, assured_ms, limit_ms)
         self.assured = False
         self._marks = marks
         # Lists: taking the first of some hundreds costs no more than from a deque, which is large
         # even when it is empty.
-        self._queue: list[_Piece] = []
+        self._queue: list[Piece] = []
         self._queued = 0
-        self._in_flight: list[_Stretch] = []
+        self._in_flight: list[Stretch] = []
         self._sending: bytearray | None = None
         """The audio of the last of these, while more may still be added to it."""
         self._due = 0
@@ -165,7 +118,7 @@ class Pacer:
         if self._queued + len(audio) > self._pace.limit:
             raise PacerOverflow(f"more than {self._pace.limit} bytes of audio are waiting")
         self._unfinished.add(item)
-        self._queue.append(_Piece(item, audio))
+        self._queue.append(Piece(item, audio))
         self._queued += len(audio)
 
     def finish(self, item: str) -> None:
@@ -249,17 +202,17 @@ class Pacer:
         if self._mark_due(stretch, len(audio)) and (mark := self._close(stretch)):
             out.append(OutMark(mark))
 
-    def _begin(self, item: str) -> _Stretch:
+    def _begin(self, item: str) -> Stretch:
         # Mostly the shared number itself, no object of the call's own.
         self._due = self._pace.mark_assured if self.assured else self._pace.mark_every
         if self._unmarked:
             self._due -= self._unmarked
-        stretch = _Stretch(item, bytearray(), self._next_at)
+        stretch = Stretch(item, bytearray(), self._next_at)
         self._sending = stretch.audio
         self._in_flight.append(stretch)
         return stretch
 
-    def _mark_due(self, stretch: _Stretch, size: int) -> bool:
+    def _mark_due(self, stretch: Stretch, size: int) -> bool:
         if len(stretch.audio) >= self._due:
             return True
         if self._queue:
@@ -268,7 +221,7 @@ class Pacer:
         # messages.
         return size >= self._pace.chunk
 
-    def _close(self, stretch: _Stretch) -> str:
+    def _close(self, stretch: Stretch) -> str:
         """End a stretch; the name of the mark behind it, empty where there are no marks."""
         self._sending = None
         self._unmarked = 0
@@ -325,10 +278,10 @@ class Pacer:
             if stretch.audio is self._sending:
                 self._abandon()
 
-    def _ends_at(self, stretch: _Stretch) -> float:
+    def _ends_at(self, stretch: Stretch) -> float:
         return stretch.starts_at + len(stretch.audio) / self._pace.bytes_per_second
 
-    def _played(self, stretch: _Stretch, now: float) -> float:
+    def _played(self, stretch: Stretch, now: float) -> float:
         """Bytes of it that the caller has heard by ``now``, by the clock."""
         played = (now - stretch.starts_at) * self._pace.bytes_per_second
         return min(max(played, 0), len(stretch.audio))
@@ -399,7 +352,7 @@ class Pacer:
                 played = self.format.size(lasted_s * 1000 + _EXACT_MS)
                 self._credit(stretch.item, played)
             if played < len(stretch.audio):
-                again.append(_Piece(stretch.item, bytes(stretch.audio[played:])))
+                again.append(Piece(stretch.item, bytes(stretch.audio[played:])))
         self._queue[:0] = again
         self._queued += sum(len(piece.audio) for piece in again)
         self._last_item = None
