@@ -32,7 +32,6 @@ from voicecall_calls.ports import AdmissionRefused, MediaHost
 
 from .limits import InFlight
 from .options import StreamOptions
-from .outbox import Outbox
 from .sockets import CLOSE_GRACE_S, MediaConnection
 from .upgrade import Refusal
 from .urls import normal_path
@@ -62,7 +61,6 @@ class MediaServer:
         self._host = host
         self._options = options
         self._path = normal_path(options.path)
-        self._outbox = Outbox()
         self._sockets: set[MediaConnection] = set()
         self._pending: set[MediaConnection] = set()
         self._pending_limits = InFlight(
@@ -136,7 +134,6 @@ class MediaServer:
             upgrade,
             codec,
             self._options,
-            self._outbox,
             seam=self._seam,
             connected=self._connected,
             started=self._started,

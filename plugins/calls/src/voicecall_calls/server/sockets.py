@@ -26,7 +26,6 @@ from voicecall.seam import Seam
 from voicecall_calls.ports import Attachment
 
 from .options import StreamOptions
-from .outbox import Outbox
 
 __all__ = ["MediaConnection"]
 
@@ -36,8 +35,6 @@ KEPT_LIMIT = 1024 * 1024
 MAX_GARBAGE = 50
 _SHORT = 2048
 """Characters of a message that is surely no more than 8 KiB."""
-_MANY = 8
-"""Messages of one socket that may wait for the end of a round."""
 _HEAD = 14
 """Room for the header of a message."""
 
@@ -72,11 +69,9 @@ class MediaConnection(WSListener):
         "_monotonic",
         "_on_started",
         "_options",
-        "_outbox",
         "_over",
         "_parts",
         "_parts_type",
-        "_posted",
         "_started",
         "_transport",
         "heard_at",
@@ -88,7 +83,6 @@ class MediaConnection(WSListener):
         upgrade: Upgrade,
         codec: MediaCodec,
         options: StreamOptions,
-        outbox: Outbox,
         *,
         seam: Seam,
         connected: Callable[[MediaConnection], None],
@@ -100,14 +94,12 @@ class MediaConnection(WSListener):
         self._monotonic = seam.monotonic
         self._codec = codec
         self._options = options
-        self._outbox = outbox
         self._connected = connected
         self._on_started = started
         self._gone = gone
         self._bytes_type = WSMsgType.BINARY if getattr(codec, "binary", False) else WSMsgType.TEXT
         self._transport: WSTransport | None = None
         self._backlog: Callable[[], int] = int
-        self._posted = 0
         self._attachment: Attachment | None = None
         self._listener: Callable[[bytes], None] | None = None
         self._hear: Callable[[bytes], None] | None = None
@@ -131,32 +123,11 @@ class MediaConnection(WSListener):
     @property
     def buffered(self) -> int:
         """Bytes that the network has not taken yet."""
-        return 0 if self._over else self._backlog() + self._outbox.size(self)
+        return 0 if self._over else self._backlog()
 
     def send(self, message: Message) -> None:
         """Send one message; a ``str`` as text, ``bytes`` as text too unless the codec has a true
         attribute ``binary``."""
-        if self._posted == _MANY or len(message) > _SHORT:
-            # Much for one round: what a slow peer has not taken must be known.
-            self._outbox.flush()
-        if self._transport is None or self._closing:
-            return
-        self._posted += 1
-        self._outbox.put(self, message)
-
-    def play(self, audio: bytes) -> None:
-        """Send audio for the caller."""
-        self.send(self._codec.audio(audio))
-
-    def listen(self, listener: Callable[[bytes], None]) -> None:
-        """Caller audio goes to ``listener`` from now on."""
-        self._listener = listener
-        if self._hear is not None:
-            self._hear = listener
-
-    def deliver(self, message: Message) -> None:
-        """Write one message that was in the outbox."""
-        self._posted -= 1
         transport = self._transport
         if transport is None or self._closing:
             return
@@ -168,12 +139,21 @@ class MediaConnection(WSListener):
             whole += message.encode() if isinstance(message, str) else message
             transport.send_reuse_external_bytearray(kind, whole, _HEAD)
 
+    def play(self, audio: bytes) -> None:
+        """Send audio for the caller."""
+        self.send(self._codec.audio(audio))
+
+    def listen(self, listener: Callable[[bytes], None]) -> None:
+        """Caller audio goes to ``listener`` from now on."""
+        self._listener = listener
+        if self._hear is not None:
+            self._hear = listener
+
     def close(self, code: int, reason: str) -> None:
         """Close with an RFC 6455 code; the reason is cut to the 123 bytes that fit."""
         transport = self._transport
         if transport is None or self._closing:
             return
-        self._outbox.flush()
         logger.info("media socket of %s closed: %d %s", self.upgrade.client, code, reason)
         text = reason.encode()[:123].decode(errors="ignore")
         transport.send_close(cast(WSCloseCode, code), text.encode())
