@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
@@ -101,7 +102,10 @@ class CallLane:
         self._prepared: Callable[[], Conversation] | None = None
         self._noted: list[StoredEvent] = []
         self._stored_entries = len(record.transcript)
-        self._lock = anyio.Lock(fast_acquire=True)
+        # asyncio's, since anyio's asks several times for the task that it is in.
+        self._lock = asyncio.Lock()
+        self._waiting = 0
+        """Events under way, and those behind them."""
         self._patient = False
         self._jobs: list[Job] = []
         self._running = False
@@ -157,21 +161,25 @@ class CallLane:
         for it, so it may wait for events of other calls, though not once the next one of its own
         comes."""
         self.hurry()
-        if reply is not None:
-            # Cancelled only where the gateway stops; then the carrier delivers again.
-            async with self._lock:
-                return await self._take(event, reply, reservation, turns)
-        # Shielded: whoever is cancelled here must not leave a commit that nobody published.
-        with anyio.CancelScope(shield=True):
-            if patient:
-                # Not one of the busy: it would keep others out while it waits.
+        self._waiting += 1
+        try:
+            if reply is not None:
+                # Cancelled only where the gateway stops; then the carrier delivers again.
                 async with self._lock:
-                    await self._gather()
-                    applied = await self._take(event, reply, reservation, turns)
-            else:
-                async with self.host.busy, self._lock:
-                    applied = await self._take(event, reply, reservation, turns)
-        return applied
+                    return await self._take(event, reply, reservation, turns)
+            # Shielded: whoever is cancelled here must not leave a commit that nobody published.
+            with anyio.CancelScope(shield=True):
+                if patient:
+                    # Not one of the busy: it would keep others out while it waits.
+                    async with self._lock:
+                        await self._gather()
+                        applied = await self._take(event, reply, reservation, turns)
+                else:
+                    async with self.host.busy, self._lock:
+                        applied = await self._take(event, reply, reservation, turns)
+            return applied
+        finally:
+            self._waiting -= 1
 
     def hurry(self) -> None:
         """Somebody waits for what this call has been told so far."""
@@ -182,16 +190,23 @@ class CallLane:
         """Take an event that may be lost in a crash: it is seen at once, and stored with the next
         one that :meth:`apply` takes."""
         self.hurry()
-        async with self._lock:
-            step = mc.step(self.record, event, self.host.policy)
-            if step.outcome is not mc.Outcome.PROCESSED:
-                return
-            plan = self.host.planner.plan(step, event)
-            if plan.effects or plan.actions or plan.record.terminal:
-                raise ValueError(f"{type(event).__name__} cannot be noted: it has effects")
-            self._noted += _stored(plan)
-            self._publish(plan)
-            note_phases(plan.record, *_phases(plan))
+        self._waiting += 1
+        try:
+            async with self._lock:
+                self._note(event)
+        finally:
+            self._waiting -= 1
+
+    def _note(self, event: ev.CallEvent) -> None:
+        step = mc.step(self.record, event, self.host.policy)
+        if step.outcome is not mc.Outcome.PROCESSED:
+            return
+        plan = self.host.planner.plan(step, event)
+        if plan.effects or plan.actions or plan.record.terminal:
+            raise ValueError(f"{type(event).__name__} cannot be noted: it has effects")
+        self._noted += _stored(plan)
+        self._publish(plan)
+        note_phases(plan.record, *_phases(plan))
 
     async def open(
         self,
@@ -222,7 +237,7 @@ class CallLane:
         return await self._commit(step, event, reply, reservation, turns)
 
     async def _gather(self) -> None:
-        if self._lock.statistics().tasks_waiting:
+        if self._waiting > 1:
             return
         self._patient = True
         try:

@@ -1,4 +1,5 @@
-"""Bounds on the heads of requests, which uvicorn takes however slowly and however long they come.
+"""Bounds on the heads of requests, which uvicorn takes however slowly and however long they come,
+and word of bodies that are there already.
 
 uvicorn closes a connection that is idle after a response, and its limit on bodies is the
 pipeline's. In between, a connection that sends nothing, or a header a minute, would stay for ever.
@@ -12,7 +13,10 @@ from typing import Any, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-__all__ = ["BoundedHeads"]
+__all__ = ["WHOLE", "BoundedHeads"]
+
+WHOLE = "voicecall.whole"
+"""In the scope of a request whose body is there: nobody needs to wait for it."""
 
 
 class BoundedHeads(HttpToolsProtocol):
@@ -55,6 +59,7 @@ class BoundedHeads(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         self._in_request = False
+        cast(dict[str, Any], self.scope)[WHOLE] = True
         super().on_message_complete()
 
     def _expect_head(self) -> None:

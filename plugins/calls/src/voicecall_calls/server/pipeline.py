@@ -37,6 +37,7 @@ from voicecall.telephony import TelephonyProvider, Verified, WebhookReply, Webho
 from voicecall_calls.news import LazyEvent
 from voicecall_calls.ports import WebhookHost
 
+from .heads import WHOLE
 from .options import ServeOptions, WebhookSecurity
 from .places import Places
 from .urls import Trust, headers_of, normal_path, webhook_url
@@ -164,8 +165,11 @@ class WebhookApp:
             raise _too_many()
         try:
             body = _Body()
-            with self._places.reading(place, self._security.body_timeout_s):
+            if WHOLE in scope:
                 await self._read(receive, headers, body)
+            else:
+                with self._places.reading(place, self._security.body_timeout_s):
+                    await self._read(receive, headers, body)
             if place.lost:
                 raise _too_many(_CLOSE)
             if body.length > self._security.body_limit:

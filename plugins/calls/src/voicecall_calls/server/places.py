@@ -24,7 +24,7 @@ class Place:
         self.standing = standing
         self.lost = False
         self.late = False
-        self.scope = anyio.CancelScope()
+        self.scope: anyio.CancelScope | None = None
 
 
 class Places:
@@ -61,13 +61,13 @@ class Places:
             timeout_s = min(timeout_s, STANDING_S)
         else:
             self._reading[place] = None
-        place.scope.deadline = anyio.current_time() + timeout_s
+        place.scope = scope = anyio.move_on_after(timeout_s)
         try:
-            with place.scope:
+            with scope:
                 yield
         finally:
             self._reading.pop(place, None)
-            if place.scope.cancelled_caught:
+            if scope.cancelled_caught:
                 place.lost = place.lost or place.standing
                 place.late = not place.lost
 
@@ -97,7 +97,8 @@ class Places:
 
     def _lose(self, place: Place) -> None:
         place.lost = True
-        place.scope.cancel()
+        if place.scope is not None:
+            place.scope.cancel()
         if place.standing:
             del self._standing[place]
         else:
