@@ -6,9 +6,10 @@ make them. The others are made by the call engine. ``at`` is milliseconds since 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
+
+import msgspec
 
 from .model import DeadlineKind, Direction, EndDetail, EndReason
 
@@ -48,23 +49,21 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CallEvent:
+class CallEvent(msgspec.Struct, frozen=True, kw_only=True):
     """Something that happened at ``at``."""
 
     at: int
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-ready copy, with the class name under ``type``."""
-        values = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        values = {name: getattr(self, name) for name in self.__struct_fields__}
         return {"type": type(self).__name__, **values}
 
 
 # --- from carriers ---------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CarrierEvent(CallEvent):
+class CarrierEvent(CallEvent, frozen=True, kw_only=True):
     """From a carrier. ``key`` is the same for every redelivery of the same event and different
     for every other event, over all calls. ``call_id`` is ours, where the carrier echoes it."""
 
@@ -76,28 +75,23 @@ class CarrierEvent(CallEvent):
     to_number: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Initiated(CarrierEvent):
+class Initiated(CarrierEvent, frozen=True, kw_only=True):
     """The call exists. For an inbound call: it wants an answer."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ringing(CarrierEvent):
+class Ringing(CarrierEvent, frozen=True, kw_only=True):
     pass
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answered(CarrierEvent):
+class Answered(CarrierEvent, frozen=True, kw_only=True):
     pass
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Active(CarrierEvent):
+class Active(CarrierEvent, frozen=True, kw_only=True):
     """Some sign that the parties are connected."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SpeechHeard(CarrierEvent):
+class SpeechHeard(CarrierEvent, frozen=True, kw_only=True):
     """The carrier's own recogniser heard the caller. ``turn_token`` is that of the listen
     action which it answers, where the carrier returns it."""
 
@@ -107,21 +101,18 @@ class SpeechHeard(CarrierEvent):
     turn_token: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DigitsPressed(CarrierEvent):
+class DigitsPressed(CarrierEvent, frozen=True, kw_only=True):
     digits: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PlaybackEnded(CarrierEvent):
+class PlaybackEnded(CarrierEvent, frozen=True, kw_only=True):
     """The carrier's own voice finished (or could not finish) an utterance."""
 
     utterance_id: str
     ok: bool = True
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StreamFailed(CarrierEvent):
+class StreamFailed(CarrierEvent, frozen=True, kw_only=True):
     """The carrier could not open, or lost, the media socket. ``stream_id`` is the carrier's id
     of the stream, where it tells."""
 
@@ -129,14 +120,12 @@ class StreamFailed(CarrierEvent):
     stream_id: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CallEnded(CarrierEvent):
+class CallEnded(CarrierEvent, frozen=True, kw_only=True):
     reason: EndReason
     detail: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CallFailed(CarrierEvent):
+class CallFailed(CarrierEvent, frozen=True, kw_only=True):
     """The carrier reports an error. A retryable one changes nothing and uses up no key."""
 
     error: str
@@ -146,44 +135,37 @@ class CallFailed(CarrierEvent):
 # --- from the engine -------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CallOpened(CallEvent):
+class CallOpened(CallEvent, frozen=True, kw_only=True):
     """We made the record of an outbound call. It has no effect of its own."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DialAccepted(CallEvent):
+class DialAccepted(CallEvent, frozen=True, kw_only=True):
     provider_call_id: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DialRefused(CallEvent):
+class DialRefused(CallEvent, frozen=True, kw_only=True):
     error: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DialUncertain(CallEvent):
+class DialUncertain(CallEvent, frozen=True, kw_only=True):
     """The dial request may have been carried out; it must be looked up."""
 
     error: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DialLookedUp(CallEvent):
+class DialLookedUp(CallEvent, frozen=True, kw_only=True):
     """``provider_call_id`` is None where the carrier is sure that there is no such call."""
 
     provider_call_id: str | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ListenStarted(CallEvent):
+class ListenStarted(CallEvent, frozen=True, kw_only=True):
     """We are about to ask the carrier to listen, with this token."""
 
     token: str | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CallerSaid(CallEvent):
+class CallerSaid(CallEvent, frozen=True, kw_only=True):
     """Our own recogniser heard the caller say a whole utterance. ``context`` speech goes into
     the transcript and is no turn of its own (said into a protected greeting)."""
 
@@ -192,15 +174,13 @@ class CallerSaid(CallEvent):
     context: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BotSpeaking(CallEvent):
+class BotSpeaking(CallEvent, frozen=True, kw_only=True):
     utterance_id: str
     text: str
     first_message: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BotSpoke(CallEvent):
+class BotSpoke(CallEvent, frozen=True, kw_only=True):
     """An utterance is over. ``heard`` is what reached the caller; ``ok`` is false where it could
     not be played; ``complete`` is false where the caller interrupted."""
 
@@ -210,42 +190,35 @@ class BotSpoke(CallEvent):
     ok: bool = True
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StreamAttached(CallEvent):
+class StreamAttached(CallEvent, frozen=True, kw_only=True):
     stream_id: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StreamDetached(CallEvent):
+class StreamDetached(CallEvent, frozen=True, kw_only=True):
     stream_id: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StreamGivenUp(CallEvent):
+class StreamGivenUp(CallEvent, frozen=True, kw_only=True):
     """The call goes on without a media socket: by the carrier's own voice."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StreamSwapping(CallEvent):
+class StreamSwapping(CallEvent, frozen=True, kw_only=True):
     """We are about to let the carrier play something for ``busy_ms`` in place of the media
     socket, and open another socket behind it."""
 
     busy_ms: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EndRequested(CallEvent):
+class EndRequested(CallEvent, frozen=True, kw_only=True):
     reason: EndReason = EndReason.HANGUP_BOT
     detail: EndDetail = EndDetail.REQUESTED
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HangUpDone(CallEvent):
+class HangUpDone(CallEvent, frozen=True, kw_only=True):
     """The carrier hung up, or says that the call was over already."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HangUpFailed(CallEvent):
+class HangUpFailed(CallEvent, frozen=True, kw_only=True):
     error: str
 
 
@@ -259,19 +232,16 @@ class CarrierStatus(StrEnum):
     UNKNOWN = "unknown"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StatusReported(CallEvent):
+class StatusReported(CallEvent, frozen=True, kw_only=True):
     """The answer to a status request. ``unknown`` is never taken for an end."""
 
     status: CarrierStatus
     reason: EndReason | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DeadlineDue(CallEvent):
+class DeadlineDue(CallEvent, frozen=True, kw_only=True):
     kind: DeadlineKind
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Recovered(CallEvent):
+class Recovered(CallEvent, frozen=True, kw_only=True):
     """The gateway was restarted; sockets, waiters and timers of the call are gone."""

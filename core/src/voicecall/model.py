@@ -7,9 +7,11 @@ milliseconds since the Unix epoch.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from typing import Any
+
+import msgspec
+from msgspec.structs import replace
 
 __all__ = [
     "STATE_ORDER",
@@ -154,8 +156,7 @@ class Speaker(StrEnum):
     USER = "user"
 
 
-@dataclass(frozen=True, slots=True)
-class TranscriptEntry:
+class TranscriptEntry(msgspec.Struct, frozen=True):
     """One final utterance. ``complete`` is false where the bot was interrupted: ``text`` is
     then what the caller heard."""
 
@@ -175,8 +176,7 @@ class MessageState(StrEnum):
     FAILED = "failed"
 
 
-@dataclass(frozen=True, slots=True)
-class FirstMessage:
+class FirstMessage(msgspec.Struct, frozen=True):
     """The greeting or notification. It has one owner: whoever plays the call's media path.
     ``at_dial`` is the id of the utterance where the dial request told the carrier to speak it."""
 
@@ -186,8 +186,7 @@ class FirstMessage:
     at_dial: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Utterance:
+class Utterance(msgspec.Struct, frozen=True):
     """What the bot is saying right now."""
 
     id: str
@@ -195,8 +194,7 @@ class Utterance:
     first_message: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Ending:
+class Ending(msgspec.Struct, frozen=True):
     """The call is being ended by us; the operation converges whatever the carrier answers."""
 
     reason: EndReason
@@ -205,8 +203,7 @@ class Ending:
     attempts: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CallRecord:
+class CallRecord(msgspec.Struct, frozen=True, kw_only=True):
     """One call. ``provider_call_id`` is the carrier's current id, ``aliases`` all it ever had."""
 
     call_id: str
@@ -237,9 +234,9 @@ class CallRecord:
     stream_id: str | None = None
     lost_stream_id: str | None = None
     recovering: bool = False
-    deadlines: Mapping[DeadlineKind, int] = field(default_factory=dict)
+    deadlines: Mapping[DeadlineKind, int] = msgspec.field(default_factory=dict)
     transcript: tuple[TranscriptEntry, ...] = ()
-    metadata: Mapping[str, Any] = field(default_factory=dict)
+    metadata: Mapping[str, Any] = msgspec.field(default_factory=dict)
 
     @property
     def terminal(self) -> bool:
@@ -274,9 +271,8 @@ class CallRecord:
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-ready copy, without the transcript (which the store keeps as rows)."""
-        data = asdict(self)
+        data: dict[str, Any] = msgspec.to_builtins(self)
         del data["transcript"]
-        data["deadlines"] = {str(kind): at for kind, at in self.deadlines.items()}
         return data
 
     @classmethod

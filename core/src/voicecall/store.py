@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
+
+import msgspec
 
 from .model import CallRecord
 from .providers import Provider
@@ -25,8 +26,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class StoredEvent:
+class StoredEvent(msgspec.Struct, frozen=True):
     """One accepted event, as JSON-ready data."""
 
     at: int
@@ -34,8 +34,7 @@ class StoredEvent:
     data: Mapping[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class RecordedReply:
+class RecordedReply(msgspec.Struct, frozen=True):
     """The answer that a webhook got; its replay gets the same. ``key`` is of the request."""
 
     key: str
@@ -43,11 +42,10 @@ class RecordedReply:
     status: int
     body: bytes
     content_type: str
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = msgspec.field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class DialReservation:
+class DialReservation(msgspec.Struct, frozen=True):
     """The intent to dial, stored before the dial request is sent. ``key`` is the caller's
     idempotency key or the call id; a key dials once."""
 
@@ -56,8 +54,7 @@ class DialReservation:
     at: int
 
 
-@dataclass(frozen=True, slots=True)
-class Approval:
+class Approval(msgspec.Struct, frozen=True):
     """What is known of a caller under the pairing policy, by E.164 ``number``.
 
     ``status`` is ``pending`` (the caller was told ``code``, which counts until ``expires_at``),
@@ -71,8 +68,7 @@ class Approval:
     expires_at: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TurnRow:
+class TurnRow(msgspec.Struct, frozen=True, kw_only=True):
     """Times of one turn, milliseconds since the epoch; None where a step did not happen."""
 
     call_id: str
@@ -110,8 +106,7 @@ class TurnRow:
         return max(self.stt_final - self.playback_done, 0)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Commit:
+class Commit(msgspec.Struct, frozen=True, kw_only=True):
     """One transaction.
 
     ``record`` is inserted or replaced together with its aliases and deadlines; of its transcript

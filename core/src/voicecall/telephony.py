@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+import msgspec
+
 from .audio.formats import MULAW_8K, AudioFormat
 from .events import CarrierEvent, CarrierStatus
 from .media import MediaCodec, Upgrade
@@ -261,20 +263,18 @@ class WebhookRequest:
     memo: dict[str, Any] = field(init=False, default_factory=dict, compare=False, repr=False)
 
 
-@dataclass(frozen=True, slots=True)
-class Verified:
+class Verified(msgspec.Struct, frozen=True):
     """A webhook that is from the carrier. ``key`` identifies the request, so that a replay is
     recognised; it is derived from what is signed."""
 
     key: str
 
 
-@dataclass(frozen=True, slots=True)
-class WebhookReply:
+class WebhookReply(msgspec.Struct, frozen=True):
     status: int = 200
     body: bytes = b""
     content_type: str = "text/plain; charset=utf-8"
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = msgspec.field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,12 +10,12 @@ import random
 import re
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict
 from typing import Any
 from urllib.parse import urlsplit
 
 import anyio
 import pytest
+from msgspec.structs import asdict
 from starlette.types import Message as AsgiMessage
 
 from voicecall.errors import ConfigError, MediaProtocolError

@@ -6,6 +6,7 @@ from dataclasses import replace
 from itertools import count
 
 import pytest
+from msgspec.structs import replace as changed
 
 from voicecall import events as ev
 from voicecall import machine as mc
@@ -143,7 +144,7 @@ def test_a_notification_does_not_listen() -> None:
 
 
 def test_without_a_message_the_carrier_only_listens() -> None:
-    record = replace(outbound(MediaPath.NATIVE), message=None)
+    record = changed(outbound(MediaPath.NATIVE), message=None)
     plan = plan_of(planner(), record, answered())
     assert plan.actions == [tel.Listen("token-1", 700)]
     assert plan.record.state is CallState.LISTENING

@@ -9,12 +9,12 @@ import signal
 import sqlite3
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
+from msgspec.structs import replace
 from sqlalchemy import Connection, text
 
 from voicecall.errors import StoreError

@@ -13,8 +13,9 @@ is committed. Rules that hold for every step:
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import Any
+
+from msgspec.structs import replace
 
 from voicecall import events as ev
 from voicecall.model import CallRecord, DeadlineKind, Direction, EndDetail, Speaker

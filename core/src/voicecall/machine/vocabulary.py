@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+import msgspec
+
 from voicecall.model import CallRecord, EndDetail
 
 __all__ = [
@@ -159,8 +161,7 @@ class Outcome(StrEnum):
     RETRYABLE = "retryable"
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(msgspec.Struct, frozen=True):
     record: CallRecord
     effects: tuple[Effect, ...] = ()
     outcome: Outcome = Outcome.PROCESSED

@@ -8,7 +8,9 @@ call then gets them without another request.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+
+from msgspec.structs import replace
 
 from voicecall import events as ev
 from voicecall import machine as mc
