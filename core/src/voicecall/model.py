@@ -254,10 +254,8 @@ class CallRecord(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def next_deadline(self) -> tuple[int, DeadlineKind] | None:
         """The earliest deadline, as (time, kind)."""
-        if not self.deadlines:
-            return None
-        kind = min(self.deadlines, key=lambda k: (self.deadlines[k], k.value))
-        return self.deadlines[kind], kind
+        deadlines = self.deadlines
+        return min(zip(deadlines.values(), deadlines, strict=True)) if deadlines else None
 
     def with_alias(self, provider_call_id: str) -> CallRecord:
         """The record with ``provider_call_id`` as the carrier's current id."""

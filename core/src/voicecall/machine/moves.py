@@ -33,6 +33,9 @@ __all__ = [
 ]
 
 
+_KINDS = {kind.value: kind for kind in DeadlineKind}
+
+
 def advance(state: CallState, target: CallState) -> CallState:
     """``target`` where the transition is legal, else ``state``; never raises."""
     if state.terminal:
@@ -50,7 +53,8 @@ def moved(record: CallRecord, target: CallState) -> CallRecord:
 
 def with_deadlines(record: CallRecord, *drop: DeadlineKind, **put: int) -> dict[DeadlineKind, int]:
     kept = {kind: at for kind, at in record.deadlines.items() if kind not in drop}
-    kept.update((DeadlineKind(kind), at) for kind, at in put.items())
+    for kind, at in put.items():
+        kept[_KINDS[kind]] = at
     return kept
 
 

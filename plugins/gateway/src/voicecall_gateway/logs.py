@@ -11,8 +11,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterable, Mapping
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import Any
@@ -87,14 +86,30 @@ def credentials_in(tree: Any) -> list[str]:
     return found
 
 
+class _Second:
+    """The text of a second, made once for all lines in it."""
+
+    def __init__(self, make: Callable[[int], str]) -> None:
+        self._make = make
+        self._of = -1
+        self._text = ""
+
+    def __call__(self, time_s: float) -> str:
+        second = int(time_s)
+        if second != self._of:
+            self._of, self._text = second, self._make(second)
+        return self._text
+
+
 class _JsonLines(logging.Formatter):
     def __init__(self, mask: Mask) -> None:
         super().__init__()
         self._mask = mask
+        self._second = _Second(lambda at: time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(at)))
 
     def format(self, record: logging.LogRecord) -> str:
         line: dict[str, Any] = {
-            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "time": f"{self._second(record.created)}.{int(record.msecs):03d}+00:00",
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": _message(record, self._mask),
@@ -133,9 +148,10 @@ class _ShortLines(logging.Formatter):
     def __init__(self, mask: Mask) -> None:
         super().__init__()
         self._mask = mask
+        self._second = _Second(lambda at: time.strftime("%H:%M:%S", time.localtime(at)))
 
     def format(self, record: logging.LogRecord) -> str:
-        clock = time.strftime("%H:%M:%S", time.localtime(record.created))
+        clock = self._second(record.created)
         text = _message(record, self._mask)
         if record.exc_info and record.exc_info[1] is not None:
             error = record.exc_info[1]
@@ -201,6 +217,8 @@ def configure_logging(
             " VOICECALL_STATE_DIR"
         ) from None
     to_file.setFormatter(_JsonLines(mask))
+    # No line tells the thread or the process, and each record would ask for them.
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     root = logging.getLogger()
     root.setLevel(logging.WARNING)
     root.addHandler(to_file)

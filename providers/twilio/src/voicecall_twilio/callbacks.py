@@ -8,14 +8,13 @@ wrong; it is neither sent nor signed.
 
 from __future__ import annotations
 
-import hashlib
 import re
 from enum import StrEnum
 from urllib.parse import quote_plus, unquote_plus
 
 from voicecall.telephony import CallRef, WebhookRequest
 
-from .signature import query_of
+from .signature import digest_of, query_of
 
 __all__ = [
     "REDELIVERY",
@@ -90,8 +89,7 @@ def callback(base: str, kind: Kind, **parameters: str | int | None) -> str:
 
 def document_id(request: WebhookRequest) -> str:
     """A name for the documents that answer ``request``: the same for each of its deliveries."""
-    signed = request.url.encode("utf-8", "surrogateescape") + b"\n" + request.body
-    return hashlib.sha256(signed).hexdigest()[:12]
+    return digest_of(request)[:12]
 
 
 def _with(url: str, parameters: dict[str, str]) -> str:

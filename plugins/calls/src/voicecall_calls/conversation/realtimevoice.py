@@ -331,9 +331,9 @@ class ModelVoice:
             await self._apply_spoke(item, self._row(item, speech))
             stored = True
         finally:
-            row = self._row(item, speech)
+            row = None if stored else self._row(item, speech)
             self._line.forget(item.key)
-            if not stored:
+            if row is not None:
                 with anyio.CancelScope(shield=True):
                     await self._keep(row)
 

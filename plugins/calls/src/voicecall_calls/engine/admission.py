@@ -54,7 +54,7 @@ def route_for(config: VoiceCallConfig, to_number: str | None) -> tuple[str, Numb
     """The route of a dialled number: the exact key, else the one with the same digits."""
     if to_number in config.numbers:
         return to_number, config.numbers[to_number]
-    dialled = _digits(to_number)
+    dialled = _digits(to_number) if config.numbers else ""
     for key, route in config.numbers.items():
         if dialled and _digits(key) == dialled:
             return key, route
