@@ -100,5 +100,7 @@ def _with(url: str, parameters: dict[str, str]) -> str:
 
 
 def _escaped(text: str) -> str:
-    # Nearly all are ids, tokens and numbers.
+    # Nearly all are numbers and ids, or tokens.
+    if text.isascii() and text.isalnum():
+        return text
     return text if _PLAIN.fullmatch(text) else quote_plus(text)
