@@ -92,7 +92,7 @@ class Campaign:
             self._workload.call_in(stays=True)
         outbound = range(missing[Direction.OUTBOUND])
         await self._workload.dial([self._workload.outbound(stays=True) for _ in outbound])
-        while len(self._staying()) < sum(STAYING.values()) or self._judge.disagreements():
+        while self._connected() < sum(STAYING.values()) or self._judge.disagreements():
             late = anyio.current_time() - begun > RECOVERY_S
             assert not late, f"the calls do not come up: {self._judge.disagreements()}"
             await anyio.sleep(0.02)
@@ -171,6 +171,9 @@ class Campaign:
 
     def _staying(self) -> list[dict[str, Any]]:
         return [record for record in self._store.live() if self._workload.stays(record)]
+
+    def _connected(self) -> int:
+        return sum(record["answered_at"] is not None for record in self._staying())
 
     def _passing(self) -> list[dict[str, Any]]:
         return [record for record in self._store.live() if not self._workload.stays(record)]
