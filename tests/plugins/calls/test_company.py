@@ -22,8 +22,8 @@ def anyio_backend() -> tuple[str, dict[str, Any]]:
 class Gathering:
     """When each of those who waited went on, in virtual milliseconds."""
 
-    def __init__(self, enough: int = 3) -> None:
-        self.company = Company(enough=enough, patience_s=0.2)
+    def __init__(self, calls: int = 40) -> None:
+        self.company = Company(lambda: calls, enough=3)
         self.gone: dict[str, int] = {}
         self._clock = asyncio.get_running_loop().time
         self._began = self._clock()
@@ -39,6 +39,13 @@ async def test_who_is_alone_waits_as_long_as_it_may() -> None:
     await it.one("first")
     await it.one("second")
     assert it.gone == {"first": 200, "second": 400}
+
+
+@pytest.mark.parametrize(("calls", "ms"), [(1, 5), (2, 10), (100, 500), (400, 500)])
+async def test_the_fewer_calls_the_less_patience(calls: int, ms: int) -> None:
+    it = Gathering(calls)
+    await it.one("only")
+    assert it.gone == {"only": ms}
 
 
 async def test_those_who_gather_wait_for_the_first_ones_patience() -> None:

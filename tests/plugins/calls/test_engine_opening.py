@@ -15,6 +15,7 @@ import pytest
 from voicecall import events as ev
 from voicecall.model import CallState, Direction, EndDetail, EndReason, MediaPath
 from voicecall.store import CallStore
+from voicecall_calls.engine.company import Company
 from voicecall_testing.clock import virtual_backend
 from voicecall_testing.harness import CALLEE, CALLER, Phone, open_phone
 
@@ -220,6 +221,7 @@ async def test_a_patient_event_waits_for_company_until_the_next_one_of_its_call(
 ) -> None:
     async with in_a_call(tmp_path) as (phone, stored):
         lane = phone.lane
+        lane.host.company = Company(lambda: 40)
         began, spoke = speaking(phone, "alone")
         await lane.note(began)
         before = phone.now()

@@ -8,23 +8,26 @@ of what the record of a spoken item costs. And a group of commits costs the same
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 from voicecall_calls.news import News
 
 __all__ = ["Company"]
 
-PATIENCE_S = 0.2
-"""Less than the shortest item takes to be spoken."""
+PATIENCE_S = 0.005
+"""For each live call: the more there are, the sooner others come. Alone, nobody waits in vain."""
+MOST_S = 0.5
+"""Whoever reads a transcript as it grows would notice more."""
 ENOUGH = 8
 """So many at once hold the event loop up for one or two milliseconds."""
 
 
 class Company:
-    """One an engine, for its event loop."""
+    """One an engine, for its event loop. ``calls`` gives the number of live calls."""
 
-    def __init__(self, *, enough: int = ENOUGH, patience_s: float = PATIENCE_S) -> None:
+    def __init__(self, calls: Callable[[], int], *, enough: int = ENOUGH) -> None:
+        self._calls = calls
         self._enough = enough
-        self._patience_s = patience_s
         self._waiting = 0
         self._complete = News()
         self._timer: asyncio.TimerHandle | None = None
@@ -37,8 +40,8 @@ class Company:
             self.hurry()
             return
         if self._timer is None:
-            loop = asyncio.get_running_loop()
-            self._timer = loop.call_later(self._patience_s, self.hurry)
+            patience_s = min(self._calls() * PATIENCE_S, MOST_S)
+            self._timer = asyncio.get_running_loop().call_later(patience_s, self.hurry)
         await self._complete.wait()
 
     def hurry(self) -> None:

@@ -106,7 +106,7 @@ class CallEngine:
         self._deadlines = Deadlines(seam, self.spawn)
         self._by_alias: dict[str, str] = {}
         self.busy = anyio.Semaphore(_BUSY_CALLS, fast_acquire=True)
-        self.company = Company()
+        self.company = Company(lambda: len(self.lanes))
         self._tasks: anyio.abc.TaskGroup | None = None
         self._quiet = anyio.Event()
         self._ready = LazyEvent()
