@@ -17,7 +17,13 @@ from twilio.request_validator import RequestValidator
 from voicecall.errors import WebhookRejected
 from voicecall.media import Upgrade
 from voicecall.telephony import WebhookRequest
-from voicecall_twilio.signature import Keys, form_of, verify_request, verify_upgrade
+from voicecall_twilio.signature import (
+    Keys,
+    digest_of,
+    form_of,
+    verify_request,
+    verify_upgrade,
+)
 
 pytestmark = pytest.mark.unit
 
@@ -217,6 +223,18 @@ def test_a_body_that_no_signature_covers_is_refused(kind: str) -> None:
     signature = RequestValidator(TOKEN).compute_signature(WEBHOOK, {})
     asked = request(WEBHOOK, b'{"CallSid":"CA1"}', signature, {"content-type": kind})
     assert not accepted(asked)
+
+
+def test_a_redelivery_has_the_same_digest_and_other_content_another() -> None:
+    pairs = [("CallSid", CA1), ("CallStatus", "ringing")]
+    signature = RequestValidator(TOKEN).compute_signature(WEBHOOK, dict(pairs))
+    first, again = (form_request(WEBHOOK, pairs, signature) for _ in range(2))
+    assert digest_of(first) == digest_of(again)
+    other = replace(first, body=first.body + b"&more=1")
+    assert digest_of(other) != digest_of(first)
+    # Once the signature was checked, it is the name of the signed content.
+    checked = replace(first)
+    assert verify_request(checked, KEYS) == digest_of(checked)
 
 
 def test_the_key_is_that_of_the_content_alone() -> None:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import logging
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -169,37 +172,61 @@ def test_credentials_are_found_by_their_keys() -> None:
     assert credentials_in(tree) == ["one", "two", "three"]
 
 
+@contextmanager
+def logging_below(directory: Path) -> Iterator[Path]:
+    """The log file, while everything is logged."""
+    root = logging.getLogger()
+    before, level = list(root.handlers), root.level
+    configure_logging(directory, Mask(["my-secret"]))
+    try:
+        yield log_file(directory)
+    finally:
+        for handler in [h for h in root.handlers if h not in before]:
+            root.removeHandler(handler)
+            handler.close()
+        root.setLevel(level)
+        logging.getLogger("voicecall").setLevel(logging.NOTSET)
+
+
 def test_the_log_file_holds_masked_json_lines(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    root = logging.getLogger()
-    before, level = list(root.handlers), root.level
-    ours = logging.getLogger("voicecall")
-    try:
-        configure_logging(tmp_path / "s", Mask(["my-secret"]))
+    with logging_below(tmp_path / "s") as log:
         try:
             raise ValueError("with my-secret in it")
         except ValueError:
             logging.getLogger("voicecall.x").exception(
                 "failed for %s", "+14155550123", extra={"phase": "dialed", "n": 1}
             )
-        file = log_file(tmp_path / "s")
-        line = json.loads(file.read_text())
-        assert line["message"] == "failed for +***"
-        assert (line["level"], line["phase"], line["n"]) == ("error", "dialed", 1)
-        assert "ValueError" in line["error"]
-        shown = capsys.readouterr().err
-        assert shown.count("\n") == 1
-        assert "failed for +***" in shown
-        assert "my-secret" not in file.read_text() + shown
-        assert stat.S_IMODE(file.stat().st_mode) == 0o600
-        assert stat.S_IMODE((tmp_path / "s").stat().st_mode) == 0o700
-    finally:
-        for handler in [h for h in root.handlers if h not in before]:
-            root.removeHandler(handler)
-            handler.close()
-        root.setLevel(level)
-        ours.setLevel(logging.NOTSET)
+    line = json.loads(log.read_text())
+    assert line["message"] == "failed for +***"
+    assert (line["level"], line["phase"], line["n"]) == ("error", "dialed", 1)
+    assert "ValueError" in line["error"]
+    shown = capsys.readouterr().err
+    assert shown.count("\n") == 1
+    assert "failed for +***" in shown
+    assert "my-secret" not in log.read_text() + shown
+    assert stat.S_IMODE(log.stat().st_mode) == 0o600
+    assert stat.S_IMODE(log.parent.parent.stat().st_mode) == 0o700
+
+
+def test_each_line_of_the_log_has_the_time_of_its_record(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # The third is in the next second, and then the clock is set back.
+    times = (1_800_000_059.0625, 1_800_000_059.9995, 1_800_000_060.0, 1_800_000_059.5)
+    told = {"name": "voicecall.x", "levelname": "INFO", "levelno": logging.INFO, "msg": "here"}
+    with logging_below(tmp_path / "s") as log:
+        for at in times:
+            told |= {"created": at, "msecs": float(int(at % 1 * 1000))}
+            logging.getLogger("voicecall.x").handle(logging.makeLogRecord(told))
+    assert [json.loads(line)["time"] for line in log.read_text().splitlines()] == [
+        datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds") for at in times
+    ]
+    assert capsys.readouterr().err.splitlines() == [
+        f"{datetime.fromtimestamp(at, UTC).astimezone():%H:%M:%S} info voicecall.x: here"
+        for at in times
+    ]
 
 
 # --- outbox -----------------------------------------------------------------------------------
