@@ -8,7 +8,6 @@ wrong; it is neither sent nor signed.
 
 from __future__ import annotations
 
-import re
 from enum import StrEnum
 from urllib.parse import quote_plus, unquote_plus
 
@@ -29,7 +28,6 @@ __all__ = [
 
 REDELIVERY = "#rc=3&rp=all"
 
-_PLAIN = re.compile(r"[A-Za-z0-9_.~-]*")
 _OURS = frozenset({"type", "i", "n", "t", "u", "s", "first", "limit"})
 
 
@@ -100,7 +98,5 @@ def _with(url: str, parameters: dict[str, str]) -> str:
 
 
 def _escaped(text: str) -> str:
-    # Nearly all are numbers and ids, or tokens.
-    if text.isascii() and text.isalnum():
-        return text
-    return text if _PLAIN.fullmatch(text) else quote_plus(text)
+    # Nearly all are numbers and ids.
+    return text if text.isascii() and text.isalnum() else quote_plus(text)
