@@ -129,6 +129,7 @@ def test_masking(text: str, hidden: str) -> None:
             [
                 "Bearer ",
                 "basic ",
+                "bas\u0131c ",
                 "api_key",
                 "ApiKey",
                 "auth-token",
@@ -136,6 +137,8 @@ def test_masking(text: str, hidden: str) -> None:
                 "password",
                 "secret",
                 "token",
+                "to\u212aen",
+                "\u017fecret",
                 "=",
                 ": ",
                 '"',

@@ -8,6 +8,7 @@ wrong; it is neither sent nor signed.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import StrEnum
 from urllib.parse import quote_plus, unquote_plus
 
@@ -50,12 +51,12 @@ class Kind(StrEnum):
         return self not in (Kind.STATUS, Kind.STREAM)
 
 
+_KINDS = {kind.value: kind for kind in Kind}
+
+
 def kind_of(url: str) -> Kind:
     """The kind of a request to ``url``. An unknown one only tells something."""
-    try:
-        return Kind(query_of(url).get("type", ""))
-    except ValueError:
-        return Kind.STATUS
+    return _KINDS.get(query_of(url).get("type", ""), Kind.STATUS)
 
 
 def round_of(url: str) -> int:
@@ -67,6 +68,8 @@ def round_of(url: str) -> int:
 def base_url(url: str) -> str:
     """``url`` without fragment and without what a callback adds; the rest as it was written."""
     path, mark, query = url.partition("#")[0].partition("?")
+    if not query:
+        return path
     kept = [part for part in query.split("&") if unquote_plus(part.partition("=")[0]) not in _OURS]
     return path + mark + "&".join(kept) if any(kept) else path
 
@@ -76,13 +79,15 @@ def base_of(request: WebhookRequest, call: CallRef | None) -> str:
     base = base_url(request.url)
     if call is None or "callId" in query_of(base):
         return base
-    return _with(base, {"callId": call.call_id})
+    return _with(base, ["callId=" + _escaped(call.call_id)])
 
 
 def callback(base: str, kind: Kind, **parameters: str | int | None) -> str:
     """The URL for a request of ``kind``; parameters that are None are left out."""
-    given = {name: str(value) for name, value in parameters.items() if value is not None}
-    return _with(base, {"type": kind.value, **given} if kind else given) + REDELIVERY
+    added = ["type=" + kind] if kind else []
+    given = parameters.items()
+    added += [f"{name}={_escaped(value)}" for name, value in given if value is not None]
+    return _with(base, added) + REDELIVERY
 
 
 def document_id(request: WebhookRequest) -> str:
@@ -90,13 +95,13 @@ def document_id(request: WebhookRequest) -> str:
     return digest_of(request)[:12]
 
 
-def _with(url: str, parameters: dict[str, str]) -> str:
+def _with(url: str, parameters: Sequence[str]) -> str:
     if not parameters:
         return url
-    query = "&".join(f"{name}={_escaped(value)}" for name, value in parameters.items())
-    return f"{url}{'&' if '?' in url else '?'}{query}"
+    return f"{url}{'&' if '?' in url else '?'}{'&'.join(parameters)}"
 
 
-def _escaped(text: str) -> str:
+def _escaped(value: str | int) -> str:
+    text = str(value)
     # Nearly all are numbers and ids.
     return text if text.isascii() and text.isalnum() else quote_plus(text)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from xml.etree.ElementTree import Element
 
 __all__ = ["written"]
 
-_SPECIAL = re.compile('[&<>"\\t\\n\\r]')
+_BLANKS = (("\r", "&#13;"), ("\n", "&#10;"), ("\t", "&#09;"))
 
 
 def written(element: Element) -> str:
@@ -21,14 +20,19 @@ def written(element: Element) -> str:
 
 
 def _escaped(text: str) -> str:
-    if not _SPECIAL.search(text):
-        return text
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    if "&" in text:
+        text = text.replace("&", "&amp;")
+    if "<" in text or ">" in text:
+        text = text.replace("<", "&lt;").replace(">", "&gt;")
+    return text
 
 
 def _quoted(text: str) -> str:
-    if not _SPECIAL.search(text):
-        return text
-    text = _escaped(text).replace('"', "&quot;")
+    text = _escaped(text)
+    if '"' in text:
+        text = text.replace('"', "&quot;")
     # As they stand, a reader would take them for blanks.
-    return text.replace("\r", "&#13;").replace("\n", "&#10;").replace("\t", "&#09;")
+    for blank, reference in _BLANKS:
+        if blank in text:
+            text = text.replace(blank, reference)
+    return text
