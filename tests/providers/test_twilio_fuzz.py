@@ -11,7 +11,7 @@ import pytest
 
 from voicecall.errors import MediaProtocolError, WebhookRejected
 from voicecall.events import CarrierEvent
-from voicecall.media import MediaEvent
+from voicecall.media import Audio, MediaEvent
 from voicecall.telephony import (
     Action,
     AttachStream,
@@ -165,10 +165,13 @@ def frame(chance: random.Random) -> None:
             message = misshapen(chance, sample)
         else:
             message = damaged(chance, sample.encode()).decode("utf-8", "replace")
+        audio = codec.caller_audio(message)
         try:
             event = codec.decode(message)
         except MediaProtocolError:
+            assert audio is None
             continue
+        assert audio == (event.payload if isinstance(event, Audio) else None)
         assert event is None or isinstance(event, MediaEvent)
         assert codec.audio(b"\xff" * 160)
 

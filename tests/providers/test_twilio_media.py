@@ -53,8 +53,11 @@ def test_messages_from_the_caller() -> None:
     assert codec.decode(frame("media", {**media, "payload": encoded, "timestamp": 25})) == Audio(
         payload, 25
     )
+    assert codec.caller_audio(frame("media", {**media, "payload": encoded})) == payload
     outbound = {**media, "track": "outbound", "payload": encoded}
     assert codec.decode(frame("media", outbound)) is None
+    assert codec.caller_audio(frame("media", outbound)) is None
+    assert codec.caller_audio(frame("mark", {"name": "tts-1"})) is None
     assert codec.decode(frame("dtmf", {"track": "inbound_track", "digit": "#"})) == Dtmf("#")
     assert codec.decode(frame("mark", {"name": "tts-1"})) == MarkReached("tts-1")
     assert codec.decode(frame("stop", {"accountSid": "AC1", "callSid": "CA1"})) == Stopped()
@@ -95,6 +98,7 @@ def test_what_twilio_adds_is_passed_over() -> None:
 def test_what_is_not_of_the_protocol(message: str | bytes) -> None:
     with pytest.raises(MediaProtocolError):
         TwilioCodec().decode(message)
+    assert TwilioCodec().caller_audio(message) is None
 
 
 def test_messages_to_twilio_name_their_stream() -> None:

@@ -57,16 +57,37 @@ class _Dtmf(msgspec.Struct):
     digit: str
 
 
-class _Frame(msgspec.Struct, rename="camel", gc=False):
-    event: str
-    media: _Media | None = None
-    start: _Start | None = None
-    mark: _Mark | None = None
-    dtmf: _Dtmf | None = None
+class _MediaFrame(msgspec.Struct, tag_field="event", tag="media", gc=False):
+    media: _Media
 
+
+class _StartFrame(msgspec.Struct, tag_field="event", tag="start"):
+    start: _Start
+
+
+class _MarkFrame(msgspec.Struct, tag_field="event", tag="mark"):
+    mark: _Mark
+
+
+class _DtmfFrame(msgspec.Struct, tag_field="event", tag="dtmf"):
+    dtmf: _Dtmf
+
+
+class _StopFrame(msgspec.Struct, tag_field="event", tag="stop"):
+    """Its content says nothing new."""
+
+
+class _Named(msgspec.Struct):
+    event: str
+
+
+_Frame = _MediaFrame | _StartFrame | _MarkFrame | _DtmfFrame | _StopFrame
+_KNOWN = frozenset({"media", "start", "mark", "dtmf", "stop"})
+_UNREADABLE = (msgspec.MsgspecError, UnicodeError, RecursionError)
 
 # Not strict: numbers may be written as texts.
-_decoder = msgspec.json.Decoder(_Frame, strict=False)
+_decoder: msgspec.json.Decoder[_Frame] = msgspec.json.Decoder(_Frame, strict=False)
+_name_decoder = msgspec.json.Decoder(_Named)
 _encode = msgspec.json.Encoder().encode
 """Bytes become base64, in two thirds of the time that binascii takes."""
 
@@ -83,22 +104,32 @@ class TwilioCodec(MediaCodec):
             raise MediaProtocolError("a binary message")
         try:
             frame = _decoder.decode(message)
-        except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
+        except _UNREADABLE as error:
+            if _is_foreign(message):
+                return None
             raise MediaProtocolError(f"no media message: {error}") from None
-        if (media := frame.media) is not None and frame.event == "media":
-            return Audio(media.payload, media.timestamp) if media.track == "inbound" else None
         match frame:
-            case _Frame(event="mark", mark=_Mark(name)):
-                return MarkReached(name)
-            case _Frame(event="start", start=_Start() as start):
+            case _MediaFrame(media):
+                inbound = media.track == "inbound"
+                return Audio(media.payload, media.timestamp) if inbound else None
+            case _MarkFrame(mark):
+                return MarkReached(mark.name)
+            case _StartFrame(start):
                 return self._started(start)
-            case _Frame(event="dtmf", dtmf=_Dtmf(digit)):
-                return Dtmf(digit)
-            case _Frame(event="stop"):
+            case _DtmfFrame(dtmf):
+                return Dtmf(dtmf.digit)
+            case _StopFrame():
                 return Stopped()
-            case _Frame(event="media" | "mark" | "start" | "dtmf" as event):
-                raise MediaProtocolError(f"{event} without its content")
-        # "connected", and whatever Twilio adds.
+
+    def caller_audio(self, message: Message) -> bytes | None:
+        if type(message) is not str:
+            return None
+        try:
+            frame = _decoder.decode(message)
+        except _UNREADABLE:
+            return None
+        if type(frame) is _MediaFrame and (media := frame.media).track == "inbound":
+            return media.payload
         return None
 
     def _started(self, start: _Start) -> Started:
@@ -131,3 +162,12 @@ class TwilioCodec(MediaCodec):
 
     def clear(self) -> Message:
         return _encode({"event": "clear", "streamSid": self._stream})
+
+
+def _is_foreign(message: str) -> bool:
+    """Whether a message is of an event that means nothing to us: "connected", and whatever Twilio
+    adds."""
+    try:
+        return _name_decoder.decode(message).event not in _KNOWN
+    except _UNREADABLE:
+        return False

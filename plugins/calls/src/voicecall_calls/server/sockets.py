@@ -37,12 +37,12 @@ _SHORT = 2048
 """Characters of a message that is surely no more than 8 KiB."""
 _HEAD = 14
 """Room for the header of a message."""
+_NO_UTF8 = "Text that is no UTF-8"
 
 logger = logging.getLogger(__name__)
 
 # Members of an enumeration are looked up by Python code each time.
 _TEXT = WSMsgType.TEXT
-_CLOSE = WSMsgType.CLOSE
 
 
 class MediaConnection(WSListener):
@@ -141,7 +141,13 @@ class MediaConnection(WSListener):
 
     def play(self, audio: bytes) -> None:
         """Send audio for the caller."""
-        self.send(self._codec.audio(audio))
+        codec = self._codec
+        message = codec.audio(audio)
+        transport = self._transport
+        if transport is None or self._closing or len(message) > _SHORT:
+            self.send(message)
+        else:
+            transport.send(_TEXT if type(message) is str else self._bytes_type, message)
 
     def listen(self, listener: Callable[[bytes], None]) -> None:
         """Caller audio goes to ``listener`` from now on."""
@@ -178,6 +184,7 @@ class MediaConnection(WSListener):
         if transport is None or self._closing:
             return
         self._closing = True
+        self._hear = None
         self._kept.clear()
         self._parts = None
         self._arm(CLOSE_GRACE_S, lambda: transport.disconnect(graceful=False))
@@ -216,6 +223,7 @@ class MediaConnection(WSListener):
 
     def on_ws_disconnected(self, transport: WSTransport) -> None:
         self._closing = self._over = True
+        self._hear = None
         self._kept.clear()
         if self._deadline is not None:
             self._deadline.cancel()
@@ -229,7 +237,33 @@ class MediaConnection(WSListener):
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
         kind = frame.msg_type
-        if kind is _CLOSE:
+        hear = self._hear
+        whole = kind is _TEXT and frame.fin and self._parts is None
+        if hear is None or not whole or frame.rsv1 or frame.rsv2 or frame.rsv3:
+            self._other_frame(transport, frame)
+            return
+        try:
+            message = frame.get_payload_as_utf8_text()
+        except UnicodeDecodeError:
+            self.close(1007, _NO_UTF8)
+            return
+        codec = self._codec
+        audio = codec.caller_audio(message)
+        if audio is None:
+            self._received(message)
+            return
+        monotonic = self._monotonic
+        self.heard_at = monotonic()
+        try:
+            hear(audio)
+        except Exception:
+            logger.exception("caller audio failed")
+            self.close(1011, "Internal error")
+
+    def _other_frame(self, transport: WSTransport, frame: WSFrame) -> None:
+        """Any frame but those that come fifty times a second."""
+        kind = frame.msg_type
+        if kind is WSMsgType.CLOSE:
             self._peer_closes(transport, frame)
         elif self._closing or transport.is_close_frame_sent:
             self.closing()
@@ -239,7 +273,7 @@ class MediaConnection(WSListener):
             try:
                 message = frame.get_payload_as_utf8_text()
             except UnicodeDecodeError:
-                self.close(1007, "Text that is no UTF-8")
+                self.close(1007, _NO_UTF8)
                 return
             self._received(message)
         elif kind is WSMsgType.BINARY and frame.fin and self._parts is None:
@@ -288,7 +322,7 @@ class MediaConnection(WSListener):
         try:
             text = message.decode()
         except UnicodeDecodeError:
-            self.close(1007, "Text that is no UTF-8")
+            self.close(1007, _NO_UTF8)
             return
         self._received(text)
 
@@ -306,16 +340,6 @@ class MediaConnection(WSListener):
             return
         if event is None:
             return
-        hear = self._hear
-        if hear is not None and type(event) is Audio:
-            monotonic = self._monotonic
-            self.heard_at = monotonic()
-            try:
-                hear(event.payload)
-            except Exception:
-                logger.exception("caller audio failed")
-                self.close(1011, "Internal error")
-            return
         attachment = self._attachment
         if attachment is not None and type(event) is not Started:
             self._deliver(attachment, event)
@@ -328,6 +352,7 @@ class MediaConnection(WSListener):
         listener = self._listener
         try:
             if listener is not None and type(event) is Audio:
+                self.heard_at = self._monotonic()
                 listener(event.payload)
             else:
                 attachment.received(event)

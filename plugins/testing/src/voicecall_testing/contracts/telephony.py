@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from voicecall.errors import MediaProtocolError, WebhookRejected
 from voicecall.events import CarrierEvent
-from voicecall.media import Audio, MediaCodec, Message, Started, Upgrade
+from voicecall.media import Audio, MediaCodec, MediaEvent, Message, Started, Upgrade
 from voicecall.telephony import (
     Action,
     Answer,
@@ -218,10 +218,12 @@ class TelephonyContract(ABC):
         @settings(max_examples=40, deadline=None)
         @given(payload=st.binary(min_size=160, max_size=160))
         def check(payload: bytes) -> None:
-            event = self._codec().decode(self.caller_audio(payload))
+            codec, message = self._codec(), self.caller_audio(payload)
+            event = codec.decode(message)
             assert isinstance(event, Audio)
             assert event.payload == payload
             assert event.timestamp_ms >= 0
+            assert codec.caller_audio(message) in (payload, None)
 
         check()
 
@@ -240,8 +242,11 @@ class TelephonyContract(ABC):
         @example(message=_DEEP)
         def check(message: Message) -> None:
             codec = self._codec()
+            audio = codec.caller_audio(message)
+            event: MediaEvent | None = None
             with suppress(MediaProtocolError):
-                codec.decode(message)
+                event = codec.decode(message)
+            assert audio is None or (isinstance(event, Audio) and event.payload == audio)
             event = codec.decode(self.caller_audio(b"\xff" * 160))
             assert isinstance(event, Audio)
 
