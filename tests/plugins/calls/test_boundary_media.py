@@ -200,6 +200,17 @@ async def test_each_way_to_be_closed_has_its_code(carrier: Carrier, number: int)
             await line.over.wait()
 
 
+async def test_a_message_over_the_limit_is_not_heard(carrier: Carrier) -> None:
+    async with listening(carrier.provider()) as (server, desk, _):
+        async with dial(server) as client:
+            await client.send(carrier.start("good", "CA1", "MZ1"))
+            await until_open(desk)
+            await client.send(carrier.audio(b"\x7f" * 65_536))
+            assert (await closed(client))[0] == 1009
+        await desk.lines[0].over.wait()
+        assert desk.lines[0].events == []
+
+
 async def test_garbage_on_an_open_socket_is_passed_over(carrier: Carrier) -> None:
     async with listening(carrier.provider()) as (server, desk, _), dial(server) as client:
         await client.send(carrier.start("good", "CA1", "MZ1"))

@@ -184,7 +184,6 @@ class MediaConnection(WSListener):
         if transport is None or self._closing:
             return
         self._closing = True
-        self._hear = None
         self._kept.clear()
         self._parts = None
         self._arm(CLOSE_GRACE_S, lambda: transport.disconnect(graceful=False))
@@ -223,7 +222,6 @@ class MediaConnection(WSListener):
 
     def on_ws_disconnected(self, transport: WSTransport) -> None:
         self._closing = self._over = True
-        self._hear = None
         self._kept.clear()
         if self._deadline is not None:
             self._deadline.cancel()
@@ -236,10 +234,9 @@ class MediaConnection(WSListener):
             _tell_closed(self._attachment)
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
-        kind = frame.msg_type
-        hear = self._hear
-        whole = kind is _TEXT and frame.fin and self._parts is None
-        if hear is None or not whole or frame.rsv1 or frame.rsv2 or frame.rsv3:
+        whole = frame.msg_type is _TEXT and frame.fin and self._parts is None
+        over = self._closing or transport.is_close_frame_sent
+        if not whole or over or frame.rsv1 or frame.rsv2 or frame.rsv3:
             self._other_frame(transport, frame)
             return
         try:
@@ -247,9 +244,8 @@ class MediaConnection(WSListener):
         except UnicodeDecodeError:
             self.close(1007, _NO_UTF8)
             return
-        codec = self._codec
-        audio = codec.caller_audio(message)
-        if audio is None:
+        hear, codec = self._hear, self._codec
+        if hear is None or (audio := codec.caller_audio(message)) is None:
             self._received(message)
             return
         monotonic = self._monotonic
@@ -261,7 +257,7 @@ class MediaConnection(WSListener):
             self.close(1011, "Internal error")
 
     def _other_frame(self, transport: WSTransport, frame: WSFrame) -> None:
-        """Any frame but those that come fifty times a second."""
+        """Any frame but a whole message of text, as which audio comes fifty times a second."""
         kind = frame.msg_type
         if kind is WSMsgType.CLOSE:
             self._peer_closes(transport, frame)
@@ -269,13 +265,6 @@ class MediaConnection(WSListener):
             self.closing()
         elif frame.rsv1 or frame.rsv2 or frame.rsv3:
             self.close(1002, "Extension bits without an extension")
-        elif kind is _TEXT and frame.fin and self._parts is None:
-            try:
-                message = frame.get_payload_as_utf8_text()
-            except UnicodeDecodeError:
-                self.close(1007, _NO_UTF8)
-                return
-            self._received(message)
         elif kind is WSMsgType.BINARY and frame.fin and self._parts is None:
             self._received(frame.get_payload_as_bytes())
         elif kind is WSMsgType.PING:
