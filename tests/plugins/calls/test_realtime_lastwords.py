@@ -16,10 +16,10 @@ from voicecall.audio import AudioFormat
 from voicecall.errors import ProviderUnavailable
 from voicecall.media import AudioSink
 from voicecall.model import CallMode, EndDetail, EndReason, MediaPath, MessageState
-from voicecall.realtime import Interrupted, ResponseDone, Transcript
+from voicecall.realtime import Interrupted, RealtimeOptions, ResponseDone, Transcript
 from voicecall.tts import SpeechProvider, SpeechSession, Utterance
 from voicecall_testing.clock import virtual_backend
-from voicecall_testing.duplex import ScriptedRealtime
+from voicecall_testing.duplex import ScriptedRealtime, ScriptedRealtimeSession
 from voicecall_testing.fakes import STREAMING, ScriptedSpeech
 from voicecall_testing.harness import Phone
 
@@ -52,6 +52,17 @@ class LockedSpeech(SpeechProvider):
             raise self.error
         await anyio.sleep_forever()
         yield _NoSession()
+
+
+class _FleetingModel(ScriptedRealtime):
+    """Its one session has ended when it opens."""
+
+    @asynccontextmanager
+    async def session(self, options: RealtimeOptions) -> AsyncIterator[ScriptedRealtimeSession]:
+        async with super().session(options) as session:
+            session.end()
+            self.open_errors.append(DOWN)
+            yield session
 
 
 @pytest.fixture
@@ -90,6 +101,16 @@ async def test_the_chosen_synthesis_says_the_last_words(tmp_path: Path) -> None:
         assert phone.record.end_detail is EndDetail.LISTENING_FAILED
         assert phone.record.end_reason is EndReason.ERROR
         assert phone.carrier.performed_of(tel.Speak) == []
+
+
+async def test_a_model_that_is_gone_before_it_was_asked_to_greet(tmp_path: Path) -> None:
+    model, voice = _FleetingModel(), ScriptedSpeech()
+    async with open_realtime(tmp_path, model, synthesis=voice) as phone:
+        await phone.call_in()
+        await phone.settle(12)
+        assert [kind for kind, _ in model.sessions[0].asked] == ["greet"]
+        assert heard(phone, voice) == [phone.config.phrases.failed]
+        assert phone.record.end_detail is EndDetail.LISTENING_FAILED
 
 
 async def test_what_the_model_had_said_is_heard_first(tmp_path: Path) -> None:

@@ -38,6 +38,7 @@ class ScriptedRealtimeSession(RealtimeSession):
         self._provider = provider
         self._in, self._out = anyio.create_memory_object_stream[RealtimeEvent](1000)
         self._count = 0
+        self._ended = False
 
     # --- the test's side ---
 
@@ -68,6 +69,7 @@ class ScriptedRealtimeSession(RealtimeSession):
 
     def end(self) -> None:
         """The vendor ends the session."""
+        self._ended = True
         self._in.close()
 
     def close(self) -> None:
@@ -87,6 +89,8 @@ class ScriptedRealtimeSession(RealtimeSession):
 
     def _ask(self, kind: str, text: str, words: str) -> None:
         self.asked.append((kind, text))
+        if self._ended:
+            raise ProviderError("the session has ended", provider="scripted")
         if self._provider.refusals:
             raise self._provider.refusals.popleft()
         if self._provider.silent:
