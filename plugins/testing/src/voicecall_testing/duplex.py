@@ -73,7 +73,7 @@ class ScriptedRealtimeSession(RealtimeSession):
         self._in.close()
 
     def close(self) -> None:
-        self._in.close()
+        self.end()
         self._out.close()
 
     # --- RealtimeSession ---

@@ -8,7 +8,7 @@ Twilio, so each of ours begins with the id from ``start``.
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, get_args
 
 import msgspec
 
@@ -82,7 +82,7 @@ class _Named(msgspec.Struct):
 
 
 _Frame = _MediaFrame | _StartFrame | _MarkFrame | _DtmfFrame | _StopFrame
-_KNOWN = frozenset({"media", "start", "mark", "dtmf", "stop"})
+_KNOWN = frozenset(frame.__struct_config__.tag for frame in get_args(_Frame))
 _UNREADABLE = (msgspec.MsgspecError, UnicodeError, RecursionError)
 
 # Not strict: numbers may be written as texts.

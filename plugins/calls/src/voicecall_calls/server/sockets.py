@@ -141,13 +141,7 @@ class MediaConnection(WSListener):
 
     def play(self, audio: bytes) -> None:
         """Send audio for the caller."""
-        codec = self._codec
-        message = codec.audio(audio)
-        transport = self._transport
-        if transport is None or self._closing or len(message) > _SHORT:
-            self.send(message)
-        else:
-            transport.send(_TEXT if type(message) is str else self._bytes_type, message)
+        self.send(self._codec.audio(audio))
 
     def listen(self, listener: Callable[[bytes], None]) -> None:
         """Caller audio goes to ``listener`` from now on."""
@@ -244,8 +238,8 @@ class MediaConnection(WSListener):
         except UnicodeDecodeError:
             self.close(1007, _NO_UTF8)
             return
-        hear, codec = self._hear, self._codec
-        if hear is None or (audio := codec.caller_audio(message)) is None:
+        hear = self._hear
+        if hear is None or (audio := self._codec.caller_audio(message)) is None:
             self._received(message)
             return
         monotonic = self._monotonic
