@@ -92,7 +92,7 @@ class AudioLine:
         """The current socket, unless the line is paused."""
         self._paused = False
         self._underruns = 0
-        self._work = anyio.Event()
+        self._work = News()
         self._progress = News()
         self._first_sent: dict[str, int] = {}
         self._first_written: dict[str, int] = {}
@@ -115,7 +115,7 @@ class AudioLine:
             previous.socket.close(1000, "Replaced")
         self._open_outlet()
         self._attached.set()
-        self._work.set()
+        self._work.tell()
         return self.current
 
     def _open_outlet(self) -> None:
@@ -193,7 +193,7 @@ class AudioLine:
             return
         self._pump()
         if pacer.wake_at() is not None:
-            self._work.set()
+            self._work.tell()
 
     def finish(self, item_id: str) -> None:
         """No more audio of this item will be written."""
@@ -206,14 +206,10 @@ class AudioLine:
     async def run(self) -> None:
         """Pay the audio out. One task a call, woken by audio, sockets and the clock."""
         while True:
-            self._work = anyio.Event()
             self._pump()
             wake_at = self.pacer.wake_at() if self._outlet is not None else None
-            if wake_at is None:
-                await self._work.wait()
-                continue
-            with anyio.move_on_after(max(wake_at - self._monotonic(), 0.001)):
-                await self._work.wait()
+            left_s = None if wake_at is None else max(wake_at - self._monotonic(), 0.001)
+            await self._work.wait(left_s)
 
     def _pump(self) -> None:
         socket = self._outlet
@@ -282,7 +278,7 @@ class AudioLine:
         """Go on from where the caller stopped hearing."""
         self._paused = False
         self._open_outlet()
-        self._work.set()
+        self._work.tell()
 
     def _clear_message(self) -> tuple[_LineSocket | None, Message | None]:
         """What makes the carrier throw away its audio, and who to send it to; None where it

@@ -10,11 +10,10 @@ import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-import anyio
-
 from voicecall import events as ev
 from voicecall.errors import StoreError
 from voicecall.seam import Seam
+from voicecall_calls.news import News
 
 if TYPE_CHECKING:
     from .lane import CallLane, Job
@@ -39,7 +38,7 @@ class Deadlines:
         self._queue: list[tuple[int, int, weakref.ref[CallLane]]] = []
         self._numbers = itertools.count()
         self._wakes_at: float = math.inf
-        self._earlier = anyio.Event()
+        self._earlier = News()
 
     def watch(self, lane: CallLane) -> None:
         """The deadlines of ``lane`` are new, or may have changed."""
@@ -51,16 +50,18 @@ class Deadlines:
         lane.wakes_at = at
         heapq.heappush(self._queue, (at, next(self._numbers), weakref.ref(lane)))
         if at < self._wakes_at:
-            self._earlier.set()
+            self._earlier.tell()
 
     async def run(self) -> None:
         """One task an engine."""
         while True:
-            self._earlier = anyio.Event()
             self._wake_due()
-            self._wakes_at = self._queue[0][0] if self._queue else math.inf
-            with anyio.move_on_after(max(self._wakes_at - self._seam.now_ms(), 0) / 1000):
+            if not self._queue:
+                self._wakes_at = math.inf
                 await self._earlier.wait()
+                continue
+            self._wakes_at = self._queue[0][0]
+            await self._earlier.wait(max(self._wakes_at - self._seam.now_ms(), 0) / 1000)
 
     def _wake_due(self) -> None:
         now = self._seam.now_ms()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -64,6 +63,7 @@ def _serve(
 
     from voicecall_gateway.auth import existing_token
     from voicecall_gateway.config import config_file
+    from voicecall_gateway.eventloop import new_event_loop
     from voicecall_gateway.logs import Mask, configure_logging, credentials_in
     from voicecall_gateway.runtime import Gateway, serve
 
@@ -87,10 +87,7 @@ def _serve(
         )
         return await serve(gateway, announce=opened)
 
-    # Audio of many calls costs about a seventh less on it; not with the kernel's thread that polls
-    # for its requests, which would take the core that it shares with us.
-    os.environ.setdefault("UV_USE_IO_URING", "0")
-    return anyio.run(body, backend_options={"use_uvloop": sys.platform != "win32"})
+    return anyio.run(body, backend_options={"loop_factory": new_event_loop})
 
 
 def status(context: typer.Context, config: ConfigOption = None, json: JsonOption = False) -> None:
