@@ -215,8 +215,11 @@ class GatewayHost(Protocol):
         """A tool of any plugin that runs now."""
         ...
 
-    def publish(self, event: str, payload: Mapping[str, Any]) -> None:
-        """Send an event to subscribers of ``/rpc`` and to :meth:`subscribe`. Never blocks."""
+    def publish(
+        self, event: str, payload: Mapping[str, Any] | Callable[[], Mapping[str, Any]]
+    ) -> None:
+        """Send an event to subscribers of ``/rpc`` and to :meth:`subscribe`. Never blocks. A
+        ``payload`` that is to be called is called only where somebody listens."""
         ...
 
     def subscribe(self, listener: Callable[[str, Mapping[str, Any]], None]) -> Callable[[], None]:

@@ -21,13 +21,14 @@ class HostObserver:
     def event(self, record: CallRecord, event: CallEvent) -> None:
         self._host.observe_event(record, event)
         self._host.publish(
-            "voicecall.call", {"event": type(event).__name__, "call": projection(record)}
+            "voicecall.call",
+            lambda: {"event": type(event).__name__, "call": projection(record)},
         )
 
     def said(self, record: CallRecord, entry: TranscriptEntry) -> None:
         self._host.publish(
             "voicecall.transcript",
-            {
+            lambda: {
                 "callId": record.call_id,
                 "at": entry.at,
                 "speaker": entry.speaker.value,
@@ -41,7 +42,7 @@ class HostObserver:
 
     def ended(self, record: CallRecord) -> None:
         self._host.observe_end(record)
-        self._host.publish("voicecall.ended", {"call": projection(record)})
+        self._host.publish("voicecall.ended", lambda: {"call": projection(record)})
 
 
 def turn_keeper(store: CallStore, host: GatewayHost) -> KeepTurn:
@@ -57,7 +58,7 @@ def turn_keeper(store: CallStore, host: GatewayHost) -> KeepTurn:
 def _publish_turn(host: GatewayHost, row: TurnRow) -> None:
     host.publish(
         "voicecall.turn",
-        {
+        lambda: {
             "callId": row.call_id,
             "turnId": row.turn_id,
             "kind": row.kind,

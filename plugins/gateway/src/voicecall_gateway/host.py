@@ -117,9 +117,15 @@ class Host:
         for name in tools:
             self.tools.pop(name, None)
 
-    def publish(self, event: str, payload: Mapping[str, Any]) -> None:
+    def publish(
+        self, event: str, payload: Mapping[str, Any] | Callable[[], Mapping[str, Any]]
+    ) -> None:
         """Tell every listener now. Never blocks; a listener's error is logged."""
         self.event_names.add(event)
+        if not self._listeners:
+            return
+        if callable(payload):
+            payload = payload()
         for listener in tuple(self._listeners):
             try:
                 listener(event, payload)

@@ -58,7 +58,9 @@ class PluginHost:
     def find_tool(self, name: str) -> ToolSpec | None:
         return self._host.find_tool(name)
 
-    def publish(self, event: str, payload: Mapping[str, Any]) -> None:
+    def publish(
+        self, event: str, payload: Mapping[str, Any] | Callable[[], Mapping[str, Any]]
+    ) -> None:
         self._host.publish(event, payload)
 
     def subscribe(self, listener: Listener) -> Callable[[], None]:

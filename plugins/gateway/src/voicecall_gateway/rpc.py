@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import anyio
@@ -63,7 +64,6 @@ class RpcServer:
         self._idle.set()
         self.closing = False
         self._alone = anyio.Event()
-        host.subscribe(self._broadcast)
 
     @property
     def connections(self) -> int:
@@ -77,11 +77,13 @@ class RpcServer:
     def joined(self, connection: Connection) -> Iterator[None]:
         """The time in which a connection hears events."""
         self._connections[connection.id] = connection
+        undo = self._host.subscribe(partial(_tell, connection))
         if self.closing:
             connection.finish()
         try:
             yield
         finally:
+            undo()
             del self._connections[connection.id]
             if not self._connections:
                 self._alone.set()
@@ -106,12 +108,6 @@ class RpcServer:
         }
 
     # --- events -----------------------------------------------------------------------------
-
-    def _broadcast(self, event: str, payload: Mapping[str, Any]) -> None:
-        needed = WRITE if event.startswith("plugin.") else READ
-        for connection in tuple(self._connections.values()):
-            if needed in connection.scopes:
-                connection.event(event, payload)
 
     async def tick(self) -> None:
         """Tell every client, whatever its scopes, that the gateway is alive. Runs for ever."""
@@ -195,3 +191,9 @@ class RpcServer:
 def _forbidden(request_id: str, scope: str, message: str) -> str:
     details = {"code": "MISSING_SCOPE", "missingScope": scope, "requiredScopes": [scope]}
     return encode_error(request_id, FORBIDDEN, message, details=details)
+
+
+def _tell(connection: Connection, event: str, payload: Mapping[str, Any]) -> None:
+    needed = WRITE if event.startswith("plugin.") else READ
+    if needed in connection.scopes:
+        connection.event(event, payload)
