@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from .providers import Provider
 
 __all__ = ["Coordinator", "Lease"]
 
 
-@dataclass(frozen=True, slots=True)
-class Lease:
+class Lease(msgspec.Struct, frozen=True):
     """A place under a cap, or the ownership of a thing; void at ``expires_at`` (epoch ms)."""
 
     name: str

@@ -71,7 +71,7 @@ class CallState(StrEnum):
 
     @property
     def terminal(self) -> bool:
-        return self not in STATE_ORDER
+        return self in _TERMINAL
 
 
 STATE_ORDER: Mapping[CallState, int] = {
@@ -83,6 +83,7 @@ STATE_ORDER: Mapping[CallState, int] = {
     CallState.LISTENING: 4,
 }
 """Rank of each live state. A call moves to a higher rank or between the two of rank 4."""
+_TERMINAL = frozenset(CallState) - STATE_ORDER.keys()
 
 
 class EndReason(StrEnum):
@@ -240,11 +241,11 @@ class CallRecord(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def terminal(self) -> bool:
-        return self.state.terminal
+        return self.state in _TERMINAL
 
     @property
     def live(self) -> bool:
-        return not self.state.terminal
+        return self.state not in _TERMINAL
 
     @property
     def remote_number(self) -> str:

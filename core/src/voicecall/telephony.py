@@ -96,8 +96,7 @@ class TelephonyCapabilities:
     from_number_required: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class CallRef:
+class CallRef(msgspec.Struct, frozen=True):
     """A call as the carrier knows it: our id, its current id and all ids it ever had.
     ``webhook_url`` is where the carrier sends what it has to say of this call; it names our id.
     """
@@ -108,8 +107,7 @@ class CallRef:
     webhook_url: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class StreamRequest:
+class StreamRequest(msgspec.Struct, frozen=True):
     """A media socket to open: its URL as we wrote it, and the one-use token that admits it."""
 
     url: str
@@ -156,33 +154,28 @@ class CallStatus:
 # --- actions: offered to render() while a webhook waits for its answer, to perform() otherwise --
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(msgspec.Struct, frozen=True):
     stream: StreamRequest | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Reject:
+class Reject(msgspec.Struct, frozen=True):
     """Do not take an inbound call. ``text``, where given, is spoken first."""
 
     text: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Listen:
+class Listen(msgspec.Struct, frozen=True):
     """Recognise the caller with the carrier's own recogniser; results carry ``token``."""
 
     token: str
     end_silence_ms: int = 800
 
 
-@dataclass(frozen=True, slots=True)
-class StopListening:
+class StopListening(msgspec.Struct, frozen=True):
     pass
 
 
-@dataclass(frozen=True, slots=True)
-class Speak:
+class Speak(msgspec.Struct, frozen=True):
     """Speak ``text`` with the carrier's own voice, then ``listen`` (in one go, so that no word
     is lost in between). Its end is a ``PlaybackEnded`` event with ``utterance_id``."""
 
@@ -192,8 +185,7 @@ class Speak:
     listen: Listen | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class PlayDigits:
+class PlayDigits(msgspec.Struct, frozen=True):
     """Keypad tones: ``0-9 * #``; ``w`` or ``,`` waits half a second, ``p`` and ``W`` a second.
 
     Where the tones take the place of what went on before, it goes on behind them: a media socket
@@ -205,20 +197,17 @@ class PlayDigits:
     listen: Listen | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class AttachStream:
+class AttachStream(msgspec.Struct, frozen=True):
     stream: StreamRequest
 
 
-@dataclass(frozen=True, slots=True)
-class LimitDuration:
+class LimitDuration(msgspec.Struct, frozen=True):
     """End the call by itself ``seconds`` from its answer, also when nobody asks any more."""
 
     seconds: int
 
 
-@dataclass(frozen=True, slots=True)
-class Hangup:
+class Hangup(msgspec.Struct, frozen=True):
     pass
 
 
@@ -277,8 +266,7 @@ class WebhookReply(msgspec.Struct, frozen=True):
     headers: Mapping[str, str] = msgspec.field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class Rendered:
+class Rendered(msgspec.Struct, frozen=True):
     """An answer document, and the actions that did not fit in and must be performed."""
 
     reply: WebhookReply

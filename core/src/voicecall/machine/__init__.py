@@ -23,7 +23,7 @@ from voicecall.model import CallRecord, DeadlineKind, Direction, EndDetail, Spea
 from .dialling import dial_accepted, dial_looked_up, dial_refused, dial_uncertain, opened
 from .due import deadline_due
 from .ending import end_requested, hangup_done, hangup_failed, recovered, status_reported
-from .moves import advance, close, with_deadlines, with_entry
+from .moves import advance, close, with_entry
 from .opening import open_inbound, open_outbound, refuse_inbound
 from .progress import (
     active,
@@ -127,6 +127,9 @@ _HANDLERS: Mapping[type[ev.CallEvent], Callable[[CallRecord, Any, CallPolicy], S
     ev.Recovered: recovered,
 }
 
+_NEWS = (ev.CarrierEvent, ev.StreamAttached, ev.StatusReported)
+"""What tells that the carrier still knows the call."""
+
 
 def step(record: CallRecord, event: ev.CallEvent, policy: CallPolicy) -> Step:
     """The next record and what must be done about it. Pure; never raises for a known event."""
@@ -134,7 +137,9 @@ def step(record: CallRecord, event: ev.CallEvent, policy: CallPolicy) -> Step:
         return _after_the_end(record, event)
     known = record
     before: tuple[Effect, ...] = ()
-    if isinstance(event, ev.CarrierEvent):
+    if isinstance(event, ev.CarrierEvent) and (
+        event.provider_call_id not in record.aliases or DeadlineKind.DIAL in record.deadlines
+    ):
         # A webhook may be faster than the reply to the dial request; it proves as much.
         accepted = dial_accepted(
             record, ev.DialAccepted(at=event.at, provider_call_id=event.provider_call_id), policy
@@ -156,12 +161,12 @@ def _attended(record: CallRecord, event: ev.CallEvent, policy: CallPolicy) -> Ca
     """A call that its carrier knows is asked about when it is quiet for long."""
     if record.terminal or record.recovering or record.provider_call_id is None:
         return record
-    news = isinstance(event, ev.CarrierEvent | ev.StreamAttached | ev.StatusReported)
+    news = isinstance(event, _NEWS)
     planned = record.deadlines.get(DeadlineKind.PROBE)
     at = event.at + policy.quiet_ms
     if planned == at or (planned is not None and not news):
         return record
-    return replace(record, deadlines=with_deadlines(record, probe=at))
+    return replace(record, deadlines={**record.deadlines, DeadlineKind.PROBE: at})
 
 
 def _after_the_end(record: CallRecord, event: ev.CallEvent) -> Step:

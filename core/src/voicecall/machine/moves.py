@@ -38,11 +38,11 @@ _KINDS = {kind.value: kind for kind in DeadlineKind}
 
 def advance(state: CallState, target: CallState) -> CallState:
     """``target`` where the transition is legal, else ``state``; never raises."""
-    if state.terminal:
+    here, there = STATE_ORDER.get(state), STATE_ORDER.get(target)
+    if here is None:
         return state
-    if target.terminal:
+    if there is None:
         return target
-    here, there = STATE_ORDER[state], STATE_ORDER[target]
     return target if there > here or (here == there == 4) else state
 
 

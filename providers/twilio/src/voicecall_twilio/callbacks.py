@@ -8,7 +8,6 @@ wrong; it is neither sent nor signed.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from enum import StrEnum
 from urllib.parse import quote_plus, unquote_plus
 
@@ -79,15 +78,16 @@ def base_of(request: WebhookRequest, call: CallRef | None) -> str:
     base = base_url(request.url)
     if call is None or "callId" in query_of(base):
         return base
-    return _with(base, ["callId=" + _escaped(call.call_id)])
+    return _with(base, "callId", call.call_id)
 
 
 def callback(base: str, kind: Kind, **parameters: str | int | None) -> str:
     """The URL for a request of ``kind``; parameters that are None are left out."""
-    added = ["type=" + kind] if kind else []
-    given = parameters.items()
-    added += [f"{name}={_escaped(value)}" for name, value in given if value is not None]
-    return _with(base, added) + REDELIVERY
+    url = _with(base, "type", kind) if kind else base
+    for name, value in parameters.items():
+        if value is not None:
+            url = _with(url, name, value)
+    return url + REDELIVERY
 
 
 def document_id(request: WebhookRequest) -> str:
@@ -95,13 +95,9 @@ def document_id(request: WebhookRequest) -> str:
     return digest_of(request)[:12]
 
 
-def _with(url: str, parameters: Sequence[str]) -> str:
-    if not parameters:
-        return url
-    return f"{url}{'&' if '?' in url else '?'}{'&'.join(parameters)}"
-
-
-def _escaped(value: str | int) -> str:
+def _with(url: str, name: str, value: str | int) -> str:
     text = str(value)
     # Nearly all are numbers and ids.
-    return text if text.isascii() and text.isalnum() else quote_plus(text)
+    if not (text.isascii() and text.isalnum()):
+        text = quote_plus(text)
+    return f"{url}&{name}={text}" if "?" in url else f"{url}?{name}={text}"

@@ -6,17 +6,18 @@ from xml.etree.ElementTree import Element
 
 __all__ = ["written"]
 
-_BLANKS = (("\r", "&#13;"), ("\n", "&#10;"), ("\t", "&#09;"))
-
 
 def written(element: Element) -> str:
     """``element`` as ``ElementTree.tostring`` writes it, where no name has a namespace and no
     element a tail. That looks for both, which takes several times as long."""
-    attributes = "".join([f' {name}="{_quoted(value)}"' for name, value in element.items()])
-    content = _escaped(element.text or "") + "".join(map(written, element))
-    if not content:
-        return f"<{element.tag}{attributes} />"
-    return f"<{element.tag}{attributes}>{content}</{element.tag}>"
+    tag, text = element.tag, element.text
+    start = tag
+    for name, value in element.items():
+        start += f' {name}="{_quoted(value)}"'
+    content = _escaped(text) if text else ""
+    for child in element:
+        content += written(child)
+    return f"<{start}>{content}</{tag}>" if content else f"<{start} />"
 
 
 def _escaped(text: str) -> str:
@@ -28,11 +29,12 @@ def _escaped(text: str) -> str:
 
 
 def _quoted(text: str) -> str:
+    if text.isalnum():
+        return text
     text = _escaped(text)
     if '"' in text:
         text = text.replace('"', "&quot;")
     # As they stand, a reader would take them for blanks.
-    for blank, reference in _BLANKS:
-        if blank in text:
-            text = text.replace(blank, reference)
+    if "\r" in text or "\n" in text or "\t" in text:
+        text = text.replace("\r", "&#13;").replace("\n", "&#10;").replace("\t", "&#09;")
     return text

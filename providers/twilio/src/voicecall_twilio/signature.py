@@ -14,11 +14,10 @@ from __future__ import annotations
 import hashlib
 import hmac
 import re
-from base64 import b64encode
-from collections.abc import Iterator, Mapping, Sequence
+from binascii import b2a_base64
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import chain
 from urllib.parse import parse_qsl, unquote, unquote_to_bytes
 
 from voicecall.errors import WebhookRejected
@@ -95,7 +94,10 @@ def pairs_of(text: str) -> list[tuple[str, str]]:
             if "%" in name:
                 name = _unescaped(name)
             if "%" in value:
-                value = _unescaped(value)
+                # Nearly always that is all: the plus of a number. It makes no new escape.
+                value = value.replace("%2B", "+")
+                if "%" in value:
+                    value = _unescaped(value)
             found.append((name, value))
     return found
 
@@ -109,18 +111,25 @@ def _unescaped(text: str) -> str:
 
 def material(url: str, form: Sequence[tuple[str, str]]) -> bytes:
     """The signed text, for ``url`` without fragment."""
-    # Pairs without repetition, sorted, is the rule for both repeated names and repeated values.
-    # They came sorted, which a dict keeps.
-    pairs = sorted(dict.fromkeys(form))
-    return "".join([url, *chain.from_iterable(pairs)]).encode("utf-8", "surrogateescape")
+    values = dict(form)
+    if len(values) == len(form):
+        parts = [name + values[name] for name in sorted(values)]
+    else:
+        # Pairs without repetition, sorted, is the rule for both repeated names and values.
+        parts = [name + value for name, value in sorted(set(form))]
+    return (url + "".join(parts)).encode("utf-8", "surrogateescape")
 
 
 def sign(signed: bytes, key: str, algorithm: str = "sha1") -> str:
     """The signature of a signed text; ``algorithm`` is ``sha1`` or ``sha256``."""
+    return _sign(signed, key, algorithm).decode()
+
+
+def _sign(signed: bytes, key: str, algorithm: str) -> bytes:
     # Unlike hmac.digest, this keeps the interpreter's lock for a text as short as these are.
     mac = _keyed(key, algorithm).copy()
     mac.update(signed)
-    return b64encode(mac.digest()).decode()
+    return b2a_base64(mac.digest(), newline=False)
 
 
 @lru_cache(maxsize=8)
@@ -140,8 +149,11 @@ def verify_request(request: WebhookRequest, keys: Keys) -> str:
         _check_body_hash(url, request.body)
         form = []
     key, algorithm = _key(request.headers, keys)
+    given = _given(request.headers)
     own = material(url, form)
-    if not _matches(_given(request.headers), _signed(own, url, form), key, algorithm):
+    if not _fits(given, own, key, algorithm) and not any(
+        _fits(given, material(other, form), key, algorithm) for other in _variants(url)
+    ):
         raise WebhookRejected(401, f"wrong signature for {url}")
     request.memo["digest"] = digest = hashlib.sha256(own).hexdigest()
     return digest
@@ -157,14 +169,6 @@ def digest_of(request: WebhookRequest) -> str:
     return digest
 
 
-def _signed(own: bytes, url: str, form: Sequence[tuple[str, str]]) -> Iterator[bytes]:
-    """What may have been signed, ``own`` (for ``url`` as it is) first."""
-    yield own
-    for other in _variants(url):
-        if other != url:
-            yield material(other, form)
-
-
 def verify_upgrade(upgrade: Upgrade, keys: Keys) -> None:
     """Check the signature of a media socket's handshake; one without any is accepted.
 
@@ -174,9 +178,13 @@ def verify_upgrade(upgrade: Upgrade, keys: Keys) -> None:
         return
     url = upgrade.url.partition("#")[0]
     other = url[:-1] if url.endswith("/") else url + "/"
-    signed = (material(each, ()) for form in (url, other) for each in _variants(form))
     key, algorithm = _key(upgrade.headers, keys)
-    if not _matches(_given(upgrade.headers), signed, key, algorithm):
+    given = _given(upgrade.headers)
+    if not any(
+        _fits(given, material(each, ()), key, algorithm)
+        for form in (url, other)
+        for each in (form, *_variants(form))
+    ):
         raise WebhookRejected(401, f"wrong signature for the media socket {url}")
 
 
@@ -184,8 +192,8 @@ def _given(headers: Mapping[str, str]) -> bytes:
     return headers.get(SIGNATURE_HEADER, "").strip().encode("utf-8", "replace")
 
 
-def _matches(given: bytes, signed: Iterator[bytes], key: str, algorithm: str) -> bool:
-    return any(hmac.compare_digest(sign(each, key, algorithm).encode(), given) for each in signed)
+def _fits(given: bytes, signed: bytes, key: str, algorithm: str) -> bool:
+    return hmac.compare_digest(_sign(signed, key, algorithm), given)
 
 
 def _check_body_hash(url: str, body: bytes) -> None:
@@ -214,13 +222,14 @@ def _key(headers: Mapping[str, str], keys: Keys) -> tuple[str, str]:
 
 
 def _variants(url: str) -> Sequence[str]:
-    """``url`` as Twilio may have signed it: with and without port, default port and user."""
+    """Other forms of ``url`` that Twilio may have signed: with and without port, default port and
+    user."""
     match = _URL.fullmatch(url)
     if match is None:
-        return [url]
+        return ()
     scheme, user, host, port, rest = match.group("scheme", "user", "host", "port", "rest")
     default = _DEFAULT_PORTS.get(scheme.lower())
     ports = [f":{each}" if each else "" for each in (port, None, default)]
     users = [f"{user}@", ""] if user is not None else [""]
     found = [f"{scheme}://{who}{host}{at}{rest}" for who in users for at in ports]
-    return list(dict.fromkeys([url, *found]))
+    return [form for form in dict.fromkeys(found) if form != url]

@@ -115,8 +115,9 @@ class Document:
             actionOnEmptyResult="true",
             timeout=str(PATIENCE_S if listening.round else FIRST_PATIENCE_S),
             speechTimeout=str(listening.silence_s),
-            language=self._language,
         )
+        if self._language is not None:
+            gather.set("language", self._language)
         self._say(gather, prompt, voice)
         self.open = False
 
@@ -147,9 +148,8 @@ class Document:
 
     # --- elements -----------------------------------------------------------------------------
 
-    def _verb(self, name: str, **attributes: str | None) -> ElementTree.Element:
-        given = {key: value for key, value in attributes.items() if value is not None}
-        return ElementTree.SubElement(self._root, name, given)
+    def _verb(self, name: str, **attributes: str) -> ElementTree.Element:
+        return ElementTree.SubElement(self._root, name, attributes)
 
     def _redirect(self, kind: Kind, **parameters: str | int | None) -> None:
         self._verb("Redirect").text = callback(self._base, kind, **parameters)

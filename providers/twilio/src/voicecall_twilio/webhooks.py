@@ -195,6 +195,8 @@ def _confidence(text: str) -> float | None:
 def _time(text: str, now_ms: int) -> int:
     """Milliseconds of a ``Timestamp`` (RFC 2822, or ISO 8601 of streams), which Twilio cuts to
     seconds; ``now_ms`` where there is none. What is reported has happened."""
+    if not text:
+        return now_ms
     try:
         told = parsedate_to_datetime(text) if "," in text else datetime.fromisoformat(text)
         told = told if told.tzinfo is not None else told.replace(tzinfo=UTC)

@@ -25,6 +25,7 @@ class Admission:
     code: str | None = None
 
 
+_LET_IN = Admission()
 _REFUSED = Admission(refused=EndDetail.POLICY)
 
 
@@ -33,19 +34,19 @@ async def admit_inbound(
 ) -> Admission:
     """Decide by ``inboundPolicy``. Numbers are equal when their digits are; no suffix match."""
     if config.inbound_policy == "open":
-        return Admission()
+        return _LET_IN
     if config.inbound_policy == "disabled":
         return _REFUSED
     caller = _digits(from_number)
     if not caller:
         return _REFUSED
     if caller in {_digits(number) for number in config.allow_from}:
-        return Admission()
+        return _LET_IN
     number = normalize_number(from_number or "")
     if config.inbound_policy == "allowlist" or number is None:
         return _REFUSED
     if await pairing.approved(number):
-        return Admission()
+        return _LET_IN
     code = await pairing.code_for(number)
     return Admission(code=code) if code is not None else _REFUSED
 

@@ -266,8 +266,9 @@ class CallEngine:
         self, lane: CallLane, effects: Sequence[mc.Effect], actions: Sequence[tel.Action]
     ) -> None:
         self._effects.carry_out(lane, effects, actions)
-        if any(isinstance(effect, mc.Release) for effect in effects):
-            await self._release(lane)
+        for effect in effects:
+            if isinstance(effect, mc.Release):
+                await self._release(lane)
 
     async def _release(self, lane: CallLane) -> None:
         record = lane.record

@@ -35,6 +35,7 @@ _log = logging.getLogger("voicecall.calls")
 
 OPENING_AGE_MS = 60_000
 """The first webhook of a call may come so late that its carrier delivered it again."""
+_OVER = (ev.CallEnded, ev.CallFailed)
 _OPENING = (ev.Initiated, ev.Ringing, ev.Answered, ev.Active)
 
 
@@ -77,7 +78,7 @@ class Intake:
 
     def _reply_maker(self, request: tel.WebhookRequest, event: ev.CarrierEvent) -> ReplyMaker:
         engine = self._engine
-        over = isinstance(event, ev.CallEnded | ev.CallFailed)
+        over = isinstance(event, _OVER)
 
         def make(
             record: CallRecord, actions: Sequence[tel.Action]

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import anyio
 import anyio.abc
+import msgspec
 
 from voicecall import events as ev
 from voicecall import machine as mc
@@ -79,8 +79,7 @@ class LaneHost(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Applied:
+class Applied(msgspec.Struct, frozen=True):
     """What came of an event. ``reply`` is set where a webhook waited."""
 
     outcome: mc.Outcome

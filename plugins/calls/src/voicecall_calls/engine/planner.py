@@ -8,8 +8,8 @@ call then gets them without another request.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
+import msgspec
 from msgspec.structs import replace
 
 from voicecall import events as ev
@@ -23,15 +23,14 @@ LIMIT_SLACK_S = 30
 """The carrier's own limit comes after ours: it is for a gateway that is dead."""
 
 
-@dataclass(slots=True)
-class Plan:
+class Plan(msgspec.Struct):
     """A step with its actions. ``tokens`` are the stream tokens that appear in them."""
 
     record: CallRecord
     effects: list[mc.Effect]
     events: list[ev.CallEvent]
-    actions: list[tel.Action] = field(default_factory=list)
-    tokens: list[str] = field(default_factory=list)
+    actions: list[tel.Action] = msgspec.field(default_factory=list)
+    tokens: list[str] = msgspec.field(default_factory=list)
 
 
 class Planner:
@@ -50,6 +49,9 @@ class Planner:
         end_silence_ms: int,
     ) -> None:
         self._capabilities = capabilities
+        self._streams_at_dial = tel.StreamPoint.DIAL in capabilities.stream
+        in_answer = {tel.StreamPoint.ANSWER, tel.StreamPoint.DOCUMENT}
+        self._streams_in_answer = not capabilities.stream.isdisjoint(in_answer)
         self._policy = policy
         self._stream_url = stream_url
         self._new_token = new_token
@@ -93,11 +95,7 @@ class Planner:
         record = plan.record
         match effect:
             case mc.AnswerCall():
-                asked_here = self._capabilities.stream & {
-                    tel.StreamPoint.ANSWER,
-                    tel.StreamPoint.DOCUMENT,
-                }
-                wanted = record.media is not MediaPath.NATIVE and bool(asked_here)
+                wanted = record.media is not MediaPath.NATIVE and self._streams_in_answer
                 plan.actions.append(tel.Answer(self._stream(plan) if wanted else None))
             case mc.RefuseCall():
                 plan.actions.append(tel.Reject())
@@ -121,10 +119,9 @@ class Planner:
             return False
         if resumed:
             return True
-        points = self._capabilities.stream
         if record.direction is Direction.INBOUND and self._capabilities.explicit_answer:
-            return not points & {tel.StreamPoint.ANSWER, tel.StreamPoint.DOCUMENT}
-        return tel.StreamPoint.DIAL not in points
+            return not self._streams_in_answer
+        return not self._streams_at_dial
 
     def _must_limit(self, record: CallRecord) -> bool:
         # What we dial is limited by the dial request; a streamed call ends without its stream.

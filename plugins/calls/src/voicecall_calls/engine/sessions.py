@@ -9,6 +9,8 @@ from voicecall.errors import InvalidRequest
 
 __all__ = ["session_key"]
 
+_NO_DIGITS = re.compile(r"\D")
+
 Scope = Literal["per-phone", "per-call", "main"]
 
 
@@ -32,7 +34,7 @@ def session_key(
         return f"agent:{agent}:main"
     if scope == "per-call":
         return f"agent:{agent}:voice:call:{call_id}".lower()
-    digits = re.sub(r"\D", "", remote_number or "")
+    digits = _NO_DIGITS.sub("", remote_number or "")
     return f"agent:{agent}:voice:{digits or call_id}".lower()
 
 

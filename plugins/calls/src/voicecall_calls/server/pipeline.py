@@ -271,9 +271,10 @@ class _Answer:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         reply = self._reply
-        given = {"content-type": reply.content_type, "content-length": str(len(reply.body))}
-        given.update((name.lower(), value) for name, value in reply.headers.items())
-        headers = [(n.encode("latin-1"), v.encode("latin-1")) for n, v in given.items()]
+        given = {b"content-type": reply.content_type, b"content-length": str(len(reply.body))}
+        for name, value in reply.headers.items():
+            given[name.lower().encode("latin-1")] = value
+        headers = [(name, value.encode("latin-1")) for name, value in given.items()]
         status = reply.status
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": reply.body})
