@@ -8,7 +8,7 @@ Between marks, what was heard is estimated from the clock and never goes past th
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from .audio.formats import AudioFormat
 from .pacing import Piece, Stretch, pace_of
@@ -23,21 +23,18 @@ class PacerOverflow(Exception):
     """More audio was queued than the pacer may hold."""
 
 
-@dataclass(frozen=True, slots=True)
-class OutAudio:
+class OutAudio(msgspec.Struct, frozen=True):
     """Audio of ``item`` to send now."""
 
     payload: bytes
     item: str
 
 
-@dataclass(frozen=True, slots=True)
-class OutMark:
+class OutMark(msgspec.Struct, frozen=True):
     name: str
 
 
-@dataclass(frozen=True, slots=True)
-class Heard:
+class Heard(msgspec.Struct, frozen=True):
     """Milliseconds of an item that the caller heard, and whether that is all of it."""
 
     milliseconds: float

@@ -208,7 +208,10 @@ class AudioLine:
         while True:
             self._pump()
             wake_at = self.pacer.wake_at() if self._outlet is not None else None
-            left_s = None if wake_at is None else max(wake_at - self._monotonic(), 0.001)
+            left_s = None
+            if wake_at is not None:
+                # Whole milliseconds, as timers have them: one that comes too early comes twice.
+                left_s = max(math.ceil((wake_at - self._monotonic()) * 1000), 1) / 1000
             await self._work.wait(left_s)
 
     def _pump(self) -> None:
