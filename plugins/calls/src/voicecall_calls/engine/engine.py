@@ -269,6 +269,7 @@ class CallEngine:
         for effect in effects:
             if isinstance(effect, mc.Release):
                 await self._release(lane)
+                break
 
     async def _release(self, lane: CallLane) -> None:
         record = lane.record
