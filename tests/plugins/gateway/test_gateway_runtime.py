@@ -387,6 +387,26 @@ async def test_listeners(lab: Any) -> None:
     assert host.logger("voicecall.y").name == "voicecall.y"
 
 
+async def test_a_payload_is_made_only_where_somebody_listens(lab: Any) -> None:
+    host = lab.gateway().host
+    made: list[str] = []
+    heard: list[Any] = []
+
+    def payload() -> Mapping[str, Any]:
+        made.append("payload")
+        return {"a": 1}
+
+    host.publish("one", payload)
+    assert made == []
+    undone = [host.subscribe(lambda event, payload: heard.append(payload)) for _ in range(2)]
+    host.publish("one", payload)
+    assert (made, heard) == (["payload"], [{"a": 1}, {"a": 1}])
+    for undo in undone:
+        undo()
+    host.publish("one", payload)
+    assert made == ["payload"]
+
+
 async def test_providers_are_made_with_their_configuration(tmp_path: Path) -> None:
     class Voice(ConfigModel):
         api_key: str
