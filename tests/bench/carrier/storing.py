@@ -22,6 +22,7 @@ from voicecall.telephony import Verified, WebhookReply, WebhookRequest
 from voicecall_calls.ports import AdmissionRefused, Attachment, MediaSocket
 from voicecall_calls.server import CallServer, ServeOptions, StreamOptions, WebhookSecurity
 from voicecall_calls.store import SqliteStore
+from voicecall_gateway.eventloop import new_event_loop
 from voicecall_twilio.config import TwilioConfig
 from voicecall_twilio.provider import TwilioProvider
 
@@ -73,4 +74,4 @@ async def main(port: int) -> None:
 
 
 if __name__ == "__main__":
-    anyio.run(main, int(sys.argv[1]), backend_options={"use_uvloop": True})
+    anyio.run(main, int(sys.argv[1]), backend_options={"loop_factory": new_event_loop})
