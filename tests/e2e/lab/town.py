@@ -31,10 +31,11 @@ from voicecall_gateway.runtime import Gateway
 from voicecall_mock.exchange import Exchange, Step
 from voicecall_mock.exchange.options import PhoneOptions
 from voicecall_testing import speech as fsk_speech
-from voicecall_testing.fsk import FskDecoder, encode
+from voicecall_testing.fsk import encode
 from voicecall_testing.speech import FskSpeech
 
 from .carriers import CARRIERS, CLINIC, Carrier, Emulator
+from .hearing import frames, sentences
 from .puppets import Extra, PhonePlugin, Puppet, provider_plugin
 
 __all__ = [
@@ -53,8 +54,6 @@ __all__ = [
 CALLER = "+15550100001"
 GREETING = "Clinic."
 PATIENCE_S = 25.0
-_FRAME = 320
-_SHORT_GAP_FRAMES = 6
 
 _STREAMED = {
     "inboundPolicy": "open",
@@ -197,34 +196,18 @@ class Town:
         return both[1::2].tobytes()
 
     def heard(self, carrier_id: str) -> list[str | None]:
-        """The sentences that the phone heard; None for each that was cut off. Short gaps inside
-        of a sentence do not count: a busy machine makes them."""
-        decoder = FskDecoder()
-        found: list[str | None] = []
-        gap: list[bytes] = []
-        for frame in _frames(self.heard_pcm(carrier_id)):
-            if not any(frame):
-                gap.append(frame)
-                continue
-            if len(gap) > _SHORT_GAP_FRAMES:
-                found += decoder.feed(b"".join(gap))
-            found += decoder.feed(frame)
-            gap = []
-        return found + decoder.finish()
+        """The sentences that the phone heard; None for each that was cut off."""
+        return sentences(self.heard_pcm(carrier_id))
 
     def longest_silence_ms(self, carrier_id: str) -> int:
         """The longest time without any sound for the phone, from its first sound on."""
         longest, run = 0, -1
-        for frame in _frames(self.heard_pcm(carrier_id)):
+        for frame in frames(self.heard_pcm(carrier_id)):
             if any(frame):
                 longest, run = max(longest, run), 0
             elif run >= 0:
                 run += 20
         return max(longest, run)
-
-
-def _frames(pcm: bytes) -> list[bytes]:
-    return [pcm[start : start + _FRAME] for start in range(0, len(pcm), _FRAME)]
 
 
 def sound(text: str) -> bytes:
