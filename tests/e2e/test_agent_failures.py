@@ -23,6 +23,7 @@ GREETING = "Good morning."
 FILLER = "One moment, please."
 REGRET = "Sorry, could you say that again?"
 GOODBYE = "Something went wrong. Goodbye."
+PATIENCE_S = 30
 THINKING_MS = 450
 """The model's server takes so long before it fails: longer than the filler waits."""
 
@@ -49,7 +50,7 @@ class Phone:
 
     async def finished(self, *, answer: str = REGRET) -> None:
         """The caller asks again when ``answer`` was heard, and stays to the end."""
-        with anyio.fail_after(30):
+        with anyio.fail_after(PATIENCE_S):
             heard = await self.exchange.ledger.wait_for("heard", text=answer)
             await self.exchange.calls[heard["call"]].line.say(AGAIN)
             await self.over.wait()
@@ -121,7 +122,8 @@ async def test_the_models_server_is_killed(tmp_path: Path) -> None:
         tasks.start_soon(model_server)
         await listening.wait()
         async with phone(tmp_path, stub.base_url) as caller:
-            await caller.exchange.ledger.wait_for("heard", text=FILLER)
+            with anyio.fail_after(PATIENCE_S):
+                await caller.exchange.ledger.wait_for("heard", text=FILLER)
             killed.set()
             await caller.finished()
     check(caller, fillers=1)

@@ -137,10 +137,10 @@ class SqliteHistory:
 
 def _load(connection: sqlite3.Connection, session: str, turns: int) -> list[HistoryTurn]:
     rows = connection.execute(
-        "SELECT turn, message FROM messages WHERE session = ?1 AND turn_number > ("
-        "  SELECT COALESCE(MAX(turn_number), 0) FROM messages WHERE session = ?1"
-        ") - ?2 ORDER BY turn_number, position",
-        (session, turns),
+        "SELECT turn, message FROM messages WHERE session = :session AND turn_number > ("
+        "  SELECT COALESCE(MAX(turn_number), 0) FROM messages WHERE session = :session"
+        ") - :turns ORDER BY turn_number, position",
+        {"session": session, "turns": turns},
     )
     found: dict[str, list[str]] = {}
     for turn, message in rows:
@@ -174,6 +174,7 @@ def _put(
 
 def _drop(connection: sqlite3.Connection, session: str, up_to: int | None) -> None:
     connection.execute(
-        "DELETE FROM messages WHERE session = ?1 AND (?2 IS NULL OR turn_number <= ?2)",
-        (session, up_to),
+        "DELETE FROM messages"
+        " WHERE session = :session AND (:up_to IS NULL OR turn_number <= :up_to)",
+        {"session": session, "up_to": up_to},
     )
