@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 
 from .providers import ProviderContext, ProviderKind
 from .seam import Seam
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from .registry import Registry
 
 __all__ = [
+    "EventPayload",
     "GatewayHost",
     "LegacyRule",
     "Liveness",
@@ -37,6 +38,9 @@ __all__ = [
     "ToolCall",
     "ToolSpec",
 ]
+
+EventPayload: TypeAlias = Mapping[str, Any] | Callable[[], Mapping[str, Any]]
+"""What a published event says, or a function that makes it where somebody listens."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,11 +219,8 @@ class GatewayHost(Protocol):
         """A tool of any plugin that runs now."""
         ...
 
-    def publish(
-        self, event: str, payload: Mapping[str, Any] | Callable[[], Mapping[str, Any]]
-    ) -> None:
-        """Send an event to subscribers of ``/rpc`` and to :meth:`subscribe`. Never blocks. A
-        ``payload`` that is to be called is called only where somebody listens."""
+    def publish(self, event: str, payload: EventPayload) -> None:
+        """Send an event to subscribers of ``/rpc`` and to :meth:`subscribe`. Never blocks."""
         ...
 
     def subscribe(self, listener: Callable[[str, Mapping[str, Any]], None]) -> Callable[[], None]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from voicecall.errors import PluginError
-from voicecall.hosting import RpcMethod, ToolSpec
+from voicecall.hosting import EventPayload, RpcMethod, ToolSpec
 from voicecall.providers import ProviderContext, ProviderKind
 from voicecall.registry import Registry
 from voicecall.seam import Seam
@@ -117,9 +117,7 @@ class Host:
         for name in tools:
             self.tools.pop(name, None)
 
-    def publish(
-        self, event: str, payload: Mapping[str, Any] | Callable[[], Mapping[str, Any]]
-    ) -> None:
+    def publish(self, event: str, payload: EventPayload) -> None:
         """Tell every listener now. Never blocks; a listener's error is logged."""
         self.event_names.add(event)
         if not self._listeners:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from voicecall.hosting import RpcMethod, ToolSpec
+from voicecall.hosting import EventPayload, RpcMethod, ToolSpec
 from voicecall.providers import ProviderContext
 from voicecall.registry import Registry
 from voicecall.seam import Seam
@@ -58,9 +58,7 @@ class PluginHost:
     def find_tool(self, name: str) -> ToolSpec | None:
         return self._host.find_tool(name)
 
-    def publish(
-        self, event: str, payload: Mapping[str, Any] | Callable[[], Mapping[str, Any]]
-    ) -> None:
+    def publish(self, event: str, payload: EventPayload) -> None:
         self._host.publish(event, payload)
 
     def subscribe(self, listener: Listener) -> Callable[[], None]:
