@@ -3,24 +3,41 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from voicecall import events as ev
 from voicecall import telephony as tel
-from voicecall.errors import ProviderError
+from voicecall.errors import OutcomeUnknown, ProviderError
 
 if TYPE_CHECKING:
     from .lane import CallLane
 
-__all__ = ["reported_end", "reported_status"]
+__all__ = ["asking", "reported_end", "reported_status"]
 
 _log = logging.getLogger("voicecall.calls")
+
+
+@contextmanager
+def asking() -> Iterator[None]:
+    """Around a request to the carrier: where its adapter has a fault, nobody knows what became of
+    the request."""
+    try:
+        yield
+    except ProviderError:
+        raise
+    except Exception as error:  # (a stranger's adapter)
+        _log.exception("the carrier's adapter failed")
+        message = f"the adapter failed: {type(error).__name__}"
+        raise OutcomeUnknown(message, provider="carrier") from error
 
 
 async def reported_status(lane: CallLane, provider: tel.TelephonyProvider) -> ev.StatusReported:
     """What the carrier says of the call; ``unknown`` where it cannot be asked."""
     try:
-        status = await provider.status(lane.ref)
+        with asking():
+            status = await provider.status(lane.ref)
     except ProviderError as error:
         _log.warning("call %s: status: %s", lane.record.call_id, error)
         status = tel.CallStatus(ev.CarrierStatus.UNKNOWN)

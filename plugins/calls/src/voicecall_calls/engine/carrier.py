@@ -13,7 +13,7 @@ from voicecall import telephony as tel
 from voicecall.errors import OutcomeUnknown, ProviderError, StoreError
 from voicecall.model import EndDetail, EndReason
 
-from .asking import reported_end, reported_status
+from .asking import asking, reported_end, reported_status
 from .planner import LIMIT_SLACK_S
 
 if TYPE_CHECKING:
@@ -24,7 +24,6 @@ __all__ = ["CarrierActions"]
 
 _log = logging.getLogger("voicecall.calls")
 _LOOKUPS = 5
-_TELLS = 8
 _REATTACH_PAUSE_S = 0.15
 _ATTACHES = 3
 _REFUSALS = 4
@@ -37,19 +36,6 @@ class CarrierActions:
 
     def _now(self) -> int:
         return self._engine.seam.now_ms()
-
-    async def _tell(self, lane: CallLane, event: ev.CallEvent) -> None:
-        """Bring an outcome to the lane, also when the store is in trouble for a while."""
-        for attempt in range(_TELLS):
-            try:
-                await lane.apply(event)
-                return
-            except StoreError as error:
-                _log.error(
-                    "call %s: %s not stored: %s", lane.record.call_id, type(event).__name__, error
-                )
-                await anyio.sleep(0.2 * 2**attempt)
-        _log.error("call %s: %s is lost", lane.record.call_id, type(event).__name__)
 
     # --- dialling ---------------------------------------------------------------------------
 
@@ -72,13 +58,14 @@ class CarrierActions:
             )
             event: ev.CallEvent
             try:
-                provider_call_id = await self._provider.place_call(request)
+                with asking():
+                    provider_call_id = await self._provider.place_call(request)
                 event = ev.DialAccepted(at=self._now(), provider_call_id=provider_call_id)
             except OutcomeUnknown as error:
                 event = ev.DialUncertain(at=self._now(), error=str(error))
             except ProviderError as error:
                 event = ev.DialRefused(at=self._now(), error=str(error))
-            await self._tell(lane, event)
+            await lane.bring(event)
 
         return job
 
@@ -91,11 +78,11 @@ class CarrierActions:
             for attempt in range(_LOOKUPS):
                 try:
                     found = await self._find_dial(lane)
-                except ProviderError as error:
+                except (ProviderError, StoreError) as error:
                     _log.warning("call %s: dial lookup: %s", lane.record.call_id, error)
                     await anyio.sleep(2.0**attempt)
                     continue
-                await self._tell(lane, ev.DialLookedUp(at=self._now(), provider_call_id=found))
+                await lane.bring(ev.DialLookedUp(at=self._now(), provider_call_id=found))
                 return
 
         return job
@@ -105,15 +92,15 @@ class CarrierActions:
         record = lane.record
         known = set(self._engine.carrier_ids()).difference(record.aliases)
         while True:
-            found = await self._provider.find_dial(
-                tel.DialQuery(
-                    call_id=record.call_id,
-                    from_number=record.from_number,
-                    to_number=record.to_number,
-                    placed_at=record.started_at,
-                    known=frozenset(known),
-                )
+            query = tel.DialQuery(
+                call_id=record.call_id,
+                from_number=record.from_number,
+                to_number=record.to_number,
+                placed_at=record.started_at,
+                known=frozenset(known),
             )
+            with asking():
+                found = await self._provider.find_dial(query)
             owner = await self._engine.stored(found) if found is not None else None
             if found is None or owner is None or owner.call_id == record.call_id:
                 return found
@@ -127,25 +114,26 @@ class CarrierActions:
         async def job() -> None:
             event: ev.CallEvent
             try:
-                await self._provider.perform(lane.ref, tel.Hangup())
+                with asking():
+                    await self._provider.perform(lane.ref, tel.Hangup())
                 event = ev.HangUpDone(at=self._now())
             except ProviderError as error:
                 _log.warning("call %s: hang-up failed: %s", lane.record.call_id, error)
                 event = ev.HangUpFailed(at=self._now(), error=str(error))
-            await self._tell(lane, event)
+            await lane.bring(event)
 
         return job
 
     def probing(self, lane: CallLane) -> Job:
         async def job() -> None:
-            await self._tell(lane, await reported_status(lane, self._provider))
+            await lane.bring(await reported_status(lane, self._provider))
 
         return job
 
     async def _is_over(self, lane: CallLane) -> bool:
         end = await reported_end(lane, self._provider)
         if end is not None:
-            await self._tell(lane, end)
+            await lane.bring(end)
         return end is not None
 
     # --- actions ----------------------------------------------------------------------------
@@ -180,7 +168,8 @@ class CarrierActions:
             if attempt:
                 await anyio.sleep(_REATTACH_PAUSE_S * 2**attempt)
             try:
-                await self._provider.perform(lane.ref, action)
+                with asking():
+                    await self._provider.perform(lane.ref, action)
                 return True
             except ProviderError as error:
                 name = type(action).__name__
@@ -191,18 +180,15 @@ class CarrierActions:
         now = self._now()
         match action:
             case tel.Speak(utterance_id=utterance):
-                await self._tell(
-                    lane, ev.BotSpoke(at=now, utterance_id=utterance, heard="", ok=False)
-                )
+                await lane.bring(ev.BotSpoke(at=now, utterance_id=utterance, heard="", ok=False))
                 if lane.conversation is not None:
                     lane.conversation.playback_finished(utterance, False)
             case tel.Answer():
-                await self._tell(
-                    lane, ev.EndRequested(at=now, reason=EndReason.FAILED, detail=EndDetail.CARRIER)
+                await lane.bring(
+                    ev.EndRequested(at=now, reason=EndReason.FAILED, detail=EndDetail.CARRIER)
                 )
             case tel.Listen():
-                await self._tell(
-                    lane,
+                await lane.bring(
                     ev.EndRequested(
                         at=now, reason=EndReason.ERROR, detail=EndDetail.LISTENING_FAILED
                     ),
@@ -218,7 +204,8 @@ class CarrierActions:
         for attempt in range(_REFUSALS):
             await anyio.sleep(2.0**attempt)
             try:
-                await self._provider.perform(lane.ref, action)
+                with asking():
+                    await self._provider.perform(lane.ref, action)
                 return
             except ProviderError as error:
                 _log.warning("call %s: refusal failed: %s", lane.record.call_id, error)

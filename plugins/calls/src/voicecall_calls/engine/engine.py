@@ -161,9 +161,9 @@ class CallEngine:
             await self._quiet.wait()
 
     def spawn(self, job: Job) -> None:
-        """Run a task that may outlive its call (a hang-up, a dial)."""
+        """Run a task that may outlive its call (a hang-up, a dial). Its failure is its own."""
         if self._tasks is not None:
-            self._tasks.start_soon(job)
+            self._tasks.start_soon(_contained, job)
 
     # --- finding lanes ----------------------------------------------------------------------
 
@@ -284,3 +284,10 @@ class CallEngine:
         self._observer.ended(record)
         lane.release()
         self._quiet.set()
+
+
+async def _contained(job: Job) -> None:
+    try:
+        await job()
+    except Exception:  # noqa: BLE001 (the boundary between a call's task and all other calls)
+        _log.exception("a task of a call failed")

@@ -14,7 +14,7 @@ import msgspec
 from voicecall import events as ev
 from voicecall import machine as mc
 from voicecall import telephony as tel
-from voicecall.errors import DuplicateKey
+from voicecall.errors import DuplicateKey, StoreError
 from voicecall.model import CallRecord, EndDetail, EndReason
 from voicecall.seam import Seam
 from voicecall.store import CallStore, Commit, DialReservation, RecordedReply, StoredEvent, TurnRow
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["Applied", "CallLane", "Job", "LaneHost", "ReplyMaker"]
 
 _log = logging.getLogger("voicecall.calls")
+_TRIES = 8
 
 Job = Callable[[], Coroutine[Any, Any, None]]
 """A task of a call."""
@@ -179,6 +180,19 @@ class CallLane:
             return applied
         finally:
             self._waiting -= 1
+
+    async def bring(self, event: ev.CallEvent) -> None:
+        """:meth:`apply` an event that must not be lost while the store is in trouble for a while.
+        Where that lasts for a minute, the event is lost and the call's deadlines remain."""
+        for attempt in range(_TRIES):
+            try:
+                await self.apply(event)
+                return
+            except StoreError as error:
+                name = type(event).__name__
+                _log.error("call %s: %s not stored: %s", self.record.call_id, name, error)
+                await anyio.sleep(0.2 * 2**attempt)
+        _log.error("call %s: %s is lost", self.record.call_id, type(event).__name__)
 
     def hurry(self) -> None:
         """Somebody waits for what this call has been told so far."""
@@ -338,7 +352,7 @@ class CallLane:
             except Exception:  # noqa: BLE001 (the boundary between calls)
                 _log.exception("call %s: a task failed", self.record.call_id)
                 now = self.host.seam.now_ms()
-                await self.apply(
+                await self.bring(
                     ev.EndRequested(at=now, reason=EndReason.ERROR, detail=EndDetail.INTERNAL)
                 )
 

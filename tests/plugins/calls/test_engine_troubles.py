@@ -1,0 +1,132 @@
+"""One call's trouble ends that call and no other: stores that fail, adapters with faults."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from voicecall import events as ev
+from voicecall.errors import OutcomeUnknown, StoreError
+from voicecall.model import CallMode, CallState, EndDetail, EndReason
+from voicecall_testing.clock import virtual_backend
+from voicecall_testing.harness import Phone, open_phone
+
+pytestmark = [pytest.mark.integration, pytest.mark.anyio]
+
+
+@pytest.fixture
+def anyio_backend() -> tuple[str, dict[str, Any]]:
+    return virtual_backend
+
+
+async def still_works(phone: Phone) -> None:
+    """The engine runs what calls ask of it."""
+    ran = anyio.Event()
+
+    async def job() -> None:
+        ran.set()
+
+    phone.engine.spawn(job)
+    await phone.settle()
+    assert ran.is_set()
+
+
+@pytest.mark.parametrize("failures", [1, 2, 6])
+async def test_a_store_in_trouble_for_a_while_ends_no_other_call(
+    tmp_path: Path, failures: int
+) -> None:
+    async with open_phone(tmp_path) as phone:
+        await phone.call_in()
+        await phone.settle(3)
+        broken = phone.lane
+        phone.store.failures = failures
+        phone.hears("Hello there.")
+        await phone.settle(30)
+        assert broken.record.state is CallState.ERROR
+        assert broken.record.end_detail is EndDetail.INTERNAL
+        await still_works(phone)
+
+
+async def test_a_store_that_stays_in_trouble_leaves_the_call_to_its_deadlines(
+    tmp_path: Path,
+) -> None:
+    async with open_phone(tmp_path, config={"maxDurationSeconds": 120}) as phone:
+        await phone.call_in()
+        await phone.settle(3)
+        phone.store.failures = 10
+        phone.hears("Hello there.")
+        await phone.settle(60)
+        broken = phone.lane
+        assert broken.record.live
+        await still_works(phone)
+        await phone.settle(120)
+        assert broken.record.end_detail is EndDetail.MAX_DURATION
+
+
+async def test_a_look_up_waits_for_the_store(tmp_path: Path) -> None:
+    async with open_phone(tmp_path) as phone:
+        phone.carrier.dial_errors.append(OutcomeUnknown("cut", provider="scripted"))
+        stored, refused = phone.engine.stored, [True, True]
+
+        async def locked(any_id: str) -> object:
+            if refused:
+                refused.pop()
+                raise StoreError("database is locked")
+            return await stored(any_id)
+
+        phone.engine.stored = locked  # type: ignore[method-assign, assignment]
+        await phone.dial("Hello.")
+        await phone.settle(20)
+        assert not refused
+        assert phone.record.aliases
+        assert len(phone.carrier.dialled) == 1
+        await still_works(phone)
+
+
+async def fault(*_: object) -> Any:
+    raise KeyError("sid")
+
+
+async def test_an_adapter_with_a_fault_at_dialling_is_asked_what_became_of_it(
+    tmp_path: Path,
+) -> None:
+    async with open_phone(tmp_path) as phone:
+        place, phone.carrier.place_call = phone.carrier.place_call, fault  # type: ignore[method-assign]
+        await phone.dial("Hello.")
+        await phone.settle(60)
+        assert (phone.record.end_reason, phone.record.end_detail) == (
+            EndReason.FAILED,
+            EndDetail.DIAL_UNKNOWN,
+        )
+        phone.carrier.place_call = place  # type: ignore[method-assign]
+        await still_works(phone)
+
+
+async def test_an_adapter_with_a_fault_at_hanging_up_is_tried_again(tmp_path: Path) -> None:
+    async with open_phone(tmp_path) as phone:
+        await phone.dial("Hello.", CallMode.CONVERSATION)
+        await phone.answer()
+        await phone.settle(3)
+        broken = phone.lane
+        perform, phone.carrier.perform = phone.carrier.perform, fault  # type: ignore[method-assign]
+        await broken.apply(ev.EndRequested(at=phone.engine.seam.now_ms()))
+        await phone.settle(1)
+        assert broken.record.live
+        phone.carrier.perform = perform  # type: ignore[method-assign]
+        await phone.settle(30)
+        assert broken.record.state is CallState.HANGUP_BOT
+        await still_works(phone)
+
+
+async def test_an_adapter_with_a_fault_at_its_status_knows_nothing(tmp_path: Path) -> None:
+    async with open_phone(tmp_path) as phone:
+        await phone.call_in()
+        await phone.settle(3)
+        quiet = phone.lane
+        phone.carrier.status = fault  # type: ignore[method-assign, assignment]
+        await phone.settle(phone.engine.policy.quiet_ms / 1000 + 1)
+        assert quiet.record.live
+        await still_works(phone)
