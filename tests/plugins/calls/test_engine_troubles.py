@@ -86,7 +86,7 @@ async def test_a_look_up_waits_for_the_store(tmp_path: Path) -> None:
         await still_works(phone)
 
 
-async def fault(*_: object) -> Any:
+async def fault(*_: Any) -> Any:
     raise KeyError("sid")
 
 
@@ -94,7 +94,7 @@ async def test_an_adapter_with_a_fault_at_dialling_is_asked_what_became_of_it(
     tmp_path: Path,
 ) -> None:
     async with open_phone(tmp_path) as phone:
-        place, phone.carrier.place_call = phone.carrier.place_call, fault  # type: ignore[method-assign]
+        place, phone.carrier.place_call = phone.carrier.place_call, fault  # type: ignore[method-assign, assignment]
         await phone.dial("Hello.")
         await phone.settle(60)
         assert (phone.record.end_reason, phone.record.end_detail) == (
@@ -111,7 +111,7 @@ async def test_an_adapter_with_a_fault_at_hanging_up_is_tried_again(tmp_path: Pa
         await phone.answer()
         await phone.settle(3)
         broken = phone.lane
-        perform, phone.carrier.perform = phone.carrier.perform, fault  # type: ignore[method-assign]
+        perform, phone.carrier.perform = phone.carrier.perform, fault  # type: ignore[method-assign, assignment]
         await broken.apply(ev.EndRequested(at=phone.engine.seam.now_ms()))
         await phone.settle(1)
         assert broken.record.live

@@ -239,6 +239,20 @@ async def test_a_connection_that_sends_nothing_is_closed() -> None:
                 await stream.receive()
 
 
+@pytest.mark.parametrize("rest", [b"x", b"x" * 1000])
+async def test_a_connection_that_goes_quiet_behind_its_answer_is_closed(rest: bytes) -> None:
+    async with serving(HEADS) as (server, _, _client):
+        async with await anyio.connect_tcp("127.0.0.1", server.port) as stream:
+            # Unsigned, it is answered before its body comes.
+            await stream.send(
+                b"POST /voice/webhook HTTP/1.1\r\nhost: x\r\ncontent-length: 1000\r\n\r\n"
+            )
+            assert (await read_reply(stream)).startswith(b"HTTP/1.1 401 ")
+            await stream.send(rest)
+            with anyio.fail_after(3), pytest.raises(anyio.EndOfStream):
+                await stream.receive()
+
+
 @pytest.mark.parametrize("piece", [b"x-filler: 1\r\n", b"\r\n"])
 async def test_a_head_that_comes_in_drops_is_408(piece: bytes) -> None:
     start = b"" if piece == b"\r\n" else b"POST /voice/webhook HTTP/1.1\r\n"

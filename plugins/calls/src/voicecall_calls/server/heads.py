@@ -2,7 +2,8 @@
 and word of bodies that are there already.
 
 uvicorn closes a connection that is idle after a response, and its limit on bodies is the
-pipeline's. In between, a connection that sends nothing, or a header a minute, would stay for ever.
+pipeline's. In between, a connection that sends nothing, or a header a minute, would stay for ever,
+and so would one that sends a byte of its body when it was answered already.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ class BoundedHeads(HttpToolsProtocol):
     """uvicorn's protocol, where a request's head must be whole within ``timeout_s`` seconds of the
     connection, or of its first byte on a connection that is kept, and before more than ``limit``
     bytes of it came. Otherwise it is answered (408, 431; not at all where nothing came) and the
-    connection is closed.
+    connection is closed. What is left of a body behind its answer has as much time.
     """
 
     def __init__(self, *arguments: Any, timeout_s: float, limit: int, **options: Any) -> None:
@@ -60,7 +61,17 @@ class BoundedHeads(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         self._in_request = False
         cast(dict[str, Any], self.scope)[WHOLE] = True
+        answered = getattr(self.cycle, "response_complete", False)
         super().on_message_complete()
+        if answered:
+            # uvicorn's timer for idle connections ended with the first byte behind the answer.
+            self._head_is_over()
+            self._expect_head()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self._in_request and self._timer is None and not self.transport.is_closing():
+            self._timer = self.loop.call_later(self._timeout_s, self._refuse, None)
 
     def _expect_head(self) -> None:
         self._timer = self.loop.call_later(self._timeout_s, self._expired)
