@@ -81,6 +81,20 @@ def test_credentials_come_from_the_environment() -> None:
         ({"accountSid": "AC1", "authToken": "t", "region": "us2"}, "twilio.region"),
         ({"accountSid": "AC1", "authToken": "t", "edge": "a.evil.example/"}, "twilio.edge"),
         ({"accountSid": "AC1", "authToken": "t", "apiBaseUrl": "ftp://x"}, "twilio.apiBaseUrl"),
+        ({"accountSid": "AC1", "authToken": "t", "apiBaseUrl": "https://"}, "twilio.apiBaseUrl"),
+        (
+            {"accountSid": "AC1", "authToken": "t", "apiBaseUrl": "http://[::1:8"},
+            "twilio.apiBaseUrl",
+        ),
+        (
+            {"accountSid": "AC1", "authToken": "t", "apiBaseUrl": "http://h:port"},
+            "twilio.apiBaseUrl",
+        ),
+        (
+            {"accountSid": "AC1", "authToken": "t", "apiBaseUrl": "http://h:99999"},
+            "twilio.apiBaseUrl",
+        ),
+        ({"accountSid": "AC1", "authToken": "t", "apiBaseUrl": "http://a b"}, "twilio.apiBaseUrl"),
         ({"accountSid": "AC1", "authToken": "t", "callsPerSecond": 0}, "twilio.callsPerSecond"),
         ({"accountSid": "AC1", "authToken": "t", "apiKeySid": "SK1"}, "apiKeySecret go together"),
         ({"accountSid": "AC1", "authToken": "t", "regoin": "ie1"}, "did you mean 'region'"),

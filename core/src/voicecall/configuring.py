@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 from pydantic.alias_generators import to_camel
 
 from .errors import ConfigError
 
-__all__ = ["ConfigModel", "deep_merge", "validate"]
+__all__ = ["ConfigModel", "HttpUrl", "deep_merge", "is_http_url", "validate"]
 
+_HOST = re.compile(r"[a-z0-9_]([a-z0-9_.-]*[a-z0-9_.])?|[0-9a-f:]*:[0-9a-f:.]*")
 _BLOCKED = frozenset({"__proto__", "prototype", "constructor"})
 
 
@@ -28,6 +31,25 @@ class ConfigModel(BaseModel):
         hide_input_in_errors=True,
     )
 
+
+def is_http_url(text: str) -> bool:
+    """Whether ``text`` is an absolute http(s) URL with a host and a port that there may be."""
+    try:
+        parts = urlsplit(text)
+        host, port = parts.hostname or "", parts.port
+    except ValueError:
+        return False
+    return parts.scheme in ("http", "https") and bool(_HOST.fullmatch(host)) and port != 0
+
+
+def _http_url(text: str) -> str:
+    if not is_http_url(text):
+        raise ValueError("must be an absolute http(s) URL")
+    return text
+
+
+HttpUrl = Annotated[str, AfterValidator(_http_url)]
+"""A field for such a URL."""
 
 Model = TypeVar("Model", bound=BaseModel)
 

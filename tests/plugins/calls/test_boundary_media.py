@@ -18,7 +18,7 @@ from voicecall.media import Audio, Started, Upgrade
 from voicecall.seam import SystemSeam
 from voicecall_calls.conversation.line import AudioLine
 from voicecall_calls.ports import Attachment, MediaSocket
-from voicecall_calls.server import CallServer
+from voicecall_calls.server import CallServer, WebhookSecurity
 
 from .boundary import CARRIERS, Carrier, Desk, listening
 
@@ -142,6 +142,17 @@ async def test_a_handshake_without_a_signature_is_let_in_by_its_token_alone() ->
             await client.send(TWILIO.start("", "CA1", "MZ1"))
             assert await closed(client) == (1008, "Unknown call")
         assert await refusal(dial(server, x_twilio_signature="")) == (401, "Unauthorized")
+
+
+async def test_where_signatures_are_skipped_the_token_is_asked_for_still() -> None:
+    security = WebhookSecurity(skip_signatures=True)
+    async with listening(TWILIO.provider(), security=security) as (server, desk, _):
+        async with dial(server, x_twilio_signature="of-another-token") as client:
+            await client.send(TWILIO.start("good", "CA1", "MZ1"))
+            await until_open(desk)
+        async with dial(server, x_twilio_signature="of-another-token") as client:
+            await client.send(TWILIO.start("", "CA1", "MZ1"))
+            assert await closed(client) == (1008, "Unknown call")
 
 
 # --- the socket ------------------------------------------------------------------------------

@@ -79,6 +79,7 @@ def test_everything_that_a_carrier_misses_is_named() -> None:
     [
         (None, False, "publicUrl"),
         ("http://127.0.0.1:3334", False, "cannot be reached from the internet"),
+        ("http://phone.example.com", False, "over https"),
         ("https://phone.example.com", True, "https://phone.example.com"),
     ],
 )

@@ -81,7 +81,9 @@ def _exposure(wiring: Wiring) -> SetupCheck:
         )
     if not is_public_url(url):
         return SetupCheck(
-            "webhook-exposure", False, f"publicUrl {url} cannot be reached from the internet"
+            "webhook-exposure",
+            False,
+            f"publicUrl {url} cannot be reached from the internet over https",
         )
     return SetupCheck("webhook-exposure", True, f"webhooks come in at {url}")
 

@@ -7,7 +7,6 @@ import difflib
 import re
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -20,7 +19,7 @@ from pydantic import (
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from voicecall.configuring import ConfigModel
+from voicecall.configuring import ConfigModel, is_http_url
 from voicecall.machine import CallPolicy
 
 from .exposure import (
@@ -69,14 +68,6 @@ def _e164(value: str) -> str:
     if number is None:
         raise ValueError("must be a phone number in E.164 form, such as +15550001234")
     return number
-
-
-def _is_url(text: str) -> bool:
-    try:
-        parts = urlsplit(text)
-        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        return False
 
 
 def _agent_id(value: str) -> str:
@@ -281,8 +272,10 @@ class VoiceCallConfig(ConfigModel):
             yield "streaming.streamPath", "and serve.path must differ"
         if self.realtime.stream_path == self.serve.path:
             yield "realtime.streamPath", "and serve.path must differ"
-        if self.public_url is not None and not _is_url(self.public_url):
+        if self.public_url is not None and not is_http_url(self.public_url):
             yield "publicUrl", "must be an absolute http(s) URL"
+        elif "#" in (self.public_url or ""):
+            yield "publicUrl", "ends before the #: what follows is for the number's settings"
         if self.tunnel_id == "tailscale-funnel" and self.tailscale.port not in FUNNEL_PORTS:
             yield "tailscale.port", "must be 443, 8443 or 10000 for a funnel"
 

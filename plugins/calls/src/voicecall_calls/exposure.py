@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from ipaddress import ip_network
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, PositiveInt
+from pydantic import AfterValidator, Field, PositiveInt
 
 from voicecall.configuring import ConfigModel
 
@@ -73,12 +74,23 @@ def tunnel_block(
     return {**block, **tunnel.providers.get(tunnel_id, {})}
 
 
+def _proxy_address(text: str) -> str:
+    try:
+        ip_network(text.strip(), strict=False)
+    except ValueError:
+        raise ValueError("must be an IP address or a CIDR block") from None
+    return text
+
+
+ProxyAddress = Annotated[str, AfterValidator(_proxy_address)]
+
+
 class WebhookSecurityConfig(ConfigModel):
     """Whose forwarding headers are believed, and how much is taken at a time."""
 
     allowed_hosts: tuple[str, ...] = ()
     trust_forwarding_headers: bool = False
-    trusted_proxy_ips: tuple[str, ...] = Field(default=(), alias="trustedProxyIPs")
+    trusted_proxy_ips: tuple[ProxyAddress, ...] = Field(default=(), alias="trustedProxyIPs")
     max_in_flight_per_client: PositiveInt = 8
     max_in_flight: PositiveInt = 64
 

@@ -355,10 +355,16 @@ def _select_realtime(wiring: Wiring, registry: Registry, environ: Mapping[str, s
 
 
 def is_public_url(url: str) -> bool:
-    """Whether a carrier on the internet may reach ``url``: its host is no private address and
-    no local name."""
-    host = urlsplit(url).hostname or ""
-    if not host or host == "localhost" or host.endswith((".localhost", ".local", ".internal")):
+    """Whether a carrier on the internet may reach ``url``: it is one of https, and its host is no
+    private address and no local name."""
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    if (
+        parts.scheme != "https"
+        or not host
+        or host == "localhost"
+        or host.endswith((".localhost", ".local", ".internal"))
+    ):
         return False
     try:
         address = ipaddress.ip_address(host)

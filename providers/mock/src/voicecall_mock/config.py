@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from voicecall.configuring import ConfigModel
+from voicecall.configuring import ConfigModel, HttpUrl
 
 __all__ = ["DEFAULT_AUTH_TOKEN", "MockConfig", "PhoneConfig"]
 
@@ -26,7 +26,7 @@ class PhoneConfig(ConfigModel):
 class MockConfig(ConfigModel):
     """The mock carrier. Without ``apiBaseUrl`` an exchange is embedded in the gateway."""
 
-    api_base_url: str | None = Field(
+    api_base_url: HttpUrl | None = Field(
         default=None, description="URL of an exchange started with `voicecall emulate mock`"
     )
     auth_token: str = Field(

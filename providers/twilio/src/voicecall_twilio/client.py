@@ -36,6 +36,13 @@ NOT_IN_PROGRESS = 21220
 BAD_CREDENTIALS = 20003
 
 TIMEOUT = httpx.Timeout(10.0, connect=5.0)
+_UNSENT = (
+    httpx.ConnectError,
+    httpx.ConnectTimeout,
+    httpx.PoolTimeout,
+    httpx.UnsupportedProtocol,
+    httpx.InvalidURL,
+)
 _ATTEMPTS = 5
 """Of a request that Twilio did not carry out."""
 _ATTEMPTS_AGAIN = 2
@@ -138,7 +145,7 @@ class TwilioClient:
         try:
             async with self._turn:
                 response = await self._http.request(method, self._origin + url, data=_pairs(form))
-        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
+        except _UNSENT as error:
             text = f"cannot reach {self._origin}: {error!r}"
             return _Trouble(ProviderUnavailable(text, provider=PROVIDER), processed=False)
         except httpx.TimeoutException as error:

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from voicecall.configuring import ConfigModel
+from voicecall.configuring import ConfigModel, HttpUrl
 
 __all__ = ["TwilioConfig"]
 
@@ -43,9 +43,8 @@ class TwilioConfig(ConfigModel):
         pattern=r"^[a-z][a-z0-9-]*$",
         description="Edge location that requests enter Twilio's network by, such as `ashburn`",
     )
-    api_base_url: str | None = Field(
+    api_base_url: HttpUrl | None = Field(
         default=None,
-        pattern=r"^https?://",
         description="URL of the API, or of an emulator, in place of that of region and edge",
     )
     calls_per_second: float = Field(

@@ -65,7 +65,14 @@ class CallServer:
             seam=seam,
             challenged=challenged,
         )
-        self._media = MediaServer(provider, media, stream, url=lambda: self.stream_url, seam=seam)
+        self._media = MediaServer(
+            provider,
+            media,
+            stream,
+            url=lambda: self.stream_url,
+            seam=seam,
+            skip_signatures=security.skip_signatures,
+        )
         self._heads = partial(
             BoundedHeads, timeout_s=security.head_timeout_s, limit=security.head_limit
         )
