@@ -10,7 +10,7 @@ import anyio
 import pytest
 
 from voicecall.model import CallRecord, EndDetail, EndReason
-from voicecall_calls.conversation.tones import tones_ms
+from voicecall.tones import tones_ms
 from voicecall_mock.exchange import HangUp, Press, Say, Silent, Wait, WaitForSilence
 
 from .lab.carriers import CARRIERS

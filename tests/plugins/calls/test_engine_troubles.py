@@ -1,7 +1,9 @@
-"""One call's trouble ends that call and no other: stores that fail, adapters with faults."""
+"""One call's trouble ends that call and no other: stores that fail, adapters with faults, and
+what comes later than expected."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +11,11 @@ import anyio
 import pytest
 
 from voicecall import events as ev
-from voicecall.errors import OutcomeUnknown, StoreError
+from voicecall import telephony as tel
+from voicecall.errors import OutcomeUnknown, ProviderUnavailable, StoreError
 from voicecall.model import CallMode, CallState, EndDetail, EndReason
 from voicecall_testing.clock import virtual_backend
+from voicecall_testing.fakes import STREAMING, ScriptedCarrier
 from voicecall_testing.harness import Phone, open_phone
 
 pytestmark = [pytest.mark.integration, pytest.mark.anyio]
@@ -130,3 +134,66 @@ async def test_an_adapter_with_a_fault_at_its_status_knows_nothing(tmp_path: Pat
         await phone.settle(phone.engine.policy.quiet_ms / 1000 + 1)
         assert quiet.record.live
         await still_works(phone)
+
+
+async def test_a_call_that_a_late_look_up_finds_is_hung_up(tmp_path: Path) -> None:
+    async with open_phone(tmp_path) as phone:
+        find, asked = phone.carrier.find_dial, 0
+
+        async def place(request: tel.DialRequest) -> str:
+            phone.carrier.dialled.append(request)
+            await anyio.sleep(10)
+            raise OutcomeUnknown("no reply", provider="scripted")
+
+        async def found_late(query: tel.DialQuery) -> str | None:
+            nonlocal asked
+            asked += 1
+            await anyio.sleep(10)
+            if asked == 1:
+                raise ProviderUnavailable("no way there", provider="scripted")
+            return await find(query)
+
+        phone.carrier.place_call = place  # type: ignore[method-assign]
+        phone.carrier.find_dial = found_late  # type: ignore[method-assign]
+        await phone.dial("Hello.")
+        await phone.settle(60)
+        assert phone.record.end_detail is EndDetail.DIAL_UNKNOWN
+        assert phone.carrier.performed == [tel.Hangup()]
+
+
+async def test_a_call_that_its_carrier_forgot_keeps_the_reason_of_its_end(tmp_path: Path) -> None:
+    async with open_phone(tmp_path, config={"maxDurationSeconds": 30}) as phone:
+        await phone.call_in()
+        await phone.settle(3)
+        trouble = [ProviderUnavailable("no way there", provider="scripted") for _ in range(6)]
+        phone.carrier.fail(tel.Hangup, *trouble)
+        await phone.settle(29)
+        assert phone.record.ending is not None
+        phone.carrier.status_of = tel.CallStatus(ev.CarrierStatus.NOT_FOUND)
+        await phone.settle(60)
+        assert phone.record.end_detail is EndDetail.MAX_DURATION
+
+
+async def test_tones_before_the_conversation_are_no_ringing(tmp_path: Path) -> None:
+    dials = ScriptedCarrier(replace(STREAMING, pre_connect_dtmf=True))
+    async with open_phone(tmp_path, carrier=dials) as phone:
+        await phone.dial("Hello.", dtmf_sequence="W" * 30 + "1#")
+        await phone.event(ev.Ringing)
+        # Picked up after 20 s; the carrier tells when the tones were played.
+        await phone.settle(51)
+        await phone.answer()
+        await phone.settle(3)
+        assert phone.record.answered_at is not None
+        assert phone.heard == ["Hello."]
+
+
+async def test_tones_of_a_minute_do_not_lose_the_call(tmp_path: Path) -> None:
+    async with open_phone(tmp_path) as phone:
+        phone.takes_tones = False
+        await phone.call_in()
+        await phone.settle(3)
+        await phone.operations.dtmf(phone.record.call_id, "1" + "p" * 70 + "2")
+        await phone.settle(5)
+        assert phone.record.live
+        assert phone.refused == []
+        assert len(phone.sockets) == 2

@@ -180,9 +180,12 @@ def _after_the_end(record: CallRecord, event: ev.CallEvent) -> Step:
         if event.heard.strip():
             record = with_entry(record, event.at, Speaker.BOT, event.heard, event.complete)
         return Step(record)
-    if isinstance(event, ev.DialAccepted | ev.CarrierEvent) and not isinstance(event, ev.CallEnded):
+    leg: str | None = None
+    if isinstance(event, ev.DialAccepted | ev.DialLookedUp | ev.CarrierEvent):
+        leg = event.provider_call_id
+    if leg is not None and not isinstance(event, ev.CallEnded):
         # Again with every sign of life: the last hang-up may have died with us.
         lives = isinstance(event, ev.CarrierEvent) and record.end_detail is EndDetail.DIAL_UNKNOWN
         if record.direction is Direction.OUTBOUND and (lives or not record.aliases):
-            return Step(record.with_alias(event.provider_call_id), (HangUp(),))
+            return Step(record.with_alias(leg), (HangUp(),))
     return Step(record, outcome=Outcome.IGNORED)

@@ -6,6 +6,7 @@ from msgspec.structs import replace
 
 from voicecall import events as ev
 from voicecall.model import CallRecord, DeadlineKind, EndDetail, EndReason
+from voicecall.tones import tones_ms
 
 from .moves import finished, with_deadlines
 from .vocabulary import CallPolicy, HangUp, LookUpDial, Outcome, ProbeStatus, Step
@@ -30,7 +31,9 @@ def dial_accepted(record: CallRecord, event: ev.DialAccepted, policy: CallPolicy
     effects = (ProbeStatus(),) if first and record.recovering else ()
     if record.answered_at is not None or DeadlineKind.DIAL not in record.deadlines:
         return Step(record, effects)
-    ring = event.at + policy.ring_timeout_ms + 15_000
+    # A carrier may play the keypad tones before it tells that the call was answered.
+    tones = tones_ms(record.dtmf_sequence or "")
+    ring = event.at + policy.ring_timeout_ms + tones + 15_000
     record = replace(record, deadlines=with_deadlines(record, DeadlineKind.DIAL, ring=ring))
     return Step(record, effects)
 

@@ -59,9 +59,9 @@ def hangup_failed(record: CallRecord, event: ev.HangUpFailed, policy: CallPolicy
 
 def status_reported(record: CallRecord, event: ev.StatusReported, policy: CallPolicy) -> Step:
     match event.status:
+        case ev.CarrierStatus.ENDED | ev.CarrierStatus.NOT_FOUND if record.ending is not None:
+            return finished(record, event.at, record.ending.reason, record.ending.detail)
         case ev.CarrierStatus.ENDED:
-            if record.ending is not None:
-                return finished(record, event.at, record.ending.reason, record.ending.detail)
             reason = event.reason or EndReason.COMPLETED
             return finished(record, event.at, reason, EndDetail.CARRIER)
         case ev.CarrierStatus.NOT_FOUND:

@@ -39,6 +39,7 @@ from voicecall.model import (
     MediaPath,
 )
 from voicecall.store import Commit, TurnRow
+from voicecall.tones import tones_ms
 from voicecall.transcription import TranscriptionProvider
 from voicecall.tts import SpeechProvider
 from voicecall.turn import TurnDetectorProvider
@@ -242,7 +243,7 @@ class Phone:
     async def _play_digits(self, digits: str, stream: tel.StreamRequest) -> None:
         """The document changes: the socket goes, the tones sound, another socket comes."""
         self.socket.stop()
-        await anyio.sleep(0.2 * len(digits))
+        await anyio.sleep(tones_ms(digits) / 1000)
         if self.opens_streams:
             await self._open(stream)
 

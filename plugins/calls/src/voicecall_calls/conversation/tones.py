@@ -11,21 +11,13 @@ from voicecall import telephony as tel
 from voicecall.errors import CallNotReady, ProviderError, RequestRejected
 from voicecall.machine import Outcome
 from voicecall.model import CallMode
+from voicecall.tones import tones_ms
 
 if TYPE_CHECKING:
     from voicecall_calls.conversation.line import AudioLine
     from voicecall_calls.engine.lane import CallLane
 
-__all__ = ["play_on_line", "play_on_native", "tones_ms"]
-
-_TONE_MS = 200
-"""A tone and the gap behind it, on the generous side."""
-_WAITS_MS = {"w": 500, ",": 500, "W": 1000, "p": 1000, "P": 1000}
-
-
-def tones_ms(digits: str) -> int:
-    """How long a carrier takes to play ``digits``, at most."""
-    return sum(_WAITS_MS.get(digit, _TONE_MS) for digit in digits)
+__all__ = ["play_on_line", "play_on_native"]
 
 
 def _check(provider: tel.TelephonyProvider) -> None:
@@ -46,9 +38,10 @@ async def play_on_line(
         await provider.perform(lane.ref, tel.PlayDigits(digits))
         return
     before = lane.record.stream_id
-    stream = await lane.new_stream()
+    busy_ms = tones_ms(digits)
+    stream = await lane.new_stream(busy_ms)
     now = lane.host.seam.now_ms()
-    applied = await lane.apply(ev.StreamSwapping(at=now, busy_ms=tones_ms(digits)))
+    applied = await lane.apply(ev.StreamSwapping(at=now, busy_ms=busy_ms))
     if before is None or applied.outcome is not Outcome.PROCESSED:
         raise CallNotReady("the call's audio is not connected just now")
     try:
@@ -58,7 +51,7 @@ async def play_on_line(
             now = lane.host.seam.now_ms()
             await lane.apply(ev.StreamAttached(at=now, stream_id=before))
         raise
-    await anyio.sleep(tones_ms(digits) / 1000)
+    await anyio.sleep(busy_ms / 1000)
     with anyio.move_on_after(lane.host.policy.stream_start_ms / 1000):
         await line.attached()
 

@@ -23,6 +23,7 @@ from voicecall.model import (
 )
 from voicecall.seam import Seam
 from voicecall.store import CallStore, TurnRow
+from voicecall.tones import tones_ms
 from voicecall_calls.config import VoiceCallConfig
 from voicecall_calls.conversation.base import Conversation
 from voicecall_calls.news import LazyEvent
@@ -237,8 +238,11 @@ class CallEngine:
         """The carrier's ids of all live calls."""
         return self._by_alias.keys()
 
-    async def issue_tokens(self, record: CallRecord, tokens: Sequence[str]) -> None:
-        ttl = self.policy.ring_timeout_ms + 30_000
+    async def issue_tokens(
+        self, record: CallRecord, tokens: Sequence[str], *, busy_ms: int = 0
+    ) -> None:
+        before = tones_ms(record.dtmf_sequence or "")
+        ttl = self.policy.ring_timeout_ms + before + busy_ms + 30_000
         for token in tokens:
             value: Mapping[str, Any] = {"call_id": record.call_id}
             await self.coordinator.put_token(token, value, ttl_ms=ttl)

@@ -60,8 +60,11 @@ class LaneHost(Protocol):
         """Where the carrier sends what it has to say of a call."""
         ...
 
-    async def issue_tokens(self, record: CallRecord, tokens: Sequence[str]) -> None:
-        """Make stream tokens known before a document with them leaves."""
+    async def issue_tokens(
+        self, record: CallRecord, tokens: Sequence[str], *, busy_ms: int = 0
+    ) -> None:
+        """Make stream tokens known before a document with them leaves. ``busy_ms``: the carrier
+        plays something before it opens the socket."""
         ...
 
     def published(self, lane: CallLane, before: CallRecord, events: Sequence[ev.CallEvent]) -> None:
@@ -119,10 +122,11 @@ class CallLane:
         url = self.host.callback_url(record.call_id)
         return tel.CallRef(record.call_id, record.provider_call_id, record.aliases, url)
 
-    async def new_stream(self) -> tel.StreamRequest:
-        """Another media socket for the call, with its token made known."""
+    async def new_stream(self, busy_ms: int = 0) -> tel.StreamRequest:
+        """Another media socket for the call, with its token made known. ``busy_ms``: the carrier
+        plays something before."""
         stream = self.host.planner.new_stream()
-        await self.host.issue_tokens(self.record, [stream.token])
+        await self.host.issue_tokens(self.record, [stream.token], busy_ms=busy_ms)
         return stream
 
     # --- the conversation -------------------------------------------------------------------
