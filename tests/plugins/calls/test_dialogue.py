@@ -361,3 +361,21 @@ async def test_every_turn_leaves_a_row_of_ordered_times(tmp_path: Path) -> None:
         assert not reply.filler
         assert reply.failed is None
         assert reply.barge_in_at is None
+
+
+async def test_whoever_answers_into_the_goodbye_is_not_hung_up_on(tmp_path: Path) -> None:
+    silence = {"promptAfterMs": 3000, "prompts": 1}
+    async with open_phone(tmp_path, config={"silence": silence}) as phone:
+        await phone.call_in()
+        while (now := phone.lane.record.utterance) is None or "oodbye" not in now.text:
+            await phone.settle(0.05)
+        await phone.settle(0.3)
+        phone.hears("Yes, I am here.")
+        await phone.settle(2)
+        assert phone.record.live
+        assert phone.agent.asked[-1] == "Yes, I am here."
+        # Silent again, the caller is asked anew before the call ends.
+        asked = len(phone.said)
+        await phone.settle(30)
+        assert phone.record.end_detail is EndDetail.SILENCE
+        assert [speaker for speaker, _ in phone.said[asked:]][-2:] == ["bot", "bot"]

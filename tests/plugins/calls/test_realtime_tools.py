@@ -393,3 +393,17 @@ async def test_a_forced_consultation_asks_the_agent_itself(tmp_path: Path) -> No
         await phone.settle(1)
         assert ("say", "Yes.") in model.current.asked
         assert phone.agent.recalled == []
+
+
+async def test_a_call_that_comes_twice_is_carried_out_once(tmp_path: Path) -> None:
+    model = ScriptedRealtime()
+    async with open_realtime(tmp_path, model) as phone:
+        await phone.dial()
+        await phone.answer()
+        await phone.settle(0.1)
+        phone.agent.then(1.0, "Sunny.")
+        call = ToolCall("t1", "voicecall_agent_consult", {"question": "What is the weather like?"})
+        model.current.tell(call, call)
+        await phone.settle(5)
+        assert phone.record.live
+        assert len(model.current.results) == 1

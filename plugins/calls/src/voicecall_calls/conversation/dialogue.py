@@ -109,8 +109,10 @@ class Dialogue(Conversation):
 
     def keys_pressed(self, digits: str) -> None:
         self._note_activity(caller=True)
-        self._keys.press(digits)
-        self.interrupt()
+        if self.lane.record.mode is CallMode.CONVERSATION:
+            # A notification is heard to its end.
+            self._keys.press(digits)
+            self.interrupt()
 
     def playback_finished(self, utterance_id: str, ok: bool) -> None:
         self._note_activity()
@@ -325,13 +327,17 @@ class Dialogue(Conversation):
         elif self._parting.closed is None:
             await self._say(self.config.phrases.not_understood)
 
-    async def _farewell(self, text: str, reason: EndReason, detail: EndDetail) -> None:
-        """Say goodbye, then hang up, whether or not it could be said."""
+    async def _farewell(self, text: str, reason: EndReason, detail: EndDetail) -> bool:
+        """Say goodbye, then hang up, whether or not it could be said. False where the caller
+        interrupts it: the call goes on."""
         spoken = await self._speak(text, last=True)
-        if spoken.ok:
+        if not spoken.ok:
+            self._parting.begin(text, reason, detail)
+        elif spoken.complete or self._parting.closed is not None:
             await self._parting.end(reason, detail)
         else:
-            self._parting.begin(text, reason, detail)
+            return False
+        return True
 
     # --- requests from outside --------------------------------------------------------------
 
@@ -380,6 +386,6 @@ class Dialogue(Conversation):
     async def _ask_again(self) -> None:
         await self._say(self.config.phrases.still_there)
 
-    async def _give_up(self) -> None:
+    async def _give_up(self) -> bool:
         phrase = self.config.phrases.goodbye
-        await self._farewell(phrase, EndReason.HANGUP_BOT, EndDetail.SILENCE)
+        return await self._farewell(phrase, EndReason.HANGUP_BOT, EndDetail.SILENCE)

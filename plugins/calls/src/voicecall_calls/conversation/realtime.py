@@ -164,6 +164,8 @@ class RealtimeConversation(Conversation):
             changed=self._choose_ear,
         )
         self._keys = CallerKeys(self._tell_keys)
+        self._untold_keys = ""
+        """Pressed while there was no session."""
         self._media = MediaWatch(
             self.line, seam, config.realtime.inactivity_ms, lost=self._media_lost
         )
@@ -272,6 +274,9 @@ class RealtimeConversation(Conversation):
         elif self._resumed and self._converses:
             self._resumed = False
             await session.say(self.config.phrases.resumed)
+        if self._untold_keys:
+            digits, self._untold_keys = self._untold_keys, ""
+            self._tell_keys(digits)
 
     # --- events of the session --------------------------------------------------------------
 
@@ -359,12 +364,17 @@ class RealtimeConversation(Conversation):
         self._last_words.finished(utterance_id, ok)
 
     def keys_pressed(self, digits: str) -> None:
-        self._greeting.break_off()
-        self._interrupt()
-        self._keys.press(digits)
+        if self._converses:
+            # A notification is heard to its end.
+            self._greeting.break_off()
+            self._interrupt()
+            self._keys.press(digits)
 
     def _tell_keys(self, digits: str) -> None:
         if self._farewell.begun:
+            return
+        if self._link.session is None:
+            self._untold_keys += digits
             return
         request = words.pressed(self._instructions, digits)
         self._link.do(lambda session: session.greet(request))

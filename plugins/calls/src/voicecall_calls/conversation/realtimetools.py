@@ -124,6 +124,9 @@ class RealtimeTools:
             scope.cancel()
 
     async def _answer(self, call: ToolCall, session: RealtimeSession) -> None:
+        if call.id in self._calls:
+            # It is being carried out already.
+            return
         with anyio.CancelScope() as scope:
             self._calls[call.id] = scope
             try:

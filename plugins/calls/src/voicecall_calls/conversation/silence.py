@@ -29,9 +29,10 @@ class SilenceWatch:
             self._prompts = 0
 
     async def run(
-        self, ask: Callable[[], Awaitable[object]], give_up: Callable[[], Awaitable[object]]
+        self, ask: Callable[[], Awaitable[object]], give_up: Callable[[], Awaitable[bool]]
     ) -> None:
-        """``ask`` after each stretch of silence; ``give_up`` after the last one, and return."""
+        """``ask`` after each stretch of silence; ``give_up`` after the last one, and return, but
+        where it tells that the caller is there after all."""
         if not self._config.prompt_after_ms:
             return
         patience = self._config.prompt_after_ms / 1000
@@ -42,8 +43,9 @@ class SilenceWatch:
             if idle < patience:
                 await anyio.sleep(max(patience - idle, 0.05))
             elif self._prompts >= self._config.prompts:
-                await give_up()
-                return
+                if await give_up():
+                    return
+                self.note(caller=True)
             else:
                 self._prompts += 1
                 await ask()
