@@ -84,6 +84,26 @@ async def test_too_many_requests_for_long_is_a_failure_and_no_call() -> None:
         assert dialled(desk) == 0
 
 
+@pytest.mark.parametrize("turned_away", [0, 4])
+async def test_a_call_that_is_over_before_its_turn_is_not_placed(turned_away: int) -> None:
+    async with open_desk({"callsPerSecond": 0.5}) as desk:
+        trouble(desk, RestFault(status=429, paths=CREATE, times=turned_away))
+        wanted = True
+        first = 0 if turned_away else 1
+        if first:
+            await desk.dial()
+        async with anyio.create_task_group() as tasks:
+
+            async def place() -> None:
+                with pytest.raises(ProviderUnavailable, match="not sent"):
+                    await desk.dial(wanted=lambda: wanted)
+
+            tasks.start_soon(place)
+            await anyio.sleep(0.3)
+            wanted = False
+        assert dialled(desk) == first
+
+
 @pytest.mark.parametrize(
     ("fault", "made"),
     [

@@ -7,7 +7,7 @@ Only ``perform`` and the other coroutines talk to the carrier.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -120,6 +120,8 @@ class DialRequest:
     carrier-side limit that survives a dead gateway. ``stream`` is given where the carrier is
     asked for the media socket at dial time. ``message``, which
     :meth:`TelephonyProvider.speaks_at_dial` agreed to, is spoken as soon as the call is answered.
+    Whoever has to wait before the request is sent, or sent again, asks ``wanted`` then: the call
+    may be over, and raises ``ProviderUnavailable`` where it is.
     """
 
     call_id: str
@@ -131,6 +133,7 @@ class DialRequest:
     stream: StreamRequest | None = None
     dtmf_sequence: str | None = None
     message: Speak | None = None
+    wanted: Callable[[], bool] = lambda: True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -197,3 +197,19 @@ async def test_tones_of_a_minute_do_not_lose_the_call(tmp_path: Path) -> None:
         assert phone.record.live
         assert phone.refused == []
         assert len(phone.sockets) == 2
+
+
+async def test_a_call_that_ends_before_it_is_placed_keeps_its_reason(tmp_path: Path) -> None:
+    async with open_phone(tmp_path) as phone:
+
+        async def place_in_turn(request: tel.DialRequest) -> str:
+            await anyio.sleep(10)
+            assert not request.wanted()
+            raise ProviderUnavailable("not sent", provider="scripted")
+
+        phone.carrier.place_call = place_in_turn  # type: ignore[method-assign]
+        await phone.dial("Hello.")
+        await phone.lane.apply(ev.EndRequested(at=phone.now()))
+        await phone.settle(20)
+        assert phone.record.end_reason is EndReason.HANGUP_BOT
+        assert phone.record.end_detail is EndDetail.REQUESTED

@@ -41,6 +41,8 @@ def dial_accepted(record: CallRecord, event: ev.DialAccepted, policy: CallPolicy
 def dial_refused(record: CallRecord, event: ev.DialRefused, policy: CallPolicy) -> Step:
     if record.provider_call_id is not None:
         return Step(record, outcome=Outcome.IGNORED)
+    if record.ending is not None:
+        return finished(record, event.at, record.ending.reason, record.ending.detail)
     return finished(record, event.at, EndReason.FAILED, EndDetail.DIAL_FAILED, event.error)
 
 

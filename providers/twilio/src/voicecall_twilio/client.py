@@ -6,7 +6,7 @@ Source: Twilio's REST API documentation (authentication, errors and warnings, er
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 from urllib.parse import quote, urlencode, urlsplit
@@ -102,26 +102,45 @@ class TwilioClient:
         await self._http.aclose()
 
     async def get(
-        self, path: str, wanted: type[T], query: Mapping[str, str | int] | None = None
+        self, path: str, kind: type[T], query: Mapping[str, str | int] | None = None
     ) -> T:
         """The document at ``path`` below the account, or at a ``next_page_uri``."""
         url = path if path.startswith("/2010-") else self._account + path
         if query:
             url += "?" + urlencode(query)
-        return await self._repeated("GET", url, None, wanted, harmless=True)
+        return await self._repeated("GET", url, None, kind, harmless=True)
 
-    async def post(self, path: str, wanted: type[T], form: Form, *, harmless: bool) -> T:
+    async def post(
+        self,
+        path: str,
+        kind: type[T],
+        form: Form,
+        *,
+        harmless: bool,
+        wanted: Callable[[], bool] = lambda: True,
+    ) -> T:
         """Send a form to ``path`` below the account. ``harmless``: it may be carried out twice;
         otherwise it is repeated only where it surely was not carried out, and
-        :exc:`OutcomeUnknown` is raised where it may have been."""
-        return await self._repeated("POST", self._account + path, form, wanted, harmless=harmless)
+        :exc:`OutcomeUnknown` is raised where it may have been. It is sent only while it is
+        ``wanted``."""
+        url = self._account + path
+        return await self._repeated("POST", url, form, kind, harmless=harmless, wanted=wanted)
 
     async def _repeated(
-        self, method: str, url: str, form: Form | None, wanted: type[T], *, harmless: bool
+        self,
+        method: str,
+        url: str,
+        form: Form | None,
+        kind: type[T],
+        *,
+        harmless: bool,
+        wanted: Callable[[], bool] = lambda: True,
     ) -> T:
         attempt = 0
         while True:
-            outcome = await self._attempt(method, url, form, wanted)
+            if not wanted():
+                raise ProviderUnavailable("not wanted any more, and not sent", provider=PROVIDER)
+            outcome = await self._attempt(method, url, form, kind)
             if not isinstance(outcome, _Trouble):
                 return outcome
             error = outcome.error
@@ -139,7 +158,7 @@ class TwilioClient:
             await anyio.sleep(min(pause, _PAUSE_LIMIT_S) * (1 + 0.25 * self._seam.random()))
 
     async def _attempt(
-        self, method: str, url: str, form: Form | None, wanted: type[T]
+        self, method: str, url: str, form: Form | None, kind: type[T]
     ) -> T | _Trouble:
         """The reply's document, or trouble that may pass. Raises what does not."""
         try:
@@ -156,7 +175,7 @@ class TwilioClient:
             return _Trouble(ProviderUnavailable(text, provider=PROVIDER), processed=True)
         if response.is_success:
             try:
-                return msgspec.json.decode(response.content, type=wanted)
+                return msgspec.json.decode(response.content, type=kind)
             except (msgspec.MsgspecError, UnicodeError):
                 return self._failure(response, "a reply that cannot be read")
         return self._failure(response)

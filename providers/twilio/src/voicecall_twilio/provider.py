@@ -110,7 +110,9 @@ class TwilioProvider(tel.TelephonyProvider):
         form = dial_form(request, self._style)
         client = self._client
         await self._pace.wait()
-        created = await client.post("/Calls.json", Call, form, harmless=False)
+        created = await client.post(
+            "/Calls.json", Call, form, harmless=False, wanted=request.wanted
+        )
         return created.sid
 
     async def find_dial(self, query: tel.DialQuery) -> str | None:

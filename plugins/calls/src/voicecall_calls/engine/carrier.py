@@ -55,6 +55,7 @@ class CarrierActions:
                 time_limit_s=policy.max_duration_ms // 1000 + LIMIT_SLACK_S,
                 dtmf_sequence=record.dtmf_sequence,
                 message=self._engine.planner.first_words(record) if spoken else None,
+                wanted=lambda: lane.record.live and lane.record.ending is None,
             )
             event: ev.CallEvent
             try:
