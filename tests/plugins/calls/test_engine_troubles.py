@@ -14,9 +14,13 @@ from voicecall import events as ev
 from voicecall import telephony as tel
 from voicecall.errors import OutcomeUnknown, ProviderUnavailable, StoreError
 from voicecall.model import CallMode, CallState, EndDetail, EndReason
+from voicecall.realtime import ResponseDone, ResponseStarted, Transcript
 from voicecall_testing.clock import virtual_backend
+from voicecall_testing.duplex import ScriptedRealtime
 from voicecall_testing.fakes import STREAMING, ScriptedCarrier
 from voicecall_testing.harness import Phone, open_phone
+
+from .realtime_room import open_realtime
 
 pytestmark = [pytest.mark.integration, pytest.mark.anyio]
 
@@ -213,3 +217,33 @@ async def test_a_call_that_ends_before_it_is_placed_keeps_its_reason(tmp_path: P
         await phone.settle(20)
         assert phone.record.end_reason is EndReason.HANGUP_BOT
         assert phone.record.end_detail is EndDetail.REQUESTED
+
+
+async def test_half_an_emoji_of_a_recogniser_ends_no_call(tmp_path: Path) -> None:
+    async with open_phone(tmp_path) as phone:
+        await phone.call_in()
+        await phone.settle(3)
+        phone.hears("How are you \ud83d?")
+        await phone.settle(6)
+        assert phone.record.live
+        assert ("user", "How are you \ufffd?") in phone.said
+
+
+async def test_half_an_emoji_of_a_model_ends_no_call(tmp_path: Path) -> None:
+    model = ScriptedRealtime()
+    async with open_realtime(tmp_path, model) as phone:
+        await phone.dial()
+        await phone.answer()
+        await phone.settle(0.1)
+        model.current.tell(
+            ResponseStarted("r1"), Transcript("assistant", "i1", "Fine \ud83d", final=False)
+        )
+        await phone.settle(0.01)
+        model.current.write("i1", 500)
+        model.current.tell(
+            Transcript("assistant", "i1", "Fine \U0001f600", final=True),
+            ResponseDone("r1", "completed", items=("i1",)),
+        )
+        await phone.settle(3)
+        assert phone.record.live
+        assert phone.said[-1] == ("bot", "Fine \U0001f600")

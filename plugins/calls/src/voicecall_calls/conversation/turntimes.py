@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from voicecall.store import TurnRow
+from voicecall.wellformed import well_formed_text
 from voicecall_calls.conversation.mouth import SpeechTimes
 
 __all__ = ["TurnTimes"]
@@ -49,5 +50,5 @@ class TurnTimes:
             barge_in_at=self.barge_in_at,
             barge_in_stop_ms=self.barge_in_stop_ms,
             filler=self.filler,
-            failed=self.failed,
+            failed=well_formed_text(self.failed) if self.failed is not None else None,
         )

@@ -19,6 +19,7 @@ from voicecall import telephony as tel
 from voicecall.errors import StoreError
 from voicecall.model import CallRecord, Direction, EndDetail
 from voicecall.store import Commit, RecordedReply
+from voicecall.wellformed import well_formed
 from voicecall_calls.news import LazyEvent
 
 from .admission import Admission, admit_inbound
@@ -221,7 +222,7 @@ class Intake:
         """Raises ``StoreError``, also where the call is stored already."""
         engine = self._engine
         now = engine.seam.now_ms()
-        event = _in_time(event, now - OPENING_AGE_MS, now)
+        event = well_formed(_in_time(event, now - OPENING_AGE_MS, now))
         call_id = engine.seam.new_id()
         admission = await admit_inbound(engine.config, event.from_number, engine.pairing)
         refusal = admission.refused

@@ -18,6 +18,7 @@ from voicecall.errors import DuplicateKey, StoreError
 from voicecall.model import CallRecord, EndDetail, EndReason
 from voicecall.seam import Seam
 from voicecall.store import CallStore, Commit, DialReservation, RecordedReply, StoredEvent, TurnRow
+from voicecall.wellformed import well_formed
 from voicecall_calls.news import LazyEvent
 
 from .company import Company
@@ -215,6 +216,7 @@ class CallLane:
             self._waiting -= 1
 
     def _note(self, event: ev.CallEvent) -> None:
+        event = well_formed(event)
         step = mc.step(self.record, event, self.host.policy)
         if step.outcome is not mc.Outcome.PROCESSED:
             return
@@ -250,6 +252,7 @@ class CallLane:
         reservation: DialReservation | None,
         turns: Sequence[TurnRow],
     ) -> Applied:
+        event = well_formed(event)
         step = mc.step(self.record, event, self.host.policy)
         return await self._commit(step, event, reply, reservation, turns)
 

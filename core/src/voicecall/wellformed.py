@@ -1,0 +1,35 @@
+"""Text that is no Unicode: half a surrogate pair, as it comes of JSON that was cut in between."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+from msgspec.structs import replace
+
+from .events import CallEvent
+
+__all__ = ["well_formed", "well_formed_text"]
+
+Event = TypeVar("Event", bound=CallEvent)
+
+
+def well_formed_text(text: str) -> str:
+    """``text`` with its surrogates joined to characters, and a replacement character for each that
+    has no partner. Nothing that stores or sends text takes them otherwise."""
+    if text.isascii():
+        return text
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return text
+
+
+def well_formed(event: Event) -> Event:
+    """``event`` with all its texts well formed."""
+    changes = {}
+    for name in event.__struct_fields__:
+        value = getattr(event, name)
+        if type(value) is str and (text := well_formed_text(value)) is not value:
+            changes[name] = text
+    return replace(event, **changes) if changes else event
