@@ -88,6 +88,7 @@ def test_a_demo_provider_is_used_only_when_named() -> None:
     one = select(registry(DEMO), TTS, None, {}, {}, "tts")
     assert one.outcome is Selection.NO_REGISTERED_PROVIDER
     assert "no tts provider is installed" in one.message
+    assert "name one (demo)" in one.message
 
 
 def test_a_configured_provider_that_is_not_installed() -> None:

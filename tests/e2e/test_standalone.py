@@ -137,3 +137,33 @@ def test_a_port_that_is_taken_is_named(home: Home) -> None:
     assert not (home.state_dir / "voice-calls" / "calls.jsonl").exists()
     assert notice == NOTICE
     assert str(port) in sentence
+
+
+def test_smoke_fails_where_its_call_does(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    nobody = {"mock": {"apiBaseUrl": f"http://127.0.0.1:{free_port()}"}, "serve": {"port": 0}}
+    home.configure({"plugins": {"entries": {"voice-call": {"config": nobody}}}})
+    smoke = home.run("smoke", "--to", PHONE, "--yes")
+    assert smoke.status == 1
+    assert "not answered: failed, dial-failed; the gateway's log says more" in smoke.err
+    told = home.run("logs", "--lines", "50").text
+    assert "not placed: mock:" in told
+    nowhere = home.run("smoke", "--yes")
+    assert nowhere.status == 1
+    assert "name the number with --to" in nowhere.err
+
+
+def test_what_is_only_read_is_not_waited_for(home: Home) -> None:
+    for command in (("latency",), ("pairing", "list")):
+        read = home.run(*command)
+        assert (read.status, read.err) == (0, "")
+
+
+def test_an_empty_id_is_no_call(home: Home) -> None:
+    assert "--call-id is empty" in home.run("status", "--call-id", "").one_sentence()
+
+
+def test_a_recording_that_cannot_be_written_is_told_before_the_demo(tmp_path: Path) -> None:
+    nowhere = str(tmp_path / "no" / "call.wav")
+    said = Home(tmp_path).run("demo", "--output", nowhere).one_sentence()
+    assert "cannot be written" in said

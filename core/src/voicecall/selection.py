@@ -123,6 +123,13 @@ def _not_configured(info: ProviderInfo, path: str, missing: list[str]) -> str:
     return f"{info.label} is not configured: " + ", ".join(parts)
 
 
+def _none_to_choose(registry: Registry, kind: ProviderKind) -> str:
+    named = ", ".join(info.id for info in registry.load_all(kind))
+    if not named:
+        return f"no {kind.value} provider is installed"
+    return f"no {kind.value} provider is installed that needs no choice; name one ({named})"
+
+
 def _select_first(
     registry: Registry,
     kind: ProviderKind,
@@ -132,7 +139,7 @@ def _select_first(
 ) -> Selected:
     infos = [info for info in registry.load_all(kind) if not info.demo]
     if not infos:
-        return Selected(Selection.NO_REGISTERED_PROVIDER, f"no {kind.value} provider is installed")
+        return Selected(Selection.NO_REGISTERED_PROVIDER, _none_to_choose(registry, kind))
     for info in infos:
         raw = blocks.get(info.id, {})
         if not missing_fields(info, raw, environ):

@@ -12,7 +12,7 @@ import pytest
 
 from voicecall import events as ev
 from voicecall import telephony as tel
-from voicecall.errors import OutcomeUnknown, ProviderUnavailable, StoreError
+from voicecall.errors import OutcomeUnknown, ProviderUnavailable, RequestRejected, StoreError
 from voicecall.model import CallMode, CallState, EndDetail, EndReason
 from voicecall.realtime import ResponseDone, ResponseStarted, Transcript
 from voicecall_testing.clock import virtual_backend
@@ -247,3 +247,15 @@ async def test_half_an_emoji_of_a_model_ends_no_call(tmp_path: Path) -> None:
         await phone.settle(3)
         assert phone.record.live
         assert phone.said[-1] == ("bot", "Fine \U0001f600")
+
+
+async def test_the_log_says_why_a_call_was_not_placed(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with open_phone(tmp_path) as phone:
+        refused = RequestRejected("code 21211 [RQ1]", provider="scripted")
+        phone.carrier.dial_errors.append(refused)
+        await phone.dial("Hello.")
+        await phone.settle(1)
+        assert phone.record.end_detail is EndDetail.DIAL_FAILED
+    assert "not placed: scripted: code 21211 [RQ1]" in caplog.text

@@ -32,7 +32,8 @@ _OPERATOR = RpcCall("command", frozenset({"operator.read", "operator.write", "op
 
 
 class Standalone:
-    """Open once made; :meth:`close` serves until no call is live, then stops. SIGINT and SIGTERM
+    """Open once made; :meth:`close` serves until no call is live, where it is ``lasting``, then
+    stops. SIGINT and SIGTERM
     interrupt what is under way, and then nothing is waited for but the gateway's own stop. What is
     logged goes to the gateway's log. One a process, in its main thread."""
 
@@ -41,6 +42,7 @@ class Standalone:
     ) -> None:
         mask = Mask(credentials_in(loaded.tree))
         configure_logging(loaded.state_dir, mask, stderr=False)
+        self.lasting = False
         self._interrupted = False
         self._stack = ExitStack()
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -68,10 +70,13 @@ class Standalone:
 
     def close(self) -> None:
         try:
-            while not self._interrupted and self.call("voicecall.status", {})["calls"]:
+            while self.lasting and not self._interrupted and self._live():
                 time.sleep(_POLL_S)
         finally:
             self._stack.close()
+
+    def _live(self) -> bool:
+        return bool(self.call("voicecall.status", {})["calls"])
 
     def _interrupt(self, *_: object) -> None:
         self._interrupted = True

@@ -167,6 +167,8 @@ def status(
     json: JsonOption = False,
 ) -> None:
     """Show a call, or all live calls."""
+    if call_id == "":
+        raise VoicecallError("--call-id is empty; leave it out for all live calls")
     params = _given(callId=call_id)
     result = request(context, config, "voicecall.status", params, serve=False)
     if json:

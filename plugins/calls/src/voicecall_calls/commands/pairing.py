@@ -24,7 +24,7 @@ def add(app: typer.Typer) -> None:
 
 def listed(context: typer.Context, config: ConfigOption = None, json: JsonOption = False) -> None:
     """Show approved, refused and waiting callers."""
-    result = request(context, config, "voicecall.pairing.list", {})
+    result = request(context, config, "voicecall.pairing.list", {}, lasting=False)
     if json:
         print_json(result)
         return
@@ -45,7 +45,8 @@ def approve(
     json: JsonOption = False,
 ) -> None:
     """Let a caller in from the next call on."""
-    result = request(context, config, "voicecall.pairing.approve", {"caller": caller})
+    params = {"caller": caller}
+    result = request(context, config, "voicecall.pairing.approve", params, lasting=False)
     if json:
         print_json(result)
     else:
@@ -59,7 +60,8 @@ def revoke(
     json: JsonOption = False,
 ) -> None:
     """Refuse a caller from now on."""
-    result = request(context, config, "voicecall.pairing.revoke", {"number": number})
+    params = {"number": number}
+    result = request(context, config, "voicecall.pairing.revoke", params, lasting=False)
     if json:
         print_json(result)
     else:

@@ -102,7 +102,7 @@ def latency(
 
         result = journal_report(_last_lines(file, last))
     else:
-        result = request(context, config, "voicecall.latency", {"last": last})
+        result = request(context, config, "voicecall.latency", {"last": last}, lasting=False)
     if json:
         print_json(result)
         return

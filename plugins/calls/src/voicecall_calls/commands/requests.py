@@ -27,13 +27,15 @@ def request(
     *,
     timeout: float = 30.0,
     serve: bool = True,
+    lasting: bool = True,
 ) -> dict[str, Any]:
     """The payload of an RPC call.
 
     Only where nothing listens at the local gateway's address, this process becomes the gateway:
     it makes the call and, after the command has printed its result, serves until no call is live
-    (or Ctrl-C). ``serve`` false: the stored record is asked instead and nothing is started. Every
-    other trouble (an error, a timeout, a refused token, a remote gateway) is an error.
+    (or Ctrl-C), unless it is not ``lasting`` or the call is refused. ``serve`` false: the stored
+    record is asked instead and nothing is started. Every other trouble (an error, a timeout, a
+    refused token, a remote gateway) is an error.
     """
     from voicecall_gateway.client import GatewayUnreachable
 
@@ -48,15 +50,20 @@ def request(
                 raise
         if not serve:
             return _stored(line, config, params)
+        if lasting:
+            print_error(
+                "no gateway is running; this command serves the call itself until it is over"
+            )
         standalone = _become_gateway(context, line, config)
     result: dict[str, Any] = standalone.call(method, params)
+    if lasting:
+        standalone.lasting = True
     return result
 
 
 def _become_gateway(context: typer.Context, line: CommandLine, config: Path | None) -> Any:
     from voicecall_calls.standalone import Standalone
 
-    print_error("no gateway is running; this command serves the call itself until it is over")
     standalone = Standalone(line.load_config(config), line.registry, line.environ)
     root = context.find_root()
     root.meta[_STANDALONE] = standalone

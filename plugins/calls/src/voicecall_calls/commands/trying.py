@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from voicecall.errors import VoicecallError
 from voicecall_calls.commands.calls import MessageOption, ModeOption, ToOption
 from voicecall_calls.commands.requests import DIAL_TIMEOUT_S, request
 from voicecall_gateway.commandline import ConfigOption, JsonOption, command_line
-from voicecall_gateway.output import print_json, print_text
+from voicecall_gateway.output import print_error, print_json, print_text
 
 __all__ = ["add"]
 
+_POLL_S = 0.5
+_ANSWER_PATIENCE_S = 90.0
 _SMOKE_MESSAGE = "This is a voicecall smoke test. If you can hear this, calls work. Goodbye."
 
 
@@ -31,7 +36,8 @@ def smoke(
     config: ConfigOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Check the setup, then (with --to and --yes) place one short call."""
+    """Check the setup, then (with --to and --yes) place one short call. Waits for its end; with
+    --mode conversation, until it is answered."""
     from voicecall_gateway.commands.setup import setup_report
 
     report = setup_report(command_line(context), config)
@@ -44,12 +50,45 @@ def smoke(
             params = {"to": to, "message": message, "mode": mode}
             started = request(context, config, "voicecall.start", params, timeout=DIAL_TIMEOUT_S)
             result["callId"] = started["callId"]
+            if not json:
+                _smoke_text(result, to)
+            wanted = "endedAt" if mode == "notify" else "answeredAt"
+            result["call"] = call = _outcome(context, config, started["callId"], wanted)
+            result["ok"] = "answeredAt" in call
     if json:
         print_json(result)
+    elif "call" in result:
+        _call_text(result["call"])
     else:
         _smoke_text(result, to)
-    if not report["ok"]:
+    if yes and not to:
+        raise VoicecallError("no call was placed: name the number with --to")
+    if not result["ok"]:
         raise typer.Exit(1)
+
+
+def _outcome(
+    context: typer.Context, config: Path | None, call_id: str, wanted: str
+) -> Mapping[str, Any]:
+    """The call as soon as it has the time that is ``wanted``, or is over; as it is then, where
+    that takes too long."""
+    deadline = time.monotonic() + _ANSWER_PATIENCE_S
+    while True:
+        found = request(context, config, "voicecall.status", {"callId": call_id})
+        call: Mapping[str, Any] = found.get("call", {})
+        if wanted in call or "endedAt" in call or time.monotonic() > deadline:
+            return call
+        time.sleep(_POLL_S)
+
+
+def _call_text(call: Mapping[str, Any]) -> None:
+    why = ", ".join(call[key] for key in ("endReason", "endDetail") if key in call)
+    if "answeredAt" in call:
+        print_text(f"answered, and over: {why}" if "endedAt" in call else "answered")
+    elif "endedAt" in call:
+        print_error(f"not answered: {why}; the gateway's log says more")
+    else:
+        print_error("not answered yet; voicecall status tells how it goes on")
 
 
 def _smoke_text(result: Mapping[str, Any], to: str | None) -> None:

@@ -33,6 +33,10 @@ def run_demo(
 ) -> int:
     """Run it; the exit status. 1: a sentence of the grammar was not heard as it was said."""
     story = spoken_story(sentences) if sentences else built_in_story()
+    try:
+        Path(output).open("ab").close()
+    except OSError as error:
+        raise VoicecallError(f"{output} cannot be written: {error.strerror}") from None
     return anyio.run(_demo, registry, story, Path(output), as_json)
 
 

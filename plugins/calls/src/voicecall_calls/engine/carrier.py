@@ -63,8 +63,10 @@ class CarrierActions:
                     provider_call_id = await self._provider.place_call(request)
                 event = ev.DialAccepted(at=self._now(), provider_call_id=provider_call_id)
             except OutcomeUnknown as error:
+                _log.warning("call %s: what became of it is unknown: %s", record.call_id, error)
                 event = ev.DialUncertain(at=self._now(), error=str(error))
             except ProviderError as error:
+                _log.warning("call %s: not placed: %s", record.call_id, error)
                 event = ev.DialRefused(at=self._now(), error=str(error))
             await lane.bring(event)
 
