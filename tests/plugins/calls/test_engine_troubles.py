@@ -259,3 +259,43 @@ async def test_the_log_says_why_a_call_was_not_placed(
         await phone.settle(1)
         assert phone.record.end_detail is EndDetail.DIAL_FAILED
     assert "not placed: scripted: code 21211 [RQ1]" in caplog.text
+
+
+async def test_a_recogniser_that_never_opens_costs_no_greeting_and_ends_the_call(
+    tmp_path: Path,
+) -> None:
+    async with open_phone(tmp_path) as phone:
+        phone.stt.open_delay_s = 1e6
+        await phone.call_in()
+        await phone.settle(8)
+        assert phone.record.live
+        assert len(phone.heard) == 1
+        await phone.settle(60)
+        assert phone.record.end_detail is EndDetail.LISTENING_FAILED
+        assert len(phone.heard) == 2
+
+
+async def test_whoever_talks_into_the_goodbye_of_a_deaf_call_is_not_kept(tmp_path: Path) -> None:
+    async with open_phone(tmp_path) as phone:
+        await phone.call_in()
+        await phone.settle(3)
+        phone.stt.open_errors.extend(
+            ProviderUnavailable("no way there", provider="scripted") for _ in range(9)
+        )
+        phone.stt.lost()
+        while phone.lane.record.utterance is None:
+            await phone.settle(0.1)
+        assert phone.lane.conversation is not None
+        phone.lane.conversation.hush()
+        await phone.settle(5)
+        assert phone.record.end_detail is EndDetail.LISTENING_FAILED
+
+
+async def test_a_voice_model_that_never_opens_ends_the_call(tmp_path: Path) -> None:
+    model = ScriptedRealtime()
+    model.open_delay_s = 1e6
+    async with open_realtime(tmp_path, model, realtime={"inactivityMs": 0}) as phone:
+        await phone.dial()
+        await phone.answer()
+        await phone.settle(60)
+        assert phone.record.end_detail is EndDetail.LISTENING_FAILED

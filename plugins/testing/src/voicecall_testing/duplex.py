@@ -127,14 +127,15 @@ class ScriptedRealtimeSession(RealtimeSession):
 
 
 class ScriptedRealtime(RealtimeProvider):
-    """``open_errors`` are raised, one each, by the next sessions, ``refusals`` by the next
-    requests to speak. Asked to speak it does so for ``answer_ms``, or fails where ``silent``, or
-    never comes to an end where it ``stalls``."""
+    """``open_errors`` are raised, one each, by the next sessions, which take ``open_delay_s`` to
+    open, ``refusals`` by the next requests to speak. Asked to speak it does so for ``answer_ms``,
+    or fails where ``silent``, or never comes to an end where it ``stalls``."""
 
     def __init__(self, capabilities: RealtimeCapabilities | None = None) -> None:
         self.capabilities = capabilities or RealtimeCapabilities()
         self.sessions: list[ScriptedRealtimeSession] = []
         self.open_errors: deque[ProviderError] = deque()
+        self.open_delay_s = 0.0
         self.refusals: deque[ProviderError] = deque()
         self.silent = False
         self.stalls = False
@@ -147,6 +148,8 @@ class ScriptedRealtime(RealtimeProvider):
 
     @asynccontextmanager
     async def session(self, options: RealtimeOptions) -> AsyncIterator[ScriptedRealtimeSession]:
+        if self.open_delay_s:
+            await anyio.sleep(self.open_delay_s)
         if self.open_errors:
             raise self.open_errors.popleft()
         session = ScriptedRealtimeSession(self, options)

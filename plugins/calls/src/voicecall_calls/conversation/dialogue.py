@@ -327,13 +327,15 @@ class Dialogue(Conversation):
         elif self._parting.closed is None:
             await self._say(self.config.phrases.not_understood)
 
-    async def _farewell(self, text: str, reason: EndReason, detail: EndDetail) -> bool:
+    async def _farewell(
+        self, text: str, reason: EndReason, detail: EndDetail, *, deaf: bool = False
+    ) -> bool:
         """Say goodbye, then hang up, whether or not it could be said. False where the caller
-        interrupts it: the call goes on."""
+        interrupts it and can be heard: the call goes on."""
         spoken = await self._speak(text, last=True)
         if not spoken.ok:
             self._parting.begin(text, reason, detail)
-        elif spoken.complete or self._parting.closed is not None:
+        elif spoken.complete or deaf or self._parting.closed is not None:
             await self._parting.end(reason, detail)
         else:
             return False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
@@ -25,6 +26,7 @@ __all__ = ["Ear"]
 
 _log = logging.getLogger("voicecall.calls")
 _BUFFER_MS = 10_000
+_OPEN_S = 10.0
 _HEALTHY_S = 30.0
 _WAITS_S = (0.25, 1.0, 2.0)
 """Waits before each attempt to reopen a lost session; after the last the call is deaf."""
@@ -94,8 +96,10 @@ class Ear:
         while True:
             began = self._seam.monotonic()
             reason = None
-            with anyio.CancelScope() as self._opening:
-                reason = await self._one_session()
+            with anyio.CancelScope(deadline=anyio.current_time() + _OPEN_S) as self._opening:
+                reason = await self._one_session(self._opening)
+            if reason is None and anyio.current_time() >= self._opening.deadline:
+                reason = f"no session within {_OPEN_S:g} s"
             if reason is None:
                 # It was made for another format.
                 continue
@@ -109,9 +113,10 @@ class Ear:
         self._ready.set()
         self._deaf(reason)
 
-    async def _one_session(self) -> str:
+    async def _one_session(self, opening: anyio.CancelScope) -> str:
         try:
             async with self._provider.session(self._options) as session:
+                opening.deadline = math.inf
                 # The format may have changed meanwhile.
                 await anyio.lowlevel.checkpoint_if_cancelled()
                 self._session = session

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Awaitable, Callable
 from functools import partial
 
@@ -26,6 +27,7 @@ __all__ = ["ModelLink", "SessionJob"]
 
 _log = logging.getLogger("voicecall.calls")
 _BUFFER_MS = 10_000
+_OPEN_S = 10.0
 _HEALTHY_S = 30.0
 _REOPEN_AFTER_S = 0.25
 _RENEW_BEFORE_MS = 2_000
@@ -104,14 +106,16 @@ class ModelLink:
     async def _one_session(self) -> str | None:
         """Hold one session; why it was lost, None where it is to be renewed."""
         options = self._options()
-        scope = anyio.CancelScope()
+        scope = anyio.CancelScope(deadline=anyio.current_time() + _OPEN_S)
         try:
             with scope:
                 async with self._provider.session(options) as session:
+                    scope.deadline = math.inf
                     return await self._converse(session, options, scope)
         except ProviderError as error:
             return str(error)
-        return None
+        late = anyio.current_time() >= scope.deadline
+        return f"no session within {_OPEN_S:g} s" if late else None
 
     async def _converse(
         self, session: RealtimeSession, options: RealtimeOptions, scope: anyio.CancelScope

@@ -46,6 +46,8 @@ if TYPE_CHECKING:
 __all__ = ["SpeechSet", "StreamConversation"]
 
 _log = logging.getLogger("voicecall.calls")
+_EAR_PATIENCE_S = 5.0
+"""So long the greeting waits for somebody who can hear the answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,8 +217,10 @@ class StreamConversation(Dialogue):
 
     async def _ears_open(self) -> None:
         if self._ear is not None:
-            await self._ear.ready()
-            note_phases(self.lane.record, "transcription ready")
+            with anyio.move_on_after(_EAR_PATIENCE_S) as waiting:
+                await self._ear.ready()
+            late = waiting.cancelled_caught
+            note_phases(self.lane.record, f"transcription {'late' if late else 'ready'}")
 
     # --- hearing ----------------------------------------------------------------------------
 
@@ -307,9 +311,8 @@ class StreamConversation(Dialogue):
             # It may have failed while the socket was on its way.
             await self.line.attached()
             await self._stop_reply()
-            await self._farewell(
-                self.config.phrases.cannot_hear, EndReason.ERROR, EndDetail.LISTENING_FAILED
-            )
+            phrase, detail = self.config.phrases.cannot_hear, EndDetail.LISTENING_FAILED
+            await self._farewell(phrase, EndReason.ERROR, detail, deaf=True)
 
         self.lane.spawn(goodbye)
 
