@@ -13,12 +13,14 @@ import pytest
 from voicecall import events as ev
 from voicecall import telephony as tel
 from voicecall.errors import OutcomeUnknown, ProviderUnavailable, RequestRejected, StoreError
-from voicecall.model import CallMode, CallState, EndDetail, EndReason
+from voicecall.model import CallMode, CallState, Direction, EndDetail, EndReason
 from voicecall.realtime import ResponseDone, ResponseStarted, Transcript
+from voicecall.store import Commit
+from voicecall_calls.engine.places import INBOUND_CAP
 from voicecall_testing.clock import virtual_backend
 from voicecall_testing.duplex import ScriptedRealtime
 from voicecall_testing.fakes import STREAMING, ScriptedCarrier
-from voicecall_testing.harness import Phone, open_phone
+from voicecall_testing.harness import CALLEE, CALLER, Phone, open_phone
 
 from .realtime_room import open_realtime
 
@@ -299,3 +301,36 @@ async def test_a_voice_model_that_never_opens_ends_the_call(tmp_path: Path) -> N
         await phone.answer()
         await phone.settle(60)
         assert phone.record.end_detail is EndDetail.LISTENING_FAILED
+
+
+async def test_a_call_whose_first_commit_was_stored_after_all_goes_on(tmp_path: Path) -> None:
+    async with open_phone(tmp_path) as phone:
+        phone.carrier.status_of = tel.CallStatus(ev.CarrierStatus.LIVE)
+        commit, answers_lost = phone.store.commit, [True]
+
+        async def commit_and_lose_the_answer(what: Commit) -> None:
+            await commit(what)
+            if answers_lost:
+                answers_lost.pop()
+                raise StoreError("whether the commit is stored is not known")
+
+        phone.store.commit = commit_and_lose_the_answer  # type: ignore[method-assign, assignment]
+        rings = phone.make(
+            ev.Initiated,
+            provider_call_id="carrier-1",
+            direction=Direction.INBOUND,
+            from_number=CALLER,
+            to_number=CALLEE,
+        )
+        first = await phone.tell(rings)
+        assert first.status == 200
+        await phone.settle(3)
+        # The carrier delivers again.
+        assert await phone.tell(rings) == first
+        assert phone.record.live
+        assert phone.carrier.performed_of(tel.Answer)
+        await phone.event(ev.CallEnded, reason=EndReason.HANGUP_USER)
+        await phone.settle(1)
+        assert phone.record.end_reason is EndReason.HANGUP_USER
+        assert await phone.store.live() == []
+        assert await phone.engine.coordinator.holders(INBOUND_CAP) == 0

@@ -143,7 +143,19 @@ class Intake:
         if event.call_id and event.call_id != record.call_id:
             raise _IdentityClash
         lane = engine.lanes.get(record.call_id)
-        return CallLane(record, engine) if lane is None and record.terminal else lane
+        if lane is not None:
+            return lane
+        return CallLane(record, engine) if record.terminal else await self._adopt(record)
+
+    async def _adopt(self, record: CallRecord) -> CallLane:
+        """The lane of a live call that only the store knows: its first commit was stored and the
+        answer lost. It goes on as after a restart."""
+        engine = self._engine
+        lane = CallLane(record, engine)
+        engine.adopt(lane)
+        await engine.places.take(record.direction, record.call_id, unlimited=True)
+        await lane.apply(ev.Recovered(at=engine.seam.now_ms()))
+        return lane
 
     async def _take_unknown(
         self, event: ev.CarrierEvent, maker: ReplyMaker | None
