@@ -83,6 +83,19 @@ def test_a_provider_is_chosen(
     assert one.config.voice == "anna"
 
 
+@pytest.mark.parametrize(
+    ("blocks", "chosen"),
+    [({}, "plain"), ({"bravo": {"apiKey": "b"}}, "bravo"), ({"bravo": {}}, "plain")],
+)
+def test_one_that_needs_nothing_comes_behind_those_that_are_configured(
+    blocks: Blocks, chosen: str
+) -> None:
+    plain = provider("plain", auto_select_order=1, required=(), secrets={}, config_model=None)
+    one = select(registry(plain, BRAVO), TTS, None, blocks, {}, "tts")
+    assert one.info is not None
+    assert one.info.id == chosen
+
+
 def test_a_demo_provider_is_used_only_when_named() -> None:
     assert select(registry(DEMO), TTS, "demo", {}, {}, "tts").info is DEMO
     one = select(registry(DEMO), TTS, None, {}, {}, "tts")

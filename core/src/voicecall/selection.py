@@ -140,7 +140,8 @@ def _select_first(
     infos = [info for info in registry.load_all(kind) if not info.demo]
     if not infos:
         return Selected(Selection.NO_REGISTERED_PROVIDER, _none_to_choose(registry, kind))
-    for info in infos:
+    # One that needs nothing, and has nothing, comes behind those that somebody has configured.
+    for info in sorted(infos, key=lambda info: not info.required and info.id not in blocks):
         raw = blocks.get(info.id, {})
         if not missing_fields(info, raw, environ):
             config = provider_config(info, raw, environ, f"{path}.{info.id}")
