@@ -71,6 +71,8 @@ UNDIALLED: frozenset[End] = frozenset(
         (EndReason.FAILED, EndDetail.DIAL_FAILED),
         (EndReason.FAILED, EndDetail.DIAL_UNKNOWN),
         (EndReason.HANGUP_BOT, EndDetail.DIAL_UNKNOWN),
+        # Ended while it waited for its turn to be placed.
+        (EndReason.HANGUP_BOT, EndDetail.REQUESTED),
     }
 )
 REFUSALS = {
