@@ -63,6 +63,22 @@ async def test_keys_wait_for_the_conversation() -> None:
     assert told == ["456"]
 
 
+async def test_keys_pressed_in_a_pause_wait_for_its_end() -> None:
+    told: list[str] = []
+    keys = CallerKeys(told.append)
+    async with anyio.create_task_group() as tasks:
+        keys.begin(tasks.start_soon)
+        keys.press("1")
+        await anyio.sleep(0.5)
+        keys.pause()
+        await anyio.sleep(5)
+        keys.press("2")
+        await anyio.sleep(5)
+        assert told == []
+        keys.begin(tasks.start_soon)
+    assert told == ["12"]
+
+
 # --- signs of life ---------------------------------------------------------------------------
 
 

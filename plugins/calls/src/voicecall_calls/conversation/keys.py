@@ -16,7 +16,7 @@ _Spawn: TypeAlias = Callable[[Callable[[], Coroutine[Any, Any, None]]], object]
 
 class CallerKeys:
     """Keys that follow each other closely, or end with #, are told together. Those pressed before
-    :meth:`begin` wait for it."""
+    :meth:`begin`, or since :meth:`pause`, wait for it."""
 
     def __init__(self, tell: Callable[[str], None]) -> None:
         self._tell = tell
@@ -30,6 +30,10 @@ class CallerKeys:
         self._spawn = spawn
         if self._digits:
             self._collect_soon()
+
+    def pause(self) -> None:
+        """Nobody can be told until the next :meth:`begin`."""
+        self._spawn = None
 
     def press(self, digits: str) -> None:
         self._digits += digits
@@ -50,5 +54,7 @@ class CallerKeys:
             if pause.cancelled_caught:
                 break
         self._pressed = None
+        if self._spawn is None:
+            return
         digits, self._digits = self._digits, ""
         self._tell(digits)

@@ -164,8 +164,6 @@ class RealtimeConversation(Conversation):
             changed=self._choose_ear,
         )
         self._keys = CallerKeys(self._tell_keys)
-        self._untold_keys = ""
-        """Pressed while there was no session."""
         self._media = MediaWatch(
             self.line, seam, config.realtime.inactivity_ms, lost=self._media_lost
         )
@@ -210,8 +208,6 @@ class RealtimeConversation(Conversation):
             self._about = await self._profile.told(self.config.realtime.agent_context)
         await self.line.attached()
         self._ear.use(self.line.input_format)
-        if self._converses:
-            self._keys.begin(self.lane.spawn)
         with self._media.watching():
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self.line.run)
@@ -259,11 +255,14 @@ class RealtimeConversation(Conversation):
     def _session_opened(self) -> None:
         self.voice.session_opened(self._format(self.line.output_format))
         session = self._link.session
-        if session is not None and not self._converses:
+        if self._converses:
+            self._keys.begin(self.lane.spawn)
+        elif session is not None:
             session.mute(True)
         self._link.do(self._open)
 
     def _session_closed(self) -> None:
+        self._keys.pause()
         self.voice.session_closed()
 
     async def _open(self, session: RealtimeSession) -> None:
@@ -274,9 +273,6 @@ class RealtimeConversation(Conversation):
         elif self._resumed and self._converses:
             self._resumed = False
             await session.say(self.config.phrases.resumed)
-        if self._untold_keys:
-            digits, self._untold_keys = self._untold_keys, ""
-            self._tell_keys(digits)
 
     # --- events of the session --------------------------------------------------------------
 
@@ -371,13 +367,9 @@ class RealtimeConversation(Conversation):
             self._keys.press(digits)
 
     def _tell_keys(self, digits: str) -> None:
-        if self._farewell.begun:
-            return
-        if self._link.session is None:
-            self._untold_keys += digits
-            return
-        request = words.pressed(self._instructions, digits)
-        self._link.do(lambda session: session.greet(request))
+        if not self._farewell.begun:
+            request = words.pressed(self._instructions, digits)
+            self._link.do(lambda session: session.greet(request))
 
     def play_message(self) -> None:
         if not self._farewell.begun:

@@ -151,9 +151,13 @@ class CallEngine:
                 )
         async with anyio.create_task_group() as recovering:
             for lane in list(self.lanes.values()):
-                record = lane.record
-                await self.places.take(record.direction, record.call_id, unlimited=True)
-                recovering.start_soon(lane.apply, ev.Recovered(at=self.seam.now_ms()))
+                recovering.start_soon(self.recover, lane)
+
+    async def recover(self, lane: CallLane) -> None:
+        """Go on with a stored call that is known here only now."""
+        record = lane.record
+        await self.places.take(record.direction, record.call_id, unlimited=True)
+        await lane.apply(ev.Recovered(at=self.seam.now_ms()))
 
     async def wait_idle(self) -> None:
         """Return when no call is live."""

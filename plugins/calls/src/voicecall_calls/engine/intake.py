@@ -150,11 +150,9 @@ class Intake:
     async def _adopt(self, record: CallRecord) -> CallLane:
         """The lane of a live call that only the store knows: its first commit was stored and the
         answer lost. It goes on as after a restart."""
-        engine = self._engine
-        lane = CallLane(record, engine)
-        engine.adopt(lane)
-        await engine.places.take(record.direction, record.call_id, unlimited=True)
-        await lane.apply(ev.Recovered(at=engine.seam.now_ms()))
+        lane = CallLane(record, self._engine)
+        self._engine.adopt(lane)
+        await self._engine.recover(lane)
         return lane
 
     async def _take_unknown(
