@@ -1,4 +1,4 @@
-"""What is recorded of calls, as commands show it: tail, latency and the log."""
+"""What is recorded of calls, as commands show it: tail, latency and the log; and for how long."""
 
 from __future__ import annotations
 
@@ -10,16 +10,20 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
+import anyio
 import anyio.to_thread
 import pytest
 
 from voicecall.errors import InvalidRequest
-from voicecall.store import TurnRow
+from voicecall.seam import SystemSeam
+from voicecall.store import Commit, TurnRow
+from voicecall_calls.store import SqliteStore
 from voicecall_mock.exchange import HangUp, Interrupt, Say, WaitForSilence
+from voicecall_testing.contracts.store import ended
 
 from .lab.process import Home
 from .lab.puppets import Puppet
-from .lab.town import CALLER, GREETING, Town, open_town, until
+from .lab.town import CALLER, GREETING, PATIENCE_S, Town, open_town, until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.anyio, pytest.mark.usefixtures("backstage")]
 
@@ -210,3 +214,18 @@ def test_the_log_names_the_phases_of_a_call_and_no_numbers(tmp_path: Path) -> No
     assert number not in text
     assert "Mind the gap" not in text
     assert len(newest.text.splitlines()) == 3
+
+
+async def test_only_the_newest_calls_are_kept(tmp_path: Path) -> None:
+    seam = SystemSeam()
+    async with (store := SqliteStore(tmp_path / "voice-calls", seam)).lifespan():
+        for n, call_id in enumerate(("oldest", "older")):
+            await store.commit(Commit(record=ended(call_id, seam.now_ms() - 1000 + n)))
+    async with open_town(tmp_path, Puppet({}), config={"retention": {"calls": 1}}) as town:
+        with anyio.fail_after(PATIENCE_S):
+            while (await town.rpc("status", callId="oldest"))["found"]:
+                await anyio.sleep(0.01)
+        assert (await town.rpc("status", callId="older"))["found"] is True
+        _, newest = await town.call(WAIT, HangUp())
+        for call_id in ("older", newest.call_id):
+            assert (await town.rpc("status", callId=call_id))["found"] is True

@@ -41,7 +41,7 @@ def numbered(number: int) -> Commit:
 
 async def write(directory: Path, start: int) -> None:
     numbers = itertools.count(start)
-    store = SqliteStore(directory, SystemSeam(), keep_calls=10**9)
+    store = SqliteStore(directory, SystemSeam())
 
     async def one_after_the_other() -> None:
         for number in numbers:

@@ -89,6 +89,7 @@ async def test_what_the_next_call_reads_is_taken(tmp_path: Path) -> None:
             {"responseTimeoutMs": 900},
             {"phrases": {"filler": "Wait."}},
             {"bargeIn": {"enabled": False}},
+            {"retention": {"calls": 5, "days": 1}},
         ):
             config = changed(**over)
             assert await phone.reconfigure(config) is True, over

@@ -65,7 +65,7 @@ def stored_numbers(directory: Path) -> set[str]:
 
 async def check_newest(directory: Path) -> int:
     """Open the store as the gateway does; the number after the newest stored one."""
-    store = SqliteStore(directory, SystemSeam(), keep_calls=10**9)
+    store = SqliteStore(directory, SystemSeam())
     async with store.lifespan():
         newest = (await store.recent(1))[0]
         assert newest.transcript[0].text == newest.call_id

@@ -222,12 +222,12 @@ def test_an_older_schema_is_upgraded_step_by_step(tmp_path: Path) -> None:
             assert version == 3
 
 
-async def test_opening_keeps_the_newest_calls(tmp_path: Path) -> None:
+async def test_pruning_in_steps_keeps_the_newest_calls(tmp_path: Path) -> None:
     async with (store := new_store(tmp_path)).lifespan():
         for n in range(450):
             await store.commit(Commit(record=ended(f"c{n:03}", n)))
         await store.commit(Commit(record=call_record("live", started_at=0)))
-    async with (store := new_store(tmp_path, keep_calls=3)).lifespan():
+        assert await store.prune(450, keep_calls=3, keep_days=1) == 447
         kept = {record.call_id for record in await store.recent(500)}
     assert kept == {"live", "c447", "c448", "c449"}
 

@@ -40,6 +40,7 @@ __all__ = [
     "OutboundConfig",
     "PhrasesConfig",
     "RealtimeConfig",
+    "RetentionConfig",
     "ServeConfig",
     "SilenceConfig",
     "StoreConfig",
@@ -181,6 +182,14 @@ StoreChoice = Annotated[
 ]
 
 
+class RetentionConfig(ConfigModel):
+    """Which calls that are over stay in the store: the newest ``calls`` of them, each for ``days``.
+    A live call always stays."""
+
+    calls: int = Field(default=10_000, ge=0)
+    days: int = Field(default=365, ge=1, le=36_500)
+
+
 class VoiceCallConfig(ConfigModel):
     enabled: bool = True
     provider: str = "mock"
@@ -189,6 +198,7 @@ class VoiceCallConfig(ConfigModel):
     agent_id: AgentId | None = None
     session_scope: Literal["per-phone", "per-call", "main"] = "per-phone"
     store: StoreChoice = None
+    retention: RetentionConfig = Field(default_factory=RetentionConfig)
 
     inbound_policy: Literal["disabled", "allowlist", "pairing", "open"] = "disabled"
     allow_from: tuple[E164, ...] = ()

@@ -18,6 +18,7 @@ from voicecall_calls.config import VoiceCallConfig
 from voicecall_calls.engine.engine import CallEngine
 from voicecall_calls.observing import HostObserver, turn_keeper
 from voicecall_calls.operations import CallOperations
+from voicecall_calls.retention import retaining
 from voicecall_calls.rpc import PhoneRpc
 from voicecall_calls.server.server import CallServer
 from voicecall_calls.server.urls import normal_path
@@ -259,6 +260,7 @@ class PhoneService:
                 path=f"{CONFIG_PATH}.publicUrl",
             )
         await stack.enter_async_context(engine.run())
+        await stack.enter_async_context(retaining(store, host.seam, lambda: self._config.retention))
         self._rpc.tasks = await stack.enter_async_context(anyio.create_task_group())
         stack.callback(self._rpc.tasks.cancel_scope.cancel)
         await _announce(carrier, server.webhook_url)

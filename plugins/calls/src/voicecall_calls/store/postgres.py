@@ -11,7 +11,7 @@ from voicecall.seam import Seam
 
 from .receipts import Receipts
 from .server import ServerAddress
-from .sqlstore import JOURNAL_BYTES, KEEP_CALLS, SqlStore
+from .sqlstore import JOURNAL_BYTES, SqlStore
 
 __all__ = ["PostgresStore"]
 
@@ -29,15 +29,12 @@ class PostgresStore(SqlStore):
         directory: Path,
         seam: Seam,
         *,
-        keep_calls: int = KEEP_CALLS,
         journal_bytes: int = JOURNAL_BYTES,
         lock_seconds: float = 5.0,
     ) -> None:
         self._address = ServerAddress.parse(url)
         self._lock_seconds = lock_seconds
-        super().__init__(
-            self._address.name, directory, seam, keep_calls=keep_calls, journal_bytes=journal_bytes
-        )
+        super().__init__(self._address.name, directory, seam, journal_bytes=journal_bytes)
 
     def _connected(self, *, writing: bool) -> AbstractContextManager[Connection]:
         return self._address.connected(writing=writing, lock_seconds=self._lock_seconds)

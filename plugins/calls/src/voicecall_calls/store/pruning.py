@@ -24,7 +24,7 @@ _ENDED = func.coalesce(calls.c.ended_at, calls.c.started_at)
 _ALL_IDS = select(calls.c.call_id)
 
 
-def prune_some(connection: Connection, *, keep_calls: int, before: int | None) -> int:
+def prune_some(connection: Connection, *, keep_calls: int, before: int) -> int:
     """Drop up to ``CALLS_PER_STEP`` calls that are over and are not among the newest
     ``keep_calls`` of these, or ended before ``before`` (epoch ms); how many went.
 
@@ -37,7 +37,7 @@ def prune_some(connection: Connection, *, keep_calls: int, before: int | None) -
         .offset(max(keep_calls, 0))
     )
     ids = list(connection.execute(doomed).scalars())
-    if not ids and before is not None:
+    if not ids:
         aged = over.where(before > _ENDED).limit(CALLS_PER_STEP)
         ids = list(connection.execute(aged).scalars())
     if not ids:

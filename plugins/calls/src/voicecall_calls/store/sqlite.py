@@ -10,7 +10,7 @@ from sqlalchemy import Connection
 from voicecall.seam import Seam
 
 from .database import connected
-from .sqlstore import JOURNAL_BYTES, KEEP_CALLS, SqlStore
+from .sqlstore import JOURNAL_BYTES, SqlStore
 
 __all__ = ["SqliteStore"]
 
@@ -26,7 +26,6 @@ class SqliteStore(SqlStore):
         directory: Path,
         seam: Seam,
         *,
-        keep_calls: int = KEEP_CALLS,
         fsync: bool = True,
         journal_bytes: int = JOURNAL_BYTES,
         pause_s: float = 0.0,
@@ -37,7 +36,6 @@ class SqliteStore(SqlStore):
             str(self._path),
             directory,
             seam,
-            keep_calls=keep_calls,
             journal_bytes=journal_bytes,
             pause_s=pause_s,
         )

@@ -33,11 +33,10 @@ from .sessions import ReaderSession, Work, WriterSession
 from .worker import Worker
 from .writing import REPLIES_KEPT_MS
 
-__all__ = ["JOURNAL_BYTES", "KEEP_CALLS", "SqlStore"]
+__all__ = ["JOURNAL_BYTES", "SqlStore"]
 
 T = TypeVar("T")
 
-KEEP_CALLS = 10_000
 JOURNAL_BYTES = 16 * 1024 * 1024
 
 _BATCH = 256
@@ -48,10 +47,9 @@ class SqlStore(CallStore):
     """Calls in a database, readable lines of them in ``<directory>/calls.jsonl``.
 
     While its lifespan is entered it owns the directory (file ``lock``) and the database; entering
-    raises :exc:`StoreError` where another process does, or they cannot be used, and drops calls
-    that are over beyond the newest ``keep_calls``. ``journal_bytes`` is the size at which the
-    journal is rotated to ``calls.jsonl.1``. Groups of commits are ``pause_s`` seconds apart, at
-    least. ``name`` is what errors call the database.
+    raises :exc:`StoreError` where another process does, or they cannot be used. ``journal_bytes``
+    is the size at which the journal is rotated to ``calls.jsonl.1``. Groups of commits are
+    ``pause_s`` seconds apart, at least. ``name`` is what errors call the database.
     """
 
     def __init__(
@@ -60,14 +58,12 @@ class SqlStore(CallStore):
         directory: Path,
         seam: Seam,
         *,
-        keep_calls: int,
         journal_bytes: int,
         pause_s: float = 0.0,
     ) -> None:
         self._name = name
         self._directory = directory
         self._seam = seam
-        self._keep_calls = keep_calls
         self._journal_bytes = journal_bytes
         self._pause_s = pause_s
         self._writer = self._new_writer()
@@ -98,7 +94,6 @@ class SqlStore(CallStore):
         try:
             await self._reader.start()
             try:
-                await self._prune(self._keep_calls, None)
                 yield
             finally:
                 await self._reader.stop()
@@ -144,19 +139,15 @@ class SqlStore(CallStore):
         """Drop calls that are over and either not among the newest ``keep_calls`` of these or
         ended more than ``keep_days`` ago; how many went. Their dedupe keys stay for a day."""
         before = now_ms - keep_days * _DAY_MS
-        gone = await self._prune(keep_calls, before)
-        await self._writer.submit(
-            lambda c: pruning.prune_loose_rows(c, now=now_ms, before=before),
-        )
-        return gone
-
-    async def _prune(self, keep_calls: int, before: int | None) -> int:
         gone = 0
         while step := await self._writer.submit(
             lambda c: pruning.prune_some(c, keep_calls=keep_calls, before=before)
         ):
             gone += step
             await anyio.lowlevel.checkpoint()
+        await self._writer.submit(
+            lambda c: pruning.prune_loose_rows(c, now=now_ms, before=before),
+        )
         return gone
 
     async def _read(self, query: Callable[[Connection], T]) -> T:
