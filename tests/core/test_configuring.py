@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pydantic import Field
+from pydantic import AfterValidator, Field, IPvAnyAddress
 
 from voicecall.configuring import ConfigModel, deep_merge, validate
 from voicecall.errors import ConfigError
@@ -47,9 +47,12 @@ def test_keys_are_camel_case() -> None:
             {"fromNumber": "+1", "maybe": {"maxCals": 1}},
             "a.b.maybe.maxCals: unknown key; did you mean 'maxCalls'?",
         ),
-        ({"fromNumber": "+1", "inner": {"maxCalls": 0}}, "a.b.inner.maxCalls: Input should be"),
-        ({"fromNumber": "+1", "items": [{"maxCalls": "x"}]}, "a.b.items.0.maxCalls: Input"),
-        ([], "a.b: Input should be"),
+        ({"fromNumber": "+1", "inner": {"maxCalls": 0}}, "a.b.inner.maxCalls: must be at least 1"),
+        (
+            {"fromNumber": "+1", "items": [{"maxCalls": "x"}]},
+            "a.b.items.0.maxCalls: must be a whole number",
+        ),
+        ([], "a.b: must be an object, { ... }"),
     ],
 )
 def test_errors_name_the_full_path(values: Any, message: str) -> None:
@@ -114,7 +117,7 @@ class Zoo(ConfigModel):
 @pytest.mark.parametrize(
     ("cage", "message"),
     [
-        ({"kind": "cat", "lives": "x"}, "zoo.cages.a.lives: Input should be"),
+        ({"kind": "cat", "lives": "x"}, "zoo.cages.a.lives: must be a whole number"),
         ({"kind": "cat", "live": 1}, "zoo.cages.a.live: unknown key"),
         ({"kind": "x" * 10_000}, "zoo.cages.a.kind: must be one of 'cat', 'dog'"),
         ({"lives": 3}, "zoo.cages.a.kind: is required"),
@@ -125,3 +128,71 @@ def test_members_of_a_union_are_not_in_the_path(cage: Any, message: str) -> None
         validate(Zoo, {"cages": {"a": cage}}, "zoo")
     assert str(caught.value).startswith(message)
     assert len(str(caught.value)) < 200
+
+
+def _number(text: str) -> str:
+    if not text.startswith("+"):
+        raise ValueError("must be a phone number")
+    return text
+
+
+Number = Annotated[str, AfterValidator(_number)]
+
+
+class Everything(ConfigModel):
+    whole: int = Field(default=1, ge=1, le=9)
+    more: float = Field(default=1.0, gt=0, lt=2)
+    flag: bool = True
+    text: str = Field(default="x", min_length=1, max_length=3)
+    long: str = Field(default="xxxx", min_length=2)
+    way: Literal["up", "down"] = "up"
+    both: list[int] = Field(default=[1], min_length=1, max_length=2)
+    pair: tuple[str, ...] = ()
+    below: Inner = Inner()
+    free: dict[str, int] = Field(default_factory=dict)
+    number: Number = "+1"
+    routes: dict[Number, Inner] = Field(default_factory=dict)
+    address: IPvAnyAddress | None = None
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("whole", "ten", "whole: must be a whole number"),
+        ("whole", "9" * 5000, "whole: must be a whole number"),
+        ("whole", 1.5, "whole: must be a whole number"),
+        ("whole", None, "whole: must be a whole number"),
+        ("whole", 0, "whole: must be at least 1"),
+        ("whole", 10, "whole: must be at most 9"),
+        ("more", "x", "more: must be a number"),
+        ("more", 0, "more: must be more than 0.0"),
+        ("more", 2, "more: must be less than 2.0"),
+        ("flag", "perhaps", "flag: must be true or false"),
+        ("flag", [], "flag: must be true or false"),
+        ("text", 7, "text: must be a text"),
+        ("text", "", "text: must not be empty"),
+        ("text", "xxxx", "text: must have at most 3 characters"),
+        ("long", "x", "long: must have at least 2 characters"),
+        ("way", "left", "way: must be 'up' or 'down'"),
+        ("both", "1", "both: must be a list, [ ... ]"),
+        ("both", [], "both: must have at least 1 entries"),
+        ("both", [1, 2, 3], "both: must have at most 2 entries"),
+        ("pair", "a", "pair: must be a list, [ ... ]"),
+        ("below", 3, "below: must be an object, { ... }"),
+        ("free", [], "free: must be an object, { ... }"),
+        ("number", "7", "number: must be a phone number"),
+        ("routes", {"7": {}}, "routes.7: must be a phone number"),
+        ("routes", {"+7": {"maxCalls": 0}}, "routes.+7.maxCalls: must be at least 1"),
+    ],
+)
+def test_words_for_what_is_wrong(key: str, value: Any, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        validate(Everything, {key: value}, "")
+    assert str(caught.value) == message
+
+
+def test_what_has_no_words_of_ours_has_those_of_pydantic() -> None:
+    with pytest.raises(ConfigError) as caught:
+        validate(Everything, {"address": "nowhere"}, "")
+    assert str(caught.value).startswith("address: ")
+    assert "nowhere" not in str(caught.value)

@@ -12,10 +12,12 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 from pydantic.alias_generators import to_camel
 
 from .errors import ConfigError
+from .wording import wording
 
 __all__ = ["ConfigModel", "HttpUrl", "deep_merge", "is_http_url", "validate"]
 
 _HOST = re.compile(r"[a-z0-9_]([a-z0-9_.-]*[a-z0-9_.])?|[0-9a-f:]*:[0-9a-f:.]*")
+_KEY = "[key]"
 _BLOCKED = frozenset({"__proto__", "prototype", "constructor"})
 
 
@@ -73,13 +75,11 @@ def _problem(
 ) -> str:
     location = _location(item["loc"], values)
     full = ".".join([path, *location]) if path else ".".join(location)
-    message = item["msg"]
+    message = wording(item)
     if item["type"] == "extra_forbidden":
         known = _keys_at(model, location[:-1])
         close = difflib.get_close_matches(location[-1], known, 1, 0.6)
-        message = "unknown key" + (f"; did you mean {close[0]!r}?" if close else "")
-    elif item["type"] == "missing":
-        message = "is required"
+        message += f"; did you mean {close[0]!r}?" if close else ""
     elif item["type"] in ("union_tag_invalid", "union_tag_not_found"):
         # pydantic names the object; what is wrong is one key of it.
         full += "." + item["ctx"]["discriminator"].strip("'")
@@ -92,9 +92,16 @@ def _problem(
 
 
 def _location(parts: Sequence[str | int], values: Any) -> list[str]:
-    """pydantic's location without the tags of unions, which do not stand in the file."""
+    """pydantic's location without what does not stand in the file: the tags of unions, and the
+    word for a key that is wrong itself."""
     found: list[str] = []
     for part, following in zip(parts, (*parts, None)[1:], strict=True):
+        if (
+            part == _KEY
+            and following is None
+            and not (isinstance(values, Mapping) and part in values)
+        ):
+            break
         if isinstance(values, Mapping):
             if part not in values and following in values:
                 continue

@@ -14,6 +14,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
+from voicecall.wording import wording
+
 __all__ = [
     "FORBIDDEN",
     "INVALID_REQUEST",
@@ -119,8 +121,8 @@ def parse_connect(params: Mapping[str, Any]) -> ConnectParams:
 
 
 def _first(error: ValidationError) -> str:
-    problem = error.errors()[0]
-    return f"{'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}"
+    first = error.errors()[0]
+    return f"{'.'.join(str(part) for part in first['loc'])}: {wording(first)}"
 
 
 def encode_result(request_id: str, payload: Mapping[str, Any]) -> str:

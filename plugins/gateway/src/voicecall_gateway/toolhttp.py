@@ -22,6 +22,7 @@ from starlette.responses import JSONResponse, Response
 from voicecall.configuring import ConfigModel
 from voicecall.errors import CallError, VoicecallError
 from voicecall.hosting import ToolCall, ToolSpec
+from voicecall.wording import wording
 
 from .auth import ADMIN, expand_scopes, origin_allowed, token_matches
 from .host import Host
@@ -173,7 +174,7 @@ async def _read(request: Request) -> _Body:
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
-        raise _Refused(400, "invalid_request", f"{place or 'body'}: {first['msg']}") from None
+        raise _Refused(400, "invalid_request", f"{place or 'body'}: {wording(first)}") from None
     except (ValueError, RecursionError):
         raise _Refused(400, "invalid_request", "the body is not valid JSON") from None
 
