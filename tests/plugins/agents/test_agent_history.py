@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sqlite3
 import stat
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import anyio
@@ -19,6 +21,15 @@ pytestmark = [pytest.mark.unit, pytest.mark.anyio]
 
 def store(directory: Path) -> SqliteHistory:
     return SqliteHistory(directory / "agents" / "history.db", SystemSeam())
+
+
+class LaterSeam(SystemSeam):
+    """So many days after today."""
+
+    days = 0.0
+
+    def now_ms(self) -> int:
+        return super().now_ms() + round(self.days * 24 * 3600 * 1000)
 
 
 def turn(number: int, *messages: str) -> HistoryTurn:
@@ -58,6 +69,38 @@ async def test_old_turns_are_dropped_for_good(tmp_path: Path) -> None:
         assert await history.load("a", 100) == [turn(3), turn(4)]
         await history.put("a", turn(5), 0)
         assert await history.load("a", 100) == []
+
+
+async def test_turns_are_forgotten_after_their_days(tmp_path: Path) -> None:
+    seam = LaterSeam()
+    history = SqliteHistory(tmp_path / "history.db", seam, keep_days=2)
+    async with history.open():
+        await history.put("a", turn(1), 10)
+        await history.put("b", turn(1), 10)
+        seam.days = 1.5
+        await history.put("a", turn(2), 10)
+        assert await history.load("a", 10) == [turn(1), turn(2)]
+        seam.days = 2.5
+        await history.put("c", turn(1), 10)
+        assert await history.load("a", 10) == [turn(2)]
+        assert await history.load("b", 10) == []
+    seam.days = 4
+    async with history.open():
+        assert await history.load("a", 10) == []
+        assert await history.load("c", 10) == [turn(1)]
+
+
+async def test_a_file_of_an_earlier_version_is_used(tmp_path: Path) -> None:
+    history = store(tmp_path)
+    async with history.open():
+        await history.put("a", turn(1), 10)
+    with closing(sqlite3.connect(tmp_path / "agents" / "history.db")) as database:
+        database.execute("DROP INDEX messages_at")
+    async with history.open():
+        assert await history.load("a", 10) == [turn(1)]
+    with closing(sqlite3.connect(tmp_path / "agents" / "history.db")) as database:
+        plan = database.execute("EXPLAIN QUERY PLAN DELETE FROM messages WHERE at < 1").fetchall()
+    assert "messages_at" in plan[0][-1]
 
 
 async def test_one_session_is_forgotten(tmp_path: Path) -> None:

@@ -26,9 +26,11 @@ CREATE TABLE IF NOT EXISTS messages (
     at INTEGER NOT NULL,
     message TEXT NOT NULL,
     PRIMARY KEY (session, turn_number, position)
-) WITHOUT ROWID
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS messages_at ON messages (at)
 """
 _BUSY_S = 5.0
+_DAY_MS = 24 * 3600 * 1000
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -60,11 +62,13 @@ class HistoryStore(Protocol):
 
 
 class SqliteHistory:
-    """The file is made, and readable by its owner only, when :meth:`open` is entered."""
+    """The file is made, and readable by its owner only, when :meth:`open` is entered. Then, and
+    with every :meth:`put`, turns older than ``keep_days`` go."""
 
-    def __init__(self, path: Path, seam: Seam) -> None:
+    def __init__(self, path: Path, seam: Seam, *, keep_days: int = 365) -> None:
         self._path = path
         self._seam = seam
+        self._keep_ms = keep_days * _DAY_MS
         self._connection: sqlite3.Connection | None = None
         self._one_at_a_time = anyio.CapacityLimiter(1)
 
@@ -73,6 +77,7 @@ class SqliteHistory:
         """Use the store inside. Raises :exc:`StoreError`."""
         self._connection = await anyio.to_thread.run_sync(self._connect)
         try:
+            await self._run(_expire, self._seam.now_ms() - self._keep_ms)
             yield
         finally:
             connection, self._connection = self._connection, None
@@ -89,7 +94,7 @@ class SqliteHistory:
             try:
                 connection.execute("PRAGMA journal_mode = WAL")
                 connection.execute("PRAGMA synchronous = NORMAL")
-                connection.execute(_SCHEMA)
+                connection.executescript(_SCHEMA)
             except BaseException:
                 connection.close()
                 raise
@@ -128,7 +133,13 @@ class SqliteHistory:
 
     async def put(self, session_key: str, turn: HistoryTurn, keep_turns: int) -> None:
         """See :class:`HistoryStore`."""
-        await self._run(_put, session_key, turn, keep_turns, self._seam.now_ms())
+        now = self._seam.now_ms()
+
+        def work(connection: sqlite3.Connection) -> None:
+            _put(connection, session_key, turn, keep_turns, now)
+            _expire(connection, now - self._keep_ms)
+
+        await self._run(work)
 
     async def forget(self, session_key: str) -> None:
         """See :class:`HistoryStore`."""
@@ -178,3 +189,7 @@ def _drop(connection: sqlite3.Connection, session: str, up_to: int | None) -> No
         " WHERE session = :session AND (:up_to IS NULL OR turn_number <= :up_to)",
         {"session": session, "up_to": up_to},
     )
+
+
+def _expire(connection: sqlite3.Connection, before: int) -> None:
+    connection.execute("DELETE FROM messages WHERE at < ?", (before,))

@@ -79,7 +79,11 @@ class PydanticAgent(AgentBackend):
         self, config: LlmConfig, context: ProviderContext, history: HistoryStore | None = None
     ) -> None:
         self.config = config
-        self._own_history = SqliteHistory(context.state_dir / "agents" / "history.db", context.seam)
+        self._own_history = SqliteHistory(
+            context.state_dir / "agents" / "history.db",
+            context.seam,
+            keep_days=config.history_days,
+        )
         self._history: HistoryStore = history or self._own_history
         self._models = {config.model: configured_model(config)}
         self._agent: Agent[AgentTurn, str] = Agent(

@@ -73,6 +73,9 @@ class LlmConfig(ConfigModel):
     max_history_turns: int = Field(
         default=40, ge=0, le=1000, description="Turns of a session that the model remembers"
     )
+    history_days: int = Field(
+        default=365, ge=1, le=36_500, description="Days after which a turn is forgotten for good"
+    )
     spoken_contract: bool = Field(
         default=False, description='Ask the model for {"spoken": "…"} instead of plain text'
     )
