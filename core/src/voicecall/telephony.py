@@ -63,7 +63,8 @@ class TelephonyCapabilities:
     ``native_speech`` / ``native_listening``: the carrier speaks and recognises by itself.
     ``stream``: where a media socket may be asked for (empty: never). ``dtmf_keeps_stream``:
     playing digits neither detaches a live stream nor cuts the carrier's own speech short.
-    ``pre_connect_dtmf``: digits can be played before the stream. ``explicit_answer``: an inbound
+    ``pre_connect_dtmf``: digits can be played before the stream, ``longest_pre_connect_dtmf`` of
+    them with their pauses. ``explicit_answer``: an inbound
     call waits for an answer action; without it the reply to the first webhook answers, which is
     then an ``Answered`` event. ``limit_by_command``: the length of a live call can be limited at
     the carrier. ``longest_speech``: characters that the carrier's own voice takes at once.
@@ -80,6 +81,7 @@ class TelephonyCapabilities:
     dtmf_out: bool = False
     dtmf_keeps_stream: bool = False
     pre_connect_dtmf: bool = False
+    longest_pre_connect_dtmf: int | None = None
     transfer: bool = False
     recording: bool = False
     machine_detection: bool = False

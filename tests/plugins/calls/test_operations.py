@@ -136,6 +136,19 @@ async def test_digits_before_the_connection_go_with_the_dial_request(tmp_path: P
         assert record.message is not None
 
 
+async def test_more_digits_than_the_carrier_takes_are_refused_before_dialling(
+    tmp_path: Path,
+) -> None:
+    can = replace(NATIVE, pre_connect_dtmf=True, longest_pre_connect_dtmf=4)
+    carrier = ScriptedCarrier(can)
+    async with open_phone(tmp_path, media=MediaPath.NATIVE, carrier=carrier) as phone:
+        with pytest.raises(InvalidRequest, match="dtmfSequence of at most 4 characters"):
+            await phone.dial("Hello.", dtmf_sequence="1w2#3")
+        assert carrier.dialled == []
+        await phone.dial("Hello.", dtmf_sequence="1 w 2 #")
+        assert carrier.dialled[0].dtmf_sequence == "1w2#"
+
+
 async def test_no_more_calls_than_are_allowed(tmp_path: Path) -> None:
     async with open_phone(tmp_path) as phone:
         await phone.dial("First.")
@@ -284,7 +297,8 @@ async def test_blank_words_are_refused(tmp_path: Path, text: str) -> None:
 
 def test_which_digits_may_be_sent() -> None:
     assert check_digits("0 1*#, wWpP") == "01*#,wWpP"
-    for wrong in ("", "  ", "12a", "+1", "1;2"):
+    assert check_digits("1" * 100) == "1" * 100
+    for wrong in ("", "  ", "12a", "+1", "1;2", "1\n", "w" * 101):
         with pytest.raises(InvalidRequest):
             check_digits(wrong)
 

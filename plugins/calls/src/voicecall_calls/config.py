@@ -53,7 +53,7 @@ __all__ = [
     "normalize_number",
 ]
 
-_E164 = re.compile(r"^\+[1-9][0-9]{1,14}$")
+_E164 = re.compile(r"\+[1-9][0-9]{1,14}")
 
 
 def normalize_number(text: str) -> str | None:
@@ -61,7 +61,7 @@ def normalize_number(text: str) -> str | None:
     number = re.sub(r"[\s().\-/]", "", text)
     if number.startswith("00"):
         number = "+" + number[2:]
-    return number if _E164.match(number) else None
+    return number if _E164.fullmatch(number) else None
 
 
 def _e164(value: str) -> str:

@@ -34,7 +34,8 @@ from voicecall_calls.pairing import Pairing
 
 __all__ = ["CallOperations", "DialOptions", "check_digits", "projection"]
 
-_DIGITS = re.compile(r"^[0-9*#wWpP,]+$")
+_DIGITS = re.compile(r"[0-9*#wWpP,]+")
+_MOST_DIGITS = 100
 _MOCK_FROM = "+15550000000"
 _END_PATIENCE_S = 30.0
 
@@ -42,8 +43,10 @@ _END_PATIENCE_S = 30.0
 def check_digits(digits: str) -> str:
     """Keypad digits as they may be sent. Raises ``InvalidRequest``."""
     text = digits.replace(" ", "")
-    if not _DIGITS.match(text):
+    if not _DIGITS.fullmatch(text):
         raise InvalidRequest("digits may only contain digits, *, #, comma, w, p")
+    if len(text) > _MOST_DIGITS:
+        raise InvalidRequest(f"digits may be at most {_MOST_DIGITS} long, with their pauses")
     return text
 
 
@@ -185,8 +188,12 @@ class CallOperations:
         digits = check_digits(options.dtmf_sequence)
         if mode is not CallMode.CONVERSATION:
             raise InvalidRequest("dtmfSequence requires conversation mode")
-        if not self._engine.provider.capabilities.pre_connect_dtmf:
-            raise InvalidRequest(f"{self._engine.provider_id} does not support pre-connect DTMF")
+        can, carrier = self._engine.provider.capabilities, self._engine.provider_id
+        if not can.pre_connect_dtmf:
+            raise InvalidRequest(f"{carrier} does not support pre-connect DTMF")
+        most = can.longest_pre_connect_dtmf
+        if most is not None and len(digits) > most:
+            raise InvalidRequest(f"{carrier} takes a dtmfSequence of at most {most} characters")
         return digits
 
     def _to_number(self, to: str | None) -> str:

@@ -19,6 +19,7 @@ from voicecall.seam import Seam
 
 from .callbacks import REDELIVERY, Kind, base_url, callback
 from .client import PROVIDER, Form, TwilioClient
+from .plugin import LONGEST_DIGITS
 from .rendering import Style
 from .resources import Call, CallPage
 from .twiml import TWIML_LIMIT, keypad
@@ -26,7 +27,6 @@ from .twiml import TWIML_LIMIT, keypad
 __all__ = ["Pace", "dial_form", "find_dial", "notice"]
 
 _RING_LIMIT_S = 600
-_DIGITS_LIMIT = 32
 _PATIENCE_S = 20.0
 _CLOCKS_APART_S = 30
 _LOOKS = (1.0, 3.0, 0.0)
@@ -104,9 +104,9 @@ def dial_form(request: tel.DialRequest, style: Style) -> Form:
 
 def _send_digits(sequence: str) -> str:
     keys = keypad(sequence)
-    if keys is None or len(keys) > _DIGITS_LIMIT:
+    if keys is None or len(keys) > LONGEST_DIGITS:
         raise RequestRejected(
-            f"dtmfSequence takes up to {_DIGITS_LIMIT} of 0-9, A-D, *, #, and w, W, p or a comma "
+            f"dtmfSequence takes up to {LONGEST_DIGITS} of 0-9, A-D, *, #, and w, W, p or a comma "
             "to wait",
             provider=PROVIDER,
         )

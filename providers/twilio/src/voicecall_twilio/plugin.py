@@ -12,12 +12,15 @@ from voicecall.telephony import StreamPoint, TelephonyCapabilities
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
+LONGEST_DIGITS = 32
+"""Of ``SendDigits``."""
 CAPABILITIES = TelephonyCapabilities(
     native_speech=True,
     native_listening=True,
     stream=frozenset({StreamPoint.DOCUMENT, StreamPoint.COMMAND}),
     dtmf_out=True,
     pre_connect_dtmf=True,
+    longest_pre_connect_dtmf=LONGEST_DIGITS,
     dial_lookup=True,
     limit_by_command=True,
     # A document in a request has 4,000 characters, markup and URLs included.
