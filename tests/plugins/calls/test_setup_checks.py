@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from tempfile import gettempdir
 from typing import Any
 
 import pytest
@@ -20,6 +22,8 @@ from .phone_registry import KEYS, info, registry
 
 pytestmark = pytest.mark.unit
 
+FREE_PORT = {"serve": {"port": 0}}
+STATE = Path(gettempdir())
 ORDER = ["plugin-enabled", "provider", "provider-config", "webhook-exposure", "mode", "agent"]
 
 
@@ -29,15 +33,16 @@ def checks(
     environ: Mapping[str, str] | None = None,
     agents: Mapping[str, Any] | None = None,
     more: Sequence[ProviderInfo] = (),
+    state_dir: Path = STATE,
     **config: Any,
 ) -> dict[str, SetupCheck]:
     context = SetupContext(
         registry=registry(more=more),
-        plugin_config=lambda plugin: validate(VoiceCallConfig, config, "here"),
+        plugin_config=lambda plugin: validate(VoiceCallConfig, {**FREE_PORT, **config}, "here"),
         section=lambda name: agents or {} if name == "agents" else {},
         enabled=lambda plugin: entry_enabled,
         environ=environ or {},
-        state_dir=Path("/nowhere"),
+        state_dir=state_dir,
     )
     return {check.id: check for check in setup_checks(context)}
 
@@ -208,3 +213,32 @@ def test_a_check_warns_of_unverified_webhooks() -> None:
     found = checks(skipSignatureVerification=True)
     assert list(found) == [*ORDER, "signatures"]
     assert "skipSignatureVerification is true" in found["signatures"].message
+
+
+def test_a_place_where_no_call_can_be_stored(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    check = checks(state_dir=file)["store"]
+    assert not check.ok
+    assert f"stored in {file}/voice-calls: {file} is not a directory" in check.message
+    assert "VOICECALL_STATE_DIR" in check.message
+    check = checks(state_dir=tmp_path, store=str(file / "calls"))["store"]
+    assert not check.ok
+    assert "plugins.entries.voice-call.config.store" in check.message
+    assert "store" not in checks(state_dir=tmp_path / "not" / "there" / "yet")
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_a_port_that_cannot_be_had() -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        taken = checks(serve={"port": port})["listening"]
+    assert taken.ok
+    assert taken.message == f"port {port} of 127.0.0.1 is in use: by the gateway, if it runs"
+    assert "listening" not in checks(serve={"port": port})
+    for bind in ("203.0.113.9", "no such host"):
+        check = checks(serve={"port": 0, "bind": bind})["listening"]
+        assert not check.ok
+        assert f"serve.bind: cannot listen on port 0 of {bind}: " in check.message

@@ -64,6 +64,16 @@ def test_an_empty_token_file_is_refused(tmp_path: Path) -> None:
         gateway_token(GatewaySection(), {}, tmp_path, SystemSeam())
 
 
+def test_a_state_directory_that_is_none_is_told(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    message = "file is not a directory; name another with VOICECALL_STATE_DIR"
+    with pytest.raises(ConfigError, match=message):
+        existing_token(GatewaySection(), {}, file)
+    with pytest.raises(ConfigError, match=message):
+        gateway_token(GatewaySection(), {}, file, SystemSeam())
+
+
 def test_token_comparison() -> None:
     assert token_matches("täken", "täken")
     assert not token_matches("token", "token2")

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import errno
+import os
+import socket
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from voicecall.errors import VoicecallError
 from voicecall.hosting import SetupCheck, SetupContext
 from voicecall.model import MediaPath
 from voicecall.providers import ProviderInfo
-from voicecall_calls.config import VoiceCallConfig
+from voicecall_calls.config import ServeConfig, VoiceCallConfig
 from voicecall_calls.probing import number_urls
+from voicecall_calls.storing import store_directory
 from voicecall_calls.wiring import (
+    CONFIG_PATH,
     PLUGIN_ID,
     UNVERIFIED,
     Wiring,
@@ -45,6 +51,8 @@ def setup_checks(context: SetupContext) -> Sequence[SetupCheck]:
         checks.append(SetupCheck("signatures", True, UNVERIFIED))
     if wiring.media is MediaPath.STREAM:
         checks.append(_speech(wiring))
+    checks += _place(store_directory(wiring.config, context.state_dir))
+    checks += _listening(wiring.config.serve)
     return checks
 
 
@@ -134,3 +142,45 @@ def _agent(wiring: Wiring) -> SetupCheck:
     chosen = wiring.agents.backend(wiring.agent_id)
     hint = "" if chosen else " (set agents.defaults.backend for one of your own)"
     return SetupCheck("agent", True, "agent " + ", ".join(parts) + hint)
+
+
+def _place(directory: Path) -> Iterator[SetupCheck]:
+    """What keeps calls from being stored. Nothing is made."""
+    there = directory
+    while not os.path.lexists(there):
+        there = there.parent
+    if not there.is_dir():
+        why = f"{there} is not a directory"
+    elif not os.access(there, os.W_OK | os.X_OK):
+        why = f"{there} cannot be written"
+    else:
+        return
+    keys = f"set VOICECALL_STATE_DIR or {CONFIG_PATH}.store"
+    yield SetupCheck("store", False, f"calls cannot be stored in {directory}: {why}; {keys}")
+
+
+def _listening(serve: ServeConfig) -> Iterator[SetupCheck]:
+    """What keeps webhooks from being taken."""
+    try:
+        found = socket.getaddrinfo(
+            serve.bind, serve.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+    except OSError as error:
+        yield _refused(serve, error)
+        return
+    family, kind, protocol, _, address = found[0]
+    with socket.socket(family, kind, protocol) as listener:
+        if os.name == "posix":
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind(address)
+        except OSError as error:
+            yield _refused(serve, error)
+
+
+def _refused(serve: ServeConfig, error: OSError) -> SetupCheck:
+    at = f"port {serve.port} of {serve.bind}"
+    if error.errno == errno.EADDRINUSE:
+        return SetupCheck("listening", True, f"{at} is in use: by the gateway, if it runs")
+    key = f"{CONFIG_PATH}.serve.{'port' if error.errno == errno.EACCES else 'bind'}"
+    return SetupCheck("listening", False, f"{key}: cannot listen on {at}: {error.strerror}")

@@ -70,6 +70,10 @@ def existing_token(
         token = file.read_text(encoding="utf-8").strip()
     except FileNotFoundError:
         return None
+    except NotADirectoryError:
+        raise ConfigError(
+            f"{state_dir} is not a directory; name another with VOICECALL_STATE_DIR"
+        ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(
             f"{file}: the gateway's token cannot be read ({error}); delete the file or set"
