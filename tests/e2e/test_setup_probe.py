@@ -84,10 +84,19 @@ async def test_a_number_that_points_to_us_passes(tmp_path: Path) -> None:
         assert "credentials" not in local
         ok, urls = local["number-urls"]
         assert ok
-        assert f"A call comes in: {here.url}#rc=3&rp=all" in urls
-        here.twilio.set_voice_url(f"{here.url}#rc=3&rp=all")
+        again = "#rc=3&rp=all&rt=4500"
+        assert f"A call comes in: {here.url}{again}" in urls
+        status = f"{here.url}?type=status{again}"
+        assert f"Call status changes: {status}" in urls
+        here.twilio.set_voice_url(f"{here.url}{again}", status_callback=status)
         probed = await here.setup("--probe")
-        for name in ("credentials", "number-owned", "number-webhook", "public-url"):
+        for name in (
+            "credentials",
+            "number-owned",
+            "number-webhook",
+            "number-status",
+            "public-url",
+        ):
             assert probed[name][0], probed[name]
 
 

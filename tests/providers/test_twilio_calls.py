@@ -307,6 +307,30 @@ async def test_the_carrier_ends_calls_at_their_limit() -> None:
         assert (await ended(desk, call)).reason is EndReason.TIMEOUT
 
 
+@pytest.mark.parametrize(("asked", "taken"), [(20, "60"), (14_400, "14400"), (10**6, "14400")])
+async def test_the_limit_is_one_that_the_account_takes(asked: int, taken: str) -> None:
+    async with open_desk() as desk:
+        desk.twilio.set_phone(PHONE, (HangUp(),))
+        desk.answers[ev.Answered] = lambda _: [tel.Listen("tok-1")]
+        call = await desk.dial(time_limit_s=asked)
+        await ended(desk, call)
+        plans = [placed.plan for placed in desk.twilio.calls.values()]
+        assert [str(plan.time_limit) for plan in plans] == [taken]
+
+
+async def test_a_limit_that_the_account_does_not_take_is_left_out() -> None:
+    async with open_desk(longest_call_s=600) as desk:
+        desk.answers[ev.Answered] = lambda _: [
+            tel.LimitDuration(630),
+            tel.AttachStream(desk.attach()),
+        ]
+        sid = desk.twilio.dial_in(CALLER, HERE, (Silent(),))
+        end = await ended(desk, desk.ref("in-1", sid))
+        assert end.reason is EndReason.COMPLETED
+        (entry,) = desk.entries("ended")
+        assert entry["duration"] == pytest.approx(600, abs=2)
+
+
 async def test_an_inbound_call_gets_a_limit_by_command() -> None:
     async with open_desk() as desk:
         # Nobody entered a status callback for the number.

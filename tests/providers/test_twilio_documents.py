@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
+from urllib.parse import quote
 from xml.etree import ElementTree
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from twilio.twiml.voice_response import Connect, Gather, VoiceResponse
 
 from voicecall import telephony as tel
@@ -81,10 +84,10 @@ def test_voice_and_language() -> None:
 
 def test_silence_is_listened_to_again_with_more_patience() -> None:
     response = VoiceResponse()
-    response.append(gather("i=*&n=1&t=tok-1&s=1", timeout=10))
+    response.append(gather("i=*&n=1&t=tok-1&s=1", timeout=5))
     assert document(outbound(TURN, SpeechResult="")) == plain(response)
     response = VoiceResponse()
-    response.append(gather("i=*&n=2&t=tok-1&s=1", timeout=10))
+    response.append(gather("i=*&n=2&t=tok-1&s=1", timeout=5))
     assert document(outbound(NEXT)) == plain(response)
     # Keys are no turn: whoever pressed them may still say something.
     assert document(outbound(NEXT, Digits="1")) == plain(response)
@@ -219,6 +222,23 @@ def test_long_texts_are_cut_at_sentences() -> None:
     assert len(pieces) == 4
     assert all(len(piece) <= 3000 and piece.endswith(".") for piece in pieces)
     assert " ".join(pieces) == (sentence * 200).strip()
+
+
+_SIGNS = st.sampled_from(
+    ["a", " ", ". ", "\u00e9", "\u0436", "\u4e2d", "\u3002", "\U0001f642", "~", "&"]
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(_SIGNS, st.integers(1, 900)), min_size=1, max_size=12))
+def test_no_say_is_longer_than_twilio_takes(runs: list[tuple[str, int]]) -> None:
+    text = "".join(sign * count for sign, count in runs)
+    pieces = said(text)
+    for piece in pieces:
+        assert piece
+        assert len(piece.encode()) <= 3000
+        assert len(quote(piece, safe="")) <= 4500
+    assert "".join(pieces).replace(" ", "") == text.replace(" ", "")
 
 
 @pytest.mark.parametrize("text", ["word " * 1500, "x" * 7000])

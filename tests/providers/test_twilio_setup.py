@@ -8,6 +8,8 @@ import pytest
 
 from .twilio_desk import HERE, open_desk, patient_backend
 
+SOON = "&rt=4500"
+
 pytestmark = [pytest.mark.integration, pytest.mark.anyio]
 
 
@@ -23,13 +25,37 @@ def named(probes: Any) -> list[tuple[str, bool]]:
 async def test_a_probe_of_a_number_that_is_set_up() -> None:
     async with open_desk() as desk:
         probes = await desk.provider.probe(desk.url, [HERE])
-        wanted = [("credentials", True), ("number-owned", True), ("number-webhook", True)]
+        names = ("credentials", "number-owned", "number-webhook", "number-status")
+        wanted = [(name, True) for name in names]
         assert named(probes) == wanted
         assert "#rc=3" not in probes[2].message
-        desk.twilio.set_voice_url(desk.url)
+        assert "as far as us1 takes them" in probes[2].message
+        status = f"{desk.url}?type=status"
+        desk.twilio.set_voice_url(desk.url, status_callback=status)
         probes = await desk.provider.probe(desk.url, [HERE])
         assert named(probes) == wanted
-        assert "#rc=3&rp=all" in probes[2].message
+        assert f"#rc=3&rp=all{SOON}" in probes[2].message
+
+
+@pytest.mark.parametrize(
+    ("attribute", "value", "said"),
+    [
+        ("status_callback", "https://other.example/voice", "is https://other.example/voice;"),
+        ("status_callback", "", "is empty; set it to"),
+        ("status_callback_method", "GET", "HTTP GET"),
+    ],
+)
+async def test_a_probe_of_a_number_that_does_not_tell_of_ends(
+    attribute: str, value: str, said: str
+) -> None:
+    async with open_desk() as desk:
+        setattr(desk.twilio.numbers[HERE], attribute, value)
+        probes = await desk.provider.probe(desk.url, [HERE])
+        assert named(probes)[2:] == [("number-webhook", True), ("number-status", False)]
+        assert HERE in probes[3].message
+        assert said in probes[3].message
+        if not value:
+            assert f"{desk.url}?type=status#rc=3" in probes[3].message
 
 
 @pytest.mark.parametrize(

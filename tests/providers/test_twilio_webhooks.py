@@ -36,13 +36,27 @@ def test_the_reply_to_the_first_request_answers_an_inbound_call() -> None:
     assert event.at == NOW
 
 
-@pytest.mark.parametrize("given", ["", "Anonymous", "RESTRICTED", "+266696687", "+86282452253"])
+@pytest.mark.parametrize(
+    "given",
+    [
+        "",
+        "Anonymous",
+        "RESTRICTED",
+        "+266696687",
+        "+86282452253",
+        "+17378742833",
+        "1266696687",
+        "7378742833",
+    ],
+)
 def test_a_caller_who_withholds_the_number_has_none(given: str) -> None:
     [event] = events(inbound(From=given))
     assert event.from_number is None
 
 
-@pytest.mark.parametrize("given", ["+15550001234", "sip:ann@pbx.example", "client:ann", "+2666966"])
+@pytest.mark.parametrize(
+    "given", ["+15550001234", "sip:ann@pbx.example", "client:ann", "+2666966", "+1737874283"]
+)
 def test_other_callers_are_who_they_say(given: str) -> None:
     [event] = events(inbound(From=given))
     assert event.from_number == given

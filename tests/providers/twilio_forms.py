@@ -19,7 +19,7 @@ HOOK = "https://gateway.example/voice/webhook"
 OURS = f"{HOOK}?callId=c-1"
 TURN = f"{OURS}&type=turn&i=ab&n=0&t=tok-1&u=u-1&s=1"
 NEXT = f"{OURS}&type=turn&i=cd&n=1&t=tok-1&s=1"
-AGAIN = "#rc=3&rp=all"
+AGAIN = "#rc=3&rp=all&rt=4500"
 
 
 def provider(**changes: Any) -> TwilioProvider:

@@ -73,6 +73,23 @@ async def test_a_caller_without_a_number_is_refused(policy: str, number: str | N
     assert await admit(config(inboundPolicy=policy), number) == REFUSED
 
 
+@pytest.mark.parametrize(
+    "address",
+    [
+        f"sip:{LISTED}@evil.example",
+        f"client:{LISTED[1:]}",
+        f"tel:{LISTED}",
+        f"{LISTED};ext=1",
+        f"{LISTED}@evil.example",
+        f"Ann {LISTED}",
+        "+1\u0665550001234",
+    ],
+)
+@pytest.mark.parametrize("policy", ["allowlist", "pairing"])
+async def test_an_address_that_its_caller_chose_is_refused(policy: str, address: str) -> None:
+    assert await admit(config(inboundPolicy=policy, allowFrom=[LISTED]), address) == REFUSED
+
+
 @pytest.mark.parametrize("number", ["5550001234", "+995550001234", "+1555000123", "0001234"])
 async def test_a_number_that_only_looks_alike_is_refused(number: str) -> None:
     assert await admit(ALLOWLIST, number) == REFUSED

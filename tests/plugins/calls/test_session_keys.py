@@ -34,6 +34,14 @@ def test_a_caller_without_a_number_has_a_history_of_one_call(number: str | None)
 
 
 @pytest.mark.parametrize(
+    "address", ["sip:+15550002222@a.example", "client:15550002222", "sip:1001@pbx", "client:1001"]
+)
+def test_an_address_has_a_history_of_its_own(address: str) -> None:
+    assert key(number=address) == f"agent:main:voice:{address}"
+    assert key(number=address.upper()) == key(number=address) != key()
+
+
+@pytest.mark.parametrize(
     ("explicit", "expected"),
     [
         ("global", "global"),

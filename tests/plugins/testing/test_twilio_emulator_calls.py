@@ -206,6 +206,20 @@ async def test_a_limit_of_time_ends_a_call_and_can_be_changed(customer: Any) -> 
         assert await c.ended(other) == "completed"
 
 
+async def test_a_limit_that_the_account_does_not_take(customer: Any) -> None:
+    async with customer(longest_call_s=600) as c:
+        c.twilio.set_phone(PHONE, QUIET)
+        c.answer("/voice", '<Pause length="6000"/>')
+        with pytest.raises(TwilioRestException) as refused:
+            await c.dial(time_limit=601)
+        assert refused.value.code == 13216
+        sid = await c.dial(time_limit=600)
+        await c.twilio.ledger.wait_for("answered", call=sid)
+        with pytest.raises(TwilioRestException) as refused:
+            await c.sdk(lambda client: client.calls(sid).update(time_limit=601))
+        assert refused.value.code == 13216
+
+
 async def test_an_inbound_call_is_rejected(customer: Any) -> None:
     async with customer() as c:
         for reason, status in (("busy", "busy"), ("rejected", "no-answer")):

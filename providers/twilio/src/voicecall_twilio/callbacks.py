@@ -24,10 +24,14 @@ __all__ = [
     "document_id",
     "kind_of",
     "round_of",
+    "time_limit",
 ]
 
-REDELIVERY = "#rc=3&rp=all"
+REDELIVERY = "#rc=3&rp=all&rt=4500"
+"""Three times again, whatever went wrong, and after 4.5 s without an answer: all of it takes 15."""
 
+_TIME_LIMITS_S = (60, 24 * 3600)
+"""Of the accounts that take most."""
 _OURS = frozenset({"type", "i", "n", "t", "u", "s", "first", "limit"})
 
 
@@ -88,6 +92,12 @@ def callback(base: str, kind: Kind, **parameters: str | int | None) -> str:
         if value is not None:
             url = _with(url, name, value)
     return url + REDELIVERY
+
+
+def time_limit(seconds: int) -> int:
+    """The nearest ``TimeLimit`` that some account takes."""
+    shortest, longest = _TIME_LIMITS_S
+    return max(shortest, min(seconds, longest))
 
 
 def document_id(request: WebhookRequest) -> str:

@@ -28,12 +28,20 @@ from voicecall.seam import Seam
 from .config import TwilioConfig
 from .resources import Refusal
 
-__all__ = ["NOT_FOUND", "NOT_IN_PROGRESS", "ApiRefusal", "Form", "TwilioClient"]
+__all__ = [
+    "BAD_TIME_LIMIT",
+    "NOT_FOUND",
+    "NOT_IN_PROGRESS",
+    "ApiRefusal",
+    "Form",
+    "TwilioClient",
+]
 
 PROVIDER = "twilio"
 NOT_FOUND = 20404
 NOT_IN_PROGRESS = 21220
 BAD_CREDENTIALS = 20003
+BAD_TIME_LIMIT = 13216
 
 TIMEOUT = httpx.Timeout(10.0, connect=5.0)
 _UNSENT = (
@@ -85,6 +93,7 @@ class TwilioClient:
         self._uses_key = config.api_key_sid is not None
         account = quote(config.account_sid, safe="")
         self._origin = config.base_url
+        self.region = config.region or "us1"
         self._account = f"/2010-04-01/Accounts/{account}"
         self._http = httpx.AsyncClient(
             auth=httpx.BasicAuth(*config.credentials),

@@ -17,7 +17,7 @@ from voicecall.errors import (
 )
 from voicecall.seam import Seam
 
-from .callbacks import REDELIVERY, Kind, base_url, callback
+from .callbacks import REDELIVERY, Kind, base_url, callback, time_limit
 from .client import PROVIDER, Form, TwilioClient
 from .plugin import LONGEST_DIGITS
 from .rendering import Style
@@ -76,12 +76,13 @@ def dial_form(request: tel.DialRequest, style: Style) -> Form:
     """
     base = base_url(request.webhook_url)
     told = ["initiated", "ringing", "completed"]
+    limit = time_limit(request.time_limit_s)
     form: dict[str, Any] = {
         "To": request.to_number,
         "From": request.from_number,
         "Timeout": min(request.ring_timeout_s, _RING_LIMIT_S),
-        "TimeLimit": request.time_limit_s,
-        "StatusCallback": callback(base, Kind.STATUS, limit=request.time_limit_s),
+        "TimeLimit": limit,
+        "StatusCallback": callback(base, Kind.STATUS, limit=limit),
         "StatusCallbackMethod": "POST",
         "StatusCallbackEvent": told,
     }

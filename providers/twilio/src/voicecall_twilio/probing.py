@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from voicecall.errors import AuthenticationFailed, ProviderError
 from voicecall.telephony import Probe
 
-from .callbacks import REDELIVERY, base_url
+from .callbacks import REDELIVERY, Kind, base_url, callback
 from .client import TwilioClient
 from .resources import Number, NumberPage
 
@@ -15,8 +15,8 @@ __all__ = ["probe"]
 
 
 async def probe(client: TwilioClient, webhook_url: str, numbers: Sequence[str]) -> list[Probe]:
-    """``credentials``, then ``number-owned`` and ``number-webhook`` of each number; what cannot be
-    asked is left out."""
+    """``credentials``, then ``number-owned``, ``number-webhook`` and ``number-status`` of each
+    number; what cannot be asked is left out."""
     try:
         await client.get("/IncomingPhoneNumbers.json", NumberPage, {"PageSize": 1})
     except AuthenticationFailed as error:
@@ -44,10 +44,23 @@ async def _number(client: TwilioClient, webhook_url: str, number: str) -> list[P
     if problem is not None:
         return [owned, Probe("number-webhook", False, f"{number}: {problem}")]
     voice_url = entries[0].voice_url or ""
-    text = f"calls to {number} come here"
+    text = f"calls to {number} come here, as far as {client.region} takes them"
     if base_url(voice_url) + REDELIVERY != voice_url:
         text += f"; end the URL in {REDELIVERY} and what gets lost is sent again"
-    return [owned, Probe("number-webhook", True, text)]
+    return [owned, Probe("number-webhook", True, text), _status(entries[0], webhook_url)]
+
+
+def _status(entry: Number, webhook_url: str) -> Probe:
+    """Whether we are told of the end of calls to a number."""
+    name, wanted = "number-status", callback(base_url(webhook_url), Kind.STATUS)
+    given, number = entry.status_callback or "", entry.phone_number
+    if given.partition("#")[0] != wanted.partition("#")[0]:
+        text = f'{number}: "Call status changes" is {given or "empty"}; set it to {wanted}'
+        return Probe(name, False, f"{text}, else the end of a call may be noticed a minute late")
+    if entry.status_callback_method not in (None, "POST"):
+        text = f'"Call status changes" uses HTTP {entry.status_callback_method}; choose HTTP POST'
+        return Probe(name, False, f"{number}: {text}")
+    return Probe(name, True, f"the end of calls to {number} is told")
 
 
 def _problem(entry: Number, webhook_url: str) -> str | None:

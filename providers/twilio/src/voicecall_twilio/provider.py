@@ -6,7 +6,8 @@ URLs that it calls back, and everything else in the requests themselves.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+import logging
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from urllib.parse import quote
 
@@ -23,8 +24,16 @@ from voicecall.errors import (
 )
 from voicecall.media import MediaCodec, Upgrade
 
-from .callbacks import REDELIVERY, Kind, base_url, callback
-from .client import NOT_FOUND, NOT_IN_PROGRESS, PROVIDER, ApiRefusal, Form, TwilioClient
+from .callbacks import REDELIVERY, Kind, base_url, callback, time_limit
+from .client import (
+    BAD_TIME_LIMIT,
+    NOT_FOUND,
+    NOT_IN_PROGRESS,
+    PROVIDER,
+    ApiRefusal,
+    Form,
+    TwilioClient,
+)
 from .codec import TwilioCodec
 from .config import TwilioConfig
 from .dialling import Pace, dial_form, find_dial, notice
@@ -37,6 +46,8 @@ from .twiml import TWIML_LIMIT
 from .webhooks import CONNECTED, LIVE, TERMINAL, end_reason, parse
 
 __all__ = ["TwilioProvider"]
+
+_log = logging.getLogger("voicecall.twilio")
 
 _UPDATE_PAUSES_S = (0.25, 0.75)
 """Between the attempts to redirect a call."""
@@ -110,9 +121,7 @@ class TwilioProvider(tel.TelephonyProvider):
         form = dial_form(request, self._style)
         client = self._client
         await self._pace.wait()
-        created = await client.post(
-            "/Calls.json", Call, form, harmless=False, wanted=request.wanted
-        )
+        created = await _post(client, "/Calls.json", form, harmless=False, wanted=request.wanted)
         return created.sid
 
     async def find_dial(self, query: tel.DialQuery) -> str | None:
@@ -141,13 +150,13 @@ class TwilioProvider(tel.TelephonyProvider):
         """Change a live call. One that is just being answered is not in progress for a moment."""
         for pause in _UPDATE_PAUSES_S:
             try:
-                await self._client.post(path, Call, form, harmless=harmless)
+                await _post(self._client, path, form, harmless=harmless)
                 return
             except ApiRefusal as error:
                 if error.code != NOT_IN_PROGRESS or "Twiml" not in form:
                     raise
             await anyio.sleep(pause)
-        await self._client.post(path, Call, form, harmless=harmless)
+        await _post(self._client, path, form, harmless=harmless)
 
     def _update_form(self, call: tel.CallRef, action: tel.Action) -> Form:
         if isinstance(action, tel.Hangup) or action == tel.Reject():
@@ -156,10 +165,12 @@ class TwilioProvider(tel.TelephonyProvider):
             raise RequestRejected("the webhook URL of the call is not known", provider=PROVIDER)
         base = base_url(call.webhook_url)
         if isinstance(action, tel.LimitDuration):
-            # Only this makes sure that the end of a call to our number is told.
-            told = callback(base, Kind.STATUS, limit=action.seconds)
+            limit = time_limit(action.seconds)
+            # For a number without "Call status changes". Some accounts pass it over where the
+            # request names no document, so setup asks for that one.
+            told = callback(base, Kind.STATUS, limit=limit)
             return {
-                "TimeLimit": action.seconds,
+                "TimeLimit": limit,
                 "StatusCallback": told,
                 "StatusCallbackMethod": "POST",
             }
@@ -199,6 +210,25 @@ class TwilioProvider(tel.TelephonyProvider):
 
     async def probe(self, webhook_url: str, numbers: Sequence[str]) -> Sequence[tel.Probe]:
         return await probe(self._client, webhook_url, numbers)
+
+
+async def _post(
+    client: TwilioClient,
+    path: str,
+    form: Form,
+    *,
+    harmless: bool,
+    wanted: Callable[[], bool] = lambda: True,
+) -> Call:
+    """Make or change a call. Where the account takes no such ``TimeLimit``, its own holds."""
+    try:
+        return await client.post(path, Call, form, harmless=harmless, wanted=wanted)
+    except ApiRefusal as error:
+        if error.code != BAD_TIME_LIMIT or "TimeLimit" not in form:
+            raise
+    _log.warning("the account takes no TimeLimit of %s s: its own ends a call", form["TimeLimit"])
+    rest = {name: value for name, value in form.items() if name != "TimeLimit"}
+    return await client.post(path, Call, rest, harmless=harmless, wanted=wanted)
 
 
 def _path(call_sid: str) -> str:

@@ -34,6 +34,8 @@ class Number(msgspec.Struct):
     phone_number: str
     voice_url: str | None = None
     voice_method: str | None = None
+    status_callback: str | None = None
+    status_callback_method: str | None = None
     voice_application_sid: str | None = None
     trunk_sid: str | None = None
 

@@ -8,6 +8,7 @@ the end of a document by itself.
 from __future__ import annotations
 
 import re
+import string
 from collections.abc import Iterator
 from dataclasses import dataclass
 from xml.etree import ElementTree
@@ -24,10 +25,16 @@ TWIML_LIMIT = 4000
 
 FIRST_PATIENCE_S = 2
 """Silence after which a gather reports that its prompt was played."""
-PATIENCE_S = 10
+PATIENCE_S = 5
+"""Also the wait behind each key, until it is the last one."""
 HOLD_S = 15
-_SAY_LIMIT = 3000
-"""Characters of one Say, on the safe side of Twilio's 4096."""
+_SAY_BYTES = 3000
+"""UTF-8 of one Say, for voices of Polly; others take more."""
+_SAY_QUOTED = 4500
+"""The same, quoted as in a URL, for all voices. Source of both: Twilio's error 13521."""
+_SURELY_SAID = _SAY_QUOTED // 12
+"""Characters that fit whatever they are."""
+_PLAIN = frozenset(string.ascii_letters + string.digits + "-._~")
 
 _ILLEGAL = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _SENTENCE_END = re.compile(r"(?<=[.!?;:。！？])\s+")  # noqa: RUF001 (full-width marks end sentences)
@@ -177,12 +184,26 @@ def _pieces(text: str) -> Iterator[str]:
     """``text`` cut at the ends of sentences, at blanks where a sentence is too long, anywhere
     where there are none."""
     rest = text.strip()
-    while len(rest) > _SAY_LIMIT:
-        window = rest[:_SAY_LIMIT]
+    while (room := _sayable(rest)) < len(rest):
+        window = rest[:room]
         ends = [match.start() for match in _SENTENCE_END.finditer(window)]
         cut = ends[-1] if ends else window.rfind(" ")
-        cut = cut if cut > 0 else _SAY_LIMIT
+        cut = cut if cut > 0 else room
         yield rest[:cut].strip()
         rest = rest[cut:].strip()
     if rest:
         yield rest
+
+
+def _sayable(text: str) -> int:
+    """How many characters of ``text`` one Say takes."""
+    if len(text) <= _SURELY_SAID:
+        return len(text)
+    size = quoted = 0
+    for index, char in enumerate(text):
+        width = len(char.encode())
+        size += width
+        quoted += 1 if char in _PLAIN else 3 * width
+        if size > _SAY_BYTES or quoted > _SAY_QUOTED:
+            return index
+    return len(text)

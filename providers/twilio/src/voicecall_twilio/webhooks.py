@@ -35,8 +35,14 @@ TERMINAL: Mapping[str, EndReason] = {
 
 _WORDS = ("anonymous", "blocked", "private", "restricted", "unavailable", "unknown")
 _KEYPAD = str.maketrans("abcdefghijklmnopqrstuvwxyz", "22233344455566677778889999")
-_WITHHELD = frozenset(form for word in _WORDS for form in (word, "+" + word.translate(_KEYPAD)))
-"""What stands in ``From`` where the caller tells no number: a word, or its keys on a telephone."""
+_WITHHELD = frozenset(
+    form
+    for word in _WORDS
+    for keys in (word.translate(_KEYPAD),)
+    for form in (word, keys, "1" + keys)
+)
+"""What stands in ``From``, maybe behind a plus, where the caller tells no number: a word, or its
+keys on a telephone, also as a number of North America."""
 
 _NUMBER = re.compile(r"[0-9]{1,9}")
 
@@ -181,7 +187,8 @@ def _direction(text: str) -> Direction | None:
 
 
 def _caller(text: str) -> str | None:
-    return None if not text or text.lower() in _WITHHELD else text
+    withheld = not text or text.lower().removeprefix("+") in _WITHHELD
+    return None if withheld else text
 
 
 def _confidence(text: str) -> float | None:

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
 from voicecall.model import EndDetail
 from voicecall_calls.config import NumberRoute, VoiceCallConfig, normalize_number
+from voicecall_calls.engine.addresses import digits_of
 from voicecall_calls.pairing import Pairing
 
 __all__ = ["Admission", "admit_inbound", "route_for"]
-
-
-def _digits(number: str | None) -> str:
-    return re.sub(r"\D", "", number or "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,15 +28,16 @@ _REFUSED = Admission(refused=EndDetail.POLICY)
 async def admit_inbound(
     config: VoiceCallConfig, from_number: str | None, pairing: Pairing
 ) -> Admission:
-    """Decide by ``inboundPolicy``. Numbers are equal when their digits are; no suffix match."""
+    """Decide by ``inboundPolicy``. Numbers are equal when their digits are; no suffix match. An
+    address that is no telephone number is nobody's: its caller chose it."""
     if config.inbound_policy == "open":
         return _LET_IN
     if config.inbound_policy == "disabled":
         return _REFUSED
-    caller = _digits(from_number)
+    caller = digits_of(from_number)
     if not caller:
         return _REFUSED
-    if caller in {_digits(number) for number in config.allow_from}:
+    if caller in {digits_of(number) for number in config.allow_from}:
         return _LET_IN
     number = normalize_number(from_number or "")
     if config.inbound_policy == "allowlist" or number is None:
@@ -55,8 +52,8 @@ def route_for(config: VoiceCallConfig, to_number: str | None) -> tuple[str, Numb
     """The route of a dialled number: the exact key, else the one with the same digits."""
     if to_number in config.numbers:
         return to_number, config.numbers[to_number]
-    dialled = _digits(to_number) if config.numbers else ""
+    dialled = digits_of(to_number) if config.numbers else ""
     for key, route in config.numbers.items():
-        if dialled and _digits(key) == dialled:
+        if dialled and digits_of(key) == dialled:
             return key, route
     return None

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from typing import Literal
 
 from voicecall.errors import InvalidRequest
+from voicecall_calls.engine.addresses import digits_of, is_address
 
 __all__ = ["session_key"]
-
-_NO_DIGITS = re.compile(r"\D")
 
 Scope = Literal["per-phone", "per-call", "main"]
 
@@ -34,8 +32,10 @@ def session_key(
         return f"agent:{agent}:main"
     if scope == "per-call":
         return f"agent:{agent}:voice:call:{call_id}".lower()
-    digits = _NO_DIGITS.sub("", remote_number or "")
-    return f"agent:{agent}:voice:{digits or call_id}".lower()
+    whose = digits_of(remote_number)
+    if not whose and is_address(remote_number):
+        whose = str(remote_number)
+    return f"agent:{agent}:voice:{whose or call_id}".lower()
 
 
 def _explicit(agent: str, text: str) -> str:

@@ -138,6 +138,7 @@ class TwilioEmulator(Phonebook[Call]):
             fallback=ours.fallback,
             status_callback=ours.status_callback,
             status_callback_method=ours.status_callback_method,
+            time_limit=self.options.longest_call_s,
         )
         steps = default_script() if script is None else tuple(script)
         return self._begin(plan, Behaviour(steps, patience_s=patience_s)).sid

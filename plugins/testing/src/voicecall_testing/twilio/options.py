@@ -32,6 +32,8 @@ class TwilioOptions(PhoneOptions):
     ``numbers``: numbers of the account, with ``voice_url`` and ``status_callback`` set on each.
     ``refused_numbers``: error codes of creates to these numbers.
 
+    ``longest_call_s``: the greatest ``TimeLimit`` that the account takes.
+
     ``calls_per_second``: at which queued calls are dialled. ``second_s``: how long a second of the
     protocol lasts (``Timeout``, ``TimeLimit``, ``<Pause>``, the timeouts of ``<Gather>``, ``w`` and
     ``W``). ``speech_pause_s``: protocol seconds of silence after speech where ``speechTimeout`` is
@@ -48,6 +50,7 @@ class TwilioOptions(PhoneOptions):
     voice_url: str = ""
     status_callback: str = ""
     refused_numbers: Mapping[str, int] = field(default_factory=lambda: _TEST_NUMBERS)
+    longest_call_s: int = 14_400
     calls_per_second: float = 1.0
     second_s: float = 1.0
     speech_pause_s: float = 1.0

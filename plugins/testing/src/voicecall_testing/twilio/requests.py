@@ -46,9 +46,11 @@ class Form:
         return {name: self.get(name) for name in self._values}
 
 
-def read_create(form: Form, *, numbers: Collection[str], refused: Mapping[str, int]) -> CallPlan:
-    """The call to make. ``numbers``: of the account; ``refused``: error codes by number. Raises
-    :exc:`.errors.ApiError`."""
+def read_create(
+    form: Form, *, numbers: Collection[str], refused: Mapping[str, int], longest_s: int
+) -> CallPlan:
+    """The call to make. ``numbers``: of the account; ``refused``: error codes by number;
+    ``longest_s``: the account's limit of a call. Raises :exc:`.errors.ApiError`."""
     to, from_ = form.get("To"), form.get("From")
     if not to:
         raise ApiError(400, 21201, "No 'To' number is specified")
@@ -78,7 +80,7 @@ def read_create(form: Form, *, numbers: Collection[str], refused: Mapping[str, i
         status_callback_method=_method(form, "StatusCallbackMethod"),
         status_callback_events=events or frozenset({"completed"}),
         timeout=_seconds(form, "Timeout", 60, most=600),
-        time_limit=_seconds(form, "TimeLimit", 14_400),
+        time_limit=_time_limit(form, longest_s) or longest_s,
         send_digits=_digits(form),
     )
 
@@ -95,7 +97,7 @@ class CallUpdate:
     status_callback_method: str = "POST"
 
 
-def read_update(form: Form) -> CallUpdate:
+def read_update(form: Form, *, longest_s: int) -> CallUpdate:
     """Raises :exc:`.errors.ApiError`."""
     status = form.get("Status") or None
     if status not in (None, "completed", "canceled"):
@@ -105,7 +107,7 @@ def read_update(form: Form) -> CallUpdate:
     return CallUpdate(
         source=_source(form, "update"),
         status=status,
-        time_limit=_seconds(form, "TimeLimit", 0) or None,
+        time_limit=_time_limit(form, longest_s),
         fallback=_fallback(form),
         status_callback=_callback(form) or None,
         status_callback_method=_method(form, "StatusCallbackMethod"),
@@ -155,12 +157,21 @@ def _method(form: Form, name: str) -> str:
     return method
 
 
-def _seconds(form: Form, name: str, default: float, most: float = 86_400) -> float:
+def _seconds(form: Form, name: str, default: float, most: float) -> float:
     text = form.get(name)
     if not text:
         return default
     if not (text.isascii() and text.isdigit() and 0 < int(text) <= most):
         raise ApiError(400, _INVALID, f"{name} must be a number of seconds up to {most:g}")
+    return int(text)
+
+
+def _time_limit(form: Form, longest_s: int) -> float | None:
+    text = form.get("TimeLimit")
+    if not text:
+        return None
+    if not (text.isascii() and text.isdigit() and 0 < int(text) <= longest_s):
+        raise ApiError(400, 13216, "Invalid TimeLimit value")
     return int(text)
 
 

@@ -182,7 +182,13 @@ class _Rest:
     async def create_call(self, request: Request) -> Response:
         emulator = self._emulator
         form = await _form(request)
-        plan = read_create(form, numbers=emulator.numbers, refused=emulator.options.refused_numbers)
+        options = emulator.options
+        plan = read_create(
+            form,
+            numbers=emulator.numbers,
+            refused=options.refused_numbers,
+            longest_s=options.longest_call_s,
+        )
         call = emulator.dial(plan)
         self._unread(form, call.sid)
         return JSONResponse(self._resource(call), 201)
@@ -192,7 +198,8 @@ class _Rest:
 
     async def update_call(self, request: Request) -> Response:
         form = await _form(request)
-        call, update = self._call(request), read_update(form)
+        longest_s = self._emulator.options.longest_call_s
+        call, update = self._call(request), read_update(form, longest_s=longest_s)
         self._unread(form, call.sid)
         if update.source is not None and call.status != "in-progress":
             raise ApiError(400, 21220, "Call is not in-progress. Cannot redirect.")

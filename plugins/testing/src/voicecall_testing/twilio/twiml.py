@@ -8,7 +8,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 from xml.etree import ElementTree as ET
 
 __all__ = [
@@ -29,7 +29,11 @@ __all__ = [
 ]
 
 MAX_BYTES = 64 * 1024
-MAX_SAY = 4096
+MAX_SAY = {"Polly.": 3000, "Google.": 5000}
+"""Bytes of UTF-8, by what the voice's name begins with; ``MAX_SAY_BASIC`` for others."""
+MAX_SAY_BASIC = 4096
+MAX_SAY_QUOTED = 4500
+"""The same, quoted as in a URL."""
 MAX_PARAMETER = 500
 KEYS = frozenset("0123456789*#ABCDwW")
 _SSML = frozenset(
@@ -191,8 +195,10 @@ def _say(element: ET.Element) -> Say:
         if child is not element and child.tag not in _SSML:
             raise TwimlError(12100, f"{child.tag} inside of Say")
     text = " ".join("".join(element.itertext()).split())
-    if len(text) > MAX_SAY:
-        raise TwimlError(12100, f"Say holds more than {MAX_SAY} characters")
+    voice = given.get("voice") or ""
+    most = next((size for name, size in MAX_SAY.items() if voice.startswith(name)), MAX_SAY_BASIC)
+    if len(text.encode()) > most or len(quote(text, safe="")) > MAX_SAY_QUOTED:
+        raise TwimlError(13521, f"Say holds more than {most} bytes, or {MAX_SAY_QUOTED} quoted")
     return Say(text, given.get("voice"), given.get("language"), _loop(given))
 
 
