@@ -295,7 +295,7 @@ async def test_a_second_start_on_an_open_socket_closes_it() -> None:
 
 
 async def test_garbage_is_counted_and_logged_once(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.DEBUG, logger="voicecall_calls")
+    caplog.set_level(logging.DEBUG, logger="voicecall.calls")
     async with serving() as (server, engine), dial(server) as client:
         for _ in range(24):
             await client.send("not json")
@@ -518,7 +518,7 @@ async def test_a_peer_that_never_answers_our_close_is_cut_off() -> None:
 async def test_a_client_that_does_not_read_is_closed(
     send_limit: int, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.INFO, logger="voicecall_calls")
+    caplog.set_level(logging.INFO, logger="voicecall.calls")
     async with serving(send_limit=send_limit) as (server, engine), raw(server) as client:
         await client.send(0x81, start().encode())
         await until_open(engine)

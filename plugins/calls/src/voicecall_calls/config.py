@@ -186,7 +186,7 @@ class RetentionConfig(ConfigModel):
     """Which calls that are over stay in the store: the newest ``calls`` of them, each for ``days``.
     A live call always stays."""
 
-    calls: int = Field(default=10_000, ge=0)
+    calls: int = Field(default=10_000, ge=0, le=1_000_000_000)
     days: int = Field(default=365, ge=1, le=36_500)
 
 

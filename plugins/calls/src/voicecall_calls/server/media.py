@@ -38,7 +38,7 @@ from .urls import normal_path
 
 __all__ = ["MediaServer"]
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("voicecall.calls.server")
 
 _LOOK_EVERY_S = 1.0
 

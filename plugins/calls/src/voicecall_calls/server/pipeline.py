@@ -53,7 +53,7 @@ _CLOSE = {"connection": "close"}
 _QUERY = re.compile(r"\?\S*")
 _UNPRINTABLE = re.compile(r"[^\x20-\x7e]")
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("voicecall.calls.server")
 
 
 def loggable(text: str) -> str:
@@ -121,7 +121,10 @@ class WebhookApp:
         path = normal_path(scope["path"])
         if path != self._path:
             healthy = path == HEALTH_PATH and scope["method"] in ("GET", "HEAD")
-            return Response("ok", 200, media_type="text/plain") if healthy else _plain(404)
+            if healthy:
+                return Response("ok", 200, media_type="text/plain")
+            logger.info("nothing is served at %s (serve.path: %s)", loggable(path), self._path)
+            return _plain(404)
         headers = _headers(scope)
         peer = scope["client"][0] if scope["client"] else None
         client = self._trust.client(peer, headers)

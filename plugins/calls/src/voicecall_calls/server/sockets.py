@@ -39,7 +39,7 @@ _HEAD = 14
 """Room for the header of a message."""
 _NO_UTF8 = "Text that is no UTF-8"
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("voicecall.calls.server")
 
 # Members of an enumeration are looked up by Python code each time.
 _TEXT = WSMsgType.TEXT

@@ -27,7 +27,7 @@ __all__ = ["Admit", "Refusal", "protocol_factory"]
 
 READ_BUFFER = 8 * 1024
 
-_wire_logger = logging.getLogger(f"{__name__}.wire")
+_wire_logger = logging.getLogger("voicecall.calls.server.wire")
 # picows logs every connection and every malformed frame; the media server tells what matters.
 _wire_logger.setLevel(logging.CRITICAL)
 

@@ -79,6 +79,7 @@ def connected(path: Path, *, writing: bool, fsync: bool = True) -> Iterator[Conn
     engine = create_engine(
         URL.create("sqlite", database=str(path)),
         poolclass=NullPool,
+        hide_parameters=True,
         connect_args={"timeout": _BUSY_SECONDS, "isolation_level": None},
     )
 

@@ -80,7 +80,9 @@ class ServerAddress:
                 raise
             return made
 
-        engine = create_engine("postgresql+psycopg://", creator=connect, poolclass=NullPool)
+        engine = create_engine(
+            "postgresql+psycopg://", creator=connect, poolclass=NullPool, hide_parameters=True
+        )
         try:
             with engine.connect() as connection:
                 try:

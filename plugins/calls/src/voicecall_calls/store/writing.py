@@ -224,6 +224,5 @@ def _flat(groups: Iterable[Sequence[Params]]) -> list[Params]:
 
 
 def _database_error(name: str, error: Exception) -> StoreError:
-    made = StoreError(f"{name}: the commit was not stored: {reason(error)}")
-    made.__cause__ = error
-    return made
+    # Without the error behind it, which a log would print: it quotes people's numbers and words.
+    return StoreError(f"{name}: the commit was not stored: {reason(error)}")
