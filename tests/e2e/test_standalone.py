@@ -160,7 +160,21 @@ def test_what_is_only_read_is_not_waited_for(home: Home) -> None:
 
 
 def test_an_empty_id_is_no_call(home: Home) -> None:
-    assert "--call-id is empty" in home.run("status", "--call-id", "").one_sentence()
+    for blank in ("", " "):
+        assert "--call-id is empty" in home.run("status", "--call-id", blank).one_sentence()
+
+
+def test_a_phone_that_is_off_is_told(home: Home) -> None:
+    home.configure({"plugins": {"entries": {"voice-call": {"enabled": False}}}})
+    for command in (("latency",), ("pairing", "list")):
+        said = home.run(*command).one_sentence()
+        assert "the phone is off: set plugins.entries.voice-call.enabled to true" in said
+
+
+def test_words_that_are_no_text_are_refused(home: Home) -> None:
+    refused = home.run("call", "--to", PHONE, "--message", "h\udcffi")
+    assert refused.status == 1
+    assert refused.err == f"{NOTICE}\nmessage must be Unicode text (of the terminal: UTF-8)\n"
 
 
 def test_a_recording_that_cannot_be_written_is_told_before_the_demo(tmp_path: Path) -> None:

@@ -14,9 +14,11 @@ from pydantic.alias_generators import to_camel
 from .errors import ConfigError
 from .wording import wording
 
-__all__ = ["ConfigModel", "HttpUrl", "deep_merge", "is_http_url", "validate"]
+__all__ = ["ConfigModel", "HttpUrl", "UrlPath", "deep_merge", "is_http_url", "validate"]
 
 _HOST = re.compile(r"[a-z0-9_]([a-z0-9_.-]*[a-z0-9_.])?|[0-9a-f:]*:[0-9a-f:.]*")
+_BLANK = re.compile(r"[\x00-\x20\x7f]")
+_PATH = re.compile(r"/?(?!/)[^\x00-\x20\x7f?#:]*")
 _KEY = "[key]"
 _BLOCKED = frozenset({"__proto__", "prototype", "constructor"})
 
@@ -35,7 +37,10 @@ class ConfigModel(BaseModel):
 
 
 def is_http_url(text: str) -> bool:
-    """Whether ``text`` is an absolute http(s) URL with a host and a port that there may be."""
+    """Whether ``text`` is an absolute http(s) URL with a host and a port that there may be, and
+    without blanks."""
+    if _BLANK.search(text):
+        return False
     try:
         parts = urlsplit(text)
         host, port = parts.hostname or "", parts.port
@@ -53,6 +58,16 @@ def _http_url(text: str) -> str:
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
 """A field for such a URL."""
 
+
+def _url_path(text: str) -> str:
+    if not text or not _PATH.fullmatch(text):
+        raise ValueError("must be the path of a URL, such as /voice/webhook")
+    return text
+
+
+UrlPath = Annotated[str, AfterValidator(_url_path)]
+"""A field for the path of a URL, without query."""
+
 Model = TypeVar("Model", bound=BaseModel)
 
 
@@ -66,13 +81,24 @@ def validate(
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        problems = [_problem(model, item, values, path, env or {}) for item in error.errors()]
+        found: dict[str, list[str]] = {}
+        for item in error.errors():
+            full, text = _problem(model, item, values, path, env or {})
+            found.setdefault(full, []).append(text)
+        problems = [f"{full}: {_either(texts)}" for full, texts in found.items()]
         raise ConfigError("; ".join(problems)) from None
+
+
+def _either(texts: list[str]) -> str:
+    """What is wrong with one value, by each of the types that it may have."""
+    first, *others = dict.fromkeys(texts)
+    return " or ".join([first, *(text.removeprefix("must be ") for text in others)])
 
 
 def _problem(
     model: type[BaseModel], item: Any, values: Any, path: str, env: Mapping[str, str]
-) -> str:
+) -> tuple[str, str]:
+    """The path of what is wrong, and what."""
     location = _location(item["loc"], values)
     full = ".".join([path, *location]) if path else ".".join(location)
     message = wording(item)
@@ -85,10 +111,9 @@ def _problem(
         full += "." + item["ctx"]["discriminator"].strip("'")
         known = [tag for tag in item["ctx"].get("expected_tags", "").split(", ") if tag]
         message = "must be one of " + ", ".join(known) if known else "is required"
-    text = f"{full or 'configuration'}: {message}"
     if len(location) == 1 and location[0] in env:
-        text += f" (or set {env[location[0]]})"
-    return text
+        message += f" (or set {env[location[0]]})"
+    return full or "configuration", message
 
 
 def _location(parts: Sequence[str | int], values: Any) -> list[str]:
@@ -103,13 +128,22 @@ def _location(parts: Sequence[str | int], values: Any) -> list[str]:
         ):
             break
         if isinstance(values, Mapping):
-            if part not in values and following in values:
+            if part not in values and (following in values or _tags(values, part, following)):
                 continue
             values = values.get(part)
-        elif isinstance(values, list) and isinstance(part, int) and part < len(values):
-            values = values[part]
+        elif isinstance(values, list | tuple):
+            if not isinstance(part, int):
+                continue
+            values = values[part] if part < len(values) else None
+        elif values is not None:
+            break
         found.append(str(part))
     return found
+
+
+def _tags(values: Mapping[str, Any], part: str | int, following: str | int | None) -> bool:
+    """Whether ``part`` is the tag of a union, which stands in the file as some key's value."""
+    return following is not None and part in [v for v in values.values() if isinstance(v, str)]
 
 
 def _keys_at(model: type[BaseModel], location: list[str]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -146,3 +147,13 @@ async def test_a_phone_that_does_not_run_is_started_anew(tmp_path: Path) -> None
         assert phone.engine is None
         assert "nobody" in phone.problems()[0]
         assert await phone.reconfigure(changed()) is False
+
+
+async def test_what_keeps_it_from_starting_is_told_to_whoever_asks(tmp_path: Path) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        async with running(tmp_path, serve={"port": port}) as phone:
+            with pytest.raises(ConfigError, match=f"port {port} on 127.0.0.1 is already in use"):
+                phone.operations()

@@ -57,11 +57,26 @@ def test_a_fresh_phone_is_ready_and_says_what_is_chosen_for_it() -> None:
     assert "turn-based" in found["mode"].message
 
 
-@pytest.mark.parametrize(("entry", "config"), [(False, {}), (True, {"enabled": False})])
-def test_a_phone_that_is_off(entry: bool, config: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    ("entry", "config", "key"),
+    [
+        (False, {}, "plugins.entries.voice-call.enabled"),
+        (False, {"enabled": False}, "plugins.entries.voice-call.enabled"),
+        (True, {"enabled": False}, "plugins.entries.voice-call.config.enabled"),
+    ],
+)
+def test_a_phone_that_is_off(entry: bool, config: dict[str, Any], key: str) -> None:
     check = checks(entry_enabled=entry, **config)["plugin-enabled"]
     assert not check.ok
-    assert "plugins.entries.voice-call.enabled" in check.message
+    assert check.message == f"the phone is off; set {key} to true"
+
+
+def test_what_is_passed_over_is_told() -> None:
+    notes = checks(inbound={"policy": "open"}, recording={"enabled": True})["notes"]
+    assert notes.ok
+    for key in ("voice-call.config.inbound", "voice-call.config.recording"):
+        assert f"{key} is passed over: no such carrier is installed" in notes.message
+    assert "notes" not in checks(skipSignatureVerification=True)
 
 
 def test_a_configuration_that_is_wrong_is_named() -> None:

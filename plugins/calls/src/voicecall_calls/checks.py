@@ -34,10 +34,9 @@ def setup_checks(context: SetupContext) -> Sequence[SetupCheck]:
         config: VoiceCallConfig = context.plugin_config(PLUGIN_ID)
         wiring = resolve_for(context, config)
     except VoicecallError as error:
-        enabled = context.enabled(PLUGIN_ID)
-        return [_enabled(enabled), SetupCheck("provider-config", False, str(error))]
+        return [_enabled(context, True), SetupCheck("provider-config", False, str(error))]
     checks = [
-        _enabled(context.enabled(PLUGIN_ID) and config.enabled),
+        _enabled(context, config.enabled),
         _provider(wiring),
         _provider_config(wiring),
         _exposure(wiring),
@@ -53,13 +52,17 @@ def setup_checks(context: SetupContext) -> Sequence[SetupCheck]:
         checks.append(_speech(wiring))
     checks += _place(store_directory(wiring.config, context.state_dir))
     checks += _listening(wiring.config.serve)
+    told = " ".join(check.message for check in checks)
+    if notes := [note for note in wiring.notes if note not in told]:
+        checks.append(SetupCheck("notes", True, "; ".join(notes)))
     return checks
 
 
-def _enabled(enabled: bool) -> SetupCheck:
-    if enabled:
+def _enabled(context: SetupContext, phone: bool) -> SetupCheck:
+    plugin = context.enabled(PLUGIN_ID)
+    if plugin and phone:
         return SetupCheck("plugin-enabled", True, "the phone is enabled")
-    path = "plugins.entries.voice-call.enabled"
+    path = f"{CONFIG_PATH}.enabled" if plugin else f"plugins.entries.{PLUGIN_ID}.enabled"
     return SetupCheck("plugin-enabled", False, f"the phone is off; set {path} to true")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -19,7 +19,7 @@ from pydantic import (
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from voicecall.configuring import ConfigModel, is_http_url
+from voicecall.configuring import ConfigModel, UrlPath, is_http_url
 from voicecall.machine import CallPolicy
 
 from .exposure import (
@@ -94,7 +94,7 @@ class StreamingConfig(ConfigModel):
 
     enabled: bool = False
     provider: str | None = Field(default=None, min_length=1)
-    stream_path: str = Field(default="/voice/stream", min_length=1)
+    stream_path: UrlPath = "/voice/stream"
     providers: dict[str, OpenBlock] = Field(default_factory=dict)
     pre_start_timeout_ms: PositiveInt = 5000
     max_pending_connections: PositiveInt = 32
@@ -111,6 +111,18 @@ class NumberRoute(ConfigModel):
     response_system_prompt: str | None = None
     response_timeout_ms: PositiveInt | None = None
     tts: TtsConfig | None = None
+
+
+def _once(routes: Any) -> Any:
+    """Two spellings of a number would be one route, and the other lost."""
+    if isinstance(routes, Mapping):
+        known: dict[str | None, str] = {}
+        for key in routes:
+            number = normalize_number(str(key))
+            if number is not None and number in known:
+                raise ValueError(f"names one number twice, as {known[number]} and as {key}")
+            known[number] = key
+    return routes
 
 
 class BargeInConfig(ConfigModel):
@@ -136,6 +148,15 @@ class SilenceConfig(ConfigModel):
     prompts: int = Field(default=2, ge=0)
 
 
+def _code_phrase(text: str) -> str:
+    if "{code}" not in text:
+        raise ValueError("must hold {code}, which the caller is told")
+    return text
+
+
+CodePhrase = Annotated[str, AfterValidator(_code_phrase)]
+
+
 class PhrasesConfig(ConfigModel):
     """What is said where no agent can speak."""
 
@@ -147,7 +168,7 @@ class PhrasesConfig(ConfigModel):
     still_there: str = "Are you still there?"
     goodbye: str = "I will hang up now. Goodbye."
     resumed: str = "Sorry, I lost you for a moment. Please go on."
-    pairing: str = (
+    pairing: CodePhrase = (
         "This line is private. Your code is {code}. Again: {code}. "
         "Ask the owner to approve it, then call again. Goodbye."
     )
@@ -203,7 +224,9 @@ class VoiceCallConfig(ConfigModel):
     inbound_policy: Literal["disabled", "allowlist", "pairing", "open"] = "disabled"
     allow_from: tuple[E164, ...] = ()
     inbound_greeting: str | None = None
-    numbers: dict[E164, NumberRoute] = Field(default_factory=dict)
+    numbers: Annotated[dict[E164, NumberRoute], BeforeValidator(_once)] = Field(
+        default_factory=dict
+    )
 
     outbound: OutboundConfig = Field(default_factory=OutboundConfig)
     max_duration_seconds: PositiveInt = 300
@@ -240,16 +263,16 @@ class VoiceCallConfig(ConfigModel):
         object that does not look like a misspelt key. Each carrier validates its own."""
         if not isinstance(values, Mapping):
             return values
+        chosen = values.get("provider")
+        if isinstance(chosen, str) and not isinstance(values.get(chosen, {}), Mapping):
+            raise _wrong([(chosen, "must be an object, { ... }")])
         own = set(cls.model_fields) | {field.alias or "" for field in cls.model_fields.values()}
         carriers = {
             key: value
             for key, value in values.items()
             if key not in own
             and isinstance(value, Mapping)
-            and (
-                key == values.get("provider")
-                or not difflib.get_close_matches(key, own - {"carriers"}, 1, 0.75)
-            )
+            and (key == chosen or not difflib.get_close_matches(key, own - {"carriers"}, 1, 0.75))
         }
         rest = {key: value for key, value in values.items() if key not in carriers}
         given = rest.get("carriers", {})
@@ -261,17 +284,7 @@ class VoiceCallConfig(ConfigModel):
     def _consistent(self) -> VoiceCallConfig:
         problems = list(self._contradictions())
         if problems:
-            raise ValidationError.from_exception_data(
-                "VoiceCallConfig",
-                [
-                    InitErrorDetails(
-                        type=PydanticCustomError("contradiction", "{text}", {"text": text}),
-                        loc=tuple(key.split(".")),
-                        input=None,
-                    )
-                    for key, text in problems
-                ],
-            )
+            raise _wrong(problems)
         return self
 
     def _contradictions(self) -> Iterator[tuple[str, str]]:
@@ -283,7 +296,7 @@ class VoiceCallConfig(ConfigModel):
         if self.realtime.stream_path == self.serve.path:
             yield "realtime.streamPath", "and serve.path must differ"
         if self.public_url is not None and not is_http_url(self.public_url):
-            yield "publicUrl", "must be an absolute http(s) URL"
+            yield "publicUrl", "must be an absolute http(s) URL, without blanks"
         elif "#" in (self.public_url or ""):
             yield "publicUrl", "ends before the #: what follows is for the number's settings"
         if self.tunnel_id == "tailscale-funnel" and self.tailscale.port not in FUNNEL_PORTS:
@@ -314,3 +327,18 @@ class VoiceCallConfig(ConfigModel):
             # Else the cap would end calls that are over, as if they had been too long.
             quiet_ms=min(CallPolicy().quiet_ms, max_duration_ms // 2),
         )
+
+
+def _wrong(problems: Sequence[tuple[str, str]]) -> ValidationError:
+    """An error for each key and what is wrong with it."""
+    return ValidationError.from_exception_data(
+        "VoiceCallConfig",
+        [
+            InitErrorDetails(
+                type=PydanticCustomError("wrong", "{text}", {"text": text}),
+                loc=tuple(key.split(".")),
+                input=None,
+            )
+            for key, text in problems
+        ],
+    )

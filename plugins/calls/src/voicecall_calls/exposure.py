@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from ipaddress import ip_network
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, PositiveInt
 
-from voicecall.configuring import ConfigModel
+from voicecall.configuring import ConfigModel, UrlPath
 
 __all__ = [
     "FUNNEL_PORTS",
@@ -22,6 +23,7 @@ __all__ = [
 ]
 
 FUNNEL_PORTS = (443, 8443, 10_000)
+_HOST = re.compile(r"([A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]+)?")
 
 
 class ServeConfig(ConfigModel):
@@ -29,7 +31,7 @@ class ServeConfig(ConfigModel):
 
     port: int = Field(default=3334, ge=0, le=65535)
     bind: str = Field(default="127.0.0.1", min_length=1)
-    path: str = Field(default="/voice/webhook", min_length=1)
+    path: UrlPath = "/voice/webhook"
 
 
 class TunnelConfig(ConfigModel):
@@ -82,13 +84,20 @@ def _proxy_address(text: str) -> str:
     return text
 
 
+def _host(text: str) -> str:
+    if not _HOST.fullmatch(text.strip()):
+        raise ValueError("must be a host name, such as voice.example.com")
+    return text
+
+
 ProxyAddress = Annotated[str, AfterValidator(_proxy_address)]
+HostName = Annotated[str, AfterValidator(_host)]
 
 
 class WebhookSecurityConfig(ConfigModel):
     """Whose forwarding headers are believed, and how much is taken at a time."""
 
-    allowed_hosts: tuple[str, ...] = ()
+    allowed_hosts: tuple[HostName, ...] = ()
     trust_forwarding_headers: bool = False
     trusted_proxy_ips: tuple[ProxyAddress, ...] = Field(default=(), alias="trustedProxyIPs")
     max_in_flight_per_client: PositiveInt = 8

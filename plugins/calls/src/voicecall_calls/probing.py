@@ -110,7 +110,7 @@ async def _fetched(url: str, answer: Callable[[str], str]) -> SetupCheck:
         return SetupCheck("public-url", False, text)
     text = (
         f"{url} answers {response.status_code}: check that the proxy passes on this path"
-        " (serve.path) and the host name (webhookSecurity.allowedHosts)"
+        " (serve.path)"
     )
     return SetupCheck("public-url", False, text)
 

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field, PositiveInt
 
-from voicecall.configuring import ConfigModel
+from voicecall.configuring import ConfigModel, UrlPath
 
 __all__ = [
     "AgentContextConfig",
@@ -68,7 +68,7 @@ class RealtimeConfig(ConfigModel):
 
     enabled: bool = False
     provider: str | None = Field(default=None, min_length=1)
-    stream_path: str | None = Field(default=None, min_length=1)
+    stream_path: UrlPath | None = None
     instructions: str | None = Field(default=None, min_length=1)
     tool_policy: Literal["safe-read-only", "owner", "none"] = "safe-read-only"
     consult_policy: Literal["auto", "substantive", "always"] = "auto"

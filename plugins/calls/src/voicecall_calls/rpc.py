@@ -20,6 +20,8 @@ __all__ = ["PhoneRpc"]
 READ = "operator.read"
 WRITE = "operator.write"
 ADMIN = "operator.admin"
+_MOST = 1_000_000
+"""Turns that are looked at at a time."""
 _KEEP_MS = 300_000
 _GRACE_MS = 30_000
 
@@ -32,6 +34,10 @@ def _text(params: Params, name: str) -> str | None:
         return None
     if not isinstance(value, str):
         raise InvalidRequest(f"{name} must be a string")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise InvalidRequest(f"{name} must be Unicode text (of the terminal: UTF-8)") from None
     return value.strip() or None
 
 
@@ -192,8 +198,8 @@ class PhoneRpc:
 
     async def _latency(self, params: Params, call: RpcCall) -> Params:
         last = params.get("last", 200)
-        if not isinstance(last, int) or isinstance(last, bool) or last < 1:
-            raise InvalidRequest("last must be a whole number of at least 1")
+        if not isinstance(last, int) or isinstance(last, bool) or not 1 <= last <= _MOST:
+            raise InvalidRequest(f"last must be a whole number from 1 to {_MOST}")
         return await self._operations().latency(last)
 
     async def _pairing_list(self, params: Params, call: RpcCall) -> Params:

@@ -79,6 +79,7 @@ class PhoneService:
     def __init__(self, host: GatewayHost) -> None:
         self._host = host
         self._missing: list[str] = []
+        self._failure = ""
         self._running: _Running | None = None
         self._awaited: TunnelKeeper | None = None
         config: VoiceCallConfig = host.plugin_config(PLUGIN_ID)
@@ -119,7 +120,9 @@ class PhoneService:
     def operations(self) -> CallOperations:
         """The operations of the running phone. Raises ``ConfigError`` with what is missing."""
         if self._running is None:
-            raise ConfigError("; ".join(self.problems()) or "the phone is not running")
+            raise ConfigError(
+                "; ".join(self.problems()) or self._failure or "the phone is not running"
+            )
         return self._running.operations
 
     async def _invoke_tool(self, arguments: Mapping[str, Any], call: ToolCall) -> dict[str, Any]:
@@ -197,9 +200,13 @@ class PhoneService:
         """Run the phone until it is ``over``; ``settled`` when it runs, or waits for its tunnel."""
         async with AsyncExitStack() as stack:
             try:
+                self._failure = ""
                 self._running = await self._start(stack, wiring, settled)
                 settled.set()
                 await over.wait()
+            except VoicecallError as error:
+                self._failure = f"the phone is not running: {error}"
+                raise
             finally:
                 self._running = self._awaited = None
 

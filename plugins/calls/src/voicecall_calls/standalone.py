@@ -61,7 +61,13 @@ class Standalone:
 
     def call(self, method: str, params: Mapping[str, Any]) -> dict[str, Any]:
         """The payload of one RPC method."""
-        handler = self._gateway.host.methods[method].handler
+        served = self._gateway.host.methods.get(method)
+        if served is None:
+            raise VoicecallError(
+                "the phone is off: set plugins.entries.voice-call.enabled to true"
+                " (voicecall plugins enable voice-call)"
+            )
+        handler = served.handler
 
         async def run() -> dict[str, Any]:
             return dict(await handler(params, _OPERATOR))

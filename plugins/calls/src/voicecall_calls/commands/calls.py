@@ -167,7 +167,7 @@ def status(
     json: JsonOption = False,
 ) -> None:
     """Show a call, or all live calls."""
-    if call_id == "":
+    if call_id is not None and not call_id.strip():
         raise VoicecallError("--call-id is empty; leave it out for all live calls")
     params = _given(callId=call_id)
     result = request(context, config, "voicecall.status", params, serve=False)

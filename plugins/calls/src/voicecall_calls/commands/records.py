@@ -16,6 +16,8 @@ from voicecall_gateway.output import print_json, print_table, print_text
 
 __all__ = ["add"]
 
+_MOST = 1_000_000
+
 
 def add(app: typer.Typer) -> None:
     app.command("tail")(tail)
@@ -27,8 +29,12 @@ def tail(
     file: Annotated[
         Path | None, typer.Option("--file", help="Journal (default: calls.jsonl of the store).")
     ] = None,
-    since: Annotated[int, typer.Option("--since", min=0, help="Lines to begin with.")] = 25,
-    poll: Annotated[int, typer.Option("--poll", min=50, help="Milliseconds between looks.")] = 250,
+    since: Annotated[
+        int, typer.Option("--since", min=0, max=_MOST, help="Lines to begin with.")
+    ] = 25,
+    poll: Annotated[
+        int, typer.Option("--poll", min=50, max=_MOST, help="Milliseconds between looks.")
+    ] = 250,
     follow: Annotated[bool, typer.Option("--follow/--no-follow", help="Wait for more.")] = True,
     config: ConfigOption = None,
     json: JsonOption = False,
@@ -91,7 +97,8 @@ def latency(
         Path | None, typer.Option("--file", help="Read this journal (default: ask the store).")
     ] = None,
     last: Annotated[
-        int, typer.Option("--last", min=1, help="Turns (of a journal: lines) to look at.")
+        int,
+        typer.Option("--last", min=1, max=_MOST, help="Turns (of a journal: lines) to look at."),
     ] = 200,
     config: ConfigOption = None,
     json: JsonOption = False,
