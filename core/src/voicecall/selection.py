@@ -93,12 +93,15 @@ def select(
     blocks: Mapping[str, Mapping[str, Any]],
     environ: Mapping[str, str],
     path: str,
+    *,
+    named_at: str = "",
 ) -> Selected:
     """The provider to use.
 
     ``configured_id`` is what the operator wrote (None: the first configured one in order of
     automatic selection, demo providers excepted); ``blocks`` the configuration of each provider
-    by id, found at ``path``. A block under an alias overlays the one under the canonical id.
+    by id, found at ``path``; ``named_at`` is the key where the operator wrote the id. A block
+    under an alias overlays the one under the canonical id.
     Raises :exc:`ConfigError` only for a block that is present and wrong.
     """
     if configured_id is None:
@@ -106,7 +109,8 @@ def select(
     try:
         info = registry.load(kind, configured_id)
     except PluginError as error:
-        return Selected(Selection.MISSING_CONFIGURED_PROVIDER, str(error))
+        message = f"{named_at}: {error}" if named_at else str(error)
+        return Selected(Selection.MISSING_CONFIGURED_PROVIDER, message)
     raw = {**blocks.get(info.id, {}), **blocks.get(configured_id, {})}
     missing = missing_fields(info, raw, environ)
     if missing:

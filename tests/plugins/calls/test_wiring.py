@@ -323,3 +323,31 @@ def test_a_carriers_variable_gives_what_the_file_does_not() -> None:
     assert wire(provider="mock", environ=variable).config.from_number is None
     with pytest.raises(ConfigError, match="fromNumber"):
         wire(provider="public", environ={**variable, "PUBLIC_NUMBER": "a number"})
+
+
+@pytest.mark.parametrize(
+    ("over", "named"),
+    [
+        ({"provider": "nobody"}, "plugins.entries.voice-call.config.provider"),
+        (
+            {"streaming": {"enabled": True, "provider": "nobody"}},
+            "plugins.entries.voice-call.config.streaming.provider",
+        ),
+        (
+            {"realtime": {"enabled": True, "provider": "nobody"}},
+            "plugins.entries.voice-call.config.realtime.provider",
+        ),
+    ],
+)
+def test_a_provider_that_is_not_installed_is_named_with_its_key(
+    over: dict[str, Any], named: str
+) -> None:
+    wiring = wire(**over)
+    told = [*wiring.problems, *wiring.notes]
+    assert any(f"{named}: no " in text and "'nobody' is installed" in text for text in told), told
+
+
+def test_a_backend_that_is_not_installed_is_named_with_its_agent() -> None:
+    wiring = wire(agents={"list": [{"id": "desk", "backend": "nobody"}]})
+    [problem] = wiring.problems
+    assert problem.startswith("the backend of agent 'desk': no ")

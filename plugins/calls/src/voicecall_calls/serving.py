@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
+from voicecall.errors import ConfigError
 from voicecall.seam import Seam
 from voicecall.telephony import TelephonyProvider
 from voicecall_calls.config import VoiceCallConfig
@@ -29,7 +30,14 @@ def answering(state_dir: Path) -> Callable[[str], str]:
     """What this machine answers to a challenge (:mod:`voicecall_calls.probing`). Its key is made
     where there is none yet."""
     folder = state_dir / "voice-calls"
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    try:
+        # One after the other: the mode is for the last one only.
+        state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        folder.mkdir(exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise ConfigError(
+            f"{folder} cannot be made ({error.strerror}); set VOICECALL_STATE_DIR"
+        ) from None
     file = folder / _KEY_FILE
     if not file.exists():
         # Of two that make one at once the first counts.

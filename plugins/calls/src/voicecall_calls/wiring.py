@@ -110,7 +110,13 @@ def resolve(
 ) -> Wiring:
     """Select every provider. Raises ``ConfigError`` only for a block that is wrong in itself."""
     carrier = select(
-        registry, ProviderKind.TELEPHONY, config.provider, config.carriers, environ, CONFIG_PATH
+        registry,
+        ProviderKind.TELEPHONY,
+        config.provider,
+        config.carriers,
+        environ,
+        CONFIG_PATH,
+        named_at=f"{CONFIG_PATH}.provider",
     )
     config = _with_environment(config, carrier, environ)
     directory = AgentDirectory(agents)
@@ -231,6 +237,7 @@ def _backend(
         directory.blocks,
         environ,
         "agents.backends",
+        named_at=f"the backend of agent {agent_id!r}",
     )
 
 
@@ -307,6 +314,7 @@ def _select_streaming(wiring: Wiring, registry: Registry, environ: Mapping[str, 
         streaming.providers,
         environ,
         f"{CONFIG_PATH}.streaming.providers",
+        named_at=f"{CONFIG_PATH}.streaming.provider",
     )
     wiring.off.extend(
         f"streaming stays off: {selected.message}"
@@ -345,6 +353,7 @@ def _select_realtime(wiring: Wiring, registry: Registry, environ: Mapping[str, s
         realtime.providers,
         environ,
         f"{CONFIG_PATH}.realtime.providers",
+        named_at=f"{CONFIG_PATH}.realtime.provider",
     )
     if wiring.realtime.outcome is not Selection.OK:
         wiring.off.append(f"realtime stays off: {wiring.realtime.message}")
