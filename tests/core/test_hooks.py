@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+import pluggy
 import pytest
 
 from voicecall import ProviderInfo, ProviderKind, hookimpl, hookspecs
@@ -126,3 +127,18 @@ def test_a_hook_that_does_not_exist_is_refused() -> None:
 
     with pytest.raises(Exception, match="voicecall_tts_provider"):
         Hooks().register(Mistaken(), "mistaken")
+
+
+@pytest.mark.parametrize("hook", ["voicecall_tts_provider", "voicecall_tts_providers"])
+def test_a_plugin_with_a_wrong_hook_is_not_kept(hook: str) -> None:
+    def wanting(this: object, surplus: Any) -> None:
+        return None
+
+    hooks = Hooks()
+    mistaken = type("Mistaken", (), {hook: hookimpl(wanting)})()
+    for _ in range(2):
+        with pytest.raises(pluggy.PluginValidationError, match=hook):
+            hooks.register(mistaken, "mistaken")
+    speech = Speech()
+    hooks.register(speech, "speech")
+    assert [info.id for info in hooks.provider_infos(ProviderKind.TTS, speech)] == ["a"]

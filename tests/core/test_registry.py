@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -116,6 +117,36 @@ def test_a_broken_package_is_recorded_and_disturbs_nobody(
     assert text in registry.failures["voicecall.tts", "bad"]
     with pytest.raises(PluginError, match=f"'bad' of acme-bad cannot be imported: {text}"):
         registry.load(TTS, "bad")
+
+
+HOOK = "from voicecall import ProviderInfo, ProviderKind, hookimpl\n@hookimpl\n"
+ONE = "ProviderInfo(kind=ProviderKind.TTS, id='bad', label='L', factory=print)"
+
+
+@pytest.mark.parametrize(
+    ("hook", "text"),
+    [
+        ("def voicecall_tts_provider(): return []", "unknown hook 'voicecall_tts_provider'"),
+        ("def voicecall_tts_providers(more): return []", r"Argument\(s\) {'more'}"),
+        ("def voicecall_tts_providers(): import a_module_that_is_not_there", "ModuleNotFoundError"),
+        ("def voicecall_tts_providers(): raise SystemExit(3)", "SystemExit: 3"),
+        ("def voicecall_tts_providers(): return None", "voicecall_tts_providers returns NoneType"),
+        (f"def voicecall_tts_providers(): return {ONE}", "returns ProviderInfo, not a sequence"),
+        ("def voicecall_tts_providers(): return ['bad']", "returns list, not a sequence"),
+    ],
+)
+def test_a_wrong_hook_is_its_packages_fault_and_no_one_elses(
+    site: Path, install: Install, hook: str, text: str
+) -> None:
+    install("acme-bad", "bad", module="acme_bad", code=HOOK + hook)
+    install("acme-good", "good", module="acme_good", more="aliases=('fine',)")
+    registry = scan(site)
+    assert registry.load(TTS, "fine").id == "good"
+    assert [info.id for info in registry.load_all(TTS)] == ["good"]
+    assert re.search(text, registry.failures["voicecall.tts", "bad"])
+    for _ in range(2):
+        with pytest.raises(PluginError, match=f"voicecall.tts 'bad' of acme-bad .*{text}"):
+            registry.load(TTS, "bad")
 
 
 def test_an_id_claimed_twice_names_both_distributions(site: Path, install: Install) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -42,10 +42,18 @@ class Hooks:
         self._manager.add_hookspecs(hookspecs)
 
     def register(self, plugin: ModuleType | object, name: str) -> None:
-        """Register a plugin module once; again is fine."""
-        if not self._manager.is_registered(plugin):
+        """Register a plugin module once; again is fine. Raises what pluggy finds wrong with its
+        hooks."""
+        if self._manager.is_registered(plugin):
+            return
+        try:
             self._manager.register(plugin, name)
             self._manager.check_pending()
+        except pluggy.PluginValidationError:
+            # Left in, it would fail the check of everybody who comes after it.
+            if self._manager.is_registered(plugin):
+                self._manager.unregister(plugin)
+            raise
 
     def _of(self, hook: str, plugin: object, **arguments: Any) -> list[Any]:
         """Results of one hook from one plugin."""
@@ -57,8 +65,18 @@ class Hooks:
         ]
 
     def provider_infos(self, kind: ProviderKind, plugin: object) -> Sequence[ProviderInfo]:
-        """What one plugin offers of one kind."""
-        return [info for result in self._of(HOOK_OF_KIND[kind], plugin) for info in result]
+        """What one plugin offers of one kind. Raises what its hook raises, and ``TypeError`` where
+        that returns anything but a sequence of :class:`ProviderInfo`."""
+        infos: list[ProviderInfo] = []
+        for result in self._of(HOOK_OF_KIND[kind], plugin):
+            found: list[Any] = list(result) if isinstance(result, Iterable) else [None]
+            if not all(isinstance(info, ProviderInfo) for info in found):
+                raise TypeError(
+                    f"{HOOK_OF_KIND[kind]} returns {type(result).__name__},"
+                    " not a sequence of ProviderInfo"
+                )
+            infos += found
+        return infos
 
     def plugin_info(self, plugin: object) -> PluginInfo | None:
         results: list[PluginInfo] = self._of("voicecall_plugin_info", plugin)

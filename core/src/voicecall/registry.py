@@ -97,14 +97,18 @@ class Registry:
     def module(self, group: str, name: str) -> Any:
         """Import and register the plugin behind an entry point.
 
-        Raises :exc:`PluginError`: not installed, claimed twice, or not importable.
+        Raises :exc:`PluginError`: not installed, claimed twice, not importable, or with a hook
+        that is none.
         """
         if (group, name) in self._modules:
             module = self._modules[group, name]
         else:
             module = self._import(group, name)
             self._modules[group, name] = module
-        self.hooks.register(module, f"{group}:{name}:{id(module)}")
+        try:
+            self.hooks.register(module, f"{group}:{name}:{id(module)}")
+        except Exception as error:
+            raise self._failed(group, name, "has a hook that is wrong", error) from error
         return module
 
     def _import(self, group: str, name: str) -> object:
@@ -119,11 +123,14 @@ class Registry:
         try:
             return candidates[0].entry.load()
         except (Exception, SystemExit) as error:
-            text = f"{type(error).__name__}: {error}"
-            self.failures[group, name] = text
-            raise PluginError(
-                f"{group} {name!r} of {candidates[0].source} cannot be imported: {text}"
-            ) from error
+            raise self._failed(group, name, "cannot be imported", error) from error
+
+    def _failed(self, group: str, name: str, what: str, error: BaseException) -> PluginError:
+        """What to raise for an ``error`` of a package, which is recorded."""
+        text = "; ".join(f"{type(error).__name__}: {error}".splitlines())
+        self.failures[group, name] = text
+        source = self._found[group][name][0].source
+        return PluginError(f"{group} {name!r} of {source} {what}: {text}")
 
     def _unknown(self, group: str, name: str) -> str:
         known = sorted(self._found.get(group, {}))
@@ -144,7 +151,12 @@ class Registry:
                     return info
             raise PluginError(self._unknown(kind.group, provider_id))
         module = self.module(kind.group, provider_id)
-        for info in self.hooks.provider_infos(kind, module):
+        try:
+            infos = self.hooks.provider_infos(kind, module)
+        except (Exception, SystemExit) as error:
+            what = "cannot tell what it provides"
+            raise self._failed(kind.group, provider_id, what, error) from error
+        for info in infos:
             if info.id == provider_id and info.kind is kind:
                 break
         else:
