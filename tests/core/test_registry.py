@@ -149,6 +149,23 @@ def test_a_wrong_hook_is_its_packages_fault_and_no_one_elses(
             registry.load(TTS, "bad")
 
 
+def test_a_carrier_says_what_it_can_do(site: Path, install: Install) -> None:
+    code = MODULE.replace("tts", "telephony").replace("TTS", "TELEPHONY")
+    for entry, more in (("mute", ""), ("plain", "capabilities=TelephonyCapabilities()")):
+        install(
+            f"acme-{entry}",
+            entry,
+            module=f"acme_{entry}",
+            code="from voicecall.telephony import TelephonyCapabilities\n"
+            + code.format(id=entry, more=more),
+            group="voicecall.telephony",
+        )
+    registry = scan(site)
+    with pytest.raises(PluginError, match=r"'mute' does not say .* ProviderInfo has no capab"):
+        registry.load(ProviderKind.TELEPHONY, "mute")
+    assert [info.id for info in registry.load_all(ProviderKind.TELEPHONY)] == ["plain"]
+
+
 def test_an_id_claimed_twice_names_both_distributions(site: Path, install: Install) -> None:
     install("acme-one", "same", module="acme_one")
     install("acme-two", "same", module="acme_two")

@@ -24,6 +24,7 @@ __all__ = [
     "LegacyKey",
     "Provider",
     "ProviderContext",
+    "ProviderFactory",
     "ProviderInfo",
     "ProviderKind",
 ]
@@ -90,6 +91,10 @@ class ProviderInfo:
     the keys without which the provider is not configured. ``auto_select_order``: lower is tried
     first; ``demo`` providers are never chosen automatically.
 
+    ``capabilities`` are those of a carrier (:class:`~voicecall.telephony.TelephonyCapabilities`),
+    which must state them here too: they are asked before the factory is. A tunnel may state its
+    :class:`~voicecall.tunnel.TunnelCapabilities`; no other kind is asked.
+
     ``environ`` maps keys of the phone's own configuration to environment variables that supply
     them where the operator gives none (a carrier's ``fromNumber``).
 
@@ -117,7 +122,11 @@ class ProviderInfo:
 
 
 class Provider:
-    """Base of all provider objects: a lifespan around whatever they need while in use."""
+    """Base of all provider objects: a lifespan around whatever they need while in use.
+
+    Where a contract has ``capabilities``, they are an attribute, of the class or of the object; a
+    type checker takes no property in their place.
+    """
 
     @asynccontextmanager
     async def lifespan(self) -> AsyncIterator[None]:

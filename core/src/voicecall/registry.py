@@ -168,6 +168,11 @@ class Registry:
                 f"{kind.group} {provider_id!r} is written for api version {info.api_version},"
                 f" this is {API_VERSION}"
             )
+        if kind is ProviderKind.TELEPHONY and info.capabilities is None:
+            raise PluginError(
+                f"{kind.group} {provider_id!r} does not say what the carrier can do: its"
+                " ProviderInfo has no capabilities"
+            )
         self._infos[kind, provider_id] = info
         return info
 

@@ -14,6 +14,7 @@ from voicecall import LegacyKey, ProviderInfo, ProviderKind, hookimpl
 from voicecall.errors import ConfigError
 from voicecall.hosting import LegacyRule
 from voicecall.registry import Registry
+from voicecall.telephony import TelephonyCapabilities
 from voicecall_calls import plugin as phone
 from voicecall_gateway.config import config_from_tree
 from voicecall_gateway.legacy import CORE_RULES, apply_rules
@@ -37,6 +38,7 @@ class Carrier:
                 id=self._id,
                 label="Carrier",
                 factory=lambda config, context: None,
+                capabilities=TelephonyCapabilities(),
                 legacy_keys=self._keys,
             )
         ]

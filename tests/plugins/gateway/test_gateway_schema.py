@@ -13,6 +13,7 @@ from voicecall import ProviderInfo, ProviderKind, hookimpl
 from voicecall.configuring import ConfigModel
 from voicecall.hosting import PluginInfo
 from voicecall.registry import Registry
+from voicecall.telephony import TelephonyCapabilities
 from voicecall_gateway.cli import run
 from voicecall_gateway.schema import configuration_schema
 
@@ -46,6 +47,7 @@ class Provider:
             factory=lambda config, context: None,
             config_model=lambda: Voice,
             secrets={"apiKey": "VOICE_KEY"},
+            capabilities=TelephonyCapabilities() if kind is ProviderKind.TELEPHONY else None,
         )
 
     @hookimpl
