@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,6 +14,7 @@ from textwrap import dedent
 import pytest
 from importlib_metadata import EntryPoint, distributions
 
+import voicecall
 from voicecall import ProviderInfo, ProviderKind, hookimpl
 from voicecall.errors import PluginError
 from voicecall.registry import Registry
@@ -208,6 +212,33 @@ def test_another_api_version_is_refused(site: Path, install: Install) -> None:
         registry.load(TTS, "alpha")
     assert registry.load_all(TTS) == []
     assert ("voicecall.tts", "alpha") in registry.failures
+
+
+def test_a_package_of_the_first_version_is_refused_by_a_later_host(
+    site: Path, install: Install
+) -> None:
+    install("acme-a", "alpha", module="acme_alpha")
+    host = site / "voicecall"
+    shutil.copytree(Path(voicecall.__file__).parent, host)
+    contract = (host / "providers.py").read_text()
+    assert contract.count("\nAPI_VERSION = 1\n") == 1
+    later = contract.replace("\nAPI_VERSION = 1\n", "\nAPI_VERSION = 2\n")
+    (host / "providers.py").write_text(later)
+    program = """
+        from voicecall.providers import ProviderKind
+        from voicecall.registry import Registry
+        registry = Registry()
+        assert "alpha" not in {info.id for info in registry.load_all(ProviderKind.TTS)}
+        print(registry.failures["voicecall.tts", "alpha"])
+    """
+    run = subprocess.run(
+        [sys.executable, "-c", dedent(program)],
+        env={**os.environ, "PYTHONPATH": str(site)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "'alpha' is written for api version 1, this is 2" in run.stdout, run.stderr
 
 
 def test_a_module_without_its_provider(site: Path, install: Install) -> None:

@@ -110,7 +110,9 @@ class ProviderInfo:
     factory: Callable[[Any, ProviderContext], Any]
     config_model: Callable[[], type[BaseModel]] | None = None
     aliases: tuple[str, ...] = ()
-    api_version: int = API_VERSION
+    # Not API_VERSION: a package that does not state its version was written for the first, however
+    # far the host has gone since.
+    api_version: int = 1
     secrets: Mapping[str, str] = field(default_factory=dict)
     required: tuple[str, ...] = ()
     environ: Mapping[str, str] = field(default_factory=dict)
