@@ -6,7 +6,9 @@ import ast
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -57,6 +59,49 @@ def test_the_search_for_vendors_reads_all_three_packages() -> None:
     for folder in NEUTRAL:
         assert any(name.startswith(folder) for name in names)
     assert VENDORS.search("import Twilio")
+
+
+PACKAGES = sorted(
+    path.parent.relative_to(ROOT).as_posix()
+    for pattern in ("core", "plugins/*", "providers/*", "stt/*", "tts/*")
+    for path in ROOT.glob(f"{pattern}/pyproject.toml")
+)
+COME_WITH_OTHERS = {"pydantic-core": "pydantic", "fastmcp-slim": "pydantic-ai-slim"}
+"""Distributions that another one pins or asks for by itself, in the version that it wants."""
+
+
+def imports_of(tree: ast.Module) -> Iterator[str]:
+    """First parts of the names of all modules that are imported from elsewhere."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            yield node.module.partition(".")[0]
+
+
+def plain(requirement: str) -> str:
+    """The name in ``requirement``, as all write it."""
+    return re.split(r"[^\w.-]", requirement)[0].lower().replace("_", "-")
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_a_package_declares_what_it_imports(package: str) -> None:
+    file = ROOT / package / "pyproject.toml"
+    project = tomllib.loads(file.read_text(encoding="utf-8"))["project"]
+    wanted = [project["name"], *project["dependencies"]]
+    for extra in project.get("optional-dependencies", {}).values():
+        wanted += extra
+    declared = {plain(requirement) for requirement in wanted}
+    imported = {m for _, text in sources(f"{package}/src") for m in imports_of(ast.parse(text))}
+    providers = packages_distributions()
+    missing = {}
+    for module in imported - set(sys.stdlib_module_names):
+        names = {plain(name) for name in providers.get(module, ())}
+        names |= {COME_WITH_OTHERS[name] for name in names & set(COME_WITH_OTHERS)}
+        if names and not names & declared:
+            missing[module] = names
+    assert missing == {}
+    assert imported
 
 
 def marks_of(tree: ast.Module) -> set[str]:
