@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import subprocess
 import sys
 import tomllib
 from pathlib import Path
@@ -91,3 +92,16 @@ def test_the_tutorials_own_test_collects(module: ModuleType, tmp_path: Path) -> 
     suite = namespace["TestHum"]
     assert issubclass(suite, SpeechContract)
     assert not suite.__abstractmethods__
+
+
+def test_pytest_knows_the_mark_of_the_tutorials_test(module: ModuleType, tmp_path: Path) -> None:
+    options = ["--collect-only", "--strict-markers", "-p", "no:cacheprovider", "-W", "error"]
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", *options, "test_hum.py"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "TestHum" in done.stdout
