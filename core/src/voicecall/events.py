@@ -76,7 +76,8 @@ class CarrierEvent(CallEvent, frozen=True, kw_only=True):
 
 
 class Initiated(CarrierEvent, frozen=True, kw_only=True):
-    """The call exists. For an inbound call: it wants an answer."""
+    """The call exists. For an inbound call, which it opens with ``direction=Direction.INBOUND``
+    only: it wants an answer."""
 
 
 class Ringing(CarrierEvent, frozen=True, kw_only=True):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import msgspec
 
@@ -86,7 +86,7 @@ class MarkReached(msgspec.Struct, frozen=True, gc=False):
 
 @dataclass(frozen=True, slots=True)
 class Cleared:
-    """The carrier confirms that its buffer is empty."""
+    """The carrier confirms that its buffer is empty. Not used yet: marks tell that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +106,9 @@ class MediaCodec(ABC):
     """One object a socket."""
 
     __slots__ = ()
+
+    binary: ClassVar[bool] = False
+    """Messages that are ``bytes`` go out as binary ones; else as text, which they then are."""
 
     @abstractmethod
     def decode(self, message: Message) -> MediaEvent | None:

@@ -48,7 +48,7 @@ class Interrupter(StrEnum):
 
 class Verbatim(StrEnum):
     """Whether the model can be made to say given words: not at all, as the first thing of a
-    session, or at any time."""
+    session, or at any time. The host makes no difference between the last two yet."""
 
     NONE = "none"
     FIXTURE = "fixture"
@@ -57,6 +57,32 @@ class Verbatim(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RealtimeCapabilities:
+    """What a voice model can do. The host asks this, never the model's id.
+
+    ``formats``: what a session takes and gives, best first; the line's own is chosen where it is
+    among them, else the first, and the host converts.
+
+    ``interrupts``: what stops the model's speech when the caller begins to speak. Where the
+    operator allows interruptions, that is :class:`SpeechStarted` with ``SERVER``, and with
+    ``CLIENT`` the host's own ear, so that :class:`SpeechStarted` only tells the time. With
+    ``MODEL`` nothing but :class:`Interrupted` does it, which is obeyed with all three. Where
+    something was being said, :meth:`RealtimeSession.interrupt` is called each time.
+
+    ``verbatim``: with ``NONE`` the first message of a call is asked for by
+    :meth:`RealtimeSession.greet`, otherwise by :meth:`RealtimeSession.say`; later words come by
+    ``say`` with any.
+
+    ``delegation``: the model is given no tools and sends :class:`Delegation` where it wants to
+    know or do something. It cannot be made to consult the agent always.
+
+    ``resumption``: the provider carries a session over its end by itself, so that
+    :class:`SessionExpiring` is passed over. Without it the host leaves such a session, between two
+    utterances if possible, and opens another with the call's history.
+
+    ``heard_time`` (``interrupt`` can tell the model how much was heard) and ``continuous_audio``
+    (silence must be sent too) are not used yet: the host tells and sends both always.
+    """
+
     formats: tuple[AudioFormat, ...] = (MULAW_8K,)
     interrupts: Interrupter = Interrupter.SERVER
     heard_time: bool = True
@@ -77,7 +103,8 @@ class Tool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RealtimeOptions:
-    """``sink`` receives the model's speech in ``output_format``, item by item."""
+    """``sink`` receives the model's speech in ``output_format``, item by item. ``language`` is not
+    used yet: the host leaves it as it is."""
 
     sink: AudioSink
     input_format: AudioFormat = MULAW_8K
@@ -117,7 +144,8 @@ class ResponseDone:
 
 @dataclass(frozen=True, slots=True)
 class Interrupted:
-    """The model accepted an interruption; the host clears what was not played."""
+    """The model accepted an interruption; the host clears what was not played, but for a greeting
+    that is protected and the last words of a call."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,7 +225,8 @@ class RealtimeSession(ABC):
 
     @abstractmethod
     async def greet(self, instructions: str) -> None:
-        """Open the conversation."""
+        """Respond now, by these instructions. So a conversation is opened, and so the model is told
+        at any later time of what it cannot hear, such as keys that were pressed."""
 
     @abstractmethod
     async def say(self, text: str) -> None:
@@ -205,7 +234,7 @@ class RealtimeSession(ABC):
 
     @abstractmethod
     async def add_context(self, text: str) -> None:
-        """Something the model should know, without a response to it."""
+        """Something the model should know, without a response to it. Not used yet."""
 
     @abstractmethod
     def mute(self, muted: bool) -> None:
@@ -231,6 +260,8 @@ class RealtimeSession(ABC):
 
 
 class RealtimeProvider(Provider):
+    """A voice model. ``capabilities`` is an attribute, not a property."""
+
     capabilities: RealtimeCapabilities = RealtimeCapabilities()
 
     @abstractmethod

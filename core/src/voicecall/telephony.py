@@ -48,7 +48,11 @@ __all__ = [
 
 
 class StreamPoint(StrEnum):
-    """Where a carrier can be asked to open a media socket."""
+    """Where a carrier can be asked to open a media socket.
+
+    ``DIAL`` is not used yet: no dial request asks for a socket, and a carrier that states it is
+    not asked either when the call is answered. Leave it out.
+    """
 
     DIAL = "dial"
     ANSWER = "answer"
@@ -60,18 +64,23 @@ class StreamPoint(StrEnum):
 class TelephonyCapabilities:
     """What a carrier can do. The engine asks this, never the carrier's id.
 
-    ``native_speech`` / ``native_listening``: the carrier speaks and recognises by itself.
-    ``stream``: where a media socket may be asked for (empty: never). ``dtmf_keeps_stream``:
-    playing digits neither detaches a live stream nor cuts the carrier's own speech short.
-    ``pre_connect_dtmf``: digits can be played before the stream, ``longest_pre_connect_dtmf`` of
-    them with their pauses. ``explicit_answer``: an inbound
-    call waits for an answer action; without it the reply to the first webhook answers, which is
-    then an ``Answered`` event. ``limit_by_command``: the length of a live call can be limited at
-    the carrier. ``longest_speech``: characters that the carrier's own voice takes at once.
-    Playback: ``marks`` come back, also on clear (``marks_returned_on_clear``); ``clear_acked``
-    with an event of its own; ``close_ends_call``: closing the socket hangs up; ``pacing``: audio
-    must not be sent much faster than it is played. ``public_url``: webhooks come from the
-    internet, so the webhook URL must be reachable from there.
+    ``native_speech``: the carrier speaks by itself. ``stream``: where a media socket may be asked
+    for (empty: never). ``codecs``: formats of a media socket, the usual one first. ``dtmf_out``:
+    digits can be played. ``dtmf_keeps_stream``: that neither detaches a live stream nor cuts the
+    carrier's own speech short. ``pre_connect_dtmf``: digits can be played before the stream,
+    ``longest_pre_connect_dtmf`` of them with their pauses. ``explicit_answer``: an inbound call
+    waits for an answer action; without it the reply to the first webhook answers, which is then
+    an ``Answered`` event. ``dial_lookup``: :meth:`TelephonyProvider.find_dial` can tell.
+    ``limit_by_command``: the length of a live call can be limited at the carrier.
+    ``longest_speech``: characters that the carrier's own voice takes at once. ``marks``: they
+    come back, also on clear. ``public_url``: webhooks come from the internet, so the webhook URL
+    must be reachable from there. ``from_number_required``: nobody is called without a number to
+    show.
+
+    Not used yet, whatever a carrier states: ``native_listening`` (the carrier recognises by
+    itself), ``transfer``, ``recording``, ``machine_detection``, ``marks_returned_on_clear``,
+    ``clear_acked`` (with an event of its own), ``close_ends_call`` (closing the socket hangs up)
+    and ``pacing`` (audio must not be sent much faster than it is played, which it never is).
     """
 
     native_speech: bool = False
@@ -119,9 +128,9 @@ class StreamRequest(msgspec.Struct, frozen=True):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DialRequest:
     """A call to place. ``webhook_url`` already names our call id; ``time_limit_s`` is the
-    carrier-side limit that survives a dead gateway. ``stream`` is given where the carrier is
-    asked for the media socket at dial time. ``message``, which
-    :meth:`TelephonyProvider.speaks_at_dial` agreed to, is spoken as soon as the call is answered.
+    carrier-side limit that survives a dead gateway. ``stream``, the media socket to open, is not
+    used yet: it is always None. ``message``, which :meth:`TelephonyProvider.speaks_at_dial` agreed
+    to, is spoken as soon as the call is answered.
     Whoever has to wait before the request is sent, or sent again, asks ``wanted`` then: the call
     may be over, and raises ``ProviderUnavailable`` where it is.
     """
@@ -244,9 +253,10 @@ class Probe:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WebhookRequest:
-    """A webhook as it came in. ``url`` is the public URL as the carrier knows it, query
-    included; header names are lower case; ``client`` is the trusted client address. ``memo`` is
-    for the adapter: what it read of the request once need not be read again."""
+    """A webhook as it came in, by POST: any other method is 405 before an adapter sees it. ``url``
+    is the public URL as the carrier knows it, query included; header names are lower case;
+    ``client`` is the trusted client address. ``memo`` is for the adapter: what it read of the
+    request once need not be read again."""
 
     method: str
     url: str
@@ -279,7 +289,10 @@ class Rendered(msgspec.Struct, frozen=True):
 
 
 class TelephonyProvider(Provider):
-    """A carrier."""
+    """A carrier. All its webhooks come by POST; one that can be told the method is told that.
+
+    ``capabilities`` is an attribute, not a property, and the same as in its ``ProviderInfo``.
+    """
 
     capabilities: TelephonyCapabilities
 
@@ -298,6 +311,10 @@ class TelephonyProvider(Provider):
     @abstractmethod
     def parse(self, request: WebhookRequest, now_ms: int) -> Sequence[CarrierEvent]:
         """The events in a verified webhook; none for one that says nothing about a call.
+
+        What tells first of a call that somebody made to us (``Initiated``, ``Ringing``,
+        ``Answered`` or ``Active``) must have ``direction=Direction.INBOUND``: without it no call
+        is opened, and the event is passed over as one of an unknown call.
 
         Raises :exc:`voicecall.errors.WebhookRejected` (400) for a body that cannot be read.
         """
@@ -344,11 +361,22 @@ class TelephonyProvider(Provider):
 
     @abstractmethod
     async def perform(self, call: CallRef, action: Action) -> None:
-        """Carry out one action on a live call. A call that is over already is a success."""
+        """Carry out one action on a live call.
+
+        On a call that is over already, :class:`Hangup`, :class:`Reject` and
+        :class:`StopListening` have succeeded. Any other action raises
+        :exc:`~voicecall.errors.RequestRejected`: the call's state is asked for then, while one
+        that returns lets the engine wait for what cannot come any more. Raises
+        :exc:`~voicecall.errors.ProviderError`.
+        """
 
     @abstractmethod
     async def status(self, call: CallRef) -> CallStatus:
-        """Ask for the call's state. Trouble on the way is ``unknown``, never an end."""
+        """Ask for the call's state. Trouble on the way is ``unknown``, never an end.
+
+        Raises :exc:`~voicecall.errors.AuthenticationFailed` where the carrier does not accept the
+        credentials.
+        """
 
     async def register_webhook(self, url: str) -> None:
         """Tell the carrier where inbound calls go, where it can be told by a request."""

@@ -35,8 +35,13 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TranscriptionCapabilities:
-    """``continuous_audio``: silence must be sent too. ``end_of_turn``: the vendor decides when
-    an utterance is over; otherwise the host calls ``commit``."""
+    """``partials``: the vendor sends :class:`Partial`. ``continuous_audio``: silence must be sent
+    too. ``end_of_turn``: the vendor decides when an utterance is over.
+
+    The host uses none of them yet. It sends all audio, silence included, and never calls
+    ``commit``: a provider whose vendor does not decide has to end utterances by itself, after
+    ``end_silence_ms``.
+    """
 
     continuous_audio: bool = True
     end_of_turn: bool = True
@@ -45,8 +50,9 @@ class TranscriptionCapabilities:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TranscriptionOptions:
-    """``audio_format`` is what ``send_audio`` will be given. ``hints`` are words or phrases that
-    are likely; ``end_silence_ms`` the silence that ends an utterance."""
+    """``audio_format`` is what ``send_audio`` will be given, ``end_silence_ms`` the silence that
+    ends an utterance. ``language`` and ``hints`` (words or phrases that are likely) are not used
+    yet: the host leaves them as they are, and a provider's own configuration has its language."""
 
     audio_format: AudioFormat = MULAW_8K
     language: str = "en-US"
@@ -77,14 +83,14 @@ class Partial(_Heard):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TurnLikelyOver(_Heard):
-    """The vendor guesses that the turn is over; a reply may be prepared."""
+    """The vendor guesses that the turn is over; a reply may be prepared. Not used yet."""
 
     text: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TurnResumed(_Heard):
-    """The guess was wrong."""
+    """The guess was wrong. Not used yet."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,7 +127,7 @@ class TranscriptionSession(ABC):
 
     @abstractmethod
     def commit(self) -> None:
-        """The host says that the utterance is over."""
+        """The host says that the utterance is over. Not used yet."""
 
     @abstractmethod
     async def finish(self) -> None:
@@ -132,6 +138,8 @@ class TranscriptionSession(ABC):
 
 
 class TranscriptionProvider(Provider):
+    """A recogniser. ``capabilities`` is an attribute, not a property."""
+
     capabilities: TranscriptionCapabilities = TranscriptionCapabilities()
 
     @abstractmethod

@@ -1,5 +1,5 @@
 """Contract of voice activity and end-of-turn detection: for barge-in before any word is
-understood, and for recognisers without an end of turn of their own.
+understood, and later for recognisers without an end of turn of their own.
 
 Times are milliseconds of the audio that a detector was fed since it was made or last reset.
 """
@@ -40,7 +40,7 @@ class VoiceStopped:
 
 @dataclass(frozen=True, slots=True)
 class TurnEnded:
-    """The speaker is done, with this probability (0 to 1)."""
+    """The speaker is done, with this probability (0 to 1). Not used yet."""
 
     at_ms: int
     probability: float

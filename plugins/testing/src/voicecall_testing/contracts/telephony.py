@@ -230,6 +230,7 @@ class TelephonyContract(ABC):
     def test_audio_marks_and_clear_are_messages(self) -> None:
         codec = self._codec()
         capabilities = self.make_provider().capabilities
+        assert isinstance(codec.binary, bool)
         assert codec.audio(b"\xff" * 160)
         assert codec.audio(b"\x00" * 160) != codec.audio(b"\xff" * 160)
         assert (codec.mark("m-1") is not None) == capabilities.marks
