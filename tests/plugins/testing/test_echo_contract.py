@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from voicecall.audio import MULAW_8K
+from voicecall.audio import MULAW_8K, PCM16_24K
+from voicecall.errors import RequestRejected
 from voicecall.providers import ProviderKind
-from voicecall.realtime import Transcript
+from voicecall.realtime import RealtimeOptions, RealtimeSession, Transcript
 from voicecall.registry import Registry
 from voicecall_testing.clock import virtual_backend
 from voicecall_testing.contracts.realtime import RealtimeContract
-from voicecall_testing.echo import LINE_CHECK, EchoProvider
+from voicecall_testing.echo import CAPABILITIES, LINE_CHECK, EchoProvider
 
 pytestmark = [pytest.mark.contract, pytest.mark.anyio]
 
@@ -57,6 +60,27 @@ class TestEcho(RealtimeContract):
             await duplex.talk(speech * 2)
             sizes = [len(audio) for audio in duplex.sink.written.values()]
             assert sizes == [MULAW_8K.size(length) for length in (1000, 1500, 1700)]
+
+
+class LinearEcho(EchoProvider):
+    """It takes nothing but linear audio at 24 kHz."""
+
+    capabilities = replace(CAPABILITIES, formats=(PCM16_24K,))
+
+    def session(self, options: RealtimeOptions) -> AbstractAsyncContextManager[RealtimeSession]:
+        if {options.input_format, options.output_format} != {PCM16_24K}:
+            raise RequestRejected("another format", provider="echo")
+        return super().session(options)
+
+
+class TestLinearEcho(RealtimeContract):
+    @pytest.fixture
+    def provider(self) -> LinearEcho:
+        return LinearEcho()
+
+    @pytest.fixture
+    def speech(self) -> bytes:
+        return bytes((7 * n) % 256 for n in range(MULAW_8K.size(2100)))
 
 
 def test_it_is_found_and_never_chosen_by_itself() -> None:

@@ -35,6 +35,7 @@ class Duplex:
 
     session: RealtimeSession
     sink: RememberingSink
+    audio_format: AudioFormat
     events: list[RealtimeEvent] = field(default_factory=list)
     _news: anyio.Event = field(default_factory=anyio.Event)
 
@@ -58,9 +59,9 @@ class Duplex:
         await self.until(lambda: len(self.done()) >= number)
         return self.done()[number - 1]
 
-    async def talk(self, audio: bytes, audio_format: AudioFormat = MULAW_8K) -> None:
-        """Send caller audio in frames, in real time."""
-        for frame in frames(audio, audio_format):
+    async def talk(self, speech: bytes) -> None:
+        """Send caller audio, mu-law at 8 kHz, in the session's format: in frames, in real time."""
+        for frame in frames(self.converted(speech), self.audio_format):
             self.session.send_audio(frame)
             await anyio.sleep(0.02)
 
@@ -68,6 +69,14 @@ class Duplex:
     def written(self) -> int:
         """Bytes of model audio so far."""
         return sum(len(audio) for audio in self.sink.written.values())
+
+    def converted(self, speech: bytes) -> bytes:
+        """Mu-law at 8 kHz in the session's format."""
+        return Converter(MULAW_8K, self.audio_format).process(speech)
+
+    def loudness(self, item: str) -> float:
+        """Of what was written of ``item``."""
+        return loudness(self.sink.audio(item), self.audio_format)
 
 
 class RealtimeContract(ABC):
@@ -92,14 +101,17 @@ class RealtimeContract(ABC):
 
     @asynccontextmanager
     async def duplex(
-        self, provider: RealtimeProvider, audio_format: AudioFormat = MULAW_8K
+        self, provider: RealtimeProvider, audio_format: AudioFormat | None = None
     ) -> AsyncIterator[Duplex]:
+        """A session in ``audio_format``; without one, in the format that the provider likes
+        best."""
+        audio_format = audio_format or provider.capabilities.formats[0]
         sink = RememberingSink()
         options = replace(
             self.options, sink=sink, input_format=audio_format, output_format=audio_format
         )
         async with provider.session(options) as session, anyio.create_task_group() as tasks:
-            duplex = Duplex(session, sink)
+            duplex = Duplex(session, sink, audio_format)
             tasks.start_soon(duplex.read)
             yield duplex
             tasks.cancel_scope.cancel()
@@ -115,8 +127,7 @@ class RealtimeContract(ABC):
         async with provider.lifespan():
             for audio_format in provider.capabilities.formats:
                 async with self.duplex(provider, audio_format) as duplex:
-                    converter = Converter(MULAW_8K, audio_format)
-                    await duplex.talk(converter.process(speech), audio_format)
+                    await duplex.talk(speech)
                     done = await duplex.response()
                     assert done.status == "completed"
                     audio = b"".join(bytes(a) for a in duplex.sink.written.values())
@@ -187,12 +198,12 @@ class RealtimeContract(ABC):
             ]
             assert heard == []
             for item in duplex.sink.written:
-                assert loudness(duplex.sink.audio(item), MULAW_8K) < 20
+                assert duplex.loudness(item) < 20
             duplex.session.mute(False)
             number = len(duplex.done()) + 1
             await duplex.talk(speech)
             await duplex.response(number)
-            assert any(loudness(duplex.sink.audio(i), MULAW_8K) > 100 for i in duplex.sink.written)
+            assert any(duplex.loudness(item) > 100 for item in duplex.sink.written)
 
     async def test_an_interrupted_item_gets_no_more_audio(
         self, provider: RealtimeProvider, speech: bytes
@@ -239,6 +250,6 @@ class RealtimeContract(ABC):
             async with self.duplex(provider) as duplex:
                 await duplex.talk(speech[: len(speech) // 2])
             written = duplex.written
-            duplex.session.send_audio(speech)
+            duplex.session.send_audio(duplex.converted(speech))
             await anyio.sleep(0.1)
             assert duplex.written == written
