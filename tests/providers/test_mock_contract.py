@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 
 from voicecall import ProviderContext
 from voicecall.media import Message
-from voicecall.telephony import TelephonyProvider, WebhookRequest
+from voicecall.telephony import TelephonyProvider, Verified, WebhookRequest
 from voicecall_mock.config import MockConfig
 from voicecall_mock.protocol import sign
 from voicecall_mock.provider import MockProvider
@@ -69,3 +70,24 @@ class TestMockCarrier(TelephonyContract):
     def caller_audio(self, payload: bytes) -> Message:
         encoded = base64.b64encode(payload).decode()
         return json.dumps({"event": "media", "payload": encoded, "at": 20})
+
+
+class BodySigned(MockProvider):
+    """A carrier whose signature says nothing of the URL."""
+
+    def verify(self, request: WebhookRequest, now_ms: int) -> Verified:
+        return super().verify(replace(request, url=URL), now_ms)
+
+
+class TestBodySignedCarrier(TestMockCarrier):
+    signs_url = False
+
+    def make_provider(self) -> TelephonyProvider:
+        return BodySigned(MockConfig(auth_token=TOKEN), ProviderContext(Path("unused")))
+
+
+def test_a_carrier_that_signs_the_url_must_mind_it() -> None:
+    suite = TestBodySignedCarrier()
+    suite.signs_url = True
+    with pytest.raises(pytest.fail.Exception, match="DID NOT RAISE"):
+        suite.test_the_signature_covers_body_and_url()

@@ -49,6 +49,8 @@ class TelephonyContract(ABC):
     ``pytest.mark.contract``. The provider's lifespan is not entered."""
 
     now_ms = 1_700_000_000_000
+    signs_url = True
+    """The carrier's signature covers the URL as well as the body."""
 
     # --- what a carrier's test tells ---------------------------------------------------------
 
@@ -127,7 +129,8 @@ class TelephonyContract(ABC):
         request = self.signed(self.event_bodies()[0])
         other = self.signed(self.event_bodies()[1])
         assert self._rejected(replace(request, body=other.body)) == 401
-        assert self._rejected(replace(request, url=request.url + "x")) == 401
+        if self.signs_url:
+            assert self._rejected(replace(request, url=request.url + "x")) == 401
 
     def test_every_event_names_its_call(self, provider: TelephonyProvider) -> None:
         for body in self.event_bodies():
