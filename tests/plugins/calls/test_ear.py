@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -14,7 +14,7 @@ from voicecall.errors import ProviderUnavailable
 from voicecall.transcription import TranscriptionEvent, TranscriptionOptions
 from voicecall_calls.conversation.ear import Ear
 from voicecall_testing.clock import VirtualSeam, virtual_backend
-from voicecall_testing.fakes import ScriptedTranscription
+from voicecall_testing.fakes import ScriptedTranscription, ScriptedTranscriptionSession
 
 pytestmark = [pytest.mark.unit, pytest.mark.anyio]
 
@@ -28,6 +28,49 @@ def anyio_backend() -> tuple[str, dict[str, Any]]:
 
 def trouble() -> ProviderUnavailable:
     return ProviderUnavailable("no way there", provider="scripted")
+
+
+class Unreadable(ScriptedTranscriptionSession):
+    def __init__(self, options: TranscriptionOptions, error: Exception) -> None:
+        super().__init__(options)
+        self.error = error
+
+    async def __aiter__(self) -> AsyncIterator[TranscriptionEvent]:
+        async for event in super().__aiter__():
+            yield event
+        raise self.error
+
+
+class Faulty(ScriptedTranscription):
+    """Whose next sessions fail with one of ``errors`` each: when an event of theirs is read, or
+    (``by_reader``) in a task of their own."""
+
+    def __init__(self, errors: Sequence[Exception], *, by_reader: bool) -> None:
+        super().__init__()
+        self.errors = list(errors)
+        self.by_reader = by_reader
+
+    @asynccontextmanager
+    async def session(
+        self, options: TranscriptionOptions
+    ) -> AsyncIterator[ScriptedTranscriptionSession]:
+        async with super().session(options) as session, anyio.create_task_group() as tasks:
+            error = self.errors.pop(0) if self.errors else None
+            if error is None:
+                yield session
+            elif self.by_reader:
+                tasks.start_soon(self._read, error)
+                yield session
+            else:
+                unreadable = Unreadable(options, error)
+                await unreadable.finish()
+                yield unreadable
+                unreadable.close()
+            tasks.cancel_scope.cancel()
+
+    async def _read(self, error: Exception) -> None:
+        await anyio.sleep(1)
+        raise error
 
 
 class Listening:
@@ -113,6 +156,45 @@ async def test_a_lost_session_is_opened_again_with_what_was_said_meanwhile() -> 
         assert bytes(stt.current.audio) == b"\x02" * FRAME
         assert stt.sessions[0].options == stt.sessions[1].options
         assert it.deaf == []
+
+
+@pytest.mark.parametrize("by_reader", [False, True])
+@pytest.mark.parametrize("error", [trouble(), ConnectionResetError("mine"), KeyError("theirs")])
+async def test_whatever_a_session_raises_it_is_lost_and_opened_again(
+    error: Exception, by_reader: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    stt = Faulty([error] * 2, by_reader=by_reader)
+    async with listening(stt) as it:
+        await anyio.sleep(5)
+        assert len(stt.sessions) == 3
+        stt.started()
+        await anyio.sleep(0.1)
+        assert len(it.events) == 1
+        assert it.deaf == []
+    known = isinstance(error, ProviderUnavailable)
+    assert caplog.text.count("speech recognition raised what it should not") == (0 if known else 2)
+    reason = "scripted: no way there" if known else type(error).__name__
+    assert caplog.text.count(f"transcription lost: {reason}\n") == 2
+
+
+async def test_an_end_of_the_call_is_no_loss_whatever_the_session_raises_then(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Parting(ScriptedTranscription):
+        @asynccontextmanager
+        async def session(
+            self, options: TranscriptionOptions
+        ) -> AsyncIterator[ScriptedTranscriptionSession]:
+            async with super().session(options) as session:
+                try:
+                    yield session
+                finally:
+                    raise ConnectionResetError
+
+    async with listening(Parting()) as it:
+        await it.ear.ready()
+    assert it.deaf == []
+    assert "transcription lost" not in caplog.text
 
 
 async def test_after_the_last_attempt_the_call_is_deaf_once() -> None:

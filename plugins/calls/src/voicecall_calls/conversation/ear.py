@@ -12,7 +12,6 @@ import anyio
 import anyio.lowlevel
 
 from voicecall.audio import AudioFormat
-from voicecall.errors import ProviderError
 from voicecall.seam import Seam
 from voicecall.transcription import (
     SessionLost,
@@ -21,6 +20,7 @@ from voicecall.transcription import (
     TranscriptionProvider,
     TranscriptionSession,
 )
+from voicecall_calls.conversation.losses import why_lost
 
 __all__ = ["Ear"]
 
@@ -28,6 +28,7 @@ _log = logging.getLogger("voicecall.calls")
 _BUFFER_MS = 10_000
 _OPEN_S = 10.0
 _HEALTHY_S = 30.0
+_WHOSE = "speech recognition"
 _WAITS_S = (0.25, 1.0, 2.0)
 """Waits before each attempt to reopen a lost session; after the last the call is deaf."""
 
@@ -95,14 +96,10 @@ class Ear:
         failures = 0
         while True:
             began = self._seam.monotonic()
-            reason = None
-            with anyio.CancelScope(deadline=anyio.current_time() + _OPEN_S) as self._opening:
-                reason = await self._one_session(self._opening)
-            if reason is None and anyio.current_time() >= self._opening.deadline:
-                reason = f"no session within {_OPEN_S:g} s"
+            reason = await self._one_session()
             if reason is None:
-                # It was made for another format.
                 continue
+            await anyio.lowlevel.checkpoint_if_cancelled()
             if self._seam.monotonic() - began >= _HEALTHY_S:
                 failures = 0
             _log.warning("transcription lost: %s", reason)
@@ -113,27 +110,39 @@ class Ear:
         self._ready.set()
         self._deaf(reason)
 
-    async def _one_session(self, opening: anyio.CancelScope) -> str:
+    async def _one_session(self) -> str | None:
+        """Hold one session; why it was lost, None where it was made for another format."""
+        options = self._options
+        reason = f"no session within {_OPEN_S:g} s"
         try:
-            async with self._provider.session(self._options) as session:
-                opening.deadline = math.inf
-                # The format may have changed meanwhile.
-                await anyio.lowlevel.checkpoint_if_cancelled()
-                self._session = session
-                self._sent = self._waiting_bytes
-                while self._waiting:
-                    session.send_audio(self._waiting.popleft())
-                self._waiting_bytes = 0
-                self._ready.set()
-                async for event in session:
-                    if isinstance(event, SessionLost):
-                        if event.fatal:
-                            return event.reason
-                        _log.info("transcription interrupted: %s", event.reason)
-                        continue
-                    self._heard(event)
-                return "the session ended"
-        except ProviderError as error:
-            return str(error)
+            with anyio.CancelScope(deadline=anyio.current_time() + _OPEN_S) as self._opening:
+                async with self._provider.session(options) as session:
+                    self._opening.deadline = math.inf
+                    # The format may have changed meanwhile.
+                    await anyio.lowlevel.checkpoint_if_cancelled()
+                    reason = await self._attend(session)
+        except Exception as error:  # noqa: BLE001 (a recogniser's code can raise anything)
+            reason = why_lost(error, _WHOSE)
+        return reason if self._options is options else None
+
+    async def _attend(self, session: TranscriptionSession) -> str:
+        """Take what ``session`` tells; why it is over."""
+        try:
+            self._session = session
+            self._sent = self._waiting_bytes
+            while self._waiting:
+                session.send_audio(self._waiting.popleft())
+            self._waiting_bytes = 0
+            self._ready.set()
+            async for event in session:
+                if isinstance(event, SessionLost):
+                    if event.fatal:
+                        return event.reason
+                    _log.info("transcription interrupted: %s", event.reason)
+                    continue
+                self._heard(event)
+        except Exception as error:  # noqa: BLE001 (a recogniser's code can raise anything)
+            return why_lost(error, _WHOSE)
         finally:
             self._session = None
+        return "the session ended"

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING
 import anyio
 
 from voicecall import events as ev
-from voicecall.errors import ProviderError
 from voicecall.model import CallMode, Direction, EndDetail, MessageState
 from voicecall.realtime import RealtimeSession, Verbatim
 from voicecall.seam import Seam
 from voicecall_calls.config import BargeInConfig
+from voicecall_calls.conversation.losses import why_lost
 from voicecall_calls.conversation.realtimelink import SessionJob
 from voicecall_calls.conversation.realtimevoice import ModelVoice, Ticket
 from voicecall_calls.conversation.realtimewords import greeting
@@ -82,8 +82,9 @@ class Greeting:
                 await session.say(message.text)
             with anyio.move_on_after(_FIRST_AUDIO_S):
                 await ticket.begun.wait()
-        except ProviderError as error:
-            _log.warning("call %s: greeting: %s", self._lane.record.call_id, error)
+        except Exception as error:  # noqa: BLE001 (a model's code can raise anything)
+            why = why_lost(error, "the voice model")
+            _log.warning("call %s: greeting: %s", self._lane.record.call_id, why)
         finally:
             self._voice.give_up(ticket)
         if ticket.item is None:

@@ -9,9 +9,10 @@ from functools import partial
 
 import anyio
 import anyio.abc
+import anyio.lowlevel
 
 from voicecall.audio import Converter
-from voicecall.errors import ProviderError, VoicecallError
+from voicecall.errors import VoicecallError
 from voicecall.realtime import (
     RealtimeEvent,
     RealtimeOptions,
@@ -22,6 +23,7 @@ from voicecall.realtime import (
 )
 from voicecall.seam import Seam
 from voicecall_calls.conversation.line import AudioLine
+from voicecall_calls.conversation.losses import why_lost
 
 __all__ = ["ModelLink", "SessionJob"]
 
@@ -31,6 +33,7 @@ _OPEN_S = 10.0
 _HEALTHY_S = 30.0
 _REOPEN_AFTER_S = 0.25
 _RENEW_BEFORE_MS = 2_000
+_WHOSE = "the voice model"
 
 SessionJob = Callable[[RealtimeSession], Awaitable[None]]
 
@@ -86,6 +89,9 @@ class ModelLink:
             await job(session)
         except VoicecallError as error:
             _log.warning("the voice model refused a request: %s", error)
+        except Exception:  # noqa: BLE001 (a model's code can raise anything)
+            # The session may be lost in the next moment, and then it tells so itself.
+            _log.exception("a request to the voice model failed")
 
     async def run(self) -> str:
         """Keep a session open; returns why that is not possible any more."""
@@ -95,6 +101,7 @@ class ModelLink:
             reason = await self._one_session()
             if reason is None:
                 continue
+            await anyio.lowlevel.checkpoint_if_cancelled()
             _log.warning("the voice model's session is lost: %s", reason)
             if self._seam.monotonic() - began >= _HEALTHY_S:
                 failures = 0
@@ -106,16 +113,18 @@ class ModelLink:
     async def _one_session(self) -> str | None:
         """Hold one session; why it was lost, None where it is to be renewed."""
         options = self._options()
+        reason = None
         scope = anyio.CancelScope(deadline=anyio.current_time() + _OPEN_S)
         try:
             with scope:
                 async with self._provider.session(options) as session:
                     scope.deadline = math.inf
-                    return await self._converse(session, options, scope)
-        except ProviderError as error:
-            return str(error)
-        late = anyio.current_time() >= scope.deadline
-        return f"no session within {_OPEN_S:g} s" if late else None
+                    reason = await self._converse(session, options, scope)
+        except Exception as error:  # noqa: BLE001 (a model's code can raise anything)
+            return why_lost(error, _WHOSE)
+        if reason is None and anyio.current_time() >= scope.deadline:
+            reason = f"no session within {_OPEN_S:g} s"
+        return reason
 
     async def _converse(
         self, session: RealtimeSession, options: RealtimeOptions, scope: anyio.CancelScope
@@ -123,15 +132,15 @@ class ModelLink:
         reason = "the session ended"
         async with anyio.create_task_group() as tasks:
             self._tasks = tasks
-            self._begin(session, options)
             try:
+                self._begin(session, options)
                 async for event in session:
                     if isinstance(event, SessionLost) and event.fatal:
                         reason = event.reason
                         break
                     self._take(event, scope)
-            except ProviderError as error:
-                reason = str(error)
+            except Exception as error:  # noqa: BLE001 (a model's code can raise anything)
+                reason = why_lost(error, _WHOSE)
             finally:
                 self.session = self._tasks = None
                 self._listen(self.keep)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import anyio
 
-from voicecall.errors import CallNotReady, ProviderUnavailable
+from voicecall.errors import CallNotReady, ProviderUnavailable, VoicecallError
+from voicecall_calls.conversation.losses import why_lost
 from voicecall_calls.conversation.realtimecaller import CallerWords
 from voicecall_calls.conversation.realtimelink import ModelLink
 from voicecall_calls.conversation.realtimevoice import Item, ModelVoice
@@ -23,7 +24,7 @@ class ModelSpeech:
     async def say(self, text: str, patience_s: float) -> Item | None:
         """Have the model say ``text``: what it said, once that was played or interrupted; None
         where it began nothing within ``patience_s``. Raises ``CallNotReady`` while there is no
-        session, and what the session raises."""
+        session, and ``ProviderError`` where it fails."""
         async with self._floor:
             session = self._link.session
             if session is None:
@@ -33,6 +34,11 @@ class ModelSpeech:
                 await session.say(text)
                 with anyio.move_on_after(patience_s):
                     await ticket.begun.wait()
+            except VoicecallError:
+                raise
+            except Exception as error:
+                why = why_lost(error, "the voice model")
+                raise ProviderUnavailable(why, provider="realtime") from error
             finally:
                 self._voice.give_up(ticket)
             if ticket.item is not None:

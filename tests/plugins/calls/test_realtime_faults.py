@@ -1,0 +1,170 @@
+"""A voice model that raises what it should not: its session is lost, the call goes on."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from voicecall.errors import ProviderUnavailable
+from voicecall.model import EndDetail
+from voicecall.realtime import RealtimeEvent, RealtimeOptions, SessionLost, SpeechStarted
+from voicecall_calls.config import PhrasesConfig
+from voicecall_testing.clock import virtual_backend
+from voicecall_testing.duplex import ScriptedRealtime, ScriptedRealtimeSession
+from voicecall_testing.harness import Phone
+
+from .realtime_room import open_realtime
+
+pytestmark = [pytest.mark.integration, pytest.mark.anyio]
+
+SAY = PhrasesConfig()
+LOUD = b"\x20" * 160
+TROUBLES = [
+    ProviderUnavailable("no way there", provider="model"),
+    ConnectionResetError("reset"),
+    KeyError("theirs"),
+]
+
+
+@pytest.fixture
+def anyio_backend() -> tuple[str, dict[str, Any]]:
+    return virtual_backend
+
+
+async def greeted(phone: Phone) -> None:
+    """A call whose greeting is over."""
+    await phone.call_in()
+    await phone.settle(1.5)
+
+
+class FaultySession(ScriptedRealtimeSession):
+    """``faults`` are raised, by the name of what is asked of it."""
+
+    def __init__(self, provider: ScriptedRealtime, options: RealtimeOptions) -> None:
+        super().__init__(provider, options)
+        self.faults: dict[str, Exception] = {}
+
+    def _fail(self, what: str) -> None:
+        if what in self.faults:
+            raise self.faults[what]
+
+    async def greet(self, instructions: str) -> None:
+        self._fail("greet")
+        await super().greet(instructions)
+
+    async def say(self, text: str) -> None:
+        self._fail("say")
+        await super().say(text)
+
+    async def interrupt(self, heard: Mapping[str, float]) -> None:
+        self._fail("interrupt")
+        await super().interrupt(heard)
+
+    async def __aiter__(self) -> AsyncIterator[RealtimeEvent]:
+        async for event in super().__aiter__():
+            self._fail("event")
+            yield event
+
+
+class FaultyModel(ScriptedRealtime):
+    """``faults`` are those of its next session; ``broken`` breaks the reader task of a session."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.faults: dict[str, Exception] = {}
+        self.broken: Exception | None = None
+        self._broke = anyio.Event()
+
+    def break_reader(self, error: Exception) -> None:
+        self.broken = error
+        self._broke.set()
+
+    @asynccontextmanager
+    async def session(self, options: RealtimeOptions) -> AsyncIterator[ScriptedRealtimeSession]:
+        session = FaultySession(self, options)
+        session.faults, self.faults = self.faults, {}
+        self.sessions.append(session)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._read)
+            yield session
+            tasks.cancel_scope.cancel()
+
+    async def _read(self) -> None:
+        await self._broke.wait()
+        self._broke = anyio.Event()
+        if self.broken is not None:
+            raise self.broken
+
+
+@pytest.mark.parametrize("error", TROUBLES)
+@pytest.mark.parametrize("by_reader", [False, True])
+async def test_whatever_a_session_raises_it_is_lost_and_opened_again(
+    tmp_path: Path, error: Exception, by_reader: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = FaultyModel()
+    async with open_realtime(tmp_path, model) as phone:
+        await greeted(phone)
+        if by_reader:
+            model.break_reader(error)
+        else:
+            session = model.current
+            assert isinstance(session, FaultySession)
+            session.faults["event"] = error
+            session.hears("Hello?")
+        await phone.settle(0.1)
+        await phone.socket.speak(LOUD * 3)
+        await phone.settle(1)
+        assert len(model.sessions) == 2
+        assert bytes(model.current.audio) == LOUD * 3
+        model.current.hears("Still there?")
+        await phone.settle(0.5)
+        assert phone.said[-1] == ("user", "Still there?")
+        assert phone.record.live
+    logged = caplog.text.count("the voice model raised what it should not")
+    assert logged == (0 if isinstance(error, ProviderUnavailable) else 1)
+
+
+@pytest.mark.parametrize("error", TROUBLES)
+async def test_an_interruption_that_fails_before_the_loss_does_not_end_the_call(
+    tmp_path: Path, error: Exception
+) -> None:
+    model = FaultyModel()
+    model.faults["interrupt"] = error
+    async with open_realtime(tmp_path, model) as phone:
+        await greeted(phone)
+        model.current.speak("A long sentence.", 5000)
+        await phone.settle(1)
+        model.current.tell(SpeechStarted(0))
+        await phone.settle(0.1)
+        model.current.tell(SessionLost("gone", fatal=True))
+        await phone.settle(2)
+        assert len(model.sessions) == 2
+        assert phone.record.live
+
+
+@pytest.mark.parametrize("error", TROUBLES)
+async def test_a_greeting_that_raises_is_one_that_failed(tmp_path: Path, error: Exception) -> None:
+    model = FaultyModel()
+    model.faults["greet"] = error
+    async with open_realtime(tmp_path, model, inboundGreeting="Good day.") as phone:
+        await phone.call_in()
+        await phone.settle(60)
+        assert phone.record.end_detail is EndDetail.MESSAGE_FAILED
+        assert phone.said == [("bot", SAY.failed)]
+
+
+@pytest.mark.parametrize("error", TROUBLES)
+async def test_words_that_the_model_raises_at_are_refused(tmp_path: Path, error: Exception) -> None:
+    model = FaultyModel()
+    model.faults["say"] = error
+    async with open_realtime(tmp_path, model) as phone:
+        await greeted(phone)
+        with pytest.raises(ProviderUnavailable):
+            await phone.operations.speak(phone.record.call_id, "Good day.")
+        await phone.settle(1)
+        assert phone.record.live
