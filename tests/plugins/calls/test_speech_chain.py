@@ -225,20 +225,29 @@ async def test_a_voice_that_hangs_has_its_time_and_no_more(
 
 
 class Stubborn(Utterance):
-    """Is told of everything, says nothing, and writes when the test does."""
+    """Is told of everything, says nothing, and writes when the test does. ``faults`` are raised
+    once each, by the name of what it is told."""
 
-    def __init__(self, sink: AudioSink) -> None:
+    def __init__(self, sink: AudioSink, faults: dict[str, Exception]) -> None:
         self.sink = sink
         self.told: list[object] = []
+        self.faults = faults
+
+    def _fail(self, what: str) -> None:
+        if what in self.faults:
+            raise self.faults.pop(what)
 
     def send(self, text: str) -> None:
         self.told.append(text)
+        self._fail("send")
 
     def flush(self) -> None:
         self.told.append("flush")
+        self._fail("flush")
 
     def cancel(self, heard_ms: float) -> str | None:
         self.told.append(("cancel", heard_ms))
+        self._fail("cancel")
         return "Good"
 
     async def done(self) -> None:
@@ -248,27 +257,34 @@ class Stubborn(Utterance):
 class StubbornVoice(SpeechProvider):
     def __init__(self) -> None:
         self.said: list[Stubborn] = []
+        self.faults: dict[str, Exception] = {}
 
     @asynccontextmanager
     async def session(
         self, voice: str | None, audio_format: AudioFormat
     ) -> AsyncIterator[SpeechSession]:
-        said = self.said
+        said, faults = self.said, self.faults
 
         class Session(SpeechSession):
             def utterance(self, item_id: str, sink: AudioSink) -> Utterance:
-                said.append(Stubborn(sink))
+                said.append(Stubborn(sink, faults))
                 return said[-1]
 
         yield Session()
 
 
-async def test_one_that_was_given_up_is_told_and_no_longer_heard() -> None:
-    one, two = StubbornVoice(), Voice("two")
+FAULTS = [ProviderUnavailable("out of order", provider="one"), KeyError("a mistake")]
+
+
+def stubborn_first(one: StubbornVoice, two: Voice) -> ChainSpeech:
     seam = VirtualSeam()
     members = [ChainMember("one", one, None, Rest(seam)), ChainMember("two", two, None, Rest(seam))]
-    provider = ChainSpeech(members, timeout_s=TIMEOUT_S, max_text=4096, call_id="call-1")
-    async with open_chain(provider) as session:
+    return ChainSpeech(members, timeout_s=TIMEOUT_S, max_text=4096, call_id="call-1")
+
+
+async def test_one_that_was_given_up_is_told_and_no_longer_heard() -> None:
+    one, two = StubbornVoice(), Voice("two")
+    async with open_chain(stubborn_first(one, two)) as session:
         ear = Ear()
         utterance = session.utterance("item", ear)
         utterance.send("Good day. ")
@@ -279,6 +295,44 @@ async def test_one_that_was_given_up_is_told_and_no_longer_heard() -> None:
         stubborn.sink.write("item", b"late")
         assert two.duration_s("Good day.") * 8000 == len(ear.audio)
         assert b"late" not in ear.audio
+
+
+@pytest.mark.parametrize("error", FAULTS)
+@pytest.mark.parametrize("what", ["send", "flush"])
+async def test_one_that_does_not_take_the_text_is_followed_by_the_next(
+    what: str, error: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    one, two = StubbornVoice(), Voice("two")
+    async with open_chain(stubborn_first(one, two)) as session:
+        ear = Ear()
+        utterance = session.utterance("item", ear)
+        utterance.send("Good day. ")
+        await anyio.sleep(0.1)
+        one.faults |= {what: error, "cancel": KeyError("another mistake")}
+        began = anyio.current_time()
+        utterance.send("How are you? ")
+        utterance.flush()
+        await utterance.done()
+        assert anyio.current_time() == began
+        said = [text for text, _ in two.texts_in(bytes(ear.audio))]
+        assert said == two.asked == ["Good day.", "How are you?"]
+    assert len(switches(caplog)) == 1
+
+
+@pytest.mark.parametrize("error", FAULTS)
+async def test_one_that_cannot_be_stopped_is_no_longer_heard(error: Exception) -> None:
+    one, two = StubbornVoice(), Voice("two")
+    async with open_chain(stubborn_first(one, two)) as session:
+        ear = Ear()
+        utterance = session.utterance("item", ear)
+        utterance.send("Good day. ")
+        await anyio.sleep(0.1)
+        one.said[0].sink.write("item", b"audio")
+        one.faults["cancel"] = error
+        assert utterance.cancel(120.0) is None
+        one.said[0].sink.write("item", b" that comes late")
+        await utterance.done()
+        assert (bytes(ear.audio), two.asked) == (b"audio", [])
 
 
 async def test_what_was_heard_is_told_by_whoever_spoke() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from voicecall_calls.speech.chain import ChainSession
 
 __all__ = ["ChainUtterance"]
+
+_log = logging.getLogger("voicecall.calls")
 
 
 class ChainUtterance(Utterance):
@@ -96,6 +99,7 @@ class _Attempt:
         self._inner: Utterance | None = None
         self._over = False
         self._error: ProviderError | None = None
+        self._scope = anyio.CancelScope()
 
     def write(self, item_id: str, audio: bytes) -> None:
         """The sink of the member; it may still write when it was given up."""
@@ -105,34 +109,45 @@ class _Attempt:
 
     def send(self, text: str) -> None:
         if self._inner is not None:
-            self._inner.send(text)
+            try:
+                self._inner.send(text)
+            except Exception as error:  # noqa: BLE001 (a provider's code can raise anything)
+                self._end(as_provider_error(error, self._seat.id))
 
     def flush(self) -> None:
         if self._inner is not None:
-            self._inner.flush()
+            try:
+                self._inner.flush()
+            except Exception as error:  # noqa: BLE001 (a provider's code can raise anything)
+                self._end(as_provider_error(error, self._seat.id))
 
     def cancel(self, heard_ms: float) -> str | None:
         self._over = True
-        return None if self._inner is None else self._inner.cancel(heard_ms)
+        if self._inner is None:
+            return None
+        try:
+            return self._inner.cancel(heard_ms)
+        except Exception as error:  # noqa: BLE001 (a provider's code can raise anything)
+            _log.warning("speech is not stopped: %s", as_provider_error(error, self._seat.id))
+            return None
 
     async def run(self) -> ProviderError | None:
         async with anyio.create_task_group() as tasks:
+            self._scope = tasks.cancel_scope
             for watch in (self._say, self._watch_session, self._watch_time):
-                tasks.start_soon(self._first_of, watch, tasks.cancel_scope)
+                tasks.start_soon(self._first_of, watch)
         if self._error is not None:
             self.cancel(0.0)
         return self._error
 
-    async def _first_of(
-        self,
-        watch: Callable[[], Awaitable[ProviderError | None]],
-        scope: anyio.CancelScope,
-    ) -> None:
-        error = await watch()
+    async def _first_of(self, watch: Callable[[], Awaitable[ProviderError | None]]) -> None:
+        self._end(await watch())
+
+    def _end(self, error: ProviderError | None) -> None:
         if not self._over:
             self._over = True
             self._error = error
-            scope.cancel()
+            self._scope.cancel()
 
     async def _say(self) -> ProviderError | None:
         seat, words = self._seat, self._words
