@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 
 from voicecall.errors import InvalidRequest, PluginError
@@ -196,6 +197,46 @@ async def test_a_voice_that_would_take_over_may_be_broken(
         with pytest.raises(PluginError, match="a library is missing"):
             await made.need(first)
     assert "would take over is left out: a library is missing" in caplog.text
+
+
+class Closed(Made):
+    """A provider that cannot be opened."""
+
+    @asynccontextmanager
+    async def lifespan(self) -> AsyncIterator[None]:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._fail)
+            await anyio.sleep_forever()
+            yield
+
+    async def _fail(self) -> None:
+        raise RuntimeError("no room")
+
+
+def missing(config: Any, context: ProviderContext) -> Any:
+    raise ModuleNotFoundError("No module named 'vendor'")
+
+
+@pytest.mark.parametrize(
+    ("factory", "words"),
+    [
+        (missing, "ModuleNotFoundError: No module named 'vendor'"),
+        (lambda config, context: Closed(config), "RuntimeError: no room"),
+    ],
+)
+async def test_whatever_a_voice_raises_only_the_first_one_is_needed(
+    factory: Any, words: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    more = [replace(info(ProviderKind.TTS, "broken", auto_select_order=110), factory=factory)]
+    wiring = wire(more=more, **streamed())
+    async with providers(wiring) as made:
+        speech = SettingsBook(wiring, made).for_call(record()).speech
+        assert speech is not None
+        assert [one.id for one in speech.members] == ["voice"]
+        with pytest.raises(PluginError, match=f"tts provider 'broken' cannot be used: {words}"):
+            await made.need(wire(more=more, **streamed(tts={"provider": "broken"})))
+    left_out = "the speech provider broken that would take over is left out: "
+    assert f"{left_out}the tts provider 'broken' cannot be used: {words}\n" in caplog.text
 
 
 async def test_the_carriers_own_voice_is_that_of_the_number_too() -> None:

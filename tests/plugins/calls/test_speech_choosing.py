@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from voicecall import ProviderKind
 from voicecall.configuring import validate
-from voicecall.errors import ConfigError
+from voicecall.errors import ConfigError, PluginError
 from voicecall.registry import Registry
 from voicecall.selection import Selection
-from voicecall_calls.speech.choosing import SpeechChoice, choose_speech, voice_of
+from voicecall_calls.speech.choosing import PassedOver, SpeechChoice, choose_speech, voice_of
 from voicecall_calls.speechconfig import TtsConfig
 
 from .phone_registry import _Plugin, info
@@ -79,6 +80,26 @@ def test_a_mistake_in_a_block_counts_where_it_is_chosen() -> None:
     choice = choose(provider="early", providers=blocks)
     assert choice.labels == ["Early", "Middle"]
     assert "tts.providers.late.voise" in choice.passed_over[0].message
+
+
+def test_broken_code_counts_where_it_is_chosen() -> None:
+    def broken() -> Any:
+        raise ModuleNotFoundError("No module named 'vendor'")
+
+    infos = [replace(one, config_model=broken) if one.id == "early" else one for one in INFOS]
+    registry = Registry(entries=[], extra=[(i.kind.group, i.id, _Plugin(i)) for i in infos])
+    words = "cannot be used: ModuleNotFoundError: No module named 'vendor'"
+
+    def chosen(**tts: Any) -> SpeechChoice:
+        return choose_speech(validate(TtsConfig, tts, "tts"), registry, ALL)
+
+    choice = chosen(provider="late")
+    assert choice.labels == ["Late", "Middle"]
+    assert choice.passed_over == (PassedOver(f"the tts provider 'early' {words}", asked=True),)
+    with pytest.raises(PluginError, match=f"the tts provider 'dawn' {words}"):
+        chosen(provider="dawn")
+    with pytest.raises(PluginError, match=words):
+        chosen()
 
 
 def test_each_has_the_voice_of_its_own_block() -> None:

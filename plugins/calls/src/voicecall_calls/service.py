@@ -16,6 +16,7 @@ from voicecall.model import MediaPath
 from voicecall.providers import ProviderKind
 from voicecall_calls.config import VoiceCallConfig
 from voicecall_calls.engine.engine import CallEngine
+from voicecall_calls.making import making, open_provider
 from voicecall_calls.observing import HostObserver, turn_keeper
 from voicecall_calls.operations import CallOperations
 from voicecall_calls.retention import retaining
@@ -216,7 +217,8 @@ class PhoneService:
         host, config = self._host, self._config
         context = host.provider_context(CONFIG_PATH)
         info, carrier_config = require(wiring.carrier)
-        carrier = info.factory(carrier_config, context)
+        with making(info):
+            carrier = info.factory(carrier_config, context)
         store = make_store(config, host.registry, host.environ, host.provider_context("store"))
         await stack.enter_async_context(store.lifespan())
         coordinator = host.provider_context("coordinator").create(
@@ -250,7 +252,8 @@ class PhoneService:
         await talking.open(stack, wiring)
         engine.conversations = talking
         server = self._server(engine, carrier)
-        await stack.enter_async_context(carrier.lifespan())
+        with making(info):
+            await stack.enter_async_context(carrier.lifespan())
         await stack.enter_async_context(server.run())
         tunnel = await self._open_tunnel(stack, wiring, server, carrier)
         outside = comes_from_outside(info, carrier_config)
@@ -288,9 +291,9 @@ class PhoneService:
         that carriers are given; an URL that changes later is announced anew."""
         if wiring.tunnel is None:
             return None
-        info, values = require(wiring.tunnel)
-        provider = info.factory(values, self._host.provider_context(CONFIG_PATH))
-        await stack.enter_async_context(provider.lifespan())
+        info, _ = require(wiring.tunnel)
+        context = self._host.provider_context(CONFIG_PATH)
+        provider = await open_provider(wiring.tunnel, context, stack)
         path = normal_path(self._config.serve.path)
 
         def moved(url: str) -> None:
@@ -321,3 +324,5 @@ async def _announce(carrier: Any, url: str) -> None:
         await carrier.register_webhook(url)
     except ProviderError as error:
         _log.warning("inbound calls are not announced to the carrier: %s", error)
+    except Exception:  # noqa: BLE001 (a carrier's code can raise anything)
+        _log.exception("inbound calls are not announced to the carrier")

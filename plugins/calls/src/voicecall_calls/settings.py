@@ -20,6 +20,7 @@ from voicecall.providers import ProviderContext
 from voicecall.selection import Selected, Selection
 from voicecall_calls.config import VoiceCallConfig
 from voicecall_calls.conversation.dialogue import Brain
+from voicecall_calls.making import open_provider
 from voicecall_calls.speech.chain import ChainMember, ChainSpeech
 from voicecall_calls.speech.choosing import VOICE_KEYS, SpeechChoice, block_of, voice_of
 from voicecall_calls.speech.resting import Rest
@@ -89,17 +90,17 @@ class Providers:
             if selected is choice.selected:
                 raise
             self._failed[key] = str(error)
-            _log.warning("a speech provider that would take over is left out: %s", error)
+            provider_id = selected.info.id if selected.info is not None else ""
+            _log.warning(
+                "the speech provider %s that would take over is left out: %s", provider_id, error
+            )
         else:
             self._rests.setdefault(key, Rest(self._context.seam))
 
     async def _make(self, key: str, selected: Any) -> None:
         if key in self._made or selected.info is None:
             return
-        info, config = require(selected)
-        provider = info.factory(config, self._context)
-        await self._stack.enter_async_context(provider.lifespan())
-        self._made[key] = provider
+        self._made[key] = await open_provider(selected, self._context, self._stack)
 
     def has(self, wiring: Wiring) -> bool:
         """Whether everything that ``wiring`` needs is there already."""

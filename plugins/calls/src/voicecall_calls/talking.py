@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from contextlib import AsyncExitStack
 from typing import Any
 
+from voicecall.errors import VoicecallError
 from voicecall.hosting import GatewayHost
 from voicecall.model import CallRecord, MediaPath
 from voicecall.selection import Selection
@@ -15,10 +17,13 @@ from voicecall_calls.conversation.base import Conversation
 from voicecall_calls.conversation.dialogue import KeepTurn
 from voicecall_calls.engine.engine import CallEngine
 from voicecall_calls.engine.lane import CallLane
+from voicecall_calls.making import open_provider
 from voicecall_calls.settings import SettingsBook
-from voicecall_calls.wiring import CONFIG_PATH, Wiring, require
+from voicecall_calls.wiring import CONFIG_PATH, Wiring
 
 __all__ = ["Talking"]
+
+_log = logging.getLogger("voicecall.calls")
 
 
 class Talking:
@@ -39,21 +44,16 @@ class Talking:
         """Make the providers that all calls share."""
         context = self._host.provider_context(CONFIG_PATH)
         if wiring.media is MediaPath.STREAM and wiring.transcription is not None:
-            info, values = require(wiring.transcription)
-            self._transcription = info.factory(values, context)
-            assert self._transcription is not None
-            await stack.enter_async_context(self._transcription.lifespan())
+            self._transcription = await open_provider(wiring.transcription, context, stack)
             if wiring.turn is not None and wiring.turn.outcome is Selection.OK:
-                info, values = require(wiring.turn)
-                self._turn = info.factory(values, context)
-                assert self._turn is not None
-                await stack.enter_async_context(self._turn.lifespan())
+                try:
+                    self._turn = await open_provider(wiring.turn, context, stack)
+                except VoicecallError as error:
+                    _log.warning("%s; speech recognition alone interrupts", error)
         elif wiring.media is MediaPath.REALTIME and wiring.realtime is not None:
             from voicecall_calls.conversation.realtimemodel import RealtimeModel
 
-            info, values = require(wiring.realtime)
-            provider = info.factory(values, context)
-            await stack.enter_async_context(provider.lifespan())
+            provider = await open_provider(wiring.realtime, context, stack)
             self._model = RealtimeModel(provider, find_tool=self._host.find_tool)
 
     def longest_text(self, record: CallRecord) -> int | None:

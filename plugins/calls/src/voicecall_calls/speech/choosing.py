@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from voicecall.errors import ConfigError
+from voicecall.errors import ConfigError, PluginError, VoicecallError
 from voicecall.providers import ProviderInfo, ProviderKind
 from voicecall.registry import Registry
 from voicecall.selection import Selected, Selection, select
@@ -20,7 +20,8 @@ VOICE_KEYS = ("speakerVoice", "speakerVoiceId", "voice", "voiceId")
 
 @dataclass(frozen=True, slots=True)
 class PassedOver:
-    """A provider that cannot speak, and what to change. ``asked``: the operator wrote its id."""
+    """A provider that cannot speak, and what to change. ``asked``: the operator wrote its id, or
+    its code is broken, which the operator wants to know as well."""
 
     message: str
     asked: bool
@@ -49,9 +50,9 @@ class SpeechChoice:
 def choose_speech(tts: TtsConfig, registry: Registry, environ: Mapping[str, str]) -> SpeechChoice:
     """The chosen provider, then all other configured ones in order of automatic selection. A
     demo engine takes part only where it is chosen or has a block of its own; it then comes last.
-    Raises ``ConfigError`` for a wrong block of the chosen one; another with a wrong block is
-    passed over."""
-    first = select(registry, ProviderKind.TTS, tts.provider, tts.providers, environ, _PATH)
+    Raises ``ConfigError`` for a wrong block of the chosen one and ``PluginError`` where its code
+    is broken; another is passed over."""
+    first = _first(tts, registry, environ)
     if tts.provider is None and first.outcome is not Selection.OK:
         return SpeechChoice(tts, first)
     usable: list[Selected] = []
@@ -70,7 +71,8 @@ def choose_speech(tts: TtsConfig, registry: Registry, environ: Mapping[str, str]
         if spare.outcome is Selection.OK:
             usable.append(spare)
         else:
-            passed.append(PassedOver(spare.message, asked=name is not None))
+            broken = spare.outcome is Selection.MISSING_CONFIGURED_PROVIDER
+            passed.append(PassedOver(spare.message, asked=broken or name is not None))
     if not usable:
         return SpeechChoice(tts, first)
     return SpeechChoice(tts, usable[0], tuple(usable[1:]), tuple(passed))
@@ -85,11 +87,26 @@ def _is_first(info: ProviderInfo, first: Selected, configured: str | None) -> bo
     return chosen in _names(info)
 
 
+def _first(tts: TtsConfig, registry: Registry, environ: Mapping[str, str]) -> Selected:
+    try:
+        return select(registry, ProviderKind.TTS, tts.provider, tts.providers, environ, _PATH)
+    except VoicecallError:
+        raise
+    except Exception as error:
+        raise PluginError(_broken(tts.provider or "chosen by itself", error)) from error
+
+
 def _spare(name: str, tts: TtsConfig, registry: Registry, environ: Mapping[str, str]) -> Selected:
     try:
         return select(registry, ProviderKind.TTS, name, tts.providers, environ, _PATH)
     except ConfigError as error:
         return Selected(Selection.PROVIDER_NOT_CONFIGURED, str(error))
+    except Exception as error:  # noqa: BLE001 (a provider's code can raise anything)
+        return Selected(Selection.MISSING_CONFIGURED_PROVIDER, _broken(name, error))
+
+
+def _broken(name: str, error: Exception) -> str:
+    return f"the tts provider {name!r} cannot be used: {type(error).__name__}: {error}"
 
 
 def block_of(tts: TtsConfig, selected: Selected) -> Mapping[str, Any]:

@@ -1,0 +1,47 @@
+"""Making providers, whose code is a stranger's: where it fails, the error names whose it is."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import AsyncExitStack, contextmanager
+from typing import Any
+
+from voicecall.errors import PluginError, VoicecallError
+from voicecall.providers import ProviderContext, ProviderInfo
+from voicecall.selection import Selected
+from voicecall_calls.wiring import require
+
+__all__ = ["making", "open_provider"]
+
+_log = logging.getLogger("voicecall.calls")
+
+
+@contextmanager
+def making(info: ProviderInfo) -> Iterator[None]:
+    """Around a provider's factory and the begin of its lifespan. Raises ``VoicecallError``."""
+    try:
+        yield
+    except VoicecallError:
+        raise
+    except Exception as error:
+        _log.info("%s cannot be used", info.label, exc_info=error)
+        cause = error
+        while isinstance(cause, ExceptionGroup) and len(cause.exceptions) == 1:
+            cause = cause.exceptions[0]
+        if isinstance(cause, VoicecallError):
+            raise cause from None
+        raise PluginError(
+            f"the {info.kind.value} provider {info.id!r} cannot be used:"
+            f" {type(cause).__name__}: {cause}"
+        ) from error
+
+
+async def open_provider(selected: Selected, context: ProviderContext, stack: AsyncExitStack) -> Any:
+    """The provider of a selection, to be used as long as ``stack`` is open. Raises
+    ``VoicecallError``."""
+    info, config = require(selected)
+    with making(info):
+        provider = info.factory(config, context)
+        await stack.enter_async_context(provider.lifespan())
+    return provider

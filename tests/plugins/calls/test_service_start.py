@@ -1,0 +1,114 @@
+"""A phone that starts with providers whose code is broken: what it can do without is left out."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from voicecall.providers import ProviderContext, ProviderInfo, ProviderKind
+from voicecall.registry import Registry
+from voicecall_calls import plugin as phone_plugin
+from voicecall_gateway.config import config_from_tree
+from voicecall_gateway.runtime import Gateway
+from voicecall_testing import speech
+from voicecall_testing.fakes import STREAMING, ScriptedCarrier
+
+from .phone_registry import _Plugin, info
+
+pytestmark = [pytest.mark.integration, pytest.mark.anyio]
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+def missing(config: Any, context: ProviderContext) -> Any:
+    raise ModuleNotFoundError("No module named 'vendor'")
+
+
+@asynccontextmanager
+async def started(directory: Path, more: ProviderInfo, **over: Any) -> AsyncIterator[list[str]]:
+    """A gateway whose phone has tried to start with one provider more; the problems it tells."""
+    config = {
+        "provider": "mock",
+        "serve": {"port": 0},
+        "streaming": {"enabled": True, "provider": "fsk"},
+        "tts": {"provider": "fsk"},
+        **over,
+    }
+    registry = Registry(
+        extra=[
+            ("voicecall.gateway", phone_plugin.PLUGIN_ID, phone_plugin),
+            ("voicecall.tts", "fsk", speech),
+            ("voicecall.transcription", "fsk", speech),
+            (more.kind.group, more.id, _Plugin(more)),
+        ]
+    )
+    tree = {
+        "gateway": {"port": 0, "drainSeconds": 0},
+        "agents": {"defaults": {"backend": "scripted"}},
+        "plugins": {"entries": {"voice-call": {"config": config}}},
+    }
+    gateway = Gateway(config_from_tree(tree, environ={}, state_dir=directory), registry)
+    async with gateway.run():
+        await gateway.wait_started()
+        yield list(gateway.problems())
+
+
+async def test_a_detector_of_voices_that_cannot_be_made_is_done_without(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    broken = replace(info(ProviderKind.TURN, "broken"), factory=missing)
+    async with started(tmp_path, broken, bargeIn={"detector": "broken"}) as problems:
+        assert problems == []
+    assert (
+        "the turn provider 'broken' cannot be used: ModuleNotFoundError: No module named 'vendor';"
+        " speech recognition alone interrupts" in caplog.text
+    )
+
+
+@pytest.mark.parametrize(
+    ("kind", "over"),
+    [
+        (ProviderKind.TELEPHONY, {"provider": "broken"}),
+        (ProviderKind.TRANSCRIPTION, {"streaming": {"enabled": True, "provider": "broken"}}),
+        (
+            ProviderKind.REALTIME,
+            {"streaming": {}, "realtime": {"enabled": True, "provider": "broken"}},
+        ),
+    ],
+)
+async def test_a_provider_that_is_needed_is_named(
+    tmp_path: Path, kind: ProviderKind, over: dict[str, Any]
+) -> None:
+    broken = replace(info(kind, "broken"), factory=missing)
+    if kind is ProviderKind.TELEPHONY:
+        broken = replace(broken, capabilities=STREAMING)
+    async with started(tmp_path, broken, **over) as problems:
+        [problem] = problems
+        assert problem.endswith(
+            f"cannot start: the {kind.value} provider 'broken' cannot be used:"
+            " ModuleNotFoundError: No module named 'vendor'"
+        )
+
+
+async def test_a_carrier_that_cannot_be_told_of_webhooks_keeps_no_phone_down(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Forgetful(ScriptedCarrier):
+        async def register_webhook(self, url: str) -> None:
+            raise KeyError("webhooks")
+
+    carrier = replace(
+        info(ProviderKind.TELEPHONY, "forgetful", capabilities=STREAMING),
+        factory=lambda config, context: Forgetful(),
+    )
+    async with started(tmp_path, carrier, provider="forgetful") as problems:
+        assert problems == []
+    assert "inbound calls are not announced to the carrier" in caplog.text
