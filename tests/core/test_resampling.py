@@ -177,3 +177,18 @@ def test_a_sample_cut_in_two_waits_for_its_other_half() -> None:
     converter = Converter(PCM16_16K, MULAW_8K)
     pieces = [converter.process(audio[n : n + 321]) for n in range(0, len(audio), 321)]
     assert b"".join(pieces) == whole
+
+
+def test_equal_formats_keep_samples_whole_too() -> None:
+    audio = bytes(range(250))
+    converter = Converter(PCM16_16K, PCM16_16K)
+    pieces = [converter.process(audio[n : n + 7]) for n in range(0, len(audio), 7)]
+    assert b"".join(pieces) == audio
+    assert all(len(piece) % 2 == 0 for piece in pieces)
+    # Half a sample at the end is none, and does not get into what comes next.
+    for end in (converter.flush, converter.reset):
+        assert converter.process(b"\x01\x02\x03") == b"\x01\x02"
+        end()
+        assert converter.process(b"\x04\x05") == b"\x04\x05"
+    # Every byte of the others is a sample.
+    assert Converter(MULAW_8K, MULAW_8K).process(b"\x01\x02\x03") == b"\x01\x02\x03"

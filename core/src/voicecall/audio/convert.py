@@ -23,8 +23,8 @@ _FROM_PCM: dict[Encoding, Callable[[bytes], bytes]] = {
 class Converter:
     """Turns a stream of ``source`` audio into ``target`` audio.
 
-    ``bytes`` in, ``bytes`` out; equal formats pass through untouched. pcm16 input may be cut
-    in the middle of a sample: the odd byte waits for the next piece.
+    ``bytes`` in, ``bytes`` out; equal formats pass through. pcm16 input may be cut in the middle
+    of a sample: the odd byte waits for the next piece.
     """
 
     def __init__(self, source: AudioFormat, target: AudioFormat) -> None:
@@ -32,6 +32,7 @@ class Converter:
         self.target = target
         self.identity = source == target
         self._odd = b""
+        self._cuttable = source.sample_width > 1
         if self.identity:
             return
         self._decode = _TO_PCM.get(source.encoding)
@@ -39,14 +40,14 @@ class Converter:
         self._resampler = Resampler(source.sample_rate, target.sample_rate)
 
     def process(self, audio: bytes) -> bytes:
+        if self._cuttable and (self._odd or len(audio) & 1):
+            audio = self._odd + audio
+            cut = len(audio) & ~1
+            audio, self._odd = audio[:cut], audio[cut:]
         if self.identity:
             return audio
         if self._decode is not None:
             audio = self._decode(audio)
-        else:
-            audio = self._odd + audio
-            cut = len(audio) & ~1
-            audio, self._odd = audio[:cut], audio[cut:]
         audio = self._resampler.process(audio)
         return self._encode(audio) if self._encode is not None else audio
 
