@@ -14,16 +14,17 @@ A vendor with a plain "text to audio" request implements :class:`PlainSpeechProv
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import anyio
 import anyio.abc
+import anyio.lowlevel
 
 from .audio.formats import MULAW_8K, AudioFormat
-from .errors import ProviderError
+from .errors import ProviderError, ProviderUnavailable
 from .media import AudioSink
 from .providers import Provider
 
@@ -194,12 +195,23 @@ class _PlainUtterance(Utterance):
                 self._write(converter.flush())
         except ProviderError as error:
             self._error = error
+        except Exception as error:
+            who = type(self._session.provider).__name__
+            self._error = ProviderUnavailable(type(error).__name__, provider=who)
+            raise
         finally:
             self._finished.set()
 
     async def _speak(self, text: str, converter: Converter) -> None:
-        async for audio in self._session.provider.synthesize(text, self._session.voice):
-            self._write(converter.process(audio))
+        pieces = self._session.provider.synthesize(text, self._session.voice)
+        try:
+            async for audio in pieces:
+                # One that never waits could not be cancelled, and would hold up everything else.
+                await anyio.lowlevel.checkpoint()
+                self._write(converter.process(audio))
+        finally:
+            if isinstance(pieces, AsyncGenerator):
+                await pieces.aclose()
 
     def _write(self, audio: bytes) -> None:
         if audio:

@@ -1,0 +1,117 @@
+"""Speech by plain requests: what is cancelled, broken or cut anywhere."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+import pytest
+
+from voicecall.audio import MULAW_8K, PCM16_8K, AudioFormat
+from voicecall.errors import ProviderUnavailable
+from voicecall.tts import PlainSpeechProvider, SpeechSession
+from voicecall_testing.clock import virtual_backend
+
+pytestmark = [pytest.mark.unit, pytest.mark.anyio]
+
+
+@pytest.fixture
+def anyio_backend() -> tuple[str, dict[str, Any]]:
+    return virtual_backend
+
+
+class Reader(PlainSpeechProvider):
+    """Yields ``pieces`` for every text without ever waiting, then raises ``error``."""
+
+    def __init__(self, pieces: Iterable[bytes], error: Exception | None = None) -> None:
+        self.pieces = list(pieces)
+        self.error = error
+        self.format = MULAW_8K
+        self.given = self.closed = 0
+
+    @property
+    def native_format(self) -> AudioFormat:
+        return self.format
+
+    async def synthesize(self, text: str, voice: str | None) -> AsyncIterator[bytes]:
+        try:
+            for piece in self.pieces:
+                self.given += 1
+                yield piece
+            if self.error is not None:
+                raise self.error
+        finally:
+            self.closed += 1
+
+
+class Ear:
+    """A sink."""
+
+    def __init__(self) -> None:
+        self.pieces: list[bytes] = []
+
+    def write(self, item_id: str, audio: bytes) -> None:
+        self.pieces.append(audio)
+
+
+async def test_one_that_never_waits_can_be_cancelled() -> None:
+    reader, ear = Reader([bytes(160)] * 1000), Ear()
+    async with reader.session(None, MULAW_8K) as session:
+        utterance = session.utterance("item", ear)
+        utterance.send("Good day.")
+        utterance.flush()
+        while len(ear.pieces) < 5:
+            await anyio.lowlevel.checkpoint()
+        written = len(ear.pieces)
+        assert written < 10
+        utterance.cancel(0.0)
+        await utterance.done()
+        assert len(ear.pieces) == written
+        assert reader.closed == 1
+        # Nothing of what is cancelled before it begins.
+        utterance = session.utterance("item", ear)
+        utterance.send("Good day.")
+        utterance.cancel(0.0)
+        await utterance.done()
+        assert len(ear.pieces) == written
+
+
+async def test_one_that_breaks_off_has_not_spoken() -> None:
+    reader, ear = Reader([bytes(160)], KeyError("a mistake")), Ear()
+    opened: list[SpeechSession] = []
+
+    lost: list[ExceptionGroup] = []
+
+    async def hold() -> None:
+        try:
+            async with reader.session(None, MULAW_8K) as session:
+                opened.append(session)
+                await anyio.sleep_forever()
+        except ExceptionGroup as group:
+            lost.append(group)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(hold)
+        await anyio.sleep(1)
+        utterance = opened[0].utterance("item", ear)
+        utterance.send("Good day.")
+        utterance.flush()
+        with pytest.raises(ProviderUnavailable, match="Reader: KeyError"):
+            await utterance.done()
+    assert ear.pieces == [bytes(160)]
+    assert [type(error) for error in lost[0].exceptions] == [KeyError]
+
+
+async def test_samples_stay_whole_whatever_the_pieces_are() -> None:
+    audio = bytes(range(200))
+    reader, ear = Reader([audio[:3], audio[3:4], audio[4:5], audio[5:120], audio[120:]]), Ear()
+    reader.format = PCM16_8K
+    async with reader.session(None, PCM16_8K) as session:
+        utterance = session.utterance("item", ear)
+        utterance.send("Good day.")
+        utterance.flush()
+        await utterance.done()
+    assert b"".join(ear.pieces) == audio
+    assert all(len(piece) % 2 == 0 for piece in ear.pieces)
