@@ -55,6 +55,22 @@ def test_malformed_text_names_the_place(text: str, expected: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("name", ["c.json5", "c.json", "c.toml"])
+def test_a_key_that_is_written_twice_is_named(tmp_path: Path, name: str) -> None:
+    file = tmp_path / name
+    file.write_text(
+        {
+            "c.json5": "{plugins: {entries: {'voice-call': {a: 1}, \"voice-call\": {b: 1}}}, x: 1}",
+            "c.json": '{"plugins": {"voice-call": {"a": 1}, "voice-call": {"b": 1}}}',
+            "c.toml": "[voice-call]\na = 1\n[voice-call]\nb = 1\n",
+        }[name]
+    )
+    with pytest.raises(ConfigError, match=r"c\.\w+: .*voice-call"):
+        read_tree(file)
+    # The same key in two objects is no such thing.
+    assert parse_tree("{a: {x: 1}, b: {x: 2}}", "c") == {"a": {"x": 1}, "b": {"x": 2}}
+
+
 def test_malformed_toml_names_the_place() -> None:
     with pytest.raises(ConfigError, match=r"c: is not valid TOML: .*line 1"):
         parse_tree("a = = 1", "c", toml=True)

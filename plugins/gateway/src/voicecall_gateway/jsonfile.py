@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import tomllib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -44,9 +45,20 @@ def parse_tree(text: str, name: str, *, toml: bool = False) -> dict[str, Any]:
 
 
 def _json(text: str, name: str) -> Any:
+    def members(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for key, value in pairs:
+            if key in found:
+                raise ConfigError(
+                    f"{name}: has the key {key!r} more than once in one object, where only the last"
+                    " would count; put together what belongs there"
+                )
+            found[key] = value
+        return found
+
     try:
         # Many files are plain JSON, which the standard library reads a hundred times faster.
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=members)
     except ValueError:
         pass
     if not text.strip():
@@ -54,7 +66,7 @@ def _json(text: str, name: str) -> Any:
     import json5
 
     try:
-        return json5.loads(text)
+        return json5.loads(text, object_pairs_hook=members)
     except ValueError as error:
         raise ConfigError(f"{name}: is not valid JSON5: {_place(str(error))}") from None
 
