@@ -13,11 +13,17 @@ from voicecall.hosting import Liveness, Service
 
 __all__ = ["ServiceRunner"]
 
+FIRST_WAIT_S = 1.0
+LONGEST_WAIT_S = 60.0
+
 _log = logging.getLogger("voicecall.gateway.services")
 
 
 class ServiceRunner:
     """One service in a task of its own, so that one that breaks takes no other down.
+
+    One that cannot start is tried again after 1 s, then after twice as long each time, up to a
+    minute: what it needs may come later. One that broke while it ran is not.
 
     ``settled`` is set when it runs or has failed to; ``problem`` says why it does not run.
     ``drained``: nothing was under way any more when that was asked for.
@@ -59,28 +65,50 @@ class ServiceRunner:
         tasks.start_soon(self._run, name=f"service {self.name}")
 
     async def _run(self) -> None:
+        wait = FIRST_WAIT_S
         try:
             with self._scope:
-                async with self._service.run():
-                    self.running = True
+                while not await self._entered():
                     self.settled.set()
-                    await self._stop.wait()
-        except VoicecallError as error:
-            self._fail(str(error))
-        except Exception as error:  # noqa: BLE001 (a stranger's service)
-            reasons = _reasons(error)
-            if reasons is None:
-                _log.exception("the service %s of %s broke", self.name, self.plugin_id)
-            self._fail(reasons or f"internal error ({type(error).__name__}), see the log")
+                    await anyio.sleep(wait)
+                    wait = min(wait * 2, LONGEST_WAIT_S)
         finally:
             self.running = False
             self.settled.set()
             self._stopped.set()
 
-    def _fail(self, reason: str) -> None:
-        verb = "stopped" if self.settled.is_set() else "cannot start"
-        self.problem = f"{self.name} {verb}: {reason}"
-        _log.error("%s", self.problem)
+    async def _entered(self) -> bool:
+        """Run the service until it is stopped or breaks; False: it could not start."""
+        try:
+            async with self._service.run():
+                self._starts()
+                await self._stop.wait()
+        except VoicecallError as error:
+            self._fail(str(error))
+        except Exception as error:  # noqa: BLE001 (a stranger's service)
+            reasons = _reasons(error)
+            if reasons is not None:
+                self._fail(reasons)
+            else:
+                self._fail(f"internal error ({type(error).__name__}), see the log", error)
+        return self.running
+
+    def _starts(self) -> None:
+        if self.problem is not None:
+            _log.info("%s has started now", self.name)
+        self.problem = None
+        self.running = True
+        self.settled.set()
+
+    def _fail(self, reason: str, bug: Exception | None = None) -> None:
+        verb = "stopped" if self.running else "cannot start"
+        problem = f"{self.name} {verb}: {reason}"
+        if problem == self.problem:
+            return
+        self.problem = problem
+        if bug is not None:
+            _log.error("the service %s of %s broke", self.name, self.plugin_id, exc_info=bug)
+        _log.error("%s%s", problem, "" if self.running else "; it is tried again")
 
     def problems(self) -> Sequence[str]:
         """Why this service is not ready, one sentence each."""
@@ -97,6 +125,9 @@ class ServiceRunner:
     async def drain(self) -> None:
         """Wait for what is under way. The caller bounds the time."""
         if not self.running:
+            if self.settled.is_set():
+                # It must not start while everything else comes to rest.
+                self._scope.cancel()
             self.drained = True
             return
         try:
@@ -110,7 +141,7 @@ class ServiceRunner:
         starting is cancelled."""
         if not self._launched:
             return
-        if not self.settled.is_set():
+        if not self.running:
             self._scope.cancel()
         self._stop.set()
         await self._stopped.wait()
