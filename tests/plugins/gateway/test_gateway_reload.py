@@ -324,6 +324,35 @@ async def test_a_plugin_that_was_wrong_from_the_start_is_mended(house: House) ->
         assert await desk.calls() == 4
 
 
+@kinds(Telling)
+async def test_a_service_that_has_failed_is_started_anew(house: House) -> None:
+    class Fragile(Telling):
+        broken = anyio.Event()
+
+        @asynccontextmanager
+        async def run(self) -> AsyncIterator[None]:
+            async with super().run(), anyio.create_task_group() as tasks:
+                tasks.start_soon(self._break)
+                yield
+                tasks.cancel_scope.cancel()
+
+        async def _break(self) -> None:
+            await self.broken.wait()
+            raise VoicecallError("the store is gone")
+
+    house._kind = Fragile
+    async with opened(house) as desk:
+        assert await desk.reload() == ([], [])
+        Fragile.broken.set()
+        await until(lambda: bool(desk.gateway.problems()))
+        assert "the store is gone" in desk.gateway.problems()[0]
+        Fragile.broken = anyio.Event()
+        assert await desk.reload() == (["phone"], [])
+        assert desk.gateway.problems() == []
+        assert await desk.reload() == ([], [])
+    assert house.journal.count("start 1") == 2
+
+
 async def test_the_port_and_the_token_wait_for_a_restart(house: House) -> None:
     async with opened(house) as desk:
         house.write(gateway={"port": 1, "auth": {"token": "another"}, "tools": {"deny": ["x"]}})

@@ -2,7 +2,8 @@
 
 What cannot be used changes nothing: the last good configuration stays. What can is applied plugin
 by plugin: a service that can be reconfigured is; others are started anew when nothing is under
-way. Until then the change waits, and the plugin goes on with the configuration it has.
+way. Until then the change waits, and the plugin goes on with the configuration it has. A plugin
+with a service that has failed is started anew even where nothing has changed.
 """
 
 from __future__ import annotations
@@ -182,6 +183,8 @@ class Reloader:
             return True
         if plugin.info is None or running.plugin.info is None:
             return False
+        if any(runner.problem is not None for runner in running.runners):
+            return True
         old = running.host.loaded
         registry = self._gateway.registry
         if any(old.section(name) != loaded.section(name) for name in OPEN_SECTIONS):
@@ -199,7 +202,7 @@ class Reloader:
             if reason is None:
                 self._reasons.pop(plugin_id, None)
                 applied.append(plugin_id)
-                _log.info("the changed configuration of %s is in force", plugin_id)
+                _log.info("the configuration of %s is in force", plugin_id)
             elif self._reasons.get(plugin_id) != reason:
                 self._reasons[plugin_id] = reason
                 _log.warning("%s", reason)
