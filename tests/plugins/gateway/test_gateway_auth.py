@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import resource
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -240,6 +241,36 @@ def test_each_line_of_the_log_has_the_time_of_its_record(
         f"{datetime.fromtimestamp(at, UTC).astimezone():%H:%M:%S} info voicecall.x: here"
         for at in times
     ]
+
+
+@contextmanager
+def no_room_beyond(size: int) -> Iterator[None]:
+    """No file can grow beyond ``size`` bytes, as on a disk that is full."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_log_that_cannot_be_written_is_told_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    logger = logging.getLogger("voicecall.x")
+    with logging_below(tmp_path / "s") as log:
+        for _ in range(2):
+            logger.warning("a call from %s", "+14155550123")
+            with no_room_beyond(log.stat().st_size):
+                for _ in range(3):
+                    logger.warning("a call from %s", "+14155550123")
+        logger.warning("the last one")
+    shown = capsys.readouterr().err.splitlines()
+    lost = f"{log}: lines of the log are lost"
+    assert [line for line in shown if str(log) in line] == [f"{lost} (File too large)"] * 2
+    assert len(shown) == 2 * 4 + 1 + 2
+    assert not any("+1415" in line for line in (*shown, *log.read_text().splitlines()))
+    assert json.loads(log.read_text().splitlines()[-1])["message"] == "the last one"
 
 
 # --- outbox -----------------------------------------------------------------------------------

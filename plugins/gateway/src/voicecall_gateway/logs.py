@@ -5,6 +5,7 @@ Phone numbers are masked too. Transcripts are not masked, they are never handed 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -14,7 +15,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from voicecall.errors import ConfigError
 
@@ -182,11 +183,17 @@ def private_directory(directory: Path) -> None:
         ) from None
 
 
+class _StandardError(logging.StreamHandler[TextIO]):
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (the base's name)
+        """Where stderr is broken, nobody can be told; a line that is none, the file tells of."""
+
+
 class _PrivateRotatingFile(RotatingFileHandler):
     """The base formats every record a second time to know its length; this file may instead
     outgrow its limit by one line."""
 
     _size = 0
+    _failing = False
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
@@ -198,8 +205,21 @@ class _PrivateRotatingFile(RotatingFileHandler):
             self.stream.write(line)
             self.stream.flush()
             self._size += len(line)
+            self._failing = False
         except Exception:  # noqa: BLE001 (as every handler: a log must not disturb who writes it)
             self.handleError(record)
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (the base's name)
+        """One sentence on stderr, once until a line is written again: the base prints a traceback
+        for each line, with its arguments as they are."""
+        if self._failing or sys.stderr is None:
+            return
+        self._failing = True
+        error = sys.exception()
+        reason = getattr(error, "strerror", None) or type(error).__name__
+        with contextlib.suppress(OSError, ValueError):
+            sys.stderr.write(f"{self.baseFilename}: lines of the log are lost ({reason})\n")
+            sys.stderr.flush()
 
     def _open(self) -> Any:
         stream = super()._open()
@@ -233,7 +253,7 @@ def configure_logging(
     root.setLevel(logging.WARNING)
     root.addHandler(to_file)
     if stderr:
-        to_stderr = logging.StreamHandler(sys.stderr)
+        to_stderr = _StandardError(sys.stderr)
         to_stderr.setFormatter(_ShortLines(mask))
         root.addHandler(to_stderr)
     logging.getLogger("voicecall").setLevel(level)
