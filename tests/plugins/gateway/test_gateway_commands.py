@@ -178,6 +178,26 @@ async def test_a_configuration_error_is_one_line(shell: Shell) -> None:
         assert err == f'{shell.config}: is not valid JSON5: line 1, column 5: unexpected "}}"\n'
 
 
+@pytest.mark.parametrize(
+    "command", [("gateway", "status"), ("setup",), ("config", "check"), ("doctor",)]
+)
+async def test_paths_that_cannot_be_looked_at(shell: Shell, command: tuple[str, ...]) -> None:
+    long = shell.home / ("x" * 300)
+    reason = f"{long}: cannot be read: File name too long; make it readable, or name another"
+    code, out, err = shell(*command, "--config", str(long))
+    assert (code, (out + err).count(reason)) == (1, 1)
+    # The default file, in a home directory that cannot be looked into.
+    del shell.environ["VOICECALL_CONFIG"]
+    shell.environ["HOME"] = str(long)
+    code, out, err = shell(*command)
+    assert (code, (out + err).count("cannot be read: File name too long")) == (1, 1)
+    shell.environ["HOME"] = str(shell.home)
+    shell.environ["VOICECALL_STATE_DIR"] = "~no-such-user/x"
+    code, out, err = shell(*command)
+    text = "~no-such-user/x: the home directory that ~ stands for is not known; write the path"
+    assert (code, (out + err).count(text)) == (1, 1)
+
+
 async def test_setup(shell: Shell, fake_plugin: Any) -> None:
     good = SetupCheck("provider", True, "mock is used")
     bad = SetupCheck("number", False, "set fromNumber")

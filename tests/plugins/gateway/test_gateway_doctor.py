@@ -63,7 +63,7 @@ class Clinic:
         self.file = home / "config.json5"
         self.state = home / "state"
         self.extra: list[tuple[str, str, object]] = [("voicecall.gateway", "voice-call", phone)]
-        self._environ = {
+        self.environ = {
             "HOME": str(home),
             "VOICECALL_CONFIG": str(self.file),
             "VOICECALL_STATE_DIR": str(self.state),
@@ -72,7 +72,7 @@ class Clinic:
         self._capsys = capsys
 
     def __call__(self, *arguments: str) -> tuple[int, str]:
-        code = run(["doctor", *arguments], Registry(entries=[], extra=self.extra), self._environ)
+        code = run(["doctor", *arguments], Registry(entries=[], extra=self.extra), self.environ)
         output = self._capsys.readouterr()
         assert output.err == ""
         assert "sesame" not in output.out
@@ -181,3 +181,12 @@ def test_a_state_directory_that_is_none(clinic: Clinic) -> None:
     clinic.file.write_text("{}")
     clinic.state.write_text("")
     assert "is not a directory" in clinic.json("--fix")["issues"][0]["message"]
+
+
+def test_a_state_directory_that_cannot_be_looked_at(clinic: Clinic) -> None:
+    clinic.file.write_text("{}")
+    clinic.state = clinic.state.with_name("s" * 300)
+    clinic.environ["VOICECALL_STATE_DIR"] = str(clinic.state)
+    assert [issue["message"] for issue in clinic.json("--fix")["issues"]] == [
+        f"{clinic.state} cannot be looked at: File name too long"
+    ]

@@ -17,7 +17,7 @@ from pydantic import BaseModel
 from voicecall.configuring import validate
 from voicecall.errors import ConfigError
 
-from .jsonfile import read_tree
+from .jsonfile import file_exists, read_tree
 from .legacy import CORE_RULES, Change, apply_rules
 from .secretrefs import UNAVAILABLE, SecretsSection
 from .secretresolver import Secrets
@@ -88,13 +88,14 @@ class LoadedConfig:
 
 
 def state_directory(environ: Mapping[str, str]) -> Path:
-    """``VOICECALL_STATE_DIR`` or ``~/.voicecall``. Not created here."""
+    """``VOICECALL_STATE_DIR`` or ``~/.voicecall``. Not created here. Raises
+    :exc:`ConfigError`."""
     return _path(environ.get("VOICECALL_STATE_DIR") or "~/.voicecall", environ)
 
 
 def config_file(explicit: Path | None, environ: Mapping[str, str]) -> tuple[Path, bool]:
     """The file to read and whether somebody named it: the argument, ``VOICECALL_CONFIG``, or
-    ``~/.voicecall/config.json5``."""
+    ``~/.voicecall/config.json5``. Raises :exc:`ConfigError`."""
     if explicit is not None:
         return _path(str(explicit), environ), True
     named = environ.get("VOICECALL_CONFIG", "").strip()
@@ -107,14 +108,19 @@ def _path(text: str, environ: Mapping[str, str]) -> Path:
     home = environ.get("HOME")
     if home and (text == "~" or text.startswith("~/")):
         return Path(home + text[1:])
-    return Path(text).expanduser()
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        raise ConfigError(
+            f"{text}: the home directory that ~ stands for is not known; write the path in full"
+        ) from None
 
 
 def load_config(explicit: Path | None, environ: Mapping[str, str]) -> LoadedConfig:
     """Read and check the configuration. A default file that is missing means an empty one; a
     named file that is missing is an error. Raises :exc:`ConfigError`."""
     file, named = config_file(explicit, environ)
-    tree = read_tree(file) if named or file.exists() else {}
+    tree = read_tree(file) if named or file_exists(file) else {}
     return config_from_tree(tree, environ=environ, source=str(file))
 
 

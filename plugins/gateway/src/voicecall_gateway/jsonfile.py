@@ -11,9 +11,20 @@ from typing import Any
 
 from voicecall.errors import ConfigError
 
-__all__ = ["parse_tree", "read_tree"]
+__all__ = ["file_exists", "parse_tree", "read_tree"]
 
 _JSON5_ERROR = re.compile(r"^<string>:(\d+) (.*) at column (\d+)$", re.DOTALL)
+
+
+def file_exists(file: Path) -> bool:
+    """Raises :exc:`ConfigError` where that cannot be told."""
+    try:
+        file.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        raise _unreadable(file, error) from None
+    return True
 
 
 def read_tree(file: Path) -> dict[str, Any]:
@@ -27,7 +38,7 @@ def read_tree(file: Path) -> dict[str, Any]:
             f"{file}: is not UTF-8 text (byte {error.start}); save it as UTF-8"
         ) from None
     except OSError as error:
-        raise ConfigError(f"{file}: cannot be read: {error.strerror}") from None
+        raise _unreadable(file, error) from None
     return parse_tree(text, str(file), toml=file.suffix == ".toml")
 
 
@@ -42,6 +53,13 @@ def parse_tree(text: str, name: str, *, toml: bool = False) -> dict[str, Any]:
     if not isinstance(tree, dict):
         raise ConfigError(f"{name}: must hold one object, {{ ... }}, not {_kind(tree)}")
     return tree
+
+
+def _unreadable(file: Path, error: OSError) -> ConfigError:
+    return ConfigError(
+        f"{file}: cannot be read: {error.strerror}; make it readable, or name another with --config"
+        " or VOICECALL_CONFIG"
+    )
 
 
 def _json(text: str, name: str) -> Any:

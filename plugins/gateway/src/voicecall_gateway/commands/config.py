@@ -48,12 +48,14 @@ def schema(context: typer.Context, json: JsonOption = False) -> None:
 def config_report(line: CommandLine, config: Path | None) -> dict[str, Any]:
     """``{ok, file, exists, problems, warnings, notes}``, each of the last three sentences."""
     from voicecall_gateway.config import OPEN_SECTIONS, config_file
+    from voicecall_gateway.jsonfile import file_exists
     from voicecall_gateway.pluginconfig import plugin_config, plugin_values
     from voicecall_gateway.plugins import load_plugins, missing_plugins
 
     file, _ = config_file(config, line.environ)
-    report: dict[str, Any] = {"ok": False, "file": str(file), "exists": file.exists()}
+    report: dict[str, Any] = {"ok": False, "file": str(file), "exists": False}
     try:
+        report["exists"] = file_exists(file)
         loaded = line.load_config(config)
     except ConfigError as error:
         return {**report, "problems": [str(error)], "warnings": [], "notes": []}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -52,12 +53,12 @@ def issues(line: CommandLine, config: Path | None) -> list[Issue]:
 
 def _old_keys(line: CommandLine, config: Path | None) -> list[Issue]:
     from voicecall_gateway.config import config_file
-    from voicecall_gateway.jsonfile import read_tree
+    from voicecall_gateway.jsonfile import file_exists, read_tree
     from voicecall_gateway.migration import old_keys
 
     file, _ = config_file(config, line.environ)
     try:
-        tree = read_tree(file) if file.exists() else {}
+        tree = read_tree(file) if file_exists(file) else {}
     except ConfigError:
         # The check of the configuration tells of it.
         return []
@@ -79,16 +80,15 @@ def _files(line: CommandLine) -> list[Issue]:
 
     found = []
     state_dir = state_directory(line.environ)
-    if state_dir.exists() and not state_dir.is_dir():
-        return [_issue(state_dir, "is not a directory; name another with VOICECALL_STATE_DIR")]
     for path, mode in ((state_dir, 0o700), (state_dir / "gateway-token", 0o600)):
         try:
             about = path.stat()
         except FileNotFoundError:
             continue
         except OSError as error:
-            found.append(_issue(path, f"cannot be looked at: {error.strerror}"))
-            continue
+            return [*found, _issue(path, f"cannot be looked at: {error.strerror}")]
+        if path == state_dir and not stat.S_ISDIR(about.st_mode):
+            return [_issue(path, "is not a directory; name another with VOICECALL_STATE_DIR")]
         if about.st_uid != os.geteuid():
             found.append(_issue(path, "belongs to another user: chown it"))
         elif about.st_mode & 0o077:
