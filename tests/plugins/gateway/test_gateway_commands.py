@@ -406,8 +406,20 @@ async def test_a_connection_that_breaks_is_told_from_one_that_never_was(
     assert (missed.value.lost, missed.value.remote) == (False, True)
 
 
-async def test_a_wrong_gateway_url(shell: Shell) -> None:
-    shell.environ["VOICECALL_GATEWAY_URL"] = "127.0.0.1:18790"
+@pytest.mark.parametrize(
+    "url",
+    [
+        "127.0.0.1:18790",
+        "ws://127.0.0.1:99999",
+        "ws://127.0.0.1:0",
+        "ws://a..b",
+        "ws://a:b",
+        "ws://[::1",
+    ],
+)
+async def test_a_wrong_gateway_url(shell: Shell, url: str) -> None:
+    shell.environ["VOICECALL_GATEWAY_URL"] = url
     code, _, err = shell("gateway", "status")
     assert code == 1
     assert err.startswith("VOICECALL_GATEWAY_URL: must be a URL")
+    assert err.count("\n") == 1

@@ -228,12 +228,19 @@ class GatewayClient:
 
 def _rpc_url(text: str) -> str:
     """``VOICECALL_GATEWAY_URL`` as the WebSocket URL of ``/rpc``."""
-    parts = urlsplit(text)
+    wrong = ConfigError(
+        "VOICECALL_GATEWAY_URL: must be a URL such as ws://127.0.0.1:18790 (or http://...)"
+    )
+    try:
+        parts = urlsplit(text)
+        port = parts.port
+        (parts.hostname or "").encode("idna")
+    except ValueError:
+        # A port that is none, half an IPv6 address, or a name that cannot be looked up.
+        raise wrong from None
     scheme = {"http": "ws", "https": "wss"}.get(parts.scheme, parts.scheme)
-    if scheme not in ("ws", "wss") or not parts.hostname:
-        raise ConfigError(
-            "VOICECALL_GATEWAY_URL: must be a URL such as ws://127.0.0.1:18790 (or http://...)"
-        )
+    if scheme not in ("ws", "wss") or not parts.hostname or port == 0:
+        raise wrong
     path = parts.path if parts.path.strip("/") else "/rpc"
     return urlunsplit((scheme, parts.netloc, path, parts.query, ""))
 
