@@ -78,7 +78,7 @@ def _problems(line: CommandLine, config: Path | None) -> list[Issue]:
 def _files(line: CommandLine) -> list[Issue]:
     from voicecall_gateway.config import state_directory
 
-    found = []
+    found: list[Issue] = []
     state_dir = state_directory(line.environ)
     for path, mode in ((state_dir, 0o700), (state_dir / "gateway-token", 0o600)):
         try:
