@@ -205,6 +205,8 @@ async def test_setup(shell: Shell, fake_plugin: Any) -> None:
     assert shell.json("setup") == {
         "ok": True,
         "checks": [{"id": "provider", "ok": True, "message": "mock is used"}],
+        "warnings": [],
+        "notes": [],
     }
     shell.extra = [("voicecall.gateway", "a", fake_plugin("a", checks=[good, bad]))]
     code, out, _ = shell("setup")
@@ -214,8 +216,51 @@ async def test_setup(shell: Shell, fake_plugin: Any) -> None:
         "OK provider: mock is used",
         "FAIL number: set fromNumber",
     ]
-    shell.config.write_text("{plugins: {deny: ['a']}}")
-    assert shell.json("setup", code=1)["checks"][0]["id"] == "plugins"
+
+
+@pytest.mark.parametrize(
+    ("denial", "plugins", "message"),
+    [
+        ("{deny: ['a']}", ("a",), "plugins.allow and plugins.deny allow none of the installed "),
+        ("{allow: ['ab']}", ("a", "b"), "none of the installed plugins: a, b"),
+        ("{}", (), "no gateway plugin is installed"),
+        ("{}", ("a",), "no gateway plugin has anything to check"),
+    ],
+)
+async def test_setup_says_why_there_is_nothing_to_check(
+    shell: Shell, fake_plugin: Any, denial: str, plugins: Sequence[str], message: str
+) -> None:
+    shell.extra = [("voicecall.gateway", name, fake_plugin(name)) for name in plugins]
+    shell.config.write_text(f"{{plugins: {denial}}}")
+    (check,) = shell.json("setup", code=1)["checks"]
+    assert (check["id"], check["ok"]) == ("plugins", False)
+    assert message in check["message"]
+
+
+async def test_setup_and_config_check_say_what_the_log_of_a_start_does(
+    shell: Shell, fake_plugin: Any
+) -> None:
+    good = SetupCheck("provider", True, "mock is used")
+    shell.extra = [("voicecall.gateway", "voice-call", fake_plugin("voice-call", checks=[good]))]
+    shell.config.write_text(
+        "{other: 1, tts: {x: '${NOT_SET}'}, agents: {backends: {scriptd: {}}},"
+        " plugins: {entries: {voicecall: {}, 'voice-call': {}}, deny: ['voicecall', 'telegram']}}"
+    )
+    passed = "plugins.entries.voicecall: no plugin of this name is installed; the entry is passed"
+    for command in (("setup",), ("config", "check")):
+        report = shell.json(*command)
+        variable, entry, denied = report["warnings"]
+        assert "the environment variable NOT_SET is not set" in variable
+        assert entry == f"{passed} over; did you mean 'voice-call'?"
+        assert denied == (
+            "plugins.deny: no plugin 'voicecall' is installed; did you mean 'voice-call'?"
+        )
+        sections, backend = report["notes"]
+        assert "passed over: other" in sections
+        assert "agents.backends.scriptd: no agent of this name is installed" in backend
+        _, out, _ = shell(*command)
+        assert f"\nwarning: {entry}\n" in out
+        assert out.endswith(f"note: {backend}\n")
 
 
 async def test_setup_names_a_plugin_that_is_broken(shell: Shell, fake_plugin: Any) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from voicecall.errors import VoicecallError
+from voicecall.providers import ProviderKind
 from voicecall.registry import Registry
 
 if TYPE_CHECKING:
@@ -19,6 +21,7 @@ __all__ = [
     "LoadedPlugin",
     "load_plugin",
     "load_plugins",
+    "missing_backends",
     "missing_plugins",
     "plugin_ids",
 ]
@@ -79,11 +82,38 @@ def load_plugins(registry: Registry, loaded: LoadedConfig) -> Sequence[LoadedPlu
 
 
 def missing_plugins(registry: Registry, loaded: LoadedConfig) -> Sequence[str]:
-    """A warning for each configured entry whose plugin is not installed."""
-    installed = set(plugin_ids(registry))
-    return [
+    """A warning for each configured entry whose plugin is not installed, and for each name on a
+    list of plugins that looks like a slip."""
+    installed = plugin_ids(registry)
+    found = [
         f"plugins.entries.{plugin_id}: no plugin of this name is installed; the entry is passed"
-        " over"
+        f" over{_meant(plugin_id, installed)}"
         for plugin_id, entry in sorted(loaded.plugins.entries.items())
         if plugin_id not in installed and entry.enabled
     ]
+    lists = {"allow": loaded.plugins.allow or (), "deny": loaded.plugins.deny}
+    found += [
+        f"plugins.{key}: no plugin {name!r} is installed{meant}"
+        for key, names in lists.items()
+        for name in names
+        if name not in installed and (meant := _meant(name, installed))
+    ]
+    return found
+
+
+def missing_backends(registry: Registry, loaded: LoadedConfig) -> Sequence[str]:
+    """A note for each block of an agent that is not installed."""
+    agents = loaded.tree.get("agents")
+    blocks = agents.get("backends") if isinstance(agents, dict) else None
+    installed = registry.ids(ProviderKind.AGENT)
+    return [
+        f"{loaded.source}: agents.backends.{agent_id}: no agent of this name is installed; the"
+        f" block is passed over{_meant(agent_id, installed)}"
+        for agent_id in sorted(blocks if isinstance(blocks, dict) else ())
+        if agent_id not in installed
+    ]
+
+
+def _meant(name: str, known: Sequence[str]) -> str:
+    close = difflib.get_close_matches(name, known, 1, 0.75)
+    return f"; did you mean {close[0]!r}?" if close else ""

@@ -23,7 +23,7 @@ from .auth import ADMIN, READ, gateway_token
 from .config import LoadedConfig
 from .host import Host
 from .logs import private_directory
-from .plugins import missing_plugins
+from .plugins import missing_backends, missing_plugins
 from .pluginset import PluginSet
 from .reload import Reloader
 from .rpc import RpcServer
@@ -175,7 +175,7 @@ class Gateway:
     # --- start ------------------------------------------------------------------------------
 
     async def _start_plugins(self, tasks: TaskGroup) -> None:
-        for text in self.loaded.notes:
+        for text in (*self.loaded.notes, *missing_backends(self.registry, self.loaded)):
             _log.info("%s", text)
         for text in (*self.loaded.warnings, *missing_plugins(self.registry, self.loaded)):
             _log.warning("%s", text)

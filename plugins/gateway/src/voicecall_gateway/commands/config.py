@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -11,7 +12,10 @@ from voicecall.errors import ConfigError, VoicecallError
 from voicecall_gateway.commandline import CommandLine, ConfigOption, JsonOption, command_line
 from voicecall_gateway.output import print_error, print_json, print_text
 
-__all__ = ["add", "config_report"]
+if TYPE_CHECKING:
+    from voicecall_gateway.config import LoadedConfig
+
+__all__ = ["add", "config_report", "print_remarks", "remarks"]
 
 
 def add(app: typer.Typer) -> None:
@@ -28,9 +32,9 @@ def check(context: typer.Context, config: ConfigOption = None, json: JsonOption 
         print_json(report)
     else:
         print_text(f"{report['file']}: {'OK' if report['ok'] else 'needs attention'}")
-        for word in ("problems", "warnings", "notes"):
-            for text in report[word]:
-                print_text(f"{word[:-1]}: {text}")
+        for text in report["problems"]:
+            print_text(f"problem: {text}")
+        print_remarks(report)
     if not report["ok"]:
         raise typer.Exit(1)
 
@@ -47,10 +51,10 @@ def schema(context: typer.Context, json: JsonOption = False) -> None:
 
 def config_report(line: CommandLine, config: Path | None) -> dict[str, Any]:
     """``{ok, file, exists, problems, warnings, notes}``, each of the last three sentences."""
-    from voicecall_gateway.config import OPEN_SECTIONS, config_file
+    from voicecall_gateway.config import config_file
     from voicecall_gateway.jsonfile import file_exists
-    from voicecall_gateway.pluginconfig import plugin_config, plugin_values
-    from voicecall_gateway.plugins import load_plugins, missing_plugins
+    from voicecall_gateway.pluginconfig import plugin_config
+    from voicecall_gateway.plugins import load_plugins
 
     file, _ = config_file(config, line.environ)
     report: dict[str, Any] = {"ok": False, "file": str(file), "exists": False}
@@ -60,23 +64,38 @@ def config_report(line: CommandLine, config: Path | None) -> dict[str, Any]:
     except ConfigError as error:
         return {**report, "problems": [str(error)], "warnings": [], "notes": []}
     problems: list[str] = []
+    for plugin in load_plugins(line.registry, loaded):
+        if plugin.error is not None:
+            problems.append(plugin.error)
+        elif plugin.info is not None:
+            try:
+                plugin_config(line.registry, loaded, plugin.id)
+            except VoicecallError as error:
+                problems.append(str(error))
+    return {**report, "ok": not problems, "problems": problems, **remarks(line, loaded)}
+
+
+def remarks(line: CommandLine, loaded: LoadedConfig) -> dict[str, list[str]]:
+    """``{warnings, notes}``, which a gateway logs when it starts."""
+    from voicecall_gateway.config import OPEN_SECTIONS
+    from voicecall_gateway.pluginconfig import plugin_values
+    from voicecall_gateway.plugins import load_plugins, missing_backends, missing_plugins
+
     warnings = [*loaded.warnings, *missing_plugins(line.registry, loaded)]
     for name in OPEN_SECTIONS:
         loaded.section(name)
         warnings += [f"{loaded.source}: {text}" for text in loaded.secrets.reference_warnings(name)]
     for plugin in load_plugins(line.registry, loaded):
-        if plugin.error is not None:
-            problems.append(plugin.error)
-        elif plugin.info is not None:
+        if plugin.info is not None:
             warnings += plugin_values(line.registry, loaded, plugin.info).warnings
-            try:
-                plugin_config(line.registry, loaded, plugin.id)
-            except VoicecallError as error:
-                problems.append(str(error))
     return {
-        **report,
-        "ok": not problems,
-        "problems": problems,
         "warnings": warnings,
-        "notes": list(loaded.notes),
+        "notes": [*loaded.notes, *missing_backends(line.registry, loaded)],
     }
+
+
+def print_remarks(report: Mapping[str, Any]) -> None:
+    """The warnings and notes of a report, a line each."""
+    for word in ("warnings", "notes"):
+        for text in report[word]:
+            print_text(f"{word[:-1]}: {text}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,8 +12,11 @@ from voicecall.errors import VoicecallError
 from voicecall_gateway.commandline import CommandLine, ConfigOption, JsonOption, command_line
 from voicecall_gateway.output import print_json, print_text
 
+from .config import print_remarks, remarks
+
 if TYPE_CHECKING:
     from voicecall.hosting import SetupCheck, SetupContext
+    from voicecall_gateway.config import LoadedConfig
 
 __all__ = ["add", "setup_report"]
 
@@ -41,13 +45,15 @@ def setup(
         print_text(f"voicecall setup: {'OK' if report['ok'] else 'needs attention'}")
         for check in report["checks"]:
             print_text(f"{'OK' if check['ok'] else 'FAIL'} {check['id']}: {check['message']}")
+        print_remarks(report)
     if not report["ok"]:
         raise typer.Exit(1)
 
 
 def setup_report(line: CommandLine, config: Path | None, *, probe: bool = False) -> dict[str, Any]:
-    """``{ok, checks: [{id, ok, message}]}``; ``probe``: with those that contact somebody. Raises
-    :exc:`voicecall.errors.ConfigError` for a file that cannot be used at all."""
+    """``{ok, checks: [{id, ok, message}], warnings, notes}``, each of the last two sentences;
+    ``probe``: with checks that contact somebody. Raises :exc:`voicecall.errors.ConfigError` for a
+    file that cannot be used at all."""
     from voicecall.hosting import SetupCheck, SetupContext
     from voicecall_gateway.pluginconfig import plugin_config
     from voicecall_gateway.plugins import load_plugin, plugin_ids
@@ -73,13 +79,24 @@ def setup_report(line: CommandLine, config: Path | None, *, probe: bool = False)
         if probe:
             checks += _probed(line, plugin_id, plugin.module, context)
     if not checks:
-        checks.append(SetupCheck("plugins", False, "no gateway plugin is installed and allowed"))
+        checks.append(SetupCheck("plugins", False, _why_none(plugin_ids(line.registry), loaded)))
     return {
         "ok": all(check.ok for check in checks),
         "checks": [
             {"id": c.id, "ok": c.ok, "message": loaded.secrets.explain(c.message)} for c in checks
         ],
+        **remarks(line, loaded),
     }
+
+
+def _why_none(installed: Sequence[str], loaded: LoadedConfig) -> str:
+    """Why there was nothing to check."""
+    if not installed:
+        return "no gateway plugin is installed"
+    if not all(loaded.denied(plugin_id) for plugin_id in installed):
+        return "no gateway plugin has anything to check"
+    names = ", ".join(installed)
+    return f"plugins.allow and plugins.deny allow none of the installed plugins: {names}"
 
 
 def _checks(
