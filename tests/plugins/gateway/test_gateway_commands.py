@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -369,6 +370,34 @@ async def test_status_of_a_gateway(shell: Shell, lab: Any) -> None:
         shell.environ["VOICECALL_GATEWAY_TOKEN"] = "wrong"
         code, _, err = await in_thread(shell, "gateway", "status")
         assert (code, err) == (1, "unauthorized: gateway token mismatch\n")
+
+
+async def test_a_gateway_that_is_not_ready_is_no_success(
+    shell: Shell, lab: Any, fake_plugin: Any
+) -> None:
+    class Empty:
+        name = "phone"
+
+        @asynccontextmanager
+        async def run(self) -> AsyncIterator[None]:
+            yield
+
+        async def drain(self) -> None:
+            return None
+
+        def problems(self) -> Sequence[str]:
+            return ["no number is set"]
+
+    async with lab.gateway(fake_plugin("p", services=[Empty()])).run() as gateway:
+        await gateway.wait_started()
+        shell.config.write_text(
+            json.dumps({"gateway": {"port": gateway.port, "auth": {"token": lab.token}}})
+        )
+        code, out, err = await in_thread(shell, "gateway", "status")
+        assert (code, err) == (1, "")
+        assert out.endswith(f"on {gateway.url}: not ready\n  no number is set\n")
+        code, out, err = await in_thread(shell, "gateway", "status", "--json")
+        assert (code, err, json.loads(out)["ready"]) == (1, "", False)
 
 
 async def test_the_client(lab: Any, fake_plugin: Any, shell: Shell) -> None:

@@ -91,18 +91,20 @@ def _serve(
 
 
 def status(context: typer.Context, config: ConfigOption = None, json: JsonOption = False) -> None:
-    """Tell whether the gateway is ready, and what keeps it from being so."""
+    """Tell whether the gateway is ready, and what keeps it from being so. Exit 1 when it is not."""
     with command_line(context).connect(config) as client:
         answer = client.call("gateway.status")
     if json:
         print_json(answer)
-        return
-    state = "ready" if answer["ready"] else "not ready"
-    print_text(f"voicecall gateway {answer['version']} on {answer['url']}: {state}")
-    for reason in answer["reasons"]:
-        print_text(f"  {reason}")
-    for text in answer["waiting"]:
-        print_text(f"  waiting: {text}")
+    else:
+        state = "ready" if answer["ready"] else "not ready"
+        print_text(f"voicecall gateway {answer['version']} on {answer['url']}: {state}")
+        for reason in answer["reasons"]:
+            print_text(f"  {reason}")
+        for text in answer["waiting"]:
+            print_text(f"  waiting: {text}")
+    if not answer["ready"]:
+        raise typer.Exit(1)
 
 
 def reload(context: typer.Context, config: ConfigOption = None, json: JsonOption = False) -> None:
