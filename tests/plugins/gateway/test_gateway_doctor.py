@@ -177,6 +177,26 @@ def test_files_that_others_can_read(clinic: Clinic) -> None:
     assert "cannot be used by its owner" in clinic.json()["issues"][0]["message"]
 
 
+def test_a_configuration_with_credentials_that_everybody_can_read(clinic: Clinic) -> None:
+    block = "carriers: {x: {authToken: 'open-sesame'}}"
+    backup = clinic.file.with_name("config.json5.bak")
+    for path in (clinic.file, backup):
+        path.write_text(f"{{plugins: {{entries: {{'voice-call': {{config: {{{block}}}}}}}}}}}")
+    clinic.file.chmod(0o644)
+    backup.chmod(0o640)
+    message = f"{clinic.file} holds credentials and can be used by every user: chmod o= it"
+    assert [i["message"] for i in clinic.json()["issues"] if "chmod" in i["message"]] == [message]
+    backup.chmod(0o604)
+    fixed = [issue["path"] for issue in clinic.json("--fix")["fixed"]]
+    assert fixed == [str(clinic.file), str(backup)]
+    modes = [path.stat().st_mode & 0o777 for path in (clinic.file, backup)]
+    assert modes == [0o640, 0o600]
+    # References are no credentials.
+    clinic.file.write_text("{gateway: {auth: {token: '${VEND_KEY}'}}}")
+    clinic.file.chmod(0o644)
+    assert clinic.json()["ok"]
+
+
 def test_a_state_directory_that_is_none(clinic: Clinic) -> None:
     clinic.file.write_text("{}")
     clinic.state.write_text("")

@@ -17,6 +17,8 @@ __all__ = ["add", "issues"]
 
 Issue = dict[str, Any]
 
+_OPEN = "holds credentials and can be used by every user: chmod o= it"
+
 
 def add(app: typer.Typer) -> None:
     app.command("doctor")(doctor)
@@ -48,7 +50,12 @@ def doctor(
 def issues(line: CommandLine, config: Path | None) -> list[Issue]:
     """Everything found, as ``{path, replacement, message}``: ``path`` is a configuration path or
     a file, ``replacement`` the key to write instead, where there is one."""
-    return [*_old_keys(line, config), *_problems(line, config), *_files(line)]
+    return [
+        *_old_keys(line, config),
+        *_problems(line, config),
+        *_files(line),
+        *(_issue(path, _OPEN) for path in _open_files(line, config)),
+    ]
 
 
 def _old_keys(line: CommandLine, config: Path | None) -> list[Issue]:
@@ -98,6 +105,26 @@ def _files(line: CommandLine) -> list[Issue]:
     return found
 
 
+def _open_files(line: CommandLine, config: Path | None) -> list[Path]:
+    """The configuration file, and what it was before it was edited, where everybody can use one
+    with credentials in clear. Its group may: that can be how the gateway reads it."""
+    from voicecall_gateway.config import config_file
+    from voicecall_gateway.jsonfile import read_tree
+    from voicecall_gateway.logs import credentials_in
+
+    file, _ = config_file(config, line.environ)
+    found = []
+    for path in (file, file.with_name(file.name + ".bak")):
+        try:
+            clear = [text for text in credentials_in(read_tree(path)) if not text.startswith("$")]
+            if any(text.strip() for text in clear) and path.stat().st_mode & 0o007:
+                found.append(path)
+        except (ConfigError, OSError):
+            # There is none, or the check of the configuration tells of it.
+            continue
+    return found
+
+
 def _issue(path: Path | str, message: str) -> Issue:
     text = message if message.startswith(str(path)) else f"{path} {message}"
     return {"path": str(path), "replacement": None, "message": text}
@@ -128,6 +155,11 @@ def _fix(line: CommandLine, config: Path | None, found: list[Issue]) -> dict[str
     for issue in found:
         if issue["path"] in modes and "chmod" in issue["message"]:
             Path(issue["path"]).chmod(modes[issue["path"]])
+    for path in _open_files(line, config):
+        try:
+            path.chmod(path.stat().st_mode & 0o770)
+        except OSError as error:
+            report["notes"].append(f"{path}: its mode cannot be changed: {error.strerror}")
     left = issues(line, config)
     fixed = [issue for issue in found if issue not in left]
     return {**report, "ok": not left, "issues": left, "fixed": fixed}
