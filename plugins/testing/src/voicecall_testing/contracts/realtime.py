@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -23,6 +24,7 @@ from voicecall.realtime import (
 )
 
 from .audio import RememberingSink, frames, loudness, silence
+from .patience import within
 
 __all__ = ["Duplex", "RealtimeContract"]
 
@@ -46,7 +48,7 @@ class Duplex:
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """Wait for events until ``condition()``. Raises ``TimeoutError``."""
-        with anyio.fail_after(_PATIENCE_S):
+        with within(_PATIENCE_S, "what the test waits for in the model's events"):
             while not condition():
                 self._news = anyio.Event()
                 await self._news.wait()
@@ -110,11 +112,16 @@ class RealtimeContract(ABC):
         options = replace(
             self.options, sink=sink, input_format=audio_format, output_format=audio_format
         )
-        async with provider.session(options) as session, anyio.create_task_group() as tasks:
-            duplex = Duplex(session, sink, audio_format)
-            tasks.start_soon(duplex.read)
-            yield duplex
-            tasks.cancel_scope.cancel()
+        with within(_PATIENCE_S, "a session that opens and closes") as opening:
+            async with provider.session(options) as session, anyio.create_task_group() as tasks:
+                opening.deadline = math.inf
+                duplex = Duplex(session, sink, audio_format)
+                tasks.start_soon(duplex.read)
+                try:
+                    yield duplex
+                finally:
+                    opening.deadline = anyio.current_time() + _PATIENCE_S
+                tasks.cancel_scope.cancel()
 
     def test_it_speaks_some_format(self, provider: RealtimeProvider) -> None:
         formats = provider.capabilities.formats

@@ -22,23 +22,29 @@ from voicecall.transcription import (
 )
 
 from .audio import frames, silence
+from .patience import within
 
 __all__ = ["TranscriptionContract", "hear"]
 
+_PATIENCE_S = 60.0
+_THE_END = "the end of the iteration after finish()"
+
 
 async def hear(session: TranscriptionSession, audio: bytes) -> list[TranscriptionEvent]:
-    """Send mu-law ``audio`` in frames, finish, and collect all events."""
+    """Send mu-law ``audio`` in frames, finish, and collect all events. Raises ``TimeoutError``
+    where they never end."""
     events: list[TranscriptionEvent] = []
 
     async def collect() -> None:
         events.extend([event async for event in session])
 
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(collect)
-        for frame in frames(audio, MULAW_8K):
-            session.send_audio(frame)
-            await anyio.sleep(0.002)
-        await session.finish()
+    with within(_PATIENCE_S, _THE_END):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(collect)
+            for frame in frames(audio, MULAW_8K):
+                session.send_audio(frame)
+                await anyio.sleep(0.002)
+            await session.finish()
     return events
 
 
@@ -121,8 +127,9 @@ class TranscriptionContract(ABC):
         async with provider.lifespan(), provider.session(self.options) as session:
             for frame in frames(self._padded(audio), MULAW_8K):
                 session.send_audio(frame)
-            await session.finish()
-            finals = [event.text async for event in session if isinstance(event, Final)]
+            with within(_PATIENCE_S, _THE_END):
+                await session.finish()
+                finals = [event.text async for event in session if isinstance(event, Final)]
         assert finals == [text]
 
     async def test_commit_ends_the_utterance(
@@ -134,7 +141,7 @@ class TranscriptionContract(ABC):
             for frame in frames(silence(500, MULAW_8K) + audio, MULAW_8K):
                 session.send_audio(frame)
             session.commit()
-            with anyio.fail_after(20):
+            with within(20, "the Final after commit()"):
                 async for event in session:
                     if isinstance(event, Final):
                         finals.append(event.text)
@@ -156,8 +163,9 @@ class TranscriptionContract(ABC):
             await hear(session, silence(200, MULAW_8K))
             session.send_audio(speech[0][1])
             session.commit()
-            await session.finish()
-            assert [event async for event in session] == []
+            with within(_PATIENCE_S, _THE_END):
+                await session.finish()
+                assert [event async for event in session] == []
 
     async def test_sessions_are_independent(
         self, provider: TranscriptionProvider, speech: Sequence[tuple[str, bytes]]
