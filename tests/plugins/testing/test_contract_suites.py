@@ -10,7 +10,8 @@ import anyio
 import anyio.abc
 import pytest
 
-from voicecall.audio import MULAW_8K
+from voicecall.audio import MULAW_8K, AudioFormat
+from voicecall.media import AudioSink
 from voicecall.realtime import RealtimeOptions, RealtimeProvider, RealtimeSession
 from voicecall.transcription import (
     SpeechStarted,
@@ -19,10 +20,12 @@ from voicecall.transcription import (
     TranscriptionProvider,
     TranscriptionSession,
 )
+from voicecall.tts import SpeechProvider, SpeechSession, Utterance
 from voicecall_testing.clock import virtual_backend
 from voicecall_testing.contracts.audio import silence
 from voicecall_testing.contracts.realtime import RealtimeContract
 from voicecall_testing.contracts.transcription import TranscriptionContract, hear
+from voicecall_testing.contracts.tts import SpeechContract
 from voicecall_testing.echo import EchoProvider
 
 pytestmark = [pytest.mark.unit, pytest.mark.anyio]
@@ -99,3 +102,76 @@ class ShutSuite(RealtimeContract):
 async def test_a_voice_model_that_never_opens_is_given_up() -> None:
     with pytest.raises(TimeoutError, match="a session that opens and closes: waited 20 s"):
         await ShutSuite().test_context_draws_no_response(Shut())
+
+
+# --- a voice that cannot be cancelled ---------------------------------------------------------
+
+
+class StubbornUtterance(Utterance):
+    """Speaks half a second for each text, 20 ms of it every 20 ms, whatever happens. ``quits``: it
+    says at once that a cancelled utterance is done."""
+
+    def __init__(self, item: str, sink: AudioSink, *, quits: bool) -> None:
+        self._item = item
+        self._sink = sink
+        self._quits = quits
+        self._texts = 0
+        self._cancelled = False
+        self._flushed = anyio.Event()
+        self._spoken = anyio.Event()
+
+    def send(self, text: str) -> None:
+        self._texts += 1
+
+    def flush(self) -> None:
+        self._flushed.set()
+
+    def cancel(self, heard_ms: float) -> None:
+        self._cancelled = True
+
+    async def done(self) -> None:
+        if not (self._quits and self._cancelled):
+            await self._spoken.wait()
+
+    async def run(self) -> None:
+        await self._flushed.wait()
+        for _ in range(25 * self._texts):
+            self._sink.write(self._item, b"\x00" * MULAW_8K.size(20))
+            await anyio.sleep(0.02)
+        self._spoken.set()
+
+
+class StubbornSession(SpeechSession):
+    def __init__(self, tasks: anyio.abc.TaskGroup, *, quits: bool) -> None:
+        self._tasks = tasks
+        self._quits = quits
+
+    def utterance(self, item_id: str, sink: AudioSink) -> Utterance:
+        utterance = StubbornUtterance(item_id, sink, quits=self._quits)
+        self._tasks.start_soon(utterance.run)
+        return utterance
+
+
+class Stubborn(SpeechProvider):
+    def __init__(self, *, quits: bool) -> None:
+        self._quits = quits
+
+    @asynccontextmanager
+    async def session(
+        self, voice: str | None, audio_format: AudioFormat
+    ) -> AsyncIterator[SpeechSession]:
+        async with anyio.create_task_group() as tasks:
+            yield StubbornSession(tasks, quits=self._quits)
+            tasks.cancel_scope.cancel()
+
+
+class StubbornSuite(SpeechContract):
+    @pytest.fixture
+    def provider(self) -> SpeechProvider:
+        return Stubborn(quits=True)
+
+
+@pytest.mark.parametrize("quits", [False, True])
+async def test_a_voice_that_goes_on_after_cancel_does_not_conform(quits: bool) -> None:
+    with pytest.RaisesGroup(AssertionError, allow_unwrapped=True, flatten_subgroups=True):
+        await StubbornSuite().test_cancel_stops_the_audio(Stubborn(quits=quits))
