@@ -267,7 +267,8 @@ def hooks(registry: Registry, words: Mapping[str, str]) -> str:
         doc = inspect.getdoc(getattr(hookspecs, name))
         parts.append(f"| `{kind.group}` | `{name}` | {doc} |\n")
     parts.append("| `voicecall.gateway` | all that are not above | Gateway plugins. |\n")
-    parts.append("| `voicecall.emulator` | none: a callable | `voicecall emulate <id>`. |\n")
+    run = "`run(port=, host=, auth_token=, tts=)`"
+    parts.append(f"| `voicecall.emulator` | none: a callable {run} | `voicecall emulate <id>`. |\n")
     parts.append("\n## All hooks\n")
     for name, function in vars(hookspecs).items():
         if name.startswith("voicecall_"):
