@@ -76,11 +76,14 @@ STREAMED = {
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of packages for each of the two, by its name."""
+    """A folder of packages for each of the three, by its name."""
     root = tmp_path_factory.mktemp("site")
     broken = PYPROJECT.replace("strangers", "broken").replace("beep", "boom")
     install(root, "strangers-voice", "strangers_voice", PYPROJECT, VOICE)
     install(root, "broken-voice", "broken_voice", broken, "import no_such_library_at_all\n")
+    misspelt = PYPROJECT.replace("strangers", "misspelt").replace("beep", "bang")
+    hook = VOICE.replace("voicecall_tts_providers", "voicecall_tts_provider")
+    install(root, "misspelt-voice", "misspelt_voice", misspelt, hook)
     return root
 
 
@@ -140,10 +143,21 @@ def assert_notified(home: Home) -> None:
     assert (call["state"], call["endDetail"]) == ("hangup-bot", "notified")
 
 
+@pytest.mark.parametrize(
+    ("package", "voice", "error"),
+    [
+        (
+            "broken-voice",
+            "boom",
+            "ModuleNotFoundError: No module named 'no_such_library_at_all'",
+        ),
+        ("misspelt-voice", "bang", "unknown hook 'voicecall_tts_provider'"),
+    ],
+)
 def test_a_broken_package_is_shown_with_its_error_and_disturbs_nothing(
-    home: Home, site: Path
+    home: Home, site: Path, package: str, voice: str, error: str
 ) -> None:
-    bring(home, site / "strangers-voice", site / "broken-voice")
+    bring(home, site / "strangers-voice", site / package)
     output, shown, plain, setup = home.run_all(
         ("providers", "list", "--check", "--json"),
         ("providers", "list", "--check"),
@@ -153,10 +167,8 @@ def test_a_broken_package_is_shown_with_its_error_and_disturbs_nothing(
     assert output.status == 1
     rows = json.loads(output.out)["providers"]
     failed = [row for row in rows if not row["ok"]]
-    assert [(row["kind"], row["id"], row["package"]) for row in failed] == [
-        ("tts", "boom", "broken-voice")
-    ]
-    assert "ModuleNotFoundError: No module named 'no_such_library_at_all'" in failed[0]["error"]
+    assert [(row["kind"], row["id"], row["package"]) for row in failed] == [("tts", voice, package)]
+    assert error in failed[0]["error"]
     assert shown.status == 1
     assert "Traceback" not in shown.err
     listed = plain.succeeded().document["providers"]
