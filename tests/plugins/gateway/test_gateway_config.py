@@ -133,6 +133,7 @@ def test_defaults() -> None:
         ({"gateway": {"port": 70000}}, "gateway.port: "),
         ({"gateway": {"bind": "example.com"}}, "gateway.bind: "),
         ({"gateway": {"auth": {"token": ""}}}, "gateway.auth.token: "),
+        ({"gateway": {"auth": {"token": " "}}}, "gateway.auth.token: must not be blank"),
         ({"gateway": []}, "gateway: must be an object"),
         ({"tts": "espeak"}, "tts: must be an object"),
         ({"plugins": {"entries": {"x": {"enabeld": False}}}}, "did you mean 'enabled'?"),

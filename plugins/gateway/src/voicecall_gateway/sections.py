@@ -55,6 +55,13 @@ class AuthSection(ConfigModel):
     mode: Literal["token", "none"] = "token"
     token: str | None = Field(default=None, min_length=1, repr=False)
 
+    @field_validator("token")
+    @classmethod
+    def _not_blank(cls, value: str | None) -> str | None:
+        if value is not None and not value.strip():
+            raise ValueError("must not be blank; remove the key to have a token made")
+        return value
+
 
 class ToolsSection(ConfigModel):
     """``gateway.tools``: what ``POST /tools/invoke`` may use. ``allow`` lifts a default that other
