@@ -339,6 +339,13 @@ async def test_a_wrong_option_exits_with_2(shell: Shell) -> None:
     assert "--nonsense" in err
 
 
+async def test_more_lines_of_the_log_than_there_can_be(shell: Shell) -> None:
+    code, out, err = shell("logs", "-n", "99999999999999999999")
+    assert (code, out) == (2, "")
+    assert "--lines" in err
+    assert "1000000" in err
+
+
 # --- the client -------------------------------------------------------------------------------
 
 

@@ -14,6 +14,7 @@ from voicecall_gateway.output import print_json, print_text
 __all__ = ["add"]
 
 POLL_SECONDS = 0.25
+MOST_LINES = 1_000_000
 
 
 def add(app: typer.Typer) -> None:
@@ -26,7 +27,7 @@ def logs(
         bool, typer.Option("--follow", "-f", help="Go on with what comes, until Ctrl-C.")
     ] = False,
     lines: Annotated[
-        int, typer.Option("--lines", "-n", min=0, help="How many to begin with.")
+        int, typer.Option("--lines", "-n", min=0, max=MOST_LINES, help="How many to begin with.")
     ] = 50,
     json: JsonOption = False,
 ) -> None:
