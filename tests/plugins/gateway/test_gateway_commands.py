@@ -322,11 +322,17 @@ async def test_emulate(shell: Shell) -> None:
     assert shell("emulate", "fake", *options) == (0, "exchange on http://127.0.0.1:5\n", "")
     code, out, err = shell("emulate", "fake", "--json")
     assert (code, err) == (0, "exchange on http://127.0.0.1:5\n")
-    assert json.loads(out) == {"carrier": "fake", "host": "127.0.0.1", "port": 0}
+    # Who reads the document learns the port that is used.
+    port = json.loads(out)["port"]
+    assert port > 0
+    assert json.loads(out) == {"carrier": "fake", "host": "127.0.0.1", "port": port}
     assert given == [
         {"host": "127.0.0.1", "port": 5, "auth_token": "t", "tts": "x"},
-        {"host": "127.0.0.1", "port": 0, "auth_token": None, "tts": None},
+        {"host": "127.0.0.1", "port": port, "auth_token": None, "tts": None},
     ]
+    code, out, err = shell("emulate", "fake", "--json", "--host", "203.0.113.1")
+    assert (code, out) == (1, "")
+    assert err.startswith("the emulator cannot listen on 203.0.113.1 port 0: ")
     expected = "the emulator cannot listen on 127.0.0.1 port 5: Address already in use\n"
     assert shell("emulate", "taken", "--port", "5") == (1, "", expected)
     assert shell("emulate", "fak")[2].endswith("did you mean 'fake'?\n")

@@ -7,6 +7,7 @@ Emulators are entry points of the group ``voicecall.emulator``; each loads a cal
 from __future__ import annotations
 
 import contextlib
+import socket
 import sys
 from typing import Annotated
 
@@ -42,9 +43,10 @@ def emulate(
     start = command_line(context).registry.module(GROUP, carrier)
     if not callable(start):
         raise PluginError(f"{GROUP} {carrier!r} does not load a callable run(port, host, ...)")
-    if json:
-        print_json({"carrier": carrier, "host": host, "port": port})
     try:
+        if json:
+            port = port or _free_port(host)
+            print_json({"carrier": carrier, "host": host, "port": port})
         # Whatever the emulator prints must not follow the document.
         with contextlib.redirect_stdout(sys.stderr) if json else contextlib.nullcontext():
             start(port=port, host=host, auth_token=auth_token, tts=tts)
@@ -52,3 +54,11 @@ def emulate(
         raise VoicecallError(
             f"the emulator cannot listen on {host} port {port}: {error.strerror or error}"
         ) from None
+
+
+def _free_port(host: str) -> int:
+    """A port that is free now: an emulator does not return the one that it takes."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.create_server((host, 0), family=family) as listener:
+        port: int = listener.getsockname()[1]
+    return port
