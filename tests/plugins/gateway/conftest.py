@@ -14,6 +14,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from voicecall import hookimpl
 from voicecall.hosting import GatewayHost, PluginInfo, RpcMethod, Service, SetupCheck, SetupContext
 from voicecall.registry import Registry
+from voicecall_gateway.cli import run
 from voicecall_gateway.config import config_from_tree
 from voicecall_gateway.runtime import Gateway
 
@@ -132,6 +133,35 @@ class Lab:
             yield client
 
 
+class Shell:
+    """Runs commands and collects what they print."""
+
+    def __init__(self, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        self.home = home
+        self.config = home / "config.json5"
+        self.environ = {
+            "HOME": str(home),
+            "VOICECALL_CONFIG": str(self.config),
+            "VOICECALL_STATE_DIR": str(home / "state"),
+        }
+        self.extra: list[tuple[str, str, object]] = []
+        self._capsys = capsys
+        self.config.write_text("{}")
+
+    def __call__(self, *arguments: str) -> tuple[int, str, str]:
+        code = run(arguments, Registry(entries=[], extra=self.extra), self.environ)
+        output = self._capsys.readouterr()
+        return code, output.out, output.err
+
+    def json(self, *arguments: str, code: int = 0) -> Any:
+        """The one document on stdout."""
+        got, out, err = self(*arguments, "--json")
+        assert (got, err) == (code, "")
+        document = json.loads(out)
+        assert out == json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+        return document
+
+
 @pytest.fixture(scope="module")
 def anyio_backend() -> str:
     return "asyncio"
@@ -155,3 +185,8 @@ def rpc_socket() -> type[RpcSocket]:
 @pytest.fixture
 def connect_params() -> dict[str, Any]:
     return {**CONNECT}
+
+
+@pytest.fixture
+def shell(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Shell:
+    return Shell(tmp_path, capsys)

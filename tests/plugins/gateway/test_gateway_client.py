@@ -1,0 +1,179 @@
+"""The client of ``/rpc``, and ``voicecall gateway status`` that asks through it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import anyio
+import anyio.to_thread
+import pytest
+
+from voicecall.hosting import RpcCall, RpcMethod
+from voicecall_gateway.client import (
+    GatewayClient,
+    GatewayTimeout,
+    GatewayUnreachable,
+    RpcError,
+)
+
+pytestmark = [pytest.mark.integration, pytest.mark.anyio]
+
+
+async def in_thread(function: Any, *arguments: Any) -> Any:
+    return await anyio.to_thread.run_sync(function, *arguments)
+
+
+async def test_status_without_a_gateway(shell: Any, free_tcp_port: int) -> None:
+    shell.config.write_text(f"{{gateway: {{port: {free_tcp_port}}}}}")
+    code, out, err = shell("gateway", "status")
+    assert (code, out) == (1, "")
+    assert err == (
+        f"ws://127.0.0.1:{free_tcp_port} has no voicecall gateway running; start one with"
+        " `voicecall gateway run`\n"
+    )
+
+
+async def test_status_of_a_gateway(shell: Any, lab: Any) -> None:
+    async with lab.gateway().run() as gateway:
+        await gateway.wait_started()
+        shell.config.write_text(
+            json.dumps({"gateway": {"port": gateway.port, "auth": {"token": lab.token}}})
+        )
+        document = await in_thread(shell.json, "gateway", "status")
+        assert document["ready"] is True
+        code, out, _ = await in_thread(shell, "gateway", "status")
+        assert (code, out.endswith(f"on {gateway.url}: ready\n")) == (0, True)
+        shell.environ["VOICECALL_GATEWAY_URL"] = gateway.url
+        shell.environ["VOICECALL_GATEWAY_TOKEN"] = "wrong"
+        code, _, err = await in_thread(shell, "gateway", "status")
+        assert (code, err) == (1, "unauthorized: gateway token mismatch\n")
+
+
+async def test_a_gateway_that_is_not_ready_is_no_success(
+    shell: Any, lab: Any, fake_plugin: Any
+) -> None:
+    class Empty:
+        name = "phone"
+
+        @asynccontextmanager
+        async def run(self) -> AsyncIterator[None]:
+            yield
+
+        async def drain(self) -> None:
+            return None
+
+        def problems(self) -> Sequence[str]:
+            return ["no number is set"]
+
+    async with lab.gateway(fake_plugin("p", services=[Empty()])).run() as gateway:
+        await gateway.wait_started()
+        shell.config.write_text(
+            json.dumps({"gateway": {"port": gateway.port, "auth": {"token": lab.token}}})
+        )
+        code, out, err = await in_thread(shell, "gateway", "status")
+        assert (code, err) == (1, "")
+        assert out.endswith(f"on {gateway.url}: not ready\n  no number is set\n")
+        code, out, err = await in_thread(shell, "gateway", "status", "--json")
+        assert (code, err, json.loads(out)["ready"]) == (1, "", False)
+
+
+async def test_the_client(lab: Any, fake_plugin: Any, shell: Any) -> None:
+    release = anyio.Event()
+
+    async def echo(params: Mapping[str, Any], call: RpcCall) -> Mapping[str, Any]:
+        return dict(params)
+
+    async def wait(params: Mapping[str, Any], call: RpcCall) -> Mapping[str, Any]:
+        await release.wait()
+        return {}
+
+    methods = [RpcMethod("p.echo", "write", echo), RpcMethod("p.wait", "write", wait)]
+    async with lab.gateway(fake_plugin("p", methods=methods)).run() as gateway:
+        await gateway.wait_started()
+        environ = {
+            **shell.environ,
+            "VOICECALL_GATEWAY_URL": gateway.url,
+            "VOICECALL_GATEWAY_TOKEN": lab.token,
+        }
+
+        def use() -> list[Any]:
+            seen: list[Any] = []
+            with GatewayClient.connect(None, environ, timeout=10) as client:
+                seen.append(client.call("p.echo", {"a": 1}))
+                try:
+                    client.call("p.none")
+                except RpcError as error:
+                    seen.append((error.code, error.message))
+                try:
+                    client.call("p.wait", timeout=0.01)
+                except GatewayTimeout:
+                    seen.append("timeout")
+                anyio.from_thread.run_sync(gateway.host.publish, "news", {"n": 1})
+                anyio.from_thread.run_sync(release.set)
+                anyio.from_thread.run_sync(gateway.request_stop)
+                seen.append(next(client.events())["payload"])
+            return seen
+
+        assert await in_thread(use) == [
+            {"a": 1},
+            ("INVALID_REQUEST", "unknown method: p.none"),
+            "timeout",
+            {"n": 1},
+        ]
+
+
+async def test_a_connection_that_breaks_is_told_from_one_that_never_was(
+    lab: Any, shell: Any
+) -> None:
+    environ = {**shell.environ, "VOICECALL_GATEWAY_TOKEN": lab.token}
+    started, leave = anyio.Event(), anyio.Event()
+    urls: list[str] = []
+
+    async def host() -> None:
+        async with lab.gateway().run() as gateway:
+            urls.append(gateway.url)
+            started.set()
+            await leave.wait()
+
+    def lose() -> None:
+        with GatewayClient.connect(None, environ, timeout=10) as client:
+            anyio.from_thread.run_sync(leave.set)
+            assert [frame["event"] for frame in client.events()] == ["shutdown"]
+            client.call("gateway.status")
+
+    def miss() -> None:
+        with GatewayClient.connect(None, environ, timeout=10):
+            pass
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(host)
+        await started.wait()
+        environ["VOICECALL_GATEWAY_URL"] = urls[0]
+        with pytest.raises(GatewayUnreachable) as lost:
+            await in_thread(lose)
+    with pytest.raises(GatewayUnreachable) as missed:
+        await in_thread(miss)
+    assert (lost.value.lost, lost.value.remote) == (True, True)
+    assert (missed.value.lost, missed.value.remote) == (False, True)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "127.0.0.1:18790",
+        "ws://127.0.0.1:99999",
+        "ws://127.0.0.1:0",
+        "ws://a..b",
+        "ws://a:b",
+        "ws://[::1",
+    ],
+)
+async def test_a_wrong_gateway_url(shell: Any, url: str) -> None:
+    shell.environ["VOICECALL_GATEWAY_URL"] = url
+    code, _, err = shell("gateway", "status")
+    assert code == 1
+    assert err.startswith("VOICECALL_GATEWAY_URL: must be a URL")
+    assert err.count("\n") == 1
