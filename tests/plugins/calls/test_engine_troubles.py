@@ -13,13 +13,13 @@ import pytest
 from voicecall import events as ev
 from voicecall import telephony as tel
 from voicecall.errors import OutcomeUnknown, ProviderUnavailable, RequestRejected, StoreError
-from voicecall.model import CallMode, CallState, Direction, EndDetail, EndReason
+from voicecall.model import CallMode, CallState, Direction, EndDetail, EndReason, MediaPath
 from voicecall.realtime import ResponseDone, ResponseStarted, Transcript
 from voicecall.store import Commit
 from voicecall_calls.engine.places import INBOUND_CAP
 from voicecall_testing.clock import virtual_backend
 from voicecall_testing.duplex import ScriptedRealtime
-from voicecall_testing.fakes import STREAMING, ScriptedCarrier
+from voicecall_testing.fakes import NATIVE, STREAMING, ScriptedCarrier
 from voicecall_testing.harness import CALLEE, CALLER, Phone, open_phone
 
 from .realtime_room import open_realtime
@@ -129,6 +129,47 @@ async def test_an_adapter_with_a_fault_at_hanging_up_is_tried_again(tmp_path: Pa
         await phone.settle(30)
         assert broken.record.state is CallState.HANGUP_BOT
         await still_works(phone)
+
+
+class FaultyCarrier(ScriptedCarrier):
+    """Has a fault at the next action of ``faulty``."""
+
+    faulty: type[tel.Action] | None = None
+
+    async def perform(self, call: tel.CallRef, action: tel.Action) -> None:
+        if type(action) is self.faulty:
+            self.faulty = None
+            raise KeyError("sid")
+        await super().perform(call, action)
+
+
+async def test_an_adapter_with_a_fault_at_tones_leaves_the_stream_as_it_was(tmp_path: Path) -> None:
+    carrier = FaultyCarrier()
+    async with open_phone(tmp_path, carrier=carrier) as phone:
+        phone.takes_tones = False
+        await phone.call_in()
+        await phone.settle(3)
+        before = phone.record.stream_id
+        carrier.faulty = tel.PlayDigits
+        with pytest.raises(OutcomeUnknown, match="the adapter failed: KeyError"):
+            await phone.operations.dtmf(phone.record.call_id, "1")
+        assert phone.record.stream_id == before
+        await phone.settle(20)
+        assert phone.record.live
+        assert len(phone.sockets) == 1
+
+
+async def test_an_adapter_with_a_fault_at_words_of_its_own_is_tried_again(tmp_path: Path) -> None:
+    carrier = FaultyCarrier(NATIVE)
+    async with open_phone(tmp_path, carrier=carrier, media=MediaPath.NATIVE) as phone:
+        carrier.faulty = tel.Speak
+        await phone.call_in()
+        await phone.settle(5)
+        assert phone.said == [("bot", phone.config.phrases.greeting)]
+        carrier.faulty = tel.PlayDigits
+        with pytest.raises(OutcomeUnknown, match="the adapter failed: KeyError"):
+            await phone.operations.dtmf(phone.record.call_id, "1")
+        assert phone.record.live
 
 
 async def test_an_adapter_with_a_fault_at_its_status_knows_nothing(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from voicecall.errors import ProviderError
 from voicecall.machine import Outcome
 from voicecall.model import CallMode
 from voicecall_calls.conversation.mouth import Mouth, Speech, SpeechTimes, Spoken
-from voicecall_calls.engine.asking import reported_end
+from voicecall_calls.engine.asking import asking, reported_end
 from voicecall_calls.spoken.pieces import pieces
 
 if TYPE_CHECKING:
@@ -162,7 +162,9 @@ class _NativeSpeech(Speech):
         self.started = True
         mouth.expect(self)
         try:
-            await mouth.provider.perform(lane.ref, tel.Speak(self.id, text, mouth.voice, listen))
+            with asking():
+                speak = tel.Speak(self.id, text, mouth.voice, listen)
+                await mouth.provider.perform(lane.ref, speak)
         except ProviderError as error:
             if (end := await reported_end(lane, mouth.provider)) is not None:
                 await lane.apply(end)

@@ -12,6 +12,7 @@ from voicecall.errors import CallNotReady, ProviderError, RequestRejected
 from voicecall.machine import Outcome
 from voicecall.model import CallMode
 from voicecall.tones import tones_ms
+from voicecall_calls.engine.asking import asking
 
 if TYPE_CHECKING:
     from voicecall_calls.conversation.line import AudioLine
@@ -35,7 +36,8 @@ async def play_on_line(
         return
     _check(provider)
     if provider.capabilities.dtmf_keeps_stream:
-        await provider.perform(lane.ref, tel.PlayDigits(digits))
+        with asking():
+            await provider.perform(lane.ref, tel.PlayDigits(digits))
         return
     before = lane.record.stream_id
     busy_ms = tones_ms(digits)
@@ -45,7 +47,8 @@ async def play_on_line(
     if before is None or applied.outcome is not Outcome.PROCESSED:
         raise CallNotReady("the call's audio is not connected just now")
     try:
-        await provider.perform(lane.ref, tel.PlayDigits(digits, stream))
+        with asking():
+            await provider.perform(lane.ref, tel.PlayDigits(digits, stream))
     except ProviderError:
         if line.socket is not None:
             now = lane.host.seam.now_ms()
@@ -66,6 +69,7 @@ async def play_on_native(
     listen = None
     if token is not None and lane.record.mode is CallMode.CONVERSATION:
         listen = tel.Listen(token, end_silence_ms)
-    await provider.perform(lane.ref, tel.PlayDigits(digits, listen=listen))
+    with asking():
+        await provider.perform(lane.ref, tel.PlayDigits(digits, listen=listen))
     if not provider.capabilities.dtmf_keeps_stream:
         await anyio.sleep(tones_ms(digits) / 1000)
