@@ -177,6 +177,30 @@ async def test_whatever_a_session_raises_it_is_lost_and_opened_again(
     assert caplog.text.count(f"transcription lost: {reason}\n") == 2
 
 
+async def test_a_lost_session_that_does_not_end_is_left() -> None:
+    class Hanging(ScriptedTranscription):
+        @asynccontextmanager
+        async def session(
+            self, options: TranscriptionOptions
+        ) -> AsyncIterator[ScriptedTranscriptionSession]:
+            async with super().session(options) as session:
+                try:
+                    yield session
+                finally:
+                    await anyio.sleep_forever()
+
+    stt = Hanging()
+    async with listening(stt) as it:
+        await it.ear.ready()
+        stt.lost()
+        await anyio.sleep(0.1)
+        it.ear.hear(b"\x02" * FRAME)
+        await anyio.sleep(5)
+        assert len(stt.sessions) == 2
+        assert bytes(stt.current.audio) == b"\x02" * FRAME
+        assert it.deaf == []
+
+
 async def test_an_end_of_the_call_is_no_loss_whatever_the_session_raises_then(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

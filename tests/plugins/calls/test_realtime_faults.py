@@ -72,11 +72,13 @@ class FaultySession(ScriptedRealtimeSession):
 
 
 class FaultyModel(ScriptedRealtime):
-    """``faults`` are those of its next session; ``broken`` breaks the reader task of a session."""
+    """``faults`` are those of its next session, whose end takes ``end_s``; ``broken`` breaks the
+    reader task of a session."""
 
     def __init__(self) -> None:
         super().__init__()
         self.faults: dict[str, Exception] = {}
+        self.end_s = 0.0
         self.broken: Exception | None = None
         self._broke = anyio.Event()
 
@@ -89,10 +91,14 @@ class FaultyModel(ScriptedRealtime):
         session = FaultySession(self, options)
         session.faults, self.faults = self.faults, {}
         self.sessions.append(session)
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._read)
-            yield session
-            tasks.cancel_scope.cancel()
+        try:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._read)
+                yield session
+                await anyio.sleep(self.end_s)
+                tasks.cancel_scope.cancel()
+        finally:
+            session.close()
 
     async def _read(self) -> None:
         await self._broke.wait()
@@ -167,4 +173,18 @@ async def test_words_that_the_model_raises_at_are_refused(tmp_path: Path, error:
         with pytest.raises(ProviderUnavailable):
             await phone.operations.speak(phone.record.call_id, "Good day.")
         await phone.settle(1)
+        assert phone.record.live
+
+
+async def test_a_lost_session_that_does_not_end_is_left(tmp_path: Path) -> None:
+    model = FaultyModel()
+    async with open_realtime(tmp_path, model) as phone:
+        await greeted(phone)
+        model.end_s = 3600.0
+        model.current.tell(SessionLost("gone", fatal=True))
+        await phone.settle(0.1)
+        await phone.socket.speak(LOUD * 3)
+        await phone.settle(5)
+        assert len(model.sessions) == 2
+        assert bytes(model.current.audio) == LOUD * 3
         assert phone.record.live

@@ -27,6 +27,7 @@ __all__ = ["Ear"]
 _log = logging.getLogger("voicecall.calls")
 _BUFFER_MS = 10_000
 _OPEN_S = 10.0
+_CLOSE_S = 3.0
 _HEALTHY_S = 30.0
 _WHOSE = "speech recognition"
 _WAITS_S = (0.25, 1.0, 2.0)
@@ -121,6 +122,7 @@ class Ear:
                     # The format may have changed meanwhile.
                     await anyio.lowlevel.checkpoint_if_cancelled()
                     reason = await self._attend(session)
+                    self._opening.deadline = anyio.current_time() + _CLOSE_S
         except Exception as error:  # noqa: BLE001 (a recogniser's code can raise anything)
             reason = why_lost(error, _WHOSE)
         return reason if self._options is options else None

@@ -30,6 +30,7 @@ __all__ = ["ModelLink", "SessionJob"]
 _log = logging.getLogger("voicecall.calls")
 _BUFFER_MS = 10_000
 _OPEN_S = 10.0
+_CLOSE_S = 3.0
 _HEALTHY_S = 30.0
 _REOPEN_AFTER_S = 0.25
 _RENEW_BEFORE_MS = 2_000
@@ -120,6 +121,7 @@ class ModelLink:
                 async with self._provider.session(options) as session:
                     scope.deadline = math.inf
                     reason = await self._converse(session, options, scope)
+                    scope.deadline = anyio.current_time() + _CLOSE_S
         except Exception as error:  # noqa: BLE001 (a model's code can raise anything)
             return why_lost(error, _WHOSE)
         if reason is None and anyio.current_time() >= scope.deadline:
