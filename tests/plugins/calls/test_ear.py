@@ -201,6 +201,44 @@ async def test_a_lost_session_that_does_not_end_is_left() -> None:
         assert it.deaf == []
 
 
+async def test_a_session_that_does_not_take_audio_is_lost_and_opened_again(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Refusing(ScriptedTranscriptionSession):
+        def send_audio(self, audio: bytes) -> None:
+            raise ConnectionResetError
+
+    class Refused(ScriptedTranscription):
+        refused = 0
+
+        @asynccontextmanager
+        async def session(
+            self, options: TranscriptionOptions
+        ) -> AsyncIterator[ScriptedTranscriptionSession]:
+            async with super().session(options) as session:
+                if self.refused == 2:
+                    yield session
+                    return
+            self.refused += 1
+            refusing = Refusing(options)
+            try:
+                yield refusing
+            finally:
+                refusing.close()
+
+    stt = Refused()
+    async with listening(stt) as it:
+        await it.ear.ready()
+        # The first session does not take the first frame, the second not what has waited.
+        for number in range(5):
+            it.ear.hear(bytes([number]) * FRAME)
+        await anyio.sleep(5)
+        it.ear.hear(b"\x05" * FRAME)
+        assert (stt.refused, it.deaf) == (2, [])
+        assert bytes(stt.current.audio) == b"".join(bytes([n]) * FRAME for n in range(1, 6))
+    assert caplog.text.count("transcription lost: ConnectionResetError\n") == 2
+
+
 async def test_an_end_of_the_call_is_no_loss_whatever_the_session_raises_then(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

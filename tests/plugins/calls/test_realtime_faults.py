@@ -10,9 +10,17 @@ from typing import Any
 import anyio
 import pytest
 
+from voicecall.audio import PCM16_24K
 from voicecall.errors import ProviderUnavailable
 from voicecall.model import EndDetail
-from voicecall.realtime import RealtimeEvent, RealtimeOptions, SessionLost, SpeechStarted
+from voicecall.realtime import (
+    Interrupter,
+    RealtimeCapabilities,
+    RealtimeEvent,
+    RealtimeOptions,
+    SessionLost,
+    SpeechStarted,
+)
 from voicecall_calls.config import PhrasesConfig
 from voicecall_testing.clock import virtual_backend
 from voicecall_testing.duplex import ScriptedRealtime, ScriptedRealtimeSession
@@ -53,6 +61,10 @@ class FaultySession(ScriptedRealtimeSession):
         if what in self.faults:
             raise self.faults[what]
 
+    def send_audio(self, audio: bytes) -> None:
+        self._fail("audio")
+        super().send_audio(audio)
+
     async def greet(self, instructions: str) -> None:
         self._fail("greet")
         await super().greet(instructions)
@@ -75,8 +87,8 @@ class FaultyModel(ScriptedRealtime):
     """``faults`` are those of its next session, whose end takes ``end_s``; ``broken`` breaks the
     reader task of a session."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, capabilities: RealtimeCapabilities | None = None) -> None:
+        super().__init__(capabilities)
         self.faults: dict[str, Exception] = {}
         self.end_s = 0.0
         self.broken: Exception | None = None
@@ -188,3 +200,31 @@ async def test_a_lost_session_that_does_not_end_is_left(tmp_path: Path) -> None:
         assert len(model.sessions) == 2
         assert bytes(model.current.audio) == LOUD * 3
         assert phone.record.live
+
+
+@pytest.mark.parametrize(
+    "capabilities",
+    [
+        RealtimeCapabilities(formats=(PCM16_24K,)),
+        RealtimeCapabilities(interrupts=Interrupter.CLIENT),
+    ],
+)
+async def test_a_session_that_does_not_take_audio_is_lost_and_opened_again(
+    tmp_path: Path, capabilities: RealtimeCapabilities, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = FaultyModel(capabilities)
+    async with open_realtime(tmp_path, model) as phone:
+        await greeted(phone)
+        session = model.current
+        assert isinstance(session, FaultySession)
+        session.faults["audio"] = ConnectionResetError("reset")
+        await phone.socket.speak(LOUD * 10)
+        await phone.settle(1)
+        assert len(model.sessions) == 2
+        before = len(model.current.audio)
+        assert before
+        await phone.socket.speak(LOUD * 10)
+        assert len(model.current.audio) > before
+        assert len(phone.sockets) == 1
+        assert phone.record.live
+    assert caplog.text.count("the voice model raised what it should not") == 1

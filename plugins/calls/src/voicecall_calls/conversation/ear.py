@@ -58,6 +58,8 @@ class Ear:
         self._limit = options.audio_format.size(_BUFFER_MS)
         self._ready = anyio.Event()
         self._opening: anyio.CancelScope | None = None
+        self._broken: str | None = None
+        """Why the present session is given up."""
 
     def expect(self, audio_format: AudioFormat) -> None:
         """The caller's audio comes in this format from now on: what waits is dropped, and the
@@ -77,12 +79,23 @@ class Ear:
         session = self._session
         if session is not None:
             self._sent += len(audio)
-            session.send_audio(audio)
-            return
+            try:
+                session.send_audio(audio)
+            except Exception as error:  # noqa: BLE001 (a recogniser's code can raise anything)
+                self._give_up(error)
+            else:
+                return
         self._waiting.append(audio)
         self._waiting_bytes += len(audio)
         while self._waiting_bytes > self._limit:
             self._waiting_bytes -= len(self._waiting.popleft())
+
+    def _give_up(self, error: Exception) -> None:
+        """The session does not take audio: it is lost."""
+        self._session = None
+        self._broken = why_lost(error, _WHOSE)
+        if self._opening is not None:
+            self._opening.cancel()
 
     def age_s(self, at_ms: int) -> float:
         """Seconds of audio since position ``at_ms`` of the session's audio clock."""
@@ -97,6 +110,7 @@ class Ear:
         failures = 0
         while True:
             began = self._seam.monotonic()
+            self._broken = None
             reason = await self._one_session()
             if reason is None:
                 continue
@@ -125,7 +139,7 @@ class Ear:
                     self._opening.deadline = anyio.current_time() + _CLOSE_S
         except Exception as error:  # noqa: BLE001 (a recogniser's code can raise anything)
             reason = why_lost(error, _WHOSE)
-        return reason if self._options is options else None
+        return (self._broken or reason) if self._options is options else None
 
     async def _attend(self, session: TranscriptionSession) -> str:
         """Take what ``session`` tells; why it is over."""

@@ -181,6 +181,7 @@ class RealtimeConversation(Conversation):
             audio_format=self.line.input_format,
             interrupts=self._notices and config.barge_in.enabled,
             interrupt=self._interrupt,
+            failed=self._link.lose,
         )
         self._choose_ear()
 
@@ -322,8 +323,7 @@ class RealtimeConversation(Conversation):
         said, or nothing is."""
         if self._greeting.protected or self._farewell.begun:
             return
-        heard = self.voice.interrupt()
-        if heard is not None:
+        if (heard := self.voice.interrupt()) is not None:
             self._link.do(lambda session: session.interrupt(heard))
 
     def _response_done(self, event: ResponseDone) -> None:

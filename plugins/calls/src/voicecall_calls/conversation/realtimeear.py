@@ -16,7 +16,7 @@ __all__ = ["AttentiveEar"]
 class AttentiveEar:
     """Notices the caller's speech before ``to_model`` takes it. Where ``interrupts`` is true,
     ``interrupt`` is called then, but for a protected greeting: that takes longer speech, whatever
-    the model does."""
+    the model does. ``failed`` is told why ``to_model`` did not take it."""
 
     def __init__(
         self,
@@ -28,6 +28,7 @@ class AttentiveEar:
         audio_format: AudioFormat,
         interrupts: bool,
         interrupt: Callable[[], None],
+        failed: Callable[[Exception], None],
     ) -> None:
         self.to_model = to_model
         self._voice = voice
@@ -35,6 +36,7 @@ class AttentiveEar:
         self._seam = seam
         self._interrupts = interrupts
         self._interrupt = interrupt
+        self._failed = failed
         self.use(audio_format)
 
     def use(self, audio_format: AudioFormat) -> None:
@@ -51,4 +53,7 @@ class AttentiveEar:
                 self._interrupt()
         elif began and self._interrupts:
             self._interrupt()
-        self.to_model(audio)
+        try:
+            self.to_model(audio)
+        except Exception as error:  # noqa: BLE001 (a model's code can raise anything)
+            self._failed(error)

@@ -68,6 +68,9 @@ class ModelLink:
         self._listen = listen
         self._quiet = quiet
         self._tasks: anyio.abc.TaskGroup | None = None
+        self._scope: anyio.CancelScope | None = None
+        self._broken: str | None = None
+        """Why the present session is given up."""
         self._waiting: list[bytes] = []
         self._waiting_bytes = 0
 
@@ -78,6 +81,13 @@ class ModelLink:
         limit = self._line.input_format.size(_BUFFER_MS)
         while self._waiting_bytes > limit:
             self._waiting_bytes -= len(self._waiting.pop(0))
+
+    def lose(self, error: Exception) -> None:
+        """The session does not take the caller's audio: it is given up."""
+        if self._scope is not None:
+            self._broken = why_lost(error, _WHOSE)
+            self._listen(self.keep)
+            self._scope.cancel()
 
     def do(self, job: SessionJob) -> None:
         """Run ``job`` as a task of the present session; without one nothing happens."""
@@ -99,6 +109,7 @@ class ModelLink:
         failures = 0
         while True:
             began = self._seam.monotonic()
+            self._broken = None
             reason = await self._one_session()
             if reason is None:
                 continue
@@ -115,7 +126,7 @@ class ModelLink:
         """Hold one session; why it was lost, None where it is to be renewed."""
         options = self._options()
         reason = None
-        scope = anyio.CancelScope(deadline=anyio.current_time() + _OPEN_S)
+        self._scope = scope = anyio.CancelScope(deadline=anyio.current_time() + _OPEN_S)
         try:
             with scope:
                 async with self._provider.session(options) as session:
@@ -123,10 +134,11 @@ class ModelLink:
                     reason = await self._converse(session, options, scope)
                     scope.deadline = anyio.current_time() + _CLOSE_S
         except Exception as error:  # noqa: BLE001 (a model's code can raise anything)
-            return why_lost(error, _WHOSE)
+            why = why_lost(error, _WHOSE)
+            reason = reason or why
         if reason is None and anyio.current_time() >= scope.deadline:
             reason = f"no session within {_OPEN_S:g} s"
-        return reason
+        return self._broken or reason
 
     async def _converse(
         self, session: RealtimeSession, options: RealtimeOptions, scope: anyio.CancelScope
@@ -155,11 +167,17 @@ class ModelLink:
         self.session = session
         self._opened()
         send = session.send_audio
-        to_model = send if converter.identity else lambda audio: send(converter.process(audio))
+
+        def convert(audio: bytes) -> None:
+            try:
+                send(converter.process(audio))
+            except Exception as error:  # noqa: BLE001 (a model's code can raise anything)
+                self.lose(error)
+
         while self._waiting:
-            to_model(self._waiting.pop(0))
+            send(converter.process(self._waiting.pop(0)))
         self._waiting_bytes = 0
-        self._listen(to_model)
+        self._listen(send if converter.identity else convert)
 
     def _take(self, event: RealtimeEvent, scope: anyio.CancelScope) -> None:
         match event:

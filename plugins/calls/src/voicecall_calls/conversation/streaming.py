@@ -176,11 +176,22 @@ class StreamConversation(Dialogue):
     def _listener(self, ear: Ear) -> Callable[[bytes], None]:
         """Who gets the caller's audio: the recogniser, behind the gate where there is one."""
         detectors = self._speech.turn
-        if detectors is None or not self.config.barge_in.enabled:
+        # Without a gate where its detector has failed.
+        if detectors is None or not (self.config.barge_in.enabled and self._turns.gated):
             return ear.hear
         audio_format = self.line.input_format
+        try:
+            detector = detectors.detector(audio_format)
+        except Exception:  # noqa: BLE001 (a detector's code can raise anything)
+            _log.warning(
+                "call %s: no detector of voices; speech recognition alone interrupts",
+                self.lane.record.call_id,
+                exc_info=True,
+            )
+            self._turns.gated = False
+            return ear.hear
         self._gate = gate = VoiceGate(
-            detectors.detector(audio_format),
+            detector,
             audio_format,
             self.line,
             self._turns,

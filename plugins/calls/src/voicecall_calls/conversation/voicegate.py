@@ -7,6 +7,7 @@ the bot goes on where it stopped.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -20,6 +21,8 @@ from voicecall_calls.conversation.turntaking import TurnTaking
 
 __all__ = ["VoiceGate"]
 
+_log = logging.getLogger("voicecall.calls")
+_FAILED = "the detector of voices failed; speech recognition alone interrupts"
 _GRACE_S = 0.6
 """From the end of a voice until the bot goes on: time for a recogniser to tell a word."""
 _LONGEST_S = 4.0
@@ -42,7 +45,7 @@ class VoiceGate:
         paused: Callable[[], None],
         lasted: Callable[[], None],
     ) -> None:
-        self._detector = detector
+        self._detector: TurnDetector | None = detector
         self._format = audio_format
         self._line = line
         self._turns = turns
@@ -59,8 +62,16 @@ class VoiceGate:
 
     def hear(self, audio: bytes) -> None:
         """The next caller audio, by a plain call."""
+        detector = self._detector
+        if detector is None:
+            return
         self._bytes += len(audio)
-        events = self._detector.process(audio)
+        try:
+            events = detector.process(audio)
+        except Exception:  # noqa: BLE001 (a detector's code can raise anything)
+            _log.warning(_FAILED, exc_info=True)
+            self._do_without()
+            return
         if not events and self._voice_began is None:
             return
         now = self._seam.monotonic()
@@ -82,6 +93,13 @@ class VoiceGate:
             # The rest of this voice counts for nothing.
             self._voice_began = None
             self._resume()
+
+    def _do_without(self) -> None:
+        """For the rest of the call only the recogniser tells that the caller speaks."""
+        self._detector = None
+        self._voice_began = None
+        self._turns.gated = False
+        self._resume()
 
     def nothing_said(self) -> None:
         """The recogniser found no words, or only an acknowledgement."""
