@@ -147,8 +147,9 @@ class Ear:
             self._session = session
             self._sent = self._waiting_bytes
             while self._waiting:
-                session.send_audio(self._waiting.popleft())
-            self._waiting_bytes = 0
+                audio = self._waiting.popleft()
+                self._waiting_bytes -= len(audio)
+                session.send_audio(audio)
             self._ready.set()
             async for event in session:
                 if isinstance(event, SessionLost):

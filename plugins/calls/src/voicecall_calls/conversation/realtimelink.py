@@ -175,8 +175,9 @@ class ModelLink:
                 self.lose(error)
 
         while self._waiting:
-            send(converter.process(self._waiting.pop(0)))
-        self._waiting_bytes = 0
+            audio = self._waiting.pop(0)
+            self._waiting_bytes -= len(audio)
+            send(converter.process(audio))
         self._listen(send if converter.identity else convert)
 
     def _take(self, event: RealtimeEvent, scope: anyio.CancelScope) -> None:
