@@ -193,6 +193,7 @@ def test_the_doctor_finds_nothing_old_in_current_files(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = on_disk(tmp_path, "august-everything")
+    file.chmod(0o600)
     environ = {**ENVIRON, "VOICECALL_STATE_DIR": str(tmp_path / "state")}
     status = run(["doctor", "--config", str(file)], environ=environ, registry=Registry())
     assert (status, file.read_text(encoding="utf-8")) == (0, FILES["august-everything"])
