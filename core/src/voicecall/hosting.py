@@ -130,7 +130,8 @@ class Service(Protocol):
 
     def run(self) -> AbstractAsyncContextManager[None]:
         """Entered at start: returns when ready, raises a ``VoicecallError`` when it cannot
-        start. Left at stop: everything is closed by then."""
+        start, and is then entered again after a while. Left at stop: everything is closed by
+        then."""
         ...
 
     async def drain(self) -> None:

@@ -44,7 +44,8 @@ __all__ = [
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpeechCapabilities:
     """``formats``: what the vendor delivers for calls, best first; the host may ask for any
-    format, the provider converts. ``timings``: spans of text are known for the audio."""
+    format, the provider converts. ``timings``: spans of text are known for the audio. The host
+    uses neither yet."""
 
     formats: tuple[AudioFormat, ...] = (MULAW_8K,)
     timings: bool = False

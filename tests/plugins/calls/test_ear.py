@@ -73,6 +73,37 @@ class Faulty(ScriptedTranscription):
         raise error
 
 
+class Refusing(ScriptedTranscriptionSession):
+    def send_audio(self, audio: bytes) -> None:
+        raise ConnectionResetError
+
+
+class Refused(ScriptedTranscription):
+    """Whose first sessions, so many, take no audio. ``refused`` counts them."""
+
+    def __init__(self, sessions: int) -> None:
+        super().__init__()
+        self.left = sessions
+        self.refused = 0
+
+    @asynccontextmanager
+    async def session(
+        self, options: TranscriptionOptions
+    ) -> AsyncIterator[ScriptedTranscriptionSession]:
+        if not self.left:
+            async with super().session(options) as session:
+                yield session
+            return
+        await anyio.sleep(self.open_delay_s)
+        self.left -= 1
+        self.refused += 1
+        refusing = Refusing(options)
+        try:
+            yield refusing
+        finally:
+            refusing.close()
+
+
 class Listening:
     def __init__(self, stt: ScriptedTranscription) -> None:
         self.stt = stt
@@ -177,6 +208,22 @@ async def test_whatever_a_session_raises_it_is_lost_and_opened_again(
     assert caplog.text.count(f"transcription lost: {reason}\n") == 2
 
 
+async def test_what_waits_is_kept_as_long_where_a_session_did_not_take_it() -> None:
+    stt = Refused(1)
+    stt.open_delay_s = 1.0
+    async with listening(stt) as it:
+        for n in range(8):
+            it.ear.hear(bytes([n]) * MULAW_8K.size(1000))
+        await anyio.sleep(1.1)
+        assert stt.refused == 1
+        for n in range(8, 17):
+            it.ear.hear(bytes([n]) * MULAW_8K.size(1000))
+        await anyio.sleep(5)
+        kept = bytes(stt.current.audio)
+        assert MULAW_8K.duration_ms(len(kept)) == 10_000
+        assert set(kept) == set(range(7, 17))
+
+
 async def test_a_lost_session_that_does_not_end_is_left() -> None:
     class Hanging(ScriptedTranscription):
         @asynccontextmanager
@@ -204,29 +251,7 @@ async def test_a_lost_session_that_does_not_end_is_left() -> None:
 async def test_a_session_that_does_not_take_audio_is_lost_and_opened_again(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    class Refusing(ScriptedTranscriptionSession):
-        def send_audio(self, audio: bytes) -> None:
-            raise ConnectionResetError
-
-    class Refused(ScriptedTranscription):
-        refused = 0
-
-        @asynccontextmanager
-        async def session(
-            self, options: TranscriptionOptions
-        ) -> AsyncIterator[ScriptedTranscriptionSession]:
-            async with super().session(options) as session:
-                if self.refused == 2:
-                    yield session
-                    return
-            self.refused += 1
-            refusing = Refusing(options)
-            try:
-                yield refusing
-            finally:
-                refusing.close()
-
-    stt = Refused()
+    stt = Refused(2)
     async with listening(stt) as it:
         await it.ear.ready()
         # The first session does not take the first frame, the second not what has waited.

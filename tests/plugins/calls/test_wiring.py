@@ -11,8 +11,8 @@ from voicecall.errors import ConfigError
 from voicecall.model import MediaPath
 from voicecall.registry import Registry
 from voicecall_calls.config import VoiceCallConfig
-from voicecall_calls.exposure import tunnel_block
-from voicecall_calls.wiring import Wiring, is_public_url, require, resolve
+from voicecall_calls.exposure import is_public_url, tunnel_block
+from voicecall_calls.wiring import Wiring, require, resolve
 from voicecall_testing.tunnels import ScriptedTunnel, TunnelPlugin
 
 from .phone_registry import INFOS, KEYS, _Plugin, wire

@@ -13,6 +13,7 @@ from voicecall.hosting import SetupCheck, SetupContext
 from voicecall.model import MediaPath
 from voicecall.providers import ProviderInfo
 from voicecall_calls.config import ServeConfig, VoiceCallConfig
+from voicecall_calls.exposure import comes_from_outside, is_public_url
 from voicecall_calls.probing import number_urls
 from voicecall_calls.storing import store_directory
 from voicecall_calls.wiring import (
@@ -20,8 +21,6 @@ from voicecall_calls.wiring import (
     PLUGIN_ID,
     UNVERIFIED,
     Wiring,
-    comes_from_outside,
-    is_public_url,
     resolve_for,
 )
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, PositiveInt
 
 from voicecall.configuring import ConfigModel, UrlPath
+from voicecall.providers import ProviderInfo
 
 __all__ = [
     "FUNNEL_PORTS",
@@ -17,6 +19,9 @@ __all__ = [
     "TailscaleConfig",
     "TunnelConfig",
     "WebhookSecurityConfig",
+    "comes_from_outside",
+    "is_loopback",
+    "is_public_url",
     "realtime_path",
     "tunnel_block",
     "tunnel_family",
@@ -108,3 +113,38 @@ def realtime_path(webhook_path: str) -> str:
     """The path of a voice model's media socket that belongs to a path of webhooks."""
     path = webhook_path.rstrip("/")
     return f"{path.removesuffix('/webhook') or '/voice'}/stream/realtime"
+
+
+def is_public_url(url: str) -> bool:
+    """Whether a carrier on the internet may reach ``url``: it is one of https, and its host is no
+    private address and no local name."""
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    if (
+        parts.scheme != "https"
+        or not host
+        or host == "localhost"
+        or host.endswith((".localhost", ".local", ".internal"))
+    ):
+        return False
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return "." in host
+    mapped = getattr(address, "ipv4_mapped", None)
+    return bool((mapped or address).is_global)
+
+
+def comes_from_outside(info: ProviderInfo, config: Any) -> bool:
+    """Whether a carrier's webhooks come from the internet. With an ``apiBaseUrl`` on this machine
+    it is an emulator's."""
+    host = urlsplit(getattr(config, "api_base_url", None) or "").hostname or ""
+    return bool(info.capabilities.public_url) and not is_loopback(host)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host, as a name or address, is this machine."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")

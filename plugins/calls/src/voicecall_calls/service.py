@@ -16,6 +16,7 @@ from voicecall.model import MediaPath
 from voicecall.providers import ProviderKind
 from voicecall_calls.config import VoiceCallConfig
 from voicecall_calls.engine.engine import CallEngine
+from voicecall_calls.exposure import comes_from_outside, is_public_url
 from voicecall_calls.making import making, open_provider
 from voicecall_calls.observing import HostObserver, turn_keeper
 from voicecall_calls.operations import CallOperations
@@ -33,8 +34,6 @@ from voicecall_calls.wiring import (
     CONFIG_PATH,
     PLUGIN_ID,
     Wiring,
-    comes_from_outside,
-    is_public_url,
     require,
     resolve_for,
 )

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from pydantic.alias_generators import to_snake
 
@@ -15,12 +13,12 @@ from voicecall.configuring import deep_merge, validate
 from voicecall.errors import ConfigError, VoicecallError
 from voicecall.hosting import GatewayHost, SetupContext
 from voicecall.model import MediaPath
-from voicecall.providers import ProviderInfo, ProviderKind
+from voicecall.providers import ProviderKind
 from voicecall.registry import Registry
 from voicecall.selection import Selected, Selection, select
 from voicecall_calls.agents import AgentDirectory
 from voicecall_calls.config import TtsConfig, VoiceCallConfig
-from voicecall_calls.exposure import tunnel_block, tunnel_family
+from voicecall_calls.exposure import comes_from_outside, tunnel_block, tunnel_family
 from voicecall_calls.speech.choosing import SpeechChoice, choose_speech
 from voicecall_calls.storing import store_settings
 from voicecall_calls.unused import unused_keys
@@ -30,9 +28,6 @@ __all__ = [
     "PLUGIN_ID",
     "UNVERIFIED",
     "Wiring",
-    "comes_from_outside",
-    "is_loopback",
-    "is_public_url",
     "require",
     "resolve",
     "resolve_for",
@@ -361,41 +356,6 @@ def _select_realtime(wiring: Wiring, registry: Registry, environ: Mapping[str, s
         wiring.notes.append(
             f"{CONFIG_PATH}.realtime serves outbound calls only: inboundPolicy is disabled"
         )
-
-
-def is_public_url(url: str) -> bool:
-    """Whether a carrier on the internet may reach ``url``: it is one of https, and its host is no
-    private address and no local name."""
-    parts = urlsplit(url)
-    host = parts.hostname or ""
-    if (
-        parts.scheme != "https"
-        or not host
-        or host == "localhost"
-        or host.endswith((".localhost", ".local", ".internal"))
-    ):
-        return False
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        return "." in host
-    mapped = getattr(address, "ipv4_mapped", None)
-    return bool((mapped or address).is_global)
-
-
-def comes_from_outside(info: ProviderInfo, config: Any) -> bool:
-    """Whether a carrier's webhooks come from the internet. With an ``apiBaseUrl`` on this machine
-    it is an emulator's."""
-    host = urlsplit(getattr(config, "api_base_url", None) or "").hostname or ""
-    return bool(info.capabilities.public_url) and not is_loopback(host)
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a host, as a name or address, is this machine."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost" or host.endswith(".localhost")
 
 
 def require(selected: Selected) -> tuple[Any, Any]:

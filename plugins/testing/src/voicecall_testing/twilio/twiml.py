@@ -29,11 +29,8 @@ __all__ = [
 ]
 
 MAX_BYTES = 64 * 1024
-MAX_SAY = {"Polly.": 3000, "Google.": 5000}
-"""Bytes of UTF-8, by what the voice's name begins with; ``MAX_SAY_BASIC`` for others."""
-MAX_SAY_BASIC = 4096
-MAX_SAY_QUOTED = 4500
-"""The same, quoted as in a URL."""
+MAX_SAY = {"Polly.": 3000, "Google.": 5000, "": 4096}
+"""Bytes of UTF-8, by what the voice's name begins with; 4500 as quoted in a URL."""
 MAX_PARAMETER = 500
 KEYS = frozenset("0123456789*#ABCDwW")
 _SSML = frozenset(
@@ -196,9 +193,9 @@ def _say(element: ET.Element) -> Say:
             raise TwimlError(12100, f"{child.tag} inside of Say")
     text = " ".join("".join(element.itertext()).split())
     voice = given.get("voice") or ""
-    most = next((size for name, size in MAX_SAY.items() if voice.startswith(name)), MAX_SAY_BASIC)
-    if len(text.encode()) > most or len(quote(text, safe="")) > MAX_SAY_QUOTED:
-        raise TwimlError(13521, f"Say holds more than {most} bytes, or {MAX_SAY_QUOTED} quoted")
+    most = next(size for name, size in MAX_SAY.items() if voice.startswith(name))
+    if len(text.encode()) > most or len(quote(text, safe="")) > 4500:
+        raise TwimlError(13521, f"Say holds more than {most} bytes, or 4500 as quoted in a URL")
     return Say(text, given.get("voice"), given.get("language"), _loop(given))
 
 
