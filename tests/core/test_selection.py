@@ -141,3 +141,19 @@ def test_provider_config_alone() -> None:
     assert caught.value.path == "a.b.apiKey"
     assert caught.value.env == "ALPHA_KEY"
     assert missing_fields(ALPHA, {}, {"ALPHA_KEY": " "}) == ["apiKey"]
+
+
+def test_a_provider_whose_code_is_broken_is_no_other_ones_trouble() -> None:
+    def broken() -> Any:
+        raise ModuleNotFoundError("No module named 'vendor'")
+
+    environ = {"ALPHA_KEY": "a", "BRAVO_KEY": "b"}
+    alpha = provider("alpha", auto_select_order=10, config_model=broken)
+    words = "the tts provider 'alpha' cannot be used: ModuleNotFoundError: No module named 'vendor'"
+    both = registry(alpha, BRAVO)
+    chosen = select(both, TTS, None, {}, environ, "tts")
+    assert chosen.info is BRAVO
+    named = select(both, TTS, "alpha", {}, environ, "tts")
+    assert (named.outcome, named.message) == (Selection.MISSING_CONFIGURED_PROVIDER, words)
+    alone = select(registry(alpha), TTS, None, {}, environ, "tts")
+    assert (alone.outcome, alone.message) == (Selection.MISSING_CONFIGURED_PROVIDER, words)

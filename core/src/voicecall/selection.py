@@ -70,7 +70,7 @@ def provider_config(
     """The validated configuration of a provider (None for one without a model).
 
     Values that are absent come from the environment. Raises :exc:`ConfigError`, which names the
-    full path and the variable.
+    full path and the variable, and :exc:`PluginError` where the provider cannot tell its model.
     """
     for field in missing_fields(info, raw, environ):
         raise ConfigError(
@@ -83,7 +83,14 @@ def provider_config(
     from .configuring import validate
 
     values = _with_environment(info, raw, environ)
-    return validate(info.config_model(), values, path, env=info.secrets)
+    try:
+        model = info.config_model()
+    except Exception as error:
+        raise PluginError(
+            f"the {info.kind.value} provider {info.id!r} cannot be used:"
+            f" {type(error).__name__}: {error}"
+        ) from error
+    return validate(model, values, path, env=info.secrets)
 
 
 def select(
@@ -115,7 +122,16 @@ def select(
     missing = missing_fields(info, raw, environ)
     if missing:
         return Selected(Selection.PROVIDER_NOT_CONFIGURED, _not_configured(info, path, missing))
-    config = provider_config(info, raw, environ, f"{path}.{configured_id}")
+    return _configured(info, raw, environ, f"{path}.{configured_id}")
+
+
+def _configured(
+    info: ProviderInfo, raw: Mapping[str, Any], environ: Mapping[str, str], path: str
+) -> Selected:
+    try:
+        config = provider_config(info, raw, environ, path)
+    except PluginError as error:
+        return Selected(Selection.MISSING_CONFIGURED_PROVIDER, str(error))
     return Selected(Selection.OK, info=info, config=config)
 
 
@@ -145,11 +161,16 @@ def _select_first(
     if not infos:
         return Selected(Selection.NO_REGISTERED_PROVIDER, _none_to_choose(registry, kind))
     # One that needs nothing, and has nothing, comes behind those that somebody has configured.
+    broken: Selected | None = None
     for info in sorted(infos, key=lambda info: not info.required and info.id not in blocks):
         raw = blocks.get(info.id, {})
         if not missing_fields(info, raw, environ):
-            config = provider_config(info, raw, environ, f"{path}.{info.id}")
-            return Selected(Selection.OK, info=info, config=config)
+            selected = _configured(info, raw, environ, f"{path}.{info.id}")
+            if selected.outcome is Selection.OK:
+                return selected
+            broken = broken or selected
+    if broken is not None:
+        return broken
     first = infos[0]
     missing = missing_fields(first, blocks.get(first.id, {}), environ)
     return Selected(Selection.PROVIDER_NOT_CONFIGURED, _not_configured(first, path, missing))

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from voicecall.errors import ConfigError, PluginError, VoicecallError
+from voicecall.errors import ConfigError
 from voicecall.providers import ProviderInfo, ProviderKind
 from voicecall.registry import Registry
 from voicecall.selection import Selected, Selection, select
@@ -50,9 +50,9 @@ class SpeechChoice:
 def choose_speech(tts: TtsConfig, registry: Registry, environ: Mapping[str, str]) -> SpeechChoice:
     """The chosen provider, then all other configured ones in order of automatic selection. A
     demo engine takes part only where it is chosen or has a block of its own; it then comes last.
-    Raises ``ConfigError`` for a wrong block of the chosen one and ``PluginError`` where its code
-    is broken; another is passed over."""
-    first = _first(tts, registry, environ)
+    Raises ``ConfigError`` for a wrong block of the chosen one; another with a wrong block, and any
+    whose code is broken, is passed over."""
+    first = select(registry, ProviderKind.TTS, tts.provider, tts.providers, environ, _PATH)
     if tts.provider is None and first.outcome is not Selection.OK:
         return SpeechChoice(tts, first)
     usable: list[Selected] = []
@@ -87,26 +87,11 @@ def _is_first(info: ProviderInfo, first: Selected, configured: str | None) -> bo
     return chosen in _names(info)
 
 
-def _first(tts: TtsConfig, registry: Registry, environ: Mapping[str, str]) -> Selected:
-    try:
-        return select(registry, ProviderKind.TTS, tts.provider, tts.providers, environ, _PATH)
-    except VoicecallError:
-        raise
-    except Exception as error:
-        raise PluginError(_broken(tts.provider or "chosen by itself", error)) from error
-
-
 def _spare(name: str, tts: TtsConfig, registry: Registry, environ: Mapping[str, str]) -> Selected:
     try:
         return select(registry, ProviderKind.TTS, name, tts.providers, environ, _PATH)
     except ConfigError as error:
         return Selected(Selection.PROVIDER_NOT_CONFIGURED, str(error))
-    except Exception as error:  # noqa: BLE001 (a provider's code can raise anything)
-        return Selected(Selection.MISSING_CONFIGURED_PROVIDER, _broken(name, error))
-
-
-def _broken(name: str, error: Exception) -> str:
-    return f"the tts provider {name!r} cannot be used: {type(error).__name__}: {error}"
 
 
 def block_of(tts: TtsConfig, selected: Selected) -> Mapping[str, Any]:
