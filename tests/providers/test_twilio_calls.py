@@ -319,7 +319,7 @@ async def test_the_limit_is_one_that_the_account_takes(asked: int, taken: str) -
 
 
 async def test_a_limit_that_the_account_does_not_take_is_left_out() -> None:
-    async with open_desk(longest_call_s=600) as desk:
+    async with open_desk(longest_call_s=600, second_s=0.01) as desk:
         desk.answers[ev.Answered] = lambda _: [
             tel.LimitDuration(630),
             tel.AttachStream(desk.attach()),
@@ -332,7 +332,7 @@ async def test_a_limit_that_the_account_does_not_take_is_left_out() -> None:
 
 
 async def test_an_inbound_call_gets_a_limit_by_command() -> None:
-    async with open_desk() as desk:
+    async with open_desk(second_s=0.1) as desk:
         # Nobody entered a status callback for the number.
         desk.twilio.set_voice_url(desk.url)
         desk.answers[ev.Answered] = lambda _: [
