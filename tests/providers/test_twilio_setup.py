@@ -37,43 +37,31 @@ async def test_a_probe_of_a_number_that_is_set_up() -> None:
         assert f"#rc=3&rp=all{SOON}" in probes[2].message
 
 
+ELSEWHERE = "https://other.example/voice"
+
+
 @pytest.mark.parametrize(
-    ("attribute", "value", "said"),
+    ("attribute", "value", "wrong", "said"),
     [
-        ("status_callback", "https://other.example/voice", "is https://other.example/voice;"),
-        ("status_callback", "", "is empty; set it to"),
-        ("status_callback_method", "GET", "HTTP GET"),
+        ("voice_url", ELSEWHERE, "number-webhook", ELSEWHERE),
+        ("voice_url", "", "number-webhook", "is empty; set it to {url}#rc=3"),
+        ("voice_method", "GET", "number-webhook", "HTTP GET"),
+        ("status_callback", ELSEWHERE, "number-status", f"is {ELSEWHERE};"),
+        ("status_callback", "", "number-status", "is empty; set it to {url}?type=status#rc=3"),
+        ("status_callback_method", "GET", "number-status", "HTTP GET"),
     ],
 )
-async def test_a_probe_of_a_number_that_does_not_tell_of_ends(
-    attribute: str, value: str, said: str
+async def test_a_probe_ends_with_the_setting_of_a_number_that_is_wrong(
+    attribute: str, value: str, wrong: str, said: str
 ) -> None:
     async with open_desk() as desk:
         setattr(desk.twilio.numbers[HERE], attribute, value)
         probes = await desk.provider.probe(desk.url, [HERE])
-        assert named(probes)[2:] == [("number-webhook", True), ("number-status", False)]
-        assert HERE in probes[3].message
-        assert said in probes[3].message
-        if not value:
-            assert f"{desk.url}?type=status#rc=3" in probes[3].message
-
-
-@pytest.mark.parametrize(
-    ("attribute", "value", "said"),
-    [
-        ("voice_url", "https://other.example/voice", "https://other.example/voice"),
-        ("voice_url", "", "is empty"),
-        ("voice_method", "GET", "HTTP GET"),
-    ],
-)
-async def test_a_probe_of_a_number_that_goes_elsewhere(
-    attribute: str, value: str, said: str
-) -> None:
-    async with open_desk() as desk:
-        setattr(desk.twilio.numbers[HERE], attribute, value)
-        probes = await desk.provider.probe(desk.url, [HERE])
-        assert named(probes)[1:] == [("number-owned", True), ("number-webhook", False)]
-        assert said in probes[2].message
+        before = ["number-owned", "number-webhook", "number-status"]
+        right = [(name, True) for name in before[: before.index(wrong)]]
+        assert named(probes)[1:] == [*right, (wrong, False)]
+        assert HERE in probes[-1].message
+        assert said.format(url=desk.url) in probes[-1].message
 
 
 async def test_a_probe_of_somebody_elses_number() -> None:
