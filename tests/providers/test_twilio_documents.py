@@ -99,6 +99,21 @@ def test_after_a_turn_the_line_is_kept() -> None:
     assert document(outbound(url)) == plain(held(round_=5))
 
 
+def test_the_fallback_of_a_document_goes_on_where_that_one_failed() -> None:
+    def asked(failed: str) -> tel.WebhookRequest:
+        return inbound(OURS, "in-progress", ErrorCode="11200", ErrorUrl=failed)
+
+    response = VoiceResponse()
+    response.append(gather("i=*&n=2&t=tok-1&s=1", timeout=5))
+    assert document(asked(f"{NEXT}#rc=3")) == plain(response)
+    assert document(asked(f"{OURS}&type=hold&i=ab&n=4")) == plain(held(round_=5))
+    assert document(asked(f"{OURS}&type=played&i=ab&u=u-1")) == plain(held())
+    # A first document that is missing is asked for once more.
+    assert document(asked(OURS), tel.Speak("u-1", "Hello.", None, LISTEN)) == document(
+        outbound(), tel.Speak("u-1", "Hello.", None, LISTEN)
+    )
+
+
 def test_no_two_documents_have_the_same_urls() -> None:
     texts = {
         PROVIDER.render(asked, CALL, ()).reply.body

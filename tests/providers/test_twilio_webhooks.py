@@ -182,6 +182,31 @@ def test_a_held_call_gives_a_sign_of_life() -> None:
     assert events(outbound(first))[0].key != events(outbound(second))[0].key
 
 
+@pytest.mark.parametrize("url", [HOOK, OURS])
+def test_the_fallback_of_a_document_asks_for_another_one(url: str) -> None:
+    def asked(failed: str) -> tel.WebhookRequest:
+        return inbound(url, "in-progress", ErrorCode="11200", ErrorUrl=failed)
+
+    [first] = events(inbound())
+    assert kinds(asked(TURN)) == [ev.PlaybackEnded, ev.Active]
+    assert kinds(asked(NEXT)) == [ev.Active]
+    spoken = f"{OURS}&type=played&i=dial&u=u-1&first=1#rc=3"
+    assert kinds(asked(spoken)) == [ev.Answered, ev.PlaybackEnded, ev.Active]
+    told = [events(asked(each))[-1] for each in (TURN, NEXT, f"{OURS}&type=hold&i=ab&n=0")]
+    assert {event.call_id for event in told} == {"c-1"}
+    # None of them is known: what was recorded for the others is not what is wanted now.
+    lost = [events(outbound(each))[-1].key for each in (TURN, NEXT)]
+    assert len({*(event.key for event in told), *lost, first.key}) == 6
+
+
+@pytest.mark.parametrize("failed", [f"{HOOK}#rc=3", "https://other.example/voice", ""])
+def test_the_fallback_of_the_first_document_is_the_first_request(failed: str) -> None:
+    [first] = events(inbound())
+    [event] = events(inbound(ErrorCode="11200", ErrorUrl=failed))
+    assert isinstance(event, ev.Answered)
+    assert event.key == first.key
+
+
 def test_streams_tell_of_errors_only() -> None:
     url = f"{OURS}&type=stream&i=ab"
     for event in ("stream-started", "stream-stopped"):

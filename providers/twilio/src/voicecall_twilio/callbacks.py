@@ -8,6 +8,7 @@ wrong; it is neither sent nor signed.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
 from urllib.parse import quote_plus, unquote_plus
 
@@ -22,6 +23,7 @@ __all__ = [
     "base_url",
     "callback",
     "document_id",
+    "failed_url",
     "kind_of",
     "round_of",
     "time_limit",
@@ -60,6 +62,17 @@ _KINDS = {kind.value: kind for kind in Kind}
 def kind_of(url: str) -> Kind:
     """The kind of a request to ``url``. An unknown one only tells something."""
     return _KINDS.get(query_of(url).get("type", ""), Kind.STATUS)
+
+
+def failed_url(url: str, form: Mapping[str, str]) -> str | None:
+    """Where the fallback of a number is asked at ``url`` in the middle of a call: the URL of ours
+    whose document Twilio did not get or could not carry out."""
+    failed = form.get("ErrorUrl")
+    if not failed or kind_of(url) is not Kind.VOICE:
+        return None
+    kind = kind_of(failed)
+    # Where the first document is missing, this is the first request.
+    return failed if kind.steers and kind is not Kind.VOICE else None
 
 
 def round_of(url: str) -> int:

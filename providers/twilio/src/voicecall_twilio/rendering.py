@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from voicecall import telephony as tel
 
-from .callbacks import Kind, base_of, document_id, kind_of, round_of
+from .callbacks import Kind, base_of, document_id, failed_url, kind_of, round_of
 from .signature import form_of, query_of
 from .twiml import Document, Listening, keypad, reply
 from .webhooks import TERMINAL
@@ -52,7 +52,8 @@ def render(
             # Nobody knows the call, so nobody would ever say what to do with it.
             document.hangup()
         else:
-            _go_on(document, kind, request.url, form.get("SpeechResult", ""))
+            url = failed_url(request.url, form) or request.url
+            _go_on(document, kind_of(url), url, form.get("SpeechResult", ""))
     return tel.Rendered(reply(document), rest)
 
 

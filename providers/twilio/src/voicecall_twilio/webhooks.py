@@ -18,7 +18,7 @@ from voicecall.errors import WebhookRejected
 from voicecall.model import Direction, EndReason
 from voicecall.telephony import WebhookRequest
 
-from .callbacks import Kind, kind_of
+from .callbacks import Kind, failed_url, kind_of
 from .signature import form_of, query_of
 
 __all__ = ["CONNECTED", "LIVE", "TERMINAL", "end_reason", "parse"]
@@ -75,6 +75,9 @@ class _Reading:
 
     def __init__(self, form: Mapping[str, str], url: str, now_ms: int) -> None:
         self.form = form
+        failed = failed_url(url, form)
+        self.is_fallback = failed is not None
+        url = failed or url
         self.query = query_of(url)
         self.kind = kind_of(url)
         self.sid = form.get("CallSid", "")
@@ -98,6 +101,10 @@ class _Reading:
             return [self._ended(status)]
         if self.kind is Kind.STATUS or "CallbackSource" in self.form:
             return self._progress(status)
+        if self.is_fallback:
+            # What was heard is lost. The reply belongs to this event: that to the other ones may
+            # be what could not be carried out.
+            return [*self._told(), self._active("fallback-")]
         match self.kind:
             case Kind.VOICE:
                 inbound = self.common["direction"] is Direction.INBOUND
@@ -106,8 +113,7 @@ class _Reading:
             case Kind.TURN:
                 return self._turn()
             case Kind.PLAYED:
-                first = self._progress(CONNECTED) if "first" in self.query else []
-                return [*first, *self._played()] or [self._active()]
+                return self._told() or [self._active()]
         return [self._active()]
 
     def _key(self, what: str) -> str:
@@ -126,8 +132,13 @@ class _Reading:
             return [ev.Initiated(key=self._key("initiated"), **self.common)]
         return []
 
-    def _active(self) -> ev.CarrierEvent:
-        return ev.Active(key=self._here(self.kind.value), **self.common)
+    def _active(self, how: str = "") -> ev.CarrierEvent:
+        return ev.Active(key=self._here(how + self.kind.value), **self.common)
+
+    def _told(self) -> list[ev.CarrierEvent]:
+        """What the URL alone says."""
+        first = self._progress(CONNECTED) if "first" in self.query else []
+        return [*first, *self._played()]
 
     def _played(self) -> list[ev.CarrierEvent]:
         utterance = self.query.get("u")
