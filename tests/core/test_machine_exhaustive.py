@@ -73,6 +73,8 @@ EVENTS: tuple[ev.CallEvent, ...] = (
     carrier(ev.PlaybackEnded, utterance_id="first"),
     carrier(ev.PlaybackEnded, utterance_id="first", ok=False),
     carrier(ev.StreamFailed, error="gone"),
+    carrier(ev.StreamStopped, stream_id="s1"),
+    carrier(ev.StreamStopped, stream_id="s0"),
     carrier(ev.CallEnded, reason=EndReason.COMPLETED),
     carrier(ev.CallEnded, reason=EndReason.BUSY),
     carrier(ev.CallFailed, error="bad"),

@@ -83,6 +83,7 @@ carrier_events: st.SearchStrategy[ev.CallEvent] = st.one_of(
     st.builds(ev.DigitsPressed, digits=st.just("1"), **carrier),
     st.builds(ev.PlaybackEnded, utterance_id=st.sampled_from("uvw"), ok=st.booleans(), **carrier),
     st.builds(ev.StreamFailed, **carrier),
+    st.builds(ev.StreamStopped, stream_id=st.sampled_from("st"), **carrier),
     st.builds(ev.CallFailed, error=st.just("x"), retryable=st.just(True), **carrier),
 )
 own_events: st.SearchStrategy[ev.CallEvent] = st.one_of(

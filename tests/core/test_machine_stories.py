@@ -257,6 +257,29 @@ def test_the_end_of_a_stream_that_died_with_us_asks_for_no_second_one() -> None:
     assert DeadlineKind.STREAM in record.deadlines
 
 
+def test_a_stream_that_the_carrier_is_done_with_is_lost_while_it_is_the_calls() -> None:
+    def stopped(at: int, stream: str) -> ev.StreamStopped:
+        return ev.StreamStopped(at=at, key=f"x{at}", provider_call_id=ID, stream_id=stream)
+
+    record = tell(
+        inbound(MediaPath.STREAM),
+        (stopped(100, "s0"), "ringing", []),
+        (ev.StreamAttached(at=200, stream_id="s1"), "active", [mc.Connected()]),
+        (stopped(5_000, "s1"), "active", [mc.ReattachStream()]),
+        (ev.StreamDetached(at=5_100, stream_id="s1"), "active", []),
+        (ev.StreamAttached(at=5_500, stream_id="s2"), "active", []),
+        (stopped(5_600, "s1"), "active", []),
+        (ev.StreamDetached(at=9_000, stream_id="s2"), "active", [mc.ReattachStream()]),
+        (stopped(9_100, "s2"), "active", []),
+        (ev.StreamAttached(at=9_500, stream_id="s3"), "active", []),
+        (ev.EndRequested(at=9_600), "active", [mc.HangUp()]),
+        (stopped(9_700, "s3"), "active", []),
+        (ended(9_800, EndReason.COMPLETED), "hangup-bot", [mc.Release()]),
+        (stopped(9_900, "s3"), "hangup-bot", []),
+    )
+    assert record.end_detail is EndDetail.REQUESTED
+
+
 def test_a_stream_is_lost_for_good() -> None:
     record = tell(
         inbound(MediaPath.REALTIME),

@@ -207,14 +207,18 @@ def test_the_fallback_of_the_first_document_is_the_first_request(failed: str) ->
     assert event.key == first.key
 
 
-def test_streams_tell_of_errors_only() -> None:
+def test_streams_tell_of_their_ends() -> None:
     url = f"{OURS}&type=stream&i=ab"
-    for event in ("stream-started", "stream-stopped"):
-        assert events(request(url, StreamSid="MZ1", StreamEvent=event)) == []
+    assert events(request(url, StreamSid="MZ1", StreamEvent="stream-started")) == []
+    assert events(request(url, StreamEvent="stream-stopped")) == []
+    [stopped] = events(request(url, StreamSid="MZ1", StreamEvent="stream-stopped"))
+    assert isinstance(stopped, ev.StreamStopped)
+    assert (stopped.stream_id, stopped.call_id) == ("MZ1", "c-1")
     told = request(url, StreamSid="MZ1", StreamEvent="stream-error", StreamError="31920")
     [failed] = events(told)
     assert isinstance(failed, ev.StreamFailed)
     assert (failed.stream_id, failed.error, failed.call_id) == ("MZ1", "31920", "c-1")
+    assert failed.key != stopped.key
 
 
 @pytest.mark.parametrize(

@@ -45,6 +45,7 @@ __all__ = [
     "StreamDetached",
     "StreamFailed",
     "StreamGivenUp",
+    "StreamStopped",
     "StreamSwapping",
 ]
 
@@ -119,6 +120,13 @@ class StreamFailed(CarrierEvent, frozen=True, kw_only=True):
 
     error: str = ""
     stream_id: str | None = None
+
+
+class StreamStopped(CarrierEvent, frozen=True, kw_only=True):
+    """The carrier is done with a media socket. It counts while the call has that one: the socket
+    tells the same, unless its connection broke where neither end noticed."""
+
+    stream_id: str
 
 
 class CallEnded(CarrierEvent, frozen=True, kw_only=True):

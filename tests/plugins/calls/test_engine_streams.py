@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from voicecall import events as ev
 from voicecall import telephony as tel
 from voicecall.errors import CallNotReady, ProviderUnavailable
 from voicecall.model import EndDetail, EndReason, MediaPath
@@ -95,6 +96,24 @@ async def test_a_lost_stream_is_asked_for_again_and_nothing_is_lost(tmp_path: Pa
         # Nothing is skipped, and no more is heard twice than was on its way without a mark.
         total = phone.tts.duration_s(GREETING) * 1000
         assert total - 1 <= first + second <= total + 300
+        assert phone.said == [("bot", GREETING)]
+
+
+async def test_a_stream_that_broke_unnoticed_is_known_from_the_carrier(tmp_path: Path) -> None:
+    async with open_phone(tmp_path) as phone:
+        await phone.call_in()
+        await phone.settle(0.5)
+        broken = phone.socket
+        await phone.event(ev.StreamStopped, stream_id=broken.stream_id)
+        await phone.settle(5)
+        assert len(phone.sockets) == 2
+        assert (broken.close_code, broken.close_reason) == (1000, "Replaced")
+        assert phone.record.stream_id == phone.socket.stream_id
+        # The word of the end of that one may come again.
+        await phone.event(ev.StreamStopped, stream_id=broken.stream_id)
+        await phone.settle(5)
+        assert len(phone.sockets) == 2
+        assert phone.record.live
         assert phone.said == [("bot", GREETING)]
 
 

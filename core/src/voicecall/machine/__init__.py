@@ -105,6 +105,7 @@ _HANDLERS: Mapping[type[ev.CallEvent], Callable[[CallRecord, Any, CallPolicy], S
     ev.DigitsPressed: digits,
     ev.PlaybackEnded: playback_ended,
     ev.StreamFailed: stream_failed,
+    ev.StreamStopped: stream_detached,
     ev.CallEnded: call_ended,
     ev.CallFailed: call_failed,
     ev.CallOpened: opened,

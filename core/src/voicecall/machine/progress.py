@@ -90,7 +90,9 @@ def stream_attached(record: CallRecord, event: ev.StreamAttached, policy: CallPo
     return Step(record, tuple(effects))
 
 
-def stream_detached(record: CallRecord, event: ev.StreamDetached, policy: CallPolicy) -> Step:
+def stream_detached(
+    record: CallRecord, event: ev.StreamDetached | ev.StreamStopped, policy: CallPolicy
+) -> Step:
     if record.stream_id != event.stream_id:
         return Step(record, outcome=Outcome.IGNORED)
     return lost_stream(record, event.at, policy)

@@ -167,9 +167,12 @@ class _Reading:
         return found or [self._active()]
 
     def _stream(self) -> list[ev.CarrierEvent]:
-        if self.form.get("StreamEvent") != "stream-error":
+        event, stream = self.form.get("StreamEvent"), self.form.get("StreamSid") or None
+        if event == "stream-stopped" and stream:
+            key = self._key(f"stopped:{stream}")
+            return [ev.StreamStopped(key=key, stream_id=stream, **self.common)]
+        if event != "stream-error":
             return []
-        stream = self.form.get("StreamSid") or None
         return [
             ev.StreamFailed(
                 key=self._key(f"stream:{stream}") if stream else self._here("stream"),

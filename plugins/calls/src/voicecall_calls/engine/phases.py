@@ -21,6 +21,7 @@ _PHASES: Mapping[type[ev.CallEvent], str] = {
     ev.StreamAttached: "stream attached",
     ev.StreamDetached: "stream detached",
     ev.StreamFailed: "stream failed",
+    ev.StreamStopped: "stream stopped",
     ev.StreamGivenUp: "stream given up",
     ev.SpeechHeard: "heard",
     ev.CallerSaid: "heard",
