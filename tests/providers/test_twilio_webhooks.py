@@ -47,6 +47,11 @@ def test_the_reply_to_the_first_request_answers_an_inbound_call() -> None:
         "+17378742833",
         "1266696687",
         "7378742833",
+        "sip:anonymous@anonymous.invalid",
+        "sip:thisis@anonymous.invalid:5060;transport=tls",
+        "sip:Anonymous@pbx.example",
+        "sips:+266696687@pbx.example",
+        "client:Anonymous",
     ],
 )
 def test_a_caller_who_withholds_the_number_has_none(given: str) -> None:
@@ -55,7 +60,17 @@ def test_a_caller_who_withholds_the_number_has_none(given: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "given", ["+15550001234", "sip:ann@pbx.example", "client:ann", "+2666966", "+1737874283"]
+    "given",
+    [
+        "+15550001234",
+        "sip:ann@pbx.example",
+        "sip:+15550001234@pbx.example:5060",
+        "sip:pbx.example",
+        "client:ann",
+        "client:anonymous.ann",
+        "+2666966",
+        "+1737874283",
+    ],
 )
 def test_other_callers_are_who_they_say(given: str) -> None:
     [event] = events(inbound(From=given))

@@ -201,7 +201,12 @@ def _direction(text: str) -> Direction | None:
 
 
 def _caller(text: str) -> str | None:
-    withheld = not text or text.lower().removeprefix("+") in _WITHHELD
+    given = text.lower()
+    if ":" in given:
+        # Of SIP or of a client. Callers who withhold theirs must not share a history.
+        name, _, host = given.partition(":")[2].partition("@")
+        given = "" if host.startswith("anonymous.invalid") else name
+    withheld = not given or given.removeprefix("+") in _WITHHELD
     return None if withheld else text
 
 
