@@ -179,7 +179,7 @@ class TwilioClient:
         except httpx.TimeoutException as error:
             text = f"no reply in time: {type(error).__name__}"
             return _Trouble(ProviderTimeout(text, provider=PROVIDER), processed=True)
-        except httpx.TransportError as error:
+        except httpx.RequestError as error:
             text = f"the connection broke: {error!r}"
             return _Trouble(ProviderUnavailable(text, provider=PROVIDER), processed=True)
         if response.is_success:
@@ -203,9 +203,10 @@ class TwilioClient:
                 status=status,
                 request_id=request_id,
             )
-        if 400 <= status < 500 and status != 429:
+        if 400 <= status < 500 and status not in (408, 429):
             raise ApiRefusal(text, code=said.code, status=status, request_id=request_id)
-        # What is left is too many requests, a fault of theirs, or no reply of the API at all.
+        # What is left is too many requests, a fault of theirs, or no reply of the API at all: who
+        # waited in vain with a 408 is something in front of it.
         error = ProviderUnavailable(text, provider=PROVIDER, status=status, request_id=request_id)
         wait = response.headers.get("retry-after", "")
         wait_s = float(wait) if wait.isascii() and wait.isdigit() else 0.0

@@ -1,0 +1,89 @@
+"""Replies to the Twilio adapter's requests that are not the API's: of what stands in between."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from voicecall import ProviderContext
+from voicecall import events as ev
+from voicecall import telephony as tel
+from voicecall.errors import OutcomeUnknown, ProviderUnavailable
+from voicecall_twilio.config import TwilioConfig
+from voicecall_twilio.provider import TwilioProvider
+
+from .twilio_desk import HERE, PHONE, patient_backend
+
+pytestmark = [pytest.mark.integration, pytest.mark.anyio]
+
+HOOK = "https://gateway.example/hook?callId=c-1"
+CALL = tel.CallRef("c-1", "CA1", ("CA1",), HOOK)
+DIAL = tel.DialRequest(
+    call_id="c-1",
+    from_number=HERE,
+    to_number=PHONE,
+    webhook_url=HOOK,
+    ring_timeout_s=20,
+    time_limit_s=330,
+)
+
+
+@pytest.fixture
+def anyio_backend() -> tuple[str, dict[str, Any]]:
+    return patient_backend
+
+
+@asynccontextmanager
+async def answered_with(reply: bytes) -> AsyncIterator[TwilioProvider]:
+    """An adapter whose requests are all answered with ``reply``."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = (await reader.readuntil(b"\r\n\r\n")).lower()
+        # Whoever closes with something unread resets the connection.
+        await reader.readexactly(int(head.partition(b"content-length:")[2].split(b"\r")[0] or 0))
+        writer.write(reply)
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        config = TwilioConfig(
+            account_sid="AC01", auth_token="secret", api_base_url=f"http://127.0.0.1:{port}"
+        )
+        provider = TwilioProvider(config, ProviderContext(Path("unused")))
+        async with provider.lifespan():
+            yield provider
+
+
+def reply(status: str, body: bytes = b"", *headers: str, length: int | None = None) -> bytes:
+    lines = [f"HTTP/1.1 {status}", f"Content-Length: {len(body) if length is None else length}"]
+    return "\r\n".join([*lines, *headers, "Connection: close", "", ""]).encode() + body
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (reply("200 OK", b'{"sid":"CA1"', length=400), "the connection broke"),
+        (reply("200 OK", b"abcd", "Content-Encoding: gzip"), "the connection broke"),
+        (reply("200 OK", b"<html></html>", "Content-Type: text/html"), "cannot be read"),
+        (reply("302 Found", b"", "Location: https://login.example/"), "HTTP 302"),
+        (reply("408 Request Timeout"), "HTTP 408"),
+        (reply("502 Bad Gateway", b"<html></html>", "Content-Type: text/html"), "HTTP 502"),
+    ],
+    ids=["cut", "gzip", "html", "redirect", "408", "502"],
+)
+async def test_nobody_knows_what_such_a_reply_means(given: bytes, said: str) -> None:
+    async with answered_with(given) as provider:
+        with pytest.raises(OutcomeUnknown, match=said):
+            await provider.place_call(DIAL)
+        with pytest.raises(ProviderUnavailable, match=said):
+            await provider.perform(CALL, tel.Hangup())
+        assert await provider.status(CALL) == tel.CallStatus(ev.CarrierStatus.UNKNOWN)
+        [probe] = await provider.probe(HOOK, [HERE])
+        assert (probe.name, probe.ok) == ("credentials", False)
+        assert said in probe.message
