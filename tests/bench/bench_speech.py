@@ -61,7 +61,11 @@ class _Socket:
         if isinstance(event, MarkReached):
             self._loop.call_later(_ON_THE_WAY_S, self._attachment.received, event)
 
-    def listen(self, listener: Callable[[bytes], None]) -> None:
+    def listen(
+        self,
+        listener: Callable[[bytes], None],
+        failed: Callable[[Exception], None] | None = None,
+    ) -> None:
         """Nobody speaks."""
 
     def close(self, code: int, reason: str) -> None:

@@ -286,3 +286,30 @@ async def test_audio_comes_back_whole_and_with_few_marks(carrier: Carrier) -> No
     # One after 240 ms, then one a second.
     assert 2 <= len(marks) <= 4
     assert desk.line.pacer.size("a") == FRAMES * len(FRAME)
+
+
+async def test_a_listener_that_fails_costs_no_socket_where_somebody_minds_it(
+    carrier: Carrier,
+) -> None:
+    desk = EchoDesk()
+    failures: list[Exception] = []
+
+    def failed(error: Exception) -> None:
+        failures.append(error)
+        desk.line.listener = lambda audio: desk.line.write("b", audio)
+
+    def fails(audio: bytes) -> None:
+        raise ConnectionResetError("the session is gone")
+
+    async with listening(carrier.provider(), desk) as (server, _, _client):
+        async with dial(server) as client:
+            await client.send(carrier.start("good", "CA1", "MZ1"))
+            await client.send(carrier.audio(FRAME))
+            await client.recv()
+            desk.line.failed = failed
+            desk.line.listener = fails
+            await client.send(carrier.audio(FRAME))
+            await client.send(carrier.audio(FRAME))
+            await client.recv()
+    assert [str(failure) for failure in failures] == ["the session is gone"]
+    assert desk.line.pacer.size("b") == len(FRAME)

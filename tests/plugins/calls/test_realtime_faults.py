@@ -205,6 +205,7 @@ async def test_a_lost_session_that_does_not_end_is_left(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "capabilities",
     [
+        RealtimeCapabilities(),
         RealtimeCapabilities(formats=(PCM16_24K,)),
         RealtimeCapabilities(interrupts=Interrupter.CLIENT),
     ],

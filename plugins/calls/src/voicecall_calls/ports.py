@@ -69,9 +69,14 @@ class MediaSocket(Protocol):
         """:meth:`send` the message that plays ``audio``, which is in the output format."""
         ...
 
-    def listen(self, listener: Callable[[bytes], None]) -> None:
+    def listen(
+        self,
+        listener: Callable[[bytes], None],
+        failed: Callable[[Exception], None] | None = None,
+    ) -> None:
         """Caller audio goes to ``listener`` from now on, by a plain call, and not to
-        :meth:`Attachment.received`."""
+        :meth:`Attachment.received`. ``failed`` is told what it raises; without one the socket is
+        closed (1011)."""
         ...
 
     def close(self, code: int, reason: str) -> None:

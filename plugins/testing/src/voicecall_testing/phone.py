@@ -58,6 +58,7 @@ class PhoneSocket:
         self.returns_marks = returns_marks
         self.listener: MediaListener | None = None
         self._hear: Callable[[bytes], None] | None = None
+        self._failed: Callable[[Exception], None] | None = None
         self.heard_at = -math.inf
         self.sent: list[Message] = []
         self.digits: list[str] = []
@@ -101,8 +102,13 @@ class PhoneSocket:
     def play(self, audio: bytes) -> None:
         self.send(self._codec.audio(audio))
 
-    def listen(self, listener: Callable[[bytes], None]) -> None:
+    def listen(
+        self,
+        listener: Callable[[bytes], None],
+        failed: Callable[[Exception], None] | None = None,
+    ) -> None:
         self._hear = listener
+        self._failed = failed
 
     def close(self, code: int, reason: str) -> None:
         if self.close_code is None:
@@ -151,7 +157,12 @@ class PhoneSocket:
             return
         if isinstance(event, Audio) and self._hear is not None:
             self.heard_at = asyncio.get_running_loop().time()
-            self._hear(event.payload)
+            try:
+                self._hear(event.payload)
+            except Exception as error:
+                if self._failed is None:
+                    raise
+                self._failed(error)
         else:
             self.listener.received(event)
 

@@ -64,6 +64,7 @@ class AudioLine:
         "_underruns",
         "_work",
         "current",
+        "failed",
         "input_format",
         "output_format",
         "pacer",
@@ -79,6 +80,8 @@ class AudioLine:
         expects: AudioFormat = MULAW_8K,
     ) -> None:
         self._listener: Callable[[bytes], None] = _drop
+        self.failed: Callable[[Exception], None] | None = None
+        """Told what the listener raises; without it the socket is closed."""
         self.input_format = expects
         self.output_format = expects
         self._marks = marks
@@ -104,7 +107,7 @@ class AudioLine:
         """Make ``socket`` the line's carrier; the one before is closed as replaced."""
         previous = self.current
         self.current = _LineSocket(self, socket, started.stream_id)
-        socket.listen(self._listener)
+        socket.listen(self._listener, self.failed)
         self.input_format = started.input_format
         self.output_format = started.output_format
         if self.pacer.format != self.output_format:
@@ -160,7 +163,7 @@ class AudioLine:
     def listener(self, listener: Callable[[bytes], None]) -> None:
         self._listener = listener
         if self.current is not None:
-            self.current.socket.listen(listener)
+            self.current.socket.listen(listener, self.failed)
 
     # --- audio out --------------------------------------------------------------------------
 

@@ -71,6 +71,8 @@ class ModelLink:
         self._scope: anyio.CancelScope | None = None
         self._broken: str | None = None
         """Why the present session is given up."""
+        # Caller audio may go to a session directly.
+        line.failed = self.lose
         self._waiting: list[bytes] = []
         self._waiting_bytes = 0
 

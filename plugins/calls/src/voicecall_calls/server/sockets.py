@@ -60,6 +60,7 @@ class MediaConnection(WSListener):
         "_codec",
         "_connected",
         "_deadline",
+        "_failed",
         "_garbage",
         "_gone",
         "_hear",
@@ -104,6 +105,7 @@ class MediaConnection(WSListener):
         self._listener: Callable[[bytes], None] | None = None
         self._hear: Callable[[bytes], None] | None = None
         """The listener, once what was kept is delivered."""
+        self._failed: Callable[[Exception], None] | None = None
         self._started = False
         self._closing = False
         self._over = False
@@ -143,9 +145,14 @@ class MediaConnection(WSListener):
         """Send audio for the caller."""
         self.send(self._codec.audio(audio))
 
-    def listen(self, listener: Callable[[bytes], None]) -> None:
-        """Caller audio goes to ``listener`` from now on."""
+    def listen(
+        self,
+        listener: Callable[[bytes], None],
+        failed: Callable[[Exception], None] | None = None,
+    ) -> None:
+        """Caller audio goes to ``listener`` from now on, what it raises to ``failed``."""
         self._listener = listener
+        self._failed = failed
         if self._hear is not None:
             self._hear = listener
 
@@ -246,8 +253,15 @@ class MediaConnection(WSListener):
         self.heard_at = monotonic()
         try:
             hear(audio)
-        except Exception:
-            logger.exception("caller audio failed")
+        except Exception as error:  # noqa: BLE001 (a listener can raise anything)
+            self._not_heard(error)
+
+    def _not_heard(self, error: Exception) -> None:
+        """The listener has raised ``error``."""
+        if self._failed is not None:
+            self._failed(error)
+        else:
+            logger.error("caller audio failed", exc_info=error)
             self.close(1011, "Internal error")
 
     def _other_frame(self, transport: WSTransport, frame: WSFrame) -> None:
@@ -333,12 +347,15 @@ class MediaConnection(WSListener):
         if self._closing:
             return
         listener = self._listener
-        try:
-            if listener is not None and type(event) is Audio:
-                self.heard_at = self._monotonic()
+        if listener is not None and type(event) is Audio:
+            self.heard_at = self._monotonic()
+            try:
                 listener(event.payload)
-            else:
-                attachment.received(event)
+            except Exception as error:  # noqa: BLE001 (a listener can raise anything)
+                self._not_heard(error)
+            return
+        try:
+            attachment.received(event)
         except Exception:
             logger.exception("media event %s failed", type(event).__name__)
             self.close(1011, "Internal error")
