@@ -123,6 +123,26 @@ async def test_behind_a_trusted_proxy_a_flood_takes_the_places_of_its_own_addres
         assert len(desk.handled) == 9
 
 
+@pytest.mark.parametrize(
+    ("security", "key"),
+    [
+        (WebhookSecurity(max_in_flight_per_client=1), "maxInFlightPerClient"),
+        (WebhookSecurity(max_in_flight=1), "maxInFlight"),
+    ],
+)
+async def test_the_log_names_the_limit(
+    security: WebhookSecurity, key: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with listening(CARRIER.provider(), security=security) as (server, desk, client):
+        desk.gate = anyio.Event()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(expect, server, client, 200)
+            await desk.until_waiting(1)
+            await expect(server, client, 429)
+            desk.gate.set()
+    assert f"(webhookSecurity.{key})" in caplog.text
+
+
 async def test_whoever_sends_at_once_is_not_overtaken() -> None:
     """What is being handled keeps its place, however many come."""
     async with listening(CARRIER.provider()) as (server, desk, client):

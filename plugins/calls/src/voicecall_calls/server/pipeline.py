@@ -166,7 +166,7 @@ class WebhookApp:
             raise WebhookRejected(401, "no signature headers")
         place = self._places.take(client)
         if place is None:
-            raise _too_many()
+            raise _too_many(reason=self._places.why_none(client))
         try:
             body = _Body()
             if WHOLE in scope:
@@ -184,7 +184,7 @@ class WebhookApp:
             request = self._request(scope, headers, peer, client, bytes(body.data))
             verified = self._verified(request)
             if not self._places.claim(place):
-                raise _too_many()
+                raise _too_many(reason=self._places.why_none(client))
             return await self._handle(request, verified)
         except WebhookRejected as refused:
             if place.standing:
@@ -283,9 +283,10 @@ class _Answer:
         await send({"type": "http.response.body", "body": reply.body})
 
 
-def _too_many(headers: Mapping[str, str] | None = None) -> WebhookRejected:
-    more = {"retry-after": "1", **(headers or {})}
-    return WebhookRejected(429, "too many webhooks in flight", headers=more)
+def _too_many(
+    headers: Mapping[str, str] | None = None, reason: str = "too many webhooks in flight"
+) -> WebhookRejected:
+    return WebhookRejected(429, reason, headers={"retry-after": "1", **(headers or {})})
 
 
 def _headers(scope: Scope) -> dict[str, str]:

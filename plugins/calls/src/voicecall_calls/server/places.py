@@ -71,6 +71,12 @@ class Places:
                 place.lost = place.lost or place.standing
                 place.late = not place.lost
 
+    def why_none(self, client: str) -> str:
+        """What keeps ``client`` from a place."""
+        if self._limits.used_up(client):
+            return "too many webhooks of this client (webhookSecurity.maxInFlightPerClient)"
+        return "too many webhooks in flight (webhookSecurity.maxInFlight)"
+
     def claim(self, place: Place) -> bool:
         """Give a genuine webhook the place that it may lack; False where there is none."""
         if not place.standing:
