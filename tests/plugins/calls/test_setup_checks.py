@@ -24,6 +24,7 @@ pytestmark = pytest.mark.unit
 
 FREE_PORT = {"serve": {"port": 0}}
 STATE = Path(gettempdir())
+TRUSTING = {"trustForwardingHeaders": True, "trustedProxyIPs": ["127.0.0.1"]}
 ORDER = ["plugin-enabled", "provider", "provider-config", "webhook-exposure", "mode", "agent"]
 
 
@@ -217,6 +218,36 @@ def test_a_tunnel_must_reach_the_carrier(public: bool) -> None:
     bare = checks(more=[burrow], **phone, tunnel={"provider": "burrow"})
     assert not bare["webhook-exposure"].ok
     assert "tunnel.providers.burrow.apiKey (or set BURROW_KEY)" in bare["provider-config"].message
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        ({}, True),
+        ({"webhookSecurity": {"trustForwardingHeaders": True}}, True),
+        ({"webhookSecurity": {"trustedProxyIPs": ["127.0.0.1"]}}, True),
+        ({"webhookSecurity": TRUSTING}, False),
+        ({"webhookSecurity": {**TRUSTING, "trustedProxyIPs": ["10.0.0.1", "127.0.0.0/8"]}}, False),
+        ({"webhookSecurity": {**TRUSTING, "trustedProxyIPs": ["10.0.0.1"]}}, True),
+        ({"serve": {"port": 0, "bind": "0.0.0.0"}}, False),
+    ],
+)
+@pytest.mark.parametrize("tunnelled", [True, False])
+def test_limits_of_one_client_that_hold_for_everybody_are_told(
+    tunnelled: bool, more: dict[str, Any], told: bool
+) -> None:
+    burrow = info(ProviderKind.TUNNEL, "burrow", capabilities=TunnelCapabilities())
+    reached: dict[str, Any] = {"tunnel": {"provider": "burrow"}}
+    if not tunnelled:
+        reached = {"publicUrl": "https://phone.example.com"}
+    phone: dict[str, Any] = {
+        "provider": "public",
+        "public": {"apiKey": "k"},
+        "fromNumber": "+15550000000",
+    }
+    check = checks(more=[burrow], **phone, **reached, **more)["webhook-exposure"]
+    assert check.ok
+    assert ("webhookSecurity.trustForwardingHeaders" in check.message) is told
 
 
 def test_no_check_shows_a_key() -> None:

@@ -13,7 +13,7 @@ from voicecall.hosting import SetupCheck, SetupContext
 from voicecall.model import MediaPath
 from voicecall.providers import ProviderInfo
 from voicecall_calls.config import ServeConfig, VoiceCallConfig
-from voicecall_calls.exposure import comes_from_outside, is_public_url
+from voicecall_calls.exposure import comes_from_outside, is_one_client, is_public_url
 from voicecall_calls.probing import number_urls
 from voicecall_calls.storing import store_directory
 from voicecall_calls.wiring import (
@@ -25,6 +25,12 @@ from voicecall_calls.wiring import (
 )
 
 __all__ = ["setup_checks"]
+
+_ONE_CLIENT = (
+    "; they and the media sockets all come from this machine, and the limits of one client"
+    f" hold for all of them: set {CONFIG_PATH}.webhookSecurity.trustForwardingHeaders to true and"
+    " trustedProxyIPs to the address of the tunnel or proxy"
+)
 
 
 def setup_checks(context: SetupContext) -> Sequence[SetupCheck]:
@@ -80,11 +86,13 @@ def _provider_config(wiring: Wiring) -> SetupCheck:
 
 
 def _exposure(wiring: Wiring) -> SetupCheck:
-    info, url = wiring.carrier.info, wiring.config.public_url
+    info, config = wiring.carrier.info, wiring.config
+    url, shared = config.public_url, is_one_client(config.serve, config.webhook_security)
+    hint = _ONE_CLIENT if shared else ""
     if info is not None and not comes_from_outside(info, wiring.carrier.config):
         return SetupCheck("webhook-exposure", True, f"{info.label} needs no public URL")
     if url is None and wiring.tunnel is not None and wiring.tunnel.info is not None:
-        return _tunnel(wiring.tunnel.info)
+        return _tunnel(wiring.tunnel.info, hint)
     if url is None:
         return SetupCheck(
             "webhook-exposure", False, "the carrier cannot reach the webhooks: set publicUrl"
@@ -95,15 +103,15 @@ def _exposure(wiring: Wiring) -> SetupCheck:
             False,
             f"publicUrl {url} cannot be reached from the internet over https",
         )
-    return SetupCheck("webhook-exposure", True, f"webhooks come in at {url}")
+    return SetupCheck("webhook-exposure", True, f"webhooks come in at {url}{hint}")
 
 
-def _tunnel(info: ProviderInfo) -> SetupCheck:
+def _tunnel(info: ProviderInfo, hint: str) -> SetupCheck:
     name = "webhook-exposure"
     if info.capabilities is not None and not info.capabilities.public:
         why = "is for machines of its own network; the carrier cannot reach the webhooks there"
         return SetupCheck(name, False, f"the tunnel {info.label} {why}")
-    return SetupCheck(name, True, f"webhooks come in through the tunnel {info.label}")
+    return SetupCheck(name, True, f"webhooks come in through the tunnel {info.label}{hint}")
 
 
 def _mode(wiring: Wiring) -> SetupCheck:

@@ -21,6 +21,7 @@ __all__ = [
     "WebhookSecurityConfig",
     "comes_from_outside",
     "is_loopback",
+    "is_one_client",
     "is_public_url",
     "realtime_path",
     "tunnel_block",
@@ -148,3 +149,13 @@ def is_loopback(host: str) -> bool:
         return ip_address(host).is_loopback
     except ValueError:
         return host == "localhost" or host.endswith(".localhost")
+
+
+def is_one_client(serve: ServeConfig, security: WebhookSecurityConfig) -> bool:
+    """Whether everybody outside shares the limits of one client: only this machine reaches the
+    server, and no tunnel or proxy on it is believed."""
+    blocks = [ip_network(text.strip(), strict=False) for text in security.trusted_proxy_ips]
+    trusted = security.trust_forwarding_headers and any(
+        ip_address(address) in block for address in ("127.0.0.1", "::1") for block in blocks
+    )
+    return is_loopback(serve.bind) and not trusted
