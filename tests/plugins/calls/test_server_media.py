@@ -526,6 +526,7 @@ async def test_a_client_that_does_not_read_is_closed(
         while "1013 Backpressure: send buffer exceeded" not in caplog.text:
             line.socket.send("x" * 9_000)
             assert line.socket.buffered <= send_limit + 9_100
+            await anyio.sleep(0)
         await line.over.wait()
         assert line.closed_told == 1
         line.socket.send("still harmless")
@@ -540,6 +541,7 @@ async def test_a_stuck_client_that_breaks_the_protocol_is_cut_off() -> None:
         line = engine.lines[0]
         while line.socket.buffered < 100_000:
             line.socket.send("x" * 9_000)
+            await anyio.sleep(0)
         await client.send(0x83, b"")
         await line.over.wait()
         assert line.closed_told == 1
@@ -553,6 +555,7 @@ async def test_a_client_that_pings_and_does_not_read_is_closed() -> None:
         line = engine.lines[0]
         while line.socket.buffered < 9_000:
             line.socket.send("x" * 400)
+            await anyio.sleep(0)
         with anyio.move_on_after(10):
             while not line.over.is_set():
                 with contextlib.suppress(anyio.BrokenResourceError):
@@ -572,6 +575,7 @@ async def test_a_stuck_client_that_hangs_up_one_way_is_cut_off() -> None:
             line = engine.lines[0]
             while line.socket.buffered < 100_000:
                 line.socket.send("x" * 9_000)
+                await anyio.sleep(0)
             await stream.send_eof()
             await line.over.wait()
             assert line.closed_told == 1
