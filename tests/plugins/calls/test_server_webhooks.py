@@ -253,6 +253,42 @@ async def test_a_connection_that_goes_quiet_behind_its_answer_is_closed(rest: by
                 await stream.receive()
 
 
+@pytest.mark.parametrize("path", [b"/voice/webhook", b"/elsewhere"])
+@pytest.mark.parametrize(
+    ("start", "more"),
+    [(b"0\r\n", b"a:\r\n"), (b"0\r\na: ", b"aaaa"), (b"", b"1;aaaaaa\r\nx\r\n")],
+)
+async def test_what_comes_behind_a_head_is_bounded(path: bytes, start: bytes, more: bytes) -> None:
+    """Trailers, a long one, and chunks that are mostly head."""
+    async with serving() as (server, engine, _):
+        async with await anyio.connect_tcp("127.0.0.1", server.port) as stream:
+            sent, piece = 0, more * 10_000
+            await stream.send(
+                b"POST %b HTTP/1.1\r\nhost: x\r\nmock-timestamp: 1\r\nmock-signature: x\r\n"
+                b"transfer-encoding: chunked\r\n\r\n%b" % (path, start)
+            )
+            with suppress(anyio.BrokenResourceError):
+                while sent < 16_000_000:
+                    await stream.send(piece)
+                    sent += len(piece)
+            assert sent < 16_000_000
+        assert engine.handled == []
+
+
+async def test_a_trailer_is_no_header() -> None:
+    async with serving() as (server, engine, _):
+        body = MOCK.ringing()
+        head = b"POST /voice/webhook HTTP/1.1\r\nhost: 127.0.0.1:%d\r\n" % server.port
+        for name, value in MOCK.signed(server.webhook_url, body).items():
+            head += f"{name}: {value}\r\n".encode()
+        async with await anyio.connect_tcp("127.0.0.1", server.port) as stream:
+            await stream.send(head + b"transfer-encoding: chunked\r\n\r\n")
+            await stream.send(b"%x\r\n%b\r\n0\r\nx-more: 1\r\n\r\n" % (len(body), body))
+            assert (await read_reply(stream)).startswith(b"HTTP/1.1 200 ")
+        [(request, _)] = engine.handled
+        assert (request.body, "x-more" in request.headers) == (body, False)
+
+
 @pytest.mark.parametrize("piece", [b"x-filler: 1\r\n", b"\r\n"])
 async def test_a_head_that_comes_in_drops_is_408(piece: bytes) -> None:
     start = b"" if piece == b"\r\n" else b"POST /voice/webhook HTTP/1.1\r\n"

@@ -1,14 +1,16 @@
-"""Bounds on the heads of requests, which uvicorn takes however slowly and however long they come,
-and word of bodies that are there already.
+"""Bounds on the heads of requests, and on what follows them, which uvicorn takes however slowly and
+however long they come; and word of bodies that are there already.
 
 uvicorn closes a connection that is idle after a response, and its limit on bodies is the
 pipeline's. In between, a connection that sends nothing, or a header a minute, would stay for ever,
-and so would one that sends a byte of its body when it was answered already.
+and so would one that sends a byte of its body when it was answered already. Nor is all that follows
+a head a body: chunks have heads of their own, and a trailer adds to the request's headers.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from http import HTTPStatus
 from typing import Any, cast
 
@@ -19,18 +21,24 @@ __all__ = ["WHOLE", "BoundedHeads"]
 WHOLE = "voicecall.whole"
 """In the scope of a request whose body is there: nobody needs to wait for it."""
 
+_NOWHERE = cast(list[tuple[bytes, bytes]], deque(maxlen=0))
+
 
 class BoundedHeads(HttpToolsProtocol):
     """uvicorn's protocol, where a request's head must be whole within ``timeout_s`` seconds of the
     connection, or of its first byte on a connection that is kept, and before more than ``limit``
     bytes of it came. Otherwise it is answered (408, 431; not at all where nothing came) and the
-    connection is closed. What is left of a body behind its answer has as much time.
+    connection is closed. What is left of a body behind its answer has as much time. The connection
+    is also closed when more than ``rest_limit`` bytes come behind a head; trailers are dropped.
     """
 
-    def __init__(self, *arguments: Any, timeout_s: float, limit: int, **options: Any) -> None:
+    def __init__(
+        self, *arguments: Any, timeout_s: float, limit: int, rest_limit: int, **options: Any
+    ) -> None:
         super().__init__(*arguments, **options)
         self._timeout_s = timeout_s
         self._limit = limit
+        self._rest_limit = rest_limit
         self._length = 0
         self._in_request = False
         self._timer: asyncio.TimerHandle | None = None
@@ -44,11 +52,13 @@ class BoundedHeads(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        if not self._in_request:
-            self._length += len(data)
+        self._length += len(data)
         super().data_received(data)
-        # Most heads are whole by now, and need no timer.
-        if self._length > self._limit:
+        # Most requests are whole by now: nothing of a head is there that needs a timer.
+        if self._in_request:
+            if self._length > self._rest_limit:
+                self._refuse(None)
+        elif self._length > self._limit:
             self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
         elif self._length and self._timer is None:
             self._expect_head()
@@ -57,9 +67,13 @@ class BoundedHeads(HttpToolsProtocol):
         self._in_request = True
         self._head_is_over()
         super().on_headers_complete()
+        if "path" in self.scope:
+            # No upgrade. The scope has the headers; what is added now are trailers.
+            self.headers = _NOWHERE
 
     def on_message_complete(self) -> None:
         self._in_request = False
+        self._length = 0
         cast(dict[str, Any], self.scope)[WHOLE] = True
         answered = getattr(self.cycle, "response_complete", False)
         super().on_message_complete()

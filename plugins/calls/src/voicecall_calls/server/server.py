@@ -28,6 +28,8 @@ from .urls import Trust, media_url, normal_path
 __all__ = ["CallServer"]
 
 BACKLOG = 1024
+BEHIND_HEADS = 2 * 1024 * 1024
+"""What may come behind a head beyond the longest body: the rest of one that is too long."""
 GRACE_S = 5
 """How long webhooks in flight may take to finish once the server stops."""
 _CONFIG = "plugins.entries.voice-call.config"
@@ -74,7 +76,10 @@ class CallServer:
             skip_signatures=security.skip_signatures,
         )
         self._heads = partial(
-            BoundedHeads, timeout_s=security.head_timeout_s, limit=security.head_limit
+            BoundedHeads,
+            timeout_s=security.head_timeout_s,
+            limit=security.head_limit,
+            rest_limit=security.body_limit + BEHIND_HEADS,
         )
         self._protocol = protocol_factory(self._media.upgrade, trust, stream.frame_limit)
         self._app.public_url = public_url
