@@ -14,15 +14,20 @@ __all__ = ["FailingStore", "Watcher"]
 
 
 class FailingStore(SqliteStore):
-    """The store; its next ``failures`` commits fail."""
+    """The store; its next ``failures`` commits fail. Of the ``lost`` next ones only the answers
+    are lost: they are stored."""
 
     failures = 0
+    lost = 0
 
     async def commit(self, commit: Commit) -> None:
         if self.failures:
             self.failures -= 1
             raise StoreError("the disk is full")
         await super().commit(commit)
+        if self.lost:
+            self.lost -= 1
+            raise StoreError("whether the commit is stored is not known")
 
 
 @dataclass

@@ -85,12 +85,21 @@ class LaneHost(Protocol):
 
 
 class Applied(msgspec.Struct, frozen=True):
-    """What came of an event. ``reply`` is set where a webhook waited."""
+    """What came of an event; ``reply`` where a webhook waits. That to a ``duplicate`` is stored."""
 
     outcome: mc.Outcome
     record: CallRecord
     reply: RecordedReply | None = None
     duplicate: bool = False
+
+
+class _Doubt(msgspec.Struct, frozen=True):
+    """A step whose commit failed. Where only the answer was lost, the event finds its key when it
+    comes again, and the step is published then."""
+
+    before: CallRecord
+    plan: Plan
+    rest: list[tel.Action]
 
 
 class CallLane:
@@ -106,6 +115,7 @@ class CallLane:
         self._prepared: Callable[[], Conversation] | None = None
         self._noted: list[StoredEvent] = []
         self._stored_entries = len(record.transcript)
+        self._doubts: dict[str, _Doubt] = {}  # By the keys of carrier events.
         # asyncio's, since anyio's asks several times for the task that it is in.
         self._lock = asyncio.Lock()
         self._waiting = 0
@@ -280,7 +290,7 @@ class CallLane:
         plan = self.host.planner.plan(step, event)
         if plan.tokens:
             await self.host.issue_tokens(plan.record, plan.tokens)
-        recorded, rest = None, plan.actions
+        recorded, rest, duplicate = None, plan.actions, False
         if reply is not None:
             recorded, rest = reply(plan.record, plan.actions)
         changed = new or step.outcome is mc.Outcome.PROCESSED
@@ -301,7 +311,22 @@ class CallLane:
             except DuplicateKey as error:
                 if error.kind != "processed":
                     raise
-                return Applied(mc.Outcome.IGNORED, self.record, duplicate=True)
+                doubt = self._doubts.get(error.key)
+                if doubt is None or not changed:
+                    return Applied(mc.Outcome.IGNORED, self.record, duplicate=True)
+                if doubt.before is self.record:
+                    # The reply that is stored has the ids of this one.
+                    plan, rest = doubt.plan, doubt.rest
+                recorded, duplicate = None, True
+                await self.host.store.commit(
+                    Commit(record=plan.record, transcript_from=self._stored_entries)
+                )
+            except StoreError:
+                for key in keys:
+                    self._doubts[key] = _Doubt(self.record, plan, rest)
+                raise
+            for key in keys:
+                self._doubts.pop(key, None)
         if changed:
             self._noted.clear()
             self._stored_entries = len(plan.record.transcript)
@@ -313,7 +338,7 @@ class CallLane:
             phases.append("document served")
         note_phases(plan.record, *phases)
         await self.host.act(self, plan.effects, rest)
-        return Applied(step.outcome, plan.record, recorded)
+        return Applied(step.outcome, plan.record, recorded, duplicate)
 
     def _publish(self, plan: Plan) -> None:
         before, self.record = self.record, plan.record

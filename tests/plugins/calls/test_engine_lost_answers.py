@@ -1,0 +1,105 @@
+"""Commits that are stored while their answers are lost: the call goes on all the same."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from voicecall import events as ev
+from voicecall import telephony as tel
+from voicecall.errors import StoreError
+from voicecall.model import CallMode, EndReason, MediaPath
+from voicecall.store import Commit
+from voicecall_calls.engine.places import INBOUND_CAP
+from voicecall_testing.clock import virtual_backend
+from voicecall_testing.fakes import NATIVE, ScriptedCarrier
+from voicecall_testing.harness import open_phone
+
+pytestmark = [pytest.mark.integration, pytest.mark.anyio]
+
+
+@pytest.fixture
+def anyio_backend() -> tuple[str, dict[str, Any]]:
+    return virtual_backend
+
+
+async def test_an_answer_whose_commit_was_stored_after_all_connects_the_call(
+    tmp_path: Path,
+) -> None:
+    async with open_phone(tmp_path) as phone:
+        await phone.dial("Hello.")
+        phone.store.lost = 1
+        answered = phone.make(ev.Answered)
+        with pytest.raises(StoreError):
+            await phone.tell(answered)
+        await phone.settle(5)
+        assert phone.record.answered_at is None
+        # The carrier delivers again.
+        assert (await phone.tell(answered)).status == 200
+        await phone.settle(3)
+        assert phone.heard == ["Hello."]
+        assert [type(event) for event in phone.watcher.events].count(ev.Answered) == 1
+        assert (await phone.store.live()) == [phone.record]
+        # And once more: the commit that counts was answered.
+        await phone.tell(answered)
+        assert phone.carrier.performed_of(tel.AttachStream) == phone.carrier.performed
+
+
+async def test_an_end_whose_commit_was_stored_after_all_ends_the_call(tmp_path: Path) -> None:
+    async with open_phone(tmp_path) as phone:
+        await phone.call_in()
+        await phone.settle(3)
+        phone.store.lost = 2
+        over = phone.make(ev.CallEnded, reason=EndReason.HANGUP_USER)
+        keys = phone.make(ev.DigitsPressed, digits="1")
+        for event in (keys, over):
+            with pytest.raises(StoreError):
+                await phone.tell(event)
+        # What came first was made of a record that is not the newest any more.
+        await phone.tell(keys)
+        await phone.tell(over)
+        assert phone.record.end_reason is EndReason.HANGUP_USER
+        assert await phone.store.load(phone.record.call_id) == phone.record
+        assert await phone.engine.coordinator.holders(INBOUND_CAP) == 0
+
+
+async def test_words_of_a_native_call_keep_the_ids_that_its_stored_reply_has(
+    tmp_path: Path,
+) -> None:
+    carrier = ScriptedCarrier(NATIVE, steers=True)
+    async with open_phone(tmp_path, carrier=carrier, media=MediaPath.NATIVE) as phone:
+        phone.plays = False
+        await phone.dial("Hello.", CallMode.NOTIFY)
+        phone.store.lost = 1
+        answered = phone.make(ev.Answered)
+        with pytest.raises(StoreError):
+            await phone.tell(answered)
+        [first] = [action for action in carrier.rendered if isinstance(action, tel.Speak)]
+        await phone.tell(answered)
+        assert phone.record.utterance is not None
+        assert phone.record.utterance.id == first.utterance_id
+
+
+async def test_an_answer_that_cannot_be_taken_up_yet_is_taken_up_later(tmp_path: Path) -> None:
+    async with open_phone(tmp_path) as phone:
+        await phone.dial("Hello.")
+        phone.store.lost = 1
+        answered = phone.make(ev.Answered)
+        with pytest.raises(StoreError):
+            await phone.tell(answered)
+        commit, locked = phone.store.commit, [True]
+
+        async def refuse_a_record(what: Commit) -> None:
+            if locked and not what.processed_keys:
+                locked.pop()
+                raise StoreError("database is locked")
+            await commit(what)
+
+        phone.store.commit = refuse_a_record  # type: ignore[method-assign, assignment]
+        with pytest.raises(StoreError):
+            await phone.tell(answered)
+        await phone.tell(answered)
+        await phone.settle(3)
+        assert phone.heard == ["Hello."]
