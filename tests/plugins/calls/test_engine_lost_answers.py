@@ -10,7 +10,7 @@ import pytest
 from voicecall import events as ev
 from voicecall import telephony as tel
 from voicecall.errors import StoreError
-from voicecall.model import CallMode, EndReason, MediaPath
+from voicecall.model import CallMode, CallRecord, EndDetail, EndReason, MediaPath
 from voicecall.store import Commit
 from voicecall_calls.engine.places import INBOUND_CAP
 from voicecall_testing.clock import virtual_backend
@@ -103,3 +103,49 @@ async def test_an_answer_that_cannot_be_taken_up_yet_is_taken_up_later(tmp_path:
         await phone.tell(answered)
         await phone.settle(3)
         assert phone.heard == ["Hello."]
+
+
+async def test_a_call_that_was_stored_but_not_placed_is_closed(tmp_path: Path) -> None:
+    async with open_phone(tmp_path) as phone:
+        phone.store.lost = 1
+        with pytest.raises(StoreError):
+            await phone.dial("Hello.", idempotency_key="k")
+        await phone.settle(1)
+        assert phone.record.end_detail is EndDetail.DIAL_FAILED
+        assert phone.record.end_note == "the store answered too late"
+        assert await phone.store.live() == []
+        assert phone.carrier.dialled == []
+        # Its key is used up.
+        assert await phone.dial("Hello.", idempotency_key="k") == phone.record
+        await phone.dial("Hello.", idempotency_key="another")
+        assert len(phone.carrier.dialled) == 1
+
+
+async def test_a_call_that_came_in_goes_on_though_its_webhook_does_not_come_again(
+    tmp_path: Path,
+) -> None:
+    async with open_phone(tmp_path) as phone:
+        phone.carrier.status_of = tel.CallStatus(ev.CarrierStatus.LIVE)
+        load, asked = phone.store.load, 0
+
+        async def answer_late(call_id: str) -> CallRecord | None:
+            nonlocal asked
+            asked += 1
+            if asked < 5:
+                raise StoreError("the connection was lost")
+            return await load(call_id)
+
+        phone.store.load = answer_late  # type: ignore[method-assign]
+        # A recovery that cannot be stored is tried again, too.
+        phone.store.lost = 2
+        with pytest.raises(StoreError):
+            await phone.call_in()
+        assert phone.engine.lanes == {}
+        assert await phone.engine.coordinator.holders(INBOUND_CAP) == 0
+        await phone.settle(60)
+        assert phone.carrier.performed_of(tel.Answer)
+        assert await phone.engine.coordinator.holders(INBOUND_CAP) == 1
+        await phone.event(ev.Answered)
+        await phone.hang_up()
+        assert phone.record.end_reason is EndReason.HANGUP_USER
+        assert await phone.engine.coordinator.holders(INBOUND_CAP) == 0

@@ -173,6 +173,7 @@ class CallOperations:
                 known = await engine.store.reservation(reservation.key)
                 if known is not None:
                     return await self._known(known)
+            engine.strays.look_for(call_id)
             raise
         return lane.record
 

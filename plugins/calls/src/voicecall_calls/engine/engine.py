@@ -15,6 +15,7 @@ from voicecall import events as ev
 from voicecall import machine as mc
 from voicecall import telephony as tel
 from voicecall.coordinator import Coordinator
+from voicecall.errors import StoreError
 from voicecall.media import Started, Upgrade
 from voicecall.model import (
     CallRecord,
@@ -37,6 +38,7 @@ from .intake import Intake
 from .lane import CallLane, Job
 from .places import Places
 from .planner import Planner
+from .strays import Strays
 
 __all__ = ["CallEngine", "Observer"]
 
@@ -104,6 +106,7 @@ class CallEngine:
         self._observer = observer
         self._effects = Effects(self)
         self._intake = Intake(self)
+        self.strays = Strays(self)
         self._deadlines = Deadlines(seam, self.spawn)
         self._by_alias: dict[str, str] = {}
         self.busy = anyio.Semaphore(_BUSY_CALLS, fast_acquire=True)
@@ -151,13 +154,25 @@ class CallEngine:
                 )
         async with anyio.create_task_group() as recovering:
             for lane in list(self.lanes.values()):
-                recovering.start_soon(self.recover, lane)
+                recovering.start_soon(self._recover_one, lane)
 
-    async def recover(self, lane: CallLane) -> None:
-        """Go on with a stored call that is known here only now."""
+    async def _recover_one(self, lane: CallLane) -> None:
         record = lane.record
         await self.places.take(record.direction, record.call_id, unlimited=True)
         await lane.apply(ev.Recovered(at=self.seam.now_ms()))
+
+    async def take_up(self, record: CallRecord) -> CallLane:
+        """The lane of a live call that only the store knows: its first commit was stored and the
+        answer lost. It goes on as after a restart. Raises ``StoreError``; then it is not known here
+        either."""
+        lane = CallLane(record, self)
+        self._adopt(lane)
+        try:
+            await self._recover_one(lane)
+        except StoreError:
+            await self._forget(record)
+            raise
+        return lane
 
     async def wait_idle(self) -> None:
         """Return when no call is live."""
@@ -190,9 +205,12 @@ class CallEngine:
             self._by_alias[alias] = record.call_id
         self._deadlines.watch(lane)
 
-    def adopt(self, lane: CallLane) -> None:
-        """Make the lane of a committed new call known."""
-        self._adopt(lane)
+    async def _forget(self, record: CallRecord) -> None:
+        self.lanes.pop(record.call_id, None)
+        for alias in record.aliases:
+            if self._by_alias.get(alias) == record.call_id:
+                del self._by_alias[alias]
+        await self.places.give_back(record)
 
     def lane_with(self, provider_call_id: str) -> CallLane | None:
         """The live call with this id of the carrier's."""
@@ -284,11 +302,7 @@ class CallEngine:
         if lane.conversation is not None:
             reason = record.end_reason.value if record.end_reason else "ended"
             lane.conversation.close(f"Call ended: {reason}")
-        self.lanes.pop(record.call_id, None)
-        for alias in record.aliases:
-            if self._by_alias.get(alias) == record.call_id:
-                del self._by_alias[alias]
-        await self.places.give_back(record)
+        await self._forget(record)
         self._observer.ended(record)
         lane.release()
         self._quiet.set()

@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from voicecall import events as ev
 from voicecall import machine as mc
 from voicecall import telephony as tel
-from voicecall.errors import StoreError
+from voicecall.errors import DuplicateKey, StoreError
 from voicecall.model import CallRecord, Direction, EndDetail
 from voicecall.store import Commit, RecordedReply
 from voicecall.wellformed import well_formed
@@ -145,15 +145,7 @@ class Intake:
         lane = engine.lanes.get(record.call_id)
         if lane is not None:
             return lane
-        return CallLane(record, engine) if record.terminal else await self._adopt(record)
-
-    async def _adopt(self, record: CallRecord) -> CallLane:
-        """The lane of a live call that only the store knows: its first commit was stored and the
-        answer lost. It goes on as after a restart."""
-        lane = CallLane(record, self._engine)
-        self._engine.adopt(lane)
-        await self._engine.recover(lane)
-        return lane
+        return CallLane(record, engine) if record.terminal else await engine.take_up(record)
 
     async def _take_unknown(
         self, event: ev.CarrierEvent, maker: ReplyMaker | None
@@ -249,6 +241,10 @@ class Intake:
             applied = await CallLane(record, engine).open(step, event, reply=maker)
             stored = not applied.duplicate
             return applied
+        except StoreError as error:
+            if not isinstance(error, DuplicateKey):
+                engine.strays.look_for(call_id)
+            raise
         finally:
             if not stored:
                 await engine.places.give_back(record)
