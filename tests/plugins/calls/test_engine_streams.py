@@ -10,9 +10,10 @@ import pytest
 from voicecall import events as ev
 from voicecall import telephony as tel
 from voicecall.errors import CallNotReady, ProviderUnavailable
-from voicecall.model import EndDetail, EndReason, MediaPath
+from voicecall.model import Direction, EndDetail, EndReason, MediaPath
 from voicecall_calls.ports import AdmissionRefused
 from voicecall_testing.clock import virtual_backend
+from voicecall_testing.fakes import ScriptedCarrier
 from voicecall_testing.harness import Phone, open_phone
 
 pytestmark = [pytest.mark.integration, pytest.mark.anyio]
@@ -193,6 +194,31 @@ async def test_a_restart_finds_the_call_and_goes_on(tmp_path: Path) -> None:
         await phone.settle(3)
         assert phone.said[-2:] == [("user", "As I said."), ("bot", "Yes.")]
         assert phone.agent.turns[0].opening == ()
+
+
+@pytest.mark.parametrize("told", ["by the carrier's answer", "by a webhook"])
+async def test_a_restart_while_the_call_is_answered_asks_for_a_stream_of_its_own(
+    tmp_path: Path, told: str
+) -> None:
+    """The token that went out with the answer is void."""
+    async with open_phone(tmp_path) as phone:
+        phone.opens_streams = False
+        await phone.event(
+            ev.Initiated,
+            direction=Direction.INBOUND,
+            provider_call_id="carrier-1",
+            from_number="+15550002222",
+        )
+        assert phone.carrier.performed_of(tel.Answer)
+    carrier = ScriptedCarrier()
+    if told == "by a webhook":
+        carrier.status_errors.append(ProviderUnavailable("no way there", provider="scripted"))
+    async with open_phone(tmp_path, seed=1, carrier=carrier) as phone:
+        if told == "by a webhook":
+            await phone.event(ev.Answered, key="after the restart")
+        await phone.settle(12)
+        assert phone.record.live
+        assert phone.heard == [GREETING]
 
 
 async def test_keypad_tones_in_place_of_the_stream_leave_the_conversation_alone(

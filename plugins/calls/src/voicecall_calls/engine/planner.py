@@ -64,7 +64,7 @@ class Planner:
         """Fold what ``step`` asks of the carrier into actions; the other effects remain."""
         plan = Plan(step.record, [], [event])
         for effect in step.effects:
-            self._fold(plan, effect, event.at)
+            self._fold(plan, effect, event)
         if isinstance(event, ev.StreamAttached) and self._must_limit(plan.record):
             self._limit(plan)
         return plan
@@ -91,7 +91,7 @@ class Planner:
         message = replace(record.message, at_dial=words.utterance_id)
         return replace(step, record=replace(record, message=message))
 
-    def _fold(self, plan: Plan, effect: mc.Effect, at: int) -> None:
+    def _fold(self, plan: Plan, effect: mc.Effect, event: ev.CallEvent) -> None:
         record = plan.record
         match effect:
             case mc.AnswerCall():
@@ -105,10 +105,12 @@ class Planner:
             case mc.Connected(resumed):
                 plan.effects.append(effect)
                 if record.media is not MediaPath.NATIVE:
-                    if self._must_attach(record, resumed):
+                    # Whoever had to be asked may have lost the token that went out with an answer.
+                    asked = isinstance(event, ev.StatusReported)
+                    if self._must_attach(record, resumed or asked):
                         plan.actions.append(tel.AttachStream(self._stream(plan)))
                 elif not resumed:
-                    self._first_words(plan, at)
+                    self._first_words(plan, event.at)
                 if not resumed and record.media is MediaPath.NATIVE and self._must_limit(record):
                     self._limit(plan)
             case _:
