@@ -87,6 +87,10 @@ class _Plugin:
     def voicecall_agent_backends(self) -> Sequence[ProviderInfo]:
         return self._of(ProviderKind.AGENT)
 
+    @hookimpl
+    def voicecall_stores(self) -> Sequence[ProviderInfo]:
+        return self._of(ProviderKind.STORE)
+
 
 INFOS = (
     info(ProviderKind.TELEPHONY, "mock", capabilities=STREAMING),

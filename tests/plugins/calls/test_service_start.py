@@ -13,6 +13,7 @@ import pytest
 from voicecall.providers import ProviderContext, ProviderInfo, ProviderKind
 from voicecall.registry import Registry
 from voicecall_calls import plugin as phone_plugin
+from voicecall_calls.store import SqliteStore
 from voicecall_gateway.config import config_from_tree
 from voicecall_gateway.runtime import Gateway
 from voicecall_testing import speech
@@ -82,6 +83,7 @@ async def test_a_detector_of_voices_that_cannot_be_made_is_done_without(
             ProviderKind.REALTIME,
             {"streaming": {}, "realtime": {"enabled": True, "provider": "broken"}},
         ),
+        (ProviderKind.STORE, {"store": {"provider": "broken"}}),
     ],
 )
 async def test_a_provider_that_is_needed_is_named(
@@ -96,6 +98,23 @@ async def test_a_provider_that_is_needed_is_named(
             f"cannot start: the {kind.value} provider 'broken' cannot be used:"
             " ModuleNotFoundError: No module named 'vendor'"
         )
+
+
+def closed(config: Any, context: ProviderContext) -> Any:
+    class Closed(SqliteStore):
+        @asynccontextmanager
+        async def lifespan(self) -> AsyncIterator[None]:
+            shelves: dict[str, None] = {}
+            yield shelves["shelf"]
+
+    return Closed(context.state_dir, context.seam)
+
+
+async def test_a_store_that_cannot_be_opened_is_named(tmp_path: Path) -> None:
+    broken = replace(info(ProviderKind.STORE, "broken"), factory=closed)
+    async with started(tmp_path, broken, store={"provider": "broken"}) as problems:
+        [problem] = problems
+        assert problem.endswith("the store provider 'broken' cannot be used: KeyError: 'shelf'")
 
 
 async def test_a_carrier_that_cannot_be_told_of_webhooks_keeps_no_phone_down(

@@ -15,7 +15,7 @@ from voicecall.registry import Registry
 from voicecall_calls.config import StoreConfig, VoiceCallConfig
 from voicecall_calls.store import SqliteStore
 from voicecall_calls.store.postgres import PostgresStore
-from voicecall_calls.storing import make_store, store_directory, store_settings
+from voicecall_calls.storing import store_directory, store_settings
 from voicecall_calls.wiring import resolve
 
 pytestmark = pytest.mark.unit
@@ -29,7 +29,8 @@ def config(store: Any = None) -> VoiceCallConfig:
 
 
 def made(store: Any, **environ: str) -> Any:
-    return make_store(config(store), Registry(), environ, ProviderContext(STATE))
+    info, values = store_settings(config(store), Registry(), environ, STATE)
+    return info.factory(values, ProviderContext(STATE))
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from voicecall.providers import ProviderKind
 from voicecall_calls.config import VoiceCallConfig
 from voicecall_calls.engine.engine import CallEngine
 from voicecall_calls.exposure import comes_from_outside, is_public_url
-from voicecall_calls.making import making, open_provider
+from voicecall_calls.making import making, open_provider, open_store
 from voicecall_calls.observing import HostObserver, turn_keeper
 from voicecall_calls.operations import CallOperations
 from voicecall_calls.retention import retaining
@@ -26,7 +26,6 @@ from voicecall_calls.server.server import CallServer
 from voicecall_calls.server.urls import normal_path
 from voicecall_calls.serving import make_server
 from voicecall_calls.settings import Providers, SettingsBook
-from voicecall_calls.storing import make_store
 from voicecall_calls.talking import Talking
 from voicecall_calls.tool import TOOL_DESCRIPTION, TOOL_NAME, TOOL_PARAMETERS, VoiceCallTool
 from voicecall_calls.tunnelling import TunnelKeeper
@@ -218,8 +217,9 @@ class PhoneService:
         info, carrier_config = require(wiring.carrier)
         with making(info):
             carrier = info.factory(carrier_config, context)
-        store = make_store(config, host.registry, host.environ, host.provider_context("store"))
-        await stack.enter_async_context(store.lifespan())
+        store = await open_store(
+            config, host.registry, host.environ, host.provider_context("store"), stack
+        )
         coordinator = host.provider_context("coordinator").create(
             ProviderKind.COORDINATOR, "memory", {}
         )

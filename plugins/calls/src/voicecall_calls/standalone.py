@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import AsyncExitStack, ExitStack
 from typing import Any
 
 import anyio
@@ -17,8 +17,9 @@ from voicecall.registry import Registry
 from voicecall.seam import SystemSeam
 from voicecall.store import CallStore
 from voicecall_calls.config import VoiceCallConfig
+from voicecall_calls.making import open_store
 from voicecall_calls.operations import projection
-from voicecall_calls.storing import make_store, store_directory
+from voicecall_calls.storing import store_directory
 from voicecall_gateway.config import LoadedConfig
 from voicecall_gateway.host import provider_context
 from voicecall_gateway.logs import Mask, configure_logging, credentials_in
@@ -104,15 +105,20 @@ def stored_status(
         seam=SystemSeam(),
         path="store",
     )
-    return anyio.run(_read, make_store(config, registry, environ, context), call_id)
+
+    async def read() -> dict[str, Any]:
+        async with AsyncExitStack() as stack:
+            store = await open_store(config, registry, environ, context, stack)
+            return await _status(store, call_id)
+
+    return anyio.run(read)
 
 
-async def _read(store: CallStore, call_id: str | None) -> dict[str, Any]:
-    async with store.lifespan():
-        if call_id is None:
-            return {"found": True, "calls": [projection(r) for r in await store.live()]}
-        record = await store.load(call_id)
-        if record is None:
-            every = await store.recent(10_000)
-            record = next((r for r in every if call_id in r.aliases), None)
+async def _status(store: CallStore, call_id: str | None) -> dict[str, Any]:
+    if call_id is None:
+        return {"found": True, "calls": [projection(r) for r in await store.live()]}
+    record = await store.load(call_id)
+    if record is None:
+        every = await store.recent(10_000)
+        record = next((r for r in every if call_id in r.aliases), None)
     return {"found": False} if record is None else {"found": True, "call": projection(record)}

@@ -6,13 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from voicecall.providers import ProviderContext, ProviderInfo, ProviderKind
+from voicecall.providers import ProviderInfo, ProviderKind
 from voicecall.registry import Registry
 from voicecall.selection import provider_config
-from voicecall.store import CallStore
 from voicecall_calls.config import StoreConfig, VoiceCallConfig
 
-__all__ = ["make_store", "store_directory", "store_settings"]
+__all__ = ["store_directory", "store_settings"]
 
 _PATH = "plugins.entries.voice-call.config.store"
 _DEFAULT = StoreConfig(provider="sqlite")
@@ -36,15 +35,3 @@ def store_settings(
     if "directory" in block or "directory" in info.required:
         block["directory"] = str(store_directory(config, state_dir))
     return info, provider_config(info, block, environ, _PATH)
-
-
-def make_store(
-    config: VoiceCallConfig,
-    registry: Registry,
-    environ: Mapping[str, str],
-    context: ProviderContext,
-) -> CallStore:
-    """The store, not opened yet. Raises what :func:`store_settings` raises."""
-    info, values = store_settings(config, registry, environ, context.state_dir)
-    store: CallStore = info.factory(values, context)
-    return store
