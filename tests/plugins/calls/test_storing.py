@@ -3,25 +3,45 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 
 from voicecall.configuring import validate
 from voicecall.errors import ConfigError, PluginError
-from voicecall.providers import ProviderContext
+from voicecall.model import CallRecord, CallState, Direction
+from voicecall.providers import ProviderContext, ProviderKind
 from voicecall.registry import Registry
+from voicecall.seam import SystemSeam
+from voicecall.store import Commit
+from voicecall_calls import plugin as phone_plugin
 from voicecall_calls.config import StoreConfig, VoiceCallConfig
+from voicecall_calls.standalone import stored_status
 from voicecall_calls.store import SqliteStore
 from voicecall_calls.store.postgres import PostgresStore
 from voicecall_calls.storing import store_directory, store_settings
 from voicecall_calls.wiring import resolve
+from voicecall_gateway.config import config_from_tree
+
+from .phone_registry import _Plugin, info
 
 pytestmark = pytest.mark.unit
 
 URL = "postgresql://phone:secret@db.example/calls"
 STATE = Path("/state")
+RECORD = CallRecord(
+    call_id="c-1",
+    provider="mock",
+    direction=Direction.OUTBOUND,
+    state=CallState.COMPLETED,
+    from_number="+15550000000",
+    to_number="+15550001111",
+    started_at=1,
+    ended_at=2,
+)
 
 
 def config(store: Any = None) -> VoiceCallConfig:
@@ -105,3 +125,29 @@ def test_postgres_without_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "psycopg", None)
     with pytest.raises(PluginError, match=r'pip install "voicecall\[postgres\]"'):
         made({"provider": "postgres", "url": URL})
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_a_look_without_a_gateway_asks_a_store_that_keeps_no_directory_here(
+    tmp_path: Path, named: bool
+) -> None:
+    def elsewhere(values: Any, context: ProviderContext) -> SqliteStore:
+        return SqliteStore(tmp_path / "elsewhere", context.seam)
+
+    async def keep_a_call() -> None:
+        store = SqliteStore(tmp_path / "elsewhere", SystemSeam())
+        async with store.lifespan():
+            await store.commit(Commit(record=RECORD))
+
+    anyio.run(keep_a_call)
+    far = replace(info(ProviderKind.STORE, "far"), factory=elsewhere)
+    phone = {"store": {"provider": "far"}} if named else {}
+    tree = {"plugins": {"entries": {"voice-call": {"config": phone}}}}
+    extra = [
+        ("voicecall.gateway", phone_plugin.PLUGIN_ID, phone_plugin),
+        (far.kind.group, far.id, _Plugin(far)),
+    ]
+    loaded = config_from_tree(tree, environ={}, state_dir=tmp_path / "state")
+    found = stored_status(loaded, Registry(extra=extra), {}, RECORD.call_id)
+    assert found["found"] is named
+    assert not (tmp_path / "state" / "voice-calls").exists()

@@ -19,7 +19,7 @@ from voicecall.store import CallStore
 from voicecall_calls.config import VoiceCallConfig
 from voicecall_calls.making import open_store
 from voicecall_calls.operations import projection
-from voicecall_calls.storing import store_directory
+from voicecall_calls.storing import store_directory, store_settings
 from voicecall_gateway.config import LoadedConfig
 from voicecall_gateway.host import provider_context
 from voicecall_gateway.logs import Mask, configure_logging, credentials_in
@@ -95,7 +95,8 @@ def stored_status(
 ) -> dict[str, Any]:
     """What the store says, with no gateway running: nothing is live then."""
     config: VoiceCallConfig = kept_config(registry, loaded, "voice-call")
-    if not store_directory(config, loaded.state_dir).exists():
+    _, values = store_settings(config, registry, environ, loaded.state_dir)
+    if hasattr(values, "directory") and not store_directory(config, loaded.state_dir).exists():
         # No gateway ever ran here; looking must not leave files behind.
         return {"found": False} if call_id else {"found": True, "calls": []}
     context = provider_context(
