@@ -15,7 +15,11 @@ __all__ = ["add"]
 
 
 def add(app: typer.Typer) -> None:
-    group = typer.Typer(help="Callers who wait for approval, and those who have it.")
+    group = typer.Typer(
+        help="Callers who wait for approval, and those who have it.",
+        no_args_is_help=True,
+        rich_markup_mode=None,
+    )
     group.command("list")(listed)
     group.command("approve")(approve)
     group.command("revoke")(revoke)
