@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -431,6 +432,36 @@ async def test_a_tool_that_fails_is_told_to_the_model(
             assert await said(agent, make_turn()) == "That did not work."
     assert "OSError" in stub.requests[1].said("tool")[0]
     assert "secret" not in stub.requests[1].said("tool")[0]
+
+
+async def hanging() -> str:
+    """Never comes back."""
+    await anyio.sleep_forever()
+    return "never"
+
+
+LET_GO = threading.Event()
+
+
+def blocking() -> str:
+    """Never comes back either, and cannot be cancelled."""
+    LET_GO.wait(30)
+    return "late"
+
+
+@pytest.mark.parametrize("tool", ["hanging", "blocking"])
+async def test_a_tool_that_takes_too_long_is_told_to_the_model(
+    make_agent: MakeAgent, make_turn: MakeTurn, tool: str
+) -> None:
+    LET_GO.clear()
+    stub = OpenAiStub([ModelReply(tools=(ToolUse(tool),)), ModelReply(text="That took too long.")])
+    async with closed_backstage(stub.serve()) as url:
+        agent = make_agent(url, tools=[f"{HERE}:{tool}"], timeoutMs=300)
+        async with agent.lifespan():
+            with anyio.fail_after(10):
+                assert await said(agent, make_turn()) == "That took too long."
+    LET_GO.set()
+    assert "longer than 0.3 s" in stub.requests[1].said("tool")[0]
 
 
 @pytest.mark.parametrize(

@@ -92,7 +92,6 @@ class PydanticAgent(AgentBackend):
             deps_type=AgentTurn,
             toolsets=make_toolsets(config),
             model_settings=_settings(config),
-            tool_timeout=config.timeout_ms / 1000,
         )
         self._runs: dict[tuple[str, str], _Run] = {}
         self._sessions: WeakValueDictionary[str, anyio.Lock] = WeakValueDictionary()

@@ -29,13 +29,14 @@ Toolset = AbstractToolset[AgentTurn]
 @dataclass
 class GuardedToolset(WrapperToolset[AgentTurn]):
     """A server that cannot be reached offers no tools; the first turn after a while connects anew.
-    A tool that raises tells the model that it failed.
+    A tool that raises, or takes longer than ``timeout_s``, tells the model so.
 
     ``make`` makes what is wrapped; ``probe`` raises where it is broken. The original lives as long
     as the backend and holds the connection; each run works with a copy of it.
     """
 
     path: str
+    timeout_s: float
     make: Callable[[], Toolset]
     probe: Callable[[Toolset], Awaitable[None]] | None = None
     original: GuardedToolset | None = None
@@ -100,7 +101,10 @@ class GuardedToolset(WrapperToolset[AgentTurn]):
         tool: ToolsetTool[AgentTurn],
     ) -> Any:
         try:
-            return await super().call_tool(name, tool_args, ctx, tool)
+            with anyio.move_on_after(self.timeout_s):
+                return await super().call_tool(name, tool_args, ctx, tool)
+            _log.warning("tool %s of %s takes over %g s", name, self.path, self.timeout_s)
+            raise ToolFailed(f"The tool took longer than {self.timeout_s:g} s.")
         except (ToolFailed, ModelRetry):
             await self._look_whether_broken()
             raise
@@ -125,7 +129,7 @@ class GuardedToolset(WrapperToolset[AgentTurn]):
 
 
 def guarded_server(
-    name: str, server: McpServerConfig, path: str, read_timeout_s: float
+    name: str, server: McpServerConfig, path: str, timeout_s: float
 ) -> GuardedToolset:
     """The tools of an MCP server, their names after ``name``; ``path`` is the server's place in
     the configuration."""
@@ -143,7 +147,7 @@ def guarded_server(
             client,
             id=name,
             init_timeout=_CONNECT_S,
-            read_timeout=read_timeout_s,
+            read_timeout=timeout_s,
             tool_error_behavior="failed",
             headers=dict(server.headers) or None,
         )
@@ -156,4 +160,4 @@ def guarded_server(
             if isinstance(leaf, MCPToolset):
                 await leaf.client.list_tools()
 
-    return GuardedToolset(make(), path, make, probe)
+    return GuardedToolset(make(), path, timeout_s, make, probe)

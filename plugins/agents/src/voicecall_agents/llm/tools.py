@@ -31,13 +31,14 @@ def make_toolsets(config: LlmConfig) -> Sequence[AbstractToolset[AgentTurn]]:
     toolsets: list[AbstractToolset[AgentTurn]] = [
         FunctionToolset([_end_call(config, name) for name in END_CALL_NAMES])
     ]
+    timeout_s = config.timeout_ms / 1000
     if config.tools:
-        functions = _functions(config.tools)
-        guarded = GuardedToolset(functions, f"{BACKEND_PATH}.tools", lambda: functions)
+        functions = _functions(config.tools, timeout_s)
+        guarded = GuardedToolset(functions, f"{BACKEND_PATH}.tools", timeout_s, lambda: functions)
         toolsets.append(guarded.filtered(_allowed))
     for name, server in config.mcp_servers.items():
         path = f"{BACKEND_PATH}.mcpServers.{name}"
-        guarded = guarded_server(name, server, path, config.timeout_ms / 1000)
+        guarded = guarded_server(name, server, path, timeout_s)
         toolsets.append(guarded.filtered(_allowed))
     return toolsets
 
@@ -69,10 +70,12 @@ def _end_call(config: LlmConfig, name: str) -> Tool[AgentTurn]:
     return Tool(end_call, name=name, takes_ctx=False, prepare=named_in_prompt if old else None)
 
 
-def _functions(paths: Sequence[str]) -> FunctionToolset[AgentTurn]:
+def _functions(paths: Sequence[str], timeout_s: float) -> FunctionToolset[AgentTurn]:
     functions = [_load(path, number) for number, path in enumerate(paths)]
     try:
-        return FunctionToolset(functions)
+        # The guard gives a tool up earlier. That there is a time limit here, too, lets the thread
+        # of a function that is not asynchronous be left behind then.
+        return FunctionToolset(functions, timeout=2 * timeout_s)
     except Exception as error:  # noqa: BLE001 (types without a schema raise anything)
         raise ConfigError(f"not usable as tools: {error}", path=f"{BACKEND_PATH}.tools") from None
 
