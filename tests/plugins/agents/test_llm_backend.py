@@ -350,6 +350,11 @@ async def failing(reason: str) -> str:
     raise OSError(f"secret {reason}")
 
 
+async def leaving(reason: str) -> str:
+    """Written for a command line."""
+    raise SystemExit(f"secret {reason}")
+
+
 NOT_A_FUNCTION = 3
 
 
@@ -421,16 +426,17 @@ async def test_a_consultation_has_the_tools_of_its_policy(
     assert asked.tool_names == {END} | tools
 
 
+@pytest.mark.parametrize(("tool", "error"), [("failing", "OSError"), ("leaving", "SystemExit")])
 async def test_a_tool_that_fails_is_told_to_the_model(
-    make_agent: MakeAgent, make_turn: MakeTurn
+    make_agent: MakeAgent, make_turn: MakeTurn, tool: str, error: str
 ) -> None:
-    use = ModelReply(tools=(ToolUse("failing", {"reason": "x"}),))
+    use = ModelReply(tools=(ToolUse(tool, {"reason": "x"}),))
     stub = OpenAiStub([use, ModelReply(text="That did not work.")])
     async with closed_backstage(stub.serve()) as url:
-        agent = make_agent(url, tools=[f"{HERE}:failing"])
+        agent = make_agent(url, tools=[f"{HERE}:{tool}"])
         async with agent.lifespan():
             assert await said(agent, make_turn()) == "That did not work."
-    assert "OSError" in stub.requests[1].said("tool")[0]
+    assert error in stub.requests[1].said("tool")[0]
     assert "secret" not in stub.requests[1].said("tool")[0]
 
 

@@ -110,7 +110,7 @@ class GuardedToolset(WrapperToolset[AgentTurn]):
             raise
         except (AgentRunError, UserError):
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             _log.exception("tool %s of %s failed", name, self.path)
             await self._look_whether_broken()
             raise ToolFailed(f"The tool failed: {type(error).__name__}.") from error
