@@ -200,6 +200,18 @@ async def test_sentences_are_spoken_as_they_are_made(tmp_path: Path) -> None:
         assert phone.said[-1] == ("bot", f"{first} {second}")
 
 
+async def test_a_long_answer_is_heard_to_its_end(tmp_path: Path) -> None:
+    sentences = [f"This is sentence number {n} of a story that goes on." for n in range(90)]
+    async with open_phone(tmp_path) as phone:
+        await greeted(phone)
+        # The voice has all of it at once.
+        phone.agent.then(" ".join(sentences))
+        phone.hears("Tell me all of it.")
+        await phone.settle(250)
+        assert phone.heard == [GREETING, *sentences]
+        assert phone.said[-1] == ("bot", " ".join(sentences))
+
+
 # --- interruptions ---------------------------------------------------------------------------
 
 

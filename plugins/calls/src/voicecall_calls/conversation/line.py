@@ -45,7 +45,7 @@ _ALIVE = 0.1
 class AudioLine:
     """``listener`` gets caller audio, ``digits`` pressed keys, ``lost`` the id of a stream that
     went away while it was the current one. The formats are those of the newest socket; before
-    the first one, ``expects``."""
+    the first one, ``expects``. ``limit_ms``: audio that may wait; more is dropped."""
 
     # As in the pacer: a frame should look at few objects.
     __slots__ = (
@@ -53,6 +53,7 @@ class AudioLine:
         "_digits",
         "_first_sent",
         "_first_written",
+        "_limit_ms",
         "_listener",
         "_lost",
         "_marks",
@@ -78,6 +79,7 @@ class AudioLine:
         lost: Callable[[str], None],
         digits: Callable[[str, str], None],
         expects: AudioFormat = MULAW_8K,
+        limit_ms: int = 120_000,
     ) -> None:
         self._listener: Callable[[bytes], None] = _drop
         self.failed: Callable[[Exception], None] | None = None
@@ -85,7 +87,8 @@ class AudioLine:
         self.input_format = expects
         self.output_format = expects
         self._marks = marks
-        self.pacer = Pacer(self.output_format, marks=marks)
+        self._limit_ms = limit_ms
+        self.pacer = self._new_pacer()
         self._seam = seam
         self._monotonic = seam.monotonic
         self._lost = lost
@@ -112,7 +115,7 @@ class AudioLine:
         self.output_format = started.output_format
         if self.pacer.format != self.output_format:
             # Audio that waits in another format could only be played as noise.
-            self.pacer = Pacer(self.output_format, marks=self._marks)
+            self.pacer = self._new_pacer()
         if previous is not None:
             self.pacer.rewind(previous.socket.heard_at - _ON_THE_WAY)
             previous.socket.close(1000, "Replaced")
@@ -120,6 +123,9 @@ class AudioLine:
         self._attached.set()
         self._work.tell()
         return self.current
+
+    def _new_pacer(self) -> Pacer:
+        return Pacer(self.output_format, limit_ms=self._limit_ms, marks=self._marks)
 
     def _open_outlet(self) -> None:
         self._outlet = None if self._paused else self.socket

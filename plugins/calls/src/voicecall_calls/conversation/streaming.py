@@ -48,6 +48,8 @@ __all__ = ["SpeechSet", "StreamConversation"]
 _log = logging.getLogger("voicecall.calls")
 _EAR_PATIENCE_S = 5.0
 """So long the greeting waits for somebody who can hear the answer."""
+_LONGEST_MS = 600_000
+"""So much speech may wait for its time: a voice makes minutes of it in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +81,7 @@ class StreamConversation(Dialogue):
             lost=self._socket_lost,
             digits=self._digits_heard,
             expects=provider.capabilities.codecs[0],
+            limit_ms=_LONGEST_MS,
         )
         mouth = LineMouth(
             lane,
