@@ -93,7 +93,8 @@ class AgentBackend(Provider):
         :exc:`voicecall.errors.ProviderError`."""
 
     async def settle(self, turn: AgentTurn, heard_text: str) -> None:
-        """Tells after an interruption what the caller really heard of the answer."""
+        """Tells after an interruption what the caller really heard of the answer. The caller's next
+        words wait for it, five seconds at most."""
         return
 
     async def recall(

@@ -5,12 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 
+from voicecall.agent import AgentTurn
 from voicecall.errors import ProviderUnavailable
 from voicecall.model import EndDetail, EndReason, MediaPath
 from voicecall_calls.config import PhrasesConfig
 from voicecall_testing.clock import virtual_backend
+from voicecall_testing.fakes import ScriptedAgentBackend
 from voicecall_testing.harness import Phone, open_phone
 
 pytestmark = [pytest.mark.integration, pytest.mark.anyio]
@@ -25,6 +28,20 @@ def anyio_backend() -> tuple[str, dict[str, Any]]:
 
 def trouble() -> ProviderUnavailable:
     return ProviderUnavailable("no way there", provider="scripted")
+
+
+class Forgetful(ScriptedAgentBackend):
+    """Which cannot note what was heard: ``error`` is raised, or it never ends."""
+
+    def __init__(self, error: Exception | None) -> None:
+        super().__init__()
+        self.error = error
+
+    async def settle(self, turn: AgentTurn, heard_text: str) -> None:
+        await super().settle(turn, heard_text)
+        if self.error is not None:
+            raise self.error
+        await anyio.sleep_forever()
 
 
 async def greeted(phone: Phone) -> None:
@@ -142,6 +159,23 @@ async def test_an_agent_that_raises_anything_does_not_break_the_call(tmp_path: P
         phone.hears("Second.")
         await phone.settle(3)
         assert phone.heard[-1] == "Yes."
+
+
+@pytest.mark.parametrize("error", [trouble(), KeyError("mine"), None])
+async def test_an_agent_that_cannot_note_what_was_heard_goes_on(
+    tmp_path: Path, error: Exception | None
+) -> None:
+    agent = Forgetful(error)
+    async with open_phone(tmp_path, agent=agent) as phone:
+        await greeted(phone)
+        agent.then("It was a dark and stormy night in the old town.")
+        phone.hears("Tell me a story.")
+        await phone.settle(1)
+        phone.hears("Stop, please.")
+        await phone.settle(7)
+        assert [text for text, _ in agent.settled] == ["Tell me a story."]
+        assert phone.said[-2:] == [("user", "Stop, please."), ("bot", "Yes.")]
+        assert phone.record.live
 
 
 async def test_what_came_before_the_failure_is_spoken(tmp_path: Path) -> None:

@@ -1,15 +1,22 @@
-"""What the agent is asked: one turn of the caller, with what was said before it."""
+"""What the agent is told: one turn of the caller, with what was said before it, and what was heard
+of the answer."""
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
+
+import anyio
 
 from voicecall.agent import AgentBackend, AgentTurn
 from voicecall.model import CallRecord, Speaker
 
-__all__ = ["Brain", "TurnInput", "make_turn"]
+__all__ = ["Brain", "TurnInput", "make_turn", "settle"]
 
+_log = logging.getLogger("voicecall.calls")
 _OPENING_CHARS = 2000
+_SETTLE_S = 5.0
+"""So long the caller's next words wait for an agent that corrects its memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,3 +73,16 @@ def _opening(record: CallRecord, turn: TurnInput) -> tuple[str, ...]:
         if room <= 0:
             break
     return tuple(reversed(lines))
+
+
+async def settle(backend: AgentBackend, turn: AgentTurn, heard: str) -> None:
+    """Tell the agent what was heard of an answer that was interrupted. Is not cancelled, and never
+    fails: the call goes on without."""
+    try:
+        with anyio.move_on_after(_SETTLE_S, shield=True) as patience:
+            await backend.settle(turn, heard)
+    except Exception:  # noqa: BLE001 (an agent's code can raise anything)
+        _log.exception("call %s: the agent cannot note what was heard", turn.call_id)
+        return
+    if patience.cancelled_caught:
+        _log.warning("call %s: the agent does not note what was heard", turn.call_id)

@@ -16,7 +16,7 @@ from voicecall.errors import ProviderError
 from voicecall.realtime import RealtimeSession
 from voicecall.seam import Seam
 from voicecall_calls.config import RealtimeConfig
-from voicecall_calls.conversation.dialogue import Brain
+from voicecall_calls.conversation.agentturn import Brain, settle
 from voicecall_calls.conversation.realtimelink import SessionJob
 from voicecall_calls.conversation.realtimewords import consult_prompt
 from voicecall_calls.spoken import SpokenStream
@@ -172,8 +172,7 @@ class Consults:
         except ProviderError as error:
             _log.warning("call %s: the agent failed: %s", record.call_id, error)
         except anyio.get_cancelled_exc_class():
-            with anyio.CancelScope(shield=True):
-                await self._brain.backend.settle(turn, "")
+            await settle(self._brain.backend, turn, "")
             raise
         except Exception:  # noqa: BLE001 (an agent's code can raise anything)
             _log.exception("the agent failed")

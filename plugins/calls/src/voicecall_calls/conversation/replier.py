@@ -13,6 +13,7 @@ from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStre
 from voicecall.agent import AgentBackend, AgentTurn, EndCall, TextDelta
 from voicecall.errors import ProviderError
 from voicecall.seam import Seam
+from voicecall_calls.conversation.agentturn import settle
 from voicecall_calls.conversation.mouth import Mouth, Speech, SpeechTimes, Spoken
 from voicecall_calls.conversation.turntimes import TurnTimes
 from voicecall_calls.spoken import SpokenStream
@@ -92,10 +93,10 @@ class Replier:
                 if speech is not None:
                     reply.spoken = await speech.stop()
                 heard = reply.spoken.heard if reply.spoken is not None else ""
-                await self._backend.settle(turn, heard)
+                await settle(self._backend, turn, heard)
             raise
         if reply.spoken is not None and not reply.spoken.complete:
-            await self._backend.settle(turn, reply.spoken.heard)
+            await settle(self._backend, turn, reply.spoken.heard)
 
     async def _generate(
         self,
