@@ -202,7 +202,8 @@ class ScriptedAgentBackend(AgentBackend):
     """Each turn takes the next script of :meth:`then`, and ``Yes.`` where none is left.
 
     A script has texts (deltas of the answer), numbers (seconds to wait), events, and exceptions
-    to raise. ``turns`` were asked, ``settled`` holds what was heard of interrupted answers.
+    to raise. ``turns`` were asked, ``settled`` holds what was heard of interrupted answers, each of
+    which takes ``settle_takes_s`` to note.
 
     ``known`` is what it recalls, after ``recall_takes_s``, unless ``recall_error`` is set;
     ``recalled`` holds what was asked for: turn, sources, limit.
@@ -212,6 +213,7 @@ class ScriptedAgentBackend(AgentBackend):
         self.otherwise = otherwise
         self.turns: list[AgentTurn] = []
         self.settled: list[tuple[str, str]] = []
+        self.settle_takes_s = 0.0
         self.known: list[Recollection] = []
         self.recall_takes_s = 0.0
         self.recall_error: Exception | None = None
@@ -251,3 +253,5 @@ class ScriptedAgentBackend(AgentBackend):
 
     async def settle(self, turn: AgentTurn, heard_text: str) -> None:
         self.settled.append((turn.text, heard_text))
+        if self.settle_takes_s:
+            await anyio.sleep(self.settle_takes_s)

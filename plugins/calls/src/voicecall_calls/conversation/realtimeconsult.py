@@ -83,7 +83,7 @@ class Consults:
         do: Callable[[SessionJob], None],
         settled: Callable[[], Awaitable[None]],
     ) -> None:
-        self.current: Consult | None = None
+        self._current: Consult | None = None
         self._lane = lane
         self._brain = brain
         self._config = config
@@ -91,12 +91,18 @@ class Consults:
         self._do = do
         self._settled = settled
 
+    @property
+    def current(self) -> Consult | None:
+        """The run that is under way, unless nobody waits for it any more."""
+        consult = self._current
+        return None if consult is None or consult.scope.cancel_called else consult
+
     def begin(self, question: str, context: str = "", *, speakable: bool = False) -> Consult:
         """The run that is under way, else a new one. ``speakable``: the answer will be spoken as
         it is."""
         consult = self.current
         if consult is None:
-            self.current = consult = Consult()
+            self._current = consult = Consult()
             self._do(partial(self._run, consult, question, context, speakable))
         return consult
 
@@ -113,8 +119,8 @@ class Consults:
                 await self._settled()
                 consult.answer = await self._answer(question, context, speakable)
         finally:
-            if self.current is consult:
-                self.current = None
+            if self._current is consult:
+                self._current = None
             consult.done.set()
 
     async def _answer(self, question: str, context: str, speakable: bool) -> Answer:
