@@ -139,6 +139,35 @@ def test_a_port_that_is_taken_is_named(home: Home) -> None:
     assert str(port) in sentence
 
 
+@pytest.mark.parametrize(
+    ("command", "word"),
+    [
+        (("call", "--to", "abc", "--message", "Hello."), "E.164"),
+        (("call", "--to", PHONE, "--message", " "), "message is required"),
+        (("dtmf", "--call-id", "none", "--digits", "x;"), "digits"),
+        (("end", "--call-id", "none"), "call not found"),
+    ],
+)
+def test_what_is_refused_is_told_without_the_notice(
+    home: Home, command: tuple[str, ...], word: str
+) -> None:
+    assert word in home.run(*command).one_sentence()
+
+
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [
+        (("--to", "abc"), "E.164"),
+        (("--to", PHONE, "--mode", "shout"), "notify or conversation"),
+        (("--yes", "--json"), "name the number with --to"),
+    ],
+)
+def test_smoke_refuses_in_a_dry_run_what_it_would_refuse_to_call(
+    home: Home, options: tuple[str, ...], word: str
+) -> None:
+    assert word in home.run("smoke", *options).one_sentence()
+
+
 def test_smoke_fails_where_its_call_does(tmp_path: Path) -> None:
     home = Home(tmp_path)
     nobody = {"mock": {"apiBaseUrl": f"http://127.0.0.1:{free_port()}"}, "serve": {"port": 0}}
@@ -173,8 +202,7 @@ def test_a_phone_that_is_off_is_told(home: Home) -> None:
 
 def test_words_that_are_no_text_are_refused(home: Home) -> None:
     refused = home.run("call", "--to", PHONE, "--message", "h\udcffi")
-    assert refused.status == 1
-    assert refused.err == f"{NOTICE}\nmessage must be Unicode text (of the terminal: UTF-8)\n"
+    assert refused.one_sentence() == "message must be Unicode text (of the terminal: UTF-8)"
 
 
 def test_a_recording_that_cannot_be_written_is_told_before_the_demo(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import typer
 
+from voicecall.errors import CallError
 from voicecall_gateway.commandline import CommandLine, command_line
 from voicecall_gateway.output import print_error
 
@@ -17,6 +18,7 @@ __all__ = ["DIAL_TIMEOUT_S", "request"]
 DIAL_TIMEOUT_S = 40.0
 _STANDALONE = "voicecall_calls.standalone"
 _REMOTE = "VOICECALL_GATEWAY_URL"
+_NOTICE = "no gateway is running; this command serves the call itself until it is over"
 
 
 def request(
@@ -50,12 +52,19 @@ def request(
                 raise
         if not serve:
             return _stored(line, config, params)
-        if lasting:
-            print_error(
-                "no gateway is running; this command serves the call itself until it is over"
-            )
-        standalone = _become_gateway(context, line, config)
-    result: dict[str, Any] = standalone.call(method, params)
+        refused = False
+        try:
+            standalone = _become_gateway(context, line, config)
+            result: dict[str, Any] = standalone.call(method, params)
+        except CallError:
+            refused = True
+            raise
+        finally:
+            # Whoever mistyped something need not wonder about gateways.
+            if lasting and not refused:
+                print_error(_NOTICE)
+    else:
+        result = standalone.call(method, params)
     if lasting:
         standalone.lasting = True
     return result

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from voicecall.errors import VoicecallError
+from voicecall.errors import InvalidRequest
 from voicecall_calls.commands.calls import MessageOption, ModeOption, ToOption
 from voicecall_calls.commands.requests import DIAL_TIMEOUT_S, request
 from voicecall_gateway.commandline import ConfigOption, JsonOption, command_line
@@ -40,6 +40,7 @@ def smoke(
     --mode conversation, until it is answered."""
     from voicecall_gateway.commands.setup import setup_report
 
+    _check_request(to, mode, yes)
     report = setup_report(command_line(context), config)
     result: dict[str, Any] = {"ok": report["ok"], "setup": report}
     if report["ok"]:
@@ -61,10 +62,21 @@ def smoke(
         _call_text(result["call"])
     else:
         _smoke_text(result, to)
-    if yes and not to:
-        raise VoicecallError("no call was placed: name the number with --to")
     if not result["ok"]:
         raise typer.Exit(1)
+
+
+def _check_request(to: str | None, mode: str, yes: bool) -> None:
+    """A dry run is told what the call would be."""
+    from voicecall.model import CallMode
+    from voicecall_calls.config import normalize_number
+
+    if yes and not to:
+        raise InvalidRequest("no call was placed: name the number with --to")
+    if to and normalize_number(to) is None:
+        raise InvalidRequest("to must be a phone number in E.164 form, such as +15550001234")
+    if mode not in [known.value for known in CallMode]:
+        raise InvalidRequest("mode must be notify or conversation")
 
 
 def _outcome(
