@@ -123,6 +123,14 @@ def test_a_provider_without_its_key_names_path_and_variable(
     assert one.config is None
 
 
+@pytest.mark.parametrize("value", ["", "${GONE}"])
+def test_a_key_without_a_value_is_not_replaced_by_the_variable(value: str) -> None:
+    blocks = {"alpha": {"apiKey": value}}
+    one = select(registry(ALPHA), TTS, "alpha", blocks, {"ALPHA_KEY": "a"}, "tts.providers")
+    assert one.outcome is Selection.PROVIDER_NOT_CONFIGURED
+    assert "tts.providers.alpha.apiKey (remove it to use ALPHA_KEY)" in one.message
+
+
 def test_a_wrong_block_is_an_error_with_its_path() -> None:
     blocks = {"alpha": {"apiKey": "secret-value", "voise": "x"}}
     with pytest.raises(

@@ -121,7 +121,7 @@ def select(
     raw = {**blocks.get(info.id, {}), **blocks.get(configured_id, {})}
     missing = missing_fields(info, raw, environ)
     if missing:
-        return Selected(Selection.PROVIDER_NOT_CONFIGURED, _not_configured(info, path, missing))
+        return _not_configured(info, path, missing, environ)
     return _configured(info, raw, environ, f"{path}.{configured_id}")
 
 
@@ -135,12 +135,24 @@ def _configured(
     return Selected(Selection.OK, info=info, config=config)
 
 
-def _not_configured(info: ProviderInfo, path: str, missing: list[str]) -> str:
-    parts = []
-    for field in missing:
-        variable = info.secrets.get(field)
-        parts.append(f"{path}.{info.id}.{field}" + (f" (or set {variable})" if variable else ""))
-    return f"{info.label} is not configured: " + ", ".join(parts)
+def _not_configured(
+    info: ProviderInfo, path: str, missing: list[str], environ: Mapping[str, str]
+) -> Selected:
+    parts = [
+        f"{path}.{info.id}.{field}" + _instead(info.secrets.get(field), environ)
+        for field in missing
+    ]
+    message = f"{info.label} is not configured: " + ", ".join(parts)
+    return Selected(Selection.PROVIDER_NOT_CONFIGURED, message)
+
+
+def _instead(variable: str | None, environ: Mapping[str, str]) -> str:
+    """What would do in place of a key that has no value."""
+    if variable is None:
+        return ""
+    # Where the variable is set, the key is there and blank: a key that is there always counts.
+    verb = "remove it to use" if environ.get(variable, "").strip() else "or set"
+    return f" ({verb} {variable})"
 
 
 def _none_to_choose(registry: Registry, kind: ProviderKind) -> str:
@@ -173,4 +185,4 @@ def _select_first(
         return broken
     first = infos[0]
     missing = missing_fields(first, blocks.get(first.id, {}), environ)
-    return Selected(Selection.PROVIDER_NOT_CONFIGURED, _not_configured(first, path, missing))
+    return _not_configured(first, path, missing, environ)

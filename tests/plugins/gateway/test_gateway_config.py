@@ -188,6 +188,7 @@ def test_the_token_is_not_in_the_repr() -> None:
         ("$$${A}", "$${A}", 0),
         ("${NO}", "${NO}", 1),
         ("${EMPTY}", "${EMPTY}", 1),
+        ("${BLANK}", "${BLANK}", 1),
         ("${a}", "${a}", 0),
         ("$A", "$A", 0),
         ("${A", "${A", 0),
@@ -196,7 +197,7 @@ def test_the_token_is_not_in_the_repr() -> None:
 )
 def test_references(text: str, expected: str, count: int) -> None:
     missing: Missing = []
-    environ = {"A": "1", "B": "two", "EMPTY": "", "NESTED": "${A}"}
+    environ = {"A": "1", "B": "two", "EMPTY": "", "BLANK": " ", "NESTED": "${A}"}
     assert substitute_text(text, environ, missing, "p") == expected
     assert len(missing) == count
 
@@ -207,15 +208,18 @@ def test_references_anywhere_in_the_tree() -> None:
         "list": ["${A}", 1, None],
         "object": {"key": "x${A}"},
         "file": {"source": "file", "id": "${A}"},
-        "gone": [{"x": "${NO}"}],
+        "gone": [{"x": "${NO}", "y": "${EMPTY}"}],
     }
-    assert substitute(tree, {"A": "1"}, missing) == {
+    assert substitute(tree, {"A": "1", "EMPTY": ""}, missing) == {
         "list": ["1", 1, None],
         "object": {"key": "x1"},
         "file": {"source": "file", "id": "${A}"},
-        "gone": [{"x": "${NO}"}],
+        "gone": [{"x": "${NO}", "y": "${EMPTY}"}],
     }
-    assert missing == [("gone[0].x", "the environment variable NO is not set")]
+    assert missing == [
+        ("gone[0].x", "the environment variable NO is not set"),
+        ("gone[0].y", "the environment variable EMPTY is blank"),
+    ]
 
 
 @given(st.text(st.sampled_from("${}AB_a1 "), max_size=30))

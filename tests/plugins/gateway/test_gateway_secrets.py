@@ -141,6 +141,8 @@ def test_a_variable_outside_of_the_allow_list() -> None:
         (ref("env", "NAME", "other"), "secrets.providers.other is not configured"),
         (ref("env", "GONE", "default"), "the environment variable GONE is not set"),
         ("$GONE", "the environment variable GONE is not set"),
+        ("$EMPTY", "the environment variable EMPTY is blank"),
+        (ref("env", "BLANK", "default"), "the environment variable BLANK is blank"),
         (ref("env", "lower", "default"), "the reference's id must be the name of a variable"),
         (ref("env", "NAME", "Bad!"), "the reference's provider must be a name"),
         (ref("store", "NAME"), "use 'env', 'file' or 'exec'"),
@@ -150,7 +152,7 @@ def test_a_variable_outside_of_the_allow_list() -> None:
     ],
 )
 def test_references_that_cannot_be_followed(value: Any, expected: str) -> None:
-    assert expected in failure(load({"name": value}, NAME="x"))
+    assert expected in failure(load({"name": value}, NAME="x", EMPTY="", BLANK=" "))
 
 
 # --- file -------------------------------------------------------------------------------------

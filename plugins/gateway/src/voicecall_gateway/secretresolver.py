@@ -24,7 +24,7 @@ from .secretrefs import (
     is_reference,
     parse_reference,
 )
-from .substitute import Missing, substitute
+from .substitute import Missing, substitute, why_missing
 
 __all__ = ["Secrets"]
 
@@ -151,7 +151,7 @@ class Secrets:
         if provider.allowlist is not None and variable not in provider.allowlist:
             return SecretError(f"{variable} is not in secrets.providers.{name}.allowlist")
         value = self._environ.get(variable, "")
-        return value or SecretError(f"the environment variable {variable} is not set")
+        return value if value.strip() else SecretError(why_missing(variable, self._environ))
 
 
 def _below(path: str, reasons: Mapping[str, str]) -> list[str]:

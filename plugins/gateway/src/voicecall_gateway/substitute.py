@@ -1,7 +1,7 @@
 """``${VAR}`` in configuration strings.
 
 ``${NAME}`` with an upper-case name becomes the variable's value, anywhere in any string;
-``$${NAME}`` stands for the text ``${NAME}``. A variable that is not set, or empty, leaves the text
+``$${NAME}`` stands for the text ``${NAME}``. A variable that is not set, or blank, leaves the text
 as it is and is reported. Values are not looked at again after the replacement. References to
 secrets (objects, and strings that are ``$NAME`` as a whole) are left for
 :mod:`.secretresolver`.
@@ -15,7 +15,7 @@ from typing import Any
 
 from .secretrefs import is_reference
 
-__all__ = ["Missing", "substitute", "substitute_text", "unresolved_names"]
+__all__ = ["Missing", "substitute", "substitute_text", "unresolved_names", "why_missing"]
 
 Missing = list[tuple[str, str]]
 """What could not be replaced: the path and the reason, for people."""
@@ -50,12 +50,17 @@ def substitute_text(text: str, environ: Mapping[str, str], missing: Missing, pat
         if escape:
             return f"${{{name}}}"
         value = environ.get(name, "")
-        if value:
+        if value.strip():
             return value
-        missing.append((path or "value", f"the environment variable {name} is not set"))
+        missing.append((path or "value", why_missing(name, environ)))
         return match.group()
 
     return _REFERENCE.sub(replace, text)
+
+
+def why_missing(name: str, environ: Mapping[str, str]) -> str:
+    """Why a variable has no value."""
+    return f"the environment variable {name} is {'blank' if name in environ else 'not set'}"
 
 
 def unresolved_names(text: str) -> list[str]:
