@@ -227,6 +227,16 @@ async def test_an_unknown_method(gateway: Any, lab: Any) -> None:
         assert error == {"code": "INVALID_REQUEST", "message": "unknown method: nobody.knows"}
 
 
+async def test_an_unknown_method_where_a_plugin_is_off(lab: Any, fake_plugin: Any) -> None:
+    tree = {"plugins": {"entries": {"a": {"enabled": False}}, "deny": ["b"]}}
+    plugins = [fake_plugin(name) for name in ("a", "b", "c")]
+    async with lab.gateway(*plugins, tree=tree).run() as gateway:
+        assert await gateway.wait_started() == []
+        async with lab.rpc(gateway) as client:
+            error = (await client.call("a.method"))["error"]
+    assert error["message"] == "unknown method: a.method (plugins that are off: a, b)"
+
+
 @pytest.mark.parametrize(
     ("granted", "allowed"),
     [("operator.read", False), ("operator.write", True), ("operator.admin", True)],

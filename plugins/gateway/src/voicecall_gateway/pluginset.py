@@ -140,6 +140,11 @@ class PluginSet:
     def problems(self) -> list[str]:
         return [text for running in self.running.values() for text in running.problems()]
 
+    def off(self) -> list[str]:
+        """A sentence about the plugins that the configuration does not enable."""
+        names = [plugin_id for plugin_id, one in self.running.items() if not one.plugin.enabled]
+        return [f"plugins that are off: {', '.join(names)}"] if names else []
+
     async def drain(self) -> None:
         async with anyio.create_task_group() as draining:
             for running in self.running.values():

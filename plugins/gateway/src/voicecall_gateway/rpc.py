@@ -50,14 +50,14 @@ class RpcServer:
         *,
         token: str | None,
         version: str,
-        problems: Callable[[], Sequence[str]],
+        absent: Callable[[], Sequence[str]],
     ) -> None:
         self.seam: Seam = host.seam
         self.token = token
         self._host = host
         self._tasks = tasks
         self._version = version
-        self._problems = problems
+        self._absent = absent
         self._connections: dict[str, Connection] = {}
         self._in_flight = 0
         self._idle = anyio.Event()
@@ -165,9 +165,9 @@ class RpcServer:
 
     def _unknown(self, method: str) -> str:
         text = f"unknown method: {method}"
-        problems = self._problems()
-        # Most likely the plugin that has it could not start; the caller should read why.
-        return f"{text} ({problems[0]})" if problems else text
+        reasons = self._absent()
+        # Most likely the plugin that has it does not run; the caller should read why.
+        return f"{text} ({reasons[0]})" if reasons else text
 
     async def _call(self, method: RpcMethod, connection: Connection, request: Request) -> str:
         try:

@@ -93,6 +93,10 @@ class Gateway:
         problems += self._plugins.problems()
         return [self.loaded.secrets.explain(problem) for problem in problems]
 
+    def _absent(self) -> Sequence[str]:
+        """Why a plugin does not do what it could, one sentence each."""
+        return [*self.problems(), *self._plugins.off()]
+
     def _readiness(self) -> tuple[Sequence[str], Sequence[str]]:
         return self.problems(), self._reloader.waiting()
 
@@ -142,7 +146,7 @@ class Gateway:
                     tasks,
                     token=self.token,
                     version=self.version,
-                    problems=self.problems,
+                    absent=self._absent,
                 )
                 self._rpc = rpc
                 self.host.register_rpc(RpcMethod("gateway.status", READ, self._status))
