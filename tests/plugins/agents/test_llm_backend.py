@@ -229,6 +229,27 @@ async def test_history_survives_a_restart_and_is_bounded(
     assert stub.requests[3].said("user") == ["Number 1.", "Number 2.", "Number 3."]
 
 
+@pytest.mark.parametrize(("takes", "remembered"), [(2, ["third", "fourth"]), (0, [])])
+async def test_a_history_beyond_the_models_context_is_shortened(
+    make_agent: MakeAgent, make_turn: MakeTurn, takes: int, remembered: list[str]
+) -> None:
+    too_long = ModelReply(status=400, code="context_length_exceeded")
+
+    def choose(asked: ModelRequest) -> ModelReply:
+        return too_long if len(asked.said("user")) > takes + 1 else ModelReply(text="Yes.")
+
+    stub = OpenAiStub([ModelReply(text="Yes.")] * 4, default=choose)
+    async with closed_backstage(stub.serve()) as url:
+        agent = make_agent(url)
+        async with agent.lifespan():
+            for number, words in enumerate(("first", "second", "third", "fourth", "fifth")):
+                assert await said(agent, make_turn(words, turn_id=f"t{number}")) == "Yes."
+            assert stub.requests[-1].said("user") == [*remembered, "fifth"]
+            stub.default = too_long
+            with pytest.raises(RequestRejected, match="context_length_exceeded"):
+                await said(agent, make_turn("A whole book", turn_id="t9"))
+
+
 async def test_what_was_said_before_is_recalled(make_agent: MakeAgent, make_turn: MakeTurn) -> None:
     stub = OpenAiStub([ModelReply(text="At nine."), ModelReply(text="Bread and cheese.")])
     async with closed_backstage(stub.serve()) as url:

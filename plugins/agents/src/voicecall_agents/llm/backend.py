@@ -12,7 +12,12 @@ import anyio
 from anyio.abc import TaskGroup
 from pydantic_ai import Agent
 from pydantic_ai.agent import AgentRunEvents
-from pydantic_ai.exceptions import AgentRunError, UnexpectedModelBehavior, UserError
+from pydantic_ai.exceptions import (
+    AgentRunError,
+    ModelContextWindowExceededError,
+    UnexpectedModelBehavior,
+    UserError,
+)
 from pydantic_ai.messages import ModelMessage
 from pydantic_ai.models import Model
 from pydantic_ai.settings import ModelSettings, ThinkingLevel
@@ -22,7 +27,7 @@ from voicecall.agent import AgentBackend, AgentEvent, AgentTurn, Recollection
 from voicecall.errors import ProviderError, ProviderUnavailable, StoreError
 from voicecall.providers import ProviderContext
 from voicecall_agents.history import HistoryStore, HistoryTurn, SqliteHistory
-from voicecall_agents.llm.config import BACKEND_ID, LlmConfig
+from voicecall_agents.llm.config import BACKEND_ID, BACKEND_PATH, LlmConfig
 from voicecall_agents.llm.failures import as_provider_error, retry_delay
 from voicecall_agents.llm.models import configured_model
 from voicecall_agents.llm.narration import Narration
@@ -190,7 +195,7 @@ class PydanticAgent(AgentBackend):
     async def _answer(self, run: _Run) -> None:
         turn = run.turn
         known = await self._load(turn.session_key)
-        before = [m for one in known if one.turn_id != turn.turn_id for m in _parsed(one)]
+        before = [_parsed(one) for one in known if one.turn_id != turn.turn_id]
         # Words that were interrupted before their answer began still count; those that only met a
         # failure do not: the caller is asked to say them again.
         worth_keeping = True
@@ -204,21 +209,40 @@ class PydanticAgent(AgentBackend):
                 with anyio.CancelScope(shield=True):
                     await self._put(turn, remembered(run.messages, caller_words(turn)))
 
-    async def _ask_patiently(self, run: _Run, before: list[ModelMessage]) -> None:
+    async def _ask_patiently(self, run: _Run, before: list[list[ModelMessage]]) -> None:
         """Ask, and once more after a failure that passes. Raises :exc:`ProviderError`."""
         try:
             model = await self._model(run.turn.model)
             try:
-                await self._ask(run, before, model)
+                await self._ask_within_context(run, before, model)
             except AgentRunError as error:
                 wait = None if run.narration.began else retry_delay(error)
                 if wait is None:
                     raise
                 _log.info("the model is asked again after %g s", wait)
                 await anyio.sleep(wait)
-                await self._ask(run, before, model)
+                await self._ask_within_context(run, before, model)
         except Exception as error:
             raise as_provider_error(error, self._silence_s) from error
+
+    async def _ask_within_context(
+        self, run: _Run, before: list[list[ModelMessage]], model: Model[Any]
+    ) -> None:
+        """Ask with the turns ``before``; with the later half of them, and at last without, where
+        they are more than the model takes: what was said once must not silence a session."""
+        for count in (len(before), len(before) // 2, 0):
+            try:
+                messages = [message for one in before[len(before) - count :] for message in one]
+                return await self._ask(run, messages, model)
+            except ModelContextWindowExceededError:
+                if run.narration.began or not count:
+                    raise
+                _log.warning(
+                    "%d turns of the history are more than the model takes; lower"
+                    " %s.maxHistoryTurns",
+                    count,
+                    BACKEND_PATH,
+                )
 
     async def _ask(self, run: _Run, before: list[ModelMessage], model: Model[Any]) -> None:
         narration = run.narration
