@@ -233,7 +233,8 @@ class PydanticAgent(AgentBackend):
         for count in (len(before), len(before) // 2, 0):
             try:
                 messages = [message for one in before[len(before) - count :] for message in one]
-                return await self._ask(run, messages, model)
+                await self._ask(run, messages, model)
+                return
             except ModelContextWindowExceededError:
                 if run.narration.began or not count:
                     raise
