@@ -8,6 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from voicecall.errors import VoicecallError
+from voicecall.registry import Registry
+from voicecall_calls.demo.run import run_demo
+
 from .lab.process import Home
 
 pytestmark = pytest.mark.e2e
@@ -40,6 +44,13 @@ def test_words_outside_of_the_grammar_are_not_caught(tmp_path: Path) -> None:
     text = Home(tmp_path).text("demo", "--say", "the quick brown fox", "--output", str(recording))
     assert "I did not catch that" in text
     assert recording.stat().st_size > 44
+
+
+def test_without_its_speech_it_names_the_extra(tmp_path: Path) -> None:
+    recording = tmp_path / "none.wav"
+    with pytest.raises(VoicecallError, match=r"pip install 'voicecall\[demo\]'"):
+        run_demo(Registry(entries=[]), sentences=None, output=str(recording), as_json=True)
+    assert not recording.exists()
 
 
 @pytest.mark.soak

@@ -12,6 +12,7 @@ from typing import Any
 import anyio
 
 from voicecall.errors import VoicecallError
+from voicecall.providers import ProviderKind
 from voicecall.registry import Registry
 from voicecall.seam import SystemSeam
 from voicecall_calls.demo.exchange import DemoExchange, exchange_process
@@ -32,12 +33,25 @@ def run_demo(
     registry: Registry, *, sentences: Sequence[str] | None, output: str, as_json: bool
 ) -> int:
     """Run it; the exit status. 1: a sentence of the grammar was not heard as it was said."""
+    _check_installed(registry)
     story = spoken_story(sentences) if sentences else built_in_story()
     try:
         Path(output).open("ab").close()
     except OSError as error:
         raise VoicecallError(f"{output} cannot be written: {error.strerror}") from None
     return anyio.run(_demo, registry, story, Path(output), as_json)
+
+
+def _check_installed(registry: Registry) -> None:
+    """Raises :exc:`VoicecallError` where the speech of the demo's configuration is not there."""
+    phone = demo_tree()["plugins"]["entries"][_ENTRY]["config"]
+    voice, _, _ = phone["callerVoice"].partition(":")
+    wanted = {ProviderKind.TTS: voice, ProviderKind.TRANSCRIPTION: phone["streaming"]["provider"]}
+    absent = [one for kind, one in wanted.items() if one not in registry.ids(kind)]
+    if absent:
+        raise VoicecallError(
+            f"the demo needs {' and '.join(absent)}, not installed: pip install 'voicecall[demo]'"
+        )
 
 
 def demo_tree() -> dict[str, Any]:
