@@ -271,6 +271,9 @@ def test_a_place_where_no_call_can_be_stored(tmp_path: Path) -> None:
     check = checks(state_dir=tmp_path, store=str(file / "calls"))["store"]
     assert not check.ok
     assert "plugins.entries.voice-call.config.store" in check.message
+    nobodys = checks(store="~no-such-user/calls")
+    assert not nobodys["provider-config"].ok
+    assert "store" not in nobodys
     assert "store" not in checks(state_dir=tmp_path / "not" / "there" / "yet")
     assert list(tmp_path.iterdir()) == [file]
 

@@ -96,6 +96,9 @@ def test_the_journal_of_postgres() -> None:
         ({"provider": "postgres", "url": URL, "ulr": 1}, ConfigError, r"ulr.*did you mean 'url'"),
         ({"provider": "postgrse"}, PluginError, "did you mean 'postgres'"),
         ({"provider": "sqlite", "url": URL}, ConfigError, r"store\.url: unknown key"),
+        ({"provider": "sqlite", "directory": 5}, ConfigError, r"store: must be the path of a dir"),
+        ("/calls\0", ConfigError, r"store: must be the path of a directory"),
+        ("~no-such-user/calls", ConfigError, r"store: .*write the path in full"),
     ],
 )
 def test_what_is_wrong_is_named(store: Any, error: type[Exception], words: str) -> None:

@@ -8,7 +8,7 @@ import socket
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from voicecall.errors import VoicecallError
+from voicecall.errors import ConfigError, VoicecallError
 from voicecall.hosting import SetupCheck, SetupContext
 from voicecall.model import MediaPath
 from voicecall.providers import ProviderInfo
@@ -55,7 +55,7 @@ def setup_checks(context: SetupContext) -> Sequence[SetupCheck]:
         checks.append(SetupCheck("signatures", True, UNVERIFIED))
     if wiring.media is MediaPath.STREAM:
         checks.append(_speech(wiring))
-    checks += _place(store_directory(wiring.config, context.state_dir))
+    checks += _place(wiring.config, context.state_dir)
     checks += _listening(wiring.config.serve)
     told = " ".join(check.message for check in checks)
     if notes := [note for note in wiring.notes if note not in told]:
@@ -154,9 +154,13 @@ def _agent(wiring: Wiring) -> SetupCheck:
     return SetupCheck("agent", True, "agent " + ", ".join(parts) + hint)
 
 
-def _place(directory: Path) -> Iterator[SetupCheck]:
+def _place(config: VoiceCallConfig, state_dir: Path) -> Iterator[SetupCheck]:
     """What keeps calls from being stored. Nothing is made."""
-    there = directory
+    try:
+        there = directory = store_directory(config, state_dir)
+    except ConfigError:
+        # It is among the problems of the configuration.
+        return
     while not os.path.lexists(there):
         there = there.parent
     if not there.is_dir():

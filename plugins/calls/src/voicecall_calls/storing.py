@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from voicecall.errors import ConfigError
 from voicecall.providers import ProviderInfo, ProviderKind
 from voicecall.registry import Registry
 from voicecall.selection import provider_config
@@ -18,10 +19,20 @@ _DEFAULT = StoreConfig(provider="sqlite")
 
 
 def store_directory(config: VoiceCallConfig, state_dir: Path) -> Path:
-    """The directory of the journal, and of the database where that is a file. Not made here."""
+    """The directory of the journal, and of the database where that is a file. Not made here.
+    Raises ``ConfigError`` for what is no directory's path."""
     named = (config.store or _DEFAULT).block.get("directory")
-    path = Path(named).expanduser() if named else state_dir / "voice-calls"
-    return path.absolute()
+    if named is None or named == "":
+        return (state_dir / "voice-calls").absolute()
+    if not isinstance(named, str) or "\0" in named:
+        raise ConfigError("must be the path of a directory", path=_PATH)
+    try:
+        return Path(named).expanduser().absolute()
+    except RuntimeError:
+        raise ConfigError(
+            f"{named}: the home directory that ~ stands for is not known; write the path in full",
+            path=_PATH,
+        ) from None
 
 
 def store_settings(
