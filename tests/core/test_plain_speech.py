@@ -78,6 +78,22 @@ async def test_one_that_never_waits_can_be_cancelled() -> None:
         assert len(ear.pieces) == written
 
 
+async def test_what_was_heard_is_known_text_by_text() -> None:
+    texts = ["Good day to you.", "How are you?", "Well then."]
+    reader = Reader([bytes(MULAW_8K.size(400))])
+    async with reader.session(None, MULAW_8K) as session:
+        utterance = session.utterance("item", Ear())
+        for text in texts:
+            utterance.send(text + " ")
+        utterance.flush()
+        await utterance.done()
+        assert utterance.cancel(0.0) == ""
+        assert utterance.cancel(200.0) == "Good day"
+        assert utterance.cancel(400.0) == "Good day to you."
+        assert utterance.cancel(667.0) == "Good day to you. How are"
+        assert utterance.cancel(9000.0) == " ".join(texts)
+
+
 async def test_one_that_breaks_off_has_not_spoken() -> None:
     reader, ear = Reader([bytes(160)], KeyError("a mistake")), Ear()
     opened: list[SpeechSession] = []

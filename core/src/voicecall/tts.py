@@ -149,13 +149,17 @@ class _PlainSession(SpeechSession):
 
 
 class _PlainUtterance(Utterance):
-    """Speaks the pieces one after another through one converter."""
+    """Speaks the pieces one after another through one converter. So it is known which of them was
+    heard, and the share of the audio tells the words of the last one."""
 
     def __init__(self, session: _PlainSession, item_id: str, sink: AudioSink) -> None:
         self._session = session
         self._item = item_id
         self._sink = sink
         self._texts: list[str] = []
+        self._begun: list[tuple[str, int]] = []
+        """What was spoken so far: each text, and behind how many bytes of audio it begins."""
+        self._written = 0
         self._more = anyio.Event()
         self._flushed = False
         self._finished = anyio.Event()
@@ -173,7 +177,19 @@ class _PlainUtterance(Utterance):
 
     def cancel(self, heard_ms: float) -> str | None:
         self._scope.cancel()
-        return None
+        if not self._written:
+            return None
+        heard = self._session.format.size(heard_ms)
+        said: list[str] = []
+        for index, (text, begin) in enumerate(self._begun):
+            if heard <= begin:
+                break
+            later = self._begun[index + 1 :]
+            end = later[0][1] if later else self._written
+            words = text.split()
+            share = min((heard - begin) / (end - begin), 1.0) if end > begin else 1.0
+            said += words[: int(len(words) * share + 0.5)]
+        return " ".join(said)
 
     async def done(self) -> None:
         await self._finished.wait()
@@ -204,6 +220,7 @@ class _PlainUtterance(Utterance):
             self._finished.set()
 
     async def _speak(self, text: str, converter: Converter) -> None:
+        self._begun.append((text, self._written))
         pieces = self._session.provider.synthesize(text, self._session.voice)
         try:
             async for audio in pieces:
@@ -216,4 +233,5 @@ class _PlainUtterance(Utterance):
 
     def _write(self, audio: bytes) -> None:
         if audio:
+            self._written += len(audio)
             self._sink.write(self._item, audio)

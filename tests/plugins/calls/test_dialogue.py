@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +11,12 @@ import pytest
 
 from voicecall import events as ev
 from voicecall.agent import EndCall
+from voicecall.audio import AudioFormat
+from voicecall.media import AudioSink
 from voicecall.model import CallMode, CallState, EndDetail, EndReason, MediaPath
+from voicecall.tts import SpeechSession, Utterance
 from voicecall_testing.clock import virtual_backend
+from voicecall_testing.fakes import ScriptedSpeech
 from voicecall_testing.harness import Phone, open_phone
 
 pytestmark = [pytest.mark.integration, pytest.mark.anyio]
@@ -276,6 +282,77 @@ async def test_an_interrupted_answer_is_remembered_as_far_as_it_was_heard(
         assert row.kind == "reply"
         assert row.barge_in_stop_ms is not None
         assert 0 <= row.barge_in_stop_ms <= 400
+
+
+class Vague(ScriptedSpeech):
+    """Which cannot tell what was heard."""
+
+    @asynccontextmanager
+    async def session(
+        self, voice: str | None, audio_format: AudioFormat
+    ) -> AsyncIterator[SpeechSession]:
+        async with super().session(voice, audio_format) as session:
+
+            class Words(Utterance):
+                def __init__(self, item_id: str, sink: AudioSink) -> None:
+                    self.words = session.utterance(item_id, sink)
+
+                def send(self, text: str) -> None:
+                    self.words.send(text)
+
+                def flush(self) -> None:
+                    self.words.flush()
+
+                def cancel(self, heard_ms: float) -> str | None:
+                    self.words.cancel(heard_ms)
+                    return None
+
+                async def done(self) -> None:
+                    await self.words.done()
+
+            class Session(SpeechSession):
+                def utterance(self, item_id: str, sink: AudioSink) -> Utterance:
+                    return Words(item_id, sink)
+
+            yield Session()
+
+
+@pytest.mark.parametrize("voice", [ScriptedSpeech, Vague])
+async def test_a_sentence_that_was_not_spoken_yet_was_not_heard(
+    tmp_path: Path, voice: type[ScriptedSpeech]
+) -> None:
+    first = "The first train leaves at noon today."
+    tts = voice()
+    async with open_phone(tmp_path, speech=tts) as phone:
+        await greeted(phone)
+        phone.agent.then(f"{first} The second ", 4.0, "one leaves in the evening. And so on.")
+        phone.hears("When?")
+        await phone.settle(3)
+        tts.delay_s = 2.0
+        await phone.settle(2)
+        phone.hears("Stop.")
+        await phone.settle(1)
+        heard = tts.texts_in(bytes(phone.socket.heard))
+        assert [text for text, _ in heard] == [GREETING, first]
+        assert ("bot", first) in phone.said
+        assert phone.agent.settled == [("When?", first)]
+
+
+async def test_what_was_heard_is_told_while_the_rest_is_still_being_made(tmp_path: Path) -> None:
+    first = "The first train leaves at noon today."
+    second = "The second one at five in the evening."
+    async with open_phone(tmp_path) as phone:
+        await greeted(phone)
+        phone.tts.delay_s = 1.0
+        phone.agent.then(f"{first} {second} The third one at six. The last one leaves at ten.")
+        phone.hears("When?")
+        await phone.settle(1 + len(first) * 0.05 + 1)
+        phone.hears("Stop.")
+        await phone.settle(1)
+        assert phone.heard == [GREETING, first, second]
+        ((_, heard),) = phone.agent.settled
+        assert heard.startswith(f"{first} The second")
+        assert second not in heard
 
 
 async def test_with_barge_in_off_nothing_stops_the_bot(tmp_path: Path) -> None:

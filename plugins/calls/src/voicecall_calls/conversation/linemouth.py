@@ -71,6 +71,8 @@ class _LineSpeech(Speech):
         self._mouth = mouth
         self._first_message = first_message
         self._sentences: list[str] = []
+        self._begins: list[int] = []
+        """How much audio there was when each of these was sent."""
         self._utterance: Utterance | None = None
         self._bytes = 0
         self._refused = False
@@ -85,6 +87,7 @@ class _LineSpeech(Speech):
         if self._refused or self._error:
             return
         self._sentences.append(sentence)
+        self._begins.append(self._bytes)
         if self._utterance is None and not await self._start(sentence):
             return
         if self._utterance is not None:
@@ -151,30 +154,33 @@ class _LineSpeech(Speech):
         return " ".join(self._sentences)
 
     async def _failed(self, why: str) -> Spoken:
-        heard = self._heard_text()
-        self._mouth.line.clear()
+        heard = self._give_up()
         told = not (self._first_message and self._mouth.message_lost())
         return await self._over(Spoken(heard, complete=False, ok=False, error=why), told=told)
 
     async def stop(self) -> Spoken:
         if self._utterance is None:
             return Spoken("", complete=False)
+        return await self._over(Spoken(self._give_up(), complete=False))
+
+    def _give_up(self) -> str:
+        """Stop; the text that was heard."""
         # Drop the audio first: every millisecond is heard.
         heard_ms = self._mouth.line.heard_ms(self.id)
-        estimate = self._heard_text()
         self._mouth.line.clear()
-        told = self._utterance.cancel(heard_ms)
-        return await self._over(Spoken(told if told is not None else estimate, complete=False))
+        told = self._utterance.cancel(heard_ms) if self._utterance is not None else ""
+        return told if told is not None else self._estimate(heard_ms)
 
-    def _heard_text(self) -> str:
-        """The words that fit into the part of the audio that was heard."""
-        line = self._mouth.line
-        total_ms = line.output_format.duration_ms(self._bytes)
-        if not total_ms:
+    def _estimate(self, heard_ms: float) -> str:
+        """The words that fit into the part of the audio that was heard. Sentences that were sent
+        behind that part are no words of it."""
+        heard = self._mouth.line.output_format.size(heard_ms)
+        if not heard:
             return ""
-        share = min(line.heard_ms(self.id) / total_ms, 1.0)
-        words = self._text.split()
-        return " ".join(words[: int(len(words) * share + 0.5)])
+        later = [begin for begin in self._begins if begin >= heard]
+        total = min(later, default=self._bytes)
+        words = " ".join(self._sentences[: len(self._sentences) - len(later)]).split()
+        return " ".join(words[: int(len(words) * min(heard / total, 1.0) + 0.5)])
 
     async def _over(self, spoken: Spoken, *, told: bool = True) -> Spoken:
         mouth = self._mouth
