@@ -13,6 +13,8 @@ from voicecall.errors import ConfigError
 
 __all__ = ["file_exists", "parse_tree", "read_tree"]
 
+MOST_LEVELS = 100
+"""Of objects and lists in one another: whoever reads them goes down level by level."""
 _JSON5_ERROR = re.compile(r"^<string>:(\d+) (.*) at column (\d+)$", re.DOTALL)
 
 
@@ -49,10 +51,33 @@ def parse_tree(text: str, name: str, *, toml: bool = False) -> dict[str, Any]:
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{name}: is not valid TOML: {error}") from None
     except RecursionError:
-        raise ConfigError(f"{name}: is nested too deeply; flatten it") from None
+        raise _too_deep(name) from None
+    if _levels(tree) > MOST_LEVELS:
+        raise _too_deep(name)
     if not isinstance(tree, dict):
         raise ConfigError(f"{name}: must hold one object, {{ ... }}, not {_kind(tree)}")
     return tree
+
+
+def _too_deep(name: str) -> ConfigError:
+    return ConfigError(f"{name}: is nested too deeply; flatten it")
+
+
+def _levels(tree: Any) -> int:
+    """How many objects and lists stand in one another; those beyond :data:`MOST_LEVELS` are not
+    counted any more."""
+    level, inside = 0, [tree]
+    while level <= MOST_LEVELS:
+        inside = [value for value in inside if isinstance(value, dict | list)]
+        if not inside:
+            break
+        level += 1
+        inside = [item for value in inside for item in _items(value)]
+    return level
+
+
+def _items(value: dict[str, Any] | list[Any]) -> Iterable[Any]:
+    return value.values() if isinstance(value, dict) else value
 
 
 def _unreadable(file: Path, error: OSError) -> ConfigError:
@@ -100,4 +125,6 @@ def _place(message: str) -> str:
 def _kind(value: Any) -> str:
     if isinstance(value, list):
         return "a list"
-    return "null" if value is None else f"a {type(value).__name__}"
+    if isinstance(value, str):
+        return "a text"
+    return json.dumps(value)
