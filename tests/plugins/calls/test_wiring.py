@@ -295,6 +295,7 @@ def test_unverified_webhooks_are_warned_of() -> None:
         ({"list": {}}, "agents.list: must be a list"),
         ({"list": ["main"]}, "agents.list.0: must be an object"),
         ({"list": [{"id": "a"}, {"name": "b"}]}, "agents.list.1.id: must be the name"),
+        ({"list": [{"id": "a"}, {"id": " A"}]}, "agents.list.1.id: the agent 'a' is there twice"),
         ({"list": [{"id": "a", "backend": 5}]}, "agents.list.0.backend"),
         ({"list": [{"id": "a", "model": {"primary": []}}]}, "agents.list.0.model.primary"),
         ({"defaults": 5}, "agents.defaults: must be an object"),

@@ -45,7 +45,11 @@ def test_toml_with_the_same_tree(tmp_path: Path) -> None:
         ("  \n", "is empty"),
         ("[1]", "must hold one object"),
         ("null", "not null"),
+        ("5", "{ ... }, not 5"),
+        ('"x"', "not a text"),
         ("[" * 3000, "c: is nested too deeply"),
+        ('{"a": ' * 500 + "1" + "}" * 500, "c: is nested too deeply"),
+        ("{a: " * 101 + "1" + "}" * 101, "c: is nested too deeply"),
     ],
 )
 def test_malformed_text_names_the_place(text: str, expected: str) -> None:
@@ -170,6 +174,22 @@ def test_a_foreign_file_is_usable_as_it_is() -> None:
     about_sections = [note for note in loaded.notes if "channels" in note]
     assert len(about_sections) == 1
     assert "agnets (did you mean 'agents'?)" in about_sections[0]
+
+
+@pytest.mark.parametrize(
+    ("tree", "path"),
+    [
+        ({"$include": "./phone.json5"}, "$include"),
+        ({"agents": {"list": [{"$include": ["a.json5"]}]}}, "agents.list[0].$include"),
+        ({"plugins": {"entries": {"p": {"$include": "p.json5"}}}}, "plugins.entries.p.$include"),
+    ],
+)
+def test_other_files_are_not_read(tree: dict[str, Any], path: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(tree)
+    assert str(caught.value).startswith(f"conf.json5: {path}: other files are not read here")
+    # What belongs to somebody else may be written in any way.
+    assert load({"channels": {"$include": "./channels.json5"}}).notes
 
 
 def test_the_token_is_not_in_the_repr() -> None:

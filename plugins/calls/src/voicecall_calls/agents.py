@@ -20,7 +20,7 @@ class AgentDirectory:
     id). Raises ``ConfigError`` for keys of these that are of another type."""
 
     def __init__(self, section: Mapping[str, Any]) -> None:
-        self._entries = dict(_entries(section.get("list")))
+        self._entries = _entries(section.get("list"))
         self._defaults = _object(section.get("defaults"), "agents.defaults")
         _check_texts(self._defaults, "agents.defaults")
         backends = _object(section.get("backends"), "agents.backends")
@@ -73,18 +73,22 @@ class AgentDirectory:
         return None
 
 
-def _entries(value: Any) -> Sequence[tuple[str, Mapping[str, Any]]]:
+def _entries(value: Any) -> Mapping[str, Mapping[str, Any]]:
     if value is not None and not isinstance(value, list):
         raise ConfigError("must be a list, [ ... ]", path="agents.list")
-    found = []
+    found: dict[str, Mapping[str, Any]] = {}
     for index, item in enumerate(value or ()):
         path = f"agents.list.{index}"
         entry = _object(item, path)
-        agent_id = entry.get("id")
-        if not isinstance(agent_id, str) or not agent_id.strip():
+        name = entry.get("id")
+        if not isinstance(name, str) or not name.strip():
             raise ConfigError("must be the name of the agent", path=f"{path}.id")
         _check_texts(entry, path)
-        found.append((agent_id.strip().lower(), entry))
+        agent_id = name.strip().lower()
+        if agent_id in found:
+            # Only one of them would answer.
+            raise ConfigError(f"the agent {agent_id[:80]!r} is there twice", path=f"{path}.id")
+        found[agent_id] = entry
     return found
 
 

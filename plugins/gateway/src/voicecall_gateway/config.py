@@ -7,7 +7,7 @@ The configuration of a plugin is only taken apart when the plugin is used
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -35,6 +35,9 @@ __all__ = ["LoadedConfig", "config_file", "config_from_tree", "load_config", "st
 KNOWN_SECTIONS = ("gateway", "plugins", "secrets", "tts", "agents", "session")
 OPEN_SECTIONS = ("tts", "agents", "session")
 """Sections that plugins read."""
+
+INCLUDE = "$include"
+"""Stands for the content of other files in files of OpenClaw."""
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -137,6 +140,11 @@ def config_from_tree(
     for name in KNOWN_SECTIONS:
         if values.get(name) is not None and not isinstance(values[name], dict):
             raise ConfigError(f"{source}: {name}: must be an object, {{ ... }}")
+    ours = {key: values[key] for key in values if key in (*KNOWN_SECTIONS, INCLUDE)}
+    for path in _includes(ours):
+        raise ConfigError(
+            f"{source}: {path}: other files are not read here; write in its place what they hold"
+        )
     missing: Missing = []
     own = {name: values.get(name) or {} for name in ("gateway", "plugins", "secrets")}
     own["secrets"] = substitute(own["secrets"], environ, missing, "secrets")
@@ -168,6 +176,20 @@ def config_from_tree(
         warnings=tuple(f"{source}: {warning}" for warning in warnings),
         notes=tuple(f"{source}: {note}" for note in notes if note),
     )
+
+
+def _includes(value: Any, path: str = "") -> Iterator[str]:
+    """Where other files are asked for."""
+    if isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from _includes(item, f"{path}[{index}]")
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            below = f"{path}.{key}" if path else str(key)
+            if key == INCLUDE:
+                yield below
+            else:
+                yield from _includes(item, below)
 
 
 def _gateway_values(
