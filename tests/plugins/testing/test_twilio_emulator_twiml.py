@@ -327,6 +327,23 @@ async def test_each_key_waits_for_the_next() -> None:
 
 
 @pytest.mark.anyio
+async def test_the_key_that_ends_an_input_is_none_by_itself() -> None:
+    room = Room()
+
+    async def press() -> None:
+        await anyio.sleep(1)
+        room.speech.pressed("#")
+        await anyio.sleep(1)
+        room.speech.pressed("4#")
+
+    following = await room.run("<Gather><Say>a b c</Say></Gather>", press)
+    assert following is not None
+    assert following.params == {"Digits": "4", "FinishedOnKey": "#"}
+    assert room.unheard == ["#"]
+    assert room.now == 2.0
+
+
+@pytest.mark.anyio
 async def test_nobody_speaks() -> None:
     room = Room()
     assert await room.run('<Gather input="speech" timeout="4"><Say>a</Say></Gather>') is None

@@ -60,9 +60,13 @@ class Ears:
         self._said.append(text)
         self._happened()
 
-    def key(self, key: str) -> None:
-        self._keys += key
-        self._happened()
+    def key(self, key: str) -> bool:
+        """Whether it is taken: the key that ends an input does so only behind others."""
+        taken = bool(self._keys) or key != self.verb.finish_on_key
+        if taken:
+            self._keys += key
+            self._happened()
+        return taken
 
     def _happened(self) -> None:
         self.began.set()
@@ -156,9 +160,8 @@ class CarrierSpeech:
 
     def pressed(self, digits: str) -> None:
         for key in digits:
-            if self._ears is not None and self._ears.verb.dtmf:
-                self._ears.key(key)
-            else:
+            ears = self._ears
+            if ears is None or not ears.verb.dtmf or not ears.key(key):
                 self._unheard(key)
 
     # --- what a document does -----------------------------------------------------------------
