@@ -111,10 +111,14 @@ def test_defaults() -> None:
         "<Pause>text</Pause>",
         '<Pause length="soon"/>',
         '<Pause length="-1"/>',
+        '<Pause length="0"/>',
         '<Play digits="1;2"/>',
         "<Play>https://a.example/a.mp3</Play>",
         '<Gather input="video"/>',
         '<Gather input=""/>',
+        '<Gather timeout="0"/>',
+        '<Gather input="speech" speechTimeout="0"/>',
+        '<Gather numDigits="0"/>',
         '<Gather bargeIn="yes"/>',
         '<Gather finishOnKey="##"/>',
         '<Gather method="PUT"/>',
@@ -136,6 +140,13 @@ def test_a_document_is_read_strictly(inner: str) -> None:
     with pytest.raises(TwimlError) as wrong:
         parse(inner)
     assert wrong.value.code == 12100
+
+
+@pytest.mark.parametrize("inner", ["<Say/>", "<Say> </Say>", "<Gather><Say/></Gather>"])
+def test_there_is_nothing_to_say(inner: str) -> None:
+    with pytest.raises(TwimlError) as wrong:
+        parse(inner)
+    assert wrong.value.code == 13520
 
 
 @pytest.mark.parametrize(

@@ -33,9 +33,7 @@ MAX_SAY = {"Polly.": 3000, "Google.": 5000, "": 4096}
 """Bytes of UTF-8, by what the voice's name begins with; 4500 as quoted in a URL."""
 MAX_PARAMETER = 500
 KEYS = frozenset("0123456789*#ABCDwW")
-_SSML = frozenset(
-    "break emphasis lang p phoneme prosody s say-as sub w".split()  # noqa: SIM905
-)
+_SSML = {"break", "emphasis", "lang", "p", "phoneme", "prosody", "s", "say-as", "sub", "w"}
 
 
 class TwimlError(Exception):
@@ -192,6 +190,8 @@ def _say(element: ET.Element) -> Say:
         if child is not element and child.tag not in _SSML:
             raise TwimlError(12100, f"{child.tag} inside of Say")
     text = " ".join("".join(element.itertext()).split())
+    if not text:
+        raise TwimlError(13520, "Say holds no text")
     voice = given.get("voice") or ""
     most = next(size for name, size in MAX_SAY.items() if voice.startswith(name))
     if len(text.encode()) > most or len(quote(text, safe="")) > 4500:
@@ -371,18 +371,18 @@ def _empty(element: ET.Element) -> None:
     _no_text(element)
 
 
-def _number(given: Mapping[str, str], name: str, default: float) -> float:
+def _number(given: Mapping[str, str], name: str, default: float, least: int = 1) -> float:
     text = given.get(name)
     if text is None:
         return default
-    if not (text.isascii() and text.isdigit()):
-        raise TwimlError(12100, f"{name} {text!r} is no number")
+    if not (text.isascii() and text.isdigit() and int(text) >= least):
+        raise TwimlError(12100, f"{name} {text!r} is no number, or too small")
     return int(text)
 
 
 def _loop(given: Mapping[str, str]) -> int:
     """0 is endless, and 1,000 is the most there is."""
-    loop = int(_number(given, "loop", 1))
+    loop = int(_number(given, "loop", 1, least=0))
     return min(loop, 1000) or 1000
 
 
