@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import anyio
@@ -190,6 +190,37 @@ async def test_bodies_are_bounded(
         assert await send(b"\xff") == 400
         monkeypatch.setattr(toolhttp, "BODY_SECONDS", 0.05)
         assert await send(slow()) == 408
+
+
+@pytest.mark.parametrize("behind", [False, True])
+async def test_heads_and_what_comes_behind_them_are_bounded(lab: Any, behind: bool) -> None:
+    gateway = lab.gateway()
+    async with gateway.run():
+        port = int(gateway.url.rpartition(":")[2])
+        async with await anyio.connect_tcp("127.0.0.1", port) as stream:
+            await stream.send(b"POST /tools/invoke HTTP/1.1\r\nhost: a\r\n")
+            if behind:
+                await stream.send(b"transfer-encoding: chunked\r\n\r\n0\r\n")
+                assert (await stream.receive()).startswith(b"HTTP/1.1 401 ")
+            sent, headers = 0, b"a:\r\n" * 16_000
+            with suppress(anyio.BrokenResourceError):
+                while sent < 16_000_000:
+                    await stream.send(headers)
+                    sent += len(headers)
+            assert sent < 16_000_000
+
+
+async def test_a_head_that_does_not_come_is_not_waited_for(
+    lab: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("voicecall_gateway.server.HEAD_SECONDS", 0.1)
+    gateway = lab.gateway()
+    async with gateway.run():
+        port = int(gateway.url.rpartition(":")[2])
+        async with await anyio.connect_tcp("127.0.0.1", port) as stream:
+            await stream.send(b"GET /healthz HTTP/1.1\r\n")
+            with anyio.fail_after(5):
+                assert (await stream.receive()).startswith(b"HTTP/1.1 408 ")
 
 
 async def test_a_stop_waits_for_a_tool_and_takes_no_other(lab: Any, fake_plugin: Any) -> None:

@@ -10,6 +10,7 @@ import ipaddress
 import json
 import socket
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import anyio
@@ -24,14 +25,18 @@ from starlette.websockets import WebSocket
 from voicecall.errors import VoicecallError
 
 from .auth import origin_allowed
+from .heads import BoundedHeads
 from .rpc import MAX_PAYLOAD, RpcServer
 from .sections import url_host
-from .toolhttp import ToolEndpoint
+from .toolhttp import MAX_BODY, ToolEndpoint
 
 __all__ = ["SERVICE", "AdminServer", "PortInUse", "bind_port", "make_app"]
 
 SERVICE = "voicecall-gateway"
 PROBE_SECONDS = 2.0
+HEAD_SECONDS = 10.0
+MAX_HEAD = 64 * 1024
+MAX_BEHIND_HEAD = 2 * MAX_BODY
 
 
 class PortInUse(VoicecallError):
@@ -127,7 +132,12 @@ class AdminServer(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 app,
-                http="httptools",
+                http=partial(  # type: ignore[arg-type]
+                    BoundedHeads,
+                    timeout_s=HEAD_SECONDS,
+                    limit=MAX_HEAD,
+                    rest_limit=MAX_BEHIND_HEAD,
+                ),
                 ws="websockets-sansio",
                 ws_max_size=MAX_PAYLOAD,
                 ws_per_message_deflate=False,

@@ -36,8 +36,8 @@ from voicecall.seam import Seam
 from voicecall.telephony import TelephonyProvider, Verified, WebhookReply, WebhookRequest
 from voicecall_calls.news import LazyEvent
 from voicecall_calls.ports import WebhookHost
+from voicecall_gateway.heads import WHOLE
 
-from .heads import WHOLE
 from .options import ServeOptions, WebhookSecurity
 from .places import Places
 from .urls import Trust, headers_of, normal_path, webhook_url

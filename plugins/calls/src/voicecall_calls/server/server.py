@@ -17,8 +17,8 @@ from voicecall.errors import ConfigError
 from voicecall.seam import Seam
 from voicecall.telephony import TelephonyProvider
 from voicecall_calls.ports import MediaHost, WebhookHost
+from voicecall_gateway.heads import BoundedHeads
 
-from .heads import BoundedHeads
 from .media import MediaServer
 from .options import ServeOptions, StreamOptions, WebhookSecurity
 from .pipeline import WebhookApp

@@ -1,10 +1,10 @@
 """Bounds on the heads of requests, and on what follows them, which uvicorn takes however slowly and
 however long they come; and word of bodies that are there already.
 
-uvicorn closes a connection that is idle after a response, and its limit on bodies is the
-pipeline's. In between, a connection that sends nothing, or a header a minute, would stay for ever,
-and so would one that sends a byte of its body when it was answered already. Nor is all that follows
-a head a body: chunks have heads of their own, and a trailer adds to the request's headers.
+uvicorn closes a connection that is idle after a response, and limits on bodies are its
+application's. In between, a connection that sends nothing, or a header a minute, would stay for
+ever, and so would one that sends a byte of its body when it was answered already. Nor is all that
+follows a head a body: chunks have heads of their own, and a trailer adds to the request's headers.
 """
 
 from __future__ import annotations
