@@ -125,6 +125,10 @@ async def test_handshake(gateway: Any, lab: Any, rpc_socket: Any, connect_params
         ({"role": "node"}, "INVALID_REQUEST", "unknown role"),
         ({"surprise": 1}, "INVALID_REQUEST", "invalid connect params: surprise"),
         ({"client": {"id": "x"}}, "INVALID_REQUEST", "invalid connect params: client.version"),
+        ({"auth": {"token": "\ud800"}}, "FORBIDDEN", "unauthorized: gateway token mismatch"),
+        ({"role": "\ud800"}, "INVALID_REQUEST", "unknown role"),
+        ({"role": "\u00e9" * 100}, "INVALID_REQUEST", "unknown role"),
+        ({"\u00e9" * 200: 1}, "INVALID_REQUEST", "invalid connect params: \u00e9"),
     ],
 )
 async def test_a_handshake_that_is_refused(

@@ -51,7 +51,10 @@ def expand_scopes(requested: Iterable[str]) -> frozenset[str]:
 
 def token_matches(expected: str, given: str | None) -> bool:
     """Compared in constant time."""
-    return given is not None and hmac.compare_digest(expected.encode(), given.encode())
+    # JSON can carry halves of surrogate pairs, too.
+    return given is not None and hmac.compare_digest(
+        expected.encode(errors="surrogatepass"), given.encode(errors="surrogatepass")
+    )
 
 
 def existing_token(

@@ -108,7 +108,9 @@ class Connection:
     async def _close(self, code: int, reason: str) -> None:
         if self._socket.application_state is WebSocketState.CONNECTED:
             try:
-                await self._socket.close(code, reason)
+                # As much as fits into a close frame.
+                text = reason.encode(errors="replace")[:123].decode(errors="ignore")
+                await self._socket.close(code, text)
             except (WebSocketDisconnect, OSError):
                 # The client was faster.
                 return
@@ -124,7 +126,7 @@ class Connection:
         try:
             request = parse_request(text)
         except FrameError as error:
-            raise _Refused(1008, str(error)[:120]) from None
+            raise _Refused(1008, str(error)) from None
         if request.method != "connect":
             await self._refuse(request, INVALID_REQUEST, "the first request must be connect")
         try:
@@ -160,7 +162,7 @@ class Connection:
         self, request: Request, code: str, message: str, details: Mapping[str, Any] | None = None
     ) -> NoReturn:
         await self._socket.send_text(encode_error(request.id, code, message, details=details))
-        raise _Refused(1008, message[:120])
+        raise _Refused(1008, message)
 
     # --- frames -----------------------------------------------------------------------------
 
@@ -182,7 +184,7 @@ class Connection:
                 request = parse_request(text)
             except FrameError as error:
                 if error.request_id is None:
-                    raise _Refused(1008, str(error)[:120]) from None
+                    raise _Refused(1008, str(error)) from None
                 self._unanswered += 1
                 self.answer(encode_error(error.request_id, INVALID_REQUEST, str(error)))
                 continue
