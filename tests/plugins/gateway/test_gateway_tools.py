@@ -127,6 +127,24 @@ async def test_requests_that_are_refused(
     assert box.used == []
 
 
+async def test_what_json_alone_can_carry(lab: Any, fake_plugin: Any) -> None:
+    box = ToolBox()
+    async with opened(lab, fake_plugin, box) as (_, client):
+
+        async def send(arguments: str) -> tuple[int, Any]:
+            body = f'{{"tool": "other", "args": {arguments}, "dryRun": true}}'
+            response = await client.post("/tools/invoke", content=body)
+            return response.status_code, response.json()
+
+        status, answer = await send('{"half": "\\ud83d"}')
+        assert (status, answer["result"]["args"]) == (200, {"half": "\ud83d"})
+        status, answer = await send('{"number": NaN}')
+        assert (status, answer["error"]["message"]) == (400, "the body is not valid JSON")
+        box.outcome = {"said": "\ud83d"}
+        answer = await post(client, {"tool": "other"})
+        assert answer == (200, {"ok": True, "result": {"said": "\ud83d"}})
+
+
 @pytest.mark.parametrize(
     ("outcome", "status", "kind", "message"),
     [

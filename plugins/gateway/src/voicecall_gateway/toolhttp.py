@@ -11,7 +11,7 @@ import importlib
 import json
 import logging
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 import anyio
 import anyio.to_thread
@@ -83,15 +83,13 @@ class ToolEndpoint:
             body = await _read(request)
             self._in_flight += 1
             try:
-                return JSONResponse({"ok": True, "result": await self._invoke(body)})
+                return _Answer({"ok": True, "result": await self._invoke(body)})
             finally:
                 self._in_flight -= 1
                 self._idle.set()
         except _Refused as refused:
             error = {"type": refused.kind, "message": refused.message}
-            return JSONResponse(
-                {"ok": False, "error": error}, refused.status, headers=refused.headers
-            )
+            return _Answer({"ok": False, "error": error}, refused.status, headers=refused.headers)
         except ClientDisconnect:
             return Response(status_code=400)
 
@@ -157,6 +155,17 @@ class ToolEndpoint:
         return result
 
 
+class _Answer(JSONResponse):
+    """In ASCII: a string of JSON may hold what UTF-8 cannot."""
+
+    def render(self, content: Any) -> bytes:
+        return json.dumps(content, allow_nan=False).encode()
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
 async def _read(request: Request) -> _Body:
     length = request.headers.get("content-length", "")
     if length.isdecimal() and int(length) > MAX_BODY:
@@ -170,7 +179,8 @@ async def _read(request: Request) -> _Body:
     if patience.cancelled_caught:
         raise _Refused(408, "timeout", "the body did not arrive in time")
     try:
-        return _Body.model_validate(json.loads(bytes(data) or b"{}"))
+        value = json.loads(bytes(data) or b"{}", parse_constant=_no_constant)
+        return _Body.model_validate(value)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
