@@ -10,7 +10,6 @@ from typing import Any
 from voicecall.hosting import ToolSpec
 from voicecall.model import MediaPath
 from voicecall.realtime import RealtimeProvider
-from voicecall.store import Commit, TurnRow
 from voicecall.telephony import TelephonyCapabilities
 from voicecall.tts import SpeechProvider
 from voicecall_calls.agentprofile import AgentProfile
@@ -19,6 +18,7 @@ from voicecall_calls.conversation.dialogue import Brain
 from voicecall_calls.conversation.realtime import RealtimeConversation
 from voicecall_calls.conversation.realtimemodel import FallbackSpeech, RealtimeModel
 from voicecall_calls.engine.lane import CallLane
+from voicecall_calls.observing import turn_keeper
 from voicecall_testing.fakes import STREAMING, ScriptedCarrier
 from voicecall_testing.harness import Phone, open_phone
 
@@ -51,8 +51,7 @@ async def open_realtime(
             phone.agent, "main", None, phone.config.response_timeout_ms / 1000, brain_model
         )
 
-        async def keep(row: TurnRow) -> None:
-            await phone.store.commit(Commit(turns=(row,)))
+        keep = turn_keeper(phone.store, phone.watcher)
 
         def converse(lane: CallLane) -> Conversation:
             return RealtimeConversation(

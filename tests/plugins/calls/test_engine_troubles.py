@@ -76,6 +76,33 @@ async def test_a_store_that_stays_in_trouble_leaves_the_call_to_its_deadlines(
         assert broken.record.end_detail is EndDetail.MAX_DURATION
 
 
+async def test_no_call_ends_for_the_figures_of_a_turn(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with open_phone(tmp_path) as phone:
+        commit = phone.store.commit
+
+        async def refuse_figures(what: Commit) -> None:
+            if what.turns:
+                raise StoreError("the disk is full")
+            await commit(what)
+
+        phone.store.commit = refuse_figures  # type: ignore[method-assign, assignment]
+        await phone.call_in()
+        await phone.settle(3)
+        phone.hears("Hello there.")
+        await phone.settle(5)
+        assert phone.said[-1] == ("bot", "Yes.")
+        assert phone.record.live
+        assert "the figures of a turn are not kept: the disk is full" in caplog.text
+        assert phone.watcher.turns == []
+        phone.store.commit = commit  # type: ignore[method-assign]
+        phone.hears("And now?")
+        await phone.settle(5)
+        assert phone.watcher.turns == await phone.rows()
+        assert len(phone.watcher.turns) == 1
+
+
 async def test_a_look_up_waits_for_the_store(tmp_path: Path) -> None:
     async with open_phone(tmp_path) as phone:
         phone.carrier.dial_errors.append(OutcomeUnknown("cut", provider="scripted"))

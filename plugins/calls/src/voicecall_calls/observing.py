@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import logging
+
+from voicecall.errors import StoreError
 from voicecall.events import CallEvent
 from voicecall.hosting import GatewayHost
 from voicecall.model import CallRecord, TranscriptEntry
 from voicecall.store import CallStore, Commit, TurnRow
 from voicecall_calls.conversation.dialogue import KeepTurn
+from voicecall_calls.engine.engine import Observer
 from voicecall_calls.operations import projection
 
 __all__ = ["HostObserver", "turn_keeper"]
+
+_log = logging.getLogger("voicecall.calls")
 
 
 class HostObserver:
@@ -38,33 +44,33 @@ class HostObserver:
         )
 
     def turn(self, row: TurnRow) -> None:
-        _publish_turn(self._host, row)
+        self._host.publish(
+            "voicecall.turn",
+            lambda: {
+                "callId": row.call_id,
+                "turnId": row.turn_id,
+                "kind": row.kind,
+                "latencyMs": row.latency_ms,
+                "bargeInStopMs": row.barge_in_stop_ms,
+                "filler": row.filler,
+                "failed": row.failed,
+            },
+        )
 
     def ended(self, record: CallRecord) -> None:
         self._host.observe_end(record)
         self._host.publish("voicecall.ended", lambda: {"call": projection(record)})
 
 
-def turn_keeper(store: CallStore, host: GatewayHost) -> KeepTurn:
-    """Stores the row of a finished turn and publishes its figures."""
+def turn_keeper(store: CallStore, observer: Observer) -> KeepTurn:
+    """Stores the row of a finished turn, then tells of it. No call ends for its figures."""
 
     async def keep(row: TurnRow) -> None:
-        await store.commit(Commit(turns=(row,)))
-        _publish_turn(host, row)
+        try:
+            await store.commit(Commit(turns=(row,)))
+        except StoreError as error:
+            _log.warning("call %s: the figures of a turn are not kept: %s", row.call_id, error)
+        else:
+            observer.turn(row)
 
     return keep
-
-
-def _publish_turn(host: GatewayHost, row: TurnRow) -> None:
-    host.publish(
-        "voicecall.turn",
-        lambda: {
-            "callId": row.call_id,
-            "turnId": row.turn_id,
-            "kind": row.kind,
-            "latencyMs": row.latency_ms,
-            "bargeInStopMs": row.barge_in_stop_ms,
-            "filler": row.filler,
-            "failed": row.failed,
-        },
-    )

@@ -229,6 +229,7 @@ class PhoneService:
         book = SettingsBook(wiring, providers)
 
         server: CallServer | None = None
+        observer = HostObserver(host)
 
         def url_of(name: str) -> Callable[[], str]:
             return lambda: str(getattr(server, name))
@@ -240,14 +241,14 @@ class PhoneService:
             store=store,
             coordinator=coordinator,
             seam=host.seam,
-            observer=HostObserver(host),
+            observer=observer,
             stream_url=url_of("stream_url"),
             webhook_url=url_of("webhook_url"),
             default_agent=wiring.agent_id,
             inbound_media=wiring.media,
             voice=lambda record: talking.book.for_call(record).voice,
         )
-        talking = Talking(host, engine, book, turn_keeper(store, host))
+        talking = Talking(host, engine, book, turn_keeper(store, observer))
         await talking.open(stack, wiring)
         engine.conversations = talking
         server = self._server(engine, carrier)

@@ -38,7 +38,7 @@ from voicecall.model import (
     EndReason,
     MediaPath,
 )
-from voicecall.store import Commit, TurnRow
+from voicecall.store import TurnRow
 from voicecall.tones import tones_ms
 from voicecall.transcription import TranscriptionProvider
 from voicecall.tts import SpeechProvider
@@ -51,6 +51,7 @@ from voicecall_calls.conversation.streaming import SpeechSet, StreamConversation
 from voicecall_calls.coordinator import MemoryCoordinator
 from voicecall_calls.engine.engine import CallEngine
 from voicecall_calls.engine.lane import CallLane
+from voicecall_calls.observing import turn_keeper
 from voicecall_calls.operations import CallOperations, DialOptions
 from voicecall_calls.ports import AdmissionRefused
 
@@ -319,8 +320,7 @@ async def open_phone(
         inbound_media=media,
     )
 
-    async def keep(row: TurnRow) -> None:
-        await store.commit(Commit(turns=(row,)))
+    keep = turn_keeper(store, watcher)
 
     def converse(lane: CallLane) -> Conversation:
         if lane.record.media is not MediaPath.NATIVE:
