@@ -213,6 +213,22 @@ async def test_one_idempotency_key_dials_once(tmp_path: Path) -> None:
         assert len(phone.carrier.dialled) == 1
 
 
+@pytest.mark.parametrize("other", [{"to": "+15550003333"}, {"message": "Goodbye."}])
+async def test_an_idempotency_key_is_not_for_another_call(
+    tmp_path: Path, other: dict[str, Any]
+) -> None:
+    asked = DialOptions(to=CALLEE, message="Hello.", idempotency_key="order-7")
+    async with open_phone(tmp_path) as phone:
+        first = await phone.operations.dial(asked)
+        for _ in range(2):
+            with pytest.raises(InvalidRequest, match="used for another call"):
+                await phone.operations.dial(replace(asked, **other))
+            again = await phone.operations.dial(replace(asked, to="+1 555 000 1111"))
+            assert again.call_id == first.call_id
+            await phone.operations.end(first.call_id)
+        assert len(phone.carrier.dialled) == 1
+
+
 async def test_a_call_belongs_to_the_history_of_its_scope_or_key(tmp_path: Path) -> None:
     config = {"sessionScope": "per-call", "maxConcurrentCalls": 2}
     async with open_phone(tmp_path, config=config) as phone:

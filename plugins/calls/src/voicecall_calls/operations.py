@@ -70,7 +70,8 @@ def projection(record: CallRecord) -> dict[str, Any]:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DialOptions:
     """``to`` falls back to ``toNumber``, ``agent_id`` to the default agent. ``idempotency_key``:
-    the same key dials once and returns the same call."""
+    the same key dials once and returns the same call; for another number or message it is
+    refused."""
 
     to: str | None
     message: str | None = None
@@ -134,7 +135,7 @@ class CallOperations:
         if options.idempotency_key is not None:
             known = await engine.store.reservation(options.idempotency_key)
             if known is not None:
-                return await self._known(known)
+                return await self._known(known, to_number, message)
         call_id = engine.seam.new_id()
         at = engine.seam.now_ms()
         step = mc.open_outbound(
@@ -172,15 +173,24 @@ class CallOperations:
             if isinstance(error, DuplicateKey) and error.kind == "dial":
                 known = await engine.store.reservation(reservation.key)
                 if known is not None:
-                    return await self._known(known)
+                    return await self._known(known, to_number, message)
             engine.strays.look_for(call_id)
             raise
         return lane.record
 
-    async def _known(self, reservation: DialReservation) -> CallRecord:
+    async def _known(
+        self, reservation: DialReservation, to_number: str, message: str | None
+    ) -> CallRecord:
+        """The call that was placed with a key before."""
         record = await self._engine.stored(reservation.call_id)
         if record is None:
             raise CallNotFound(reservation.call_id)
+        before = record.message.text if record.message is not None else None
+        if (record.to_number, before) != (to_number, message):
+            raise InvalidRequest(
+                "idempotencyKey was used for another call: to another number, or with another"
+                " message"
+            )
         return record
 
     def _dial_digits(self, options: DialOptions, mode: CallMode) -> str | None:
