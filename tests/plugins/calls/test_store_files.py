@@ -143,6 +143,19 @@ async def test_a_database_that_is_a_directory(tmp_path: Path) -> None:
         assert await store.live() == []
 
 
+async def test_a_call_with_an_unreadable_transcript_is_left_out_of_lists(tmp_path: Path) -> None:
+    said = (TranscriptEntry(1, Speaker.USER, "Hello?"),)
+    async with (store := new_store(tmp_path)).lifespan():
+        for call_id in ("good", "bad"):
+            await store.commit(Commit(record=replace(call_record(call_id), transcript=said)))
+        with sqlite3.connect(tmp_path / "calls.db") as other:
+            other.execute("UPDATE transcript SET speaker = 'nobody' WHERE call_id = 'bad'")
+        other.close()
+        assert [record.call_id for record in await store.live()] == ["good"]
+        with pytest.raises(StoreError, match="cannot be read"):
+            await store.load("bad")
+
+
 @pytest.mark.parametrize("document", ["{}", "[]", "5", "not json", '{"deadlines": []}'])
 async def test_an_unreadable_record_is_left_out_of_lists(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, document: str

@@ -97,12 +97,13 @@ records = st.builds(CallRecord, **record_fields)
 @given(records)
 @settings(max_examples=60, deadline=None)
 def test_the_document_is_that_of_to_dict(record: CallRecord) -> None:
-    call = to_write(Commit(record=record), 0).call
+    write = to_write(Commit(record=record), 0)
+    call = write.call
     assert call is not None
     document = msgspec.json.decode(call["document"])
     assert document.pop("transcript") == []
     assert document == msgspec.json.decode(msgspec.json.encode(record.to_dict()))
-    assert to_record(call["document"], record.transcript) == record
+    assert to_record(call["document"], write.transcript) == record
 
 
 @given(records)

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, Select, bindparam, desc, select
 
 from voicecall.errors import StoreError
-from voicecall.model import CallRecord, TranscriptEntry
+from voicecall.model import CallRecord
 from voicecall.store import Approval, DialReservation, RecordedReply, StoredEvent, TurnRow
 
-from .rows import to_entry, to_event, to_record, to_reply, to_reservation, to_turn
+from .rows import to_event, to_record, to_reply, to_reservation, to_turn
 from .tables import (
     approvals,
     call_aliases,
@@ -148,10 +148,11 @@ def _many(
 
 def _transcripts(
     connection: Connection, call_ids: Sequence[str]
-) -> defaultdict[str, tuple[TranscriptEntry, ...]]:
-    found: defaultdict[str, list[TranscriptEntry]] = defaultdict(list)
+) -> defaultdict[str, list[Mapping[str, Any]]]:
+    """Rows by call."""
+    found: defaultdict[str, list[Mapping[str, Any]]] = defaultdict(list)
     for start in range(0, len(call_ids), _IDS_PER_QUERY):
         ids = call_ids[start : start + _IDS_PER_QUERY]
         for row in connection.execute(_TRANSCRIPTS, {"ids": ids}).mappings():
-            found[row["call_id"]].append(to_entry(dict(row)))
-    return defaultdict(tuple, {call_id: tuple(entries) for call_id, entries in found.items()})
+            found[row["call_id"]].append(dict(row))
+    return found

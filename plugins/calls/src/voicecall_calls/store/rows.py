@@ -16,7 +16,6 @@ __all__ = [
     "UNREADABLE",
     "Params",
     "Write",
-    "to_entry",
     "to_event",
     "to_record",
     "to_reply",
@@ -151,18 +150,19 @@ def _reservation(reservation: DialReservation) -> Params:
     return {"key": reservation.key, "call_id": reservation.call_id, "at": reservation.at}
 
 
-def to_record(document: str, transcript: tuple[TranscriptEntry, ...]) -> CallRecord:
-    """The record of a row. Raises :exc:`StoreError` where it was written by a newer program or
-    damaged."""
+def to_record(document: str, transcript: Iterable[Mapping[str, Any]]) -> CallRecord:
+    """The record of a row, with the rows of its transcript. Raises :exc:`StoreError` where one was
+    written by a newer program or damaged."""
     try:
-        return CallRecord.from_dict(msgspec.json.decode(document), transcript)
+        entries = tuple([_to_entry(row) for row in transcript])
+        return CallRecord.from_dict(msgspec.json.decode(document), entries)
     except UNREADABLE as error:
         raise StoreError(
             f"the record of a call cannot be read ({error.__class__.__name__})"
         ) from error
 
 
-def to_entry(row: Mapping[str, Any]) -> TranscriptEntry:
+def _to_entry(row: Mapping[str, Any]) -> TranscriptEntry:
     return TranscriptEntry(row["at"], Speaker(row["speaker"]), row["text"], bool(row["complete"]))
 
 
