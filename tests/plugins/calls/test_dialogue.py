@@ -182,6 +182,27 @@ async def test_a_redelivered_utterance_is_answered_once(tmp_path: Path) -> None:
         assert phone.said == [("bot", GREETING), ("user", "Hello?"), ("bot", "Yes.")]
 
 
+@pytest.mark.parametrize("sound", ["", "Mhm."])
+@pytest.mark.parametrize("lasts_s", [0.1, 0.6])
+async def test_a_sound_while_the_agent_thinks_costs_no_answer(
+    tmp_path: Path, sound: str, lasts_s: float
+) -> None:
+    answer = "It leaves at noon, from platform four."
+    async with open_phone(tmp_path) as phone:
+        await greeted(phone)
+        phone.agent.then(1.0, answer)
+        phone.hears("When?")
+        await phone.settle(0.8)
+        phone.stt.started()
+        await phone.settle(lasts_s)
+        phone.stt.final(sound)
+        phone.stt.ended()
+        await phone.settle(4)
+        assert phone.agent.asked == ["When?"]
+        assert phone.said[1:] == [("user", "When?"), ("bot", answer)]
+        assert phone.socket.clears == 0
+
+
 async def test_what_was_not_understood_is_put_to_the_agent(tmp_path: Path) -> None:
     async with open_phone(tmp_path) as phone:
         await greeted(phone)

@@ -110,6 +110,26 @@ def test_what_was_not_understood_is_said_so_only_into_silence() -> None:
     assert turns.final("") is Verdict.DROP
 
 
+@pytest.mark.parametrize("text", ["", "mhm"])
+def test_a_sound_does_not_replace_an_answer_that_is_owed(text: str) -> None:
+    turns = taking()
+    turns.speech_started(11.0)
+    assert turns.final(text, owed=True) is Verdict.DROP
+    # Nor does one that began before the answer.
+    turns.speech_started(12.0)
+    turns.bot_began(12.1)
+    assert turns.final(text, owed=True) is Verdict.DROP
+    turns.speech_started(13.0)
+    assert turns.lasted()
+    assert turns.final(text, owed=True) is not Verdict.DROP
+
+
+def test_words_replace_an_answer_that_is_owed() -> None:
+    turns = taking()
+    turns.speech_started(11.0)
+    assert turns.final("And tomorrow?", owed=True) is Verdict.TURN
+
+
 # --- with a detector of voices ---------------------------------------------------------------
 
 

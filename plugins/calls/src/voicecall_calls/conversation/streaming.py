@@ -287,7 +287,7 @@ class StreamConversation(Dialogue):
         self.interrupt()
 
     def _finished(self, text: str, confidence: float | None) -> None:
-        verdict = self._turns.final(text)
+        verdict = self._turns.final(text, owed=self._floor.locked())
         match verdict:
             case Verdict.DROP:
                 if self._gate is not None:

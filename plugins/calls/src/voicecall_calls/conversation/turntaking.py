@@ -101,17 +101,21 @@ class TurnTaking:
         self._accepted = True
         return True
 
-    def final(self, text: str) -> Verdict:
-        """The utterance is over."""
+    def final(self, text: str, *, owed: bool = False) -> Verdict:
+        """The utterance is over. ``owed``: the bot speaks, or its answer is awaited, which a cough
+        or an acknowledgement does not replace."""
         self.speech_began = None
         over_bot = self._over_bot and not self._accepted
+        says_something = bool(text.strip()) and not _is_acknowledgement(text)
         if self._protected:
             return Verdict.CONTEXT if text.strip() else Verdict.DROP
         if over_bot and self.bot_speaking:
             # Not let in while the bot spoke: a cough, an acknowledgement, or barge-in is off.
-            if not text.strip() or _is_acknowledgement(text):
+            if not says_something:
                 return Verdict.DROP
             return Verdict.TURN if self.config.enabled else Verdict.CONTEXT
+        if owed and not says_something and not self._accepted:
+            return Verdict.DROP
         if not text.strip():
             return Verdict.NOT_UNDERSTOOD
         return Verdict.TURN
