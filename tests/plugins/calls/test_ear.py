@@ -73,6 +73,28 @@ class Faulty(ScriptedTranscription):
         raise error
 
 
+class Parting(ScriptedTranscription):
+    """Whose sessions raise ``error`` at their end, or have none; ``shielded`` from cancellation."""
+
+    def __init__(self, error: Exception | None = None, *, shielded: bool = False) -> None:
+        super().__init__()
+        self.error = error
+        self.shielded = shielded
+
+    @asynccontextmanager
+    async def session(
+        self, options: TranscriptionOptions
+    ) -> AsyncIterator[ScriptedTranscriptionSession]:
+        async with super().session(options) as session:
+            try:
+                yield session
+            finally:
+                if self.error is not None:
+                    raise self.error
+                with anyio.CancelScope(shield=self.shielded):
+                    await anyio.sleep_forever()
+
+
 class Refusing(ScriptedTranscriptionSession):
     def send_audio(self, audio: bytes) -> None:
         raise ConnectionResetError
@@ -224,28 +246,28 @@ async def test_what_waits_is_kept_as_long_where_a_session_did_not_take_it() -> N
         assert set(kept) == set(range(7, 17))
 
 
-async def test_a_lost_session_that_does_not_end_is_left() -> None:
-    class Hanging(ScriptedTranscription):
-        @asynccontextmanager
-        async def session(
-            self, options: TranscriptionOptions
-        ) -> AsyncIterator[ScriptedTranscriptionSession]:
-            async with super().session(options) as session:
-                try:
-                    yield session
-                finally:
-                    await anyio.sleep_forever()
-
-    stt = Hanging()
+@pytest.mark.parametrize("shielded", [False, True])
+async def test_a_lost_session_that_does_not_end_is_left(shielded: bool) -> None:
+    stt = Parting(shielded=shielded)
     async with listening(stt) as it:
         await it.ear.ready()
         stt.lost()
         await anyio.sleep(0.1)
         it.ear.hear(b"\x02" * FRAME)
-        await anyio.sleep(5)
+        await anyio.sleep(7 if shielded else 5)
         assert len(stt.sessions) == 2
         assert bytes(stt.current.audio) == b"\x02" * FRAME
         assert it.deaf == []
+
+
+async def test_the_end_of_the_call_waits_a_moment_for_a_session_that_does_not_end(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with listening(Parting(shielded=True)) as it:
+        await it.ear.ready()
+        ends_at = anyio.current_time()
+    assert anyio.current_time() - ends_at <= 2
+    assert "speech recognition does not end its session" in caplog.text
 
 
 async def test_a_session_that_does_not_take_audio_is_lost_and_opened_again(
@@ -267,18 +289,7 @@ async def test_a_session_that_does_not_take_audio_is_lost_and_opened_again(
 async def test_an_end_of_the_call_is_no_loss_whatever_the_session_raises_then(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    class Parting(ScriptedTranscription):
-        @asynccontextmanager
-        async def session(
-            self, options: TranscriptionOptions
-        ) -> AsyncIterator[ScriptedTranscriptionSession]:
-            async with super().session(options) as session:
-                try:
-                    yield session
-                finally:
-                    raise ConnectionResetError
-
-    async with listening(Parting()) as it:
+    async with listening(Parting(ConnectionResetError())) as it:
         await it.ear.ready()
     assert it.deaf == []
     assert "transcription lost" not in caplog.text

@@ -84,13 +84,14 @@ class FaultySession(ScriptedRealtimeSession):
 
 
 class FaultyModel(ScriptedRealtime):
-    """``faults`` are those of its next session, whose end takes ``end_s``; ``broken`` breaks the
-    reader task of a session."""
+    """``faults`` are those of its next session, whose end takes ``end_s``, also when it is
+    cancelled (``shielded``); ``broken`` breaks the reader task of a session."""
 
     def __init__(self, capabilities: RealtimeCapabilities | None = None) -> None:
         super().__init__(capabilities)
         self.faults: dict[str, Exception] = {}
         self.end_s = 0.0
+        self.shielded = False
         self.broken: Exception | None = None
         self._broke = anyio.Event()
 
@@ -107,7 +108,8 @@ class FaultyModel(ScriptedRealtime):
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._read)
                 yield session
-                await anyio.sleep(self.end_s)
+                with anyio.CancelScope(shield=self.shielded):
+                    await anyio.sleep(self.end_s)
                 tasks.cancel_scope.cancel()
         finally:
             session.close()
@@ -188,15 +190,17 @@ async def test_words_that_the_model_raises_at_are_refused(tmp_path: Path, error:
         assert phone.record.live
 
 
-async def test_a_lost_session_that_does_not_end_is_left(tmp_path: Path) -> None:
+@pytest.mark.parametrize("shielded", [False, True])
+async def test_a_lost_session_that_does_not_end_is_left(tmp_path: Path, shielded: bool) -> None:
     model = FaultyModel()
+    model.shielded = shielded
     async with open_realtime(tmp_path, model) as phone:
         await greeted(phone)
         model.end_s = 3600.0
         model.current.tell(SessionLost("gone", fatal=True))
         await phone.settle(0.1)
         await phone.socket.speak(LOUD * 3)
-        await phone.settle(5)
+        await phone.settle(7 if shielded else 5)
         assert len(model.sessions) == 2
         assert bytes(model.current.audio) == LOUD * 3
         assert phone.record.live

@@ -38,7 +38,7 @@ def anyio_backend() -> tuple[str, dict[str, Any]]:
 class Voice(ScriptedSpeech):
     """``asked`` are the texts; a text in ``breaks`` fails after its first piece, one in ``stalls``
     stays without its rest. Opening takes ``open_s`` and fails with ``open_errors``; the session
-    ends by itself when ``end`` is set."""
+    ends by itself when ``end`` is set, and whatever is done where it ``hangs``, never."""
 
     def __init__(self, name: str) -> None:
         super().__init__()
@@ -51,6 +51,7 @@ class Voice(ScriptedSpeech):
         self.opened: list[tuple[str | None, AudioFormat]] = []
         self.live = 0
         self.end = anyio.Event()
+        self.hangs = False
 
     def broken(self) -> ProviderUnavailable:
         return ProviderUnavailable("out of order: Good day.", provider=self.name)
@@ -76,6 +77,9 @@ class Voice(ScriptedSpeech):
                 if scope.cancelled_caught:
                     raise self.broken()
         finally:
+            with anyio.CancelScope(shield=True):
+                if self.hangs:
+                    await anyio.sleep_forever()
             self.live -= 1
 
     async def _lose(self, scope: anyio.CancelScope) -> None:
@@ -438,6 +442,19 @@ async def test_a_session_that_ends_by_itself_is_opened_again() -> None:
         one.end.set()
         await utterance.done()
         assert two.asked == ["Still there?"]
+
+
+async def test_a_session_that_does_not_end_is_left(caplog: pytest.LogCaptureFixture) -> None:
+    one, two = Voice("one"), Voice("two")
+    one.hangs = two.hangs = True
+    one.errors.append(one.broken())
+    async with open_chain(chain([one, two])) as session:
+        await say(session, "Good day.")
+        assert two.asked == ["Good day."]
+        ends_at = anyio.current_time()
+    assert anyio.current_time() - ends_at <= 2
+    for voice in (one, two):
+        assert f"the speech provider {voice.name} does not end its session" in caplog.text
 
 
 async def test_an_interruption_stops_whoever_speaks() -> None:

@@ -21,6 +21,7 @@ from voicecall.transcription import (
     TranscriptionSession,
 )
 from voicecall_calls.conversation.losses import why_lost
+from voicecall_calls.holding import held
 
 __all__ = ["Ear"]
 
@@ -131,7 +132,7 @@ class Ear:
         reason = f"no session within {_OPEN_S:g} s"
         try:
             with anyio.CancelScope(deadline=anyio.current_time() + _OPEN_S) as self._opening:
-                async with self._provider.session(options) as session:
+                async with held(self._provider.session(options), _WHOSE) as session:
                     self._opening.deadline = math.inf
                     # The format may have changed meanwhile.
                     await anyio.lowlevel.checkpoint_if_cancelled()

@@ -24,6 +24,7 @@ from voicecall.realtime import (
 from voicecall.seam import Seam
 from voicecall_calls.conversation.line import AudioLine
 from voicecall_calls.conversation.losses import why_lost
+from voicecall_calls.holding import held
 
 __all__ = ["ModelLink", "SessionJob"]
 
@@ -131,7 +132,7 @@ class ModelLink:
         self._scope = scope = anyio.CancelScope(deadline=anyio.current_time() + _OPEN_S)
         try:
             with scope:
-                async with self._provider.session(options) as session:
+                async with held(self._provider.session(options), _WHOSE) as session:
                     scope.deadline = math.inf
                     reason = await self._converse(session, options, scope)
                     scope.deadline = anyio.current_time() + _CLOSE_S

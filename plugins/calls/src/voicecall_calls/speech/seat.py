@@ -9,6 +9,7 @@ import anyio
 from voicecall.audio.formats import AudioFormat
 from voicecall.errors import ProviderError, ProviderTimeout, ProviderUnavailable
 from voicecall.tts import SpeechProvider, SpeechSession
+from voicecall_calls.holding import held
 
 __all__ = ["Seat", "as_provider_error"]
 
@@ -56,7 +57,8 @@ class Seat:
         """Keep the session open until :meth:`close`, or until it ends by itself."""
         try:
             with self._scope:
-                async with self._provider.session(self._voice, self._format) as session:
+                voice = self._provider.session(self._voice, self._format)
+                async with held(voice, f"the speech provider {self.id}") as session:
                     self.session = session
                     self.settled.set()
                     await anyio.sleep_forever()

@@ -1,0 +1,89 @@
+"""Holding the session of a vendor in a task of its own, so that one that does not end is left."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Generic, TypeVar
+
+import anyio
+
+__all__ = ["held"]
+
+_log = logging.getLogger("voicecall.calls")
+_LEAVES_S = 2.0
+"""How long a session that is cancelled may take to end."""
+
+T = TypeVar("T")
+_left: set[asyncio.Task[None]] = set()
+"""What did not end in time; the loop itself keeps no task alive."""
+
+
+@asynccontextmanager
+async def held(session: AbstractAsyncContextManager[T], whose: str) -> AsyncIterator[T]:
+    """Enter ``session`` as ``async with session`` does, and leave it: the exit may take as long as
+    nobody cancels it, and a moment after that, even where it does not let itself be cancelled.
+    ``whose`` it is says the log."""
+    holder = _Holder(session)
+    task = asyncio.create_task(holder.run())
+    try:
+        await holder.settled.wait()
+        with holder.body:
+            for opened in holder.opened:
+                yield opened
+        holder.leave.set()
+        await holder.over.wait()
+    finally:
+        if not holder.over.is_set():
+            holder.scope.cancel()
+            holder.leave.set()
+            with anyio.move_on_after(_LEAVES_S, shield=True):
+                await holder.over.wait()
+        if not holder.over.is_set():
+            _log.warning("%s does not end its session; it is left", whose)
+            _left.add(task)
+            task.add_done_callback(_left.discard)
+            # Stronger than the cancellation of a scope, against which it may have shielded itself.
+            task.cancel()
+        if holder.error is not None:
+            raise holder.error
+
+
+class _Holder(Generic[T]):
+    """``settled``: the session is open, or ``over``. ``body``: the use that is made of it, behind
+    which it may ``leave``."""
+
+    def __init__(self, session: AbstractAsyncContextManager[T]) -> None:
+        self.opened: list[T] = []
+        self.settled = anyio.Event()
+        self.leave = anyio.Event()
+        self.over = anyio.Event()
+        self.scope = anyio.CancelScope()
+        self.body = anyio.CancelScope()
+        self.error: Exception | None = None
+        self._session = session
+
+    async def run(self) -> None:
+        try:
+            with self.scope:
+                async with self._session as opened:
+                    self.opened.append(opened)
+                    self.settled.set()
+                    await self._used()
+        except Exception as error:  # noqa: BLE001 (raised again where the session is used)
+            self.error = error
+        finally:
+            self.settled.set()
+            self.over.set()
+
+    async def _used(self) -> None:
+        try:
+            await self.leave.wait()
+        finally:
+            if not self.leave.is_set():
+                # It ends by itself. Its use ends first, as it would in one task.
+                self.body.cancel()
+                with anyio.CancelScope(shield=True):
+                    await self.leave.wait()
