@@ -124,6 +124,25 @@ async def test_other_formats_are_converted(tmp_path: Path) -> None:
         assert len(phone.socket.audio_sent) / 8 == pytest.approx(500, abs=10)
 
 
+async def test_half_a_sample_waits_for_its_other_half(tmp_path: Path) -> None:
+    from voicecall.audio import PCM16_16K
+
+    model = ScriptedRealtime(RealtimeCapabilities(formats=(PCM16_16K,)))
+    audio = bytes(range(256)) * 25
+    async with open_realtime(tmp_path, model) as phone:
+        phone.audio_format = PCM16_16K
+        await answered(phone)
+        before = len(phone.socket.audio_sent)
+        assert model.current.options.output_format == PCM16_16K
+        for start in range(0, len(audio), 641):
+            # In real time, so that each piece leaves as a message of its own.
+            model.current.options.sink.write("item-9", audio[start : start + 641])
+            await phone.settle(0.02)
+            assert len(phone.socket.audio_sent) % 2 == 0
+        await phone.settle(1)
+        assert phone.socket.audio_sent[before:] == audio
+
+
 # --- the greeting -----------------------------------------------------------------------------
 
 

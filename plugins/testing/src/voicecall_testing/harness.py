@@ -28,7 +28,7 @@ import anyio.abc
 from voicecall import events as ev
 from voicecall import telephony as tel
 from voicecall.agent import AgentBackend
-from voicecall.audio import MULAW_8K
+from voicecall.audio import MULAW_8K, AudioFormat
 from voicecall.errors import InvalidRequest
 from voicecall.media import Started, Upgrade
 from voicecall.model import (
@@ -79,8 +79,8 @@ _A_MOMENT = 0.01
 class Phone:
     """One gateway and the world around it. ``sockets`` are the media sockets that the carrier
     opened, oldest first. The carrier opens one whenever it is asked to (``opens_streams``), which
-    plays keypad tones (``takes_tones``; else they take its place), and plays what it is to speak
-    itself (``plays``)."""
+    plays keypad tones (``takes_tones``; else they take its place) and has audio in
+    ``audio_format``, and plays what it is to speak itself (``plays``)."""
 
     config: VoiceCallConfig
     media: MediaPath
@@ -97,6 +97,7 @@ class Phone:
     returns_marks: bool = True
     opens_streams: bool = True
     takes_tones: bool = True
+    audio_format: AudioFormat = MULAW_8K
     plays: bool = True
     sockets: list[PhoneSocket] = field(default_factory=list)
     refused: list[AdmissionRefused] = field(default_factory=list)
@@ -211,9 +212,11 @@ class Phone:
             f"stream-{len(self.sockets) + 1}",
             returns_marks=self.returns_marks,
             takes_tones=self.takes_tones,
+            audio_format=self.audio_format,
         )
+        provider_call_id = call or self.record.provider_call_id or ""
         started = Started(
-            token, socket.stream_id, call or self.record.provider_call_id or "", MULAW_8K, MULAW_8K
+            token, socket.stream_id, provider_call_id, self.audio_format, self.audio_format
         )
         upgrade = Upgrade(path="/voice/stream", query={}, headers={}, client="192.0.2.1")
         socket.listener = await self.engine.admit(started, upgrade, socket)

@@ -178,7 +178,9 @@ class ModelVoice:
             agent_start=self._response_at or now,
         )
         converter = Converter(self._format, self._line.output_format)
-        item = Item(item_id, self._seam.new_id(), times, converter, not converter.identity)
+        # Equal formats need none, but where a piece may end in the middle of a sample.
+        converts = not converter.identity or self._format.sample_width > 1
+        item = Item(item_id, self._seam.new_id(), times, converter, converts)
         if self._tickets:
             ticket = self._tickets.pop(0)
             item.message = ticket.message
