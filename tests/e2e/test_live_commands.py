@@ -140,3 +140,20 @@ def test_a_stop_during_a_live_call_drains_and_is_orderly(tmp_path: Path) -> None
         # The exchange went with its gateway: the next one finds out and closes the record.
         call = home.wait_for(call_id, "completed", "error", "failed", "hangup-bot")
         assert call["endedAt"] >= call["answeredAt"]
+
+
+def test_a_change_that_is_not_used_ends_a_reload_with_1(tmp_path: Path) -> None:
+    home = configured(tmp_path)
+    with home.gateway():
+        port = int(home.url.rsplit(":", 1)[1])
+        phone = {"serve": {"port": 0}, "provider": "nobody"}
+        entries = {"voice-call": {"config": phone}}
+        home.configure({"gateway": {"port": port}, "plugins": {"entries": entries}})
+        reloaded = home.run("gateway", "reload")
+        assert reloaded.status == 1
+        assert reloaded.out.startswith("waiting: the changed configuration of voice-call is not")
+        phone["provider"] = 5
+        home.configure({"gateway": {"port": port}, "plugins": {"entries": entries}})
+        assert "provider: must be a text" in home.run("gateway", "reload").one_sentence()
+        status = home.run("gateway", "status").succeeded()
+        assert "waiting: the changed configuration is not used: " in status.out

@@ -213,13 +213,14 @@ async def test_a_service_that_cannot_use_the_change_goes_on(house: House) -> Non
             house.write(2)
             sentence = f"the changed configuration of phone is not used: {text}"
             assert await desk.reload() == ([], [sentence])
+            assert (await desk.call("gateway.reload"))["refused"] == ["phone"]
             assert await desk.calls() == 1
             assert await desk.ready() == (
                 200,
                 {"ready": True, "reasons": [], "waiting": [sentence]},
             )
         house.service.answer = True
-        assert await desk.reload() == (["phone"], [])
+        assert await desk.call("gateway.reload") == {"applied": ["phone"], "waiting": []}
         assert (await desk.call("gateway.status"))["waiting"] == []
 
 
@@ -305,8 +306,10 @@ async def test_what_cannot_be_used_changes_nothing(
         assert desk.gateway.loaded is before
         assert await desk.calls() == 1
         assert await desk.ready() == (200, {"ready": True, "reasons": []})
+        assert (await desk.call("gateway.status"))["waiting"] == [errors[0].getMessage()]
         house.write(2)
         assert await desk.reload() == (["phone"], [])
+        assert (await desk.call("gateway.status"))["waiting"] == []
 
 
 async def test_a_plugin_that_was_wrong_from_the_start_is_mended(house: House) -> None:

@@ -37,6 +37,10 @@ AT_START = ("port", "bind", "auth")
 _log = logging.getLogger("voicecall.gateway.reload")
 
 
+class _Refused(Exception):
+    """A plugin does not take a changed configuration; the message is a sentence."""
+
+
 class _Question:
     """Somebody who waits for the outcome of a reload."""
 
@@ -72,19 +76,27 @@ class Reloader:
         self._questions: list[_Question] = []
         self._pending: dict[str, LoadedPlugin] = {}
         self._reasons: dict[str, str] = {}
+        self._refused: set[str] = set()
+        self._unusable: str | None = None
         self._started_with = gateway.loaded
 
     def waiting(self) -> Sequence[str]:
         """Changes that are not in force yet, one sentence each."""
         return [*self._reasons.values()]
 
+    def unused(self) -> Sequence[str]:
+        """:meth:`waiting`, and why the file as it is now changes nothing, where it cannot be
+        used."""
+        return [*self.waiting(), *([self._unusable] if self._unusable is not None else [])]
+
     def request(self) -> None:
         """Read the configuration again soon; from a signal's handler, say."""
         self._wanted.set()
 
     async def rpc(self, params: Mapping[str, Any], call: RpcCall) -> Mapping[str, Any]:
-        """``gateway.reload``: ``{applied: [plugin ids], waiting: [sentences]}``. Raises what keeps
-        the configuration from being used."""
+        """``gateway.reload``: ``{applied: [plugin ids], waiting: [sentences]}``, with ``refused:
+        [plugin ids]`` where a plugin does not take the change. Raises what keeps the configuration
+        from being used."""
         if self._load is None or self._closed:
             raise VoicecallError("this gateway has no configuration to read again")
         # The watching task does the work: it ends before the services do.
@@ -94,7 +106,8 @@ class Reloader:
         await question.answered.wait()
         if question.error is not None:
             raise question.error
-        return {"applied": question.applied, "waiting": list(self.waiting())}
+        answer = {"applied": question.applied, "waiting": list(self.waiting())}
+        return answer | ({"refused": sorted(self._refused)} if self._refused else {})
 
     async def watch(self, tasks: TaskGroup) -> None:
         """Look for changes until :meth:`close`. Services that are started run in ``tasks``."""
@@ -132,15 +145,19 @@ class Reloader:
         self._wanted = anyio.Event()
         self._seen = seen
         try:
-            self._answer(await self.reload(load, tasks), None)
+            applied = await self.reload(load, tasks)
         except VoicecallError as error:
-            _log.error("the changed configuration is not used: %s", error)
+            self._unusable = f"the changed configuration is not used: {error}"
+            _log.error("%s", self._unusable)
             self._answer((), error)
         except Exception as error:  # noqa: BLE001 (a stranger's model)
             _log.exception("the changed configuration cannot be read")
-            self._answer(
-                (), VoicecallError(f"internal error ({type(error).__name__}), see the log")
-            )
+            told = VoicecallError(f"internal error ({type(error).__name__}), see the log")
+            self._unusable = f"the changed configuration is not used: {told}"
+            self._answer((), told)
+        else:
+            self._unusable = None
+            self._answer(applied, None)
 
     async def reload(self, load: Callable[[], LoadedConfig], tasks: TaskGroup) -> list[str]:
         """Read, check and apply; returns the ids of the plugins for which it is in force now.
@@ -149,6 +166,7 @@ class Reloader:
         plugins = await anyio.to_thread.run_sync(self._checked, loaded)
         self._gateway.use(loaded)
         self._reasons = self._at_start(loaded)
+        self._refused.clear()
         for text in self._reasons.values():
             _log.warning("%s", text)
         changed = {plugin.id: plugin for plugin in plugins if self._differs(plugin, loaded)}
@@ -198,7 +216,12 @@ class Reloader:
         self._pending = {}
         applied = []
         for plugin_id, plugin in changed.items():
-            reason = await self._apply(plugin, tasks)
+            self._refused.discard(plugin_id)
+            try:
+                reason = await self._apply(plugin, tasks)
+            except _Refused as error:
+                reason = str(error)
+                self._refused.add(plugin_id)
             if reason is None:
                 self._reasons.pop(plugin_id, None)
                 applied.append(plugin_id)
@@ -209,7 +232,7 @@ class Reloader:
         return applied
 
     async def _apply(self, plugin: LoadedPlugin, tasks: TaskGroup) -> str | None:
-        """Why the change is not in force; None: it is."""
+        """Why the change is not in force; None: it is. Raises :exc:`_Refused`."""
         loaded = self._gateway.loaded
         running = self._plugins.running.get(plugin.id)
         if running is not None and plugin.enabled and running.plugin.enabled:
@@ -217,13 +240,14 @@ class Reloader:
                 if await self._reconfigured(running, loaded):
                     return None
             except VoicecallError as error:
-                return f"the changed configuration of {plugin.id} is not used: {error}"
+                text = f"the changed configuration of {plugin.id} is not used: {error}"
+                raise _Refused(text) from None
             except Exception as error:  # noqa: BLE001 (a stranger's service)
                 _log.exception("%s failed to take its changed configuration", plugin.id)
-                return (
+                raise _Refused(
                     f"the changed configuration of {plugin.id} is not used:"
                     f" internal error ({type(error).__name__}), see the log"
-                )
+                ) from None
         reason = self._busy(running) if running is not None else None
         if reason is not None:
             self._pending[plugin.id] = plugin

@@ -240,7 +240,7 @@ class Gateway:
             "stateDir": str(self.loaded.state_dir),
             "connections": self._rpc.connections if self._rpc is not None else 0,
             "plugins": [running.state() for running in self._plugins.running.values()],
-            "waiting": list(self._reloader.waiting()),
+            "waiting": list(self._reloader.unused()),
         }
 
 

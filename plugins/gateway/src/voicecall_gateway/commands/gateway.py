@@ -108,13 +108,16 @@ def status(context: typer.Context, config: ConfigOption = None, json: JsonOption
 
 
 def reload(context: typer.Context, config: ConfigOption = None, json: JsonOption = False) -> None:
-    """Let the running gateway read its configuration again."""
+    """Let the running gateway read its configuration again. Exit 1 when it is not used."""
     with command_line(context).connect(config, timeout=RELOAD_SECONDS) as client:
         answer = client.call("gateway.reload")
     if json:
         print_json(answer)
-        return
-    applied = ", ".join(answer["applied"]) or "nothing has changed for any plugin"
-    print_text(f"in force: {applied}")
-    for text in answer["waiting"]:
-        print_text(f"waiting: {text}")
+    else:
+        if answer["applied"] or not answer.get("refused"):
+            applied = ", ".join(answer["applied"]) or "nothing has changed for any plugin"
+            print_text(f"in force: {applied}")
+        for text in answer["waiting"]:
+            print_text(f"waiting: {text}")
+    if answer.get("refused"):
+        raise typer.Exit(1)
