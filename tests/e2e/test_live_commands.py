@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -146,14 +147,17 @@ def test_a_change_that_is_not_used_ends_a_reload_with_1(tmp_path: Path) -> None:
     home = configured(tmp_path)
     with home.gateway():
         port = int(home.url.rsplit(":", 1)[1])
-        phone = {"serve": {"port": 0}, "provider": "nobody"}
-        entries = {"voice-call": {"config": phone}}
-        home.configure({"gateway": {"port": port}, "plugins": {"entries": entries}})
+
+        def change(provider: Any) -> None:
+            phone = {"serve": {"port": 0}, "provider": provider}
+            entries = {"voice-call": {"config": phone}}
+            home.configure({"gateway": {"port": port}, "plugins": {"entries": entries}})
+
+        change("nobody")
         reloaded = home.run("gateway", "reload")
         assert reloaded.status == 1
         assert reloaded.out.startswith("waiting: the changed configuration of voice-call is not")
-        phone["provider"] = 5
-        home.configure({"gateway": {"port": port}, "plugins": {"entries": entries}})
+        change(5)
         assert "provider: must be a text" in home.run("gateway", "reload").one_sentence()
         status = home.run("gateway", "status").succeeded()
         assert "waiting: the changed configuration is not used: " in status.out
