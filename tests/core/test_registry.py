@@ -205,6 +205,32 @@ def test_an_unknown_id_gets_a_suggestion(site: Path, install: Install) -> None:
         registry.load(ProviderKind.STORE, "sqlite")
 
 
+def test_an_id_in_another_group_is_pointed_at(site: Path, install: Install) -> None:
+    install("acme-a", "alpha", module="acme_alpha", group="voicecall.speech")
+    words = r"\(installed: none\); a package names it in the group voicecall\.speech instead$"
+    with pytest.raises(PluginError, match=words):
+        scan(site).load(TTS, "alpha")
+
+
+WRONG_FIELDS = [
+    ("aliases='first',", "aliases must be a sequence of texts"),
+    ("required='apiKey',", "required must be a sequence of texts"),
+    ("secrets=['apiKey'],", "secrets must be a mapping of keys to variables"),
+    ("environ='NUMBER',", "environ must be a mapping of keys to variables"),
+    ("config_model=dict,", "config_model must be a function that returns the model"),
+    ("check=['a'],", "check must be a function of configuration and models"),
+]
+
+
+@pytest.mark.parametrize(("more", "words"), WRONG_FIELDS)
+def test_a_field_of_another_form_is_named(
+    site: Path, install: Install, more: str, words: str
+) -> None:
+    install("acme-a", "alpha", module="acme_alpha", more=more)
+    with pytest.raises(PluginError, match=f"TypeError: ProviderInfo 'alpha': {words}"):
+        scan(site).load(TTS, "alpha")
+
+
 def test_another_api_version_is_refused(site: Path, install: Install) -> None:
     install("acme-a", "alpha", module="acme_alpha", more="api_version=99,")
     registry = scan(site)
@@ -243,8 +269,12 @@ def test_a_package_of_the_first_version_is_refused_by_a_later_host(
 
 def test_a_module_without_its_provider(site: Path, install: Install) -> None:
     install("acme-a", "alpha", module="acme_alpha", code="")
-    with pytest.raises(PluginError, match="offers no provider of that id"):
+    install("acme-b", "bravo", module="acme_bravo", code=MODULE.format(id="brave", more=""))
+    words = "offers no provider of that id .*no function voicecall_tts_providers marked with @hook"
+    with pytest.raises(PluginError, match=words):
         scan(site).load(TTS, "alpha")
+    with pytest.raises(PluginError, match=r"of that id \(it offers tts 'brave'\)$"):
+        scan(site).load(TTS, "bravo")
 
 
 def test_the_order_of_automatic_selection(site: Path, install: Install) -> None:

@@ -102,6 +102,8 @@ class ProviderInfo:
     for what only the provider knows, such as the key that a model's vendor wants. ``models`` are
     those that it may be asked for besides its own. It contacts nothing; it may import what the
     factory imports. Raises a ``VoicecallError`` where that is not there.
+
+    Raises ``TypeError`` for a field of another form.
     """
 
     kind: ProviderKind
@@ -121,6 +123,29 @@ class ProviderInfo:
     capabilities: Any = None
     legacy_keys: tuple[LegacyKey, ...] = ()
     check: Callable[[Any, Collection[str]], Sequence[str]] | None = None
+
+    def __post_init__(self) -> None:
+        self._expect("aliases", _is_texts(self.aliases), "a sequence of texts")
+        self._expect("required", _is_texts(self.required), "a sequence of texts")
+        for name in ("secrets", "environ"):
+            mapping = getattr(self, name)
+            self._expect(name, isinstance(mapping, Mapping), "a mapping of keys to variables")
+        self._expect("factory", callable(self.factory), "a function of configuration and context")
+        for name, what in (
+            ("config_model", "a function that returns the model, such as lambda: Model"),
+            ("check", "a function of configuration and models"),
+        ):
+            function = getattr(self, name)
+            right = callable(function) and not isinstance(function, type)
+            self._expect(name, function is None or right, what)
+
+    def _expect(self, name: str, right: bool, what: str) -> None:
+        if not right:
+            raise TypeError(f"ProviderInfo {self.id!r}: {name} must be {what}")
+
+
+def _is_texts(value: object) -> bool:
+    return isinstance(value, list | tuple) and all(isinstance(one, str) for one in value)
 
 
 class Provider:

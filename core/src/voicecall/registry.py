@@ -13,7 +13,7 @@ from typing import Any
 from importlib_metadata import EntryPoint, entry_points
 
 from .errors import PluginError
-from .hooks import Hooks
+from .hooks import HOOK_OF_KIND, Hooks
 from .providers import API_VERSION, ProviderInfo, ProviderKind
 
 __all__ = ["Found", "Registry"]
@@ -139,7 +139,11 @@ class Registry:
         close = get_close_matches(name, known, 1)
         hint = f"; did you mean {close[0]!r}?" if close else ""
         installed = ", ".join(known) or "none"
-        return f"no {group} provider {name!r} is installed (installed: {installed}){hint}"
+        others = " and ".join(other for other in sorted(self._found) if name in self._found[other])
+        elsewhere = f"; a package names it in the group {others} instead" if others else ""
+        return (
+            f"no {group} provider {name!r} is installed (installed: {installed}){hint}{elsewhere}"
+        )
 
     def load(self, kind: ProviderKind, provider_id: str) -> ProviderInfo:
         """The provider with this id or alias, imported now. Raises :exc:`PluginError`."""
@@ -162,6 +166,7 @@ class Registry:
         else:
             raise PluginError(
                 f"{kind.group} {provider_id!r}: its module offers no provider of that id"
+                f" ({self._offered(kind, infos)})"
             )
         if info.api_version != API_VERSION:
             raise PluginError(
@@ -175,6 +180,14 @@ class Registry:
             )
         self._infos[kind, provider_id] = info
         return info
+
+    @staticmethod
+    def _offered(kind: ProviderKind, infos: Sequence[ProviderInfo]) -> str:
+        """What a module offers in place of what is looked for."""
+        found = ", ".join(f"{info.kind.value} {info.id!r}" for info in infos)
+        if found:
+            return f"it offers {found}"
+        return f"it has no function {HOOK_OF_KIND[kind]} marked with @hookimpl that returns one"
 
     def load_all(self, kind: ProviderKind) -> Sequence[ProviderInfo]:
         """All providers of a kind that can be loaded, in order of automatic selection. What
