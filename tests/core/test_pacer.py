@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from voicecall import MULAW_8K, PCM16_16K
-from voicecall.pacer import OutAudio, OutMark, Pacer, PacerOverflow
+from voicecall.pacer import Heard, OutAudio, OutMark, Pacer, PacerOverflow
 
 pytestmark = pytest.mark.unit
 
@@ -122,6 +122,39 @@ def test_without_marks_the_clock_decides() -> None:
     assert not pacer.pending("a")
 
 
+def test_between_audio_and_its_last_mark_a_pacer_is_not_idle() -> None:
+    pacer = Pacer(MULAW_8K, lead_ms=200, chunk_ms=60)
+    pacer.write("a", ms(60))
+    assert not pacer.idle
+    marks = marks_of(pacer.poll(0))
+    assert not pacer.idle
+    assert all(pacer.mark_reached(name) for name in marks)
+    assert pacer.idle
+
+
+def test_clear_tells_of_what_has_not_begun_too() -> None:
+    pacer = Pacer(MULAW_8K, lead_ms=200, chunk_ms=60)
+    pacer.write("a", ms(1000))
+    pacer.write("b", ms(100))
+    pacer.finish("a")
+    pacer.finish("b")
+    pacer.write("c", ms(20))
+    pacer.poll(0)
+    heard = pacer.clear(0.1)
+    assert heard == {"a": Heard(100, False), "b": Heard(0, False), "c": Heard(0, False)}
+    assert not any(pacer.pending(item) for item in "abc")
+
+
+def test_the_size_of_an_item_is_what_was_heard_is_on_its_way_and_waits() -> None:
+    pacer = Pacer(MULAW_8K, lead_ms=200, chunk_ms=60, mark_ms=60)
+    pacer.write("a", ms(100))
+    pacer.write("b", ms(1000))
+    first, *_ = marks_of(pacer.poll(0))
+    pacer.mark_reached(first)
+    assert (pacer.size("a"), pacer.size("b")) == (MULAW_8K.size(100), MULAW_8K.size(1000))
+    assert pacer.size("c") == 0
+
+
 def test_clear_throws_everything_away_and_tells_what_was_heard() -> None:
     pacer = Pacer(MULAW_8K, lead_ms=200, chunk_ms=60)
     pacer.write("a", ms(100))
@@ -234,6 +267,34 @@ def test_a_finished_item_ends_with_a_mark() -> None:
     assert pacer.pending("a")
     assert pacer.mark_reached(mark)
     assert not pacer.pending("a")
+
+
+def test_the_last_of_several_finished_items_ends_with_a_mark() -> None:
+    pacer = Pacer(MULAW_8K)
+    pacer.write("a", ms(20))
+    pacer.write("b", ms(20))
+    pacer.finish("a")
+    before = marks_of(pacer.poll(0))
+    pacer.finish("b")
+    (mark,) = marks_of(pacer.poll(0.001))
+    assert mark not in before
+    assert pacer.mark_reached(mark)
+    assert pacer.idle
+
+
+def test_a_finished_item_that_still_waits_gets_no_marks_before_their_time() -> None:
+    pacer = Pacer(MULAW_8K, mark_ms=240)
+    pacer.write("a", ms(960))
+    pacer.finish("a")
+    assert len(marks_of(play(pacer, 0, 2))) == 4
+
+
+def test_pieces_travel_together_only_with_their_own_item() -> None:
+    pacer = Pacer(MULAW_8K, chunk_ms=60)
+    for item in "aaba":
+        pacer.write(item, ms(20))
+    out = [(one.item, one.payload) for one in pacer.poll(0) if isinstance(one, OutAudio)]
+    assert out == [("a", ms(40)), ("b", ms(20)), ("a", ms(20))]
 
 
 def test_too_much_audio_is_refused() -> None:
