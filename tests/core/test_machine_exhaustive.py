@@ -252,6 +252,7 @@ def test_a_terminal_record_says_why() -> None:
             assert record.ended_at is not None, told(edge)
             leftovers = (record.ending, record.stream_id, record.listen_token)
             assert leftovers == (None,) * 3, told(edge)
+            assert not record.recovering, told(edge)
             if record.message is not None:
                 assert record.message.state in ("done", "failed"), told(edge)
 
@@ -318,4 +319,5 @@ def test_a_refused_call_is_over() -> None:
     assert refused.record.state is S.HANGUP_BOT
     assert refused.record.deadlines == {}
     assert (refused.record.from_number, refused.record.to_number) == ("+3", "unknown")
+    assert (refused.record.provider_call_id, refused.record.aliases) == ("P1", ("P1",))
     assert step(refused.record, event, POLICY).outcome is Outcome.IGNORED

@@ -13,12 +13,14 @@ from voicecall.model import (
     CallMode,
     CallRecord,
     DeadlineKind,
+    Direction,
     EndDetail,
     EndReason,
     MediaPath,
     MessageState,
     Speaker,
 )
+from voicecall.tones import tones_ms
 
 pytestmark = pytest.mark.unit
 
@@ -203,6 +205,18 @@ def test_an_inbound_call_over_a_media_stream() -> None:
     )
     assert record.end_detail is EndDetail.AGENT
     assert record.remote_number == "+3"
+
+
+def test_who_calls_whom_as_far_as_the_carrier_tells() -> None:
+    known = inbound()
+    assert (known.from_number, known.to_number) == ("+3", "+1")
+    assert (known.direction, known.aliases) == (Direction.INBOUND, (ID,))
+    event = ev.Initiated(at=0, key="0", provider_call_id=ID, direction=Direction.OUTBOUND)
+    record = mc.open_inbound(
+        call_id="c", provider="p", event=event, media=MediaPath.NATIVE, greeting=None, policy=POLICY
+    )
+    assert (record.from_number, record.to_number) == ("unknown", "unknown")
+    assert record.direction is Direction.OUTBOUND
 
 
 @pytest.mark.parametrize("reason", [EndReason.BUSY, EndReason.NO_ANSWER, EndReason.FAILED])
@@ -502,3 +516,145 @@ def test_a_restart_after_the_carrier_ended_the_call() -> None:
         (ev.Recovered(at=5_000), "answered", [mc.ProbeStatus()]),
         (gone, "hangup-user", [mc.Release()]),
     )
+
+
+def test_a_quiet_call_is_asked_about_and_only_news_of_the_carrier_put_that_off() -> None:
+    record = tell(outbound(), (ev.CallOpened(at=0), "initiated", []))
+    assert DeadlineKind.PROBE not in record.deadlines
+    record = tell(
+        record,
+        (accepted(100), "initiated", []),
+        (answered(1_000), "answered", [mc.Connected()]),
+        (says(50_000, "u1", "Hello.", first=True), "speaking", []),
+        (due(60_999, DeadlineKind.PROBE), "speaking", []),
+        (due(61_000, DeadlineKind.PROBE), "speaking", [mc.ProbeStatus()]),
+        (ev.StatusReported(at=61_500, status=ev.CarrierStatus.UNKNOWN), "speaking", []),
+        (due(120_999, DeadlineKind.PROBE), "speaking", []),
+        (due(121_000, DeadlineKind.PROBE), "speaking", [mc.ProbeStatus()]),
+        (ev.StatusReported(at=122_000, status=ev.CarrierStatus.CONNECTED), "speaking", []),
+        (due(181_999, DeadlineKind.PROBE), "speaking", []),
+        (due(182_000, DeadlineKind.PROBE), "speaking", [mc.ProbeStatus()]),
+    )
+    assert record.live
+
+
+def test_every_id_that_the_carrier_has_for_a_call_is_kept() -> None:
+    other = replace(ringing(20), provider_call_id="P2")
+    record = tell(outbound(), (accepted(10), "initiated", []), (other, "ringing", []))
+    assert (record.provider_call_id, record.aliases) == ("P2", (ID, "P2"))
+
+
+def test_a_refused_dial_of_a_call_that_rings_was_no_refusal() -> None:
+    record = tell(
+        outbound(),
+        (ringing(10), "ringing", []),
+        (ev.DialRefused(at=20, error="no"), "ringing", []),
+        (ev.DialLookedUp(at=30, provider_call_id=None), "ringing", []),
+    )
+    assert record.live
+
+
+def test_keypad_tones_are_no_part_of_the_time_to_ring() -> None:
+    dialled = replace(outbound(), dtmf_sequence="wwww1")
+    tones = tones_ms("wwww1")
+    assert tones > 2_000
+    tell(
+        dialled,
+        (accepted(0), "initiated", []),
+        (due(45_000 + tones - 1, DeadlineKind.RING), "initiated", []),
+        (due(45_000 + tones, DeadlineKind.RING), "initiated", [mc.HangUp()]),
+    )
+
+
+def test_a_call_that_was_given_up_while_it_was_dialled_is_hung_up_until_it_is_over() -> None:
+    record = tell(
+        outbound(),
+        (ev.EndRequested(at=10), "initiated", []),
+        (accepted(500), "initiated", [mc.HangUp()]),
+        (due(10_499, DeadlineKind.HANGUP), "initiated", []),
+        (due(10_500, DeadlineKind.HANGUP), "initiated", [mc.HangUp()]),
+        (due(10**9, DeadlineKind.DIAL), "initiated", []),
+    )
+    assert record.live
+
+
+@pytest.mark.parametrize("refused", [False, True])
+def test_a_hang_up_is_asked_for_so_often_and_no_more(refused: bool) -> None:
+    record = tell(outbound(), (answered(0), "answered", [mc.Connected()]))
+    result = mc.step(record, ev.EndRequested(at=1_000), POLICY)
+    requests = 0
+    while result.record.live:
+        requests += result.effects.count(mc.HangUp())
+        at = result.record.deadlines[DeadlineKind.HANGUP]
+        if refused:
+            result = mc.step(result.record, ev.HangUpFailed(at=at - 1, error="503"), POLICY)
+            at = result.record.deadlines.get(DeadlineKind.HANGUP, at)
+        result = mc.step(result.record, due(at, DeadlineKind.HANGUP), POLICY)
+    assert requests == POLICY.hangup_attempts
+    assert result.record.end_reason is EndReason.ERROR
+    assert result.record.end_detail is EndDetail.HANGUP_FAILED
+
+
+def test_a_restart_while_the_dial_is_under_way_leaves_time_to_look_it_up() -> None:
+    tell(
+        outbound(),
+        (ev.Recovered(at=900_000), "initiated", [mc.LookUpDial()]),
+        (due(929_999, DeadlineKind.DIAL), "initiated", []),
+        (due(930_000, DeadlineKind.DIAL), "failed", [mc.Release()]),
+    )
+
+
+def test_a_call_that_was_answered_while_nobody_watched_begins_only_now() -> None:
+    tell(
+        outbound(),
+        (accepted(0), "initiated", []),
+        (ev.Recovered(at=5_000), "initiated", [mc.ProbeStatus()]),
+        (
+            ev.StatusReported(at=5_100, status=ev.CarrierStatus.CONNECTED),
+            "answered",
+            [mc.Connected()],
+        ),
+    )
+
+
+def test_a_stream_that_is_back_before_the_carriers_word_is_not_waited_for() -> None:
+    record = tell(
+        inbound(MediaPath.STREAM),
+        (ev.StreamAttached(at=200, stream_id="s1"), "active", [mc.Connected()]),
+        (ev.Recovered(at=5_000), "active", [mc.ProbeStatus()]),
+        (ev.StreamAttached(at=5_050, stream_id="s2"), "active", []),
+        (
+            ev.StatusReported(at=5_100, status=ev.CarrierStatus.CONNECTED),
+            "active",
+            [mc.Connected(resumed=True)],
+        ),
+    )
+    assert record.stream_id == "s2"
+    assert DeadlineKind.STREAM not in record.deadlines
+
+
+def test_a_first_message_that_the_carrier_speaks_goes_on_over_a_restart() -> None:
+    connected = ev.StatusReported(at=5_100, status=ev.CarrierStatus.CONNECTED)
+    record = tell(
+        inbound(),
+        (answered(100), "answered", [mc.Connected()]),
+        (says(200, "u1", "Hello.", first=True), "speaking", []),
+        (ev.Recovered(at=5_000), "speaking", [mc.ProbeStatus()]),
+        (connected, "speaking", [mc.Connected(resumed=True)]),
+        (
+            ev.PlaybackEnded(at=5_200, key="p", provider_call_id=ID, utterance_id="u1"),
+            "listening",
+            [mc.PlaybackFinished("u1", True)],
+        ),
+        # What else it was to say may never have reached it.
+        (says(5_300, "u2", "Well."), "speaking", []),
+        (ev.Recovered(at=6_000), "speaking", [mc.ProbeStatus()]),
+        (
+            ev.PlaybackEnded(at=6_200, key="q", provider_call_id=ID, utterance_id="u2"),
+            "speaking",
+            [],
+        ),
+    )
+    assert record.message is not None
+    assert record.message.state is MessageState.DONE
+    assert [entry.text for entry in record.transcript] == ["Hello."]
