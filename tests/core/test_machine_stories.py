@@ -409,8 +409,26 @@ def test_speech_that_answers_another_question_does_not_count() -> None:
         (ev.ListenStarted(at=200, token="t2"), "listening", []),
         (heard(300, "too late", "t1"), "listening", []),
         (heard(400, "in time", "t2"), "listening", [mc.CallerTurn("in time")]),
+        # No question is out any more.
+        (heard(500, "and more", "t2"), "listening", [mc.CallerTurn("and more")]),
     )
-    assert [entry.text for entry in record.transcript] == ["in time"]
+    assert [entry.text for entry in record.transcript] == ["in time", "and more"]
+
+
+def test_what_the_carrier_repeats_is_passed_over() -> None:
+    tell(
+        inbound(),
+        (ev.Initiated(at=0, key="0", provider_call_id=ID), "ringing", [mc.AnswerCall()]),
+        (answered(100), "answered", [mc.Connected()]),
+        (ev.Initiated(at=200, key="1", provider_call_id=ID), "answered", []),
+        (ringing(300), "answered", []),
+        (says(400, "u2", "Well."), "speaking", []),
+        (
+            ev.PlaybackEnded(at=500, key="p", provider_call_id=ID, utterance_id="u1"),
+            "speaking",
+            [],
+        ),
+    )
 
 
 def test_a_first_message_that_cannot_be_played_ends_the_call() -> None:
@@ -658,3 +676,22 @@ def test_a_first_message_that_the_carrier_speaks_goes_on_over_a_restart() -> Non
     assert record.message is not None
     assert record.message.state is MessageState.DONE
     assert [entry.text for entry in record.transcript] == ["Hello."]
+
+
+def test_a_carrier_that_tells_of_a_failed_stream_may_mean_one_that_is_known_to_be_lost() -> None:
+    def failed(at: int, stream: str | None) -> ev.StreamFailed:
+        return ev.StreamFailed(
+            at=at, key=f"f{at}", provider_call_id=ID, error="gone", stream_id=stream
+        )
+
+    tell(
+        inbound(MediaPath.STREAM),
+        (ev.StreamAttached(at=200, stream_id="s1"), "active", [mc.Connected()]),
+        (failed(300, "s0"), "active", []),
+        (failed(400, "s1"), "active", [mc.ReattachStream()]),
+        (failed(500, "s1"), "active", []),
+        (ev.StreamAttached(at=600, stream_id="s2"), "active", []),
+        (failed(700, "s1"), "active", []),
+        (failed(800, None), "active", [mc.ReattachStream()]),
+        (failed(900, "s2"), "active", []),
+    )
