@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from voicecall import MULAW_8K, PCM16_8K, PCM16_16K, PCM16_24K
-from voicecall.audio import AudioFormat, Converter, Resampler, resample
+from voicecall.audio import AudioFormat, Converter, Resampler, pcm16_to_mulaw, resample
 
 pytestmark = pytest.mark.unit
 
@@ -169,6 +169,22 @@ def test_converters_keep_the_duration(source: AudioFormat, target: AudioFormat) 
         if source.encoding != "alaw":
             # A-law has no zero: its silence decodes to 8.
             assert output == target.silence * (target.sample_rate // 50)
+
+
+def test_a_converter_gives_its_tail_in_the_target_format() -> None:
+    audio = tone(24000, 440, 0.1)
+    plain, coded = Converter(PCM16_24K, PCM16_8K), Converter(PCM16_24K, MULAW_8K)
+    whole = plain.process(audio) + plain.flush()
+    assert whole == resample(audio, 24000, 8000)
+    assert coded.process(audio) + coded.flush() == pcm16_to_mulaw(whole)
+
+
+def test_a_converter_that_is_reset_forgets_what_it_heard() -> None:
+    audio = tone(24000, 440, 0.1)
+    converter = Converter(PCM16_24K, MULAW_8K)
+    first = converter.process(audio)
+    converter.reset()
+    assert converter.process(audio) == first
 
 
 def test_a_sample_cut_in_two_waits_for_its_other_half() -> None:
