@@ -416,7 +416,8 @@ def test_speech_that_answers_another_question_does_not_count() -> None:
 
 
 def test_what_the_carrier_repeats_is_passed_over() -> None:
-    tell(
+    spoken = ev.PlaybackEnded(at=600, key="q", provider_call_id=ID, utterance_id="u2")
+    record = tell(
         inbound(),
         (ev.Initiated(at=0, key="0", provider_call_id=ID), "ringing", [mc.AnswerCall()]),
         (answered(100), "answered", [mc.Connected()]),
@@ -428,7 +429,20 @@ def test_what_the_carrier_repeats_is_passed_over() -> None:
             "speaking",
             [],
         ),
+        (spoken, "listening", [mc.PlaybackFinished("u2", True)]),
+        (replace(spoken, at=700, key="r"), "listening", []),
     )
+    assert [entry.text for entry in record.transcript] == ["Well."]
+
+
+def test_what_was_not_heard_at_all_is_no_part_of_the_transcript() -> None:
+    record = tell(
+        inbound(),
+        (answered(100), "answered", [mc.Connected()]),
+        (says(400, "u1", "Well."), "speaking", []),
+        (ev.BotSpoke(at=500, utterance_id="u1", heard=" ", complete=False), "listening", []),
+    )
+    assert record.transcript == ()
 
 
 def test_a_first_message_that_cannot_be_played_ends_the_call() -> None:
