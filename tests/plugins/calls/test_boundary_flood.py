@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from voicecall_calls.server import CallServer, WebhookSecurity
+from voicecall_calls.server.places import Places
 
 from .boundary import CARRIERS, listening
 
@@ -180,3 +181,42 @@ async def test_many_genuine_webhooks_pass_through_a_flood_that_goes_on() -> None
             await desk.until_waiting(8)
             assert await post(server, client) == 429
             desk.gate.set()
+
+
+async def test_whoever_has_got_a_place_stands_no_more() -> None:
+    places = Places(per_client=1, total=1)
+    for _ in range(3):
+        slow = places.take("a")
+        assert slow is not None
+        with places.reading(slow, 60):
+            genuine = places.take("a")
+            assert genuine is not None
+            assert genuine.standing
+            assert places.claim(genuine)
+            assert (slow.lost, genuine.standing) == (True, False)
+        places.give_back(genuine)
+        places.give_back(slow)
+
+
+async def test_no_more_stand_than_there_are_places() -> None:
+    places = Places(per_client=2, total=2)
+    slow = [places.take("a") for _ in range(2)]
+    assert slow[0] is not None
+    with places.reading(slow[0], 60):
+        standing = [places.take("a") for _ in range(4)]
+        lost = [place is not None and place.lost for place in standing]
+        assert lost == [True, True, False, False]
+
+
+async def test_what_is_handled_gives_way_to_nobody_and_another_client_only_where_it_helps() -> None:
+    places = Places(per_client=1, total=2)
+    other, handled = places.take("b"), places.take("a")
+    assert other is not None
+    assert handled is not None
+    with places.reading(other, 60):
+        with places.reading(handled, 60):
+            late = places.take("a")
+            assert late is not None
+        assert not places.claim(late)
+        assert places.take("a") is None
+        assert (other.lost, handled.lost) == (False, False)
