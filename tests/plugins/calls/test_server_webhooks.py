@@ -102,6 +102,7 @@ async def test_an_explicit_empty_body_and_headers_pass_as_they_are() -> None:
         ("GET", "/healthz", 200),
         ("HEAD", "/healthz", 200),
         ("GET", "/voice/webhook", 405),
+        ("GET", "/voice/webhook?voicecallChallenge=x", 405),
         ("PUT", "/voice/webhook/", 405),
         ("POST", "/voice/webhook/", 401),
     ],
@@ -211,6 +212,16 @@ async def test_an_announced_body_over_the_limit_is_never_asked_for() -> None:
                 b"mock-signature: 0\r\nexpect: 100-continue\r\ncontent-length: 70000\r\n\r\n"
             )
             assert (await read_reply(stream)).startswith(b"HTTP/1.1 413 ")
+
+
+async def test_an_announced_body_at_the_limit_is_asked_for() -> None:
+    async with serving() as (server, _, _client):
+        async with await anyio.connect_tcp("127.0.0.1", server.port) as stream:
+            await stream.send(
+                b"POST /voice/webhook HTTP/1.1\r\nhost: x\r\nmock-timestamp: 1\r\n"
+                b"mock-signature: 0\r\nexpect: 100-continue\r\ncontent-length: 65536\r\n\r\n"
+            )
+            assert (await read_reply(stream)).startswith(b"HTTP/1.1 100 ")
 
 
 SLOWLY = (
@@ -367,6 +378,7 @@ async def test_a_client_that_hangs_up_in_its_body_frees_its_place(
             assert statuses == [429]
             engine.gate.set()
         assert statuses == [429, 200]
+    assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
 
 
 @pytest.mark.parametrize(
