@@ -9,7 +9,7 @@ import pytest
 
 from voicecall import ProviderInfo, ProviderKind, hookimpl
 from voicecall.configuring import ConfigModel
-from voicecall.errors import ConfigError
+from voicecall.errors import ConfigError, PluginError
 from voicecall.registry import Registry
 from voicecall.selection import Selection, missing_fields, provider_config, select
 
@@ -149,6 +149,13 @@ def test_provider_config_alone() -> None:
     assert caught.value.path == "a.b.apiKey"
     assert caught.value.env == "ALPHA_KEY"
     assert missing_fields(ALPHA, {}, {"ALPHA_KEY": " "}) == ["apiKey"]
+
+
+@pytest.mark.parametrize("model", [None, dict, {}])
+def test_a_configuration_model_that_is_none_is_its_packages_fault(model: Any) -> None:
+    words = "'alpha' cannot be used: TypeError: its config_model returns .*, not a pydantic model"
+    with pytest.raises(PluginError, match=words):
+        provider_config(provider("alpha", config_model=lambda: model), {}, {"ALPHA_KEY": "a"}, "p")
 
 
 def test_a_provider_whose_code_is_broken_is_no_other_ones_trouble() -> None:

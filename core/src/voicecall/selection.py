@@ -80,11 +80,15 @@ def provider_config(
         if raw:
             raise ConfigError(f"{info.label} takes no configuration", path=path)
         return None
+    from pydantic import BaseModel
+
     from .configuring import validate
 
     values = _with_environment(info, raw, environ)
     try:
-        model = info.config_model()
+        model: Any = info.config_model()
+        if not (isinstance(model, type) and issubclass(model, BaseModel)):
+            raise TypeError(f"its config_model returns {model!r}, not a pydantic model")
     except Exception as error:
         raise PluginError(
             f"the {info.kind.value} provider {info.id!r} cannot be used:"

@@ -117,6 +117,14 @@ async def test_a_store_that_cannot_be_opened_is_named(tmp_path: Path) -> None:
         assert problem.endswith("the store provider 'broken' cannot be used: KeyError: 'shelf'")
 
 
+async def test_a_factory_that_returns_no_provider_is_named(tmp_path: Path) -> None:
+    idle = replace(info(ProviderKind.TRANSCRIPTION, "idle"), factory=lambda config, context: None)
+    streaming = {"streaming": {"enabled": True, "provider": "idle"}}
+    async with started(tmp_path, idle, **streaming) as problems:
+        [problem] = problems
+        assert problem.endswith("TypeError: its factory returns NoneType, not a provider")
+
+
 async def test_a_carrier_that_cannot_be_told_of_webhooks_keeps_no_phone_down(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

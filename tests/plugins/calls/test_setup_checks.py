@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -157,6 +158,21 @@ def test_the_agent_and_what_it_misses() -> None:
     )["agent"]
     assert chosen.ok
     assert chosen.message == "agent sales: Model"
+
+
+@pytest.mark.parametrize(
+    ("check", "words"),
+    [
+        (lambda config, models: None, "it returns NoneType, not a sequence of texts"),
+        (lambda config, models: "a key", "it returns str, not a sequence of texts"),
+        (lambda config: [], "TypeError: .*takes 1 positional argument"),
+    ],
+)
+def test_a_backends_check_that_is_broken_is_named(check: Any, words: str) -> None:
+    more = (info(ProviderKind.AGENT, "clumsy", check=check),)
+    found = checks(agents={"defaults": {"backend": "clumsy"}}, more=more)["agent"]
+    assert not found.ok
+    assert re.fullmatch(f"the check of the agent provider 'clumsy' fails: {words}.*", found.message)
 
 
 def test_what_only_the_backend_knows_is_asked_of_it() -> None:

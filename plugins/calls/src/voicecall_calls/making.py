@@ -47,6 +47,8 @@ async def open_provider(selected: Selected, context: ProviderContext, stack: Asy
     info, config = require(selected)
     with making(info):
         provider = info.factory(config, context)
+        if not hasattr(provider, "lifespan"):
+            raise TypeError(f"its factory returns {type(provider).__name__}, not a provider")
         await stack.enter_async_context(provider.lifespan())
     return provider
 

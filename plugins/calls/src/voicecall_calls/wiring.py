@@ -216,9 +216,15 @@ def _backend_problems(wiring: Wiring, agent_id: str) -> list[str]:
         if agent_id == (route.agent_id or wiring.agent_id)
     ]
     try:
-        return list(selected.info.check(selected.config, [name for name in models if name]))
+        found = selected.info.check(selected.config, [name for name in models if name])
+        if isinstance(found, list | tuple):
+            return [str(problem) for problem in found]
+        what = f"it returns {type(found).__name__}, not a sequence of texts"
     except VoicecallError as error:
         return [str(error)]
+    except Exception as error:  # noqa: BLE001 (a stranger's check)
+        what = f"{type(error).__name__}: {error}"
+    return [f"the check of the agent provider {selected.info.id!r} fails: {what}"]
 
 
 def _backend(
