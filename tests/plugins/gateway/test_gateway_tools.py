@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import anyio
+import anyio.abc
 import httpx
 import pytest
+from starlette.websockets import WebSocket
 
 from voicecall.errors import CallNotFound, ConfigError, PluginError
 from voicecall.hosting import ToolCall, ToolSpec
 from voicecall.seam import SystemSeam
 from voicecall_gateway import throttle, toolhttp
+from voicecall_gateway.rpc import RpcServer
 from voicecall_gateway.throttle import Throttle
 
 pytestmark = [pytest.mark.integration, pytest.mark.anyio]
@@ -324,3 +328,48 @@ async def test_this_machine_is_never_locked_out_and_memory_is_bounded() -> None:
     for number in range(throttle.MAX_CLIENTS):
         limit.failed(f"198.51.{number // 256}.{number % 256}")
     assert limit.wait("192.0.2.1") == 0
+
+
+async def test_wrong_tokens_of_both_doors_count_together(lab: Any, connect_params: Any) -> None:
+    clock = Clock()
+    limit = Throttle(clock)
+    host = lab.gateway().host
+
+    async def tried(tasks: anyio.abc.TaskGroup, token: str) -> tuple[Any, int | None]:
+        """The answer to ``connect`` from an address of the network, and how the socket closed."""
+        rpc = RpcServer(host, tasks, token="right", throttle=limit, version="1", problems=list)
+        params = {**connect_params, "auth": {"token": token}}
+        frame = json.dumps({"type": "req", "id": "1", "method": "connect", "params": params})
+        coming = [
+            {"type": "websocket.connect"},
+            {"type": "websocket.receive", "text": frame},
+            {"type": "websocket.disconnect", "code": 1000},
+        ]
+        sent: list[Any] = []
+
+        async def receive() -> Any:
+            return coming.pop(0)
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        scope = {"type": "websocket", "headers": [], "client": ("192.0.2.1", 5000)}
+        await rpc.serve(WebSocket(scope, receive, send))
+        answer = next(m for m in map(_frame, sent) if m.get("type") == "res")
+        return answer, next((m["code"] for m in sent if m["type"] == "websocket.close"), None)
+
+    async with anyio.create_task_group() as tasks:
+        for _ in range(throttle.FAILURES - 1):
+            limit.failed("192.0.2.1")
+        assert (await tried(tasks, "right"))[0]["ok"]
+        answer, code = await tried(tasks, "wrong")
+        assert (answer["error"]["details"]["code"], code) == ("AUTH_TOKEN_MISMATCH", 1008)
+        answer, code = await tried(tasks, "right")
+        assert (answer["error"]["details"]["code"], code) == ("AUTH_RATE_LIMITED", 1008)
+        assert answer["error"]["message"] == "unauthorized: too many wrong tokens, wait 60 s"
+        clock.now += 60
+        assert (await tried(tasks, "right"))[0]["ok"]
+
+
+def _frame(message: Mapping[str, Any]) -> Any:
+    return json.loads(message.get("text", "{}"))

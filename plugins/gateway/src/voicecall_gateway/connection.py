@@ -146,17 +146,33 @@ class Connection:
         if params.role != "operator":
             await self._refuse(request, INVALID_REQUEST, f"unknown role: {params.role[:64]}")
         token = self._server.token
-        if token is not None and not token_matches(token, params.auth.token):
-            missing = params.auth.token is None
-            await self._refuse(
-                request,
-                FORBIDDEN,
-                f"unauthorized: gateway token {'missing' if missing else 'mismatch'}",
-                {"code": "AUTH_TOKEN_MISSING" if missing else "AUTH_TOKEN_MISMATCH"},
-            )
+        if token is not None:
+            await self._check(request, token, params.auth.token)
         self.scopes = expand_scopes(params.scopes)
         hello = self._server.hello(self)
         await self._socket.send_text(encode_result(request.id, hello))
+
+    async def _check(self, request: Request, token: str, given: str | None) -> None:
+        throttle, client = self._server.throttle, self._socket.client
+        host = client.host if client is not None else ""
+        wait = throttle.wait(host)
+        if wait > 0:
+            await self._refuse(
+                request,
+                FORBIDDEN,
+                f"unauthorized: too many wrong tokens, wait {wait} s",
+                {"code": "AUTH_RATE_LIMITED"},
+            )
+        if token_matches(token, given):
+            return
+        throttle.failed(host)
+        missing = given is None
+        await self._refuse(
+            request,
+            FORBIDDEN,
+            f"unauthorized: gateway token {'missing' if missing else 'mismatch'}",
+            {"code": "AUTH_TOKEN_MISSING" if missing else "AUTH_TOKEN_MISMATCH"},
+        )
 
     async def _refuse(
         self, request: Request, code: str, message: str, details: Mapping[str, Any] | None = None

@@ -28,6 +28,7 @@ from .frames import (
     encode_result,
 )
 from .host import Host
+from .throttle import Throttle
 
 __all__ = ["MAX_PAYLOAD", "TICK_SECONDS", "RpcServer"]
 
@@ -49,11 +50,13 @@ class RpcServer:
         tasks: TaskGroup,
         *,
         token: str | None,
+        throttle: Throttle,
         version: str,
         absent: Callable[[], Sequence[str]],
     ) -> None:
         self.seam: Seam = host.seam
         self.token = token
+        self.throttle = throttle
         self._host = host
         self._tasks = tasks
         self._version = version

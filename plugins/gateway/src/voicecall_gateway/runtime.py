@@ -29,6 +29,7 @@ from .reload import Reloader
 from .rpc import RpcServer
 from .sections import url_host
 from .server import AdminServer, bind_port, make_app
+from .throttle import Throttle
 from .toolhttp import ToolEndpoint
 
 __all__ = ["Gateway", "serve"]
@@ -140,11 +141,13 @@ class Gateway:
         with listener:
             self.port = listener.getsockname()[1]
             self.token = gateway_token(section, self.host.environ, self.loaded.state_dir, self.seam)
+            throttle = Throttle(self.seam)
             async with anyio.create_task_group() as tasks:
                 rpc = RpcServer(
                     self.host,
                     tasks,
                     token=self.token,
+                    throttle=throttle,
                     version=self.version,
                     absent=self._absent,
                 )
@@ -153,6 +156,7 @@ class Gateway:
                 self._tools = ToolEndpoint(
                     self.host,
                     token=self.token,
+                    throttle=throttle,
                     bind=section.bind,
                     denied=lambda name: name in self.loaded.gateway.tools.deny,
                 )

@@ -66,14 +66,20 @@ class ToolEndpoint:
     is what the bearer has to be (None: nobody is asked)."""
 
     def __init__(
-        self, host: Host, *, token: str | None, bind: str, denied: Callable[[str], bool]
+        self,
+        host: Host,
+        *,
+        token: str | None,
+        throttle: Throttle,
+        bind: str,
+        denied: Callable[[str], bool],
     ) -> None:
         self.closing = False
         self._host = host
         self._token = token
         self._bind = bind
         self._denied = denied
-        self._throttle = Throttle(host.seam)
+        self._throttle = throttle
         self._in_flight = 0
         self._idle = anyio.Event()
 
