@@ -10,6 +10,15 @@ import sys
 import pytest
 
 import voicecall
+from voicecall.agent import AgentBackend
+from voicecall.coordinator import Coordinator
+from voicecall.realtime import RealtimeProvider
+from voicecall.store import CallStore
+from voicecall.telephony import TelephonyProvider
+from voicecall.transcription import TranscriptionProvider
+from voicecall.tts import PlainSpeechProvider
+from voicecall.tunnel import TunnelProvider
+from voicecall.turn import TurnDetectorProvider
 
 pytestmark = pytest.mark.unit
 
@@ -42,6 +51,30 @@ def test_every_public_name_exists_and_every_module_is_described(name: str) -> No
     assert len(set(module.__all__)) == len(module.__all__)
     for public in module.__all__:
         assert getattr(module, public) is not None
+
+
+CONTRACTS = [
+    (AgentBackend, "reply"),
+    (CallStore, "commit"),
+    (Coordinator, "acquire"),
+    (PlainSpeechProvider, "synthesize"),
+    (RealtimeProvider, "session"),
+    (TelephonyProvider, "place_call"),
+    (TranscriptionProvider, "session"),
+    (TunnelProvider, "open"),
+    (TurnDetectorProvider, "detector"),
+]
+
+
+@pytest.mark.parametrize(("contract", "method"), CONTRACTS)
+def test_a_provider_without_a_method_of_its_contract_cannot_be_made(
+    contract: type[voicecall.Provider], method: str
+) -> None:
+    class Lacking(contract):  # type: ignore[misc, valid-type]
+        """Has nothing of its own."""
+
+    with pytest.raises(TypeError, match=f"abstract method.*\\b{method}\\b"):
+        Lacking()
 
 
 def test_importing_the_package_costs_no_heavy_library() -> None:

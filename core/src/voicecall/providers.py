@@ -7,6 +7,7 @@ module must be importable without the vendor's heavy libraries: the factory impo
 from __future__ import annotations
 
 import logging
+from abc import ABC
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -148,7 +149,7 @@ def _is_texts(value: object) -> bool:
     return isinstance(value, list | tuple) and all(isinstance(one, str) for one in value)
 
 
-class Provider:
+class Provider(ABC):  # noqa: B024 (each contract has abstract methods)
     """Base of all provider objects: a lifespan around whatever they need while in use.
 
     Where a contract has ``capabilities``, they are an attribute, of the class or of the object; a
