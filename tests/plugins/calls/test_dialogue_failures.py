@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
 
-from voicecall.agent import AgentTurn
+from voicecall.agent import AgentBackend, AgentTurn
 from voicecall.errors import ProviderUnavailable
 from voicecall.model import EndDetail, EndReason, MediaPath
 from voicecall_calls.config import PhrasesConfig
@@ -134,6 +135,21 @@ async def test_one_failure_of_the_agent_is_admitted_and_two_end_the_call(tmp_pat
         assert phone.record.end_detail is EndDetail.AGENT_FAILED
         failed = [row.failed for row in await phone.rows() if row.kind == "reply"]
         assert failed == ["scripted: no way there"] * 2
+
+
+async def test_an_agent_that_yields_what_is_no_event_is_told_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Plain(AgentBackend):
+        async def reply(self, turn: AgentTurn) -> AsyncIterator[Any]:
+            yield "Good morning."
+
+    async with open_phone(tmp_path, agent=Plain()) as phone:
+        await greeted(phone)
+        phone.hears("First.")
+        await phone.settle(4)
+        assert phone.heard == [SAY.greeting, SAY.not_understood]
+    assert "str is no event of an agent" in caplog.text
 
 
 async def test_a_success_in_between_counts_failures_anew(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import anyio
 import anyio.abc
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
-from voicecall.agent import AgentBackend, AgentTurn, EndCall, TextDelta
+from voicecall.agent import AgentBackend, AgentTurn, EndCall, TextDelta, ToolActivity
 from voicecall.errors import ProviderError
 from voicecall.seam import Seam
 from voicecall_calls.conversation.agentturn import settle
@@ -118,6 +118,8 @@ class Replier:
                                 await sentences.send(sentence)
                         elif isinstance(event, EndCall):
                             reply.end_call = True
+                        elif not isinstance(event, ToolActivity):
+                            raise TypeError(f"{type(event).__name__} is no event of an agent")
             except TimeoutError:
                 reply.failed = f"no answer within {self._timeout_s:g} s"
             except ProviderError as error:
