@@ -409,6 +409,20 @@ async def test_upgrades_over_the_cap_or_elsewhere_or_while_draining_are_refused(
         await until_gone(server)
 
 
+async def test_sockets_that_found_no_place_take_none_while_they_close() -> None:
+    async with serving(max_pending=1, max_connections=2) as (server, engine):
+        async with raw(server) as first, raw(server) as second, raw(server) as third:
+            # They leave our close frame without an answer.
+            for turned_away in (second, third):
+                assert await turned_away.close_code() == 1013
+            await first.send(0x81, start().encode())
+            await until_open(engine)
+            async with dial(server) as client:
+                await client.send(start())
+                await until_open(engine, 2)
+                assert await refusal(server) == (503, b"Too many media stream connections")
+
+
 async def test_fragments_are_joined_and_pings_answered_in_between() -> None:
     async with serving() as (server, engine), dial(server) as client:
         text = start()

@@ -65,6 +65,8 @@ class MediaServer:
         self._path = normal_path(options.path)
         self._sockets: set[MediaConnection] = set()
         self._pending: set[MediaConnection] = set()
+        self._turned_away: set[MediaConnection] = set()
+        """Those that found no place to wait in; until they have closed they take no other."""
         self._pending_limits = InFlight(
             per_client=options.max_pending_per_client, total=options.max_pending
         )
@@ -119,7 +121,7 @@ class MediaServer:
             return Refusal(404, "Not Found")
         if self.draining or self._tasks is None:
             return Refusal(503, "Shutting down")
-        if len(self._sockets) >= self._options.max_connections:
+        if len(self._sockets) - len(self._turned_away) >= self._options.max_connections:
             logger.warning("media socket of %s refused: too many connections", upgrade.client)
             return Refusal(503, "Too many media stream connections")
         upgrade = replace(upgrade, url=self._url())
@@ -148,6 +150,7 @@ class MediaServer:
         if self._pending_limits.enter(socket.upgrade.client):
             self._pending.add(socket)
         else:
+            self._turned_away.add(socket)
             socket.close(1013, "Too many pending media stream connections")
 
     def _started(self, socket: MediaConnection, started: Started) -> None:
@@ -157,6 +160,7 @@ class MediaServer:
     def _gone(self, socket: MediaConnection) -> None:
         self._settled(socket)
         self._sockets.discard(socket)
+        self._turned_away.discard(socket)
         if not self._sockets:
             self._empty.set()
 
