@@ -347,6 +347,24 @@ async def test_an_answer_begins_the_patience_anew(tmp_path: Path) -> None:
         assert ("bot", SAY.goodbye) not in phone.said
 
 
+async def test_a_caller_who_speaks_for_long_is_not_asked_whether_anybody_is_there(
+    tmp_path: Path,
+) -> None:
+    async with open_phone(tmp_path, config=SILENCE) as phone:
+        await greeted(phone)
+        # The recogniser tells no words before the end.
+        phone.stt.started()
+        await phone.settle(20)
+        phone.stt.final("That was a long story.")
+        phone.stt.ended()
+        await phone.settle(3)
+        assert phone.said[1:] == [("user", "That was a long story."), ("bot", "Yes.")]
+        # A sound without an end is no caller.
+        phone.stt.started()
+        await phone.settle(70)
+        assert phone.said[3] == ("bot", SAY.still_there)
+
+
 async def test_nobody_is_asked_while_the_agent_works_or_an_answer_is_awaited(
     tmp_path: Path,
 ) -> None:

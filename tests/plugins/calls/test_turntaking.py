@@ -130,6 +130,19 @@ def test_words_replace_an_answer_that_is_owed() -> None:
     assert turns.final("And tomorrow?", owed=True) is Verdict.TURN
 
 
+def test_a_caller_speaks_until_the_end_but_not_for_ever() -> None:
+    turns = taking()
+    assert not turns.caller_speaks(11.0)
+    turns.speech_started(11.0)
+    assert turns.caller_speaks(70.9)
+    assert not turns.caller_speaks(71.0)
+    turns.final("Well.")
+    assert not turns.caller_speaks(12.0)
+    turns.speech_started(13.0)
+    turns.speech_ended()
+    assert not turns.caller_speaks(14.0)
+
+
 # --- with a detector of voices ---------------------------------------------------------------
 
 

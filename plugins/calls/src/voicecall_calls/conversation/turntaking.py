@@ -23,6 +23,8 @@ _ACKNOWLEDGEMENTS = frozenset(
 )
 _LASTING_S = 1.5
 """A voice over a paused bot that is longer is no acknowledgement: they last up to a second."""
+_LONGEST_S = 60.0
+"""Nobody says more in one breath: the recogniser has not noticed the end, or hears a television."""
 
 
 class Verdict(StrEnum):
@@ -119,6 +121,10 @@ class TurnTaking:
         if not text.strip():
             return Verdict.NOT_UNDERSTOOD
         return Verdict.TURN
+
+    def caller_speaks(self, now: float) -> bool:
+        """Whether the caller is in the middle of an utterance."""
+        return self.speech_began is not None and now - self.speech_began < _LONGEST_S
 
     def speech_ended(self) -> None:
         """The sound is over."""
