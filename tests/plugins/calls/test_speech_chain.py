@@ -396,6 +396,18 @@ async def test_a_session_that_cannot_be_opened_is_that_of_the_next(
     assert "the speech provider two raised what it should not" in caplog.text
 
 
+async def test_what_a_task_of_a_session_raised_is_told_without_its_group(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    one, two, three = Voice("one"), Voice("two"), Voice("three")
+    one.open_errors = [ExceptionGroup("tasks", [one.broken()])]
+    two.open_errors = [ExceptionGroup("tasks", [OSError("a mistake in the package")])]
+    async with open_chain(chain([one, two, three])):
+        pass
+    told = [record for record in caplog.records if "should not" in record.getMessage()]
+    assert [type(record.exc_info[1]) for record in told if record.exc_info] == [OSError]
+
+
 async def test_where_all_fail_the_error_names_them_all() -> None:
     voices = [Voice("one"), Voice("two")]
     for voice in voices:

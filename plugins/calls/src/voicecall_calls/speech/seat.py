@@ -17,7 +17,10 @@ _log = logging.getLogger("voicecall.calls")
 
 
 def as_provider_error(error: Exception, provider_id: str) -> ProviderError:
-    """``error`` as an error of the provider. One that no provider may raise is logged."""
+    """``error``, alone or as that of a task, as an error of the provider. One that no provider
+    may raise is logged."""
+    while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
     if isinstance(error, ProviderError):
         return error
     _log.error("the speech provider %s raised what it should not", provider_id, exc_info=error)
