@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic_ai.exceptions import (
+    ContentFilterError,
     ModelAPIError,
     ModelAuthenticationError,
     ModelConnectionError,
@@ -17,6 +18,7 @@ from pydantic_ai.exceptions import (
     ModelRateLimitError,
     ModelRequestTimeout,
     ModelTimeoutError,
+    OutputTokenLimitExceeded,
     UnexpectedModelBehavior,
     UsageLimitExceeded,
     UserError,
@@ -189,6 +191,8 @@ def categorised(category: Any, status: int) -> ModelHTTPError:
         (ModelTimeoutError("small", "late"), ProviderTimeout, True),
         (ModelRequestTimeout("small", 3), ProviderTimeout, True),
         (UnexpectedModelBehavior("what", "secret-body"), ProviderUnavailable, True),
+        (ContentFilterError("what", "secret-body"), RequestRejected, False),
+        (OutputTokenLimitExceeded("what", "secret-body"), RequestRejected, False),
         (UsageLimitExceeded("too many"), RequestRejected, False),
         (UserError("wrong"), RequestRejected, False),
         (ConfigError("wrong"), RequestRejected, False),
@@ -201,6 +205,12 @@ def test_errors_become_ours(error: Exception, kind: type[ProviderError], retryab
     assert ours.retryable is retryable
     assert ours.provider == "pydantic-ai"
     assert "secret-body" not in str(ours)
+
+
+def test_what_the_operator_can_change_is_told() -> None:
+    said = str(as_provider_error(OutputTokenLimitExceeded("what"), 3))
+    assert said.endswith("raise or leave out agents.backends.pydantic-ai.maxTokens")
+    assert "refuses to answer" in str(as_provider_error(ContentFilterError("what"), 3))
 
 
 def test_request_id_and_status_are_told() -> None:

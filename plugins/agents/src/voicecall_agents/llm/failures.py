@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic_ai.exceptions import (
     AgentRunError,
+    ContentFilterError,
     ModelAPIError,
     ModelAuthenticationError,
     ModelConnectionError,
@@ -12,6 +13,7 @@ from pydantic_ai.exceptions import (
     ModelRequestRejectedError,
     ModelRequestTimeout,
     ModelTimeoutError,
+    OutputTokenLimitExceeded,
     RunTimedOut,
     UnexpectedModelBehavior,
     UsageLimitExceeded,
@@ -26,7 +28,7 @@ from voicecall.errors import (
     ProviderUnavailable,
     RequestRejected,
 )
-from voicecall_agents.llm.config import BACKEND_ID
+from voicecall_agents.llm.config import BACKEND_ID, BACKEND_PATH
 
 __all__ = ["as_provider_error", "retry_delay"]
 
@@ -44,6 +46,17 @@ def as_provider_error(error: BaseException, silence_s: float) -> ProviderError:
         return _of_request(error)
     if isinstance(error, UsageLimitExceeded):
         return RequestRejected("the model went on calling tools", provider=BACKEND_ID)
+    if isinstance(error, ContentFilterError):
+        return RequestRejected(
+            "the model refuses to answer, or its provider keeps the answer back",
+            provider=BACKEND_ID,
+        )
+    if isinstance(error, OutputTokenLimitExceeded):
+        return RequestRejected(
+            "the model used up its tokens before it said anything; raise or leave out"
+            f" {BACKEND_PATH}.maxTokens",
+            provider=BACKEND_ID,
+        )
     if isinstance(error, UserError | ConfigError):
         return RequestRejected(f"the model cannot be asked: {error}", provider=BACKEND_ID)
     if isinstance(error, UnexpectedModelBehavior | AgentRunError | ValueError):
