@@ -10,8 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from voicecall import ProviderKind
 from voicecall.configuring import validate
 from voicecall.errors import ConfigError
+from voicecall.registry import Registry
 from voicecall_stt_pocketsphinx.config import MEASURED_CMN, PocketsphinxConfig
 from voicecall_stt_pocketsphinx.decoding import Decoder
 from voicecall_stt_pocketsphinx.grammar import load_grammar
@@ -38,6 +40,18 @@ def test_a_grammar_comes_from_a_file(tmp_path: Path) -> None:
     path = tmp_path / "g.jsgf"
     path.write_text(HEAD + "public <a> = yes;")
     assert load_grammar(PocketsphinxConfig(grammar_file=path)).key == "grammarFile"
+
+
+def test_the_words_are_checked_without_listening() -> None:
+    check = Registry().load(ProviderKind.TRANSCRIPTION, "pocketsphinx").check
+    assert check is not None
+    assert check(PocketsphinxConfig(phrases=("yes please",)), ()) == ()
+    for config, words in (
+        (PocketsphinxConfig(phrases=("yes xyzzyx",)), "'xyzzyx' in 'yes xyzzyx'"),
+        (PocketsphinxConfig(grammar_file=Path("/nowhere/g.jsgf")), "cannot be read"),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            check(config, ())
 
 
 @pytest.mark.parametrize(

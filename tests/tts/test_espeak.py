@@ -53,6 +53,14 @@ async def test_a_faster_rate_is_shorter() -> None:
     assert len(fast) < 0.7 * len(slow)
 
 
+def test_a_voice_is_checked_without_speaking() -> None:
+    check = Registry().load(ProviderKind.TTS, "espeak").check
+    assert check is not None
+    assert check(EspeakConfig(), ()) == ()
+    with pytest.raises(ConfigError, match=r"espeak\.voice: .*no voice xx-nobody"):
+        check(EspeakConfig(voice="xx-nobody"), ())
+
+
 async def test_an_unknown_voice_of_a_call_is_refused() -> None:
     provider = EspeakProvider(EspeakConfig())
     async with provider.session("xx-nobody", MULAW_8K) as session:

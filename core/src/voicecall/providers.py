@@ -101,8 +101,10 @@ class ProviderInfo:
 
     ``check(config, models)`` tells what would keep the provider from working, one sentence each:
     for what only the provider knows, such as the key that a model's vendor wants. ``models`` are
-    those that it may be asked for besides its own. It contacts nothing; it may import what the
-    factory imports. Raises a ``VoicecallError`` where that is not there.
+    those that it may be asked for besides its own (of an agent; others get none). It contacts
+    nothing; it may import what the factory imports. Raises a ``VoicecallError`` where that is not
+    there. An agent's backend is asked at each start; a carrier, a tunnel and whatever hears and
+    speaks by ``voicecall setup`` alone.
 
     Raises ``TypeError`` for a field of another form.
     """

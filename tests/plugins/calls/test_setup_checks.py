@@ -148,6 +148,40 @@ def test_the_voices_and_what_they_miss() -> None:
     assert "speech" not in checks(environ=KEYS)
 
 
+def test_what_only_a_speech_provider_knows_is_asked_of_it() -> None:
+    def deaf(config: Any, models: Collection[str]) -> Sequence[str]:
+        raise PluginError("words that are not in the dictionary: 'xyzzyx'")
+
+    def mute(config: Any, models: Collection[str]) -> Sequence[str]:
+        return [f"there is no voice {config.voice}"] if config.voice else []
+
+    def broken(config: Any, models: Collection[str]) -> Sequence[str]:
+        raise KeyError("library")
+
+    more = (
+        info(ProviderKind.TRANSCRIPTION, "deaf", check=deaf),
+        info(ProviderKind.TTS, "mute", check=mute),
+        info(ProviderKind.TTS, "spare", check=broken, auto_select_order=200),
+    )
+    streaming = {"enabled": True, "provider": "deaf"}
+    tts = {"provider": "mute", "providers": {"mute": {"voice": "klingon"}}}
+    found = checks(more=more, streaming=streaming, tts=tts)
+    spare = (
+        "WARNING: it cannot take over: Spare: the tts provider 'spare' cannot be used:"
+        " KeyError: 'library'"
+    )
+    for name, text in (
+        ("transcription", "Deaf: words that are not in the dictionary: 'xyzzyx'"),
+        ("tts", f"Mute: there is no voice klingon; {spare}"),
+    ):
+        assert found[name] == SetupCheck(name, False, text)
+    told = checks(environ=KEYS, more=more, streaming={"enabled": True}, tts={"provider": "mute"})
+    assert "transcription" not in told
+    assert told["tts"] == SetupCheck("tts", True, spare)
+    # Nobody is asked who is not used.
+    assert list(checks(more=more, tts=tts)) == ORDER
+
+
 def test_the_agent_and_what_it_misses() -> None:
     missing = checks(agents={"defaults": {"backend": "model"}})["agent"]
     assert not missing.ok

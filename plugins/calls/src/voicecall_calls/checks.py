@@ -11,9 +11,11 @@ from pathlib import Path
 from voicecall.errors import ConfigError, VoicecallError
 from voicecall.hosting import SetupCheck, SetupContext
 from voicecall.model import MediaPath
-from voicecall.providers import ProviderInfo
+from voicecall.providers import ProviderInfo, ProviderKind
+from voicecall.selection import Selected
 from voicecall_calls.config import ServeConfig, VoiceCallConfig
 from voicecall_calls.exposure import comes_from_outside, is_one_client, is_public_url
+from voicecall_calls.making import making
 from voicecall_calls.probing import number_urls
 from voicecall_calls.storing import store_directory
 from voicecall_calls.wiring import (
@@ -21,6 +23,7 @@ from voicecall_calls.wiring import (
     PLUGIN_ID,
     UNVERIFIED,
     Wiring,
+    require,
     resolve_for,
 )
 
@@ -55,6 +58,7 @@ def setup_checks(context: SetupContext) -> Sequence[SetupCheck]:
         checks.append(SetupCheck("signatures", True, UNVERIFIED))
     if wiring.media is MediaPath.STREAM:
         checks.append(_speech(wiring))
+    checks += _able(wiring)
     checks += _place(wiring.config, context.state_dir)
     checks += _listening(wiring.config.serve)
     told = " ".join(check.message for check in checks)
@@ -139,6 +143,36 @@ def _speech(wiring: Wiring) -> SetupCheck:
         for over in choice.passed_over
     )
     return SetupCheck("speech", True, "; ".join(parts))
+
+
+def _able(wiring: Wiring) -> Iterator[SetupCheck]:
+    """What keeps providers from doing what their blocks say, as far as they can tell it here: a
+    check for each kind of which one cannot."""
+    needed = [wiring.carrier, wiring.transcription, wiring.realtime, wiring.tunnel]
+    needed += [choice.selected for choice in wiring.speech.values()]
+    spares = [spare for choice in wiring.speech.values() for spare in choice.spares]
+    # By kind: sentences, and whether a provider is meant without which there is no call.
+    found: dict[ProviderKind, dict[str, bool]] = {}
+    for index, selected in enumerate((*needed, *spares)):
+        if selected is None or selected.info is None:
+            continue
+        word = "" if index < len(needed) else "WARNING: it cannot take over: "
+        for text in _unable(selected):
+            sentences = found.setdefault(selected.info.kind, {})
+            sentences[f"{word}{selected.info.label}: {text}"] = not word
+    for kind, sentences in found.items():
+        yield SetupCheck(kind.value, not any(sentences.values()), "; ".join(sentences))
+
+
+def _unable(selected: Selected) -> Sequence[str]:
+    info, config = require(selected)
+    if info.check is None:
+        return ()
+    try:
+        with making(info):
+            return list(info.check(config, ()))
+    except VoicecallError as error:
+        return [str(error)]
 
 
 def _agent(wiring: Wiring) -> SetupCheck:

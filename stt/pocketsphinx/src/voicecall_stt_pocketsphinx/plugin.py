@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 from voicecall import ProviderContext, ProviderInfo, ProviderKind, hookimpl
@@ -23,6 +23,14 @@ def _factory(config: Any, context: ProviderContext) -> Any:
     return PocketsphinxProvider(config)
 
 
+def _check(config: Any, models: Collection[str]) -> Sequence[str]:
+    from .decoding import Decoder
+    from .grammar import load_grammar
+
+    Decoder(load_grammar(config), config.cmninit, config.reject_below)
+    return ()
+
+
 @hookimpl
 def voicecall_transcription_providers() -> Sequence[ProviderInfo]:
     return [
@@ -34,5 +42,6 @@ def voicecall_transcription_providers() -> Sequence[ProviderInfo]:
             config_model=_config_model,
             auto_select_order=1000,
             demo=True,
+            check=_check,
         )
     ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 from voicecall import ProviderContext, ProviderInfo, ProviderKind, hookimpl
@@ -23,6 +23,13 @@ def _factory(config: Any, context: ProviderContext) -> Any:
     return EspeakProvider(config)
 
 
+def _check(config: Any, models: Collection[str]) -> Sequence[str]:
+    from .provider import EspeakProvider
+
+    EspeakProvider(config).check()
+    return ()
+
+
 @hookimpl
 def voicecall_tts_providers() -> Sequence[ProviderInfo]:
     return [
@@ -34,5 +41,6 @@ def voicecall_tts_providers() -> Sequence[ProviderInfo]:
             config_model=_config_model,
             auto_select_order=1000,
             demo=True,
+            check=_check,
         )
     ]

@@ -58,13 +58,17 @@ class EspeakProvider(PlainSpeechProvider):
 
     @asynccontextmanager
     async def lifespan(self) -> AsyncIterator[None]:
+        """Raises what :meth:`check` raises."""
+        await to_thread.run_sync(self.check)
+        yield
+
+    def check(self) -> None:
         """Loads the library and checks the voice. Raises :exc:`ConfigError` for an unknown
         voice, :exc:`ProviderUnavailable` where the library is missing."""
         try:
-            await to_thread.run_sync(lambda: self._engine.check(self._manner))
+            self._engine.check(self._manner)
         except UnknownVoice as error:
             raise ConfigError(f"eSpeak NG has no voice {error}", path="espeak.voice") from None
-        yield
 
     @property
     def native_format(self) -> AudioFormat:
