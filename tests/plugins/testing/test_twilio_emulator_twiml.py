@@ -147,6 +147,7 @@ def test_there_is_nothing_to_say(inner: str) -> None:
     with pytest.raises(TwimlError) as wrong:
         parse(inner)
     assert wrong.value.code == 13520
+    assert parse('<Say><break time="1s"/></Say>') == (twiml.Say(""),)
 
 
 @pytest.mark.parametrize(

@@ -190,7 +190,7 @@ def _say(element: ET.Element) -> Say:
         if child is not element and child.tag not in _SSML:
             raise TwimlError(12100, f"{child.tag} inside of Say")
     text = " ".join("".join(element.itertext()).split())
-    if not text:
+    if not text and not len(element):
         raise TwimlError(13520, "Say holds no text")
     voice = given.get("voice") or ""
     most = next(size for name, size in MAX_SAY.items() if voice.startswith(name))
