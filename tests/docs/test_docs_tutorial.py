@@ -73,6 +73,15 @@ def test_the_page_holds_three_files_and_the_entry_point_names_the_module() -> No
     assert "voicecall-core" in project["dependencies"]
 
 
+def test_it_is_installed_with_the_certificates_that_make_setup_trusts() -> None:
+    makefile = (PAGE.parents[2] / "Makefile").read_text(encoding="utf-8")
+    [typed] = re.findall(
+        r"^\$ \.venv/bin/(uv pip install .*)$", PAGE.read_text("utf-8"), re.MULTILINE
+    )
+    assert "--system-certs" in makefile
+    assert "--system-certs" in typed
+
+
 def test_its_configuration_is_as_the_page_says(registry: Registry) -> None:
     info = registry.load(ProviderKind.TTS, "hum")
     assert info.config_model is not None
