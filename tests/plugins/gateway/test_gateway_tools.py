@@ -337,7 +337,7 @@ async def test_wrong_tokens_of_both_doors_count_together(lab: Any, connect_param
 
     async def tried(tasks: anyio.abc.TaskGroup, token: str) -> tuple[Any, int | None]:
         """The answer to ``connect`` from an address of the network, and how the socket closed."""
-        rpc = RpcServer(host, tasks, token="right", throttle=limit, version="1", problems=list)
+        rpc = RpcServer(host, tasks, token="right", throttle=limit, version="1", absent=list)
         params = {**connect_params, "auth": {"token": token}}
         frame = json.dumps({"type": "req", "id": "1", "method": "connect", "params": params})
         coming = [
