@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 
 from voicecall import ProviderContext
@@ -39,14 +40,15 @@ def anyio_backend() -> tuple[str, dict[str, Any]]:
 
 
 @asynccontextmanager
-async def answered_with(reply: bytes) -> AsyncIterator[TwilioProvider]:
-    """An adapter whose requests are all answered with ``reply``."""
+async def answered_with(*replies: bytes) -> AsyncIterator[TwilioProvider]:
+    """An adapter whose requests get these replies, and the last one from then on."""
+    rest = list(replies)
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = (await reader.readuntil(b"\r\n\r\n")).lower()
         # Whoever closes with something unread resets the connection.
         await reader.readexactly(int(head.partition(b"content-length:")[2].split(b"\r")[0] or 0))
-        writer.write(reply)
+        writer.write(rest.pop(0) if len(rest) > 1 else rest[0])
         await writer.drain()
         writer.close()
 
@@ -87,3 +89,21 @@ async def test_nobody_knows_what_such_a_reply_means(given: bytes, said: str) -> 
         [probe] = await provider.probe(HOOK, [HERE])
         assert (probe.name, probe.ok) == ("credentials", False)
         assert said in probe.message
+
+
+async def test_a_pause_that_is_asked_for_is_kept() -> None:
+    busy = reply("429 Too Many Requests", b"", "Retry-After: 20")
+    placed = reply("201 Created", b'{"sid":"CA2","status":"queued"}')
+    async with answered_with(busy, busy, placed) as provider:
+        began = anyio.current_time()
+        assert await provider.place_call(DIAL) == "CA2"
+        assert 40 <= anyio.current_time() - began < 60
+
+
+async def test_a_pause_that_is_too_long_is_told_of() -> None:
+    for status in ("429 Too Many Requests", "503 Service Unavailable"):
+        async with answered_with(reply(status, b"", "Retry-After: 3600")) as provider:
+            began = anyio.current_time()
+            with pytest.raises(ProviderUnavailable, match="a pause of 3600 s"):
+                await provider.perform(CALL, tel.Hangup())
+            assert anyio.current_time() - began < 5

@@ -56,7 +56,8 @@ _ATTEMPTS = 5
 _ATTEMPTS_AGAIN = 2
 """Of one that it may have carried out."""
 _PAUSE_S = 0.5
-_PAUSE_LIMIT_S = 8.0
+_TOLD_LIMIT_S = 30.0
+"""Of a pause that Twilio asks for (``Retry-After``). Nobody waits longer for a call."""
 AT_ONCE = 32
 
 Form = Mapping[str, str | int | Sequence[str]]
@@ -161,10 +162,11 @@ class TwilioClient:
                     request_id=error.request_id,
                 )
             attempt += 1
-            if attempt == (_ATTEMPTS_AGAIN if outcome.processed else _ATTEMPTS):
+            last = attempt == (_ATTEMPTS_AGAIN if outcome.processed else _ATTEMPTS)
+            if last or outcome.wait_s > _TOLD_LIMIT_S:
                 raise error
             pause = outcome.wait_s or _PAUSE_S * 2 ** (attempt - 1)
-            await anyio.sleep(min(pause, _PAUSE_LIMIT_S) * (1 + 0.25 * self._seam.random()))
+            await anyio.sleep(pause * (1 + 0.25 * self._seam.random()))
 
     async def _attempt(
         self, method: str, url: str, form: Form | None, kind: type[T]
@@ -207,9 +209,10 @@ class TwilioClient:
             raise ApiRefusal(text, code=said.code, status=status, request_id=request_id)
         # What is left is too many requests, a fault of theirs, or no reply of the API at all: who
         # waited in vain with a 408 is something in front of it.
-        error = ProviderUnavailable(text, provider=PROVIDER, status=status, request_id=request_id)
         wait = response.headers.get("retry-after", "")
         wait_s = float(wait) if wait.isascii() and wait.isdigit() else 0.0
+        text += f" (asks for a pause of {wait} s)" if wait_s > _TOLD_LIMIT_S else ""
+        error = ProviderUnavailable(text, provider=PROVIDER, status=status, request_id=request_id)
         return _Trouble(error, processed=status != 429, wait_s=wait_s)
 
 
