@@ -72,6 +72,16 @@ async def test_a_probe_of_somebody_elses_number() -> None:
             assert named(probes) == [("credentials", True), ("number-owned", False)]
 
 
+async def test_a_probe_of_a_number_that_is_only_verified() -> None:
+    number = "+15550777777"
+    async with open_desk(caller_ids=(number,)) as desk:
+        probes = await desk.provider.probe(desk.url, [number])
+        assert named(probes) == [("credentials", True), ("number-owned", True)]
+        assert "none come here" in probes[1].message
+        call = await desk.dial(from_number=number)
+        assert call.provider_call_id in desk.twilio.calls
+
+
 async def test_a_probe_with_wrong_credentials() -> None:
     async with open_desk({"authToken": "wrong"}) as desk:
         [probe] = await desk.provider.probe(desk.url, [HERE])

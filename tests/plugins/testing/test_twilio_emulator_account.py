@@ -122,6 +122,18 @@ async def test_numbers_are_listed_and_set(customer: Any) -> None:
             await c.sdk(lambda client: client.incoming_phone_numbers("PN1").fetch())
 
 
+async def test_verified_numbers_are_listed_and_call(customer: Any) -> None:
+    ours, other = "+15550777777", "+15550777778"
+    async with customer(caller_ids=(ours, other)) as c:
+        listed = await c.sdk(lambda client: client.outgoing_caller_ids.list())
+        assert [each.phone_number for each in listed] == [ours, other]
+        (found,) = await c.sdk(lambda client: client.outgoing_caller_ids.list(phone_number=ours))
+        sid = await c.dial(twiml="<Response/>", from_=ours)
+        await c.ended(sid)
+        call = await c.sdk(lambda client: client.calls(sid).fetch())
+        assert call.phone_number_sid == found.sid
+
+
 async def test_a_shared_key_signs_with_sha256(customer: Any) -> None:
     async with customer(shared_key=("webhooks_sharedkey_1", "a-shared-secret")) as c:
         sid = c.twilio.dial_in(CALLER, HERE, QUIET)

@@ -9,7 +9,7 @@ from voicecall.telephony import Probe
 
 from .callbacks import REDELIVERY, Kind, base_url, callback
 from .client import TwilioClient
-from .resources import Number, NumberPage
+from .resources import CallerIdPage, Number, NumberPage
 
 __all__ = ["probe"]
 
@@ -32,10 +32,14 @@ async def probe(client: TwilioClient, webhook_url: str, numbers: Sequence[str]) 
 async def _number(client: TwilioClient, webhook_url: str, number: str) -> list[Probe]:
     try:
         page = await client.get("/IncomingPhoneNumbers.json", NumberPage, {"PhoneNumber": number})
+        # Twilio finds numbers by a part of them, too.
+        entries = [entry for entry in page.incoming_phone_numbers if entry.phone_number == number]
+        verified = not entries and await _is_verified(client, number)
     except ProviderError as error:
         return [Probe("number-owned", False, f"{number} could not be looked up: {error}")]
-    # Twilio finds numbers by a part of them, too.
-    entries = [entry for entry in page.incoming_phone_numbers if entry.phone_number == number]
+    if verified:
+        text = f"{number} is a verified caller ID: calls are placed from it, and none come here"
+        return [Probe("number-owned", True, text)]
     if not entries:
         text = f"{number} is no number of this account in this region: buy it, or correct it"
         return [Probe("number-owned", False, text)]
@@ -48,6 +52,11 @@ async def _number(client: TwilioClient, webhook_url: str, number: str) -> list[P
     if base_url(voice_url) + REDELIVERY != voice_url:
         text += f"; end the URL in {REDELIVERY} and what gets lost is sent again"
     return [owned, Probe("number-webhook", True, text), _status(entries[0], webhook_url)]
+
+
+async def _is_verified(client: TwilioClient, number: str) -> bool:
+    page = await client.get("/OutgoingCallerIds.json", CallerIdPage, {"PhoneNumber": number})
+    return any(each.phone_number == number for each in page.outgoing_caller_ids)
 
 
 def _status(entry: Number, webhook_url: str) -> Probe:

@@ -1,6 +1,7 @@
 """Documents of Twilio's REST API, as far as they are read here.
 
-Source: Twilio's REST API documentation (Call and IncomingPhoneNumber resources, error replies).
+Source: Twilio's REST API documentation (Call, IncomingPhoneNumber and OutgoingCallerId resources,
+error replies).
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-__all__ = ["Call", "CallPage", "Number", "NumberPage", "Refusal"]
+__all__ = ["Call", "CallPage", "CallerId", "CallerIdPage", "Number", "NumberPage", "Refusal"]
 
 
 class Call(msgspec.Struct):
@@ -42,6 +43,16 @@ class Number(msgspec.Struct):
 
 class NumberPage(msgspec.Struct):
     incoming_phone_numbers: Sequence[Number]
+
+
+class CallerId(msgspec.Struct):
+    """A number of somebody's that the account may call from."""
+
+    phone_number: str
+
+
+class CallerIdPage(msgspec.Struct):
+    outgoing_caller_ids: Sequence[CallerId]
 
 
 class Refusal(msgspec.Struct):

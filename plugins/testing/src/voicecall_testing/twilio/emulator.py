@@ -70,6 +70,10 @@ class TwilioEmulator(Phonebook[Call]):
             )
             for number in self.options.numbers
         }
+        self.caller_ids: dict[str, str] = {
+            number: new_sid(self.seam, "PN") for number in self.options.caller_ids
+        }
+        """SIDs of verified numbers."""
         self.base_url = ""
         """Of the REST side, while it is served."""
         self._speech = speech
@@ -151,7 +155,9 @@ class TwilioEmulator(Phonebook[Call]):
         if self._tasks is None or self._board is None:
             raise RuntimeError("the emulator is not being served")
         ours = plan.to_number if plan.direction == "inbound" else plan.from_number
-        call = Call(self._board, plan, behaviour, self.numbers[ours].sid)
+        number = self.numbers.get(ours)
+        sid = self.caller_ids[ours] if number is None else number.sid
+        call = Call(self._board, plan, behaviour, sid)
         self._remember(call)
         self.ledger.add(
             "dialled",

@@ -30,6 +30,7 @@ class TwilioOptions(PhoneOptions):
     secret; webhooks are then signed with it (HMAC-SHA256) instead of the auth token.
 
     ``numbers``: numbers of the account, with ``voice_url`` and ``status_callback`` set on each.
+    ``caller_ids``: other numbers that the account has verified and may call from.
     ``refused_numbers``: error codes of creates to these numbers.
 
     ``longest_call_s``: the greatest ``TimeLimit`` that the account takes.
@@ -49,6 +50,7 @@ class TwilioOptions(PhoneOptions):
     numbers: tuple[str, ...] = ("+15550100000",)
     voice_url: str = ""
     status_callback: str = ""
+    caller_ids: tuple[str, ...] = ()
     refused_numbers: Mapping[str, int] = field(default_factory=lambda: _TEST_NUMBERS)
     longest_call_s: int = 14_400
     calls_per_second: float = 1.0

@@ -49,7 +49,7 @@ class Form:
 def read_create(
     form: Form, *, numbers: Collection[str], refused: Mapping[str, int], longest_s: int
 ) -> CallPlan:
-    """The call to make. ``numbers``: of the account; ``refused``: error codes by number;
+    """The call to make. ``numbers``: that may call; ``refused``: error codes by number;
     ``longest_s``: the account's limit of a call. Raises :exc:`.errors.ApiError`."""
     to, from_ = form.get("To"), form.get("From")
     if not to:

@@ -48,6 +48,7 @@ def make_app(emulator: TwilioEmulator) -> ASGIApp:
         Route("/IncomingPhoneNumbers.json", rest.list_numbers, methods=["GET"]),
         Route("/IncomingPhoneNumbers/{sid}.json", rest.get_number, methods=["GET"]),
         Route("/IncomingPhoneNumbers/{sid}.json", rest.update_number, methods=["POST"]),
+        Route("/OutgoingCallerIds.json", rest.list_caller_ids, methods=["GET"]),
     ]
     routes = [
         Route(f"{rest.base}.json", rest.get_account, methods=["GET"]),
@@ -185,7 +186,7 @@ class _Rest:
         options = emulator.options
         plan = read_create(
             form,
-            numbers=emulator.numbers,
+            numbers={*emulator.numbers, *emulator.caller_ids},
             refused=options.refused_numbers,
             longest_s=options.longest_call_s,
         )
@@ -242,6 +243,24 @@ class _Rest:
         number, form = self._number(request), await _form(request)
         number.update(form.flat())
         return JSONResponse(self._number_resource(number))
+
+    async def list_caller_ids(self, request: Request) -> Response:
+        query = Form(request.query_params.multi_items())
+        wanted = query.get("PhoneNumber")
+        found = [
+            {
+                "sid": sid,
+                "account_sid": self._emulator.options.account_sid,
+                "phone_number": number,
+                "friendly_name": number,
+                "date_created": None,
+                "date_updated": None,
+                "uri": f"{self.base}/OutgoingCallerIds/{sid}.json",
+            }
+            for number, sid in self._emulator.caller_ids.items()
+            if wanted in ("", number)
+        ]
+        return self._page(query, "OutgoingCallerIds.json", "outgoing_caller_ids", found)
 
     async def get_account(self, request: Request) -> Response:
         return JSONResponse(
