@@ -172,7 +172,7 @@ SOCKET = f"wss://{HOST}/voice/stream"
 )
 def test_vectors_of_media_sockets(url: str, signature: str) -> None:
     upgrade = Upgrade("/voice/stream", {}, {"x-twilio-signature": signature}, "203.0.113.7", url)
-    verify_upgrade(upgrade, KEYS)
+    assert verify_upgrade(upgrade, KEYS)
     for wrong in (replace(upgrade, url=url.replace("stream", "x")), replace(upgrade, url="")):
         with pytest.raises(WebhookRejected) as caught:
             verify_upgrade(wrong, KEYS)
@@ -184,11 +184,11 @@ def test_ports_of_media_sockets(port: str) -> None:
     signed = f"wss://{HOST}:443/voice/stream"
     signature = RequestValidator(TOKEN).compute_signature(signed, {})
     url = f"wss://{HOST}{port}/voice/stream"
-    verify_upgrade(Upgrade("/", {}, {"x-twilio-signature": signature}, "", url), KEYS)
+    assert verify_upgrade(Upgrade("/", {}, {"x-twilio-signature": signature}, "", url), KEYS)
 
 
 def test_a_media_socket_without_a_signature_is_left_to_its_token() -> None:
-    verify_upgrade(Upgrade("/voice/stream", {}, {}, "203.0.113.7", SOCKET), KEYS)
+    assert not verify_upgrade(Upgrade("/voice/stream", {}, {}, "203.0.113.7", SOCKET), KEYS)
 
 
 # --- rules -----------------------------------------------------------------------------------

@@ -331,11 +331,12 @@ class TelephonyProvider(Provider):
     def media_codec(self, upgrade: Upgrade) -> MediaCodec:
         """A codec for one media socket."""
 
-    def verify_upgrade(self, upgrade: Upgrade, now_ms: int) -> None:
+    def verify_upgrade(self, upgrade: Upgrade, now_ms: int) -> bool | None:
         """Check the signature of a media socket's handshake, where the carrier signs it and one
-        is there: the one-use token is what admits. Raises
+        is there: the one-use token is what admits. True for one that is right: no cap on sockets
+        that anybody may have opened keeps it out. Raises
         :exc:`voicecall.errors.WebhookRejected` (401)."""
-        return
+        return None
 
     def speaks_at_dial(self, message: Speak) -> bool:
         """Whether ``message`` may be part of a dial request."""

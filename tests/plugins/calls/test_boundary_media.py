@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -131,6 +131,24 @@ async def test_a_signed_handshake_is_checked_over_the_url_that_was_given_out(
         async with dialled as client:
             await client.send(TWILIO.start("good", "CA1", "MZ1"))
             await until_open(desk)
+
+
+async def test_a_signed_handshake_needs_no_place_among_those_that_wait() -> None:
+    async with listening(TWILIO.provider(), max_pending=1, max_connections=12) as (server, desk, _):
+        signature = TWILIO.signed(server.stream_url, b"")["x-twilio-signature"]
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(dial(server))
+            for _ in range(10):
+                client = await stack.enter_async_context(dial(server, x_twilio_signature=signature))
+                await client.send(TWILIO.start("good", "CA1", "MZ1"))
+            while len(desk.lines) < 10:
+                await anyio.sleep(0.002)
+            assert (server.open_sockets, server.pending_sockets) == (11, 1)
+            async with dial(server) as unsigned:
+                assert (await closed(unsigned))[0] == 1013
+            signed = await stack.enter_async_context(dial(server, x_twilio_signature=signature))
+            assert (await refusal(dial(server, x_twilio_signature=signature)))[0] == 503
+            await signed.close()
 
 
 async def test_a_handshake_without_a_signature_is_let_in_by_its_token_alone() -> None:

@@ -30,8 +30,8 @@ from voicecall_calls.wiring import (
 __all__ = ["setup_checks"]
 
 _ONE_CLIENT = (
-    "; they and the media sockets all come from this machine, and the limits of one client"
-    f" hold for all of them: set {CONFIG_PATH}.webhookSecurity.trustForwardingHeaders to true and"
+    "; they all come from this machine, and the limits of one client hold for all of them:"
+    f" set {CONFIG_PATH}.webhookSecurity.trustForwardingHeaders to true and"
     " trustedProxyIPs to the address of the tunnel or proxy"
 )
 

@@ -169,13 +169,13 @@ def digest_of(request: WebhookRequest) -> str:
     return digest
 
 
-def verify_upgrade(upgrade: Upgrade, keys: Keys) -> None:
-    """Check the signature of a media socket's handshake; one without any is accepted.
+def verify_upgrade(upgrade: Upgrade, keys: Keys) -> bool:
+    """Whether a media socket's handshake is signed; one without any signature is accepted, too.
 
     Raises :exc:`voicecall.errors.WebhookRejected` (401).
     """
     if SIGNATURE_HEADER not in upgrade.headers:
-        return
+        return False
     url = upgrade.url.partition("#")[0]
     other = url[:-1] if url.endswith("/") else url + "/"
     key, algorithm = _key(upgrade.headers, keys)
@@ -186,6 +186,7 @@ def verify_upgrade(upgrade: Upgrade, keys: Keys) -> None:
         for each in (form, *_variants(form))
     ):
         raise WebhookRejected(401, f"wrong signature for the media socket {url}")
+    return True
 
 
 def _given(headers: Mapping[str, str]) -> bytes:

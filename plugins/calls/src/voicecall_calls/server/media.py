@@ -6,7 +6,8 @@ when           rule                                         otherwise
 upgrade        the path is the stream path                  404
 upgrade        its signature, where it has one, is right    401, unless signatures are skipped
 upgrade        not shutting down, below the cap             503
-connected      pending below the caps (all, this client)    close 1013
+connected      signed, or pending below the caps (all of
+               these, this client's)                        close 1013
 pre-start      let in within the start timeout              close 1008
 each message   not over the frame limit                     close 1009
 first event    is the start, and the only one               close 1008
@@ -81,7 +82,7 @@ class MediaServer:
 
     @property
     def pending_sockets(self) -> int:
-        """Sockets that the engine has not let in yet."""
+        """Unsigned sockets that the engine has not let in yet."""
         return len(self._pending)
 
     @asynccontextmanager
@@ -125,9 +126,10 @@ class MediaServer:
             logger.warning("media socket of %s refused: too many connections", upgrade.client)
             return Refusal(503, "Too many media stream connections")
         upgrade = replace(upgrade, url=self._url())
+        signed = None
         try:
             if not self._skip_signatures:
-                self._provider.verify_upgrade(upgrade, self._seam.now_ms())
+                signed = self._provider.verify_upgrade(upgrade, self._seam.now_ms())
             codec = self._provider.media_codec(upgrade)
         except WebhookRejected as refused:
             logger.warning("media socket of %s refused: %s", upgrade.client, refused.reason)
@@ -140,7 +142,7 @@ class MediaServer:
             codec,
             self._options,
             seam=self._seam,
-            connected=self._connected,
+            connected=self._sockets.add if signed else self._connected,
             started=self._started,
             gone=self._gone,
         )

@@ -21,8 +21,9 @@ class ServeOptions:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamOptions:
     """Media sockets. A socket is pending until the engine lets it in, which must happen within
-    ``pre_start_timeout_ms``. ``send_limit`` (bytes) is how far a socket may fall behind,
-    ``frame_limit`` (bytes) the longest message."""
+    ``pre_start_timeout_ms``; the caps on those hold for handshakes that are not signed.
+    ``send_limit`` (bytes) is how far a socket may fall behind, ``frame_limit`` (bytes) the longest
+    message."""
 
     path: str = "/voice/stream"
     pre_start_timeout_ms: int = 5000

@@ -139,7 +139,7 @@ class CallServer:
 
     @property
     def pending_sockets(self) -> int:
-        """Media sockets that the engine has not let in yet."""
+        """Unsigned media sockets that the engine has not let in yet."""
         return self._media.pending_sockets
 
     def stop_accepting(self) -> None:
