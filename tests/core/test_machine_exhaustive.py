@@ -15,9 +15,14 @@ from msgspec.structs import replace
 
 from voicecall import events as ev
 from voicecall.machine import (
+    AnswerCall,
     CallPolicy,
+    Connected,
+    Dial,
     HangUp,
     Outcome,
+    PlayMessage,
+    ReattachStream,
     Release,
     Step,
     advance,
@@ -262,6 +267,13 @@ def test_release_comes_exactly_with_the_end() -> None:
         record, _, result = edge
         ends = record.live and result.record.terminal
         assert result.effects.count(Release()) == int(ends), told(edge)
+
+
+def test_a_call_that_is_being_ended_begins_nothing() -> None:
+    begins = (AnswerCall, Connected, Dial, PlayMessage, ReattachStream)
+    for edge in edges():
+        if edge[0].ending is not None:
+            assert not [one for one in edge[2].effects if isinstance(one, begins)], told(edge)
 
 
 def test_a_due_deadline_is_used_up_or_moved() -> None:

@@ -244,6 +244,22 @@ async def test_a_hang_up_that_never_works_ends_in_the_books_at_last(tmp_path: Pa
         assert await places(phone) == 0
 
 
+@pytest.mark.parametrize("media", [MediaPath.STREAM, MediaPath.NATIVE])
+async def test_whoever_takes_a_call_that_is_being_ended_hears_nothing(
+    tmp_path: Path, media: MediaPath
+) -> None:
+    async with open_phone(tmp_path, media=media) as phone:
+        await phone.dial("Hello.", CallMode.CONVERSATION)
+        phone.carrier.fail(tel.Hangup, trouble(), trouble())
+        lane = phone.lane
+        await lane.apply(ev.EndRequested(at=phone.now()))
+        await phone.answer()
+        await phone.settle(20)
+        assert lane.record.end_detail is EndDetail.REQUESTED
+        assert lane.record.transcript == ()
+        assert set(map(type, phone.carrier.performed)) == {tel.Hangup}
+
+
 async def test_a_hang_up_that_fails_because_the_call_is_over(tmp_path: Path) -> None:
     async with open_phone(tmp_path) as phone:
         await connected(phone)

@@ -60,7 +60,8 @@ def _message_due(record: CallRecord, at: int, policy: CallPolicy) -> Step:
     message = record.message
     if message is not None and message.state is MessageState.PENDING:
         rest = with_deadlines(record, DeadlineKind.MESSAGE)
-        return Step(replace(record, deadlines=rest), (PlayMessage(),))
+        effects = (PlayMessage(),) if record.ending is None else ()
+        return Step(replace(record, deadlines=rest), effects)
     # Other speech may have taken its place: its own end will never be told.
     record = replace(record, utterance=Utterance("", "", first_message=True))
     return after_speech(record, at, "", False, False, policy)

@@ -79,6 +79,9 @@ def status_reported(record: CallRecord, event: ev.StatusReported, policy: CallPo
     if event.status is ev.CarrierStatus.CONNECTED:
         record, effects = first_sign_of_life(record, event.at, policy)
         record = moved(record, CallState.ANSWERED)
+    if record.ending is not None:
+        # Nothing is begun or gone on with any more.
+        return Step(record)
     if was_recovering and not effects and record.answered_at is not None:
         if record.media is not MediaPath.NATIVE and record.stream_id is None:
             put = {"stream": event.at + policy.stream_start_ms}

@@ -127,8 +127,8 @@ def begin_end(
 def first_sign_of_life(
     record: CallRecord, at: int, policy: CallPolicy, target: CallState | None = None
 ) -> tuple[CallRecord, list[Effect]]:
-    """The first sign of life starts the clock of the call and opens the conversation. The record
-    is also moved to ``target``."""
+    """The first sign of life starts the clock of the call and opens the conversation, unless the
+    call is being ended. The record is also moved to ``target``."""
     target = target or record.state
     if record.answered_at is not None:
         return moved(record, target), []
@@ -143,7 +143,7 @@ def first_sign_of_life(
             record, DeadlineKind.DIAL, DeadlineKind.RING, DeadlineKind.UNANSWERED, **put
         ),
     )
-    return record, [Connected()]
+    return record, [Connected()] if record.ending is None else []
 
 
 def with_entry(

@@ -35,7 +35,8 @@ __all__ = [
 
 
 def initiated(record: CallRecord, event: ev.Initiated, policy: CallPolicy) -> Step:
-    if record.direction is Direction.INBOUND and record.answered_at is None:
+    waits = record.answered_at is None and record.ending is None
+    if record.direction is Direction.INBOUND and waits:
         return Step(record, (AnswerCall(),))
     return Step(record)
 
