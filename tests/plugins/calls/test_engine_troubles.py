@@ -16,7 +16,7 @@ from voicecall.errors import OutcomeUnknown, ProviderUnavailable, RequestRejecte
 from voicecall.model import CallMode, CallState, Direction, EndDetail, EndReason, MediaPath
 from voicecall.realtime import ResponseDone, ResponseStarted, Transcript
 from voicecall.store import Commit
-from voicecall_calls.engine.places import INBOUND_CAP
+from voicecall_calls.engine.places import INBOUND_CAP, OUTBOUND_CAP
 from voicecall_testing.clock import virtual_backend
 from voicecall_testing.duplex import ScriptedRealtime
 from voicecall_testing.fakes import NATIVE, STREAMING, ScriptedCarrier
@@ -156,6 +156,23 @@ async def test_an_adapter_with_a_fault_at_hanging_up_is_tried_again(tmp_path: Pa
         await phone.settle(30)
         assert broken.record.state is CallState.HANGUP_BOT
         await still_works(phone)
+
+
+async def test_a_store_with_a_fault_is_one_in_trouble(tmp_path: Path) -> None:
+    async with open_phone(tmp_path, config={"maxDurationSeconds": 30}) as phone:
+        await phone.call_in()
+        await phone.settle(3)
+        answered = phone.lane
+        commit = phone.store.commit
+        phone.store.commit = fault  # type: ignore[method-assign, assignment]
+        with pytest.raises(StoreError, match="the store failed: KeyError"):
+            await phone.dial("Hello.")
+        assert await phone.engine.coordinator.holders(OUTBOUND_CAP) == 0
+        await phone.settle(60)
+        assert answered.record.live
+        phone.store.commit = commit  # type: ignore[method-assign]
+        await phone.settle(3)
+        assert answered.record.end_detail is EndDetail.MAX_DURATION
 
 
 class FaultyCarrier(ScriptedCarrier):

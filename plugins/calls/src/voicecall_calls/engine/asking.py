@@ -1,4 +1,5 @@
-"""Asking the carrier before something that failed is held against the call."""
+"""Asking the carrier before something that failed is held against the call; faults of adapters
+and stores, whose code is a stranger's."""
 
 from __future__ import annotations
 
@@ -9,12 +10,12 @@ from typing import TYPE_CHECKING
 
 from voicecall import events as ev
 from voicecall import telephony as tel
-from voicecall.errors import OutcomeUnknown, ProviderError
+from voicecall.errors import OutcomeUnknown, ProviderError, StoreError
 
 if TYPE_CHECKING:
     from .lane import CallLane
 
-__all__ = ["asking", "reported_end", "reported_status"]
+__all__ = ["asking", "reported_end", "reported_status", "store_fault"]
 
 _log = logging.getLogger("voicecall.calls")
 
@@ -31,6 +32,12 @@ def asking() -> Iterator[None]:
         _log.exception("the carrier's adapter failed")
         message = f"the adapter failed: {type(error).__name__}"
         raise OutcomeUnknown(message, provider="carrier") from error
+
+
+def store_fault(error: Exception) -> StoreError:
+    """What a store should have raised in place of ``error``."""
+    _log.error("the store failed", exc_info=error)
+    return StoreError(f"the store failed: {type(error).__name__}")
 
 
 async def reported_status(lane: CallLane, provider: tel.TelephonyProvider) -> ev.StatusReported:

@@ -21,6 +21,7 @@ from voicecall.store import CallStore, Commit, DialReservation, RecordedReply, S
 from voicecall.wellformed import well_formed
 from voicecall_calls.news import LazyEvent
 
+from .asking import store_fault
 from .company import Company
 from .phases import note_phases, phases_of
 from .planner import Plan, Planner
@@ -233,7 +234,7 @@ class CallLane:
         plan = self.host.planner.plan(step, event)
         if plan.effects or plan.actions or plan.record.terminal:
             raise ValueError(f"{type(event).__name__} cannot be noted: it has effects")
-        self._noted += _stored(plan)
+        self._noted += plan.stored()
         self._publish(plan)
         note_phases(plan.record, *_phases(plan))
 
@@ -301,7 +302,7 @@ class CallLane:
                     Commit(
                         record=plan.record if changed else None,
                         transcript_from=self._stored_entries,
-                        events=[*self._noted, *_stored(plan)] if changed else (),
+                        events=[*self._noted, *plan.stored()] if changed else (),
                         processed_keys=keys,
                         reply=recorded,
                         reservation=reservation,
@@ -321,10 +322,12 @@ class CallLane:
                 await self.host.store.commit(
                     Commit(record=plan.record, transcript_from=self._stored_entries)
                 )
-            except StoreError:
+            except Exception as error:
                 for key in keys:
                     self._doubts[key] = _Doubt(self.record, plan, rest)
-                raise
+                if isinstance(error, StoreError):
+                    raise
+                raise store_fault(error) from error
             for key in keys:
                 self._doubts.pop(key, None)
         if changed:
@@ -393,7 +396,3 @@ class CallLane:
 
 def _phases(plan: Plan) -> list[str]:
     return [name for event in plan.events for name in phases_of(plan.record, event)]
-
-
-def _stored(plan: Plan) -> list[StoredEvent]:
-    return [StoredEvent(e.at, type(e).__name__, e.to_dict()) for e in plan.events]

@@ -16,6 +16,7 @@ from voicecall import events as ev
 from voicecall import machine as mc
 from voicecall import telephony as tel
 from voicecall.model import CallMode, CallRecord, Direction, MediaPath, MessageState
+from voicecall.store import StoredEvent
 
 __all__ = ["LIMIT_SLACK_S", "Plan", "Planner"]
 
@@ -31,6 +32,10 @@ class Plan(msgspec.Struct):
     events: list[ev.CallEvent]
     actions: list[tel.Action] = msgspec.field(default_factory=list)
     tokens: list[str] = msgspec.field(default_factory=list)
+
+    def stored(self) -> list[StoredEvent]:
+        """The events as the store keeps them."""
+        return [StoredEvent(e.at, type(e).__name__, e.to_dict()) for e in self.events]
 
 
 class Planner:
