@@ -315,6 +315,33 @@ async def test_a_lost_recogniser_is_opened_again_and_misses_nothing(tmp_path: Pa
         assert phone.heard[-1] == "Yes."
 
 
+async def test_words_that_a_lost_recogniser_had_understood_are_answered(tmp_path: Path) -> None:
+    async with open_phone(tmp_path) as phone:
+        await greeted(phone)
+        phone.agent.then("It was a dark and stormy night in the old town.")
+        phone.hears("Tell me a story.")
+        await phone.settle(1)
+        phone.stt.started()
+        phone.stt.partial("Please stop")
+        phone.stt.lost()
+        await phone.settle(3)
+        assert phone.said[-2:] == [("user", "Please stop"), ("bot", "Yes.")]
+
+
+async def test_a_sound_in_which_the_recogniser_is_lost_does_not_interrupt(tmp_path: Path) -> None:
+    story = "It was a dark and stormy night in the old town."
+    async with open_phone(tmp_path) as phone:
+        await greeted(phone)
+        phone.agent.then(story)
+        phone.hears("Tell me a story.")
+        await phone.settle(1)
+        phone.stt.started()
+        await phone.settle(0.1)
+        phone.stt.lost()
+        await phone.settle(3)
+        assert phone.said[-1] == ("bot", story)
+
+
 async def test_a_caller_who_can_not_be_heard_is_told_so(tmp_path: Path) -> None:
     async with open_phone(tmp_path) as phone:
         await greeted(phone)

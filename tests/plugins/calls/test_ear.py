@@ -11,7 +11,7 @@ import pytest
 
 from voicecall.audio import MULAW_8K, PCM16_16K
 from voicecall.errors import ProviderUnavailable
-from voicecall.transcription import TranscriptionEvent, TranscriptionOptions
+from voicecall.transcription import Final, TranscriptionEvent, TranscriptionOptions
 from voicecall_calls.conversation.ear import Ear
 from voicecall_testing.clock import VirtualSeam, virtual_backend
 from voicecall_testing.fakes import ScriptedTranscription, ScriptedTranscriptionSession
@@ -244,6 +244,36 @@ async def test_what_waits_is_kept_as_long_where_a_session_did_not_take_it() -> N
         kept = bytes(stt.current.audio)
         assert MULAW_8K.duration_ms(len(kept)) == 10_000
         assert set(kept) == set(range(7, 17))
+
+
+async def test_what_was_understood_of_an_utterance_survives_the_session() -> None:
+    stt = ScriptedTranscription()
+    async with listening(stt) as it:
+        await it.ear.ready()
+        stt.started()
+        stt.partial("No")
+        stt.partial("No, stop")
+        stt.lost()
+        await anyio.sleep(1)
+        kinds = [type(event).__name__ for event in it.events]
+        assert kinds == ["SpeechStarted", "Partial", "Partial", "Final", "SpeechEnded"]
+        final = it.events[3]
+        assert isinstance(final, Final)
+        assert final.text == "No, stop"
+        # A sound without words is only over.
+        it.events.clear()
+        stt.started()
+        stt.lost()
+        await anyio.sleep(2)
+        assert [type(event).__name__ for event in it.events] == ["SpeechStarted", "SpeechEnded"]
+        # And what is over is not told again.
+        it.events.clear()
+        stt.started()
+        stt.final("Yes.")
+        stt.lost()
+        await anyio.sleep(3)
+        assert [type(event).__name__ for event in it.events] == ["SpeechStarted", "Final"]
+        assert it.deaf == []
 
 
 @pytest.mark.parametrize("shielded", [False, True])

@@ -14,7 +14,11 @@ import anyio.lowlevel
 from voicecall.audio import AudioFormat
 from voicecall.seam import Seam
 from voicecall.transcription import (
+    Final,
+    Partial,
     SessionLost,
+    SpeechEnded,
+    SpeechStarted,
     TranscriptionEvent,
     TranscriptionOptions,
     TranscriptionProvider,
@@ -36,7 +40,8 @@ _WAITS_S = (0.25, 1.0, 2.0)
 
 
 class Ear:
-    """``heard`` gets every event; ``deaf`` is called once when recognition is gone for good."""
+    """``heard`` gets every event, and the end of an utterance in which a session is lost, with what
+    was understood of it; ``deaf`` is called once when recognition is gone for good."""
 
     def __init__(
         self,
@@ -61,6 +66,8 @@ class Ear:
         self._opening: anyio.CancelScope | None = None
         self._broken: str | None = None
         """Why the present session is given up."""
+        self._utterance: SpeechStarted | Partial | None = None
+        """What was told last of an utterance that is not over."""
 
     def expect(self, audio_format: AudioFormat) -> None:
         """The caller's audio comes in this format from now on: what waits is dropped, and the
@@ -113,9 +120,10 @@ class Ear:
             began = self._seam.monotonic()
             self._broken = None
             reason = await self._one_session()
+            await anyio.lowlevel.checkpoint_if_cancelled()
+            self._break_off()
             if reason is None:
                 continue
-            await anyio.lowlevel.checkpoint_if_cancelled()
             if self._seam.monotonic() - began >= _HEALTHY_S:
                 failures = 0
             _log.warning("transcription lost: %s", reason)
@@ -125,6 +133,15 @@ class Ear:
             failures += 1
         self._ready.set()
         self._deaf(reason)
+
+    def _break_off(self) -> None:
+        """Tell the end of an utterance that the lost session cannot end any more."""
+        last, self._utterance = self._utterance, None
+        if last is None:
+            return
+        if isinstance(last, Partial) and last.text.strip():
+            self._heard(Final(utterance=last.utterance, at_ms=last.at_ms, text=last.text))
+        self._heard(SpeechEnded(utterance=last.utterance, at_ms=last.at_ms))
 
     async def _one_session(self) -> str | None:
         """Hold one session; why it was lost, None where it was made for another format."""
@@ -137,6 +154,7 @@ class Ear:
                     # The format may have changed meanwhile.
                     await anyio.lowlevel.checkpoint_if_cancelled()
                     reason = await self._attend(session)
+                    self._break_off()
                     self._opening.deadline = anyio.current_time() + _CLOSE_S
         except Exception as error:  # noqa: BLE001 (a recogniser's code can raise anything)
             reason = why_lost(error, _WHOSE)
@@ -158,6 +176,10 @@ class Ear:
                         return event.reason
                     _log.info("transcription interrupted: %s", event.reason)
                     continue
+                if isinstance(event, SpeechStarted | Partial):
+                    self._utterance = event
+                elif isinstance(event, Final | SpeechEnded):
+                    self._utterance = None
                 self._heard(event)
         except Exception as error:  # noqa: BLE001 (a recogniser's code can raise anything)
             return why_lost(error, _WHOSE)
