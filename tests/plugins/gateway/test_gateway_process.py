@@ -82,13 +82,13 @@ class Box:
             "VOICECALL_STATE_DIR": str(self.root / "state"),
         }
 
-    def popen(self, *arguments: str) -> subprocess.Popen[str]:
+    def popen(self, *arguments: str, stdout: Any = subprocess.PIPE) -> subprocess.Popen[str]:
         code = "from voicecall_gateway.cli import main; main()"
         process = subprocess.Popen(
             [sys.executable, "-c", code, *arguments],
             env=dict(self.environ),
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
+            stdout=stdout,
             stderr=subprocess.PIPE,
             text=True,
         )
@@ -330,3 +330,38 @@ def test_a_broken_gateway_plugin_does_not_take_the_gateway_down(box: Box) -> Non
     _, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0
     assert "'fake' of fake-fake cannot be imported: RuntimeError: broken" in err
+
+
+def test_output_that_cannot_be_written_is_told(box: Box) -> None:
+    with Path("/dev/full").open("w") as full:
+        process = box.popen("config", "check", stdout=full)
+        _, err = process.communicate(timeout=PATIENCE)
+    assert (process.returncode, err) == (1, "the output is lost: No space left on device\n")
+    # Without any stdout there is nobody to tell.
+    command = [sys.executable, "-c", "from voicecall_gateway.cli import main; main()", "config"]
+    closed = ["sh", "-c", 'exec "$@" >&-', "sh", *command, "check"]
+    done = subprocess.run(closed, env=dict(box.environ), capture_output=True, timeout=PATIENCE)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_a_reader_that_has_gone_ends_a_command_without_a_word(box: Box) -> None:
+    log = box.root / "state" / "logs" / "voicecall.log"
+    log.parent.mkdir(parents=True)
+    line = json.dumps({"message": "x" * 1000})
+    log.write_text(f"{line}\n" * 1000)
+    process = box.popen("logs", "--follow", "--lines", "1000")
+    assert process.stdout is not None
+    assert process.stdout.readline().startswith("x")
+    process.stdout.close()
+    assert process.wait(PATIENCE) == 1
+    assert process.stderr is not None
+    assert process.stderr.read() == ""
+
+
+def test_what_the_terminal_cannot_show_is_written_in_another_way(
+    box: Box, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    code, out, err = box.run("config", "check", "--config", "\N{BLACK TELEPHONE}.json5")
+    assert (code, err) == (1, "")
+    assert out.startswith("\\u260e.json5: needs attention\n")

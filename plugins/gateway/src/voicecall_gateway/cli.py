@@ -14,7 +14,7 @@ from voicecall.registry import Registry
 
 from .commandline import CommandLine
 from .commands import config, doctor, emulate, gateway, logs, plugins, providers, setup
-from .output import print_error
+from .output import OutputLost, print_error
 from .plugincommands import add_plugin_commands
 from .plugins import plugin_ids
 
@@ -53,6 +53,10 @@ def run(arguments: Sequence[str], registry: Registry, environ: Mapping[str, str]
         command.main(
             args=list(arguments), prog_name="voicecall", obj=CommandLine(registry, environ)
         )
+    except OutputLost as lost:
+        if str(lost):
+            print_error(str(lost))
+        return 1
     except VoicecallError as error:
         print_error(str(error))
         return 1

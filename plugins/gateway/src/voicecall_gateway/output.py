@@ -2,30 +2,59 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-__all__ = ["print_error", "print_json", "print_table", "print_text"]
+from voicecall.errors import VoicecallError
+
+__all__ = ["OutputLost", "print_error", "print_json", "print_table", "print_text"]
+
+
+class OutputLost(VoicecallError):
+    """What is to be printed cannot be. The message is empty where whoever read it has gone, as
+    ``head`` does."""
 
 
 def print_json(document: Mapping[str, Any] | Sequence[Any]) -> None:
-    """One document on stdout, indented by two spaces."""
-    sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False, default=str) + "\n")
-    sys.stdout.flush()
+    """One document on stdout, indented by two spaces. Raises :exc:`OutputLost`."""
+    print_text(json.dumps(document, indent=2, ensure_ascii=False, default=str))
 
 
 def print_text(text: str) -> None:
-    """One line (or several) on stdout."""
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()
+    """One line (or several) on stdout, where there is one. Raises :exc:`OutputLost`."""
+    if sys.stdout is None:
+        return
+    try:
+        try:
+            sys.stdout.write(text + "\n")
+        except UnicodeEncodeError:
+            encoding = sys.stdout.encoding
+            sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
+        sys.stdout.flush()
+    except OSError as error:
+        _give_up_stdout()
+        gone = isinstance(error, BrokenPipeError)
+        raise OutputLost("" if gone else f"the output is lost: {error.strerror}") from None
+
+
+def _give_up_stdout() -> None:
+    """What is still in its buffer goes nowhere: the interpreter would fail to write it at its
+    end."""
+    with contextlib.suppress(OSError, ValueError), open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), sys.stdout.fileno())
 
 
 def print_error(text: str) -> None:
-    """One line on stderr."""
-    sys.stderr.write(" ".join(text.splitlines()) + "\n")
-    sys.stderr.flush()
+    """One line on stderr. Where that cannot be written, nobody can be told."""
+    if sys.stderr is None:
+        return
+    with contextlib.suppress(OSError):
+        sys.stderr.write(" ".join(text.splitlines()) + "\n")
+        sys.stderr.flush()
 
 
 def print_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

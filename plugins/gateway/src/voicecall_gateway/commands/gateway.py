@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from voicecall_gateway.commandline import CommandLine, ConfigOption, JsonOption, command_line
-from voicecall_gateway.output import print_json, print_text
+from voicecall_gateway.output import OutputLost, print_json, print_text
 
 if TYPE_CHECKING:
     from voicecall_gateway.config import LoadedConfig
@@ -74,7 +75,9 @@ def _serve(
     def opened(gateway: Gateway) -> None:
         # On the first start the token was made just now.
         mask.add([gateway.token] if gateway.token else [])
-        announce(gateway)
+        # That nobody reads it is no reason to stop.
+        with contextlib.suppress(OutputLost):
+            announce(gateway)
 
     async def body() -> bool:
         gateway = Gateway(
