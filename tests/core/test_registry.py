@@ -170,6 +170,30 @@ def test_a_carrier_says_what_it_can_do(site: Path, install: Install) -> None:
     assert [info.id for info in registry.load_all(ProviderKind.TELEPHONY)] == ["plain"]
 
 
+@pytest.mark.parametrize(
+    ("capabilities", "words"),
+    [
+        ("{'marks': True}", "capabilities of the type dict, not TelephonyCapabilities"),
+        ("TelephonyCapabilities", "capabilities of the type type, not TelephonyCapabilities"),
+        ("TelephonyCapabilities(codecs=['mulaw'])", "codecs are no AudioFormat, such as "),
+    ],
+)
+def test_what_a_carrier_can_do_has_a_form(
+    site: Path, install: Install, capabilities: str, words: str
+) -> None:
+    code = MODULE.replace("tts", "telephony").replace("TTS", "TELEPHONY")
+    install(
+        "acme-odd",
+        "odd",
+        module="acme_odd",
+        code="from voicecall.telephony import TelephonyCapabilities\n"
+        + code.format(id="odd", more=f"capabilities={capabilities}"),
+        group="voicecall.telephony",
+    )
+    with pytest.raises(PluginError, match=f"'odd' does not say .* its ProviderInfo has .*{words}"):
+        scan(site).load(ProviderKind.TELEPHONY, "odd")
+
+
 def test_an_id_claimed_twice_names_both_distributions(site: Path, install: Install) -> None:
     install("acme-one", "same", module="acme_one")
     install("acme-two", "same", module="acme_two")

@@ -173,10 +173,10 @@ class Registry:
                 f"{kind.group} {provider_id!r} is written for api version {info.api_version},"
                 f" this is {API_VERSION}"
             )
-        if kind is ProviderKind.TELEPHONY and info.capabilities is None:
+        if kind is ProviderKind.TELEPHONY and (lack := _capabilities_lack(info.capabilities)):
             raise PluginError(
                 f"{kind.group} {provider_id!r} does not say what the carrier can do: its"
-                " ProviderInfo has no capabilities"
+                f" ProviderInfo has {lack}"
             )
         self._infos[kind, provider_id] = info
         return info
@@ -203,3 +203,17 @@ class Registry:
     def describe(self) -> Mapping[str, Sequence[Found]]:
         """All voicecall groups with what is installed in them."""
         return {group: self.found(group) for group in sorted(self._found)}
+
+
+def _capabilities_lack(capabilities: object) -> str:
+    """What is wrong with what a carrier says that it can do; nothing where all is right."""
+    if capabilities is None:
+        return "no capabilities"
+    from .audio.formats import AudioFormat
+    from .telephony import TelephonyCapabilities
+
+    if not isinstance(capabilities, TelephonyCapabilities):
+        return f"capabilities of the type {type(capabilities).__name__}, not TelephonyCapabilities"
+    if not all(isinstance(codec, AudioFormat) for codec in capabilities.codecs):
+        return "capabilities whose codecs are no AudioFormat, such as voicecall.MULAW_8K"
+    return ""
