@@ -8,8 +8,9 @@ import json
 import logging
 import os
 import struct
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from tests.backstage import closed_backstage
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from voicecall import ProviderContext
+from voicecall import MULAW_8K, ProviderContext
 from voicecall.events import CarrierEvent
 from voicecall.media import (
     Audio,
@@ -75,11 +76,13 @@ class Line:
 
 
 class Engine:
-    """Admits every token but ``bad`` and ``broken``, once ``gate`` is open."""
+    """Admits every token but ``bad`` and ``broken``, once ``gate`` is open; caller audio goes to
+    ``listener``, where there is one."""
 
     def __init__(self) -> None:
         self.lines: list[Line] = []
         self.upgrades: list[Upgrade] = []
+        self.listener: Callable[[bytes], None] | None = None
         self.gate = anyio.Event()
         self.gate.set()
         self.asked = anyio.Event()
@@ -103,6 +106,8 @@ class Engine:
         if started.token == "broken":
             raise RuntimeError("no store")
         line = Line(socket, started)
+        if self.listener is not None:
+            socket.listen(self.listener)
         self.lines.append(line)
         return line
 
@@ -120,6 +125,18 @@ class CarefulCodec(MockCodec):
         if message == "bug":
             raise KeyError("bug")
         return super().decode(message)
+
+
+class VagueCodec(MockCodec):
+    """A codec that lets a start pass which names nothing."""
+
+    def decode(self, message: Message) -> MediaEvent | None:
+        return Started("good", "", "", MULAW_8K, MULAW_8K, {})
+
+
+class BrokenCodec(MockCodec):
+    def __init__(self) -> None:
+        raise KeyError("bug")
 
 
 class Carrier(MockProvider):
@@ -292,6 +309,50 @@ async def test_a_second_start_on_an_open_socket_closes_it() -> None:
         await until_open(engine)
         await client.send(start())
         assert await close_of(client) == (1008, "Duplicate start")
+
+
+async def test_a_start_that_names_neither_call_nor_stream_closes_the_socket() -> None:
+    async with serving(codec=VagueCodec) as (server, engine), dial(server) as client:
+        await client.send(start())
+        assert await close_of(client) == (1008, "Start without call or stream")
+        assert engine.lines == []
+
+
+async def test_a_carrier_without_a_codec_for_a_socket_is_500() -> None:
+    async with serving(codec=BrokenCodec) as (server, _):
+        with pytest.raises(InvalidStatus) as caught:
+            await dial(server)
+        assert caught.value.response.status_code == 500
+
+
+async def test_audio_goes_to_whoever_listens_last() -> None:
+    heard: list[tuple[str, bytes]] = []
+    news = anyio.Event()
+
+    def note(who: str, audio: bytes) -> None:
+        nonlocal news
+        heard.append((who, audio))
+        news.set()
+        news = anyio.Event()
+
+    def broken(audio: bytes) -> None:
+        raise RuntimeError("the ear is broken")
+
+    async with serving() as (server, engine), dial(server) as client:
+        engine.listener = partial(note, "first")
+        await client.send(start())
+        await until_open(engine)
+        socket = engine.lines[0].socket
+        for who in ("first", "second"):
+            came = news
+            await client.send(frame(who.encode()))
+            await came.wait()
+            socket.listen(partial(note, "second"))
+        assert heard == [("first", b"first"), ("second", b"second")]
+        assert engine.lines[0].events == []
+        socket.listen(broken)
+        await client.send(frame(b"x"))
+        assert await close_of(client) == (1011, "Internal error")
 
 
 async def test_garbage_is_counted_and_logged_once(caplog: pytest.LogCaptureFixture) -> None:
