@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import json
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from voicecall_testing.twilio import RestFault
 from voicecall_twilio.config import TwilioConfig
 from voicecall_twilio.provider import TwilioProvider
 
-from .twilio_desk import HERE, PHONE, Desk, open_desk, patient_backend
+from .twilio_desk import HERE, PHONE, Desk, answering, open_desk, patient_backend
 
 pytestmark = [pytest.mark.integration, pytest.mark.anyio]
 
@@ -128,6 +129,13 @@ async def test_a_dial_of_unknown_outcome_is_looked_up_and_never_repeated(
         found = await desk.provider.find_dial(asked)
         assert found == next(iter(desk.twilio.calls), None)
         assert dialled(desk) == made
+
+
+@pytest.mark.parametrize("body", ["<html>Welcome</html>", "{}", '{"sid": 7}'])
+async def test_a_reply_that_cannot_be_read_may_tell_of_a_call(body: str) -> None:
+    async with answering(body) as config, open_desk(config) as desk:
+        with pytest.raises(OutcomeUnknown, match="cannot be read"):
+            await desk.dial()
 
 
 async def test_nobody_there_is_tried_again_a_little() -> None:
@@ -283,6 +291,21 @@ async def test_many_calls_are_looked_through_page_by_page() -> None:
             found = await desk.provider.find_dial(dataclasses.replace(asked, known=others))
             assert found == wanted
         assert len([e for e in desk.entries("request") if e["method"] == "GET"]) == 4
+
+
+async def test_a_call_that_is_not_made_yet_may_be_the_one() -> None:
+    queued = {"sid": "CA1", "status": "queued", "direction": "outbound-api", "date_created": None}
+    called = {**queued, "sid": "CA2", "direction": "inbound"}
+    page = json.dumps({"calls": [called, queued], "next_page_uri": None})
+    async with answering(page) as config, open_desk(config) as desk:
+        assert await desk.provider.find_dial(query(desk)) == "CA1"
+
+
+async def test_more_calls_than_can_be_looked_through_are_no_answer() -> None:
+    page = json.dumps({"calls": [], "next_page_uri": "/2010-04-01/Accounts/AC1/Calls.json?Page=1"})
+    async with answering(page) as config, open_desk(config) as desk:
+        with pytest.raises(OutcomeUnknown, match="more calls than"):
+            await desk.provider.find_dial(query(desk))
 
 
 # --- a live call -----------------------------------------------------------------------------

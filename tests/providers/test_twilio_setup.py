@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 
-from .twilio_desk import HERE, open_desk, patient_backend
+from voicecall_testing.twilio import RestFault
+
+from .twilio_desk import HERE, answering, open_desk, patient_backend
 
 SOON = "&rt=4500"
 
@@ -87,3 +90,25 @@ async def test_a_probe_with_wrong_credentials() -> None:
         [probe] = await desk.provider.probe(desk.url, [HERE])
         assert (probe.name, probe.ok) == ("credentials", False)
         assert "twilio.authToken" in probe.message
+
+
+async def test_a_probe_of_an_account_that_cannot_be_asked() -> None:
+    async with open_desk() as desk:
+        desk.twilio.faults.rest = [RestFault(status=503)]
+        [probe] = await desk.provider.probe(desk.url, [HERE])
+        assert (probe.name, probe.ok) == ("credentials", False)
+        assert "could not be tried" in probe.message
+
+
+@pytest.mark.parametrize(
+    ("attribute", "said"), [("voice_application_sid", "TwiML app"), ("trunk_sid", "SIP trunk")]
+)
+async def test_a_probe_of_a_number_whose_calls_something_else_takes(
+    attribute: str, said: str
+) -> None:
+    number = {"phone_number": HERE, "voice_url": "", attribute: "AP1"}
+    page = json.dumps({"incoming_phone_numbers": [number]})
+    async with answering(page) as config, open_desk(config) as desk:
+        probes = await desk.provider.probe(desk.url, [HERE])
+        assert named(probes)[1:] == [("number-owned", True), ("number-webhook", False)]
+        assert f"{said} (AP1)" in probes[2].message

@@ -265,3 +265,15 @@ async def open_desk(config: Mapping[str, Any] | None = None, **options: Any) -> 
         trouble = desk.entries("error") + desk.entries("warning")
         assert [entry for entry in trouble if entry["code"] not in _OF_SOCKETS] == []
         assert desk.entries("parameters-ignored") == []
+
+
+@asynccontextmanager
+async def answering(body: str) -> AsyncIterator[dict[str, Any]]:
+    """Configuration for an API that answers everything with ``body``."""
+
+    async def answer(request: Request) -> Response:
+        return Response(body)
+
+    app = Starlette(routes=[Route("/{path:path}", answer, methods=["GET", "POST"])])
+    async with serve_app(app, "127.0.0.1", 0) as url:
+        yield {"apiBaseUrl": url}
