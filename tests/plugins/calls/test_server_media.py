@@ -541,6 +541,14 @@ async def raw(server: CallServer, connection: str = "Upgrade") -> AsyncIterator[
         yield client
 
 
+async def test_pings_and_pongs_may_come_between_fragments() -> None:
+    async with serving() as (server, engine), raw(server) as client:
+        text = start().encode()
+        for first, payload in ((0x01, text[:9]), (0x89, b"?"), (0x8A, b"!"), (0x80, text[9:])):
+            await client.send(first, payload)
+        await until_open(engine)
+
+
 @pytest.mark.parametrize("connection", ["keep-alive, Upgrade", "UPGRADE", "Upgrade,close"])
 async def test_proxies_spell_the_connection_header_in_their_own_way(connection: str) -> None:
     async with serving() as (server, engine), raw(server, connection) as client:
@@ -586,6 +594,18 @@ async def test_a_peer_that_never_answers_our_close_is_cut_off() -> None:
         assert await client.close_code() == 1000
         await line.over.wait()
         assert (line.events, line.closed_told) == ([], 1)
+
+
+@pytest.mark.usefixtures("short_grace")
+async def test_one_that_is_admitted_while_it_closes_is_cut_off_too() -> None:
+    async with serving(pre_start_timeout_ms=20) as (server, engine), raw(server) as client:
+        engine.gate = anyio.Event()
+        await client.send(0x81, start().encode())
+        assert await client.close_code() == 1008
+        engine.gate.set()
+        await until_open(engine)
+        await engine.lines[0].over.wait()
+        await until_gone(server)
 
 
 @pytest.mark.usefixtures("short_grace")
