@@ -125,6 +125,24 @@ async def test_a_factory_that_returns_no_provider_is_named(tmp_path: Path) -> No
         assert problem.endswith("TypeError: its factory returns NoneType, not a provider")
 
 
+@pytest.mark.parametrize(
+    "headers", [(), "x-signature", ("x-signature",), (("X-Signature",),), ((),)]
+)
+async def test_a_carrier_whose_signature_headers_no_webhook_has_is_named(
+    tmp_path: Path, headers: Any
+) -> None:
+    class Misread(ScriptedCarrier):
+        signature_headers = headers
+
+    carrier = replace(
+        info(ProviderKind.TELEPHONY, "misread", capabilities=STREAMING),
+        factory=lambda config, context: Misread(),
+    )
+    async with started(tmp_path, carrier, provider="misread") as problems:
+        [problem] = problems
+        assert "'misread' cannot be used: TypeError: its signature_headers are no sets" in problem
+
+
 async def test_a_carrier_that_cannot_be_told_of_webhooks_keeps_no_phone_down(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -12,11 +12,12 @@ from voicecall.providers import ProviderContext, ProviderInfo
 from voicecall.registry import Registry
 from voicecall.selection import Selected
 from voicecall.store import CallStore
+from voicecall.telephony import TelephonyProvider
 from voicecall_calls.config import VoiceCallConfig
 from voicecall_calls.storing import store_settings
 from voicecall_calls.wiring import require
 
-__all__ = ["making", "open_provider", "open_store"]
+__all__ = ["make_carrier", "making", "open_provider", "open_store"]
 
 _log = logging.getLogger("voicecall.calls")
 
@@ -39,6 +40,25 @@ def making(info: ProviderInfo) -> Iterator[None]:
             f"the {info.kind.value} provider {info.id!r} cannot be used:"
             f" {type(cause).__name__}: {cause}"
         ) from error
+
+
+def make_carrier(info: ProviderInfo, config: Any, context: ProviderContext) -> TelephonyProvider:
+    """The carrier, not in use yet. Raises ``VoicecallError``."""
+    with making(info):
+        carrier: TelephonyProvider = info.factory(config, context)
+        sets: Any = carrier.signature_headers
+        if not sets or not all(_is_header_set(names) for names in sets):
+            # Any other form asks for headers that no webhook has.
+            raise TypeError(
+                "its signature_headers are no sets of lower-case names, such as (('x-signature',),)"
+            )
+    return carrier
+
+
+def _is_header_set(names: Any) -> bool:
+    if isinstance(names, str) or not names:
+        return False
+    return all(isinstance(name, str) and name == name.lower() for name in names)
 
 
 async def open_provider(selected: Selected, context: ProviderContext, stack: AsyncExitStack) -> Any:

@@ -17,7 +17,7 @@ from voicecall.providers import ProviderKind
 from voicecall_calls.config import VoiceCallConfig
 from voicecall_calls.engine.engine import CallEngine
 from voicecall_calls.exposure import comes_from_outside, is_public_url
-from voicecall_calls.making import making, open_provider, open_store
+from voicecall_calls.making import make_carrier, making, open_provider, open_store
 from voicecall_calls.observing import HostObserver, turn_keeper
 from voicecall_calls.operations import CallOperations
 from voicecall_calls.retention import retaining
@@ -215,8 +215,7 @@ class PhoneService:
         host, config = self._host, self._config
         context = host.provider_context(CONFIG_PATH)
         info, carrier_config = require(wiring.carrier)
-        with making(info):
-            carrier = info.factory(carrier_config, context)
+        carrier = make_carrier(info, carrier_config, context)
         store = await open_store(
             config, host.registry, host.environ, host.provider_context("store"), stack
         )
