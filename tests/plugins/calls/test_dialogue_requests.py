@@ -242,6 +242,30 @@ async def test_two_speakers_take_their_turns(tmp_path: Path, media: MediaPath) -
         assert phone.said[1:] == [("bot", "First of all."), ("bot", "After that.")]
 
 
+@both_paths
+async def test_the_end_of_the_call_rejects_words_that_wait(
+    tmp_path: Path, media: MediaPath
+) -> None:
+    async with open_phone(tmp_path, media=media) as phone:
+        await greeted(phone)
+        call_id = phone.record.call_id
+        problems: list[str] = []
+
+        async def speak(text: str) -> None:
+            try:
+                await phone.operations.speak(call_id, text)
+            except CallNotReady as error:
+                problems.append(str(error))
+
+        async with anyio.create_task_group() as speaking:
+            for text in ("First of all.", "After that."):
+                speaking.start_soon(speak, text)
+            await phone.settle(0.3)
+            await phone.hang_up()
+        assert problems == ["Call ended: hangup-user"] * 2
+        assert ("bot", "After that.") not in phone.said
+
+
 async def test_words_that_were_not_played_are_not_in_the_transcript(tmp_path: Path) -> None:
     async with open_phone(tmp_path, media=MediaPath.NATIVE) as phone:
         await greeted(phone)
@@ -363,6 +387,21 @@ async def test_a_caller_who_speaks_for_long_is_not_asked_whether_anybody_is_ther
         phone.stt.started()
         await phone.settle(70)
         assert phone.said[3] == ("bot", SAY.still_there)
+
+
+@both_paths
+async def test_whoever_goes_on_speaking_is_not_asked(tmp_path: Path, media: MediaPath) -> None:
+    async with open_phone(tmp_path, media=media, config=SILENCE) as phone:
+        await greeted(phone)
+        for _ in range(4):
+            await phone.settle(3)
+            if media is MediaPath.NATIVE:
+                token = phone.record.listen_token
+                await phone.event(ev.SpeechHeard, text="Well", turn_token=token, final=False)
+            else:
+                phone.stt.partial("Well")
+        await phone.settle(1)
+        assert len(phone.said) == 1
 
 
 async def test_nobody_is_asked_while_the_agent_works_or_an_answer_is_awaited(
