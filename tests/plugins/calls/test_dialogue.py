@@ -81,6 +81,21 @@ async def test_words_into_a_protected_greeting_are_context(tmp_path: Path) -> No
         assert phone.said == [("user", "Hi, it is Anna."), ("bot", GREETING)]
 
 
+async def test_words_that_go_on_behind_a_protected_greeting_are_answered(tmp_path: Path) -> None:
+    words = "Hello, I need a taxi to the airport."
+    async with open_phone(tmp_path) as phone:
+        await phone.call_in()
+        await phone.settle(0.3)
+        phone.stt.started()
+        phone.stt.partial("Hello")
+        await phone.settle(2)
+        assert phone.heard == [GREETING]
+        phone.stt.final(words)
+        phone.stt.ended()
+        await phone.settle(2)
+        assert phone.said == [("bot", GREETING), ("user", words), ("bot", "Yes.")]
+
+
 async def test_an_outbound_greeting_is_protected_longer(tmp_path: Path) -> None:
     async with open_phone(tmp_path) as phone:
         await phone.dial(STORY)

@@ -82,6 +82,14 @@ def test_a_protected_greeting_is_not_interrupted_and_the_words_are_kept() -> Non
     assert turns.final("hello") is Verdict.TURN
 
 
+def test_words_that_go_on_behind_a_protected_greeting_are_a_turn() -> None:
+    turns = taking()
+    turns.bot_began(10.0, protection_ms=500)
+    turns.speech_started(10.4)
+    turns.bot_stopped()
+    assert turns.final("hello, I need a taxi") is Verdict.TURN
+
+
 def test_noise_into_a_protected_greeting_is_dropped() -> None:
     turns = taking()
     turns.bot_began(10.0, protection_ms=500)
