@@ -225,9 +225,22 @@ def _configured(registry: Registry) -> Iterator[tuple[ProviderInfo, str]]:
 # --- commands --------------------------------------------------------------------------------
 
 
+EXIT_STATUS = """
+| exit status | when |
+|---|---|
+| 0 | done; `call` and `start`: the call is recorded, whatever becomes of it (`smoke` waits) |
+| 1 | refused, failed, or a report (`setup`, `config check`, `doctor`) that finds something wrong |
+| 2 | a command line that is not understood; a group of commands without one |
+| 130 | interrupted by Ctrl-C; `gateway run` drains and ends with 0, or 1 at the second one |
+
+What is refused is one sentence on stderr, and nothing on stdout, also with `--json`; reports are
+printed as usual. `status` of a call that nobody knows ends with 0.
+"""
+
+
 def commands(registry: Registry, words: Mapping[str, str]) -> str:
     root: Any = typer.main.get_command(build_app(registry))
-    parts = ["# Commands\n\n`voicecall <command> --help` prints the same.\n"]
+    parts = ["# Commands\n\n`voicecall <command> --help` prints the same.\n", EXIT_STATUS]
     parts += _command_pages(root, "voicecall", None)
     return "".join(parts)
 
