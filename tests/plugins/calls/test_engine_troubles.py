@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import anyio
 import pytest
@@ -185,6 +185,22 @@ class FaultyCarrier(ScriptedCarrier):
             self.faulty = None
             raise KeyError("sid")
         await super().perform(call, action)
+
+
+@pytest.mark.parametrize("returned", [None, "", 4711])
+async def test_an_adapter_that_returns_no_id_of_the_call_is_told_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, returned: Any
+) -> None:
+    class Nameless(ScriptedCarrier):
+        async def place_call(self, request: tel.DialRequest) -> str:
+            await super().place_call(request)
+            return cast(str, returned)
+
+    async with open_phone(tmp_path, carrier=Nameless()) as phone:
+        await phone.dial("Hello.", CallMode.CONVERSATION)
+        await phone.settle(1)
+        assert phone.record.provider_call_id != returned
+    assert "place_call returns no id of the carrier's" in caplog.text
 
 
 async def test_an_adapter_with_a_fault_at_tones_leaves_the_stream_as_it_was(tmp_path: Path) -> None:

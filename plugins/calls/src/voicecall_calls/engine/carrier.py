@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import anyio
 
@@ -60,7 +60,9 @@ class CarrierActions:
             event: ev.CallEvent
             try:
                 with asking():
-                    provider_call_id = await self._provider.place_call(request)
+                    provider_call_id: Any = await self._provider.place_call(request)
+                    if not isinstance(provider_call_id, str) or not provider_call_id:
+                        raise TypeError("place_call returns no id of the carrier's")
                 event = ev.DialAccepted(at=self._now(), provider_call_id=provider_call_id)
             except OutcomeUnknown as error:
                 _log.warning("call %s: what became of it is unknown: %s", record.call_id, error)
