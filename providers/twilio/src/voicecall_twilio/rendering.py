@@ -108,8 +108,6 @@ def _add(document: Document, action: tel.Action, unanswered: bool) -> bool:
                 document.gather(_listening(listen))
         case tel.Hangup():
             document.hangup()
-        case tel.LimitDuration():
-            return False
     return True
 
 
