@@ -128,6 +128,8 @@ async def test_a_dial_of_unknown_outcome_is_looked_up_and_never_repeated(
         assert dialled(desk) == made
         found = await desk.provider.find_dial(asked)
         assert found == next(iter(desk.twilio.calls), None)
+        looks = [entry for entry in desk.entries("request") if entry["method"] == "GET"]
+        assert len(looks) == (1 if made else 3)
         assert dialled(desk) == made
 
 
@@ -173,6 +175,13 @@ async def test_digits_that_twilio_would_not_take_are_refused_at_once(digits: str
         with pytest.raises(RequestRejected, match="32 of 0-9"):
             await desk.dial(dtmf_sequence=digits)
         assert desk.entries("request") == []
+
+
+async def test_as_many_digits_as_twilio_takes_are_sent() -> None:
+    async with open_desk() as desk:
+        desk.twilio.set_phone(PHONE, Behaviour(answer=AnswerMode.BUSY))
+        await desk.dial(dtmf_sequence="1" * 32)
+        assert dialled(desk) == 1
 
 
 async def test_a_message_that_does_not_fit_is_refused_at_once() -> None:

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from twilio.twiml.voice_response import Connect, Gather, VoiceResponse
 
 from voicecall import telephony as tel
-from voicecall_twilio.callbacks import document_id
+from voicecall_twilio.callbacks import Kind, base_url, callback, document_id
+from voicecall_twilio.signature import query_of
 from voicecall_twilio.twiml import Document
 
 from .twilio_forms import AGAIN, HOOK, NEXT, OURS, PROVIDER, SID, TURN, inbound, outbound, provider
@@ -165,6 +166,7 @@ def test_refusals() -> None:
     response = VoiceResponse()
     response.hangup()
     assert document(inbound(TURN, "in-progress"), tel.Reject()) == plain(response)
+    assert document(inbound(HOOK, "in-progress"), tel.Reject()) == plain(response)
     assert document(outbound(), tel.Hangup()) == plain(response)
     response = VoiceResponse()
     response.say("Your code is 1, 2.")
@@ -215,6 +217,12 @@ def test_our_own_parameters_are_replaced_and_others_kept_as_written() -> None:
     target = ElementTree.fromstring(body)[1].text or ""
     assert target.startswith(f"{HOOK}?callId=c%2D1&a=%7e+b&type=hold&i=")
     assert "&n=4" in target
+
+
+def test_what_a_callback_carries_comes_back_as_it_was() -> None:
+    url = callback(HOOK, Kind.TURN, i="d-1", n=0, t="a b&c=\u00fc#+", u=None)
+    assert query_of(url) == {"type": "turn", "i": "d-1", "n": "0", "t": "a b&c=\u00fc#+"}
+    assert base_url(url) == HOOK
 
 
 # --- texts -----------------------------------------------------------------------------------
