@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, cast
 
 import anyio
 import pytest
@@ -228,6 +228,19 @@ async def test_whatever_a_session_raises_it_is_lost_and_opened_again(
     assert caplog.text.count("speech recognition raised what it should not") == (0 if known else 2)
     reason = "scripted: no way there" if known else type(error).__name__
     assert caplog.text.count(f"transcription lost: {reason}\n") == 2
+
+
+async def test_a_session_that_yields_what_is_no_event_is_told_so(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    stt = ScriptedTranscription()
+    async with listening(stt) as it:
+        await it.ear.ready()
+        stt.current.tell(cast(Any, "hello there"))
+        await anyio.sleep(1)
+        assert len(stt.sessions) == 2
+        assert it.events == []
+    assert "TypeError: str is no event of a recogniser" in caplog.text
 
 
 async def test_what_waits_is_kept_as_long_where_a_session_did_not_take_it() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import anyio
 import pytest
@@ -119,6 +119,19 @@ class FaultyModel(ScriptedRealtime):
         self._broke = anyio.Event()
         if self.broken is not None:
             raise self.broken
+
+
+async def test_a_session_that_yields_what_is_no_event_is_told_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = FaultyModel()
+    async with open_realtime(tmp_path, model) as phone:
+        await greeted(phone)
+        model.current.tell(cast(Any, {"type": "transcript"}))
+        await phone.settle(1)
+        assert len(model.sessions) == 2
+        assert phone.record.live
+    assert "TypeError: dict is no event of a voice model" in caplog.text
 
 
 @pytest.mark.parametrize("error", TROUBLES)

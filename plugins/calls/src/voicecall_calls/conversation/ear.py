@@ -176,6 +176,8 @@ class Ear:
                         return event.reason
                     _log.info("transcription interrupted: %s", event.reason)
                     continue
+                if not isinstance(event, TranscriptionEvent):
+                    raise TypeError(f"{type(event).__name__} is no event of a recogniser")
                 if isinstance(event, SpeechStarted | Partial):
                     self._utterance = event
                 elif isinstance(event, Final | SpeechEnded):

@@ -190,6 +190,8 @@ class ModelLink:
             case SessionExpiring(in_ms=in_ms):
                 if not self._provider.capabilities.resumption and self._tasks is not None:
                     self._tasks.start_soon(partial(self._renew, in_ms, scope))
+            case _ if not isinstance(event, RealtimeEvent):
+                raise TypeError(f"{type(event).__name__} is no event of a voice model")
             case _:
                 self._event(event)
 
