@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from voicecall.errors import ConfigError
+from voicecall_calls.exposure import WebhookSecurityConfig
 from voicecall_calls.server.limits import InFlight
 from voicecall_calls.server.options import WebhookSecurity
 from voicecall_calls.server.urls import (
@@ -161,6 +162,15 @@ def test_a_host_name_is_stable_and_fits_into_a_url(text: str) -> None:
     if host is not None:
         assert host_name(host) == host
         assert not set(host) & set("/?#@\\ ,")
+
+
+@given(st.from_regex(r"\s?\[?[a-zA-F0-9_:.-]{1,12}\]?(:[0-9]{1,5})?", fullmatch=True))
+def test_hosts_that_the_configuration_allows_are_hosts(text: str) -> None:
+    try:
+        allowed = WebhookSecurityConfig(allowed_hosts=(text,))
+    except ValueError:
+        return
+    assert [host_name(host) for host in allowed.allowed_hosts] != [None]
 
 
 FORWARDED = {

@@ -29,7 +29,8 @@ __all__ = [
 ]
 
 FUNNEL_PORTS = (443, 8443, 10_000)
-_HOST = re.compile(r"([A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]+)?")
+_LABEL = "[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+_HOST = re.compile(rf"(?:{_LABEL}(?:\.{_LABEL})*|\[([0-9A-Fa-f:.]+)\])(?::[0-9]+)?")
 
 
 class ServeConfig(ConfigModel):
@@ -91,9 +92,18 @@ def _proxy_address(text: str) -> str:
 
 
 def _host(text: str) -> str:
-    if not _HOST.fullmatch(text.strip()):
+    # What is no such name in a Host header would never fit.
+    found = _HOST.fullmatch(text.strip())
+    if found is None or (found[1] and not _is_ipv6(found[1])):
         raise ValueError("must be a host name, such as voice.example.com")
     return text
+
+
+def _is_ipv6(text: str) -> bool:
+    try:
+        return ip_address(text).version == 6
+    except ValueError:
+        return False
 
 
 ProxyAddress = Annotated[str, AfterValidator(_proxy_address)]
