@@ -108,7 +108,7 @@ def test_a_normal_number_stays_as_it_is(text: str) -> None:
         ({"streaming": {"streamPath": "/a b"}}, r"streaming\.streamPath: must be the path"),
         ({"realtime": {"streamPath": "/a#b"}}, r"realtime\.streamPath: must be the path"),
         ({"webhookSecurity": {"allowedHosts": ["https://x"]}}, r"allowedHosts\.0: must be a host"),
-        ({"webhookSecurity": {"allowedHosts": ["a_b.example"]}}, r"allowedHosts\.0: must be a host"),
+        ({"webhookSecurity": {"allowedHosts": ["a_b.org"]}}, r"allowedHosts\.0: must be a host"),
         ({"webhookSecurity": {"allowedHosts": ["[:::]"]}}, r"allowedHosts\.0: must be a host"),
         ({"phrases": {"pairing": "Ask the owner."}}, r"phrases\.pairing: must hold \{code\}"),
         (
