@@ -121,6 +121,34 @@ async def test_a_call_that_was_stored_but_not_placed_is_closed(tmp_path: Path) -
         assert len(phone.carrier.dialled) == 1
 
 
+async def test_every_call_whose_answer_was_lost_is_found(tmp_path: Path) -> None:
+    async with open_phone(tmp_path, config={"maxConcurrentCalls": 2}) as phone:
+        load, asked, down = phone.store.load, 0, True
+
+        async def answer_when_up(call_id: str) -> CallRecord | None:
+            nonlocal asked
+            asked += 1
+            if down:
+                raise StoreError("the connection was lost")
+            return await load(call_id)
+
+        phone.store.load = answer_when_up  # type: ignore[method-assign]
+        for found in (2, 3):
+            down = True
+            phone.store.lost = found - len(phone.watcher.ends)
+            while phone.store.lost:
+                with pytest.raises(StoreError):
+                    await phone.dial("Hello.")
+            asked = 0
+            await phone.settle(200)
+            # One asks for all of them, less and less often.
+            assert 6 <= asked <= 9
+            down = False
+            await phone.settle(64)
+            assert len(phone.watcher.ends) == found
+            assert await phone.store.live() == []
+
+
 async def test_a_call_that_came_in_goes_on_though_its_webhook_does_not_come_again(
     tmp_path: Path,
 ) -> None:
