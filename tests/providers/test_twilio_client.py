@@ -252,6 +252,15 @@ async def test_a_call_that_would_wait_too_long_is_refused() -> None:
         assert sorted(outcomes) == ["placed"] * 3 + ["refused"] * 2
 
 
+async def test_a_proxy_of_the_environment_is_not_asked_for_this_machine(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    async with open_desk() as desk:
+        await desk.dial()
+        assert dialled(desk) == 1
+
+
 # --- looking a call up -----------------------------------------------------------------------
 
 
@@ -267,6 +276,16 @@ async def test_calls_that_cannot_be_the_one_are_passed_over() -> None:
         assert old.provider_call_id is not None
         assert await desk.provider.find_dial(query(desk, known.provider_call_id)) is None
         assert await desk.provider.find_dial(asked) == known.provider_call_id
+
+
+async def test_calls_between_other_numbers_are_not_the_one() -> None:
+    async with open_desk() as desk:
+        desk.twilio.set_phone(PHONE, Behaviour(answer=AnswerMode.NO_ANSWER))
+        call = await desk.dial()
+        asked = query(desk)
+        for other in ({"to_number": HERE}, {"from_number": PHONE}):
+            assert await desk.provider.find_dial(dataclasses.replace(asked, **other)) is None
+        assert await desk.provider.find_dial(asked) == call.provider_call_id
 
 
 async def test_two_calls_that_may_be_the_one_are_no_answer() -> None:
@@ -404,7 +423,8 @@ async def test_the_state_of_a_call() -> None:
         for fault in (RestFault(status=500), RestFault(status=404), RestFault(ambiguous=True)):
             trouble(desk, fault)
             assert (await desk.provider.status(call)).status is ev.CarrierStatus.UNKNOWN
-        trouble(desk)
+        trouble(desk, RestFault(status=503, times=1))
+        assert (await desk.provider.status(call)).status is ev.CarrierStatus.CONNECTED
         unknown = desk.ref("out-1", "CA" + "0" * 32)
         assert (await desk.provider.status(unknown)).status is ev.CarrierStatus.NOT_FOUND
         await desk.provider.perform(call, tel.Hangup())
