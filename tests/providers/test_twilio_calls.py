@@ -22,6 +22,7 @@ from voicecall_mock.exchange import (
     Wait,
     WaitForSilence,
 )
+from voicecall_testing.twilio.faults import WebhookFault
 
 from .twilio_desk import CALLER, HERE, PHONE, Desk, open_desk, patient_backend
 
@@ -116,6 +117,22 @@ async def test_keys_are_heard_and_the_caller_is_listened_to_still() -> None:
         assert pressed.digits == "42#"
         heard = await desk.event(ev.SpeechHeard)
         assert heard.turn_token == "tok-1"
+
+
+async def test_a_call_that_we_placed_goes_on_where_a_document_was_lost() -> None:
+    async with open_desk(noted=(11200,)) as desk:
+        script = (WaitForSilence(), Say("Tea."), Wait(4000), Say("Tea, please."), Silent())
+        desk.twilio.set_phone(PHONE, script)
+        desk.answers[ev.Answered] = lambda _: [speak("u-1", "Tea or coffee?", "tok-1")]
+        desk.twilio.faults.webhooks = WebhookFault(lose=1.0, types=frozenset({"gather"}))
+        call = await desk.dial()
+        await desk.event(ev.Active)
+        assert [entry["code"] for entry in desk.entries("error", call)] == [11200]
+        desk.twilio.faults.webhooks = WebhookFault()
+        heard = await desk.event(ev.SpeechHeard)
+        assert (heard.text, heard.turn_token) == ("Tea, please.", "tok-1")
+        assert [event.utterance_id for event in desk.all(ev.PlaybackEnded)] == ["u-1"]
+        await desk.provider.perform(call, tel.Hangup())
 
 
 async def test_the_line_is_kept_while_the_agent_thinks() -> None:

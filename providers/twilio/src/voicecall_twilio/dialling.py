@@ -87,7 +87,9 @@ def dial_form(request: tel.DialRequest, style: Style) -> Form:
         "StatusCallbackEvent": told,
     }
     if request.message is None:
-        form |= {"Url": base + REDELIVERY, "Method": "POST"}
+        url = base + REDELIVERY
+        # Where a document is lost for good, the call asks here once more.
+        form |= {"Url": url, "Method": "POST", "FallbackUrl": url, "FallbackMethod": "POST"}
     else:
         document = notice(request.message, request.webhook_url, style)
         if document is None:
