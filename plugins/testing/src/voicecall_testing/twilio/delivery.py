@@ -15,6 +15,7 @@ from urllib.parse import parse_qsl, urldefrag, urlencode, urlsplit
 import anyio
 import httpx
 
+from voicecall import configuring
 from voicecall.errors import PluginError
 from voicecall.seam import Seam
 from voicecall_mock.exchange.ledger import Ledger
@@ -40,13 +41,8 @@ class DeliveryFailed(Exception):
 
 
 def is_http_url(url: str) -> bool:
-    """Whether a callback can go there: absolute, with a host that DNS allows."""
-    try:
-        parts = urlsplit(url)
-        host, _ = parts.hostname, parts.port
-    except ValueError:
-        return False
-    return parts.scheme in ("http", "https") and bool(host) and "_" not in (host or "")
+    """Whether a callback can go there: absolute, without blanks, with a host that DNS allows."""
+    return configuring.is_http_url(url) and "_" not in (urlsplit(url).hostname or "")
 
 
 @dataclass(frozen=True, slots=True)
