@@ -284,6 +284,37 @@ async def test_at_most_so_many_at_once(
         gate.set()
 
 
+async def test_requests_whose_bodies_come_late_are_counted_too(
+    lab: Any, fake_plugin: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(toolhttp, "MAX_IN_FLIGHT", 1)
+    box = ToolBox()
+    gate = box.gate = anyio.Event()
+    statuses: list[int] = []
+    whole = anyio.Event()
+
+    async def late() -> AsyncIterator[bytes]:
+        yield b'{"tool": '
+        await whole.wait()
+        yield b'"other"}'
+
+    async with opened(lab, fake_plugin, box) as (_, client):
+
+        async def use() -> None:
+            response = await client.post("/tools/invoke", content=late())
+            statuses.append(response.status_code)
+
+        async with anyio.create_task_group() as tasks:
+            for _ in range(3):
+                tasks.start_soon(use)
+            await anyio.sleep(0.1)
+            whole.set()
+            while len(statuses) < 2:
+                await anyio.sleep(0.005)
+            gate.set()
+    assert (statuses, len(box.used)) == ([429, 429, 200], 1)
+
+
 async def test_a_name_is_taken_once(lab: Any) -> None:
     host = lab.gateway().host
     spec = ToolBox().specs()[0]

@@ -86,7 +86,10 @@ class ToolEndpoint:
     async def __call__(self, request: Request) -> Response:
         try:
             self._admit(request)
+            self._check_room()
             body = await _read(request)
+            # Others may have come meanwhile, or the stop.
+            self._check_room()
             self._in_flight += 1
             try:
                 return _Answer({"ok": True, "result": await self._invoke(body)})
@@ -112,8 +115,6 @@ class ToolEndpoint:
 
     def _admit(self, request: Request) -> None:
         headers = request.headers
-        if self.closing:
-            raise _Refused(503, "unavailable", "the gateway is stopping")
         if not origin_allowed(headers.get("origin"), headers.get("host"), self._bind):
             raise _Refused(403, "forbidden", "this origin may not use tools")
         if self._token is not None:
@@ -127,6 +128,10 @@ class ToolEndpoint:
                 self._throttle.failed(client)
                 text = "the gateway's token is needed: Authorization: Bearer <token>"
                 raise _Refused(401, "unauthorized", text, {"WWW-Authenticate": "Bearer"})
+
+    def _check_room(self) -> None:
+        if self.closing:
+            raise _Refused(503, "unavailable", "the gateway is stopping")
         if self._in_flight >= MAX_IN_FLIGHT:
             raise _Refused(429, "rate_limited", "too many tools at work", {"Retry-After": "1"})
 
