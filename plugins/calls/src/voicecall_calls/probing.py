@@ -101,7 +101,7 @@ async def _fetched(url: str, answer: Callable[[str], str]) -> SetupCheck:
     try:
         async with httpx.AsyncClient(timeout=FETCH_S, trust_env=True) as client:
             response = await client.get(asked)
-    except httpx.HTTPError as error:
+    except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
         text = f"{url} cannot be reached from here: {str(error) or type(error).__name__}"
         return SetupCheck("public-url", False, text)
     if hmac.compare_digest(response.text.encode(), answer(challenge).encode()):
