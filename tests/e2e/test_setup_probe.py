@@ -141,7 +141,7 @@ async def test_a_public_url_that_leads_elsewhere_or_nowhere_is_named(tmp_path: P
         wrong = {
             f"{here.twilio.base_url}/voice/webhook": "answers 401",
             f"http://127.0.0.1:{nowhere}/voice/webhook": "cannot be reached",
-            "https://xn--/voice/webhook": "cannot be reached",
+            "https://xn--a.example/voice/webhook": "cannot be reached",
         }
         for url, complaint in wrong.items():
             phone["publicUrl"] = url
