@@ -540,6 +540,23 @@ def test_what_fell_due_while_nobody_watched_waits_for_the_carriers_word(
     tell(waiting, (due(902_000, late), record.state.value, [mc.HangUp()]))
 
 
+def test_a_clock_that_was_set_back_lengthens_no_call() -> None:
+    day = 24 * 3_600_000
+    record = tell(
+        outbound(CallMode.NOTIFY, MediaPath.STREAM),
+        (accepted(day), "initiated", []),
+        (ev.StreamAttached(at=day, stream_id="s1"), "active", [mc.Connected()]),
+        (says(day, "u1", "Hello.", first=True), "speaking", []),
+        (ev.BotSpoke(at=day, utterance_id="u1", heard="Hello."), "listening", []),
+    )
+    again = tell(record, (ev.Recovered(at=500), "listening", [mc.ProbeStatus()]))
+    assert set(again.deadlines) == set(record.deadlines)
+    assert max(again.deadlines.values()) <= 500 + 600_000
+    # One that is set forward, or right, moves nothing.
+    later = tell(record, (ev.Recovered(at=day + 500), "listening", [mc.ProbeStatus()]))
+    assert later.deadlines == record.deadlines
+
+
 def test_a_restart_after_the_carrier_ended_the_call() -> None:
     gone = ev.StatusReported(at=5_100, status=ev.CarrierStatus.ENDED, reason=EndReason.HANGUP_USER)
     tell(

@@ -104,10 +104,12 @@ def recovered(record: CallRecord, event: ev.Recovered, policy: CallPolicy) -> St
         utterance = None
     # What fell due meanwhile may be of a call that went on or is over: the carrier is asked first.
     asked = event.at + policy.verdict_ms
-    later = {
-        kind.value: max(record.deadlines[kind], asked)
-        for kind in _JUDGING
-        if kind in record.deadlines
+    # The clock may have been set back: no call is to outlive its longest time for that.
+    up = policy.dial_ms + policy.ring_timeout_ms + policy.unanswered_ms + policy.max_duration_ms
+    deadlines = {
+        kind: min(max(at, asked) if kind in _JUDGING else at, event.at + up)
+        for kind, at in record.deadlines.items()
+        if kind is not DeadlineKind.STREAM
     }
     record = replace(
         record,
@@ -118,7 +120,7 @@ def recovered(record: CallRecord, event: ev.Recovered, policy: CallPolicy) -> St
         # The carrier will tell of its end too, which asks for no second stream.
         lost_stream_id=record.stream_id or record.lost_stream_id,
         recovering=True,
-        deadlines=with_deadlines(record, DeadlineKind.STREAM, **later),
+        deadlines=deadlines,
     )
     if record.provider_call_id is None:
         waiting = with_deadlines(record, dial=event.at + policy.dial_ms)
