@@ -162,6 +162,30 @@ async def test_the_longest_call_ends(tmp_path: Path) -> None:
         assert phone.record.ended_at == ended
 
 
+@pytest.mark.parametrize("hours", [-100, 100])
+async def test_a_clock_that_is_set_neither_ends_nor_lengthens_a_call(
+    tmp_path: Path, hours: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with open_phone(tmp_path, config={"maxDurationSeconds": 120}) as phone:
+        await phone.call_in(provider_call_id="from-outside")
+        await phone.settle(3)
+        phone.seam.set_wall_clock(hours * 3_600_000)
+        await phone.settle(100)
+        phone.hears("Still here?")
+        await phone.settle(5)
+        assert phone.said[-1] == ("bot", "Yes.")
+        await phone.settle(25)
+        assert not phone.engine.lanes
+        assert caplog.text.count("the clock was set") == 1
+        # Nobody counts on the old time any more.
+        placed = await phone.dial("Hello.")
+        assert abs(placed.started_at - phone.now()) < 1000
+        phone.seam.set_wall_clock(-hours * 3_600_000)
+        await phone.settle(60)
+        details = [end.end_detail for end in phone.watcher.ends]
+        assert details == [EndDetail.MAX_DURATION, EndDetail.RING_TIMEOUT]
+
+
 @pytest.mark.parametrize("seconds", [0, 40])
 async def test_the_reaper(tmp_path: Path, seconds: int) -> None:
     config = {"staleCallReaperSeconds": seconds}

@@ -67,7 +67,7 @@ class Talking:
     def __call__(self, lane: CallLane) -> Conversation:
         """The conversation of a call that was just connected."""
         settings = self.book.for_call(lane.record)
-        provider, seam = self._engine.provider, self._host.seam
+        provider, seam = self._engine.provider, self._engine.seam
         media = lane.record.media
         if media is MediaPath.STREAM and self._transcription and settings.speech:
             from voicecall_calls.conversation.streaming import SpeechSet, StreamConversation

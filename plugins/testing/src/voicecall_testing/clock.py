@@ -216,6 +216,10 @@ class VirtualSeam:
     def now_ms(self) -> int:
         return self._epoch_ms + round((self.monotonic() - START) * 1000)
 
+    def set_wall_clock(self, by_ms: int) -> None:
+        """Let the wall clock step, as when somebody sets it; the monotonic one does not."""
+        self._epoch_ms += by_ms
+
     def monotonic(self) -> float:
         if self._loop is None:
             self._loop = asyncio.get_running_loop()

@@ -328,7 +328,7 @@ async def open_phone(
     def converse(lane: CallLane) -> Conversation:
         if lane.record.media is not MediaPath.NATIVE:
             return StreamConversation(
-                lane, carrier, speech_set, brain, config=settings, keep=keep, seam=seam
+                lane, carrier, speech_set, brain, config=settings, keep=keep, seam=engine.seam
             )
         return NativeConversation(
             lane,
@@ -338,7 +338,7 @@ async def open_phone(
             voice=None,
             config=settings,
             keep=keep,
-            seam=seam,
+            seam=engine.seam,
         )
 
     def dialling_agent(requested: str | None) -> str:

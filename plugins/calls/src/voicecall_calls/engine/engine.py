@@ -38,6 +38,7 @@ from .intake import Intake
 from .lane import CallLane, Job
 from .places import Places
 from .planner import Planner
+from .steady import SteadySeam
 from .strays import Strays
 
 __all__ = ["CallEngine", "Observer"]
@@ -83,7 +84,8 @@ class CallEngine:
         self.provider = provider
         self.store = store
         self.coordinator = coordinator
-        self.seam = seam
+        self.lanes: dict[str, CallLane] = {}
+        self.seam: Seam = SteadySeam(seam, lambda: bool(self.lanes))
         self.pairing = Pairing(store, coordinator, seam)
         self.policy = config.policy()
         self.places = Places(coordinator, lambda: self.config, self.policy)
@@ -91,7 +93,6 @@ class CallEngine:
         self.default_agent = default_agent
         self.inbound_media = inbound_media
         self.accepting = True
-        self.lanes: dict[str, CallLane] = {}
         self.conversations: Callable[[CallLane], Conversation] | None = None
         self.planner = Planner(
             provider.capabilities,
@@ -107,7 +108,7 @@ class CallEngine:
         self._effects = Effects(self)
         self._intake = Intake(self)
         self.strays = Strays(self)
-        self._deadlines = Deadlines(seam, self.spawn)
+        self._deadlines = Deadlines(self.seam, self.spawn)
         self._by_alias: dict[str, str] = {}
         self.busy = anyio.Semaphore(_BUSY_CALLS, fast_acquire=True)
         self.company = Company(lambda: len(self.lanes))
