@@ -186,6 +186,22 @@ async def test_the_newest_turn_wins(tmp_path: Path) -> None:
         assert phone.agent.settled == [("First.", "")]
 
 
+async def test_words_that_come_close_behind_each_other_are_all_put_to_the_agent(
+    tmp_path: Path,
+) -> None:
+    async with open_phone(tmp_path) as phone:
+        await greeted(phone)
+        phone.agent.then(1.0, "Never heard.")
+        phone.hears("A table, please.")
+        await phone.settle(0.3)
+        for words in ("For two.", "At eight.", "By the window."):
+            phone.hears(words)
+        await phone.settle(3)
+        assert phone.agent.asked[0] == "A table, please."
+        assert " ".join(phone.agent.asked[1:]) == "For two. At eight. By the window."
+        assert phone.said[-2:] == [("user", "By the window."), ("bot", "Yes.")]
+
+
 async def test_a_redelivered_utterance_is_answered_once(tmp_path: Path) -> None:
     async with open_phone(tmp_path, media=MediaPath.NATIVE) as phone:
         await greeted(phone)

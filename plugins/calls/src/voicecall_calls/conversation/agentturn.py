@@ -4,14 +4,15 @@ of the answer."""
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from collections import deque
+from dataclasses import dataclass, replace
 
 import anyio
 
 from voicecall.agent import AgentBackend, AgentTurn
 from voicecall.model import CallRecord, Speaker
 
-__all__ = ["Brain", "TurnInput", "make_turn", "settle"]
+__all__ = ["Brain", "TurnInput", "joined", "make_turn", "settle"]
 
 _log = logging.getLogger("voicecall.calls")
 _OPENING_CHARS = 2000
@@ -39,6 +40,21 @@ class TurnInput:
     heard_at: int = 0
     speech_started: int | None = None
     speech_ended: int | None = None
+
+
+def joined(inputs: deque[TurnInput], before: TurnInput | None = None) -> TurnInput:
+    """Take the next thing to answer. Words that come close behind each other are put to the agent
+    together, with those ``before`` that it was not asked about."""
+    turn = inputs.popleft()
+    if before is not None and before.text and turn.text:
+        turn = _both(before, turn)
+    while turn.text and inputs and inputs[0].text:
+        turn = _both(turn, inputs.popleft())
+    return turn
+
+
+def _both(first: TurnInput, then: TurnInput) -> TurnInput:
+    return replace(then, text=f"{first.text} {then.text}", speech_started=first.speech_started)
 
 
 def make_turn(record: CallRecord, brain: Brain, turn: TurnInput, turn_id: str) -> AgentTurn:

@@ -20,7 +20,7 @@ from voicecall.model import CallMode, Direction, EndDetail, EndReason, MessageSt
 from voicecall.seam import Seam
 from voicecall.store import TurnRow
 from voicecall_calls.config import VoiceCallConfig
-from voicecall_calls.conversation.agentturn import Brain, TurnInput, make_turn
+from voicecall_calls.conversation.agentturn import Brain, TurnInput, joined, make_turn
 from voicecall_calls.conversation.base import Conversation
 from voicecall_calls.conversation.keys import CallerKeys
 from voicecall_calls.conversation.mouth import Mouth, SpeechTimes, Spoken
@@ -83,6 +83,8 @@ class Dialogue(Conversation):
         self._floor_scope: anyio.CancelScope | None = None
         self._floor_left = anyio.Event()
         self._running: _Running | None = None
+        self._unasked: TurnInput | None = None
+        """What was stopped before the agent was asked."""
         self._question = OpenQuestion()
         self._resumed = False
         self._parting = Parting(lane, seam, self._floor, quiet=self._stop_reply, say=otherwise)
@@ -175,8 +177,9 @@ class Dialogue(Conversation):
                 await self._input_came.wait()
                 self._input_came = anyio.Event()
                 while self._inputs:
-                    turn = self._inputs.popleft()
+                    self._unasked = None
                     await self._stop_reply()
+                    turn = joined(self._inputs, self._unasked)
                     self._running = running = _Running()
                     tasks.start_soon(self._answer, turn, running)
 
@@ -269,6 +272,7 @@ class Dialogue(Conversation):
         finally:
             if interrupted:
                 self._note_interruption(times)
+                self._unasked = turn if times.agent_start is None else None
             with anyio.CancelScope(shield=True):
                 await self._keep(times.row(reply.times))
         if not interrupted:
