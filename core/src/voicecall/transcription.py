@@ -108,7 +108,8 @@ class SpeechEnded(_Heard):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionLost:
-    """The vendor is gone. ``fatal``: it will not come back by itself."""
+    """The vendor is gone. ``fatal``: it will not come back by itself. The host then takes the last
+    :class:`Partial` of an utterance that is not over for its text, and opens another session."""
 
     reason: str
     fatal: bool
