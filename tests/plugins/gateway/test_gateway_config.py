@@ -100,11 +100,26 @@ def test_default_file_may_be_missing_a_named_one_not(tmp_path: Path) -> None:
     home = {"HOME": str(tmp_path)}
     assert load_config(None, home).gateway.port == 18790
     assert load_config(None, home).state_dir == tmp_path / ".voicecall"
+    assert load_config(None, {**home, "VOICECALL_STATE_DIR": " "}).state_dir.parent == tmp_path
     missing = tmp_path / "none.json5"
     with pytest.raises(ConfigError, match=r"none\.json5: there is no such file"):
         load_config(missing, home)
     with pytest.raises(ConfigError, match=r"none\.json5"):
         load_config(None, {**home, "VOICECALL_CONFIG": str(missing)})
+
+
+@pytest.mark.parametrize("name", ["config.toml", "config.json"])
+def test_a_file_beside_the_default_one_is_not_passed_over_in_silence(
+    tmp_path: Path, name: str
+) -> None:
+    home = {"HOME": str(tmp_path)}
+    other = tmp_path / ".voicecall" / name
+    other.parent.mkdir()
+    other.write_text("")
+    unread = f"{other}: is not read; name it with --config or VOICECALL_CONFIG"
+    assert load_config(None, home).warnings == (unread,)
+    other.with_name("config.json5").write_text("{}")
+    assert load_config(None, home).warnings == ()
 
 
 def test_the_variable_and_the_argument_name_the_file(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -93,7 +93,7 @@ class LoadedConfig:
 def state_directory(environ: Mapping[str, str]) -> Path:
     """``VOICECALL_STATE_DIR`` or ``~/.voicecall``. Not created here. Raises
     :exc:`ConfigError`."""
-    return _path(environ.get("VOICECALL_STATE_DIR") or "~/.voicecall", environ)
+    return _path(environ.get("VOICECALL_STATE_DIR", "").strip() or "~/.voicecall", environ)
 
 
 def config_file(explicit: Path | None, environ: Mapping[str, str]) -> tuple[Path, bool]:
@@ -123,8 +123,16 @@ def load_config(explicit: Path | None, environ: Mapping[str, str]) -> LoadedConf
     """Read and check the configuration. A default file that is missing means an empty one; a
     named file that is missing is an error. Raises :exc:`ConfigError`."""
     file, named = config_file(explicit, environ)
-    tree = read_tree(file) if named or file_exists(file) else {}
-    return config_from_tree(tree, environ=environ, source=str(file))
+    if named or file_exists(file):
+        return config_from_tree(read_tree(file), environ=environ, source=str(file))
+    loaded = config_from_tree({}, environ=environ, source=str(file))
+    others = (file.with_suffix(suffix) for suffix in (".json", ".toml"))
+    unread = [
+        f"{other}: is not read; name it with --config or VOICECALL_CONFIG"
+        for other in others
+        if file_exists(other)
+    ]
+    return replace(loaded, warnings=(*loaded.warnings, *unread))
 
 
 def config_from_tree(

@@ -73,7 +73,7 @@ class ToolsSection(ConfigModel):
 
 class GatewaySection(ConfigModel):
     """``gateway``: the admin port. ``bind`` is an IP address (``loopback`` and ``lan`` are
-    understood), ``drain_seconds`` how long a stop waits for what is under way."""
+    understood), ``drainSeconds`` how long a stop waits for what is under way."""
 
     port: int = Field(default=18790, ge=0, le=65535)
     bind: str = "127.0.0.1"
