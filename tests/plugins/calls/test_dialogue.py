@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from voicecall import events as ev
+from voicecall import telephony as tel
 from voicecall.agent import EndCall
 from voicecall.audio import AudioFormat
 from voicecall.media import AudioSink
@@ -435,6 +436,31 @@ async def test_the_agents_end_comes_after_its_words_were_heard(tmp_path: Path) -
         # The socket was closed after the last word was played.
         said = dict(phone.tts.texts_in(bytes(phone.socket.heard)))
         assert said["Goodbye and thank you."] == pytest.approx(1100, abs=1)
+
+
+async def test_an_agent_may_write_that_the_call_ends(tmp_path: Path) -> None:
+    async with open_phone(tmp_path) as phone:
+        await greeted(phone)
+        phone.agent.then('{"spoken": "Goodbye and thank you.", "end": true}')
+        phone.hears("That is all.")
+        await phone.settle(3)
+        assert phone.heard == [GREETING, "Goodbye and thank you."]
+        assert phone.record.end_detail is EndDetail.AGENT
+
+
+async def test_a_carrier_does_not_listen_with_the_last_words(tmp_path: Path) -> None:
+    async with open_phone(tmp_path, media=MediaPath.NATIVE) as phone:
+        await phone.call_in()
+        await phone.settle(3)
+        for words, text in ((["Yes."], "Hello?"), (["Goodbye.", EndCall()], "That is all.")):
+            phone.agent.then(*words)
+            await phone.event(ev.SpeechHeard, text=text, turn_token=phone.record.listen_token)
+            await phone.settle(3)
+        actions = phone.carrier.performed_of(tel.Speak)
+        spoken = [action for action in actions if isinstance(action, tel.Speak)]
+        answer, goodbye = spoken[-2:]
+        assert answer.listen is not None
+        assert goodbye.listen is None
 
 
 async def test_an_interrupted_goodbye_does_not_end_the_call(tmp_path: Path) -> None:

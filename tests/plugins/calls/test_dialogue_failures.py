@@ -92,6 +92,16 @@ async def test_no_filler_where_it_is_turned_off(tmp_path: Path) -> None:
         assert phone.heard == [SAY.greeting, "Here you are."]
 
 
+async def test_no_filler_where_there_are_no_words_for_it(tmp_path: Path) -> None:
+    async with open_phone(tmp_path, config={"phrases": {"filler": ""}}) as phone:
+        await greeted(phone)
+        phone.agent.then(20.0, "Here you are.")
+        phone.hears("Look it up.")
+        await phone.settle(23)
+        assert phone.heard == [SAY.greeting, "Here you are."]
+        assert not (await phone.rows())[-1].filler
+
+
 async def test_a_filler_is_interrupted_like_any_other_words(tmp_path: Path) -> None:
     async with open_phone(tmp_path, config={"fillerAfterMs": 1000}) as phone:
         await greeted(phone)
@@ -241,6 +251,7 @@ async def test_a_voice_that_fails_once_is_covered_and_twice_ends_the_call(
         await phone.settle(4)
         assert phone.heard == [SAY.greeting, SAY.not_understood]
         assert ("bot", "Yes.") not in phone.said
+        assert phone.agent.settled == [("First.", "")]
         phone.hears("Second.")
         await phone.settle(4)
         assert phone.record.end_reason is EndReason.ERROR
