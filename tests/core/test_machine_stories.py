@@ -435,6 +435,23 @@ def test_what_the_carrier_repeats_is_passed_over() -> None:
     assert [entry.text for entry in record.transcript] == ["Well."]
 
 
+def test_what_was_heard_of_failed_speech_is_part_of_the_transcript() -> None:
+    failed = ev.PlaybackEnded(at=700, key="p", provider_call_id=ID, utterance_id="u2", ok=False)
+    record = tell(
+        inbound(),
+        (answered(100), "answered", [mc.Connected()]),
+        (says(400, "u1", "Well, well."), "speaking", []),
+        (
+            ev.BotSpoke(at=500, utterance_id="u1", heard="Well,", complete=False, ok=False),
+            "listening",
+            [],
+        ),
+        (says(600, "u2", "Once more."), "speaking", []),
+        (failed, "listening", [mc.PlaybackFinished("u2", False)]),
+    )
+    assert [(entry.text, entry.complete) for entry in record.transcript] == [("Well,", False)]
+
+
 def test_what_was_not_heard_at_all_is_no_part_of_the_transcript() -> None:
     record = tell(
         inbound(),

@@ -191,7 +191,7 @@ class BotSpeaking(CallEvent, frozen=True, kw_only=True):
 
 class BotSpoke(CallEvent, frozen=True, kw_only=True):
     """An utterance is over. ``heard`` is what reached the caller; ``ok`` is false where it could
-    not be played; ``complete`` is false where the caller interrupted."""
+    not be played, or only so far; ``complete`` is false where that is not all of it."""
 
     utterance_id: str
     heard: str

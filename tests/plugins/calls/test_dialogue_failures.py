@@ -258,6 +258,21 @@ async def test_a_voice_that_fails_once_is_covered_and_twice_ends_the_call(
         assert phone.record.end_detail is EndDetail.SPEECH_FAILED
 
 
+async def test_what_was_heard_before_a_voice_failed_is_known(tmp_path: Path) -> None:
+    async with open_phone(tmp_path, config={"fillerAfterMs": 0}) as phone:
+        await greeted(phone)
+        story = "It was a dark and stormy night in the old town."
+        phone.agent.then(f"{story} And", 1.5, " it rained.")
+        phone.tts.errors.extend([None, trouble()])
+        phone.hears("Tell me.")
+        await phone.settle(6)
+        [(_, heard)] = phone.agent.settled
+        assert len("It was") < len(heard) < len(story)
+        assert story.startswith(heard)
+        assert phone.said[1:] == [("user", "Tell me."), ("bot", heard), ("bot", SAY.not_understood)]
+        assert [entry.complete for entry in phone.record.transcript[2:]] == [False, True]
+
+
 async def test_a_voice_without_audio_has_failed(tmp_path: Path) -> None:
     async with open_phone(tmp_path) as phone:
         await greeted(phone)

@@ -74,7 +74,8 @@ def after_speech(
 ) -> Step:
     utterance = record.utterance
     record = replace(moved(record, CallState.LISTENING), utterance=None)
-    if ok and heard.strip():
+    if heard.strip():
+        # Also of a voice that failed on its way.
         record = with_entry(record, at, Speaker.BOT, heard, complete)
     message = record.message
     if utterance is None or not utterance.first_message or message is None:
@@ -102,7 +103,8 @@ def playback_ended(record: CallRecord, event: ev.PlaybackEnded, policy: CallPoli
     utterance = record.utterance
     if utterance is None or utterance.id != event.utterance_id:
         return Step(record, outcome=Outcome.IGNORED)
-    result = after_speech(record, event.at, utterance.text, True, event.ok, policy)
+    heard = utterance.text if event.ok else ""
+    result = after_speech(record, event.at, heard, True, event.ok, policy)
     return replace(
         result, effects=(PlaybackFinished(event.utterance_id, event.ok), *result.effects)
     )
