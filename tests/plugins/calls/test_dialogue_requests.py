@@ -10,6 +10,7 @@ import pytest
 
 from voicecall import events as ev
 from voicecall import telephony as tel
+from voicecall.agent import EndCall
 from voicecall.errors import CallNotActive, CallNotReady, ProviderUnavailable
 from voicecall.model import CallState, EndDetail, EndReason, MediaPath
 from voicecall_calls.config import PhrasesConfig
@@ -264,6 +265,21 @@ async def test_the_end_of_the_call_rejects_words_that_wait(
             await phone.hang_up()
         assert problems == ["Call ended: hangup-user"] * 2
         assert ("bot", "After that.") not in phone.said
+
+
+async def test_words_that_the_end_of_the_call_cuts_off_are_not_reported_as_spoken(
+    tmp_path: Path,
+) -> None:
+    async with open_phone(tmp_path) as phone:
+        await greeted(phone)
+        phone.agent.then("Goodbye, and thank you for calling.", EndCall())
+        phone.hears("That is all.")
+        await phone.settle(0.5)
+        # They wait for the goodbye, and the call ends behind it.
+        with pytest.raises(CallNotReady, match="the call is being ended"):
+            await phone.operations.speak(phone.record.call_id, "One more thing.")
+        await phone.settle(1)
+        assert phone.heard == [SAY.greeting, "Goodbye, and thank you for calling."]
 
 
 async def test_words_that_were_not_played_are_not_in_the_transcript(tmp_path: Path) -> None:

@@ -353,8 +353,9 @@ class Dialogue(Conversation):
     async def _say_for(self, text: str, *, new_turn: bool = False) -> None:
         """Speak on somebody's request."""
         spoken = await self._say(text, new_turn=new_turn)
-        if self._parting.closed is not None:
-            raise CallNotReady(self._parting.closed)
+        over = self._parting.closed if spoken.complete else self._parting.over
+        if over is not None:
+            raise CallNotReady(over)
         if not spoken.ok:
             raise ProviderUnavailable(spoken.error or "speech failed", provider="speech")
 

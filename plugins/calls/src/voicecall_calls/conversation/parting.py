@@ -40,6 +40,12 @@ class Parting:
         self._quiet = quiet
         self._say = say
 
+    @property
+    def over(self) -> str | None:
+        """Why nothing more is said; also while the call is being ended."""
+        ending = self._lane.record.ending is not None
+        return self.closed or ("the call is being ended" if ending else None)
+
     def begin(self, text: str, reason: EndReason, detail: EndDetail) -> None:
         """End the call behind ``text``, unless its end has begun already."""
         self.begin_with(partial(self._say_and_end, text, reason, detail))
