@@ -76,6 +76,10 @@ async def untouched(phone: Phone) -> bool:
         (DialOptions(to=CALLEE), "message is required in notify mode"),
         (DialOptions(to=CALLEE, message="  "), "message is required in notify mode"),
         (DialOptions(to=CALLEE, message="Hi.", session_key=" "), "sessionKey"),
+        (
+            DialOptions(to=CALLEE, message="Hi.", idempotency_key="k" * 257),
+            "idempotencyKey may be at most 256 characters long",
+        ),
     ],
 )
 async def test_what_is_wrong_is_told_before_anything_happens(

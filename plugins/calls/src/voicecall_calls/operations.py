@@ -36,6 +36,8 @@ __all__ = ["CallOperations", "DialOptions", "check_digits", "projection"]
 
 _DIGITS = re.compile(r"[0-9*#wWpP,]+")
 _MOST_DIGITS = 100
+_LONGEST_KEY = 256
+"""Characters of an idempotency key, which not every store can look up however long it is."""
 _MOCK_FROM = "+15550000000"
 _END_PATIENCE_S = 30.0
 
@@ -116,6 +118,8 @@ class CallOperations:
         """Place a call; returns once it is recorded, before it is answered."""
         if options.idempotency_key is None:
             return await self._dial(options)
+        if len(options.idempotency_key) > _LONGEST_KEY:
+            raise InvalidRequest(f"idempotencyKey may be at most {_LONGEST_KEY} characters long")
         # A second request with the same key must not find the first one half made.
         async with self._keyed:
             return await self._dial(options)
