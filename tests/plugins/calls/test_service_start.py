@@ -157,3 +157,12 @@ async def test_a_carrier_that_cannot_be_told_of_webhooks_keeps_no_phone_down(
     async with started(tmp_path, carrier, provider="forgetful") as problems:
         assert problems == []
     assert "inbound calls are not announced to the carrier" in caplog.text
+
+
+async def test_a_key_of_the_probe_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "voice-calls" / "probe.key"
+    file.mkdir(parents=True)
+    spare = info(ProviderKind.TURN, "spare")
+    async with started(tmp_path, spare) as problems:
+        [problem] = problems
+        assert f"{file}: the key of setup --probe cannot be used (Is a directory)" in problem

@@ -39,9 +39,20 @@ def answering(state_dir: Path) -> Callable[[str], str]:
             f"{folder} cannot be made ({error.strerror}); set VOICECALL_STATE_DIR"
         ) from None
     file = folder / _KEY_FILE
+    try:
+        key = _key(file)
+    except OSError as error:
+        raise ConfigError(
+            f"{file}: the key of setup --probe cannot be used ({error.strerror}); delete it, and"
+            " see to it that the gateway's user may write there"
+        ) from None
+    return lambda challenge: hmac.new(key, challenge.encode(), hashlib.sha256).hexdigest()
+
+
+def _key(file: Path) -> bytes:
     if not file.exists():
         # Of two that make one at once the first counts.
-        fresh = folder / f"{_KEY_FILE}.{secrets.token_hex(4)}"
+        fresh = file.with_name(f"{_KEY_FILE}.{secrets.token_hex(4)}")
         with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as writer:
             writer.write(secrets.token_hex(32))
         try:
@@ -50,8 +61,7 @@ def answering(state_dir: Path) -> Callable[[str], str]:
             pass
         finally:
             fresh.unlink()
-    key = file.read_bytes()
-    return lambda challenge: hmac.new(key, challenge.encode(), hashlib.sha256).hexdigest()
+    return file.read_bytes()
 
 
 def make_server(
