@@ -204,6 +204,27 @@ async def test_an_agent_that_cannot_note_what_was_heard_goes_on(
         assert phone.record.live
 
 
+async def test_an_agent_that_cannot_be_stopped_is_left(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with open_phone(tmp_path) as phone:
+        await greeted(phone)
+        phone.agent.stops = False
+        phone.agent.then(3600.0, "Never heard.")
+        phone.hears("Tell me a story.")
+        await phone.settle(1)
+        phone.hears("Stop, please.")
+        await phone.settle(4)
+        assert phone.said[-2:] == [("user", "Stop, please."), ("bot", "Yes.")]
+        phone.agent.then(3600.0, "Never heard.")
+        phone.hears("Tell me another one.")
+        await phone.settle(1)
+        await phone.hang_up()
+        await phone.settle(3)
+        assert not phone.engine.lanes
+    assert caplog.text.count("the agent does not end; it is left") == 2
+
+
 async def test_what_came_before_the_failure_is_spoken(tmp_path: Path) -> None:
     async with open_phone(tmp_path) as phone:
         await greeted(phone)

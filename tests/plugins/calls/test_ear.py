@@ -310,7 +310,7 @@ async def test_the_end_of_the_call_waits_a_moment_for_a_session_that_does_not_en
         await it.ear.ready()
         ends_at = anyio.current_time()
     assert anyio.current_time() - ends_at <= 2
-    assert "speech recognition does not end its session" in caplog.text
+    assert "the session of speech recognition does not end" in caplog.text
 
 
 async def test_a_session_that_does_not_take_audio_is_lost_and_opened_again(

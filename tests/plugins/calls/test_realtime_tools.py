@@ -159,6 +159,23 @@ async def test_an_agent_that_fails_gives_an_error(tmp_path: Path, step: float | 
         assert phone.engine.lanes
 
 
+async def test_an_agent_that_cannot_be_stopped_is_left(tmp_path: Path) -> None:
+    model = ScriptedRealtime()
+    async with on_the_phone(tmp_path, model, responseTimeoutMs=5000, fillerAfterMs=0) as phone:
+        phone.agent.stops = False
+        phone.agent.then(3600.0, "Never heard.")
+        model.current.tell(consult("t1"))
+        await phone.settle(8)
+        ((_, result, _),) = model.current.results
+        assert result == {"error": "the agent gave no answer within 5 s"}
+        phone.agent.then(3600.0, "Never heard.")
+        model.current.tell(consult("t2"))
+        await phone.settle(1)
+        await phone.hang_up()
+        await phone.settle(3)
+        assert not phone.engine.lanes
+
+
 async def test_a_cancelled_consult_gives_no_result(tmp_path: Path) -> None:
     model = ScriptedRealtime()
     async with on_the_phone(tmp_path, model, fillerAfterMs=0) as phone:

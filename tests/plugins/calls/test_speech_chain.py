@@ -466,7 +466,7 @@ async def test_a_session_that_does_not_end_is_left(caplog: pytest.LogCaptureFixt
         ends_at = anyio.current_time()
     assert anyio.current_time() - ends_at <= 2
     for voice in (one, two):
-        assert f"the speech provider {voice.name} does not end its session" in caplog.text
+        assert f"the session of the speech provider {voice.name} does not end" in caplog.text
 
 
 async def test_an_interruption_stops_whoever_speaks() -> None:

@@ -1,20 +1,20 @@
-"""Holding the session of a vendor in a task of its own, so that one that does not end is left."""
+"""Holding what is a stranger's in a task of its own, so that what does not end is left."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Generic, TypeVar
 
 import anyio
 
-__all__ = ["held"]
+__all__ = ["apart", "held"]
 
 _log = logging.getLogger("voicecall.calls")
 _LEAVES_S = 2.0
-"""How long a session that is cancelled may take to end."""
+"""How long what is cancelled may take to end."""
 
 T = TypeVar("T")
 _left: set[asyncio.Task[None]] = set()
@@ -42,13 +42,26 @@ async def held(session: AbstractAsyncContextManager[T], whose: str) -> AsyncIter
             with anyio.move_on_after(_LEAVES_S, shield=True):
                 await holder.over.wait()
         if not holder.over.is_set():
-            _log.warning("%s does not end its session; it is left", whose)
+            _log.warning("%s does not end; it is left", whose)
             _left.add(task)
             task.add_done_callback(_left.discard)
             # Stronger than the cancellation of a scope, against which it may have shielded itself.
             task.cancel()
         if holder.error is not None:
             raise holder.error
+
+
+async def apart(job: Callable[[], Awaitable[None]], whose: str) -> None:
+    """Run ``job`` as if it stood here, but that it is left, too, where it does not let itself be
+    cancelled."""
+
+    @asynccontextmanager
+    async def running() -> AsyncIterator[None]:
+        await job()
+        yield
+
+    async with held(running(), whose):
+        return
 
 
 class _Holder(Generic[T]):

@@ -203,7 +203,7 @@ class ScriptedAgentBackend(AgentBackend):
 
     A script has texts (deltas of the answer), numbers (seconds to wait), events, and exceptions
     to raise. ``turns`` were asked, ``settled`` holds what was heard of interrupted answers, each of
-    which takes ``settle_takes_s`` to note.
+    which takes ``settle_takes_s`` to note. Unless it ``stops``, its waits are not cancelled.
 
     ``known`` is what it recalls, after ``recall_takes_s``, unless ``recall_error`` is set;
     ``recalled`` holds what was asked for: turn, sources, limit.
@@ -214,6 +214,7 @@ class ScriptedAgentBackend(AgentBackend):
         self.turns: list[AgentTurn] = []
         self.settled: list[tuple[str, str]] = []
         self.settle_takes_s = 0.0
+        self.stops = True
         self.known: list[Recollection] = []
         self.recall_takes_s = 0.0
         self.recall_error: Exception | None = None
@@ -236,7 +237,8 @@ class ScriptedAgentBackend(AgentBackend):
             if isinstance(step, str):
                 yield TextDelta(step)
             elif isinstance(step, int | float):
-                await anyio.sleep(step)
+                with anyio.CancelScope(shield=not self.stops):
+                    await anyio.sleep(step)
             elif isinstance(step, Exception):
                 raise step
             else:

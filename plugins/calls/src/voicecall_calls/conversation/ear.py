@@ -149,7 +149,9 @@ class Ear:
         reason = f"no session within {_OPEN_S:g} s"
         try:
             with anyio.CancelScope(deadline=anyio.current_time() + _OPEN_S) as self._opening:
-                async with held(self._provider.session(options), _WHOSE) as session:
+                async with held(
+                    self._provider.session(options), f"the session of {_WHOSE}"
+                ) as session:
                     self._opening.deadline = math.inf
                     # The format may have changed meanwhile.
                     await anyio.lowlevel.checkpoint_if_cancelled()

@@ -19,6 +19,7 @@ from voicecall_calls.config import RealtimeConfig
 from voicecall_calls.conversation.agentturn import Brain, settle
 from voicecall_calls.conversation.realtimelink import SessionJob
 from voicecall_calls.conversation.realtimewords import consult_prompt
+from voicecall_calls.holding import apart
 from voicecall_calls.spoken import SpokenStream
 
 if TYPE_CHECKING:
@@ -185,6 +186,15 @@ class Consults:
         return Answer(error=_FAILED)
 
     async def _reply(self, turn: AgentTurn) -> Answer:
+        answers: list[Answer] = []
+
+        async def read() -> None:
+            answers.append(await self._read(turn))
+
+        await apart(read, "the agent")
+        return answers[0]
+
+    async def _read(self, turn: AgentTurn) -> Answer:
         stream = SpokenStream()
         sentences: list[str] = []
         ends = False

@@ -132,7 +132,9 @@ class ModelLink:
         self._scope = scope = anyio.CancelScope(deadline=anyio.current_time() + _OPEN_S)
         try:
             with scope:
-                async with held(self._provider.session(options), _WHOSE) as session:
+                async with held(
+                    self._provider.session(options), f"the session of {_WHOSE}"
+                ) as session:
                     scope.deadline = math.inf
                     reason = await self._converse(session, options, scope)
                     scope.deadline = anyio.current_time() + _CLOSE_S

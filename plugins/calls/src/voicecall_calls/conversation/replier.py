@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import anyio
 import anyio.abc
@@ -16,6 +17,7 @@ from voicecall.seam import Seam
 from voicecall_calls.conversation.agentturn import settle
 from voicecall_calls.conversation.mouth import Mouth, Speech, SpeechTimes, Spoken
 from voicecall_calls.conversation.turntimes import TurnTimes
+from voicecall_calls.holding import apart
 from voicecall_calls.spoken import SpokenStream
 
 __all__ = ["Replier", "Reply", "utter"]
@@ -75,7 +77,8 @@ class Replier:
         speech: Speech | None = None
         try:
             async with anyio.create_task_group() as tasks:
-                tasks.start_soon(self._generate, turn, times, sentences_in, reply)
+                run = partial(self._generate, turn, times, sentences_in, reply)
+                tasks.start_soon(apart, run, "the agent")
                 # Both ends: where this is cancelled at once, the agent's task never begins.
                 with sentences_in, sentences:
                     first = await self._first(sentences, times)

@@ -61,7 +61,7 @@ class Seat:
         try:
             with self._scope:
                 voice = self._provider.session(self._voice, self._format)
-                async with held(voice, f"the speech provider {self.id}") as session:
+                async with held(voice, f"the session of the speech provider {self.id}") as session:
                     self.session = session
                     self.settled.set()
                     await anyio.sleep_forever()
