@@ -289,6 +289,18 @@ async def test_sustained_speech_interrupts_and_noise_does_not(tmp_path: Path) ->
         assert phone.socket.clears == 1
 
 
+async def test_a_noise_that_interrupts_is_followed_by_words_of_the_agent(tmp_path: Path) -> None:
+    async with open_phone(tmp_path) as phone:
+        await telling(phone)
+        phone.agent.then("Pardon?")
+        phone.stt.started()
+        await phone.settle(1)
+        phone.stt.ended()
+        await phone.settle(2)
+        assert phone.agent.asked == ["Tell me a story.", ""]
+        assert phone.heard[-2:] == [STORY, "Pardon?"]
+
+
 async def test_words_interrupt_before_the_sound_has_lasted(tmp_path: Path) -> None:
     async with open_phone(tmp_path) as phone:
         await telling(phone)

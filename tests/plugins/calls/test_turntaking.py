@@ -41,8 +41,22 @@ def test_words_interrupt_at_once() -> None:
 def test_noise_that_is_over_does_not_interrupt() -> None:
     turns = speaking()
     turns.speech_started(11.0)
-    turns.speech_ended()
+    assert not turns.speech_ended()
     assert not turns.lasted()
+
+
+def test_a_noise_that_took_the_floor_is_told_of_at_its_end() -> None:
+    turns = speaking()
+    turns.speech_started(11.0)
+    assert turns.lasted()
+    turns.bot_stopped()
+    assert turns.speech_ended()
+    assert not turns.speech_ended()
+    turns.bot_began(12.0)
+    turns.speech_started(13.0)
+    assert turns.lasted()
+    turns.final("stop it")
+    assert not turns.speech_ended()
 
 
 @pytest.mark.parametrize(

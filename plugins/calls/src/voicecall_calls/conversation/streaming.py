@@ -260,7 +260,9 @@ class StreamConversation(Dialogue):
                 self._finished(text.strip(), confidence)
             case SpeechEnded():
                 self._speech_ended_ms = self.seam.now_ms()
-                self._turns.speech_ended()
+                if self._turns.speech_ended() and not self._busy():
+                    # The bot has stopped for a noise, and nobody would go on.
+                    self._push(self._turn_input(""))
             case _:
                 # Guesses about the end of a turn are for speculative replies.
                 return

@@ -129,6 +129,8 @@ class TurnTaking:
         """Whether the caller is in the middle of an utterance."""
         return self.speech_began is not None and now - self.speech_began < _LONGEST_S
 
-    def speech_ended(self) -> None:
-        """The sound is over."""
+    def speech_ended(self) -> bool:
+        """The sound is over. Returns whether it took the floor, and turns out to be no speech."""
+        silenced = self.speech_began is not None and self._accepted
         self.speech_began = None
+        return silenced
