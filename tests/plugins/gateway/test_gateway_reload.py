@@ -312,6 +312,26 @@ async def test_what_cannot_be_used_changes_nothing(
         assert (await desk.call("gateway.status"))["waiting"] == []
 
 
+async def test_what_is_worth_knowing_of_a_change_is_logged_once(
+    house: House, caplog: pytest.LogCaptureFixture
+) -> None:
+    def told() -> list[str]:
+        return [r.getMessage() for r in caplog.records if r.name == "voicecall.gateway"]
+
+    caplog.set_level(logging.INFO, "voicecall")
+    async with opened(house) as desk:
+        house.write(1, agnets={}, tts={"voice": "${NOT_SET}"})
+        caplog.clear()
+        await desk.reload()
+        note, warning = told()
+        assert "did you mean 'agents'?" in note
+        assert "tts.voice: the environment variable NOT_SET is not set" in warning
+        house.write(2, agnets={}, tts={"voice": "${NOT_SET}"})
+        caplog.clear()
+        assert await desk.reload() == (["phone"], [])
+        assert told() == []
+
+
 async def test_a_plugin_that_was_wrong_from_the_start_is_mended(house: House) -> None:
     house.write("many")
     async with house.gateway().run() as gateway:

@@ -164,6 +164,7 @@ class Reloader:
         Raises :exc:`VoicecallError`: nothing has changed then."""
         loaded = await anyio.to_thread.run_sync(load)
         plugins = await anyio.to_thread.run_sync(self._checked, loaded)
+        self._gateway.remark(loaded, before=self._gateway.loaded)
         self._gateway.use(loaded)
         self._reasons = self._at_start(loaded)
         self._refused.clear()

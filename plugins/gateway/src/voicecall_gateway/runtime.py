@@ -9,6 +9,7 @@ import signal
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from importlib.metadata import version as distribution_version
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +117,23 @@ class Gateway:
         if self._on_secrets is not None:
             loaded.secrets.on_found(self._on_secrets)
 
+    def remark(self, loaded: LoadedConfig, before: LoadedConfig | None = None) -> None:
+        """Log what is worth knowing of a configuration, but for what was logged of the one
+        ``before``."""
+        notes, warnings = self._remarks(loaded)
+        told = [] if before is None else [*chain(*self._remarks(before))]
+        for level, texts in ((logging.INFO, notes), (logging.WARNING, warnings)):
+            for text in texts:
+                if text not in told:
+                    _log.log(level, "%s", text)
+
+    def _remarks(self, loaded: LoadedConfig) -> tuple[list[str], list[str]]:
+        """Notes and warnings."""
+        return (
+            [*loaded.notes, *missing_backends(self.registry, loaded)],
+            [*loaded.warnings, *missing_plugins(self.registry, loaded)],
+        )
+
     def request_reload(self) -> None:
         """Read the configuration again as soon as possible."""
         self._reloader.request()
@@ -183,10 +201,7 @@ class Gateway:
     # --- start ------------------------------------------------------------------------------
 
     async def _start_plugins(self, tasks: TaskGroup) -> None:
-        for text in (*self.loaded.notes, *missing_backends(self.registry, self.loaded)):
-            _log.info("%s", text)
-        for text in (*self.loaded.warnings, *missing_plugins(self.registry, self.loaded)):
-            _log.warning("%s", text)
+        self.remark(self.loaded)
         try:
             with anyio.CancelScope() as self._start_scope:
                 if not self.stopping:
