@@ -22,6 +22,7 @@ SAID_BY_PHONES = {
     "All right, I understand.",
 }
 WRONG_NUMBERS = ("12345", "+1555abc", "nonsense")
+SERVE = "plugins.entries.voice-call.config.serve.port"
 APART = {"plugins": {"entries": {"voice-call": {"config": {"serve": {"port": 0}}}}}}
 
 
@@ -148,8 +149,8 @@ def test_a_change_that_is_not_used_ends_a_reload_with_1(tmp_path: Path) -> None:
     with home.gateway():
         port = int(home.url.rsplit(":", 1)[1])
 
-        def change(provider: Any) -> None:
-            phone = {"serve": {"port": 0}, "provider": provider}
+        def change(provider: Any, phone_port: int = 0) -> None:
+            phone = {"serve": {"port": phone_port}, "provider": provider}
             entries = {"voice-call": {"config": phone}}
             home.configure({"gateway": {"port": port}, "plugins": {"entries": entries}})
 
@@ -161,3 +162,9 @@ def test_a_change_that_is_not_used_ends_a_reload_with_1(tmp_path: Path) -> None:
         assert "provider: must be a text" in home.run("gateway", "reload").one_sentence()
         status = home.run("gateway", "status").succeeded()
         assert "waiting: the changed configuration is not used: " in status.out
+        # Taken up, but with it the phone cannot start.
+        change("mock", port)
+        reloaded = home.run("gateway", "reload")
+        assert reloaded.status == 1
+        assert f"not ready: voice-call cannot start: {SERVE}" in reloaded.out
+        assert home.run("gateway", "reload", "--json").document["reasons"]

@@ -111,16 +111,20 @@ def status(context: typer.Context, config: ConfigOption = None, json: JsonOption
 
 
 def reload(context: typer.Context, config: ConfigOption = None, json: JsonOption = False) -> None:
-    """Let the running gateway read its configuration again. Exit 1 when it is not used."""
+    """Let the running gateway read its configuration again. Exit 1 when it is not used, or the
+    gateway is not ready with it."""
     with command_line(context).connect(config, timeout=RELOAD_SECONDS) as client:
         answer = client.call("gateway.reload")
+        reasons = client.call("gateway.status")["reasons"]
     if json:
-        print_json(answer)
+        print_json(answer | ({"reasons": reasons} if reasons else {}))
     else:
         if answer["applied"] or not answer.get("refused"):
             applied = ", ".join(answer["applied"]) or "nothing has changed for any plugin"
             print_text(f"in force: {applied}")
         for text in answer["waiting"]:
             print_text(f"waiting: {text}")
-    if answer.get("refused"):
+        for text in reasons:
+            print_text(f"not ready: {text}")
+    if answer.get("refused") or reasons:
         raise typer.Exit(1)
