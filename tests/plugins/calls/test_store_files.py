@@ -343,6 +343,30 @@ def test_a_long_half_line_is_dropped(tmp_path: Path) -> None:
     assert [line["callId"] for line in lines(path)] == ["z"]
 
 
+def test_a_journal_that_cannot_be_written_keeps_the_newest_thousand_calls(tmp_path: Path) -> None:
+    path = tmp_path / "calls.jsonl"
+    path.mkdir()
+    journal = Journal(path, max_bytes=10**7)
+    journal.append([call_record(f"c{n}") for n in range(1002)])
+    path.rmdir()
+    journal.append([call_record("c5")])
+    journal.close()
+    wanted = [f"c{n}" for n in (*range(2, 5), *range(6, 1002), 5)]
+    assert [line["callId"] for line in lines(path)] == wanted
+
+
+def test_a_journal_forgets_the_calls_of_which_nothing_came_for_longest(tmp_path: Path) -> None:
+    path = tmp_path / "calls.jsonl"
+    journal = Journal(path, max_bytes=10**7)
+    journal.append([call_record(f"c{n}") for n in range(501)])
+    journal.append([call_record("c1"), call_record("new")])
+    told = len(lines(path))
+    for call_id in ("c0", "c2", "c1", "c3"):
+        journal.append([TurnRow(call_id=call_id, turn_id="t", kind="reply", at=5)])
+    journal.close()
+    assert [line["callId"] for line in lines(path)[told:]] == ["c1", "c3"]
+
+
 def test_a_write_that_breaks_off_leaves_no_half_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
