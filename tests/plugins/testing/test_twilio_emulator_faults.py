@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from typing import Any
 
 import anyio
@@ -316,7 +317,15 @@ async def test_a_person_controls_it_over_http(customer: Any) -> None:
 
 @pytest.mark.parametrize(
     "data",
-    [[], {"rest": {}}, {"rest": [{"status": 200}]}, {"webhooks": {"late": -1}}, {"sockets": 1}],
+    [
+        [],
+        {"rest": {}},
+        {"rest": [{"status": 200}]},
+        {"rest": [{"times": math.inf}]},
+        {"webhooks": {"late": -1}},
+        {"webhooks": {"lose": math.nan}},
+        {"sockets": 1},
+    ],
 )
 def test_faults_that_cannot_be_read(data: Any) -> None:
     faults = Faults()
