@@ -343,6 +343,24 @@ async def test_the_next_head_of_a_kept_connection_is_bounded_too() -> None:
         assert len(engine.handled) == 1
 
 
+async def test_a_request_behind_another_one_has_the_engine_s_time() -> None:
+    async with serving(HEADS) as (server, engine, _):
+        body = MOCK.ringing()
+        head = b"POST /voice/webhook HTTP/1.1\r\nhost: 127.0.0.1:%d\r\n" % server.port
+        for name, value in MOCK.signed(server.webhook_url, body).items():
+            head += f"{name}: {value}\r\n".encode()
+        head += b"content-length: %d\r\n\r\n" % len(body)
+        engine.gate = anyio.Event()
+        async with await anyio.connect_tcp("127.0.0.1", server.port) as stream:
+            await stream.send(b"GET /elsewhere HTTP/1.1\r\nhost: x\r\n\r\n" + head)
+            assert (await read_reply(stream)).startswith(b"HTTP/1.1 404 ")
+            await stream.send(body)
+            await engine.until_waiting(1)
+            await anyio.sleep(0.3)
+            engine.gate.set()
+            assert (await stream.receive()).startswith(b"HTTP/1.1 200 ")
+
+
 @pytest.mark.parametrize(
     "headers", [b"x-long: " + b"a" * 2000, b"".join(b"x-%d: 1\r\n" % n for n in range(250))]
 )

@@ -73,13 +73,13 @@ class BoundedHeads(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         self._in_request = False
-        self._length = 0
+        # Also the time that an answer before it has left to this one.
+        self._head_is_over()
         cast(dict[str, Any], self.scope)[WHOLE] = True
         answered = getattr(self.cycle, "response_complete", False)
         super().on_message_complete()
         if answered:
             # uvicorn's timer for idle connections ended with the first byte behind the answer.
-            self._head_is_over()
             self._expect_head()
 
     def on_response_complete(self) -> None:
