@@ -133,6 +133,20 @@ async def test_a_signed_handshake_is_checked_over_the_url_that_was_given_out(
             await until_open(desk)
 
 
+async def test_the_reason_of_a_refusal_fits_into_a_line_of_the_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with listening(TWILIO.provider()) as (server, _, _client):
+        headers = {
+            "x_twilio_signature": "c2ln",
+            "x_twilio_webhooks_signature_settings": "algorithm=" + "Z" * 10_000,
+        }
+        assert (await refusal(dial(server, **headers)))[0] == 401
+    [line] = [each.getMessage() for each in caplog.records if "refused" in each.getMessage()]
+    assert "unknown signature algorithm 'ZZZ" in line
+    assert len(line) < 400
+
+
 async def test_a_signed_handshake_needs_no_place_among_those_that_wait() -> None:
     async with listening(TWILIO.provider(), max_pending=1, max_connections=12) as (server, desk, _):
         signature = TWILIO.signed(server.stream_url, b"")["x-twilio-signature"]

@@ -33,6 +33,7 @@ from voicecall_calls.ports import AdmissionRefused, MediaHost
 
 from .limits import InFlight
 from .options import StreamOptions
+from .pipeline import loggable
 from .sockets import CLOSE_GRACE_S, MediaConnection
 from .upgrade import Refusal
 from .urls import normal_path
@@ -132,7 +133,8 @@ class MediaServer:
                 signed = self._provider.verify_upgrade(upgrade, self._seam.now_ms())
             codec = self._provider.media_codec(upgrade)
         except WebhookRejected as refused:
-            logger.warning("media socket of %s refused: %s", upgrade.client, refused.reason)
+            reason = loggable(refused.reason)
+            logger.warning("media socket of %s refused: %s", upgrade.client, reason)
             return Refusal(refused.status, "Unauthorized")
         except Exception:
             logger.exception("no codec for the media socket of %s", upgrade.client)
