@@ -343,6 +343,22 @@ async def test_the_next_head_of_a_kept_connection_is_bounded_too() -> None:
         assert len(engine.handled) == 1
 
 
+async def test_few_requests_at_once_are_taken_of_one_connection() -> None:
+    request = b"GET /elsewhere HTTP/1.1\r\nhost: x\r\n\r\n"
+    async with serving() as (server, _, _client):
+        async with await anyio.connect_tcp("127.0.0.1", server.port) as stream:
+            await stream.send(request * 5)
+            few = b""
+            while few.count(b"HTTP/1.1 404 ") < 5:
+                few += await stream.receive()
+            await stream.send(request * 1000)
+            many = b""
+            with suppress(anyio.EndOfStream, anyio.BrokenResourceError):
+                while True:
+                    many += await stream.receive()
+        assert many.count(b"HTTP/1.1 404 ") < 20
+
+
 async def test_a_request_behind_another_one_has_the_engine_s_time() -> None:
     async with serving(HEADS) as (server, engine, _):
         body = MOCK.ringing()

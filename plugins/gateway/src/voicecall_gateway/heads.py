@@ -21,6 +21,8 @@ __all__ = ["WHOLE", "BoundedHeads"]
 WHOLE = "voicecall.whole"
 """In the scope of a request whose body is there: nobody needs to wait for it."""
 
+_WAITING = 8
+"""Requests of one connection that may wait for the answer to another."""
 _NOWHERE = cast(list[tuple[bytes, bytes]], deque(maxlen=0))
 
 
@@ -29,7 +31,8 @@ class BoundedHeads(HttpToolsProtocol):
     connection, or of its first byte on a connection that is kept, and before more than ``limit``
     bytes of it came. Otherwise it is answered (408, 431; not at all where nothing came) and the
     connection is closed. What is left of a body behind its answer has as much time. The connection
-    is also closed when more than ``rest_limit`` bytes come behind a head; trailers are dropped.
+    is also closed when more than ``rest_limit`` bytes come behind a head, or many requests at once;
+    trailers are dropped.
     """
 
     def __init__(
@@ -70,6 +73,9 @@ class BoundedHeads(HttpToolsProtocol):
         if "path" in self.scope:
             # No upgrade. The scope has the headers; what is added now are trailers.
             self.headers = _NOWHERE
+        if len(self.pipeline) > _WAITING:
+            # Ends the parsing: uvicorn answers 400 and closes.
+            raise ValueError("too many requests at once")
 
     def on_message_complete(self) -> None:
         self._in_request = False
