@@ -343,6 +343,25 @@ async def test_the_next_head_of_a_kept_connection_is_bounded_too() -> None:
         assert len(engine.handled) == 1
 
 
+async def test_a_client_that_does_not_read_its_answer_is_cut_off() -> None:
+    async with serving(WebhookSecurity(head_timeout_s=0.4)) as (server, engine, _):
+        engine.reply = WebhookReply(body=b"x" * 16_000_000)
+        body = MOCK.ringing()
+        head = b"POST /voice/webhook HTTP/1.1\r\nhost: 127.0.0.1:%d\r\n" % server.port
+        for name, value in MOCK.signed(server.webhook_url, body).items():
+            head += f"{name}: {value}\r\n".encode()
+        head += b"content-length: %d\r\n\r\n" % len(body)
+        for pause_s in (0, 1.2):
+            async with await anyio.connect_tcp("127.0.0.1", server.port) as stream:
+                await stream.send(head + body)
+                read = 0
+                with suppress(anyio.EndOfStream, anyio.BrokenResourceError):
+                    await anyio.sleep(pause_s)
+                    while read < 16_000_000:
+                        read += len(await stream.receive())
+                assert (read < 16_000_000) is (pause_s > 0)
+
+
 async def test_few_requests_at_once_are_taken_of_one_connection() -> None:
     request = b"GET /elsewhere HTTP/1.1\r\nhost: x\r\n\r\n"
     async with serving() as (server, _, _client):

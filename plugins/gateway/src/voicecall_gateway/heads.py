@@ -31,8 +31,8 @@ class BoundedHeads(HttpToolsProtocol):
     connection, or of its first byte on a connection that is kept, and before more than ``limit``
     bytes of it came. Otherwise it is answered (408, 431; not at all where nothing came) and the
     connection is closed. What is left of a body behind its answer has as much time. The connection
-    is also closed when more than ``rest_limit`` bytes come behind a head, or many requests at once;
-    trailers are dropped.
+    is also closed when more than ``rest_limit`` bytes come behind a head, or many requests at once,
+    or where nothing is read of an answer for ``timeout_s``; trailers are dropped.
     """
 
     def __init__(
@@ -45,6 +45,7 @@ class BoundedHeads(HttpToolsProtocol):
         self._length = 0
         self._in_request = False
         self._timer: asyncio.TimerHandle | None = None
+        self._stuck: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(cast(asyncio.Transport, transport))
@@ -52,6 +53,7 @@ class BoundedHeads(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._head_is_over()
+        self._moves_again()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -92,6 +94,29 @@ class BoundedHeads(HttpToolsProtocol):
         super().on_response_complete()
         if self._in_request and self._timer is None and not self.transport.is_closing():
             self._timer = self.loop.call_later(self._timeout_s, self._refuse, None)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._watch(self.transport.get_write_buffer_size())
+
+    def resume_writing(self) -> None:
+        self._moves_again()
+        super().resume_writing()
+
+    def _watch(self, waiting: int) -> None:
+        self._stuck = self.loop.call_later(self._timeout_s, self._look, waiting)
+
+    def _look(self, before: int) -> None:
+        waiting = self.transport.get_write_buffer_size()
+        if waiting < before:
+            self._watch(waiting)
+        else:
+            self.transport.abort()
+
+    def _moves_again(self) -> None:
+        if self._stuck is not None:
+            self._stuck.cancel()
+            self._stuck = None
 
     def _expect_head(self) -> None:
         self._timer = self.loop.call_later(self._timeout_s, self._expired)
