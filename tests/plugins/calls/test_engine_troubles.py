@@ -16,6 +16,8 @@ from voicecall.errors import OutcomeUnknown, ProviderUnavailable, RequestRejecte
 from voicecall.model import CallMode, CallState, Direction, EndDetail, EndReason, MediaPath
 from voicecall.realtime import ResponseDone, ResponseStarted, Transcript
 from voicecall.store import Commit
+from voicecall_calls.conversation.base import Conversation
+from voicecall_calls.engine.lane import CallLane
 from voicecall_calls.engine.places import INBOUND_CAP, OUTBOUND_CAP
 from voicecall_testing.clock import virtual_backend
 from voicecall_testing.duplex import ScriptedRealtime
@@ -240,6 +242,26 @@ async def test_an_adapter_with_a_fault_at_its_status_knows_nothing(tmp_path: Pat
         phone.carrier.status = fault  # type: ignore[method-assign, assignment]
         await phone.settle(phone.engine.policy.quiet_ms / 1000 + 1)
         assert quiet.record.live
+        await still_works(phone)
+
+
+@pytest.mark.parametrize("media", [MediaPath.STREAM, MediaPath.NATIVE])
+async def test_a_conversation_that_cannot_be_made_ends_its_call(
+    tmp_path: Path, media: MediaPath, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with open_phone(tmp_path, media=media) as phone:
+
+        def make(lane: CallLane) -> Conversation:
+            raise KeyError("voices")
+
+        phone.engine.conversations = make
+        await phone.dial("Hello.")
+        reply = await phone.event(ev.Answered)
+        assert reply.status == 200
+        await phone.settle(3)
+        assert phone.record.end_detail is EndDetail.INTERNAL
+        assert phone.carrier.performed_of(tel.Hangup)
+        assert "KeyError: 'voices'" in caplog.text
         await still_works(phone)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 import anyio
@@ -24,7 +25,7 @@ from voicecall_calls.news import LazyEvent
 from .asking import store_fault
 from .company import Company
 from .phases import note_phases, phases_of
-from .planner import Plan, Planner
+from .planner import Doubt, Plan, Planner
 
 if TYPE_CHECKING:
     from voicecall_calls.conversation.base import Conversation
@@ -94,15 +95,6 @@ class Applied(msgspec.Struct, frozen=True):
     duplicate: bool = False
 
 
-class _Doubt(msgspec.Struct, frozen=True):
-    """A step whose commit failed. Where only the answer was lost, the event finds its key when it
-    comes again, and the step is published then."""
-
-    before: CallRecord
-    plan: Plan
-    rest: list[tel.Action]
-
-
 class CallLane:
     """``record`` is the newest committed record, with what was :meth:`noted <note>` since; read it
     freely, change it by :meth:`apply`."""
@@ -116,7 +108,7 @@ class CallLane:
         self._prepared: Callable[[], Conversation] | None = None
         self._noted: list[StoredEvent] = []
         self._stored_entries = len(record.transcript)
-        self._doubts: dict[str, _Doubt] = {}  # By the keys of carrier events.
+        self._doubts: dict[str, Doubt] = {}  # By the keys of carrier events.
         # asyncio's, since anyio's asks several times for the task that it is in.
         self._lock = asyncio.Lock()
         self._waiting = 0
@@ -149,11 +141,14 @@ class CallLane:
 
     def begin(self) -> Conversation | None:
         """The conversation, begun now where it was only prepared; None before the call is
-        connected."""
+        connected, and where it cannot be made, which ends the call."""
         if self._prepared is not None:
             make, self._prepared = self._prepared, None
-            self._conversation = make()
-            self.spawn(self._conversation.run)
+            try:
+                self._conversation = make()
+                self.spawn(self._conversation.run)
+            except Exception as error:  # noqa: BLE001 (it is the failure of the call's task)
+                self.spawn(partial(_fail, error))
         return self._conversation
 
     @property
@@ -324,7 +319,7 @@ class CallLane:
                 )
             except Exception as error:
                 for key in keys:
-                    self._doubts[key] = _Doubt(self.record, plan, rest)
+                    self._doubts[key] = Doubt(self.record, plan, rest)
                 if isinstance(error, StoreError):
                     raise
                 raise store_fault(error) from error
@@ -392,6 +387,10 @@ class CallLane:
                 )
 
         return run
+
+
+async def _fail(error: Exception) -> None:
+    raise error
 
 
 def _phases(plan: Plan) -> list[str]:

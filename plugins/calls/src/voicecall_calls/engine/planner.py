@@ -18,7 +18,7 @@ from voicecall import telephony as tel
 from voicecall.model import CallMode, CallRecord, Direction, MediaPath, MessageState
 from voicecall.store import StoredEvent
 
-__all__ = ["LIMIT_SLACK_S", "Plan", "Planner"]
+__all__ = ["LIMIT_SLACK_S", "Doubt", "Plan", "Planner"]
 
 LIMIT_SLACK_S = 30
 """The carrier's own limit comes after ours: it is for a gateway that is dead."""
@@ -36,6 +36,15 @@ class Plan(msgspec.Struct):
     def stored(self) -> list[StoredEvent]:
         """The events as the store keeps them."""
         return [StoredEvent(e.at, type(e).__name__, e.to_dict()) for e in self.events]
+
+
+class Doubt(msgspec.Struct, frozen=True):
+    """A step whose commit failed. Where only the answer was lost, the event finds its key when it
+    comes again, and the step is published then."""
+
+    before: CallRecord
+    plan: Plan
+    rest: list[tel.Action]
 
 
 class Planner:
