@@ -71,6 +71,22 @@ async def test_the_window_of_a_rate_slides(seam: HandSeam) -> None:
     assert not await coordinator.allow("n", per_minute=2)
 
 
+@pytest.mark.parametrize("step", [-100_000, 100_000])
+async def test_a_step_of_the_wall_clock_leaves_leases_and_tokens_alone(
+    seam: HandSeam, step: int
+) -> None:
+    coordinator = MemoryCoordinator(seam)
+    for name in ("short", "long"):
+        ttl_ms = 1000 if name == "short" else 3000
+        await coordinator.acquire(name, "a", limit=1, ttl_ms=ttl_ms)
+        await coordinator.put_token(name, {}, ttl_ms=ttl_ms)
+    seam.step = step
+    seam.elapsed += 2000
+    assert [await coordinator.holders(name) for name in ("short", "long")] == [0, 1]
+    assert await coordinator.take_token("short") is None
+    assert await coordinator.take_token("long") == {}
+
+
 async def test_a_step_of_the_wall_clock_leaves_rates_alone(seam: HandSeam) -> None:
     coordinator = MemoryCoordinator(seam)
     assert await coordinator.allow("n", per_minute=1)

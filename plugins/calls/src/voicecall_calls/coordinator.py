@@ -19,7 +19,8 @@ _SWEEP_FROM = 256
 
 class MemoryCoordinator(Coordinator):
     """Everything is gone with the process, and so is what it protected: the sockets, and the
-    places of the calls under the caps, which are taken again at recovery."""
+    places of the calls under the caps, which are taken again at recovery. All of it is about
+    durations: a step of the wall clock must not end or prolong anything."""
 
     def __init__(self, seam: Seam) -> None:
         self._seam = seam
@@ -28,27 +29,25 @@ class MemoryCoordinator(Coordinator):
         self._tokens: _Expiring[Mapping[str, Any]] = _Expiring()
 
     async def acquire(self, name: str, holder: str, *, limit: int, ttl_ms: int) -> Lease | None:
-        now = self._seam.now_ms()
+        now = self._now()
         places = self._held(name, now)
         if holder not in places.leases and len(places.leases) >= limit:
             return None
-        lease = Lease(name, holder, now + ttl_ms)
-        places.put(lease)
+        places.put(holder, now + ttl_ms)
         self._leases.put(name, places, places.latest, now)
-        return lease
+        return Lease(name, holder, self._seam.now_ms() + ttl_ms)
 
     async def release(self, name: str, holder: str) -> None:
-        places = self._held(name, self._seam.now_ms())
+        places = self._held(name, self._now())
         places.leases.pop(holder, None)
         if not places.leases:
             self._leases.drop(name)
 
     async def holders(self, name: str) -> int:
-        return len(self._held(name, self._seam.now_ms()).leases)
+        return len(self._held(name, self._now()).leases)
 
     async def allow(self, name: str, *, per_minute: int) -> bool:
-        # A rate is about durations: a step of the wall clock must not open or close it.
-        now = int(self._seam.monotonic() * 1000)
+        now = self._now()
         times = self._rates.get(name, now) or deque()
         while times and times[0] <= now - _MINUTE_MS:
             times.popleft()
@@ -59,15 +58,18 @@ class MemoryCoordinator(Coordinator):
         return True
 
     async def put_token(self, token: str, value: Mapping[str, Any], *, ttl_ms: int) -> None:
-        now = self._seam.now_ms()
+        now = self._now()
         self._tokens.put(token, dict(value), now + ttl_ms, now)
 
     async def take_token(self, token: str) -> Mapping[str, Any] | None:
         # No constant-time comparison: a lookup compares hashes seeded per process, and its time
         # tells nothing about how much of a guess at 128 random bits is right.
-        value = self._tokens.get(token, self._seam.now_ms())
+        value = self._tokens.get(token, self._now())
         self._tokens.drop(token)
         return value
+
+    def _now(self) -> int:
+        return int(self._seam.monotonic() * 1000)
 
     def _held(self, name: str, now: int) -> _Places:
         places = self._leases.get(name, now) or _Places()
@@ -76,25 +78,24 @@ class MemoryCoordinator(Coordinator):
 
 
 class _Places:
-    """Leases of one name by their holders. Looked through only when one may be void by now: there
-    may be hundreds, and they are asked for with every call."""
+    """Until when holders have leases of one name. Looked through only when one may be void by now:
+    there may be hundreds, and they are asked for with every call."""
 
     def __init__(self) -> None:
-        self.leases: dict[str, Lease] = {}
+        self.leases: dict[str, int] = {}
         self._none_before = 0
         self.latest = 0
 
-    def put(self, lease: Lease) -> None:
-        self._none_before = min(self._none_before, lease.expires_at)
-        self.latest = max(self.latest, lease.expires_at)
-        self.leases[lease.holder] = lease
+    def put(self, holder: str, until: int) -> None:
+        self._none_before = min(self._none_before, until)
+        self.latest = max(self.latest, until)
+        self.leases[holder] = until
 
     def expire(self, now: int) -> None:
         if now < self._none_before:
             return
-        kept = {h: lease for h, lease in self.leases.items() if lease.expires_at > now}
-        self.leases = kept
-        self._none_before = min((one.expires_at for one in kept.values()), default=now)
+        self.leases = {holder: until for holder, until in self.leases.items() if until > now}
+        self._none_before = min(self.leases.values(), default=now)
 
 
 class _Expiring(Generic[V]):
