@@ -9,6 +9,7 @@ from typing import Any
 import anyio
 import pytest
 
+from voicecall import events as ev
 from voicecall import telephony as tel
 from voicecall.errors import (
     CallNotActive,
@@ -17,11 +18,12 @@ from voicecall.errors import (
     CapacityExceeded,
     ConfigError,
     InvalidRequest,
+    OutcomeUnknown,
     ProviderUnavailable,
     RequestRejected,
     StoreError,
 )
-from voicecall.model import CallMode, MediaPath
+from voicecall.model import CallMode, EndDetail, MediaPath
 from voicecall_calls.engine.places import OUTBOUND_CAP
 from voicecall_calls.operations import DialOptions, check_digits, projection
 from voicecall_testing.clock import virtual_backend
@@ -162,6 +164,21 @@ async def test_no_more_calls_than_are_allowed(tmp_path: Path) -> None:
         await phone.hang_up()
         await phone.dial("Third.")
         assert len(phone.carrier.dialled) == 2
+
+
+async def test_the_longest_call_keeps_its_place_to_its_end(tmp_path: Path) -> None:
+    carrier = ScriptedCarrier(replace(NATIVE, pre_connect_dtmf=True))
+    async with open_phone(tmp_path, media=MediaPath.NATIVE, carrier=carrier) as phone:
+        carrier.delay_s, carrier.status_of = 29, tel.CallStatus(ev.CarrierStatus.LIVE)
+        await phone.dial("Hello.", dtmf_sequence="W" * 100)
+        await phone.settle(29 + 30 + 100 + 14)
+        carrier.delay_s = 0
+        carrier.fail(tel.Hangup, *[OutcomeUnknown("cut", provider="scripted") for _ in range(9)])
+        await phone.answer()
+        while phone.engine.lanes:
+            assert await phone.engine.coordinator.holders(OUTBOUND_CAP) == 1
+            await phone.settle(1)
+        assert phone.record.end_detail is EndDetail.HANGUP_FAILED
 
 
 async def test_inbound_calls_do_not_count_against_outbound_ones(tmp_path: Path) -> None:

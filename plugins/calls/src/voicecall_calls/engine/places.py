@@ -14,7 +14,8 @@ __all__ = ["INBOUND_CAP", "OUTBOUND_CAP", "Places"]
 OUTBOUND_CAP = "calls:outbound"
 INBOUND_CAP = "calls:inbound"
 _NO_LIMIT = 2**31
-_SLACK_MS = 120_000
+_SLACK_MS = 300_000
+"""For keypad tones before the call, and a hang-up that is repeated."""
 
 
 class Places:
