@@ -275,3 +275,21 @@ async def test_whoever_takes_a_call_that_is_being_ended_is_hung_up_by_the_reply(
         await phone.lane.apply(ev.EndRequested(at=phone.now()))
         await phone.answer()
         assert carrier.rendered == [tel.Hangup()]
+
+
+async def test_the_log_says_when_a_reply_steers_a_call(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    carrier = ScriptedCarrier(NATIVE, steers=True)
+    with caplog.at_level("INFO", "voicecall.phases"):
+        async with open_phone(tmp_path, media=MediaPath.NATIVE, carrier=carrier) as phone:
+            await phone.dial("Hello.")
+            await phone.event(ev.Ringing)
+            await phone.event(ev.Answered)
+    ringing, answered = (
+        line.getMessage().split(": ")[1]
+        for line in caplog.records
+        if "webhook accepted" in line.getMessage()
+    )
+    assert ringing == "webhook accepted; ringing"
+    assert answered == "webhook accepted; answered; greeting started; document served"

@@ -142,6 +142,32 @@ async def test_a_carrier_that_cannot_open_it_again_has_the_same_grace(tmp_path: 
         assert phone.record.end_detail is EndDetail.STREAM_LOST
 
 
+async def test_a_stream_that_is_refused_is_asked_for_again_less_and_less_often(
+    tmp_path: Path,
+) -> None:
+    asked: list[int] = []
+
+    class Clocked(ScriptedCarrier):
+        async def perform(self, call: tel.CallRef, action: tel.Action) -> None:
+            if isinstance(action, tel.AttachStream):
+                asked.append(phone.now())
+            await super().perform(call, action)
+
+    carrier = Clocked()
+    async with open_phone(tmp_path, carrier=carrier) as phone:
+        await phone.call_in()
+        await phone.settle(3)
+        error = ProviderUnavailable("no way there", provider="scripted")
+        carrier.fail(tel.AttachStream, error, error)
+        lost = phone.now()
+        phone.socket.stop()
+        await phone.settle(2.5)
+        assert phone.record.live
+        first, second, third = asked
+        assert first - lost >= 150
+        assert (second - first, third - second) == (300, 600)
+
+
 async def test_the_newest_socket_wins_and_the_older_ones_end_means_nothing(
     tmp_path: Path,
 ) -> None:
