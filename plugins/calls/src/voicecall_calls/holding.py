@@ -43,10 +43,9 @@ async def held(session: AbstractAsyncContextManager[T], whose: str) -> AsyncIter
                 await holder.over.wait()
         if not holder.over.is_set():
             _log.warning("%s does not end; it is left", whose)
+            # Not cancelled by force: a thread of its own may be at work.
             _left.add(task)
             task.add_done_callback(_left.discard)
-            # Stronger than the cancellation of a scope, against which it may have shielded itself.
-            task.cancel()
         if holder.error is not None:
             raise holder.error
 
