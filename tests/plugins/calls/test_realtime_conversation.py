@@ -202,6 +202,23 @@ async def test_keys_and_going_on_speaking_break_the_protection(tmp_path: Path, h
         assert len(model.current.interrupts) == 1
 
 
+async def test_speech_that_breaks_the_protection_is_heard_from_its_beginning(
+    tmp_path: Path,
+) -> None:
+    model = ScriptedRealtime()
+    model.answer_ms = 20_000
+    async with open_realtime(tmp_path, model, bargeIn={"greetingProtectionMs": 10_000}) as phone:
+        await phone.call_in()
+        await phone.socket.speak(LOUD * 25)
+        await phone.socket.speak(QUIET * 25)
+        before = len(model.current.audio)
+        await phone.socket.speak(LOUD * 40 + QUIET * 5 + LOUD * 20)
+        heard = bytes(model.current.audio[before:])
+        # Not what was said before it.
+        assert heard.count(LOUD[:1]) == len(LOUD) * 60
+        assert heard.endswith(LOUD * 40 + QUIET * 5 + LOUD * 20)
+
+
 async def test_without_barge_in_the_greeting_is_protected_to_its_end(tmp_path: Path) -> None:
     model = ScriptedRealtime()
     model.answer_ms = 5000

@@ -196,8 +196,7 @@ class RealtimeConversation(Conversation):
         self._choose_ear()
 
     def _choose_ear(self) -> None:
-        attentive = self._notices or self._greeting.protected
-        self.line.listener = self._ear.hear if attentive else self._ear.to_model
+        self.line.listener = self._ear.listener(always=self._notices)
 
     def attach(self, socket: MediaSocket, started: Started) -> Attachment:
         return self.line.attach(socket, started)

@@ -12,11 +12,17 @@ from voicecall_calls.conversation.realtimevoice import ModelVoice
 
 __all__ = ["AttentiveEar"]
 
+_KEPT = 100
+"""So many pieces of the carrier, most often of 20 ms."""
+_KEPT_QUIET = 5
+"""And so many from before speech is noticed."""
+
 
 class AttentiveEar:
     """Notices the caller's speech before ``to_model`` takes it. Where ``interrupts`` is true,
     ``interrupt`` is called then, but for a protected greeting: that takes longer speech, whatever
-    the model does. ``failed`` is told why ``to_model`` did not take it."""
+    the model does. Speech that breaks the protection, in which the model hears silence, is then
+    given to it from its beginning. ``failed`` is told why ``to_model`` did not take it."""
 
     def __init__(
         self,
@@ -37,11 +43,21 @@ class AttentiveEar:
         self._interrupts = interrupts
         self._interrupt = interrupt
         self._failed = failed
+        self._kept: list[bytes] = []
+        """The end of what came while the greeting was protected."""
         self.use(audio_format)
 
     def use(self, audio_format: AudioFormat) -> None:
         """The caller's audio comes in this format."""
         self._gate = SpeechGate(audio_format)
+
+    def listener(self, *, always: bool) -> Callable[[bytes], None]:
+        """Who takes the caller's audio from now on: this, where it is needed (``always`` or while
+        the greeting is protected), else the model itself."""
+        if self._greeting.protected:
+            return self.hear
+        self._kept = []
+        return self.hear if always else self.to_model
 
     def hear(self, audio: bytes) -> None:
         """The next caller audio."""
@@ -49,10 +65,21 @@ class AttentiveEar:
         if began:
             self._voice.caller.started = self._seam.now_ms()
         if self._greeting.protected:
+            kept = self._kept
             if self._greeting.broken_by_speech(self._gate.lasted_ms):
+                self._give(b"".join(kept))
                 self._interrupt()
+            else:
+                self._keep(audio)
         elif began and self._interrupts:
             self._interrupt()
+        self._give(audio)
+
+    def _keep(self, audio: bytes) -> None:
+        self._kept.append(audio)
+        del self._kept[: -_KEPT if self._gate.lasted_ms else -_KEPT_QUIET]
+
+    def _give(self, audio: bytes) -> None:
         try:
             self.to_model(audio)
         except Exception as error:  # noqa: BLE001 (a model's code can raise anything)

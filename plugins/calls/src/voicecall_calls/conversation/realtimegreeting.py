@@ -61,6 +61,7 @@ class Greeting:
         self._do = do
         self._give_up = give_up
         self._protection: anyio.CancelScope | None = None
+        self._muted: RealtimeSession | None = None
 
     @property
     def pending(self) -> bool:
@@ -115,6 +116,14 @@ class Greeting:
         return True
 
     def _set_protected(self, protected: bool) -> None:
+        muted, self._muted = self._muted, None
+        if muted is not None:
+            try:
+                # A notification is not talked to at all.
+                muted.mute(self._lane.record.mode is CallMode.NOTIFY)
+            except Exception as error:  # noqa: BLE001 (a model's code can raise anything)
+                why = why_lost(error, "the voice model")
+                _log.warning("call %s: greeting: %s", self._lane.record.call_id, why)
         self.protected = protected
         self._changed()
 
@@ -134,6 +143,7 @@ class Greeting:
         if config.enabled and not protection_ms:
             return
         self._set_protected(True)
+        self._muted = session
         session.mute(True)
         try:
             with anyio.move_on_after(_LONGEST_S) as scope:
@@ -146,5 +156,3 @@ class Greeting:
         finally:
             self._set_protected(False)
             self._protection = None
-            # A notification is not talked to at all.
-            session.mute(record.mode is CallMode.NOTIFY)
