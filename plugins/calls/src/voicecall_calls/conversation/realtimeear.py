@@ -65,21 +65,14 @@ class AttentiveEar:
         if began:
             self._voice.caller.started = self._seam.now_ms()
         if self._greeting.protected:
+            self._kept.append(audio)
+            del self._kept[: -_KEPT if self._gate.lasted_ms else -_KEPT_QUIET]
             kept = self._kept
             if self._greeting.broken_by_speech(self._gate.lasted_ms):
-                self._give(b"".join(kept))
                 self._interrupt()
-            else:
-                self._keep(audio)
+                audio = b"".join(kept)
         elif began and self._interrupts:
             self._interrupt()
-        self._give(audio)
-
-    def _keep(self, audio: bytes) -> None:
-        self._kept.append(audio)
-        del self._kept[: -_KEPT if self._gate.lasted_ms else -_KEPT_QUIET]
-
-    def _give(self, audio: bytes) -> None:
         try:
             self.to_model(audio)
         except Exception as error:  # noqa: BLE001 (a model's code can raise anything)
