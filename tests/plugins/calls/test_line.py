@@ -354,6 +354,17 @@ async def test_too_much_audio_is_dropped_and_the_line_goes_on() -> None:
         assert bytes(socket.heard) == ramp(1000)
 
 
+async def test_dropped_audio_is_told_of_once_an_item(caplog: pytest.LogCaptureFixture) -> None:
+    async with room() as it:
+        it.connect()
+        for item in ("a", "b"):
+            for _ in range(200):
+                it.line.write(item, bytes(SECOND))
+                await anyio.sleep(0.1)
+            it.line.clear()
+    assert caplog.text.count("audio for the caller is dropped") == 2
+
+
 async def test_keys_go_out_where_the_carrier_takes_them() -> None:
     async with room() as it:
         assert not it.line.send_digits("1")

@@ -51,6 +51,7 @@ class AudioLine:
     __slots__ = (
         "_attached",
         "_digits",
+        "_dropped",
         "_first_sent",
         "_first_written",
         "_limit_ms",
@@ -100,6 +101,8 @@ class AudioLine:
         self._underruns = 0
         self._work = News()
         self._progress = News()
+        self._dropped: str | None = None
+        """Of which item audio was dropped last."""
         self._first_sent: dict[str, int] = {}
         self._first_written: dict[str, int] = {}
         self._attached = anyio.Event()
@@ -195,7 +198,9 @@ class AudioLine:
         try:
             pacer.write(item_id, audio)
         except PacerOverflow as error:
-            _log.warning("audio for the caller is dropped: %s", error)
+            if self._dropped != item_id:
+                self._dropped = item_id
+                _log.warning("audio for the caller is dropped: %s", error)
             return
         if waiting or self._outlet is None:
             # The end of that wakes the task.
