@@ -5,7 +5,11 @@ from __future__ import annotations
 import importlib.util
 import re
 import shlex
+import sqlite3
+import subprocess
+import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -18,6 +22,7 @@ from voicecall.registry import Registry
 from voicecall.seam import SystemSeam
 from voicecall_calls.config import VoiceCallConfig
 from voicecall_calls.rpc import PhoneRpc
+from voicecall_calls.store.tables import metadata
 from voicecall_calls.wiring import CONFIG_PATH, PLUGIN_ID, resolve
 from voicecall_gateway.cli import build_app
 from voicecall_gateway.config import config_from_tree
@@ -187,6 +192,33 @@ def test_rpc_events_are_all_described() -> None:
     }
     assert len(published) >= 4
     assert set(rows(text, "Events")) == {"tick", "shutdown", *published}
+
+
+def test_every_table_of_the_store_is_described() -> None:
+    text = (ROOT / "docs/how-to/read-the-store.md").read_text(encoding="utf-8")
+    described = set(re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE)) - {"lock"}
+    assert described == metadata.tables.keys() - {"schema_version"}
+
+
+def test_a_backup_holds_every_database(tmp_path: Path) -> None:
+    [script] = blocks(ROOT / "docs/how-to/back-up.md", "sh")
+    kept = {"voice-calls/calls.db", "agents/history.db"}
+    for name in kept:
+        file = tmp_path / ".voicecall" / name
+        file.parent.mkdir(parents=True)
+        with closing(sqlite3.connect(file)) as database:
+            database.execute(f"CREATE TABLE t AS SELECT '{name}' AS name")
+            database.commit()
+    program = script.removeprefix("python3 - <<'END'\n").removesuffix("END\n")
+    environ = {"HOME": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", program], cwd=tmp_path, env=environ, check=True)
+    copies = sorted(tmp_path.glob("*.db"))
+    assert [copy.name for copy in copies] == ["calls-backup.db", "history-backup.db"]
+    for copy in copies:
+        assert copy.stat().st_mode & 0o077 == 0
+        with closing(sqlite3.connect(copy)) as database:
+            kept -= {name for (name,) in database.execute("SELECT name FROM t")}
+    assert kept == set()
 
 
 def test_the_readme_opens_with_two_commands() -> None:
