@@ -34,14 +34,16 @@ def checks(
     entry_enabled: bool = True,
     environ: Mapping[str, str] | None = None,
     agents: Mapping[str, Any] | None = None,
+    gateway: Mapping[str, Any] | None = None,
     more: Sequence[ProviderInfo] = (),
     state_dir: Path = STATE,
     **config: Any,
 ) -> dict[str, SetupCheck]:
+    sections = {"agents": agents or {}, "gateway": gateway or {}}
     context = SetupContext(
         registry=registry(more=more),
         plugin_config=lambda plugin: validate(VoiceCallConfig, {**FREE_PORT, **config}, "here"),
-        section=lambda name: agents or {} if name == "agents" else {},
+        section=lambda name: sections.get(name, {}),
         enabled=lambda plugin: entry_enabled,
         environ=environ or {},
         state_dir=state_dir,
@@ -341,3 +343,21 @@ def test_a_port_that_cannot_be_had() -> None:
         check = checks(serve={"port": 0, "bind": bind})["listening"]
         assert not check.ok
         assert f"serve.bind: cannot listen on port 0 of {bind}: " in check.message
+
+
+@pytest.mark.parametrize(
+    ("gateway", "serve", "clash"),
+    [
+        ({}, {"port": 18790}, True),
+        ({"port": 4000, "bind": "0.0.0.0"}, {"port": 4000}, True),
+        ({"port": 4000, "bind": "loopback"}, {"port": 4000}, True),
+        ({"port": 0}, {"port": 0}, False),
+        ({"port": "${PORT}"}, {"port": 18790, "bind": "203.0.113.9"}, False),
+        ({}, {"port": 18790, "bind": "203.0.113.9"}, False),
+        ({"port": 4000, "bind": "127.0.0.2"}, {"port": 4000, "bind": "203.0.113.9"}, False),
+    ],
+)
+def test_the_gateways_own_port(gateway: dict[str, Any], serve: dict[str, Any], clash: bool) -> None:
+    check = checks(gateway=gateway, serve=serve).get("listening")
+    assert (check is not None and "is gateway.port too" in check.message) is clash
+    assert check is None or not check.ok

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import errno
+import ipaddress
 import os
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from voicecall.errors import ConfigError, VoicecallError
 from voicecall.hosting import SetupCheck, SetupContext
@@ -26,6 +28,7 @@ from voicecall_calls.wiring import (
     require,
     resolve_for,
 )
+from voicecall_gateway.sections import GatewaySection
 
 __all__ = ["setup_checks"]
 
@@ -60,7 +63,7 @@ def setup_checks(context: SetupContext) -> Sequence[SetupCheck]:
         checks.append(_speech(wiring))
     checks += _able(wiring)
     checks += _place(wiring.config, context.state_dir)
-    checks += _listening(wiring.config.serve)
+    checks += _listening(wiring.config.serve, context.section("gateway"))
     told = " ".join(check.message for check in checks)
     if notes := [note for note in wiring.notes if note not in told]:
         checks.append(SetupCheck("notes", True, "; ".join(notes)))
@@ -207,8 +210,12 @@ def _place(config: VoiceCallConfig, state_dir: Path) -> Iterator[SetupCheck]:
     yield SetupCheck("store", False, f"calls cannot be stored in {directory}: {why}; {keys}")
 
 
-def _listening(serve: ServeConfig) -> Iterator[SetupCheck]:
+def _listening(serve: ServeConfig, gateway: Mapping[str, Any]) -> Iterator[SetupCheck]:
     """What keeps webhooks from being taken."""
+    if _is_admin_port(serve, gateway):
+        text = f"{CONFIG_PATH}.serve.port: {serve.port} is gateway.port too; choose another one"
+        yield SetupCheck("listening", False, text)
+        return
     try:
         found = socket.getaddrinfo(
             serve.bind, serve.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -224,6 +231,18 @@ def _listening(serve: ServeConfig) -> Iterator[SetupCheck]:
             listener.bind(address)
         except OSError as error:
             yield _refused(serve, error)
+
+
+def _is_admin_port(serve: ServeConfig, gateway: Mapping[str, Any]) -> bool:
+    """Whether the gateway itself takes the port. False where a variable stands for either."""
+    given = {key: gateway[key] for key in ("port", "bind") if key in gateway}
+    try:
+        admin = GatewaySection.model_validate(given)
+        addresses = {ipaddress.ip_address(text) for text in (admin.bind, serve.bind)}
+    except ValueError:
+        return False
+    shared = len(addresses) == 1 or any(each.is_unspecified for each in addresses)
+    return shared and admin.port == serve.port != 0
 
 
 def _refused(serve: ServeConfig, error: OSError) -> SetupCheck:
