@@ -39,7 +39,8 @@ def tail(
     config: ConfigOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Print call records as they change: whole records, with numbers and words."""
+    """Print call records as they change: whole records, with numbers and words. One a line; with
+    --no-follow and --json, one document."""
     from voicecall_calls.following import follow as follow_lines
 
     path = file or _journal(context, config)
