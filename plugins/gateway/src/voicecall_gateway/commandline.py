@@ -21,7 +21,8 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON documen
 ConfigOption = Annotated[
     Path | None,
     typer.Option(
-        "--config", help="Configuration file (default: $VOICECALL_CONFIG or ~/.voicecall)."
+        "--config",
+        help="Configuration file (default: $VOICECALL_CONFIG or ~/.voicecall/config.json5).",
     ),
 ]
 
