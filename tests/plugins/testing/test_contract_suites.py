@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -175,3 +178,26 @@ class StubbornSuite(SpeechContract):
 async def test_a_voice_that_goes_on_after_cancel_does_not_conform(quits: bool) -> None:
     with pytest.RaisesGroup(AssertionError, allow_unwrapped=True, flatten_subgroups=True):
         await StubbornSuite().test_cancel_stops_the_audio(Stubborn(quits=quits))
+
+
+# --- a suite that lacks what it needs ---------------------------------------------------------
+
+
+def test_a_suite_without_its_fixtures_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "test_hum.py").write_text(
+        "from voicecall_testing.contracts.telephony import TelephonyContract\n"
+        "from voicecall_testing.contracts.tts import SpeechContract\n\n\n"
+        "class TestHum(SpeechContract):\n"
+        "    def providr(self): ...\n\n\n"
+        "class Shared(TelephonyContract): ...\n"
+    )
+    options = ["-p", "no:cacheprovider", "-W", "error", "test_hum.py"]
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", *options],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == pytest.ExitCode.INTERRUPTED, done.stdout + done.stderr
+    assert "TestHum lacks of its conformance suite: provider" in done.stdout
