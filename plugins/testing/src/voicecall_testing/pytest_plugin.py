@@ -23,5 +23,5 @@ def pytest_pycollect_makeitem(collector: pytest.Module | pytest.Class, name: str
     if not (inspect.isclass(obj) and inspect.isabstract(obj) and collector.classnamefilter(name)):
         return
     if any(base.__module__.startswith(_SUITES) for base in obj.__mro__):
-        missing = ", ".join(sorted(obj.__abstractmethods__))
+        missing = ", ".join(sorted(getattr(obj, "__abstractmethods__", ())))
         raise collector.CollectError(f"{name} lacks of its conformance suite: {missing}")
