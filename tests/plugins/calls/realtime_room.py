@@ -36,6 +36,7 @@ async def open_realtime(
     profile: AgentProfile | None = None,
     tools: Sequence[ToolSpec] = (),
     brain_model: str | None = None,
+    seed: int = 0,
     **config: Any,
 ) -> AsyncIterator[Phone]:
     """``synthesis`` speaks where the model cannot; ``tools`` are the gateway's."""
@@ -46,6 +47,7 @@ async def open_realtime(
         carrier=ScriptedCarrier(capabilities),
         config=config,
         returns_marks=returns_marks,
+        seed=seed,
     ) as phone:
         brain = Brain(
             phone.agent, "main", None, phone.config.response_timeout_ms / 1000, brain_model

@@ -155,6 +155,20 @@ async def test_a_notification_is_heard_once_and_ends_the_call(tmp_path: Path) ->
         assert phone.record.end_detail is EndDetail.NOTIFIED
 
 
+async def test_a_notification_that_was_told_is_not_gone_on_with_after_a_restart(
+    tmp_path: Path,
+) -> None:
+    async with open_phone(tmp_path) as phone:
+        await phone.dial("Your parcel is here.", CallMode.NOTIFY)
+        await phone.answer()
+        await phone.settle(1.5)
+        assert phone.record.live
+    async with open_phone(tmp_path, seed=1) as phone:
+        await phone.settle(8)
+        assert phone.record.end_detail is EndDetail.NOTIFIED
+        assert phone.tts.voices == []
+
+
 # --- turns -----------------------------------------------------------------------------------
 
 

@@ -71,6 +71,17 @@ def muted(model: ScriptedRealtime) -> bool:
     return model.current.muted
 
 
+async def test_after_a_restart_the_model_tells_of_it(tmp_path: Path) -> None:
+    async with open_realtime(tmp_path, ScriptedRealtime()) as phone:
+        await greeted(phone)
+        call_id = phone.record.call_id
+    model = ScriptedRealtime()
+    async with open_realtime(tmp_path, model, seed=1) as phone:
+        await phone.settle(5)
+        assert phone.record.call_id == call_id
+        assert model.current.asked == [("say", phone.config.phrases.resumed)]
+
+
 # --- audio ------------------------------------------------------------------------------------
 
 
