@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -18,7 +19,7 @@ from msgspec.structs import replace
 from sqlalchemy import Connection, text
 
 from voicecall.errors import StoreError
-from voicecall.model import CallRecord, CallState, Speaker, TranscriptEntry
+from voicecall.model import CallRecord, CallState, DeadlineKind, Speaker, TranscriptEntry
 from voicecall.seam import SystemSeam
 from voicecall.store import Commit, StoredEvent, TurnRow
 from voicecall_calls.store import SqliteStore
@@ -233,6 +234,37 @@ def test_an_older_schema_is_upgraded_step_by_step(tmp_path: Path) -> None:
             assert connection.execute(text("SELECT extra FROM calls")).scalar_one() == "filled"
             version = connection.execute(text("SELECT version FROM schema_version")).scalar_one()
             assert version == 3
+
+
+async def test_the_tables_are_what_their_readers_are_told(tmp_path: Path) -> None:
+    """docs/how-to/read-the-store.md"""
+    said = (TranscriptEntry(5, Speaker.BOT, "Hel", complete=False),)
+    later = {DeadlineKind.RING: 700, DeadlineKind.PROBE: 600, DeadlineKind.MAX_DURATION: 900}
+    async with (store := new_store(tmp_path)).lifespan():
+        for record in (
+            *(call_record(call_id) for call_id in ("over", "live", "same")),
+            call_record("live", deadlines=later),
+            ended("over", 7),
+        ):
+            await store.commit(Commit(record=record))
+        await store.commit(Commit(record=call_record("same", transcript=said), transcript_from=0))
+
+    def rows(query: str) -> list[Any]:
+        return reader.execute(query).fetchall()
+
+    with contextlib.closing(sqlite3.connect(tmp_path / "calls.db")) as reader:
+        assert rows("SELECT call_id, kind, at FROM deadlines WHERE call_id = 'live'") == [
+            ("live", "probe", 600)
+        ]
+        assert rows("SELECT call_id FROM deadlines ORDER BY call_id") == [("live",), ("same",)]
+        assert rows("SELECT call_id, provider_call_id FROM call_aliases ORDER BY call_id") == [
+            (call_id, f"id-of-{call_id}") for call_id in ("live", "over", "same")
+        ]
+        assert rows("SELECT call_id, idx, at, speaker, text, complete FROM transcript") == [
+            ("same", 0, 5, "bot", "Hel", 0)
+        ]
+        states = rows("SELECT call_id, state, live FROM calls ORDER BY call_id")
+        assert states == [("live", "ringing", 1), ("over", "completed", 0), ("same", "ringing", 1)]
 
 
 async def test_pruning_in_steps_keeps_the_newest_calls(tmp_path: Path) -> None:
