@@ -9,11 +9,12 @@ from pathlib import Path
 
 import anyio
 import pytest
+from msgspec.structs import replace
 from sqlalchemy import Engine, event
 
 from voicecall.errors import DuplicateKey, StoreError
 from voicecall.seam import SystemSeam
-from voicecall.store import Commit, StoredEvent
+from voicecall.store import Commit, RecordedReply, StoredEvent
 from voicecall_calls.store import SqliteStore
 from voicecall_testing.contracts.store import call_record
 
@@ -123,6 +124,20 @@ async def test_only_the_guilty_one_fails(store: SqliteStore, tmp_path: Path) -> 
         {"old"} | {f"c{n}" for n in range(20)} - {"c7", "c12", "c15"}
     )
     assert not await store.is_processed("k7")
+
+
+async def test_beside_a_guilty_one_an_expired_key_may_be_used_again(
+    store: SqliteStore, tmp_path: Path
+) -> None:
+    now = SystemSeam().now_ms()
+    old = RecordedReply("r", now - 25 * 3600 * 1000, 200, b"old", "text/plain")
+    await store.commit(Commit(reply=old, processed_keys=["taken"]))
+    renewed = replace(old, at=now, body=b"new")
+    commits = [Commit(processed_keys=["taken"]), Commit(reply=renewed)]
+    guilty, other = await together(store, tmp_path, commits)
+    assert isinstance(guilty, DuplicateKey)
+    assert other is None
+    assert await store.reply("r") == renewed
 
 
 async def test_a_value_that_sqlite_cannot_hold(store: SqliteStore, tmp_path: Path) -> None:
