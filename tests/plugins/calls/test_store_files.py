@@ -362,9 +362,10 @@ async def test_a_turn_is_a_line_of_its_call(tmp_path: Path) -> None:
     ]
 
 
-def test_a_long_half_line_is_dropped(tmp_path: Path) -> None:
+@pytest.mark.parametrize("size", [65_535, 65_536, 200_000])
+def test_a_long_half_line_is_dropped(tmp_path: Path, size: int) -> None:
     path = tmp_path / "calls.jsonl"
-    path.write_text('{"callId": "x"}\n' + "t" * 200_000)
+    path.write_text('{"callId": "x"}\n' + "t" * size)
     journal = Journal(path, max_bytes=10**6)
     journal.append([call_record("y")])
     journal.close()
