@@ -585,11 +585,14 @@ def test_a_restart_after_the_carrier_ended_the_call() -> None:
 
 
 def test_a_quiet_call_is_asked_about_and_only_news_of_the_carrier_put_that_off() -> None:
-    record = tell(outbound(), (ev.CallOpened(at=0), "initiated", []))
+    uncertain = ev.DialUncertain(at=0, error="timeout")
+    record = tell(outbound(), (uncertain, "initiated", [mc.LookUpDial()]))
     assert DeadlineKind.PROBE not in record.deadlines
+    record = tell(record, (accepted(100), "initiated", []))
+    # Also where no webhook ever comes.
+    tell(record, (due(60_100, DeadlineKind.PROBE), "initiated", [mc.ProbeStatus()]))
     record = tell(
         record,
-        (accepted(100), "initiated", []),
         (answered(1_000), "answered", [mc.Connected()]),
         (says(50_000, "u1", "Hello.", first=True), "speaking", []),
         (due(60_999, DeadlineKind.PROBE), "speaking", []),
@@ -608,6 +611,25 @@ def test_every_id_that_the_carrier_has_for_a_call_is_kept() -> None:
     other = replace(ringing(20), provider_call_id="P2")
     record = tell(outbound(), (accepted(10), "initiated", []), (other, "ringing", []))
     assert (record.provider_call_id, record.aliases) == ("P2", (ID, "P2"))
+
+
+def test_another_id_of_a_call_asks_for_no_second_word_after_a_restart() -> None:
+    tell(
+        outbound(),
+        (ev.Recovered(at=5_000), "initiated", [mc.LookUpDial()]),
+        (ev.DialLookedUp(at=5_010, provider_call_id=ID), "initiated", [mc.ProbeStatus()]),
+        (replace(ringing(5_020), provider_call_id="P2"), "ringing", []),
+    )
+
+
+def test_a_call_that_turns_up_too_late_is_hung_up_with_every_sign_of_life() -> None:
+    tell(
+        outbound(),
+        (due(30_000, DeadlineKind.DIAL), "failed", [mc.Release()]),
+        (ringing(31_000), "failed", [mc.HangUp()]),
+        (answered(32_000), "failed", [mc.HangUp()]),
+        (ended(33_000), "failed", []),
+    )
 
 
 def test_a_refused_dial_of_a_call_that_rings_was_no_refusal() -> None:
