@@ -659,11 +659,18 @@ def test_a_call_that_was_given_up_while_it_was_dialled_is_hung_up_until_it_is_ov
         outbound(),
         (ev.EndRequested(at=10), "initiated", []),
         (accepted(500), "initiated", [mc.HangUp()]),
-        (due(10_499, DeadlineKind.HANGUP), "initiated", []),
-        (due(10_500, DeadlineKind.HANGUP), "initiated", [mc.HangUp()]),
-        (due(10**9, DeadlineKind.DIAL), "initiated", []),
+        (replace(ringing(600), provider_call_id="P2"), "ringing", []),
+        (due(10_499, DeadlineKind.HANGUP), "ringing", []),
+        (due(10_500, DeadlineKind.HANGUP), "ringing", [mc.HangUp()]),
+        (due(10**9, DeadlineKind.DIAL), "ringing", []),
     )
     assert record.live
+    tell(
+        outbound(),
+        (ev.EndRequested(at=10), "initiated", []),
+        (ev.DialUncertain(at=500, error="timeout"), "initiated", [mc.LookUpDial()]),
+        (ev.DialLookedUp(at=600, provider_call_id=ID), "initiated", [mc.HangUp()]),
+    )
 
 
 @pytest.mark.parametrize("refused", [False, True])
