@@ -378,6 +378,27 @@ async def test_few_requests_at_once_are_taken_of_one_connection() -> None:
         assert many.count(b"HTTP/1.1 404 ") < 20
 
 
+@pytest.mark.parametrize("at_once", [False, True])
+async def test_the_body_of_an_upgrade_is_no_request(at_once: bool) -> None:
+    async with serving() as (server, engine, _):
+        request = request_of(server)
+        smuggled = b"POST /voice/webhook HTTP/1.1\r\n"
+        for name, value in request.headers.raw:
+            smuggled += name + b": " + value + b"\r\n"
+        smuggled += b"\r\n" + request.content
+        head = b"POST /elsewhere HTTP/1.1\r\nhost: x\r\nconnection: Upgrade\r\nupgrade: h2c\r\n"
+        head += b"content-length: %d\r\n\r\n" % len(smuggled)
+        async with await anyio.connect_tcp("127.0.0.1", server.port) as stream:
+            await stream.send(head)
+            if not at_once:
+                assert (await read_reply(stream)).startswith(b"HTTP/1.1 404 ")
+            with suppress(anyio.EndOfStream, anyio.BrokenResourceError):
+                await stream.send(smuggled)
+                while True:
+                    await stream.receive()
+        assert engine.handled == []
+
+
 async def test_a_request_behind_another_one_has_the_engine_s_time() -> None:
     async with serving(HEADS) as (server, engine, _):
         body = MOCK.ringing()

@@ -75,6 +75,9 @@ class BoundedHeads(HttpToolsProtocol):
         if "path" in self.scope:
             # No upgrade. The scope has the headers; what is added now are trailers.
             self.headers = _NOWHERE
+            if self.parser.should_upgrade():
+                # To another protocol. httptools reads no body then: it would be the next request.
+                self.cycle.keep_alive = False
         if len(self.pipeline) > _WAITING:
             # Ends the parsing: uvicorn answers 400 and closes.
             raise ValueError("too many requests at once")
