@@ -89,7 +89,8 @@ AgentEvent = TextDelta | ToolActivity | EndCall
 class AgentBackend(Provider):
     @abstractmethod
     def reply(self, turn: AgentTurn) -> AsyncIterator[AgentEvent]:
-        """The answer, as it is made. Cancelling the task that iterates stops the run. Raises
+        """The answer, as it is made. Cancelling the task that iterates stops the run, which is left
+        behind where it has not ended two seconds later. Raises
         :exc:`voicecall.errors.ProviderError`."""
 
     async def settle(self, turn: AgentTurn, heard_text: str) -> None:

@@ -266,4 +266,5 @@ class RealtimeProvider(Provider):
 
     @abstractmethod
     def session(self, options: RealtimeOptions) -> AbstractAsyncContextManager[RealtimeSession]:
-        """A session, ready when entered. Raises :exc:`voicecall.errors.ProviderError`."""
+        """A session, ready when entered; cancelled, it ends within two seconds or is left behind.
+        Raises :exc:`voicecall.errors.ProviderError`."""

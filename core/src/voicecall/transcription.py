@@ -147,4 +147,5 @@ class TranscriptionProvider(Provider):
     def session(
         self, options: TranscriptionOptions
     ) -> AbstractAsyncContextManager[TranscriptionSession]:
-        """A session, ready when entered. Raises :exc:`voicecall.errors.ProviderError`."""
+        """A session, ready when entered; cancelled, it ends within two seconds or is left behind.
+        Raises :exc:`voicecall.errors.ProviderError`."""

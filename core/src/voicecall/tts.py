@@ -95,7 +95,8 @@ class SpeechProvider(Provider):
     def session(
         self, voice: str | None, audio_format: AudioFormat
     ) -> AbstractAsyncContextManager[SpeechSession]:
-        """A session for one call, ready when entered."""
+        """A session for one call, ready when entered; cancelled, it ends within two seconds or is
+        left behind."""
 
 
 # --- adapting a plain request ----------------------------------------------------------------
