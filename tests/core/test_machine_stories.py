@@ -690,6 +690,38 @@ def test_a_hang_up_is_asked_for_so_often_and_no_more(refused: bool) -> None:
     assert result.record.end_detail is EndDetail.HANGUP_FAILED
 
 
+def test_a_carrier_that_refuses_twice_to_hang_up_is_asked_about_the_call() -> None:
+    tell(
+        outbound(),
+        (answered(0), "answered", [mc.Connected()]),
+        (ev.EndRequested(at=1_000), "answered", [mc.HangUp()]),
+        (due(10_999, DeadlineKind.HANGUP), "answered", []),
+        (ev.HangUpFailed(at=11_000, error="503"), "answered", []),
+        (due(12_000, DeadlineKind.HANGUP), "answered", [mc.HangUp()]),
+        (ev.HangUpFailed(at=12_100, error="503"), "answered", [mc.ProbeStatus()]),
+        (due(14_099, DeadlineKind.HANGUP), "answered", []),
+        (due(14_100, DeadlineKind.HANGUP), "answered", [mc.HangUp()]),
+    )
+
+
+def test_a_carrier_that_knows_nothing_after_a_restart_is_asked_again() -> None:
+    tell(
+        inbound(),
+        (ev.Initiated(at=0, key="0", provider_call_id=ID), "ringing", [mc.AnswerCall()]),
+        (ev.Recovered(at=5_000), "ringing", [mc.ProbeStatus()]),
+        (ev.StatusReported(at=5_100, status=ev.CarrierStatus.UNKNOWN), "ringing", []),
+        (due(10_099, DeadlineKind.PROBE), "ringing", []),
+        (due(10_100, DeadlineKind.PROBE), "ringing", [mc.ProbeStatus()]),
+        # It may never have got our answer.
+        (
+            ev.StatusReported(at=10_200, status=ev.CarrierStatus.LIVE),
+            "ringing",
+            [mc.AnswerCall()],
+        ),
+        (ev.StatusReported(at=10_300, status=ev.CarrierStatus.LIVE), "ringing", []),
+    )
+
+
 def test_a_restart_while_the_dial_is_under_way_leaves_time_to_look_it_up() -> None:
     tell(
         outbound(),
@@ -736,6 +768,11 @@ def test_a_first_message_that_the_carrier_speaks_goes_on_over_a_restart() -> Non
         (says(200, "u1", "Hello.", first=True), "speaking", []),
         (ev.Recovered(at=5_000), "speaking", [mc.ProbeStatus()]),
         (connected, "speaking", [mc.Connected(resumed=True)]),
+    )
+    assert record.message is not None
+    assert record.message.state is MessageState.PLAYING
+    record = tell(
+        record,
         (
             ev.PlaybackEnded(at=5_200, key="p", provider_call_id=ID, utterance_id="u1"),
             "listening",
