@@ -189,6 +189,8 @@ def test_a_conversation() -> None:
     ]
     assert record.end_detail is EndDetail.CARRIER
     assert record.answered_at == 1_000
+    assert record.message is not None
+    assert record.message.state is MessageState.DONE
 
 
 def test_an_inbound_call_over_a_media_stream() -> None:
