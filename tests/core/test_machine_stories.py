@@ -385,9 +385,36 @@ def test_the_longest_call() -> None:
     assert record.end_detail is EndDetail.MAX_DURATION
 
 
+def test_the_longest_call_that_nobody_answers() -> None:
+    tell(
+        inbound(),
+        (due(329_999, DeadlineKind.MAX_DURATION), "ringing", []),
+        (due(330_000, DeadlineKind.MAX_DURATION), "ringing", [mc.HangUp()]),
+    )
+    tell(
+        outbound(),
+        (accepted(100), "initiated", []),
+        (due(359_999, DeadlineKind.MAX_DURATION), "initiated", []),
+        (due(360_000, DeadlineKind.MAX_DURATION), "initiated", [mc.HangUp()]),
+    )
+
+
+def test_the_reaper_may_be_turned_off() -> None:
+    record = mc.open_inbound(
+        call_id="c",
+        provider="p",
+        event=ringing(0),
+        media=MediaPath.NATIVE,
+        greeting=None,
+        policy=mc.CallPolicy(unanswered_ms=0),
+    )
+    assert set(record.deadlines) == {DeadlineKind.MAX_DURATION, DeadlineKind.PROBE}
+
+
 def test_the_reaper_takes_calls_that_nobody_answered() -> None:
     record = tell(
         inbound(),
+        (due(119_999, DeadlineKind.UNANSWERED), "ringing", []),
         (due(120_000, DeadlineKind.UNANSWERED), "ringing", [mc.HangUp()]),
         (ev.HangUpDone(at=120_100), "hangup-bot", [mc.Release()]),
     )
@@ -627,6 +654,7 @@ def test_another_id_of_a_call_asks_for_no_second_word_after_a_restart() -> None:
 def test_a_call_that_turns_up_too_late_is_hung_up_with_every_sign_of_life() -> None:
     tell(
         outbound(),
+        (due(29_999, DeadlineKind.DIAL), "initiated", []),
         (due(30_000, DeadlineKind.DIAL), "failed", [mc.Release()]),
         (ringing(31_000), "failed", [mc.HangUp()]),
         (answered(32_000), "failed", [mc.HangUp()]),
