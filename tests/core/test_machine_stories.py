@@ -329,6 +329,19 @@ def test_a_stream_that_is_given_up_is_not_asked_for_again() -> None:
     assert DeadlineKind.STREAM not in record.deadlines
 
 
+def test_a_stream_that_is_swapped_is_waited_for_as_long_as_a_first_one() -> None:
+    record = tell(
+        inbound(MediaPath.STREAM),
+        (ev.StreamAttached(at=200, stream_id="s1"), "active", [mc.Connected()]),
+        (ev.StreamSwapping(at=1_000, busy_ms=400), "active", []),
+        (ev.StreamDetached(at=1_100, stream_id="s1"), "active", []),
+        (due(11_399, DeadlineKind.STREAM), "active", []),
+    )
+    tell(record, (due(11_400, DeadlineKind.STREAM), "active", [mc.HangUp()]))
+    back = tell(record, (ev.StreamAttached(at=2_000, stream_id="s2"), "active", []))
+    assert DeadlineKind.STREAM not in back.deadlines
+
+
 def test_a_stream_that_never_starts() -> None:
     record = tell(
         outbound(media=MediaPath.STREAM),
