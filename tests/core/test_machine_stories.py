@@ -457,6 +457,25 @@ def test_speech_that_answers_another_question_does_not_count() -> None:
     assert [entry.text for entry in record.transcript] == ["in time", "and more"]
 
 
+def test_a_lost_stream_that_is_given_up_has_no_deadline() -> None:
+    record = tell(
+        inbound(MediaPath.STREAM),
+        (ev.StreamAttached(at=200, stream_id="s1"), "active", [mc.Connected()]),
+        (ev.StreamDetached(at=5_000, stream_id="s1"), "active", [mc.ReattachStream()]),
+        (ev.StreamGivenUp(at=5_100), "active", []),
+    )
+    assert DeadlineKind.STREAM not in record.deadlines
+
+
+def test_words_that_are_context_are_no_turn() -> None:
+    record = tell(
+        inbound(MediaPath.STREAM),
+        (answered(100), "answered", [mc.Connected()]),
+        (ev.CallerSaid(at=200, text="Hello?", context=True), "listening", []),
+    )
+    assert [entry.text for entry in record.transcript] == ["Hello?"]
+
+
 def test_what_the_carrier_repeats_is_passed_over() -> None:
     spoken = ev.PlaybackEnded(at=600, key="q", provider_call_id=ID, utterance_id="u2")
     record = tell(
