@@ -333,3 +333,6 @@ def test_a_refused_call_is_over() -> None:
     assert (refused.record.from_number, refused.record.to_number) == ("+3", "unknown")
     assert (refused.record.provider_call_id, refused.record.aliases) == ("P1", ("P1",))
     assert step(refused.record, event, POLICY).outcome is Outcome.IGNORED
+    unknown = replace(event, from_number=None)
+    refused = refuse_inbound(call_id="c", provider="p", event=unknown, detail=EndDetail.POLICY)
+    assert refused.record.from_number == "unknown"

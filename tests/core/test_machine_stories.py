@@ -871,3 +871,21 @@ def test_a_carrier_that_tells_of_a_failed_stream_may_mean_one_that_is_known_to_b
         (failed(800, None), "active", [mc.ReattachStream()]),
         (failed(900, "s2"), "active", []),
     )
+
+
+def test_what_means_nothing_any_more_is_ignored() -> None:
+    record = tell(outbound(), (accepted(100), "initiated", []))
+    late: list[ev.CallEvent] = [
+        ev.DialRefused(at=200, error="no"),
+        ev.DialUncertain(at=200, error="timeout"),
+        ev.DialLookedUp(at=200, provider_call_id=None),
+        ev.HangUpDone(at=200),
+        ev.HangUpFailed(at=200, error="no"),
+        ev.StreamDetached(at=200, stream_id="s1"),
+        ev.BotSpoke(at=200, utterance_id="u1", heard="Well."),
+    ]
+    for event in late:
+        assert mc.step(record, event, POLICY) == mc.Step(record, outcome=mc.Outcome.IGNORED)
+    ending = tell(record, (ev.EndRequested(at=300), "initiated", [mc.HangUp()]))
+    again = mc.step(ending, ev.EndRequested(at=400), POLICY)
+    assert again == mc.Step(ending, outcome=mc.Outcome.IGNORED)
