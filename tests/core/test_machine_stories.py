@@ -523,6 +523,15 @@ def test_what_was_not_heard_at_all_is_no_part_of_the_transcript() -> None:
     assert record.transcript == ()
 
 
+def test_speech_of_a_carrier_without_tokens_always_counts() -> None:
+    tell(
+        outbound(),
+        (answered(100), "answered", [mc.Connected()]),
+        (ev.ListenStarted(at=200, token="t2"), "listening", []),
+        (heard(300, "Hello?"), "listening", [mc.CallerTurn("Hello?")]),
+    )
+
+
 def test_a_first_message_that_cannot_be_played_ends_the_call() -> None:
     record = tell(
         outbound(),

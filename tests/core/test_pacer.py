@@ -406,6 +406,11 @@ def test_less_than_a_chunk_waits_for_more_while_the_lead_lasts() -> None:
     pacer.write("a", ms(20))
     assert pacer.poll(0) == []
     assert pacer.wake_at() == pytest.approx(0.06)
+    less = Pacer(MULAW_8K, lead_ms=200, chunk_ms=60)
+    less.write("a", ms(220))
+    less.poll(0)
+    less.write("a", ms(5))
+    assert less.wake_at() == pytest.approx(0.07)
     pacer.write("a", ms(40))
     assert pacer.wake_at() == pytest.approx(0.02)
     (piece,) = [one for one in pacer.poll(0.06) if isinstance(one, OutAudio)]
