@@ -265,18 +265,6 @@ async def test_a_call_that_is_over_for_us_is_hung_up_when_it_asks(tmp_path: Path
         assert carrier.performed_of(tel.Hangup) == [tel.Hangup()]
 
 
-async def test_whoever_takes_a_call_that_is_being_ended_is_hung_up_by_the_reply(
-    tmp_path: Path,
-) -> None:
-    carrier = ScriptedCarrier(NATIVE, steers=True)
-    async with open_phone(tmp_path, media=MediaPath.NATIVE, carrier=carrier) as phone:
-        await phone.dial("Hello.")
-        carrier.fail(tel.Hangup, ProviderUnavailable("no way there", provider="scripted"))
-        await phone.lane.apply(ev.EndRequested(at=phone.now()))
-        await phone.answer()
-        assert carrier.rendered == [tel.Hangup()]
-
-
 async def test_the_log_says_when_a_reply_steers_a_call(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

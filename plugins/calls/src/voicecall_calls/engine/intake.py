@@ -86,8 +86,7 @@ class Intake:
         ) -> tuple[RecordedReply, list[tel.Action]]:
             url = engine.callback_url(record.call_id)
             ref = tel.CallRef(record.call_id, record.provider_call_id, record.aliases, url)
-            done = record.terminal or record.ending is not None
-            if done and not actions and not over:
+            if record.terminal and not actions and not over:
                 # A call that we are done with asks what to do next: nothing would end it.
                 reply = engine.provider.render(request, ref, [tel.Hangup()]).reply
                 return recorded(reply, event.key, engine.seam.now_ms()), []
