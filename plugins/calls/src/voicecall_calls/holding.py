@@ -10,6 +10,8 @@ from typing import Generic, TypeVar
 
 import anyio
 
+from voicecall_calls.news import LazyEvent
+
 __all__ = ["apart", "held"]
 
 _log = logging.getLogger("voicecall.calls")
@@ -67,11 +69,14 @@ class _Holder(Generic[T]):
     """``settled``: the session is open, or ``over``. ``body``: the use that is made of it, behind
     which it may ``leave``."""
 
+    # Every call has one.
+    __slots__ = ("_session", "body", "error", "leave", "opened", "over", "scope", "settled")
+
     def __init__(self, session: AbstractAsyncContextManager[T]) -> None:
         self.opened: list[T] = []
-        self.settled = anyio.Event()
-        self.leave = anyio.Event()
-        self.over = anyio.Event()
+        self.settled = LazyEvent()
+        self.leave = LazyEvent()
+        self.over = LazyEvent()
         self.scope = anyio.CancelScope()
         self.body = anyio.CancelScope()
         self.error: Exception | None = None
