@@ -19,10 +19,12 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 
+from tests.ports import reserve_port
+
 from . import peering
 from .carrier.calls import Figures, measure
 from .carrier.gateway import gateway
-from .carrier.processes import ServerProcess, cores, free_port, serving
+from .carrier.processes import ServerProcess, cores, serving
 from .carrier.rest import rest_api
 
 OURS = "voicecall"
@@ -36,7 +38,7 @@ MOST_IDLE_MB = 150
 
 
 def _peer(command: Callable[[str], Sequence[str]]) -> AbstractContextManager[ServerProcess]:
-    port = free_port()
+    port = reserve_port()
     return serving(command(str(port)), port)
 
 

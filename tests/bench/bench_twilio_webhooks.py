@@ -21,9 +21,11 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
+from tests.ports import reserve_port
+
 from . import peering
 from .carrier.gateway import gateway
-from .carrier.processes import ServerProcess, cores, free_port, serving
+from .carrier.processes import ServerProcess, cores, serving
 from .carrier.rest import rest_api
 from .carrier.webhooks import AUTH_TOKEN, PATH, HttpLink, inbound
 
@@ -52,12 +54,12 @@ class Figures:
 
 
 def _validator() -> AbstractContextManager[ServerProcess]:
-    port = free_port()
+    port = reserve_port()
     return serving(peering.python("validator", str(port), AUTH_TOKEN), port)
 
 
 def _storing() -> AbstractContextManager[ServerProcess]:
-    port = free_port()
+    port = reserve_port()
     return serving([sys.executable, "-m", "tests.bench.carrier.storing", str(port)], port)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import anyio
 import pytest
+from tests.ports import reserve_port
 
 from voicecall import ProviderKind
 from voicecall.agent import AgentEvent, AgentTurn, TextDelta
@@ -16,7 +17,6 @@ from voicecall.errors import ConfigError
 from voicecall.model import EndDetail
 from voicecall_mock.exchange import HangUp, Say, Silent, WaitForSilence
 
-from .lab.process import free_port
 from .lab.puppets import Extra, Puppet, RecordingSpeech, VoiceBlock, provider_plugin
 from .lab.town import GREETING, Town, open_town, said, until
 
@@ -179,7 +179,7 @@ async def test_a_voice_that_is_not_there_is_reported_and_the_old_one_speaks(
 
 async def test_what_needs_a_restart_waits_until_no_call_is_live(tmp_path: Path) -> None:
     house = House()
-    port = free_port()
+    port = reserve_port()
     async with house.town(tmp_path) as town:
         service = town.service
         live = await house.hold(town)

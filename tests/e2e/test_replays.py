@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from urllib.parse import urlencode
 
 import httpx
 import pytest
+from tests.ports import reserve_port
 from twilio.request_validator import RequestValidator
 
 from voicecall_mock.protocol import SIGNATURE_HEADER, TIMESTAMP_HEADER, sign
@@ -67,17 +67,11 @@ async def answer(town: Town, letter: Letter) -> tuple[int, bytes, str]:
         return reply.status_code, reply.content, reply.headers["content-type"]
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
-
-
 async def test_a_replay_has_its_first_reply_and_no_effect_also_after_a_restart(
     tmp_path: Path, carrier: str
 ) -> None:
     # The URL is signed, so the second gateway listens where the first one did.
-    config = {"serve": {"port": free_port()}}
+    config = {"serve": {"port": reserve_port()}}
     async with open_town(tmp_path, Puppet({}), carrier=carrier, config=config) as town:
         key, url = town.carrier.options.auth_token, town.engine.webhook_url()
         ringing, ended = (LETTERS[carrier](key, url, s) for s in ("ringing", "completed"))

@@ -12,6 +12,7 @@ import anyio
 import anyio.to_thread
 import pytest
 from tests.backstage import closed_backstage
+from tests.ports import reserve_port
 from typer.testing import CliRunner
 
 from voicecall.registry import Registry
@@ -21,7 +22,6 @@ from voicecall_gateway.config import load_config
 from voicecall_gateway.runtime import Gateway
 from voicecall_testing.twilio import TwilioEmulator, TwilioOptions
 
-from .crash.gateway import free_ports
 from .lab.carriers import CLINIC
 
 pytestmark = [pytest.mark.e2e, pytest.mark.anyio, pytest.mark.usefixtures("backstage")]
@@ -29,7 +29,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.anyio, pytest.mark.usefixtures("backs
 
 @asynccontextmanager
 async def office(directory: Path, **phone: Any) -> AsyncIterator[Office]:
-    (port,) = free_ports(1)
+    port = reserve_port()
     options = TwilioOptions(numbers=(CLINIC,))
     async with closed_backstage(TwilioEmulator(options).serve()) as twilio:
         url = f"http://127.0.0.1:{port}/voice/webhook"
@@ -137,7 +137,7 @@ async def test_a_public_url_that_leads_elsewhere_or_nowhere_is_named(tmp_path: P
     async with office(tmp_path) as here:
         tree = json.loads(here.file.read_text())
         phone = tree["plugins"]["entries"]["voice-call"]["config"]
-        (nowhere,) = free_ports(1)
+        nowhere = reserve_port()
         wrong = {
             f"{here.twilio.base_url}/voice/webhook": "answers 401",
             f"http://127.0.0.1:{nowhere}/voice/webhook": "cannot be reached",

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.ports import reserve_port
 
-from .lab.process import Home, free_port, port_is_free
+from .lab.process import Home, port_is_free
 
 pytestmark = pytest.mark.e2e
 
@@ -120,7 +121,7 @@ def test_nobody_becomes_the_gateway_where_one_refuses(home: Home) -> None:
 
 
 def test_nobody_becomes_a_gateway_that_is_elsewhere(home: Home) -> None:
-    home.variables["VOICECALL_GATEWAY_URL"] = f"ws://127.0.0.1:{free_port()}"
+    home.variables["VOICECALL_GATEWAY_URL"] = f"ws://127.0.0.1:{reserve_port()}"
     commands = (TALK, ("status", "--json"), ("pairing", "list"), ("latency",))
     for output in home.run_all(*commands):
         assert "has no voicecall gateway running" in output.one_sentence()
@@ -170,7 +171,7 @@ def test_smoke_refuses_in_a_dry_run_what_it_would_refuse_to_call(
 
 def test_smoke_fails_where_its_call_does(tmp_path: Path) -> None:
     home = Home(tmp_path)
-    nobody = {"mock": {"apiBaseUrl": f"http://127.0.0.1:{free_port()}"}, "serve": {"port": 0}}
+    nobody = {"mock": {"apiBaseUrl": f"http://127.0.0.1:{reserve_port()}"}, "serve": {"port": 0}}
     home.configure({"plugins": {"entries": {"voice-call": {"config": nobody}}}})
     smoke = home.run("smoke", "--to", PHONE, "--yes")
     assert smoke.status == 1

@@ -12,7 +12,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from .processes import ServerProcess, free_port, serving
+from tests.ports import reserve_port
+
+from .processes import ServerProcess, serving
 from .webhooks import ACCOUNT, AUTH_TOKEN, HERE
 
 __all__ = ["gateway"]
@@ -23,7 +25,7 @@ _MANY = 1_000_000
 @contextmanager
 def gateway(api_url: str, *, policy: str = "open") -> Iterator[ServerProcess]:
     """A gateway whose caps do not bound the load; its port is that of webhooks and media."""
-    admin, port = free_port(), free_port()
+    admin, port = reserve_port(), reserve_port()
     phone: dict[str, Any] = {
         "provider": "twilio",
         "fromNumber": HERE,

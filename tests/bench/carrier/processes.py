@@ -12,7 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO
 
-__all__ = ["ServerProcess", "cores", "free_port", "serving"]
+__all__ = ["ServerProcess", "cores", "serving"]
 
 PATIENCE_S = 60.0
 _END_S = 3.0
@@ -26,12 +26,6 @@ _USABLE = sorted(os.sched_getaffinity(0))
 def cores() -> tuple[int, set[int]]:
     """The core of the server, and those of the load; the same one where there is no other."""
     return _USABLE[0], set(_USABLE[1:] or _USABLE)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class ServerProcess:

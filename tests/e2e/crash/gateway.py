@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Mapping
@@ -17,11 +15,12 @@ from typing import Any
 import anyio
 import anyio.to_thread
 import httpx
+from tests.ports import reserve_port
 
 from voicecall.model import MediaPath
 from voicecall_gateway.client import GatewayClient
 
-__all__ = ["INBOUND", "OUTBOUND", "Gateway", "free_ports"]
+__all__ = ["INBOUND", "OUTBOUND", "Gateway"]
 
 OUTBOUND = 13
 INBOUND = 6
@@ -33,22 +32,6 @@ STREAMED = {
 }
 """Text in tones both ways: cheap to make, and read back exactly."""
 PATIENCE_S = 60.0
-
-
-def free_ports(count: int) -> list[int]:
-    """Free ports below the system's range for outgoing connections: a webhook on its way to a
-    gateway that is down must not be connected to itself."""
-    found: list[int] = []
-    while len(found) < count:
-        port = random.SystemRandom().randrange(20_000, 32_000)
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-        if port not in found:
-            found.append(port)
-    return found
 
 
 def _speech_installed(root: Path) -> Path:
@@ -69,7 +52,7 @@ class Gateway:
 
     def __init__(self, root: Path, exchange_url: str, media: MediaPath) -> None:
         self.media = media
-        self.port, webhook_port = free_ports(2)
+        self.port, webhook_port = reserve_port(), reserve_port()
         self.database = root / "state" / "voice-calls" / "calls.db"
         self.pid = 0
         """0: it was killed or stopped."""

@@ -17,7 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
-__all__ = ["Home", "Output", "Process", "free_port", "port_is_free"]
+from tests.ports import reserve_port
+
+__all__ = ["Home", "Output", "Process", "port_is_free"]
 
 Process: TypeAlias = subprocess.Popen[str]
 
@@ -40,13 +42,6 @@ def port_is_free(port: int) -> bool:
         except OSError:
             return False
     return True
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +92,7 @@ class Home:
 
     def configure(self, tree: Mapping[str, Any]) -> None:
         """Write the configuration, with a free admin port where it names none."""
-        values = {**tree, "gateway": {"port": free_port(), **tree.get("gateway", {})}}
+        values = {**tree, "gateway": {"port": reserve_port(), **tree.get("gateway", {})}}
         self.url = f"http://127.0.0.1:{values['gateway']['port']}"
         self.state_dir.mkdir(parents=True, exist_ok=True)
         self.config.write_text(json.dumps(values))

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tests.e2e.crash.gateway import STREAMED, Gateway, free_ports
+from tests.e2e.crash.gateway import STREAMED, Gateway
+from tests.ports import reserve_port
 
 from voicecall.model import MediaPath
 from voicecall_testing.twilio import TwilioEmulator
@@ -33,7 +34,7 @@ class StormGateway(Gateway):
     def __init__(self, root: Path, twilio: TwilioEmulator) -> None:
         super().__init__(root, twilio.base_url, MediaPath.NATIVE)
         self._twilio = twilio
-        self._webhook_port = free_ports(1)[0]
+        self._webhook_port = reserve_port()
         self.up = False
         """It was seen ready, and nobody ended it since."""
         self.talk_by(MediaPath.NATIVE)
