@@ -6,8 +6,15 @@ from collections.abc import AsyncIterator, Generator
 from itertools import groupby
 
 import pytest
+from hypothesis import HealthCheck, settings, strategies
 
 from . import backstage
+
+# How long an example takes says more about the machine than about the code.
+settings.register_profile(
+    "patient", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("patient")
 
 
 @pytest.fixture(scope="module", name="backstage")
@@ -24,8 +31,6 @@ def pytest_sessionstart(session: pytest.Session) -> Generator[None, object, obje
     in a new clone each worker would spend two seconds on one of its own."""
     started = yield
     if session.config.pluginmanager.hasplugin("dsession"):
-        from hypothesis import strategies
-
         strategies.characters(exclude_categories=["Cs"]).validate()
     return started
 

@@ -92,7 +92,7 @@ trees = st.recursive(
 objects = st.dictionaries(st.sampled_from("abc"), trees, max_size=3)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(objects, objects)
 def test_merging_twice_changes_nothing_more(base: dict[str, Any], over: dict[str, Any]) -> None:
     merged = deep_merge(base, over)

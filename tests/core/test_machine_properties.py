@@ -36,7 +36,7 @@ from voicecall.model import (
 pytestmark = pytest.mark.unit
 
 POLICY = CallPolicy(message_attempts=2, hangup_attempts=3)
-FEW = settings(max_examples=150, deadline=None)
+FEW = settings(max_examples=150)
 
 media_paths = st.sampled_from(list(MediaPath))
 modes = st.sampled_from(list(CallMode))

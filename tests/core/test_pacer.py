@@ -330,7 +330,7 @@ ACTIONS = st.lists(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(ACTIONS, st.booleans())
 def test_all_audio_leaves_once_and_in_order(
     actions: list[tuple[str, str, int]], marks: bool

@@ -18,7 +18,7 @@ WHOLE_MS = 4000.0
 ALMOST = 1e-6
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(st.floats(0, STALL_S), min_size=1, max_size=40))
 def test_stalls_of_50_ms_neither_starve_nor_flood_the_carrier(stalls: list[float]) -> None:
     pacer = Pacer(MULAW_8K, lead_ms=LEAD_MS, chunk_ms=CHUNK_MS)

@@ -97,7 +97,7 @@ def test_speech_frequencies_survive_the_way_down(source: int, target: int) -> No
     assert amplitude == pytest.approx(10_000, rel=0.02)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.sampled_from([*PAIRS, (22050, 8000)]),
     st.lists(st.integers(-32768, 32767), max_size=300),

@@ -252,7 +252,7 @@ _SIGNS = st.sampled_from(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.tuples(_SIGNS, st.integers(1, 900)), min_size=1, max_size=12))
 def test_no_say_is_longer_than_twilio_takes(runs: list[tuple[str, int]]) -> None:
     text = "".join(sign * count for sign, count in runs)

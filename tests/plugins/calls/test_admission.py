@@ -6,7 +6,7 @@ from typing import Any
 
 import anyio
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from voicecall.model import EndDetail
@@ -100,7 +100,6 @@ async def test_the_listed_number_is_let_in_however_it_is_written(number: str) ->
     assert await admit(ALLOWLIST, number) == WELCOME
 
 
-@settings(max_examples=100, deadline=None)
 @given(st.text(alphabet="0123456789+-() abc", max_size=16) | st.just(LISTED))
 def test_only_equal_digits_are_let_in(number: str) -> None:
     digits = "".join(c for c in number if c.isdigit())

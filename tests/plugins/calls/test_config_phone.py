@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from voicecall.configuring import validate
@@ -76,7 +76,6 @@ def test_numbers(text: str, number: str | None) -> None:
     assert normalize_number(text) == number
 
 
-@settings(max_examples=100, deadline=None)
 @given(st.text(alphabet="+0123456789 ()-./x", max_size=20))
 def test_a_normal_number_stays_as_it_is(text: str) -> None:
     number = normalize_number(text)

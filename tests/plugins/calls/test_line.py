@@ -245,7 +245,7 @@ async def test_few_marks_do_while_the_caller_is_heard() -> None:
         assert len(socket.marks) - known >= 12
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.lists(st.integers(10, 900), min_size=1, max_size=4))
 def test_no_word_is_lost_over_any_number_of_sockets(losses_ms: list[int]) -> None:
     audio = ramp(2000)

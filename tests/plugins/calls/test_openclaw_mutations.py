@@ -126,7 +126,7 @@ def names(name: str, path: Path, mistake: Path, kind: str) -> set[str]:
     return dotted
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.sampled_from(ALL), st.sampled_from(KINDS))
 def test_one_mistake_is_harmless_or_named(place: tuple[str, Path], kind: str) -> None:
     name, path = place

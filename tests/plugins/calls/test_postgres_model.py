@@ -7,7 +7,7 @@ from pathlib import Path
 
 import anyio
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from voicecall.model import CallRecord
@@ -21,7 +21,7 @@ from .test_store_model import Model, agree, commits, outcomes, records
 
 pytestmark = [pytest.mark.integration, pytest.mark.postgres]
 
-ON_A_SERVER = settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+ON_A_SERVER = settings(max_examples=12)
 
 
 @given(st.text(st.sampled_from("\x00\x01\x02a")))

@@ -119,7 +119,7 @@ def test_clean(text: str, cleaned: str) -> None:
     assert clean(text) == cleaned
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.text(alphabet=st.sampled_from("ab \n*_`{}[]()#<>!.\"'\\~|-https://www.x😀"), max_size=60))
 def test_clean_never_leaves_markup(text: str) -> None:
     result = clean(text)
@@ -127,7 +127,7 @@ def test_clean_never_leaves_markup(text: str) -> None:
     assert result == result.strip()
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.text(max_size=200))
 def test_no_text_makes_it_raise(text: str) -> None:
     for output in (text, '{"spoken":"' + text, "<think>" + text, "```" + text):

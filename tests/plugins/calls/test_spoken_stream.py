@@ -37,7 +37,7 @@ def run(text: str, cuts: list[int]) -> tuple[list[str], SpokenStream]:
     return said + stream.finish(), stream
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(TEXTS, st.lists(st.integers(0, 10_000), max_size=12))
 def test_the_pieces_do_not_matter(text: str, cuts: list[int]) -> None:
     whole, one = run(text, [])
@@ -49,7 +49,7 @@ def test_the_pieces_do_not_matter(text: str, cuts: list[int]) -> None:
     assert "{" not in one.text
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.text(max_size=200), st.booleans())
 def test_a_stream_says_what_the_whole_answer_says(text: str, wrapped: bool) -> None:
     output = json.dumps({"spoken": text}) if wrapped else text.replace("{", "(")

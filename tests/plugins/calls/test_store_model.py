@@ -95,7 +95,7 @@ records = st.builds(CallRecord, **record_fields)
 
 
 @given(records)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_the_document_is_that_of_to_dict(record: CallRecord) -> None:
     write = to_write(Commit(record=record), 0)
     call = write.call
@@ -107,7 +107,7 @@ def test_the_document_is_that_of_to_dict(record: CallRecord) -> None:
 
 
 @given(records)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_a_line_of_the_journal_is_a_record_with_the_keys_of_its_readers(
     record: CallRecord,
 ) -> None:
@@ -192,7 +192,7 @@ def test_a_line_has_the_figures_of_the_newest_turn() -> None:
 
 
 @given(record=records)
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_records_survive_reopening(record: CallRecord) -> None:
     async def scenario(directory: Path) -> None:
         async with (store := SqliteStore(directory, SystemSeam(), fsync=False)).lifespan():
@@ -285,7 +285,7 @@ class Model:
 
 
 @given(st.lists(st.lists(commits(), max_size=4), max_size=5))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_the_store_is_a_few_dictionaries(groups: list[list[Commit]]) -> None:
     """Each group is committed at once: a batch means the same as its commits one by one."""
 

@@ -99,7 +99,7 @@ def test_a_file_that_was_cut_is_read_anew(path: Path) -> None:
     assert Followed(path, 1, *steps).lines == ["two", "3", "four"]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     lines=st.lists(st.text(st.characters(exclude_categories=["C", "Z"]), min_size=1), max_size=8),
     cuts=st.lists(st.integers(0, 200), max_size=6),

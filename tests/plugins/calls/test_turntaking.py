@@ -219,7 +219,7 @@ _STEPS = st.lists(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(_STEPS, st.booleans())
 def test_one_interruption_an_utterance_and_none_into_silence(
     steps: list[str], enabled: bool

@@ -30,7 +30,7 @@ def anyio_backend() -> str:
 
 
 @given(texts=st.lists(_TEXTS, max_size=3), shift=st.integers(0, 400), piece=st.integers(1, 700))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_any_text_comes_back_wherever_it_begins(texts: list[str], shift: int, piece: int) -> None:
     audio = silence(60, MULAW_8K) + b"\xff" * shift + b"".join(encode(text) for text in texts)
     pcm = mulaw_to_pcm16(audio)
@@ -43,7 +43,7 @@ def test_any_text_comes_back_wherever_it_begins(texts: list[str], shift: int, pi
 
 
 @given(text=st.text(min_size=1, max_size=20), seed=st.integers(0, 2**32 - 1))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_noise_does_no_harm(text: str, seed: int) -> None:
     clean = np.frombuffer(mulaw_to_pcm16(encode(text)), "<i2")
     noise = np.random.default_rng(seed).normal(0, 1000, len(clean))
@@ -52,7 +52,7 @@ def test_noise_does_no_harm(text: str, seed: int) -> None:
 
 
 @given(text=st.text(min_size=1, max_size=20), share=st.floats(0, 1), other=_TEXTS)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_a_packet_cut_short_is_broken_and_the_next_one_is_whole(
     text: str, share: float, other: str
 ) -> None:
