@@ -240,7 +240,7 @@ async def test_a_slow_body_is_408_and_frees_its_place() -> None:
         assert len(engine.handled) == 1
 
 
-HEADS = WebhookSecurity(head_timeout_s=0.1, head_limit=2000)
+HEADS = WebhookSecurity(head_timeout_s=0.4, head_limit=2000)
 
 
 async def test_a_connection_that_sends_nothing_is_closed() -> None:
