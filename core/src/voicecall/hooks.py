@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -96,15 +96,21 @@ class Hooks:
     def commands(self, plugin: object, app: Any) -> None:
         self._of("voicecall_commands", plugin, app=app)
 
-    def call_event(self, record: CallRecord, event: CallEvent) -> None:
-        self._observe("voicecall_call_event", record=record, event=event)
+    def call_event(
+        self, record: CallRecord, event: CallEvent, silent: Collection[object] = ()
+    ) -> None:
+        """Tell the observers, but for the plugins that are ``silent``."""
+        self._observe("voicecall_call_event", silent, record=record, event=event)
 
-    def call_ended(self, record: CallRecord) -> None:
-        self._observe("voicecall_call_ended", record=record)
+    def call_ended(self, record: CallRecord, silent: Collection[object] = ()) -> None:
+        """Tell the observers, but for the plugins that are ``silent``."""
+        self._observe("voicecall_call_ended", silent, record=record)
 
-    def _observe(self, hook: str, **arguments: Any) -> None:
+    def _observe(self, hook: str, silent: Collection[object], **arguments: Any) -> None:
         caller: pluggy.HookCaller = getattr(self._manager.hook, hook)
         for impl in caller.get_hookimpls():
+            if any(impl.plugin is one for one in silent):
+                continue
             try:
                 impl.function(*(arguments[name] for name in impl.argnames))
             except Exception:  # noqa: BLE001 (a stranger's observer)

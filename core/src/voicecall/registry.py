@@ -111,6 +111,10 @@ class Registry:
             raise self._failed(group, name, "has a hook that is wrong", error) from error
         return module
 
+    def imported(self, group: str, name: str) -> object | None:
+        """The plugin behind an entry point, where it was imported before."""
+        return self._modules.get((group, name))
+
     def _import(self, group: str, name: str) -> object:
         candidates = self._found.get(group, {}).get(name)
         if not candidates:

@@ -115,6 +115,10 @@ class House:
         self.service = self._kind(self.journal, host.plugin_config("phone"))
         return [self.service]
 
+    def observe(self, ended: Callable[[Any], None]) -> None:
+        """Let the plugin be told of calls that are over."""
+        self._plugin.voicecall_call_ended = ended
+
     def write(self, calls: Any = 1, *, enabled: bool = True, **sections: Any) -> None:
         entry = {"enabled": enabled, "config": {"calls": calls}}
         gateway = {"port": 0, "auth": {"token": "t-t-t-t-t"}, **sections.pop("gateway", {})}
@@ -285,6 +289,26 @@ async def test_plugins_are_switched_off_and_on(house: House) -> None:
         house.write(3)
         assert await desk.reload() == (["phone"], [])
         assert await desk.calls() == 3
+
+
+async def test_a_plugin_observes_calls_while_it_is_on(house: House) -> None:
+    seen: list[Any] = []
+
+    @hookimpl
+    def ended(record: Any) -> None:
+        seen.append(record)
+
+    house.observe(ended)
+    async with opened(house) as desk:
+        host: Any = desk.gateway.host
+        host.observe_end("before")
+        house.write(1, enabled=False)
+        await desk.reload()
+        host.observe_end("off")
+        house.write(1)
+        await desk.reload()
+        host.observe_end("again")
+    assert seen == ["before", "again"]
 
 
 async def test_what_cannot_be_used_changes_nothing(

@@ -18,10 +18,11 @@ from websockets.exceptions import ConnectionClosed
 from voicecall import ProviderInfo, ProviderKind, hookimpl
 from voicecall.configuring import ConfigModel
 from voicecall.errors import ConfigError, PluginError, VoicecallError
-from voicecall.hosting import RpcCall, RpcMethod
+from voicecall.hosting import PluginInfo, RpcCall, RpcMethod
 from voicecall.registry import Registry
 from voicecall.seam import SystemSeam
 from voicecall_gateway.host import provider_context
+from voicecall_gateway.plugins import GROUP
 from voicecall_gateway.sections import url_host
 
 pytestmark = [pytest.mark.integration, pytest.mark.anyio]
@@ -385,6 +386,40 @@ async def test_listeners(lab: Any) -> None:
     assert heard == [("one", {"a": 1})]
     assert host.logger("x").name == "voicecall.x"
     assert host.logger("voicecall.y").name == "voicecall.y"
+
+
+async def test_plugins_that_are_off_or_broken_observe_no_calls(lab: Any) -> None:
+    told: list[tuple[str, Any]] = []
+
+    class Observer:
+        def __init__(self, plugin_id: str, name: str | None = None) -> None:
+            self.id = plugin_id
+            self._name = name or plugin_id
+
+        @hookimpl
+        def voicecall_plugin_info(self) -> PluginInfo:
+            return PluginInfo(self._name, self._name)
+
+        @hookimpl
+        def voicecall_call_event(self, event: Any) -> None:
+            told.append((self.id, event))
+
+        @hookimpl
+        def voicecall_call_ended(self, record: Any) -> None:
+            told.append((self.id, record))
+
+    names = ("denied", "off", "on")
+    plugins = [Observer("alias", "other"), *(Observer(name) for name in names)]
+    tree = {"plugins": {"deny": ["denied"], "entries": {"off": {"enabled": False}}}}
+    gateway = lab.gateway(*plugins, tree=tree)
+    # As the command line has done, which asks all of them for their commands.
+    for plugin in plugins:
+        gateway.registry.module(GROUP, plugin.id)
+    async with gateway.run():
+        await gateway.wait_started()
+        gateway.host.observe_event("record", "event")
+        gateway.host.observe_end("record")
+    assert told == [("on", "event"), ("on", "record")]
 
 
 async def test_a_payload_is_made_only_where_somebody_listens(lab: Any) -> None:

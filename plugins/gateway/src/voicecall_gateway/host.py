@@ -16,6 +16,7 @@ from voicecall.selection import provider_config
 
 from .auth import scope_name
 from .pluginconfig import kept_config
+from .plugins import GROUP
 
 if TYPE_CHECKING:
     from voicecall.events import CallEvent
@@ -59,7 +60,7 @@ def provider_context(
 
 class Host:
     """The one host object of a gateway. ``methods`` holds the registered RPC methods by name,
-    ``tools`` the tools."""
+    ``tools`` the tools, ``off`` the ids of plugins that are installed and not loaded."""
 
     def __init__(
         self,
@@ -76,6 +77,7 @@ class Host:
         self.scopes: dict[str, str] = {}
         self.tools: dict[str, ToolSpec] = {}
         self.event_names: set[str] = set()
+        self.off: set[str] = set()
         self.loaded = loaded
         self._listeners: list[Listener] = []
 
@@ -143,10 +145,15 @@ class Host:
         return undo
 
     def observe_event(self, record: CallRecord, event: CallEvent) -> None:
-        self.registry.hooks.call_event(record, event)
+        self.registry.hooks.call_event(record, event, self._silent())
 
     def observe_end(self, record: CallRecord) -> None:
-        self.registry.hooks.call_ended(record)
+        self.registry.hooks.call_ended(record, self._silent())
+
+    def _silent(self) -> list[object]:
+        """Plugins that are off, and were imported all the same: for their commands."""
+        found = (self.registry.imported(GROUP, plugin_id) for plugin_id in self.off)
+        return [plugin for plugin in found if plugin is not None]
 
     def logger(self, name: str) -> logging.Logger:
         """A logger below ``voicecall``."""

@@ -116,9 +116,7 @@ class PluginSet:
         # Importing plugins takes long; meanwhile /healthz must answer.
         plugins = await anyio.to_thread.run_sync(prepare, self._registry, loaded)
         for plugin in plugins:
-            running = RunningPlugin(plugin, self._host, loaded)
-            self.running[plugin.id] = running
-            running.make_services()
+            self._take(plugin, loaded)
         async with anyio.create_task_group() as starting:
             for running in self.running.values():
                 starting.start_soon(running.launch, tasks)
@@ -132,10 +130,18 @@ class PluginSet:
             with anyio.move_on_after(drain_seconds):
                 await before.drain()
             await before.stop()
+        await self._take(plugin, loaded).launch(tasks)
+
+    def _take(self, plugin: LoadedPlugin, loaded: LoadedConfig) -> RunningPlugin:
+        """A plugin with its services, which are not started yet."""
         running = RunningPlugin(plugin, self._host, loaded)
         self.running[plugin.id] = running
+        if plugin.module is None:
+            self._host.off.add(plugin.id)
+        else:
+            self._host.off.discard(plugin.id)
         running.make_services()
-        await running.launch(tasks)
+        return running
 
     def problems(self) -> list[str]:
         return [text for running in self.running.values() for text in running.problems()]
