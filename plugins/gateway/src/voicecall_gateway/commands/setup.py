@@ -72,12 +72,14 @@ def setup_report(line: CommandLine, config: Path | None, *, probe: bool = False)
         if loaded.denied(plugin_id):
             continue
         plugin = load_plugin(line.registry, plugin_id)
-        if plugin.module is None:
-            checks.append(SetupCheck(f"plugin:{plugin_id}", False, plugin.error or ""))
-            continue
-        checks += _checks(line, plugin_id, plugin.module, context)
-        if probe:
-            checks += _probed(line, plugin_id, plugin.module, context)
+        broken = SetupCheck(f"plugin:{plugin_id}", False, plugin.error or "")
+        found = [broken]
+        if plugin.module is not None:
+            found = _checks(line, plugin_id, plugin.module, context)
+            if probe:
+                found += _probed(line, plugin_id, plugin.module, context)
+        # What a plugin says that is off is its own matter; that it cannot is nobody's.
+        checks += [c for c in found if c.id != broken.id or loaded.enabled(plugin_id)]
     if not checks:
         checks.append(SetupCheck("plugins", False, _why_none(plugin_ids(line.registry), loaded)))
     return {
