@@ -879,7 +879,40 @@ def test_a_carrier_that_tells_of_a_failed_stream_may_mean_one_that_is_known_to_b
         (failed(700, "s1"), "active", []),
         (failed(800, None), "active", [mc.ReattachStream()]),
         (failed(900, "s2"), "active", []),
+        # Late news of the one before, while the next one is on its way.
+        (failed(1_000, "s1"), "active", []),
+        (failed(1_100, "s3"), "active", [mc.ReattachStream()]),
     )
+
+
+def test_late_news_of_a_stream_cut_no_keypad_tones_short() -> None:
+    failed = ev.StreamFailed(at=9_100, key="f", provider_call_id=ID, error="gone", stream_id="s1")
+    tell(
+        inbound(MediaPath.STREAM),
+        (ev.StreamAttached(at=200, stream_id="s1"), "active", [mc.Connected()]),
+        (ev.StreamDetached(at=5_000, stream_id="s1"), "active", [mc.ReattachStream()]),
+        (ev.StreamAttached(at=5_500, stream_id="s2"), "active", []),
+        (ev.StreamSwapping(at=9_000, busy_ms=3_000), "active", []),
+        (failed, "active", []),
+    )
+
+
+def test_few_of_the_streams_that_were_lost_are_remembered() -> None:
+    record = tell(
+        inbound(MediaPath.STREAM),
+        (ev.StreamAttached(at=200, stream_id="s0"), "active", [mc.Connected()]),
+    )
+    for number in range(1, 30):
+        record = tell(
+            record,
+            (
+                ev.StreamDetached(at=300, stream_id=f"s{number - 1}"),
+                "active",
+                [mc.ReattachStream()],
+            ),
+            (ev.StreamAttached(at=300, stream_id=f"s{number}"), "active", []),
+        )
+    assert len(record.earlier_stream_ids) == 8
 
 
 def test_what_means_nothing_any_more_is_ignored() -> None:

@@ -205,7 +205,9 @@ class Ending(msgspec.Struct, frozen=True):
 
 
 class CallRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """One call. ``provider_call_id`` is the carrier's current id, ``aliases`` all it ever had."""
+    """One call. ``provider_call_id`` is the carrier's current id, ``aliases`` all it ever had.
+    ``lost_stream_id`` is its last media socket, once that is gone, ``earlier_stream_ids`` some that
+    were lost before."""
 
     call_id: str
     provider: str
@@ -234,6 +236,7 @@ class CallRecord(msgspec.Struct, frozen=True, kw_only=True):
     listen_token: str | None = None
     stream_id: str | None = None
     lost_stream_id: str | None = None
+    earlier_stream_ids: tuple[str, ...] = ()
     recovering: bool = False
     deadlines: Mapping[DeadlineKind, int] = msgspec.field(default_factory=dict)
     transcript: tuple[TranscriptEntry, ...] = ()
@@ -287,6 +290,7 @@ class CallRecord(msgspec.Struct, frozen=True, kw_only=True):
             mode=CallMode(values["mode"]),
             media=MediaPath(values["media"]),
             aliases=tuple(values["aliases"]),
+            earlier_stream_ids=tuple(values.get("earlier_stream_ids", ())),
             end_reason=EndReason(values["end_reason"]) if values["end_reason"] else None,
             end_detail=EndDetail(values["end_detail"]) if values["end_detail"] else None,
             message=FirstMessage(

@@ -86,6 +86,7 @@ record_fields: dict[str, st.SearchStrategy[Any]] = {
     "listen_token": maybe_text,
     "stream_id": maybe_text,
     "lost_stream_id": maybe_text,
+    "earlier_stream_ids": st.lists(texts, max_size=3).map(tuple),
     "recovering": st.booleans(),
     "deadlines": st.dictionaries(st.sampled_from(DeadlineKind), times, max_size=4),
     "transcript": st.lists(entries, max_size=4).map(tuple),

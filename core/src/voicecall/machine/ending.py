@@ -16,7 +16,14 @@ from voicecall.model import (
     MessageState,
 )
 
-from .moves import begin_end, finished, first_sign_of_life, moved, with_deadlines
+from .moves import (
+    begin_end,
+    finished,
+    first_sign_of_life,
+    moved,
+    with_deadlines,
+    without_stream,
+)
 from .vocabulary import (
     AnswerCall,
     CallPolicy,
@@ -112,13 +119,11 @@ def recovered(record: CallRecord, event: ev.Recovered, policy: CallPolicy) -> St
         if kind is not DeadlineKind.STREAM
     }
     record = replace(
-        record,
+        # The carrier will tell of the stream's end too, which asks for no second one.
+        without_stream(record),
         message=message,
         utterance=utterance,
         listen_token=None,
-        stream_id=None,
-        # The carrier will tell of its end too, which asks for no second stream.
-        lost_stream_id=record.stream_id or record.lost_stream_id,
         recovering=True,
         deadlines=deadlines,
     )

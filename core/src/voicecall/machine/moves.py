@@ -30,7 +30,12 @@ __all__ = [
     "moved",
     "with_deadlines",
     "with_entry",
+    "without_stream",
 ]
+
+_REMEMBERED_STREAMS = 8
+"""Of those that were lost before the last one: a carrier's news of them come at most some seconds
+late."""
 
 
 _KINDS = {kind.value: kind for kind in DeadlineKind}
@@ -151,3 +156,15 @@ def with_entry(
 ) -> CallRecord:
     entry = TranscriptEntry(at, speaker, text, complete)
     return replace(record, transcript=(*record.transcript, entry))
+
+
+def without_stream(record: CallRecord) -> CallRecord:
+    """The record of a call whose media socket is gone, if it had one."""
+    if record.stream_id is None:
+        return record
+    earlier = record.earlier_stream_ids
+    if record.lost_stream_id is not None:
+        earlier = (*earlier, record.lost_stream_id)[-_REMEMBERED_STREAMS:]
+    return replace(
+        record, stream_id=None, lost_stream_id=record.stream_id, earlier_stream_ids=earlier
+    )

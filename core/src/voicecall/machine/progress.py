@@ -15,7 +15,7 @@ from voicecall.model import (
     MediaPath,
 )
 
-from .moves import finished, first_sign_of_life, moved, with_deadlines
+from .moves import finished, first_sign_of_life, moved, with_deadlines, without_stream
 from .vocabulary import AnswerCall, CallPolicy, Outcome, ReattachStream, Step
 
 __all__ = [
@@ -73,6 +73,7 @@ def stream_failed(record: CallRecord, event: ev.StreamFailed, policy: CallPolicy
         return Step(record, outcome=Outcome.IGNORED)
     known = event.stream_id is not None and (
         event.stream_id == record.lost_stream_id
+        or event.stream_id in record.earlier_stream_ids
         or (record.stream_id is not None and event.stream_id != record.stream_id)
     )
     if known:
@@ -104,10 +105,8 @@ def stream_given_up(record: CallRecord, event: ev.StreamGivenUp, policy: CallPol
         return Step(record, outcome=Outcome.IGNORED)
     return Step(
         replace(
-            record,
+            without_stream(record),
             media=MediaPath.NATIVE,
-            stream_id=None,
-            lost_stream_id=record.stream_id or record.lost_stream_id,
             deadlines=with_deadlines(record, DeadlineKind.STREAM),
         )
     )
@@ -118,19 +117,11 @@ def stream_swapping(record: CallRecord, event: ev.StreamSwapping, policy: CallPo
         # There is none to give up, or another one is on its way.
         return Step(record, outcome=Outcome.IGNORED)
     due = event.at + event.busy_ms + policy.stream_start_ms
-    return Step(
-        replace(
-            record,
-            stream_id=None,
-            lost_stream_id=record.stream_id,
-            deadlines=with_deadlines(record, stream=due),
-        )
-    )
+    return Step(replace(without_stream(record), deadlines=with_deadlines(record, stream=due)))
 
 
 def lost_stream(record: CallRecord, at: int, policy: CallPolicy) -> Step:
-    lost = record.stream_id or record.lost_stream_id
-    record = replace(record, stream_id=None, lost_stream_id=lost)
+    record = without_stream(record)
     if record.ending is not None or record.media is MediaPath.NATIVE:
         return Step(record)
     deadline = record.deadlines.get(DeadlineKind.STREAM, at + policy.stream_grace_ms)
