@@ -209,9 +209,13 @@ async def test_a_late_call_is_told_that_the_answer_was_delivered(tmp_path: Path)
         assert len(phone.agent.turns) == 2
 
 
-async def test_later_words_take_the_place_of_earlier_ones(tmp_path: Path) -> None:
+@pytest.mark.parametrize("stops_in_s", [0.0, 1.0])
+async def test_later_words_take_the_place_of_earlier_ones(
+    tmp_path: Path, stops_in_s: float
+) -> None:
     model = ScriptedRealtime()
     async with on_the_phone(tmp_path, model, fillerAfterMs=0) as phone:
+        phone.agent.settle_takes_s = stops_in_s
         phone.agent.then(5.0, "Never heard.")
         phone.agent.then("Tomorrow at five.")
         says(model)
@@ -221,19 +225,6 @@ async def test_later_words_take_the_place_of_earlier_ones(tmp_path: Path) -> Non
         assert spoken(model) == ["Tomorrow at five."]
         assert [heard for _, heard in phone.agent.settled] == [""]
         assert QUESTION in phone.agent.turns[1].text
-
-
-async def test_later_words_do_not_wait_for_an_agent_that_is_slow_to_stop(tmp_path: Path) -> None:
-    model = ScriptedRealtime()
-    async with on_the_phone(tmp_path, model, fillerAfterMs=0) as phone:
-        phone.agent.settle_takes_s = 1.0
-        phone.agent.then(5.0, "Never heard.")
-        phone.agent.then("Tomorrow at five.")
-        says(model)
-        await phone.settle(1)
-        says(model, "No, I mean the first one tomorrow.")
-        await phone.settle(8)
-        assert spoken(model) == ["Tomorrow at five."]
 
 
 async def test_a_reset_drops_the_consultation(tmp_path: Path) -> None:
