@@ -163,7 +163,6 @@ class CallLane:
         event: ev.CallEvent,
         *,
         reply: ReplyMaker | None = None,
-        reservation: DialReservation | None = None,
         turns: Sequence[TurnRow] = (),
         patient: bool = False,
     ) -> Applied:
@@ -177,17 +176,17 @@ class CallLane:
             if reply is not None:
                 # Cancelled only where the gateway stops; then the carrier delivers again.
                 async with self._lock:
-                    return await self._take(event, reply, reservation, turns)
+                    return await self._take(event, reply, turns)
             # Shielded: whoever is cancelled here must not leave a commit that nobody published.
             with anyio.CancelScope(shield=True):
                 if patient:
                     # Not one of the busy: it would keep others out while it waits.
                     async with self._lock:
                         await self._gather()
-                        applied = await self._take(event, reply, reservation, turns)
+                        applied = await self._take(event, reply, turns)
                 else:
                     async with self.host.busy, self._lock:
-                        applied = await self._take(event, reply, reservation, turns)
+                        applied = await self._take(event, reply, turns)
             return applied
         finally:
             self._waiting -= 1
@@ -252,15 +251,11 @@ class CallLane:
         return applied
 
     async def _take(
-        self,
-        event: ev.CallEvent,
-        reply: ReplyMaker | None,
-        reservation: DialReservation | None,
-        turns: Sequence[TurnRow],
+        self, event: ev.CallEvent, reply: ReplyMaker | None, turns: Sequence[TurnRow]
     ) -> Applied:
         event = well_formed(event)
         step = mc.step(self.record, event, self.host.policy)
-        return await self._commit(step, event, reply, reservation, turns)
+        return await self._commit(step, event, reply, turns=turns)
 
     async def _gather(self) -> None:
         if self._waiting > 1:
@@ -276,9 +271,9 @@ class CallLane:
         step: mc.Step,
         event: ev.CallEvent,
         reply: ReplyMaker | None,
-        reservation: DialReservation | None,
-        turns: Sequence[TurnRow] = (),
+        reservation: DialReservation | None = None,
         *,
+        turns: Sequence[TurnRow] = (),
         new: bool = False,
     ) -> Applied:
         if step.outcome is mc.Outcome.RETRYABLE:
