@@ -115,7 +115,7 @@ class CallLane:
         """Events under way, and those behind them."""
         self._patient = False
         self._jobs: list[Job] = []
-        self._running = False
+        """Those that wait for the begin of the call's tasks."""
         self._tasks: anyio.abc.TaskGroup | None = None
         self._released = LazyEvent()
 
@@ -344,10 +344,9 @@ class CallLane:
         if self._tasks is not None:
             self._tasks.start_soon(self.guarded(job))
         elif not self._released.is_set():
-            self._jobs.append(job)
-            if not self._running:
-                self._running = True
+            if not self._jobs:
                 self.host.spawn(self._run)
+            self._jobs.append(job)
 
     def release(self) -> None:
         """The call is over: end its tasks."""
