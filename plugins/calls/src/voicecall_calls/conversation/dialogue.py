@@ -87,7 +87,7 @@ class Dialogue(Conversation):
         """What was stopped before the agent was asked."""
         self._question = OpenQuestion()
         self._resumed = False
-        self._parting = Parting(lane, seam, self._floor, quiet=self._stop_reply, say=otherwise)
+        self._parting = Parting(lane, self._floor, quiet=self._stop_reply, say=otherwise)
         self._agent_failures = 0
         self._speech_failures = 0
         self._keys = CallerKeys(self._keys_collected)
@@ -284,13 +284,13 @@ class Dialogue(Conversation):
             await self._speech_failed(spoken)
             return
         if spoken is not None and spoken.complete and reply.end_call:
-            await self._parting.end(EndReason.HANGUP_BOT, EndDetail.AGENT)
+            await self.lane.end(EndReason.HANGUP_BOT, EndDetail.AGENT)
             return
         if spoken is not None and reply.failed is None:
             self._agent_failures = self._speech_failures = 0
             return
         if spoken is None and reply.end_call:
-            await self._parting.end(EndReason.HANGUP_BOT, EndDetail.AGENT)
+            await self.lane.end(EndReason.HANGUP_BOT, EndDetail.AGENT)
             return
         self._agent_failures += 1
         if reply.failed:
@@ -340,7 +340,7 @@ class Dialogue(Conversation):
         if not spoken.ok:
             self._parting.begin(text, reason, detail)
         elif spoken.complete or deaf or self._parting.closed is not None:
-            await self._parting.end(reason, detail)
+            await self.lane.end(reason, detail)
         else:
             return False
         return True

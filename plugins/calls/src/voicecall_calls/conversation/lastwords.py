@@ -126,14 +126,11 @@ class Farewell:
     """The end of a call that cannot go on: ``apology`` is said first, or what a notification has
     still to tell."""
 
-    def __init__(
-        self, lane: CallLane, voice: ModelVoice, words: LastWords, seam: Seam, apology: str
-    ) -> None:
+    def __init__(self, lane: CallLane, voice: ModelVoice, words: LastWords, apology: str) -> None:
         self.begun = False
         self._lane = lane
         self._voice = voice
         self._words = words
-        self._seam = seam
         self._apology = apology
 
     def begin(self, detail: EndDetail) -> None:
@@ -156,11 +153,6 @@ class Farewell:
             # It was heard; the call has its own deadline.
             return
         if await self._words.tell(self._apology):
-            await self._end(EndReason.HANGUP_BOT, EndDetail.NOTIFIED)
+            await self._lane.end(EndReason.HANGUP_BOT, EndDetail.NOTIFIED)
         else:
-            await self._end(EndReason.ERROR, detail)
-
-    async def _end(self, reason: EndReason, detail: EndDetail) -> None:
-        await self._lane.apply(
-            ev.EndRequested(at=self._seam.now_ms(), reason=reason, detail=detail)
-        )
+            await self._lane.end(EndReason.ERROR, detail)

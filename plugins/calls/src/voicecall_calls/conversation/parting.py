@@ -8,9 +8,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from voicecall import events as ev
 from voicecall.model import EndDetail, EndReason
-from voicecall.seam import Seam
 
 if TYPE_CHECKING:
     from voicecall_calls.engine.lane import CallLane
@@ -25,7 +23,6 @@ class Parting:
     def __init__(
         self,
         lane: CallLane,
-        seam: Seam,
         floor: anyio.Lock,
         *,
         quiet: Callable[[], Awaitable[None]],
@@ -35,7 +32,6 @@ class Parting:
         self.closed: str | None = None
         """Why there is nothing more to say or to end."""
         self._lane = lane
-        self._seam = seam
         self._floor = floor
         self._quiet = quiet
         self._say = say
@@ -59,12 +55,6 @@ class Parting:
         self._lane.spawn(partial(self._part, words))
         return True
 
-    async def end(self, reason: EndReason, detail: EndDetail) -> None:
-        """End the call as it is."""
-        await self._lane.apply(
-            ev.EndRequested(at=self._seam.now_ms(), reason=reason, detail=detail)
-        )
-
     async def _part(self, words: Callable[[], Awaitable[None]]) -> None:
         await self._quiet()
         # Without a scope: nothing takes the floor from the last words.
@@ -74,4 +64,4 @@ class Parting:
     async def _say_and_end(self, text: str, reason: EndReason, detail: EndDetail) -> None:
         if self._say is not None:
             await self._say(text)
-        await self.end(reason, detail)
+        await self._lane.end(reason, detail)

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from voicecall import events as ev
 from voicecall import telephony as tel
 from voicecall.audio import AudioFormat
 from voicecall.media import Started
@@ -119,7 +118,7 @@ class RealtimeConversation(Conversation):
             voice=fallback.voice,
             patience_s=fallback.patience_s,
         )
-        self._farewell = Farewell(lane, self.voice, self._last_words, seam, config.phrases.failed)
+        self._farewell = Farewell(lane, self.voice, self._last_words, config.phrases.failed)
         consults = Consults(
             lane,
             brain,
@@ -218,12 +217,7 @@ class RealtimeConversation(Conversation):
 
     def _media_lost(self) -> None:
         """End a call whose carrier sends no audio any more."""
-
-        async def end() -> None:
-            now, detail = self.seam.now_ms(), EndDetail.STREAM_LOST
-            await self.lane.apply(ev.EndRequested(at=now, reason=EndReason.TIMEOUT, detail=detail))
-
-        self.lane.spawn(end)
+        self.lane.spawn(partial(self.lane.end, EndReason.TIMEOUT, EndDetail.STREAM_LOST))
 
     # --- the session ------------------------------------------------------------------------
 

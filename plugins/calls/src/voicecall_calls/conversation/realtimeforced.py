@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from voicecall import events as ev
 from voicecall.errors import VoicecallError
 from voicecall.model import EndDetail, EndReason
 from voicecall.realtime import RealtimeSession
@@ -138,11 +137,7 @@ class ForcedConsult:
             return
         self._failures = 0
         if answer.ends and self._voice.interruptions == before:
-            await self._lane.apply(
-                ev.EndRequested(
-                    at=self._seam.now_ms(), reason=EndReason.HANGUP_BOT, detail=EndDetail.AGENT
-                )
-            )
+            await self._lane.end(EndReason.HANGUP_BOT, EndDetail.AGENT)
 
     async def _said(self, text: str) -> bool:
         try:

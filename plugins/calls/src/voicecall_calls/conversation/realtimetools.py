@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from voicecall import events as ev
 from voicecall.errors import VoicecallError
 from voicecall.hosting import ToolCall as ToolUse
 from voicecall.hosting import ToolSpec
@@ -165,11 +164,7 @@ class RealtimeTools:
             await session.tool_result(call.id, ended)
             return
         await session.tool_result(call.id, {"ended": True}, when="silent")
-        await self._lane.apply(
-            ev.EndRequested(
-                at=self._seam.now_ms(), reason=EndReason.HANGUP_BOT, detail=EndDetail.AGENT
-            )
-        )
+        await self._lane.end(EndReason.HANGUP_BOT, EndDetail.AGENT)
 
     async def _answer_consult(self, call: ToolCall, session: RealtimeSession) -> None:
         question, context = consult_request(call.arguments)

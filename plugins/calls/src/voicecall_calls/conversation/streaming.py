@@ -373,9 +373,9 @@ class StreamConversation(Dialogue):
 
     async def _tell_otherwise(self) -> None:
         if await self._last_words.tell(self.config.phrases.failed):
-            await self._parting.end(EndReason.HANGUP_BOT, EndDetail.NOTIFIED)
+            await self.lane.end(EndReason.HANGUP_BOT, EndDetail.NOTIFIED)
         else:
-            await self._parting.end(EndReason.ERROR, EndDetail.MESSAGE_FAILED)
+            await self.lane.end(EndReason.ERROR, EndDetail.MESSAGE_FAILED)
 
     async def play_digits(self, digits: str) -> None:
         await play_on_line(self.lane, self._provider, self.line, digits)

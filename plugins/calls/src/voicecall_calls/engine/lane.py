@@ -191,6 +191,11 @@ class CallLane:
         finally:
             self._waiting -= 1
 
+    async def end(self, reason: EndReason, detail: EndDetail) -> None:
+        """Ask for the end of the call."""
+        now = self.host.seam.now_ms()
+        await self.apply(ev.EndRequested(at=now, reason=reason, detail=detail))
+
     async def bring(self, event: ev.CallEvent) -> None:
         """:meth:`apply` an event that must not be lost while the store is in trouble for a while.
         Where that lasts for a minute, the event is lost and the call's deadlines remain."""
