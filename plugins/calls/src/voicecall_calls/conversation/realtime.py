@@ -45,7 +45,8 @@ from voicecall_calls.conversation.dialogue import Brain, KeepTurn
 from voicecall_calls.conversation.keys import CallerKeys
 from voicecall_calls.conversation.lastwords import Farewell, LastWords
 from voicecall_calls.conversation.line import AudioLine
-from voicecall_calls.conversation.realtimecaller import CallerWords, LineNews, MediaWatch
+from voicecall_calls.conversation.linenews import LineNews
+from voicecall_calls.conversation.realtimecaller import CallerWords, MediaWatch
 from voicecall_calls.conversation.realtimeconsult import Consults
 from voicecall_calls.conversation.realtimeear import AttentiveEar
 from voicecall_calls.conversation.realtimeforced import ForcedConsult

@@ -1,4 +1,4 @@
-"""The caller's side of a realtime conversation: words into the record, keys, signs of life."""
+"""The caller's side of a realtime conversation: words into the record, signs of life."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from voicecall_calls.conversation.line import AudioLine
 if TYPE_CHECKING:
     from voicecall_calls.engine.lane import CallLane
 
-__all__ = ["CallerWords", "LineNews", "MediaWatch", "Question"]
+__all__ = ["CallerWords", "MediaWatch", "Question"]
 
 _log = logging.getLogger("voicecall.calls")
 _MEDIA_GRACE_S = 2.0
@@ -83,39 +83,6 @@ class CallerWords:
         question, self._question = self._question, None
         if question is not None:
             question.done.set()
-
-
-class LineNews:
-    """Tells the call what its audio line notices."""
-
-    def __init__(self, lane: CallLane, seam: Seam) -> None:
-        self._lane = lane
-        self._seam = seam
-        self._digits = 0
-
-    def lost(self, stream_id: str) -> None:
-        """The current socket went away."""
-        self._tell(ev.StreamDetached(at=self._seam.now_ms(), stream_id=stream_id))
-
-    def digits(self, stream_id: str, digits: str) -> None:
-        """The caller pressed keys."""
-        record = self._lane.record
-        self._digits += 1
-        self._tell(
-            ev.DigitsPressed(
-                at=self._seam.now_ms(),
-                key=f"{stream_id}:digits:{self._digits}",
-                provider_call_id=record.provider_call_id or "",
-                call_id=record.call_id,
-                digits=digits,
-            )
-        )
-
-    def _tell(self, event: ev.CallEvent) -> None:
-        async def tell() -> None:
-            await self._lane.apply(event)
-
-        self._lane.spawn(tell)
 
 
 class MediaWatch:

@@ -33,6 +33,7 @@ from voicecall_calls.conversation.ear import Ear
 from voicecall_calls.conversation.lastwords import LastWords
 from voicecall_calls.conversation.line import AudioLine
 from voicecall_calls.conversation.linemouth import LineMouth
+from voicecall_calls.conversation.linenews import LineNews
 from voicecall_calls.conversation.tones import play_on_line
 from voicecall_calls.conversation.turntaking import TurnTaking, Verdict
 from voicecall_calls.conversation.turntimes import TurnTimes
@@ -75,11 +76,12 @@ class StreamConversation(Dialogue):
         keep: KeepTurn,
         seam: Seam,
     ) -> None:
+        news = LineNews(lane, seam)
         self.line = AudioLine(
             seam,
             marks=provider.capabilities.marks,
-            lost=self._socket_lost,
-            digits=self._digits_heard,
+            lost=news.lost,
+            digits=news.digits,
             expects=provider.capabilities.codecs[0],
             limit_ms=_LONGEST_MS,
         )
@@ -108,7 +110,6 @@ class StreamConversation(Dialogue):
         self._speech_began_ms: int | None = None
         self._speech_ended_ms: int | None = None
         self._barge_in: tuple[int, int] | None = None
-        self._digit_count = 0
         self._voicing: anyio.CancelScope | None = None
         self._ear: Ear | None = None
         if lane.record.mode is CallMode.CONVERSATION:
@@ -142,28 +143,6 @@ class StreamConversation(Dialogue):
     def close(self, why: str) -> None:
         super().close(why)
         self.line.close()
-
-    def _socket_lost(self, stream_id: str) -> None:
-        async def tell() -> None:
-            await self.lane.apply(ev.StreamDetached(at=self.seam.now_ms(), stream_id=stream_id))
-
-        self.lane.spawn(tell)
-
-    def _digits_heard(self, stream_id: str, digits: str) -> None:
-        record = self.lane.record
-        self._digit_count += 1
-        event = ev.DigitsPressed(
-            at=self.seam.now_ms(),
-            key=f"{stream_id}:digits:{self._digit_count}",
-            provider_call_id=record.provider_call_id or "",
-            call_id=record.call_id,
-            digits=digits,
-        )
-
-        async def tell() -> None:
-            await self.lane.apply(event)
-
-        self.lane.spawn(tell)
 
     async def run(self) -> None:
         """The sessions are opened while the media socket is on its way, the rest follows it."""

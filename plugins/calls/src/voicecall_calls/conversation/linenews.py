@@ -1,0 +1,46 @@
+"""What a call learns from its audio line, as events."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from voicecall import events as ev
+from voicecall.seam import Seam
+
+if TYPE_CHECKING:
+    from voicecall_calls.engine.lane import CallLane
+
+__all__ = ["LineNews"]
+
+
+class LineNews:
+    """Tells the call what its audio line notices."""
+
+    def __init__(self, lane: CallLane, seam: Seam) -> None:
+        self._lane = lane
+        self._seam = seam
+        self._digits = 0
+
+    def lost(self, stream_id: str) -> None:
+        """The current socket went away."""
+        self._tell(ev.StreamDetached(at=self._seam.now_ms(), stream_id=stream_id))
+
+    def digits(self, stream_id: str, digits: str) -> None:
+        """The caller pressed keys."""
+        record = self._lane.record
+        self._digits += 1
+        self._tell(
+            ev.DigitsPressed(
+                at=self._seam.now_ms(),
+                key=f"{stream_id}:digits:{self._digits}",
+                provider_call_id=record.provider_call_id or "",
+                call_id=record.call_id,
+                digits=digits,
+            )
+        )
+
+    def _tell(self, event: ev.CallEvent) -> None:
+        async def tell() -> None:
+            await self._lane.apply(event)
+
+        self._lane.spawn(tell)
