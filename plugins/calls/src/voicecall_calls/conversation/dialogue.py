@@ -283,14 +283,11 @@ class Dialogue(Conversation):
         if spoken is not None and not spoken.ok:
             await self._speech_failed(spoken)
             return
-        if spoken is not None and spoken.complete and reply.end_call:
+        if reply.end_call and (spoken is None or spoken.complete):
             await self.lane.end(EndReason.HANGUP_BOT, EndDetail.AGENT)
             return
         if spoken is not None and reply.failed is None:
             self._agent_failures = self._speech_failures = 0
-            return
-        if spoken is None and reply.end_call:
-            await self.lane.end(EndReason.HANGUP_BOT, EndDetail.AGENT)
             return
         self._agent_failures += 1
         if reply.failed:
