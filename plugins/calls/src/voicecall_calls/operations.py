@@ -186,9 +186,7 @@ class CallOperations:
         self, reservation: DialReservation, to_number: str, message: str | None
     ) -> CallRecord:
         """The call that was placed with a key before."""
-        record = await self._engine.stored(reservation.call_id)
-        if record is None:
-            raise CallNotFound(reservation.call_id)
+        record = await self._stored(reservation.call_id)
         before = record.message.text if record.message is not None else None
         if (record.to_number, before) != (to_number, message):
             raise InvalidRequest(
@@ -272,10 +270,7 @@ class CallOperations:
         """End a call; returns its final record. Ending a finished call is a success."""
         lane = self._engine.lane_of(call_id)
         if lane is None:
-            record = await self._engine.stored(call_id)
-            if record is None:
-                raise CallNotFound(call_id)
-            return record
+            return await self._stored(call_id)
         await lane.apply(ev.EndRequested(at=self._engine.seam.now_ms()))
         with anyio.move_on_after(_END_PATIENCE_S):
             await lane.released()
@@ -291,13 +286,16 @@ class CallOperations:
         record = await self._engine.stored(call_id)
         return {"found": False} if record is None else {"found": True, "call": projection(record)}
 
+    async def _stored(self, call_id: str) -> CallRecord:
+        record = await self._engine.stored(call_id)
+        if record is None:
+            raise CallNotFound(call_id)
+        return record
+
     async def _connected(self, call_id: str) -> tuple[CallLane, Conversation]:
         lane = self._engine.lane_of(call_id)
         if lane is None:
-            record = await self._engine.stored(call_id)
-            if record is None:
-                raise CallNotFound(call_id)
-            raise CallNotActive(call_id, _last_state(record))
+            raise CallNotActive(call_id, _last_state(await self._stored(call_id)))
         conversation = lane.begin()
         if lane.record.ending is not None or conversation is None:
             doing = "ending" if lane.record.ending is not None else "not connected yet"
