@@ -190,7 +190,7 @@ class CallEngine:
 
     def lane_of(self, any_id: str) -> CallLane | None:
         """The live call with this id, ours or the carrier's."""
-        return self.lanes.get(any_id) or self.lanes.get(self._by_alias.get(any_id, ""))
+        return self.lanes.get(any_id) or self.lane_with(any_id)
 
     async def stored(self, any_id: str) -> CallRecord | None:
         """The newest record of a call, live or over, by our id or the carrier's."""
@@ -253,9 +253,10 @@ class CallEngine:
             raise AdmissionRefused(1008, "The call is over")
         return conversation.attach(socket, started)
 
-    def callback_url(self, call_id: str) -> str:
+    def ref(self, record: CallRecord) -> tel.CallRef:
         url = self.webhook_url()
-        return f"{url}{'&' if '?' in url else '?'}callId={quote(call_id, safe='')}"
+        url += f"{'&' if '?' in url else '?'}callId={quote(record.call_id, safe='')}"
+        return tel.CallRef(record.call_id, record.provider_call_id, record.aliases, url)
 
     def carrier_ids(self) -> Collection[str]:
         """The carrier's ids of all live calls."""

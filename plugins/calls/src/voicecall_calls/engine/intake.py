@@ -84,8 +84,7 @@ class Intake:
         def make(
             record: CallRecord, actions: Sequence[tel.Action]
         ) -> tuple[RecordedReply, list[tel.Action]]:
-            url = engine.callback_url(record.call_id)
-            ref = tel.CallRef(record.call_id, record.provider_call_id, record.aliases, url)
+            ref = engine.ref(record)
             if record.terminal and not actions and not over:
                 # A call that we are done with asks what to do next: nothing would end it.
                 reply = engine.provider.render(request, ref, [tel.Hangup()]).reply

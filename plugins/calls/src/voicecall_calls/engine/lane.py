@@ -59,8 +59,8 @@ class LaneHost(Protocol):
         """Run a task of the engine."""
         ...
 
-    def callback_url(self, call_id: str) -> str:
-        """Where the carrier sends what it has to say of a call."""
+    def ref(self, record: CallRecord) -> tel.CallRef:
+        """The call as the carrier's adapter wants it."""
         ...
 
     async def issue_tokens(
@@ -122,9 +122,7 @@ class CallLane:
     @property
     def ref(self) -> tel.CallRef:
         """The call as the carrier's adapter wants it."""
-        record = self.record
-        url = self.host.callback_url(record.call_id)
-        return tel.CallRef(record.call_id, record.provider_call_id, record.aliases, url)
+        return self.host.ref(self.record)
 
     async def new_stream(self, busy_ms: int = 0) -> tel.StreamRequest:
         """Another media socket for the call, with its token made known. ``busy_ms``: the carrier
