@@ -1,4 +1,4 @@
-"""A question from outside (``continue``): it owns the caller's next turn."""
+"""A question from outside (``continue``), which the caller's next words or keys answer."""
 
 from __future__ import annotations
 
@@ -65,9 +65,7 @@ class OpenQuestion:
             raise CallNotReady("nothing was asked")
         with anyio.move_on_after(timeout_s):
             await answer.known.wait()
-        if answer.problem is not None:
-            raise CallNotReady(answer.problem)
-        if answer.text is None:
-            waited = round(timeout_s * 1000)
-            raise CallNotReady(f"Timed out waiting for transcript after {waited}ms")
-        return answer.text
+        if answer.text is not None:
+            return answer.text
+        waited = f"Timed out waiting for transcript after {round(timeout_s * 1000)}ms"
+        raise CallNotReady(answer.problem or waited)

@@ -46,6 +46,7 @@ from voicecall_calls.conversation.keys import CallerKeys
 from voicecall_calls.conversation.lastwords import Farewell, LastWords
 from voicecall_calls.conversation.line import AudioLine
 from voicecall_calls.conversation.linenews import LineNews
+from voicecall_calls.conversation.question import OpenQuestion
 from voicecall_calls.conversation.realtimecaller import CallerWords, MediaWatch
 from voicecall_calls.conversation.realtimeconsult import Consults
 from voicecall_calls.conversation.realtimeear import AttentiveEar
@@ -91,7 +92,8 @@ class RealtimeConversation(Conversation):
             seam, marks=carrier.capabilities.marks, lost=news.lost, digits=news.digits
         )
         self.voice = ModelVoice(lane, self.line, seam, keep)
-        self._words = CallerWords(lane, seam)
+        self._question = OpenQuestion()
+        self._words = CallerWords(lane, seam, self._question)
         self._carrier = carrier
         self._model = model
         self._capabilities = model.provider.capabilities
@@ -107,7 +109,7 @@ class RealtimeConversation(Conversation):
             quiet=self.voice.quiet,
         )
         speech = ModelSpeech(self._link, self.voice)
-        self._requests = Requests(speech, self._words, config.tts.timeout_ms / 1000)
+        self._requests = Requests(speech, self._question, config.tts.timeout_ms / 1000)
         fallback = fallback or FallbackSpeech()
         self._last_words = LastWords(
             lane,
@@ -345,7 +347,7 @@ class RealtimeConversation(Conversation):
     # --- notifications ----------------------------------------------------------------------
 
     def caller_turn(self, text: str, confidence: float | None) -> None:
-        self._words.answer(text)
+        self._question.answered(text)
 
     def caller_speaking(self) -> None:
         """The model hears for itself."""

@@ -6,45 +6,36 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
 import anyio
 
 from voicecall import events as ev
-from voicecall.errors import CallNotReady
 from voicecall.seam import Seam
 from voicecall_calls.conversation.line import AudioLine
+from voicecall_calls.conversation.question import OpenQuestion
 
 if TYPE_CHECKING:
     from voicecall_calls.engine.lane import CallLane
 
-__all__ = ["CallerWords", "MediaWatch", "Question"]
+__all__ = ["CallerWords", "MediaWatch"]
 
 _log = logging.getLogger("voicecall.calls")
 _MEDIA_GRACE_S = 2.0
 _LEAST_WAIT_S = 0.05
 
 
-@dataclass(slots=True)
-class Question:
-    """Somebody waits for the caller's next words; ``text`` is None where none came."""
-
-    done: anyio.Event = field(default_factory=anyio.Event)
-    text: str | None = None
-
-
 class CallerWords:
-    """Puts the caller's words into the record, in order. The model answers them by itself, so
-    they are no turn of the dialogue."""
+    """Puts the caller's words into the record, in order, and lets them answer ``question``. The
+    model answers them by itself, so they are no turn of the dialogue."""
 
-    def __init__(self, lane: CallLane, seam: Seam) -> None:
+    def __init__(self, lane: CallLane, seam: Seam, question: OpenQuestion) -> None:
         self._lane = lane
         self._seam = seam
         self._said: list[str] = []
         self._writing: anyio.Event | None = None
-        self._question: Question | None = None
+        self._question = question
 
     def say(self, text: str) -> None:
         self._said.append(text)
@@ -57,7 +48,7 @@ class CallerWords:
             text = self._said[0]
             await self._lane.apply(ev.CallerSaid(at=self._seam.now_ms(), text=text, context=True))
             del self._said[0]
-            self.answer(text)
+            self._question.answered(text)
         self._writing = None
         written.set()
 
@@ -65,24 +56,6 @@ class CallerWords:
         """Wait until the transcript holds what was said so far."""
         while self._writing is not None:
             await self._writing.wait()
-
-    def ask(self) -> Question:
-        """Wait for the caller's next words. Raises ``CallNotReady`` while somebody does."""
-        if self._question is not None:
-            raise CallNotReady("Already waiting for transcript")
-        self._question = Question()
-        return self._question
-
-    def answer(self, text: str) -> None:
-        if self._question is not None:
-            self._question.text = text
-            self._question.done.set()
-
-    def close_question(self) -> None:
-        """Nobody waits any more."""
-        question, self._question = self._question, None
-        if question is not None:
-            question.done.set()
 
 
 class MediaWatch:

@@ -6,7 +6,7 @@ import anyio
 
 from voicecall.errors import CallNotReady, ProviderUnavailable, VoicecallError
 from voicecall_calls.conversation.losses import why_lost
-from voicecall_calls.conversation.realtimecaller import CallerWords
+from voicecall_calls.conversation.question import OpenQuestion
 from voicecall_calls.conversation.realtimelink import ModelLink
 from voicecall_calls.conversation.realtimevoice import Item, ModelVoice
 
@@ -53,15 +53,15 @@ class ModelSpeech:
 class Requests:
     """What somebody outside of the call wants said. ``closed`` is why nothing can be any more."""
 
-    def __init__(self, speech: ModelSpeech, words: CallerWords, patience_s: float) -> None:
+    def __init__(self, speech: ModelSpeech, question: OpenQuestion, patience_s: float) -> None:
         self.closed: str | None = None
         self._speech = speech
-        self._words = words
+        self._question = question
         self._patience_s = patience_s
 
     def close(self, why: str) -> None:
         self.closed = why
-        self._words.close_question()
+        self._question.fail(why)
 
     async def say(self, text: str) -> None:
         """Return when ``text`` was played or interrupted. Raises ``VoicecallError``."""
@@ -74,18 +74,10 @@ class Requests:
 
     async def ask(self, prompt: str, timeout_s: float) -> str:
         """Say ``prompt`` and return the caller's next words. Raises ``VoicecallError``."""
-        # Registered before the prompt is spoken: an early answer counts.
-        question = self._words.ask()
-        try:
+        # Open before the prompt is spoken: an early answer counts.
+        with self._question.asked():
             await self.say(prompt)
-            with anyio.move_on_after(timeout_s):
-                await question.done.wait()
-        finally:
-            self._words.close_question()
-        if question.text is not None:
-            return question.text
-        self._check()
-        raise CallNotReady(f"Timed out waiting for transcript after {round(timeout_s * 1000)}ms")
+            return await self._question.wait(timeout_s)
 
     def _check(self) -> None:
         if self.closed is not None:
