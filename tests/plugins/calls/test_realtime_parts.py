@@ -10,8 +10,9 @@ from voicecall.audio import MULAW_8K, PCM16_8K, AudioFormat, Converter
 from voicecall.model import MediaPath
 from voicecall.registry import Registry
 from voicecall_calls.config import VoiceCallConfig
+from voicecall_calls.conversation.mouth import heard_part
 from voicecall_calls.conversation.realtimegate import SpeechGate
-from voicecall_calls.conversation.realtimewords import heard_part, joined
+from voicecall_calls.conversation.realtimewords import joined
 from voicecall_calls.unused import unused_keys
 from voicecall_calls.wiring import Wiring, resolve
 

@@ -12,7 +12,7 @@ from voicecall.errors import ProviderError
 from voicecall.machine import Outcome
 from voicecall.tts import SpeechSession, Utterance
 from voicecall_calls.conversation.line import AudioLine
-from voicecall_calls.conversation.mouth import Mouth, Speech, SpeechTimes, Spoken
+from voicecall_calls.conversation.mouth import Mouth, Speech, SpeechTimes, Spoken, heard_part
 
 if TYPE_CHECKING:
     from voicecall.seam import Seam
@@ -175,12 +175,9 @@ class _LineSpeech(Speech):
         """The words that fit into the part of the audio that was heard. Sentences that were sent
         behind that part are no words of it."""
         heard = self._mouth.line.output_format.size(heard_ms)
-        if not heard:
-            return ""
         later = [begin for begin in self._begins if begin >= heard]
-        total = min(later, default=self._bytes)
-        words = " ".join(self._sentences[: len(self._sentences) - len(later)]).split()
-        return " ".join(words[: int(len(words) * min(heard / total, 1.0) + 0.5)])
+        said = self._sentences[: len(self._sentences) - len(later)]
+        return heard_part(" ".join(said), heard, min(later, default=self._bytes))
 
     async def _over(self, spoken: Spoken, *, told: bool = True) -> Spoken:
         mouth = self._mouth

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
-__all__ = ["Mouth", "Speech", "SpeechTimes", "Spoken"]
+__all__ = ["Mouth", "Speech", "SpeechTimes", "Spoken", "heard_part"]
 
 
 @dataclass(slots=True)
@@ -55,3 +55,11 @@ class Mouth(ABC):
     def begin(self, *, first_message: bool = False, new_turn: bool = False) -> Speech:
         """A new utterance. ``first_message``: it is the call's greeting or notification.
         ``new_turn``: only what is said from now on answers it."""
+
+
+def heard_part(text: str, heard: float, total: float) -> str:
+    """The words of ``text`` that fit into the part of its audio that was heard."""
+    if total <= 0:
+        return ""
+    words = text.split()
+    return " ".join(words[: int(len(words) * min(heard / total, 1.0) + 0.5)])

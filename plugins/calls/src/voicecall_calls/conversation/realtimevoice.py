@@ -20,8 +20,8 @@ from voicecall.realtime import ResponseDone
 from voicecall.seam import Seam
 from voicecall.store import TurnRow
 from voicecall_calls.conversation.line import AudioLine
-from voicecall_calls.conversation.mouth import SpeechTimes
-from voicecall_calls.conversation.realtimewords import heard_part, joined
+from voicecall_calls.conversation.mouth import SpeechTimes, heard_part
+from voicecall_calls.conversation.realtimewords import joined
 from voicecall_calls.conversation.turntimes import TurnTimes
 from voicecall_calls.news import News
 

@@ -15,7 +15,6 @@ __all__ = [
     "consults_always",
     "cut",
     "greeting",
-    "heard_part",
     "history",
     "instructions",
     "is_small_talk",
@@ -115,14 +114,6 @@ def is_small_talk(text: str) -> bool:
 def joined(known: str, text: str) -> str:
     """Text of an item that is not final: cumulative text replaces, a piece is appended."""
     return text if text.startswith(known) else known + text
-
-
-def heard_part(text: str, heard_ms: float, total_ms: float) -> str:
-    """The words that fit into the part of the audio that was heard."""
-    if total_ms <= 0:
-        return ""
-    words = text.split()
-    return " ".join(words[: int(len(words) * min(heard_ms / total_ms, 1.0) + 0.5)])
 
 
 # --- consulting the agent --------------------------------------------------------------------
