@@ -21,6 +21,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from voicecall.configuring import ConfigModel, UrlPath, is_http_url
 from voicecall.machine import CallPolicy
+from voicecall.model import Direction
 
 from .exposure import (
     FUNNEL_PORTS,
@@ -139,6 +140,11 @@ class BargeInConfig(ConfigModel):
     greeting_protection_ms: int = Field(default=500, ge=0)
     outbound_greeting_protection_ms: int = Field(default=1500, ge=0)
     detector: str | None = Field(default=None, min_length=1)
+
+    def protection_ms(self, direction: Direction) -> int:
+        """That of the first message of a call in this direction."""
+        outbound = direction is Direction.OUTBOUND
+        return self.outbound_greeting_protection_ms if outbound else self.greeting_protection_ms
 
 
 class SilenceConfig(ConfigModel):

@@ -16,7 +16,7 @@ import anyio
 import anyio.abc
 
 from voicecall.errors import CallNotReady, ProviderUnavailable
-from voicecall.model import CallMode, Direction, EndDetail, EndReason, MessageState
+from voicecall.model import CallMode, EndDetail, EndReason, MessageState
 from voicecall.seam import Seam
 from voicecall.store import TurnRow
 from voicecall_calls.config import VoiceCallConfig
@@ -203,16 +203,9 @@ class Dialogue(Conversation):
         message = self.lane.record.message
         if message is None or message.state is not MessageState.PENDING:
             return
-        outbound = self.lane.record.direction is Direction.OUTBOUND
-        barge_in = self.config.barge_in
-        protection = (
-            barge_in.outbound_greeting_protection_ms
-            if outbound
-            else barge_in.greeting_protection_ms
-        )
         began = self.seam.now_ms()
         async with self._floor_taken():
-            self._bot_began(protection)
+            self._bot_began(self.config.barge_in.protection_ms(self.lane.record.direction))
             speech = self.mouth.begin(first_message=True)
             await utter(speech, message.text)
             times = TurnTimes(self.lane.record.call_id, self.seam.new_id(), "message", began)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import anyio
 
 from voicecall import events as ev
-from voicecall.model import CallMode, Direction, EndDetail, MessageState
+from voicecall.model import CallMode, EndDetail, MessageState
 from voicecall.realtime import RealtimeSession, Verbatim
 from voicecall.seam import Seam
 from voicecall_calls.config import BargeInConfig
@@ -135,11 +135,8 @@ class Greeting:
     async def _protect(self, ticket: Ticket, session: RealtimeSession) -> None:
         """From now until so many milliseconds after the first audio, or to the end of the
         greeting where the caller may not interrupt at all."""
-        record, config = self._lane.record, self._config
-        outbound = record.direction is Direction.OUTBOUND
-        protection_ms = (
-            config.outbound_greeting_protection_ms if outbound else config.greeting_protection_ms
-        )
+        config = self._config
+        protection_ms = config.protection_ms(self._lane.record.direction)
         if config.enabled and not protection_ms:
             return
         self._set_protected(True)
