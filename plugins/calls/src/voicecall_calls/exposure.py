@@ -31,6 +31,7 @@ __all__ = [
 FUNNEL_PORTS = (443, 8443, 10_000)
 _LABEL = "[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 _HOST = re.compile(rf"(?:{_LABEL}(?:\.{_LABEL})*|\[([0-9A-Fa-f:.]+)\])(?::[0-9]+)?")
+_NUMBER = re.compile("[0-9]*|0x[0-9a-f]*")
 
 
 class ServeConfig(ConfigModel):
@@ -130,7 +131,7 @@ def is_public_url(url: str) -> bool:
     """Whether a carrier on the internet may reach ``url``: it is one of https, and its host is no
     private address and no local name."""
     parts = urlsplit(url)
-    host = parts.hostname or ""
+    host = (parts.hostname or "").removesuffix(".")
     if (
         parts.scheme != "https"
         or not host
@@ -141,7 +142,9 @@ def is_public_url(url: str) -> bool:
     try:
         address = ip_address(host)
     except ValueError:
-        return "." in host
+        _, dot, last = host.rpartition(".")
+        # 127.1 and 0x7f.1 are addresses to a resolver; no domain ends with a number.
+        return bool(dot) and _NUMBER.fullmatch(last) is None
     mapped = getattr(address, "ipv4_mapped", None)
     return bool((mapped or address).is_global)
 
@@ -158,7 +161,8 @@ def is_loopback(host: str) -> bool:
     try:
         return ip_address(host).is_loopback
     except ValueError:
-        return host == "localhost" or host.endswith(".localhost")
+        name = host.removesuffix(".")
+        return name == "localhost" or name.endswith(".localhost")
 
 
 def is_one_client(serve: ServeConfig, security: WebhookSecurityConfig) -> bool:
