@@ -282,7 +282,7 @@ GARBAGE: tuple[tuple[str | bytes, int, str], ...] = (
 
 
 async def test_strangers_on_the_media_port_disturb_nobody(tmp_path: Path, carrier: str) -> None:
-    config = {"streaming": {"preStartTimeoutMs": 300}}
+    config = {"streaming": {"preStartTimeoutMs": 1000}}
     async with open_town(tmp_path, Puppet({}), config=config, carrier=carrier) as town:
         carrier_id = town.call_in(WAIT, Say("One."), WAIT, HangUp())
         await town.live(carrier_id)
@@ -304,7 +304,7 @@ async def test_a_voice_models_socket_without_a_start_is_closed(
     tmp_path: Path, carrier: str
 ) -> None:
     config = {
-        "streaming": {"enabled": False, "preStartTimeoutMs": 300},
+        "streaming": {"enabled": False, "preStartTimeoutMs": 1000},
         "realtime": {"enabled": True, "provider": "echo"},
     }
     async with open_town(tmp_path, Puppet({}), config=config, carrier=carrier) as town:

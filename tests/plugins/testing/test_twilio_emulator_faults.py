@@ -183,7 +183,7 @@ async def test_many_calls_under_every_fault_come_to_their_ends(customer: Any) ->
         c.twilio.faults.sockets = SocketFault(drop=0.5, stall=0.1, within_s=0.3)
         before = asyncio.all_tasks()
         sids = [
-            c.twilio.dial_in(f"+1555010{number:04d}", HERE, (Wait(1500), HangUp()))
+            c.twilio.dial_in(f"+1555010{number:04d}", HERE, (Wait(4000), HangUp()))
             for number in range(40)
         ]
         reasons = [await c.twilio.ended(sid) for sid in sids]
