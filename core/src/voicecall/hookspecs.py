@@ -83,7 +83,7 @@ def voicecall_commands(app: Any) -> None:
 
 @hookspec
 def voicecall_setup_checks(context: SetupContext) -> Sequence[SetupCheck]:  # type: ignore[empty-body]
-    """Checks for ``voicecall setup``, in the order they are shown."""
+    """Checks for ``voicecall setup``, in the order they are shown, also while the plugin is off."""
 
 
 @hookspec
