@@ -219,6 +219,19 @@ def test_our_own_parameters_are_replaced_and_others_kept_as_written() -> None:
     assert "&n=4" in target
 
 
+@pytest.mark.parametrize("own", ["t=secret&s=9&u=x&i=1&n=7", "first=1&limit=5", "a=&&b"])
+def test_parameters_of_the_webhooks_own_are_kept_whatever_their_names(own: str) -> None:
+    base = f"{HOOK}?{own}"
+    for url in (base, f"{base}&callId=c-1", f"{base}&callId=c-1&type=hold&i=ab&n=3"):
+        body = PROVIDER.render(inbound(url), CALL, ()).reply.body.decode()
+        target = ElementTree.fromstring(body)[1].text or ""
+        assert target.startswith(f"{base}&callId=c-1&type=hold&i=")
+        assert f"&n={4 if 'hold' in url else 0}#" in target
+    assert base_url(callback(base, Kind.STATUS, limit=60)) == base
+    assert base_url(callback(f"{HOOK}?", Kind.STATUS)) == HOOK
+    assert PROVIDER.number_urls(base)["A call comes in"] == base + AGAIN
+
+
 def test_what_a_callback_carries_comes_back_as_it_was() -> None:
     url = callback(HOOK, Kind.TURN, i="d-1", n=0, t="a b&c=\u00fc#+", u=None)
     assert query_of(url) == {"type": "turn", "i": "d-1", "n": "0", "t": "a b&c=\u00fc#+"}

@@ -145,6 +145,18 @@ def test_a_call_that_was_cut_at_its_limit_has_timed_out(duration: str, reason: E
     assert event.reason is reason
 
 
+def test_parameters_of_the_webhooks_own_say_nothing_of_a_call() -> None:
+    own = f"{HOOK}?limit=5&first=1&u=u-9&t=x&callId=c-1"
+    [over] = events(outbound(f"{own}&type=status", "completed", CallDuration="60"))
+    assert isinstance(over, ev.CallEnded)
+    assert over.reason is EndReason.COMPLETED
+    assert over.call_id == "c-1"
+    assert kinds(outbound(f"{own}&type=played&i=ab")) == [ev.Active]
+    [heard] = events(outbound(f"{own}&type=turn&i=ab&n=0", SpeechResult="Yes"))
+    assert isinstance(heard, ev.SpeechHeard)
+    assert heard.turn_token is None
+
+
 def test_a_failed_call_has_its_sip_code() -> None:
     [event] = events(outbound(f"{OURS}&type=status", "failed", SipResponseCode="404"))
     assert isinstance(event, ev.CallEnded)

@@ -98,6 +98,11 @@ def test_a_normal_number_stays_as_it_is(text: str) -> None:
         ({"publicUrl": "phone.example.com"}, "absolute http"),
         ({"publicUrl": "https://phone example.com/x"}, "absolute http"),
         ({"publicUrl": "https://phone.example.com/x#rc=3"}, r"publicUrl: ends before the #"),
+        (
+            {"publicUrl": "https://phone.example.com/x?a&callId=1"},
+            "may not have a parameter callId",
+        ),
+        ({"publicUrl": "https://phone.example.com/x?a=b&type="}, r"publicUrl: .* parameter type"),
         ({"publicUrl": "https://phone.example.com/x "}, r"publicUrl: must be .*, without blanks"),
         ({"publicUrl": "https://phone.example.com/a b"}, r"publicUrl: must be .*, without blanks"),
         ({"serve": {"path": "https://x.example/y"}}, r"serve\.path: must be the path of a URL"),

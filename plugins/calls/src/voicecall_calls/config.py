@@ -7,6 +7,7 @@ import difflib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal
+from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -55,6 +56,8 @@ __all__ = [
 ]
 
 _E164 = re.compile(r"\+[1-9][0-9]{1,14}")
+_OWN_PARAMETERS = frozenset({"callId", "type"})
+"""Of the webhook's URL: the call that it is about, and what a carrier's request is."""
 
 
 def normalize_number(text: str) -> str | None:
@@ -305,6 +308,11 @@ class VoiceCallConfig(ConfigModel):
             yield "publicUrl", "must be an absolute http(s) URL, without blanks"
         elif "#" in (self.public_url or ""):
             yield "publicUrl", "ends before the #: what follows is for the number's settings"
+        else:
+            query = parse_qsl(urlsplit(self.public_url or "").query, keep_blank_values=True)
+            for name in sorted(_OWN_PARAMETERS.intersection(dict(query))):
+                why = "the gateway adds one of that name"
+                yield "publicUrl", f"may not have a parameter {name}: {why}"
         if self.tunnel_id == "tailscale-funnel" and self.tailscale.port not in FUNNEL_PORTS:
             yield "tailscale.port", "must be 443, 8443 or 10000 for a funnel"
 

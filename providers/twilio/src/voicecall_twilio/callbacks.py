@@ -1,16 +1,18 @@
 """Our URLs, as Twilio calls them back: all that the adapter knows of a running document.
 
-Every URL is the webhook's own with parameters of ours added: what kind of request it will be and
-what it answers. ``i`` names the document, ``n`` counts its rounds, so no two requests are the same
-and a repeated one is known as a repetition. The fragment asks Twilio to deliver again whatever goes
-wrong; it is neither sent nor signed.
+Every URL is the webhook's own with parameters of ours added: ``type``, what kind of request it will
+be, and behind it what it answers. What stands before ``type`` is the webhook's, whatever its names.
+``i`` names the document, ``n`` counts its rounds, so no two requests are the same and a repeated
+one is known as a repetition. The fragment asks Twilio to deliver again whatever goes wrong; it is
+neither sent nor signed.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from enum import StrEnum
-from urllib.parse import quote_plus, unquote_plus
+from urllib.parse import parse_qsl, quote_plus
 
 from voicecall.telephony import CallRef, WebhookRequest
 
@@ -19,6 +21,7 @@ from .signature import digest_of, query_of
 __all__ = [
     "REDELIVERY",
     "Kind",
+    "added_to",
     "base_of",
     "base_url",
     "callback",
@@ -34,7 +37,7 @@ REDELIVERY = "#rc=3&rp=all&rt=4500"
 
 _TIME_LIMITS_S = (60, 24 * 3600)
 """Of the accounts that take most."""
-_OURS = frozenset({"type", "i", "n", "t", "u", "s", "first", "limit"})
+_ADDED = re.compile(r"(?:^|&)type=")
 
 
 class Kind(StrEnum):
@@ -59,9 +62,15 @@ class Kind(StrEnum):
 _KINDS = {kind.value: kind for kind in Kind}
 
 
+def added_to(url: str) -> dict[str, str]:
+    """The parameters that a callback added to ``url``."""
+    _, added = _parts(url)
+    return dict(parse_qsl(added, keep_blank_values=True)) if added else {}
+
+
 def kind_of(url: str) -> Kind:
     """The kind of a request to ``url``. An unknown one only tells something."""
-    return _KINDS.get(query_of(url).get("type", ""), Kind.STATUS)
+    return _KINDS.get(added_to(url).get("type", ""), Kind.STATUS)
 
 
 def failed_url(url: str, form: Mapping[str, str]) -> str | None:
@@ -77,17 +86,20 @@ def failed_url(url: str, form: Mapping[str, str]) -> str | None:
 
 def round_of(url: str) -> int:
     """How often a loop has come by: the parameter ``n``."""
-    count = query_of(url).get("n", "")
+    count = added_to(url).get("n", "")
     return int(count) if count.isascii() and count.isdigit() and len(count) < 10 else 0
 
 
 def base_url(url: str) -> str:
     """``url`` without fragment and without what a callback adds; the rest as it was written."""
+    return _parts(url)[0]
+
+
+def _parts(url: str) -> tuple[str, str]:
     path, mark, query = url.partition("#")[0].partition("?")
-    if not query:
-        return path
-    kept = [part for part in query.split("&") if unquote_plus(part.partition("=")[0]) not in _OURS]
-    return path + mark + "&".join(kept) if any(kept) else path
+    found = _ADDED.search(query)
+    own = query[: found.start()] if found is not None else query
+    return path + mark + own if own else path, query[found.start() :] if found is not None else ""
 
 
 def base_of(request: WebhookRequest, call: CallRef | None) -> str:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from voicecall import telephony as tel
 
-from .callbacks import Kind, base_of, document_id, failed_url, kind_of, round_of
-from .signature import form_of, query_of
+from .callbacks import Kind, added_to, base_of, document_id, failed_url, kind_of, round_of
+from .signature import form_of
 from .twiml import Document, Listening, keypad, reply
 from .webhooks import TERMINAL
 
@@ -118,7 +118,7 @@ def _listening(listen: tel.Listen) -> Listening:
 def _go_on(document: Document, kind: Kind, url: str, heard: str) -> None:
     """What a call does that nobody asks anything of: it keeps listening, or keeps the line."""
     round_ = round_of(url) + 1
-    query = query_of(url)
+    query = added_to(url)
     token = query.get("t")
     if kind is Kind.TURN and token and not heard.strip():
         silence = query.get("s", "")

@@ -18,7 +18,7 @@ from voicecall.errors import WebhookRejected
 from voicecall.model import Direction, EndReason
 from voicecall.telephony import WebhookRequest
 
-from .callbacks import Kind, failed_url, kind_of
+from .callbacks import Kind, added_to, failed_url, kind_of
 from .signature import form_of, query_of
 
 __all__ = ["CONNECTED", "LIVE", "TERMINAL", "end_reason", "parse"]
@@ -78,7 +78,7 @@ class _Reading:
         failed = failed_url(url, form)
         self.is_fallback = failed is not None
         url = failed or url
-        self.query = query_of(url)
+        self.query = added_to(url)
         self.kind = kind_of(url)
         self.sid = form.get("CallSid", "")
         if not self.sid:
@@ -87,7 +87,7 @@ class _Reading:
         self.common: dict[str, Any] = {
             "at": _time(form.get("Timestamp", ""), now_ms),
             "provider_call_id": self.sid,
-            "call_id": self.query.get("callId") or None,
+            "call_id": query_of(url).get("callId") or None,
             "direction": _direction(direction),
             "from_number": _caller(form.get("From", "")),
             "to_number": form.get("To") or None,
