@@ -239,6 +239,16 @@ async def test_a_pause_first_delays_the_answer(customer: Any) -> None:
         assert c.twilio.calls[sid].status == "ringing"
 
 
+async def test_a_caller_whom_nobody_answers_cancels_the_call(customer: Any) -> None:
+    async with customer(answer_timeout_s=0.2) as c:
+        c.answer("/voice", '<Pause length="6000"/>')
+        c.twilio.set_voice_url(f"{c.base}/voice", status_callback=f"{c.base}/number")
+        sid = c.twilio.dial_in(CALLER, HERE, QUIET)
+        assert await c.ended(sid) == "canceled"
+        assert c.twilio.calls[sid].reason is EndReason.HANGUP_USER
+        assert (await c.first("/number")).status == "canceled"
+
+
 async def test_digits_are_gathered(customer: Any) -> None:
     async with customer() as c:
         c.answer(

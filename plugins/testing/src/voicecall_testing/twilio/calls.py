@@ -185,10 +185,11 @@ class Call:
         self.answer()
 
     async def _give_up_calling(self) -> None:
-        """A caller whom nobody answers hangs up."""
+        """A caller whom nobody answers hangs up: ``canceled``, says Twilio's help on the possible
+        call statuses."""
         await anyio.sleep(self._board.options.answer_timeout_s)
         if not self.answered:
-            self.end("no-answer", EndReason.NO_ANSWER)
+            self.end("canceled", EndReason.HANGUP_USER)
 
     def answer(self) -> None:
         if self.answered or self._tasks is None or self.over.is_set():
