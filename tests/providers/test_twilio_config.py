@@ -43,6 +43,12 @@ def test_hosts_of_regions(block: dict[str, str], wanted: str) -> None:
     assert TwilioConfig.model_validate(values).base_url == wanted
 
 
+@pytest.mark.parametrize("language", ["de-DE", "es-419", "cmn-Hans-CN", "fil-PH"])
+def test_languages_have_a_region(language: str) -> None:
+    values = {"accountSid": "AC1", "authToken": "t", "language": language}
+    assert TwilioConfig.model_validate(values).language == language
+
+
 def test_secrets_stay_out_of_the_configurations_text() -> None:
     block = {
         "accountSid": "AC1",
@@ -98,6 +104,11 @@ def test_credentials_come_from_the_environment() -> None:
         ({"accountSid": "AC1", "authToken": "t", "callsPerSecond": 0}, "twilio.callsPerSecond"),
         ({"accountSid": "AC1", "authToken": "t", "apiKeySid": "SK1"}, "apiKeySecret go together"),
         ({"accountSid": "AC1", "authToken": "t", "regoin": "ie1"}, "did you mean 'region'"),
+        ({"accountSid": "AC1", "authToken": "t", "voice": ""}, "twilio.voice"),
+        *(
+            ({"accountSid": "AC1", "authToken": "t", "language": text}, "such as en-GB")
+            for text in ("", "de", "German", "de_DE", "DE-de", "de-", "de-DE ")
+        ),
     ],
 )
 def test_mistakes_are_named(block: dict[str, object], named: str) -> None:

@@ -142,6 +142,14 @@ def test_a_document_is_read_strictly(inner: str) -> None:
     assert wrong.value.code == 12100
 
 
+@pytest.mark.parametrize("language", ["", "de", "German", "de_DE"])
+def test_a_gather_hears_nothing_of_a_language_that_is_none(language: str) -> None:
+    with pytest.raises(TwimlError) as wrong:
+        parse(f'<Gather input="speech" language="{language}"/>')
+    assert wrong.value.code == 13331
+    assert parse('<Gather language="cmn-Hans-CN"/>') == (twiml.Gather(language="cmn-Hans-CN"),)
+
+
 @pytest.mark.parametrize("inner", ["<Say/>", "<Say> </Say>", "<Gather><Say/></Gather>"])
 def test_there_is_nothing_to_say(inner: str) -> None:
     with pytest.raises(TwimlError) as wrong:

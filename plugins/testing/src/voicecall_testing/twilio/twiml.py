@@ -6,6 +6,7 @@ Source: https://www.twilio.com/docs/voice/twiml
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from urllib.parse import quote, urlsplit
@@ -33,6 +34,8 @@ MAX_SAY = {"Polly.": 3000, "Google.": 5000, "": 4096}
 """Bytes of UTF-8, by what the voice's name begins with; 4500 as quoted in a URL."""
 MAX_PARAMETER = 500
 KEYS = frozenset("0123456789*#ABCDwW")
+_LANGUAGE = re.compile(r"[a-z]{2,3}(-[A-Za-z0-9]{2,8})+|multi")
+"""Source: Twilio's errors 13331 and 13512; "multi" is of one of its recognisers."""
 _SSML = {"break", "emphasis", "lang", "p", "phoneme", "prosody", "s", "say-as", "sub", "w"}
 
 
@@ -235,6 +238,9 @@ def _gather(element: ET.Element) -> Gather:
     finish = given.get("finishOnKey", "#")
     if len(finish) > 1 or not KEYS.issuperset(finish):
         raise TwimlError(12100, f"finishOnKey {finish!r}")
+    language = given.get("language", "en-US")
+    if not _LANGUAGE.fullmatch(language):
+        raise TwimlError(13331, f"language {language!r} is none that Gather knows")
     return Gather(
         speech="speech" in kinds,
         dtmf="dtmf" in kinds,
@@ -245,7 +251,7 @@ def _gather(element: ET.Element) -> Gather:
         max_speech_time=_number(given, "maxSpeechTime", 60),
         num_digits=int(digits) or None,
         finish_on_key=finish,
-        language=given.get("language", "en-US"),
+        language=language,
         hints=given.get("hints", ""),
         barge_in=_flag(given, "bargeIn", True),
         partial_result_callback=given.get("partialResultCallback"),
@@ -313,25 +319,10 @@ def _stream(element: ET.Element) -> Stream:
 
 
 _GATHER = (
-    "input",
-    "action",
-    "method",
-    "timeout",
-    "speechTimeout",
-    "maxSpeechTime",
-    "numDigits",
-    "finishOnKey",
-    "language",
-    "hints",
-    "speechModel",
-    "enhanced",
-    "profanityFilter",
-    "bargeIn",
-    "partialResultCallback",
-    "partialResultCallbackMethod",
-    "actionOnEmptyResult",
-    "debug",
-)
+    "input action method timeout speechTimeout maxSpeechTime numDigits finishOnKey language hints "
+    "speechModel enhanced profanityFilter bargeIn partialResultCallback "
+    "partialResultCallbackMethod actionOnEmptyResult debug"
+).split()
 
 _VERBS: Mapping[str, Callable[[ET.Element], Verb]] = {
     "Say": _say,
