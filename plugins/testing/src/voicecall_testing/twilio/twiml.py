@@ -221,7 +221,7 @@ def _pause(element: ET.Element) -> Pause:
 
 
 def _gather(element: ET.Element) -> Gather:
-    given = _attributes(element, *_GATHER)
+    given = _attributes(element, *_GATHER.split())
     _no_text(element)
     kinds = given.get("input", "dtmf").split()
     if not kinds or not {"dtmf", "speech"}.issuperset(kinds):
@@ -322,7 +322,7 @@ _GATHER = (
     "input action method timeout speechTimeout maxSpeechTime numDigits finishOnKey language hints "
     "speechModel enhanced profanityFilter bargeIn partialResultCallback "
     "partialResultCallbackMethod actionOnEmptyResult debug"
-).split()
+)
 
 _VERBS: Mapping[str, Callable[[ET.Element], Verb]] = {
     "Say": _say,
