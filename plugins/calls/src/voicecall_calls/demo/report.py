@@ -14,7 +14,6 @@ class Report:
     """Collects events of the gateway; prints the transcript as it grows unless ``quiet``."""
 
     quiet: bool
-    titles: dict[str, str] = field(default_factory=dict)
     heard: dict[str, list[str]] = field(default_factory=dict)
     turns: dict[str, list[Mapping[str, Any]]] = field(default_factory=dict)
     ended: dict[str, Mapping[str, Any]] = field(default_factory=dict)
