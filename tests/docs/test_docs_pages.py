@@ -18,6 +18,7 @@ import json5
 import pytest
 import typer
 
+from voicecall.configuring import validate
 from voicecall.registry import Registry
 from voicecall.seam import SystemSeam
 from voicecall_calls.config import VoiceCallConfig
@@ -100,7 +101,7 @@ def test_configurations_are_valid(text: str, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("OPENAI_API_KEY", "key-of-the-page")
     loaded = config_from_tree(json5.loads(text), environ={}, source="page")
     assert loaded.notes == ()
-    config = loaded.validated(VoiceCallConfig, loaded.plugin_values(PLUGIN_ID), CONFIG_PATH)
+    config = validate(VoiceCallConfig, loaded.plugin_values(PLUGIN_ID), CONFIG_PATH)
     tts = dict(loaded.section("tts"))
     if tts.get("provider") == "hum":
         # The provider of the tutorial is not installed here; its own test has its block.

@@ -85,10 +85,6 @@ class LoadedConfig:
         """What stands under ``plugins.entries.<id>.config`` in the file."""
         return self.plugins.entries.get(plugin_id, PluginEntry()).config
 
-    def validated(self, model: type[Model], values: Any, path: str) -> Model:
-        """``values`` as ``model``; raises :exc:`ConfigError` naming file and path."""
-        return _validated(self.source, model, values, path)
-
 
 def state_directory(environ: Mapping[str, str]) -> Path:
     """``VOICECALL_STATE_DIR`` or ``~/.voicecall``. Not created here. Raises
@@ -158,10 +154,8 @@ def config_from_tree(
     own["secrets"] = substitute(own["secrets"], environ, missing, "secrets")
     secrets = Secrets(_validated(source, SecretsSection, own["secrets"], "secrets"), environ)
     own["gateway"] = _gateway_values(own["gateway"], environ, missing, secrets)
-    gateway = _validated(
-        source, GatewaySection, _own(own, "gateway", FOREIGN_KEYS, notes), "gateway"
-    )
-    own_plugins = _own(own, "plugins", FOREIGN_KEYS, notes)
+    gateway = _validated(source, GatewaySection, _own(own, "gateway", notes), "gateway")
+    own_plugins = _own(own, "plugins", notes)
     if isinstance(own_plugins.get("entries"), dict):
         own_plugins["entries"] = {
             plugin_id: _without(entry, FOREIGN_ENTRY_KEYS)
@@ -225,15 +219,13 @@ def _without(value: Any, keys: frozenset[str]) -> Any:
     return {key: item for key, item in value.items() if key not in keys}
 
 
-def _own(
-    tree: Mapping[str, Any], name: str, foreign: Mapping[str, frozenset[str]], notes: list[str]
-) -> dict[str, Any]:
+def _own(tree: Mapping[str, Any], name: str, notes: list[str]) -> dict[str, Any]:
     """A section without the keys that belong to somebody else; ``notes`` tells of them."""
     section = tree.get(name) or {}
-    passed = sorted(set(section) & foreign[name])
+    passed = sorted(set(section) & FOREIGN_KEYS[name])
     if passed:
         notes.append(f"{name}: keys that steer nothing here are passed over: {', '.join(passed)}")
-    own: dict[str, Any] = _without(section, foreign[name])
+    own: dict[str, Any] = _without(section, FOREIGN_KEYS[name])
     return own
 
 
