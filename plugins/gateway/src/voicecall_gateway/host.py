@@ -38,7 +38,6 @@ def provider_context(
     state_dir: Path,
     seam: Seam,
     path: str,
-    logger: logging.Logger | None = None,
 ) -> ProviderContext:
     """The context for provider factories. Its ``create(kind, id, config)`` loads another
     provider and validates ``config``; errors name ``<path>.<id>``. Raises :exc:`PluginError` and
@@ -53,7 +52,7 @@ def provider_context(
         state_dir=state_dir,
         seam=seam,
         create=create,
-        logger=logger or logging.getLogger("voicecall.providers"),
+        logger=logging.getLogger("voicecall.providers"),
     )
     return context
 
