@@ -64,7 +64,6 @@ class RpcServer:
         self._connections: dict[str, Connection] = {}
         self._in_flight = 0
         self._idle = anyio.Event()
-        self._idle.set()
         self.closing = False
         self._alone = anyio.Event()
 

@@ -89,9 +89,9 @@ class Gateway:
         """Why the gateway is not ready, one sentence each; empty when it is."""
         problems: list[str] = []
         if self._stop_requested.is_set():
-            problems.insert(0, "the gateway is stopping")
+            problems.append("the gateway is stopping")
         elif not self._started.is_set():
-            problems.insert(0, "the gateway is starting")
+            problems.append("the gateway is starting")
         problems += self._plugins.problems()
         return [self.loaded.secrets.explain(problem) for problem in problems]
 
