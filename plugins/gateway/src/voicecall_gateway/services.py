@@ -36,25 +36,21 @@ class ServiceRunner:
         self.problem: str | None = None
         self.settled = anyio.Event()
         self.drained = False
-        self._service = service
+        self.service = service
         self._scope = anyio.CancelScope()
         self._launched = False
         self._stop = anyio.Event()
         self._stopped = anyio.Event()
-
-    @property
-    def service(self) -> Service:
-        return self._service
 
     def live(self) -> int | None:
         """How much would be lost if the service were started anew; None where it does not tell.
         One that does not run has nothing to lose."""
         if not self.running:
             return 0
-        if not isinstance(self._service, Liveness):
+        if not isinstance(self.service, Liveness):
             return None
         try:
-            return self._service.live()
+            return self.service.live()
         except Exception:  # noqa: BLE001 (a stranger's service)
             _log.exception("the service %s cannot tell what is under way", self.name)
             return None
@@ -80,7 +76,7 @@ class ServiceRunner:
     async def _entered(self) -> bool:
         """Run the service until it is stopped or breaks; False: it could not start."""
         try:
-            async with self._service.run():
+            async with self.service.run():
                 self._starts()
                 await self._stop.wait()
         except VoicecallError as error:
@@ -117,7 +113,7 @@ class ServiceRunner:
         if not self.running:
             return [f"{self.name} {'has stopped' if self.settled.is_set() else 'is starting'}"]
         try:
-            return list(self._service.problems())
+            return list(self.service.problems())
         except Exception as error:  # noqa: BLE001 (a stranger's service)
             _log.exception("the service %s cannot tell its state", self.name)
             return [f"{self.name} cannot tell its state ({type(error).__name__})"]
@@ -131,7 +127,7 @@ class ServiceRunner:
             self.drained = True
             return
         try:
-            await self._service.drain()
+            await self.service.drain()
             self.drained = True
         except Exception:  # noqa: BLE001 (a stranger's service)
             _log.exception("the service %s did not drain", self.name)
