@@ -99,14 +99,13 @@ def _check_texts(entry: Mapping[str, Any], path: str) -> None:
     for key, value in _object(entry.get("identity"), f"{path}.identity").items():
         if key in IDENTITY_KEYS and not isinstance(value, str | None):
             raise ConfigError("must be a text", path=f"{path}.identity.{key}")
-    if backend is not None and not isinstance(backend, str):
+    if not isinstance(backend, str | None):
         raise ConfigError("must be the id of a backend", path=f"{path}.backend")
+    path = f"{path}.model"
     if isinstance(model, Mapping):
-        path, model = f"{path}.model", model.get("primary")
-        if model is not None and not isinstance(model, str):
-            raise ConfigError("must be the name of a model", path=f"{path}.primary")
-    elif model is not None and not isinstance(model, str):
-        raise ConfigError("must be the name of a model", path=f"{path}.model")
+        path, model = f"{path}.primary", model.get("primary")
+    if not isinstance(model, str | None):
+        raise ConfigError("must be the name of a model", path=path)
 
 
 def _object(value: Any, path: str) -> Mapping[str, Any]:
