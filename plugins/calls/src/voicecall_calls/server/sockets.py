@@ -54,7 +54,6 @@ class MediaConnection(WSListener):
 
     __slots__ = (
         "_attachment",
-        "_backlog",
         "_bytes_type",
         "_closing",
         "_codec",
@@ -100,7 +99,6 @@ class MediaConnection(WSListener):
         self._gone = gone
         self._bytes_type = WSMsgType.BINARY if getattr(codec, "binary", False) else WSMsgType.TEXT
         self._transport: WSTransport | None = None
-        self._backlog: Callable[[], int] = int
         self._attachment: Attachment | None = None
         self._listener: Callable[[bytes], None] | None = None
         self._hear: Callable[[bytes], None] | None = None
@@ -125,7 +123,10 @@ class MediaConnection(WSListener):
     @property
     def buffered(self) -> int:
         """Bytes that the network has not taken yet."""
-        return 0 if self._over else self._backlog()
+        transport = self._transport
+        if transport is None or self._over:
+            return 0
+        return transport.underlying_transport.get_write_buffer_size()
 
     def send(self, message: Message) -> None:
         """Send one message; a ``str`` as text, ``bytes`` as text too unless the codec has a true
@@ -214,7 +215,6 @@ class MediaConnection(WSListener):
 
     def on_ws_connected(self, transport: WSTransport) -> None:
         self._transport = transport
-        self._backlog = transport.underlying_transport.get_write_buffer_size
         transport.underlying_transport.set_write_buffer_limits(self._options.send_limit)
         self._arm(
             self._options.pre_start_timeout_ms / 1000, lambda: self.close(1008, "Start timeout")
