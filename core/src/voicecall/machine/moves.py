@@ -113,20 +113,15 @@ def begin_end(
 ) -> Step:
     if record.ending is not None:
         return Step(record, outcome=Outcome.IGNORED)
-    if record.provider_call_id is None:
-        # The dial is under way: its outcome, or this deadline, decides.
-        ended = replace(
-            record,
-            ending=Ending(reason, detail, at),
-            deadlines=with_deadlines(record, hangup=at + policy.dial_ms),
-        )
-        return Step(ended)
+    # While the dial is under way its outcome, or this deadline, decides.
+    dialling = record.provider_call_id is None
+    due = at + (policy.dial_ms if dialling else 10 * policy.hangup_retry_ms)
     ended = replace(
         record,
         ending=Ending(reason, detail, at),
-        deadlines=with_deadlines(record, hangup=at + 10 * policy.hangup_retry_ms),
+        deadlines=with_deadlines(record, hangup=due),
     )
-    return Step(ended, (HangUp(),))
+    return Step(ended, () if dialling else (HangUp(),))
 
 
 def first_sign_of_life(
