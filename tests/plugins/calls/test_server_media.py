@@ -146,17 +146,16 @@ class Carrier(MockProvider):
         return self.codec()
 
 
-@asynccontextmanager
-async def serving(
+def make_server(
+    engine: Engine,
     *,
     security: WebhookSecurity | None = None,
     codec: type[MockCodec] = CarefulCodec,
     **stream: Any,
-) -> AsyncIterator[tuple[CallServer, Engine]]:
+) -> CallServer:
     provider = Carrier(MockConfig(), ProviderContext(Path("unused")))
     provider.codec = codec
-    engine = Engine()
-    server = CallServer(
+    return CallServer(
         provider,
         engine,
         engine,
@@ -165,6 +164,17 @@ async def serving(
         security=security or WebhookSecurity(),
         seam=SystemSeam(),
     )
+
+
+@asynccontextmanager
+async def serving(
+    *,
+    security: WebhookSecurity | None = None,
+    codec: type[MockCodec] = CarefulCodec,
+    **stream: Any,
+) -> AsyncIterator[tuple[CallServer, Engine]]:
+    engine = Engine()
+    server = make_server(engine, security=security, codec=codec, **stream)
     with anyio.fail_after(30):
         async with closed_backstage(server.run()):
             yield server, engine
@@ -468,6 +478,17 @@ async def test_upgrades_over_the_cap_or_elsewhere_or_while_draining_are_refused(
             await client.send(frame(b"live calls go on"))
             await client.recv()
         await until_gone(server)
+
+
+async def test_nobody_is_let_in_behind_the_end_until_the_next_start() -> None:
+    engine = Engine()
+    server = make_server(engine)
+    with anyio.fail_after(30):
+        for number in (1, 2):
+            async with server.run(), dial(server) as client:
+                await client.send(start())
+                await until_open(engine, number)
+            assert server.draining
 
 
 async def test_sockets_that_found_no_place_take_none_while_they_close() -> None:

@@ -92,6 +92,7 @@ class MediaServer:
         told before this returns."""
         async with anyio.create_task_group() as tasks:
             self._tasks = tasks
+            self.draining = False
             tasks.start_soon(self._look_after, name="media sockets")
             try:
                 yield
