@@ -50,9 +50,9 @@ class _MediaProtocol(WSProtocol):  # type: ignore[misc]
 
     def data_received(self, data: bytes) -> None:
         """Take the request head, as uvicorn wrote it down."""
-        lines = data.split(b"\r\n")
-        kept = [line for line in lines if not line.lower().startswith(b"connection:")]
-        rest = memoryview(b"\r\n".join([kept[0], b"Connection: Upgrade", *kept[1:]]))
+        request, _, headers = data.partition(b"\r\n")
+        # Of several headers of one name the first counts.
+        rest = memoryview(b"%b\r\nConnection: Upgrade\r\n%b" % (request, headers))
         while rest and not self.transport.underlying_transport.is_closing():
             buffer = self.get_buffer(-1)
             size = min(len(buffer), len(rest))
