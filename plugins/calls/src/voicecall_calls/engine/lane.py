@@ -244,7 +244,6 @@ class CallLane:
         reservation: DialReservation | None = None,
     ) -> Applied:
         """Commit the first record of a call, made by an ``open_…`` or ``refuse_…`` function."""
-        self._stored_entries = 0
         if reply is not None:
             async with self._lock:
                 return await self._commit(step, event, reply, reservation, new=True)
