@@ -194,6 +194,15 @@ async def test_a_carrier_with_a_wrong_clock_neither_shortens_nor_lengthens_a_cal
         assert phone.record.end_reason is EndReason.TIMEOUT
 
 
+async def test_a_call_whose_first_webhook_came_late_began_when_it_says(tmp_path: Path) -> None:
+    config = {"maxDurationSeconds": 100}
+    async with open_phone(tmp_path, media=MediaPath.NATIVE, config=config) as phone:
+        rang = phone.now()
+        await phone.settle(50)
+        await phone.call_in(at=rang)
+        assert phone.record.started_at == rang
+
+
 async def test_an_inbound_call_of_another_age_begins_now(tmp_path: Path) -> None:
     async with open_phone(
         tmp_path, media=MediaPath.NATIVE, config={"maxDurationSeconds": 300}

@@ -70,6 +70,13 @@ async def test_a_listed_caller_is_admitted_answered_and_greeted(tmp_path: Path) 
         assert len(phone.carrier.performed_of(tel.Speak)) == 1
 
 
+async def test_half_a_character_of_an_address_keeps_nobody_out(tmp_path: Path) -> None:
+    async with open_phone(tmp_path, media=NATIVELY) as phone:
+        await phone.call_in(from_number="sip:\ud83d@a.example")
+        assert phone.record.from_number == "sip:\ufffd@a.example"
+        assert phone.record.answered_at is not None
+
+
 async def test_a_rejected_call_is_hung_up_once_over_all_deliveries(tmp_path: Path) -> None:
     async with open_phone(tmp_path, media=NATIVELY, config={"inboundPolicy": "disabled"}) as phone:
         first = ring(phone, key="initiated-1")
@@ -132,6 +139,15 @@ async def test_a_carrier_whose_replies_steer_gets_everything_in_the_reply(tmp_pa
         again = await phone.tell(speech)
         assert again.body == first.body
         assert phone.agent.asked == ["Hello?"]
+
+
+async def test_the_reply_to_several_events_is_that_of_the_last_one(tmp_path: Path) -> None:
+    carrier = ScriptedCarrier(NATIVE, steers=True)
+    async with open_phone(tmp_path, media=NATIVELY, carrier=carrier) as phone:
+        reply = await phone.tell(ring(phone), phone.make(ev.Answered))
+        # What the first one asks for takes a request.
+        assert carrier.performed == [tel.Answer()]
+        assert reply.body == b'["Speak"]'
 
 
 # --- whose event it is -----------------------------------------------------------------------

@@ -13,10 +13,13 @@ import anyio
 import pytest
 
 from voicecall import events as ev
+from voicecall.errors import StoreError
 from voicecall.model import CallState, Direction, EndDetail, EndReason, MediaPath
 from voicecall.store import CallStore
 from voicecall_calls.engine.company import Company
+from voicecall_calls.operations import DialOptions
 from voicecall_testing.clock import virtual_backend
+from voicecall_testing.fakes import NATIVE, ScriptedCarrier
 from voicecall_testing.harness import CALLEE, CALLER, Phone, open_phone
 
 pytestmark = [pytest.mark.integration, pytest.mark.anyio]
@@ -92,12 +95,35 @@ async def test_a_call_is_opened_once_by_several_webhooks_at_once(tmp_path: Path)
         assert await phone.engine.coordinator.holders("calls:inbound") == 1
 
 
-async def test_a_repeated_first_webhook_of_a_call_that_is_over_opens_no_other(
+async def test_of_several_webhooks_behind_a_failed_commit_one_opens_the_call(
     tmp_path: Path,
 ) -> None:
     async with open_phone(tmp_path, media=NATIVELY) as phone:
+        phone.store.failures = 1
+        failed: list[str] = []
+
+        async def deliver(event: ev.CarrierEvent) -> None:
+            try:
+                await phone.tell(event)
+            except StoreError:
+                failed.append(event.key)
+
+        async with anyio.create_task_group() as tasks:
+            for delivery in range(4):
+                tasks.start_soon(deliver, ringing(phone, 1, key=f"delivery-{delivery}"))
+        assert failed == ["delivery-0"]
+        assert len(phone.engine.lanes) == 1
+        assert await phone.engine.coordinator.holders("calls:inbound") == 1
+
+
+async def test_a_repeated_first_webhook_of_a_call_that_is_over_opens_no_other(
+    tmp_path: Path,
+) -> None:
+    carrier = ScriptedCarrier(NATIVE, steers=True)
+    async with open_phone(tmp_path, media=NATIVELY, carrier=carrier) as phone:
         first = ringing(phone, 1, key="first")
         reply = await phone.tell(first)
+        assert reply.body == b'["Answer"]'
         await phone.tell(
             phone.make(ev.CallEnded, provider_call_id="carrier-1", reason=EndReason.COMPLETED)
         )
@@ -208,6 +234,35 @@ async def test_only_what_has_no_effect_can_be_noted(tmp_path: Path) -> None:
         assert phone.lane.record == before
 
 
+async def test_what_is_noted_of_a_call_that_is_over_says_nothing(tmp_path: Path) -> None:
+    async with in_a_call(tmp_path) as (phone, _):
+        lane = phone.lane
+        await phone.hang_up()
+        over = lane.record
+        await lane.note(ev.BotSpeaking(at=phone.now(), utterance_id="u", text="Well"))
+        assert lane.record == over
+
+
+async def test_what_is_stored_is_known_though_nobody_waits_for_it_any_more(
+    tmp_path: Path,
+) -> None:
+    async with in_a_call(tmp_path) as (phone, _):
+        lane = phone.lane
+        said = ev.CallerSaid(at=phone.now(), text="And then?", context=True)
+        with anyio.CancelScope() as impatient:
+            impatient.cancel()
+            await lane.apply(said)
+        await phone.settle(1)
+        assert phone.said[-1] == ("user", "And then?")
+        assert await phone.store.load(lane.record.call_id) == lane.record
+        with anyio.CancelScope() as impatient:
+            impatient.cancel()
+            await phone.operations.dial(DialOptions(to=CALLEE, message="Hello."))
+        await phone.settle(1)
+        assert {record.call_id for record in await phone.store.live()} == set(phone.engine.lanes)
+        assert len(phone.carrier.dialled) == len(phone.engine.lanes) - 1
+
+
 def speaking(phone: Phone, utterance: str) -> tuple[ev.BotSpeaking, ev.BotSpoke]:
     now = phone.now()
     return (
@@ -237,6 +292,16 @@ async def test_a_patient_event_waits_for_company_until_the_next_one_of_its_call(
             assert lane.record.utterance is not None
             await lane.apply(ev.CallerSaid(at=phone.now(), text="And then?", context=True))
         assert phone.now() - before == 20
+        began, spoke = speaking(phone, "behind a note")
+        await lane.note(began)
+        before = phone.now()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(lambda: lane.apply(spoke, patient=True))
+            await anyio.sleep(0.02)
+            again, spoke_again = speaking(phone, "noted")
+            await lane.note(again)
+        assert phone.now() - before == 20
+        await lane.apply(spoke_again)
         began, spoke = speaking(phone, "not alone")
         await lane.note(began)
         before = phone.now()
@@ -252,6 +317,7 @@ async def test_a_patient_event_waits_for_company_until_the_next_one_of_its_call(
         assert kinds == [
             *("BotSpeaking", "BotSpoke"),
             *("BotSpeaking", "BotSpoke", "CallerSaid"),
+            *("BotSpeaking", "BotSpoke") * 2,
             *("BotSpeaking", "CallerSaid", "BotSpoke", "CallerSaid"),
         ]
         assert await phone.store.load(lane.record.call_id) == lane.record
