@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -323,6 +324,26 @@ async def test_an_end_is_told_once_and_leaves_nothing_behind(tmp_path: Path) -> 
         assert phone.socket.close_code == 1000
         assert await places(phone) == 0
         assert await phone.store.live() == []
+
+
+async def test_the_tasks_of_a_call_end_with_it(tmp_path: Path) -> None:
+    async with open_phone(tmp_path) as phone:
+        ran: list[str] = []
+
+        async def job() -> None:
+            ran.append("begun")
+            await anyio.sleep(5)
+            ran.append("over")
+
+        before = asyncio.all_tasks()
+        await connected(phone)
+        lane = phone.lane
+        lane.spawn(job)
+        await phone.hang_up()
+        lane.spawn(job)
+        await phone.settle(10)
+        assert ran == ["begun"]
+        assert asyncio.all_tasks() == before
 
 
 # --- trouble with actions --------------------------------------------------------------------

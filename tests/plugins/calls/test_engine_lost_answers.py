@@ -65,6 +65,24 @@ async def test_an_end_whose_commit_was_stored_after_all_ends_the_call(tmp_path: 
         assert await phone.engine.coordinator.holders(INBOUND_CAP) == 0
 
 
+async def test_words_before_an_end_are_kept_once_where_both_were_stored_after_all(
+    tmp_path: Path,
+) -> None:
+    async with open_phone(tmp_path, media=MediaPath.NATIVE) as phone:
+        await phone.call_in()
+        await phone.settle(3)
+        phone.store.lost = 2
+        words = phone.make(ev.SpeechHeard, text="Goodbye.")
+        over = phone.make(ev.CallEnded, reason=EndReason.HANGUP_USER)
+        for event in (words, over):
+            with pytest.raises(StoreError):
+                await phone.tell(event)
+        for event in (words, words, over):
+            await phone.tell(event)
+        assert phone.record.end_reason is EndReason.HANGUP_USER
+        assert phone.said.count(("user", "Goodbye.")) == 1
+
+
 async def test_words_of_a_native_call_keep_the_ids_that_its_stored_reply_has(
     tmp_path: Path,
 ) -> None:

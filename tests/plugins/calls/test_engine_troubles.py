@@ -19,6 +19,7 @@ from voicecall.store import Commit
 from voicecall_calls.conversation.base import Conversation
 from voicecall_calls.engine.lane import CallLane
 from voicecall_calls.engine.places import INBOUND_CAP, OUTBOUND_CAP
+from voicecall_calls.operations import DialOptions
 from voicecall_testing.clock import virtual_backend
 from voicecall_testing.duplex import ScriptedRealtime
 from voicecall_testing.fakes import NATIVE, STREAMING, ScriptedCarrier
@@ -60,6 +61,18 @@ async def test_a_store_in_trouble_for_a_while_ends_no_other_call(
         assert broken.record.state is CallState.ERROR
         assert broken.record.end_detail is EndDetail.INTERNAL
         await still_works(phone)
+
+
+async def test_an_end_waits_for_a_store_in_trouble_for_half_a_minute(tmp_path: Path) -> None:
+    async with open_phone(tmp_path) as phone:
+        phone.carrier.dial_errors.append(RequestRejected("no", provider="scripted"))
+        record = await phone.operations.dial(DialOptions(to=CALLEE, message="Hello."))
+        phone.store.failures = 1000
+        await phone.settle(20)
+        assert phone.record == record
+        phone.store.failures = 0
+        await phone.settle(20)
+        assert phone.record.end_detail is EndDetail.DIAL_FAILED
 
 
 async def test_a_store_that_stays_in_trouble_leaves_the_call_to_its_deadlines(

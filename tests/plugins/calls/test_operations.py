@@ -24,6 +24,7 @@ from voicecall.errors import (
     StoreError,
 )
 from voicecall.model import CallMode, EndDetail, MediaPath
+from voicecall.store import DialReservation
 from voicecall_calls.engine.places import OUTBOUND_CAP
 from voicecall_calls.operations import DialOptions, check_digits, projection
 from voicecall_testing.clock import virtual_backend
@@ -231,6 +232,24 @@ async def test_one_idempotency_key_dials_once(tmp_path: Path) -> None:
         await dial()
         assert len(set(ids)) == 1
         assert len(ids) == 3
+        assert len(phone.carrier.dialled) == 1
+
+
+async def test_a_key_that_is_used_between_the_look_and_the_commit_dials_once(
+    tmp_path: Path,
+) -> None:
+    asked = DialOptions(to=CALLEE, message="Hello.", idempotency_key="order-7")
+    async with open_phone(tmp_path, config={"maxConcurrentCalls": 2}) as phone:
+        first = await phone.operations.dial(asked)
+        look, early = phone.store.reservation, [True]
+
+        async def reservation(key: str) -> DialReservation | None:
+            return None if early and early.pop() else await look(key)
+
+        phone.store.reservation = reservation  # type: ignore[method-assign]
+        assert (await phone.operations.dial(asked)).call_id == first.call_id
+        assert await phone.engine.coordinator.holders(OUTBOUND_CAP) == 1
+        await phone.settle(1)
         assert len(phone.carrier.dialled) == 1
 
 
