@@ -126,6 +126,25 @@ async def test_what_the_model_had_said_is_heard_first(tmp_path: Path) -> None:
         ]
 
 
+async def test_what_the_model_had_said_is_cut_off_after_half_a_minute(tmp_path: Path) -> None:
+    model, voice = ScriptedRealtime(), ScriptedSpeech()
+    async with open_realtime(
+        tmp_path, model, synthesis=voice, realtime={"inactivityMs": 0}
+    ) as phone:
+        await answered(phone)
+        model.current.speak(" ".join(f"word-{second}" for second in range(60)), 60_000)
+        await lose_the_model(phone, model)
+        await phone.settle(29)
+        assert heard(phone, voice) == []
+        await phone.settle(10)
+        failed = phone.config.phrases.failed
+        assert heard(phone, voice) == [failed]
+        (_, story), last = phone.said
+        assert 29 <= len(story.split()) <= 32
+        assert last == ("bot", failed)
+        assert phone.record.end_detail is EndDetail.LISTENING_FAILED
+
+
 @pytest.mark.parametrize("how", ["none", "error", "hangs", "no audio", "fails in the middle"])
 async def test_the_carriers_own_voice_stands_in(tmp_path: Path, how: str) -> None:
     model = ScriptedRealtime()
