@@ -25,6 +25,7 @@ from voicecall.store import Commit, StoredEvent, TurnRow
 from voicecall_calls.store import SqliteStore
 from voicecall_calls.store.database import connected
 from voicecall_calls.store.journal import Journal
+from voicecall_calls.store.pruning import ROWS_PER_STEP
 from voicecall_calls.store.schema import prepare_schema
 from voicecall_calls.store.snapshot import journal_line
 from voicecall_testing.contracts.store import call_record, ended
@@ -275,6 +276,37 @@ async def test_pruning_in_steps_keeps_the_newest_calls(tmp_path: Path) -> None:
         assert await store.prune(450, keep_calls=3, keep_days=1) == 447
         kept = {record.call_id for record in await store.recent(500)}
     assert kept == {"live", "c447", "c448", "c449"}
+
+
+async def test_commits_get_their_turn_while_loose_rows_are_looked_for(tmp_path: Path) -> None:
+    day_ms = 24 * 3600 * 1000
+    now = SystemSeam().now_ms()
+    many = 6 * ROWS_PER_STEP + 3
+    done = 0
+    async with (store := new_store(tmp_path, fsync=False)).lifespan():
+        keys = [f"key {n}" for n in range(many)]
+        turn = TurnRow(call_id="gone", turn_id="", kind="reply", at=now)
+        turns = [replace(turn, turn_id=str(n)) for n in range(ROWS_PER_STEP + 1)]
+        stays = replace(turn, call_id="stays")
+        await store.commit(Commit(processed_keys=keys, turns=[*turns, stays]))
+        await store.commit(Commit(record=call_record("stays"), processed_keys=["key of stays"]))
+
+        async def commit() -> None:
+            nonlocal done
+            while True:
+                await store.commit(Commit(record=call_record("stays")))
+                done += 1
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(commit)
+            await store.prune(now + 3 * day_ms, keep_calls=9, keep_days=1)
+            tasks.cancel_scope.cancel()
+        assert done > 4
+        assert not any(
+            [await store.is_processed(key) for key in (keys[0], keys[many // 2], keys[-1])]
+        )
+        assert await store.is_processed("key of stays")
+        assert list(await store.turns(limit=many)) == [stays]
 
 
 # --- the journal -----------------------------------------------------------------------------

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from sqlalchemy import Connection, Select, delete, desc, func, or_, select
 
 from .tables import (
@@ -16,9 +18,14 @@ from .tables import (
 )
 from .writing import REPLIES_KEPT_MS
 
-__all__ = ["CALLS_PER_STEP", "prune_loose_rows", "prune_some"]
+__all__ = ["CALLS_PER_STEP", "ROWS_PER_STEP", "Place", "prune_loose_some", "prune_some"]
 
 CALLS_PER_STEP = 200
+ROWS_PER_STEP = 5000
+"""Rows that a step looks at, most of which stay."""
+
+Place = tuple[int, Any]
+"""How far :func:`prune_loose_some` has come: a table, and a value in its order."""
 
 _ENDED = func.coalesce(calls.c.ended_at, calls.c.started_at)
 _ALL_IDS = select(calls.c.call_id)
@@ -28,17 +35,16 @@ def prune_some(connection: Connection, *, keep_calls: int, before: int) -> int:
     """Drop up to ``CALLS_PER_STEP`` calls that are over and are not among the newest
     ``keep_calls`` of these, or ended before ``before`` (epoch ms); how many went.
 
-    In steps, so that commits get their turn between them.
+    In steps, so that commits get their turn between them. They are found by when they started,
+    which has an index: to look at all calls takes seconds where there are many.
     """
     over = select(calls.c.call_id).where(calls.c.live == 0)
     doomed: Select[tuple[str]] = (
-        over.order_by(desc(_ENDED), desc(calls.c.call_id))
-        .limit(CALLS_PER_STEP)
-        .offset(max(keep_calls, 0))
+        over.order_by(desc(calls.c.started_at)).limit(CALLS_PER_STEP).offset(max(keep_calls, 0))
     )
     ids = list(connection.execute(doomed).scalars())
     if not ids:
-        aged = over.where(before > _ENDED).limit(CALLS_PER_STEP)
+        aged = over.where(before > calls.c.started_at, before > _ENDED).limit(CALLS_PER_STEP)
         ids = list(connection.execute(aged).scalars())
     if not ids:
         return 0
@@ -47,17 +53,29 @@ def prune_some(connection: Connection, *, keep_calls: int, before: int) -> int:
     return len(ids)
 
 
-def prune_loose_rows(connection: Connection, *, now: int, before: int) -> None:
-    """Drop what belongs to no stored call and is old.
+def prune_loose_some(
+    connection: Connection, place: Place, *, now: int, before: int
+) -> Place | None:
+    """Look at the next ``ROWS_PER_STEP`` rows behind ``place``, which is ``(0, None)`` at first,
+    and drop what belongs to no stored call and is old. Where to go on; None: that was all.
 
     A processed key outlives its call for as long as carriers may deliver again, since the event
     would make a new call otherwise; a reservation until ``before``, since its key dials once.
     """
-    for table, until in (
-        (processed_keys, now - REPLIES_KEPT_MS),
-        (dial_reservations, before),
-        (events, before),
-        (turns, before),
-    ):
-        loose = or_(table.c.call_id.is_(None), table.c.call_id.not_in(_ALL_IDS))
-        connection.execute(delete(table).where(table.c.at < until, loose))
+    orders = (
+        (processed_keys, processed_keys.c.key, now - REPLIES_KEPT_MS),
+        (dial_reservations, dial_reservations.c.key, before),
+        (events, events.c.seq, before),
+        (turns, turns.c.call_id, before),
+    )
+    number, last = place
+    table, order, until = orders[number]
+    behind = [] if last is None else [order > last]
+    further = select(order).where(*behind).order_by(order).limit(1).offset(ROWS_PER_STEP - 1)
+    following = connection.execute(further).scalar()
+    here = behind if following is None else [*behind, order <= following]
+    loose = or_(table.c.call_id.is_(None), table.c.call_id.not_in(_ALL_IDS))
+    connection.execute(delete(table).where(*here, table.c.at < until, loose))
+    if following is not None:
+        return number, following
+    return (number + 1, None) if number + 1 < len(orders) else None

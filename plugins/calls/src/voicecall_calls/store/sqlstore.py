@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TypeVar, cast
 
@@ -145,9 +146,11 @@ class SqlStore(CallStore):
         ):
             gone += step
             await anyio.lowlevel.checkpoint()
-        await self._writer.submit(
-            lambda c: pruning.prune_loose_rows(c, now=now_ms, before=before),
-        )
+        place: pruning.Place | None = (0, None)
+        while place is not None:
+            look = partial(pruning.prune_loose_some, place=place, now=now_ms, before=before)
+            place = await self._writer.submit(look)
+            await anyio.lowlevel.checkpoint()
         return gone
 
     async def _read(self, query: Callable[[Connection], T]) -> T:
