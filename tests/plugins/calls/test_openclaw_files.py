@@ -142,6 +142,17 @@ def test_what_is_not_installed_is_said_and_what_has_no_effect_named_once() -> No
     assert "tailscale.port" not in "\n".join(without)
 
 
+def test_keys_of_newer_files_are_taken_and_named() -> None:
+    realtime = {"enabled": True, "idleHangupMs": 20_000}
+    blocks = {"reports": {"enabled": True}, "voicemail": {"detection": "twilio"}}
+    config = {"inboundPolicy": "open", "realtime": realtime, **blocks}
+    tree = {"plugins": {"entries": {"voice-call": {"config": config}}}}
+    notes = wired(config_from_tree(tree, environ=ENVIRON)).notes
+    assert f"{CONFIG_PATH}.realtime.idleHangupMs has no effect yet" in notes
+    for block in blocks:
+        assert f"{CONFIG_PATH}.{block} is passed over: this is not supported yet" in notes
+
+
 def test_a_carrier_that_is_not_installed_is_a_problem() -> None:
     text = FILES["august-everything"].replace('provider: "twilio"', 'provider: "tin-can"')
     wiring = wired(config_from_tree(parse_tree(text, "x"), environ=ENVIRON, source="x"))
@@ -215,6 +226,7 @@ def test_the_doctor_finds_nothing_old_in_current_files(
         ({"tunnel": {"provder": "ngrok"}}, r"config\.tunnel\.provder: unknown key; did you mean"),
         ({"realtime": {"fastContext": {"sources": []}}}, r"realtime\.fastContext\.sources"),
         ({"realtime": {"consultThinkingLevel": "much"}}, r"realtime\.consultThinkingLevel"),
+        ({"realtime": {"idleHangupMs": 0}}, r"realtime\.idleHangupMs"),
         ({"realtime": {"tools": [{"type": "function"}]}}, r"realtime\.tools\.0\.name: is required"),
         ({"tts": {"auto": "sometimes"}}, r"config\.tts\.auto"),
         ({"tts": {"timeoutMs": 500}}, r"config\.tts\.timeoutMs"),

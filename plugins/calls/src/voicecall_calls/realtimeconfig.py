@@ -81,4 +81,5 @@ class RealtimeConfig(ConfigModel):
     fast_context: FastContextConfig = Field(default_factory=FastContextConfig)
     agent_context: AgentContextConfig = Field(default_factory=AgentContextConfig)
     inactivity_ms: int = Field(default=30_000, ge=0)
+    idle_hangup_ms: PositiveInt | None = None
     providers: dict[str, dict[str, Any]] = Field(default_factory=dict)

@@ -18,6 +18,7 @@ _PHONE = (
     "tunnel.ngrokAuthToken",
     "tunnel.ngrokDomain",
     "tunnel.allowNgrokFreeTierLoopbackBypass",
+    "realtime.idleHangupMs",
 )
 _TTS = (
     "auto",
