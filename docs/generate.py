@@ -198,7 +198,8 @@ def configuration(registry: Registry, words: Mapping[str, str]) -> str:
         parts += tables(
             where, f"{info.kind}.{info.id}", info.config_model().model_json_schema(), words, level=3
         )
-        for key, variable in info.secrets.items():
+        of_phone = {f"{PHONE}.{key}": variable for key, variable in info.environ.items()}
+        for key, variable in {**info.secrets, **of_phone}.items():
             parts.append(f"\n`{key}` may also come from the environment: `{variable}`.\n")
     return "".join(parts)
 

@@ -49,7 +49,9 @@ def test_a_carrier_without_its_key_names_path_and_variable() -> None:
 
 def test_a_real_carrier_needs_a_number_of_ours() -> None:
     wiring = wire(provider="public", public={"apiKey": "k"})
-    assert wiring.problems == ["plugins.entries.voice-call.config.fromNumber is required by Public"]
+    assert wiring.problems == [
+        "plugins.entries.voice-call.config.fromNumber is required by Public (or set PUBLIC_NUMBER)"
+    ]
 
 
 def test_streaming_takes_the_first_configured_providers() -> None:
@@ -338,8 +340,16 @@ def test_a_carriers_variable_gives_what_the_file_does_not() -> None:
     given = wire(provider="public", fromNumber="+15550009999", environ=variable)
     assert given.config.from_number == "+15550009999"
     assert wire(provider="mock", environ=variable).config.from_number is None
-    with pytest.raises(ConfigError, match="fromNumber"):
+    with pytest.raises(ConfigError, match=r"fromNumber: .* \(or set PUBLIC_NUMBER\)$"):
         wire(provider="public", environ={**variable, "PUBLIC_NUMBER": "a number"})
+
+
+def test_a_key_that_is_null_and_a_variable_that_is_blank_count_as_absent() -> None:
+    variable = {"PUBLIC_NUMBER": " +15550001234 ", "PUBLIC_KEY": "k"}
+    null = wire(provider="public", fromNumber=None, environ=variable)
+    assert (null.config.from_number, null.problems) == ("+15550001234", [])
+    [problem] = wire(provider="public", environ={**variable, "PUBLIC_NUMBER": "  "}).problems
+    assert "config.fromNumber is required by Public" in problem
 
 
 @pytest.mark.parametrize(

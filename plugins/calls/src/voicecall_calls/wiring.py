@@ -149,17 +149,24 @@ def resolve(
 def _with_environment(
     config: VoiceCallConfig, carrier: Selected, environ: Mapping[str, str]
 ) -> VoiceCallConfig:
-    """``config`` with what the carrier's environment variables say of keys that are not given."""
+    """``config`` with what the carrier's environment variables say of keys that are not given, or
+    null."""
     given = {} if carrier.info is None else carrier.info.environ
+    unset = {key: variable for key, variable in given.items() if not _is_given(config, key)}
     found = {
-        key: environ[variable]
-        for key, variable in given.items()
-        if environ.get(variable) and to_snake(key) not in config.model_fields_set
+        key: environ[variable].strip()
+        for key, variable in unset.items()
+        if environ.get(variable, "").strip()
     }
     if not found:
         return config
     values = config.model_dump(by_alias=True, exclude_unset=True)
-    return validate(VoiceCallConfig, {**values, **found}, CONFIG_PATH)
+    return validate(VoiceCallConfig, {**values, **found}, CONFIG_PATH, env=unset)
+
+
+def _is_given(config: VoiceCallConfig, key: str) -> bool:
+    name = to_snake(key)
+    return name in config.model_fields_set and getattr(config, name) is not None
 
 
 def _check_store(wiring: Wiring, registry: Registry, environ: Mapping[str, str]) -> None:
@@ -271,7 +278,9 @@ def _check_carrier(wiring: Wiring) -> None:
         return
     config = wiring.config
     if info.capabilities.from_number_required and config.from_number is None:
-        wiring.problems.append(f"{CONFIG_PATH}.fromNumber is required by {info.label}")
+        variable = info.environ.get("fromNumber")
+        instead = f" (or set {variable})" if variable else ""
+        wiring.problems.append(f"{CONFIG_PATH}.fromNumber is required by {info.label}{instead}")
     for name, mode in (("streaming", config.streaming), ("realtime", config.realtime)):
         if mode.enabled and not info.capabilities.stream:
             wiring.problems.append(
