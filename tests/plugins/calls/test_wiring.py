@@ -352,6 +352,14 @@ def test_a_key_that_is_null_and_a_variable_that_is_blank_count_as_absent() -> No
     assert "config.fromNumber is required by Public" in problem
 
 
+def test_a_value_from_a_variable_costs_no_word_about_other_carriers() -> None:
+    variable = {"PUBLIC_NUMBER": "+15550001234", "PUBLIC_KEY": "k"}
+    path = "plugins.entries.voice-call.config"
+    assert wire(provider="public", voicemail={"detection": "on"}, environ=variable).notes == [
+        f"{path}.voicemail is passed over: this is not supported yet"
+    ]
+
+
 @pytest.mark.parametrize(
     ("over", "named"),
     [

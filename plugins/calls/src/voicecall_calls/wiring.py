@@ -161,6 +161,7 @@ def _with_environment(
     if not found:
         return config
     values = config.model_dump(by_alias=True, exclude_unset=True)
+    values["carriers"] = config.carriers
     return validate(VoiceCallConfig, {**values, **found}, CONFIG_PATH, env=unset)
 
 
