@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pydantic import AfterValidator, Field, IPvAnyAddress
+from pydantic import AfterValidator, Field, IPvAnyAddress, PositiveInt
 
 from voicecall.configuring import ConfigModel, deep_merge, validate
 from voicecall.errors import ConfigError
@@ -25,6 +25,18 @@ class Outer(ConfigModel):
     inner: Inner = Inner()
     maybe: Inner | None = None
     items: tuple[Inner, ...] = ()
+    limit: PositiveInt | None = None
+    pause: float = 0
+    either: bool | int = 0
+    anything: Any = None
+    on: bool = False
+
+
+def test_truth_is_no_number_and_numbers_may_be_texts() -> None:
+    values = {"fromNumber": "+1", "limit": "2", "pause": "0.5", "either": True, "anything": True}
+    config = validate(Outer, {**values, "on": True}, "a")
+    assert (config.limit, config.pause) == (2, 0.5)
+    assert (config.either, config.anything, config.on) == (True, True, True)
 
 
 def test_keys_are_camel_case() -> None:
@@ -53,6 +65,12 @@ def test_keys_are_camel_case() -> None:
             "a.b.items.0.maxCalls: must be a whole number",
         ),
         ([], "a.b: must be an object, { ... }"),
+        (
+            {"fromNumber": "+1", "inner": {"maxCalls": True}},
+            "a.b.inner.maxCalls: must be a whole number",
+        ),
+        ({"fromNumber": "+1", "limit": True, "pause": False}, "a.b.limit: must be a whole number"),
+        ({"fromNumber": "+1", "limit": 1, "pause": False}, "a.b.pause: must be a number"),
     ],
 )
 def test_errors_name_the_full_path(values: Any, message: str) -> None:

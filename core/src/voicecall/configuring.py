@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, TypeVar
+from collections.abc import Iterator, Mapping, Sequence
+from types import UnionType
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    ValidationError,
+    model_validator,
+)
 from pydantic.alias_generators import to_camel
 
 from .errors import ConfigError
@@ -34,6 +41,28 @@ class ConfigModel(BaseModel):
         frozen=True,
         hide_input_in_errors=True,
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_truth_for_a_number(cls, values: Any) -> Any:
+        """pydantic takes true for 1, which nobody means who writes it; a text is refused."""
+        if not isinstance(values, Mapping) or not any(type(v) is bool for v in values.values()):
+            return values
+        numbers = set()
+        for name, field in cls.model_fields.items():
+            types = set(_types(field.annotation))
+            if types & {int, float} and not types & {bool, Any}:
+                numbers |= {name, field.alias}
+        return {k: str(v) if type(v) is bool and k in numbers else v for k, v in values.items()}
+
+
+def _types(annotation: Any) -> Iterator[Any]:
+    """Of what a value may be, the parts of a union."""
+    if isinstance(annotation, UnionType) or get_origin(annotation) in (Union, Annotated):
+        for part in get_args(annotation):
+            yield from _types(part)
+    else:
+        yield annotation
 
 
 def is_http_url(text: str) -> bool:
