@@ -65,6 +65,21 @@ def test_an_empty_token_file_is_refused(tmp_path: Path) -> None:
         gateway_token(GatewaySection(), {}, tmp_path, SystemSeam())
 
 
+def test_a_token_file_that_cannot_be_read_is_told(tmp_path: Path) -> None:
+    file = tmp_path / "gateway-token"
+    file.write_bytes(b"abc\xff")
+    with pytest.raises(ConfigError, match=r"is not UTF-8 text \(byte 3\); delete the file, or set"):
+        existing_token(GatewaySection(), {}, tmp_path)
+    file.unlink()
+    file.mkdir()
+    with pytest.raises(ConfigError) as caught:
+        existing_token(GatewaySection(), {}, tmp_path)
+    assert str(caught.value) == (
+        f"{file}: the gateway's token cannot be read: Is a directory; make it readable for this"
+        " user, or set VOICECALL_GATEWAY_TOKEN"
+    )
+
+
 def test_a_state_directory_that_is_none_is_told(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.touch()

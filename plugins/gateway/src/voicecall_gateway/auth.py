@@ -77,10 +77,15 @@ def existing_token(
         raise ConfigError(
             f"{state_dir} is not a directory; name another with VOICECALL_STATE_DIR"
         ) from None
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise ConfigError(
-            f"{file}: the gateway's token cannot be read ({error}); delete the file or set"
-            f" {TOKEN_VARIABLE}"
+            f"{file}: the gateway's token cannot be read: {error.strerror}; make it readable for"
+            f" this user, or set {TOKEN_VARIABLE}"
+        ) from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(
+            f"{file}: the gateway's token is not UTF-8 text (byte {error.start}); delete the file,"
+            f" or set {TOKEN_VARIABLE}"
         ) from None
     if not token:
         raise ConfigError(f"{file}: the gateway's token is empty; delete the file")
