@@ -6,9 +6,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from voicecall_calls.spoken import Payload, clean, extract
+from voicecall_calls.spoken import SpokenStream, clean
 
 pytestmark = pytest.mark.unit
+
+
+def spoken_of(output: str) -> str | None:
+    """What is spoken of a whole answer; None for silence."""
+    stream = SpokenStream()
+    return " ".join(stream.feed(output) + stream.finish()) or None
 
 
 @pytest.mark.parametrize(
@@ -34,22 +40,7 @@ pytestmark = pytest.mark.unit
     ],
 )
 def test_the_examples_of_the_specification(output: str, spoken: str | None) -> None:
-    assert extract([Payload(output)]) == spoken
-
-
-def test_reasoning_and_error_payloads_are_not_spoken() -> None:
-    payloads = [
-        Payload("I think so", is_reasoning=True),
-        Payload("boom", is_error=True),
-        Payload("  "),
-        Payload('{"spoken":"Hello"}'),
-    ]
-    assert extract(payloads) == "Hello"
-
-
-def test_payloads_are_joined_by_a_blank() -> None:
-    assert extract([Payload('{"spoken":"A."}'), Payload("B.")]) == "A. B."
-    assert extract([]) is None
+    assert spoken_of(output) == spoken
 
 
 @pytest.mark.parametrize(
@@ -86,7 +77,7 @@ def test_payloads_are_joined_by_a_blank() -> None:
     ],
 )
 def test_what_models_also_write(output: str, spoken: str | None) -> None:
-    assert extract([Payload(output)]) == spoken
+    assert spoken_of(output) == spoken
 
 
 @pytest.mark.parametrize(
@@ -131,5 +122,5 @@ def test_clean_never_leaves_markup(text: str) -> None:
 @given(st.text(max_size=200))
 def test_no_text_makes_it_raise(text: str) -> None:
     for output in (text, '{"spoken":"' + text, "<think>" + text, "```" + text):
-        spoken = extract([Payload(output)])
+        spoken = spoken_of(output)
         assert spoken is None or (spoken and "{" not in spoken and "}" not in spoken)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import itertools
-import json
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from voicecall_calls.spoken import Payload, SentenceSplitter, SpokenStream, extract
+from voicecall_calls.spoken import SentenceSplitter, SpokenStream
 
 pytestmark = pytest.mark.unit
 
@@ -42,18 +41,10 @@ def run(text: str, cuts: list[int]) -> tuple[list[str], SpokenStream]:
 def test_the_pieces_do_not_matter(text: str, cuts: list[int]) -> None:
     whole, one = run(text, [])
     pieces, other = run(text, cuts)
-    letters, third = run(text, list(range(len(text))))
+    letters, _ = run(text, list(range(len(text))))
     assert pieces == whole == letters
-    assert one.text == other.text == third.text == " ".join(whole)
     assert one.end_requested == other.end_requested
-    assert "{" not in one.text
-
-
-@settings(max_examples=150)
-@given(st.text(max_size=200), st.booleans())
-def test_a_stream_says_what_the_whole_answer_says(text: str, wrapped: bool) -> None:
-    output = json.dumps({"spoken": text}) if wrapped else text.replace("{", "(")
-    assert (run(output, [])[1].text or None) == extract([Payload(output)])
+    assert "{" not in " ".join(whole)
 
 
 def test_a_sentence_is_given_out_as_soon_as_the_next_begins() -> None:
@@ -65,7 +56,6 @@ def test_a_sentence_is_given_out_as_soon_as_the_next_begins() -> None:
     assert stream.feed(" noon in Lisbon now, I think. A") == ["It is noon in Lisbon now, I think."]
     assert stream.feed('nd"') == ["And"]
     assert stream.finish() == []
-    assert stream.text == "Yes. It is noon in Lisbon now, I think. And"
 
 
 def test_plain_text_streams_from_its_second_sentence_on() -> None:

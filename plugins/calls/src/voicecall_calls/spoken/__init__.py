@@ -4,6 +4,6 @@ from __future__ import annotations
 
 from .cleanup import clean
 from .sentences import SentenceSplitter
-from .stream import Payload, SpokenStream, extract
+from .stream import SpokenStream
 
-__all__ = ["Payload", "SentenceSplitter", "SpokenStream", "clean", "extract"]
+__all__ = ["SentenceSplitter", "SpokenStream", "clean"]
