@@ -228,9 +228,7 @@ class _PrivateRotatingFile(RotatingFileHandler):
         return stream
 
 
-def configure_logging(
-    state_dir: Path, mask: Mask, *, level: int = logging.INFO, stderr: bool = True
-) -> None:
+def configure_logging(state_dir: Path, mask: Mask, *, stderr: bool = True) -> None:
     """Send everything to the log file and to stderr. For the gateway's process, once."""
     file = log_file(state_dir)
     private_directory(state_dir)
@@ -256,4 +254,4 @@ def configure_logging(
         to_stderr = _StandardError(sys.stderr)
         to_stderr.setFormatter(_ShortLines(mask))
         root.addHandler(to_stderr)
-    logging.getLogger("voicecall").setLevel(level)
+    logging.getLogger("voicecall").setLevel(logging.INFO)
