@@ -83,17 +83,11 @@ async def test_a_quick_agent_needs_no_filler(tmp_path: Path) -> None:
         assert not (await phone.rows())[-1].filler
 
 
-async def test_no_filler_where_it_is_turned_off(tmp_path: Path) -> None:
-    async with open_phone(tmp_path, config={"fillerAfterMs": 0}) as phone:
-        await greeted(phone)
-        phone.agent.then(20.0, "Here you are.")
-        phone.hears("Look it up.")
-        await phone.settle(23)
-        assert phone.heard == [SAY.greeting, "Here you are."]
-
-
-async def test_no_filler_where_there_are_no_words_for_it(tmp_path: Path) -> None:
-    async with open_phone(tmp_path, config={"phrases": {"filler": ""}}) as phone:
+@pytest.mark.parametrize("config", [{"fillerAfterMs": 0}, {"phrases": {"filler": ""}}])
+async def test_no_filler_where_it_is_turned_off_or_has_no_words(
+    tmp_path: Path, config: dict[str, Any]
+) -> None:
+    async with open_phone(tmp_path, config=config) as phone:
         await greeted(phone)
         phone.agent.then(20.0, "Here you are.")
         phone.hears("Look it up.")
