@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +46,19 @@ async def words(phone: Phone, text: str) -> None:
         await phone.settle()
 
 
+@asynccontextmanager
+async def asked(phone: Phone) -> AsyncIterator[list[str]]:
+    """Somebody asks :data:`QUESTION`; what is answered, which at the end is waited for."""
+    answers: list[str] = []
+
+    async def ask() -> None:
+        answers.append(await phone.operations.ask(phone.record.call_id, QUESTION))
+
+    async with anyio.create_task_group() as asking:
+        asking.start_soon(ask)
+        yield answers
+
+
 # --- continue --------------------------------------------------------------------------------
 
 
@@ -51,13 +66,7 @@ async def words(phone: Phone, text: str) -> None:
 async def test_continue_owns_the_next_turn(tmp_path: Path, media: MediaPath) -> None:
     async with open_phone(tmp_path, media=media) as phone:
         await greeted(phone)
-        answers: list[str] = []
-
-        async def ask() -> None:
-            answers.append(await phone.operations.ask(phone.record.call_id, QUESTION))
-
-        async with anyio.create_task_group() as asking:
-            asking.start_soon(ask)
+        async with asked(phone) as answers:
             await phone.settle(2)
             await words(phone, "Anna.")
         assert answers == ["Anna."]
@@ -80,13 +89,7 @@ async def test_continue_owns_the_next_turn(tmp_path: Path, media: MediaPath) -> 
 async def test_an_answer_into_the_prompt_counts(tmp_path: Path, media: MediaPath) -> None:
     async with open_phone(tmp_path, media=media) as phone:
         await greeted(phone)
-        answers: list[str] = []
-
-        async def ask() -> None:
-            answers.append(await phone.operations.ask(phone.record.call_id, QUESTION))
-
-        async with anyio.create_task_group() as asking:
-            asking.start_soon(ask)
+        async with asked(phone) as answers:
             await phone.settle(0.4)
             assert phone.record.state is CallState.SPEAKING
             await words(phone, "Anna, as always.")
@@ -100,13 +103,7 @@ async def test_a_second_continue_is_refused_and_the_first_completes(
 ) -> None:
     async with open_phone(tmp_path, media=media) as phone:
         await greeted(phone)
-        answers: list[str] = []
-
-        async def ask() -> None:
-            answers.append(await phone.operations.ask(phone.record.call_id, QUESTION))
-
-        async with anyio.create_task_group() as asking:
-            asking.start_soon(ask)
+        async with asked(phone) as answers:
             await phone.settle(2)
             with pytest.raises(CallNotReady, match="Already waiting for transcript"):
                 await phone.operations.ask(phone.record.call_id, "And where?")
@@ -158,13 +155,7 @@ async def test_the_end_of_the_call_rejects_a_waiting_continue(
 async def test_keys_answer_a_question_too(tmp_path: Path, media: MediaPath) -> None:
     async with open_phone(tmp_path, media=media) as phone:
         await greeted(phone)
-        answers: list[str] = []
-
-        async def ask() -> None:
-            answers.append(await phone.operations.ask(phone.record.call_id, "Your code?"))
-
-        async with anyio.create_task_group() as asking:
-            asking.start_soon(ask)
+        async with asked(phone) as answers:
             await phone.settle(2)
             for key in "4711#":
                 await phone.event(ev.DigitsPressed, digits=key)
@@ -173,40 +164,21 @@ async def test_keys_answer_a_question_too(tmp_path: Path, media: MediaPath) -> N
         assert phone.agent.turns == []
 
 
-async def test_blank_speech_leaves_the_question_open(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "other", [{"text": "   "}, {"text": "Of another turn.", "turn_token": "stale"}]
+)
+async def test_blank_speech_and_that_of_another_turn_leave_the_question_open(
+    tmp_path: Path, other: dict[str, Any]
+) -> None:
     async with open_phone(tmp_path, media=MediaPath.NATIVE) as phone:
         await greeted(phone)
-        answers: list[str] = []
-
-        async def ask() -> None:
-            answers.append(await phone.operations.ask(phone.record.call_id, QUESTION))
-
-        async with anyio.create_task_group() as asking:
-            asking.start_soon(ask)
+        async with asked(phone) as answers:
             await phone.settle(2)
-            await phone.event(ev.SpeechHeard, text="   ")
+            await phone.event(ev.SpeechHeard, **other)
             assert answers == []
             await words(phone, "Anna.")
         assert answers == ["Anna."]
         assert [entry for entry in phone.said if entry[0] == "user"] == [("user", "Anna.")]
-
-
-async def test_speech_with_the_wrong_token_leaves_the_question_open(tmp_path: Path) -> None:
-    async with open_phone(tmp_path, media=MediaPath.NATIVE) as phone:
-        await greeted(phone)
-        answers: list[str] = []
-
-        async def ask() -> None:
-            answers.append(await phone.operations.ask(phone.record.call_id, QUESTION))
-
-        async with anyio.create_task_group() as asking:
-            asking.start_soon(ask)
-            await phone.settle(2)
-            await phone.event(ev.SpeechHeard, text="Of another turn.", turn_token="stale")
-            assert answers == []
-            assert ("user", "Of another turn.") not in phone.said
-            await words(phone, "Anna.")
-        assert answers == ["Anna."]
 
 
 async def test_a_question_that_cannot_be_spoken_fails_at_once(tmp_path: Path) -> None:
