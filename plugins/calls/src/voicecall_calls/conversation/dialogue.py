@@ -171,7 +171,7 @@ class Dialogue(Conversation):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._message_loop)
             if self.lane.record.mode is CallMode.CONVERSATION:
-                tasks.start_soon(self._watch_silence)
+                tasks.start_soon(self._silence.run, self._ask_again, self._give_up)
                 self._keys.begin(self.lane.spawn)
             while True:
                 await self._input_came.wait()
@@ -376,9 +376,6 @@ class Dialogue(Conversation):
     def _busy(self) -> bool:
         """Somebody speaks, thinks or is being waited for."""
         return self._floor.locked() or self._question.waits
-
-    async def _watch_silence(self) -> None:
-        await self._silence.run(self._ask_again, self._give_up)
 
     async def _ask_again(self) -> None:
         await self._say(self.config.phrases.still_there)
