@@ -59,7 +59,7 @@ async def open_realtime(
             return RealtimeConversation(
                 lane,
                 phone.carrier,
-                RealtimeModel(model, find_tool=known.get),
+                RealtimeModel(model, known.get),
                 brain,
                 config=phone.config,
                 keep=keep,

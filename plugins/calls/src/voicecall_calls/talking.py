@@ -54,7 +54,7 @@ class Talking:
             from voicecall_calls.conversation.realtimemodel import RealtimeModel
 
             provider = await open_provider(wiring.realtime, context, stack)
-            self._model = RealtimeModel(provider, find_tool=self._host.find_tool)
+            self._model = RealtimeModel(provider, self._host.find_tool)
 
     def longest_text(self, record: CallRecord) -> int | None:
         """Characters of the longest message that a call may be asked to speak; None where no

@@ -80,8 +80,8 @@ class RealtimeConversation(Conversation):
         config: VoiceCallConfig,
         keep: KeepTurn,
         seam: Seam,
-        profile: AgentProfile | None = None,
-        fallback: FallbackSpeech | None = None,
+        profile: AgentProfile | None,
+        fallback: FallbackSpeech,
     ) -> None:
         self.lane = lane
         self.config = config
@@ -95,7 +95,6 @@ class RealtimeConversation(Conversation):
         self._question = OpenQuestion()
         self._words = CallerWords(lane, seam, self._question)
         self._carrier = carrier
-        self._model = model
         self._capabilities = model.provider.capabilities
         self._link = ModelLink(
             model.provider,
@@ -110,7 +109,6 @@ class RealtimeConversation(Conversation):
         )
         speech = ModelSpeech(self._link, self.voice)
         self._requests = Requests(speech, self._question, config.tts.timeout_ms / 1000)
-        fallback = fallback or FallbackSpeech()
         self._last_words = LastWords(
             lane,
             self.line,
@@ -236,7 +234,6 @@ class RealtimeConversation(Conversation):
             instructions=self._instructions,
             tools=self._tools.declared() if self._function_tools else (),
             history=words.history(self.lane.record.transcript),
-            voice=self._model.voice,
         )
 
     def _format(self, wanted: AudioFormat) -> AudioFormat:

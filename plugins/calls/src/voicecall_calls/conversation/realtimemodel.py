@@ -11,18 +11,13 @@ from voicecall_calls.conversation.realtimetools import FindTool
 __all__ = ["FallbackSpeech", "RealtimeModel"]
 
 
-def _no_tool(name: str) -> None:
-    """There is no gateway with tools."""
-
-
 @dataclass(frozen=True, slots=True)
 class RealtimeModel:
     """The voice model of realtime calls; ``find_tool`` gives the gateway's tools, by name, that
     carry out what it calls."""
 
     provider: RealtimeProvider
-    voice: str | None = None
-    find_tool: FindTool = _no_tool
+    find_tool: FindTool
 
 
 @dataclass(frozen=True, slots=True)
