@@ -104,7 +104,10 @@ def test_credentials_come_from_the_environment() -> None:
         ({"accountSid": "AC1", "authToken": "t", "callsPerSecond": 0}, "twilio.callsPerSecond"),
         ({"accountSid": "AC1", "authToken": "t", "apiKeySid": "SK1"}, "apiKeySecret go together"),
         ({"accountSid": "AC1", "authToken": "t", "regoin": "ie1"}, "did you mean 'region'"),
-        ({"accountSid": "AC1", "authToken": "t", "voice": ""}, "twilio.voice"),
+        *(
+            ({"accountSid": "AC1", "authToken": "t", "voice": text}, "voice.*such as Polly")
+            for text in ("", "Joanna", "alloy", "polly.Joanna", "Polly.")
+        ),
         *(
             ({"accountSid": "AC1", "authToken": "t", "language": text}, "such as en-GB")
             for text in ("", "de", "German", "de_DE", "DE-de", "de-", "de-DE ")

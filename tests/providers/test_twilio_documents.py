@@ -14,6 +14,8 @@ from twilio.twiml.voice_response import Connect, Gather, VoiceResponse
 
 from voicecall import telephony as tel
 from voicecall_twilio.callbacks import Kind, base_url, callback, document_id
+from voicecall_twilio.dialling import notice
+from voicecall_twilio.rendering import Style
 from voicecall_twilio.signature import query_of
 from voicecall_twilio.twiml import Document
 
@@ -75,12 +77,29 @@ def test_speak_and_listen_are_one_document() -> None:
 
 def test_voice_and_language() -> None:
     speaker = provider(voice="Polly.Vicki", language="de-DE")
-    for voice, wanted in ((None, "Polly.Vicki"), ("Polly.Hans", "Polly.Hans")):
+    voices = {
+        None: "Polly.Vicki",
+        "Polly.Hans": "Polly.Hans",
+        "Google.de-DE-Chirp3-HD-Kore": "Google.de-DE-Chirp3-HD-Kore",
+        "woman": "woman",
+        # Of speech providers, which Twilio does not know.
+        "alloy": "Polly.Vicki",
+        "en-us+f2": "Polly.Vicki",
+        "21m00Tcm4TlvDq8ikWAM": "Polly.Vicki",
+        "": "Polly.Vicki",
+    }
+    for voice, wanted in voices.items():
         speak = tel.Speak("u-1", "Hallo", voice, LISTEN)
         body = speaker.render(outbound(), CALL, [speak]).reply.body.decode()
         gathered = ElementTree.fromstring(body)[0]
         assert gathered.get("language") == "de-DE"
         assert gathered[0].attrib == {"voice": wanted, "language": "de-DE"}
+
+
+def test_a_notification_is_spoken_with_a_voice_that_twilio_knows() -> None:
+    spoken = notice(tel.Speak("u-1", "Hello", "alloy"), HOOK, Style("Polly.Vicki"))
+    assert spoken is not None
+    assert ElementTree.fromstring(spoken)[0].attrib == {"voice": "Polly.Vicki"}
 
 
 def test_silence_is_listened_to_again_with_more_patience() -> None:

@@ -142,6 +142,18 @@ def test_a_document_is_read_strictly(inner: str) -> None:
     assert wrong.value.code == 12100
 
 
+@pytest.mark.parametrize("voice", ["", "alloy", "en-us+f2"])
+def test_a_voice_that_is_none_says_nothing(voice: str) -> None:
+    for inner in (
+        f'<Say voice="{voice}">A</Say>',
+        f'<Gather><Say voice="{voice}">A</Say></Gather>',
+    ):
+        with pytest.raises(TwimlError) as wrong:
+            parse(inner)
+        assert wrong.value.code == 13511
+    assert parse('<Say voice="woman">A</Say>') == (twiml.Say("A", "woman"),)
+
+
 @pytest.mark.parametrize("language", ["", "de", "German", "de_DE"])
 def test_a_gather_hears_nothing_of_a_language_that_is_none(language: str) -> None:
     with pytest.raises(TwimlError) as wrong:

@@ -9,6 +9,8 @@ from pydantic import Field, field_validator, model_validator
 
 from voicecall.configuring import ConfigModel, HttpUrl
 
+from .twiml import is_voice
+
 __all__ = ["TwilioConfig"]
 
 _EDGES = {"ie1": "dublin", "au1": "sydney"}
@@ -55,12 +57,18 @@ class TwilioConfig(ConfigModel):
     )
     voice: str | None = Field(
         default=None,
-        min_length=1,
         description="Voice of turn-based calls, such as `Polly.Joanna-Neural`",
     )
     language: str | None = Field(
         default=None, description="Language of that voice and of the recogniser, such as `en-GB`"
     )
+
+    @field_validator("voice")
+    @classmethod
+    def _voice_is_one(cls, value: str | None) -> str | None:
+        if value is not None and not is_voice(value):
+            raise ValueError("must be a voice with its vendor, such as Polly.Joanna-Neural")
+        return value
 
     @field_validator("language")
     @classmethod

@@ -18,7 +18,7 @@ from voicecall.telephony import StreamRequest, WebhookReply
 from .callbacks import Kind, callback
 from .markup import written
 
-__all__ = ["TWIML_LIMIT", "Document", "Listening", "keypad", "reply"]
+__all__ = ["TWIML_LIMIT", "Document", "Listening", "is_voice", "keypad", "reply"]
 
 TWIML_LIMIT = 4000
 """Characters of a document in a request."""
@@ -36,10 +36,18 @@ _SURELY_SAID = _SAY_QUOTED // 12
 """Characters that fit whatever they are."""
 _PLAIN = frozenset(string.ascii_letters + string.digits + "-._~")
 
+_VOICE = re.compile(r"man|woman|alice|[A-Z][A-Za-z]*\..+")
+"""With its vendor, such as ``Polly.Joanna``; those of Twilio's own have none. Source: Twilio's
+documentation of Say, and its errors 13511 and 13321."""
 _ILLEGAL = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _SENTENCE_END = re.compile(r"(?<=[.!?;:。！？])\s+")  # noqa: RUF001 (full-width marks end sentences)
 _KEYPAD = str.maketrans({",": "w", "p": "W", "P": "W"})
 _KEYS = re.compile(r"[0-9A-D*#wW]+")
+
+
+def is_voice(name: str) -> bool:
+    """Whether ``name`` may be a voice of Twilio's."""
+    return _VOICE.fullmatch(name) is not None
 
 
 def keypad(digits: str) -> str | None:
@@ -162,7 +170,9 @@ class Document:
         self._verb("Redirect").text = callback(self._base, kind, **parameters)
 
     def _say(self, parent: ElementTree.Element, text: str, voice: str | None) -> None:
-        wanted = {"voice": voice or self._voice, "language": self._language}
+        # That of a call may be a voice of the speech provider that its streams have.
+        own = voice if voice is not None and is_voice(voice) else self._voice
+        wanted = {"voice": own, "language": self._language}
         attributes = {name: legal(value) for name, value in wanted.items() if value is not None}
         for piece in _pieces(legal(text)):
             ElementTree.SubElement(parent, "Say", attributes).text = piece

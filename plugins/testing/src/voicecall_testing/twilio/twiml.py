@@ -36,6 +36,7 @@ MAX_PARAMETER = 500
 KEYS = frozenset("0123456789*#ABCDwW")
 _LANGUAGE = re.compile(r"[a-z]{2,3}(-[A-Za-z0-9]{2,8})+|multi")
 """Source: Twilio's errors 13331 and 13512; "multi" is of one of its recognisers."""
+_VOICE = re.compile(r"man|woman|alice|[A-Z][A-Za-z]*\..+")
 _SSML = {"break", "emphasis", "lang", "p", "phoneme", "prosody", "s", "say-as", "sub", "w"}
 
 
@@ -195,7 +196,9 @@ def _say(element: ET.Element) -> Say:
     text = " ".join("".join(element.itertext()).split())
     if not text and not len(element):
         raise TwimlError(13520, "Say holds no text")
-    voice = given.get("voice") or ""
+    voice = given.get("voice", "man")
+    if not _VOICE.fullmatch(voice):
+        raise TwimlError(13511, f"voice {voice!r} is none that Say knows")
     most = next(size for name, size in MAX_SAY.items() if voice.startswith(name))
     if len(text.encode()) > most or len(quote(text, safe="")) > 4500:
         raise TwimlError(13521, f"Say holds more than {most} bytes, or 4500 as quoted in a URL")
