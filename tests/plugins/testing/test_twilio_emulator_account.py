@@ -41,8 +41,8 @@ def anyio_backend() -> str:
         ({"to": "+15005550002"}, 400, 21214),
         ({"status_callback": "http://under_score.example/"}, 400, 21609),
         ({"status_callback_event": ["finished"]}, 400, 21626),
-        ({"twiml": "x" * 4001}, 400, 20001),
-        ({"send_digits": "1-2"}, 400, 20001),
+        ({"twiml": "x" * 4001}, 400, 32018),
+        ({"send_digits": "1-2"}, 400, 21206),
         ({"timeout": 601}, 400, 20001),
     ],
 )

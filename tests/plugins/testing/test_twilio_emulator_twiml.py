@@ -181,13 +181,18 @@ def test_there_is_nothing_to_say(inner: str) -> None:
         b'<?xml version="1.0"?><!DOCTYPE Response [<!ENTITY a "b">]><Response>&a;</Response>',
         b'<?xml version="1.0" encoding="no-such"?><Response/>',
         b"<Response>\xff</Response>",
-        b"<Response>" + b" " * 65_536 + b"</Response>",
     ],
 )
 def test_what_is_no_document(body: bytes) -> None:
     with pytest.raises(TwimlError) as wrong:
         parse_twiml(body)
     assert wrong.value.code == 12100
+
+
+def test_a_document_that_is_too_long() -> None:
+    with pytest.raises(TwimlError) as wrong:
+        parse_twiml(b"<Response>" + b" " * 65_536 + b"</Response>")
+    assert wrong.value.code == 11750
 
 
 @given(st.one_of(st.binary(max_size=200), st.text(max_size=200).map(str.encode)))

@@ -1,6 +1,6 @@
 """What a create or update of a call asks for, checked as Twilio does.
 
-Source: https://www.twilio.com/docs/voice/api/call-resource
+Source: https://www.twilio.com/docs/voice/api/call-resource; codes: see :mod:`.errors`.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ def _source(form: Form, type_: str = "voice") -> Source | None:
     if not twiml:
         return None
     if len(twiml) > MAX_INLINE:
-        raise ApiError(400, _INVALID, f"Twiml is longer than {MAX_INLINE} characters")
+        raise ApiError(400, 32018, f"Twiml is longer than {MAX_INLINE} characters")
     return Source(type_, inline=twiml)
 
 
@@ -178,5 +178,5 @@ def _time_limit(form: Form, longest_s: int) -> float | None:
 def _digits(form: Form) -> str:
     digits = form.get("SendDigits")
     if len(digits) > 32 or not KEYS.issuperset(digits):
-        raise ApiError(400, _INVALID, "SendDigits are up to 32 keys")
+        raise ApiError(400, 21206, "SendDigits are up to 32 keys")
     return digits

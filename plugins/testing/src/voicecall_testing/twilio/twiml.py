@@ -41,8 +41,8 @@ _SSML = {"break", "emphasis", "lang", "p", "phoneme", "prosody", "s", "say-as", 
 
 
 class TwimlError(Exception):
-    """``code``: of Twilio's debugger (11200 not fetched, 12100 no such document, 12300 content
-    type, 13xxx a verb)."""
+    """``code``: of Twilio's debugger (11200 not fetched, 11750 too long, 12100 no such document,
+    12300 content type, 13xxx a verb)."""
 
     def __init__(self, code: int, message: str) -> None:
         super().__init__(message)
@@ -136,9 +136,9 @@ Verb = Say | Play | Pause | Gather | Redirect | Reject | Hangup | Connect
 
 
 def parse_twiml(body: bytes) -> tuple[Verb, ...]:
-    """The verbs of a document. Raises :exc:`TwimlError` (12100)."""
+    """The verbs of a document. Raises :exc:`TwimlError`."""
     if len(body) > MAX_BYTES:
-        raise TwimlError(12100, f"the document is longer than {MAX_BYTES} bytes")
+        raise TwimlError(11750, f"the document is longer than {MAX_BYTES} bytes")
     if b"<!DOCTYPE" in body or b"<!ENTITY" in body:
         raise TwimlError(12100, "the document declares a type")
     try:
