@@ -19,6 +19,7 @@ from voicecall.realtime import (
     Delegation,
     Interrupted,
     RealtimeCapabilities,
+    RealtimeEvent,
     SessionReset,
     ToolCall,
     ToolCancelled,
@@ -176,27 +177,21 @@ async def test_an_agent_that_cannot_be_stopped_is_left(tmp_path: Path) -> None:
         assert not phone.engine.lanes
 
 
-async def test_a_cancelled_consult_gives_no_result(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "told", [(ToolCancelled("t1"), ToolCancelled("unknown")), (SessionReset(),)]
+)
+async def test_a_consult_that_is_cancelled_or_void_by_a_reset_gives_no_result(
+    tmp_path: Path, told: tuple[RealtimeEvent, ...]
+) -> None:
     model = ScriptedRealtime()
     async with on_the_phone(tmp_path, model, fillerAfterMs=0) as phone:
         phone.agent.then(2.0, "Sunny.")
         model.current.tell(consult("t1"))
         await phone.settle(1)
-        model.current.tell(ToolCancelled("t1"), ToolCancelled("unknown"))
+        model.current.tell(*told)
         await phone.settle(3)
         assert model.current.results == []
         assert [heard for _, heard in phone.agent.settled] == [""]
-
-
-async def test_results_of_a_session_that_was_reset_are_void(tmp_path: Path) -> None:
-    model = ScriptedRealtime()
-    async with on_the_phone(tmp_path, model, fillerAfterMs=0) as phone:
-        phone.agent.then(2.0, "Sunny.")
-        model.current.tell(consult("t1"))
-        await phone.settle(1)
-        model.current.tell(SessionReset())
-        await phone.settle(3)
-        assert model.current.results == []
 
 
 async def test_a_question_is_needed_and_a_short_one_is_repaired(tmp_path: Path) -> None:
