@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from voicecall.hosting import LegacyRule
+from voicecall_gateway.legacy import TTS_KEYS
 
 __all__ = ["legacy_rules"]
 
@@ -27,7 +28,6 @@ _OWN_BLOCKS = frozenset(
         "webhookSecurity",
     }
 )
-_TTS_OBJECTS = frozenset({"modelOverrides", "personas", "providers"})
 _CHOSEN = "streaming.providers.{=streaming.provider}"
 _ONLY = "streaming.providers.{=streaming.providers}"
 
@@ -46,13 +46,11 @@ def legacy_rules() -> Sequence[LegacyRule]:
         LegacyRule("streaming.vadThreshold"),
         LegacyRule("realtime.agentContext.includeSystemPrompt"),
         LegacyRule("tts.enabled"),
-        LegacyRule(
-            "tts.{provider}", "tts.providers.{provider}", reserved=_TTS_OBJECTS, objects=True
-        ),
+        LegacyRule("tts.{provider}", "tts.providers.{provider}", reserved=TTS_KEYS, objects=True),
         LegacyRule(
             "numbers.{number}.tts.{provider}",
             "numbers.{number}.tts.providers.{provider}",
-            reserved=_TTS_OBJECTS,
+            reserved=TTS_KEYS,
             objects=True,
         ),
     ]
