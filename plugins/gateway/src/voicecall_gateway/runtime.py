@@ -76,7 +76,6 @@ class Gateway:
         self._stop_requested = anyio.Event()
         self._started_at = self.seam.monotonic()
         self._rpc: RpcServer | None = None
-        self._tools: ToolEndpoint | None = None
         self._on_secrets = on_secrets
         self.use(loaded)
 
@@ -171,7 +170,7 @@ class Gateway:
                 )
                 self._rpc = rpc
                 self.host.register_rpc(RpcMethod("gateway.status", READ, self._status))
-                self._tools = ToolEndpoint(
+                tools = ToolEndpoint(
                     self.host,
                     token=self.token,
                     throttle=throttle,
@@ -179,9 +178,7 @@ class Gateway:
                     denied=lambda name: name in self.loaded.gateway.tools.deny,
                 )
                 self.host.register_rpc(RpcMethod("gateway.reload", ADMIN, self._reloader.rpc))
-                app = make_app(
-                    rpc, self._tools, self._readiness, bind=section.bind, version=self.version
-                )
+                app = make_app(rpc, tools, self._readiness, bind=section.bind, version=self.version)
                 server = AdminServer(app)
                 tasks.start_soon(server.run_on, listener, name="admin port")
                 tasks.start_soon(rpc.tick, name="tick")
@@ -190,7 +187,7 @@ class Gateway:
                     yield self
                 except Exception as error:  # noqa: BLE001 (raised again outside of the group)
                     failure = error
-                await self._stop(rpc, drain=failure is None)
+                await self._stop(rpc, tools, drain=failure is None)
                 with anyio.move_on_after(FLUSH_SECONDS):
                     await rpc.close()
                 await server.stop()
@@ -214,33 +211,28 @@ class Gateway:
 
     # --- stop -------------------------------------------------------------------------------
 
-    async def _stop(self, rpc: RpcServer, *, drain: bool) -> None:
+    async def _stop(self, rpc: RpcServer, tools: ToolEndpoint, *, drain: bool) -> None:
         self.request_stop()
         rpc.announce_shutdown("the gateway is stopping")
         await self._reloader.close()
-        if self._tools is not None:
-            self._tools.closing = True
+        tools.closing = True
         if drain:
             with anyio.move_on_after(self.loaded.gateway.drain_seconds) as patience:
                 async with anyio.create_task_group() as draining:
                     draining.start_soon(self._plugins.drain)
                     draining.start_soon(rpc.wait_idle)
-                    if self._tools is not None:
-                        draining.start_soon(self._tools.wait_idle)
+                    draining.start_soon(tools.wait_idle)
             # Without any patience the drain is cut short even where there is nothing to wait for.
-            if patience.cancelled_caught and (left := self._under_way(rpc)):
+            if patience.cancelled_caught and (left := self._under_way(rpc, tools)):
                 _log.warning("stopping with work still under way: %s", ", ".join(left))
         if self._start_scope is not None:
             self._start_scope.cancel()
         await self._started.wait()
         await self._plugins.stop()
 
-    def _under_way(self, rpc: RpcServer) -> list[str]:
+    def _under_way(self, rpc: RpcServer, tools: ToolEndpoint) -> list[str]:
         left = self._plugins.undrained()
-        for count, what in (
-            (rpc.in_flight, "RPC requests"),
-            (self._tools.in_flight if self._tools is not None else 0, "tools"),
-        ):
+        for count, what in ((rpc.in_flight, "RPC requests"), (tools.in_flight, "tools")):
             if count:
                 left.append(f"{what} ({count})")
         return left
