@@ -250,7 +250,7 @@ class PhoneService:
         talking = Talking(host, engine, book, turn_keeper(store, observer))
         await talking.open(stack, wiring)
         engine.conversations = talking
-        server = self._server(engine, carrier)
+        server = make_server(config, carrier, engine, seam=host.seam, state_dir=host.state_dir)
         with making(info):
             await stack.enter_async_context(carrier.lifespan())
         await stack.enter_async_context(server.run())
@@ -311,10 +311,6 @@ class PhoneService:
         )
         await stack.enter_async_context(keeper.run())
         return keeper
-
-    def _server(self, engine: CallEngine, carrier: Any) -> CallServer:
-        host = self._host
-        return make_server(self._config, carrier, engine, seam=host.seam, state_dir=host.state_dir)
 
 
 async def _announce(carrier: Any, url: str) -> None:
