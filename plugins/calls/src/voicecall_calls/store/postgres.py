@@ -23,18 +23,10 @@ class PostgresStore(SqlStore):
     ``lock_seconds`` for it. Raises :exc:`voicecall.errors.ConfigError` for a URL that is none.
     """
 
-    def __init__(
-        self,
-        url: str,
-        directory: Path,
-        seam: Seam,
-        *,
-        journal_bytes: int = JOURNAL_BYTES,
-        lock_seconds: float = 5.0,
-    ) -> None:
+    def __init__(self, url: str, directory: Path, seam: Seam, *, lock_seconds: float = 5.0) -> None:
         self._address = ServerAddress.parse(url)
         self._lock_seconds = lock_seconds
-        super().__init__(self._address.name, directory, seam, journal_bytes=journal_bytes)
+        super().__init__(self._address.name, directory, seam, journal_bytes=JOURNAL_BYTES)
 
     def _connected(self, *, writing: bool) -> AbstractContextManager[Connection]:
         return self._address.connected(writing=writing, lock_seconds=self._lock_seconds)

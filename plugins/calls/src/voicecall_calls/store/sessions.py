@@ -32,7 +32,7 @@ class WriterSession:
         name: str,
         connection: Connection,
         journal: Journal,
-        receipts: Receipts | None = None,
+        receipts: Receipts | None,
     ) -> None:
         self._name = name
         self._connection = connection

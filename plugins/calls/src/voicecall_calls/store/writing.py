@@ -90,7 +90,7 @@ _ADD_RESERVATION = ForRows(insert(tables.dial_reservations))
 
 
 def store_batch(
-    connection: Connection, writes: Sequence[Write], *, name: str, receipts: Receipts | None = None
+    connection: Connection, writes: Sequence[Write], *, name: str, receipts: Receipts | None
 ) -> list[StoreError | None]:
     """Store commits in their order; for each its error, None where it is stored.
 
