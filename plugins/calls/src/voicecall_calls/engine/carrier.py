@@ -143,10 +143,9 @@ class CarrierActions:
 
     # --- actions ----------------------------------------------------------------------------
 
-    def performing(
-        self, lane: CallLane, actions: Sequence[tel.Action], *, reattach: bool = False
-    ) -> Job:
-        """Perform actions in order; a failure becomes an event."""
+    def performing(self, lane: CallLane, actions: Sequence[tel.Action], *, reattach: bool) -> Job:
+        """Perform actions in order; a failure becomes an event. ``reattach``: they put another
+        stream in the place of one that is lost."""
 
         async def job() -> None:
             if reattach:

@@ -56,7 +56,7 @@ class MediaServer:
         *,
         url: Callable[[], str],
         seam: Seam,
-        skip_signatures: bool = False,
+        skip_signatures: bool,
     ) -> None:
         self._provider = provider
         self._skip_signatures = skip_signatures
