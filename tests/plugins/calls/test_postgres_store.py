@@ -22,6 +22,7 @@ from voicecall.store import Approval, Commit, DialReservation, RecordedReply, St
 from voicecall_calls.store.postgres import PostgresStore
 from voicecall_testing.contracts.store import call_record
 
+from .committing import together
 from .postgres_server import Server
 
 pytestmark = [pytest.mark.integration, pytest.mark.postgres, pytest.mark.anyio]
@@ -47,29 +48,6 @@ def writer_held_up(url: str) -> Iterator[None]:
         yield
 
 
-async def until_outstanding(store: PostgresStore, number: int) -> None:
-    while store.outstanding != number:
-        await anyio.lowlevel.checkpoint()
-
-
-async def together(store: PostgresStore, url: str, commits: list[Commit]) -> list[object]:
-    """Commit all while the writer is held up by the first; for each None or its error."""
-    outcomes: list[object] = [None] * len(commits)
-
-    async def one(index: int) -> None:
-        try:
-            await store.commit(commits[index])
-        except StoreError as error:
-            outcomes[index] = error
-
-    async with anyio.create_task_group() as group:
-        with writer_held_up(url):
-            for index in range(len(commits)):
-                group.start_soon(one, index)
-            await until_outstanding(store, len(commits))
-    return outcomes
-
-
 @contextmanager
 def counted_commits() -> Iterator[list[object]]:
     seen: list[object] = []
@@ -90,7 +68,7 @@ def counted_commits() -> Iterator[list[object]]:
 async def test_waiting_commits_share_a_transaction(store: PostgresStore, database_url: str) -> None:
     commits = [Commit(record=call_record(f"c{n}"), processed_keys=[f"k{n}"]) for n in range(100)]
     with counted_commits() as seen:
-        assert await together(store, database_url, commits) == [None] * 100
+        assert await together(store, writer_held_up(database_url), commits) == [None] * 100
     # What the writer took before it was held up, and all the rest.
     assert 1 <= len(seen) <= 2
     assert len(await store.live()) == 100
@@ -105,7 +83,7 @@ async def test_only_the_guilty_one_fails(store: PostgresStore, database_url: str
     commits[15] = Commit(record=call_record("c15"), processed_keys=["k3"])
     # An index of PostgreSQL does not hold what is longer than a third of a page.
     commits[17] = Commit(processed_keys=[os.urandom(9000).hex()])
-    outcomes = await together(store, database_url, commits)
+    outcomes = await together(store, writer_held_up(database_url), commits)
     failed = {index: error for index, error in enumerate(outcomes) if error is not None}
     assert set(failed) == {7, 9, 12, 15, 17}
     for index, key in ((7, "taken"), (15, "k3")):
@@ -127,7 +105,7 @@ async def test_several_commits_of_one_call_in_a_batch(
         Commit(record=call_record(session_key=str(n)), events=[StoredEvent(n, "E", {"n": n})])
         for n in range(10)
     ]
-    assert await together(store, database_url, commits) == [None] * 10
+    assert await together(store, writer_held_up(database_url), commits) == [None] * 10
     assert await store.load("call-1") == call_record(session_key="9")
     assert [stored.at for stored in await store.events("call-1")] == list(range(10))
 

@@ -18,6 +18,8 @@ from voicecall.store import Commit, RecordedReply, StoredEvent
 from voicecall_calls.store import SqliteStore
 from voicecall_testing.contracts.store import call_record
 
+from .committing import together, until_outstanding
+
 pytestmark = [pytest.mark.integration, pytest.mark.anyio]
 
 
@@ -65,33 +67,10 @@ def counted_transactions() -> Iterator[list[str]]:
         event.remove(Engine, "rollback", rolled_back)
 
 
-async def until_outstanding(store: SqliteStore, number: int) -> None:
-    while store.outstanding != number:
-        await anyio.lowlevel.checkpoint()
-
-
-async def together(store: SqliteStore, directory: Path, commits: list[Commit]) -> list[object]:
-    """Commit all while the writer is held up by the first; for each None or its error."""
-    outcomes: list[object] = [None] * len(commits)
-
-    async def one(index: int) -> None:
-        try:
-            await store.commit(commits[index])
-        except StoreError as error:
-            outcomes[index] = error
-
-    async with anyio.create_task_group() as group:
-        with writer_held_up(directory):
-            for index in range(len(commits)):
-                group.start_soon(one, index)
-            await until_outstanding(store, len(commits))
-    return outcomes
-
-
 async def test_waiting_commits_share_a_transaction(store: SqliteStore, tmp_path: Path) -> None:
     commits = [Commit(record=call_record(f"c{n}"), processed_keys=[f"k{n}"]) for n in range(100)]
     with counted_transactions() as transactions:
-        outcomes = await together(store, tmp_path, commits)
+        outcomes = await together(store, writer_held_up(tmp_path), commits)
     assert outcomes == [None] * 100
     # What the writer took before it was held up, and all the rest.
     assert 1 <= len(transactions) <= 2
@@ -102,7 +81,7 @@ async def test_waiting_commits_share_a_transaction(store: SqliteStore, tmp_path:
 async def test_a_batch_is_bounded(store: SqliteStore, tmp_path: Path) -> None:
     commits = [Commit(processed_keys=[f"k{n}"]) for n in range(600)]
     with counted_transactions() as transactions:
-        assert await together(store, tmp_path, commits) == [None] * 600
+        assert await together(store, writer_held_up(tmp_path), commits) == [None] * 600
     assert 3 <= len(transactions) <= 4
 
 
@@ -112,7 +91,7 @@ async def test_only_the_guilty_one_fails(store: SqliteStore, tmp_path: Path) -> 
     commits[7] = Commit(record=call_record("c7"), processed_keys=["k7", "taken"])
     commits[12] = Commit(record=call_record("c12").with_alias("id-of-old"))
     commits[15] = Commit(record=call_record("c15"), processed_keys=["k3"])
-    outcomes = await together(store, tmp_path, commits)
+    outcomes = await together(store, writer_held_up(tmp_path), commits)
     failed = {index: error for index, error in enumerate(outcomes) if error is not None}
     assert set(failed) == {7, 12, 15}
     for index, key in ((7, "taken"), (15, "k3")):
@@ -134,7 +113,7 @@ async def test_beside_a_guilty_one_an_expired_key_may_be_used_again(
     await store.commit(Commit(reply=old, processed_keys=["taken"]))
     renewed = replace(old, at=now, body=b"new")
     commits = [Commit(processed_keys=["taken"]), Commit(reply=renewed)]
-    guilty, other = await together(store, tmp_path, commits)
+    guilty, other = await together(store, writer_held_up(tmp_path), commits)
     assert isinstance(guilty, DuplicateKey)
     assert other is None
     assert await store.reply("r") == renewed
@@ -143,7 +122,7 @@ async def test_beside_a_guilty_one_an_expired_key_may_be_used_again(
 async def test_a_value_that_sqlite_cannot_hold(store: SqliteStore, tmp_path: Path) -> None:
     commits = [Commit(record=call_record(f"c{n}")) for n in range(5)]
     commits[2] = Commit(record=call_record("c2", started_at=2**63, from_number="+15557654321"))
-    outcomes = await together(store, tmp_path, commits)
+    outcomes = await together(store, writer_held_up(tmp_path), commits)
     assert [isinstance(error, StoreError) for error in outcomes] == [n == 2 for n in range(5)]
     assert "7654321" not in str(outcomes[2])
     assert len(await store.live()) == 4
@@ -154,7 +133,7 @@ async def test_several_commits_of_one_call_in_a_batch(store: SqliteStore, tmp_pa
         Commit(record=call_record(session_key=str(n)), events=[StoredEvent(n, "E", {"n": n})])
         for n in range(10)
     ]
-    assert await together(store, tmp_path, commits) == [None] * 10
+    assert await together(store, writer_held_up(tmp_path), commits) == [None] * 10
     assert await store.load("call-1") == call_record(session_key="9")
     assert [stored.at for stored in await store.events("call-1")] == list(range(10))
 
