@@ -34,9 +34,9 @@ _OPERATOR = RpcCall("command", frozenset({"operator.read", "operator.write", "op
 
 class Standalone:
     """Open once made; :meth:`close` serves until no call is live, where it is ``lasting``, then
-    stops. SIGINT and SIGTERM
-    interrupt what is under way, and then nothing is waited for but the gateway's own stop. What is
-    logged goes to the gateway's log. One a process, in its main thread."""
+    stops. SIGINT and SIGTERM interrupt what is under way, and then nothing is waited for but the
+    gateway's own stop. What is logged goes to the gateway's log. One a process, in its main
+    thread."""
 
     def __init__(
         self, loaded: LoadedConfig, registry: Registry, environ: Mapping[str, str]

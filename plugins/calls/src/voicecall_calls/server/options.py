@@ -40,8 +40,8 @@ class WebhookSecurity:
 
     ``allowed_hosts``: host names a webhook may be addressed to. ``trusted_proxy_ips``: addresses
     or CIDR blocks of the proxies in front. ``head_limit`` (of the request line with the headers)
-    and ``body_limit`` are in bytes. ``skip_signatures``: take
-    webhooks from anybody, for development only.
+    and ``body_limit`` are in bytes. ``skip_signatures``: take webhooks from anybody, for
+    development only.
     """
 
     allowed_hosts: tuple[str, ...] = ()
