@@ -13,7 +13,7 @@ from voicecall import telephony as tel
 from voicecall.errors import OutcomeUnknown, ProviderUnavailable
 from voicecall.model import CallMode, Direction, EndDetail, EndReason, MediaPath, MessageState
 from voicecall_testing.clock import virtual_backend
-from voicecall_testing.fakes import NATIVE, ScriptedCarrier
+from voicecall_testing.fakes import NATIVE, STREAMING, ScriptedCarrier
 from voicecall_testing.harness import CALLEE, CALLER, Phone, open_phone
 
 pytestmark = [pytest.mark.integration, pytest.mark.anyio]
@@ -140,6 +140,20 @@ async def test_a_conversation_is_never_begun_by_the_dial_request(tmp_path: Path)
         assert carrier.dialled[0].message is None
 
 
+async def test_a_notification_over_a_media_socket_is_not_spoken_by_the_dial_request(
+    tmp_path: Path,
+) -> None:
+    carrier = SpeakingCarrier(replace(STREAMING, limit_by_command=True))
+    async with open_phone(tmp_path, carrier=carrier) as phone:
+        await phone.dial(MESSAGE, CallMode.NOTIFY)
+        assert carrier.dialled[0].message is None
+        await phone.answer()
+        await phone.settle(30)
+        assert phone.heard == [MESSAGE]
+        # The dial request said how long the call may last.
+        assert carrier.performed_of(tel.LimitDuration) == []
+
+
 # --- dial requests of unknown outcome --------------------------------------------------------
 
 
@@ -159,6 +173,32 @@ async def test_a_call_of_another_record_is_not_taken_for_the_one_looked_up(
         assert record.provider_call_id == "carrier-9"
         assert [set(query.known) for query in carrier.queries] == [set(), {"carrier-1"}]
         assert {query.placed_at for query in carrier.queries} == {second.started_at}
+
+
+async def test_a_carrier_that_finds_the_same_other_call_again_is_asked_a_few_times(
+    tmp_path: Path,
+) -> None:
+    carrier = ForgetfulCarrier()
+    async with open_phone(
+        tmp_path, media=MediaPath.NATIVE, carrier=carrier, config={"maxConcurrentCalls": 2}
+    ) as phone:
+        await phone.dial("Hello.")
+        carrier.dial_errors.append(OutcomeUnknown("cut off", provider="scripted"))
+        asked: list[tel.DialQuery] = []
+
+        async def find_the_other(query: tel.DialQuery) -> str:
+            asked.append(query)
+            # Else a fault here would be a test without an end.
+            assert len(asked) <= 10
+            return "carrier-1"
+
+        carrier.find_dial = find_the_other  # type: ignore[method-assign]
+        second = await phone.dial("Hello.")
+        await phone.settle(60)
+        assert 2 <= len(asked) <= 10
+        record = await phone.engine.stored(second.call_id)
+        assert record is not None
+        assert record.end_detail is EndDetail.DIAL_UNKNOWN
 
 
 async def test_live_calls_are_known_from_the_start(tmp_path: Path) -> None:

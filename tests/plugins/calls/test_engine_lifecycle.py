@@ -115,6 +115,8 @@ async def test_a_refused_dial_is_a_failed_call_and_frees_its_place(tmp_path: Pat
         assert phone.record.end_detail is EndDetail.DIAL_FAILED
         assert phone.record.end_note == "scripted: bad number"
         assert await places(phone) == 0
+        # Whoever still waits for its turn to send the request leaves it.
+        assert not phone.carrier.dialled[0].wanted()
 
 
 async def test_a_dial_of_unknown_outcome_is_looked_up_and_never_repeated(tmp_path: Path) -> None:

@@ -100,6 +100,23 @@ async def test_a_lost_stream_is_asked_for_again_and_nothing_is_lost(tmp_path: Pa
         assert phone.said == [("bot", GREETING)]
 
 
+async def test_a_lost_stream_is_not_asked_for_where_another_came_meanwhile(
+    tmp_path: Path,
+) -> None:
+    async with open_phone(tmp_path) as phone:
+        await phone.call_in()
+        await phone.settle(0.5)
+        on_its_way = await phone.lane.new_stream()
+        phone.socket.drop()
+        await phone.settle(0.1)
+        assert phone.record.stream_id is None
+        await phone.attach(on_its_way.token)
+        await phone.settle(5)
+        assert len(phone.sockets) == 2
+        assert phone.socket.close_code is None
+        assert phone.carrier.performed_of(tel.AttachStream) == []
+
+
 async def test_a_stream_that_broke_unnoticed_is_known_from_the_carrier(tmp_path: Path) -> None:
     async with open_phone(tmp_path) as phone:
         await phone.call_in()
