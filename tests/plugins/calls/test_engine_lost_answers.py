@@ -195,3 +195,24 @@ async def test_a_call_that_came_in_goes_on_though_its_webhook_does_not_come_agai
         await phone.hang_up()
         assert phone.record.end_reason is EndReason.HANGUP_USER
         assert await phone.engine.coordinator.holders(INBOUND_CAP) == 0
+
+
+async def test_a_call_that_is_over_when_the_store_answers_is_not_taken_up(tmp_path: Path) -> None:
+    async with open_phone(tmp_path) as phone:
+        load, down = phone.store.load, True
+
+        async def answer_when_up(call_id: str) -> CallRecord | None:
+            if down:
+                raise StoreError("the connection was lost")
+            return await load(call_id)
+
+        phone.store.load = answer_when_up  # type: ignore[method-assign]
+        phone.store.lost = 1
+        # It is found by the carrier's id.
+        await phone.call_in()
+        await phone.hang_up()
+        down = False
+        await phone.settle(10)
+        assert phone.engine.lanes == {}
+        assert await phone.engine.coordinator.holders(INBOUND_CAP) == 0
+        assert len(phone.watcher.ends) == 1
