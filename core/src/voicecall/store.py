@@ -173,6 +173,11 @@ class CallStore(Provider):
     async def approvals(self, number: str | None = None) -> Sequence[Approval]:
         """Approvals, newest first: all of them, or that of one number."""
 
+    def problems(self) -> Sequence[str]:
+        """Why calls cannot be stored just now, one sentence each, as far as is known without
+        trying; empty when all is well."""
+        return ()
+
     @abstractmethod
     async def prune(self, now_ms: int, *, keep_calls: int, keep_days: int) -> int:
         """Drop what is over and old (never a live call); how many calls went."""

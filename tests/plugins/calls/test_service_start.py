@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -115,6 +115,20 @@ async def test_a_store_that_cannot_be_opened_is_named(tmp_path: Path) -> None:
     async with started(tmp_path, broken, store={"provider": "broken"}) as problems:
         [problem] = problems
         assert problem.endswith("the store provider 'broken' cannot be used: KeyError: 'shelf'")
+
+
+class Full(SqliteStore):
+    def problems(self) -> Sequence[str]:
+        return ["calls cannot be stored: the disk is full"]
+
+
+async def test_a_store_that_stores_nothing_keeps_the_phone_from_being_ready(tmp_path: Path) -> None:
+    full = replace(
+        info(ProviderKind.STORE, "full"),
+        factory=lambda config, context: Full(tmp_path / "calls", context.seam),
+    )
+    async with started(tmp_path, full, store={"provider": "full"}) as problems:
+        assert problems == ["calls cannot be stored: the disk is full"]
 
 
 async def test_a_factory_that_returns_no_provider_is_named(tmp_path: Path) -> None:

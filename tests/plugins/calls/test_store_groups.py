@@ -16,6 +16,7 @@ from voicecall.errors import DuplicateKey, StoreError
 from voicecall.seam import SystemSeam
 from voicecall.store import Commit, RecordedReply, StoredEvent
 from voicecall_calls.store import SqliteStore
+from voicecall_calls.store.sqlstore import TOLD_S
 from voicecall_testing.contracts.store import call_record
 
 from .committing import together, until_outstanding
@@ -153,6 +154,48 @@ async def test_a_database_error_fails_all_and_passes(store: SqliteStore, tmp_pat
     other.close()
     await store.commit(commit)
     assert await store.events("call-1") == [StoredEvent(1, "E", {})]
+
+
+class Later(SystemSeam):
+    """Some time later, if a test says so."""
+
+    passed_s = 0.0
+
+    def monotonic(self) -> float:
+        return super().monotonic() + self.passed_s
+
+
+async def test_what_fails_all_is_told_until_something_is_stored(tmp_path: Path) -> None:
+    seam = Later()
+    async with (store := SqliteStore(tmp_path, seam)).lifespan():
+        await store.commit(Commit(record=call_record("old"), processed_keys=["taken"]))
+        assert list(store.problems()) == []
+        other = sqlite3.connect(tmp_path / "calls.db", isolation_level=None)
+        other.execute("ALTER TABLE events RENAME TO hidden")
+        commit = Commit(record=call_record(), events=[StoredEvent(1, "E", {})])
+        told = f"calls cannot be stored: {tmp_path}/calls.db: the commit was not stored: no such"
+        for _ in range(2):
+            with pytest.raises(StoreError):
+                await store.commit(commit)
+            # What is the fault of a row tells nothing of the others.
+            with pytest.raises(DuplicateKey):
+                await store.commit(Commit(processed_keys=["taken"]))
+            with pytest.raises(StoreError):
+                await store.commit(Commit(record=call_record("c2").with_alias("id-of-old")))
+            (problem,) = store.problems()
+            assert problem.startswith(told)
+            seam.passed_s += TOLD_S
+            assert list(store.problems()) == []
+        with pytest.raises(StoreError):
+            await store.commit(commit)
+        other.execute("ALTER TABLE hidden RENAME TO events")
+        other.close()
+        assert len(store.problems()) == 1
+        await store.commit(commit)
+        assert list(store.problems()) == []
+        with pytest.raises(StoreError):
+            await store.commit(Commit(record=call_record("c2").with_alias("id-of-old")))
+        assert list(store.problems()) == []
 
 
 async def test_a_cancelled_waiter(store: SqliteStore, tmp_path: Path) -> None:

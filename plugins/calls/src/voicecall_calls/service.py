@@ -108,9 +108,9 @@ class PhoneService:
 
     def problems(self) -> Sequence[str]:
         tunnel = self._running.tunnel if self._running else self._awaited
-        if tunnel is None or tunnel.problem is None:
-            return list(self._missing)
-        return [tunnel.problem]
+        no_way = tunnel is not None and tunnel.problem
+        problems = [no_way] if no_way else list(self._missing)
+        return [*problems, *(self._running.engine.store.problems() if self._running else ())]
 
     def live(self) -> int:
         """Calls that are under way."""

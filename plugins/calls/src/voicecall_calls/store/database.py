@@ -15,9 +15,13 @@ from sqlalchemy.pool import NullPool
 
 from voicecall.errors import StoreError
 
-__all__ = ["connected", "locked", "naming", "reason"]
+__all__ = ["StoreTrouble", "connected", "locked", "naming", "reason"]
 
 _BUSY_SECONDS = 5
+
+
+class StoreTrouble(StoreError):
+    """Nothing can be stored just now, whatever it is."""
 
 
 @contextmanager

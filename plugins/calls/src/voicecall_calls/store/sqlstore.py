@@ -25,7 +25,7 @@ from voicecall.store import (
 )
 
 from . import pruning, reading
-from .database import locked, naming
+from .database import StoreTrouble, locked, naming
 from .journal import Journal
 from .receipts import Receipts
 from .rows import Write, to_write
@@ -34,11 +34,14 @@ from .sessions import ReaderSession, Work, WriterSession
 from .worker import Worker
 from .writing import REPLIES_KEPT_MS
 
-__all__ = ["JOURNAL_BYTES", "SqlStore"]
+__all__ = ["JOURNAL_BYTES", "TOLD_S", "SqlStore"]
 
 T = TypeVar("T")
 
 JOURNAL_BYTES = 16 * 1024 * 1024
+
+TOLD_S = 60.0
+"""How long a commit that failed counts, where none is tried after it."""
 
 _BATCH = 256
 _DAY_MS = 24 * 3600 * 1000
@@ -67,6 +70,8 @@ class SqlStore(CallStore):
         self._seam = seam
         self._journal_bytes = journal_bytes
         self._pause_s = pause_s
+        self._trouble: str | None = None
+        self._trouble_at = 0.0
         self._writer = self._new_writer()
         self._reader = self._new_reader()
 
@@ -103,7 +108,17 @@ class SqlStore(CallStore):
             await self._writer.stop()
 
     async def commit(self, commit: Commit) -> None:
-        await self._writer.submit(to_write(commit, self._seam.now_ms()))
+        try:
+            await self._writer.submit(to_write(commit, self._seam.now_ms()))
+        except StoreTrouble as error:
+            self._trouble, self._trouble_at = str(error), self._seam.monotonic()
+            raise
+        self._trouble = None
+
+    def problems(self) -> Sequence[str]:
+        if self._trouble is None or self._seam.monotonic() - self._trouble_at > TOLD_S:
+            return ()
+        return [f"calls cannot be stored: {self._trouble}"]
 
     async def load(self, call_id: str) -> CallRecord | None:
         return await self._read(lambda c: reading.load_call(c, call_id))

@@ -21,7 +21,7 @@ from sqlalchemy.exc import (
 from voicecall.errors import DuplicateKey, StoreError
 
 from . import tables
-from .database import reason
+from .database import StoreTrouble, reason
 from .receipts import Receipts
 from .rows import Params, Write
 from .statements import ForRows
@@ -107,7 +107,7 @@ def store_batch(
     try:
         _transact(connection, receipts, together)
     except StoreError as error:
-        return [error for _ in writes]
+        return [StoreTrouble(str(error)) for _ in writes]
     except (SQLAlchemyError, ValueError, OverflowError) as error:
         if _blames_row(error):
             return [_store_alone(connection, write, name, receipts) for write in writes]
@@ -225,4 +225,5 @@ def _flat(groups: Iterable[Sequence[Params]]) -> list[Params]:
 
 def _database_error(name: str, error: Exception) -> StoreError:
     # Without the error behind it, which a log would print: it quotes people's numbers and words.
-    return StoreError(f"{name}: the commit was not stored: {reason(error)}")
+    kind = StoreError if _blames_row(error) else StoreTrouble
+    return kind(f"{name}: the commit was not stored: {reason(error)}")
