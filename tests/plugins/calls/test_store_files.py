@@ -328,6 +328,23 @@ async def test_the_journal_ends_with_the_state_of_the_database(tmp_path: Path) -
     assert newest == {call_id: as_line(record) for call_id, record in stored.items()}
 
 
+async def test_a_journal_that_was_moved_away_or_deleted_is_begun_anew(tmp_path: Path) -> None:
+    journal, moved = tmp_path / "calls.jsonl", tmp_path / "elsewhere"
+    async with (store := new_store(tmp_path)).lifespan():
+        await store.commit(Commit(record=call_record("a")))
+        # The lines are written after the commit; the next question to the writer comes later.
+        await store.prune(0, keep_calls=9, keep_days=1)
+        journal.rename(moved)
+        await store.commit(Commit(record=call_record("b")))
+        await store.prune(0, keep_calls=9, keep_days=1)
+        assert [line["callId"] for line in lines(journal)] == ["b"]
+        assert mode(journal) == 0o600
+        journal.unlink()
+        await store.commit(Commit(record=call_record("c")))
+    assert [line["callId"] for line in lines(moved)] == ["a"]
+    assert [line["callId"] for line in lines(journal)] == ["c"]
+
+
 async def test_the_journal_is_rotated(tmp_path: Path) -> None:
     async with (store := new_store(tmp_path, journal_bytes=4000)).lifespan():
         for n in range(30):

@@ -269,6 +269,35 @@ def no_room_beyond(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
+def test_a_log_that_was_moved_away_or_deleted_is_begun_anew(tmp_path: Path) -> None:
+    told = {"name": "voicecall.x", "levelname": "INFO", "levelno": logging.INFO}
+
+    def tell(second: int, text: str) -> None:
+        made = {**told, "created": float(second), "msg": text}
+        logging.getLogger("voicecall.x").handle(logging.makeLogRecord(made))
+
+    def lines(file: Path) -> list[str]:
+        return [json.loads(line)["message"] for line in file.read_text().splitlines()]
+
+    with logging_below(tmp_path / "s") as log:
+        moved = log.with_name("elsewhere")
+        tell(1, "a")
+        log.rename(moved)
+        tell(1, "b")
+        tell(2, "c")
+        assert (lines(moved), lines(log)) == (["a", "b"], ["c"])
+        assert stat.S_IMODE(log.stat().st_mode) == 0o600
+        log.unlink()
+        tell(3, "d")
+        tell(3, "e")
+        assert lines(log) == ["d", "e"]
+        # As a rotation by copying does; the length counts from there.
+        log.write_bytes(b"")
+        tell(4, "f")
+        assert lines(log) == ["f"]
+    assert sorted(file.name for file in log.parent.iterdir()) == ["elsewhere", log.name]
+
+
 def test_a_log_that_cannot_be_written_is_told_once(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -190,13 +190,19 @@ class _StandardError(logging.StreamHandler[TextIO]):
 
 class _PrivateRotatingFile(RotatingFileHandler):
     """The base formats every record a second time to know its length; this file may instead
-    outgrow its limit by one line."""
+    outgrow its limit by one line. One that was moved away or deleted is begun anew within a
+    second."""
 
     _size = 0
     _failing = False
+    _looked = 0
+    _file = (0, 0)
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
+            if int(record.created) != self._looked:
+                self._looked = int(record.created)
+                self._look()
             if self._size >= self.maxBytes:
                 self.doRollover()
             line = self.format(record) + self.terminator
@@ -221,10 +227,22 @@ class _PrivateRotatingFile(RotatingFileHandler):
             sys.stderr.write(f"{self.baseFilename}: lines of the log are lost ({reason})\n")
             sys.stderr.flush()
 
+    def _look(self) -> None:
+        """Whether the name still means the file that is written to, and how long it is."""
+        with contextlib.suppress(FileNotFoundError):
+            about = os.stat(self.baseFilename)
+            if (about.st_dev, about.st_ino) == self._file:
+                self._size = about.st_size
+                return
+        if self.stream is not None:
+            stream, self.stream = self.stream, None
+            stream.close()
+
     def _open(self) -> Any:
         stream = super()._open()
         os.chmod(self.baseFilename, 0o600)
-        self._size = os.fstat(stream.fileno()).st_size
+        about = os.fstat(stream.fileno())
+        self._size, self._file = about.st_size, (about.st_dev, about.st_ino)
         return stream
 
 

@@ -29,7 +29,8 @@ _MOST_KNOWN = 500
 
 
 class Journal:
-    """Appends to ``path`` (mode 0600); a file that reaches ``max_bytes`` becomes ``path``.1.
+    """Appends to ``path`` (mode 0600); a file that reaches ``max_bytes`` becomes ``path``.1, and
+    one that was moved away or deleted is begun anew.
 
     For one thread. No method raises: a journal that cannot be written is logged once, its lines
     wait (the newest of each call, at most 1000 calls) and are tried again with the next ones.
@@ -89,6 +90,8 @@ class Journal:
         self._forget_file()
 
     def _write(self, data: bytes) -> None:
+        if self._fd is not None and not _is_at(self._path, self._fd):
+            self._forget_file()
         if self._fd is None:
             self._fd = _open(self._path)
         size = os.fstat(self._fd).st_size
@@ -120,6 +123,14 @@ def _renew(known: dict[str, Kept], call_id: str, value: Kept) -> None:
     known[call_id] = value
     if len(known) > _MOST_KNOWN:
         del known[next(iter(known))]
+
+
+def _is_at(path: Path, fd: int) -> bool:
+    """Whether ``fd`` is the file that has the name: it may have been moved away or deleted."""
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(fd))
+    except FileNotFoundError:
+        return False
 
 
 def _open(path: Path) -> int:
