@@ -10,6 +10,9 @@ from typing import Any
 
 import pytest
 
+from voicecall.errors import StoreError
+from voicecall.hosting import ToolCall
+from voicecall.model import CallRecord
 from voicecall.providers import ProviderContext, ProviderInfo, ProviderKind
 from voicecall.registry import Registry
 from voicecall_calls import plugin as phone_plugin
@@ -34,8 +37,8 @@ def missing(config: Any, context: ProviderContext) -> Any:
 
 
 @asynccontextmanager
-async def started(directory: Path, more: ProviderInfo, **over: Any) -> AsyncIterator[list[str]]:
-    """A gateway whose phone has tried to start with one provider more; the problems it tells."""
+async def running(directory: Path, more: ProviderInfo, **over: Any) -> AsyncIterator[Gateway]:
+    """A gateway whose phone has tried to start with one provider more."""
     config = {
         "provider": "mock",
         "serve": {"port": 0},
@@ -59,6 +62,13 @@ async def started(directory: Path, more: ProviderInfo, **over: Any) -> AsyncIter
     gateway = Gateway(config_from_tree(tree, environ={}, state_dir=directory), registry)
     async with gateway.run():
         await gateway.wait_started()
+        yield gateway
+
+
+@asynccontextmanager
+async def started(directory: Path, more: ProviderInfo, **over: Any) -> AsyncIterator[list[str]]:
+    """The problems that such a gateway tells."""
+    async with running(directory, more, **over) as gateway:
         yield list(gateway.problems())
 
 
@@ -115,6 +125,33 @@ async def test_a_store_that_cannot_be_opened_is_named(tmp_path: Path) -> None:
     async with started(tmp_path, broken, store={"provider": "broken"}) as problems:
         [problem] = problems
         assert problem.endswith("the store provider 'broken' cannot be used: KeyError: 'shelf'")
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (
+            StoreError("calls.db: the disk image is malformed"),
+            "calls.db: the disk image is malformed",
+        ),
+        (OverflowError("too large"), "internal error (OverflowError), see the log"),
+    ],
+)
+async def test_who_asks_the_phone_is_told_why_the_live_calls_cannot_be_read(
+    tmp_path: Path, error: Exception, told: str
+) -> None:
+    class Torn(SqliteStore):
+        async def live(self) -> Sequence[CallRecord]:
+            raise error
+
+    torn = replace(
+        info(ProviderKind.STORE, "torn"),
+        factory=lambda config, context: Torn(tmp_path / "calls", context.seam),
+    )
+    async with running(tmp_path, torn, store={"provider": "torn"}) as gateway:
+        tool = gateway.host.tools["voice_call"]
+        answer = await tool.handler({"action": "get_status"}, ToolCall(frozenset()))
+        assert answer["details"]["error"] == f"the phone is not running: {told}"
 
 
 class Full(SqliteStore):

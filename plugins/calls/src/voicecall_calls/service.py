@@ -203,8 +203,8 @@ class PhoneService:
                 self._running = await self._start(stack, wiring, settled)
                 settled.set()
                 await over.wait()
-            except VoicecallError as error:
-                self._failure = f"the phone is not running: {error}"
+            except Exception as error:
+                self._failure = f"the phone is not running: {_told(error)}"
                 raise
             finally:
                 self._running = self._awaited = None
@@ -311,6 +311,15 @@ class PhoneService:
         )
         await stack.enter_async_context(keeper.run())
         return keeper
+
+
+def _told(error: Exception) -> str:
+    """The messages of our own errors, also where a group of tasks has put them together."""
+    if isinstance(error, ExceptionGroup):
+        return "; ".join(map(_told, error.exceptions))
+    if isinstance(error, VoicecallError):
+        return str(error)
+    return f"internal error ({type(error).__name__}), see the log"
 
 
 async def _announce(carrier: Any, url: str) -> None:
