@@ -36,7 +36,9 @@ class Desk:
         self._client = client
 
     async def post(self, body: Mapping[str, Any]) -> tuple[int, dict[str, Any]]:
-        response = await self._client.post("/tools/invoke", json={"tool": "voice_call", **body})
+        # In ASCII: a model's text may hold what UTF-8 cannot.
+        content = json.dumps({"tool": "voice_call", **body})
+        response = await self._client.post("/tools/invoke", content=content)
         return response.status_code, response.json()
 
     async def use(self, action: str | None, /, **args: Any) -> dict[str, Any]:
@@ -126,7 +128,7 @@ async def test_a_call_is_placed_asked_spoken_to_keyed_and_ended(tmp_path: Path) 
 
 async def test_what_is_wrong_comes_back_in_the_envelope(tmp_path: Path) -> None:
     async with open_desk(tmp_path) as desk:
-        for action, args, words in (
+        for action, given, words in (
             ("initiate_call", {}, "message is required"),
             ("initiate_call", {"message": "  "}, "message is required"),
             ("initiate_call", {"message": "Hello."}, "to is required"),
@@ -140,8 +142,10 @@ async def test_what_is_wrong_comes_back_in_the_envelope(tmp_path: Path) -> None:
             ("get_status", {}, "callId is required"),
             (None, {"mode": "status"}, "sid is required"),
             (None, {}, "to is required"),
+            ("end_call", {"callId": "x\ud83d"}, "x\ufffd"),
+            ("speak_to_user", {"callId": "x\ud83d", "message": "Hello."}, "x\ufffd"),
         ):
-            assert words in await desk.fail(action, **args), (action, args)
+            assert words in await desk.fail(action, **given), (action, given)
         # What the schema of the tool rules out is not asked of the tool.
         for body in (
             {"action": "order_pizza"},
@@ -150,6 +154,21 @@ async def test_what_is_wrong_comes_back_in_the_envelope(tmp_path: Path) -> None:
             status, answer = await desk.post(body)
             assert (status, answer["error"]["type"]) == (400, "invalid_request")
         assert not desk.town.engine.lanes
+        for args in (
+            {"action": "get_status", "callId": "x\ud83d"},
+            {"mode": "status", "sid": "\ud83d"},
+        ):
+            assert await desk.use(None, **args) == {"found": False}
+
+
+async def test_half_a_surrogate_pair_is_spoken_as_a_replacement(tmp_path: Path) -> None:
+    async with open_desk(tmp_path, toNumber=PHONE) as desk:
+        desk.town.exchange.set_phone(PHONE, (Silent(),))
+        started = await desk.use("initiate_call", message="Hello \ud83d.", sessionKey="Key \ud83d")
+        record = await desk.town.over(started["callId"])
+        assert said(record) == [("bot", "Hello \ufffd.", True)]
+        assert record.session_key == "agent:main:key \ufffd"
+        await desk.town.nothing_left()
 
 
 async def test_a_phone_that_does_not_run_says_what_is_missing(tmp_path: Path) -> None:

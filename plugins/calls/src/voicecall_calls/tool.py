@@ -13,6 +13,7 @@ from typing import Any
 
 from voicecall.errors import InvalidRequest, VoicecallError
 from voicecall.model import CallMode
+from voicecall.wellformed import well_formed_text
 from voicecall_calls.operations import CallOperations, DialOptions
 
 __all__ = ["TOOL_DESCRIPTION", "TOOL_NAME", "TOOL_PARAMETERS", "VoiceCallTool", "skill_text"]
@@ -65,7 +66,8 @@ def _text(arguments: Arguments, name: str) -> str | None:
         return None
     if not isinstance(value, str):
         raise InvalidRequest(f"{name} must be a string")
-    return value.strip() or None
+    # A model may write half a surrogate pair, which nothing stores or speaks.
+    return well_formed_text(value).strip() or None
 
 
 def _required(arguments: Arguments, name: str) -> str:
