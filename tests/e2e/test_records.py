@@ -172,12 +172,19 @@ def test_tail_of_another_file(tmp_path: Path) -> None:
     home = Home(tmp_path)
     home.configure({})
     file = tmp_path / "other.jsonl"
-    for output in home.run_all(
+    own, *named = home.run_all(
         ("tail", "--no-follow"),
         ("tail", "--no-follow", "--file", str(file)),
         ("latency", "--file", str(file)),
-    ):
-        assert "no call was recorded yet" in output.one_sentence()
+    )
+    assert "no call was recorded yet" in own.one_sentence()
+    for output in named:
+        assert output.one_sentence() == f"{file} does not exist; name another with --file"
+    with followed(home, "tail", "--poll", "50", "--file", str(file)) as process:
+        assert process.stderr is not None
+        assert process.stderr.readline() == f"{file} does not exist yet: waiting for it\n"
+        file.write_text('{"n": 0}\n')
+        assert read(process, 1) == [{"n": 0}]
     file.write_text('{"n": 1}\nnot json\n{"n": 3}\n{"n": ')
     ours = ("tail", "--no-follow", "--file", str(file))
     plain, document, broken, folder, negative = home.run_all(

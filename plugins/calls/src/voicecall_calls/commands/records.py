@@ -12,7 +12,7 @@ import typer
 from voicecall.errors import VoicecallError
 from voicecall_calls.commands.requests import request
 from voicecall_gateway.commandline import ConfigOption, JsonOption, command_line
-from voicecall_gateway.output import print_json, print_table, print_text
+from voicecall_gateway.output import print_error, print_json, print_table, print_text
 
 __all__ = ["add"]
 
@@ -46,12 +46,14 @@ def tail(
     path = file or _journal(context, config)
     try:
         if follow:
+            if not path.exists():
+                print_error(f"{path} does not exist yet: waiting for it")
             for line in follow_lines(path, since, lambda: time.sleep(poll / 1000)):
                 print_text(line)
             return
     except OSError as error:
         raise _unreadable(path, error) from None
-    lines = _last_lines(path, since)
+    lines = _last_lines(path, since, named=file is not None)
     if json:
         print_json([_parsed(path, line) for line in lines])
     else:
@@ -59,12 +61,13 @@ def tail(
             print_text(line)
 
 
-def _last_lines(path: Path, count: int) -> list[str]:
+def _last_lines(path: Path, count: int, *, named: bool) -> list[str]:
     from voicecall_calls.following import last_lines
 
     try:
         if not path.exists():
-            raise VoicecallError(f"{path} does not exist: no call was recorded yet")
+            why = "; name another with --file" if named else ": no call was recorded yet"
+            raise VoicecallError(f"{path} does not exist{why}")
         return last_lines(path, count)
     except OSError as error:
         raise _unreadable(path, error) from None
@@ -108,7 +111,7 @@ def latency(
     if file is not None:
         from voicecall_calls.latency import journal_report
 
-        result = journal_report(_last_lines(file, last))
+        result = journal_report(_last_lines(file, last, named=True))
     else:
         result = request(context, config, "voicecall.latency", {"last": last}, lasting=False)
     if json:
