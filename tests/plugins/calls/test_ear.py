@@ -126,6 +126,25 @@ class Refused(ScriptedTranscription):
             refusing.close()
 
 
+class Awaiting(ScriptedTranscriptionSession):
+    """Written against the contract: nobody awaits."""
+
+    async def send_audio(self, audio: bytes) -> None:  # type: ignore[override]
+        raise AssertionError("nobody awaits this")
+
+
+class Awaited(ScriptedTranscription):
+    @asynccontextmanager
+    async def session(
+        self, options: TranscriptionOptions
+    ) -> AsyncIterator[ScriptedTranscriptionSession]:
+        session = Awaiting(options)
+        try:
+            yield session
+        finally:
+            session.close()
+
+
 class Listening:
     def __init__(self, stt: ScriptedTranscription) -> None:
         self.stt = stt
@@ -241,6 +260,16 @@ async def test_a_session_that_yields_what_is_no_event_is_told_so(
         assert len(stt.sessions) == 2
         assert it.events == []
     assert "TypeError: str is no event of a recogniser" in caplog.text
+
+
+async def test_a_session_whose_send_audio_is_async_is_told_so(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with listening(Awaited()) as it:
+        it.ear.hear(b"\xff" * MULAW_8K.size(20))
+        await anyio.sleep(10)
+        assert it.deaf == ["TypeError"]
+    assert "Awaiting.send_audio is a coroutine function; it must be a plain one" in caplog.text
 
 
 async def test_what_waits_is_kept_as_long_where_a_session_did_not_take_it() -> None:

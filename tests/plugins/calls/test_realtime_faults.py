@@ -134,6 +134,34 @@ async def test_a_session_that_yields_what_is_no_event_is_told_so(
     assert "TypeError: dict is no event of a voice model" in caplog.text
 
 
+class AwaitingSession(ScriptedRealtimeSession):
+    """Written against the contract: nobody awaits."""
+
+    async def send_audio(self, audio: bytes) -> None:  # type: ignore[override]
+        raise AssertionError("nobody awaits this")
+
+
+class AwaitingModel(ScriptedRealtime):
+    @asynccontextmanager
+    async def session(self, options: RealtimeOptions) -> AsyncIterator[ScriptedRealtimeSession]:
+        session = AwaitingSession(self, options)
+        try:
+            yield session
+        finally:
+            session.close()
+
+
+async def test_a_session_whose_send_audio_is_async_is_told_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with open_realtime(tmp_path, AwaitingModel()) as phone:
+        await phone.call_in()
+        await phone.settle(60)
+        assert not phone.record.live
+    wrong = "AwaitingSession.send_audio is a coroutine function; it must be a plain one"
+    assert caplog.text.count(wrong) == 2
+
+
 @pytest.mark.parametrize("error", TROUBLES)
 @pytest.mark.parametrize("by_reader", [False, True])
 async def test_whatever_a_session_raises_it_is_lost_and_opened_again(

@@ -24,7 +24,7 @@ from voicecall.transcription import (
     TranscriptionProvider,
     TranscriptionSession,
 )
-from voicecall_calls.conversation.losses import why_lost
+from voicecall_calls.conversation.losses import check_session, why_lost
 from voicecall_calls.holding import held
 
 __all__ = ["Ear"]
@@ -165,6 +165,7 @@ class Ear:
     async def _attend(self, session: TranscriptionSession) -> str:
         """Take what ``session`` tells; why it is over."""
         try:
+            check_session(session)
             self._session = session
             self._sent = self._waiting_bytes
             while self._waiting:

@@ -23,7 +23,7 @@ from voicecall.realtime import (
 )
 from voicecall.seam import Seam
 from voicecall_calls.conversation.line import AudioLine
-from voicecall_calls.conversation.losses import why_lost
+from voicecall_calls.conversation.losses import check_session, why_lost
 from voicecall_calls.holding import held
 
 __all__ = ["ModelLink", "SessionJob"]
@@ -168,6 +168,7 @@ class ModelLink:
         return reason
 
     def _begin(self, session: RealtimeSession, options: RealtimeOptions) -> None:
+        check_session(session)
         converter = Converter(self._line.input_format, options.input_format)
         self.session = session
         self._opened()
