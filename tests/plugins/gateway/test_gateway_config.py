@@ -37,6 +37,16 @@ def test_toml_with_the_same_tree(tmp_path: Path) -> None:
     assert read_tree(file) == {"gateway": {"port": 5}}
 
 
+@pytest.mark.parametrize("suffix", ["yaml", "yml"])
+def test_yaml_is_not_read(tmp_path: Path, suffix: str) -> None:
+    file = tmp_path / f"c.{suffix}"
+    file.write_text("gateway:\n  port: 5\n")
+    with pytest.raises(ConfigError, match="YAML is not read: write JSON5 or TOML"):
+        read_tree(file)
+    file.write_text('{"gateway": {"port": 5}}')
+    assert read_tree(file) == {"gateway": {"port": 5}}
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
@@ -156,6 +166,11 @@ def test_defaults() -> None:
         ({"gateway": []}, "gateway: must be an object"),
         ({"tts": "espeak"}, "tts: must be an object"),
         ({"plugins": {"entries": {"x": {"enabeld": False}}}}, "did you mean 'enabled'?"),
+        (
+            {"plugins": {"entries": {"y": {}, "x": {"provider": "mock"}}}},
+            "x.provider: unknown key; the keys of a plugin belong in plugins.entries.x.config",
+        ),
+        ({"plugins": {"entries": {"x": 1}}}, "plugins.entries.x: must be an object"),
         ({"plugins": {"deny": "x"}}, "plugins.deny: "),
         ({"gateway": {"auth": {"token": "${NOT_SET}"}}}, "set the environment variable NOT_SET"),
         ({"gateway": {"bind": "0.0.0.0", "auth": {"mode": "none"}}}, "gateway.auth.mode: "),

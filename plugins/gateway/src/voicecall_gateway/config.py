@@ -161,7 +161,7 @@ def config_from_tree(
             plugin_id: _without(entry, FOREIGN_ENTRY_KEYS)
             for plugin_id, entry in own_plugins["entries"].items()
         }
-    plugins = _validated(source, PluginsSection, own_plugins, "plugins")
+    plugins = _plugins(source, own_plugins)
     _check_gateway(source, gateway, secrets)
     for name in OPEN_SECTIONS:
         substitute(values.get(name), environ, missing, name)
@@ -211,6 +211,21 @@ def _validated(source: str, model: type[Model], values: Any, path: str) -> Model
         return validate(model, values, path)
     except ConfigError as error:
         raise ConfigError(f"{source}: {error}") from None
+
+
+def _plugins(source: str, values: Mapping[str, Any]) -> PluginsSection:
+    try:
+        return _validated(source, PluginsSection, values, "plugins")
+    except ConfigError as error:
+        entries = values.get("entries")
+        if not isinstance(entries, dict) or "did you mean" in str(error):
+            raise
+        for plugin_id, entry in entries.items():
+            if isinstance(entry, dict) and entry.keys() - PluginEntry.model_fields.keys():
+                raise ConfigError(
+                    f"{error}; the keys of a plugin belong in plugins.entries.{plugin_id}.config"
+                ) from None
+        raise
 
 
 def _without(value: Any, keys: frozenset[str]) -> Any:

@@ -41,7 +41,12 @@ def read_tree(file: Path) -> dict[str, Any]:
         ) from None
     except OSError as error:
         raise _unreadable(file, error) from None
-    return parse_tree(text, str(file), toml=file.suffix == ".toml")
+    try:
+        return parse_tree(text, str(file), toml=file.suffix == ".toml")
+    except ConfigError as error:
+        if file.suffix in (".yaml", ".yml"):
+            raise ConfigError(f"{error}; YAML is not read: write JSON5 or TOML") from None
+        raise
 
 
 def parse_tree(text: str, name: str, *, toml: bool = False) -> dict[str, Any]:
