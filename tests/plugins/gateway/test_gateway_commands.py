@@ -219,6 +219,17 @@ async def test_setup_and_config_check_say_what_the_log_of_a_start_does(
         assert out.endswith(f"note: {backend}\n")
 
 
+async def test_a_plugin_at_the_root_of_the_file_is_told(shell: Any, fake_plugin: Any) -> None:
+    good = SetupCheck("provider", True, "mock is used")
+    shell.extra = [("voicecall.gateway", "voice-call", fake_plugin("voice-call", checks=[good]))]
+    shell.config.write_text("{'voice-call': {provider: 'mock'}}")
+    for command in (("setup",), ("config", "check")):
+        (warning,) = shell.json(*command)["warnings"]
+        assert warning == (
+            "voice-call: is passed over; it belongs in plugins.entries.voice-call.config"
+        )
+
+
 async def test_setup_names_a_plugin_that_is_broken(shell: Any, fake_plugin: Any) -> None:
     class Broken:
         @hookimpl

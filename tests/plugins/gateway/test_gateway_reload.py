@@ -191,6 +191,25 @@ def test_the_contracts_are_told_apart() -> None:
     ]
 
 
+async def test_a_denied_tool_that_is_misspelt_is_told_at_the_start_and_with_a_change(
+    house: House, caplog: pytest.LogCaptureFixture
+) -> None:
+    def told(name: str) -> int:
+        text = f"{house.file}: gateway.tools.deny: there is no tool {name!r}; did you mean 'phone'?"
+        return [record.getMessage() for record in caplog.records].count(text)
+
+    house.write(gateway={"tools": {"deny": ["phon", "phone", "of-another-gateway"]}})
+    async with opened(house) as desk:
+        assert told("phon") == 1
+        house.write(gateway={"tools": {"deny": ["phon", "fone"]}})
+        await desk.reload()
+        assert (told("phon"), told("fone")) == (1, 0)
+        house.write(gateway={"tools": {"deny": ["phon", "phones"]}})
+        await desk.reload()
+        assert (told("phon"), told("phones")) == (1, 1)
+    assert "of-another-gateway" not in caplog.text
+
+
 @kinds(Changing, Both)
 async def test_a_service_takes_the_change(house: House) -> None:
     async with opened(house) as desk:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -23,6 +23,7 @@ __all__ = [
     "load_plugins",
     "missing_backends",
     "missing_plugins",
+    "missing_tools",
     "plugin_ids",
 ]
 
@@ -82,8 +83,8 @@ def load_plugins(registry: Registry, loaded: LoadedConfig) -> Sequence[LoadedPlu
 
 
 def missing_plugins(registry: Registry, loaded: LoadedConfig) -> Sequence[str]:
-    """A warning for each configured entry whose plugin is not installed, and for each name on a
-    list of plugins that looks like a slip."""
+    """A warning for each configured entry whose plugin is not installed, for each name on a list
+    of plugins that looks like a slip, and for each plugin at the root of the file."""
     installed = plugin_ids(registry)
     found = [
         f"plugins.entries.{plugin_id}: no plugin of this name is installed; the entry is passed"
@@ -98,7 +99,22 @@ def missing_plugins(registry: Registry, loaded: LoadedConfig) -> Sequence[str]:
         for name in names
         if name not in installed and (meant := _meant(name, installed))
     ]
+    found += [
+        f"{name}: is passed over; it belongs in plugins.entries.{name}.config"
+        for name in loaded.tree
+        if name in installed
+    ]
     return found
+
+
+def missing_tools(loaded: LoadedConfig, known: Collection[str]) -> Sequence[str]:
+    """A warning for each tool on the list of denied ones that looks like a slip; ``known`` are
+    the tools of the plugins that run."""
+    return [
+        f"{loaded.source}: gateway.tools.deny: there is no tool {name!r}{meant}"
+        for name in loaded.gateway.tools.deny
+        if name not in known and (meant := _meant(name, [*known]))
+    ]
 
 
 def missing_backends(registry: Registry, loaded: LoadedConfig) -> Sequence[str]:

@@ -24,7 +24,7 @@ from .auth import ADMIN, READ, gateway_token
 from .config import LoadedConfig
 from .host import Host
 from .logs import private_directory
-from .plugins import missing_backends, missing_plugins
+from .plugins import missing_backends, missing_plugins, missing_tools
 from .pluginset import PluginSet
 from .reload import Reloader
 from .rpc import RpcServer
@@ -130,7 +130,11 @@ class Gateway:
         """Notes and warnings."""
         return (
             [*loaded.notes, *missing_backends(self.registry, loaded)],
-            [*loaded.warnings, *missing_plugins(self.registry, loaded)],
+            [
+                *loaded.warnings,
+                *missing_plugins(self.registry, loaded),
+                *missing_tools(loaded, self.host.tools),
+            ],
         )
 
     def request_reload(self) -> None:
@@ -205,6 +209,9 @@ class Gateway:
                     await self._plugins.start(self.loaded, tasks)
         finally:
             self._started.set()
+        # Which tools there are is not known earlier.
+        for text in missing_tools(self.loaded, self.host.tools):
+            _log.warning("%s", text)
         if not self.stopping:
             _log.info("the gateway is %s", "not ready" if self.problems() else "ready")
             await self._reloader.watch(tasks)
