@@ -10,6 +10,7 @@ from typing import Any
 
 import anyio
 import pytest
+from tests.ports import reserve_port
 
 from voicecall import ProviderInfo, ProviderKind, hookimpl
 from voicecall.errors import ConfigError
@@ -169,6 +170,33 @@ async def test_a_tunnel_that_fails_at_the_start_is_tried_again(tmp_path: Path) -
         await anyio.sleep(0.5)
         assert list(gateway.problems()) == ["no tunnel: Burrow: the tunnel was closed"]
     assert town.tunnel.closed == len(town.tunnel.opened) == 4
+
+
+@pytest.mark.parametrize("refusals", [[], ["first"]])
+async def test_a_url_that_no_carrier_reaches_keeps_the_phone_down(
+    tmp_path: Path, refusals: list[str]
+) -> None:
+    town = Town()
+    town.tunnel.refusals = refusals
+    town.tunnel.url_of = lambda port: "https://10.0.0.1"
+    reason = (
+        "plugins.entries.voice-call.config.publicUrl: Far cannot reach"
+        " https://10.0.0.1/voice/webhook; set a public https URL"
+    )
+    async with town.gateway(tmp_path, serve={"port": reserve_port()}) as gateway:
+        with anyio.fail_after(60):
+            while not any(problem.endswith(reason) for problem in gateway.problems()):
+                await anyio.sleep(0.01)
+            assert town.carrier.urls == []
+            with pytest.raises(ConfigError, match=reason):
+                town.phone.operations()
+            # What was begun is undone: the next start finds the port free.
+            town.tunnel.url_of = lambda port: f"https://one.example:{port}"
+            while town.phone.server is None or gateway.problems():
+                await anyio.sleep(0.01)
+        assert town.carrier.urls == [f"https://one.example:{town.phone.server.port}/voice/webhook"]
+        assert town.phone.operations() is not None
+    assert town.tunnel.closed == len(town.tunnel.opened)
 
 
 @pytest.mark.parametrize("anyio_backend", [virtual_backend])

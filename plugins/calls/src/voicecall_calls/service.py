@@ -28,7 +28,7 @@ from voicecall_calls.serving import make_server
 from voicecall_calls.settings import Providers, SettingsBook
 from voicecall_calls.talking import Talking
 from voicecall_calls.tool import TOOL_DESCRIPTION, TOOL_NAME, TOOL_PARAMETERS, VoiceCallTool
-from voicecall_calls.tunnelling import TunnelKeeper
+from voicecall_calls.tunnelling import FIRST_WAIT_S, LONGEST_WAIT_S, TunnelKeeper
 from voicecall_calls.wiring import (
     CONFIG_PATH,
     PLUGIN_ID,
@@ -80,6 +80,7 @@ class PhoneService:
         self._missing: list[str] = []
         self._failure = ""
         self._running: _Running | None = None
+        self._ran = False
         self._awaited: TunnelKeeper | None = None
         config: VoiceCallConfig = host.plugin_config(PLUGIN_ID)
         self._config = config
@@ -108,8 +109,12 @@ class PhoneService:
 
     def problems(self) -> Sequence[str]:
         tunnel = self._running.tunnel if self._running else self._awaited
-        no_way = tunnel is not None and tunnel.problem
-        problems = [no_way] if no_way else list(self._missing)
+        if tunnel is not None and tunnel.problem is not None:
+            problems = [tunnel.problem]
+        elif self._missing or not self._failure:
+            problems = list(self._missing)
+        else:
+            problems = [self._failure]
         return [*problems, *(self._running.engine.store.problems() if self._running else ())]
 
     def live(self) -> int:
@@ -186,7 +191,7 @@ class PhoneService:
             _log.warning(note)
         settled, over = anyio.Event(), anyio.Event()
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._hold, wiring, settled, over)
+            tasks.start_soon(self._keep, wiring, settled, over)
             await settled.wait()
             try:
                 yield
@@ -195,12 +200,30 @@ class PhoneService:
                     tasks.cancel_scope.cancel()
                 over.set()
 
+    async def _keep(self, wiring: Wiring, settled: anyio.Event, over: anyio.Event) -> None:
+        """Run the phone; where the rest of its start fails behind the tunnel that it waited for,
+        it is tried again here: for the gateway it has started."""
+        wait, told = FIRST_WAIT_S, ""
+        while not over.is_set():
+            try:
+                await self._hold(wiring, settled, over)
+            except (VoicecallError, ExceptionGroup) as error:
+                if self._ran or not settled.is_set() or not _is_own(error):
+                    raise
+                if self._failure != told:
+                    _log.error("%s; it is tried again", self._failure)
+                told = self._failure
+                with anyio.move_on_after(wait):
+                    await over.wait()
+                wait = min(wait * 2, LONGEST_WAIT_S)
+
     async def _hold(self, wiring: Wiring, settled: anyio.Event, over: anyio.Event) -> None:
         """Run the phone until it is ``over``; ``settled`` when it runs, or waits for its tunnel."""
         async with AsyncExitStack() as stack:
             try:
-                self._failure = ""
+                self._ran = False
                 self._running = await self._start(stack, wiring, settled)
+                self._failure, self._ran = "", True
                 settled.set()
                 await over.wait()
             except Exception as error:
@@ -320,6 +343,13 @@ def _told(error: Exception) -> str:
     if isinstance(error, VoicecallError):
         return str(error)
     return f"internal error ({type(error).__name__}), see the log"
+
+
+def _is_own(error: Exception) -> bool:
+    """Whether an error, or all of a group, is one of voicecall's own."""
+    if isinstance(error, ExceptionGroup):
+        return error.split(VoicecallError)[1] is None
+    return isinstance(error, VoicecallError)
 
 
 async def _announce(carrier: Any, url: str) -> None:

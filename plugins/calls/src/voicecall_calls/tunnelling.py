@@ -12,7 +12,7 @@ from voicecall.errors import ProviderTimeout, ProviderUnavailable, VoicecallErro
 from voicecall.seam import Seam
 from voicecall.tunnel import TunnelProvider
 
-__all__ = ["TunnelKeeper"]
+__all__ = ["FIRST_WAIT_S", "LONGEST_WAIT_S", "TunnelKeeper"]
 
 _log = logging.getLogger("voicecall.calls")
 
