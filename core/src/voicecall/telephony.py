@@ -74,8 +74,9 @@ class TelephonyCapabilities:
     ``limit_by_command``: the length of a live call can be limited at the carrier.
     ``longest_speech``: characters that the carrier's own voice takes at once. ``marks``: they
     come back, also on clear. ``public_url``: webhooks come from the internet, so the webhook URL
-    must be reachable from there. ``from_number_required``: nobody is called without a number to
-    show.
+    must be reachable from there; not where the carrier's configuration has an ``api_base_url`` on
+    this machine, which is an emulator's. ``from_number_required``: nobody is called without a
+    number to show.
 
     Not used yet, whatever a carrier states: ``native_listening`` (the carrier recognises by
     itself), ``transfer``, ``recording``, ``machine_detection``, ``marks_returned_on_clear``,
