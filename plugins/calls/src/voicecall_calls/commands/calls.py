@@ -10,13 +10,17 @@ from typing import Annotated, Any
 import typer
 
 from voicecall.errors import VoicecallError
+from voicecall.tones import tones_ms
 from voicecall_calls.commands.requests import DIAL_TIMEOUT_S, request
 from voicecall_gateway.commandline import ConfigOption, JsonOption
 from voicecall_gateway.output import print_json, print_table, print_text
 
-__all__ = ["add"]
+__all__ = ["add", "keys_timeout_s", "speak_timeout_s"]
 
 _SPEAK_TIMEOUT_S = 180.0
+_SLOWEST = 8
+"""Characters a second."""
+_KEYS_TIMEOUT_S = 60.0
 _POLL_S = 1.0
 
 
@@ -43,6 +47,17 @@ AgentOption = Annotated[
     str | None, typer.Option("--agent", help="Agent that holds the call (default: agentId).")
 ]
 ModeOption = Annotated[str, typer.Option("--mode", help="notify or conversation.")]
+
+
+def speak_timeout_s(message: str) -> float:
+    """How long the gateway may take to speak ``message``, behind what is being spoken."""
+    return _SPEAK_TIMEOUT_S + len(message) / _SLOWEST
+
+
+def keys_timeout_s(digits: str) -> float:
+    """How long the gateway may take to press ``digits``: where the carrier plays them in place of
+    a media socket, until the next socket is there."""
+    return _KEYS_TIMEOUT_S + tones_ms(digits) / 1000
 
 
 def _given(**params: Any) -> dict[str, Any]:
@@ -124,7 +139,8 @@ def speak(
 ) -> None:
     """Say something on a call."""
     params = {"callId": call_id, "message": message}
-    result = request(context, config, "voicecall.speak", params, timeout=_SPEAK_TIMEOUT_S)
+    timeout = speak_timeout_s(message)
+    result = request(context, config, "voicecall.speak", params, timeout=timeout)
     _report(result, json, "spoken")
 
 
@@ -137,7 +153,8 @@ def dtmf(
 ) -> None:
     """Press keys on a call."""
     params = {"callId": call_id, "digits": digits}
-    _report(request(context, config, "voicecall.dtmf", params), json, "keys pressed")
+    result = request(context, config, "voicecall.dtmf", params, timeout=keys_timeout_s(digits))
+    _report(result, json, "keys pressed")
 
 
 def end(
