@@ -82,7 +82,11 @@ def test_credentials_come_from_the_environment() -> None:
         ({}, "twilio.accountSid: .*TWILIO_ACCOUNT_SID"),
         ({"accountSid": "AC1"}, "twilio.authToken: .*TWILIO_AUTH_TOKEN"),
         ({"accountSid": "AC1", "authToken": "${NOT_SET}"}, "twilio.authToken"),
-        ({"accountSid": "SK1", "authToken": "t"}, "twilio.accountSid"),
+        (
+            {"accountSid": "SK1", "authToken": "t"},
+            "twilio.accountSid: must be the account's SID, which begins with AC",
+        ),
+        ({"accountSid": "AC1\n", "authToken": "t"}, "twilio.accountSid"),
         ({"accountSid": "AC1/../x", "authToken": "t"}, "twilio.accountSid"),
         ({"accountSid": "AC1", "authToken": "t", "region": "us2"}, "twilio.region"),
         ({"accountSid": "AC1", "authToken": "t", "edge": "a.evil.example/"}, "twilio.edge"),

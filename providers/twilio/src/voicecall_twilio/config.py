@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from voicecall.configuring import ConfigModel, HttpUrl
 
@@ -17,12 +17,35 @@ _EDGES = {"ie1": "dublin", "au1": "sydney"}
 """The edge that belongs to a region which has no host of its own without one."""
 _LANGUAGE = re.compile(r"[a-z]{2,3}(-[A-Za-z0-9]{2,8})+")
 """With its region: of others Twilio hears nothing. Source: Twilio's errors 13331 and 13512."""
+_SID = re.compile("AC[0-9A-Za-z]+")
+
+
+def _account_sid(text: str) -> str:
+    if _SID.fullmatch(text) is None:
+        raise ValueError(
+            "must be the account's SID, which begins with AC (an API key, SK..., is for apiKeySid)"
+        )
+    return text
+
+
+def _voice(text: str) -> str:
+    if not is_voice(text):
+        raise ValueError("must be a voice with its vendor, such as Polly.Joanna-Neural")
+    return text
+
+
+def _language(text: str) -> str:
+    if _LANGUAGE.fullmatch(text) is None:
+        raise ValueError("must be a language with its region, such as en-GB")
+    return text
 
 
 class TwilioConfig(ConfigModel):
     """Calls through Twilio."""
 
-    account_sid: str = Field(pattern=r"^AC[0-9A-Za-z]+$", description="Account SID (`AC...`)")
+    account_sid: Annotated[str, AfterValidator(_account_sid)] = Field(
+        description="Account SID (`AC...`)", json_schema_extra={"pattern": f"^{_SID.pattern}$"}
+    )
     auth_token: str = Field(
         min_length=1,
         repr=False,
@@ -55,27 +78,12 @@ class TwilioConfig(ConfigModel):
     calls_per_second: float = Field(
         default=1.0, gt=0, le=1000, description="Calls placed in a second, as the account allows"
     )
-    voice: str | None = Field(
-        default=None,
-        description="Voice of turn-based calls, such as `Polly.Joanna-Neural`",
+    voice: Annotated[str, AfterValidator(_voice)] | None = Field(
+        default=None, description="Voice of turn-based calls, such as `Polly.Joanna-Neural`"
     )
-    language: str | None = Field(
+    language: Annotated[str, AfterValidator(_language)] | None = Field(
         default=None, description="Language of that voice and of the recogniser, such as `en-GB`"
     )
-
-    @field_validator("voice")
-    @classmethod
-    def _voice_is_one(cls, value: str | None) -> str | None:
-        if value is not None and not is_voice(value):
-            raise ValueError("must be a voice with its vendor, such as Polly.Joanna-Neural")
-        return value
-
-    @field_validator("language")
-    @classmethod
-    def _language_has_a_region(cls, value: str | None) -> str | None:
-        if value is not None and _LANGUAGE.fullmatch(value) is None:
-            raise ValueError("must be a language with its region, such as en-GB")
-        return value
 
     @model_validator(mode="after")
     def _api_key_is_whole(self) -> TwilioConfig:
