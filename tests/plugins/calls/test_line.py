@@ -288,8 +288,10 @@ async def test_a_replaced_socket_is_closed_and_means_nothing_any_more() -> None:
         assert (old.close_code, old.close_reason) == (1000, "Replaced")
         late = old.listener
         assert late is not None
-        for event in (Dtmf("8"), Stopped("over"), *map(MarkReached, old.marks)):
-            late.received(event)
+        late.received(Dtmf("8"))
+        late.received(Stopped("over"))
+        for mark in old.marks:
+            late.received(MarkReached(mark))
         with anyio.fail_after(5):
             await it.line.played("a")
         assert it.lost == []
