@@ -417,6 +417,23 @@ async def test_a_sentence_that_was_not_spoken_yet_was_not_heard(
         assert phone.agent.settled == [("When?", first)]
 
 
+async def test_what_was_heard_of_a_sentence_is_a_part_of_that_sentence(tmp_path: Path) -> None:
+    first = "The first train leaves at noon today."
+    tts = Vague()
+    async with open_phone(tmp_path, speech=tts) as phone:
+        await greeted(phone)
+        second = "one leaves at five in the evening, from a platform that nobody has found yet."
+        phone.agent.then(f"{first} The second ", 0.4, f"{second} And so on.")
+        phone.hears("When?")
+        await phone.settle(1.1)
+        phone.hears("Stop.")
+        await phone.settle(1)
+        [(_, heard)] = phone.agent.settled
+        assert first.startswith(heard)
+        # 1.1 s of 1.85 s.
+        assert 3 <= len(heard.split()) <= 5
+
+
 async def test_what_was_heard_is_told_while_the_rest_is_still_being_made(tmp_path: Path) -> None:
     first = "The first train leaves at noon today."
     second = "The second one at five in the evening."

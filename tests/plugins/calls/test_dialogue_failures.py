@@ -14,7 +14,7 @@ from voicecall.errors import ProviderUnavailable
 from voicecall.model import EndDetail, EndReason, MediaPath
 from voicecall_calls.config import PhrasesConfig
 from voicecall_testing.clock import virtual_backend
-from voicecall_testing.fakes import ScriptedAgentBackend
+from voicecall_testing.fakes import ScriptedAgentBackend, ScriptedSpeech
 from voicecall_testing.harness import Phone, open_phone
 
 pytestmark = [pytest.mark.integration, pytest.mark.anyio]
@@ -43,6 +43,17 @@ class Forgetful(ScriptedAgentBackend):
         if self.error is not None:
             raise self.error
         await anyio.sleep_forever()
+
+
+class Dripping(ScriptedSpeech):
+    """Whose pieces of a tenth of a second come slowly."""
+
+    pause_s = 0.5
+
+    async def synthesize(self, text: str, voice: str | None) -> AsyncIterator[bytes]:
+        async for piece in super().synthesize(text, voice):
+            await anyio.sleep(self.pause_s)
+            yield piece
 
 
 async def greeted(phone: Phone) -> None:
@@ -306,6 +317,20 @@ async def test_a_voice_that_takes_too_long_has_failed(tmp_path: Path) -> None:
         await phone.settle(10)
         assert phone.record.end_detail is EndDetail.SPEECH_FAILED
         assert phone.heard == [SAY.greeting]
+
+
+async def test_a_voice_that_takes_long_is_heard_to_its_end_while_audio_comes(
+    tmp_path: Path,
+) -> None:
+    tts = Dripping()
+    async with open_phone(tmp_path, speech=tts, config={"tts": {"timeoutMs": 2000}}) as phone:
+        await phone.call_in()
+        await phone.settle(20)
+        assert phone.said == [("bot", SAY.greeting)]
+        [(text, milliseconds)] = tts.texts_in(bytes(phone.socket.heard))
+        assert text == SAY.greeting
+        assert milliseconds == pytest.approx(tts.duration_s(SAY.greeting) * 1000)
+        assert milliseconds / 100 * tts.pause_s > 2 * 2.0
 
 
 async def test_a_greeting_that_cannot_be_spoken_is_tried_again_then_the_call_ends(

@@ -358,6 +358,26 @@ async def test_a_session_that_does_not_take_audio_is_lost_and_opened_again(
     assert caplog.text.count("transcription lost: ConnectionResetError\n") == 2
 
 
+async def test_what_was_understood_survives_a_session_that_takes_no_more_audio() -> None:
+    stt = ScriptedTranscription()
+    async with listening(stt) as it:
+        await it.ear.ready()
+        stt.started()
+        stt.partial("No, stop")
+        await anyio.sleep(0.1)
+        stt.current.send_audio = Refusing.send_audio.__get__(stt.current)  # type: ignore[method-assign]
+        it.ear.hear(b"\x01" * FRAME)
+        await anyio.sleep(1)
+        kinds = [type(event).__name__ for event in it.events]
+        assert kinds == ["SpeechStarted", "Partial", "Final", "SpeechEnded"]
+        assert bytes(stt.current.audio) == b"\x01" * FRAME
+        # Another loss has another reason.
+        stt.open_errors.extend([trouble()] * 4)
+        stt.lost()
+        await anyio.sleep(60)
+        assert it.deaf == ["scripted: no way there"]
+
+
 async def test_an_end_of_the_call_is_no_loss_whatever_the_session_raises_then(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
