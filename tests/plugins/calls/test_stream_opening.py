@@ -185,6 +185,29 @@ async def test_sessions_for_another_format_are_opened_anew(tmp_path: Path) -> No
         assert call.phone.said == [("bot", SAY.greeting), ("user", "Hello?"), ("bot", "Yes.")]
 
 
+async def test_another_format_in_the_middle_of_a_call_takes_other_sessions(
+    tmp_path: Path,
+) -> None:
+    async with story(tmp_path) as call:
+        await call.ring()
+        await call.attach()
+        await call.phone.settle(3)
+        call.phone.audio_format = PCM16_16K
+        call.phone.socket.drop()
+        await call.phone.settle(1)
+        await call.attach()
+        call.ears.open_delay_s = 0.5
+        await call.phone.settle(1)
+        assert call.log.lines[-2:] == [("voice", PCM16_16K), ("ears", PCM16_16K)]
+        call.ears.started()
+        call.ears.final("Hello?")
+        call.ears.ended()
+        await call.phone.settle(3)
+        assert call.phone.said == [("bot", SAY.greeting), ("user", "Hello?"), ("bot", "Yes.")]
+        yes = PCM16_16K.size(call.voice.duration_s("Yes.") * 1000)
+        assert len(call.phone.socket.heard) == pytest.approx(yes, rel=0.01)
+
+
 async def test_a_session_that_is_being_opened_in_another_format_is_not_used(tmp_path: Path) -> None:
     async with story(tmp_path, expects=PCM16_16K) as call:
         call.ears.open_delay_s = RINGS_S + 1.0
