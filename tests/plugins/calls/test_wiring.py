@@ -171,6 +171,8 @@ def test_what_is_passed_over_or_useless_is_noted() -> None:
     wiring = wire(inboundPolicy="allowlist", elsewhere={"accountSid": "x"})
     assert any("elsewhere is passed over" in note for note in wiring.notes)
     assert any("allowFrom is empty" in note for note in wiring.notes)
+    (misspelt,) = wire(pubic={"apiKey": "k"}).notes
+    assert misspelt.endswith("no such carrier is installed; did you mean 'public'?")
 
 
 @pytest.mark.parametrize("block", ["reports", "live", "callbacks", "voicemail"])

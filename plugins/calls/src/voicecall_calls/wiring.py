@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -134,6 +135,8 @@ def resolve(
         why = "no such carrier is installed"
         if block in _NOT_YET:
             why = "this is not supported yet"
+        elif close := difflib.get_close_matches(block, installed, 1, 0.75):
+            why += f"; did you mean {close[0]!r}?"
         wiring.notes.append(f"{CONFIG_PATH}.{block} is passed over: {why}")
     if config.inbound_policy == "allowlist" and not config.allow_from:
         wiring.notes.append(f"{CONFIG_PATH}.allowFrom is empty: every inbound call is refused")
