@@ -96,9 +96,18 @@ def whole_configurations() -> Iterator[Any]:
 
 
 @pytest.mark.parametrize("text", list(whole_configurations()))
-def test_configurations_are_valid(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_configurations_are_valid(
+    text: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     # The pages say to export it.
     monkeypatch.setenv("OPENAI_API_KEY", "key-of-the-page")
+    [tools] = [
+        code
+        for code in blocks(ROOT / "docs/how-to/agent-of-your-own.md", "python")
+        if code.startswith("# bakery.py\n")
+    ]
+    (tmp_path / "bakery.py").write_text(tools, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
     loaded = config_from_tree(json5.loads(text), environ={}, source="page")
     assert loaded.notes == ()
     config = validate(VoiceCallConfig, loaded.plugin_values(PLUGIN_ID), CONFIG_PATH)

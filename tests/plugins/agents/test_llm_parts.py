@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -127,6 +128,31 @@ def test_what_keeps_models_from_working_is_known_without_a_model(
         LlmConfig(model="openai-responses/small", api_key="k"), ["openai/large"]
     )
     assert problem == "the model 'openai/large' needs a key: set OPENAI_API_KEY"
+
+
+@pytest.mark.parametrize(
+    ("tool", "reason"),
+    [
+        ("no_such_module:f", "cannot be imported: ModuleNotFoundError: "),
+        ("broken_tools:f", "cannot be imported: KeyError: 'SHOP'"),
+        ("leaving_tools:f", "cannot be imported: SystemExit: 3"),
+        ("good_tools:g", "good_tools has no g"),
+    ],
+)
+def test_tools_that_cannot_be_loaded_keep_an_agent_from_working(
+    tool: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "broken_tools.py").write_text("{}['SHOP']\n")
+    (tmp_path / "leaving_tools.py").write_text("raise SystemExit(3)\n")
+    (tmp_path / "good_tools.py").write_text("def f() -> str:\n    return ''\n")
+    [backend] = plugin.voicecall_agent_backends()
+    assert backend.check is not None
+    good = LlmConfig(model="openai/small", api_key="k", tools=["good_tools:f"])
+    assert backend.check(good, ()) == []
+    [problem] = backend.check(good.model_copy(update={"tools": ["good_tools:f", tool]}), ())
+    assert problem.startswith("agents.backends.pydantic-ai.tools.1: ")
+    assert reason in problem
 
 
 @pytest.mark.parametrize("name", ["nobody:small", "nobody/small"])

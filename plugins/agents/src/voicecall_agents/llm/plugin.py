@@ -32,8 +32,9 @@ def _need_extra() -> None:
 def _check(config: Any, models: Collection[str]) -> Sequence[str]:
     _need_extra()
     from voicecall_agents.llm.models import model_problems
+    from voicecall_agents.llm.tools import tool_problems
 
-    return model_problems(config, models)
+    return [*model_problems(config, models), *tool_problems(config)]
 
 
 def _factory(config: Any, context: ProviderContext) -> Any:

@@ -16,7 +16,7 @@ from voicecall_agents.llm.config import BACKEND_PATH, LlmConfig
 from voicecall_agents.llm.guarding import GuardedToolset, guarded_server
 from voicecall_agents.llm.prompts import END_CALL_NAMES, base_text
 
-__all__ = ["make_toolsets"]
+__all__ = ["make_toolsets", "tool_problems"]
 
 _READ_ONLY = frozenset(
     {"read", "web_search", "web_fetch", "x_search", "memory_search", "memory_get"}
@@ -41,6 +41,15 @@ def make_toolsets(config: LlmConfig) -> Sequence[AbstractToolset[AgentTurn]]:
         guarded = guarded_server(name, server, path, timeout_s)
         toolsets.append(guarded.filtered(_allowed))
     return toolsets
+
+
+def tool_problems(config: LlmConfig) -> list[str]:
+    """Why the functions of ``tools`` cannot be used. Their modules are imported."""
+    try:
+        _functions(config.tools, config.timeout_ms / 1000)
+    except ConfigError as error:
+        return [str(error)]
+    return []
 
 
 def _allowed(context: RunContext[AgentTurn], definition: ToolDefinition) -> bool:
@@ -84,11 +93,13 @@ def _load(path: str, number: int) -> Callable[..., Any]:
     module_name, _, name = path.partition(":")
     where = f"{BACKEND_PATH}.tools.{number}"
     try:
-        found = getattr(importlib.import_module(module_name), name)
-    except ImportError as error:
-        raise ConfigError(f"{path} cannot be imported: {error}", path=where) from None
-    except AttributeError:
-        raise ConfigError(f"{module_name} has no {name}", path=where) from None
+        module = importlib.import_module(module_name)
+    except (Exception, SystemExit) as error:
+        text = f"{path} cannot be imported: {type(error).__name__}: {error}"
+        raise ConfigError(text, path=where) from error
+    if not hasattr(module, name):
+        raise ConfigError(f"{module_name} has no {name}", path=where)
+    found = getattr(module, name)
     if not callable(found):
         raise ConfigError(f"{path} is not a function", path=where)
     function: Callable[..., Any] = found
