@@ -42,6 +42,8 @@ class Cause(StrEnum):
 
 
 TOLD: End = (EndReason.COMPLETED, EndDetail.CARRIER)
+GIVEN_UP: End = (EndReason.HANGUP_USER, EndDetail.CARRIER)
+"""By a caller whom nobody answered."""
 NO_PLACE: End = (EndReason.HANGUP_BOT, EndDetail.CAPACITY)
 TOO_LONG: End = (EndReason.TIMEOUT, EndDetail.MAX_DURATION)
 DECIDED: frozenset[End] = frozenset(
@@ -150,7 +152,8 @@ class Ends:
             case Cause.LIMIT:
                 return end in DECIDED | {TOLD, (EndReason.TIMEOUT, EndDetail.CARRIER)}
             case Cause.PHONE:
-                return end == TOLD or end in DECIDED
+                told = GIVEN_UP if status == "canceled" else TOLD
+                return end == told or end in DECIDED
             case Cause.TROUBLE:
                 return (end == TOLD or end in DECIDED) and _is_broken(story, broken)
 
