@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import pytest
 
 from voicecall import events as ev
@@ -232,6 +234,28 @@ def test_the_fallback_of_the_first_document_is_the_first_request(failed: str) ->
     [event] = events(inbound(ErrorCode="11200", ErrorUrl=failed))
     assert isinstance(event, ev.Answered)
     assert event.key == first.key
+
+
+@pytest.mark.parametrize(("code", "why"), [("11200", "error 11200"), ("?\n", "no error code")])
+def test_a_lost_document_is_logged(code: str, why: str, caplog: pytest.LogCaptureFixture) -> None:
+    events(inbound())
+    assert caplog.messages == []
+    events(inbound(OURS, "in-progress", ErrorCode=code, ErrorUrl=TURN))
+    [said] = caplog.messages
+    assert (
+        said
+        == f"call {SID}: Twilio got no document that it could use ({why}), and asks the fallback"
+    )
+
+
+def test_the_log_tells_why_a_stream_failed(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "voicecall.twilio")
+    url = f"{OURS}&type=stream&i=ab"
+    events(request(url, StreamSid="MZ1", StreamEvent="stream-stopped"))
+    assert caplog.messages == []
+    error = "31920 - Stream - WebSocket - Handshake Error"
+    events(request(url, StreamSid="MZ1", StreamEvent="stream-error", StreamError=error))
+    assert caplog.messages == [f"call {SID}: its media socket failed, says Twilio: '{error}'"]
 
 
 def test_streams_tell_of_their_ends() -> None:

@@ -6,6 +6,7 @@ parameters appear without notice, so whatever is not asked for here is passed ov
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -22,6 +23,8 @@ from .callbacks import Kind, added_to, failed_url, kind_of
 from .signature import form_of, query_of
 
 __all__ = ["CONNECTED", "LIVE", "TERMINAL", "end_reason", "parse"]
+
+_log = logging.getLogger("voicecall.twilio")
 
 LIVE = frozenset({"queued", "initiated", "ringing"})
 CONNECTED = "in-progress"
@@ -95,6 +98,8 @@ class _Reading:
 
     def events(self) -> list[ev.CarrierEvent]:
         status = self.form.get("CallStatus", "")
+        if "ErrorUrl" in self.form:
+            _tell_of_loss(self.sid, self.form.get("ErrorCode", ""))
         if self.kind is Kind.STREAM:
             return self._stream()
         if status in TERMINAL:
@@ -173,10 +178,12 @@ class _Reading:
             return [ev.StreamStopped(key=key, stream_id=stream, **self.common)]
         if event != "stream-error":
             return []
+        error = self.form.get("StreamError", "")
+        _log.info("call %.40s: its media socket failed, says Twilio: %.200r", self.sid, error)
         return [
             ev.StreamFailed(
                 key=self._key(f"stream:{stream}") if stream else self._here("stream"),
-                error=self.form.get("StreamError", ""),
+                error=error,
                 stream_id=stream,
                 **self.common,
             )
@@ -192,6 +199,13 @@ class _Reading:
         code = self.form.get("SipResponseCode", "")
         detail = f"SIP {code}" if _NUMBER.fullmatch(code) and code != "200" else None
         return ev.CallEnded(key=self._key("ended"), reason=reason, detail=detail, **self.common)
+
+
+def _tell_of_loss(sid: str, code: str) -> None:
+    """A fallback is asked: Twilio says of which document, and what was wrong."""
+    why = f"error {code}" if _NUMBER.fullmatch(code) else "no error code"
+    text = "call %.40s: Twilio got no document that it could use (%s), and asks the fallback"
+    _log.warning(text, sid, why)
 
 
 def _direction(text: str) -> Direction | None:
