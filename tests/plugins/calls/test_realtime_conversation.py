@@ -308,12 +308,36 @@ async def test_text_before_the_audio_and_in_pieces(tmp_path: Path) -> None:
         await greeted(phone)
         session = model.current
         session.tell(Transcript("assistant", "x", "One ", final=False))
+        session.tell(Transcript("assistant", "x", "two ", final=False))
         await phone.settle(0.1)
         session.write("x", 100)
-        session.tell(Transcript("assistant", "x", "two.", final=False))
+        session.tell(Transcript("assistant", "x", "three.", final=False))
         session.tell(ResponseDone("r", "completed"))
         await phone.settle(3)
-        assert phone.said[-1] == ("bot", "One two.")
+        assert phone.said[-1] == ("bot", "One two three.")
+
+
+async def test_text_may_come_a_while_behind_the_audio(tmp_path: Path) -> None:
+    model = ScriptedRealtime()
+    async with open_realtime(tmp_path, model) as phone:
+        await answered(phone)
+        model.current.write("x", 300)
+        model.current.tell(ResponseDone("r", "completed", items=("x",)))
+        await phone.settle(0.9)
+        model.current.tell(Transcript("assistant", "x", "Late words.", final=True))
+        await phone.settle(1)
+        assert phone.said == [("bot", "Late words.")]
+
+
+async def test_the_next_item_ends_the_one_before_it(tmp_path: Path) -> None:
+    model = ScriptedRealtime()
+    async with open_realtime(tmp_path, model) as phone:
+        await answered(phone)
+        for item, milliseconds in (("x", 300), ("y", 5000)):
+            model.current.write(item, milliseconds)
+            model.current.tell(Transcript("assistant", item, f"It is {item}.", final=True))
+        await phone.settle(2)
+        assert phone.said == [("bot", "It is x.")]
 
 
 # --- interruptions ----------------------------------------------------------------------------
@@ -341,6 +365,21 @@ async def test_an_interruption_tells_what_was_heard(tmp_path: Path, returns_mark
         model.current.write(item, 500)
         await phone.settle(1)
         assert len(phone.socket.audio_sent) < 160 * 60
+
+
+async def test_words_that_were_cut_off_stand_before_those_that_did_it(tmp_path: Path) -> None:
+    model = ScriptedRealtime()
+    async with open_realtime(tmp_path, model) as phone:
+        await answered(phone)
+        model.current.write("item-1", 2000)
+        # A model need not complete the text of what it does not say.
+        model.current.tell(Transcript("assistant", "item-1", TEN_WORDS, final=False))
+        await phone.settle(0.8)
+        model.current.tell(SpeechStarted(0), Interrupted())
+        await phone.settle(0.3)
+        model.current.hears("Wait.")
+        await phone.settle(3)
+        assert phone.said == [("bot", "one two three four"), ("user", "Wait.")]
 
 
 async def test_items_that_wait_were_not_heard(tmp_path: Path) -> None:
@@ -463,6 +502,52 @@ async def test_a_lost_session_is_opened_again_with_the_history(tmp_path: Path) -
         assert model.current.asked == []
 
 
+async def test_items_of_another_session_may_have_the_same_names(tmp_path: Path) -> None:
+    model = ScriptedRealtime()
+    async with open_realtime(tmp_path, model) as phone:
+        await answered(phone)
+        model.current.speak(TEN_WORDS, 2000)
+        await phone.settle(0.8)
+        model.current.tell(Interrupted())
+        await phone.settle(0.1)
+        # The session is lost in the middle of an answer.
+        model.current.tell(Transcript("assistant", "item-2", "I begin", final=False))
+        model.current.write("item-2", 500)
+        await phone.settle(0.1)
+        model.current.end()
+        await phone.settle(2)
+        assert phone.said[-1] == ("bot", "I begin")
+        assert model.current.speak("And I go on.", 500) == "item-1"
+        await phone.settle(2)
+        assert phone.said == [
+            ("bot", "one two three four"),
+            ("bot", "I begin"),
+            ("bot", "And I go on."),
+        ]
+
+
+async def test_what_waits_for_a_session_is_kept_for_ten_seconds(tmp_path: Path) -> None:
+    model = ScriptedRealtime()
+    model.open_delay_s = 9.0
+    model.open_errors.append(ProviderUnavailable("down", provider="model"))
+    async with open_realtime(tmp_path, model, realtime={"inactivityMs": 0}) as phone:
+        await answered(phone)
+        seconds = [bytes([number]) * 8000 for number in range(17)]
+        for second in seconds:
+            await phone.socket.speak(second)
+        await phone.settle(5)
+        assert bytes(model.current.audio) == b"".join(seconds[7:])
+        # What a session took counts no more; and one that lasted may be lost again.
+        for _ in range(2):
+            await phone.settle(40)
+            model.current.end()
+            await phone.settle(0.1)
+            for second in seconds[:6]:
+                await phone.socket.speak(second)
+            await phone.settle(5)
+            assert bytes(model.current.audio) == b"".join(seconds[:6])
+
+
 async def test_a_second_loss_ends_the_call(tmp_path: Path) -> None:
     model = ScriptedRealtime()
     async with open_realtime(tmp_path, model) as phone:
@@ -558,6 +643,22 @@ async def test_say_reports_a_model_that_says_nothing(tmp_path: Path) -> None:
         model.silent = True
         with pytest.raises(ProviderUnavailable):
             await phone.operations.speak(phone.record.call_id, "Hello?")
+
+
+async def test_words_that_wait_behind_others_end_with_the_call(tmp_path: Path) -> None:
+    model = ScriptedRealtime()
+    async with open_realtime(tmp_path, model) as phone:
+        await answered(phone)
+        model.current.speak(TEN_WORDS, 5000)
+
+        async def say() -> None:
+            with anyio.fail_after(10), pytest.raises(CallNotReady):
+                await talk(phone).say("Later.")
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(say)
+            await phone.settle(1)
+            await phone.hang_up()
 
 
 async def test_ask_returns_the_callers_next_words(tmp_path: Path) -> None:
