@@ -303,6 +303,16 @@ async def test_sustained_speech_interrupts_and_noise_does_not(tmp_path: Path) ->
         assert phone.socket.clears == 1
 
 
+async def test_short_noises_do_not_add_up(tmp_path: Path) -> None:
+    async with open_phone(tmp_path) as phone:
+        await telling(phone)
+        for _ in range(4):
+            phone.stt.started()
+            await phone.settle(0.2)
+            phone.stt.ended()
+        assert phone.socket.clears == 0
+
+
 async def test_a_noise_that_interrupts_is_followed_by_words_of_the_agent(tmp_path: Path) -> None:
     async with open_phone(tmp_path) as phone:
         await telling(phone)

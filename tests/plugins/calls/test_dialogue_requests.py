@@ -85,6 +85,24 @@ async def test_continue_owns_the_next_turn(tmp_path: Path, media: MediaPath) -> 
         assert phone.agent.asked == ["And yours?"]
 
 
+async def test_a_sound_that_is_not_understood_is_no_answer(tmp_path: Path) -> None:
+    async with open_phone(tmp_path) as phone:
+        await greeted(phone)
+        answers: list[str] = []
+
+        async def ask() -> None:
+            answers.append(await phone.operations.ask(phone.record.call_id, QUESTION))
+
+        async with anyio.create_task_group() as asking:
+            asking.start_soon(ask)
+            await phone.settle(2)
+            phone.hears("")
+            await phone.settle(2)
+            phone.hears("Anna.")
+        assert answers == ["Anna."]
+        assert phone.agent.turns == []
+
+
 @both_paths
 async def test_an_answer_into_the_prompt_counts(tmp_path: Path, media: MediaPath) -> None:
     async with open_phone(tmp_path, media=media) as phone:
