@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from voicecall import hookimpl
+from voicecall import ProviderInfo, ProviderKind, hookimpl
 from voicecall.errors import ConfigError
 from voicecall.hosting import GatewayHost, PluginInfo, Service
 from voicecall.registry import Registry
@@ -20,6 +20,9 @@ from voicecall_calls.service import PhoneService
 from voicecall_gateway.config import config_from_tree
 from voicecall_gateway.runtime import Gateway
 from voicecall_testing import speech
+from voicecall_testing.fakes import STREAMING
+
+from .phone_registry import _Plugin, info
 
 pytestmark = [pytest.mark.integration, pytest.mark.anyio]
 
@@ -54,10 +57,16 @@ class Plugin:
 
 
 @asynccontextmanager
-async def running(directory: Path, **over: Any) -> AsyncIterator[PhoneService]:
+async def running(
+    directory: Path,
+    *more: ProviderInfo,
+    environ: Mapping[str, str] | None = None,
+    **over: Any,
+) -> AsyncIterator[PhoneService]:
     plugin = Plugin()
     registry = Registry(
         extra=[
+            *((one.kind.group, one.id, _Plugin(one)) for one in more),
             ("voicecall.gateway", phone_plugin.PLUGIN_ID, plugin),
             ("voicecall.tts", "fsk", speech),
             ("voicecall.transcription", "fsk", speech),
@@ -68,7 +77,8 @@ async def running(directory: Path, **over: Any) -> AsyncIterator[PhoneService]:
         "agents": {"defaults": {"backend": "scripted"}},
         "plugins": {"entries": {"voice-call": {"config": {**BASE, **over}}}},
     }
-    gateway = Gateway(config_from_tree(tree, environ={}, state_dir=directory), registry)
+    loaded = config_from_tree(tree, environ={}, state_dir=directory)
+    gateway = Gateway(loaded, registry, environ=environ or {})
     async with gateway.run():
         await gateway.wait_started()
         yield plugin.service
@@ -98,7 +108,7 @@ async def test_what_the_next_call_reads_is_taken(tmp_path: Path) -> None:
 
 
 async def test_a_phone_without_streams_takes_changes_too(tmp_path: Path) -> None:
-    native = {"streaming": {"enabled": False}}
+    native: dict[str, Any] = {"streaming": {"enabled": False}}
     async with running(tmp_path, **native) as phone:
         assert phone.engine is not None
         config = changed(**native, inboundGreeting="Hello.")
@@ -123,6 +133,22 @@ async def test_what_is_made_at_the_start_is_left_for_a_new_one(tmp_path: Path) -
         ):
             assert await phone.reconfigure(changed(**over)) is False, over
             assert phone.engine.config is before
+
+
+async def test_a_carriers_block_is_left_for_a_new_start_where_a_variable_gives_the_number(
+    tmp_path: Path,
+) -> None:
+    environ = {"fromNumber": "WIRE_NUMBER"}
+    wire = info(ProviderKind.TELEPHONY, "wire", key=True, capabilities=STREAMING, environ=environ)
+    number = {"WIRE_NUMBER": "+15550001234"}
+    over = {"provider": "wire", "wire": {"apiKey": "one"}}
+    async with running(tmp_path, wire, environ=number, **over) as phone:
+        assert phone.engine is not None
+        assert phone.engine.config.from_number == "+15550001234"
+        assert await phone.reconfigure(changed(**over)) is True
+        before = phone.engine.config
+        assert await phone.reconfigure(changed(provider="wire", wire={"apiKey": "two"})) is False
+        assert phone.engine.config is before
 
 
 async def test_what_would_stop_or_deafen_the_phone_is_refused(tmp_path: Path) -> None:
