@@ -11,11 +11,15 @@ from typing import Any
 import pytest
 
 from voicecall import ProviderInfo, ProviderKind, hookimpl
+from voicecall import events as ev
+from voicecall import telephony as tel
 from voicecall.errors import ConfigError
 from voicecall.hosting import GatewayHost, PluginInfo, Service
+from voicecall.model import Direction
 from voicecall.registry import Registry
 from voicecall_calls import plugin as phone_plugin
 from voicecall_calls.config import VoiceCallConfig
+from voicecall_calls.operations import DialOptions
 from voicecall_calls.service import PhoneService
 from voicecall_gateway.config import config_from_tree
 from voicecall_gateway.runtime import Gateway
@@ -33,6 +37,9 @@ BASE: dict[str, Any] = {
     "streaming": {"enabled": True, "provider": "fsk"},
     "tts": {"provider": "fsk"},
 }
+WEBHOOK = tel.WebhookRequest(
+    method="POST", url="http://127.0.0.1", query={}, headers={}, body=b"", client="127.0.0.1"
+)
 
 
 @pytest.fixture
@@ -61,6 +68,7 @@ async def running(
     directory: Path,
     *more: ProviderInfo,
     environ: Mapping[str, str] | None = None,
+    session: Mapping[str, Any] | None = None,
     **over: Any,
 ) -> AsyncIterator[PhoneService]:
     plugin = Plugin()
@@ -75,6 +83,7 @@ async def running(
     tree = {
         "gateway": {"port": 0, "drainSeconds": 0},
         "agents": {"defaults": {"backend": "scripted"}},
+        "session": session or {},
         "plugins": {"entries": {"voice-call": {"config": {**BASE, **over}}}},
     }
     loaded = config_from_tree(tree, environ={}, state_dir=directory)
@@ -135,13 +144,35 @@ async def test_what_is_made_at_the_start_is_left_for_a_new_one(tmp_path: Path) -
             assert phone.engine.config is before
 
 
+@pytest.mark.parametrize(("scope", "key"), [("global", "global"), (None, "agent:main:main")])
+async def test_calls_of_the_main_session(tmp_path: Path, scope: str | None, key: str) -> None:
+    session = {"scope": scope} if scope else {}
+    async with running(tmp_path, session=session, sessionScope="main") as phone:
+        engine = phone.engine
+        assert engine is not None
+        assert await phone.reconfigure(changed(sessionScope="main", maxConcurrentCalls=5)) is True
+        placed = await phone.operations().dial(DialOptions(to="+15550100001", message="Hello."))
+        ringing = ev.Initiated(
+            key="initiated-1",
+            at=engine.seam.now_ms(),
+            provider_call_id="mk-in-1",
+            direction=Direction.INBOUND,
+            from_number="+15550100002",
+            to_number="+15550100003",
+        )
+        await engine.handle(WEBHOOK, tel.Verified("request-1"), [ringing])
+        taken = await engine.stored("mk-in-1")
+        assert taken is not None
+        assert (placed.session_key, taken.session_key) == (key, key)
+
+
 async def test_a_carriers_block_is_left_for_a_new_start_where_a_variable_gives_the_number(
     tmp_path: Path,
 ) -> None:
     environ = {"fromNumber": "WIRE_NUMBER"}
     wire = info(ProviderKind.TELEPHONY, "wire", key=True, capabilities=STREAMING, environ=environ)
     number = {"WIRE_NUMBER": "+15550001234"}
-    over = {"provider": "wire", "wire": {"apiKey": "one"}}
+    over: dict[str, Any] = {"provider": "wire", "wire": {"apiKey": "one"}}
     async with running(tmp_path, wire, environ=number, **over) as phone:
         assert phone.engine is not None
         assert phone.engine.config.from_number == "+15550001234"

@@ -16,9 +16,15 @@ def key(
     number: str | None = "+1 (555) 000-2222",
     explicit: str | None = None,
     agent: str = "Main",
+    one_for_all: bool = False,
 ) -> str:
     return session_key(
-        agent_id=agent, scope=scope, call_id="Call-1", remote_number=number, explicit=explicit
+        agent_id=agent,
+        scope=scope,
+        call_id="Call-1",
+        remote_number=number,
+        explicit=explicit,
+        one_for_all=one_for_all,
     )
 
 
@@ -26,6 +32,13 @@ def test_a_key_for_each_scope() -> None:
     assert key("per-phone") == "agent:main:voice:15550002222"
     assert key("per-call") == "agent:main:voice:call:call-1"
     assert key("main") == "agent:main:main"
+
+
+def test_agents_share_the_main_session_where_sessions_are_global() -> None:
+    assert key("main", one_for_all=True) == "global"
+    assert key("main", explicit="desk", one_for_all=True) == "agent:main:desk"
+    assert key("per-phone", one_for_all=True) == key("per-phone")
+    assert key("per-call", one_for_all=True) == key("per-call")
 
 
 @pytest.mark.parametrize("number", [None, "", "anonymous"])

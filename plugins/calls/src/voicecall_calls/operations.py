@@ -161,6 +161,7 @@ class CallOperations:
                 call_id=call_id,
                 remote_number=to_number,
                 explicit=options.session_key,
+                one_for_all=engine.one_for_all,
             ),
         )
         step = engine.planner.with_message_at_dial(step)

@@ -161,7 +161,7 @@ class PhoneService:
             return False
         self._config = config
         running.talking.book = SettingsBook(wiring, running.providers)
-        running.engine.reconfigure(config, wiring.agent_id)
+        running.engine.reconfigure(config, wiring.agent_id, wiring.one_for_all)
         return True
 
     @staticmethod
@@ -269,6 +269,7 @@ class PhoneService:
             default_agent=wiring.agent_id,
             inbound_media=wiring.media,
             voice=lambda record: talking.book.for_call(record).voice,
+            one_for_all=wiring.one_for_all,
         )
         talking = Talking(host, engine, book, turn_keeper(store, observer))
         await talking.open(stack, wiring)

@@ -71,6 +71,8 @@ class Wiring:
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     off: list[str] = field(default_factory=list)
+    one_for_all: bool = False
+    """Whether ``session.scope`` has all agents share one main session."""
 
     @property
     def media(self) -> MediaPath:
@@ -93,6 +95,7 @@ def resolve_for(host: GatewayHost | SetupContext, config: VoiceCallConfig) -> Wi
         environ=host.environ,
         agents=host.section("agents"),
         tts=host.section("tts"),
+        session=host.section("session"),
     )
 
 
@@ -103,6 +106,7 @@ def resolve(
     environ: Mapping[str, str],
     agents: Mapping[str, Any],
     tts: Mapping[str, Any],
+    session: Mapping[str, Any] | None = None,
 ) -> Wiring:
     """Select every provider. Raises ``ConfigError`` only for a block that is wrong in itself."""
     carrier = select(
@@ -117,6 +121,7 @@ def resolve(
     config = _with_environment(config, carrier, environ)
     directory = AgentDirectory(agents)
     wiring = Wiring(config, carrier, directory, directory.agent_id(config.agent_id))
+    wiring.one_for_all = (session or {}).get("scope") == "global"
     _check_store(wiring, registry, environ)
     if carrier.outcome is not Selection.OK:
         wiring.problems.append(carrier.message)

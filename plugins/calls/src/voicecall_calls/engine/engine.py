@@ -78,8 +78,10 @@ class CallEngine:
         default_agent: str,
         inbound_media: MediaPath,
         voice: Callable[[CallRecord], str | None] = lambda record: None,
+        one_for_all: bool = False,
     ) -> None:
         self.config = config
+        self.one_for_all = one_for_all
         self.provider_id = provider_id
         self.provider = provider
         self.store = store
@@ -116,9 +118,12 @@ class CallEngine:
         self._quiet = anyio.Event()
         self._ready = LazyEvent()
 
-    def reconfigure(self, config: VoiceCallConfig, default_agent: str) -> None:
+    def reconfigure(
+        self, config: VoiceCallConfig, default_agent: str, one_for_all: bool = False
+    ) -> None:
         """What the next calls are let in, greeted and limited by; live calls keep their times."""
         self.config = config
+        self.one_for_all = one_for_all
         self.default_agent = default_agent
 
     # --- life -------------------------------------------------------------------------------

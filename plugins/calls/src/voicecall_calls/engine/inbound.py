@@ -24,6 +24,7 @@ def inbound_record(
     policy: mc.CallPolicy,
     default_agent: str,
     code: str | None,
+    one_for_all: bool = False,
 ) -> CallRecord:
     """A record to which ``event`` was not applied yet. With a pairing ``code`` the call only says
     the code and hangs up."""
@@ -48,6 +49,7 @@ def inbound_record(
             scope=config.session_scope,
             call_id=call_id,
             remote_number=event.from_number,
+            one_for_all=one_for_all,
         ),
     )
     if code is None:

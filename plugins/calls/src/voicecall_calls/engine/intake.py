@@ -259,6 +259,7 @@ class Intake:
             policy=engine.policy,
             default_agent=engine.default_agent,
             code=admission.code,
+            one_for_all=engine.one_for_all,
         )
 
     async def _refuse(

@@ -19,8 +19,9 @@ def session_key(
     call_id: str,
     remote_number: str | None,
     explicit: str | None = None,
+    one_for_all: bool = False,
 ) -> str:
-    """The key, in lower case.
+    """The key, in lower case. ``one_for_all``: agents share the main session.
 
     ``explicit`` wins: ``global`` and ``unknown`` stay as they are, a key of this agent keeps its
     rest, anything else becomes an opaque part of this agent's namespace.
@@ -29,7 +30,7 @@ def session_key(
     if explicit is not None:
         return _explicit(agent, explicit)
     if scope == "main":
-        return f"agent:{agent}:main"
+        return "global" if one_for_all else f"agent:{agent}:main"
     if scope == "per-call":
         return f"agent:{agent}:voice:call:{call_id}".lower()
     whose = digits_of(remote_number)
