@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -46,6 +47,7 @@ class Provider:
             label="Voice",
             factory=lambda config, context: None,
             config_model=lambda: Voice,
+            required=("apiKey",),
             secrets={"apiKey": "VOICE_KEY"},
             capabilities=TelephonyCapabilities() if kind is ProviderKind.TELEPHONY else None,
         )
@@ -128,6 +130,39 @@ def test_accepts(tree: dict[str, Any]) -> None:
 )
 def test_refuses(tree: dict[str, Any], path: str) -> None:
     assert errors(tree) == [path]
+
+
+@pytest.mark.parametrize(
+    ("tree", "environ", "warnings"),
+    [
+        ({}, {}, []),
+        ({"tts": {"providers": {"v": {"apiKey": "k", "speed": "2"}, "other": 1}}}, {}, []),
+        # Without its credential it is not configured.
+        ({"tts": {"providers": {"v": {"sped": 2}}}}, {}, []),
+        (
+            {"tts": {"providers": {"v": {"sped": 2}}}},
+            {"VOICE_KEY": "k"},
+            ["tts.providers.v.sped: unknown key; did you mean 'speed'?"],
+        ),
+        (
+            phone({"streaming": {"providers": {"v": {"apiKey": "hush-hush", "speed": True}}}}),
+            {},
+            ["plugins.entries.p.config.streaming.providers.v.speed: must be a number"],
+        ),
+    ],
+)
+def test_config_check_warns_of_wrong_blocks(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    tree: dict[str, Any],
+    environ: dict[str, str],
+    warnings: list[str],
+) -> None:
+    file = tmp_path / "config.json5"
+    file.write_text(json.dumps(tree))
+    assert run(["config", "check", "--json", "--config", str(file)], registry(), environ) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["warnings"] == [f"{file}: {text}" for text in warnings]
 
 
 def test_the_command_prints_one_document(capsys: pytest.CaptureFixture[str]) -> None:

@@ -55,6 +55,7 @@ def config_report(line: CommandLine, config: Path | None) -> dict[str, Any]:
     from voicecall_gateway.jsonfile import file_exists
     from voicecall_gateway.pluginconfig import plugin_config
     from voicecall_gateway.plugins import load_plugins
+    from voicecall_gateway.providerblocks import block_warnings
 
     file, _ = config_file(config, line.environ)
     report: dict[str, Any] = {"ok": False, "file": str(file), "exists": False}
@@ -72,7 +73,9 @@ def config_report(line: CommandLine, config: Path | None) -> dict[str, Any]:
                 plugin_config(line.registry, loaded, plugin.id)
             except VoicecallError as error:
                 problems.append(str(error))
-    return {**report, "ok": not problems, "problems": problems, **remarks(line, loaded)}
+    told = remarks(line, loaded)
+    told["warnings"] += block_warnings(line.registry, loaded, line.environ)
+    return {**report, "ok": not problems, "problems": problems, **told}
 
 
 def remarks(line: CommandLine, loaded: LoadedConfig) -> dict[str, list[str]]:
