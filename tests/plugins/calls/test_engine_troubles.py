@@ -365,6 +365,7 @@ async def test_half_an_emoji_of_a_recogniser_ends_no_call(tmp_path: Path) -> Non
         await phone.settle(6)
         assert phone.record.live
         assert ("user", "How are you \ufffd?") in phone.said
+        assert phone.agent.asked == ["How are you \ufffd?"]
 
 
 async def test_half_an_emoji_of_a_model_ends_no_call(tmp_path: Path) -> None:

@@ -99,6 +99,18 @@ async def test_the_agent_is_consulted(tmp_path: Path) -> None:
         assert (turn.model, turn.thinking, turn.fast, turn.owner) == (None, None, None, False)
 
 
+async def test_the_agent_gets_no_half_of_a_surrogate_pair(tmp_path: Path) -> None:
+    model = ScriptedRealtime()
+    async with on_the_phone(tmp_path, model) as phone:
+        phone.agent.then("Sunny.")
+        model.current.tell(consult("t1", "Is it \ud83d today?", context="in \ud83d"))
+        await phone.settle(1)
+        assert model.current.results == [("t1", {"answer": "Sunny."}, False)]
+        (turn,) = phone.agent.turns
+        assert "Is it \ufffd today?" in turn.text
+        assert "in \ufffd" in turn.text
+
+
 async def test_the_agent_is_told_how_to_think(tmp_path: Path) -> None:
     model = ScriptedRealtime()
     config = {"consultThinkingLevel": "low", "consultFastMode": True, "toolPolicy": "owner"}

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from voicecall.model import Speaker, TranscriptEntry
+from voicecall.wellformed import well_formed_text
 from voicecall_calls.config import RealtimeConfig
 
 __all__ = [
@@ -127,7 +128,9 @@ def consult_request(arguments: Mapping[str, Any]) -> tuple[str, str]:
     style = arguments.get("responseStyle")
     if isinstance(style, str) and style.strip():
         context.append(f"Style of the answer: {style.strip()}")
-    return question, "\n".join(c.strip() for c in context if isinstance(c, str) and c.strip())
+    told = "\n".join(c.strip() for c in context if isinstance(c, str) and c.strip())
+    # A model may write half a surrogate pair, which no agent can send to its own model.
+    return well_formed_text(question), well_formed_text(told)
 
 
 def consult_prompt(
