@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import select
 import signal
 import subprocess
@@ -190,6 +191,19 @@ def test_sigterm_drains(box: Box) -> None:
     own = [line for line in err.splitlines() if " " not in line]
     assert own == ["started", "draining", "drained", "stopped"]
     assert "Traceback" not in err
+
+
+def test_a_gateway_without_file_descriptors_says_so(box: Box) -> None:
+    process, url = box.gateway()
+    before = resource.prlimit(process.pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (3, before[1]))
+    reason = "raise the limit of the gateway's process (LimitNOFILE, ulimit -n)"
+    assert "connections are closed as they come (too many open files)" in read_until(
+        process, reason
+    )
+    resource.prlimit(process.pid, resource.RLIMIT_NOFILE, before)
+    read_until(process, "connections are taken again")
+    assert ready(url)
 
 
 def test_a_second_signal_stops_at_once(box: Box) -> None:

@@ -22,6 +22,7 @@ from voicecall.seam import Seam, SystemSeam
 
 from .auth import ADMIN, READ, gateway_token
 from .config import LoadedConfig
+from .descriptors import Descriptors
 from .host import Host
 from .logs import private_directory
 from .plugins import missing_backends, missing_plugins, missing_tools
@@ -70,6 +71,7 @@ class Gateway:
         self.port = loaded.gateway.port
         self.token: str | None = None
         self._plugins = PluginSet(registry, self.host)
+        self._descriptors = Descriptors()
         self._reloader = Reloader(self, self._plugins, reload, watch)
         self._started = anyio.Event()
         self._start_scope: anyio.CancelScope | None = None
@@ -91,6 +93,7 @@ class Gateway:
             problems.append("the gateway is stopping")
         elif not self._started.is_set():
             problems.append("the gateway is starting")
+        problems += self._descriptors.problems()
         problems += self._plugins.problems()
         return [self.loaded.secrets.explain(problem) for problem in problems]
 
@@ -186,6 +189,7 @@ class Gateway:
                 server = AdminServer(app)
                 tasks.start_soon(server.run_on, listener, name="admin port")
                 tasks.start_soon(rpc.tick, name="tick")
+                tasks.start_soon(self._descriptors.watch, name="descriptors")
                 tasks.start_soon(self._start_plugins, tasks, name="plugins")
                 try:
                     yield self

@@ -1,0 +1,58 @@
+"""Whether there are file descriptors left: without one every new connection is closed, and nobody
+else says a word of it."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+from collections.abc import Callable, Sequence
+
+import anyio
+
+__all__ = ["Descriptors", "shortage"]
+
+LOOK_SECONDS = 1.0
+CALM_LOOKS = 10
+"""So often there must be one until all is well: where few are left, they come and go."""
+
+_log = logging.getLogger("voicecall.gateway")
+
+
+def shortage() -> str | None:
+    """Why no file can be opened, in the system's words; None: there are descriptors left."""
+    try:
+        os.close(os.open(os.devnull, os.O_RDONLY))
+    except OSError as error:
+        if error.errno in (errno.EMFILE, errno.ENFILE):
+            return error.strerror
+    return None
+
+
+class Descriptors:
+    """Looks once a second; ``look`` is :func:`shortage`."""
+
+    def __init__(self, look: Callable[[], str | None] = shortage) -> None:
+        self._look = look
+        self._problem: str | None = None
+
+    def problems(self) -> Sequence[str]:
+        """Why the gateway takes no connections, one sentence; empty when it does."""
+        return () if self._problem is None else (self._problem,)
+
+    async def watch(self) -> None:
+        """Look until cancelled."""
+        calm = 0
+        while True:
+            found = self._look()
+            calm = 0 if found is not None else calm + 1
+            if found is not None and self._problem is None:
+                self._problem = (
+                    f"connections are closed as they come ({found.lower()}): raise the limit of"
+                    " the gateway's process (LimitNOFILE, ulimit -n)"
+                )
+                _log.error("%s", self._problem)
+            elif calm >= CALM_LOOKS and self._problem is not None:
+                self._problem = None
+                _log.info("connections are taken again")
+            await anyio.sleep(LOOK_SECONDS)
