@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import resource
@@ -138,6 +139,18 @@ def read_until(process: subprocess.Popen[str], word: str) -> str:
     return seen.decode()
 
 
+def opened(pipe: Path) -> int:
+    """The writing end of a named pipe, once somebody reads."""
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            return os.open(pipe, os.O_WRONLY | os.O_NONBLOCK)
+        except OSError as error:
+            if error.errno != errno.ENXIO or time.monotonic() > deadline:
+                raise
+        time.sleep(0.02)
+
+
 @pytest.fixture
 def box(tmp_path: Path) -> Iterator[Box]:
     made = Box(tmp_path)
@@ -204,6 +217,24 @@ def test_a_gateway_without_file_descriptors_says_so(box: Box) -> None:
     resource.prlimit(process.pid, resource.RLIMIT_NOFILE, before)
     read_until(process, "connections are taken again")
     assert ready(url)
+
+
+def test_a_hangup_while_the_gateway_starts_ends_nothing(box: Box) -> None:
+    token = box.root / "state" / "gateway-token"
+    token.parent.mkdir(mode=0o700)
+    os.mkfifo(token, 0o600)
+    process = box.popen("gateway", "run", "--json")
+    # The gateway waits for its token, and goes on when the pipe is closed.
+    with os.fdopen(opened(token), "w") as writer:
+        process.send_signal(signal.SIGHUP)
+        token.unlink()
+        token.write_text("x" * 32)
+        writer.write("x" * 32)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "{\n"
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0, err
 
 
 def test_a_second_signal_stops_at_once(box: Box) -> None:

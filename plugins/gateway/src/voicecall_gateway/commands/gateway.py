@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -34,6 +35,9 @@ def add(app: typer.Typer) -> None:
 
 def run(context: typer.Context, config: ConfigOption = None, json: JsonOption = False) -> None:
     """Run the gateway in the foreground until SIGTERM or Ctrl-C."""
+    if not os.isatty(0):
+        # From now on it asks for a new look at the configuration, which is about to be read.
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
     line = command_line(context)
     loaded = line.load_config(config)
 
