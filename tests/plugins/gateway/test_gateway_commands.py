@@ -92,6 +92,14 @@ async def test_a_denied_plugin_runs_no_command(
     assert (code, "Say that it ran." in out) == (0, True)
 
 
+async def test_ctrl_c_while_plugins_are_imported(shell: Any, fake_plugin: Any) -> None:
+    def interrupted(app: typer.Typer) -> None:
+        raise KeyboardInterrupt
+
+    shell.extra = [("voicecall.gateway", "slow", fake_plugin("slow", commands=interrupted))]
+    assert shell("plugins", "list") == (130, "", "")
+
+
 async def test_plugins(shell: Any, fake_plugin: Any) -> None:
     shell.extra = [
         ("voicecall.gateway", name, fake_plugin(name, model=FakeConfig)) for name in ("a", "b", "c")

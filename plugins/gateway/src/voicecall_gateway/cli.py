@@ -48,8 +48,9 @@ def build_app(registry: Registry) -> typer.Typer:
 
 def run(arguments: Sequence[str], registry: Registry, environ: Mapping[str, str]) -> int:
     """Run one command; returns the exit status. An error is one sentence on stderr."""
-    command = typer.main.get_command(build_app(registry))
     try:
+        # Ctrl-C may come while the plugins are imported, too.
+        command = typer.main.get_command(build_app(registry))
         command.main(
             args=list(arguments), prog_name="voicecall", obj=CommandLine(registry, environ)
         )
