@@ -210,6 +210,20 @@ async def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
             pass
 
 
+@pytest.mark.parametrize(
+    "damage", ["DELETE FROM schema_version", "UPDATE schema_version SET version = 0"]
+)
+async def test_a_schema_without_a_version_is_refused(tmp_path: Path, damage: str) -> None:
+    async with new_store(tmp_path).lifespan():
+        pass
+    with sqlite3.connect(tmp_path / "calls.db") as other:
+        other.execute(damage)
+    other.close()
+    with pytest.raises(StoreError, match=r"calls\.db: the schema has no version: the database is"):
+        async with new_store(tmp_path).lifespan():
+            pass
+
+
 def test_an_older_schema_is_upgraded_step_by_step(tmp_path: Path) -> None:
     def second(connection: Connection) -> None:
         connection.execute(text("ALTER TABLE calls ADD COLUMN extra TEXT"))

@@ -37,7 +37,7 @@ def prepare_schema(
     """Create or upgrade the tables in one transaction and return the version they have then.
 
     Raises :exc:`StoreError`, which begins with ``name``, where the database was made by a newer
-    program.
+    program, or its version cannot be known.
     """
     newest = 1 + len(steps)
     with connection.begin():
@@ -45,7 +45,12 @@ def prepare_schema(
             metadata.create_all(connection)
             connection.execute(insert(schema_version), {"version": newest})
             return newest
-        version = connection.execute(select(schema_version.c.version)).scalar_one()
+        version = connection.execute(select(schema_version.c.version)).scalar()
+        if version is None or version < 1:
+            raise StoreError(
+                f"{name}: the schema has no version: the database is damaged; use a backup or"
+                " another store"
+            )
         if version > newest:
             raise StoreError(
                 f"{name}: the schema has version {version}, this program knows versions up to "
