@@ -59,6 +59,23 @@ async def test_a_lease_is_void_at_its_very_time(seam: HandSeam) -> None:
     assert await coordinator.holders("cap") == 0
 
 
+async def test_leases_of_one_name_end_each_in_its_own_time(seam: HandSeam) -> None:
+    coordinator = MemoryCoordinator(seam)
+    for holder, ttl_ms in (("long", 300), ("short", 100), ("middle", 200)):
+        assert await coordinator.acquire("cap", holder, limit=3, ttl_ms=ttl_ms)
+    for left in (2, 1, 0):
+        seam.elapsed += 100
+        assert await coordinator.holders("cap") == left
+
+
+async def test_a_token_is_void_at_its_very_time(seam: HandSeam) -> None:
+    coordinator = MemoryCoordinator(seam)
+    for age_ms, taken in ((99, {"call_id": "c"}), (100, None)):
+        await coordinator.put_token("t", {"call_id": "c"}, ttl_ms=100)
+        seam.elapsed += age_ms
+        assert await coordinator.take_token("t") == taken
+
+
 async def test_the_window_of_a_rate_slides(seam: HandSeam) -> None:
     coordinator = MemoryCoordinator(seam)
     assert await coordinator.allow("n", per_minute=2)
