@@ -5,13 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 
 from voicecall import events as ev
 from voicecall import telephony as tel
-from voicecall.errors import RequestRejected
+from voicecall.errors import ProviderUnavailable, RequestRejected
 from voicecall.model import EndDetail, EndReason, MediaPath
 from voicecall_testing.clock import virtual_backend
+from voicecall_testing.fakecarrier import ScriptedCarrier
 from voicecall_testing.harness import Phone, open_phone
 
 pytestmark = [pytest.mark.integration, pytest.mark.anyio]
@@ -40,6 +42,32 @@ async def test_a_stream_that_breaks_with_its_call_is_not_asked_for_again(tmp_pat
         assert phone.record.end_reason is EndReason.COMPLETED
         assert phone.record.end_detail is EndDetail.CARRIER
         assert phone.carrier.performed_of(tel.AttachStream, tel.Hangup) == []
+
+
+async def test_the_carrier_is_asked_again_where_it_gave_no_answer_at_first(tmp_path: Path) -> None:
+    class Busy(ScriptedCarrier):
+        """It says nothing of the call at first, and takes its time to refuse another stream."""
+
+        asked = 0
+
+        async def status(self, call: tel.CallRef) -> tel.CallStatus:
+            self.asked += 1
+            if self.asked == 1:
+                await anyio.sleep(0.6)
+                raise ProviderUnavailable("HTTP 503", provider="scripted")
+            return await super().status(call)
+
+        async def perform(self, call: tel.CallRef, action: tel.Action) -> None:
+            if isinstance(action, tel.AttachStream):
+                await anyio.sleep(1)
+            await super().perform(call, action)
+
+    async with open_phone(tmp_path, carrier=Busy()) as phone:
+        await greeted(phone)
+        phone.socket.stop()
+        await phone.settle(5)
+        assert phone.record.end_reason is EndReason.COMPLETED
+        assert phone.record.end_detail is EndDetail.CARRIER
 
 
 async def test_a_sentence_that_nobody_is_there_to_hear(tmp_path: Path) -> None:

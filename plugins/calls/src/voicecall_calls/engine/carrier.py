@@ -158,27 +158,27 @@ class CarrierActions:
                     return
             for action in actions:
                 again = isinstance(action, tel.AttachStream | tel.LimitDuration)
-                attempts = _ATTACHES if again else 1
-                if await self._performed(lane, action, attempts):
-                    continue
-                if await self._is_over(lane):
-                    return
-                await self._failed(lane, action)
+                for attempt in range(_ATTACHES if again else 1):
+                    if attempt:
+                        await anyio.sleep(_REATTACH_PAUSE_S * 2**attempt)
+                    if await self._performed(lane, action):
+                        break
+                    if await self._is_over(lane):
+                        return
+                else:
+                    await self._failed(lane, action)
 
         return job
 
-    async def _performed(self, lane: CallLane, action: tel.Action, attempts: int) -> bool:
-        for attempt in range(attempts):
-            if attempt:
-                await anyio.sleep(_REATTACH_PAUSE_S * 2**attempt)
-            try:
-                with asking():
-                    await self._provider.perform(lane.ref, action)
-                return True
-            except ProviderError as error:
-                name = type(action).__name__
-                _log.warning("call %s: %s failed: %s", lane.record.call_id, name, error)
-        return False
+    async def _performed(self, lane: CallLane, action: tel.Action) -> bool:
+        try:
+            with asking():
+                await self._provider.perform(lane.ref, action)
+        except ProviderError as error:
+            name = type(action).__name__
+            _log.warning("call %s: %s failed: %s", lane.record.call_id, name, error)
+            return False
+        return True
 
     async def _failed(self, lane: CallLane, action: tel.Action) -> None:
         now = self._now()
