@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -149,8 +149,10 @@ class Host:
     def observe_end(self, record: CallRecord) -> None:
         self.registry.hooks.call_ended(record, self._silent())
 
-    def _silent(self) -> list[object]:
+    def _silent(self) -> Sequence[object]:
         """Plugins that are off, and were imported all the same: for their commands."""
+        if not self.off:
+            return ()
         found = (self.registry.imported(GROUP, plugin_id) for plugin_id in self.off)
         return [plugin for plugin in found if plugin is not None]
 

@@ -64,6 +64,9 @@ _KINDS = {kind.value: kind for kind in Kind}
 
 def added_to(url: str) -> dict[str, str]:
     """The parameters that a callback added to ``url``."""
+    if "type=" not in url:
+        # A call that comes in.
+        return {}
     _, added = _parts(url)
     return dict(parse_qsl(added, keep_blank_values=True)) if added else {}
 
