@@ -235,7 +235,7 @@ async def test_a_reset_drops_the_consultation(tmp_path: Path) -> None:
         await phone.settle(1)
         model.current.tell(SessionReset())
         await phone.settle(3)
-        assert spoken(model) == []
+        assert spoken(model) == [phone.config.phrases.not_understood]
 
 
 async def test_an_agent_that_ends_the_call_does_so_behind_its_words(tmp_path: Path) -> None:

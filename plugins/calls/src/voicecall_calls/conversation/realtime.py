@@ -47,6 +47,7 @@ from voicecall_calls.conversation.lastwords import Farewell, LastWords
 from voicecall_calls.conversation.line import AudioLine
 from voicecall_calls.conversation.linenews import LineNews
 from voicecall_calls.conversation.question import OpenQuestion
+from voicecall_calls.conversation.realtimebreaks import Breaks
 from voicecall_calls.conversation.realtimecaller import CallerWords, MediaWatch
 from voicecall_calls.conversation.realtimeconsult import Consults
 from voicecall_calls.conversation.realtimeear import AttentiveEar
@@ -120,13 +121,9 @@ class RealtimeConversation(Conversation):
             patience_s=fallback.patience_s,
         )
         self._farewell = Farewell(lane, self.voice, self._last_words, config.phrases.failed)
+        do = self._link.do
         consults = Consults(
-            lane,
-            brain,
-            config=config.realtime,
-            seam=seam,
-            do=self._link.do,
-            settled=self._words.settled,
+            lane, brain, config=config.realtime, seam=seam, do=do, settled=self._words.settled
         )
         self._forced = None
         always = words.consults_always(config.realtime)
@@ -140,7 +137,7 @@ class RealtimeConversation(Conversation):
                 speech,
                 config=config,
                 seam=seam,
-                do=self._link.do,
+                do=do,
                 give_up=self._farewell.begin,
             )
         self._tools = RealtimeTools(
@@ -150,16 +147,17 @@ class RealtimeConversation(Conversation):
             self._forced,
             config=config,
             seam=seam,
-            do=self._link.do,
+            do=do,
             find=model.find_tool,
         )
+        self._breaks = Breaks(self.voice, consults, self._tools, seam)
         self._greeting = Greeting(
             lane,
             self.voice,
             seam,
             config=config.barge_in,
             verbatim=self._capabilities.verbatim,
-            do=self._link.do,
+            do=do,
             give_up=self._farewell.begin,
             changed=self._choose_ear,
         )
@@ -257,6 +255,7 @@ class RealtimeConversation(Conversation):
 
     def _session_closed(self) -> None:
         self._keys.pause()
+        self._breaks.broke()
         self.voice.session_closed()
 
     async def _open(self, session: RealtimeSession) -> None:
@@ -264,9 +263,14 @@ class RealtimeConversation(Conversation):
             return
         if self._greeting.pending:
             await self._greeting.play(self._instructions, session)
-        elif self._resumed and self._converses:
+        elif self._converses and self._resumed:
             self._resumed = False
             await session.say(self.config.phrases.resumed)
+        elif self._converses and self._breaks.owes():
+            if self._forced is None:
+                await session.greet(words.interrupted(self._instructions))
+            else:
+                await session.say(self.config.phrases.not_understood)
 
     # --- events of the session --------------------------------------------------------------
 
@@ -299,12 +303,15 @@ class RealtimeConversation(Conversation):
             case Delegation():
                 self._tools.delegate(event)
             case SessionReset():
+                self._breaks.broke(cuts=True)
                 self._tools.cancel_all()
                 if self._forced is not None:
                     self._forced.cancel()
                 self._greeting.break_off()
                 self.voice.interrupt()
                 self.voice.session_opened(self._format(self.line.output_format))
+                if not self._greeting.pending:
+                    self._link.do(self._open)
             case Usage(values=values):
                 self.usage.update(values)
             case _:

@@ -101,6 +101,11 @@ class RealtimeTools:
 
     # --- calls ------------------------------------------------------------------------------
 
+    @property
+    def busy(self) -> bool:
+        """The model waits for a result."""
+        return bool(self._calls)
+
     def call(self, call: ToolCall) -> None:
         """Carry out a call of the model; its result goes to the session."""
         if self._forced is not None:

@@ -22,7 +22,7 @@ from voicecall.store import TurnRow
 from voicecall_calls.conversation.line import AudioLine
 from voicecall_calls.conversation.mouth import SpeechTimes, heard_part
 from voicecall_calls.conversation.realtimewords import joined
-from voicecall_calls.conversation.turntimes import TurnTimes
+from voicecall_calls.conversation.turntimes import CallerTimes, TurnTimes
 from voicecall_calls.news import News
 
 if TYPE_CHECKING:
@@ -68,13 +68,6 @@ class Ticket:
     done: anyio.Event = field(default_factory=anyio.Event)
 
 
-@dataclass(slots=True)
-class _CallerTimes:
-    started: int | None = None
-    ended: int | None = None
-    final: int | None = None
-
-
 class ModelVoice:
     """The sink of a realtime session. One a call; it outlives sessions."""
 
@@ -109,7 +102,7 @@ class ModelVoice:
         self._current: Item | None = None
         """Whose audio came last; one of these, if any."""
         self.interruptions = 0
-        self.caller = _CallerTimes()
+        self.caller = CallerTimes()
         self._lane = lane
         self._line = line
         self._seam = seam
@@ -166,7 +159,7 @@ class ModelVoice:
         for other in list(self._by_id.values()):
             self._finish(other)
         now = self._seam.now_ms()
-        caller, self.caller = self.caller, _CallerTimes()
+        caller, self.caller = self.caller, CallerTimes()
         times = TurnTimes(
             self._lane.record.call_id,
             self._seam.new_id(),
@@ -251,6 +244,12 @@ class ModelVoice:
             self._changed.tell()
         elif not item.told:
             item.text = joined(item.text, text)
+
+    @property
+    def answering(self) -> bool:
+        """A response is being made."""
+        unfinished = any(not item.over for item in self._by_id.values())
+        return unfinished or self._response_at is not None
 
     # --- interruptions ----------------------------------------------------------------------
 

@@ -18,6 +18,7 @@ __all__ = [
     "greeting",
     "history",
     "instructions",
+    "interrupted",
     "is_small_talk",
     "joined",
     "pressed",
@@ -81,6 +82,15 @@ def greeting(base: str, message: str) -> str:
 def pressed(base: str, digits: str) -> str:
     keys = " ".join(digits)
     return f"{base}\nThe caller pressed these keys of the telephone: {keys}. Respond to that."
+
+
+def interrupted(base: str) -> str:
+    """What a model is asked after a break in the middle of a conversation."""
+    return (
+        f"{base}\nYour connection was interrupted for a moment, and the end of the conversation may"
+        " be missing. Answer what the caller said last, or finish what you were saying; where you"
+        " cannot tell what that was, ask the caller to say it again."
+    )
 
 
 def history(entries: Sequence[TranscriptEntry]) -> list[tuple[str, str]]:

@@ -8,7 +8,22 @@ from voicecall.store import TurnRow
 from voicecall.wellformed import well_formed_text
 from voicecall_calls.conversation.mouth import SpeechTimes
 
-__all__ = ["TurnTimes"]
+__all__ = ["CallerTimes", "TurnTimes"]
+
+
+@dataclass(slots=True)
+class CallerTimes:
+    """When the caller spoke last; milliseconds since the epoch."""
+
+    started: int | None = None
+    ended: int | None = None
+    final: int | None = None
+
+    @property
+    def waits_since(self) -> int | None:
+        """When they came to the end of something that no item has answered."""
+        ended = max(self.ended or 0, self.final or 0)
+        return ended if ended and ended >= (self.started or 0) else None
 
 
 @dataclass(slots=True)
