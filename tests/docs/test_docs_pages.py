@@ -212,18 +212,28 @@ def test_every_table_of_the_store_is_described() -> None:
     assert described == metadata.tables.keys() - {"schema_version"}
 
 
-def test_a_backup_holds_every_database(tmp_path: Path) -> None:
+def backed_up(cwd: Path, environ: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    """What came of the script of the guide to backups."""
     [script] = blocks(ROOT / "docs/how-to/back-up.md", "sh")
+    program = script.removeprefix("python3 - <<'END'\n").removesuffix("END\n")
+    command = [sys.executable, "-c", program]
+    return subprocess.run(command, cwd=cwd, env=environ, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("named", [None, "state of 100% # one?"])
+def test_a_backup_holds_every_database(tmp_path: Path, named: str | None) -> None:
+    state = tmp_path / (named or ".voicecall")
     kept = {"voice-calls/calls.db", "agents/history.db"}
     for name in kept:
-        file = tmp_path / ".voicecall" / name
+        file = state / name
         file.parent.mkdir(parents=True)
         with closing(sqlite3.connect(file)) as database:
             database.execute(f"CREATE TABLE t AS SELECT '{name}' AS name")
             database.commit()
-    program = script.removeprefix("python3 - <<'END'\n").removesuffix("END\n")
-    environ = {"HOME": str(tmp_path)}
-    subprocess.run([sys.executable, "-c", program], cwd=tmp_path, env=environ, check=True)
+    environ = {"VOICECALL_STATE_DIR": str(state)} if named else {}
+    done = backed_up(tmp_path, {"HOME": str(tmp_path), **environ})
+    assert (done.returncode, done.stderr) == (0, "")
+    assert {*done.stdout.splitlines()} == {str(state / name) for name in kept}
     copies = sorted(tmp_path.glob("*.db"))
     assert [copy.name for copy in copies] == ["calls-backup.db", "history-backup.db"]
     for copy in copies:
@@ -231,6 +241,13 @@ def test_a_backup_holds_every_database(tmp_path: Path) -> None:
         with closing(sqlite3.connect(copy)) as database:
             kept -= {name for (name,) in database.execute("SELECT name FROM t")}
     assert kept == set()
+
+
+def test_a_backup_that_finds_nothing_says_so(tmp_path: Path) -> None:
+    done = backed_up(tmp_path, {"HOME": str(tmp_path)})
+    assert done.returncode == 1
+    assert str(tmp_path / ".voicecall") in done.stderr
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_readme_opens_with_two_commands() -> None:
