@@ -95,6 +95,43 @@ def test_other_commands_use_the_one_that_serves(home: Home) -> None:
     assert home.json("status", *ours)["call"]["endDetail"] == "requested"
 
 
+TELLER = """
+import os
+from contextlib import asynccontextmanager
+from voicecall import hookimpl
+
+class Service:
+    name = "teller"
+    def __init__(self, host):
+        self.host = host
+    @asynccontextmanager
+    async def run(self):
+        self.host.logger("teller").warning("refused is %s", os.environ["ACME_API_KEY"])
+        yield
+    async def drain(self):
+        return None
+    def problems(self):
+        return []
+
+@hookimpl
+def voicecall_services(host):
+    return [Service(host)]
+"""
+
+
+def test_a_credential_of_the_environment_is_masked_in_its_log(home: Home) -> None:
+    info = home.packages / "teller-1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: teller\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[voicecall.gateway]\nteller = teller_plugin\n")
+    (home.packages / "teller_plugin.py").write_text(TELLER)
+    home.variables["ACME_API_KEY"] = "an-acme-key-of-the-test"
+    assert home.run(*TALK, "--mode", "notify").status == 0
+    log = (home.state_dir / "logs" / "voicecall.log").read_text()
+    assert "refused is ***" in log
+    assert "an-acme-key-of-the-test" not in log
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_stops_it(home: Home, number: signal.Signals) -> None:
     with serving(home, *TALK) as (process, printed):

@@ -29,7 +29,14 @@ from voicecall_gateway.auth import (
     scope_name,
     token_matches,
 )
-from voicecall_gateway.logs import _PATTERNS, Mask, configure_logging, credentials_in, log_file
+from voicecall_gateway.logs import (
+    _PATTERNS,
+    Mask,
+    configure_logging,
+    credentials_in,
+    credentials_of,
+    log_file,
+)
 from voicecall_gateway.outbox import Outbox
 from voicecall_gateway.sections import GatewaySection
 
@@ -196,9 +203,25 @@ def test_credentials_are_found_by_their_keys() -> None:
     tree = {
         "gateway": {"auth": {"token": "one"}},
         "providers": [{"apiKey": "two", "model": "m"}, {"authToken": "three"}],
+        "twilio": {"accountSid": "AC1", "webhooksSharedKey": "four"},
+        "server": {"env": {"GITHUB_TOKEN": "five"}, "botToken": "six"},
         "maxTokens": "5",
     }
-    assert credentials_in(tree) == ["one", "two", "three"]
+    assert credentials_in(tree) == ["one", "two", "three", "four", "five", "six"]
+
+
+def test_credentials_of_the_environment_are_found_by_how_their_names_end() -> None:
+    environ = {
+        "TWILIO_AUTH_TOKEN": " one ",
+        "OPENAI_API_KEY": "two",
+        "AWS_SECRET_ACCESS_KEY": "three",
+        "CLIENT_SECRET": "four",
+        "PGPASSWORD": "five",
+        "EMPTY_KEY": " ",
+        "PASSWORD_STORE_DIR": "/home/somebody/.store",
+        "KEYBOARD": "qwerty",
+    }
+    assert credentials_of(environ) == ["one", "two", "three", "four", "five"]
 
 
 @contextmanager

@@ -58,6 +58,7 @@ class Box:
         self.packages.mkdir()
         self.config = root / "config.json5"
         self.processes: list[subprocess.Popen[str]] = []
+        self.variables: dict[str, str] = {}
         self.write(0)
 
     def write(self, port: int, **gateway: Any) -> None:
@@ -82,6 +83,7 @@ class Box:
             "PYTHONPATH": str(self.packages),
             "VOICECALL_CONFIG": str(self.config),
             "VOICECALL_STATE_DIR": str(self.root / "state"),
+            **self.variables,
         }
 
     def popen(self, *arguments: str, stdout: Any = subprocess.PIPE) -> subprocess.Popen[str]:
@@ -347,6 +349,42 @@ def test_a_hang_up_reads_configuration_and_secrets_again(box: Box) -> None:
     for word in words:
         assert word not in log
         assert word not in err
+
+
+TELLER = """
+import os
+from contextlib import asynccontextmanager
+from voicecall import hookimpl
+
+class Service:
+    name = "teller"
+    def __init__(self, host):
+        self.host = host
+    @asynccontextmanager
+    async def run(self):
+        self.host.logger("fake").warning("refused is %s", os.environ["ACME_API_KEY"])
+        yield
+    async def drain(self):
+        return None
+    def problems(self):
+        return []
+
+@hookimpl
+def voicecall_services(host):
+    return [Service(host)]
+"""
+
+
+def test_a_credential_of_the_environment_is_masked_in_the_log(box: Box) -> None:
+    box.package("voicecall.gateway", "fake", "fake_plugin", TELLER)
+    box.variables["ACME_API_KEY"] = "an-acme-key-of-the-test"
+    process, _ = box.gateway()
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=PATIENCE)
+    log = (box.root / "state" / "logs" / "voicecall.log").read_text()
+    for told in (err, log):
+        assert "refused is ***" in told
+        assert "an-acme-key-of-the-test" not in told
 
 
 def test_a_broken_provider_package_is_listed(box: Box) -> None:

@@ -19,17 +19,25 @@ from typing import Any, TextIO
 
 from voicecall.errors import ConfigError
 
-__all__ = ["Mask", "configure_logging", "credentials_in", "log_file", "private_directory"]
+__all__ = [
+    "Mask",
+    "configure_logging",
+    "credentials_in",
+    "credentials_of",
+    "log_file",
+    "private_directory",
+]
 
 MAX_BYTES = 10 * 1024 * 1024
 KEPT_FILES = 5
 MASKED = "***"
 
 _CREDENTIAL_KEY = re.compile(
-    r"api[-_]?key|auth[-_]?token|access[-_]?token|bearer|credential|password|private[-_]?key"
-    r"|secret|^token$",
+    r"(?:api|private|shared)[-_]?key|(?:auth|access)[-_]?token|token$|bearer|credential|password"
+    r"|secret",
     re.IGNORECASE,
 )
+_CREDENTIAL_VARIABLE = re.compile(r"(?:KEY|TOKEN|SECRET|PASSWORD)\Z")
 _PATTERNS = (
     (re.compile(r"(?i)\b(bearer|basic)\s+[A-Za-z0-9._~+/=-]{8,}"), r"\1 " + MASKED),
     (
@@ -92,6 +100,13 @@ def credentials_in(tree: Any) -> list[str]:
         for item in tree:
             found += credentials_in(item)
     return found
+
+
+def credentials_of(environ: Mapping[str, str]) -> list[str]:
+    """Values of variables whose names end like that of a credential. Such a one stands in for a key
+    that a configuration does not have, and some libraries look for theirs by themselves."""
+    named = ((name, value.strip()) for name, value in environ.items())
+    return [value for name, value in named if _CREDENTIAL_VARIABLE.search(name) and value]
 
 
 class _Second:
