@@ -13,7 +13,7 @@ import anyio
 import pytest
 
 from voicecall.errors import StoreError
-from voicecall.store import Commit, DialReservation
+from voicecall.store import Approval, Commit, DialReservation
 from voicecall_calls.config import RetentionConfig
 from voicecall_calls.retention import EVERY_S, FIRST_S, retaining
 from voicecall_calls.store import SqliteStore
@@ -133,6 +133,24 @@ async def test_keys_of_dropped_calls_go_a_day_later(tmp_path: Path) -> None:
             assert await room.store.reservation("d") is not None
             await anyio.sleep(DAY_S)
             assert await room.store.reservation("d") is None
+
+
+async def test_callers_whose_code_has_expired_are_forgotten(tmp_path: Path) -> None:
+    async with opened(SqliteStore, tmp_path) as room:
+        now = room.seam.now_ms()
+        hour = int(EVERY_S) * 1000
+        callers = (
+            Approval("+15550100001", "pending", "111111", now, now + hour),
+            Approval("+15550100002", "pending", "222222", now, now + 3 * hour),
+            Approval("+15550100003", "approved", "", now, 0),
+            Approval("+15550100004", "revoked", "", now, 0),
+        )
+        await room.store.commit(Commit(approvals=callers))
+        async with room.retaining():
+            assert len(await room.store.approvals()) == 4
+            await anyio.sleep(EVERY_S)
+            left = {approval.number for approval in await room.store.approvals()}
+            assert left == {approval.number for approval in callers[1:]}
 
 
 class Busy(SqliteStore):

@@ -7,6 +7,7 @@ from typing import Any
 from sqlalchemy import Connection, Select, delete, desc, func, or_, select
 
 from .tables import (
+    approvals,
     call_aliases,
     calls,
     deadlines,
@@ -18,7 +19,14 @@ from .tables import (
 )
 from .writing import REPLIES_KEPT_MS
 
-__all__ = ["CALLS_PER_STEP", "ROWS_PER_STEP", "Place", "prune_loose_some", "prune_some"]
+__all__ = [
+    "CALLS_PER_STEP",
+    "ROWS_PER_STEP",
+    "Place",
+    "drop_expired_codes",
+    "prune_loose_some",
+    "prune_some",
+]
 
 CALLS_PER_STEP = 200
 ROWS_PER_STEP = 5000
@@ -79,3 +87,9 @@ def prune_loose_some(
     if following is not None:
         return number, following
     return (number + 1, None) if number + 1 < len(orders) else None
+
+
+def drop_expired_codes(connection: Connection, *, now: int) -> None:
+    """Drop callers who were told a code that counts no more: whoever calls again gets another."""
+    waiting = approvals.c.status == "pending"
+    connection.execute(delete(approvals).where(waiting, approvals.c.expires_at <= now))

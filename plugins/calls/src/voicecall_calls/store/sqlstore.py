@@ -153,7 +153,8 @@ class SqlStore(CallStore):
 
     async def prune(self, now_ms: int, *, keep_calls: int, keep_days: int) -> int:
         """Drop calls that are over and either not among the newest ``keep_calls`` of these or
-        ended more than ``keep_days`` ago; how many went. Their dedupe keys stay for a day."""
+        ended more than ``keep_days`` ago; how many went. Their dedupe keys stay for a day. Callers
+        whose pairing code has expired go, too."""
         before = now_ms - keep_days * _DAY_MS
         gone = 0
         while step := await self._writer.submit(
@@ -166,6 +167,7 @@ class SqlStore(CallStore):
             look = partial(pruning.prune_loose_some, place=place, now=now_ms, before=before)
             place = await self._writer.submit(look)
             await anyio.lowlevel.checkpoint()
+        await self._writer.submit(partial(pruning.drop_expired_codes, now=now_ms))
         return gone
 
     async def _read(self, query: Callable[[Connection], T]) -> T:
