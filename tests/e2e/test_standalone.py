@@ -206,6 +206,13 @@ def test_smoke_refuses_in_a_dry_run_what_it_would_refuse_to_call(
     assert word in home.run("smoke", *options).one_sentence()
 
 
+def test_smoke_refuses_in_a_dry_run_a_number_that_may_not_be_called(home: Home) -> None:
+    only = {"outbound": {"allowTo": ["+1666*"]}, "serve": {"port": 0}}
+    home.configure({"plugins": {"entries": {"voice-call": {"config": only}}}})
+    assert "outbound.allowTo" in home.run("smoke", "--to", PHONE).one_sentence()
+    assert "wouldCall" in home.run("smoke", "--to", "+16660001111", "--json").document
+
+
 def test_smoke_fails_where_its_call_does(tmp_path: Path) -> None:
     home = Home(tmp_path)
     nobody = {"mock": {"apiBaseUrl": f"http://127.0.0.1:{reserve_port()}"}, "serve": {"port": 0}}

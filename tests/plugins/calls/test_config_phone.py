@@ -92,6 +92,12 @@ def test_a_normal_number_stays_as_it_is(text: str) -> None:
         ({"allowFrom": ["+15550001234", "x"]}, r"here\.allowFrom\.1"),
         ({"inboundPolicy": "friends"}, r"here\.inboundPolicy"),
         ({"outbound": {"defaultMode": "chat"}}, r"here\.outbound\.defaultMode"),
+        ({"outbound": {"allowTo": ["+1555*", "1555*"]}}, r"here\.outbound\.allowTo\.1: .*\+1555\*"),
+        ({"outbound": {"allowTo": ["+*"]}}, r"here\.outbound\.allowTo\.0"),
+        (
+            {"toNumber": "+15550001234", "outbound": {"allowTo": ["+1666*"]}},
+            r"here\.toNumber: is none of outbound\.allowTo",
+        ),
         ({"maxConcurrentCalls": 0}, r"here\.maxConcurrentCalls"),
         ({"serve": {"port": 70_000}}, r"here\.serve\.port"),
         ({"tts": {"timeoutMs": 10}}, r"here\.tts\.timeoutMs"),
@@ -133,6 +139,15 @@ def test_a_normal_number_stays_as_it_is(text: str) -> None:
 def test_what_is_wrong_is_named_with_its_path(values: dict[str, Any], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         config(**values)
+
+
+def test_which_numbers_may_be_called() -> None:
+    number = "+15550001234"
+    assert config().outbound.allows(number)
+    for allowed in ([number], ["+666", "001 555 *"], ["+1*"], ["+1555000123*"]):
+        assert config(outbound={"allowTo": allowed}).outbound.allows(number)
+    for others in ([], ["+1555000123"], ["+2*"], ["+15550001235*"]):
+        assert not config(outbound={"allowTo": others}).outbound.allows(number)
 
 
 def test_blocks_of_carriers_are_kept_for_the_carriers() -> None:

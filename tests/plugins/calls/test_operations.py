@@ -116,6 +116,16 @@ async def test_the_number_is_normalised_and_may_come_from_the_configuration(
         ]
 
 
+async def test_only_numbers_that_are_allowed_are_called(tmp_path: Path) -> None:
+    allowed = {"allowTo": ["+1 555 000 1111", "+4930*"]}
+    async with open_phone(tmp_path, config={"outbound": allowed}) as phone:
+        for number in ("+15550001112", "+155500011110", "+493", "+1555000111"):
+            with pytest.raises(InvalidRequest, match="to is not allowed"):
+                await phone.operations.dial(DialOptions(to=number, message="Hi."))
+        assert await untouched(phone)
+        await phone.operations.dial(DialOptions(to="+1 (555) 000-1111", message="Hi."))
+
+
 async def test_a_real_carrier_needs_a_number_of_ours(tmp_path: Path) -> None:
     carrier = ScriptedCarrier(replace(NATIVE, from_number_required=True))
     async with open_phone(tmp_path, carrier=carrier) as phone:

@@ -56,22 +56,35 @@ __all__ = [
 ]
 
 _E164 = re.compile(r"\+[1-9][0-9]{1,14}")
+_MANY = re.compile(r"\+[1-9][0-9]{0,13}\*")
 _OWN_PARAMETERS = frozenset({"callId", "type"})
 """Of the webhook's URL: the call that it is about, and what a carrier's request is."""
 
 
 def normalize_number(text: str) -> str | None:
     """``text`` as E.164 without its spaces, dots, dashes and brackets; None where it is none."""
-    number = re.sub(r"[\s().\-/]", "", text)
-    if number.startswith("00"):
-        number = "+" + number[2:]
+    number = _written(text)
     return number if _E164.fullmatch(number) else None
+
+
+def _written(text: str) -> str:
+    number = re.sub(r"[\s().\-/]", "", text)
+    return "+" + number[2:] if number.startswith("00") else number
 
 
 def _e164(value: str) -> str:
     number = normalize_number(value)
     if number is None:
         raise ValueError("must be a phone number in E.164 form, such as +15550001234")
+    return number
+
+
+def _destination(value: str) -> str:
+    number = _written(value)
+    if not (_E164.fullmatch(number) or _MANY.fullmatch(number)):
+        raise ValueError(
+            "must be a phone number in E.164 form, or the beginning of some, such as +1555*"
+        )
     return number
 
 
@@ -83,6 +96,7 @@ def _agent_id(value: str) -> str:
 
 
 E164 = Annotated[str, AfterValidator(_e164)]
+Destination = Annotated[str, AfterValidator(_destination)]
 AgentId = Annotated[str, AfterValidator(_agent_id)]
 """In lower case, as agents are told apart."""
 OpenBlock = dict[str, Any]
@@ -91,6 +105,16 @@ OpenBlock = dict[str, Any]
 class OutboundConfig(ConfigModel):
     default_mode: Literal["notify", "conversation"] = "notify"
     notify_hangup_delay_sec: int = Field(default=3, ge=0)
+    allow_to: tuple[Destination, ...] | None = None
+
+    def allows(self, number: str) -> bool:
+        """Whether ``number``, in E.164 form, may be called."""
+        if self.allow_to is None:
+            return True
+        return any(
+            number.startswith(each[:-1]) if each.endswith("*") else number == each
+            for each in self.allow_to
+        )
 
 
 class StreamingConfig(ConfigModel):
@@ -300,6 +324,8 @@ class VoiceCallConfig(ConfigModel):
         """Keys whose values do not go together with others."""
         if self.streaming.enabled and self.realtime.enabled:
             yield "realtime.enabled", "and streaming.enabled exclude each other"
+        if self.to_number is not None and not self.outbound.allows(self.to_number):
+            yield "toNumber", "is none of outbound.allowTo"
         if self.streaming.stream_path == self.serve.path:
             yield "streaming.streamPath", "and serve.path must differ"
         if self.realtime.stream_path == self.serve.path:

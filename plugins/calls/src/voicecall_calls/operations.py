@@ -217,6 +217,8 @@ class CallOperations:
         normal = normalize_number(number)
         if normal is None:
             raise InvalidRequest("to must be a phone number in E.164 form, such as +15550001234")
+        if not self._engine.config.outbound.allows(normal):
+            raise InvalidRequest("to is not allowed: it is none of outbound.allowTo")
         return normal
 
     def _from_number(self) -> str:

@@ -46,6 +46,7 @@ def smoke(
     if report["ok"]:
         result["liveCall"] = bool(to and yes)
         if to and not yes:
+            _check_allowed(context, config, to)
             result["wouldCall"] = to
         elif to:
             params = {"to": to, "message": message, "mode": mode}
@@ -77,6 +78,16 @@ def _check_request(to: str | None, mode: str, yes: bool) -> None:
         raise InvalidRequest("to must be a phone number in E.164 form, such as +15550001234")
     if mode not in [known.value for known in CallMode]:
         raise InvalidRequest("mode must be notify or conversation")
+
+
+def _check_allowed(context: typer.Context, config: Path | None, to: str) -> None:
+    from voicecall_calls.config import normalize_number
+    from voicecall_gateway.pluginconfig import kept_config
+
+    line = command_line(context)
+    phone = kept_config(line.registry, line.load_config(config), "voice-call")
+    if not phone.outbound.allows(normalize_number(to)):
+        raise InvalidRequest("to is not allowed: it is none of outbound.allowTo")
 
 
 def _outcome(
