@@ -131,7 +131,11 @@ async def test_an_inbound_call_is_answered_by_the_reply(telephone: Any) -> None:
 
 @pytest.mark.parametrize(
     ("reply", "reason"),
-    [([tel.Reject("We are closed.")], "completed"), ([], "no-answer")],
+    [
+        ([tel.Reject("We are closed.")], "completed"),
+        ([tel.Reject(busy=True)], "busy"),
+        ([], "no-answer"),
+    ],
 )
 async def test_an_inbound_call_that_is_not_taken(
     telephone: Any, reply: list[tel.Action], reason: str

@@ -204,6 +204,7 @@ def test_behaviours() -> None:
         tel.Answer(tel.StreamRequest("ws://h/m", "t")),
         tel.Reject(),
         tel.Reject("no"),
+        tel.Reject(busy=True),
         tel.Speak("u", "text", "voice", tel.Listen("t", 300)),
         tel.Listen("t"),
         tel.StopListening(),

@@ -300,11 +300,13 @@ async def test_calls_that_nobody_answers(answer: AnswerMode, reason: EndReason) 
         assert desk.all(ev.Answered) == []
 
 
-async def test_an_inbound_call_is_refused() -> None:
+@pytest.mark.parametrize("busy", [True, False])
+async def test_an_inbound_call_is_refused(busy: bool) -> None:
     async with open_desk() as desk:
-        desk.answers[ev.Answered] = lambda _: [tel.Reject()]
+        desk.answers[ev.Answered] = lambda _: [tel.Reject(busy=busy)]
         sid = desk.twilio.dial_in(CALLER, HERE)
-        await ended(desk, desk.ref("in-1", sid))
+        over = await ended(desk, desk.ref("in-1", sid))
+        assert over.reason is (EndReason.BUSY if busy else EndReason.NO_ANSWER)
         assert desk.entries("answered") == []
 
 

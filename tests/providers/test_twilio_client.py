@@ -347,7 +347,13 @@ async def test_a_call_that_is_over_is_hung_up_with_success() -> None:
         call = await connected(desk)
         await desk.provider.perform(call, tel.Hangup())
         await desk.event(ev.CallEnded)
-        for action in (tel.Hangup(), tel.Reject(), tel.Reject("No."), tel.StopListening()):
+        for action in (
+            tel.Hangup(),
+            tel.Reject(),
+            tel.Reject(busy=True),
+            tel.Reject("No."),
+            tel.StopListening(),
+        ):
             await desk.provider.perform(call, action)
         for other in (tel.Speak("u-1", "Hello"), tel.AttachStream(desk.attach())):
             with pytest.raises(RequestRejected, match="the call is over"):

@@ -174,9 +174,11 @@ class Answer(msgspec.Struct, frozen=True):
 
 
 class Reject(msgspec.Struct, frozen=True):
-    """Do not take an inbound call. ``text``, where given, is spoken first."""
+    """Do not take an inbound call. ``text``, where given, is spoken first. ``busy``: whoever calls
+    may try again later, and hears so where the carrier can tell."""
 
     text: str | None = None
+    busy: bool = False
 
 
 class Listen(msgspec.Struct, frozen=True):

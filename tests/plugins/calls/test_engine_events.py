@@ -59,6 +59,14 @@ async def test_a_caller_who_is_not_listed_is_rejected(tmp_path: Path, number: st
         assert await phone.engine.coordinator.holders(INBOUND_CAP) == 0
 
 
+async def test_a_caller_who_is_not_let_in_may_be_told_so(tmp_path: Path) -> None:
+    config = {**ALLOWLIST, "phrases": {"refused": "This line is private."}}
+    async with open_phone(tmp_path, media=NATIVELY, config=config) as phone:
+        await phone.call_in(from_number="+995550002222")
+        assert phone.carrier.performed == [tel.Reject("This line is private.")]
+        assert phone.engine.lanes == {}
+
+
 async def test_a_listed_caller_is_admitted_answered_and_greeted(tmp_path: Path) -> None:
     async with open_phone(tmp_path, media=NATIVELY, config=ALLOWLIST) as phone:
         await phone.tell(ring(phone))

@@ -163,6 +163,13 @@ def test_a_refused_call_is_rejected() -> None:
     assert planner().plan(step, event).actions == [tel.Reject()]
 
 
+@pytest.mark.parametrize("detail", [EndDetail.CAPACITY, EndDetail.SHUTDOWN])
+def test_who_may_call_later_finds_the_line_busy(detail: EndDetail) -> None:
+    event = initiated()
+    step = mc.refuse_inbound(call_id="c", provider="scripted", event=event, detail=detail)
+    assert planner().plan(step, event).actions == [tel.Reject(busy=True)]
+
+
 def test_a_lost_stream_is_asked_for_again_with_a_new_token() -> None:
     plans = planner(StreamPoint.COMMAND)
     plan = plan_of(plans, outbound(MediaPath.STREAM), answered())

@@ -200,6 +200,7 @@ class PhrasesConfig(ConfigModel):
     cannot_hear: str = "I am sorry, I cannot hear you any more. Please call again. Goodbye."
     still_there: str = "Are you still there?"
     goodbye: str = "I will hang up now. Goodbye."
+    refused: str | None = Field(default=None, min_length=1)
     resumed: str = "Sorry, I lost you for a moment. Please go on."
     pairing: CodePhrase = (
         "This line is private. Your code is {code}. Again: {code}. "

@@ -24,10 +24,10 @@ call.ended          ``reason`` (an end reason of voicecall)
 =================== ==========================================================================
 
 A reply of 200 may carry ``{"actions": [action, …]}``; the same objects are posted one by one to
-``/v1/calls/<id>/actions``. Actions: ``answer`` (``stream``), ``reject`` (``text``), ``speak``
-(``utterance``, ``text``, ``voice``, ``listen``), ``listen`` (``token``, ``endSilenceMs``),
-``stop-listening``, ``digits`` (``digits``), ``stream`` (``url``, ``token``), ``limit``
-(``seconds`` from the answer), ``hangup``.
+``/v1/calls/<id>/actions``. Actions: ``answer`` (``stream``), ``reject`` (``text``, ``busy``),
+``speak`` (``utterance``, ``text``, ``voice``, ``listen``), ``listen`` (``token``,
+``endSilenceMs``), ``stop-listening``, ``digits`` (``digits``), ``stream`` (``url``, ``token``),
+``limit`` (``seconds`` from the answer), ``hangup``.
 """
 
 from __future__ import annotations
@@ -90,8 +90,8 @@ def action_to_json(action: tel.Action) -> dict[str, Any]:
     match action:
         case tel.Answer(stream):
             return {"action": "answer", "stream": _stream(stream)}
-        case tel.Reject(text):
-            return {"action": "reject", "text": text}
+        case tel.Reject(text, busy):
+            return {"action": "reject", "text": text, "busy": busy}
         case tel.Speak(utterance, text, voice, listen):
             return {
                 "action": "speak",

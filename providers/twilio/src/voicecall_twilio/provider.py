@@ -159,7 +159,7 @@ class TwilioProvider(tel.TelephonyProvider):
         await _post(self._client, path, form, harmless=harmless)
 
     def _update_form(self, call: tel.CallRef, action: tel.Action) -> Form:
-        if isinstance(action, tel.Hangup) or action == tel.Reject():
+        if isinstance(action, tel.Hangup) or (isinstance(action, tel.Reject) and not action.text):
             return {"Status": "completed"}
         if not call.webhook_url:
             raise RequestRejected("the webhook URL of the call is not known", provider=PROVIDER)

@@ -82,9 +82,9 @@ def _add(document: Document, action: tel.Action, unanswered: bool) -> bool:
                 document.connect(stream)
         case tel.Speak(text=text) | tel.Reject(text=str(text)) if len(text) > _TEXT_LIMIT:
             return False
-        case tel.Reject(text=text):
+        case tel.Reject(text, busy):
             if text is None and unanswered and not document.started:
-                document.reject()
+                document.reject(busy=busy)
             else:
                 document.say(text or "")
                 document.hangup()

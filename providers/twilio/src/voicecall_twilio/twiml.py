@@ -156,9 +156,10 @@ class Document:
         self._verb("Hangup")
         self.open = False
 
-    def reject(self) -> None:
-        """Refuse a call that nobody answered; only as the first verb."""
-        self._verb("Reject")
+    def reject(self, *, busy: bool) -> None:
+        """Refuse a call that nobody answered; only as the first verb. Else than with ``busy``,
+        the caller hears that the number is not in service."""
+        self._verb("Reject", **({"reason": "busy"} if busy else {}))
         self.open = False
 
     # --- elements -----------------------------------------------------------------------------

@@ -105,6 +105,7 @@ class CallEngine:
             voice=voice,
             speaks_at_dial=provider.speaks_at_dial,
             end_silence_ms=config.silence_timeout_ms,
+            refusal=lambda: self.config.phrases.refused,
         )
         self._observer = observer
         self._effects = Effects(self)

@@ -15,7 +15,14 @@ from msgspec.structs import replace
 from voicecall import events as ev
 from voicecall import machine as mc
 from voicecall import telephony as tel
-from voicecall.model import CallMode, CallRecord, Direction, MediaPath, MessageState
+from voicecall.model import (
+    CallMode,
+    CallRecord,
+    Direction,
+    EndDetail,
+    MediaPath,
+    MessageState,
+)
 from voicecall.store import StoredEvent
 
 __all__ = ["LIMIT_SLACK_S", "Doubt", "Plan", "Planner"]
@@ -61,6 +68,7 @@ class Planner:
         voice: Callable[[CallRecord], str | None],
         speaks_at_dial: Callable[[tel.Speak], bool],
         end_silence_ms: int,
+        refusal: Callable[[], str | None] = lambda: None,
     ) -> None:
         self._capabilities = capabilities
         self._streams_at_dial = tel.StreamPoint.DIAL in capabilities.stream
@@ -73,6 +81,7 @@ class Planner:
         self._voice = voice
         self._speaks_at_dial = speaks_at_dial
         self._end_silence_ms = end_silence_ms
+        self._refusal = refusal
 
     def plan(self, step: mc.Step, event: ev.CallEvent) -> Plan:
         """Fold what ``step`` asks of the carrier into actions; the other effects remain."""
@@ -111,8 +120,10 @@ class Planner:
             case mc.AnswerCall():
                 wanted = record.media is not MediaPath.NATIVE and self._streams_in_answer
                 plan.actions.append(tel.Answer(self._stream(plan) if wanted else None))
+            case mc.RefuseCall(EndDetail.POLICY):
+                plan.actions.append(tel.Reject(self._refusal()))
             case mc.RefuseCall():
-                plan.actions.append(tel.Reject())
+                plan.actions.append(tel.Reject(busy=True))
             case mc.ReattachStream():
                 plan.effects.append(effect)
                 plan.actions.append(tel.AttachStream(self._stream(plan)))

@@ -79,7 +79,7 @@ def action_from_json(data: Any) -> tel.Action:
             stream = data.get("stream")
             return tel.Answer(None if stream is None else _stream(stream))
         case "reject":
-            return tel.Reject(_optional(data, "text"))
+            return tel.Reject(_optional(data, "text"), data.get("busy") is True)
         case "speak":
             listen = data.get("listen")
             return tel.Speak(

@@ -249,8 +249,8 @@ class Call:
                     self._pick_up()
                     if stream is not None:
                         self._attach(stream)
-            case tel.Reject(text):
-                self._spawn(self._refuse, text or "")
+            case tel.Reject(text, busy):
+                self._spawn(self._refuse, text or "", busy)
             case tel.Speak():
                 native.speak(action)
             case tel.Listen():
@@ -266,11 +266,11 @@ class Call:
             case tel.Hangup():
                 self.end(EndReason.COMPLETED)
 
-    async def _refuse(self, text: str) -> None:
+    async def _refuse(self, text: str, busy: bool) -> None:
         if text:
             await anyio.sleep(speaking_s(text, self._board.options))
             self.line.hear_text(text)
-        self.end(EndReason.COMPLETED)
+        self.end(EndReason.BUSY if busy else EndReason.COMPLETED)
 
     def _spawn(self, function: Any, *args: Any) -> None:
         if self._tasks is None:
