@@ -140,6 +140,16 @@ async def test_a_reply_that_cannot_be_read_may_tell_of_a_call(body: str) -> None
             await desk.dial()
 
 
+async def test_a_reply_that_comes_byte_by_byte_is_not_waited_for() -> None:
+    async with answering(" " * 200, pause_s=5) as config, open_desk(config) as desk:
+        began = desk.twilio.seam.monotonic()
+        with pytest.raises(OutcomeUnknown, match="no reply in time"):
+            await desk.dial()
+        with pytest.raises(OutcomeUnknown, match="no reply in time"):
+            await desk.provider.find_dial(query(desk))
+        assert desk.twilio.seam.monotonic() - began < 100
+
+
 async def test_nobody_there_is_tried_again_a_little() -> None:
     async with open_desk({"apiBaseUrl": "http://127.0.0.1:9"}) as desk:
         began = desk.twilio.seam.monotonic()

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import anyio
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
@@ -270,11 +270,17 @@ async def open_desk(
 
 
 @asynccontextmanager
-async def answering(body: str) -> AsyncIterator[dict[str, Any]]:
-    """Configuration for an API that answers everything with ``body``."""
+async def answering(body: str, *, pause_s: float = 0.0) -> AsyncIterator[dict[str, Any]]:
+    """Configuration for an API that answers everything with ``body``, with a pause before each
+    character where there is one."""
+
+    async def slowly() -> AsyncIterator[str]:
+        for character in body:
+            await anyio.sleep(pause_s)
+            yield character
 
     async def answer(request: Request) -> Response:
-        return Response(body)
+        return StreamingResponse(slowly()) if pause_s else Response(body)
 
     app = Starlette(routes=[Route("/{path:path}", answer, methods=["GET", "POST"])])
     async with serve_app(app, "127.0.0.1", 0) as url:

@@ -44,6 +44,8 @@ BAD_CREDENTIALS = 20003
 BAD_TIME_LIMIT = 13216
 
 TIMEOUT = httpx.Timeout(10.0, connect=5.0)
+LONGEST_S = 20.0
+"""Of one request in all: a reply that comes byte by byte meets no other limit."""
 _UNSENT = (
     httpx.ConnectError,
     httpx.ConnectTimeout,
@@ -174,11 +176,13 @@ class TwilioClient:
         """The reply's document, or trouble that may pass. Raises what does not."""
         try:
             async with self._turn:
-                response = await self._http.request(method, self._origin + url, data=_pairs(form))
+                with anyio.fail_after(LONGEST_S):
+                    sent = self._http.request(method, self._origin + url, data=_pairs(form))
+                    response = await sent
         except _UNSENT as error:
             text = f"cannot reach {self._origin}: {error!r}"
             return _Trouble(ProviderUnavailable(text, provider=PROVIDER), processed=False)
-        except httpx.TimeoutException as error:
+        except (httpx.TimeoutException, TimeoutError) as error:
             text = f"no reply in time: {type(error).__name__}"
             return _Trouble(ProviderTimeout(text, provider=PROVIDER), processed=True)
         except httpx.RequestError as error:
