@@ -6,13 +6,17 @@ from typing import Any
 
 import pytest
 
+import voicecall_mock.plugin
 from voicecall import ProviderKind
 from voicecall.errors import ConfigError
 from voicecall.model import MediaPath
 from voicecall.registry import Registry
+from voicecall.selection import Selected, Selection
 from voicecall_calls.config import VoiceCallConfig
 from voicecall_calls.exposure import is_public_url, tunnel_block
+from voicecall_calls.knownsecrets import known_secrets
 from voicecall_calls.wiring import Wiring, require, resolve
+from voicecall_mock.config import MockConfig
 from voicecall_testing.tunnels import ScriptedTunnel, TunnelPlugin
 
 from .phone_registry import INFOS, KEYS, _Plugin, wire
@@ -20,6 +24,7 @@ from .phone_registry import INFOS, KEYS, _Plugin, wire
 pytestmark = pytest.mark.unit
 
 STREAM = {"streaming": {"enabled": True}}
+[MOCK] = voicecall_mock.plugin.voicecall_telephony_providers()
 
 
 def test_an_empty_configuration_makes_a_phone() -> None:
@@ -307,6 +312,56 @@ def test_no_tunnel_is_no_matter() -> None:
 def test_unverified_webhooks_are_warned_of() -> None:
     [note] = wire(skipSignatureVerification=True).notes
     assert note.startswith("SECURITY: plugins.entries.voice-call.config.skipSignatureVerification")
+
+
+@pytest.mark.parametrize(
+    ("config", "where"),
+    [
+        ({"publicUrl": "https://voice.example.com/voice/webhook"}, "publicUrl is set"),
+        ({"tunnel": {"provider": "burrow"}}, "a tunnel is opened"),
+        ({"serve": {"bind": "0.0.0.0"}}, "serve.bind is 0.0.0.0"),
+    ],
+)
+def test_a_token_that_everybody_knows_is_warned_of_where_others_reach_the_webhooks(
+    config: dict[str, Any], where: str
+) -> None:
+    def notes(environ: dict[str, str], **more: Any) -> list[str]:
+        wiring = resolve(
+            VoiceCallConfig.model_validate({**config, **more}),
+            registry=Registry(
+                entries=[],
+                extra=[
+                    (ProviderKind.TELEPHONY.group, "mock", voicecall_mock.plugin),
+                    (ProviderKind.AGENT.group, "helper", _Plugin(INFOS[-2])),
+                    TunnelPlugin(ScriptedTunnel(), "burrow").extra(),
+                ],
+            ),
+            environ=environ,
+            agents={},
+            tts={},
+        )
+        assert wiring.problems == []
+        return wiring.notes
+
+    [note] = notes({})
+    assert note.startswith(
+        "SECURITY: plugins.entries.voice-call.config.mock.authToken is the default, which"
+        f" everybody knows, and {where}"
+    )
+    assert "VOICECALL_MOCK_AUTH_TOKEN" in note
+    assert notes({}, mock={"authToken": "a-token-of-our-own"}) == []
+    assert notes({"VOICECALL_MOCK_AUTH_TOKEN": "a-token-of-our-own"}) == []
+
+
+@pytest.mark.parametrize(
+    "url", ["http://127.0.0.1:3334/voice/webhook", "http://localhost/voice/webhook", None]
+)
+def test_on_this_machine_alone_it_is_no_matter(url: str | None) -> None:
+    config = VoiceCallConfig.model_validate({"publicUrl": url})
+    carrier = Selected(Selection.OK, info=MOCK, config=MockConfig())
+    assert list(known_secrets(carrier, config, "here", tunnel=False)) == []
+    [note] = known_secrets(carrier, config, "here", tunnel=True)
+    assert note.startswith("SECURITY: here.mock.authToken is the default")
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from voicecall.selection import Selected, Selection, select
 from voicecall_calls.agents import AgentDirectory
 from voicecall_calls.config import TtsConfig, VoiceCallConfig
 from voicecall_calls.exposure import comes_from_outside, tunnel_block, tunnel_family
+from voicecall_calls.knownsecrets import known_secrets
 from voicecall_calls.speech.choosing import SpeechChoice, choose_speech
 from voicecall_calls.storing import store_settings
 from voicecall_calls.unused import unused_keys
@@ -147,6 +148,8 @@ def resolve(
         wiring.notes.append(f"{CONFIG_PATH}.allowFrom is empty: every inbound call is refused")
     if config.skip_signature_verification:
         wiring.notes.append(UNVERIFIED)
+    tunnelled = wiring.tunnel is not None
+    wiring.notes.extend(known_secrets(carrier, config, CONFIG_PATH, tunnel=tunnelled))
     family = tunnel_family(config.tunnel_id or "") if wiring.tunnel is not None else None
     for key in unused_keys(config):
         if family is None or not key.startswith((f"tunnel.{family}", f"{family}.")):

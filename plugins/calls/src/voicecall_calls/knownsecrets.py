@@ -1,0 +1,44 @@
+"""Secrets of a carrier that everybody knows, because they are defaults."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel
+from pydantic.alias_generators import to_snake
+
+from voicecall.selection import Selected
+from voicecall_calls.config import VoiceCallConfig
+from voicecall_calls.exposure import is_loopback
+
+__all__ = ["known_secrets"]
+
+
+def known_secrets(
+    carrier: Selected, config: VoiceCallConfig, path: str, *, tunnel: bool
+) -> Iterator[str]:
+    """A sentence for each secret of ``carrier`` that is at its default where more than this
+    machine reaches the webhooks. ``path`` is where ``config`` stands; ``tunnel``: one is opened."""
+    info, block = carrier.info, carrier.config
+    where = _reached_from_outside(config, tunnel=tunnel)
+    if where is None or info is None or not isinstance(block, BaseModel):
+        return
+    for key, variable in info.secrets.items():
+        field = type(block).model_fields.get(to_snake(key))
+        if field is None or not field.default or getattr(block, to_snake(key)) != field.default:
+            continue
+        yield (
+            f"SECURITY: {path}.{info.id}.{key} is the default, which everybody knows, and {where}:"
+            " whoever reaches the webhooks can pass for the carrier; set one of your own (or"
+            f" {variable}), or provider to the carrier that is meant"
+        )
+
+
+def _reached_from_outside(config: VoiceCallConfig, *, tunnel: bool) -> str | None:
+    host = urlsplit(config.public_url or "").hostname
+    if host is not None and not is_loopback(host):
+        return "publicUrl is set"
+    if tunnel:
+        return "a tunnel is opened"
+    return None if is_loopback(config.serve.bind) else f"serve.bind is {config.serve.bind}"
