@@ -182,6 +182,14 @@ async def test_setup(shell: Any, fake_plugin: Any) -> None:
     ]
 
 
+async def test_setup_quotes_no_secret(shell: Any, fake_plugin: Any) -> None:
+    shell.environ["ACME_API_KEY"] = "an-acme-key-of-the-test"
+    bad = SetupCheck("acme", False, "an-acme-key-of-the-test is not accepted")
+    shell.extra = [("voicecall.gateway", "a", fake_plugin("a", checks=[bad]))]
+    [check] = shell.json("setup", code=1)["checks"]
+    assert check["message"] == "*** is not accepted"
+
+
 @pytest.mark.parametrize(
     ("denial", "plugins", "message"),
     [

@@ -118,6 +118,20 @@ async def test_services_start_in_order_and_stop_in_reverse(lab: Any, fake_plugin
     assert journal[3:] == ["stop three", "stop two", "stop one"]
 
 
+async def test_no_reason_quotes_a_secret(lab: Any, fake_plugin: Any) -> None:
+    refused = FakeService("tunnel", [], start_error=VoicecallError("wrong token: a-tunnel-token"))
+    stuck = FakeService("phone", [])
+    stuck.trouble = ["a-tunnel-token is not accepted"]
+    entry = {"config": {"authToken": "a-tunnel-token"}}
+    tree = {"plugins": {"entries": {"p": entry}}}
+    async with lab.gateway(fake_plugin("p", services=[refused, stuck]), tree=tree).run() as gateway:
+        reasons = ["tunnel cannot start: wrong token: ***", "*** is not accepted"]
+        assert await gateway.wait_started() == reasons
+        assert await get(gateway, "/readyz") == (503, {"ready": False, "reasons": reasons})
+        async with lab.rpc(gateway) as client:
+            assert (await client.call("gateway.status"))["payload"]["reasons"] == reasons
+
+
 async def test_a_service_that_cannot_start_is_reported(lab: Any, fake_plugin: Any) -> None:
     journal: list[str] = []
     group = ExceptionGroup("x", [VoicecallError("port 3334 is in use")])

@@ -22,7 +22,7 @@ from voicecall_calls.operations import projection
 from voicecall_calls.storing import store_directory, store_settings
 from voicecall_gateway.config import LoadedConfig
 from voicecall_gateway.host import provider_context
-from voicecall_gateway.logs import Mask, configure_logging, credentials_in, credentials_of
+from voicecall_gateway.logs import Mask, configure_logging, credentials_in
 from voicecall_gateway.pluginconfig import kept_config
 from voicecall_gateway.runtime import Gateway
 
@@ -41,7 +41,7 @@ class Standalone:
     def __init__(
         self, loaded: LoadedConfig, registry: Registry, environ: Mapping[str, str]
     ) -> None:
-        mask = Mask([*credentials_in(loaded.tree), *credentials_of(environ)])
+        mask = Mask(credentials_in(loaded.tree))
         configure_logging(loaded.state_dir, mask, stderr=False)
         self.lasting = False
         self._interrupted = False

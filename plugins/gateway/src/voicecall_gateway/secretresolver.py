@@ -1,4 +1,5 @@
-"""The secrets of one loaded configuration: asked for once, kept in memory, never shown.
+"""The secrets of one loaded configuration, and those of the environment: asked for once, kept in
+memory, never shown.
 
 A reference that fails leaves :data:`.secretrefs.UNAVAILABLE` in its place. That never counts as a
 credential, and since the place is not empty, no other credential is taken instead.
@@ -10,7 +11,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from .logs import MASKED, credentials_in
+from .logs import MASKED, credentials_in, credentials_of
 from .secretexec import ask_program
 from .secretfile import read_secrets
 from .secretrefs import (
@@ -48,6 +49,7 @@ class Secrets:
         self._found: dict[SecretRef, str | SecretError] = {}
         self._known: set[str] = set()
         self._listeners: list[Callable[[Iterable[str]], None]] = []
+        self._learn(credentials_of(environ))
 
     def resolve(self, value: Any, path: str) -> Any:
         """A copy of ``value``, which stands at ``path``, with everything replaced. May read

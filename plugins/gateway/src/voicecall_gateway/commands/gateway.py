@@ -69,12 +69,11 @@ def _serve(
     from voicecall_gateway.auth import existing_token
     from voicecall_gateway.config import config_file
     from voicecall_gateway.eventloop import new_event_loop
-    from voicecall_gateway.logs import Mask, configure_logging, credentials_in, credentials_of
+    from voicecall_gateway.logs import Mask, configure_logging, credentials_in
     from voicecall_gateway.runtime import Gateway, serve
 
     token = existing_token(loaded.gateway, line.environ, loaded.state_dir)
-    mask = Mask([*credentials_in(loaded.tree), *credentials_of(line.environ)])
-    mask.add([token] if token else [])
+    mask = Mask([*credentials_in(loaded.tree), *([token] if token else [])])
     configure_logging(loaded.state_dir, mask)
 
     def opened(gateway: Gateway) -> None:
