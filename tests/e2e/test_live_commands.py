@@ -144,6 +144,21 @@ def test_a_stop_during_a_live_call_drains_and_is_orderly(tmp_path: Path) -> None
         assert call["endedAt"] >= call["answeredAt"]
 
 
+def test_a_stop_hangs_up_where_it_is_asked_to(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    phone = {"serve": {"port": 0}, "hangUpOnStop": True}
+    entries = {"voice-call": {"config": phone}}
+    home.configure({"gateway": {"drainSeconds": 0.2}, "plugins": {"entries": entries}})
+    with home.gateway() as process:
+        call_id = home.json("call", "--to", PHONE, "--message", "Hello.")["callId"]
+        home.wait_until(call_id, *LIVE)
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=30)
+    assert process.returncode == 0
+    call = home.json("status", "--call-id", call_id)["call"]
+    assert (call["state"], call["endDetail"]) == ("hangup-bot", "shutdown")
+
+
 def test_a_change_that_is_not_used_ends_a_reload_with_1(tmp_path: Path) -> None:
     home = configured(tmp_path)
     with home.gateway():

@@ -271,6 +271,32 @@ async def test_a_hang_up_that_never_works_ends_in_the_books_at_last(tmp_path: Pa
         assert await places(phone) == 0
 
 
+async def test_all_calls_are_hung_up_and_no_other_is_taken(tmp_path: Path) -> None:
+    async with open_phone(tmp_path) as phone:
+        await connected(phone)
+        call_id = phone.record.call_id
+        other = {"provider_call_id": "carrier-2", "direction": Direction.INBOUND}
+        await phone.tell(phone.make(ev.Initiated, from_number=CALLER, **other))
+        assert len(phone.engine.lanes) == 2
+        await phone.engine.hang_up_all(5)
+        assert phone.engine.lanes == {}
+        assert len(phone.carrier.performed_of(tel.Hangup)) == 2
+        ended = await phone.store.load(call_id)
+        assert ended is not None
+        assert (ended.end_reason, ended.end_detail) == (EndReason.HANGUP_BOT, EndDetail.SHUTDOWN)
+        assert not phone.engine.accepting
+
+
+async def test_a_call_that_cannot_be_hung_up_is_left_to_the_next_start(tmp_path: Path) -> None:
+    async with open_phone(tmp_path) as phone:
+        await connected(phone)
+        phone.carrier.delay_s = 60.0
+        with anyio.fail_after(6):
+            await phone.engine.hang_up_all(5)
+        [stored] = await phone.store.live()
+        assert stored.ending is not None
+
+
 @pytest.mark.parametrize("media", [MediaPath.STREAM, MediaPath.NATIVE])
 async def test_whoever_takes_a_call_that_is_being_ended_hears_nothing(
     tmp_path: Path, media: MediaPath

@@ -268,6 +268,7 @@ class VoiceCallConfig(ConfigModel):
     silence_timeout_ms: PositiveInt = 800
     transcript_timeout_ms: PositiveInt = 180_000
     ring_timeout_ms: PositiveInt = 30_000
+    hang_up_on_stop: bool = False
     max_concurrent_calls: PositiveInt = 1
     max_concurrent_inbound_calls: PositiveInt = 32
     response_model: str | None = Field(default=None, min_length=1)

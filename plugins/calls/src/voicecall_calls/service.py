@@ -57,6 +57,9 @@ _FIXED = (
 )
 """What cannot change while the phone runs: sockets, the store, the carrier, the way of talking."""
 
+_HANG_UP_S = 10.0
+"""How long hanging up on all calls may take at the stop."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Running:
@@ -226,6 +229,8 @@ class PhoneService:
                 self._failure, self._ran = "", True
                 settled.set()
                 await over.wait()
+                if self._config.hang_up_on_stop:
+                    await self._running.engine.hang_up_all(_HANG_UP_S)
             except Exception as error:
                 self._failure = f"the phone is not running: {_told(error)}"
                 raise

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, Protocol
 from urllib.parse import quote
 
@@ -17,11 +18,7 @@ from voicecall import telephony as tel
 from voicecall.coordinator import Coordinator
 from voicecall.errors import StoreError
 from voicecall.media import Started, Upgrade
-from voicecall.model import (
-    CallRecord,
-    MediaPath,
-    TranscriptEntry,
-)
+from voicecall.model import CallRecord, EndDetail, MediaPath, TranscriptEntry
 from voicecall.seam import Seam
 from voicecall.store import CallStore, TurnRow
 from voicecall.tones import tones_ms
@@ -186,6 +183,17 @@ class CallEngine:
         while self.lanes:
             self._quiet = anyio.Event()
             await self._quiet.wait()
+
+    async def hang_up_all(self, patience_s: float) -> None:
+        """End every live call, and take no more. What is not over in time is left to the carrier
+        and the next start."""
+        self.accepting = False
+        at = self.seam.now_ms()
+        for lane in list(self.lanes.values()):
+            asked = ev.EndRequested(at=at, detail=EndDetail.SHUTDOWN)
+            self.spawn(partial(lane.bring, asked))
+        with anyio.move_on_after(patience_s):
+            await self.wait_idle()
 
     def spawn(self, job: Job) -> None:
         """Run a task that may outlive its call (a hang-up, a dial). Its failure is its own."""
