@@ -82,6 +82,14 @@ async def get(gateway: Any, path: str) -> tuple[int, Any]:
         return response.status_code, response.json()
 
 
+async def test_nobody_is_sent_to_another_host(lab: Any) -> None:
+    async with lab.gateway().run() as gateway, httpx.AsyncClient(trust_env=False) as client:
+        for method, path in (("GET", "/healthz/"), ("GET", "/readyz/"), ("POST", "/tools/invoke/")):
+            named = {"host": "other.example"}
+            response = await client.request(method, gateway.url + path, headers=named)
+            assert (response.status_code, "location" in response.headers) == (404, False)
+
+
 async def test_an_empty_configuration_is_ready(lab: Any) -> None:
     async with lab.gateway().run() as gateway:
         assert (await get(gateway, "/healthz"))[1]["service"] == "voicecall-gateway"

@@ -115,7 +115,7 @@ def make_app(
     async def invoke(request: Request) -> Response:
         return await tools(request)
 
-    return Starlette(
+    app = Starlette(
         routes=[
             Route("/healthz", healthz),
             Route("/readyz", readyz),
@@ -123,6 +123,10 @@ def make_app(
             WebSocketRoute("/rpc", rpc_socket),
         ]
     )
+    # It would send whoever adds a slash, and a token with them, to any host that the request names,
+    # and behind a proxy with TLS to one of http.
+    app.router.redirect_slashes = False
+    return app
 
 
 class AdminServer(uvicorn.Server):
