@@ -262,6 +262,23 @@ def test_the_log_file_holds_masked_json_lines(
     assert stat.S_IMODE(log.parent.parent.stat().st_mode) == 0o700
 
 
+def test_what_strangers_sent_is_one_line_that_steers_no_terminal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = logging.getLogger("voicecall.x")
+    with logging_below(tmp_path / "s"):
+        log.warning("said: %s", "no\n12:00:00 info voicecall.x: all is well\x1b[2J\x9b2Jé\u2028")
+        try:
+            raise ValueError("two\r\nlines")
+        except ValueError:
+            log.exception("it failed")
+    first, second = capsys.readouterr().err.split("\n")[:-1]
+    assert first.endswith(
+        "warning voicecall.x: said: no 12:00:00 info voicecall.x: all is well\ufffd[2J\ufffd2Jé "
+    )
+    assert second.endswith("error voicecall.x: it failed (ValueError: two  lines)")
+
+
 def test_each_line_of_the_log_has_the_time_of_its_record(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -167,7 +167,8 @@ def _masked(value: Any, mask: Mask) -> Any:
 
 
 class _ShortLines(logging.Formatter):
-    """``12:00:01 warning voicecall.calls: message``; the traceback stays in the file."""
+    """``12:00:01 warning voicecall.calls: message``, always one line that steers no terminal: texts
+    of strangers are in some. The traceback stays in the file."""
 
     def __init__(self, mask: Mask) -> None:
         super().__init__()
@@ -180,7 +181,14 @@ class _ShortLines(logging.Formatter):
         if record.exc_info and record.exc_info[1] is not None:
             error = record.exc_info[1]
             text += self._mask(f" ({type(error).__name__}: {error})")
-        return f"{clock} {record.levelname.lower()} {record.name}: {text}"
+        return f"{clock} {record.levelname.lower()} {record.name}: {_in_one_line(text)}"
+
+
+def _in_one_line(text: str) -> str:
+    if text.isprintable():
+        return text
+    blank = "".join(" " if sign.isspace() else sign for sign in text)
+    return "".join(s if s.isprintable() else "\N{REPLACEMENT CHARACTER}" for s in blank)
 
 
 def log_file(state_dir: Path) -> Path:
