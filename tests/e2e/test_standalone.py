@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import socket
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +16,7 @@ from typing import Any
 import pytest
 from tests.ports import reserve_port
 
-from .lab.process import Home, port_is_free
+from .lab.process import Home, Process, port_is_free
 
 pytestmark = pytest.mark.e2e
 
@@ -143,6 +145,43 @@ def test_a_signal_stops_it(home: Home, number: signal.Signals) -> None:
     assert "Traceback" not in err
     assert port_is_free(int(home.url.rsplit(":", 1)[1]))
     assert home.json("status", "--call-id", printed["callId"])["found"] is True
+
+
+def test_a_signal_at_its_begin_stops_it(home: Home) -> None:
+    token, later = home.state_dir / "gateway-token", home.state_dir / "later"
+    os.mkfifo(token)
+    os.mkfifo(later)
+    process = home.popen(*TALK)
+    try:
+        # The command's client asks for the token first, then the gateway that it becomes.
+        with handed_over(token, process):
+            later.replace(token)
+        with handed_over(token, process):
+            process.send_signal(signal.SIGINT)
+            time.sleep(0.2)
+        rest, err = process.communicate(timeout=30)
+    finally:
+        process.kill()
+        process.communicate()
+    assert (process.returncode, rest) == (130, "")
+    assert "Traceback" not in err
+
+
+@contextmanager
+def handed_over(token: Path, reader: Process) -> Iterator[None]:
+    """``reader`` has asked for the token, and gets it behind what is done inside."""
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            pipe = os.open(token, os.O_WRONLY | os.O_NONBLOCK)
+            break
+        except OSError:
+            assert reader.poll() is None, reader.communicate()
+            assert time.monotonic() < deadline, "nobody asks for the token"
+            time.sleep(0.01)
+    with open(pipe, "w") as stream:
+        yield
+        stream.write("a token of the test\n")
 
 
 def test_nobody_becomes_the_gateway_where_one_refuses(home: Home) -> None:

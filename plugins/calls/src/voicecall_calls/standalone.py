@@ -44,7 +44,7 @@ class Standalone:
         mask = Mask(credentials_in(loaded.tree))
         configure_logging(loaded.state_dir, mask, stderr=False)
         self.lasting = False
-        self._interrupted = False
+        self._begun = self._interrupted = False
         self._stack = ExitStack()
         for number in (signal.SIGINT, signal.SIGTERM):
             self._stack.callback(signal.signal, number, signal.signal(number, self._interrupt))
@@ -53,6 +53,9 @@ class Standalone:
         try:
             running = self._portal.wrap_async_context_manager(self._gateway.run())
             self._stack.enter_context(running)
+            self._begun = True
+            if self._interrupted:
+                raise KeyboardInterrupt
             problems = self._portal.call(self._gateway.wait_started)
             if problems:
                 raise VoicecallError("; ".join(problems))
@@ -86,8 +89,12 @@ class Standalone:
         return bool(self.call("voicecall.status", {})["calls"])
 
     def _interrupt(self, *_: object) -> None:
+        # In the middle of the begin it would leave a gateway behind that nobody ends, and that is
+        # waited for.
+        at_once = self._begun or self._interrupted
         self._interrupted = True
-        raise KeyboardInterrupt
+        if at_once:
+            raise KeyboardInterrupt
 
 
 def stored_status(
