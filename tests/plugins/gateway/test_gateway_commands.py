@@ -15,7 +15,7 @@ from voicecall.configuring import ConfigModel
 from voicecall.errors import VoicecallError
 from voicecall.hosting import SetupCheck
 from voicecall_gateway.commandline import ConfigOption, JsonOption, command_line
-from voicecall_gateway.output import print_json
+from voicecall_gateway.output import print_error, print_json, print_text
 
 pytestmark = [pytest.mark.integration, pytest.mark.anyio]
 
@@ -48,6 +48,21 @@ async def test_providers(shell: Any) -> None:
     assert code == 1
     assert out.splitlines()[0].split() == ["KIND", "ID", "PACKAGE", "VERSION", "STATE"]
     assert "error: voicecall.tts 'empty'" in out
+
+
+def test_what_is_printed_steers_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    words = {"text": "\x1b[2J\x9b2J\x7f\r\té"}
+    print_json(words)
+    print_text(json.dumps(words, ensure_ascii=False))
+    print_text("heard: \x1b[2J\x9b2J\r\té\nsecond line")
+    print_error("refused:\n\x1b]0;title\x07")
+    out, err = capsys.readouterr()
+    assert json.loads(out[: out.index("}") + 1]) == words
+    whole, line, *text = out.splitlines()[1], *out.splitlines()[3:]
+    assert whole == '  "text": "\\u001b[2J\\u009b2J\\u007f\\r\\té"'
+    assert json.loads(line) == words
+    assert text == ["heard: \\u001b[2J\\u009b2J\\u000d\té", "second line"]
+    assert err == "refused: \\u001b]0;title\\u0007\n"
 
 
 @pytest.mark.parametrize("denial", ["{deny: ['a']}", "{allow: ['b']}"])

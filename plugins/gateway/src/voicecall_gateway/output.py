@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,6 +13,9 @@ from typing import Any
 from voicecall.errors import VoicecallError
 
 __all__ = ["OutputLost", "print_error", "print_json", "print_table", "print_text"]
+
+
+_STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 class OutputLost(VoicecallError):
@@ -28,6 +32,7 @@ def print_text(text: str) -> None:
     """One line (or several) on stdout, where there is one. Raises :exc:`OutputLost`."""
     if sys.stdout is None:
         return
+    text = _harmless(text)
     try:
         try:
             sys.stdout.write(text + "\n")
@@ -39,6 +44,12 @@ def print_text(text: str) -> None:
         _give_up_stdout()
         gone = isinstance(error, BrokenPipeError)
         raise OutputLost("" if gone else f"the output is lost: {error.strerror}") from None
+
+
+def _harmless(text: str) -> str:
+    """``text`` with control characters escaped, as JSON writes them: words and addresses are
+    strangers', and must not steer the terminal."""
+    return _STEERING.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def _give_up_stdout() -> None:
@@ -53,7 +64,7 @@ def print_error(text: str) -> None:
     if sys.stderr is None:
         return
     with contextlib.suppress(OSError):
-        sys.stderr.write(" ".join(text.splitlines()) + "\n")
+        sys.stderr.write(_harmless(" ".join(text.splitlines())) + "\n")
         sys.stderr.flush()
 
 
