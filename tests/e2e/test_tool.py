@@ -14,6 +14,7 @@ import httpx
 import pytest
 import typer
 
+from voicecall.hosting import ToolCall
 from voicecall.registry import Registry
 from voicecall_calls.tool import TOOL_PARAMETERS, skill_text
 from voicecall_gateway.cli import build_app
@@ -177,6 +178,27 @@ async def test_a_phone_that_does_not_run_says_what_is_missing(tmp_path: Path) ->
         await desk.town.reload()
         assert "enabled is false" in await desk.fail("initiate_call")
         assert "enabled is false" in await desk.fail(None)
+
+
+async def test_a_caller_cannot_have_a_call_placed_with_the_history_of_somebody_else(
+    tmp_path: Path,
+) -> None:
+    async with open_desk(tmp_path) as desk:
+        desk.town.exchange.set_phone(PHONE, Behaviour((Silent(),)))
+        tool = desk.town.gateway.host.find_tool("voice_call")
+        assert tool is not None
+        # As a voice model uses it that the configuration lets have it.
+        caller = ToolCall(frozenset(), "agent:main:voice:15550100001", "main")
+        wanted = {"to": PHONE, "message": "Hello there."}
+        for action in ({"action": "initiate_call"}, {}):
+            answer = await tool.handler(
+                {**action, **wanted, "sessionKey": "voice:15550100002"}, caller
+            )
+            told = {"error": "sessionKey cannot be chosen during a call; leave it out"}
+            assert (answer["isError"], answer["details"]) == (True, told)
+        answer = await tool.handler({"action": "initiate_call", **wanted}, caller)
+        record = await desk.town.over(answer["details"]["callId"])
+        assert record.session_key == f"agent:main:voice:{PHONE[1:]}"
 
 
 async def test_the_shape_without_an_action(tmp_path: Path) -> None:

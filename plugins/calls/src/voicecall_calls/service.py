@@ -138,6 +138,7 @@ class PhoneService:
             requester_session_key=call.session_key,
             requester_agent_id=call.agent_id,
             idempotency_key=call.idempotency_key,
+            for_caller=not call.scopes,
         )
 
     async def drain(self) -> None:

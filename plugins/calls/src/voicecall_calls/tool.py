@@ -101,12 +101,17 @@ class VoiceCallTool:
         requester_session_key: str | None = None,
         requester_agent_id: str | None = None,
         idempotency_key: str | None = None,
+        for_caller: bool = False,
     ) -> dict[str, Any]:
         """Run one action. The keys and the agent, which becomes that of a call, come from where
         the tool is used, never from the model's arguments; without the agent's id it is the one
-        that the session's key names. A call is placed once for each ``idempotency_key``."""
+        that the session's key names. A call is placed once for each ``idempotency_key``.
+        ``for_caller``: a model uses it while it talks to somebody, who may have it name another
+        caller's session; none is taken then."""
         try:
             operations = self._operations()
+            if for_caller and _text(arguments, "sessionKey") is not None:
+                raise InvalidRequest("sessionKey cannot be chosen during a call; leave it out")
             known = {
                 **arguments,
                 "requesterSessionKey": requester_session_key,
