@@ -196,7 +196,9 @@ class RealtimeTools:
                 _log.warning("the tool %s is declared, and no plugin has it", call.name)
             return {"error": f'Tool "{call.name}" not available'}
         record = self._lane.record
-        use = ToolUse(frozenset(), record.session_key, record.agent_id, call.id)
+        # Models count their calls anew in each session, and what was asked once is done once.
+        key = f"{record.call_id}:{call.id}"
+        use = ToolUse(frozenset(), record.session_key, record.agent_id, key)
         try:
             with anyio.fail_after(self._timeout_s):
                 return {"result": await spec.handler(call.arguments, use)}
