@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import types
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -341,6 +342,21 @@ async def test_emulate(shell: Any) -> None:
     assert shell("emulate", "taken", "--port", "5") == (1, "", expected)
     assert shell("emulate", "fak")[2].endswith("did you mean 'fake'?\n")
     assert "does not load a callable" in shell("emulate", "wrong")[2]
+
+
+async def test_emulate_tells_a_carrier_without_emulator_from_one_that_is_not_installed(
+    shell: Any,
+) -> None:
+    shell.extra = [
+        ("voicecall.emulator", "fake", print),
+        ("voicecall.telephony", "acme", types.ModuleType("acme")),
+    ]
+    expected = (
+        "no emulator of 'acme' is installed, only the carrier itself (emulators: fake); "
+        "one can be in a package of its own\n"
+    )
+    assert shell("emulate", "acme") == (1, "", expected)
+    assert "only the carrier itself" not in shell("emulate", "acne")[2]
 
 
 async def test_a_wrong_option_exits_with_2(shell: Any) -> None:

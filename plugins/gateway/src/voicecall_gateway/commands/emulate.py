@@ -13,6 +13,7 @@ from typing import Annotated
 
 import typer
 
+from voicecall import ProviderKind
 from voicecall.errors import PluginError, VoicecallError
 from voicecall_gateway.commandline import JsonOption, command_line
 from voicecall_gateway.output import print_json
@@ -40,7 +41,14 @@ def emulate(
     json: JsonOption = False,
 ) -> None:
     """Run the emulator of a carrier until Ctrl-C."""
-    start = command_line(context).registry.module(GROUP, carrier)
+    registry = command_line(context).registry
+    emulators = [found.id for found in registry.found(GROUP)]
+    if carrier not in emulators and carrier in registry.ids(ProviderKind.TELEPHONY):
+        raise PluginError(
+            f"no emulator of {carrier!r} is installed, only the carrier itself (emulators: "
+            f"{', '.join(emulators) or 'none'}); one can be in a package of its own"
+        )
+    start = registry.module(GROUP, carrier)
     if not callable(start):
         raise PluginError(f"{GROUP} {carrier!r} does not load a callable run(port, host, ...)")
     try:
