@@ -57,6 +57,9 @@ AGENTS = """## `agents`
 | `list[].id` | text | `main` | name of an agent |
 | `list[].default` | true or false | false | the agent that answers unless `agentId` names one |
 | `list[].backend` | text | `defaults.backend` | this agent's backend |
+| `defaults.model`, `list[].model` | text | - | model, where the backend can choose |
+| `defaults.model.primary`, `.fallbacks` | text; list | - | the same; what takes over in turn |
+| `defaults.tools.allow`, `list[].tools.allow` | list of text | all | what the agent may use |
 | `defaults.workspace`, `list[].workspace` | text | - | directory of the agent's files |
 | `list[].identity` | object | {} | who the agent is: `name`, `emoji`, `vibe`, `theme`, `creature` |
 | `backends.<id>` | object | {} | configuration of a backend, below |

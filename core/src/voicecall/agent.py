@@ -30,7 +30,9 @@ ThinkingLevel = Literal[
 class AgentTurn:
     """One thing the caller said (``text``, empty where it was not understood) or pressed
     (``digits``). ``opening`` holds what the bot said before the caller's first words: context,
-    not instructions. A ``speculative`` turn has no effects and leaves no history until it comes
+    not instructions. ``model`` answers, or where it fails one of ``fallback_models``, in their
+    order. ``allowed_tools`` names the tools of the backend that may be used, with ``*`` for any
+    signs; None: all. A ``speculative`` turn has no effects and leaves no history until it comes
     again without the flag. ``owner`` is false for callers who rang us. ``thinking`` and ``fast``
     (the vendor's quicker service) are wishes; None leaves both to the backend."""
 
@@ -45,6 +47,8 @@ class AgentTurn:
     remote_number: str = "unknown"
     language: str = "en-US"
     model: str | None = None
+    fallback_models: tuple[str, ...] = ()
+    allowed_tools: tuple[str, ...] | None = None
     system_prompt: str | None = None
     owner: bool = False
     speculative: bool = False

@@ -187,6 +187,71 @@ async def test_nothing_is_asked_again_once_the_caller_heard_words(
     assert len(stub.requests) == 2
 
 
+def by_model(**replies: ModelReply) -> Callable[[ModelRequest], ModelReply]:
+    """What each model answers; one without a reply tells its name."""
+
+    def tell(asked: ModelRequest) -> ModelReply:
+        name = asked.body["model"]
+        return replies.get(name, ModelReply(text=f"I am {name}."))
+
+    return tell
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        ModelReply(status=401),
+        ModelReply(status=429, code="insufficient_quota"),
+        ModelReply(status=503, retry_after=0),
+        ModelReply(fault=Fault.DROP),
+        ModelReply(fault=Fault.HANG),
+    ],
+    ids=str,
+)
+async def test_another_model_takes_over(
+    make_agent: MakeAgent,
+    make_turn: MakeTurn,
+    caplog: pytest.LogCaptureFixture,
+    failure: ModelReply,
+) -> None:
+    stub = OpenAiStub(default=by_model(small=failure, broken=failure))
+    spares = ("openai/small", "nobody/x", "openai/broken", "openai/large", "openai/more")
+    async with closed_backstage(stub.serve()) as url:
+        agent = make_agent(url, timeoutMs=300)
+        async with agent.lifespan():
+            turn = make_turn(model="openai/small", fallback_models=spares)
+            assert await said(agent, turn) == "I am large."
+            # It is remembered as if there had been no other.
+            assert await said(agent, make_turn("And now?", turn_id="t2", model="openai/large"))
+    assert stub.requests[-1].said("user") == ["Good morning.", "And now?"]
+    assert caplog.text.count("; another model is asked") == 3
+
+
+async def test_where_all_models_fail_the_last_one_is_told_of(
+    make_agent: MakeAgent, make_turn: MakeTurn
+) -> None:
+    quota = ModelReply(status=429, code="insufficient_quota")
+    stub = OpenAiStub(default=by_model(small=quota, large=ModelReply(status=401)))
+    async with closed_backstage(stub.serve()) as url:
+        agent = make_agent(url)
+        async with agent.lifespan():
+            with pytest.raises(AuthenticationFailed, match="large"):
+                await said(agent, make_turn(fallback_models=("openai/large",)))
+
+
+async def test_no_other_model_goes_on_with_what_the_caller_heard(
+    make_agent: MakeAgent, make_turn: MakeTurn
+) -> None:
+    first = ModelReply(text="One two three.", fault=Fault.DROP_MIDWAY)
+    stub = OpenAiStub(default=by_model(small=first))
+    async with closed_backstage(stub.serve()) as url:
+        agent = make_agent(url)
+        async with agent.lifespan():
+            with pytest.raises(ProviderUnavailable):
+                await said(agent, make_turn(fallback_models=("openai/large",)))
+    assert len(stub.requests) == 1
+
+
 # --- history ----------------------------------------------------------------------------------
 
 
@@ -443,6 +508,31 @@ async def test_a_consultation_has_the_tools_of_its_policy(
     before = len(stub.requests)
     metadata = {"toolPolicy": policy} if policy else {}
     await said(agent, make_turn(session_key=f"of {policy}", metadata=metadata))
+    (asked,) = stub.requests[before:]
+    assert asked.tool_names == {END} | tools
+
+
+@pytest.mark.parametrize(
+    ("allowed", "policy", "tools"),
+    [
+        (("web_search", "clock_*"), None, {"web_search", "clock_now", "clock_broken", "clock_die"}),
+        (("clock", "web_search"), "safe-read-only", {"web_search"}),
+        (("read",), "owner", set()),
+        ((), None, set()),
+    ],
+)
+async def test_an_agent_has_the_tools_that_it_is_allowed(
+    consulted: tuple[OpenAiStub, PydanticAgent],
+    make_turn: MakeTurn,
+    allowed: tuple[str, ...],
+    policy: str | None,
+    tools: set[str],
+) -> None:
+    stub, agent = consulted
+    before = len(stub.requests)
+    metadata = {"toolPolicy": policy} if policy else {}
+    own = {"session_key": f"of {allowed}", "allowed_tools": allowed, "metadata": metadata}
+    await said(agent, make_turn(**own))
     (asked,) = stub.requests[before:]
     assert asked.tool_names == {END} | tools
 

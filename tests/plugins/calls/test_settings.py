@@ -17,6 +17,7 @@ from voicecall.providers import Provider, ProviderContext, ProviderInfo, Provide
 from voicecall.registry import Registry
 from voicecall.seam import SystemSeam
 from voicecall_calls.config import VoiceCallConfig
+from voicecall_calls.conversation.agentturn import TurnInput, make_turn
 from voicecall_calls.settings import Providers, SettingsBook, effective
 from voicecall_calls.wiring import Wiring, resolve
 from voicecall_gateway.host import provider_context
@@ -264,6 +265,31 @@ async def test_model_and_agent_of_a_call() -> None:
         assert (routed.agent_id, routed.model) == ("sales", "m/fast")
         # The agent of a call from before a change is gone: the default one takes its place.
         assert book.for_call(record(agent_id="gone")).brain.agent_id == "main"
+
+
+async def test_what_takes_over_and_what_may_be_used_is_the_agents() -> None:
+    agents: dict[str, Any] = {
+        "list": [
+            {"id": "main", "default": True, "model": "m/one"},
+            {"id": "sales", "model": {"fallbacks": []}, "tools": {"allow": ["read"]}},
+        ],
+        "defaults": {
+            "model": {"primary": "m/default", "fallbacks": ["m/two", "m/three"]},
+            "tools": {"allow": ["read", "order"]},
+        },
+    }
+    wiring = wire(agents)
+    async with providers(wiring) as made:
+        book = SettingsBook(wiring, made)
+        main = book.for_call(record(agent_id="main")).brain
+        sales = book.for_call(record(agent_id="sales")).brain
+    assert (main.model, main.fallback_models) == ("m/one", ("m/two", "m/three"))
+    assert main.allowed_tools == ("read", "order")
+    assert (sales.model, sales.fallback_models) == ("m/default", ())
+    assert sales.allowed_tools == ("read",)
+    turn = make_turn(record(agent_id="sales"), sales, TurnInput("Hi."), "t")
+    assert (turn.fallback_models, turn.allowed_tools) == ((), ("read",))
+    assert make_turn(record(), main, TurnInput("Hi."), "t").fallback_models == ("m/two", "m/three")
 
 
 LISTED = {

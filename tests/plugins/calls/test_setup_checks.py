@@ -253,6 +253,19 @@ def test_what_only_the_backend_knows_is_asked_of_it() -> None:
     assert found["agent"] == SetupCheck("agent", False, "the agent keyed needs its extra")
 
 
+def test_a_model_that_cannot_take_over_is_told_of_and_needed_by_nobody() -> None:
+    def check(config: Any, models: Collection[str]) -> Sequence[str]:
+        return [f"the model {name!r} needs a key" for name in models if "big" in name]
+
+    model = {"primary": "v/small", "fallbacks": ["v/big", "v/tiny"]}
+    more = (info(ProviderKind.AGENT, "asked", check=check),)
+    found = checks(agents={"defaults": {"backend": "asked", "model": model}}, more=more)
+    assert found["agent"].ok
+    assert found["provider-config"].ok
+    told = "a model that would take over cannot: the model 'v/big' needs a key"
+    assert told in found["notes"].message
+
+
 @pytest.mark.parametrize("public", [True, False])
 def test_a_tunnel_must_reach_the_carrier(public: bool) -> None:
     burrow = info(

@@ -373,6 +373,10 @@ def test_on_this_machine_alone_it_is_no_matter(url: str | None) -> None:
         ({"list": [{"id": "a"}, {"id": " A"}]}, "agents.list.1.id: the agent 'a' is there twice"),
         ({"list": [{"id": "a", "backend": 5}]}, "agents.list.0.backend"),
         ({"list": [{"id": "a", "model": {"primary": []}}]}, "agents.list.0.model.primary"),
+        ({"list": [{"id": "a", "tools": ["read"]}]}, "agents.list.0.tools: must be an object"),
+        ({"list": [{"id": "a", "tools": {"allow": "read"}}]}, "agents.list.0.tools.allow: must be"),
+        ({"defaults": {"tools": {"allow": [""]}}}, "agents.defaults.tools.allow: must be a list"),
+        ({"defaults": {"model": {"fallbacks": "m/x"}}}, "agents.defaults.model.fallbacks: must be"),
         ({"defaults": 5}, "agents.defaults: must be an object"),
         ({"defaults": {"model": 5}}, "agents.defaults.model"),
         ({"backends": []}, "agents.backends: must be an object"),
@@ -382,6 +386,14 @@ def test_on_this_machine_alone_it_is_no_matter(url: str | None) -> None:
 def test_a_mistake_in_the_section_of_agents_is_named(agents: dict[str, Any], place: str) -> None:
     with pytest.raises(ConfigError, match=f"^{place}"):
         wire(agents=agents)
+
+
+def test_what_else_is_said_of_an_agents_tools_is_told_to_steer_nothing() -> None:
+    tools = {"allow": ["read"], "deny": ["order"], "profile": "full"}
+    notes = wire(agents={"list": [{"id": "desk", "tools": tools}], "defaults": {"tools": {}}}).notes
+    assert notes == [
+        "agent 'desk' in agents.list: tools has no effect but for allow (deny, profile)"
+    ]
 
 
 def test_an_agent_that_a_number_names_must_be_there() -> None:

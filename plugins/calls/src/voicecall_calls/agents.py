@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,8 @@ _AGENT_ID = "plugins.entries.voice-call.config.agentId"
 
 class AgentDirectory:
     """``agents.defaults``, ``agents.list[]`` (``id``, ``default``, ``backend``, ``model``,
-    ``workspace``, ``identity``) and ``agents.backends`` (configuration of each backend, by its
-    id). Raises ``ConfigError`` for keys of these that are of another type."""
+    ``tools``, ``workspace``, ``identity``) and ``agents.backends`` (configuration of each backend,
+    by its id). Raises ``ConfigError`` for keys of these that are of another type."""
 
     def __init__(self, section: Mapping[str, Any]) -> None:
         self._entries = _entries(section.get("list"))
@@ -55,6 +55,30 @@ class AgentDirectory:
         """The agent's model; None where the configuration names none."""
         return self._text(agent_id, "model")
 
+    def fallback_models(self, agent_id: str) -> tuple[str, ...]:
+        """The models that take over where the agent's own fails."""
+        for source in self._sources(agent_id):
+            model = source.get("model")
+            if isinstance(model, Mapping) and model.get("fallbacks") is not None:
+                return tuple(model["fallbacks"])
+        return ()
+
+    def allowed_tools(self, agent_id: str) -> tuple[str, ...] | None:
+        """Names of the tools that the agent may use; None: all of its backend's."""
+        for source in self._sources(agent_id):
+            allowed = (source.get("tools") or {}).get("allow")
+            if allowed is not None:
+                return tuple(allowed)
+        return None
+
+    def notes(self) -> Iterator[str]:
+        """What of the section steers nothing."""
+        places = {"agents.defaults": self._defaults}
+        places |= {f"agent {key!r} in agents.list": one for key, one in self._entries.items()}
+        for place, source in places.items():
+            if others := sorted(set(source.get("tools") or {}) - {"allow"}):
+                yield f"{place}: tools has no effect but for allow ({', '.join(others)[:200]})"
+
     def profile(self, agent_id: str) -> AgentProfile:
         """Who the agent is."""
         workspace = self._text(agent_id, "workspace")
@@ -64,13 +88,17 @@ class AgentDirectory:
         return AgentProfile(known, Path(workspace) if workspace is not None else None)
 
     def _text(self, agent_id: str, key: str) -> str | None:
-        for source in (self._entries.get(agent_id, {}), self._defaults):
+        for source in self._sources(agent_id):
             value = source.get(key)
             if isinstance(value, Mapping):
                 value = value.get("primary")
             if isinstance(value, str) and value.strip():
                 return value.strip()
         return None
+
+    def _sources(self, agent_id: str) -> Sequence[Mapping[str, Any]]:
+        """Where a key of the agent may stand; the first one counts."""
+        return self._entries.get(agent_id, {}), self._defaults
 
 
 def _entries(value: Any) -> Mapping[str, Mapping[str, Any]]:
@@ -101,11 +129,21 @@ def _check_texts(entry: Mapping[str, Any], path: str) -> None:
             raise ConfigError("must be a text", path=f"{path}.identity.{key}")
     if not isinstance(backend, str | None):
         raise ConfigError("must be the id of a backend", path=f"{path}.backend")
+    _check_names(_object(entry.get("tools"), f"{path}.tools").get("allow"), f"{path}.tools.allow")
     path = f"{path}.model"
     if isinstance(model, Mapping):
+        _check_names(model.get("fallbacks"), f"{path}.fallbacks")
         path, model = f"{path}.primary", model.get("primary")
     if not isinstance(model, str | None):
         raise ConfigError("must be the name of a model", path=path)
+
+
+def _check_names(value: Any, path: str) -> None:
+    names = [] if value is None else value
+    if not isinstance(names, list) or not all(
+        isinstance(one, str) and one.strip() for one in names
+    ):
+        raise ConfigError("must be a list of names, [ ... ]", path=path)
 
 
 def _object(value: Any, path: str) -> Mapping[str, Any]:

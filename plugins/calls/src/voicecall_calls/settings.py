@@ -212,6 +212,8 @@ class SettingsBook:
             config.response_system_prompt,
             config.response_timeout_ms / 1000,
             config.response_model or wiring.agents.model(agent_id),
+            wiring.agents.fallback_models(agent_id),
+            wiring.agents.allowed_tools(agent_id),
         )
         return CallSettings(
             config,

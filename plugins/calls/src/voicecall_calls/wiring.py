@@ -122,6 +122,7 @@ def resolve(
     config = _with_environment(config, carrier, environ)
     directory = AgentDirectory(agents)
     wiring = Wiring(config, carrier, directory, directory.agent_id(config.agent_id))
+    wiring.notes.extend(directory.notes())
     wiring.one_for_all = (session or {}).get("scope") == "global"
     _check_store(wiring, registry, environ)
     if carrier.outcome is not Selection.OK:
@@ -234,10 +235,17 @@ def _backend_problems(wiring: Wiring, agent_id: str) -> list[str]:
         for route in config.numbers.values()
         if agent_id == (route.agent_id or wiring.agent_id)
     ]
+    check, named = selected.info.check, [name for name in models if name]
     try:
-        found = selected.info.check(selected.config, [name for name in models if name])
+        found = check(selected.config, named)
         if isinstance(found, list | tuple):
-            return [str(problem) for problem in found]
+            problems = [str(problem) for problem in found]
+            spares = wiring.agents.fallback_models(agent_id)
+            for text in check(selected.config, [*named, *spares]) if spares else ():
+                note = f"a model that would take over cannot: {text}"
+                if text not in problems and note not in wiring.notes:
+                    wiring.notes.append(note)
+            return problems
         what = f"it returns {type(found).__name__}, not a sequence of texts"
     except VoicecallError as error:
         return [str(error)]

@@ -200,7 +200,7 @@ class PydanticAgent(AgentBackend):
         # failure do not: the caller is asked to say them again.
         worth_keeping = True
         try:
-            await self._ask_patiently(run, before)
+            await self._ask_anyone(run, before)
         except ProviderError:
             worth_keeping = run.narration.began
             raise
@@ -209,21 +209,33 @@ class PydanticAgent(AgentBackend):
                 with anyio.CancelScope(shield=True):
                     await self._put(turn, remembered(run.messages, caller_words(turn)))
 
-    async def _ask_patiently(self, run: _Run, before: list[list[ModelMessage]]) -> None:
-        """Ask, and once more after a failure that passes. Raises :exc:`ProviderError`."""
-        try:
-            model = await self._model(run.turn.model)
+    async def _ask_anyone(self, run: _Run, before: list[list[ModelMessage]]) -> None:
+        """Ask the model, and where it fails before anything came of it those that take over. Raises
+        :exc:`ProviderError`."""
+        turn = run.turn
+        names = list(dict.fromkeys((turn.model or self.config.model, *turn.fallback_models)))
+        for name in names:
             try:
-                await self._ask_within_context(run, before, model)
-            except AgentRunError as error:
-                wait = None if run.narration.began else retry_delay(error)
-                if wait is None:
-                    raise
-                _log.info("the model is asked again after %g s", wait)
-                await anyio.sleep(wait)
-                await self._ask_within_context(run, before, model)
-        except Exception as error:
-            raise as_provider_error(error, self._silence_s) from error
+                await self._ask_patiently(run, before, name)
+                return
+            except Exception as error:
+                failure = as_provider_error(error, self._silence_s)
+                if run.narration.began or name == names[-1]:
+                    raise failure from error
+                _log.warning("%s; another model is asked", failure)
+
+    async def _ask_patiently(self, run: _Run, before: list[list[ModelMessage]], name: str) -> None:
+        """Ask, and once more after a failure that passes."""
+        model = await self._model(name)
+        try:
+            await self._ask_within_context(run, before, model)
+        except AgentRunError as error:
+            wait = None if run.narration.began else retry_delay(error)
+            if wait is None:
+                raise
+            _log.info("the model is asked again after %g s", wait)
+            await anyio.sleep(wait)
+            await self._ask_within_context(run, before, model)
 
     async def _ask_within_context(
         self, run: _Run, before: list[list[ModelMessage]], model: Model[Any]
@@ -287,15 +299,14 @@ class PydanticAgent(AgentBackend):
             except UserError:
                 _log.debug("the run was stopped before it began")
 
-    async def _model(self, name: str | None) -> Model[Any]:
+    async def _model(self, name: str) -> Model[Any]:
         """The configured model, or another of which a call's configuration speaks. Raises
         :exc:`ConfigError`."""
-        wanted = name or self.config.model
-        known = self._models.get(wanted)
+        known = self._models.get(name)
         if known is None:
-            known = configured_model(self.config, wanted)
+            known = configured_model(self.config, name)
             await self._resources.enter_async_context(known)
-            self._models[wanted] = known
+            self._models[name] = known
         return known
 
     @property

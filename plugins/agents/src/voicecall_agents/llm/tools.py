@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Sequence
+from fnmatch import fnmatchcase
 from typing import Any
 
 from pydantic_ai import RunContext, Tool
@@ -53,11 +54,14 @@ def tool_problems(config: LlmConfig) -> list[str]:
 
 
 def _allowed(context: RunContext[AgentTurn], definition: ToolDefinition) -> bool:
-    """Whether the policy of a turn leaves the model this tool."""
+    """Whether its agent and the policy of a turn leave the model this tool."""
+    allowed, name = context.deps.allowed_tools, definition.name
+    if allowed is not None and not any(fnmatchcase(name, each.strip()) for each in allowed):
+        return False
     policy = context.deps.metadata.get("toolPolicy")
     if policy == "none":
         return False
-    return policy != "safe-read-only" or definition.name in _READ_ONLY
+    return policy != "safe-read-only" or name in _READ_ONLY
 
 
 def _end_call(config: LlmConfig, name: str) -> Tool[AgentTurn]:

@@ -29,6 +29,8 @@ class Brain:
     system_prompt: str | None
     timeout_s: float
     model: str | None = None
+    fallback_models: tuple[str, ...] = ()
+    allowed_tools: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +72,8 @@ def make_turn(record: CallRecord, brain: Brain, turn: TurnInput, turn_id: str) -
         direction=record.direction.value,
         remote_number=record.remote_number,
         model=brain.model,
+        fallback_models=brain.fallback_models,
+        allowed_tools=brain.allowed_tools,
         system_prompt=brain.system_prompt,
     )
 

@@ -145,6 +145,8 @@ class Consults:
             direction=record.direction.value,
             remote_number=record.remote_number,
             model=self._brain.model,
+            fallback_models=self._brain.fallback_models,
+            allowed_tools=self._brain.allowed_tools,
             system_prompt=self._brain.system_prompt,
             owner=config.tool_policy == "owner",
             thinking=config.consult_thinking_level,
