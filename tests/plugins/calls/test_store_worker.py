@@ -80,8 +80,19 @@ async def test_a_failing_batch_is_told_and_the_next_one_works() -> None:
     def fail() -> None:
         raise ZeroDivisionError("in the thread")
 
-    with pytest.raises(ZeroDivisionError, match="in the thread"):
-        await worker.submit(fail)
+    told: list[Exception] = []
+
+    async def ask() -> None:
+        try:
+            await worker.submit(fail)
+        except ZeroDivisionError as error:
+            told.append(error)
+
+    with anyio.fail_after(60):
+        async with anyio.create_task_group() as tasks:
+            for _ in range(3):
+                tasks.start_soon(ask)
+    assert [str(error) for error in told] == ["in the thread"] * 3
     assert await worker.submit(lambda: 5) == 5
     await worker.stop()
 
@@ -121,6 +132,64 @@ async def test_a_start_that_is_cancelled_leaves_no_thread() -> None:
     assert left.is_set()
     assert "test-worker" not in names()
     assert worker.outstanding == 0
+
+
+async def test_a_start_that_fails_fails_those_who_came_meanwhile() -> None:
+    entered = threading.Event()
+    release = threading.Event()
+
+    def broken() -> AbstractContextManager[Session]:
+        entered.set()
+        release.wait()
+        raise StoreError("cannot open")
+
+    worker: Worker[Job] = Worker("test-worker", broken, most=8)
+    told: list[str] = []
+
+    async def ask() -> None:
+        try:
+            await worker.submit(int)
+        except StoreError as error:
+            told.append(str(error))
+
+    async with anyio.create_task_group() as group:
+        starting = anyio.CancelScope()
+
+        async def start() -> None:
+            with starting:
+                await worker.start()
+
+        group.start_soon(start)
+        await anyio.to_thread.run_sync(entered.wait)
+        group.start_soon(ask)
+        await anyio.lowlevel.checkpoint()
+        # Whoever is cancelled is not told of what he does not wait for any more.
+        starting.cancel()
+        release.set()
+        with anyio.fail_after(60):
+            while not told or worker.outstanding:
+                await anyio.sleep(0.001)
+    assert told == ["the call store is not open"]
+    assert "test-worker" not in names()
+
+
+async def test_a_stop_that_is_cancelled_comes_to_its_end() -> None:
+    worker = worker_of(Session())
+    await worker.start()
+    results: list[Any] = []
+
+    async def ask() -> None:
+        results.append(await worker.submit(lambda: "done"))
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(ask)
+        await anyio.lowlevel.checkpoint()
+        with anyio.CancelScope() as scope:
+            scope.cancel()
+            await worker.stop()
+        assert worker.outstanding == 0
+    assert results == ["done"]
+    assert "test-worker" not in names()
 
 
 async def test_jobs_before_the_stop_are_done() -> None:
@@ -172,9 +241,11 @@ async def test_batches_are_a_pause_apart() -> None:
 
 
 async def test_jobs_that_wait_for_the_pause_are_done_at_the_stop() -> None:
-    worker = worker_of(Session(), pause_s=60)
+    worker = worker_of(Session(), pause_s=3600)
     await worker.start()
-    await worker.submit(int)
+    with anyio.fail_after(60):
+        # The first one waits for nothing.
+        await worker.submit(int)
     results: list[Any] = []
 
     async def late() -> None:
