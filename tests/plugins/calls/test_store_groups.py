@@ -150,10 +150,51 @@ async def test_a_database_error_fails_all_and_passes(store: SqliteStore, tmp_pat
         await store.events("call-1")
     assert await store.load("call-1") is None
     assert not await store.is_processed("k")
+    with counted_transactions() as transactions:
+        others = [replace(commit, processed_keys=[]) for _ in range(20)]
+        outcomes = await together(store, writer_held_up(tmp_path), others)
+    assert all(isinstance(error, StoreError) for error in outcomes)
+    # Nobody is asked one by one for what is no row's fault: a locked database takes its time.
+    assert len(transactions) <= 2
     other.execute("ALTER TABLE hidden RENAME TO events")
     other.close()
     await store.commit(commit)
     assert await store.events("call-1") == [StoredEvent(1, "E", {})]
+
+
+class Still(SystemSeam):
+    """It is always the same time."""
+
+    def now_ms(self) -> int:
+        return 1_700_000_000_000
+
+
+async def test_a_reply_is_void_at_its_very_time(tmp_path: Path) -> None:
+    before = Still().now_ms() - 24 * 3600 * 1000
+    last = RecordedReply("last", before + 1, 200, b"", "text/plain")
+    over = RecordedReply("over", before, 200, b"", "text/plain")
+    async with (store := SqliteStore(tmp_path, Still())).lifespan():
+        await store.commit(Commit(reply=over))
+        await store.commit(Commit(reply=last))
+        assert await store.reply("last") == last
+        assert await store.reply("over") is None
+        with pytest.raises(DuplicateKey):
+            await store.commit(Commit(reply=last))
+        await store.commit(Commit(reply=replace(over, at=before + 2)))
+        assert await store.reply("over") is not None
+
+
+async def test_commits_are_a_pause_apart(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path, SystemSeam(), pause_s=3600)
+    async with anyio.create_task_group() as tasks:
+        async with store.lifespan():
+            with anyio.fail_after(60):
+                await store.commit(Commit(processed_keys=["first"]))
+            tasks.start_soon(store.commit, Commit(processed_keys=["second"]))
+            for _ in range(20):
+                assert not await store.is_processed("second")
+    async with store.lifespan():
+        assert await store.is_processed("second")
 
 
 class Later(SystemSeam):

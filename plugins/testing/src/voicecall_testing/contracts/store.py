@@ -332,9 +332,13 @@ class StoreContract:
             )
         )
         await store.commit(Commit(record=ended("young", NOW - day)))
-        await store.commit(Commit(record=call_record("live", started_at=NOW - 9 * day)))
+        for call_id in ("live", "long"):
+            await store.commit(Commit(record=call_record(call_id, started_at=NOW - 9 * day)))
+        # What counts is when a call ended.
+        long = replace(ended("long", NOW - day), started_at=NOW - 9 * day)
+        await store.commit(Commit(record=long))
         assert await store.prune(NOW, keep_calls=100, keep_days=2) == 1
-        assert {record.call_id for record in await store.recent(9)} == {"young", "live"}
+        assert {record.call_id for record in await store.recent(9)} == {"young", "live", "long"}
         assert await store.load("old") is None
         assert await store.find("carrier", "id-of-old") is None
         assert list(await store.events("old")) == []
