@@ -6,8 +6,9 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 
 import anyio
@@ -243,16 +244,17 @@ async def test_connections_that_were_lost_are_made_anew(
 
 
 @contextmanager
-def cut_at_commit(server: Server, url: str, *, after: bool) -> Iterator[list[str]]:
-    """Lose the connection at the next COMMIT of a writer: before the server gets it, or after it
-    did and before its answer comes."""
+def cut_at_commit(
+    server: Server, url: str, *, after: bool, which: Sequence[int] = (1,)
+) -> Iterator[list[str]]:
+    """Lose the connection at ``which`` of the writer's next COMMITs: before the server gets it, or
+    after it did and before its answer comes."""
     cuts: list[str] = []
+    numbers = count(1)
 
     def on_commit(connection: object) -> None:
-        if cuts:
-            return
         made = connection.connection.driver_connection  # type: ignore[attr-defined]
-        if made.read_only:
+        if made.read_only or next(numbers) not in which:
             return
         cuts.append("cut")
         if after:
@@ -277,6 +279,20 @@ async def test_a_commit_whose_answer_was_lost_is_stored_once(
     assert await store.events("call-1") == [StoredEvent(1, "E", {})]
     with pytest.raises(DuplicateKey):
         await store.commit(Commit(processed_keys=["k"]))
+
+
+async def test_a_commit_that_is_lost_twice_is_not_stored(
+    store: PostgresStore, database_url: str, postgres_server: Server
+) -> None:
+    commit = Commit(record=call_record(), processed_keys=["k"])
+    # Between the two it is looked up what became of the first.
+    with cut_at_commit(postgres_server, database_url, after=False, which=(1, 3)) as cuts:
+        with pytest.raises(StoreError, match="the commit was not stored"):
+            await store.commit(commit)
+    assert len(cuts) == 2
+    assert not await store.is_processed("k")
+    await store.commit(commit)
+    assert await store.load("call-1") == call_record()
 
 
 async def test_an_outcome_that_nobody_can_tell_is_called_so(
@@ -311,6 +327,7 @@ async def test_a_gateway_that_lost_the_database_writes_no_more(
         await second.commit(Commit(record=call_record("theirs")))
     with pytest.raises(StoreError, match="another gateway wrote to the database"):
         await store.commit(Commit(record=call_record("mine")))
+    assert "another gateway wrote to the database" in "".join(store.problems())
     assert [record.call_id for record in await store.live()] == ["theirs"]
 
 
