@@ -295,6 +295,34 @@ async def test_pieces_stop_where_one_cannot_be_spoken(tmp_path: Path) -> None:
         assert all(SENTENCES[2] not in text for text in texts)
 
 
+@pytest.mark.parametrize("heard", [1, 2])
+@pytest.mark.parametrize("why", ["the caller speaks", "a piece cannot be spoken"])
+async def test_the_agent_is_told_which_pieces_of_its_answer_were_heard(
+    tmp_path: Path, heard: int, why: str
+) -> None:
+    carrier = ScriptedCarrier(replace(NATIVE, longest_speech=60))
+    pairs = [" ".join(SENTENCES[n : n + 2]) for n in (0, 2, 4)]
+    async with open_phone(tmp_path, media=MediaPath.NATIVE, carrier=carrier) as phone:
+        await phone.call_in()
+        await phone.settle(5)
+        carrier.performed.clear()
+        phone.agent.then(" ".join(pairs))
+        token = phone.record.listen_token
+        await phone.event(ev.SpeechHeard, text="Tell me.", turn_token=token)
+        lasts = [phone.tts.duration_s(pair) for pair in pairs]
+        if why == "the caller speaks":
+            # In the piece behind those.
+            await phone.settle(sum(lasts[:heard]) + 0.2)
+            await phone.event(ev.DigitsPressed, digits="1")
+            told = pairs[:3] if heard == 2 else pairs[:1]
+        else:
+            await phone.settle(sum(lasts[:heard]) - 0.2)
+            carrier.fail(tel.Speak, ProviderUnavailable("no way there", provider="scripted"))
+            told = pairs[:heard]
+        await phone.settle(0.5)
+        assert phone.agent.settled == [("Tell me.", " ".join(told))]
+
+
 # --- calls that we are done with -------------------------------------------------------------
 
 

@@ -113,11 +113,12 @@ class _NativeSpeech(Speech):
             piece.sentences.append(part)
             spoken = await piece.done()
             if not (spoken.ok and spoken.complete):
-                return spoken
+                break
             self._before.append(part)
-        self.sentences = parts[-1:]
-        last = await self._spoken(parts[-1])
-        return replace(last, heard=" ".join([*self._before, last.heard]))
+        else:
+            self.sentences = parts[-1:]
+            spoken = await self._spoken(parts[-1])
+        return replace(spoken, heard=" ".join([*self._before, spoken.heard]).strip())
 
     async def _spoken(self, text: str) -> Spoken:
         if not self.started:
