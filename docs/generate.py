@@ -44,7 +44,7 @@ One JSON5 file (or TOML with the same tree): `--config`, else `VOICECALL_CONFIG`
 `~/.voicecall/config.json5`. State (database, logs, token) goes to `VOICECALL_STATE_DIR`, else
 `~/.voicecall`. `${NAME}` in a text is replaced by the environment variable; `$${NAME}` stands for
 itself. An unknown key is an error that suggests the nearest known one; top-level sections of other
-programs are passed over with a note. `voicecall config check` reads the file and tells.
+programs are ignored with a note. `voicecall config check` reads the file and reports what is wrong.
 
 Times are milliseconds unless the key says otherwise. A default of `-` means: not set.
 """
@@ -69,7 +69,7 @@ SECRETS = """## Secrets
 
 A credential may be a text, a text with `${NAME}` in it, or a reference:
 `{source: "env", provider: "default", id: "NAME"}`. `source` is `env`, `file` or `exec`; `provider`
-is a name below `secrets.providers` (absent: the one of `secrets.defaults`).
+is a name in `secrets.providers` (if absent, the one in `secrets.defaults`).
 """
 
 
@@ -234,11 +234,11 @@ EXIT_STATUS = """
 |---|---|
 | 0 | done; `call` and `start`: the call is recorded, whatever becomes of it (`smoke` waits) |
 | 1 | refused, failed, or a report (`setup`, `config check`, `doctor`) that finds something wrong |
-| 2 | a command line that is not understood; a group of commands without one |
-| 130 | interrupted by Ctrl-C; `gateway run` drains and ends with 0, or 1 at the second one |
+| 2 | an invalid command line, or a command group without a command |
+| 130 | interrupted by Ctrl-C; `gateway run` drains and exits with 0, or with 1 after a second one |
 
-What is refused is one sentence on stderr, and nothing on stdout, also with `--json`; reports are
-printed as usual. `status` of a call that nobody knows ends with 0.
+A refusal is one sentence on stderr, and nothing on stdout, also with `--json`; reports are printed
+as usual. `status` of an unknown call exits with 0.
 """
 
 
@@ -267,7 +267,7 @@ def _command_pages(command: Any, name: str, parent: Any) -> Iterator[str]:
 HOOKS = """# Hooks
 
 A plugin is a module with functions marked `@voicecall.hookimpl`, named in an entry-point group.
-Hooks are synchronous; whatever lives longer is an object that a hook returns.
+Hooks are synchronous; anything that lives longer is an object that a hook returns.
 
 ## Entry-point groups
 
@@ -283,7 +283,7 @@ def hooks(registry: Registry, words: Mapping[str, str]) -> str:
     for kind, name in HOOK_OF_KIND.items():
         doc = inspect.getdoc(getattr(hookspecs, name))
         parts.append(f"| `{kind.group}` | `{name}` | {doc} |\n")
-    parts.append("| `voicecall.gateway` | all that are not above | Gateway plugins. |\n")
+    parts.append("| `voicecall.gateway` | all others | Gateway plugins. |\n")
     run = "`run(port=, host=, auth_token=, tts=)`"
     parts.append(f"| `voicecall.emulator` | none: a callable {run} | `voicecall emulate <id>`. |\n")
     parts.append("\n## All hooks\n")

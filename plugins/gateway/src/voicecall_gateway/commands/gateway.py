@@ -25,7 +25,7 @@ RELOAD_SECONDS = 60.0
 
 def add(app: typer.Typer) -> None:
     group = typer.Typer(
-        help="Run the gateway, or ask how it is.", no_args_is_help=True, rich_markup_mode=None
+        help="Run the gateway, or ask for its state.", no_args_is_help=True, rich_markup_mode=None
     )
     group.command("run")(run)
     group.command("status")(status)
@@ -115,7 +115,7 @@ def status(context: typer.Context, config: ConfigOption = None, json: JsonOption
 
 
 def reload(context: typer.Context, config: ConfigOption = None, json: JsonOption = False) -> None:
-    """Let the running gateway read its configuration again. Exit 1 when it is not used, or the
+    """Let the running gateway read its configuration again. Exit 1 when it is refused, or the
     gateway is not ready with it."""
     with command_line(context).connect(config, timeout=RELOAD_SECONDS) as client:
         answer = client.call("gateway.reload")

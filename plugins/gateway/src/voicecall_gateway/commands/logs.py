@@ -24,10 +24,10 @@ def add(app: typer.Typer) -> None:
 def logs(
     context: typer.Context,
     follow: Annotated[
-        bool, typer.Option("--follow", "-f", help="Go on with what comes, until Ctrl-C.")
+        bool, typer.Option("--follow", "-f", help="Keep printing new lines until Ctrl-C.")
     ] = False,
     lines: Annotated[
-        int, typer.Option("--lines", "-n", min=0, max=MOST_LINES, help="How many to begin with.")
+        int, typer.Option("--lines", "-n", min=0, max=MOST_LINES, help="Lines to begin with.")
     ] = 50,
     json: JsonOption = False,
 ) -> None:
