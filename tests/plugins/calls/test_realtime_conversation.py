@@ -511,17 +511,46 @@ async def test_items_of_another_session_may_have_the_same_names(tmp_path: Path) 
         await phone.settle(0.1)
         # The session is lost in the middle of an answer.
         model.current.tell(Transcript("assistant", "item-2", "I begin", final=False))
+        model.current.tell(Transcript("assistant", "item-3", "Lost words, ", final=False))
         model.current.write("item-2", 500)
         await phone.settle(0.1)
         model.current.end()
+        await phone.settle(0.3)
+        # Another one, while that is still heard.
+        assert len(model.sessions) == 2
+        model.current.write("item-2", 500, 2)
+        model.current.tell(Transcript("assistant", "item-2", "And I go on.", final=True))
         await phone.settle(2)
-        # The first item of the new one.
-        assert [kind for kind, _ in model.current.asked] == ["greet"]
+        model.current.write("item-3", 500)
+        model.current.tell(Transcript("assistant", "item-3", "Then I end.", final=False))
+        model.current.tell(ResponseDone("r", "completed"))
+        await phone.settle(3)
         assert phone.said == [
             ("bot", "one two three four"),
             ("bot", "I begin"),
             ("bot", HELLO),
+            ("bot", "And I go on."),
+            ("bot", "Then I end."),
         ]
+
+
+async def test_an_item_that_is_cut_behind_its_session_silences_none_of_the_next(
+    tmp_path: Path,
+) -> None:
+    model = ScriptedRealtime()
+    async with open_realtime(tmp_path, model) as phone:
+        await answered(phone)
+        model.current.speak(TEN_WORDS, 2000)
+        await phone.settle(0.1)
+        model.current.end()
+        await phone.settle(0.7)
+        model.current.tell(Interrupted())
+        await phone.settle(0.1)
+        # It is nothing that this session said.
+        assert model.current.interrupts == [{}]
+        assert model.current.speak("Yes?", 500) == "item-1"
+        await phone.settle(2)
+        assert phone.said == [("bot", "one two three four"), ("bot", "Yes?")]
 
 
 async def test_what_waits_for_a_session_is_kept_for_ten_seconds(tmp_path: Path) -> None:

@@ -1,8 +1,7 @@
 """A conversation held by a full-duplex voice model on the call's line.
 
-Caller audio goes to the model's session and the model's audio into the line, both by plain
-calls. Here the two are kept in step with the record: who said what, what was heard, who may
-interrupt, when it is over.
+Caller audio goes to the model's session, its audio into the line, both by plain calls. Here they
+are kept in step with the record: who said what, what was heard, who may interrupt, when it is over.
 """
 
 from __future__ import annotations
@@ -309,6 +308,7 @@ class RealtimeConversation(Conversation):
                     self._forced.cancel()
                 self._greeting.break_off()
                 self.voice.interrupt()
+                self.voice.session_closed()
                 self.voice.session_opened(self._format(self.line.output_format))
                 if not self._greeting.pending:
                     self._link.do(self._open)

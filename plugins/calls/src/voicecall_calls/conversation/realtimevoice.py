@@ -37,9 +37,10 @@ _IDS_KEPT = 64
 
 @dataclass(slots=True)
 class Item:
-    """``id`` is the model's, ``key`` ours. ``message``: the first message that it speaks.
-    ``sounded``: audio of it came; ``size``: its bytes in the line when it was cut.
-    ``over``: no more audio comes; ``told``: its text is complete. ``done``: of its ticket."""
+    """``id`` is the model's, empty once its session is over; ``key`` ours. ``message``: the first
+    message, where it speaks that. ``sounded``: audio of it came; ``size``: its bytes in the line
+    when it was cut. ``over``: no more audio comes; ``told``: its text is complete. ``done``: of its
+    ticket."""
 
     id: str
     key: str
@@ -129,6 +130,8 @@ class ModelVoice:
         """No more audio of the present items; what came is still played."""
         for item in list(self._by_id.values()):
             self._finish(item)
+        for item in self._active:
+            item.id = ""  # The next session may use the same names.
         self._by_id.clear()
         self._current = None
         self._response_at = None
@@ -278,7 +281,7 @@ class ModelVoice:
             self._drop(item)
             self._cut[item.id] = None
         _bound(self._cut)
-        return {item.id: item.cut_ms or 0.0 for item in playing}
+        return {item.id: item.cut_ms or 0.0 for item in playing if item.id}
 
     def close(self) -> None:
         """The call is over: let go whoever waits."""
