@@ -122,6 +122,17 @@ def test_without_marks_the_clock_decides() -> None:
     assert not pacer.pending("a")
 
 
+def test_without_marks_audio_follows_in_the_moment_in_which_all_was_heard() -> None:
+    pacer = Pacer(MULAW_8K, marks=False)
+    for _ in range(2):
+        pacer.write("a", ms(20))
+        pacer.poll(0)
+    assert pacer.poll(0.04) == []
+    pacer.write("a", ms(20))
+    assert audio_of(pacer.poll(0.04)) == ms(20)
+    assert pacer.heard("a", 0.05).milliseconds == pytest.approx(50, abs=0.2)
+
+
 def test_between_audio_and_its_last_mark_a_pacer_is_not_idle() -> None:
     pacer = Pacer(MULAW_8K, lead_ms=200, chunk_ms=60)
     pacer.write("a", ms(60))
@@ -143,6 +154,13 @@ def test_clear_tells_of_what_has_not_begun_too() -> None:
     heard = pacer.clear(0.1)
     assert heard == {"a": Heard(100, False), "b": Heard(0, False), "c": Heard(0, False)}
     assert not any(pacer.pending(item) for item in "abc")
+
+
+def test_clear_tells_of_what_was_heard_and_may_go_on() -> None:
+    pacer = Pacer(MULAW_8K, chunk_ms=60)
+    pacer.write("a", ms(60))
+    assert all(pacer.mark_reached(name) for name in marks_of(pacer.poll(0)))
+    assert pacer.clear(1) == {"a": Heard(60, False)}
 
 
 def test_the_size_of_an_item_is_what_was_heard_is_on_its_way_and_waits() -> None:
@@ -171,6 +189,7 @@ def test_clear_throws_everything_away_and_tells_what_was_heard() -> None:
     assert pacer.heard("b", 9).milliseconds == pytest.approx(50, abs=1)
     pacer.write("c", ms(20))
     assert audio_of(pacer.poll(0.2)) == ms(20)
+    assert pacer.heard("c", 0.21).milliseconds == pytest.approx(10, abs=0.2)
 
 
 def test_rewind_sends_again_exactly_what_was_not_confirmed() -> None:
@@ -217,6 +236,8 @@ def test_an_underrun_is_counted_where_more_audio_was_due() -> None:
     pacer.write("a", ms(20))
     pacer.poll(5)
     assert pacer.underruns == 1
+    # The caller has heard nothing of it yet, whatever came before.
+    assert pacer.heard("a", 5).milliseconds == pytest.approx(200, abs=0.2)
     pacer.finish("a")
     pacer.write("b", ms(20))
     pacer.poll(9)
@@ -255,6 +276,15 @@ def test_a_live_stream_leaves_at_once_and_with_few_marks() -> None:
         assert pacer.wake_at() is None
         out += sent
     assert len(marks_of(out)) == 25
+
+
+def test_a_live_stream_that_is_passed_on_has_as_many_marks() -> None:
+    pacer = Pacer(MULAW_8K, lead_ms=200, chunk_ms=60)
+    pacer.write("a", ms(20))
+    pacer.poll(0)
+    marks = [pacer.pass_on("a", ms(20), number * 0.02 - 0.001) for number in range(1, 300)]
+    assert None not in marks
+    assert len([mark for mark in marks if mark]) == 25
 
 
 def test_a_finished_item_ends_with_a_mark() -> None:
