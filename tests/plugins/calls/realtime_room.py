@@ -33,13 +33,15 @@ async def open_realtime(
     returns_marks: bool = True,
     capabilities: TelephonyCapabilities = STREAMING,
     synthesis: SpeechProvider | None = None,
+    voice: str | None = None,
     profile: AgentProfile | None = None,
     tools: Sequence[ToolSpec] = (),
     brain_model: str | None = None,
     seed: int = 0,
     **config: Any,
 ) -> AsyncIterator[Phone]:
-    """``synthesis`` speaks where the model cannot; ``tools`` are the gateway's."""
+    """``synthesis`` speaks where the model cannot, in its ``voice`` (the carrier's, without one);
+    ``tools`` are the gateway's."""
     known = {tool.name: tool for tool in tools}
     async with open_phone(
         directory,
@@ -65,7 +67,7 @@ async def open_realtime(
                 keep=keep,
                 seam=phone.seam,
                 profile=profile,
-                fallback=FallbackSpeech(synthesis),
+                fallback=FallbackSpeech(synthesis, voice),
             )
 
         phone.engine.conversations = converse

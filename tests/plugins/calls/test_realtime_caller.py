@@ -126,6 +126,15 @@ async def test_a_lost_socket_is_not_silence() -> None:
     assert 102 <= when <= 112
 
 
+async def test_the_patience_begins_with_the_watch() -> None:
+    it = Watched()
+    await anyio.sleep(8)
+    it.connect()
+    with it.watch.watching():
+        await anyio.sleep(100)
+    assert it.given_up == [20]
+
+
 @pytest.mark.parametrize("patience_ms", [0, 10_000])
 async def test_nothing_is_watched_for_ever_or_when_it_is_over(patience_ms: int) -> None:
     it = Watched(patience_ms)

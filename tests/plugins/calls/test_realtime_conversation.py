@@ -233,7 +233,8 @@ async def test_speech_that_breaks_the_protection_is_heard_from_its_beginning(
 async def test_without_barge_in_the_greeting_is_protected_to_its_end(tmp_path: Path) -> None:
     model = ScriptedRealtime()
     model.answer_ms = 5000
-    async with open_realtime(tmp_path, model, bargeIn={"enabled": False}) as phone:
+    barge_in = {"enabled": False, "greetingProtectionMs": 0}
+    async with open_realtime(tmp_path, model, bargeIn=barge_in) as phone:
         await phone.call_in()
         await phone.socket.speak(LOUD * 100)
         assert muted(model)
@@ -300,6 +301,10 @@ async def test_the_callers_words_are_recorded_and_the_agent_is_not_asked(tmp_pat
         assert row.latency_ms == pytest.approx(300, abs=5)
         assert row.playback_done is not None
         assert row.barge_in_at is None
+        # What the model says of its own accord answers nothing.
+        session.speak("Anything else?", 400)
+        await phone.settle(1)
+        assert (await phone.rows())[-1].speech_ended is None
 
 
 async def test_text_before_the_audio_and_in_pieces(tmp_path: Path) -> None:
@@ -311,6 +316,7 @@ async def test_text_before_the_audio_and_in_pieces(tmp_path: Path) -> None:
         session.tell(Transcript("assistant", "x", "two ", final=False))
         await phone.settle(0.1)
         session.write("x", 100)
+        session.tell(Transcript("assistant", "x", "One two three.", final=True))
         session.tell(Transcript("assistant", "x", "three.", final=False))
         session.tell(ResponseDone("r", "completed"))
         await phone.settle(3)
@@ -367,6 +373,33 @@ async def test_an_interruption_tells_what_was_heard(tmp_path: Path, returns_mark
         assert len(phone.socket.audio_sent) < 160 * 60
 
 
+async def test_audio_on_its_way_behind_an_interruption_is_dropped(tmp_path: Path) -> None:
+    model = ScriptedRealtime()
+    async with open_realtime(tmp_path, model) as phone:
+        await answered(phone)
+        item = model.current.speak(TEN_WORDS, 2000)
+        await phone.settle(0.8)
+        talk(phone).hush()
+        model.current.write(item, 500)
+        await phone.settle(2)
+        assert len(phone.socket.heard) == pytest.approx(160 * 40, abs=160 * 2)
+        assert phone.said == [("bot", "one two three four")]
+
+
+async def test_the_words_of_an_interrupted_item_may_come_behind_it(tmp_path: Path) -> None:
+    model = ScriptedRealtime()
+    async with open_realtime(tmp_path, model) as phone:
+        await answered(phone)
+        model.current.write("x", 2000)
+        await phone.settle(0.8)
+        assert phone.record.state is CallState.SPEAKING
+        model.current.tell(SpeechStarted(0))
+        await phone.settle(0.5)
+        model.current.tell(Transcript("assistant", "x", TEN_WORDS, final=True))
+        await phone.settle(1)
+        assert phone.said == [("bot", "one two three four")]
+
+
 async def test_words_that_were_cut_off_stand_before_those_that_did_it(tmp_path: Path) -> None:
     model = ScriptedRealtime()
     async with open_realtime(tmp_path, model) as phone:
@@ -415,6 +448,10 @@ async def test_the_model_decides_where_it_says_so(tmp_path: Path) -> None:
         model.current.tell(SpeechStarted(0))
         await phone.socket.speak(LOUD * 20)
         assert phone.socket.clears == 0
+        model.current.tell(Interrupted())
+        await phone.settle(1)
+        (row,) = await phone.rows()
+        assert row.barge_in_stop_ms == pytest.approx(400, abs=20)
 
 
 async def test_the_local_gate_interrupts_for_a_model_that_does_not(tmp_path: Path) -> None:
@@ -670,6 +707,40 @@ async def test_say_reports_a_model_that_says_nothing(tmp_path: Path) -> None:
         model.silent = True
         with pytest.raises(ProviderUnavailable):
             await phone.operations.speak(phone.record.call_id, "Hello?")
+
+
+async def test_one_request_after_the_other_is_said(tmp_path: Path) -> None:
+    model = ScriptedRealtime()
+    async with open_realtime(tmp_path, model) as phone:
+        await answered(phone)
+        call_id = phone.record.call_id
+        async with anyio.create_task_group() as tasks:
+            for text in ("First of all.", "After that."):
+                tasks.start_soon(phone.operations.speak, call_id, text)
+            await phone.settle(0.9)
+            assert model.current.asked == [("say", "First of all.")]
+        assert phone.said == [("bot", "First of all."), ("bot", "After that.")]
+
+
+async def test_say_reports_words_that_break_off_and_the_next_are_said(tmp_path: Path) -> None:
+    model = ScriptedRealtime()
+    async with open_realtime(tmp_path, model) as phone:
+        await greeted(phone)
+        call_id = phone.record.call_id
+        model.refusals.append(ProviderUnavailable("busy", provider="model"))
+        with pytest.raises(ProviderUnavailable, match="busy"):
+            await phone.operations.speak(call_id, "Your taxi is here.")
+        await phone.operations.speak(call_id, "Your taxi is waiting.")
+        model.stalls = True
+
+        async def break_off() -> None:
+            await phone.settle(0.5)
+            model.current.tell(ResponseDone("r", "failed", "overloaded"))
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(break_off)
+            with pytest.raises(ProviderUnavailable, match="overloaded"):
+                await phone.operations.speak(call_id, "Your taxi has left.")
 
 
 async def test_words_that_wait_behind_others_end_with_the_call(tmp_path: Path) -> None:

@@ -156,7 +156,7 @@ async def test_the_carriers_own_voice_stands_in(tmp_path: Path, how: str) -> Non
         "no audio": scripted,
         "fails in the middle": scripted,
     }
-    async with open_realtime(tmp_path, model, synthesis=synthesis[how]) as phone:
+    async with open_realtime(tmp_path, model, synthesis=synthesis[how], voice="nova") as phone:
         failed = phone.config.phrases.failed
         if how == "no audio":
             scripted.mute.add(failed)
@@ -169,6 +169,8 @@ async def test_the_carriers_own_voice_stands_in(tmp_path: Path, how: str) -> Non
         assert isinstance(spoken, tel.Speak)
         assert spoken.text == failed
         assert spoken.listen is None
+        # A synthesis has voices of its own.
+        assert spoken.voice == ("nova" if how == "none" else None)
         assert phone.said == [("bot", failed)]
         assert phone.record.end_detail is EndDetail.LISTENING_FAILED
 
@@ -242,6 +244,20 @@ async def test_a_model_that_cannot_speak_leaves_it_to_the_synthesis(tmp_path: Pa
         assert phone.record.end_detail is EndDetail.AGENT_FAILED
 
 
+async def test_a_model_that_breaks_off_leaves_it_to_the_synthesis(tmp_path: Path) -> None:
+    model, voice = ScriptedRealtime(), ScriptedSpeech()
+    async with open_realtime(tmp_path, model, synthesis=voice) as phone:
+        await answered(phone)
+        model.stalls = True
+        for number in range(4):
+            # The apology, which breaks off, and then the last words, too.
+            model.current.tell(ResponseDone(f"r{number}", "failed", "overloaded"))
+            await phone.settle(0.7)
+        await phone.settle(15)
+        assert heard(phone, voice) == [phone.config.phrases.failed]
+        assert phone.record.end_detail is EndDetail.AGENT_FAILED
+
+
 async def test_a_model_that_stalls_has_half_a_minute(tmp_path: Path) -> None:
     model, voice = ScriptedRealtime(), ScriptedSpeech()
     async with open_realtime(
@@ -263,11 +279,13 @@ async def test_a_notification_is_told_by_another_voice(tmp_path: Path, synthesis
     model, voice = ScriptedRealtime(), ScriptedSpeech()
     model.open_errors.extend([DOWN, DOWN])
     synthesis = voice if synthesised else None
+    # Longer than a synthesis may take to begin.
+    message = "Your table is ready. " * 12
     async with open_realtime(tmp_path, model, synthesis=synthesis) as phone:
-        await phone.dial("Your table is ready.", CallMode.NOTIFY)
+        await phone.dial(message.strip(), CallMode.NOTIFY)
         await phone.answer()
-        await phone.settle(15)
-        assert phone.said == [("bot", "Your table is ready.")]
+        await phone.settle(30)
+        assert phone.said == [("bot", message.strip())]
         assert phone.record.end_detail is EndDetail.NOTIFIED
         assert phone.record.message is not None
         assert phone.record.message.state is MessageState.DONE

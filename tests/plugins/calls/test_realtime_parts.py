@@ -45,6 +45,12 @@ def test_the_gate_is_armed_again_by_quiet() -> None:
     assert not gate.hear(b"")
 
 
+def test_the_gate_passes_over_half_a_sample() -> None:
+    gate = SpeechGate(PCM16_8K)
+    assert not gate.hear(b"\x7f")
+    assert gate.hear(tone(0.5, 60, PCM16_8K)[:-1])
+
+
 def test_a_click_is_no_speech() -> None:
     loud, quiet = tone(0.5, 20, MULAW_8K), tone(0.0, 20, MULAW_8K)
     gate = SpeechGate(MULAW_8K)
@@ -59,6 +65,8 @@ def test_pieces_and_cumulative_text() -> None:
 
 def test_the_part_that_was_heard() -> None:
     assert heard_part("one two three four", 500, 1000) == "one two"
+    # The nearest word, not the last whole one.
+    assert heard_part("one two three four", 400, 1000) == "one two"
     assert heard_part("one two three four", 5000, 1000) == "one two three four"
     assert heard_part("one two", 0, 1000) == ""
     assert heard_part("one two", 10, 0) == ""
