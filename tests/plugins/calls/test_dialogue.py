@@ -185,6 +185,8 @@ async def test_turns_follow_each_other(tmp_path: Path, count: int) -> None:
         assert phone.heard == [GREETING, *(f"Answer {number}." for number in range(count))]
         replies = [row for row in await phone.rows() if row.kind == "reply"]
         assert len(replies) == count
+        # Each has the times of its own words.
+        assert all(row.speech_ended == pytest.approx(row.at, abs=20) for row in replies)
 
 
 async def test_the_newest_turn_wins(tmp_path: Path) -> None:
@@ -199,6 +201,8 @@ async def test_the_newest_turn_wins(tmp_path: Path) -> None:
         assert phone.agent.asked == ["First.", "Second."]
         assert phone.heard == [GREETING, "An answer to the second."]
         assert phone.agent.settled == [("First.", "")]
+        # The bot did not speak.
+        assert [row.barge_in_at for row in await phone.rows()] == [None] * 3
 
 
 async def test_words_that_come_close_behind_each_other_are_all_put_to_the_agent(

@@ -63,13 +63,15 @@ async def interrupts(phone: Phone) -> None:
     phone.agent.then("A long answer, in many words, that nobody wants to hear to its end.")
     phone.hears("Hello?")
     await phone.settle(0.5)
+    began = phone.now()
     phone.stt.started()
     await speaks(phone, 1.5)
     phone.stt.final("Wait.")
     phone.stt.ended()
     await phone.settle(3)
     assert ("user", "Wait.") in phone.said
-    assert len([row for row in await phone.rows() if row.barge_in_at is not None]) == 1
+    (times,) = [row.barge_in_at for row in await phone.rows() if row.barge_in_at is not None]
+    assert times - began < 1000
     heard = [text for speaker, text in phone.said if speaker == "bot"][1]
     assert "to its end" not in heard
 

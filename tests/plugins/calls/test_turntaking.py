@@ -125,6 +125,13 @@ def test_words_that_end_after_the_bot_are_a_turn_even_with_barge_in_off() -> Non
     assert turns.final("wait a moment") is Verdict.TURN
 
 
+def test_words_that_began_before_the_bot_are_a_turn_even_with_barge_in_off() -> None:
+    turns = taking(enabled=False)
+    turns.speech_started(9.0)
+    turns.bot_began(10.0)
+    assert turns.final("wait a moment") is Verdict.TURN
+
+
 def test_what_was_not_understood_is_said_so_only_into_silence() -> None:
     assert taking().final(" ") is Verdict.NOT_UNDERSTOOD
     turns = speaking()

@@ -8,9 +8,11 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 
 from voicecall.audio import MULAW_8K, AudioFormat
+from voicecall.tts import SpeechSession
 from voicecall.turn import (
     TurnDetector,
     TurnDetectorProvider,
@@ -19,6 +21,7 @@ from voicecall.turn import (
     VoiceStopped,
 )
 from voicecall_testing.clock import virtual_backend
+from voicecall_testing.fakes import ScriptedSpeech
 from voicecall_testing.harness import Phone, open_phone
 
 pytestmark = [pytest.mark.integration, pytest.mark.anyio]
@@ -62,6 +65,18 @@ class Puppet(TurnDetector, TurnDetectorProvider):
 
     def stopped(self) -> None:
         self._events.append(VoiceStopped(self._at_ms))
+
+
+class LateVoice(ScriptedSpeech):
+    """Takes two seconds to be there."""
+
+    @asynccontextmanager
+    async def session(
+        self, voice: str | None, audio_format: AudioFormat
+    ) -> AsyncIterator[SpeechSession]:
+        await anyio.sleep(2)
+        async with super().session(voice, audio_format) as session:
+            yield session
 
 
 class Room:
@@ -160,6 +175,18 @@ async def test_an_acknowledgement_lets_the_bot_go_on_at_once(tmp_path: Path) -> 
         assert dict(it.phone.tts.texts_in(bytes(it.phone.socket.heard)))[STORY] == pytest.approx(
             it.phone.tts.duration_s(STORY) * 1000, abs=1
         )
+
+
+async def test_an_acknowledgement_by_a_voice_that_goes_on_is_not_its_end(tmp_path: Path) -> None:
+    async with room(tmp_path) as it:
+        await it.story()
+        await it.voice()
+        it.phone.hears("Mm-hm.")
+        assert not await it.hears_more(400)
+        it.detector.stopped()
+        await it.listen(20)
+        assert await it.hears_more(620)
+        assert it.clears == 1
 
 
 async def test_the_bot_goes_on_when_nobody_says_what_the_voice_was(tmp_path: Path) -> None:
@@ -264,6 +291,24 @@ async def test_a_protected_greeting_is_not_paused(tmp_path: Path) -> None:
         await it.listen(2000)
         assert it.clears == 0
         assert len(phone.heard) == 1
+
+
+async def test_words_that_were_interrupted_before_they_began_leave_no_pause_behind(
+    tmp_path: Path,
+) -> None:
+    detector, voice = Puppet(), LateVoice()
+    config = {"bargeIn": {"greetingProtectionMs": 0}}
+    async with open_phone(tmp_path, turn=detector, speech=voice, config=config) as phone:
+        await phone.call_in()
+        it = Room(phone, detector)
+        await it.listen(400)
+        await it.voice()
+        assert it.clears == 1
+        phone.hears("Stop it.")
+        detector.stopped()
+        await it.listen(5000)
+        assert phone.agent.asked == ["Stop it."]
+        assert [text for text, _ in voice.texts_in(bytes(phone.socket.heard))] == ["Yes."]
 
 
 async def test_with_barge_in_off_no_detector_is_made(tmp_path: Path) -> None:
