@@ -9,6 +9,8 @@ from typing import Any
 import anyio
 import pytest
 
+from voicecall import events as ev
+from voicecall import telephony as tel
 from voicecall.agent import AgentBackend, AgentTurn
 from voicecall.errors import ProviderUnavailable
 from voicecall.model import EndDetail, EndReason, MediaPath
@@ -105,6 +107,22 @@ async def test_no_filler_where_it_is_turned_off_or_has_no_words(
         await phone.settle(23)
         assert phone.heard == [SAY.greeting, "Here you are."]
         assert not (await phone.rows())[-1].filler
+
+
+async def test_a_carrier_does_not_listen_with_a_filler(tmp_path: Path) -> None:
+    config = {"fillerAfterMs": 1000}
+    async with open_phone(tmp_path, media=MediaPath.NATIVE, config=config) as phone:
+        await greeted(phone)
+        phone.agent.then(4.0, "Here you are.")
+        token = phone.record.listen_token
+        await phone.event(ev.SpeechHeard, text="Look it up.", turn_token=token)
+        await phone.settle(8)
+        spoken = [one for one in phone.carrier.performed if isinstance(one, tel.Speak)]
+        assert [(one.text, one.listen is not None) for one in spoken] == [
+            (SAY.greeting, True),
+            (SAY.filler, False),
+            ("Here you are.", True),
+        ]
 
 
 async def test_a_filler_is_interrupted_like_any_other_words(tmp_path: Path) -> None:
@@ -237,6 +255,7 @@ async def test_what_came_before_the_failure_is_spoken(tmp_path: Path) -> None:
         phone.hears("Tell me.")
         await phone.settle(6)
         assert phone.heard[1] == "The first half."
+        assert phone.heard[-1] == SAY.not_understood
         assert phone.record.live
 
 
@@ -272,13 +291,17 @@ async def test_a_voice_that_fails_once_is_covered_and_twice_ends_the_call(
 ) -> None:
     async with open_phone(tmp_path) as phone:
         await greeted(phone)
-        phone.tts.errors.extend([trouble(), None, trouble(), trouble()])
+        phone.tts.errors.extend([trouble(), None, trouble(), None, trouble(), trouble()])
         phone.hears("First.")
         await phone.settle(4)
         assert phone.heard == [SAY.greeting, SAY.not_understood]
         assert ("bot", "Yes.") not in phone.said
         assert phone.agent.settled == [("First.", "")]
         phone.hears("Second.")
+        await phone.settle(4)
+        assert phone.said.count(("bot", SAY.not_understood)) == 2
+        assert phone.record.ending is None
+        phone.hears("Third.")
         await phone.settle(4)
         assert phone.record.end_reason is EndReason.ERROR
         assert phone.record.end_detail is EndDetail.SPEECH_FAILED

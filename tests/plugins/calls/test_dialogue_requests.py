@@ -103,6 +103,23 @@ async def test_a_sound_that_is_not_understood_is_no_answer(tmp_path: Path) -> No
         assert phone.agent.turns == []
 
 
+async def test_a_noise_into_the_prompt_is_nothing_that_the_agent_is_asked_about(
+    tmp_path: Path,
+) -> None:
+    async with open_phone(tmp_path) as phone:
+        await greeted(phone)
+        async with asked(phone) as answers:
+            await phone.settle(0.2)
+            phone.stt.started()
+            await phone.settle(0.6)
+            assert phone.socket.clears == 1
+            phone.stt.ended()
+            await phone.settle(2)
+            await words(phone, "Anna.")
+        assert answers == ["Anna."]
+        assert phone.agent.turns == []
+
+
 @both_paths
 async def test_an_answer_into_the_prompt_counts(tmp_path: Path, media: MediaPath) -> None:
     async with open_phone(tmp_path, media=media) as phone:
@@ -113,6 +130,21 @@ async def test_an_answer_into_the_prompt_counts(tmp_path: Path, media: MediaPath
             await words(phone, "Anna, as always.")
         assert answers == ["Anna, as always."]
         assert phone.agent.turns == []
+
+
+async def test_a_question_takes_the_place_of_an_answer(tmp_path: Path) -> None:
+    async with open_phone(tmp_path) as phone:
+        await greeted(phone)
+        phone.agent.then("It was a dark and stormy night, and nobody was about in the old town.")
+        phone.hears("Tell me a story.")
+        await phone.settle(1)
+        async with asked(phone) as answers:
+            await phone.settle(0.2)
+            assert phone.heard[-1] == QUESTION
+            await phone.settle(1)
+            await words(phone, "Anna.")
+        assert answers == ["Anna."]
+        assert len(phone.agent.settled) == 1
 
 
 @both_paths
@@ -167,6 +199,17 @@ async def test_the_end_of_the_call_rejects_a_waiting_continue(
         assert problems == ["Call ended: hangup-user"]
         with pytest.raises(CallNotActive):
             await phone.operations.ask(call_id, QUESTION)
+
+
+async def test_what_was_being_said_before_a_question_does_not_answer_it(tmp_path: Path) -> None:
+    async with open_phone(tmp_path, media=MediaPath.NATIVE) as phone:
+        await greeted(phone)
+        token = phone.record.listen_token
+        async with asked(phone) as answers:
+            await phone.settle(2)
+            await phone.event(ev.SpeechHeard, text="I mean that", turn_token=token)
+            await words(phone, "Anna.")
+        assert answers == ["Anna."]
 
 
 @both_paths
@@ -334,6 +377,33 @@ async def test_keys_interrupt_the_bot(tmp_path: Path) -> None:
         assert [turn.digits for turn in phone.agent.turns] == ["", "1"]
 
 
+async def test_keys_that_stop_the_agent_are_no_failure_of_it(tmp_path: Path) -> None:
+    async with open_phone(tmp_path) as phone:
+        await greeted(phone)
+        phone.agent.then(3.0, "Too late.")
+        phone.hears("Hello?")
+        await phone.settle(0.5)
+        phone.socket.press("1")
+        await phone.settle(5)
+        assert [turn.digits for turn in phone.agent.turns] == ["", "1"]
+        assert phone.heard == [SAY.greeting, "Yes."]
+
+
+async def test_keys_and_words_that_come_together_are_two_turns(tmp_path: Path) -> None:
+    async with open_phone(tmp_path) as phone:
+        await greeted(phone)
+        phone.agent.then(3.0, "Too late.")
+        phone.hears("Hello?")
+        await phone.settle(0.5)
+        phone.socket.press("4#")
+        phone.hears("That is all.")
+        await phone.settle(5)
+        asked = [(turn.digits, turn.text) for turn in phone.agent.turns]
+        assert asked[0] == ("", "Hello?")
+        assert asked[-1] == ("", "That is all.")
+        assert set(asked[1:-1]) <= {("4#", "")}
+
+
 async def test_keys_of_a_webhook_count_once(tmp_path: Path) -> None:
     async with open_phone(tmp_path, media=MediaPath.NATIVE) as phone:
         await greeted(phone)
@@ -365,12 +435,21 @@ async def test_a_silent_caller_is_asked_twice_and_then_left(
         assert phone.record.end_detail is EndDetail.SILENCE
 
 
-async def test_an_answer_begins_the_patience_anew(tmp_path: Path) -> None:
-    async with open_phone(tmp_path, config=SILENCE) as phone:
+@both_paths
+@pytest.mark.parametrize("how", ["words", "keys"])
+async def test_an_answer_begins_the_patience_anew(
+    tmp_path: Path, media: MediaPath, how: str
+) -> None:
+    async with open_phone(tmp_path, media=media, config=SILENCE) as phone:
         await greeted(phone)
         for _ in range(3):
             await phone.settle(7)
-            phone.hears("Yes, wait.")
+            if how == "keys":
+                # They are answered a second later.
+                await phone.settle(2)
+                await phone.event(ev.DigitsPressed, digits="1")
+            else:
+                await words(phone, "Yes, wait.")
         await phone.settle(3)
         assert phone.record.live
         assert phone.said.count(("bot", SAY.still_there)) >= 2

@@ -98,6 +98,19 @@ async def test_a_limit_that_cannot_be_set_is_tried_again_and_ends_nothing(tmp_pa
         assert phone.record.live
 
 
+async def test_words_wait_for_a_greeting_in_the_reply(tmp_path: Path) -> None:
+    carrier = ScriptedCarrier(ANSWERS_BY_DOCUMENT, steers=True)
+    async with open_phone(tmp_path, media=MediaPath.NATIVE, carrier=carrier) as phone:
+        await call_in(phone)
+        (greeting, _) = carrier.rendered
+        assert isinstance(greeting, tel.Speak)
+        begun = phone.now()
+        await phone.operations.speak(phone.record.call_id, MESSAGE)
+        lasts_s = phone.tts.duration_s(greeting.text) + phone.tts.duration_s(MESSAGE)
+        assert phone.now() - begun == pytest.approx(lasts_s * 1000, abs=60)
+        assert phone.said == [("bot", greeting.text), ("bot", MESSAGE)]
+
+
 # --- a notification in the dial request ------------------------------------------------------
 
 

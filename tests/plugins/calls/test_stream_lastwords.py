@@ -8,11 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 
 from voicecall import telephony as tel
 from voicecall.audio import AudioFormat
-from voicecall.errors import ProviderUnavailable
+from voicecall.errors import ProviderUnavailable, VoicecallError
 from voicecall.media import AudioSink
 from voicecall.model import CallMode, EndDetail, EndReason, MediaPath, MessageState
 from voicecall.tts import SpeechProvider, SpeechSession, Utterance
@@ -68,6 +69,13 @@ def spoken(phone: Phone) -> list[str]:
     return texts
 
 
+async def _speak(phone: Phone, text: str, problems: list[str]) -> None:
+    try:
+        await phone.operations.speak(phone.record.call_id, text)
+    except VoicecallError as error:
+        problems.append(str(error))
+
+
 async def test_a_voice_that_fails_twice_is_stood_in_for_once(tmp_path: Path) -> None:
     async with open_phone(tmp_path) as phone:
         await greeted(phone)
@@ -86,6 +94,36 @@ async def test_a_voice_that_fails_twice_is_stood_in_for_once(tmp_path: Path) -> 
         assert phone.record.end_reason is EndReason.ERROR
         assert phone.record.end_detail is EndDetail.SPEECH_FAILED
         assert not phone.engine.lanes
+
+
+async def test_whoever_else_wants_something_said_is_told_that_the_call_ends(
+    tmp_path: Path,
+) -> None:
+    async with open_phone(tmp_path) as phone:
+        await greeted(phone)
+        phone.tts.errors.extend([DOWN] * 9)
+        problems: list[str] = []
+        async with anyio.create_task_group() as speaking:
+            for text in ("One.", "Two.", "Three."):
+                speaking.start_soon(_speak, phone, text, problems)
+        assert len(problems) == 3
+        await phone.settle(10)
+        assert spoken(phone) == [SAY.failed]
+        assert phone.record.end_detail is EndDetail.SPEECH_FAILED
+
+
+async def test_the_last_words_wait_for_those_that_are_being_said(tmp_path: Path) -> None:
+    async with open_phone(tmp_path) as phone:
+        await greeted(phone)
+        phone.tts.errors.extend([DOWN] * 2)
+        async with anyio.create_task_group() as speaking:
+            for text in ("One.", "Two.", "Three."):
+                speaking.start_soon(_speak, phone, text, [])
+        await phone.settle(10)
+        assert phone.heard[:2] == [SAY.greeting, "Three."]
+        assert spoken(phone) == [SAY.failed]
+        assert phone.said[-1] == ("bot", SAY.failed)
+        assert all(entry.complete for entry in phone.record.transcript)
 
 
 async def test_a_carrier_that_drops_the_socket_to_speak_is_not_asked_for_another(
@@ -187,6 +225,19 @@ async def test_a_call_without_a_greeting_does_not_end_in_silence(tmp_path: Path,
         assert phone.record.message.attempts == 2
         assert phone.record.end_reason is EndReason.ERROR
         assert phone.record.end_detail is EndDetail.MESSAGE_FAILED
+
+
+async def test_an_answer_of_many_sentences_waits_once_for_a_voice(tmp_path: Path) -> None:
+    config = {"tts": {"timeoutMs": 2000}}
+    async with open_phone(tmp_path, speech=LockedSpeech(), config=config) as phone:
+        await phone.dial()
+        await phone.answer()
+        await phone.settle(1)
+        phone.agent.then("This is the first. This is the second. This is the third.")
+        phone.hears("Hello?")
+        # Once for the answer, and once for the apology.
+        await phone.settle(4.5)
+        assert spoken(phone) == [SAY.failed]
 
 
 async def test_a_notification_is_told_by_the_carrier(tmp_path: Path) -> None:

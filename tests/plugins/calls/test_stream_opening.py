@@ -195,17 +195,21 @@ async def test_another_format_in_the_middle_of_a_call_takes_other_sessions(
         call.phone.audio_format = PCM16_16K
         call.phone.socket.drop()
         await call.phone.settle(1)
-        await call.attach()
         call.ears.open_delay_s = 0.5
-        await call.phone.settle(1)
+        call.voice.open_errors.append(ProviderUnavailable("not yet", provider="scripted"))
+        await call.attach()
+        # What is to be said waits for a voice in that format.
+        await call.phone.operations.speak(call.phone.record.call_id, "One moment.")
         assert call.log.lines[-2:] == [("voice", PCM16_16K), ("ears", PCM16_16K)]
         call.ears.started()
         call.ears.final("Hello?")
         call.ears.ended()
         await call.phone.settle(3)
-        assert call.phone.said == [("bot", SAY.greeting), ("user", "Hello?"), ("bot", "Yes.")]
-        yes = PCM16_16K.size(call.voice.duration_s("Yes.") * 1000)
-        assert len(call.phone.socket.heard) == pytest.approx(yes, rel=0.01)
+        assert call.phone.said[1:] == [("bot", "One moment."), ("user", "Hello?"), ("bot", "Yes.")]
+        said_s = call.voice.duration_s("One moment.") + call.voice.duration_s("Yes.")
+        assert len(call.phone.socket.heard) == pytest.approx(
+            PCM16_16K.size(said_s * 1000), rel=0.01
+        )
 
 
 async def test_a_session_that_is_being_opened_in_another_format_is_not_used(tmp_path: Path) -> None:
@@ -258,6 +262,18 @@ async def test_a_voice_that_is_late_is_ready_for_the_socket(tmp_path: Path) -> N
         assert call.heard == [SAY.greeting]
         (row,) = await call.phone.rows()
         assert row.first_audio_sent == pytest.approx(row.at, abs=1)
+
+
+async def test_a_voice_is_looked_for_every_few_seconds(tmp_path: Path) -> None:
+    async with story(tmp_path) as call:
+        call.voice.open_errors.extend([ProviderUnavailable("down", provider="scripted")] * 9)
+        call.phone.opens_streams = False
+        await call.phone.dial()
+        await call.phone.answer()
+        await call.attach()
+        await call.phone.settle(40)
+        await call.phone.operations.speak(call.phone.record.call_id, "Here I am.")
+        assert call.heard == ["Here I am."]
 
 
 async def test_ears_that_fail_before_the_socket_are_told_of_behind_it(tmp_path: Path) -> None:
