@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
+from urllib.parse import quote
 
 import anyio
 import psycopg
@@ -21,6 +22,7 @@ from voicecall.model import Speaker, TranscriptEntry
 from voicecall.seam import SystemSeam
 from voicecall.store import Approval, Commit, DialReservation, RecordedReply, StoredEvent, TurnRow
 from voicecall_calls.store.postgres import PostgresStore
+from voicecall_calls.store.server import ServerAddress
 from voicecall_testing.contracts.store import call_record
 
 from .committing import together
@@ -380,6 +382,29 @@ def test_a_url_that_is_none(tmp_path: Path) -> None:
         PostgresStore("postgresql://u:secret@h/d?no_such_key=1", tmp_path, SystemSeam())
     assert "secret" not in str(caught.value)
     assert caught.value.__cause__ is None
+
+
+@pytest.mark.parametrize(
+    "password", ["one@secret", "one/secret", "12/secret", "secret/@@", "@secret"]
+)
+def test_a_password_with_signs_of_a_url_is_not_quoted(tmp_path: Path, password: str) -> None:
+    with pytest.raises(ConfigError, match="%40 and %2F") as caught:
+        PostgresStore(f"postgresql://u:{password}@127.0.0.1/calls", tmp_path, SystemSeam())
+    assert "secret" not in str(caught.value)
+    assert caught.value.__cause__ is None
+    written = quote(password, safe="")
+    address = ServerAddress.parse(f"postgresql://u:{written}@h1:1,h2:2/calls?sslmode=require")
+    assert (address.name, address.params["password"]) == (
+        "postgresql://h1,h2:1,2/calls",
+        password,
+    )
+
+
+@pytest.mark.parametrize(
+    "url", ["postgresql:///calls?host=/run/postgresql", "postgresql://u@[::1]:5432/a@b"]
+)
+def test_hosts_and_databases_of_other_forms(url: str) -> None:
+    assert ServerAddress.parse(url).name.startswith("postgresql://")
 
 
 async def test_commits_wait_for_the_disk(

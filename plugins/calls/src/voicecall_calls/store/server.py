@@ -60,6 +60,11 @@ class ServerAddress:
                 "the URL of the PostgreSQL store cannot be read; it looks like"
                 " postgresql://user:password@host:5432/database"
             ) from None
+        if _may_hold_a_password(given):
+            raise ConfigError(
+                "the URL of the PostgreSQL store cannot be read; signs of a password such as @ and /"
+                " are written %40 and %2F"
+            )
         host, port = given.get("host", "localhost"), given.get("port", "5432")
         database = given.get("dbname") or given.get("user", "")
         me = f"voicecall pid {os.getpid()} on {socket.gethostname()}"
@@ -121,6 +126,14 @@ class ServerAddress:
             owner = (row and row[0]) or "unknown"
             raise StoreError(f"another gateway ({owner}) uses {self.name}") from error
         made.execute("RESET lock_timeout")
+
+
+def _may_hold_a_password(given: Mapping[str, str]) -> bool:
+    """Whether a part of ``given`` that is named in errors holds what stood in front of an @: libpq
+    takes the first one, or a slash, for the end of the password."""
+    ports = given.get("port", "").replace(",", "")
+    database = "user" not in given and "@" in given.get("dbname", "")
+    return "@" in given.get("host", "") or database or not (ports + "0").isdecimal()
 
 
 def _release(connection: Connection) -> None:
