@@ -62,8 +62,8 @@ class ServerAddress:
             ) from None
         if _may_hold_a_password(given):
             raise ConfigError(
-                "the URL of the PostgreSQL store cannot be read; signs of a password such as @ and /"
-                " are written %40 and %2F"
+                "the URL of the PostgreSQL store cannot be read; signs of a password such as @ and"
+                " / are written %40 and %2F"
             )
         host, port = given.get("host", "localhost"), given.get("port", "5432")
         database = given.get("dbname") or given.get("user", "")
