@@ -131,6 +131,17 @@ async def test_the_file_is_private(tmp_path: Path) -> None:
             assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
+async def test_a_file_with_a_loose_mode_is_tightened(tmp_path: Path) -> None:
+    history = store(tmp_path)
+    async with history.open():
+        await history.put("a", turn(1), 10)
+    file = tmp_path / "agents" / "history.db"
+    file.chmod(0o644)
+    async with history.open():
+        await history.put("a", turn(2), 10)
+        assert {stat.S_IMODE(path.stat().st_mode) for path in file.parent.iterdir()} == {0o600}
+
+
 async def test_trouble_is_a_store_error(tmp_path: Path) -> None:
     history = store(tmp_path)
     with pytest.raises(StoreError, match="not open"):

@@ -62,8 +62,8 @@ class HistoryStore(Protocol):
 
 
 class SqliteHistory:
-    """The file is made, and readable by its owner only, when :meth:`open` is entered. Then, and
-    with every :meth:`put`, turns older than ``keep_days`` go."""
+    """The file is made where there is none, and readable by its owner only, once :meth:`open` is
+    entered. Then, and with every :meth:`put`, turns older than ``keep_days`` go."""
 
     def __init__(self, path: Path, seam: Seam, *, keep_days: int = 365) -> None:
         self._path = path
@@ -88,6 +88,8 @@ class SqliteHistory:
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._path.touch(mode=0o600)
+            # A copy that was put in place may be open to others. Its companions get the same.
+            self._path.chmod(0o600)
             connection = sqlite3.connect(
                 self._path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False
             )
