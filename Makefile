@@ -15,7 +15,7 @@ SOURCES := $(addsuffix /src,$(MEMBERS))
 # The tests start many processes; where bytecode is not kept, each compiles everything anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup demo test check lint bench soak docs constraints
+.PHONY: help setup fit demo test check lint bench soak docs constraints
 
 help:
 	@echo "make setup        .venv with every package, editable"
@@ -29,16 +29,25 @@ help:
 
 setup: $(STAMP)
 
+# A folder that is there has lost its Python. A failure (no ensurepip) leaves no half of one behind.
 $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "Python 3.11, 3.12 or 3.13 is needed; name it: make PYTHON=..."; exit 1; }
-	$(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv --clear $(VENV) || { rm -f $@; exit 1; }
+
+# Commands and editable installs name the folder that they were installed in: those of a copy would
+# run the code of the original.
+fit: | $(BIN)/python
+	@$(BIN)/python -c 'import sys, pip; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null \
+		|| { echo "$(VENV) has no pip, or another Python than 3.11 to 3.13: remove it, and run make again"; exit 1; }
+	@test ! -s $(STAMP) || test "$$(cat $(STAMP))" = "$$(pwd -P)" \
+		|| { echo "$(VENV) was made in $$(cat $(STAMP)): remove it, and run make again"; exit 1; }
 
 # uv installs workspace members editable only where each of them is named.
-$(STAMP): Makefile .ci/editable.py constraints.txt $(MANIFESTS) | $(BIN)/python
+$(STAMP): Makefile .ci/editable.py constraints.txt $(MANIFESTS) | fit
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt uv
 	$(BIN)/uv pip install --quiet --system-certs --python $(BIN)/python -c constraints.txt -b constraints.txt \
 		--group dev $$($(BIN)/python .ci/editable.py $(MANIFESTS))
-	@touch $@
+	@pwd -P > $@
 
 demo: setup
 	@$(BIN)/voicecall demo
