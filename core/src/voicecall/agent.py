@@ -28,13 +28,21 @@ ThinkingLevel = Literal[
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgentTurn:
-    """One thing the caller said (``text``, empty where it was not understood) or pressed
-    (``digits``). ``opening`` holds what the bot said before the caller's first words: context,
-    not instructions. ``model`` answers, or where it fails one of ``fallback_models``, in their
-    order. ``allowed_tools`` names the tools of the backend that may be used, with ``*`` for any
-    signs; None: all. A ``speculative`` turn has no effects and leaves no history until it comes
-    again without the flag. ``owner`` is false for callers who rang us. ``thinking`` and ``fast``
-    (the vendor's quicker service) are wishes; None leaves both to the backend."""
+    """One thing that the caller said or pressed.
+
+    - ``text``: what was said; empty if it was not understood
+    - ``digits``: the keys that were pressed
+    - ``session_key``: whose history the turn belongs to
+    - ``opening``: what was said before the caller's first words: context, not instructions
+    - ``direction``: ``inbound`` or ``outbound``; ``remote_number`` is the other party's
+    - ``model``, ``system_prompt``: to be used in place of the backend's own, if not None
+    - ``fallback_models``: tried in this order if ``model`` fails
+    - ``allowed_tools``: the tools of the backend that may be used, with ``*`` as a wildcard; None: all
+    - ``owner``: whether the turn has the owner's rights; callers, who are strangers, have not
+    - ``speculative``: the turn must have no effects and leave no history until it comes again
+      without this flag
+    - ``thinking``, ``fast`` (the vendor's faster service): wishes; None leaves them to the backend
+    """
 
     turn_id: str
     call_id: str
@@ -59,14 +67,15 @@ class AgentTurn:
 
 @dataclass(frozen=True, slots=True)
 class TextDelta:
-    """More of the answer; raw model text in the spoken-output contract or plain text."""
+    """More of the answer: plain text, or a model's raw text that follows the spoken-output
+    contract."""
 
     text: str
 
 
 @dataclass(frozen=True, slots=True)
 class ToolActivity:
-    """A tool is being used (``running``) or is done."""
+    """A tool has started (``running``) or is done."""
 
     name: str
     running: bool
@@ -74,14 +83,14 @@ class ToolActivity:
 
 @dataclass(frozen=True, slots=True)
 class EndCall:
-    """The agent wants the call to end once its words were heard."""
+    """The agent wants the call to end after its words were heard."""
 
     reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Recollection:
-    """Something that is known already; ``source`` is ``memory`` or ``sessions``."""
+    """Something that the agent knows already; ``source`` is ``memory`` or ``sessions``."""
 
     source: str
     text: str
@@ -93,23 +102,23 @@ AgentEvent = TextDelta | ToolActivity | EndCall
 class AgentBackend(Provider):
     @abstractmethod
     def reply(self, turn: AgentTurn) -> AsyncIterator[AgentEvent]:
-        """The answer, as it is made. Cancelling the task that iterates stops the run, which is left
-        behind where it has not ended two seconds later. Raises
+        """The answer to ``turn``, event by event while it is being made. An interruption cancels
+        the task that iterates; a run that has not ended two seconds later is abandoned. Raises
         :exc:`voicecall.errors.ProviderError`."""
 
     async def settle(self, turn: AgentTurn, heard_text: str) -> None:
-        """Tells after an interruption what the caller really heard of the answer. The caller's next
-        words wait for it, five seconds at most."""
+        """Called after an interruption: of the answer to ``turn``, the caller heard ``heard_text``.
+        The caller's next words wait for this, five seconds at most."""
         return
 
     async def recall(
         self, turn: AgentTurn, sources: Collection[str], limit: int
     ) -> Sequence[Recollection]:
-        """What is known about ``turn.text``, best first, at most ``limit``, without asking a
-        model. ``memory`` is what the agent wrote down, ``sessions`` what was said in the turn's own
-        session and no other."""
+        """What is known about ``turn.text``, without asking a model: at most ``limit`` results,
+        best first, from ``sources``. ``memory`` is what the agent wrote down, ``sessions`` what was
+        said in the turn's own session, and in no other."""
         return ()
 
     async def forget(self, session_key: str) -> None:
-        """Drop the history of a session."""
+        """Delete the history of a session."""
         return

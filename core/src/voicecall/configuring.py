@@ -66,8 +66,7 @@ def _types(annotation: Any) -> Iterator[Any]:
 
 
 def is_http_url(text: str) -> bool:
-    """Whether ``text`` is an absolute http(s) URL with a host and a port that there may be, and
-    without blanks."""
+    """Whether ``text`` is an absolute http(s) URL with valid host and port, and without blanks."""
     if _BLANK.search(text):
         return False
     try:
@@ -85,7 +84,7 @@ def _http_url(text: str) -> str:
 
 
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
-"""A field for such a URL."""
+"""A field for an absolute http(s) URL."""
 
 
 def _url_path(text: str) -> str:
@@ -105,7 +104,7 @@ def validate(
 ) -> Model:
     """``values`` as ``model``; raises :exc:`ConfigError` with every problem and its full path.
 
-    ``env`` maps fields of ``model`` to the environment variables that would satisfy them.
+    ``env`` maps fields of ``model`` to the environment variables that can supply them.
     """
     try:
         return model.model_validate(values)
@@ -202,7 +201,8 @@ def _model_in(annotation: Any) -> Any:
 
 
 def deep_merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """``over`` on ``base``: objects merge, everything else replaces; None does not delete."""
+    """``base`` with ``over`` on top: objects are merged, other values replaced; None changes
+    nothing."""
     merged = dict(base)
     for key, value in over.items():
         if value is None or key in _BLOCKED:

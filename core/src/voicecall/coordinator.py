@@ -1,4 +1,4 @@
-"""Contract of the coordinator: what is shared between nodes and expires by itself."""
+"""Contract of the coordinator: leases, rates and tokens, shared between nodes, which expire."""
 
 from __future__ import annotations
 
@@ -24,25 +24,25 @@ class Lease(msgspec.Struct, frozen=True):
 class Coordinator(Provider):
     @abstractmethod
     async def acquire(self, name: str, holder: str, *, limit: int, ttl_ms: int) -> Lease | None:
-        """A lease among at most ``limit`` of this name; None where they are all taken. A holder
-        that has one already gets it prolonged."""
+        """A lease for ``ttl_ms``, one of at most ``limit`` of this name; None if all are taken. A
+        holder that has one already gets it extended."""
 
     @abstractmethod
     async def release(self, name: str, holder: str) -> None:
-        """Give a lease back; unknown ones are fine."""
+        """Give a lease back. One that does not exist is not an error."""
 
     @abstractmethod
     async def holders(self, name: str) -> int:
-        """How many unexpired leases of this name there are."""
+        """The number of unexpired leases of this name."""
 
     @abstractmethod
     async def allow(self, name: str, *, per_minute: int) -> bool:
-        """Whether one more event of this name is within its rate; counts it if so."""
+        """Whether one more event of this name is within its rate. If so, it is counted."""
 
     @abstractmethod
     async def put_token(self, token: str, value: Mapping[str, Any], *, ttl_ms: int) -> None:
-        """Make a one-use token known."""
+        """Store ``value`` under a one-use token for ``ttl_ms``."""
 
     @abstractmethod
     async def take_token(self, token: str) -> Mapping[str, Any] | None:
-        """What belongs to an unexpired token; it is used up. None for any other."""
+        """The value of an unexpired token, which is used up by this; None for any other token."""

@@ -7,11 +7,11 @@
     ├── PluginError            an installed package that cannot be loaded or clashes with another
     ├── CallError              a request about a call that cannot be carried out
     │   ├── InvalidRequest     a parameter is missing or malformed
-    │   ├── CallNotFound       nobody knows this call id
+    │   ├── CallNotFound       no call has this id
     │   ├── CallNotActive      the call is over
     │   ├── CallNotReady       the call is not connected yet, or busy with another turn
     │   ├── CapacityExceeded   a limit on calls or rates is reached
-    │   └── MissingScope       whoever asks may not ask for this
+    │   └── MissingScope       a parameter needs a scope that the caller lacks
     ├── ProviderError          a carrier or speech vendor; provider, retryable, request id
     │   ├── AuthenticationFailed
     │   ├── RequestRejected    the vendor understood and refused (4xx)
@@ -19,7 +19,7 @@
     │   ├── ProviderTimeout    no answer in time; retryable
     │   └── OutcomeUnknown     the request may have taken effect; never repeated blindly
     ├── WebhookRejected        a webhook that is answered with a status and has no effect
-    ├── MediaProtocolError     a message on a media socket that is not of its protocol
+    ├── MediaProtocolError     a message on a media socket that violates its protocol
     └── StoreError             the call store
         └── DuplicateKey       an event, webhook or reservation that is already stored
 """
@@ -61,7 +61,7 @@ class ConfigError(VoicecallError):
     """The configuration cannot be used as it is.
 
     ``path`` is the full configuration path (``plugins.entries.voice-call.config.fromNumber``),
-    ``env`` the environment variable that would satisfy it, where there is one.
+    ``env`` the environment variable that can supply the value, if there is one.
     """
 
     def __init__(self, message: str, *, path: str | None = None, env: str | None = None) -> None:
@@ -74,7 +74,7 @@ class ConfigError(VoicecallError):
 
 
 class PluginError(VoicecallError):
-    """A package that is installed but cannot be used; names the distribution."""
+    """An installed package that cannot be used; the message names the distribution."""
 
 
 class CallError(VoicecallError):
@@ -120,8 +120,8 @@ class MissingScope(CallError):
 class ProviderError(VoicecallError):
     """A carrier or speech vendor failed.
 
-    ``provider`` is its id, ``retryable`` tells whether the same request may be sent again,
-    ``request_id`` is the vendor's own reference, ``status`` the HTTP status where there was one.
+    ``provider`` is its id, ``retryable`` says whether the same request may be sent again,
+    ``request_id`` is the vendor's own reference, ``status`` the HTTP status if there was one.
     """
 
     retryable = False
@@ -152,23 +152,24 @@ class RequestRejected(ProviderError):
 
 
 class ProviderUnavailable(ProviderError):
-    """The vendor could not be reached, is overloaded or limits the rate. Nothing happened there."""
+    """The vendor could not be reached, is overloaded or limits the rate. Nothing was done."""
 
     retryable = True
 
 
 class ProviderTimeout(ProviderError):
-    """The vendor did not answer in time, and asking again is harmless."""
+    """The vendor did not answer in time, and repeating the request is harmless."""
 
     retryable = True
 
 
 class OutcomeUnknown(ProviderError):
-    """The request may or may not have taken effect. Look it up; never send it again blindly."""
+    """The request may or may not have taken effect. Look it up; never repeat it blindly."""
 
 
 class WebhookRejected(VoicecallError):
-    """A webhook that gets ``status`` and has no effect. The reason is logged, never sent."""
+    """A webhook that is answered with ``status`` and has no effect. The reason is logged, never
+    sent."""
 
     def __init__(
         self, status: int, reason: str, *, headers: Mapping[str, str] | None = None
@@ -180,15 +181,16 @@ class WebhookRejected(VoicecallError):
 
 
 class MediaProtocolError(VoicecallError):
-    """A message on a media socket that is not of the carrier's protocol."""
+    """A message on a media socket that violates the carrier's protocol."""
 
 
 class StoreError(VoicecallError):
-    """The call store could not do what it was asked. Nothing of the request was stored."""
+    """The call store could not carry out a request. Nothing of it was stored."""
 
 
 class DuplicateKey(StoreError):
-    """A key that may exist once is already stored. ``kind`` is processed, replay or dial."""
+    """A key that may exist only once is already stored. ``kind`` is ``processed``, ``replay`` or
+    ``dial``."""
 
     def __init__(self, kind: str, key: str, *, detail: Any = None) -> None:
         self.kind = kind

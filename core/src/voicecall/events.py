@@ -1,7 +1,7 @@
 """What can happen to a call: the inputs of :mod:`voicecall.machine`.
 
-:class:`CarrierEvent` and its subclasses come from a carrier's webhook or media socket; adapters
-make them. The others are made by the call engine. ``at`` is milliseconds since the epoch.
+Adapters make :class:`CarrierEvent` and its subclasses from a carrier's webhooks; the call engine
+makes the others. ``at`` is milliseconds since the epoch.
 """
 
 from __future__ import annotations
@@ -65,8 +65,8 @@ class CallEvent(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CarrierEvent(CallEvent, frozen=True, kw_only=True):
-    """From a carrier. ``key`` is the same for every redelivery of the same event and different
-    for every other event, over all calls. ``call_id`` is ours, where the carrier echoes it."""
+    """From a carrier. ``key`` is the same for every redelivery of an event, and different for every
+    other event of any call. ``call_id`` is ours, if the carrier returns it."""
 
     key: str
     provider_call_id: str
@@ -77,25 +77,25 @@ class CarrierEvent(CallEvent, frozen=True, kw_only=True):
 
 
 class Initiated(CarrierEvent, frozen=True, kw_only=True):
-    """The call exists. For an inbound call, which it opens with ``direction=Direction.INBOUND``
-    only: it wants an answer."""
+    """The call exists. An inbound call waits for an answer; it is opened only by an event with
+    ``direction=Direction.INBOUND``."""
 
 
 class Ringing(CarrierEvent, frozen=True, kw_only=True):
-    pass
+    """The other party's phone rings."""
 
 
 class Answered(CarrierEvent, frozen=True, kw_only=True):
-    pass
+    """The call was answered."""
 
 
 class Active(CarrierEvent, frozen=True, kw_only=True):
-    """Some sign that the parties are connected."""
+    """A sign that the parties are connected."""
 
 
 class SpeechHeard(CarrierEvent, frozen=True, kw_only=True):
-    """The carrier's own recogniser heard the caller. ``turn_token`` is that of the listen
-    action which it answers, where the carrier returns it."""
+    """The carrier's own recogniser heard the caller. ``turn_token`` is that of the listen action
+    which this answers, if the carrier returns it."""
 
     text: str
     final: bool = True
@@ -108,23 +108,23 @@ class DigitsPressed(CarrierEvent, frozen=True, kw_only=True):
 
 
 class PlaybackEnded(CarrierEvent, frozen=True, kw_only=True):
-    """The carrier's own voice finished (or could not finish) an utterance."""
+    """The carrier's own voice finished an utterance, or could not (``ok`` is false)."""
 
     utterance_id: str
     ok: bool = True
 
 
 class StreamFailed(CarrierEvent, frozen=True, kw_only=True):
-    """The carrier could not open, or lost, the media socket. ``stream_id`` is the carrier's id
-    of the stream, where it tells."""
+    """The carrier could not open the media socket, or lost it. ``stream_id`` is the carrier's id of
+    the stream, if it reports one."""
 
     error: str = ""
     stream_id: str | None = None
 
 
 class StreamStopped(CarrierEvent, frozen=True, kw_only=True):
-    """The carrier is done with a media socket. It counts while the call has that one: the socket
-    tells the same, unless its connection broke where neither end noticed."""
+    """The carrier is done with a media socket. It matters only if that socket is still attached:
+    usually the socket itself has ended, unless its connection broke unnoticed."""
 
     stream_id: str
 
@@ -135,7 +135,7 @@ class CallEnded(CarrierEvent, frozen=True, kw_only=True):
 
 
 class CallFailed(CarrierEvent, frozen=True, kw_only=True):
-    """The carrier reports an error. A retryable one changes nothing and uses up no key."""
+    """The carrier reports an error. A retryable one changes nothing and does not use up its key."""
 
     error: str
     retryable: bool = False
@@ -163,7 +163,7 @@ class DialUncertain(CallEvent, frozen=True, kw_only=True):
 
 
 class DialLookedUp(CallEvent, frozen=True, kw_only=True):
-    """``provider_call_id`` is None where the carrier is sure that there is no such call."""
+    """``provider_call_id`` is None if the carrier is sure that there is no such call."""
 
     provider_call_id: str | None
 
@@ -175,8 +175,8 @@ class ListenStarted(CallEvent, frozen=True, kw_only=True):
 
 
 class CallerSaid(CallEvent, frozen=True, kw_only=True):
-    """Our own recogniser heard the caller say a whole utterance. ``context`` speech goes into
-    the transcript and is no turn of its own (said into a protected greeting)."""
+    """Our own recogniser understood a whole utterance of the caller. With ``context`` (said during
+    a protected greeting) it goes into the transcript, but is not a turn."""
 
     text: str
     confidence: float | None = None
@@ -190,8 +190,8 @@ class BotSpeaking(CallEvent, frozen=True, kw_only=True):
 
 
 class BotSpoke(CallEvent, frozen=True, kw_only=True):
-    """An utterance is over. ``heard`` is what reached the caller; ``ok`` is false where it could
-    not be played, or only so far; ``complete`` is false where that is not all of it."""
+    """An utterance is over. ``heard`` is the text that reached the caller; ``complete`` is false if
+    that is not all of it, ``ok`` is false if it could not be played, or not to its end."""
 
     utterance_id: str
     heard: str
@@ -208,12 +208,12 @@ class StreamDetached(CallEvent, frozen=True, kw_only=True):
 
 
 class StreamGivenUp(CallEvent, frozen=True, kw_only=True):
-    """The call goes on without a media socket: by the carrier's own voice."""
+    """The call goes on without a media socket, with the carrier's own voice."""
 
 
 class StreamSwapping(CallEvent, frozen=True, kw_only=True):
-    """We are about to let the carrier play something for ``busy_ms`` in place of the media
-    socket, and open another socket behind it."""
+    """The carrier is about to play something for ``busy_ms`` in place of the media socket, and to
+    open another socket after it."""
 
     busy_ms: int = 0
 
@@ -232,7 +232,7 @@ class HangUpFailed(CallEvent, frozen=True, kw_only=True):
 
 
 class CarrierStatus(StrEnum):
-    """What a carrier says of a call when asked."""
+    """What a carrier says of a call when asked. ``LIVE``: not over; ``CONNECTED``: answered."""
 
     LIVE = "live"
     CONNECTED = "connected"
@@ -242,7 +242,7 @@ class CarrierStatus(StrEnum):
 
 
 class StatusReported(CallEvent, frozen=True, kw_only=True):
-    """The answer to a status request. ``unknown`` is never taken for an end."""
+    """The answer to a status request. ``UNKNOWN`` never counts as an end."""
 
     status: CarrierStatus
     reason: EndReason | None = None
@@ -253,4 +253,4 @@ class DeadlineDue(CallEvent, frozen=True, kw_only=True):
 
 
 class Recovered(CallEvent, frozen=True, kw_only=True):
-    """The gateway was restarted; sockets, waiters and timers of the call are gone."""
+    """The gateway was restarted: sockets, waiters and timers of the call are gone."""

@@ -73,7 +73,7 @@ def voicecall_plugin_info() -> PluginInfo:  # type: ignore[empty-body]
 
 @hookspec
 def voicecall_services(host: GatewayHost) -> Sequence[Service]:  # type: ignore[empty-body]
-    """At start: what the gateway shall run for this plugin."""
+    """At start: the services that the gateway runs for this plugin."""
 
 
 @hookspec
@@ -88,7 +88,7 @@ def voicecall_setup_checks(context: SetupContext) -> Sequence[SetupCheck]:  # ty
 
 @hookspec
 def voicecall_setup_probes(context: SetupContext) -> Sequence[SetupProbe]:  # type: ignore[empty-body]
-    """Checks for ``voicecall setup --probe``, which contact whoever has to be asked."""
+    """Checks for ``voicecall setup --probe``, which may contact vendors and the internet."""
 
 
 @hookspec

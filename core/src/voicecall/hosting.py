@@ -1,8 +1,8 @@
 """What the gateway and its plugins see of each other.
 
 A gateway plugin is a module with hook implementations (:mod:`voicecall.hookspecs`). Hooks are
-synchronous and run at the edges (discovery, start, command line, setup); whatever has to live
-longer is a :class:`Service` that a hook returns.
+synchronous and run at the edges (discovery, start, command line, setup); anything that lives longer
+is a :class:`Service` that a hook returns.
 """
 
 from __future__ import annotations
@@ -40,20 +40,22 @@ __all__ = [
 ]
 
 EventPayload: TypeAlias = Mapping[str, Any] | Callable[[], Mapping[str, Any]]
-"""What a published event says, or a function that makes it where somebody listens."""
+"""The payload of a published event, or a function that makes it, called only if somebody listens.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class LegacyRule:
-    """An old configuration key and what stands for it today, both below the plugin's
+    """An old configuration key and the key that replaces it, both as paths below the plugin's
     configuration.
 
-    ``{name}`` in ``old`` stands for any text within one key (``streaming.{vendor}ApiKey``) and is
-    filled in in ``new``; it never takes one of ``reserved``. ``new=None``: the key steers nothing
-    any more and is dropped. ``values`` maps old values to new ones; where it is given, other
-    values are left alone. ``convert`` changes a value; it raises ValueError for one that cannot
-    be kept. ``objects``: only values that are objects count. A value that already stands under
-    ``new`` wins.
+    - ``old``: ``{name}`` in it matches any text within one key (``streaming.{vendor}ApiKey``),
+      except one of ``reserved``, and is filled in in ``new``
+    - ``new``: a value that is already there takes precedence. None: the key has no effect any more
+      and is dropped
+    - ``values``: old value -> new value; if given, keys with other values are left alone
+    - ``convert``: changes a value; raises ``ValueError`` for one that cannot be kept
+    - ``objects``: the rule applies only to values that are objects
     """
 
     old: str
@@ -66,12 +68,12 @@ class LegacyRule:
 
 @dataclass(frozen=True, slots=True)
 class PluginInfo:
-    """A gateway plugin: ``id`` is its key under ``plugins.entries``; ``config_model`` returns the
-    pydantic model of its configuration.
+    """A gateway plugin.
 
-    ``legacy_rules`` returns keys of older versions. ``provider_blocks`` tells where the
-    configuration holds blocks of providers by id: a path (``streaming.providers``; empty for the
-    root) and the kind.
+    ``id`` is its key under ``plugins.entries``; ``config_model`` returns the pydantic model of its
+    configuration; ``legacy_rules`` returns the rules for keys of older versions.
+    ``provider_blocks`` says where the configuration has blocks of providers by id: path
+    (``streaming.providers``; empty for the root) -> kind.
     """
 
     id: str
@@ -83,7 +85,7 @@ class PluginInfo:
 
 @dataclass(frozen=True, slots=True)
 class RpcCall:
-    """Who called: the connection's id and its scopes."""
+    """Who called a method: the connection's id and its scopes."""
 
     connection: str
     scopes: frozenset[str]
@@ -91,9 +93,11 @@ class RpcCall:
 
 @dataclass(frozen=True, slots=True)
 class RpcMethod:
-    """``handler(params, call)`` returns the payload. It raises
-    :exc:`voicecall.errors.CallError` for bad requests (``INVALID_REQUEST``) and any other
-    :exc:`voicecall.errors.VoicecallError` for what is not available (``UNAVAILABLE``)."""
+    """A method of ``/rpc``. ``scope`` is what the caller needs, such as ``operator.read``.
+
+    ``handler(params, call)`` returns the payload. It raises :exc:`voicecall.errors.CallError` for a
+    bad request (``INVALID_REQUEST``), and any other :exc:`voicecall.errors.VoicecallError` if
+    something is not available (``UNAVAILABLE``)."""
 
     name: str
     scope: str
@@ -102,7 +106,7 @@ class RpcMethod:
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
-    """Who used a tool: their scopes, and what came with the request."""
+    """Who used a tool: their scopes (none for a caller), and what came with the request."""
 
     scopes: frozenset[str]
     session_key: str | None = None
@@ -112,9 +116,9 @@ class ToolCall:
 
 @dataclass(frozen=True, slots=True)
 class ToolSpec:
-    """A tool of agents. ``parameters`` is the JSON schema of its arguments (an object).
-    ``handler(arguments, call)`` returns what can be written as JSON; it raises like the handler
-    of an :class:`RpcMethod`."""
+    """A tool for agents and voice models. ``parameters`` is the JSON schema of its arguments (an
+    object). ``handler(arguments, call)`` returns JSON-ready data, and raises the same errors as the
+    handler of an :class:`RpcMethod`."""
 
     name: str
     description: str
@@ -129,36 +133,36 @@ class Service(Protocol):
     def name(self) -> str: ...
 
     def run(self) -> AbstractAsyncContextManager[None]:
-        """Entered at start: returns when ready, raises a ``VoicecallError`` when it cannot
-        start, and is then entered again after a while. Left at stop: everything is closed by
-        then."""
+        """Entering starts the service: it returns when the service is ready, or raises a
+        ``VoicecallError`` if it cannot start, and is then tried again after a while. Leaving stops
+        it: everything must be closed when that returns."""
         ...
 
     async def drain(self) -> None:
-        """Take nothing new and wait for what is under way. Cancelled after the drain time."""
+        """Accept nothing new and wait for what is under way. Cancelled after the drain time."""
         ...
 
     def problems(self) -> Sequence[str]:
-        """Why the gateway is not ready, one sentence each; empty when all is well."""
+        """Why the gateway is not ready, one sentence per reason; empty if it is."""
         ...
 
 
 @runtime_checkable
 class Reconfigurable(Protocol):
-    """A :class:`Service` that can take a changed configuration while it runs."""
+    """A :class:`Service` that can apply a changed configuration while it runs."""
 
     async def reconfigure(self, config: Any) -> bool:
-        """``config`` is the plugin's new validated configuration; sections and everything else
-        are asked of the host, which has the new ones by now. True: in force. False: the service
-        has to be started anew. Raises a ``VoicecallError`` for what cannot be used; the service
-        then goes on as it was."""
+        """Apply ``config``, the plugin's new validated configuration; the host already returns the
+        new sections. Returns True if the change is in force, False if the service must be
+        restarted for it. Raises a ``VoicecallError`` if the configuration cannot be used; the
+        service then goes on as it was."""
         ...
 
 
 @runtime_checkable
 class Liveness(Protocol):
-    """A :class:`Service` that tells what would be lost if it were started anew. One that does
-    not tell is never started anew for a changed configuration."""
+    """A :class:`Service` that can say how much a restart would interrupt. A service without this
+    is never restarted for a changed configuration."""
 
     def live(self) -> int:
         """How many calls (or the like) are under way."""
@@ -175,18 +179,18 @@ class SetupCheck:
 
 
 class SetupProbe(Protocol):
-    """Checks of ``voicecall setup --probe``: they may contact vendors and the internet."""
+    """Checks for ``voicecall setup --probe``: they may contact vendors and the internet."""
 
     async def run(self) -> Sequence[SetupCheck]:
-        """Make the checks. Changes nothing anywhere, and places no call."""
+        """Run the checks. They change nothing anywhere, and place no call."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class SetupContext:
-    """For setup checks: the configuration as loaded, without a running gateway. ``section``
-    gives a top-level object of the file (``agents``, ``tts``), ``plugin_config`` the validated
-    configuration of a plugin entry (raises ``ConfigError``)."""
+    """The loaded configuration, for setup checks, without a running gateway. ``section`` returns a
+    top-level object of the file (``agents``, ``tts``), ``plugin_config`` a plugin's validated
+    configuration (raises ``ConfigError``), ``enabled`` whether a plugin is on."""
 
     registry: Registry
     plugin_config: Callable[[str], Any]
@@ -209,7 +213,7 @@ class GatewayHost(Protocol):
         ...
 
     def section(self, name: str) -> Mapping[str, Any]:
-        """A top-level object of the configuration, ``{}`` where it is absent."""
+        """A top-level object of the configuration; ``{}`` if it is absent."""
         ...
 
     def register_rpc(self, method: RpcMethod) -> None: ...
@@ -217,7 +221,7 @@ class GatewayHost(Protocol):
     def register_tool(self, tool: ToolSpec) -> None: ...
 
     def find_tool(self, name: str) -> ToolSpec | None:
-        """A tool of any plugin that runs now."""
+        """The tool of this name, of any running plugin; None if there is none."""
         ...
 
     def publish(self, event: str, payload: EventPayload) -> None:
@@ -225,11 +229,12 @@ class GatewayHost(Protocol):
         ...
 
     def subscribe(self, listener: Callable[[str, Mapping[str, Any]], None]) -> Callable[[], None]:
-        """Call ``listener(event, payload)`` for every published event; returns the undo."""
+        """Call ``listener(event, payload)`` for every published event. Returns a function that
+        ends this."""
         ...
 
     def observe_event(self, record: Any, event: Any) -> None:
-        """Tell observers of an accepted call event. Their errors are logged, nothing more."""
+        """Call the observers of call events. Their errors are only logged."""
         ...
 
     def observe_end(self, record: Any) -> None: ...
@@ -237,6 +242,6 @@ class GatewayHost(Protocol):
     def logger(self, name: str) -> logging.Logger: ...
 
     def provider_context(self, path: str) -> ProviderContext:
-        """What provider factories are given; ``path`` is where their blocks stand in the
+        """The context for provider factories. ``path`` is where their blocks are in the
         configuration, for messages."""
         ...

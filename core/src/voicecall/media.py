@@ -1,4 +1,4 @@
-"""Media sockets: one codec a carrier, one line a call.
+"""Media sockets: one codec per socket, one line per call.
 
 A :class:`MediaCodec` turns a carrier's messages into media events and back. It is pure: no
 clock, no socket, no task. The line that owns a call's audio outlives the sockets.
@@ -34,17 +34,17 @@ Message = bytes | str
 
 
 class AudioSink(Protocol):
-    """Where generated audio goes. ``write`` never blocks and never waits."""
+    """Where generated audio goes."""
 
     def write(self, item_id: str, audio: bytes) -> None:
-        """Take the next piece of audio of ``item_id``, in the format agreed beforehand."""
+        """Accept the next piece of audio of ``item_id``, in the agreed format. Never blocks."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Upgrade:
     """The HTTP request that opened a media socket. Header names are lower case; ``url`` is the
-    public URL of the socket as we wrote it for the carrier."""
+    public URL of the socket, as it was given to the carrier."""
 
     path: str
     query: Mapping[str, str]
@@ -66,8 +66,8 @@ class Started:
 
 
 class Audio(msgspec.Struct, gc=False):
-    """Caller audio; ``timestamp_ms`` counts from the start of the stream. There is one for each
-    frame, so this, like :class:`MarkReached`, is made without Python code."""
+    """Caller audio in the input format; ``timestamp_ms`` counts from the start of the stream. There
+    is one for each frame, so this, like :class:`MarkReached`, is made without Python code."""
 
     payload: bytes
     timestamp_ms: int
@@ -75,27 +75,33 @@ class Audio(msgspec.Struct, gc=False):
 
 @dataclass(frozen=True, slots=True)
 class Dtmf:
+    """The caller pressed keys."""
+
     digits: str
 
 
 class MarkReached(msgspec.Struct, frozen=True, gc=False):
-    """Everything sent before the mark was played (or thrown away by a clear)."""
+    """Everything sent before the mark was played, or dropped by a clear."""
 
     name: str
 
 
 @dataclass(frozen=True, slots=True)
 class Cleared:
-    """The carrier confirms that its buffer is empty. Not used yet: marks tell that."""
+    """The carrier confirms that its buffer is empty. Not used yet: returned marks show that."""
 
 
 @dataclass(frozen=True, slots=True)
 class MediaError:
+    """The carrier reports an error of the stream."""
+
     message: str
 
 
 @dataclass(frozen=True, slots=True)
 class Stopped:
+    """The carrier ends the stream."""
+
     reason: str = ""
 
 
@@ -103,24 +109,24 @@ MediaEvent = Started | Audio | Dtmf | MarkReached | Cleared | MediaError | Stopp
 
 
 class MediaCodec(ABC):
-    """One object a socket."""
+    """The carrier's protocol on one media socket. One object per socket."""
 
     __slots__ = ()
 
     binary: ClassVar[bool] = False
-    """Messages that are ``bytes`` go out as binary ones; else as text, which they then are."""
+    """True: messages that are ``bytes`` are sent as binary. False: as text, in UTF-8."""
 
     @abstractmethod
     def decode(self, message: Message) -> MediaEvent | None:
-        """The event in one message; None for one that carries nothing for us.
+        """The event in one message; None for one without meaning for us.
 
-        Raises :exc:`voicecall.errors.MediaProtocolError` for what is not of the protocol.
+        Raises :exc:`voicecall.errors.MediaProtocolError` if it violates the protocol.
         """
 
     def caller_audio(self, message: Message) -> bytes | None:
-        """The quick way for what comes fifty times a second: the payload of a message that
-        :meth:`decode` gives as :class:`Audio`. None for any other, and for one that is to be
-        decoded first, which a codec may leave all of them to. Raises nothing."""
+        """A fast path for messages that arrive fifty times a second: the payload of a message
+        that :meth:`decode` would return as :class:`Audio`. None: the message goes to
+        :meth:`decode`, as all do in a codec without this fast path. Raises nothing."""
         return None
 
     @abstractmethod
@@ -129,12 +135,13 @@ class MediaCodec(ABC):
 
     @abstractmethod
     def mark(self, name: str) -> Message | None:
-        """A message that comes back once everything before it was played; None without marks."""
+        """A message that the carrier returns once everything before it was played; None if it has
+        no marks."""
 
     @abstractmethod
     def clear(self) -> Message | None:
-        """A message that empties the carrier's playback buffer; None where it cannot."""
+        """A message that empties the carrier's playback buffer; None if there is none."""
 
     def digits(self, digits: str) -> Message | None:
-        """A message that plays keypad tones; None where the carrier has none."""
+        """A message that plays keypad tones; None if there is none."""
         return None

@@ -105,7 +105,7 @@ class EndReason(StrEnum):
 
 
 class EndDetail(StrEnum):
-    """What exactly ended the call, where the end reason alone does not say it."""
+    """What exactly ended the call, if the end reason alone does not say it."""
 
     REQUESTED = "requested"
     AGENT = "agent"
@@ -134,11 +134,15 @@ class EndDetail(StrEnum):
 class DeadlineKind(StrEnum):
     """Stored deadlines of a live call; every live call has at least one.
 
-    ``dial``: the dial request must have an outcome. ``ring``: the callee must answer.
-    ``unanswered``: an inbound call must be answered (the reaper). ``max_duration``: the hard cap.
-    ``message``: the first message must have been played, or be tried again. ``notify_hangup``:
-    hang up after a notification. ``stream``: a media socket must be attached (again).
-    ``hangup``: the next attempt to hang up. ``probe``: ask the carrier for the call's status.
+    - ``dial``: the dial request must have an outcome
+    - ``ring``: the callee must answer
+    - ``unanswered``: an inbound call must be answered (the reaper)
+    - ``max_duration``: the duration limit
+    - ``message``: the first message must have been played, or is tried again
+    - ``notify_hangup``: hang up after a notification
+    - ``stream``: a media socket must be attached (again)
+    - ``hangup``: the next attempt to hang up
+    - ``probe``: ask the carrier for the call's status
     """
 
     DIAL = "dial"
@@ -158,8 +162,8 @@ class Speaker(StrEnum):
 
 
 class TranscriptEntry(msgspec.Struct, frozen=True):
-    """One final utterance. ``complete`` is false where the bot was interrupted: ``text`` is
-    then what the caller heard."""
+    """One final utterance. If the bot was interrupted, ``complete`` is false and ``text`` is what
+    the caller heard."""
 
     at: int
     speaker: Speaker
@@ -168,8 +172,8 @@ class TranscriptEntry(msgspec.Struct, frozen=True):
 
 
 class MessageState(StrEnum):
-    """In the record of a call that is over it is ``DONE`` or ``FAILED``: told, or not to its end as
-    far as was known by then."""
+    """State of the first message. In the record of a finished call it is ``DONE``, or ``FAILED`` if
+    it was not heard to its end as far as was known then."""
 
     PENDING = "pending"
     PLAYING = "playing"
@@ -178,8 +182,8 @@ class MessageState(StrEnum):
 
 
 class FirstMessage(msgspec.Struct, frozen=True):
-    """The greeting or notification. It has one owner: whoever plays the call's media path.
-    ``at_dial`` is the id of the utterance where the dial request told the carrier to speak it."""
+    """The greeting or notification. It has one owner: whoever plays the call's media path. If the
+    dial request told the carrier to speak it, ``at_dial`` is the id of the utterance."""
 
     text: str
     state: MessageState = MessageState.PENDING
@@ -196,7 +200,7 @@ class Utterance(msgspec.Struct, frozen=True):
 
 
 class Ending(msgspec.Struct, frozen=True):
-    """The call is being ended by us; the operation converges whatever the carrier answers."""
+    """We are ending the call. This is repeated until it is over, whatever the carrier answers."""
 
     reason: EndReason
     detail: EndDetail
@@ -205,9 +209,9 @@ class Ending(msgspec.Struct, frozen=True):
 
 
 class CallRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """One call. ``provider_call_id`` is the carrier's current id, ``aliases`` all it ever had.
-    ``lost_stream_id`` is its last media socket, once that is gone, ``earlier_stream_ids`` some that
-    were lost before."""
+    """One call. ``provider_call_id`` is the carrier's current id, ``aliases`` are all it ever had.
+    ``stream_id`` is the attached media socket, ``lost_stream_id`` the last one once that is gone;
+    ``earlier_stream_ids`` are some that were lost before."""
 
     call_id: str
     provider: str

@@ -1,8 +1,8 @@
-"""Pays audio out to a carrier with a bounded lead, and knows what the caller has heard.
+"""Sends audio to a carrier with a bounded lead, and knows what the caller has heard.
 
-The pacer is pure: the caller passes the time in and sends what comes out. A piece of audio
+The pacer is pure: its user passes the time in and sends what comes out. A piece of audio
 belongs to an item (an utterance). After every stretch of audio a mark is sent, also after the
-last of a finished item; when the carrier returns it, everything before it has been played.
+last one of a finished item; when the carrier returns it, everything before it has been played.
 Between marks, what was heard is estimated from the clock and never goes past the next mark.
 """
 
@@ -42,13 +42,12 @@ class Heard(msgspec.Struct, frozen=True):
 
 
 class Pacer:
-    """One a call.
+    """One per call.
 
-    ``lead_ms``: how far the carrier's buffer may run ahead of the clock. ``chunk_ms``: the
-    largest message. ``mark_ms``: a mark at least this often, or every ``assured_ms`` while
-    ``assured`` is true: the caller of the pacer knows otherwise that audio arrives. ``limit_ms``:
-    audio that may wait. With ``marks`` false (a carrier without them) the clock alone decides what
-    was heard.
+    ``lead_ms``: how far the carrier's buffer may be ahead of the clock. ``chunk_ms``: the largest
+    message. ``mark_ms``: the longest time between marks; it is ``assured_ms`` while ``assured`` is
+    true, that is, while something else shows that audio arrives. ``limit_ms``: how much audio may
+    wait. With ``marks`` false (a carrier without them) the clock alone decides what was heard.
     """
 
     # With hundreds of calls, memory is what a frame costs: every object of its own call that it

@@ -1,6 +1,6 @@
-"""What a provider package tells about itself: data plus a factory.
+"""How a provider package describes itself: data plus a factory.
 
-A plugin module holds one hook implementation that returns :class:`ProviderInfo` objects. The
+A plugin module has one hook implementation that returns :class:`ProviderInfo` objects. The
 module must be importable without the vendor's heavy libraries: the factory imports them.
 """
 
@@ -35,7 +35,7 @@ API_VERSION = 1
 
 
 class ProviderKind(StrEnum):
-    """The value is the name of the entry-point group, after ``voicecall.``."""
+    """The value is the name of the entry-point group without ``voicecall.``."""
 
     TELEPHONY = "telephony"
     TRANSCRIPTION = "transcription"
@@ -65,7 +65,7 @@ def _no_others(kind: ProviderKind, provider_id: str, config: Mapping[str, Any]) 
 
 @dataclass(frozen=True, slots=True)
 class ProviderContext:
-    """What the host hands to a factory. ``create`` makes another provider, by kind and id."""
+    """What the host passes to a factory. ``create`` makes another provider, by kind and id."""
 
     state_dir: Path
     seam: Seam = field(default_factory=SystemSeam)
@@ -75,8 +75,8 @@ class ProviderContext:
 
 @dataclass(frozen=True, slots=True)
 class LegacyKey:
-    """An old configuration path of this provider and the path that replaces it, both below the
-    plugin's configuration (``<carrier>.from`` -> ``fromNumber``)."""
+    """An old configuration path of this provider, and the path that replaces it. Both are below
+    the plugin's configuration (``<carrier>.from`` -> ``fromNumber``)."""
 
     old: str
     new: str
@@ -86,27 +86,28 @@ class LegacyKey:
 class ProviderInfo:
     """One provider.
 
-    ``config_model`` returns the pydantic model of the provider's configuration block (a function,
-    so that listing providers needs no pydantic). ``secrets`` maps keys of that block, as the
-    operator writes them, to the environment variables that may supply them; ``required`` names
-    the keys without which the provider is not configured. ``auto_select_order``: lower is tried
-    first; ``demo`` providers are never chosen automatically.
+    - ``factory(config, context)`` makes the provider; ``config`` is the validated model
+    - ``config_model`` returns the pydantic model of the provider's configuration block (a function,
+      so that listing providers needs no pydantic)
+    - ``secrets``: key of that block, as the operator writes it -> environment variable that can
+      supply it
+    - ``required``: keys without which the provider counts as not configured
+    - ``environ``: key of the phone's own configuration (a carrier's ``fromNumber``) -> environment
+      variable that supplies it if the operator gives no value
+    - ``auto_select_order``: lower is tried first; ``demo`` providers are never chosen automatically
+    - ``capabilities``: a carrier must state its
+      :class:`~voicecall.telephony.TelephonyCapabilities` here too, since they are needed before it
+      is made; a tunnel may state its :class:`~voicecall.tunnel.TunnelCapabilities`; those of other
+      kinds are not read
+    - ``check(config, models)`` returns what would keep the provider from working, one sentence per
+      problem, as far as only the provider knows it (such as the key that a model's vendor needs)
 
-    ``capabilities`` are those of a carrier (:class:`~voicecall.telephony.TelephonyCapabilities`),
-    which must state them here too: they are asked before the factory is. A tunnel may state its
-    :class:`~voicecall.tunnel.TunnelCapabilities`; no other kind is asked.
+    ``check`` contacts nothing. It may import what the factory imports, and raises a
+    ``VoicecallError`` if that is missing. ``models`` are those that an agent's backend may be asked
+    for besides its own; for other kinds it is empty. It is called for an agent's backend at each
+    start, for carriers, tunnels, recognisers, voices and voice models only by ``voicecall setup``.
 
-    ``environ`` maps keys of the phone's own configuration to environment variables that supply
-    them where the operator gives none (a carrier's ``fromNumber``).
-
-    ``check(config, models)`` tells what would keep the provider from working, one sentence each:
-    for what only the provider knows, such as the key that a model's vendor wants. ``models`` are
-    those that it may be asked for besides its own (of an agent; others get none). It contacts
-    nothing; it may import what the factory imports. Raises a ``VoicecallError`` where that is not
-    there. An agent's backend is asked at each start; a carrier, a tunnel and whatever hears and
-    speaks by ``voicecall setup`` alone.
-
-    Raises ``TypeError`` for a field of another form.
+    Raises ``TypeError`` for a field of the wrong type.
     """
 
     kind: ProviderKind
@@ -154,8 +155,8 @@ def _is_texts(value: object) -> bool:
 class Provider(ABC):  # noqa: B024 (each contract has abstract methods)
     """Base of all provider objects: a lifespan around whatever they need while in use.
 
-    Where a contract has ``capabilities``, they are an attribute, of the class or of the object; a
-    type checker takes no property in their place.
+    If a contract has ``capabilities``, they are an attribute, of the class or of the object; type
+    checkers refuse a property.
     """
 
     @asynccontextmanager

@@ -39,7 +39,8 @@ __all__ = [
 
 
 class Interrupter(StrEnum):
-    """Who notices that the caller interrupts."""
+    """Who decides that the caller interrupts the model's speech
+    (:attr:`RealtimeCapabilities.interrupts`)."""
 
     CLIENT = "client"
     SERVER = "server"
@@ -47,8 +48,8 @@ class Interrupter(StrEnum):
 
 
 class Verbatim(StrEnum):
-    """Whether the model can be made to say given words: not at all, as the first thing of a
-    session, or at any time. The host makes no difference between the last two yet."""
+    """Whether the model can be made to say given words: not at all (``NONE``), as the first thing
+    of a session (``FIXTURE``), or at any time (``FORCED``). The host treats the last two alike."""
 
     NONE = "none"
     FIXTURE = "fixture"
@@ -57,30 +58,30 @@ class Verbatim(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RealtimeCapabilities:
-    """What a voice model can do. The host asks this, never the model's id.
+    """What a voice model can do. The host decides by this, never by the model's id.
 
-    ``formats``: what a session takes and gives, best first; the line's own is chosen where it is
-    among them, else the first, and the host converts.
+    ``formats``: audio formats that a session accepts and produces, best first. If the line's own
+    format is among them it is used, else the first, and the host converts.
 
-    ``interrupts``: what stops the model's speech when the caller begins to speak. Where the
-    operator allows interruptions, that is :class:`SpeechStarted` with ``SERVER``, and with
-    ``CLIENT`` the host's own ear, so that :class:`SpeechStarted` only tells the time. With
-    ``MODEL`` nothing but :class:`Interrupted` does it, which is obeyed with all three. Where
-    something was being said, :meth:`RealtimeSession.interrupt` is called each time.
+    ``interrupts``: what stops the model's speech when the caller begins to speak, if the operator
+    allows interruptions. With ``SERVER`` it is :class:`SpeechStarted`. With ``CLIENT`` it is the
+    host's own detection, and :class:`SpeechStarted` only marks the time. With ``MODEL`` it is
+    :class:`Interrupted` alone, which also counts with the other two. If something was being said,
+    the host then calls :meth:`RealtimeSession.interrupt`.
 
-    ``verbatim``: with ``NONE`` the first message of a call is asked for by
-    :meth:`RealtimeSession.greet`, otherwise by :meth:`RealtimeSession.say`; later words come by
-    ``say`` with any.
+    ``verbatim``: with ``NONE`` the host requests the first message of a call by
+    :meth:`RealtimeSession.greet`, otherwise by :meth:`RealtimeSession.say`. Later words are always
+    requested by ``say``.
 
-    ``delegation``: the model is given no tools and sends :class:`Delegation` where it wants to
-    know or do something. It cannot be made to consult the agent always.
+    ``delegation``: the model gets no tools, and sends :class:`Delegation` when it wants to know or
+    do something. It cannot be forced to consult the agent.
 
-    ``resumption``: the provider carries a session over its end by itself, so that
-    :class:`SessionExpiring` is passed over. Without it the host leaves such a session, between two
-    utterances if possible, and opens another with the call's history.
+    ``resumption``: the provider itself continues a session beyond its end, so that the host ignores
+    :class:`SessionExpiring`. Without it the host leaves such a session, between two utterances if
+    possible, and opens another one with the call's history.
 
     ``heard_time`` (``interrupt`` can tell the model how much was heard) and ``continuous_audio``
-    (silence must be sent too) are not used yet: the host tells and sends both always.
+    (silence must be sent too) are not used yet: the host always does both.
     """
 
     formats: tuple[AudioFormat, ...] = (MULAW_8K,)
@@ -103,8 +104,12 @@ class Tool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RealtimeOptions:
-    """``sink`` receives the model's speech in ``output_format``, item by item. ``language`` is not
-    used yet: the host leaves it as it is."""
+    """How to open a session.
+
+    ``sink`` receives the model's speech in ``output_format``, item by item; ``send_audio`` gets
+    caller audio in ``input_format``. ``history`` is what was said before, oldest first: pairs of
+    role (``user`` or ``assistant``) and text. ``language`` is not used yet: the host leaves the
+    default."""
 
     sink: AudioSink
     input_format: AudioFormat = MULAW_8K
@@ -118,23 +123,29 @@ class RealtimeOptions:
 
 @dataclass(frozen=True, slots=True)
 class SpeechStarted:
+    """The caller began to speak, at ``at_ms`` of the session's audio."""
+
     at_ms: int
 
 
 @dataclass(frozen=True, slots=True)
 class SpeechStopped:
+    """The caller stopped speaking, at ``at_ms`` of the session's audio."""
+
     at_ms: int
 
 
 @dataclass(frozen=True, slots=True)
 class ResponseStarted:
+    """The model begins an answer; ``response`` is its id."""
+
     response: str
 
 
 @dataclass(frozen=True, slots=True)
 class ResponseDone:
-    """All audio of the response was written before. ``items`` are the items that are complete
-    with it; left empty, all that were written so far."""
+    """The response is over, and all its audio has been written. ``items`` are the items that it
+    completes; if empty, all that were written so far."""
 
     response: str
     status: Literal["completed", "cancelled", "failed", "incomplete"]
@@ -144,13 +155,13 @@ class ResponseDone:
 
 @dataclass(frozen=True, slots=True)
 class Interrupted:
-    """The model accepted an interruption; the host clears what was not played, but for a greeting
-    that is protected and the last words of a call."""
+    """The model accepted an interruption. The host clears what was not played, except a protected
+    greeting and the last words of a call."""
 
 
 @dataclass(frozen=True, slots=True)
 class Transcript:
-    """What was said in an item. Text that is not ``final`` may be a piece or cumulative."""
+    """What was said in an item. Text that is not ``final`` may be the next piece, or all so far."""
 
     role: Literal["user", "assistant"]
     item: str
@@ -160,6 +171,8 @@ class Transcript:
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
+    """The model calls a function. The answer is :meth:`RealtimeSession.tool_result` with ``id``."""
+
     id: str
     name: str
     arguments: Mapping[str, Any]
@@ -167,12 +180,15 @@ class ToolCall:
 
 @dataclass(frozen=True, slots=True)
 class ToolCancelled:
+    """The model no longer wants the result of the call ``id``."""
+
     id: str
 
 
 @dataclass(frozen=True, slots=True)
 class Delegation:
-    """The model hands a request over instead of calling a function."""
+    """The model hands over a request instead of calling a function; it is answered like a
+    :class:`ToolCall`."""
 
     id: str
     request: str
@@ -180,22 +196,29 @@ class Delegation:
 
 @dataclass(frozen=True, slots=True)
 class SessionExpiring:
+    """The vendor will end the session in ``in_ms`` milliseconds."""
+
     in_ms: int
 
 
 @dataclass(frozen=True, slots=True)
 class SessionReset:
-    """The vendor started afresh; results of the old session are void."""
+    """The vendor started over; results of the old session are void."""
 
 
 @dataclass(frozen=True, slots=True)
 class SessionLost:
+    """The vendor is gone. If ``fatal``, the host opens another session; else it waits for the
+    provider to recover this one."""
+
     reason: str
     fatal: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
+    """What the vendor counts, by its own names (such as tokens)."""
+
     values: Mapping[str, int] = field(default_factory=dict)
 
 
@@ -221,20 +244,21 @@ class RealtimeSession(ABC):
 
     @abstractmethod
     def send_audio(self, audio: bytes) -> None:
-        """Caller audio. Never blocks; bounded by time while not ready."""
+        """Caller audio in ``input_format``. A plain function that never blocks. Audio that cannot
+        be sent yet is kept, up to a limited time."""
 
     @abstractmethod
     async def greet(self, instructions: str) -> None:
-        """Respond now, by these instructions. So a conversation is opened, and so the model is told
-        at any later time of what it cannot hear, such as keys that were pressed."""
+        """Let the model respond now, following these instructions. This opens a conversation, and
+        later tells the model what it cannot hear, such as pressed keys."""
 
     @abstractmethod
     async def say(self, text: str) -> None:
-        """Say this, as literally as the capability ``verbatim`` allows."""
+        """Let the model say this, as literally as the capability ``verbatim`` allows."""
 
     @abstractmethod
     async def add_context(self, text: str) -> None:
-        """Something the model should know, without a response to it. Not used yet."""
+        """Tell the model something without asking for a response. Not used yet."""
 
     @abstractmethod
     def mute(self, muted: bool) -> None:
@@ -242,7 +266,7 @@ class RealtimeSession(ABC):
 
     @abstractmethod
     async def interrupt(self, heard: Mapping[str, float]) -> None:
-        """Stop the current output; ``heard`` gives the heard milliseconds of each item."""
+        """Stop the current output. ``heard``: item id -> milliseconds of it that were heard."""
 
     @abstractmethod
     async def tool_result(
@@ -253,7 +277,11 @@ class RealtimeSession(ABC):
         will_continue: bool = False,
         when: Literal["now", "idle", "silent"] = "now",
     ) -> None:
-        """Answer a tool call; ``will_continue`` announces another result for the same call."""
+        """Answer the tool call or delegation ``call_id`` with ``result``, which is JSON-ready.
+
+        ``will_continue`` announces another result for the same call. ``when`` says when the model
+        should respond to it: at once, when nothing is being said, or not at all; the host does not
+        use ``idle`` yet."""
 
     @abstractmethod
     def __aiter__(self) -> AsyncIterator[RealtimeEvent]: ...
@@ -266,5 +294,5 @@ class RealtimeProvider(Provider):
 
     @abstractmethod
     def session(self, options: RealtimeOptions) -> AbstractAsyncContextManager[RealtimeSession]:
-        """A session, ready when entered; cancelled, it ends within two seconds or is left behind.
-        Raises :exc:`voicecall.errors.ProviderError`."""
+        """A session that is ready when entered. If cancelled, it must end within two seconds, or it
+        is abandoned. Raises :exc:`voicecall.errors.ProviderError`."""

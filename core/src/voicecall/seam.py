@@ -1,8 +1,8 @@
 """The one place where time, ids and randomness come from.
 
 Waiting is ``anyio.sleep``: on a virtual event loop it takes no real time. Everything else that
-is not a pure function of its inputs is asked of a :class:`Seam`, so that a whole dialogue can be
-replayed in a test.
+is not a pure function of its inputs comes from a :class:`Seam`, so that a test can replay a whole
+dialogue.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ class Seam(Protocol):
         ...
 
     def new_id(self) -> str:
-        """A UUID in its usual text form, with at least 74 random bits. It may tell when it was
-        made, and is no secret."""
+        """A UUID in its usual text form, with at least 74 random bits. It may reveal when it was
+        made, and is not a secret."""
         ...
 
     def token(self) -> str:

@@ -1,7 +1,7 @@
 """Contract of the call store: what must survive a crash.
 
-Everything that belongs together is one :class:`Commit`, stored whole or not at all. A commit is
-durable when :meth:`CallStore.commit` returns.
+Everything that belongs together is one :class:`Commit`, stored as a whole or not at all. A commit
+is durable when :meth:`CallStore.commit` returns. Times are milliseconds since the epoch.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class StoredEvent(msgspec.Struct, frozen=True):
 
 
 class RecordedReply(msgspec.Struct, frozen=True):
-    """The answer that a webhook got; its replay gets the same. ``key`` is of the request."""
+    """The answer to a webhook, which its replay gets too. ``key`` is that of the request."""
 
     key: str
     at: int
@@ -55,9 +55,9 @@ class DialReservation(msgspec.Struct, frozen=True):
 
 
 class Approval(msgspec.Struct, frozen=True):
-    """What is known of a caller under the pairing policy, by E.164 ``number``.
+    """What is known about a caller under the pairing policy, by E.164 ``number``.
 
-    ``status`` is ``pending`` (the caller was told ``code``, which counts until ``expires_at``),
+    ``status`` is ``pending`` (the caller was told ``code``, which is valid until ``expires_at``),
     ``approved`` or ``revoked``.
     """
 
@@ -109,10 +109,10 @@ class TurnRow(msgspec.Struct, frozen=True, kw_only=True):
 class Commit(msgspec.Struct, frozen=True, kw_only=True):
     """One transaction.
 
-    ``record`` is inserted or replaced together with its aliases and deadlines; of its transcript
-    the entries from ``transcript_from`` on are new. ``processed_keys`` are the dedupe keys of
-    carrier events: one that exists already makes the whole commit fail with ``DuplicateKey``, as
-    does the key of ``reply`` or of ``reservation``.
+    ``record`` is inserted or replaced together with its aliases and deadlines; the entries of its
+    transcript from index ``transcript_from`` on are new. ``processed_keys`` are the dedupe keys of
+    carrier events. If one of them, or the key of ``reply`` or ``reservation``, is already stored,
+    the whole commit fails with ``DuplicateKey``.
     """
 
     record: CallRecord | None = None
@@ -135,11 +135,12 @@ class CallStore(Provider):
 
     @abstractmethod
     async def load(self, call_id: str) -> CallRecord | None:
-        """The newest record of a call, by our id."""
+        """The newest record of a call, by our id; None if it is unknown."""
 
     @abstractmethod
     async def find(self, provider: str, provider_call_id: str) -> CallRecord | None:
-        """The newest record of the call that ever had this carrier id."""
+        """The newest record of the call that has, or ever had, this carrier id; None if it is
+        unknown."""
 
     @abstractmethod
     async def live(self) -> Sequence[CallRecord]:
@@ -174,10 +175,11 @@ class CallStore(Provider):
         """Approvals, newest first: all of them, or that of one number."""
 
     def problems(self) -> Sequence[str]:
-        """Why calls cannot be stored just now, one sentence each, as far as is known without
-        trying; empty when all is well."""
+        """Why calls cannot be stored at the moment, one sentence per reason, as far as is known
+        without trying; empty if they can."""
         return ()
 
     @abstractmethod
     async def prune(self, now_ms: int, *, keep_calls: int, keep_days: int) -> int:
-        """Drop what is over and old (never a live call); how many calls went."""
+        """Delete finished calls (never live ones), except the newest ``keep_calls`` that ended
+        within ``keep_days``. Returns how many calls were deleted."""

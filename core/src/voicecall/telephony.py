@@ -1,4 +1,4 @@
-"""Contract of a carrier: place and steer calls, understand its webhooks and media sockets.
+"""Contract of a carrier: place and control calls, read its webhooks and media sockets.
 
 ``verify``, ``parse``, ``render`` and the media codec are pure: no clock, no socket, no global.
 Only ``perform`` and the other coroutines talk to the carrier.
@@ -50,8 +50,8 @@ __all__ = [
 class StreamPoint(StrEnum):
     """Where a carrier can be asked to open a media socket.
 
-    ``DIAL`` is not used yet: no dial request asks for a socket, and a carrier that states it is
-    not asked either when the call is answered. Leave it out.
+    Leave out ``DIAL``, which is not used yet: no dial request asks for a socket, and a carrier
+    that states it is not asked when the call is answered either.
     """
 
     DIAL = "dial"
@@ -62,26 +62,28 @@ class StreamPoint(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TelephonyCapabilities:
-    """What a carrier can do. The engine asks this, never the carrier's id.
+    """What a carrier can do. The engine decides by this, never by the carrier's id.
 
-    ``native_speech``: the carrier speaks by itself. ``stream``: where a media socket may be asked
-    for (empty: never). ``codecs``: formats of a media socket, the usual one first. ``dtmf_out``:
-    digits can be played. ``dtmf_keeps_stream``: that neither detaches a live stream nor cuts the
-    carrier's own speech short. ``pre_connect_dtmf``: digits can be played before the stream,
-    ``longest_pre_connect_dtmf`` of them with their pauses. ``explicit_answer``: an inbound call
-    waits for an answer action; without it the reply to the first webhook answers, which is then
-    an ``Answered`` event. ``dial_lookup``: :meth:`TelephonyProvider.find_dial` can tell.
-    ``limit_by_command``: the length of a live call can be limited at the carrier.
-    ``longest_speech``: characters that the carrier's own voice takes at once. ``marks``: they
-    come back, also on clear. ``public_url``: webhooks come from the internet, so the webhook URL
-    must be reachable from there; not where the carrier's configuration has an ``api_base_url`` on
-    this machine, which is an emulator's. ``from_number_required``: nobody is called without a
-    number to show.
+    - ``native_speech``: it has its own voice, which takes ``longest_speech`` characters at once
+    - ``stream``: where a media socket can be requested (empty: nowhere)
+    - ``codecs``: formats of a media socket, the usual one first
+    - ``dtmf_out``: digits can be played during a call; with ``dtmf_keeps_stream`` this neither
+      detaches a live stream nor cuts the carrier's own speech short
+    - ``pre_connect_dtmf``: digits can be played before the conversation, at most
+      ``longest_pre_connect_dtmf`` of them including pauses
+    - ``explicit_answer``: an inbound call waits for an :class:`Answer` action; without it the reply
+      to the first webhook answers, and that webhook is an ``Answered`` event
+    - ``dial_lookup``: :meth:`TelephonyProvider.find_dial` is implemented
+    - ``limit_by_command``: the duration of a live call can be limited at the carrier
+    - ``marks``: the media socket returns marks, also those that a clear drops
+    - ``public_url``: the internet must reach the webhook URL, unless the carrier's configuration
+      has an ``api_base_url`` on this machine (an emulator)
+    - ``from_number_required``: no call can be placed without a number to show
 
-    Not used yet, whatever a carrier states: ``native_listening`` (the carrier recognises by
-    itself), ``transfer``, ``recording``, ``machine_detection``, ``marks_returned_on_clear``,
-    ``clear_acked`` (with an event of its own), ``close_ends_call`` (closing the socket hangs up)
-    and ``pacing`` (audio must not be sent much faster than it is played, which it never is).
+    Not used yet, whatever a carrier states: ``native_listening`` (its own recogniser),
+    ``transfer``, ``recording``, ``machine_detection``, ``marks_returned_on_clear``, ``clear_acked``
+    (by an event), ``close_ends_call`` (closing the socket hangs up), ``pacing`` (audio must not be
+    sent much faster than it is played, which never happens).
     """
 
     native_speech: bool = False
@@ -109,9 +111,8 @@ class TelephonyCapabilities:
 
 
 class CallRef(msgspec.Struct, frozen=True):
-    """A call as the carrier knows it: our id, its current id and all ids it ever had.
-    ``webhook_url`` is where the carrier sends what it has to say of this call; it names our id.
-    """
+    """A call as the carrier knows it: our id, the carrier's current id and all that it ever had.
+    ``webhook_url`` is where the carrier sends the webhooks of this call; it contains our id."""
 
     call_id: str
     provider_call_id: str | None
@@ -120,7 +121,7 @@ class CallRef(msgspec.Struct, frozen=True):
 
 
 class StreamRequest(msgspec.Struct, frozen=True):
-    """A media socket to open: its URL as we wrote it, and the one-use token that admits it."""
+    """A media socket to open: its public URL, and the one-use token that admits it."""
 
     url: str
     token: str
@@ -128,13 +129,13 @@ class StreamRequest(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DialRequest:
-    """A call to place. ``webhook_url`` already names our call id; ``time_limit_s`` is the
-    carrier-side limit that survives a dead gateway. ``stream``, the media socket to open, is not
-    used yet: it is always None. ``message``, which :meth:`TelephonyProvider.speaks_at_dial` agreed
-    to, is spoken as soon as the call is answered.
-    Whoever has to wait before the request is sent, or sent again, asks ``wanted`` then: the call
-    may be over, and raises ``ProviderUnavailable`` where it is.
-    """
+    """A call to place. ``webhook_url`` already contains our call id; ``time_limit_s`` is the limit
+    at the carrier, which ends the call even if the gateway is dead. ``message``, which
+    :meth:`TelephonyProvider.speaks_at_dial` accepted, is spoken as soon as the call is answered.
+    ``stream`` is not used yet and always None.
+
+    After waiting before it sends the request, or sends it again, an adapter calls ``wanted``. If
+    that returns false, the call is over: raise ``ProviderUnavailable`` and send nothing."""
 
     call_id: str
     from_number: str
@@ -150,8 +151,8 @@ class DialRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DialQuery:
-    """A dial request of unknown outcome. It was made at ``placed_at`` (milliseconds since the
-    epoch); ``known`` are the carrier's ids of calls that it cannot have made."""
+    """A dial request of unknown outcome, sent at ``placed_at`` (milliseconds since the epoch).
+    ``known`` are the carrier's ids of calls that other requests made."""
 
     call_id: str
     from_number: str
@@ -174,8 +175,8 @@ class Answer(msgspec.Struct, frozen=True):
 
 
 class Reject(msgspec.Struct, frozen=True):
-    """Do not take an inbound call. ``text``, where given, is spoken first. ``busy``: whoever calls
-    may try again later, and hears so where the carrier can tell."""
+    """Refuse an inbound call. ``text``, if given, is spoken first. ``busy``: the caller may try again
+    later, and hears so if the carrier can tell."""
 
     text: str | None = None
     busy: bool = False
@@ -193,7 +194,7 @@ class StopListening(msgspec.Struct, frozen=True):
 
 
 class Speak(msgspec.Struct, frozen=True):
-    """Speak ``text`` with the carrier's own voice, then ``listen`` (in one go, so that no word
+    """Speak ``text`` with the carrier's own voice, then ``listen`` (in one step, so that no word
     is lost in between). Its end is a ``PlaybackEnded`` event with ``utterance_id``."""
 
     utterance_id: str
@@ -203,10 +204,10 @@ class Speak(msgspec.Struct, frozen=True):
 
 
 class PlayDigits(msgspec.Struct, frozen=True):
-    """Keypad tones: ``0-9 * #``; ``w`` or ``,`` waits half a second, ``p`` and ``W`` a second.
+    """Play keypad tones: ``0-9 * #``; ``w`` or ``,`` waits half a second, ``p`` or ``W`` a second.
 
-    Where the tones take the place of what went on before, it goes on behind them: a media socket
-    is opened anew as ``stream`` says, the carrier's recogniser listens again as ``listen`` says.
+    If the tones end what went on before, restore it after them: open a media socket as ``stream``
+    says, and let the carrier's recogniser listen as ``listen`` says.
     """
 
     digits: str
@@ -219,7 +220,7 @@ class AttachStream(msgspec.Struct, frozen=True):
 
 
 class LimitDuration(msgspec.Struct, frozen=True):
-    """End the call by itself ``seconds`` from its answer, also when nobody asks any more."""
+    """Let the carrier end the call ``seconds`` after its answer, even without the gateway."""
 
     seconds: int
 
@@ -243,8 +244,8 @@ Action = (
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """What the carrier said when it was asked whether one thing is set up (``name``, like
-    ``credentials`` or ``number-webhook``); ``message`` says what to change."""
+    """Whether one thing (``name``, such as ``credentials`` or ``number-webhook``) is set up at the
+    carrier; if not, ``message`` says what to change."""
 
     name: str
     ok: bool
@@ -256,10 +257,10 @@ class Probe:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WebhookRequest:
-    """A webhook as it came in, by POST: any other method is 405 before an adapter sees it. ``url``
-    is the public URL as the carrier knows it, query included; header names are lower case;
-    ``client`` is the trusted client address. ``memo`` is for the adapter: what it read of the
-    request once need not be read again."""
+    """A webhook as it arrived, by POST: other methods get 405 before an adapter sees them. ``url``
+    is the public URL as the carrier knows it, including the query; header names are lower case;
+    ``client`` is the trusted client address. In ``memo`` the adapter may keep what it has parsed
+    of the request, to use it again."""
 
     method: str
     url: str
@@ -271,8 +272,8 @@ class WebhookRequest:
 
 
 class Verified(msgspec.Struct, frozen=True):
-    """A webhook that is from the carrier. ``key`` identifies the request, so that a replay is
-    recognised; it is derived from what is signed."""
+    """A webhook whose signature is right. ``key`` identifies the request, so that a replay is
+    recognised; derive it from what is signed."""
 
     key: str
 
@@ -285,14 +286,14 @@ class WebhookReply(msgspec.Struct, frozen=True):
 
 
 class Rendered(msgspec.Struct, frozen=True):
-    """An answer document, and the actions that did not fit in and must be performed."""
+    """The reply to a webhook, and the actions that did not fit into it: they are performed."""
 
     reply: WebhookReply
     rest: tuple[Action, ...] = ()
 
 
 class TelephonyProvider(Provider):
-    """A carrier. All its webhooks come by POST; one that can be told the method is told that.
+    """A carrier. Its webhooks must come by POST: if the carrier lets you choose, ask for that.
 
     ``capabilities`` is an attribute, not a property, and the same as in its ``ProviderInfo``.
     """
@@ -304,8 +305,8 @@ class TelephonyProvider(Provider):
     @property
     @abstractmethod
     def signature_headers(self) -> tuple[tuple[str, ...], ...]:
-        """Sets of lower-case header names; a webhook must have all of one set. Checked before
-        the body is read."""
+        """Sets of lower-case header names. A webhook must have all headers of at least one set;
+        this is checked before the body is read."""
 
     @abstractmethod
     def verify(self, request: WebhookRequest, now_ms: int) -> Verified:
@@ -313,11 +314,11 @@ class TelephonyProvider(Provider):
 
     @abstractmethod
     def parse(self, request: WebhookRequest, now_ms: int) -> Sequence[CarrierEvent]:
-        """The events in a verified webhook; none for one that says nothing about a call.
+        """The events in a verified webhook; none if it says nothing about a call.
 
-        What tells first of a call that somebody made to us (``Initiated``, ``Ringing``,
-        ``Answered`` or ``Active``) must have ``direction=Direction.INBOUND``: without it no call
-        is opened, and the event is passed over as one of an unknown call.
+        The first event of an inbound call (``Initiated``, ``Ringing``, ``Answered`` or ``Active``)
+        must have ``direction=Direction.INBOUND``: without it no call is opened, and the event is
+        ignored as one of an unknown call.
 
         Raises :exc:`voicecall.errors.WebhookRejected` (400) for a body that cannot be read.
         """
@@ -326,19 +327,19 @@ class TelephonyProvider(Provider):
     def render(
         self, request: WebhookRequest, call: CallRef | None, actions: Sequence[Action]
     ) -> Rendered:
-        """The reply to ``request`` with as many of ``actions`` in it as the carrier accepts in a
-        reply. A carrier whose replies steer nothing returns them all as the rest. ``call`` is
-        None for a request about no known call."""
+        """The reply to ``request``, with as many of ``actions`` as the carrier accepts in a reply.
+        If replies cannot carry actions, all of them are the rest. ``call`` is None if the request
+        is about no known call."""
 
     @abstractmethod
     def media_codec(self, upgrade: Upgrade) -> MediaCodec:
         """A codec for one media socket."""
 
     def verify_upgrade(self, upgrade: Upgrade, now_ms: int) -> bool | None:
-        """Check the signature of a media socket's handshake, where the carrier signs it and one
-        is there: the one-use token is what admits. True for one that is right: no cap on sockets
-        that anybody may have opened keeps it out. Raises
-        :exc:`voicecall.errors.WebhookRejected` (401)."""
+        """Check the signature of a media socket's handshake. True if it is right: the socket is
+        then exempt from the caps on unauthenticated sockets. None if there is none: then the
+        one-use token alone admits the socket. Raises :exc:`voicecall.errors.WebhookRejected` (401)
+        for a wrong one."""
         return None
 
     def speaks_at_dial(self, message: Speak) -> bool:
@@ -349,17 +350,17 @@ class TelephonyProvider(Provider):
 
     @abstractmethod
     async def place_call(self, request: DialRequest) -> str:
-        """Dial, once; the carrier's id of the call.
+        """Dial, once; returns the carrier's id of the call.
 
-        Raises :exc:`~voicecall.errors.OutcomeUnknown` where the call may exist, any other
-        :exc:`~voicecall.errors.ProviderError` where it surely does not.
+        Raises :exc:`~voicecall.errors.OutcomeUnknown` if the call may exist, any other
+        :exc:`~voicecall.errors.ProviderError` if it certainly does not.
         """
 
     async def find_dial(self, query: DialQuery) -> str | None:
-        """The carrier's id of the call that a dial request made; None where the carrier is sure
-        that there is none. Only with the capability ``dial_lookup``.
+        """The carrier's id of the call that a dial request made; None if there is certainly no
+        such call. Only called with the capability ``dial_lookup``.
 
-        Raises :exc:`~voicecall.errors.OutcomeUnknown` where it cannot be told.
+        Raises :exc:`~voicecall.errors.OutcomeUnknown` if that cannot be determined.
         """
         raise self._unsupported("looking up a dial request")
 
@@ -368,32 +369,31 @@ class TelephonyProvider(Provider):
         """Carry out one action on a live call.
 
         On a call that is over already, :class:`Hangup`, :class:`Reject` and
-        :class:`StopListening` have succeeded. Any other action raises
-        :exc:`~voicecall.errors.RequestRejected`: the call's state is asked for then, while one
-        that returns lets the engine wait for what cannot come any more. Raises
-        :exc:`~voicecall.errors.ProviderError`.
-        """
+        :class:`StopListening` succeed. Any other action must raise
+        :exc:`~voicecall.errors.RequestRejected`, so that the engine asks for the call's state
+        instead of waiting for results that will never come. Raises other
+        :exc:`~voicecall.errors.ProviderError` for other failures."""
 
     @abstractmethod
     async def status(self, call: CallRef) -> CallStatus:
-        """Ask for the call's state. Trouble on the way is ``unknown``, never an end.
+        """Ask for the call's state. A failed request is ``unknown``, never an end.
 
-        Raises :exc:`~voicecall.errors.AuthenticationFailed` where the carrier does not accept the
+        Raises :exc:`~voicecall.errors.AuthenticationFailed` if the carrier does not accept the
         credentials.
         """
 
     async def register_webhook(self, url: str) -> None:
-        """Tell the carrier where inbound calls go, where it can be told by a request."""
+        """Tell the carrier where inbound calls go, if it accepts that by a request."""
         return
 
     async def probe(self, webhook_url: str, numbers: Sequence[str]) -> Sequence[Probe]:
-        """Ask the carrier whether the credentials are accepted, the ``numbers`` are ours and
-        their calls come to ``webhook_url``. Changes nothing."""
+        """Ask the carrier whether it accepts the credentials, whether the ``numbers`` are ours, and
+        whether their calls come to ``webhook_url``. Changes nothing."""
         return ()
 
     def number_urls(self, webhook_url: str) -> Mapping[str, str]:
-        """What an operator enters at the carrier for a number: the name of each field there, and
-        its URL. Empty where the carrier is told by :meth:`register_webhook`."""
+        """What an operator enters at the carrier for a number: field name there -> URL. Empty if
+        :meth:`register_webhook` does this."""
         return {}
 
     def _unsupported(self, what: str) -> Exception:

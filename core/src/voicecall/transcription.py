@@ -38,9 +38,9 @@ class TranscriptionCapabilities:
     """``partials``: the vendor sends :class:`Partial`. ``continuous_audio``: silence must be sent
     too. ``end_of_turn``: the vendor decides when an utterance is over.
 
-    The host uses none of them yet. It sends all audio, silence included, and never calls
-    ``commit``: a provider whose vendor does not decide has to end utterances by itself, after
-    ``end_silence_ms``.
+    The host uses none of these yet. It sends all audio, including silence, and never calls
+    ``commit``: if the vendor does not decide when an utterance is over, the provider must end it
+    after ``end_silence_ms``.
     """
 
     continuous_audio: bool = True
@@ -50,9 +50,9 @@ class TranscriptionCapabilities:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TranscriptionOptions:
-    """``audio_format`` is what ``send_audio`` will be given, ``end_silence_ms`` the silence that
-    ends an utterance. ``language`` and ``hints`` (words or phrases that are likely) are not used
-    yet: the host leaves them as they are, and a provider's own configuration has its language."""
+    """``audio_format`` is the format of what ``send_audio`` gets, ``end_silence_ms`` the silence
+    that ends an utterance. ``language`` and ``hints`` (likely words or phrases) are not used yet:
+    the host leaves the defaults, and the language comes from the provider's own configuration."""
 
     audio_format: AudioFormat = MULAW_8K
     language: str = "en-US"
@@ -76,7 +76,7 @@ class SpeechStarted(_Heard):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Partial(_Heard):
-    """What is understood so far of the whole utterance (cumulative, may change)."""
+    """What has been understood so far of the whole utterance (cumulative; may change)."""
 
     text: str
 
@@ -95,7 +95,7 @@ class TurnResumed(_Heard):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Final(_Heard):
-    """The utterance is over. Empty ``text``: something was said that was not understood."""
+    """The utterance is over. An empty ``text`` means that it was not understood."""
 
     text: str
     confidence: float | None = None
@@ -103,13 +103,13 @@ class Final(_Heard):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpeechEnded(_Heard):
-    """The caller is silent again. Without a Final before it, the sound was no speech."""
+    """The caller is silent again. Without a :class:`Final` before it, the sound was not speech."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionLost:
-    """The vendor is gone. ``fatal``: it will not come back by itself. The host then takes the last
-    :class:`Partial` of an utterance that is not over for its text, and opens another session."""
+    """The vendor is gone. If ``fatal``, it will not come back by itself: the host uses the last
+    :class:`Partial` of an unfinished utterance as its text, and opens another session."""
 
     reason: str
     fatal: bool
@@ -123,16 +123,16 @@ TranscriptionEvent = (
 class TranscriptionSession(ABC):
     @abstractmethod
     def send_audio(self, audio: bytes) -> None:
-        """Caller audio in the agreed format. Never blocks, never raises; what cannot be sent
-        yet waits, bounded by time (the oldest is dropped)."""
+        """Caller audio in the agreed format. A plain function that never blocks and never raises.
+        Audio that cannot be sent yet is kept up to a limited time; the oldest is dropped."""
 
     @abstractmethod
     def commit(self) -> None:
-        """The host says that the utterance is over. Not used yet."""
+        """Take the utterance for finished. Not used yet."""
 
     @abstractmethod
     async def finish(self) -> None:
-        """No more audio will come; remaining results are delivered, then the iteration ends."""
+        """No more audio will come: deliver the remaining results, then end the iteration."""
 
     @abstractmethod
     def __aiter__(self) -> AsyncIterator[TranscriptionEvent]: ...
@@ -147,5 +147,5 @@ class TranscriptionProvider(Provider):
     def session(
         self, options: TranscriptionOptions
     ) -> AbstractAsyncContextManager[TranscriptionSession]:
-        """A session, ready when entered; cancelled, it ends within two seconds or is left behind.
-        Raises :exc:`voicecall.errors.ProviderError`."""
+        """A session that is ready when entered. If cancelled, it must end within two seconds, or it
+        is abandoned. Raises :exc:`voicecall.errors.ProviderError`."""

@@ -1,4 +1,4 @@
-"""Contract of speech synthesis: text in as it is written, audio out as it is spoken.
+"""Contract of speech synthesis: text in while it is being written, audio out as it is spoken.
 
 ::
 
@@ -43,9 +43,9 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpeechCapabilities:
-    """``formats``: what the vendor delivers for calls, best first; the host may ask for any
-    format, the provider converts. ``timings``: spans of text are known for the audio. The host
-    uses neither yet."""
+    """``formats``: what the vendor delivers for calls, best first. ``timings``: the provider knows
+    which span of text a stretch of audio belongs to. The host uses neither yet: it may ask for any
+    format, and the provider converts."""
 
     formats: tuple[AudioFormat, ...] = (MULAW_8K,)
     timings: bool = False
@@ -53,7 +53,7 @@ class SpeechCapabilities:
 
 @dataclass(frozen=True, slots=True)
 class SpokenSpan:
-    """Characters [start, end) of the utterance's text end at ``until_ms`` of its audio."""
+    """The characters [start, end) of the utterance's text end at ``until_ms`` of its audio."""
 
     start: int
     end: int
@@ -65,7 +65,7 @@ class Utterance(ABC):
 
     @abstractmethod
     def send(self, text: str) -> None:
-        """More text; whole sentences where possible. Never blocks."""
+        """More text, in whole sentences where possible. Never blocks."""
 
     @abstractmethod
     def flush(self) -> None:
@@ -73,13 +73,13 @@ class Utterance(ABC):
 
     @abstractmethod
     def cancel(self, heard_ms: float) -> str | None:
-        """Stop. The text that was spoken in the first ``heard_ms`` of audio, where the vendor
-        tells (None: the host estimates)."""
+        """Stop. Returns the text that was spoken in the first ``heard_ms`` milliseconds of audio,
+        or None if the provider does not know; the host then estimates it."""
 
     @abstractmethod
     async def done(self) -> None:
-        """Wait until all audio was written to the sink. The wait may be cancelled and begun
-        again. Raises :exc:`voicecall.errors.ProviderError`."""
+        """Wait until all audio was written to the sink. May be cancelled and called again. Raises
+        :exc:`voicecall.errors.ProviderError`."""
 
 
 class SpeechSession(ABC):
@@ -95,8 +95,9 @@ class SpeechProvider(Provider):
     def session(
         self, voice: str | None, audio_format: AudioFormat
     ) -> AbstractAsyncContextManager[SpeechSession]:
-        """A session for one call, ready when entered; cancelled, it ends within two seconds or is
-        left behind."""
+        """A session for one call, whose audio is in ``audio_format``; ready when entered. If
+        cancelled, it must end within two seconds, or it is abandoned. Raises
+        :exc:`voicecall.errors.ProviderError`."""
 
 
 # --- adapting a plain request ----------------------------------------------------------------

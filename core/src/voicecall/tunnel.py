@@ -14,7 +14,7 @@ __all__ = ["TunnelCapabilities", "TunnelProvider"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TunnelCapabilities:
-    """``public``: carriers on the internet reach it, not only machines of a private network."""
+    """``public``: carriers on the internet can reach it, not only machines of a private network."""
 
     public: bool = True
 
@@ -24,10 +24,10 @@ class TunnelProvider(Provider):
     def open(
         self, local_port: int, paths: Sequence[str]
     ) -> AbstractAsyncContextManager[AsyncIterator[str]]:
-        """Expose ``paths`` (of the webhooks, of the media sockets) of the local port.
+        """Expose ``paths`` (of webhooks and media sockets) of the local port.
 
-        Entered, the tunnel is being opened; left, it is closed. The iterator yields the public
-        base URL, below which the paths are the same, once carriers can use it, and again
-        whenever it changes. It ends, or raises, when the tunnel is lost: the host then opens
-        another one. Both raise :exc:`voicecall.errors.ProviderError`.
+        Entering the context begins to open the tunnel; leaving it closes the tunnel. The iterator
+        yields the public base URL, below which the paths are the same, as soon as carriers can use
+        it, and again whenever it changes. When the tunnel is lost, the iterator ends or raises, and
+        the host opens another one. Both raise :exc:`voicecall.errors.ProviderError`.
         """

@@ -24,23 +24,23 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class VoiceStarted:
-    """A voice began at ``at_ms``, which lies in the past: it is told once it is sure. A noise
-    shorter than 200 ms is no voice and is never told."""
+    """A voice began at ``at_ms``. That lies in the past: it is reported once it is certain. A noise
+    shorter than 200 ms is not a voice and is never reported."""
 
     at_ms: int
 
 
 @dataclass(frozen=True, slots=True)
 class VoiceStopped:
-    """The voice that was told last ended at ``at_ms``, in the past as well: the silences within
-    words are no end."""
+    """The voice that was reported last ended at ``at_ms``, also in the past: a silence within a
+    word is not an end."""
 
     at_ms: int
 
 
 @dataclass(frozen=True, slots=True)
 class TurnEnded:
-    """The speaker is done, with this probability (0 to 1). Not used yet."""
+    """The speaker has finished, with this probability (0 to 1). Not used yet."""
 
     at_ms: int
     probability: float
@@ -50,13 +50,14 @@ TurnEvent = VoiceStarted | VoiceStopped | TurnEnded
 
 
 class TurnDetector(ABC):
-    """One a call. :class:`VoiceStarted` and :class:`VoiceStopped` take turns."""
+    """One per call. :class:`VoiceStarted` and :class:`VoiceStopped` alternate."""
 
     @abstractmethod
     def process(self, audio: bytes) -> tuple[TurnEvent, ...]:
-        """Feed the next audio in the agreed format, in pieces of any size; what it shows.
+        """Process the next audio in the agreed format, a piece of any size; returns what it shows.
 
-        Called for every frame of a call, on the event loop: tens of microseconds, no waiting.
+        Called for every frame of a call, on the event loop: it may take tens of microseconds and
+        must not wait.
         """
 
     @abstractmethod

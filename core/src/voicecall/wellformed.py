@@ -1,4 +1,4 @@
-"""Text that is no Unicode: half a surrogate pair, as it comes of JSON that was cut in between."""
+"""Text that is not valid Unicode: half a surrogate pair, as when JSON was cut in between."""
 
 from __future__ import annotations
 
