@@ -37,7 +37,7 @@ class AgentTurn:
     - ``direction``: ``inbound`` or ``outbound``; ``remote_number`` is the other party's
     - ``model``, ``system_prompt``: to be used in place of the backend's own, if not None
     - ``fallback_models``: tried in this order if ``model`` fails
-    - ``allowed_tools``: the tools of the backend that may be used, with ``*`` as a wildcard; None: all
+    - ``allowed_tools``: which tools of the backend may be used, ``*`` being a wildcard; None: all
     - ``owner``: whether the turn has the owner's rights; callers, who are strangers, have not
     - ``speculative``: the turn must have no effects and leave no history until it comes again
       without this flag

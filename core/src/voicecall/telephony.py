@@ -175,8 +175,8 @@ class Answer(msgspec.Struct, frozen=True):
 
 
 class Reject(msgspec.Struct, frozen=True):
-    """Refuse an inbound call. ``text``, if given, is spoken first. ``busy``: the caller may try again
-    later, and hears so if the carrier can tell."""
+    """Refuse an inbound call. ``text``, if given, is spoken first. ``busy``: the caller may try
+    again later, and hears so if the carrier can tell."""
 
     text: str | None = None
     busy: bool = False
