@@ -115,6 +115,15 @@ def test_following_where_files_are_replaced_or_missing(log: Path) -> None:
     assert followed(log, 5, lambda: append(log, "a\n"), replaced) == ["a", "b"]
 
 
+def test_following_a_log_that_is_cut(log: Path) -> None:
+    append(log, "1\n2\nhalf")
+
+    def cut() -> None:
+        log.write_text("3\n")
+
+    assert followed(log, 5, cut, lambda: append(log, "4\n")) == list("1234")
+
+
 def test_lines_for_people() -> None:
     line = {
         "time": "2026-11-21T10:00:00.000+00:00",

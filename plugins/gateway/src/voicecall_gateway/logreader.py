@@ -27,8 +27,9 @@ def last_lines(file: Path, count: int) -> list[str]:
 
 
 def follow(file: Path, count: int, wait: Callable[[], None]) -> Iterator[str]:
-    """The last ``count`` lines and then every new one, also after a rotation. ``wait()`` is
-    called when there is nothing new; the generator never ends by itself."""
+    """The last ``count`` lines and then every new one, also after a rotation. A log that was cut is
+    read from its begin. ``wait()`` is called when there is nothing new; the generator never ends by
+    itself."""
     yield from last_lines(file, count)
     stream, rest = _open_at_end(file), b""
     while True:
@@ -41,6 +42,9 @@ def follow(file: Path, count: int, wait: Callable[[], None]) -> Iterator[str]:
                 # Whether another file follows is asked first: nothing is written to this one
                 # after that, and what is read below is all of it.
                 later = _after(stream, file)
+                if os.fstat(stream.fileno()).st_size < stream.tell():
+                    stream.seek(0)
+                    rest = b""
                 for chunk in _chunks(stream):
                     *lines, rest = (rest + chunk).split(b"\n")
                     yield from (_text(line) for line in lines)
