@@ -2,7 +2,9 @@
 
 VENV := .venv
 BIN := $(VENV)/bin
-STAMP := $(VENV)/.installed
+STAMP := $(VENV)/.installed-$(shell pwd -P | cksum | cut -d ' ' -f 1)
+# A .venv whose Python is gone, or was replaced by another one.
+BROKEN := $(shell test ! -e $(STAMP) || $(BIN)/python -c 'import pip' 2>/dev/null || echo broken)
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	$$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null \
 	&& echo $$python && break; done)
@@ -15,7 +17,7 @@ SOURCES := $(addsuffix /src,$(MEMBERS))
 # The tests start many processes; where bytecode is not kept, each compiles everything anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup fit demo test check lint bench soak docs constraints
+.PHONY: help setup broken demo test check lint bench soak docs constraints
 
 help:
 	@echo "make setup        .venv with every package, editable"
@@ -29,25 +31,19 @@ help:
 
 setup: $(STAMP)
 
-# A folder that is there has lost its Python. A failure (no ensurepip) leaves no half of one behind.
-$(BIN)/python:
+# A .venv works only in the folder that it was made in: the commands and editable packages of a copy
+# would run the code of the original. That of a copy, one whose making was interrupted, and a broken
+# one are made anew. uv installs workspace members editable only where each of them is named.
+$(STAMP): Makefile .ci/editable.py constraints.txt $(MANIFESTS) $(BROKEN)
 	@test -n "$(PYTHON)" || { echo "Python 3.11, 3.12 or 3.13 is needed; name it: make PYTHON=..."; exit 1; }
-	$(PYTHON) -m venv --clear $(VENV) || { rm -f $@; exit 1; }
-
-# Commands and editable installs name the folder that they were installed in: those of a copy would
-# run the code of the original.
-fit: | $(BIN)/python
-	@$(BIN)/python -c 'import sys, pip; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null \
-		|| { echo "$(VENV) has no pip, or another Python than 3.11 to 3.13: remove it, and run make again"; exit 1; }
-	@test ! -s $(STAMP) || test "$$(cat $(STAMP))" = "$$(pwd -P)" \
-		|| { echo "$(VENV) was made in $$(cat $(STAMP)): remove it, and run make again"; exit 1; }
-
-# uv installs workspace members editable only where each of them is named.
-$(STAMP): Makefile .ci/editable.py constraints.txt $(MANIFESTS) | fit
+	@set -- $(VENV)/.installed*; \
+	if { test -e "$$1" && test ! -e $@; } || ! $(BIN)/python -c 'import pip' 2>/dev/null; then \
+		$(PYTHON) -m venv --clear $(VENV); \
+	fi
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt uv
 	$(BIN)/uv pip install --quiet --system-certs --python $(BIN)/python -c constraints.txt -b constraints.txt \
 		--group dev $$($(BIN)/python .ci/editable.py $(MANIFESTS))
-	@pwd -P > $@
+	@touch $@
 
 demo: setup
 	@$(BIN)/voicecall demo
