@@ -115,6 +115,24 @@ def test_following_where_files_are_replaced_or_missing(log: Path) -> None:
     assert followed(log, 5, lambda: append(log, "a\n"), replaced) == ["a", "b"]
 
 
+def test_following_a_log_that_is_moved_away_from_its_older_parts(log: Path) -> None:
+    append(log, "1\n")
+    rotate(log)
+    os.utime(log.with_name(f"{log.name}.1"), (1_000, 1_000))
+    append(log, "2\n")
+
+    def moved() -> None:
+        append(log, "3\n")
+        log.rename(log.with_name("elsewhere"))
+
+    def begun_anew() -> None:
+        append(log, "4\n")
+        # The clock was set back meanwhile.
+        os.utime(log, (500, 500))
+
+    assert followed(log, 2, moved, begun_anew, lambda: append(log, "5\n")) == list("12345")
+
+
 def test_following_a_log_that_is_cut(log: Path) -> None:
     append(log, "1\n2\nhalf")
 

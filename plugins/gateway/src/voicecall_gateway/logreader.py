@@ -83,16 +83,23 @@ def _open_at_end(file: Path) -> BinaryIO | None:
 
 def _after(stream: BinaryIO, file: Path) -> BinaryIO | None:
     """The file that follows the one that is read; None while that is the newest, or the log is
-    between two names. One that has vanished among the older ones is followed by the oldest."""
+    between two names. One that has vanished among the older ones, or was moved away, is followed by
+    the oldest that was written to after it."""
     now = os.fstat(stream.fileno())
-    opened = [found for found in map(_open, _files(file)) if found is not None]
-    chosen: BinaryIO | None = None
-    numbers = [_identity(os.fstat(found.fileno())) for found in opened]
-    if opened:
-        index = numbers.index(_identity(now)) + 1 if _identity(now) in numbers else 0
-        if index < len(opened):
-            chosen = opened[index]
-    for found in opened:
+    opened = [(path, found) for path in _files(file) if (found := _open(path)) is not None]
+    abouts = [os.fstat(found.fileno()) for _, found in opened]
+    names = [_identity(about) for about in abouts]
+    if _identity(now) in names:
+        later = opened[names.index(_identity(now)) + 1 :]
+    else:
+        # The log itself follows whatever its time: a clock may have been set.
+        later = [
+            (path, found)
+            for (path, found), about in zip(opened, abouts, strict=True)
+            if path == file or about.st_mtime_ns >= now.st_mtime_ns
+        ]
+    chosen = later[0][1] if later else None
+    for _, found in opened:
         if found is not chosen:
             found.close()
     return chosen
