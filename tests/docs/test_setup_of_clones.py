@@ -1,4 +1,4 @@
-"""What ``make setup`` says of an environment that it cannot use."""
+"""When ``make setup`` makes the environment of a clone, and when it leaves it."""
 
 from __future__ import annotations
 
@@ -12,17 +12,24 @@ import pytest
 pytestmark = pytest.mark.integration
 
 ROOT = Path(__file__).parents[2]
-PYTHON = ".venv/bin/python"
+MADE = "-m venv --clear .venv\n"
 
 
 @pytest.fixture
 def clone(tmp_path: Path) -> Path:
-    """A folder of a name that shells split, with what ``make`` looks at first."""
+    """A folder of a name that shells split, with what ``make`` looks at first, and a Python in it
+    whose environments have commands that do nothing."""
     clone = tmp_path / "a größer clone"
     (clone / ".ci").mkdir(parents=True)
-    (clone / ".venv" / "bin").mkdir(parents=True)
     for name in ("Makefile", ".ci/editable.py", "constraints.txt"):
         shutil.copy(ROOT / name, clone / name)
+    script(clone / "idle", "exit 0")
+    script(
+        clone / "python",
+        'echo "$@" >> made',
+        "rm -rf .venv && mkdir -p .venv/bin",
+        "cp idle .venv/bin/python && cp idle .venv/bin/uv",
+    )
     return clone
 
 
@@ -31,11 +38,11 @@ def script(path: Path, *lines: str) -> None:
     path.chmod(0o755)
 
 
-def make(clone: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def setup(clone: Path, python: str = "./python") -> subprocess.CompletedProcess[str]:
     # Not as a part of the make that runs the tests.
     env = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
     return subprocess.run(
-        ["make", "--no-print-directory", *arguments],
+        ["make", "--no-print-directory", "setup", f"PYTHON={python}"],
         cwd=clone,
         env=env,
         capture_output=True,
@@ -44,34 +51,55 @@ def make(clone: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_a_clone_that_was_copied_does_not_run_the_code_of_the_original(clone: Path) -> None:
-    script(clone / PYTHON, "exit 0")
-    stamp = clone / ".venv" / ".installed"
-    stamp.write_text(f"{clone}\n")
-    assert make(clone, "setup").returncode == 0
-    moved = clone.rename(clone.with_name("moved"))
-    refused = make(moved, "setup")
-    assert refused.returncode == 2
-    assert f".venv was made in {clone}: remove it, and run make again\n" in refused.stdout
-    # Clones whose folder was not written down yet go on.
-    (moved / ".venv" / ".installed").write_text("")
-    assert make(moved, "setup").returncode == 0
+def made(clone: Path) -> str:
+    return (clone / "made").read_text()
 
 
-def test_an_environment_of_another_python_or_without_pip_is_named(clone: Path) -> None:
-    script(clone / PYTHON, "echo Traceback >&2", "exit 1")
-    refused = make(clone, "setup")
-    assert refused.returncode == 2
-    assert ".venv has no pip, or another Python than 3.11 to 3.13: remove it" in refused.stdout
-    assert "Traceback" not in refused.stderr
+def test_an_environment_is_made_once_and_filled_again_for_other_versions(clone: Path) -> None:
+    assert setup(clone).returncode == 0
+    assert "Nothing to be done" in setup(clone).stdout
+    changed = clone / "constraints.txt"
+    installed = next((clone / ".venv").glob(".installed*")).stat()
+    os.utime(changed, (installed.st_atime + 10, installed.st_mtime + 10))
+    assert "uv pip install" in setup(clone).stdout
+    assert made(clone) == MADE
 
 
-def test_an_environment_that_could_not_be_made_is_made_anew(clone: Path) -> None:
+def test_a_clone_that_was_moved_or_copied_gets_an_environment_of_its_own(clone: Path) -> None:
+    assert setup(clone).returncode == 0
+    copy = clone.with_name("copy")
+    shutil.copytree(clone, copy)
+    assert setup(copy).returncode == 0
+    assert made(copy) == MADE * 2
+    assert "Nothing to be done" in setup(copy).stdout
+    assert made(clone) == MADE
+
+
+def test_an_environment_that_lost_its_python_or_pip_is_made_anew(clone: Path) -> None:
+    assert setup(clone).returncode == 0
+    (clone / ".venv" / "bin" / "python").unlink()
+    assert setup(clone).returncode == 0
+    script(clone / ".venv" / "bin" / "python", "echo Traceback >&2", "exit 1")
+    again = setup(clone)
+    assert again.returncode == 0
+    assert "Traceback" not in again.stderr
+    assert made(clone) == MADE * 3
+
+
+def test_an_environment_that_was_not_made_to_its_end_is_made_anew(clone: Path) -> None:
     """As where Debian's ensurepip is missing: Python is linked before that is noticed."""
-    (clone / PYTHON).symlink_to("/nowhere/python")
-    making = clone / "making"
-    script(making, 'echo "$@" >> made', f"rm -f {PYTHON}", f"echo > {PYTHON}", "exit 1")
-    for _ in range(2):
-        assert make(clone, "setup", "PYTHON=./making").returncode == 2
-        assert not (clone / PYTHON).exists()
-    assert (clone / "made").read_text() == "-m venv --clear .venv\n" * 2
+    script(
+        clone / "half",
+        'echo "$@" >> made',
+        "mkdir -p .venv/bin && ln -s /nowhere/python .venv/bin/python",
+        "exit 1",
+    )
+    assert setup(clone, "./half").returncode == 2
+    assert setup(clone).returncode == 0
+    assert made(clone) == MADE * 2
+
+
+def test_without_a_python_that_will_do_it_is_asked_for(clone: Path) -> None:
+    asked = setup(clone, "")
+    assert asked.returncode == 2
+    assert "Python 3.11, 3.12 or 3.13 is needed; name it: make PYTHON=..." in asked.stdout
