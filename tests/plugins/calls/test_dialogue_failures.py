@@ -245,7 +245,7 @@ async def test_an_agent_that_cannot_be_stopped_is_left(
         await phone.hang_up()
         await phone.settle(3)
         assert not phone.engine.lanes
-    assert caplog.text.count("the agent does not end; it is left") == 2
+    assert caplog.text.count("the agent does not end when it is cancelled; it is abandoned") == 2
 
 
 async def test_what_came_before_the_failure_is_spoken(tmp_path: Path) -> None:

@@ -181,5 +181,5 @@ async def test_a_store_that_fails_is_told_and_tried_again(
     assert [record.getMessage() for record in caplog.records] == [
         "old calls stay in the store for another hour: the disk is full",
         "old calls stay in the store for another hour",
-        "calls dropped from the store, over and old: 1",
+        "old calls deleted from the store: 1",
     ]

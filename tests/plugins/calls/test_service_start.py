@@ -191,7 +191,7 @@ async def test_a_carrier_whose_signature_headers_no_webhook_has_is_named(
     )
     async with started(tmp_path, carrier, provider="misread") as problems:
         [problem] = problems
-        assert "'misread' cannot be used: TypeError: its signature_headers are no sets" in problem
+        assert "'misread' cannot be used: TypeError: its signature_headers must be sets" in problem
 
 
 async def test_a_carrier_that_cannot_be_told_of_webhooks_keeps_no_phone_down(
@@ -207,7 +207,7 @@ async def test_a_carrier_that_cannot_be_told_of_webhooks_keeps_no_phone_down(
     )
     async with started(tmp_path, carrier, provider="forgetful") as problems:
         assert problems == []
-    assert "inbound calls are not announced to the carrier" in caplog.text
+    assert "the carrier could not be told where inbound calls go" in caplog.text
 
 
 async def test_a_key_of_the_probe_that_cannot_be_read_is_named(tmp_path: Path) -> None:

@@ -370,7 +370,7 @@ def test_on_this_machine_alone_it_is_no_matter(url: str | None) -> None:
         ({"list": {}}, "agents.list: must be a list"),
         ({"list": ["main"]}, "agents.list.0: must be an object"),
         ({"list": [{"id": "a"}, {"name": "b"}]}, "agents.list.1.id: must be the name"),
-        ({"list": [{"id": "a"}, {"id": " A"}]}, "agents.list.1.id: the agent 'a' is there twice"),
+        ({"list": [{"id": "a"}, {"id": " A"}]}, "agents.list.1.id: the agent 'a' is listed twice"),
         ({"list": [{"id": "a", "backend": 5}]}, "agents.list.0.backend"),
         ({"list": [{"id": "a", "model": {"primary": []}}]}, "agents.list.0.model.primary"),
         ({"list": [{"id": "a", "tools": ["read"]}]}, "agents.list.0.tools: must be an object"),

@@ -43,7 +43,7 @@ async def test_a_shortage_is_told_once_until_it_is_over_for_a_while(
         tasks.cancel_scope.cancel()
     assert [record.getMessage() for record in caplog.records] == [
         told,
-        "connections are taken again",
+        "connections are accepted again",
     ]
 
 

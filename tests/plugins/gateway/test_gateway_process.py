@@ -217,7 +217,7 @@ def test_a_gateway_without_file_descriptors_says_so(box: Box) -> None:
         process, reason
     )
     resource.prlimit(process.pid, resource.RLIMIT_NOFILE, before)
-    read_until(process, "connections are taken again")
+    read_until(process, "connections are accepted again")
     assert ready(url)
 
 

@@ -102,7 +102,7 @@ async def test_attempts_are_a_minute_apart_at_last_and_end_with_the_service(
         await runner.stop()
     assert service.waits() == [1, 2, 4, 8, 16, 32, 60, 60, 60]
     assert said(caplog, logging.ERROR) == [
-        "the service phone of p broke",
+        "the service phone of p failed",
         "phone cannot start: internal error (KeyError), see the log; it is tried again",
     ]
 

@@ -69,7 +69,7 @@ def _read(workspace: Path, names: Iterable[str], longest: int) -> list[str]:
         try:
             path = (root / name).resolve()
             if not path.is_relative_to(root):
-                _log.warning("%s is not in the agent's workspace and is passed over", name)
+                _log.warning("%s is not in the agent's workspace and is ignored", name)
                 continue
             if not path.is_file():
                 continue

@@ -115,7 +115,7 @@ def _entries(value: Any) -> Mapping[str, Mapping[str, Any]]:
         agent_id = name.strip().lower()
         if agent_id in found:
             # Only one of them would answer.
-            raise ConfigError(f"the agent {agent_id[:80]!r} is there twice", path=f"{path}.id")
+            raise ConfigError(f"the agent {agent_id[:80]!r} is listed twice", path=f"{path}.id")
         found[agent_id] = entry
     return found
 

@@ -44,7 +44,7 @@ async def held(session: AbstractAsyncContextManager[T], whose: str) -> AsyncIter
             with anyio.move_on_after(_LEAVES_S, shield=True):
                 await holder.over.wait()
         if not holder.over.is_set():
-            _log.warning("%s does not end; it is left", whose)
+            _log.warning("%s does not end when it is cancelled; it is abandoned", whose)
             # Not cancelled by force: a thread of its own may be at work.
             _left.add(task)
             task.add_done_callback(_left.discard)

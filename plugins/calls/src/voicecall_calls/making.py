@@ -50,7 +50,8 @@ def make_carrier(info: ProviderInfo, config: Any, context: ProviderContext) -> T
         if not sets or not all(_is_header_set(names) for names in sets):
             # Any other form asks for headers that no webhook has.
             raise TypeError(
-                "its signature_headers are no sets of lower-case names, such as (('x-signature',),)"
+                "its signature_headers must be sets of lower-case names, such as"
+                " (('x-signature',),)"
             )
     return carrier
 

@@ -47,5 +47,5 @@ async def _keep(store: CallStore, seam: Seam, wanted: Callable[[], RetentionConf
             _log.exception("old calls stay in the store for another hour")
         else:
             if gone:
-                _log.info("calls dropped from the store, over and old: %d", gone)
+                _log.info("old calls deleted from the store: %d", gone)
         await anyio.sleep(EVERY_S)

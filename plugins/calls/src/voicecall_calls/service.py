@@ -364,6 +364,6 @@ async def _announce(carrier: Any, url: str) -> None:
     try:
         await carrier.register_webhook(url)
     except ProviderError as error:
-        _log.warning("inbound calls are not announced to the carrier: %s", error)
+        _log.warning("the carrier could not be told where inbound calls go: %s", error)
     except Exception:  # noqa: BLE001 (a carrier's code can raise anything)
-        _log.exception("inbound calls are not announced to the carrier")
+        _log.exception("the carrier could not be told where inbound calls go")

@@ -239,7 +239,7 @@ def _own(tree: Mapping[str, Any], name: str, notes: list[str]) -> dict[str, Any]
     section = tree.get(name) or {}
     passed = sorted(set(section) & FOREIGN_KEYS[name])
     if passed:
-        notes.append(f"{name}: keys that steer nothing here are passed over: {', '.join(passed)}")
+        notes.append(f"{name}: keys that have no effect here are passed over: {', '.join(passed)}")
     own: dict[str, Any] = _without(section, FOREIGN_KEYS[name])
     return own
 

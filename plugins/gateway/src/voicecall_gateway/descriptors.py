@@ -54,5 +54,5 @@ class Descriptors:
                 _log.error("%s", self._problem)
             elif calm >= CALM_LOOKS and self._problem is not None:
                 self._problem = None
-                _log.info("connections are taken again")
+                _log.info("connections are accepted again")
             await anyio.sleep(LOOK_SECONDS)

@@ -103,7 +103,7 @@ class ServiceRunner:
             return
         self.problem = problem
         if bug is not None:
-            _log.error("the service %s of %s broke", self.name, self.plugin_id, exc_info=bug)
+            _log.error("the service %s of %s failed", self.name, self.plugin_id, exc_info=bug)
         _log.error("%s%s", problem, "" if self.running else "; it is tried again")
 
     def problems(self) -> Sequence[str]:

@@ -41,7 +41,7 @@ async def _number(client: TwilioClient, webhook_url: str, number: str) -> list[P
         text = f"{number} is a verified caller ID: calls are placed from it, and none come here"
         return [Probe("number-owned", True, text)]
     if not entries:
-        text = f"{number} is no number of this account in this region: buy it, or correct it"
+        text = f"{number} is not a number of this account in this region: buy it, or correct it"
         return [Probe("number-owned", False, text)]
     owned = Probe("number-owned", True, f"{number} belongs to the account")
     problem = _problem(entries[0], webhook_url)
@@ -69,7 +69,7 @@ def _status(entry: Number, webhook_url: str) -> Probe:
     if entry.status_callback_method not in (None, "POST"):
         text = f'"Call status changes" uses HTTP {entry.status_callback_method}; choose HTTP POST'
         return Probe(name, False, f"{number}: {text}")
-    return Probe(name, True, f"the end of calls to {number} is told")
+    return Probe(name, True, f"the end of calls to {number} is reported here")
 
 
 def _problem(entry: Number, webhook_url: str) -> str | None:

@@ -226,7 +226,8 @@ async def _post(
     except ApiRefusal as error:
         if error.code != BAD_TIME_LIMIT or "TimeLimit" not in form:
             raise
-    _log.warning("the account takes no TimeLimit of %s s: its own ends a call", form["TimeLimit"])
+    text = "the account refuses a TimeLimit of %s s; its own limit ends the call"
+    _log.warning(text, form["TimeLimit"])
     rest = {name: value for name, value in form.items() if name != "TimeLimit"}
     return await client.post(path, Call, rest, harmless=harmless, wanted=wanted)
 

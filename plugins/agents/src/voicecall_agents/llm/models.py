@@ -88,7 +88,8 @@ def _make_provider(provider_id: str, base_url: str | None, api_key: str | None) 
     for key in wanted:
         if key not in known:
             field = {"base_url": "baseUrl", "api_key": "apiKey"}[key]
-            raise ConfigError(f"{provider_id} takes none", path=f"{BACKEND_PATH}.{field}")
+            text = f"is not used by {provider_id}; remove it"
+            raise ConfigError(text, path=f"{BACKEND_PATH}.{field}")
     return made_by(**wanted)
 
 

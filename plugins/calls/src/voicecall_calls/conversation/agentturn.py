@@ -105,4 +105,5 @@ async def settle(backend: AgentBackend, turn: AgentTurn, heard: str) -> None:
         _log.exception("call %s: the agent cannot note what was heard", turn.call_id)
         return
     if patience.cancelled_caught:
-        _log.warning("call %s: the agent does not note what was heard", turn.call_id)
+        text = "call %s: the agent did not note within %g s what was heard"
+        _log.warning(text, turn.call_id, _SETTLE_S)

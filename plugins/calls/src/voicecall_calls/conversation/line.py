@@ -257,7 +257,7 @@ class AudioLine:
             told = await self._progress.wait(patience)
             drained = self.pacer.drain_ms(self._monotonic()) == 0
             if not told and self.current is not None and drained:
-                _log.warning("the carrier returned no mark; taken for played")
+                _log.warning("the carrier returned no mark in time; the audio counts as played")
                 break
         return self.pacer.heard(item_id, self._monotonic())
 

@@ -30,7 +30,7 @@ def why_lost(error: Exception, whose: str) -> str:
     logged; ``whose`` it was."""
     errors = list(_leaves(error))
     if not all(isinstance(one, ProviderError) for one in errors):
-        _log.error("%s raised what it should not", whose, exc_info=error)
+        _log.error("%s raised an error that is not a ProviderError", whose, exc_info=error)
     said = (str(one) if isinstance(one, ProviderError) else type(one).__name__ for one in errors)
     return "; ".join(dict.fromkeys(said))
 

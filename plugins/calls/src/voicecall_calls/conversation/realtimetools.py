@@ -141,7 +141,8 @@ class RealtimeTools:
     async def _carry_out(self, call: ToolCall, session: RealtimeSession) -> None:
         name = _OLD_NAMES.get(call.name, call.name)
         if self._too_often(name):
-            _log.warning("call %s: tool %s in a loop", self._lane.record.call_id, name)
+            text = "call %s: the model called the tool %s too often; it is refused"
+            _log.warning(text, self._lane.record.call_id, name)
             error = f'Tool "{call.name}" was called too often; go on without it'
             await session.tool_result(call.id, {"error": error})
         elif name == END_CALL.name:

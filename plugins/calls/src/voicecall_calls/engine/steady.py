@@ -36,7 +36,7 @@ class SteadySeam:
         if abs(wall - steady) > STEP_MS and self._counting():
             if not self._told:
                 self._told = True
-                _log.warning("the clock was set: it counts for calls when the last one is over")
+                _log.warning("the clock was set: live calls keep the old time until all are over")
             return steady
         self._ahead += wall - steady
         self._told = False

@@ -23,7 +23,8 @@ def as_provider_error(error: Exception, provider_id: str) -> ProviderError:
         error = error.exceptions[0]
     if isinstance(error, ProviderError):
         return error
-    _log.error("the speech provider %s raised what it should not", provider_id, exc_info=error)
+    text = "the speech provider %s raised an error that is not a ProviderError"
+    _log.error(text, provider_id, exc_info=error)
     return ProviderUnavailable(type(error).__name__, provider=provider_id)
 
 
