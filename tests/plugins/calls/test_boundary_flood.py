@@ -188,14 +188,27 @@ async def test_whoever_has_got_a_place_stands_no_more() -> None:
     for _ in range(3):
         slow = places.take("a")
         assert slow is not None
-        with places.reading(slow, 60):
+        with anyio.fail_after(60), places.reading(slow, 3600):
             genuine = places.take("a")
             assert genuine is not None
             assert genuine.standing
             assert places.claim(genuine)
             assert (slow.lost, genuine.standing) == (True, False)
+            # Nobody waits for this body any longer.
+            await anyio.sleep_forever()
         places.give_back(genuine)
         places.give_back(slow)
+
+
+async def test_slow_bodies_of_one_client_give_way_to_another() -> None:
+    places = Places(per_client=2, total=2)
+    slow = [places.take("a") for _ in range(2)]
+    assert slow[0] is not None
+    with places.reading(slow[0], 60):
+        genuine = places.take("b")
+        assert genuine is not None
+        assert places.claim(genuine)
+        assert slow[0].lost
 
 
 async def test_no_more_stand_than_there_are_places() -> None:
