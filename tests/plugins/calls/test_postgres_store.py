@@ -101,6 +101,15 @@ async def test_only_the_guilty_one_fails(store: PostgresStore, database_url: str
     assert not await store.is_processed("k7")
 
 
+async def test_no_error_quotes_a_row(
+    store: PostgresStore, database_url: str, postgres_server: Server
+) -> None:
+    postgres_server.execute("ALTER TABLE calls ADD CHECK (state <> 'ringing')", database_url)
+    with pytest.raises(StoreError, match="violates check constraint") as caught:
+        await store.commit(Commit(record=call_record(from_number="+15557654321")))
+    assert "7654321" not in str(caught.value)
+
+
 async def test_several_commits_of_one_call_in_a_batch(
     store: PostgresStore, database_url: str
 ) -> None:
@@ -261,6 +270,8 @@ def cut_at_commit(
         cuts.append("cut")
         if after:
             made.commit()
+            # Else it would know that there is nothing to commit, and not miss the connection.
+            made.execute("SELECT 1")
         server.execute(_ALL_OTHERS, url)
 
     event.listen(Engine, "commit", on_commit)
@@ -274,6 +285,7 @@ def cut_at_commit(
 async def test_a_commit_whose_answer_was_lost_is_stored_once(
     store: PostgresStore, database_url: str, postgres_server: Server, after: bool
 ) -> None:
+    await store.commit(Commit(processed_keys=["before"]))
     commit = Commit(record=call_record(), events=[StoredEvent(1, "E", {})], processed_keys=["k"])
     with cut_at_commit(postgres_server, database_url, after=after) as cuts:
         await store.commit(commit)
