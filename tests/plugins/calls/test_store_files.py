@@ -59,6 +59,7 @@ def as_line(record: CallRecord) -> dict[str, Any]:
 
 
 async def test_another_store_of_this_process_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "lock").write_text("1234567890\n")
     async with new_store(tmp_path).lifespan():
         with pytest.raises(StoreError, match=f"another gateway .pid {os.getpid()}. uses"):
             async with new_store(tmp_path).lifespan():
@@ -114,6 +115,13 @@ async def test_a_database_with_a_loose_mode_is_tightened(tmp_path: Path) -> None
         (tmp_path / "calls.db").chmod(0o644)
     async with new_store(tmp_path).lifespan():
         assert mode(tmp_path / "calls.db") == 0o600
+
+
+@pytest.mark.parametrize(("fsync", "level"), [(True, 2), (False, 1)])
+def test_commits_wait_for_the_disk(tmp_path: Path, fsync: bool, level: int) -> None:
+    store = new_store(tmp_path, **({} if fsync else {"fsync": False}))
+    with store._connected(writing=True) as connection, connection.begin():
+        assert connection.exec_driver_sql("PRAGMA synchronous").scalar_one() == level
 
 
 # --- damage ----------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import anyio
@@ -176,6 +176,8 @@ async def test_a_reply_is_void_at_its_very_time(tmp_path: Path) -> None:
     async with (store := SqliteStore(tmp_path, Still())).lifespan():
         await store.commit(Commit(reply=over))
         await store.commit(Commit(reply=last))
+        with closing(sqlite3.connect(tmp_path / "calls.db")) as other:
+            assert other.execute("SELECT key FROM replay_keys").fetchall() == [("last",)]
         assert await store.reply("last") == last
         assert await store.reply("over") is None
         with pytest.raises(DuplicateKey):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
+from hashlib import sha256
 from typing import Any
 
 import anyio
@@ -33,6 +35,8 @@ __all__ = ["StoreContract", "call_record"]
 
 NOW = 1_700_000_000_000
 HOUR = 3_600_000
+_LONG = "".join(sha256(bytes([n])).hexdigest() for n in range(250))
+"""Not to be made much shorter."""
 
 
 def call_record(call_id: str = "call-1", **changes: Any) -> CallRecord:
@@ -285,6 +289,38 @@ class StoreContract:
         stored = {record.call_id for record in await store.live()}
         assert len(refused) == 19
         assert stored == {f"c{n}" for n in range(60)} - set(refused)
+
+    @pytest.mark.parametrize(
+        "odd",
+        [
+            Commit(record=call_record("odd", started_at=2**63)),
+            Commit(processed_keys=["\ud800"]),
+            Commit(processed_keys=[_LONG]),
+        ],
+        ids=["late", "half-a-character", "long"],
+    )
+    async def test_what_cannot_be_stored_fails_alone(self, store: CallStore, odd: Commit) -> None:
+        outcomes: dict[int, StoreError | None] = {}
+
+        async def one(n: int, commit: Commit) -> None:
+            try:
+                await store.commit(commit)
+                outcomes[n] = None
+            except StoreError as error:
+                outcomes[n] = error
+
+        async with anyio.create_task_group() as group:
+            for n in range(5):
+                group.start_soon(one, n, odd if n == 2 else Commit(record=call_record(f"c{n}")))
+        del outcomes[2]
+        assert outcomes == dict.fromkeys((0, 1, 3, 4))
+        assert {record.call_id for record in await store.live()} >= {"c0", "c1", "c3", "c4"}
+        # That this one cannot be stored is no trouble of the store.
+        with suppress(StoreError):
+            await store.commit(
+                replace(odd, processed_keys=[f"{key}2" for key in odd.processed_keys])
+            )
+        assert list(store.problems()) == []
 
     async def test_commits_survive_closing(self, new_store: Callable[[], CallStore]) -> None:
         record = call_record(transcript=(said("hello"),))
