@@ -140,7 +140,13 @@ async def test_the_commands_show_approve_and_revoke(tmp_path: Path) -> None:
             )
             caller = known.succeeded().document["caller"]
             assert (caller["number"], caller["status"]) == (CALLER, "revoked")
+            assert "but" not in known.document
             assert "neither approved nor waiting" in unknown.one_sentence()
+            approved = home.json("pairing", "approve", FRIEND)
+            assert (approved["caller"]["status"], "but" in approved) == ("approved", False)
+            assert home.text("pairing", "revoke", FRIEND).strip() == (
+                f"{FRIEND} is revoked, but allowFrom has the number and lets it in"
+            )
 
         await anyio.to_thread.run_sync(revoke)
         _, record = await town.call(Silent())

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from voicecall.model import EndDetail
+from voicecall.store import Approval
 from voicecall_calls.config import VoiceCallConfig
-from voicecall_calls.engine.admission import Admission, admit_inbound, route_for
+from voicecall_calls.engine.admission import Admission, admit_inbound, in_spite_of, route_for
 from voicecall_calls.pairing import Pairing
 
 pytestmark = [pytest.mark.unit, pytest.mark.anyio]
@@ -116,6 +117,22 @@ async def test_pairing_asks_for_the_approval_of_a_stranger_only() -> None:
     assert await admit_inbound(pairing, stranger, asked) == Admission(code="123456")
     assert asked.asked == [stranger]
     assert await admit_inbound(pairing, stranger, Asked(code=None)) == REFUSED
+
+
+@pytest.mark.parametrize("policy", ["disabled", "allowlist", "pairing", "open"])
+@pytest.mark.parametrize("number", [LISTED, "+15550007777"])
+@pytest.mark.parametrize("status", ["approved", "revoked"])
+async def test_what_makes_a_decision_meaningless_is_told(
+    policy: str, number: str, status: str
+) -> None:
+    values = config(inboundPolicy=policy, allowFrom=[LISTED])
+    approved = status == "approved"
+    pairing = Asked(approved=number if approved else None, code=None)
+    let_in = await admit_inbound(values, number, pairing) == WELCOME
+    but = in_spite_of(values, Approval(number, status, "", 0, 0))
+    assert (but is None) == (let_in == approved)
+    if but is not None:
+        assert "allowFrom" in but or policy in but
 
 
 def test_a_route_is_found_by_its_digits() -> None:

@@ -23,9 +23,10 @@ from voicecall.errors import (
     StoreError,
 )
 from voicecall.model import CallMode, CallRecord, CallState, MediaPath
-from voicecall.store import DialReservation
+from voicecall.store import Approval, DialReservation
 from voicecall_calls.config import normalize_number
 from voicecall_calls.conversation.base import Conversation
+from voicecall_calls.engine.admission import in_spite_of
 from voicecall_calls.engine.engine import CallEngine
 from voicecall_calls.engine.lane import CallLane
 from voicecall_calls.engine.sessions import session_key
@@ -107,6 +108,10 @@ class CallOperations:
     @property
     def pairing(self) -> Pairing:
         return self._engine.pairing
+
+    def in_spite_of(self, approval: Approval) -> str | None:
+        """What the configuration says that makes an approval, or its end, have no effect."""
+        return in_spite_of(self._engine.config, approval)
 
     async def latency(self, last: int) -> Mapping[str, Any]:
         """Statistics over the newest ``last`` turns."""

@@ -12,6 +12,7 @@ from voicecall.errors import InvalidRequest, MissingScope, VoicecallError
 from voicecall.hosting import RpcCall, RpcMethod
 from voicecall.model import CallMode
 from voicecall.seam import Seam
+from voicecall.store import Approval
 from voicecall_calls.operations import CallOperations, DialOptions
 from voicecall_calls.pairing import approval_json
 
@@ -207,9 +208,15 @@ class PhoneRpc:
         return {"callers": [approval_json(approval) for approval in callers]}
 
     async def _pairing_approve(self, params: Params, call: RpcCall) -> Params:
-        caller = await self._operations().pairing.approve(_required(params, "caller"))
-        return {"caller": approval_json(caller)}
+        operations = self._operations()
+        caller = await operations.pairing.approve(_required(params, "caller"))
+        return _decided(caller, operations.in_spite_of(caller))
 
     async def _pairing_revoke(self, params: Params, call: RpcCall) -> Params:
-        caller = await self._operations().pairing.revoke(_required(params, "number"))
-        return {"caller": approval_json(caller)}
+        operations = self._operations()
+        caller = await operations.pairing.revoke(_required(params, "number"))
+        return _decided(caller, operations.in_spite_of(caller))
+
+
+def _decided(caller: Approval, but: str | None) -> Params:
+    return {"caller": approval_json(caller), **({"but": but} if but is not None else {})}

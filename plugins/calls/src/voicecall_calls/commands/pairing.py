@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 import typer
 
@@ -54,7 +55,7 @@ def approve(
     if json:
         print_json(result)
     else:
-        print_text(f"{result['caller']['number']} may call in")
+        _tell(result, "is approved", "may call in")
 
 
 def revoke(
@@ -69,7 +70,12 @@ def revoke(
     if json:
         print_json(result)
     else:
-        print_text(f"{result['caller']['number']} may not call in any more")
+        _tell(result, "is revoked", "may not call in any more")
+
+
+def _tell(result: Mapping[str, Any], done: str, then: str) -> None:
+    number, but = result["caller"]["number"], result.get("but")
+    print_text(f"{number} {then}" if but is None else f"{number} {done}, but {but}")
 
 
 def _when(at_ms: int) -> str:

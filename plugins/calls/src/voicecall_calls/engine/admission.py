@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from voicecall.model import EndDetail
+from voicecall.store import Approval
 from voicecall_calls.config import NumberRoute, VoiceCallConfig, normalize_number
 from voicecall_calls.engine.addresses import digits_of
 from voicecall_calls.pairing import Pairing
 
-__all__ = ["Admission", "admit_inbound", "route_for"]
+__all__ = ["Admission", "admit_inbound", "in_spite_of", "route_for"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,22 @@ async def admit_inbound(
         return _LET_IN
     code = await pairing.code_for(number)
     return Admission(code=code) if code is not None else _REFUSED
+
+
+def in_spite_of(config: VoiceCallConfig, approval: Approval) -> str | None:
+    """Why a caller who was approved is kept out all the same, or one who was revoked is let in;
+    None where neither is so."""
+    policy, approved = config.inbound_policy, approval.status == "approved"
+    listed = digits_of(approval.number) in {digits_of(number) for number in config.allow_from}
+    if policy == "disabled":
+        return "inboundPolicy is disabled and lets nobody in" if approved else None
+    if policy == "open":
+        return None if approved else "inboundPolicy is open and lets everybody in"
+    if listed:
+        return None if approved else "allowFrom has the number and lets it in"
+    if policy == "allowlist" and approved:
+        return "inboundPolicy is allowlist and lets in nobody but allowFrom"
+    return None
 
 
 def route_for(config: VoiceCallConfig, to_number: str | None) -> tuple[str, NumberRoute] | None:
