@@ -114,6 +114,31 @@ async def test_a_silent_caller_is_asked_again_on_a_line_that_stays_open(
         assert (record.end_reason, record.end_detail) == (EndReason.HANGUP_BOT, EndDetail.SILENCE)
 
 
+async def test_who_is_not_let_in_is_told_so_and_who_finds_no_place_hears_that_it_is_busy(
+    tmp_path: Path, carrier: str
+) -> None:
+    config = {
+        **CLASSIC,
+        "inboundPolicy": "allowlist",
+        "allowFrom": [CALLER],
+        "maxConcurrentInboundCalls": 1,
+        "phrases": {"refused": "This line is private."},
+    }
+    async with open_town(tmp_path, Puppet({}), config=config, carrier=carrier) as town:
+        stranger, refused = await town.call(Silent(), number=PHONE)
+        assert refused.end_detail is EndDetail.POLICY
+        assert heard(town, stranger) == ["This line is private."]
+        first = town.call_in(Silent())
+        await town.live(first)
+        second, late = await town.call(Silent())
+        assert late.end_detail is EndDetail.CAPACITY
+        assert heard(town, second) == []
+        (ended,) = town.carrier.ledger.entries("ended", call=second)
+        assert ended["reason"] == EndReason.BUSY
+        await town.hung_up(first)
+        await town.nothing_left()
+
+
 async def test_requests_from_outside_on_a_turn_based_call(tmp_path: Path, carrier: str) -> None:
     async with open_town(tmp_path, Puppet({}), config=CLASSIC, carrier=carrier) as town:
         town.carrier.set_phone(PHONE, (WAIT, Say("At nine."), Silent()))
