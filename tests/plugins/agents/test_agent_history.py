@@ -153,6 +153,19 @@ async def test_trouble_is_a_store_error(tmp_path: Path) -> None:
             raise AssertionError("it opened")
 
 
+async def test_a_file_that_is_damaged(tmp_path: Path) -> None:
+    file = tmp_path / "agents" / "history.db"
+    async with store(tmp_path).open():
+        pass
+    file.write_bytes(b"not a database\n" * 500)
+    with pytest.raises(StoreError, match=r"history\.db .* not a database; use a backup, or delete"):
+        async with store(tmp_path).open():
+            pass
+    file.unlink()
+    async with store(tmp_path).open():
+        pass
+
+
 async def test_listing_backends_imports_no_library() -> None:
     code = (
         "import sys; from voicecall.registry import Registry; from voicecall import ProviderKind;"

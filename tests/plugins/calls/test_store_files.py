@@ -129,10 +129,20 @@ def test_commits_wait_for_the_disk(tmp_path: Path, fsync: bool, level: int) -> N
 
 async def test_a_file_that_is_no_database(tmp_path: Path) -> None:
     (tmp_path / "calls.db").write_bytes(b"not a database\n" * 500)
-    with pytest.raises(StoreError, match=r"calls\.db: file is not a database"):
+    with pytest.raises(StoreError, match=r"calls\.db: file is not a database; use a backup"):
         async with new_store(tmp_path).lifespan():
             pass
     assert (tmp_path / "calls.db").read_bytes().startswith(b"not a database")
+
+
+async def test_half_a_database(tmp_path: Path) -> None:
+    async with new_store(tmp_path).lifespan():
+        pass
+    os.truncate(tmp_path / "calls.db", 8192)
+    with pytest.raises(StoreError, match=r"calls\.db: .* is malformed; use a backup"):
+        async with new_store(tmp_path).lifespan():
+            pass
+    assert (tmp_path / "calls.db").stat().st_size == 8192
 
 
 async def test_a_directory_that_is_a_file(tmp_path: Path) -> None:

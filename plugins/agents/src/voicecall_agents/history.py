@@ -30,6 +30,7 @@ CREATE TABLE IF NOT EXISTS messages (
 CREATE INDEX IF NOT EXISTS messages_at ON messages (at)
 """
 _BUSY_S = 5.0
+_DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 _DAY_MS = 24 * 3600 * 1000
 
 P = ParamSpec("P")
@@ -101,7 +102,11 @@ class SqliteHistory:
                 connection.close()
                 raise
         except (OSError, sqlite3.Error) as error:
-            raise StoreError(f"{self._path} cannot be opened: {error}") from error
+            text = f"{self._path} cannot be opened: {error}"
+            # The last eight bits of a code tell the kind.
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGED:
+                text += "; use a backup, or delete it, and agents remember nothing of their callers"
+            raise StoreError(text) from error
         return connection
 
     async def _run(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,7 @@ from voicecall.errors import StoreError
 __all__ = ["StoreTrouble", "connected", "locked", "naming", "reason"]
 
 _BUSY_SECONDS = 5
+_DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
 class StoreTrouble(StoreError):
@@ -42,7 +44,10 @@ def reason(error: Exception) -> str:
     if isinstance(error, SQLAlchemyError):
         original = getattr(error, "orig", None) or error.__class__.__name__
         diagnosis = getattr(original, "diag", None)
-        return getattr(diagnosis, "message_primary", None) or str(original)
+        text = getattr(diagnosis, "message_primary", None) or str(original)
+        # Of SQLite's codes the last eight bits tell the kind.
+        damaged = getattr(original, "sqlite_errorcode", 0) & 0xFF in _DAMAGED
+        return f"{text}; use a backup or another store" if damaged else text
     return str(error)
 
 
