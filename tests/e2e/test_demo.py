@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import time
 import wave
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
@@ -12,7 +16,7 @@ from voicecall.errors import VoicecallError
 from voicecall.registry import Registry
 from voicecall_calls.demo.run import run_demo
 
-from .lab.process import Home
+from .lab.process import START_PATIENCE_S, Home, port_is_free
 
 pytestmark = pytest.mark.e2e
 
@@ -44,6 +48,34 @@ def test_words_outside_of_the_grammar_are_not_caught(tmp_path: Path) -> None:
     text = Home(tmp_path).text("demo", "--say", "the quick brown fox", "--output", str(recording))
     assert "I did not catch that" in text
     assert recording.stat().st_size > 44
+
+
+_EXCHANGE = """
+import anyio
+from voicecall_calls.demo.exchange import exchange_process
+
+async def main():
+    async with exchange_process("mock", "espeak:en-us+f2", "a-token") as exchange:
+        print(exchange.base_url, flush=True)
+        await anyio.sleep_forever()
+
+anyio.run(main)
+"""
+
+
+def test_its_exchange_goes_with_it() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", _EXCHANGE], stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        port = urlsplit(process.stdout.readline().strip()).port
+        assert port is not None
+        assert not port_is_free(port)
+        process.kill()
+    deadline = time.monotonic() + START_PATIENCE_S
+    while not port_is_free(port):
+        assert time.monotonic() < deadline, "the exchange stays"
+        time.sleep(0.02)
 
 
 def test_without_its_speech_it_names_the_extra(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from typing import Any, TypeAlias
 
 from tests.ports import reserve_port
 
-__all__ = ["Home", "Output", "Process", "port_is_free"]
+__all__ = ["START_PATIENCE_S", "Home", "Output", "Process", "port_is_free"]
 
 Process: TypeAlias = subprocess.Popen[str]
 

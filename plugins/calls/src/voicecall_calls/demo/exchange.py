@@ -15,7 +15,20 @@ from voicecall.errors import VoicecallError
 
 __all__ = ["DemoExchange", "exchange_process"]
 
-_EMULATE = "import sys; from voicecall_gateway.cli import main; sys.exit(main())"
+# However the demo ends, its end of the pipe is closed then. Read without Python's own buffer, whose
+# lock the interpreter wants at its end.
+_EMULATE = """
+import os, signal, threading
+from voicecall_gateway.cli import main
+
+def stay() -> None:
+    while os.read(0, 1024):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
+
+threading.Thread(target=stay, daemon=True).start()
+main()
+"""
 _START_PATIENCE_S = 20.0
 
 
@@ -59,7 +72,8 @@ class DemoExchange:
 async def exchange_process(
     carrier: str, voice: str, auth_token: str
 ) -> AsyncIterator[DemoExchange]:
-    """Run ``voicecall emulate`` on a free port until left. ``voice``: ``<tts id>:<voice>``."""
+    """Run ``voicecall emulate`` on a free port until left, or until this process is gone.
+    ``voice``: ``<tts id>:<voice>``."""
     arguments = [sys.executable, "-c", _EMULATE, "emulate", carrier, "--port", "0"]
     arguments += ["--tts", voice, "--auth-token", auth_token]
     async with await anyio.open_process(arguments, stderr=subprocess.PIPE) as process:
