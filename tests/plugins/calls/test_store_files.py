@@ -18,7 +18,7 @@ import pytest
 from msgspec.structs import replace
 from sqlalchemy import Connection, text
 
-from voicecall.errors import StoreError
+from voicecall.errors import DuplicateKey, StoreError
 from voicecall.model import CallRecord, CallState, DeadlineKind, Speaker, TranscriptEntry
 from voicecall.seam import SystemSeam
 from voicecall.store import Commit, StoredEvent, TurnRow
@@ -172,8 +172,19 @@ async def test_a_call_with_an_unreadable_transcript_is_left_out_of_lists(tmp_pat
             other.execute("UPDATE transcript SET speaker = 'nobody' WHERE call_id = 'bad'")
         other.close()
         assert [record.call_id for record in await store.live()] == ["good"]
-        with pytest.raises(StoreError, match="cannot be read"):
-            await store.load("bad")
+        found: dict[str, object] = {}
+
+        async def load(call_id: str) -> None:
+            try:
+                found[call_id] = await store.load(call_id)
+            except StoreError as error:
+                found[call_id] = str(error)
+
+        async with anyio.create_task_group() as tasks:
+            for call_id in ("good", "bad"):
+                tasks.start_soon(load, call_id)
+        assert found["good"] == replace(call_record("good"), transcript=said)
+        assert "cannot be read" in str(found["bad"])
 
 
 @pytest.mark.parametrize("document", ["{}", "[]", "5", "not json", '{"deadlines": []}'])
@@ -310,6 +321,36 @@ async def test_pruning_in_steps_keeps_the_newest_calls(tmp_path: Path) -> None:
     assert kept == {"live", "c447", "c448", "c449"}
 
 
+async def test_pruning_that_fails_changes_nothing_and_disturbs_nobody(tmp_path: Path) -> None:
+    turn = TurnRow(call_id="over", turn_id="t", kind="reply", at=1)
+    async with (store := new_store(tmp_path)).lifespan():
+        await store.commit(Commit(record=ended("over", 1), turns=[turn]))
+        with contextlib.closing(sqlite3.connect(tmp_path / "calls.db")) as other:
+            other.execute("ALTER TABLE turns RENAME TO hidden")
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(store.commit, Commit(record=call_record("live")))
+                with pytest.raises(StoreError, match=r"calls\.db: no such table"):
+                    await store.prune(2, keep_calls=0, keep_days=1)
+            other.execute("ALTER TABLE hidden RENAME TO turns")
+        assert {record.call_id for record in await store.recent(9)} == {"over", "live"}
+        assert await store.find("carrier", "id-of-over") == ended("over", 1)
+        assert await store.prune(2, keep_calls=0, keep_days=1) == 1
+
+
+async def test_what_belongs_to_no_call_goes_when_it_is_old(tmp_path: Path) -> None:
+    day_ms = 24 * 3600 * 1000
+    now = SystemSeam().now_ms()
+    young = now - day_ms
+    async with (store := new_store(tmp_path)).lifespan():
+        for at in (now - 3 * day_ms, young):
+            turn = TurnRow(call_id="gone", turn_id=str(at), kind="reply", at=at)
+            await store.commit(Commit(events=[StoredEvent(at, "E", {})], turns=[turn]))
+        await store.prune(now, keep_calls=9, keep_days=2)
+        assert [turn.at for turn in await store.turns()] == [young]
+    with contextlib.closing(sqlite3.connect(tmp_path / "calls.db")) as reader:
+        assert reader.execute("SELECT at FROM events").fetchall() == [(young,)]
+
+
 async def test_commits_get_their_turn_while_loose_rows_are_looked_for(tmp_path: Path) -> None:
     day_ms = 24 * 3600 * 1000
     now = SystemSeam().now_ms()
@@ -358,6 +399,14 @@ async def test_the_journal_ends_with_the_state_of_the_database(tmp_path: Path) -
         stored = {record.call_id: record for record in await store.recent(9)}
     newest = {line["callId"]: line for line in lines(tmp_path / "calls.jsonl")}
     assert newest == {call_id: as_line(record) for call_id, record in stored.items()}
+
+
+async def test_the_journal_tells_nothing_that_is_not_stored(tmp_path: Path) -> None:
+    async with (store := new_store(tmp_path)).lifespan():
+        await store.commit(Commit(record=call_record("a"), processed_keys=["k"]))
+        with pytest.raises(DuplicateKey):
+            await store.commit(Commit(record=call_record("b"), processed_keys=["k"]))
+    assert [line["callId"] for line in lines(tmp_path / "calls.jsonl")] == ["a"]
 
 
 async def test_a_journal_that_was_moved_away_or_deleted_is_begun_anew(tmp_path: Path) -> None:

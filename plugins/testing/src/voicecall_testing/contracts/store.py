@@ -380,6 +380,13 @@ class StoreContract:
         assert list(await store.events("old")) == []
         assert list(await store.turns()) == []
         assert await store.prune(NOW, keep_calls=100, keep_days=2) == 0
+        # Nothing of it turns up at calls that have its ids.
+        for record in (
+            call_record("old", provider_call_id=None, aliases=()),
+            call_record("new").with_alias("id-of-old"),
+        ):
+            await store.commit(Commit(record=record))
+            assert await store.load(record.call_id) == record
 
     async def test_a_pruned_call_is_not_made_again(self, store: CallStore) -> None:
         now = SystemSeam().now_ms()
