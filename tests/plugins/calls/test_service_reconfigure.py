@@ -106,6 +106,8 @@ async def test_what_the_next_call_reads_is_taken(tmp_path: Path) -> None:
             {"allowFrom": ["+15550100001"]},
             {"numbers": {"+15550100021": {"inboundGreeting": "Sales."}}},
             {"maxConcurrentCalls": 5},
+            {"outbound": {"allowTo": ["+1555*"]}},
+            {"hangUpOnStop": True},
             {"responseTimeoutMs": 900},
             {"phrases": {"filler": "Wait."}},
             {"bargeIn": {"enabled": False}},
