@@ -134,7 +134,7 @@ def test_what_is_not_installed_is_said_and_what_has_no_effect_named_once() -> No
     wiring = wired(load("august-everything"))
     assert wiring.problems == []
     for carrier in ("plivo", "telnyx"):
-        assert f"{CONFIG_PATH}.{carrier} is passed over" in "\n".join(wiring.notes)
+        assert f"{CONFIG_PATH}.{carrier} is ignored" in "\n".join(wiring.notes)
     without = [note for note in wiring.notes if note.endswith("has no effect yet")]
     assert len(without) == len(set(without))
     assert f"{CONFIG_PATH}.tunnel.ngrokAuthToken has no effect yet" in without
@@ -150,7 +150,7 @@ def test_keys_of_newer_files_are_taken_and_named() -> None:
     notes = wired(config_from_tree(tree, environ=ENVIRON)).notes
     assert f"{CONFIG_PATH}.realtime.idleHangupMs has no effect yet" in notes
     for block in blocks:
-        assert f"{CONFIG_PATH}.{block} is passed over: this is not supported yet" in notes
+        assert f"{CONFIG_PATH}.{block} is ignored: this is not supported yet" in notes
 
 
 def test_a_carrier_that_is_not_installed_is_a_problem() -> None:

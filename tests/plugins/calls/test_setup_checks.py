@@ -79,7 +79,7 @@ def test_what_is_passed_over_is_told() -> None:
     notes = checks(inbound={"policy": "open"}, recording={"enabled": True})["notes"]
     assert notes.ok
     for key in ("voice-call.config.inbound", "voice-call.config.recording"):
-        assert f"{key} is passed over: no such carrier is installed" in notes.message
+        assert f"{key} is ignored: no such carrier is installed" in notes.message
     assert "notes" not in checks(skipSignatureVerification=True)
 
 

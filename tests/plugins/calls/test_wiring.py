@@ -174,7 +174,7 @@ def test_a_backend_without_its_key_is_a_problem() -> None:
 
 def test_what_is_passed_over_or_useless_is_noted() -> None:
     wiring = wire(inboundPolicy="allowlist", elsewhere={"accountSid": "x"})
-    assert any("elsewhere is passed over" in note for note in wiring.notes)
+    assert any("elsewhere is ignored" in note for note in wiring.notes)
     assert any("allowFrom is empty" in note for note in wiring.notes)
     (misspelt,) = wire(pubic={"apiKey": "k"}).notes
     assert misspelt.endswith("no such carrier is installed; did you mean 'public'?")
@@ -186,7 +186,7 @@ def test_blocks_of_newer_files_are_not_taken_for_carriers(block: str) -> None:
     wiring = wire(**blocks)
     assert wiring.problems == []
     assert wiring.notes == [
-        f"plugins.entries.voice-call.config.{block} is passed over: this is not supported yet"
+        f"plugins.entries.voice-call.config.{block} is ignored: this is not supported yet"
     ]
 
 
@@ -425,7 +425,7 @@ def test_a_value_from_a_variable_costs_no_word_about_other_carriers() -> None:
     variable = {"PUBLIC_NUMBER": "+15550001234", "PUBLIC_KEY": "k"}
     path = "plugins.entries.voice-call.config"
     assert wire(provider="public", voicemail={"detection": "on"}, environ=variable).notes == [
-        f"{path}.voicemail is passed over: this is not supported yet"
+        f"{path}.voicemail is ignored: this is not supported yet"
     ]
 
 

@@ -234,17 +234,17 @@ async def test_setup_and_config_check_say_what_the_log_of_a_start_does(
         "{other: 1, tts: {x: '${NOT_SET}'}, agents: {backends: {scriptd: {}}},"
         " plugins: {entries: {voicecall: {}, 'voice-call': {}}, deny: ['voicecall', 'telegram']}}"
     )
-    passed = "plugins.entries.voicecall: no plugin of this name is installed; the entry is passed"
+    ignored = "plugins.entries.voicecall: no plugin of this name is installed; the entry is ignored"
     for command in (("setup",), ("config", "check")):
         report = shell.json(*command)
         variable, entry, denied = report["warnings"]
         assert "the environment variable NOT_SET is not set" in variable
-        assert entry == f"{passed} over; did you mean 'voice-call'?"
+        assert entry == f"{ignored}; did you mean 'voice-call'?"
         assert denied == (
             "plugins.deny: no plugin 'voicecall' is installed; did you mean 'voice-call'?"
         )
         sections, backend = report["notes"]
-        assert "passed over: other" in sections
+        assert "are ignored: other" in sections
         assert "agents.backends.scriptd: no agent of this name is installed" in backend
         _, out, _ = shell(*command)
         assert f"\nwarning: {entry}\n" in out
@@ -258,7 +258,7 @@ async def test_a_plugin_at_the_root_of_the_file_is_told(shell: Any, fake_plugin:
     for command in (("setup",), ("config", "check")):
         (warning,) = shell.json(*command)["warnings"]
         assert warning == (
-            "voice-call: is passed over; it belongs in plugins.entries.voice-call.config"
+            "voice-call: is ignored; it belongs in plugins.entries.voice-call.config"
         )
 
 

@@ -159,7 +159,7 @@ def test_the_phones_old_keys() -> None:
         "c: streaming.sttProvider is an old key: write streaming.provider instead",
         "c: streaming.vendApiKey is an old key: write streaming.providers.vend.apiKey instead",
         "c: streaming.sttModel is an old key: write streaming.providers.vend.model instead",
-        "c: streaming.silenceDurationMs is passed over (not a finite number): remove it",
+        "c: streaming.silenceDurationMs is ignored (not a finite number): remove it",
         (
             "c: streaming.vadThreshold is an old key: write"
             " streaming.providers.vend.vadThreshold instead"
@@ -175,7 +175,7 @@ def test_new_keys_win() -> None:
     )
     assert config.from_number == "+15550002222"
     assert config.carriers == {"some": {}}
-    assert warnings == ["c: some.from is passed over: fromNumber is there too; remove the old one"]
+    assert warnings == ["c: some.from is ignored: fromNumber is there too; remove the old one"]
 
 
 def test_an_old_key_without_a_value_is_dropped() -> None:

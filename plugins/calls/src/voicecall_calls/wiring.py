@@ -144,7 +144,7 @@ def resolve(
             why = "this is not supported yet"
         elif close := difflib.get_close_matches(block, installed, 1, 0.75):
             why += f"; did you mean {close[0]!r}?"
-        wiring.notes.append(f"{CONFIG_PATH}.{block} is passed over: {why}")
+        wiring.notes.append(f"{CONFIG_PATH}.{block} is ignored: {why}")
     if config.inbound_policy == "allowlist" and not config.allow_from:
         wiring.notes.append(f"{CONFIG_PATH}.allowFrom is empty: every inbound call is refused")
     if config.skip_signature_verification:

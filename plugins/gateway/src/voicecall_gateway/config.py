@@ -239,7 +239,7 @@ def _own(tree: Mapping[str, Any], name: str, notes: list[str]) -> dict[str, Any]
     section = tree.get(name) or {}
     passed = sorted(set(section) & FOREIGN_KEYS[name])
     if passed:
-        notes.append(f"{name}: keys that have no effect here are passed over: {', '.join(passed)}")
+        notes.append(f"{name}: keys that have no effect here are ignored: {', '.join(passed)}")
     own: dict[str, Any] = _without(section, FOREIGN_KEYS[name])
     return own
 
@@ -252,7 +252,7 @@ def _unknown_sections(tree: Mapping[str, Any]) -> str:
     for key in unknown:
         close = difflib.get_close_matches(key, KNOWN_SECTIONS, 1, 0.75)
         named.append(key + (f" (did you mean {close[0]!r}?)" if close else ""))
-    return f"sections that are not voicecall's are passed over: {', '.join(named)}"
+    return f"sections that are not voicecall's are ignored: {', '.join(named)}"
 
 
 def _check_gateway(source: str, gateway: GatewaySection, secrets: Secrets) -> None:

@@ -91,13 +91,13 @@ def _apply(
         value = rule.convert(value) if rule.convert is not None else value
     except ValueError as error:
         _remove(tree, path)
-        return Change(old, None, f"is passed over ({error}): remove it")
+        return Change(old, None, f"is ignored ({error}): remove it")
     _remove(tree, path)
     there = _get(tree, new)
     if isinstance(there, dict) and isinstance(value, dict):
         value = deep_merge(value, there)
     elif there is not None:
-        return Change(old, name, "is passed over: {new} is there too; remove the old one")
+        return Change(old, name, "is ignored: {new} is there too; remove the old one")
     _put(tree, new, value)
     return Change(old, name, "is an old key: write {new} instead", value)
 

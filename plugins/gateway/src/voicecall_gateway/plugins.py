@@ -87,8 +87,8 @@ def missing_plugins(registry: Registry, loaded: LoadedConfig) -> Sequence[str]:
     of plugins that looks like a slip, and for each plugin at the root of the file."""
     installed = plugin_ids(registry)
     found = [
-        f"plugins.entries.{plugin_id}: no plugin of this name is installed; the entry is passed"
-        f" over{_meant(plugin_id, installed)}"
+        f"plugins.entries.{plugin_id}: no plugin of this name is installed; the entry is"
+        f" ignored{_meant(plugin_id, installed)}"
         for plugin_id, entry in sorted(loaded.plugins.entries.items())
         if plugin_id not in installed and entry.enabled
     ]
@@ -100,7 +100,7 @@ def missing_plugins(registry: Registry, loaded: LoadedConfig) -> Sequence[str]:
         if name not in installed and (meant := _meant(name, installed))
     ]
     found += [
-        f"{name}: is passed over; it belongs in plugins.entries.{name}.config"
+        f"{name}: is ignored; it belongs in plugins.entries.{name}.config"
         for name in loaded.tree
         if name in installed
     ]
@@ -124,7 +124,7 @@ def missing_backends(registry: Registry, loaded: LoadedConfig) -> Sequence[str]:
     installed = registry.ids(ProviderKind.AGENT)
     return [
         f"{loaded.source}: agents.backends.{agent_id}: no agent of this name is installed; the"
-        f" block is passed over{_meant(agent_id, installed)}"
+        f" block is ignored{_meant(agent_id, installed)}"
         for agent_id in sorted(blocks if isinstance(blocks, dict) else ())
         if agent_id not in installed
     ]
