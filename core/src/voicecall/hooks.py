@@ -42,8 +42,8 @@ class Hooks:
         self._manager.add_hookspecs(hookspecs)
 
     def register(self, plugin: ModuleType | object, name: str) -> None:
-        """Register a plugin module once; again is fine. Raises what pluggy finds wrong with its
-        hooks."""
+        """Register a plugin module; repeating this has no effect. Raises
+        ``pluggy.PluginValidationError`` for hooks that are wrong."""
         if self._manager.is_registered(plugin):
             return
         try:
@@ -65,8 +65,8 @@ class Hooks:
         ]
 
     def provider_infos(self, kind: ProviderKind, plugin: object) -> Sequence[ProviderInfo]:
-        """What one plugin offers of one kind. Raises what its hook raises, and ``TypeError`` where
-        that returns anything but a sequence of :class:`ProviderInfo`."""
+        """The providers of one kind that one plugin offers. Raises what its hook raises, and
+        ``TypeError`` if the hook returns anything but a sequence of :class:`ProviderInfo`."""
         infos: list[ProviderInfo] = []
         for result in self._of(HOOK_OF_KIND[kind], plugin):
             found: list[Any] = list(result) if isinstance(result, Iterable) else [None]

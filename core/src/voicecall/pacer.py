@@ -134,9 +134,9 @@ class Pacer:
         return bool(self._queue)
 
     def pass_on(self, item: str, audio: bytes, now: float) -> str | None:
-        """The quick way for audio that comes in real time and follows what was sent of ``item``
-        before: where it is to be sent at once, as it is, that counts as done, and the result is the
-        name of the mark to send behind it, empty for none. None where it is to be written."""
+        """A fast path for audio in real time that continues ``item``. If it is to be sent at once
+        and unchanged, it counts as sent, and the result is the name of the mark to send after it
+        (empty: none). None: nothing was done, call :meth:`write` instead."""
         size = len(audio)
         pace, next_at = self._pace, self._next_at
         if (
@@ -319,10 +319,10 @@ class Pacer:
     # --- interruptions ----------------------------------------------------------------------
 
     def clear(self, now: float) -> dict[str, Heard]:
-        """Throw away what waits and what is on its way; what was heard of each item.
+        """Discard the audio that waits or is on its way. Returns what was heard of each item.
 
-        The caller also sends the carrier's clear message. Marks that come back later are
-        unknown to :meth:`mark_reached`.
+        The user of the pacer also sends the carrier's clear message. :meth:`mark_reached` does not
+        know marks that come back later.
         """
         items = {stretch.item for stretch in self._in_flight}
         items.update(piece.item for piece in self._queue)
@@ -336,9 +336,9 @@ class Pacer:
         return result
 
     def rewind(self, played_until: float | None = None) -> None:
-        """What was sent and not confirmed waits again, in front: the socket is gone, or the
-        carrier was told to throw it away. Where it is known that the carrier played until
-        ``played_until``, what was played by then counts as heard and does not come again.
+        """Put audio that was sent but not confirmed back to the front of the queue: the socket is
+        gone, or the carrier was told to discard it. If the carrier is known to have played until
+        ``played_until``, what it played by then counts as heard and is not sent again.
         """
         again = []
         for stretch in self._in_flight:

@@ -97,8 +97,8 @@ class Registry:
     def module(self, group: str, name: str) -> Any:
         """Import and register the plugin behind an entry point.
 
-        Raises :exc:`PluginError`: not installed, claimed twice, not importable, or with a hook
-        that is none.
+        Raises :exc:`PluginError` if it is not installed, claimed by two packages, not importable,
+        or has a hook that does not exist.
         """
         if (group, name) in self._modules:
             module = self._modules[group, name]
@@ -112,7 +112,7 @@ class Registry:
         return module
 
     def imported(self, group: str, name: str) -> object | None:
-        """The plugin behind an entry point, where it was imported before."""
+        """The plugin behind an entry point if it is imported already, else None."""
         return self._modules.get((group, name))
 
     def _import(self, group: str, name: str) -> object:

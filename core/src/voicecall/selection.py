@@ -69,8 +69,8 @@ def provider_config(
 ) -> Any:
     """The validated configuration of a provider (None for one without a model).
 
-    Values that are absent come from the environment. Raises :exc:`ConfigError`, which names the
-    full path and the variable, and :exc:`PluginError` where the provider cannot tell its model.
+    Absent values come from the environment. Raises :exc:`ConfigError`, which names the full path
+    and the variable, and :exc:`PluginError` if the provider's model cannot be loaded.
     """
     for field in missing_fields(info, raw, environ):
         raise ConfigError(

@@ -4,7 +4,8 @@
 the world comes back as :data:`Effect` values, which the engine carries out after the new record
 is committed. Rules that hold for every step:
 
-* a terminal record stays as it is (the first end wins), but for the words that it cut short;
+* a terminal record stays as it is (the first end wins), except that the heard part of words it cut
+  short is added;
 * live states only go forward, except that speaking and listening alternate;
 * a live record has at least one deadline;
 * an end that we ask for converges: hang-ups are repeated, then the call is closed by force.
