@@ -76,8 +76,8 @@ DEFAULT_RULES = (
 
 
 class ScriptedConfig(ConfigModel):
-    """``digits`` maps keys pressed to replies. ``fallback`` answers what nothing matched, and
-    silence. Replies may hold ``{text}``, ``{digits}`` and ``{number_of_turns}``."""
+    """``digits`` maps keypad input to replies. ``fallback`` answers when nothing matched, and
+    silence. Replies may contain ``{text}``, ``{digits}`` and ``{number_of_turns}``."""
 
     rules: tuple[Rule, ...] = DEFAULT_RULES
     digits: dict[str, str] = Field(default_factory=dict)

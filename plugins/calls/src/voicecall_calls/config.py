@@ -131,7 +131,7 @@ class StreamingConfig(ConfigModel):
 
 
 class NumberRoute(ConfigModel):
-    """What differs for calls to one of our numbers."""
+    """Settings for calls to one of your numbers."""
 
     inbound_greeting: str | None = None
     agent_id: AgentId | None = None
@@ -158,8 +158,8 @@ class BargeInConfig(ConfigModel):
 
     Speech counts once it lasts ``minSpeechMs`` or is understood as words. Speech that begins
     within the first ``greetingProtectionMs`` of a greeting does not interrupt it. On streamed
-    calls, where a detector of voices is installed, the agent is only paused at first: words, or a
-    voice that goes on, make it an interruption; else it goes on where it stopped.
+    calls with an installed voice activity detector the agent is only paused at first: words, or a
+    voice that goes on, make it an interruption; else the agent resumes where it stopped.
     """
 
     enabled: bool = True
@@ -175,7 +175,7 @@ class BargeInConfig(ConfigModel):
 
 
 class SilenceConfig(ConfigModel):
-    """What happens while nobody speaks: ask again, at last say goodbye. 0 turns it off."""
+    """What happens while nobody speaks: ask again, and at last say goodbye."""
 
     prompt_after_ms: int = Field(default=15_000, ge=0)
     prompts: int = Field(default=2, ge=0)
@@ -191,7 +191,7 @@ CodePhrase = Annotated[str, AfterValidator(_code_phrase)]
 
 
 class PhrasesConfig(ConfigModel):
-    """What is said where no agent can speak."""
+    """What is said when no agent can speak."""
 
     greeting: str = "Hello! How can I help you today?"
     filler: str = "One moment, please."
@@ -238,8 +238,8 @@ StoreChoice = Annotated[
 
 
 class RetentionConfig(ConfigModel):
-    """Which calls that are over stay in the store: the newest ``calls`` of them, each for ``days``.
-    A live call always stays."""
+    """Which finished calls the store keeps: the newest ``calls`` of them, each for ``days``. Live
+    calls are always kept."""
 
     calls: int = Field(default=10_000, ge=0, le=1_000_000_000)
     days: int = Field(default=365, ge=1, le=36_500)

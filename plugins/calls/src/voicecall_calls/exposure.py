@@ -44,7 +44,7 @@ class ServeConfig(ConfigModel):
 
 class TunnelConfig(ConfigModel):
     """A tunnel that makes the webhook server public; ``provider`` is the id of an installed one,
-    or ``none``. ``providers`` holds blocks of tunnels, by id; a key that begins with a tunnel's
+    or ``none``. ``providers`` has blocks of tunnels, by id; a key that begins with a tunnel's
     name belongs to the block of that tunnel (``ngrokDomain`` is ``domain`` of ngrok's)."""
 
     provider: str = Field(default="none", min_length=1)
@@ -55,7 +55,7 @@ class TunnelConfig(ConfigModel):
 
 
 class TailscaleConfig(ConfigModel):
-    """The older way to name a tunnel. ``port`` is the HTTPS port outside, of which a funnel has
+    """The older way to name a tunnel. ``port`` is the public HTTPS port; a funnel has
     443, 8443 and 10000."""
 
     mode: Literal["off", "serve", "funnel"] = "off"
@@ -112,7 +112,7 @@ HostName = Annotated[str, AfterValidator(_host)]
 
 
 class WebhookSecurityConfig(ConfigModel):
-    """Whose forwarding headers are believed, and how much is taken at a time."""
+    """Whose forwarding headers are trusted, and how many webhooks are handled at a time."""
 
     allowed_hosts: tuple[HostName, ...] = ()
     trust_forwarding_headers: bool = False

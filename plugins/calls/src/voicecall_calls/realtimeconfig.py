@@ -37,7 +37,7 @@ class RealtimeToolConfig(ConfigModel):
 
 
 class FastContextConfig(ConfigModel):
-    """Looking into memory and sessions before the agent is consulted."""
+    """A search of memory and sessions before the agent is consulted."""
 
     enabled: bool = False
     timeout_ms: PositiveInt = 800
@@ -49,7 +49,7 @@ class FastContextConfig(ConfigModel):
 
 
 class AgentContextConfig(ConfigModel):
-    """What of the agent's identity and files the voice model is told once a session."""
+    """What the voice model is told of the agent's identity and files, once per session."""
 
     enabled: bool = False
     max_chars: PositiveInt = 6000
@@ -63,7 +63,7 @@ class RealtimeConfig(ConfigModel):
 
     ``instructions`` replace the built-in ones. ``toolPolicy`` says what the agent may use when
     the model consults it (``none``: it cannot), ``consultPolicy`` how often the model is told to.
-    A call without caller audio for ``inactivityMs`` (0: for ever) and 2 s more is ended.
+    A call without caller audio for ``inactivityMs`` (0: no limit) and 2 s more is ended.
     """
 
     enabled: bool = False

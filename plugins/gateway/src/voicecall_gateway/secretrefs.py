@@ -55,7 +55,7 @@ class SecretRef:
 
 
 class EnvProvider(ConfigModel):
-    """Environment variables; where ``allowlist`` is given, only these."""
+    """Environment variables; if ``allowlist`` is set, only these."""
 
     source: Literal["env"]
     allowlist: tuple[str, ...] | None = None
@@ -63,8 +63,8 @@ class EnvProvider(ConfigModel):
 
 class FileProvider(ConfigModel):
     """A file that only its owner can read: a JSON object (ids are JSON pointers, RFC 6901) or one
-    value (its id is ``value``). ``allowInsecurePath`` lets others read it, as secrets that a
-    container is given often are."""
+    value (its id is ``value``). ``allowInsecurePath`` accepts a file that others can read,
+    as secrets of containers often are."""
 
     source: Literal["file"]
     path: str = Field(min_length=1)
@@ -75,8 +75,8 @@ class FileProvider(ConfigModel):
 
 
 class ExecProvider(ConfigModel):
-    """A program that is asked on stdin and answers on stdout. It gets the variables of ``env``
-    and those that ``passEnv`` names, and no other."""
+    """A program that gets its request on stdin and answers on stdout. It has the variables in
+    ``env`` and those that ``passEnv`` names, and no others."""
 
     source: Literal["exec"]
     command: str = Field(min_length=1)
@@ -91,7 +91,7 @@ class ExecProvider(ConfigModel):
 
 
 class SecretDefaults(ConfigModel):
-    """Names of the providers of references that name none."""
+    """The providers of references that name none, by source."""
 
     env: str = "default"
     file: str = "default"

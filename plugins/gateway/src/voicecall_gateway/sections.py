@@ -64,8 +64,8 @@ class AuthSection(ConfigModel):
 
 
 class ToolsSection(ConfigModel):
-    """``gateway.tools``: what ``POST /tools/invoke`` may use. ``allow`` lifts a default that other
-    gateways deny; here nothing is denied by default."""
+    """``gateway.tools``: what ``POST /tools/invoke`` may use. ``allow`` lifts default denials in
+    other gateways; here nothing is denied by default."""
 
     deny: tuple[str, ...] = ()
     allow: tuple[str, ...] = ()
@@ -73,7 +73,7 @@ class ToolsSection(ConfigModel):
 
 class GatewaySection(ConfigModel):
     """``gateway``: the admin port. ``bind`` is an IP address (``loopback`` and ``lan`` are
-    understood), ``drainSeconds`` how long a stop waits for what is under way."""
+    accepted too), ``drainSeconds`` how long a stop waits for calls and requests under way."""
 
     port: int = Field(default=18790, ge=0, le=65535)
     bind: str = "127.0.0.1"
@@ -103,7 +103,7 @@ class PluginEntry(ConfigModel):
 
 
 class PluginsSection(ConfigModel):
-    """``plugins``: ``allow`` (where present, only these are loaded) and ``deny`` hold ids."""
+    """``plugins``: ``allow`` (if set, only these are loaded) and ``deny`` are lists of ids."""
 
     entries: Mapping[str, PluginEntry] = Field(default_factory=dict)
     allow: tuple[str, ...] | None = None

@@ -61,7 +61,7 @@ class TwilioConfig(ConfigModel):
     webhooks_shared_key: str | None = Field(
         default=None,
         repr=False,
-        description="Secret of a shared key that Twilio signs webhooks with by SHA-256",
+        description="Secret of the shared key with which Twilio signs webhooks (SHA-256)",
     )
     region: Literal["us1", "ie1", "au1"] | None = Field(
         default=None, description="Region of the account's calls; unset: us1"
@@ -69,7 +69,7 @@ class TwilioConfig(ConfigModel):
     edge: str | None = Field(
         default=None,
         pattern=r"^[a-z][a-z0-9-]*$",
-        description="Edge location that requests enter Twilio's network by, such as `ashburn`",
+        description="Edge location by which requests enter Twilio's network, such as `ashburn`",
     )
     api_base_url: HttpUrl | None = Field(
         default=None,

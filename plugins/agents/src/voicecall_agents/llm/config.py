@@ -20,8 +20,8 @@ ServerName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,24}$")]
 
 
 class McpServerConfig(ConfigModel):
-    """An MCP server: ``url`` for one that runs (streamable HTTP, or SSE where it ends in
-    ``/sse``), ``command`` for one that is started and spoken to over standard input and output."""
+    """An MCP server: ``url`` for a running one (streamable HTTP, or SSE if it ends in
+    ``/sse``), ``command`` for one to start and use over standard input and output."""
 
     url: str | None = Field(default=None, pattern=r"^https?://")
     headers: dict[str, str] = Field(default_factory=dict, repr=False)
@@ -41,8 +41,8 @@ class McpServerConfig(ConfigModel):
 
 
 class LlmConfig(ConfigModel):
-    """``model`` is ``provider:model`` or ``provider/model``, divided at the first sign; a name
-    without provider is one of OpenAI's."""
+    """``model`` is ``provider:model`` or ``provider/model``, split at the first ``:`` or ``/``; a
+    name without a provider is one of OpenAI's."""
 
     model: str = Field(min_length=1, description="provider:model or provider/model")
     base_url: str | None = Field(
@@ -51,7 +51,7 @@ class LlmConfig(ConfigModel):
     api_key: str | None = Field(
         default=None,
         repr=False,
-        description="Key of the provider; absent, its usual environment variable is read",
+        description="Key of the provider; else its usual environment variable is read",
     )
     instructions: str | None = Field(
         default=None, description="Who the assistant is, instead of the built-in text"
@@ -68,7 +68,7 @@ class LlmConfig(ConfigModel):
         default=(), description="Python functions the model may call, as package.module:function"
     )
     mcp_servers: dict[ServerName, McpServerConfig] = Field(
-        default_factory=dict, description="MCP servers; the names begin those of their tools"
+        default_factory=dict, description="MCP servers, by name; names of their tools begin with it"
     )
     max_history_turns: int = Field(
         default=40, ge=0, le=1000, description="Turns of a session that the model remembers"
