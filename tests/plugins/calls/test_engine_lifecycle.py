@@ -23,8 +23,10 @@ from voicecall.model import (
     MediaPath,
     MessageState,
 )
+from voicecall.store import Commit
 from voicecall_calls.engine.places import INBOUND_CAP, OUTBOUND_CAP
 from voicecall_testing.clock import virtual_backend
+from voicecall_testing.contracts.store import call_record
 from voicecall_testing.harness import CALLER, Phone, open_phone
 
 pytestmark = [pytest.mark.integration, pytest.mark.anyio]
@@ -295,6 +297,20 @@ async def test_a_call_that_cannot_be_hung_up_is_left_to_the_next_start(tmp_path:
             await phone.engine.hang_up_all(5)
         [stored] = await phone.store.live()
         assert stored.ending is not None
+
+
+async def test_calls_of_another_carrier_are_left_alone(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    theirs = call_record("theirs", provider="another")
+    async with open_phone(tmp_path) as phone:
+        await phone.store.commit(Commit(record=theirs))
+    async with open_phone(tmp_path, seed=1) as phone:
+        await phone.settle(2 * 3600)
+        assert not phone.engine.lanes
+        assert await phone.store.live() == [theirs]
+        assert phone.carrier.performed == []
+    assert "call theirs belongs to carrier another, which is not running" in caplog.text
 
 
 @pytest.mark.parametrize("media", [MediaPath.STREAM, MediaPath.NATIVE])

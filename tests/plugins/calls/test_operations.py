@@ -192,6 +192,22 @@ async def test_the_longest_call_keeps_its_place_to_its_end(tmp_path: Path) -> No
         assert phone.record.end_detail is EndDetail.HANGUP_FAILED
 
 
+async def test_calls_that_a_restart_finds_keep_their_places_under_a_lower_limit(
+    tmp_path: Path,
+) -> None:
+    carrier = ScriptedCarrier(NATIVE)
+    carrier.status_of = tel.CallStatus(ev.CarrierStatus.LIVE)
+    async with open_phone(tmp_path, config={"maxConcurrentCalls": 2}, carrier=carrier) as phone:
+        for _ in range(2):
+            await phone.dial("Hello.")
+    async with open_phone(tmp_path, carrier=carrier, seed=1) as phone:
+        for call_id in list(phone.engine.lanes):
+            with pytest.raises(CapacityExceeded, match=r"\(1\)"):
+                await phone.dial("Another.")
+            await phone.operations.end(call_id)
+        await phone.dial("Another.")
+
+
 async def test_inbound_calls_do_not_count_against_outbound_ones(tmp_path: Path) -> None:
     async with open_phone(tmp_path) as phone:
         await phone.call_in(provider_call_id="inbound-1")
@@ -233,7 +249,7 @@ async def test_one_idempotency_key_dials_once(tmp_path: Path) -> None:
         ids: list[str] = []
 
         async def dial() -> None:
-            ids.append((await phone.dial("Hello.", idempotency_key="order-7")).call_id)
+            ids.append((await phone.dial("Hello.", idempotency_key="7" * 256)).call_id)
 
         async with anyio.create_task_group() as dialling:
             dialling.start_soon(dial)
@@ -337,11 +353,24 @@ async def test_a_call_that_is_being_ended_takes_no_more_requests(tmp_path: Path)
                 await phone.operations.speak(phone.record.call_id, "Hi.")
 
 
+async def test_whoever_ends_a_call_waits_half_a_minute_for_the_carrier(tmp_path: Path) -> None:
+    async with open_phone(tmp_path) as phone:
+        await phone.call_in()
+        phone.carrier.fail(
+            tel.Hangup, *[OutcomeUnknown("cut", provider="scripted") for _ in range(9)]
+        )
+        phone.carrier.delay_s = 29
+        began = phone.seam.monotonic()
+        with pytest.raises(CallNotReady, match="the hang-up is still under way"):
+            await phone.operations.end(phone.record.call_id)
+        assert 30 <= phone.seam.monotonic() - began < 31
+
+
 async def test_carrier_ids_are_understood_everywhere(tmp_path: Path) -> None:
     async with open_phone(tmp_path) as phone:
         await phone.call_in()
         await phone.settle(3)
-        await phone.operations.speak("carrier-1", "By the other name.")
+        await phone.operations.speak("carrier-1", " By the other name.\n")
         assert phone.said[-1] == ("bot", "By the other name.")
         status = await phone.operations.status("carrier-1")
         assert status["call"]["callId"] == phone.record.call_id
