@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from voicecall.errors import CallNotActive, CallNotReady, ProviderUnavailable
 from voicecall.model import CallState, EndDetail, EndReason, MediaPath
 from voicecall_calls.config import PhrasesConfig
 from voicecall_testing.clock import virtual_backend
+from voicecall_testing.fakes import NATIVE, ScriptedCarrier
 from voicecall_testing.harness import Phone, open_phone
 
 pytestmark = [pytest.mark.integration, pytest.mark.anyio]
@@ -265,6 +267,67 @@ async def test_speak_returns_when_it_was_played(tmp_path: Path, media: MediaPath
         assert phone.record.state is CallState.LISTENING
 
 
+async def test_words_from_outside_are_interrupted_like_any_other(tmp_path: Path) -> None:
+    async with open_phone(tmp_path) as phone:
+        await greeted(phone)
+        async with anyio.create_task_group() as speaking:
+            speaking.start_soon(phone.operations.speak, phone.record.call_id, "A word in between.")
+            await phone.settle(0.3)
+            phone.stt.started()
+            phone.stt.partial("Wait")
+            await phone.settle(0.05)
+            assert phone.socket.clears == 1
+
+
+async def test_words_from_outside_leave_what_the_caller_is_saying_its_turn(
+    tmp_path: Path,
+) -> None:
+    async with open_phone(tmp_path, media=MediaPath.NATIVE) as phone:
+        await greeted(phone)
+        token = phone.record.listen_token
+        await phone.operations.speak(phone.record.call_id, "A word in between.")
+        await phone.event(ev.SpeechHeard, text="As I said.", turn_token=token)
+        await phone.settle(2)
+        assert phone.agent.asked == ["As I said."]
+
+
+@both_paths
+async def test_nothing_is_said_while_the_call_is_being_ended(
+    tmp_path: Path, media: MediaPath
+) -> None:
+    async with open_phone(tmp_path, media=media, config=SILENCE) as phone:
+        await greeted(phone)
+        busy = ProviderUnavailable("busy", provider="scripted")
+        phone.carrier.fail(tel.Hangup, *[busy] * 9)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(phone.operations.end, phone.record.call_id)
+            await phone.settle(0.05)
+            assert phone.record.ending is not None
+            await words(phone, "Goodbye!")
+            # Nor is anybody asked whether they are there.
+            await phone.settle(8)
+            assert phone.record.live
+            tasks.cancel_scope.cancel()
+        assert phone.agent.turns == []
+        assert phone.said == [("bot", SAY.greeting), ("user", "Goodbye!")]
+        assert len(phone.carrier.performed_of(tel.Speak)) == (media is MediaPath.NATIVE)
+
+
+@pytest.mark.parametrize("keeps", [True, False])
+async def test_tones_wait_for_words_that_they_would_cut_short(tmp_path: Path, keeps: bool) -> None:
+    carrier = ScriptedCarrier(replace(NATIVE, dtmf_keeps_stream=keeps))
+    async with open_phone(tmp_path, media=MediaPath.NATIVE, carrier=carrier) as phone:
+        await greeted(phone)
+        call_id = phone.record.call_id
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(phone.operations.speak, call_id, "A word in between.")
+            await phone.settle(0.3)
+            tasks.start_soon(phone.operations.dtmf, call_id, "12")
+            await phone.settle(0.3)
+            assert len(carrier.performed_of(tel.PlayDigits)) == keeps
+        assert len(carrier.performed_of(tel.PlayDigits)) == 1
+
+
 @both_paths
 async def test_two_speakers_take_their_turns(tmp_path: Path, media: MediaPath) -> None:
     async with open_phone(tmp_path, media=media) as phone:
@@ -431,6 +494,11 @@ async def test_a_silent_caller_is_asked_twice_and_then_left(
             ("bot", SAY.still_there),
             ("bot", SAY.goodbye),
         ]
+        if media is MediaPath.NATIVE:
+            # A carrier that listens would say only after its pause that nobody answered.
+            goodbye = phone.carrier.performed_of(tel.Speak)[-1]
+            assert isinstance(goodbye, tel.Speak)
+            assert goodbye.listen is None
         assert phone.record.end_reason is EndReason.HANGUP_BOT
         assert phone.record.end_detail is EndDetail.SILENCE
 

@@ -144,7 +144,7 @@ class Dialogue(Conversation):
             await self._floor_left.wait()
 
     def _push(self, turn: TurnInput) -> None:
-        if not self._parting.begun:
+        if not self._parting.begun and self._parting.over is None:
             self._inputs.append(turn)
             self._input_came.set()
 
@@ -218,7 +218,7 @@ class Dialogue(Conversation):
                 self._floor_scope = scope
                 self._floor_left = left = anyio.Event()
                 try:
-                    if self._parting.closed is not None:
+                    if self._parting.over is not None:
                         scope.cancel()
                     yield scope
                 finally:

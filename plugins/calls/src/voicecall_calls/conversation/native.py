@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import anyio
+import anyio.lowlevel
 
 from voicecall import events as ev
 from voicecall import telephony as tel
@@ -135,6 +136,7 @@ class _NativeSpeech(Speech):
         return Spoken(text)
 
     async def _start(self, text: str) -> Spoken | None:
+        await anyio.lowlevel.checkpoint_if_cancelled()
         # Shielded: an utterance that the record knows must reach the carrier, or be taken back.
         started: list[Spoken | None] = []
         with anyio.CancelScope(shield=True):
