@@ -287,6 +287,17 @@ def test_a_live_stream_that_is_passed_on_has_as_many_marks() -> None:
     assert len([mark for mark in marks if mark]) == 25
 
 
+def test_an_item_behind_another_that_has_no_mark_yet_is_counted_by_itself() -> None:
+    pacer = Pacer(MULAW_8K)
+    pacer.write("a", ms(20))
+    pacer.poll(0)
+    assert pacer.pass_on("b", ms(20), 0) is None
+    pacer.write("b", ms(20))
+    pacer.poll(0)
+    assert (pacer.size("a"), pacer.size("b")) == (MULAW_8K.size(20), MULAW_8K.size(20))
+    assert pacer.heard("b", 0.03).milliseconds == pytest.approx(10, abs=0.2)
+
+
 def test_a_finished_item_ends_with_a_mark() -> None:
     pacer = Pacer(MULAW_8K)
     pacer.write("a", ms(20))

@@ -236,6 +236,15 @@ async def test_caller_audio_confirms_what_was_played(after_s: float, ends: str) 
         assert min(after_s * 1000, 100) - 1 <= twice_ms <= 130
 
 
+async def test_audio_in_real_time_is_marked_as_often() -> None:
+    async with room() as it:
+        socket = it.connect()
+        for _ in range(200):
+            it.line.write("a", ramp(20))
+            await anyio.sleep(0.02)
+        assert 15 <= len(socket.marks) <= 18
+
+
 async def test_few_marks_do_while_the_caller_is_heard() -> None:
     async with room() as it:
         socket = it.connect()

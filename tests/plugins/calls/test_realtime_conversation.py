@@ -273,7 +273,11 @@ async def test_a_notification_is_spoken_and_the_call_ends(tmp_path: Path) -> Non
         await phone.socket.speak(LOUD * 20)
         assert muted(model)
         assert model.current.options.tools == ()
-        await phone.settle(5)
+        await phone.settle(1)
+        # Whoever was called is not talked to behind it either.
+        assert phone.said == [("bot", HELLO)]
+        assert muted(model)
+        await phone.settle(4)
         assert phone.record.end_detail is EndDetail.NOTIFIED
         assert [who for who, _ in phone.said] == ["bot"]
 
@@ -386,6 +390,22 @@ async def test_audio_on_its_way_behind_an_interruption_is_dropped(tmp_path: Path
         assert phone.said == [("bot", "one two three four")]
 
 
+async def test_an_item_that_pauses_is_interrupted(tmp_path: Path) -> None:
+    model = ScriptedRealtime()
+    async with open_realtime(tmp_path, model) as phone:
+        await answered(phone)
+        model.current.write("x", 500)
+        model.current.tell(Transcript("assistant", "x", "I begin", final=False))
+        await phone.settle(1)
+        model.current.tell(SpeechStarted(0))
+        await phone.settle(0.1)
+        assert model.current.interrupts == [{"x": pytest.approx(500, abs=20)}]
+        model.current.write("x", 500)
+        await phone.settle(1)
+        assert phone.said == [("bot", "I begin")]
+        assert len(phone.socket.heard) == pytest.approx(160 * 25, abs=160)
+
+
 async def test_the_words_of_an_interrupted_item_may_come_behind_it(tmp_path: Path) -> None:
     model = ScriptedRealtime()
     async with open_realtime(tmp_path, model) as phone:
@@ -452,6 +472,15 @@ async def test_the_model_decides_where_it_says_so(tmp_path: Path) -> None:
         await phone.settle(1)
         (row,) = await phone.rows()
         assert row.barge_in_stop_ms == pytest.approx(400, abs=20)
+
+
+async def test_with_barge_in_off_the_local_gate_interrupts_nothing(tmp_path: Path) -> None:
+    model = ScriptedRealtime(RealtimeCapabilities(interrupts=Interrupter.CLIENT))
+    async with open_realtime(tmp_path, model, bargeIn={"enabled": False}) as phone:
+        await answered(phone)
+        model.current.speak(TEN_WORDS, 1000)
+        await phone.socket.speak(LOUD * 20)
+        assert phone.socket.clears == 0
 
 
 async def test_the_local_gate_interrupts_for_a_model_that_does_not(tmp_path: Path) -> None:

@@ -244,6 +244,21 @@ async def test_a_model_that_cannot_speak_leaves_it_to_the_synthesis(tmp_path: Pa
         assert phone.record.end_detail is EndDetail.AGENT_FAILED
 
 
+async def test_a_model_that_is_lost_in_the_last_words_begins_no_others(tmp_path: Path) -> None:
+    model, voice = ScriptedRealtime(), ScriptedSpeech()
+    async with open_realtime(tmp_path, model, synthesis=voice) as phone:
+        await answered(phone)
+        model.silent = True
+        for number in range(2):
+            model.current.tell(ResponseDone(f"r{number}", "failed", "overloaded"))
+        await phone.settle(1)
+        await lose_the_model(phone, model)
+        await phone.settle(15)
+        assert heard(phone, voice) == [phone.config.phrases.failed]
+        assert phone.said == [("bot", phone.config.phrases.failed)]
+        assert phone.record.end_detail is EndDetail.AGENT_FAILED
+
+
 async def test_a_model_that_breaks_off_leaves_it_to_the_synthesis(tmp_path: Path) -> None:
     model, voice = ScriptedRealtime(), ScriptedSpeech()
     async with open_realtime(tmp_path, model, synthesis=voice) as phone:

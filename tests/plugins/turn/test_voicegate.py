@@ -63,8 +63,8 @@ class Puppet(TurnDetector, TurnDetectorProvider):
     def started(self) -> None:
         self._events.append(VoiceStarted(max(self._at_ms - 180, 0)))
 
-    def stopped(self) -> None:
-        self._events.append(VoiceStopped(self._at_ms))
+    def stopped(self, ago_ms: int = 0) -> None:
+        self._events.append(VoiceStopped(self._at_ms - ago_ms))
 
 
 class LateVoice(ScriptedSpeech):
@@ -197,6 +197,19 @@ async def test_the_bot_goes_on_when_nobody_says_what_the_voice_was(tmp_path: Pat
         it.detector.stopped()
         await it.listen(20)
         assert not await it.hears_more(560)
+        assert await it.hears_more(60)
+
+
+async def test_a_voice_that_is_over_for_long_when_that_is_told_is_not_waited_for(
+    tmp_path: Path,
+) -> None:
+    async with room(tmp_path) as it:
+        await it.story()
+        await it.voice()
+        await it.listen(500)
+        it.detector.stopped(400)
+        await it.listen(20)
+        assert not await it.hears_more(160)
         assert await it.hears_more(60)
 
 
