@@ -12,9 +12,10 @@ import pytest
 from voicecall import events as ev
 from voicecall import telephony as tel
 from voicecall.agent import EndCall
-from voicecall.audio import AudioFormat
+from voicecall.audio import MULAW_8K, AudioFormat
 from voicecall.media import AudioSink
 from voicecall.model import CallMode, CallState, EndDetail, EndReason, MediaPath
+from voicecall.transcription import SpeechStarted
 from voicecall.tts import SpeechSession, Utterance
 from voicecall_testing.clock import virtual_backend
 from voicecall_testing.fakes import ScriptedSpeech
@@ -304,6 +305,18 @@ async def test_sustained_speech_interrupts_and_noise_does_not(tmp_path: Path) ->
         await phone.settle(0.24)
         assert phone.socket.clears == 0
         await phone.settle(0.02)
+        assert phone.socket.clears == 1
+
+
+async def test_speech_that_is_told_late_has_lasted_since_it_began(tmp_path: Path) -> None:
+    async with open_phone(tmp_path) as phone:
+        await telling(phone)
+        await phone.socket.speak(b"\x20" * MULAW_8K.size(200))
+        ears = phone.stt.current
+        ears.tell(SpeechStarted(utterance=9, at_ms=ears.at_ms - 150))
+        await phone.settle(0.08)
+        assert phone.socket.clears == 0
+        await phone.settle(0.04)
         assert phone.socket.clears == 1
 
 

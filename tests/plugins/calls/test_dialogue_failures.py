@@ -130,8 +130,13 @@ async def test_a_filler_is_interrupted_like_any_other_words(tmp_path: Path) -> N
         await greeted(phone)
         phone.agent.then(10.0, "Too late.")
         phone.hears("Look it up.")
-        await phone.settle(1.5)
-        phone.hears("Never mind.")
+        await phone.settle(1.3)
+        phone.stt.started()
+        phone.stt.partial("Never")
+        await phone.settle(0.05)
+        assert phone.socket.clears == 1
+        phone.stt.final("Never mind.")
+        phone.stt.ended()
         await phone.settle(12)
         assert phone.agent.asked == ["Look it up.", "Never mind."]
         assert "Too late." not in phone.heard
@@ -440,6 +445,35 @@ async def test_a_caller_who_can_not_be_heard_is_told_so(tmp_path: Path) -> None:
         assert phone.heard == [SAY.greeting, SAY.cannot_hear]
         assert phone.record.end_reason is EndReason.ERROR
         assert phone.record.end_detail is EndDetail.LISTENING_FAILED
+
+
+async def test_a_caller_who_can_not_be_heard_waits_for_no_answer(tmp_path: Path) -> None:
+    async with open_phone(tmp_path) as phone:
+        await greeted(phone)
+        phone.agent.then(20.0, "Too late.")
+        phone.hears("Look it up.")
+        await phone.settle(0.5)
+        phone.stt.open_errors.extend([trouble()] * 3)
+        phone.stt.lost()
+        await phone.settle(8)
+        assert SAY.cannot_hear in phone.heard
+        assert phone.agent.settled == [("Look it up.", "")]
+
+
+async def test_a_carriers_own_voice_that_breaks_off_is_apologised_for(tmp_path: Path) -> None:
+    async with open_phone(tmp_path, media=MediaPath.NATIVE) as phone:
+        await greeted(phone)
+        phone.plays = False
+        token = phone.record.listen_token
+        await phone.event(ev.SpeechHeard, text="Hello?", turn_token=token)
+        await phone.settle(0.5)
+        utterance = phone.record.utterance
+        assert utterance is not None
+        await phone.event(ev.PlaybackEnded, utterance_id=utterance.id, ok=False)
+        await phone.settle(0.5)
+        spoken = [one.text for one in phone.carrier.performed if isinstance(one, tel.Speak)]
+        assert spoken == [SAY.greeting, "Yes.", SAY.not_understood]
+        assert ("bot", "Yes.") not in phone.said
 
 
 async def test_a_recogniser_that_never_comes_up(tmp_path: Path) -> None:

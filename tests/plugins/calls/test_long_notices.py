@@ -52,7 +52,9 @@ async def test_it_is_not_cut_and_not_begun_again(tmp_path: Path, media: MediaPat
         if media is MediaPath.STREAM:
             assert " ".join(phone.heard) == message
         else:
-            assert len(phone.carrier.performed_of(tel.Speak)) == 1
+            (speak,) = phone.carrier.performed_of(tel.Speak)
+            assert isinstance(speak, tel.Speak)
+            assert speak.listen is None
         assert len(phone.carrier.performed_of(tel.Hangup)) == 1
 
 

@@ -70,8 +70,9 @@ async def interrupts(phone: Phone) -> None:
     phone.stt.ended()
     await phone.settle(3)
     assert ("user", "Wait.") in phone.said
-    (times,) = [row.barge_in_at for row in await phone.rows() if row.barge_in_at is not None]
-    assert times - began < 1000
+    (row,) = [row for row in await phone.rows() if row.barge_in_at is not None]
+    assert row.barge_in_at == pytest.approx(began + 250, abs=20)
+    assert row.barge_in_stop_ms == pytest.approx(250, abs=20)
     heard = [text for speaker, text in phone.said if speaker == "bot"][1]
     assert "to its end" not in heard
 
