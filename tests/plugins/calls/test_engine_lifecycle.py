@@ -277,6 +277,7 @@ async def test_all_calls_are_hung_up_and_no_other_is_taken(tmp_path: Path) -> No
     async with open_phone(tmp_path) as phone:
         await connected(phone)
         call_id = phone.record.call_id
+        phone.opens_streams = False
         other = {"provider_call_id": "carrier-2", "direction": Direction.INBOUND}
         await phone.tell(phone.make(ev.Initiated, from_number=CALLER, **other))
         assert len(phone.engine.lanes) == 2
