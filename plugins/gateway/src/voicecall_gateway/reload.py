@@ -97,7 +97,9 @@ class Reloader:
         """``gateway.reload``: ``{applied: [plugin ids], waiting: [sentences]}``, with ``refused:
         [plugin ids]`` where a plugin does not take the change. Raises what keeps the configuration
         from being used."""
-        if self._load is None or self._closed:
+        if self._closed:
+            raise _stopping()
+        if self._load is None:
             raise VoicecallError("this gateway has no configuration to read again")
         # The watching task does the work: it ends before the services do.
         question = _Question()
@@ -129,7 +131,7 @@ class Reloader:
         if self._scope is not None and self._watching is not None:
             self._scope.cancel()
             await self._watching.wait()
-        self._answer((), VoicecallError("the gateway is stopping"))
+        self._answer((), _stopping())
 
     def _answer(self, applied: Sequence[str], error: VoicecallError | None) -> None:
         questions, self._questions = self._questions, []
@@ -289,6 +291,10 @@ class Reloader:
                 f"the changed configuration of {plugin_id} waits until nothing is under way there"
             )
         return None
+
+
+def _stopping() -> VoicecallError:
+    return VoicecallError("the gateway is stopping")
 
 
 def _signature(file: Path | None) -> tuple[int, int, int] | None:
