@@ -14,6 +14,7 @@ from voicecall import telephony as tel
 from voicecall.errors import ProviderUnavailable, StoreError
 from voicecall.model import CallState, Direction, EndDetail, EndReason, MediaPath
 from voicecall_calls.engine.places import INBOUND_CAP
+from voicecall_calls.engine.replies import as_reply, recorded
 from voicecall_testing.clock import virtual_backend
 from voicecall_testing.fakes import NATIVE, ScriptedCarrier
 from voicecall_testing.harness import CALLEE, CALLER, Phone, open_phone
@@ -156,6 +157,19 @@ async def test_the_reply_to_several_events_is_that_of_the_last_one(tmp_path: Pat
         # What the first one asks for takes a request.
         assert carrier.performed == [tel.Answer()]
         assert reply.body == b'["Speak"]'
+
+
+async def test_the_reply_to_a_webhook_without_events_is_kept_under_its_own_key(
+    tmp_path: Path,
+) -> None:
+    async with open_phone(tmp_path, media=NATIVELY) as phone:
+        reply = await phone.tell(key="request-a")
+        assert as_reply(await phone.store.reply("request-a")) == reply
+
+
+def test_a_reply_that_was_kept_is_the_one_that_was_given() -> None:
+    reply = tel.WebhookReply(202, b"<x/>", "application/xml", {"x-a": "b"})
+    assert as_reply(recorded(reply, "key", 5)) == reply
 
 
 # --- whose event it is -----------------------------------------------------------------------

@@ -166,6 +166,15 @@ async def test_injected_forwarded_headers_do_not_make_a_signature_valid() -> Non
         assert len(engine.handled) == 1
 
 
+async def test_who_is_no_trusted_proxy_cannot_say_for_whom_it_asks() -> None:
+    async with serving() as (server, engine, client):
+        request = request_of(server)
+        request.headers["x-forwarded-for"] = "198.51.100.1"
+        assert (await client.send(request)).status_code == 200
+        [(webhook, _)] = engine.handled
+        assert webhook.client == "127.0.0.1"
+
+
 async def test_a_body_that_cannot_be_read_is_400() -> None:
     async with serving() as (server, engine, client):
         response = await client.send(request_of(server, b"[1, 2"))

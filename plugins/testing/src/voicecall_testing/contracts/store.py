@@ -111,6 +111,9 @@ class StoreContract:
         assert await store.load("call-1") == record
         assert await store.find("carrier", "id-of-call-1") == record
         assert await store.find("another", "id-of-call-1") is None
+        unlisted = call_record("call-2", aliases=())
+        await store.commit(Commit(record=unlisted))
+        assert await store.find("carrier", "id-of-call-2") == unlisted
 
     async def test_a_record_is_replaced(self, store: CallStore) -> None:
         await store.commit(Commit(record=call_record()))
