@@ -52,6 +52,35 @@ async def test_status_of_a_gateway(shell: Any, lab: Any) -> None:
         assert (code, err) == (1, "unauthorized: gateway token mismatch\n")
 
 
+async def test_the_token_of_this_machine_is_told_to_no_other(shell: Any, lab: Any) -> None:
+    state = shell.home / "state"
+    state.mkdir()
+    (state / "gateway-token").write_text(lab.token)
+    for url in ("ws://192.0.2.1:18790", "https://gateway.example"):
+        shell.environ["VOICECALL_GATEWAY_URL"] = url
+        code, out, err = shell("gateway", "status")
+        assert (code, out) == (1, "")
+        assert err == (
+            "VOICECALL_GATEWAY_URL names another machine: set VOICECALL_GATEWAY_TOKEN to the token"
+            " of its gateway; the one in the state directory is not sent there\n"
+        )
+    async with lab.gateway().run() as gateway:
+        await gateway.wait_started()
+        for host in ("127.0.0.1", "localhost"):
+            shell.environ["VOICECALL_GATEWAY_URL"] = f"ws://{host}:{gateway.port}"
+            code, _, err = await in_thread(shell, "gateway", "status")
+            assert (code, err) == (0, "")
+    # What somebody has named is sent where they name.
+    shell.environ["VOICECALL_GATEWAY_URL"] = "ws://192.0.2.1:18790"
+    shell.environ["VOICECALL_GATEWAY_TOKEN"] = "of-that-machine"
+    assert GatewayClient.connect(None, shell.environ).url == "ws://192.0.2.1:18790/rpc"
+    del shell.environ["VOICECALL_GATEWAY_TOKEN"]
+    shell.config.write_text("{gateway: {bind: '192.0.2.1'}}")
+    assert GatewayClient.connect(None, shell.environ).url == "ws://192.0.2.1:18790/rpc"
+    shell.config.write_text("{gateway: {auth: {token: 'of-both'}}}")
+    assert GatewayClient.connect(None, shell.environ).url == "ws://192.0.2.1:18790/rpc"
+
+
 async def test_a_gateway_that_is_not_ready_is_no_success(
     shell: Any, lab: Any, fake_plugin: Any
 ) -> None:

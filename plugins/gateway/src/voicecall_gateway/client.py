@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import itertools
 import json
 import time
@@ -72,19 +73,27 @@ class GatewayClient:
     def connect(
         cls, config: Path | None, environ: Mapping[str, str], timeout: float = 5.0
     ) -> GatewayClient:
-        """A client for the configured gateway, or the one that ``VOICECALL_GATEWAY_URL`` names.
-        The connection is made on entering. ``timeout`` (seconds) is for connecting and for calls
+        """A client for the configured gateway, or the one that ``VOICECALL_GATEWAY_URL`` names. On
+        another machine it is not told the token that was made for the gateway of this one. The
+        connection is made on entering. ``timeout`` (seconds) is for connecting and for calls
         that name none. Raises :exc:`voicecall.errors.ConfigError`."""
         from .auth import TOKEN_VARIABLE, existing_token
         from .config import load_config
         from .sections import url_host
 
         loaded = load_config(config, environ)
-        token = existing_token(loaded.gateway, environ, loaded.state_dir)
         named = environ.get("VOICECALL_GATEWAY_URL", "").strip()
         if named:
-            token = environ.get(TOKEN_VARIABLE, "").strip() or token
-            return cls(_rpc_url(named), token, timeout, remote=True)
+            url = _rpc_url(named)
+            token = environ.get(TOKEN_VARIABLE, "").strip() or loaded.gateway.auth.token
+            if not token and not _is_here(url, loaded.gateway.bind):
+                raise ConfigError(
+                    f"VOICECALL_GATEWAY_URL names another machine: set {TOKEN_VARIABLE} to the"
+                    " token of its gateway; the one in the state directory is not sent there"
+                )
+            token = token or existing_token(loaded.gateway, environ, loaded.state_dir)
+            return cls(url, token, timeout, remote=True)
+        token = existing_token(loaded.gateway, environ, loaded.state_dir)
         host = url_host(loaded.gateway.bind)
         return cls(f"ws://{host}:{loaded.gateway.port}/rpc", token, timeout, remote=False)
 
@@ -243,6 +252,16 @@ def _rpc_url(text: str) -> str:
         raise wrong
     path = parts.path if parts.path.strip("/") else "/rpc"
     return urlunsplit((scheme, parts.netloc, path, parts.query, ""))
+
+
+def _is_here(url: str, bind: str) -> bool:
+    """Whether a URL names this machine, or the address that its own gateway listens on."""
+    host = urlsplit(url).hostname or ""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
+    return address.is_loopback or str(address) == bind
 
 
 def _safe(url: str) -> str:
