@@ -195,6 +195,11 @@ def test_a_configuration_with_credentials_that_everybody_can_read(clinic: Clinic
     clinic.file.write_text("{gateway: {auth: {token: '${VEND_KEY}'}}}")
     clinic.file.chmod(0o644)
     assert clinic.json()["ok"]
+    for password, ok in (("open-sesame", False), ("${VEND_KEY}", True)):
+        calls = f"store: {{url: 'postgresql://phone:{password}@db.example/calls'}}"
+        clinic.file.write_text(f"{{plugins: {{entries: {{x: {{config: {{a: [{{{calls}}}]}}}}}}}}}}")
+        issues = [issue["message"] for issue in clinic.json()["issues"]]
+        assert (message not in issues) is ok
 
 
 def test_a_state_directory_that_is_none(clinic: Clinic) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,6 +18,7 @@ __all__ = ["add", "issues"]
 
 Issue = dict[str, Any]
 
+_URL_PASSWORD = re.compile(r"://[^/\s:@]*:([^/\s@]+)@")
 _OPEN = "holds credentials and can be used by every user: chmod o= it"
 
 
@@ -116,13 +118,23 @@ def _open_files(line: CommandLine, config: Path | None) -> list[Path]:
     found = []
     for path in (file, file.with_name(file.name + ".bak")):
         try:
-            clear = [text for text in credentials_in(read_tree(path)) if not text.startswith("$")]
+            tree = read_tree(path)
+            credentials = [*credentials_in(tree), *_passwords_in_urls(tree)]
+            clear = [text for text in credentials if not text.startswith("$")]
             if any(text.strip() for text in clear) and path.stat().st_mode & 0o007:
                 found.append(path)
         except (ConfigError, OSError):
             # There is none, or the check of the configuration tells of it.
             continue
     return found
+
+
+def _passwords_in_urls(tree: Any) -> list[str]:
+    """Of databases and servers."""
+    if isinstance(tree, str):
+        return _URL_PASSWORD.findall(tree)
+    below = tree.values() if isinstance(tree, dict) else tree if isinstance(tree, list) else ()
+    return [text for value in below for text in _passwords_in_urls(value)]
 
 
 def _issue(path: Path | str, message: str) -> Issue:
