@@ -70,6 +70,35 @@ def test_an_unknown_key_is_named_with_its_path_and_a_suggestion(tmp_path: Path) 
     assert not (home.state_dir / "voice-calls").exists()
 
 
+@pytest.mark.parametrize(
+    ("tree", "words"),
+    [
+        ({"agents": {"defaults": {"model": 5}}}, "agents.defaults.model: must be the name"),
+        ({"tts": {"timeoutMs": 5}}, "tts.timeoutMs: must be at least 1000"),
+        (
+            {"agents": {"list": [{"id": "a"}]}, **tree_of(agentId="b")},
+            "plugins.entries.voice-call.config.agentId: no agent 'b' in agents.list",
+        ),
+        (
+            {
+                "agents": {"list": [{"id": "a"}]},
+                **tree_of(numbers={"+15550001111": {"agentId": "b"}}),
+            },
+            "numbers.+15550001111.agentId: no agent 'b' in agents.list",
+        ),
+    ],
+)
+def test_config_check_finds_what_keeps_the_phone_from_starting(
+    tmp_path: Path, tree: dict[str, Any], words: str
+) -> None:
+    home = Home(tmp_path)
+    home.configure(tree)
+    checked = home.run("config", "check", "--json")
+    assert checked.status == 1
+    (problem,) = checked.document["problems"]
+    assert words in problem
+
+
 class AcmeConfig(ConfigModel):
     api_key: str = Field(min_length=1, repr=False)
 

@@ -73,7 +73,9 @@ class PluginInfo:
     ``id`` is its key under ``plugins.entries``; ``config_model`` returns the pydantic model of its
     configuration; ``legacy_rules`` returns the rules for keys of older versions.
     ``provider_blocks`` says where the configuration has blocks of providers by id: path
-    (``streaming.providers``; empty for the root) -> kind.
+    (``streaming.providers``; empty for the root) -> kind. ``check_sections`` is given the plugin's
+    configuration, and raises :exc:`voicecall.errors.ConfigError` for a mistake in a section of the
+    file that is no plugin's own (``agents``, ``tts``) and would keep this plugin from starting.
     """
 
     id: str
@@ -81,6 +83,7 @@ class PluginInfo:
     config_model: Callable[[], type[BaseModel]] | None = None
     legacy_rules: Callable[[], Sequence[LegacyRule]] | None = None
     provider_blocks: Mapping[str, ProviderKind] = field(default_factory=dict)
+    check_sections: Callable[[Any, SetupContext], object] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,8 +13,8 @@ import typer
 
 from voicecall import ProviderInfo, ProviderKind, hookimpl
 from voicecall.configuring import ConfigModel
-from voicecall.errors import VoicecallError
-from voicecall.hosting import SetupCheck
+from voicecall.errors import ConfigError, VoicecallError
+from voicecall.hosting import PluginInfo, SetupCheck, SetupContext
 from voicecall_gateway.commandline import ConfigOption, JsonOption, command_line
 from voicecall_gateway.output import print_error, print_json, print_text
 
@@ -156,6 +156,31 @@ async def test_a_configuration_error_is_one_line(shell: Any) -> None:
         code, out, err = shell(*command)
         assert (code, out) == (1, "")
         assert err == f'{shell.config}: is not valid JSON5: line 1, column 5: unexpected "}}"\n'
+
+
+class Reader:
+    """A plugin that reads a section of the file that is not its own."""
+
+    @hookimpl
+    def voicecall_plugin_info(self) -> PluginInfo:
+        return PluginInfo("reader", "Reader", check_sections=self.check)
+
+    def check(self, own: Any, context: SetupContext) -> None:
+        if not isinstance(context.section("agents")["list"], list):
+            raise ConfigError("must be a list", path="agents.list")
+
+
+async def test_config_check_asks_plugins_about_sections_that_are_nobodys(shell: Any) -> None:
+    shell.extra = [("voicecall.gateway", "reader", Reader())]
+    for text, problems in (
+        ("agents: {list: []}", []),
+        ("agents: {list: 5}", [f"{shell.config}: agents.list: must be a list"]),
+        ("agents: {}", ["the plugin 'reader' cannot check the file: KeyError: 'list'"]),
+        ("agents: {}, plugins: {entries: {reader: {enabled: false}}}", []),
+    ):
+        shell.config.write_text(f"{{{text}}}")
+        report = shell.json("config", "check", code=1 if problems else 0)
+        assert report["problems"] == problems
 
 
 @pytest.mark.parametrize(

@@ -43,11 +43,24 @@ def _legacy_rules() -> Sequence[LegacyRule]:
     return legacy_rules()
 
 
+def _check_sections(config: Any, context: SetupContext) -> None:
+    from voicecall_calls.sections import check_sections
+
+    check_sections(config, context)
+
+
 @hookimpl
 def voicecall_plugin_info() -> PluginInfo:
     from voicecall.hosting import PluginInfo
 
-    return PluginInfo(PLUGIN_ID, "Phone", _config_model, _legacy_rules, PROVIDER_BLOCKS)
+    return PluginInfo(
+        PLUGIN_ID,
+        "Phone",
+        _config_model,
+        _legacy_rules,
+        PROVIDER_BLOCKS,
+        check_sections=_check_sections,
+    )
 
 
 @hookimpl

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic.alias_generators import to_snake
 
-from voicecall.configuring import deep_merge, validate
+from voicecall.configuring import validate
 from voicecall.errors import ConfigError, VoicecallError
 from voicecall.hosting import GatewayHost, SetupContext
 from voicecall.model import MediaPath
@@ -18,9 +18,10 @@ from voicecall.providers import ProviderKind
 from voicecall.registry import Registry
 from voicecall.selection import Selected, Selection, select
 from voicecall_calls.agents import AgentDirectory
-from voicecall_calls.config import TtsConfig, VoiceCallConfig
+from voicecall_calls.config import VoiceCallConfig
 from voicecall_calls.exposure import comes_from_outside, tunnel_block, tunnel_family
 from voicecall_calls.knownsecrets import known_secrets
+from voicecall_calls.sections import speech_layers
 from voicecall_calls.speech.choosing import SpeechChoice, choose_speech
 from voicecall_calls.storing import store_settings
 from voicecall_calls.unused import unused_keys
@@ -272,21 +273,11 @@ def _backend(
 def _select_speech(
     wiring: Wiring, registry: Registry, environ: Mapping[str, str], section: Mapping[str, Any]
 ) -> None:
-    """Merge core, plugin and number ``tts`` (later wins), and select the provider of each."""
-    known = {field.alias or name for name, field in TtsConfig.model_fields.items()}
-    core = {key: value for key, value in section.items() if key in known}
-    own = wiring.config.tts.model_dump(by_alias=True, exclude_unset=True)
-    base = deep_merge(core, own)
-    layers: dict[str | None, Mapping[str, Any]] = {None: base}
-    for key, route in wiring.config.numbers.items():
-        if route.tts is not None:
-            over = route.tts.model_dump(by_alias=True, exclude_unset=True)
-            layers[key] = deep_merge(base, over)
+    """Select the provider of each layer of ``tts``."""
     off = Selected(Selection.PROVIDER_NOT_CONFIGURED, "media streams are off")
     # Where one model holds the call, a voice of its own says what that model cannot.
     spoken = wiring.config.streaming.enabled or wiring.config.realtime.enabled
-    for route_key, layer in layers.items():
-        tts = validate(TtsConfig, layer, "tts")
+    for route_key, tts in speech_layers(wiring.config, section).items():
         wiring.speech[route_key] = (
             choose_speech(tts, registry, environ) if spoken else SpeechChoice(tts, off)
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,9 +13,10 @@ from voicecall_gateway.commandline import CommandLine, ConfigOption, JsonOption,
 from voicecall_gateway.output import print_error, print_json, print_text
 
 if TYPE_CHECKING:
+    from voicecall.hosting import PluginInfo, SetupContext
     from voicecall_gateway.config import LoadedConfig
 
-__all__ = ["add", "config_report", "print_remarks", "remarks"]
+__all__ = ["add", "config_report", "print_remarks", "remarks", "setup_context"]
 
 
 def add(app: typer.Typer) -> None:
@@ -70,12 +71,44 @@ def config_report(line: CommandLine, config: Path | None) -> dict[str, Any]:
             problems.append(plugin.error)
         elif plugin.info is not None:
             try:
-                plugin_config(line.registry, loaded, plugin.id)
+                own = plugin_config(line.registry, loaded, plugin.id)
             except VoicecallError as error:
                 problems.append(str(error))
+            else:
+                problems += _section_problems(line, loaded, plugin.info, own)
     told = remarks(line, loaded)
     told["warnings"] += block_warnings(line.registry, loaded, line.environ)
     return {**report, "ok": not problems, "problems": problems, **told}
+
+
+def _section_problems(
+    line: CommandLine, loaded: LoadedConfig, info: PluginInfo, own: Any
+) -> Iterator[str]:
+    """What a plugin cannot use of the sections that are none of its own."""
+    if info.check_sections is None or not loaded.enabled(info.id):
+        return
+    try:
+        info.check_sections(own, setup_context(line, loaded))
+    except VoicecallError as error:
+        text = loaded.secrets.explain(loaded.secrets.hide(str(error)))
+        yield f"{loaded.source}: {text}"
+    except Exception as error:  # noqa: BLE001 (a stranger's check)
+        yield f"the plugin {info.id!r} cannot check the file: {type(error).__name__}: {error}"
+
+
+def setup_context(line: CommandLine, loaded: LoadedConfig) -> SetupContext:
+    """What the checks of plugins may look at."""
+    from voicecall.hosting import SetupContext
+    from voicecall_gateway.pluginconfig import plugin_config
+
+    return SetupContext(
+        registry=line.registry,
+        plugin_config=lambda plugin_id: plugin_config(line.registry, loaded, plugin_id),
+        section=loaded.section,
+        enabled=loaded.enabled,
+        environ=line.environ,
+        state_dir=loaded.state_dir,
+    )
 
 
 def remarks(line: CommandLine, loaded: LoadedConfig) -> dict[str, list[str]]:

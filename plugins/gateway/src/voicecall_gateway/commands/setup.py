@@ -12,7 +12,7 @@ from voicecall.errors import VoicecallError
 from voicecall_gateway.commandline import CommandLine, ConfigOption, JsonOption, command_line
 from voicecall_gateway.output import print_json, print_text
 
-from .config import print_remarks, remarks
+from .config import print_remarks, remarks, setup_context
 
 if TYPE_CHECKING:
     from voicecall.hosting import SetupCheck, SetupContext
@@ -54,19 +54,11 @@ def setup_report(line: CommandLine, config: Path | None, *, probe: bool = False)
     """``{ok, checks: [{id, ok, message}], warnings, notes}``, each of the last two sentences;
     ``probe``: with checks that contact somebody. Raises :exc:`voicecall.errors.ConfigError` for a
     file that cannot be used at all."""
-    from voicecall.hosting import SetupCheck, SetupContext
-    from voicecall_gateway.pluginconfig import plugin_config
+    from voicecall.hosting import SetupCheck
     from voicecall_gateway.plugins import load_plugin, plugin_ids
 
     loaded = line.load_config(config)
-    context = SetupContext(
-        registry=line.registry,
-        plugin_config=lambda plugin_id: plugin_config(line.registry, loaded, plugin_id),
-        section=loaded.section,
-        enabled=loaded.enabled,
-        environ=line.environ,
-        state_dir=loaded.state_dir,
-    )
+    context = setup_context(line, loaded)
     checks: list[SetupCheck] = []
     for plugin_id in plugin_ids(line.registry):
         if loaded.denied(plugin_id):
