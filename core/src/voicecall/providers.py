@@ -105,7 +105,8 @@ class ProviderInfo:
     ``check`` contacts nothing. It may import what the factory imports, and raises a
     ``VoicecallError`` if that is missing. ``models`` are those that an agent's backend may be asked
     for besides its own; for other kinds it is empty. It is called for an agent's backend at each
-    start, for carriers, tunnels, recognisers, voices and voice models only by ``voicecall setup``.
+    start, for carriers, stores, tunnels, recognisers, voices and voice models only by ``voicecall
+    setup``.
 
     Raises ``TypeError`` for a field of the wrong type.
     """

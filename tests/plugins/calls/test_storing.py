@@ -12,12 +12,14 @@ import pytest
 
 from voicecall.configuring import validate
 from voicecall.errors import ConfigError, PluginError
+from voicecall.hosting import SetupContext
 from voicecall.model import CallRecord, CallState, Direction
 from voicecall.providers import ProviderContext, ProviderKind
 from voicecall.registry import Registry
 from voicecall.seam import SystemSeam
 from voicecall.store import Commit
 from voicecall_calls import plugin as phone_plugin
+from voicecall_calls.checks import setup_checks
 from voicecall_calls.config import StoreConfig, VoiceCallConfig
 from voicecall_calls.standalone import stored_status
 from voicecall_calls.store import SqliteStore
@@ -128,6 +130,30 @@ def test_postgres_without_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "psycopg", None)
     with pytest.raises(PluginError, match=r'pip install "voicecall\[postgres\]"'):
         made({"provider": "postgres", "url": URL})
+
+
+@pytest.mark.parametrize("installed", [True, False])
+def test_setup_finds_that_the_extra_of_postgres_is_missing(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, installed: bool
+) -> None:
+    if not installed:
+        monkeypatch.setitem(sys.modules, "psycopg", None)
+    tree = {"store": {"provider": "postgres", "url": URL}, "serve": {"port": 0}}
+    chosen = validate(VoiceCallConfig, tree, "here")
+    context = SetupContext(
+        registry=Registry(),
+        plugin_config=lambda plugin: chosen,
+        section=lambda name: {},
+        enabled=lambda plugin: True,
+        environ={},
+        state_dir=tmp_path,
+    )
+    found = {check.id: check for check in setup_checks(context)}
+    assert found["provider-config"].ok
+    assert ("store" in found) is not installed
+    if not installed:
+        assert not found["store"].ok
+        assert "PostgreSQL: the store postgres needs its extra: pip" in found["store"].message
 
 
 @pytest.mark.parametrize("named", [True, False])

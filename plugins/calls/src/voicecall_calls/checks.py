@@ -151,7 +151,7 @@ def _speech(wiring: Wiring) -> SetupCheck:
 def _able(wiring: Wiring) -> Iterator[SetupCheck]:
     """What keeps providers from doing what their blocks say, as far as they can tell it here: a
     check for each kind of which one cannot."""
-    needed = [wiring.carrier, wiring.transcription, wiring.realtime, wiring.tunnel]
+    needed = [wiring.carrier, wiring.transcription, wiring.realtime, wiring.tunnel, wiring.store]
     needed += [choice.selected for choice in wiring.speech.values()]
     spares = [spare for choice in wiring.speech.values() for spare in choice.spares]
     # By kind: sentences, and whether a provider is meant without which there is no call.

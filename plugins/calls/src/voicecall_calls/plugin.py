@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 from voicecall import ProviderContext, ProviderInfo, ProviderKind, hookimpl
@@ -118,9 +118,8 @@ def _sqlite(config: Any, context: ProviderContext) -> Any:
     return SqliteStore(Path(config.directory), context.seam, pause_s=_GROUP_PAUSE_S)
 
 
-def _postgres(config: Any, context: ProviderContext) -> Any:
-    from pathlib import Path
-
+def _check_postgres(config: Any, models: Collection[str]) -> Sequence[str]:
+    """Nothing, or ``PluginError`` where the extra is missing."""
     try:
         import psycopg  # noqa: F401 (asked before our own modules, for a message that helps)
     except ImportError as error:
@@ -129,6 +128,13 @@ def _postgres(config: Any, context: ProviderContext) -> Any:
         raise PluginError(
             f'the store postgres needs its extra: pip install "voicecall[postgres]" ({error})'
         ) from error
+    return ()
+
+
+def _postgres(config: Any, context: ProviderContext) -> Any:
+    _check_postgres(config, ())
+    from pathlib import Path
+
     from voicecall_calls.store.postgres import PostgresStore
 
     named = config.directory
@@ -161,6 +167,7 @@ def voicecall_stores() -> Sequence[ProviderInfo]:
             config_model=_postgres_model,
             secrets={"url": "VOICECALL_DATABASE_URL"},
             required=("url",),
+            check=_check_postgres,
         ),
     ]
 

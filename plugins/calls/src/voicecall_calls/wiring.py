@@ -70,6 +70,8 @@ class Wiring:
     """The tunnel to open; None where none is asked for, or none can be had."""
     turn: Selected | None = None
     """The detector of voices; barge-in does without where there is none."""
+    store: Selected | None = None
+    """The store that ``store`` names, where it can be used as far as its block goes."""
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     off: list[str] = field(default_factory=list)
@@ -188,7 +190,8 @@ def _check_store(wiring: Wiring, registry: Registry, environ: Mapping[str, str])
         return
     try:
         # Where the state directory is makes no difference to the answer.
-        store_settings(wiring.config, registry, environ, Path())
+        info, config = store_settings(wiring.config, registry, environ, Path())
+        wiring.store = Selected(Selection.OK, info=info, config=config)
     except VoicecallError as error:
         wiring.problems.append(str(error))
 
