@@ -203,3 +203,19 @@ def test_the_command_follows_until_it_is_stopped(
     environ = {"VOICECALL_STATE_DIR": str(tmp_path), "HOME": os.devnull}
     run(["logs", "--follow", "--json"], Registry(entries=[]), environ)
     assert capsys.readouterr().out == '{"message": "one"}\n{"message": "two"}\n'
+
+
+def test_the_command_says_that_it_waits_for_a_log(
+    log: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def sleep(seconds: float) -> None:
+        if log.exists():
+            raise KeyboardInterrupt
+        append(log, '{"message": "one"}\n')
+
+    monkeypatch.setattr("voicecall_gateway.commands.logs.time.sleep", sleep)
+    environ = {"VOICECALL_STATE_DIR": str(tmp_path), "HOME": os.devnull}
+    run(["logs", "--follow"], Registry(entries=[]), environ)
+    output = capsys.readouterr()
+    assert output.err == f"{log} does not exist yet: waiting for it\n"
+    assert output.out == "one\n"

@@ -9,7 +9,7 @@ import typer
 
 from voicecall.errors import VoicecallError
 from voicecall_gateway.commandline import JsonOption, command_line
-from voicecall_gateway.output import print_json, print_text
+from voicecall_gateway.output import print_error, print_json, print_text
 
 __all__ = ["add"]
 
@@ -39,6 +39,8 @@ def logs(
     file = log_file(state_directory(command_line(context).environ))
     try:
         if follow:
+            if not file.exists():
+                print_error(f"{file} does not exist yet: waiting for it")
             for line in logreader.follow(file, lines, lambda: time.sleep(POLL_SECONDS)):
                 print_text(line if json else logreader.pretty(line))
             return
