@@ -23,6 +23,7 @@ from voicecall.model import (
 )
 from voicecall.seam import SystemSeam
 from voicecall.store import (
+    Approval,
     CallStore,
     Commit,
     DialReservation,
@@ -267,6 +268,17 @@ class StoreContract:
         done = replace(turn, playback_done=NOW + 9, barge_in_at=NOW + 8, barge_in_stop_ms=40)
         await store.commit(Commit(turns=[done]))
         assert list(await store.turns(call_id="c")) == [done]
+
+    async def test_approvals_come_newest_first(self, store: CallStore) -> None:
+        rows = [Approval(f"+1555010000{n}", "pending", f"{n}", NOW + n, NOW + HOUR) for n in (2, 1)]
+        await store.commit(Commit(approvals=rows[1:]))
+        await store.commit(Commit(approvals=rows[:1]))
+        assert list(await store.approvals()) == rows
+        assert list(await store.approvals("+15550100001")) == rows[1:]
+        assert list(await store.approvals("+15550100003")) == []
+        approved = replace(rows[1], status="approved", code="", at=NOW + 3)
+        await store.commit(Commit(approvals=[approved]))
+        assert list(await store.approvals()) == [approved, rows[0]]
 
     async def test_a_failed_commit_leaves_the_store_usable(self, store: CallStore) -> None:
         with pytest.raises(StoreError):
