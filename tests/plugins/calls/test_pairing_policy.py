@@ -10,8 +10,9 @@ from typing import Any
 import anyio
 import pytest
 
+from voicecall import events as ev
 from voicecall.errors import InvalidRequest
-from voicecall.model import EndDetail
+from voicecall.model import Direction, EndDetail
 from voicecall.store import Approval, Commit
 from voicecall_calls.pairing import CODE_LIFE_MS, Pairing, approval_json
 from voicecall_testing.clock import virtual_backend
@@ -62,6 +63,18 @@ async def test_a_code_is_six_digits_of_its_own_and_stays_until_it_expires(tmp_pa
             "at": phone.seam.now_ms(),
             "expiresAt": phone.seam.now_ms() + CODE_LIFE_MS,
         }
+
+
+async def test_a_repeated_webhook_of_a_call_that_is_over_makes_no_code(tmp_path: Path) -> None:
+    async with open_pairing(tmp_path) as (pairing, phone):
+        direction = Direction.INBOUND
+        first = phone.make(ev.Initiated, from_number=ONE, direction=direction)
+        await phone.tell(first)
+        assert len(await pairing.pending()) == 1
+        await phone.hang_up()
+        await anyio.sleep(CODE_LIFE_MS / 1000 + 1)
+        await phone.tell(first)
+        assert await pairing.pending() == []
 
 
 async def test_strangers_get_so_many_codes_a_minute(tmp_path: Path) -> None:
