@@ -128,12 +128,19 @@ async def test_a_phone_without_streams_takes_changes_too(tmp_path: Path) -> None
 
 
 async def test_what_is_made_at_the_start_is_left_for_a_new_one(tmp_path: Path) -> None:
-    async with running(tmp_path) as phone:
+    other = info(ProviderKind.TELEPHONY, "other", capabilities=STREAMING)
+    async with running(tmp_path, other) as phone:
         assert phone.engine is not None
         before = phone.engine.config
         for over in (
             {"enabled": False},
+            {"provider": "other"},
             {"serve": {"port": 4}},
+            {"webhookSecurity": {"maxInFlight": 9}},
+            {"skipSignatureVerification": True},
+            {"tailscale": {"mode": "serve"}},
+            {"tunnel": {"provider": "another"}},
+            {"realtime": {"instructions": "Be brief."}},
             {"publicUrl": "https://phone.example/voice"},
             {"streaming": {"enabled": False}},
             {"store": "elsewhere"},

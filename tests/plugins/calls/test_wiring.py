@@ -176,6 +176,8 @@ def test_what_is_passed_over_or_useless_is_noted() -> None:
     wiring = wire(inboundPolicy="allowlist", elsewhere={"accountSid": "x"})
     assert any("elsewhere is ignored" in note for note in wiring.notes)
     assert any("allowFrom is empty" in note for note in wiring.notes)
+    listed = wire(inboundPolicy="allowlist", allowFrom=["+15550001111"])
+    assert listed.notes == []
     (misspelt,) = wire(pubic={"apiKey": "k"}).notes
     assert misspelt.endswith("no such carrier is installed; did you mean 'public'?")
 
