@@ -291,6 +291,23 @@ async def test_words_from_outside_leave_what_the_caller_is_saying_its_turn(
         assert phone.agent.asked == ["As I said."]
 
 
+async def test_what_is_said_into_words_from_outside_is_answered_as_one(tmp_path: Path) -> None:
+    async with open_phone(tmp_path, media=MediaPath.NATIVE) as phone:
+        await greeted(phone)
+        async with anyio.create_task_group() as speaking:
+            speaking.start_soon(phone.operations.speak, phone.record.call_id, "A word in between.")
+            for text in ("First.", "Second.", "Third."):
+                await phone.settle(0.2)
+                await phone.event(ev.SpeechHeard, text=text)
+        await phone.settle(2)
+        assert phone.agent.asked == ["First. Second. Third."]
+        assert phone.said[-1] == ("bot", "Yes.")
+        # That is over then.
+        await words(phone, "Fourth.")
+        await phone.settle(2)
+        assert phone.agent.asked[1:] == ["Fourth."]
+
+
 @both_paths
 async def test_nothing_is_said_while_the_call_is_being_ended(
     tmp_path: Path, media: MediaPath
