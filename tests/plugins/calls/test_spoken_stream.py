@@ -47,6 +47,28 @@ def test_the_pieces_do_not_matter(text: str, cuts: list[int]) -> None:
     assert "{" not in " ".join(whole)
 
 
+RUNS = st.builds(
+    lambda begin, signs, times, end: begin + signs * times + end,
+    st.sampled_from(["", "Well", "Yes. No"]),
+    st.sampled_from([".", "!?", "\n", " ", "\n\n", ". ", '"', "*", "…", "1. "]),
+    st.integers(150, 450),
+    st.sampled_from(["", "Then", " then", "\nThen. And"]),
+)
+
+
+@settings(max_examples=50)
+@given(RUNS, st.lists(st.integers(0, 1000), max_size=12))
+def test_nor_do_they_where_a_model_repeats_itself(text: str, cuts: list[int]) -> None:
+    whole, _ = run(text, [])
+    assert run(text, cuts)[0] == run(text, list(range(len(text))))[0] == whole
+
+
+def test_marks_without_end_are_not_waited_for() -> None:
+    splitter = SentenceSplitter()
+    given = splitter.feed("Well") + [text for _ in range(1000) for text in splitter.feed(".")]
+    assert given[0].startswith("Well..")
+
+
 def test_a_sentence_is_given_out_as_soon_as_the_next_begins() -> None:
     stream = SpokenStream()
     assert stream.feed('{"spo') == []

@@ -31,6 +31,9 @@ _LAST_WORD = re.compile(r"[\w.]+$")
 _PARAGRAPH_END = re.compile(r"[^\S\n]*\n[^\S\n]*\n")
 _COMMA = re.compile(r"[,;:](?=\s)")
 _WAIT = -1
+_LONGEST_RUN = 200
+"""Marks or blanks in a row: behind so many it is not waited for what follows them. A model that
+writes dots without end would have all of them looked at again for each one."""
 
 
 class SentenceSplitter:
@@ -45,6 +48,8 @@ class SentenceSplitter:
         self._min = min_chars
         self._max = max_chars
         self._buffer = ""
+        self._read = 0
+        """No sentence ends before this."""
         self._any = False
 
     def feed(self, text: str) -> list[str]:
@@ -54,12 +59,14 @@ class SentenceSplitter:
         while (cut := self._first_cut()) > 0:
             sentences.append(self._buffer[:cut].strip())
             self._buffer = self._buffer[cut:].lstrip()
+            self._read = 0
             self._any = True
         return sentences
 
     def flush(self) -> list[str]:
         """What is left, as the last sentence, if there is anything to say."""
-        rest, self._buffer = self._buffer.strip(), ""
+        rest = self._buffer.strip()
+        self.drop()
         if not _has_words(rest):
             return []
         self._any = True
@@ -68,25 +75,29 @@ class SentenceSplitter:
     def drop(self) -> None:
         """Forget what waits."""
         self._buffer = ""
+        self._read = 0
 
     def _first_cut(self) -> int:
         """Where the first sentence ends; 0 where it cannot be told yet."""
         text = self._buffer
-        for at, character in enumerate(text):
+        while self._read < len(text):
+            at = self._read
             if at >= self._max:
                 return self._cut_long(text)
+            character = text[at]
+            end = 0
             if character == "\n":
                 end = _line_end(text, at)
             elif character in _ENDERS or character in _WIDE_ENDERS:
                 end = _sentence_end(text, at)
-            else:
-                continue
             if end == _WAIT:
                 return 0
-            if not end or not _has_words(text[:end]):
+            if end and not _has_words(text[:end]):
+                self._read = max(end, at + 1)
                 continue
-            if end >= self._min or not self._any or _PARAGRAPH_END.match(text, end):
+            if end and (end >= self._min or not self._any or _PARAGRAPH_END.match(text, end)):
                 return end
+            self._read = at + 1
         return 0
 
     def _cut_long(self, text: str) -> int:
@@ -103,13 +114,15 @@ def _has_words(text: str) -> bool:
 
 
 def _skip(text: str, at: int, characters: str) -> int:
-    while at < len(text) and text[at] in characters:
+    end = min(at + _LONGEST_RUN, len(text))
+    while at < end and text[at] in characters:
         at += 1
     return at
 
 
 def _skip_blanks(text: str, at: int) -> int:
-    while at < len(text) and text[at].isspace():
+    end = min(at + _LONGEST_RUN, len(text))
+    while at < end and text[at].isspace():
         at += 1
     return at
 
@@ -117,6 +130,8 @@ def _skip_blanks(text: str, at: int) -> int:
 def _line_end(text: str, at: int) -> int:
     """The end of a paragraph or list item at the line break ``at``; 0 for a mere wrap."""
     after = _skip_blanks(text, at)
+    if after - at == _LONGEST_RUN:
+        return at
     if after == len(text):
         return _WAIT
     if _PERHAPS_LIST_NUMBER.match(text, after):
@@ -129,6 +144,8 @@ def _line_end(text: str, at: int) -> int:
 def _sentence_end(text: str, at: int) -> int:
     """The end of the sentence whose closing mark stands at ``at``; 0 where it goes on."""
     end = _skip(text, at, _ENDERS + _WIDE_ENDERS + _CLOSERS)
+    if end - at == _LONGEST_RUN:
+        return end
     if end == len(text):
         return _WAIT
     marks = text[at:end]
@@ -137,6 +154,8 @@ def _sentence_end(text: str, at: int) -> int:
     if not text[end].isspace():
         return 0
     after = _skip_blanks(text, end)
+    if after - end == _LONGEST_RUN:
+        return end
     if after == len(text):
         return _WAIT
     if "!" in marks or "?" in marks:
