@@ -7,8 +7,10 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 
+from voicecall import telephony as tel
 from voicecall.agent import EndCall
 from voicecall.errors import ProviderUnavailable
 from voicecall.model import EndDetail
@@ -81,6 +83,21 @@ async def test_the_agents_answer_takes_the_place_of_the_models_own(tmp_path: Pat
         assert phone.said[-1] == ("bot", "At half past eleven.")
         (turn,) = phone.agent.turns
         assert turn.text.endswith(QUESTION)
+
+
+async def test_nobody_is_asked_while_the_call_is_being_ended(tmp_path: Path) -> None:
+    model = ScriptedRealtime()
+    async with on_the_phone(tmp_path, model) as phone:
+        phone.carrier.fail(tel.Hangup, *[DOWN] * 9)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(phone.operations.end, phone.record.call_id)
+            await phone.settle(0.05)
+            assert phone.record.ending is not None
+            says(model)
+            await phone.settle(3)
+            tasks.cancel_scope.cancel()
+        assert phone.said == [("user", QUESTION)]
+        assert phone.agent.turns == []
 
 
 async def test_a_model_that_has_not_begun_is_stopped_too(tmp_path: Path) -> None:

@@ -345,7 +345,8 @@ class RealtimeConversation(Conversation):
     def _caller_said(self, text: str) -> None:
         self.voice.caller.final = self.seam.now_ms()
         self._words.say(text)
-        if self._forced is not None and not self._farewell.begun:
+        ends = self._farewell.begun or self.lane.record.ending is not None
+        if self._forced is not None and not ends:
             self._forced.heard(text)
 
     # --- notifications ----------------------------------------------------------------------
