@@ -42,7 +42,6 @@ __all__ = ["PhoneService"]
 _log = logging.getLogger("voicecall.calls")
 
 _FIXED = (
-    "enabled",
     "provider",
     "carriers",
     "store",
