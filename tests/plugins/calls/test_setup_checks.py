@@ -236,6 +236,9 @@ def test_what_only_the_backend_knows_is_asked_of_it() -> None:
     found = checks(agents=agents, more=more)
     assert found["agent"] == SetupCheck("agent", True, "agent desk: Asked")
     assert asked == [["v/small"], ["v/big"]]
+    asked.clear()
+    checks(agents=agents, more=more, responseModel="v/tiny")
+    assert asked == [["v/tiny"], ["v/tiny"]]
     # An agent that answers a number is needed.
     numbers = {
         "+15550100021": {"agentId": "sales", "responseModel": "v/tiny"},

@@ -159,6 +159,8 @@ def test_the_default_agent_and_its_backend() -> None:
     wiring = wire(agents=agents)
     assert wiring.agent_id == "support"
     assert require(wiring.backends["support"])[0].id == "model"
+    # Only what answers calls by itself must be there.
+    assert wiring.optional == {"sales"}
     routed = wire(agents=agents, agentId="sales", numbers={"+15550001111": {"agentId": "support"}})
     assert routed.agent_id == "sales"
     assert set(routed.backends) == {"sales", "support"}
