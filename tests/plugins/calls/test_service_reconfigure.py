@@ -13,7 +13,7 @@ import pytest
 from voicecall import ProviderInfo, ProviderKind, hookimpl
 from voicecall import events as ev
 from voicecall import telephony as tel
-from voicecall.errors import ConfigError
+from voicecall.errors import CallNotReady, ConfigError, InvalidRequest
 from voicecall.hosting import GatewayHost, PluginInfo, Service
 from voicecall.model import Direction
 from voicecall.registry import Registry
@@ -118,6 +118,14 @@ async def test_what_the_next_call_reads_is_taken(tmp_path: Path) -> None:
             assert phone.engine.config is config
 
 
+async def test_the_next_calls_have_the_new_limit_of_a_message(tmp_path: Path) -> None:
+    async with running(tmp_path, fromNumber="+15550001234") as phone:
+        tts = {**BASE["tts"], "maxTextLength": 5}
+        assert await phone.reconfigure(changed(fromNumber="+15550001234", tts=tts)) is True
+        with pytest.raises(InvalidRequest, match=r"tts\.maxTextLength allows 5"):
+            await phone.operations().dial(DialOptions(to="+15550001111", message="Hello."))
+
+
 async def test_a_phone_without_streams_takes_changes_too(tmp_path: Path) -> None:
     native: dict[str, Any] = {"streaming": {"enabled": False}}
     async with running(tmp_path, **native) as phone:
@@ -129,7 +137,8 @@ async def test_a_phone_without_streams_takes_changes_too(tmp_path: Path) -> None
 
 async def test_what_is_made_at_the_start_is_left_for_a_new_one(tmp_path: Path) -> None:
     other = info(ProviderKind.TELEPHONY, "other", capabilities=STREAMING)
-    async with running(tmp_path, other) as phone:
+    voice = info(ProviderKind.TTS, "voice")
+    async with running(tmp_path, other, voice) as phone:
         assert phone.engine is not None
         before = phone.engine.config
         for over in (
@@ -144,6 +153,7 @@ async def test_what_is_made_at_the_start_is_left_for_a_new_one(tmp_path: Path) -
             {"publicUrl": "https://phone.example/voice"},
             {"streaming": {"enabled": False}},
             {"store": "elsewhere"},
+            {"numbers": {"+15550100021": {"tts": {"provider": "voice"}}}},
             {"maxDurationSeconds": 20},
             {"silenceTimeoutMs": 100},
             {"bargeIn": {"detector": "another"}},
@@ -206,6 +216,13 @@ async def test_what_would_stop_or_deafen_the_phone_is_refused(tmp_path: Path) ->
                 await phone.reconfigure(changed(**over))
             assert phone.engine.config is before
         assert phone.problems() == []
+
+
+async def test_a_phone_that_is_drained_takes_no_more_calls(tmp_path: Path) -> None:
+    async with running(tmp_path, fromNumber="+15550001234") as phone:
+        await phone.drain()
+        with pytest.raises(CallNotReady, match="stopping"):
+            await phone.operations().dial(DialOptions(to="+15550001111", message="Hi."))
 
 
 async def test_a_phone_that_does_not_run_is_started_anew(tmp_path: Path) -> None:
