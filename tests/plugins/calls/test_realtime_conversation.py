@@ -320,6 +320,18 @@ async def test_text_before_the_audio_and_in_pieces(tmp_path: Path) -> None:
         session.tell(Transcript("assistant", "x", "two ", final=False))
         await phone.settle(0.1)
         session.write("x", 100)
+        session.tell(Transcript("assistant", "x", "three.", final=False))
+        session.tell(ResponseDone("r", "completed"))
+        await phone.settle(3)
+        assert phone.said[-1] == ("bot", "One two three.")
+
+
+async def test_a_piece_behind_the_whole_text_adds_nothing(tmp_path: Path) -> None:
+    model = ScriptedRealtime()
+    async with open_realtime(tmp_path, model) as phone:
+        await greeted(phone)
+        session = model.current
+        session.write("x", 100)
         session.tell(Transcript("assistant", "x", "One two three.", final=True))
         session.tell(Transcript("assistant", "x", "three.", final=False))
         session.tell(ResponseDone("r", "completed"))
@@ -591,12 +603,16 @@ async def test_items_of_another_session_may_have_the_same_names(tmp_path: Path) 
         model.current.tell(Transcript("assistant", "item-3", "Then I end.", final=False))
         model.current.tell(ResponseDone("r", "completed"))
         await phone.settle(3)
+        # As the one that was cut off in the lost session.
+        assert model.current.speak("Goodbye.", 500) == "item-1"
+        await phone.settle(2)
         assert phone.said == [
             ("bot", "one two three four"),
             ("bot", "I begin"),
             ("bot", HELLO),
             ("bot", "And I go on."),
             ("bot", "Then I end."),
+            ("bot", "Goodbye."),
         ]
 
 
