@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from tests.ports import reserve_port
+from tests.teller import TELLER
 
 from .lab.process import Home, Process, port_is_free
 
@@ -95,30 +96,6 @@ def test_other_commands_use_the_one_that_serves(home: Home) -> None:
         rest, err = process.communicate(timeout=30)
     assert (process.returncode, rest, err.strip()) == (0, "", NOTICE)
     assert home.json("status", *ours)["call"]["endDetail"] == "requested"
-
-
-TELLER = """
-import os
-from contextlib import asynccontextmanager
-from voicecall import hookimpl
-
-class Service:
-    name = "teller"
-    def __init__(self, host):
-        self.host = host
-    @asynccontextmanager
-    async def run(self):
-        self.host.logger("teller").warning("refused is %s", os.environ["ACME_API_KEY"])
-        yield
-    async def drain(self):
-        return None
-    def problems(self):
-        return []
-
-@hookimpl
-def voicecall_services(host):
-    return [Service(host)]
-"""
 
 
 def test_a_credential_of_the_environment_is_masked_in_its_log(home: Home) -> None:

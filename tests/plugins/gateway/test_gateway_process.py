@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.teller import TELLER
 
 pytestmark = pytest.mark.e2e
 
@@ -349,30 +350,6 @@ def test_a_hang_up_reads_configuration_and_secrets_again(box: Box) -> None:
     for word in words:
         assert word not in log
         assert word not in err
-
-
-TELLER = """
-import os
-from contextlib import asynccontextmanager
-from voicecall import hookimpl
-
-class Service:
-    name = "teller"
-    def __init__(self, host):
-        self.host = host
-    @asynccontextmanager
-    async def run(self):
-        self.host.logger("fake").warning("refused is %s", os.environ["ACME_API_KEY"])
-        yield
-    async def drain(self):
-        return None
-    def problems(self):
-        return []
-
-@hookimpl
-def voicecall_services(host):
-    return [Service(host)]
-"""
 
 
 def test_a_credential_of_the_environment_is_masked_in_the_log(box: Box) -> None:
