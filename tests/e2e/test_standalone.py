@@ -111,7 +111,7 @@ def test_a_credential_of_the_environment_is_masked_in_its_log(home: Home) -> Non
     assert "an-acme-key-of-the-test" not in log
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_stops_it(home: Home, number: signal.Signals) -> None:
     with serving(home, *TALK) as (process, printed):
         home.wait_until(printed["callId"], *LIVE)

@@ -25,10 +25,11 @@ Process: TypeAlias = subprocess.Popen[str]
 
 PATIENCE_S = 120.0
 START_PATIENCE_S = 30.0
-# Whoever starts the tests in the background may have had them ignore what the keyboard sends.
+# Whoever starts the tests in the background may have had them ignore what the terminal sends.
 _MAIN = """
 import signal
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 from voicecall_gateway.cli import main
 main()
 """

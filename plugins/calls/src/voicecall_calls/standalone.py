@@ -35,8 +35,8 @@ _OPERATOR = RpcCall("command", frozenset({"operator.read", "operator.write", "op
 class Standalone:
     """Open once made; :meth:`close` serves until no call is live, where it is ``lasting``, then
     stops. SIGINT and SIGTERM interrupt what is under way, and then nothing is waited for but the
-    gateway's own stop. What is logged goes to the gateway's log. One a process, in its main
-    thread."""
+    gateway's own stop; so does SIGHUP, with which a terminal goes, unless it is ignored. What is
+    logged goes to the gateway's log. One a process, in its main thread."""
 
     def __init__(
         self, loaded: LoadedConfig, registry: Registry, environ: Mapping[str, str]
@@ -46,7 +46,9 @@ class Standalone:
         self.lasting = False
         self._begun = self._interrupted = False
         self._stack = ExitStack()
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:
+                continue
             self._stack.callback(signal.signal, number, signal.signal(number, self._interrupt))
         self._portal = self._stack.enter_context(start_blocking_portal())
         self._gateway = Gateway(loaded, registry, environ=environ, on_secrets=mask.add)
