@@ -225,6 +225,17 @@ async def test_a_question_that_fails_leaves_its_neighbours_alone(tmp_path: Path)
     assert answers == {"good": [event], "bad": StoreError, "\ud800": StoreError}
 
 
+async def test_of_many_calls_each_has_its_transcript(tmp_path: Path) -> None:
+    said = (TranscriptEntry(1, Speaker.USER, "Hello?"),)
+    records = [call_record(f"c{n:04}", started_at=n, transcript=said) for n in range(1002)]
+    async with (store := new_store(tmp_path, fsync=False)).lifespan():
+        async with anyio.create_task_group() as tasks:
+            for record in records:
+                tasks.start_soon(store.commit, Commit(record=record))
+        assert await store.live() == records
+        assert await store.recent(2000) == records[::-1]
+
+
 # --- versions --------------------------------------------------------------------------------
 
 
@@ -516,6 +527,22 @@ def test_a_journal_that_cannot_be_written_keeps_the_newest_thousand_calls(tmp_pa
     journal.close()
     wanted = [f"c{n}" for n in (*range(2, 5), *range(6, 1002), 5)]
     assert [line["callId"] for line in lines(path)] == wanted
+
+
+def test_a_journal_tells_each_time_when_it_cannot_be_written_and_tries_again_at_the_end(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "calls.jsonl"
+    journal = Journal(path, max_bytes=10**6)
+    for call_id in ("a", "b"):
+        path.mkdir()
+        for _ in range(2):
+            journal.append([call_record(call_id)])
+        path.rmdir()
+        journal.close()
+        assert [line["callId"] for line in lines(path)] == [call_id]
+        path.unlink()
+    assert [record.levelno for record in caplog.records] == [logging.ERROR] * 2
 
 
 def test_a_journal_forgets_the_calls_of_which_nothing_came_for_longest(tmp_path: Path) -> None:
