@@ -14,6 +14,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from urllib.parse import urlencode, urlsplit
 
+import anyio
 import httpx
 
 from voicecall.errors import ConfigError, VoicecallError, WebhookRejected
@@ -30,7 +31,7 @@ from voicecall_calls.server.pipeline import CHALLENGE
 from voicecall_calls.serving import answering, make_server
 from voicecall_calls.wiring import PLUGIN_ID, Wiring, require, resolve_for
 
-__all__ = ["PhoneProbe", "number_urls"]
+__all__ = ["PhoneProbe", "number_urls", "public_url_check"]
 
 FETCH_S = 15.0
 
@@ -91,16 +92,24 @@ class PhoneProbe:
             text = "no publicUrl is configured; a tunnel tells its URL when the gateway runs"
             return [SetupCheck("public-url", wiring.tunnel is not None, text)]
         async with _somebody_answers(carrier, config, self._context.state_dir):
-            return [await _fetched(url, answering(self._context.state_dir))]
+            return [await public_url_check(url, answering(self._context.state_dir))]
 
 
-async def _fetched(url: str, answer: Callable[[str], str]) -> SetupCheck:
+async def public_url_check(
+    url: str, answer: Callable[[str], str], patience_s: float = FETCH_S
+) -> SetupCheck:
+    """Fetch our public URL with a challenge, to which ``answer`` gives what this machine says."""
     challenge = secrets.token_urlsafe(16)
     separator = "&" if urlsplit(url).query else "?"
     asked = url.partition("#")[0] + separator + urlencode({CHALLENGE: challenge})
     try:
-        async with httpx.AsyncClient(timeout=FETCH_S, trust_env=True) as client:
-            response = await client.get(asked)
+        # What comes byte by byte meets no limit of the client's.
+        with anyio.fail_after(patience_s):
+            async with httpx.AsyncClient(timeout=patience_s, trust_env=True) as client:
+                response = await client.get(asked)
+    except TimeoutError:
+        text = f"{url} gives no answer within {patience_s:g} s"
+        return SetupCheck("public-url", False, text)
     except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
         text = f"{url} cannot be reached from here: {str(error) or type(error).__name__}"
         return SetupCheck("public-url", False, text)
