@@ -389,6 +389,12 @@ async def test_a_newer_schema_is_refused(
             pass
 
 
+def test_a_url_says_how_long_is_waited() -> None:
+    params = ServerAddress.parse("postgresql://u:secret@h/d?connect_timeout=3").params
+    assert params["connect_timeout"] == "3"
+    assert int(params["keepalives_idle"]) <= 30
+
+
 def test_a_url_that_is_none(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         PostgresStore("postgresql://u:secret@h/d?no_such_key=1", tmp_path, SystemSeam())
