@@ -603,16 +603,13 @@ async def test_items_of_another_session_may_have_the_same_names(tmp_path: Path) 
         model.current.tell(Transcript("assistant", "item-3", "Then I end.", final=False))
         model.current.tell(ResponseDone("r", "completed"))
         await phone.settle(3)
-        # As the one that was cut off in the lost session.
-        assert model.current.speak("Goodbye.", 500) == "item-1"
-        await phone.settle(2)
+        # The first one had the name of the one that was cut off in the lost session.
         assert phone.said == [
             ("bot", "one two three four"),
             ("bot", "I begin"),
             ("bot", HELLO),
             ("bot", "And I go on."),
             ("bot", "Then I end."),
-            ("bot", "Goodbye."),
         ]
 
 

@@ -139,11 +139,11 @@ def _check_texts(entry: Mapping[str, Any], path: str) -> None:
 
 
 def _check_names(value: Any, path: str) -> None:
-    names = [] if value is None else value
-    if not isinstance(names, list) or not all(
-        isinstance(one, str) and one.strip() for one in names
-    ):
+    if value is not None and not isinstance(value, list):
         raise ConfigError("must be a list of names, [ ... ]", path=path)
+    for index, name in enumerate(value or ()):
+        if not (isinstance(name, str) and name.strip()):
+            raise ConfigError("must be a name", path=f"{path}.{index}")
 
 
 def _object(value: Any, path: str) -> Mapping[str, Any]:
