@@ -379,7 +379,7 @@ def test_on_this_machine_alone_it_is_no_matter(url: str | None) -> None:
         ({"list": [{"id": "a", "model": {"primary": []}}]}, "agents.list.0.model.primary"),
         ({"list": [{"id": "a", "tools": ["read"]}]}, "agents.list.0.tools: must be an object"),
         ({"list": [{"id": "a", "tools": {"allow": "read"}}]}, "agents.list.0.tools.allow: must be"),
-        ({"defaults": {"tools": {"allow": [""]}}}, "agents.defaults.tools.allow: must be a list"),
+        ({"defaults": {"tools": {"allow": [""]}}}, "agents.defaults.tools.allow.0: must be a name"),
         ({"defaults": {"model": {"fallbacks": "m/x"}}}, "agents.defaults.model.fallbacks: must be"),
         ({"defaults": 5}, "agents.defaults: must be an object"),
         ({"defaults": {"model": 5}}, "agents.defaults.model"),
