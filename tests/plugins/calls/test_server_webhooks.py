@@ -54,6 +54,18 @@ def request_of(server: CallServer, body: bytes | None = None) -> httpx.Request:
     return httpx.Request("POST", url, content=body, headers=MOCK.signed(server.webhook_url, body))
 
 
+async def test_strangers_do_not_fill_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    async with serving() as (server, engine, client):
+        for _ in range(70):
+            assert (await client.post(server.local_url, content=b"{}")).status_code == 401
+        refused = [r for r in caplog.records if "refused: 401" in r.getMessage()]
+        assert len(refused) == 60
+        assert (await client.get(server.local_url)).status_code == 405
+        assert (await client.send(request_of(server))).status_code == 200
+    assert len(engine.handled) == 1
+
+
 async def test_a_signed_webhook_reaches_the_engine() -> None:
     async with serving() as (server, engine, client):
         body = MOCK.ringing()

@@ -31,6 +31,7 @@ from voicecall.seam import Seam
 from voicecall.telephony import TelephonyProvider
 from voicecall_calls.ports import AdmissionRefused, MediaHost
 
+from .floods import FloodLog
 from .limits import InFlight
 from .options import StreamOptions
 from .pipeline import loggable
@@ -72,6 +73,7 @@ class MediaServer:
         self._pending_limits = InFlight(
             per_client=options.max_pending_per_client, total=options.max_pending
         )
+        self._log = FloodLog(seam.monotonic)
         self._tasks: TaskGroup | None = None
         self._empty = anyio.Event()
         self.draining = False
@@ -125,7 +127,7 @@ class MediaServer:
         if self.draining or self._tasks is None:
             return Refusal(503, "Shutting down")
         if len(self._sockets) - len(self._turned_away) >= self._options.max_connections:
-            logger.warning("media socket of %s refused: too many connections", upgrade.client)
+            self._log.warning("media socket of %s refused: too many connections", upgrade.client)
             return Refusal(503, "Too many media stream connections")
         upgrade = replace(upgrade, url=self._url())
         signed = None
@@ -135,7 +137,7 @@ class MediaServer:
             codec = self._provider.media_codec(upgrade)
         except WebhookRejected as refused:
             reason = loggable(refused.reason)
-            logger.warning("media socket of %s refused: %s", upgrade.client, reason)
+            self._log.warning("media socket of %s refused: %s", upgrade.client, reason)
             return Refusal(refused.status, "Unauthorized")
         except Exception:
             logger.exception("no codec for the media socket of %s", upgrade.client)
@@ -145,6 +147,7 @@ class MediaServer:
             codec,
             self._options,
             seam=self._seam,
+            log=self._log,
             connected=self._sockets.add if signed else self._connected,
             started=self._started,
             gone=self._gone,

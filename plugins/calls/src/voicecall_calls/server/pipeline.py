@@ -38,6 +38,7 @@ from voicecall_calls.news import LazyEvent
 from voicecall_calls.ports import WebhookHost
 from voicecall_gateway.heads import WHOLE
 
+from .floods import FloodLog
 from .options import ServeOptions, WebhookSecurity
 from .places import Places
 from .urls import Trust, headers_of, normal_path, webhook_url
@@ -109,6 +110,7 @@ class WebhookApp:
             per_client=security.max_in_flight_per_client, total=security.max_in_flight
         )
         self._running: dict[str, _Running] = {}
+        self._log = FloodLog(seam.monotonic)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
@@ -123,7 +125,7 @@ class WebhookApp:
             healthy = path == HEALTH_PATH and scope["method"] in ("GET", "HEAD")
             if healthy:
                 return Response("ok", 200, media_type="text/plain")
-            logger.info("nothing is served at %s (serve.path: %s)", loggable(path), self._path)
+            self._log.info("nothing is served at %s (serve.path: %s)", loggable(path), self._path)
             return _plain(404)
         headers = _headers(scope)
         peer = scope["client"][0] if scope["client"] else None
@@ -131,17 +133,12 @@ class WebhookApp:
         try:
             reply = await self._answer(scope, receive, headers, peer, client)
         except WebhookRejected as refused:
-            level = logging.INFO if refused.status in (404, 405) else logging.WARNING
-            logger.log(
-                level,
-                "webhook from %s refused: %d, %s",
-                client,
-                refused.status,
-                loggable(refused.reason),
-            )
+            log = self._log.info if refused.status in (404, 405) else self._log.warning
+            reason = loggable(refused.reason)
+            log("webhook from %s refused: %d, %s", client, refused.status, reason)
             return _plain(refused.status, refused.headers)
         except ClientDisconnect:
-            logger.info("webhook from %s broken off by the client", client)
+            self._log.info("webhook from %s broken off by the client", client)
             raise
         except Exception:
             logger.exception("webhook from %s failed", client)

@@ -25,6 +25,7 @@ from voicecall.media import Audio, MediaCodec, MediaEvent, Message, Started, Upg
 from voicecall.seam import Seam
 from voicecall_calls.ports import Attachment
 
+from .floods import FloodLog
 from .options import StreamOptions
 
 __all__ = ["MediaConnection"]
@@ -40,7 +41,6 @@ _HEAD = 14
 _NO_UTF8 = "Text that is no UTF-8"
 
 logger = logging.getLogger("voicecall.calls.server")
-
 # Members of an enumeration are looked up by Python code each time.
 _TEXT = WSMsgType.TEXT
 
@@ -66,6 +66,7 @@ class MediaConnection(WSListener):
         "_kept",
         "_kept_bytes",
         "_listener",
+        "_log",
         "_monotonic",
         "_on_started",
         "_options",
@@ -85,6 +86,7 @@ class MediaConnection(WSListener):
         options: StreamOptions,
         *,
         seam: Seam,
+        log: FloodLog,
         connected: Callable[[MediaConnection], None],
         started: Callable[[MediaConnection, Started], None],
         gone: Callable[[MediaConnection], None],
@@ -94,6 +96,7 @@ class MediaConnection(WSListener):
         self._monotonic = seam.monotonic
         self._codec = codec
         self._options = options
+        self._log = log
         self._connected = connected
         self._on_started = started
         self._gone = gone
@@ -162,7 +165,8 @@ class MediaConnection(WSListener):
         transport = self._transport
         if transport is None or self._closing:
             return
-        logger.info("media socket of %s closed: %d %s", self.upgrade.client, code, reason)
+        info = self._log.info if self._attachment is None else logger.info
+        info("media socket of %s closed: %d %s", self.upgrade.client, code, reason)
         text = reason.encode()[:123].decode(errors="ignore")
         transport.send_close(cast(WSCloseCode, code), text.encode())
         self.closing()
@@ -227,9 +231,8 @@ class MediaConnection(WSListener):
         if self._deadline is not None:
             self._deadline.cancel()
         if self._garbage:
-            logger.info(
-                "media socket of %s sent %d malformed messages", self.upgrade.client, self._garbage
-            )
+            text = "media socket of %s sent %d malformed messages"
+            self._log.info(text, self.upgrade.client, self._garbage)
         self._gone(self)
         if self._attachment is not None:
             _tell_closed(self._attachment)
