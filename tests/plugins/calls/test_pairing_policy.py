@@ -65,6 +65,20 @@ async def test_a_code_is_six_digits_of_its_own_and_stays_until_it_expires(tmp_pa
         }
 
 
+async def test_calls_at_once_from_one_number_hear_one_code(tmp_path: Path) -> None:
+    async with open_pairing(tmp_path) as (pairing, _):
+        heard: list[str] = []
+
+        async def call(number: str) -> None:
+            heard.append(await code_of(pairing, number))
+
+        async with anyio.create_task_group() as tasks:
+            for number in (ONE, ONE, TWO, ONE):
+                tasks.start_soon(call, number)
+        codes = {a.number: a.code for a in await pairing.pending()}
+        assert sorted(heard) == sorted([*[codes[ONE]] * 3, codes[TWO]])
+
+
 async def test_a_repeated_webhook_of_a_call_that_is_over_makes_no_code(tmp_path: Path) -> None:
     async with open_pairing(tmp_path) as (pairing, phone):
         direction = Direction.INBOUND

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import anyio
+
 from voicecall.coordinator import Coordinator
 from voicecall.errors import CapacityExceeded, InvalidRequest
 from voicecall.seam import Seam
@@ -38,6 +40,9 @@ class Pairing:
         self._store = store
         self._coordinator = coordinator
         self._seam = seam
+        self._changing = anyio.Lock()
+        """Between what is stored and what is put in its place nothing else comes: a second call of
+        a caller would void the code that the first one heard."""
 
     async def approved(self, number: str) -> bool:
         """Whether calls from this number are let in."""
@@ -47,6 +52,10 @@ class Pairing:
     async def code_for(self, number: str) -> str | None:
         """The code to tell an unknown caller; the same one until it expires. None while too many
         unknown numbers call, or for a number whose approval was revoked."""
+        async with self._changing:
+            return await self._code_for(number)
+
+    async def _code_for(self, number: str) -> str | None:
         now = self._seam.now_ms()
         found = await self._store.approvals(number)
         if found and found[0].status == "revoked":
@@ -84,21 +93,24 @@ class Pairing:
         # Six digits are a code, also those that begin like an international number (00...).
         is_code = len(text) == _DIGITS and text.isdecimal()
         number = None if is_code else normalize_number(text)
-        if number is None:
-            matches = [a for a in await self.pending() if a.code == text]
-            if not matches:
-                raise InvalidRequest(f"no caller waits with the code {text!r}; it may have expired")
-            number = matches[0].number
-        return await self._put(Approval(number, "approved", "", self._seam.now_ms(), 0))
+        async with self._changing:
+            if number is None:
+                matches = [a for a in await self.pending() if a.code == text]
+                if not matches:
+                    expired = f"no caller waits with the code {text!r}; it may have expired"
+                    raise InvalidRequest(expired)
+                number = matches[0].number
+            return await self._put(Approval(number, "approved", "", self._seam.now_ms(), 0))
 
     async def revoke(self, number_text: str) -> Approval:
         """Refuse a caller from now on."""
         number = normalize_number(number_text)
         if number is None:
             raise InvalidRequest("number must be a phone number in E.164 form")
-        if not await self._store.approvals(number):
-            raise InvalidRequest(f"{number} is neither approved nor waiting")
-        return await self._put(Approval(number, "revoked", "", self._seam.now_ms(), 0))
+        async with self._changing:
+            if not await self._store.approvals(number):
+                raise InvalidRequest(f"{number} is neither approved nor waiting")
+            return await self._put(Approval(number, "revoked", "", self._seam.now_ms(), 0))
 
     async def _put(self, approval: Approval) -> Approval:
         if approval.status == "pending" and len(await self.pending()) >= 10**_DIGITS // 2:
