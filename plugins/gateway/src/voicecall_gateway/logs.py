@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from voicecall.errors import ConfigError
+from voicecall_gateway.floods import FloodFilter
 
 __all__ = [
     "Mask",
@@ -296,3 +297,4 @@ def configure_logging(state_dir: Path, mask: Mask, *, stderr: bool = True) -> No
         to_stderr.setFormatter(_ShortLines(mask))
         root.addHandler(to_stderr)
     logging.getLogger("voicecall").setLevel(logging.INFO)
+    logging.getLogger("uvicorn.error").addFilter(FloodFilter(time.monotonic))

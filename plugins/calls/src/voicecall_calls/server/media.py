@@ -30,8 +30,8 @@ from voicecall.media import Started, Upgrade
 from voicecall.seam import Seam
 from voicecall.telephony import TelephonyProvider
 from voicecall_calls.ports import AdmissionRefused, MediaHost
+from voicecall_gateway.floods import FloodLog
 
-from .floods import FloodLog
 from .limits import InFlight
 from .options import StreamOptions
 from .pipeline import loggable
@@ -73,7 +73,7 @@ class MediaServer:
         self._pending_limits = InFlight(
             per_client=options.max_pending_per_client, total=options.max_pending
         )
-        self._log = FloodLog(seam.monotonic)
+        self._log = FloodLog(logger, seam.monotonic)
         self._tasks: TaskGroup | None = None
         self._empty = anyio.Event()
         self.draining = False

@@ -36,9 +36,9 @@ from voicecall.seam import Seam
 from voicecall.telephony import TelephonyProvider, Verified, WebhookReply, WebhookRequest
 from voicecall_calls.news import LazyEvent
 from voicecall_calls.ports import WebhookHost
+from voicecall_gateway.floods import FloodLog
 from voicecall_gateway.heads import WHOLE
 
-from .floods import FloodLog
 from .options import ServeOptions, WebhookSecurity
 from .places import Places
 from .urls import Trust, headers_of, normal_path, webhook_url
@@ -110,7 +110,7 @@ class WebhookApp:
             per_client=security.max_in_flight_per_client, total=security.max_in_flight
         )
         self._running: dict[str, _Running] = {}
-        self._log = FloodLog(seam.monotonic)
+        self._log = FloodLog(logger, seam.monotonic)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:

@@ -24,8 +24,8 @@ from voicecall.errors import MediaProtocolError
 from voicecall.media import Audio, MediaCodec, MediaEvent, Message, Started, Upgrade
 from voicecall.seam import Seam
 from voicecall_calls.ports import Attachment
+from voicecall_gateway.floods import FloodLog
 
-from .floods import FloodLog
 from .options import StreamOptions
 
 __all__ = ["MediaConnection"]

@@ -1,0 +1,73 @@
+"""Keeps strangers from filling the log: whatever they send, they get only so many lines.
+
+The log is rotated by size. Whoever sent enough of what is refused would otherwise drive everything
+else out of it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+__all__ = ["FloodFilter", "FloodLog"]
+
+_MOST = 60
+_SPAN_S = 60.0
+
+
+class _Kinds:
+    """Lets 60 lines of one kind (one text before its arguments) through a minute."""
+
+    def __init__(self, monotonic: Callable[[], float]) -> None:
+        self._monotonic = monotonic
+        self._seen: dict[str, tuple[float, int]] = {}
+
+    def admit(self, text: str) -> str | None:
+        """What is to be written of a line; None for nothing. The first one after some that were
+        left out says how many."""
+        now = self._monotonic()
+        since, count = self._seen.get(text, (now, 0))
+        left_out = 0
+        if now - since >= _SPAN_S:
+            left_out = max(count - _MOST, 0)
+            since, count = now, 0
+        self._seen[text] = (since, count + 1)
+        if count >= _MOST:
+            return None
+        return f"{text} ({left_out} lines like this one were left out)" if left_out else text
+
+
+class FloodLog:
+    """Writes lines about strangers to ``logger``."""
+
+    def __init__(self, logger: logging.Logger, monotonic: Callable[[], float]) -> None:
+        self._logger = logger
+        self._kinds = _Kinds(monotonic)
+
+    def info(self, text: str, *arguments: object) -> None:
+        self._write(logging.INFO, text, arguments)
+
+    def warning(self, text: str, *arguments: object) -> None:
+        self._write(logging.WARNING, text, arguments)
+
+    def _write(self, level: int, text: str, arguments: tuple[object, ...]) -> None:
+        admitted = self._kinds.admit(text)
+        if admitted is not None:
+            self._logger.log(level, admitted, *arguments)
+
+
+class FloodFilter(logging.Filter):
+    """The same for the logger of somebody else's code; errors are always written."""
+
+    def __init__(self, monotonic: Callable[[], float]) -> None:
+        super().__init__()
+        self._kinds = _Kinds(monotonic)
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.levelno >= logging.ERROR:
+            return True
+        admitted = self._kinds.admit(str(record.msg))
+        if admitted is None:
+            return False
+        record.msg = admitted
+        return True
