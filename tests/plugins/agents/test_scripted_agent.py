@@ -51,6 +51,8 @@ async def test_an_empty_configuration_makes_a_usable_assistant() -> None:
 async def test_silence_and_what_nothing_matches() -> None:
     assert (await answer(agent(), turn("  ")))[0] == scripted.NOT_HEARD
     assert (await answer(agent(), turn("bees")))[0] == "I heard: bees. Is there anything else?"
+    reply, _ = await answer(agent(), turn("Are there bees?"))
+    assert reply == "I heard: Are there bees? Is there anything else?"
     assert (await answer(agent(fallback="What?"), turn("")))[0] == "What?"
     assert (await answer(agent(fallback="What?"), turn("bees")))[0] == "What?"
 

@@ -23,7 +23,8 @@ PRESSED = "You pressed {digits}."
 _SESSIONS = 1_000
 _TURNS = 200
 _WORD = re.compile(r"\s*\S+\s*")
-_FIELD = re.compile(r"\{(text|digits|number_of_turns)\}")
+_FIELD = re.compile(r"\{(text|digits|number_of_turns)\}(\.?)")
+_ENDS = (".", "!", "?", "…")
 
 Milliseconds = Annotated[int, Field(ge=0, le=600_000)]
 
@@ -130,7 +131,7 @@ class ScriptedAgent(AgentBackend):
         if not turn.speculative:
             self._remember(turn.session_key, _Session(number, [*known, exchange][-_TURNS:]))
         values = {"text": turn.text, "digits": turn.digits, "number_of_turns": str(number)}
-        text = _FIELD.sub(lambda found: values[found[1]], answer.text)
+        text = _FIELD.sub(lambda found: _in_place(values[found[1]], found[2]), answer.text)
         await anyio.sleep(self.config.delay_ms / 1000)
         for position, word in enumerate(_WORD.findall(text)):
             if position and self.config.word_delay_ms:
@@ -172,3 +173,8 @@ class ScriptedAgent(AgentBackend):
         """The exchanges of a session, oldest first."""
         session = self._sessions.get(session_key)
         return tuple(session.exchanges) if session else ()
+
+
+def _in_place(value: str, full_stop: str) -> str:
+    """``value`` before ``full_stop``, where it is no whole sentence already."""
+    return value if value.endswith(_ENDS) else value + full_stop
