@@ -19,7 +19,7 @@ from voicecall.seam import SystemSeam
 from voicecall.store import Commit, TurnRow
 from voicecall_calls.store import SqliteStore
 from voicecall_mock.exchange import HangUp, Interrupt, Say, WaitForSilence
-from voicecall_testing.contracts.store import ended
+from voicecall_testing.contracts.records import ended
 
 from .lab.process import Home
 from .lab.puppets import Puppet

@@ -175,8 +175,7 @@ class Answer(msgspec.Struct, frozen=True):
 
 
 class Reject(msgspec.Struct, frozen=True):
-    """Refuse an inbound call. ``text``, if given, is spoken first. ``busy``: the caller may try
-    again later, and hears so if the carrier can tell."""
+    """Refuse an inbound call; ``text`` is spoken first. ``busy``: a later call may be answered."""
 
     text: str | None = None
     busy: bool = False
@@ -328,8 +327,7 @@ class TelephonyProvider(Provider):
         self, request: WebhookRequest, call: CallRef | None, actions: Sequence[Action]
     ) -> Rendered:
         """The reply to ``request``, with as many of ``actions`` as the carrier accepts in a reply.
-        If replies cannot carry actions, all of them are the rest. ``call`` is None if the request
-        is about no known call."""
+        If replies cannot carry actions, all of them are the rest. ``call``: None if unknown."""
 
     @abstractmethod
     def media_codec(self, upgrade: Upgrade) -> MediaCodec:

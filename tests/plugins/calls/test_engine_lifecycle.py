@@ -26,7 +26,7 @@ from voicecall.model import (
 from voicecall.store import Commit
 from voicecall_calls.engine.places import INBOUND_CAP, OUTBOUND_CAP
 from voicecall_testing.clock import virtual_backend
-from voicecall_testing.contracts.store import call_record
+from voicecall_testing.contracts.records import call_record
 from voicecall_testing.harness import CALLER, Phone, open_phone
 
 pytestmark = [pytest.mark.integration, pytest.mark.anyio]

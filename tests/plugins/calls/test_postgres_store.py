@@ -23,7 +23,7 @@ from voicecall.seam import SystemSeam
 from voicecall.store import Approval, Commit, DialReservation, RecordedReply, StoredEvent, TurnRow
 from voicecall_calls.store.postgres import PostgresStore
 from voicecall_calls.store.server import ServerAddress
-from voicecall_testing.contracts.store import call_record
+from voicecall_testing.contracts.records import call_record
 
 from .committing import together
 from .postgres_server import Server

@@ -18,7 +18,7 @@ from voicecall_calls.config import RetentionConfig
 from voicecall_calls.retention import EVERY_S, FIRST_S, retaining
 from voicecall_calls.store import SqliteStore
 from voicecall_testing.clock import VirtualSeam, VirtualTimeLoop, virtual_backend
-from voicecall_testing.contracts.store import call_record, ended
+from voicecall_testing.contracts.records import call_record, ended
 
 pytestmark = [pytest.mark.integration, pytest.mark.anyio]
 

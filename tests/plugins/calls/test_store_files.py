@@ -28,7 +28,7 @@ from voicecall_calls.store.journal import Journal
 from voicecall_calls.store.pruning import ROWS_PER_STEP
 from voicecall_calls.store.schema import STEPS, prepare_schema
 from voicecall_calls.store.snapshot import journal_line
-from voicecall_testing.contracts.store import call_record, ended
+from voicecall_testing.contracts.records import call_record, ended
 
 pytestmark = [pytest.mark.integration, pytest.mark.anyio]
 

@@ -17,7 +17,7 @@ from voicecall.seam import SystemSeam
 from voicecall.store import Commit, RecordedReply, StoredEvent
 from voicecall_calls.store import SqliteStore
 from voicecall_calls.store.sqlstore import TOLD_S
-from voicecall_testing.contracts.store import call_record
+from voicecall_testing.contracts.records import call_record
 
 from .committing import together, until_outstanding
 

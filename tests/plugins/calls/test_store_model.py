@@ -37,7 +37,7 @@ from voicecall.store import CallStore, Commit, DialReservation, StoredEvent, Tur
 from voicecall_calls.store import SqliteStore
 from voicecall_calls.store.rows import to_record, to_write
 from voicecall_calls.store.snapshot import journal_line
-from voicecall_testing.contracts.store import call_record
+from voicecall_testing.contracts.records import call_record
 
 pytestmark = pytest.mark.integration
 

@@ -8,7 +8,7 @@ from typing import Any
 from voicecall.model import DeadlineKind
 from voicecall.store import Commit
 from voicecall_calls.store.sqlstore import SqlStore
-from voicecall_testing.contracts.store import call_record, ended
+from voicecall_testing.contracts.records import call_record, ended
 
 __all__ = ["Execute", "check_upgrade"]
 

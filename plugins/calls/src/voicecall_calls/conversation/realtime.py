@@ -308,7 +308,6 @@ class RealtimeConversation(Conversation):
                     self._forced.cancel()
                 self._greeting.break_off()
                 self.voice.interrupt()
-                self.voice.session_closed()
                 self.voice.session_opened(self._format(self.line.output_format))
                 if not self._greeting.pending:
                     self._link.do(self._open)

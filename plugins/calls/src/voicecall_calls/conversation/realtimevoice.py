@@ -121,7 +121,8 @@ class ModelVoice:
     # --- audio ------------------------------------------------------------------------------
 
     def session_opened(self, model_format: AudioFormat) -> None:
-        """Audio comes in ``model_format`` from now on."""
+        """Audio comes in ``model_format`` from now on, and belongs to no earlier item."""
+        self.session_closed()
         self._format = model_format
         self._cut.clear()
         self._early.clear()

@@ -5,22 +5,13 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from hashlib import sha256
-from typing import Any
 
 import anyio
 import pytest
 from msgspec.structs import replace
 
 from voicecall.errors import DuplicateKey, StoreError
-from voicecall.model import (
-    CallRecord,
-    CallState,
-    DeadlineKind,
-    Direction,
-    EndReason,
-    Speaker,
-    TranscriptEntry,
-)
+from voicecall.model import CallState, DeadlineKind, Speaker
 from voicecall.seam import SystemSeam
 from voicecall.store import (
     Approval,
@@ -32,48 +23,16 @@ from voicecall.store import (
     TurnRow,
 )
 
+from .pruning import PruningContract
+from .records import HOUR, NOW, call_record, ended, said
+
 __all__ = ["StoreContract", "call_record"]
 
-NOW = 1_700_000_000_000
-HOUR = 3_600_000
 _LONG = "".join(sha256(bytes([n])).hexdigest() for n in range(250))
 """Not to be made much shorter."""
 
 
-def call_record(call_id: str = "call-1", **changes: Any) -> CallRecord:
-    """A ringing inbound call with one deadline; ``changes`` are fields of the record."""
-    record = CallRecord(
-        call_id=call_id,
-        provider="carrier",
-        direction=Direction.INBOUND,
-        state=CallState.RINGING,
-        from_number="+15550001111",
-        to_number="+15550002222",
-        started_at=NOW,
-        provider_call_id=f"id-of-{call_id}",
-        aliases=(f"id-of-{call_id}",),
-        deadlines={DeadlineKind.MAX_DURATION: NOW + HOUR},
-    )
-    return replace(record, **changes)
-
-
-def ended(call_id: str, at: int, **changes: Any) -> CallRecord:
-    return call_record(
-        call_id,
-        state=CallState.COMPLETED,
-        end_reason=EndReason.COMPLETED,
-        started_at=at,
-        ended_at=at,
-        deadlines={},
-        **changes,
-    )
-
-
-def said(text: str, speaker: Speaker = Speaker.USER, *, complete: bool = True) -> TranscriptEntry:
-    return TranscriptEntry(NOW, speaker, text, complete)
-
-
-class StoreContract:
+class StoreContract(PruningContract):
     """Supply ``new_store``: it returns a store over the same data at each call within a test
     (never two open at once). Mark the module ``anyio``."""
 
@@ -364,55 +323,3 @@ class StoreContract:
             await store.commit(Commit(processed_keys=["k2"]))
         with pytest.raises(StoreError):
             await store.is_processed("k")
-
-    async def test_prune_by_number(self, store: CallStore) -> None:
-        for n in range(5):
-            await store.commit(Commit(record=ended(f"c{n}", NOW + n)))
-        await store.commit(Commit(record=call_record("live", started_at=NOW - HOUR)))
-        assert await store.prune(NOW, keep_calls=2, keep_days=1) == 3
-        assert [record.call_id for record in await store.recent(9)] == ["c4", "c3", "live"]
-
-    async def test_prune_by_age(self, store: CallStore) -> None:
-        day = 24 * HOUR
-        old = ended("old", NOW - 3 * day, transcript=(said("bye"),))
-        await store.commit(
-            Commit(
-                record=old,
-                events=[StoredEvent(NOW, "E", {})],
-                turns=[TurnRow(call_id="old", turn_id="t", kind="reply", at=NOW)],
-            )
-        )
-        await store.commit(Commit(record=ended("young", NOW - day)))
-        for call_id in ("live", "long"):
-            await store.commit(Commit(record=call_record(call_id, started_at=NOW - 9 * day)))
-        # What counts is when a call ended.
-        long = replace(ended("long", NOW - day), started_at=NOW - 9 * day)
-        await store.commit(Commit(record=long))
-        assert await store.prune(NOW, keep_calls=100, keep_days=2) == 1
-        assert {record.call_id for record in await store.recent(9)} == {"young", "live", "long"}
-        assert await store.load("old") is None
-        assert await store.find("carrier", "id-of-old") is None
-        assert list(await store.events("old")) == []
-        assert list(await store.turns()) == []
-        assert await store.prune(NOW, keep_calls=100, keep_days=2) == 0
-        # Nothing of it turns up at calls that have its ids.
-        for record in (
-            call_record("old", provider_call_id=None, aliases=()),
-            call_record("new").with_alias("id-of-old"),
-        ):
-            await store.commit(Commit(record=record))
-            assert await store.load(record.call_id) == record
-
-    async def test_a_pruned_call_is_not_made_again(self, store: CallStore) -> None:
-        now = SystemSeam().now_ms()
-        await store.commit(
-            Commit(
-                record=ended("c", now),
-                processed_keys=["k"],
-                reservation=DialReservation("d", "c", now),
-            )
-        )
-        assert await store.prune(now, keep_calls=0, keep_days=30) == 1
-        assert await store.load("c") is None
-        assert await store.is_processed("k")
-        assert await store.reservation("d") is not None
