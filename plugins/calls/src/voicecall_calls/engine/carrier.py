@@ -18,7 +18,7 @@ from .planner import LIMIT_SLACK_S
 
 if TYPE_CHECKING:
     from .engine import CallEngine
-    from .lane import CallLane, Job
+    from .lane import CallLane
 
 __all__ = ["CarrierActions"]
 
@@ -39,58 +39,50 @@ class CarrierActions:
 
     # --- dialling ---------------------------------------------------------------------------
 
-    def dialling(self, lane: CallLane) -> Job:
+    async def dial(self, lane: CallLane) -> None:
         """Place the call once."""
+        record = lane.record
+        policy = self._engine.policy
+        spoken = record.message is not None and record.message.at_dial is not None
+        request = tel.DialRequest(
+            call_id=record.call_id,
+            from_number=record.from_number,
+            to_number=record.to_number,
+            webhook_url=lane.ref.webhook_url,
+            ring_timeout_s=max(1, policy.ring_timeout_ms // 1000),
+            time_limit_s=policy.max_duration_ms // 1000 + LIMIT_SLACK_S,
+            dtmf_sequence=record.dtmf_sequence,
+            message=self._engine.planner.first_words(record) if spoken else None,
+            wanted=lambda: lane.record.live and lane.record.ending is None,
+        )
+        event: ev.CallEvent
+        try:
+            with asking():
+                provider_call_id: Any = await self._provider.place_call(request)
+                if not isinstance(provider_call_id, str) or not provider_call_id:
+                    raise TypeError("place_call returns no id of the carrier's")
+            event = ev.DialAccepted(at=self._now(), provider_call_id=provider_call_id)
+        except OutcomeUnknown as error:
+            _log.warning("call %s: what became of it is unknown: %s", record.call_id, error)
+            event = ev.DialUncertain(at=self._now(), error=str(error))
+        except ProviderError as error:
+            _log.warning("call %s: not placed: %s", record.call_id, error)
+            event = ev.DialRefused(at=self._now(), error=str(error))
+        await lane.bring(event)
 
-        async def job() -> None:
-            record = lane.record
-            policy = self._engine.policy
-            spoken = record.message is not None and record.message.at_dial is not None
-            request = tel.DialRequest(
-                call_id=record.call_id,
-                from_number=record.from_number,
-                to_number=record.to_number,
-                webhook_url=lane.ref.webhook_url,
-                ring_timeout_s=max(1, policy.ring_timeout_ms // 1000),
-                time_limit_s=policy.max_duration_ms // 1000 + LIMIT_SLACK_S,
-                dtmf_sequence=record.dtmf_sequence,
-                message=self._engine.planner.first_words(record) if spoken else None,
-                wanted=lambda: lane.record.live and lane.record.ending is None,
-            )
-            event: ev.CallEvent
-            try:
-                with asking():
-                    provider_call_id: Any = await self._provider.place_call(request)
-                    if not isinstance(provider_call_id, str) or not provider_call_id:
-                        raise TypeError("place_call returns no id of the carrier's")
-                event = ev.DialAccepted(at=self._now(), provider_call_id=provider_call_id)
-            except OutcomeUnknown as error:
-                _log.warning("call %s: what became of it is unknown: %s", record.call_id, error)
-                event = ev.DialUncertain(at=self._now(), error=str(error))
-            except ProviderError as error:
-                _log.warning("call %s: not placed: %s", record.call_id, error)
-                event = ev.DialRefused(at=self._now(), error=str(error))
-            await lane.bring(event)
-
-        return job
-
-    def looking_up(self, lane: CallLane) -> Job:
+    async def look_up(self, lane: CallLane) -> None:
         """Find out what became of a dial request."""
-
-        async def job() -> None:
-            if not self._provider.capabilities.dial_lookup:
-                return  # the dial deadline closes the call
-            for attempt in range(_LOOKUPS):
-                try:
-                    found = await self._find_dial(lane)
-                except (ProviderError, StoreError) as error:
-                    _log.warning("call %s: dial lookup: %s", lane.record.call_id, error)
-                    await anyio.sleep(2.0**attempt)
-                    continue
-                await lane.bring(ev.DialLookedUp(at=self._now(), provider_call_id=found))
-                return
-
-        return job
+        if not self._provider.capabilities.dial_lookup:
+            return  # the dial deadline closes the call
+        for attempt in range(_LOOKUPS):
+            try:
+                found = await self._find_dial(lane)
+            except (ProviderError, StoreError) as error:
+                _log.warning("call %s: dial lookup: %s", lane.record.call_id, error)
+                await anyio.sleep(2.0**attempt)
+                continue
+            await lane.bring(ev.DialLookedUp(at=self._now(), provider_call_id=found))
+            return
 
     async def _find_dial(self, lane: CallLane) -> str | None:
         """Ask, until what is found belongs to no other call."""
@@ -115,25 +107,19 @@ class CarrierActions:
 
     # --- ending and asking ------------------------------------------------------------------
 
-    def hanging_up(self, lane: CallLane) -> Job:
-        async def job() -> None:
-            event: ev.CallEvent
-            try:
-                with asking():
-                    await self._provider.perform(lane.ref, tel.Hangup())
-                event = ev.HangUpDone(at=self._now())
-            except ProviderError as error:
-                _log.warning("call %s: hang-up failed: %s", lane.record.call_id, error)
-                event = ev.HangUpFailed(at=self._now(), error=str(error))
-            await lane.bring(event)
+    async def hang_up(self, lane: CallLane) -> None:
+        event: ev.CallEvent
+        try:
+            with asking():
+                await self._provider.perform(lane.ref, tel.Hangup())
+            event = ev.HangUpDone(at=self._now())
+        except ProviderError as error:
+            _log.warning("call %s: hang-up failed: %s", lane.record.call_id, error)
+            event = ev.HangUpFailed(at=self._now(), error=str(error))
+        await lane.bring(event)
 
-        return job
-
-    def probing(self, lane: CallLane) -> Job:
-        async def job() -> None:
-            await lane.bring(await reported_status(lane, self._provider))
-
-        return job
+    async def probe(self, lane: CallLane) -> None:
+        await lane.bring(await reported_status(lane, self._provider))
 
     async def _is_over(self, lane: CallLane) -> bool:
         end = await reported_end(lane, self._provider)
@@ -143,32 +129,30 @@ class CarrierActions:
 
     # --- actions ----------------------------------------------------------------------------
 
-    def performing(self, lane: CallLane, actions: Sequence[tel.Action], *, reattach: bool) -> Job:
+    async def perform(
+        self, lane: CallLane, actions: Sequence[tel.Action], *, reattach: bool
+    ) -> None:
         """Perform actions in order; a failure becomes an event. ``reattach``: they put another
         stream in the place of one that is lost."""
-
-        async def job() -> None:
-            if reattach:
-                # A stream often breaks because the call is over, which we hear a moment later.
-                await anyio.sleep(_REATTACH_PAUSE_S)
-                if lane.record.stream_id is not None:
-                    # One that was asked for before came meanwhile; another would replace it.
-                    return
+        if reattach:
+            # A stream often breaks because the call is over, which we hear a moment later.
+            await anyio.sleep(_REATTACH_PAUSE_S)
+            if lane.record.stream_id is not None:
+                # One that was asked for before came meanwhile; another would replace it.
+                return
+            if await self._is_over(lane):
+                return
+        for action in actions:
+            again = isinstance(action, tel.AttachStream | tel.LimitDuration)
+            for attempt in range(_ATTACHES if again else 1):
+                if attempt:
+                    await anyio.sleep(_REATTACH_PAUSE_S * 2**attempt)
+                if await self._performed(lane, action):
+                    break
                 if await self._is_over(lane):
                     return
-            for action in actions:
-                again = isinstance(action, tel.AttachStream | tel.LimitDuration)
-                for attempt in range(_ATTACHES if again else 1):
-                    if attempt:
-                        await anyio.sleep(_REATTACH_PAUSE_S * 2**attempt)
-                    if await self._performed(lane, action):
-                        break
-                    if await self._is_over(lane):
-                        return
-                else:
-                    await self._failed(lane, action)
-
-        return job
+            else:
+                await self._failed(lane, action)
 
     async def _performed(self, lane: CallLane, action: tel.Action) -> bool:
         try:

@@ -8,6 +8,7 @@ import logging
 import math
 import weakref
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from voicecall import events as ev
@@ -78,20 +79,17 @@ class Deadlines:
             if upcoming[0] > now:
                 self._put(lane, upcoming[0])
             else:
-                self._spawn(self._due(lane))
+                self._spawn(lane.guarded(partial(self._due, lane)))
 
-    def _due(self, lane: CallLane) -> Job:
-        async def job() -> None:
-            upcoming = lane.record.next_deadline
-            if upcoming is None:
-                return
-            try:
-                await lane.apply(ev.DeadlineDue(at=self._seam.now_ms(), kind=upcoming[1]))
-            except StoreError as error:
-                # The deadline stands until it can be committed.
-                _log.error("call %s: deadline %s: %s", lane.record.call_id, upcoming[1], error)
-                self._put(lane, self._seam.now_ms() + _RETRY_MS)
-            else:
-                self.watch(lane)
-
-        return lane.guarded(job)
+    async def _due(self, lane: CallLane) -> None:
+        upcoming = lane.record.next_deadline
+        if upcoming is None:
+            return
+        try:
+            await lane.apply(ev.DeadlineDue(at=self._seam.now_ms(), kind=upcoming[1]))
+        except StoreError as error:
+            # The deadline stands until it can be committed.
+            _log.error("call %s: deadline %s: %s", lane.record.call_id, upcoming[1], error)
+            self._put(lane, self._seam.now_ms() + _RETRY_MS)
+        else:
+            self.watch(lane)

@@ -32,7 +32,7 @@ class Effects:
         """All but the release of the call."""
         if actions:
             reattach = any(isinstance(effect, mc.ReattachStream) for effect in effects)
-            job = self._carrier.performing(lane, actions, reattach=reattach)
+            job = partial(self._carrier.perform, lane, actions, reattach=reattach)
             if lane.record.terminal:
                 self._engine.spawn(job)
             else:
@@ -43,15 +43,15 @@ class Effects:
     def _carry_out(self, lane: CallLane, effect: mc.Effect) -> None:
         match effect:
             case mc.Dial():
-                self._engine.spawn(self._carrier.dialling(lane))
+                self._engine.spawn(partial(self._carrier.dial, lane))
             case mc.LookUpDial():
-                self._engine.spawn(self._carrier.looking_up(lane))
+                self._engine.spawn(partial(self._carrier.look_up, lane))
             case mc.HangUp():
                 if lane.conversation is not None:
                     lane.conversation.hush()
-                self._engine.spawn(self._carrier.hanging_up(lane))
+                self._engine.spawn(partial(self._carrier.hang_up, lane))
             case mc.ProbeStatus():
-                self._engine.spawn(self._carrier.probing(lane))
+                self._engine.spawn(partial(self._carrier.probe, lane))
             case mc.Connected():
                 self._connect(lane, resumed=effect.resumed)
             case mc.CallerTurn(text, confidence) if (talk := lane.begin()) is not None:
