@@ -12,7 +12,7 @@ from typing import Any
 import anyio
 
 from voicecall.coordinator import Coordinator
-from voicecall.errors import CapacityExceeded, InvalidRequest
+from voicecall.errors import InvalidRequest
 from voicecall.seam import Seam
 from voicecall.store import Approval, CallStore, Commit
 from voicecall_calls.config import normalize_number
@@ -77,9 +77,7 @@ class Pairing:
 
     async def pending(self) -> Sequence[Approval]:
         """Callers whose code still counts."""
-        now = self._seam.now_ms()
-        every = await self._store.approvals()
-        return [a for a in every if a.status == "pending" and a.expires_at > now]
+        return [a for a in await self.listed() if a.status == "pending"]
 
     async def listed(self) -> Sequence[Approval]:
         """What an owner wants to see: everything but expired codes."""
@@ -113,7 +111,5 @@ class Pairing:
             return await self._put(Approval(number, "revoked", "", self._seam.now_ms(), 0))
 
     async def _put(self, approval: Approval) -> Approval:
-        if approval.status == "pending" and len(await self.pending()) >= 10**_DIGITS // 2:
-            raise CapacityExceeded("too many callers wait for approval")
         await self._store.commit(Commit(approvals=(approval,)))
         return approval
