@@ -173,10 +173,6 @@ class MediaConnection(WSListener):
 
     # --- life -------------------------------------------------------------------------------
 
-    @property
-    def is_closing(self) -> bool:
-        return self._closing
-
     def look_after(self) -> None:
         """To be called from time to time: picows closes by itself after a protocol error, and
         tells nobody."""

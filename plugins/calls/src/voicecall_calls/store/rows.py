@@ -36,7 +36,6 @@ class Write(msgspec.Struct, frozen=True):
     """A commit as rows, ready for the writer. ``now`` is when it was asked for."""
 
     now: int
-    record: CallRecord | None = None
     call: Params | None = None
     deadlines: Sequence[Params] = ()
     aliases: Sequence[Params] = ()
@@ -58,7 +57,6 @@ def to_write(commit: Commit, now: int) -> Write:
     try:
         return Write(
             now=now,
-            record=record,
             call=_call(record) if record else None,
             deadlines=_deadline(record) if record else (),
             aliases=_aliases(record) if record else (),
