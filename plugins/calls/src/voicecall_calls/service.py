@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -126,9 +126,7 @@ class PhoneService:
     def operations(self) -> CallOperations:
         """The operations of the running phone. Raises ``ConfigError`` with what is missing."""
         if self._running is None:
-            raise ConfigError(
-                "; ".join(self.problems()) or self._failure or "the phone is not running"
-            )
+            raise ConfigError("; ".join(self.problems()) or "the phone is not running")
         return self._running.operations
 
     async def _invoke_tool(self, arguments: Mapping[str, Any], call: ToolCall) -> dict[str, Any]:
@@ -255,12 +253,7 @@ class PhoneService:
         await providers.need(wiring)
         book = SettingsBook(wiring, providers)
 
-        server: CallServer | None = None
         observer = HostObserver(host)
-
-        def url_of(name: str) -> Callable[[], str]:
-            return lambda: str(getattr(server, name))
-
         engine = CallEngine(
             config,
             provider_id=info.id,
@@ -269,8 +262,8 @@ class PhoneService:
             coordinator=coordinator,
             seam=host.seam,
             observer=observer,
-            stream_url=url_of("stream_url"),
-            webhook_url=url_of("webhook_url"),
+            stream_url=lambda: server.stream_url,
+            webhook_url=lambda: server.webhook_url,
             default_agent=wiring.agent_id,
             inbound_media=wiring.media,
             voice=lambda record: talking.book.for_call(record).voice,
