@@ -196,7 +196,6 @@ class Life:
     store: MortalStore
     carrier: Carrier
     ends: Ends
-    media: MediaPath
 
     @property
     def lane(self) -> CallLane:
@@ -212,9 +211,7 @@ class Life:
         return self.engine.seam.now_ms()
 
     async def dial(self, mode: CallMode = CallMode.CONVERSATION) -> None:
-        operations = CallOperations(
-            self.engine, outbound_media=self.media, dialling_agent=lambda requested: "main"
-        )
+        operations = CallOperations(self.engine, dialling_agent=lambda requested: "main")
         await operations.dial(DialOptions(to="+15550001111", message="A word.", mode=mode))
         await anyio.sleep(0.01)
 
@@ -266,11 +263,11 @@ async def life(directory: Path, exchange: Exchange, media: MediaPath) -> AsyncIt
                 stream_url=lambda: "wss://x.test/stream",
                 webhook_url=lambda: "https://x.test/hook",
                 default_agent="main",
-                inbound_media=media,
+                media=media,
             )
             engine.conversations = lambda lane: Talk()
             async with engine.run():
-                yield Life(engine, store, carrier, ends, media)
+                yield Life(engine, store, carrier, ends)
                 store.cut = carrier.cut = True
     finally:
         forget()

@@ -22,7 +22,7 @@ from voicecall.errors import (
     RequestRejected,
     StoreError,
 )
-from voicecall.model import CallMode, CallRecord, CallState, MediaPath
+from voicecall.model import CallMode, CallRecord, CallState
 from voicecall.store import Approval, DialReservation
 from voicecall_calls.config import normalize_number
 from voicecall_calls.conversation.base import Conversation
@@ -95,12 +95,10 @@ class CallOperations:
         self,
         engine: CallEngine,
         *,
-        outbound_media: MediaPath,
         dialling_agent: Callable[[str | None], str],
         longest_text: Callable[[CallRecord], int | None] = lambda record: None,
     ) -> None:
         self._engine = engine
-        self._media = outbound_media
         self._dialling_agent = dialling_agent
         self._longest_text = longest_text
         self._keyed = anyio.Lock()
@@ -154,7 +152,7 @@ class CallOperations:
             to_number=to_number,
             at=at,
             mode=mode,
-            media=self._media,
+            media=engine.media,
             message=message,
             policy=engine.policy,
             dtmf_sequence=digits,

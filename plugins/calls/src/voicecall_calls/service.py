@@ -154,7 +154,7 @@ class PhoneService:
         config = wiring.config
         if wiring.problems:
             raise ConfigError("; ".join(wiring.problems))
-        if wiring.off and wiring.media is MediaPath.NATIVE is not running.engine.inbound_media:
+        if wiring.off and wiring.media is MediaPath.NATIVE is not running.engine.media:
             raise ConfigError("; ".join(wiring.off))
         if self._fixed_part(config) != self._fixed_part(self._config):
             return False
@@ -265,7 +265,7 @@ class PhoneService:
             stream_url=lambda: server.stream_url,
             webhook_url=lambda: server.webhook_url,
             default_agent=wiring.agent_id,
-            inbound_media=wiring.media,
+            media=wiring.media,
             voice=lambda record: talking.book.for_call(record).voice,
             one_for_all=wiring.one_for_all,
         )
@@ -298,7 +298,6 @@ class PhoneService:
         _log.info("the phone is ready at %s", server.webhook_url)
         operations = CallOperations(
             engine,
-            outbound_media=wiring.media,
             dialling_agent=lambda requested: talking.book.dialling_agent(requested),
             longest_text=talking.longest_text,
         )

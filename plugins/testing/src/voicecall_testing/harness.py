@@ -320,7 +320,7 @@ async def open_phone(
         stream_url=lambda: "wss://phone.test/voice/stream",
         webhook_url=lambda: _URL,
         default_agent="main",
-        inbound_media=media,
+        media=media,
     )
 
     keep = turn_keeper(store, watcher)
@@ -356,7 +356,7 @@ async def open_phone(
             settings,
             media,
             engine,
-            CallOperations(engine, outbound_media=media, dialling_agent=dialling_agent),
+            CallOperations(engine, dialling_agent=dialling_agent),
             store,
             seam,
             carrier,

@@ -73,7 +73,7 @@ class CallEngine:
         stream_url: Callable[[], str],
         webhook_url: Callable[[], str],
         default_agent: str,
-        inbound_media: MediaPath,
+        media: MediaPath,
         voice: Callable[[CallRecord], str | None] = lambda record: None,
         one_for_all: bool = False,
     ) -> None:
@@ -90,7 +90,7 @@ class CallEngine:
         self.places = Places(coordinator, lambda: self.config, self.policy)
         self.webhook_url = webhook_url
         self.default_agent = default_agent
-        self.inbound_media = inbound_media
+        self.media = media
         self.accepting = True
         self.conversations: Callable[[CallLane], Conversation] | None = None
         self.planner = Planner(

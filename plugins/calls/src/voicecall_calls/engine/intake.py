@@ -255,7 +255,7 @@ class Intake:
             event,
             call_id=call_id,
             provider=engine.provider_id,
-            media=engine.inbound_media,
+            media=engine.media,
             policy=engine.policy,
             default_agent=engine.default_agent,
             code=admission.code,
