@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Concatenate, ParamSpec, Protocol, TypeVar
+from typing import Concatenate, ParamSpec, TypeVar
 
 import anyio
 import anyio.to_thread
@@ -15,7 +15,7 @@ import anyio.to_thread
 from voicecall.errors import StoreError
 from voicecall.seam import Seam
 
-__all__ = ["HistoryStore", "HistoryTurn", "SqliteHistory"]
+__all__ = ["HistoryTurn", "SqliteHistory"]
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS messages (
@@ -45,26 +45,10 @@ class HistoryTurn:
     messages: tuple[str, ...]
 
 
-class HistoryStore(Protocol):
-    """Histories by session key. Methods raise :exc:`voicecall.errors.StoreError`."""
-
-    async def load(self, session_key: str, turns: int) -> Sequence[HistoryTurn]:
-        """The last ``turns`` turns, oldest first."""
-        ...
-
-    async def put(self, session_key: str, turn: HistoryTurn, keep_turns: int) -> None:
-        """Store a turn, in the place of one with its id where there is one, and drop all but the
-        last ``keep_turns`` of the session."""
-        ...
-
-    async def forget(self, session_key: str) -> None:
-        """Drop a session."""
-        ...
-
-
 class SqliteHistory:
-    """The file is made where there is none, and readable by its owner only, once :meth:`open` is
-    entered. Then, and with every :meth:`put`, turns older than ``keep_days`` go."""
+    """Histories by session key. The file is made where there is none, and readable by its owner
+    only, once :meth:`open` is entered. Then, and with every :meth:`put`, turns older than
+    ``keep_days`` go. Methods raise :exc:`voicecall.errors.StoreError`."""
 
     def __init__(self, path: Path, seam: Seam, *, keep_days: int = 365) -> None:
         self._path = path
@@ -75,7 +59,7 @@ class SqliteHistory:
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[None]:
-        """Use the store inside. Raises :exc:`StoreError`."""
+        """Use the store inside."""
         self._connection = await anyio.to_thread.run_sync(self._connect)
         try:
             await self._run(_expire, self._seam.now_ms() - self._keep_ms)
@@ -134,12 +118,13 @@ class SqliteHistory:
 
         return await anyio.to_thread.run_sync(transaction, limiter=self._one_at_a_time)
 
-    async def load(self, session_key: str, turns: int) -> Sequence[HistoryTurn]:
-        """See :class:`HistoryStore`."""
+    async def load(self, session_key: str, turns: int) -> list[HistoryTurn]:
+        """The last ``turns`` turns, oldest first."""
         return await self._run(_load, session_key, turns)
 
     async def put(self, session_key: str, turn: HistoryTurn, keep_turns: int) -> None:
-        """See :class:`HistoryStore`."""
+        """Store a turn, in the place of one with its id where there is one, and drop all but the
+        last ``keep_turns`` of the session."""
         now = self._seam.now_ms()
 
         def work(connection: sqlite3.Connection) -> None:
@@ -149,7 +134,7 @@ class SqliteHistory:
         await self._run(work)
 
     async def forget(self, session_key: str) -> None:
-        """See :class:`HistoryStore`."""
+        """Drop a session."""
         await self._run(_drop, session_key, None)
 
 

@@ -26,7 +26,7 @@ from pydantic_ai.usage import UsageLimits
 from voicecall.agent import AgentBackend, AgentEvent, AgentTurn, Recollection
 from voicecall.errors import ProviderError, ProviderUnavailable, StoreError
 from voicecall.providers import ProviderContext
-from voicecall_agents.history import HistoryStore, HistoryTurn, SqliteHistory
+from voicecall_agents.history import HistoryTurn, SqliteHistory
 from voicecall_agents.llm.config import BACKEND_ID, BACKEND_PATH, LlmConfig
 from voicecall_agents.llm.failures import as_provider_error, retry_delay
 from voicecall_agents.llm.models import configured_model
@@ -80,16 +80,13 @@ class PydanticAgent(AgentBackend):
     """Use it inside its lifespan. Raises :exc:`ConfigError` for a model that cannot be made or a
     tool that cannot be loaded."""
 
-    def __init__(
-        self, config: LlmConfig, context: ProviderContext, history: HistoryStore | None = None
-    ) -> None:
+    def __init__(self, config: LlmConfig, context: ProviderContext) -> None:
         self.config = config
-        self._own_history = SqliteHistory(
+        self._history = SqliteHistory(
             context.state_dir / "agents" / "history.db",
             context.seam,
             keep_days=config.history_days,
         )
-        self._history: HistoryStore = history or self._own_history
         self._models = {config.model: configured_model(config)}
         self._agent: Agent[AgentTurn, str] = Agent(
             self._models[config.model],
@@ -107,8 +104,7 @@ class PydanticAgent(AgentBackend):
     async def lifespan(self) -> AsyncIterator[None]:
         """Opens the history and connects the tools."""
         async with AsyncExitStack() as self._resources:
-            if self._history is self._own_history:
-                await self._resources.enter_async_context(self._own_history.open())
+            await self._resources.enter_async_context(self._history.open())
             await self._resources.enter_async_context(self._agent)
             async with anyio.create_task_group() as self._tasks:
                 try:
@@ -318,7 +314,7 @@ class PydanticAgent(AgentBackend):
     async def _load(self, session_key: str) -> list[HistoryTurn]:
         """The history; an empty one where it cannot be read: the caller gets an answer."""
         try:
-            return list(await self._history.load(session_key, self.config.max_history_turns))
+            return await self._history.load(session_key, self.config.max_history_turns)
         except StoreError:
             _log.exception("the history cannot be read")
             return []
