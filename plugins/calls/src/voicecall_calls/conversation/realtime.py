@@ -178,7 +178,6 @@ class RealtimeConversation(Conversation):
             audio_format=self.line.input_format,
             interrupts=self._notices and config.barge_in.enabled,
             interrupt=self._interrupt,
-            failed=self._link.lose,
         )
         self._choose_ear()
 

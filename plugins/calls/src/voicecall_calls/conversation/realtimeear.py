@@ -22,7 +22,7 @@ class AttentiveEar:
     """Notices the caller's speech before ``to_model`` takes it. Where ``interrupts`` is true,
     ``interrupt`` is called then, but for a protected greeting: that takes longer speech, whatever
     the model does. Speech that breaks the protection, in which the model hears silence, is then
-    given to it from its beginning. ``failed`` is told why ``to_model`` did not take it."""
+    given to it from its beginning."""
 
     def __init__(
         self,
@@ -34,7 +34,6 @@ class AttentiveEar:
         audio_format: AudioFormat,
         interrupts: bool,
         interrupt: Callable[[], None],
-        failed: Callable[[Exception], None],
     ) -> None:
         self.to_model = to_model
         self._voice = voice
@@ -42,7 +41,6 @@ class AttentiveEar:
         self._seam = seam
         self._interrupts = interrupts
         self._interrupt = interrupt
-        self._failed = failed
         self._kept: list[bytes] = []
         """The end of what came while the greeting was protected."""
         self.use(audio_format)
@@ -73,7 +71,4 @@ class AttentiveEar:
                 audio = b"".join(kept)
         elif began and self._interrupts:
             self._interrupt()
-        try:
-            self.to_model(audio)
-        except Exception as error:  # noqa: BLE001 (a model's code can raise anything)
-            self._failed(error)
+        self.to_model(audio)

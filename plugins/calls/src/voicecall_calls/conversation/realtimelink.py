@@ -72,8 +72,7 @@ class ModelLink:
         self._scope: anyio.CancelScope | None = None
         self._broken: str | None = None
         """Why the present session is given up."""
-        # Caller audio may go to a session directly.
-        line.failed = self.lose
+        line.failed = self._lose
         self._waiting: list[bytes] = []
         self._waiting_bytes = 0
 
@@ -85,7 +84,7 @@ class ModelLink:
         while self._waiting_bytes > limit:
             self._waiting_bytes -= len(self._waiting.pop(0))
 
-    def lose(self, error: Exception) -> None:
+    def _lose(self, error: Exception) -> None:
         """The session does not take the caller's audio: it is given up."""
         if self._scope is not None:
             self._broken = why_lost(error, _WHOSE)
@@ -175,10 +174,7 @@ class ModelLink:
         send = session.send_audio
 
         def convert(audio: bytes) -> None:
-            try:
-                send(converter.process(audio))
-            except Exception as error:  # noqa: BLE001 (a model's code can raise anything)
-                self.lose(error)
+            send(converter.process(audio))
 
         while self._waiting:
             audio = self._waiting.pop(0)
