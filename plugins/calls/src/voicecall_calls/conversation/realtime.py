@@ -120,10 +120,7 @@ class RealtimeConversation(Conversation):
             patience_s=fallback.patience_s,
         )
         self._farewell = Farewell(lane, self.voice, self._last_words, config.phrases.failed)
-        do = self._link.do
-        consults = Consults(
-            lane, brain, config=config.realtime, seam=seam, do=do, settled=self._words.settled
-        )
+        consults = Consults(lane, self._link, self._words, brain, config=config.realtime, seam=seam)
         self._forced = None
         always = words.consults_always(config.realtime)
         if always and self._capabilities.delegation:
@@ -131,33 +128,33 @@ class RealtimeConversation(Conversation):
         elif always and self._converses:
             self._forced = ForcedConsult(
                 lane,
+                self._link,
                 consults,
                 self.voice,
                 speech,
+                self._farewell,
                 config=config,
                 seam=seam,
-                do=do,
-                give_up=self._farewell.begin,
             )
         self._tools = RealtimeTools(
             lane,
+            self._link,
             self.voice,
             consults,
             self._forced,
             config=config,
             seam=seam,
-            do=do,
             find=model.find_tool,
         )
         self._breaks = Breaks(self.voice, consults, self._tools, seam)
         self._greeting = Greeting(
             lane,
+            self._link,
             self.voice,
+            self._farewell,
             seam,
             config=config.barge_in,
             verbatim=self._capabilities.verbatim,
-            do=do,
-            give_up=self._farewell.begin,
             changed=self._choose_ear,
         )
         self._keys = CallerKeys(self._tell_keys)

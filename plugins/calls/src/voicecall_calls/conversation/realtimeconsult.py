@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -17,7 +17,8 @@ from voicecall.realtime import RealtimeSession
 from voicecall.seam import Seam
 from voicecall_calls.config import RealtimeConfig
 from voicecall_calls.conversation.agentturn import Brain, settle
-from voicecall_calls.conversation.realtimelink import SessionJob
+from voicecall_calls.conversation.realtimecaller import CallerWords
+from voicecall_calls.conversation.realtimelink import ModelLink
 from voicecall_calls.conversation.realtimewords import consult_prompt
 from voicecall_calls.holding import apart
 from voicecall_calls.spoken import SpokenStream
@@ -71,26 +72,23 @@ class Consult:
 
 
 class Consults:
-    """``do`` runs a job as a task of the session, ``settled`` waits until the transcript holds
-    everything that was said so far."""
-
     def __init__(
         self,
         lane: CallLane,
+        link: ModelLink,
+        words: CallerWords,
         brain: Brain,
         *,
         config: RealtimeConfig,
         seam: Seam,
-        do: Callable[[SessionJob], None],
-        settled: Callable[[], Awaitable[None]],
     ) -> None:
         self._current: Consult | None = None
         self._lane = lane
+        self._link = link
+        self._words = words
         self._brain = brain
         self._config = config
         self._seam = seam
-        self._do = do
-        self._settled = settled
 
     @property
     def current(self) -> Consult | None:
@@ -104,7 +102,7 @@ class Consults:
         consult = self.current
         if consult is None:
             self._current = consult = Consult()
-            self._do(partial(self._run, consult, question, context, speakable))
+            self._link.do(partial(self._run, consult, question, context, speakable))
         return consult
 
     async def _run(
@@ -117,7 +115,7 @@ class Consults:
     ) -> None:
         try:
             with consult.scope:
-                await self._settled()
+                await self._words.settled()
                 consult.answer = await self._answer(question, context, speakable)
         finally:
             if self._current is consult:

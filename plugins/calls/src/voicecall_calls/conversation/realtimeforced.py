@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -19,8 +18,9 @@ from voicecall.model import EndDetail, EndReason
 from voicecall.realtime import RealtimeSession
 from voicecall.seam import Seam
 from voicecall_calls.config import VoiceCallConfig
+from voicecall_calls.conversation.lastwords import Farewell
 from voicecall_calls.conversation.realtimeconsult import Answer, Consults
-from voicecall_calls.conversation.realtimelink import SessionJob
+from voicecall_calls.conversation.realtimelink import ModelLink
 from voicecall_calls.conversation.realtimespeech import ModelSpeech
 from voicecall_calls.conversation.realtimevoice import ModelVoice
 from voicecall_calls.conversation.realtimewords import cut, is_small_talk
@@ -38,30 +38,28 @@ _FAILURES_BEFORE_END = 2
 
 
 class ForcedConsult:
-    """``do`` runs a job as a task of the session; ``give_up`` ends the call with some words."""
-
     def __init__(
         self,
         lane: CallLane,
+        link: ModelLink,
         consults: Consults,
         voice: ModelVoice,
         speech: ModelSpeech,
+        farewell: Farewell,
         *,
         config: VoiceCallConfig,
         seam: Seam,
-        do: Callable[[SessionJob], None],
-        give_up: Callable[[EndDetail], None],
     ) -> None:
         self._lane = lane
+        self._link = link
         self._consults = consults
         self._voice = voice
         self._speech = speech
+        self._farewell = farewell
         self._phrases = config.phrases
         self._filler_s = config.filler_after_ms / 1000 or None
         self._begins_s = config.tts.timeout_ms / 1000
         self._seam = seam
-        self._do = do
-        self._give_up = give_up
         self._turn_began = seam.monotonic()
         self._called_at = -math.inf
         self._delivered_until = -math.inf
@@ -86,7 +84,7 @@ class ForcedConsult:
         self._delivered_until = -math.inf
         self.cancel()
         self._scope = scope = anyio.CancelScope()
-        self._do(partial(self._judge, text, scope))
+        self._link.do(partial(self._judge, text, scope))
 
     def cancel(self) -> None:
         self._scope.cancel()
@@ -151,6 +149,6 @@ class ForcedConsult:
         self._failures += 1
         _log.warning("call %s: no answer of the agent: %s", self._lane.record.call_id, why)
         if self._failures >= _FAILURES_BEFORE_END:
-            self._give_up(EndDetail.AGENT_FAILED)
+            self._farewell.begin(EndDetail.AGENT_FAILED)
         else:
             await self._said(self._phrases.not_understood)

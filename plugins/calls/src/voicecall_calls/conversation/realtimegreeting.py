@@ -18,8 +18,9 @@ from voicecall.model import CallMode, EndDetail, MessageState
 from voicecall.realtime import RealtimeSession, Verbatim
 from voicecall.seam import Seam
 from voicecall_calls.config import BargeInConfig
+from voicecall_calls.conversation.lastwords import Farewell
 from voicecall_calls.conversation.losses import why_lost
-from voicecall_calls.conversation.realtimelink import SessionJob
+from voicecall_calls.conversation.realtimelink import ModelLink
 from voicecall_calls.conversation.realtimevoice import ModelVoice, Ticket
 from voicecall_calls.conversation.realtimewords import greeting
 
@@ -36,30 +37,29 @@ _SUSTAINED_MS = 1000
 
 class Greeting:
     """``protected``: the model hears silence and nothing interrupts it; ``changed`` is called when
-    that begins or ends. ``do`` runs a job as a task of the session; ``give_up`` ends the call with
-    some words."""
+    that begins or ends."""
 
     def __init__(
         self,
         lane: CallLane,
+        link: ModelLink,
         voice: ModelVoice,
+        farewell: Farewell,
         seam: Seam,
         *,
         config: BargeInConfig,
         verbatim: Verbatim,
-        do: Callable[[SessionJob], None],
-        give_up: Callable[[EndDetail], None],
         changed: Callable[[], None],
     ) -> None:
         self.protected = False
         self._changed = changed
         self._lane = lane
+        self._link = link
         self._voice = voice
+        self._farewell = farewell
         self._seam = seam
         self._config = config
         self._verbatim = verbatim
-        self._do = do
-        self._give_up = give_up
         self._protection: anyio.CancelScope | None = None
         self._muted: RealtimeSession | None = None
 
@@ -75,7 +75,7 @@ class Greeting:
         if message is None or not self.pending:
             return
         ticket = self._voice.next_item(message.text)
-        self._do(partial(self._protect, ticket))
+        self._link.do(partial(self._protect, ticket))
         try:
             if self._verbatim is Verbatim.NONE:
                 await session.greet(greeting(instructions, message.text))
@@ -96,7 +96,7 @@ class Greeting:
         where it is not."""
         message = self._lane.record.message
         if message and message.attempts + 1 >= self._lane.host.policy.message_attempts:
-            self._give_up(EndDetail.MESSAGE_FAILED)
+            self._farewell.begin(EndDetail.MESSAGE_FAILED)
             return
         key, now = self._seam.new_id(), self._seam.now_ms()
         await self._lane.apply(

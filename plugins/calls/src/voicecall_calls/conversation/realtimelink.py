@@ -26,7 +26,7 @@ from voicecall_calls.conversation.line import AudioLine
 from voicecall_calls.conversation.losses import check_session, why_lost
 from voicecall_calls.holding import held
 
-__all__ = ["ModelLink", "SessionJob"]
+__all__ = ["ModelLink"]
 
 _log = logging.getLogger("voicecall.calls")
 _BUFFER_MS = 10_000
@@ -37,7 +37,7 @@ _REOPEN_AFTER_S = 0.25
 _RENEW_BEFORE_MS = 2_000
 _WHOSE = "the voice model"
 
-SessionJob = Callable[[RealtimeSession], Awaitable[None]]
+_Job = Callable[[RealtimeSession], Awaitable[None]]
 
 
 class ModelLink:
@@ -91,13 +91,13 @@ class ModelLink:
             self._listen(self.keep)
             self._scope.cancel()
 
-    def do(self, job: SessionJob) -> None:
+    def do(self, job: _Job) -> None:
         """Run ``job`` as a task of the present session; without one nothing happens."""
         session, tasks = self.session, self._tasks
         if session is not None and tasks is not None:
             tasks.start_soon(self._guarded, job, session)
 
-    async def _guarded(self, job: SessionJob, session: RealtimeSession) -> None:
+    async def _guarded(self, job: _Job, session: RealtimeSession) -> None:
         try:
             await job(session)
         except VoicecallError as error:

@@ -19,7 +19,7 @@ from voicecall.seam import Seam
 from voicecall_calls.config import VoiceCallConfig
 from voicecall_calls.conversation.realtimeconsult import Consults, as_result
 from voicecall_calls.conversation.realtimeforced import ForcedConsult
-from voicecall_calls.conversation.realtimelink import SessionJob
+from voicecall_calls.conversation.realtimelink import ModelLink
 from voicecall_calls.conversation.realtimevoice import ModelVoice
 from voicecall_calls.conversation.realtimewords import consult_request
 
@@ -60,22 +60,23 @@ _DELIVERED = {"status": "already_delivered", "message": "The caller has heard th
 
 
 class RealtimeTools:
-    """``do`` runs a job as a task of the session; ``forced`` is None where the model alone
-    decides when to consult; ``find`` gives the gateway's tools by name."""
+    """``forced`` is None where the model alone decides when to consult; ``find`` gives the
+    gateway's tools by name."""
 
     def __init__(
         self,
         lane: CallLane,
+        link: ModelLink,
         voice: ModelVoice,
         consults: Consults,
         forced: ForcedConsult | None,
         *,
         config: VoiceCallConfig,
         seam: Seam,
-        do: Callable[[SessionJob], None],
         find: FindTool,
     ) -> None:
         self._lane = lane
+        self._link = link
         self._voice = voice
         self._consults = consults
         self._forced = forced
@@ -83,7 +84,6 @@ class RealtimeTools:
         self._interim_s = config.filler_after_ms / 1000 or None
         self._timeout_s = config.response_timeout_ms / 1000
         self._seam = seam
-        self._do = do
         self._find = find
         self._custom = {
             tool.name: Tool(
@@ -110,12 +110,12 @@ class RealtimeTools:
         """Carry out a call of the model; its result goes to the session."""
         if self._forced is not None:
             self._forced.called()
-        self._do(partial(self._answer, call))
+        self._link.do(partial(self._answer, call))
 
     def delegate(self, delegation: Delegation) -> None:
         """Carry out what the model hands over."""
         arguments = {"question": delegation.request}
-        self._do(partial(self._answer, ToolCall(delegation.id, CONSULT.name, arguments)))
+        self._link.do(partial(self._answer, ToolCall(delegation.id, CONSULT.name, arguments)))
 
     def cancel(self, call_id: str) -> None:
         """The model does not want the result any more."""
