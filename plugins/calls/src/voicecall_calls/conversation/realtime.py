@@ -239,12 +239,11 @@ class RealtimeConversation(Conversation):
             self.config.realtime, tools=self._function_tools, about=self._about
         )
 
-    def _session_opened(self) -> None:
+    def _session_opened(self, session: RealtimeSession) -> None:
         self.voice.session_opened(self._format(self.line.output_format))
-        session = self._link.session
         if self._converses:
             self._keys.begin(self.lane.spawn)
-        elif session is not None:
+        else:
             session.mute(True)
         self._link.do(self._open)
 

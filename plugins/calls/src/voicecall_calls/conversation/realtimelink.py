@@ -52,7 +52,7 @@ class ModelLink:
         seam: Seam,
         *,
         options: Callable[[], RealtimeOptions],
-        opened: Callable[[], None],
+        opened: Callable[[RealtimeSession], None],
         closed: Callable[[], None],
         event: Callable[[RealtimeEvent], None],
         listen: Callable[[Callable[[bytes], None]], None],
@@ -86,9 +86,12 @@ class ModelLink:
 
     def _lose(self, error: Exception) -> None:
         """The session does not take the caller's audio: it is given up."""
+        self._broken = why_lost(error, _WHOSE)
+        self._listen(self.keep)
+        self._leave()
+
+    def _leave(self) -> None:
         if self._scope is not None:
-            self._broken = why_lost(error, _WHOSE)
-            self._listen(self.keep)
             self._scope.cancel()
 
     def do(self, job: _Job) -> None:
@@ -135,7 +138,7 @@ class ModelLink:
                     self._provider.session(options), f"the session of {_WHOSE}"
                 ) as session:
                     scope.deadline = math.inf
-                    reason = await self._converse(session, options, scope)
+                    reason = await self._converse(session, options)
                     scope.deadline = anyio.current_time() + _CLOSE_S
         except Exception as error:  # noqa: BLE001 (a model's code can raise anything)
             why = why_lost(error, _WHOSE)
@@ -144,9 +147,7 @@ class ModelLink:
             reason = f"no session within {_OPEN_S:g} s"
         return self._broken or reason
 
-    async def _converse(
-        self, session: RealtimeSession, options: RealtimeOptions, scope: anyio.CancelScope
-    ) -> str:
+    async def _converse(self, session: RealtimeSession, options: RealtimeOptions) -> str:
         reason = "the session ended"
         async with anyio.create_task_group() as tasks:
             self._tasks = tasks
@@ -156,7 +157,7 @@ class ModelLink:
                     if isinstance(event, SessionLost) and event.fatal:
                         reason = event.reason
                         break
-                    self._take(event, scope)
+                    self._take(event)
             except Exception as error:  # noqa: BLE001 (a model's code can raise anything)
                 reason = why_lost(error, _WHOSE)
             finally:
@@ -170,7 +171,7 @@ class ModelLink:
         check_session(session)
         converter = Converter(self._line.input_format, options.input_format)
         self.session = session
-        self._opened()
+        self._opened(session)
         send = session.send_audio
 
         def convert(audio: bytes) -> None:
@@ -182,20 +183,20 @@ class ModelLink:
             send(converter.process(audio))
         self._listen(send if converter.identity else convert)
 
-    def _take(self, event: RealtimeEvent, scope: anyio.CancelScope) -> None:
+    def _take(self, event: RealtimeEvent) -> None:
         match event:
             case SessionLost(reason=reason):
                 _log.info("the voice model is interrupted: %s", reason)
             case SessionExpiring(in_ms=in_ms):
-                if not self._provider.capabilities.resumption and self._tasks is not None:
-                    self._tasks.start_soon(partial(self._renew, in_ms, scope))
+                if not self._provider.capabilities.resumption:
+                    self.do(partial(self._renew, in_ms))
             case _ if not isinstance(event, RealtimeEvent):
                 raise TypeError(f"{type(event).__name__} is no event of a voice model")
             case _:
                 self._event(event)
 
-    async def _renew(self, in_ms: int, scope: anyio.CancelScope) -> None:
+    async def _renew(self, in_ms: int, _session: RealtimeSession) -> None:
         """Leave a session that expires, if possible between two utterances."""
         with anyio.move_on_after(max(in_ms - _RENEW_BEFORE_MS, 0) / 1000):
             await self._quiet()
-        scope.cancel()
+        self._leave()
