@@ -65,7 +65,6 @@ async def open_realtime(
                 brain,
                 config=phone.config,
                 keep=keep,
-                seam=phone.seam,
                 profile=profile,
                 fallback=FallbackSpeech(synthesis, voice),
             )

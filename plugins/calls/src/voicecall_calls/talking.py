@@ -67,7 +67,7 @@ class Talking:
     def __call__(self, lane: CallLane) -> Conversation:
         """The conversation of a call that was just connected."""
         settings = self.book.for_call(lane.record)
-        provider, seam = self._engine.provider, self._engine.seam
+        provider = self._engine.provider
         media = lane.record.media
         if media is MediaPath.STREAM and self._transcription and settings.speech:
             from voicecall_calls.conversation.streaming import SpeechSet, StreamConversation
@@ -79,7 +79,6 @@ class Talking:
                 settings.brain,
                 config=_patient(settings.config, settings.speech.patience_s),
                 keep=self._keep,
-                seam=seam,
             )
         if media is MediaPath.REALTIME and self._model is not None:
             from voicecall_calls.conversation.realtime import RealtimeConversation
@@ -96,7 +95,6 @@ class Talking:
                 settings.brain,
                 config=settings.config,
                 keep=self._keep,
-                seam=seam,
                 profile=self.book.wiring.agents.profile(settings.brain.agent_id),
                 fallback=fallback,
             )
@@ -110,7 +108,6 @@ class Talking:
             voice=settings.voice,
             config=settings.config,
             keep=self._keep,
-            seam=seam,
         )
 
 

@@ -327,9 +327,7 @@ async def open_phone(
 
     def converse(lane: CallLane) -> Conversation:
         if lane.record.media is not MediaPath.NATIVE:
-            return StreamConversation(
-                lane, carrier, speech_set, brain, config=settings, keep=keep, seam=engine.seam
-            )
+            return StreamConversation(lane, carrier, speech_set, brain, config=settings, keep=keep)
         return NativeConversation(
             lane,
             carrier,
@@ -338,7 +336,6 @@ async def open_phone(
             voice=None,
             config=settings,
             keep=keep,
-            seam=engine.seam,
         )
 
     def dialling_agent(requested: str | None) -> str:

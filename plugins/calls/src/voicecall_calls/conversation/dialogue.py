@@ -17,7 +17,6 @@ import anyio.abc
 
 from voicecall.errors import CallNotReady, ProviderUnavailable
 from voicecall.model import CallMode, EndDetail, EndReason, MessageState
-from voicecall.seam import Seam
 from voicecall.store import TurnRow
 from voicecall_calls.config import VoiceCallConfig
 from voicecall_calls.conversation.agentturn import Brain, TurnInput, joined, make_turn
@@ -57,7 +56,6 @@ class Dialogue(Conversation):
         *,
         config: VoiceCallConfig,
         keep: KeepTurn,
-        seam: Seam,
         otherwise: Callable[[str], Awaitable[object]] | None = None,
     ) -> None:
         """``otherwise`` speaks where the mouth cannot."""
@@ -66,11 +64,11 @@ class Dialogue(Conversation):
         self.brain = brain
         self.config = config
         self._keep = keep
-        self.seam = seam
+        self.seam = lane.host.seam
         self._replier = Replier(
             brain.backend,
             mouth,
-            seam,
+            self.seam,
             timeout_s=brain.timeout_s,
             filler_after_s=config.filler_after_ms / 1000,
             filler=config.phrases.filler,
@@ -91,7 +89,7 @@ class Dialogue(Conversation):
         self._agent_failures = 0
         self._speech_failures = 0
         self._keys = CallerKeys(self._keys_collected)
-        self._silence = SilenceWatch(config.silence, seam, busy=self._busy)
+        self._silence = SilenceWatch(config.silence, self.seam, busy=self._busy)
 
     # --- notifications ----------------------------------------------------------------------
 

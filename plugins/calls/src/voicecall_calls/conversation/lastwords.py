@@ -14,7 +14,6 @@ from voicecall import events as ev
 from voicecall import telephony as tel
 from voicecall.errors import VoicecallError
 from voicecall.model import CallMode, EndDetail, EndReason, MessageState
-from voicecall.seam import Seam
 from voicecall.tts import SpeechProvider
 from voicecall_calls.conversation.line import AudioLine
 from voicecall_calls.conversation.linemouth import LineMouth
@@ -44,7 +43,6 @@ class LastWords:
         lane: CallLane,
         line: AudioLine,
         carrier: tel.TelephonyProvider,
-        seam: Seam,
         *,
         model: ModelSpeech | None = None,
         speech: SpeechProvider | None = None,
@@ -54,14 +52,14 @@ class LastWords:
         self._lane = lane
         self._line = line
         self._carrier = carrier
-        self._seam = seam
+        self._seam = lane.host.seam
         self._model = model
         self._speech = speech
         self._voice = voice
         self._patience_s = patience_s
         native_voice = voice if speech is None else None
         self._native = NativeMouth(
-            lane, carrier, seam, voice=native_voice, listen=lane.host.planner.listen
+            lane, carrier, voice=native_voice, listen=lane.host.planner.listen
         )
 
     def finished(self, utterance_id: str, ok: bool) -> None:
@@ -104,7 +102,7 @@ class LastWords:
     async def _by_synthesis(self, text: str) -> bool:
         if self._speech is None or self._line.socket is None:
             return False
-        mouth = LineMouth(self._lane, self._line, self._seam, synthesis_timeout_s=self._patience_s)
+        mouth = LineMouth(self._lane, self._line, synthesis_timeout_s=self._patience_s)
         with anyio.move_on_after(self._patience_s) as opening:
             async with self._speech.session(self._voice, self._line.output_format) as session:
                 # From here on the mouth knows how long to wait.

@@ -15,7 +15,6 @@ from voicecall_calls.conversation.line import AudioLine
 from voicecall_calls.conversation.mouth import Mouth, Speech, SpeechTimes, Spoken, heard_part
 
 if TYPE_CHECKING:
-    from voicecall.seam import Seam
     from voicecall_calls.engine.lane import CallLane
 
 __all__ = ["LineMouth"]
@@ -30,14 +29,13 @@ class LineMouth(Mouth):
         self,
         lane: CallLane,
         line: AudioLine,
-        seam: Seam,
         *,
         synthesis_timeout_s: float,
         message_lost: Callable[[], bool] = lambda: False,
     ) -> None:
         self.lane = lane
         self.line = line
-        self.seam = seam
+        self.seam = lane.host.seam
         self.synthesis_timeout_s = synthesis_timeout_s
         self.message_lost = message_lost
         self.session: SpeechSession | None = None

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from voicecall import events as ev
-from voicecall.seam import Seam
 
 if TYPE_CHECKING:
     from voicecall_calls.engine.lane import CallLane
@@ -16,9 +15,9 @@ __all__ = ["LineNews"]
 class LineNews:
     """Tells the call what its audio line notices."""
 
-    def __init__(self, lane: CallLane, seam: Seam) -> None:
+    def __init__(self, lane: CallLane) -> None:
         self._lane = lane
-        self._seam = seam
+        self._seam = lane.host.seam
         self._digits = 0
 
     def lost(self, stream_id: str) -> None:

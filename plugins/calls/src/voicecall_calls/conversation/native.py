@@ -19,7 +19,6 @@ from voicecall_calls.engine.asking import asking, reported_end
 from voicecall_calls.spoken.pieces import pieces
 
 if TYPE_CHECKING:
-    from voicecall.seam import Seam
     from voicecall_calls.engine.lane import CallLane
 
 __all__ = ["NativeMouth"]
@@ -32,14 +31,13 @@ class NativeMouth(Mouth):
         self,
         lane: CallLane,
         provider: tel.TelephonyProvider,
-        seam: Seam,
         *,
         voice: str | None,
         listen: Callable[[str], tel.Listen],
     ) -> None:
         self.lane = lane
         self.provider = provider
-        self.seam = seam
+        self.seam = lane.host.seam
         self.voice = voice
         self.listen = listen
         self._awaited: dict[str, _NativeSpeech] = {}

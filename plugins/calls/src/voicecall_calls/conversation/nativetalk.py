@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from voicecall import telephony as tel
-from voicecall.seam import Seam
 from voicecall_calls.config import VoiceCallConfig
 from voicecall_calls.conversation.dialogue import Brain, Dialogue, KeepTurn
 from voicecall_calls.conversation.native import NativeMouth
@@ -29,10 +28,9 @@ class NativeConversation(Dialogue):
         voice: str | None,
         config: VoiceCallConfig,
         keep: KeepTurn,
-        seam: Seam,
     ) -> None:
-        mouth = NativeMouth(lane, provider, seam, voice=voice, listen=planner.listen)
-        super().__init__(lane, mouth, brain, config=config, keep=keep, seam=seam)
+        mouth = NativeMouth(lane, provider, voice=voice, listen=planner.listen)
+        super().__init__(lane, mouth, brain, config=config, keep=keep)
         self._native_mouth = mouth
         self._provider = provider
         # The planner may have let the carrier speak already, in the reply to a webhook.

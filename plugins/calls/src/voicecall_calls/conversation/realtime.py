@@ -35,7 +35,6 @@ from voicecall.realtime import (
     Transcript,
     Usage,
 )
-from voicecall.seam import Seam
 from voicecall_calls.agentprofile import AgentProfile
 from voicecall_calls.config import VoiceCallConfig
 from voicecall_calls.conversation import realtimewords as words
@@ -79,21 +78,20 @@ class RealtimeConversation(Conversation):
         *,
         config: VoiceCallConfig,
         keep: KeepTurn,
-        seam: Seam,
         profile: AgentProfile | None,
         fallback: FallbackSpeech,
     ) -> None:
         self.lane = lane
         self.config = config
-        self.seam = seam
+        self.seam = seam = lane.host.seam
         self.usage: Counter[str] = Counter()
-        news = LineNews(lane, seam)
+        news = LineNews(lane)
         self.line = AudioLine(
             seam, marks=carrier.capabilities.marks, lost=news.lost, digits=news.digits
         )
-        self.voice = ModelVoice(lane, self.line, seam, keep)
+        self.voice = ModelVoice(lane, self.line, keep)
         self._question = OpenQuestion()
-        self._words = CallerWords(lane, seam, self._question)
+        self._words = CallerWords(lane, self._question)
         self._carrier = carrier
         self._capabilities = model.provider.capabilities
         self._link = ModelLink(
@@ -113,14 +111,13 @@ class RealtimeConversation(Conversation):
             lane,
             self.line,
             carrier,
-            seam,
             model=speech,
             speech=fallback.provider,
             voice=fallback.voice,
             patience_s=fallback.patience_s,
         )
         self._farewell = Farewell(lane, self.voice, self._last_words, config.phrases.failed)
-        consults = Consults(lane, self._link, self._words, brain, config=config.realtime, seam=seam)
+        consults = Consults(lane, self._link, self._words, brain, config=config.realtime)
         self._forced = None
         always = words.consults_always(config.realtime)
         if always and self._capabilities.delegation:
@@ -134,7 +131,6 @@ class RealtimeConversation(Conversation):
                 speech,
                 self._farewell,
                 config=config,
-                seam=seam,
             )
         self._tools = RealtimeTools(
             lane,
@@ -143,7 +139,6 @@ class RealtimeConversation(Conversation):
             consults,
             self._forced,
             config=config,
-            seam=seam,
             find=model.find_tool,
         )
         self._breaks = Breaks(self.voice, consults, self._tools, seam)
@@ -152,7 +147,6 @@ class RealtimeConversation(Conversation):
             self._link,
             self.voice,
             self._farewell,
-            seam,
             config=config.barge_in,
             verbatim=self._capabilities.verbatim,
             changed=self._choose_ear,

@@ -30,9 +30,9 @@ class CallerWords:
     """Puts the caller's words into the record, in order, and lets them answer ``question``. The
     model answers them by itself, so they are no turn of the dialogue."""
 
-    def __init__(self, lane: CallLane, seam: Seam, question: OpenQuestion) -> None:
+    def __init__(self, lane: CallLane, question: OpenQuestion) -> None:
         self._lane = lane
-        self._seam = seam
+        self._seam = lane.host.seam
         self._said: list[str] = []
         self._writing: anyio.Event | None = None
         self._question = question

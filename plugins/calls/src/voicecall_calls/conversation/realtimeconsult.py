@@ -14,7 +14,6 @@ import anyio
 from voicecall.agent import AgentTurn, EndCall, TextDelta
 from voicecall.errors import ProviderError
 from voicecall.realtime import RealtimeSession
-from voicecall.seam import Seam
 from voicecall_calls.config import RealtimeConfig
 from voicecall_calls.conversation.agentturn import Brain, settle
 from voicecall_calls.conversation.realtimecaller import CallerWords
@@ -80,7 +79,6 @@ class Consults:
         brain: Brain,
         *,
         config: RealtimeConfig,
-        seam: Seam,
     ) -> None:
         self._current: Consult | None = None
         self._lane = lane
@@ -88,7 +86,7 @@ class Consults:
         self._words = words
         self._brain = brain
         self._config = config
-        self._seam = seam
+        self._seam = lane.host.seam
 
     @property
     def current(self) -> Consult | None:

@@ -16,7 +16,6 @@ import anyio
 from voicecall.errors import VoicecallError
 from voicecall.model import EndDetail, EndReason
 from voicecall.realtime import RealtimeSession
-from voicecall.seam import Seam
 from voicecall_calls.config import VoiceCallConfig
 from voicecall_calls.conversation.lastwords import Farewell
 from voicecall_calls.conversation.realtimeconsult import Answer, Consults
@@ -48,7 +47,6 @@ class ForcedConsult:
         farewell: Farewell,
         *,
         config: VoiceCallConfig,
-        seam: Seam,
     ) -> None:
         self._lane = lane
         self._link = link
@@ -59,8 +57,8 @@ class ForcedConsult:
         self._phrases = config.phrases
         self._filler_s = config.filler_after_ms / 1000 or None
         self._begins_s = config.tts.timeout_ms / 1000
-        self._seam = seam
-        self._turn_began = seam.monotonic()
+        self._seam = lane.host.seam
+        self._turn_began = self._seam.monotonic()
         self._called_at = -math.inf
         self._delivered_until = -math.inf
         self._failures = 0

@@ -16,7 +16,6 @@ import anyio
 from voicecall import events as ev
 from voicecall.model import CallMode, EndDetail, MessageState
 from voicecall.realtime import RealtimeSession, Verbatim
-from voicecall.seam import Seam
 from voicecall_calls.config import BargeInConfig
 from voicecall_calls.conversation.lastwords import Farewell
 from voicecall_calls.conversation.losses import why_lost
@@ -45,7 +44,6 @@ class Greeting:
         link: ModelLink,
         voice: ModelVoice,
         farewell: Farewell,
-        seam: Seam,
         *,
         config: BargeInConfig,
         verbatim: Verbatim,
@@ -57,7 +55,7 @@ class Greeting:
         self._link = link
         self._voice = voice
         self._farewell = farewell
-        self._seam = seam
+        self._seam = lane.host.seam
         self._config = config
         self._verbatim = verbatim
         self._protection: anyio.CancelScope | None = None

@@ -15,7 +15,6 @@ from voicecall.hosting import ToolCall as ToolUse
 from voicecall.hosting import ToolSpec
 from voicecall.model import EndDetail, EndReason
 from voicecall.realtime import Delegation, RealtimeSession, Tool, ToolCall
-from voicecall.seam import Seam
 from voicecall_calls.config import VoiceCallConfig
 from voicecall_calls.conversation.realtimeconsult import Consults, as_result
 from voicecall_calls.conversation.realtimeforced import ForcedConsult
@@ -72,7 +71,6 @@ class RealtimeTools:
         forced: ForcedConsult | None,
         *,
         config: VoiceCallConfig,
-        seam: Seam,
         find: FindTool,
     ) -> None:
         self._lane = lane
@@ -83,7 +81,7 @@ class RealtimeTools:
         self._config = config.realtime
         self._interim_s = config.filler_after_ms / 1000 or None
         self._timeout_s = config.response_timeout_ms / 1000
-        self._seam = seam
+        self._seam = lane.host.seam
         self._find = find
         self._custom = {
             tool.name: Tool(

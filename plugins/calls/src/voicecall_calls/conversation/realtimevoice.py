@@ -17,7 +17,6 @@ from voicecall import events as ev
 from voicecall.audio import AudioFormat, Converter
 from voicecall.model import MessageState
 from voicecall.realtime import ResponseDone
-from voicecall.seam import Seam
 from voicecall.store import TurnRow
 from voicecall_calls.conversation.line import AudioLine
 from voicecall_calls.conversation.mouth import SpeechTimes, heard_part
@@ -96,7 +95,6 @@ class ModelVoice:
         self,
         lane: CallLane,
         line: AudioLine,
-        seam: Seam,
         keep: Callable[[TurnRow], Awaitable[None]],
     ) -> None:
         self._by_id: dict[str, Item] = {}
@@ -106,7 +104,7 @@ class ModelVoice:
         self.caller = CallerTimes()
         self._lane = lane
         self._line = line
-        self._seam = seam
+        self._seam = lane.host.seam
         self._keep = keep
         self._format: AudioFormat = line.output_format
         self._active: list[Item] = []

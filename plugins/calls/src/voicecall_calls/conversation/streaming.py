@@ -15,7 +15,6 @@ from voicecall import telephony as tel
 from voicecall.errors import ProviderError
 from voicecall.media import Started
 from voicecall.model import CallMode, EndDetail, EndReason
-from voicecall.seam import Seam
 from voicecall.transcription import (
     Final,
     Partial,
@@ -74,11 +73,10 @@ class StreamConversation(Dialogue):
         *,
         config: VoiceCallConfig,
         keep: KeepTurn,
-        seam: Seam,
     ) -> None:
-        news = LineNews(lane, seam)
+        news = LineNews(lane)
         self.line = AudioLine(
-            seam,
+            lane.host.seam,
             marks=provider.capabilities.marks,
             lost=news.lost,
             digits=news.digits,
@@ -88,18 +86,16 @@ class StreamConversation(Dialogue):
         mouth = LineMouth(
             lane,
             self.line,
-            seam,
             synthesis_timeout_s=config.tts.timeout_ms / 1000,
             message_lost=self._message_lost,
         )
-        self._last_words = LastWords(lane, self.line, provider, seam)
+        self._last_words = LastWords(lane, self.line, provider)
         super().__init__(
             lane,
             mouth,
             brain,
             config=config,
             keep=keep,
-            seam=seam,
             otherwise=self._last_words.say,
         )
         self._line_mouth = mouth
@@ -119,7 +115,7 @@ class StreamConversation(Dialogue):
                     audio_format=self.line.input_format,
                     end_silence_ms=config.silence_timeout_ms,
                 ),
-                seam,
+                self.seam,
                 heard=self._heard,
                 deaf=self._deaf,
             )
