@@ -104,7 +104,6 @@ class Talking:
             lane,
             provider,
             settings.brain,
-            planner=self._engine.planner,
             voice=settings.voice,
             config=settings.config,
             keep=self._keep,

@@ -332,7 +332,6 @@ async def open_phone(
             lane,
             carrier,
             brain,
-            planner=engine.planner,
             voice=None,
             config=settings,
             keep=keep,

@@ -58,9 +58,7 @@ class LastWords:
         self._voice = voice
         self._patience_s = patience_s
         native_voice = voice if speech is None else None
-        self._native = NativeMouth(
-            lane, carrier, voice=native_voice, listen=lane.host.planner.listen
-        )
+        self._native = NativeMouth(lane, carrier, voice=native_voice)
 
     def finished(self, utterance_id: str, ok: bool) -> None:
         """The carrier is done with what it was to speak."""

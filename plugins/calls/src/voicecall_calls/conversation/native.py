@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -28,18 +27,12 @@ class NativeMouth(Mouth):
     """One speak action an utterance, with the listen action in it."""
 
     def __init__(
-        self,
-        lane: CallLane,
-        provider: tel.TelephonyProvider,
-        *,
-        voice: str | None,
-        listen: Callable[[str], tel.Listen],
+        self, lane: CallLane, provider: tel.TelephonyProvider, *, voice: str | None
     ) -> None:
         self.lane = lane
         self.provider = provider
         self.seam = lane.host.seam
         self.voice = voice
-        self.listen = listen
         self._awaited: dict[str, _NativeSpeech] = {}
 
     def begin(self, *, first_message: bool = False, new_turn: bool = False) -> Speech:
@@ -148,7 +141,7 @@ class _NativeSpeech(Speech):
         if lane.record.mode is CallMode.CONVERSATION and self.listens:
             # What the caller is saying just now answers the token that was given out before.
             token = None if self._new_turn else lane.record.listen_token
-            listen = mouth.listen(token or mouth.seam.token())
+            listen = lane.host.planner.listen(token or mouth.seam.token())
             await lane.apply(ev.ListenStarted(at=mouth.seam.now_ms(), token=listen.token))
         applied = await lane.apply(
             ev.BotSpeaking(

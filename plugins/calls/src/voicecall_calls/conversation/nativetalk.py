@@ -12,7 +12,6 @@ from voicecall_calls.conversation.tones import play_on_native
 
 if TYPE_CHECKING:
     from voicecall_calls.engine.lane import CallLane
-    from voicecall_calls.engine.planner import Planner
 
 __all__ = ["NativeConversation"]
 
@@ -24,12 +23,11 @@ class NativeConversation(Dialogue):
         provider: tel.TelephonyProvider,
         brain: Brain,
         *,
-        planner: Planner,
         voice: str | None,
         config: VoiceCallConfig,
         keep: KeepTurn,
     ) -> None:
-        mouth = NativeMouth(lane, provider, voice=voice, listen=planner.listen)
+        mouth = NativeMouth(lane, provider, voice=voice)
         super().__init__(lane, mouth, brain, config=config, keep=keep)
         self._native_mouth = mouth
         self._provider = provider
