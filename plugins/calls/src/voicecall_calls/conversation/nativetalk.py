@@ -49,10 +49,9 @@ class NativeConversation(Dialogue):
             await super()._open()
 
     async def play_digits(self, digits: str) -> None:
-        silence_ms = self.config.silence_timeout_ms
         if self._provider.capabilities.dtmf_keeps_stream:
-            await play_on_native(self.lane, self._provider, digits, silence_ms)
+            await play_on_native(self.lane, self._provider, digits)
             return
         # They would cut the words short.
         async with self._floor_taken():
-            await play_on_native(self.lane, self._provider, digits, silence_ms)
+            await play_on_native(self.lane, self._provider, digits)

@@ -59,16 +59,14 @@ async def play_on_line(
         await line.attached()
 
 
-async def play_on_native(
-    lane: CallLane, provider: tel.TelephonyProvider, digits: str, end_silence_ms: int
-) -> None:
+async def play_on_native(lane: CallLane, provider: tel.TelephonyProvider, digits: str) -> None:
     """Play ``digits`` on a call that the carrier carries; then it listens for the same turn.
     Returns when they were played, where the next words would cut them short."""
     _check(provider)
     token = lane.record.listen_token
     listen = None
     if token is not None and lane.record.mode is CallMode.CONVERSATION:
-        listen = tel.Listen(token, end_silence_ms)
+        listen = lane.host.planner.listen(token)
     with asking():
         await provider.perform(lane.ref, tel.PlayDigits(digits, listen=listen))
     if not provider.capabilities.dtmf_keeps_stream:
