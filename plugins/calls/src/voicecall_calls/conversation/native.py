@@ -114,7 +114,11 @@ class _NativeSpeech(Speech):
 
     async def _spoken(self, text: str) -> Spoken:
         if not self.started:
-            problem = await self._start(text)
+            await anyio.lowlevel.checkpoint_if_cancelled()
+            problem = None
+            # Shielded: an utterance that the record knows must reach the carrier, or be taken back.
+            with anyio.CancelScope(shield=True):
+                problem = await self._start(text)
             if problem is not None:
                 return problem
         # The carrier's word that it is over may get lost.
@@ -127,14 +131,7 @@ class _NativeSpeech(Speech):
         return Spoken(text)
 
     async def _start(self, text: str) -> Spoken | None:
-        await anyio.lowlevel.checkpoint_if_cancelled()
-        # Shielded: an utterance that the record knows must reach the carrier, or be taken back.
-        started: list[Spoken | None] = []
-        with anyio.CancelScope(shield=True):
-            started.append(await self._start_now(text))
-        return started[0]
-
-    async def _start_now(self, text: str) -> Spoken | None:
+        """Have the carrier speak; what came of it where it does not."""
         mouth = self._mouth
         lane = mouth.lane
         listen = None
