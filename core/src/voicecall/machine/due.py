@@ -28,6 +28,7 @@ def deadline_due(record: CallRecord, event: ev.DeadlineDue, policy: CallPolicy) 
     due = record.deadlines.get(event.kind)
     if due is None or due > event.at:
         return Step(record, outcome=Outcome.IGNORED)
+    record = replace(record, deadlines=with_deadlines(record, event.kind))
     return _ON_DEADLINE[event.kind](record, event.at, policy)
 
 
@@ -37,53 +38,40 @@ def _dial_due(record: CallRecord, at: int, policy: CallPolicy) -> Step:
 
 
 def _ring_due(record: CallRecord, at: int, policy: CallPolicy) -> Step:
-    record = replace(record, deadlines=with_deadlines(record, DeadlineKind.RING))
     return begin_end(record, at, EndReason.NO_ANSWER, EndDetail.RING_TIMEOUT, policy)
 
 
 def _unanswered_due(record: CallRecord, at: int, policy: CallPolicy) -> Step:
-    record = replace(record, deadlines=with_deadlines(record, DeadlineKind.UNANSWERED))
     return begin_end(record, at, EndReason.HANGUP_BOT, EndDetail.REAPER, policy)
 
 
 def _max_duration_due(record: CallRecord, at: int, policy: CallPolicy) -> Step:
-    if record.ending is not None:
-        # The hang-up has its own deadline, which is armed.
-        rest = with_deadlines(record, DeadlineKind.MAX_DURATION)
-        return Step(replace(record, deadlines=rest))
-    step_ = begin_end(record, at, EndReason.TIMEOUT, EndDetail.MAX_DURATION, policy)
-    rest = with_deadlines(step_.record, DeadlineKind.MAX_DURATION)
-    return replace(step_, record=replace(step_.record, deadlines=rest))
+    return begin_end(record, at, EndReason.TIMEOUT, EndDetail.MAX_DURATION, policy)
 
 
 def _message_due(record: CallRecord, at: int, policy: CallPolicy) -> Step:
     message = record.message
     if message is not None and message.state is MessageState.PENDING:
-        rest = with_deadlines(record, DeadlineKind.MESSAGE)
-        effects = (PlayMessage(),) if record.ending is None else ()
-        return Step(replace(record, deadlines=rest), effects)
+        return Step(record, (PlayMessage(),) if record.ending is None else ())
     # Other speech may have taken its place: its own end will never be told.
     record = replace(record, utterance=Utterance("", "", first_message=True))
     return after_speech(record, at, "", False, False, policy)
 
 
 def _notify_due(record: CallRecord, at: int, policy: CallPolicy) -> Step:
-    record = replace(record, deadlines=with_deadlines(record, DeadlineKind.NOTIFY_HANGUP))
     return begin_end(record, at, EndReason.HANGUP_BOT, EndDetail.NOTIFIED, policy)
 
 
 def _stream_due(record: CallRecord, at: int, policy: CallPolicy) -> Step:
     never = record.state in (CallState.ANSWERED, CallState.RINGING, CallState.INITIATED)
     detail = EndDetail.STREAM_NEVER_STARTED if never else EndDetail.STREAM_LOST
-    record = replace(record, deadlines=with_deadlines(record, DeadlineKind.STREAM))
     return begin_end(record, at, EndReason.HANGUP_BOT, detail, policy)
 
 
 def _hangup_due(record: CallRecord, at: int, policy: CallPolicy) -> Step:
     ending = record.ending
     if ending is None:
-        rest = with_deadlines(record, DeadlineKind.HANGUP)
-        return Step(replace(record, deadlines=rest))
+        return Step(record)
     if record.provider_call_id is None:
         return finished(record, at, ending.reason, EndDetail.DIAL_UNKNOWN)
     if ending.attempts + 1 >= policy.hangup_attempts:
@@ -98,8 +86,9 @@ def _hangup_due(record: CallRecord, at: int, policy: CallPolicy) -> Step:
 
 def _probe_due(record: CallRecord, at: int, policy: CallPolicy) -> Step:
     wait = policy.probe_ms if record.recovering else policy.quiet_ms
-    rest = with_deadlines(record, probe=at + wait)
-    return Step(replace(record, deadlines=rest), (ProbeStatus(),))
+    return Step(
+        replace(record, deadlines=with_deadlines(record, probe=at + wait)), (ProbeStatus(),)
+    )
 
 
 _ON_DEADLINE: Mapping[DeadlineKind, Callable[[CallRecord, int, CallPolicy], Step]] = {
