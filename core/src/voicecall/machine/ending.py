@@ -20,7 +20,6 @@ from .moves import (
     begin_end,
     finished,
     first_sign_of_life,
-    moved,
     with_deadlines,
     without_stream,
 )
@@ -84,8 +83,7 @@ def status_reported(record: CallRecord, event: ev.StatusReported, policy: CallPo
     record = replace(record, recovering=False, deadlines=with_deadlines(record, DeadlineKind.PROBE))
     effects: list[Effect] = []
     if event.status is ev.CarrierStatus.CONNECTED:
-        record, effects = first_sign_of_life(record, event.at, policy)
-        record = moved(record, CallState.ANSWERED)
+        record, effects = first_sign_of_life(record, event.at, policy, CallState.ANSWERED)
     if record.ending is not None:
         # Nothing is begun or gone on with any more.
         return Step(record)

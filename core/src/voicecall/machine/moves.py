@@ -48,7 +48,7 @@ def advance(state: CallState, target: CallState) -> CallState:
         return state
     if there is None:
         return target
-    return target if there > here or (here == there == 4) else state
+    return target if there >= here else state
 
 
 def moved(record: CallRecord, target: CallState) -> CallRecord:
@@ -102,7 +102,7 @@ def finished(
     record: CallRecord,
     at: int,
     reason: EndReason,
-    detail: EndDetail | None = None,
+    detail: EndDetail,
     note: str | None = None,
 ) -> Step:
     return Step(close(record, at, reason, detail, note), (Release(),))
