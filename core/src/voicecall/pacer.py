@@ -287,15 +287,9 @@ class Pacer:
 
     def heard(self, item: str, now: float) -> Heard:
         """What the caller heard of ``item`` until ``now``."""
-        size = float(self._heard.get(item, 0))
-        left = False
-        for stretch in self._in_flight:
-            if stretch.item == item:
-                left = True
-                size += self._played(stretch, now)
-        if any(piece.item == item for piece in self._queue) or item in self._unfinished:
-            left = True
-        return Heard(self.format.duration_ms(int(size)), not left)
+        played = (self._played(one, now) for one in self._in_flight if one.item == item)
+        size = sum(played, self._heard.get(item, 0))
+        return Heard(self.format.duration_ms(int(size)), not self.pending(item))
 
     def size(self, item: str) -> int:
         """Bytes of ``item`` that were heard, are on their way, or wait."""
