@@ -15,6 +15,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from .errors import PluginError
 from .seam import Seam, SystemSeam
 
 if TYPE_CHECKING:
@@ -58,8 +59,6 @@ class ProviderFactory(Protocol):
 
 
 def _no_others(kind: ProviderKind, provider_id: str, config: Mapping[str, Any]) -> Any:
-    from .errors import PluginError
-
     raise PluginError(f"no {kind} provider {provider_id!r} can be made here")
 
 

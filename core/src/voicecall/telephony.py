@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from .audio.formats import MULAW_8K, AudioFormat
+from .errors import RequestRejected
 from .events import CarrierEvent, CarrierStatus
 from .media import MediaCodec, Upgrade
 from .model import EndReason
@@ -360,7 +361,8 @@ class TelephonyProvider(Provider):
 
         Raises :exc:`~voicecall.errors.OutcomeUnknown` if that cannot be determined.
         """
-        raise self._unsupported("looking up a dial request")
+        what = "looking up a dial request is not supported"
+        raise RequestRejected(what, provider=type(self).__name__)
 
     @abstractmethod
     async def perform(self, call: CallRef, action: Action) -> None:
@@ -393,8 +395,3 @@ class TelephonyProvider(Provider):
         """What an operator enters at the carrier for a number: field name there -> URL. Empty if
         :meth:`register_webhook` does this."""
         return {}
-
-    def _unsupported(self, what: str) -> Exception:
-        from .errors import RequestRejected
-
-        return RequestRejected(f"{what} is not supported", provider=type(self).__name__)
