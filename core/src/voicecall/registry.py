@@ -33,17 +33,13 @@ class Found:
         self.id: str = entry.name
 
     @property
-    def _distribution(self) -> Any:
-        return getattr(self.entry, "dist", None)
-
-    @property
     def source(self) -> str:
-        dist = self._distribution
+        dist = self.entry.dist
         return str(dist.metadata["Name"]) if dist is not None else "extra"
 
     @property
     def version(self) -> str:
-        dist = self._distribution
+        dist = self.entry.dist
         return str(dist.version) if dist is not None else "0"
 
     def __repr__(self) -> str:
