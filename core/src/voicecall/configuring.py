@@ -17,6 +17,7 @@ from pydantic import (
     model_validator,
 )
 from pydantic.alias_generators import to_camel
+from pydantic.fields import FieldInfo
 
 from .errors import ConfigError
 from .wording import wording
@@ -176,28 +177,21 @@ def _tags(values: Mapping[str, Any], part: str | int, following: str | int | Non
 
 def _keys_at(model: type[BaseModel], location: list[str]) -> list[str]:
     """Keys of the object at ``location`` below ``model``."""
-    current: Any = model
+    fields = model.model_fields
     for part in location:
-        if not (isinstance(current, type) and issubclass(current, BaseModel)):
-            return []
-        for name, field in current.model_fields.items():
+        for name, field in fields.items():
             if part in (name, field.alias):
-                current = _model_in(field.annotation)
+                fields = _fields_in(field.annotation)
                 break
-    if not (isinstance(current, type) and issubclass(current, BaseModel)):
-        return []
-    return [field.alias or name for name, field in current.model_fields.items()]
+    return [field.alias or name for name, field in fields.items()]
 
 
-def _model_in(annotation: Any) -> Any:
-    """The model class in an annotation such as ``Model | None``."""
+def _fields_in(annotation: Any) -> dict[str, FieldInfo]:
+    """The fields of the model in an annotation such as ``Model | None``, if there is one."""
     if isinstance(annotation, type):
-        return annotation
-    for part in getattr(annotation, "__args__", ()):
-        found = _model_in(part)
-        if isinstance(found, type) and issubclass(found, BaseModel):
-            return found
-    return annotation
+        return annotation.model_fields if issubclass(annotation, BaseModel) else {}
+    found = (_fields_in(part) for part in getattr(annotation, "__args__", ()))
+    return next((fields for fields in found if fields), {})
 
 
 def deep_merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
