@@ -17,7 +17,7 @@ from voicecall_calls.wiring import CONFIG_PATH, Wiring, resolve
 from voicecall_gateway.cli import run
 from voicecall_gateway.config import LoadedConfig, config_from_tree, load_config
 from voicecall_gateway.jsonfile import parse_tree
-from voicecall_gateway.pluginconfig import kept_config, plugin_values
+from voicecall_gateway.pluginconfig import plugin_config, plugin_values
 
 from .openclaw_files import CURRENT, ENVIRON, FILES, OLD
 
@@ -27,7 +27,7 @@ REGISTRY = Registry()
 
 
 def phone(loaded: LoadedConfig) -> VoiceCallConfig:
-    config: VoiceCallConfig = kept_config(REGISTRY, loaded, "voice-call")
+    config: VoiceCallConfig = plugin_config(REGISTRY, loaded, "voice-call")
     return config
 
 

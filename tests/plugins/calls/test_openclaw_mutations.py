@@ -17,7 +17,7 @@ from voicecall_calls.plugin import voicecall_plugin_info
 from voicecall_calls.wiring import resolve
 from voicecall_gateway.config import LoadedConfig, config_from_tree
 from voicecall_gateway.jsonfile import parse_tree
-from voicecall_gateway.pluginconfig import kept_config, plugin_values
+from voicecall_gateway.pluginconfig import plugin_config, plugin_values
 
 from .openclaw_files import ENVIRON, FILES
 
@@ -80,7 +80,7 @@ def check(tree: Any) -> None:
     loaded = config_from_tree(tree, environ=ENVIRON, source="file")
     plugin_values(REGISTRY, loaded, voicecall_plugin_info())
     resolve(
-        kept_config(REGISTRY, loaded, "voice-call"),
+        plugin_config(REGISTRY, loaded, "voice-call"),
         registry=REGISTRY,
         environ=ENVIRON,
         agents=loaded.section("agents"),

@@ -23,7 +23,7 @@ from voicecall_calls.storing import store_directory, store_settings
 from voicecall_gateway.config import LoadedConfig
 from voicecall_gateway.host import provider_context
 from voicecall_gateway.logs import Mask, configure_logging, credentials_in
-from voicecall_gateway.pluginconfig import kept_config
+from voicecall_gateway.pluginconfig import plugin_config
 from voicecall_gateway.runtime import Gateway
 
 __all__ = ["Standalone", "stored_status"]
@@ -103,7 +103,7 @@ def stored_status(
     loaded: LoadedConfig, registry: Registry, environ: Mapping[str, str], call_id: str | None
 ) -> dict[str, Any]:
     """What the store says, with no gateway running: nothing is live then."""
-    config: VoiceCallConfig = kept_config(registry, loaded, "voice-call")
+    config: VoiceCallConfig = plugin_config(registry, loaded, "voice-call")
     _, values = store_settings(config, registry, environ, loaded.state_dir)
     if hasattr(values, "directory") and not store_directory(config, loaded.state_dir).exists():
         # No gateway ever ran here; looking must not leave files behind.

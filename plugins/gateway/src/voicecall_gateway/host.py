@@ -15,7 +15,7 @@ from voicecall.seam import Seam
 from voicecall.selection import provider_config
 
 from .auth import scope_name
-from .pluginconfig import kept_config
+from .pluginconfig import plugin_config
 from .plugins import GROUP
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ class Host:
         """The validated configuration of a plugin entry (the plain mapping for a plugin without
         a model). Raises :exc:`ConfigError` and, for a plugin that cannot be loaded,
         :exc:`PluginError`."""
-        return kept_config(self.registry, self.loaded, plugin_id)
+        return plugin_config(self.registry, self.loaded, plugin_id)
 
     def section(self, name: str) -> Mapping[str, Any]:
         """A top-level object of the configuration, ``{}`` where it is absent."""

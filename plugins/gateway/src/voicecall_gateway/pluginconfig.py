@@ -26,7 +26,7 @@ from .plugins import load_plugin
 if TYPE_CHECKING:
     from .config import LoadedConfig
 
-__all__ = ["PluginValues", "kept_config", "plugin_config", "plugin_values", "provider_rules"]
+__all__ = ["PluginValues", "plugin_config", "plugin_values", "provider_rules"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +41,15 @@ class PluginValues:
 
 def plugin_config(registry: Registry, loaded: LoadedConfig, plugin_id: str) -> Any:
     """The validated configuration of a plugin entry; the plain mapping where the plugin has no
-    model. Raises :exc:`ConfigError` and :exc:`PluginError`. The first time, files may be read
-    and programs run for its secrets."""
+    model; kept with ``loaded``. Raises :exc:`ConfigError` and :exc:`PluginError`. The first time,
+    files may be read and programs run for its secrets."""
+    key = f"config {plugin_id}"
+    if key not in loaded.kept:
+        loaded.kept[key] = _plugin_config(registry, loaded, plugin_id)
+    return loaded.kept[key]
+
+
+def _plugin_config(registry: Registry, loaded: LoadedConfig, plugin_id: str) -> Any:
     plugin = load_plugin(registry, plugin_id)
     if plugin.info is None:
         raise PluginError(plugin.error or f"the plugin {plugin_id!r} cannot be loaded")
@@ -60,14 +67,6 @@ def plugin_config(registry: Registry, loaded: LoadedConfig, plugin_id: str) -> A
     except ConfigError as error:
         text = loaded.secrets.explain(loaded.secrets.hide(str(error)))
         raise ConfigError(f"{loaded.source}: {text}") from None
-
-
-def kept_config(registry: Registry, loaded: LoadedConfig, plugin_id: str) -> Any:
-    """:func:`plugin_config`, made once for a loaded configuration."""
-    key = f"config {plugin_id}"
-    if key not in loaded.kept:
-        loaded.kept[key] = plugin_config(registry, loaded, plugin_id)
-    return loaded.kept[key]
 
 
 def plugin_values(registry: Registry, loaded: LoadedConfig, info: PluginInfo) -> PluginValues:

@@ -14,7 +14,7 @@ from voicecall.registry import Registry
 from voicecall.seam import Seam
 
 from .host import Host, Listener
-from .pluginconfig import kept_config
+from .pluginconfig import plugin_config
 
 if TYPE_CHECKING:
     from voicecall.events import CallEvent
@@ -42,7 +42,7 @@ class PluginHost:
     def plugin_config(self, plugin_id: str) -> Any:
         """Raises :exc:`voicecall.errors.ConfigError` and
         :exc:`voicecall.errors.PluginError`."""
-        return kept_config(self.registry, self.loaded, plugin_id)
+        return plugin_config(self.registry, self.loaded, plugin_id)
 
     def section(self, name: str) -> Mapping[str, Any]:
         return self.loaded.section(name)

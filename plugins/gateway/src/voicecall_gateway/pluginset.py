@@ -15,7 +15,7 @@ from voicecall.registry import Registry
 
 from .config import OPEN_SECTIONS
 from .host import Host
-from .pluginconfig import kept_config, plugin_values
+from .pluginconfig import plugin_config, plugin_values
 from .pluginhost import PluginHost
 from .plugins import LoadedPlugin, load_plugins
 from .services import ServiceRunner
@@ -60,7 +60,7 @@ class RunningPlugin:
             self._fails(plugin.error)
         elif plugin.enabled:
             try:
-                kept_config(self.host.registry, self.host.loaded, plugin.id)
+                plugin_config(self.host.registry, self.host.loaded, plugin.id)
                 services = self.host.registry.hooks.services(plugin.module, self.host)
                 self.runners = [ServiceRunner(plugin.id, service) for service in services]
             except VoicecallError as error:

@@ -21,7 +21,7 @@ from voicecall.errors import ConfigError, VoicecallError
 from voicecall.hosting import Reconfigurable, RpcCall
 
 from .config import OPEN_SECTIONS, LoadedConfig
-from .pluginconfig import kept_config, plugin_values
+from .pluginconfig import plugin_config, plugin_values
 from .plugins import LoadedPlugin
 from .pluginset import PluginSet, RunningPlugin, prepare
 
@@ -183,7 +183,7 @@ class Reloader:
             before = self._plugins.running.get(plugin.id)
             try:
                 if plugin.info is not None:
-                    kept_config(registry, loaded, plugin.id)
+                    plugin_config(registry, loaded, plugin.id)
             except ConfigError:
                 # One that was wrong before and was not touched keeps nobody else from changing.
                 if before is None or before.problem is None or self._differs(plugin, loaded):

@@ -87,11 +87,11 @@ def _parsed(path: Path, line: str) -> Any:
 def _journal(context: typer.Context, config: Path | None) -> Path:
     """Where the store of the configured phone keeps its journal."""
     from voicecall_calls.storing import store_directory
-    from voicecall_gateway.pluginconfig import kept_config
+    from voicecall_gateway.pluginconfig import plugin_config
 
     line = command_line(context)
     loaded = line.load_config(config)
-    phone = kept_config(line.registry, loaded, "voice-call")
+    phone = plugin_config(line.registry, loaded, "voice-call")
     return store_directory(phone, loaded.state_dir) / "calls.jsonl"
 
 
