@@ -76,7 +76,7 @@ class Faults:
         rest = data.get("rest", [])
         if not isinstance(rest, list):
             raise FaultError("rest must be a list")
-        faults = [_rest_fault({"rest": item}) for item in rest]
+        faults = [RestFault.of({"rest": item}) for item in rest]
         webhooks = WebhookFault(
             duplicate=number(hooks, "duplicate"),
             late=number(hooks, "late"),
@@ -91,17 +91,3 @@ class Faults:
             within_s=number(sockets, "withinS") or _WITHIN_S,
         )
         self.webhooks, self.rest = webhooks, faults
-
-
-def _rest_fault(data: Mapping[str, Any]) -> RestFault:
-    rest = members(data, "rest", {"delayMs", "status", "ambiguous", "paths", "times"})
-    status = number(rest, "status")
-    if status and not 400 <= status <= 599:
-        raise FaultError("status is no error status")
-    return RestFault(
-        delay_ms=number(rest, "delayMs"),
-        status=int(status) or None,
-        ambiguous=rest.get("ambiguous") is True,
-        paths=texts(rest, "paths"),
-        times=None if rest.get("times") is None else int(number(rest, "times")),
-    )

@@ -43,6 +43,21 @@ class RestFault:
     paths: tuple[str, ...] = ()
     times: int | None = None
 
+    @classmethod
+    def of(cls, data: Mapping[str, Any]) -> RestFault:
+        """Read the object under ``rest``. Raises :exc:`FaultError`."""
+        rest = members(data, "rest", {"delayMs", "status", "ambiguous", "paths", "times"})
+        status = number(rest, "status")
+        if status and not 400 <= status <= 599:
+            raise FaultError("status is no error status")
+        return cls(
+            delay_ms=number(rest, "delayMs"),
+            status=int(status) or None,
+            ambiguous=rest.get("ambiguous") is True,
+            paths=texts(rest, "paths"),
+            times=None if rest.get("times") is None else int(number(rest, "times")),
+        )
+
     def take(self, method: str, path: str) -> bool:
         """Whether this request is concerned; counts it."""
         if self.times == 0 or not (self.delay_ms or self.status or self.ambiguous):
@@ -70,7 +85,6 @@ class Faults:
         if not isinstance(data, Mapping) or set(data) - {"webhooks", "rest"}:
             raise FaultError("faults are an object with webhooks and rest")
         hooks = members(data, "webhooks", {"duplicate", "reorder", "lose", "delayMs", "types"})
-        rest = members(data, "rest", {"delayMs", "status", "ambiguous", "paths", "times"})
         webhooks = WebhookFault(
             duplicate=number(hooks, "duplicate"),
             reorder=number(hooks, "reorder"),
@@ -78,16 +92,7 @@ class Faults:
             delay_ms=number(hooks, "delayMs"),
             types=frozenset(texts(hooks, "types")),
         )
-        status = number(rest, "status")
-        if status and not 400 <= status <= 599:
-            raise FaultError("status is no error status")
-        self.rest = RestFault(
-            delay_ms=number(rest, "delayMs"),
-            status=int(status) or None,
-            ambiguous=rest.get("ambiguous") is True,
-            paths=texts(rest, "paths"),
-            times=None if rest.get("times") is None else int(number(rest, "times")),
-        )
+        self.rest = RestFault.of(data)
         self.webhooks = webhooks
 
 
