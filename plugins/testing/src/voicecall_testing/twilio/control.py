@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from voicecall_mock.exchange.faults import FaultError
-from voicecall_mock.exchange.script import ScriptError, behaviour_from_json
+from voicecall_mock.exchange.script import behaviour_from_json
 
 from .errors import ApiError
 
@@ -53,13 +52,6 @@ async def _body(request: Request) -> Any:
         raise ApiError(400, 20001, "The body is no JSON") from None
 
 
-def _or_refuse(action: Callable[[], None]) -> None:
-    try:
-        action()
-    except (ScriptError, FaultError) as error:
-        raise ApiError(400, 20001, str(error)) from None
-
-
 class _Control:
     def __init__(self, emulator: TwilioEmulator) -> None:
         self._emulator = emulator
@@ -76,24 +68,20 @@ class _Control:
         number = emulator.numbers.get(to)
         if number is not None and voice_url is not None:
             number.update({"VoiceUrl": str(voice_url)})
+        behaviour = behaviour_from_json(rest)
         try:
-            behaviour = behaviour_from_json(rest)
             call = emulator.dial_in(from_, to, behaviour.script, patience_s=behaviour.patience_s)
-        except ScriptError as error:
-            raise ApiError(400, 20001, str(error)) from None
         except LookupError as error:
             raise ApiError(409, 20001, str(error)) from None
         return JSONResponse({"id": call}, 201)
 
     async def set_phone(self, request: Request) -> Response:
-        data = await _body(request)
-        number = request.path_params["number"]
-        _or_refuse(lambda: self._emulator.set_phone(number, behaviour_from_json(data)))
+        behaviour = behaviour_from_json(await _body(request))
+        self._emulator.set_phone(request.path_params["number"], behaviour)
         return JSONResponse({"ok": True})
 
     async def set_faults(self, request: Request) -> Response:
-        data = await _body(request)
-        _or_refuse(lambda: self._emulator.faults.replace(data))
+        self._emulator.faults.replace(await _body(request))
         return JSONResponse({"ok": True})
 
     async def break_socket(self, request: Request) -> Response:

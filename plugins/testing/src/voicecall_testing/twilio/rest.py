@@ -18,6 +18,8 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Mount, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from voicecall_mock.exchange.faults import FaultError
+from voicecall_mock.exchange.script import ScriptError
 from voicecall_mock.exchange.server import leave_unanswered
 
 from .board import new_sid
@@ -55,7 +57,8 @@ def make_app(emulator: TwilioEmulator) -> ASGIApp:
         Mount(rest.base, routes=account),
         Mount("/emulator", routes=control_routes(emulator)),
     ]
-    app = Starlette(routes=routes, exception_handlers={ApiError: _refuse, HTTPException: _refuse})
+    refused = (ApiError, FaultError, HTTPException, ScriptError)
+    app = Starlette(routes=routes, exception_handlers=dict.fromkeys(refused, _refuse))
     return _Door(_Trouble(app, emulator, rest.base), emulator)
 
 
@@ -65,7 +68,7 @@ async def _refuse(request: Request, error: Exception) -> Response:
         code = 20004 if error.status_code == 405 else 20404
         error = ApiError(error.status_code, code, message)
     if not isinstance(error, ApiError):
-        raise error
+        error = ApiError(400, 20001, str(error))
     return JSONResponse(error.to_json(), error.status)
 
 

@@ -46,13 +46,15 @@ def make_app(exchange: Exchange) -> ASGIApp:
         Route("/v1/faults", rest.set_faults, methods=["POST"]),
         Route("/v1/ledger", rest.ledger, methods=["GET"]),
     ]
-    app = Starlette(routes=routes, exception_handlers={HTTPException: _refuse})
+    refused = (HTTPException, ActionError, ActionRefused, FaultError, ScriptError)
+    app = Starlette(routes=routes, exception_handlers=dict.fromkeys(refused, _refuse))
     return _Door(_Trouble(app, exchange.faults), exchange.options.auth_token)
 
 
 async def _refuse(request: Request, error: Exception) -> Response:
-    status = error.status_code if isinstance(error, HTTPException) else 500
-    return JSONResponse({"error": getattr(error, "detail", "")}, status)
+    if isinstance(error, HTTPException):
+        return JSONResponse({"error": error.detail}, error.status_code)
+    return JSONResponse({"error": str(error)}, 409 if isinstance(error, ActionRefused) else 400)
 
 
 class _Door:
@@ -143,10 +145,7 @@ class _Rest:
         data = await _body(request)
         digits = _optional(data, "digits")
         if digits is not None:
-            try:
-                checked_digits(digits)
-            except ActionError as error:
-                raise HTTPException(400, str(error)) from None
+            checked_digits(digits)
         plan = CallPlan(
             direction=Direction.OUTBOUND,
             from_number=_text(data, "from"),
@@ -173,12 +172,7 @@ class _Rest:
 
     async def act(self, request: Request) -> Response:
         call = self._call(request)
-        try:
-            call.perform(action_from_json(await _body(request)))
-        except ActionError as error:
-            raise HTTPException(400, str(error)) from None
-        except ActionRefused as error:
-            raise HTTPException(409, str(error)) from None
+        call.perform(action_from_json(await _body(request)))
         return JSONResponse({"ok": True})
 
     async def recording(self, request: Request) -> Response:
@@ -190,11 +184,7 @@ class _Rest:
         return JSONResponse({"ok": True})
 
     async def set_phone(self, request: Request) -> Response:
-        data = await _body(request)
-        try:
-            behaviour = behaviour_from_json(data)
-        except ScriptError as error:
-            raise HTTPException(400, str(error)) from None
+        behaviour = behaviour_from_json(await _body(request))
         self._exchange.set_phone(request.path_params["number"], behaviour)
         return JSONResponse({"ok": True})
 
@@ -202,25 +192,20 @@ class _Rest:
         data = dict(await _body(request))
         to = _text(data, "to")
         del data["to"]
+        behaviour = behaviour_from_json(data)
         try:
-            behaviour = behaviour_from_json(data)
             call_id = self._exchange.dial_in(
                 request.path_params["number"],
                 to,
                 behaviour.script,
                 patience_s=behaviour.patience_s,
             )
-        except ScriptError as error:
-            raise HTTPException(400, str(error)) from None
         except LookupError as error:
             raise HTTPException(409, str(error)) from None
         return JSONResponse({"id": call_id}, 201)
 
     async def set_faults(self, request: Request) -> Response:
-        try:
-            self._exchange.faults.replace(await _body(request))
-        except FaultError as error:
-            raise HTTPException(400, str(error)) from None
+        self._exchange.faults.replace(await _body(request))
         return JSONResponse({"ok": True})
 
     async def ledger(self, request: Request) -> Response:
