@@ -19,8 +19,9 @@ from voicecall.realtime import RealtimeSession, Verbatim
 from voicecall_calls.config import BargeInConfig
 from voicecall_calls.conversation.lastwords import Farewell
 from voicecall_calls.conversation.losses import why_lost
+from voicecall_calls.conversation.realtimeitems import Ticket
 from voicecall_calls.conversation.realtimelink import ModelLink
-from voicecall_calls.conversation.realtimevoice import ModelVoice, Ticket
+from voicecall_calls.conversation.realtimevoice import ModelVoice
 from voicecall_calls.conversation.realtimewords import greeting
 
 if TYPE_CHECKING:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -20,6 +19,7 @@ from voicecall.realtime import ResponseDone
 from voicecall.store import TurnRow
 from voicecall_calls.conversation.line import AudioLine
 from voicecall_calls.conversation.mouth import SpeechTimes, heard_part
+from voicecall_calls.conversation.realtimeitems import Item, Ticket
 from voicecall_calls.conversation.realtimewords import joined
 from voicecall_calls.conversation.turntimes import CallerTimes, TurnTimes
 from voicecall_calls.news import News
@@ -27,45 +27,11 @@ from voicecall_calls.news import News
 if TYPE_CHECKING:
     from voicecall_calls.engine.lane import CallLane
 
-__all__ = ["Item", "ModelVoice", "Ticket"]
+__all__ = ["ModelVoice"]
 
 _TEXT_PATIENCE_S = 1.0
 """How long the words of an item may come after its audio."""
 _IDS_KEPT = 64
-
-
-@dataclass(slots=True)
-class Item:
-    """``id`` is the model's, empty once its session is over; ``key`` ours. ``message``: the first
-    message, where it speaks that. ``sounded``: audio of it came; ``size``: its bytes in the line
-    when it was cut. ``over``: no more audio comes; ``told``: its text is complete. ``done``: of its
-    ticket."""
-
-    id: str
-    key: str
-    times: TurnTimes
-    converter: Converter
-    converts: bool
-    message: str | None = None
-    text: str = ""
-    sounded: bool = False
-    size: int = 0
-    cut_ms: float | None = None
-    error: str | None = None
-    told: bool = False
-    over: bool = False
-    done: anyio.Event | None = None
-
-
-@dataclass(slots=True)
-class Ticket:
-    """The next item that begins. ``begun`` is also set when none will (``item`` is None).
-    ``done``: the item was played or interrupted."""
-
-    message: str | None = None
-    item: Item | None = None
-    begun: anyio.Event = field(default_factory=anyio.Event)
-    done: anyio.Event = field(default_factory=anyio.Event)
 
 
 class ModelVoice:
