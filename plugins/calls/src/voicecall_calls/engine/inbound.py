@@ -2,34 +2,31 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from msgspec.structs import replace
 
 from voicecall import events as ev
 from voicecall import machine as mc
-from voicecall.model import CallMode, CallRecord, FirstMessage, MediaPath
-from voicecall_calls.config import VoiceCallConfig
-from voicecall_calls.engine.admission import route_for
-from voicecall_calls.engine.sessions import session_key
+from voicecall.model import CallMode, CallRecord, FirstMessage
+
+from .admission import route_for
+from .sessions import session_key
+
+if TYPE_CHECKING:
+    from .engine import CallEngine
 
 __all__ = ["inbound_record"]
 
 
 def inbound_record(
-    config: VoiceCallConfig,
-    event: ev.CarrierEvent,
-    *,
-    call_id: str,
-    provider: str,
-    media: MediaPath,
-    policy: mc.CallPolicy,
-    default_agent: str,
-    code: str | None,
-    one_for_all: bool = False,
+    engine: CallEngine, event: ev.CarrierEvent, call_id: str, code: str | None
 ) -> CallRecord:
     """A record to which ``event`` was not applied yet. With a pairing ``code`` the call only says
     the code and hangs up."""
+    config = engine.config
     route_key, route = route_for(config, event.to_number) or (None, None)
-    agent = (route.agent_id if route else None) or config.agent_id or default_agent
+    agent = (route.agent_id if route else None) or config.agent_id or engine.default_agent
     greeting = (
         (route.inbound_greeting if route else None)
         or config.inbound_greeting
@@ -37,11 +34,11 @@ def inbound_record(
     )
     record = mc.open_inbound(
         call_id=call_id,
-        provider=provider,
+        provider=engine.provider_id,
         event=event,
-        media=media,
+        media=engine.media,
         greeting=greeting,
-        policy=policy,
+        policy=engine.policy,
         agent_id=agent,
         route_key=route_key,
         session_key=session_key(
@@ -49,7 +46,7 @@ def inbound_record(
             scope=config.session_scope,
             call_id=call_id,
             remote_number=event.from_number,
-            one_for_all=one_for_all,
+            one_for_all=engine.one_for_all,
         ),
     )
     if code is None:

@@ -22,7 +22,7 @@ from voicecall.store import Commit, RecordedReply
 from voicecall.wellformed import well_formed
 from voicecall_calls.news import LazyEvent
 
-from .admission import Admission, admit_inbound
+from .admission import admit_inbound
 from .inbound import inbound_record
 from .lane import Applied, CallLane, ReplyMaker
 from .replies import as_reply, recorded
@@ -233,7 +233,7 @@ class Intake:
             refusal = EndDetail.CAPACITY
         if refusal is not None:
             return await self._refuse(event, maker, call_id, refusal)
-        record = self._record(event, call_id, admission)
+        record = inbound_record(engine, event, call_id, admission.code)
         step = mc.step(record, event, engine.policy)
         stored = False
         try:
@@ -247,20 +247,6 @@ class Intake:
         finally:
             if not stored:
                 await engine.places.give_back(record)
-
-    def _record(self, event: ev.CarrierEvent, call_id: str, admission: Admission) -> CallRecord:
-        engine = self._engine
-        return inbound_record(
-            engine.config,
-            event,
-            call_id=call_id,
-            provider=engine.provider_id,
-            media=engine.media,
-            policy=engine.policy,
-            default_agent=engine.default_agent,
-            code=admission.code,
-            one_for_all=engine.one_for_all,
-        )
 
     async def _refuse(
         self, event: ev.CarrierEvent, maker: ReplyMaker | None, call_id: str, detail: EndDetail
