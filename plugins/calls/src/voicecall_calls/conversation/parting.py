@@ -49,7 +49,7 @@ class Parting:
     def begin_with(self, words: Callable[[], Awaitable[None]]) -> bool:
         """Have ``words`` said that end the call themselves; False where its end has begun
         already."""
-        if self.begun or self.closed is not None or self._lane.record.ending is not None:
+        if self.begun or self.over is not None:
             return False
         self.begun = True
         self._lane.spawn(partial(self._part, words))
