@@ -79,14 +79,17 @@ class LastWords:
                 _log.warning("call %s: last words: %s", self._lane.record.call_id, error)
         return False
 
-    async def tell(self, apology: str) -> bool:
-        """Say what a notification has to tell, or ``apology`` in a conversation, which has nothing
-        to go on with; whether a notification was told."""
+    async def end(self, apology: str, detail: EndDetail) -> None:
+        """End the call behind what a notification has to tell, or behind ``apology`` in a
+        conversation, which has nothing to go on with. ``detail``: why, unless a notification was
+        told."""
         record = self._lane.record
         if record.mode is CallMode.CONVERSATION:
             await self.say(apology)
-            return False
-        return record.message is not None and await self.say(record.message.text)
+        elif record.message is not None and await self.say(record.message.text):
+            await self._lane.end(EndReason.HANGUP_BOT, EndDetail.NOTIFIED)
+            return
+        await self._lane.end(EndReason.ERROR, detail)
 
     async def _by_model(self, text: str) -> bool:
         if self._model is None:
@@ -148,7 +151,4 @@ class Farewell:
         ):
             # It was heard; the call has its own deadline.
             return
-        if await self._words.tell(self._apology):
-            await self._lane.end(EndReason.HANGUP_BOT, EndDetail.NOTIFIED)
-        else:
-            await self._lane.end(EndReason.ERROR, detail)
+        await self._words.end(self._apology, detail)

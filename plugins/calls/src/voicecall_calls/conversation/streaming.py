@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import anyio
@@ -342,15 +343,10 @@ class StreamConversation(Dialogue):
         message = self.lane.record.message
         if message is None or message.attempts < self.lane.host.policy.message_attempts:
             return False
+        phrase, detail = self.config.phrases.failed, EndDetail.MESSAGE_FAILED
         return self._provider.capabilities.native_speech and self._parting.begin_with(
-            self._tell_otherwise
+            partial(self._last_words.end, phrase, detail)
         )
-
-    async def _tell_otherwise(self) -> None:
-        if await self._last_words.tell(self.config.phrases.failed):
-            await self.lane.end(EndReason.HANGUP_BOT, EndDetail.NOTIFIED)
-        else:
-            await self.lane.end(EndReason.ERROR, EndDetail.MESSAGE_FAILED)
 
     async def play_digits(self, digits: str) -> None:
         await play_on_line(self.lane, self._provider, self.line, digits)
