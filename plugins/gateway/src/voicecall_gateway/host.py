@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,8 +59,9 @@ def provider_context(
 
 
 class Host:
-    """The one host object of a gateway. ``methods`` holds the registered RPC methods by name,
-    ``tools`` the tools, ``off`` the ids of plugins that are installed and not loaded."""
+    """The one host object of a gateway. ``methods`` holds the registered RPC methods by name (with
+    scopes in full), ``tools`` the tools, ``off`` the ids of plugins that are installed and not
+    loaded."""
 
     def __init__(
         self,
@@ -73,7 +75,6 @@ class Host:
         self.registry = registry
         self.environ = environ
         self.methods: dict[str, RpcMethod] = {}
-        self.scopes: dict[str, str] = {}
         self.tools: dict[str, ToolSpec] = {}
         self.event_names: set[str] = set()
         self.off: set[str] = set()
@@ -95,10 +96,9 @@ class Host:
         if method.name in self.methods:
             raise PluginError(f"the RPC method {method.name!r} is registered twice")
         try:
-            self.scopes[method.name] = scope_name(method.scope)
+            self.methods[method.name] = replace(method, scope=scope_name(method.scope))
         except ValueError as error:
             raise PluginError(f"the RPC method {method.name!r}: {error}") from None
-        self.methods[method.name] = method
 
     def register_tool(self, tool: ToolSpec) -> None:
         """Raises :exc:`PluginError` for a name that is taken."""
@@ -114,7 +114,6 @@ class Host:
         """Forget methods and tools of a plugin that has stopped."""
         for name in methods:
             self.methods.pop(name, None)
-            self.scopes.pop(name, None)
         for name in tools:
             self.tools.pop(name, None)
 

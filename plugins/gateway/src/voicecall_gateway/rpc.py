@@ -160,9 +160,8 @@ class RpcServer:
         method = self._host.methods.get(request.method)
         if method is None:
             return encode_error(request.id, INVALID_REQUEST, self._unknown(request.method))
-        scope = self._host.scopes[method.name]
-        if scope not in connection.scopes:
-            return _forbidden(request.id, scope, f"missing scope: {scope}")
+        if method.scope not in connection.scopes:
+            return _forbidden(request.id, method.scope, f"missing scope: {method.scope}")
         return await self._call(method, connection, request)
 
     def _unknown(self, method: str) -> str:
