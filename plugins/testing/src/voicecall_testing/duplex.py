@@ -93,6 +93,8 @@ class ScriptedRealtimeSession(RealtimeSession):
             raise ProviderError("the session has ended", provider="scripted")
         if self._provider.refusals:
             raise self._provider.refusals.popleft()
+        if self._provider.idle:
+            return
         if self._provider.silent:
             self._count += 1
             self.tell(ResponseDone(f"response-{self._count}", "failed", "no voice"))
@@ -129,7 +131,8 @@ class ScriptedRealtimeSession(RealtimeSession):
 class ScriptedRealtime(RealtimeProvider):
     """``open_errors`` are raised, one each, by the next sessions, which take ``open_delay_s`` to
     open, ``refusals`` by the next requests to speak. Asked to speak it does so for ``answer_ms``,
-    or fails where ``silent``, or never comes to an end where it ``stalls``."""
+    or fails where ``silent``, or never comes to an end where it ``stalls``, or never begins where
+    ``idle``."""
 
     def __init__(self, capabilities: RealtimeCapabilities | None = None) -> None:
         self.capabilities = capabilities or RealtimeCapabilities()
@@ -139,6 +142,7 @@ class ScriptedRealtime(RealtimeProvider):
         self.refusals: deque[ProviderError] = deque()
         self.silent = False
         self.stalls = False
+        self.idle = False
         self.answer_ms = 1000.0
 
     @property

@@ -72,6 +72,8 @@ class LastWords:
             self._by_carrier,
         )
         for way in ways:
+            if self._lane.record.ending is not None:
+                break
             try:
                 if await way(text):
                     return True
@@ -132,9 +134,14 @@ class Farewell:
         self._words = words
         self._apology = apology
 
+    @property
+    def ends(self) -> bool:
+        """Nothing new is begun: the last words are due, or the call is being ended."""
+        return self.begun or self._lane.record.ending is not None
+
     def begin(self, detail: EndDetail) -> None:
-        """Say the last words and end the call; once."""
-        if not self.begun:
+        """Say the last words and end the call; once, and not where it is being ended already."""
+        if not self.ends:
             self.begun = True
             self._lane.spawn(partial(self._say_and_end, detail))
 

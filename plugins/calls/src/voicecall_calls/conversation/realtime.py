@@ -138,6 +138,7 @@ class RealtimeConversation(Conversation):
             self.voice,
             consults,
             self._forced,
+            self._farewell,
             config=config,
             find=model.find_tool,
         )
@@ -247,7 +248,7 @@ class RealtimeConversation(Conversation):
         self.voice.session_closed()
 
     async def _open(self, session: RealtimeSession) -> None:
-        if self._farewell.begun:
+        if self._farewell.ends:
             return
         if self._greeting.pending:
             await self._greeting.play(self._instructions, session)
@@ -309,7 +310,7 @@ class RealtimeConversation(Conversation):
     def _interrupt(self) -> None:
         """The caller takes the floor, unless the greeting is protected, the last words are being
         said, or nothing is."""
-        if self._greeting.protected or self._farewell.begun:
+        if self._greeting.protected or self._farewell.ends:
             return
         if (heard := self.voice.interrupt()) is not None:
             self._link.do(lambda session: session.interrupt(heard))
@@ -320,7 +321,7 @@ class RealtimeConversation(Conversation):
             self._failures = 0
             return
         _log.warning("call %s: the model failed: %s", self.lane.record.call_id, event.error)
-        if self._greeting.pending or self._farewell.begun:
+        if self._greeting.pending or self._farewell.ends:
             return
         self._failures += 1
         if self._failures >= _FAILURES_BEFORE_END:
@@ -333,8 +334,7 @@ class RealtimeConversation(Conversation):
     def _caller_said(self, text: str) -> None:
         self.voice.caller.final = self.seam.now_ms()
         self._words.say(text)
-        ends = self._farewell.begun or self.lane.record.ending is not None
-        if self._forced is not None and not ends:
+        if self._forced is not None and not self._farewell.ends:
             self._forced.heard(text)
 
     # --- notifications ----------------------------------------------------------------------
@@ -356,19 +356,19 @@ class RealtimeConversation(Conversation):
             self._keys.press(digits)
 
     def _tell_keys(self, digits: str) -> None:
-        if not self._farewell.begun:
+        if not self._farewell.ends:
             request = words.pressed(self._instructions, digits)
             self._link.do(lambda session: session.greet(request))
 
     def play_message(self) -> None:
-        if not self._farewell.begun:
+        if not self._farewell.ends:
             self._link.do(partial(self._greeting.play, self._instructions))
 
     def resume(self) -> None:
         self._resumed = True
 
     def hush(self) -> None:
-        self.voice.interrupt()
+        self.voice.hush()
 
     def close(self, why: str) -> None:
         self._requests.close(why)

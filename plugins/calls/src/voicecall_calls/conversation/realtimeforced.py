@@ -99,7 +99,7 @@ class ForcedConsult:
             await anyio.sleep(_MODEL_CALLS_S)
             acts = self._called_at >= self._turn_began
             self._turn_began = self._seam.monotonic()
-            if acts or self._consults.current is not None:
+            if acts or self._consults.current is not None or self._farewell.ends:
                 return
             heard = self._voice.interrupt()
             await session.interrupt(heard or {})
@@ -110,11 +110,11 @@ class ForcedConsult:
         with consult.attended():
             with anyio.move_on_after(self._filler_s):
                 await consult.done.wait()
-            if not consult.done.is_set() and not consult.calls:
+            if not (consult.done.is_set() or consult.calls or self._farewell.ends):
                 await self._said(self._phrases.filler)
             await consult.done.wait()
-            if consult.calls:
-                # The model asked for it after all, and speaks it.
+            if consult.calls or self._farewell.ends:
+                # The model asked for it after all, and speaks it; or nobody is to hear it.
                 return
         self._delivered_until = math.inf
         try:

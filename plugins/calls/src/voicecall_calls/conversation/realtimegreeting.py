@@ -71,7 +71,7 @@ class Greeting:
     async def play(self, instructions: str, session: RealtimeSession) -> None:
         """Have the first message spoken."""
         message = self._lane.record.message
-        if message is None or not self.pending:
+        if message is None or not self.pending or self._farewell.ends:
             return
         ticket = self._voice.next_item(message.text)
         self._link.do(partial(self._protect, ticket))
@@ -87,7 +87,7 @@ class Greeting:
             _log.warning("call %s: greeting: %s", self._lane.record.call_id, why)
         finally:
             self._voice.give_up(ticket)
-        if ticket.item is None:
+        if ticket.item is None and not self._farewell.ends:
             await self._failed(message.text)
 
     async def _failed(self, text: str) -> None:

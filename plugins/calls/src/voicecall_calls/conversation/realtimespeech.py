@@ -25,8 +25,9 @@ class ModelSpeech:
     async def say(self, text: str, patience_s: float) -> Item | None:
         """Have the model say ``text``: what it said, once that was played or interrupted; None
         where it began nothing within ``patience_s``. Raises ``CallNotReady`` while there is no
-        session, and ``ProviderError`` where it fails."""
+        session and while the call is being ended, and ``ProviderError`` where it fails."""
         async with self._floor:
+            self._check()
             session = self._link.session
             if session is None:
                 raise CallNotReady("No active voice model for this call")
@@ -44,7 +45,13 @@ class ModelSpeech:
                 self._voice.give_up(ticket)
             if ticket.item is not None:
                 await ticket.done.wait()
+            else:
+                self._check()
             return ticket.item
+
+    def _check(self) -> None:
+        if self._voice.ended:
+            raise CallNotReady("the call is being ended")
 
     def stop(self) -> None:
         """Break off what the model says."""

@@ -16,6 +16,7 @@ from voicecall.hosting import ToolSpec
 from voicecall.model import EndDetail, EndReason
 from voicecall.realtime import Delegation, RealtimeSession, Tool, ToolCall
 from voicecall_calls.config import VoiceCallConfig
+from voicecall_calls.conversation.lastwords import Farewell
 from voicecall_calls.conversation.realtimeconsult import Consults, as_result
 from voicecall_calls.conversation.realtimeforced import ForcedConsult
 from voicecall_calls.conversation.realtimelink import ModelLink
@@ -55,12 +56,13 @@ _MOST_CALLS = 20
 _IN_S = 60.0
 _FAREWELL_S = 10.0
 _WORKING = {"status": "working", "message": "Tell the caller briefly that you are checking."}
+_ENDING = {"error": "the call is being ended"}
 _DELIVERED = {"status": "already_delivered", "message": "The caller has heard the answer."}
 
 
 class RealtimeTools:
     """``forced`` is None where the model alone decides when to consult; ``find`` gives the
-    gateway's tools by name."""
+    gateway's tools by name. None is used once ``farewell`` ends the call."""
 
     def __init__(
         self,
@@ -69,6 +71,7 @@ class RealtimeTools:
         voice: ModelVoice,
         consults: Consults,
         forced: ForcedConsult | None,
+        farewell: Farewell,
         *,
         config: VoiceCallConfig,
         find: FindTool,
@@ -78,6 +81,7 @@ class RealtimeTools:
         self._voice = voice
         self._consults = consults
         self._forced = forced
+        self._farewell = farewell
         self._config = config.realtime
         self._interim_s = config.filler_after_ms / 1000 or None
         self._timeout_s = config.response_timeout_ms / 1000
@@ -138,7 +142,11 @@ class RealtimeTools:
 
     async def _carry_out(self, call: ToolCall, session: RealtimeSession) -> None:
         name = _OLD_NAMES.get(call.name, call.name)
-        if self._too_often(name):
+        if self._farewell.ends:
+            text = "call %s: the tool %s is not used: the call is being ended"
+            _log.warning(text, self._lane.record.call_id, name)
+            await session.tool_result(call.id, _ENDING, when="silent")
+        elif self._too_often(name):
             text = "call %s: the model called the tool %s too often; it is refused"
             _log.warning(text, self._lane.record.call_id, name)
             error = f'Tool "{call.name}" was called too often; go on without it'

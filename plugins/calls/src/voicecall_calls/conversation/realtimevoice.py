@@ -106,7 +106,7 @@ class ModelVoice:
         if item is None or item.id != item_id:
             item = self._by_id.get(item_id)
             if item is None:
-                if item_id in self._cut:
+                if item_id in self._cut or self.ended:
                     return
                 item = self._begin(item_id)
             self._current = item
@@ -226,6 +226,11 @@ class ModelVoice:
         """Something is being said, or will be."""
         return any(self._line.pacer.pending(item.key) for item in self._active)
 
+    @property
+    def ended(self) -> bool:
+        """The call is being ended: no item begins any more."""
+        return self._lane.record.ending is not None
+
     def interrupt(self) -> dict[str, float] | None:
         """Stop everything that is being said; the heard milliseconds of each item by the model's
         ids. None where nothing is."""
@@ -247,6 +252,12 @@ class ModelVoice:
             self._cut[item.id] = None
         _bound(self._cut)
         return {item.id: item.cut_ms or 0.0 for item in playing if item.id}
+
+    def hush(self) -> None:
+        """The call is being ended: stop what is being said, and let go who waits for more."""
+        self.interrupt()
+        for ticket in list(self._tickets):
+            self.give_up(ticket)
 
     def close(self) -> None:
         """The call is over: let go whoever waits."""
