@@ -21,7 +21,6 @@ from voicecall.media import (
     MarkReached,
     MediaError,
     MediaEvent,
-    Message,
     Started,
     Stopped,
 )
@@ -273,9 +272,9 @@ class AudioLine:
         heard = self.pacer.clear(self._monotonic())
         self._paused = False
         self._open_outlet()
-        current, message = self._clear_message()
-        if current is not None and message is not None:
-            current.socket.send(message)
+        socket = self.socket
+        if socket is not None and (message := socket.codec.clear()) is not None:
+            socket.send(message)
         self._progress.tell()
         return heard
 
@@ -283,25 +282,18 @@ class AudioLine:
         """Fall silent at once. What was not heard waits for :meth:`resume`."""
         self._paused = True
         self._outlet = None
-        current, message = self._clear_message()
-        if current is None or message is None:
-            return
-        # First of all: the carrier may return the marks of what it throws away.
-        self.pacer.rewind(self._monotonic())
-        current.socket.send(message)
-        self._progress.tell()
+        socket = self.socket
+        if socket is not None and (message := socket.codec.clear()) is not None:
+            # First of all: the carrier may return the marks of what it throws away.
+            self.pacer.rewind(self._monotonic())
+            socket.send(message)
+            self._progress.tell()
 
     def resume(self) -> None:
         """Go on from where the caller stopped hearing."""
         self._paused = False
         self._open_outlet()
         self._work.tell()
-
-    def _clear_message(self) -> tuple[_LineSocket | None, Message | None]:
-        """What makes the carrier throw away its audio, and who to send it to; None where it
-        cannot."""
-        current = self.current
-        return current, current.socket.codec.clear() if current is not None else None
 
     def first_written(self, item_id: str) -> int | None:
         """When the first audio of an item came, milliseconds since the epoch."""
@@ -319,11 +311,10 @@ class AudioLine:
 
     def send_digits(self, digits: str) -> bool:
         """Play keypad tones through the socket; False where the carrier cannot."""
-        current = self.current
-        message = current.socket.codec.digits(digits) if current is not None else None
-        if current is None or message is None:
+        socket = self.socket
+        if socket is None or (message := socket.codec.digits(digits)) is None:
             return False
-        current.socket.send(message)
+        socket.send(message)
         return True
 
     # --- events of the current socket -------------------------------------------------------
