@@ -65,8 +65,7 @@ def _plugin_config(registry: Registry, loaded: LoadedConfig, plugin_id: str) -> 
     try:
         return validate(model, values, path)
     except ConfigError as error:
-        text = loaded.secrets.explain(loaded.secrets.hide(str(error)))
-        raise ConfigError(f"{loaded.source}: {text}") from None
+        raise ConfigError(f"{loaded.source}: {loaded.secrets.explain(str(error))}") from None
 
 
 def plugin_values(registry: Registry, loaded: LoadedConfig, info: PluginInfo) -> PluginValues:

@@ -96,8 +96,7 @@ class Gateway:
         problems += self._descriptors.problems()
         problems += self._plugins.problems()
         # Whoever reaches the admin port may read them; a vendor's error may quote its key.
-        secrets = self.loaded.secrets
-        return [secrets.explain(secrets.hide(problem)) for problem in problems]
+        return [self.loaded.secrets.explain(problem) for problem in problems]
 
     def _absent(self) -> Sequence[str]:
         """Why a plugin does not do what it could, one sentence each."""

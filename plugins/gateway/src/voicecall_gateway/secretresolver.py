@@ -85,8 +85,9 @@ class Secrets:
         return _below(path, self.failures)
 
     def explain(self, text: str) -> str:
-        """A sentence that names a path without a value, with the reason. A plugin's
-        configuration may be named without the part in front of it."""
+        """A sentence without any secret known by now, and with the reason where it names a path
+        that has no value. A plugin's configuration may be named without the part in front of it."""
+        text = self.hide(text)
         for path, reason in {**self.missing, **self.failures}.items():
             names = [path, re.sub(r"^plugins\.entries\.[^.]+\.config\.", "", path)]
             if reason not in text and any(_names(name, text) for name in names):

@@ -90,8 +90,7 @@ def _section_problems(
     try:
         info.check_sections(own, setup_context(line, loaded))
     except VoicecallError as error:
-        text = loaded.secrets.explain(loaded.secrets.hide(str(error)))
-        yield f"{loaded.source}: {text}"
+        yield f"{loaded.source}: {loaded.secrets.explain(str(error))}"
     except Exception as error:  # noqa: BLE001 (a stranger's check)
         yield f"the plugin {info.id!r} cannot check the file: {type(error).__name__}: {error}"
 

@@ -74,12 +74,10 @@ def setup_report(line: CommandLine, config: Path | None, *, probe: bool = False)
         checks += [c for c in found if c.id != broken.id or loaded.enabled(plugin_id)]
     if not checks:
         checks.append(SetupCheck("plugins", False, _why_none(plugin_ids(line.registry), loaded)))
-    secrets = loaded.secrets
     return {
         "ok": all(check.ok for check in checks),
         "checks": [
-            {"id": c.id, "ok": c.ok, "message": secrets.explain(secrets.hide(c.message))}
-            for c in checks
+            {"id": c.id, "ok": c.ok, "message": loaded.secrets.explain(c.message)} for c in checks
         ],
         **remarks(line, loaded),
     }
