@@ -13,7 +13,7 @@ from typing import Any
 from voicecall.configuring import deep_merge
 from voicecall.hosting import LegacyRule
 
-__all__ = ["CORE_RULES", "TTS_KEYS", "Change", "apply_rules"]
+__all__ = ["CORE_RULES", "TTS_KEYS", "Change", "apply_rules", "value_at"]
 
 TTS_KEYS = frozenset({"modelOverrides", "personas", "providers"})
 """Objects of the section ``tts`` that are no provider's block."""
@@ -68,7 +68,7 @@ def apply_rules(
 def _apply(
     tree: dict[str, Any], rule: LegacyRule, path: tuple[str, ...], slots: Mapping[str, str]
 ) -> Change | None:
-    value = _get(tree, path)
+    value = value_at(tree, path)
     if rule.objects and not isinstance(value, dict):
         return None
     if rule.values is not None:
@@ -93,7 +93,7 @@ def _apply(
         _remove(tree, path)
         return Change(old, None, f"is ignored ({error}): remove it")
     _remove(tree, path)
-    there = _get(tree, new)
+    there = value_at(tree, new)
     if isinstance(there, dict) and isinstance(value, dict):
         value = deep_merge(value, there)
     elif there is not None:
@@ -132,7 +132,7 @@ def _fill(new: str, slots: Mapping[str, str], tree: Mapping[str, Any]) -> tuple[
 
     def value(match: re.Match[str]) -> str:
         nonlocal missing
-        there = _get(tree, tuple(match[2].split("."))) if match[1] else slots.get(match[2])
+        there = value_at(tree, tuple(match[2].split("."))) if match[1] else slots.get(match[2])
         if isinstance(there, dict) and len(there) == 1:
             there = next(iter(there))
         if not isinstance(there, str) or not there or "." in there:
@@ -153,11 +153,10 @@ def _reachable(tree: Any, path: Sequence[str]) -> bool:
     return True
 
 
-def _get(tree: Any, path: Sequence[str]) -> Any:
+def value_at(tree: Any, path: Sequence[str]) -> Any:
+    """What stands at ``path``; None where nothing does."""
     for part in path:
-        if not isinstance(tree, dict) or part not in tree:
-            return None
-        tree = tree[part]
+        tree = tree.get(part) if isinstance(tree, dict) else None
     return tree
 
 

@@ -13,7 +13,7 @@ from voicecall.registry import Registry
 from .configfile import editable_text, write_text
 from .json5edit import CannotEdit, remove_key, set_key
 from .jsonfile import parse_tree
-from .legacy import CORE_RULES, Change, apply_rules
+from .legacy import CORE_RULES, Change, apply_rules, value_at
 from .pluginconfig import provider_rules
 from .plugins import load_plugin, plugin_ids
 
@@ -32,17 +32,13 @@ def old_keys(tree: Mapping[str, Any], registry: Registry) -> tuple[dict[str, Any
     """``tree`` with today's keys and every change, of the gateway and of all installed plugins
     and providers, also of those that are off."""
     result, changes = apply_rules(tree, CORE_RULES)
-    plugins = result.get("plugins")
-    entries = plugins.get("entries") if isinstance(plugins, dict) else None
     for plugin_id in plugin_ids(registry):
-        entry = entries.get(plugin_id) if isinstance(entries, dict) else None
-        config = entry.get("config") if isinstance(entry, dict) else None
-        if not isinstance(entry, dict) or not isinstance(config, dict):
+        entry = value_at(result, ("plugins", "entries", plugin_id))
+        config = value_at(entry, ("config",))
+        if not isinstance(config, dict) or (info := load_plugin(registry, plugin_id).info) is None:
             continue
-        info = load_plugin(registry, plugin_id).info
-        own = info.legacy_rules() if info is not None and info.legacy_rules is not None else ()
-        rules = [*provider_rules(registry, None), *own] if info is not None else []
-        entry["config"], found = apply_rules(config, rules)
+        own = info.legacy_rules() if info.legacy_rules is not None else ()
+        entry["config"], found = apply_rules(config, [*provider_rules(registry, None), *own])
         changes += [change.below(f"plugins.entries.{plugin_id}.config") for change in found]
     return result, changes
 
