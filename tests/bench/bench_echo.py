@@ -40,7 +40,7 @@ from voicecall_gateway.runtime import Gateway
 from voicecall_mock.exchange import Exchange, ExchangeOptions
 from voicecall_mock.exchange.playback import FRAME, FRAME_MS
 from voicecall_mock.exchange.script import Silent
-from voicecall_mock.exchange.streams import MediaStream
+from voicecall_mock.exchange.sockets import SocketStream
 
 TOKEN = "a-token-of-the-benchmark"
 HERE = "+15550200000"
@@ -94,7 +94,7 @@ def _tell(pipe: Connection) -> None:
 class Ear:
     """One phone's socket: numbers the frames it says and times them when they come back."""
 
-    def __init__(self, stream: MediaStream, measure: Measure) -> None:
+    def __init__(self, stream: SocketStream, measure: Measure) -> None:
         self._measure = measure
         self._sent: dict[int, float] = {}
         self._number = 0

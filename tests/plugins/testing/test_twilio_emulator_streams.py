@@ -19,7 +19,11 @@ from twilio.request_validator import RequestValidator
 from voicecall.model import EndReason
 from voicecall.seam import SystemSeam
 from voicecall_mock.exchange import DropSocket, HangUp, Press, Say, Silent, Wait, WaitForSilence
+from voicecall_mock.exchange.board import Switchboard
+from voicecall_mock.exchange.ledger import Ledger
+from voicecall_mock.exchange.line import CarrierLine
 from voicecall_mock.exchange.sockets import MediaClock
+from voicecall_mock.exchange.voice import Voice
 from voicecall_testing.twilio import TwilioOptions
 from voicecall_testing.twilio.streams import TwilioStream
 from voicecall_testing.twilio.twiml import Stream
@@ -290,6 +294,8 @@ async def test_audio_for_a_slow_server_is_thrown_away(customer: Any) -> None:
 class Warned:
     """A call that only counts warnings."""
 
+    line: CarrierLine
+
     def __init__(self) -> None:
         self.codes: list[int] = []
 
@@ -299,9 +305,6 @@ class Warned:
 
     def stream_warning(self, stream: TwilioStream, code: int, message: str) -> None:
         self.codes.append(code)
-
-    def exchange_frames(self, heard: bytes | None) -> bytes | None:
-        return None
 
 
 @given(
@@ -329,9 +332,16 @@ def test_any_message_is_taken_or_warned_about_once(messages: list[str | bytes]) 
 
 
 async def warnings_about(messages: list[str | bytes]) -> list[int]:
-    owner, seam = Warned(), SystemSeam()
-    verb, clock = Stream(url="wss://a.example/"), MediaClock(seam)
-    stream = TwilioStream(verb, "MZ1", "AC1", "CA1", owner, clock, seam, TwilioOptions(), {})
+    owner, seam, verb = Warned(), SystemSeam(), Stream(url="wss://a.example/")
+    ledger = Ledger(seam)
+    board = Switchboard(
+        options=TwilioOptions(),
+        seam=seam,
+        ledger=ledger,
+        voice=Voice(None, None, ledger),
+        clock=MediaClock(seam),
+    )
+    stream = TwilioStream(verb, "MZ1", "AC1", "CA1", owner, board, {})
     for message in messages:
         stream.received(message)
     return owner.codes

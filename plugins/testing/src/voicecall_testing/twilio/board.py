@@ -7,15 +7,13 @@ from dataclasses import dataclass
 import anyio
 
 from voicecall.seam import Seam
-from voicecall_mock.exchange.ledger import Ledger
-from voicecall_mock.exchange.sockets import MediaClock
-from voicecall_mock.exchange.voice import Voice
+from voicecall_mock.exchange.board import Switchboard
 
 from .delivery import Signer, WebhookSender
 from .faults import Faults
 from .options import TwilioOptions
 
-__all__ = ["Dialler", "Switchboard", "new_sid"]
+__all__ = ["Dialler", "TwilioBoard", "new_sid"]
 
 
 def new_sid(seam: Seam, prefix: str) -> str:
@@ -39,15 +37,11 @@ class Dialler:
         await anyio.sleep(at - now)
 
 
-@dataclass(frozen=True, slots=True)
-class Switchboard:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TwilioBoard(Switchboard):
     """What all calls of an account share."""
 
     options: TwilioOptions
-    seam: Seam
-    ledger: Ledger
-    voice: Voice
-    clock: MediaClock
     sender: WebhookSender
     signer: Signer
     faults: Faults

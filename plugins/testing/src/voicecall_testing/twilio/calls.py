@@ -14,7 +14,7 @@ from voicecall_mock.exchange.phone import run_phone
 from voicecall_mock.exchange.phonebook import CallStats
 from voicecall_mock.exchange.script import AnswerMode, Behaviour
 
-from .board import Switchboard, new_sid
+from .board import TwilioBoard, new_sid
 from .callbacks import CallbackLane
 from .connections import CallStreams
 from .delivery import is_http_url
@@ -49,7 +49,7 @@ class Call:
     """One call. ``run`` is its life; everything else is a plain call."""
 
     def __init__(
-        self, board: Switchboard, plan: CallPlan, behaviour: Behaviour, number_sid: str | None
+        self, board: TwilioBoard, plan: CallPlan, behaviour: Behaviour, number_sid: str | None
     ) -> None:
         self.sid = new_sid(board.seam, "CA")
         self.account_sid = board.options.account_sid

@@ -7,7 +7,7 @@ import anyio.abc
 
 from voicecall_mock.exchange.line import CarrierLine
 
-from .board import Switchboard, new_sid
+from .board import TwilioBoard, new_sid
 from .callbacks import CallbackLane
 from .parameters import iso8601
 from .streams import TwilioStream
@@ -22,13 +22,13 @@ class CallStreams:
     """One stream at a time, on ``line``; ``all`` are those that were tried."""
 
     def __init__(
-        self, board: Switchboard, call_sid: str, line: CarrierLine, lane: CallbackLane
+        self, board: TwilioBoard, call_sid: str, line: CarrierLine, lane: CallbackLane
     ) -> None:
         self.all: list[TwilioStream] = []
         self._board = board
         self._call_sid = call_sid
         self._account_sid = board.options.account_sid
-        self._line = line
+        self.line = line
         self._lane = lane
         self._stream: TwilioStream | None = None
         self._tasks: anyio.abc.TaskGroup | None = None
@@ -36,7 +36,7 @@ class CallStreams:
     def end(self) -> None:
         """The call is over; its socket closes by itself."""
         if self._stream is not None:
-            self._stream_over(self._stream)
+            self.stream_closed(self._stream)
 
     async def connect(self, verb: Stream, tasks: anyio.abc.TaskGroup) -> None:
         """Until the stream is over. ``tasks``: of the call; the socket closes there."""
@@ -47,9 +47,7 @@ class CallStreams:
             self._account_sid,
             self._call_sid,
             self,
-            board.clock,
-            board.seam,
-            board.options,
+            board,
             board.signer.headers(verb.url, {}),
         )
         if (wrong := socket_url_error(verb.url)) is not None:
@@ -75,7 +73,7 @@ class CallStreams:
             await ended.wait()
         finally:
             # A redirect does not wait for the old socket to close.
-            self._stream_over(stream)
+            self.stream_closed(stream)
             stream.stop("the document ended")
 
     def _error(self, code: int, message: str) -> None:
@@ -85,18 +83,15 @@ class CallStreams:
         self._board.ledger.add("stream-opened", self._call_sid, stream=stream.sid, url=stream.url)
         self._tell_of_stream(stream, "stream-started")
         if stream is self._stream:
-            self._line.attach(stream)
+            self.line.attach(stream)
         self._disturb(stream)
 
     def stream_closed(self, stream: TwilioStream) -> None:
-        self._stream_over(stream)
-
-    def _stream_over(self, stream: TwilioStream) -> None:
-        """Once for each stream: it closed, or it is being closed."""
+        """It closed, or is being closed; idempotent."""
         if stream is not self._stream:
             return
         self._stream = None
-        self._line.attach(None)
+        self.line.attach(None)
         self._board.ledger.add(
             "stream-closed", self._call_sid, stream=stream.sid, error=stream.error
         )
@@ -153,6 +148,3 @@ class CallStreams:
         else:
             self._stream.stall()
         return True
-
-    def exchange_frames(self, heard: bytes | None) -> bytes | None:
-        return self._line.exchange_frames(heard)

@@ -17,7 +17,7 @@ from voicecall_mock.exchange.server import serve_app
 from voicecall_mock.exchange.sockets import MediaClock
 from voicecall_mock.exchange.voice import Voice
 
-from .board import Dialler, Switchboard, new_sid
+from .board import Dialler, TwilioBoard, new_sid
 from .calls import Call, CallPlan
 from .delivery import Signer, WebhookSender
 from .faults import Faults
@@ -78,7 +78,7 @@ class TwilioEmulator(Phonebook[Call]):
         """Of the REST side, while it is served."""
         self._speech = speech
         self._tasks: anyio.abc.TaskGroup | None = None
-        self._board: Switchboard | None = None
+        self._board: TwilioBoard | None = None
 
     @asynccontextmanager
     async def serve(self) -> AsyncIterator[TwilioEmulator]:
@@ -92,7 +92,7 @@ class TwilioEmulator(Phonebook[Call]):
             sender = WebhookSender(options, self.seam, self.faults, self.ledger, signer)
             await stack.enter_async_context(sender)
             clock = MediaClock(self.seam)
-            self._board = Switchboard(
+            self._board = TwilioBoard(
                 options=options,
                 seam=self.seam,
                 ledger=self.ledger,

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from voicecall_mock.exchange.line import CarrierLine
 
-from .board import Switchboard
+from .board import TwilioBoard
 from .speech import CarrierSpeech
 from .twiml import Gather
 
@@ -21,11 +21,11 @@ class TwilioLine(CarrierLine):
     def __init__(
         self,
         call_sid: str,
-        board: Switchboard,
+        board: TwilioBoard,
         hang_up: Callable[[], None],
         partial: Callable[[Gather, str], None],
     ) -> None:
-        super().__init__(call_sid, board.options, board.seam, board.ledger, board.voice, hang_up)
+        super().__init__(call_sid, board, hang_up)
         self.native = CarrierSpeech(
             board.options,
             heard=self.hear_text,

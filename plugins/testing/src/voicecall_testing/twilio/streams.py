@@ -10,10 +10,9 @@ from typing import Any, Protocol
 
 import msgspec
 
-from voicecall.seam import Seam
-from voicecall_mock.exchange.sockets import MediaClock, SocketStream
+from voicecall_mock.exchange import sockets
+from voicecall_mock.exchange.board import Switchboard
 
-from .options import TwilioOptions
 from .twiml import Stream
 
 __all__ = ["StreamOwner", "TwilioStream"]
@@ -62,22 +61,14 @@ class _Clear(
 _decoder = msgspec.json.Decoder(_Media | _Mark | _Clear)
 
 
-class StreamOwner(Protocol):
-    """The call, as its stream sees it. Plain calls."""
-
-    def stream_opened(self, stream: TwilioStream) -> None: ...
-
-    def stream_closed(self, stream: TwilioStream) -> None:
-        """Once for each stream, opened or not."""
-        ...
-
+class StreamOwner(sockets.StreamOwner["TwilioStream"], Protocol):
     def stream_warning(self, stream: TwilioStream, code: int, message: str) -> None: ...
 
-    def exchange_frames(self, heard: bytes | None) -> bytes | None: ...
 
-
-class TwilioStream(SocketStream):
+class TwilioStream(sockets.SocketStream):
     """One ``<Connect><Stream>``. ``headers``: the signature of the upgrade."""
+
+    _owner: StreamOwner
 
     def __init__(
         self,
@@ -86,18 +77,15 @@ class TwilioStream(SocketStream):
         account_sid: str,
         call_sid: str,
         owner: StreamOwner,
-        clock: MediaClock,
-        seam: Seam,
-        options: TwilioOptions,
+        board: Switchboard,
         headers: Mapping[str, str],
     ) -> None:
         # Twilio does not pass a query on.
-        super().__init__(verb.url.partition("?")[0], clock, seam, options, headers)
+        super().__init__(verb.url.partition("?")[0], owner, board, headers)
         self.verb = verb
         self.sid = sid
         self._account_sid = account_sid
         self._call_sid = call_sid
-        self._owner = owner
         self._sequence = 0
         self._chunk = 0
         self._encoded_sid = sid.encode()
@@ -191,14 +179,3 @@ class TwilioStream(SocketStream):
         if code not in self._warned:
             self._warned.add(code)
             self._owner.stream_warning(self, code, message)
-
-    # --- the call -----------------------------------------------------------------------------
-
-    def opened(self) -> None:
-        self._owner.stream_opened(self)
-
-    def closed(self) -> None:
-        self._owner.stream_closed(self)
-
-    def exchange_frames(self, heard: bytes | None) -> bytes | None:
-        return self._owner.exchange_frames(heard)

@@ -11,21 +11,19 @@ import anyio.abc
 
 from voicecall import telephony as tel
 from voicecall.model import Direction, EndReason
-from voicecall.seam import Seam
 
 from .actions import ActionRefused
-from .ledger import Ledger
+from .board import Switchboard
 from .line import PhoneLine
 from .native import speaking_s
 from .options import ExchangeOptions
 from .phone import run_phone
 from .phonebook import CallStats
 from .script import AnswerMode, Behaviour
-from .streams import MediaClock, MediaStream
-from .voice import Voice
+from .streams import MediaStream
 from .webhooks import WebhookLane, WebhookSender
 
-__all__ = ["Call", "CallPlan", "CallStats", "Switchboard", "digits_s"]
+__all__ = ["Call", "CallPlan", "ExchangeBoard", "digits_s"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,15 +41,11 @@ class CallPlan:
     digits: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Switchboard:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExchangeBoard(Switchboard):
     """What all calls of an exchange share."""
 
     options: ExchangeOptions
-    seam: Seam
-    ledger: Ledger
-    voice: Voice
-    clock: MediaClock
     sender: WebhookSender
 
 
@@ -64,7 +58,7 @@ def digits_s(digits: str, options: ExchangeOptions) -> float:
 class Call:
     """One call. ``run`` is its life; everything else is a plain call."""
 
-    def __init__(self, board: Switchboard, plan: CallPlan, behaviour: Behaviour) -> None:
+    def __init__(self, board: ExchangeBoard, plan: CallPlan, behaviour: Behaviour) -> None:
         self.id = f"mk-{board.seam.new_id()}"
         self.plan = plan
         self.status = "ringing"
@@ -82,15 +76,7 @@ class Call:
         self._lane = WebhookLane(
             board.sender, self.id, plan.webhook_url, self._describe, self._perform_reply
         )
-        self.line = PhoneLine(
-            self.id,
-            board.options,
-            board.seam,
-            board.ledger,
-            board.voice,
-            self._post,
-            lambda: self.end(EndReason.HANGUP_USER),
-        )
+        self.line = PhoneLine(self.id, board, self._post, lambda: self.end(EndReason.HANGUP_USER))
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -280,29 +266,23 @@ class Call:
     # --- media stream -----------------------------------------------------------------------
 
     def _attach(self, request: tel.StreamRequest) -> None:
-        board = self._board
         if self._stream is not None:
             self._stream.stop("replaced")
-        stream = MediaStream(request, self.id, self, board.clock, board.seam, board.options)
+        stream = MediaStream(request, self.id, self, self._board)
         self._stream = stream
         self._streams.append(stream)
         self._spawn(stream.run)
 
     def stream_opened(self, stream: MediaStream) -> None:
-        self._board.ledger.add("stream-opened", self.id, stream=stream.id, url=stream.request.url)
+        self._board.ledger.add("stream-opened", self.id, stream=stream.id, url=stream.url)
         if stream is self._stream:
             self.line.attach(stream)
 
-    def stream_closed(self, stream: MediaStream, error: str | None) -> None:
+    def stream_closed(self, stream: MediaStream) -> None:
+        error = stream.error
         self._board.ledger.add("stream-closed", self.id, stream=stream.id, error=error)
         if stream is self._stream:
             self._stream = None
             self.line.attach(None)
             if error is not None:
                 self._post("call.stream-failed", error=error, stream=stream.id)
-
-    def digits_arrived(self, digits: str) -> None:
-        self.line.hear_digits(digits)
-
-    def exchange_frames(self, heard: bytes | None) -> bytes | None:
-        return self.line.exchange_frames(heard)

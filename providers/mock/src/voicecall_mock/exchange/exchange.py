@@ -12,7 +12,7 @@ from voicecall.model import Direction
 from voicecall.seam import Seam, SystemSeam
 from voicecall.tts import SpeechProvider
 
-from .calls import Call, CallPlan, Switchboard
+from .calls import Call, CallPlan, ExchangeBoard
 from .faults import Faults
 from .ledger import Ledger
 from .options import ExchangeOptions
@@ -20,7 +20,7 @@ from .phonebook import Phonebook
 from .rest import make_app
 from .script import Behaviour, Script, default_script
 from .server import serve_app
-from .streams import MediaClock
+from .sockets import MediaClock
 from .voice import Voice
 from .webhooks import WebhookSender
 
@@ -58,7 +58,7 @@ class Exchange(Phonebook[Call]):
         self.inbound_webhook: str | None = None
         self._speech = speech
         self._tasks: anyio.abc.TaskGroup | None = None
-        self._board: Switchboard | None = None
+        self._board: ExchangeBoard | None = None
 
     @asynccontextmanager
     async def serve(self) -> AsyncIterator[Exchange]:
@@ -69,8 +69,14 @@ class Exchange(Phonebook[Call]):
             sender = WebhookSender(self.options, self.seam, self.faults, self.ledger)
             await stack.enter_async_context(sender)
             clock = MediaClock(self.seam)
-            voice = Voice(self._speech, self.options.voice, self.ledger)
-            self._board = Switchboard(self.options, self.seam, self.ledger, voice, clock, sender)
+            self._board = ExchangeBoard(
+                options=self.options,
+                seam=self.seam,
+                ledger=self.ledger,
+                voice=Voice(self._speech, self.options.voice, self.ledger),
+                clock=clock,
+                sender=sender,
+            )
             async with anyio.create_task_group() as tasks:
                 self._tasks = tasks
                 tasks.start_soon(clock.run)

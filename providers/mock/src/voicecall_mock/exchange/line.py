@@ -11,29 +11,15 @@ from typing import Protocol
 
 import anyio
 
-from voicecall.seam import Seam
-
-from .ledger import Ledger
+from .board import Switchboard
 from .meter import Meter
 from .native import NativeLine, speaking_s
-from .options import ExchangeOptions, PhoneOptions
 from .playback import FRAME
 from .recording import Recording
 from .script import HangUpMidWord, Interrupt, Say
-from .streams import MediaStream
-from .voice import Voice
+from .sockets import SocketStream
 
-__all__ = ["CarrierLine", "LineStream", "Native", "PhoneLine"]
-
-
-class LineStream(Protocol):
-    """An open media stream, as the line sees it."""
-
-    def send_digits(self, digits: str) -> None: ...
-
-    def drop(self, error: str) -> None:
-        """Break the connection without a close."""
-        ...
+__all__ = ["CarrierLine", "Native", "PhoneLine"]
 
 
 class Native(Protocol):
@@ -72,35 +58,28 @@ class CarrierLine:
 
     native: Native
 
-    def __init__(
-        self,
-        call_id: str,
-        options: PhoneOptions,
-        seam: Seam,
-        ledger: Ledger,
-        voice: Voice,
-        hang_up: Callable[[], None],
-    ) -> None:
+    def __init__(self, call_id: str, board: Switchboard, hang_up: Callable[[], None]) -> None:
+        options = board.options
         self.hang_up = hang_up
         self.meter = Meter(settle_ms=options.settle_ms)
         self.recording = Recording(options.recording_limit_s)
-        self.stream: LineStream | None = None
+        self.stream: SocketStream | None = None
         self.log: list[tuple[str, str]] = []
         self.digits_heard = ""
         self.digits_pressed = ""
-        self.last_heard_at = seam.monotonic()
+        self.last_heard_at = board.seam.monotonic()
         self._call_id = call_id
         self._options = options
-        self._seam = seam
-        self._ledger = ledger
-        self._voice = voice
+        self._seam = board.seam
+        self._ledger = board.ledger
+        self._voice = board.voice
         self._mouth = bytearray()
         self._far_spoke = False
         self._change = anyio.Event()
 
     # --- from the exchange ------------------------------------------------------------------
 
-    def attach(self, stream: LineStream | None) -> None:
+    def attach(self, stream: SocketStream | None) -> None:
         """The open media stream of the call; None: there is none any more."""
         self.stream = stream
         if stream is None:
@@ -110,7 +89,8 @@ class CarrierLine:
         self.notify()
 
     def exchange_frames(self, heard: bytes | None) -> bytes | None:
-        """20 ms of a stream: see :class:`~.streams.StreamOwner`."""
+        """20 ms of a stream pass: ``heard`` was played; the frame the phone says. None is
+        silence."""
         said = None
         if self._mouth:
             said = bytes(self._mouth[:FRAME])
@@ -254,17 +234,13 @@ class PhoneLine(CarrierLine):
     """A line of the mock exchange. ``post`` sends a webhook."""
 
     native: NativeLine
-    stream: MediaStream | None
 
     def __init__(
         self,
         call_id: str,
-        options: ExchangeOptions,
-        seam: Seam,
-        ledger: Ledger,
-        voice: Voice,
+        board: Switchboard,
         post: Callable[..., None],
         hang_up: Callable[[], None],
     ) -> None:
-        super().__init__(call_id, options, seam, ledger, voice, hang_up)
-        self.native = NativeLine(options, post, self.hear_text, self.notify)
+        super().__init__(call_id, board, hang_up)
+        self.native = NativeLine(board.options, post, self.hear_text, self.notify)

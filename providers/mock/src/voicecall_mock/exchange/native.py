@@ -13,7 +13,7 @@ import anyio
 
 from voicecall import telephony as tel
 
-from .options import ExchangeOptions, PhoneOptions
+from .options import PhoneOptions
 
 __all__ = ["NativeLine", "speaking_s"]
 
@@ -29,7 +29,7 @@ class NativeLine:
 
     def __init__(
         self,
-        options: ExchangeOptions,
+        options: PhoneOptions,
         post: Callable[..., None],
         heard: Callable[[str, bool], None],
         changed: Callable[[], None],

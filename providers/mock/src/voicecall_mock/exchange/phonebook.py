@@ -12,15 +12,10 @@ from voicecall.model import EndReason
 
 from .ledger import Ledger
 from .line import CarrierLine
-from .playback import Playback
 from .script import Behaviour, Script, default_script
+from .sockets import SocketStream
 
 __all__ = ["CallStats", "EmulatedCall", "Phonebook"]
-
-
-class _Stream(Protocol):
-    @property
-    def playback(self) -> Playback: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +35,7 @@ class CallStats:
     recorded_ms: int
 
     @classmethod
-    def of(cls, line: CarrierLine, streams: Sequence[_Stream]) -> CallStats:
+    def of(cls, line: CarrierLine, streams: Sequence[SocketStream]) -> CallStats:
         """The figures of a line and of all media streams that it had."""
         return cls(
             log=tuple(line.log),

@@ -11,6 +11,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from binascii import b2a_base64
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import anyio
 from websockets.asyncio.client import ClientConnection, connect
@@ -19,10 +20,15 @@ from websockets.exceptions import ConnectionClosed, ConnectionClosedError, WebSo
 
 from voicecall.seam import Seam
 
-from .options import PhoneOptions
 from .playback import FRAME_MS, SILENCE, Playback
 
-__all__ = ["MediaClock", "ProtocolBreach", "SocketStream"]
+if TYPE_CHECKING:
+    from .board import Switchboard
+    from .line import CarrierLine
+
+__all__ = ["MediaClock", "ProtocolBreach", "SocketStream", "StreamOwner"]
+
+StreamT = TypeVar("StreamT", contravariant=True)
 
 _SILENT_PAYLOAD = b2a_base64(SILENCE, newline=False)
 _BACKLOG_LIMIT = 1_000_000
@@ -61,6 +67,21 @@ class MediaClock:
                 await anyio.sleep(max(0.0, due - self._seam.monotonic()))
 
 
+class StreamOwner(Protocol[StreamT]):
+    """The call, as its stream sees it. Plain calls."""
+
+    @property
+    def line(self) -> CarrierLine: ...
+
+    def stream_opened(self, stream: StreamT) -> None:
+        """The first messages are out."""
+        ...
+
+    def stream_closed(self, stream: StreamT) -> None:
+        """Once for each stream, opened or not."""
+        ...
+
+
 class SocketStream(ABC):
     """One media socket, from dialling the gateway to its close. ``headers`` go with the upgrade.
 
@@ -70,20 +91,19 @@ class SocketStream(ABC):
     def __init__(
         self,
         url: str,
-        clock: MediaClock,
-        seam: Seam,
-        options: PhoneOptions,
+        owner: StreamOwner[Any],
+        board: Switchboard,
         headers: Mapping[str, str] | None = None,
     ) -> None:
+        options = board.options
         self.url = url
         self.playback = Playback(
             gap_ms=options.underrun_gap_ms, limit=options.playback_limit_ms * 8
         )
         self.error: str | None = None
         self.close_code: int | None = None
-        self._clock = clock
-        self._seam = seam
-        self._options = options
+        self._owner = owner
+        self._board = board
         self._headers = headers
         self._scope = anyio.CancelScope()
         self._socket: ClientConnection | None = None
@@ -107,22 +127,12 @@ class SocketStream(ABC):
     def stop_message(self, reason: str) -> bytes: ...
 
     @abstractmethod
+    def send_digits(self, digits: str) -> None:
+        """The phone pressed keys."""
+
+    @abstractmethod
     def received(self, message: str | bytes) -> None:
         """A message of the gateway. Raises :exc:`ProtocolBreach`."""
-
-    # --- what the call says -------------------------------------------------------------------
-
-    @abstractmethod
-    def opened(self) -> None:
-        """The first messages are out."""
-
-    @abstractmethod
-    def closed(self) -> None:
-        """Once for each stream, opened or not."""
-
-    @abstractmethod
-    def exchange_frames(self, heard: bytes | None) -> bytes | None:
-        """20 ms pass: ``heard`` was played; the frame the phone says. None is silence."""
 
     # --- life ---------------------------------------------------------------------------------
 
@@ -134,8 +144,8 @@ class SocketStream(ABC):
                 if self._socket is not None:
                     await self._converse(self._socket)
         finally:
-            self._clock.discard(self)
-            self.closed()
+            self._board.clock.discard(self)
+            self._owner.stream_closed(self)
             if self._socket is not None:
                 await self._close(self._socket)
 
@@ -155,7 +165,7 @@ class SocketStream(ABC):
         """20 ms pass."""
         for name in self.playback.reached():
             self.send(self.mark_message(name))
-        said = self.exchange_frames(self.playback.take())
+        said = self._owner.line.exchange_frames(self.playback.take())
         payload = _SILENT_PAYLOAD if said is None else b2a_base64(said, newline=False)
         self.send(self.media_message(self._frames * FRAME_MS, payload))
         self._frames += 1
@@ -167,7 +177,7 @@ class SocketStream(ABC):
 
     def feed(self, payload: bytes) -> None:
         """Audio of the gateway arrived."""
-        self.playback.feed(payload, self._seam.monotonic())
+        self.playback.feed(payload, self._board.seam.monotonic())
 
     def clear(self) -> None:
         """The gateway wants silence: every mark comes back at once."""
@@ -192,7 +202,7 @@ class SocketStream(ABC):
                 additional_headers=self._headers,
                 compression=None,
                 ping_interval=None,
-                open_timeout=self._options.connect_timeout_s,
+                open_timeout=self._board.options.connect_timeout_s,
                 close_timeout=_CLOSE_S,
                 proxy=None,
             )
@@ -203,8 +213,8 @@ class SocketStream(ABC):
     async def _converse(self, socket: ClientConnection) -> None:
         for message in self.opening():
             self.send(message)
-        self.opened()
-        self._clock.add(self)
+        self._owner.stream_opened(self)
+        self._board.clock.add(self)
         try:
             while True:
                 self.received(await socket.recv())

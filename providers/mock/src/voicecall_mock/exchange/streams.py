@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
 
 import msgspec
 
-from voicecall.seam import Seam
 from voicecall.telephony import StreamRequest
 
-from .options import ExchangeOptions
-from .sockets import MediaClock, ProtocolBreach, SocketStream
+from .board import Switchboard
+from .sockets import ProtocolBreach, SocketStream, StreamOwner
 
-__all__ = ["MediaClock", "MediaStream", "StreamOwner"]
+__all__ = ["MediaStream"]
 
 _MEDIA = b'{"event":"media","at":%d,"payload":"%b"}'
 
@@ -28,22 +26,6 @@ class _Message(msgspec.Struct):
 _decoder = msgspec.json.Decoder(_Message)
 
 
-class StreamOwner(Protocol):
-    """The call, as its stream sees it. Plain calls."""
-
-    def stream_opened(self, stream: MediaStream) -> None: ...
-
-    def stream_closed(self, stream: MediaStream, error: str | None) -> None:
-        """Once for each stream, opened or not. ``error``: it failed or was lost."""
-        ...
-
-    def digits_arrived(self, digits: str) -> None: ...
-
-    def exchange_frames(self, heard: bytes | None) -> bytes | None:
-        """20 ms pass: ``heard`` was played; the frame the phone says. None is silence."""
-        ...
-
-
 class MediaStream(SocketStream):
     """One media socket of a call."""
 
@@ -51,16 +33,13 @@ class MediaStream(SocketStream):
         self,
         request: StreamRequest,
         call_id: str,
-        owner: StreamOwner,
-        clock: MediaClock,
-        seam: Seam,
-        options: ExchangeOptions,
+        owner: StreamOwner[MediaStream],
+        board: Switchboard,
     ) -> None:
-        super().__init__(request.url, clock, seam, options)
-        self.id = f"st-{seam.new_id()}"
-        self.request = request
+        super().__init__(request.url, owner, board)
+        self.id = f"st-{board.seam.new_id()}"
+        self._token = request.token
         self._call_id = call_id
-        self._owner = owner
 
     def send_digits(self, digits: str) -> None:
         self.send(msgspec.json.encode({"event": "digits", "digits": digits}))
@@ -70,7 +49,7 @@ class MediaStream(SocketStream):
             "event": "start",
             "stream": self.id,
             "call": self._call_id,
-            "token": self.request.token,
+            "token": self._token,
         }
         return (msgspec.json.encode(start),)
 
@@ -96,15 +75,6 @@ class MediaStream(SocketStream):
             case "clear":
                 self.clear()
             case "digits":
-                self._owner.digits_arrived(data.digits)
+                self._owner.line.hear_digits(data.digits)
             case other:
                 raise ProtocolBreach(f"unknown event {other!r}")
-
-    def opened(self) -> None:
-        self._owner.stream_opened(self)
-
-    def closed(self) -> None:
-        self._owner.stream_closed(self, self.error)
-
-    def exchange_frames(self, heard: bytes | None) -> bytes | None:
-        return self._owner.exchange_frames(heard)
