@@ -13,8 +13,8 @@ from voicecall.realtime import RealtimeProvider
 from voicecall.telephony import TelephonyCapabilities
 from voicecall.tts import SpeechProvider
 from voicecall_calls.agentprofile import AgentProfile
+from voicecall_calls.conversation.agentturn import Brain
 from voicecall_calls.conversation.base import Conversation
-from voicecall_calls.conversation.dialogue import Brain
 from voicecall_calls.conversation.realtime import RealtimeConversation
 from voicecall_calls.conversation.realtimemodel import FallbackSpeech, RealtimeModel
 from voicecall_calls.engine.lane import CallLane

@@ -9,7 +9,7 @@ from voicecall.events import CallEvent
 from voicecall.hosting import GatewayHost
 from voicecall.model import CallRecord, TranscriptEntry
 from voicecall.store import CallStore, Commit, TurnRow
-from voicecall_calls.conversation.dialogue import KeepTurn
+from voicecall_calls.conversation.turntimes import KeepTurn
 from voicecall_calls.engine.engine import Observer
 from voicecall_calls.operations import projection
 

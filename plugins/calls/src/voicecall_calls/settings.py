@@ -19,7 +19,7 @@ from voicecall.model import CallRecord
 from voicecall.providers import ProviderContext
 from voicecall.selection import Selected, Selection
 from voicecall_calls.config import VoiceCallConfig
-from voicecall_calls.conversation.dialogue import Brain
+from voicecall_calls.conversation.agentturn import Brain
 from voicecall_calls.making import open_provider
 from voicecall_calls.speech.chain import ChainMember, ChainSpeech
 from voicecall_calls.speech.choosing import VOICE_KEYS, SpeechChoice, block_of, voice_of

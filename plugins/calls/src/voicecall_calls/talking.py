@@ -14,7 +14,7 @@ from voicecall.transcription import TranscriptionProvider
 from voicecall.turn import TurnDetectorProvider
 from voicecall_calls.config import VoiceCallConfig
 from voicecall_calls.conversation.base import Conversation
-from voicecall_calls.conversation.dialogue import KeepTurn
+from voicecall_calls.conversation.turntimes import KeepTurn
 from voicecall_calls.engine.engine import CallEngine
 from voicecall_calls.engine.lane import CallLane
 from voicecall_calls.making import open_provider

@@ -44,8 +44,8 @@ from voicecall.transcription import TranscriptionProvider
 from voicecall.tts import SpeechProvider
 from voicecall.turn import TurnDetectorProvider
 from voicecall_calls.config import VoiceCallConfig
+from voicecall_calls.conversation.agentturn import Brain
 from voicecall_calls.conversation.base import Conversation
-from voicecall_calls.conversation.dialogue import Brain
 from voicecall_calls.conversation.nativetalk import NativeConversation
 from voicecall_calls.conversation.streaming import SpeechSet, StreamConversation
 from voicecall_calls.coordinator import MemoryCoordinator

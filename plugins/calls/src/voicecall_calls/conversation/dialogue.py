@@ -17,7 +17,6 @@ import anyio.abc
 
 from voicecall.errors import CallNotReady, ProviderUnavailable
 from voicecall.model import CallMode, EndDetail, EndReason, MessageState
-from voicecall.store import TurnRow
 from voicecall_calls.config import VoiceCallConfig
 from voicecall_calls.conversation.agentturn import Brain, TurnInput, joined, make_turn
 from voicecall_calls.conversation.base import Conversation
@@ -27,15 +26,12 @@ from voicecall_calls.conversation.parting import Parting
 from voicecall_calls.conversation.question import OpenQuestion
 from voicecall_calls.conversation.replier import Replier, Reply, utter
 from voicecall_calls.conversation.silence import SilenceWatch
-from voicecall_calls.conversation.turntimes import TurnTimes
+from voicecall_calls.conversation.turntimes import KeepTurn, TurnTimes
 from voicecall_calls.engine.lane import CallLane
 
-__all__ = ["Brain", "Dialogue", "KeepTurn", "TurnInput"]
+__all__ = ["Dialogue"]
 
 _log = logging.getLogger("voicecall.calls")
-KeepTurn = Callable[[TurnRow], Awaitable[None]]
-"""Stores the times of a finished turn."""
-
 _FAILURES_BEFORE_GOODBYE = 2
 
 

@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING
 
 from voicecall import telephony as tel
 from voicecall_calls.config import VoiceCallConfig
-from voicecall_calls.conversation.dialogue import Brain, Dialogue, KeepTurn
+from voicecall_calls.conversation.agentturn import Brain
+from voicecall_calls.conversation.dialogue import Dialogue
 from voicecall_calls.conversation.native import NativeMouth
 from voicecall_calls.conversation.tones import play_on_native
+from voicecall_calls.conversation.turntimes import KeepTurn
 
 if TYPE_CHECKING:
     from voicecall_calls.engine.lane import CallLane

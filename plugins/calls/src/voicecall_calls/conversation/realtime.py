@@ -38,8 +38,8 @@ from voicecall.realtime import (
 from voicecall_calls.agentprofile import AgentProfile
 from voicecall_calls.config import VoiceCallConfig
 from voicecall_calls.conversation import realtimewords as words
+from voicecall_calls.conversation.agentturn import Brain
 from voicecall_calls.conversation.base import Conversation
-from voicecall_calls.conversation.dialogue import Brain, KeepTurn
 from voicecall_calls.conversation.keys import CallerKeys
 from voicecall_calls.conversation.lastwords import Farewell, LastWords
 from voicecall_calls.conversation.line import AudioLine
@@ -57,6 +57,7 @@ from voicecall_calls.conversation.realtimespeech import ModelSpeech, Requests
 from voicecall_calls.conversation.realtimetools import RealtimeTools
 from voicecall_calls.conversation.realtimevoice import ModelVoice
 from voicecall_calls.conversation.tones import play_on_line
+from voicecall_calls.conversation.turntimes import KeepTurn
 from voicecall_calls.ports import Attachment, MediaSocket
 
 if TYPE_CHECKING:

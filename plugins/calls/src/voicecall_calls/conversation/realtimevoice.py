@@ -7,7 +7,6 @@ one item after the other, as the caller hears them.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -21,7 +20,7 @@ from voicecall_calls.conversation.line import AudioLine
 from voicecall_calls.conversation.mouth import SpeechTimes, heard_part
 from voicecall_calls.conversation.realtimeitems import Item, Ticket
 from voicecall_calls.conversation.realtimewords import joined
-from voicecall_calls.conversation.turntimes import CallerTimes, TurnTimes
+from voicecall_calls.conversation.turntimes import CallerTimes, KeepTurn, TurnTimes
 from voicecall_calls.news import News
 
 if TYPE_CHECKING:
@@ -57,12 +56,7 @@ class ModelVoice:
         "interruptions",
     )
 
-    def __init__(
-        self,
-        lane: CallLane,
-        line: AudioLine,
-        keep: Callable[[TurnRow], Awaitable[None]],
-    ) -> None:
+    def __init__(self, lane: CallLane, line: AudioLine, keep: KeepTurn) -> None:
         self._by_id: dict[str, Item] = {}
         self._current: Item | None = None
         """Whose audio came last; one of these, if any."""

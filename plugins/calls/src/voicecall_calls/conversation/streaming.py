@@ -28,7 +28,8 @@ from voicecall.transcription import (
 from voicecall.tts import SpeechProvider
 from voicecall.turn import TurnDetectorProvider
 from voicecall_calls.config import VoiceCallConfig
-from voicecall_calls.conversation.dialogue import Brain, Dialogue, KeepTurn, TurnInput
+from voicecall_calls.conversation.agentturn import Brain, TurnInput
+from voicecall_calls.conversation.dialogue import Dialogue
 from voicecall_calls.conversation.ear import Ear
 from voicecall_calls.conversation.lastwords import LastWords
 from voicecall_calls.conversation.line import AudioLine
@@ -36,7 +37,7 @@ from voicecall_calls.conversation.linemouth import LineMouth
 from voicecall_calls.conversation.linenews import LineNews
 from voicecall_calls.conversation.tones import play_on_line
 from voicecall_calls.conversation.turntaking import TurnTaking, Verdict
-from voicecall_calls.conversation.turntimes import TurnTimes
+from voicecall_calls.conversation.turntimes import KeepTurn, TurnTimes
 from voicecall_calls.conversation.voicegate import VoiceGate
 from voicecall_calls.engine.phases import note_phases
 from voicecall_calls.ports import Attachment, MediaSocket

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from voicecall.store import TurnRow
 from voicecall.wellformed import well_formed_text
 from voicecall_calls.conversation.mouth import SpeechTimes
 
-__all__ = ["CallerTimes", "TurnTimes"]
+__all__ = ["CallerTimes", "KeepTurn", "TurnTimes"]
+
+KeepTurn = Callable[[TurnRow], Awaitable[None]]
+"""Stores the times of a finished turn."""
 
 
 @dataclass(slots=True)
