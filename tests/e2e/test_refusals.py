@@ -86,6 +86,20 @@ def test_an_unknown_key_is_named_with_its_path_and_a_suggestion(tmp_path: Path) 
             },
             "numbers.+15550001111.agentId: no agent 'b' in agents.list",
         ),
+        (tree_of(provider="mok"), "config.provider: no voicecall.telephony provider 'mok'"),
+        (
+            {"agents": {"defaults": {"backend": "scriptd"}}},
+            "the backend of agent 'main': no voicecall.agent provider 'scriptd'",
+        ),
+        (
+            {"agents": {"backends": {"scripted": {"rulez": []}}}},
+            "agents.backends.scripted.rulez: unknown key",
+        ),
+        (
+            tree_of(store={"provider": "sqlit"}),
+            "config.store.provider: no voicecall.store provider 'sqlit'",
+        ),
+        (tree_of(store={"provider": "sqlite", "dir": "x"}), "config.store.dir: unknown key"),
     ],
 )
 def test_config_check_finds_what_keeps_the_phone_from_starting(
@@ -97,6 +111,25 @@ def test_config_check_finds_what_keeps_the_phone_from_starting(
     assert checked.status == 1
     (problem,) = checked.document["problems"]
     assert words in problem
+    assert checked.document["warnings"] == []
+
+
+def test_config_check_tells_why_media_streams_stay_off(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    streaming = {"enabled": True, "provider": "pocketsphnx"}
+    home.configure({**tree_of(streaming=streaming), "tts": {"provider": "espek"}})
+    checked = home.run("config", "check", "--json")
+    assert (checked.status, checked.document["problems"]) == (0, [])
+    heard, spoken = checked.document["warnings"]
+    assert "streaming.provider: no voicecall.transcription provider 'pocketsphnx'" in heard
+    assert "tts.provider: no voicecall.tts provider 'espek'" in spoken
+
+
+def test_config_check_minds_no_credential_that_only_the_gateway_has(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    home.configure(tree_of(provider="twilio", store={"provider": "postgres"}))
+    checked = home.run("config", "check", "--json")
+    assert (checked.status, checked.document["problems"]) == (0, [])
 
 
 class AcmeConfig(ConfigModel):

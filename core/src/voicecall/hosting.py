@@ -74,8 +74,9 @@ class PluginInfo:
     configuration; ``legacy_rules`` returns the rules for keys of older versions.
     ``provider_blocks`` says where the configuration has blocks of providers by id: path
     (``streaming.providers``; empty for the root) -> kind. ``check_sections`` is given the plugin's
-    configuration, and raises :exc:`voicecall.errors.ConfigError` for a mistake in a section of the
-    file that is no plugin's own (``agents``, ``tts``) and would keep this plugin from starting.
+    configuration, and raises :exc:`voicecall.errors.ConfigError` for a mistake that its model
+    cannot see: in a section of the file that is no plugin's own (``agents``, ``tts``), or in what
+    it says of a provider. It may return sentences about what the plugin will have to do without.
     """
 
     id: str
@@ -83,7 +84,7 @@ class PluginInfo:
     config_model: Callable[[], type[BaseModel]] | None = None
     legacy_rules: Callable[[], Sequence[LegacyRule]] | None = None
     provider_blocks: Mapping[str, ProviderKind] = field(default_factory=dict)
-    check_sections: Callable[[Any, SetupContext], object] | None = None
+    check_sections: Callable[[Any, SetupContext], Sequence[str] | None] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -165,9 +165,10 @@ class Reader:
     def voicecall_plugin_info(self) -> PluginInfo:
         return PluginInfo("reader", "Reader", check_sections=self.check)
 
-    def check(self, own: Any, context: SetupContext) -> None:
-        if not isinstance(context.section("agents")["list"], list):
+    def check(self, own: Any, context: SetupContext) -> list[str]:
+        if not isinstance(agents := context.section("agents")["list"], list):
             raise ConfigError("must be a list", path="agents.list")
+        return [] if agents else ["there are no agents"]
 
 
 async def test_config_check_asks_plugins_about_sections_that_are_nobodys(shell: Any) -> None:
@@ -181,6 +182,8 @@ async def test_config_check_asks_plugins_about_sections_that_are_nobodys(shell: 
         shell.config.write_text(f"{{{text}}}")
         report = shell.json("config", "check", code=1 if problems else 0)
         assert report["problems"] == problems
+        without = text == "agents: {list: []}"
+        assert report["warnings"] == [f"{shell.config}: there are no agents"] * without
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+import voicecall_mock.plugin
 from voicecall.registry import Registry
 from voicecall_calls import plugin as phone
 from voicecall_gateway.cli import run
@@ -62,7 +63,10 @@ class Clinic:
     def __init__(self, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
         self.file = home / "config.json5"
         self.state = home / "state"
-        self.extra: list[tuple[str, str, object]] = [("voicecall.gateway", "voice-call", phone)]
+        self.extra: list[tuple[str, str, object]] = [
+            ("voicecall.gateway", "voice-call", phone),
+            ("voicecall.telephony", "mock", voicecall_mock.plugin),
+        ]
         self.environ = {
             "HOME": str(home),
             "VOICECALL_CONFIG": str(self.file),

@@ -1,4 +1,5 @@
-"""Checks of ``voicecall setup`` for the phone. Local only: nothing is contacted."""
+"""Checks of ``voicecall setup``, and of ``voicecall config check``, for the phone. Local only:
+nothing is contacted."""
 
 from __future__ import annotations
 
@@ -10,16 +11,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from voicecall.errors import ConfigError, VoicecallError
+from voicecall.errors import ConfigError, PluginError, VoicecallError
 from voicecall.hosting import SetupCheck, SetupContext
 from voicecall.model import MediaPath
 from voicecall.providers import ProviderInfo, ProviderKind
-from voicecall.selection import Selected
+from voicecall.selection import Selected, Selection, missing_fields
 from voicecall_calls.config import ServeConfig, VoiceCallConfig
 from voicecall_calls.exposure import comes_from_outside, is_one_client, is_public_url
 from voicecall_calls.making import making
 from voicecall_calls.probing import number_urls
-from voicecall_calls.storing import store_directory
+from voicecall_calls.storing import store_directory, store_settings
 from voicecall_calls.wiring import (
     CONFIG_PATH,
     PLUGIN_ID,
@@ -30,7 +31,7 @@ from voicecall_calls.wiring import (
 )
 from voicecall_gateway.sections import GatewaySection
 
-__all__ = ["setup_checks"]
+__all__ = ["check_sections", "setup_checks"]
 
 _ONE_CLIENT = (
     "; they all come from this machine, and the limits of one client hold for all of them:"
@@ -68,6 +69,38 @@ def setup_checks(context: SetupContext) -> Sequence[SetupCheck]:
     if notes := [note for note in wiring.notes if note not in told]:
         checks.append(SetupCheck("notes", True, "; ".join(notes)))
     return checks
+
+
+def check_sections(config: VoiceCallConfig, context: SetupContext) -> Sequence[str]:
+    """Why media streams stay off where they are asked for. Raises ``ConfigError`` for what keeps
+    the phone from reading ``agents`` and ``tts``, and for a carrier, a store or an agent that is
+    named and not installed, or a provider whose block is wrong. One that only lacks a credential
+    is no mistake of the file."""
+    wiring = resolve_for(context, config)
+    chosen = [one for name, one in wiring.backends.items() if name not in wiring.optional]
+    if "provider" in config.model_fields_set:
+        chosen.insert(0, wiring.carrier)
+    lost = Selection.MISSING_CONFIGURED_PROVIDER
+    wrong = [one.message for one in chosen if one.outcome is lost]
+    wrong += _store_problems(config, context)
+    if wrong:
+        raise ConfigError("; ".join(dict.fromkeys(wrong)))
+    return wiring.off
+
+
+def _store_problems(config: VoiceCallConfig, context: SetupContext) -> Iterator[str]:
+    if config.store is None:
+        return
+    try:
+        info = context.registry.load(ProviderKind.STORE, config.store.provider)
+        missing = missing_fields(info, config.store.block, context.environ)
+        # The directory has a default.
+        if set(missing) <= {"directory"}:
+            store_settings(config, context.registry, context.environ, context.state_dir)
+    except PluginError as error:
+        yield f"{CONFIG_PATH}.store.provider: {error}"
+    except ConfigError as error:
+        yield str(error)
 
 
 def _enabled(context: SetupContext, phone: bool) -> SetupCheck:

@@ -43,10 +43,10 @@ def _legacy_rules() -> Sequence[LegacyRule]:
     return legacy_rules()
 
 
-def _check_sections(config: Any, context: SetupContext) -> None:
-    from voicecall_calls.sections import check_sections
+def _check_sections(config: Any, context: SetupContext) -> Sequence[str]:
+    from voicecall_calls.checks import check_sections
 
-    check_sections(config, context)
+    return check_sections(config, context)
 
 
 @hookimpl

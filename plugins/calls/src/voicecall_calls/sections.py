@@ -1,4 +1,4 @@
-"""Sections of the file that are no plugin's own, as far as the phone reads them."""
+"""The section ``tts`` of the file, which is no plugin's own, as far as the phone reads it."""
 
 from __future__ import annotations
 
@@ -6,12 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from voicecall.configuring import deep_merge, validate
-from voicecall.hosting import SetupContext
-from voicecall_calls.agents import AgentDirectory
 from voicecall_calls.config import VoiceCallConfig
 from voicecall_calls.speechconfig import TtsConfig
 
-__all__ = ["check_sections", "speech_layers"]
+__all__ = ["speech_layers"]
 
 
 def speech_layers(
@@ -31,13 +29,3 @@ def speech_layers(
 
 def _given(tts: TtsConfig) -> dict[str, Any]:
     return tts.model_dump(by_alias=True, exclude_unset=True)
-
-
-def check_sections(config: VoiceCallConfig, context: SetupContext) -> None:
-    """Raises ``ConfigError`` for what keeps the phone from reading ``agents`` and ``tts``."""
-    directory = AgentDirectory(context.section("agents"))
-    directory.agent_id(config.agent_id)
-    for number, route in config.numbers.items():
-        path = f"plugins.entries.voice-call.config.numbers.{number}.agentId"
-        directory.agent_id(route.agent_id, path)
-    speech_layers(config, context.section("tts"))

@@ -52,7 +52,15 @@ def choose_speech(tts: TtsConfig, registry: Registry, environ: Mapping[str, str]
     demo engine takes part only where it is chosen or has a block of its own; it then comes last.
     Raises ``ConfigError`` for a wrong block of the chosen one; another with a wrong block, and any
     whose code is broken, is passed over."""
-    first = select(registry, ProviderKind.TTS, tts.provider, tts.providers, environ, _PATH)
+    first = select(
+        registry,
+        ProviderKind.TTS,
+        tts.provider,
+        tts.providers,
+        environ,
+        _PATH,
+        named_at="tts.provider",
+    )
     if tts.provider is None and first.outcome is not Selection.OK:
         return SpeechChoice(tts, first)
     usable: list[Selected] = []

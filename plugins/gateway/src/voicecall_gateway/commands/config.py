@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -66,6 +66,7 @@ def config_report(line: CommandLine, config: Path | None) -> dict[str, Any]:
     except ConfigError as error:
         return {**report, "problems": [str(error)], "warnings": [], "notes": []}
     problems: list[str] = []
+    without: list[str] = []
     for plugin in load_plugins(line.registry, loaded):
         if plugin.error is not None:
             problems.append(plugin.error)
@@ -75,24 +76,35 @@ def config_report(line: CommandLine, config: Path | None) -> dict[str, Any]:
             except VoicecallError as error:
                 problems.append(str(error))
             else:
-                problems += _section_problems(line, loaded, plugin.info, own)
+                found, lacking = _checked_sections(line, loaded, plugin.info, own)
+                problems += found
+                without += lacking
     told = remarks(line, loaded)
-    told["warnings"] += block_warnings(line.registry, loaded, line.environ)
+    blocks = block_warnings(line.registry, loaded, line.environ)
+    # A block that is chosen is a plugin's problem.
+    told["warnings"] += [*without, *(text for text in blocks if text not in problems)]
     return {**report, "ok": not problems, "problems": problems, **told}
 
 
-def _section_problems(
+def _checked_sections(
     line: CommandLine, loaded: LoadedConfig, info: PluginInfo, own: Any
-) -> Iterator[str]:
-    """What a plugin cannot use of the sections that are none of its own."""
+) -> tuple[list[str], list[str]]:
+    """What a plugin cannot use of the file beyond its own configuration, and what it does
+    without."""
     if info.check_sections is None or not loaded.enabled(info.id):
-        return
+        return [], []
     try:
-        info.check_sections(own, setup_context(line, loaded))
+        told = info.check_sections(own, setup_context(line, loaded))
     except VoicecallError as error:
-        yield f"{loaded.source}: {loaded.secrets.explain(str(error))}"
+        return [_of_file(loaded, str(error))], []
     except Exception as error:  # noqa: BLE001 (a stranger's check)
-        yield f"the plugin {info.id!r} cannot check the file: {type(error).__name__}: {error}"
+        why = f"{type(error).__name__}: {error}"
+        return [f"the plugin {info.id!r} cannot check the file: {why}"], []
+    return [], [_of_file(loaded, str(text)) for text in told or ()]
+
+
+def _of_file(loaded: LoadedConfig, text: str) -> str:
+    return f"{loaded.source}: {loaded.secrets.explain(text)}"
 
 
 def setup_context(line: CommandLine, loaded: LoadedConfig) -> SetupContext:
