@@ -262,7 +262,8 @@ class RealtimeSession(ABC):
 
     @abstractmethod
     def mute(self, muted: bool) -> None:
-        """While muted, the model hears silence."""
+        """While muted, the model hears silence. The host asks for that while a greeting is
+        protected and from the last words of a call on, and throughout a notification."""
 
     @abstractmethod
     async def interrupt(self, heard: Mapping[str, float]) -> None:

@@ -329,3 +329,69 @@ async def test_a_caller_who_hangs_up_needs_no_last_words(tmp_path: Path) -> None
         await phone.settle(10)
         assert phone.record.end_reason is EndReason.HANGUP_USER
         assert not phone.engine.lanes
+
+
+async def fail_twice(phone: Phone, model: ScriptedRealtime) -> None:
+    """The model's answers fail so often that the call ends."""
+    model.refusals.append(DOWN)
+    for number in range(2):
+        model.current.tell(ResponseDone(f"r{number}", "failed", "overloaded"))
+    await phone.settle(0.05)
+
+
+async def test_a_model_says_nothing_of_its_own_before_its_last_words(tmp_path: Path) -> None:
+    model, voice = ScriptedRealtime(), ScriptedSpeech()
+    async with open_realtime(tmp_path, model, synthesis=voice) as phone:
+        await answered(phone)
+        model.current.speak("A long sentence.", 3000)
+        await fail_twice(phone, model)
+        # It would answer who speaks now.
+        assert model.current.muted
+        model.current.speak("As I was saying:", 1000)
+        await phone.settle(15)
+        assert phone.said == [
+            ("bot", "A long sentence."),
+            ("bot", phone.config.phrases.failed),
+        ]
+        assert phone.record.end_detail is EndDetail.AGENT_FAILED
+
+
+async def test_a_session_that_is_opened_for_the_last_words_hears_nothing(tmp_path: Path) -> None:
+    model, voice = ScriptedRealtime(), ScriptedSpeech()
+    async with open_realtime(tmp_path, model, synthesis=voice) as phone:
+        await answered(phone)
+        model.current.speak("A long sentence.", 3000)
+        await fail_twice(phone, model)
+        model.current.end()
+        await phone.settle(0.5)
+        assert [session.muted for session in model.sessions] == [True, True]
+        await phone.settle(15)
+        assert ("say", phone.config.phrases.failed) in model.current.asked
+        assert phone.record.end_detail is EndDetail.AGENT_FAILED
+
+
+async def test_last_words_that_the_model_never_begins(tmp_path: Path) -> None:
+    model, voice = ScriptedRealtime(), ScriptedSpeech()
+    async with open_realtime(tmp_path, model, synthesis=voice) as phone:
+        await answered(phone)
+        model.idle = True
+        await fail_twice(phone, model)
+        await phone.settle(12)
+        assert heard(phone, voice) == [phone.config.phrases.failed]
+        assert phone.record.end_detail is EndDetail.AGENT_FAILED
+
+
+async def test_a_greeting_that_the_model_never_begins(tmp_path: Path) -> None:
+    model, voice = ScriptedRealtime(), ScriptedSpeech()
+    model.idle = True
+    async with open_realtime(
+        tmp_path, model, synthesis=voice, realtime={"inactivityMs": 0}
+    ) as phone:
+        await phone.call_in()
+        await phone.settle(100)
+        greeted = [kind for kind, _ in model.sessions[0].asked]
+        assert greeted == ["greet"] * (len(greeted) - 1) + ["say"]
+        assert len(greeted) - 1 == phone.engine.policy.message_attempts
+        assert model.current.muted
+        assert heard(phone, voice) == [phone.config.phrases.failed]
+        assert phone.record.end_detail is EndDetail.MESSAGE_FAILED

@@ -22,7 +22,6 @@ from voicecall_calls.conversation.replier import utter
 
 if TYPE_CHECKING:
     from voicecall_calls.conversation.realtimespeech import ModelSpeech
-    from voicecall_calls.conversation.realtimevoice import ModelVoice
     from voicecall_calls.engine.lane import CallLane
 
 __all__ = ["Farewell", "LastWords"]
@@ -127,10 +126,10 @@ class Farewell:
     """The end of a call that cannot go on: ``apology`` is said first, or what a notification has
     still to tell."""
 
-    def __init__(self, lane: CallLane, voice: ModelVoice, words: LastWords, apology: str) -> None:
+    def __init__(self, lane: CallLane, model: ModelSpeech, words: LastWords, apology: str) -> None:
         self.begun = False
         self._lane = lane
-        self._voice = voice
+        self._model = model
         self._words = words
         self._apology = apology
 
@@ -143,13 +142,14 @@ class Farewell:
         """Say the last words and end the call; once, and not where it is being ended already."""
         if not self.ends:
             self.begun = True
+            self._model.part()
             self._lane.spawn(partial(self._say_and_end, detail))
 
     async def _say_and_end(self, detail: EndDetail) -> None:
         with anyio.move_on_after(_LONGEST_S) as rest:
-            await self._voice.quiet()
+            await self._model.quiet()
         if rest.cancelled_caught:
-            self._voice.interrupt()
+            self._model.stop()
         record = self._lane.record
         if (
             record.mode is CallMode.NOTIFY

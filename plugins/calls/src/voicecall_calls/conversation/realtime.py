@@ -106,6 +106,8 @@ class RealtimeConversation(Conversation):
             listen=self._listen,
             quiet=self.voice.quiet,
         )
+        if not self._converses:
+            self._link.mute()
         speech = ModelSpeech(self._link, self.voice)
         self._requests = Requests(speech, self._question, config.tts.timeout_ms / 1000)
         self._last_words = LastWords(
@@ -117,7 +119,7 @@ class RealtimeConversation(Conversation):
             voice=fallback.voice,
             patience_s=fallback.patience_s,
         )
-        self._farewell = Farewell(lane, self.voice, self._last_words, config.phrases.failed)
+        self._farewell = Farewell(lane, speech, self._last_words, config.phrases.failed)
         consults = Consults(lane, self._link, self._words, brain, config=config.realtime)
         self._forced = None
         always = words.consults_always(config.realtime)
@@ -235,12 +237,10 @@ class RealtimeConversation(Conversation):
             self.config.realtime, tools=self._function_tools, about=self._about
         )
 
-    def _session_opened(self, session: RealtimeSession) -> None:
+    def _session_opened(self) -> None:
         self.voice.session_opened(self._format(self.line.output_format))
         if self._converses:
             self._keys.begin(self.lane.spawn)
-        else:
-            session.mute(True)
         self._link.do(self._open)
 
     def _session_closed(self) -> None:

@@ -118,8 +118,8 @@ class Greeting:
         muted, self._muted = self._muted, None
         if muted is not None:
             try:
-                # A notification is not talked to at all.
-                muted.mute(self._lane.record.mode is CallMode.NOTIFY)
+                # A notification is not talked to at all, nor are the last words of a call.
+                muted.mute(self._lane.record.mode is CallMode.NOTIFY or self._farewell.begun)
             except Exception as error:  # noqa: BLE001 (a model's code can raise anything)
                 why = why_lost(error, "the voice model")
                 _log.warning("call %s: greeting: %s", self._lane.record.call_id, why)

@@ -52,7 +52,7 @@ class ModelLink:
         seam: Seam,
         *,
         options: Callable[[], RealtimeOptions],
-        opened: Callable[[RealtimeSession], None],
+        opened: Callable[[], None],
         closed: Callable[[], None],
         event: Callable[[RealtimeEvent], None],
         listen: Callable[[Callable[[bytes], None]], None],
@@ -70,6 +70,7 @@ class ModelLink:
         self._quiet = quiet
         self._tasks: anyio.abc.TaskGroup | None = None
         self._scope: anyio.CancelScope | None = None
+        self._muted = False
         self._broken: str | None = None
         """Why the present session is given up."""
         line.failed = self._lose
@@ -93,6 +94,12 @@ class ModelLink:
     def _leave(self) -> None:
         if self._scope is not None:
             self._scope.cancel()
+
+    def mute(self) -> None:
+        """Have this session, and each that follows, hear silence from now on."""
+        self._muted = True
+        if self.session is not None:
+            self.session.mute(True)
 
     def do(self, job: _Job) -> None:
         """Run ``job`` as a task of the present session; without one nothing happens."""
@@ -171,7 +178,9 @@ class ModelLink:
         check_session(session)
         converter = Converter(self._line.input_format, options.input_format)
         self.session = session
-        self._opened(session)
+        if self._muted:
+            session.mute(True)
+        self._opened()
         send = session.send_audio
 
         def convert(audio: bytes) -> None:

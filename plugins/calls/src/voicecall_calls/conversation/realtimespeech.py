@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import anyio
 
 from voicecall.errors import CallNotReady, ProviderUnavailable, VoicecallError
@@ -12,6 +14,8 @@ from voicecall_calls.conversation.realtimelink import ModelLink
 from voicecall_calls.conversation.realtimevoice import ModelVoice
 
 __all__ = ["ModelSpeech", "Requests"]
+
+_log = logging.getLogger("voicecall.calls")
 
 
 class ModelSpeech:
@@ -56,6 +60,19 @@ class ModelSpeech:
     def stop(self) -> None:
         """Break off what the model says."""
         self._voice.interrupt()
+
+    async def quiet(self) -> None:
+        """Wait until nothing is being said."""
+        await self._voice.quiet()
+
+    def part(self) -> None:
+        """From now on the model says only what it is made to say. It hears silence: it would answer
+        its caller, or fall silent, and what it answers would be taken for what it is to say."""
+        self._voice.parting = True
+        try:
+            self._link.mute()
+        except Exception as error:  # noqa: BLE001 (a model's code can raise anything)
+            _log.warning("the voice model cannot be muted: %s", why_lost(error, "the voice model"))
 
 
 class Requests:

@@ -54,6 +54,7 @@ class ModelVoice:
         "_tickets",
         "caller",
         "interruptions",
+        "parting",
     )
 
     def __init__(self, lane: CallLane, line: AudioLine, keep: KeepTurn) -> None:
@@ -61,6 +62,8 @@ class ModelVoice:
         self._current: Item | None = None
         """Whose audio came last; one of these, if any."""
         self.interruptions = 0
+        self.parting = False
+        """Only items begin that somebody has a ticket for."""
         self.caller = CallerTimes()
         self._lane = lane
         self._line = line
@@ -100,7 +103,7 @@ class ModelVoice:
         if item is None or item.id != item_id:
             item = self._by_id.get(item_id)
             if item is None:
-                if item_id in self._cut or self.ended:
+                if item_id in self._cut or self._closed:
                     return
                 item = self._begin(item_id)
             self._current = item
@@ -224,6 +227,10 @@ class ModelVoice:
     def ended(self) -> bool:
         """The call is being ended: no item begins any more."""
         return self._lane.record.ending is not None
+
+    @property
+    def _closed(self) -> bool:
+        return self.ended or (self.parting and not self._tickets)
 
     def interrupt(self) -> dict[str, float] | None:
         """Stop everything that is being said; the heard milliseconds of each item by the model's
