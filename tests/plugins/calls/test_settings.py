@@ -342,13 +342,12 @@ async def test_a_backend_that_fails_keeps_the_phone_down_only_where_it_is_needed
         if i.id != "model"
     ]
     registry = Registry(entries=[], extra=[*extra, (broken.kind.group, "model", _Plugin(broken))])
-    wiring = resolve(
-        VoiceCallConfig(agent_id="keyless" if chosen else None),
-        registry=registry,
-        environ=KEYS,
-        agents=LISTED,
-        tts={},
-    )
+
+    def wired(agent_id: str | None) -> Wiring:
+        config = VoiceCallConfig(agent_id=agent_id)
+        return resolve(config, registry=registry, environ=KEYS, agents=LISTED, tts={})
+
+    wiring = wired("keyless" if chosen else None)
     if chosen:
         with pytest.raises(PluginError, match="its extra is missing"):
             async with providers(wiring):
@@ -360,3 +359,5 @@ async def test_a_backend_that_fails_keeps_the_phone_down_only_where_it_is_needed
         with pytest.raises(InvalidRequest, match="'keyless' cannot take the call: its extra"):
             book.dialling_agent("keyless")
         assert book.for_call(record(agent_id="keyless")).brain.agent_id == "desk"
+        # Where it becomes the default, only a new start can make it.
+        assert not made.has(wired("keyless"))

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -59,61 +60,28 @@ class Providers:
         self._stack = stack
         self._context = context
         self._made: dict[str, Any] = {}
-        self._rests: dict[str, Rest] = {}
         self._failed: dict[str, str] = {}
+        self._rests = defaultdict[str, Rest](lambda: Rest(context.seam))
 
     async def need(self, wiring: Wiring) -> None:
-        """Make what ``wiring`` needs and is not there yet. The backend of an agent that the phone
-        can do without may fail, and so may a speech provider that only takes over."""
-        for choice in wiring.speech.values():
-            for selected in choice.chain:
-                await self._make_voice(choice, selected)
-        for agent_id, selected in wiring.backends.items():
-            key = _backend_key(wiring, agent_id)
-            if key in self._failed:
+        """Make what ``wiring`` needs and is not there yet."""
+        for key, selected, loss in _needs(wiring):
+            if self._has(key, loss):
                 continue
             try:
-                await self._make(key, selected)
+                self._made[key] = await open_provider(selected, self._context, self._stack)
             except VoicecallError as error:
-                if agent_id not in wiring.optional:
+                if loss is None:
                     raise
                 self._failed[key] = str(error)
-                _log.warning("no call can be placed as the agent %s: %s", agent_id, error)
-
-    async def _make_voice(self, choice: SpeechChoice, selected: Selected) -> None:
-        key = _speech_key(choice, selected)
-        if key in self._failed and selected is not choice.selected:
-            return
-        try:
-            await self._make(key, selected)
-        except VoicecallError as error:
-            if selected is choice.selected:
-                raise
-            self._failed[key] = str(error)
-            provider_id = selected.info.id if selected.info is not None else ""
-            _log.warning(
-                "the speech provider %s that would take over is left out: %s", provider_id, error
-            )
-        else:
-            self._rests.setdefault(key, Rest(self._context.seam))
-
-    async def _make(self, key: str, selected: Any) -> None:
-        if key in self._made or selected.info is None:
-            return
-        self._made[key] = await open_provider(selected, self._context, self._stack)
+                _log.warning("%s: %s", loss, error)
 
     def has(self, wiring: Wiring) -> bool:
         """Whether everything that ``wiring`` needs is there already."""
-        needed: list[str] = []
-        optional: list[str] = []
-        for choice in wiring.speech.values():
-            for selected in choice.chain:
-                keys = needed if selected is choice.selected else optional
-                keys.append(_speech_key(choice, selected))
-        optional += [_backend_key(wiring, agent_id) for agent_id in wiring.backends]
-        return all(key in self._made for key in needed) and all(
-            key in self._made or key in self._failed for key in optional
-        )
+        return all(self._has(key, loss) for key, _, loss in _needs(wiring))
+
+    def _has(self, key: str, loss: str | None) -> bool:
+        return key in self._made or (loss is not None and key in self._failed)
 
     def failure(self, wiring: Wiring, agent_id: str) -> str | None:
         """Why the backend of an agent could not be made."""
@@ -142,8 +110,27 @@ class Providers:
         return backend
 
 
-def _key(kind: str, selected: Any, block: Mapping[str, Any]) -> str:
-    provider_id = selected.info.id if selected.info is not None else ""
+def _needs(wiring: Wiring) -> Iterator[tuple[str, Selected, str | None]]:
+    """The providers that calls are held with, each with its key. A third value says what is lost
+    without it: the backend of an agent that the phone can do without may fail, and so may a speech
+    provider that only takes over."""
+    for choice in wiring.speech.values():
+        for selected in choice.chain:
+            loss = None
+            if selected is not choice.selected:
+                provider_id = require(selected)[0].id
+                loss = f"the speech provider {provider_id} that would take over is left out"
+            yield _speech_key(choice, selected), selected, loss
+    for agent_id, selected in wiring.backends.items():
+        loss = f"no call can be placed as the agent {agent_id}"
+        yield (
+            _backend_key(wiring, agent_id),
+            selected,
+            loss if agent_id in wiring.optional else None,
+        )
+
+
+def _key(kind: str, provider_id: str, block: Mapping[str, Any]) -> str:
     return json.dumps([kind, provider_id, block], sort_keys=True, default=str)
 
 
@@ -151,13 +138,12 @@ def _speech_key(choice: SpeechChoice, selected: Selected) -> str:
     # A voice is chosen for each call, so it makes no other provider.
     block = block_of(choice.tts, selected)
     rest = {name: value for name, value in block.items() if name not in VOICE_KEYS}
-    return _key("speech", selected, rest)
+    return _key("speech", require(selected)[0].id, rest)
 
 
 def _backend_key(wiring: Wiring, agent_id: str) -> str:
-    selected = wiring.backends[agent_id]
-    backend_id = selected.info.id if selected.info is not None else ""
-    return _key("agent", selected, wiring.agents.blocks.get(backend_id, {}))
+    backend_id = require(wiring.backends[agent_id])[0].id
+    return _key("agent", backend_id, wiring.agents.blocks.get(backend_id, {}))
 
 
 class SettingsBook:
