@@ -90,7 +90,7 @@ class Dialogue(Conversation):
     # --- notifications ----------------------------------------------------------------------
 
     def caller_turn(self, text: str, confidence: float | None) -> None:
-        self._note_activity(caller=True)
+        self._silence.note(caller=True)
         if self._question.answered(text):
             return
         if self.lane.record.mode is CallMode.CONVERSATION:
@@ -101,17 +101,17 @@ class Dialogue(Conversation):
         return TurnInput(text, heard_at=now, speech_ended=now)
 
     def caller_speaking(self) -> None:
-        self._note_activity(caller=True)
+        self._silence.note(caller=True)
 
     def keys_pressed(self, digits: str) -> None:
-        self._note_activity(caller=True)
+        self._silence.note(caller=True)
         if self.lane.record.mode is CallMode.CONVERSATION:
             # A notification is heard to its end.
             self._keys.press(digits)
             self.interrupt()
 
     def playback_finished(self, utterance_id: str, ok: bool) -> None:
-        self._note_activity()
+        self._silence.note()
 
     def play_message(self) -> None:
         self._play.set()
@@ -141,9 +141,6 @@ class Dialogue(Conversation):
         if not self._parting.begun and self._parting.over is None:
             self._inputs.append(turn)
             self._input_came.set()
-
-    def _note_activity(self, *, caller: bool = False) -> None:
-        self._silence.note(caller=caller)
 
     # --- hooks for the streamed conversation ------------------------------------------------
 
@@ -206,7 +203,7 @@ class Dialogue(Conversation):
             await self._keep(times.row(speech.times))
 
     @asynccontextmanager
-    async def _floor_taken(self) -> AsyncIterator[anyio.CancelScope]:
+    async def _floor_taken(self) -> AsyncIterator[None]:
         async with self._floor:
             with anyio.CancelScope() as scope:
                 self._floor_scope = scope
@@ -214,12 +211,12 @@ class Dialogue(Conversation):
                 try:
                     if self._parting.over is not None:
                         scope.cancel()
-                    yield scope
+                    yield
                 finally:
                     self._floor_scope = None
                     left.set()
                     self._bot_stopped()
-                    self._note_activity()
+                    self._silence.note()
 
     async def _stop_reply(self) -> None:
         running = self._running
@@ -355,7 +352,7 @@ class Dialogue(Conversation):
                 asked = SpeechTimes(done=self.seam.now_ms())
                 text = await self._question.wait(timeout_s)
         finally:
-            self._note_activity()
+            self._silence.note()
         times.stt_final = self.seam.now_ms()
         await self._keep(times.row(asked))
         return text

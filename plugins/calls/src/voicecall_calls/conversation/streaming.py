@@ -177,7 +177,7 @@ class StreamConversation(Dialogue):
             self._turns,
             self.seam,
             spawn=self.lane.spawn,
-            paused=self._note_activity,
+            paused=self._silence.note,
             lasted=self._barge,
         )
 
@@ -219,7 +219,7 @@ class StreamConversation(Dialogue):
         now = self.seam.monotonic()
         match event:
             case SpeechStarted(at_ms=at_ms):
-                self._note_activity()
+                self._silence.note()
                 # Speech is noticed a while after it began.
                 age = self._ear.age_s(at_ms) if self._ear is not None else 0.0
                 self._speech_began_ms = self.seam.now_ms() - round(age * 1000)
@@ -228,11 +228,11 @@ class StreamConversation(Dialogue):
                 if ask_at is not None:
                     self._ask_later(now - age, max(ask_at - now, 0.0))
             case Partial(text=text):
-                self._note_activity(caller=True)
+                self._silence.note(caller=True)
                 if self._turns.partial(text):
                     self._barge()
             case Final(text=text, confidence=confidence):
-                self._note_activity(caller=True)
+                self._silence.note(caller=True)
                 self._speech_ended_ms = self._speech_ended_ms or self.seam.now_ms()
                 self._finished(text.strip(), confidence)
             case SpeechEnded():
