@@ -86,12 +86,12 @@ class _LineSpeech(Speech):
             return
         self._sentences.append(sentence)
         self._begins.append(self._bytes)
-        if self._utterance is None and not await self._start(sentence):
-            return
+        if self._utterance is None:
+            await self._start(sentence)
         if self._utterance is not None:
             self._utterance.send(sentence + " ")
 
-    async def _start(self, sentence: str) -> bool:
+    async def _start(self, sentence: str) -> None:
         try:
             session = await self._mouth.voice()
         except TimeoutError:
@@ -99,13 +99,13 @@ class _LineSpeech(Speech):
             if self._first_message:
                 # An attempt that counts, or nobody would make another one.
                 await self._announce(sentence)
-            return False
-        if await self._announce(sentence):
+            return
+        await self._announce(sentence)
+        if not self._refused:
             self._utterance = session.utterance(self.id, self)
-        return not self._refused
 
-    async def _announce(self, sentence: str) -> bool:
-        """Tell the record; whether it lets the words be said."""
+    async def _announce(self, sentence: str) -> None:
+        """Tell the record, which may refuse to let the words be said."""
         applied = await self._mouth.lane.apply(
             ev.BotSpeaking(
                 at=self._mouth.seam.now_ms(),
@@ -115,7 +115,6 @@ class _LineSpeech(Speech):
             )
         )
         self._refused = applied.outcome is not Outcome.PROCESSED
-        return not self._refused
 
     async def done(self) -> Spoken:
         if self._refused:
