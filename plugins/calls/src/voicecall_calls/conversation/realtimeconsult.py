@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ from voicecall.agent import AgentTurn, EndCall, TextDelta
 from voicecall.errors import ProviderError
 from voicecall.realtime import RealtimeSession
 from voicecall_calls.config import RealtimeConfig
-from voicecall_calls.conversation.agentturn import Brain, settle
+from voicecall_calls.conversation.agentturn import Brain, TurnInput, make_turn, settle
 from voicecall_calls.conversation.realtimecaller import CallerWords
 from voicecall_calls.conversation.realtimelink import ModelLink
 from voicecall_calls.conversation.realtimewords import consult_prompt
@@ -131,19 +131,11 @@ class Consults:
         return await self._ask(question, context)
 
     def _turn(self, text: str) -> AgentTurn:
-        record, config = self._lane.record, self._config
-        return AgentTurn(
-            turn_id=self._seam.new_id(),
-            call_id=record.call_id,
-            session_key=record.session_key or record.call_id,
-            agent_id=self._brain.agent_id,
-            text=text,
-            direction=record.direction.value,
-            remote_number=record.remote_number,
-            model=self._brain.model,
-            fallback_models=self._brain.fallback_models,
-            allowed_tools=self._brain.allowed_tools,
-            system_prompt=self._brain.system_prompt,
+        config = self._config
+        turn = make_turn(self._lane.record, self._brain, TurnInput(text), self._seam.new_id())
+        return replace(
+            turn,
+            opening=(),  # The prompt tells what was said.
             owner=config.tool_policy == "owner",
             thinking=config.consult_thinking_level,
             fast=config.consult_fast_mode,
