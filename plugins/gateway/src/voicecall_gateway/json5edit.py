@@ -6,7 +6,6 @@ nothing else. Where that is not so, :exc:`CannotEdit` is raised and nothing happ
 
 from __future__ import annotations
 
-import copy
 import json
 import re
 from collections.abc import Sequence
@@ -55,7 +54,7 @@ def remove_key(text: str, path: Sequence[str]) -> str:
 
 def _tree(text: str) -> dict[str, Any]:
     try:
-        return copy.deepcopy(parse_tree(text, "the file"))
+        return parse_tree(text, "the file")
     except ConfigError as error:
         raise CannotEdit(str(error)) from None
 
@@ -182,10 +181,6 @@ def _remove(text: str, path: Sequence[str]) -> str:
         raise CannotEdit(f"{'.'.join(path)} cannot be found in the text")
     members = nodes[-2].members or []
     index = next(i for i, m in enumerate(members) if m.key == path[-1])
-    return _without(text, members, index)
-
-
-def _without(text: str, members: Sequence[Member], index: int) -> str:
     member = members[index]
     start = member.start
     end = member.comma or member.value.end
@@ -200,6 +195,6 @@ def _without(text: str, members: Sequence[Member], index: int) -> str:
         before = members[index - 1].comma
         if before is not None:
             head = text[: before - 1] + text[before:start]
-    if not alone:
-        tail = tail.lstrip(" \t") if member.comma is not None else tail
+    if not alone and member.comma is not None:
+        tail = tail.lstrip(" \t")
     return head + tail

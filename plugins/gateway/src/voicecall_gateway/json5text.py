@@ -7,7 +7,7 @@ up with :exc:`Unfamiliar` on whatever it does not expect.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 __all__ = ["Member", "Node", "Unfamiliar", "locate"]
 
@@ -38,7 +38,7 @@ class Member:
     key: str
     start: int
     value: Node
-    comma: int | None = field(default=None)
+    comma: int | None = None
 
 
 def locate(text: str) -> Node:

@@ -125,10 +125,9 @@ def parse_line(line: str) -> Mapping[str, Any]:
 def pretty(line: str) -> str:
     """A line for people: local time, level, logger, message, then whatever else it says."""
     record = parse_line(line)
-    words = [_clock(record.get("time")), str(record.get("level", "")), ""]
     logger = str(record.get("logger", ""))
-    words[2] = f"{logger}:" if logger else ""
-    words.append(str(record.get("message", "")))
+    words = [_clock(record.get("time")), str(record.get("level", ""))]
+    words += [f"{logger}:" if logger else "", str(record.get("message", ""))]
     words += [f"{key}={_value(value)}" for key, value in record.items() if key not in _SHOWN]
     text = " ".join(word for word in words if word)
     error = record.get("error")
