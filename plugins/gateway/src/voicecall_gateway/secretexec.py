@@ -104,29 +104,27 @@ def _converse(process: subprocess.Popen[bytes], question: bytes, provider: ExecP
         os.set_blocking(process.stdin.fileno(), False)
         selector.register(process.stdin, selectors.EVENT_WRITE)
         selector.register(process.stdout, selectors.EVENT_READ)
-        while selector.get_map():
+        reading = True
+        while reading:
             left = min(deadline, quiet) - time.monotonic()
             if left <= 0:
                 raise SecretError(f"{provider.command} did not answer in time")
             for key, _ in selector.select(left):
                 if key.fileobj is process.stdin:
-                    question = _write(process, question)
+                    question = _write(key.fd, question)
                     if not question:
                         selector.unregister(process.stdin)
                         with contextlib.suppress(BrokenPipeError):
                             process.stdin.close()
                     continue
                 chunk = os.read(key.fd, 65536)
-                if not chunk:
-                    selector.unregister(process.stdout)
+                reading = bool(chunk)
                 output += chunk
                 quiet = time.monotonic() + patience
                 if len(output) > provider.max_output_bytes:
                     raise SecretError(
                         f"{provider.command} wrote more than {provider.max_output_bytes} bytes"
                     )
-            if process.stdout not in {key.fileobj for key in selector.get_map().values()}:
-                break
     try:
         process.wait(max(0.0, deadline - time.monotonic()))
     except subprocess.TimeoutExpired:
@@ -134,12 +132,10 @@ def _converse(process: subprocess.Popen[bytes], question: bytes, provider: ExecP
     return bytes(output)
 
 
-def _write(process: subprocess.Popen[bytes], question: bytes) -> bytes:
+def _write(descriptor: int, question: bytes) -> bytes:
     """What is left to be written."""
-    if process.stdin is None:
-        return b""
     try:
-        return question[os.write(process.stdin.fileno(), question) :]
+        return question[os.write(descriptor, question) :]
     except BlockingIOError:
         return question
     except BrokenPipeError:
