@@ -150,18 +150,12 @@ def config_from_tree(
             f"{source}: {path}: other files are not read here; write in its place what they hold"
         )
     missing: Missing = []
-    own = {name: values.get(name) or {} for name in ("gateway", "plugins", "secrets")}
-    own["secrets"] = substitute(own["secrets"], environ, missing, "secrets")
-    secrets = Secrets(_validated(source, SecretsSection, own["secrets"], "secrets"), environ)
-    own["gateway"] = _gateway_values(own["gateway"], environ, missing, secrets)
-    gateway = _validated(source, GatewaySection, _own(own, "gateway", notes), "gateway")
-    own_plugins = _own(own, "plugins", notes)
-    if isinstance(own_plugins.get("entries"), dict):
-        own_plugins["entries"] = {
-            plugin_id: _without(entry, FOREIGN_ENTRY_KEYS)
-            for plugin_id, entry in own_plugins["entries"].items()
-        }
-    plugins = _plugins(source, own_plugins)
+    secret_values = substitute(values.get("secrets") or {}, environ, missing, "secrets")
+    secrets = Secrets(_validated(source, SecretsSection, secret_values, "secrets"), environ)
+    gateway_values = _gateway_values(values.get("gateway") or {}, environ, missing, secrets)
+    gateway_values = _own(gateway_values, "gateway", notes)
+    gateway = _validated(source, GatewaySection, gateway_values, "gateway")
+    plugins = _plugins(source, _own(values.get("plugins") or {}, "plugins", notes))
     _check_gateway(source, gateway, secrets)
     for name in OPEN_SECTIONS:
         substitute(values.get(name), environ, missing, name)
@@ -213,11 +207,16 @@ def _validated(source: str, model: type[Model], values: Any, path: str) -> Model
         raise ConfigError(f"{source}: {error}") from None
 
 
-def _plugins(source: str, values: Mapping[str, Any]) -> PluginsSection:
+def _plugins(source: str, values: dict[str, Any]) -> PluginsSection:
+    entries = values.get("entries")
+    if isinstance(entries, dict):
+        entries = values["entries"] = {
+            plugin_id: _without(entry, FOREIGN_ENTRY_KEYS) if isinstance(entry, dict) else entry
+            for plugin_id, entry in entries.items()
+        }
     try:
         return _validated(source, PluginsSection, values, "plugins")
     except ConfigError as error:
-        entries = values.get("entries")
         if not isinstance(entries, dict) or "did you mean" in str(error):
             raise
         for plugin_id, entry in entries.items():
@@ -228,20 +227,16 @@ def _plugins(source: str, values: Mapping[str, Any]) -> PluginsSection:
         raise
 
 
-def _without(value: Any, keys: frozenset[str]) -> Any:
-    if not isinstance(value, dict):
-        return value
-    return {key: item for key, item in value.items() if key not in keys}
+def _without(values: Mapping[str, Any], keys: frozenset[str]) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if key not in keys}
 
 
-def _own(tree: Mapping[str, Any], name: str, notes: list[str]) -> dict[str, Any]:
+def _own(section: Mapping[str, Any], name: str, notes: list[str]) -> dict[str, Any]:
     """A section without the keys that belong to somebody else; ``notes`` tells of them."""
-    section = tree.get(name) or {}
     passed = sorted(set(section) & FOREIGN_KEYS[name])
     if passed:
         notes.append(f"{name}: keys that have no effect here are ignored: {', '.join(passed)}")
-    own: dict[str, Any] = _without(section, FOREIGN_KEYS[name])
-    return own
+    return _without(section, FOREIGN_KEYS[name])
 
 
 def _unknown_sections(tree: Mapping[str, Any]) -> str:
