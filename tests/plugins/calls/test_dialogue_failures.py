@@ -264,7 +264,9 @@ async def test_what_came_before_the_failure_is_spoken(tmp_path: Path) -> None:
         assert phone.record.live
 
 
-async def test_an_empty_answer_is_a_failure(tmp_path: Path) -> None:
+async def test_an_empty_answer_is_a_failure(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     async with open_phone(tmp_path) as phone:
         await greeted(phone)
         phone.agent.then()
@@ -272,9 +274,11 @@ async def test_an_empty_answer_is_a_failure(tmp_path: Path) -> None:
         phone.hears("First.")
         await phone.settle(4)
         assert phone.heard == [SAY.greeting, SAY.not_understood]
+        assert (await phone.rows())[-1].failed == "it said nothing"
         phone.hears("Second.")
         await phone.settle(8)
         assert phone.record.end_detail is EndDetail.AGENT_FAILED
+    assert caplog.text.count(f"call {phone.record.call_id}: the agent failed: it said nothing") == 2
 
 
 async def test_an_agent_gets_so_much_time_and_no_more(tmp_path: Path) -> None:

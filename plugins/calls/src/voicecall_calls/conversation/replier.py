@@ -110,6 +110,7 @@ class Replier:
     ) -> None:
         """Run the agent; whole sentences go out as soon as they stand."""
         stream = SpokenStream()
+        said = False
         times.agent_start = self._seam.now_ms()
         with sentences:
             try:
@@ -119,6 +120,7 @@ class Replier:
                             times.first_token = times.first_token or self._seam.now_ms()
                             for sentence in stream.feed(event.text):
                                 await sentences.send(sentence)
+                                said = True
                         elif isinstance(event, EndCall):
                             reply.end_call = True
                         elif not isinstance(event, ToolActivity):
@@ -132,7 +134,10 @@ class Replier:
                 reply.failed = repr(error)
             for sentence in stream.finish():
                 await sentences.send(sentence)
+                said = True
             reply.end_call = reply.end_call or stream.end_requested
+            if not (said or reply.end_call):
+                reply.failed = reply.failed or "it said nothing"
             times.agent_done = self._seam.now_ms()
             times.failed = reply.failed
 
