@@ -22,6 +22,7 @@ from voicecall.errors import (
 )
 from voicecall_mock.exchange import AnswerMode, Behaviour, Silent
 from voicecall_testing.twilio import RestFault
+from voicecall_twilio.client import LONGEST_REPLY
 from voicecall_twilio.config import TwilioConfig
 from voicecall_twilio.provider import TwilioProvider
 
@@ -148,6 +149,16 @@ async def test_a_reply_that_comes_byte_by_byte_is_not_waited_for() -> None:
         with pytest.raises(OutcomeUnknown, match="no reply in time"):
             await desk.provider.find_dial(query(desk))
         assert desk.twilio.seam.monotonic() - began < 100
+
+
+async def test_a_reply_without_end_is_not_read_to_it() -> None:
+    # Else it would be the call, or the list of calls.
+    body = '{"sid": "CA0123456789abcdef0123456789abcdef", "calls": []}' + " " * LONGEST_REPLY
+    async with answering(body) as config, open_desk(config) as desk:
+        with pytest.raises(OutcomeUnknown, match="a reply of more than"):
+            await desk.dial()
+        with pytest.raises(OutcomeUnknown, match="a reply of more than"):
+            await desk.provider.find_dial(query(desk))
 
 
 async def test_nobody_there_is_tried_again_a_little() -> None:

@@ -46,6 +46,8 @@ BAD_TIME_LIMIT = 13216
 TIMEOUT = httpx.Timeout(10.0, connect=5.0)
 LONGEST_S = 20.0
 """Of one request in all: a reply that comes byte by byte meets no other limit."""
+LONGEST_REPLY = 2 * 1024 * 1024
+"""Bytes of a reply; a page of calls has a tenth of that."""
 _UNSENT = (
     httpx.ConnectError,
     httpx.ConnectTimeout,
@@ -177,8 +179,9 @@ class TwilioClient:
         try:
             async with self._turn:
                 with anyio.fail_after(LONGEST_S):
-                    sent = self._http.request(method, self._origin + url, data=_pairs(form))
-                    response = await sent
+                    sent = self._http.stream(method, self._origin + url, data=_pairs(form))
+                    async with sent as response:
+                        content = await _content(response)
         except _UNSENT as error:
             text = f"cannot reach {self._origin}: {error!r}"
             return _Trouble(ProviderUnavailable(text, provider=PROVIDER), processed=False)
@@ -188,16 +191,21 @@ class TwilioClient:
         except httpx.RequestError as error:
             text = f"the connection broke: {error!r}"
             return _Trouble(ProviderUnavailable(text, provider=PROVIDER), processed=True)
+        if content is None:
+            text = f"a reply of more than {LONGEST_REPLY} bytes"
+            return self._failure(response, b"", text if response.is_success else None)
         if response.is_success:
             try:
-                return msgspec.json.decode(response.content, type=kind)
+                return msgspec.json.decode(content, type=kind)
             except (msgspec.MsgspecError, UnicodeError):
-                return self._failure(response, "a reply that cannot be read")
-        return self._failure(response)
+                return self._failure(response, content, "a reply that cannot be read")
+        return self._failure(response, content)
 
-    def _failure(self, response: httpx.Response, text: str | None = None) -> _Trouble:
+    def _failure(
+        self, response: httpx.Response, content: bytes, text: str | None = None
+    ) -> _Trouble:
         status, request_id = response.status_code, response.headers.get("twilio-request-id")
-        said = _refusal(response.content)
+        said = _refusal(content)
         text = text or said.message or f"HTTP {status} {response.reason_phrase}"
         text += f" (code {said.code})" if said.code is not None else ""
         text += f" [{request_id}]" if request_id else ""
@@ -218,6 +226,16 @@ class TwilioClient:
         text += f" (asks for a pause of {wait} s)" if wait_s > _TOLD_LIMIT_S else ""
         error = ProviderUnavailable(text, provider=PROVIDER, status=status, request_id=request_id)
         return _Trouble(error, processed=status != 429, wait_s=wait_s)
+
+
+async def _content(response: httpx.Response) -> bytes | None:
+    """The reply's body; None where it is longer than any of Twilio's."""
+    content = bytearray()
+    async for piece in response.aiter_bytes():
+        content += piece
+        if len(content) > LONGEST_REPLY:
+            return None
+    return bytes(content)
 
 
 def _refusal(content: bytes) -> Refusal:
