@@ -235,10 +235,10 @@ class ModelVoice:
     def interrupt(self) -> dict[str, float] | None:
         """Stop everything that is being said; the heard milliseconds of each item by the model's
         ids. None where nothing is."""
-        if not self.playing:
+        playing = [item for item in self._active if self._line.pacer.pending(item.key)]
+        if not playing:
             return None
         self.interruptions += 1
-        playing = [item for item in self._active if self._line.pacer.pending(item.key)]
         for item in playing:
             item.size = self._line.size(item.key)
         heard = self._line.clear()
