@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 
 from voicecall.media import Started
-from voicecall_calls.ports import Attachment, MediaSocket
+from voicecall_calls.ports import AdmissionRefused, Attachment, MediaSocket
 
 __all__ = ["Conversation"]
 
@@ -60,8 +60,6 @@ class Conversation(ABC):
 
     def attach(self, socket: MediaSocket, started: Started) -> Attachment:
         """A media socket of this call was admitted."""
-        from voicecall_calls.ports import AdmissionRefused
-
         raise AdmissionRefused(1008, "This call has no media stream")
 
     @abstractmethod
