@@ -1,8 +1,8 @@
-"""RPC methods of the phone. Parameters are trimmed; blank means absent."""
+"""RPC methods of the phone."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,11 +10,11 @@ import anyio.abc
 
 from voicecall.errors import InvalidRequest, MissingScope, VoicecallError
 from voicecall.hosting import RpcCall, RpcMethod
-from voicecall.model import CallMode
 from voicecall.seam import Seam
 from voicecall.store import Approval
 from voicecall_calls.operations import CallOperations, DialOptions
 from voicecall_calls.pairing import approval_json
+from voicecall_calls.parameters import Params, mode_in, required, text_in
 
 __all__ = ["PhoneRpc"]
 
@@ -25,38 +25,6 @@ _MOST = 1_000_000
 """Turns that are looked at at a time."""
 _KEEP_MS = 300_000
 _GRACE_MS = 30_000
-
-Params = Mapping[str, Any]
-
-
-def _text(params: Params, name: str) -> str | None:
-    value = params.get(name)
-    if value is None:
-        return None
-    if not isinstance(value, str):
-        raise InvalidRequest(f"{name} must be a string")
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        raise InvalidRequest(f"{name} must be Unicode text (of the terminal: UTF-8)") from None
-    return value.strip() or None
-
-
-def _required(params: Params, name: str) -> str:
-    value = _text(params, name)
-    if value is None:
-        raise InvalidRequest(f"{name} is required")
-    return value
-
-
-def _mode(params: Params) -> CallMode | None:
-    value = _text(params, "mode")
-    if value is None:
-        return None
-    try:
-        return CallMode(value)
-    except ValueError:
-        raise InvalidRequest("mode must be notify or conversation") from None
 
 
 @dataclass(slots=True)
@@ -117,38 +85,38 @@ class PhoneRpc:
         return [RpcMethod(name, scope, handler) for name, scope, handler in table]
 
     async def _initiate(self, params: Params, call: RpcCall) -> Params:
-        _required(params, "message")
-        return await self._dial(params, _text(params, "to"), call)
+        required(params, "message")
+        return await self._dial(params, text_in(params, "to"), call)
 
     async def _start(self, params: Params, call: RpcCall) -> Params:
-        return await self._dial(params, _required(params, "to"), call)
+        return await self._dial(params, required(params, "to"), call)
 
     async def _dial(self, params: Params, to: str | None, call: RpcCall) -> Params:
-        agent_id = _text(params, "agentId")
+        agent_id = text_in(params, "agentId")
         if agent_id is not None and ADMIN not in call.scopes:
             # An agent brings its tools and its memory: not for whoever may place calls.
             raise MissingScope(ADMIN, "agentId")
         record = await self._operations().dial(
             DialOptions(
                 to=to,
-                message=_text(params, "message"),
-                mode=_mode(params),
-                dtmf_sequence=_text(params, "dtmfSequence"),
-                session_key=_text(params, "sessionKey"),
-                requester_session_key=_text(params, "requesterSessionKey"),
+                message=text_in(params, "message"),
+                mode=mode_in(params),
+                dtmf_sequence=text_in(params, "dtmfSequence"),
+                session_key=text_in(params, "sessionKey"),
+                requester_session_key=text_in(params, "requesterSessionKey"),
                 agent_id=agent_id,
-                idempotency_key=_text(params, "idempotencyKey"),
+                idempotency_key=text_in(params, "idempotencyKey"),
             )
         )
         return {"callId": record.call_id, "initiated": True}
 
     async def _continue(self, params: Params, call: RpcCall) -> Params:
-        call_id, message = _required(params, "callId"), _required(params, "message")
+        call_id, message = required(params, "callId"), required(params, "message")
         transcript = await self._operations().ask(call_id, message)
         return {"success": True, "transcript": transcript}
 
     async def _continue_start(self, params: Params, call: RpcCall) -> Params:
-        call_id, message = _required(params, "callId"), _required(params, "message")
+        call_id, message = required(params, "callId"), required(params, "message")
         operations = self._operations()
         await operations.check_ask(call_id, message)
         self._drop_old()
@@ -169,7 +137,7 @@ class PhoneRpc:
 
     async def _continue_result(self, params: Params, call: RpcCall) -> Params:
         self._drop_old()
-        operation = self._running.get(_required(params, "operationId"))
+        operation = self._running.get(required(params, "operationId"))
         if operation is None:
             raise InvalidRequest("unknown operationId")
         return operation.payload()
@@ -183,19 +151,19 @@ class PhoneRpc:
         }
 
     async def _speak(self, params: Params, call: RpcCall) -> Params:
-        await self._operations().speak(_required(params, "callId"), _required(params, "message"))
+        await self._operations().speak(required(params, "callId"), required(params, "message"))
         return {"success": True}
 
     async def _dtmf(self, params: Params, call: RpcCall) -> Params:
-        await self._operations().dtmf(_required(params, "callId"), _required(params, "digits"))
+        await self._operations().dtmf(required(params, "callId"), required(params, "digits"))
         return {"success": True}
 
     async def _end(self, params: Params, call: RpcCall) -> Params:
-        await self._operations().end(_required(params, "callId"))
+        await self._operations().end(required(params, "callId"))
         return {"success": True}
 
     async def _status(self, params: Params, call: RpcCall) -> Params:
-        return await self._operations().status(_text(params, "callId") or _text(params, "sid"))
+        return await self._operations().status(text_in(params, "callId") or text_in(params, "sid"))
 
     async def _latency(self, params: Params, call: RpcCall) -> Params:
         last = params.get("last", 200)
@@ -209,12 +177,12 @@ class PhoneRpc:
 
     async def _pairing_approve(self, params: Params, call: RpcCall) -> Params:
         operations = self._operations()
-        caller = await operations.pairing.approve(_required(params, "caller"))
+        caller = await operations.pairing.approve(required(params, "caller"))
         return _decided(caller, operations.in_spite_of(caller))
 
     async def _pairing_revoke(self, params: Params, call: RpcCall) -> Params:
         operations = self._operations()
-        caller = await operations.pairing.revoke(_required(params, "number"))
+        caller = await operations.pairing.revoke(required(params, "number"))
         return _decided(caller, operations.in_spite_of(caller))
 
 

@@ -12,9 +12,9 @@ from importlib.resources import files
 from typing import Any
 
 from voicecall.errors import InvalidRequest, VoicecallError
-from voicecall.model import CallMode
 from voicecall.wellformed import well_formed_text
 from voicecall_calls.operations import CallOperations, DialOptions
+from voicecall_calls.parameters import Params, mode_in, required, text_in
 
 __all__ = ["TOOL_DESCRIPTION", "TOOL_NAME", "TOOL_PARAMETERS", "VoiceCallTool", "skill_text"]
 
@@ -52,29 +52,10 @@ TOOL_PARAMETERS: Mapping[str, Any] = {
     },
 }
 
-Arguments = Mapping[str, Any]
-
 
 def skill_text() -> str:
     """SKILL.md: what an agent should know about the tool."""
     return files("voicecall_calls").joinpath("skills/voice-call/SKILL.md").read_text("utf-8")
-
-
-def _text(arguments: Arguments, name: str) -> str | None:
-    value = arguments.get(name)
-    if value is None:
-        return None
-    if not isinstance(value, str):
-        raise InvalidRequest(f"{name} must be a string")
-    # A model may write half a surrogate pair, which nothing stores or speaks.
-    return well_formed_text(value).strip() or None
-
-
-def _required(arguments: Arguments, name: str) -> str:
-    value = _text(arguments, name)
-    if value is None:
-        raise InvalidRequest(f"{name} is required")
-    return value
 
 
 class VoiceCallTool:
@@ -84,7 +65,7 @@ class VoiceCallTool:
     def __init__(self, operations: Callable[[], CallOperations]) -> None:
         self._operations = operations
         self._actions: Mapping[
-            str, Callable[[CallOperations, Arguments], Awaitable[dict[str, Any]]]
+            str, Callable[[CallOperations, Params], Awaitable[dict[str, Any]]]
         ] = {
             "initiate_call": self._initiate,
             "continue_call": self._continue,
@@ -96,7 +77,7 @@ class VoiceCallTool:
 
     async def invoke(
         self,
-        arguments: Arguments,
+        arguments: Params,
         *,
         requester_session_key: str | None = None,
         requester_agent_id: str | None = None,
@@ -110,10 +91,14 @@ class VoiceCallTool:
         caller's session; none is taken then."""
         try:
             operations = self._operations()
-            if for_caller and _text(arguments, "sessionKey") is not None:
+            known: dict[str, Any] = {
+                # A model may write half a surrogate pair, which nothing stores or speaks.
+                name: well_formed_text(value) if isinstance(value, str) else value
+                for name, value in arguments.items()
+            }
+            if for_caller and text_in(known, "sessionKey") is not None:
                 raise InvalidRequest("sessionKey cannot be chosen during a call; leave it out")
-            known = {
-                **arguments,
+            known |= {
                 "requesterSessionKey": requester_session_key,
                 "agentId": (requester_agent_id or "").strip() or _agent_of(requester_session_key),
                 "idempotencyKey": idempotency_key,
@@ -122,8 +107,8 @@ class VoiceCallTool:
         except VoicecallError as error:
             return {**_envelope({"error": str(error)}), "isError": True}
 
-    async def _run(self, operations: CallOperations, arguments: Arguments) -> dict[str, Any]:
-        action = _text(arguments, "action")
+    async def _run(self, operations: CallOperations, arguments: Params) -> dict[str, Any]:
+        action = text_in(arguments, "action")
         if action is None:
             return await self._legacy(operations, arguments)
         run = self._actions.get(action)
@@ -132,27 +117,24 @@ class VoiceCallTool:
             raise InvalidRequest(f"unknown action {action!r}; one of {known}")
         return await run(operations, arguments)
 
-    async def _legacy(self, operations: CallOperations, arguments: Arguments) -> dict[str, Any]:
+    async def _legacy(self, operations: CallOperations, arguments: Params) -> dict[str, Any]:
         """The shape without an action: mode call (default) or status."""
-        if _text(arguments, "mode") == "status":
-            return dict(await operations.status(_required(arguments, "sid")))
+        if text_in(arguments, "mode") == "status":
+            return dict(await operations.status(required(arguments, "sid")))
         return await self._dial(operations, {**arguments, "mode": None})
 
-    async def _initiate(self, operations: CallOperations, arguments: Arguments) -> dict[str, Any]:
-        _required(arguments, "message")
+    async def _initiate(self, operations: CallOperations, arguments: Params) -> dict[str, Any]:
+        required(arguments, "message")
         return await self._dial(operations, arguments)
 
-    async def _dial(self, operations: CallOperations, arguments: Arguments) -> dict[str, Any]:
-        mode = _text(arguments, "mode")
-        if mode is not None and mode not in tuple(CallMode):
-            raise InvalidRequest("mode must be notify or conversation")
+    async def _dial(self, operations: CallOperations, arguments: Params) -> dict[str, Any]:
         record = await operations.dial(
             DialOptions(
-                to=_text(arguments, "to"),
-                message=_text(arguments, "message"),
-                mode=CallMode(mode) if mode else None,
-                dtmf_sequence=_text(arguments, "dtmfSequence"),
-                session_key=_text(arguments, "sessionKey"),
+                to=text_in(arguments, "to"),
+                message=text_in(arguments, "message"),
+                mode=mode_in(arguments),
+                dtmf_sequence=text_in(arguments, "dtmfSequence"),
+                session_key=text_in(arguments, "sessionKey"),
                 requester_session_key=arguments["requesterSessionKey"],
                 agent_id=arguments["agentId"],
                 idempotency_key=arguments["idempotencyKey"],
@@ -160,24 +142,24 @@ class VoiceCallTool:
         )
         return {"callId": record.call_id, "initiated": True}
 
-    async def _continue(self, operations: CallOperations, arguments: Arguments) -> dict[str, Any]:
-        call_id, message = _required(arguments, "callId"), _required(arguments, "message")
+    async def _continue(self, operations: CallOperations, arguments: Params) -> dict[str, Any]:
+        call_id, message = required(arguments, "callId"), required(arguments, "message")
         return {"success": True, "transcript": await operations.ask(call_id, message)}
 
-    async def _speak(self, operations: CallOperations, arguments: Arguments) -> dict[str, Any]:
-        await operations.speak(_required(arguments, "callId"), _required(arguments, "message"))
+    async def _speak(self, operations: CallOperations, arguments: Params) -> dict[str, Any]:
+        await operations.speak(required(arguments, "callId"), required(arguments, "message"))
         return {"success": True}
 
-    async def _dtmf(self, operations: CallOperations, arguments: Arguments) -> dict[str, Any]:
-        await operations.dtmf(_required(arguments, "callId"), _required(arguments, "digits"))
+    async def _dtmf(self, operations: CallOperations, arguments: Params) -> dict[str, Any]:
+        await operations.dtmf(required(arguments, "callId"), required(arguments, "digits"))
         return {"success": True}
 
-    async def _end(self, operations: CallOperations, arguments: Arguments) -> dict[str, Any]:
-        await operations.end(_required(arguments, "callId"))
+    async def _end(self, operations: CallOperations, arguments: Params) -> dict[str, Any]:
+        await operations.end(required(arguments, "callId"))
         return {"success": True}
 
-    async def _status(self, operations: CallOperations, arguments: Arguments) -> dict[str, Any]:
-        return dict(await operations.status(_required(arguments, "callId")))
+    async def _status(self, operations: CallOperations, arguments: Params) -> dict[str, Any]:
+        return dict(await operations.status(required(arguments, "callId")))
 
 
 def _agent_of(session_key: str | None) -> str | None:
