@@ -104,7 +104,8 @@ class CallLane:
         self.host = host
         self.wakes_at: int | None = None
         """For :class:`~.deadlines.Deadlines`: when the call is woken."""
-        self._conversation: Conversation | None = None
+        self.conversation: Conversation | None = None
+        """Once it has begun."""
         self._prepared: Callable[[], Conversation] | None = None
         self._noted: list[StoredEvent] = []
         self._stored_entries = len(record.transcript)
@@ -143,16 +144,11 @@ class CallLane:
         if self._prepared is not None:
             make, self._prepared = self._prepared, None
             try:
-                self._conversation = make()
-                self.spawn(self._conversation.run)
+                self.conversation = make()
+                self.spawn(self.conversation.run)
             except Exception as error:  # noqa: BLE001 (it is the failure of the call's task)
                 self.spawn(partial(_fail, error))
-        return self._conversation
-
-    @property
-    def conversation(self) -> Conversation | None:
-        """The conversation, if it has begun."""
-        return self._conversation
+        return self.conversation
 
     # --- events -----------------------------------------------------------------------------
 
