@@ -261,8 +261,8 @@ class CallEngine:
         if lane is None or started.provider_call_id not in lane.record.aliases:
             raise AdmissionRefused(1008, "Unknown call")
         stream_id = started.stream_id
-        applied = await lane.apply(ev.StreamAttached(at=self.seam.now_ms(), stream_id=stream_id))
-        conversation = None if applied.record.terminal else lane.begin()
+        await lane.apply(ev.StreamAttached(at=self.seam.now_ms(), stream_id=stream_id))
+        conversation = None if lane.record.terminal else lane.begin()
         if conversation is None:
             raise AdmissionRefused(1008, "The call is over")
         return conversation.attach(socket, started)

@@ -90,7 +90,6 @@ class Applied(msgspec.Struct, frozen=True):
     """What came of an event; ``reply`` where a webhook waits. That to a ``duplicate`` is stored."""
 
     outcome: mc.Outcome
-    record: CallRecord
     reply: RecordedReply | None = None
     duplicate: bool = False
 
@@ -275,7 +274,7 @@ class CallLane:
         new: bool = False,
     ) -> Applied:
         if step.outcome is mc.Outcome.RETRYABLE:
-            return Applied(step.outcome, self.record)
+            return Applied(step.outcome)
         plan = self.host.planner.plan(step, event)
         if plan.tokens:
             await self.host.issue_tokens(plan.record, plan.tokens)
@@ -302,7 +301,7 @@ class CallLane:
                     raise
                 doubt = self._doubts.get(error.key)
                 if doubt is None or not changed:
-                    return Applied(mc.Outcome.IGNORED, self.record, duplicate=True)
+                    return Applied(mc.Outcome.IGNORED, duplicate=True)
                 if doubt.before is self.record:
                     # The reply that is stored has the ids of this one.
                     plan, rest = doubt.plan, doubt.rest
@@ -329,7 +328,7 @@ class CallLane:
             phases.append("document served")
         note_phases(plan.record, *phases)
         await self.host.act(self, plan.effects, rest)
-        return Applied(step.outcome, plan.record, recorded, duplicate)
+        return Applied(step.outcome, recorded, duplicate)
 
     def _publish(self, plan: Plan) -> None:
         before, self.record = self.record, plan.record
