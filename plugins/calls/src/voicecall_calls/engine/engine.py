@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any, Protocol
+from typing import Protocol
 from urllib.parse import quote
 
 import anyio
@@ -231,6 +231,10 @@ class CallEngine:
         """The live call with this id of the carrier's."""
         return self.lanes.get(self._by_alias.get(provider_call_id, ""))
 
+    def carrier_ids(self) -> Collection[str]:
+        """The carrier's ids of all live calls."""
+        return self._by_alias.keys()
+
     # --- webhooks ---------------------------------------------------------------------------
 
     async def recorded(
@@ -260,21 +264,19 @@ class CallEngine:
         lane = self.lanes.get(str(value["call_id"]))
         if lane is None or started.provider_call_id not in lane.record.aliases:
             raise AdmissionRefused(1008, "Unknown call")
-        stream_id = started.stream_id
-        await lane.apply(ev.StreamAttached(at=self.seam.now_ms(), stream_id=stream_id))
+        now = self.seam.now_ms()
+        await lane.apply(ev.StreamAttached(at=now, stream_id=started.stream_id))
         conversation = None if lane.record.terminal else lane.begin()
         if conversation is None:
             raise AdmissionRefused(1008, "The call is over")
         return conversation.attach(socket, started)
 
+    # --- the lanes' host --------------------------------------------------------------------
+
     def ref(self, record: CallRecord) -> tel.CallRef:
         url = self.webhook_url()
         url += f"{'&' if '?' in url else '?'}callId={quote(record.call_id, safe='')}"
         return tel.CallRef(record.call_id, record.provider_call_id, record.aliases, url)
-
-    def carrier_ids(self) -> Collection[str]:
-        """The carrier's ids of all live calls."""
-        return self._by_alias.keys()
 
     async def issue_tokens(
         self, record: CallRecord, tokens: Sequence[str], *, busy_ms: int = 0
@@ -282,10 +284,7 @@ class CallEngine:
         before = tones_ms(record.dtmf_sequence or "")
         ttl = self.policy.ring_timeout_ms + before + busy_ms + 30_000
         for token in tokens:
-            value: Mapping[str, Any] = {"call_id": record.call_id}
-            await self.coordinator.put_token(token, value, ttl_ms=ttl)
-
-    # --- the lanes' host --------------------------------------------------------------------
+            await self.coordinator.put_token(token, {"call_id": record.call_id}, ttl_ms=ttl)
 
     def published(self, lane: CallLane, before: CallRecord, events: Sequence[ev.CallEvent]) -> None:
         record = lane.record
