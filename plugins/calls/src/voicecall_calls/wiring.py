@@ -140,6 +140,21 @@ def resolve(
     if config.realtime.enabled:
         _select_realtime(wiring, registry, environ)
     wiring.notes.extend(wiring.off)
+    wiring.notes.extend(_ignored_blocks(config, registry))
+    if config.inbound_policy == "allowlist" and not config.allow_from:
+        wiring.notes.append(f"{CONFIG_PATH}.allowFrom is empty: every inbound call is refused")
+    if config.skip_signature_verification:
+        wiring.notes.append(UNVERIFIED)
+    tunnelled = wiring.tunnel is not None
+    wiring.notes.extend(known_secrets(carrier, config, CONFIG_PATH, tunnel=tunnelled))
+    family = tunnel_family(config.tunnel_id or "") if tunnelled else None
+    for key in unused_keys(config):
+        if family is None or not key.startswith((f"tunnel.{family}", f"{family}.")):
+            wiring.notes.append(f"{CONFIG_PATH}.{key} has no effect yet")
+    return wiring
+
+
+def _ignored_blocks(config: VoiceCallConfig, registry: Registry) -> Iterator[str]:
     installed = set(registry.ids(ProviderKind.TELEPHONY))
     for block in sorted(set(config.carriers) - installed):
         why = "no such carrier is installed"
@@ -147,18 +162,7 @@ def resolve(
             why = "this is not supported yet"
         elif close := difflib.get_close_matches(block, installed, 1, 0.75):
             why += f"; did you mean {close[0]!r}?"
-        wiring.notes.append(f"{CONFIG_PATH}.{block} is ignored: {why}")
-    if config.inbound_policy == "allowlist" and not config.allow_from:
-        wiring.notes.append(f"{CONFIG_PATH}.allowFrom is empty: every inbound call is refused")
-    if config.skip_signature_verification:
-        wiring.notes.append(UNVERIFIED)
-    tunnelled = wiring.tunnel is not None
-    wiring.notes.extend(known_secrets(carrier, config, CONFIG_PATH, tunnel=tunnelled))
-    family = tunnel_family(config.tunnel_id or "") if wiring.tunnel is not None else None
-    for key in unused_keys(config):
-        if family is None or not key.startswith((f"tunnel.{family}", f"{family}.")):
-            wiring.notes.append(f"{CONFIG_PATH}.{key} has no effect yet")
-    return wiring
+        yield f"{CONFIG_PATH}.{block} is ignored: {why}"
 
 
 def _with_environment(
@@ -203,11 +207,9 @@ def _select_backends(wiring: Wiring, registry: Registry, environ: Mapping[str, s
         for number, route in wiring.config.numbers.items()
         if route.agent_id
     ]
-    for agent_id in (wiring.agent_id, *routed):
-        if agent_id in wiring.backends:
-            continue
+    for agent_id in dict.fromkeys((wiring.agent_id, *routed)):
         selected = wiring.backends[agent_id] = _backend(wiring, agent_id, registry, environ)
-        if found := _backend_problems(wiring, agent_id):
+        if found := _backend_problems(wiring, agent_id, selected):
             wiring.unusable[agent_id] = "; ".join(found)
             wiring.problems.extend(text for text in found if text not in wiring.problems)
     for agent_id in directory.ids:
@@ -215,20 +217,19 @@ def _select_backends(wiring: Wiring, registry: Registry, environ: Mapping[str, s
             continue
         try:
             selected = _backend(wiring, agent_id, registry, environ)
+            found = _backend_problems(wiring, agent_id, selected)
         except ConfigError as error:
-            wiring.unusable[agent_id] = str(error)
-            continue
-        wiring.backends[agent_id] = selected
-        if found := _backend_problems(wiring, agent_id):
-            del wiring.backends[agent_id]
+            found = [str(error)]
+        if found:
             wiring.unusable[agent_id] = "; ".join(found)
         else:
+            wiring.backends[agent_id] = selected
             wiring.optional.add(agent_id)
 
 
-def _backend_problems(wiring: Wiring, agent_id: str) -> list[str]:
+def _backend_problems(wiring: Wiring, agent_id: str, selected: Selected) -> list[str]:
     """Why the selected backend of an agent cannot answer with its models."""
-    selected, config = wiring.backends[agent_id], wiring.config
+    config = wiring.config
     if selected.outcome is not Selection.OK or selected.info is None:
         return [selected.message]
     if selected.info.check is None:
