@@ -41,14 +41,12 @@ class SpokenStream:
         sentences: list[str] = []
         for part in parts:
             match part.kind:
-                case Kind.PLAIN if self._structured:
+                case Kind.PLAIN | Kind.NOT_MEANT if self._structured:
                     pass
                 case Kind.PLAIN:
                     sentences += self._splitter.feed(self._gate.feed(part.text))
-                case Kind.NOT_MEANT if not self._structured:
-                    self._forget_plain()
                 case Kind.NOT_MEANT:
-                    pass
+                    self._forget_plain()
                 case Kind.END_CALL:
                     self.end_requested = True
                 case Kind.SPOKEN | Kind.VALUE_END:
