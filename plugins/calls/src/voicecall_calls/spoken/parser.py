@@ -201,7 +201,7 @@ class Parser:
 
     def _read(self, character: str) -> None:
         if self._object is not None:
-            self._emit(self._object.read(character))
+            self._parts += self._object.read(character)
             if self._object.done:
                 self._object = None
         elif self._reasoning is not None:
@@ -225,10 +225,7 @@ class Parser:
 
     def _plain(self, text: str) -> None:
         if not self._fenced:
-            self._emit([Part(Kind.PLAIN, text)])
-
-    def _emit(self, parts: list[Part]) -> None:
-        self._parts += parts
+            self._parts.append(Part(Kind.PLAIN, text))
 
     def _after_brace(self, character: str, seen: str) -> None:
         """``{`` opens an object where a key follows; else it is a brace in a plain text."""
@@ -253,7 +250,7 @@ class Parser:
             self._since = ""
         elif character == ">" and name.startswith("/") and name[1:] in _REASONING_TAGS:
             self._tag = None
-            self._emit([Part(Kind.NOT_MEANT)])
+            self._parts.append(Part(Kind.NOT_MEANT))
         elif (character.isalpha() or (character == "/" and seen == "<")) and len(
             seen
         ) < _LONGEST_TAG:
