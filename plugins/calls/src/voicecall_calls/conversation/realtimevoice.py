@@ -299,7 +299,6 @@ class ModelVoice:
             self._line.forget(item.key)
             return
         speech = SpeechTimes()
-        stored = False
         try:
             await self._apply_speaking(item)
             while not item.over:
@@ -310,13 +309,12 @@ class ModelVoice:
             if not item.told and (item.cut_ms is None or not item.text):
                 await self._told(item)
             await self._apply_spoke(item, self._row(item, speech))
-            stored = True
+        except BaseException:
+            with anyio.CancelScope(shield=True):
+                await self._keep(self._row(item, speech))
+            raise
         finally:
-            row = None if stored else self._row(item, speech)
             self._line.forget(item.key)
-            if row is not None:
-                with anyio.CancelScope(shield=True):
-                    await self._keep(row)
 
     async def _told(self, item: Item) -> None:
         """Wait for the words of ``item``, though not for ever."""
