@@ -172,7 +172,7 @@ class PydanticAgent(AgentBackend):
     async def _work(self, run: _Run) -> None:
         key = run.turn.session_key, run.turn.turn_id
         try:
-            with run.scope, run.output:
+            with run.scope:
                 # A guess writes nothing, and must not be in the way of the real turn.
                 guess = run.turn.speculative
                 async with nullcontext() if guess else self._session(run.turn.session_key):
