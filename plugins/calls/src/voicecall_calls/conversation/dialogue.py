@@ -346,11 +346,11 @@ class Dialogue(Conversation):
         )
         try:
             # Open before the prompt is spoken: an early answer counts.
-            with self._question.asked():
+            with self._question.asked() as answer:
                 await self._stop_reply()
                 await self._say_for(prompt, new_turn=True)
                 asked = SpeechTimes(done=self.seam.now_ms())
-                text = await self._question.wait(timeout_s)
+                text = await answer.wait(timeout_s)
         finally:
             self._silence.note()
         times.stt_final = self.seam.now_ms()

@@ -19,6 +19,16 @@ class _Answer:
     text: str | None = None
     problem: str | None = None
 
+    async def wait(self, timeout_s: float) -> str:
+        """What the caller says or presses. Raises :exc:`~voicecall.errors.CallNotReady` where
+        nothing comes."""
+        with anyio.move_on_after(timeout_s):
+            await self.known.wait()
+        if self.text is not None:
+            return self.text
+        waited = f"Timed out waiting for transcript after {round(timeout_s * 1000)}ms"
+        raise CallNotReady(self.problem or waited)
+
 
 class OpenQuestion:
     """At most one at a time."""
@@ -32,14 +42,14 @@ class OpenQuestion:
         return self._answer is not None
 
     @contextmanager
-    def asked(self) -> Iterator[None]:
-        """While inside, what the caller says answers the question. Raises
+    def asked(self) -> Iterator[_Answer]:
+        """While inside, what the caller says is the answer. Raises
         :exc:`~voicecall.errors.CallNotReady` where another one is open."""
         if self._answer is not None:
             raise CallNotReady("Already waiting for transcript")
-        self._answer = _Answer()
+        self._answer = answer = _Answer()
         try:
-            yield
+            yield answer
         finally:
             self._answer = None
 
@@ -56,16 +66,3 @@ class OpenQuestion:
         if self._answer is not None:
             self._answer.problem = problem
             self._answer.known.set()
-
-    async def wait(self, timeout_s: float) -> str:
-        """The answer to the question that was asked. Raises
-        :exc:`~voicecall.errors.CallNotReady` where there is none."""
-        answer = self._answer
-        if answer is None:
-            raise CallNotReady("nothing was asked")
-        with anyio.move_on_after(timeout_s):
-            await answer.known.wait()
-        if answer.text is not None:
-            return answer.text
-        waited = f"Timed out waiting for transcript after {round(timeout_s * 1000)}ms"
-        raise CallNotReady(answer.problem or waited)

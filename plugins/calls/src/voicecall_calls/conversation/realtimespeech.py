@@ -100,9 +100,9 @@ class Requests:
     async def ask(self, prompt: str, timeout_s: float) -> str:
         """Say ``prompt`` and return the caller's next words. Raises ``VoicecallError``."""
         # Open before the prompt is spoken: an early answer counts.
-        with self._question.asked():
+        with self._question.asked() as answer:
             await self.say(prompt)
-            return await self._question.wait(timeout_s)
+            return await answer.wait(timeout_s)
 
     def _check(self) -> None:
         if self.closed is not None:
