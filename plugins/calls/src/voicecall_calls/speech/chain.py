@@ -95,7 +95,6 @@ class ChainSession(SpeechSession):
         self._format = audio_format
         self._tasks = tasks
         self._seat: Seat | None = None
-        self._member: ChainMember | None = None
 
     def utterance(self, item_id: str, sink: AudioSink) -> Utterance:
         utterance = ChainUtterance(self, item_id, sink)
@@ -139,7 +138,7 @@ class ChainSession(SpeechSession):
         member.rest.failed()
         if self._seat is not None:
             self._seat.close()
-        self._seat = self._member = None
+        self._seat = None
         following = self.next(errors)
         if following is None or following is member:
             return
@@ -159,17 +158,16 @@ class ChainSession(SpeechSession):
     def next(self, errors: Collection[str]) -> ChainMember | None:
         """Who is to speak, after those in ``errors`` failed: the member of the call; else the
         first one that does not rest; else the first."""
-        if self._member is not None:
-            return self._member
+        if self._seat is not None:
+            return self._seat.member
         left = [member for member in self._chain.members if member.id not in errors]
         return min(left, key=lambda member: member.rest.resting, default=None)
 
     def seat(self, member: ChainMember) -> Seat:
         """The session of ``member``, opened anew where it ended by itself."""
-        if self._seat is None or self._member is not member or self._seat.over.is_set():
+        if self._seat is None or self._seat.over.is_set():
             first = member is self._chain.members[0]
             voice = (self._voice if first else None) or member.voice
-            self._seat = Seat(member.id, member.provider, voice, self._format)
+            self._seat = Seat(member, voice, self._format)
             self._tasks.start_soon(self._seat.hold)
-            self._member = member
         return self._seat

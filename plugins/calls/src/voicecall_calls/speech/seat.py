@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import logging
+from typing import TYPE_CHECKING
 
 import anyio
 
 from voicecall.audio.formats import AudioFormat
 from voicecall.errors import ProviderError, ProviderTimeout, ProviderUnavailable
-from voicecall.tts import SpeechProvider, SpeechSession
+from voicecall.tts import SpeechSession
 from voicecall_calls.holding import held
+
+if TYPE_CHECKING:
+    from voicecall_calls.speech.chain import ChainMember
 
 __all__ = ["Seat", "as_provider_error"]
 
@@ -31,19 +35,13 @@ def as_provider_error(error: Exception, provider_id: str) -> ProviderError:
 class Seat:
     """``settled``: the session is open, or it is over. ``session`` is None unless it is open."""
 
-    def __init__(
-        self,
-        provider_id: str,
-        provider: SpeechProvider,
-        voice: str | None,
-        audio_format: AudioFormat,
-    ) -> None:
-        self.id = provider_id
+    def __init__(self, member: ChainMember, voice: str | None, audio_format: AudioFormat) -> None:
+        self.id = member.id
+        self.member = member
         self.session: SpeechSession | None = None
         self._error: ProviderError | None = None
         self.settled = anyio.Event()
         self.over = anyio.Event()
-        self._provider = provider
         self._voice = voice
         self._format = audio_format
         self._scope = anyio.CancelScope()
@@ -61,7 +59,7 @@ class Seat:
         """Keep the session open until :meth:`close`, or until it ends by itself."""
         try:
             with self._scope:
-                voice = self._provider.session(self._voice, self._format)
+                voice = self.member.provider.session(self._voice, self._format)
                 async with held(voice, f"the session of the speech provider {self.id}") as session:
                     self.session = session
                     self.settled.set()
