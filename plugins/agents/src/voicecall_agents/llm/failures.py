@@ -69,9 +69,9 @@ def as_provider_error(error: BaseException, silence_s: float) -> ProviderError:
 
 def _of_request(error: ModelAPIError) -> ProviderError:
     kind, what, retryable = _judge(error)
-    headers = error.headers if isinstance(error, ModelHTTPError) else None
+    headers = (error.headers if isinstance(error, ModelHTTPError) else None) or {}
     status = error.status_code if isinstance(error, ModelHTTPError) else None
-    details = [f"{error.model_name}"]
+    details = [error.model_name]
     if status is not None:
         details.append(f"status {status}")
     if error.provider_error_code:
@@ -80,9 +80,7 @@ def _of_request(error: ModelAPIError) -> ProviderError:
         f"{what} ({', '.join(details)})",
         provider=BACKEND_ID,
         retryable=retryable,
-        request_id=next((headers[key] for key in _REQUEST_IDS if key in headers), None)
-        if headers
-        else None,
+        request_id=next((headers[key] for key in _REQUEST_IDS if key in headers), None),
         status=status,
     )
 
