@@ -261,10 +261,12 @@ class Reloader:
     async def _reconfigured(self, running: RunningPlugin, loaded: LoadedConfig) -> bool:
         """Whether all services have taken the change; otherwise the plugin's configuration is
         the one it had."""
-        services = [runner.service for runner in running.runners if runner.running]
-        if len(services) < len(running.runners) or running.problem is not None:
-            return False
-        if not services or not all(isinstance(service, Reconfigurable) for service in services):
+        services = [
+            runner.service
+            for runner in running.runners
+            if runner.running and isinstance(runner.service, Reconfigurable)
+        ]
+        if not services or len(services) < len(running.runners) or running.problem is not None:
             return False
         before = running.host.loaded
         running.host.loaded = loaded
@@ -272,7 +274,7 @@ class Reloader:
         taken = False
         try:
             for service in services:
-                taken = isinstance(service, Reconfigurable) and await service.reconfigure(config)
+                taken = await service.reconfigure(config)
                 if not taken:
                     break
         finally:
