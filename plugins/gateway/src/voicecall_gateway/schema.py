@@ -12,7 +12,6 @@ from typing import Any
 from pydantic import BaseModel
 
 from voicecall.errors import PluginError
-from voicecall.hosting import PluginInfo
 from voicecall.providers import ProviderInfo, ProviderKind
 from voicecall.registry import Registry
 
@@ -98,13 +97,9 @@ class _Schemas:
         if plugin.info is None:
             self.problems.append(plugin.error or f"the plugin {plugin_id!r} cannot be loaded")
         elif plugin.info.config_model is not None:
-            schema["properties"]["config"] = self._plugin(plugin.info, plugin.info.config_model())
-        return schema
-
-    def _plugin(self, info: PluginInfo, model: type[BaseModel]) -> dict[str, Any]:
-        name = f"plugin.{info.id}"
-        schema = self.of(name, model)
-        self.add_blocks(schema, info.provider_blocks)
+            config = self.of(f"plugin.{plugin_id}", plugin.info.config_model())
+            self.add_blocks(config, plugin.info.provider_blocks)
+            schema["properties"]["config"] = config
         return schema
 
     def add_blocks(self, schema: dict[str, Any], blocks: Mapping[str, ProviderKind]) -> None:
