@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,31 +38,11 @@ def run(context: typer.Context, config: ConfigOption = None, json: JsonOption = 
         # From now on it asks for a new look at the configuration, which is about to be read.
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
     line = command_line(context)
-    loaded = line.load_config(config)
-
-    def announce(gateway: Gateway) -> None:
-        if json:
-            print_json(
-                {
-                    "url": gateway.url,
-                    "pid": os.getpid(),
-                    "config": loaded.source,
-                    "stateDir": str(loaded.state_dir),
-                }
-            )
-        else:
-            print_text(f"the voicecall gateway listens on {gateway.url}")
-
-    if not _serve(line, config, loaded, announce):
+    if not _serve(line, config, line.load_config(config), json):
         raise typer.Exit(1)
 
 
-def _serve(
-    line: CommandLine,
-    config: Path | None,
-    loaded: LoadedConfig,
-    announce: Callable[[Gateway], None],
-) -> bool:
+def _serve(line: CommandLine, config: Path | None, loaded: LoadedConfig, json: bool) -> bool:
     import anyio
 
     from voicecall_gateway.auth import existing_token
@@ -81,7 +60,7 @@ def _serve(
         mask.add([gateway.token] if gateway.token else [])
         # That nobody reads it is no reason to stop.
         with contextlib.suppress(OutputLost):
-            announce(gateway)
+            _announce(gateway, json)
 
     async def body() -> bool:
         gateway = Gateway(
@@ -95,6 +74,20 @@ def _serve(
         return await serve(gateway, announce=opened)
 
     return anyio.run(body, backend_options={"loop_factory": new_event_loop})
+
+
+def _announce(gateway: Gateway, json: bool) -> None:
+    if json:
+        print_json(
+            {
+                "url": gateway.url,
+                "pid": os.getpid(),
+                "config": gateway.loaded.source,
+                "stateDir": str(gateway.loaded.state_dir),
+            }
+        )
+    else:
+        print_text(f"the voicecall gateway listens on {gateway.url}")
 
 
 def status(context: typer.Context, config: ConfigOption = None, json: JsonOption = False) -> None:
