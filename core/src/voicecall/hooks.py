@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Iterable, Sequence
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import pluggy
@@ -41,7 +40,7 @@ class Hooks:
         self._manager = pluggy.PluginManager(hookspecs.PROJECT)
         self._manager.add_hookspecs(hookspecs)
 
-    def register(self, plugin: ModuleType | object, name: str) -> None:
+    def register(self, plugin: object, name: str) -> None:
         """Register a plugin module; repeating this has no effect. Raises
         ``pluggy.PluginValidationError`` for hooks that are wrong."""
         if self._manager.is_registered(plugin):
