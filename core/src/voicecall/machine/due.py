@@ -23,30 +23,28 @@ from .vocabulary import CallPolicy, HangUp, Outcome, PlayMessage, ProbeStatus, S
 
 __all__ = ["deadline_due"]
 
+_ENDS: Mapping[DeadlineKind, tuple[EndReason, EndDetail]] = {
+    DeadlineKind.RING: (EndReason.NO_ANSWER, EndDetail.RING_TIMEOUT),
+    DeadlineKind.UNANSWERED: (EndReason.HANGUP_BOT, EndDetail.REAPER),
+    DeadlineKind.MAX_DURATION: (EndReason.TIMEOUT, EndDetail.MAX_DURATION),
+    DeadlineKind.NOTIFY_HANGUP: (EndReason.HANGUP_BOT, EndDetail.NOTIFIED),
+}
+"""How a call ends by a deadline that does nothing else."""
+
 
 def deadline_due(record: CallRecord, event: ev.DeadlineDue, policy: CallPolicy) -> Step:
     due = record.deadlines.get(event.kind)
     if due is None or due > event.at:
         return Step(record, outcome=Outcome.IGNORED)
     record = replace(record, deadlines=with_deadlines(record, event.kind))
+    if event.kind in _ENDS:
+        return begin_end(record, event.at, *_ENDS[event.kind], policy)
     return _ON_DEADLINE[event.kind](record, event.at, policy)
 
 
 def _dial_due(record: CallRecord, at: int, policy: CallPolicy) -> Step:
     # Whether the call exists is unknown and stays so; it is closed, never dialled again.
     return finished(record, at, EndReason.FAILED, EndDetail.DIAL_UNKNOWN)
-
-
-def _ring_due(record: CallRecord, at: int, policy: CallPolicy) -> Step:
-    return begin_end(record, at, EndReason.NO_ANSWER, EndDetail.RING_TIMEOUT, policy)
-
-
-def _unanswered_due(record: CallRecord, at: int, policy: CallPolicy) -> Step:
-    return begin_end(record, at, EndReason.HANGUP_BOT, EndDetail.REAPER, policy)
-
-
-def _max_duration_due(record: CallRecord, at: int, policy: CallPolicy) -> Step:
-    return begin_end(record, at, EndReason.TIMEOUT, EndDetail.MAX_DURATION, policy)
 
 
 def _message_due(record: CallRecord, at: int, policy: CallPolicy) -> Step:
@@ -56,10 +54,6 @@ def _message_due(record: CallRecord, at: int, policy: CallPolicy) -> Step:
     # Other speech may have taken its place: its own end will never be told.
     record = replace(record, utterance=Utterance("", "", first_message=True))
     return after_speech(record, at, "", False, False, policy)
-
-
-def _notify_due(record: CallRecord, at: int, policy: CallPolicy) -> Step:
-    return begin_end(record, at, EndReason.HANGUP_BOT, EndDetail.NOTIFIED, policy)
 
 
 def _stream_due(record: CallRecord, at: int, policy: CallPolicy) -> Step:
@@ -93,11 +87,7 @@ def _probe_due(record: CallRecord, at: int, policy: CallPolicy) -> Step:
 
 _ON_DEADLINE: Mapping[DeadlineKind, Callable[[CallRecord, int, CallPolicy], Step]] = {
     DeadlineKind.DIAL: _dial_due,
-    DeadlineKind.RING: _ring_due,
-    DeadlineKind.UNANSWERED: _unanswered_due,
-    DeadlineKind.MAX_DURATION: _max_duration_due,
     DeadlineKind.MESSAGE: _message_due,
-    DeadlineKind.NOTIFY_HANGUP: _notify_due,
     DeadlineKind.STREAM: _stream_due,
     DeadlineKind.HANGUP: _hangup_due,
     DeadlineKind.PROBE: _probe_due,
