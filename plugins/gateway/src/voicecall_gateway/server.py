@@ -18,7 +18,7 @@ import anyio.to_thread
 import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
@@ -112,14 +112,11 @@ def make_app(
             return
         await rpc.serve(websocket)
 
-    async def invoke(request: Request) -> Response:
-        return await tools(request)
-
     app = Starlette(
         routes=[
             Route("/healthz", healthz),
             Route("/readyz", readyz),
-            Route("/tools/invoke", invoke, methods=["POST"]),
+            Route("/tools/invoke", tools.answer, methods=["POST"]),
             WebSocketRoute("/rpc", rpc_socket),
         ]
     )

@@ -83,7 +83,7 @@ class ToolEndpoint:
         self._in_flight = 0
         self._idle = anyio.Event()
 
-    async def __call__(self, request: Request) -> Response:
+    async def answer(self, request: Request) -> Response:
         try:
             self._admit(request)
             self._check_room()
