@@ -92,15 +92,14 @@ def state_directory(environ: Mapping[str, str]) -> Path:
     return _path(environ.get("VOICECALL_STATE_DIR", "").strip() or "~/.voicecall", environ)
 
 
-def config_file(explicit: Path | None, environ: Mapping[str, str]) -> tuple[Path, bool]:
-    """The file to read and whether somebody named it: the argument, ``VOICECALL_CONFIG``, or
-    ``~/.voicecall/config.json5``. Raises :exc:`ConfigError`."""
-    if explicit is not None:
-        return _path(str(explicit), environ), True
-    named = environ.get("VOICECALL_CONFIG", "").strip()
-    if named:
-        return _path(named, environ), True
-    return _path("~/.voicecall/config.json5", environ), False
+def config_file(explicit: Path | None, environ: Mapping[str, str]) -> Path:
+    """The file to read: the argument, ``VOICECALL_CONFIG``, or ``~/.voicecall/config.json5``.
+    Raises :exc:`ConfigError`."""
+    return _path(_named_file(explicit, environ) or "~/.voicecall/config.json5", environ)
+
+
+def _named_file(explicit: Path | None, environ: Mapping[str, str]) -> str:
+    return environ.get("VOICECALL_CONFIG", "").strip() if explicit is None else str(explicit)
 
 
 def _path(text: str, environ: Mapping[str, str]) -> Path:
@@ -118,8 +117,8 @@ def _path(text: str, environ: Mapping[str, str]) -> Path:
 def load_config(explicit: Path | None, environ: Mapping[str, str]) -> LoadedConfig:
     """Read and check the configuration. A default file that is missing means an empty one; a
     named file that is missing is an error. Raises :exc:`ConfigError`."""
-    file, named = config_file(explicit, environ)
-    if named or file_exists(file):
+    file = config_file(explicit, environ)
+    if _named_file(explicit, environ) or file_exists(file):
         return config_from_tree(read_tree(file), environ=environ, source=str(file))
     loaded = config_from_tree({}, environ=environ, source=str(file))
     others = (file.with_suffix(suffix) for suffix in (".json", ".toml"))

@@ -58,7 +58,7 @@ def config_report(line: CommandLine, config: Path | None) -> dict[str, Any]:
     from voicecall_gateway.plugins import load_plugins
     from voicecall_gateway.providerblocks import block_warnings
 
-    file, _ = config_file(config, line.environ)
+    file = config_file(config, line.environ)
     report: dict[str, Any] = {"ok": False, "file": str(file), "exists": False}
     try:
         report["exists"] = file_exists(file)

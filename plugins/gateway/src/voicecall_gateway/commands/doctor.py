@@ -65,7 +65,7 @@ def _old_keys(line: CommandLine, config: Path | None) -> list[Issue]:
     from voicecall_gateway.jsonfile import file_exists, read_tree
     from voicecall_gateway.migration import old_keys
 
-    file, _ = config_file(config, line.environ)
+    file = config_file(config, line.environ)
     try:
         tree = read_tree(file) if file_exists(file) else {}
     except ConfigError:
@@ -114,7 +114,7 @@ def _open_files(line: CommandLine, config: Path | None) -> list[Path]:
     from voicecall_gateway.jsonfile import read_tree
     from voicecall_gateway.logs import credentials_in
 
-    file, _ = config_file(config, line.environ)
+    file = config_file(config, line.environ)
     found = []
     for path in (file, file.with_name(file.name + ".bak")):
         try:
@@ -149,7 +149,7 @@ def _fix(line: CommandLine, config: Path | None, found: list[Issue]) -> dict[str
     from voicecall_gateway.migration import rewrite
 
     report: dict[str, Any] = {"notes": []}
-    file, _ = config_file(config, line.environ)
+    file = config_file(config, line.environ)
     if _old_keys(line, config):
         try:
             rewritten = rewrite(file, line.registry)

@@ -69,7 +69,7 @@ def _serve(line: CommandLine, config: Path | None, loaded: LoadedConfig, json: b
             environ=line.environ,
             on_secrets=mask.add,
             reload=lambda: line.load_config(config),
-            watch=config_file(config, line.environ)[0],
+            watch=config_file(config, line.environ),
         )
         return await serve(gateway, announce=opened)
 

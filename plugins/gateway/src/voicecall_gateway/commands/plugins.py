@@ -109,7 +109,7 @@ def _switch(
     installed = plugin_ids(line.registry)
     if plugin_id not in installed and (enabled or plugin_id not in loaded.plugins.entries):
         raise InvalidRequest(_unknown(plugin_id, installed))
-    file, _ = config_file(config, line.environ)
+    file = config_file(config, line.environ)
     edits = _edits(loaded, plugin_id, enabled) if loaded.enabled(plugin_id) is not enabled else []
     try:
         text = editable_text(file) if edits else ""
