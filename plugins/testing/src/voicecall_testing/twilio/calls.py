@@ -10,8 +10,8 @@ import anyio.abc
 import anyio.lowlevel
 
 from voicecall.model import EndReason
+from voicecall_mock.exchange.carrier import CallStats
 from voicecall_mock.exchange.phone import run_phone
-from voicecall_mock.exchange.phonebook import CallStats
 from voicecall_mock.exchange.script import AnswerMode, Behaviour
 
 from .board import TwilioBoard, new_sid

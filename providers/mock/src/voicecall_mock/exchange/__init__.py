@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from .carrier import CallStats
 from .exchange import Exchange, NoWebhook
 from .faults import FaultError
 from .ledger import Ledger
 from .options import ExchangeOptions
-from .phonebook import CallStats
 from .script import (
     AnswerMode,
     Behaviour,

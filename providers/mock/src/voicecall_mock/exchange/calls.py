@@ -14,11 +14,11 @@ from voicecall.model import Direction, EndReason
 
 from .actions import ActionRefused
 from .board import Switchboard
+from .carrier import CallStats
 from .line import PhoneLine
 from .native import speaking_s
 from .options import ExchangeOptions
 from .phone import run_phone
-from .phonebook import CallStats
 from .script import AnswerMode, Behaviour
 from .streams import MediaStream
 from .webhooks import WebhookLane, WebhookSender

@@ -156,7 +156,7 @@ class _Rest:
             reference=_optional(data, "reference"),
             digits=digits,
         )
-        return JSONResponse({"id": self._exchange.dial(plan)}, 201)
+        return JSONResponse({"id": self._exchange.dial(plan).id}, 201)
 
     async def find_calls(self, request: Request) -> Response:
         reference = request.query_params.get("reference")

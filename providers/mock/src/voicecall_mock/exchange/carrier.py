@@ -1,0 +1,231 @@
+"""What every emulated carrier has: a REST server on loopback, phones, and calls to look at."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from dataclasses import asdict, dataclass
+from typing import Any, Generic, Protocol, Self, TypeVar
+
+import anyio
+import anyio.abc
+from starlette.types import ASGIApp
+
+from voicecall.model import EndReason
+from voicecall.seam import Seam, SystemSeam
+from voicecall.tts import SpeechProvider
+
+from .board import Switchboard
+from .ledger import Ledger
+from .line import CarrierLine
+from .options import PhoneOptions
+from .script import Behaviour, Script, default_script
+from .server import serve_app
+from .sockets import MediaClock, SocketStream
+from .voice import Voice
+
+__all__ = ["CallStats", "EmulatedCall", "EmulatedCarrier", "EmulatedPlan"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallStats:
+    """What one call was like for its phone. ``log``: ("said" | "heard", text) in order; far audio
+    of a stream has no text. ``barge_in_stop_ms``, ``response_ms``: see ``meter``; ``underruns``:
+    see ``playback``; ``dropped_bytes``: audio beyond the playback buffer."""
+
+    log: tuple[tuple[str, str], ...]
+    digits_heard: str
+    digits_pressed: str
+    streams: int
+    barge_in_stop_ms: tuple[float, ...]
+    response_ms: tuple[float, ...]
+    underruns: int
+    dropped_bytes: int
+    recorded_ms: int
+
+    @classmethod
+    def of(cls, line: CarrierLine, streams: Sequence[SocketStream]) -> CallStats:
+        """The figures of a line and of all media streams that it had."""
+        return cls(
+            log=tuple(line.log),
+            digits_heard=line.digits_heard,
+            digits_pressed=line.digits_pressed,
+            streams=len(streams),
+            barge_in_stop_ms=tuple(line.meter.barge_in_stop_ms),
+            response_ms=tuple(line.meter.response_ms),
+            underruns=sum(stream.playback.underruns for stream in streams),
+            dropped_bytes=sum(stream.playback.dropped for stream in streams),
+            recorded_ms=line.recording.duration_ms,
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+class EmulatedPlan(Protocol):
+    """A call to make, as far as an :class:`EmulatedCarrier` looks at it."""
+
+    @property
+    def to_number(self) -> str: ...
+
+
+class EmulatedCall(Protocol):
+    """A call, as far as an :class:`EmulatedCarrier` looks at it."""
+
+    over: anyio.Event
+    reason: EndReason | None
+
+    @property
+    def id(self) -> str: ...
+
+    @property
+    def line(self) -> CarrierLine: ...
+
+    @property
+    def stats(self) -> CallStats: ...
+
+    def to_json(self) -> dict[str, Any]: ...
+
+    async def run(self) -> None: ...
+
+
+_DIALLED = ("direction", "reference", "from", "to")
+
+CallT = TypeVar("CallT", bound=EmulatedCall)
+PlanT = TypeVar("PlanT", bound=EmulatedPlan)
+BoardT = TypeVar("BoardT", bound=Switchboard)
+
+
+class EmulatedCarrier(ABC, Generic[CallT, PlanT, BoardT]):
+    """A carrier on loopback, with phones that follow scripts. ``calls`` are found by the carrier's
+    ids: the last ``keep_calls`` of the options, as long as the older ones are over.
+
+    ``speech`` gives the phones a voice on media streams; without it they are silent there, unless
+    a step of their script brings its own audio.
+    """
+
+    options: PhoneOptions
+
+    def __init__(self, seam: Seam | None, speech: SpeechProvider | None) -> None:
+        self.seam: Seam = seam or SystemSeam()
+        self.ledger = Ledger(self.seam)
+        self.calls: dict[str, CallT] = {}
+        self.base_url = ""
+        """Of the REST side, while it is served."""
+        self._speech = speech
+        self._phones: dict[str, Behaviour] = {}
+        self._tasks: anyio.abc.TaskGroup | None = None
+        self._board: BoardT | None = None
+
+    # --- what a carrier brings --------------------------------------------------------------
+
+    @abstractmethod
+    def _app(self) -> ASGIApp:
+        """The REST side."""
+
+    @abstractmethod
+    def _switchboard(
+        self, voice: Voice, clock: MediaClock
+    ) -> AbstractAsyncContextManager[BoardT]: ...
+
+    @abstractmethod
+    def _inbound(self, number: str, to: str) -> PlanT:
+        """The call of a phone to ``to``. Raises ``LookupError`` where that leads nowhere."""
+
+    @abstractmethod
+    def _call(self, board: BoardT, plan: PlanT, behaviour: Behaviour) -> CallT: ...
+
+    # --- life -------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def serve(self) -> AsyncIterator[Self]:
+        """Listen until left; calls that are still up are cut off then. Raises ``OSError`` (the
+        port is taken)."""
+        async with AsyncExitStack() as stack:
+            clock = MediaClock(self.seam)
+            voice = Voice(self._speech, self.options.voice, self.ledger)
+            self._board = await stack.enter_async_context(self._switchboard(voice, clock))
+            if self._speech is not None:
+                await stack.enter_async_context(self._speech.lifespan())
+            async with anyio.create_task_group() as tasks:
+                self._tasks = tasks
+                tasks.start_soon(clock.run)
+                server = serve_app(self._app(), self.options.host, self.options.port)
+                try:
+                    async with server as self.base_url:
+                        yield self
+                finally:
+                    self._tasks = None
+                    tasks.cancel_scope.cancel()
+
+    # --- phones -----------------------------------------------------------------------------
+
+    def dial_in(
+        self,
+        number: str,
+        to: str,
+        script: Script | None = None,
+        *,
+        patience_s: float | None = None,
+    ) -> str:
+        """The phone ``number`` calls ``to``; the carrier's id of the call. Without a script it
+        does what the default phone does. Raises ``LookupError`` where ``to`` leads nowhere."""
+        steps = default_script() if script is None else tuple(script)
+        return self._begin(self._inbound(number, to), Behaviour(steps, patience_s=patience_s)).id
+
+    def dial(self, plan: PlanT) -> CallT:
+        """A customer calls a phone."""
+        phone = self._phones.get(plan.to_number)
+        return self._begin(plan, phone or Behaviour(default_script()))
+
+    def set_phone(self, number: str, behaviour: Behaviour | Script) -> None:
+        """What the phone with this number does when it is called."""
+        if not isinstance(behaviour, Behaviour):
+            behaviour = Behaviour(tuple(behaviour))
+        self._phones[number] = behaviour
+
+    def _begin(self, plan: PlanT, behaviour: Behaviour) -> CallT:
+        if self._tasks is None or self._board is None:
+            raise RuntimeError("the emulator is not being served")
+        call = self._call(self._board, plan, behaviour)
+        if len(self.calls) >= self.options.keep_calls:
+            over = (key for key, call in self.calls.items() if call.over.is_set())
+            if (oldest := next(over, None)) is not None:
+                del self.calls[oldest]
+        self.calls[call.id] = call
+        told = call.to_json()
+        members = {key: told[key] for key in _DIALLED if key in told}
+        self.ledger.add("dialled", call.id, **members)
+        self._tasks.start_soon(call.run)
+        return call
+
+    # --- looking on -------------------------------------------------------------------------
+
+    async def ended(self, call_id: str) -> EndReason:
+        """Wait for the end of a call: why it really ended. Raises ``KeyError`` for one that never
+        was."""
+        call = self.calls[call_id]
+        await call.over.wait()
+        if call.reason is None:
+            raise RuntimeError("a call is over without a reason")
+        return call.reason
+
+    def stats(self, call_id: str) -> CallStats:
+        """Figures of a call so far. Raises ``KeyError``."""
+        return self.calls[call_id].stats
+
+    def recording(self, call_id: str) -> bytes:
+        """WAV, 8 kHz, 16 bit, stereo: left the phone, right what it heard. Raises ``KeyError``."""
+        return self.calls[call_id].line.recording.wav()
+
+    def report(self, call_id: str | None = None) -> Mapping[str, Any]:
+        """The ledger as JSON: ``entries``, and ``calls`` with their ``stats``."""
+        return {
+            "entries": self.ledger.entries(call=call_id),
+            "calls": [
+                {**call.to_json(), "stats": call.stats.to_json()}
+                for key, call in self.calls.items()
+                if call_id in (None, key)
+            ],
+        }
