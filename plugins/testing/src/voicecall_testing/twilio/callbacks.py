@@ -1,4 +1,4 @@
-"""The callbacks of one call in their order, unless faults mix them up."""
+"""The callbacks of one call."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import anyio
-import anyio.abc
 
 from voicecall_mock.exchange.postbox import Postbox
 
@@ -23,42 +22,36 @@ class _Callback:
     params: Mapping[str, str]
 
 
-class CallbackLane:
-    """One a call. ``run`` ends when the last callback was delivered or given up."""
+class CallbackLane(Postbox[_Callback]):
+    """The callbacks of one call, one after another, but for those that faults make late."""
 
     def __init__(self, sender: WebhookSender, call: str) -> None:
+        super().__init__(sender.options.reorder_wait_ms / 1000)
         self._sender = sender
         self._call = call
-        self._box: Postbox[_Callback] = Postbox()
+        self._late = anyio.create_task_group()
 
     def post(self, type_: str, url: str, method: str, params: Mapping[str, str]) -> None:
         """Queue a callback. Never waits."""
-        self._box.put(_Callback(type_, url, method, params))
-
-    def finish(self) -> None:
-        """The last callback was posted."""
-        self._box.finish()
+        self.put(_Callback(type_, url, method, params))
 
     async def run(self) -> None:
-        faults = self._sender.faults
-        async with anyio.create_task_group() as late:
-            while (callback := await self._box.take()) is not None:
-                fault = faults.webhooks
-                if fault.concerns(callback.type) and faults.happens(fault.reorder):
-                    neighbour = await self._box.take(self._sender.options.reorder_wait_ms / 1000)
-                    if neighbour is not None:
-                        await self._deliver(neighbour, late)
-                await self._deliver(callback, late)
+        async with self._late:
+            await super().run()
 
-    async def _deliver(self, callback: _Callback, late: anyio.abc.TaskGroup) -> None:
+    def _is_swapped(self, letter: _Callback) -> bool:
+        faults = self._sender.faults
+        return faults.webhooks.concerns(letter.type) and faults.happens(faults.webhooks.reorder)
+
+    async def _deliver(self, letter: _Callback) -> None:
         faults = self._sender.faults
         fault = faults.webhooks
-        if fault.concerns(callback.type) and faults.happens(fault.late):
-            late.start_soon(self._deliver_late, callback, faults.dice.random() * fault.late_s)
+        if fault.concerns(letter.type) and faults.happens(fault.late):
+            self._late.start_soon(self._send_late, letter, faults.dice.random() * fault.late_s)
         else:
-            await self._send(callback)
+            await self._send(letter)
 
-    async def _deliver_late(self, callback: _Callback, after_s: float) -> None:
+    async def _send_late(self, callback: _Callback, after_s: float) -> None:
         await anyio.sleep(after_s)
         await self._send(callback)
 

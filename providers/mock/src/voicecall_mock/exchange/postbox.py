@@ -1,8 +1,9 @@
-"""What is to be delivered about one call, in its order."""
+"""What is to be delivered about one call: in its order, unless faults mix it up."""
 
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections import deque
 from typing import Generic, TypeVar
 
@@ -13,10 +14,12 @@ __all__ = ["Postbox"]
 T = TypeVar("T")
 
 
-class Postbox(Generic[T]):
-    """Filled by plain calls, emptied by one task."""
+class Postbox(ABC, Generic[T]):
+    """One a call: filled by plain calls, emptied by one task. A letter that is to be swapped waits
+    ``neighbour_s`` for the next one."""
 
-    def __init__(self) -> None:
+    def __init__(self, neighbour_s: float) -> None:
+        self._neighbour_s = neighbour_s
         self._letters: deque[T] = deque()
         self._more = anyio.Event()
         self._finished = False
@@ -31,7 +34,23 @@ class Postbox(Generic[T]):
         self._finished = True
         self._more.set()
 
-    async def take(self, within_s: float = math.inf) -> T | None:
+    async def run(self) -> None:
+        """Until the last one was delivered or given up."""
+        while (letter := await self._take()) is not None:
+            if self._is_swapped(letter):
+                neighbour = await self._take(self._neighbour_s)
+                if neighbour is not None:
+                    await self._deliver(neighbour)
+            await self._deliver(letter)
+
+    @abstractmethod
+    def _is_swapped(self, letter: T) -> bool:
+        """Whether the next letter comes before this one."""
+
+    @abstractmethod
+    async def _deliver(self, letter: T) -> None: ...
+
+    async def _take(self, within_s: float = math.inf) -> T | None:
         """The next one; None after the last, or when none comes in time."""
         with anyio.move_on_after(within_s):
             while not self._letters:

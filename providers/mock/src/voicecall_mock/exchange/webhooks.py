@@ -118,7 +118,7 @@ class WebhookSender:
         perform(actions)
 
 
-class WebhookLane:
+class WebhookLane(Postbox[_Event]):
     """The webhooks of one call, one after another."""
 
     def __init__(
@@ -129,12 +129,12 @@ class WebhookLane:
         describe: Callable[[], dict[str, Any]],
         perform: Perform,
     ) -> None:
+        super().__init__(sender.options.reorder_wait_ms / 1000)
         self._sender = sender
         self._call = call_id
         self._url = url
         self._describe = describe
         self._perform = perform
-        self._box: Postbox[_Event] = Postbox()
 
     def post(self, type_: str, **more: Any) -> None:
         """Queue an event. Never waits."""
@@ -147,26 +147,15 @@ class WebhookLane:
             "call": self._describe(),
             **more,
         }
-        self._box.put(_Event(event_id, type_, json.dumps(data).encode()))
+        self.put(_Event(event_id, type_, json.dumps(data).encode()))
 
-    def finish(self) -> None:
-        """The last event was posted."""
-        self._box.finish()
+    def _is_swapped(self, letter: _Event) -> bool:
+        faults = self._sender.faults
+        fault = faults.webhooks
+        return fault.concerns(letter.type) and faults.happens(fault.reorder, self._sender.seam)
 
-    async def run(self) -> None:
-        """Deliver until the last event was delivered or given up."""
-        while (event := await self._box.take()) is not None:
-            fault = self._sender.faults.webhooks
-            if fault.concerns(event.type) and self._sender.faults.happens(
-                fault.reorder, self._sender.seam
-            ):
-                neighbour = await self._box.take(self._sender.options.reorder_wait_ms / 1000)
-                if neighbour is not None:
-                    await self._deliver(neighbour)
-            await self._deliver(event)
-
-    async def _deliver(self, event: _Event) -> None:
-        await self._sender.deliver(self._call, self._url, event, self._perform)
+    async def _deliver(self, letter: _Event) -> None:
+        await self._sender.deliver(self._call, self._url, letter, self._perform)
 
 
 def _comes_again(status: int) -> bool:
