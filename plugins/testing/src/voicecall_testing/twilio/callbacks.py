@@ -3,26 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import anyio
 
 from voicecall_mock.exchange.postbox import Postbox
 
-from .delivery import WebhookSender
+from .delivery import Webhook, WebhookSender
 
 __all__ = ["CallbackLane"]
 
 
-@dataclass(frozen=True, slots=True)
-class _Callback:
-    type: str
-    url: str
-    method: str
-    params: Mapping[str, str]
-
-
-class CallbackLane(Postbox[_Callback]):
+class CallbackLane(Postbox[Webhook]):
     """The callbacks of one call, one after another, but for those that faults make late."""
 
     def __init__(self, sender: WebhookSender, call: str) -> None:
@@ -33,29 +24,24 @@ class CallbackLane(Postbox[_Callback]):
 
     def post(self, type_: str, url: str, method: str, params: Mapping[str, str]) -> None:
         """Queue a callback. Never waits."""
-        self.put(_Callback(type_, url, method, params))
+        self.put(Webhook(self._call, type_, url, method, params))
 
     async def run(self) -> None:
         async with self._late:
             await super().run()
 
-    def _is_swapped(self, letter: _Callback) -> bool:
+    def _is_swapped(self, letter: Webhook) -> bool:
         faults = self._sender.faults
         return faults.webhooks.concerns(letter.type) and faults.happens(faults.webhooks.reorder)
 
-    async def _deliver(self, letter: _Callback) -> None:
+    async def _deliver(self, letter: Webhook) -> None:
         faults = self._sender.faults
         fault = faults.webhooks
         if fault.concerns(letter.type) and faults.happens(fault.late):
             self._late.start_soon(self._send_late, letter, faults.dice.random() * fault.late_s)
         else:
-            await self._send(letter)
+            await self._sender.notify(letter)
 
-    async def _send_late(self, callback: _Callback, after_s: float) -> None:
+    async def _send_late(self, callback: Webhook, after_s: float) -> None:
         await anyio.sleep(after_s)
-        await self._send(callback)
-
-    async def _send(self, callback: _Callback) -> None:
-        await self._sender.notify(
-            self._call, callback.type, callback.url, callback.method, callback.params
-        )
+        await self._sender.notify(callback)

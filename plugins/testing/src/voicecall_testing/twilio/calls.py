@@ -17,7 +17,7 @@ from voicecall_mock.exchange.script import AnswerMode, Behaviour
 from .board import TwilioBoard, new_sid
 from .callbacks import CallbackLane
 from .connections import CallStreams
-from .delivery import is_http_url
+from .delivery import Webhook, is_http_url
 from .documents import ERROR_MESSAGE, Reply, Source, run_document
 from .line import TwilioLine
 from .parameters import call_params, status_params
@@ -274,9 +274,8 @@ class Call:
     async def fetch(self, source: Source) -> Reply:
         params = call_params(self) | dict(source.params)
         self._board.ledger.add("document", self.sid, type=source.type, url=source.url)
-        reply = await self._board.sender.fetch(
-            self.sid, source.type, source.url, source.method, params
-        )
+        webhook = Webhook(self.sid, source.type, source.url, source.method, params)
+        reply = await self._board.sender.fetch(webhook)
         return Reply(reply.content, reply.headers.get("content-type", ""))
 
     def reject(self, reason: str) -> None:

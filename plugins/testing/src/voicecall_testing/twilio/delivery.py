@@ -8,6 +8,7 @@ Signatures are made by Twilio's own SDK (extra ``twilio``).
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qsl, urldefrag, urlencode, urlsplit
@@ -23,7 +24,7 @@ from voicecall_mock.exchange.ledger import Ledger
 from .faults import Faults
 from .options import TwilioOptions
 
-__all__ = ["DeliveryFailed", "Endpoint", "Signer", "WebhookSender", "is_http_url"]
+__all__ = ["DeliveryFailed", "Endpoint", "Signer", "Webhook", "WebhookSender", "is_http_url"]
 
 _POLICIES = frozenset({"4xx", "5xx", "ct", "rt", "all"})
 _BOUNDS = {
@@ -73,6 +74,17 @@ class Endpoint:
     def retries(self, failure: str) -> bool:
         """``failure``: 4xx, 5xx, ct or rt."""
         return failure in self.rp or "all" in self.rp
+
+
+@dataclass(frozen=True, slots=True)
+class Webhook:
+    """A request to the customer's server about ``call``. ``type``: of its ledger entries."""
+
+    call: str
+    type: str
+    url: str
+    method: str
+    params: Mapping[str, str]
 
 
 class Signer:
@@ -125,57 +137,38 @@ class WebhookSender:
     async def __aexit__(self, *_: object) -> None:
         await self._http.aclose()
 
-    async def fetch(
-        self, call: str, type_: str, url: str, method: str, params: Mapping[str, str]
-    ) -> httpx.Response:
+    async def fetch(self, webhook: Webhook) -> httpx.Response:
         """The answer to a request that steers a call, faults applied. Raises
         :exc:`DeliveryFailed`."""
         fault = self.faults.webhooks
-        if fault.concerns(type_) and self.faults.happens(fault.late):
+        concerned = fault.concerns(webhook.type)
+        if concerned and self.faults.happens(fault.late):
             await anyio.sleep(self.faults.dice.random() * fault.late_s)
-        lose = fault.lose if fault.concerns(type_) else 0.0
-        reply = await self.request(call, type_, url, method, params, lose=lose)
-        if fault.concerns(type_) and self.faults.happens(fault.duplicate):
-            await self._again(call, type_, url, method, params)
+        reply = await self._deliver(webhook, lose=fault.lose if concerned else 0.0)
+        if concerned and self.faults.happens(fault.duplicate):
+            with suppress(DeliveryFailed):  # it is in the ledger
+                await self._deliver(webhook, duplicate=True)
         return reply
 
-    async def notify(
-        self, call: str, type_: str, url: str, method: str, params: Mapping[str, str]
-    ) -> None:
+    async def notify(self, webhook: Webhook) -> None:
         """A callback whose answer does not matter, faults applied (but ``late`` and ``reorder``,
         which concern the order)."""
         fault = self.faults.webhooks
-        concerned = fault.concerns(type_)
+        concerned = fault.concerns(webhook.type)
         if concerned and self.faults.happens(fault.lose):
-            self.ledger.add("webhook-lost", call, type=type_, status=params.get("CallStatus"))
+            status = webhook.params.get("CallStatus")
+            self.ledger.add("webhook-lost", webhook.call, type=webhook.type, status=status)
             return
-        try:
-            await self.request(call, type_, url, method, params)
-        except DeliveryFailed:
-            return  # in the ledger
-        if concerned and self.faults.happens(fault.duplicate):
-            await self._again(call, type_, url, method, params)
+        with suppress(DeliveryFailed):  # it is in the ledger
+            await self._deliver(webhook)
+            if concerned and self.faults.happens(fault.duplicate):
+                await self._deliver(webhook, duplicate=True)
 
-    async def _again(
-        self, call: str, type_: str, url: str, method: str, params: Mapping[str, str]
-    ) -> None:
-        try:
-            await self.request(call, type_, url, method, params, duplicate=True)
-        except DeliveryFailed:
-            return  # in the ledger
-
-    async def request(
-        self,
-        call: str,
-        type_: str,
-        url: str,
-        method: str,
-        params: Mapping[str, str],
-        *,
-        lose: float = 0.0,
-        duplicate: bool = False,
+    async def _deliver(
+        self, webhook: Webhook, *, lose: float = 0.0, duplicate: bool = False
     ) -> httpx.Response:
-        """Deliver, with retries. Raises :exc:`DeliveryFailed`."""
+        """With retries. Raises :exc:`DeliveryFailed`."""
+        call, type_, url = webhook.call, webhook.type, webhook.url
         if not is_http_url(url):
             self.ledger.add("webhook-given-up", call, type=type_, url=url, error="no HTTP URL")
             raise DeliveryFailed(f"{url!r} is no HTTP URL")
@@ -189,13 +182,13 @@ class WebhookSender:
                 if self.faults.happens(lose):
                     reply, failure, error = None, "ct", "lost"
                 else:
-                    reply, failure, error = await self._attempt(endpoint, method, params, token)
+                    reply, failure, error = await self._attempt(endpoint, webhook, token)
                 self.ledger.add(
                     "webhook",
                     call,
                     type=type_,
                     url=endpoint.url,
-                    params=dict(params),
+                    params=dict(webhook.params),
                     attempt=attempt,
                     duplicate=duplicate,
                     status=None if reply is None else reply.status_code,
@@ -210,13 +203,13 @@ class WebhookSender:
             call,
             type=type_,
             url=endpoint.url,
-            event=params.get("CallStatus"),
+            event=webhook.params.get("CallStatus"),
             error=error,
         )
         raise DeliveryFailed(error)
 
     async def _attempt(
-        self, endpoint: Endpoint, method: str, params: Mapping[str, str], token: str
+        self, endpoint: Endpoint, webhook: Webhook, token: str
     ) -> tuple[httpx.Response | None, str, str]:
         """(reply, kind of failure, error); no failure is an empty text."""
         limits = httpx.Timeout(
@@ -225,7 +218,7 @@ class WebhookSender:
         url = endpoint.url
         try:
             for _ in range(_MAX_HOPS):
-                reply = await self._send(url, method, params, token, limits)
+                reply = await self._send(url, webhook, token, limits)
                 if reply.next_request is None:
                     break
                 url = str(reply.next_request.url)
@@ -239,9 +232,9 @@ class WebhookSender:
         return reply, failure, f"HTTP {reply.status_code}"
 
     async def _send(
-        self, url: str, method: str, params: Mapping[str, str], token: str, limits: httpx.Timeout
+        self, url: str, webhook: Webhook, token: str, limits: httpx.Timeout
     ) -> httpx.Response:
-        form = dict(params)
+        method, form = webhook.method, dict(webhook.params)
         if method == "GET":
             url += ("&" if urlsplit(url).query else "?") + urlencode(form)
             form = {}
