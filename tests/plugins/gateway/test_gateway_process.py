@@ -352,6 +352,55 @@ def test_a_hang_up_reads_configuration_and_secrets_again(box: Box) -> None:
         assert word not in err
 
 
+VAULT = """#!/bin/sh
+read question
+if [ -p "$0.pipe" ]; then
+    exec 3> "$0.pipe"
+    echo asked >&3
+    exec sleep 600
+fi
+echo '{"protocolVersion": 1, "values": {"word": "open-sesame"}}'
+"""
+"""Knows the word, and hangs as soon as there is a pipe beside it."""
+
+
+@pytest.mark.parametrize("starting", [True, False])
+def test_a_program_that_hangs_with_a_secret_holds_up_no_stop(box: Box, starting: bool) -> None:
+    box.package("voicecall.gateway", "fake", "fake_plugin", KEEPER)
+    vault = box.root / "vault"
+    vault.write_text(VAULT)
+    vault.chmod(0o700)
+    provider = {"source": "exec", "command": str(vault), "timeoutMs": 600_000}
+    entry = {"config": {"word": {"source": "exec", "provider": "v", "id": "word"}}}
+    tree = {
+        "gateway": {"port": 0},
+        "secrets": {"providers": {"v": provider}},
+        "plugins": {"allow": ["fake"], "entries": {"fake": entry}},
+    }
+    box.config.write_text(json.dumps(tree))
+    running = None if starting else box.gateway()[0]
+    pipe = Path(f"{vault}.pipe")
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    process = running or box.popen("gateway", "run")
+
+    def read() -> bytes:
+        assert select.select([reader], [], [], PATIENCE)[0]
+        return os.read(reader, 100)
+
+    try:
+        if not starting:
+            process.send_signal(signal.SIGHUP)
+        assert read() == b"asked\n"
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=PATIENCE)
+        assert process.returncode == 0
+        # It has gone with the gateway.
+        assert read() == b""
+    finally:
+        os.close(reader)
+
+
 def test_a_credential_of_the_environment_is_masked_in_the_log(box: Box) -> None:
     box.package("voicecall.gateway", "fake", "fake_plugin", TELLER)
     box.variables["ACME_API_KEY"] = "an-acme-key-of-the-test"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import threading
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -91,6 +92,7 @@ class House:
         self.journal: list[str] = []
         self.service: Any = None
         self.host: GatewayHost | None = None
+        self.before_loading: Callable[[], None] = lambda: None
         self._state = home / "state"
         self._kind = kind
         self._plugin = fake_plugin("phone", model=PhoneConfig)
@@ -130,6 +132,7 @@ class House:
         extra = [("voicecall.gateway", "phone", self._plugin)]
 
         def load() -> Any:
+            self.before_loading()
             return load_config(self.file, environ)
 
         return Gateway(
@@ -464,6 +467,30 @@ async def test_secrets_that_have_changed(house: House, tmp_path: Path) -> None:
         with pytest.raises(VoicecallError, match="cannot be read"):
             await desk.reload()
         assert await desk.calls() == 12
+
+
+async def test_a_configuration_that_hangs_holds_up_no_stop(house: House) -> None:
+    released, asked = threading.Event(), threading.Event()
+    async with opened(house) as desk:
+
+        def hangs() -> None:
+            asked.set()
+            released.wait()
+
+        house.before_loading = hangs
+        desk.gateway.request_reload()
+        await until(asked.is_set)
+    assert house.journal[-1] == "stop 1"
+    released.set()
+
+
+async def test_a_pipe_in_the_place_of_the_file_is_not_waited_for(house: House) -> None:
+    async with opened(house, watch=house.file) as desk:
+        house.file.unlink()
+        os.mkfifo(house.file)
+        with pytest.raises(VoicecallError, match="is no regular file"):
+            await desk.reload()
+        assert await desk.calls() == 1
 
 
 async def test_who_asks_while_the_gateway_stops_is_answered(house: House) -> None:

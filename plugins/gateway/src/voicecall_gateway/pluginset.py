@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import anyio
-import anyio.to_thread
 from anyio.abc import TaskGroup
 
 from voicecall.errors import VoicecallError
 from voicecall.registry import Registry
 
+from .aside import aside
 from .config import OPEN_SECTIONS
 from .host import Host
 from .pluginconfig import plugin_config, plugin_values
@@ -113,8 +114,8 @@ class PluginSet:
 
     async def start(self, loaded: LoadedConfig, tasks: TaskGroup) -> None:
         """Load and start; plugins do not wait for each other. Services run in ``tasks``."""
-        # Importing plugins takes long; meanwhile /healthz must answer.
-        plugins = await anyio.to_thread.run_sync(prepare, self._registry, loaded)
+        # Importing plugins takes long; meanwhile /healthz must answer. Their secrets may hang.
+        plugins = await aside(partial(prepare, self._registry, loaded), "plugins")
         for plugin in plugins:
             self._take(plugin, loaded)
         async with anyio.create_task_group() as starting:

@@ -9,17 +9,19 @@ with a service that has failed is started anew even where nothing has changed.
 from __future__ import annotations
 
 import logging
+import stat
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anyio
-import anyio.to_thread
 from anyio.abc import TaskGroup
 
 from voicecall.errors import ConfigError, VoicecallError
 from voicecall.hosting import Reconfigurable, RpcCall
 
+from .aside import aside
 from .config import OPEN_SECTIONS, LoadedConfig
 from .pluginconfig import plugin_config, plugin_values
 from .plugins import LoadedPlugin
@@ -164,8 +166,9 @@ class Reloader:
     async def reload(self, load: Callable[[], LoadedConfig], tasks: TaskGroup) -> list[str]:
         """Read, check and apply; returns the ids of the plugins for which it is in force now.
         Raises :exc:`VoicecallError`: nothing has changed then."""
-        loaded = await anyio.to_thread.run_sync(load)
-        plugins = await anyio.to_thread.run_sync(self._checked, loaded)
+        _check_readable(self._file)
+        # What is asked may hang: a program that knows a secret, or a file on a network.
+        loaded, plugins = await aside(partial(self._read, load), "configuration")
         self._gateway.remark(loaded, before=self._gateway.loaded)
         self._gateway.use(loaded)
         self._reasons = self._at_start(loaded)
@@ -175,8 +178,11 @@ class Reloader:
         changed = {plugin.id: plugin for plugin in plugins if self._differs(plugin, loaded)}
         return await self._apply_all(changed, tasks)
 
-    def _checked(self, loaded: LoadedConfig) -> Sequence[LoadedPlugin]:
-        """The plugins, where ``loaded`` can be used. In a thread."""
+    def _read(
+        self, load: Callable[[], LoadedConfig]
+    ) -> tuple[LoadedConfig, Sequence[LoadedPlugin]]:
+        """The configuration and its plugins, where it can be used. In a thread."""
+        loaded = load()
         registry = self._gateway.registry
         plugins = prepare(registry, loaded)
         for plugin in plugins:
@@ -188,7 +194,7 @@ class Reloader:
                 # One that was wrong before and was not touched keeps nobody else from changing.
                 if before is None or before.problem is None or self._differs(plugin, loaded):
                     raise
-        return plugins
+        return loaded, plugins
 
     def _at_start(self, loaded: LoadedConfig) -> dict[str, str]:
         old, new = self._started_with.gateway, loaded.gateway
@@ -297,6 +303,19 @@ class Reloader:
 
 def _stopping() -> VoicecallError:
     return VoicecallError("the gateway is stopping")
+
+
+def _check_readable(file: Path | None) -> None:
+    """Raise :exc:`ConfigError` for a file that cannot be read twice: a pipe would be waited for."""
+    try:
+        regular = file is None or stat.S_ISREG(file.stat().st_mode)
+    except OSError:
+        # Reading it tells why.
+        return
+    if not regular:
+        raise ConfigError(
+            f"{file}: is no regular file, which is read only at the start; restart the gateway"
+        )
 
 
 def _signature(file: Path | None) -> tuple[int, int, int] | None:

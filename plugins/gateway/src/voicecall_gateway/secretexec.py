@@ -7,6 +7,7 @@ It reads ``{"protocolVersion": 1, "provider": name, "ids": [...]}`` from stdin a
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import json
 import os
@@ -26,6 +27,8 @@ __all__ = ["ask_program"]
 
 PROTOCOL = 1
 _CODE = re.compile(r"[A-Z][A-Z0-9_]{0,63}")
+_running: set[subprocess.Popen[bytes]] = set()
+"""Programs that have yet to answer."""
 
 
 def ask_program(
@@ -79,16 +82,30 @@ def _run(
         )
     except OSError as error:
         raise SecretError(f"{arguments[0]} cannot be run: {error.strerror}") from None
+    _running.add(process)
     with process:
         try:
             output = _converse(process, question, provider)
         except BaseException:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
+            _kill(process)
             raise
+        finally:
+            _running.discard(process)
     if process.returncode != 0:
         raise SecretError(f"{arguments[0]} failed with status {process.returncode}")
     return output
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+@atexit.register
+def _kill_all() -> None:
+    """A thread that waits for a program ends with this process, and the program ends with it."""
+    for process in list(_running):
+        _kill(process)
 
 
 def _converse(process: subprocess.Popen[bytes], question: bytes, provider: ExecProvider) -> bytes:

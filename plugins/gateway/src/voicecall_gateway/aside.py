@@ -1,0 +1,41 @@
+"""Work in a thread that nobody has to wait for."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Callable
+from typing import TypeVar
+
+__all__ = ["aside"]
+
+T = TypeVar("T")
+
+
+async def aside(work: Callable[[], T], name: str) -> T:
+    """What ``work()`` returns or raises, from a thread called ``name``. Cancelled, it leaves the
+    thread to itself: what hangs there holds up neither a stop nor the end of the process."""
+    loop = asyncio.get_running_loop()
+    outcome: asyncio.Future[T] = loop.create_future()
+
+    def settle(result: T | None, error: BaseException | None) -> None:
+        if outcome.done():
+            return
+        if error is not None:
+            outcome.set_exception(error)
+        else:
+            outcome.set_result(result)  # type: ignore[arg-type]
+
+    def run() -> None:
+        result, error = None, None
+        try:
+            result = work()
+        except BaseException as raised:  # noqa: BLE001 (raised again where it is awaited)
+            error = raised
+        # The loop may be gone by now.
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(settle, result, error)
+
+    threading.Thread(target=run, name=name, daemon=True).start()
+    return await outcome
