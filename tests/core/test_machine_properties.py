@@ -182,6 +182,20 @@ def test_rules_that_hold_for_every_step(record: CallRecord, events: list[ev.Call
 
 
 @FEW
+@given(records, st.lists(st.tuples(carrier_events | own_events | endings, st.integers(-99, 99))))
+def test_a_clock_that_is_set_makes_no_time_of_a_call_negative(
+    record: CallRecord, events: list[tuple[ev.CallEvent, int]]
+) -> None:
+    for event, at in events:
+        record = step(record, replace(event, at=at), POLICY).record
+    known = (record.started_at, record.answered_at, record.ended_at)
+    times = [at for at in known if at is not None]
+    assert times == sorted(times)
+    said = [record.started_at, *(entry.at for entry in record.transcript)]
+    assert said == sorted(said)
+
+
+@FEW
 @given(records, anything, st.data())
 def test_a_redelivered_ending_changes_nothing(
     record: CallRecord, events: list[ev.CallEvent], data: st.DataObject

@@ -72,11 +72,13 @@ def close(
 ) -> CallRecord:
     """The terminal record. It keeps an utterance that was under way: how much of it was heard is
     told a moment later."""
+    began = record.answered_at if record.answered_at is not None else record.started_at
     return replace(
         record,
         message=_settled(record),
         state=reason.state,
-        ended_at=at,
+        # The clock may have been set back while the gateway was down.
+        ended_at=max(at, began),
         end_reason=reason,
         end_detail=detail,
         end_note=note,
@@ -138,7 +140,7 @@ def first_sign_of_life(
     record = replace(
         record,
         state=advance(record.state, target),
-        answered_at=at,
+        answered_at=max(at, record.started_at),
         deadlines=with_deadlines(
             record, DeadlineKind.DIAL, DeadlineKind.RING, DeadlineKind.UNANSWERED, **put
         ),
@@ -149,6 +151,7 @@ def first_sign_of_life(
 def with_entry(
     record: CallRecord, at: int, speaker: Speaker, text: str, complete: bool = True
 ) -> CallRecord:
+    at = max(at, record.transcript[-1].at if record.transcript else record.started_at)
     entry = TranscriptEntry(at, speaker, text, complete)
     return replace(record, transcript=(*record.transcript, entry))
 

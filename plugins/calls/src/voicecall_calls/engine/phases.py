@@ -44,7 +44,7 @@ def phases_of(record: CallRecord, event: ev.CallEvent) -> list[str]:
         name = "greeting started"
     if name is not None:
         names.append(name)
-    if record.terminal and record.ended_at == event.at:
+    if record.ended_at is not None and record.ended_at >= event.at:
         detail = f" ({record.end_detail.value})" if record.end_detail else ""
         names.append(f"ended, {record.state.value}{detail}")
     return names
