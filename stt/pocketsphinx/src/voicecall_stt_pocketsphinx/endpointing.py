@@ -57,8 +57,7 @@ class Endpointer:
     @property
     def onset_ms(self) -> int:
         """How long ago the sound began that has just started an utterance."""
-        recent = list(self._recent)
-        return (len(recent) - recent.index(True)) * FRAME_MS if True in recent else 0
+        return (len(self._recent) - self._recent.index(True)) * FRAME_MS
 
     def end(self) -> None:
         """The utterance is over."""

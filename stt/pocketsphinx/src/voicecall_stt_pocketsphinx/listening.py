@@ -97,7 +97,7 @@ class Listener:
 
     def _begin(self, frame: bytes) -> None:
         self._utterance += 1
-        onset = max(0, self._now - self._endpointer.onset_ms)
+        onset = self._now - self._endpointer.onset_ms
         self._events.append(SpeechStarted(utterance=self._utterance, at_ms=onset))
         self._frames = [*self._preroll, frame]
         self._preroll.clear()
