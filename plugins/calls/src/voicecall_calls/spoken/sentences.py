@@ -7,12 +7,14 @@ decided once everything it depends on is there.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 __all__ = ["SentenceSplitter"]
 
 _ENDERS = ".!?…"
 _WIDE_ENDERS = "。！？"  # noqa: RUF001 (full-width punctuation is meant)
 _CLOSERS = "\"'”’»)]*_"  # noqa: RUF001 (typographic quotes are meant)
+_MARKS = frozenset(_ENDERS + _WIDE_ENDERS + _CLOSERS)
 _LINE_MARKS = "-*+•#>"
 _LIST_NUMBER = re.compile(r"\d{1,3}[.)]\s")
 _PERHAPS_LIST_NUMBER = re.compile(r"\d{1,3}[.)]?\Z")
@@ -113,23 +115,16 @@ def _has_words(text: str) -> bool:
     return any(character.isalnum() for character in text)
 
 
-def _skip(text: str, at: int, characters: str) -> int:
+def _skip(text: str, at: int, skipped: Callable[[str], bool]) -> int:
     end = min(at + _LONGEST_RUN, len(text))
-    while at < end and text[at] in characters:
-        at += 1
-    return at
-
-
-def _skip_blanks(text: str, at: int) -> int:
-    end = min(at + _LONGEST_RUN, len(text))
-    while at < end and text[at].isspace():
+    while at < end and skipped(text[at]):
         at += 1
     return at
 
 
 def _line_end(text: str, at: int) -> int:
     """The end of a paragraph or list item at the line break ``at``; 0 for a mere wrap."""
-    after = _skip_blanks(text, at)
+    after = _skip(text, at, str.isspace)
     if after - at == _LONGEST_RUN:
         return at
     if after == len(text):
@@ -143,7 +138,7 @@ def _line_end(text: str, at: int) -> int:
 
 def _sentence_end(text: str, at: int) -> int:
     """The end of the sentence whose closing mark stands at ``at``; 0 where it goes on."""
-    end = _skip(text, at, _ENDERS + _WIDE_ENDERS + _CLOSERS)
+    end = _skip(text, at, _MARKS.__contains__)
     if end - at == _LONGEST_RUN:
         return end
     if end == len(text):
@@ -153,7 +148,7 @@ def _sentence_end(text: str, at: int) -> int:
         return end
     if not text[end].isspace():
         return 0
-    after = _skip_blanks(text, end)
+    after = _skip(text, end, str.isspace)
     if after - end == _LONGEST_RUN:
         return end
     if after == len(text):
