@@ -518,6 +518,23 @@ def test_a_long_half_line_is_dropped(tmp_path: Path, size: int) -> None:
     assert [line["callId"] for line in lines(path)] == ["z"]
 
 
+def test_a_journal_that_cannot_be_rotated_grows_on(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path, in_the_way = tmp_path / "calls.jsonl", tmp_path / "calls.jsonl.1"
+    in_the_way.mkdir()
+    journal = Journal(path, max_bytes=2000)
+    for n in range(20):
+        journal.append([call_record(f"c{n}")])
+    assert [line["callId"] for line in lines(path)] == [f"c{n}" for n in range(20)]
+    assert [(r.levelno, "grows on" in r.message) for r in caplog.records] == [(logging.ERROR, True)]
+    in_the_way.rmdir()
+    journal.append([call_record("last")])
+    journal.close()
+    assert [line["callId"] for line in lines(path)] == ["last"]
+    assert len(lines(in_the_way)) == 20
+
+
 def test_a_journal_that_cannot_be_written_keeps_the_newest_thousand_calls(tmp_path: Path) -> None:
     path = tmp_path / "calls.jsonl"
     path.mkdir()

@@ -9,6 +9,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
 import pytest
@@ -355,6 +356,24 @@ def test_a_log_that_cannot_be_written_is_told_once(
     assert len(shown) == 2 * 4 + 1 + 2
     assert not any("+1415" in line for line in (*shown, *log.read_text().splitlines()))
     assert json.loads(log.read_text().splitlines()[-1])["message"] == "the last one"
+
+
+def test_a_log_that_cannot_be_rotated_grows_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    logger = logging.getLogger("voicecall.x")
+    with logging_below(tmp_path / "s") as log:
+        log.with_name(log.name + ".4").touch()
+        log.with_name(log.name + ".5").mkdir()
+        for handler in logging.getLogger().handlers:
+            if isinstance(handler, RotatingFileHandler):
+                handler.maxBytes = 200
+        for number in range(10):
+            logger.warning("line %d", number)
+    told = [json.loads(line)["message"] for line in log.read_text().splitlines()]
+    assert told == [f"line {number}" for number in range(10)]
+    shown = capsys.readouterr().err.splitlines()
+    assert len([line for line in shown if "cannot be rotated, and grows on" in line]) == 1
 
 
 # --- outbox -----------------------------------------------------------------------------------

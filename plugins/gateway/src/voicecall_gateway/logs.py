@@ -31,6 +31,7 @@ __all__ = [
 
 MAX_BYTES = 10 * 1024 * 1024
 KEPT_FILES = 5
+_ROTATE_AGAIN_S = 60.0
 MASKED = "***"
 
 _CREDENTIAL_KEY = re.compile(
@@ -214,11 +215,12 @@ class _StandardError(logging.StreamHandler[TextIO]):
 
 class _PrivateRotatingFile(RotatingFileHandler):
     """The base formats every record a second time to know its length; this file may instead
-    outgrow its limit by one line. One that was moved away or deleted is begun anew within a
-    second."""
+    outgrow its limit by one line, and one that cannot be renamed grows on. One that was moved away
+    or deleted is begun anew within a second."""
 
     _size = 0
     _failing = False
+    _rotates_from = 0.0
     _looked = 0
     _file = (0, 0)
 
@@ -228,7 +230,7 @@ class _PrivateRotatingFile(RotatingFileHandler):
                 self._looked = int(record.created)
                 self._look()
             if self._size >= self.maxBytes:
-                self.doRollover()
+                self._rotate()
             line = self.format(record) + self.terminator
             if self.stream is None:
                 self.stream = self._open()
@@ -242,14 +244,31 @@ class _PrivateRotatingFile(RotatingFileHandler):
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (the base's name)
         """One sentence on stderr, once until a line is written again: the base prints a traceback
         for each line, with its arguments as they are."""
-        if self._failing or sys.stderr is None:
+        if not self._failing:
+            self._failing = True
+            self._complain("lines of the log are lost")
+
+    def _complain(self, what: str) -> None:
+        """Tell stderr of the present exception."""
+        if sys.stderr is None:
             return
-        self._failing = True
         error = sys.exception()
         reason = getattr(error, "strerror", None) or type(error).__name__
         with contextlib.suppress(OSError, ValueError):
-            sys.stderr.write(f"{self.baseFilename}: lines of the log are lost ({reason})\n")
+            sys.stderr.write(f"{self.baseFilename}: {what} ({reason})\n")
             sys.stderr.flush()
+
+    def _rotate(self) -> None:
+        now = time.monotonic()
+        if now < self._rotates_from:
+            return
+        try:
+            self.doRollover()
+            self._rotates_from = 0.0
+        except OSError:
+            if not self._rotates_from:
+                self._complain("the log cannot be rotated, and grows on")
+            self._rotates_from = now + _ROTATE_AGAIN_S
 
     def _look(self) -> None:
         """Whether the name still means the file that is written to, and how long it is."""

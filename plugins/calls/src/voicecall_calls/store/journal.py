@@ -29,8 +29,8 @@ _MOST_KNOWN = 500
 
 
 class Journal:
-    """Appends to ``path`` (mode 0600); a file that reaches ``max_bytes`` becomes ``path``.1, and
-    one that was moved away or deleted is begun anew.
+    """Appends to ``path`` (mode 0600); a file that reaches ``max_bytes`` becomes ``path``.1 (where
+    that fails, it grows on), and one that was moved away or deleted is begun anew.
 
     For one thread. No method raises: a journal that cannot be written is logged once, its lines
     wait (the newest of each call, at most 1000 calls) and are tried again with the next ones.
@@ -44,6 +44,7 @@ class Journal:
         self._turns: dict[str, TurnRow] = {}
         self._fd: int | None = None
         self._failing = False
+        self._stuck = False
 
     def append(self, changes: Iterable[CallRecord | TurnRow]) -> None:
         """Write the records, in this order, after those that wait. A turn is a line too: its
@@ -95,8 +96,7 @@ class Journal:
         if self._fd is None:
             self._fd = _open(self._path)
         size = os.fstat(self._fd).st_size
-        if size and size + len(data) > self._max_bytes:
-            os.replace(self._path, self._path.with_name(self._path.name + ".1"))
+        if size and size + len(data) > self._max_bytes and self._put_aside():
             self._forget_file()
             self._fd = _open(self._path)
             size = 0
@@ -109,6 +109,19 @@ class Journal:
             with contextlib.suppress(OSError):
                 os.ftruncate(self._fd, size)
             raise
+
+    def _put_aside(self) -> bool:
+        """Whether the file that is full has made room for another one."""
+        try:
+            os.replace(self._path, self._path.with_name(self._path.name + ".1"))
+        except OSError as error:
+            if not self._stuck:
+                text = "the call journal %s cannot be renamed, and grows on: %s"
+                _log.error(text, self._path, error.strerror)
+            self._stuck = True
+            return False
+        self._stuck = False
+        return True
 
     def _forget_file(self) -> None:
         if self._fd is not None:
