@@ -13,6 +13,7 @@ from voicecall.machine import Outcome
 from voicecall.tts import SpeechSession, Utterance
 from voicecall_calls.conversation.line import AudioLine
 from voicecall_calls.conversation.mouth import Mouth, Speech, SpeechTimes, Spoken, heard_part
+from voicecall_calls.news import News
 
 if TYPE_CHECKING:
     from voicecall_calls.engine.lane import CallLane
@@ -39,24 +40,22 @@ class LineMouth(Mouth):
         self.synthesis_timeout_s = synthesis_timeout_s
         self.message_lost = message_lost
         self.session: SpeechSession | None = None
-        self._ready = anyio.Event()
+        self._opened = News()
 
     def opened(self, session: SpeechSession) -> None:
         self.session = session
-        self._ready.set()
+        self._opened.tell()
 
     def closed(self) -> None:
         """The session is gone; another one follows."""
         self.session = None
-        if self._ready.is_set():
-            self._ready = anyio.Event()
 
     async def voice(self) -> SpeechSession:
         """The session, once it is open. Raises ``TimeoutError``."""
         with anyio.fail_after(self.synthesis_timeout_s):
-            await self._ready.wait()
-        assert self.session is not None
-        return self.session
+            while (session := self.session) is None:
+                await self._opened.wait()
+        return session
 
     def begin(self, *, first_message: bool = False, new_turn: bool = False) -> Speech:
         return _LineSpeech(self, self.seam.new_id(), first_message)
