@@ -328,11 +328,7 @@ class Dialogue(Conversation):
 
     # --- requests from outside --------------------------------------------------------------
 
-    async def say(self, text: str) -> None:
-        await self._say_for(text)
-
-    async def _say_for(self, text: str, *, new_turn: bool = False) -> None:
-        """Speak on somebody's request."""
+    async def say(self, text: str, *, new_turn: bool = False) -> None:
         spoken = await self._say(text, new_turn=new_turn)
         over = self._parting.closed if spoken.complete else self._parting.over
         if over is not None:
@@ -348,7 +344,7 @@ class Dialogue(Conversation):
             # Open before the prompt is spoken: an early answer counts.
             with self._question.asked() as answer:
                 await self._stop_reply()
-                await self._say_for(prompt, new_turn=True)
+                await self.say(prompt, new_turn=True)
                 asked = SpeechTimes(done=self.seam.now_ms())
                 text = await answer.wait(timeout_s)
         finally:
