@@ -36,7 +36,9 @@ _FAILURES_BEFORE_GOODBYE = 2
 
 
 @dataclass(slots=True)
-class _Running:
+class _Stoppable:
+    """Something under way: ``scope`` stops it."""
+
     scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
     over: anyio.Event = field(default_factory=anyio.Event)
 
@@ -74,9 +76,9 @@ class Dialogue(Conversation):
         self._input_came = anyio.Event()
         self._play = anyio.Event()
         self._floor = anyio.Lock()
-        self._floor_scope: anyio.CancelScope | None = None
-        self._floor_left = anyio.Event()
-        self._running: _Running | None = None
+        self._speaking: _Stoppable | None = None
+        """What has the floor."""
+        self._replying: _Stoppable | None = None
         self._unasked: TurnInput | None = None
         """What was stopped before the agent was asked."""
         self._question = OpenQuestion()
@@ -129,13 +131,13 @@ class Dialogue(Conversation):
 
     def interrupt(self) -> None:
         """Take the floor from the bot."""
-        if self._floor_scope is not None:
-            self._floor_scope.cancel()
+        if self._speaking is not None:
+            self._speaking.scope.cancel()
 
     async def _interrupted(self) -> None:
         """Wait until an interrupted speech has been recorded."""
-        if self._floor_scope is not None:
-            await self._floor_left.wait()
+        if self._speaking is not None:
+            await self._speaking.over.wait()
 
     def _push(self, turn: TurnInput) -> None:
         if not self._parting.begun and self._parting.over is None:
@@ -171,8 +173,8 @@ class Dialogue(Conversation):
                     self._unasked = None
                     await self._stop_reply()
                     turn = joined(self._inputs, self._unasked)
-                    self._running = running = _Running()
-                    tasks.start_soon(self._answer, turn, running)
+                    self._replying = reply = _Stoppable()
+                    tasks.start_soon(self._answer, turn, reply)
 
     async def _message_loop(self) -> None:
         """The first message, and again whenever the state machine wants it."""
@@ -205,35 +207,34 @@ class Dialogue(Conversation):
     @asynccontextmanager
     async def _floor_taken(self) -> AsyncIterator[None]:
         async with self._floor:
-            with anyio.CancelScope() as scope:
-                self._floor_scope = scope
-                self._floor_left = left = anyio.Event()
+            self._speaking = speech = _Stoppable()
+            with speech.scope:
                 try:
                     if self._parting.over is not None:
-                        scope.cancel()
+                        speech.scope.cancel()
                     yield
                 finally:
-                    self._floor_scope = None
-                    left.set()
+                    self._speaking = None
+                    speech.over.set()
                     self._bot_stopped()
                     self._silence.note()
 
     async def _stop_reply(self) -> None:
-        running = self._running
-        if running is not None:
-            running.scope.cancel()
+        reply = self._replying
+        if reply is not None:
+            reply.scope.cancel()
             with anyio.CancelScope(shield=True):
-                await running.over.wait()
-            self._running = None
+                await reply.over.wait()
+            self._replying = None
 
     # --- answering --------------------------------------------------------------------------
 
-    async def _answer(self, turn: TurnInput, running: _Running) -> None:
+    async def _answer(self, turn: TurnInput, reply: _Stoppable) -> None:
         try:
-            with running.scope:
+            with reply.scope:
                 await self._answer_now(turn)
         finally:
-            running.over.set()
+            reply.over.set()
 
     async def _answer_now(self, turn: TurnInput) -> None:
         record = self.lane.record
