@@ -63,15 +63,7 @@ class Dialogue(Conversation):
         self.config = config
         self._keep = keep
         self.seam = lane.host.seam
-        self._replier = Replier(
-            brain.backend,
-            mouth,
-            self.seam,
-            timeout_s=brain.timeout_s,
-            filler_after_s=config.filler_after_ms / 1000,
-            filler=config.phrases.filler,
-            began=self._bot_began,
-        )
+        self._replier = Replier(brain, mouth, self.seam, config=config, began=self._bot_began)
         self._inputs: deque[TurnInput] = deque()
         self._input_came = anyio.Event()
         self._play = anyio.Event()

@@ -11,10 +11,11 @@ import anyio
 import anyio.abc
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
-from voicecall.agent import AgentBackend, AgentTurn, EndCall, TextDelta, ToolActivity
+from voicecall.agent import AgentTurn, EndCall, TextDelta, ToolActivity
 from voicecall.errors import ProviderError
 from voicecall.seam import Seam
-from voicecall_calls.conversation.agentturn import settle
+from voicecall_calls.config import VoiceCallConfig
+from voicecall_calls.conversation.agentturn import Brain, settle
 from voicecall_calls.conversation.mouth import Mouth, Speech, SpeechTimes, Spoken
 from voicecall_calls.conversation.turntimes import TurnTimes
 from voicecall_calls.holding import apart
@@ -53,21 +54,19 @@ class Replier:
 
     def __init__(
         self,
-        backend: AgentBackend,
+        brain: Brain,
         mouth: Mouth,
         seam: Seam,
         *,
-        timeout_s: float,
-        filler_after_s: float,
-        filler: str,
+        config: VoiceCallConfig,
         began: Callable[[], None],
     ) -> None:
-        self._backend = backend
+        self._backend = brain.backend
         self._mouth = mouth
         self._seam = seam
-        self._timeout_s = timeout_s
-        self._filler_after_s = filler_after_s
-        self._filler = filler
+        self._timeout_s = brain.timeout_s
+        self._filler_after_s = config.filler_after_ms / 1000
+        self._filler = config.phrases.filler
         self._began = began
 
     async def run(self, turn: AgentTurn, times: TurnTimes, reply: Reply) -> None:
