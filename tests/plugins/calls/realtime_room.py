@@ -15,8 +15,8 @@ from voicecall.tts import SpeechProvider
 from voicecall_calls.agentprofile import AgentProfile
 from voicecall_calls.conversation.agentturn import Brain
 from voicecall_calls.conversation.base import Conversation
+from voicecall_calls.conversation.lastwords import FallbackSpeech
 from voicecall_calls.conversation.realtime import RealtimeConversation
-from voicecall_calls.conversation.realtimemodel import FallbackSpeech, RealtimeModel
 from voicecall_calls.engine.lane import CallLane
 from voicecall_calls.observing import turn_keeper
 from voicecall_testing.fakes import STREAMING, ScriptedCarrier
@@ -61,10 +61,11 @@ async def open_realtime(
             return RealtimeConversation(
                 lane,
                 phone.carrier,
-                RealtimeModel(model, known.get),
+                model,
                 brain,
                 config=phone.config,
                 keep=keep,
+                find_tool=known.get,
                 profile=profile,
                 fallback=FallbackSpeech(synthesis, voice),
             )

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 from contextlib import AsyncExitStack
-from typing import Any
 
 from voicecall.errors import VoicecallError
 from voicecall.hosting import GatewayHost
 from voicecall.model import CallRecord, MediaPath
+from voicecall.realtime import RealtimeProvider
 from voicecall.selection import Selection
 from voicecall.transcription import TranscriptionProvider
 from voicecall.turn import TurnDetectorProvider
@@ -38,7 +38,7 @@ class Talking:
         self._keep = keep
         self._transcription: TranscriptionProvider | None = None
         self._turn: TurnDetectorProvider | None = None
-        self._model: Any = None
+        self._model: RealtimeProvider | None = None
 
     async def open(self, stack: AsyncExitStack, wiring: Wiring) -> None:
         """Make the providers that all calls share."""
@@ -51,10 +51,7 @@ class Talking:
                 except VoicecallError as error:
                     _log.warning("%s; speech recognition alone interrupts", error)
         elif wiring.media is MediaPath.REALTIME and wiring.realtime is not None:
-            from voicecall_calls.conversation.realtimemodel import RealtimeModel
-
-            provider = await open_provider(wiring.realtime, context, stack)
-            self._model = RealtimeModel(provider, self._host.find_tool)
+            self._model = await open_provider(wiring.realtime, context, stack)
 
     def longest_text(self, record: CallRecord) -> int | None:
         """Characters of the longest message that a call may be asked to speak; None where no
@@ -81,8 +78,8 @@ class Talking:
                 keep=self._keep,
             )
         if media is MediaPath.REALTIME and self._model is not None:
+            from voicecall_calls.conversation.lastwords import FallbackSpeech
             from voicecall_calls.conversation.realtime import RealtimeConversation
-            from voicecall_calls.conversation.realtimemodel import FallbackSpeech
 
             speech = settings.speech
             fallback = FallbackSpeech(None, settings.voice)
@@ -95,6 +92,7 @@ class Talking:
                 settings.brain,
                 config=settings.config,
                 keep=self._keep,
+                find_tool=self._host.find_tool,
                 profile=self.book.wiring.agents.profile(settings.brain.agent_id),
                 fallback=fallback,
             )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -24,39 +25,44 @@ if TYPE_CHECKING:
     from voicecall_calls.conversation.realtimespeech import ModelSpeech
     from voicecall_calls.engine.lane import CallLane
 
-__all__ = ["Farewell", "LastWords"]
+__all__ = ["FallbackSpeech", "Farewell", "LastWords"]
 
 _log = logging.getLogger("voicecall.calls")
 _MODEL_BEGINS_S = 3.0
 _LONGEST_S = 30.0
 
 
+@dataclass(frozen=True, slots=True)
+class FallbackSpeech:
+    """Who speaks where the call's own voice cannot: a synthesis provider, where there is one that
+    has not failed already, which begins within ``patience_s``, and the voice of it (of the
+    carrier, without one)."""
+
+    provider: SpeechProvider | None = None
+    voice: str | None = None
+    patience_s: float = 8.0
+
+
 class LastWords:
-    """Tries ``model`` by its own voice, then ``speech`` (a synthesis provider with its ``voice``;
-    None where there is no such thing, or where it has failed already), then the carrier's voice,
-    which may cost the call its media socket. ``patience_s`` is how long the synthesis may take
-    to begin."""
+    """Tries ``model`` by its own voice, then the synthesis of ``fallback``, then the carrier's
+    voice, which may cost the call its media socket."""
 
     def __init__(
         self,
         lane: CallLane,
         line: AudioLine,
         carrier: tel.TelephonyProvider,
+        fallback: FallbackSpeech,
         *,
         model: ModelSpeech | None = None,
-        speech: SpeechProvider | None = None,
-        voice: str | None = None,
-        patience_s: float = 0.0,
     ) -> None:
         self._lane = lane
         self._line = line
         self._carrier = carrier
         self._seam = lane.host.seam
+        self._fallback = fallback
         self._model = model
-        self._speech = speech
-        self._voice = voice
-        self._patience_s = patience_s
-        native_voice = voice if speech is None else None
+        native_voice = fallback.voice if fallback.provider is None else None
         self._native = NativeMouth(lane, carrier, voice=native_voice)
 
     def finished(self, utterance_id: str, ok: bool) -> None:
@@ -102,11 +108,13 @@ class LastWords:
         return False
 
     async def _by_synthesis(self, text: str) -> bool:
-        if self._speech is None or self._line.socket is None:
+        provider, patience_s = self._fallback.provider, self._fallback.patience_s
+        if provider is None or self._line.socket is None:
             return False
-        mouth = LineMouth(self._lane, self._line, synthesis_timeout_s=self._patience_s)
-        with anyio.move_on_after(self._patience_s) as opening:
-            async with self._speech.session(self._voice, self._line.output_format) as session:
+        mouth = LineMouth(self._lane, self._line, synthesis_timeout_s=patience_s)
+        with anyio.move_on_after(patience_s) as opening:
+            voice = provider.session(self._fallback.voice, self._line.output_format)
+            async with voice as session:
                 # From here on the mouth knows how long to wait.
                 opening.deadline = math.inf
                 mouth.opened(session)

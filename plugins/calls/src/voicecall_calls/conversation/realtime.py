@@ -24,6 +24,7 @@ from voicecall.realtime import (
     Interrupter,
     RealtimeEvent,
     RealtimeOptions,
+    RealtimeProvider,
     RealtimeSession,
     ResponseDone,
     ResponseStarted,
@@ -41,7 +42,7 @@ from voicecall_calls.conversation import realtimewords as words
 from voicecall_calls.conversation.agentturn import Brain
 from voicecall_calls.conversation.base import Conversation
 from voicecall_calls.conversation.keys import CallerKeys
-from voicecall_calls.conversation.lastwords import Farewell, LastWords
+from voicecall_calls.conversation.lastwords import FallbackSpeech, Farewell, LastWords
 from voicecall_calls.conversation.line import AudioLine
 from voicecall_calls.conversation.linenews import LineNews
 from voicecall_calls.conversation.question import OpenQuestion
@@ -52,9 +53,8 @@ from voicecall_calls.conversation.realtimeear import AttentiveEar
 from voicecall_calls.conversation.realtimeforced import ForcedConsult
 from voicecall_calls.conversation.realtimegreeting import Greeting
 from voicecall_calls.conversation.realtimelink import ModelLink
-from voicecall_calls.conversation.realtimemodel import FallbackSpeech, RealtimeModel
 from voicecall_calls.conversation.realtimespeech import ModelSpeech, Requests
-from voicecall_calls.conversation.realtimetools import RealtimeTools
+from voicecall_calls.conversation.realtimetools import FindTool, RealtimeTools
 from voicecall_calls.conversation.realtimevoice import ModelVoice
 from voicecall_calls.conversation.tones import play_on_line
 from voicecall_calls.conversation.turntimes import KeepTurn
@@ -74,11 +74,12 @@ class RealtimeConversation(Conversation):
         self,
         lane: CallLane,
         carrier: tel.TelephonyProvider,
-        model: RealtimeModel,
+        model: RealtimeProvider,
         brain: Brain,
         *,
         config: VoiceCallConfig,
         keep: KeepTurn,
+        find_tool: FindTool,
         profile: AgentProfile | None,
         fallback: FallbackSpeech,
     ) -> None:
@@ -94,9 +95,9 @@ class RealtimeConversation(Conversation):
         self._question = OpenQuestion()
         self._words = CallerWords(lane, self._question)
         self._carrier = carrier
-        self._capabilities = model.provider.capabilities
+        self._capabilities = model.capabilities
         self._link = ModelLink(
-            model.provider,
+            model,
             self.line,
             seam,
             options=self._options,
@@ -114,10 +115,8 @@ class RealtimeConversation(Conversation):
             lane,
             self.line,
             carrier,
+            fallback,
             model=speech,
-            speech=fallback.provider,
-            voice=fallback.voice,
-            patience_s=fallback.patience_s,
         )
         self._farewell = Farewell(lane, speech, self._last_words, config.phrases.failed)
         consults = Consults(lane, self._link, self._words, brain, config=config.realtime)
@@ -143,7 +142,7 @@ class RealtimeConversation(Conversation):
             self._forced,
             self._farewell,
             config=config,
-            find=model.find_tool,
+            find=find_tool,
         )
         self._breaks = Breaks(self.voice, consults, self._tools, seam)
         self._greeting = Greeting(

@@ -31,7 +31,7 @@ from voicecall_calls.config import VoiceCallConfig
 from voicecall_calls.conversation.agentturn import Brain, TurnInput
 from voicecall_calls.conversation.dialogue import Dialogue
 from voicecall_calls.conversation.ear import Ear
-from voicecall_calls.conversation.lastwords import LastWords
+from voicecall_calls.conversation.lastwords import FallbackSpeech, LastWords
 from voicecall_calls.conversation.line import AudioLine
 from voicecall_calls.conversation.linemouth import LineMouth
 from voicecall_calls.conversation.linenews import LineNews
@@ -91,7 +91,7 @@ class StreamConversation(Dialogue):
             synthesis_timeout_s=config.tts.timeout_ms / 1000,
             message_lost=self._message_lost,
         )
-        self._last_words = LastWords(lane, self.line, provider)
+        self._last_words = LastWords(lane, self.line, provider, FallbackSpeech())
         super().__init__(
             lane,
             mouth,
