@@ -298,7 +298,7 @@ class EchoDesk(Desk):
 
     async def admit(self, started: Started, upgrade: Upgrade, socket: MediaSocket) -> Attachment:
         attachment = self.line.attach(socket, started)
-        self.line.listener = lambda audio: self.line.write("a", audio)
+        self.line.listen(lambda audio: self.line.write("a", audio))
         return attachment
 
 
@@ -328,7 +328,7 @@ async def test_a_listener_that_fails_costs_no_socket_where_somebody_minds_it(
 
     def failed(error: Exception) -> None:
         failures.append(error)
-        desk.line.listener = lambda audio: desk.line.write("b", audio)
+        desk.line.listen(lambda audio: desk.line.write("b", audio))
 
     def fails(audio: bytes) -> None:
         raise ConnectionResetError("the session is gone")
@@ -339,7 +339,7 @@ async def test_a_listener_that_fails_costs_no_socket_where_somebody_minds_it(
             await client.send(carrier.audio(FRAME))
             await client.recv()
             desk.line.failed = failed
-            desk.line.listener = fails
+            desk.line.listen(fails)
             await client.send(carrier.audio(FRAME))
             await client.send(carrier.audio(FRAME))
             await client.recv()

@@ -289,7 +289,7 @@ def test_no_word_is_lost_over_any_number_of_sockets(losses_ms: list[int]) -> Non
 async def test_a_replaced_socket_is_closed_and_means_nothing_any_more() -> None:
     async with room() as it:
         heard: list[bytes] = []
-        it.line.listener = heard.append
+        it.line.listen(heard.append)
         old = it.connect()
         it.line.write("a", ramp(1000))
         it.line.finish("a")

@@ -42,9 +42,9 @@ _ALIVE = 0.1
 
 
 class AudioLine:
-    """``listener`` gets caller audio, ``digits`` pressed keys, ``lost`` the id of a stream that
-    went away while it was the current one. The formats are those of the newest socket; before
-    the first one, ``expects``. ``limit_ms``: audio that may wait; more is dropped."""
+    """``digits`` gets pressed keys, ``lost`` the id of a stream that went away while it was the
+    current one. The formats are those of the newest socket; before the first one, ``expects``.
+    ``limit_ms``: audio that may wait; more is dropped."""
 
     # As in the pacer: a frame should look at few objects.
     __slots__ = (
@@ -163,12 +163,8 @@ class AudioLine:
 
     # --- audio in ---------------------------------------------------------------------------
 
-    @property
-    def listener(self) -> Callable[[bytes], None]:
-        return self._listener
-
-    @listener.setter
-    def listener(self, listener: Callable[[bytes], None]) -> None:
+    def listen(self, listener: Callable[[bytes], None]) -> None:
+        """Caller audio goes to ``listener`` from now on."""
         self._listener = listener
         if self.current is not None:
             self.current.socket.listen(listener, self.failed)

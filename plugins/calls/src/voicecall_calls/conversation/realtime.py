@@ -186,7 +186,7 @@ class RealtimeConversation(Conversation):
         self._choose_ear()
 
     def _choose_ear(self) -> None:
-        self.line.listener = self._ear.listener(always=self._notices)
+        self.line.listen(self._ear.listener(always=self._notices))
 
     def attach(self, socket: MediaSocket, started: Started) -> Attachment:
         return self.line.attach(socket, started)

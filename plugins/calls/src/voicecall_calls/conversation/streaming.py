@@ -122,7 +122,7 @@ class StreamConversation(Dialogue):
                 deaf=self._deaf,
             )
             # From the first frame on; the gate comes with the first task.
-            self.line.listener = self._ear.hear
+            self.line.listen(self._ear.hear)
 
     # --- the line ---------------------------------------------------------------------------
 
@@ -132,7 +132,7 @@ class StreamConversation(Dialogue):
         if self._ear is not None and self.line.input_format != heard:
             self._ear.expect(self.line.input_format)
             if self._gate is not None:
-                self.line.listener = self._listener(self._ear)
+                self.line.listen(self._listener(self._ear))
         if self.line.output_format != spoken and self._voicing is not None:
             self._line_mouth.closed()
             self._voicing.cancel()
@@ -147,7 +147,7 @@ class StreamConversation(Dialogue):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._hold_voice)
             if self._ear is not None:
-                self.line.listener = self._listener(self._ear)
+                self.line.listen(self._listener(self._ear))
                 tasks.start_soon(self._ear.run)
             await self.line.attached()
             tasks.start_soon(self.line.run)
