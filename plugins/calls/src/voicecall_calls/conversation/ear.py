@@ -63,7 +63,7 @@ class Ear:
         self._sent = 0
         self._limit = options.audio_format.size(_BUFFER_MS)
         self._ready = anyio.Event()
-        self._opening: anyio.CancelScope | None = None
+        self._scope: anyio.CancelScope | None = None
         self._broken: str | None = None
         """Why the present session is given up."""
         self._utterance: SpeechStarted | Partial | None = None
@@ -79,8 +79,8 @@ class Ear:
         self._session = None
         if self._ready.is_set():
             self._ready = anyio.Event()
-        if self._opening is not None:
-            self._opening.cancel()
+        if self._scope is not None:
+            self._scope.cancel()
 
     def hear(self, audio: bytes) -> None:
         """Caller audio, by a plain call. Kept (bounded, oldest dropped) until a session is up."""
@@ -102,8 +102,8 @@ class Ear:
         """The session does not take audio: it is lost."""
         self._session = None
         self._broken = why_lost(error, _WHOSE)
-        if self._opening is not None:
-            self._opening.cancel()
+        if self._scope is not None:
+            self._scope.cancel()
 
     def age_s(self, at_ms: int) -> float:
         """Seconds of audio since position ``at_ms`` of the session's audio clock."""
@@ -148,16 +148,16 @@ class Ear:
         options = self._options
         reason = f"no session within {_OPEN_S:g} s"
         try:
-            with anyio.CancelScope(deadline=anyio.current_time() + _OPEN_S) as self._opening:
+            with anyio.CancelScope(deadline=anyio.current_time() + _OPEN_S) as self._scope:
                 async with held(
                     self._provider.session(options), f"the session of {_WHOSE}"
                 ) as session:
-                    self._opening.deadline = math.inf
+                    self._scope.deadline = math.inf
                     # The format may have changed meanwhile.
                     await anyio.lowlevel.checkpoint_if_cancelled()
                     reason = await self._attend(session)
                     self._break_off()
-                    self._opening.deadline = anyio.current_time() + _CLOSE_S
+                    self._scope.deadline = anyio.current_time() + _CLOSE_S
         except Exception as error:  # noqa: BLE001 (a recogniser's code can raise anything)
             reason = why_lost(error, _WHOSE)
         return (self._broken or reason) if self._options is options else None
