@@ -55,21 +55,17 @@ def load_plugin(registry: Registry, plugin_id: str) -> LoadedPlugin:
         module = registry.module(GROUP, plugin_id)
         info = registry.hooks.plugin_info(module) or PluginInfo(plugin_id, plugin_id)
     except VoicecallError as error:
-        return LoadedPlugin(plugin_id, True, error=str(error))
+        why = str(error)
     except Exception as error:  # noqa: BLE001 (a stranger's hook)
-        return LoadedPlugin(
-            plugin_id,
-            True,
-            error=f"the plugin {plugin_id!r} cannot be loaded: {type(error).__name__}: {error}",
+        why = f"the plugin {plugin_id!r} cannot be loaded: {type(error).__name__}: {error}"
+    else:
+        if info.id == plugin_id:
+            return LoadedPlugin(plugin_id, True, module, info)
+        why = (
+            f"the plugin {plugin_id!r} calls itself {info.id!r}; its entry point must have the"
+            " same name"
         )
-    if info.id != plugin_id:
-        return LoadedPlugin(
-            plugin_id,
-            True,
-            error=f"the plugin {plugin_id!r} calls itself {info.id!r}; its entry point must"
-            " have the same name",
-        )
-    return LoadedPlugin(plugin_id, True, module, info)
+    return LoadedPlugin(plugin_id, True, error=why)
 
 
 def load_plugins(registry: Registry, loaded: LoadedConfig) -> Sequence[LoadedPlugin]:
