@@ -10,7 +10,7 @@ import anyio.abc
 import anyio.lowlevel
 
 from voicecall.model import EndReason
-from voicecall_mock.exchange.carrier import CallStats
+from voicecall_mock.exchange.carrier import CallStats, EmulatedCall
 from voicecall_mock.exchange.phone import run_phone
 from voicecall_mock.exchange.script import AnswerMode, Behaviour
 
@@ -45,37 +45,41 @@ class CallPlan:
     send_digits: str = ""
 
 
-class Call:
-    """One call. ``run`` is its life; everything else is a plain call."""
+class Call(EmulatedCall):
+    line: TwilioLine
+    _board: TwilioBoard
+    _lane: CallbackLane
 
     def __init__(
         self, board: TwilioBoard, plan: CallPlan, behaviour: Behaviour, number_sid: str | None
     ) -> None:
-        self.sid = new_sid(board.seam, "CA")
+        super().__init__(new_sid(board.seam, "CA"), board, behaviour)
         self.account_sid = board.options.account_sid
         self.number_sid = number_sid
         self.call_token = board.seam.token()
         self.plan = plan
         self.status = "queued" if plan.direction == "outbound-api" else "ringing"
-        self.reason: EndReason | None = None
         self.started_ms: int | None = None
         self.answered_ms: int | None = None
         self.ended_ms: int | None = None
         self.queue_ms = 0
-        self.over = anyio.Event()
-        self._board = board
-        self._behaviour = behaviour
         self._created_ms = board.seam.now_ms()
         self._sequence = 0
-        self._answered = anyio.Event()
-        self._live = anyio.CancelScope()
-        self._tasks: anyio.abc.TaskGroup | None = None
         self._document: anyio.CancelScope | None = None
         self._redirected: Source | None = None
         self._limit = anyio.CancelScope()
         self._lane = CallbackLane(board.sender, self.sid)
-        self.line = TwilioLine(self.sid, board, self.phone_hung_up, self._partial)
+        self.line = TwilioLine(
+            self.sid,
+            board,
+            lambda: self.end("completed", EndReason.HANGUP_USER),
+            self._partial,
+        )
         self.streams = CallStreams(board, self.sid, self.line, self._lane)
+
+    @property
+    def sid(self) -> str:
+        return self.id
 
     @property
     def answered(self) -> bool:
@@ -99,29 +103,19 @@ class Call:
         }
 
     @property
-    def id(self) -> str:
-        return self.sid
-
-    @property
     def stats(self) -> CallStats:
         return CallStats.of(self.line, self.streams.all)
 
     # --- life ---------------------------------------------------------------------------------
 
-    async def run(self) -> None:
-        """Until the call is over and its last callback delivered or given up."""
-        async with anyio.create_task_group() as group:
-            group.start_soon(self._lane.run)
-            with self._live:
-                async with anyio.create_task_group() as tasks:
-                    self._tasks = tasks
-                    await self._board.voice.prepare(self._behaviour.script)
-                    if self.plan.direction == "outbound-api":
-                        await self._dial()
-                    else:
-                        self.started_ms = self._board.seam.now_ms()
-                        tasks.start_soon(self._give_up_calling)
-                    await self._follow(self.plan.source)
+    async def _proceed(self, tasks: anyio.abc.TaskGroup) -> None:
+        await self._board.voice.prepare(self._behaviour.script)
+        if self.plan.direction == "outbound-api":
+            await self._dial()
+        else:
+            self.started_ms = self._board.seam.now_ms()
+            tasks.start_soon(self._give_up_calling)
+        await self._follow(self.plan.source)
 
     def end(self, status: str, reason: EndReason) -> None:
         """The call is over; idempotent."""
@@ -165,24 +159,13 @@ class Call:
                 self.status = "ringing"
                 self._progress("ringing", "ringing")
         with anyio.move_on_after(self.plan.timeout * board.options.second_s):
-            await self._decide()
+            if await self._decision():
+                self.answer()
+            else:
+                self.end("busy", EndReason.BUSY)
         if not self.answered:
             self.end("no-answer", EndReason.NO_ANSWER)
             await anyio.sleep_forever()
-
-    async def _decide(self) -> None:
-        """What the called phone does after it rang for a while."""
-        after_ms = self._behaviour.after_ms
-        if self._behaviour.answer is AnswerMode.NO_ANSWER:
-            await anyio.sleep_forever()
-        await anyio.sleep(
-            (self._board.options.answer_after_ms if after_ms is None else after_ms) / 1000
-        )
-        await anyio.lowlevel.checkpoint_if_cancelled()
-        if self._behaviour.answer is AnswerMode.REJECT:
-            self.end("busy", EndReason.BUSY)
-            await anyio.sleep_forever()
-        self.answer()
 
     async def _give_up_calling(self) -> None:
         """A caller whom nobody answers hangs up: ``canceled``, says Twilio's help on the possible
@@ -203,7 +186,7 @@ class Call:
         self._tasks.start_soon(self._limit_time)
         self._tasks.start_soon(run_phone, self._behaviour.script, self.line)
         if self._behaviour.patience_s is not None:
-            self._tasks.start_soon(self._be_patient, self._behaviour.patience_s)
+            self._tasks.start_soon(self.line.be_patient, self._behaviour.patience_s)
 
     async def _limit_time(self) -> None:
         """The limit can be changed on the way: it counts from the answer."""
@@ -213,13 +196,6 @@ class Call:
                 limit_s = self.plan.time_limit * self._board.options.second_s
                 await anyio.sleep_until(began + limit_s)
                 self.end("completed", EndReason.COMPLETED)
-
-    async def _be_patient(self, patience_s: float) -> None:
-        await self.line.lose_patience(patience_s)
-        self.phone_hung_up()
-
-    def phone_hung_up(self) -> None:
-        self.end("completed", EndReason.HANGUP_USER)
 
     # --- updates ------------------------------------------------------------------------------
 

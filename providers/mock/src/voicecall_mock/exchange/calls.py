@@ -14,7 +14,7 @@ from voicecall.model import Direction, EndReason
 
 from .actions import ActionRefused
 from .board import Switchboard
-from .carrier import CallStats
+from .carrier import CallStats, EmulatedCall
 from .line import PhoneLine
 from .native import speaking_s
 from .options import ExchangeOptions
@@ -55,21 +55,16 @@ def digits_s(digits: str, options: ExchangeOptions) -> float:
     return sum(waits.get(key, options.digit_ms / 1000) for key in digits)
 
 
-class Call:
-    """One call. ``run`` is its life; everything else is a plain call."""
+class Call(EmulatedCall):
+    line: PhoneLine
+    _board: ExchangeBoard
+    _lane: WebhookLane
 
     def __init__(self, board: ExchangeBoard, plan: CallPlan, behaviour: Behaviour) -> None:
-        self.id = f"mk-{board.seam.new_id()}"
+        super().__init__(f"mk-{board.seam.new_id()}", board, behaviour)
         self.plan = plan
         self.status = "ringing"
-        self.reason: EndReason | None = None
-        self.over = anyio.Event()
-        self._board = board
-        self._behaviour = behaviour
-        self._answered = anyio.Event()
         self._answered_at = 0.0
-        self._live = anyio.CancelScope()
-        self._tasks: anyio.abc.TaskGroup | None = None
         self._held: list[tel.Action] | None = None
         self._stream: MediaStream | None = None
         self._streams: list[MediaStream] = []
@@ -99,15 +94,9 @@ class Call:
 
     # --- life -------------------------------------------------------------------------------
 
-    async def run(self) -> None:
-        """Until the call is over and its last webhook delivered or given up."""
-        async with anyio.create_task_group() as group:
-            group.start_soon(self._lane.run)
-            with self._live:
-                async with anyio.create_task_group() as tasks:
-                    self._tasks = tasks
-                    await self._ring()
-                    await self._talk(tasks)
+    async def _proceed(self, tasks: anyio.abc.TaskGroup) -> None:
+        await self._ring()
+        await self._talk(tasks)
 
     def end(self, reason: EndReason) -> None:
         """The call is over; idempotent."""
@@ -143,25 +132,15 @@ class Call:
         if inbound:
             self._post("call.initiated")
         with anyio.move_on_after(self.plan.ring_timeout_s):
-            if not inbound:
-                await self._decide()
-            await self._answered.wait()
+            if inbound:
+                await self._answered.wait()
+            elif await self._decision():
+                self._pick_up()
+            else:
+                self.end(EndReason.BUSY)
         if not self._answered.is_set():
             self.end(EndReason.NO_ANSWER)
             await anyio.sleep_forever()
-
-    async def _decide(self) -> None:
-        """What the called phone does after it rang for a while."""
-        if self._behaviour.answer is AnswerMode.NO_ANSWER:
-            return
-        after_ms = self._behaviour.after_ms
-        await anyio.sleep(
-            (self._board.options.answer_after_ms if after_ms is None else after_ms) / 1000
-        )
-        if self._behaviour.answer is AnswerMode.REJECT:
-            self.end(EndReason.BUSY)
-        else:
-            self._pick_up()
 
     def _pick_up(self) -> None:
         self.status = "in-progress"
@@ -176,7 +155,7 @@ class Call:
         tasks.start_soon(self._limit_time, self.plan.time_limit_s)
         tasks.start_soon(self.line.native.run)
         if self._behaviour.patience_s is not None:
-            tasks.start_soon(self._be_patient, self._behaviour.patience_s)
+            tasks.start_soon(self.line.be_patient, self._behaviour.patience_s)
         if self.plan.digits:
             await anyio.sleep(digits_s(self.plan.digits, self._board.options))
             self.line.hear_digits(self.plan.digits)
@@ -189,10 +168,6 @@ class Call:
         """End the call so long after its answer; of several limits the shortest counts."""
         await anyio.sleep(self._answered_at + seconds - self._board.seam.monotonic())
         self.end(EndReason.COMPLETED)
-
-    async def _be_patient(self, patience_s: float) -> None:
-        await self.line.lose_patience(patience_s)
-        self.end(EndReason.HANGUP_USER)
 
     # --- actions ----------------------------------------------------------------------------
 

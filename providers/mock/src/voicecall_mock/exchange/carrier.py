@@ -10,6 +10,7 @@ from typing import Any, Generic, Protocol, Self, TypeVar
 
 import anyio
 import anyio.abc
+import anyio.lowlevel
 from starlette.types import ASGIApp
 
 from voicecall.model import EndReason
@@ -20,7 +21,8 @@ from .board import Switchboard
 from .ledger import Ledger
 from .line import CarrierLine
 from .options import PhoneOptions
-from .script import Behaviour, Script, default_script
+from .postbox import Postbox
+from .script import AnswerMode, Behaviour, Script, default_script
 from .server import serve_app
 from .sockets import MediaClock, SocketStream
 from .voice import Voice
@@ -70,24 +72,55 @@ class EmulatedPlan(Protocol):
     def to_number(self) -> str: ...
 
 
-class EmulatedCall(Protocol):
-    """A call, as far as an :class:`EmulatedCarrier` looks at it."""
+class EmulatedCall(ABC):
+    """One call. ``run`` is its life; everything else is a plain call. A carrier brings the
+    ``line``, and ``_lane`` for what its customer is told."""
 
-    over: anyio.Event
-    reason: EndReason | None
+    line: CarrierLine
+    _board: Switchboard
+    _lane: Postbox[Any]
+
+    def __init__(self, id_: str, board: Switchboard, behaviour: Behaviour) -> None:
+        self.id = id_
+        self.reason: EndReason | None = None
+        self.over = anyio.Event()
+        self._board = board
+        self._behaviour = behaviour
+        self._answered = anyio.Event()
+        self._live = anyio.CancelScope()
+        self._tasks: anyio.abc.TaskGroup | None = None
 
     @property
-    def id(self) -> str: ...
-
-    @property
-    def line(self) -> CarrierLine: ...
-
-    @property
+    @abstractmethod
     def stats(self) -> CallStats: ...
 
+    @abstractmethod
     def to_json(self) -> dict[str, Any]: ...
 
-    async def run(self) -> None: ...
+    async def run(self) -> None:
+        """Until the call is over and its last webhook delivered or given up."""
+        async with anyio.create_task_group() as group:
+            group.start_soon(self._lane.run)
+            with self._live:
+                async with anyio.create_task_group() as tasks:
+                    self._tasks = tasks
+                    await self._proceed(tasks)
+
+    @abstractmethod
+    async def _proceed(self, tasks: anyio.abc.TaskGroup) -> None:
+        """From the beginning on; cancelled at the end."""
+
+    async def _decision(self) -> bool:
+        """Ring until the called phone decides; whether it answers."""
+        after_ms = self._behaviour.after_ms
+        if self._behaviour.answer is AnswerMode.NO_ANSWER:
+            await anyio.sleep_forever()
+        await anyio.sleep(
+            (self._board.options.answer_after_ms if after_ms is None else after_ms) / 1000
+        )
+        # The call may have ended in the same round of the loop.
+        await anyio.lowlevel.checkpoint_if_cancelled()
+        return self._behaviour.answer is not AnswerMode.REJECT
 
 
 _DIALLED = ("direction", "reference", "from", "to")

@@ -211,12 +211,13 @@ class CarrierLine:
             self.attach(None)
             stream.drop("the connection broke")
 
-    async def lose_patience(self, patience_s: float) -> None:
-        """Return when nothing was heard for so long."""
+    async def be_patient(self, patience_s: float) -> None:
+        """Hang up when nothing was heard for so long."""
         while (left := self.last_heard_at + patience_s - self._seam.monotonic()) > 0:
             await anyio.sleep(left)
             if self.native.playing is not None:
                 self.last_heard_at = self._seam.monotonic()
+        self.hang_up()
 
     # --- waiting ----------------------------------------------------------------------------
 
