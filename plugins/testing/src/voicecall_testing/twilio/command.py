@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import anyio
-
-from voicecall_mock.exchange.process import phone_voice, serve_until_signal
+from voicecall.tts import SpeechProvider
+from voicecall_mock.exchange.process import run_emulator
 
 from .emulator import TwilioEmulator
 from .options import DEFAULT_AUTH_TOKEN, TwilioOptions
@@ -15,19 +14,15 @@ __all__ = ["run"]
 def run(
     port: int, host: str = "127.0.0.1", auth_token: str | None = None, tts: str | None = None
 ) -> None:
-    """Serve until SIGINT or SIGTERM. ``tts``: id of the provider that gives the phones a voice,
-    and which of its voices, after a colon (``<id>`` or ``<id>:<voice>``).
+    """See :func:`~voicecall_mock.exchange.process.run_emulator`. Writes what a configuration needs
+    to standard output when it listens, and how to call in."""
 
-    Writes what a configuration needs to standard output when it listens, and how to call in.
-    Raises ``OSError`` (the port is taken) and :exc:`voicecall.errors.PluginError`.
-    """
-    provider_id, _, voice = (tts or "").partition(":")
-    options = TwilioOptions(
-        host=host, port=port, auth_token=auth_token or DEFAULT_AUTH_TOKEN, voice=voice or None
-    )
-    with phone_voice(provider_id) as speech:
-        twilio = TwilioEmulator(options, speech=speech)
-        anyio.run(serve_until_signal, twilio.serve(), _introduction)
+    def make(speech: SpeechProvider | None, voice: str | None) -> TwilioEmulator:
+        token = auth_token or DEFAULT_AUTH_TOKEN
+        options = TwilioOptions(host=host, port=port, auth_token=token, voice=voice)
+        return TwilioEmulator(options, speech=speech)
+
+    run_emulator(make, _introduction, tts)
 
 
 def _introduction(twilio: TwilioEmulator) -> str:

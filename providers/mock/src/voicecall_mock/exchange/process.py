@@ -5,8 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractAsyncContextManager, contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,20 +15,32 @@ from voicecall import ProviderContext, ProviderKind
 from voicecall.registry import Registry
 from voicecall.tts import SpeechProvider
 
-__all__ = ["phone_voice", "serve_until_signal"]
+from .carrier import EmulatedCarrier
 
-T = TypeVar("T")
+__all__ = ["run_emulator"]
+
+CarrierT = TypeVar("CarrierT", bound=EmulatedCarrier[Any, Any, Any])
 
 
-@contextmanager
-def phone_voice(provider_id: str) -> Iterator[SpeechProvider | None]:
-    """The speech provider with this id, as it is without configuration; none for an empty id.
-    Raises :exc:`voicecall.errors.PluginError`."""
+def run_emulator(
+    make: Callable[[SpeechProvider | None, str | None], CarrierT],
+    introduce: Callable[[CarrierT], str],
+    tts: str | None,
+) -> None:
+    """Serve until SIGINT or SIGTERM what ``make`` makes with the phones' voice, and print what
+    ``introduce`` says of it. ``tts``: id of the provider that gives the phones a voice, and which
+    of its voices, after a colon (``<id>`` or ``<id>:<voice>``).
+
+    Raises ``OSError`` (the port is taken) and :exc:`voicecall.errors.PluginError`.
+    """
+    provider_id, _, voice = (tts or "").partition(":")
     with tempfile.TemporaryDirectory(prefix="voicecall-phones-") as directory:
-        yield _speech(provider_id, Path(directory)) if provider_id else None
+        speech = _speech(provider_id, Path(directory)) if provider_id else None
+        anyio.run(_serve, make(speech, voice or None), introduce)
 
 
 def _speech(provider_id: str, state_dir: Path) -> SpeechProvider:
+    """The provider, as it is without configuration."""
     registry = Registry()
 
     def create(kind: ProviderKind, provider_id: str, config: Mapping[str, Any]) -> Any:
@@ -44,14 +55,10 @@ def _speech(provider_id: str, state_dir: Path) -> SpeechProvider:
     return speech
 
 
-async def serve_until_signal(
-    served: AbstractAsyncContextManager[T], introduce: Callable[[T], str]
-) -> None:
-    """Enter ``served``, print what ``introduce`` says of it, and leave on SIGINT or SIGTERM.
-    Raises what entering raises."""
+async def _serve(emulator: CarrierT, introduce: Callable[[CarrierT], str]) -> None:
     with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         try:
-            async with served as emulator:
+            async with emulator.serve():
                 sys.stdout.write(introduce(emulator))
                 sys.stdout.flush()
                 async for _ in signals:
