@@ -16,7 +16,7 @@ from .meter import Meter
 from .native import NativeLine, speaking_s
 from .playback import FRAME
 from .recording import Recording
-from .script import HangUpMidWord, Interrupt, Say
+from .script import HangUpMidWord, Interrupt, Spoken
 from .sockets import SocketStream
 
 __all__ = ["CarrierLine", "Native", "PhoneLine"]
@@ -121,16 +121,15 @@ class CarrierLine:
 
     # --- from the phone ---------------------------------------------------------------------
 
-    async def say(self, step: Say | Interrupt) -> None:
-        await self._speak(step)
-
     async def begin_to_say(self, step: HangUpMidWord) -> None:
+        """Speak for ``after_ms`` and stop in the middle."""
         with anyio.move_on_after(step.after_ms / 1000):
             if self.stream is not None:
-                await self._speak(step)
+                await self.say(step)
             await anyio.sleep_forever()
 
-    async def _speak(self, step: Say | Interrupt | HangUpMidWord) -> None:
+    async def say(self, step: Spoken) -> None:
+        """Speak to the end."""
         self.forget_heard()
         if isinstance(step, Interrupt) and self.stream is None:
             self.native.barge_in()
@@ -141,7 +140,7 @@ class CarrierLine:
         else:
             await self._speak_to_recogniser(step.text, getattr(step, "partial", ""))
 
-    async def _speak_into_stream(self, step: Say | Interrupt | HangUpMidWord) -> None:
+    async def _speak_into_stream(self, step: Spoken) -> None:
         clip = self._voice.clip(step)
         if clip:
             self._note("said", step.text)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Protocol
-
 import anyio
 
+from .line import CarrierLine
 from .script import (
     DropSocket,
     HangUp,
@@ -21,37 +20,13 @@ from .script import (
     WaitForSilence,
 )
 
-__all__ = ["Line", "run_phone"]
+__all__ = ["run_phone"]
 
 _LOOP_PAUSE_S = 0.02
 """A script of steps that take no time must not spin."""
 
 
-class Line(Protocol):
-    """What a phone can do on a call."""
-
-    async def say(self, step: Say | Interrupt) -> None:
-        """Speak to the end."""
-        ...
-
-    async def begin_to_say(self, step: HangUpMidWord) -> None:
-        """Speak for ``after_ms`` and stop in the middle."""
-        ...
-
-    async def far_silence(self, after_ms: int) -> None: ...
-
-    async def far_speech(self) -> None: ...
-
-    def forget_heard(self) -> None: ...
-
-    def press(self, digits: str) -> None: ...
-
-    def drop_socket(self) -> None: ...
-
-    def hang_up(self) -> None: ...
-
-
-async def run_phone(script: Script, line: Line) -> None:
+async def run_phone(script: Script, line: CarrierLine) -> None:
     """Follow ``script``. Returns at its end; the phone then stays on the line in silence."""
     index = 0
     while index < len(script):
@@ -64,7 +39,7 @@ async def run_phone(script: Script, line: Line) -> None:
             await _do(step, line)
 
 
-async def _do(step: Step, line: Line) -> None:
+async def _do(step: Step, line: CarrierLine) -> None:
     match step:
         case Say():
             await line.say(step)

@@ -32,6 +32,7 @@ __all__ = [
     "Script",
     "ScriptError",
     "Silent",
+    "Spoken",
     "Step",
     "Wait",
     "WaitForSilence",
@@ -133,6 +134,7 @@ Step = (
     | HangUpMidWord
     | Loop
 )
+Spoken = Say | Interrupt | HangUpMidWord
 Script = tuple[Step, ...]
 
 

@@ -12,7 +12,7 @@ from voicecall.tts import SpeechProvider
 
 from .ledger import Ledger
 from .playback import FRAME
-from .script import HangUpMidWord, Interrupt, Say, Script
+from .script import Script, Spoken
 
 __all__ = ["Voice"]
 
@@ -41,11 +41,7 @@ class Voice:
 
     async def prepare(self, script: Script) -> None:
         """Synthesise what ``script`` says and is not known yet."""
-        texts = [
-            step.text
-            for step in script
-            if isinstance(step, Say | Interrupt | HangUpMidWord) and not step.audio
-        ]
+        texts = [step.text for step in script if isinstance(step, Spoken) and not step.audio]
         if self._speech is not None:
             async with self._lock:
                 await self._synthesise(self._speech, (t for t in texts if t not in self._clips))
@@ -63,6 +59,6 @@ class Voice:
                 self._ledger.add("speech-failed", text=text, error=str(error))
             self._clips[text] = _whole_frames(bytes(collector.audio))
 
-    def clip(self, step: Say | Interrupt | HangUpMidWord) -> bytes:
+    def clip(self, step: Spoken) -> bytes:
         """Mu-law audio of a step in whole frames; empty when there is no voice for it."""
         return _whole_frames(step.audio) or self._clips.get(step.text, b"")
