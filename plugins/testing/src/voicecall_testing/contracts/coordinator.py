@@ -1,7 +1,8 @@
-"""What every coordinator must do. Subclass :class:`CoordinatorContract` in a test module."""
+"""What every coordinator must do."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -13,21 +14,23 @@ __all__ = ["CoordinatorContract"]
 Advance = Callable[[int], Awaitable[None]]
 
 
-class CoordinatorContract:
-    """Supply the fixtures ``coordinator`` (open) and ``advance`` (lets so many milliseconds pass
-    for it), and mark the module ``anyio``."""
+class CoordinatorContract(ABC):
+    """Inherit, and override the fixtures ``coordinator`` and ``advance``. The test module marks
+    itself with ``pytest.mark.contract`` and ``pytest.mark.anyio``."""
 
     @pytest.fixture
     def anyio_backend(self) -> str:
         return "asyncio"
 
     @pytest.fixture
+    @abstractmethod
     def coordinator(self) -> Coordinator:
-        raise TypeError(f"{type(self).__name__} has no fixture 'coordinator'")
+        """The coordinator under test, open."""
 
     @pytest.fixture
+    @abstractmethod
     def advance(self) -> Advance:
-        raise TypeError(f"{type(self).__name__} has no fixture 'advance'")
+        """Lets so many milliseconds pass for it."""
 
     async def test_leases_are_limited(self, coordinator: Coordinator) -> None:
         taken = [await coordinator.acquire("cap", h, limit=2, ttl_ms=1000) for h in "abc"]

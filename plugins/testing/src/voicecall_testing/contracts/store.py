@@ -1,7 +1,8 @@
-"""What every call store must do. Subclass :class:`StoreContract` in a test module."""
+"""What every call store must do."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from hashlib import sha256
@@ -32,17 +33,19 @@ _LONG = "".join(sha256(bytes([n])).hexdigest() for n in range(250))
 """Not to be made much shorter."""
 
 
-class StoreContract(PruningContract):
-    """Supply ``new_store``: it returns a store over the same data at each call within a test
-    (never two open at once). Mark the module ``anyio``."""
+class StoreContract(PruningContract, ABC):
+    """Inherit, and override the fixture ``new_store``. The test module marks itself with
+    ``pytest.mark.contract`` and ``pytest.mark.anyio``."""
 
     @pytest.fixture
     def anyio_backend(self) -> str:
         return "asyncio"
 
     @pytest.fixture
+    @abstractmethod
     def new_store(self) -> Callable[[], CallStore]:
-        raise TypeError(f"{type(self).__name__} has no fixture 'new_store'")
+        """Returns a store over the same data at each call within a test, never two open at
+        once."""
 
     @pytest.fixture
     async def store(self, new_store: Callable[[], CallStore]) -> AsyncIterator[CallStore]:
