@@ -6,25 +6,23 @@ streamed (server-sent events of ``chat.completion.chunk`` objects, then ``[DONE]
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
-import socket
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Generator, Iterable, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
 import anyio
-import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
-from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from voicecall_mock.exchange.server import break_connection, serve_app
 
 __all__ = ["Fault", "ModelReply", "ModelRequest", "OpenAiStub", "ToolUse"]
 
@@ -108,7 +106,8 @@ class OpenAiStub:
         self.requests: list[ModelRequest] = []
         self.base_url = ""
         self._changed = anyio.Event()
-        self._sockets: dict[Any, asyncio.Transport] = {}
+        self._clients: dict[Any, Scope] = {}
+        """The last request of each connection, by the client's host and port."""
 
     async def requested(self, count: int = 1) -> ModelRequest:
         """Wait for the ``count``-th request."""
@@ -121,74 +120,31 @@ class OpenAiStub:
     async def serve(self, port: int = 0) -> AsyncIterator[str]:
         """Listen on loopback until left; the base URL, ending in ``/v1``. Left, it closes every
         connection at once, as a killed process does. May be entered again."""
-        with socket.create_server(("127.0.0.1", port)) as listener:
-            self.base_url = f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
-            server = _Server(self._configuration())
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(self._listen, server, listener)
-                try:
-                    yield self.base_url
-                finally:
-                    server.should_exit = True
-                    for transport in list(self._sockets.values()):
-                        transport.abort()
-
-    async def _listen(self, server: uvicorn.Server, listener: socket.socket) -> None:
-        # Shielded: a cancelled test still closes its connections in order.
-        with anyio.CancelScope(shield=True):
-            await server.serve(sockets=[listener])
-
-    def _configuration(self) -> uvicorn.Config:
-        sockets = self._sockets
-
-        class Protocol(H11Protocol):
-            """Remembers its connections, so that they can be broken."""
-
-            def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-                sockets[transport.get_extra_info("peername")] = transport
-                super().connection_made(transport)
-
-            def connection_lost(self, exc: Exception | None) -> None:
-                sockets.pop(self.transport.get_extra_info("peername"), None)
-                super().connection_lost(exc)
-
         app = Starlette(routes=[Route("/v1/chat/completions", self._complete, methods=["POST"])])
-        return uvicorn.Config(
-            app,
-            http=Protocol,
-            ws="none",
-            lifespan="off",
-            log_config=None,
-            log_level="critical",
-            access_log=False,
-            timeout_graceful_shutdown=1,
-        )
+        async with serve_app(app, "127.0.0.1", port) as url:
+            self.base_url = f"{url}/v1"
+            try:
+                yield self.base_url
+            finally:
+                for scope in self._clients.values():
+                    break_connection(scope)
 
     async def _complete(self, request: Request) -> Response:
         asked = ModelRequest(json.loads(await request.body()), dict(request.headers))
         self.requests.append(asked)
+        self._clients[request.client] = request.scope
         self._changed.set()
         self._changed = anyio.Event()
         reply = self._choose(asked)
         if reply.status != 200:
             await anyio.sleep(reply.first_delay_ms / 1000)
             return _error(reply, len(self.requests))
-        return _Answer(self, asked, reply, len(self.requests))
+        return _Answer(asked, reply, len(self.requests))
 
     def _choose(self, asked: ModelRequest) -> ModelReply:
         if self.replies:
             return self.replies.popleft()
         return self.default if isinstance(self.default, ModelReply) else self.default(asked)
-
-    def break_connection(self, client: Any) -> None:
-        """Reset the connection of ``client`` (host and port)."""
-        self._sockets[tuple(client)].abort()
-
-
-class _Server(uvicorn.Server):
-    @contextmanager
-    def capture_signals(self) -> Generator[None, None, None]:
-        yield
 
 
 def _error(reply: ModelReply, number: int) -> Response:
@@ -205,11 +161,8 @@ def _error(reply: ModelReply, number: int) -> Response:
 class _Answer(Response):
     """The answer of one request: watches for the client to hang up while it is sent."""
 
-    def __init__(
-        self, stub: OpenAiStub, asked: ModelRequest, reply: ModelReply, number: int
-    ) -> None:
+    def __init__(self, asked: ModelRequest, reply: ModelReply, number: int) -> None:
         super().__init__()
-        self._stub = stub
         self._asked = asked
         self._reply = reply
         self._number = number
@@ -230,7 +183,7 @@ class _Answer(Response):
     async def _send(self, scope: Scope, send: Send) -> None:
         reply = self._reply
         if reply.fault is Fault.DROP:
-            self._stub.break_connection(scope["client"])
+            break_connection(scope)
             return
         if reply.fault is Fault.HANG:
             await anyio.sleep_forever()
@@ -251,7 +204,7 @@ class _Answer(Response):
         if self._reply.fault is Fault.HANG_MIDWAY:
             await anyio.sleep_forever()
         if self._reply.fault is Fault.DROP_MIDWAY:
-            self._stub.break_connection(scope["client"])
+            break_connection(scope)
 
     def _pieces(self) -> Iterable[bytes]:
         if self._reply.body is not None:

@@ -13,7 +13,7 @@ import uvicorn
 from starlette.types import ASGIApp, Message, Receive, Scope
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-__all__ = ["leave_unanswered", "serve_app"]
+__all__ = ["break_connection", "leave_unanswered", "serve_app"]
 
 _EXTENSION = "voicecall.abort"
 
@@ -26,6 +26,11 @@ class _Protocol(HttpToolsProtocol):
         self.scope["extensions"] = {_EXTENSION: {"abort": self.transport.abort}}
 
 
+def break_connection(scope: Scope) -> None:
+    """Reset the client's connection."""
+    scope["extensions"][_EXTENSION]["abort"]()
+
+
 async def leave_unanswered(
     app: ASGIApp, scope: Scope, receive: Receive, *, delay_s: float = 0.0
 ) -> None:
@@ -33,7 +38,7 @@ async def leave_unanswered(
     ``delay_s`` later."""
     await app(scope, receive, _swallow)
     await anyio.sleep(delay_s)
-    scope["extensions"][_EXTENSION]["abort"]()
+    break_connection(scope)
     while (await receive())["type"] != "http.disconnect":
         continue
 
