@@ -25,7 +25,7 @@ BUILT_IN = 4
 
 
 def test_the_built_in_story_is_understood_and_recorded(tmp_path: Path) -> None:
-    document = Home(tmp_path).json("demo")
+    document = Home(tmp_path, cold=True).json("demo")
     assert document["understood"] == document["expected"] == BUILT_IN
     inbound, outbound = document["inbound"], document["outbound"]
     assert isinstance(inbound, dict)

@@ -27,7 +27,7 @@ APART = {"plugins": {"entries": {"voice-call": {"config": {"serve": {"port": 0}}
 
 
 def test_an_empty_configuration_places_live_calls(tmp_path: Path) -> None:
-    home = Home(tmp_path)
+    home = Home(tmp_path, cold=True)
     if not (port_is_free(18790) and port_is_free(3334)):
         home.configure(APART)  # somebody else has the default ports
     setup, shown = home.run_all(("setup", "--json"), ("setup",))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -21,7 +20,7 @@ from voicecall_calls.store import SqliteStore
 from voicecall_mock.exchange import HangUp, Interrupt, Say, WaitForSilence
 from voicecall_testing.contracts.records import ended
 
-from .lab.process import Home
+from .lab.process import Home, Process
 from .lab.puppets import Puppet
 from .lab.town import CALLER, GREETING, PATIENCE_S, Town, open_town, until
 
@@ -42,7 +41,7 @@ async def open_office(home: Home) -> AsyncIterator[Town]:
 
 
 @contextmanager
-def followed(home: Home, *command: str) -> Iterator[subprocess.Popen[str]]:
+def followed(home: Home, *command: str) -> Iterator[Process]:
     """A command that goes on until it is interrupted."""
     process = home.popen(*command)
     try:
@@ -57,7 +56,7 @@ def followed(home: Home, *command: str) -> Iterator[subprocess.Popen[str]]:
         process.communicate()
 
 
-def read(process: subprocess.Popen[str], count: int) -> list[Any]:
+def read(process: Process, count: int) -> list[Any]:
     assert process.stdout is not None
     return [json.loads(process.stdout.readline()) for _ in range(count)]
 

@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import socket
-import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -45,7 +44,7 @@ def configure(home: Home, port: int = 0) -> None:
 
 
 @contextmanager
-def serving(home: Home, *command: str) -> Iterator[tuple[subprocess.Popen[str], dict[str, Any]]]:
+def serving(home: Home, *command: str) -> Iterator[tuple[Process, dict[str, Any]]]:
     """A command that goes on after it has printed its document."""
     process = home.popen(*command)
     try:
@@ -62,7 +61,9 @@ def serving(home: Home, *command: str) -> Iterator[tuple[subprocess.Popen[str], 
         process.communicate()
 
 
-def test_a_call_is_served_until_it_is_over(home: Home) -> None:
+def test_a_call_is_served_until_it_is_over(tmp_path: Path) -> None:
+    home = Home(tmp_path, cold=True)
+    configure(home)
     placed = home.run(*TALK, "--mode", "notify")
     assert (placed.status, placed.err.strip()) == (0, NOTICE)
     call_id = placed.document["callId"]

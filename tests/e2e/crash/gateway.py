@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -15,6 +13,7 @@ from typing import Any
 import anyio
 import anyio.to_thread
 import httpx
+from tests.e2e.lab.forked import Forked
 from tests.ports import reserve_port
 
 from voicecall.model import MediaPath
@@ -68,7 +67,7 @@ class Gateway:
             "VOICECALL_STATE_DIR": str(root / "state"),
         }
         self._http = httpx.AsyncClient(base_url=f"http://127.0.0.1:{self.port}", trust_env=False)
-        self._nursery: subprocess.Popen[str] | None = None
+        self._process: Forked | None = None
         phone = {
             "provider": "mock",
             "mock": {"apiBaseUrl": exchange_url},
@@ -92,30 +91,21 @@ class Gateway:
     @asynccontextmanager
     async def at_hand(self) -> AsyncIterator[Gateway]:
         """Start gateways inside; the last one is killed on the way out."""
-        script = Path(__file__).with_name("nursery.py")
-        arguments = ["gateway", "run", "--config", str(self._config)]
         async with self._http:
-            with subprocess.Popen(
-                [sys.executable, str(script), str(self._output), *arguments],
-                env=self._environ,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                text=True,
-            ) as self._nursery:
-                # Left, its standard input is closed, which ends it and a gateway that still runs.
+            try:
                 yield self
-
-    async def _order(self, order: str) -> int:
-        nursery = self._nursery
-        assert nursery is not None
-        assert nursery.stdin is not None
-        assert nursery.stdout is not None
-        nursery.stdin.write(order + "\n")
-        nursery.stdin.flush()
-        return int(await anyio.to_thread.run_sync(nursery.stdout.readline))
+            finally:
+                if self._process is not None:
+                    self._process.kill()
+                    self._process.wait()
 
     async def start(self) -> None:
-        self.pid = await self._order("start")
+        arguments = ["gateway", "run", "--config", str(self._config)]
+        with self._output.open("ab") as output:
+            self._process = await anyio.to_thread.run_sync(
+                Forked, arguments, self._environ, self._output.parent, output.fileno()
+            )
+        self.pid = self._process.pid
 
     async def ready(self) -> None:
         """Wait until its phone takes calls."""
@@ -145,8 +135,8 @@ class Gateway:
 
     async def _gone(self, status: int) -> str:
         self.pid = 0
-        with anyio.fail_after(PATIENCE_S):
-            ended = await self._order("wait")
+        assert self._process is not None
+        ended = await anyio.to_thread.run_sync(self._process.wait, PATIENCE_S)
         with self._output.open() as output:
             output.seek(self._read)
             text = output.read()

@@ -19,9 +19,11 @@ from typing import Any, TypeAlias
 
 from tests.ports import reserve_port
 
+from .forked import Forked
+
 __all__ = ["START_PATIENCE_S", "Home", "Output", "Process", "port_is_free"]
 
-Process: TypeAlias = subprocess.Popen[str]
+Process: TypeAlias = subprocess.Popen[str] | Forked
 
 PATIENCE_S = 120.0
 START_PATIENCE_S = 30.0
@@ -80,10 +82,15 @@ class Output:
 
 
 class Home:
-    """A home directory. ``packages`` is put on the path of every command."""
+    """A home directory. ``packages`` is put on the path of every command.
 
-    def __init__(self, root: Path) -> None:
+    Commands are forked from a process that has imported what they need; with ``cold``, each is an
+    interpreter of its own, which takes several times as long.
+    """
+
+    def __init__(self, root: Path, *, cold: bool = False) -> None:
         self.root = root
+        self.cold = cold
         self.packages = root / "packages"
         self.state_dir = root / ".voicecall"
         self.config = self.state_dir / "config.json5"
@@ -106,6 +113,8 @@ class Home:
         return {**kept, **own, **self.variables}
 
     def popen(self, *arguments: str) -> Process:
+        if not self.cold:
+            return Forked(arguments, self.environ, self.root)
         return subprocess.Popen(
             [sys.executable, "-c", _MAIN, *arguments],
             env=self.environ,
@@ -124,7 +133,7 @@ class Home:
             process.kill()
             process.communicate()
             raise
-        return Output(process.returncode, out, err)
+        return Output(process.wait(), out, err)
 
     def run_all(self, *commands: Sequence[str]) -> list[Output]:
         """Commands of which none needs another, two at a time; their outputs in order."""
