@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
+from typing import cast
 from urllib.parse import quote
 
 import anyio
@@ -86,9 +87,12 @@ async def test_only_the_guilty_one_fails(store: PostgresStore, database_url: str
     commits[15] = Commit(record=call_record("c15"), processed_keys=["k3"])
     # An index of PostgreSQL does not hold what is longer than a third of a page.
     commits[17] = Commit(processed_keys=[os.urandom(9000).hex()])
+    # An adapter that is not checked by types may have keys that are no text.
+    commits[19] = Commit(processed_keys=[cast("str", 19)])
     outcomes = await together(store, writer_held_up(database_url), commits)
     failed = {index: error for index, error in enumerate(outcomes) if error is not None}
-    assert set(failed) == {7, 9, 12, 15, 17}
+    assert set(failed) == {7, 9, 12, 15, 17, 19}
+    assert store.problems() == ()
     for index, key in ((7, "taken"), (15, "k3")):
         error = failed[index]
         assert isinstance(error, DuplicateKey)
@@ -96,7 +100,7 @@ async def test_only_the_guilty_one_fails(store: PostgresStore, database_url: str
     assert "belongs to another call" in str(failed[12])
     assert "7654321" not in str(failed[9])
     assert {record.call_id for record in await store.live()} == (
-        {"old"} | {f"c{n}" for n in range(20)} - {"c7", "c9", "c12", "c15", "c17"}
+        {"old"} | {f"c{n}" for n in range(20)} - {"c7", "c9", "c12", "c15", "c17", "c19"}
     )
     assert not await store.is_processed("k7")
 

@@ -16,6 +16,7 @@ from sqlalchemy.exc import (
     InterfaceError,
     ProgrammingError,
     SQLAlchemyError,
+    StatementError,
 )
 
 from voicecall.errors import DuplicateKey, StoreError
@@ -156,6 +157,9 @@ def _blames_row(error: Exception) -> bool:
     """Whether a row can be the cause; every other error is the database's own."""
     if isinstance(error, DBAPIError) and error.connection_invalidated:
         return False
+    if isinstance(error, StatementError) and not isinstance(error, DBAPIError):
+        # A value that the type of its column does not take: the database was not asked.
+        return True
     sqlstate = getattr(getattr(error, "orig", None), "sqlstate", None) or ""
     # Class 54: a limit of the server is exceeded, such as that of a key's length.
     return isinstance(error, _BAD_ROW) or sqlstate.startswith("54")
