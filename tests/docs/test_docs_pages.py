@@ -21,10 +21,10 @@ import typer
 from voicecall.configuring import validate
 from voicecall.registry import Registry
 from voicecall.seam import SystemSeam
-from voicecall_calls.config import VoiceCallConfig
+from voicecall_calls.config import CONFIG_PATH, PLUGIN_ID, VoiceCallConfig
 from voicecall_calls.rpc import PhoneRpc
 from voicecall_calls.store.tables import metadata
-from voicecall_calls.wiring import CONFIG_PATH, PLUGIN_ID, resolve
+from voicecall_calls.wiring import resolve
 from voicecall_gateway.cli import build_app
 from voicecall_gateway.config import config_from_tree
 

@@ -11,9 +11,9 @@ import pytest
 
 from voicecall.errors import ConfigError
 from voicecall.registry import Registry
-from voicecall_calls.config import VoiceCallConfig
+from voicecall_calls.config import CONFIG_PATH, VoiceCallConfig
 from voicecall_calls.plugin import voicecall_plugin_info
-from voicecall_calls.wiring import CONFIG_PATH, Wiring, resolve
+from voicecall_calls.wiring import Wiring, resolve
 from voicecall_gateway.cli import run
 from voicecall_gateway.config import LoadedConfig, config_from_tree, load_config
 from voicecall_gateway.jsonfile import parse_tree

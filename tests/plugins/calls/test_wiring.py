@@ -363,9 +363,10 @@ def test_a_token_that_everybody_knows_is_warned_of_where_others_reach_the_webhoo
 def test_on_this_machine_alone_it_is_no_matter(url: str | None) -> None:
     config = VoiceCallConfig.model_validate({"publicUrl": url})
     carrier = Selected(Selection.OK, info=MOCK, config=MockConfig())
-    assert list(known_secrets(carrier, config, "here", tunnel=False)) == []
-    [note] = known_secrets(carrier, config, "here", tunnel=True)
-    assert note.startswith("SECURITY: here.mock.authToken is the default")
+    assert list(known_secrets(carrier, config, tunnel=False)) == []
+    [note] = known_secrets(carrier, config, tunnel=True)
+    path = "plugins.entries.voice-call.config.mock.authToken"
+    assert note.startswith(f"SECURITY: {path} is the default")
 
 
 @pytest.mark.parametrize(

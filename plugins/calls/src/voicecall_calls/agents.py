@@ -8,10 +8,9 @@ from typing import Any
 
 from voicecall.errors import ConfigError
 from voicecall_calls.agentprofile import IDENTITY_KEYS, AgentProfile
+from voicecall_calls.config import CONFIG_PATH
 
 __all__ = ["AgentDirectory"]
-
-_AGENT_ID = "plugins.entries.voice-call.config.agentId"
 
 
 class AgentDirectory:
@@ -33,7 +32,7 @@ class AgentDirectory:
         """Ids of the agents in ``agents.list``."""
         return list(self._entries)
 
-    def agent_id(self, configured: str | None, path: str = _AGENT_ID) -> str:
+    def agent_id(self, configured: str | None, path: str = f"{CONFIG_PATH}.agentId") -> str:
         """``configured``, which stands at ``path``, else the default agent. Raises
         ``ConfigError`` for one that is not in a list that there is."""
         if configured is None:

@@ -16,19 +16,12 @@ from voicecall.hosting import SetupCheck, SetupContext
 from voicecall.model import MediaPath
 from voicecall.providers import ProviderInfo, ProviderKind
 from voicecall.selection import Selected, Selection, missing_fields
-from voicecall_calls.config import ServeConfig, VoiceCallConfig
+from voicecall_calls.config import CONFIG_PATH, PLUGIN_ID, ServeConfig, VoiceCallConfig
 from voicecall_calls.exposure import comes_from_outside, is_one_client, is_public_url
 from voicecall_calls.making import making
 from voicecall_calls.probing import number_urls
 from voicecall_calls.storing import store_directory, store_settings
-from voicecall_calls.wiring import (
-    CONFIG_PATH,
-    PLUGIN_ID,
-    UNVERIFIED,
-    Wiring,
-    require,
-    resolve_for,
-)
+from voicecall_calls.wiring import UNVERIFIED, Wiring, require, resolve_for
 from voicecall_gateway.sections import GatewaySection
 
 __all__ = ["check_sections", "setup_checks"]

@@ -36,7 +36,9 @@ from .realtimeconfig import RealtimeConfig
 from .speechconfig import TtsConfig
 
 __all__ = [
+    "CONFIG_PATH",
     "E164",
+    "PLUGIN_ID",
     "BargeInConfig",
     "NumberRoute",
     "OutboundConfig",
@@ -54,6 +56,9 @@ __all__ = [
     "WebhookSecurityConfig",
     "normalize_number",
 ]
+
+PLUGIN_ID = "voice-call"
+CONFIG_PATH = f"plugins.entries.{PLUGIN_ID}.config"
 
 _E164 = re.compile(r"\+[1-9][0-9]{1,14}")
 _MANY = re.compile(r"\+[1-9][0-9]{0,13}\*")

@@ -9,17 +9,15 @@ from pydantic import BaseModel
 from pydantic.alias_generators import to_snake
 
 from voicecall.selection import Selected
-from voicecall_calls.config import VoiceCallConfig
+from voicecall_calls.config import CONFIG_PATH, VoiceCallConfig
 from voicecall_calls.exposure import is_loopback
 
 __all__ = ["known_secrets"]
 
 
-def known_secrets(
-    carrier: Selected, config: VoiceCallConfig, path: str, *, tunnel: bool
-) -> Iterator[str]:
+def known_secrets(carrier: Selected, config: VoiceCallConfig, *, tunnel: bool) -> Iterator[str]:
     """A sentence for each secret of ``carrier`` that is at its default where more than this
-    machine reaches the webhooks. ``path`` is where ``config`` stands; ``tunnel``: one is opened."""
+    machine reaches the webhooks. ``tunnel``: one is opened."""
     info, block = carrier.info, carrier.config
     where = _reached_from_outside(config, tunnel=tunnel)
     if where is None or info is None or not isinstance(block, BaseModel):
@@ -29,9 +27,9 @@ def known_secrets(
         if field is None or not field.default or getattr(block, to_snake(key)) != field.default:
             continue
         yield (
-            f"SECURITY: {path}.{info.id}.{key} is the default, which everybody knows, and {where}:"
-            " whoever reaches the webhooks can pass for the carrier; set one of your own (or"
-            f" {variable}), or provider to the carrier that is meant"
+            f"SECURITY: {CONFIG_PATH}.{info.id}.{key} is the default, which everybody knows, and"
+            f" {where}: whoever reaches the webhooks can pass for the carrier; set one of your own"
+            f" (or {variable}), or provider to the carrier that is meant"
         )
 
 

@@ -24,7 +24,7 @@ from voicecall.errors import (
 )
 from voicecall.model import CallMode, CallRecord, CallState
 from voicecall.store import Approval, DialReservation
-from voicecall_calls.config import normalize_number
+from voicecall_calls.config import CONFIG_PATH, normalize_number
 from voicecall_calls.conversation.base import Conversation
 from voicecall_calls.engine.admission import in_spite_of
 from voicecall_calls.engine.engine import CallEngine
@@ -229,9 +229,7 @@ class CallOperations:
         if number is not None:
             return number
         if self._engine.provider.capabilities.from_number_required:
-            raise ConfigError(
-                "is required to place calls", path="plugins.entries.voice-call.config.fromNumber"
-            )
+            raise ConfigError("is required to place calls", path=f"{CONFIG_PATH}.fromNumber")
         return _MOCK_FROM
 
     # --- live calls -------------------------------------------------------------------------

@@ -24,12 +24,12 @@ from voicecall.media import Started, Upgrade
 from voicecall.providers import ProviderContext
 from voicecall.seam import SystemSeam
 from voicecall.telephony import TelephonyProvider, Verified, WebhookReply, WebhookRequest
-from voicecall_calls.config import VoiceCallConfig
+from voicecall_calls.config import PLUGIN_ID, VoiceCallConfig
 from voicecall_calls.exposure import comes_from_outside
 from voicecall_calls.ports import AdmissionRefused, Attachment, MediaSocket
 from voicecall_calls.server.pipeline import CHALLENGE
 from voicecall_calls.serving import answering, make_server
-from voicecall_calls.wiring import PLUGIN_ID, Wiring, require, resolve_for
+from voicecall_calls.wiring import Wiring, require, resolve_for
 
 __all__ = ["PhoneProbe", "number_urls", "public_url_check"]
 

@@ -14,7 +14,7 @@ from voicecall.errors import ConfigError, ProviderError, VoicecallError
 from voicecall.hosting import GatewayHost, ToolCall, ToolSpec
 from voicecall.model import MediaPath
 from voicecall.providers import ProviderKind
-from voicecall_calls.config import VoiceCallConfig
+from voicecall_calls.config import CONFIG_PATH, PLUGIN_ID, VoiceCallConfig
 from voicecall_calls.engine.engine import CallEngine
 from voicecall_calls.exposure import comes_from_outside, is_public_url
 from voicecall_calls.making import make_carrier, making, open_provider, open_store
@@ -29,13 +29,7 @@ from voicecall_calls.settings import Providers, SettingsBook
 from voicecall_calls.talking import Talking
 from voicecall_calls.tool import TOOL_DESCRIPTION, TOOL_NAME, TOOL_PARAMETERS, VoiceCallTool
 from voicecall_calls.tunnelling import FIRST_WAIT_S, LONGEST_WAIT_S, TunnelKeeper
-from voicecall_calls.wiring import (
-    CONFIG_PATH,
-    PLUGIN_ID,
-    Wiring,
-    require,
-    resolve_for,
-)
+from voicecall_calls.wiring import Wiring, require, resolve_for
 
 __all__ = ["PhoneService"]
 

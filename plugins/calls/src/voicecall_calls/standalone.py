@@ -16,7 +16,7 @@ from voicecall.hosting import RpcCall
 from voicecall.registry import Registry
 from voicecall.seam import SystemSeam
 from voicecall.store import CallStore
-from voicecall_calls.config import VoiceCallConfig
+from voicecall_calls.config import PLUGIN_ID, VoiceCallConfig
 from voicecall_calls.making import open_store
 from voicecall_calls.operations import projection
 from voicecall_calls.storing import store_directory, store_settings
@@ -70,8 +70,8 @@ class Standalone:
         served = self._gateway.host.methods.get(method)
         if served is None:
             raise VoicecallError(
-                "the phone is off: set plugins.entries.voice-call.enabled to true"
-                " (voicecall plugins enable voice-call)"
+                f"the phone is off: set plugins.entries.{PLUGIN_ID}.enabled to true"
+                f" (voicecall plugins enable {PLUGIN_ID})"
             )
         handler = served.handler
 
@@ -103,7 +103,7 @@ def stored_status(
     loaded: LoadedConfig, registry: Registry, environ: Mapping[str, str], call_id: str | None
 ) -> dict[str, Any]:
     """What the store says, with no gateway running: nothing is live then."""
-    config: VoiceCallConfig = plugin_config(registry, loaded, "voice-call")
+    config: VoiceCallConfig = plugin_config(registry, loaded, PLUGIN_ID)
     _, values = store_settings(config, registry, environ, loaded.state_dir)
     if hasattr(values, "directory") and not store_directory(config, loaded.state_dir).exists():
         # No gateway ever ran here; looking must not leave files behind.

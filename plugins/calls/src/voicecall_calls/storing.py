@@ -10,11 +10,11 @@ from voicecall.errors import ConfigError
 from voicecall.providers import ProviderInfo, ProviderKind
 from voicecall.registry import Registry
 from voicecall.selection import provider_config
-from voicecall_calls.config import StoreConfig, VoiceCallConfig
+from voicecall_calls.config import CONFIG_PATH, StoreConfig, VoiceCallConfig
 
 __all__ = ["store_directory", "store_settings"]
 
-_PATH = "plugins.entries.voice-call.config.store"
+_PATH = f"{CONFIG_PATH}.store"
 _DEFAULT = StoreConfig(provider="sqlite")
 
 

@@ -12,14 +12,14 @@ from voicecall.realtime import RealtimeProvider
 from voicecall.selection import Selection
 from voicecall.transcription import TranscriptionProvider
 from voicecall.turn import TurnDetectorProvider
-from voicecall_calls.config import VoiceCallConfig
+from voicecall_calls.config import CONFIG_PATH, VoiceCallConfig
 from voicecall_calls.conversation.base import Conversation
 from voicecall_calls.conversation.turntimes import KeepTurn
 from voicecall_calls.engine.engine import CallEngine
 from voicecall_calls.engine.lane import CallLane
 from voicecall_calls.making import open_provider
 from voicecall_calls.settings import SettingsBook
-from voicecall_calls.wiring import CONFIG_PATH, Wiring
+from voicecall_calls.wiring import Wiring
 
 __all__ = ["Talking"]
 

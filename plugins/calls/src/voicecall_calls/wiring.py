@@ -18,7 +18,7 @@ from voicecall.providers import ProviderKind
 from voicecall.registry import Registry
 from voicecall.selection import Selected, Selection, select
 from voicecall_calls.agents import AgentDirectory
-from voicecall_calls.config import VoiceCallConfig
+from voicecall_calls.config import CONFIG_PATH, VoiceCallConfig
 from voicecall_calls.exposure import comes_from_outside, tunnel_block, tunnel_family
 from voicecall_calls.knownsecrets import known_secrets
 from voicecall_calls.sections import speech_layers
@@ -27,8 +27,6 @@ from voicecall_calls.storing import store_settings
 from voicecall_calls.unused import unused_keys
 
 __all__ = [
-    "CONFIG_PATH",
-    "PLUGIN_ID",
     "UNVERIFIED",
     "Wiring",
     "require",
@@ -36,8 +34,6 @@ __all__ = [
     "resolve_for",
 ]
 
-PLUGIN_ID = "voice-call"
-CONFIG_PATH = "plugins.entries.voice-call.config"
 _NOT_YET = frozenset({"callbacks", "live", "reports", "voicemail"})
 """Blocks of newer OpenClaw files, which stand where carriers' blocks do."""
 UNVERIFIED = (
@@ -146,7 +142,7 @@ def resolve(
     if config.skip_signature_verification:
         wiring.notes.append(UNVERIFIED)
     tunnelled = wiring.tunnel is not None
-    wiring.notes.extend(known_secrets(carrier, config, CONFIG_PATH, tunnel=tunnelled))
+    wiring.notes.extend(known_secrets(carrier, config, tunnel=tunnelled))
     family = tunnel_family(config.tunnel_id or "") if tunnelled else None
     for key in unused_keys(config):
         if family is None or not key.startswith((f"tunnel.{family}", f"{family}.")):

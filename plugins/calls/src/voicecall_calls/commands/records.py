@@ -86,12 +86,13 @@ def _parsed(path: Path, line: str) -> Any:
 
 def _journal(context: typer.Context, config: Path | None) -> Path:
     """Where the store of the configured phone keeps its journal."""
+    from voicecall_calls.config import PLUGIN_ID
     from voicecall_calls.storing import store_directory
     from voicecall_gateway.pluginconfig import plugin_config
 
     line = command_line(context)
     loaded = line.load_config(config)
-    phone = plugin_config(line.registry, loaded, "voice-call")
+    phone = plugin_config(line.registry, loaded, PLUGIN_ID)
     return store_directory(phone, loaded.state_dir) / "calls.jsonl"
 
 

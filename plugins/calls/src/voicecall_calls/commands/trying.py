@@ -81,11 +81,11 @@ def _check_request(to: str | None, mode: str, yes: bool) -> None:
 
 
 def _check_allowed(context: typer.Context, config: Path | None, to: str) -> None:
-    from voicecall_calls.config import normalize_number
+    from voicecall_calls.config import PLUGIN_ID, normalize_number
     from voicecall_gateway.pluginconfig import plugin_config
 
     line = command_line(context)
-    phone = plugin_config(line.registry, line.load_config(config), "voice-call")
+    phone = plugin_config(line.registry, line.load_config(config), PLUGIN_ID)
     if not phone.outbound.allows(normalize_number(to)):
         raise InvalidRequest("to is not allowed: it is none of outbound.allowTo")
 
