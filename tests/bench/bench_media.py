@@ -80,7 +80,6 @@ async def call_server(ready: Callable[[str], None]) -> None:
     server = CallServer(
         MockProvider(MockConfig(), ProviderContext(Path("unused"))),
         _Engine(),
-        _Engine(),
         serve=ServeOptions(port=0),
         stream=StreamOptions(max_connections=many, max_pending=many, max_pending_per_client=many),
         security=WebhookSecurity(),

@@ -59,7 +59,6 @@ async def call_server(ready: Callable[[str], None]) -> None:
     server = CallServer(
         MockProvider(MockConfig(), ProviderContext(Path("unused"))),
         _Engine(),
-        _Engine(),
         serve=ServeOptions(port=0),
         stream=StreamOptions(),
         security=WebhookSecurity(max_in_flight=1000, max_in_flight_per_client=1000),

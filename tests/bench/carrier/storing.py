@@ -63,7 +63,6 @@ async def main(port: int) -> None:
         server = CallServer(
             TwilioProvider(config, ProviderContext(Path(directory))),
             engine,
-            engine,
             serve=ServeOptions(port=port),
             stream=StreamOptions(),
             security=WebhookSecurity(max_in_flight=_MANY, max_in_flight_per_client=_MANY),

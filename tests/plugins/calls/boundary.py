@@ -192,7 +192,6 @@ def make_server(
     return CallServer(
         provider,
         desk,
-        desk,
         serve=ServeOptions(port=port, bind=bind),
         stream=StreamOptions(**stream),
         security=security or WebhookSecurity(),

@@ -158,7 +158,6 @@ def make_server(
     return CallServer(
         provider,
         engine,
-        engine,
         serve=ServeOptions(port=0),
         stream=StreamOptions(**stream),
         security=security or WebhookSecurity(),

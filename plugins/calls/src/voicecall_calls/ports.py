@@ -13,7 +13,7 @@ from voicecall.events import CarrierEvent
 from voicecall.media import MediaCodec, MediaEvent, Message, Started, Upgrade
 from voicecall.telephony import Verified, WebhookReply, WebhookRequest
 
-__all__ = ["AdmissionRefused", "Attachment", "MediaHost", "MediaSocket", "WebhookHost"]
+__all__ = ["AdmissionRefused", "Attachment", "Doors", "MediaHost", "MediaSocket", "WebhookHost"]
 
 
 class AdmissionRefused(Exception):
@@ -103,3 +103,7 @@ class MediaHost(Protocol):
         """Let a socket in (its token is used up) or raise :exc:`AdmissionRefused`. Messages that
         arrive meanwhile are kept by the server and delivered afterwards."""
         ...
+
+
+class Doors(WebhookHost, MediaHost, Protocol):
+    """Both: what stands behind the server of a port."""

@@ -8,22 +8,17 @@ import os
 import secrets
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
 
 from voicecall.errors import ConfigError
 from voicecall.seam import Seam
 from voicecall.telephony import TelephonyProvider
 from voicecall_calls.config import VoiceCallConfig
-from voicecall_calls.ports import MediaHost, WebhookHost
+from voicecall_calls.ports import Doors
 from voicecall_calls.server import CallServer, ServeOptions, StreamOptions, WebhookSecurity
 
-__all__ = ["Doors", "answering", "make_server"]
+__all__ = ["answering", "make_server"]
 
 _KEY_FILE = "probe.key"
-
-
-class Doors(WebhookHost, MediaHost, Protocol):
-    """Whoever stands behind both servers."""
 
 
 def answering(state_dir: Path) -> Callable[[str], str]:
@@ -76,7 +71,6 @@ def make_server(
     security, streaming = config.webhook_security, config.streaming
     return CallServer(
         carrier,
-        doors,
         doors,
         serve=ServeOptions(port=config.serve.port, bind=config.serve.bind, path=config.serve.path),
         stream=StreamOptions(

@@ -16,7 +16,7 @@ import uvicorn
 from voicecall.errors import ConfigError
 from voicecall.seam import Seam
 from voicecall.telephony import TelephonyProvider
-from voicecall_calls.ports import MediaHost, WebhookHost
+from voicecall_calls.ports import Doors
 from voicecall_gateway.heads import BoundedHeads
 
 from .media import MediaServer
@@ -45,8 +45,7 @@ class CallServer:
     def __init__(
         self,
         provider: TelephonyProvider,
-        webhooks: WebhookHost,
-        media: MediaHost,
+        doors: Doors,
         *,
         serve: ServeOptions,
         stream: StreamOptions,
@@ -60,7 +59,7 @@ class CallServer:
         self._stream = stream
         self._app = WebhookApp(
             provider,
-            webhooks,
+            doors,
             serve=serve,
             security=security,
             trust=trust,
@@ -69,7 +68,7 @@ class CallServer:
         )
         self._media = MediaServer(
             provider,
-            media,
+            doors,
             stream,
             url=lambda: self.stream_url,
             seam=seam,
