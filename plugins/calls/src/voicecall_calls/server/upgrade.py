@@ -12,7 +12,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from http import HTTPStatus
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, unquote
 
 from picows import WSListener, WSUpgradeRequest, WSUpgradeResponse, WSUpgradeResponseWithListener
@@ -35,14 +35,11 @@ Admit = Callable[[Upgrade], "MediaConnection | Refusal"]
 """Decides about an upgrade: a listener for the socket, or the refusal."""
 
 
-class Refusal:
+class Refusal(NamedTuple):
     """An upgrade that is answered with an HTTP status."""
 
-    __slots__ = ("status", "text")
-
-    def __init__(self, status: int, text: str) -> None:
-        self.status = status
-        self.text = text
+    status: int
+    text: str
 
 
 class _MediaProtocol(WSProtocol):  # type: ignore[misc]
