@@ -88,7 +88,7 @@ class Planner:
         plan = Plan(step.record, [], [event])
         for effect in step.effects:
             self._fold(plan, effect, event)
-        if isinstance(event, ev.StreamAttached) and self._must_limit(plan.record):
+        if isinstance(event, ev.StreamAttached):
             self._limit(plan)
         return plan
 
@@ -136,7 +136,6 @@ class Planner:
                         plan.actions.append(tel.AttachStream(self._stream(plan)))
                 elif not resumed:
                     self._first_words(plan, event.at)
-                if not resumed and record.media is MediaPath.NATIVE and self._must_limit(record):
                     self._limit(plan)
             case _:
                 plan.effects.append(effect)
@@ -150,13 +149,11 @@ class Planner:
             return not self._streams_in_answer
         return not self._streams_at_dial
 
-    def _must_limit(self, record: CallRecord) -> bool:
-        # What we dial is limited by the dial request; a streamed call ends without its stream.
-        return record.direction is Direction.INBOUND and self._capabilities.limit_by_command
-
     def _limit(self, plan: Plan) -> None:
-        limit = self._policy.max_duration_ms // 1000 + LIMIT_SLACK_S
-        plan.actions.append(tel.LimitDuration(limit))
+        # What we dial is limited by the dial request; a streamed call ends without its stream.
+        if plan.record.direction is Direction.INBOUND and self._capabilities.limit_by_command:
+            limit = self._policy.max_duration_ms // 1000 + LIMIT_SLACK_S
+            plan.actions.append(tel.LimitDuration(limit))
 
     def new_stream(self) -> tel.StreamRequest:
         """A media socket to ask for; its token must be made known before."""
