@@ -13,7 +13,7 @@ from voicecall.errors import StoreError
 from voicecall.model import CallRecord
 from voicecall.store import Approval, DialReservation, RecordedReply, StoredEvent, TurnRow
 
-from .rows import to_event, to_record, to_reply, to_reservation, to_turn
+from .rows import to_event, to_record, to_reply, to_turn
 from .tables import (
     approvals,
     call_aliases,
@@ -97,7 +97,7 @@ def reply_of(connection: Connection, key: str, after: int) -> RecordedReply | No
 
 def reservation_of(connection: Connection, key: str) -> DialReservation | None:
     row = connection.execute(_RESERVATION, {"key": key}).mappings().first()
-    return to_reservation(dict(row)) if row else None
+    return DialReservation(**row) if row else None
 
 
 def events_of(connection: Connection, call_id: str) -> list[StoredEvent]:

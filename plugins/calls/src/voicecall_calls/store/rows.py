@@ -10,7 +10,7 @@ from msgspec.structs import asdict, replace
 
 from voicecall.errors import StoreError
 from voicecall.model import CallRecord, Speaker, TranscriptEntry
-from voicecall.store import Commit, DialReservation, RecordedReply, StoredEvent, TurnRow
+from voicecall.store import Commit, RecordedReply, StoredEvent, TurnRow
 
 __all__ = [
     "UNREADABLE",
@@ -19,7 +19,6 @@ __all__ = [
     "to_event",
     "to_record",
     "to_reply",
-    "to_reservation",
     "to_turn",
     "to_write",
 ]
@@ -28,8 +27,6 @@ Params = dict[str, Any]
 
 UNREADABLE = (msgspec.MsgspecError, TypeError, ValueError, KeyError, AttributeError)
 """What decoding a row raises that was damaged, or written by a newer program."""
-
-_TURN_FIELDS = TurnRow.__struct_fields__
 
 
 class Write(msgspec.Struct, frozen=True):
@@ -67,7 +64,7 @@ def to_write(commit: Commit, now: int) -> Write:
             ],
             processed=[{"key": k, "call_id": call_id, "at": now} for k in commit.processed_keys],
             replies=[_reply(commit.reply)] if commit.reply else (),
-            reservations=[_reservation(commit.reservation)] if commit.reservation else (),
+            reservations=[asdict(commit.reservation)] if commit.reservation else (),
             turns=[_turn(turn) for turn in commit.turns],
             approvals=[asdict(approval) for approval in commit.approvals],
             changes=[*([record] if record else ()), *commit.turns],
@@ -139,13 +136,7 @@ def _reply(reply: RecordedReply) -> Params:
 
 
 def _turn(turn: TurnRow) -> Params:
-    values = {name: getattr(turn, name) for name in _TURN_FIELDS}
-    values["filler"] = int(turn.filler)
-    return values
-
-
-def _reservation(reservation: DialReservation) -> Params:
-    return {"key": reservation.key, "call_id": reservation.call_id, "at": reservation.at}
+    return {**asdict(turn), "filler": int(turn.filler)}
 
 
 def to_record(document: str, transcript: Iterable[Mapping[str, Any]]) -> CallRecord:
@@ -179,11 +170,5 @@ def to_reply(row: Mapping[str, Any]) -> RecordedReply:
     )
 
 
-def to_reservation(row: Mapping[str, Any]) -> DialReservation:
-    return DialReservation(row["key"], row["call_id"], row["at"])
-
-
 def to_turn(row: Mapping[str, Any]) -> TurnRow:
-    values = {name: row[name] for name in _TURN_FIELDS}
-    values["filler"] = bool(values["filler"])
-    return TurnRow(**values)
+    return TurnRow(**{**row, "filler": bool(row["filler"])})
