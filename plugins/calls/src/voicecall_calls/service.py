@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 import anyio
 
 from voicecall.errors import ConfigError, ProviderError, VoicecallError
-from voicecall.hosting import GatewayHost, ToolCall, ToolSpec
+from voicecall.hosting import GatewayHost, ToolSpec
 from voicecall.model import MediaPath
 from voicecall.providers import ProviderKind
 from voicecall_calls.config import CONFIG_PATH, PLUGIN_ID, VoiceCallConfig
@@ -84,10 +84,8 @@ class PhoneService:
         self._rpc = PhoneRpc(self.operations, host.seam, poll_timeout_ms=timeouts)
         for method in self._rpc.methods():
             host.register_rpc(method)
-        self._tool = VoiceCallTool(self.operations)
-        host.register_tool(
-            ToolSpec(TOOL_NAME, TOOL_DESCRIPTION, TOOL_PARAMETERS, self._invoke_tool)
-        )
+        tool = VoiceCallTool(self.operations)
+        host.register_tool(ToolSpec(TOOL_NAME, TOOL_DESCRIPTION, TOOL_PARAMETERS, tool.invoke))
 
     @property
     def engine(self) -> CallEngine | None:
@@ -122,15 +120,6 @@ class PhoneService:
         if self._running is None:
             raise ConfigError("; ".join(self.problems()) or "the phone is not running")
         return self._running.operations
-
-    async def _invoke_tool(self, arguments: Mapping[str, Any], call: ToolCall) -> dict[str, Any]:
-        return await self._tool.invoke(
-            arguments,
-            requester_session_key=call.session_key,
-            requester_agent_id=call.agent_id,
-            idempotency_key=call.idempotency_key,
-            for_caller=not call.scopes,
-        )
 
     async def drain(self) -> None:
         if self._running is not None:

@@ -12,6 +12,7 @@ from importlib.resources import files
 from typing import Any
 
 from voicecall.errors import InvalidRequest, VoicecallError
+from voicecall.hosting import ToolCall
 from voicecall.wellformed import well_formed_text
 from voicecall_calls.operations import CallOperations, DialOptions
 from voicecall_calls.parameters import Params, mode_in, required, text_in
@@ -75,20 +76,12 @@ class VoiceCallTool:
             "get_status": self._status,
         }
 
-    async def invoke(
-        self,
-        arguments: Params,
-        *,
-        requester_session_key: str | None = None,
-        requester_agent_id: str | None = None,
-        idempotency_key: str | None = None,
-        for_caller: bool = False,
-    ) -> dict[str, Any]:
-        """Run one action. The keys and the agent, which becomes that of a call, come from where
-        the tool is used, never from the model's arguments; without the agent's id it is the one
-        that the session's key names. A call is placed once for each ``idempotency_key``.
-        ``for_caller``: a model uses it while it talks to somebody, who may have it name another
-        caller's session; none is taken then."""
+    async def invoke(self, arguments: Params, call: ToolCall) -> dict[str, Any]:
+        """Run one action. The keys and the agent, which becomes that of a new call, are those of
+        ``call``, never the model's arguments; without the agent's id it is the one that the
+        session's key names. An idempotency key places one call. Without scopes a model uses the
+        tool while it talks to somebody, who may have it name another caller's session; none is
+        taken then."""
         try:
             operations = self._operations()
             known: dict[str, Any] = {
@@ -96,12 +89,12 @@ class VoiceCallTool:
                 name: well_formed_text(value) if isinstance(value, str) else value
                 for name, value in arguments.items()
             }
-            if for_caller and text_in(known, "sessionKey") is not None:
+            if not call.scopes and text_in(known, "sessionKey") is not None:
                 raise InvalidRequest("sessionKey cannot be chosen during a call; leave it out")
             known |= {
-                "requesterSessionKey": requester_session_key,
-                "agentId": (requester_agent_id or "").strip() or _agent_of(requester_session_key),
-                "idempotencyKey": idempotency_key,
+                "requesterSessionKey": call.session_key,
+                "agentId": (call.agent_id or "").strip() or _agent_of(call.session_key),
+                "idempotencyKey": call.idempotency_key,
             }
             return _envelope(await self._run(operations, known))
         except VoicecallError as error:
