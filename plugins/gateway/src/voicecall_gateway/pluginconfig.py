@@ -8,9 +8,9 @@ without its credential counts as not configured, and others can be chosen.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import BaseModel
 
@@ -20,13 +20,11 @@ from voicecall.hosting import LegacyRule, PluginInfo
 from voicecall.providers import ProviderKind
 from voicecall.registry import Registry
 
+from .config import OPEN_SECTIONS, LoadedConfig
 from .legacy import Change, apply_rules
-from .plugins import load_plugin
+from .plugins import LoadedPlugin, load_plugin
 
-if TYPE_CHECKING:
-    from .config import LoadedConfig
-
-__all__ = ["PluginValues", "plugin_config", "plugin_values", "provider_rules"]
+__all__ = ["PluginValues", "plugin_config", "plugin_values", "provider_rules", "value_warnings"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +87,20 @@ def _plugin_values(registry: Registry, loaded: LoadedConfig, info: PluginInfo) -
     resolved = loaded.secrets.resolve(values, path)
     warnings = [change.message for change in moved] + loaded.secrets.warnings(path)
     return PluginValues(resolved, moved, tuple(f"{loaded.source}: {text}" for text in warnings))
+
+
+def value_warnings(
+    registry: Registry, loaded: LoadedConfig, plugins: Iterable[LoadedPlugin]
+) -> list[str]:
+    """What is missing or old in all that ``plugins`` may ask for, one sentence each."""
+    warnings: list[str] = []
+    for name in OPEN_SECTIONS:
+        loaded.section(name)
+        warnings += [f"{loaded.source}: {text}" for text in loaded.secrets.reference_warnings(name)]
+    for plugin in plugins:
+        if plugin.info is not None:
+            warnings += plugin_values(registry, loaded, plugin.info).warnings
+    return warnings
 
 
 def provider_rules(registry: Registry, values: Mapping[str, Any] | None) -> Sequence[LegacyRule]:

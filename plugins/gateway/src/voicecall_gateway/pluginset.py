@@ -14,9 +14,8 @@ from voicecall.errors import VoicecallError
 from voicecall.registry import Registry
 
 from .aside import aside
-from .config import OPEN_SECTIONS
 from .host import Host
-from .pluginconfig import plugin_config, plugin_values
+from .pluginconfig import plugin_config, value_warnings
 from .pluginhost import PluginHost
 from .plugins import LoadedPlugin, load_plugins
 from .services import ServiceRunner
@@ -33,14 +32,9 @@ def prepare(registry: Registry, loaded: LoadedConfig) -> Sequence[LoadedPlugin]:
     """Load the enabled plugins, and everything of the configuration that they may ask for. Takes
     long and follows references to secrets: for a thread."""
     plugins = load_plugins(registry, loaded)
-    for name in OPEN_SECTIONS if any(plugin.info for plugin in plugins) else ():
-        loaded.section(name)
-        for text in loaded.secrets.reference_warnings(name):
-            _log.warning("%s: %s", loaded.source, text)
-    for plugin in plugins:
-        if plugin.info is not None:
-            for text in plugin_values(registry, loaded, plugin.info).warnings:
-                _log.warning("%s", text)
+    if any(plugin.info for plugin in plugins):
+        for text in value_warnings(registry, loaded, plugins):
+            _log.warning("%s", text)
     return plugins
 
 

@@ -124,19 +124,16 @@ def setup_context(line: CommandLine, loaded: LoadedConfig) -> SetupContext:
 
 def remarks(line: CommandLine, loaded: LoadedConfig) -> dict[str, list[str]]:
     """``{warnings, notes}``, which a gateway logs when it starts."""
-    from voicecall_gateway.config import OPEN_SECTIONS
-    from voicecall_gateway.pluginconfig import plugin_values
+    from voicecall_gateway.pluginconfig import value_warnings
     from voicecall_gateway.plugins import load_plugins, missing_backends, missing_plugins
 
-    warnings = [*loaded.warnings, *missing_plugins(line.registry, loaded)]
-    for name in OPEN_SECTIONS:
-        loaded.section(name)
-        warnings += [f"{loaded.source}: {text}" for text in loaded.secrets.reference_warnings(name)]
-    for plugin in load_plugins(line.registry, loaded):
-        if plugin.info is not None:
-            warnings += plugin_values(line.registry, loaded, plugin.info).warnings
+    plugins = load_plugins(line.registry, loaded)
     return {
-        "warnings": warnings,
+        "warnings": [
+            *loaded.warnings,
+            *missing_plugins(line.registry, loaded),
+            *value_warnings(line.registry, loaded, plugins),
+        ],
         "notes": [*loaded.notes, *missing_backends(line.registry, loaded)],
     }
 
