@@ -26,6 +26,7 @@ from voicecall.seam import SystemSeam
 from voicecall.telephony import TelephonyProvider, Verified, WebhookReply, WebhookRequest
 from voicecall_calls.config import PLUGIN_ID, VoiceCallConfig
 from voicecall_calls.exposure import comes_from_outside
+from voicecall_calls.making import make_carrier
 from voicecall_calls.ports import AdmissionRefused, Attachment, MediaSocket
 from voicecall_calls.server.pipeline import CHALLENGE
 from voicecall_calls.serving import answering, make_server
@@ -42,13 +43,8 @@ def number_urls(wiring: Wiring, state_dir: Path) -> dict[str, str]:
     config = wiring.config
     if wiring.carrier.info is None or wiring.problems or config.public_url is None:
         return {}
-    return dict(_carrier(wiring, state_dir).number_urls(config.public_url))
-
-
-def _carrier(wiring: Wiring, state_dir: Path) -> TelephonyProvider:
-    info, block = require(wiring.carrier)
-    carrier: TelephonyProvider = info.factory(block, ProviderContext(state_dir))
-    return carrier
+    carrier = make_carrier(*require(wiring.carrier), ProviderContext(state_dir))
+    return dict(carrier.number_urls(config.public_url))
 
 
 class PhoneProbe:
@@ -65,7 +61,7 @@ class PhoneProbe:
             wiring = resolve_for(context, config)
             if wiring.carrier.info is None or wiring.problems:
                 return ()
-            carrier = _carrier(wiring, context.state_dir)
+            carrier = make_carrier(*require(wiring.carrier), ProviderContext(context.state_dir))
             return [
                 *await self._carrier_probes(carrier, wiring.config),
                 *await self._public_url(carrier, wiring),
