@@ -79,8 +79,6 @@ class ServiceRunner:
             async with self.service.run():
                 self._starts()
                 await self._stop.wait()
-        except VoicecallError as error:
-            self._fail(str(error))
         except Exception as error:  # noqa: BLE001 (a stranger's service)
             reasons = _reasons(error)
             if reasons is not None:
@@ -144,13 +142,11 @@ class ServiceRunner:
 
 
 def _reasons(error: Exception) -> str | None:
-    """The messages of a group that holds nothing but voicecall's own errors."""
+    """The message of one of voicecall's own errors, or those of a group that holds no others."""
+    if isinstance(error, VoicecallError):
+        return str(error)
     if not isinstance(error, ExceptionGroup):
         return None
-    parts = []
-    for inner in error.exceptions:
-        text = str(inner) if isinstance(inner, VoicecallError) else _reasons(inner)
-        if text is None:
-            return None
-        parts.append(text)
-    return "; ".join(parts)
+    texts = [_reasons(inner) for inner in error.exceptions]
+    known = [text for text in texts if text is not None]
+    return "; ".join(known) if len(known) == len(texts) else None
