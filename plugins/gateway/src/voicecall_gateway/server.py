@@ -30,7 +30,7 @@ from .rpc import MAX_PAYLOAD, RpcServer
 from .sections import url_host
 from .toolhttp import MAX_BODY, ToolEndpoint
 
-__all__ = ["SERVICE", "AdminServer", "PortInUse", "bind_port", "make_app"]
+__all__ = ["SERVICE", "AdminServer", "bind_port", "make_app"]
 
 SERVICE = "voicecall-gateway"
 PROBE_SECONDS = 2.0
@@ -39,31 +39,25 @@ MAX_HEAD = 64 * 1024
 MAX_BEHIND_HEAD = 2 * MAX_BODY
 
 
-class PortInUse(VoicecallError):
-    """The admin port is taken; the message tells by whom, as far as that can be seen."""
-
-
 async def bind_port(bind: str, port: int) -> socket.socket:
-    """A listening socket (0: any free port). Raises :exc:`PortInUse` and, for an address that
-    cannot be used, :exc:`VoicecallError`."""
+    """A listening socket (0: any free port). Raises :exc:`VoicecallError`, which tells who has the
+    port, as far as that can be seen."""
     family = socket.AF_INET6 if ipaddress.ip_address(bind).version == 6 else socket.AF_INET
     try:
         return socket.create_server((bind, port), family=family, backlog=128)
     except OSError as error:
-        if error.errno == errno.EADDRINUSE:
-            ours = await anyio.to_thread.run_sync(_is_gateway, url_host(bind), port)
-            if ours:
-                text = f"a voicecall gateway is already running on {url_host(bind)}:{port}"
-            else:
-                text = (
-                    f"port {port} on {bind} is in use by another program: stop it or set"
-                    " gateway.port"
-                )
-            raise PortInUse(text) from None
-        raise VoicecallError(
-            f"cannot listen on {bind} port {port} (gateway.bind, gateway.port):"
-            f" {error.strerror or error}"
-        ) from None
+        if error.errno != errno.EADDRINUSE:
+            text = (
+                f"cannot listen on {bind} port {port} (gateway.bind, gateway.port):"
+                f" {error.strerror or error}"
+            )
+        elif await anyio.to_thread.run_sync(_is_gateway, url_host(bind), port):
+            text = f"a voicecall gateway is already running on {url_host(bind)}:{port}"
+        else:
+            text = (
+                f"port {port} on {bind} is in use by another program: stop it or set gateway.port"
+            )
+        raise VoicecallError(text) from None
 
 
 def _is_gateway(host: str, port: int) -> bool:
