@@ -118,8 +118,6 @@ class _Schemas:
             key, {"type": "object"}
         )
         reference = place.get("$ref", "")
-        if not reference and place.get("allOf"):
-            reference = place["allOf"][0].get("$ref", "")
         found: dict[str, Any] = self.definitions.get(reference.removeprefix("#/$defs/"), place)
         return found
 
