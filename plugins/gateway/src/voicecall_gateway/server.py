@@ -98,13 +98,12 @@ def make_app(
         headers = websocket.headers
         if not origin_allowed(headers.get("origin"), headers.get("host"), bind):
             denial = JSONResponse({"error": "this origin may not connect"}, status_code=403)
-            await websocket.send_denial_response(denial)
-            return
-        if rpc.closing:
+        elif rpc.closing:
             denial = JSONResponse({"error": "the gateway is stopping"}, status_code=503)
-            await websocket.send_denial_response(denial)
+        else:
+            await rpc.serve(websocket)
             return
-        await rpc.serve(websocket)
+        await websocket.send_denial_response(denial)
 
     app = Starlette(
         routes=[
