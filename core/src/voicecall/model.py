@@ -181,7 +181,7 @@ class MessageState(StrEnum):
     FAILED = "failed"
 
 
-class FirstMessage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class FirstMessage(msgspec.Struct, frozen=True):
     """The greeting or notification. It has one owner: whoever plays the call's media path. If the
     dial request told the carrier to speak it, ``at_dial`` is the id of the utterance."""
 
@@ -191,7 +191,7 @@ class FirstMessage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     at_dial: str | None = None
 
 
-class Utterance(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Utterance(msgspec.Struct, frozen=True):
     """What the bot is saying right now."""
 
     id: str
@@ -199,7 +199,7 @@ class Utterance(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     first_message: bool = False
 
 
-class Ending(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Ending(msgspec.Struct, frozen=True):
     """We are ending the call. This is repeated until it is over, whatever the carrier answers."""
 
     reason: EndReason
@@ -208,7 +208,7 @@ class Ending(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     attempts: int = 0
 
 
-class CallRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class CallRecord(msgspec.Struct, frozen=True, kw_only=True):
     """One call. ``provider_call_id`` is the carrier's current id, ``aliases`` are all it ever had.
     ``stream_id`` is the attached media socket, ``lost_stream_id`` the last one once that is gone;
     ``earlier_stream_ids`` are some that were lost before."""
@@ -286,7 +286,35 @@ class CallRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         cls, data: Mapping[str, Any], transcript: tuple[TranscriptEntry, ...] = ()
     ) -> CallRecord:
         """The inverse of :meth:`to_dict`. Unknown keys of a newer version raise ``TypeError``."""
-        try:
-            return msgspec.convert({**data, "transcript": transcript}, cls)
-        except msgspec.ValidationError as error:
-            raise TypeError(str(error)) from None
+        values = dict(data)
+        message, utterance, ending = (values.get(k) for k in ("message", "utterance", "ending"))
+        values.update(
+            direction=Direction(values["direction"]),
+            state=CallState(values["state"]),
+            mode=CallMode(values["mode"]),
+            media=MediaPath(values["media"]),
+            aliases=tuple(values["aliases"]),
+            earlier_stream_ids=tuple(values.get("earlier_stream_ids", ())),
+            end_reason=EndReason(values["end_reason"]) if values["end_reason"] else None,
+            end_detail=EndDetail(values["end_detail"]) if values["end_detail"] else None,
+            message=FirstMessage(
+                message["text"],
+                MessageState(message["state"]),
+                message["attempts"],
+                message.get("at_dial"),
+            )
+            if message
+            else None,
+            utterance=Utterance(**utterance) if utterance else None,
+            ending=Ending(
+                EndReason(ending["reason"]),
+                EndDetail(ending["detail"]),
+                ending["requested_at"],
+                ending["attempts"],
+            )
+            if ending
+            else None,
+            deadlines={DeadlineKind(kind): at for kind, at in values["deadlines"].items()},
+            transcript=transcript,
+        )
+        return cls(**values)
