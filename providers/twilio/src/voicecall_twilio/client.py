@@ -6,9 +6,9 @@ Source: Twilio's REST API documentation (authentication, errors and warnings, er
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 from urllib.parse import quote, urlencode, urlsplit
 
 import anyio
@@ -64,8 +64,8 @@ _TOLD_LIMIT_S = 30.0
 """Of a pause that Twilio asks for (``Retry-After``). Nobody waits longer for a call."""
 AT_ONCE = 32
 
-Form = Mapping[str, str | int | Sequence[str]]
-"""Parameters of a request; a sequence repeats its key."""
+Form = Mapping[str, str | int | list[str]]
+"""Parameters of a request; a list repeats its key."""
 
 
 T = TypeVar("T")
@@ -179,7 +179,7 @@ class TwilioClient:
         try:
             async with self._turn:
                 with anyio.fail_after(LONGEST_S):
-                    sent = self._http.stream(method, self._origin + url, data=_pairs(form))
+                    sent = self._http.stream(method, self._origin + url, data=form)
                     async with sent as response:
                         content = await _content(response)
         except _UNSENT as error:
@@ -244,16 +244,6 @@ def _refusal(content: bytes) -> Refusal:
         return msgspec.json.decode(content, type=Refusal)
     except (msgspec.MsgspecError, UnicodeError):
         return Refusal()
-
-
-def _pairs(form: Form | None) -> dict[str, Any] | None:
-    if form is None:
-        return None
-    return {key: value if isinstance(value, str) else _listed(value) for key, value in form.items()}
-
-
-def _listed(value: int | Sequence[str]) -> str | list[str]:
-    return str(value) if isinstance(value, int) else list(value)
 
 
 def _is_loopback(url: str) -> bool:
