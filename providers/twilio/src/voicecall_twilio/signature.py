@@ -120,12 +120,8 @@ def material(url: str, form: Sequence[tuple[str, str]]) -> bytes:
     return (url + "".join(parts)).encode("utf-8", "surrogateescape")
 
 
-def sign(signed: bytes, key: str, algorithm: str = "sha1") -> str:
+def sign(signed: bytes, key: str, algorithm: str) -> bytes:
     """The signature of a signed text; ``algorithm`` is ``sha1`` or ``sha256``."""
-    return _sign(signed, key, algorithm).decode()
-
-
-def _sign(signed: bytes, key: str, algorithm: str) -> bytes:
     # Unlike hmac.digest, this keeps the interpreter's lock for a text as short as these are.
     mac = _keyed(key, algorithm).copy()
     mac.update(signed)
@@ -194,7 +190,7 @@ def _given(headers: Mapping[str, str]) -> bytes:
 
 
 def _fits(given: bytes, signed: bytes, key: str, algorithm: str) -> bool:
-    return hmac.compare_digest(_sign(signed, key, algorithm), given)
+    return hmac.compare_digest(sign(signed, key, algorithm), given)
 
 
 def _check_body_hash(url: str, body: bytes) -> None:
