@@ -8,7 +8,6 @@ ms from the start), ``mark`` (``name``), ``digits`` (``digits``), ``stop`` (``re
 from __future__ import annotations
 
 from binascii import b2a_base64
-from typing import Any
 
 import msgspec
 
@@ -38,7 +37,6 @@ class _Frame(msgspec.Struct):
     call: str = ""
     token: str = ""
     reason: str = ""
-    parameters: dict[str, Any] = {}
 
 
 _decoder = msgspec.json.Decoder(_Frame)
