@@ -135,13 +135,19 @@ async def test_the_commands_show_approve_and_revoke(tmp_path: Path) -> None:
         await talked(town)
 
         def revoke() -> None:
-            known, unknown = home.run_all(
-                ("pairing", "revoke", CALLER, "--json"), ("pairing", "revoke", "+15550109999")
+            known, unknown, listed = home.run_all(
+                ("pairing", "revoke", CALLER, "--json"),
+                ("pairing", "revoke", "+15550109999"),
+                ("pairing", "revoke", FRIEND),
             )
             caller = known.succeeded().document["caller"]
             assert (caller["number"], caller["status"]) == (CALLER, "revoked")
             assert "but" not in known.document
-            assert "neither approved nor waiting" in unknown.one_sentence()
+            assert unknown.one_sentence().strip() == "+15550109999 is neither approved nor waiting"
+            assert listed.one_sentence().strip() == (
+                f"{FRIEND} is neither approved nor waiting, but allowFrom has the number and lets"
+                " it in"
+            )
             approved = home.json("pairing", "approve", FRIEND)
             assert (approved["caller"]["status"], "but" in approved) == ("approved", False)
             assert home.text("pairing", "revoke", FRIEND).strip() == (

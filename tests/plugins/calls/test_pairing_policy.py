@@ -117,6 +117,8 @@ async def test_who_was_revoked_gets_no_code_until_the_owner_approves(tmp_path: P
 
 async def test_what_names_no_caller_is_refused(tmp_path: Path) -> None:
     async with open_pairing(tmp_path) as (pairing, _):
+        with pytest.raises(InvalidRequest, match=r"must be the code, or a phone number in E\.164"):
+            await pairing.approve("0155 500 1234")
         for text in ("", "12", "anonymous", "+0"):
             with pytest.raises(InvalidRequest, match="no caller waits"):
                 await pairing.approve(text)

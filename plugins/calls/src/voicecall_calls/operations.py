@@ -111,6 +111,18 @@ class CallOperations:
         """What the configuration says that makes an approval, or its end, have no effect."""
         return in_spite_of(self._engine.config, approval)
 
+    async def revoke(self, number: str) -> Approval:
+        """Refuse a caller from now on. Raises ``InvalidRequest`` for one who has not asked, and
+        says what lets them in all the same."""
+        try:
+            return await self.pairing.revoke(number)
+        except InvalidRequest as error:
+            written = normalize_number(number)
+            but = self.in_spite_of(Approval(written, "revoked", "", 0, 0)) if written else None
+            if but is None:
+                raise
+            raise InvalidRequest(f"{error}, but {but}") from error
+
     async def latency(self, last: int) -> Mapping[str, Any]:
         """Statistics over the newest ``last`` turns."""
         return latency_report(await self._engine.store.turns(limit=last))

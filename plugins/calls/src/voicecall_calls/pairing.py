@@ -93,6 +93,9 @@ class Pairing:
         number = None if is_code else normalize_number(text)
         async with self._changing:
             if number is None:
+                if sum(map(str.isdecimal, text)) > _DIGITS:
+                    wanted = "must be the code, or a phone number in E.164 form"
+                    raise InvalidRequest(f"{text!r}: {wanted}, such as +15550001234")
                 matches = [a for a in await self.pending() if a.code == text]
                 if not matches:
                     expired = f"no caller waits with the code {text!r}; it may have expired"

@@ -182,7 +182,7 @@ class PhoneRpc:
 
     async def _pairing_revoke(self, params: Params, call: RpcCall) -> Params:
         operations = self._operations()
-        caller = await operations.pairing.revoke(required(params, "number"))
+        caller = await operations.revoke(required(params, "number"))
         return _decided(caller, operations.in_spite_of(caller))
 
 
