@@ -177,6 +177,28 @@ async def test_a_refused_call_is_refused_once(
         assert record.end_detail is EndDetail.POLICY
 
 
+async def test_the_log_calls_no_call_answered_that_is_refused(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "voicecall.phases")
+    for policy, phases in (
+        ("disabled", "webhook accepted; ended, hangup-bot (policy)"),
+        ("open", "webhook accepted; answered"),
+    ):
+        config = {"inboundPolicy": policy}
+        async with open_phone(tmp_path / policy, media=NATIVELY, config=config) as phone:
+            caplog.clear()
+            event = phone.make(
+                ev.Answered,
+                provider_call_id="carrier-1",
+                direction=Direction.INBOUND,
+                from_number=CALLER,
+                to_number=CALLEE,
+            )
+            await phone.tell(event)
+            assert caplog.messages[0].partition(": ")[2].startswith(phases)
+
+
 async def test_every_call_is_woken_at_its_own_deadline(tmp_path: Path) -> None:
     config = {"maxConcurrentInboundCalls": MANY, "maxDurationSeconds": 40}
     async with open_phone(tmp_path, media=NATIVELY, config=config) as phone:

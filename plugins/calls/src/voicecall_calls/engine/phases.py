@@ -42,6 +42,9 @@ def phases_of(record: CallRecord, event: ev.CallEvent) -> list[str]:
     name = _PHASES.get(type(event))
     if isinstance(event, ev.BotSpeaking) and event.first_message:
         name = "greeting started"
+    if isinstance(event, ev.Answered) and record.answered_at is None:
+        # It is refused; the carrier only asked what to do with it.
+        name = None
     if name is not None:
         names.append(name)
     if record.ended_at is not None and record.ended_at >= event.at:
