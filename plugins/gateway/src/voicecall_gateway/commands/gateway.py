@@ -116,9 +116,10 @@ def reload(context: typer.Context, config: ConfigOption = None, json: JsonOption
     if json:
         print_json(answer | ({"reasons": reasons} if reasons else {}))
     else:
-        if answer["applied"] or not answer.get("refused"):
-            applied = ", ".join(answer["applied"]) or "nothing has changed for any plugin"
-            print_text(f"in force: {applied}")
+        if answer["applied"]:
+            print_text(f"in force: {', '.join(answer['applied'])}")
+        elif not (answer["waiting"] or answer.get("refused")):
+            print_text("in force: nothing new for any plugin since the file was last applied")
         for text in answer["waiting"]:
             print_text(f"waiting: {text}")
         for text in reasons:
