@@ -262,6 +262,8 @@ def test_a_tunnel_that_is_not_installed(asked: dict[str, Any], key: str, tunnel:
     for wiring in (reachable, local):
         assert wiring.problems == []
         assert any(note.startswith(text) for note in wiring.notes)
+    # What is there already is not asked for.
+    assert f"{text}; publicUrl is used" in reachable.notes
 
 
 def tunnelled(**config: Any) -> Wiring:

@@ -156,7 +156,7 @@ def _mode(wiring: Wiring) -> SetupCheck:
     if wiring.media is MediaPath.REALTIME and wiring.realtime and wiring.realtime.info:
         return SetupCheck("mode", True, f"realtime: held by {wiring.realtime.info.label}")
     if wiring.config.streaming.enabled or wiring.config.realtime.enabled:
-        return SetupCheck("mode", False, "; ".join(wiring.notes) or "media streams stay off")
+        return SetupCheck("mode", False, "; ".join(wiring.off) or "media streams stay off")
     return SetupCheck("mode", True, "turn-based, with the carrier's own voice and recogniser")
 
 

@@ -309,6 +309,9 @@ def _check_tunnel(wiring: Wiring, registry: Registry, environ: Mapping[str, str]
     key = "tunnel.provider" if config.tunnel.provider != "none" else "tailscale.mode"
     if tunnel not in registry.ids(ProviderKind.TUNNEL):
         why = f"no tunnel {tunnel[:80]!r} is installed"
+        if config.public_url is not None:
+            wiring.notes.append(f"{CONFIG_PATH}.{key}: {why}; publicUrl is used")
+            return
     elif config.public_url is not None:
         wiring.notes.append(f"{CONFIG_PATH}.{key} has no effect: publicUrl is set")
         return
@@ -322,8 +325,7 @@ def _check_tunnel(wiring: Wiring, registry: Registry, environ: Mapping[str, str]
         why = selected.message
     text = f"{CONFIG_PATH}.{key}: {why}; set {CONFIG_PATH}.publicUrl to a URL of your own"
     outside = info is not None and comes_from_outside(info, wiring.carrier.config)
-    needed = outside and config.public_url is None
-    (wiring.problems if needed else wiring.notes).append(text)
+    (wiring.problems if outside else wiring.notes).append(text)
 
 
 def _select_streaming(wiring: Wiring, registry: Registry, environ: Mapping[str, str]) -> None:
@@ -337,14 +339,9 @@ def _select_streaming(wiring: Wiring, registry: Registry, environ: Mapping[str, 
         f"{CONFIG_PATH}.streaming.providers",
         named_at=f"{CONFIG_PATH}.streaming.provider",
     )
-    wiring.off.extend(
-        f"streaming stays off: {selected.message}"
-        for selected in (
-            wiring.transcription,
-            *(choice.selected for choice in wiring.speech.values()),
-        )
-        if selected.outcome is not Selection.OK
-    )
+    chosen = (wiring.transcription, *(choice.selected for choice in wiring.speech.values()))
+    lost = dict.fromkeys(one.message for one in chosen if one.outcome is not Selection.OK)
+    wiring.off.extend(f"streaming stays off: {message}" for message in lost)
     wiring.notes.extend(dict.fromkeys(_passed_over(wiring)))
 
 
