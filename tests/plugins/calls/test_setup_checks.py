@@ -127,8 +127,8 @@ def test_the_mode_names_the_providers_or_what_is_missing() -> None:
     assert not off.ok
     assert "EARS_KEY" in off.message
     # What the numbers' own settings miss is the same, and the rest is told elsewhere.
-    number = {"numbers": {"+15550001111": {"tts": {"timeoutMs": 2000}}}}
-    more = checks(streaming={"enabled": True}, nobody={}, **number)
+    numbers = {"+15550001111": {"tts": {"timeoutMs": 2000}}}
+    more = checks(streaming={"enabled": True}, nobody={}, numbers=numbers)
     assert more["mode"].message == off.message
     assert "nobody is ignored" in more["notes"].message
     full = checks(environ=KEYS, realtime={"enabled": True})["mode"]
