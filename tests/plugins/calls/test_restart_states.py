@@ -243,8 +243,15 @@ class Life:
 
 
 @asynccontextmanager
-async def life(directory: Path, exchange: Exchange, media: MediaPath) -> AsyncIterator[Life]:
-    """A gateway that ends by a crash: nothing of its end reaches the disk or the carrier."""
+async def life(
+    directory: Path,
+    exchange: Exchange,
+    media: MediaPath,
+    *,
+    early: Callable[[CallEngine], Awaitable[None]] | None = None,
+) -> AsyncIterator[Life]:
+    """A gateway that ends by a crash: nothing of its end reaches the disk or the carrier. ``early``
+    begins before the stored calls are known."""
     seam = VirtualSeam(seed=exchange.dials)
     carrier, store, ends = Carrier(exchange), MortalStore(directory, seam, fsync=False), Ends()
     loop = asyncio.get_running_loop()
@@ -266,9 +273,13 @@ async def life(directory: Path, exchange: Exchange, media: MediaPath) -> AsyncIt
                 media=media,
             )
             engine.conversations = lambda lane: Talk()
-            async with engine.run():
-                yield Life(engine, store, carrier, ends)
-                store.cut = carrier.cut = True
+            async with anyio.create_task_group() as tasks:
+                if early is not None:
+                    tasks.start_soon(early, engine)
+                    await anyio.sleep(1)
+                async with engine.run():
+                    yield Life(engine, store, carrier, ends)
+                    store.cut = carrier.cut = True
     finally:
         forget()
 
@@ -505,6 +516,37 @@ async def test_an_exchange_that_is_back_late_is_asked_again(
         assert it.record.end_reason is not None
         assert not exchange.up
         assert exchange.dials <= 1
+
+
+@every_situation
+async def test_a_webhook_that_comes_before_the_calls_are_recovered_waits(
+    situation: Situation, tmp_path: Path
+) -> None:
+    exchange = await crash_in(situation, tmp_path)
+    over = tel.CallStatus(ev.CarrierStatus.ENDED, EndReason.HANGUP_USER)
+    exchange.status = over
+    waited: list[float] = []
+
+    async def hung_up(engine: CallEngine) -> None:
+        (stored,) = await engine.store.live()
+        event = ev.CallEnded(
+            at=engine.seam.now_ms(),
+            key="over",
+            provider_call_id=CARRIER_ID,
+            call_id=stored.call_id,
+            reason=EndReason.HANGUP_USER,
+        )
+        asked = engine.seam.monotonic()
+        await engine.handle(REQUEST, tel.Verified("early"), [event])
+        waited.append(engine.seam.monotonic() - asked)
+
+    async with life(tmp_path, exchange, situation.media, early=hung_up) as it:
+        await anyio.sleep(1)
+        assert waited == [pytest.approx(1, abs=0.1)]
+        (record,) = it.ends.records
+        assert record.terminal
+        assert await it.store.is_processed("over")
+        assert await places(it.engine) == 0
 
 
 async def test_a_webhook_that_is_faster_than_the_lookup_does_not_end_the_recovery(
