@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -248,7 +248,7 @@ async def life(
     exchange: Exchange,
     media: MediaPath,
     *,
-    early: Callable[[CallEngine], Awaitable[None]] | None = None,
+    early: Callable[[CallEngine], Coroutine[Any, Any, None]] | None = None,
 ) -> AsyncIterator[Life]:
     """A gateway that ends by a crash: nothing of its end reaches the disk or the carrier. ``early``
     begins before the stored calls are known."""
