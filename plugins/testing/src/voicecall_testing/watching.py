@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import anyio
+
 from voicecall import events as ev
 from voicecall.errors import StoreError
 from voicecall.model import CallRecord, TranscriptEntry
@@ -15,12 +17,15 @@ __all__ = ["FailingStore", "Watcher"]
 
 class FailingStore(SqliteStore):
     """The store; its next ``failures`` commits fail. Of the ``lost`` next ones only the answers
-    are lost: they are stored."""
+    are lost: they are stored. A commit takes ``delay_s`` longer than it would."""
 
     failures = 0
     lost = 0
+    delay_s = 0.0
 
     async def commit(self, commit: Commit) -> None:
+        if self.delay_s:
+            await anyio.sleep(self.delay_s)
         if self.failures:
             self.failures -= 1
             raise StoreError("the disk is full")
