@@ -679,6 +679,43 @@ async def test_an_expiring_session_is_renewed_between_utterances(tmp_path: Path)
         assert phone.said[-1] == ("bot", "A long sentence.")
 
 
+async def test_a_session_that_hears_the_caller_is_not_left(tmp_path: Path) -> None:
+    model = ScriptedRealtime()
+    async with open_realtime(tmp_path, model) as phone:
+        await greeted(phone)
+        model.current.speak("A long sentence.", 5000)
+        await phone.settle(0.2)
+        model.current.tell(SessionExpiring(60_000))
+        await phone.settle(1)
+        # The caller breaks in, speaks, and waits for the answer.
+        model.current.tell(SpeechStarted(1000))
+        await phone.settle(2)
+        model.current.tell(SpeechStopped(3000))
+        await phone.settle(0.5)
+        model.current.hears("Tell me about tomorrow.")
+        await phone.settle(0.5)
+        assert len(model.sessions) == 1
+        model.current.speak("Tomorrow it rains.", 2000)
+        await phone.settle(1)
+        assert len(model.sessions) == 1
+        await phone.settle(2)
+        assert len(model.sessions) == 2
+        assert model.current.options.history[-1] == ("assistant", "Tomorrow it rains.")
+
+
+async def test_a_caller_who_gets_no_answer_does_not_keep_a_session_for_ever(
+    tmp_path: Path,
+) -> None:
+    model = ScriptedRealtime()
+    async with open_realtime(tmp_path, model) as phone:
+        await greeted(phone)
+        model.current.tell(SpeechStarted(1000), SessionExpiring(5_000))
+        await phone.settle(2.5)
+        assert len(model.sessions) == 1
+        await phone.settle(1)
+        assert len(model.sessions) == 2
+
+
 async def test_an_expiring_session_is_left_in_time(tmp_path: Path) -> None:
     model = ScriptedRealtime()
     async with open_realtime(tmp_path, model) as phone:

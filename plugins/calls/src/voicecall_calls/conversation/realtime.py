@@ -105,7 +105,7 @@ class RealtimeConversation(Conversation):
             closed=self._session_closed,
             event=self._take,
             listen=self._listen,
-            quiet=self.voice.quiet,
+            pause=self.voice.pause,
         )
         if not self._converses:
             self._link.mute()

@@ -43,7 +43,7 @@ _Job = Callable[[RealtimeSession], Awaitable[None]]
 class ModelLink:
     """``options`` makes the options of the next session; ``opened`` and ``closed`` are told of
     each, ``event`` gets its events; ``listen`` is told who takes caller audio from now on, by a
-    plain call, :meth:`keep` at first; ``quiet`` waits until nothing is being said."""
+    plain call, :meth:`keep` at first; ``pause`` waits until a session can be left."""
 
     def __init__(
         self,
@@ -56,7 +56,7 @@ class ModelLink:
         closed: Callable[[], None],
         event: Callable[[RealtimeEvent], None],
         listen: Callable[[Callable[[bytes], None]], None],
-        quiet: Callable[[], Awaitable[None]],
+        pause: Callable[[], Awaitable[None]],
     ) -> None:
         self.session: RealtimeSession | None = None
         self._provider = provider
@@ -67,7 +67,7 @@ class ModelLink:
         self._closed = closed
         self._event = event
         self._listen = listen
-        self._quiet = quiet
+        self._pause = pause
         self._tasks: anyio.abc.TaskGroup | None = None
         self._scope: anyio.CancelScope | None = None
         self._muted = False
@@ -207,5 +207,5 @@ class ModelLink:
     async def _renew(self, in_ms: int, _session: RealtimeSession) -> None:
         """Leave a session that expires, if possible between two utterances."""
         with anyio.move_on_after(max(in_ms - _RENEW_BEFORE_MS, 0) / 1000):
-            await self._quiet()
+            await self._pause()
         self._leave()

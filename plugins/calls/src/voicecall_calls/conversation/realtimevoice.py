@@ -279,6 +279,15 @@ class ModelVoice:
         finally:
             self._awaited -= 1
 
+    async def pause(self) -> None:
+        """Wait until a session can be left: nothing is being said, and the caller is not in the
+        middle of something, or has its answer."""
+        while True:
+            await self.quiet()
+            if not self.caller.speaks:
+                return
+            await self._changed.wait()
+
     async def run(self) -> None:
         """Follow the items, one after the other. One task a call."""
         while True:

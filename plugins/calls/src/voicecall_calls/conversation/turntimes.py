@@ -24,6 +24,11 @@ class CallerTimes:
     final: int | None = None
 
     @property
+    def speaks(self) -> bool:
+        """They began something whose words are not known, and that no item has answered."""
+        return self.started is not None and (self.final or 0) < self.started
+
+    @property
     def waits_since(self) -> int | None:
         """When they came to the end of something that no item has answered."""
         ended = max(self.ended or 0, self.final or 0)
