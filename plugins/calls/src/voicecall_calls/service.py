@@ -58,7 +58,6 @@ _HANG_UP_S = 10.0
 class _Running:
     engine: CallEngine
     server: CallServer
-    carrier: Any
     operations: CallOperations
     providers: Providers
     talking: Talking
@@ -67,7 +66,7 @@ class _Running:
 
 
 class PhoneService:
-    """One a gateway. ``engine``, ``server`` and ``carrier`` are there while it runs."""
+    """One a gateway. ``engine`` and ``server`` are there while it runs."""
 
     name = PLUGIN_ID
 
@@ -94,10 +93,6 @@ class PhoneService:
     @property
     def server(self) -> CallServer | None:
         return self._running.server if self._running else None
-
-    @property
-    def carrier(self) -> Any:
-        return self._running.carrier if self._running else None
 
     # --- the gateway's view -----------------------------------------------------------------
 
@@ -285,7 +280,7 @@ class PhoneService:
             longest_text=talking.longest_text,
         )
         needed = tunnel if outside else None
-        return _Running(engine, server, carrier, operations, providers, talking, needed)
+        return _Running(engine, server, operations, providers, talking, needed)
 
     async def _open_tunnel(
         self, stack: AsyncExitStack, wiring: Wiring, server: CallServer, carrier: Any
