@@ -107,6 +107,21 @@ async def test_no_tool_is_begun(tmp_path: Path) -> None:
         assert phone.agent.turns == []
 
 
+async def test_an_agent_that_was_asked_before_is_stopped(tmp_path: Path) -> None:
+    model = ScriptedRealtime()
+    async with open_realtime(tmp_path, model) as phone:
+        await answered(phone)
+        # It would go on to use its own tools.
+        phone.agent.then(5.0, "Sunny.")
+        model.current.tell(ToolCall("t1", CONSULT, {"question": "What is the weather like?"}))
+        await phone.settle(0.5)
+        async with being_ended(phone):
+            await phone.settle(0.5)
+            ((_, heard),) = phone.agent.settled
+            assert heard == ""
+            assert model.current.results == []
+
+
 async def test_nothing_that_the_model_hands_over_is_asked_about(tmp_path: Path) -> None:
     model = ScriptedRealtime(RealtimeCapabilities(delegation=True))
     async with open_realtime(tmp_path, model) as phone:

@@ -294,8 +294,6 @@ class RealtimeConversation(Conversation):
             case SessionReset():
                 self._breaks.broke(cuts=True)
                 self._tools.cancel_all()
-                if self._forced is not None:
-                    self._forced.cancel()
                 self._greeting.break_off()
                 self.voice.interrupt()
                 self.voice.session_opened(self._format(self.line.output_format))
@@ -369,6 +367,7 @@ class RealtimeConversation(Conversation):
 
     def hush(self) -> None:
         self.voice.hush()
+        self._tools.cancel_all()
 
     def close(self, why: str) -> None:
         self._requests.close(why)

@@ -126,8 +126,11 @@ class RealtimeTools:
             scope.cancel()
 
     def cancel_all(self) -> None:
+        """Nobody wants a result any more, nor an answer that the agent was forced to give."""
         for scope in self._calls.values():
             scope.cancel()
+        if self._forced is not None:
+            self._forced.cancel()
 
     async def _answer(self, call: ToolCall, session: RealtimeSession) -> None:
         if call.id in self._calls:
