@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 
 from voicecall import events as ev
@@ -320,6 +321,24 @@ async def test_a_stream_that_does_not_come_back_behind_tones_ends_the_call(
         assert phone.record.live
         await phone.settle(3)
         assert phone.record.end_detail is EndDetail.STREAM_LOST
+
+
+async def test_tones_on_a_call_that_ends_meanwhile(tmp_path: Path) -> None:
+    async with open_phone(tmp_path) as phone:
+        phone.takes_tones = False
+        await phone.call_in()
+        await phone.settle(3)
+        call_id, began = phone.record.call_id, phone.seam.monotonic()
+        async with anyio.create_task_group() as tasks:
+
+            async def play() -> None:
+                with pytest.raises(CallNotReady, match="ended meanwhile"):
+                    await phone.operations.dtmf(call_id, "1" + "w" * 20)
+
+            tasks.start_soon(play)
+            await phone.settle(1)
+            await phone.hang_up()
+        assert phone.seam.monotonic() - began < 2
 
 
 async def test_tones_wait_for_a_stream_that_is_on_its_way(tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ async def play_on_line(
 ) -> None:
     """Play ``digits`` on a call with a media socket. Where the carrier plays them in place of the
     socket, the line waits for the next one, and so does this (but not for ever: the stream has a
-    deadline of its own); what the caller had not heard is sent again."""
+    deadline of its own, and the call may end); what the caller had not heard is sent again."""
     if line.send_digits(digits):
         return
     _check(provider)
@@ -54,9 +54,19 @@ async def play_on_line(
             now = lane.host.seam.now_ms()
             await lane.apply(ev.StreamAttached(at=now, stream_id=before))
         raise
-    await anyio.sleep(busy_ms / 1000)
-    with anyio.move_on_after(lane.host.policy.stream_start_ms / 1000):
-        await line.attached()
+    async with anyio.create_task_group() as tasks:
+
+        async def over() -> None:
+            await lane.released()
+            tasks.cancel_scope.cancel()
+
+        tasks.start_soon(over)
+        await anyio.sleep(busy_ms / 1000)
+        with anyio.move_on_after(lane.host.policy.stream_start_ms / 1000):
+            await line.attached()
+        tasks.cancel_scope.cancel()
+    if lane.record.terminal:
+        raise CallNotReady("the call ended meanwhile")
 
 
 async def play_on_native(lane: CallLane, provider: tel.TelephonyProvider, digits: str) -> None:
