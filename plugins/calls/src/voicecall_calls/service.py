@@ -72,8 +72,8 @@ class PhoneService:
 
     def __init__(self, host: GatewayHost) -> None:
         self._host = host
-        self._missing: list[str] = []
-        self._failure = ""
+        self._problems: list[str] = []
+        """Why the phone does not run."""
         self._running: _Running | None = None
         self._ran = False
         self._awaited: TunnelKeeper | None = None
@@ -100,10 +100,8 @@ class PhoneService:
         tunnel = self._running.tunnel if self._running else self._awaited
         if tunnel is not None and tunnel.problem is not None:
             problems = [tunnel.problem]
-        elif self._missing or not self._failure:
-            problems = list(self._missing)
         else:
-            problems = [self._failure]
+            problems = self._problems
         return [*problems, *(self._running.engine.store.problems() if self._running else ())]
 
     def live(self) -> int:
@@ -153,17 +151,18 @@ class PhoneService:
         config: VoiceCallConfig = self._host.plugin_config(PLUGIN_ID)
         self._config = config
         if not config.enabled:
-            self._missing = [f"the phone is off: {CONFIG_PATH}.enabled is false"]
+            self._problems = [f"the phone is off: {CONFIG_PATH}.enabled is false"]
             yield
             return
         try:
             wiring = resolve_for(self._host, config)
             self._config = wiring.config
-            self._missing = list(wiring.problems)
+            missing = wiring.problems
         except VoicecallError as error:
-            self._missing = [str(error)]
-        if self._missing:
-            _log.warning("the phone does not start: %s", "; ".join(self._missing))
+            missing = [str(error)]
+        if missing:
+            self._problems = missing
+            _log.warning("the phone does not start: %s", "; ".join(missing))
             yield
             return
         for note in wiring.notes:
@@ -182,16 +181,17 @@ class PhoneService:
     async def _keep(self, wiring: Wiring, settled: anyio.Event, over: anyio.Event) -> None:
         """Run the phone; where the rest of its start fails behind the tunnel that it waited for,
         it is tried again here: for the gateway it has started."""
-        wait, told = FIRST_WAIT_S, ""
+        wait = FIRST_WAIT_S
+        told: list[str] = []
         while not over.is_set():
             try:
                 await self._hold(wiring, settled, over)
             except (VoicecallError, ExceptionGroup) as error:
                 if self._ran or not settled.is_set() or not _is_own(error):
                     raise
-                if self._failure != told:
-                    _log.error("%s; it is tried again", self._failure)
-                told = self._failure
+                if self._problems != told:
+                    _log.error("%s; it is tried again", self._problems[0])
+                told = self._problems
                 with anyio.move_on_after(wait):
                     await over.wait()
                 wait = min(wait * 2, LONGEST_WAIT_S)
@@ -202,13 +202,13 @@ class PhoneService:
             try:
                 self._ran = False
                 self._running = await self._start(stack, wiring, settled)
-                self._failure, self._ran = "", True
+                self._problems, self._ran = [], True
                 settled.set()
                 await over.wait()
                 if self._config.hang_up_on_stop:
                     await self._running.engine.hang_up_all(_HANG_UP_S)
             except Exception as error:
-                self._failure = f"the phone is not running: {_told(error)}"
+                self._problems = [f"the phone is not running: {_told(error)}"]
                 raise
             finally:
                 self._running = self._awaited = None
