@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,22 +67,21 @@ class PhoneRpc:
         self.tasks: anyio.abc.TaskGroup | None = None
 
     def methods(self) -> list[RpcMethod]:
-        table: list[tuple[str, str, Callable[[Params, RpcCall], Awaitable[Params]]]] = [
-            ("voicecall.initiate", WRITE, self._initiate),
-            ("voicecall.start", WRITE, self._start),
-            ("voicecall.continue", WRITE, self._continue),
-            ("voicecall.continue.start", WRITE, self._continue_start),
-            ("voicecall.continue.result", READ, self._continue_result),
-            ("voicecall.speak", WRITE, self._speak),
-            ("voicecall.dtmf", WRITE, self._dtmf),
-            ("voicecall.end", WRITE, self._end),
-            ("voicecall.status", READ, self._status),
-            ("voicecall.latency", READ, self._latency),
-            ("voicecall.pairing.list", ADMIN, self._pairing_list),
-            ("voicecall.pairing.approve", ADMIN, self._pairing_approve),
-            ("voicecall.pairing.revoke", ADMIN, self._pairing_revoke),
+        return [
+            RpcMethod("voicecall.initiate", WRITE, self._initiate),
+            RpcMethod("voicecall.start", WRITE, self._start),
+            RpcMethod("voicecall.continue", WRITE, self._continue),
+            RpcMethod("voicecall.continue.start", WRITE, self._continue_start),
+            RpcMethod("voicecall.continue.result", READ, self._continue_result),
+            RpcMethod("voicecall.speak", WRITE, self._speak),
+            RpcMethod("voicecall.dtmf", WRITE, self._dtmf),
+            RpcMethod("voicecall.end", WRITE, self._end),
+            RpcMethod("voicecall.status", READ, self._status),
+            RpcMethod("voicecall.latency", READ, self._latency),
+            RpcMethod("voicecall.pairing.list", ADMIN, self._pairing_list),
+            RpcMethod("voicecall.pairing.approve", ADMIN, self._pairing_approve),
+            RpcMethod("voicecall.pairing.revoke", ADMIN, self._pairing_revoke),
         ]
-        return [RpcMethod(name, scope, handler) for name, scope, handler in table]
 
     async def _initiate(self, params: Params, call: RpcCall) -> Params:
         required(params, "message")
