@@ -23,11 +23,11 @@ from voicecall.model import CallRecord, CallState, DeadlineKind, Speaker, Transc
 from voicecall.seam import SystemSeam
 from voicecall.store import Commit, StoredEvent, TurnRow
 from voicecall_calls.store import SqliteStore
-from voicecall_calls.store.database import connected
 from voicecall_calls.store.journal import Journal
 from voicecall_calls.store.pruning import ROWS_PER_STEP
 from voicecall_calls.store.schema import STEPS, prepare_schema
 from voicecall_calls.store.snapshot import journal_line
+from voicecall_calls.store.sqlite import connected
 from voicecall_testing.contracts.records import call_record, ended
 
 pytestmark = [pytest.mark.integration, pytest.mark.anyio]

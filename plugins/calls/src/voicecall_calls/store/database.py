@@ -1,4 +1,4 @@
-"""Owning a store directory, connections to SQLite, and the words of database errors."""
+"""Owning a store directory, and the words of database errors."""
 
 from __future__ import annotations
 
@@ -8,17 +8,13 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-from sqlalchemy import URL, Connection, create_engine, event
 from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.pool import NullPool
 
 from voicecall.errors import StoreError
 
-__all__ = ["StoreTrouble", "connected", "locked", "naming", "reason"]
+__all__ = ["StoreTrouble", "locked", "naming", "reason"]
 
-_BUSY_SECONDS = 5
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
@@ -71,43 +67,3 @@ def locked(directory: Path) -> Iterator[None]:
         yield
     finally:
         os.close(fd)
-
-
-@contextmanager
-def connected(path: Path, *, writing: bool, fsync: bool = True) -> Iterator[Connection]:
-    """A connection for one thread. The writing one creates the file (mode 0600; SQLite gives its
-    companions the same) and locks at the begin of a transaction; the other only reads."""
-    if writing:
-        # SQLite loses its locks when a process closes any descriptor of the file, so this one is
-        # gone before the first connection.
-        fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            os.fchmod(fd, 0o600)
-        finally:
-            os.close(fd)
-    engine = create_engine(
-        URL.create("sqlite", database=str(path)),
-        poolclass=NullPool,
-        hide_parameters=True,
-        connect_args={"timeout": _BUSY_SECONDS, "isolation_level": None},
-    )
-
-    def set_up(dbapi_connection: Any, _record: Any) -> None:
-        cursor = dbapi_connection.cursor()
-        if writing:
-            cursor.execute("PRAGMA journal_mode = WAL")
-            cursor.execute(f"PRAGMA synchronous = {'FULL' if fsync else 'NORMAL'}")
-        else:
-            cursor.execute("PRAGMA query_only = ON")
-        cursor.close()
-
-    def begin(connection: Connection) -> None:
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")
-
-    event.listen(engine, "connect", set_up)
-    event.listen(engine, "begin", begin)
-    try:
-        with engine.connect() as connection:
-            yield connection
-    finally:
-        engine.dispose()
