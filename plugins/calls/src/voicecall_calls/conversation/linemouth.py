@@ -119,11 +119,11 @@ class _LineSpeech(Speech):
         if self._refused:
             return Spoken("", complete=False)
         if self._utterance is None:
-            if self._error is not None and self._first_message:
+            if self._error is None:
+                return Spoken("")
+            if self._first_message:
                 return await self._failed(self._error)
-            if self._error is not None:
-                return Spoken("", complete=False, ok=False, error=self._error)
-            return Spoken("")
+            return Spoken("", complete=False, ok=False, error=self._error)
         self._utterance.flush()
         try:
             await self._synthesised(self._utterance)
