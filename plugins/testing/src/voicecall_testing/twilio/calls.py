@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import anyio
-import anyio.abc
 import anyio.lowlevel
 
 from voicecall.model import EndReason
@@ -75,7 +74,7 @@ class Call(EmulatedCall):
             lambda: self.end("completed", EndReason.HANGUP_USER),
             self._partial,
         )
-        self.streams = CallStreams(board, self.sid, self.line, self._lane)
+        self.streams = CallStreams(board, self.sid, self.line, self._lane, self._tasks)
 
     @property
     def sid(self) -> str:
@@ -108,13 +107,13 @@ class Call(EmulatedCall):
 
     # --- life ---------------------------------------------------------------------------------
 
-    async def _proceed(self, tasks: anyio.abc.TaskGroup) -> None:
+    async def _proceed(self) -> None:
         await self._board.voice.prepare(self._behaviour.script)
         if self.plan.direction == "outbound-api":
             await self._dial()
         else:
             self.started_ms = self._board.seam.now_ms()
-            tasks.start_soon(self._give_up_calling)
+            self._tasks.start_soon(self._give_up_calling)
         await self._follow(self.plan.source)
 
     def end(self, status: str, reason: EndReason) -> None:
@@ -175,7 +174,7 @@ class Call(EmulatedCall):
             self.end("canceled", EndReason.HANGUP_USER)
 
     def answer(self) -> None:
-        if self.answered or self._tasks is None or self.over.is_set():
+        if self.answered or self.over.is_set():
             return
         self.status = "in-progress"
         self.answered_ms = self._board.seam.now_ms()
@@ -276,6 +275,4 @@ class Call(EmulatedCall):
             )
 
     async def connect_stream(self, verb: Stream) -> None:
-        if self._tasks is None:
-            raise RuntimeError("the call is only being set up")
-        await self.streams.connect(verb, self._tasks)
+        await self.streams.connect(verb)

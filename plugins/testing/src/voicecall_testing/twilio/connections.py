@@ -19,10 +19,16 @@ CONNECT_TIMEOUT, NO_UPGRADE, CLOSED_BY_SERVER, WRONG_SCHEME = 31901, 31920, 3192
 
 
 class CallStreams:
-    """One stream at a time, on ``line``; ``all`` are those that were tried."""
+    """One stream at a time, on ``line``; ``all`` are those that were tried. Their sockets live
+    in the ``tasks`` of the call."""
 
     def __init__(
-        self, board: TwilioBoard, call_sid: str, line: CarrierLine, lane: CallbackLane
+        self,
+        board: TwilioBoard,
+        call_sid: str,
+        line: CarrierLine,
+        lane: CallbackLane,
+        tasks: anyio.abc.TaskGroup,
     ) -> None:
         self.all: list[TwilioStream] = []
         self._board = board
@@ -30,16 +36,16 @@ class CallStreams:
         self._account_sid = board.options.account_sid
         self.line = line
         self._lane = lane
+        self._tasks = tasks
         self._stream: TwilioStream | None = None
-        self._tasks: anyio.abc.TaskGroup | None = None
 
     def end(self) -> None:
         """The call is over; its socket closes by itself."""
         if self._stream is not None:
             self.stream_closed(self._stream)
 
-    async def connect(self, verb: Stream, tasks: anyio.abc.TaskGroup) -> None:
-        """Until the stream is over. ``tasks``: of the call; the socket closes there."""
+    async def connect(self, verb: Stream) -> None:
+        """Until the stream is over."""
         board = self._board
         stream = TwilioStream(
             verb,
@@ -59,7 +65,6 @@ class CallStreams:
             self.stream_warning(stream, 0, "the query of a stream's URL does not count")
         self._stream = stream
         self.all.append(stream)
-        self._tasks = tasks
         ended = anyio.Event()
 
         async def run() -> None:
@@ -68,7 +73,7 @@ class CallStreams:
             finally:
                 ended.set()
 
-        tasks.start_soon(run)
+        self._tasks.start_soon(run)
         try:
             await ended.wait()
         finally:
@@ -128,7 +133,7 @@ class CallStreams:
         faults = self._board.faults
         fault = faults.sockets
         drop, stall = faults.happens(fault.drop), faults.happens(fault.stall)
-        if (drop or stall) and self._tasks is not None:
+        if drop or stall:
             after_s = faults.dice.random() * fault.within_s
             self._tasks.start_soon(self._break_later, stream, after_s, drop)
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import anyio
-import anyio.abc
 
 from voicecall import telephony as tel
 from voicecall.model import Direction, EndReason
@@ -94,9 +93,9 @@ class Call(EmulatedCall):
 
     # --- life -------------------------------------------------------------------------------
 
-    async def _proceed(self, tasks: anyio.abc.TaskGroup) -> None:
+    async def _proceed(self) -> None:
         await self._ring()
-        await self._talk(tasks)
+        await self._talk()
 
     def end(self, reason: EndReason) -> None:
         """The call is over; idempotent."""
@@ -151,7 +150,8 @@ class Call(EmulatedCall):
         self._answered.set()
         self._post("call.answered")
 
-    async def _talk(self, tasks: anyio.abc.TaskGroup) -> None:
+    async def _talk(self) -> None:
+        tasks = self._tasks
         tasks.start_soon(self._limit_time, self.plan.time_limit_s)
         tasks.start_soon(self.line.native.run)
         if self._behaviour.patience_s is not None:
@@ -211,7 +211,7 @@ class Call(EmulatedCall):
                     if stream is not None:
                         self._attach(stream)
             case tel.Reject(text, busy):
-                self._spawn(self._refuse, text or "", busy)
+                self._tasks.start_soon(self._refuse, text or "", busy)
             case tel.Speak():
                 native.speak(action)
             case tel.Listen():
@@ -223,7 +223,7 @@ class Call(EmulatedCall):
             case tel.AttachStream(stream):
                 self._attach(stream)
             case tel.LimitDuration(seconds):
-                self._spawn(self._limit_time, seconds)
+                self._tasks.start_soon(self._limit_time, seconds)
             case tel.Hangup():
                 self.end(EndReason.COMPLETED)
 
@@ -233,11 +233,6 @@ class Call(EmulatedCall):
             self.line.hear_text(text)
         self.end(EndReason.BUSY if busy else EndReason.COMPLETED)
 
-    def _spawn(self, function: Any, *args: Any) -> None:
-        if self._tasks is None:
-            raise ActionRefused("the call is only being set up")
-        self._tasks.start_soon(function, *args)
-
     # --- media stream -----------------------------------------------------------------------
 
     def _attach(self, request: tel.StreamRequest) -> None:
@@ -246,7 +241,7 @@ class Call(EmulatedCall):
         stream = MediaStream(request, self.id, self, self._board)
         self._stream = stream
         self._streams.append(stream)
-        self._spawn(stream.run)
+        self._tasks.start_soon(stream.run)
 
     def stream_opened(self, stream: MediaStream) -> None:
         self._board.ledger.add("stream-opened", self.id, stream=stream.id, url=stream.url)

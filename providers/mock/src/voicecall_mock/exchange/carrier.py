@@ -88,7 +88,7 @@ class EmulatedCall(ABC):
         self._behaviour = behaviour
         self._answered = anyio.Event()
         self._live = anyio.CancelScope()
-        self._tasks: anyio.abc.TaskGroup | None = None
+        self._tasks = anyio.create_task_group()
 
     @property
     @abstractmethod
@@ -102,12 +102,11 @@ class EmulatedCall(ABC):
         async with anyio.create_task_group() as group:
             group.start_soon(self._lane.run)
             with self._live:
-                async with anyio.create_task_group() as tasks:
-                    self._tasks = tasks
-                    await self._proceed(tasks)
+                async with self._tasks:
+                    await self._proceed()
 
     @abstractmethod
-    async def _proceed(self, tasks: anyio.abc.TaskGroup) -> None:
+    async def _proceed(self) -> None:
         """From the beginning on; cancelled at the end."""
 
     async def _decision(self) -> bool:
