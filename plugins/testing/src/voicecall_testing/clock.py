@@ -23,7 +23,7 @@ import threading
 import time
 import uuid
 from asyncio import Future
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from contextlib import contextmanager
 from queue import Queue
@@ -43,31 +43,19 @@ _POLL = 0.001
 _ANYIO_WORKER = "AnyIO worker thread"
 
 
-class _Selector(selectors.BaseSelector):
+_Ready = list[tuple[selectors.SelectorKey, int]]
+_Select = Callable[[float | None], _Ready]
+
+
+class _Selector(selectors.DefaultSelector):
     """The system's selector, with waiting left to the loop."""
 
-    def __init__(self, wait: Callable[[selectors.BaseSelector, float | None], Any]) -> None:
-        self._inner = selectors.DefaultSelector()
+    def __init__(self, wait: Callable[[_Select, float | None], _Ready]) -> None:
+        super().__init__()
         self._wait = wait
 
-    def register(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
-        return self._inner.register(fileobj, events, data)
-
-    def unregister(self, fileobj: Any) -> selectors.SelectorKey:
-        return self._inner.unregister(fileobj)
-
-    def modify(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
-        return self._inner.modify(fileobj, events, data)
-
-    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        ready: list[tuple[selectors.SelectorKey, int]] = self._wait(self._inner, timeout)
-        return ready
-
-    def close(self) -> None:
-        self._inner.close()
-
-    def get_map(self) -> Mapping[Any, selectors.SelectorKey]:
-        return self._inner.get_map()
+    def select(self, timeout: float | None = None) -> _Ready:
+        return self._wait(super().select, timeout)
 
 
 class VirtualTimeLoop(asyncio.SelectorEventLoop):
@@ -89,17 +77,14 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         self.socket_wait = socket_wait
         self.stall_seconds = stall_seconds
         self.jumps = 0
-        super().__init__(_Selector(self._wait))
+        self._files = _Selector(self._wait)
+        super().__init__(self._files)
         # The loop's own wake-up pipe is no socket of the program.
-        self._own_files = len(self._selector_map())
+        self._own_files = len(self._files.get_map())
 
     def time(self) -> float:
         """Virtual seconds."""
         return self._now
-
-    def _selector_map(self) -> Mapping[Any, selectors.SelectorKey]:
-        selector: selectors.BaseSelector = getattr(self, "_selector")  # noqa: B009 (untyped)
-        return selector.get_map()
 
     # --- work of threads ----------------------------------------------------------------------
 
@@ -153,13 +138,13 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
 
     # --- waiting ------------------------------------------------------------------------------
 
-    def _wait(self, inner: selectors.BaseSelector, timeout: float | None) -> Any:
-        ready = inner.select(0)
+    def _wait(self, select: _Select, timeout: float | None) -> _Ready:
+        ready = select(0)
         if ready or (timeout is not None and timeout <= 0):
             return ready
         begun = time.monotonic()
         while timeout is None or self.busy:
-            ready = inner.select(_POLL if timeout is not None else 20 * _POLL)
+            ready = select(_POLL if timeout is not None else 20 * _POLL)
             if ready:
                 return ready
             if time.monotonic() - begun > self.stall_seconds:
@@ -167,9 +152,9 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
                     f"virtual time stands still: nothing happened for {self.stall_seconds} real"
                     " seconds, and " + ("a thread is busy" if self.busy else "no timer is set")
                 )
-        open_sockets = len(inner.get_map()) > self._own_files
+        open_sockets = len(self._files.get_map()) > self._own_files
         # A thread may have reported back since the last look.
-        ready = inner.select(self.socket_wait if open_sockets else 0)
+        ready = select(self.socket_wait if open_sockets else 0)
         if not ready:
             self._now += timeout
             self.jumps += 1
