@@ -234,8 +234,6 @@ class Phone:
                 self.tasks.start_soon(self._play_digits, digits, stream)
             case tel.Speak() if self.plays:
                 self.tasks.start_soon(self._play, call, action)
-            case _:
-                return
 
     async def _open(self, stream: tel.StreamRequest) -> None:
         await self.settle()

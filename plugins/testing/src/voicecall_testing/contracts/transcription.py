@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import anyio
 import pytest
 
-from voicecall.audio import MULAW_8K, AudioFormat
+from voicecall.audio import MULAW_8K
 from voicecall.transcription import (
     Final,
     Partial,
@@ -67,9 +67,9 @@ class TranscriptionContract(ABC):
         """At least three sentences that the provider understands: the text that its Final
         carries, and the spoken sentence as mu-law at 8 kHz without silence around it."""
 
-    def _padded(self, audio: bytes, audio_format: AudioFormat = MULAW_8K) -> bytes:
+    def _padded(self, audio: bytes) -> bytes:
         after = self.options.end_silence_ms + 500
-        return silence(500, audio_format) + audio + silence(after, audio_format)
+        return silence(500, MULAW_8K) + audio + silence(after, MULAW_8K)
 
     async def _heard(
         self, provider: TranscriptionProvider, audio: bytes
