@@ -27,9 +27,9 @@ from voicecall_mock.exchange import (
     script_to_json,
 )
 from voicecall_mock.exchange.actions import ActionError, action_from_json, actions_from_reply
-from voicecall_mock.exchange.calls import digits_s
 from voicecall_mock.exchange.faults import FaultError, Faults
 from voicecall_mock.exchange.meter import Meter, is_loud
+from voicecall_mock.exchange.native import digits_s
 from voicecall_mock.exchange.options import ExchangeOptions
 from voicecall_mock.exchange.playback import Playback
 from voicecall_mock.exchange.recording import Recording

@@ -20,8 +20,7 @@ from .delivery import Webhook, is_http_url
 from .documents import ERROR_MESSAGE, Reply, Source, run_document
 from .line import TwilioLine
 from .parameters import call_params, status_params
-from .speech import digits_s
-from .twiml import Gather, Say, Stream, TwimlError
+from .twiml import Gather, Play, Say, Stream, TwimlError
 
 __all__ = ["Call", "CallPlan"]
 
@@ -223,8 +222,7 @@ class Call(EmulatedCall):
             with anyio.CancelScope() as self._document:
                 if digits:
                     played, digits = digits, ""
-                    await anyio.sleep(digits_s(played, self._board.options))
-                    self.line.hear_digits(played.replace("w", "").replace("W", ""))
+                    await self.line.native.play(Play(played))
                 following = await self._run_document(source)
             if self._redirected is not None:
                 following, self._redirected = self._redirected, None

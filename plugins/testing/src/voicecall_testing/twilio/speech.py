@@ -7,20 +7,14 @@ from dataclasses import dataclass
 
 import anyio
 
-from voicecall_mock.exchange.native import speaking_s
+from voicecall_mock.exchange.native import digits_s, speaking_s
 
 from .options import TwilioOptions
 from .twiml import Gather, Pause, Play, Prompt, Say
 
-__all__ = ["CarrierSpeech", "Ears", "Input", "digits_s"]
+__all__ = ["CarrierSpeech", "Ears", "Input"]
 
 CONFIDENCE = "0.95"
-
-
-def digits_s(digits: str, options: TwilioOptions) -> float:
-    """How long keypad tones take."""
-    waits = {"w": 0.5 * options.second_s, "W": options.second_s}
-    return sum(waits.get(key, options.digit_ms / 1000) for key in digits)
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +169,7 @@ class CarrierSpeech:
                 self._changed()
             case Play(digits, loop):
                 for _ in range(loop):
-                    await anyio.sleep(digits_s(digits, self._options))
+                    await anyio.sleep(digits_s(digits, self._options, self._options.second_s))
                     self._keys_heard(digits.replace("w", "").replace("W", ""))
             case Pause(length):
                 await anyio.sleep(length * self._options.second_s)

@@ -15,14 +15,14 @@ from .actions import ActionRefused
 from .board import Switchboard
 from .carrier import CallStats, EmulatedCall
 from .line import PhoneLine
-from .native import speaking_s
+from .native import digits_s, speaking_s
 from .options import ExchangeOptions
 from .phone import run_phone
 from .script import AnswerMode, Behaviour
 from .streams import MediaStream
 from .webhooks import WebhookLane, WebhookSender
 
-__all__ = ["Call", "CallPlan", "ExchangeBoard", "digits_s"]
+__all__ = ["Call", "CallPlan", "ExchangeBoard"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,12 +46,6 @@ class ExchangeBoard(Switchboard):
 
     options: ExchangeOptions
     sender: WebhookSender
-
-
-def digits_s(digits: str, options: ExchangeOptions) -> float:
-    """How long keypad tones take: ``w`` and ``,`` wait half a second, ``p`` and ``W`` a second."""
-    waits = {"w": 0.5, ",": 0.5, "p": 1.0, "P": 1.0, "W": 1.0}
-    return sum(waits.get(key, options.digit_ms / 1000) for key in digits)
 
 
 class Call(EmulatedCall):

@@ -15,12 +15,20 @@ from voicecall import telephony as tel
 
 from .options import PhoneOptions
 
-__all__ = ["NativeLine", "speaking_s"]
+__all__ = ["NativeLine", "digits_s", "speaking_s"]
+
+_WAITS = {"w": 0.5, ",": 0.5, "p": 1.0, "P": 1.0, "W": 1.0}
 
 
 def speaking_s(text: str, options: PhoneOptions) -> float:
     """How long ``text`` takes to speak, in seconds."""
     return max(options.least_speech_ms, len(text.split()) * options.word_ms) / 1000
+
+
+def digits_s(digits: str, options: PhoneOptions, second_s: float = 1.0) -> float:
+    """How long keypad tones take: ``w`` and ``,`` wait half a second, ``p`` and ``W`` a second."""
+    tone_s = options.digit_ms / 1000
+    return sum(_WAITS[key] * second_s if key in _WAITS else tone_s for key in digits)
 
 
 class NativeLine:
