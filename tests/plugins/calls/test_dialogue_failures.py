@@ -36,7 +36,7 @@ def trouble() -> ProviderUnavailable:
 class Forgetful(ScriptedAgentBackend):
     """Which cannot note what was heard: ``error`` is raised, or it never ends."""
 
-    def __init__(self, error: Exception | None) -> None:
+    def __init__(self, error: Exception | SystemExit | None) -> None:
         super().__init__()
         self.error = error
 
@@ -203,10 +203,13 @@ async def test_a_success_in_between_counts_failures_anew(tmp_path: Path) -> None
         assert phone.heard[-1] == SAY.not_understood
 
 
-async def test_an_agent_that_raises_anything_does_not_break_the_call(tmp_path: Path) -> None:
+@pytest.mark.parametrize("error", [ZeroDivisionError("its own fault"), SystemExit(3)])
+async def test_an_agent_that_raises_anything_does_not_break_the_call(
+    tmp_path: Path, error: Exception | SystemExit
+) -> None:
     async with open_phone(tmp_path) as phone:
         await greeted(phone)
-        phone.agent.then(ZeroDivisionError("its own fault"))
+        phone.agent.then(error)
         phone.hears("First.")
         await phone.settle(4)
         assert phone.heard[-1] == SAY.not_understood
@@ -215,9 +218,9 @@ async def test_an_agent_that_raises_anything_does_not_break_the_call(tmp_path: P
         assert phone.heard[-1] == "Yes."
 
 
-@pytest.mark.parametrize("error", [trouble(), KeyError("mine"), None])
+@pytest.mark.parametrize("error", [trouble(), KeyError("mine"), SystemExit(3), None])
 async def test_an_agent_that_cannot_note_what_was_heard_goes_on(
-    tmp_path: Path, error: Exception | None
+    tmp_path: Path, error: Exception | SystemExit | None
 ) -> None:
     agent = Forgetful(error)
     async with open_phone(tmp_path, agent=agent) as phone:

@@ -159,8 +159,12 @@ async def test_a_long_consult_gives_an_interim_result(tmp_path: Path) -> None:
         assert model.current.results[1:] == [("t1", {"answer": "Sunny."}, False)]
 
 
-@pytest.mark.parametrize("step", [60.0, ProviderUnavailable("down", provider="agent"), KeyError()])
-async def test_an_agent_that_fails_gives_an_error(tmp_path: Path, step: float | Exception) -> None:
+@pytest.mark.parametrize(
+    "step", [60.0, ProviderUnavailable("down", provider="agent"), KeyError(), SystemExit(3)]
+)
+async def test_an_agent_that_fails_gives_an_error(
+    tmp_path: Path, step: float | Exception | SystemExit
+) -> None:
     model = ScriptedRealtime()
     config = {"responseTimeoutMs": 3000, "fillerAfterMs": 0}
     async with on_the_phone(tmp_path, model, **config) as phone:
@@ -389,7 +393,7 @@ async def test_what_is_known_needs_no_run_of_the_agent(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("fallback", [True, False])
-@pytest.mark.parametrize("why", ["nothing", "too slow", "broken"])
+@pytest.mark.parametrize("why", ["nothing", "too slow", "broken", "left"])
 async def test_what_is_not_known_is_asked_or_said_to_be_unknown(
     tmp_path: Path, fallback: bool, why: str
 ) -> None:
@@ -399,7 +403,9 @@ async def test_what_is_not_known_is_asked_or_said_to_be_unknown(
         if why != "nothing":
             phone.agent.known = [Recollection("memory", "too late")]
         phone.agent.recall_takes_s = 1.0 if why == "too slow" else 0.0
-        phone.agent.recall_error = KeyError("index") if why == "broken" else None
+        errors: dict[str, Exception | SystemExit]
+        errors = {"broken": KeyError("index"), "left": SystemExit(3)}
+        phone.agent.recall_error = errors.get(why)
         model.current.tell(consult("t1"))
         await phone.settle(0.6)
         ((_, result, _),) = model.current.results

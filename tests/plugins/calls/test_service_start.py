@@ -168,12 +168,25 @@ async def test_a_store_that_stores_nothing_keeps_the_phone_from_being_ready(tmp_
         assert problems == ["calls cannot be stored: the disk is full"]
 
 
-async def test_a_factory_that_returns_no_provider_is_named(tmp_path: Path) -> None:
-    idle = replace(info(ProviderKind.TRANSCRIPTION, "idle"), factory=lambda config, context: None)
+def leaving(config: Any, context: Any) -> None:
+    raise SystemExit(3)
+
+
+@pytest.mark.parametrize(
+    ("factory", "why"),
+    [
+        (lambda config, context: None, "TypeError: its factory returns NoneType, not a provider"),
+        (leaving, "SystemExit: 3"),
+    ],
+)
+async def test_a_factory_that_returns_no_provider_is_named(
+    tmp_path: Path, factory: Any, why: str
+) -> None:
+    idle = replace(info(ProviderKind.TRANSCRIPTION, "idle"), factory=factory)
     streaming = {"streaming": {"enabled": True, "provider": "idle"}}
     async with started(tmp_path, idle, **streaming) as problems:
         [problem] = problems
-        assert problem.endswith("TypeError: its factory returns NoneType, not a provider")
+        assert problem.endswith(why)
 
 
 @pytest.mark.parametrize(

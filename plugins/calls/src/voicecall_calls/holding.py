@@ -91,6 +91,9 @@ class _Holder(Generic[T]):
                     await self._used()
         except Exception as error:  # noqa: BLE001 (raised again where the session is used)
             self.error = error
+        except SystemExit as error:
+            # Past the task it would stop the whole gateway.
+            self.error = RuntimeError(f"it raised SystemExit: {error}")
         finally:
             self.settled.set()
             self.over.set()

@@ -29,9 +29,9 @@ def making(info: ProviderInfo) -> Iterator[None]:
         yield
     except VoicecallError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         _log.info("%s cannot be used", info.label, exc_info=error)
-        cause = error
+        cause: BaseException = error
         while isinstance(cause, ExceptionGroup) and len(cause.exceptions) == 1:
             cause = cause.exceptions[0]
         if isinstance(cause, VoicecallError):

@@ -195,7 +195,7 @@ class ScriptedSpeech(PlainSpeechProvider):
 
 # --- the agent -------------------------------------------------------------------------------
 
-Step = str | float | AgentEvent | Exception
+Step = str | float | AgentEvent | Exception | SystemExit
 
 
 class ScriptedAgentBackend(AgentBackend):
@@ -217,7 +217,7 @@ class ScriptedAgentBackend(AgentBackend):
         self.stops = True
         self.known: list[Recollection] = []
         self.recall_takes_s = 0.0
-        self.recall_error: Exception | None = None
+        self.recall_error: Exception | SystemExit | None = None
         self.recalled: list[tuple[AgentTurn, Collection[str], int]] = []
         self._scripts: deque[tuple[Step, ...]] = deque()
 
@@ -239,7 +239,7 @@ class ScriptedAgentBackend(AgentBackend):
             elif isinstance(step, int | float):
                 with anyio.CancelScope(shield=not self.stops):
                     await anyio.sleep(step)
-            elif isinstance(step, Exception):
+            elif isinstance(step, Exception | SystemExit):
                 raise step
             else:
                 yield step

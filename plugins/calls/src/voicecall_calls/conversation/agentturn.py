@@ -101,7 +101,7 @@ async def settle(backend: AgentBackend, turn: AgentTurn, heard: str) -> None:
     try:
         with anyio.move_on_after(_SETTLE_S, shield=True) as patience:
             await backend.settle(turn, heard)
-    except Exception:  # noqa: BLE001 (an agent's code can raise anything)
+    except (Exception, SystemExit):  # noqa: BLE001 (an agent's code can raise anything)
         _log.exception("call %s: the agent cannot note what was heard", turn.call_id)
         return
     if patience.cancelled_caught:

@@ -152,7 +152,7 @@ class Consults:
                     self._turn(question), fast.sources, fast.max_results
                 )
                 found = tuple(one.text for one in recalled[: fast.max_results])
-            except Exception:  # noqa: BLE001 (an agent's code can raise anything)
+            except (Exception, SystemExit):  # noqa: BLE001 (an agent's code can raise anything)
                 _log.exception("the agent cannot look into what it knows")
         return found
 

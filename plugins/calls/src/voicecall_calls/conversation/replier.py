@@ -128,7 +128,7 @@ class Replier:
                 reply.failed = f"no answer within {self._timeout_s:g} s"
             except ProviderError as error:
                 reply.failed = str(error)
-            except Exception as error:  # noqa: BLE001 (an agent's code can raise anything)
+            except (Exception, SystemExit) as error:  # noqa: BLE001 (an agent's code)
                 _log.exception("the agent failed")
                 reply.failed = repr(error)
             for sentence in stream.finish():
