@@ -111,13 +111,7 @@ class RealtimeConversation(Conversation):
             self._link.mute()
         speech = ModelSpeech(self._link, self.voice)
         self._requests = Requests(speech, self._question, config.tts.timeout_ms / 1000)
-        self._last_words = LastWords(
-            lane,
-            self.line,
-            carrier,
-            fallback,
-            model=speech,
-        )
+        self._last_words = LastWords(lane, self.line, carrier, fallback, model=speech)
         self._farewell = Farewell(lane, speech, self._last_words, config.phrases.failed)
         consults = Consults(lane, self._link, self._words, brain, config=config.realtime)
         self._forced = None
@@ -126,13 +120,7 @@ class RealtimeConversation(Conversation):
             _log.warning("consultPolicy always cannot be enforced on a model that delegates")
         elif always and self._converses:
             self._forced = ForcedConsult(
-                lane,
-                self._link,
-                consults,
-                self.voice,
-                speech,
-                self._farewell,
-                config=config,
+                lane, self._link, consults, self.voice, speech, self._farewell, config=config
             )
         self._tools = RealtimeTools(
             lane,

@@ -93,12 +93,7 @@ class StreamConversation(Dialogue):
         )
         self._last_words = LastWords(lane, self.line, provider, FallbackSpeech())
         super().__init__(
-            lane,
-            mouth,
-            brain,
-            config=config,
-            keep=keep,
-            otherwise=self._last_words.say,
+            lane, mouth, brain, config=config, keep=keep, otherwise=self._last_words.say
         )
         self._line_mouth = mouth
         self._provider = provider
