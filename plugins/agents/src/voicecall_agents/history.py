@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Concatenate, ParamSpec, TypeVar
+from typing import TypeVar
 
 import anyio
 import anyio.to_thread
@@ -33,7 +33,6 @@ _BUSY_S = 5.0
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 _DAY_MS = 24 * 3600 * 1000
 
-P = ParamSpec("P")
 R = TypeVar("R")
 
 
@@ -62,7 +61,8 @@ class SqliteHistory:
         """Use the store inside."""
         self._connection = await anyio.to_thread.run_sync(self._connect)
         try:
-            await self._run(_expire, self._seam.now_ms() - self._keep_ms)
+            before = self._seam.now_ms() - self._keep_ms
+            await self._run(lambda connection: _expire(connection, before))
             yield
         finally:
             connection, self._connection = self._connection, None
@@ -93,12 +93,7 @@ class SqliteHistory:
             raise StoreError(text) from error
         return connection
 
-    async def _run(
-        self,
-        work: Callable[Concatenate[sqlite3.Connection, P], R],
-        *args: P.args,
-        **kwargs: P.kwargs,
-    ) -> R:
+    async def _run(self, work: Callable[[sqlite3.Connection], R]) -> R:
         connection = self._connection
         if connection is None:
             raise StoreError("the history is not open")
@@ -107,7 +102,7 @@ class SqliteHistory:
             try:
                 connection.execute("BEGIN IMMEDIATE")
                 try:
-                    done = work(connection, *args, **kwargs)
+                    done = work(connection)
                     connection.execute("COMMIT")
                 except BaseException:
                     connection.rollback()
@@ -120,7 +115,7 @@ class SqliteHistory:
 
     async def load(self, session_key: str, turns: int) -> list[HistoryTurn]:
         """The last ``turns`` turns, oldest first."""
-        return await self._run(_load, session_key, turns)
+        return await self._run(lambda connection: _load(connection, session_key, turns))
 
     async def put(self, session_key: str, turn: HistoryTurn, keep_turns: int) -> None:
         """Store a turn, in the place of one with its id where there is one, and drop all but the
@@ -135,7 +130,7 @@ class SqliteHistory:
 
     async def forget(self, session_key: str) -> None:
         """Drop a session."""
-        await self._run(_drop, session_key, None)
+        await self._run(lambda connection: _drop(connection, session_key, None))
 
 
 def _load(connection: sqlite3.Connection, session: str, turns: int) -> list[HistoryTurn]:
