@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Generator
+from collections.abc import AsyncIterator, Generator, Iterator
 from itertools import groupby
+from pathlib import Path
 
+import certifi
 import pytest
 from hypothesis import HealthCheck, settings, strategies
 
@@ -22,6 +24,24 @@ async def _backstage(anyio_backend: object) -> AsyncIterator[None]:
     """For modules that use :func:`tests.backstage.closed_backstage`, with ``anyio_backend`` of the
     same scope."""
     async with backstage.opened():
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_authority(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[None]:
+    """Every HTTP client reads the certificates of all authorities, which takes longer than most
+    tests that make one; only live tests meet a server that shows one."""
+    if any(test.get_closest_marker("live") for test in request.session.items):
+        yield
+        return
+    end = "-----END CERTIFICATE-----\n"
+    first = Path(certifi.where()).read_text(encoding="utf-8").partition(end)[0]
+    file = tmp_path_factory.mktemp("certificates") / "one.pem"
+    file.write_text(first + end, encoding="utf-8")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(certifi, "where", lambda: str(file))
         yield
 
 
