@@ -25,8 +25,7 @@ def dial_accepted(record: CallRecord, event: ev.DialAccepted, policy: CallPolicy
         if not first:
             return Step(record)
         hangup = event.at + 10 * policy.hangup_retry_ms
-        deadlines = with_deadlines(record, DeadlineKind.DIAL, hangup=hangup)
-        return Step(replace(record, deadlines=deadlines), (HangUp(),))
+        return Step(with_deadlines(record, DeadlineKind.DIAL, hangup=hangup), (HangUp(),))
     # After a restart the call's fate can be asked for only now.
     effects = (ProbeStatus(),) if first and record.recovering else ()
     if record.answered_at is not None or DeadlineKind.DIAL not in record.deadlines:
@@ -34,8 +33,7 @@ def dial_accepted(record: CallRecord, event: ev.DialAccepted, policy: CallPolicy
     # A carrier may play the keypad tones before it tells that the call was answered.
     tones = tones_ms(record.dtmf_sequence or "")
     ring = event.at + policy.ring_timeout_ms + tones + 15_000
-    record = replace(record, deadlines=with_deadlines(record, DeadlineKind.DIAL, ring=ring))
-    return Step(record, effects)
+    return Step(with_deadlines(record, DeadlineKind.DIAL, ring=ring), effects)
 
 
 def dial_refused(record: CallRecord, event: ev.DialRefused, policy: CallPolicy) -> Step:

@@ -36,7 +36,7 @@ def deadline_due(record: CallRecord, event: ev.DeadlineDue, policy: CallPolicy) 
     due = record.deadlines.get(event.kind)
     if due is None or due > event.at:
         return Step(record, outcome=Outcome.IGNORED)
-    record = replace(record, deadlines=with_deadlines(record, event.kind))
+    record = with_deadlines(record, event.kind)
     if event.kind in _ENDS:
         return begin_end(record, event.at, *_ENDS[event.kind], policy)
     return _ON_DEADLINE[event.kind](record, event.at, policy)
@@ -70,19 +70,14 @@ def _hangup_due(record: CallRecord, at: int, policy: CallPolicy) -> Step:
         return finished(record, at, ending.reason, EndDetail.DIAL_UNKNOWN)
     if ending.attempts + 1 >= policy.hangup_attempts:
         return finished(record, at, EndReason.ERROR, EndDetail.HANGUP_FAILED)
-    record = replace(
-        record,
-        ending=replace(ending, attempts=ending.attempts + 1),
-        deadlines=with_deadlines(record, hangup=at + 10 * policy.hangup_retry_ms),
-    )
-    return Step(record, (HangUp(),))
+    record = with_deadlines(record, hangup=at + 10 * policy.hangup_retry_ms)
+    ending = replace(ending, attempts=ending.attempts + 1)
+    return Step(replace(record, ending=ending), (HangUp(),))
 
 
 def _probe_due(record: CallRecord, at: int, policy: CallPolicy) -> Step:
     wait = policy.probe_ms if record.recovering else policy.quiet_ms
-    return Step(
-        replace(record, deadlines=with_deadlines(record, probe=at + wait)), (ProbeStatus(),)
-    )
+    return Step(with_deadlines(record, probe=at + wait), (ProbeStatus(),))
 
 
 _ON_DEADLINE: Mapping[DeadlineKind, Callable[[CallRecord, int, CallPolicy], Step]] = {

@@ -59,7 +59,7 @@ def hangup_failed(record: CallRecord, event: ev.HangUpFailed, policy: CallPolicy
     if ending.attempts + 1 >= policy.hangup_attempts:
         return finished(record, event.at, EndReason.ERROR, EndDetail.HANGUP_FAILED, event.error)
     wait = policy.hangup_retry_ms * 2**ending.attempts
-    record = replace(record, deadlines=with_deadlines(record, hangup=event.at + wait))
+    record = with_deadlines(record, hangup=event.at + wait)
     return Step(record, (ProbeStatus(),) if ending.attempts >= 1 else ())
 
 
@@ -75,12 +75,11 @@ def status_reported(record: CallRecord, event: ev.StatusReported, policy: CallPo
         case ev.CarrierStatus.UNKNOWN:
             if not record.recovering:
                 return Step(record, outcome=Outcome.IGNORED)
-            retry = with_deadlines(record, probe=event.at + policy.probe_ms)
-            return Step(replace(record, deadlines=retry))
+            return Step(with_deadlines(record, probe=event.at + policy.probe_ms))
         case ev.CarrierStatus.LIVE | ev.CarrierStatus.CONNECTED:
             pass
     was_recovering = record.recovering
-    record = replace(record, recovering=False, deadlines=with_deadlines(record, DeadlineKind.PROBE))
+    record = replace(with_deadlines(record, DeadlineKind.PROBE), recovering=False)
     effects: list[Effect] = []
     if event.status is ev.CarrierStatus.CONNECTED:
         record, effects = first_sign_of_life(record, event.at, policy, CallState.ANSWERED)
@@ -89,8 +88,7 @@ def status_reported(record: CallRecord, event: ev.StatusReported, policy: CallPo
         return Step(record)
     if was_recovering and not effects and record.answered_at is not None:
         if record.media is not MediaPath.NATIVE and record.stream_id is None:
-            put = {"stream": event.at + policy.stream_start_ms}
-            record = replace(record, deadlines=with_deadlines(record, **put))
+            record = with_deadlines(record, stream=event.at + policy.stream_start_ms)
         effects = [Connected(resumed=True)]
     elif was_recovering and record.direction is Direction.INBOUND and record.answered_at is None:
         effects = [AnswerCall()]
@@ -126,8 +124,7 @@ def recovered(record: CallRecord, event: ev.Recovered, policy: CallPolicy) -> St
         deadlines=deadlines,
     )
     if record.provider_call_id is None:
-        waiting = with_deadlines(record, dial=event.at + policy.dial_ms)
-        return Step(replace(record, deadlines=waiting), (LookUpDial(),))
+        return Step(with_deadlines(record, dial=event.at + policy.dial_ms), (LookUpDial(),))
     if record.ending is not None:
         return Step(record, (HangUp(),))
     return Step(record, (ProbeStatus(),))

@@ -56,11 +56,12 @@ def moved(record: CallRecord, target: CallState) -> CallRecord:
     return record if state is record.state else replace(record, state=state)
 
 
-def with_deadlines(record: CallRecord, *drop: DeadlineKind, **put: int) -> dict[DeadlineKind, int]:
-    kept = {kind: at for kind, at in record.deadlines.items() if kind not in drop}
+def with_deadlines(record: CallRecord, *drop: DeadlineKind, **put: int) -> CallRecord:
+    """The record without the deadlines ``drop``, and with those of ``put``, by the kind's value."""
+    deadlines = {kind: at for kind, at in record.deadlines.items() if kind not in drop}
     for kind, at in put.items():
-        kept[_KINDS[kind]] = at
-    return kept
+        deadlines[_KINDS[kind]] = at
+    return replace(record, deadlines=deadlines)
 
 
 def close(
@@ -118,11 +119,7 @@ def begin_end(
     # While the dial is under way its outcome, or this deadline, decides.
     dialling = record.provider_call_id is None
     due = at + (policy.dial_ms if dialling else 10 * policy.hangup_retry_ms)
-    ended = replace(
-        record,
-        ending=Ending(reason, detail, at),
-        deadlines=with_deadlines(record, hangup=due),
-    )
+    ended = replace(with_deadlines(record, hangup=due), ending=Ending(reason, detail, at))
     return Step(ended, () if dialling else (HangUp(),))
 
 
@@ -137,14 +134,11 @@ def first_sign_of_life(
     put = {"max_duration": at + policy.max_duration_ms}
     if record.media is not MediaPath.NATIVE and record.stream_id is None:
         put["stream"] = at + policy.stream_start_ms
-    record = replace(
-        record,
-        state=advance(record.state, target),
-        answered_at=max(at, record.started_at),
-        deadlines=with_deadlines(
-            record, DeadlineKind.DIAL, DeadlineKind.RING, DeadlineKind.UNANSWERED, **put
-        ),
+    record = with_deadlines(
+        record, DeadlineKind.DIAL, DeadlineKind.RING, DeadlineKind.UNANSWERED, **put
     )
+    answered_at = max(at, record.started_at)
+    record = replace(record, state=advance(record.state, target), answered_at=answered_at)
     return record, [Connected()] if record.ending is None else []
 
 

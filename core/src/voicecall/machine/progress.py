@@ -83,11 +83,7 @@ def stream_failed(record: CallRecord, event: ev.StreamFailed, policy: CallPolicy
 
 
 def stream_attached(record: CallRecord, event: ev.StreamAttached, policy: CallPolicy) -> Step:
-    record = replace(
-        record,
-        stream_id=event.stream_id,
-        deadlines=with_deadlines(record, DeadlineKind.STREAM),
-    )
+    record = replace(with_deadlines(record, DeadlineKind.STREAM), stream_id=event.stream_id)
     record, effects = first_sign_of_life(record, event.at, policy, CallState.ACTIVE)
     return Step(record, tuple(effects))
 
@@ -103,13 +99,8 @@ def stream_detached(
 def stream_given_up(record: CallRecord, event: ev.StreamGivenUp, policy: CallPolicy) -> Step:
     if record.media is MediaPath.NATIVE:
         return Step(record, outcome=Outcome.IGNORED)
-    return Step(
-        replace(
-            without_stream(record),
-            media=MediaPath.NATIVE,
-            deadlines=with_deadlines(record, DeadlineKind.STREAM),
-        )
-    )
+    record = with_deadlines(without_stream(record), DeadlineKind.STREAM)
+    return Step(replace(record, media=MediaPath.NATIVE))
 
 
 def stream_swapping(record: CallRecord, event: ev.StreamSwapping, policy: CallPolicy) -> Step:
@@ -117,7 +108,7 @@ def stream_swapping(record: CallRecord, event: ev.StreamSwapping, policy: CallPo
         # There is none to give up, or another one is on its way.
         return Step(record, outcome=Outcome.IGNORED)
     due = event.at + event.busy_ms + policy.stream_start_ms
-    return Step(replace(without_stream(record), deadlines=with_deadlines(record, stream=due)))
+    return Step(with_deadlines(without_stream(record), stream=due))
 
 
 def lost_stream(record: CallRecord, at: int, policy: CallPolicy) -> Step:
@@ -125,5 +116,4 @@ def lost_stream(record: CallRecord, at: int, policy: CallPolicy) -> Step:
     if record.ending is not None or record.media is MediaPath.NATIVE:
         return Step(record)
     deadline = record.deadlines.get(DeadlineKind.STREAM, at + policy.stream_grace_ms)
-    record = replace(record, deadlines=with_deadlines(record, stream=deadline))
-    return Step(record, (ReattachStream(),))
+    return Step(with_deadlines(record, stream=deadline), (ReattachStream(),))

@@ -54,11 +54,8 @@ def bot_speaking(record: CallRecord, event: ev.BotSpeaking, policy: CallPolicy) 
     )
     if event.first_message and message is not None:
         due = event.at + policy.message_ms + 120 * len(event.text)
-        record = replace(
-            record,
-            message=replace(message, state=MessageState.PLAYING, attempts=message.attempts + 1),
-            deadlines=with_deadlines(record, message=due),
-        )
+        message = replace(message, state=MessageState.PLAYING, attempts=message.attempts + 1)
+        record = replace(with_deadlines(record, message=due), message=message)
     return Step(record)
 
 
@@ -81,22 +78,17 @@ def after_speech(
     if utterance is None or not utterance.first_message or message is None:
         return Step(record)
     if ok:
-        done = replace(message, state=MessageState.DONE)
         put = {}
         if record.mode is CallMode.NOTIFY:
             put["notify_hangup"] = at + policy.notify_hangup_delay_ms
-        deadlines = with_deadlines(record, DeadlineKind.MESSAGE, **put)
-        return Step(replace(record, message=done, deadlines=deadlines))
+        record = with_deadlines(record, DeadlineKind.MESSAGE, **put)
+        return Step(replace(record, message=replace(message, state=MessageState.DONE)))
     if message.attempts < policy.message_attempts:
-        again = replace(message, state=MessageState.PENDING)
-        deadlines = with_deadlines(record, message=at + policy.message_retry_ms)
-        return Step(replace(record, message=again, deadlines=deadlines))
-    failed = replace(
-        record,
-        message=replace(message, state=MessageState.FAILED),
-        deadlines=with_deadlines(record, DeadlineKind.MESSAGE),
-    )
-    return begin_end(failed, at, EndReason.ERROR, EndDetail.MESSAGE_FAILED, policy)
+        record = with_deadlines(record, message=at + policy.message_retry_ms)
+        return Step(replace(record, message=replace(message, state=MessageState.PENDING)))
+    record = with_deadlines(record, DeadlineKind.MESSAGE)
+    record = replace(record, message=replace(message, state=MessageState.FAILED))
+    return begin_end(record, at, EndReason.ERROR, EndDetail.MESSAGE_FAILED, policy)
 
 
 def playback_ended(record: CallRecord, event: ev.PlaybackEnded, policy: CallPolicy) -> Step:
