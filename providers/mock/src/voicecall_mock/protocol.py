@@ -75,13 +75,11 @@ def parse_json_object(body: bytes) -> Mapping[str, Any]:
     return value
 
 
-def _stream(stream: tel.StreamRequest | None) -> dict[str, str] | None:
-    return None if stream is None else {"url": stream.url, "token": stream.token}
+def _stream(stream: tel.StreamRequest) -> dict[str, str]:
+    return {"url": stream.url, "token": stream.token}
 
 
-def _listen(listen: tel.Listen | None) -> dict[str, Any] | None:
-    if listen is None:
-        return None
+def _listen(listen: tel.Listen) -> dict[str, Any]:
     return {"token": listen.token, "endSilenceMs": listen.end_silence_ms}
 
 
@@ -89,7 +87,7 @@ def action_to_json(action: tel.Action) -> dict[str, Any]:
     """The JSON object of one action."""
     match action:
         case tel.Answer(stream):
-            return {"action": "answer", "stream": _stream(stream)}
+            return {"action": "answer", "stream": None if stream is None else _stream(stream)}
         case tel.Reject(text, busy):
             return {"action": "reject", "text": text, "busy": busy}
         case tel.Speak(utterance, text, voice, listen):
@@ -98,17 +96,17 @@ def action_to_json(action: tel.Action) -> dict[str, Any]:
                 "utterance": utterance,
                 "text": text,
                 "voice": voice,
-                "listen": _listen(listen),
+                "listen": None if listen is None else _listen(listen),
             }
         case tel.Listen():
-            return {"action": "listen", **(_listen(action) or {})}
+            return {"action": "listen", **_listen(action)}
         case tel.StopListening():
             return {"action": "stop-listening"}
         case tel.PlayDigits(digits):
             # They disturb neither a stream nor the recogniser: nothing has to go on behind them.
             return {"action": "digits", "digits": digits}
         case tel.AttachStream(stream):
-            return {"action": "stream", **(_stream(stream) or {})}
+            return {"action": "stream", **_stream(stream)}
         case tel.LimitDuration(seconds):
             return {"action": "limit", "seconds": seconds}
         case tel.Hangup():
