@@ -150,6 +150,13 @@ class _NativeSpeech(Speech):
         )
         if applied.outcome is not Outcome.PROCESSED:
             return Spoken("", complete=False)
+        if lane.record.ending is not None:
+            # The end came before.
+            now = mouth.seam.now_ms()
+            await lane.apply(
+                ev.BotSpoke(at=now, utterance_id=self.id, heard="", complete=False, ok=False)
+            )
+            return Spoken("", complete=False)
         self.started = True
         mouth.expect(self)
         try:

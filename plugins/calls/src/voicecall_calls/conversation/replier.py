@@ -9,6 +9,7 @@ from functools import partial
 
 import anyio
 import anyio.abc
+import anyio.lowlevel
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
 from voicecall.agent import AgentTurn, EndCall, TextDelta, ToolActivity
@@ -72,6 +73,8 @@ class Replier:
     async def run(self, turn: AgentTurn, times: TurnTimes, reply: Reply) -> None:
         """Fill ``reply``. Cancelled, it stops speaking, tells the agent what was heard, and
         leaves in ``reply`` what is known."""
+        # Where nobody wants an answer any more, the agent would still begin one.
+        await anyio.lowlevel.checkpoint_if_cancelled()
         sentences_in, sentences = anyio.create_memory_object_stream[str](1000)
         speech: Speech | None = None
         try:
