@@ -80,7 +80,7 @@ def status_reported(record: CallRecord, event: ev.StatusReported, policy: CallPo
             pass
     was_recovering = record.recovering
     record = replace(with_deadlines(record, DeadlineKind.PROBE), recovering=False)
-    effects: list[Effect] = []
+    effects: tuple[Effect, ...] = ()
     if event.status is ev.CarrierStatus.CONNECTED:
         record, effects = first_sign_of_life(record, event.at, policy, CallState.ANSWERED)
     if record.ending is not None:
@@ -89,10 +89,10 @@ def status_reported(record: CallRecord, event: ev.StatusReported, policy: CallPo
     if was_recovering and not effects and record.answered_at is not None:
         if record.media is not MediaPath.NATIVE and record.stream_id is None:
             record = with_deadlines(record, stream=event.at + policy.stream_start_ms)
-        effects = [Connected(resumed=True)]
+        effects = (Connected(resumed=True),)
     elif was_recovering and record.direction is Direction.INBOUND and record.answered_at is None:
-        effects = [AnswerCall()]
-    return Step(record, tuple(effects))
+        effects = (AnswerCall(),)
+    return Step(record, effects)
 
 
 def recovered(record: CallRecord, event: ev.Recovered, policy: CallPolicy) -> Step:

@@ -125,12 +125,12 @@ def begin_end(
 
 def first_sign_of_life(
     record: CallRecord, at: int, policy: CallPolicy, target: CallState | None = None
-) -> tuple[CallRecord, list[Effect]]:
+) -> tuple[CallRecord, tuple[Effect, ...]]:
     """The first sign of life starts the clock of the call and opens the conversation, unless the
     call is being ended. The record is also moved to ``target``."""
     target = target or record.state
     if record.answered_at is not None:
-        return moved(record, target), []
+        return moved(record, target), ()
     put = {"max_duration": at + policy.max_duration_ms}
     if record.media is not MediaPath.NATIVE and record.stream_id is None:
         put["stream"] = at + policy.stream_start_ms
@@ -139,7 +139,7 @@ def first_sign_of_life(
     )
     answered_at = max(at, record.started_at)
     record = replace(record, state=advance(record.state, target), answered_at=answered_at)
-    return record, [Connected()] if record.ending is None else []
+    return record, (Connected(),) if record.ending is None else ()
 
 
 def with_entry(

@@ -46,13 +46,11 @@ def ringing(record: CallRecord, event: ev.Ringing, policy: CallPolicy) -> Step:
 
 
 def answered(record: CallRecord, event: ev.Answered, policy: CallPolicy) -> Step:
-    record, effects = first_sign_of_life(record, event.at, policy, CallState.ANSWERED)
-    return Step(record, tuple(effects))
+    return Step(*first_sign_of_life(record, event.at, policy, CallState.ANSWERED))
 
 
 def active(record: CallRecord, event: ev.Active, policy: CallPolicy) -> Step:
-    record, effects = first_sign_of_life(record, event.at, policy, CallState.ACTIVE)
-    return Step(record, tuple(effects))
+    return Step(*first_sign_of_life(record, event.at, policy, CallState.ACTIVE))
 
 
 def call_ended(record: CallRecord, event: ev.CallEnded, policy: CallPolicy) -> Step:
@@ -84,8 +82,7 @@ def stream_failed(record: CallRecord, event: ev.StreamFailed, policy: CallPolicy
 
 def stream_attached(record: CallRecord, event: ev.StreamAttached, policy: CallPolicy) -> Step:
     record = replace(with_deadlines(record, DeadlineKind.STREAM), stream_id=event.stream_id)
-    record, effects = first_sign_of_life(record, event.at, policy, CallState.ACTIVE)
-    return Step(record, tuple(effects))
+    return Step(*first_sign_of_life(record, event.at, policy, CallState.ACTIVE))
 
 
 def stream_detached(

@@ -129,7 +129,7 @@ def _caller_speech(
     if record.utterance is None:
         record = moved(record, CallState.LISTENING)
     if not text.strip():
-        return Step(record, tuple(effects))
+        return Step(record, effects)
     if not final:
         return Step(record, (*effects, CallerSpeaking()))
     record = replace(with_entry(record, at, Speaker.USER, text.strip()), listen_token=None)
