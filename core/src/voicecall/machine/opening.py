@@ -36,6 +36,7 @@ def open_outbound(
     **more: Any,
 ) -> Step:
     """The record of a call that we are about to place, and the dialling that follows."""
+    longest = policy.dial_ms + policy.ring_timeout_ms + policy.max_duration_ms
     record = CallRecord(
         call_id=call_id,
         provider=provider,
@@ -49,10 +50,7 @@ def open_outbound(
         message=FirstMessage(message) if message else None,
         deadlines={
             DeadlineKind.DIAL: at + policy.dial_ms,
-            DeadlineKind.MAX_DURATION: at
-            + policy.dial_ms
-            + policy.ring_timeout_ms
-            + policy.max_duration_ms,
+            DeadlineKind.MAX_DURATION: at + longest,
         },
         **more,
     )
@@ -70,6 +68,12 @@ def open_inbound(
     **more: Any,
 ) -> CallRecord:
     """The record of a call that somebody else started. Feed it ``event`` afterwards."""
+    deadlines = {
+        DeadlineKind.MAX_DURATION: event.at + policy.ring_timeout_ms + policy.max_duration_ms,
+        DeadlineKind.PROBE: event.at + policy.quiet_ms,
+    }
+    if policy.unanswered_ms:
+        deadlines[DeadlineKind.UNANSWERED] = event.at + policy.unanswered_ms
     return CallRecord(
         call_id=call_id,
         provider=provider,
@@ -82,15 +86,7 @@ def open_inbound(
         message=FirstMessage(greeting) if greeting else None,
         provider_call_id=event.provider_call_id,
         aliases=(event.provider_call_id,),
-        deadlines={
-            **(
-                {DeadlineKind.UNANSWERED: event.at + policy.unanswered_ms}
-                if policy.unanswered_ms
-                else {}
-            ),
-            DeadlineKind.MAX_DURATION: event.at + policy.ring_timeout_ms + policy.max_duration_ms,
-            DeadlineKind.PROBE: event.at + policy.quiet_ms,
-        },
+        deadlines=deadlines,
         **more,
     )
 
