@@ -14,6 +14,7 @@ from voicecall.audio import PCM16_24K
 from voicecall.errors import ProviderUnavailable
 from voicecall.model import EndDetail
 from voicecall.realtime import (
+    Interrupted,
     Interrupter,
     RealtimeCapabilities,
     RealtimeEvent,
@@ -72,6 +73,10 @@ class FaultySession(ScriptedRealtimeSession):
     async def say(self, text: str) -> None:
         self._fail("say")
         await super().say(text)
+
+    def mute(self, muted: bool) -> None:
+        self._fail("mute")
+        super().mute(muted)
 
     async def interrupt(self, heard: Mapping[str, float]) -> None:
         self._fail("interrupt")
@@ -217,6 +222,18 @@ async def test_a_greeting_that_raises_is_one_that_failed(tmp_path: Path, error: 
         await phone.settle(60)
         assert phone.record.end_detail is EndDetail.MESSAGE_FAILED
         assert phone.said == [("bot", SAY.failed)]
+
+
+async def test_a_session_that_cannot_be_muted_can_be_interrupted(tmp_path: Path) -> None:
+    model = FaultyModel()
+    model.faults["mute"] = KeyError("theirs")
+    model.answer_ms = 20_000
+    async with open_realtime(tmp_path, model) as phone:
+        await phone.call_in()
+        await phone.settle(1)
+        model.current.tell(Interrupted())
+        await phone.settle(0.1)
+        assert phone.socket.clears == 1
 
 
 @pytest.mark.parametrize("error", TROUBLES)

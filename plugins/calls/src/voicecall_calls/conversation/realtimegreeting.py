@@ -140,8 +140,8 @@ class Greeting:
             return
         self._set_protected(True)
         self._muted = session
-        session.mute(True)
         try:
+            session.mute(True)
             with anyio.move_on_after(_LONGEST_S) as scope:
                 self._protection = scope
                 await ticket.begun.wait()
