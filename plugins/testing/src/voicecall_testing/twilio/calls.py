@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import anyio
 import anyio.lowlevel
@@ -44,6 +43,7 @@ class CallPlan:
 
 
 class Call(EmulatedCall):
+    plan: CallPlan
     line: TwilioLine
     _board: TwilioBoard
     _lane: CallbackLane
@@ -51,12 +51,11 @@ class Call(EmulatedCall):
     def __init__(
         self, board: TwilioBoard, plan: CallPlan, behaviour: Behaviour, number_sid: str | None
     ) -> None:
-        super().__init__(new_sid(board.seam, "CA"), board, behaviour)
+        status = "queued" if plan.direction == "outbound-api" else "ringing"
+        super().__init__(new_sid(board.seam, "CA"), board, plan, behaviour, status)
         self.account_sid = board.options.account_sid
         self.number_sid = number_sid
         self.call_token = board.seam.token()
-        self.plan = plan
-        self.status = "queued" if plan.direction == "outbound-api" else "ringing"
         self.started_ms: int | None = None
         self.answered_ms: int | None = None
         self.ended_ms: int | None = None
@@ -89,16 +88,6 @@ class Call(EmulatedCall):
         if self.answered_ms is None or self.ended_ms is None:
             return 0
         return round((self.ended_ms - self.answered_ms) / 1000 / self._board.options.second_s)
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "id": self.sid,
-            "status": self.status,
-            "reason": self.reason,
-            "from": self.plan.from_number,
-            "to": self.plan.to_number,
-            "direction": self.plan.direction,
-        }
 
     @property
     def stats(self) -> CallStats:

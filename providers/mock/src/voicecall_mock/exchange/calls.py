@@ -49,14 +49,13 @@ class ExchangeBoard(Switchboard):
 
 
 class Call(EmulatedCall):
+    plan: CallPlan
     line: PhoneLine
     _board: ExchangeBoard
     _lane: WebhookLane
 
     def __init__(self, board: ExchangeBoard, plan: CallPlan, behaviour: Behaviour) -> None:
-        super().__init__(f"mk-{board.seam.new_id()}", board, behaviour)
-        self.plan = plan
-        self.status = "ringing"
+        super().__init__(f"mk-{board.seam.new_id()}", board, plan, behaviour, "ringing")
         self._answered_at = 0.0
         self._held: list[tel.Action] | None = None
         self._stream: MediaStream | None = None
@@ -67,15 +66,7 @@ class Call(EmulatedCall):
         self.line = PhoneLine(self.id, board, self._post, lambda: self.end(EndReason.HANGUP_USER))
 
     def to_json(self) -> dict[str, Any]:
-        return {
-            "id": self.id,
-            "status": self.status,
-            "reason": self.reason,
-            "from": self.plan.from_number,
-            "to": self.plan.to_number,
-            "direction": self.plan.direction,
-            "reference": self.plan.reference,
-        }
+        return super().to_json() | {"reference": self.plan.reference}
 
     def _describe(self) -> dict[str, Any]:
         data = self.to_json()

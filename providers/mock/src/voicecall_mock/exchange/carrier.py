@@ -66,7 +66,13 @@ class CallStats:
 
 
 class EmulatedPlan(Protocol):
-    """A call to make, as far as an :class:`EmulatedCarrier` looks at it."""
+    """A call to make, as far as it is the same with all carriers."""
+
+    @property
+    def direction(self) -> str: ...
+
+    @property
+    def from_number(self) -> str: ...
 
     @property
     def to_number(self) -> str: ...
@@ -74,14 +80,19 @@ class EmulatedPlan(Protocol):
 
 class EmulatedCall(ABC):
     """One call. ``run`` is its life; everything else is a plain call. A carrier brings the
-    ``line``, and ``_lane`` for what its customer is told."""
+    ``line``, and ``_lane`` for what its customer is told; ``status`` is in its words."""
 
+    plan: EmulatedPlan
     line: CarrierLine
     _board: Switchboard
     _lane: Postbox[Any]
 
-    def __init__(self, id_: str, board: Switchboard, behaviour: Behaviour) -> None:
+    def __init__(
+        self, id_: str, board: Switchboard, plan: EmulatedPlan, behaviour: Behaviour, status: str
+    ) -> None:
         self.id = id_
+        self.plan = plan
+        self.status = status
         self.reason: EndReason | None = None
         self.over = anyio.Event()
         self._board = board
@@ -94,8 +105,15 @@ class EmulatedCall(ABC):
     @abstractmethod
     def stats(self) -> CallStats: ...
 
-    @abstractmethod
-    def to_json(self) -> dict[str, Any]: ...
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "id": self.id,
+            "status": self.status,
+            "reason": self.reason,
+            "from": self.plan.from_number,
+            "to": self.plan.to_number,
+            "direction": self.plan.direction,
+        }
 
     async def run(self) -> None:
         """Until the call is over and its last webhook delivered or given up."""
