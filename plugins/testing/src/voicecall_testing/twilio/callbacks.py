@@ -32,12 +32,12 @@ class CallbackLane(Postbox[Webhook]):
 
     def _is_swapped(self, letter: Webhook) -> bool:
         faults = self._sender.faults
-        return faults.webhooks.concerns(letter.type) and faults.happens(faults.webhooks.reorder)
+        return faults.happens(faults.webhooks.of_type(letter.type).reorder)
 
     async def _deliver(self, letter: Webhook) -> None:
         faults = self._sender.faults
-        fault = faults.webhooks
-        if fault.concerns(letter.type) and faults.happens(fault.late):
+        fault = faults.webhooks.of_type(letter.type)
+        if faults.happens(fault.late):
             self._late.start_soon(self._send_late, letter, faults.dice.random() * fault.late_s)
         else:
             await self._sender.notify(letter)

@@ -140,12 +140,11 @@ class WebhookSender:
     async def fetch(self, webhook: Webhook) -> httpx.Response:
         """The answer to a request that steers a call, faults applied. Raises
         :exc:`DeliveryFailed`."""
-        fault = self.faults.webhooks
-        concerned = fault.concerns(webhook.type)
-        if concerned and self.faults.happens(fault.late):
+        fault = self.faults.webhooks.of_type(webhook.type)
+        if self.faults.happens(fault.late):
             await anyio.sleep(self.faults.dice.random() * fault.late_s)
-        reply = await self._deliver(webhook, lose=fault.lose if concerned else 0.0)
-        if concerned and self.faults.happens(fault.duplicate):
+        reply = await self._deliver(webhook, lose=fault.lose)
+        if self.faults.happens(fault.duplicate):
             with suppress(DeliveryFailed):  # it is in the ledger
                 await self._deliver(webhook, duplicate=True)
         return reply
@@ -153,15 +152,14 @@ class WebhookSender:
     async def notify(self, webhook: Webhook) -> None:
         """A callback whose answer does not matter, faults applied (but ``late`` and ``reorder``,
         which concern the order)."""
-        fault = self.faults.webhooks
-        concerned = fault.concerns(webhook.type)
-        if concerned and self.faults.happens(fault.lose):
+        fault = self.faults.webhooks.of_type(webhook.type)
+        if self.faults.happens(fault.lose):
             status = webhook.params.get("CallStatus")
             self.ledger.add("webhook-lost", webhook.call, type=webhook.type, status=status)
             return
         with suppress(DeliveryFailed):  # it is in the ledger
             await self._deliver(webhook)
-            if concerned and self.faults.happens(fault.duplicate):
+            if self.faults.happens(fault.duplicate):
                 await self._deliver(webhook, duplicate=True)
 
     async def _deliver(

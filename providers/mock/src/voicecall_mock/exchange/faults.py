@@ -27,8 +27,9 @@ class WebhookFault:
     delay_ms: float = 0.0
     types: frozenset[str] = frozenset()
 
-    def concerns(self, type_: str) -> bool:
-        return not self.types or type_ in self.types
+    def of_type(self, type_: str) -> WebhookFault:
+        """What befalls webhooks of this type."""
+        return self if not self.types or type_ in self.types else WebhookFault()
 
 
 @dataclass(slots=True, kw_only=True)

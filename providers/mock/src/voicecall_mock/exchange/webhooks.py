@@ -60,15 +60,14 @@ class WebhookSender:
 
     async def deliver(self, call: str, url: str, event: _Event, perform: Perform) -> None:
         """Until the gateway has it, refuses it, or all redeliveries failed."""
-        fault = self.faults.webhooks
-        concerned = fault.concerns(event.type)
-        if concerned and self.faults.happens(fault.lose, self.seam):
+        fault = self.faults.webhooks.of_type(event.type)
+        if self.faults.happens(fault.lose, self.seam):
             self.ledger.add("webhook-lost", call, id=event.id, type=event.type)
             return
-        if concerned and fault.delay_ms:
+        if fault.delay_ms:
             await anyio.sleep(fault.delay_ms / 1000)
         await self._with_redelivery(call, url, event, perform)
-        if concerned and self.faults.happens(fault.duplicate, self.seam):
+        if self.faults.happens(fault.duplicate, self.seam):
             await self._with_redelivery(call, url, event, perform)
 
     async def _with_redelivery(self, call: str, url: str, event: _Event, perform: Perform) -> None:
@@ -151,8 +150,8 @@ class WebhookLane(Postbox[_Event]):
 
     def _is_swapped(self, letter: _Event) -> bool:
         faults = self._sender.faults
-        fault = faults.webhooks
-        return fault.concerns(letter.type) and faults.happens(fault.reorder, self._sender.seam)
+        fault = faults.webhooks.of_type(letter.type)
+        return faults.happens(fault.reorder, self._sender.seam)
 
     async def _deliver(self, letter: _Event) -> None:
         await self._sender.deliver(self._call, self._url, letter, self._perform)
