@@ -17,6 +17,8 @@ from pathlib import Path
 from threading import Lock, Thread
 from typing import IO
 
+import certifi
+
 from .nursery import NUMBER
 
 __all__ = ["Forked"]
@@ -80,6 +82,7 @@ class Forked:
             "arguments": list(arguments),
             "environ": dict(environ),
             "directory": str(directory),
+            "certificates": certifi.where(),
         }
         with open(written, "w", encoding="utf-8") as stream:
             json.dump(wanted, stream)

@@ -16,10 +16,12 @@ import signal
 import socket
 import struct
 import sys
+from unittest import mock
 
 NUMBER = struct.Struct("=i")
 """How pids and exit statuses are written."""
 NEEDED = (
+    "certifi",
     "httpcore",
     "sqlite3",
     "uvicorn.lifespan.off",
@@ -111,6 +113,8 @@ def _set_up(order: int, output: int, errors: int) -> None:
     sys.path[0:1] = ["", *(path for path in paths if path not in sys.path)]
     importlib.invalidate_caches()
     sys.argv = ["voicecall", *wanted["arguments"]]
+    # Those of this run's own HTTP clients.
+    mock.patch("certifi.where", return_value=wanted["certificates"]).start()
     # Whoever starts the tests in the background may have had them ignore what the terminal sends.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
