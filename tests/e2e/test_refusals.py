@@ -114,13 +114,15 @@ def test_config_check_finds_what_keeps_the_phone_from_starting(
     assert checked.document["warnings"] == []
 
 
-def test_config_check_tells_why_media_streams_stay_off(tmp_path: Path) -> None:
+def test_config_check_tells_what_is_ignored_and_why_media_streams_stay_off(tmp_path: Path) -> None:
     home = Home(tmp_path)
     streaming = {"enabled": True, "provider": "pocketsphnx"}
-    home.configure({**tree_of(streaming=streaming), "tts": {"provider": "espek"}})
+    phone = tree_of(streaming=streaming, twlio={"accountSid": "AC1"})
+    home.configure({**phone, "tts": {"provider": "espek"}})
     checked = home.run("config", "check", "--json")
     assert (checked.status, checked.document["problems"]) == (0, [])
-    heard, spoken = checked.document["warnings"]
+    heard, spoken, block = checked.document["warnings"]
+    assert "config.twlio is ignored: no such carrier is installed; did you mean 'twilio'?" in block
     assert "streaming.provider: no voicecall.transcription provider 'pocketsphnx'" in heard
     assert "tts.provider: no voicecall.tts provider 'espek'" in spoken
 
