@@ -239,6 +239,9 @@ EXIT_STATUS = """
 
 A refusal is one sentence on stderr, and nothing on stdout, also with `--json`; reports are printed
 as usual. `status` of an unknown call exits with 0.
+
+The commands of all installed plugins are listed, since `--help` does not read the configuration;
+those of a plugin that is denied refuse to act.
 """
 
 
