@@ -24,8 +24,8 @@ from voicecall_calls.config import StoreConfig, VoiceCallConfig
 from voicecall_calls.standalone import stored_status
 from voicecall_calls.store import SqliteStore
 from voicecall_calls.store.postgres import PostgresStore
-from voicecall_calls.storing import store_directory, store_settings
-from voicecall_calls.wiring import resolve
+from voicecall_calls.storing import selected_store, store_directory
+from voicecall_calls.wiring import require, resolve
 from voicecall_gateway.config import config_from_tree
 
 from .phone_registry import _Plugin, info
@@ -51,7 +51,7 @@ def config(store: Any = None) -> VoiceCallConfig:
 
 
 def made(store: Any, **environ: str) -> Any:
-    info, values = store_settings(config(store), Registry(), environ, STATE)
+    info, values = require(selected_store(config(store), Registry(), environ, STATE))
     return info.factory(values, ProviderContext(STATE))
 
 
@@ -105,7 +105,7 @@ def test_the_journal_of_postgres() -> None:
 )
 def test_what_is_wrong_is_named(store: Any, error: type[Exception], words: str) -> None:
     with pytest.raises(error, match=words) as caught:
-        store_settings(config(store), Registry(), {}, STATE)
+        selected_store(config(store), Registry(), {}, STATE)
     assert "secret" not in str(caught.value)
     wiring = resolve(config(store), registry=Registry(), environ={}, agents={}, tts={})
     assert str(caught.value) in wiring.problems
@@ -121,7 +121,8 @@ def test_credentials_are_not_shown() -> None:
     chosen = config({"provider": "postgres", "url": URL}).store
     assert isinstance(chosen, StoreConfig)
     assert chosen.block == {"url": URL}
-    _, values = store_settings(config({"provider": "postgres", "url": URL}), Registry(), {}, STATE)
+    block = {"provider": "postgres", "url": URL}
+    values = selected_store(config(block), Registry(), {}, STATE).config
     for text in (repr(chosen), str(chosen), repr(values), repr(config({"provider": "p"}))):
         assert "secret" not in text
 

@@ -20,7 +20,7 @@ from voicecall_calls.config import CONFIG_PATH, PLUGIN_ID, ServeConfig, VoiceCal
 from voicecall_calls.exposure import comes_from_outside, is_one_client, is_public_url
 from voicecall_calls.making import making
 from voicecall_calls.probing import number_urls
-from voicecall_calls.storing import store_directory, store_settings
+from voicecall_calls.storing import selected_store, store_directory
 from voicecall_calls.wiring import UNVERIFIED, Wiring, require, resolve_for
 from voicecall_gateway.sections import GatewaySection
 
@@ -89,7 +89,7 @@ def _store_problems(config: VoiceCallConfig, context: SetupContext) -> Iterator[
         missing = missing_fields(info, config.store.block, context.environ)
         # The directory has a default.
         if set(missing) <= {"directory"}:
-            store_settings(config, context.registry, context.environ, context.state_dir)
+            selected_store(config, context.registry, context.environ, context.state_dir)
     except PluginError as error:
         yield f"{CONFIG_PATH}.store.provider: {error}"
     except ConfigError as error:

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import AsyncExitStack, contextmanager
 from typing import Any
 
 from voicecall.errors import PluginError, VoicecallError
 from voicecall.providers import ProviderContext, ProviderInfo
-from voicecall.registry import Registry
 from voicecall.selection import Selected
-from voicecall.store import CallStore
 from voicecall.telephony import TelephonyProvider
-from voicecall_calls.config import VoiceCallConfig
-from voicecall_calls.storing import store_settings
 from voicecall_calls.wiring import require
 
-__all__ = ["make_carrier", "making", "open_provider", "open_store"]
+__all__ = ["make_carrier", "making", "open_provider"]
 
 _log = logging.getLogger("voicecall.calls")
 
@@ -72,19 +68,3 @@ async def open_provider(selected: Selected, context: ProviderContext, stack: Asy
             raise TypeError(f"its factory returns {type(provider).__name__}, not a provider")
         await stack.enter_async_context(provider.lifespan())
     return provider
-
-
-async def open_store(
-    config: VoiceCallConfig,
-    registry: Registry,
-    environ: Mapping[str, str],
-    context: ProviderContext,
-    stack: AsyncExitStack,
-) -> CallStore:
-    """The store that the configuration names, to be used as long as ``stack`` is open. Raises
-    ``VoicecallError``."""
-    info, values = store_settings(config, registry, environ, context.state_dir)
-    with making(info):
-        store: CallStore = info.factory(values, context)
-        await stack.enter_async_context(store.lifespan())
-    return store

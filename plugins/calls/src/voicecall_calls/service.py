@@ -14,10 +14,11 @@ from voicecall.errors import ConfigError, ProviderError, VoicecallError
 from voicecall.hosting import GatewayHost, ToolSpec
 from voicecall.model import MediaPath
 from voicecall.providers import ProviderKind
+from voicecall.store import CallStore
 from voicecall_calls.config import CONFIG_PATH, PLUGIN_ID, VoiceCallConfig
 from voicecall_calls.engine.engine import CallEngine
 from voicecall_calls.exposure import comes_from_outside, is_public_url
-from voicecall_calls.making import make_carrier, making, open_provider, open_store
+from voicecall_calls.making import make_carrier, making, open_provider
 from voicecall_calls.observing import HostObserver, turn_keeper
 from voicecall_calls.operations import CallOperations
 from voicecall_calls.retention import retaining
@@ -26,6 +27,7 @@ from voicecall_calls.server.server import CallServer
 from voicecall_calls.server.urls import normal_path
 from voicecall_calls.serving import make_server
 from voicecall_calls.settings import Providers, SettingsBook
+from voicecall_calls.storing import selected_store
 from voicecall_calls.talking import Talking
 from voicecall_calls.tool import TOOL_DESCRIPTION, TOOL_NAME, TOOL_PARAMETERS, VoiceCallTool
 from voicecall_calls.tunnelling import FIRST_WAIT_S, LONGEST_WAIT_S, TunnelKeeper
@@ -220,9 +222,8 @@ class PhoneService:
         context = host.provider_context(CONFIG_PATH)
         info, carrier_config = require(wiring.carrier)
         carrier = make_carrier(info, carrier_config, context)
-        store = await open_store(
-            config, host.registry, host.environ, host.provider_context("store"), stack
-        )
+        chosen = selected_store(config, host.registry, host.environ, host.state_dir)
+        store: CallStore = await open_provider(chosen, host.provider_context("store"), stack)
         coordinator = host.provider_context("coordinator").create(
             ProviderKind.COORDINATOR, "memory", {}
         )

@@ -17,9 +17,9 @@ from voicecall.registry import Registry
 from voicecall.seam import SystemSeam
 from voicecall.store import CallStore
 from voicecall_calls.config import PLUGIN_ID, VoiceCallConfig
-from voicecall_calls.making import open_store
+from voicecall_calls.making import open_provider
 from voicecall_calls.operations import projection
-from voicecall_calls.storing import store_directory, store_settings
+from voicecall_calls.storing import selected_store, store_directory
 from voicecall_gateway.config import LoadedConfig
 from voicecall_gateway.host import provider_context
 from voicecall_gateway.logs import Mask, configure_logging, credentials_in
@@ -104,8 +104,9 @@ def stored_status(
 ) -> dict[str, Any]:
     """What the store says, with no gateway running: nothing is live then."""
     config: VoiceCallConfig = plugin_config(registry, loaded, PLUGIN_ID)
-    _, values = store_settings(config, registry, environ, loaded.state_dir)
-    if hasattr(values, "directory") and not store_directory(config, loaded.state_dir).exists():
+    chosen = selected_store(config, registry, environ, loaded.state_dir)
+    directory = store_directory(config, loaded.state_dir)
+    if hasattr(chosen.config, "directory") and not directory.exists():
         # No gateway ever ran here; looking must not leave files behind.
         return {"found": False} if call_id else {"found": True, "calls": []}
     context = provider_context(
@@ -118,7 +119,7 @@ def stored_status(
 
     async def read() -> dict[str, Any]:
         async with AsyncExitStack() as stack:
-            store = await open_store(config, registry, environ, context, stack)
+            store: CallStore = await open_provider(chosen, context, stack)
             return await _status(store, call_id)
 
     return anyio.run(read)

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from voicecall.errors import ConfigError
-from voicecall.providers import ProviderInfo, ProviderKind
+from voicecall.providers import ProviderKind
 from voicecall.registry import Registry
-from voicecall.selection import provider_config
+from voicecall.selection import Selected, Selection, provider_config
 from voicecall_calls.config import CONFIG_PATH, StoreConfig, VoiceCallConfig
 
-__all__ = ["store_directory", "store_settings"]
+__all__ = ["selected_store", "store_directory"]
 
 _PATH = f"{CONFIG_PATH}.store"
 _DEFAULT = StoreConfig(provider="sqlite")
@@ -35,14 +34,15 @@ def store_directory(config: VoiceCallConfig, state_dir: Path) -> Path:
         ) from None
 
 
-def store_settings(
+def selected_store(
     config: VoiceCallConfig, registry: Registry, environ: Mapping[str, str], state_dir: Path
-) -> tuple[ProviderInfo, Any]:
-    """The chosen provider and its configuration. Raises ``PluginError`` where it is not installed
-    and ``ConfigError`` where a key is missing or wrong."""
+) -> Selected:
+    """The chosen provider. Raises ``PluginError`` where it is not installed and ``ConfigError``
+    where a key is missing or wrong."""
     chosen = config.store or _DEFAULT
     info = registry.load(ProviderKind.STORE, chosen.provider)
     block = dict(chosen.block)
     if "directory" in block or "directory" in info.required:
         block["directory"] = str(store_directory(config, state_dir))
-    return info, provider_config(info, block, environ, _PATH)
+    values = provider_config(info, block, environ, _PATH)
+    return Selected(Selection.OK, info=info, config=values)

@@ -23,7 +23,7 @@ from voicecall_calls.exposure import comes_from_outside, tunnel_block, tunnel_fa
 from voicecall_calls.knownsecrets import known_secrets
 from voicecall_calls.sections import speech_layers
 from voicecall_calls.speech.choosing import SpeechChoice, choose_speech
-from voicecall_calls.storing import store_settings
+from voicecall_calls.storing import selected_store
 from voicecall_calls.unused import unused_keys
 
 __all__ = [
@@ -190,8 +190,7 @@ def _check_store(wiring: Wiring, registry: Registry, environ: Mapping[str, str])
         return
     try:
         # Where the state directory is makes no difference to the answer.
-        info, config = store_settings(wiring.config, registry, environ, Path())
-        wiring.store = Selected(Selection.OK, info=info, config=config)
+        wiring.store = selected_store(wiring.config, registry, environ, Path())
     except VoicecallError as error:
         wiring.problems.append(str(error))
 
