@@ -80,7 +80,7 @@ class Call(EmulatedCall):
 
     @property
     def answered(self) -> bool:
-        return self._answered.is_set()
+        return self.answered_ms is not None
 
     @property
     def duration_s(self) -> int:
@@ -168,7 +168,6 @@ class Call(EmulatedCall):
         self.answered_ms = self._board.seam.now_ms()
         self.line.last_heard_at = self._board.seam.monotonic()
         self._board.ledger.add("answered", self.sid)
-        self._answered.set()
         self._progress("answered", "in-progress")
         self._tasks.start_soon(self._limit_time)
         self._tasks.start_soon(run_phone, self._behaviour.script, self.line)

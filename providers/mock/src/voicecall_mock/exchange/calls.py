@@ -56,6 +56,7 @@ class Call(EmulatedCall):
 
     def __init__(self, board: ExchangeBoard, plan: CallPlan, behaviour: Behaviour) -> None:
         super().__init__(f"mk-{board.seam.new_id()}", board, plan, behaviour, "ringing")
+        self._answered = anyio.Event()
         self._answered_at = 0.0
         self._held: list[tel.Action] | None = None
         self._stream: MediaStream | None = None

@@ -97,7 +97,6 @@ class EmulatedCall(ABC):
         self.over = anyio.Event()
         self._board = board
         self._behaviour = behaviour
-        self._answered = anyio.Event()
         self._live = anyio.CancelScope()
         self._tasks = anyio.create_task_group()
 
