@@ -62,20 +62,18 @@ class Intake:
         events: Sequence[ev.CarrierEvent],
     ) -> tel.WebhookReply:
         """Commit the events of one webhook in order; the last one carries the reply."""
-        reply: tel.WebhookReply | None = None
-        for index, event in enumerate(events):
-            last = index == len(events) - 1
-            maker = self._reply_maker(request, event) if last else None
-            reply = await self._take(event, maker)
-        if reply is not None:
-            return reply
         engine = self._engine
-        empty = engine.provider.render(request, None, ()).reply
         if not events:
             _log.debug("a webhook says nothing that changes a call")
+            empty = engine.provider.render(request, None, ()).reply
             kept = recorded(empty, verified.key, engine.seam.now_ms())
             await engine.store.commit(Commit(reply=kept))
-        return empty
+            return empty
+        *earlier, last = events
+        for event in earlier:
+            await self._take(event, None)
+        reply = await self._take(last, self._reply_maker(request, last))
+        return engine.provider.render(request, None, ()).reply if reply is None else reply
 
     def _reply_maker(self, request: tel.WebhookRequest, event: ev.CarrierEvent) -> ReplyMaker:
         engine = self._engine
