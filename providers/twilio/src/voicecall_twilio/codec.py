@@ -12,7 +12,7 @@ from typing import Annotated, get_args
 
 import msgspec
 
-from voicecall import MULAW_8K, AudioFormat
+from voicecall import MULAW_8K
 from voicecall.errors import MediaProtocolError
 from voicecall.media import (
     Audio,
@@ -27,8 +27,6 @@ from voicecall.media import (
 
 __all__ = ["TwilioCodec"]
 
-_FORMATS: dict[tuple[str, int, int], AudioFormat] = {("audio/x-mulaw", 8000, 1): MULAW_8K}
-
 
 class _Media(msgspec.Struct, gc=False):
     payload: bytes
@@ -37,6 +35,8 @@ class _Media(msgspec.Struct, gc=False):
 
 
 class _Format(msgspec.Struct, rename="camel"):
+    """By default mu-law, the only one that is taken."""
+
     encoding: str = "audio/x-mulaw"
     sample_rate: int = 8000
     channels: int = 1
@@ -136,8 +136,7 @@ class TwilioCodec(MediaCodec):
         if not (start.stream_sid and start.call_sid):
             raise MediaProtocolError("start without streamSid or callSid")
         told = start.media_format
-        audio = _FORMATS.get((told.encoding, told.sample_rate, told.channels))
-        if audio is None:
+        if told != _Format():
             raise MediaProtocolError(
                 f"audio as {told.encoding}, {told.sample_rate} Hz, {told.channels} channels"
             )
@@ -149,8 +148,8 @@ class TwilioCodec(MediaCodec):
             start.custom_parameters.get("token", ""),
             start.stream_sid,
             start.call_sid,
-            audio,
-            audio,
+            MULAW_8K,
+            MULAW_8K,
             start.custom_parameters,
         )
 
