@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import anyio
 
 from voicecall import MULAW_8K
@@ -41,23 +39,24 @@ class Voice:
 
     async def prepare(self, script: Script) -> None:
         """Synthesise what ``script`` says and is not known yet."""
-        texts = [step.text for step in script if isinstance(step, Spoken) and not step.audio]
-        if self._speech is not None:
-            async with self._lock:
-                await self._synthesise(self._speech, (t for t in texts if t not in self._clips))
+        if self._speech is None:
+            return
+        async with self._lock:
+            for step in script:
+                if isinstance(step, Spoken) and not step.audio and step.text not in self._clips:
+                    self._clips[step.text] = await self._synthesise(self._speech, step.text)
 
-    async def _synthesise(self, speech: SpeechProvider, texts: Iterable[str]) -> None:
-        for text in dict.fromkeys(texts):
-            collector = _Collector()
-            try:
-                async with speech.session(self._voice, MULAW_8K) as session:
-                    utterance = session.utterance("clip", collector)
-                    utterance.send(text)
-                    utterance.flush()
-                    await utterance.done()
-            except ProviderError as error:
-                self._ledger.add("speech-failed", text=text, error=str(error))
-            self._clips[text] = _whole_frames(bytes(collector.audio))
+    async def _synthesise(self, speech: SpeechProvider, text: str) -> bytes:
+        collector = _Collector()
+        try:
+            async with speech.session(self._voice, MULAW_8K) as session:
+                utterance = session.utterance("clip", collector)
+                utterance.send(text)
+                utterance.flush()
+                await utterance.done()
+        except ProviderError as error:
+            self._ledger.add("speech-failed", text=text, error=str(error))
+        return _whole_frames(bytes(collector.audio))
 
     def clip(self, step: Spoken) -> bytes:
         """Mu-law audio of a step in whole frames; empty when there is no voice for it."""
