@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import cache
 from typing import Any, Literal
 
@@ -55,13 +55,19 @@ class EchoProvider(RealtimeProvider):
     def __init__(self, draw: Callable[[], float] = lambda: 2000.0) -> None:
         self._draw = draw
 
-    @asynccontextmanager
-    async def session(self, options: RealtimeOptions) -> AsyncIterator[RealtimeSession]:
-        session = _EchoSession(options, self._draw)
-        try:
-            yield session
-        finally:
-            session.close()
+    def session(self, options: RealtimeOptions) -> AbstractAsyncContextManager[RealtimeSession]:
+        return _session(options, self._draw)
+
+
+@asynccontextmanager
+async def _session(
+    options: RealtimeOptions, draw: Callable[[], float]
+) -> AsyncIterator[RealtimeSession]:
+    session = _EchoSession(options, draw)
+    try:
+        yield session
+    finally:
+        session.close()
 
 
 class _EchoSession(RealtimeSession):
