@@ -174,16 +174,16 @@ class EmulatedCarrier(ABC, Generic[CallT, PlanT, BoardT]):
         """The REST side."""
 
     @abstractmethod
-    def _switchboard(
-        self, voice: Voice, clock: MediaClock
-    ) -> AbstractAsyncContextManager[BoardT]: ...
+    def _switchboard(self, voice: Voice, clock: MediaClock) -> AbstractAsyncContextManager[BoardT]:
+        """What its calls share while it is served."""
 
     @abstractmethod
     def _inbound(self, number: str, to: str) -> PlanT:
         """The call of a phone to ``to``. Raises ``LookupError`` where that leads nowhere."""
 
     @abstractmethod
-    def _call(self, board: BoardT, plan: PlanT, behaviour: Behaviour) -> CallT: ...
+    def _call(self, board: BoardT, plan: PlanT, behaviour: Behaviour) -> CallT:
+        """A call that does not live yet."""
 
     # --- life -------------------------------------------------------------------------------
 
