@@ -9,7 +9,7 @@ from typing import Any
 from .delivery import is_http_url
 from .documents import Source
 from .errors import ApiError
-from .parameters import rfc2822
+from .parameters import API_VERSION, rfc2822
 
 __all__ = ["PhoneNumber"]
 
@@ -68,7 +68,7 @@ class PhoneNumber:
             "account_sid": account_sid,
             "phone_number": self.number,
             "friendly_name": self.friendly_name or self.number,
-            "api_version": "2010-04-01",
+            "api_version": API_VERSION,
             "voice_url": self.voice_url,
             "voice_method": self.voice_method,
             "voice_fallback_url": self.voice_fallback_url,

@@ -27,7 +27,7 @@ from .calls import Call
 from .control import control_routes
 from .errors import ApiError
 from .numbers import PhoneNumber
-from .parameters import call_resource
+from .parameters import API_VERSION, call_resource
 from .requests import CallUpdate, Form, read_create, read_update
 
 if TYPE_CHECKING:
@@ -170,7 +170,7 @@ async def _form(request: Request) -> Form:
 class _Rest:
     def __init__(self, emulator: TwilioEmulator) -> None:
         self._emulator = emulator
-        self.base = f"/2010-04-01/Accounts/{emulator.options.account_sid}"
+        self.base = f"/{API_VERSION}/Accounts/{emulator.options.account_sid}"
 
     # --- calls --------------------------------------------------------------------------------
 
