@@ -19,10 +19,15 @@ settings.register_profile(
 settings.load_profile("patient")
 
 
+@pytest.fixture(scope="module")
+def anyio_backend() -> str:
+    """Real time; modules on virtual time have a fixture of this name of their own."""
+    return "asyncio"
+
+
 @pytest.fixture(scope="module", name="backstage")
 async def _backstage(anyio_backend: object) -> AsyncIterator[None]:
-    """For modules that use :func:`tests.backstage.closed_backstage`, with ``anyio_backend`` of the
-    same scope."""
+    """For modules that use :func:`tests.backstage.closed_backstage`."""
     async with backstage.opened():
         yield
 

@@ -25,11 +25,6 @@ FILE = re.compile(r"^`([\w.]+)`:\n\n```\w+\n(.*?)^```$", re.MULTILINE | re.DOTAL
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
 def files() -> dict[str, str]:
     return dict(FILE.findall(PAGE.read_text(encoding="utf-8")))
 

@@ -32,11 +32,6 @@ def files() -> dict[str, str]:
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
 def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """The tutorial's module, imported from where the page's files were written."""
     for name, text in files().items():

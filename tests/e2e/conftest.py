@@ -7,11 +7,6 @@ import pytest
 from .lab.carriers import CARRIERS
 
 
-@pytest.fixture(scope="module")
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 @pytest.fixture(params=sorted(CARRIERS))
 def carrier(request: pytest.FixtureRequest) -> str:
     """Each carrier that has an emulator."""

@@ -14,11 +14,6 @@ from .crash.verdict import killed
 pytestmark = [pytest.mark.e2e, pytest.mark.anyio]
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 @pytest.mark.parametrize(("media", "kills"), [(MediaPath.NATIVE, 14), (MediaPath.STREAM, 6)])
 async def test_nothing_is_lost_at_twenty_kills(
     tmp_path: Path, media: MediaPath, kills: int

@@ -15,11 +15,6 @@ from .crash.verdict import killed
 pytestmark = [pytest.mark.soak, pytest.mark.anyio]
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 @pytest.mark.parametrize(("media", "share"), [(MediaPath.NATIVE, 7), (MediaPath.STREAM, 3)])
 async def test_nothing_is_lost_at_many_kills(tmp_path: Path, media: MediaPath, share: int) -> None:
     kills = int(os.environ.get("VOICECALL_SOAK_KILLS", "1000"))

@@ -12,11 +12,6 @@ from .storm.verdict import stormed
 pytestmark = [pytest.mark.soak, pytest.mark.anyio]
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 async def test_many_calls_end_as_they_really_ended(tmp_path: Path) -> None:
     calls = int(os.environ.get("VOICECALL_SOAK_CALLS", "500"))
     await stormed(tmp_path, calls, max(3, calls // 10))

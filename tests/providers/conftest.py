@@ -47,11 +47,6 @@ FAST = ExchangeOptions(
 )
 
 
-@pytest.fixture(scope="module")
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 class ToneSpeech(PlainSpeechProvider):
     """A loud tone of 20 ms a character."""
 

@@ -17,11 +17,6 @@ Speak = Callable[..., bytes]
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
 def speak() -> Speak:
     """``speak(text, voice=..., rate=...)``: mu-law at 8 kHz without silence around it."""
 

@@ -23,11 +23,6 @@ from voicecall_tts_espeak.provider import EspeakProvider, pieces
 pytestmark = [pytest.mark.contract, pytest.mark.anyio]
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 class TestEspeak(SpeechContract):
     voice = "en"
 

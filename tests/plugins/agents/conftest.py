@@ -16,11 +16,6 @@ from voicecall_agents.llm.config import LlmConfig
 MakeAgent = Callable[..., PydanticAgent]
 
 
-@pytest.fixture(scope="module")
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 @pytest.fixture
 def make_turn() -> Callable[..., AgentTurn]:
     """``make_turn(text, **fields)``."""

@@ -19,11 +19,6 @@ from voicecall_agents.scripted import ScriptedAgent, ScriptedConfig
 pytestmark = [pytest.mark.unit, pytest.mark.anyio]
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 def agent(**config: Any) -> ScriptedAgent:
     return ScriptedAgent(ScriptedConfig.model_validate(config))
 

@@ -22,11 +22,6 @@ WELCOME = Admission()
 REFUSED = Admission(refused=EndDetail.POLICY)
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 def config(**values: Any) -> VoiceCallConfig:
     return VoiceCallConfig.model_validate(values)
 

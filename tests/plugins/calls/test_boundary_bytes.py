@@ -44,11 +44,6 @@ SPLINTERS = [
 ]  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 @pytest.fixture(params=sorted(CARRIERS))
 def carrier(request: pytest.FixtureRequest) -> Carrier:
     return CARRIERS[request.param]

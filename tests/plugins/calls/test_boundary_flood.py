@@ -26,11 +26,6 @@ PROXIED = WebhookSecurity(trust_forwarding_headers=True, trusted_proxy_ips=("127
 TIGHT = WebhookSecurity(max_in_flight_per_client=64)
 
 
-@pytest.fixture(scope="module")
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 @asynccontextmanager
 async def flooded(
     server: CallServer, count: int, *, client: str = ""

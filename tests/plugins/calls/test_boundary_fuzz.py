@@ -41,11 +41,6 @@ LOCAL = "http://127.0.0.1:3334/voice/webhook"
 PUBLIC = "https://p.example:8443/hook"
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 def damaged(chance: random.Random, sample: bytes, splinters: list[bytes]) -> bytes:
     """``sample`` after a few random cuts, changes and insertions."""
     text = bytearray(sample)

@@ -35,11 +35,6 @@ FRAMES = 110
 """At 20 ms each."""
 
 
-@pytest.fixture(scope="module")
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 @pytest.fixture(params=sorted(CARRIERS))
 def carrier(request: pytest.FixtureRequest) -> Carrier:
     return CARRIERS[request.param]

@@ -25,11 +25,6 @@ pytestmark = [
 ]
 
 
-@pytest.fixture(scope="module")
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 @pytest.fixture(params=sorted(CARRIERS))
 def carrier(request: pytest.FixtureRequest) -> Carrier:
     return CARRIERS[request.param]

@@ -28,11 +28,6 @@ STRANGER = WebhookSecurity(trust_forwarding_headers=True, trusted_proxy_ips=("19
 FORWARDED = {"host": "gateway.internal", "x-forwarded-host": "p.example"}
 
 
-@pytest.fixture(scope="module")
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 @pytest.fixture(params=sorted(CARRIERS))
 def carrier(request: pytest.FixtureRequest) -> Carrier:
     return CARRIERS[request.param]

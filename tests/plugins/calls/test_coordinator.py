@@ -30,11 +30,6 @@ def seam() -> HandSeam:
     return HandSeam()
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 class TestMemoryCoordinator(CoordinatorContract):
     @pytest.fixture
     def coordinator(self, seam: HandSeam) -> MemoryCoordinator:

@@ -10,11 +10,6 @@ from voicecall_calls.news import LazyEvent, News
 pytestmark = pytest.mark.unit
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 @pytest.mark.anyio
 async def test_all_who_wait_go_on_once_it_is_set() -> None:
     event, gone = LazyEvent(), []

@@ -33,11 +33,6 @@ pytestmark = [pytest.mark.integration, pytest.mark.postgres, pytest.mark.anyio]
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
 async def store(database_url: str, tmp_path: Path) -> AsyncIterator[PostgresStore]:
     store = PostgresStore(database_url, tmp_path, SystemSeam())
     async with store.lifespan():

@@ -15,11 +15,6 @@ from .upgrading import check_upgrade
 pytestmark = [pytest.mark.integration, pytest.mark.postgres, pytest.mark.anyio]
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 async def test_a_server_of_version_1(
     database_url: str, postgres_server: Server, tmp_path: Path
 ) -> None:

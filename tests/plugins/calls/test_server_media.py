@@ -48,11 +48,6 @@ pytestmark = [
 ]
 
 
-@pytest.fixture(scope="module")
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 class Line:
     """An attachment that notes what it gets and echoes audio."""
 

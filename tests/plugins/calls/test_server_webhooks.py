@@ -31,11 +31,6 @@ MOCK = CARRIERS["mock"]
 REPLY = WebhookReply(body=b'{"actions": []}', content_type="application/json")
 
 
-@pytest.fixture(scope="module")
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 def desk() -> Desk:
     return Desk(reply=REPLY)
 

@@ -42,11 +42,6 @@ WEBHOOK = tel.WebhookRequest(
 )
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 class Plugin:
     """The phone's plugin; keeps the phone that it made."""
 

@@ -27,11 +27,6 @@ from .phone_registry import _Plugin, info
 pytestmark = [pytest.mark.integration, pytest.mark.anyio]
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 def missing(config: Any, context: ProviderContext) -> Any:
     raise ModuleNotFoundError("No module named 'vendor'")
 

@@ -32,11 +32,6 @@ MOCK = CARRIERS["mock"]
 PROXY = {"trustForwardingHeaders": True, "trustedProxyIPs": ["127.0.0.1"]}
 
 
-@pytest.fixture(scope="module")
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 class Client:
     """Talks to a server that was made from a configuration."""
 

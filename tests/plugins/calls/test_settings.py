@@ -29,11 +29,6 @@ pytestmark = [pytest.mark.unit, pytest.mark.anyio]
 NUMBER = "+15550100021"
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 class Made(Provider):
     """A provider that knows what it was made from."""
 

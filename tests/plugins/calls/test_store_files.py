@@ -33,11 +33,6 @@ from voicecall_testing.contracts.records import call_record, ended
 pytestmark = [pytest.mark.integration, pytest.mark.anyio]
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 def new_store(directory: Path, **options: Any) -> SqliteStore:
     return SqliteStore(directory, SystemSeam(), **options)
 

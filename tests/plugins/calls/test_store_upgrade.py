@@ -17,11 +17,6 @@ from .upgrading import check_upgrade
 pytestmark = [pytest.mark.integration, pytest.mark.anyio]
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 async def test_a_file_of_version_1(tmp_path: Path) -> None:
     def execute(statement: str) -> list[tuple[Any, ...]]:
         with closing(sqlite3.connect(tmp_path / "calls.db", isolation_level=None)) as other:

@@ -18,11 +18,6 @@ pytestmark = [pytest.mark.integration, pytest.mark.anyio]
 Job = Callable[[], Any]
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 class Session:
     def __init__(self) -> None:
         self.batches: list[int] = []

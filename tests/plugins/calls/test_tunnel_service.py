@@ -29,11 +29,6 @@ pytestmark = [pytest.mark.integration, pytest.mark.anyio]
 PATHS = ("/voice/webhook", "/voice/stream")
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 class Carrier(ScriptedCarrier):
     """Keeps the URLs that it was told."""
 

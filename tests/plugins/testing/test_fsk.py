@@ -24,11 +24,6 @@ pytestmark = [pytest.mark.contract, pytest.mark.anyio]
 _TEXTS = st.text(max_size=30)
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 @given(texts=st.lists(_TEXTS, max_size=3), shift=st.integers(0, 400), piece=st.integers(1, 700))
 @settings(max_examples=40)
 def test_any_text_comes_back_wherever_it_begins(texts: list[str], shift: int, piece: int) -> None:

@@ -20,11 +20,6 @@ pytestmark = [
 ]
 
 
-@pytest.fixture(scope="module")
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 @asynccontextmanager
 async def client_of(stub: OpenAiStub, timeout_s: float = 20) -> AsyncIterator[AsyncOpenAI]:
     async with closed_backstage(stub.serve()) as url:

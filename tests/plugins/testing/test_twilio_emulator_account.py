@@ -21,11 +21,6 @@ CALLER = "+15550100001"
 QUIET = (Silent(),)
 
 
-@pytest.fixture(scope="module")
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 @pytest.mark.parametrize(
     ("params", "status", "code"),
     [

@@ -38,11 +38,6 @@ QUIET = (Silent(),)
 ALL = ["initiated", "ringing", "answered", "completed"]
 
 
-@pytest.fixture(scope="module")
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 async def test_an_outbound_call_from_the_queue_to_the_end(customer: Any) -> None:
     async with customer() as c:
         c.answer("/voice", "<Say>Good morning.</Say><Pause/><Hangup/>")

@@ -33,11 +33,6 @@ QUIET = (Silent(),)
 ALL = ["initiated", "ringing", "answered", "completed"]
 
 
-@pytest.fixture(scope="module")
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 # --- redelivery ------------------------------------------------------------------------------
 
 

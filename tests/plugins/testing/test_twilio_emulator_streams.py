@@ -41,11 +41,6 @@ LOUD = bytes([0x80, 0x00] * 80)
 """20 ms of mu-law at full swing."""
 
 
-@pytest.fixture(scope="module")
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 def payload(frames: int) -> str:
     return base64.b64encode(LOUD * frames).decode()
 
