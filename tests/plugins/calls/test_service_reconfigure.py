@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.e2e.lab.puppets import PhonePlugin
 
-from voicecall import ProviderInfo, ProviderKind, hookimpl
+from voicecall import ProviderInfo, ProviderKind
 from voicecall import events as ev
 from voicecall import telephony as tel
 from voicecall.errors import CallNotReady, ConfigError, InvalidRequest
-from voicecall.hosting import GatewayHost, PluginInfo, Service
 from voicecall.model import Direction
 from voicecall.registry import Registry
-from voicecall_calls import plugin as phone_plugin
 from voicecall_calls.config import VoiceCallConfig
 from voicecall_calls.operations import DialOptions
 from voicecall_calls.service import PhoneService
@@ -42,22 +41,6 @@ WEBHOOK = tel.WebhookRequest(
 )
 
 
-class Plugin:
-    """The phone's plugin; keeps the phone that it made."""
-
-    service: PhoneService
-
-    @hookimpl
-    def voicecall_plugin_info(self) -> PluginInfo:
-        info: PluginInfo = phone_plugin.voicecall_plugin_info()
-        return info
-
-    @hookimpl
-    def voicecall_services(self, host: GatewayHost) -> Sequence[Service]:
-        self.service = PhoneService(host)
-        return [self.service]
-
-
 @asynccontextmanager
 async def running(
     directory: Path,
@@ -66,11 +49,11 @@ async def running(
     session: Mapping[str, Any] | None = None,
     **over: Any,
 ) -> AsyncIterator[PhoneService]:
-    plugin = Plugin()
+    plugin = PhonePlugin()
     registry = Registry(
         extra=[
             *((one.kind.group, one.id, _Plugin(one)) for one in more),
-            ("voicecall.gateway", phone_plugin.PLUGIN_ID, plugin),
+            plugin.extra(),
             ("voicecall.tts", "fsk", speech),
             ("voicecall.transcription", "fsk", speech),
         ]
@@ -85,6 +68,7 @@ async def running(
     gateway = Gateway(loaded, registry, environ=environ or {})
     async with gateway.run():
         await gateway.wait_started()
+        assert plugin.service is not None
         yield plugin.service
 
 

@@ -10,13 +10,12 @@ from typing import Any
 
 import anyio
 import pytest
+from tests.e2e.lab.puppets import PhonePlugin
 from tests.ports import reserve_port
 
 from voicecall import ProviderInfo, ProviderKind, hookimpl
 from voicecall.errors import ConfigError
-from voicecall.hosting import GatewayHost, PluginInfo, Service
 from voicecall.registry import Registry
-from voicecall_calls import plugin as phone_plugin
 from voicecall_calls.service import PhoneService
 from voicecall_gateway.config import config_from_tree
 from voicecall_gateway.runtime import Gateway
@@ -42,23 +41,13 @@ class Carrier(ScriptedCarrier):
         self.told.set()
 
 
-class Town:
+class Town(PhonePlugin):
     """Plugins of a gateway with a phone, a carrier of the internet and a tunnel."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.carrier = Carrier()
         self.tunnel = ScriptedTunnel(lambda port: f"https://one.example:{port}/")
-        self.service: PhoneService | None = None
-
-    @hookimpl
-    def voicecall_plugin_info(self) -> PluginInfo:
-        info: PluginInfo = phone_plugin.voicecall_plugin_info()
-        return info
-
-    @hookimpl
-    def voicecall_services(self, host: GatewayHost) -> Sequence[Service]:
-        self.service = PhoneService(host)
-        return [self.service]
 
     @hookimpl
     def voicecall_telephony_providers(self) -> Sequence[ProviderInfo]:
@@ -76,7 +65,7 @@ class Town:
     async def gateway(self, directory: Path, **config: Any) -> AsyncIterator[Gateway]:
         registry = Registry(
             extra=[
-                ("voicecall.gateway", phone_plugin.PLUGIN_ID, self),
+                self.extra(),
                 (ProviderKind.TELEPHONY.group, "far", self),
                 TunnelPlugin(self.tunnel).extra(),
             ]
