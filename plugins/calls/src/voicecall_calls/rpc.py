@@ -23,19 +23,20 @@ WRITE = "operator.write"
 ADMIN = "operator.admin"
 _MOST = 1_000_000
 """Turns that are looked at at a time."""
-_KEEP_MS = 300_000
+_KEEP_S = 300.0
 _GRACE_MS = 30_000
 
 
 @dataclass(slots=True)
 class _Operation:
-    """A question under way: pending, completed or failed; kept until ``expires_at``."""
+    """A question under way: pending, completed or failed. ``settled_at``: by the steady clock; the
+    outcome is kept for a while."""
 
     id: str
     poll_timeout_ms: int
     transcript: str | None = None
     error: str | None = None
-    settled_at: int | None = None
+    settled_at: float | None = None
 
     def payload(self) -> dict[str, Any]:
         if self.settled_at is None:
@@ -127,7 +128,7 @@ class PhoneRpc:
                 operation.transcript = await operations.ask(call_id, message)
             except VoicecallError as error:
                 operation.error = str(error)
-            operation.settled_at = self._seam.now_ms()
+            operation.settled_at = self._seam.monotonic()
 
         if self.tasks is None:
             raise InvalidRequest("the phone is not running")
@@ -142,11 +143,11 @@ class PhoneRpc:
         return operation.payload()
 
     def _drop_old(self) -> None:
-        now = self._seam.now_ms()
+        now = self._seam.monotonic()
         self._running = {
             key: operation
             for key, operation in self._running.items()
-            if operation.settled_at is None or now - operation.settled_at < _KEEP_MS
+            if operation.settled_at is None or now - operation.settled_at < _KEEP_S
         }
 
     async def _speak(self, params: Params, call: RpcCall) -> Params:
