@@ -403,6 +403,25 @@ def test_what_else_is_said_of_an_agents_tools_is_told_to_steer_nothing() -> None
     ]
 
 
+def test_keys_of_other_sections_that_look_like_slips_are_told() -> None:
+    agents = {
+        "default": {"backend": "helper"},
+        "backend": "helper",
+        "defaults": {"backnd": "helper", "models": {}, "imageModel": "x"},
+        "list": [{"id": "desk", "name": "Desk"}, {"id": "shop", "defualt": True}],
+    }
+    tts = {"providr": "voice", "providers": {}, "effects": 1}
+    assert wire(agents=agents, core_tts=tts).notes == [
+        "agents.backend is ignored; did you mean 'backends'?",
+        "agents.defaults.backnd is ignored; did you mean 'backend'?",
+        "agents.list.1.defualt is ignored; did you mean 'default'?",
+        "tts.providr is ignored; did you mean 'provider'?",
+    ]
+    assert wire(agents={"default": {}}).notes == [
+        "agents.default is ignored; did you mean 'defaults'?"
+    ]
+
+
 def test_an_agent_that_a_number_names_must_be_there() -> None:
     numbers = {"+15550001111": {"agentId": "nobody"}}
     place = r"^plugins\.entries\.voice-call\.config\.numbers\.\+15550001111\.agentId: no agent"

@@ -9,8 +9,13 @@ from typing import Any
 from voicecall.errors import ConfigError
 from voicecall_calls.agentprofile import IDENTITY_KEYS, AgentProfile
 from voicecall_calls.config import CONFIG_PATH
+from voicecall_calls.sections import misspelt
 
 __all__ = ["AgentDirectory"]
+
+_SECTION_KEYS = ("backends", "defaults", "list")
+_DEFAULTS_KEYS = ("backend", "model", "tools", "workspace")
+_AGENT_KEYS = (*_DEFAULTS_KEYS, "default", "id", "identity")
 
 
 class AgentDirectory:
@@ -19,6 +24,7 @@ class AgentDirectory:
     by its id). Raises ``ConfigError`` for keys of these that are of another type."""
 
     def __init__(self, section: Mapping[str, Any]) -> None:
+        self._section = section
         self._entries = _entries(section.get("list"))
         self._defaults = _object(section.get("defaults"), "agents.defaults")
         _check_texts(self._defaults, "agents.defaults")
@@ -72,6 +78,10 @@ class AgentDirectory:
 
     def notes(self) -> Iterator[str]:
         """What of the section steers nothing."""
+        yield from misspelt("agents", self._section, _SECTION_KEYS)
+        yield from misspelt("agents.defaults", self._defaults, _DEFAULTS_KEYS)
+        for number, entry in enumerate(self._entries.values()):
+            yield from misspelt(f"agents.list.{number}", entry, _AGENT_KEYS)
         places = {"agents.defaults": self._defaults}
         places |= {f"agent {key!r} in agents.list": one for key, one in self._entries.items()}
         for place, source in places.items():

@@ -1,15 +1,28 @@
-"""The section ``tts`` of the file, which is no plugin's own, as far as the phone reads it."""
+"""Sections of the file that are no plugin's own, as far as the phone reads them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import difflib
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from voicecall.configuring import deep_merge, validate
 from voicecall_calls.config import VoiceCallConfig
 from voicecall_calls.speechconfig import TtsConfig
 
-__all__ = ["speech_layers"]
+__all__ = ["TTS_KEYS", "misspelt", "speech_layers"]
+
+TTS_KEYS = frozenset(field.alias or name for name, field in TtsConfig.model_fields.items())
+_OTHERS = frozenset({"models"})
+"""Keys of other programs that only look like ours."""
+
+
+def misspelt(path: str, values: Mapping[str, Any], known: Collection[str]) -> Iterator[str]:
+    """A sentence for each key at ``path`` that looks like one of ``known``. Any other may be some
+    other program's."""
+    for key in sorted(set(values) - set(known) - _OTHERS):
+        if close := difflib.get_close_matches(key, set(known) - set(values), 1, 0.75):
+            yield f"{path}.{key} is ignored; did you mean {close[0]!r}?"
 
 
 def speech_layers(
@@ -17,8 +30,7 @@ def speech_layers(
 ) -> dict[str | None, TtsConfig]:
     """Core, plugin and number ``tts`` merged (later wins), by the key of the number route; None is
     for every other call. Raises ``ConfigError``."""
-    known = {field.alias or name for name, field in TtsConfig.model_fields.items()}
-    core = {key: value for key, value in section.items() if key in known}
+    core = {key: value for key, value in section.items() if key in TTS_KEYS}
     base = deep_merge(core, _given(config.tts))
     layers: dict[str | None, Mapping[str, Any]] = {None: base}
     for key, route in config.numbers.items():

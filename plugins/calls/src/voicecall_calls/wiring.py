@@ -21,7 +21,7 @@ from voicecall_calls.agents import AgentDirectory
 from voicecall_calls.config import CONFIG_PATH, VoiceCallConfig
 from voicecall_calls.exposure import comes_from_outside, tunnel_block, tunnel_family
 from voicecall_calls.knownsecrets import known_secrets
-from voicecall_calls.sections import speech_layers
+from voicecall_calls.sections import TTS_KEYS, misspelt, speech_layers
 from voicecall_calls.speech.choosing import SpeechChoice, choose_speech
 from voicecall_calls.storing import selected_store
 from voicecall_calls.unused import unused_keys
@@ -121,7 +121,7 @@ def resolve(
     config = _with_environment(config, carrier, environ)
     directory = AgentDirectory(agents)
     wiring = Wiring(config, carrier, directory, directory.agent_id(config.agent_id))
-    wiring.notes.extend(directory.notes())
+    wiring.notes.extend([*directory.notes(), *misspelt("tts", tts, TTS_KEYS)])
     wiring.one_for_all = (session or {}).get("scope") == "global"
     _check_store(wiring, registry, environ)
     if carrier.outcome is not Selection.OK:
