@@ -109,7 +109,7 @@ def _call_text(call: Mapping[str, Any]) -> None:
     if "answeredAt" in call:
         print_text(f"answered, and over: {why}" if "endedAt" in call else "answered")
     elif "endedAt" in call:
-        print_error(f"not answered: {why}; the gateway's log says more")
+        print_error(f"not answered: {why}; `voicecall logs` says more")
     else:
         print_error("not answered yet; voicecall status tells how it goes on")
 
