@@ -13,9 +13,11 @@ from voicecall import events as ev
 from voicecall import telephony as tel
 from voicecall.errors import ProviderUnavailable, StoreError
 from voicecall.model import CallState, Direction, EndDetail, EndReason, MediaPath
+from voicecall_calls.engine.phases import phases_of
 from voicecall_calls.engine.places import INBOUND_CAP
 from voicecall_calls.engine.replies import as_reply, recorded
 from voicecall_testing.clock import virtual_backend
+from voicecall_testing.contracts.records import ended
 from voicecall_testing.fakes import NATIVE, ScriptedCarrier
 from voicecall_testing.harness import CALLEE, CALLER, Phone, open_phone
 
@@ -397,3 +399,11 @@ async def test_no_phone_number_appears_in_the_log(
         text = record.getMessage()
         for number in (stranger, CALLER, CALLEE):
             assert number.lstrip("+") not in text
+
+
+def test_the_log_names_the_end_of_a_call_once() -> None:
+    record = ended("c", 7)
+    before, end = ev.HangUpDone(at=5), ev.HangUpDone(at=7)
+    assert [phases_of(record, event)[-1][:5] for event in (before, end)] == ["ended"] * 2
+    assert phases_of(record, ev.BotSpoke(at=7, utterance_id="u", heard="Wait")) == []
+    assert phases_of(record, ev.HangUpDone(at=8)) == []

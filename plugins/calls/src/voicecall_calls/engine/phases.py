@@ -47,7 +47,10 @@ def phases_of(record: CallRecord, event: ev.CallEvent) -> list[str]:
         name = None
     if name is not None:
         names.append(name)
-    if record.ended_at is not None and record.ended_at >= event.at:
+    # Words that the end cut short are told behind it, whenever they were; what ends a call may be
+    # older than its end where the clock was set back.
+    ends = record.ended_at is not None and record.ended_at >= event.at
+    if ends and not isinstance(event, ev.BotSpoke):
         detail = f" ({record.end_detail.value})" if record.end_detail else ""
         names.append(f"ended, {record.state.value}{detail}")
     return names
