@@ -32,7 +32,7 @@ NEEDED = (
     "voicecall_calls.checks",
     "voicecall_calls.commands.calls",
     "voicecall_calls.conversation.nativetalk",
-    "voicecall_calls.conversation.realtime",
+    "voicecall_calls.conversation.realtime.conversation",
     "voicecall_calls.conversation.streaming",
     "voicecall_calls.coordinator",
     "voicecall_calls.probing",

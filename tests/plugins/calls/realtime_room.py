@@ -16,7 +16,7 @@ from voicecall_calls.agentprofile import AgentProfile
 from voicecall_calls.conversation.agentturn import Brain
 from voicecall_calls.conversation.base import Conversation
 from voicecall_calls.conversation.lastwords import FallbackSpeech
-from voicecall_calls.conversation.realtime import RealtimeConversation
+from voicecall_calls.conversation.realtime.conversation import RealtimeConversation
 from voicecall_calls.engine.lane import CallLane
 from voicecall_calls.observing import turn_keeper
 from voicecall_testing.fakes import STREAMING, ScriptedCarrier

@@ -13,7 +13,7 @@ from voicecall.media import Started
 from voicecall.realtime import Transcript
 from voicecall_calls.conversation.keys import CallerKeys
 from voicecall_calls.conversation.line import AudioLine
-from voicecall_calls.conversation.realtimecaller import MediaWatch
+from voicecall_calls.conversation.realtime.caller import MediaWatch
 from voicecall_testing.clock import VirtualSeam, virtual_backend
 from voicecall_testing.duplex import ScriptedRealtime
 from voicecall_testing.phone import PhoneSocket

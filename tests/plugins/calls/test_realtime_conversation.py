@@ -25,7 +25,7 @@ from voicecall.realtime import (
     Usage,
     Verbatim,
 )
-from voicecall_calls.conversation.realtime import RealtimeConversation
+from voicecall_calls.conversation.realtime.conversation import RealtimeConversation
 from voicecall_testing.clock import virtual_backend
 from voicecall_testing.duplex import ScriptedRealtime
 from voicecall_testing.echo import LINE_CHECK, EchoProvider

@@ -21,7 +21,7 @@ from voicecall.realtime import (
     ToolCall,
     ToolCancelled,
 )
-from voicecall_calls.conversation.realtimewords import cut, is_small_talk
+from voicecall_calls.conversation.realtime.words import cut, is_small_talk
 from voicecall_testing.clock import virtual_backend
 from voicecall_testing.duplex import ScriptedRealtime
 from voicecall_testing.harness import Phone

@@ -11,8 +11,8 @@ from voicecall.model import MediaPath
 from voicecall.registry import Registry
 from voicecall_calls.config import VoiceCallConfig
 from voicecall_calls.conversation.mouth import heard_part
-from voicecall_calls.conversation.realtimegate import SpeechGate
-from voicecall_calls.conversation.realtimewords import joined
+from voicecall_calls.conversation.realtime.gate import SpeechGate
+from voicecall_calls.conversation.realtime.words import joined
 from voicecall_calls.unused import unused_keys
 from voicecall_calls.wiring import Wiring, resolve
 

@@ -79,7 +79,7 @@ class Talking:
             )
         if media is MediaPath.REALTIME and self._model is not None:
             from voicecall_calls.conversation.lastwords import FallbackSpeech
-            from voicecall_calls.conversation.realtime import RealtimeConversation
+            from voicecall_calls.conversation.realtime.conversation import RealtimeConversation
 
             speech = settings.speech
             fallback = FallbackSpeech(None, settings.voice)

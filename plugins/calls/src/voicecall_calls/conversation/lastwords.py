@@ -22,7 +22,7 @@ from voicecall_calls.conversation.native import NativeMouth
 from voicecall_calls.conversation.replier import utter
 
 if TYPE_CHECKING:
-    from voicecall_calls.conversation.realtimespeech import ModelSpeech
+    from voicecall_calls.conversation.realtime.speech import ModelSpeech
     from voicecall_calls.engine.lane import CallLane
 
 __all__ = ["FallbackSpeech", "Farewell", "LastWords"]

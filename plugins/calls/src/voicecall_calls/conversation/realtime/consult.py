@@ -16,9 +16,9 @@ from voicecall.errors import ProviderError
 from voicecall.realtime import RealtimeSession
 from voicecall_calls.config import RealtimeConfig
 from voicecall_calls.conversation.agentturn import Brain, TurnInput, make_turn, settle
-from voicecall_calls.conversation.realtimecaller import CallerWords
-from voicecall_calls.conversation.realtimelink import ModelLink
-from voicecall_calls.conversation.realtimewords import consult_prompt
+from voicecall_calls.conversation.realtime.caller import CallerWords
+from voicecall_calls.conversation.realtime.link import ModelLink
+from voicecall_calls.conversation.realtime.words import consult_prompt
 from voicecall_calls.holding import apart
 from voicecall_calls.spoken import SpokenStream
 

@@ -18,11 +18,11 @@ from voicecall.model import EndDetail, EndReason
 from voicecall.realtime import RealtimeSession
 from voicecall_calls.config import VoiceCallConfig
 from voicecall_calls.conversation.lastwords import Farewell
-from voicecall_calls.conversation.realtimeconsult import Answer, Consults
-from voicecall_calls.conversation.realtimelink import ModelLink
-from voicecall_calls.conversation.realtimespeech import ModelSpeech
-from voicecall_calls.conversation.realtimevoice import ModelVoice
-from voicecall_calls.conversation.realtimewords import cut, is_small_talk
+from voicecall_calls.conversation.realtime.consult import Answer, Consults
+from voicecall_calls.conversation.realtime.link import ModelLink
+from voicecall_calls.conversation.realtime.speech import ModelSpeech
+from voicecall_calls.conversation.realtime.voice import ModelVoice
+from voicecall_calls.conversation.realtime.words import cut, is_small_talk
 
 if TYPE_CHECKING:
     from voicecall_calls.engine.lane import CallLane

@@ -18,8 +18,8 @@ from voicecall.realtime import ResponseDone
 from voicecall.store import TurnRow
 from voicecall_calls.conversation.line import AudioLine
 from voicecall_calls.conversation.mouth import SpeechTimes, heard_part
-from voicecall_calls.conversation.realtimeitems import Item, Ticket
-from voicecall_calls.conversation.realtimewords import joined
+from voicecall_calls.conversation.realtime.items import Item, Ticket
+from voicecall_calls.conversation.realtime.words import joined
 from voicecall_calls.conversation.turntimes import CallerTimes, KeepTurn, TurnTimes
 from voicecall_calls.news import News
 

@@ -38,7 +38,6 @@ from voicecall.realtime import (
 )
 from voicecall_calls.agentprofile import AgentProfile
 from voicecall_calls.config import VoiceCallConfig
-from voicecall_calls.conversation import realtimewords as words
 from voicecall_calls.conversation.agentturn import Brain
 from voicecall_calls.conversation.base import Conversation
 from voicecall_calls.conversation.keys import CallerKeys
@@ -46,16 +45,17 @@ from voicecall_calls.conversation.lastwords import FallbackSpeech, Farewell, Las
 from voicecall_calls.conversation.line import AudioLine
 from voicecall_calls.conversation.linenews import LineNews
 from voicecall_calls.conversation.question import OpenQuestion
-from voicecall_calls.conversation.realtimebreaks import Breaks
-from voicecall_calls.conversation.realtimecaller import CallerWords, MediaWatch
-from voicecall_calls.conversation.realtimeconsult import Consults
-from voicecall_calls.conversation.realtimeear import AttentiveEar
-from voicecall_calls.conversation.realtimeforced import ForcedConsult
-from voicecall_calls.conversation.realtimegreeting import Greeting
-from voicecall_calls.conversation.realtimelink import ModelLink
-from voicecall_calls.conversation.realtimespeech import ModelSpeech, Requests
-from voicecall_calls.conversation.realtimetools import FindTool, RealtimeTools
-from voicecall_calls.conversation.realtimevoice import ModelVoice
+from voicecall_calls.conversation.realtime import words
+from voicecall_calls.conversation.realtime.breaks import Breaks
+from voicecall_calls.conversation.realtime.caller import CallerWords, MediaWatch
+from voicecall_calls.conversation.realtime.consult import Consults
+from voicecall_calls.conversation.realtime.ear import AttentiveEar
+from voicecall_calls.conversation.realtime.forced import ForcedConsult
+from voicecall_calls.conversation.realtime.greeting import Greeting
+from voicecall_calls.conversation.realtime.link import ModelLink
+from voicecall_calls.conversation.realtime.speech import ModelSpeech, Requests
+from voicecall_calls.conversation.realtime.tools import FindTool, RealtimeTools
+from voicecall_calls.conversation.realtime.voice import ModelVoice
 from voicecall_calls.conversation.tones import play_on_line
 from voicecall_calls.conversation.turntimes import KeepTurn
 from voicecall_calls.ports import Attachment, MediaSocket

@@ -9,9 +9,9 @@ import anyio
 from voicecall.errors import CallNotReady, ProviderUnavailable, VoicecallError
 from voicecall_calls.conversation.losses import why_lost
 from voicecall_calls.conversation.question import OpenQuestion
-from voicecall_calls.conversation.realtimeitems import Item
-from voicecall_calls.conversation.realtimelink import ModelLink
-from voicecall_calls.conversation.realtimevoice import ModelVoice
+from voicecall_calls.conversation.realtime.items import Item
+from voicecall_calls.conversation.realtime.link import ModelLink
+from voicecall_calls.conversation.realtime.voice import ModelVoice
 
 __all__ = ["ModelSpeech", "Requests"]
 

@@ -17,11 +17,11 @@ from voicecall.model import EndDetail, EndReason
 from voicecall.realtime import Delegation, RealtimeSession, Tool, ToolCall
 from voicecall_calls.config import VoiceCallConfig
 from voicecall_calls.conversation.lastwords import Farewell
-from voicecall_calls.conversation.realtimeconsult import Answer, Consults
-from voicecall_calls.conversation.realtimeforced import ForcedConsult
-from voicecall_calls.conversation.realtimelink import ModelLink
-from voicecall_calls.conversation.realtimevoice import ModelVoice
-from voicecall_calls.conversation.realtimewords import consult_request
+from voicecall_calls.conversation.realtime.consult import Answer, Consults
+from voicecall_calls.conversation.realtime.forced import ForcedConsult
+from voicecall_calls.conversation.realtime.link import ModelLink
+from voicecall_calls.conversation.realtime.voice import ModelVoice
+from voicecall_calls.conversation.realtime.words import consult_request
 
 if TYPE_CHECKING:
     from voicecall_calls.engine.lane import CallLane

@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 from voicecall.audio import AudioFormat
 from voicecall.seam import Seam
-from voicecall_calls.conversation.realtimegate import SpeechGate
-from voicecall_calls.conversation.realtimegreeting import Greeting
-from voicecall_calls.conversation.realtimevoice import ModelVoice
+from voicecall_calls.conversation.realtime.gate import SpeechGate
+from voicecall_calls.conversation.realtime.greeting import Greeting
+from voicecall_calls.conversation.realtime.voice import ModelVoice
 
 __all__ = ["AttentiveEar"]
 

@@ -19,10 +19,10 @@ from voicecall.realtime import RealtimeSession, Verbatim
 from voicecall_calls.config import BargeInConfig
 from voicecall_calls.conversation.lastwords import Farewell
 from voicecall_calls.conversation.losses import why_lost
-from voicecall_calls.conversation.realtimeitems import Ticket
-from voicecall_calls.conversation.realtimelink import ModelLink
-from voicecall_calls.conversation.realtimevoice import ModelVoice
-from voicecall_calls.conversation.realtimewords import greeting
+from voicecall_calls.conversation.realtime.items import Ticket
+from voicecall_calls.conversation.realtime.link import ModelLink
+from voicecall_calls.conversation.realtime.voice import ModelVoice
+from voicecall_calls.conversation.realtime.words import greeting
 
 if TYPE_CHECKING:
     from voicecall_calls.engine.lane import CallLane

@@ -7,9 +7,9 @@ knows only the transcript, and would wait for the caller to speak.
 from __future__ import annotations
 
 from voicecall.seam import Seam
-from voicecall_calls.conversation.realtimeconsult import Consults
-from voicecall_calls.conversation.realtimetools import RealtimeTools
-from voicecall_calls.conversation.realtimevoice import ModelVoice
+from voicecall_calls.conversation.realtime.consult import Consults
+from voicecall_calls.conversation.realtime.tools import RealtimeTools
+from voicecall_calls.conversation.realtime.voice import ModelVoice
 
 __all__ = ["Breaks"]
 

@@ -1,0 +1,1 @@
+"""A conversation that is held by a full-duplex voice model."""
