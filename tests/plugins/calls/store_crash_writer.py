@@ -1,4 +1,6 @@
-"""Run as a program: commits numbered calls for ever and prints each number once acknowledged."""
+"""Run as a program, with a directory: for each number read, forks a writer, which prints its pid,
+then commits calls numbered from there on for ever and prints each number once acknowledged. When it
+was killed, ``over`` is printed."""
 
 from __future__ import annotations
 
@@ -54,4 +56,10 @@ async def write(directory: Path, start: int) -> None:
 
 
 if __name__ == "__main__":
-    anyio.run(write, Path(sys.argv[1]), int(sys.argv[2]))
+    for line in sys.stdin:
+        pid = os.fork()
+        if pid == 0:
+            os.write(1, b"%d\n" % os.getpid())
+            anyio.run(write, Path(sys.argv[1]), int(line))
+        os.waitpid(pid, 0)
+        os.write(1, b"over\n")

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import random
+import signal
 import sqlite3
 import subprocess
 import sys
 import time
+from io import BufferedReader
 from pathlib import Path
 
 import anyio
@@ -31,18 +34,24 @@ COLUMNS = (
 )
 
 
-def run_and_kill(directory: Path, start: int, delay: float) -> set[str]:
-    """The numbers that the writer acknowledged before it was killed."""
-    command = [sys.executable, str(WRITER), str(directory), str(start)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as writer:
-        assert writer.stdout is not None
-        first = writer.stdout.readline()
-        assert first
-        time.sleep(delay)
-        writer.kill()
-        rest = writer.stdout.read()
+def run_and_kill(writers: subprocess.Popen[bytes], start: int, delay: float) -> set[str]:
+    """The numbers that a writer acknowledged before it was killed."""
+    assert writers.stdin is not None
+    assert isinstance(writers.stdout, BufferedReader)
+    writers.stdin.write(b"%d\n" % start)
+    writers.stdin.flush()
+    pid = int(writers.stdout.readline())
+    first = writers.stdout.readline()
+    assert first != b"over\n"
+    time.sleep(delay)
+    os.kill(pid, signal.SIGKILL)
+    rest = b""
+    while not rest.endswith(b"over\n"):
+        piece = writers.stdout.read1()
+        assert piece
+        rest += piece
     # A line without its end was cut by the kill; the number in it may be cut too.
-    return set((first + rest).decode().rpartition("\n")[0].split())
+    return set((first + rest.removesuffix(b"over\n")).decode().rpartition("\n")[0].split())
 
 
 def stored_numbers(directory: Path) -> set[str]:
@@ -78,13 +87,15 @@ def test_kill_nine(tmp_path: Path, kills: int) -> None:
     seed = random.Random(kills)
     acknowledged: set[str] = set()
     start = 0
-    for _ in range(kills):
-        fresh = run_and_kill(tmp_path, start, seed.uniform(0, 0.1))
-        acknowledged |= fresh
-        # Before anyone opens it: the kill's leftovers must not be needed.
-        stored = stored_numbers(tmp_path)
-        assert fresh
-        assert acknowledged <= stored
-        start = anyio.run(check_newest, tmp_path)
+    command = [sys.executable, str(WRITER), str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as writers:
+        for _ in range(kills):
+            fresh = run_and_kill(writers, start, seed.uniform(0, 0.1))
+            acknowledged |= fresh
+            # Before anyone opens it: the kill's leftovers must not be needed.
+            stored = stored_numbers(tmp_path)
+            assert fresh
+            assert acknowledged <= stored
+            start = anyio.run(check_newest, tmp_path)
     for line in (tmp_path / "calls.jsonl").read_bytes().splitlines()[:-1]:
         assert json.loads(line)["callId"] in stored
