@@ -30,6 +30,7 @@ class Outer(ConfigModel):
     either: bool | int = 0
     anything: Any = None
     on: bool = False
+    edge: str = Field(default="a", pattern="^[a-z]+$")
 
 
 def test_truth_is_no_number_and_numbers_may_be_texts() -> None:
@@ -71,6 +72,7 @@ def test_keys_are_camel_case() -> None:
         ),
         ({"fromNumber": "+1", "limit": True, "pause": False}, "a.b.limit: must be a whole number"),
         ({"fromNumber": "+1", "limit": 1, "pause": False}, "a.b.pause: must be a number"),
+        ({"fromNumber": "+1", "edge": "A"}, "a.b.edge: must match the pattern ^[a-z]+$"),
     ],
 )
 def test_errors_name_the_full_path(values: Any, message: str) -> None:

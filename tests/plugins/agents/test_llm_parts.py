@@ -41,6 +41,7 @@ from pydantic_ai.messages import (
 )
 
 from voicecall.agent import AgentEvent, AgentTurn, EndCall, TextDelta, ToolActivity
+from voicecall.configuring import validate
 from voicecall.errors import (
     AuthenticationFailed,
     ConfigError,
@@ -183,6 +184,15 @@ def test_a_client_that_is_not_installed_is_named() -> None:
 def test_wrong_configurations(values: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="validation error"):
         config(**values)
+
+
+@pytest.mark.parametrize("url", ["localhost:1", "http://", "http://a b"])
+def test_what_is_no_url_is_told_in_words(url: str) -> None:
+    values = {"model": "openai:small", "baseUrl": url, "mcpServers": {"a": {"url": url}}}
+    with pytest.raises(ConfigError) as caught:
+        validate(LlmConfig, values, "x")
+    wrong = "must be an absolute http(s) URL"
+    assert str(caught.value) == f"x.baseUrl: {wrong}; x.mcpServers.a.url: {wrong}"
 
 
 def test_secrets_are_not_shown() -> None:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import Field, field_validator, model_validator
 
-from voicecall.configuring import ConfigModel
+from voicecall.configuring import ConfigModel, HttpUrl
 
 __all__ = ["BACKEND_ID", "BACKEND_PATH", "LlmConfig", "McpServerConfig"]
 
@@ -23,7 +23,7 @@ class McpServerConfig(ConfigModel):
     """An MCP server: ``url`` for a running one (streamable HTTP, or SSE if it ends in
     ``/sse``), ``command`` for one to start and use over standard input and output."""
 
-    url: str | None = Field(default=None, pattern=r"^https?://")
+    url: HttpUrl | None = None
     headers: dict[str, str] = Field(default_factory=dict, repr=False)
     command: str | None = Field(default=None, min_length=1)
     args: tuple[str, ...] = ()
@@ -45,9 +45,7 @@ class LlmConfig(ConfigModel):
     name without a provider is one of OpenAI's."""
 
     model: str = Field(min_length=1, description="provider:model or provider/model")
-    base_url: str | None = Field(
-        default=None, pattern=r"^https?://", description="Address of the provider's API"
-    )
+    base_url: HttpUrl | None = Field(default=None, description="Address of the provider's API")
     api_key: str | None = Field(
         default=None,
         repr=False,
