@@ -129,9 +129,13 @@ def test_config_check_tells_what_is_ignored_and_why_media_streams_stay_off(tmp_p
 
 def test_config_check_minds_no_credential_that_only_the_gateway_has(tmp_path: Path) -> None:
     home = Home(tmp_path)
-    home.configure(tree_of(provider="twilio", store={"provider": "postgres"}))
+    phone = {"provider": "twilio", "store": {"provider": "postgres"}}
+    home.configure(tree_of(**phone, tunnel={"provider": "burrow"}))
     checked = home.run("config", "check", "--json")
     assert (checked.status, checked.document["problems"]) == (0, [])
+    told = " ".join(checked.document["warnings"])
+    for missing in ("TWILIO_AUTH_TOKEN", "VOICECALL_DATABASE_URL", "no tunnel 'burrow'"):
+        assert missing in told
 
 
 class AcmeConfig(ConfigModel):

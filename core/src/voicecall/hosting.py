@@ -76,7 +76,8 @@ class PluginInfo:
     (``streaming.providers``; empty for the root) -> kind. ``check_sections`` is given the plugin's
     configuration, and raises :exc:`voicecall.errors.ConfigError` for a mistake that its model
     cannot see: in a section of the file that is no plugin's own (``agents``, ``tts``), or in what
-    it says of a provider. It may return sentences about what the plugin will ignore, or do without.
+    it says of a provider. It may return sentences about what the plugin will ignore, do
+    without or still needs.
     """
 
     id: str

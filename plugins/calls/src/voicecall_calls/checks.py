@@ -65,10 +65,10 @@ def setup_checks(context: SetupContext) -> Sequence[SetupCheck]:
 
 
 def check_sections(config: VoiceCallConfig, context: SetupContext) -> Sequence[str]:
-    """What the phone will ignore or do without, as its log says. Raises ``ConfigError`` for what
-    keeps the phone from reading ``agents`` and ``tts``, and for a carrier, a store or an agent
-    that is named and not installed, or a provider whose block is wrong. One that only lacks a
-    credential is no mistake of the file."""
+    """What the phone will ignore, do without or still needs, as its log says: a credential may
+    come from the gateway's own environment. Raises ``ConfigError`` for what keeps the phone from
+    reading ``agents`` and ``tts``, and for a carrier, a store or an agent that is named and not
+    installed, or a provider whose block is wrong."""
     wiring = resolve_for(context, config)
     chosen = [one for name, one in wiring.backends.items() if name not in wiring.optional]
     if "provider" in config.model_fields_set:
@@ -78,7 +78,7 @@ def check_sections(config: VoiceCallConfig, context: SetupContext) -> Sequence[s
     wrong += _store_problems(config, context)
     if wrong:
         raise ConfigError("; ".join(dict.fromkeys(wrong)))
-    return wiring.notes
+    return [*wiring.problems, *wiring.notes]
 
 
 def _store_problems(config: VoiceCallConfig, context: SetupContext) -> Iterator[str]:
