@@ -493,6 +493,33 @@ async def test_a_pipe_in_the_place_of_the_file_is_not_waited_for(house: House) -
         assert await desk.calls() == 1
 
 
+async def test_who_asks_while_an_older_change_is_taken_is_told_of_the_newest(house: House) -> None:
+    going_on = anyio.Event()
+
+    class Slow(Both):
+        async def reconfigure(self, config: PhoneConfig) -> bool:
+            taken = await super().reconfigure(config)
+            await going_on.wait()
+            return taken
+
+    house._kind = Slow
+    seen: list[int] = []
+
+    async def ask(desk: Desk) -> None:
+        assert await desk.reload() == (["phone"], [])
+        seen.append(await desk.calls())
+
+    async with opened(house) as desk, anyio.create_task_group() as tasks:
+        house.write(2)
+        desk.gateway.request_reload()
+        await until(lambda: "reconfigure 2" in house.journal)
+        house.write(3)
+        tasks.start_soon(ask, desk)
+        await anyio.wait_all_tasks_blocked()
+        going_on.set()
+    assert seen == [3]
+
+
 async def test_who_asks_while_the_gateway_stops_is_answered(house: House) -> None:
     answers: list[str] = []
 

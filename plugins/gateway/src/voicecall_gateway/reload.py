@@ -76,6 +76,9 @@ class Reloader:
         self._scope: anyio.CancelScope | None = None
         self._watching: anyio.Event | None = None
         self._questions: list[_Question] = []
+        """For the next read of the file."""
+        self._asked: list[_Question] = []
+        """For the one that is under way."""
         self._pending: dict[str, LoadedPlugin] = {}
         self._reasons: dict[str, str] = {}
         self._refused: set[str] = set()
@@ -133,11 +136,12 @@ class Reloader:
         if self._scope is not None and self._watching is not None:
             self._scope.cancel()
             await self._watching.wait()
+        self._asked += self._questions
         self._answer((), _stopping())
 
     def _answer(self, applied: Sequence[str], error: VoicecallError | None) -> None:
-        questions, self._questions = self._questions, []
-        for question in questions:
+        asked, self._asked = self._asked, []
+        for question in asked:
             question.answer(applied, error)
 
     async def _look(self, load: Callable[[], LoadedConfig], tasks: TaskGroup) -> None:
@@ -148,6 +152,7 @@ class Reloader:
             return
         self._wanted = anyio.Event()
         self._seen = seen
+        self._asked, self._questions = self._questions, []
         try:
             applied = await self.reload(load, tasks)
         except VoicecallError as error:
