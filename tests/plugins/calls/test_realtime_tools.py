@@ -299,7 +299,7 @@ COFFEE = {
 
 
 def coffee_tool(
-    *uses: dict[str, Any] | Exception | float, seen: list[tuple[Any, ToolUse]] | None = None
+    *uses: dict[str, Any] | BaseException | float, seen: list[tuple[Any, ToolUse]] | None = None
 ) -> ToolSpec:
     """A tool of the gateway: returns, raises or takes so many seconds, one after another."""
     waiting = list(uses)
@@ -308,7 +308,7 @@ def coffee_tool(
         if seen is not None:
             seen.append((arguments, use))
         outcome = waiting.pop(0)
-        if isinstance(outcome, Exception):
+        if isinstance(outcome, BaseException):
             raise outcome
         if isinstance(outcome, float):
             await anyio.sleep(outcome)
@@ -359,19 +359,20 @@ async def test_our_own_tools_cannot_be_replaced(tmp_path: Path) -> None:
 
 async def test_a_tool_that_fails_gives_an_error(tmp_path: Path) -> None:
     model = ScriptedRealtime()
-    tool = coffee_tool(ProviderUnavailable("no beans", provider="coffee"), KeyError("x"), 60.0)
+    refused = ProviderUnavailable("no beans", provider="coffee")
+    tool = coffee_tool(refused, KeyError("x"), SystemExit(2), 60.0)
     config = {"tools": [COFFEE]}
     async with on_the_phone(
         tmp_path, model, tools=[tool], realtime=config, responseTimeoutMs=2000
     ) as phone:
-        for number in range(3):
+        for number in range(4):
             model.current.tell(ToolCall(f"t{number}", "make_coffee", {}))
             await phone.settle(0.5)
         await phone.settle(2)
-        first, second, third = (result["error"] for _, result, _ in model.current.results)
+        first, *failed, last = (result["error"] for _, result, _ in model.current.results)
         assert "no beans" in first
-        assert second == "the tool failed"
-        assert "2 s" in third
+        assert failed == ["the tool failed"] * 2
+        assert "2 s" in last
 
 
 # --- what is known already ----------------------------------------------------------------------

@@ -45,12 +45,13 @@ class Methods:
         return {"waited": True}
 
     async def fail(self, params: Mapping[str, Any], call: RpcCall) -> Mapping[str, Any]:
-        errors: dict[str, Exception] = {
+        errors: dict[str, BaseException] = {
             "call": CallNotFound("c1"),
             "scope": MissingScope("operator.admin", "agentId"),
             "store": StoreError("the disk is full"),
             "provider": ProviderUnavailable("no answer", provider="acme"),
             "bug": RuntimeError("secret detail"),
+            "exit": SystemExit(2),
         }
         raise errors[params["kind"]]
 
@@ -292,7 +293,8 @@ async def test_errors_of_handlers(gateway: Any, lab: Any, caplog: pytest.LogCapt
             "message": "acme: no answer",
             "retryable": True,
         }
-        assert await error("bug") == {"code": "UNAVAILABLE", "message": "internal error"}
+        for bug in ("bug", "exit"):
+            assert await error(bug) == {"code": "UNAVAILABLE", "message": "internal error"}
         assert "secret detail" in caplog.text
         answer = await client.call("fake.unsendable")
         assert answer["error"] == {"code": "UNAVAILABLE", "message": "internal error"}

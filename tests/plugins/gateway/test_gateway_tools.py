@@ -43,7 +43,7 @@ class ToolBox:
         self.entered.set()
         if self.gate is not None:
             await self.gate.wait()
-        if isinstance(self.outcome, Exception):
+        if isinstance(self.outcome, BaseException):
             raise self.outcome
         return self.outcome
 
@@ -155,6 +155,7 @@ async def test_what_json_alone_can_carry(lab: Any, fake_plugin: Any) -> None:
         (CallNotFound("x"), 400, "tool_error", "call not found: x"),
         (ConfigError("fromNumber is required"), 500, "tool_error", "fromNumber is required"),
         (KeyError("sesame"), 500, "internal_error", "the tool failed, see the log"),
+        (SystemExit(2), 500, "internal_error", "the tool failed, see the log"),
         (object(), 500, "internal_error", "the tool failed, see the log"),
         (float("nan"), 500, "internal_error", "the tool failed, see the log"),
     ],

@@ -184,7 +184,7 @@ class RpcServer:
             return encode_error(request.id, UNAVAILABLE, str(error), retryable=error.retryable)
         except VoicecallError as error:
             return encode_error(request.id, UNAVAILABLE, str(error))
-        except Exception:  # noqa: BLE001 (a stranger's handler)
+        except (Exception, SystemExit):  # noqa: BLE001 (a stranger's handler)
             _log.exception("the RPC method %s failed", method.name)
             return encode_error(request.id, UNAVAILABLE, "internal error")
 

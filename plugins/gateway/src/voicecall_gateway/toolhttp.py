@@ -160,7 +160,7 @@ class ToolEndpoint:
             raise _Refused(400, "tool_error", str(error)) from None
         except VoicecallError as error:
             raise _Refused(500, "tool_error", str(error)) from None
-        except Exception:  # noqa: BLE001 (a stranger's tool)
+        except (Exception, SystemExit):  # noqa: BLE001 (a stranger's tool)
             _log.exception("the tool %s failed", name)
             raise _Refused(500, "internal_error", "the tool failed, see the log") from None
         return result

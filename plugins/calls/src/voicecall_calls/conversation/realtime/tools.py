@@ -217,7 +217,7 @@ class RealtimeTools:
         except VoicecallError as error:
             _log.warning("call %s: tool %s: %s", record.call_id, call.name, error)
             return {"error": str(error)}
-        except Exception:  # noqa: BLE001 (a tool's code can raise anything)
+        except (Exception, SystemExit):  # noqa: BLE001 (a tool's code can raise anything)
             _log.exception("call %s: tool %s failed", record.call_id, call.name)
             return {"error": "the tool failed"}
 
