@@ -16,6 +16,7 @@ T = TypeVar("T")
 async def aside(work: Callable[[], T], name: str) -> T:
     """What ``work()`` returns or raises, from a thread called ``name``. Cancelled, it leaves the
     thread to itself: what hangs there holds up neither a stop nor the end of the process."""
+    # The end of the process waits for a thread of anyio's, which is no daemon.
     loop = asyncio.get_running_loop()
     outcome: asyncio.Future[T] = loop.create_future()
 
