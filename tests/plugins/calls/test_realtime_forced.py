@@ -16,6 +16,8 @@ from voicecall.errors import ProviderUnavailable
 from voicecall.model import EndDetail
 from voicecall.realtime import (
     RealtimeCapabilities,
+    ResponseDone,
+    ResponseStarted,
     SessionReset,
     SpeechStarted,
     ToolCall,
@@ -107,6 +109,30 @@ async def test_a_model_that_has_not_begun_is_stopped_too(tmp_path: Path) -> None
         await phone.settle(2)
         assert model.current.interrupts == [{}]
         assert spoken(model) == ["Yes."]
+
+
+@pytest.mark.parametrize("sounds", [True, False], ids=["in its words", "before them"])
+async def test_a_late_end_of_the_models_own_answer_says_nothing_of_the_agents(
+    tmp_path: Path, sounds: bool
+) -> None:
+    model = ScriptedRealtime()
+    model.idle = True
+    async with on_the_phone(tmp_path, model) as phone:
+        phone.agent.then("At half past eleven.")
+        says(model)
+        model.current.tell(ResponseStarted("own"))
+        await phone.settle(0.1)
+        if sounds:
+            model.current.write("own item", 3000)
+        await phone.settle(0.2)
+        assert spoken(model) == ["At half past eleven."]
+        items = ("own item",) if sounds else ()
+        model.current.tell(ResponseDone("own", "cancelled", items=items))
+        await phone.settle(0.2)
+        model.current.speak("At half past eleven.", 1000)
+        await phone.settle(3)
+        assert spoken(model) == ["At half past eleven."]
+        assert phone.said[-1] == ("bot", "At half past eleven.")
 
 
 @pytest.mark.parametrize("when", ["before the words", "after the words"])

@@ -264,8 +264,8 @@ class RealtimeConversation(Conversation):
                 self.voice.caller.ended = self.seam.now_ms()
             case Interrupted():
                 self._interrupt()
-            case ResponseStarted():
-                self.voice.response_started()
+            case ResponseStarted(response=response):
+                self.voice.response_started(response)
             case ResponseDone():
                 self._response_done(event)
             case Transcript(role="assistant", item=item, text=text, final=final):

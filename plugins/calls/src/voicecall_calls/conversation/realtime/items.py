@@ -37,10 +37,11 @@ class Item:
 
 @dataclass(slots=True)
 class Ticket:
-    """The next item that begins. ``begun`` is also set when none will (``item`` is None).
-    ``done``: the item was played or interrupted."""
+    """The next item that begins. ``behind``: the response that was being made before. ``begun`` is
+    also set when none will (``item`` is None). ``done``: the item was played or interrupted."""
 
     message: str | None = None
+    behind: str | None = None
     item: Item | None = None
     begun: anyio.Event = field(default_factory=anyio.Event)
     done: anyio.Event = field(default_factory=anyio.Event)

@@ -49,6 +49,7 @@ class ModelVoice:
         "_keep",
         "_lane",
         "_line",
+        "_response",
         "_response_at",
         "_seam",
         "_tickets",
@@ -74,6 +75,7 @@ class ModelVoice:
         self._cut: OrderedDict[str, None] = OrderedDict()
         self._early: OrderedDict[str, tuple[str, bool]] = OrderedDict()
         self._tickets: list[Ticket] = []
+        self._response: str | None = None
         self._response_at: int | None = None
         self._awaited = 0
         self._changed = News()
@@ -96,7 +98,7 @@ class ModelVoice:
             item.id = ""  # The next session may use the same names.
         self._by_id.clear()
         self._current = None
-        self._response_at = None
+        self._response = self._response_at = None
 
     def write(self, item_id: str, audio: bytes) -> None:
         item = self._current
@@ -168,7 +170,7 @@ class ModelVoice:
 
     def next_item(self, message: str | None = None) -> Ticket:
         """A ticket for the item that begins next."""
-        ticket = Ticket(message)
+        ticket = Ticket(message, behind=self._response)
         self._tickets.append(ticket)
         return ticket
 
@@ -178,12 +180,13 @@ class ModelVoice:
             self._tickets.remove(ticket)
         ticket.begun.set()
 
-    def response_started(self) -> None:
+    def response_started(self, response: str) -> None:
+        self._response = response
         self._response_at = self._seam.now_ms()
 
     def response_done(self, event: ResponseDone) -> bool:
         """Close the items of a response; whether there were any."""
-        self._response_at = None
+        self._response = self._response_at = None
         ids = event.items or tuple(self._by_id)
         items = [self._by_id[item_id] for item_id in ids if item_id in self._by_id]
         for item in items:
@@ -192,7 +195,10 @@ class ModelVoice:
                 item.times.failed = item.error
             self._finish(item)
         if not items and event.status != "completed" and self._tickets:
-            self.give_up(self._tickets[0])
+            ticket = self._tickets[0]
+            # The end of a response that was cut off may come when its successor is asked for.
+            if ticket.behind != event.response:
+                self.give_up(ticket)
         return bool(items)
 
     def text(self, item_id: str, text: str, *, final: bool) -> None:
