@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import anyio
 import pytest
@@ -21,6 +21,7 @@ from voicecall.realtime import (
     RealtimeOptions,
     SessionLost,
     SpeechStarted,
+    ToolCall,
 )
 from voicecall_calls.config import PhrasesConfig
 from voicecall_testing.clock import virtual_backend
@@ -52,11 +53,13 @@ async def greeted(phone: Phone) -> None:
 
 
 class FaultySession(ScriptedRealtimeSession):
-    """``faults`` are raised, by the name of what is asked of it."""
+    """``faults`` are raised, by the name of what is asked of it; it ``takes_result_s`` to take the
+    result of a tool."""
 
     def __init__(self, provider: ScriptedRealtime, options: RealtimeOptions) -> None:
         super().__init__(provider, options)
         self.faults: dict[str, Exception] = {}
+        self.takes_result_s = 0.0
 
     def _fail(self, what: str) -> None:
         if what in self.faults:
@@ -82,6 +85,18 @@ class FaultySession(ScriptedRealtimeSession):
         self._fail("interrupt")
         await super().interrupt(heard)
 
+    async def tool_result(
+        self,
+        call_id: str,
+        result: Any,
+        *,
+        will_continue: bool = False,
+        when: Literal["now", "idle", "silent"] = "now",
+    ) -> None:
+        self._fail("result")
+        await anyio.sleep(self.takes_result_s)
+        await super().tool_result(call_id, result, will_continue=will_continue, when=when)
+
     async def __aiter__(self) -> AsyncIterator[RealtimeEvent]:
         async for event in super().__aiter__():
             self._fail("event")
@@ -89,12 +104,13 @@ class FaultySession(ScriptedRealtimeSession):
 
 
 class FaultyModel(ScriptedRealtime):
-    """``faults`` are those of its next session, whose end takes ``end_s``, also when it is
-    cancelled (``shielded``); ``broken`` breaks the reader task of a session."""
+    """``faults`` and ``takes_result_s`` are those of its next session, whose end takes ``end_s``,
+    also when it is cancelled (``shielded``); ``broken`` breaks the reader task of a session."""
 
     def __init__(self, capabilities: RealtimeCapabilities | None = None) -> None:
         super().__init__(capabilities)
         self.faults: dict[str, Exception] = {}
+        self.takes_result_s = 0.0
         self.end_s = 0.0
         self.shielded = False
         self.broken: Exception | None = None
@@ -108,6 +124,7 @@ class FaultyModel(ScriptedRealtime):
     async def session(self, options: RealtimeOptions) -> AsyncIterator[ScriptedRealtimeSession]:
         session = FaultySession(self, options)
         session.faults, self.faults = self.faults, {}
+        session.takes_result_s = self.takes_result_s
         self.sessions.append(session)
         try:
             async with anyio.create_task_group() as tasks:
@@ -246,6 +263,20 @@ async def test_words_that_the_model_raises_at_are_refused(tmp_path: Path, error:
             await phone.operations.speak(phone.record.call_id, "Good day.")
         await phone.settle(1)
         assert phone.record.live
+
+
+@pytest.mark.parametrize("how", ["raises", "never takes it"])
+async def test_a_model_that_takes_no_result_can_hang_up(tmp_path: Path, how: str) -> None:
+    model = FaultyModel()
+    if how == "raises":
+        model.faults = {"result": ProviderUnavailable("gone", provider="model")}
+    else:
+        model.takes_result_s = 3600
+    async with open_realtime(tmp_path, model) as phone:
+        await greeted(phone)
+        model.current.tell(ToolCall("t1", "voicecall_end_call", {}))
+        await phone.settle(3)
+        assert phone.record.end_detail is EndDetail.AGENT
 
 
 @pytest.mark.parametrize("shielded", [False, True])

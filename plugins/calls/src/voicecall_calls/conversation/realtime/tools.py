@@ -178,7 +178,8 @@ class RealtimeTools:
             ended = {"ended": False, "message": "The caller interrupted; the call goes on."}
             await session.tool_result(call.id, ended)
             return
-        await session.tool_result(call.id, {"ended": True}, when="silent")
+        # A model that does not take the result does not hold up the end.
+        self._link.do(partial(_tell_ended, call.id))
         await self._lane.end(EndReason.HANGUP_BOT, EndDetail.AGENT)
 
     async def _answer_consult(self, call: ToolCall, session: RealtimeSession) -> None:
@@ -220,6 +221,10 @@ class RealtimeTools:
         except (Exception, SystemExit):  # noqa: BLE001 (a tool's code can raise anything)
             _log.exception("call %s: tool %s failed", record.call_id, call.name)
             return {"error": "the tool failed"}
+
+
+async def _tell_ended(call_id: str, session: RealtimeSession) -> None:
+    await session.tool_result(call_id, {"ended": True}, when="silent")
 
 
 def _as_result(answer: Answer) -> dict[str, Any]:
