@@ -320,6 +320,27 @@ async def test_speech_that_is_told_late_has_lasted_since_it_began(tmp_path: Path
         assert phone.socket.clears == 1
 
 
+async def test_words_that_began_before_the_answer_and_are_told_behind_it_are_answered(
+    tmp_path: Path,
+) -> None:
+    async with open_phone(tmp_path) as phone:
+        await greeted(phone)
+        phone.agent.then(1.0, STORY)
+        phone.hears("My number is five, five, five.")
+        await phone.socket.speak(b"\x20" * MULAW_8K.size(1100))
+        assert phone.record.state is CallState.SPEAKING
+        ears = phone.stt.current
+        ears.tell(SpeechStarted(utterance=9, at_ms=ears.at_ms - 150))
+        phone.stt.partial("zero")
+        await phone.settle(0.1)
+        assert phone.socket.clears == 1
+        phone.stt.final("Zero, one.")
+        phone.stt.ended()
+        await phone.settle(2)
+        assert phone.agent.asked[1:] == ["Zero, one."]
+        assert phone.said[-2:] == [("user", "Zero, one."), ("bot", "Yes.")]
+
+
 async def test_short_noises_do_not_add_up(tmp_path: Path) -> None:
     async with open_phone(tmp_path) as phone:
         await telling(phone)

@@ -104,6 +104,13 @@ def test_words_that_go_on_behind_a_protected_greeting_are_a_turn() -> None:
     assert turns.final("hello, I need a taxi") is Verdict.TURN
 
 
+def test_words_that_began_a_moment_before_the_bot_interrupt_it_however_late_they_are_told() -> None:
+    turns = speaking(minSpeechMs=300)
+    assert turns.speech_started(9.9) == pytest.approx(10.2)
+    assert turns.partial("and tomorrow")
+    assert turns.final("and tomorrow?") is Verdict.TURN
+
+
 def test_noise_into_a_protected_greeting_is_dropped() -> None:
     turns = taking()
     turns.bot_began(10.0, protection_ms=500)

@@ -48,6 +48,7 @@ class TurnTaking:
     config: BargeInConfig
     gated: bool = False
     bot_speaking: bool = False
+    bot_began_at: float = 0.0
     protected_until: float = 0.0
     speech_began: float | None = None
     _accepted: bool = False
@@ -56,8 +57,11 @@ class TurnTaking:
 
     def bot_began(self, now: float, protection_ms: int = 0) -> None:
         """The bot speaks; speech that begins within ``protection_ms`` does not interrupt it."""
+        if not self.bot_speaking:
+            self.bot_began_at = now
         self.bot_speaking = True
-        self.protected_until = now + protection_ms / 1000
+        # Without protection, words that began a moment before and are told now interrupt as well.
+        self.protected_until = now + protection_ms / 1000 if protection_ms else 0.0
 
     def bot_stopped(self) -> None:
         self.bot_speaking = False
@@ -83,7 +87,10 @@ class TurnTaking:
 
     def voice_pauses(self, began: float, now: float) -> bool:
         """Whether a voice that began at ``began`` and is still there pauses the bot."""
-        if not self.bot_speaking or not self.config.enabled or began < self.protected_until:
+        if not self.bot_speaking or not self.config.enabled:
+            return False
+        # One that began before the bot may be the end of what is being answered.
+        if began < max(self.bot_began_at, self.protected_until):
             return False
         return now - began >= self.config.min_speech_ms / 1000
 
