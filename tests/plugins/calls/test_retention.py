@@ -104,6 +104,39 @@ async def test_what_ended_long_ago_goes(tmp_path: Path) -> None:
             assert await room.kept() == ["young"]
 
 
+async def test_a_clock_that_is_wrong_for_a_moment_makes_no_call_old(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    year_ms = 366 * int(DAY_S) * 1000
+    async with opened(SqliteStore, tmp_path) as room:
+        await room.end("a")
+        room.seam.set_wall_clock(year_ms)
+        async with room.retaining():
+            # As a machine starts whose clock is set a little later.
+            assert await room.kept() == ["a"]
+            room.seam.set_wall_clock(-year_ms)
+            await anyio.sleep(EVERY_S)
+            await room.end("b")
+            room.seam.set_wall_clock(10 * year_ms)
+            await anyio.sleep(EVERY_S)
+            assert await room.kept() == ["a", "b"]
+            assert "the clock went forward by 3660 days" in caplog.text
+            room.seam.set_wall_clock(-10 * year_ms)
+            await anyio.sleep(2 * EVERY_S)
+            assert await room.kept() == ["a", "b"]
+
+
+async def test_a_clock_that_stays_as_it_was_set_counts_an_hour_later(tmp_path: Path) -> None:
+    async with opened(SqliteStore, tmp_path) as room:
+        await room.end("a")
+        async with room.retaining():
+            room.seam.set_wall_clock(366 * int(DAY_S) * 1000)
+            await anyio.sleep(EVERY_S)
+            assert await room.kept() == ["a"]
+            await anyio.sleep(EVERY_S)
+            assert await room.kept() == []
+
+
 async def test_changed_bounds_hold_from_the_next_hour(tmp_path: Path) -> None:
     async with opened(SqliteStore, tmp_path) as room:
         async with room.retaining():

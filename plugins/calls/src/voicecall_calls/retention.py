@@ -20,13 +20,18 @@ _log = logging.getLogger("voicecall.calls")
 FIRST_S = 5.0
 """A command that only looks at what is stored is over by then."""
 EVERY_S = 3600.0
+_DAY_MS = 24 * 3600 * 1000
 
 
 @asynccontextmanager
 async def retaining(
     store: CallStore, seam: Seam, wanted: Callable[[], RetentionConfig]
 ) -> AsyncIterator[None]:
-    """While entered, keep what is ``wanted`` by then: soon, and every hour."""
+    """While entered, keep what is ``wanted`` by then: soon, and every hour.
+
+    By age only what was old enough by the clock of an hour ago as well: a clock that was wrong for
+    a moment, as it may be when a machine starts, would make everything look old.
+    """
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(_keep, store, seam, wanted, name="retention")
         try:
@@ -37,10 +42,21 @@ async def retaining(
 
 async def _keep(store: CallStore, seam: Seam, wanted: Callable[[], RetentionConfig]) -> None:
     await anyio.sleep(FIRST_S)
+    ahead: int | None = None
     while True:
         bounds = wanted()
+        wall, steady = seam.now_ms(), round(seam.monotonic() * 1000)
+        # At the time 0 nothing is old.
+        now = 0 if ahead is None else min(wall, ahead + steady)
+        ahead = wall - steady
+        if 0 < now < wall - _DAY_MS:
+            _log.warning(
+                "the clock went forward by %d days: calls that are old only by the new time stay"
+                " for another hour, in case it is wrong",
+                (wall - now) // _DAY_MS,
+            )
         try:
-            gone = await store.prune(seam.now_ms(), keep_calls=bounds.calls, keep_days=bounds.days)
+            gone = await store.prune(now, keep_calls=bounds.calls, keep_days=bounds.days)
         except StoreError as error:
             _log.warning("old calls stay in the store for another hour: %s", error)
         except Exception:  # noqa: BLE001 (a store of somebody else; calls must not end for this)
