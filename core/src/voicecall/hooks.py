@@ -78,8 +78,14 @@ class Hooks:
         return infos
 
     def plugin_info(self, plugin: object) -> PluginInfo | None:
-        results: list[PluginInfo] = self._of("voicecall_plugin_info", plugin)
-        return results[0] if results else None
+        """What a plugin says of itself; None if it says nothing. Raises what its hook raises, and
+        ``TypeError`` if the hook returns anything but a :class:`PluginInfo`."""
+        from .hosting import PluginInfo
+
+        info = next(iter(self._of("voicecall_plugin_info", plugin)), None)
+        if info is None or isinstance(info, PluginInfo):
+            return info
+        raise TypeError(f"voicecall_plugin_info returns {type(info).__name__}, not a PluginInfo")
 
     def services(self, plugin: object, host: GatewayHost) -> Sequence[Service]:
         return [s for result in self._of("voicecall_services", plugin, host=host) for s in result]

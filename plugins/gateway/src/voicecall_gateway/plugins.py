@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from voicecall.errors import VoicecallError
 from voicecall.providers import ProviderKind
@@ -54,6 +54,7 @@ def load_plugin(registry: Registry, plugin_id: str) -> LoadedPlugin:
     try:
         module = registry.module(GROUP, plugin_id)
         info = registry.hooks.plugin_info(module) or PluginInfo(plugin_id, plugin_id)
+        _check(info)
     except VoicecallError as error:
         why = str(error)
     except Exception as error:  # noqa: BLE001 (a stranger's hook)
@@ -66,6 +67,27 @@ def load_plugin(registry: Registry, plugin_id: str) -> LoadedPlugin:
             " same name"
         )
     return LoadedPlugin(plugin_id, True, error=why)
+
+
+def _check(info: PluginInfo) -> None:
+    """Raise ``TypeError`` for a description that is wrong, and what its functions raise: they are a
+    stranger's, and from here on everybody calls them."""
+    from pydantic import BaseModel
+
+    from voicecall.hosting import LegacyRule
+
+    model: Any = info.config_model() if info.config_model is not None else BaseModel
+    if not (isinstance(model, type) and issubclass(model, BaseModel)):
+        raise TypeError("config_model must be a function that returns the pydantic model")
+    rules: Any = info.legacy_rules() if info.legacy_rules is not None else ()
+    if not (isinstance(rules, Sequence) and all(isinstance(rule, LegacyRule) for rule in rules)):
+        raise TypeError("legacy_rules must be a function that returns a sequence of LegacyRule")
+    blocks: Any = info.provider_blocks
+    if not (
+        isinstance(blocks, Mapping)
+        and all(isinstance(kind, ProviderKind) for kind in blocks.values())
+    ):
+        raise TypeError("provider_blocks must be a mapping of paths to ProviderKind")
 
 
 def load_plugins(registry: Registry, loaded: LoadedConfig) -> Sequence[LoadedPlugin]:
