@@ -158,13 +158,14 @@ def test_a_configuration_model_that_is_none_is_its_packages_fault(model: Any) ->
         provider_config(provider("alpha", config_model=lambda: model), {}, {"ALPHA_KEY": "a"}, "p")
 
 
-def test_a_provider_whose_code_is_broken_is_no_other_ones_trouble() -> None:
+@pytest.mark.parametrize("error", [ModuleNotFoundError("No module named 'vendor'"), SystemExit(3)])
+def test_a_provider_whose_code_is_broken_is_no_other_ones_trouble(error: BaseException) -> None:
     def broken() -> Any:
-        raise ModuleNotFoundError("No module named 'vendor'")
+        raise error
 
     environ = {"ALPHA_KEY": "a", "BRAVO_KEY": "b"}
     alpha = provider("alpha", auto_select_order=10, config_model=broken)
-    words = "the tts provider 'alpha' cannot be used: ModuleNotFoundError: No module named 'vendor'"
+    words = f"the tts provider 'alpha' cannot be used: {type(error).__name__}: {error}"
     both = registry(alpha, BRAVO)
     chosen = select(both, TTS, None, {}, environ, "tts")
     assert chosen.info is BRAVO

@@ -118,6 +118,6 @@ class Hooks:
                 continue
             try:
                 impl.function(*(arguments[name] for name in impl.argnames))
-            except Exception:  # noqa: BLE001 (a stranger's observer)
+            except (Exception, SystemExit):  # noqa: BLE001 (a stranger's observer)
                 # An observer must not disturb the call it observes.
                 _log.exception("plugin %s failed in %s", impl.plugin_name, hook)

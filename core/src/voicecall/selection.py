@@ -89,7 +89,7 @@ def provider_config(
         model: Any = info.config_model()
         if not (isinstance(model, type) and issubclass(model, BaseModel)):
             raise TypeError(f"its config_model returns {model!r}, not a pydantic model")
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise PluginError(
             f"the {info.kind.value} provider {info.id!r} cannot be used:"
             f" {type(error).__name__}: {error}"

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 
 from voicecall import hookimpl
-from voicecall.hosting import PluginInfo
+from voicecall.hosting import PluginInfo, Service, SetupCheck, SetupProbe
 
 pytestmark = [pytest.mark.integration, pytest.mark.anyio]
 
@@ -67,3 +67,84 @@ async def test_a_description_that_is_wrong_is_reported_and_harms_nobody(
     for command in COMMANDS:
         code, out, err = shell(*command)
         assert (code in (0, 1), told in out + err) == (True, True), command
+
+
+class Leaving:
+    """A plugin that raises SystemExit in one of its hooks, as a program does that was made into a
+    plugin."""
+
+    id = "leaving"
+
+    def __init__(self, hook: str) -> None:
+        self._hook = hook
+
+    def _leave(self, hook: str) -> None:
+        if hook == self._hook:
+            raise SystemExit(3)
+
+    @hookimpl
+    def voicecall_plugin_info(self) -> PluginInfo:
+        self._leave("info")
+        return PluginInfo(self.id, "Leaving", check_sections=self._check)
+
+    def _check(self, config: Any, context: Any) -> Sequence[str]:
+        self._leave("sections")
+        return []
+
+    @hookimpl
+    def voicecall_services(self) -> Sequence[Service]:
+        self._leave("services")
+        return []
+
+    @hookimpl
+    def voicecall_commands(self) -> None:
+        self._leave("commands")
+
+    @hookimpl
+    def voicecall_setup_checks(self) -> Sequence[SetupCheck]:
+        self._leave("checks")
+        return []
+
+    @hookimpl
+    def voicecall_setup_probes(self) -> Sequence[SetupProbe]:
+        self._leave("probes")
+        return []
+
+    @hookimpl
+    def voicecall_call_ended(self) -> None:
+        self._leave("ended")
+
+
+@pytest.mark.parametrize(
+    ("hook", "problems"),
+    [
+        ("info", ["the plugin 'leaving' cannot be loaded: SystemExit: 3"]),
+        ("services", ["the plugin 'leaving' failed: SystemExit: 3"]),
+        ("ended", []),
+    ],
+)
+async def test_a_plugin_that_raises_system_exit_stops_no_gateway(
+    lab: Any, fake_plugin: Any, caplog: pytest.LogCaptureFixture, hook: str, problems: list[str]
+) -> None:
+    async with lab.gateway(Leaving(hook), fake_plugin("plain")).run() as gateway:
+        assert await gateway.wait_started() == problems
+        gateway.host.observe_end("record")
+    assert caplog.text.count("SystemExit: 3") >= 1
+
+
+@pytest.mark.parametrize(
+    ("hook", "command", "told"),
+    [
+        ("info", "plugins list", "error: the plugin 'leaving' cannot be loaded: SystemExit: 3"),
+        ("commands", "plugins list", "the commands of the plugin 'leaving' cannot be added: "),
+        ("sections", "config check", "the plugin 'leaving' cannot check the file: SystemExit: 3"),
+        ("checks", "setup", "FAIL plugin:leaving: its checks failed: SystemExit: 3"),
+        ("probes", "setup --probe", "FAIL plugin:leaving: its probes failed: SystemExit: 3"),
+    ],
+)
+def test_a_plugin_that_raises_system_exit_ends_no_command(
+    shell: Any, hook: str, command: str, told: str
+) -> None:
+    shell.extra = [("voicecall.gateway", "leaving", Leaving(hook))]
+    code, out, err = shell(*command.split())
+    assert (code in (0, 1), told in out + err) == (True, True)

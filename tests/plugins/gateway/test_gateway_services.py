@@ -27,7 +27,7 @@ class Stubborn:
 
     name = "phone"
 
-    def __init__(self, *errors: Exception, always: bool = False) -> None:
+    def __init__(self, *errors: BaseException, always: bool = False) -> None:
         self.errors = list(errors)
         self.always = always
         self.tried: list[float] = []
@@ -69,7 +69,7 @@ async def test_a_service_that_cannot_start_is_tried_again(
 ) -> None:
     caplog.set_level(logging.INFO)
     away, taken = VoicecallError("the store is away"), ConfigError("port 3334 is in use")
-    service = Stubborn(away, away, taken, taken)
+    service = Stubborn(away, away, taken, SystemExit(1))
     runner = ServiceRunner("p", service)
     async with anyio.create_task_group() as tasks:
         runner.launch(tasks)
@@ -86,6 +86,8 @@ async def test_a_service_that_cannot_start_is_tried_again(
     assert said(caplog, logging.ERROR) == [
         "phone cannot start: the store is away; it is tried again",
         "phone cannot start: port 3334 is in use; it is tried again",
+        "the service phone of p failed",
+        "phone cannot start: internal error (SystemExit), see the log; it is tried again",
     ]
     assert said(caplog, logging.INFO) == ["phone has started now"]
 

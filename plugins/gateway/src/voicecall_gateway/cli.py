@@ -38,7 +38,7 @@ def build_app(registry: Registry) -> typer.Typer:
             add_plugin_commands(registry, app, plugin_id)
         except VoicecallError as error:
             print_error(f"warning: {error}")
-        except Exception as error:  # noqa: BLE001 (a stranger's hook)
+        except (Exception, SystemExit) as error:  # noqa: BLE001 (a stranger's hook)
             print_error(
                 f"warning: the commands of the plugin {plugin_id!r} cannot be added:"
                 f" {type(error).__name__}: {error}"

@@ -57,7 +57,7 @@ def load_plugin(registry: Registry, plugin_id: str) -> LoadedPlugin:
         _check(info)
     except VoicecallError as error:
         why = str(error)
-    except Exception as error:  # noqa: BLE001 (a stranger's hook)
+    except (Exception, SystemExit) as error:  # noqa: BLE001 (a stranger's hook)
         why = f"the plugin {plugin_id!r} cannot be loaded: {type(error).__name__}: {error}"
     else:
         if info.id == plugin_id:

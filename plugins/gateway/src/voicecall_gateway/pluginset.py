@@ -60,7 +60,7 @@ class RunningPlugin:
                 self.runners = [ServiceRunner(plugin.id, service) for service in services]
             except VoicecallError as error:
                 self._fails(str(error))
-            except Exception as error:  # noqa: BLE001 (a stranger's hook)
+            except (Exception, SystemExit) as error:  # noqa: BLE001 (a stranger's hook)
                 _log.exception("the plugin %s failed at start", plugin.id)
                 self._fails(f"the plugin {plugin.id!r} failed: {type(error).__name__}: {error}")
 

@@ -79,7 +79,7 @@ class ServiceRunner:
             async with self.service.run():
                 self._starts()
                 await self._stop.wait()
-        except Exception as error:  # noqa: BLE001 (a stranger's service)
+        except (Exception, SystemExit) as error:  # noqa: BLE001 (a stranger's service)
             reasons = _reasons(error)
             if reasons is not None:
                 self._fail(reasons)
@@ -94,7 +94,7 @@ class ServiceRunner:
         self.running = True
         self.settled.set()
 
-    def _fail(self, reason: str, bug: Exception | None = None) -> None:
+    def _fail(self, reason: str, bug: BaseException | None = None) -> None:
         verb = "stopped" if self.running else "cannot start"
         problem = f"{self.name} {verb}: {reason}"
         if problem == self.problem:
@@ -141,7 +141,7 @@ class ServiceRunner:
         await self._stopped.wait()
 
 
-def _reasons(error: Exception) -> str | None:
+def _reasons(error: BaseException) -> str | None:
     """The message of one of voicecall's own errors, or those of a group that holds no others."""
     if isinstance(error, VoicecallError):
         return str(error)

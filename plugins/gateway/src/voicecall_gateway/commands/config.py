@@ -97,7 +97,7 @@ def _checked_sections(
         told = info.check_sections(own, setup_context(line, loaded))
     except VoicecallError as error:
         return [_of_file(loaded, str(error))], []
-    except Exception as error:  # noqa: BLE001 (a stranger's check)
+    except (Exception, SystemExit) as error:  # noqa: BLE001 (a stranger's check)
         why = f"{type(error).__name__}: {error}"
         return [f"the plugin {info.id!r} cannot check the file: {why}"], []
     return [], [_of_file(loaded, str(text)) for text in told or ()]

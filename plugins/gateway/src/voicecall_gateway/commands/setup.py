@@ -102,7 +102,7 @@ def _checks(
         return list(line.registry.hooks.setup_checks(module, context))
     except VoicecallError as error:
         return [SetupCheck(f"plugin:{plugin_id}", False, str(error))]
-    except Exception as error:  # noqa: BLE001 (a stranger's hook)
+    except (Exception, SystemExit) as error:  # noqa: BLE001 (a stranger's hook)
         text = f"its checks failed: {type(error).__name__}: {error}"
         return [SetupCheck(f"plugin:{plugin_id}", False, text)]
 
@@ -122,6 +122,6 @@ def _probed(
 
     try:
         return anyio.run(run)
-    except Exception as error:  # noqa: BLE001 (a stranger's hook)
+    except (Exception, SystemExit) as error:  # noqa: BLE001 (a stranger's hook)
         text = f"its probes failed: {type(error).__name__}: {error}"
         return [SetupCheck(f"plugin:{plugin_id}", False, text)]
