@@ -404,6 +404,22 @@ async def test_an_open_socket_outlives_the_start_timeout() -> None:
         assert json.loads(await client.recv())["event"] == "media"
 
 
+async def test_a_socket_on_a_kept_connection_outlives_the_time_for_a_head() -> None:
+    """As proxies open it that keep connections: behind a webhook that was answered."""
+    async with serving(security=WebhookSecurity(head_timeout_s=1)) as (server, _):
+        async with await anyio.connect_tcp("127.0.0.1", server.port) as stream:
+            await stream.send(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
+            answer = b""
+            while not answer.endswith(b"ok"):
+                answer += await stream.receive()
+            kept = stream.extra(anyio.abc.SocketAttribute.raw_socket)
+            async with dial(server, sock=kept.dup()) as client:
+                await client.send(start())
+                await anyio.sleep(1.3)
+                await client.send(frame(b"x"))
+                assert json.loads(await client.recv())["event"] == "media"
+
+
 @pytest.mark.parametrize(
     "caps", [{"max_pending": 2}, {"max_pending_per_client": 2}, {"max_pending": 2, "path": "/m"}]
 )

@@ -93,6 +93,12 @@ class BoundedHeads(HttpToolsProtocol):
             # uvicorn's timer for idle connections ended with the first byte behind the answer.
             self._expect_head()
 
+    def handle_websocket_upgrade(self) -> None:
+        # The connection is another protocol's from now on. The end of its head has begun to wait
+        # for the next one where there was an answer before.
+        self._head_is_over()
+        super().handle_websocket_upgrade()
+
     def on_response_complete(self) -> None:
         super().on_response_complete()
         if self._in_request and self._timer is None and not self.transport.is_closing():
