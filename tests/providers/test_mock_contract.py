@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from voicecall import ProviderContext
-from voicecall.media import Message
+from voicecall.media import MediaCodec, MediaEvent, Message, Started, Upgrade
 from voicecall.telephony import TelephonyProvider, Verified, WebhookRequest
+from voicecall_mock.codec import MockCodec
 from voicecall_mock.config import MockConfig
 from voicecall_mock.protocol import sign
 from voicecall_mock.provider import MockProvider
@@ -84,6 +85,33 @@ class TestBodySignedCarrier(TestMockCarrier):
 
     def make_provider(self) -> TelephonyProvider:
         return BodySigned(MockConfig(auth_token=TOKEN), ProviderContext(Path("unused")))
+
+
+class TokenInUrlCodec(MockCodec):
+    def __init__(self, upgrade: Upgrade) -> None:
+        self._token = upgrade.query.get("token", "")
+
+    def decode(self, message: Message) -> MediaEvent | None:
+        event = super().decode(message)
+        return replace(event, token=self._token) if isinstance(event, Started) else event
+
+
+class TokenInUrl(MockProvider):
+    """A carrier whose start message has no place for a token."""
+
+    def media_codec(self, upgrade: Upgrade) -> MediaCodec:
+        return TokenInUrlCodec(upgrade)
+
+
+class TestTokenInUrlCarrier(TestMockCarrier):
+    def make_provider(self) -> TelephonyProvider:
+        return TokenInUrl(MockConfig(auth_token=TOKEN), ProviderContext(Path("unused")))
+
+    def stream_upgrade(self, token: str) -> Upgrade:
+        return replace(super().stream_upgrade(token), query={"token": token})
+
+    def stream_start(self, token: str) -> Message:
+        return super().stream_start("")
 
 
 def test_a_carrier_that_signs_the_url_must_mind_it() -> None:

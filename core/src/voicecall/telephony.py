@@ -122,7 +122,9 @@ class CallRef(msgspec.Struct, frozen=True):
 
 
 class StreamRequest(msgspec.Struct, frozen=True):
-    """A media socket to open: its public URL, and the one-use token that admits it."""
+    """A media socket to open: its public URL, which has no query, and the one-use token that admits
+    it. The adapter decides how the token comes back: as a parameter of the stream, or in a query
+    that it adds to the URL; the codec returns it as ``Started.token``."""
 
     url: str
     token: str

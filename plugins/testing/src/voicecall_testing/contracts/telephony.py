@@ -30,7 +30,6 @@ from voicecall.telephony import (
 
 __all__ = ["TelephonyContract"]
 
-_UPGRADE = Upgrade("/voice/stream", {}, {}, "127.0.0.1")
 _DEEP = '{"a":' * 10_000
 """JSON that nests deeper than parsers go."""
 _TEXTS = st.one_of(
@@ -73,7 +72,13 @@ class TelephonyContract(ABC):
 
     @abstractmethod
     def stream_start(self, token: str) -> Message:
-        """The first message of a media socket, with this stream token in it."""
+        """The message in which a media socket tells of its stream, with this stream token in it,
+        unless that is in :meth:`stream_upgrade`."""
+
+    def stream_upgrade(self, token: str) -> Upgrade:
+        """The request that opens this media socket. Override it where the token comes with the URL
+        or the headers."""
+        return Upgrade("/voice/stream", {}, {}, "127.0.0.1")
 
     @abstractmethod
     def caller_audio(self, payload: bytes) -> Message:
@@ -203,14 +208,16 @@ class TelephonyContract(ABC):
     # --- media -------------------------------------------------------------------------------
 
     def _codec(self) -> MediaCodec:
-        codec = self.make_provider().media_codec(_UPGRADE)
+        return self._started(self.make_provider())[0]
+
+    def _started(self, provider: TelephonyProvider) -> tuple[MediaCodec, Started]:
+        codec = provider.media_codec(self.stream_upgrade("one-use-token"))
         started = codec.decode(self.stream_start("one-use-token"))
         assert isinstance(started, Started)
-        return codec
+        return codec, started
 
     def test_the_start_carries_the_token(self, provider: TelephonyProvider) -> None:
-        started = provider.media_codec(_UPGRADE).decode(self.stream_start("one-use-token"))
-        assert isinstance(started, Started)
+        _, started = self._started(provider)
         assert started.token == "one-use-token"
         assert started.stream_id
         assert started.provider_call_id
