@@ -176,6 +176,11 @@ def test_a_carrier_says_what_it_can_do(site: Path, install: Install) -> None:
         ("{'marks': True}", "capabilities of the type dict, not TelephonyCapabilities"),
         ("TelephonyCapabilities", "capabilities of the type type, not TelephonyCapabilities"),
         ("TelephonyCapabilities(codecs=['mulaw'])", "codecs are no AudioFormat, such as "),
+        ("TelephonyCapabilities(stream={'dial'}, codecs=())", "media sockets and without codecs"),
+        ("TelephonyCapabilities(stream='dial')", "stream is no set of StreamPoint"),
+        ("TelephonyCapabilities(stream={'anser'})", "stream is no set of StreamPoint"),
+        ("TelephonyCapabilities(longest_speech=0)", "longest_speech is neither a number above 0"),
+        ("TelephonyCapabilities(longest_pre_connect_dtmf='32')", "_dtmf is neither a number above"),
     ],
 )
 def test_what_a_carrier_can_do_has_a_form(

@@ -7,7 +7,7 @@ with its error and disturbs nothing else.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import Any
 
 from importlib_metadata import EntryPoint, entry_points
@@ -210,10 +210,19 @@ def _capabilities_lack(capabilities: object) -> str:
     if capabilities is None:
         return "no capabilities"
     from .audio.formats import AudioFormat
-    from .telephony import TelephonyCapabilities
+    from .telephony import StreamPoint, TelephonyCapabilities
 
     if not isinstance(capabilities, TelephonyCapabilities):
         return f"capabilities of the type {type(capabilities).__name__}, not TelephonyCapabilities"
+    stream: Any = capabilities.stream
+    if not (isinstance(stream, Set) and stream <= set(StreamPoint)):
+        return "capabilities whose stream is no set of StreamPoint"
     if not all(isinstance(codec, AudioFormat) for codec in capabilities.codecs):
         return "capabilities whose codecs are no AudioFormat, such as voicecall.MULAW_8K"
+    if stream and not capabilities.codecs:
+        return "capabilities with media sockets and without codecs"
+    for name in ("longest_speech", "longest_pre_connect_dtmf"):
+        longest: Any = getattr(capabilities, name)
+        if longest is not None and not (type(longest) is int and longest > 0):
+            return f"capabilities whose {name} is neither a number above 0 nor None (no limit)"
     return ""

@@ -66,6 +66,7 @@ class TelephonyCapabilities:
     """What a carrier can do. The engine decides by this, never by the carrier's id.
 
     - ``native_speech``: it has its own voice, which takes ``longest_speech`` characters at once
+      (None: any number; the same goes for ``longest_pre_connect_dtmf``)
     - ``stream``: where a media socket can be requested (empty: nowhere)
     - ``codecs``: formats of a media socket, the usual one first
     - ``dtmf_out``: digits can be played during a call; with ``dtmf_keeps_stream`` this neither
