@@ -171,7 +171,8 @@ class Transcript:
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
-    """The model calls a function. The answer is :meth:`RealtimeSession.tool_result` with ``id``."""
+    """The model calls a function. The answer is :meth:`RealtimeSession.tool_result` with ``id``,
+    an error if ``arguments`` are no mapping; what cannot be parsed the provider refuses itself."""
 
     id: str
     name: str

@@ -224,6 +224,22 @@ async def test_a_question_is_needed_and_a_short_one_is_repaired(tmp_path: Path) 
         assert "Asked as: last train" in turn.text
 
 
+@pytest.mark.parametrize("arguments", [None, [], "", '{"question": "How late is it?"}'])
+@pytest.mark.parametrize("name", [CONSULT, "make_coffee"])
+async def test_arguments_that_are_no_object_give_an_error(
+    tmp_path: Path, name: str, arguments: Any
+) -> None:
+    model = ScriptedRealtime()
+    config = {"tools": [COFFEE]}
+    async with on_the_phone(tmp_path, model, tools=[coffee_tool()], realtime=config) as phone:
+        model.current.tell(ToolCall("t1", name, arguments))
+        await phone.settle(0.5)
+        assert model.current.results == [
+            ("t1", {"error": "the arguments are not a JSON object"}, False)
+        ]
+        assert phone.agent.turns == []
+
+
 async def test_tool_policy_none_hides_the_agent(tmp_path: Path) -> None:
     model = ScriptedRealtime()
     async with on_the_phone(tmp_path, model, realtime={"toolPolicy": "none"}) as phone:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -145,6 +145,7 @@ class RealtimeTools:
 
     async def _carry_out(self, call: ToolCall, session: RealtimeSession) -> None:
         name = _OLD_NAMES.get(call.name, call.name)
+        arguments: object = call.arguments
         if self._farewell.ends:
             text = "call %s: the tool %s is not used: the call is being ended"
             _log.warning(text, self._lane.record.call_id, name)
@@ -156,6 +157,11 @@ class RealtimeTools:
             await session.tool_result(call.id, {"error": error})
         elif name == END_CALL.name:
             await self._end_call(call, session)
+        elif not isinstance(arguments, Mapping):
+            text = "call %s: the model called the tool %s with %s in place of an object"
+            kind = type(arguments).__name__
+            _log.warning(text, self._lane.record.call_id, name, kind)
+            await session.tool_result(call.id, {"error": "the arguments are not a JSON object"})
         elif name == CONSULT.name and self._config.tool_policy != "none":
             await self._answer_consult(call, session)
         else:
