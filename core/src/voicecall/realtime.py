@@ -172,7 +172,8 @@ class Transcript:
 @dataclass(frozen=True, slots=True)
 class ToolCall:
     """The model calls a function. The answer is :meth:`RealtimeSession.tool_result` with ``id``,
-    an error if ``arguments`` are no mapping; what cannot be parsed the provider refuses itself."""
+    an error if ``arguments`` are no mapping; what cannot be parsed the provider refuses itself. A
+    call that is told twice in a session is carried out once."""
 
     id: str
     name: str

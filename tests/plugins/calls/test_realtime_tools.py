@@ -444,15 +444,34 @@ async def test_a_forced_consultation_asks_the_agent_itself(tmp_path: Path) -> No
         assert phone.agent.recalled == []
 
 
-async def test_a_call_that_comes_twice_is_carried_out_once(tmp_path: Path) -> None:
+@pytest.mark.parametrize("again_after_s", [0.0, 0.5, 3.0])
+async def test_a_call_that_comes_twice_is_carried_out_once(
+    tmp_path: Path, again_after_s: float
+) -> None:
     model = ScriptedRealtime()
-    async with open_realtime(tmp_path, model) as phone:
-        await phone.dial()
-        await phone.answer()
-        await phone.settle(0.1)
+    async with on_the_phone(tmp_path, model) as phone:
         phone.agent.then(1.0, "Sunny.")
-        call = ToolCall("t1", "voicecall_agent_consult", {"question": "What is the weather like?"})
-        model.current.tell(call, call)
+        model.current.tell(consult("t1"))
+        await phone.settle(again_after_s)
+        model.current.tell(consult("t1"))
         await phone.settle(5)
         assert phone.record.live
-        assert len(model.current.results) == 1
+        assert model.current.results == [("t1", {"answer": "Sunny."}, False)]
+        assert len(phone.agent.turns) == 1
+
+
+@pytest.mark.parametrize("reset", [True, False])
+async def test_another_session_may_number_its_calls_anew(tmp_path: Path, reset: bool) -> None:
+    model = ScriptedRealtime()
+    async with on_the_phone(tmp_path, model) as phone:
+        model.current.tell(consult("t1"))
+        await phone.settle(2)
+        if reset:
+            model.current.tell(SessionReset())
+        else:
+            model.current.end()
+        await phone.settle(3)
+        model.current.tell(consult("t1"))
+        await phone.settle(2)
+        assert len(phone.agent.turns) == 2
+        assert model.current.results[-1] == ("t1", {"answer": "Yes."}, False)

@@ -233,6 +233,7 @@ class RealtimeConversation(Conversation):
     def _session_closed(self) -> None:
         self._keys.pause()
         self._breaks.broke()
+        self._tools.forget()
         self.voice.session_closed()
 
     async def _open(self, session: RealtimeSession) -> None:

@@ -53,6 +53,7 @@ CONSULT = Tool(
 _OLD_NAMES = {"openclaw_end_call": END_CALL.name, "openclaw_agent_consult": CONSULT.name}
 _OUR_NAMES = {*_OLD_NAMES, *_OLD_NAMES.values()}
 _MOST_CALLS = 20
+_IDS_KEPT = 64
 _IN_S = 60.0
 _FAREWELL_S = 10.0
 _WORKING = {"status": "working", "message": "Tell the caller briefly that you are checking."}
@@ -95,6 +96,7 @@ class RealtimeTools:
             if tool.name not in _OUR_NAMES
         }
         self._calls: dict[str, anyio.CancelScope] = {}
+        self._answered: deque[str] = deque(maxlen=_IDS_KEPT)
         self._recent: dict[str, deque[float]] = {}
 
     def declared(self) -> tuple[Tool, ...]:
@@ -129,17 +131,23 @@ class RealtimeTools:
         """Nobody wants a result any more, nor an answer that the agent was forced to give."""
         for scope in self._calls.values():
             scope.cancel()
+        self.forget()
         if self._forced is not None:
             self._forced.cancel()
 
+    def forget(self) -> None:
+        """Another session follows, whose calls may have the same ids."""
+        self._answered.clear()
+
     async def _answer(self, call: ToolCall, session: RealtimeSession) -> None:
-        if call.id in self._calls:
-            # It is being carried out already.
+        if call.id in self._calls or call.id in self._answered:
+            # Some vendors tell of a call more than once.
             return
         with anyio.CancelScope() as scope:
             self._calls[call.id] = scope
             try:
                 await self._carry_out(call, session)
+                self._answered.append(call.id)
             finally:
                 del self._calls[call.id]
 
