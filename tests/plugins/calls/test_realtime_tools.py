@@ -315,7 +315,8 @@ COFFEE = {
 
 
 def coffee_tool(
-    *uses: dict[str, Any] | BaseException | float, seen: list[tuple[Any, ToolUse]] | None = None
+    *uses: dict[str, Any] | bytes | BaseException | float,
+    seen: list[tuple[Any, ToolUse]] | None = None,
 ) -> ToolSpec:
     """A tool of the gateway: returns, raises or takes so many seconds, one after another."""
     waiting = list(uses)
@@ -389,6 +390,18 @@ async def test_a_tool_that_fails_gives_an_error(tmp_path: Path) -> None:
         assert "no beans" in first
         assert failed == ["the tool failed"] * 2
         assert "2 s" in last
+
+
+@pytest.mark.parametrize("result", [b"\x00", {"at": object()}, {"cups": float("nan")}])
+async def test_a_result_that_is_no_json_counts_as_a_failure(
+    tmp_path: Path, result: bytes | dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    model, tool = ScriptedRealtime(), coffee_tool(result)
+    async with on_the_phone(tmp_path, model, tools=[tool], realtime={"tools": [COFFEE]}) as phone:
+        model.current.tell(ToolCall("t1", "make_coffee", {}))
+        await phone.settle(0.5)
+        assert model.current.results == [("t1", {"error": "the tool failed"}, False)]
+    assert "tool make_coffee failed" in caplog.text
 
 
 # --- what is known already ----------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -226,7 +227,10 @@ class RealtimeTools:
         use = ToolUse(frozenset(), record.session_key, record.agent_id, key)
         try:
             with anyio.fail_after(self._timeout_s):
-                return {"result": await spec.handler(call.arguments, use)}
+                result = await spec.handler(call.arguments, use)
+            # A model that cannot be told the result would wait for it.
+            json.dumps(result, allow_nan=False)
+            return {"result": result}
         except TimeoutError:
             return {"error": f"no result within {self._timeout_s:g} s"}
         except VoicecallError as error:
