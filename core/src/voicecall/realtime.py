@@ -219,7 +219,8 @@ class SessionLost:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What the vendor counts, by its own names (such as tokens)."""
+    """What the vendor counts, by its own names (such as tokens). The host adds up the figures of a
+    call; what is no whole number it leaves out."""
 
     values: Mapping[str, int] = field(default_factory=dict)
 

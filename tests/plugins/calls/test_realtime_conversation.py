@@ -904,3 +904,16 @@ async def test_usage_is_summed_up(tmp_path: Path) -> None:
         model.current.tell(Usage({"in": 3, "out": 5}), Usage({"in": 4}))
         await phone.settle(0.1)
         assert conversation.usage == {"in": 7, "out": 5}
+
+
+@pytest.mark.parametrize("details", [{"cached": 1}, None, 0.5])
+async def test_what_is_no_number_of_usage_is_left_out(tmp_path: Path, details: Any) -> None:
+    model = ScriptedRealtime()
+    async with open_realtime(tmp_path, model) as phone:
+        await greeted(phone)
+        usage: dict[str, Any] = {"in": 3, "details": details}
+        nothing: Any = None
+        model.current.tell(Usage(usage), Usage(usage), Usage(nothing))
+        await phone.settle(0.1)
+        assert talk(phone).usage == {"in": 6}
+        assert len(model.sessions) == 1

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import anyio
 
@@ -289,7 +289,9 @@ class RealtimeConversation(Conversation):
                 if not self._greeting.pending:
                     self._link.do(self._open)
             case Usage(values=values):
-                self.usage.update(values)
+                # Vendors break some of their figures down, and of a failure some give none.
+                told: Mapping[str, Any] = values or {}
+                self.usage.update({name: n for name, n in told.items() if isinstance(n, int)})
             case _:
                 # The link takes what concerns the session itself.
                 return
