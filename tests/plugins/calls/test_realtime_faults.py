@@ -93,7 +93,7 @@ class FaultySession(ScriptedRealtimeSession):
         will_continue: bool = False,
         when: Literal["now", "idle", "silent"] = "now",
     ) -> None:
-        self._fail("result")
+        self._fail("interim" if will_continue else "result")
         await anyio.sleep(self.takes_result_s)
         await super().tool_result(call_id, result, will_continue=will_continue, when=when)
 
@@ -277,6 +277,22 @@ async def test_a_model_that_takes_no_result_can_hang_up(tmp_path: Path, how: str
         model.current.tell(ToolCall("t1", "voicecall_end_call", {}))
         await phone.settle(3)
         assert phone.record.end_detail is EndDetail.AGENT
+
+
+@pytest.mark.parametrize("error", [*TROUBLES, NotImplementedError()])
+async def test_a_model_that_takes_no_interim_result_gets_the_answer(
+    tmp_path: Path, error: Exception
+) -> None:
+    model = FaultyModel()
+    model.faults = {"interim": error}
+    async with open_realtime(tmp_path, model) as phone:
+        await greeted(phone)
+        phone.agent.then(4.0, "Sunny.")
+        question = {"question": "What is the weather like?"}
+        model.current.tell(ToolCall("t1", "voicecall_agent_consult", question))
+        await phone.settle(5)
+        assert model.current.results == [("t1", {"answer": "Sunny."}, False)]
+        assert len(model.sessions) == 1
 
 
 @pytest.mark.parametrize("shielded", [False, True])

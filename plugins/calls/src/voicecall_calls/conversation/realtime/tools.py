@@ -18,6 +18,7 @@ from voicecall.model import EndDetail, EndReason
 from voicecall.realtime import Delegation, RealtimeSession, Tool, ToolCall
 from voicecall_calls.config import VoiceCallConfig
 from voicecall_calls.conversation.lastwords import Farewell
+from voicecall_calls.conversation.losses import why_lost
 from voicecall_calls.conversation.realtime.consult import Answer, Consults
 from voicecall_calls.conversation.realtime.forced import ForcedConsult
 from voicecall_calls.conversation.realtime.link import ModelLink
@@ -210,9 +211,17 @@ class RealtimeTools:
             with anyio.move_on_after(self._interim_s):
                 await consult.done.wait()
             if not consult.done.is_set():
-                await session.tool_result(call.id, _WORKING, will_continue=True)
+                await self._tell_working(call, session)
                 await consult.done.wait()
             await session.tool_result(call.id, _as_result(consult.answer))
+
+    async def _tell_working(self, call: ToolCall, session: RealtimeSession) -> None:
+        """A model that does not take this is given the answer all the same."""
+        try:
+            await session.tool_result(call.id, _WORKING, will_continue=True)
+        except Exception as error:  # noqa: BLE001 (a model's code can raise anything)
+            why = why_lost(error, "the voice model")
+            _log.warning("call %s: interim result: %s", self._lane.record.call_id, why)
 
     async def _use(self, call: ToolCall) -> dict[str, Any]:
         """Have the gateway's tool carry out a call of one that the configuration declares."""
