@@ -408,6 +408,23 @@ async def test_what_a_task_of_a_session_raised_is_told_without_its_group(
     assert [type(record.exc_info[1]) for record in told if record.exc_info] == [OSError]
 
 
+async def test_of_tasks_that_fail_together_the_providers_own_error_is_told(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    one = Voice("one")
+    error = one.broken()
+    one.open_errors = [
+        ExceptionGroup("tasks", [error, one.broken()]),
+        ExceptionGroup("tasks", [OSError("a mistake in the package"), error]),
+    ]
+    for mistakes in (0, 1):
+        with pytest.raises(ProviderUnavailable) as caught:
+            async with open_chain(chain([one])):
+                raise AssertionError("nobody is there to speak")
+        assert caught.value is error
+        assert caplog.text.count("is not a ProviderError") == mistakes
+
+
 async def test_where_all_fail_the_error_names_them_all() -> None:
     voices = [Voice("one"), Voice("two")]
     for voice in voices:

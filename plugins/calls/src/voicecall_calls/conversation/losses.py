@@ -9,7 +9,7 @@ from typing import Any
 
 from voicecall.errors import ProviderError
 
-__all__ = ["check_session", "why_lost"]
+__all__ = ["check_session", "leaves", "why_lost"]
 
 _log = logging.getLogger("voicecall.calls")
 
@@ -28,16 +28,17 @@ def check_session(session: Any) -> None:
 def why_lost(error: Exception, whose: str) -> str:
     """The reason in words, also where tasks of the session failed. What no session may raise is
     logged; ``whose`` it was."""
-    errors = list(_leaves(error))
+    errors = list(leaves(error))
     if not all(isinstance(one, ProviderError) for one in errors):
         _log.error("%s raised an error that is not a ProviderError", whose, exc_info=error)
     said = (str(one) if isinstance(one, ProviderError) else type(one).__name__ for one in errors)
     return "; ".join(dict.fromkeys(said))
 
 
-def _leaves(error: Exception) -> Iterator[Exception]:
+def leaves(error: Exception) -> Iterator[Exception]:
+    """``error`` itself, or those of the tasks that failed together."""
     if isinstance(error, ExceptionGroup):
         for one in error.exceptions:
-            yield from _leaves(one)
+            yield from leaves(one)
     else:
         yield error

@@ -10,6 +10,7 @@ import anyio
 from voicecall.audio.formats import AudioFormat
 from voicecall.errors import ProviderError, ProviderTimeout, ProviderUnavailable
 from voicecall.tts import SpeechSession
+from voicecall_calls.conversation.losses import leaves
 from voicecall_calls.holding import held
 
 if TYPE_CHECKING:
@@ -21,15 +22,15 @@ _log = logging.getLogger("voicecall.calls")
 
 
 def as_provider_error(error: Exception, provider_id: str) -> ProviderError:
-    """``error``, alone or as that of a task, as an error of the provider. One that no provider
-    may raise is logged."""
-    while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
-        error = error.exceptions[0]
-    if isinstance(error, ProviderError):
-        return error
+    """``error``, alone or as those of tasks, as an error of the provider: the first one that is.
+    What no provider may raise is logged."""
+    errors = list(leaves(error))
     text = "the speech provider %s raised an error that is not a ProviderError"
-    _log.error(text, provider_id, exc_info=error)
-    return ProviderUnavailable(type(error).__name__, provider=provider_id)
+    for one in errors:
+        if not isinstance(one, ProviderError):
+            _log.error(text, provider_id, exc_info=one)
+    own = [one for one in errors if isinstance(one, ProviderError)]
+    return own[0] if own else ProviderUnavailable(type(errors[0]).__name__, provider=provider_id)
 
 
 class Seat:
