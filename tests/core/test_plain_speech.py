@@ -120,6 +120,16 @@ async def test_one_that_breaks_off_has_not_spoken() -> None:
     assert [type(error) for error in lost[0].exceptions] == [KeyError]
 
 
+async def test_one_that_its_session_takes_with_it_has_not_spoken() -> None:
+    reader = Reader([bytes(160)])
+    async with reader.session(None, MULAW_8K) as session:
+        utterance = session.utterance("item", Ear())
+        utterance.send("Good day.")
+        await anyio.sleep(1)
+    with pytest.raises(ProviderUnavailable, match="Reader: the session ended"):
+        await utterance.done()
+
+
 async def test_samples_stay_whole_whatever_the_pieces_are() -> None:
     audio = bytes(range(200))
     reader, ear = Reader([audio[:3], audio[3:4], audio[4:5], audio[5:120], audio[120:]]), Ear()

@@ -218,6 +218,11 @@ class _PlainUtterance(Utterance):
             who = type(self._session.provider).__name__
             self._error = ProviderUnavailable(type(error).__name__, provider=who)
             raise
+        except anyio.get_cancelled_exc_class():
+            # Another utterance may have taken the session with it.
+            who = type(self._session.provider).__name__
+            self._error = ProviderUnavailable("the session ended", provider=who)
+            raise
         finally:
             self._finished.set()
 
