@@ -184,7 +184,7 @@ class _Unused:
 
 def test_rpc_methods_are_all_described_with_their_scope() -> None:
     text = (ROOT / "docs" / "reference" / "rpc.md").read_text(encoding="utf-8")
-    methods = PhoneRpc(_Unused(), SystemSeam(), poll_timeout_ms=1).methods()
+    methods = PhoneRpc(_Unused(), SystemSeam()).methods()
     scopes = {method.name: method.scope.removeprefix("operator.") for method in methods}
     own = {"gateway.status": "read", "gateway.reload": "admin"}
     assert rows(text, "Methods") == {**own, **scopes}

@@ -39,7 +39,7 @@ class Rpc:
 @asynccontextmanager
 async def open_rpc(directory: Path, **config: Any) -> AsyncIterator[Rpc]:
     async with open_phone(directory, config=config, agents=("main", "sales")) as phone:
-        rpc = PhoneRpc(lambda: phone.operations, phone.seam, poll_timeout_ms=188_000)
+        rpc = PhoneRpc(lambda: phone.operations, phone.seam)
         async with anyio.create_task_group() as tasks:
             rpc.tasks = tasks
             yield Rpc(rpc, phone)
@@ -50,7 +50,7 @@ def test_reading_needs_less_than_calling() -> None:
     def operations() -> CallOperations:
         raise ConfigError("not here")
 
-    rpc = PhoneRpc(operations, VirtualSeam(), poll_timeout_ms=1000)
+    rpc = PhoneRpc(operations, VirtualSeam())
     scopes = {method.name: method.scope for method in rpc.methods()}
     reading = {name for name, scope in scopes.items() if scope == "operator.read"}
     assert {"voicecall.status", "voicecall.continue.result"} <= reading
@@ -130,7 +130,7 @@ async def test_a_phone_that_does_not_run_says_what_is_missing(tmp_path: Path) ->
     def operations() -> CallOperations:
         raise ConfigError("is required to place calls", path="fromNumber")
 
-    rpc = PhoneRpc(operations, VirtualSeam(), poll_timeout_ms=1000)
+    rpc = PhoneRpc(operations, VirtualSeam())
     methods = {method.name: method.handler for method in rpc.methods()}
     with pytest.raises(ConfigError, match="fromNumber"):
         await methods["voicecall.start"]({"to": CALLEE}, WHO)
@@ -165,7 +165,7 @@ async def test_a_question_in_two_steps(tmp_path: Path) -> None:
         assert begun == {
             "operationId": operation,
             "status": "pending",
-            "pollTimeoutMs": 218_000,
+            "pollTimeoutMs": 218_000 + len("Your name?") * 125,
         }
         assert await rpc("continue.result", operationId=operation) == begun
         await rpc.phone.settle(2)
@@ -184,6 +184,36 @@ async def test_a_question_in_two_steps(tmp_path: Path) -> None:
         await rpc.phone.settle(200)
         with pytest.raises(InvalidRequest, match="unknown operationId"):
             await rpc("continue.result", operationId=operation)
+
+
+async def test_a_long_question_in_two_steps_is_waited_for(tmp_path: Path) -> None:
+    async with open_rpc(tmp_path, transcriptTimeoutMs=5000, maxDurationSeconds=900) as rpc:
+        await rpc.phone.call_in()
+        await rpc.phone.settle(3)
+        began = rpc.phone.now()
+        question = {"callId": rpc.phone.record.call_id, "message": "A word. " * 500}
+        state = await rpc("continue.start", **question)
+        longest_ms = state["pollTimeoutMs"]
+        while state["status"] == "pending":
+            await rpc.phone.settle(1)
+            state = await rpc("continue.result", operationId=state["operationId"])
+        assert state["error"] == "Timed out waiting for transcript after 5000ms"
+        assert 60_000 < rpc.phone.now() - began < longest_ms
+
+
+async def test_a_question_has_the_time_of_a_changed_configuration(tmp_path: Path) -> None:
+    async with open_rpc(tmp_path) as rpc:
+        await rpc.phone.call_in()
+        await rpc.phone.settle(3)
+        call = rpc.phone.record.call_id
+        before = await rpc("continue.start", callId=call, message="Your name?")
+        await rpc.phone.settle(2)
+        rpc.phone.hears("Anna.")
+        await rpc.phone.settle()
+        config = rpc.phone.config.model_copy(update={"transcript_timeout_ms": 600_000})
+        rpc.phone.engine.reconfigure(config, "main", one_for_all=False)
+        then = await rpc("continue.start", callId=call, message="Your name?")
+        assert then["pollTimeoutMs"] - before["pollTimeoutMs"] == 420_000
 
 
 async def test_a_question_in_two_steps_that_fails(tmp_path: Path) -> None:

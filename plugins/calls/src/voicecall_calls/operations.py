@@ -41,6 +41,9 @@ _LONGEST_KEY = 256
 """Characters of an idempotency key, which not every store can look up however long it is."""
 _MOCK_FROM = "+15550000000"
 _END_PATIENCE_S = 30.0
+_ASK_SLACK_MS = 30_000
+_SLOWEST_MS = 125
+"""For a character that is spoken."""
 
 
 def check_digits(digits: str) -> str:
@@ -269,10 +272,13 @@ class CallOperations:
                 f"message has {len(message)} characters; tts.maxTextLength allows {longest}"
             )
 
-    async def check_ask(self, call_id: str, message: str) -> None:
-        """The checks of :meth:`ask`, before it is begun."""
+    async def check_ask(self, call_id: str, message: str) -> int:
+        """The checks of :meth:`ask`, before it is begun. Returns how long it can take, in
+        milliseconds."""
         lane, _talk = await self._connected(call_id)
-        self._message(lane, message)
+        text, config = self._message(lane, message), self._engine.config
+        spoken_ms = config.tts.timeout_ms + len(text) * _SLOWEST_MS
+        return spoken_ms + config.transcript_timeout_ms + _ASK_SLACK_MS
 
     async def dtmf(self, call_id: str, digits: str) -> None:
         """Play keypad tones on a connected call."""

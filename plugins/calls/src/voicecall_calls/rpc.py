@@ -24,7 +24,6 @@ ADMIN = "operator.admin"
 _MOST = 1_000_000
 """Turns that are looked at at a time."""
 _KEEP_S = 300.0
-_GRACE_MS = 30_000
 
 
 @dataclass(slots=True)
@@ -54,16 +53,9 @@ class _Operation:
 class PhoneRpc:
     """``operations`` returns the running operations or raises what is missing."""
 
-    def __init__(
-        self,
-        operations: Callable[[], CallOperations],
-        seam: Seam,
-        *,
-        poll_timeout_ms: int,
-    ) -> None:
+    def __init__(self, operations: Callable[[], CallOperations], seam: Seam) -> None:
         self._operations = operations
         self._seam = seam
-        self._poll_timeout_ms = poll_timeout_ms + _GRACE_MS
         self._running: dict[str, _Operation] = {}
         self.tasks: anyio.abc.TaskGroup | None = None
 
@@ -118,9 +110,9 @@ class PhoneRpc:
     async def _continue_start(self, params: Params, call: RpcCall) -> Params:
         call_id, message = required(params, "callId"), required(params, "message")
         operations = self._operations()
-        await operations.check_ask(call_id, message)
+        longest_ms = await operations.check_ask(call_id, message)
         self._drop_old()
-        operation = _Operation(self._seam.new_id(), self._poll_timeout_ms)
+        operation = _Operation(self._seam.new_id(), longest_ms)
         self._running[operation.id] = operation
 
         async def run() -> None:

@@ -79,10 +79,8 @@ class PhoneService:
         self._running: _Running | None = None
         self._ran = False
         self._awaited: TunnelKeeper | None = None
-        config: VoiceCallConfig = host.plugin_config(PLUGIN_ID)
-        self._config = config
-        timeouts = config.transcript_timeout_ms + config.tts.timeout_ms
-        self._rpc = PhoneRpc(self.operations, host.seam, poll_timeout_ms=timeouts)
+        self._config: VoiceCallConfig = host.plugin_config(PLUGIN_ID)
+        self._rpc = PhoneRpc(self.operations, host.seam)
         for method in self._rpc.methods():
             host.register_rpc(method)
         tool = VoiceCallTool(self.operations)
