@@ -166,6 +166,26 @@ async def test_more_digits_than_the_carrier_takes_are_refused_before_dialling(
         assert carrier.dialled[0].dtmf_sequence == "1w2#"
 
 
+@pytest.mark.parametrize(
+    ("given", "sent"),
+    [
+        # As clients write twelve seconds in front of the code of a conference.
+        ("w" * 24 + "123456789012#", "W" * 12 + "123456789012#"),
+        ("1w,p,w,#" + "2" * 22 + "www", "1WpW,#" + "2" * 22 + "Ww"),
+        # As it was given, where that is short enough.
+        ("w" * 20 + "1234567890#", "w" * 20 + "1234567890#"),
+    ],
+)
+async def test_waits_before_digits_are_written_shorter_where_they_are_too_long(
+    tmp_path: Path, given: str, sent: str
+) -> None:
+    can = replace(NATIVE, pre_connect_dtmf=True, longest_pre_connect_dtmf=32)
+    carrier = ScriptedCarrier(can)
+    async with open_phone(tmp_path, media=MediaPath.NATIVE, carrier=carrier) as phone:
+        await phone.dial("Hello.", dtmf_sequence=given)
+        assert carrier.dialled[0].dtmf_sequence == sent
+
+
 async def test_no_more_calls_than_are_allowed(tmp_path: Path) -> None:
     async with open_phone(tmp_path) as phone:
         await phone.dial("First.")

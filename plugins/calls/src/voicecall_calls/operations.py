@@ -36,6 +36,7 @@ from voicecall_calls.pairing import Pairing
 __all__ = ["CallOperations", "DialOptions", "check_digits", "projection"]
 
 _DIGITS = re.compile(r"[0-9*#wWpP,]+")
+_TWO_WAITS = re.compile(r"[w,]{2}")
 _MOST_DIGITS = 100
 _LONGEST_KEY = 256
 """Characters of an idempotency key, which not every store can look up however long it is."""
@@ -224,6 +225,10 @@ class CallOperations:
         if not can.pre_connect_dtmf:
             raise InvalidRequest(f"{carrier} does not support pre-connect DTMF")
         most = can.longest_pre_connect_dtmf
+        if most is not None and len(digits) > most:
+            # A second's wait takes half the characters. Bots that dial into a conference begin with
+            # many short ones.
+            digits = _TWO_WAITS.sub("W", digits)
         if most is not None and len(digits) > most:
             raise InvalidRequest(f"{carrier} takes a dtmfSequence of at most {most} characters")
         return digits
