@@ -59,6 +59,13 @@ def test_a_real_carrier_needs_a_number_of_ours() -> None:
     ]
 
 
+def test_all_that_a_carrier_lacks_is_told_at_once() -> None:
+    key, number, tunnel = wire(provider="public", tunnel={"provider": "hole"}).problems
+    assert "config.public.apiKey (or set PUBLIC_KEY)" in key
+    assert number.endswith("config.fromNumber is required by Public (or set PUBLIC_NUMBER)")
+    assert "no tunnel 'hole' is installed" in tunnel
+
+
 def test_streaming_takes_the_first_configured_providers() -> None:
     wiring = wire(environ=KEYS, **STREAM)
     assert wiring.media is MediaPath.STREAM

@@ -14,7 +14,7 @@ from voicecall.configuring import validate
 from voicecall.errors import ConfigError, VoicecallError
 from voicecall.hosting import GatewayHost, SetupContext
 from voicecall.model import MediaPath
-from voicecall.providers import ProviderKind
+from voicecall.providers import ProviderInfo, ProviderKind
 from voicecall.registry import Registry
 from voicecall.selection import Selected, Selection, select
 from voicecall_calls.agents import AgentDirectory
@@ -118,7 +118,11 @@ def resolve(
         CONFIG_PATH,
         named_at=f"{CONFIG_PATH}.provider",
     )
-    config = _with_environment(config, carrier, environ)
+    info = carrier.info
+    if carrier.outcome is Selection.PROVIDER_NOT_CONFIGURED:
+        # What else it needs is told at once.
+        info = registry.load(ProviderKind.TELEPHONY, config.provider)
+    config = _with_environment(config, info, environ)
     directory = AgentDirectory(agents)
     wiring = Wiring(config, carrier, directory, directory.agent_id(config.agent_id))
     wiring.notes.extend([*directory.notes(), *misspelt("tts", tts, TTS_KEYS)])
@@ -128,8 +132,8 @@ def resolve(
         wiring.problems.append(carrier.message)
     _select_backends(wiring, registry, environ)
     _select_speech(wiring, registry, environ, tts)
-    _check_carrier(wiring)
-    _check_tunnel(wiring, registry, environ)
+    _check_carrier(wiring, info)
+    _check_tunnel(wiring, info, registry, environ)
     if config.streaming.enabled:
         _select_streaming(wiring, registry, environ)
         _select_turn(wiring, registry, environ)
@@ -162,11 +166,11 @@ def _ignored_blocks(config: VoiceCallConfig, registry: Registry) -> Iterator[str
 
 
 def _with_environment(
-    config: VoiceCallConfig, carrier: Selected, environ: Mapping[str, str]
+    config: VoiceCallConfig, carrier: ProviderInfo | None, environ: Mapping[str, str]
 ) -> VoiceCallConfig:
     """``config`` with what the carrier's environment variables say of keys that are not given, or
     null."""
-    given = {} if carrier.info is None else carrier.info.environ
+    given = {} if carrier is None else carrier.environ
     unset = {key: variable for key, variable in given.items() if not _is_given(config, key)}
     found = {
         key: environ[variable].strip()
@@ -282,8 +286,7 @@ def _select_speech(
         )
 
 
-def _check_carrier(wiring: Wiring) -> None:
-    info = wiring.carrier.info
+def _check_carrier(wiring: Wiring, info: ProviderInfo | None) -> None:
     if info is None:
         return
     config = wiring.config
@@ -298,10 +301,12 @@ def _check_carrier(wiring: Wiring) -> None:
             )
 
 
-def _check_tunnel(wiring: Wiring, registry: Registry, environ: Mapping[str, str]) -> None:
+def _check_tunnel(
+    wiring: Wiring, info: ProviderInfo | None, registry: Registry, environ: Mapping[str, str]
+) -> None:
     """Select the tunnel, or say why there will be none: a carrier that needs one cannot do
     without."""
-    config, info = wiring.config, wiring.carrier.info
+    config = wiring.config
     tunnel = config.tunnel_id
     if tunnel is None:
         return
