@@ -60,8 +60,9 @@ AGENTS = """## `agents`
 | `defaults.model`, `list[].model` | text | - | model, where the backend can choose |
 | `defaults.model.primary`, `.fallbacks` | text; list | - | the same; what takes over in turn |
 | `defaults.tools.allow`, `list[].tools.allow` | list of text | all | what the agent may use |
-| `defaults.workspace`, `list[].workspace` | text | - | directory of the agent's files |
-| `list[].identity` | object | {} | who the agent is: `name`, `emoji`, `vibe`, `theme`, `creature` |
+| `defaults.workspace`, `list[].workspace` | text | - | files for `realtime.agentContext` |
+| `list[].identity.name` | text | - | how the agent is called, where no instructions say it |
+| `list[].identity` | object | {} | `emoji`, `vibe`, `theme`, `creature`, for `agentContext` |
 | `backends.<id>` | object | {} | configuration of a backend, below |
 """
 

@@ -35,6 +35,7 @@ class AgentTurn:
     - ``session_key``: whose history the turn belongs to
     - ``opening``: what was said before the caller's first words: context, not instructions
     - ``direction``: ``inbound`` or ``outbound``; ``remote_number`` is the other party's
+    - ``agent_name``: how the agent is called, if the configuration says so
     - ``model``, ``system_prompt``: to be used in place of the backend's own, if not None
     - ``fallback_models``: tried in this order if ``model`` fails
     - ``allowed_tools``: which tools of the backend may be used, ``*`` being a wildcard; None: all
@@ -63,6 +64,7 @@ class AgentTurn:
     thinking: ThinkingLevel | None = None
     fast: bool | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    agent_name: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -285,6 +285,20 @@ def test_the_prompt_of_a_call(make_turn: MakeTurn) -> None:
     assert "heard-before" not in text
 
 
+def test_the_assistant_has_the_agents_name_unless_a_text_says_who_it_is(
+    make_turn: MakeTurn,
+) -> None:
+    text = instructions(config(), make_turn(agent_name="Mira"))
+    assert text.startswith("You are Mira, a friendly voice assistant on a phone call. ")
+    assert instructions(config(), make_turn()).startswith("You are a friendly voice assistant ")
+    for named in (
+        instructions(config(instructions="You are Ada."), make_turn(agent_name="Mira")),
+        instructions(config(), make_turn(agent_name="Mira", system_prompt="You are Ada.")),
+    ):
+        assert named.startswith("You are Ada.")
+        assert "Mira" not in named
+
+
 def test_other_prompts(make_turn: MakeTurn) -> None:
     own = config(instructions="You are Ada.", spokenContract=True)
     text = instructions(own, make_turn(direction="outbound", owner=True))

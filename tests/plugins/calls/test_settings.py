@@ -287,6 +287,18 @@ async def test_what_takes_over_and_what_may_be_used_is_the_agents() -> None:
     assert make_turn(record(), main, TurnInput("Hi."), "t").fallback_models == ("m/two", "m/three")
 
 
+async def test_an_agent_is_told_its_name() -> None:
+    agents = {
+        "list": [{"id": "main"}, {"id": "desk", "identity": {"name": " Mira ", "emoji": "x"}}]
+    }
+    wiring = wire(agents)
+    async with providers(wiring) as made:
+        book = SettingsBook(wiring, made)
+        brains = {name: book.for_call(record(agent_id=name)).brain for name in ("main", "desk")}
+    turns = {name: make_turn(record(), b, TurnInput("Hi."), "t") for name, b in brains.items()}
+    assert (turns["main"].agent_name, turns["desk"].agent_name) == (None, "Mira")
+
+
 LISTED = {
     "list": [
         {"id": "desk", "default": True, "backend": "helper"},

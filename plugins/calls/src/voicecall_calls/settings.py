@@ -200,6 +200,7 @@ class SettingsBook:
             config.response_model or wiring.agents.model(agent_id),
             wiring.agents.fallback_models(agent_id),
             wiring.agents.allowed_tools(agent_id),
+            wiring.agents.profile(agent_id).identity.get("name"),
         )
         return CallSettings(
             config,

@@ -15,7 +15,7 @@ END_CALL_NAMES = (END_CALL, "openclaw_end_call")
 """The first is what we offer; the second is understood where a prompt still names it."""
 
 _ASSISTANT = (
-    "You are a friendly voice assistant on a phone call. Answer with one or two short sentences, "
+    "You are {who} on a phone call. Answer with one or two short sentences, "
     "the way people talk on the telephone. Ask one question at a time. Use your tools where they "
     "help; never invent what a tool would tell you."
 )
@@ -44,7 +44,11 @@ _NUMBER_CHARS = 32
 
 def base_text(config: LlmConfig, turn: AgentTurn) -> str:
     """Who the assistant is: from the call's configuration, the backend's, or built in."""
-    return turn.system_prompt or config.instructions or _ASSISTANT
+    own = turn.system_prompt or config.instructions
+    if own:
+        return own
+    who = "a friendly voice assistant"
+    return _ASSISTANT.format(who=f"{turn.agent_name}, {who}" if turn.agent_name else who)
 
 
 def instructions(config: LlmConfig, turn: AgentTurn) -> str:

@@ -31,6 +31,7 @@ class Brain:
     model: str | None = None
     fallback_models: tuple[str, ...] = ()
     allowed_tools: tuple[str, ...] | None = None
+    agent_name: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +76,7 @@ def make_turn(record: CallRecord, brain: Brain, turn: TurnInput, turn_id: str) -
         fallback_models=brain.fallback_models,
         allowed_tools=brain.allowed_tools,
         system_prompt=brain.system_prompt,
+        agent_name=brain.agent_name,
     )
 
 
