@@ -304,6 +304,8 @@ def test_other_prompts(make_turn: MakeTurn) -> None:
     text = instructions(own, make_turn(direction="outbound", owner=True))
     assert text.startswith("You are Ada.")
     assert '{"spoken": "…"}' in text
+    # An empty answer counts as a failed one.
+    assert "never empty" in text
     assert "We called" in text
     assert "stranger" not in text
     assert instructions(own, make_turn(system_prompt="You are Bob.")).startswith("You are Bob.")

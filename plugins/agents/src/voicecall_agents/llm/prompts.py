@@ -27,8 +27,7 @@ _PLAIN = (
 _CONTRACT = (
     'Answer only with one JSON object of the form {"spoken": "…"}. Its value is exactly what is '
     "read aloud to the person on the line: plain spoken sentences without markdown, links, emoji "
-    "or reasoning. No code fence, no other keys, no text around it. If there is nothing to say, "
-    "the value is empty."
+    "or reasoning, and never empty. No code fence, no other keys, no text around it."
 )
 _MARKER = "heard-before"
 _MARKERS = re.compile(rf"<\s*/?\s*{_MARKER}\b[^<>]*>", re.IGNORECASE)
