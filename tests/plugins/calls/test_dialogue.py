@@ -254,6 +254,54 @@ async def test_a_sound_while_the_agent_thinks_costs_no_answer(
         assert phone.socket.clears == 0
 
 
+async def test_an_answer_is_not_begun_while_the_caller_goes_on(tmp_path: Path) -> None:
+    async with open_phone(tmp_path) as phone:
+        await greeted(phone)
+        phone.agent.then(1.0, STORY)
+        phone.hears("My number is five, five, five.")
+        await phone.settle(0.7)
+        phone.stt.started()
+        phone.stt.partial("zero")
+        await phone.settle(3)
+        assert phone.heard == [GREETING]
+        phone.stt.final("Zero, one, two, three.")
+        phone.stt.ended()
+        await phone.settle(2)
+        assert phone.agent.asked[1:] == ["Zero, one, two, three."]
+        assert phone.agent.settled == [("My number is five, five, five.", "")]
+        assert phone.said[-2:] == [("user", "Zero, one, two, three."), ("bot", "Yes.")]
+        assert phone.heard == [GREETING, "Yes."]
+
+
+async def test_an_answer_does_not_wait_for_ever_for_silence(tmp_path: Path) -> None:
+    async with open_phone(tmp_path) as phone:
+        await greeted(phone)
+        phone.agent.then(1.0, STORY)
+        phone.hears("When?")
+        await phone.settle(0.5)
+        phone.stt.started()
+        await phone.settle(4)
+        assert phone.heard == [GREETING]
+        await phone.settle(1)
+        assert phone.heard == [GREETING, STORY]
+
+
+async def test_no_filler_is_spoken_into_what_the_caller_says(tmp_path: Path) -> None:
+    async with open_phone(tmp_path, config={"fillerAfterMs": 500}) as phone:
+        filler = phone.config.phrases.filler
+        await greeted(phone)
+        phone.agent.then(10.0, STORY)
+        phone.hears("When?")
+        await phone.settle(0.3)
+        phone.stt.started()
+        await phone.settle(1)
+        assert phone.heard == [GREETING]
+        # It was a cough.
+        phone.stt.ended()
+        await phone.settle(1)
+        assert phone.heard == [GREETING, filler]
+
+
 async def test_what_was_not_understood_is_put_to_the_agent(tmp_path: Path) -> None:
     async with open_phone(tmp_path) as phone:
         await greeted(phone)

@@ -63,7 +63,14 @@ class Dialogue(Conversation):
         self.config = config
         self._keep = keep
         self.seam = lane.host.seam
-        self._replier = Replier(brain, mouth, self.seam, config=config, began=self._bot_began)
+        self._replier = Replier(
+            brain,
+            mouth,
+            self.seam,
+            config=config,
+            began=self._bot_began,
+            caller_speaks=self._caller_speaks,
+        )
         self._inputs: deque[TurnInput] = deque()
         self._input_came = anyio.Event()
         self._play = anyio.Event()
@@ -146,6 +153,10 @@ class Dialogue(Conversation):
 
     def _note_interruption(self, times: TurnTimes) -> None:
         """Put the times of a barge-in into an interrupted turn."""
+
+    def _caller_speaks(self) -> bool:
+        """Whether the caller is in the middle of an utterance."""
+        return False
 
     async def _ears_open(self) -> None:
         """Wait until the caller can be heard, before the greeting."""
@@ -355,7 +366,7 @@ class Dialogue(Conversation):
 
     def _busy(self) -> bool:
         """Somebody speaks, thinks or is being waited for."""
-        return self._floor.locked() or self._question.waits
+        return self._floor.locked() or self._question.waits or self._caller_speaks()
 
     async def _ask_again(self) -> None:
         await self._say(self.config.phrases.still_there)

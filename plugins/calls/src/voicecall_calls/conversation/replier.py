@@ -26,6 +26,10 @@ __all__ = ["Replier", "Reply", "utter"]
 
 _log = logging.getLogger("voicecall.calls")
 _FILLER_AGAIN_S = 8.0
+_LOOK_S = 0.05
+_LOOKS = 80
+"""So often, with such pauses, it is asked whether a caller still goes on: a recogniser may take a
+television for one."""
 
 
 @dataclass(slots=True)
@@ -51,7 +55,8 @@ async def utter(speech: Speech, text: str, *, listens: bool = True) -> Spoken:
 
 
 class Replier:
-    """``began`` is called when a filler or the agent's words begin to be spoken."""
+    """``began`` is called when a filler or the agent's words begin to be spoken, not before the
+    caller is silent: ``caller_speaks`` tells."""
 
     def __init__(
         self,
@@ -61,6 +66,7 @@ class Replier:
         *,
         config: VoiceCallConfig,
         began: Callable[[], None],
+        caller_speaks: Callable[[], bool],
     ) -> None:
         self._backend = brain.backend
         self._mouth = mouth
@@ -69,6 +75,7 @@ class Replier:
         self._filler_after_s = config.filler_after_ms / 1000
         self._filler = config.phrases.filler
         self._began = began
+        self._caller_speaks = caller_speaks
 
     async def run(self, turn: AgentTurn, times: TurnTimes, reply: Reply) -> None:
         """Fill ``reply``. Cancelled, it stops speaking, tells the agent what was heard, and
@@ -85,6 +92,7 @@ class Replier:
                 with sentences_in, sentences:
                     first = await self._first(sentences, times)
                     if first is not None:
+                        await self._caller_silent()
                         self._began()
                         speech = self._mouth.begin()
                         reply.times = speech.times
@@ -155,9 +163,19 @@ class Replier:
                 except anyio.EndOfStream:
                     return None
             if self._filler_after_s and self._filler:
+                if self._caller_speaks():
+                    continue
                 times.filler = True
                 # From here on the bot has the word: an acknowledgement is no turn.
                 self._began()
                 # The words behind it listen. With it a carrier may wait for an answer to it.
                 await utter(self._mouth.begin(), self._filler, listens=False)
             wait = _FILLER_AGAIN_S
+
+    async def _caller_silent(self) -> None:
+        """Wait for a caller who has begun again, dictating a number, say. With their next words
+        this is cancelled."""
+        for _ in range(_LOOKS):
+            if not self._caller_speaks():
+                return
+            await anyio.sleep(_LOOK_S)

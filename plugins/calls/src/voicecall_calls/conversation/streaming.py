@@ -330,9 +330,9 @@ class StreamConversation(Dialogue):
         super().playback_finished(utterance_id, ok)
         self._last_words.finished(utterance_id, ok)
 
-    def _busy(self) -> bool:
+    def _caller_speaks(self) -> bool:
         # Not every recogniser tells words before the end of a long utterance.
-        return super()._busy() or self._turns.caller_speaks(self.seam.monotonic())
+        return self._turns.caller_speaks(self.seam.monotonic())
 
     def _message_lost(self) -> bool:
         """The last attempt failed: the record would end the call in silence."""
