@@ -91,6 +91,23 @@ async def test_a_store_that_stays_in_trouble_leaves_the_call_to_its_deadlines(
         assert broken.record.end_detail is EndDetail.MAX_DURATION
 
 
+async def test_a_deadline_that_cannot_be_stored_is_logged_once_until_one_is(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with open_phone(tmp_path, config={"maxDurationSeconds": 30}) as phone:
+        await phone.call_in()
+        await phone.settle(3)
+        broken = phone.lane
+        phone.store.failures = 10_000
+        await phone.settle(120)
+        assert broken.record.live
+        lines = [text for text in caplog.messages if "tried again each second" in text]
+        assert len(lines) == 1
+        phone.store.failures = 0
+        await phone.settle(10)
+        assert broken.record.end_detail is EndDetail.MAX_DURATION
+
+
 async def test_no_call_ends_for_the_figures_of_a_turn(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

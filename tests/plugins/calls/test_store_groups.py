@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 from collections.abc import AsyncIterator, Iterator
 from contextlib import closing, contextmanager
@@ -203,7 +204,10 @@ class Later(SystemSeam):
         return super().monotonic() + self.passed_s
 
 
-async def test_what_fails_all_is_told_until_something_is_stored(tmp_path: Path) -> None:
+async def test_what_fails_all_is_told_until_something_is_stored(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "voicecall.store")
     seam = Later()
     async with (store := SqliteStore(tmp_path, seam)).lifespan():
         await store.commit(Commit(record=call_record("old"), processed_keys=["taken"]))
@@ -231,6 +235,7 @@ async def test_what_fails_all_is_told_until_something_is_stored(tmp_path: Path) 
         assert len(store.problems()) == 1
         await store.commit(commit)
         assert list(store.problems()) == []
+        assert caplog.messages == [problem, "calls are stored again"]
         with pytest.raises(StoreError):
             await store.commit(Commit(record=call_record("c2").with_alias("id-of-old")))
         assert list(store.problems()) == []

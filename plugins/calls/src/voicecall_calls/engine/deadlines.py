@@ -39,6 +39,7 @@ class Deadlines:
         self._queue: list[tuple[int, int, weakref.ref[CallLane]]] = []
         self._numbers = itertools.count()
         self._wakes_at: float = math.inf
+        self._failing = False
         self._earlier = News()
 
     def watch(self, lane: CallLane) -> None:
@@ -88,8 +89,17 @@ class Deadlines:
         try:
             await lane.apply(ev.DeadlineDue(at=self._seam.now_ms(), kind=upcoming[1]))
         except StoreError as error:
-            # The deadline stands until it can be committed.
-            _log.error("call %s: deadline %s: %s", lane.record.call_id, upcoming[1], error)
+            # The deadline stands until it can be committed. A line for each try would drive
+            # everything else out of the log.
+            if not self._failing:
+                _log.error(
+                    "call %s: deadline %s, tried again each second: %s",
+                    lane.record.call_id,
+                    upcoming[1],
+                    error,
+                )
+            self._failing = True
             self._put(lane, self._seam.now_ms() + _RETRY_MS)
         else:
+            self._failing = False
             self.watch(lane)

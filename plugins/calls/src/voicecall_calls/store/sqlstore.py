@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from abc import abstractmethod
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
@@ -37,6 +38,8 @@ from .writing import REPLIES_KEPT_MS
 __all__ = ["JOURNAL_BYTES", "TOLD_S", "SqlStore"]
 
 T = TypeVar("T")
+
+_log = logging.getLogger("voicecall.store")
 
 JOURNAL_BYTES = 16 * 1024 * 1024
 
@@ -111,9 +114,13 @@ class SqlStore(CallStore):
         try:
             await self._writer.submit(to_write(commit, self._seam.now_ms()))
         except StoreTrouble as error:
+            if self._trouble is None:
+                _log.error("calls cannot be stored: %s", error)
             self._trouble, self._trouble_at = str(error), self._seam.monotonic()
             raise
-        self._trouble = None
+        if self._trouble is not None:
+            _log.info("calls are stored again")
+            self._trouble = None
 
     def problems(self) -> Sequence[str]:
         if self._trouble is None or self._seam.monotonic() - self._trouble_at > TOLD_S:
