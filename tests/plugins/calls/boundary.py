@@ -141,6 +141,7 @@ class Desk:
     asked: int = 0
     waiting: int = 0
     failures: int = 0
+    failure: Exception = field(default_factory=lambda: OSError("the disk is full"))
     reply: WebhookReply | None = None
     gate: anyio.Event = field(default_factory=anyio.Event)
 
@@ -160,7 +161,7 @@ class Desk:
         self.waiting -= 1
         if self.failures:
             self.failures -= 1
-            raise OSError("the disk is full")
+            raise self.failure
         self.handled.append((request, events))
         reply = self.reply or WebhookReply(body=f"reply {len(self.handled)}".encode())
         return self.replies.setdefault(verified.key, reply)

@@ -13,7 +13,7 @@ import anyio.abc
 import httpx
 import pytest
 
-from voicecall.errors import VoicecallError
+from voicecall.errors import StoreError, VoicecallError
 from voicecall.events import Ringing
 from voicecall.telephony import WebhookReply
 from voicecall_calls.server import CallServer, WebhookSecurity
@@ -579,6 +579,20 @@ async def test_a_failure_is_500_and_the_redelivery_is_handled() -> None:
         assert engine.handled == []
         assert (await client.send(request)).status_code == 200
         assert len(engine.handled) == 1
+
+
+async def test_a_webhook_that_cannot_be_stored_is_logged_in_one_sentence(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with serving() as (server, engine, client):
+        engine.failures = 1
+        engine.failure = StoreError("the disk is full")
+        request = request_of(server)
+        assert (await client.send(request)).status_code == 500
+        (failed,) = (record for record in caplog.records if record.levelno == logging.ERROR)
+        assert failed.getMessage() == "webhook from 127.0.0.1 failed: the disk is full"
+        assert failed.exc_info is None
+        assert (await client.send(request)).status_code == 200
 
 
 async def test_webhooks_in_flight_finish_while_the_server_stops() -> None:

@@ -50,6 +50,16 @@ def test_what_was_left_out_is_told_with_the_next_line(caplog: pytest.LogCaptureF
     assert {record.levelno for record in caplog.records} == {logging.INFO}
 
 
+def test_what_befalls_requests_is_bounded_as_an_error_too(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    log = FloodLog(LOGGER, Clock())
+    for number in range(70):
+        log.error("webhook %s failed", number)
+    assert caplog.messages == [f"webhook {number} failed" for number in range(60)]
+    assert {record.levelno for record in caplog.records} == {logging.ERROR}
+
+
 def test_a_filter_lets_errors_and_so_many_lines_through(caplog: pytest.LogCaptureFixture) -> None:
     clock = Clock()
     bound = FloodFilter(clock)

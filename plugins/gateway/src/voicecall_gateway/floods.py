@@ -38,7 +38,7 @@ class _Kinds:
 
 
 class FloodLog:
-    """Writes lines about strangers to ``logger``."""
+    """Writes lines about strangers, or what befalls their requests, to ``logger``."""
 
     def __init__(self, logger: logging.Logger, monotonic: Callable[[], float]) -> None:
         self._logger = logger
@@ -49,6 +49,9 @@ class FloodLog:
 
     def warning(self, text: str, *arguments: object) -> None:
         self._write(logging.WARNING, text, arguments)
+
+    def error(self, text: str, *arguments: object) -> None:
+        self._write(logging.ERROR, text, arguments)
 
     def _write(self, level: int, text: str, arguments: tuple[object, ...]) -> None:
         admitted = self._kinds.admit(text)

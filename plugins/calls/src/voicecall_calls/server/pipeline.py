@@ -31,7 +31,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from voicecall.errors import WebhookRejected
+from voicecall.errors import StoreError, WebhookRejected
 from voicecall.seam import Seam
 from voicecall.telephony import TelephonyProvider, Verified, WebhookReply, WebhookRequest
 from voicecall_calls.news import LazyEvent
@@ -140,6 +140,10 @@ class WebhookApp:
         except ClientDisconnect:
             self._log.info("webhook from %s broken off by the client", client)
             raise
+        except StoreError as error:
+            # Each one fails while nothing can be stored, and is delivered again and again.
+            self._log.error("webhook from %s failed: %s", client, error)
+            return _plain(500)
         except Exception:
             logger.exception("webhook from %s failed", client)
             return _plain(500)
