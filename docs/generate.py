@@ -271,7 +271,8 @@ def _command_pages(command: Any, name: str, parent: Any) -> Iterator[str]:
 HOOKS = """# Hooks
 
 A plugin is a module with functions marked `@voicecall.hookimpl`, named in an entry-point group.
-Hooks are synchronous; anything that lives longer is an object that a hook returns.
+Hooks are synchronous, and an `async` one is refused; anything that lives longer is an object that a
+hook returns. Each plugin is asked alone, so hooks cannot be wrappers.
 
 ## Entry-point groups
 

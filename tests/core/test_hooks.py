@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import AsyncIterator, Generator
 from typing import Any
 
 import pluggy
@@ -142,3 +143,35 @@ def test_a_plugin_with_a_wrong_hook_is_not_kept(hook: str) -> None:
     speech = Speech()
     hooks.register(speech, "speech")
     assert [info.id for info in hooks.provider_infos(ProviderKind.TTS, speech)] == ["a"]
+
+
+async def _later(this: object) -> None:
+    return None
+
+
+async def _bit_by_bit(this: object) -> AsyncIterator[None]:
+    yield None
+
+
+def _around(this: object) -> Generator[None]:
+    return (yield)
+
+
+@pytest.mark.parametrize(
+    ("implementation", "words"),
+    [
+        (hookimpl(_later), "voicecall_call_ended is async"),
+        (hookimpl(_bit_by_bit), "voicecall_call_ended is async"),
+        (hookimpl(_around, wrapper=True), "voicecall_call_ended is a wrapper"),
+        (hookimpl(_around, hookwrapper=True), "voicecall_call_ended is a wrapper"),
+    ],
+)
+def test_a_hook_that_would_have_no_effect_is_refused(implementation: Any, words: str) -> None:
+    hooks = Hooks()
+    idle = type("Idle", (), {"voicecall_call_ended": implementation})()
+    everything = Everything()
+    hooks.register(everything, "everything")
+    with pytest.raises(pluggy.PluginValidationError, match=words):
+        hooks.register(idle, "idle")
+    hooks.call_ended(RECORD)
+    assert everything.seen == [RECORD]

@@ -137,6 +137,7 @@ ONE = "ProviderInfo(kind=ProviderKind.TTS, id='bad', label='L', factory=print)"
         ("def voicecall_tts_providers(): return None", "voicecall_tts_providers returns NoneType"),
         (f"def voicecall_tts_providers(): return {ONE}", "returns ProviderInfo, not a sequence"),
         ("def voicecall_tts_providers(): return ['bad']", "returns list, not a sequence"),
+        ("async def voicecall_tts_providers(): return []", "is async, and hooks are not awaited"),
     ],
 )
 def test_a_wrong_hook_is_its_packages_fault_and_no_one_elses(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections.abc import Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -48,11 +49,28 @@ class Hooks:
         try:
             self._manager.register(plugin, name)
             self._manager.check_pending()
+            self._check_plain(plugin)
         except pluggy.PluginValidationError:
             # Left in, it would fail the check of everybody who comes after it.
             if self._manager.is_registered(plugin):
                 self._manager.unregister(plugin)
             raise
+
+    def _check_plain(self, plugin: object) -> None:
+        """Raise ``PluginValidationError`` for hooks that would be called without any effect."""
+        for caller in self._manager.get_hookcallers(plugin) or ():
+            for impl in caller.get_hookimpls():
+                if impl.plugin is not plugin:
+                    continue
+                call = impl.function
+                if inspect.iscoroutinefunction(call) or inspect.isasyncgenfunction(call):
+                    raise pluggy.PluginValidationError(
+                        plugin, f"{caller.name} is async, and hooks are not awaited"
+                    )
+                if impl.wrapper or impl.hookwrapper:
+                    raise pluggy.PluginValidationError(
+                        plugin, f"{caller.name} is a wrapper, and there is nothing to wrap"
+                    )
 
     def _of(self, hook: str, plugin: object, **arguments: Any) -> list[Any]:
         """Results of one hook from one plugin."""
