@@ -81,19 +81,23 @@ class Hooks:
             if impl.plugin is plugin
         ]
 
+    def _listed(
+        self, what: str, kind: type, hook: str, plugin: object, **arguments: Any
+    ) -> list[Any]:
+        """What is in the sequences that one hook of one plugin returns. Raises ``TypeError`` for
+        anything but sequences of ``kind``, which are called ``what``."""
+        listed: list[Any] = []
+        for result in self._of(hook, plugin, **arguments):
+            found = list(result) if isinstance(result, Iterable) else None
+            if found is None or not all(isinstance(one, kind) for one in found):
+                raise TypeError(f"{hook} returns {type(result).__name__}, not a sequence of {what}")
+            listed += found
+        return listed
+
     def provider_infos(self, kind: ProviderKind, plugin: object) -> Sequence[ProviderInfo]:
         """The providers of one kind that one plugin offers. Raises what its hook raises, and
         ``TypeError`` if the hook returns anything but a sequence of :class:`ProviderInfo`."""
-        infos: list[ProviderInfo] = []
-        for result in self._of(HOOK_OF_KIND[kind], plugin):
-            found: list[Any] = list(result) if isinstance(result, Iterable) else [None]
-            if not all(isinstance(info, ProviderInfo) for info in found):
-                raise TypeError(
-                    f"{HOOK_OF_KIND[kind]} returns {type(result).__name__},"
-                    " not a sequence of ProviderInfo"
-                )
-            infos += found
-        return infos
+        return self._listed("ProviderInfo", ProviderInfo, HOOK_OF_KIND[kind], plugin)
 
     def plugin_info(self, plugin: object) -> PluginInfo | None:
         """What a plugin says of itself; None if it says nothing. Raises what its hook raises, and
@@ -106,15 +110,22 @@ class Hooks:
         raise TypeError(f"voicecall_plugin_info returns {type(info).__name__}, not a PluginInfo")
 
     def services(self, plugin: object, host: GatewayHost) -> Sequence[Service]:
-        return [s for result in self._of("voicecall_services", plugin, host=host) for s in result]
+        """The services of a plugin. Raises what its hook raises, and ``TypeError`` if the hook
+        returns no sequence."""
+        return self._listed("Service", object, "voicecall_services", plugin, host=host)
 
     def setup_checks(self, plugin: object, context: SetupContext) -> Sequence[SetupCheck]:
-        results = self._of("voicecall_setup_checks", plugin, context=context)
-        return [check for result in results for check in result]
+        """What a plugin has checked. Raises what its hook raises, and ``TypeError`` if the hook
+        returns anything but a sequence of :class:`SetupCheck`."""
+        from .hosting import SetupCheck
+
+        hook = "voicecall_setup_checks"
+        return self._listed("SetupCheck", SetupCheck, hook, plugin, context=context)
 
     def setup_probes(self, plugin: object, context: SetupContext) -> Sequence[SetupProbe]:
-        results = self._of("voicecall_setup_probes", plugin, context=context)
-        return [probe for result in results for probe in result]
+        """The probes of a plugin. Raises what its hook raises, and ``TypeError`` if the hook
+        returns no sequence."""
+        return self._listed("SetupProbe", object, "voicecall_setup_probes", plugin, context=context)
 
     def commands(self, plugin: object, app: Any) -> None:
         self._of("voicecall_commands", plugin, app=app)

@@ -148,3 +148,59 @@ def test_a_plugin_that_raises_system_exit_ends_no_command(
     shell.extra = [("voicecall.gateway", "leaving", Leaving(hook))]
     code, out, err = shell(*command.split())
     assert (code in (0, 1), told in out + err) == (True, True)
+
+
+class Answering:
+    """A plugin all of whose hooks return what the test says."""
+
+    id = "answering"
+
+    def __init__(self, answer: Any) -> None:
+        self._answer = answer
+
+    @hookimpl
+    def voicecall_plugin_info(self) -> PluginInfo:
+        return PluginInfo(self.id, "Answering", check_sections=lambda config, context: self._answer)
+
+    @hookimpl
+    def voicecall_services(self) -> Any:
+        return self._answer
+
+    @hookimpl
+    def voicecall_setup_checks(self) -> Any:
+        return self._answer
+
+    @hookimpl
+    def voicecall_setup_probes(self) -> Any:
+        return self._answer
+
+
+class Probe:
+    async def run(self) -> Any:
+        return ["the number is not ours"]
+
+
+async def test_a_plugin_that_returns_no_services_is_told_what_it_returned(lab: Any) -> None:
+    async with lab.gateway(Answering(None)).run() as gateway:
+        (problem,) = await gateway.wait_started()
+    words = "TypeError: voicecall_services returns NoneType, not a sequence of Service"
+    assert problem == f"the plugin 'answering' failed: {words}"
+
+
+@pytest.mark.parametrize(
+    ("answer", "command", "told"),
+    [
+        (None, "setup", "checks failed: TypeError: voicecall_setup_checks returns NoneType, not a"),
+        (["fine"], "setup", "checks failed: TypeError: voicecall_setup_checks returns list, not a"),
+        (None, "setup --probe", "TypeError: voicecall_setup_probes returns NoneType, not a"),
+        ([Probe()], "setup --probe", "TypeError: a probe returns something else than a sequence"),
+        ("a text", "config check", "check the file: TypeError: it returns str, not a sequence of"),
+        (5, "config check", "check the file: TypeError: it returns int, not a sequence of"),
+    ],
+)
+def test_a_plugin_that_returns_something_else_is_told_what(
+    shell: Any, answer: Any, command: str, told: str
+) -> None:
+    shell.extra = [("voicecall.gateway", "answering", Answering(answer))]
+    code, out, _ = shell(*command.split())
+    assert (code, told in out) == (1, True)

@@ -94,13 +94,15 @@ def _checked_sections(
     if info.check_sections is None or not loaded.enabled(info.id):
         return [], []
     try:
-        told = info.check_sections(own, setup_context(line, loaded))
+        told = info.check_sections(own, setup_context(line, loaded)) or ()
+        if not isinstance(told, list | tuple):
+            raise TypeError(f"it returns {type(told).__name__}, not a sequence of texts")
     except VoicecallError as error:
         return [_of_file(loaded, str(error))], []
     except (Exception, SystemExit) as error:  # noqa: BLE001 (a stranger's check)
         why = f"{type(error).__name__}: {error}"
         return [f"the plugin {info.id!r} cannot check the file: {why}"], []
-    return [], [_of_file(loaded, str(text)) for text in told or ()]
+    return [], [_of_file(loaded, str(text)) for text in told]
 
 
 def _of_file(loaded: LoadedConfig, text: str) -> str:
