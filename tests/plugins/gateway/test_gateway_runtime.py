@@ -381,12 +381,15 @@ async def test_a_method_that_is_registered_twice_or_with_a_wrong_scope(
     async def nothing(params: Mapping[str, Any], call: RpcCall) -> Mapping[str, Any]:
         return {}
 
-    twice = fake_plugin("twice", methods=[RpcMethod("gateway.status", "read", nothing)])
+    names = ("mine", "gateway.status")
+    twice = fake_plugin("twice", methods=[RpcMethod(name, "read", nothing) for name in names])
     scope = fake_plugin("scope", methods=[RpcMethod("x", "root", nothing)])
     async with lab.gateway(twice, scope).run() as gateway:
         problems = await gateway.wait_started()
         assert "the RPC method 'gateway.status' is registered twice" in problems
         assert any("unknown scope 'root'" in problem for problem in problems)
+        # Nothing is left of a plugin that has failed, and everything of the others.
+        assert set(gateway.host.methods) == {"gateway.status", "gateway.reload"}
 
 
 # --- the host ---------------------------------------------------------------------------------

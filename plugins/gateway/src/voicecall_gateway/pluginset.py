@@ -65,6 +65,8 @@ class RunningPlugin:
                 self._fails(f"the plugin {plugin.id!r} failed: {type(error).__name__}: {error}")
 
     def _fails(self, reason: str) -> None:
+        # What it registered before it failed may need what it has not made.
+        self.host.withdraw()
         self.problem = reason
         _log.error("%s", reason)
 
