@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import socket
+import sys
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from tempfile import gettempdir
@@ -189,6 +190,16 @@ def test_what_only_a_speech_provider_knows_is_asked_of_it() -> None:
     assert list(checks(more=more, tts=tts)) == ORDER
 
 
+@pytest.mark.parametrize("answer", [None, "there is no voice"])
+def test_a_speech_providers_check_that_returns_no_sequence_is_named(answer: Any) -> None:
+    more = (info(ProviderKind.TTS, "mute", check=lambda config, models: answer),)
+    on: dict[str, Any] = {"streaming": {"enabled": True}, "tts": {"provider": "mute"}}
+    told = checks(environ=KEYS, more=more, **on)["tts"]
+    assert not told.ok
+    words = f"its check returns {type(answer).__name__}, not a sequence of texts"
+    assert told.message == f"Mute: the tts provider 'mute' cannot be used: TypeError: {words}"
+
+
 def test_the_agent_and_what_it_misses() -> None:
     missing = checks(agents={"defaults": {"backend": "model"}})["agent"]
     assert not missing.ok
@@ -207,6 +218,7 @@ def test_the_agent_and_what_it_misses() -> None:
         (lambda config, models: None, "it returns NoneType, not a sequence of texts"),
         (lambda config, models: "a key", "it returns str, not a sequence of texts"),
         (lambda config: [], "TypeError: .*takes 1 positional argument"),
+        (lambda config, models: sys.exit(3), "SystemExit: 3"),
     ],
 )
 def test_a_backends_check_that_is_broken_is_named(check: Any, words: str) -> None:

@@ -199,7 +199,12 @@ def _unable(selected: Selected) -> Sequence[str]:
         return ()
     try:
         with making(info):
-            return list(info.check(config, ()))
+            found: object = info.check(config, ())
+            if not isinstance(found, list | tuple):
+                raise TypeError(
+                    f"its check returns {type(found).__name__}, not a sequence of texts"
+                )
+            return found
     except VoicecallError as error:
         return [str(error)]
 
