@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import re
 import shlex
 import sqlite3
 import subprocess
 import sys
+from ast import PyCF_ALLOW_TOP_LEVEL_AWAIT, PyCF_ONLY_AST
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -33,7 +35,8 @@ pytestmark = pytest.mark.unit
 ROOT = Path(__file__).parents[2]
 PAGES = sorted(
     path
-    for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("*/*/README.md")]
+    for pattern in ("*.md", "docs/**/*.md", "core/*.md", "*/*/README.md")
+    for path in ROOT.glob(pattern)
     if ".venv" not in path.parts
 )
 FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
@@ -124,6 +127,16 @@ def test_configurations_are_valid(
     )
     assert wiring.problems == []
     assert wiring.notes == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_python_on_the_pages_imports_what_is_there(page: Path) -> None:
+    for code in blocks(page, "python") if page.name != "hooks.md" else ():
+        tree = compile(code, name_of(page), "exec", PyCF_ONLY_AST | PyCF_ALLOW_TOP_LEVEL_AWAIT)
+        imports = [one for one in tree.body if isinstance(one, ast.Import | ast.ImportFrom)]
+        # The provider of the tutorial is not installed here.
+        ours = [one for one in imports if "voicecall_hum" not in ast.unparse(one)]
+        exec(compile(ast.Module([*ours], []), name_of(page), "exec"), {})
 
 
 def commands() -> dict[tuple[str, ...], Any]:
