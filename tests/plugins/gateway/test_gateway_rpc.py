@@ -193,6 +193,49 @@ async def test_a_client_that_says_nothing_is_closed(
         assert await closed(socket) == 1008
 
 
+async def test_a_client_that_pings_and_does_not_read_is_cut_off(gateway: Any, lab: Any) -> None:
+    pings = (b"\x89\xfd\0\0\0\0" + b"x" * 125) * 1000
+    async with await anyio.connect_tcp("127.0.0.1", gateway.port) as stream:
+        await stream.send(
+            b"GET /rpc HTTP/1.1\r\nhost: x\r\nupgrade: websocket\r\nconnection: Upgrade\r\n"
+            b"sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+        )
+        assert (await stream.receive()).startswith(b"HTTP/1.1 101 ")
+        sent = 0
+        with suppress(anyio.BrokenResourceError):
+            while sent < 64_000_000:
+                await stream.send(pings)
+                sent += len(pings)
+        assert sent < 64_000_000
+    async with lab.rpc(gateway) as client:
+        assert (await client.call("gateway.status"))["ok"]
+
+
+async def test_a_client_that_reads_nothing_is_cut_off(
+    lab: Any, fake_plugin: Any, methods: Methods, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("voicecall_gateway.server.PING_SECONDS", 0.5)
+    gateway = lab.gateway(fake_plugin("fake", methods=methods.all()))
+    async with closed_backstage(gateway.run()):
+        await gateway.wait_started()
+        async with lab.rpc(gateway) as stuck:
+            frame = {"type": "req", "method": "fake.echo", "params": {"text": "x" * 500_000}}
+            left = 2
+            with anyio.fail_after(30):
+                # Whoever is slow itself is cut off, too.
+                with suppress(ConnectionClosed):
+                    for number in range(100):
+                        await stuck.send({**frame, "id": str(number)})
+                while left > 1:
+                    with suppress(ConnectionClosed):
+                        async with lab.rpc(gateway) as other:
+                            status = await other.call("gateway.status")
+                            left = status["payload"]["connections"]
+                    await anyio.sleep(0.05)
+            # It need not read to its end what came.
+            stuck.socket.transport.abort()
+
+
 # --- requests ---------------------------------------------------------------------------------
 
 

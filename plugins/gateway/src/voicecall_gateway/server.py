@@ -21,6 +21,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from voicecall.errors import VoicecallError
 
@@ -37,6 +38,8 @@ PROBE_SECONDS = 2.0
 HEAD_SECONDS = 10.0
 MAX_HEAD = 64 * 1024
 MAX_BEHIND_HEAD = 2 * MAX_BODY
+PING_SECONDS = 20.0
+MAX_UNREAD_PONGS = 100
 
 
 async def bind_port(bind: str, port: int) -> socket.socket:
@@ -119,6 +122,29 @@ def make_app(
     return app
 
 
+class BoundedSocket(WebSocketsSansIOProtocol):
+    """uvicorn's protocol, which would keep answers to any number of pings for a peer that reads
+    none of them, and wait without end until one that reads nothing has taken the last word."""
+
+    _unread_pongs = 0
+
+    def resume_writing(self) -> None:
+        self._unread_pongs = 0
+        super().resume_writing()
+
+    def handle_ping(self) -> None:
+        super().handle_ping()
+        if not self.writable.is_set():
+            self._unread_pongs += 1
+            if self._unread_pongs > MAX_UNREAD_PONGS:
+                self.transport.abort()
+
+    def keepalive_timeout(self) -> None:
+        super().keepalive_timeout()
+        if not self.writable.is_set():
+            self.transport.abort()
+
+
 class AdminServer(uvicorn.Server):
     """uvicorn on a socket that is bound already. Signals are the gateway's business."""
 
@@ -132,9 +158,11 @@ class AdminServer(uvicorn.Server):
                     limit=MAX_HEAD,
                     rest_limit=MAX_BEHIND_HEAD,
                 ),
-                ws="websockets-sansio",
+                ws=BoundedSocket,
                 ws_max_size=MAX_PAYLOAD,
                 ws_per_message_deflate=False,
+                ws_ping_interval=PING_SECONDS,
+                ws_ping_timeout=PING_SECONDS,
                 lifespan="off",
                 log_config=None,
                 access_log=False,
