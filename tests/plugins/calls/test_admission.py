@@ -114,6 +114,14 @@ async def test_pairing_asks_for_the_approval_of_a_stranger_only() -> None:
     assert await admit_inbound(pairing, stranger, Asked(code=None)) == REFUSED
 
 
+async def test_pairing_guesses_no_country_of_what_a_carrier_writes() -> None:
+    policy, friend = config(inboundPolicy="pairing"), "+15550007777"
+    for written in ("0015550007777", "00 1 555 000 7777"):
+        asked = Asked(approved=friend)
+        assert await admit_inbound(policy, written, asked) == REFUSED
+        assert asked.asked == []
+
+
 @pytest.mark.parametrize("policy", ["disabled", "allowlist", "pairing", "open"])
 @pytest.mark.parametrize("number", [LISTED, "+15550007777"])
 @pytest.mark.parametrize("status", ["approved", "revoked"])

@@ -41,7 +41,8 @@ async def admit_inbound(
     if caller in {digits_of(number) for number in config.allow_from}:
         return _LET_IN
     number = normalize_number(from_number or "")
-    if config.inbound_policy == "allowlist" or number is None:
+    # What carriers write is no number that somebody tells us: 00 stands for no plus there.
+    if config.inbound_policy == "allowlist" or number is None or digits_of(number) != caller:
         return _REFUSED
     if await pairing.approved(number):
         return _LET_IN
