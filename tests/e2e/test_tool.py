@@ -172,6 +172,15 @@ async def test_half_a_surrogate_pair_is_spoken_as_a_replacement(tmp_path: Path) 
         await desk.town.nothing_left()
 
 
+async def test_half_a_surrogate_pair_is_no_key(tmp_path: Path) -> None:
+    async with open_desk(tmp_path, toNumber=PHONE) as desk:
+        body = {"action": "initiate_call", "args": {"message": "Hello."}}
+        for name in ("sessionKey", "agentId", "idempotencyKey"):
+            _, answer = await desk.post({**body, name: "x\ud83d"})
+            assert details(answer)["error"].startswith(f"{name} must be Unicode text")
+        assert not desk.town.engine.lanes
+
+
 async def test_a_phone_that_does_not_run_says_what_is_missing(tmp_path: Path) -> None:
     async with open_desk(tmp_path) as desk:
         desk.town.edit(enabled=False)

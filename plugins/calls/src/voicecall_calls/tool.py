@@ -91,10 +91,16 @@ class VoiceCallTool:
             }
             if not call.scopes and text_in(known, "sessionKey") is not None:
                 raise InvalidRequest("sessionKey cannot be chosen during a call; leave it out")
-            known |= {
-                "requesterSessionKey": call.session_key,
-                "agentId": (call.agent_id or "").strip() or _agent_of(call.session_key),
+            asks = {
+                "sessionKey": call.session_key,
+                "agentId": call.agent_id,
                 "idempotencyKey": call.idempotency_key,
+            }
+            session_key = text_in(asks, "sessionKey")
+            known |= {
+                "requesterSessionKey": session_key,
+                "agentId": text_in(asks, "agentId") or _agent_of(session_key),
+                "idempotencyKey": text_in(asks, "idempotencyKey"),
             }
             return _envelope(await self._run(operations, known))
         except VoicecallError as error:
@@ -157,7 +163,7 @@ class VoiceCallTool:
 
 def _agent_of(session_key: str | None) -> str | None:
     """The agent in a key of the form ``agent:<id>:<rest>``; None for any other key."""
-    kind, _, rest = (session_key or "").strip().partition(":")
+    kind, _, rest = (session_key or "").partition(":")
     agent_id, _, own = rest.partition(":")
     return agent_id if kind.lower() == "agent" and agent_id and own else None
 
