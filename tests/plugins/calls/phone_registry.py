@@ -24,10 +24,6 @@ def _make(config: object, context: object) -> object:
     return config
 
 
-def _carrier(config: object, context: object) -> object:
-    return ScriptedCarrier()
-
-
 def info(
     kind: ProviderKind,
     provider_id: str,
@@ -37,11 +33,16 @@ def info(
     **more: Any,
 ) -> ProviderInfo:
     """A provider; with ``key`` it needs ``apiKey`` or ``<ID>_KEY``."""
+
+    def carrier(config: object, context: object) -> object:
+        assert isinstance(capabilities, TelephonyCapabilities)
+        return ScriptedCarrier(capabilities)
+
     return ProviderInfo(
         kind=kind,
         id=provider_id,
         label=provider_id.capitalize(),
-        factory=_carrier if kind is ProviderKind.TELEPHONY else _make,
+        factory=carrier if kind is ProviderKind.TELEPHONY else _make,
         config_model=lambda: KeyConfig,
         required=("apiKey",) if key else (),
         secrets={"apiKey": f"{provider_id.upper()}_KEY"} if key else {},

@@ -1,12 +1,25 @@
-"""The public URL as ``setup --probe`` fetches it."""
+"""``setup --probe``: the carrier is asked, and the public URL fetched."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 
 import anyio
 import anyio.abc
 import pytest
+from tests.ports import reserve_port
 
-from voicecall_calls.probing import public_url_check
+from voicecall import ProviderKind
+from voicecall.configuring import validate
+from voicecall.hosting import SetupContext
+from voicecall.telephony import Probe
+from voicecall_calls.config import VoiceCallConfig
+from voicecall_calls.probing import PhoneProbe, public_url_check
+from voicecall_testing.fakes import NATIVE, ScriptedCarrier
+
+from .phone_registry import info, registry
 
 pytestmark = [pytest.mark.integration, pytest.mark.anyio]
 
@@ -30,3 +43,31 @@ async def test_a_public_url_that_answers_byte_by_byte_is_not_waited_for() -> Non
         check = await public_url_check(url, lambda challenge: "ours", 0.5)
         tasks.cancel_scope.cancel()
     assert (check.ok, check.message) == (False, f"{url} gives no answer within 0.5 s")
+
+
+class Faulty(ScriptedCarrier):
+    async def probe(self, webhook_url: str, numbers: Sequence[str]) -> Sequence[Probe]:
+        raise KeyError("numbers")
+
+
+async def test_a_carrier_whose_probe_has_a_fault_is_named_and_the_url_is_fetched(
+    tmp_path: Path,
+) -> None:
+    faulty = replace(
+        info(ProviderKind.TELEPHONY, "faulty", capabilities=NATIVE),
+        factory=lambda config, context: Faulty(NATIVE),
+    )
+    url = f"http://127.0.0.1:{reserve_port()}/voice/webhook"
+    config = {"provider": "faulty", "publicUrl": url, "serve": {"port": 0}}
+    context = SetupContext(
+        registry=registry(more=[faulty]),
+        plugin_config=lambda plugin: validate(VoiceCallConfig, config, "here"),
+        section=lambda name: {},
+        enabled=lambda plugin: True,
+        environ={},
+        state_dir=tmp_path,
+    )
+    probed, fetched = await PhoneProbe(context).run()
+    assert (probed.id, probed.ok) == ("probe", False)
+    assert probed.message == ("the telephony provider 'faulty' cannot be used: KeyError: 'numbers'")
+    assert (fetched.id, fetched.ok) == ("public-url", False)

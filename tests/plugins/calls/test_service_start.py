@@ -20,7 +20,7 @@ from voicecall_calls.store import SqliteStore
 from voicecall_gateway.config import config_from_tree
 from voicecall_gateway.runtime import Gateway
 from voicecall_testing import speech
-from voicecall_testing.fakes import STREAMING, ScriptedCarrier
+from voicecall_testing.fakes import NATIVE, STREAMING, ScriptedCarrier
 
 from .phone_registry import _Plugin, info
 
@@ -200,6 +200,38 @@ async def test_a_carrier_whose_signature_headers_no_webhook_has_is_named(
     async with started(tmp_path, carrier, provider="misread") as problems:
         [problem] = problems
         assert "'misread' cannot be used: TypeError: its signature_headers must be sets" in problem
+
+
+class Unable(ScriptedCarrier):
+    def __init__(self) -> None:
+        super().__init__()
+        del self.capabilities
+
+
+class Asked(ScriptedCarrier):
+    def signature_headers(self) -> Any:  # type: ignore[override]
+        return (("x-signature",),)
+
+
+@pytest.mark.parametrize(
+    ("make", "why"),
+    [
+        (lambda config, context: None, "its factory returns NoneType, not a TelephonyProvider"),
+        (lambda config, context: Unable(), "its capabilities are not those that its ProviderInfo"),
+        (lambda config, context: ScriptedCarrier(NATIVE), "its capabilities are not those that"),
+        (lambda config, context: Asked(), "its signature_headers must be sets of lower-case names"),
+    ],
+)
+async def test_a_carrier_that_is_not_what_its_package_says_is_named(
+    tmp_path: Path, make: Any, why: str
+) -> None:
+    carrier = replace(
+        info(ProviderKind.TELEPHONY, "odd", capabilities=STREAMING),
+        factory=make,
+    )
+    async with started(tmp_path, carrier, provider="odd") as problems:
+        [problem] = problems
+        assert f"the telephony provider 'odd' cannot be used: TypeError: {why}" in problem
 
 
 async def test_a_carrier_that_cannot_be_told_of_webhooks_keeps_no_phone_down(

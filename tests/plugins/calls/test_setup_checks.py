@@ -6,19 +6,21 @@ import re
 import socket
 import sys
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from tempfile import gettempdir
 from typing import Any
 
 import pytest
 
-from voicecall import ProviderInfo, ProviderKind
+from voicecall import ProviderContext, ProviderInfo, ProviderKind
 from voicecall.configuring import validate
 from voicecall.errors import PluginError
 from voicecall.hosting import SetupCheck, SetupContext
 from voicecall.tunnel import TunnelCapabilities
 from voicecall_calls.checks import setup_checks
 from voicecall_calls.config import VoiceCallConfig
+from voicecall_testing.fakes import NATIVE, ScriptedCarrier
 
 from .phone_registry import KEYS, info, registry
 
@@ -135,6 +137,32 @@ def test_the_mode_names_the_providers_or_what_is_missing() -> None:
     full = checks(environ=KEYS, realtime={"enabled": True})["mode"]
     assert full.ok
     assert "Full" in full.message
+
+
+@pytest.mark.parametrize("public", [{}, {"publicUrl": "https://voice.example.com/hook"}])
+def test_a_carrier_that_cannot_be_made_takes_no_other_check_with_it(public: dict[str, Any]) -> None:
+    def missing(config: Any, context: ProviderContext) -> Any:
+        raise ModuleNotFoundError("No module named 'vendor'")
+
+    broken = info(ProviderKind.TELEPHONY, "broken", capabilities=NATIVE)
+    found = checks(more=[replace(broken, factory=missing)], provider="broken", **public)
+    assert [*ORDER, "carrier"] == list(found)
+    assert not found["carrier"].ok
+    assert (
+        "the telephony provider 'broken' cannot be used: ModuleNotFoundError: No module named"
+        in found["carrier"].message
+    )
+
+
+def test_a_carrier_that_does_not_tell_what_its_numbers_need_is_named() -> None:
+    class Silent(ScriptedCarrier):
+        def number_urls(self, webhook_url: str) -> Any:
+            return None
+
+    odd = info(ProviderKind.TELEPHONY, "odd", capabilities=NATIVE)
+    silent = replace(odd, factory=lambda config, context: Silent(NATIVE))
+    found = checks(more=[silent], provider="odd", publicUrl="https://voice.example.com/hook")
+    assert "the telephony provider 'odd' cannot be used: TypeError" in found["carrier"].message
 
 
 def test_the_voices_and_what_they_miss() -> None:

@@ -48,9 +48,7 @@ def setup_checks(context: SetupContext) -> Sequence[SetupCheck]:
         _mode(wiring),
         _agent(wiring),
     ]
-    if urls := number_urls(wiring, context.state_dir):
-        entered = "; ".join(f"{name}: {url}" for name, url in urls.items())
-        checks.append(SetupCheck("number-urls", True, f"for each number, enter {entered}"))
+    checks += _carrier(wiring, context.state_dir)
     if config.skip_signature_verification:
         checks.append(SetupCheck("signatures", True, UNVERIFIED))
     if wiring.media is MediaPath.STREAM:
@@ -62,6 +60,16 @@ def setup_checks(context: SetupContext) -> Sequence[SetupCheck]:
     if notes := [note for note in wiring.notes if note not in told]:
         checks.append(SetupCheck("notes", True, "; ".join(notes)))
     return checks
+
+
+def _carrier(wiring: Wiring, state_dir: Path) -> list[SetupCheck]:
+    """Whether the carrier can be made, and which URLs its numbers need."""
+    try:
+        urls = number_urls(wiring, state_dir)
+    except VoicecallError as error:
+        return [SetupCheck("carrier", False, str(error))]
+    entered = "; ".join(f"{name}: {url}" for name, url in urls.items())
+    return [SetupCheck("number-urls", True, f"for each number, enter {entered}")] if urls else []
 
 
 def check_sections(config: VoiceCallConfig, context: SetupContext) -> Sequence[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import AsyncExitStack, contextmanager
 from typing import Any
 
@@ -41,9 +41,16 @@ def making(info: ProviderInfo) -> Iterator[None]:
 def make_carrier(info: ProviderInfo, config: Any, context: ProviderContext) -> TelephonyProvider:
     """The carrier, not in use yet. Raises ``VoicecallError``."""
     with making(info):
-        carrier: TelephonyProvider = info.factory(config, context)
+        carrier: Any = info.factory(config, context)
+        if not isinstance(carrier, TelephonyProvider):
+            raise TypeError(
+                f"its factory returns {type(carrier).__name__}, not a TelephonyProvider"
+            )
+        if getattr(carrier, "capabilities", None) != info.capabilities:
+            raise TypeError("its capabilities are not those that its ProviderInfo has")
         sets: Any = carrier.signature_headers
-        if not sets or not all(_is_header_set(names) for names in sets):
+        right = isinstance(sets, Collection) and bool(sets)
+        if not right or not all(_is_header_set(names) for names in sets):
             # Any other form asks for headers that no webhook has.
             raise TypeError(
                 "its signature_headers must be sets of lower-case names, such as"
@@ -53,7 +60,7 @@ def make_carrier(info: ProviderInfo, config: Any, context: ProviderContext) -> T
 
 
 def _is_header_set(names: Any) -> bool:
-    if isinstance(names, str) or not names:
+    if isinstance(names, str) or not isinstance(names, Collection) or not names:
         return False
     return all(isinstance(name, str) and name == name.lower() for name in names)
 

@@ -26,7 +26,7 @@ from voicecall.seam import SystemSeam
 from voicecall.telephony import TelephonyProvider, Verified, WebhookReply, WebhookRequest
 from voicecall_calls.config import PLUGIN_ID, VoiceCallConfig
 from voicecall_calls.exposure import comes_from_outside
-from voicecall_calls.making import make_carrier
+from voicecall_calls.making import make_carrier, making
 from voicecall_calls.ports import AdmissionRefused, Attachment, MediaSocket
 from voicecall_calls.server.pipeline import CHALLENGE
 from voicecall_calls.serving import answering, make_server
@@ -39,12 +39,14 @@ FETCH_S = 15.0
 
 def number_urls(wiring: Wiring, state_dir: Path) -> dict[str, str]:
     """What the operator enters at the carrier for a number; empty where nothing is needed, or the
-    URL of the webhooks is not known yet."""
-    config = wiring.config
-    if wiring.carrier.info is None or wiring.problems or config.public_url is None:
+    URL of the webhooks is not known yet. Raises ``VoicecallError`` for a carrier that cannot be
+    made."""
+    info, url = wiring.carrier.info, wiring.config.public_url
+    if info is None or wiring.problems:
         return {}
     carrier = make_carrier(*require(wiring.carrier), ProviderContext(state_dir))
-    return dict(carrier.number_urls(config.public_url))
+    with making(info):
+        return dict(carrier.number_urls(url)) if url is not None else {}
 
 
 class PhoneProbe:
@@ -63,21 +65,25 @@ class PhoneProbe:
                 return ()
             carrier = make_carrier(*require(wiring.carrier), ProviderContext(context.state_dir))
             return [
-                *await self._carrier_probes(carrier, wiring.config),
+                *await self._carrier_probes(carrier, wiring),
                 *await self._public_url(carrier, wiring),
             ]
         except VoicecallError as error:
             return [SetupCheck("probe", False, str(error))]
 
-    async def _carrier_probes(
-        self, carrier: TelephonyProvider, config: VoiceCallConfig
-    ) -> list[SetupCheck]:
+    async def _carrier_probes(self, carrier: TelephonyProvider, wiring: Wiring) -> list[SetupCheck]:
+        config = wiring.config
         if config.public_url is None:
             return []
         ours = dict.fromkeys([*filter(None, [config.from_number]), *config.numbers])
-        async with carrier.lifespan():
-            found = await carrier.probe(config.public_url, list(ours))
-        return [SetupCheck(probe.name, probe.ok, probe.message) for probe in found]
+        info, _ = require(wiring.carrier)
+        try:
+            with making(info):
+                async with carrier.lifespan():
+                    found = await carrier.probe(config.public_url, list(ours))
+                return [SetupCheck(probe.name, probe.ok, probe.message) for probe in found]
+        except VoicecallError as error:
+            return [SetupCheck("probe", False, str(error))]
 
     async def _public_url(self, carrier: TelephonyProvider, wiring: Wiring) -> list[SetupCheck]:
         config = wiring.config
