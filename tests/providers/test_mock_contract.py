@@ -4,16 +4,27 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import ValidationError, structs
 
 from voicecall import ProviderContext
+from voicecall.events import CarrierEvent
 from voicecall.media import MediaCodec, MediaEvent, Message, Started, Upgrade
-from voicecall.telephony import TelephonyProvider, Verified, WebhookRequest
+from voicecall.telephony import (
+    Action,
+    CallRef,
+    Rendered,
+    TelephonyProvider,
+    Verified,
+    WebhookReply,
+    WebhookRequest,
+)
 from voicecall_mock.codec import MockCodec
 from voicecall_mock.config import MockConfig
 from voicecall_mock.protocol import sign
@@ -119,3 +130,42 @@ def test_a_carrier_that_signs_the_url_must_mind_it() -> None:
     suite.signs_url = True
     with pytest.raises(pytest.fail.Exception, match="DID NOT RAISE"):
         suite.test_the_signature_covers_body_and_url()
+
+
+class Careless(MockProvider):
+    """A carrier whose events and replies have what no type checker would let through."""
+
+    def __init__(self, event: Mapping[str, Any], reply: Mapping[str, Any]) -> None:
+        super().__init__(MockConfig(auth_token=TOKEN), ProviderContext(Path("unused")))
+        self._event = event
+        self._reply = reply
+
+    def parse(self, request: WebhookRequest, now_ms: int) -> Sequence[CarrierEvent]:
+        return [structs.replace(one, **self._event) for one in super().parse(request, now_ms)]
+
+    def render(
+        self, request: WebhookRequest, call: CallRef | None, actions: Sequence[Action]
+    ) -> Rendered:
+        return Rendered(WebhookReply(**self._reply), tuple(actions))
+
+
+@pytest.mark.parametrize(
+    ("event", "words"),
+    [
+        ({"direction": "inbound"}, "direction of Initiated is of type str, not Direction"),
+        ({"direction": "incoming"}, "Invalid enum value 'incoming'"),
+        ({"from_number": 15550001}, "got `int` - at `$.from_number`"),
+        ({"at": 1_700_000_000}, "no time in milliseconds"),
+    ],
+)
+def test_events_of_wrong_types_do_not_conform(event: dict[str, Any], words: str) -> None:
+    with pytest.raises((AssertionError, ValidationError), match=re.escape(words)):
+        TestMockCarrier().test_every_event_names_its_call(Careless(event, {}))
+
+
+@pytest.mark.parametrize("reply", [{"body": "text"}, {"status": "200"}, {"headers": {"a": 1}}])
+def test_replies_that_cannot_be_sent_do_not_conform(reply: dict[str, Any]) -> None:
+    suite = TestMockCarrier()
+    for test in (suite.test_rendering_loses_no_action, suite.test_rendering_for_an_unknown_call):
+        with pytest.raises(AssertionError):
+            test(Careless({}, reply))

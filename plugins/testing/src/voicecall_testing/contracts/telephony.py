@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 
+import msgspec
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -22,9 +23,11 @@ from voicecall.telephony import (
     Answer,
     CallRef,
     Hangup,
+    Rendered,
     Speak,
     StreamRequest,
     TelephonyProvider,
+    WebhookReply,
     WebhookRequest,
 )
 
@@ -32,6 +35,8 @@ __all__ = ["TelephonyContract"]
 
 _DEEP = '{"a":' * 10_000
 """JSON that nests deeper than parsers go."""
+_SECONDS = 100_000_000_000
+"""More than any time in seconds, less than any in milliseconds."""
 _TEXTS = st.one_of(
     st.text(max_size=200),
     st.dictionaries(
@@ -41,6 +46,24 @@ _TEXTS = st.one_of(
         max_size=6,
     ).map(json.dumps),
 )
+
+
+def _has_right_types(event: CarrierEvent) -> None:
+    """A text in place of a member of an enumeration is wrong, too: nobody would recognise it."""
+    kind = type(event)
+    read = msgspec.msgpack.decode(msgspec.msgpack.encode(event), type=kind)
+    for name in kind.__struct_fields__:
+        found, wanted = (type(getattr(one, name)) for one in (event, read))
+        text = f"{name} of {kind.__name__} is of type {found.__name__}, not {wanted.__name__}"
+        assert wanted is float or issubclass(found, wanted), text
+
+
+def _can_be_sent(reply: WebhookReply) -> None:
+    assert type(reply.status) is int
+    assert 200 <= reply.status < 300
+    assert isinstance(reply.body, bytes)
+    texts = [reply.content_type, *reply.headers, *reply.headers.values()]
+    assert all(isinstance(text, str) for text in texts)
 
 
 class TelephonyContract(ABC):
@@ -143,6 +166,9 @@ class TelephonyContract(ABC):
             assert events
             assert all(isinstance(event, CarrierEvent) for event in events)
             assert all(event.key and event.provider_call_id for event in events)
+            for event in events:
+                _has_right_types(event)
+                assert event.at > _SECONDS, f"{event.at} is no time in milliseconds"
 
     def test_event_keys_survive_redelivery_and_differ_between_events(
         self, provider: TelephonyProvider
@@ -196,13 +222,14 @@ class TelephonyContract(ABC):
         call = CallRef("our-id", "their-id")
         for count in range(len(actions) + 1):
             rendered = provider.render(request, call, actions[:count])
-            assert 200 <= rendered.reply.status < 300
+            assert isinstance(rendered, Rendered)
+            _can_be_sent(rendered.reply)
             kept = count - len(rendered.rest)
             assert list(rendered.rest) == actions[kept:count]
 
     def test_rendering_for_an_unknown_call(self, provider: TelephonyProvider) -> None:
         rendered = provider.render(self.signed(self.event_bodies()[0]), None, [])
-        assert 200 <= rendered.reply.status < 300
+        _can_be_sent(rendered.reply)
         assert rendered.rest == ()
 
     # --- media -------------------------------------------------------------------------------
