@@ -681,6 +681,9 @@ def test_every_id_that_the_carrier_has_for_a_call_is_kept() -> None:
     other = replace(ringing(20), provider_call_id="P2")
     record = tell(outbound(), (accepted(10), "initiated", []), (other, "ringing", []))
     assert (record.provider_call_id, record.aliases) == ("P2", (ID, "P2"))
+    # That of the dial request is the older one, however late its reply comes.
+    record = tell(outbound(), (other, "ringing", []), (accepted(30), "ringing", []))
+    assert (record.provider_call_id, record.aliases) == ("P2", ("P2", ID))
 
 
 def test_another_id_of_a_call_asks_for_no_second_word_after_a_restart() -> None:

@@ -55,7 +55,8 @@ class Upgrade:
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """The carrier's start message. ``token`` is the one-use token that admits the socket."""
+    """The carrier's start message. ``token`` is the one-use token that admits the socket;
+    ``provider_call_id`` is an id of the call that a webhook or the dial request has told before."""
 
     token: str
     stream_id: str

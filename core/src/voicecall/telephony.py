@@ -114,7 +114,9 @@ class TelephonyCapabilities:
 
 class CallRef(msgspec.Struct, frozen=True):
     """A call as the carrier knows it: our id, the carrier's current id and all that it ever had.
-    ``webhook_url`` is where the carrier sends the webhooks of this call; it contains our id."""
+    The current one is the newest that a webhook told, else that of the dial request: with some
+    carriers the request has another id than the call. ``webhook_url`` is where the carrier sends
+    the webhooks of this call; it contains our id."""
 
     call_id: str
     provider_call_id: str | None

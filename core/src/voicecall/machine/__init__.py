@@ -21,7 +21,14 @@ from msgspec.structs import replace
 from voicecall import events as ev
 from voicecall.model import CallRecord, DeadlineKind, Direction, EndDetail, Speaker
 
-from .dialling import dial_accepted, dial_looked_up, dial_refused, dial_uncertain, opened
+from .dialling import (
+    dial_accepted,
+    dial_looked_up,
+    dial_refused,
+    dial_replied,
+    dial_uncertain,
+    opened,
+)
 from .due import deadline_due
 from .ending import end_requested, hangup_done, hangup_failed, recovered, status_reported
 from .moves import advance, close, with_entry
@@ -110,7 +117,7 @@ _HANDLERS: Mapping[type[ev.CallEvent], Callable[[CallRecord, Any, CallPolicy], S
     ev.CallEnded: call_ended,
     ev.CallFailed: call_failed,
     ev.CallOpened: opened,
-    ev.DialAccepted: dial_accepted,
+    ev.DialAccepted: dial_replied,
     ev.DialRefused: dial_refused,
     ev.DialUncertain: dial_uncertain,
     ev.DialLookedUp: dial_looked_up,

@@ -11,7 +11,14 @@ from voicecall.tones import tones_ms
 from .moves import finished, with_deadlines
 from .vocabulary import CallPolicy, HangUp, LookUpDial, Outcome, ProbeStatus, Step
 
-__all__ = ["dial_accepted", "dial_looked_up", "dial_refused", "dial_uncertain", "opened"]
+__all__ = [
+    "dial_accepted",
+    "dial_looked_up",
+    "dial_refused",
+    "dial_replied",
+    "dial_uncertain",
+    "opened",
+]
 
 
 def opened(record: CallRecord, event: ev.CallOpened, policy: CallPolicy) -> Step:
@@ -34,6 +41,15 @@ def dial_accepted(record: CallRecord, event: ev.DialAccepted, policy: CallPolicy
     tones = tones_ms(record.dtmf_sequence or "")
     ring = event.at + policy.ring_timeout_ms + tones + 15_000
     return Step(with_deadlines(record, DeadlineKind.DIAL, ring=ring), effects)
+
+
+def dial_replied(record: CallRecord, event: ev.DialAccepted, policy: CallPolicy) -> Step:
+    """The reply to the dial request. An id that a webhook has told before it is the newer one."""
+    accepted = dial_accepted(record, event, policy)
+    if record.provider_call_id is None:
+        return accepted
+    current = replace(accepted.record, provider_call_id=record.provider_call_id)
+    return replace(accepted, record=current)
 
 
 def dial_refused(record: CallRecord, event: ev.DialRefused, policy: CallPolicy) -> Step:
