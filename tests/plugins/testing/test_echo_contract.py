@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from typing import Any
 
+import anyio
 import pytest
 
 from voicecall.audio import MULAW_8K, PCM16_24K
@@ -77,6 +79,21 @@ class TestLinearEcho(RealtimeContract):
     @pytest.fixture
     def provider(self) -> LinearEcho:
         return LinearEcho()
+
+    @pytest.fixture
+    def speech(self) -> bytes:
+        return bytes((7 * n) % 256 for n in range(MULAW_8K.size(2100)))
+
+
+class TestEmulatedEcho(RealtimeContract):
+    """The fixture starts something and stops it, as one for a vendor's emulator does."""
+
+    @pytest.fixture
+    async def provider(self) -> AsyncIterator[EchoProvider]:
+        async with anyio.create_task_group() as emulator:
+            emulator.start_soon(anyio.sleep_forever)
+            yield EchoProvider()
+            emulator.cancel_scope.cancel()
 
     @pytest.fixture
     def speech(self) -> bytes:

@@ -123,7 +123,7 @@ class RealtimeContract(ABC):
                     opening.deadline = anyio.current_time() + _PATIENCE_S
                 tasks.cancel_scope.cancel()
 
-    def test_it_speaks_some_format(self, provider: RealtimeProvider) -> None:
+    async def test_it_speaks_some_format(self, provider: RealtimeProvider) -> None:
         formats = provider.capabilities.formats
         assert formats
         assert len(set(formats)) == len(formats)
