@@ -118,6 +118,39 @@ async def test_who_has_an_answer_is_told_nothing(tmp_path: Path) -> None:
         assert phone.said[-1] == ("bot", "At six in the evening.")
 
 
+@pytest.mark.parametrize("played", [True, False])
+async def test_words_that_are_known_after_their_answer_began_have_it(
+    tmp_path: Path, played: bool
+) -> None:
+    model = ScriptedRealtime()
+    async with open_realtime(tmp_path, model) as phone:
+        await on_the_phone(phone)
+        model.current.tell(SpeechStarted(0), SpeechStopped(900))
+        await phone.settle(0.1)
+        model.current.speak("At six in the evening.", 2000)
+        await phone.settle(0.2)
+        model.current.hears("When do you close?")
+        await phone.settle(3 if played else 0.5)
+        await lose(phone, model)
+        await phone.settle(3)
+        assert requests(model) == 0
+
+
+async def test_words_over_an_answer_that_began_in_them_are_answered(tmp_path: Path) -> None:
+    model = ScriptedRealtime()
+    async with open_realtime(tmp_path, model) as phone:
+        await on_the_phone(phone)
+        model.current.tell(SpeechStarted(0))
+        await phone.settle(0.1)
+        model.current.speak("It is sunny.", 500)
+        await phone.settle(0.2)
+        model.current.tell(SpeechStopped(900))
+        model.current.hears("And when do you close?")
+        await phone.settle(1)
+        await lose(phone, model)
+        assert requests(model) == 1
+
+
 async def test_who_has_long_been_given_no_answer_is_told_nothing(tmp_path: Path) -> None:
     model = ScriptedRealtime()
     async with open_realtime(tmp_path, model) as phone:

@@ -29,6 +29,11 @@ class CallerTimes:
         return self.started is not None and (self.final or 0) < self.started
 
     @property
+    def wordless(self) -> bool:
+        """They came to the end of something whose words are not known."""
+        return self.speaks and (self.ended or 0) >= (self.started or 0)
+
+    @property
     def waits_since(self) -> int | None:
         """When they came to the end of something that no item has answered."""
         ended = max(self.ended or 0, self.final or 0)

@@ -321,7 +321,7 @@ class RealtimeConversation(Conversation):
     # --- what the caller said ---------------------------------------------------------------
 
     def _caller_said(self, text: str) -> None:
-        self.voice.caller.final = self.seam.now_ms()
+        self.voice.caller_said()
         self._words.say(text)
         if self._forced is not None and not self._farewell.ends:
             self._forced.heard(text)

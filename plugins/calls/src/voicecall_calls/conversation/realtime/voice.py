@@ -39,6 +39,7 @@ class ModelVoice:
     # As in the pacer: a frame should look at few objects.
     __slots__ = (
         "_active",
+        "_answered",
         "_awaited",
         "_by_id",
         "_changed",
@@ -66,6 +67,8 @@ class ModelVoice:
         self.parting = False
         """Only items begin that somebody has a ticket for."""
         self.caller = CallerTimes()
+        self._answered = CallerTimes()
+        """Those that the last item answers."""
         self._lane = lane
         self._line = line
         self._seam = lane.host.seam
@@ -99,6 +102,7 @@ class ModelVoice:
         self._by_id.clear()
         self._current = None
         self._response = self._response_at = None
+        self._answered = CallerTimes()
 
     def write(self, item_id: str, audio: bytes) -> None:
         item = self._current
@@ -126,7 +130,8 @@ class ModelVoice:
         for other in list(self._by_id.values()):
             self._finish(other)
         now = self._seam.now_ms()
-        caller, self.caller = self.caller, CallerTimes()
+        caller = self._answered = self.caller
+        self.caller = CallerTimes()
         times = TurnTimes(
             self._lane.record.call_id,
             self._seam.new_id(),
@@ -215,6 +220,11 @@ class ModelVoice:
             self._changed.tell()
         elif not item.told:
             item.text = joined(item.text, text)
+
+    def caller_said(self) -> None:
+        """The caller's words are known; with many vendors only after the answer to them began."""
+        late = self.caller.started is None and self._answered.wordless
+        (self._answered if late else self.caller).final = self._seam.now_ms()
 
     @property
     def answering(self) -> bool:
