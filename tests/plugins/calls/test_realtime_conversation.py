@@ -766,6 +766,25 @@ async def test_failed_responses_are_apologised_for_then_the_call_ends(tmp_path: 
         assert phone.said[-1] == ("bot", phone.config.phrases.failed)
 
 
+@pytest.mark.parametrize("answers", [True, False])
+async def test_an_apology_is_no_answer(tmp_path: Path, answers: bool) -> None:
+    model = ScriptedRealtime()
+    async with open_realtime(tmp_path, model) as phone:
+        await greeted(phone)
+        for number in range(2):
+            model.current.hears("When do you close?")
+            model.current.tell(ResponseDone(f"r{number}", "failed", "overloaded"))
+            await phone.settle(3)
+            if answers:
+                model.current.hears("When do you close?")
+                model.current.speak("At six in the evening.", 1000)
+                await phone.settle(3)
+        assert phone.record.live == answers
+        phrases = phone.config.phrases
+        last = phrases.not_understood if answers else phrases.failed
+        assert model.current.asked[-2:] == [("say", phrases.not_understood), ("say", last)]
+
+
 # --- requests from outside --------------------------------------------------------------------
 
 

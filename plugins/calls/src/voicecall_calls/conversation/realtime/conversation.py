@@ -149,6 +149,8 @@ class RealtimeConversation(Conversation):
         self._profile = profile
         self._about = ""
         self._failures = 0
+        self._apologised = False
+        """The next response only asks the caller to say it again."""
         self._resumed = False
         self._notices = self._capabilities.interrupts is Interrupter.CLIENT
         """The model leaves it to us to notice that the caller speaks."""
@@ -231,6 +233,7 @@ class RealtimeConversation(Conversation):
         self._link.do(self._open)
 
     def _session_closed(self) -> None:
+        self._apologised = False
         self._keys.pause()
         self._breaks.broke()
         self._tools.forget()
@@ -307,7 +310,8 @@ class RealtimeConversation(Conversation):
     def _response_done(self, event: ResponseDone) -> None:
         spoke = self.voice.response_done(event)
         if event.status != "failed":
-            self._failures = 0
+            self._failures = self._failures if self._apologised else 0
+            self._apologised = False
             return
         _log.warning("call %s: the model failed: %s", self.lane.record.call_id, event.error)
         if self._greeting.pending or self._farewell.ends:
@@ -316,7 +320,11 @@ class RealtimeConversation(Conversation):
         if self._failures >= _FAILURES_BEFORE_END:
             self._farewell.begin(EndDetail.AGENT_FAILED)
         elif not spoke:
-            self._link.do(lambda session: session.say(self.config.phrases.not_understood))
+            self._link.do(self._apologise)
+
+    async def _apologise(self, session: RealtimeSession) -> None:
+        await session.say(self.config.phrases.not_understood)
+        self._apologised = True
 
     # --- what the caller said ---------------------------------------------------------------
 
