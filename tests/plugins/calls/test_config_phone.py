@@ -141,6 +141,23 @@ def test_what_is_wrong_is_named_with_its_path(values: dict[str, Any], words: str
         config(**values)
 
 
+@pytest.mark.parametrize(
+    ("webhooks", "media"),
+    [
+        ("/voice/webhook", "/voice/stream/realtime"),
+        ("/voice/webhook/", "/voice/stream/realtime"),
+        ("/webhook", "/stream/realtime"),
+        ("/api/calls", "/api/calls/stream/realtime"),
+        ("/", "/voice/stream/realtime"),
+    ],
+)
+def test_the_path_of_a_voice_model_follows_from_that_of_the_webhooks(
+    webhooks: str, media: str
+) -> None:
+    it = config(serve={"path": webhooks}, realtime={"enabled": True})
+    assert it.media_path == media
+
+
 def test_which_numbers_may_be_called() -> None:
     number = "+15550001234"
     assert config().outbound.allows(number)

@@ -123,8 +123,8 @@ class WebhookSecurityConfig(ConfigModel):
 
 def realtime_path(webhook_path: str) -> str:
     """The path of a voice model's media socket that belongs to a path of webhooks."""
-    path = webhook_path.rstrip("/")
-    return f"{path.removesuffix('/webhook') or '/voice'}/stream/realtime"
+    path = webhook_path.rstrip("/") or "/voice"
+    return f"{path.removesuffix('/webhook')}/stream/realtime"
 
 
 def is_public_url(url: str) -> bool:
