@@ -301,6 +301,18 @@ def test_what_only_the_backend_knows_is_asked_of_it() -> None:
     assert found["agent"] == SetupCheck("agent", False, "the agent keyed needs its extra")
 
 
+def test_what_several_models_lack_is_said_once() -> None:
+    def check(config: Any, models: Collection[str]) -> Sequence[str]:
+        return ["a key is needed: set BIG_KEY" for name in models]
+
+    more = (info(ProviderKind.AGENT, "asked", check=check),)
+    agents = {"defaults": {"backend": "asked", "model": "v/small"}}
+    numbers = {"+15550100022": {"responseModel": "v/big"}}
+    found = checks(agents=agents, more=more, numbers=numbers)
+    for name in ("provider-config", "agent"):
+        assert found[name].message == "a key is needed: set BIG_KEY"
+
+
 def test_a_model_that_cannot_take_over_is_told_of_and_needed_by_nobody() -> None:
     def check(config: Any, models: Collection[str]) -> Sequence[str]:
         return [f"the model {name!r} needs a key" for name in models if "big" in name]

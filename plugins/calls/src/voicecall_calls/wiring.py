@@ -243,7 +243,8 @@ def _backend_problems(wiring: Wiring, agent_id: str, selected: Selected) -> list
     try:
         found = check(selected.config, named)
         if isinstance(found, list | tuple):
-            problems = [str(problem) for problem in found]
+            # Models of one vendor lack the same key.
+            problems = list(dict.fromkeys(str(problem) for problem in found))
             spares = wiring.agents.fallback_models(agent_id)
             for text in check(selected.config, [*named, *spares]) if spares else ():
                 note = f"a model that would take over cannot: {text}"
