@@ -237,6 +237,7 @@ EXIT_STATUS = """
 | 1 | refused, failed, or a report (`setup`, `config check`, `doctor`) that finds something wrong |
 | 2 | an invalid command line, or a command group without a command |
 | 130 | interrupted by Ctrl-C; `gateway run` drains and exits with 0, or with 1 after a second one |
+| 129, 143 | a command that serves its call was stopped by SIGHUP or SIGTERM |
 
 A refusal is one sentence on stderr, and nothing on stdout, also with `--json`; reports are printed
 as usual. `status` of an unknown call exits with 0.

@@ -6,7 +6,7 @@ import signal
 import time
 from collections.abc import Mapping
 from contextlib import AsyncExitStack, ExitStack
-from typing import Any
+from typing import Any, NoReturn
 
 import anyio
 from anyio.from_thread import start_blocking_portal
@@ -35,8 +35,9 @@ _OPERATOR = RpcCall("command", frozenset({"operator.read", "operator.write", "op
 class Standalone:
     """Open once made; :meth:`close` serves until no call is live, where it is ``lasting``, then
     stops. SIGINT and SIGTERM interrupt what is under way, and then nothing is waited for but the
-    gateway's own stop; so does SIGHUP, with which a terminal goes, unless it is ignored. What is
-    logged goes to the gateway's log. One a process, in its main thread."""
+    gateway's own stop; so does SIGHUP, with which a terminal goes, unless it is ignored. The exit
+    status tells which it was. What is logged goes to the gateway's log. One a process, in its main
+    thread."""
 
     def __init__(
         self, loaded: LoadedConfig, registry: Registry, environ: Mapping[str, str]
@@ -44,7 +45,9 @@ class Standalone:
         mask = Mask(credentials_in(loaded.tree))
         configure_logging(loaded.state_dir, mask, stderr=False)
         self.lasting = False
-        self._begun = self._interrupted = False
+        self._begun = False
+        self._interrupted: int | None = None
+        """The signal that came last."""
         self._stack = ExitStack()
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:
@@ -56,8 +59,8 @@ class Standalone:
             running = self._portal.wrap_async_context_manager(self._gateway.run())
             self._stack.enter_context(running)
             self._begun = True
-            if self._interrupted:
-                raise KeyboardInterrupt
+            if self._interrupted is not None:
+                _stop(self._interrupted)
             problems = self._portal.call(self._gateway.wait_started)
             if problems:
                 raise VoicecallError("; ".join(problems))
@@ -82,7 +85,7 @@ class Standalone:
 
     def close(self) -> None:
         try:
-            while self.lasting and not self._interrupted and self._live():
+            while self.lasting and self._interrupted is None and self._live():
                 time.sleep(_POLL_S)
         finally:
             self._stack.close()
@@ -90,13 +93,19 @@ class Standalone:
     def _live(self) -> bool:
         return bool(self.call("voicecall.status", {})["calls"])
 
-    def _interrupt(self, *_: object) -> None:
+    def _interrupt(self, number: int, _: object) -> None:
         # In the middle of the begin it would leave a gateway behind that nobody ends, and that is
         # waited for.
-        at_once = self._begun or self._interrupted
-        self._interrupted = True
+        at_once = self._begun or self._interrupted is not None
+        self._interrupted = number
         if at_once:
-            raise KeyboardInterrupt
+            _stop(number)
+
+
+def _stop(number: int) -> NoReturn:
+    if number == signal.SIGINT:
+        raise KeyboardInterrupt
+    raise SystemExit(128 + number)
 
 
 def stored_status(
