@@ -71,6 +71,19 @@ async def test_the_farewell_is_heard_before_the_call_ends(tmp_path: Path, name: 
         assert model.sessions[0].results == [("t1", {"ended": True}, False)]
 
 
+async def test_a_long_farewell_is_heard_to_its_end(tmp_path: Path) -> None:
+    model = ScriptedRealtime()
+    async with on_the_phone(tmp_path, model) as phone:
+        # A model makes its words faster than they are heard.
+        model.current.speak("To sum it all up. Goodbye now.", 25_000)
+        model.current.tell(ToolCall("t1", END, {}))
+        await phone.settle(24.5)
+        assert phone.engine.lanes
+        await phone.settle(1.5)
+        assert phone.record.end_detail is EndDetail.AGENT
+        assert phone.said == [("bot", "To sum it all up. Goodbye now.")]
+
+
 async def test_an_interrupted_farewell_keeps_the_call(tmp_path: Path) -> None:
     model = ScriptedRealtime()
     async with on_the_phone(tmp_path, model) as phone:

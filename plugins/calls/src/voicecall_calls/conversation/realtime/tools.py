@@ -58,6 +58,7 @@ _MOST_CALLS = 20
 _IDS_KEPT = 64
 _IN_S = 60.0
 _FAREWELL_S = 10.0
+"""What comes of a farewell once the model has asked for the end may take so long."""
 _WORKING = {"status": "working", "message": "Tell the caller briefly that you are checking."}
 _ENDING = {"error": "the call is being ended"}
 _DELIVERED = {"status": "already_delivered", "message": "The caller has heard the answer."}
@@ -187,8 +188,8 @@ class RealtimeTools:
 
     async def _end_call(self, call: ToolCall, session: RealtimeSession) -> None:
         before = self._voice.interruptions
-        # The farewell is heard first.
-        with anyio.move_on_after(_FAREWELL_S):
+        # The farewell is heard first, with whatever stands before it.
+        with anyio.move_on_after(self._voice.left_s() + _FAREWELL_S):
             await self._voice.quiet()
         if self._voice.interruptions != before:
             ended = {"ended": False, "message": "The caller interrupted; the call goes on."}

@@ -285,6 +285,10 @@ class ModelVoice:
 
     # --- the record -------------------------------------------------------------------------
 
+    def left_s(self) -> float:
+        """Seconds until what came so far has been heard."""
+        return self._line.pacer.drain_ms(self._seam.monotonic()) / 1000
+
     async def quiet(self) -> None:
         """Wait until nothing is being said."""
         self._awaited += 1
