@@ -214,6 +214,27 @@ async def test_what_was_being_said_before_a_question_does_not_answer_it(tmp_path
         assert answers == ["Anna."]
 
 
+async def test_what_a_streamed_caller_is_saying_is_let_finish_and_does_not_answer(
+    tmp_path: Path,
+) -> None:
+    async with open_phone(tmp_path) as phone:
+        await greeted(phone)
+        phone.stt.started()
+        phone.stt.partial("I mean")
+        await phone.settle(0.1)
+        async with asked(phone) as answers:
+            await phone.settle(2)
+            assert len(phone.said) == 1
+            phone.stt.final("I mean that.")
+            phone.stt.ended()
+            await phone.settle(3)
+            assert answers == []
+            phone.hears("Anna.")
+        assert answers == ["Anna."]
+        said = [("user", "I mean that."), ("bot", QUESTION), ("user", "Anna.")]
+        assert phone.said[1:] == said
+
+
 @both_paths
 async def test_keys_answer_a_question_too(tmp_path: Path, media: MediaPath) -> None:
     async with open_phone(tmp_path, media=media) as phone:
@@ -265,6 +286,22 @@ async def test_speak_returns_when_it_was_played(tmp_path: Path, media: MediaPath
         assert phone.now() - begun == pytest.approx(900, abs=60)
         assert phone.said[-1] == ("bot", "A word in between.")
         assert phone.record.state is CallState.LISTENING
+
+
+async def test_words_from_outside_wait_for_what_the_caller_is_saying(tmp_path: Path) -> None:
+    async with open_phone(tmp_path) as phone:
+        await greeted(phone)
+        phone.stt.started()
+        await phone.settle(0.1)
+        async with anyio.create_task_group() as speaking:
+            speaking.start_soon(phone.operations.speak, phone.record.call_id, "A word in between.")
+            await phone.settle(1)
+            phone.stt.partial("As I said")
+            await phone.settle(1)
+            phone.stt.final("As I said.")
+            phone.stt.ended()
+        assert ("bot", "A word in between.") in phone.said
+        assert phone.socket.clears == 0
 
 
 async def test_words_from_outside_are_interrupted_like_any_other(tmp_path: Path) -> None:

@@ -332,7 +332,11 @@ class Dialogue(Conversation):
 
     # --- requests from outside --------------------------------------------------------------
 
-    async def say(self, text: str, *, new_turn: bool = False) -> None:
+    async def say(self, text: str) -> None:
+        await self._replier.let_speak()
+        await self._tell(text)
+
+    async def _tell(self, text: str, *, new_turn: bool = False) -> None:
         spoken = await self._say(text, new_turn=new_turn)
         over = self._parting.closed if spoken.complete else self._parting.over
         if over is not None:
@@ -344,11 +348,13 @@ class Dialogue(Conversation):
         times = TurnTimes(
             self.lane.record.call_id, self.seam.new_id(), "continue", self.seam.now_ms()
         )
+        # What is being said just now is no answer.
+        await self._replier.let_speak()
         try:
             # Open before the prompt is spoken: an early answer counts.
             with self._question.asked() as answer:
                 await self._stop_reply()
-                await self.say(prompt, new_turn=True)
+                await self._tell(prompt, new_turn=True)
                 asked = SpeechTimes(done=self.seam.now_ms())
                 text = await answer.wait(timeout_s)
         finally:

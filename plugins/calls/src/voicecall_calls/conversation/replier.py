@@ -92,7 +92,7 @@ class Replier:
                 with sentences_in, sentences:
                     first = await self._first(sentences, times)
                     if first is not None:
-                        await self._caller_silent()
+                        await self.let_speak()
                         self._began()
                         speech = self._mouth.begin()
                         reply.times = speech.times
@@ -172,9 +172,9 @@ class Replier:
                 await utter(self._mouth.begin(), self._filler, listens=False)
             wait = _FILLER_AGAIN_S
 
-    async def _caller_silent(self) -> None:
-        """Wait for a caller who has begun again, dictating a number, say. With their next words
-        this is cancelled."""
+    async def let_speak(self) -> None:
+        """Wait, for a few seconds at most, while the caller is in the middle of an utterance. An
+        answer waits for one who has begun again, dictating a number, say; their words cancel it."""
         for _ in range(_LOOKS):
             if not self._caller_speaks():
                 return
