@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,42 @@ async def test_a_stream_that_never_comes_ends_the_call(tmp_path: Path) -> None:
         assert phone.record.live
         await phone.settle(3)
         assert phone.record.end_detail is EndDetail.STREAM_NEVER_STARTED
+
+
+async def test_a_stream_that_the_carrier_cannot_open_is_asked_for_less_and_less_often(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A proxy passes no WebSockets on: the carrier tells so each time, at once."""
+    asked: list[int] = []
+    async with open_phone(tmp_path) as phone:
+
+        def fails(call: tel.CallRef | None, action: tel.Action) -> None:
+            if isinstance(action, tel.AttachStream):
+                asked.append(phone.now())
+                phone.tasks.start_soon(phone.event, ev.StreamFailed)
+
+        phone.opens_streams = False
+        phone.carrier.acted = fails
+        await phone.call_in()
+        await phone.event(ev.StreamFailed)
+        await phone.settle(12)
+        assert phone.record.end_detail is EndDetail.STREAM_NEVER_STARTED
+        pauses = [after - before for before, after in pairwise(asked)]
+        assert pauses[:3] == pytest.approx([300, 600, 1200], abs=50)
+        assert len(asked) < 12
+        assert "no media socket came to wss://phone.test/voice/stream" in caplog.text
+
+
+async def test_a_stream_that_is_lost_long_behind_another_is_asked_for_at_once(
+    tmp_path: Path,
+) -> None:
+    async with open_phone(tmp_path) as phone:
+        await phone.call_in()
+        for count in range(1, 6):
+            await phone.settle(11)
+            phone.socket.drop()
+            await phone.settle(0.3)
+            assert len(phone.sockets) == count + 1
 
 
 async def test_a_lost_stream_is_asked_for_again_and_nothing_is_lost(tmp_path: Path) -> None:

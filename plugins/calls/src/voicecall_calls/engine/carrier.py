@@ -25,6 +25,11 @@ __all__ = ["CarrierActions"]
 _log = logging.getLogger("voicecall.calls")
 _LOOKUPS = 5
 _REATTACH_PAUSE_S = 0.15
+_REATTACH_DOUBLINGS = 3
+"""Of that pause, where sockets fail one behind the other: a proxy that passes none on would have us
+ask six times a second."""
+_CALM_S = 10.0
+"""A socket that is lost later than this begins anew."""
 _ATTACHES = 3
 _REFUSALS = 4
 
@@ -136,7 +141,7 @@ class CarrierActions:
         stream in the place of one that is lost."""
         if reattach:
             # A stream often breaks because the call is over, which we hear a moment later.
-            await anyio.sleep(_REATTACH_PAUSE_S)
+            await anyio.sleep(self._reattach_pause_s(lane))
             if lane.record.stream_id is not None:
                 # One that was asked for before came meanwhile; another would replace it.
                 return
@@ -153,6 +158,12 @@ class CarrierActions:
                     return
             else:
                 await self._failed(lane, action)
+
+    def _reattach_pause_s(self, lane: CallLane) -> float:
+        now = self._engine.seam.monotonic()
+        lane.reattaches = lane.reattaches + 1 if now - lane.reattached_at < _CALM_S else 0
+        lane.reattached_at = now
+        return _REATTACH_PAUSE_S * 2 ** min(lane.reattaches, _REATTACH_DOUBLINGS)
 
     async def _performed(self, lane: CallLane, action: tel.Action) -> bool:
         try:

@@ -89,6 +89,7 @@ class CallEngine:
         self.policy = config.policy()
         self.places = Places(coordinator, lambda: self.config, self.policy)
         self.webhook_url = webhook_url
+        self.stream_url = stream_url
         self.default_agent = default_agent
         self.media = media
         self.accepting = True
@@ -318,6 +319,9 @@ class CallEngine:
             reason = record.end_reason.value if record.end_reason else "ended"
             lane.conversation.close(f"Call ended: {reason}")
         await self._forget(record)
+        if record.end_detail is EndDetail.STREAM_NEVER_STARTED:
+            text = "call %s: no media socket came to %s; does a proxy pass on none?"
+            _log.warning(text, record.call_id, self.stream_url())
         self._observer.ended(record)
         lane.release()
         self._quiet.set()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
@@ -105,6 +106,10 @@ class CallLane:
         """For :class:`~.deadlines.Deadlines`: when the call is woken."""
         self.conversation: Conversation | None = None
         """Once it has begun."""
+        self.reattaches = 0
+        """For :mod:`.carrier`: how often a media socket was put in the place of a lost one, each
+        soon behind the one before."""
+        self.reattached_at = -math.inf
         self._prepared: Callable[[], Conversation] | None = None
         self._noted: list[StoredEvent] = []
         self._stored_entries = len(record.transcript)
