@@ -403,6 +403,20 @@ def test_a_place_where_no_call_can_be_stored(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [file]
 
 
+def test_a_file_of_the_store_that_cannot_be_used(tmp_path: Path) -> None:
+    directory = tmp_path / "voice-calls"
+    directory.mkdir()
+    for name in ("lock", "calls.db"):
+        (directory / name).touch()
+    assert "store" not in checks(state_dir=tmp_path)
+    (directory / "calls.db").unlink()
+    # Nothing is kept from whoever may be running the tests but what is not there.
+    (directory / "calls.db").symlink_to(tmp_path / "gone" / "calls.db")
+    check = checks(state_dir=tmp_path)["store"]
+    assert not check.ok
+    assert f"{directory}/calls.db cannot be read and written: give it to" in check.message
+
+
 def test_a_port_that_cannot_be_had() -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))

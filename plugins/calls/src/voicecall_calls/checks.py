@@ -243,10 +243,21 @@ def _place(config: VoiceCallConfig, state_dir: Path) -> Iterator[SetupCheck]:
         why = f"{there} is not a directory"
     elif not os.access(there, os.W_OK | os.X_OK):
         why = f"{there} cannot be written"
+    elif (file := _closed_file(directory)) is not None:
+        why = f"{file} cannot be read and written: give it to the gateway's user"
     else:
         return
     keys = f"set VOICECALL_STATE_DIR or {CONFIG_PATH}.store"
     yield SetupCheck("store", False, f"calls cannot be stored in {directory}: {why}; {keys}")
+
+
+def _closed_file(directory: Path) -> Path | None:
+    """A file of the store that this user cannot use, as when another one ran a gateway here."""
+    for name in ("lock", "calls.db", "calls.db-wal", "calls.db-shm"):
+        file = directory / name
+        if os.path.lexists(file) and not os.access(file, os.R_OK | os.W_OK):
+            return file
+    return None
 
 
 def _listening(serve: ServeConfig, gateway: Mapping[str, Any]) -> Iterator[SetupCheck]:
