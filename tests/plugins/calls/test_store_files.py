@@ -140,6 +140,26 @@ async def test_half_a_database(tmp_path: Path) -> None:
     assert (tmp_path / "calls.db").stat().st_size == 8192
 
 
+@pytest.mark.parametrize("replaced", [False, True])
+async def test_a_database_that_is_gone_while_it_is_open_is_told(
+    tmp_path: Path, replaced: bool
+) -> None:
+    file = tmp_path / "calls.db"
+    async with (store := new_store(tmp_path)).lifespan():
+        assert list(store.problems()) == []
+        file.rename(tmp_path / "moved.db")
+        if replaced:
+            file.touch()
+        (problem,) = store.problems()
+        assert problem.startswith(f"{file} was moved away, deleted or replaced: calls go on into")
+        # Calls that are up are served.
+        await store.commit(Commit(record=call_record()))
+        (tmp_path / "moved.db").replace(file)
+        assert list(store.problems()) == []
+    file.unlink()
+    assert list(store.problems()) == []
+
+
 async def test_a_directory_that_is_a_file(tmp_path: Path) -> None:
     path = tmp_path / "state"
     path.write_text("")

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,8 @@ class SqliteStore(SqlStore):
     ) -> None:
         self._path = directory / "calls.db"
         self._fsync = fsync
+        self._file: os.stat_result | None = None
+        """The database that is open."""
         super().__init__(
             str(self._path),
             directory,
@@ -45,8 +47,36 @@ class SqliteStore(SqlStore):
             pause_s=pause_s,
         )
 
-    def _connected(self, *, writing: bool) -> AbstractContextManager[Connection]:
-        return connected(self._path, writing=writing, fsync=self._fsync)
+    def problems(self) -> Sequence[str]:
+        return [*super().problems(), *self._gone()]
+
+    def _gone(self) -> Iterator[str]:
+        """SQLite goes on with a file that has lost its name, and says nothing."""
+        if self._file is None:
+            return
+        try:
+            there = os.path.samestat(os.stat(self._path), self._file)
+        except FileNotFoundError:
+            there = False
+        except OSError:
+            return
+        if not there:
+            yield (
+                f"{self._path} was moved away, deleted or replaced: calls go on into the old file;"
+                " stop the gateway, put the right file in place and start it again"
+            )
+
+    @contextmanager
+    def _connected(self, *, writing: bool) -> Iterator[Connection]:
+        with connected(self._path, writing=writing, fsync=self._fsync) as connection:
+            if not writing:
+                yield connection
+                return
+            self._file = os.stat(self._path)
+            try:
+                yield connection
+            finally:
+                self._file = None
 
 
 @contextmanager
