@@ -243,6 +243,10 @@ def test_an_id_in_another_group_is_pointed_at(site: Path, install: Install) -> N
 
 
 WRONG_FIELDS = [
+    ("api_version='1',", "api_version must be a whole number"),
+    ("auto_select_order='10',", "auto_select_order must be a whole number"),
+    ("legacy_keys=('old',),", "legacy_keys must be a sequence of LegacyKey"),
+    ("secrets={'apiKey': None},", "secrets must be a mapping of keys to variables"),
     ("aliases='first',", "aliases must be a sequence of texts"),
     ("required='apiKey',", "required must be a sequence of texts"),
     ("secrets=['apiKey'],", "secrets must be a mapping of keys to variables"),
@@ -259,6 +263,24 @@ def test_a_field_of_another_form_is_named(
     install("acme-a", "alpha", module="acme_alpha", more=more)
     with pytest.raises(PluginError, match=f"TypeError: ProviderInfo 'alpha': {words}"):
         scan(site).load(TTS, "alpha")
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "words"),
+    [
+        ("kind=ProviderKind.TTS", "kind='tts'", "kind must be a ProviderKind"),
+        ('label="L"', "label=None", "label must be a text"),
+    ],
+)
+def test_a_provider_of_no_kind_harms_nobody(
+    site: Path, install: Install, right: str, wrong: str, words: str
+) -> None:
+    code = MODULE.format(id="alpha", more="").replace(right, wrong)
+    install("acme-a", "alpha", module="acme_alpha", code=code)
+    install("acme-b", "bravo", module="acme_bravo")
+    registry = scan(site)
+    assert [info.id for info in registry.load_all(TTS)] == ["bravo"]
+    assert words in registry.failures["voicecall.tts", "alpha"]
 
 
 def test_another_api_version_is_refused(site: Path, install: Install) -> None:

@@ -129,11 +129,16 @@ class ProviderInfo:
     check: Callable[[Any, Collection[str]], Sequence[str]] | None = None
 
     def __post_init__(self) -> None:
+        kind: object = self.kind
+        self._expect("kind", isinstance(kind, ProviderKind), "a ProviderKind")
+        for name in ("id", "label"):
+            self._expect(name, isinstance(getattr(self, name), str), "a text")
+        for name in ("api_version", "auto_select_order"):
+            self._expect(name, isinstance(getattr(self, name), int), "a whole number")
         self._expect("aliases", _is_texts(self.aliases), "a sequence of texts")
         self._expect("required", _is_texts(self.required), "a sequence of texts")
         for name in ("secrets", "environ"):
-            mapping = getattr(self, name)
-            self._expect(name, isinstance(mapping, Mapping), "a mapping of keys to variables")
+            self._expect(name, _maps_texts(getattr(self, name)), "a mapping of keys to variables")
         self._expect("factory", callable(self.factory), "a function of configuration and context")
         for name, what in (
             ("config_model", "a function that returns the model, such as lambda: Model"),
@@ -142,6 +147,9 @@ class ProviderInfo:
             function = getattr(self, name)
             right = callable(function) and not isinstance(function, type)
             self._expect(name, function is None or right, what)
+        legacy: object = self.legacy_keys
+        right = isinstance(legacy, list | tuple) and all(isinstance(k, LegacyKey) for k in legacy)
+        self._expect("legacy_keys", right, "a sequence of LegacyKey")
 
     def _expect(self, name: str, right: bool, what: str) -> None:
         if not right:
@@ -150,6 +158,12 @@ class ProviderInfo:
 
 def _is_texts(value: object) -> bool:
     return isinstance(value, list | tuple) and all(isinstance(one, str) for one in value)
+
+
+def _maps_texts(value: object) -> bool:
+    if not isinstance(value, Mapping):
+        return False
+    return all(isinstance(one, str) for item in value.items() for one in item)
 
 
 class Provider(ABC):  # noqa: B024 (each contract has abstract methods)
