@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import numpy as np
 import pytest
@@ -155,6 +156,12 @@ def test_rates_are_positive(rates: tuple[int, int]) -> None:
 
 
 FORMATS = [MULAW_8K, AudioFormat("alaw", 8000), PCM16_8K, PCM16_16K, PCM16_24K]
+
+
+@pytest.mark.parametrize(("encoding", "rate"), [("linear16", 8000), ("opus", 48000), ("mulaw", 0)])
+def test_formats_that_nobody_knows_are_refused(encoding: Any, rate: int) -> None:
+    with pytest.raises(ValueError, match="no audio format"):
+        AudioFormat(encoding, rate)
 
 
 @pytest.mark.parametrize("source", FORMATS, ids=str)

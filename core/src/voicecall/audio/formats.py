@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 __all__ = ["MULAW_8K", "PCM16_8K", "PCM16_16K", "PCM16_24K", "AudioFormat", "Encoding"]
 
@@ -13,10 +13,17 @@ Encoding = Literal["mulaw", "alaw", "pcm16"]
 @dataclass(frozen=True, slots=True)
 class AudioFormat:
     """Mono audio: ``mulaw`` or ``alaw`` (ITU-T G.711, one byte a sample), or ``pcm16``
-    (signed 16 bit, little endian), at ``sample_rate`` hertz."""
+    (signed 16 bit, little endian), at ``sample_rate`` hertz. Raises ``ValueError`` for others."""
 
     encoding: Encoding
     sample_rate: int
+
+    def __post_init__(self) -> None:
+        # Audio in a format that we do not know would be taken for pcm16, and be noise.
+        if self.encoding not in get_args(Encoding):
+            raise ValueError(f"no audio format: {self.encoding!r} is none of mulaw, alaw, pcm16")
+        if self.sample_rate <= 0:
+            raise ValueError("no audio format: sample_rate is a positive number of hertz")
 
     @property
     def sample_width(self) -> int:
