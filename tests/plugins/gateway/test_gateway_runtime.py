@@ -115,6 +115,18 @@ def test_a_gateway_can_be_made_before_there_is_a_loop(lab: Any, fake_plugin: Any
     assert gateway.problems()[0] == "the gateway is stopping"
 
 
+async def test_a_gateway_runs_once(lab: Any) -> None:
+    gateway = lab.gateway()
+    async with gateway.run():
+        with pytest.raises(RuntimeError, match="a gateway runs once"):
+            async with gateway.run():
+                raise AssertionError("it ran twice at once")
+        assert await gateway.wait_started() == []
+    with pytest.raises(RuntimeError, match="a gateway runs once"):
+        async with gateway.run():
+            raise AssertionError("it ran twice")
+
+
 async def test_services_start_in_order_and_stop_in_reverse(lab: Any, fake_plugin: Any) -> None:
     journal: list[str] = []
     services = [FakeService(name, journal) for name in ("one", "two", "three")]

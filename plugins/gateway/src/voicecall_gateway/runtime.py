@@ -157,8 +157,10 @@ class Gateway:
         """Entered when the admin port is open (plugins still start: :meth:`wait_started`).
 
         Left normally, what is under way is drained first, for ``gateway.drainSeconds`` at most.
-        Raises :exc:`VoicecallError` when it cannot start.
+        Raises :exc:`VoicecallError` when it cannot start, and ``RuntimeError`` the second time.
         """
+        if self._rpc is not None:
+            raise RuntimeError("a gateway runs once: make another one")
         section = self.loaded.gateway
         private_directory(self.loaded.state_dir)
         listener = await bind_port(section.bind, section.port)
