@@ -6,7 +6,7 @@ import json
 import types
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
 import typer
@@ -334,6 +334,61 @@ async def test_commands_of_plugins(shell: Any, fake_plugin: Any) -> None:
     assert code == 0
     assert err.count("\n") == 1
     assert err.startswith("warning: the commands of the plugin 'b' cannot be added")
+
+
+def _of_two_kinds(app: typer.Typer) -> None:
+    @app.command()
+    def fine() -> None: ...
+
+    @app.command()
+    def strange(words: Annotated[str, typer.Option(), typer.Option()]) -> None: ...
+
+
+def _half(app: typer.Typer) -> None:
+    app.command("fine")(lambda: None)
+    raise RuntimeError("oops")
+
+
+def _second_setup(app: typer.Typer) -> None:
+    app.command("fine")(lambda: None)
+
+    @app.command()
+    def setup() -> None: ...
+
+
+def _second_plugins(app: typer.Typer) -> None:
+    app.command("fine")(lambda: None)
+    app.add_typer(typer.Typer(name="plugins"))
+
+
+@pytest.mark.parametrize(
+    ("commands", "why"),
+    [
+        (_of_two_kinds, "MultipleTyperAnnotationsError: "),
+        (_half, "RuntimeError: oops"),
+        (_second_setup, "there is already `voicecall setup`"),
+        (_second_plugins, "there is already `voicecall plugins`"),
+    ],
+)
+async def test_commands_that_cannot_be_added_leave_all_others(
+    shell: Any, fake_plugin: Any, commands: Any, why: str
+) -> None:
+    shell.extra = [("voicecall.gateway", "bad", fake_plugin("bad", commands=commands))]
+    code, out, err = shell("plugins", "list")
+    assert (code, out.splitlines()[1]) == (0, "bad  extra    0        ok")
+    assert err.startswith(f"warning: the commands of the plugin 'bad' cannot be added: {why}")
+    code, out, err = shell("fine")
+    assert (code, out) == (2, "")
+    assert "No such command 'fine'" in err
+
+
+async def test_a_plugin_adds_nothing_to_voicecall_itself(shell: Any, fake_plugin: Any) -> None:
+    def everywhere(app: typer.Typer) -> None:
+        app.callback()(lambda: print_text("hello"))
+        app.command("own")(lambda: print_text("own"))
+
+    shell.extra = [("voicecall.gateway", "a", fake_plugin("a", commands=everywhere))]
+    assert shell("own") == (0, "own\n", "")
 
 
 async def test_emulate(shell: Any) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import typer
 
@@ -21,8 +22,9 @@ from .plugins import plugin_ids
 __all__ = ["build_app", "main", "run"]
 
 
-def build_app(registry: Registry) -> typer.Typer:
-    """The commands of the gateway and of every plugin that can be loaded."""
+def build_app(registry: Registry, *, trial: bool = False) -> typer.Typer:
+    """The commands of the gateway and of every plugin that can be loaded; on ``trial`` only those
+    of plugins that can be made."""
     app = typer.Typer(
         name="voicecall",
         help="Give an AI agent a telephone.",
@@ -35,7 +37,7 @@ def build_app(registry: Registry) -> typer.Typer:
         module.add(app)
     for plugin_id in plugin_ids(registry):
         try:
-            add_plugin_commands(registry, app, plugin_id)
+            add_plugin_commands(registry, app, plugin_id, trial=trial)
         except VoicecallError as error:
             print_error(f"warning: {error}")
         except (Exception, SystemExit) as error:  # noqa: BLE001 (a stranger's hook)
@@ -46,12 +48,19 @@ def build_app(registry: Registry) -> typer.Typer:
     return app
 
 
+def _command(registry: Registry) -> Any:
+    try:
+        return typer.main.get_command(build_app(registry))
+    except Exception:  # noqa: BLE001 (a plugin's command, which is told of now)
+        # To make them all is a tenth of the time that --help takes: only here they are made twice.
+        return typer.main.get_command(build_app(registry, trial=True))
+
+
 def run(arguments: Sequence[str], registry: Registry, environ: Mapping[str, str]) -> int:
     """Run one command; returns the exit status. An error is one sentence on stderr."""
     try:
         # Ctrl-C may come while the plugins are imported, too.
-        command = typer.main.get_command(build_app(registry))
-        command.main(
+        _command(registry).main(
             args=list(arguments), prog_name="voicecall", obj=CommandLine(registry, environ)
         )
     except OutputLost as lost:

@@ -9,6 +9,7 @@ from typing import Any
 
 import typer
 from typer.core import TyperCommand
+from typer.main import get_command_name, get_group, solve_typer_info_defaults
 
 from voicecall.errors import ConfigError, PluginError
 from voicecall.registry import Registry
@@ -19,18 +20,40 @@ from .plugins import GROUP
 __all__ = ["add_plugin_commands"]
 
 
-def add_plugin_commands(registry: Registry, app: typer.Typer, plugin_id: str) -> None:
-    """Let a plugin add its commands to ``app``. Raises what loading the plugin raises."""
-    commands, groups = len(app.registered_commands), len(app.registered_groups)
-    registry.hooks.commands(registry.module(GROUP, plugin_id), app)
-    _guard(app, plugin_id, commands, groups)
+def add_plugin_commands(
+    registry: Registry, app: typer.Typer, plugin_id: str, *, trial: bool = False
+) -> None:
+    """Let a plugin add its commands to ``app``: all of them, or none where it fails. Raises what
+    loading the plugin raises, what its hook raises, and :exc:`PluginError` for a name that is
+    taken; on ``trial`` also what the making of its commands raises, which happens later
+    otherwise."""
+    own = typer.Typer()
+    registry.hooks.commands(registry.module(GROUP, plugin_id), own)
+    if taken := sorted(_names(own) & _names(app)):
+        raise PluginError(
+            f"the commands of the plugin {plugin_id!r} cannot be added: there is already"
+            f" `voicecall {taken[0]}`"
+        )
+    if trial:
+        get_group(own)
+    _guard(own, plugin_id)
+    app.registered_commands += own.registered_commands
+    app.registered_groups += own.registered_groups
 
 
-def _guard(app: typer.Typer, plugin_id: str, commands: int = 0, groups: int = 0) -> None:
-    """Guard the commands and groups of ``app`` from these positions on."""
-    for command in app.registered_commands[commands:]:
+def _names(app: typer.Typer) -> set[str]:
+    """Of the commands and groups of ``app``, which are not made for this."""
+    commands = {
+        one.name or get_command_name(getattr(one.callback, "__name__", ""))
+        for one in app.registered_commands
+    }
+    return commands | {solve_typer_info_defaults(one).name or "" for one in app.registered_groups}
+
+
+def _guard(app: typer.Typer, plugin_id: str) -> None:
+    for command in app.registered_commands:
         command.cls = _guarded(command.cls or TyperCommand, plugin_id)
-    for group in app.registered_groups[groups:]:
+    for group in app.registered_groups:
         if group.typer_instance is not None:
             _guard(group.typer_instance, plugin_id)
 
