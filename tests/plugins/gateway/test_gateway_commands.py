@@ -51,6 +51,13 @@ async def test_providers(shell: Any) -> None:
     assert "error: voicecall.tts 'empty'" in out
 
 
+def test_what_is_printed_turns_no_direction(capsys: pytest.CaptureFixture[str]) -> None:
+    print_text("\u202e4321000555+ \u2066x\u2069\u2028next שלום\u200f!")
+    assert capsys.readouterr().out == (
+        "\\u202e4321000555+ \\u2066x\\u2069\\u2028next שלום\u200f!\n"
+    )
+
+
 def test_what_is_printed_steers_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     words = {"text": "\x1b[2J\x9b2J\x7f\r\té"}
     print_json(words)

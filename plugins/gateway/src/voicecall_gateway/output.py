@@ -15,7 +15,8 @@ from voicecall.errors import VoicecallError
 __all__ = ["OutputLost", "print_error", "print_json", "print_table", "print_text"]
 
 
-_STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
+"""Also what begins a line, or turns the direction of what follows in it."""
 
 
 class OutputLost(VoicecallError):
