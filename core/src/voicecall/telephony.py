@@ -343,7 +343,7 @@ class TelephonyProvider(Provider):
         """Check the signature of a media socket's handshake. True if it is right: the socket is
         then exempt from the caps on unauthenticated sockets. None if there is none: then the
         one-use token alone admits the socket. Raises :exc:`voicecall.errors.WebhookRejected` (401)
-        for a wrong one."""
+        for a wrong one; False refuses it too."""
         return None
 
     def speaks_at_dial(self, message: Speak) -> bool:

@@ -136,6 +136,10 @@ class BrokenCodec(MockCodec):
 
 class Carrier(MockProvider):
     codec: type[MockCodec] = CarefulCodec
+    signed: Any = None
+
+    def verify_upgrade(self, upgrade: Upgrade, now_ms: int) -> Any:
+        return self.signed
 
     def media_codec(self, upgrade: Upgrade) -> MediaCodec:
         return self.codec()
@@ -146,10 +150,12 @@ def make_server(
     *,
     security: WebhookSecurity | None = None,
     codec: type[MockCodec] = CarefulCodec,
+    signed: object = None,
     **stream: Any,
 ) -> CallServer:
     provider = Carrier(MockConfig(), ProviderContext(Path("unused")))
     provider.codec = codec
+    provider.signed = signed
     return CallServer(
         provider,
         engine,
@@ -165,10 +171,11 @@ async def serving(
     *,
     security: WebhookSecurity | None = None,
     codec: type[MockCodec] = CarefulCodec,
+    signed: object = None,
     **stream: Any,
 ) -> AsyncIterator[tuple[CallServer, Engine]]:
     engine = Engine()
-    server = make_server(engine, security=security, codec=codec, **stream)
+    server = make_server(engine, security=security, codec=codec, signed=signed, **stream)
     with anyio.fail_after(30):
         async with closed_backstage(server.run()):
             yield server, engine
@@ -327,6 +334,17 @@ async def test_a_carrier_without_a_codec_for_a_socket_is_500() -> None:
         with pytest.raises(InvalidStatus) as caught:
             await dial(server)
         assert caught.value.response.status_code == 500
+
+
+@pytest.mark.parametrize("signed", [False, "yes", 0])
+async def test_a_handshake_that_is_not_said_to_be_right_is_401(
+    signed: object, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with serving(signed=signed) as (server, _):
+        with pytest.raises(InvalidStatus) as caught:
+            await dial(server)
+        assert caught.value.response.status_code == 401
+    assert f"verify_upgrade returns {signed!r}" in caplog.text
 
 
 async def test_audio_goes_to_whoever_listens_last() -> None:

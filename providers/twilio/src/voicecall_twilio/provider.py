@@ -102,8 +102,8 @@ class TwilioProvider(tel.TelephonyProvider):
     def media_codec(self, upgrade: Upgrade) -> MediaCodec:
         return TwilioCodec()
 
-    def verify_upgrade(self, upgrade: Upgrade, now_ms: int) -> bool:
-        return verify_upgrade(upgrade, self._keys)
+    def verify_upgrade(self, upgrade: Upgrade, now_ms: int) -> bool | None:
+        return verify_upgrade(upgrade, self._keys) or None
 
     def number_urls(self, webhook_url: str) -> Mapping[str, str]:
         base = base_url(webhook_url)

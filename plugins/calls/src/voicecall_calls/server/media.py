@@ -134,6 +134,8 @@ class MediaServer:
         try:
             if not self._skip_signatures:
                 signed = self._provider.verify_upgrade(upgrade, self._seam.now_ms())
+                if signed is not None and signed is not True:
+                    raise WebhookRejected(401, f"verify_upgrade returns {signed!r}")
             codec = self._provider.media_codec(upgrade)
         except WebhookRejected as refused:
             reason = loggable(refused.reason)
