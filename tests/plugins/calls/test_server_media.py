@@ -122,6 +122,13 @@ class CarefulCodec(MockCodec):
         return super().decode(message)
 
 
+class HastyCodec(MockCodec):
+    """A codec whose fast path has a bug."""
+
+    def caller_audio(self, message: Message) -> bytes | None:
+        raise KeyError("bug")
+
+
 class VagueCodec(MockCodec):
     """A codec that lets a start pass which names nothing."""
 
@@ -345,6 +352,19 @@ async def test_a_handshake_that_is_not_said_to_be_right_is_401(
             await dial(server)
         assert caught.value.response.status_code == 401
     assert f"verify_upgrade returns {signed!r}" in caplog.text
+
+
+async def test_a_fast_path_for_audio_that_fails_is_logged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with serving(codec=HastyCodec) as (server, engine), dial(server) as client:
+        engine.listener = bytearray().extend
+        await client.send(start())
+        await until_open(engine)
+        await client.send(frame(b"x"))
+        assert await close_of(client) == (1011, "Internal error")
+    assert "media codec failed" in caplog.text
+    assert "KeyError: 'bug'" in caplog.text
 
 
 async def test_audio_goes_to_whoever_listens_last() -> None:

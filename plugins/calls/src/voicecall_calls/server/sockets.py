@@ -245,8 +245,12 @@ class MediaConnection(WSListener):
             self.close(1007, _NO_UTF8)
             return
         hear = self._hear
-        if hear is None or (audio := self._codec.caller_audio(message)) is None:
-            self._received(message)
+        try:
+            if hear is None or (audio := self._codec.caller_audio(message)) is None:
+                self._received(message)
+                return
+        except Exception as error:  # noqa: BLE001 (a codec can raise anything)
+            self._broken("media codec failed", error)
             return
         monotonic = self._monotonic
         self.heard_at = monotonic()
@@ -260,8 +264,11 @@ class MediaConnection(WSListener):
         if self._failed is not None:
             self._failed(error)
         else:
-            logger.error("caller audio failed", exc_info=error)
-            self.close(1011, "Internal error")
+            self._broken("caller audio failed", error)
+
+    def _broken(self, what: str, error: Exception) -> None:
+        logger.error(what, exc_info=error)
+        self.close(1011, "Internal error")
 
     def _other_frame(self, transport: WSTransport, frame: WSFrame) -> None:
         """Any frame but a whole message of text, as which audio comes fifty times a second."""
@@ -330,9 +337,8 @@ class MediaConnection(WSListener):
         except MediaProtocolError as error:
             self._malformed(error)
             return
-        except Exception:
-            logger.exception("media codec failed")
-            self.close(1011, "Internal error")
+        except Exception as error:  # noqa: BLE001 (a codec can raise anything)
+            self._broken("media codec failed", error)
             return
         if event is None:
             return
@@ -355,9 +361,8 @@ class MediaConnection(WSListener):
             return
         try:
             attachment.received(event)
-        except Exception:
-            logger.exception("media event %s failed", type(event).__name__)
-            self.close(1011, "Internal error")
+        except Exception as error:  # noqa: BLE001 (a call's code can raise anything)
+            self._broken(f"media event {type(event).__name__} failed", error)
 
     def _before_open(self, event: MediaEvent, size: int) -> None:
         if isinstance(event, Started):
@@ -380,11 +385,8 @@ class MediaConnection(WSListener):
     def _malformed(self, error: MediaProtocolError) -> None:
         self._garbage += 1
         if self._garbage == 1:
-            logger.debug(
-                "malformed message on the media socket of %s: %s",
-                self.upgrade.client,
-                type(error).__name__,
-            )
+            text = "malformed message on the media socket of %s: %s"
+            logger.debug(text, self.upgrade.client, type(error).__name__)
         if self._garbage >= MAX_GARBAGE:
             self.close(1008, "Too many malformed messages")
 
