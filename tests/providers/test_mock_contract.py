@@ -169,3 +169,24 @@ def test_replies_that_cannot_be_sent_do_not_conform(reply: dict[str, Any]) -> No
     for test in (suite.test_rendering_loses_no_action, suite.test_rendering_for_an_unknown_call):
         with pytest.raises(AssertionError):
             test(Careless({}, reply))
+
+
+class Shapeless(MockProvider):
+    """A carrier whose codec leaves the encoding to somebody else."""
+
+    def media_codec(self, upgrade: Upgrade) -> MediaCodec:
+        class Codec(MockCodec):
+            def mark(self, name: str) -> Any:
+                return {"event": "mark", "name": name}
+
+        return Codec()
+
+
+class ShapelessSuite(TestMockCarrier):
+    def make_provider(self) -> TelephonyProvider:
+        return Shapeless(MockConfig(auth_token=TOKEN), ProviderContext(Path("unused")))
+
+
+def test_media_messages_that_are_neither_text_nor_bytes_do_not_conform() -> None:
+    with pytest.raises(AssertionError):
+        ShapelessSuite().test_audio_marks_and_clear_are_messages()

@@ -268,11 +268,14 @@ class TelephonyContract(ABC):
         codec = self._codec()
         capabilities = self.make_provider().capabilities
         assert isinstance(codec.binary, bool)
-        assert codec.audio(b"\xff" * 160)
-        assert codec.audio(b"\x00" * 160) != codec.audio(b"\xff" * 160)
-        assert (codec.mark("m-1") is not None) == capabilities.marks
-        clear = codec.clear()
-        assert clear is None or isinstance(clear, bytes | str)
+        loud, quiet = codec.audio(b"\x00" * 160), codec.audio(b"\xff" * 160)
+        assert loud != quiet
+        mark = codec.mark("m-1")
+        assert (mark is not None) == capabilities.marks
+        others = (mark, codec.clear(), codec.digits("1"))
+        for message in (loud, quiet, *(one for one in others if one is not None)):
+            assert isinstance(message, bytes | str)
+            assert message
 
     def test_any_message_decodes_or_is_a_protocol_error(self) -> None:
         @settings(max_examples=100, deadline=None)
