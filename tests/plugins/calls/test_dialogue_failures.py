@@ -299,13 +299,14 @@ async def test_an_agent_gets_so_much_time_and_no_more(tmp_path: Path) -> None:
 
 
 async def test_a_voice_that_fails_once_is_covered_and_twice_ends_the_call(
-    tmp_path: Path,
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with open_phone(tmp_path) as phone:
         await greeted(phone)
         phone.tts.errors.extend([trouble(), None, trouble(), None, trouble(), trouble()])
         phone.hears("First.")
         await phone.settle(4)
+        assert caplog.text.count(f"{phone.record.call_id}: speech failed: scripted: no way") == 1
         assert phone.heard == [SAY.greeting, SAY.not_understood]
         assert ("bot", "Yes.") not in phone.said
         assert phone.agent.settled == [("First.", "")]
@@ -317,6 +318,7 @@ async def test_a_voice_that_fails_once_is_covered_and_twice_ends_the_call(
         await phone.settle(4)
         assert phone.record.end_reason is EndReason.ERROR
         assert phone.record.end_detail is EndDetail.SPEECH_FAILED
+        assert caplog.text.count("speech failed") == 4
 
 
 async def test_what_was_heard_before_a_voice_failed_is_known(tmp_path: Path) -> None:
@@ -369,12 +371,13 @@ async def test_a_voice_that_takes_long_is_heard_to_its_end_while_audio_comes(
 
 
 async def test_a_greeting_that_cannot_be_spoken_is_tried_again_then_the_call_ends(
-    tmp_path: Path,
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with open_phone(tmp_path) as phone:
         phone.tts.errors.append(trouble())
         await phone.call_in()
         await phone.settle(4)
+        assert caplog.text.count(f"{phone.record.call_id}: speech failed: scripted: no way") == 1
         assert phone.heard == [SAY.greeting]
         assert phone.record.message is not None
         assert phone.record.message.attempts == 2
@@ -467,7 +470,9 @@ async def test_a_caller_who_can_not_be_heard_waits_for_no_answer(tmp_path: Path)
         assert phone.agent.settled == [("Look it up.", "")]
 
 
-async def test_a_carriers_own_voice_that_breaks_off_is_apologised_for(tmp_path: Path) -> None:
+async def test_a_carriers_own_voice_that_breaks_off_is_apologised_for(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     async with open_phone(tmp_path, media=MediaPath.NATIVE) as phone:
         await greeted(phone)
         phone.plays = False
@@ -481,6 +486,7 @@ async def test_a_carriers_own_voice_that_breaks_off_is_apologised_for(tmp_path: 
         spoken = [one.text for one in phone.carrier.performed if isinstance(one, tel.Speak)]
         assert spoken == [SAY.greeting, "Yes.", SAY.not_understood]
         assert ("bot", "Yes.") not in phone.said
+        assert "speech failed: the carrier could not play it" in caplog.text
 
 
 async def test_a_recogniser_that_never_comes_up(tmp_path: Path) -> None:

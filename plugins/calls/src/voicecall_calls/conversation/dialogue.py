@@ -203,7 +203,7 @@ class Dialogue(Conversation):
         async with self._floor_taken():
             self._bot_began(self.config.barge_in.protection_ms(self.lane.record.direction))
             speech = self.mouth.begin(first_message=True)
-            await utter(speech, message.text)
+            self._log_failure(await utter(speech, message.text))
             times = TurnTimes(self.lane.record.call_id, self.seam.new_id(), "message", began)
             await self._keep(times.row(speech.times))
 
@@ -269,6 +269,7 @@ class Dialogue(Conversation):
     async def _after_reply(self, reply: Reply) -> None:
         spoken = reply.spoken
         if spoken is not None and not spoken.ok:
+            self._log_failure(spoken)
             await self._speech_failed(spoken)
             return
         if reply.end_call and (spoken is None or spoken.complete):
@@ -303,9 +304,13 @@ class Dialogue(Conversation):
         async with self._floor_taken():
             self._bot_began()
             spoken = await utter(self.mouth.begin(new_turn=new_turn), text, listens=not last)
-        if not spoken.ok:
-            _log.warning("call %s: speech failed: %s", self.lane.record.call_id, spoken.error)
+        self._log_failure(spoken)
         return spoken
+
+    def _log_failure(self, spoken: Spoken) -> None:
+        if not spoken.ok:
+            why = spoken.error or "the carrier could not play it"
+            _log.warning("call %s: speech failed: %s", self.lane.record.call_id, why)
 
     async def _speech_failed(self, spoken: Spoken) -> None:
         self._speech_failures += 1
