@@ -11,6 +11,7 @@ from typing import Any
 import anyio
 import pytest
 
+from voicecall.configuring import ConfigModel
 from voicecall.errors import InvalidRequest, PluginError
 from voicecall.model import CallMode, CallRecord, CallState, Direction, MediaPath
 from voicecall.providers import Provider, ProviderContext, ProviderInfo, ProviderKind
@@ -260,6 +261,41 @@ async def test_model_and_agent_of_a_call() -> None:
         assert (routed.agent_id, routed.model) == ("sales", "m/fast")
         # The agent of a call from before a change is gone: the default one takes its place.
         assert book.for_call(record(agent_id="gone")).brain.agent_id == "main"
+
+
+class ThinkerConfig(ConfigModel):
+    model: str
+
+
+async def test_a_backend_without_a_model_has_that_of_the_agents() -> None:
+    thinker = replace(
+        info(ProviderKind.AGENT, "thinker", auto_select_order=1),
+        factory=make,
+        config_model=lambda: ThinkerConfig,
+        required=("model",),
+    )
+
+    def needing(model: Any, **backends: Any) -> Wiring:
+        defaults = {"backend": "thinker", "model": model}
+        return wire({"defaults": defaults, "backends": backends}, more=[thinker])
+
+    for given in ("m/one", {"primary": " m/one "}):
+        wiring = needing(given)
+        async with providers(wiring) as made:
+            brain = SettingsBook(wiring, made).for_call(record()).brain
+            backend: Any = brain.backend
+            assert (backend.config.model, brain.model) == ("m/one", "m/one")
+            # It may be that the key of one vendor is another one's then.
+            assert not made.has(needing("m/two"))
+    own = needing("m/one", thinker={"model": "m/own"})
+    assert own.backends["main"].config.model == "m/own"
+    missing = ["Thinker is not configured: agents.backends.thinker.model"]
+    assert needing(None).problems == missing
+    assert needing("m/one", thinker={"model": "${NOT_SET}"}).problems == missing
+    # A model alone chooses nobody.
+    unnamed = wire({"defaults": {"model": "m/one"}}, more=[thinker])
+    assert unnamed.backends["main"].info is not None
+    assert unnamed.backends["main"].info.id == "helper"
 
 
 async def test_what_takes_over_and_what_may_be_used_is_the_agents() -> None:

@@ -165,6 +165,31 @@ def test_config_check_warns_of_wrong_blocks(
     assert report["warnings"] == [f"{file}: {text}" for text in warnings]
 
 
+def test_a_model_may_stand_elsewhere() -> None:
+    class Mind(ConfigModel):
+        model: str
+        mood: str
+
+    info = ProviderInfo(
+        kind=ProviderKind.AGENT,
+        id="v",
+        label="Mind",
+        factory=lambda config, context: None,
+        config_model=lambda: Mind,
+        required=("model", "mood"),
+    )
+
+    class Plugin:
+        @hookimpl
+        def voicecall_agent_backends(self) -> Sequence[ProviderInfo]:
+            return [info]
+
+    offered = Registry(entries=[], extra=[("voicecall.agent", "v", Plugin())])
+    schema, problems = configuration_schema(offered)
+    assert problems == []
+    assert schema["$defs"]["agent.v"]["required"] == ["mood"]
+
+
 def test_the_command_prints_one_document(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["config", "schema", "--json"], registry(), {}) == 0
     output = capsys.readouterr()

@@ -7,6 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from voicecall.errors import ConfigError
+from voicecall.providers import ProviderInfo, ProviderKind
+from voicecall.registry import Registry
+from voicecall.selection import Selected, Selection, select
 from voicecall_calls.agentprofile import IDENTITY_KEYS, AgentProfile
 from voicecall_calls.config import CONFIG_PATH
 from voicecall_calls.sections import misspelt
@@ -56,6 +59,30 @@ class AgentDirectory:
         """Id of the agent's backend; None where the configuration names none."""
         return self._text(agent_id, "backend")
 
+    def select(self, agent_id: str, registry: Registry, environ: Mapping[str, str]) -> Selected:
+        """The agent's backend, as :func:`voicecall.selection.select` finds it."""
+        named = self.backend(agent_id)
+
+        def chosen(blocks: Mapping[str, Mapping[str, Any]]) -> Selected:
+            path, named_at = "agents.backends", f"the backend of agent {agent_id!r}"
+            return select(
+                registry, ProviderKind.AGENT, named, blocks, environ, path, named_at=named_at
+            )
+
+        selected = chosen(self.blocks)
+        if named is None or selected.outcome is not Selection.PROVIDER_NOT_CONFIGURED:
+            return selected
+        info = registry.load(ProviderKind.AGENT, named)
+        return chosen({**self.blocks, info.id: self.block(info)})
+
+    def block(self, info: ProviderInfo) -> Mapping[str, Any]:
+        """The configuration of a backend. One that needs a model, and has none of its own, has
+        that of ``agents.defaults``."""
+        block, model = self.blocks.get(info.id, {}), _text_in(self._defaults, "model")
+        if model is None or "model" not in info.required or block.get("model") is not None:
+            return block
+        return {**block, "model": model}
+
     def model(self, agent_id: str) -> str | None:
         """The agent's model; None where the configuration names none."""
         return self._text(agent_id, "model")
@@ -97,17 +124,19 @@ class AgentDirectory:
         return AgentProfile(known, Path(workspace) if workspace is not None else None)
 
     def _text(self, agent_id: str, key: str) -> str | None:
-        for source in self._sources(agent_id):
-            value = source.get(key)
-            if isinstance(value, Mapping):
-                value = value.get("primary")
-            if isinstance(value, str) and value.strip():
-                return value.strip()
-        return None
+        found = (_text_in(source, key) for source in self._sources(agent_id))
+        return next((text for text in found if text is not None), None)
 
     def _sources(self, agent_id: str) -> Sequence[Mapping[str, Any]]:
         """Where a key of the agent may stand; the first one counts."""
         return self._entries.get(agent_id, {}), self._defaults
+
+
+def _text_in(source: Mapping[str, Any], key: str) -> str | None:
+    value = source.get(key)
+    if isinstance(value, Mapping):
+        value = value.get("primary")
+    return value.strip() or None if isinstance(value, str) else None
 
 
 def _entries(value: Any) -> Mapping[str, Mapping[str, Any]]:

@@ -142,8 +142,8 @@ def _speech_key(choice: SpeechChoice, selected: Selected) -> str:
 
 
 def _backend_key(wiring: Wiring, agent_id: str) -> str:
-    backend_id = require(wiring.backends[agent_id])[0].id
-    return _key("agent", backend_id, wiring.agents.blocks.get(backend_id, {}))
+    info, _ = require(wiring.backends[agent_id])
+    return _key("agent", info.id, wiring.agents.block(info))
 
 
 class SettingsBook:

@@ -207,7 +207,7 @@ def _select_backends(wiring: Wiring, registry: Registry, environ: Mapping[str, s
         if route.agent_id
     ]
     for agent_id in dict.fromkeys((wiring.agent_id, *routed)):
-        selected = wiring.backends[agent_id] = _backend(wiring, agent_id, registry, environ)
+        selected = wiring.backends[agent_id] = directory.select(agent_id, registry, environ)
         if found := _backend_problems(wiring, agent_id, selected):
             wiring.unusable[agent_id] = "; ".join(found)
             wiring.problems.extend(text for text in found if text not in wiring.problems)
@@ -215,7 +215,7 @@ def _select_backends(wiring: Wiring, registry: Registry, environ: Mapping[str, s
         if agent_id in wiring.backends:
             continue
         try:
-            selected = _backend(wiring, agent_id, registry, environ)
+            selected = directory.select(agent_id, registry, environ)
             found = _backend_problems(wiring, agent_id, selected)
         except ConfigError as error:
             found = [str(error)]
@@ -257,21 +257,6 @@ def _backend_problems(wiring: Wiring, agent_id: str, selected: Selected) -> list
     except (Exception, SystemExit) as error:  # noqa: BLE001 (a stranger's check)
         what = f"{type(error).__name__}: {error}"
     return [f"the check of the agent provider {selected.info.id!r} fails: {what}"]
-
-
-def _backend(
-    wiring: Wiring, agent_id: str, registry: Registry, environ: Mapping[str, str]
-) -> Selected:
-    directory = wiring.agents
-    return select(
-        registry,
-        ProviderKind.AGENT,
-        directory.backend(agent_id),
-        directory.blocks,
-        environ,
-        "agents.backends",
-        named_at=f"the backend of agent {agent_id!r}",
-    )
 
 
 def _select_speech(

@@ -140,8 +140,10 @@ class _Schemas:
         if info.config_model is None:
             return {"type": "object", "title": info.label, "maxProperties": 0}
         schema = self.of(name, info.config_model())
-        # What the environment can supply need not stand in the file.
-        schema["required"] = [key for key in schema.get("required", ()) if key not in info.secrets]
+        # What the environment can supply need not stand in the file, nor a model that
+        # `agents.defaults` may have.
+        elsewhere = {*info.secrets, *(["model"] if info.kind is ProviderKind.AGENT else [])}
+        schema["required"] = [key for key in schema.get("required", ()) if key not in elsewhere]
         for key in info.secrets:
             self.allow_reference(schema, key)
         return schema

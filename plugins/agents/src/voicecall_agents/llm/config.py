@@ -44,7 +44,10 @@ class LlmConfig(ConfigModel):
     """``model`` is ``provider:model`` or ``provider/model``, split at the first ``:`` or ``/``; a
     name without a provider is one of OpenAI's."""
 
-    model: str = Field(min_length=1, description="provider:model or provider/model")
+    model: str = Field(
+        min_length=1,
+        description="provider:model or provider/model; if absent, that of `agents.defaults`",
+    )
     base_url: HttpUrl | None = Field(default=None, description="Address of the provider's API")
     api_key: str | None = Field(
         default=None,
