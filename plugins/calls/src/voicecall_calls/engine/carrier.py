@@ -163,7 +163,8 @@ class CarrierActions:
         now = self._engine.seam.monotonic()
         lane.reattaches = lane.reattaches + 1 if now - lane.reattached_at < _CALM_S else 0
         lane.reattached_at = now
-        return _REATTACH_PAUSE_S * 2 ** min(lane.reattaches, _REATTACH_DOUBLINGS)
+        doublings = min(lane.reattaches, _REATTACH_DOUBLINGS)
+        return _REATTACH_PAUSE_S * float(1 << doublings)
 
     async def _performed(self, lane: CallLane, action: tel.Action) -> bool:
         try:
