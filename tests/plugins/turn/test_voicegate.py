@@ -27,6 +27,7 @@ from voicecall_testing.harness import Phone, open_phone
 pytestmark = [pytest.mark.integration, pytest.mark.anyio]
 
 STORY = "It was a dark and stormy night in the old town, and nobody was about."
+LONG_STORY = " ".join([STORY] * 3)
 SILENCE = MULAW_8K.silence * MULAW_8K.size(20)
 
 
@@ -88,9 +89,9 @@ class Room:
         """The caller's line is open for so long."""
         await self.phone.socket.speak(SILENCE * (milliseconds // 20))
 
-    async def story(self) -> None:
+    async def story(self, text: str = STORY) -> None:
         """The bot has told a second of it."""
-        self.phone.agent.then(STORY)
+        self.phone.agent.then(text)
         self.phone.hears("Tell me a story.")
         await self.listen(1000)
 
@@ -250,6 +251,29 @@ async def test_a_long_voice_interrupts_without_words_only_if_the_recogniser_agre
         assert it.phone.agent.settled == []
         await it.listen(400)
         assert [asked for asked, _ in it.phone.agent.settled] == ["Tell me a story."]
+
+
+async def test_voices_without_words_do_not_make_the_bot_stutter(tmp_path: Path) -> None:
+    async with room(tmp_path) as it:
+        await it.story(LONG_STORY)
+        for pauses in (1, 2, 3, 3, 3):
+            await it.voice()
+            assert it.clears == pauses
+            it.detector.stopped()
+            await it.listen(900)
+        # Words interrupt as ever.
+        it.phone.stt.started()
+        it.phone.stt.partial("Stop")
+        await it.listen(40)
+        assert it.clears == 4
+        it.phone.stt.final("Stop it.")
+        it.phone.stt.ended()
+        await it.listen(3000)
+        assert it.phone.agent.asked == ["Tell me a story.", "Stop it."]
+        # And in the next answer voices count again.
+        await it.story()
+        await it.voice()
+        assert it.clears == 5
 
 
 async def test_a_television_does_not_silence_the_bot_for_long(tmp_path: Path) -> None:

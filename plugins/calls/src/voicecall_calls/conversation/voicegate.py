@@ -8,6 +8,7 @@ the bot goes on where it stopped.
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -27,6 +28,10 @@ _GRACE_S = 0.6
 """From the end of a voice until the bot goes on: time for a recogniser to tell a word."""
 _LONGEST_S = 4.0
 """A pause without a sign of the recogniser: music or a television is no reason to stay silent."""
+_IN_VAIN = 3
+_IN_VAIN_S = 10.0
+"""After so many pauses in so many seconds without a word, the bot is not paused again until its
+words are over: the voice may be a child's, or its own out of a loudspeaker."""
 
 
 class VoiceGate:
@@ -59,6 +64,7 @@ class VoiceGate:
         self._paused_at: float | None = None
         self._lasted_s = 0.0
         self._waits = False
+        self._in_vain: deque[float] = deque(maxlen=_IN_VAIN)
 
     def hear(self, audio: bytes) -> None:
         """The next caller audio, by a plain call."""
@@ -85,14 +91,20 @@ class VoiceGate:
             return
         self._voiced_until = now
         if self._paused_at is None:
-            if self._turns.voice_pauses(self._voice_began, now):
+            if self._turns.voice_pauses(self._voice_began, now) and not self._is_vain():
                 self._pause(now, now - self._voice_began)
         elif self._turns.voice_lasted(self._voice_began, now):
             self._lasted()
         elif now - self._paused_at >= _LONGEST_S:
             # The rest of this voice counts for nothing.
             self._voice_began = None
+            self._in_vain.append(self._paused_at)
             self._resume()
+
+    def _is_vain(self) -> bool:
+        """Whether pauses have come to nothing often enough."""
+        times = self._in_vain
+        return len(times) == _IN_VAIN and times[-1] - times[0] < _IN_VAIN_S
 
     def _do_without(self) -> None:
         """For the rest of the call only the recogniser tells that the caller speaks."""
@@ -119,6 +131,7 @@ class VoiceGate:
     def over(self) -> None:
         """The bot's words are over, heard or given up."""
         self._paused_at = None
+        self._in_vain.clear()
         self._line.resume()
 
     def _age_s(self, at_ms: int) -> float:
@@ -138,6 +151,7 @@ class VoiceGate:
         while self._paused_at is not None:
             wait = self._voiced_until + _GRACE_S - self._seam.monotonic()
             if wait <= 0:
+                self._in_vain.append(self._paused_at)
                 self._resume()
             else:
                 await anyio.sleep(wait)
