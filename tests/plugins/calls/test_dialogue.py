@@ -83,6 +83,31 @@ async def test_words_into_a_protected_greeting_are_context(tmp_path: Path) -> No
         assert phone.said == [("user", "Hi, it is Anna."), ("bot", GREETING)]
 
 
+@pytest.mark.parametrize("after_s", [-0.6, -0.1, 0.2, 0.4])
+async def test_the_protection_of_a_greeting_begins_with_its_first_audio(
+    tmp_path: Path, after_s: float
+) -> None:
+    async with open_phone(tmp_path) as phone:
+        phone.tts.delay_s = 1.0
+        await phone.call_in()
+        await phone.settle(1.0 + after_s)
+        phone.hears("Hello?")
+        await phone.settle(4)
+        assert phone.said == [("user", "Hello?"), ("bot", GREETING)]
+        assert phone.socket.clears == 0
+
+
+async def test_a_slow_greeting_may_be_interrupted_as_late_as_a_fast_one(tmp_path: Path) -> None:
+    async with open_phone(tmp_path) as phone:
+        phone.tts.delay_s = 1.0
+        await phone.call_in()
+        await phone.settle(1.9)
+        phone.hears("Stop.")
+        await phone.settle(4)
+        assert phone.socket.clears == 1
+        assert phone.agent.asked == ["Stop."]
+
+
 async def test_words_that_go_on_behind_a_protected_greeting_are_answered(tmp_path: Path) -> None:
     words = "Hello, I need a taxi to the airport."
     async with open_phone(tmp_path) as phone:

@@ -64,6 +64,7 @@ class AudioLine:
         "_seam",
         "_underruns",
         "_work",
+        "began",
         "current",
         "failed",
         "input_format",
@@ -84,6 +85,8 @@ class AudioLine:
         self._listener: Callable[[bytes], None] = _drop
         self.failed: Callable[[Exception], None] | None = None
         """Told what the listener raises; without it the socket is closed."""
+        self.began: Callable[[], None] = _nothing
+        """Told of the first audio of an item."""
         self.input_format = expects
         self.output_format = expects
         self._marks = marks
@@ -188,6 +191,7 @@ class AudioLine:
     def _queue(self, item_id: str, audio: bytes) -> None:
         if item_id not in self._first_written:
             self._first_written[item_id] = self._seam.now_ms()
+            self.began()
         pacer = self.pacer
         waiting = pacer.waiting
         try:
@@ -355,3 +359,7 @@ class _LineSocket(Attachment):
 
 def _drop(audio: bytes) -> None:
     """Nobody listens yet."""
+
+
+def _nothing() -> None:
+    """Nobody asks."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -85,6 +86,7 @@ class StreamConversation(Dialogue):
             expects=provider.capabilities.codecs[0],
             limit_ms=_LONGEST_MS,
         )
+        self.line.began = self._audio_began
         mouth = LineMouth(
             lane,
             self.line,
@@ -99,6 +101,8 @@ class StreamConversation(Dialogue):
         self._provider = provider
         self._speech = speech
         self._turns = TurnTaking(config.barge_in, gated=speech.turn is not None)
+        self._protection_ms = 0
+        """Of words that have begun without any audio yet."""
         self._gate: VoiceGate | None = None
         self._speech_began_ms: int | None = None
         self._speech_ended_ms: int | None = None
@@ -314,9 +318,17 @@ class StreamConversation(Dialogue):
         )
 
     def _bot_began(self, protection_ms: int = 0) -> None:
-        self._turns.bot_began(self.seam.monotonic(), protection_ms)
+        # It counts from the first audio: before that there is nothing to interrupt.
+        self._protection_ms = protection_ms
+        self._turns.bot_began(self.seam.monotonic(), math.inf if protection_ms else 0)
+
+    def _audio_began(self) -> None:
+        if self._protection_ms:
+            self._turns.bot_began(self.seam.monotonic(), self._protection_ms)
+            self._protection_ms = 0
 
     def _bot_stopped(self) -> None:
+        self._protection_ms = 0
         self._turns.bot_stopped()
         if self._gate is not None:
             self._gate.over()

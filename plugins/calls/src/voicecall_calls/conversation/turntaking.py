@@ -55,7 +55,7 @@ class TurnTaking:
     _protected: bool = False
     _over_bot: bool = False
 
-    def bot_began(self, now: float, protection_ms: int = 0) -> None:
+    def bot_began(self, now: float, protection_ms: float = 0) -> None:
         """The bot speaks; speech that begins within ``protection_ms`` does not interrupt it."""
         if not self.bot_speaking:
             self.bot_began_at = now
