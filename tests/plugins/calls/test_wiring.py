@@ -94,6 +94,14 @@ def test_streaming_stays_off_with_a_note(
     assert any(word in note and "streaming stays off" in note for note in wiring.notes)
 
 
+def test_what_steers_interruptions_has_no_effect_on_turn_based_calls() -> None:
+    barge_in = {"bargeIn": {"enabled": False}}
+    (note,) = wire(environ=KEYS, **barge_in).notes
+    assert note.endswith("bargeIn has no effect: on turn-based calls the carrier hears its caller")
+    assert not any("bargeIn" in note for note in wire(environ=KEYS, **STREAM, **barge_in).notes)
+    assert wire(environ=KEYS).notes == []
+
+
 def test_streaming_with_a_provider_that_is_not_installed() -> None:
     streaming = {"streaming": {"enabled": True, "provider": "nobody"}}
     wiring = wire(environ=KEYS, **streaming)

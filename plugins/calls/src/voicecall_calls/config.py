@@ -165,6 +165,8 @@ class BargeInConfig(ConfigModel):
     within the first ``greetingProtectionMs`` of a greeting does not interrupt it. On streamed
     calls with an installed voice activity detector the agent is only paused at first: words, or a
     voice that goes on, make it an interruption; else the agent resumes where it stopped.
+    On turn-based calls none of this has an effect: the carrier hears its caller all the time, and
+    decides what interrupts.
     """
 
     enabled: bool = True

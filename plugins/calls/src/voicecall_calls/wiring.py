@@ -18,7 +18,7 @@ from voicecall.providers import ProviderInfo, ProviderKind
 from voicecall.registry import Registry
 from voicecall.selection import Selected, Selection, select
 from voicecall_calls.agents import AgentDirectory
-from voicecall_calls.config import CONFIG_PATH, VoiceCallConfig
+from voicecall_calls.config import CONFIG_PATH, BargeInConfig, VoiceCallConfig
 from voicecall_calls.exposure import comes_from_outside, tunnel_block, tunnel_family
 from voicecall_calls.knownsecrets import known_secrets
 from voicecall_calls.sections import TTS_KEYS, misspelt, speech_layers
@@ -145,6 +145,10 @@ def resolve(
         wiring.notes.append(f"{CONFIG_PATH}.allowFrom is empty: every inbound call is refused")
     if config.skip_signature_verification:
         wiring.notes.append(UNVERIFIED)
+    if wiring.media is MediaPath.NATIVE and config.barge_in != BargeInConfig():
+        wiring.notes.append(
+            f"{CONFIG_PATH}.bargeIn has no effect: on turn-based calls the carrier hears its caller"
+        )
     tunnelled = wiring.tunnel is not None
     wiring.notes.extend(known_secrets(carrier, config, tunnel=tunnelled))
     family = tunnel_family(config.tunnel_id or "") if tunnelled else None
