@@ -102,6 +102,14 @@ def test_what_steers_interruptions_has_no_effect_on_turn_based_calls() -> None:
     assert wire(environ=KEYS).notes == []
 
 
+def test_patience_with_silence_has_no_effect_on_calls_of_a_voice_model() -> None:
+    silence: dict[str, Any] = {"silence": {"promptAfterMs": 5000}}
+    realtime: dict[str, Any] = {"realtime": {"enabled": True}, "inboundPolicy": "open"}
+    (note,) = wire(environ=KEYS, **realtime, **silence).notes
+    assert note.endswith("silence has no effect: a silent caller is left to the voice model")
+    assert wire(environ=KEYS, **silence).notes == []
+
+
 def test_streaming_with_a_provider_that_is_not_installed() -> None:
     streaming = {"streaming": {"enabled": True, "provider": "nobody"}}
     wiring = wire(environ=KEYS, **streaming)

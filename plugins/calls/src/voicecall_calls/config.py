@@ -182,7 +182,8 @@ class BargeInConfig(ConfigModel):
 
 
 class SilenceConfig(ConfigModel):
-    """What happens while nobody speaks: ask again, and at last say goodbye."""
+    """What happens while nobody speaks: ask again, and at last say goodbye. On calls held by one
+    voice model this has no effect."""
 
     prompt_after_ms: int = Field(default=15_000, ge=0)
     prompts: int = Field(default=2, ge=0)

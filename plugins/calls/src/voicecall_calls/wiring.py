@@ -18,7 +18,7 @@ from voicecall.providers import ProviderInfo, ProviderKind
 from voicecall.registry import Registry
 from voicecall.selection import Selected, Selection, select
 from voicecall_calls.agents import AgentDirectory
-from voicecall_calls.config import CONFIG_PATH, BargeInConfig, VoiceCallConfig
+from voicecall_calls.config import CONFIG_PATH, BargeInConfig, SilenceConfig, VoiceCallConfig
 from voicecall_calls.exposure import comes_from_outside, tunnel_block, tunnel_family
 from voicecall_calls.knownsecrets import known_secrets
 from voicecall_calls.sections import TTS_KEYS, misspelt, speech_layers
@@ -145,10 +145,7 @@ def resolve(
         wiring.notes.append(f"{CONFIG_PATH}.allowFrom is empty: every inbound call is refused")
     if config.skip_signature_verification:
         wiring.notes.append(UNVERIFIED)
-    if wiring.media is MediaPath.NATIVE and config.barge_in != BargeInConfig():
-        wiring.notes.append(
-            f"{CONFIG_PATH}.bargeIn has no effect: on turn-based calls the carrier hears its caller"
-        )
+    wiring.notes.extend(_of_other_calls(config, wiring.media))
     tunnelled = wiring.tunnel is not None
     wiring.notes.extend(known_secrets(carrier, config, tunnel=tunnelled))
     family = tunnel_family(config.tunnel_id or "") if tunnelled else None
@@ -156,6 +153,16 @@ def resolve(
         if family is None or not key.startswith((f"tunnel.{family}", f"{family}.")):
             wiring.notes.append(f"{CONFIG_PATH}.{key} has no effect yet")
     return wiring
+
+
+def _of_other_calls(config: VoiceCallConfig, media: MediaPath) -> Iterator[str]:
+    """Blocks that were given, and are for calls that are held in another way."""
+    if media is MediaPath.NATIVE and config.barge_in != BargeInConfig():
+        why = "on turn-based calls the carrier hears its caller"
+        yield f"{CONFIG_PATH}.bargeIn has no effect: {why}"
+    if media is MediaPath.REALTIME and config.silence != SilenceConfig():
+        why = "a silent caller is left to the voice model"
+        yield f"{CONFIG_PATH}.silence has no effect: {why}"
 
 
 def _ignored_blocks(config: VoiceCallConfig, registry: Registry) -> Iterator[str]:
