@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -257,3 +260,51 @@ async def test_a_key_of_the_probe_that_cannot_be_read_is_named(tmp_path: Path) -
     async with started(tmp_path, spare) as problems:
         [problem] = problems
         assert f"{file}: the key of setup --probe cannot be used (Is a directory)" in problem
+
+
+STARTED = """
+import json, sys
+from pathlib import Path
+import anyio
+from voicecall.registry import Registry
+from voicecall_gateway.config import config_from_tree
+from voicecall_gateway.runtime import Gateway
+from voicecall_testing import speech
+
+async def main():
+    phone = {"serve": {"port": 0}, **json.loads(sys.argv[2])}
+    tree = {
+        "gateway": {"port": 0, "drainSeconds": 0},
+        "plugins": {"entries": {"voice-call": {"config": phone}}},
+    }
+    registry = Registry(
+        extra=[("voicecall.tts", "fsk", speech), ("voicecall.transcription", "fsk", speech)]
+    )
+    loaded = config_from_tree(tree, environ={}, state_dir=Path(sys.argv[1]))
+    async with Gateway(loaded, registry).run() as gateway:
+        problems = await gateway.wait_started()
+        print(json.dumps([list(problems), list(sys.modules)]))
+
+anyio.run(main)
+"""
+
+
+@pytest.mark.parametrize(
+    ("phone", "needed"),
+    [
+        ({}, "nativetalk"),
+        (
+            {"streaming": {"enabled": True, "provider": "fsk"}, "tts": {"provider": "fsk"}},
+            "streaming",
+        ),
+        ({"realtime": {"enabled": True, "provider": "echo"}}, "realtime.conversation"),
+    ],
+)
+def test_what_calls_are_held_with_is_imported_before_the_first(
+    tmp_path: Path, phone: dict[str, Any], needed: str
+) -> None:
+    command = [sys.executable, "-c", STARTED, str(tmp_path), json.dumps(phone)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    problems, modules = json.loads(done.stdout)
+    assert problems == []
+    assert f"voicecall_calls.conversation.{needed}" in modules

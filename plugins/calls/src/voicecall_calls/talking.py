@@ -14,6 +14,7 @@ from voicecall.transcription import TranscriptionProvider
 from voicecall.turn import TurnDetectorProvider
 from voicecall_calls.config import CONFIG_PATH, VoiceCallConfig
 from voicecall_calls.conversation.base import Conversation
+from voicecall_calls.conversation.nativetalk import NativeConversation
 from voicecall_calls.conversation.turntimes import KeepTurn
 from voicecall_calls.engine.engine import CallEngine
 from voicecall_calls.engine.lane import CallLane
@@ -42,6 +43,7 @@ class Talking:
 
     async def open(self, stack: AsyncExitStack, wiring: Wiring) -> None:
         """Make the providers that all calls share."""
+        _import_for(wiring.media)
         context = self._host.provider_context(CONFIG_PATH)
         if wiring.media is MediaPath.STREAM and wiring.transcription is not None:
             self._transcription = await open_provider(wiring.transcription, context, stack)
@@ -96,8 +98,6 @@ class Talking:
                 profile=self.book.wiring.agents.profile(settings.brain.agent_id),
                 fallback=fallback,
             )
-        from voicecall_calls.conversation.nativetalk import NativeConversation
-
         return NativeConversation(
             lane,
             provider,
@@ -106,6 +106,15 @@ class Talking:
             config=settings.config,
             keep=self._keep,
         )
+
+
+def _import_for(media: MediaPath) -> None:
+    """What calls are held with, before the first one: it takes up to 0.15 s, in which no call is
+    heard, and months later the files may be those of another version, or no descriptor left."""
+    if media is MediaPath.STREAM:
+        import voicecall_calls.conversation.streaming
+    elif media is MediaPath.REALTIME:
+        import voicecall_calls.conversation.realtime.conversation  # noqa: F401
 
 
 def _patient(config: VoiceCallConfig, patience_s: float) -> VoiceCallConfig:
