@@ -50,6 +50,17 @@ def test_words_outside_of_the_grammar_are_not_caught(tmp_path: Path) -> None:
     assert recording.stat().st_size > 44
 
 
+def test_a_reader_that_has_gone_ends_it_without_a_word(tmp_path: Path) -> None:
+    process = Home(tmp_path).popen("demo")
+    assert process.stdout is not None
+    assert process.stderr is not None
+    assert process.stdout.readline().startswith("A phone, ")
+    process.stdout.close()
+    with process.stderr as stream:
+        told = stream.read()
+    assert (process.wait(START_PATIENCE_S), told) == (1, "")
+
+
 _EXCHANGE = """
 import anyio
 from voicecall_calls.demo.exchange import exchange_process

@@ -12,7 +12,7 @@ from typing import Any
 
 from voicecall.errors import VoicecallError
 
-__all__ = ["OutputLost", "print_error", "print_json", "print_table", "print_text"]
+__all__ = ["OutputLost", "print_error", "print_json", "print_styled", "print_table", "print_text"]
 
 
 _STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
@@ -31,9 +31,13 @@ def print_json(document: Mapping[str, Any] | Sequence[Any]) -> None:
 
 def print_text(text: str) -> None:
     """One line (or several) on stdout, where there is one. Raises :exc:`OutputLost`."""
+    print_styled(_harmless(text))
+
+
+def print_styled(text: str) -> None:
+    """:func:`print_text` for lines of our own that may steer the terminal."""
     if sys.stdout is None:
         return
-    text = _harmless(text)
     try:
         try:
             sys.stdout.write(text + "\n")

@@ -6,28 +6,38 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from voicecall_gateway.output import OutputLost, print_styled
+
 __all__ = ["Report"]
 
 
 @dataclass(slots=True)
 class Report:
-    """Collects events of the gateway; prints the transcript as it grows unless ``quiet``."""
+    """Collects events of the gateway; prints the transcript as it grows unless ``quiet``. ``lost``
+    says why it cannot any more."""
 
     quiet: bool
     heard: dict[str, list[str]] = field(default_factory=dict)
     turns: dict[str, list[Mapping[str, Any]]] = field(default_factory=dict)
     ended: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    lost: OutputLost | None = None
     _console: Any = None
 
-    def show(self, text: str, style: str = "") -> None:
-        """One line for people."""
+    def show(self, what: Any, style: str = "") -> None:
+        """One line for people, or a table."""
         if self.quiet:
             return
         if self._console is None:
             from rich.console import Console
 
             self._console = Console(highlight=False, markup=False)
-        self._console.print(text, style=style)
+        with self._console.capture() as captured:
+            self._console.print(what, style=style)
+        try:
+            print_styled(captured.get().removesuffix("\n"))
+        except OutputLost as lost:
+            # Whoever publishes the events does not want to know; the demo asks.
+            self.lost, self.quiet = lost, True
 
     def listen(self, event: str, payload: Mapping[str, Any]) -> None:
         """A listener for :meth:`voicecall.hosting.GatewayHost.subscribe`."""
@@ -78,7 +88,7 @@ class Report:
         for name, value in rows:
             table.add_row(name, str(value))
         self.show("")
-        self._console.print(table)
+        self.show(table)
 
 
 def _spread(values: list[float]) -> str:

@@ -93,6 +93,8 @@ async def _demo(registry: Registry, story: Story, output: Path, as_json: bool) -
     else:
         report.table(document)
         report.show(f"recording: {output} (left the caller, right the agent)")
+        if report.lost is not None:
+            raise report.lost
     return 0 if document["understood"] == document["expected"] else 1
 
 
@@ -136,6 +138,8 @@ async def _until_ended(
 ) -> Mapping[str, Any]:
     with anyio.move_on_after(_CALL_PATIENCE_S):
         while True:
+            if report.lost is not None:
+                raise report.lost
             for call in report.ended.values():
                 if wanted(call):
                     return call
