@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import types
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -447,6 +448,10 @@ async def test_emulate_tells_a_carrier_without_emulator_from_one_that_is_not_ins
     )
     assert shell("emulate", "acme") == (1, "", expected)
     assert "only the carrier itself" not in shell("emulate", "acne")[2]
+
+
+async def test_the_version(shell: Any) -> None:
+    assert shell("--version") == (0, f"voicecall {version('voicecall-gateway')}\n", "")
 
 
 async def test_a_wrong_option_exits_with_2(shell: Any) -> None:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
@@ -15,11 +15,30 @@ from voicecall.registry import Registry
 
 from .commandline import CommandLine
 from .commands import config, doctor, emulate, gateway, logs, plugins, providers, setup
-from .output import OutputLost, print_error
+from .output import OutputLost, print_error, print_text
 from .plugincommands import add_plugin_commands
 from .plugins import plugin_ids
 
 __all__ = ["build_app", "main", "run"]
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        print_text(f"voicecall {version('voicecall-gateway')}")
+        raise typer.Exit
+
+
+def _voicecall(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Show the version and exit."
+        ),
+    ] = False,
+) -> None:
+    """Give an AI agent a telephone."""
 
 
 def build_app(registry: Registry, *, trial: bool = False) -> typer.Typer:
@@ -27,12 +46,12 @@ def build_app(registry: Registry, *, trial: bool = False) -> typer.Typer:
     of plugins that can be made."""
     app = typer.Typer(
         name="voicecall",
-        help="Give an AI agent a telephone.",
         no_args_is_help=True,
         add_completion=False,
         rich_markup_mode=None,
         pretty_exceptions_enable=False,
     )
+    app.callback()(_voicecall)
     for module in (gateway, providers, plugins, config, setup, doctor, logs, emulate):
         module.add(app)
     for plugin_id in plugin_ids(registry):
