@@ -206,7 +206,8 @@ class SetupContext:
 
 
 class GatewayHost(Protocol):
-    """What a plugin gets from the gateway at start."""
+    """What a plugin gets from the gateway at start. For the gateway's event loop only, not for
+    other threads."""
 
     state_dir: Path
     seam: Seam

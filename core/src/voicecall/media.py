@@ -37,7 +37,8 @@ class AudioSink(Protocol):
     """Where generated audio goes."""
 
     def write(self, item_id: str, audio: bytes) -> None:
-        """Accept the next piece of audio of ``item_id``, in the agreed format. Never blocks."""
+        """Accept the next piece of audio of ``item_id``, in the agreed format. Never blocks. For
+        the event loop only, not for other threads."""
         ...
 
 

@@ -169,6 +169,10 @@ def _maps_texts(value: object) -> bool:
 class Provider(ABC):  # noqa: B024 (each contract has abstract methods)
     """Base of all provider objects: a lifespan around whatever they need while in use.
 
+    All its methods, and those of what it makes, are called in one asyncio event loop, and must not
+    block it. What they are given (such as a sink for audio) must be used in that loop, too: a
+    thread of a vendor's library goes there by ``loop.call_soon_threadsafe``.
+
     If a contract has ``capabilities``, they are an attribute, of the class or of the object; type
     checkers refuse a property.
     """
