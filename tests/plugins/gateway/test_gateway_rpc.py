@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping
 from contextlib import AsyncExitStack, suppress
 from typing import Any
@@ -183,6 +184,23 @@ async def test_a_page_of_another_host_is_refused(gateway: Any, lab: Any) -> None
     assert caught.value.response.status_code == 403
     async with lab.raw(gateway, origin="http://localhost:8080") as socket:
         assert "connect.challenge" in await socket.recv()
+
+
+async def test_what_is_refused_is_no_error_in_the_log(
+    gateway: Any, lab: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(InvalidStatus):
+        async with lab.raw(gateway, origin="http://evil.example"):
+            pass
+    for pieces in ([b"\xff\xfe"], [b"\xc3", b"("]):
+        async with lab.raw(gateway) as socket:
+            await socket.send(pieces, text=True)
+            assert await closed(socket) == 1007
+    async with lab.raw(gateway) as socket:
+        await socket.recv()
+        await socket.send([b"{\xc3", b"\xa9}"], text=True)
+        assert await closed(socket) == 1008
+    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
 async def test_a_client_that_says_nothing_is_closed(

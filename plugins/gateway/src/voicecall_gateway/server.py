@@ -124,7 +124,8 @@ def make_app(
 
 class BoundedSocket(WebSocketsSansIOProtocol):
     """uvicorn's protocol, which would keep answers to any number of pings for a peer that reads
-    none of them, and wait without end until one that reads nothing has taken the last word."""
+    none of them, and wait without end until one that reads nothing has taken the last word. It also
+    logs as an error what strangers can bring about: a refusal, and text that is no UTF-8."""
 
     _unread_pongs = 0
 
@@ -143,6 +144,23 @@ class BoundedSocket(WebSocketsSansIOProtocol):
         super().keepalive_timeout()
         if not self.writable.is_set():
             self.transport.abort()
+
+    async def send(self, message: Any) -> None:
+        await super().send(message)
+        if self.initial_response is not None and self.close_sent:
+            # The refusal is out, and that is all there is to come.
+            self.handshake_complete = True
+
+    def send_receive_event_to_app(self) -> None:
+        if self.curr_msg_data_type == "text" and not self.close_sent:
+            try:
+                b"".join(self.frames).decode()
+            except UnicodeDecodeError:
+                self.frames = []
+                self.conn.send_close(1007)
+                self.handle_parser_exception()
+                return
+        super().send_receive_event_to_app()
 
 
 class AdminServer(uvicorn.Server):
