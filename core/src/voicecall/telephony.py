@@ -67,6 +67,8 @@ class TelephonyCapabilities:
 
     - ``native_speech``: it has its own voice, which takes ``longest_speech`` characters at once
       (None: any number; the same goes for ``longest_pre_connect_dtmf``)
+    - ``native_listening``: it has its own recogniser. Without media sockets there is no call where
+      it has no voice, and no conversation where it has no recogniser
     - ``stream``: where a media socket can be requested (empty: nowhere)
     - ``codecs``: formats of a media socket, the usual one first
     - ``dtmf_out``: digits can be played during a call; with ``dtmf_keeps_stream`` this neither
@@ -82,10 +84,10 @@ class TelephonyCapabilities:
       has an ``api_base_url`` on this machine (an emulator)
     - ``from_number_required``: no call can be placed without a number to show
 
-    Not used yet, whatever a carrier states: ``native_listening`` (its own recogniser),
-    ``transfer``, ``recording``, ``machine_detection``, ``marks_returned_on_clear``, ``clear_acked``
-    (by an event), ``close_ends_call`` (closing the socket hangs up), ``pacing`` (audio must not be
-    sent much faster than it is played, which never happens).
+    Not used yet, whatever a carrier states: ``transfer``, ``recording``, ``machine_detection``,
+    ``marks_returned_on_clear``, ``clear_acked`` (by an event), ``close_ends_call`` (closing the
+    socket hangs up), ``pacing`` (audio must not be sent much faster than it is played, which never
+    happens).
     """
 
     native_speech: bool = False

@@ -100,7 +100,7 @@ INFOS = (
         "public",
         environ={"fromNumber": "PUBLIC_NUMBER"},
         key=True,
-        capabilities=TelephonyCapabilities(),
+        capabilities=TelephonyCapabilities(native_speech=True, native_listening=True),
     ),
     info(ProviderKind.TELEPHONY, "plain", capabilities=NATIVE),
     info(ProviderKind.TRANSCRIPTION, "ears", key=True, auto_select_order=10),

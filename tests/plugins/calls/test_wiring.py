@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from voicecall.errors import ConfigError
 from voicecall.model import MediaPath
 from voicecall.registry import Registry
 from voicecall.selection import Selected, Selection
+from voicecall.telephony import StreamPoint, TelephonyCapabilities
 from voicecall_calls.config import VoiceCallConfig
 from voicecall_calls.exposure import is_public_url, tunnel_block
 from voicecall_calls.knownsecrets import known_secrets
@@ -19,7 +21,7 @@ from voicecall_calls.wiring import Wiring, require, resolve
 from voicecall_mock.config import MockConfig
 from voicecall_testing.tunnels import ScriptedTunnel, TunnelPlugin
 
-from .phone_registry import INFOS, KEYS, _Plugin, wire
+from .phone_registry import INFOS, KEYS, _Plugin, info, registry, wire
 
 pytestmark = pytest.mark.unit
 
@@ -60,7 +62,7 @@ def test_a_real_carrier_needs_a_number_of_ours() -> None:
 
 
 def test_all_that_a_carrier_lacks_is_told_at_once() -> None:
-    key, number, tunnel = wire(provider="public", tunnel={"provider": "hole"}).problems
+    key, tunnel, number = wire(provider="public", tunnel={"provider": "hole"}).problems
     assert "config.public.apiKey (or set PUBLIC_KEY)" in key
     assert number.endswith("config.fromNumber is required by Public (or set PUBLIC_NUMBER)")
     assert "no tunnel 'hole' is installed" in tunnel
@@ -121,6 +123,29 @@ def test_a_carrier_without_media_streams_cannot_stream() -> None:
     for mode in ("streaming", "realtime"):
         wiring = wire(provider="plain", environ=KEYS, **{mode: {"enabled": True}})
         assert any(f"{mode}.enabled: Plain has no media streams" in p for p in wiring.problems)
+
+
+def test_a_carrier_that_cannot_speak_or_listen_by_itself_needs_media_streams() -> None:
+    streams = TelephonyCapabilities(
+        stream=frozenset({StreamPoint.COMMAND}), public_url=False, from_number_required=False
+    )
+    dumb = info(ProviderKind.TELEPHONY, "dumb", capabilities=streams)
+    deaf = info(ProviderKind.TELEPHONY, "deaf", capabilities=replace(streams, native_speech=True))
+
+    def wired(environ: dict[str, str], **config: Any) -> Wiring:
+        installed = registry(more=[dumb, deaf])
+        values = VoiceCallConfig.model_validate(config)
+        return resolve(values, registry=installed, environ=environ, agents={}, tts={})
+
+    [problem] = wired({}, provider="dumb").problems
+    assert problem.startswith("Dumb has no voice of its own, and calls need media streams (")
+    alone = wired({}, provider="deaf")
+    assert alone.problems == []
+    assert any("Deaf has no recogniser of its own" in note for note in alone.notes)
+    for name in ("dumb", "deaf"):
+        streamed = wired(KEYS, provider=name, **STREAM)
+        assert streamed.problems == []
+        assert not any("of its own" in note for note in streamed.notes)
 
 
 def test_realtime_takes_the_place_of_transcription_and_speech() -> None:

@@ -132,13 +132,13 @@ def resolve(
         wiring.problems.append(carrier.message)
     _select_backends(wiring, registry, environ)
     _select_speech(wiring, registry, environ, tts)
-    _check_carrier(wiring, info)
     _check_tunnel(wiring, info, registry, environ)
     if config.streaming.enabled:
         _select_streaming(wiring, registry, environ)
         _select_turn(wiring, registry, environ)
     if config.realtime.enabled:
         _select_realtime(wiring, registry, environ)
+    _check_carrier(wiring, info)
     wiring.notes.extend(wiring.off)
     wiring.notes.extend(_ignored_blocks(config, registry))
     if config.inbound_policy == "allowlist" and not config.allow_from:
@@ -296,6 +296,14 @@ def _check_carrier(wiring: Wiring, info: ProviderInfo | None) -> None:
             wiring.problems.append(
                 f"{CONFIG_PATH}.{name}.enabled: {info.label} has no media streams"
             )
+    if wiring.media is not MediaPath.NATIVE:
+        return
+    streams = f"media streams ({CONFIG_PATH}.streaming)"
+    if not info.capabilities.native_speech:
+        wiring.problems.append(f"{info.label} has no voice of its own, and calls need {streams}")
+    elif not info.capabilities.native_listening:
+        text = f"{info.label} has no recogniser of its own: without {streams} callers are not heard"
+        wiring.notes.append(text)
 
 
 def _check_tunnel(
