@@ -78,7 +78,11 @@ async def ours(lines: int, seconds: float) -> float:
     tasks = []
     for number in range(lines):
         line = AudioLine(
-            SystemSeam(), marks=True, lost=lambda stream: None, digits=lambda *keys: None
+            SystemSeam(),
+            call_id="",
+            marks=True,
+            lost=lambda stream: None,
+            digits=lambda *keys: None,
         )
         _Socket(line, number)
         tasks.append(asyncio.create_task(line.run()))

@@ -282,7 +282,9 @@ async def test_a_peer_that_never_reads_is_closed(carrier: Carrier) -> None:
 
 def _line() -> AudioLine:
     seam = SystemSeam()
-    return AudioLine(seam, marks=True, lost=lambda stream: None, digits=lambda *keys: None)
+    return AudioLine(
+        seam, call_id="c", marks=True, lost=lambda stream: None, digits=lambda *keys: None
+    )
 
 
 @dataclass

@@ -154,6 +154,7 @@ class Listening:
             stt,
             TranscriptionOptions(),
             VirtualSeam(),
+            call_id="call-1",
             heard=self.events.append,
             deaf=self.deaf.append,
         )
@@ -247,7 +248,7 @@ async def test_whatever_a_session_raises_it_is_lost_and_opened_again(
     said = "speech recognition raised an error that is not a ProviderError"
     assert caplog.text.count(said) == (0 if known else 2)
     reason = "scripted: no way there" if known else type(error).__name__
-    assert caplog.text.count(f"transcription lost: {reason}\n") == 2
+    assert caplog.text.count(f"call call-1: transcription lost: {reason}\n") == 2
 
 
 async def test_a_session_that_yields_what_is_no_event_is_told_so(

@@ -40,6 +40,7 @@ class Room:
         self.keys: list[tuple[str, str]] = []
         self.line = AudioLine(
             VirtualSeam(),
+            call_id="call-1",
             marks=marks,
             lost=self.lost.append,
             digits=lambda stream, digits: self.keys.append((stream, digits)),
@@ -385,7 +386,7 @@ async def test_dropped_audio_is_told_of_once_an_item(caplog: pytest.LogCaptureFi
                 it.line.write(item, bytes(SECOND))
                 await anyio.sleep(0.1)
             it.line.clear()
-    assert caplog.text.count("audio for the caller is dropped") == 2
+    assert caplog.text.count("call call-1: audio for the caller is dropped") == 2
 
 
 async def test_keys_go_out_where_the_carrier_takes_them() -> None:

@@ -89,7 +89,11 @@ class Watched:
         self.seam = VirtualSeam()
         self.given_up: list[float] = []
         self.line = AudioLine(
-            self.seam, marks=True, lost=lambda stream: None, digits=lambda stream, digits: None
+            self.seam,
+            call_id="call-1",
+            marks=True,
+            lost=lambda stream: None,
+            digits=lambda stream, digits: None,
         )
         self.watch = MediaWatch(self.line, self.seam, patience_ms, lost=self._lost)
         self.began = self.seam.monotonic()

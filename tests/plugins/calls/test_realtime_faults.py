@@ -153,6 +153,8 @@ async def test_a_session_that_yields_what_is_no_event_is_told_so(
         await phone.settle(1)
         assert len(model.sessions) == 2
         assert phone.record.live
+        call_id = phone.record.call_id
+    assert f"call {call_id}: the voice model's session is lost: TypeError\n" in caplog.text
     assert "TypeError: dict is no event of a voice model" in caplog.text
 
 

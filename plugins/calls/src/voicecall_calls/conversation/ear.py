@@ -49,12 +49,14 @@ class Ear:
         options: TranscriptionOptions,
         seam: Seam,
         *,
+        call_id: str,
         heard: Callable[[TranscriptionEvent], None],
         deaf: Callable[[str], None],
     ) -> None:
         self._provider = provider
         self._options = options
         self._seam = seam
+        self._call_id = call_id
         self._heard = heard
         self._deaf = deaf
         self._session: TranscriptionSession | None = None
@@ -126,7 +128,7 @@ class Ear:
                 continue
             if self._seam.monotonic() - began >= _HEALTHY_S:
                 failures = 0
-            _log.warning("transcription lost: %s", reason)
+            _log.warning("call %s: transcription lost: %s", self._call_id, reason)
             if failures >= len(_WAITS_S):
                 break
             await anyio.sleep(_WAITS_S[failures])
@@ -177,7 +179,8 @@ class Ear:
                 if isinstance(event, SessionLost):
                     if event.fatal:
                         return event.reason
-                    _log.info("transcription interrupted: %s", event.reason)
+                    text = "call %s: transcription interrupted: %s"
+                    _log.info(text, self._call_id, event.reason)
                     continue
                 if not isinstance(event, TranscriptionEvent):
                     raise TypeError(f"{type(event).__name__} is no event of a recogniser")

@@ -65,6 +65,7 @@ class AudioLine:
         "_underruns",
         "_work",
         "began",
+        "call_id",
         "current",
         "failed",
         "input_format",
@@ -76,6 +77,7 @@ class AudioLine:
         self,
         seam: Seam,
         *,
+        call_id: str,
         marks: bool,
         lost: Callable[[str], None],
         digits: Callable[[str, str], None],
@@ -83,6 +85,8 @@ class AudioLine:
         limit_ms: int = 120_000,
     ) -> None:
         self._listener: Callable[[bytes], None] = _drop
+        self.call_id = call_id
+        """For the log."""
         self.failed: Callable[[Exception], None] | None = None
         """Told what the listener raises; without it the socket is closed."""
         self.began: Callable[[], None] = _nothing
@@ -199,7 +203,8 @@ class AudioLine:
         except PacerOverflow as error:
             if self._dropped != item_id:
                 self._dropped = item_id
-                _log.warning("audio for the caller is dropped: %s", error)
+                text = "call %s: audio for the caller is dropped: %s"
+                _log.warning(text, self.call_id, error)
             return
         if waiting or self._outlet is None:
             # The end of that wakes the task.
@@ -256,7 +261,8 @@ class AudioLine:
             told = await self._progress.wait(patience)
             drained = self.pacer.drain_ms(self._monotonic()) == 0
             if not told and self.current is not None and drained:
-                _log.warning("the carrier returned no mark in time; the audio counts as played")
+                text = "call %s: the carrier returned no mark in time; the audio counts as played"
+                _log.warning(text, self.call_id)
                 break
         return self.pacer.heard(item_id, self._monotonic())
 
@@ -332,7 +338,8 @@ class AudioLine:
             case Dtmf(digits):
                 self._digits(attachment.stream_id, digits)
             case MediaError(message):
-                _log.warning("the carrier reports a media error: %s", message)
+                text = "call %s: the carrier reports a media error: %s"
+                _log.warning(text, self.call_id, message)
             case Stopped():
                 self._outlet = None
                 self.pacer.rewind(self._monotonic() - _ON_THE_WAY)

@@ -140,7 +140,7 @@ class Replier:
             except ProviderError as error:
                 reply.failed = str(error)
             except (Exception, SystemExit) as error:  # noqa: BLE001 (an agent's code)
-                _log.exception("the agent failed")
+                _log.exception("call %s: the agent failed", turn.call_id)
                 reply.failed = repr(error)
             for sentence in stream.finish():
                 await sentences.send(sentence)

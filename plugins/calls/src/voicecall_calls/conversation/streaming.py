@@ -80,6 +80,7 @@ class StreamConversation(Dialogue):
         news = LineNews(lane)
         self.line = AudioLine(
             lane.host.seam,
+            call_id=lane.record.call_id,
             marks=provider.capabilities.marks,
             lost=news.lost,
             digits=news.digits,
@@ -117,6 +118,7 @@ class StreamConversation(Dialogue):
                     end_silence_ms=config.silence_timeout_ms,
                 ),
                 self.seam,
+                call_id=lane.record.call_id,
                 heard=self._heard,
                 deaf=self._deaf,
             )

@@ -23,7 +23,7 @@ from voicecall_calls.conversation.turntaking import TurnTaking
 __all__ = ["VoiceGate"]
 
 _log = logging.getLogger("voicecall.calls")
-_FAILED = "the detector of voices failed; speech recognition alone interrupts"
+_FAILED = "call %s: the detector of voices failed; speech recognition alone interrupts"
 _GRACE_S = 0.6
 """From the end of a voice until the bot goes on: time for a recogniser to tell a word."""
 _LONGEST_S = 4.0
@@ -75,7 +75,7 @@ class VoiceGate:
         try:
             events = detector.process(audio)
         except Exception:  # noqa: BLE001 (a detector's code can raise anything)
-            _log.warning(_FAILED, exc_info=True)
+            _log.warning(_FAILED, self._line.call_id, exc_info=True)
             self._do_without()
             return
         if not events and self._voice_began is None:

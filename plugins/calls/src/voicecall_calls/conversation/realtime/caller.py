@@ -93,7 +93,8 @@ class MediaWatch:
         if idle < self._patience:
             self._look_in(self._patience - idle)
         elif idle < self._patience + _MEDIA_GRACE_S:
-            _log.warning("no caller audio for %g s", self._patience)
+            text = "call %s: no caller audio for %g s"
+            _log.warning(text, self._line.call_id, self._patience)
             self._look_in(self._patience + _MEDIA_GRACE_S - idle)
         else:
             self._lost()

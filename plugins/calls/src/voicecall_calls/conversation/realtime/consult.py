@@ -153,7 +153,8 @@ class Consults:
                 )
                 found = tuple(one.text for one in recalled[: fast.max_results])
             except (Exception, SystemExit):  # noqa: BLE001 (an agent's code can raise anything)
-                _log.exception("the agent cannot look into what it knows")
+                text = "call %s: the agent cannot look into what it knows"
+                _log.exception(text, self._lane.record.call_id)
         return found
 
     async def _ask(self, question: str, context: str) -> Answer:
@@ -172,7 +173,7 @@ class Consults:
             await settle(self._brain.backend, turn, "")
             raise
         except Exception:  # noqa: BLE001 (an agent's code can raise anything)
-            _log.exception("the agent failed")
+            _log.exception("call %s: the agent failed", record.call_id)
         return Answer(error=_FAILED)
 
     async def _reply(self, turn: AgentTurn) -> Answer:

@@ -89,7 +89,11 @@ class RealtimeConversation(Conversation):
         self.usage: Counter[str] = Counter()
         news = LineNews(lane)
         self.line = AudioLine(
-            seam, marks=carrier.capabilities.marks, lost=news.lost, digits=news.digits
+            seam,
+            call_id=lane.record.call_id,
+            marks=carrier.capabilities.marks,
+            lost=news.lost,
+            digits=news.digits,
         )
         self.voice = ModelVoice(lane, self.line, keep)
         self._question = OpenQuestion()

@@ -61,6 +61,7 @@ class ModelLink:
         self.session: RealtimeSession | None = None
         self._provider = provider
         self._line = line
+        self.call_id = line.call_id
         self._seam = seam
         self._options = options
         self._opened = opened
@@ -111,10 +112,11 @@ class ModelLink:
         try:
             await job(session)
         except VoicecallError as error:
-            _log.warning("the voice model refused a request: %s", error)
+            text = "call %s: the voice model refused a request: %s"
+            _log.warning(text, self.call_id, error)
         except Exception:  # noqa: BLE001 (a model's code can raise anything)
             # The session may be lost in the next moment, and then it tells so itself.
-            _log.exception("a request to the voice model failed")
+            _log.exception("call %s: a request to the voice model failed", self.call_id)
 
     async def run(self) -> str:
         """Keep a session open; returns why that is not possible any more."""
@@ -126,7 +128,7 @@ class ModelLink:
             if reason is None:
                 continue
             await anyio.lowlevel.checkpoint_if_cancelled()
-            _log.warning("the voice model's session is lost: %s", reason)
+            _log.warning("call %s: the voice model's session is lost: %s", self.call_id, reason)
             if self._seam.monotonic() - began >= _HEALTHY_S:
                 failures = 0
             failures += 1
@@ -195,7 +197,7 @@ class ModelLink:
     def _take(self, event: RealtimeEvent) -> None:
         match event:
             case SessionLost(reason=reason):
-                _log.info("the voice model is interrupted: %s", reason)
+                _log.info("call %s: the voice model is interrupted: %s", self.call_id, reason)
             case SessionExpiring(in_ms=in_ms):
                 if not self._provider.capabilities.resumption:
                     self.do(partial(self._renew, in_ms))

@@ -72,7 +72,8 @@ class ModelSpeech:
         try:
             self._link.mute()
         except Exception as error:  # noqa: BLE001 (a model's code can raise anything)
-            _log.warning("the voice model cannot be muted: %s", why_lost(error, "the voice model"))
+            reason = why_lost(error, "the voice model")
+            _log.warning("call %s: the voice model cannot be muted: %s", self._link.call_id, reason)
 
 
 class Requests:
