@@ -36,13 +36,16 @@ class AgentTurn:
     - ``opening``: what was said before the caller's first words: context, not instructions
     - ``direction``: ``inbound`` or ``outbound``; ``remote_number`` is the other party's
     - ``agent_name``: how the agent is called, if the configuration says so
+    - ``language``: the one that is expected, such as ``en-US``; empty if nobody knows, as always so
+      far
     - ``model``, ``system_prompt``: to be used in place of the backend's own, if not None
     - ``fallback_models``: tried in this order if ``model`` fails
     - ``allowed_tools``: which tools of the backend may be used, ``*`` being a wildcard; None: all
     - ``owner``: whether the turn has the owner's rights; callers, who are strangers, have not
     - ``speculative``: the turn must have no effects and leave no history until it comes again
-      without this flag
+      without this flag. Not used yet
     - ``thinking``, ``fast`` (the vendor's faster service): wishes; None leaves them to the backend
+    - ``metadata``: not used yet
     """
 
     turn_id: str

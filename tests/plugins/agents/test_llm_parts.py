@@ -299,6 +299,12 @@ def test_the_assistant_has_the_agents_name_unless_a_text_says_who_it_is(
         assert "Mira" not in named
 
 
+def test_no_language_is_expected_that_nobody_named(make_turn: MakeTurn) -> None:
+    text = instructions(config(), make_turn(language=""))
+    assert "Answer in the language of the person." in text
+    assert "expected" not in text
+
+
 def test_other_prompts(make_turn: MakeTurn) -> None:
     own = config(instructions="You are Ada.", spokenContract=True)
     text = instructions(own, make_turn(direction="outbound", owner=True))

@@ -157,6 +157,8 @@ async def test_the_agent_knows_what_was_said_before_its_first_turn(tmp_path: Pat
         phone.hears("Again.")
         await phone.settle(3)
         assert [turn.opening for turn in phone.agent.turns] == [(GREETING,), ()]
+        # Nobody has told the phone what is spoken on it.
+        assert {turn.language for turn in phone.agent.turns} == {""}
 
 
 async def test_a_number_has_its_own_greeting_agent_and_route(tmp_path: Path) -> None:

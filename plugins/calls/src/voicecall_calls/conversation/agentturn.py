@@ -72,6 +72,8 @@ def make_turn(record: CallRecord, brain: Brain, turn: TurnInput, turn_id: str) -
         opening=_opening(record, turn),
         direction=record.direction.value,
         remote_number=record.remote_number,
+        # Carriers, recognisers and voices are configured for one, each in its own way.
+        language="",
         model=brain.model,
         fallback_models=brain.fallback_models,
         allowed_tools=brain.allowed_tools,
