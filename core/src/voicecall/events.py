@@ -66,7 +66,8 @@ class CallEvent(msgspec.Struct, frozen=True, kw_only=True):
 
 class CarrierEvent(CallEvent, frozen=True, kw_only=True):
     """From a carrier. ``key`` is the same for every redelivery of an event, and different for every
-    other event of any call. ``call_id`` is ours, if the carrier returns it."""
+    other event of any call. ``call_id`` is ours, if the carrier returns it. Numbers begin with
+    ``+`` and their country, also where the carrier leaves the ``+`` out."""
 
     key: str
     provider_call_id: str
@@ -108,7 +109,8 @@ class DigitsPressed(CarrierEvent, frozen=True, kw_only=True):
 
 
 class PlaybackEnded(CarrierEvent, frozen=True, kw_only=True):
-    """The carrier's own voice finished an utterance, or could not (``ok`` is false)."""
+    """The carrier's own voice finished an utterance, or could not (``ok`` is false). One that the
+    caller or another ``Speak`` interrupted is finished."""
 
     utterance_id: str
     ok: bool = True

@@ -1,7 +1,8 @@
 """Contract of a carrier: place and control calls, read its webhooks and media sockets.
 
 ``verify``, ``parse``, ``render`` and the media codec are pure: no clock, no socket, no global.
-Only ``perform`` and the other coroutines talk to the carrier.
+Only ``perform`` and the other coroutines talk to the carrier, each with a time limit of its own:
+the engine waits for them. The actions are described in :mod:`voicecall.actions`.
 """
 
 from __future__ import annotations
@@ -14,6 +15,19 @@ from typing import Any
 
 import msgspec
 
+from .actions import (
+    Action,
+    Answer,
+    AttachStream,
+    Hangup,
+    LimitDuration,
+    Listen,
+    PlayDigits,
+    Reject,
+    Speak,
+    StopListening,
+    StreamRequest,
+)
 from .audio.formats import MULAW_8K, AudioFormat
 from .errors import RequestRejected
 from .events import CarrierEvent, CarrierStatus
@@ -126,15 +140,6 @@ class CallRef(msgspec.Struct, frozen=True):
     webhook_url: str = ""
 
 
-class StreamRequest(msgspec.Struct, frozen=True):
-    """A media socket to open: its public URL, which has no query, and the one-use token that admits
-    it. The adapter decides how the token comes back: as a parameter of the stream, or in a query
-    that it adds to the URL; the codec returns it as ``Started.token``."""
-
-    url: str
-    token: str
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DialRequest:
     """A call to place. ``webhook_url`` already contains our call id; ``time_limit_s`` is the limit
@@ -173,80 +178,6 @@ class DialQuery:
 class CallStatus:
     status: CarrierStatus
     reason: EndReason | None = None
-
-
-# --- actions: offered to render() while a webhook waits for its answer, to perform() otherwise --
-
-
-class Answer(msgspec.Struct, frozen=True):
-    stream: StreamRequest | None = None
-
-
-class Reject(msgspec.Struct, frozen=True):
-    """Refuse an inbound call; ``text`` is spoken first. ``busy``: a later call may be answered."""
-
-    text: str | None = None
-    busy: bool = False
-
-
-class Listen(msgspec.Struct, frozen=True):
-    """Recognise the caller with the carrier's own recogniser; results carry ``token``."""
-
-    token: str
-    end_silence_ms: int = 800
-
-
-class StopListening(msgspec.Struct, frozen=True):
-    pass
-
-
-class Speak(msgspec.Struct, frozen=True):
-    """Speak ``text`` with the carrier's own voice, then ``listen`` (in one step, so that no word
-    is lost in between). Its end is a ``PlaybackEnded`` event with ``utterance_id``."""
-
-    utterance_id: str
-    text: str
-    voice: str | None = None
-    listen: Listen | None = None
-
-
-class PlayDigits(msgspec.Struct, frozen=True):
-    """Play keypad tones: ``0-9 * #``; ``w`` or ``,`` waits half a second, ``p`` or ``W`` a second.
-
-    If the tones end what went on before, restore it after them: open a media socket as ``stream``
-    says, and let the carrier's recogniser listen as ``listen`` says.
-    """
-
-    digits: str
-    stream: StreamRequest | None = None
-    listen: Listen | None = None
-
-
-class AttachStream(msgspec.Struct, frozen=True):
-    stream: StreamRequest
-
-
-class LimitDuration(msgspec.Struct, frozen=True):
-    """Let the carrier end the call ``seconds`` after its answer, even without the gateway."""
-
-    seconds: int
-
-
-class Hangup(msgspec.Struct, frozen=True):
-    pass
-
-
-Action = (
-    Answer
-    | Reject
-    | Listen
-    | StopListening
-    | Speak
-    | PlayDigits
-    | AttachStream
-    | LimitDuration
-    | Hangup
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -339,7 +270,8 @@ class TelephonyProvider(Provider):
 
     @abstractmethod
     def media_codec(self, upgrade: Upgrade) -> MediaCodec:
-        """A codec for one media socket."""
+        """A codec for one media socket. A carrier without media sockets raises
+        :exc:`voicecall.errors.WebhookRejected` (404): strangers try that path, too."""
 
     def verify_upgrade(self, upgrade: Upgrade, now_ms: int) -> bool | None:
         """Check the signature of a media socket's handshake. True if it is right: the socket is
@@ -390,7 +322,8 @@ class TelephonyProvider(Provider):
         """
 
     async def register_webhook(self, url: str) -> None:
-        """Tell the carrier where inbound calls go, if it accepts that by a request."""
+        """Tell the carrier where inbound calls go, if it accepts that by a request. The phone
+        starts when this returns, or fails."""
         return
 
     async def probe(self, webhook_url: str, numbers: Sequence[str]) -> Sequence[Probe]:
