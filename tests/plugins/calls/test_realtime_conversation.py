@@ -547,6 +547,20 @@ async def test_a_socket_that_stays_away_ends_the_call_after_the_grace(tmp_path: 
         assert phone.record.end_reason is EndReason.HANGUP_BOT
 
 
+async def test_minutes_of_speech_are_heard_to_their_end(tmp_path: Path) -> None:
+    model = ScriptedRealtime()
+    async with open_realtime(tmp_path, model) as phone:
+        await greeted(phone)
+        before = len(phone.socket.heard)
+        # The model has all of it at once.
+        model.current.speak("It was a dark and stormy night.", 180_000)
+        for _ in range(185):
+            await phone.socket.speak(QUIET)
+            await phone.settle(1)
+        assert len(phone.socket.heard) - before == 180 * 8000
+        assert phone.said[-1] == ("bot", "It was a dark and stormy night.")
+
+
 async def test_a_line_without_audio_ends_the_call(tmp_path: Path) -> None:
     async with open_realtime(tmp_path, ScriptedRealtime()) as phone:
         await answered(phone)

@@ -29,9 +29,11 @@ from voicecall.seam import Seam
 from voicecall_calls.news import News
 from voicecall_calls.ports import Attachment, MediaSocket
 
-__all__ = ["AudioLine"]
+__all__ = ["LONGEST_MS", "AudioLine"]
 
 _log = logging.getLogger("voicecall.media")
+LONGEST_MS = 600_000
+"""So much speech may wait for its time in a call: a voice makes minutes of it in seconds."""
 _MARK_PATIENCE = 2.0
 """Seconds past the end of the audio after which a missing mark is taken for reached."""
 _ON_THE_WAY = 0.1

@@ -33,7 +33,7 @@ from voicecall_calls.conversation.agentturn import Brain, TurnInput
 from voicecall_calls.conversation.dialogue import Dialogue
 from voicecall_calls.conversation.ear import Ear
 from voicecall_calls.conversation.lastwords import FallbackSpeech, LastWords
-from voicecall_calls.conversation.line import AudioLine
+from voicecall_calls.conversation.line import LONGEST_MS, AudioLine
 from voicecall_calls.conversation.linemouth import LineMouth
 from voicecall_calls.conversation.linenews import LineNews
 from voicecall_calls.conversation.tones import play_on_line
@@ -51,8 +51,6 @@ __all__ = ["SpeechSet", "StreamConversation"]
 _log = logging.getLogger("voicecall.calls")
 _EAR_PATIENCE_S = 5.0
 """So long the greeting waits for somebody who can hear the answer."""
-_LONGEST_MS = 600_000
-"""So much speech may wait for its time: a voice makes minutes of it in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +83,7 @@ class StreamConversation(Dialogue):
             lost=news.lost,
             digits=news.digits,
             expects=provider.capabilities.codecs[0],
-            limit_ms=_LONGEST_MS,
+            limit_ms=LONGEST_MS,
         )
         self.line.began = self._audio_began
         mouth = LineMouth(
