@@ -33,7 +33,7 @@ class Coordinator(Provider):
 
     @abstractmethod
     async def holders(self, name: str) -> int:
-        """The number of unexpired leases of this name."""
+        """The number of unexpired leases of this name. Not used yet."""
 
     @abstractmethod
     async def allow(self, name: str, *, per_minute: int) -> bool:

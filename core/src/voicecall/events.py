@@ -105,6 +105,8 @@ class SpeechHeard(CarrierEvent, frozen=True, kw_only=True):
 
 
 class DigitsPressed(CarrierEvent, frozen=True, kw_only=True):
+    """The other party pressed these keys, one or several of ``0-9 * #``."""
+
     digits: str
 
 
@@ -132,12 +134,15 @@ class StreamStopped(CarrierEvent, frozen=True, kw_only=True):
 
 
 class CallEnded(CarrierEvent, frozen=True, kw_only=True):
+    """The call is over. ``detail`` is what the carrier says about it; it is kept with the call."""
+
     reason: EndReason
     detail: str | None = None
 
 
 class CallFailed(CarrierEvent, frozen=True, kw_only=True):
-    """The carrier reports an error. A retryable one changes nothing and does not use up its key."""
+    """The carrier reports an error that ended the call. A retryable one changes nothing and does
+    not use up its key."""
 
     error: str
     retryable: bool = False
@@ -151,10 +156,14 @@ class CallOpened(CallEvent, frozen=True, kw_only=True):
 
 
 class DialAccepted(CallEvent, frozen=True, kw_only=True):
+    """The carrier places the call, under this id."""
+
     provider_call_id: str
 
 
 class DialRefused(CallEvent, frozen=True, kw_only=True):
+    """The dial request failed, and there is certainly no call."""
+
     error: str
 
 
@@ -186,6 +195,8 @@ class CallerSaid(CallEvent, frozen=True, kw_only=True):
 
 
 class BotSpeaking(CallEvent, frozen=True, kw_only=True):
+    """An utterance begins; ``first_message``: it is the greeting or notification."""
+
     utterance_id: str
     text: str
     first_message: bool = False
@@ -202,10 +213,14 @@ class BotSpoke(CallEvent, frozen=True, kw_only=True):
 
 
 class StreamAttached(CallEvent, frozen=True, kw_only=True):
+    """A media socket of the call was admitted."""
+
     stream_id: str
 
 
 class StreamDetached(CallEvent, frozen=True, kw_only=True):
+    """A media socket of the call is gone."""
+
     stream_id: str
 
 
@@ -221,6 +236,8 @@ class StreamSwapping(CallEvent, frozen=True, kw_only=True):
 
 
 class EndRequested(CallEvent, frozen=True, kw_only=True):
+    """We want to end the call, for this reason."""
+
     reason: EndReason = EndReason.HANGUP_BOT
     detail: EndDetail = EndDetail.REQUESTED
 
@@ -230,6 +247,8 @@ class HangUpDone(CallEvent, frozen=True, kw_only=True):
 
 
 class HangUpFailed(CallEvent, frozen=True, kw_only=True):
+    """The request to hang up failed; it is repeated."""
+
     error: str
 
 
@@ -251,6 +270,8 @@ class StatusReported(CallEvent, frozen=True, kw_only=True):
 
 
 class DeadlineDue(CallEvent, frozen=True, kw_only=True):
+    """The time of a stored deadline has come."""
+
     kind: DeadlineKind
 
 

@@ -135,7 +135,9 @@ class Service(Protocol):
     """Something that runs as long as the gateway."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """What it is called in the log and in the reasons of ``/readyz``."""
+        ...
 
     def run(self) -> AbstractAsyncContextManager[None]:
         """Entering starts the service: it returns when the service is ready, or raises a
@@ -215,16 +217,23 @@ class GatewayHost(Protocol):
     environ: Mapping[str, str]
 
     def plugin_config(self, plugin_id: str) -> Any:
-        """The validated configuration of a plugin entry."""
+        """The validated configuration of a plugin entry; the mapping as it is written for a plugin
+        without a model. Raises :exc:`voicecall.errors.ConfigError`."""
         ...
 
     def section(self, name: str) -> Mapping[str, Any]:
         """A top-level object of the configuration; ``{}`` if it is absent."""
         ...
 
-    def register_rpc(self, method: RpcMethod) -> None: ...
+    def register_rpc(self, method: RpcMethod) -> None:
+        """Offer a method on ``/rpc`` as long as the plugin runs. Raises
+        :exc:`voicecall.errors.PluginError` for a name that is taken or an unknown scope."""
+        ...
 
-    def register_tool(self, tool: ToolSpec) -> None: ...
+    def register_tool(self, tool: ToolSpec) -> None:
+        """Offer a tool as long as the plugin runs. Raises :exc:`voicecall.errors.PluginError` for a
+        name that is taken."""
+        ...
 
     def find_tool(self, name: str) -> ToolSpec | None:
         """The tool of this name, of any running plugin; None if there is none."""
@@ -243,9 +252,13 @@ class GatewayHost(Protocol):
         """Call the observers of call events. Their errors are only logged."""
         ...
 
-    def observe_end(self, record: Any) -> None: ...
+    def observe_end(self, record: Any) -> None:
+        """Call the observers of ended calls. Their errors are only logged."""
+        ...
 
-    def logger(self, name: str) -> logging.Logger: ...
+    def logger(self, name: str) -> logging.Logger:
+        """The logger ``voicecall.<name>``, whose lines are in the gateway's log."""
+        ...
 
     def provider_context(self, path: str) -> ProviderContext:
         """The context for provider factories. ``path`` is where their blocks are in the

@@ -176,6 +176,8 @@ class DialQuery:
 
 @dataclass(frozen=True, slots=True)
 class CallStatus:
+    """The state of a call; ``reason`` is why it ended, if it has and the carrier says so."""
+
     status: CarrierStatus
     reason: EndReason | None = None
 
@@ -217,6 +219,8 @@ class Verified(msgspec.Struct, frozen=True):
 
 
 class WebhookReply(msgspec.Struct, frozen=True):
+    """The answer to a webhook; ``headers`` are those besides its type and length."""
+
     status: int = 200
     body: bytes = b""
     content_type: str = "text/plain; charset=utf-8"

@@ -53,7 +53,8 @@ class SpeechCapabilities:
 
 @dataclass(frozen=True, slots=True)
 class SpokenSpan:
-    """The characters [start, end) of the utterance's text end at ``until_ms`` of its audio."""
+    """The characters [start, end) of the utterance's text end at ``until_ms`` of its audio. Not
+    used yet."""
 
     start: int
     end: int

@@ -62,7 +62,7 @@ class TurnDetector(ABC):
 
     @abstractmethod
     def reset(self) -> None:
-        """Forget the past; the clock starts at 0 again."""
+        """Forget the past; the clock starts at 0 again. Not used yet."""
 
 
 class TurnDetectorProvider(Provider):
