@@ -62,8 +62,8 @@ class TranscriptionOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Heard:
-    """``utterance`` is the same for all events of one utterance; ``at_ms`` is the position on
-    the audio clock, milliseconds since the session's first sample."""
+    """``utterance`` is the same for all events of one utterance, and another one for the next;
+    ``at_ms`` is the position on the audio clock, milliseconds since the session's first sample."""
 
     utterance: int
     at_ms: int
@@ -71,7 +71,8 @@ class _Heard:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpeechStarted(_Heard):
-    """The caller began to make sounds of speech."""
+    """The caller began to make sounds of speech. Where it is missing, the host takes the first
+    words of an utterance for its begin, which interrupts the bot later."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

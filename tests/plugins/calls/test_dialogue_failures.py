@@ -14,6 +14,7 @@ from voicecall import telephony as tel
 from voicecall.agent import AgentBackend, AgentTurn
 from voicecall.errors import ProviderUnavailable
 from voicecall.model import EndDetail, EndReason, MediaPath
+from voicecall.transcription import Final, Partial
 from voicecall_calls.config import PhrasesConfig
 from voicecall_testing.clock import virtual_backend
 from voicecall_testing.fakes import ScriptedAgentBackend, ScriptedSpeech
@@ -430,6 +431,31 @@ async def test_words_that_a_lost_recogniser_had_understood_are_answered(tmp_path
         phone.stt.lost()
         await phone.settle(3)
         assert phone.said[-2:] == [("user", "Please stop"), ("bot", "Yes.")]
+
+
+async def test_a_recogniser_that_tells_words_alone_is_answered(tmp_path: Path) -> None:
+    async with open_phone(tmp_path) as phone:
+        await phone.call_in()
+        await phone.settle(0.3)
+        # Into the greeting, which is protected.
+        phone.hears("Hello?")
+        await phone.settle(3)
+        assert phone.said[-1] == ("bot", SAY.greeting)
+        long = "That is a long story, of many words, that nobody wants to hear to its end."
+        for number in (7, 8):
+            phone.agent.then(long)
+            final = Final(utterance=number, at_ms=phone.stt.current.at_ms, text="Tell me more.")
+            phone.stt.current.tell(final)
+            await phone.settle(1.5)
+            assert phone.said[-1] == ("user", "Tell me more.")
+            clears = phone.socket.clears
+            at_ms = phone.stt.current.at_ms
+            phone.stt.current.tell(Partial(utterance=number + 10, at_ms=at_ms, text="Stop it"))
+            await phone.settle(0.1)
+            assert phone.socket.clears == clears + 1
+            phone.stt.current.tell(Final(utterance=number + 10, at_ms=at_ms, text="Stop it."))
+            await phone.settle(2)
+            assert phone.said[-2:] == [("user", "Stop it."), ("bot", "Yes.")]
 
 
 async def test_a_sound_in_which_the_recogniser_is_lost_does_not_interrupt(tmp_path: Path) -> None:

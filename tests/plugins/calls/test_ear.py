@@ -11,7 +11,7 @@ import pytest
 
 from voicecall.audio import MULAW_8K, PCM16_16K
 from voicecall.errors import ProviderUnavailable
-from voicecall.transcription import Final, TranscriptionEvent, TranscriptionOptions
+from voicecall.transcription import Final, Partial, TranscriptionEvent, TranscriptionOptions
 from voicecall_calls.conversation.ear import Ear
 from voicecall_testing.clock import VirtualSeam, virtual_backend
 from voicecall_testing.fakes import ScriptedTranscription, ScriptedTranscriptionSession
@@ -378,6 +378,45 @@ async def test_what_was_understood_survives_a_session_that_takes_no_more_audio()
         stt.lost()
         await anyio.sleep(60)
         assert it.deaf == ["scripted: no way there"]
+
+
+async def test_words_begin_an_utterance_whose_begin_was_not_told() -> None:
+    stt = ScriptedTranscription()
+    async with listening(stt) as it:
+        await it.ear.ready()
+        tell = stt.current.tell
+        tell(Partial(utterance=1, at_ms=100, text="Good"))
+        tell(Partial(utterance=1, at_ms=200, text="Good day"))
+        tell(Final(utterance=1, at_ms=300, text="Good day."))
+        tell(Final(utterance=2, at_ms=900, text="How are you?"))
+        # One that numbers nothing.
+        tell(Partial(utterance=2, at_ms=1500, text="Well"))
+        tell(Final(utterance=2, at_ms=1600, text="Well?"))
+        await anyio.sleep(1)
+        told = [(type(event).__name__, getattr(event, "at_ms", None)) for event in it.events]
+        assert told == [
+            ("SpeechStarted", 100),
+            ("Partial", 100),
+            ("Partial", 200),
+            ("Final", 300),
+            ("SpeechStarted", 900),
+            ("Final", 900),
+            ("SpeechStarted", 1500),
+            ("Partial", 1500),
+            ("Final", 1600),
+        ]
+
+
+async def test_late_words_begin_no_utterance() -> None:
+    stt = ScriptedTranscription()
+    async with listening(stt) as it:
+        await it.ear.ready()
+        stt.started()
+        stt.ended()
+        stt.final("Good day.")
+        await anyio.sleep(1)
+        kinds = [type(event).__name__ for event in it.events]
+        assert kinds == ["SpeechStarted", "SpeechEnded", "Final"]
 
 
 async def test_an_end_of_the_call_is_no_loss_whatever_the_session_raises_then(

@@ -70,6 +70,8 @@ class Ear:
         """Why the present session is given up."""
         self._utterance: SpeechStarted | Partial | None = None
         """What was told last of an utterance that is not over."""
+        self._begun: int | None = None
+        """The utterance that was told last to have begun."""
 
     def expect(self, audio_format: AudioFormat) -> None:
         """The caller's audio comes in this format from now on: what waits is dropped, and the
@@ -168,6 +170,7 @@ class Ear:
         """Take what ``session`` tells; why it is over."""
         try:
             check_session(session)
+            self._begun = None
             self._session = session
             self._sent = self._waiting_bytes
             while self._waiting:
@@ -184,6 +187,7 @@ class Ear:
                     continue
                 if not isinstance(event, TranscriptionEvent):
                     raise TypeError(f"{type(event).__name__} is no event of a recogniser")
+                self._tell_begin(event)
                 if isinstance(event, SpeechStarted | Partial):
                     self._utterance = event
                 elif isinstance(event, Final | SpeechEnded):
@@ -194,3 +198,13 @@ class Ear:
         finally:
             self._session = None
         return "the session ended"
+
+    def _tell_begin(self, event: TranscriptionEvent) -> None:
+        """Tell the begin of an utterance of which a recogniser tells words alone."""
+        if isinstance(event, SpeechStarted):
+            self._begun = event.utterance
+        elif isinstance(event, Partial | Final):
+            again = isinstance(event, Partial) and self._utterance is None
+            if event.utterance != self._begun or again:
+                self._begun = event.utterance
+                self._heard(SpeechStarted(utterance=event.utterance, at_ms=event.at_ms))
