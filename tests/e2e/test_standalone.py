@@ -250,6 +250,26 @@ def test_what_is_only_read_is_not_waited_for(home: Home) -> None:
         assert (read.status, read.err) == (0, "")
 
 
+def test_what_the_store_knows_starts_no_phone(home: Home) -> None:
+    with serving(home, *TALK) as (process, printed):
+        home.wait_until(printed["callId"], *LIVE)
+        process.kill()
+    # What is not complete is needed for calls only.
+    phone = {"provider": "twilio", "serve": {"port": 0}}
+    home.configure({"plugins": {"entries": {"voice-call": {"config": phone}}}})
+    assert "turnLatency" in home.json("latency")
+    assert home.json("pairing", "list") == {"callers": []}
+    approved = home.json("pairing", "approve", PHONE)
+    assert approved["caller"]["status"] == "approved"
+    assert "inboundPolicy is disabled" in approved["but"]
+    [caller] = home.json("pairing", "list")["callers"]
+    assert (caller["number"], caller["status"]) == (PHONE, "approved")
+    assert home.text("pairing", "revoke", PHONE).strip() == f"{PHONE} may not call in any more"
+    assert "neither approved" in home.run("pairing", "revoke", "+15550109999").one_sentence()
+    # The call still waits for the gateway.
+    assert [call["callId"] for call in home.json("status")["calls"]] == [printed["callId"]]
+
+
 def test_an_empty_id_is_no_call(home: Home) -> None:
     for blank in ("", " "):
         assert "--call-id is empty" in home.run("status", "--call-id", blank).one_sentence()

@@ -21,7 +21,7 @@ from voicecall.store import Commit
 from voicecall_calls import plugin as phone_plugin
 from voicecall_calls.checks import setup_checks
 from voicecall_calls.config import StoreConfig, VoiceCallConfig
-from voicecall_calls.standalone import stored_status
+from voicecall_calls.offline import answer
 from voicecall_calls.store import SqliteStore
 from voicecall_calls.store.postgres import PostgresStore
 from voicecall_calls.storing import selected_store, store_directory
@@ -178,6 +178,7 @@ def test_a_look_without_a_gateway_asks_a_store_that_keeps_no_directory_here(
         (far.kind.group, far.id, _Plugin(far)),
     ]
     loaded = config_from_tree(tree, environ={}, state_dir=tmp_path / "state")
-    found = stored_status(loaded, Registry(extra=extra), {}, RECORD.call_id)
+    asked = {"callId": RECORD.call_id}
+    found = answer(loaded, Registry(extra=extra), {}, "voicecall.status", asked)
     assert found["found"] is named
     assert not (tmp_path / "state" / "voice-calls").exists()

@@ -26,7 +26,7 @@ from voicecall.model import CallMode, CallRecord, CallState
 from voicecall.store import Approval, DialReservation
 from voicecall_calls.config import CONFIG_PATH, normalize_number
 from voicecall_calls.conversation.base import Conversation
-from voicecall_calls.engine.admission import in_spite_of
+from voicecall_calls.engine.admission import in_spite_of, revoke
 from voicecall_calls.engine.engine import CallEngine
 from voicecall_calls.engine.lane import CallLane
 from voicecall_calls.engine.sessions import session_key
@@ -116,16 +116,8 @@ class CallOperations:
         return in_spite_of(self._engine.config, approval)
 
     async def revoke(self, number: str) -> Approval:
-        """Refuse a caller from now on. Raises ``InvalidRequest`` for one who has not asked, and
-        says what lets them in all the same."""
-        try:
-            return await self.pairing.revoke(number)
-        except InvalidRequest as error:
-            written = normalize_number(number)
-            but = self.in_spite_of(Approval(written, "revoked", "", 0, 0)) if written else None
-            if but is None:
-                raise
-            raise InvalidRequest(f"{error}, but {but}") from error
+        """Refuse a caller from now on. Raises ``InvalidRequest`` for one who has not asked."""
+        return await revoke(self._engine.config, self.pairing, number)
 
     async def latency(self, last: int) -> Mapping[str, Any]:
         """Statistics over the newest ``last`` turns."""

@@ -17,7 +17,7 @@ from voicecall.seam import Seam
 from voicecall.store import Approval, CallStore, Commit
 from voicecall_calls.config import normalize_number
 
-__all__ = ["CODE_LIFE_MS", "Pairing", "approval_json"]
+__all__ = ["CODE_LIFE_MS", "Pairing", "approval_json", "decided_json"]
 
 CODE_LIFE_MS = 3_600_000
 _DIGITS = 6
@@ -33,6 +33,11 @@ def approval_json(approval: Approval) -> dict[str, Any]:
         "at": approval.at,
         "expiresAt": approval.expires_at if approval.status == "pending" else None,
     }
+
+
+def decided_json(approval: Approval, but: str | None) -> dict[str, Any]:
+    """What became of a decision; ``but`` says what makes it have no effect."""
+    return {"caller": approval_json(approval), **({"but": but} if but is not None else {})}
 
 
 class Pairing:

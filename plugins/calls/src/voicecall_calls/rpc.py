@@ -11,9 +11,8 @@ import anyio.abc
 from voicecall.errors import InvalidRequest, MissingScope, VoicecallError
 from voicecall.hosting import RpcCall, RpcMethod
 from voicecall.seam import Seam
-from voicecall.store import Approval
 from voicecall_calls.operations import CallOperations, DialOptions
-from voicecall_calls.pairing import approval_json
+from voicecall_calls.pairing import approval_json, decided_json
 from voicecall_calls.parameters import Params, mode_in, required, text_in
 
 __all__ = ["PhoneRpc"]
@@ -170,13 +169,9 @@ class PhoneRpc:
     async def _pairing_approve(self, params: Params, call: RpcCall) -> Params:
         operations = self._operations()
         caller = await operations.pairing.approve(required(params, "caller"))
-        return _decided(caller, operations.in_spite_of(caller))
+        return decided_json(caller, operations.in_spite_of(caller))
 
     async def _pairing_revoke(self, params: Params, call: RpcCall) -> Params:
         operations = self._operations()
         caller = await operations.revoke(required(params, "number"))
-        return _decided(caller, operations.in_spite_of(caller))
-
-
-def _decided(caller: Approval, but: str | None) -> Params:
-    return {"caller": approval_json(caller), **({"but": but} if but is not None else {})}
+        return decided_json(caller, operations.in_spite_of(caller))

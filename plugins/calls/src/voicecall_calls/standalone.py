@@ -5,28 +5,20 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Mapping
-from contextlib import AsyncExitStack, ExitStack
+from contextlib import ExitStack
 from typing import Any, NoReturn
 
-import anyio
 from anyio.from_thread import start_blocking_portal
 
 from voicecall.errors import VoicecallError
 from voicecall.hosting import RpcCall
 from voicecall.registry import Registry
-from voicecall.seam import SystemSeam
-from voicecall.store import CallStore
-from voicecall_calls.config import PLUGIN_ID, VoiceCallConfig
-from voicecall_calls.making import open_provider
-from voicecall_calls.operations import projection
-from voicecall_calls.storing import selected_store, store_directory
+from voicecall_calls.offline import PHONE_OFF
 from voicecall_gateway.config import LoadedConfig
-from voicecall_gateway.host import provider_context
 from voicecall_gateway.logs import Mask, configure_logging, credentials_in
-from voicecall_gateway.pluginconfig import plugin_config
 from voicecall_gateway.runtime import Gateway
 
-__all__ = ["Standalone", "stored_status"]
+__all__ = ["Standalone"]
 
 _POLL_S = 0.25
 _OPERATOR = RpcCall("command", frozenset({"operator.read", "operator.write", "operator.admin"}))
@@ -72,10 +64,7 @@ class Standalone:
         """The payload of one RPC method."""
         served = self._gateway.host.methods.get(method)
         if served is None:
-            raise VoicecallError(
-                f"the phone is off: set plugins.entries.{PLUGIN_ID}.enabled to true"
-                f" (voicecall plugins enable {PLUGIN_ID})"
-            )
+            raise VoicecallError(PHONE_OFF)
         handler = served.handler
 
         async def run() -> dict[str, Any]:
@@ -106,39 +95,3 @@ def _stop(number: int) -> NoReturn:
     if number == signal.SIGINT:
         raise KeyboardInterrupt
     raise SystemExit(128 + number)
-
-
-def stored_status(
-    loaded: LoadedConfig, registry: Registry, environ: Mapping[str, str], call_id: str | None
-) -> dict[str, Any]:
-    """What the store says, with no gateway running: nothing is live then."""
-    config: VoiceCallConfig = plugin_config(registry, loaded, PLUGIN_ID)
-    chosen = selected_store(config, registry, environ, loaded.state_dir)
-    directory = store_directory(config, loaded.state_dir)
-    if hasattr(chosen.config, "directory") and not directory.exists():
-        # No gateway ever ran here; looking must not leave files behind.
-        return {"found": False} if call_id else {"found": True, "calls": []}
-    context = provider_context(
-        registry=registry,
-        environ=environ,
-        state_dir=loaded.state_dir,
-        seam=SystemSeam(),
-        path="store",
-    )
-
-    async def read() -> dict[str, Any]:
-        async with AsyncExitStack() as stack:
-            store: CallStore = await open_provider(chosen, context, stack)
-            return await _status(store, call_id)
-
-    return anyio.run(read)
-
-
-async def _status(store: CallStore, call_id: str | None) -> dict[str, Any]:
-    if call_id is None:
-        return {"found": True, "calls": [projection(r) for r in await store.live()]}
-    record = await store.load(call_id)
-    if record is None:
-        every = await store.recent(10_000)
-        record = next((r for r in every if call_id in r.aliases), None)
-    return {"found": False} if record is None else {"found": True, "call": projection(record)}

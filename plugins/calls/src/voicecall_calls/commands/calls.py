@@ -187,7 +187,7 @@ def status(
     if call_id is not None and not call_id.strip():
         raise VoicecallError("--call-id is empty; leave it out for all live calls")
     params = _given(callId=call_id)
-    result = request(context, config, "voicecall.status", params, serve=False)
+    result = request(context, config, "voicecall.status", params)
     if json:
         print_json(result)
     elif not result["found"]:

@@ -29,7 +29,7 @@ def add(app: typer.Typer) -> None:
 
 def listed(context: typer.Context, config: ConfigOption = None, json: JsonOption = False) -> None:
     """Show approved, refused and waiting callers."""
-    result = request(context, config, "voicecall.pairing.list", {}, lasting=False)
+    result = request(context, config, "voicecall.pairing.list", {})
     if json:
         print_json(result)
         return
@@ -51,7 +51,7 @@ def approve(
 ) -> None:
     """Let a caller in from the next call on."""
     params = {"caller": caller}
-    result = request(context, config, "voicecall.pairing.approve", params, lasting=False)
+    result = request(context, config, "voicecall.pairing.approve", params)
     if json:
         print_json(result)
     else:
@@ -66,7 +66,7 @@ def revoke(
 ) -> None:
     """Refuse a caller from now on."""
     params = {"number": number}
-    result = request(context, config, "voicecall.pairing.revoke", params, lasting=False)
+    result = request(context, config, "voicecall.pairing.revoke", params)
     if json:
         print_json(result)
     else:

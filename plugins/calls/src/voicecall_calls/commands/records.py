@@ -114,7 +114,7 @@ def latency(
 
         result = journal_report(_last_lines(file, last, named=True))
     else:
-        result = request(context, config, "voicecall.latency", {"last": last}, lasting=False)
+        result = request(context, config, "voicecall.latency", {"last": last})
     if json:
         print_json(result)
         return

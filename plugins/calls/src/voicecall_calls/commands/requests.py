@@ -18,6 +18,16 @@ __all__ = ["DIAL_TIMEOUT_S", "request"]
 DIAL_TIMEOUT_S = 40.0
 _STANDALONE = "voicecall_calls.standalone"
 _REMOTE = "VOICECALL_GATEWAY_URL"
+_STORED = frozenset(
+    {
+        "voicecall.status",
+        "voicecall.latency",
+        "voicecall.pairing.list",
+        "voicecall.pairing.approve",
+        "voicecall.pairing.revoke",
+    }
+)
+"""What needs no phone."""
 _NOTICE = "no gateway is running; this command serves the call itself until it is over"
 
 
@@ -28,16 +38,13 @@ def request(
     params: Mapping[str, Any],
     *,
     timeout: float = 30.0,
-    serve: bool = True,
-    lasting: bool = True,
 ) -> dict[str, Any]:
     """The payload of an RPC call.
 
-    Only where nothing listens at the local gateway's address, this process becomes the gateway:
-    it makes the call and, after the command has printed its result, serves until no call is live
-    (or Ctrl-C), unless it is not ``lasting`` or the call is refused. ``serve`` false: the stored
-    record is asked instead and nothing is started. Every other trouble (an error, a timeout, a
-    refused token, a remote gateway) is an error.
+    Only where nothing listens at the local gateway's address, the store is asked, if it can answer
+    alone. Else this process becomes the gateway: it makes the call and, after the command has
+    printed its result, serves until no call is live (or Ctrl-C), unless the call is refused. Every
+    other trouble (an error, a timeout, a refused token, a remote gateway) is an error.
     """
     from voicecall_gateway.client import GatewayUnreachable
 
@@ -50,8 +57,10 @@ def request(
         except GatewayUnreachable as error:
             if error.lost or error.remote or os.environ.get(_REMOTE):
                 raise
-        if not serve:
-            return _stored(line, config, params)
+        if method in _STORED:
+            from voicecall_calls.offline import answer
+
+            return answer(line.load_config(config), line.registry, line.environ, method, params)
         refused = False
         try:
             standalone = _become_gateway(context, line, config)
@@ -61,12 +70,11 @@ def request(
             raise
         finally:
             # Whoever mistyped something need not wonder about gateways.
-            if lasting and not refused:
+            if not refused:
                 print_error(_NOTICE)
     else:
         result = standalone.call(method, params)
-    if lasting:
-        standalone.lasting = True
+    standalone.lasting = True
     return result
 
 
@@ -78,10 +86,3 @@ def _become_gateway(context: typer.Context, line: CommandLine, config: Path | No
     root.meta[_STANDALONE] = standalone
     root.call_on_close(standalone.close)
     return standalone
-
-
-def _stored(line: CommandLine, config: Path | None, params: Mapping[str, Any]) -> dict[str, Any]:
-    from voicecall_calls.standalone import stored_status
-
-    loaded = line.load_config(config)
-    return stored_status(loaded, line.registry, line.environ, params.get("callId"))

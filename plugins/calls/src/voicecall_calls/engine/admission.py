@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from voicecall.errors import InvalidRequest
 from voicecall.model import EndDetail
 from voicecall.store import Approval
 from voicecall_calls.config import NumberRoute, VoiceCallConfig, normalize_number
 from voicecall_calls.engine.addresses import digits_of
 from voicecall_calls.pairing import Pairing
 
-__all__ = ["Admission", "admit_inbound", "in_spite_of", "route_for"]
+__all__ = ["Admission", "admit_inbound", "in_spite_of", "revoke", "route_for"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,19 @@ async def admit_inbound(
         return _LET_IN
     code = await pairing.code_for(number)
     return Admission(code=code) if code is not None else _REFUSED
+
+
+async def revoke(config: VoiceCallConfig, pairing: Pairing, number: str) -> Approval:
+    """Refuse a caller from now on. Raises ``InvalidRequest`` for one who has not asked, and says
+    what lets them in all the same."""
+    try:
+        return await pairing.revoke(number)
+    except InvalidRequest as error:
+        written = normalize_number(number)
+        but = in_spite_of(config, Approval(written, "revoked", "", 0, 0)) if written else None
+        if but is None:
+            raise
+        raise InvalidRequest(f"{error}, but {but}") from error
 
 
 def in_spite_of(config: VoiceCallConfig, approval: Approval) -> str | None:
