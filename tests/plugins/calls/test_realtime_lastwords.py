@@ -307,6 +307,24 @@ async def test_a_notification_is_told_by_another_voice(tmp_path: Path, synthesis
         assert len(phone.carrier.performed_of(tel.Speak)) == (not synthesised)
 
 
+async def test_a_long_notification_by_the_model_is_not_cut_off_and_said_again(
+    tmp_path: Path,
+) -> None:
+    model, voice = ScriptedRealtime(), ScriptedSpeech()
+    model.refusals.extend([DOWN, DOWN])
+    model.answer_ms = 45_000
+    message = "Your table is ready. " * 15
+    async with open_realtime(
+        tmp_path, model, synthesis=voice, realtime={"inactivityMs": 0}
+    ) as phone:
+        await phone.dial(message.strip(), CallMode.NOTIFY)
+        await phone.answer()
+        await phone.settle(60)
+        assert phone.said == [("bot", message.strip())]
+        assert heard(phone, voice) == []
+        assert phone.record.end_detail is EndDetail.NOTIFIED
+
+
 async def test_a_notification_that_was_heard_needs_no_more_words(tmp_path: Path) -> None:
     model, voice = ScriptedRealtime(), ScriptedSpeech()
     config: dict[str, Any] = {"outbound": {"notifyHangupDelaySec": 5}}

@@ -30,6 +30,8 @@ __all__ = ["FallbackSpeech", "Farewell", "LastWords"]
 _log = logging.getLogger("voicecall.calls")
 _MODEL_BEGINS_S = 3.0
 _LONGEST_S = 30.0
+_SECONDS_A_CHARACTER = 0.15
+"""Of a notification, which may take longer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +103,7 @@ class LastWords:
     async def _by_model(self, text: str) -> bool:
         if self._model is None:
             return False
-        with anyio.move_on_after(_LONGEST_S):
+        with anyio.move_on_after(max(_LONGEST_S, _SECONDS_A_CHARACTER * len(text))):
             item = await self._model.say(text, _MODEL_BEGINS_S)
             return item is not None and item.error is None and item.sounded
         self._model.stop()
