@@ -90,7 +90,7 @@ class MarkReached(msgspec.Struct, frozen=True, gc=False):
 
 @dataclass(frozen=True, slots=True)
 class Cleared:
-    """The carrier confirms that its buffer is empty. Not used yet: returned marks show that."""
+    """The carrier confirms that its buffer is empty. Not used yet: nobody waits for that."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -93,7 +93,7 @@ class TelephonyCapabilities:
       to the first webhook answers, and that webhook is an ``Answered`` event
     - ``dial_lookup``: :meth:`TelephonyProvider.find_dial` is implemented
     - ``limit_by_command``: the duration of a live call can be limited at the carrier
-    - ``marks``: the media socket returns marks, also those that a clear drops
+    - ``marks``: the media socket returns marks; those that a clear drops may be lost
     - ``public_url``: the internet must reach the webhook URL, unless the carrier's configuration
       has an ``api_base_url`` on this machine (an emulator)
     - ``from_number_required``: no call can be placed without a number to show
@@ -270,7 +270,8 @@ class TelephonyProvider(Provider):
         self, request: WebhookRequest, call: CallRef | None, actions: Sequence[Action]
     ) -> Rendered:
         """The reply to ``request``, with as many of ``actions`` as the carrier accepts in a reply.
-        If replies cannot carry actions, all of them are the rest. ``call``: None if unknown."""
+        If replies cannot carry actions, all of them are the rest. ``call``: None if unknown, and
+        for a request without any event."""
 
     @abstractmethod
     def media_codec(self, upgrade: Upgrade) -> MediaCodec:
