@@ -173,3 +173,17 @@ def test_a_provider_whose_code_is_broken_is_no_other_ones_trouble(error: BaseExc
     assert (named.outcome, named.message) == (Selection.MISSING_CONFIGURED_PROVIDER, words)
     alone = select(registry(alpha), TTS, None, {}, environ, "tts")
     assert (alone.outcome, alone.message) == (Selection.MISSING_CONFIGURED_PROVIDER, words)
+
+
+@pytest.mark.parametrize(("key", "meant"), [("apiKye", True), ("api_key", True), ("voice", False)])
+@pytest.mark.parametrize("configured", ["bravo", None])
+def test_a_misspelt_key_is_named_where_the_right_one_is_missing(
+    key: str, meant: bool, configured: str | None
+) -> None:
+    found = select(registry(BRAVO), TTS, configured, {"bravo": {key: "b"}}, {}, "tts.providers")
+    assert found.outcome is Selection.PROVIDER_NOT_CONFIGURED
+    slip = f"; did you mean 'apiKey' by {key!r}?"
+    assert found.message == (
+        "Bravo is not configured: tts.providers.bravo.apiKey (or set BRAVO_KEY)"
+        + (slip if meant else "")
+    )

@@ -125,7 +125,7 @@ def select(
     raw = {**blocks.get(info.id, {}), **blocks.get(configured_id, {})}
     missing = missing_fields(info, raw, environ)
     if missing:
-        return _not_configured(info, path, missing, environ)
+        return _not_configured(info, path, missing, raw, environ)
     return _configured(info, raw, environ, f"{path}.{configured_id}")
 
 
@@ -140,13 +140,23 @@ def _configured(
 
 
 def _not_configured(
-    info: ProviderInfo, path: str, missing: list[str], environ: Mapping[str, str]
+    info: ProviderInfo,
+    path: str,
+    missing: list[str],
+    raw: Mapping[str, Any],
+    environ: Mapping[str, str],
 ) -> Selected:
     parts = [
         f"{path}.{info.id}.{field}" + _instead(info.secrets.get(field), environ)
         for field in missing
     ]
     message = f"{info.label} is not configured: " + ", ".join(parts)
+    from difflib import get_close_matches
+
+    # The model, which knows all keys, is asked only once those that it needs are there.
+    for key in sorted(raw.keys() - {*info.required, *info.secrets}):
+        if close := get_close_matches(key, missing, 1, 0.75):
+            message += f"; did you mean {close[0]!r} by {key!r}?"
     return Selected(Selection.PROVIDER_NOT_CONFIGURED, message)
 
 
@@ -188,5 +198,6 @@ def _select_first(
     if broken is not None:
         return broken
     first = infos[0]
-    missing = missing_fields(first, blocks.get(first.id, {}), environ)
-    return _not_configured(first, path, missing, environ)
+    raw = blocks.get(first.id, {})
+    missing = missing_fields(first, raw, environ)
+    return _not_configured(first, path, missing, raw, environ)
