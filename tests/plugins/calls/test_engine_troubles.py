@@ -264,6 +264,21 @@ async def test_an_adapter_with_a_fault_at_words_of_its_own_is_tried_again(tmp_pa
         assert phone.record.live
 
 
+@pytest.mark.parametrize("said", [None, ev.CarrierStatus.ENDED, tel.CallStatus(cast(Any, "over"))])
+async def test_an_adapter_that_returns_no_status_knows_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, said: Any
+) -> None:
+    async with open_phone(tmp_path) as phone:
+        await phone.call_in()
+        await phone.settle(3)
+        phone.carrier.status_of = said
+        phone.socket.drop()
+        await phone.settle(1)
+        assert phone.record.live
+        assert len(phone.sockets) == 2
+    assert f"status returns {said!r}, not a CallStatus" in caplog.text
+
+
 async def test_an_adapter_with_a_fault_at_its_status_knows_nothing(tmp_path: Path) -> None:
     async with open_phone(tmp_path) as phone:
         await phone.call_in()

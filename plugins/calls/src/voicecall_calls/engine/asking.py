@@ -45,6 +45,8 @@ async def reported_status(lane: CallLane, provider: tel.TelephonyProvider) -> ev
     try:
         with asking():
             status = await provider.status(lane.ref)
+            if not isinstance(getattr(status, "status", None), ev.CarrierStatus):
+                raise TypeError(f"status returns {status!r}, not a CallStatus")
     except ProviderError as error:
         _log.warning("call %s: status: %s", lane.record.call_id, error)
         status = tel.CallStatus(ev.CarrierStatus.UNKNOWN)
