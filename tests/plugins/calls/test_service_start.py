@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 
 from voicecall.errors import StoreError
@@ -35,8 +36,10 @@ def missing(config: Any, context: ProviderContext) -> Any:
 
 
 @asynccontextmanager
-async def running(directory: Path, more: ProviderInfo, **over: Any) -> AsyncIterator[Gateway]:
-    """A gateway whose phone has tried to start with one provider more."""
+async def running(
+    directory: Path, more: ProviderInfo, *, wait: bool = True, **over: Any
+) -> AsyncIterator[Gateway]:
+    """A gateway whose phone has tried to start with one provider more, or is about to."""
     config = {
         "provider": "mock",
         "serve": {"port": 0},
@@ -59,7 +62,8 @@ async def running(directory: Path, more: ProviderInfo, **over: Any) -> AsyncIter
     }
     gateway = Gateway(config_from_tree(tree, environ={}, state_dir=directory), registry)
     async with gateway.run():
-        await gateway.wait_started()
+        if wait:
+            await gateway.wait_started()
         yield gateway
 
 
@@ -251,6 +255,40 @@ async def test_a_carrier_that_cannot_be_told_of_webhooks_keeps_no_phone_down(
     async with started(tmp_path, carrier, provider="forgetful") as problems:
         assert problems == []
     assert "the carrier could not be told where inbound calls go" in caplog.text
+
+
+@pytest.mark.parametrize("slow", ["lifespan", "register_webhook"])
+async def test_who_asks_the_phone_is_told_what_its_carrier_takes_time_for(
+    tmp_path: Path, slow: str
+) -> None:
+    begun = anyio.Event()
+
+    async def wait(part: str) -> None:
+        if part == slow:
+            begun.set()
+            await anyio.sleep_forever()
+
+    class Slow(ScriptedCarrier):
+        @asynccontextmanager
+        async def lifespan(self) -> AsyncIterator[None]:
+            await wait("lifespan")
+            yield
+
+        async def register_webhook(self, url: str) -> None:
+            await wait("register_webhook")
+
+    carrier = replace(
+        info(ProviderKind.TELEPHONY, "slow", capabilities=STREAMING),
+        factory=lambda config, context: Slow(),
+    )
+    async with running(tmp_path, carrier, wait=False, provider="slow") as gateway:
+        with anyio.fail_after(30):
+            await begun.wait()
+        answer = await gateway.host.tools["voice_call"].handler(
+            {"action": "get_status"}, ToolCall(frozenset())
+        )
+        doing = "being opened" if slow == "lifespan" else "told where inbound calls go"
+        assert answer["details"]["error"] == f"the phone is starting: Slow is {doing}"
 
 
 async def test_a_key_of_the_probe_that_cannot_be_read_is_named(tmp_path: Path) -> None:

@@ -250,6 +250,8 @@ class PhoneService:
         await talking.open(stack, wiring)
         engine.conversations = talking
         server = make_server(config, carrier, engine, seam=host.seam, state_dir=host.state_dir)
+        # For whoever asks while an adapter takes its time.
+        self._problems = [f"the phone is starting: {info.label} is being opened"]
         with making(info):
             await stack.enter_async_context(carrier.lifespan())
         await stack.enter_async_context(server.run())
@@ -271,6 +273,7 @@ class PhoneService:
         await stack.enter_async_context(retaining(store, host.seam, lambda: self._config.retention))
         self._rpc.tasks = await stack.enter_async_context(anyio.create_task_group())
         stack.callback(self._rpc.tasks.cancel_scope.cancel)
+        self._problems = [f"the phone is starting: {info.label} is told where inbound calls go"]
         await _announce(carrier, server.webhook_url)
         _log.info("the phone is ready at %s", server.webhook_url)
         operations = CallOperations(
