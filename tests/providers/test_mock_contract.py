@@ -14,6 +14,7 @@ import pytest
 from msgspec import ValidationError, structs
 
 from voicecall import ProviderContext
+from voicecall.errors import WebhookRejected
 from voicecall.events import CarrierEvent
 from voicecall.media import MediaCodec, MediaEvent, Message, Started, Upgrade
 from voicecall.telephony import (
@@ -27,6 +28,7 @@ from voicecall.telephony import (
 )
 from voicecall_mock.codec import MockCodec
 from voicecall_mock.config import MockConfig
+from voicecall_mock.plugin import CAPABILITIES
 from voicecall_mock.protocol import sign
 from voicecall_mock.provider import MockProvider
 from voicecall_testing.contracts.telephony import TelephonyContract
@@ -188,5 +190,34 @@ class ShapelessSuite(TestMockCarrier):
 
 
 def test_media_messages_that_are_neither_text_nor_bytes_do_not_conform() -> None:
+    suite = ShapelessSuite()
     with pytest.raises(AssertionError):
-        ShapelessSuite().test_audio_marks_and_clear_are_messages()
+        suite.test_audio_marks_and_clear_are_messages(suite.make_provider())
+
+
+class Plain(MockProvider):
+    """A carrier without media sockets."""
+
+    capabilities = replace(CAPABILITIES, stream=frozenset())
+
+    def media_codec(self, upgrade: Upgrade) -> MediaCodec:
+        raise WebhookRejected(404, "there are no media sockets")
+
+
+class TestPlainCarrier(TestMockCarrier):
+    def make_provider(self) -> TelephonyProvider:
+        return Plain(MockConfig(auth_token=TOKEN), ProviderContext(Path("unused")))
+
+    def stream_start(self, token: str) -> Message:
+        raise NotImplementedError
+
+    def caller_audio(self, payload: bytes) -> Message:
+        raise NotImplementedError
+
+
+def test_a_carrier_without_media_sockets_must_refuse_them() -> None:
+    suite = TestPlainCarrier()
+    provider = suite.make_provider()
+    provider.media_codec = lambda upgrade: MockCodec()  # type: ignore[method-assign]
+    with pytest.raises(pytest.fail.Exception, match="DID NOT RAISE"):
+        suite.test_without_media_sockets_there_is_no_codec(provider)

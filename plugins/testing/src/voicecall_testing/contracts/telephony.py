@@ -68,7 +68,8 @@ def _can_be_sent(reply: WebhookReply) -> None:
 
 class TelephonyContract(ABC):
     """Inherit, and override the methods below. The test module marks itself with
-    ``pytest.mark.contract``. The provider's lifespan is not entered."""
+    ``pytest.mark.contract``. The provider's lifespan is not entered. Of a carrier that states no
+    media sockets, ``stream_start`` and ``caller_audio`` are not asked for anything."""
 
     now_ms = 1_700_000_000_000
     signs_url = True
@@ -243,7 +244,14 @@ class TelephonyContract(ABC):
         assert isinstance(started, Started)
         return codec, started
 
+    def test_without_media_sockets_there_is_no_codec(self, provider: TelephonyProvider) -> None:
+        if not provider.capabilities.stream:
+            with pytest.raises(WebhookRejected):
+                provider.media_codec(self.stream_upgrade("one-use-token"))
+
     def test_the_start_carries_the_token(self, provider: TelephonyProvider) -> None:
+        if not provider.capabilities.stream:
+            return
         _, started = self._started(provider)
         assert started.token == "one-use-token"
         assert started.stream_id
@@ -251,7 +259,10 @@ class TelephonyContract(ABC):
         assert started.input_format in provider.capabilities.codecs
         assert started.output_format in provider.capabilities.codecs
 
-    def test_caller_audio_arrives_as_it_was_sent(self) -> None:
+    def test_caller_audio_arrives_as_it_was_sent(self, provider: TelephonyProvider) -> None:
+        if not provider.capabilities.stream:
+            return
+
         @settings(max_examples=40, deadline=None)
         @given(payload=st.binary(min_size=160, max_size=160))
         def check(payload: bytes) -> None:
@@ -264,9 +275,11 @@ class TelephonyContract(ABC):
 
         check()
 
-    def test_audio_marks_and_clear_are_messages(self) -> None:
+    def test_audio_marks_and_clear_are_messages(self, provider: TelephonyProvider) -> None:
+        capabilities = provider.capabilities
+        if not capabilities.stream:
+            return
         codec = self._codec()
-        capabilities = self.make_provider().capabilities
         assert isinstance(codec.binary, bool)
         loud, quiet = codec.audio(b"\x00" * 160), codec.audio(b"\xff" * 160)
         assert loud != quiet
@@ -277,7 +290,10 @@ class TelephonyContract(ABC):
             assert isinstance(message, bytes | str)
             assert message
 
-    def test_any_message_decodes_or_is_a_protocol_error(self) -> None:
+    def test_any_message_decodes_or_is_a_protocol_error(self, provider: TelephonyProvider) -> None:
+        if not provider.capabilities.stream:
+            return
+
         @settings(max_examples=100, deadline=None)
         @given(message=st.one_of(st.binary(max_size=200), _TEXTS))
         @example(message=_DEEP)
