@@ -205,13 +205,16 @@ class SessionExpiring:
 
 @dataclass(frozen=True, slots=True)
 class SessionReset:
-    """The vendor started over; results of the old session are void."""
+    """The vendor started over; results of the old session are void. The provider gets no newer
+    history for it: if the vendor has forgotten the conversation, a fatal :class:`SessionLost` lets
+    the host open a session that knows it."""
 
 
 @dataclass(frozen=True, slots=True)
 class SessionLost:
     """The vendor is gone. If ``fatal``, the host opens another session; else it waits for the
-    provider to recover this one."""
+    provider to recover this one, without limit: a provider that cannot tells a fatal loss in the
+    end, and one that can ends a response that broke off with :class:`ResponseDone`."""
 
     reason: str
     fatal: bool
@@ -243,6 +246,11 @@ RealtimeEvent = (
 
 
 class RealtimeSession(ABC):
+    """An open session. Audio that it writes to the sink is there at once, an event only when the
+    host has read it. So a provider lets the host run after each event (``await
+    anyio.lowlevel.checkpoint()``): if messages come in a heap, an interruption would otherwise also
+    stop the answer that follows it."""
+
     __slots__ = ()
 
     @abstractmethod
@@ -253,11 +261,14 @@ class RealtimeSession(ABC):
     @abstractmethod
     async def greet(self, instructions: str) -> None:
         """Let the model respond now, following these instructions. This opens a conversation, and
-        later tells the model what it cannot hear, such as pressed keys."""
+        later tells the model what it cannot hear, such as pressed keys. They begin with those of
+        the session (``RealtimeOptions.instructions``), which some vendors would replace by them.
+        While a response is being made, this one follows it."""
 
     @abstractmethod
     async def say(self, text: str) -> None:
-        """Let the model say this, as literally as the capability ``verbatim`` allows."""
+        """Let the model say this, as literally as the capability ``verbatim`` allows, behind a
+        response that is being made."""
 
     @abstractmethod
     async def add_context(self, text: str) -> None:
@@ -270,7 +281,8 @@ class RealtimeSession(ABC):
 
     @abstractmethod
     async def interrupt(self, heard: Mapping[str, float]) -> None:
-        """Stop the current output. ``heard``: item id -> milliseconds of it that were heard."""
+        """Stop the current output, also of a response that cannot be heard yet. ``heard``: item id
+        -> milliseconds of it that were heard, for each item that is cut off."""
 
     @abstractmethod
     async def tool_result(
@@ -283,9 +295,10 @@ class RealtimeSession(ABC):
     ) -> None:
         """Answer the tool call or delegation ``call_id`` with ``result``, which is JSON-ready.
 
-        ``will_continue`` announces another result for the same call. ``when`` says when the model
-        should respond to it: at once, when nothing is being said, or not at all; the host does not
-        use ``idle`` yet."""
+        ``will_continue`` announces another result for the same call. With a vendor that takes one
+        result for each call, the provider passes this one over, or has the model say something in
+        its place. ``when`` says when the model should respond to it: at once, when nothing is being
+        said, or not at all; the host does not use ``idle`` yet."""
 
     @abstractmethod
     def __aiter__(self) -> AsyncIterator[RealtimeEvent]: ...

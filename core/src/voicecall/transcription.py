@@ -110,7 +110,8 @@ class SpeechEnded(_Heard):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionLost:
     """The vendor is gone. If ``fatal``, it will not come back by itself: the host uses the last
-    :class:`Partial` of an unfinished utterance as its text, and opens another session."""
+    :class:`Partial` of an unfinished utterance as its text, and opens another session. Else it
+    waits, without limit, and the provider itself ends an utterance that broke off."""
 
     reason: str
     fatal: bool

@@ -16,6 +16,7 @@ from voicecall.realtime import (
     Interrupter,
     RealtimeCapabilities,
     ResponseDone,
+    ResponseStarted,
     SessionExpiring,
     SessionLost,
     SessionReset,
@@ -927,6 +928,19 @@ async def test_keys_are_played_through_the_line(tmp_path: Path) -> None:
         await greeted(phone)
         await phone.operations.dtmf(phone.record.call_id, "12#")
         assert phone.socket.digits == ["12#"]
+
+
+async def test_every_request_begins_with_the_instructions_of_the_session(tmp_path: Path) -> None:
+    model = ScriptedRealtime()
+    async with open_realtime(tmp_path, model) as phone:
+        await greeted(phone)
+        phone.socket.press("1")
+        await phone.settle(4)
+        model.current.tell(ResponseStarted("r1"), SessionReset())
+        await phone.settle(1)
+        assert [kind for kind, _ in model.current.asked] == ["greet"] * 3
+        for _, request in model.current.asked:
+            assert request.startswith(model.current.options.instructions)
 
 
 async def test_usage_is_summed_up(tmp_path: Path) -> None:
