@@ -781,6 +781,23 @@ async def test_failed_responses_are_apologised_for_then_the_call_ends(tmp_path: 
         assert phone.said[-1] == ("bot", phone.config.phrases.failed)
 
 
+async def test_an_error_that_is_no_text_costs_no_call(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = ScriptedRealtime()
+    async with open_realtime(tmp_path, model) as phone:
+        await greeted(phone)
+        item = model.current.speak("At six", 500)
+        error: Any = {"code": "overloaded"}
+        model.current.write(f"{item} again", 500)
+        model.current.tell(ResponseDone("r1", "failed", error))
+        await phone.settle(3)
+        assert phone.record.live
+        failed = [row.failed for row in await phone.rows() if row.failed]
+        assert failed == ["{'code': 'overloaded'}"]
+    assert "the model failed: {'code': 'overloaded'}" in caplog.text
+
+
 @pytest.mark.parametrize("answers", [True, False])
 async def test_an_apology_is_no_answer(tmp_path: Path, answers: bool) -> None:
     model = ScriptedRealtime()

@@ -196,7 +196,8 @@ class ModelVoice:
         items = [self._by_id[item_id] for item_id in ids if item_id in self._by_id]
         for item in items:
             if event.status == "failed":
-                item.error = event.error or "the response failed"
+                # Where the vendor's own object stands in place of a text, it is not worth the call.
+                item.error = str(event.error or "the response failed")
                 item.times.failed = item.error
             self._finish(item)
         if not items and event.status != "completed" and self._tickets:
