@@ -156,6 +156,14 @@ async def test_who_asks_the_phone_is_told_why_the_live_calls_cannot_be_read(
         assert answer["details"]["error"] == f"the phone is not running: {told}"
 
 
+async def test_who_asks_a_phone_that_stops_is_told_so(tmp_path: Path) -> None:
+    async with running(tmp_path, info(ProviderKind.TURN, "spare")) as gateway:
+        tool = gateway.host.tools["voice_call"]
+    answer = await tool.handler({"action": "get_status"}, ToolCall(frozenset()))
+    told = "the phone is not running: it is starting or stopping; try again"
+    assert answer["details"]["error"] == told
+
+
 class Full(SqliteStore):
     def problems(self) -> Sequence[str]:
         return ["calls cannot be stored: the disk is full"]

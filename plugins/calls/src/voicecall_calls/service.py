@@ -111,7 +111,8 @@ class PhoneService:
     def operations(self) -> CallOperations:
         """The operations of the running phone. Raises ``ConfigError`` with what is missing."""
         if self._running is None:
-            raise ConfigError("; ".join(self.problems()) or "the phone is not running")
+            moment = "the phone is not running: it is starting or stopping; try again"
+            raise ConfigError("; ".join(self.problems()) or moment)
         return self._running.operations
 
     async def drain(self) -> None:
