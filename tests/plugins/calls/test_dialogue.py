@@ -13,6 +13,7 @@ from voicecall import events as ev
 from voicecall import telephony as tel
 from voicecall.agent import EndCall
 from voicecall.audio import MULAW_8K, AudioFormat
+from voicecall.errors import ProviderUnavailable
 from voicecall.media import AudioSink
 from voicecall.model import CallMode, CallState, EndDetail, EndReason, MediaPath
 from voicecall.transcription import SpeechStarted
@@ -95,6 +96,23 @@ async def test_the_protection_of_a_greeting_begins_with_its_first_audio(
         await phone.settle(4)
         assert phone.said == [("user", "Hello?"), ("bot", GREETING)]
         assert phone.socket.clears == 0
+
+
+async def test_words_that_begin_before_a_greeting_do_not_interrupt_it(tmp_path: Path) -> None:
+    async with open_phone(tmp_path) as phone:
+        phone.tts.errors.append(ProviderUnavailable("no voice", provider="scripted"))
+        await phone.call_in()
+        # It is tried again after a second.
+        await phone.settle(0.9)
+        clears = phone.socket.clears
+        phone.stt.started()
+        await phone.settle(0.4)
+        phone.stt.partial("Hello")
+        phone.stt.final("Hello?")
+        phone.stt.ended()
+        await phone.settle(4)
+        assert phone.said == [("user", "Hello?"), ("bot", GREETING)]
+        assert phone.socket.clears == clears
 
 
 async def test_a_slow_greeting_may_be_interrupted_as_late_as_a_fast_one(tmp_path: Path) -> None:

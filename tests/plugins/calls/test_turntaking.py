@@ -111,6 +111,14 @@ def test_words_that_began_a_moment_before_the_bot_interrupt_it_however_late_they
     assert turns.final("and tomorrow?") is Verdict.TURN
 
 
+def test_words_that_began_before_a_protected_greeting_do_not_interrupt_it() -> None:
+    turns = taking()
+    turns.speech_started(9.9)
+    turns.bot_began(10.0, protection_ms=500)
+    assert not turns.partial("hello")
+    assert turns.final("hello") is Verdict.CONTEXT
+
+
 def test_noise_into_a_protected_greeting_is_dropped() -> None:
     turns = taking()
     turns.bot_began(10.0, protection_ms=500)

@@ -62,6 +62,8 @@ class TurnTaking:
         self.bot_speaking = True
         # Without protection, words that began a moment before and are told now interrupt as well.
         self.protected_until = now + protection_ms / 1000 if protection_ms else 0.0
+        if protection_ms and self.speech_began is not None:
+            self._protected = True
 
     def bot_stopped(self) -> None:
         self.bot_speaking = False
