@@ -417,6 +417,29 @@ async def test_the_end_of_the_call_rejects_words_that_wait(
         assert ("bot", "After that.") not in phone.said
 
 
+@pytest.mark.parametrize("asks", [True, False])
+async def test_nobody_waits_for_a_caller_to_finish_whose_call_is_over(
+    tmp_path: Path, asks: bool
+) -> None:
+    async with open_phone(tmp_path) as phone:
+        await greeted(phone)
+        call_id, operations = phone.record.call_id, phone.operations
+        phone.stt.started()
+        over: list[int] = []
+
+        async def request() -> None:
+            with pytest.raises(CallNotReady, match="hangup-user"):
+                await (operations.ask if asks else operations.speak)(call_id, QUESTION)
+            over.append(phone.now())
+
+        async with anyio.create_task_group() as speaking:
+            speaking.start_soon(request)
+            await phone.settle(0.3)
+            ended = phone.now()
+            await phone.hang_up()
+        assert over[0] - ended < 200
+
+
 async def test_words_that_the_end_of_the_call_cuts_off_are_not_reported_as_spoken(
     tmp_path: Path,
 ) -> None:

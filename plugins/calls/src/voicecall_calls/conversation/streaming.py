@@ -344,7 +344,8 @@ class StreamConversation(Dialogue):
 
     def _caller_speaks(self) -> bool:
         # Not every recogniser tells words before the end of a long utterance.
-        return self._turns.caller_speaks(self.seam.monotonic())
+        speaks = self._turns.caller_speaks(self.seam.monotonic())
+        return speaks and self._parting.over is None
 
     def _message_lost(self) -> bool:
         """The last attempt failed: the record would end the call in silence."""
