@@ -153,6 +153,11 @@ class PluginSet:
             for running in self.running.values():
                 draining.start_soon(running.drain)
 
+    def live(self) -> int:
+        """How much is under way, as far as services tell."""
+        runners = (runner for running in self.running.values() for runner in running.runners)
+        return sum(runner.live() or 0 for runner in runners)
+
     def undrained(self) -> list[str]:
         """After a drain that was cut short: what is still under way, a few words each."""
         return [

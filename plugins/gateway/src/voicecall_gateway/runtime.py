@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 import os
 import signal
@@ -23,6 +22,7 @@ from voicecall.seam import Seam, SystemSeam
 from .auth import ADMIN, READ, gateway_token
 from .config import LoadedConfig
 from .descriptors import Descriptors
+from .garbage import collect_rarely, collect_while_idle
 from .host import Host
 from .logs import private_directory
 from .plugins import missing_backends, missing_plugins, missing_tools
@@ -39,9 +39,6 @@ __all__ = ["Gateway", "serve"]
 FLUSH_SECONDS = 1.0
 
 _log = logging.getLogger("voicecall.gateway")
-_COLLECT_EVERY = (2_000, 5, 1_000)
-"""Thresholds of the three generations: young objects often, a few at a time, so that no call waits
-for it; old ones rarely."""
 
 
 class Gateway:
@@ -113,6 +110,10 @@ class Gateway:
     @property
     def stopping(self) -> bool:
         return self._stop_requested.is_set()
+
+    def idle(self) -> bool:
+        """Whether nothing is under way, as far as services tell."""
+        return not self._plugins.live()
 
     def use(self, loaded: LoadedConfig) -> None:
         """From now on ``loaded`` is the configuration. Plugins are told by the reloader."""
@@ -270,12 +271,10 @@ class Gateway:
 
 
 async def _settle(gateway: Gateway) -> None:
-    """Spare collections what start-up made and keeps, and let those of old objects be rare: to look
-    at all live calls takes longer than a frame of audio lasts."""
+    """Once it is started, collect garbage when nobody waits for it."""
     await gateway.wait_started()
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(*_COLLECT_EVERY)
+    collect_rarely()
+    await collect_while_idle(gateway.idle)
 
 
 async def serve(gateway: Gateway, *, announce: Callable[[Gateway], None] | None = None) -> bool:

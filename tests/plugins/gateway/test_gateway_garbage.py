@@ -1,0 +1,64 @@
+"""When garbage is collected, on virtual time."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from collections.abc import Iterator
+from typing import Any
+
+import anyio
+import pytest
+
+from voicecall_gateway.garbage import LOOK_SECONDS, collect_while_idle
+from voicecall_testing.clock import virtual_backend
+
+pytestmark = [pytest.mark.unit, pytest.mark.anyio]
+
+
+@pytest.fixture
+def anyio_backend() -> tuple[str, dict[str, Any]]:
+    return virtual_backend
+
+
+@pytest.fixture
+def nothing_collected() -> Iterator[None]:
+    gc.disable()
+    yield
+    gc.enable()
+
+
+class Part:
+    """Knows itself, as the parts of a call know each other."""
+
+    def __init__(self) -> None:
+        self.other = self
+
+
+def left() -> weakref.ref[Part]:
+    """What is left of a call that lasted: an old object that only a collection frees."""
+    part = Part()
+    for _ in range(2):
+        gc.collect(1)
+    return weakref.ref(part)
+
+
+@pytest.mark.usefixtures("nothing_collected")
+async def test_what_calls_leave_is_collected_once_none_is_up() -> None:
+    idle = False
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(collect_while_idle, lambda: idle)
+        first = left()
+        await anyio.sleep(3 * LOOK_SECONDS)
+        assert first() is not None
+        idle = True
+        await anyio.sleep(LOOK_SECONDS)
+        assert first() is None
+        # Nothing was made since.
+        looks = gc.get_stats()[2]["collections"]
+        await anyio.sleep(3 * LOOK_SECONDS)
+        assert gc.get_stats()[2]["collections"] == looks
+        second = left()
+        await anyio.sleep(LOOK_SECONDS)
+        assert second() is None
+        tasks.cancel_scope.cancel()
