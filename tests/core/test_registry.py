@@ -166,7 +166,7 @@ def test_a_carrier_says_what_it_can_do(site: Path, install: Install) -> None:
             group="voicecall.telephony",
         )
     registry = scan(site)
-    with pytest.raises(PluginError, match=r"'mute' does not say .* ProviderInfo has no capab"):
+    with pytest.raises(PluginError, match=r"'mute' of acme-mute does not say .* has no capab"):
         registry.load(ProviderKind.TELEPHONY, "mute")
     assert [info.id for info in registry.load_all(ProviderKind.TELEPHONY)] == ["plain"]
 
@@ -196,7 +196,8 @@ def test_what_a_carrier_can_do_has_a_form(
         + code.format(id="odd", more=f"capabilities={capabilities}"),
         group="voicecall.telephony",
     )
-    with pytest.raises(PluginError, match=f"'odd' does not say .* its ProviderInfo has .*{words}"):
+    match = f"'odd' of acme-odd does not say .* its ProviderInfo has .*{words}"
+    with pytest.raises(PluginError, match=match):
         scan(site).load(ProviderKind.TELEPHONY, "odd")
 
 
@@ -286,7 +287,8 @@ def test_a_provider_of_no_kind_harms_nobody(
 def test_another_api_version_is_refused(site: Path, install: Install) -> None:
     install("acme-a", "alpha", module="acme_alpha", more="api_version=99,")
     registry = scan(site)
-    with pytest.raises(PluginError, match="written for api version 99, this is 1"):
+    words = r"of acme-a is .* api version 99, this is 1: update voicecall$"
+    with pytest.raises(PluginError, match=words):
         registry.load(TTS, "alpha")
     assert registry.load_all(TTS) == []
     assert ("voicecall.tts", "alpha") in registry.failures
@@ -316,13 +318,14 @@ def test_a_package_of_the_first_version_is_refused_by_a_later_host(
         text=True,
         check=False,
     )
-    assert "'alpha' is written for api version 1, this is 2" in run.stdout, run.stderr
+    words = "'alpha' of acme-a is written for api version 1, this is 2: update that package"
+    assert words in run.stdout, run.stderr
 
 
 def test_a_module_without_its_provider(site: Path, install: Install) -> None:
     install("acme-a", "alpha", module="acme_alpha", code="")
     install("acme-b", "bravo", module="acme_bravo", code=MODULE.format(id="brave", more=""))
-    words = "offers no provider of that id .*no function voicecall_tts_providers marked with @hook"
+    words = "of acme-a: .* of that id .*no function voicecall_tts_providers marked with @hook"
     with pytest.raises(PluginError, match=words):
         scan(site).load(TTS, "alpha")
     with pytest.raises(PluginError, match=r"of that id \(it offers tts 'brave'\)$"):

@@ -129,8 +129,11 @@ class Registry:
         """What to raise for an ``error`` of a package, which is recorded."""
         text = "; ".join(f"{type(error).__name__}: {error}".splitlines())
         self.failures[group, name] = text
-        source = self._found[group][name][0].source
-        return PluginError(f"{group} {name!r} of {source} {what}: {text}")
+        return PluginError(f"{self._named(group, name)} {what}: {text}")
+
+    def _named(self, group: str, name: str) -> str:
+        """What is installed under a name, and the distribution that brought it."""
+        return f"{group} {name!r} of {self._found[group][name][0].source}"
 
     def _unknown(self, group: str, name: str) -> str:
         known = sorted(self._found.get(group, {}))
@@ -155,6 +158,7 @@ class Registry:
                     return info
             raise PluginError(self._unknown(kind.group, provider_id))
         module = self.module(kind.group, provider_id)
+        named = self._named(kind.group, provider_id)
         try:
             infos = self.hooks.provider_infos(kind, module)
         except (Exception, SystemExit) as error:
@@ -165,18 +169,17 @@ class Registry:
                 break
         else:
             raise PluginError(
-                f"{kind.group} {provider_id!r}: its module offers no provider of that id"
-                f" ({self._offered(kind, infos)})"
+                f"{named}: its module offers no provider of that id ({self._offered(kind, infos)})"
             )
         if info.api_version != API_VERSION:
+            older = "voicecall" if info.api_version > API_VERSION else "that package"
             raise PluginError(
-                f"{kind.group} {provider_id!r} is written for api version {info.api_version},"
-                f" this is {API_VERSION}"
+                f"{named} is written for api version {info.api_version}, this is {API_VERSION}:"
+                f" update {older}"
             )
         if kind is ProviderKind.TELEPHONY and (lack := _capabilities_lack(info.capabilities)):
             raise PluginError(
-                f"{kind.group} {provider_id!r} does not say what the carrier can do: its"
-                f" ProviderInfo has {lack}"
+                f"{named} does not say what the carrier can do: its ProviderInfo has {lack}"
             )
         self._infos[kind, provider_id] = info
         return info
