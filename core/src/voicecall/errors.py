@@ -74,7 +74,7 @@ class ConfigError(VoicecallError):
 
 
 class PluginError(VoicecallError):
-    """An installed package that cannot be used; the message names the distribution."""
+    """An installed package that cannot be used; the message names it, or what it provides."""
 
 
 class CallError(VoicecallError):
