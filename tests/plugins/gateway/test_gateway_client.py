@@ -154,6 +154,14 @@ async def test_the_client(lab: Any, fake_plugin: Any, shell: Any) -> None:
         ]
 
 
+async def test_a_client_that_is_not_connected_says_so(shell: Any) -> None:
+    client = GatewayClient.connect(None, shell.environ)
+    with pytest.raises(GatewayUnreachable, match="use it in a with statement"):
+        client.call("gateway.status")
+    with pytest.raises(GatewayUnreachable, match="use it in a with statement"):
+        next(client.events())
+
+
 async def test_a_connection_that_breaks_is_told_from_one_that_never_was(
     lab: Any, shell: Any
 ) -> None:

@@ -156,7 +156,8 @@ class GatewayClient:
 
     def events(self) -> Iterator[Mapping[str, Any]]:
         """Event frames ``{event, payload, seq}`` as they come; ends when the gateway closes the
-        connection."""
+        connection. Raises :exc:`GatewayUnreachable` where there was none."""
+        self._connection()
         while True:
             while self._events:
                 yield self._events.popleft()
