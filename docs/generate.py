@@ -43,8 +43,9 @@ CONFIGURATION = """# Configuration
 One JSON5 file (or TOML with the same tree): `--config`, else `VOICECALL_CONFIG`, else
 `~/.voicecall/config.json5`. State (database, logs, token) goes to `VOICECALL_STATE_DIR`, else
 `~/.voicecall`. `${NAME}` in a text is replaced by the environment variable; `$${NAME}` stands for
-itself. An unknown key is an error that suggests the nearest known one; top-level sections of other
-programs are ignored with a note. `voicecall config check` reads the file and reports what is wrong.
+itself. An unknown key is an error that suggests the nearest known one, except in the sections that
+programs share ([below](#tts-and-session)); top-level sections of other programs are ignored with a
+note. `voicecall config check` reads the file and reports what is wrong.
 
 Times are milliseconds unless the key says otherwise. A default of `-` means: not set.
 """
@@ -64,6 +65,16 @@ AGENTS = """## `agents`
 | `list[].identity.name` | text | - | how the agent is called, where no instructions say it |
 | `list[].identity` | object | {} | `emoji`, `vibe`, `theme`, `creature`, for `agentContext` |
 | `backends.<id>` | object | {} | configuration of a backend, below |
+"""
+
+SECTIONS = f"""## `tts` and `session`
+
+`tts` takes the keys of [the phone's own `tts`](#{PHONE.replace(".", "")}tts),
+whose values take precedence. `session.scope` counts for `sessionScope: "main"`: with `global` all
+agents share one history.
+
+`agents`, `tts` and `session` may have keys of other programs, which are ignored. In the first two,
+one that looks like a slip is named by `voicecall config check` and in the log.
 """
 
 SECRETS = """## Secrets
@@ -194,7 +205,7 @@ def configuration(registry: Registry, words: Mapping[str, str]) -> str:
     phone = VoiceCallConfig.model_json_schema()
     # Filled from the blocks of carriers, which stand beside the other keys.
     del phone["properties"]["carriers"]
-    parts += ["\n", AGENTS]
+    parts += ["\n", AGENTS, "\n", SECTIONS]
     parts += tables(PHONE, "phone", phone, words)
     parts.append("\n## Blocks of providers\n")
     for info, where in _configured(registry):
