@@ -294,7 +294,8 @@ async def test_rest_rules(telephone: Any) -> None:
             assert (await http.get("/v1/ledger")).status_code == 401
             http.headers["authorization"] = "Bearer a-shared-token"
             assert (await http.get("/v1/calls/mk-0")).status_code == 404
-            assert (await http.post("/v1/calls", content=b"{")).status_code == 400
+            for content in (b"{", b"[" * 100_000):
+                assert (await http.post("/v1/calls", content=content)).status_code == 400
             assert (await http.post("/v1/calls", json={"from": "+1"})).status_code == 400
             assert (await http.post("/v1/faults", json={"dragons": 1})).status_code == 400
             bad = {"script": [{"do": "fly"}]}

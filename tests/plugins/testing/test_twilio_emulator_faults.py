@@ -303,6 +303,7 @@ async def test_a_person_controls_it_over_http(customer: Any) -> None:
                 (f"/calls/{sid}/socket", {"fault": "melt"}),
             ]:
                 assert (await person.post(path, json=body)).status_code == 400
+            assert (await person.post("/dial-in", content=b"[" * 100_000)).status_code == 400
             assert (await person.post("/dial-in", json={"to": "+1999"})).status_code == 409
             gone = await person.post(f"/calls/{sid}/socket", json={"fault": "drop"})
             assert gone.status_code == 404

@@ -48,7 +48,7 @@ async def _body(request: Request) -> Any:
     try:
         body = await request.body()
         return json.loads(body) if body.strip() else {}
-    except (ClientDisconnect, ValueError):
+    except (ClientDisconnect, ValueError, RecursionError):
         raise ApiError(400, 20001, "The body is no JSON") from None
 
 

@@ -99,7 +99,7 @@ async def _body(request: Request) -> Mapping[str, Any]:
         data = msgspec.json.decode(await request.body())
     except ClientDisconnect:
         raise HTTPException(400, "the body broke off") from None
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise HTTPException(400, "the body is no JSON") from None
     if not isinstance(data, dict):
         raise HTTPException(400, "the body is no JSON object")
