@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 from typing import Any
@@ -192,7 +193,8 @@ def test_behaviours() -> None:
     assert behaviour_from_json([]).answer is AnswerMode.ANSWER
     busy = behaviour_from_json({"answer": "busy", "afterMs": 3, "patienceS": 2, "script": []})
     assert (busy.answer, busy.after_ms, busy.patience_s, busy.script) == ("busy", 3, 2.0, ())
-    for bad in ({"answer": "maybe"}, {"mood": 1}, {"patienceS": "long"}):
+    endless = [{"patienceS": number} for number in (math.nan, math.inf, -1, 10**400)]
+    for bad in ({"answer": "maybe"}, {"mood": 1}, {"patienceS": "long"}, *endless):
         with pytest.raises(ScriptError):
             behaviour_from_json(bad)
 
@@ -246,6 +248,7 @@ def test_faults() -> None:
     assert not faults.happens(0, SystemSeam())
     assert faults.happens(1, SystemSeam())
     refused: list[Any] = [[], {"x": 1}, {"rest": {"status": 200}}, {"webhooks": {"lose": -1}}]
+    refused.append({"webhooks": {"lose": 10**400}})
     for bad in refused:
         with pytest.raises(FaultError):
             faults.replace(bad)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -112,7 +112,7 @@ def members(data: Mapping[str, Any], key: str, known: set[str]) -> Mapping[str, 
 def number(data: Mapping[str, Any], key: str) -> float:
     """A number that is not negative; true is 1, absent is 0. Raises :exc:`FaultError`."""
     value = data.get(key) or 0
-    if not isinstance(value, int | float) or not 0 <= value < math.inf:
+    if not isinstance(value, int | float) or not 0 <= value <= sys.float_info.max:
         raise FaultError(f"{key} must be a number of at least 0")
     return float(value)
 

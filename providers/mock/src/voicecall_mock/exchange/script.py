@@ -14,6 +14,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from enum import StrEnum
@@ -279,7 +280,9 @@ def behaviour_from_json(data: Any) -> Behaviour:
     except ValueError:
         raise ScriptError(f"answer is none of {', '.join(AnswerMode)}") from None
     patience = data.get("patienceS")
-    if patience is not None and (not isinstance(patience, int | float) or patience < 0):
+    if patience is not None and not (
+        isinstance(patience, int | float) and 0 <= patience <= sys.float_info.max
+    ):
         raise ScriptError("patienceS must be a number of seconds")
     script = data.get("script")
     return Behaviour(
