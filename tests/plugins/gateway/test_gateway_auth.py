@@ -157,6 +157,13 @@ def test_masking(text: str, hidden: str) -> None:
     assert hidden not in Mask(["registered-value"])(text)
 
 
+def test_a_credential_is_masked_without_the_blanks_around_it() -> None:
+    headers = {"X-Api-Key": "sk-123456789\n", "Authorization": " Token abcdef123 "}
+    mask = Mask(credentials_in({"mcpServers": {"crm": {"headers": headers}}}))
+    assert mask("Illegal header value b'sk-123456789\\n'") == "Illegal header value b'***\\n'"
+    assert mask("Illegal header value b'Token abcdef123'") == "Illegal header value b'***'"
+
+
 @given(
     st.lists(
         st.sampled_from(

@@ -387,6 +387,12 @@ def test_secrets_are_hidden(secret_file: Path) -> None:
     assert late(SECRET) == "***"
 
 
+def test_secrets_are_hidden_without_the_blanks_around_them() -> None:
+    loaded = load({"carriers": {"x": {"authToken": f" {SECRET}\n"}}})
+    config_of(loaded)
+    assert loaded.secrets.explain(f"wrong: {SECRET!r}") == "wrong: '***'"
+
+
 @pytest.mark.parametrize(
     ("section", "expected"),
     [

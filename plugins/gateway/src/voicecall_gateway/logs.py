@@ -35,8 +35,8 @@ _ROTATE_AGAIN_S = 60.0
 MASKED = "***"
 
 _CREDENTIAL_KEY = re.compile(
-    r"(?:api|private|shared)[-_]?key|(?:auth|access)[-_]?token|token$|bearer|credential|password"
-    r"|secret",
+    r"(?:api|private|shared)[-_]?key|(?:auth|access)[-_]?token|token$|authorization|bearer"
+    r"|credential|password|secret",
     re.IGNORECASE,
 )
 _CREDENTIAL_VARIABLE = re.compile(r"(?:KEY|TOKEN|SECRET|PASSWORD)\Z")
@@ -69,8 +69,9 @@ class Mask:
         self.add(values)
 
     def add(self, values: Iterable[str]) -> None:
-        # Longest first, so that no rest of a longer value stays behind.
-        known = {*self._values, *(value for value in values if len(value) >= 6)}
+        # Longest first, so that no rest of a longer value stays behind. Blanks around one may be
+        # missing where it is quoted, and a line break is written otherwise.
+        known = {*self._values, *(text for value in values if len(text := value.strip()) >= 6)}
         self._values = tuple(sorted(known, key=len, reverse=True))
 
     def __call__(self, text: str) -> str:

@@ -95,7 +95,8 @@ class Secrets:
         return text
 
     def _learn(self, values: Iterable[str]) -> None:
-        fresh = {value for value in values if len(value) >= MIN_MASKED} - self._known
+        texts = {value.strip() for value in values}
+        fresh = {text for text in texts if len(text) >= MIN_MASKED} - self._known
         fresh.discard(UNAVAILABLE)
         self._known |= fresh
         for listener in self._listeners:
