@@ -63,6 +63,9 @@ def test_the_configured_token_comes_first(tmp_path: Path) -> None:
     assert existing_token(configured, environ, tmp_path) == "from-config"
     assert existing_token(GatewaySection(), environ, tmp_path) == "from-env"
     assert existing_token(GatewaySection(), {}, tmp_path) == "from-file"
+    # As it is in a variable: neither HTTP nor the other places bring the blanks.
+    blanks = GatewaySection.model_validate({"auth": {"token": " from-config\n"}})
+    assert existing_token(blanks, environ, tmp_path) == "from-config"
     off = GatewaySection.model_validate({"auth": {"mode": "none"}})
     assert gateway_token(off, environ, tmp_path, SystemSeam()) is None
 
@@ -100,6 +103,7 @@ def test_a_state_directory_that_is_none_is_told(tmp_path: Path) -> None:
 
 def test_token_comparison() -> None:
     assert token_matches("täken", "täken")
+    assert token_matches("token", " token\n")
     assert not token_matches("token", "token2")
     assert not token_matches("token", None)
 

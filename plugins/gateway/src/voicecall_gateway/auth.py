@@ -50,10 +50,10 @@ def expand_scopes(requested: Iterable[str]) -> frozenset[str]:
 
 
 def token_matches(expected: str, given: str | None) -> bool:
-    """Compared in constant time."""
+    """Compared in constant time, without blanks around the given one."""
     # JSON can carry halves of surrogate pairs, too.
     return given is not None and hmac.compare_digest(
-        expected.encode(errors="surrogatepass"), given.encode(errors="surrogatepass")
+        expected.encode(errors="surrogatepass"), given.strip().encode(errors="surrogatepass")
     )
 
 

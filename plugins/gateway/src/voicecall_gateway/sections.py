@@ -58,9 +58,11 @@ class AuthSection(ConfigModel):
     @field_validator("token")
     @classmethod
     def _not_blank(cls, value: str | None) -> str | None:
-        if value is not None and not value.strip():
+        # No header brings the blanks around it; those of a variable end with a line break.
+        token = value.strip() if value is not None else None
+        if token == "":
             raise ValueError("must not be blank; remove the key to have a token made")
-        return value
+        return token
 
 
 class ToolsSection(ConfigModel):

@@ -124,7 +124,7 @@ class ToolEndpoint:
                 text = "too many requests with a wrong token"
                 raise _Refused(429, "rate_limited", text, {"Retry-After": str(wait)})
             scheme, _, given = headers.get("authorization", "").partition(" ")
-            if scheme.lower() != "bearer" or not token_matches(self._token, given.strip()):
+            if scheme.lower() != "bearer" or not token_matches(self._token, given):
                 self._throttle.failed(client)
                 text = "the gateway's token is needed: Authorization: Bearer <token>"
                 raise _Refused(401, "unauthorized", text, {"WWW-Authenticate": "Bearer"})
