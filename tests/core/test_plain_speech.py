@@ -25,7 +25,9 @@ def anyio_backend() -> tuple[str, dict[str, Any]]:
 class Reader(PlainSpeechProvider):
     """Yields ``pieces`` for every text without ever waiting, then raises ``error``."""
 
-    def __init__(self, pieces: Iterable[bytes], error: Exception | None = None) -> None:
+    def __init__(
+        self, pieces: Iterable[bytes], error: Exception | SystemExit | None = None
+    ) -> None:
         self.pieces = list(pieces)
         self.error = error
         self.format = MULAW_8K
@@ -94,8 +96,13 @@ async def test_what_was_heard_is_known_text_by_text() -> None:
         assert utterance.cancel(9000.0) == " ".join(texts)
 
 
-async def test_one_that_breaks_off_has_not_spoken() -> None:
-    reader, ear = Reader([bytes(160)], KeyError("a mistake")), Ear()
+@pytest.mark.parametrize(
+    ("error", "raised"), [(KeyError("a mistake"), KeyError), (SystemExit(3), RuntimeError)]
+)
+async def test_one_that_breaks_off_has_not_spoken(
+    error: Exception | SystemExit, raised: type[Exception]
+) -> None:
+    reader, ear = Reader([bytes(160)], error), Ear()
     opened: list[SpeechSession] = []
 
     lost: list[ExceptionGroup] = []
@@ -114,10 +121,10 @@ async def test_one_that_breaks_off_has_not_spoken() -> None:
         utterance = opened[0].utterance("item", ear)
         utterance.send("Good day.")
         utterance.flush()
-        with pytest.raises(ProviderUnavailable, match="Reader: KeyError"):
+        with pytest.raises(ProviderUnavailable, match=f"Reader: {type(error).__name__}"):
             await utterance.done()
     assert ear.pieces == [bytes(160)]
-    assert [type(error) for error in lost[0].exceptions] == [KeyError]
+    assert [type(error) for error in lost[0].exceptions] == [raised]
 
 
 async def test_one_that_its_session_takes_with_it_has_not_spoken() -> None:

@@ -219,6 +219,11 @@ class _PlainUtterance(Utterance):
             who = type(self._session.provider).__name__
             self._error = ProviderUnavailable(type(error).__name__, provider=who)
             raise
+        except SystemExit as error:
+            # Past the task it would stop the whole gateway.
+            who = type(self._session.provider).__name__
+            self._error = ProviderUnavailable("SystemExit", provider=who)
+            raise RuntimeError(f"it raised SystemExit: {error}") from error
         except anyio.get_cancelled_exc_class():
             # Another utterance may have taken the session with it.
             who = type(self._session.provider).__name__

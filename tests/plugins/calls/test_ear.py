@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from itertools import product
 from typing import Any, cast
 
 import anyio
@@ -31,7 +32,7 @@ def trouble() -> ProviderUnavailable:
 
 
 class Unreadable(ScriptedTranscriptionSession):
-    def __init__(self, options: TranscriptionOptions, error: Exception) -> None:
+    def __init__(self, options: TranscriptionOptions, error: Exception | SystemExit) -> None:
         super().__init__(options)
         self.error = error
 
@@ -45,7 +46,7 @@ class Faulty(ScriptedTranscription):
     """Whose next sessions fail with one of ``errors`` each: when an event of theirs is read, or
     (``by_reader``) in a task of their own."""
 
-    def __init__(self, errors: Sequence[Exception], *, by_reader: bool) -> None:
+    def __init__(self, errors: Sequence[Exception | SystemExit], *, by_reader: bool) -> None:
         super().__init__()
         self.errors = list(errors)
         self.by_reader = by_reader
@@ -68,7 +69,7 @@ class Faulty(ScriptedTranscription):
                 unreadable.close()
             tasks.cancel_scope.cancel()
 
-    async def _read(self, error: Exception) -> None:
+    async def _read(self, error: Exception | SystemExit) -> None:
         await anyio.sleep(1)
         raise error
 
@@ -231,10 +232,16 @@ async def test_a_lost_session_is_opened_again_with_what_was_said_meanwhile() -> 
         assert it.deaf == []
 
 
-@pytest.mark.parametrize("by_reader", [False, True])
-@pytest.mark.parametrize("error", [trouble(), ConnectionResetError("mine"), KeyError("theirs")])
+@pytest.mark.parametrize(
+    ("error", "by_reader"),
+    [
+        *product([trouble(), ConnectionResetError("mine"), KeyError("theirs")], [False, True]),
+        # In a task of its own it cannot be caught.
+        (SystemExit(3), False),
+    ],
+)
 async def test_whatever_a_session_raises_it_is_lost_and_opened_again(
-    error: Exception, by_reader: bool, caplog: pytest.LogCaptureFixture
+    error: Exception | SystemExit, by_reader: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     stt = Faulty([error] * 2, by_reader=by_reader)
     async with listening(stt) as it:

@@ -58,7 +58,7 @@ class FaultySession(ScriptedRealtimeSession):
 
     def __init__(self, provider: ScriptedRealtime, options: RealtimeOptions) -> None:
         super().__init__(provider, options)
-        self.faults: dict[str, Exception] = {}
+        self.faults: dict[str, Exception | SystemExit] = {}
         self.takes_result_s = 0.0
 
     def _fail(self, what: str) -> None:
@@ -109,7 +109,7 @@ class FaultyModel(ScriptedRealtime):
 
     def __init__(self, capabilities: RealtimeCapabilities | None = None) -> None:
         super().__init__(capabilities)
-        self.faults: dict[str, Exception] = {}
+        self.faults: dict[str, Exception | SystemExit] = {}
         self.takes_result_s = 0.0
         self.end_s = 0.0
         self.shielded = False
@@ -232,8 +232,10 @@ async def test_an_interruption_that_fails_before_the_loss_does_not_end_the_call(
         assert phone.record.live
 
 
-@pytest.mark.parametrize("error", TROUBLES)
-async def test_a_greeting_that_raises_is_one_that_failed(tmp_path: Path, error: Exception) -> None:
+@pytest.mark.parametrize("error", [*TROUBLES, SystemExit(3)])
+async def test_a_greeting_that_raises_is_one_that_failed(
+    tmp_path: Path, error: Exception | SystemExit
+) -> None:
     model = FaultyModel()
     model.faults["greet"] = error
     async with open_realtime(tmp_path, model, inboundGreeting="Good day.") as phone:
@@ -265,6 +267,27 @@ async def test_words_that_the_model_raises_at_are_refused(tmp_path: Path, error:
             await phone.operations.speak(phone.record.call_id, "Good day.")
         await phone.settle(1)
         assert phone.record.live
+
+
+@pytest.mark.parametrize("what", ["say", "interrupt", "interim", "event"])
+async def test_one_that_raises_system_exit_ends_no_call(tmp_path: Path, what: str) -> None:
+    model = FaultyModel()
+    model.faults = {what: SystemExit(3)}
+    async with open_realtime(tmp_path, model) as phone:
+        await greeted(phone)
+        phone.agent.then(4.0, "Sunny.")
+        model.current.speak("A long sentence.", 5000)
+        await phone.settle(1)
+        model.current.tell(Interrupted())
+        await phone.settle(1)
+        question = {"question": "What is the weather like?"}
+        model.current.tell(ToolCall("t1", "voicecall_agent_consult", question))
+        if what == "say":
+            with pytest.raises(ProviderUnavailable, match="SystemExit"):
+                await phone.operations.speak(phone.record.call_id, "Your taxi is here.")
+        await phone.settle(6)
+        assert phone.record.live
+        assert len(model.sessions) == (2 if what == "event" else 1)
 
 
 @pytest.mark.parametrize("how", ["raises", "never takes it"])

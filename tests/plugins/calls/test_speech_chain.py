@@ -232,7 +232,7 @@ class Stubborn(Utterance):
     """Is told of everything, says nothing, and writes when the test does. ``faults`` are raised
     once each, by the name of what it is told."""
 
-    def __init__(self, sink: AudioSink, faults: dict[str, Exception]) -> None:
+    def __init__(self, sink: AudioSink, faults: dict[str, Exception | SystemExit]) -> None:
         self.sink = sink
         self.told: list[object] = []
         self.faults = faults
@@ -261,7 +261,7 @@ class Stubborn(Utterance):
 class StubbornVoice(SpeechProvider):
     def __init__(self) -> None:
         self.said: list[Stubborn] = []
-        self.faults: dict[str, Exception] = {}
+        self.faults: dict[str, Exception | SystemExit] = {}
 
     @asynccontextmanager
     async def session(
@@ -277,7 +277,11 @@ class StubbornVoice(SpeechProvider):
         yield Session()
 
 
-FAULTS = [ProviderUnavailable("out of order", provider="one"), KeyError("a mistake")]
+FAULTS = [
+    ProviderUnavailable("out of order", provider="one"),
+    KeyError("a mistake"),
+    SystemExit(3),
+]
 
 
 def stubborn_first(one: StubbornVoice, two: Voice) -> ChainSpeech:
@@ -304,7 +308,7 @@ async def test_one_that_was_given_up_is_told_and_no_longer_heard() -> None:
 @pytest.mark.parametrize("error", FAULTS)
 @pytest.mark.parametrize("what", ["send", "flush"])
 async def test_one_that_does_not_take_the_text_is_followed_by_the_next(
-    what: str, error: Exception, caplog: pytest.LogCaptureFixture
+    what: str, error: Exception | SystemExit, caplog: pytest.LogCaptureFixture
 ) -> None:
     one, two = StubbornVoice(), Voice("two")
     async with open_chain(stubborn_first(one, two)) as session:
@@ -324,7 +328,9 @@ async def test_one_that_does_not_take_the_text_is_followed_by_the_next(
 
 
 @pytest.mark.parametrize("error", FAULTS)
-async def test_one_that_cannot_be_stopped_is_no_longer_heard(error: Exception) -> None:
+async def test_one_that_cannot_be_stopped_is_no_longer_heard(
+    error: Exception | SystemExit,
+) -> None:
     one, two = StubbornVoice(), Voice("two")
     async with open_chain(stubborn_first(one, two)) as session:
         ear = Ear()

@@ -193,7 +193,7 @@ class Ear:
                 elif isinstance(event, Final | SpeechEnded):
                     self._utterance = None
                 self._heard(event)
-        except Exception as error:  # noqa: BLE001 (a recogniser's code can raise anything)
+        except (Exception, SystemExit) as error:  # noqa: BLE001 (a recogniser's code)
             return why_lost(error, _WHOSE)
         finally:
             self._session = None

@@ -25,7 +25,7 @@ def check_session(session: Any) -> None:
         )
 
 
-def why_lost(error: Exception, whose: str) -> str:
+def why_lost(error: BaseException, whose: str) -> str:
     """The reason in words, also where tasks of the session failed. What no session may raise is
     logged; ``whose`` it was."""
     errors = list(leaves(error))
@@ -35,7 +35,7 @@ def why_lost(error: Exception, whose: str) -> str:
     return "; ".join(dict.fromkeys(said))
 
 
-def leaves(error: Exception) -> Iterator[Exception]:
+def leaves(error: BaseException) -> Iterator[BaseException]:
     """``error`` itself, or those of the tasks that failed together."""
     if isinstance(error, ExceptionGroup):
         for one in error.exceptions:

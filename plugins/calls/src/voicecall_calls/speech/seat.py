@@ -21,7 +21,7 @@ __all__ = ["Seat", "as_provider_error"]
 _log = logging.getLogger("voicecall.calls")
 
 
-def as_provider_error(error: Exception, provider_id: str) -> ProviderError:
+def as_provider_error(error: BaseException, provider_id: str) -> ProviderError:
     """``error``, alone or as those of tasks, as an error of the provider: the first one that is.
     What no provider may raise is logged."""
     errors = list(leaves(error))

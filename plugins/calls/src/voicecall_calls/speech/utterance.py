@@ -111,14 +111,14 @@ class _Attempt:
         if self._inner is not None:
             try:
                 self._inner.send(text)
-            except Exception as error:  # noqa: BLE001 (a provider's code can raise anything)
+            except (Exception, SystemExit) as error:  # noqa: BLE001 (a provider's code)
                 self._end(as_provider_error(error, self._seat.id))
 
     def flush(self) -> None:
         if self._inner is not None:
             try:
                 self._inner.flush()
-            except Exception as error:  # noqa: BLE001 (a provider's code can raise anything)
+            except (Exception, SystemExit) as error:  # noqa: BLE001 (a provider's code)
                 self._end(as_provider_error(error, self._seat.id))
 
     def cancel(self, heard_ms: float) -> str | None:
@@ -127,7 +127,7 @@ class _Attempt:
             return None
         try:
             return self._inner.cancel(heard_ms)
-        except Exception as error:  # noqa: BLE001 (a provider's code can raise anything)
+        except (Exception, SystemExit) as error:  # noqa: BLE001 (a provider's code)
             _log.warning("speech is not stopped: %s", as_provider_error(error, self._seat.id))
             return None
 
@@ -162,7 +162,7 @@ class _Attempt:
                 inner.flush()
             self._inner = inner
             await inner.done()
-        except Exception as error:  # noqa: BLE001 (a provider's code can raise anything)
+        except (Exception, SystemExit) as error:  # noqa: BLE001 (a provider's code)
             return as_provider_error(error, seat.id)
         if words.has_words and not self.written:
             return ProviderUnavailable("gave no audio", provider=seat.id)

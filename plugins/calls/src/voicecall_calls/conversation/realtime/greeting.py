@@ -82,7 +82,7 @@ class Greeting:
                 await session.say(message.text)
             with anyio.move_on_after(_FIRST_AUDIO_S):
                 await ticket.begun.wait()
-        except Exception as error:  # noqa: BLE001 (a model's code can raise anything)
+        except (Exception, SystemExit) as error:  # noqa: BLE001 (a model's code)
             why = why_lost(error, "the voice model")
             _log.warning("call %s: greeting: %s", self._lane.record.call_id, why)
         finally:

@@ -114,7 +114,7 @@ class ModelLink:
         except VoicecallError as error:
             text = "call %s: the voice model refused a request: %s"
             _log.warning(text, self.call_id, error)
-        except Exception:  # noqa: BLE001 (a model's code can raise anything)
+        except (Exception, SystemExit):  # noqa: BLE001 (a model's code can raise anything)
             # The session may be lost in the next moment, and then it tells so itself.
             _log.exception("call %s: a request to the voice model failed", self.call_id)
 
@@ -167,7 +167,7 @@ class ModelLink:
                         reason = event.reason
                         break
                     self._take(event)
-            except Exception as error:  # noqa: BLE001 (a model's code can raise anything)
+            except (Exception, SystemExit) as error:  # noqa: BLE001 (a model's code)
                 reason = why_lost(error, _WHOSE)
             finally:
                 self.session = self._tasks = None

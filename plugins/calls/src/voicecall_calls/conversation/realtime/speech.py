@@ -42,7 +42,7 @@ class ModelSpeech:
                     await ticket.begun.wait()
             except VoicecallError:
                 raise
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 why = why_lost(error, "the voice model")
                 raise ProviderUnavailable(why, provider="realtime") from error
             finally:

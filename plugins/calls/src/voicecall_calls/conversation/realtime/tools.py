@@ -220,7 +220,7 @@ class RealtimeTools:
         """A model that does not take this is given the answer all the same."""
         try:
             await session.tool_result(call.id, _WORKING, will_continue=True)
-        except Exception as error:  # noqa: BLE001 (a model's code can raise anything)
+        except (Exception, SystemExit) as error:  # noqa: BLE001 (a model's code)
             why = why_lost(error, "the voice model")
             _log.warning("call %s: interim result: %s", self._lane.record.call_id, why)
 
