@@ -245,9 +245,11 @@ EXIT_STATUS = """
 | exit status | when |
 |---|---|
 | 0 | done; `call` and `start`: the call is recorded, whatever becomes of it (`smoke` waits) |
-| 1 | refused, failed, or a report (`setup`, `config check`, `doctor`) that finds something wrong |
+| 1 | refused, failed, or a report that finds something wrong (`setup`, `config check`, `doctor`, \
+`gateway status`, `providers list --check`) |
 | 2 | an invalid command line, or a command group without a command |
-| 130 | interrupted by Ctrl-C; `gateway run` drains and exits with 0, or with 1 after a second one |
+| 130 | interrupted by Ctrl-C; `gateway run` drains and exits with 0, or with 1 after a second \
+one; `emulate` exits with 0 |
 | 129, 143 | a command that serves its call was stopped by SIGHUP or SIGTERM |
 
 A refusal is one sentence on stderr, and nothing on stdout, also with `--json`; reports are printed
