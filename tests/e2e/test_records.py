@@ -114,6 +114,8 @@ async def test_latency_is_that_of_the_turns(tmp_path: Path) -> None:
         report = of_store.succeeded().document
         assert report == {
             "recordsScanned": 4,
+            "failedTurns": 0,
+            "fillers": sum(t.filler for t in turns),
             "turnLatency": expected([t.latency_ms for t in turns if t.latency_ms is not None]),
             "listenWait": expected([]),
             "agentFirstToken": expected(replied(turns, "agent_start", "first_token")),

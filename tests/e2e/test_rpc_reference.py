@@ -327,6 +327,7 @@ async def test_a_conversation(server: Server) -> None:
 
         report = await client.call("voicecall.latency", last=50)
         assert report.pop("recordsScanned") >= 2
+        assert all(isinstance(report.pop(name), int) for name in ("failedTurns", "fillers"))
         assert set(report) == {
             "turnLatency",
             "listenWait",

@@ -28,9 +28,17 @@ def waiting(*latencies: int) -> list[TurnRow]:
 
 
 def test_nothing_measured_is_all_zeros() -> None:
-    assert latency_report([]) == {"recordsScanned": 0, **dict.fromkeys(SERIES, ZEROS)}
+    nothing = {"failedTurns": 0, "fillers": 0, **dict.fromkeys(SERIES, ZEROS)}
+    assert latency_report([]) == {"recordsScanned": 0, **nothing}
     unmeasured = latency_report([turn("message", first_audio_sent=5)])
-    assert unmeasured == {"recordsScanned": 1, **dict.fromkeys(SERIES, ZEROS)}
+    assert unmeasured == {"recordsScanned": 1, **nothing}
+
+
+def test_failures_and_fillers_are_counted() -> None:
+    failed = turn(failed="no answer within 30 s", filler=True)
+    report = latency_report([failed, turn(filler=True), turn()])
+    counted = (report["recordsScanned"], report["failedTurns"], report["fillers"])
+    assert counted == (3, 1, 2)
 
 
 def test_percentiles_are_of_nearest_rank() -> None:

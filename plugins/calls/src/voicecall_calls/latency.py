@@ -34,8 +34,13 @@ question to its answer. ``bargeInStop``: onset of the interrupting speech to the
 
 
 def latency_report(rows: Sequence[TurnRow]) -> dict[str, Any]:
-    """Each turn counts once; an empty series is all zeros."""
-    report: dict[str, Any] = {"recordsScanned": len(rows)}
+    """Each turn counts once; an empty series is all zeros. ``failedTurns``: those in which the
+    agent failed; ``fillers``: those in which it was so slow that something was said meanwhile."""
+    report: dict[str, Any] = {
+        "recordsScanned": len(rows),
+        "failedTurns": sum(row.failed is not None for row in rows),
+        "fillers": sum(row.filler for row in rows),
+    }
     for name, value_of in _SERIES.items():
         values = sorted(value for row in rows if (value := value_of(row)) is not None)
         report[name] = _statistics(values)

@@ -119,6 +119,9 @@ def latency(
         print_json(result)
         return
     print_text(f"{result['recordsScanned']} {'turns' if file is None else 'records'}")
+    if result.get("failedTurns") or result.get("fillers"):
+        # A journal does not tell.
+        print_text(f"failed: {result['failedTurns']}; with a filler: {result['fillers']}")
     columns = ("count", "minMs", "p50Ms", "p90Ms", "p95Ms", "p99Ms", "maxMs", "avgMs")
     rows = [
         (name, *(_number(series[column]) for column in columns))
