@@ -244,8 +244,8 @@ class GatewayHost(Protocol):
         ...
 
     def subscribe(self, listener: Callable[[str, Mapping[str, Any]], None]) -> Callable[[], None]:
-        """Call ``listener(event, payload)`` for every published event. Returns a function that
-        ends this."""
+        """Call ``listener(event, payload)``, a plain function, for every published event. Returns
+        a function that ends this."""
         ...
 
     def observe_event(self, record: Any, event: Any) -> None:

@@ -421,6 +421,11 @@ async def test_listeners(lab: Any) -> None:
     undo()
     host.publish("two", {})
     assert heard == [("one", {"a": 1})]
+
+    async def awaited(event: str, payload: Mapping[str, Any]) -> None: ...
+
+    with pytest.raises(PluginError, match="a listener of events is async"):
+        host.subscribe(awaited)
     assert host.logger("x").name == "voicecall.x"
     assert host.logger("voicecall.y").name == "voicecall.y"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -133,7 +134,9 @@ class Host:
 
     def subscribe(self, listener: Listener) -> Callable[[], None]:
         """Call ``listener`` for every published event; returns the undo, which may be called
-        again."""
+        again. Raises :exc:`PluginError` for a listener that would have to be awaited."""
+        if inspect.iscoroutinefunction(listener):
+            raise PluginError("a listener of events is async, and listeners are not awaited")
         self._listeners.append(listener)
 
         def undo() -> None:
