@@ -110,6 +110,18 @@ async def test_a_running_gateway_answers_for_itself(tmp_path: Path) -> None:
             assert probed["public-url"] == (True, f"{here.url} leads to this machine")
 
 
+async def test_a_media_socket_is_opened_where_calls_are_streamed(tmp_path: Path) -> None:
+    realtime = {"enabled": True, "provider": "echo"}
+    async with office(tmp_path, realtime=realtime, inboundPolicy="open") as here:
+        path = here.url.replace("http:", "ws:").replace("webhook", "stream/realtime")
+        through = (True, f"media sockets get through at {path}")
+        assert (await here.setup("--probe"))["media-url"] == through
+        gateway = Gateway(load_config(here.file, here.environ), Registry())
+        async with closed_backstage(gateway.run()):
+            assert list(await gateway.wait_started()) == []
+            assert (await here.setup("--probe"))["media-url"] == through
+
+
 async def test_wrong_credentials_and_a_number_of_somebody_else_are_named(tmp_path: Path) -> None:
     async with office(tmp_path, fromNumber="+15550100077") as here:
         probed = await here.setup("--probe")

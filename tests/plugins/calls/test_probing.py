@@ -16,7 +16,7 @@ from voicecall.configuring import validate
 from voicecall.hosting import SetupContext
 from voicecall.telephony import Probe
 from voicecall_calls.config import VoiceCallConfig
-from voicecall_calls.probing import PhoneProbe, public_url_check
+from voicecall_calls.probing import PhoneProbe, media_url_check, public_url_check
 from voicecall_testing.fakes import NATIVE, ScriptedCarrier
 
 from .phone_registry import info, registry
@@ -71,3 +71,33 @@ async def test_a_carrier_whose_probe_has_a_fault_is_named_and_the_url_is_fetched
     assert (probed.id, probed.ok) == ("probe", False)
     assert probed.message == ("the telephony provider 'faulty' cannot be used: KeyError: 'numbers'")
     assert (fetched.id, fetched.ok) == ("public-url", False)
+
+
+@pytest.mark.parametrize(
+    ("answer", "ok", "words"),
+    [
+        (b"101 Switching Protocols", True, "media sockets get through at ws://"),
+        (b"502 Bad Gateway", False, "answers 502 to a media socket: check that the proxy passes"),
+    ],
+)
+async def test_a_media_socket_is_opened_as_a_carrier_does(
+    answer: bytes, ok: bool, words: str
+) -> None:
+    heads: list[bytes] = []
+
+    async def proxy(stream: anyio.abc.SocketStream) -> None:
+        async with stream:
+            heads.append(await stream.receive())
+            upgrade = b"Connection: Upgrade\r\nUpgrade: websocket\r\n" if ok else b""
+            await stream.send(b"HTTP/1.1 " + answer + b"\r\n" + upgrade + b"\r\n")
+
+    listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
+    port = listener.extra(anyio.abc.SocketAttribute.local_port)
+    url = f"ws://127.0.0.1:{port}/voice/stream"
+    async with listener, anyio.create_task_group() as tasks:
+        tasks.start_soon(listener.serve, proxy)
+        check = await media_url_check(url)
+        tasks.cancel_scope.cancel()
+    assert (check.id, check.ok) == ("media-url", ok)
+    assert words in check.message
+    assert b"upgrade: websocket" in heads[0].lower()

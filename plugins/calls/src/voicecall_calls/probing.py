@@ -1,4 +1,5 @@
-"""``voicecall setup --probe``: the carrier is asked, and our public URL is fetched.
+"""``voicecall setup --probe``: the carrier is asked, our public URL is fetched, and a media socket
+opened there.
 
 Whether the URL leads to us is told by a challenge: whoever fetches the webhook URL with one in
 its query gets the code that only this machine's key makes of it. A running gateway answers; where
@@ -7,6 +8,7 @@ none runs, the port is opened for the moment.
 
 from __future__ import annotations
 
+import base64
 import hmac
 import secrets
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -21,6 +23,7 @@ from voicecall.errors import ConfigError, VoicecallError, WebhookRejected
 from voicecall.events import CarrierEvent
 from voicecall.hosting import SetupCheck, SetupContext
 from voicecall.media import Started, Upgrade
+from voicecall.model import MediaPath
 from voicecall.providers import ProviderContext
 from voicecall.seam import SystemSeam
 from voicecall.telephony import TelephonyProvider, Verified, WebhookReply, WebhookRequest
@@ -29,10 +32,11 @@ from voicecall_calls.exposure import comes_from_outside
 from voicecall_calls.making import make_carrier, making
 from voicecall_calls.ports import AdmissionRefused, Attachment, MediaSocket
 from voicecall_calls.server.pipeline import CHALLENGE
+from voicecall_calls.server.urls import media_url
 from voicecall_calls.serving import answering, make_server
 from voicecall_calls.wiring import Wiring, require, resolve_for
 
-__all__ = ["PhoneProbe", "number_urls", "public_url_check"]
+__all__ = ["PhoneProbe", "media_url_check", "number_urls", "public_url_check"]
 
 FETCH_S = 15.0
 
@@ -94,7 +98,11 @@ class PhoneProbe:
             text = "no publicUrl is configured; a tunnel tells its URL when the gateway runs"
             return [SetupCheck("public-url", wiring.tunnel is not None, text)]
         async with _somebody_answers(carrier, config, self._context.state_dir):
-            return [await public_url_check(url, answering(self._context.state_dir))]
+            checks = [await public_url_check(url, answering(self._context.state_dir))]
+            if checks[0].ok and wiring.media is not MediaPath.NATIVE:
+                media = media_url(url, serve_path=config.serve.path, stream_path=config.media_path)
+                checks.append(await media_url_check(media))
+            return checks
 
 
 async def public_url_check(
@@ -109,12 +117,8 @@ async def public_url_check(
         with anyio.fail_after(patience_s):
             async with httpx.AsyncClient(timeout=patience_s, trust_env=True) as client:
                 response = await client.get(asked)
-    except TimeoutError:
-        text = f"{url} gives no answer within {patience_s:g} s"
-        return SetupCheck("public-url", False, text)
-    except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
-        text = f"{url} cannot be reached from here: {str(error) or type(error).__name__}"
-        return SetupCheck("public-url", False, text)
+    except _TROUBLE as error:
+        return SetupCheck("public-url", False, _why_not(url, error, patience_s))
     if hmac.compare_digest(response.text.encode(), answer(challenge).encode()):
         return SetupCheck("public-url", True, f"{url} leads to this machine")
     if response.status_code == 200:
@@ -125,6 +129,38 @@ async def public_url_check(
         " (serve.path)"
     )
     return SetupCheck("public-url", False, text)
+
+
+async def media_url_check(url: str, patience_s: float = FETCH_S) -> SetupCheck:
+    """Open a media socket at ``url`` and leave it: carriers that sign theirs need no other way."""
+    headers = {
+        "connection": "Upgrade",
+        "upgrade": "websocket",
+        "sec-websocket-version": "13",
+        "sec-websocket-key": base64.b64encode(secrets.token_bytes(16)).decode(),
+    }
+    try:
+        with anyio.fail_after(patience_s):
+            async with (
+                httpx.AsyncClient(timeout=patience_s, trust_env=True) as client,
+                client.stream("GET", "http" + url.removeprefix("ws"), headers=headers) as response,
+            ):
+                status = response.status_code
+    except _TROUBLE as error:
+        return SetupCheck("media-url", False, _why_not(url, error, patience_s))
+    if status == 101:
+        return SetupCheck("media-url", True, f"media sockets get through at {url}")
+    text = f"{url} answers {status} to a media socket: check that the proxy passes on WebSockets"
+    return SetupCheck("media-url", False, text)
+
+
+_TROUBLE = (TimeoutError, httpx.HTTPError, httpx.InvalidURL, UnicodeError)
+
+
+def _why_not(url: str, error: Exception, patience_s: float) -> str:
+    if isinstance(error, TimeoutError):
+        return f"{url} gives no answer within {patience_s:g} s"
+    return f"{url} cannot be reached from here: {str(error) or type(error).__name__}"
 
 
 @asynccontextmanager
