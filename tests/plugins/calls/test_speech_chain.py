@@ -262,16 +262,17 @@ class StubbornVoice(SpeechProvider):
     def __init__(self) -> None:
         self.said: list[Stubborn] = []
         self.faults: dict[str, Exception | SystemExit] = {}
+        self.kind: type[Stubborn] = Stubborn
 
     @asynccontextmanager
     async def session(
         self, voice: str | None, audio_format: AudioFormat
     ) -> AsyncIterator[SpeechSession]:
-        said, faults = self.said, self.faults
+        said, faults, kind = self.said, self.faults, self.kind
 
         class Session(SpeechSession):
             def utterance(self, item_id: str, sink: AudioSink) -> Utterance:
-                said.append(Stubborn(sink, faults))
+                said.append(kind(sink, faults))
                 return said[-1]
 
         yield Session()
@@ -288,6 +289,20 @@ def stubborn_first(one: StubbornVoice, two: Voice) -> ChainSpeech:
     seam = VirtualSeam()
     members = [ChainMember("one", one, None, Rest(seam)), ChainMember("two", two, None, Rest(seam))]
     return ChainSpeech(members, timeout_s=TIMEOUT_S, max_text=4096, call_id="call-1")
+
+
+@pytest.mark.parametrize("name", ["send", "flush", "cancel"])
+async def test_an_utterance_with_a_method_that_nobody_awaits_is_told_so(
+    name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def awaited(self: Stubborn, *arguments: object) -> None: ...
+
+    one, two = StubbornVoice(), Voice("two")
+    one.kind = type("Awaited", (Stubborn,), {name: awaited})
+    async with open_chain(stubborn_first(one, two)) as session:
+        await say(session, "Good day.")
+    assert two.asked == ["Good day."]
+    assert f"Awaited.{name} is a coroutine function; it must be a plain one" in caplog.text
 
 
 async def test_one_that_was_given_up_is_told_and_no_longer_heard() -> None:

@@ -6,13 +6,14 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from inspect import iscoroutinefunction
 from typing import Generic, TypeVar
 
 import anyio
 
 from voicecall_calls.news import LazyEvent
 
-__all__ = ["apart", "held"]
+__all__ = ["apart", "check_plain", "held"]
 
 _log = logging.getLogger("voicecall.calls")
 _LEAVES_S = 2.0
@@ -21,6 +22,17 @@ _LEAVES_S = 2.0
 T = TypeVar("T")
 _left: set[asyncio.Task[None]] = set()
 """What did not end in time; the loop itself keeps no task alive."""
+
+
+def check_plain(one: object, *names: str) -> None:
+    """Raises ``TypeError`` where a method of ``one`` has no effect: nobody awaits these."""
+    for name in names:
+        if iscoroutinefunction(getattr(one, name)):
+            kind = type(one)
+            raise TypeError(
+                f"{kind.__module__}.{kind.__qualname__}.{name} is a coroutine function; it must be"
+                " a plain one (def, not async def)"
+            )
 
 
 @asynccontextmanager

@@ -24,8 +24,8 @@ from voicecall.transcription import (
     TranscriptionProvider,
     TranscriptionSession,
 )
-from voicecall_calls.conversation.losses import check_session, why_lost
-from voicecall_calls.holding import held
+from voicecall_calls.conversation.losses import why_lost
+from voicecall_calls.holding import check_plain, held
 
 __all__ = ["Ear"]
 
@@ -169,7 +169,7 @@ class Ear:
     async def _attend(self, session: TranscriptionSession) -> str:
         """Take what ``session`` tells; why it is over."""
         try:
-            check_session(session)
+            check_plain(session, "send_audio")
             self._begun = None
             self._session = session
             self._sent = self._waiting_bytes

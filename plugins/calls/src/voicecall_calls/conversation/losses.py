@@ -4,25 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from inspect import iscoroutinefunction
-from typing import Any
 
 from voicecall.errors import ProviderError
 
-__all__ = ["check_session", "leaves", "why_lost"]
+__all__ = ["leaves", "why_lost"]
 
 _log = logging.getLogger("voicecall.calls")
-
-
-def check_session(session: Any) -> None:
-    """Raises ``TypeError`` for a session that would hear nothing: nobody awaits its
-    ``send_audio``."""
-    if iscoroutinefunction(session.send_audio):
-        kind = type(session)
-        raise TypeError(
-            f"{kind.__module__}.{kind.__qualname__}.send_audio is a coroutine function; it must be"
-            " a plain one (def, not async def)"
-        )
 
 
 def why_lost(error: BaseException, whose: str) -> str:

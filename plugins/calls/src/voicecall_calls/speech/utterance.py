@@ -12,6 +12,7 @@ import anyio.abc
 from voicecall.errors import ProviderError, ProviderTimeout, ProviderUnavailable
 from voicecall.media import AudioSink
 from voicecall.tts import Utterance
+from voicecall_calls.holding import check_plain
 from voicecall_calls.speech.seat import Seat, as_provider_error
 from voicecall_calls.spoken.pieces import pieces
 
@@ -156,6 +157,7 @@ class _Attempt:
             return seat.failure
         try:
             inner = seat.session.utterance(words.item_id, self)
+            check_plain(inner, "send", "flush", "cancel")
             for text in words.texts:
                 inner.send(text)
             if words.flushed.is_set():

@@ -23,8 +23,8 @@ from voicecall.realtime import (
 )
 from voicecall.seam import Seam
 from voicecall_calls.conversation.line import AudioLine
-from voicecall_calls.conversation.losses import check_session, why_lost
-from voicecall_calls.holding import held
+from voicecall_calls.conversation.losses import why_lost
+from voicecall_calls.holding import check_plain, held
 
 __all__ = ["ModelLink"]
 
@@ -177,7 +177,7 @@ class ModelLink:
         return reason
 
     def _begin(self, session: RealtimeSession, options: RealtimeOptions) -> None:
-        check_session(session)
+        check_plain(session, "send_audio", "mute")
         converter = Converter(self._line.input_format, options.input_format)
         self.session = session
         if self._muted:
