@@ -16,6 +16,7 @@ from voicecall.realtime import (
     SpeechStarted,
     SpeechStopped,
     ToolCall,
+    Transcript,
 )
 from voicecall_testing.clock import virtual_backend
 from voicecall_testing.duplex import ScriptedRealtime
@@ -89,6 +90,19 @@ async def test_an_answer_that_breaks_off_is_taken_up_again(tmp_path: Path, sound
         await phone.settle(0.1)
         await lose(phone, model)
         assert requests(model) == 1
+
+
+async def test_the_pieces_of_a_text_that_breaks_off_are_one_text(tmp_path: Path) -> None:
+    model = ScriptedRealtime()
+    async with open_realtime(tmp_path, model) as phone:
+        await on_the_phone(phone)
+        model.current.write("item-1", 500)
+        for piece in ("It ", "closes ", "at "):
+            model.current.tell(Transcript("assistant", "item-1", piece, final=False))
+        await phone.settle(0.1)
+        await lose(phone, model)
+        await phone.settle(3)
+        assert phone.said[0] == ("bot", "It closes at")
 
 
 async def test_a_tool_that_was_running_is_asked_for_again(tmp_path: Path) -> None:

@@ -373,7 +373,7 @@ class ModelVoice:
             await self._lane.note(event)
 
     async def _apply_spoke(self, item: Item, row: TurnRow) -> None:
-        text = item.text or item.message or ""
+        text = item.text.strip() or item.message or ""
         heard = text
         if item.cut_ms is not None:
             total = self._line.output_format.duration_ms(item.size)
