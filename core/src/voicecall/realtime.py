@@ -106,10 +106,11 @@ class Tool:
 class RealtimeOptions:
     """How to open a session.
 
-    ``sink`` receives the model's speech in ``output_format``, item by item; ``send_audio`` gets
-    caller audio in ``input_format``. ``history`` is what was said before, oldest first: pairs of
-    role (``user`` or ``assistant``) and text. ``language`` is not used yet: the host leaves the
-    default."""
+    ``sink`` receives the model's speech in ``output_format``, item by item. If a vendor's stream
+    never pauses, the provider cuts it into items without the silence between them: the host waits
+    for their end before it hangs up or leaves a session. ``send_audio`` gets caller audio in
+    ``input_format``. ``history`` is what was said before, oldest first: pairs of role (``user`` or
+    ``assistant``) and text. ``language`` is not used yet: the host leaves the default."""
 
     sink: AudioSink
     input_format: AudioFormat = MULAW_8K

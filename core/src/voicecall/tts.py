@@ -96,9 +96,13 @@ class SpeechProvider(Provider):
     def session(
         self, voice: str | None, audio_format: AudioFormat
     ) -> AbstractAsyncContextManager[SpeechSession]:
-        """A session for one call, whose audio is in ``audio_format``; ready when entered. If
-        cancelled, it must end within two seconds, or it is abandoned. Raises
-        :exc:`voicecall.errors.ProviderError`."""
+        """A session for one call, whose audio is in ``audio_format``; ready when entered.
+
+        ``voice`` is what the operator's block of this provider has under ``speakerVoice``,
+        ``speakerVoiceId``, ``voice`` or ``voiceId``; None: the provider chooses. It takes
+        precedence over the provider's own configuration, since numbers that differ only in the
+        voice share one provider. If cancelled, the session must end within two seconds, or it is
+        abandoned. Raises :exc:`voicecall.errors.ProviderError`."""
 
 
 # --- adapting a plain request ----------------------------------------------------------------
