@@ -354,6 +354,8 @@ async def test_errors_of_handlers(gateway: Any, lab: Any, caplog: pytest.LogCapt
             "message": "acme: no answer",
             "retryable": True,
         }
+        gateway.loaded.secrets.resolve({"apiKey": "no answer"}, "acme")
+        assert (await error("provider"))["message"] == "acme: ***"
         for bug in ("bug", "exit"):
             assert await error(bug) == {"code": "UNAVAILABLE", "message": "internal error"}
         assert "secret detail" in caplog.text

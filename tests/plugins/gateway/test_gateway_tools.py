@@ -13,7 +13,7 @@ import httpx
 import pytest
 from starlette.websockets import WebSocket
 
-from voicecall.errors import CallNotFound, ConfigError, PluginError
+from voicecall.errors import CallNotFound, ConfigError, PluginError, ProviderUnavailable
 from voicecall.hosting import ToolCall, ToolSpec
 from voicecall.seam import SystemSeam
 from voicecall_gateway import throttle, toolhttp
@@ -168,6 +168,15 @@ async def test_tools_that_fail(
     async with opened(lab, fake_plugin, box) as (_, client):
         answer = await post(client, {"tool": "other"})
     assert answer == (status, {"ok": False, "error": {"type": kind, "message": message}})
+
+
+async def test_an_error_quotes_no_credential(lab: Any, fake_plugin: Any) -> None:
+    box = ToolBox()
+    box.outcome = ProviderUnavailable("wrong key sk-123456", provider="acme")
+    async with opened(lab, fake_plugin, box) as (gateway, client):
+        gateway.loaded.secrets.resolve({"apiKey": "sk-123456"}, "acme")
+        _, answer = await post(client, {"tool": "other"})
+    assert answer["error"]["message"] == "acme: wrong key ***"
 
 
 async def test_who_may_use_tools(lab: Any, fake_plugin: Any) -> None:

@@ -180,10 +180,11 @@ class RpcServer:
             return _forbidden(request.id, error.scope, str(error))
         except CallError as error:
             return encode_error(request.id, INVALID_REQUEST, str(error))
-        except ProviderError as error:
-            return encode_error(request.id, UNAVAILABLE, str(error), retryable=error.retryable)
         except VoicecallError as error:
-            return encode_error(request.id, UNAVAILABLE, str(error))
+            # A vendor's error may quote its key, and who may read need not know that.
+            text = self._host.loaded.secrets.hide(str(error))
+            retryable = error.retryable if isinstance(error, ProviderError) else None
+            return encode_error(request.id, UNAVAILABLE, text, retryable=retryable)
         except (Exception, SystemExit):  # noqa: BLE001 (a stranger's handler)
             _log.exception("the RPC method %s failed", method.name)
             return encode_error(request.id, UNAVAILABLE, "internal error")

@@ -159,7 +159,9 @@ class ToolEndpoint:
         except CallError as error:
             raise _Refused(400, "tool_error", str(error)) from None
         except VoicecallError as error:
-            raise _Refused(500, "tool_error", str(error)) from None
+            # A vendor's error may quote its key.
+            text = self._host.loaded.secrets.hide(str(error))
+            raise _Refused(500, "tool_error", text) from None
         except (Exception, SystemExit):  # noqa: BLE001 (a stranger's tool)
             _log.exception("the tool %s failed", name)
             raise _Refused(500, "internal_error", "the tool failed, see the log") from None
