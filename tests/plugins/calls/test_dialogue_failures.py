@@ -515,10 +515,15 @@ async def test_a_carriers_own_voice_that_breaks_off_is_apologised_for(
         assert "speech failed: the carrier could not play it" in caplog.text
 
 
-async def test_a_recogniser_that_never_comes_up(tmp_path: Path) -> None:
+async def test_a_recogniser_that_never_comes_up(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "voicecall.phases")
     async with open_phone(tmp_path) as phone:
         phone.stt.open_errors.extend([trouble()] * 10)
         await phone.call_in()
         await phone.settle(20)
         assert phone.heard[-1] == SAY.cannot_hear
         assert phone.record.end_detail is EndDetail.LISTENING_FAILED
+    assert "transcription lost\n" in caplog.text
+    assert "transcription ready" not in caplog.text

@@ -65,6 +65,8 @@ class Ear:
         self._sent = 0
         self._limit = options.audio_format.size(_BUFFER_MS)
         self._ready = anyio.Event()
+        self.gone = False
+        """There is no recognition any more."""
         self._scope: anyio.CancelScope | None = None
         self._broken: str | None = None
         """Why the present session is given up."""
@@ -135,6 +137,7 @@ class Ear:
                 break
             await anyio.sleep(_WAITS_S[failures])
             failures += 1
+        self.gone = True
         self._ready.set()
         self._deaf(reason)
 

@@ -209,8 +209,10 @@ class StreamConversation(Dialogue):
         if self._ear is not None:
             with anyio.move_on_after(_EAR_PATIENCE_S) as waiting:
                 await self._ear.ready()
-            late = waiting.cancelled_caught
-            note_phases(self.lane.record, f"transcription {'late' if late else 'ready'}")
+            state = "lost" if self._ear.gone else "ready"
+            if waiting.cancelled_caught:
+                state = "late"
+            note_phases(self.lane.record, f"transcription {state}")
 
     # --- hearing ----------------------------------------------------------------------------
 
