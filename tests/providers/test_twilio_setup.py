@@ -67,6 +67,13 @@ async def test_a_probe_ends_with_the_setting_of_a_number_that_is_wrong(
         assert said.format(url=desk.url) in probes[-1].message
 
 
+async def test_a_probe_of_a_host_that_twilio_takes_no_callbacks_to() -> None:
+    async with open_desk() as desk:
+        probes = await desk.provider.probe("https://my_phone.example/voice/webhook", [])
+        assert named(probes) == [("credentials", True), ("webhook-host", False)]
+        assert "my_phone.example" in probes[-1].message
+
+
 async def test_a_probe_of_somebody_elses_number() -> None:
     async with open_desk() as desk:
         # Twilio finds a number by its part, too.

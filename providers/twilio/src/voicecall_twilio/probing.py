@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from urllib.parse import urlsplit
 
 from voicecall.errors import AuthenticationFailed, ProviderError
 from voicecall.telephony import Probe
@@ -15,8 +16,8 @@ __all__ = ["probe"]
 
 
 async def probe(client: TwilioClient, webhook_url: str, numbers: Sequence[str]) -> list[Probe]:
-    """``credentials``, then ``number-owned``, ``number-webhook`` and ``number-status`` of each
-    number; what cannot be asked is left out."""
+    """``credentials``, ``webhook-host`` where Twilio takes none like it, then ``number-owned``,
+    ``number-webhook`` and ``number-status`` of each number; what cannot be asked is left out."""
     try:
         await client.get("/IncomingPhoneNumbers.json", NumberPage, {"PageSize": 1})
     except AuthenticationFailed as error:
@@ -24,6 +25,10 @@ async def probe(client: TwilioClient, webhook_url: str, numbers: Sequence[str]) 
     except ProviderError as error:
         return [Probe("credentials", False, f"could not be tried: {error}")]
     found = [Probe("credentials", True, "Twilio accepts the credentials")]
+    host = urlsplit(webhook_url).hostname or ""
+    if "_" in host:
+        text = f"Twilio takes no callbacks to {host}, for its underscore (error 21609): rename it"
+        found.append(Probe("webhook-host", False, text))
     for number in numbers:
         found += await _number(client, webhook_url, number)
     return found
