@@ -625,6 +625,19 @@ async def test_proxies_spell_the_connection_header_in_their_own_way(connection: 
         await until_open(engine)
 
 
+async def test_the_head_of_a_socket_that_is_too_long_is_431() -> None:
+    headers = {"x-long": "a" * 15_000}
+    async with serving() as (server, engine), dial(server, additional_headers=headers) as client:
+        await client.send(start())
+        await until_open(engine)
+        for length in (17_000, 60_000):
+            headers = {f"x-{number}": "a" * 1_000 for number in range(length // 1_000)}
+            with pytest.raises(InvalidStatus) as caught:
+                async with dial(server, additional_headers=headers):
+                    pass
+            assert caught.value.response.status_code == 431
+
+
 @pytest.mark.parametrize(
     ("frames", "code"),
     [

@@ -3,7 +3,8 @@
 uvicorn makes the object that its ``ws`` setting names, gives it the transport and the request as
 it came, and from then on does not know the connection any more. Here that object is picows' own
 protocol. Traps that this module takes care of: picows accepts only a bare ``Connection: Upgrade``
-(proxies send ``keep-alive, Upgrade``), and reads through the buffer interface only.
+(proxies send ``keep-alive, Upgrade``), reads through the buffer interface only, and closes without
+an answer where a head is too long for it.
 """
 
 from __future__ import annotations
@@ -26,6 +27,12 @@ from .urls import Trust, headers_of
 __all__ = ["Admit", "Refusal", "protocol_factory"]
 
 READ_BUFFER = 8 * 1024
+LONGEST_HEAD = 16 * 1024
+"""For picows."""
+_TOO_LONG = (
+    b"HTTP/1.1 431 Request Header Fields Too Large\r\n"
+    b"content-length: 0\r\nconnection: close\r\n\r\n"
+)
 
 _wire_logger = logging.getLogger("voicecall.calls.server.wire")
 # picows logs every connection and every malformed frame; the media server tells what matters.
@@ -50,6 +57,10 @@ class _MediaProtocol(WSProtocol):  # type: ignore[misc]
         request, _, headers = data.partition(b"\r\n")
         # Of several headers of one name the first counts.
         rest = memoryview(b"%b\r\nConnection: Upgrade\r\n%b" % (request, headers))
+        if len(rest) >= LONGEST_HEAD:
+            self.transport.underlying_transport.write(_TOO_LONG)
+            self.transport.underlying_transport.close()
+            return
         while rest and not self.transport.underlying_transport.is_closing():
             buffer = self.get_buffer(-1)
             size = min(len(buffer), len(rest))
