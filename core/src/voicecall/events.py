@@ -1,7 +1,7 @@
 """What can happen to a call: the inputs of :mod:`voicecall.machine`.
 
-Adapters make :class:`CarrierEvent` and its subclasses from a carrier's webhooks; the call engine
-makes the others. ``at`` is milliseconds since the epoch.
+Adapters make the subclasses of :class:`CarrierEvent` from a carrier's webhooks; the call engine
+makes the other events. ``at`` is milliseconds since the epoch.
 """
 
 from __future__ import annotations
@@ -65,9 +65,10 @@ class CallEvent(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CarrierEvent(CallEvent, frozen=True, kw_only=True):
-    """From a carrier. ``key`` is the same for every redelivery of an event, and different for every
-    other event of any call. ``call_id`` is ours, if the carrier returns it. Numbers begin with
-    ``+`` and their country, also where the carrier leaves the ``+`` out."""
+    """From a carrier; what arrives is one of the subclasses. ``key`` is the same for every
+    redelivery of an event, and different for every other event of any call. ``call_id`` is ours, if
+    the carrier returns it. Numbers begin with ``+`` and their country, also where the carrier
+    leaves the ``+`` out."""
 
     key: str
     provider_call_id: str

@@ -65,6 +65,10 @@ __all__ = [
 class StreamPoint(StrEnum):
     """Where a carrier can be asked to open a media socket.
 
+    With ``ANSWER`` or ``DOCUMENT`` the :class:`Answer` to an inbound call asks for it. In all other
+    cases, and in place of a socket that is gone, the host asks by :class:`AttachStream`, whether
+    ``COMMAND`` is stated or not.
+
     Leave out ``DIAL``, which is not used yet: no dial request asks for a socket, and a carrier
     that states it is not asked when the call is answered either.
     """
