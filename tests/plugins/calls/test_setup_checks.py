@@ -14,9 +14,10 @@ from typing import Any
 import pytest
 
 from voicecall import ProviderContext, ProviderInfo, ProviderKind
-from voicecall.configuring import validate
+from voicecall.configuring import ConfigModel, validate
 from voicecall.errors import PluginError
 from voicecall.hosting import SetupCheck, SetupContext
+from voicecall.telephony import TelephonyCapabilities
 from voicecall.tunnel import TunnelCapabilities
 from voicecall_calls.checks import setup_checks
 from voicecall_calls.config import VoiceCallConfig
@@ -137,6 +138,22 @@ def test_the_mode_names_the_providers_or_what_is_missing() -> None:
     full = checks(environ=KEYS, realtime={"enabled": True})["mode"]
     assert full.ok
     assert "Full" in full.message
+
+
+def test_a_carrier_that_is_emulated_is_told_from_one_that_needs_no_public_url() -> None:
+    class Emulated(ConfigModel):
+        api_base_url: str
+
+    can = TelephonyCapabilities(native_speech=True, native_listening=True)
+    real = info(ProviderKind.TELEPHONY, "real", capabilities=can)
+    real = replace(real, config_model=lambda: Emulated)
+    for url, message in (
+        ("http://127.0.0.1:1", "Real at apiBaseUrl, on this machine, needs no public URL"),
+        ("https://api.example.com", "the carrier cannot reach the webhooks: set publicUrl"),
+    ):
+        block = {"apiBaseUrl": url}
+        found = checks(more=[real], provider="real", fromNumber="+15550000000", real=block)
+        assert found["webhook-exposure"].message == message
 
 
 @pytest.mark.parametrize("public", [{}, {"publicUrl": "https://voice.example.com/hook"}])

@@ -131,7 +131,9 @@ def _exposure(wiring: Wiring) -> SetupCheck:
     url, shared = config.public_url, is_one_client(config.serve, config.webhook_security)
     hint = _ONE_CLIENT if shared else ""
     if info is not None and not comes_from_outside(info, wiring.carrier.config):
-        return SetupCheck("webhook-exposure", True, f"{info.label} needs no public URL")
+        emulated = " at apiBaseUrl, on this machine," if info.capabilities.public_url else ""
+        text = f"{info.label}{emulated} needs no public URL"
+        return SetupCheck("webhook-exposure", True, text)
     if url is None and wiring.tunnel is not None and wiring.tunnel.info is not None:
         return _tunnel(wiring.tunnel.info, hint)
     if url is None:
