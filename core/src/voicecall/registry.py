@@ -220,6 +220,10 @@ def _capabilities_lack(capabilities: object) -> str:
     stream: Any = capabilities.stream
     if not (isinstance(stream, Set) and stream <= set(StreamPoint)):
         return "capabilities whose stream is no set of StreamPoint"
+    if StreamPoint.DIAL in stream:
+        return (
+            "capabilities with StreamPoint.DIAL, which no dial request asks for yet: leave it out"
+        )
     if not all(isinstance(codec, AudioFormat) for codec in capabilities.codecs):
         return "capabilities whose codecs are no AudioFormat, such as voicecall.MULAW_8K"
     if stream and not capabilities.codecs:

@@ -70,7 +70,7 @@ class StreamPoint(StrEnum):
     ``COMMAND`` is stated or not.
 
     Leave out ``DIAL``, which is not used yet: no dial request asks for a socket, and a carrier
-    that states it is not asked when the call is answered either.
+    that states it is refused.
     """
 
     DIAL = "dial"
