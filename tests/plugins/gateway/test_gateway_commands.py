@@ -409,10 +409,17 @@ async def test_emulate(shell: Any) -> None:
     def taken(**options: Any) -> None:
         raise OSError(98, "Address already in use")
 
+    def narrow(port: int) -> None:
+        given.append(port)
+
+    async def later(**options: Any) -> None:
+        given.append(options)
+
+    wrong = {"wrong": "no callable", "narrow": narrow, "later": later}
     shell.extra = [
         ("voicecall.emulator", "fake", emulator),
         ("voicecall.emulator", "taken", taken),
-        ("voicecall.emulator", "wrong", "no callable"),
+        *(("voicecall.emulator", name, start) for name, start in wrong.items()),
     ]
     options = ("--port", "5", "--auth-token", "t", "--tts", "x")
     assert shell("emulate", "fake", *options) == (0, "exchange on http://127.0.0.1:5\n", "")
@@ -432,7 +439,12 @@ async def test_emulate(shell: Any) -> None:
     expected = "the emulator cannot listen on 127.0.0.1 port 5: Address already in use\n"
     assert shell("emulate", "taken", "--port", "5") == (1, "", expected)
     assert shell("emulate", "fak")[2].endswith("did you mean 'fake'?\n")
-    assert "does not load a callable" in shell("emulate", "wrong")[2]
+    for name in wrong:
+        code, out, err = shell("emulate", name)
+        assert (code, out) == (1, "")
+        what = "does not load a callable run(port=, host=, auth_token=, tts=)"
+        assert err == f"voicecall.emulator {name!r} {what}\n"
+    assert len(given) == 2
 
 
 async def test_emulate_tells_a_carrier_without_emulator_from_one_that_is_not_installed(

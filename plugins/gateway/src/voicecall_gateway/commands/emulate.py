@@ -7,6 +7,7 @@ Emulators are entry points of the group ``voicecall.emulator``; each loads a cal
 from __future__ import annotations
 
 import contextlib
+import inspect
 import socket
 import sys
 from typing import Annotated
@@ -49,19 +50,32 @@ def emulate(
             f"{', '.join(emulators) or 'none'}); one can be in a package of its own"
         )
     start = registry.module(GROUP, carrier)
-    if not callable(start):
-        raise PluginError(f"{GROUP} {carrier!r} does not load a callable run(port, host, ...)")
+    options = {"host": host, "auth_token": auth_token, "tts": tts}
+    if not _takes(start, "port", *options):
+        what = "run(port=, host=, auth_token=, tts=)"
+        raise PluginError(f"{GROUP} {carrier!r} does not load a callable {what}")
     try:
         if json:
             port = port or _free_port(host)
             print_json({"carrier": carrier, "host": host, "port": port})
         # Whatever the emulator prints must not follow the document.
         with contextlib.redirect_stdout(sys.stderr) if json else contextlib.nullcontext():
-            start(port=port, host=host, auth_token=auth_token, tts=tts)
+            start(port=port, **options)
     except OSError as error:
         raise VoicecallError(
             f"the emulator cannot listen on {host} port {port}: {error.strerror or error}"
         ) from None
+
+
+def _takes(start: object, *names: str) -> bool:
+    """Whether ``start`` can be called with arguments of these names, and runs when it is."""
+    if not callable(start) or inspect.iscoroutinefunction(start):
+        return False
+    try:
+        inspect.signature(start).bind(**dict.fromkeys(names))
+    except TypeError:
+        return False
+    return True
 
 
 def _free_port(host: str) -> int:
