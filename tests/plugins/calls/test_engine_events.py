@@ -252,7 +252,8 @@ async def test_an_event_that_names_two_calls_has_no_effect(
         )
         assert reply.status == 200
         assert [await phone.engine.stored(call.call_id) for call in calls] == before
-        assert "names two different calls" in caplog.text
+        told = f"names two different calls, carrier-2 of the carrier's and our {call_id}:"
+        assert told in caplog.text
 
 
 @pytest.mark.parametrize("restart", [False, True])

@@ -102,7 +102,8 @@ class Intake:
             if lane is None:
                 return await self._take_unknown(event, maker)
         except _IdentityClash:
-            _log.warning("a webhook names two different calls; it has no effect")
+            text = "a webhook names two different calls, %s of the carrier's and our %s: no effect"
+            _log.warning(text, event.provider_call_id, event.call_id)
             return None
         return await self._apply(lane, event, maker)
 
