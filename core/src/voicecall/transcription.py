@@ -50,9 +50,11 @@ class TranscriptionCapabilities:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TranscriptionOptions:
-    """``audio_format`` is the format of what ``send_audio`` gets, ``end_silence_ms`` the silence
-    that ends an utterance. ``language`` and ``hints`` (likely words or phrases) are not used yet:
-    the host leaves the defaults, and the language comes from the provider's own configuration."""
+    """``audio_format`` is the format of what ``send_audio`` gets: that of the call's line,
+    whichever it is; the provider converts it for its vendor (:class:`voicecall.audio.Converter`).
+    ``end_silence_ms`` is the silence that ends an utterance. ``language`` and ``hints`` (likely
+    words or phrases) are not used yet: the host leaves the defaults, and the language comes from
+    the provider's own configuration."""
 
     audio_format: AudioFormat = MULAW_8K
     language: str = "en-US"

@@ -13,10 +13,11 @@ import anyio
 import anyio.abc
 import pytest
 
-from voicecall.audio import MULAW_8K, AudioFormat
+from voicecall.audio import MULAW_8K, PCM16_16K, AudioFormat
 from voicecall.media import AudioSink
 from voicecall.realtime import RealtimeOptions, RealtimeProvider, RealtimeSession
 from voicecall.transcription import (
+    Final,
     SpeechStarted,
     TranscriptionEvent,
     TranscriptionOptions,
@@ -79,6 +80,42 @@ async def test_a_recogniser_that_never_ends_is_given_up() -> None:
         await suite.test_audio_may_come_before_anyone_reads(Endless(), [sentence])
     with pytest.raises(TimeoutError, match=r"the Final after commit\(\)"):
         await suite.test_commit_ends_the_utterance(Endless(), [sentence])
+
+
+# --- a recogniser that takes every format for mu-law -------------------------------------------
+
+
+class OneFormatSession(EndlessSession):
+    """Understands what lasts two seconds or less."""
+
+    def __init__(self) -> None:
+        self.audio = bytearray()
+        self.over = anyio.Event()
+
+    def send_audio(self, audio: bytes) -> None:
+        self.audio += audio
+
+    async def finish(self) -> None:
+        self.over.set()
+
+    async def __aiter__(self) -> AsyncIterator[TranscriptionEvent]:
+        await self.over.wait()
+        at_ms = round(MULAW_8K.duration_ms(len(self.audio)))
+        if at_ms <= 2000:
+            yield Final(utterance=1, at_ms=at_ms, text="hello")
+
+
+class OneFormat(TranscriptionProvider):
+    @asynccontextmanager
+    async def session(self, options: TranscriptionOptions) -> AsyncIterator[TranscriptionSession]:
+        yield OneFormatSession()
+
+
+async def test_a_recogniser_must_take_the_format_that_it_is_told() -> None:
+    suite, sentence = EndlessSuite(), ("hello", silence(400, MULAW_8K))
+    await suite.test_other_formats_are_taken(OneFormat(), [sentence], AudioFormat("alaw", 8000))
+    with pytest.raises(AssertionError):
+        await suite.test_other_formats_are_taken(OneFormat(), [sentence], PCM16_16K)
 
 
 # --- a voice model that never opens -----------------------------------------------------------

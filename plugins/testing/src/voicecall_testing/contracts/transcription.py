@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import replace
 
 import anyio
 import pytest
 
-from voicecall.audio import MULAW_8K
+from voicecall.audio import MULAW_8K, PCM16_8K, PCM16_16K, AudioFormat, Converter
 from voicecall.transcription import (
     Final,
     Partial,
@@ -26,13 +27,16 @@ from .patience import within
 
 __all__ = ["TranscriptionContract", "hear"]
 
+_OTHER_FORMATS = [AudioFormat("alaw", 8000), PCM16_8K, PCM16_16K]
 _PATIENCE_S = 60.0
 _THE_END = "the end of the iteration after finish()"
 
 
-async def hear(session: TranscriptionSession, audio: bytes) -> list[TranscriptionEvent]:
-    """Send mu-law ``audio`` in frames, finish, and collect all events. Raises ``TimeoutError``
-    where they never end."""
+async def hear(
+    session: TranscriptionSession, audio: bytes, audio_format: AudioFormat = MULAW_8K
+) -> list[TranscriptionEvent]:
+    """Send ``audio`` in frames, finish, and collect all events. Raises ``TimeoutError`` where they
+    never end."""
     events: list[TranscriptionEvent] = []
 
     async def collect() -> None:
@@ -41,7 +45,7 @@ async def hear(session: TranscriptionSession, audio: bytes) -> list[Transcriptio
     with within(_PATIENCE_S, _THE_END):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(collect)
-            for frame in frames(audio, MULAW_8K):
+            for frame in frames(audio, audio_format):
                 session.send_audio(frame)
                 await anyio.sleep(0.002)
             await session.finish()
@@ -91,6 +95,20 @@ class TranscriptionContract(ABC):
         assert Partial not in kinds[kinds.index(Final) :]
         if provider.capabilities.partials:
             assert Partial in kinds
+
+    @pytest.mark.parametrize("audio_format", _OTHER_FORMATS, ids=str)
+    async def test_other_formats_are_taken(
+        self,
+        provider: TranscriptionProvider,
+        speech: Sequence[tuple[str, bytes]],
+        audio_format: AudioFormat,
+    ) -> None:
+        text, audio = speech[0]
+        options = replace(self.options, audio_format=audio_format)
+        converted = Converter(MULAW_8K, audio_format).process(self._padded(audio))
+        async with provider.lifespan(), provider.session(options) as session:
+            events = await hear(session, converted, audio_format)
+        assert [event.text for event in events if isinstance(event, Final)] == [text]
 
     async def test_events_carry_their_utterance_and_the_audio_clock(
         self, provider: TranscriptionProvider, speech: Sequence[tuple[str, bytes]]
