@@ -53,7 +53,7 @@ from voicecall.errors import (
 from voicecall_agents.llm import plugin
 from voicecall_agents.llm.config import LlmConfig
 from voicecall_agents.llm.failures import as_provider_error, retry_delay
-from voicecall_agents.llm.models import make_model, split_name
+from voicecall_agents.llm.models import configured_model, make_model, split_name
 from voicecall_agents.llm.narration import Narration
 from voicecall_agents.llm.prompts import caller_words, first_words, instructions
 from voicecall_agents.llm.recalling import exchange, related
@@ -129,6 +129,21 @@ def test_what_keeps_models_from_working_is_known_without_a_model(
         LlmConfig(model="openai-responses/small", api_key="k"), ["openai/large"]
     )
     assert problem == "the model 'openai/large' needs a key: set OPENAI_API_KEY"
+
+
+def test_a_model_without_a_provider_is_of_that_of_the_configured_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for variable in ("OPENAI_API_KEY", "OPENAI_BASE_URL"):
+        monkeypatch.delenv(variable, raising=False)
+    responses = LlmConfig(model="openai-responses:small", api_key="k")
+    assert type(configured_model(responses, "large")).__name__ == "OpenAIResponsesModel"
+    assert type(configured_model(LlmConfig(model="small", api_key="k"), "large")).__name__ == (
+        "OpenAIChatModel"
+    )
+    [backend] = plugin.voicecall_agent_backends()
+    assert backend.check is not None
+    assert backend.check(responses, ["large"]) == []
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,8 @@ class McpServerConfig(ConfigModel):
 
 class LlmConfig(ConfigModel):
     """``model`` is ``provider:model`` or ``provider/model``, split at the first ``:`` or ``/``; a
-    name without a provider is one of OpenAI's."""
+    name without a provider is one of OpenAI's. Other models that are named without one, such as
+    ``responseModel``, are of the same provider as ``model``."""
 
     model: str = Field(
         min_length=1,

@@ -25,11 +25,12 @@ _PLACEHOLDER = re.compile(r"\$\{([A-Z][A-Z0-9_]*)\}")
 _VARIABLE = re.compile(r"[A-Z][A-Z0-9_]+_(?:API_)?(?:KEY|TOKEN)")
 
 
-def split_name(name: str) -> tuple[str, str]:
-    """Provider and model of ``provider:model`` or ``provider/model``."""
+def split_name(name: str, usual: str = _DEFAULT_PROVIDER) -> tuple[str, str]:
+    """Provider and model of ``provider:model`` or ``provider/model``; ``usual`` is the provider of
+    a model alone."""
     parts = re.split("[:/]", name.strip(), maxsplit=1)
     if len(parts) == 1:
-        return _DEFAULT_PROVIDER, parts[0]
+        return usual, parts[0]
     return parts[0].lower(), parts[1]
 
 
@@ -48,9 +49,10 @@ def make_model(name: str, *, base_url: str | None = None, api_key: str | None = 
 
 
 def configured_model(config: LlmConfig, name: str | None = None) -> Model[Any]:
-    """The configured model, or another one; address and key are for those of its provider. Raises
-    what :func:`make_model` raises."""
-    wanted = name or config.model
+    """The configured model, or another one, which is of the same provider where its name says
+    none; address and key are for those of its provider. Raises what :func:`make_model` raises."""
+    provider_id, model = split_name(name or config.model, split_name(config.model)[0])
+    wanted = f"{provider_id}:{model}"
     same = _same_provider(config, wanted)
     unset = _PLACEHOLDER.fullmatch(config.api_key or "")
     if same and unset is not None:
@@ -77,7 +79,8 @@ def model_problems(config: LlmConfig, others: Collection[str] = ()) -> list[str]
 
 
 def _same_provider(config: LlmConfig, name: str) -> bool:
-    return split_name(name)[0] == split_name(config.model)[0]
+    own = split_name(config.model)[0]
+    return split_name(name, own)[0] == own
 
 
 def _make_provider(provider_id: str, base_url: str | None, api_key: str | None) -> Provider[Any]:
