@@ -156,6 +156,31 @@ async def test_who_asks_the_phone_is_told_why_the_live_calls_cannot_be_read(
         assert answer["details"]["error"] == f"the phone is not running: {told}"
 
 
+@pytest.mark.parametrize("named", [True, False])
+async def test_a_carrier_that_nobody_named_is_warned_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, named: bool
+) -> None:
+    loaded = config_from_tree(
+        {
+            "gateway": {"port": 0, "drainSeconds": 0},
+            "plugins": {
+                "entries": {
+                    "voice-call": {
+                        "config": {"serve": {"port": 0}, **({"provider": "mock"} if named else {})}
+                    }
+                }
+            },
+        },
+        environ={},
+        state_dir=tmp_path,
+    )
+    gateway = Gateway(loaded, Registry())
+    async with gateway.run():
+        assert await gateway.wait_started() == []
+    told = "config.provider is not set: calls go through Mock exchange"
+    assert (told in caplog.text) is not named
+
+
 async def test_who_asks_a_phone_that_stops_is_told_so(tmp_path: Path) -> None:
     async with running(tmp_path, info(ProviderKind.TURN, "spare")) as gateway:
         tool = gateway.host.tools["voice_call"]

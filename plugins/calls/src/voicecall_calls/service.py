@@ -168,6 +168,9 @@ class PhoneService:
             return
         for note in wiring.notes:
             _log.warning(note)
+        if "provider" not in config.model_fields_set:
+            label = require(wiring.carrier)[0].label
+            _log.warning("%s.provider is not set: calls go through %s", CONFIG_PATH, label)
         settled, over = anyio.Event(), anyio.Event()
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._keep, wiring, settled, over)
