@@ -393,6 +393,26 @@ async def test_two_speakers_take_their_turns(tmp_path: Path, media: MediaPath) -
         assert phone.said[1:] == [("bot", "First of all."), ("bot", "After that.")]
 
 
+async def test_words_that_wait_are_not_said_into_an_interruption(tmp_path: Path) -> None:
+    async with open_phone(tmp_path) as phone:
+        await greeted(phone)
+        call_id = phone.record.call_id
+        async with anyio.create_task_group() as speaking:
+            for text in ("First of all, hello.", "After that.", "And at last."):
+                speaking.start_soon(phone.operations.speak, call_id, text)
+            await phone.settle(0.4)
+            phone.stt.started()
+            phone.stt.partial("Wait")
+            await phone.settle(1)
+            phone.stt.final("Wait a moment.")
+            phone.stt.ended()
+        await phone.settle(2)
+        assert phone.socket.clears == 1
+        (_, first), *rest = phone.said[1:]
+        assert "First of all, hello.".startswith(first)
+        assert rest == [("user", "Wait a moment."), ("bot", "Yes.")]
+
+
 @both_paths
 async def test_the_end_of_the_call_rejects_words_that_wait(
     tmp_path: Path, media: MediaPath

@@ -77,6 +77,7 @@ class Dialogue(Conversation):
         self._floor = anyio.Lock()
         self._speaking: _Stoppable | None = None
         """What has the floor."""
+        self._interruptions = 0
         self._replying: _Stoppable | None = None
         self._unasked: TurnInput | None = None
         """What was stopped before the agent was asked."""
@@ -129,7 +130,8 @@ class Dialogue(Conversation):
         self.interrupt()
 
     def interrupt(self) -> None:
-        """Take the floor from the bot."""
+        """Take the floor from the bot, and from what waits to be said."""
+        self._interruptions += 1
         if self._speaking is not None:
             self._speaking.scope.cancel()
 
@@ -290,7 +292,7 @@ class Dialogue(Conversation):
     # --- saying things ----------------------------------------------------------------------
 
     async def _say(self, text: str, *, new_turn: bool = False) -> Spoken:
-        """Speak when the floor is free; an interruption is a normal end."""
+        """Speak when the floor is free; an interruption, also before that, is a normal end."""
         spoken = await self._speak(text, new_turn=new_turn)
         if not spoken.ok:
             await self._speech_failed(spoken)
@@ -301,7 +303,10 @@ class Dialogue(Conversation):
     async def _speak(self, text: str, *, new_turn: bool = False, last: bool = False) -> Spoken:
         """``last``: the call ends behind it."""
         spoken = Spoken("", complete=False)
+        interruptions = self._interruptions
         async with self._floor_taken():
+            if self._interruptions != interruptions and not (new_turn or last):
+                return spoken
             self._bot_began()
             spoken = await utter(self.mouth.begin(new_turn=new_turn), text, listens=not last)
         self._log_failure(spoken)
