@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
+from pydantic import field_validator
 
 from voicecall import ProviderInfo, ProviderKind, hookimpl
 from voicecall.configuring import ConfigModel
@@ -156,6 +157,24 @@ def test_a_configuration_model_that_is_none_is_its_packages_fault(model: Any) ->
     words = "'alpha' cannot be used: TypeError: its config_model returns .*, not a pydantic model"
     with pytest.raises(PluginError, match=words):
         provider_config(provider("alpha", config_model=lambda: model), {}, {"ALPHA_KEY": "a"}, "p")
+
+
+class FailingConfig(ConfigModel):
+    api_key: str = ""
+
+    @field_validator("api_key")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        return {"": value}[value]
+
+
+def test_a_model_that_fails_is_its_packages_fault() -> None:
+    alpha = provider("alpha", auto_select_order=10, config_model=lambda: FailingConfig)
+    chosen = select(registry(alpha, BRAVO), TTS, None, {}, {"ALPHA_KEY": "a", "BRAVO_KEY": "b"}, "")
+    assert chosen.info is BRAVO
+    words = "the tts provider 'alpha' cannot be used: its configuration model fails with KeyError$"
+    with pytest.raises(PluginError, match=words):
+        provider_config(alpha, {}, {"ALPHA_KEY": "a"}, "p")
 
 
 @pytest.mark.parametrize("error", [ModuleNotFoundError("No module named 'vendor'"), SystemExit(3)])

@@ -70,7 +70,7 @@ def provider_config(
     """The validated configuration of a provider (None for one without a model).
 
     Absent values come from the environment. Raises :exc:`ConfigError`, which names the full path
-    and the variable, and :exc:`PluginError` if the provider's model cannot be loaded.
+    and the variable, and :exc:`PluginError` if the provider's model cannot be loaded or fails.
     """
     for field in missing_fields(info, raw, environ):
         raise ConfigError(
@@ -94,7 +94,16 @@ def provider_config(
             f"the {info.kind.value} provider {info.id!r} cannot be used:"
             f" {type(error).__name__}: {error}"
         ) from error
-    return validate(model, values, path, env=info.secrets)
+    try:
+        return validate(model, values, path, env=info.secrets)
+    except ConfigError:
+        raise
+    except Exception as error:
+        # Its words may quote a credential.
+        raise PluginError(
+            f"the {info.kind.value} provider {info.id!r} cannot be used: its configuration model"
+            f" fails with {type(error).__name__}"
+        ) from error
 
 
 def select(

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
+from pydantic import field_validator
 
 from voicecall import hookimpl
-from voicecall.hosting import PluginInfo, Service, SetupCheck, SetupProbe
+from voicecall.configuring import ConfigModel
+from voicecall.hosting import LegacyRule, PluginInfo, Service, SetupCheck, SetupProbe
 
 pytestmark = [pytest.mark.integration, pytest.mark.anyio]
 
@@ -204,3 +207,34 @@ def test_a_plugin_that_returns_something_else_is_told_what(
     shell.extra = [("voicecall.gateway", "answering", Answering(answer))]
     code, out, _ = shell(*command.split())
     assert (code, told in out) == (1, True)
+
+
+class Failing(ConfigModel):
+    """A model that is no match for what is written, and has no schema."""
+
+    sort: Any = None
+    made: Callable[[], None] = print
+
+    @field_validator("sort")
+    @classmethod
+    def _known(cls, value: Any) -> Any:
+        return {"a": 1}[value]
+
+
+@pytest.mark.parametrize("rules", [(), (LegacyRule("kind", "sort"),)])
+async def test_a_model_that_fails_is_its_plugins_fault_and_no_one_elses(
+    lab: Any, shell: Any, fake_plugin: Any, rules: tuple[LegacyRule, ...]
+) -> None:
+    odd = Odd(described(config_model=lambda: Failing, legacy_rules=lambda: rules))
+    entries = {"odd": {"config": {"sort": "b"}}}
+    told = "the configuration model of the plugin 'odd' fails with KeyError"
+    plain = fake_plugin("plain")
+    async with lab.gateway(odd, plain, tree={"plugins": {"entries": entries}}).run() as gateway:
+        assert await gateway.wait_started() == [told]
+    shell.extra = [("voicecall.gateway", "odd", odd)]
+    shell.config.write_text(json.dumps({"plugins": {"entries": entries}}))
+    for command, code in (("plugins list", 0), ("config check", 1), ("doctor", 1)):
+        got, out, _ = shell(*command.split())
+        assert (got, told in out) == (code, True), command
+    code, _, err = shell("config", "schema")
+    assert (code, "warning: the plugin 'odd': PydanticInvalidForJsonSchema: " in err) == (0, True)

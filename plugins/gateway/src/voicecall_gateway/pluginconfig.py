@@ -64,6 +64,11 @@ def _plugin_config(registry: Registry, loaded: LoadedConfig, plugin_id: str) -> 
         return validate(model, values, path)
     except ConfigError as error:
         raise ConfigError(f"{loaded.source}: {loaded.secrets.explain(str(error))}") from None
+    except Exception as error:
+        # Its words may quote a credential.
+        raise PluginError(
+            f"the configuration model of the plugin {plugin_id!r} fails with {type(error).__name__}"
+        ) from error
 
 
 def plugin_values(registry: Registry, loaded: LoadedConfig, info: PluginInfo) -> PluginValues:
@@ -129,7 +134,7 @@ def _legacy_keys(registry: Registry, kind: ProviderKind, provider_id: str) -> Se
 def _accepts(model: type[BaseModel], values: Mapping[str, Any]) -> bool:
     try:
         validate(model, values, "")
-    except ConfigError:
+    except Exception:  # noqa: BLE001 (a stranger's model: who asks for the values is told)
         return False
     return True
 

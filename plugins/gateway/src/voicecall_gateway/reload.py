@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 from anyio.abc import TaskGroup
 
-from voicecall.errors import ConfigError, VoicecallError
+from voicecall.errors import ConfigError, PluginError, VoicecallError
 from voicecall.hosting import Reconfigurable, RpcCall
 
 from .aside import aside
@@ -195,7 +195,7 @@ class Reloader:
             try:
                 if plugin.info is not None:
                     plugin_config(registry, loaded, plugin.id)
-            except ConfigError:
+            except (ConfigError, PluginError):
                 # One that was wrong before and was not touched keeps nobody else from changing.
                 if before is None or before.problem is None or self._differs(plugin, loaded):
                     raise

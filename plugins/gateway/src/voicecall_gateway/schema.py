@@ -97,7 +97,11 @@ class _Schemas:
         if plugin.info is None:
             self.problems.append(plugin.error or f"the plugin {plugin_id!r} cannot be loaded")
         elif plugin.info.config_model is not None:
-            config = self.of(f"plugin.{plugin_id}", plugin.info.config_model())
+            try:
+                config = self.of(f"plugin.{plugin_id}", plugin.info.config_model())
+            except Exception as error:  # noqa: BLE001 (a stranger's model)
+                self.problems.append(f"the plugin {plugin_id!r}: {type(error).__name__}: {error}")
+                return schema
             self.add_blocks(config, plugin.info.provider_blocks)
             schema["properties"]["config"] = config
         return schema

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from voicecall.errors import ConfigError, InvalidRequest
+from voicecall.errors import InvalidRequest, VoicecallError
 from voicecall_gateway.commandline import CommandLine, ConfigOption, JsonOption, command_line
 from voicecall_gateway.output import print_json, print_table, print_text
 
@@ -54,7 +54,7 @@ def _rows(line: CommandLine, config: Any) -> list[dict[str, Any]]:
         if plugin.enabled and error is None:
             try:
                 plugin_config(line.registry, loaded, plugin.id)
-            except ConfigError as problem:
+            except VoicecallError as problem:
                 error = str(problem)
         row: dict[str, Any] = {
             "id": plugin.id,
