@@ -320,6 +320,9 @@ def error_tree(registry: Registry, words: Mapping[str, str]) -> str:
     for name in errors.__all__:
         one = getattr(errors, name)
         parts.append(f"\n## {name}\n\n{prose(inspect.getdoc(one) or '')}\n")
+        if "__init__" in vars(one):
+            signature = str(inspect.signature(one)).replace("'", "").removesuffix(" -> None")
+            parts.append(f"\n```text\n{name}{signature}\n```\n")
     return "".join(parts)
 
 

@@ -120,8 +120,9 @@ class MissingScope(CallError):
 class ProviderError(VoicecallError):
     """A carrier or speech vendor failed.
 
-    ``provider`` is its id, ``retryable`` says whether the same request may be sent again,
-    ``request_id`` is the vendor's own reference, ``status`` the HTTP status if there was one.
+    ``provider`` is its id, ``retryable`` says whether the same request may be sent again (None: as
+    the class says), ``request_id`` is the vendor's own reference, ``status`` the HTTP status if
+    there was one. The subclasses are made in the same way.
     """
 
     retryable = False
