@@ -30,6 +30,7 @@ ThinkingLevel = Literal[
 class AgentTurn:
     """One thing that the caller said or pressed.
 
+    - ``turn_id``: the same if the turn comes again; ``call_id``, ``agent_id``: whose turn it is
     - ``text``: what was said; empty if it was not understood
     - ``digits``: the keys that were pressed
     - ``session_key``: whose history the turn belongs to
