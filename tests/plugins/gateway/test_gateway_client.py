@@ -10,6 +10,7 @@ from typing import Any
 import anyio
 import anyio.to_thread
 import pytest
+from websockets.asyncio.server import ServerConnection, serve
 
 from voicecall.hosting import RpcCall, RpcMethod
 from voicecall_gateway.client import (
@@ -214,3 +215,54 @@ async def test_a_wrong_gateway_url(shell: Any, url: str) -> None:
     assert code == 1
     assert err.startswith("VOICECALL_GATEWAY_URL: must be a URL")
     assert err.count("\n") == 1
+
+
+CHALLENGE = json.dumps({"type": "event", "event": "connect.challenge", "payload": {}})
+
+
+def answer(**values: Any) -> str:
+    return json.dumps({"type": "res", "id": "1", **values})
+
+
+@pytest.mark.parametrize(
+    "frames",
+    [
+        ["[]"],
+        ["[" * 100_000],
+        [CHALLENGE, answer(ok=True, payload=[1])],
+        [CHALLENGE, answer(ok=True, payload="text")],
+        [CHALLENGE, answer(ok=False, error="text")],
+    ],
+)
+async def test_whoever_is_no_gateway_is_told_from_one(shell: Any, frames: Sequence[str]) -> None:
+    async def speak(socket: ServerConnection) -> None:
+        for number, frame in enumerate(frames):
+            if number:
+                await socket.recv()
+            await socket.send(frame)
+        await socket.wait_closed()
+
+    async with serve(speak, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        shell.config.write_text(f"{{gateway: {{port: {port}}}}}")
+        code, out, err = await in_thread(shell, "gateway", "status")
+    assert (code, out) == (1, "")
+    assert err == (
+        f"ws://127.0.0.1:{port} does not speak the gateway's protocol; start one with"
+        " `voicecall gateway run`\n"
+    )
+
+
+@pytest.mark.parametrize("details", [[1], "text"])
+async def test_details_that_are_none_do_not_hide_an_error(shell: Any, details: Any) -> None:
+    async def speak(socket: ServerConnection) -> None:
+        await socket.send(CHALLENGE)
+        await socket.recv()
+        error = {"code": "FORBIDDEN", "message": "go away", "details": details}
+        await socket.send(answer(ok=False, error=error))
+        await socket.wait_closed()
+
+    async with serve(speak, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        shell.config.write_text(f"{{gateway: {{port: {port}}}}}")
+        assert await in_thread(shell, "gateway", "status") == (1, "", "go away\n")

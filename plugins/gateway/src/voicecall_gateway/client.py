@@ -188,13 +188,18 @@ class GatewayClient:
         )
 
     def _payload(self, frame: Mapping[str, Any]) -> dict[str, Any]:
-        if frame.get("ok") is True:
-            return dict(frame.get("payload") or {})
-        error = frame.get("error")
-        if not isinstance(error, dict):
+        done = frame.get("ok") is True
+        said = (frame.get("payload") or {}) if done else frame.get("error")
+        if not isinstance(said, dict):
             raise self._unreachable("does not speak the gateway's protocol")
-        message = str(error.get("message"))
-        raise RpcError(str(error.get("code")), message, error.get("details"))
+        if done:
+            return said
+        details = said.get("details")
+        raise RpcError(
+            str(said.get("code")),
+            str(said.get("message")),
+            details if isinstance(details, dict) else None,
+        )
 
     def _send(self, frame: Mapping[str, Any]) -> None:
         from websockets.exceptions import ConnectionClosed
@@ -217,7 +222,7 @@ class GatewayClient:
             ) from None
         except ConnectionClosed:
             raise self._unreachable("closed the connection") from None
-        except ValueError:
+        except (ValueError, RecursionError):
             frame = None
         if not isinstance(frame, dict):
             raise self._unreachable("does not speak the gateway's protocol")
