@@ -156,14 +156,15 @@ class Acme:
                 config_model=lambda: AcmeConfig,
                 secrets={"apiKey": "ACME_API_KEY"},
                 required=("apiKey",),
-                capabilities=TelephonyCapabilities(),
+                capabilities=TelephonyCapabilities(native_speech=True, native_listening=True),
             )
         ]
 
 
 async def test_a_missing_secret_is_named_with_its_path_and_variable(tmp_path: Path) -> None:
     registry = Registry(extra=[("voicecall.telephony", "acme", Acme())])
-    tree = {**tree_of(provider="acme", serve={"port": 0}), "gateway": {"port": 0}}
+    phone = tree_of(provider="acme", fromNumber="+15550000000", serve={"port": 0})
+    tree = {**phone, "gateway": {"port": 0}}
     loaded = config_from_tree(tree, environ={}, state_dir=tmp_path)
     gateway = Gateway(loaded, registry)
     async with gateway.run():
