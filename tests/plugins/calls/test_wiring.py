@@ -19,6 +19,7 @@ from voicecall_calls.exposure import is_public_url, tunnel_block
 from voicecall_calls.knownsecrets import known_secrets
 from voicecall_calls.wiring import Wiring, require, resolve
 from voicecall_mock.config import MockConfig
+from voicecall_testing.fakes import NATIVE
 from voicecall_testing.tunnels import ScriptedTunnel, TunnelPlugin
 
 from .phone_registry import INFOS, KEYS, _Plugin, info, registry, wire
@@ -123,6 +124,22 @@ def test_a_carrier_without_media_streams_cannot_stream() -> None:
     for mode in ("streaming", "realtime"):
         wiring = wire(provider="plain", environ=KEYS, **{mode: {"enabled": True}})
         assert any(f"{mode}.enabled: Plain has no media streams" in p for p in wiring.problems)
+
+
+def test_the_block_of_a_carrier_that_is_named_by_an_alias_is_not_said_to_be_ignored() -> None:
+    again = info(ProviderKind.TELEPHONY, "again", capabilities=NATIVE, aliases=("nick",))
+    values = {"provider": "nick", "nick": {"voice": "anna"}, "nock": {}}
+    wiring = resolve(
+        VoiceCallConfig.model_validate(values),
+        registry=registry(more=[again]),
+        environ={},
+        agents={},
+        tts={},
+    )
+    carrier, block = require(wiring.carrier)
+    assert (carrier.id, block.voice) == ("again", "anna")
+    [ignored] = [note for note in wiring.notes if "is ignored" in note]
+    assert ignored.startswith("plugins.entries.voice-call.config.nock is ignored: no such carrier")
 
 
 def test_a_carrier_that_cannot_speak_or_listen_by_itself_needs_media_streams() -> None:

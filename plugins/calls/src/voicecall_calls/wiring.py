@@ -167,7 +167,8 @@ def _of_other_calls(config: VoiceCallConfig, media: MediaPath) -> Iterator[str]:
 
 def _ignored_blocks(config: VoiceCallConfig, registry: Registry) -> Iterator[str]:
     installed = set(registry.ids(ProviderKind.TELEPHONY))
-    for block in sorted(set(config.carriers) - installed):
+    # A carrier that is installed may be named by one of its aliases.
+    for block in sorted(set(config.carriers) - installed - {config.provider}):
         why = "no such carrier is installed"
         if block in _NOT_YET:
             why = "this is not supported yet"
