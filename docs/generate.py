@@ -56,7 +56,7 @@ AGENTS = """## `agents`
 |---|---|---|---|
 | `defaults.backend` | text | first configured one | agent backend of every agent |
 | `list[].id` | text | `main` | name of an agent |
-| `list[].default` | true or false | false | answers unless `agentId` names another; else the first does |
+| `list[].default` | true or false | false | answers unless `agentId` names one; else the first |
 | `list[].backend` | text | `defaults.backend` | this agent's backend |
 | `defaults.model`, `list[].model` | text | - | model, where the backend can choose |
 | `defaults.model.primary`, `.fallbacks` | text; list | - | the same; what takes over in turn |
