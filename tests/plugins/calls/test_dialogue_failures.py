@@ -87,6 +87,22 @@ async def test_a_slow_agent_is_covered_by_a_filler_and_again(tmp_path: Path) -> 
         assert reply.failed is None
 
 
+async def test_a_caller_who_goes_on_is_not_asked_to_say_it_again(tmp_path: Path) -> None:
+    async with open_phone(tmp_path) as phone:
+        await greeted(phone)
+        phone.agent.then(1.0, trouble())
+        phone.hears("My number is five, five, five.")
+        await phone.settle(0.5)
+        phone.stt.started()
+        phone.stt.partial("zero")
+        await phone.settle(2)
+        assert phone.heard == [SAY.greeting]
+        phone.stt.final("Zero, one.")
+        phone.stt.ended()
+        await phone.settle(3)
+        assert phone.heard == [SAY.greeting, "Yes."]
+
+
 async def test_a_quick_agent_needs_no_filler(tmp_path: Path) -> None:
     async with open_phone(tmp_path, config={"fillerAfterMs": 1000}) as phone:
         await greeted(phone)

@@ -293,6 +293,8 @@ class Dialogue(Conversation):
 
     async def _say(self, text: str, *, new_turn: bool = False) -> Spoken:
         """Speak when the floor is free; an interruption, also before that, is a normal end."""
+        if not new_turn:
+            await self._replier.let_speak()
         spoken = await self._speak(text, new_turn=new_turn)
         if not spoken.ok:
             await self._speech_failed(spoken)
@@ -342,11 +344,7 @@ class Dialogue(Conversation):
 
     # --- requests from outside --------------------------------------------------------------
 
-    async def say(self, text: str) -> None:
-        await self._replier.let_speak()
-        await self._tell(text)
-
-    async def _tell(self, text: str, *, new_turn: bool = False) -> None:
+    async def say(self, text: str, *, new_turn: bool = False) -> None:
         spoken = await self._say(text, new_turn=new_turn)
         over = self._parting.closed if spoken.complete else self._parting.over
         if over is not None:
@@ -364,7 +362,7 @@ class Dialogue(Conversation):
             # Open before the prompt is spoken: an early answer counts.
             with self._question.asked() as answer:
                 await self._stop_reply()
-                await self._tell(prompt, new_turn=True)
+                await self.say(prompt, new_turn=True)
                 asked = SpeechTimes(done=self.seam.now_ms())
                 text = await answer.wait(timeout_s)
         finally:
