@@ -851,6 +851,20 @@ async def test_one_request_after_the_other_is_said(tmp_path: Path) -> None:
         assert phone.said == [("bot", "First of all."), ("bot", "After that.")]
 
 
+async def test_requests_that_wait_are_not_said_into_an_interruption(tmp_path: Path) -> None:
+    model = ScriptedRealtime()
+    async with open_realtime(tmp_path, model) as phone:
+        await answered(phone)
+        call_id = phone.record.call_id
+        async with anyio.create_task_group() as tasks:
+            for text in ("First of all.", "After that.", "And at last."):
+                tasks.start_soon(phone.operations.speak, call_id, text)
+            await phone.settle(0.5)
+            model.current.tell(Interrupted())
+        await phone.settle(2)
+        assert model.current.asked == [("say", "First of all.")]
+
+
 async def test_say_reports_words_that_break_off_and_the_next_are_said(tmp_path: Path) -> None:
     model = ScriptedRealtime()
     async with open_realtime(tmp_path, model) as phone:

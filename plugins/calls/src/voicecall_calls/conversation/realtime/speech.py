@@ -57,6 +57,11 @@ class ModelSpeech:
         if self._voice.ended:
             raise CallNotReady("the call is being ended")
 
+    @property
+    def interruptions(self) -> int:
+        """How often what the model says has been interrupted."""
+        return self._voice.interruptions
+
     def stop(self) -> None:
         """Break off what the model says."""
         self._voice.interrupt()
@@ -84,15 +89,22 @@ class Requests:
         self._speech = speech
         self._question = question
         self._patience_s = patience_s
+        self._turn = anyio.Lock()
 
     def close(self, why: str) -> None:
         self.closed = why
         self._question.fail(why)
 
-    async def say(self, text: str) -> None:
-        """Return when ``text`` was played or interrupted. Raises ``VoicecallError``."""
+    async def say(self, text: str, *, asks: bool = False) -> None:
+        """Return when ``text`` was played or interrupted; unless it ``asks``, it is not said where
+        something before it is interrupted. Raises ``VoicecallError``."""
         self._check()
-        item = await self._speech.say(text, self._patience_s)
+        interruptions = self._speech.interruptions
+        async with self._turn:
+            if self._speech.interruptions != interruptions and not asks:
+                self._check()
+                return
+            item = await self._speech.say(text, self._patience_s)
         self._check()
         if item is None or item.error is not None:
             why = item.error if item is not None else None
@@ -102,7 +114,7 @@ class Requests:
         """Say ``prompt`` and return the caller's next words. Raises ``VoicecallError``."""
         # Open before the prompt is spoken: an early answer counts.
         with self._question.asked() as answer:
-            await self.say(prompt)
+            await self.say(prompt, asks=True)
             return await answer.wait(timeout_s)
 
     def _check(self) -> None:
