@@ -374,7 +374,7 @@ async def test_a_guess_is_not_in_the_way(make_agent: MakeAgent, make_turn: MakeT
 
 
 async def test_a_history_that_cannot_be_read_costs_no_answer(
-    make_agent: MakeAgent, make_turn: MakeTurn, tmp_path: Path
+    make_agent: MakeAgent, make_turn: MakeTurn, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     stub = OpenAiStub()
     async with closed_backstage(stub.serve()) as url:
@@ -384,7 +384,15 @@ async def test_a_history_that_cannot_be_read_costs_no_answer(
             await run_sql(tmp_path, 'UPDATE messages SET message = \'[{"kind": "new"}]\'')
             assert await said(agent, make_turn(turn_id="t2"))
             await run_sql(tmp_path, "DROP TABLE messages")
+            caplog.clear()
             assert await said(agent, make_turn(turn_id="t3"))
+    # It lasts, and each turn tells it.
+    why = f"{tmp_path}/agents/history.db: no such table: messages"
+    ours = [record for record in caplog.records if "history" in record.getMessage()]
+    assert [record.getMessage() for record in ours] == [
+        f"call c1: the history cannot be {done}: {why}" for done in ("read", "written")
+    ]
+    assert all(record.exc_info is None for record in ours)
     assert stub.requests[1].said("user") == ["Good morning."]
 
 

@@ -138,7 +138,7 @@ class PydanticAgent(AgentBackend):
         if run is not None:
             await run.stopped()
         async with self._session(turn.session_key):
-            for known in await self._load(turn.session_key):
+            for known in await self._load(turn):
                 if known.turn_id == turn.turn_id:
                     messages = heard_of(
                         _parsed(known), heard_text, spoken_contract=self.config.spoken_contract
@@ -151,7 +151,7 @@ class PydanticAgent(AgentBackend):
         """See :class:`voicecall.agent.AgentBackend`. It has no ``memory``."""
         if "sessions" not in sources:
             return ()
-        known = [exchange(_parsed(one)) for one in await self._load(turn.session_key)]
+        known = [exchange(_parsed(one)) for one in await self._load(turn)]
         found = related(turn.text, [text for text in known if text], limit)
         return [Recollection("sessions", text) for text in found]
 
@@ -190,7 +190,7 @@ class PydanticAgent(AgentBackend):
 
     async def _answer(self, run: _Run) -> None:
         turn = run.turn
-        known = await self._load(turn.session_key)
+        known = await self._load(turn)
         before = [_parsed(one) for one in known if one.turn_id != turn.turn_id]
         # Words that were interrupted before their answer began still count; those that only met a
         # failure do not: the caller is asked to say them again.
@@ -311,20 +311,22 @@ class PydanticAgent(AgentBackend):
 
     # --- history ------------------------------------------------------------------------------
 
-    async def _load(self, session_key: str) -> list[HistoryTurn]:
+    async def _load(self, turn: AgentTurn) -> list[HistoryTurn]:
         """The history; an empty one where it cannot be read: the caller gets an answer."""
         try:
-            return await self._history.load(session_key, self.config.max_history_turns)
-        except StoreError:
-            _log.exception("the history cannot be read")
+            return await self._history.load(turn.session_key, self.config.max_history_turns)
+        except StoreError as error:
+            _log.warning("call %s: the history cannot be read: %s", turn.call_id, error)
             return []
 
     async def _put(self, turn: AgentTurn, messages: list[ModelMessage]) -> None:
         try:
             stored = HistoryTurn(turn.turn_id, dump(messages))
             await self._history.put(turn.session_key, stored, self.config.max_history_turns)
-        except (StoreError, ValueError):  # or a tool gave something that has no JSON
-            _log.exception("the history cannot be written")
+        except StoreError as error:
+            _log.warning("call %s: the history cannot be written: %s", turn.call_id, error)
+        except ValueError:  # a tool gave something that has no JSON
+            _log.exception("call %s: the history cannot be written", turn.call_id)
 
 
 def _parsed(turn: HistoryTurn) -> list[ModelMessage]:
