@@ -18,12 +18,14 @@ from voicecall.errors import StoreError
 from voicecall.hosting import ToolCall
 from voicecall.model import CallRecord
 from voicecall.providers import ProviderContext, ProviderInfo, ProviderKind
+from voicecall.realtime import RealtimeCapabilities
 from voicecall.registry import Registry
 from voicecall_calls import plugin as phone_plugin
 from voicecall_calls.store import SqliteStore
 from voicecall_gateway.config import config_from_tree
 from voicecall_gateway.runtime import Gateway
 from voicecall_testing import speech
+from voicecall_testing.duplex import ScriptedRealtime
 from voicecall_testing.fakes import NATIVE, STREAMING, ScriptedCarrier
 
 from .phone_registry import _Plugin, info
@@ -222,6 +224,16 @@ async def test_a_factory_that_returns_no_provider_is_named(
     async with started(tmp_path, idle, **streaming) as problems:
         [problem] = problems
         assert problem.endswith(why)
+
+
+@pytest.mark.parametrize("formats", [(), ("mulaw",), None])
+async def test_a_voice_model_without_formats_is_named(tmp_path: Path, formats: Any) -> None:
+    model = ScriptedRealtime(RealtimeCapabilities(formats=formats))
+    mute = replace(info(ProviderKind.REALTIME, "mute"), factory=lambda config, context: model)
+    over = {"streaming": {"enabled": False}, "realtime": {"enabled": True, "provider": "mute"}}
+    async with started(tmp_path, mute, **over) as problems:
+        [problem] = problems
+        assert "TypeError: its capabilities must name one audio format at least" in problem
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,9 @@ from collections.abc import Collection, Iterator
 from contextlib import AsyncExitStack, contextmanager
 from typing import Any
 
+from voicecall.audio.formats import AudioFormat
 from voicecall.errors import PluginError, VoicecallError
-from voicecall.providers import ProviderContext, ProviderInfo
+from voicecall.providers import ProviderContext, ProviderInfo, ProviderKind
 from voicecall.selection import Selected
 from voicecall.telephony import TelephonyProvider
 from voicecall_calls.wiring import require
@@ -59,6 +60,11 @@ def make_carrier(info: ProviderInfo, config: Any, context: ProviderContext) -> T
     return carrier
 
 
+def _has_formats(provider: Any) -> bool:
+    formats = getattr(getattr(provider, "capabilities", None), "formats", ())
+    return bool(formats) and all(isinstance(one, AudioFormat) for one in formats)
+
+
 def _is_header_set(names: Any) -> bool:
     if isinstance(names, str) or not isinstance(names, Collection) or not names:
         return False
@@ -73,5 +79,8 @@ async def open_provider(selected: Selected, context: ProviderContext, stack: Asy
         provider = info.factory(config, context)
         if not hasattr(provider, "lifespan"):
             raise TypeError(f"its factory returns {type(provider).__name__}, not a provider")
+        if info.kind is ProviderKind.REALTIME and not _has_formats(provider):
+            # Every call would end before a word.
+            raise TypeError("its capabilities must name one audio format at least (formats)")
         await stack.enter_async_context(provider.lifespan())
     return provider
