@@ -145,6 +145,17 @@ def test_a_plugin_with_a_wrong_hook_is_not_kept(hook: str) -> None:
     assert [info.id for info in hooks.provider_infos(ProviderKind.TTS, speech)] == ["a"]
 
 
+def test_a_hook_without_its_mark_is_refused() -> None:
+    class Unmarked(Speech):
+        def voicecall_services(self, host: Any) -> list[Any]:
+            return [host]
+
+    hooks = Hooks()
+    for _ in range(2):
+        with pytest.raises(pluggy.PluginValidationError, match="voicecall_services is not marked"):
+            hooks.register(Unmarked(), "unmarked")
+
+
 async def _later(this: object) -> None:
     return None
 

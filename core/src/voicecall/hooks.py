@@ -58,7 +58,13 @@ class Hooks:
 
     def _check_plain(self, plugin: object) -> None:
         """Raise ``PluginValidationError`` for hooks that would be called without any effect."""
-        for caller in self._manager.get_hookcallers(plugin) or ():
+        callers = self._manager.get_hookcallers(plugin) or []
+        for name in vars(self._manager.hook).keys() - {caller.name for caller in callers}:
+            if name.startswith("voicecall_") and callable(getattr(plugin, name, None)):
+                raise pluggy.PluginValidationError(
+                    plugin, f"{name} is not marked with @voicecall.hookimpl"
+                )
+        for caller in callers:
             for impl in caller.get_hookimpls():
                 if impl.plugin is not plugin:
                     continue
