@@ -458,6 +458,23 @@ async def test_a_socket_on_a_kept_connection_outlives_the_time_for_a_head() -> N
                 assert json.loads(await client.recv())["event"] == "media"
 
 
+async def test_no_socket_is_opened_before_an_answer_that_is_due() -> None:
+    async with serving() as (server, _):
+        async with await anyio.connect_tcp("127.0.0.1", server.port) as stream:
+            await stream.send(
+                b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n"
+                b"GET /voice/stream HTTP/1.1\r\nhost: x\r\nupgrade: websocket\r\n"
+                b"connection: Upgrade\r\nsec-websocket-version: 13\r\n"
+                b"sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+            )
+            answer = b""
+            with contextlib.suppress(anyio.EndOfStream, anyio.BrokenResourceError):
+                while True:
+                    answer += await stream.receive()
+            assert b" 101 " not in answer
+        assert server.open_sockets == 0
+
+
 @pytest.mark.parametrize(
     "caps", [{"max_pending": 2}, {"max_pending_per_client": 2}, {"max_pending": 2, "path": "/m"}]
 )

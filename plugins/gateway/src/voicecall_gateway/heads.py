@@ -32,7 +32,8 @@ class BoundedHeads(HttpToolsProtocol):
     bytes of it came. Otherwise it is answered (408, 431; not at all where nothing came) and the
     connection is closed. What is left of a body behind its answer has as much time. The connection
     is also closed when more than ``rest_limit`` bytes come behind a head, or many requests at once,
-    or where nothing is read of an answer for ``timeout_s``; trailers are dropped.
+    or one for a WebSocket before another is answered, or where nothing is read of an answer for
+    ``timeout_s``; trailers are dropped.
     """
 
     def __init__(
@@ -97,6 +98,10 @@ class BoundedHeads(HttpToolsProtocol):
         # The connection is another protocol's from now on. The end of its head has begun to wait
         # for the next one where there was an answer before.
         self._head_is_over()
+        if self.cycle is not None and not self.cycle.response_complete:
+            # The answer to another request would come in the midst of what the socket sends.
+            self._refuse(None)
+            return
         super().handle_websocket_upgrade()
 
     def on_response_complete(self) -> None:
