@@ -299,8 +299,9 @@ class TelephonyProvider(Provider):
     async def place_call(self, request: DialRequest) -> str:
         """Dial, once; returns the carrier's id of the call.
 
-        Raises :exc:`~voicecall.errors.OutcomeUnknown` if the call may exist, any other
-        :exc:`~voicecall.errors.ProviderError` if it certainly does not.
+        Raises :exc:`~voicecall.errors.OutcomeUnknown` if the call may exist, as it may where no
+        answer came in time, and any other :exc:`~voicecall.errors.ProviderError` if it certainly
+        does not.
         """
 
     async def find_dial(self, query: DialQuery) -> str | None:

@@ -12,7 +12,13 @@ import pytest
 
 from voicecall import events as ev
 from voicecall import telephony as tel
-from voicecall.errors import OutcomeUnknown, ProviderUnavailable, RequestRejected
+from voicecall.errors import (
+    OutcomeUnknown,
+    ProviderError,
+    ProviderTimeout,
+    ProviderUnavailable,
+    RequestRejected,
+)
 from voicecall.model import (
     CallMode,
     CallRecord,
@@ -121,9 +127,12 @@ async def test_a_refused_dial_is_a_failed_call_and_frees_its_place(tmp_path: Pat
         assert not phone.carrier.dialled[0].wanted()
 
 
-async def test_a_dial_of_unknown_outcome_is_looked_up_and_never_repeated(tmp_path: Path) -> None:
+@pytest.mark.parametrize("error", [OutcomeUnknown, ProviderTimeout])
+async def test_a_dial_of_unknown_outcome_is_looked_up_and_never_repeated(
+    tmp_path: Path, error: type[ProviderError]
+) -> None:
     async with open_phone(tmp_path, media=NATIVELY) as phone:
-        phone.carrier.dial_errors.append(OutcomeUnknown("cut off", provider="scripted"))
+        phone.carrier.dial_errors.append(error("cut off", provider="scripted"))
         await phone.dial("Hello.")
         assert phone.record.provider_call_id == "carrier-1"
         assert len(phone.carrier.dialled) == 1

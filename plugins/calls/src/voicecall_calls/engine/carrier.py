@@ -10,7 +10,7 @@ import anyio
 
 from voicecall import events as ev
 from voicecall import telephony as tel
-from voicecall.errors import OutcomeUnknown, ProviderError, StoreError
+from voicecall.errors import OutcomeUnknown, ProviderError, ProviderTimeout, StoreError
 from voicecall.model import EndDetail, EndReason
 
 from .asking import asking, reported_end, reported_status
@@ -67,7 +67,8 @@ class CarrierActions:
                 if not isinstance(provider_call_id, str) or not provider_call_id:
                     raise TypeError("place_call returns no id of the carrier's")
             event = ev.DialAccepted(at=self._now(), provider_call_id=provider_call_id)
-        except OutcomeUnknown as error:
+        except (OutcomeUnknown, ProviderTimeout) as error:
+            # Without an answer the call may exist, whatever an adapter calls it.
             _log.warning("call %s: what became of it is unknown: %s", record.call_id, error)
             event = ev.DialUncertain(at=self._now(), error=str(error))
         except ProviderError as error:
