@@ -198,6 +198,39 @@ async def test_a_session_that_expires_while_the_caller_waits(tmp_path: Path) -> 
         assert requests(model) == 1
 
 
+async def test_a_session_that_expires_while_a_tool_runs_is_left_behind_the_answer(
+    tmp_path: Path,
+) -> None:
+    model = ScriptedRealtime()
+    async with open_realtime(tmp_path, model, fillerAfterMs=0) as phone:
+        await on_the_phone(phone)
+        phone.agent.then(8.0, "Sunny.")
+        model.current.tell(CONSULT, SessionExpiring(60_000))
+        await phone.settle(9)
+        assert model.current.results == [("t1", {"answer": "Sunny."}, False)]
+        model.current.speak("It is sunny.", 3000)
+        await phone.settle(2)
+        assert len(model.sessions) == 1
+        await phone.settle(3)
+        assert len(model.sessions) == 2
+        assert requests(model) == 0
+        assert phone.said == [("bot", "It is sunny.")]
+        assert len(phone.agent.turns) == 1
+
+
+async def test_a_session_is_left_before_it_ends_whatever_tools_run(tmp_path: Path) -> None:
+    model = ScriptedRealtime()
+    async with open_realtime(tmp_path, model, fillerAfterMs=0) as phone:
+        await on_the_phone(phone)
+        phone.agent.then(20.0, "Sunny.")
+        model.current.tell(CONSULT, SessionExpiring(10_000))
+        await phone.settle(7.5)
+        assert len(model.sessions) == 1
+        await phone.settle(1)
+        assert len(model.sessions) == 2
+        assert requests(model) == 1
+
+
 async def test_a_reset_is_made_up_for_once(tmp_path: Path) -> None:
     model = ScriptedRealtime()
     async with open_realtime(tmp_path, model) as phone:

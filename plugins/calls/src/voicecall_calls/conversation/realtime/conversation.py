@@ -110,7 +110,7 @@ class RealtimeConversation(Conversation):
             closed=self._session_closed,
             event=self._take,
             listen=self._listen,
-            pause=self.voice.pause,
+            pause=self._pause,
         )
         if not self._converses:
             self._link.mute()
@@ -236,6 +236,13 @@ class RealtimeConversation(Conversation):
         if self._converses:
             self._keys.begin(self.lane.spawn)
         self._link.do(self._open)
+
+    async def _pause(self) -> None:
+        """Wait until a session can be left: a tool that runs for it would be carried out again."""
+        await self.voice.pause()
+        while self._tools.busy:
+            await self._tools.idle()
+            await self.voice.pause()
 
     def _session_closed(self) -> None:
         self._apologised = False

@@ -207,7 +207,8 @@ class ModelLink:
                 self._event(event)
 
     async def _renew(self, in_ms: int, _session: RealtimeSession) -> None:
-        """Leave a session that expires, if possible between two utterances."""
+        """Leave a session that expires, if possible between two utterances, and with no tool
+        running."""
         with anyio.move_on_after(max(in_ms - _RENEW_BEFORE_MS, 0) / 1000):
             await self._pause()
         self._leave()

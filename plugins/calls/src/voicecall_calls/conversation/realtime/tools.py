@@ -24,6 +24,7 @@ from voicecall_calls.conversation.realtime.forced import ForcedConsult
 from voicecall_calls.conversation.realtime.link import ModelLink
 from voicecall_calls.conversation.realtime.voice import ModelVoice
 from voicecall_calls.conversation.realtime.words import consult_request
+from voicecall_calls.news import News
 
 if TYPE_CHECKING:
     from voicecall_calls.engine.lane import CallLane
@@ -59,6 +60,8 @@ _IDS_KEPT = 64
 _IN_S = 60.0
 _FAREWELL_S = 10.0
 """What comes of a farewell once the model has asked for the end may take so long."""
+_SPEAKS_AFTER_S = 2.0
+"""So soon the model begins to speak of a result."""
 _WORKING = {"status": "working", "message": "Tell the caller briefly that you are checking."}
 _ENDING = {"error": "the call is being ended"}
 _DELIVERED = {"status": "already_delivered", "message": "The caller has heard the answer."}
@@ -100,6 +103,8 @@ class RealtimeTools:
         }
         self._calls: dict[str, anyio.CancelScope] = {}
         self._answered: deque[str] = deque(maxlen=_IDS_KEPT)
+        self._ended = News()
+        """A call was answered, or taken back."""
         self._recent: dict[str, deque[float]] = {}
 
     def declared(self) -> tuple[Tool, ...]:
@@ -112,6 +117,12 @@ class RealtimeTools:
     def busy(self) -> bool:
         """The model waits for a result."""
         return bool(self._calls)
+
+    async def idle(self) -> None:
+        """Wait until nothing is carried out, and the model can have begun to speak of it."""
+        while self._calls:
+            await self._ended.wait()
+        await anyio.sleep(_SPEAKS_AFTER_S)
 
     def call(self, call: ToolCall) -> None:
         """Carry out a call of the model; its result goes to the session."""
@@ -153,6 +164,7 @@ class RealtimeTools:
                 self._answered.append(call.id)
             finally:
                 del self._calls[call.id]
+                self._ended.tell()
 
     async def _carry_out(self, call: ToolCall, session: RealtimeSession) -> None:
         name = _OLD_NAMES.get(call.name, call.name)
