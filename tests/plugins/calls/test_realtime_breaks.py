@@ -218,6 +218,23 @@ async def test_a_session_that_expires_while_a_tool_runs_is_left_behind_the_answe
         assert len(phone.agent.turns) == 1
 
 
+async def test_a_session_that_expires_while_the_model_thinks_is_left_behind_the_answer(
+    tmp_path: Path,
+) -> None:
+    model = ScriptedRealtime()
+    async with open_realtime(tmp_path, model) as phone:
+        await on_the_phone(phone)
+        model.current.hears("When do you close?")
+        model.current.tell(ResponseStarted("response-1"), SessionExpiring(60_000))
+        await phone.settle(5)
+        assert len(model.sessions) == 1
+        model.current.speak("At six in the evening.", 3000)
+        await phone.settle(5)
+        assert len(model.sessions) == 2
+        assert requests(model) == 0
+        assert phone.said[-1] == ("bot", "At six in the evening.")
+
+
 async def test_a_session_is_left_before_it_ends_whatever_tools_run(tmp_path: Path) -> None:
     model = ScriptedRealtime()
     async with open_realtime(tmp_path, model, fillerAfterMs=0) as phone:

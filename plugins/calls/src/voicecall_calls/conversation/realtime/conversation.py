@@ -238,9 +238,9 @@ class RealtimeConversation(Conversation):
         self._link.do(self._open)
 
     async def _pause(self) -> None:
-        """Wait until a session can be left: a tool that runs for it would be carried out again."""
+        """Wait until a session can be left: what it is doing would be begun anew, tools and all."""
         await self.voice.pause()
-        while self._tools.busy:
+        while self._tools.busy or self.voice.answering:
             await self._tools.idle()
             await self.voice.pause()
 
