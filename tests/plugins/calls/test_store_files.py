@@ -160,6 +160,15 @@ async def test_a_database_that_is_gone_while_it_is_open_is_told(
     assert list(store.problems()) == []
 
 
+async def test_a_companion_that_cannot_be_used(tmp_path: Path) -> None:
+    async with new_store(tmp_path).lifespan():
+        pass
+    (tmp_path / "calls.db-wal").mkdir()
+    with pytest.raises(StoreError, match=r"calls\.db: unable to open .* beside it \(-wal, -shm\)"):
+        async with new_store(tmp_path).lifespan():
+            pass
+
+
 async def test_a_directory_that_is_a_file(tmp_path: Path) -> None:
     path = tmp_path / "state"
     path.write_text("")

@@ -15,7 +15,16 @@ from voicecall.errors import StoreError
 
 __all__ = ["StoreTrouble", "locked", "naming", "reason"]
 
-_DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+_DAMAGED = "; use a backup or another store"
+_HINTS = {
+    sqlite3.SQLITE_CORRUPT: _DAMAGED,
+    sqlite3.SQLITE_NOTADB: _DAMAGED,
+    sqlite3.SQLITE_CANTOPEN: (
+        "; the gateway's user must be able to use it and the files beside it (-wal, -shm), and to"
+        " open more files"
+    ),
+}
+"""What to do about an error of SQLite's, by its kind."""
 
 
 class StoreTrouble(StoreError):
@@ -42,8 +51,7 @@ def reason(error: Exception) -> str:
         diagnosis = getattr(original, "diag", None)
         text = getattr(diagnosis, "message_primary", None) or str(original)
         # Of SQLite's codes the last eight bits tell the kind.
-        damaged = getattr(original, "sqlite_errorcode", 0) & 0xFF in _DAMAGED
-        return f"{text}; use a backup or another store" if damaged else text
+        return text + _HINTS.get(getattr(original, "sqlite_errorcode", 0) & 0xFF, "")
     return str(error)
 
 
