@@ -21,11 +21,11 @@ VOICECALL = Path(sys.executable).with_name("voicecall")
 
 
 @contextmanager
-def emulator(*options: str) -> Iterator[tuple[dict[str, str], Any]]:
+def emulator(*options: str, **environ: str) -> Iterator[tuple[dict[str, str], Any]]:
     """What it printed, by name, and the process."""
     command = [str(VOICECALL), "emulate", "twilio", *options]
     with subprocess.Popen(
-        command, stdout=subprocess.PIPE, text=True, env={**os.environ, "NO_COLOR": "1"}
+        command, stdout=subprocess.PIPE, text=True, env={**os.environ, "NO_COLOR": "1", **environ}
     ) as process:
         assert process.stdout is not None
         try:
@@ -49,3 +49,53 @@ def test_it_prints_what_a_configuration_needs_and_takes_a_call() -> None:
             body = json.dumps({"voiceUrl": "http://127.0.0.1:9/"})
             assert client.post("/emulator/dial-in", content=body).status_code == 201
     assert process.returncode == 0
+
+
+ACME = """
+from voicecall import ProviderInfo, ProviderKind, hookimpl
+from voicecall.configuring import ConfigModel
+from voicecall_testing.fakes import ScriptedSpeech
+
+
+class AcmeConfig(ConfigModel):
+    api_key: str
+
+
+def make(config, context):
+    assert config.api_key == "a-key-of-acme"
+    return ScriptedSpeech()
+
+
+@hookimpl
+def voicecall_tts_providers():
+    info = ProviderInfo(
+        kind=ProviderKind.TTS,
+        id="acme",
+        label="Acme",
+        factory=make,
+        config_model=lambda: AcmeConfig,
+        secrets={"apiKey": "ACME_KEY"},
+        required=("apiKey",),
+    )
+    return [info]
+"""
+
+
+def test_a_voice_that_needs_a_key_has_it_from_the_environment(tmp_path: Path) -> None:
+    (tmp_path / "acme_voice.py").write_text(ACME)
+    about = tmp_path / "acme-1.0.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: acme\nVersion: 1.0\n")
+    (about / "entry_points.txt").write_text("[voicecall.tts]\nacme = acme_voice\n")
+    path = str(tmp_path)
+    with emulator("--tts", "acme", PYTHONPATH=path, ACME_KEY="a-key-of-acme") as (printed, process):
+        assert printed["apiBaseUrl"].startswith("http://127.0.0.1:")
+    assert process.returncode == 0
+    done = subprocess.run(
+        [str(VOICECALL), "emulate", "twilio", "--tts", "acme"],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+    )
+    said = "tts.providers.acme.apiKey: is required by Acme (or set ACME_KEY)\n"
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", said)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import tempfile
@@ -13,6 +14,7 @@ import anyio
 
 from voicecall import ProviderContext, ProviderKind
 from voicecall.registry import Registry
+from voicecall.selection import provider_config
 from voicecall.tts import SpeechProvider
 
 from .carrier import EmulatedCarrier
@@ -31,7 +33,8 @@ def run_emulator(
     ``introduce`` says of it. ``tts``: id of the provider that gives the phones a voice, and which
     of its voices, after a colon (``<id>`` or ``<id>:<voice>``).
 
-    Raises ``OSError`` (the port is taken) and :exc:`voicecall.errors.PluginError`.
+    Raises ``OSError`` (the port is taken), and :exc:`voicecall.errors.PluginError` and
+    :exc:`voicecall.errors.ConfigError` where that provider cannot be used.
     """
     provider_id, _, voice = (tts or "").partition(":")
     with tempfile.TemporaryDirectory(prefix="voicecall-phones-") as directory:
@@ -40,13 +43,13 @@ def run_emulator(
 
 
 def _speech(provider_id: str, state_dir: Path) -> SpeechProvider:
-    """The provider, as it is without configuration."""
+    """The provider, as it is without configuration but for what the environment supplies."""
     registry = Registry()
 
     def create(kind: ProviderKind, provider_id: str, config: Mapping[str, Any]) -> Any:
         info = registry.load(kind, provider_id)
-        model = None if info.config_model is None else info.config_model()
-        block = config if model is None else model.model_validate(config)
+        path = f"{kind.value}.providers.{provider_id}"
+        block = provider_config(info, config, os.environ, path)
         return info.factory(block, ProviderContext(state_dir, create=create))
 
     speech = create(ProviderKind.TTS, provider_id, {})
