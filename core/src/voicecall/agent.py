@@ -126,5 +126,5 @@ class AgentBackend(Provider):
         return ()
 
     async def forget(self, session_key: str) -> None:
-        """Delete the history of a session."""
+        """Delete the history of a session. Nothing calls it yet."""
         return
