@@ -98,7 +98,7 @@ class BoundedHeads(HttpToolsProtocol):
         # The connection is another protocol's from now on. The end of its head has begun to wait
         # for the next one where there was an answer before.
         self._head_is_over()
-        if self.cycle is not None and not self.cycle.response_complete:
+        if not getattr(self.cycle, "response_complete", True):
             # The answer to another request would come in the midst of what the socket sends.
             self._refuse(None)
             return

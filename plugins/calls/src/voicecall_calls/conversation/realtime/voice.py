@@ -51,7 +51,6 @@ class ModelVoice:
         "_lane",
         "_line",
         "_response",
-        "_response_at",
         "_seam",
         "_tickets",
         "caller",
@@ -78,8 +77,8 @@ class ModelVoice:
         self._cut: OrderedDict[str, None] = OrderedDict()
         self._early: OrderedDict[str, tuple[str, bool]] = OrderedDict()
         self._tickets: list[Ticket] = []
-        self._response: str | None = None
-        self._response_at: int | None = None
+        self._response: tuple[str, int] | None = None
+        """The one that is being made, and since when."""
         self._awaited = 0
         self._changed = News()
         """Something has happened to an item."""
@@ -101,7 +100,7 @@ class ModelVoice:
             item.id = ""  # The next session may use the same names.
         self._by_id.clear()
         self._current = None
-        self._response = self._response_at = None
+        self._response = None
         self._answered = CallerTimes()
 
     def write(self, item_id: str, audio: bytes) -> None:
@@ -140,7 +139,7 @@ class ModelVoice:
             speech_started=caller.started,
             speech_ended=caller.ended,
             stt_final=caller.final,
-            agent_start=self._response_at or now,
+            agent_start=now if self._response is None else self._response[1],
         )
         converter = Converter(self._format, self._line.output_format)
         # Equal formats need none, but where a piece may end in the middle of a sample.
@@ -175,7 +174,7 @@ class ModelVoice:
 
     def next_item(self, message: str | None = None) -> Ticket:
         """A ticket for the item that begins next."""
-        ticket = Ticket(message, behind=self._response)
+        ticket = Ticket(message, behind=None if self._response is None else self._response[0])
         self._tickets.append(ticket)
         return ticket
 
@@ -186,12 +185,11 @@ class ModelVoice:
         ticket.begun.set()
 
     def response_started(self, response: str) -> None:
-        self._response = response
-        self._response_at = self._seam.now_ms()
+        self._response = response, self._seam.now_ms()
 
     def response_done(self, event: ResponseDone) -> bool:
         """Close the items of a response; whether there were any."""
-        self._response = self._response_at = None
+        self._response = None
         ids = event.items or tuple(self._by_id)
         items = [self._by_id[item_id] for item_id in ids if item_id in self._by_id]
         for item in items:
@@ -231,7 +229,7 @@ class ModelVoice:
     def answering(self) -> bool:
         """A response is being made."""
         unfinished = any(not item.over for item in self._by_id.values())
-        return unfinished or self._response_at is not None
+        return unfinished or self._response is not None
 
     # --- interruptions ----------------------------------------------------------------------
 
