@@ -117,6 +117,24 @@ async def test_a_tool_that_was_running_is_asked_for_again(tmp_path: Path) -> Non
         assert requests(model) == 1
 
 
+@pytest.mark.parametrize("says", [True, False])
+async def test_a_result_that_the_model_has_yet_to_speak_of(tmp_path: Path, says: bool) -> None:
+    model = ScriptedRealtime()
+    async with open_realtime(tmp_path, model, fillerAfterMs=0) as phone:
+        await on_the_phone(phone)
+        phone.agent.then(12.0, "Sunny.")
+        model.current.hears("What is the weather like?")
+        model.current.speak("Let me see.", 500)
+        model.current.tell(CONSULT)
+        await phone.settle(12.5)
+        assert model.current.results == [("t1", {"answer": "Sunny."}, False)]
+        if says:
+            model.current.speak("It is sunny.", 500)
+            await phone.settle(0.1)
+        await lose(phone, model)
+        assert requests(model) == (0 if says else 1)
+
+
 async def test_who_has_an_answer_is_told_nothing(tmp_path: Path) -> None:
     model = ScriptedRealtime()
     async with open_realtime(tmp_path, model) as phone:

@@ -24,6 +24,7 @@ from voicecall_calls.conversation.realtime.forced import ForcedConsult
 from voicecall_calls.conversation.realtime.link import ModelLink
 from voicecall_calls.conversation.realtime.voice import ModelVoice
 from voicecall_calls.conversation.realtime.words import consult_request
+from voicecall_calls.conversation.turntimes import CallerTimes
 from voicecall_calls.news import News
 
 if TYPE_CHECKING:
@@ -62,6 +63,8 @@ _FAREWELL_S = 10.0
 """What comes of a farewell once the model has asked for the end may take so long."""
 _SPEAKS_AFTER_S = 2.0
 """So soon the model begins to speak of a result."""
+_UNSAID_S = 10.0
+"""What it has not said of a result for so long it does not say any more."""
 _WORKING = {"status": "working", "message": "Tell the caller briefly that you are checking."}
 _ENDING = {"error": "the call is being ended"}
 _DELIVERED = {"status": "already_delivered", "message": "The caller has heard the answer."}
@@ -103,6 +106,8 @@ class RealtimeTools:
         }
         self._calls: dict[str, anyio.CancelScope] = {}
         self._answered: deque[str] = deque(maxlen=_IDS_KEPT)
+        self._told: tuple[CallerTimes | None, float] = (None, 0.0)
+        """The caller's times when a result was told that the model is to speak of, and when."""
         self._ended = News()
         """A call was answered, or taken back."""
         self._recent: dict[str, deque[float]] = {}
@@ -115,8 +120,11 @@ class RealtimeTools:
 
     @property
     def busy(self) -> bool:
-        """The model waits for a result."""
-        return bool(self._calls)
+        """The model waits for a result, or has had one lately and said nothing since."""
+        caller, at = self._told
+        # They are others once it has said something.
+        unsaid = caller is self._voice.caller and self._seam.monotonic() - at <= _UNSAID_S
+        return bool(self._calls) or unsaid
 
     async def idle(self) -> None:
         """Wait until nothing is carried out, and the model can have begun to speak of it."""
@@ -152,6 +160,7 @@ class RealtimeTools:
     def forget(self) -> None:
         """Another session follows, whose calls may have the same ids."""
         self._answered.clear()
+        self._told = (None, 0.0)
 
     async def _answer(self, call: ToolCall, session: RealtimeSession) -> None:
         if call.id in self._calls or call.id in self._answered:
@@ -177,18 +186,25 @@ class RealtimeTools:
             text = "call %s: the model called the tool %s too often; it is refused"
             _log.warning(text, self._lane.record.call_id, name)
             error = f'Tool "{call.name}" was called too often; go on without it'
-            await session.tool_result(call.id, {"error": error})
+            await self._tell(call, session, {"error": error})
         elif name == END_CALL.name:
             await self._end_call(call, session)
         elif not isinstance(arguments, Mapping):
             text = "call %s: the model called the tool %s with %s in place of an object"
             kind = type(arguments).__name__
             _log.warning(text, self._lane.record.call_id, name, kind)
-            await session.tool_result(call.id, {"error": "the arguments are not a JSON object"})
+            await self._tell(call, session, {"error": "the arguments are not a JSON object"})
         elif name == CONSULT.name and self._config.tool_policy != "none":
             await self._answer_consult(call, session)
         else:
-            await session.tool_result(call.id, await self._use(call))
+            await self._tell(call, session, await self._use(call))
+
+    async def _tell(
+        self, call: ToolCall, session: RealtimeSession, result: Mapping[str, Any]
+    ) -> None:
+        """Answer ``call`` with what the model is to speak of."""
+        await session.tool_result(call.id, result)
+        self._told = (self._voice.caller, self._seam.monotonic())
 
     def _too_often(self, name: str) -> bool:
         now = self._seam.monotonic()
@@ -205,7 +221,7 @@ class RealtimeTools:
             await self._voice.quiet()
         if self._voice.interruptions != before:
             ended = {"ended": False, "message": "The caller interrupted; the call goes on."}
-            await session.tool_result(call.id, ended)
+            await self._tell(call, session, ended)
             return
         # A model that does not take the result does not hold up the end.
         self._link.do(partial(_tell_ended, call.id))
@@ -214,7 +230,7 @@ class RealtimeTools:
     async def _answer_consult(self, call: ToolCall, session: RealtimeSession) -> None:
         question, context = consult_request(call.arguments)
         if not question:
-            await session.tool_result(call.id, {"error": "question is missing"})
+            await self._tell(call, session, {"error": "question is missing"})
             return
         if self._forced is not None and self._forced.delivered:
             await session.tool_result(call.id, _DELIVERED, when="silent")
@@ -226,7 +242,7 @@ class RealtimeTools:
             if not consult.done.is_set():
                 await self._tell_working(call, session)
                 await consult.done.wait()
-            await session.tool_result(call.id, _as_result(consult.answer))
+            await self._tell(call, session, _as_result(consult.answer))
 
     async def _tell_working(self, call: ToolCall, session: RealtimeSession) -> None:
         """A model that does not take this is given the answer all the same."""
