@@ -297,6 +297,13 @@ The entry's name is the id used in the configuration, its value the module.
 """
 
 
+EMULATOR = """
+`run` of an emulator serves until SIGINT or SIGTERM, and prints what a configuration needs. `port` 0
+means any free one, `auth_token` and `tts` may be None. It raises `OSError` if it cannot listen
+there, and one of [our errors](errors.md) for everything else that the user can change.
+"""
+
+
 def hooks(registry: Registry, words: Mapping[str, str]) -> str:
     parts = [HOOKS]
     for kind, name in HOOK_OF_KIND.items():
@@ -305,6 +312,7 @@ def hooks(registry: Registry, words: Mapping[str, str]) -> str:
     parts.append("| `voicecall.gateway` | all others | Gateway plugins. |\n")
     run = "`run(port=, host=, auth_token=, tts=)`"
     parts.append(f"| `voicecall.emulator` | none: a callable {run} | `voicecall emulate <id>`. |\n")
+    parts.append(EMULATOR)
     parts.append("\n## All hooks\n")
     for name, function in vars(hookspecs).items():
         if name.startswith("voicecall_"):
