@@ -313,7 +313,10 @@ def hooks(registry: Registry, words: Mapping[str, str]) -> str:
     run = "`run(port=, host=, auth_token=, tts=)`"
     parts.append(f"| `voicecall.emulator` | none: a callable {run} | `voicecall emulate <id>`. |\n")
     parts.append(EMULATOR)
-    parts.append("\n## All hooks\n")
+    parts.append(
+        "\n## All hooks\n\n`ProviderInfo` is in `voicecall`, `CallRecord` in `voicecall.model`,"
+        " `CallEvent` in\n`voicecall.events`, all other types are in `voicecall.hosting`.\n"
+    )
     for name, function in vars(hookspecs).items():
         if name.startswith("voicecall_"):
             signature = str(inspect.signature(function)).replace("'", "")
