@@ -226,6 +226,16 @@ def test_an_alias_leads_to_the_provider(site: Path, install: Install) -> None:
     assert scan(site).load(TTS, "log").id == "alpha"
 
 
+def test_an_alias_of_two_providers_is_neither(site: Path, install: Install) -> None:
+    install("acme-a", "alpha", module="acme_alpha", more='aliases=("log",),')
+    install("acme-b", "bravo", module="acme_bravo", more='aliases=("log", "alpha"),')
+    registry = scan(site)
+    with pytest.raises(PluginError, match="'log' is another name of 'alpha' and 'bravo': write"):
+        registry.load(TTS, "log")
+    # An id comes before any alias.
+    assert registry.load(TTS, "alpha").id == "alpha"
+
+
 def test_an_unknown_id_gets_a_suggestion(site: Path, install: Install) -> None:
     install("acme-a", "alpha", module="acme_alpha")
     registry = scan(site)

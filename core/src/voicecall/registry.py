@@ -153,9 +153,15 @@ class Registry:
         if (kind, provider_id) in self._infos:
             return self._infos[kind, provider_id]
         if provider_id not in self._found.get(kind.group, {}):
-            for info in self.load_all(kind):
-                if provider_id in info.aliases:
-                    return info
+            meant = [info for info in self.load_all(kind) if provider_id in info.aliases]
+            if len(meant) == 1:
+                return meant[0]
+            if meant:
+                ids = " and ".join(sorted(repr(info.id) for info in meant))
+                raise PluginError(
+                    f"{kind.group} {provider_id!r} is another name of {ids}: write the one that is"
+                    " meant"
+                )
             raise PluginError(self._unknown(kind.group, provider_id))
         module = self.module(kind.group, provider_id)
         named = self._named(kind.group, provider_id)
