@@ -240,7 +240,6 @@ def _configured(registry: Registry) -> Iterator[tuple[ProviderInfo, str]]:
 
 # --- commands --------------------------------------------------------------------------------
 
-
 EXIT_STATUS = """
 | exit status | when |
 |---|---|
@@ -295,7 +294,6 @@ The entry's name is the id used in the configuration, its value the module.
 | group | hook | for |
 |---|---|---|
 """
-
 
 EMULATOR = """
 `run` of an emulator serves until SIGINT or SIGTERM, and prints what a configuration needs. `port` 0
