@@ -318,16 +318,30 @@ async def test_an_answer_is_not_begun_while_the_caller_goes_on(tmp_path: Path) -
         assert phone.heard == [GREETING, "Yes."]
 
 
-async def test_an_answer_does_not_wait_for_ever_for_silence(tmp_path: Path) -> None:
+async def test_an_answer_waits_for_no_sound_that_was_there_long_before(tmp_path: Path) -> None:
+    async with open_phone(tmp_path, config={"fillerAfterMs": 0}) as phone:
+        await greeted(phone)
+        phone.agent.then(5.0, STORY)
+        phone.hears("When?")
+        await phone.settle(0.5)
+        phone.stt.started()
+        await phone.settle(5)
+        assert phone.heard == [GREETING, STORY]
+
+
+@pytest.mark.parametrize("words", [False, True])
+async def test_an_answer_does_not_wait_for_ever_for_silence(tmp_path: Path, words: bool) -> None:
     async with open_phone(tmp_path) as phone:
         await greeted(phone)
         phone.agent.then(1.0, STORY)
         phone.hears("When?")
         await phone.settle(0.5)
         phone.stt.started()
-        await phone.settle(4)
+        if words:
+            phone.stt.partial("tell me")
+        await phone.settle(3.5)
         assert phone.heard == [GREETING]
-        await phone.settle(1)
+        await phone.settle(1.5)
         assert phone.heard == [GREETING, STORY]
 
 

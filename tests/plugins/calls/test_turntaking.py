@@ -174,6 +174,20 @@ def test_words_replace_an_answer_that_is_owed() -> None:
     assert turns.final("And tomorrow?", owed=True) is Verdict.TURN
 
 
+def test_an_answer_waits_for_words_and_for_a_sound_that_does_not_last() -> None:
+    turns = taking()
+    assert not turns.caller_goes_on(11.0)
+    turns.speech_started(11.0)
+    assert turns.caller_goes_on(14.9)
+    assert not turns.caller_goes_on(15.0)
+    turns.partial("mhm")
+    assert turns.caller_goes_on(15.0)
+    turns.final("mhm")
+    assert not turns.caller_goes_on(15.1)
+    turns.speech_started(16.0)
+    assert not turns.caller_goes_on(20.0)
+
+
 def test_a_caller_speaks_until_the_end_but_not_for_ever() -> None:
     turns = taking()
     assert not turns.caller_speaks(11.0)

@@ -69,7 +69,7 @@ class Dialogue(Conversation):
             self.seam,
             config=config,
             began=self._bot_began,
-            caller_speaks=self._caller_speaks,
+            caller_goes_on=self._caller_goes_on,
         )
         self._inputs: deque[TurnInput] = deque()
         self._input_came = anyio.Event()
@@ -156,8 +156,8 @@ class Dialogue(Conversation):
     def _note_interruption(self, times: TurnTimes) -> None:
         """Put the times of a barge-in into an interrupted turn."""
 
-    def _caller_speaks(self) -> bool:
-        """Whether the caller is in the middle of an utterance."""
+    def _caller_goes_on(self) -> bool:
+        """Whether the caller is in the middle of something that the bot should not talk into."""
         return False
 
     async def _ears_open(self) -> None:
@@ -380,7 +380,7 @@ class Dialogue(Conversation):
 
     def _busy(self) -> bool:
         """Somebody speaks, thinks or is being waited for."""
-        return self._floor.locked() or self._question.waits or self._caller_speaks()
+        return self._floor.locked() or self._question.waits
 
     async def _ask_again(self) -> None:
         await self._say(self.config.phrases.still_there)

@@ -28,8 +28,7 @@ _log = logging.getLogger("voicecall.calls")
 _FILLER_AGAIN_S = 8.0
 _LOOK_S = 0.05
 _LOOKS = 80
-"""So often, with such pauses, it is asked whether a caller still goes on: a recogniser may take a
-television for one."""
+"""So often, with such pauses, it is asked whether a caller still goes on."""
 
 
 @dataclass(slots=True)
@@ -56,7 +55,7 @@ async def utter(speech: Speech, text: str, *, listens: bool = True) -> Spoken:
 
 class Replier:
     """``began`` is called when a filler or the agent's words begin to be spoken, not before the
-    caller is silent: ``caller_speaks`` tells."""
+    caller is silent: ``caller_goes_on`` tells."""
 
     def __init__(
         self,
@@ -66,7 +65,7 @@ class Replier:
         *,
         config: VoiceCallConfig,
         began: Callable[[], None],
-        caller_speaks: Callable[[], bool],
+        caller_goes_on: Callable[[], bool],
     ) -> None:
         self._backend = brain.backend
         self._mouth = mouth
@@ -75,7 +74,7 @@ class Replier:
         self._filler_after_s = config.filler_after_ms / 1000
         self._filler = config.phrases.filler
         self._began = began
-        self._caller_speaks = caller_speaks
+        self._caller_goes_on = caller_goes_on
 
     async def run(self, turn: AgentTurn, times: TurnTimes, reply: Reply) -> None:
         """Fill ``reply``. Cancelled, it stops speaking, tells the agent what was heard, and
@@ -163,7 +162,7 @@ class Replier:
                 except anyio.EndOfStream:
                     return None
             if self._filler_after_s and self._filler:
-                if self._caller_speaks():
+                if self._caller_goes_on():
                     continue
                 times.filler = True
                 # From here on the bot has the word: an acknowledgement is no turn.
@@ -176,6 +175,6 @@ class Replier:
         """Wait, for a few seconds at most, while the caller is in the middle of an utterance. An
         answer waits for one who has begun again, dictating a number, say; their words cancel it."""
         for _ in range(_LOOKS):
-            if not self._caller_speaks():
+            if not self._caller_goes_on():
                 return
             await anyio.sleep(_LOOK_S)

@@ -344,10 +344,12 @@ class StreamConversation(Dialogue):
         super().playback_finished(utterance_id, ok)
         self._last_words.finished(utterance_id, ok)
 
-    def _caller_speaks(self) -> bool:
+    def _caller_goes_on(self) -> bool:
+        return self._parting.over is None and self._turns.caller_goes_on(self.seam.monotonic())
+
+    def _busy(self) -> bool:
         # Not every recogniser tells words before the end of a long utterance.
-        speaks = self._turns.caller_speaks(self.seam.monotonic())
-        return speaks and self._parting.over is None
+        return super()._busy() or self._turns.caller_speaks(self.seam.monotonic())
 
     def _message_lost(self) -> bool:
         """The last attempt failed: the record would end the call in silence."""

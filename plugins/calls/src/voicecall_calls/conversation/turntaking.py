@@ -23,6 +23,8 @@ _ACKNOWLEDGEMENTS = frozenset(
 )
 _LASTING_S = 1.5
 """A voice over a paused bot that is longer is no acknowledgement: they last up to a second."""
+_WORDLESS_S = 4.0
+"""An answer waits no longer for a sound without words."""
 _LONGEST_S = 60.0
 """Nobody says more in one breath: the recogniser has not noticed the end, or hears a television."""
 
@@ -54,6 +56,7 @@ class TurnTaking:
     _accepted: bool = False
     _protected: bool = False
     _over_bot: bool = False
+    _worded: bool = False
 
     def bot_began(self, now: float, protection_ms: float = 0) -> None:
         """The bot speaks; speech that begins within ``protection_ms`` does not interrupt it."""
@@ -76,7 +79,7 @@ class TurnTaking:
         """The caller makes a sound. Returns when to ask :meth:`lasted`, None where it does not
         matter (nobody to interrupt, or not allowed, or the detector of voices tells better)."""
         self.speech_began = now
-        self._accepted = False
+        self._accepted = self._worded = False
         self._over_bot = self.bot_speaking
         self._protected = self.bot_speaking and now < self.protected_until
         if not self.bot_speaking or self._protected or not self.config.enabled or self.gated:
@@ -105,6 +108,7 @@ class TurnTaking:
 
     def partial(self, text: str) -> bool:
         """Words were understood: whether they interrupt now."""
+        self._worded = self._worded or bool(text.strip())
         if not text.strip() or _is_acknowledgement(text):
             return False
         return self._accept()
@@ -137,6 +141,13 @@ class TurnTaking:
     def caller_speaks(self, now: float) -> bool:
         """Whether the caller is in the middle of an utterance."""
         return self.speech_began is not None and now - self.speech_began < _LONGEST_S
+
+    def caller_goes_on(self, now: float) -> bool:
+        """Whether an answer should wait for what the caller is saying. A sound that lasts and has
+        no words may be a television."""
+        if self.speech_began is None:
+            return False
+        return self._worded or now - self.speech_began < _WORDLESS_S
 
     def speech_ended(self) -> bool:
         """The sound is over. Returns whether it took the floor, and turns out to be no speech."""
