@@ -49,7 +49,7 @@ def test_a_noise_that_took_the_floor_is_told_of_at_its_end() -> None:
     turns = speaking()
     turns.speech_started(11.0)
     assert turns.lasted()
-    turns.bot_stopped()
+    turns.bot_stopped(20.0)
     assert turns.speech_ended()
     assert not turns.speech_ended()
     turns.bot_began(12.0)
@@ -100,7 +100,7 @@ def test_words_that_go_on_behind_a_protected_greeting_are_a_turn() -> None:
     turns = taking()
     turns.bot_began(10.0, protection_ms=500)
     turns.speech_started(10.4)
-    turns.bot_stopped()
+    turns.bot_stopped(20.0)
     assert turns.final("hello, I need a taxi") is Verdict.TURN
 
 
@@ -136,7 +136,7 @@ def test_with_barge_in_off_words_over_the_bot_are_context() -> None:
 def test_words_that_end_after_the_bot_are_a_turn_even_with_barge_in_off() -> None:
     turns = speaking(enabled=False)
     turns.speech_started(11.0)
-    turns.bot_stopped()
+    turns.bot_stopped(20.0)
     assert turns.final("wait a moment") is Verdict.TURN
 
 
@@ -214,7 +214,7 @@ def test_a_voice_pauses_the_bot_once_it_has_lasted() -> None:
     turns = gated(minSpeechMs=300)
     assert not turns.voice_pauses(11.0, 11.29)
     assert turns.voice_pauses(11.0, 11.3)
-    turns.bot_stopped()
+    turns.bot_stopped(20.0)
     assert not turns.voice_pauses(11.0, 11.3)
 
 
@@ -272,7 +272,7 @@ def test_one_interruption_an_utterance_and_none_into_silence(
             case "greet":
                 turns.bot_began(now, 500)
             case "quiet":
-                turns.bot_stopped()
+                turns.bot_stopped(20.0)
             case "start":
                 turns.speech_started(now)
                 interruptions = 0
@@ -291,3 +291,21 @@ def test_one_interruption_an_utterance_and_none_into_silence(
             assert speaks
             assert enabled
             assert interruptions == 1
+
+
+def test_an_echo_is_no_turn_and_where_its_sound_was_let_in_something_is_said() -> None:
+    turns = speaking()
+    turns.speech_started(11.0)
+    assert turns.final("it was a dark night", own=True) is Verdict.DROP
+    turns.speech_started(12.0)
+    assert turns.lasted()
+    assert turns.final("it was a dark night", own=True) is Verdict.NOT_UNDERSTOOD
+
+
+def test_on_a_line_with_an_echo_only_words_interrupt() -> None:
+    turns = speaking()
+    turns.own.came_back()
+    turns.own.came_back()
+    assert turns.speech_started(11.0) is None
+    assert not turns.voice_pauses(11.0, 13.0)
+    assert turns.partial("stop it")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import anyio
@@ -40,6 +41,8 @@ class LineMouth(Mouth):
         self.synthesis_timeout_s = synthesis_timeout_s
         self.message_lost = message_lost
         self.session: SpeechSession | None = None
+        self.said = deque[Sequence[str]](maxlen=2)
+        """The sentences of what is being spoken, or was last, and of what came before it."""
         self._opened = News()
 
     def opened(self, session: SpeechSession) -> None:
@@ -58,7 +61,9 @@ class LineMouth(Mouth):
         return session
 
     def begin(self, *, first_message: bool = False, new_turn: bool = False) -> Speech:
-        return _LineSpeech(self, self.seam.new_id(), first_message)
+        speech = _LineSpeech(self, self.seam.new_id(), first_message)
+        self.said.append(speech.sentences)
+        return speech
 
 
 class _LineSpeech(Speech):
@@ -67,7 +72,7 @@ class _LineSpeech(Speech):
         self.times = SpeechTimes()
         self._mouth = mouth
         self._first_message = first_message
-        self._sentences: list[str] = []
+        self.sentences: list[str] = []
         self._begins: list[int] = []
         """How much audio there was when each of these was sent."""
         self._utterance: Utterance | None = None
@@ -83,7 +88,7 @@ class _LineSpeech(Speech):
     async def send(self, sentence: str) -> None:
         if self._refused or self._error:
             return
-        self._sentences.append(sentence)
+        self.sentences.append(sentence)
         self._begins.append(self._bytes)
         if self._utterance is None:
             await self._start(sentence)
@@ -147,7 +152,7 @@ class _LineSpeech(Speech):
 
     @property
     def _text(self) -> str:
-        return " ".join(self._sentences)
+        return " ".join(self.sentences)
 
     async def _failed(self, why: str) -> Spoken:
         heard = self._give_up()
@@ -172,7 +177,7 @@ class _LineSpeech(Speech):
         behind that part are no words of it."""
         heard = self._mouth.line.output_format.size(heard_ms)
         later = [begin for begin in self._begins if begin >= heard]
-        said = self._sentences[: len(self._sentences) - len(later)]
+        said = self.sentences[: len(self.sentences) - len(later)]
         return heard_part(" ".join(said), heard, min(later, default=self._bytes))
 
     async def _over(self, spoken: Spoken, *, told: bool = True) -> Spoken:

@@ -36,6 +36,7 @@ from voicecall_calls.conversation.lastwords import FallbackSpeech, LastWords
 from voicecall_calls.conversation.line import LONGEST_MS, AudioLine
 from voicecall_calls.conversation.linemouth import LineMouth
 from voicecall_calls.conversation.linenews import LineNews
+from voicecall_calls.conversation.ownwords import OwnWords
 from voicecall_calls.conversation.tones import play_on_line
 from voicecall_calls.conversation.turntaking import TurnTaking, Verdict
 from voicecall_calls.conversation.turntimes import KeepTurn, TurnTimes
@@ -99,7 +100,10 @@ class StreamConversation(Dialogue):
         self._line_mouth = mouth
         self._provider = provider
         self._speech = speech
-        self._turns = TurnTaking(config.barge_in, gated=speech.turn is not None)
+        self._own_words = OwnWords(lambda: mouth.said)
+        self._turns = TurnTaking(
+            config.barge_in, gated=speech.turn is not None, own=self._own_words
+        )
         self._protection_ms = 0
         """Of words that have begun without any audio yet."""
         self._gate: VoiceGate | None = None
@@ -229,11 +233,11 @@ class StreamConversation(Dialogue):
                 if ask_at is not None:
                     self._ask_later(now - age, max(ask_at - now, 0.0))
             case Partial(text=text):
-                self._silence.note(caller=True)
-                if self._turns.partial(text):
+                own = self._own_words.repeated(text)
+                self._silence.note(caller=not own)
+                if not own and self._turns.partial(text):
                     self._barge()
             case Final(text=text, confidence=confidence):
-                self._silence.note(caller=True)
                 self._speech_ended_ms = self._speech_ended_ms or self.seam.now_ms()
                 self._finished(text.strip(), confidence)
             case SpeechEnded():
@@ -267,7 +271,14 @@ class StreamConversation(Dialogue):
         self.interrupt()
 
     def _finished(self, text: str, confidence: float | None) -> None:
-        verdict = self._turns.final(text, owed=self._floor.locked())
+        own = self._own_words.repeated(text)
+        self._silence.note(caller=not own)
+        if own and self._own_words.came_back():
+            _log.warning(
+                "call %s: the line gives the bot's words back; sounds do not interrupt it any more",
+                self.lane.record.call_id,
+            )
+        verdict = self._turns.final(text, owed=self._floor.locked(), own=own)
         match verdict:
             case Verdict.DROP:
                 if self._gate is not None:
@@ -325,13 +336,14 @@ class StreamConversation(Dialogue):
         self._turns.bot_began(self.seam.monotonic(), math.inf if protection_ms else 0)
 
     def _audio_began(self) -> None:
+        self._own_words.sounds(self.seam.monotonic())
         if self._protection_ms:
             self._turns.bot_began(self.seam.monotonic(), self._protection_ms)
             self._protection_ms = 0
 
     def _bot_stopped(self) -> None:
         self._protection_ms = 0
-        self._turns.bot_stopped()
+        self._turns.bot_stopped(self.seam.monotonic())
         if self._gate is not None:
             self._gate.over()
 

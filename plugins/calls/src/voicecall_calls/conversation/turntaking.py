@@ -8,10 +8,11 @@ of voices (``gated``) the bot is paused first, and speech has longer to be under
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from voicecall_calls.config import BargeInConfig
+from voicecall_calls.conversation.ownwords import OwnWords
 
 __all__ = ["TurnTaking", "Verdict"]
 
@@ -49,6 +50,7 @@ class TurnTaking:
 
     config: BargeInConfig
     gated: bool = False
+    own: OwnWords = field(default_factory=OwnWords)
     bot_speaking: bool = False
     bot_began_at: float = 0.0
     protected_until: float = 0.0
@@ -68,8 +70,9 @@ class TurnTaking:
         if protection_ms and self.speech_began is not None:
             self._protected = True
 
-    def bot_stopped(self) -> None:
+    def bot_stopped(self, now: float) -> None:
         self.bot_speaking = False
+        self.own.stopped(now)
         self.protected_until = 0.0
         if self.speech_began is not None:
             # Whoever still speaks behind the protected words wants more than to be greeted.
@@ -82,9 +85,16 @@ class TurnTaking:
         self._accepted = self._worded = False
         self._over_bot = self.bot_speaking
         self._protected = self.bot_speaking and now < self.protected_until
-        if not self.bot_speaking or self._protected or not self.config.enabled or self.gated:
+        stops_it = self.bot_speaking and not self._protected and self._by_sound
+        self.own.began(now, over_bot=self._over_bot, stops_it=stops_it)
+        if not stops_it or self.gated:
             return None
         return now + self.config.min_speech_ms / 1000
+
+    @property
+    def _by_sound(self) -> bool:
+        """Whether a sound without words can interrupt. On a line with an echo it may be the bot."""
+        return self.config.enabled and not self.own.known
 
     def lasted(self) -> bool:
         """The speech lasted long enough: whether it interrupts now."""
@@ -92,7 +102,7 @@ class TurnTaking:
 
     def voice_pauses(self, began: float, now: float) -> bool:
         """Whether a voice that began at ``began`` and is still there pauses the bot."""
-        if not self.bot_speaking or not self.config.enabled:
+        if not self.bot_speaking or not self._by_sound:
             return False
         # One that began before the bot may be the end of what is being answered.
         if began < max(self.bot_began_at, self.protected_until):
@@ -119,10 +129,13 @@ class TurnTaking:
         self._accepted = True
         return True
 
-    def final(self, text: str, *, owed: bool = False) -> Verdict:
+    def final(self, text: str, *, owed: bool = False, own: bool = False) -> Verdict:
         """The utterance is over. ``owed``: the bot speaks, or its answer is awaited, which a cough
-        or an acknowledgement does not replace."""
+        or an acknowledgement does not replace. ``own``: it was an echo of the bot's words."""
         self.speech_began = None
+        if own:
+            # Its sound may have silenced the bot all the same.
+            return Verdict.NOT_UNDERSTOOD if self._accepted else Verdict.DROP
         over_bot = self._over_bot and not self._accepted
         says_something = bool(text.strip()) and not _is_acknowledgement(text)
         if self._protected:

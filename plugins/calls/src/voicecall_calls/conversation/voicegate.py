@@ -160,4 +160,5 @@ class VoiceGate:
     def _resume(self) -> None:
         if self._paused_at is not None:
             self._paused_at = None
+            self._turns.own.sounds(self._seam.monotonic())
             self._line.resume()

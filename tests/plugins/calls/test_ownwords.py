@@ -1,0 +1,118 @@
+"""What is an echo of the bot's words, and what an answer that repeats them."""
+
+from __future__ import annotations
+
+import pytest
+
+from voicecall_calls.conversation.ownwords import OwnWords
+
+pytestmark = pytest.mark.unit
+
+QUESTION = ("Which room would you like?", "The red one, the green one, or the blue one?")
+
+
+def own(*said: tuple[str, ...], at: float = 10.0) -> OwnWords:
+    """The bot's voice has begun at ``at`` to say the last of ``said``."""
+    words = OwnWords(lambda: said)
+    words.sounds(at)
+    return words
+
+
+def known(*said: tuple[str, ...]) -> OwnWords:
+    words = own(*said)
+    assert [words.came_back(), words.came_back(), words.came_back()] == [False, True, False]
+    return words
+
+
+def repeated(words: OwnWords, at: float, text: str, *, over_bot: bool = True) -> bool:
+    words.began(at, over_bot=over_bot, stops_it=True)
+    return words.repeated(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["which", "Which room?", "which room would you", "which rooms would you like the red"],
+)
+def test_what_begins_with_the_bot_and_says_the_same_is_its_echo(text: str) -> None:
+    assert repeated(own(QUESTION), 10.4, text)
+
+
+@pytest.mark.parametrize(
+    ("at", "text"),
+    [
+        (13.0, "the blue one"),
+        (13.0, "Which room would you like?"),
+        (9.8, "which room"),
+        (10.4, "hello"),
+        (10.4, "room service please"),
+        (10.4, ""),
+        (10.4, "?"),
+    ],
+)
+def test_what_comes_at_another_time_or_says_something_else_is_not(at: float, text: str) -> None:
+    assert not repeated(own(QUESTION), at, text)
+
+
+def test_an_answer_over_the_next_words_of_the_bot_may_repeat_those_before() -> None:
+    assert not repeated(own(QUESTION, ("Are you still there?",)), 10.4, "the blue one")
+
+
+def test_an_answer_behind_the_bot_may_repeat_it() -> None:
+    words = own(("Yes?",))
+    words.stopped(10.3)
+    assert not repeated(words, 10.7, "Yes.", over_bot=False)
+
+
+def test_over_a_bot_that_goes_on_an_echo_is_more_than_a_word() -> None:
+    words = own(("Hello! How can I help you today?",))
+    words.began(10.4, over_bot=True, stops_it=False)
+    assert not words.repeated("Hello?")
+    assert words.repeated("hello how can I help")
+
+
+def test_a_pause_of_the_bot_moves_the_time_of_its_echo() -> None:
+    words = own(QUESTION)
+    words.sounds(15.0)
+    assert repeated(words, 15.3, "the green")
+
+
+def test_on_a_line_that_is_known_words_are_enough() -> None:
+    words = known(QUESTION)
+    assert repeated(words, 13.0, "the green one or the")
+    # Two may be an answer.
+    assert not repeated(words, 13.0, "green one")
+    assert not repeated(words, 13.0, "I take the green one please")
+
+
+def test_on_a_line_that_is_known_an_echo_may_begin_behind_the_bot() -> None:
+    words = known(("Yes.",))
+    words.stopped(10.2)
+    assert repeated(words, 10.6, "Yes", over_bot=False)
+    assert not repeated(words, 12.0, "Yes", over_bot=False)
+    words = known(QUESTION)
+    words.stopped(14.0)
+    assert repeated(words, 14.4, "or the blue one", over_bot=False)
+    assert not repeated(words, 14.6, "or the blue one", over_bot=False)
+
+
+def test_on_a_line_that_is_known_an_echo_may_begin_with_what_came_before() -> None:
+    assert repeated(known(QUESTION, ("Are you still there?",)), 12.0, "the blue one are you still")
+
+
+def test_sentences_that_follow_count_as_well() -> None:
+    sentences = ["Which room would you like?"]
+    words = OwnWords(lambda: [sentences])
+    words.sounds(10.0)
+    words.began(10.4, over_bot=True, stops_it=True)
+    sentences.append("The red one?")
+    assert words.repeated("you like the red one")
+
+
+def test_languages_without_spaces_are_compared_by_their_characters() -> None:
+    words = own(("\u304a\u5f85\u3061\u304f\u3060\u3055\u3044\u3002",))
+    assert repeated(words, 10.4, "\u304a\u5f85\u3061")
+    assert not repeated(words, 10.4, "\u306f\u3044")
+
+
+def test_a_bot_that_has_said_nothing_has_no_echo() -> None:
+    assert not repeated(OwnWords(), 0.5, "hello there you")
