@@ -25,6 +25,7 @@ from voicecall.machine import (
     ReattachStream,
     Release,
     Step,
+    StreamMissing,
     advance,
     open_inbound,
     open_outbound,
@@ -43,7 +44,7 @@ from voicecall.model import (
 
 pytestmark = pytest.mark.unit
 
-POLICY = CallPolicy(hangup_attempts=2, message_attempts=2)
+POLICY = CallPolicy(hangup_attempts=2, message_attempts=2, carrier_speaks=True)
 KINDS_PER_OPENING = 300
 
 S = CallState
@@ -270,7 +271,7 @@ def test_release_comes_exactly_with_the_end() -> None:
 
 
 def test_a_call_that_is_being_ended_begins_nothing() -> None:
-    begins = (AnswerCall, Connected, Dial, PlayMessage, ReattachStream)
+    begins = (AnswerCall, Connected, Dial, PlayMessage, ReattachStream, StreamMissing)
     for edge in edges():
         if edge[0].ending is not None:
             assert not [one for one in edge[2].effects if isinstance(one, begins)], told(edge)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 import pytest
@@ -351,6 +352,46 @@ def test_a_stream_that_never_starts() -> None:
         (ev.HangUpDone(at=10_200), "hangup-bot", [mc.Release()]),
     )
     assert record.end_detail is EndDetail.STREAM_NEVER_STARTED
+
+
+SPEAKING_CARRIER = dataclasses.replace(POLICY, carrier_speaks=True)
+
+
+def test_a_carrier_with_a_voice_says_something_before_a_call_without_a_stream_ends() -> None:
+    record = tell(
+        outbound(media=MediaPath.STREAM),
+        (accepted(0), "initiated", []),
+        (answered(100), "answered", [mc.Connected()]),
+    )
+    missing = mc.StreamMissing(EndDetail.STREAM_NEVER_STARTED)
+    step = mc.step(record, due(10_100, DeadlineKind.STREAM), SPEAKING_CARRIER)
+    assert step.effects == (missing,)
+    assert step.record.deadlines[DeadlineKind.LAST_WORDS] == 70_100
+    told = tell(step.record, (due(70_100, DeadlineKind.LAST_WORDS), "answered", [mc.HangUp()]))
+    assert told.ending is not None
+    assert told.ending.reason is EndReason.HANGUP_BOT
+    # One that comes after all is used.
+    back = tell(step.record, (ev.StreamAttached(at=11_000, stream_id="s1"), "active", []))
+    assert DeadlineKind.LAST_WORDS not in back.deadlines
+
+
+def test_what_a_notification_has_still_to_tell_has_its_time() -> None:
+    def stream_due(state: MessageState) -> mc.Step:
+        record = outbound(CallMode.NOTIFY, MediaPath.STREAM)
+        record = tell(
+            record,
+            (accepted(0), "initiated", []),
+            (answered(100), "answered", [mc.Connected()]),
+        )
+        assert record.message is not None
+        record = replace(record, message=replace(record.message, state=state, text="x" * 500))
+        return mc.step(record, due(10_100, DeadlineKind.STREAM), SPEAKING_CARRIER)
+
+    for state in (MessageState.PENDING, MessageState.PLAYING):
+        step = stream_due(state)
+        assert step.effects == (mc.StreamMissing(EndDetail.STREAM_NEVER_STARTED),)
+        assert step.record.deadlines[DeadlineKind.LAST_WORDS] == 70_100 + 60_000
+    assert stream_due(MessageState.DONE).effects == (mc.HangUp(),)
 
 
 def test_the_carriers_end_during_our_hang_up_keeps_its_reason() -> None:

@@ -141,6 +141,7 @@ class DeadlineKind(StrEnum):
     - ``message``: the first message must have been played, or is tried again
     - ``notify_hangup``: hang up after a notification
     - ``stream``: a media socket must be attached (again)
+    - ``last_words``: what is said on a call that has no media socket must have been said
     - ``hangup``: the next attempt to hang up
     - ``probe``: ask the carrier for the call's status
     """
@@ -152,6 +153,7 @@ class DeadlineKind(StrEnum):
     MESSAGE = "message"
     NOTIFY_HANGUP = "notify_hangup"
     STREAM = "stream"
+    LAST_WORDS = "last_words"
     HANGUP = "hangup"
     PROBE = "probe"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,14 @@ from voicecall.errors import CallNotReady, ProviderUnavailable
 from voicecall.model import Direction, EndDetail, EndReason, MediaPath
 from voicecall_calls.ports import AdmissionRefused
 from voicecall_testing.clock import virtual_backend
-from voicecall_testing.fakes import ScriptedCarrier
+from voicecall_testing.fakes import STREAMING, ScriptedCarrier
 from voicecall_testing.harness import Phone, open_phone
 
 pytestmark = [pytest.mark.integration, pytest.mark.anyio]
 
 GREETING = "Hello! How can I help you today?"
+MUTE_CARRIER = replace(STREAMING, native_speech=False, native_listening=False)
+"""One without a voice for last words."""
 
 
 @pytest.fixture
@@ -75,7 +78,7 @@ async def test_a_call_without_media_streams_takes_no_socket(tmp_path: Path) -> N
 
 
 async def test_a_stream_that_never_comes_ends_the_call(tmp_path: Path) -> None:
-    async with open_phone(tmp_path) as phone:
+    async with open_phone(tmp_path, carrier=ScriptedCarrier(MUTE_CARRIER)) as phone:
         phone.opens_streams = False
         await phone.call_in()
         await phone.settle(9)
@@ -89,7 +92,7 @@ async def test_a_stream_that_the_carrier_cannot_open_is_asked_for_less_and_less_
 ) -> None:
     """A proxy passes no WebSockets on: the carrier tells so each time, at once."""
     asked: list[int] = []
-    async with open_phone(tmp_path) as phone:
+    async with open_phone(tmp_path, carrier=ScriptedCarrier(MUTE_CARRIER)) as phone:
 
         def fails(call: tel.CallRef | None, action: tel.Action) -> None:
             if isinstance(action, tel.AttachStream):
@@ -174,7 +177,7 @@ async def test_a_stream_that_broke_unnoticed_is_known_from_the_carrier(tmp_path:
 
 
 async def test_a_stream_that_stays_away_ends_the_call_after_the_grace(tmp_path: Path) -> None:
-    async with open_phone(tmp_path) as phone:
+    async with open_phone(tmp_path, carrier=ScriptedCarrier(MUTE_CARRIER)) as phone:
         await phone.call_in()
         await phone.settle(3)
         phone.opens_streams = False
@@ -187,7 +190,7 @@ async def test_a_stream_that_stays_away_ends_the_call_after_the_grace(tmp_path: 
 
 
 async def test_a_carrier_that_cannot_open_it_again_has_the_same_grace(tmp_path: Path) -> None:
-    async with open_phone(tmp_path) as phone:
+    async with open_phone(tmp_path, carrier=ScriptedCarrier(MUTE_CARRIER)) as phone:
         await phone.call_in()
         await phone.settle(3)
         error = ProviderUnavailable("no way there", provider="scripted")
@@ -348,7 +351,7 @@ async def test_tones_that_the_carrier_refuses_leave_the_stream_as_it_was(tmp_pat
 async def test_a_stream_that_does_not_come_back_behind_tones_ends_the_call(
     tmp_path: Path,
 ) -> None:
-    async with open_phone(tmp_path) as phone:
+    async with open_phone(tmp_path, carrier=ScriptedCarrier(MUTE_CARRIER)) as phone:
         phone.takes_tones = False
         await phone.call_in()
         await phone.settle(3)

@@ -30,6 +30,7 @@ from voicecall_calls.conversation.realtime.conversation import RealtimeConversat
 from voicecall_testing.clock import virtual_backend
 from voicecall_testing.duplex import ScriptedRealtime
 from voicecall_testing.echo import LINE_CHECK, EchoProvider
+from voicecall_testing.fakes import STREAMING
 from voicecall_testing.harness import Phone
 
 from .realtime_room import open_realtime
@@ -537,7 +538,8 @@ async def test_the_session_survives_its_socket(tmp_path: Path) -> None:
 
 async def test_a_socket_that_stays_away_ends_the_call_after_the_grace(tmp_path: Path) -> None:
     model = ScriptedRealtime()
-    async with open_realtime(tmp_path, model) as phone:
+    mute = replace(STREAMING, native_speech=False, native_listening=False)
+    async with open_realtime(tmp_path, model, capabilities=mute) as phone:
         await greeted(phone)
         phone.opens_streams = False
         phone.socket.drop()

@@ -413,3 +413,39 @@ async def test_a_greeting_that_the_model_never_begins(tmp_path: Path) -> None:
         assert model.current.muted
         assert heard(phone, voice) == [phone.config.phrases.failed]
         assert phone.record.end_detail is EndDetail.MESSAGE_FAILED
+
+
+@pytest.mark.parametrize("mode", list(CallMode))
+async def test_where_no_media_socket_comes_the_carrier_speaks(
+    tmp_path: Path, mode: CallMode
+) -> None:
+    async with open_realtime(tmp_path, ScriptedRealtime()) as phone:
+        phone.opens_streams = False
+        await phone.dial("Your table is ready.", mode)
+        await phone.answer()
+        await phone.settle(25)
+        words = "Your table is ready." if mode is CallMode.NOTIFY else phone.config.phrases.failed
+        assert phone.said == [("bot", words)]
+        never = EndDetail.STREAM_NEVER_STARTED
+        assert phone.record.end_detail is (EndDetail.NOTIFIED if mode is CallMode.NOTIFY else never)
+        assert phone.record.end_reason is EndReason.HANGUP_BOT
+
+
+async def test_where_the_media_socket_stays_away_the_carrier_speaks_at_once(
+    tmp_path: Path,
+) -> None:
+    model = ScriptedRealtime()
+    async with open_realtime(tmp_path, model) as phone:
+        await answered(phone)
+        model.current.speak("A story that is cut off in the middle.", 5000)
+        await phone.settle(0.5)
+        phone.opens_streams = False
+        phone.socket.drop()
+        await phone.settle(2.5)
+        (action,) = phone.carrier.performed_of(tel.Speak)
+        assert isinstance(action, tel.Speak)
+        assert action.text == phone.config.phrases.failed
+        await phone.settle(10)
+        assert phone.record.end_reason is EndReason.HANGUP_BOT
+        assert phone.record.end_detail is EndDetail.STREAM_LOST
+        assert not phone.engine.lanes

@@ -262,3 +262,87 @@ async def test_a_notification_that_nobody_can_tell_has_failed(tmp_path: Path) ->
         await phone.settle(10)
         assert phone.said == []
         assert phone.record.end_detail is EndDetail.MESSAGE_FAILED
+
+
+async def test_a_caller_to_whom_no_media_socket_comes_is_told(tmp_path: Path) -> None:
+    async with open_phone(tmp_path) as phone:
+        phone.opens_streams = False
+        await phone.call_in()
+        await phone.settle(9.5)
+        assert spoken(phone) == []
+        await phone.settle(1)
+        assert spoken(phone) == [SAY.failed]
+        await phone.settle(10)
+        assert phone.said == [("bot", SAY.failed)]
+        assert phone.record.end_reason is EndReason.HANGUP_BOT
+        assert phone.record.end_detail is EndDetail.STREAM_NEVER_STARTED
+        assert not phone.engine.lanes
+
+
+async def test_a_caller_whose_media_socket_stays_away_is_told(tmp_path: Path) -> None:
+    async with open_phone(tmp_path) as phone:
+        await greeted(phone)
+        phone.agent.then("It was a dark and stormy night, and nobody was about in the old town.")
+        phone.hears("Tell me a story.")
+        await phone.settle(1)
+        phone.opens_streams = False
+        phone.socket.drop()
+        await phone.settle(2.2)
+        assert spoken(phone) == [SAY.failed]
+        await phone.settle(10)
+        assert phone.said[-1] == ("bot", SAY.failed)
+        assert [asked for asked, _ in phone.agent.settled] == ["Tell me a story."]
+        assert phone.record.end_reason is EndReason.HANGUP_BOT
+        assert phone.record.end_detail is EndDetail.STREAM_LOST
+        assert not phone.engine.lanes
+
+
+async def test_a_notification_without_a_media_socket_is_told_by_the_carrier(tmp_path: Path) -> None:
+    async with open_phone(tmp_path) as phone:
+        phone.opens_streams = False
+        await phone.dial("Your table is ready.", CallMode.NOTIFY)
+        await phone.answer()
+        await phone.settle(15)
+        assert spoken(phone) == ["Your table is ready."]
+        assert phone.record.end_detail is EndDetail.NOTIFIED
+        assert phone.record.message is not None
+        assert phone.record.message.state is MessageState.DONE
+
+
+async def test_a_notification_that_was_heard_is_not_told_again(tmp_path: Path) -> None:
+    config = {"outbound": {"notifyHangupDelaySec": 30}}
+    async with open_phone(tmp_path, config=config) as phone:
+        await phone.dial("Your table is ready.", CallMode.NOTIFY)
+        await phone.answer()
+        await phone.settle(4)
+        phone.opens_streams = False
+        phone.socket.drop()
+        await phone.settle(4)
+        assert spoken(phone) == []
+        assert phone.record.end_detail is EndDetail.STREAM_LOST
+
+
+async def test_a_carrier_that_does_not_end_the_last_words_holds_the_call_for_a_minute(
+    tmp_path: Path,
+) -> None:
+    async with open_phone(tmp_path) as phone:
+        phone.opens_streams = phone.plays = False
+        await phone.call_in()
+        await phone.settle(11)
+        assert spoken(phone) == [SAY.failed]
+        await phone.settle(60)
+        assert phone.record.end_reason is EndReason.HANGUP_BOT
+        assert not phone.engine.lanes
+
+
+async def test_a_media_socket_that_comes_during_the_last_words_is_too_late(tmp_path: Path) -> None:
+    async with open_phone(tmp_path) as phone:
+        phone.opens_streams = False
+        await phone.call_in()
+        await phone.settle(10.5)
+        await phone.engine.issue_tokens(phone.record, ["late"])
+        await phone.attach("late")
+        await phone.settle(10)
+        assert phone.said == [("bot", SAY.failed)]
+        assert phone.heard == []
+        assert phone.record.end_detail is EndDetail.STREAM_NEVER_STARTED

@@ -242,7 +242,7 @@ async def test_a_stream_that_never_comes_ends_the_call_and_its_sessions(tmp_path
         assert not call.phone.engine.lanes
         assert call.log.count("no ears") == call.log.count("ears") == 1
         assert call.log.count("no voice") == call.log.count("voice") == 1
-        assert call.phone.said == []
+        assert call.phone.said == [("bot", PhrasesConfig().failed)]
 
 
 async def test_a_call_that_ends_before_its_socket_closes_its_sessions(tmp_path: Path) -> None:

@@ -74,6 +74,7 @@ from .vocabulary import (
     RefuseCall,
     Release,
     Step,
+    StreamMissing,
 )
 
 __all__ = [
@@ -95,6 +96,7 @@ __all__ = [
     "RefuseCall",
     "Release",
     "Step",
+    "StreamMissing",
     "advance",
     "close",
     "open_inbound",

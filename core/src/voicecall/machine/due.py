@@ -8,6 +8,7 @@ from msgspec.structs import replace
 
 from voicecall import events as ev
 from voicecall.model import (
+    CallMode,
     CallRecord,
     CallState,
     DeadlineKind,
@@ -19,7 +20,7 @@ from voicecall.model import (
 
 from .moves import begin_end, finished, with_deadlines
 from .talk import after_speech
-from .vocabulary import CallPolicy, HangUp, Outcome, PlayMessage, ProbeStatus, Step
+from .vocabulary import CallPolicy, HangUp, Outcome, PlayMessage, ProbeStatus, Step, StreamMissing
 
 __all__ = ["deadline_due"]
 
@@ -28,6 +29,7 @@ _ENDS: Mapping[DeadlineKind, tuple[EndReason, EndDetail]] = {
     DeadlineKind.UNANSWERED: (EndReason.HANGUP_BOT, EndDetail.REAPER),
     DeadlineKind.MAX_DURATION: (EndReason.TIMEOUT, EndDetail.MAX_DURATION),
     DeadlineKind.NOTIFY_HANGUP: (EndReason.HANGUP_BOT, EndDetail.NOTIFIED),
+    DeadlineKind.LAST_WORDS: (EndReason.HANGUP_BOT, EndDetail.STREAM_LOST),
 }
 """How a call ends by a deadline that does nothing else."""
 
@@ -59,7 +61,15 @@ def _message_due(record: CallRecord, at: int, policy: CallPolicy) -> Step:
 def _stream_due(record: CallRecord, at: int, policy: CallPolicy) -> Step:
     never = record.state in (CallState.ANSWERED, CallState.RINGING, CallState.INITIATED)
     detail = EndDetail.STREAM_NEVER_STARTED if never else EndDetail.STREAM_LOST
-    return begin_end(record, at, EndReason.HANGUP_BOT, detail, policy)
+    due = at + policy.last_words_ms
+    speaks = policy.carrier_speaks and record.answered_at is not None and record.ending is None
+    if speaks and record.mode is CallMode.NOTIFY:
+        message = record.message
+        speaks = message is not None and message.state is not MessageState.DONE
+        due += 120 * len(message.text) if message is not None else 0
+    if not speaks:
+        return begin_end(record, at, EndReason.HANGUP_BOT, detail, policy)
+    return Step(with_deadlines(record, last_words=due), (StreamMissing(detail),))
 
 
 def _hangup_due(record: CallRecord, at: int, policy: CallPolicy) -> Step:

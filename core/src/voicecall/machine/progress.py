@@ -81,7 +81,8 @@ def stream_failed(record: CallRecord, event: ev.StreamFailed, policy: CallPolicy
 
 
 def stream_attached(record: CallRecord, event: ev.StreamAttached, policy: CallPolicy) -> Step:
-    record = replace(with_deadlines(record, DeadlineKind.STREAM), stream_id=event.stream_id)
+    record = with_deadlines(record, DeadlineKind.STREAM, DeadlineKind.LAST_WORDS)
+    record = replace(record, stream_id=event.stream_id)
     return Step(*first_sign_of_life(record, event.at, policy, CallState.ACTIVE))
 
 

@@ -28,6 +28,7 @@ __all__ = [
     "RefuseCall",
     "Release",
     "Step",
+    "StreamMissing",
 ]
 
 
@@ -42,6 +43,10 @@ class CallPolicy:
     notify_hangup_delay_ms: int = 3_000
     stream_grace_ms: int = 2_000
     stream_start_ms: int = 10_000
+    carrier_speaks: bool = False
+    """Whether the carrier has a voice of its own, for a call without a media socket."""
+    last_words_ms: int = 60_000
+    """So long that voice may take, plus 120 ms for each character of a notification."""
     dial_ms: int = 30_000
     message_ms: int = 60_000
     """A first message may take this long, plus 120 ms for each character."""
@@ -106,6 +111,13 @@ class ReattachStream:
 
 
 @dataclass(frozen=True, slots=True)
+class StreamMissing:
+    """No media socket came in time: say what can be said without one, and end the call."""
+
+    detail: EndDetail
+
+
+@dataclass(frozen=True, slots=True)
 class CallerSpeaking:
     pass
 
@@ -144,6 +156,7 @@ Effect = (
     | Connected
     | PlayMessage
     | ReattachStream
+    | StreamMissing
     | CallerSpeaking
     | CallerTurn
     | KeysPressed

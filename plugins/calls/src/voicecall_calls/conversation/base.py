@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 
 from voicecall.media import Started
+from voicecall.model import EndDetail
 from voicecall_calls.ports import AdmissionRefused, Attachment, MediaSocket
 
 __all__ = ["Conversation"]
@@ -36,6 +37,11 @@ class Conversation(ABC):
     @abstractmethod
     def play_message(self) -> None:
         """Play the first message (again)."""
+
+    def stream_missing(self, detail: EndDetail) -> None:
+        """No media socket comes any more, where the call wants one: end it for ``detail``, behind
+        last words that need none."""
+        return
 
     @abstractmethod
     async def say(self, text: str) -> None:

@@ -88,20 +88,22 @@ class LastWords:
                 _log.warning("call %s: last words: %s", self._lane.record.call_id, error)
         return False
 
-    async def end(self, apology: str, detail: EndDetail) -> None:
+    async def end(
+        self, apology: str, detail: EndDetail, reason: EndReason = EndReason.ERROR
+    ) -> None:
         """End the call behind what a notification has to tell, or behind ``apology`` in a
-        conversation, which has nothing to go on with. ``detail``: why, unless a notification was
-        told."""
+        conversation, which has nothing to go on with. ``reason`` and ``detail``: why, unless a
+        notification was told."""
         record = self._lane.record
         if record.mode is CallMode.CONVERSATION:
             await self.say(apology)
         elif record.message is not None and await self.say(record.message.text):
             await self._lane.end(EndReason.HANGUP_BOT, EndDetail.NOTIFIED)
             return
-        await self._lane.end(EndReason.ERROR, detail)
+        await self._lane.end(reason, detail)
 
     async def _by_model(self, text: str) -> bool:
-        if self._model is None:
+        if self._model is None or self._line.socket is None:
             return False
         with anyio.move_on_after(max(_LONGEST_S, _SECONDS_A_CHARACTER * len(text))):
             item = await self._model.say(text, _MODEL_BEGINS_S)
@@ -148,14 +150,14 @@ class Farewell:
         """Nothing new is begun: the last words are due, or the call is being ended."""
         return self.begun or self._lane.record.ending is not None
 
-    def begin(self, detail: EndDetail) -> None:
+    def begin(self, detail: EndDetail, reason: EndReason = EndReason.ERROR) -> None:
         """Say the last words and end the call; once, and not where it is being ended already."""
         if not self.ends:
             self.begun = True
             self._model.part()
-            self._lane.spawn(partial(self._say_and_end, detail))
+            self._lane.spawn(partial(self._say_and_end, detail, reason))
 
-    async def _say_and_end(self, detail: EndDetail) -> None:
+    async def _say_and_end(self, detail: EndDetail, reason: EndReason) -> None:
         with anyio.move_on_after(_LONGEST_S) as rest:
             await self._model.quiet()
         if rest.cancelled_caught:
@@ -168,4 +170,4 @@ class Farewell:
         ):
             # It was heard; the call has its own deadline.
             return
-        await self._words.end(self._apology, detail)
+        await self._words.end(self._apology, detail, reason)

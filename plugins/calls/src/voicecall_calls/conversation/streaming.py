@@ -356,6 +356,11 @@ class StreamConversation(Dialogue):
         super().playback_finished(utterance_id, ok)
         self._last_words.finished(utterance_id, ok)
 
+    def stream_missing(self, detail: EndDetail) -> None:
+        self.interrupt()
+        end, apology = self._last_words.end, self.config.phrases.failed
+        self._parting.begin_with(partial(end, apology, detail, EndReason.HANGUP_BOT))
+
     def _caller_goes_on(self) -> bool:
         return self._parting.over is None and self._turns.caller_goes_on(self.seam.monotonic())
 

@@ -62,6 +62,8 @@ class Effects:
                 talk.keys_pressed(digits)
             case mc.PlaybackFinished(utterance_id, ok) if (talk := lane.begin()) is not None:
                 talk.playback_finished(utterance_id, ok)
+            case mc.StreamMissing(detail) if (talk := lane.begin()) is not None:
+                talk.stream_missing(detail)
             case mc.PlayMessage() if (talk := lane.begin()) is not None:
                 talk.play_message()
             case _:

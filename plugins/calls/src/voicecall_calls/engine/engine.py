@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from functools import partial
 from typing import Protocol
 from urllib.parse import quote
@@ -86,7 +87,8 @@ class CallEngine:
         self.lanes: dict[str, CallLane] = {}
         self.seam: Seam = SteadySeam(seam, lambda: bool(self.lanes))
         self.pairing = Pairing(store, coordinator, seam)
-        self.policy = config.policy()
+        speaks = provider.capabilities.native_speech
+        self.policy = replace(config.policy(), carrier_speaks=speaks)
         self.places = Places(coordinator, lambda: self.config, self.policy)
         self.webhook_url = webhook_url
         self.stream_url = stream_url

@@ -148,8 +148,9 @@ class RealtimeConversation(Conversation):
             changed=self._choose_ear,
         )
         self._keys = CallerKeys(self._tell_keys)
+        silent = partial(lane.end, EndReason.TIMEOUT, EndDetail.STREAM_LOST)
         self._media = MediaWatch(
-            self.line, seam, config.realtime.inactivity_ms, lost=self._media_lost
+            self.line, seam, config.realtime.inactivity_ms, lost=partial(lane.spawn, silent)
         )
         self._profile = profile
         self._about = ""
@@ -200,10 +201,6 @@ class RealtimeConversation(Conversation):
                 reason = await self._link.run()
                 _log.warning("call %s: no voice model: %s", self.lane.record.call_id, reason)
                 self._farewell.begin(EndDetail.LISTENING_FAILED)
-
-    def _media_lost(self) -> None:
-        """End a call whose carrier sends no audio any more."""
-        self.lane.spawn(partial(self.lane.end, EndReason.TIMEOUT, EndDetail.STREAM_LOST))
 
     # --- the session ------------------------------------------------------------------------
 
@@ -356,6 +353,10 @@ class RealtimeConversation(Conversation):
 
     def playback_finished(self, utterance_id: str, ok: bool) -> None:
         self._last_words.finished(utterance_id, ok)
+
+    def stream_missing(self, detail: EndDetail) -> None:
+        self.voice.interrupt()
+        self._farewell.begin(detail, EndReason.HANGUP_BOT)
 
     def keys_pressed(self, digits: str) -> None:
         if self._converses:
