@@ -60,6 +60,7 @@ def test_the_words_are_checked_without_listening() -> None:
         ({}, "exactly one of grammar, grammarFile and phrases is required, not none"),
         ({"phrases": ["yes"], "grammar": "x"}, "not grammar and phrases"),
         ({"phrases": ["..."]}, r"pocketsphinx\.phrases: '\.\.\.' has no words"),
+        ({"grammar": ""}, r"pocketsphinx\.grammar: does not begin with #JSGF"),
         ({"grammar": "public <a> = yes;"}, r"pocketsphinx\.grammar: does not begin with #JSGF"),
         ({"grammar": HEAD + "<a> = yes;"}, "has no public rule"),
         ({"grammar": HEAD + "public <a> = <b>;"}, "rule <b> is not defined"),

@@ -38,7 +38,7 @@ def load_grammar(config: PocketsphinxConfig) -> Grammar:
     """The configured grammar. Raises :exc:`ConfigError`."""
     if config.phrases:
         return _from_phrases(config.phrases)
-    if config.grammar:
+    if config.grammar is not None:
         return _from_jsgf(config.grammar, "grammar")
     path = config.grammar_file
     assert path is not None
