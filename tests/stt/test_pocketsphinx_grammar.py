@@ -63,6 +63,10 @@ def test_the_words_are_checked_without_listening() -> None:
         ({"grammar": ""}, r"pocketsphinx\.grammar: does not begin with #JSGF"),
         ({"grammar": "public <a> = yes;"}, r"pocketsphinx\.grammar: does not begin with #JSGF"),
         ({"grammar": HEAD + "<a> = yes;"}, "has no public rule"),
+        (
+            {"grammar": HEAD + "public <a> = yes;\npublic <b> = no;"},
+            r"pocketsphinx\.grammar: has more than one public rule: <a> and <b>",
+        ),
         ({"grammar": HEAD + "public <a> = <b>;"}, "rule <b> is not defined"),
         ({"grammar": HEAD + "import <x.*>;\npublic <a> = yes;"}, "imports are not supported"),
         ({"grammarFile": "/nowhere/g.jsgf"}, r"pocketsphinx\.grammarFile: cannot be read"),

@@ -67,20 +67,23 @@ def _from_jsgf(text: str, key: str) -> Grammar:
     path = f"{_PATH}.{key}"
     if not text.lstrip("\ufeff \t\r\n").startswith("#JSGF"):
         raise ConfigError("does not begin with #JSGF", path=path)
-    defined, used, places = set(), {}, []
-    public = False
+    defined, used, places, public = set(), {}, [], []
     for statement in _statements(text):
         rule = _RULE.fullmatch(statement)
         if rule is None:
             if statement.startswith("import"):
                 raise ConfigError(f"imports are not supported: {statement!r}", path=path)
             continue
-        public = public or rule[1] is not None
+        if rule[1] is not None:
+            public.append(f"<{rule[2]}>")
         defined.add(rule[2])
         used.update(dict.fromkeys(_REFERENCE.findall(rule[3]), statement))
         places += [(word, statement) for word in _NO_WORD.sub(" ", rule[3]).split()]
     if not public:
         raise ConfigError("has no public rule", path=path)
+    if len(public) > 1:
+        # The decoder takes one of them, and never understands what the others have.
+        raise ConfigError(f"has more than one public rule: {' and '.join(public)}", path=path)
     for name, statement in used.items():
         if name not in defined and name not in _BUILT_IN:
             raise ConfigError(f"rule <{name}> is not defined, used in {statement!r}", path=path)
