@@ -36,6 +36,13 @@ def test_words_of_a_grammar_are_told_from_its_signs() -> None:
     assert [word for word, _ in grammar.places] == ["yes", "no", "please"]
 
 
+def test_the_text_of_a_tag_is_no_part_of_a_rule() -> None:
+    text = HEAD + 'public <a> = yes {out = {"x"\\}; see("//y");} | no{/* <c> */};'
+    config = PocketsphinxConfig(grammar=text, pool=1)
+    assert [word for word, _ in load_grammar(config).places] == ["yes", "no"]
+    anyio.run(_start, config)
+
+
 def test_a_grammar_comes_from_a_file(tmp_path: Path) -> None:
     path = tmp_path / "g.jsgf"
     path.write_text(HEAD + "public <a> = yes;")

@@ -17,10 +17,11 @@ from .config import PocketsphinxConfig
 __all__ = ["Grammar", "check_words", "load_grammar"]
 
 _PATH = "pocketsphinx"
-_COMMENT = re.compile(r"/\*.*?\*/|//[^\n]*", re.DOTALL)
+_NO_RULE = re.compile(r"/\*.*?\*/|//[^\n]*|\{(?:\\.|[^\\}])*\}", re.DOTALL)
+"""Comments, and tags, whose text is for programs."""
 _RULE = re.compile(r"(public\s+)?<([^<>]+)>\s*=\s*(.*)", re.DOTALL)
 _REFERENCE = re.compile(r"<([^<>]*)>")
-_NO_WORD = re.compile(r"<[^<>]*>|\{[^{}]*\}|/[-+.\deE]+/|[|()\[\]*+\"]")
+_NO_WORD = re.compile(r"<[^<>]*>|/[-+.\deE]+/|[|()\[\]*+\"]")
 _BUILT_IN = frozenset({"NULL", "VOID"})
 
 
@@ -91,9 +92,9 @@ def _from_jsgf(text: str, key: str) -> Grammar:
 
 
 def _statements(text: str) -> Iterator[str]:
-    """The grammar's statements without comments, in one line each; the last piece is a rule even
-    without its semicolon, so that the decoder gets to refuse it."""
-    for part in _COMMENT.sub(" ", text).split(";"):
+    """The grammar's statements without comments and tags, in one line each; the last piece is a
+    rule even without its semicolon, so that the decoder gets to refuse it."""
+    for part in _NO_RULE.sub(" ", text).split(";"):
         line = " ".join(part.split())
         if line:
             yield line
