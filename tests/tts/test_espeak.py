@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 
 import pytest
@@ -52,8 +53,11 @@ def test_a_voice_is_checked_without_speaking() -> None:
     check = Registry().load(ProviderKind.TTS, "espeak").check
     assert check is not None
     assert check(EspeakConfig(), ()) == ()
-    with pytest.raises(ConfigError, match=r"espeak\.voice: .*no voice xx-nobody"):
-        check(EspeakConfig(voice="xx-nobody"), ())
+    assert check(EspeakConfig(voice="English (America)+f2"), ()) == ()
+    # The library itself takes the last three: with no variant, and with a variant alone.
+    for voice in ("xx-nobody", "en-us+nosuch", "en-us+", "f2"):
+        with pytest.raises(ConfigError, match=rf"espeak\.voice: .*no voice {re.escape(voice)}$"):
+            check(EspeakConfig(voice=voice), ())
 
 
 async def test_an_unknown_voice_of_a_call_is_refused() -> None:

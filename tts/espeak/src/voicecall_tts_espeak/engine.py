@@ -26,12 +26,22 @@ _Callback = ctypes.CFUNCTYPE(
 )
 
 
+class _Voice(ctypes.Structure):
+    """The beginning of ``espeak_VOICE``."""
+
+    _fields_ = (
+        ("name", ctypes.c_char_p),
+        ("languages", ctypes.c_char_p),
+        ("identifier", ctypes.c_char_p),
+    )
+
+
 class EspeakError(Exception):
     """The library could not be loaded or refused a request."""
 
 
 class UnknownVoice(EspeakError):
-    """There is no voice of this name."""
+    """There is no voice of this name, or none with this variant."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +70,7 @@ class Engine:
         if rate <= 0:
             raise EspeakError(f"the library does not start with the data in {data_path.decode()}")
         self.sample_rate = int(rate)
+        self._library.espeak_GetCurrentVoice.restype = ctypes.POINTER(_Voice)
         # The library keeps the pointer only: the callback object must live as long as it does.
         self._callback = _Callback(self._collect)
         self._library.espeak_SetSynthCallback(self._callback)
@@ -94,7 +105,8 @@ class Engine:
 
     def _apply(self, manner: Manner) -> None:
         # Setting the voice resets the parameters, so the parameters come second.
-        if self._library.espeak_SetVoiceByName(manner.voice.encode()) != _OK:
+        found = self._library.espeak_SetVoiceByName(manner.voice.encode()) == _OK
+        if not (found and self._is_whole(manner.voice)):
             raise UnknownVoice(manner.voice)
         for parameter, value in (
             (_RATE, manner.rate),
@@ -103,6 +115,12 @@ class Engine:
         ):
             if self._library.espeak_SetParameter(parameter, value, 0) != _OK:
                 raise EspeakError(f"the library refuses parameter {parameter} = {value}")
+
+    def _is_whole(self, voice: str) -> bool:
+        """Whether the library has all of ``voice``: it takes one for set whose variant it does not
+        know, and a variant alone, which makes no sound."""
+        identifier: bytes = self._library.espeak_GetCurrentVoice().contents.identifier
+        return (b"+" in identifier) is ("+" in voice) and not identifier.startswith(b"!v/")
 
 
 def _load() -> Any:
