@@ -7,7 +7,7 @@ with its error and disturbs nothing else.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Iterable, Sequence, Set
 from typing import Any
 
 from importlib_metadata import EntryPoint, entry_points
@@ -208,10 +208,6 @@ class Registry:
             except PluginError as error:
                 self.failures.setdefault((kind.group, provider_id), str(error))
         return sorted(infos, key=lambda info: (info.auto_select_order, info.id))
-
-    def describe(self) -> Mapping[str, Sequence[Found]]:
-        """All voicecall groups with what is installed in them."""
-        return {group: self.found(group) for group in sorted(self._found)}
 
 
 def _capabilities_lack(capabilities: object) -> str:
