@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import typer
 
 from voicecall.hosting import ToolCall
 from voicecall.registry import Registry
-from voicecall_calls.tool import TOOL_PARAMETERS, skill_text
+from voicecall_calls.tool import TOOL_PARAMETERS
 from voicecall_gateway.cli import build_app
 from voicecall_mock.exchange import Behaviour, Say, Silent
 from voicecall_testing.fsk import encode
@@ -283,7 +284,8 @@ async def test_a_stranger_may_not_use_it(tmp_path: Path) -> None:
 
 
 def test_the_skill_tells_of_every_action_and_of_commands_that_exist() -> None:
-    text = skill_text()
+    skill = files("voicecall_calls").joinpath("skills/voice-call/SKILL.md")
+    text = skill.read_text("utf-8")
     _, front, body = text.split("---\n", 2)
     assert "name: voice-call" in front
     assert "plugins.entries.voice-call.enabled" in front

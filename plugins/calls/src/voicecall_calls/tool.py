@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable, Mapping
-from importlib.resources import files
 from typing import Any
 
 from voicecall.errors import InvalidRequest, VoicecallError
@@ -17,7 +16,7 @@ from voicecall.wellformed import well_formed_text
 from voicecall_calls.operations import CallOperations, DialOptions
 from voicecall_calls.parameters import Params, mode_in, required, text_in
 
-__all__ = ["TOOL_DESCRIPTION", "TOOL_NAME", "TOOL_PARAMETERS", "VoiceCallTool", "skill_text"]
+__all__ = ["TOOL_DESCRIPTION", "TOOL_NAME", "TOOL_PARAMETERS", "VoiceCallTool"]
 
 TOOL_NAME = "voice_call"
 TOOL_DESCRIPTION = "Make phone calls: start a call, talk on it, press keys, end it, see its state."
@@ -52,11 +51,6 @@ TOOL_PARAMETERS: Mapping[str, Any] = {
         "sid": {**_STRING, "description": "Id of a call, without an action"},
     },
 }
-
-
-def skill_text() -> str:
-    """SKILL.md: what an agent should know about the tool."""
-    return files("voicecall_calls").joinpath("skills/voice-call/SKILL.md").read_text("utf-8")
 
 
 class VoiceCallTool:
