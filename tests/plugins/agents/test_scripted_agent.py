@@ -75,6 +75,9 @@ async def test_digits_and_placeholders() -> None:
     backend = agent(digits={"1": "Sales, turn {number_of_turns}."}, rules=[])
     assert (await answer(backend, turn(digits="1")))[0] == "Sales, turn 1."
     assert (await answer(backend, turn(digits="7", turn_id="t2")))[0] == "You pressed 7."
+    other = agent(digits={"1": "Vertrieb."}, fallback="Keine Taste {digits}.")
+    assert (await answer(other, turn(digits="1")))[0] == "Vertrieb."
+    assert (await answer(other, turn(digits="7", turn_id="t2")))[0] == "Keine Taste 7."
     third = turn("{digits} {unknown}", turn_id="t3")
     assert "{digits} {unknown}" in (await answer(backend, third))[0]
 

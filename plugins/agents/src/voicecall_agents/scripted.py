@@ -77,8 +77,8 @@ DEFAULT_RULES = (
 
 
 class ScriptedConfig(ConfigModel):
-    """``digits`` maps keypad input to replies. ``fallback`` answers when nothing matched, and
-    silence. Replies may contain ``{text}``, ``{digits}`` and ``{number_of_turns}``."""
+    """``digits`` maps keypad input to replies. ``fallback`` answers other keys, words that no rule
+    matched, and silence. Replies may contain ``{text}``, ``{digits}`` and ``{number_of_turns}``."""
 
     rules: tuple[Rule, ...] = DEFAULT_RULES
     digits: dict[str, str] = Field(default_factory=dict)
@@ -143,7 +143,7 @@ class ScriptedAgent(AgentBackend):
 
     def _answer(self, turn: AgentTurn, history: list[Exchange]) -> _Answer:
         if turn.digits:
-            return _Answer(self.config.digits.get(turn.digits, PRESSED))
+            return _Answer(self.config.digits.get(turn.digits, self.config.fallback or PRESSED))
         if not turn.text.strip():
             return _Answer(self.config.fallback or NOT_HEARD)
         for index, (rule, pattern) in enumerate(
