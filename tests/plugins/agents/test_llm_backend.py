@@ -187,6 +187,19 @@ async def test_nothing_is_asked_again_once_the_caller_heard_words(
     assert len(stub.requests) == 2
 
 
+async def test_an_end_that_a_failed_request_wanted_is_none_of_the_answer(
+    make_agent: MakeAgent, make_turn: MakeTurn
+) -> None:
+    failed = [ModelReply(tools=(ToolUse(END),)), ModelReply(status=503, retry_after=0)]
+    stub = OpenAiStub([*failed, ModelReply(text="At what time?")])
+    async with closed_backstage(stub.serve()) as url:
+        agent = make_agent(url)
+        async with agent.lifespan():
+            events = await events_of(agent, make_turn())
+    assert len(stub.requests) == 3
+    assert events == [TextDelta("At "), TextDelta("what "), TextDelta("time?")]
+
+
 def by_model(**replies: ModelReply) -> Callable[[ModelRequest], ModelReply]:
     """What each model answers; one without a reply tells its name."""
 

@@ -254,7 +254,8 @@ class PydanticAgent(AgentBackend):
                 )
 
     async def _ask(self, run: _Run, before: list[ModelMessage], model: Model[Any]) -> None:
-        narration = run.narration
+        # Anew: nothing is known outside of a request that failed, also not that it wanted the end.
+        narration = run.narration = Narration(speculative=run.turn.speculative)
         async with self._events(run, before, model) as events:
             try:
                 async for event in events:
