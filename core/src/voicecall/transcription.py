@@ -152,4 +152,5 @@ class TranscriptionProvider(Provider):
         self, options: TranscriptionOptions
     ) -> AbstractAsyncContextManager[TranscriptionSession]:
         """A session that is ready when entered. If cancelled, it must end within two seconds, or it
-        is abandoned. Raises :exc:`voicecall.errors.ProviderError`."""
+        is abandoned. Raises :exc:`voicecall.errors.ProviderError`; one that is not ``retryable``
+        ends recognition in this call, else another session is opened, a few times."""

@@ -11,7 +11,12 @@ import anyio
 import pytest
 
 from voicecall.audio import MULAW_8K, PCM16_16K
-from voicecall.errors import ProviderUnavailable
+from voicecall.errors import (
+    AuthenticationFailed,
+    ProviderError,
+    ProviderUnavailable,
+    RequestRejected,
+)
 from voicecall.transcription import Final, Partial, TranscriptionEvent, TranscriptionOptions
 from voicecall_calls.conversation.ear import Ear
 from voicecall_testing.clock import VirtualSeam, virtual_backend
@@ -444,6 +449,36 @@ async def test_after_the_last_attempt_the_call_is_deaf_once() -> None:
         assert len(stt.open_errors) == 16
         with anyio.fail_after(0.1):
             await it.ear.ready()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        AuthenticationFailed("the key is not accepted", provider="scripted", status=401),
+        RequestRejected("no such model", provider="scripted", status=400),
+        ProviderUnavailable("the quota is used up", provider="scripted", retryable=False),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+async def test_a_vendor_that_refuses_a_session_is_not_asked_again(error: ProviderError) -> None:
+    stt = ScriptedTranscription()
+    stt.open_errors.append(error)
+    async with listening(stt) as it:
+        with anyio.fail_after(0.1):
+            await it.ear.ready()
+        await anyio.sleep(60)
+    assert it.deaf == [str(error)]
+    assert not stt.sessions
+
+
+async def test_a_refusal_at_the_end_of_a_session_refuses_no_other() -> None:
+    stt = Parting(RequestRejected("the session is over already", provider="scripted"))
+    async with listening(stt) as it:
+        await it.ear.ready()
+        stt.lost()
+        await anyio.sleep(5)
+        assert it.deaf == []
+        assert len(stt.sessions) == 2
 
 
 async def test_attempts_are_counted_anew_after_a_healthy_while() -> None:

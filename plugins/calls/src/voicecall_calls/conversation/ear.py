@@ -24,7 +24,7 @@ from voicecall.transcription import (
     TranscriptionProvider,
     TranscriptionSession,
 )
-from voicecall_calls.conversation.losses import why_lost
+from voicecall_calls.conversation.losses import refused, why_lost
 from voicecall_calls.holding import check_plain, held
 
 __all__ = ["Ear"]
@@ -70,6 +70,8 @@ class Ear:
         self._scope: anyio.CancelScope | None = None
         self._broken: str | None = None
         """Why the present session is given up."""
+        self._refused = False
+        """The vendor refused the last session, and would refuse the next."""
         self._utterance: SpeechStarted | Partial | None = None
         """What was told last of an utterance that is not over."""
         self._begun: int | None = None
@@ -133,7 +135,7 @@ class Ear:
             if self._seam.monotonic() - began >= _HEALTHY_S:
                 failures = 0
             _log.warning("call %s: transcription lost: %s", self._call_id, reason)
-            if failures >= len(_WAITS_S):
+            if self._refused or failures >= len(_WAITS_S):
                 break
             await anyio.sleep(_WAITS_S[failures])
             failures += 1
@@ -153,12 +155,14 @@ class Ear:
     async def _one_session(self) -> str | None:
         """Hold one session; why it was lost, None where it was made for another format."""
         options = self._options
+        opened = self._refused = False
         reason = f"no session within {_OPEN_S:g} s"
         try:
             with anyio.CancelScope(deadline=anyio.current_time() + _OPEN_S) as self._scope:
                 async with held(
                     self._provider.session(options), f"the session of {_WHOSE}"
                 ) as session:
+                    opened = True
                     self._scope.deadline = math.inf
                     # The format may have changed meanwhile.
                     await anyio.lowlevel.checkpoint_if_cancelled()
@@ -167,6 +171,7 @@ class Ear:
                     self._scope.deadline = anyio.current_time() + _CLOSE_S
         except Exception as error:  # noqa: BLE001 (a recogniser's code can raise anything)
             reason = why_lost(error, _WHOSE)
+            self._refused = not opened and refused(error)
         return (self._broken or reason) if self._options is options else None
 
     async def _attend(self, session: TranscriptionSession) -> str:

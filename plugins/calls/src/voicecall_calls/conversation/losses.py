@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from voicecall.errors import ProviderError
 
-__all__ = ["leaves", "why_lost"]
+__all__ = ["leaves", "refused", "why_lost"]
 
 _log = logging.getLogger("voicecall.calls")
 
@@ -20,6 +20,11 @@ def why_lost(error: BaseException, whose: str) -> str:
         _log.error("%s raised an error that is not a ProviderError", whose, exc_info=error)
     said = (str(one) if isinstance(one, ProviderError) else type(one).__name__ for one in errors)
     return "; ".join(dict.fromkeys(said))
+
+
+def refused(error: BaseException) -> bool:
+    """Whether the vendor would say the same again, as of a key that it does not accept."""
+    return any(isinstance(one, ProviderError) and not one.retryable for one in leaves(error))
 
 
 def leaves(error: BaseException) -> Iterator[BaseException]:
