@@ -69,6 +69,7 @@ Blocks = Mapping[str, Mapping[str, Any]]
         ("first", {"alpha": {"apiKey": "a"}, "first": {"apiKey": "f"}}, {}, "alpha", "f"),
         (None, {"alpha": {"apiKey": "a"}, "bravo": {"apiKey": "b"}}, {}, "alpha", "a"),
         (None, {"bravo": {"apiKey": "b"}}, {}, "bravo", "b"),
+        (None, {"first": {"apiKey": "f"}, "bravo": {"apiKey": "b"}}, {}, "alpha", "f"),
         (None, {}, {"BRAVO_KEY": "b"}, "bravo", "b"),
         (None, {"alpha": {"apiKey": "${ALPHA_KEY}"}}, {"BRAVO_KEY": "b"}, "bravo", "b"),
     ],
@@ -139,6 +140,17 @@ def test_a_wrong_block_is_an_error_with_its_path() -> None:
     ) as caught:
         select(registry(ALPHA), TTS, "alpha", blocks, {}, "tts")
     assert "secret-value" not in str(caught.value)
+
+
+@pytest.mark.parametrize("configured", ["alpha", "first", None])
+@pytest.mark.parametrize("written", ["alpha", "first"])
+def test_what_is_wrong_is_named_where_it_was_written(configured: str | None, written: str) -> None:
+    alpha = registry(ALPHA)
+    blocks = {written: {"apiKey": "a", "voise": "x"}}
+    with pytest.raises(ConfigError, match=rf"tts\.{written}\.voise: unknown key"):
+        select(alpha, TTS, configured, blocks, {}, "tts")
+    one = select(alpha, TTS, configured, {written: {"voice": "x"}}, {}, "tts")
+    assert one.message == f"Alpha is not configured: tts.{written}.apiKey (or set ALPHA_KEY)"
 
 
 def test_provider_config_alone() -> None:

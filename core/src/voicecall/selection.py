@@ -121,7 +121,8 @@ def select(
     ``configured_id`` is what the operator wrote (None: the first configured one in order of
     automatic selection, demo providers excepted); ``blocks`` the configuration of each provider
     by id, found at ``path``; ``named_at`` is the key where the operator wrote the id. A block
-    under an alias overlays the one under the canonical id.
+    under an alias overlays the one under the canonical id, and the one under ``configured_id``
+    all others.
     Raises :exc:`ConfigError` only for a block that is present and wrong.
     """
     if configured_id is None:
@@ -131,11 +132,21 @@ def select(
     except PluginError as error:
         message = f"{named_at}: {error}" if named_at else str(error)
         return Selected(Selection.MISSING_CONFIGURED_PROVIDER, message)
-    raw = {**blocks.get(info.id, {}), **blocks.get(configured_id, {})}
+    name, raw = _block(info, blocks, configured_id)
     missing = missing_fields(info, raw, environ)
     if missing:
-        return _not_configured(info, path, missing, raw, environ)
-    return _configured(info, raw, environ, f"{path}.{configured_id}")
+        return _not_configured(info, f"{path}.{name}", missing, raw, environ)
+    return _configured(info, raw, environ, f"{path}.{name}")
+
+
+def _block(
+    info: ProviderInfo, blocks: Mapping[str, Mapping[str, Any]], configured_id: str | None
+) -> tuple[str, dict[str, Any]]:
+    """What the operator wrote for a provider, and under which of its names."""
+    names = (info.id, *info.aliases, configured_id)
+    written = [name for name in names if name is not None and name in blocks]
+    raw = {key: value for name in written for key, value in blocks[name].items()}
+    return written[-1] if written else info.id, raw
 
 
 def _configured(
@@ -155,10 +166,7 @@ def _not_configured(
     raw: Mapping[str, Any],
     environ: Mapping[str, str],
 ) -> Selected:
-    parts = [
-        f"{path}.{info.id}.{field}" + _instead(info.secrets.get(field), environ)
-        for field in missing
-    ]
+    parts = [f"{path}.{field}" + _instead(info.secrets.get(field), environ) for field in missing]
     message = f"{info.label} is not configured: " + ", ".join(parts)
     from difflib import get_close_matches
 
@@ -196,17 +204,18 @@ def _select_first(
     if not infos:
         return Selected(Selection.NO_REGISTERED_PROVIDER, _none_to_choose(registry, kind))
     # One that needs nothing, and has nothing, comes behind those that somebody has configured.
+    own = [(info, *_block(info, blocks, None)) for info in infos]
     broken: Selected | None = None
-    for info in sorted(infos, key=lambda info: not info.required and info.id not in blocks):
-        raw = blocks.get(info.id, {})
+    for info, name, raw in sorted(
+        own, key=lambda one: not one[0].required and one[1] not in blocks
+    ):
         if not missing_fields(info, raw, environ):
-            selected = _configured(info, raw, environ, f"{path}.{info.id}")
+            selected = _configured(info, raw, environ, f"{path}.{name}")
             if selected.outcome is Selection.OK:
                 return selected
             broken = broken or selected
     if broken is not None:
         return broken
-    first = infos[0]
-    raw = blocks.get(first.id, {})
+    first, name, raw = own[0]
     missing = missing_fields(first, raw, environ)
-    return _not_configured(first, path, missing, raw, environ)
+    return _not_configured(first, f"{path}.{name}", missing, raw, environ)
