@@ -131,7 +131,10 @@ ONE = "ProviderInfo(kind=ProviderKind.TTS, id='bad', label='L', factory=print)"
     ("hook", "text"),
     [
         ("def voicecall_tts_provider(): return []", "unknown hook 'voicecall_tts_provider'"),
-        ("def voicecall_tts_providers(more): return []", r"Argument\(s\) {'more'}"),
+        (
+            "def voicecall_tts_providers(more): return []",
+            r"Plugin 'voicecall\.tts:bad' for .*Argument\(s\) {'more'}",
+        ),
         ("def voicecall_tts_providers(): import a_module_that_is_not_there", "ModuleNotFoundError"),
         ("def voicecall_tts_providers(): raise SystemExit(3)", "SystemExit: 3"),
         ("def voicecall_tts_providers(): return None", "voicecall_tts_providers returns NoneType"),

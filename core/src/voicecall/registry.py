@@ -102,7 +102,7 @@ class Registry:
             module = self._import(group, name)
             self._modules[group, name] = module
         try:
-            self.hooks.register(module, f"{group}:{name}:{id(module)}")
+            self.hooks.register(module, f"{group}:{name}")
         except Exception as error:
             raise self._failed(group, name, "has a hook that is wrong", error) from error
         return module
