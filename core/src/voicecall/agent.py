@@ -46,7 +46,9 @@ class AgentTurn:
     - ``speculative``: the turn must have no effects and leave no history until it comes again
       without this flag. Not used yet
     - ``thinking``, ``fast`` (the vendor's faster service): wishes; None leaves them to the backend
-    - ``metadata``: not used yet
+    - ``metadata``: with ``toolPolicy``, where a voice model asks for its caller: a backend with
+      tools uses all that ``allowed_tools`` leaves it if that is ``owner``, none if it is ``none``,
+      and with ``safe-read-only`` those alone that look something up
     """
 
     turn_id: str
