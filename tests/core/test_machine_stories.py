@@ -214,12 +214,12 @@ def test_who_calls_whom_as_far_as_the_carrier_tells() -> None:
     known = inbound()
     assert (known.from_number, known.to_number) == ("+3", "+1")
     assert (known.direction, known.aliases) == (Direction.INBOUND, (ID,))
-    event = ev.Initiated(at=0, key="0", provider_call_id=ID, direction=Direction.OUTBOUND)
+    event = ev.Initiated(at=0, key="0", provider_call_id=ID)
     record = mc.open_inbound(
         call_id="c", provider="p", event=event, media=MediaPath.NATIVE, greeting=None, policy=POLICY
     )
     assert (record.from_number, record.to_number) == ("unknown", "unknown")
-    assert record.direction is Direction.OUTBOUND
+    assert record.direction is Direction.INBOUND
 
 
 @pytest.mark.parametrize("reason", [EndReason.BUSY, EndReason.NO_ANSWER, EndReason.FAILED])

@@ -77,7 +77,7 @@ def open_inbound(
     return CallRecord(
         call_id=call_id,
         provider=provider,
-        direction=event.direction or Direction.INBOUND,
+        direction=Direction.INBOUND,
         state=CallState.RINGING,
         from_number=event.from_number or "unknown",
         to_number=event.to_number or "unknown",
