@@ -53,7 +53,7 @@ from voicecall.errors import (
 from voicecall_agents.llm import plugin
 from voicecall_agents.llm.config import LlmConfig
 from voicecall_agents.llm.failures import as_provider_error, retry_delay
-from voicecall_agents.llm.models import configured_model, make_model, split_name
+from voicecall_agents.llm.models import configured_model, make_model, model_problems, split_name
 from voicecall_agents.llm.narration import Narration
 from voicecall_agents.llm.prompts import caller_words, first_words, instructions
 from voicecall_agents.llm.recalling import exchange, related
@@ -79,6 +79,7 @@ def config(**values: Any) -> LlmConfig:
         ("openrouter/anthropic/claude", "openrouter", "anthropic/claude"),
         ("Ollama:qwen3:8b", "ollama", "qwen3:8b"),
         ("gpt-5", "openai", "gpt-5"),
+        (" openai : gpt-5 ", "openai", "gpt-5"),
     ],
 )
 def test_names_are_divided_at_the_first_sign(name: str, provider: str, model: str) -> None:
@@ -169,6 +170,13 @@ def test_tools_that_cannot_be_loaded_keep_an_agent_from_working(
     [problem] = backend.check(good.model_copy(update={"tools": ["good_tools:f", tool]}), ())
     assert problem.startswith("agents.backends.pydantic-ai.tools.1: ")
     assert reason in problem
+
+
+@pytest.mark.parametrize("name", ["openai:", "openai/ ", ":small", " "])
+def test_a_name_without_a_model_is_a_configuration_error(name: str) -> None:
+    assert model_problems(config(model=name, apiKey="k")) == [
+        f"agents.backends.pydantic-ai.model: {':'.join(split_name(name))!r} is no name of a model"
+    ]
 
 
 @pytest.mark.parametrize("name", ["nobody:small", "nobody/small"])

@@ -28,16 +28,18 @@ _VARIABLE = re.compile(r"[A-Z][A-Z0-9_]+_(?:API_)?(?:KEY|TOKEN)")
 def split_name(name: str, usual: str = _DEFAULT_PROVIDER) -> tuple[str, str]:
     """Provider and model of ``provider:model`` or ``provider/model``; ``usual`` is the provider of
     a model alone."""
-    parts = re.split("[:/]", name.strip(), maxsplit=1)
+    parts = [part.strip() for part in re.split("[:/]", name, maxsplit=1)]
     if len(parts) == 1:
         return usual, parts[0]
     return parts[0].lower(), parts[1]
 
 
 def make_model(name: str, *, base_url: str | None = None, api_key: str | None = None) -> Model[Any]:
-    """The model ``name``. Raises :exc:`ConfigError` for an unknown provider, one whose client is
-    not installed, and one without a key."""
+    """The model ``name``. Raises :exc:`ConfigError` for a name without a model, an unknown
+    provider, one whose client is not installed, and one without a key."""
     provider_id, model = split_name(name)
+    if not (provider_id and model):
+        raise ConfigError(f"{name!r} is no name of a model", path=f"{BACKEND_PATH}.model")
 
     def provider(_: str) -> Provider[Any]:
         return _make_provider(provider_id, base_url, api_key)
