@@ -101,6 +101,9 @@ def test_a_missing_key_names_the_path_and_the_variable(monkeypatch: pytest.Monke
         monkeypatch.delenv(variable, raising=False)
     with pytest.raises(ConfigError, match=r"agents\.backends\.pydantic-ai\.apiKey.*OPENAI_API_KEY"):
         make_model("openai:small")
+    monkeypatch.setenv("OPENAI_API_KEY", "")
+    with pytest.raises(ConfigError, match=r"agents\.backends\.pydantic-ai\.apiKey.*OPENAI_API_KEY"):
+        make_model("openai:small")
     monkeypatch.setenv("OPENAI_API_KEY", "from-the-environment")
     assert make_model("openai:small").model_name == "small"
 
@@ -123,6 +126,12 @@ def test_what_keeps_models_from_working_is_known_without_a_model(
     assert problem == (
         "agents.backends.pydantic-ai.apiKey: holds a variable without a value (or set MY_KEY)"
     )
+    for blank in ("", " "):
+        [problem] = backend.check(LlmConfig(model="openai/small", api_key=blank), ())
+        assert problem == (
+            "agents.backends.pydantic-ai.apiKey: is blank; remove it to use the environment"
+            " variable of openai"
+        )
     # The key is that of the configured model's vendor.
     [problem] = backend.check(LlmConfig(model="openai/small", api_key="k"), ["nobody/large"])
     assert "nobody" in problem

@@ -7,7 +7,6 @@ import re
 from collections.abc import Collection
 from typing import Any
 
-from pydantic_ai.exceptions import UserError
 from pydantic_ai.models import Model, infer_model
 from pydantic_ai.providers import Provider, infer_provider_class
 
@@ -46,7 +45,9 @@ def make_model(name: str, *, base_url: str | None = None, api_key: str | None = 
 
     try:
         return infer_model(f"{_MODEL_KINDS.get(provider_id, provider_id)}:{model}", provider)
-    except (UserError, ValueError, ImportError) as error:
+    except ConfigError:
+        raise
+    except Exception as error:  # noqa: BLE001 (clients of vendors raise anything)
         raise _config_error(provider_id, error) from None
 
 
@@ -56,9 +57,14 @@ def configured_model(config: LlmConfig, name: str | None = None) -> Model[Any]:
     provider_id, model = split_name(name or config.model, split_name(config.model)[0])
     wanted = f"{provider_id}:{model}"
     same = _same_provider(config, wanted)
-    unset = _PLACEHOLDER.fullmatch(config.api_key or "")
-    if same and unset is not None:
-        raise ConfigError("holds a variable without a value", path=_KEY_PATH, env=unset.group(1))
+    if same and config.api_key is not None:
+        unset = _PLACEHOLDER.fullmatch(config.api_key)
+        if unset is not None:
+            text = "holds a variable without a value"
+            raise ConfigError(text, path=_KEY_PATH, env=unset.group(1))
+        if not config.api_key.strip():
+            text = f"is blank; remove it to use the environment variable of {provider_id}"
+            raise ConfigError(text, path=_KEY_PATH)
     return make_model(
         wanted,
         base_url=config.base_url if same else None,
