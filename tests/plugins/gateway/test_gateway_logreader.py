@@ -106,6 +106,21 @@ def test_following_through_rotations(log: Path) -> None:
     assert lines == list("12345678")
 
 
+def test_lines_that_come_while_the_first_are_printed_are_followed(log: Path) -> None:
+    def wait() -> None:
+        raise Enough
+
+    append(log, "1\n2\n3\n")
+    lines = follow(log, 2, wait)
+    assert next(lines) == "2"
+    append(log, "4\n")
+    rotate(log)
+    append(log, "5\n")
+    assert [next(lines) for _ in range(3)] == list("345")
+    with pytest.raises(Enough):
+        next(lines)
+
+
 def test_following_where_files_are_replaced_or_missing(log: Path) -> None:
     def replaced() -> None:
         # Moved away by somebody else.

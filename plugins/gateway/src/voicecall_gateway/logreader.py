@@ -19,25 +19,25 @@ _SHOWN = frozenset({"time", "level", "logger", "message", "error"})
 
 def last_lines(file: Path, count: int) -> list[str]:
     """The last ``count`` complete lines, oldest first. Raises :exc:`OSError`."""
-    lines: deque[str] = deque(maxlen=count)
-    for path in _files(file):
-        with path.open("rb") as stream:
-            lines.extend(_text(line) for line in stream if line.endswith(b"\n"))
-    return list(lines)
+    lines, stream = _tail(file, count)
+    if stream is not None:
+        stream.close()
+    return lines
 
 
 def follow(file: Path, count: int, wait: Callable[[], None]) -> Iterator[str]:
     """The last ``count`` lines and then every new one, also after a rotation. A log that was cut is
     read from its begin. ``wait()`` is called when there is nothing new; the generator never ends by
     itself."""
-    yield from last_lines(file, count)
-    stream, rest = _open_at_end(file), b""
+    lines, stream = _tail(file, count)
+    rest = b""
     while True:
         if stream is None:
             wait()
             stream = _open(file)
             continue
         with stream:
+            yield from lines
             while True:
                 # Whether another file follows is asked first: nothing is written to this one
                 # after that, and what is read below is all of it.
@@ -46,12 +46,30 @@ def follow(file: Path, count: int, wait: Callable[[], None]) -> Iterator[str]:
                     stream.seek(0)
                     rest = b""
                 for chunk in _chunks(stream):
-                    *lines, rest = (rest + chunk).split(b"\n")
-                    yield from (_text(line) for line in lines)
+                    *whole, rest = (rest + chunk).split(b"\n")
+                    yield from (_text(line) for line in whole)
                 if later is not None:
                     break
                 wait()
-        stream, rest = later, b""
+        lines, stream, rest = [], later, b""
+
+
+def _tail(file: Path, count: int) -> tuple[list[str], BinaryIO | None]:
+    """The last lines, and the newest file behind the last of them; None where there is no file."""
+    lines: deque[str] = deque(maxlen=count)
+    newest: BinaryIO | None = None
+    for path in _files(file):
+        if (stream := _open(path)) is None:
+            continue
+        if newest is not None:
+            newest.close()
+        newest = stream
+        for line in stream:
+            if not line.endswith(b"\n"):
+                stream.seek(-len(line), os.SEEK_CUR)
+                break
+            lines.append(_text(line))
+    return list(lines), newest
 
 
 def _chunks(stream: BinaryIO) -> Iterator[bytes]:
@@ -70,15 +88,6 @@ def _open(file: Path) -> BinaryIO | None:
         return file.open("rb")
     except FileNotFoundError:
         return None
-
-
-def _open_at_end(file: Path) -> BinaryIO | None:
-    """The log behind its last complete line."""
-    stream = _open(file)
-    if stream is not None:
-        data = stream.read()
-        stream.seek(data.rfind(b"\n") + 1)
-    return stream
 
 
 def _after(stream: BinaryIO, file: Path) -> BinaryIO | None:
