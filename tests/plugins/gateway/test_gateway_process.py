@@ -442,10 +442,12 @@ def test_a_broken_gateway_plugin_does_not_take_the_gateway_down(box: Box) -> Non
 
 
 def test_output_that_cannot_be_written_is_told(box: Box) -> None:
-    with Path("/dev/full").open("w") as full:
-        process = box.popen("config", "check", stdout=full)
-        _, err = process.communicate(timeout=PATIENCE)
-    assert (process.returncode, err) == (1, "the output is lost: No space left on device\n")
+    # Also what others print: typer the help, an emulator where it listens.
+    for arguments in (("config", "check"), ("setup", "--help"), ("emulate", "mock")):
+        with Path("/dev/full").open("w") as full:
+            process = box.popen(*arguments, stdout=full)
+            _, err = process.communicate(timeout=PATIENCE)
+        assert (process.returncode, err) == (1, "the output is lost: No space left on device\n")
     # Without any stdout there is nobody to tell.
     command = [sys.executable, "-c", "from voicecall_gateway.cli import main; main()", "config"]
     closed = ["sh", "-c", 'exec "$@" >&-', "sh", *command, "check"]

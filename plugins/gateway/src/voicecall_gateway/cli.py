@@ -15,7 +15,7 @@ from voicecall.registry import Registry
 
 from .commandline import CommandLine
 from .commands import config, doctor, emulate, gateway, logs, plugins, providers, setup
-from .output import OutputLost, print_error, print_text
+from .output import OutputLost, print_error, print_text, watched_output
 from .plugincommands import add_plugin_commands
 from .plugins import plugin_ids
 
@@ -79,9 +79,10 @@ def run(arguments: Sequence[str], registry: Registry, environ: Mapping[str, str]
     """Run one command; returns the exit status. An error is one sentence on stderr."""
     try:
         # Ctrl-C may come while the plugins are imported, too.
-        _command(registry).main(
-            args=list(arguments), prog_name="voicecall", obj=CommandLine(registry, environ)
-        )
+        with watched_output():
+            _command(registry).main(
+                args=list(arguments), prog_name="voicecall", obj=CommandLine(registry, environ)
+            )
     except OutputLost as lost:
         if str(lost):
             print_error(str(lost))

@@ -7,12 +7,20 @@ import json
 import os
 import re
 import sys
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, TextIO, cast
 
 from voicecall.errors import VoicecallError
 
-__all__ = ["OutputLost", "print_error", "print_json", "print_styled", "print_table", "print_text"]
+__all__ = [
+    "OutputLost",
+    "print_error",
+    "print_json",
+    "print_styled",
+    "print_table",
+    "print_text",
+    "watched_output",
+]
 
 
 _STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
@@ -22,6 +30,48 @@ _STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]"
 class OutputLost(VoicecallError):
     """What is to be printed cannot be. The message is empty where whoever read it has gone, as
     ``head`` does."""
+
+
+@contextlib.contextmanager
+def watched_output() -> Iterator[None]:
+    """The time in which :exc:`OutputLost` is raised where what is printed cannot be written, also
+    what others print: typer the help, an emulator where it listens."""
+    if sys.stdout is None:
+        yield
+        return
+    with contextlib.redirect_stdout(cast(TextIO, _Watched(sys.stdout))):
+        yield
+
+
+class _Watched:
+    """Once something could not be written, nothing can: typer passes over the first failure."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._lost: OutputLost | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        with self._watched():
+            return self._stream.write(text)
+
+    def flush(self) -> None:
+        with self._watched():
+            self._stream.flush()
+
+    @contextlib.contextmanager
+    def _watched(self) -> Iterator[None]:
+        if self._lost is not None:
+            raise self._lost
+        try:
+            yield
+        except OSError as error:
+            _give_up(self._stream)
+            gone = isinstance(error, BrokenPipeError)
+            self._lost = OutputLost("" if gone else f"the output is lost: {error.strerror}")
+            raise self._lost from None
 
 
 def print_json(document: Mapping[str, Any] | Sequence[Any]) -> None:
@@ -39,16 +89,11 @@ def print_styled(text: str) -> None:
     if sys.stdout is None:
         return
     try:
-        try:
-            sys.stdout.write(text + "\n")
-        except UnicodeEncodeError:
-            encoding = sys.stdout.encoding
-            sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
-        sys.stdout.flush()
-    except OSError as error:
-        _give_up_stdout()
-        gone = isinstance(error, BrokenPipeError)
-        raise OutputLost("" if gone else f"the output is lost: {error.strerror}") from None
+        sys.stdout.write(text + "\n")
+    except UnicodeEncodeError:
+        encoding = sys.stdout.encoding
+        sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
+    sys.stdout.flush()
 
 
 def _harmless(text: str) -> str:
@@ -57,11 +102,11 @@ def _harmless(text: str) -> str:
     return _STEERING.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
-def _give_up_stdout() -> None:
+def _give_up(stream: TextIO) -> None:
     """What is still in its buffer goes nowhere: the interpreter would fail to write it at its
     end."""
     with contextlib.suppress(OSError, ValueError), open(os.devnull, "wb") as nowhere:
-        os.dup2(nowhere.fileno(), sys.stdout.fileno())
+        os.dup2(nowhere.fileno(), stream.fileno())
 
 
 def print_error(text: str) -> None:
