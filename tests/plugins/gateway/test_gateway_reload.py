@@ -73,7 +73,7 @@ class Changing(Plain):
 
     async def reconfigure(self, config: PhoneConfig) -> bool:
         self.journal.append(f"reconfigure {config.calls}")
-        if isinstance(self.answer, Exception):
+        if isinstance(self.answer, BaseException):
             raise self.answer
         if self.answer:
             self.config = config
@@ -234,6 +234,7 @@ async def test_a_service_that_cannot_use_the_change_goes_on(house: House) -> Non
         for error, text in (
             (VoicecallError("no such carrier"), "no such carrier"),
             (KeyError("x"), "internal error (KeyError), see the log"),
+            (SystemExit(1), "internal error (SystemExit), see the log"),
         ):
             house.service.answer = error
             house.write(2)

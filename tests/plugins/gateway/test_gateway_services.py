@@ -132,3 +132,47 @@ async def test_one_that_broke_while_it_ran_is_not_tried_again() -> None:
         assert runner.problems() == ["phone stopped: the store is gone"]
         await runner.stop()
     assert len(service.tried) == 1
+
+
+class Vague(Stubborn):
+    """A service whose answers are what its author did not promise."""
+
+    told: Any = ()
+    count: Any = 0
+
+    async def drain(self) -> None:
+        raise SystemExit(1)
+
+    def problems(self) -> Any:
+        return self._given(self.told)
+
+    def live(self) -> Any:
+        return self._given(self.count)
+
+    def _given(self, answer: Any) -> Any:
+        if isinstance(answer, BaseException):
+            raise answer
+        return answer
+
+
+async def test_one_that_tells_its_state_wrongly_is_not_ready_and_harms_nobody(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    service = Vague()
+    runner = ServiceRunner("p", service)
+    async with anyio.create_task_group() as tasks:
+        runner.launch(tasks)
+        await runner.settled.wait()
+        for told, kind in (("no", "TypeError"), ([KeyError("x")], "TypeError"), (5, "TypeError")):
+            service.told = told
+            assert runner.problems() == [f"phone cannot tell its state ({kind})"]
+        service.told = SystemExit(1)
+        assert runner.problems() == ["phone cannot tell its state (SystemExit)"]
+        assert "problems() returns 'no', not a sequence of texts" in caplog.text
+        for count in ("1", None, SystemExit(1)):
+            service.count = count
+            assert runner.live() is None
+        assert "live() returns str, not a number" in caplog.text
+        await runner.drain()
+        assert not runner.drained
+        await runner.stop()

@@ -256,7 +256,7 @@ class Reloader:
             except VoicecallError as error:
                 text = f"the changed configuration of {plugin.id} is not used: {error}"
                 raise _Refused(text) from None
-            except Exception as error:  # noqa: BLE001 (a stranger's service)
+            except (Exception, SystemExit) as error:  # noqa: BLE001 (a stranger's service)
                 _log.exception("%s failed to take its changed configuration", plugin.id)
                 raise _Refused(
                     f"the changed configuration of {plugin.id} is not used:"

@@ -50,8 +50,11 @@ class ServiceRunner:
         if not isinstance(self.service, Liveness):
             return None
         try:
-            return self.service.live()
-        except Exception:  # noqa: BLE001 (a stranger's service)
+            count = self.service.live()
+            if not isinstance(count, int):
+                raise TypeError(f"live() returns {type(count).__name__}, not a number")
+            return count
+        except (Exception, SystemExit):  # noqa: BLE001 (a stranger's service)
             _log.exception("the service %s cannot tell what is under way", self.name)
             return None
 
@@ -111,8 +114,12 @@ class ServiceRunner:
         if not self.running:
             return [f"{self.name} {'has stopped' if self.settled.is_set() else 'is starting'}"]
         try:
-            return list(self.service.problems())
-        except Exception as error:  # noqa: BLE001 (a stranger's service)
+            found = self.service.problems()
+            texts = list(found)
+            if isinstance(found, str) or not all(isinstance(text, str) for text in texts):
+                raise TypeError(f"problems() returns {found!r}, not a sequence of texts")
+            return texts
+        except (Exception, SystemExit) as error:  # noqa: BLE001 (a stranger's service)
             _log.exception("the service %s cannot tell its state", self.name)
             return [f"{self.name} cannot tell its state ({type(error).__name__})"]
 
@@ -127,7 +134,7 @@ class ServiceRunner:
         try:
             await self.service.drain()
             self.drained = True
-        except Exception:  # noqa: BLE001 (a stranger's service)
+        except (Exception, SystemExit):  # noqa: BLE001 (a stranger's service)
             _log.exception("the service %s did not drain", self.name)
 
     async def stop(self) -> None:
