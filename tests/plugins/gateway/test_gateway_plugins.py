@@ -209,6 +209,24 @@ def test_a_plugin_that_returns_something_else_is_told_what(
     assert (code, told in out) == (1, True)
 
 
+async def test_a_rule_that_fails_ignores_its_old_key_and_harms_nobody(
+    lab: Any, shell: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    rules = [LegacyRule("kind", "sort", convert={"a": 1}.__getitem__)]
+    odd = Odd(described(legacy_rules=lambda: rules))
+    tree = {"plugins": {"entries": {"odd": {"config": {"kind": "b"}}}}}
+    path = "plugins.entries.odd.config.kind"
+    told = f"{path} is ignored (KeyError: 'b'): remove it"
+    async with lab.gateway(odd, tree=tree).run() as gateway:
+        assert await gateway.wait_started() == []
+    assert told in caplog.text
+    shell.extra = [("voicecall.gateway", "odd", odd)]
+    shell.config.write_text(json.dumps(tree))
+    for command, code in (("plugins list", 0), ("config check", 0), ("doctor", 1)):
+        got, out, _ = shell(*command.split())
+        assert (got, told in out) == (code, command != "plugins list"), command
+
+
 class Failing(ConfigModel):
     """A model that is no match for what is written, and has no schema."""
 

@@ -89,9 +89,10 @@ def _apply(
         return Change(old, name, f"has an old value: write {value!r}", value)
     try:
         value = rule.convert(value) if rule.convert is not None else value
-    except ValueError as error:
+    except Exception as error:  # noqa: BLE001 (a stranger's function)
         _remove(tree, path)
-        return Change(old, None, f"is ignored ({error}): remove it")
+        why = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+        return Change(old, None, f"is ignored ({why}): remove it")
     _remove(tree, path)
     there = value_at(tree, new)
     if isinstance(there, dict) and isinstance(value, dict):
