@@ -170,6 +170,23 @@ async def test_tools_that_fail(
     assert answer == (status, {"ok": False, "error": {"type": kind, "message": message}})
 
 
+@pytest.mark.parametrize(
+    "schema",
+    [{"type": "text"}, {"$ref": "#/nowhere"}, {"properties": {"to": {"pattern": "("}}}, None],
+)
+async def test_parameters_that_are_no_schema_are_the_tools_fault(
+    lab: Any, fake_plugin: Any, caplog: pytest.LogCaptureFixture, schema: Any
+) -> None:
+    box = ToolBox()
+    async with opened(lab, fake_plugin, box) as (gateway, client):
+        gateway.host.register_tool(ToolSpec("odd", "Odd", schema, box.handle))
+        status, answer = await post(client, {"tool": "odd", "args": {"to": "x"}})
+    error = {"type": "internal_error", "message": "the tool failed, see the log"}
+    assert (status, answer) == (500, {"ok": False, "error": error})
+    assert "the parameters of the tool odd are no JSON schema" in caplog.text
+    assert box.used == []
+
+
 async def test_an_error_quotes_no_credential(lab: Any, fake_plugin: Any) -> None:
     box = ToolBox()
     box.outcome = ProviderUnavailable("wrong key sk-123456", provider="acme")

@@ -144,7 +144,11 @@ class ToolEndpoint:
             # The same words for both: who may not use a tool learns nothing of it.
             raise _Refused(404, "not_found", f"tool not available: {name}")
         arguments = body.args if body.action is None else {**body.args, "action": body.action}
-        problem = await anyio.to_thread.run_sync(_problem, tool, arguments)
+        try:
+            problem = await anyio.to_thread.run_sync(_problem, tool, arguments)
+        except Exception:  # noqa: BLE001 (a stranger's schema)
+            _log.exception("the parameters of the tool %s are no JSON schema", name)
+            raise _Refused(500, "internal_error", "the tool failed, see the log") from None
         if problem:
             raise _Refused(400, "invalid_request", problem)
         if body.dry_run:
@@ -208,7 +212,7 @@ def _problem(tool: ToolSpec, arguments: Mapping[str, Any]) -> str | None:
     validator = jsonschema.Draft202012Validator(tool.parameters)
     try:
         error = jsonschema.exceptions.best_match(validator.iter_errors(arguments))
-    except (jsonschema.exceptions.SchemaError, RecursionError):
+    except RecursionError:
         return "the arguments cannot be checked"
     if error is None:
         return None
