@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import anyio
 import anyio.to_thread
 import pytest
+from anyio.abc import SocketAttribute, SocketStream
 from websockets.asyncio.server import ServerConnection, serve
 
 from voicecall.hosting import RpcCall, RpcMethod
@@ -251,6 +252,29 @@ async def test_whoever_is_no_gateway_is_told_from_one(shell: Any, frames: Sequen
         f"ws://127.0.0.1:{port} does not speak the gateway's protocol; start one with"
         " `voicecall gateway run`\n"
     )
+
+
+async def test_who_cannot_be_reached_is_told_from_who_is_not_there(shell: Any) -> None:
+    async def speak(stream: SocketStream) -> None:
+        # No TLS. What comes is read, as a close would be a reset otherwise.
+        async with stream:
+            await stream.receive()
+            await stream.send(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+            with suppress(anyio.EndOfStream, anyio.BrokenResourceError):
+                while True:
+                    await stream.receive()
+
+    listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(listener.serve, speak)
+        port = listener.extra(SocketAttribute.local_port)
+        shell.environ["VOICECALL_GATEWAY_URL"] = f"wss://127.0.0.1:{port}"
+        code, out, err = await in_thread(shell, "gateway", "status")
+        tasks.cancel_scope.cancel()
+    await listener.aclose()
+    assert (code, out) == (1, "")
+    assert err.startswith(f"wss://127.0.0.1:{port} cannot be reached: [SSL")
+    assert err.count("\n") == 1
 
 
 @pytest.mark.parametrize("details", [[1], "text"])

@@ -118,8 +118,14 @@ class GatewayClient:
             raise GatewayTimeout(f"{_safe(self.url)} did not answer in time") from None
         except ConnectionClosed:
             raise self._unreachable("went away while connecting") from None
-        except (OSError, EOFError):
+        except (ConnectionError, EOFError):
             raise self._unreachable("has no voicecall gateway running") from None
+        except OSError as error:
+            # A name that nobody knows, a certificate that is not trusted.
+            why = getattr(error, "verify_message", "") or error.strerror or error
+            raise GatewayUnreachable(
+                f"{_safe(self.url)} cannot be reached: {why}", remote=self._remote
+            ) from None
         try:
             self._handshake()
         except BaseException:
