@@ -85,15 +85,16 @@ class Both(Telling, Changing):
 
 
 class House:
-    """A gateway on a file that the test changes."""
+    """A gateway on the default file, which the test changes."""
 
     def __init__(self, home: Path, fake_plugin: Any, kind: type[Plain]) -> None:
-        self.file = home / "config.json5"
+        self.file = home / ".voicecall" / "config.json5"
+        self.file.parent.mkdir()
         self.journal: list[str] = []
         self.service: Any = None
         self.host: GatewayHost | None = None
         self.before_loading: Callable[[], None] = lambda: None
-        self._state = home / "state"
+        self._home = home
         self._kind = kind
         self._plugin = fake_plugin("phone", model=PhoneConfig)
 
@@ -128,12 +129,12 @@ class House:
         self.file.write_text(json.dumps(tree))
 
     def gateway(self, **options: Any) -> Gateway:
-        environ = {"VOICECALL_STATE_DIR": str(self._state)}
+        environ = {"HOME": str(self._home), "VOICECALL_STATE_DIR": str(self._home / "state")}
         extra = [("voicecall.gateway", "phone", self._plugin)]
 
         def load() -> Any:
             self.before_loading()
-            return load_config(self.file, environ)
+            return load_config(None, environ)
 
         return Gateway(
             load(), Registry(entries=[], extra=extra), environ=environ, reload=load, **options
@@ -438,15 +439,17 @@ async def test_the_port_and_the_token_wait_for_a_restart(house: House) -> None:
         assert desk.gateway.token == "t-t-t-t-t"
 
 
-async def test_the_file_is_watched(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_file_is_watched(
+    house: House, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setattr(reloading, "POLL_SECONDS", 0.01)
     async with opened(house, watch=house.file) as desk:
         house.write(2)
         os.utime(house.file, ns=(1, 1))
         await until(lambda: "reconfigure 2" in house.journal)
         house.file.unlink()
-        await anyio.sleep(0.05)
-        assert await desk.calls() == 2
+        await until(lambda: f"{house.file}: is gone" in caplog.text)
+        assert (await desk.calls(), desk.gateway.problems()) == (2, [])
         house.write(3)
         await until(lambda: "reconfigure 3" in house.journal)
 

@@ -71,6 +71,7 @@ class Reloader:
         self._load = load
         self._file = file
         self._seen = _signature(file)
+        self._existed = self._seen is not None
         self._wanted = anyio.Event()
         self._closed = False
         self._scope: anyio.CancelScope | None = None
@@ -152,6 +153,7 @@ class Reloader:
             return
         self._wanted = anyio.Event()
         self._seen = seen
+        self._existed |= seen is not None
         self._asked, self._questions = self._questions, []
         try:
             applied = await self.reload(load, tasks)
@@ -171,7 +173,7 @@ class Reloader:
     async def reload(self, load: Callable[[], LoadedConfig], tasks: TaskGroup) -> list[str]:
         """Read, check and apply; returns the ids of the plugins for which it is in force now.
         Raises :exc:`VoicecallError`: nothing has changed then."""
-        _check_readable(self._file)
+        _check_readable(self._file, self._existed)
         # What is asked may hang: a program that knows a secret, or a file on a network.
         loaded, plugins = await aside(partial(self._read, load), "configuration")
         self._gateway.remark(loaded, before=self._gateway.loaded)
@@ -310,11 +312,16 @@ def _stopping() -> VoicecallError:
     return VoicecallError("the gateway is stopping")
 
 
-def _check_readable(file: Path | None) -> None:
-    """Raise :exc:`ConfigError` for a file that cannot be read twice: a pipe would be waited for."""
+def _check_readable(file: Path | None, existed: bool) -> None:
+    """Raise :exc:`ConfigError` for a file that is gone: without the default one a configuration is
+    empty. And for one that cannot be read twice: a pipe would be waited for."""
     try:
         regular = file is None or stat.S_ISREG(file.stat().st_mode)
-    except OSError:
+    except OSError as error:
+        if existed:
+            raise ConfigError(
+                f"{file}: is gone ({error.strerror}); put it back, or restart the gateway"
+            ) from None
         # Reading it tells why.
         return
     if not regular:
