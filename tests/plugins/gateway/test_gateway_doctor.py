@@ -181,6 +181,18 @@ def test_files_that_others_can_read(clinic: Clinic) -> None:
     assert "cannot be used by its owner" in clinic.json()["issues"][0]["message"]
 
 
+def test_a_mode_that_cannot_be_changed(clinic: Clinic) -> None:
+    clinic.file.write_text("{}")
+    # It belongs to this process, and has the mode that the system gives it.
+    clinic.environ["VOICECALL_STATE_DIR"] = "/proc/self/task"
+    code, out = clinic("--fix")
+    assert code == 1
+    assert out.splitlines() == [
+        "note: /proc/self/task: its mode cannot be changed: Operation not permitted",
+        "issue: /proc/self/task can be used by others: chmod 700 it",
+    ]
+
+
 def test_a_configuration_with_credentials_that_everybody_can_read(clinic: Clinic) -> None:
     block = "carriers: {x: {authToken: 'open-sesame'}}"
     backup = clinic.file.with_name("config.json5.bak")

@@ -163,13 +163,13 @@ def _fix(line: CommandLine, config: Path | None, found: list[Issue]) -> dict[str
                     f" comments; the old text is in {rewritten.backup}"
                 )
     state_dir = state_directory(line.environ)
-    modes = {str(state_dir): 0o700, str(state_dir / "gateway-token"): 0o600}
-    for issue in found:
-        if issue["path"] in modes and "chmod" in issue["message"]:
-            Path(issue["path"]).chmod(modes[issue["path"]])
-    for path in _open_files(line, config):
+    wanted = {str(state_dir): 0o700, str(state_dir / "gateway-token"): 0o600}
+    told = [issue["path"] for issue in found if "chmod" in issue["message"]]
+    modes = {Path(path): wanted[path] for path in told if path in wanted}
+    modes |= {path: path.stat().st_mode & 0o770 for path in _open_files(line, config)}
+    for path, mode in modes.items():
         try:
-            path.chmod(path.stat().st_mode & 0o770)
+            path.chmod(mode)
         except OSError as error:
             report["notes"].append(f"{path}: its mode cannot be changed: {error.strerror}")
     left = issues(line, config)
