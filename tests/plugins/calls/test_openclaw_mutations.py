@@ -15,8 +15,9 @@ from voicecall.errors import ConfigError
 from voicecall.registry import Registry
 from voicecall_calls.plugin import voicecall_plugin_info
 from voicecall_calls.wiring import resolve
-from voicecall_gateway.config import LoadedConfig, config_from_tree
+from voicecall_gateway.config import config_from_tree
 from voicecall_gateway.jsonfile import parse_tree
+from voicecall_gateway.migration import old_keys
 from voicecall_gateway.pluginconfig import plugin_config, plugin_values
 
 from .openclaw_files import ENVIRON, FILES
@@ -99,9 +100,7 @@ def outcome(tree: Any) -> str:
 
 def renames(name: str) -> dict[str, str]:
     """Old key -> new key of a file, as its warnings say."""
-    loaded: LoadedConfig = config_from_tree(TREES[name], environ=ENVIRON, source="file")
-    values = plugin_values(REGISTRY, loaded, voicecall_plugin_info())
-    changes = [*loaded.changes, *values.changes]
+    _, changes = old_keys(TREES[name], REGISTRY)
     return {change.path: change.replacement for change in changes if change.replacement}
 
 

@@ -18,7 +18,7 @@ from voicecall.configuring import validate
 from voicecall.errors import ConfigError
 
 from .jsonfile import file_exists, read_tree
-from .legacy import CORE_RULES, Change, apply_rules
+from .legacy import CORE_RULES, apply_rules
 from .secretrefs import UNAVAILABLE, SecretsSection
 from .secretresolver import Secrets
 from .sections import (
@@ -45,9 +45,8 @@ Model = TypeVar("Model", bound=BaseModel)
 @dataclass(frozen=True, slots=True)
 class LoadedConfig:
     """A configuration that can be used. ``source`` is what errors call it (the file's path),
-    ``tree`` the whole file with today's keys and before any replacement, ``changes`` the older
-    keys that were found, ``warnings`` and ``notes`` one sentence each. ``kept`` holds what was
-    made of parts of it, by name."""
+    ``tree`` the whole file with today's keys and before any replacement, ``warnings`` and
+    ``notes`` one sentence each. ``kept`` holds what was made of parts of it, by name."""
 
     source: str
     tree: Mapping[str, Any] = field(repr=False)
@@ -55,7 +54,6 @@ class LoadedConfig:
     plugins: PluginsSection
     state_dir: Path
     secrets: Secrets
-    changes: tuple[Change, ...] = ()
     warnings: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     kept: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
@@ -167,7 +165,6 @@ def config_from_tree(
         plugins=plugins,
         state_dir=state_dir or state_directory(environ),
         secrets=secrets,
-        changes=tuple(changes),
         warnings=tuple(f"{source}: {warning}" for warning in warnings),
         notes=tuple(f"{source}: {note}" for note in notes if note),
     )

@@ -21,7 +21,7 @@ from voicecall.providers import ProviderKind
 from voicecall.registry import Registry
 
 from .config import OPEN_SECTIONS, LoadedConfig
-from .legacy import Change, apply_rules
+from .legacy import apply_rules
 from .plugins import LoadedPlugin, load_plugin
 
 __all__ = ["PluginValues", "plugin_config", "plugin_values", "provider_rules", "value_warnings"]
@@ -29,11 +29,9 @@ __all__ = ["PluginValues", "plugin_config", "plugin_values", "provider_rules", "
 
 @dataclass(frozen=True, slots=True)
 class PluginValues:
-    """``changes`` are the old keys that were found, with paths from the file's root; ``warnings``
-    one sentence each."""
+    """``warnings``: one sentence each, also about old keys."""
 
     values: Mapping[str, Any] = field(repr=False)
-    changes: tuple[Change, ...] = ()
     warnings: tuple[str, ...] = ()
 
 
@@ -88,10 +86,9 @@ def _plugin_values(registry: Registry, loaded: LoadedConfig, info: PluginInfo) -
         # Old keys of a provider that the configuration does not name.
         values, changes = apply_rules(raw, [*provider_rules(registry, None), *own])
     path = _path(info.id)
-    moved = tuple(change.below(path) for change in changes)
     resolved = loaded.secrets.resolve(values, path)
-    warnings = [change.message for change in moved] + loaded.secrets.warnings(path)
-    return PluginValues(resolved, moved, tuple(f"{loaded.source}: {text}" for text in warnings))
+    warnings = [change.below(path).message for change in changes] + loaded.secrets.warnings(path)
+    return PluginValues(resolved, tuple(f"{loaded.source}: {text}" for text in warnings))
 
 
 def value_warnings(
