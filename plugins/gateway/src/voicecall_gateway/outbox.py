@@ -19,7 +19,6 @@ class Outbox:
         self._events = 0
         self._closed = False
         self._wake = anyio.Event()
-        self.dropped = 0
 
     def put_answer(self, frame: str) -> None:
         self._frames.append((False, frame))
@@ -30,7 +29,6 @@ class Outbox:
             oldest = next(i for i, (is_event, _) in enumerate(self._frames) if is_event)
             del self._frames[oldest]
             self._events -= 1
-            self.dropped += 1
         self._frames.append((True, frame))
         self._events += 1
         self._wake.set()
