@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import anyio
@@ -14,7 +15,7 @@ from voicecall.errors import ProviderError
 from voicecall.machine import Outcome
 from voicecall.model import CallMode
 from voicecall_calls.conversation.mouth import Mouth, Speech, SpeechTimes, Spoken
-from voicecall_calls.engine.asking import asking, reported_end
+from voicecall_calls.engine.asking import asked, reported_end
 from voicecall_calls.spoken.pieces import pieces
 
 if TYPE_CHECKING:
@@ -160,9 +161,8 @@ class _NativeSpeech(Speech):
         self.started = True
         mouth.expect(self)
         try:
-            with asking():
-                speak = tel.Speak(self.id, text, mouth.voice, listen)
-                await mouth.provider.perform(lane.ref, speak)
+            speak = tel.Speak(self.id, text, mouth.voice, listen)
+            await asked(partial(mouth.provider.perform, lane.ref, speak))
         except ProviderError as error:
             if (end := await reported_end(lane, mouth.provider)) is not None:
                 await lane.apply(end)

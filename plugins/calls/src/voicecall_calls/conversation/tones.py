@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import anyio
@@ -12,7 +13,7 @@ from voicecall.errors import CallNotReady, ProviderError, RequestRejected
 from voicecall.machine import Outcome
 from voicecall.model import CallMode
 from voicecall.tones import tones_ms
-from voicecall_calls.engine.asking import asking
+from voicecall_calls.engine.asking import asked
 
 if TYPE_CHECKING:
     from voicecall_calls.conversation.line import AudioLine
@@ -36,8 +37,7 @@ async def play_on_line(
         return
     _check(provider)
     if provider.capabilities.dtmf_keeps_stream:
-        with asking():
-            await provider.perform(lane.ref, tel.PlayDigits(digits))
+        await asked(partial(provider.perform, lane.ref, tel.PlayDigits(digits)))
         return
     before = lane.record.stream_id
     busy_ms = tones_ms(digits)
@@ -47,8 +47,7 @@ async def play_on_line(
     if before is None or applied.outcome is not Outcome.PROCESSED:
         raise CallNotReady("the call's audio is not connected just now")
     try:
-        with asking():
-            await provider.perform(lane.ref, tel.PlayDigits(digits, stream))
+        await asked(partial(provider.perform, lane.ref, tel.PlayDigits(digits, stream)))
     except ProviderError:
         if line.socket is not None:
             now = lane.host.seam.now_ms()
@@ -77,7 +76,6 @@ async def play_on_native(lane: CallLane, provider: tel.TelephonyProvider, digits
     listen = None
     if token is not None and lane.record.mode is CallMode.CONVERSATION:
         listen = lane.host.planner.listen(token)
-    with asking():
-        await provider.perform(lane.ref, tel.PlayDigits(digits, listen=listen))
+    await asked(partial(provider.perform, lane.ref, tel.PlayDigits(digits, listen=listen)))
     if not provider.capabilities.dtmf_keeps_stream:
         await anyio.sleep(tones_ms(digits) / 1000)

@@ -4,34 +4,49 @@ and stores, whose code is a stranger's."""
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, TypeVar
+
+import anyio
 
 from voicecall import events as ev
 from voicecall import telephony as tel
 from voicecall.errors import OutcomeUnknown, ProviderError, StoreError
+from voicecall_calls.holding import apart
 
 if TYPE_CHECKING:
     from .lane import CallLane
 
-__all__ = ["asking", "reported_end", "reported_status", "store_fault"]
+__all__ = ["asked", "reported_end", "reported_status", "store_fault"]
 
 _log = logging.getLogger("voicecall.calls")
 
+LONGEST_S = 60.0
+"""Of a request, with all that its adapter does about it: a call waits for none for ever."""
 
-@contextmanager
-def asking() -> Iterator[None]:
-    """Around a request to the carrier: where its adapter has a fault, nobody knows what became of
-    the request."""
+T = TypeVar("T")
+
+
+async def asked(request: Callable[[], Awaitable[T]]) -> T:
+    """What the carrier's adapter returns. Where it has a fault, or returns nothing in time, nobody
+    knows what became of the request. Raises ``ProviderError``."""
+    answers: list[T] = []
+
+    async def ask() -> None:
+        answers.append(await request())
+
     try:
-        yield
+        with anyio.move_on_after(LONGEST_S):
+            await apart(ask, "a request to the carrier")
+            return answers[0]
     except ProviderError:
         raise
     except Exception as error:  # (a stranger's adapter)
         _log.exception("the carrier's adapter failed")
         message = f"the adapter failed: {type(error).__name__}"
         raise OutcomeUnknown(message, provider="carrier") from error
+    message = f"the adapter did not return within {LONGEST_S:.0f} s"
+    raise OutcomeUnknown(message, provider="carrier")
 
 
 def store_fault(error: Exception) -> StoreError:
@@ -42,11 +57,15 @@ def store_fault(error: Exception) -> StoreError:
 
 async def reported_status(lane: CallLane, provider: tel.TelephonyProvider) -> ev.StatusReported:
     """What the carrier says of the call; ``unknown`` where it cannot be asked."""
+
+    async def ask() -> tel.CallStatus:
+        status = await provider.status(lane.ref)
+        if not isinstance(getattr(status, "status", None), ev.CarrierStatus):
+            raise TypeError(f"status returns {status!r}, not a CallStatus")
+        return status
+
     try:
-        with asking():
-            status = await provider.status(lane.ref)
-            if not isinstance(getattr(status, "status", None), ev.CarrierStatus):
-                raise TypeError(f"status returns {status!r}, not a CallStatus")
+        status = await asked(ask)
     except ProviderError as error:
         _log.warning("call %s: status: %s", lane.record.call_id, error)
         status = tel.CallStatus(ev.CarrierStatus.UNKNOWN)

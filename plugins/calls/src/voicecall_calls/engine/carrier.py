@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -13,7 +14,7 @@ from voicecall import telephony as tel
 from voicecall.errors import OutcomeUnknown, ProviderError, ProviderTimeout, StoreError
 from voicecall.model import EndDetail, EndReason
 
-from .asking import asking, reported_end, reported_status
+from .asking import asked, reported_end, reported_status
 from .planner import LIMIT_SLACK_S
 
 if TYPE_CHECKING:
@@ -60,13 +61,17 @@ class CarrierActions:
             message=self._engine.planner.first_words(record) if spoken else None,
             wanted=lambda: lane.record.live and lane.record.ending is None,
         )
+
+        async def place() -> str:
+            provider_call_id: Any = await self._provider.place_call(request)
+            if not isinstance(provider_call_id, str) or not provider_call_id:
+                raise TypeError("place_call returns no id of the carrier's")
+            return provider_call_id
+
         event: ev.CallEvent
         try:
-            with asking():
-                provider_call_id: Any = await self._provider.place_call(request)
-                if not isinstance(provider_call_id, str) or not provider_call_id:
-                    raise TypeError("place_call returns no id of the carrier's")
-            event = ev.DialAccepted(at=self._now(), provider_call_id=provider_call_id)
+            placed = await asked(place)
+            event = ev.DialAccepted(at=self._now(), provider_call_id=placed)
         except (OutcomeUnknown, ProviderTimeout) as error:
             # Without an answer the call may exist, whatever an adapter calls it.
             _log.warning("call %s: what became of it is unknown: %s", record.call_id, error)
@@ -102,8 +107,7 @@ class CarrierActions:
                 placed_at=record.started_at,
                 known=frozenset(known),
             )
-            with asking():
-                found = await self._provider.find_dial(query)
+            found = await asked(partial(self._provider.find_dial, query))
             owner = await self._engine.stored(found) if found is not None else None
             if found is None or owner is None or owner.call_id == record.call_id:
                 return found
@@ -116,8 +120,7 @@ class CarrierActions:
     async def hang_up(self, lane: CallLane) -> None:
         event: ev.CallEvent
         try:
-            with asking():
-                await self._provider.perform(lane.ref, tel.Hangup())
+            await asked(partial(self._provider.perform, lane.ref, tel.Hangup()))
             event = ev.HangUpDone(at=self._now())
         except ProviderError as error:
             _log.warning("call %s: hang-up failed: %s", lane.record.call_id, error)
@@ -169,8 +172,7 @@ class CarrierActions:
 
     async def _performed(self, lane: CallLane, action: tel.Action) -> bool:
         try:
-            with asking():
-                await self._provider.perform(lane.ref, action)
+            await asked(partial(self._provider.perform, lane.ref, action))
         except ProviderError as error:
             name = type(action).__name__
             _log.warning("call %s: %s failed: %s", lane.record.call_id, name, error)
@@ -205,8 +207,7 @@ class CarrierActions:
         for attempt in range(_REFUSALS):
             await anyio.sleep(2.0**attempt)
             try:
-                with asking():
-                    await self._provider.perform(lane.ref, action)
+                await asked(partial(self._provider.perform, lane.ref, action))
                 return
             except ProviderError as error:
                 _log.warning("call %s: refusal failed: %s", lane.record.call_id, error)
