@@ -235,6 +235,23 @@ async def test_an_adapter_that_returns_no_id_of_the_call_is_told_so(
     assert "place_call returns no id of the carrier's" in caplog.text
 
 
+@pytest.mark.parametrize("returned", ["", 4711])
+async def test_an_adapter_that_finds_no_id_of_the_call_is_told_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, returned: Any
+) -> None:
+    class Nameless(ScriptedCarrier):
+        async def find_dial(self, query: tel.DialQuery) -> str | None:
+            return cast(str, returned)
+
+    async with open_phone(tmp_path, carrier=Nameless()) as phone:
+        phone.carrier.dial_errors.append(OutcomeUnknown("cut", provider="scripted"))
+        await phone.dial("Hello.")
+        await phone.settle(60)
+        assert phone.record.end_detail is EndDetail.DIAL_UNKNOWN
+        assert phone.record.aliases == ()
+    assert "find_dial returns no id of the carrier's" in caplog.text
+
+
 async def test_an_adapter_with_a_fault_at_tones_leaves_the_stream_as_it_was(tmp_path: Path) -> None:
     carrier = FaultyCarrier()
     async with open_phone(tmp_path, carrier=carrier) as phone:

@@ -63,10 +63,7 @@ class CarrierActions:
         )
 
         async def place() -> str:
-            provider_call_id: Any = await self._provider.place_call(request)
-            if not isinstance(provider_call_id, str) or not provider_call_id:
-                raise TypeError("place_call returns no id of the carrier's")
-            return provider_call_id
+            return _id_from("place_call", await self._provider.place_call(request))
 
         event: ev.CallEvent
         try:
@@ -99,6 +96,11 @@ class CarrierActions:
         """Ask, until what is found belongs to no other call."""
         record = lane.record
         known = set(self._engine.carrier_ids()).difference(record.aliases)
+
+        async def find(query: tel.DialQuery) -> str | None:
+            found = await self._provider.find_dial(query)
+            return None if found is None else _id_from("find_dial", found)
+
         while True:
             query = tel.DialQuery(
                 call_id=record.call_id,
@@ -107,7 +109,7 @@ class CarrierActions:
                 placed_at=record.started_at,
                 known=frozenset(known),
             )
-            found = await asked(partial(self._provider.find_dial, query))
+            found = await asked(partial(find, query))
             owner = await self._engine.stored(found) if found is not None else None
             if found is None or owner is None or owner.call_id == record.call_id:
                 return found
@@ -211,3 +213,9 @@ class CarrierActions:
                 return
             except ProviderError as error:
                 _log.warning("call %s: refusal failed: %s", lane.record.call_id, error)
+
+
+def _id_from(method: str, returned: Any) -> str:
+    if not isinstance(returned, str) or not returned:
+        raise TypeError(f"{method} returns no id of the carrier's")
+    return returned
