@@ -6,12 +6,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 
 from voicecall import events as ev
 from voicecall import telephony as tel
 from voicecall.errors import OutcomeUnknown, ProviderUnavailable
 from voicecall.model import CallMode, Direction, EndDetail, EndReason, MediaPath, MessageState
+from voicecall_calls.ports import AdmissionRefused
 from voicecall_testing.clock import virtual_backend
 from voicecall_testing.fakes import NATIVE, STREAMING, ScriptedCarrier
 from voicecall_testing.harness import CALLEE, CALLER, Phone, open_phone
@@ -96,6 +98,23 @@ async def test_a_limit_that_cannot_be_set_is_tried_again_and_ends_nothing(tmp_pa
         await phone.settle(5)
         assert len(carrier.performed_of(tel.LimitDuration)) == 3
         assert phone.record.live
+
+
+async def test_no_limit_is_set_for_a_call_that_ends_as_its_stream_comes(tmp_path: Path) -> None:
+    carrier = ScriptedCarrier(ANSWERS_BY_DOCUMENT, steers=True)
+    async with open_phone(tmp_path, carrier=carrier) as phone:
+        phone.opens_streams = False
+        await call_in(phone)
+        (first,) = carrier.rendered
+        assert isinstance(first, tel.AttachStream)
+        phone.store.delay_s = 1.0
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(phone.hang_up)
+            await phone.settle(0.5)
+            with pytest.raises(AdmissionRefused, match="The call is over"):
+                await phone.attach(first.stream.token)
+        await phone.settle(5)
+        assert carrier.performed == []
 
 
 async def test_words_wait_for_a_greeting_in_the_reply(tmp_path: Path) -> None:

@@ -88,7 +88,7 @@ class Planner:
         plan = Plan(step.record, [], [event])
         for effect in step.effects:
             self._fold(plan, effect, event)
-        if isinstance(event, ev.StreamAttached):
+        if isinstance(event, ev.StreamAttached) and plan.record.live:
             self._limit(plan)
         return plan
 
