@@ -280,6 +280,25 @@ async def test_a_restart_finds_the_call_and_goes_on(tmp_path: Path) -> None:
         assert phone.agent.turns[0].opening == ()
 
 
+async def test_a_stop_as_words_begin_leaves_the_call_to_the_next_start(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with open_phone(tmp_path) as phone:
+        await phone.call_in()
+        await phone.settle(3)
+        phone.store.delay_s = 1.0
+        phone.hears("Hello?")
+        while phone.said[-1] != ("user", "Hello?"):
+            await phone.settle(0.1)
+        # The answer is being stored.
+        await phone.settle(0.5)
+    assert "a task failed" not in caplog.text
+    async with open_phone(tmp_path, seed=1) as phone:
+        await phone.settle(5)
+        assert phone.record.ending is None
+        assert phone.heard == ["Sorry, I lost you for a moment. Please go on."]
+
+
 @pytest.mark.parametrize("told", ["by the carrier's answer", "by a webhook"])
 async def test_a_restart_while_the_call_is_answered_asks_for_a_stream_of_its_own(
     tmp_path: Path, told: str
