@@ -270,6 +270,24 @@ async def test_later_words_take_the_place_of_earlier_ones(
         assert QUESTION in phone.agent.turns[1].text
 
 
+async def test_a_call_for_later_words_is_not_late_for_the_answer_to_earlier_ones(
+    tmp_path: Path,
+) -> None:
+    model = ScriptedRealtime()
+    model.answer_ms = 5000
+    async with on_the_phone(tmp_path, model, bargeIn={"enabled": False}) as phone:
+        says(model)
+        await phone.settle(1)
+        assert spoken(model) == ["Yes."]
+        # The answer is still being spoken.
+        phone.agent.then("Tomorrow at five.")
+        says(model, "And the first one tomorrow?")
+        await phone.settle(0.05)
+        model.current.tell(consult())
+        await phone.settle(3)
+        assert model.current.results == [("t1", {"answer": "Tomorrow at five."}, False)]
+
+
 async def test_a_reset_drops_the_consultation(tmp_path: Path) -> None:
     model = ScriptedRealtime()
     async with on_the_phone(tmp_path, model, fillerAfterMs=0) as phone:

@@ -79,13 +79,13 @@ class ForcedConsult:
         the model itself waits for it."""
         if is_small_talk(text):
             return
-        self._delivered_until = -math.inf
         self.cancel()
         self._scope = scope = anyio.CancelScope()
         self._link.do(partial(self._judge, text, scope))
 
     def cancel(self) -> None:
         self._scope.cancel()
+        self._delivered_until = -math.inf
 
     @property
     def delivered(self) -> bool:
@@ -103,9 +103,9 @@ class ForcedConsult:
                 return
             heard = self._voice.interrupt()
             await session.interrupt(heard or {})
-            await self._consult(text)
+            await self._consult(text, scope)
 
-    async def _consult(self, text: str) -> None:
+    async def _consult(self, text: str, scope: anyio.CancelScope) -> None:
         consult = self._consults.begin(text, speakable=True)
         with consult.attended():
             with anyio.move_on_after(self._filler_s):
@@ -120,7 +120,9 @@ class ForcedConsult:
         try:
             await self._deliver(consult.answer)
         finally:
-            self._delivered_until = self._seam.monotonic() + _LATE_CALL_S
+            # Later words are answered by no answer to earlier ones.
+            if not scope.cancel_called:
+                self._delivered_until = self._seam.monotonic() + _LATE_CALL_S
 
     async def _deliver(self, answer: Answer) -> None:
         text = cut(answer.text, _LONGEST_CHARS)
