@@ -146,7 +146,7 @@ class ResponseStarted:
 @dataclass(frozen=True, slots=True)
 class ResponseDone:
     """The response is over, and all its audio has been written. ``items`` are the items that it
-    completes; if empty, all that were written so far."""
+    completes; if empty, all that were written so far and that no earlier response completed."""
 
     response: str
     status: Literal["completed", "cancelled", "failed", "incomplete"]

@@ -783,6 +783,22 @@ async def test_failed_responses_are_apologised_for_then_the_call_ends(tmp_path: 
         assert phone.said[-1] == ("bot", phone.config.phrases.failed)
 
 
+async def test_a_response_that_fails_is_not_the_one_that_is_still_being_heard(
+    tmp_path: Path,
+) -> None:
+    model = ScriptedRealtime()
+    async with open_realtime(tmp_path, model) as phone:
+        await greeted(phone)
+        model.current.speak("At six in the evening.", 3000)
+        await phone.settle(1)
+        model.current.tell(ResponseDone("next", "failed", "overloaded"))
+        await phone.settle(4)
+        assert model.current.asked[-1] == ("say", phone.config.phrases.not_understood)
+        assert phone.said[1] == ("bot", "At six in the evening.")
+        assert phone.record.transcript[1].complete
+        assert [row.failed for row in await phone.rows()] == [None] * 3
+
+
 async def test_an_error_that_is_no_text_costs_no_call(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -865,6 +881,17 @@ async def test_requests_that_wait_are_not_said_into_an_interruption(tmp_path: Pa
             model.current.tell(Interrupted())
         await phone.settle(2)
         assert model.current.asked == [("say", "First of all.")]
+
+
+async def test_say_reports_at_once_that_nothing_is_said_behind_other_words(tmp_path: Path) -> None:
+    model = ScriptedRealtime()
+    async with open_realtime(tmp_path, model) as phone:
+        await answered(phone)
+        model.current.speak(TEN_WORDS, 6000)
+        await phone.settle(1)
+        model.silent = True
+        with anyio.fail_after(1), pytest.raises(ProviderUnavailable, match="said nothing"):
+            await phone.operations.speak(phone.record.call_id, "Hello?")
 
 
 async def test_say_reports_words_that_break_off_and_the_next_are_said(tmp_path: Path) -> None:

@@ -190,7 +190,7 @@ class ModelVoice:
     def response_done(self, event: ResponseDone) -> bool:
         """Close the items of a response; whether there were any."""
         self._response = None
-        ids = event.items or tuple(self._by_id)
+        ids = event.items or [item.id for item in self._by_id.values() if not item.over]
         items = [self._by_id[item_id] for item_id in ids if item_id in self._by_id]
         for item in items:
             if event.status == "failed":
