@@ -41,7 +41,6 @@ class ModelVoice:
         "_active",
         "_answered",
         "_awaited",
-        "_by_id",
         "_changed",
         "_current",
         "_cut",
@@ -59,9 +58,8 @@ class ModelVoice:
     )
 
     def __init__(self, lane: CallLane, line: AudioLine, keep: KeepTurn) -> None:
-        self._by_id: dict[str, Item] = {}
         self._current: Item | None = None
-        """Whose audio came last; one of these, if any."""
+        """Whose audio came last, unless it was cut off."""
         self.interruptions = 0
         self.parting = False
         """Only items begin that somebody has a ticket for."""
@@ -74,6 +72,7 @@ class ModelVoice:
         self._keep = keep
         self._format: AudioFormat = line.output_format
         self._active: list[Item] = []
+        """Those that are not over for the record yet."""
         self._cut: OrderedDict[str, None] = OrderedDict()
         self._early: OrderedDict[str, tuple[str, bool]] = OrderedDict()
         self._tickets: list[Ticket] = []
@@ -94,11 +93,9 @@ class ModelVoice:
 
     def session_closed(self) -> None:
         """No more audio of the present items; what came is still played."""
-        for item in list(self._by_id.values()):
-            self._finish(item)
         for item in self._active:
+            self._finish(item)
             item.id = ""  # The next session may use the same names.
-        self._by_id.clear()
         self._current = None
         self._response = None
         self._answered = CallerTimes()
@@ -106,7 +103,7 @@ class ModelVoice:
     def write(self, item_id: str, audio: bytes) -> None:
         item = self._current
         if item is None or item.id != item_id:
-            item = self._by_id.get(item_id)
+            item = self._known(item_id)
             if item is None:
                 if item_id in self._cut or self._closed:
                     return
@@ -118,15 +115,13 @@ class ModelVoice:
             item.sounded = True
         self._line.write(item.key, audio)
 
-    def _drop(self, item: Item) -> None:
-        """No more audio of ``item`` is expected."""
-        if self._by_id.get(item.id) is item:
-            del self._by_id[item.id]
-        if self._current is item:
-            self._current = None
+    def _known(self, item_id: str) -> Item | None:
+        """The model's item of this name, unless it was cut off."""
+        found = (item for item in self._active if item.id == item_id and item.cut_ms is None)
+        return next(found, None)
 
     def _begin(self, item_id: str) -> Item:
-        for other in list(self._by_id.values()):
+        for other in self._active:
             self._finish(other)
         now = self._seam.now_ms()
         caller = self._answered = self.caller
@@ -151,7 +146,6 @@ class ModelVoice:
             item.done = ticket.done
             ticket.item = item
             ticket.begun.set()
-        self._by_id[item_id] = item
         self._active.append(item)
         if item_id in self._early:
             text, final = self._early.pop(item_id)
@@ -190,8 +184,10 @@ class ModelVoice:
     def response_done(self, event: ResponseDone) -> bool:
         """Close the items of a response; whether there were any."""
         self._response = None
-        ids = event.items or [item.id for item in self._by_id.values() if not item.over]
-        items = [self._by_id[item_id] for item_id in ids if item_id in self._by_id]
+        if event.items:
+            items = [item for item_id in event.items if (item := self._known(item_id)) is not None]
+        else:
+            items = [item for item in self._active if not item.over]
         for item in items:
             if event.status == "failed":
                 # Where the vendor's own object stands in place of a text, it is not worth the call.
@@ -228,8 +224,7 @@ class ModelVoice:
     @property
     def answering(self) -> bool:
         """A response is being made."""
-        unfinished = any(not item.over for item in self._by_id.values())
-        return unfinished or self._response is not None
+        return self._response is not None or any(not item.over for item in self._active)
 
     # --- interruptions ----------------------------------------------------------------------
 
@@ -256,16 +251,15 @@ class ModelVoice:
         self.interruptions += 1
         for item in playing:
             item.size = self._line.size(item.key)
-        heard = self._line.clear()
-        now = self._seam.now_ms()
+        heard, now = self._line.clear(), self._seam.now_ms()
         for item in playing:
-            item.cut_ms = heard[item.key].milliseconds if item.key in heard else 0.0
+            item.cut_ms = heard[item.key].milliseconds
             item.times.barge_in_at = now
             began = self.caller.started
             item.times.barge_in_stop_ms = now - began if began is not None else 0
             self._finish(item)
-            self._drop(item)
             self._cut[item.id] = None
+        self._current = None
         _bound(self._cut)
         return {item.id: item.cut_ms or 0.0 for item in playing if item.id}
 
@@ -317,7 +311,8 @@ class ModelVoice:
                 await self._follow(item)
             finally:
                 del self._active[0]
-                self._drop(item)
+                if self._current is item:
+                    self._current = None
                 _let_go(item)
                 self._changed.tell()
 
