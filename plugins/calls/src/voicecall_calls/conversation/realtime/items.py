@@ -12,19 +12,18 @@ from voicecall_calls.conversation.turntimes import TurnTimes
 __all__ = ["Item", "Ticket"]
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Item:
-    """``id`` is the model's, empty once its session is over; ``key`` ours. ``message``: the first
-    message, where it speaks that. ``sounded``: audio of it came; ``size``: its bytes in the line
-    when it was cut. ``over``: no more audio comes; ``told``: its text is complete. ``done``: of its
-    ticket."""
+    """``id`` is the model's, empty once its session is over; ``key`` ours. ``sounded``: audio of it
+    came; ``size``: its bytes in the line when it was cut. ``over``: no more audio comes; ``told``:
+    its text is complete."""
 
     id: str
     key: str
     times: TurnTimes
     converter: Converter
     converts: bool
-    message: str | None = None
+    ticket: Ticket | None = None
     text: str = ""
     sounded: bool = False
     size: int = 0
@@ -32,13 +31,23 @@ class Item:
     error: str | None = None
     told: bool = False
     over: bool = False
-    done: anyio.Event | None = None
+
+    @property
+    def message(self) -> str | None:
+        """The first message, where it speaks that."""
+        return self.ticket.message if self.ticket is not None else None
+
+    def let_go(self) -> None:
+        """It was played or interrupted, or the call is over."""
+        if self.ticket is not None:
+            self.ticket.done.set()
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Ticket:
-    """The next item that begins. ``behind``: the response that was being made before. ``begun`` is
-    also set when none will (``item`` is None). ``done``: the item was played or interrupted."""
+    """The next item that begins, to speak ``message``, if any. ``behind``: the response that was
+    being made before. ``begun`` is also set when none will (``item`` is None). ``done``: the item
+    was played or interrupted."""
 
     message: str | None = None
     behind: str | None = None

@@ -141,9 +141,7 @@ class ModelVoice:
         converts = not converter.identity or self._format.sample_width > 1
         item = Item(item_id, self._seam.new_id(), times, converter, converts)
         if self._tickets:
-            ticket = self._tickets.pop(0)
-            item.message = ticket.message
-            item.done = ticket.done
+            item.ticket = ticket = self._tickets.pop(0)
             ticket.item = item
             ticket.begun.set()
         self._active.append(item)
@@ -274,7 +272,7 @@ class ModelVoice:
         for ticket in list(self._tickets):
             self.give_up(ticket)
         for item in self._active:
-            _let_go(item)
+            item.let_go()
 
     # --- the record -------------------------------------------------------------------------
 
@@ -313,7 +311,7 @@ class ModelVoice:
                 del self._active[0]
                 if self._current is item:
                     self._current = None
-                _let_go(item)
+                item.let_go()
                 self._changed.tell()
 
     async def _follow(self, item: Item) -> None:
@@ -381,13 +379,8 @@ class ModelVoice:
             ),
             turns=(row,),
             # What interrupted it comes soon, and stands behind it.
-            patient=item.cut_ms is None and item.done is None and not self._awaited,
+            patient=item.cut_ms is None and item.ticket is None and not self._awaited,
         )
-
-
-def _let_go(item: Item) -> None:
-    if item.done is not None:
-        item.done.set()
 
 
 def _bound(ids: OrderedDict[str, Any]) -> None:
