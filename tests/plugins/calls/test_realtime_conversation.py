@@ -847,6 +847,28 @@ async def test_say_returns_when_it_was_played(tmp_path: Path) -> None:
         assert phone.said[-1] == ("bot", "Your taxi is here.")
 
 
+async def test_say_returns_behind_an_answer_that_was_being_made(tmp_path: Path) -> None:
+    model = ScriptedRealtime()
+    async with open_realtime(tmp_path, model) as phone:
+        await answered(phone)
+        model.current.tell(ResponseStarted("own"))
+        await phone.settle(0.1)
+        model.idle = True
+
+        async def answer() -> None:
+            await phone.settle(0.1)
+            model.current.write("own item", 1000)
+            model.current.tell(Transcript("assistant", "own item", "At six.", final=True))
+            model.current.tell(ResponseDone("own", "completed", items=("own item",)))
+            await phone.settle(0.1)
+            model.current.speak("Your taxi is here.", 1000)
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(answer)
+            await phone.operations.speak(phone.record.call_id, "Your taxi is here.")
+        assert phone.said == [("bot", "At six."), ("bot", "Your taxi is here.")]
+
+
 async def test_say_reports_a_model_that_says_nothing(tmp_path: Path) -> None:
     model = ScriptedRealtime()
     async with open_realtime(tmp_path, model) as phone:

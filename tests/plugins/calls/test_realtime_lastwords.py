@@ -16,7 +16,13 @@ from voicecall.audio import AudioFormat
 from voicecall.errors import ProviderUnavailable
 from voicecall.media import AudioSink
 from voicecall.model import CallMode, EndDetail, EndReason, MediaPath, MessageState
-from voicecall.realtime import Interrupted, RealtimeOptions, ResponseDone, Transcript
+from voicecall.realtime import (
+    Interrupted,
+    RealtimeOptions,
+    ResponseDone,
+    ResponseStarted,
+    Transcript,
+)
 from voicecall.tts import SpeechProvider, SpeechSession, Utterance
 from voicecall_testing.clock import virtual_backend
 from voicecall_testing.duplex import ScriptedRealtime, ScriptedRealtimeSession
@@ -101,6 +107,28 @@ async def test_the_chosen_synthesis_says_the_last_words(tmp_path: Path) -> None:
         assert phone.record.end_detail is EndDetail.LISTENING_FAILED
         assert phone.record.end_reason is EndReason.ERROR
         assert phone.carrier.performed_of(tel.Speak) == []
+
+
+async def test_an_answer_that_was_being_made_is_not_taken_for_the_last_words(
+    tmp_path: Path,
+) -> None:
+    model = ScriptedRealtime()
+    async with open_realtime(tmp_path, model) as phone:
+        await answered(phone)
+        phrases = phone.config.phrases
+        model.current.tell(ResponseDone("r1", "failed", "overloaded"))
+        await phone.settle(2)
+        model.idle = True
+        model.current.tell(ResponseDone("r2", "failed", "overloaded"), ResponseStarted("own"))
+        await phone.settle(0.1)
+        assert model.current.asked[-1] == ("say", phrases.failed)
+        model.current.write("own item", 1000)
+        model.current.tell(ResponseDone("own", "completed", items=("own item",)))
+        await phone.settle(0.1)
+        model.current.speak(phrases.failed, 1000)
+        await phone.settle(3)
+        assert phone.said == [("bot", phrases.not_understood), ("bot", phrases.failed)]
+        assert phone.record.end_detail is EndDetail.AGENT_FAILED
 
 
 async def test_a_model_that_is_gone_before_it_was_asked_to_greet(tmp_path: Path) -> None:

@@ -16,6 +16,8 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import cache
 from typing import Any, Literal
 
+import anyio.lowlevel
+
 from voicecall import ProviderContext, ProviderInfo, ProviderKind, hookimpl
 from voicecall.audio import MULAW_8K, PCM16_8K, PCM16_16K, PCM16_24K, AudioFormat, Converter
 from voicecall.realtime import (
@@ -126,10 +128,10 @@ class _EchoSession(RealtimeSession):
             self._end(LINE_CHECK)
 
     async def greet(self, instructions: str) -> None:
-        self._give_tone(LINE_CHECK)
+        await self._give_tone(LINE_CHECK)
 
     async def say(self, text: str) -> None:
-        self._give_tone(text)
+        await self._give_tone(text)
 
     async def add_context(self, text: str) -> None:
         """An echo needs to know nothing."""
@@ -170,13 +172,15 @@ class _EchoSession(RealtimeSession):
         self._events.put(Transcript("assistant", item, text, final=True))
         self._events.put(ResponseDone(item, status, items=(item,)))
 
-    def _give_tone(self, text: str) -> None:
+    async def _give_tone(self, text: str) -> None:
+        self._deaf_bytes = self._format.size(_TONE_MS)
+        self._end(LINE_CHECK)
+        # The host reads of that end before audio of the next item comes.
+        await anyio.lowlevel.checkpoint()
         if self._closed:
             return
-        self._end(LINE_CHECK)
         self._sink.write(self._begin(), self._tone)
         self._end(text)
-        self._deaf_bytes = self._format.size(_TONE_MS)
 
 
 @cache

@@ -140,8 +140,8 @@ class ModelVoice:
         # Equal formats need none, but where a piece may end in the middle of a sample.
         converts = not converter.identity or self._format.sample_width > 1
         item = Item(item_id, self._seam.new_id(), times, converter, converts)
-        if self._tickets:
-            item.ticket = ticket = self._tickets.pop(0)
+        if (ticket := self._due) is not None:
+            item.ticket = self._tickets.pop(0)
             ticket.item = item
             ticket.begun.set()
         self._active.append(item)
@@ -169,6 +169,15 @@ class ModelVoice:
         ticket = Ticket(message, behind=None if self._response is None else self._response[0])
         self._tickets.append(ticket)
         return ticket
+
+    @property
+    def _due(self) -> Ticket | None:
+        """The ticket of the item that begins now. What is still of a response that was being made
+        before has none."""
+        ticket = self._tickets[0] if self._tickets else None
+        if ticket is None or self._response is None or ticket.behind != self._response[0]:
+            return ticket
+        return None
 
     def give_up(self, ticket: Ticket) -> None:
         """The item of ``ticket`` will not come."""
@@ -238,7 +247,7 @@ class ModelVoice:
 
     @property
     def _closed(self) -> bool:
-        return self.ended or (self.parting and not self._tickets)
+        return self.ended or (self.parting and self._due is None)
 
     def interrupt(self) -> dict[str, float] | None:
         """Stop everything that is being said; the heard milliseconds of each item by the model's
