@@ -682,6 +682,23 @@ async def test_a_second_loss_ends_the_call(tmp_path: Path) -> None:
         assert phone.record.end_detail is EndDetail.LISTENING_FAILED
 
 
+async def test_a_loss_long_ago_does_not_count_where_a_session_was_renewed_since(
+    tmp_path: Path,
+) -> None:
+    model = ScriptedRealtime()
+    async with open_realtime(tmp_path, model, realtime={"inactivityMs": 0}) as phone:
+        await answered(phone)
+        model.current.end()
+        await phone.settle(120)
+        model.current.tell(SessionExpiring(2_000))
+        await phone.settle(5)
+        assert len(model.sessions) == 3
+        model.current.end()
+        await phone.settle(5)
+        assert len(model.sessions) == 4
+        assert phone.record.live
+
+
 async def test_an_expiring_session_is_renewed_between_utterances(tmp_path: Path) -> None:
     model = ScriptedRealtime()
     async with open_realtime(tmp_path, model) as phone:

@@ -125,12 +125,12 @@ class ModelLink:
             began = self._seam.monotonic()
             self._broken = None
             reason = await self._one_session()
+            if self._seam.monotonic() - began >= _HEALTHY_S:
+                failures = 0
             if reason is None:
                 continue
             await anyio.lowlevel.checkpoint_if_cancelled()
             _log.warning("call %s: the voice model's session is lost: %s", self.call_id, reason)
-            if self._seam.monotonic() - began >= _HEALTHY_S:
-                failures = 0
             failures += 1
             if failures > 1:
                 return reason
