@@ -173,10 +173,10 @@ async def test_a_long_consult_gives_an_interim_result(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "step", [60.0, ProviderUnavailable("down", provider="agent"), KeyError(), SystemExit(3)]
+    "step", [60.0, "", ProviderUnavailable("down", provider="agent"), KeyError(), SystemExit(3)]
 )
 async def test_an_agent_that_fails_gives_an_error(
-    tmp_path: Path, step: float | Exception | SystemExit
+    tmp_path: Path, step: float | str | Exception | SystemExit
 ) -> None:
     model = ScriptedRealtime()
     config = {"responseTimeoutMs": 3000, "fillerAfterMs": 0}

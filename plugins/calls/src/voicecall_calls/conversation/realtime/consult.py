@@ -48,7 +48,7 @@ class Consult:
     """One run of the agent. ``calls`` counts the calls of the model that wait for it or had its
     answer."""
 
-    answer: Answer = field(default_factory=Answer)
+    answer: Answer = Answer(error=_FAILED)
     done: anyio.Event = field(default_factory=anyio.Event)
     calls: int = 0
     scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
@@ -163,7 +163,10 @@ class Consults:
         turn = self._turn(prompt)
         try:
             with anyio.fail_after(self._brain.timeout_s):
-                return await self._reply(turn)
+                answer = await self._reply(turn)
+            if answer.text or answer.ends:
+                return answer
+            _log.warning("call %s: the agent failed: it said nothing", record.call_id)
         except TimeoutError:
             error = f"the agent gave no answer within {self._brain.timeout_s:g} s"
             return Answer(error=error)

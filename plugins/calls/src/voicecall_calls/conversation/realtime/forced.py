@@ -125,11 +125,11 @@ class ForcedConsult:
                 self._delivered_until = self._seam.monotonic() + _LATE_CALL_S
 
     async def _deliver(self, answer: Answer) -> None:
+        if answer.error is not None:
+            await self._failed(answer.error)
+            return
         text = cut(answer.text, _LONGEST_CHARS)
         before = self._voice.interruptions
-        if answer.error is not None or not (text or answer.ends):
-            await self._failed(answer.error or "it said nothing")
-            return
         if text and not await self._said(text):
             await self._failed("it could not be spoken")
             return
