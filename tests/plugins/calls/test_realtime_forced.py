@@ -85,6 +85,8 @@ async def test_the_agents_answer_takes_the_place_of_the_models_own(tmp_path: Pat
         assert phone.said[-1] == ("bot", "At half past eleven.")
         (turn,) = phone.agent.turns
         assert turn.text.endswith(QUESTION)
+        # It was not the caller who interrupted.
+        assert [row.barge_in_stop_ms for row in await phone.rows()] == [None, None]
 
 
 async def test_nobody_is_asked_while_the_call_is_being_ended(tmp_path: Path) -> None:

@@ -259,11 +259,12 @@ class ModelVoice:
         for item in playing:
             item.size = self._line.size(item.key)
         heard, now = self._line.clear(), self._seam.now_ms()
+        began = self.caller.started
         for item in playing:
             item.cut_ms = heard[item.key].milliseconds
             item.times.barge_in_at = now
-            began = self.caller.started
-            item.times.barge_in_stop_ms = now - began if began is not None else 0
+            if began is not None:
+                item.times.barge_in_stop_ms = now - began
             self._finish(item)
             self._cut[item.id] = None
         self._current = None
