@@ -64,7 +64,7 @@ class _Socket:
     def listen(
         self,
         listener: Callable[[bytes], None],
-        failed: Callable[[Exception], None] | None = None,
+        failed: Callable[[BaseException], None] | None = None,
     ) -> None:
         """Nobody speaks."""
 

@@ -317,18 +317,19 @@ async def test_audio_comes_back_whole_and_with_few_marks(carrier: Carrier) -> No
     assert desk.line.pacer.size("a") == FRAMES * len(FRAME)
 
 
+@pytest.mark.parametrize("error", [ConnectionResetError("the session is gone"), SystemExit(3)])
 async def test_a_listener_that_fails_costs_no_socket_where_somebody_minds_it(
-    carrier: Carrier,
+    carrier: Carrier, error: Exception | SystemExit
 ) -> None:
     desk = EchoDesk()
-    failures: list[Exception] = []
+    failures: list[BaseException] = []
 
-    def failed(error: Exception) -> None:
+    def failed(error: BaseException) -> None:
         failures.append(error)
         desk.line.listen(lambda audio: desk.line.write("b", audio))
 
     def fails(audio: bytes) -> None:
-        raise ConnectionResetError("the session is gone")
+        raise error
 
     async with listening(carrier.provider(), desk) as (server, _, _client):
         async with dial(server) as client:
@@ -340,5 +341,5 @@ async def test_a_listener_that_fails_costs_no_socket_where_somebody_minds_it(
             await client.send(carrier.audio(FRAME))
             await client.send(carrier.audio(FRAME))
             await client.recv()
-    assert [str(failure) for failure in failures] == ["the session is gone"]
+    assert failures == [error]
     assert desk.line.pacer.size("b") == len(FRAME)

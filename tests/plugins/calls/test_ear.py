@@ -101,16 +101,28 @@ class Parting(ScriptedTranscription):
                     await anyio.sleep_forever()
 
 
+class Locked(ScriptedTranscription):
+    def session(self, options: TranscriptionOptions) -> Any:
+        raise SystemExit(3)
+
+
 class Refusing(ScriptedTranscriptionSession):
     def send_audio(self, audio: bytes) -> None:
         raise ConnectionResetError
 
 
-class Refused(ScriptedTranscription):
-    """Whose first sessions, so many, take no audio. ``refused`` counts them."""
+class Leaving(ScriptedTranscriptionSession):
+    def send_audio(self, audio: bytes) -> None:
+        raise SystemExit(3)
 
-    def __init__(self, sessions: int) -> None:
+
+class Refused(ScriptedTranscription):
+    """Whose first sessions, so many, are of a ``kind`` that takes no audio. ``refused`` counts
+    them."""
+
+    def __init__(self, sessions: int, kind: type[ScriptedTranscriptionSession] = Refusing) -> None:
         super().__init__()
+        self.kind = kind
         self.left = sessions
         self.refused = 0
 
@@ -125,7 +137,7 @@ class Refused(ScriptedTranscription):
         await anyio.sleep(self.open_delay_s)
         self.left -= 1
         self.refused += 1
-        refusing = Refusing(options)
+        refusing = self.kind(options)
         try:
             yield refusing
         finally:
@@ -356,10 +368,13 @@ async def test_the_end_of_the_call_waits_a_moment_for_a_session_that_does_not_en
     assert "the session of speech recognition does not end" in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("kind", "reason"), [(Refusing, "ConnectionResetError"), (Leaving, "SystemExit")]
+)
 async def test_a_session_that_does_not_take_audio_is_lost_and_opened_again(
-    caplog: pytest.LogCaptureFixture,
+    kind: type[ScriptedTranscriptionSession], reason: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    stt = Refused(2)
+    stt = Refused(2, kind)
     async with listening(stt) as it:
         await it.ear.ready()
         # The first session does not take the first frame, the second not what has waited.
@@ -369,7 +384,14 @@ async def test_a_session_that_does_not_take_audio_is_lost_and_opened_again(
         it.ear.hear(b"\x05" * FRAME)
         assert (stt.refused, it.deaf) == (2, [])
         assert bytes(stt.current.audio) == b"".join(bytes([n]) * FRAME for n in range(1, 6))
-    assert caplog.text.count("transcription lost: ConnectionResetError\n") == 2
+    assert caplog.text.count(f"transcription lost: {reason}\n") == 2
+
+
+async def test_one_that_raises_system_exit_before_a_session_ends_nothing_else() -> None:
+    stt = Locked()
+    async with listening(stt) as it:
+        await anyio.sleep(60)
+        assert it.deaf == ["SystemExit"]
 
 
 async def test_what_was_understood_survives_a_session_that_takes_no_more_audio() -> None:

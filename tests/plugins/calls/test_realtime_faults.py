@@ -245,9 +245,12 @@ async def test_a_greeting_that_raises_is_one_that_failed(
         assert phone.said == [("bot", SAY.failed)]
 
 
-async def test_a_session_that_cannot_be_muted_can_be_interrupted(tmp_path: Path) -> None:
+@pytest.mark.parametrize("error", [KeyError("theirs"), SystemExit(3)])
+async def test_a_session_that_cannot_be_muted_can_be_interrupted(
+    tmp_path: Path, error: Exception | SystemExit
+) -> None:
     model = FaultyModel()
-    model.faults["mute"] = KeyError("theirs")
+    model.faults["mute"] = error
     model.answer_ms = 20_000
     async with open_realtime(tmp_path, model) as phone:
         await phone.call_in()
@@ -267,6 +270,20 @@ async def test_words_that_the_model_raises_at_are_refused(tmp_path: Path, error:
             await phone.operations.speak(phone.record.call_id, "Good day.")
         await phone.settle(1)
         assert phone.record.live
+
+
+class LockedModel(ScriptedRealtime):
+    def session(self, options: RealtimeOptions) -> Any:
+        raise SystemExit(3)
+
+
+async def test_one_that_raises_system_exit_before_a_session_ends_its_own_call(
+    tmp_path: Path,
+) -> None:
+    async with open_realtime(tmp_path, LockedModel()) as phone:
+        await phone.call_in()
+        await phone.settle(60)
+        assert phone.record.end_detail is EndDetail.LISTENING_FAILED
 
 
 @pytest.mark.parametrize("what", ["say", "interrupt", "interim", "event"])
@@ -336,6 +353,7 @@ async def test_a_lost_session_that_does_not_end_is_left(tmp_path: Path, shielded
         assert phone.record.live
 
 
+@pytest.mark.parametrize("error", [ConnectionResetError("reset"), SystemExit(3)])
 @pytest.mark.parametrize(
     "capabilities",
     [
@@ -345,14 +363,17 @@ async def test_a_lost_session_that_does_not_end_is_left(tmp_path: Path, shielded
     ],
 )
 async def test_a_session_that_does_not_take_audio_is_lost_and_opened_again(
-    tmp_path: Path, capabilities: RealtimeCapabilities, caplog: pytest.LogCaptureFixture
+    tmp_path: Path,
+    capabilities: RealtimeCapabilities,
+    error: Exception | SystemExit,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     model = FaultyModel(capabilities)
     async with open_realtime(tmp_path, model) as phone:
         await greeted(phone)
         session = model.current
         assert isinstance(session, FaultySession)
-        session.faults["audio"] = ConnectionResetError("reset")
+        session.faults["audio"] = error
         await phone.socket.speak(LOUD * 10)
         await phone.settle(1)
         assert len(model.sessions) == 2

@@ -342,6 +342,18 @@ async def test_one_that_does_not_take_the_text_is_followed_by_the_next(
     assert len(switches(caplog)) == 1
 
 
+class LockedVoice(StubbornVoice):
+    def session(self, voice: str | None, audio_format: AudioFormat) -> Any:
+        raise SystemExit(3)
+
+
+async def test_one_that_raises_system_exit_before_a_session_is_followed_by_the_next() -> None:
+    two = Voice("two")
+    async with open_chain(stubborn_first(LockedVoice(), two)) as session:
+        await say(session, "Good day.")
+    assert two.asked == ["Good day."]
+
+
 @pytest.mark.parametrize("error", FAULTS)
 async def test_one_that_cannot_be_stopped_is_no_longer_heard(
     error: Exception | SystemExit,

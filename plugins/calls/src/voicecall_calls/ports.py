@@ -72,7 +72,7 @@ class MediaSocket(Protocol):
     def listen(
         self,
         listener: Callable[[bytes], None],
-        failed: Callable[[Exception], None] | None = None,
+        failed: Callable[[BaseException], None] | None = None,
     ) -> None:
         """Caller audio goes to ``listener`` from now on, by a plain call, and not to
         :meth:`Attachment.received`. ``failed`` is told what it raises; without one the socket is

@@ -58,7 +58,7 @@ class PhoneSocket:
         self.returns_marks = returns_marks
         self.listener: MediaListener | None = None
         self._hear: Callable[[bytes], None] | None = None
-        self._failed: Callable[[Exception], None] | None = None
+        self._failed: Callable[[BaseException], None] | None = None
         self.heard_at = -math.inf
         self.sent: list[Message] = []
         self.digits: list[str] = []
@@ -105,7 +105,7 @@ class PhoneSocket:
     def listen(
         self,
         listener: Callable[[bytes], None],
-        failed: Callable[[Exception], None] | None = None,
+        failed: Callable[[BaseException], None] | None = None,
     ) -> None:
         self._hear = listener
         self._failed = failed
@@ -159,7 +159,7 @@ class PhoneSocket:
             self.heard_at = asyncio.get_running_loop().time()
             try:
                 self._hear(event.payload)
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 if self._failed is None:
                     raise
                 self._failed(error)

@@ -97,7 +97,7 @@ class Ear:
             self._sent += len(audio)
             try:
                 session.send_audio(audio)
-            except Exception as error:  # noqa: BLE001 (a recogniser's code can raise anything)
+            except (Exception, SystemExit) as error:  # noqa: BLE001 (a recogniser's code)
                 self._give_up(error)
             else:
                 return
@@ -106,7 +106,7 @@ class Ear:
         while self._waiting_bytes > self._limit:
             self._waiting_bytes -= len(self._waiting.popleft())
 
-    def _give_up(self, error: Exception) -> None:
+    def _give_up(self, error: BaseException) -> None:
         """The session does not take audio: it is lost."""
         self._session = None
         self._broken = why_lost(error, _WHOSE)
@@ -169,7 +169,7 @@ class Ear:
                     reason = await self._attend(session)
                     self._break_off()
                     self._scope.deadline = anyio.current_time() + _CLOSE_S
-        except Exception as error:  # noqa: BLE001 (a recogniser's code can raise anything)
+        except (Exception, SystemExit) as error:  # noqa: BLE001 (a recogniser's code)
             reason = why_lost(error, _WHOSE)
             self._refused = not opened and refused(error)
         return (self._broken or reason) if self._options is options else None

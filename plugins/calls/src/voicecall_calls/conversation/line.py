@@ -89,7 +89,7 @@ class AudioLine:
         self._listener: Callable[[bytes], None] = _drop
         self.call_id = call_id
         """For the log."""
-        self.failed: Callable[[Exception], None] | None = None
+        self.failed: Callable[[BaseException], None] | None = None
         """Told what the listener raises; without it the socket is closed."""
         self.began: Callable[[], None] = _nothing
         """Told of the first audio of an item."""

@@ -106,7 +106,7 @@ class MediaConnection(WSListener):
         self._listener: Callable[[bytes], None] | None = None
         self._hear: Callable[[bytes], None] | None = None
         """The listener, once what was kept is delivered."""
-        self._failed: Callable[[Exception], None] | None = None
+        self._failed: Callable[[BaseException], None] | None = None
         self._started = False
         self._closing = False
         self._over = False
@@ -152,7 +152,7 @@ class MediaConnection(WSListener):
     def listen(
         self,
         listener: Callable[[bytes], None],
-        failed: Callable[[Exception], None] | None = None,
+        failed: Callable[[BaseException], None] | None = None,
     ) -> None:
         """Caller audio goes to ``listener`` from now on, what it raises to ``failed``."""
         self._listener = listener
@@ -256,17 +256,17 @@ class MediaConnection(WSListener):
         self.heard_at = monotonic()
         try:
             hear(audio)
-        except Exception as error:  # noqa: BLE001 (a listener can raise anything)
+        except (Exception, SystemExit) as error:  # noqa: BLE001 (a vendor's listener)
             self._not_heard(error)
 
-    def _not_heard(self, error: Exception) -> None:
+    def _not_heard(self, error: BaseException) -> None:
         """The listener has raised ``error``."""
         if self._failed is not None:
             self._failed(error)
         else:
             self._broken("caller audio failed", error)
 
-    def _broken(self, what: str, error: Exception) -> None:
+    def _broken(self, what: str, error: BaseException) -> None:
         logger.error(what, exc_info=error)
         self.close(1011, "Internal error")
 
@@ -356,7 +356,7 @@ class MediaConnection(WSListener):
             self.heard_at = self._monotonic()
             try:
                 listener(event.payload)
-            except Exception as error:  # noqa: BLE001 (a listener can raise anything)
+            except (Exception, SystemExit) as error:  # noqa: BLE001 (a vendor's listener)
                 self._not_heard(error)
             return
         try:

@@ -65,7 +65,7 @@ class Seat:
                     self.session = session
                     self.settled.set()
                     await anyio.sleep_forever()
-        except Exception as error:  # noqa: BLE001 (a provider's code can raise anything)
+        except (Exception, SystemExit) as error:  # noqa: BLE001 (a provider's code)
             self._error = as_provider_error(error, self.id)
         finally:
             self.session = None

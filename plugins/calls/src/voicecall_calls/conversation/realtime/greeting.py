@@ -120,7 +120,7 @@ class Greeting:
             try:
                 # A notification is not talked to at all, nor are the last words of a call.
                 muted.mute(self._lane.record.mode is CallMode.NOTIFY or self._farewell.begun)
-            except Exception as error:  # noqa: BLE001 (a model's code can raise anything)
+            except (Exception, SystemExit) as error:  # noqa: BLE001 (a model's code)
                 why = why_lost(error, "the voice model")
                 _log.warning("call %s: greeting: %s", self._lane.record.call_id, why)
         self.protected = protected

@@ -86,7 +86,7 @@ class ModelLink:
         while self._waiting_bytes > limit:
             self._waiting_bytes -= len(self._waiting.pop(0))
 
-    def _lose(self, error: Exception) -> None:
+    def _lose(self, error: BaseException) -> None:
         """The session does not take the caller's audio: it is given up."""
         self._broken = why_lost(error, _WHOSE)
         self._listen(self.keep)
@@ -149,7 +149,7 @@ class ModelLink:
                     scope.deadline = math.inf
                     reason = await self._converse(session, options)
                     scope.deadline = anyio.current_time() + _CLOSE_S
-        except Exception as error:  # noqa: BLE001 (a model's code can raise anything)
+        except (Exception, SystemExit) as error:  # noqa: BLE001 (a model's code)
             why = why_lost(error, _WHOSE)
             reason = reason or why
         if reason is None and anyio.current_time() >= scope.deadline:

@@ -76,7 +76,7 @@ class ModelSpeech:
         self._voice.parting = True
         try:
             self._link.mute()
-        except Exception as error:  # noqa: BLE001 (a model's code can raise anything)
+        except (Exception, SystemExit) as error:  # noqa: BLE001 (a model's code)
             reason = why_lost(error, "the voice model")
             _log.warning("call %s: the voice model cannot be muted: %s", self._link.call_id, reason)
 
