@@ -14,12 +14,11 @@ from typing import Any
 from voicecall.errors import ConfigError, PluginError, VoicecallError
 from voicecall.hosting import SetupCheck, SetupContext
 from voicecall.model import MediaPath
-from voicecall.providers import ProviderInfo, ProviderKind
+from voicecall.providers import ProviderContext, ProviderInfo, ProviderKind
 from voicecall.selection import Selected, Selection, missing_fields
 from voicecall_calls.config import CONFIG_PATH, PLUGIN_ID, ServeConfig, VoiceCallConfig
 from voicecall_calls.exposure import comes_from_outside, is_one_client, is_public_url
-from voicecall_calls.making import making
-from voicecall_calls.probing import number_urls
+from voicecall_calls.making import make_carrier, making
 from voicecall_calls.storing import selected_store, store_directory
 from voicecall_calls.wiring import UNVERIFIED, Wiring, require, resolve_for
 from voicecall_gateway.sections import GatewaySection
@@ -63,9 +62,15 @@ def setup_checks(context: SetupContext) -> Sequence[SetupCheck]:
 
 
 def _carrier(wiring: Wiring, state_dir: Path) -> list[SetupCheck]:
-    """Whether the carrier can be made, and which URLs its numbers need."""
+    """Whether the carrier can be made, and what the operator enters there for a number, where our
+    URL is known."""
+    info, url = wiring.carrier.info, wiring.config.public_url
+    if info is None or wiring.problems:
+        return []
     try:
-        urls = number_urls(wiring, state_dir)
+        carrier = make_carrier(*require(wiring.carrier), ProviderContext(state_dir))
+        with making(info):
+            urls = dict(carrier.number_urls(url)) if url is not None else {}
     except VoicecallError as error:
         return [SetupCheck("carrier", False, str(error))]
     entered = "; ".join(f"{name}: {url}" for name, url in urls.items())

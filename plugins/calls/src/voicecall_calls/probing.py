@@ -36,21 +36,9 @@ from voicecall_calls.server.urls import media_url
 from voicecall_calls.serving import answering, make_server
 from voicecall_calls.wiring import Wiring, require, resolve_for
 
-__all__ = ["PhoneProbe", "media_url_check", "number_urls", "public_url_check"]
+__all__ = ["PhoneProbe", "media_url_check", "public_url_check"]
 
 FETCH_S = 15.0
-
-
-def number_urls(wiring: Wiring, state_dir: Path) -> dict[str, str]:
-    """What the operator enters at the carrier for a number; empty where nothing is needed, or the
-    URL of the webhooks is not known yet. Raises ``VoicecallError`` for a carrier that cannot be
-    made."""
-    info, url = wiring.carrier.info, wiring.config.public_url
-    if info is None or wiring.problems:
-        return {}
-    carrier = make_carrier(*require(wiring.carrier), ProviderContext(state_dir))
-    with making(info):
-        return dict(carrier.number_urls(url)) if url is not None else {}
 
 
 class PhoneProbe:
