@@ -10,7 +10,7 @@ from typing import Any
 import anyio
 import pytest
 
-from voicecall.configuring import validate
+from voicecall.configuring import ConfigModel, validate
 from voicecall.errors import ConfigError, PluginError
 from voicecall.hosting import SetupContext
 from voicecall.model import CallRecord, CallState, Direction
@@ -28,7 +28,7 @@ from voicecall_calls.storing import selected_store, store_directory
 from voicecall_calls.wiring import require, resolve
 from voicecall_gateway.config import config_from_tree
 
-from .phone_registry import _Plugin, info
+from .phone_registry import KeyConfig, _Plugin, info
 
 pytestmark = pytest.mark.unit
 
@@ -157,9 +157,15 @@ def test_setup_finds_that_the_extra_of_postgres_is_missing(
         assert "PostgreSQL: the store postgres needs its extra: pip" in found["store"].message
 
 
-@pytest.mark.parametrize("named", [True, False])
-def test_a_look_without_a_gateway_asks_a_store_that_keeps_no_directory_here(
-    tmp_path: Path, named: bool
+class JournalConfig(ConfigModel):
+    directory: str | None = None
+
+
+@pytest.mark.parametrize(
+    ("named", "model"), [(True, KeyConfig), (True, JournalConfig), (False, KeyConfig)]
+)
+def test_a_look_without_a_gateway_asks_a_store_whose_calls_are_elsewhere(
+    tmp_path: Path, named: bool, model: type[ConfigModel]
 ) -> None:
     def elsewhere(values: Any, context: ProviderContext) -> SqliteStore:
         return SqliteStore(tmp_path / "elsewhere", context.seam)
@@ -170,7 +176,7 @@ def test_a_look_without_a_gateway_asks_a_store_that_keeps_no_directory_here(
             await store.commit(Commit(record=RECORD))
 
     anyio.run(keep_a_call)
-    far = replace(info(ProviderKind.STORE, "far"), factory=elsewhere)
+    far = replace(info(ProviderKind.STORE, "far"), factory=elsewhere, config_model=lambda: model)
     phone = {"store": {"provider": "far"}} if named else {}
     tree = {"plugins": {"entries": {"voice-call": {"config": phone}}}}
     extra = [

@@ -22,6 +22,7 @@ from voicecall_calls.operations import projection
 from voicecall_calls.pairing import Pairing, approval_json, decided_json
 from voicecall_calls.parameters import Params, required, text_in
 from voicecall_calls.storing import selected_store, store_directory
+from voicecall_calls.wiring import require
 from voicecall_gateway.config import LoadedConfig
 from voicecall_gateway.host import provider_context
 from voicecall_gateway.pluginconfig import plugin_config
@@ -48,8 +49,9 @@ def answer(
         raise VoicecallError(PHONE_OFF)
     chosen = selected_store(config, registry, environ, loaded.state_dir)
     directory = store_directory(config, loaded.state_dir)
-    # Where no gateway ever ran, a look must not leave files behind.
-    fresh = hasattr(chosen.config, "directory") and not directory.exists()
+    # Where no gateway ever ran, a look must not leave files behind. A store that is a server may
+    # have calls of another machine.
+    fresh = "directory" in require(chosen)[0].required and not directory.exists()
     if fresh and (nothing := _nothing(method, params)) is not None:
         return nothing
     seam = SystemSeam()
