@@ -238,6 +238,47 @@ async def test_a_question_in_two_steps_that_fails(tmp_path: Path) -> None:
         assert failed["error"] == "Call ended: hangup-user"
 
 
+class Broken:
+    """Operations whose questions fail as no question should."""
+
+    def __init__(self, error: BaseException | None) -> None:
+        self._error = error
+
+    async def check_ask(self, call_id: str, message: str) -> int:
+        return 1000
+
+    async def ask(self, call_id: str, message: str) -> str:
+        if self._error is not None:
+            raise self._error
+        await anyio.sleep_forever()
+        raise AssertionError
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (KeyError("no such phrase"), "internal error"),
+        (SystemExit(3), "internal error"),
+        (None, "the phone was stopped"),
+    ],
+)
+async def test_a_question_in_two_steps_fails_alone_and_is_never_left_open(
+    error: BaseException | None, told: str
+) -> None:
+    operations: Any = Broken(error)
+    rpc = PhoneRpc(lambda: operations, VirtualSeam())
+    methods = {method.name: method.handler for method in rpc.methods()}
+    async with anyio.create_task_group() as tasks:
+        rpc.tasks = tasks
+        asked = {"callId": "c-1", "message": "Your name?"}
+        begun = await methods["voicecall.continue.start"](asked, WHO)
+        await anyio.sleep(1)
+        tasks.cancel_scope.cancel()
+    operation = {"operationId": begun["operationId"]}
+    state = await methods["voicecall.continue.result"](operation, WHO)
+    assert state == {**operation, "status": "failed", "error": told}
+
+
 async def test_times_of_turns_are_reported(tmp_path: Path) -> None:
     async with open_rpc(tmp_path) as rpc:
         await rpc.phone.call_in()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,8 @@ from voicecall_calls.pairing import approval_json, decided_json
 from voicecall_calls.parameters import Params, mode_in, required, text_in
 
 __all__ = ["PhoneRpc"]
+
+_log = logging.getLogger("voicecall.calls")
 
 READ = "operator.read"
 WRITE = "operator.write"
@@ -110,19 +113,26 @@ class PhoneRpc:
         call_id, message = required(params, "callId"), required(params, "message")
         operations = self._operations()
         longest_ms = await operations.check_ask(call_id, message)
+        if self.tasks is None:
+            raise InvalidRequest("the phone is not running")
         self._drop_old()
         operation = _Operation(self._seam.new_id(), longest_ms)
         self._running[operation.id] = operation
 
         async def run() -> None:
+            failure: str | None = "the phone was stopped"
             try:
                 operation.transcript = await operations.ask(call_id, message)
+                failure = None
             except VoicecallError as error:
-                operation.error = str(error)
-            operation.settled_at = self._seam.monotonic()
+                failure = str(error)
+            except (Exception, SystemExit):  # noqa: BLE001 (it must not end the phone)
+                _log.exception("a question on call %s failed", call_id)
+                failure = "internal error"
+            finally:
+                operation.error = failure
+                operation.settled_at = self._seam.monotonic()
 
-        if self.tasks is None:
-            raise InvalidRequest("the phone is not running")
         self.tasks.start_soon(run)
         return operation.payload()
 
