@@ -35,8 +35,14 @@ class Carrier(ScriptedCarrier):
         super().__init__(replace(NATIVE, public_url=True))
         self.urls: list[str] = []
         self.told = anyio.Event()
+        self.asked: list[str] = []
+        self.slow: dict[str, anyio.Event] = {}
+        """By URL: when the carrier has taken it."""
 
     async def register_webhook(self, url: str) -> None:
+        self.asked.append(url)
+        if url in self.slow:
+            await self.slow[url].wait()
         self.urls.append(url)
         self.told.set()
 
@@ -117,6 +123,33 @@ async def test_carriers_are_given_the_url_of_the_tunnel(tmp_path: Path) -> None:
         await town.told(3)
         assert town.carrier.urls[-1] == first
     assert town.tunnel.closed == len(town.tunnel.opened) == 2
+
+
+async def test_of_urls_that_follow_each_other_the_carrier_keeps_the_last(tmp_path: Path) -> None:
+    town = Town()
+    port = reserve_port()
+    first, *later = (
+        f"https://{name}/voice/webhook" for name in (f"one.example:{port}", "two.ex", "three.ex")
+    )
+    town.carrier.slow = {first: anyio.Event(), later[0]: anyio.Event()}
+
+    async def moves_while_the_carrier_takes_its_time() -> None:
+        for waits, url in zip((first, later[0]), later, strict=True):
+            while waits not in town.carrier.asked:
+                await anyio.sleep(0.01)
+            town.tunnel.move(url.removesuffix("/voice/webhook"))
+            while town.phone.server is not None and town.phone.server.webhook_url != url:
+                await anyio.sleep(0.01)
+            # What would be told meanwhile is told by then.
+            await anyio.wait_all_tasks_blocked()
+            town.carrier.slow[waits].set()
+
+    with anyio.fail_after(60):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(moves_while_the_carrier_takes_its_time)
+            async with town.gateway(tmp_path, serve={"port": port}):
+                await town.told(3)
+                assert town.carrier.urls == [first, *later]
 
 
 async def test_without_its_tunnel_the_setup_is_incomplete(tmp_path: Path) -> None:

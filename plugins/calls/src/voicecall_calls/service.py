@@ -19,6 +19,7 @@ from voicecall_calls.config import CONFIG_PATH, PLUGIN_ID, VoiceCallConfig
 from voicecall_calls.engine.engine import CallEngine
 from voicecall_calls.exposure import comes_from_outside, is_public_url
 from voicecall_calls.making import make_carrier, making, open_provider
+from voicecall_calls.news import News
 from voicecall_calls.observing import HostObserver, turn_keeper
 from voicecall_calls.operations import CallOperations
 from voicecall_calls.retention import retaining
@@ -259,7 +260,8 @@ class PhoneService:
         with making(info):
             await stack.enter_async_context(carrier.lifespan())
         await stack.enter_async_context(server.run())
-        tunnel = await self._open_tunnel(stack, wiring, server, carrier)
+        moved = News()
+        tunnel = await self._open_tunnel(stack, wiring, server, moved)
         outside = comes_from_outside(info, carrier_config)
         if tunnel is not None and server.public_url is None and outside:
             _log.warning("the phone does not start yet: %s", tunnel.problem)
@@ -278,8 +280,11 @@ class PhoneService:
         self._rpc.tasks = await stack.enter_async_context(anyio.create_task_group())
         stack.callback(self._rpc.tasks.cancel_scope.cancel)
         self._problems = [f"the phone is starting: {info.label} is told where inbound calls go"]
-        await _announce(carrier, server.webhook_url)
-        _log.info("the phone is ready at %s", server.webhook_url)
+        url = server.webhook_url
+        await _announce(carrier, url)
+        _log.info("the phone is ready at %s", url)
+        if tunnel is not None:
+            self._rpc.tasks.start_soon(_keep_announced, carrier, server, url, moved)
         operations = CallOperations(
             engine,
             dialling_agent=lambda requested: talking.book.dialling_agent(requested),
@@ -289,10 +294,10 @@ class PhoneService:
         return _Running(engine, server, operations, providers, talking, needed)
 
     async def _open_tunnel(
-        self, stack: AsyncExitStack, wiring: Wiring, server: CallServer, carrier: Any
+        self, stack: AsyncExitStack, wiring: Wiring, server: CallServer, moved: News
     ) -> TunnelKeeper | None:
         """The tunnel that the configuration selects, opened if it could be. Its URL is the one
-        that carriers are given; an URL that changes later is announced anew."""
+        that carriers are given; ``moved`` tells of each."""
         if wiring.tunnel is None:
             return None
         info, _ = require(wiring.tunnel)
@@ -300,11 +305,9 @@ class PhoneService:
         provider = await open_provider(wiring.tunnel, context, stack)
         path = normal_path(self._config.serve.path)
 
-        def moved(url: str) -> None:
+        def found(url: str) -> None:
             server.set_public_url(url.rstrip("/") + path)
-            if self._running is not None and self._rpc.tasks is not None:
-                _log.info("the phone is at %s now", server.webhook_url)
-                self._rpc.tasks.start_soon(_announce, carrier, server.webhook_url)
+            moved.tell()
 
         keeper = TunnelKeeper(
             provider,
@@ -312,7 +315,7 @@ class PhoneService:
             self._host.seam,
             port=server.port,
             paths=(path, normal_path(self._config.media_path)),
-            on_url=moved,
+            on_url=found,
         )
         await stack.enter_async_context(keeper.run())
         return keeper
@@ -332,6 +335,17 @@ def _is_own(error: Exception) -> bool:
     if isinstance(error, ExceptionGroup):
         return error.split(VoicecallError)[1] is None
     return isinstance(error, VoicecallError)
+
+
+async def _keep_announced(carrier: Any, server: CallServer, told: str, moved: News) -> None:
+    """Announce each URL that is not the one ``told``, one after the other: the last must stay."""
+    while True:
+        if (url := server.webhook_url) == told:
+            await moved.wait()
+            continue
+        _log.info("the phone is at %s now", url)
+        await _announce(carrier, url)
+        told = url
 
 
 async def _announce(carrier: Any, url: str) -> None:
