@@ -37,6 +37,9 @@ from voicecall.seam import SystemSeam
 from voicecall.telephony import Verified, WebhookReply, WebhookRequest
 from voicecall_calls.ports import AdmissionRefused, Attachment, MediaSocket
 from voicecall_calls.server import CallServer, ServeOptions, StreamOptions, WebhookSecurity
+from voicecall_calls.server.media import MediaServer
+from voicecall_calls.server.sockets import MediaConnection
+from voicecall_calls.server.upgrade import Refusal
 from voicecall_mock.codec import MockCodec
 from voicecall_mock.config import MockConfig
 from voicecall_mock.provider import MockProvider
@@ -530,22 +533,36 @@ async def refusal(server: CallServer, path: str = "") -> tuple[int, bytes]:
     return response.status_code, bytes(response.body or b"")
 
 
-async def test_upgrades_over_the_cap_or_elsewhere_or_while_draining_are_refused() -> None:
+async def test_upgrades_over_the_cap_or_elsewhere_are_refused() -> None:
     async with serving(max_connections=1) as (server, engine):
         assert await refusal(server, "/more") == (404, b"Not Found")
         async with dial(server) as client:
             await client.send(start())
             await until_open(engine)
             assert await refusal(server) == (503, b"Too many media stream connections")
-            server.stop_accepting()
-            assert server.draining
-            assert await refusal(server) == (503, b"Shutting down")
             await client.send(frame(b"live calls go on"))
             await client.recv()
         await until_gone(server)
 
 
-async def test_nobody_is_let_in_behind_the_end_until_the_next_start() -> None:
+async def test_nobody_is_let_in_before_the_start_or_behind_the_end() -> None:
+    media = MediaServer(
+        Carrier(MockConfig(), ProviderContext(Path("unused"))),
+        Engine(),
+        StreamOptions(),
+        url=lambda: "ws://127.0.0.1/voice/stream",
+        seam=SystemSeam(),
+        skip_signatures=False,
+    )
+    upgrade = Upgrade(path="/voice/stream", query={}, headers={}, client="198.51.100.1")
+    for _ in range(2):
+        assert media.upgrade(upgrade) == Refusal(503, "Shutting down")
+        async with media.run():
+            assert isinstance(media.upgrade(upgrade), MediaConnection)
+    assert media.upgrade(upgrade) == Refusal(503, "Shutting down")
+
+
+async def test_a_server_is_started_again() -> None:
     engine = Engine()
     server = make_server(engine)
     with anyio.fail_after(30):
@@ -553,7 +570,6 @@ async def test_nobody_is_let_in_behind_the_end_until_the_next_start() -> None:
             async with server.run(), dial(server) as client:
                 await client.send(start())
                 await until_open(engine, number)
-            assert server.draining
 
 
 async def test_sockets_that_found_no_place_take_none_while_they_close() -> None:

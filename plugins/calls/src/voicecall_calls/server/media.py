@@ -75,8 +75,8 @@ class MediaServer:
         )
         self._log = FloodLog(logger, seam.monotonic)
         self._tasks: TaskGroup | None = None
+        """There while sockets are let in."""
         self._empty = anyio.Event()
-        self.draining = False
 
     @property
     def open_sockets(self) -> int:
@@ -94,7 +94,6 @@ class MediaServer:
         told before this returns."""
         async with anyio.create_task_group() as tasks:
             self._tasks = tasks
-            self.draining = False
             tasks.start_soon(self._look_after, name="media sockets")
             try:
                 yield
@@ -110,7 +109,7 @@ class MediaServer:
                 socket.look_after()
 
     async def _close_all(self) -> None:
-        self.draining = True
+        self._tasks = None
         for socket in list(self._sockets):
             socket.close(1001, "Going away")
         with anyio.move_on_after(2 * CLOSE_GRACE_S):
@@ -124,7 +123,7 @@ class MediaServer:
         """Decide about the HTTP request that opens a media socket."""
         if normal_path(upgrade.path) != self._path:
             return Refusal(404, "Not Found")
-        if self.draining or self._tasks is None:
+        if self._tasks is None:
             return Refusal(503, "Shutting down")
         if len(self._sockets) - len(self._turned_away) >= self._options.max_connections:
             self._log.warning("media socket of %s refused: too many connections", upgrade.client)

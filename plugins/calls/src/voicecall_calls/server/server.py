@@ -128,10 +128,6 @@ class CallServer:
     # --- life -------------------------------------------------------------------------------
 
     @property
-    def draining(self) -> bool:
-        return self._media.draining
-
-    @property
     def open_sockets(self) -> int:
         """Media sockets that are connected, pending ones included."""
         return self._media.open_sockets
@@ -140,10 +136,6 @@ class CallServer:
     def pending_sockets(self) -> int:
         """Unsigned media sockets that the engine has not let in yet."""
         return self._media.pending_sockets
-
-    def stop_accepting(self) -> None:
-        """Refuse new media sockets (503). Webhooks go on: live calls still end by them."""
-        self._media.draining = True
 
     @asynccontextmanager
     async def run(self) -> AsyncIterator[None]:
