@@ -410,6 +410,24 @@ async def test_hanging_up_stops_a_document() -> None:
 
 
 @pytest.mark.anyio
+@pytest.mark.parametrize(
+    "verb",
+    [
+        "<Redirect>http://[here</Redirect>",
+        "<Redirect>ftp://a.example/next</Redirect>",
+        '<Gather action="http://[here" actionOnEmptyResult="true"/>',
+    ],
+)
+async def test_what_a_document_leads_to_must_be_a_url(verb: str) -> None:
+    room = Room()
+    source = Source("voice", "https://a.example/voice")
+    room.host.documents[source.url] = verb
+    with pytest.raises(TwimlError) as nowhere:
+        await run_document(source, room.host, room.speech)
+    assert nowhere.value.code == 11100
+
+
+@pytest.mark.anyio
 async def test_where_no_document_comes_from() -> None:
     room = Room()
     with pytest.raises(TwimlError) as missing:

@@ -142,7 +142,10 @@ def _next(
     params: Mapping[str, str] | None = None,
 ) -> Source:
     """A relative URL counts from the document's own, an empty one is just that."""
-    absolute = urljoin(source.url, url) if url else source.url
+    try:
+        absolute = urljoin(source.url, url)
+    except ValueError:
+        absolute = ""
     if not is_http_url(absolute):
         raise TwimlError(11100, f"{url or 'an inline document'} is no URL to go on with")
     return Source(type_, absolute, method, params or {})
