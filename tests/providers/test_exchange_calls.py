@@ -8,6 +8,11 @@ from typing import Any
 import anyio
 import httpx
 import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from tests.backstage import closed_backstage
 
 from voicecall import ProviderContext
 from voicecall import telephony as tel
@@ -29,6 +34,7 @@ from voicecall_mock.exchange import (
     WaitForSilence,
     script_to_json,
 )
+from voicecall_mock.exchange.server import serve_app
 from voicecall_mock.provider import MockProvider
 
 pytestmark = [
@@ -286,6 +292,23 @@ async def test_the_default_phone_takes_turns(telephone: Any) -> None:
         first, second = gateway.all("call.speech")
         assert first["text"] == "I heard you. Please go on."
         assert second["text"] != first["text"]
+
+
+@pytest.mark.parametrize("body", [b"{", b"[1]", b"[" * 100_000], ids=["open", "list", "deep"])
+async def test_a_reply_that_cannot_be_read_changes_nothing(telephone: Any, body: bytes) -> None:
+    async def answer(request: Request) -> Response:
+        return Response(body)
+
+    app = Starlette(routes=[Route("/hook", answer, methods=["POST"])])
+    hooks = closed_backstage(serve_app(app, "127.0.0.1", 0))
+    async with telephone() as gateway, hooks as base_url:
+        gateway.url = f"{base_url}/hook"
+        gateway.exchange.set_phone(PHONE, QUIET)
+        call = await gateway.dial()
+        with anyio.fail_after(10):
+            await gateway.exchange.ledger.wait_for("reply-malformed", count=2)
+        await gateway.provider.perform(call, tel.Hangup())
+        assert await gateway.ended(call) == "completed"
 
 
 async def test_rest_rules(telephone: Any) -> None:

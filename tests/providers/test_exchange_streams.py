@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import wave
 from typing import Any
 
@@ -141,10 +140,15 @@ async def test_a_socket_that_cannot_be_opened(telephone: Any) -> None:
         assert "cannot connect" in (await gateway.event("call.stream-failed"))["error"]
 
 
-async def test_a_message_that_is_none_breaks_the_stream(telephone: Any) -> None:
+@pytest.mark.parametrize(
+    "message",
+    ['{"event": "media", "payload": "no base64!"}', '{"a":' * 100_000],
+    ids=["no-base64", "deep"],
+)
+async def test_a_message_that_is_none_breaks_the_stream(telephone: Any, message: str) -> None:
     async with telephone() as gateway:
         _, socket = await attached(gateway, QUIET)
-        await socket.send(json.dumps({"event": "media", "payload": "no base64!"}))
+        await socket.send(message)
         assert (await socket.gone())[0] == 1007
         assert "no media message" in (await gateway.event("call.stream-failed"))["error"]
 

@@ -119,6 +119,7 @@ async def test_bad_messages_are_warnings(customer: Any) -> None:
         await socket.socket.send(b"\x00\x01")
         for text in (
             "no json",
+            '{"a":' * 100_000,
             '{"event":"sing"}',
             '{"event":"clear","streamSid":"MZ0"}',
             f'{{"event":"clear","streamSid":"{socket.sid}","extra":1}}',

@@ -160,7 +160,7 @@ class TwilioStream(sockets.SocketStream):
             return
         try:
             data = _decoder.decode(message)
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, RecursionError) as error:
             self._warn(INVALID_MESSAGE, str(error))
             return
         if data.stream_sid != self.sid:

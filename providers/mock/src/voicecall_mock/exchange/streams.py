@@ -65,7 +65,7 @@ class MediaStream(SocketStream):
     def received(self, message: str | bytes) -> None:
         try:
             data = _decoder.decode(message)
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise ProtocolBreach(str(error)) from None
         match data.event:
             case "media":

@@ -111,7 +111,7 @@ class WebhookSender:
         event.replies.add(body)
         try:
             actions = actions_from_reply(json.loads(body) if body.strip() else None)
-        except (ActionError, ValueError) as error:
+        except (ActionError, ValueError, RecursionError) as error:
             self.ledger.add("reply-malformed", call, id=event.id, error=str(error))
             return
         perform(actions)
