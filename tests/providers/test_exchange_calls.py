@@ -350,6 +350,18 @@ async def test_phones_dial_in_over_rest(telephone: Any) -> None:
         assert (await gateway.event("call.digits"))["call"]["from"] == PHONE
 
 
+async def test_where_there_is_no_exchange_nothing_is_registered(telephone: Any) -> None:
+    async with telephone() as gateway:
+        elsewhere = f"{gateway.exchange.base_url}/elsewhere"
+        config = MockConfig(api_base_url=elsewhere, auth_token=gateway.exchange.options.auth_token)
+        provider = MockProvider(config, ProviderContext(Path("unused")))
+        async with provider.lifespan():
+            with pytest.raises(RequestRejected, match="Not Found"):
+                await provider.register_webhook(gateway.url)
+            with pytest.raises(RequestRejected, match="Not Found"):
+                await provider.find_dial(_query("ours-1"))
+
+
 async def test_a_carrier_without_a_url_brings_its_own_exchange(tmp_path: Path) -> None:
     provider = MockProvider(MockConfig(), ProviderContext(tmp_path))
     async with provider.lifespan():

@@ -39,7 +39,7 @@ class ExchangeClient:
         self, method: str, path: str, body: Any = None, *, once: bool = False
     ) -> httpx.Response:
         """One request. ``once``: its outcome matters, so a failure after it was sent is
-        :exc:`OutcomeUnknown`. Replies of 404 and 409 are returned, other errors raised."""
+        :exc:`OutcomeUnknown`."""
         try:
             response = await self._http.request(method, path, json=body)
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
@@ -50,16 +50,16 @@ class ExchangeClient:
             if once:
                 raise OutcomeUnknown(f"no reply: {error!r}", provider=_PROVIDER) from None
             raise ProviderUnavailable(f"no reply: {error!r}", provider=_PROVIDER) from None
-        status = response.status_code
+        if response.is_success:
+            return response
+        status, text = response.status_code, response.text or f"HTTP {response.status_code}"
         if status in (401, 403):
             raise AuthenticationFailed(
                 "the exchange refuses mock.authToken", provider=_PROVIDER, status=status
             )
-        if status == 429 or status == 503:
-            raise ProviderUnavailable(response.text, provider=_PROVIDER, status=status)
+        if status in (429, 503):
+            raise ProviderUnavailable(text, provider=_PROVIDER, status=status)
         if status >= 500:
             error_type = OutcomeUnknown if once else ProviderUnavailable
-            raise error_type(response.text, provider=_PROVIDER, status=status)
-        if status >= 400 and status not in (404, 409):
-            raise RequestRejected(response.text, provider=_PROVIDER, status=status)
-        return response
+            raise error_type(text, provider=_PROVIDER, status=status)
+        raise RequestRejected(text, provider=_PROVIDER, status=status)
