@@ -441,8 +441,9 @@ async def test_a_hang_up_may_be_sent_twice_and_words_may_not(fault: RestFault) -
         with pytest.raises(OutcomeUnknown):
             await desk.provider.perform(call, tel.Speak("u-1", "Hello."))
         assert len(desk.entries("update", call)) == (1 if fault.ambiguous else 0)
-        fault.times = 1
-        await desk.provider.perform(call, tel.Hangup())
+        for ending in (tel.Reject(), tel.Hangup()):
+            fault.times = 1
+            await desk.provider.perform(call, ending)
         await desk.event(ev.CallEnded)
 
 

@@ -130,11 +130,9 @@ class TwilioProvider(tel.TelephonyProvider):
     async def perform(self, call: tel.CallRef, action: tel.Action) -> None:
         if call.provider_call_id is None:
             raise RequestRejected("the call has no CallSid yet", provider=PROVIDER)
-        # Whoever speaks twice is heard twice.
-        harmless = isinstance(action, tel.Hangup | tel.LimitDuration)
         form = self._update_form(call, action)
         try:
-            await self._update(_path(call.provider_call_id), form, harmless=harmless)
+            await self._update(_path(call.provider_call_id), form)
         except ApiRefusal as error:
             if error.code not in (NOT_FOUND, NOT_IN_PROGRESS):
                 raise
@@ -146,14 +144,16 @@ class TwilioProvider(tel.TelephonyProvider):
                     request_id=error.request_id,
                 ) from None
 
-    async def _update(self, path: str, form: Form, *, harmless: bool) -> None:
+    async def _update(self, path: str, form: Form) -> None:
         """Change a live call. One that is just being answered is not in progress for a moment."""
+        # Whoever speaks twice is heard twice.
+        harmless = "Twiml" not in form
         for pause in _UPDATE_PAUSES_S:
             try:
                 await _post(self._client, path, form, harmless=harmless)
                 return
             except ApiRefusal as error:
-                if error.code != NOT_IN_PROGRESS or "Twiml" not in form:
+                if error.code != NOT_IN_PROGRESS or harmless:
                     raise
             await anyio.sleep(pause)
         await _post(self._client, path, form, harmless=harmless)
