@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-import anyio
 import pytest
 
 from voicecall import ProviderKind
@@ -12,7 +11,6 @@ from voicecall.audio import MULAW_8K, PCM16_16K, Converter
 from voicecall.registry import Registry
 from voicecall.transcription import (
     Final,
-    SessionLost,
     SpeechEnded,
     SpeechStarted,
     TranscriptionOptions,
@@ -22,6 +20,7 @@ from voicecall_stt_pocketsphinx.config import PocketsphinxConfig
 from voicecall_stt_pocketsphinx.decoding import Decoder
 from voicecall_stt_pocketsphinx.provider import PocketsphinxProvider
 from voicecall_testing.contracts.audio import frames, silence
+from voicecall_testing.contracts.failure import TranscriptionFailureContract
 from voicecall_testing.contracts.transcription import TranscriptionContract, hear
 
 pytestmark = [pytest.mark.contract, pytest.mark.anyio]
@@ -43,6 +42,24 @@ class TestPocketsphinx(TranscriptionContract):
     def speech(self, speak: Speak) -> Sequence[tuple[str, bytes]]:
         texts = ("can i speak to a doctor", "yes please", "monday afternoon please")
         return [(text, speak(text)) for text in texts]
+
+
+class TestBrokenPocketsphinx(TranscriptionFailureContract):
+    reason = "out of order"
+
+    @pytest.fixture
+    def failing(
+        self, provider: TranscriptionProvider, monkeypatch: pytest.MonkeyPatch
+    ) -> TranscriptionProvider:
+        def broken(decoder: Decoder, pcm: bytes) -> None:
+            raise RuntimeError("out of order")
+
+        monkeypatch.setattr(Decoder, "feed", broken)
+        return provider
+
+    @pytest.fixture
+    def audio(self, speak: Speak) -> bytes:
+        return speak("yes please")
 
 
 async def test_wideband_audio_is_understood_too(
@@ -84,25 +101,6 @@ async def test_a_click_is_no_speech(provider: TranscriptionProvider, speak: Spea
     ):
         events = await hear(session, audio)
     assert [type(event) for event in events] == [SpeechStarted, SpeechEnded]
-
-
-async def test_a_failing_decoder_ends_the_session(
-    provider: TranscriptionProvider, speak: Speak, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def broken(decoder: Decoder, pcm: bytes) -> None:
-        raise RuntimeError("out of order")
-
-    monkeypatch.setattr(Decoder, "feed", broken)
-    async with provider.lifespan(), provider.session(TranscriptionOptions()) as session:
-        for frame in frames(speak("yes please"), MULAW_8K):
-            session.send_audio(frame)
-        with anyio.fail_after(10):
-            events = [event async for event in session]
-        await session.finish()
-    lost = events[-1]
-    assert isinstance(lost, SessionLost)
-    assert lost.fatal
-    assert "out of order" in lost.reason
 
 
 async def test_an_error_of_the_host_leaves_the_session_as_it_is(

@@ -16,6 +16,7 @@ from voicecall.errors import ConfigError, RequestRejected
 from voicecall.registry import Registry
 from voicecall.tts import SpeechProvider
 from voicecall_testing.contracts.audio import RememberingSink
+from voicecall_testing.contracts.failure import SpeechFailureContract
 from voicecall_testing.contracts.tts import SpeechContract
 from voicecall_tts_espeak.config import EspeakConfig
 from voicecall_tts_espeak.engine import Manner, shared_engine
@@ -29,6 +30,15 @@ class TestEspeak(SpeechContract):
 
     @pytest.fixture
     def provider(self) -> SpeechProvider:
+        return EspeakProvider(EspeakConfig())
+
+
+class TestEspeakWithoutItsVoice(SpeechFailureContract):
+    voice = "xx-nobody"
+    reason = "no voice xx-nobody"
+
+    @pytest.fixture
+    def failing(self) -> SpeechProvider:
         return EspeakProvider(EspeakConfig())
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,15 @@ import anyio.abc
 import pytest
 
 from voicecall.audio import MULAW_8K, PCM16_16K, AudioFormat
+from voicecall.errors import ProviderUnavailable
 from voicecall.media import AudioSink
-from voicecall.realtime import RealtimeOptions, RealtimeProvider, RealtimeSession
+from voicecall.realtime import (
+    RealtimeEvent,
+    RealtimeOptions,
+    RealtimeProvider,
+    RealtimeSession,
+    SessionLost,
+)
 from voicecall.transcription import (
     Final,
     SpeechStarted,
@@ -27,10 +34,16 @@ from voicecall.transcription import (
 from voicecall.tts import SpeechProvider, SpeechSession, Utterance
 from voicecall_testing.clock import virtual_backend
 from voicecall_testing.contracts.audio import silence
+from voicecall_testing.contracts.failure import (
+    RealtimeFailureContract,
+    TranscriptionFailureContract,
+)
 from voicecall_testing.contracts.realtime import RealtimeContract
 from voicecall_testing.contracts.transcription import TranscriptionContract, hear
 from voicecall_testing.contracts.tts import SpeechContract
+from voicecall_testing.duplex import ScriptedRealtime, ScriptedRealtimeSession
 from voicecall_testing.echo import EchoProvider
+from voicecall_testing.fakes import ScriptedTranscription
 
 pytestmark = [pytest.mark.unit, pytest.mark.anyio]
 
@@ -215,6 +228,67 @@ class StubbornSuite(SpeechContract):
 async def test_a_voice_that_goes_on_after_cancel_does_not_conform(quits: bool) -> None:
     with pytest.RaisesGroup(AssertionError, allow_unwrapped=True, flatten_subgroups=True):
         await StubbornSuite().test_cancel_stops_the_audio(Stubborn(quits=quits))
+
+
+# --- providers that fail ----------------------------------------------------------------------
+
+
+class ShutRecogniserSuite(TranscriptionFailureContract):
+    @pytest.fixture
+    def failing(self) -> TranscriptionProvider:
+        recogniser = ScriptedTranscription()
+        recogniser.open_errors.extend(ProviderUnavailable("no line", provider="x") for _ in "ab")
+        return recogniser
+
+
+class TestShutRecogniser(ShutRecogniserSuite):
+    reason = "no line"
+
+
+async def test_a_recogniser_that_is_lost_without_a_word_is_given_up() -> None:
+    with pytest.raises(TimeoutError, match="a fatal SessionLost: waited 20 s"):
+        await ShutRecogniserSuite().test_a_failure_is_told(Endless(), b"")
+
+
+class LostSession(ScriptedRealtimeSession):
+    """Asked to speak it tells ``told``, and no more."""
+
+    told: Sequence[RealtimeEvent] = ()
+
+    async def greet(self, instructions: str) -> None:
+        self.tell(*self.told)
+        self.end()
+
+
+class LostModel(ScriptedRealtime):
+    def __init__(self, *told: RealtimeEvent) -> None:
+        super().__init__()
+        self.told = told
+
+    @asynccontextmanager
+    async def session(self, options: RealtimeOptions) -> AsyncIterator[ScriptedRealtimeSession]:
+        session = LostSession(self, options)
+        session.told = self.told
+        with closing(session):
+            yield session
+
+
+class LostModelSuite(RealtimeFailureContract):
+    @pytest.fixture
+    def failing(self) -> RealtimeProvider:
+        return LostModel(SessionLost("a moment", False), SessionLost("out of credit", True))
+
+
+class TestLostModel(LostModelSuite):
+    reason = "out of credit"
+
+
+@pytest.mark.parametrize("told", [(), (SessionLost("", True),), (SessionLost("soon", False),)])
+async def test_a_model_that_is_lost_without_a_reason_does_not_conform(
+    told: Sequence[RealtimeEvent],
+) -> None:
+    with pytest.raises(AssertionError):
+        await LostModelSuite().test_a_failure_is_told(LostModel(*told))
 
 
 # --- a suite that lacks what it needs ---------------------------------------------------------
