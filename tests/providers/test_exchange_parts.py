@@ -15,6 +15,7 @@ from voicecall import telephony as tel
 from voicecall.seam import SystemSeam
 from voicecall_mock.exchange import (
     AnswerMode,
+    Behaviour,
     Interrupt,
     Loop,
     Press,
@@ -34,6 +35,7 @@ from voicecall_mock.exchange.native import digits_s
 from voicecall_mock.exchange.options import ExchangeOptions
 from voicecall_mock.exchange.playback import Playback
 from voicecall_mock.exchange.recording import Recording
+from voicecall_mock.exchange.script import caller_from_json
 from voicecall_mock.protocol import action_to_json
 
 pytestmark = pytest.mark.unit
@@ -197,6 +199,13 @@ def test_behaviours() -> None:
     for bad in ({"answer": "maybe"}, {"mood": 1}, {"patienceS": "long"}, *endless):
         with pytest.raises(ScriptError):
             behaviour_from_json(bad)
+
+
+def test_a_phone_that_calls_does_not_answer() -> None:
+    assert caller_from_json({"script": [], "patienceS": 2}) == Behaviour((), patience_s=2.0)
+    for bad in ({"answer": "busy"}, {"afterMs": 3}, {"mood": 1}):
+        with pytest.raises(ScriptError):
+            caller_from_json(bad)
 
 
 @pytest.mark.parametrize(

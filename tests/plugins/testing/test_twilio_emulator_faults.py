@@ -300,6 +300,8 @@ async def test_a_person_controls_it_over_http(customer: Any) -> None:
                 ("/faults", {"weather": {}}),
                 ("/dial-in", {"script": 1}),
                 ("/dial-in", []),
+                ("/dial-in", {"from": None}),
+                ("/dial-in", {"answer": "busy"}),
                 (f"/calls/{sid}/socket", {"fault": "melt"}),
             ]:
                 assert (await person.post(path, json=body)).status_code == 400

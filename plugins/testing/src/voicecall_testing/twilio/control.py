@@ -10,7 +10,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from voicecall_mock.exchange.script import behaviour_from_json
+from voicecall_mock.exchange.script import behaviour_from_json, caller_from_json
 
 from .errors import ApiError
 
@@ -25,8 +25,8 @@ DEFAULT_CALLER = "+15550100001"
 def control_routes(emulator: TwilioEmulator) -> list[Route]:
     """Bodies and replies are JSON; a wrong one is refused like a wrong call.
 
-    - ``POST /dial-in``: ``from``, ``to``, ``voiceUrl`` (set on the number first) and the members of
-      a behaviour, all optional; ``{"id": <CallSid>}``;
+    - ``POST /dial-in``: ``from``, ``to``, ``voiceUrl`` (set on the number first), ``script`` and
+      ``patienceS``, all optional; ``{"id": <CallSid>}``;
     - ``PUT /phones/<number>``: a behaviour;
     - ``POST /faults``: see :class:`~.faults.Faults`;
     - ``POST /calls/<CallSid>/socket``: ``{"fault": "drop" | "stall"}``;
@@ -52,6 +52,14 @@ async def _body(request: Request) -> Any:
         raise ApiError(400, 20001, "The body is no JSON") from None
 
 
+def _text(data: dict[str, Any], name: str, default: str) -> str:
+    """Take a member out; ``default`` where there is none."""
+    text = data.pop(name, default)
+    if not isinstance(text, str):
+        raise ApiError(400, 20001, f"{name} must be a text")
+    return text
+
+
 class _Control:
     def __init__(self, emulator: TwilioEmulator) -> None:
         self._emulator = emulator
@@ -62,13 +70,13 @@ class _Control:
         if not isinstance(data, Mapping):
             raise ApiError(400, 20001, "The body is no JSON object")
         rest = dict(data)
-        from_ = str(rest.pop("from", DEFAULT_CALLER))
-        to = str(rest.pop("to", next(iter(emulator.numbers), "")))
-        voice_url = rest.pop("voiceUrl", None)
+        from_ = _text(rest, "from", DEFAULT_CALLER)
+        to = _text(rest, "to", next(iter(emulator.numbers), ""))
+        voice_url = _text(rest, "voiceUrl", "")
         number = emulator.numbers.get(to)
-        if number is not None and voice_url is not None:
-            number.update({"VoiceUrl": str(voice_url)})
-        behaviour = behaviour_from_json(rest)
+        if number is not None and voice_url:
+            number.update({"VoiceUrl": voice_url})
+        behaviour = caller_from_json(rest)
         try:
             call = emulator.dial_in(from_, to, behaviour.script, patience_s=behaviour.patience_s)
         except LookupError as error:

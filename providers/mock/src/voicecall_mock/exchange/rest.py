@@ -20,7 +20,7 @@ from voicecall.model import Direction
 from .actions import ActionError, ActionRefused, action_from_json, checked_digits
 from .calls import Call, CallPlan
 from .faults import FaultError, Faults
-from .script import ScriptError, behaviour_from_json
+from .script import ScriptError, behaviour_from_json, caller_from_json
 from .server import leave_unanswered
 
 if TYPE_CHECKING:
@@ -192,7 +192,7 @@ class _Rest:
         data = dict(await _body(request))
         to = _text(data, "to")
         del data["to"]
-        behaviour = behaviour_from_json(data)
+        behaviour = caller_from_json(data)
         try:
             call_id = self._exchange.dial_in(
                 request.path_params["number"],

@@ -38,6 +38,7 @@ __all__ = [
     "Wait",
     "WaitForSilence",
     "behaviour_from_json",
+    "caller_from_json",
     "default_script",
     "script_from_json",
     "script_to_json",
@@ -291,3 +292,11 @@ def behaviour_from_json(data: Any) -> Behaviour:
         _value("afterMs", "int | None", data.get("afterMs")),
         None if patience is None else float(patience),
     )
+
+
+def caller_from_json(data: Mapping[str, Any]) -> Behaviour:
+    """That of a phone that calls, which neither rings nor answers. Raises :exc:`ScriptError`."""
+    for key in ("answer", "afterMs"):
+        if key in data:
+            raise ScriptError(f"{key} is for a phone that is called")
+    return behaviour_from_json(data)
