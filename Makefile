@@ -17,7 +17,7 @@ SOURCES := $(addsuffix /src,$(MEMBERS))
 # The tests start many processes; where bytecode is not kept, each compiles everything anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup broken demo test check lint bench soak docs constraints
+.PHONY: help setup broken demo test check lint bench soak docs constraints version dist
 
 help:
 	@echo "make setup        .venv with every package, editable"
@@ -28,6 +28,8 @@ help:
 	@echo "make soak         full counts of what make test samples; an hour on two cores"
 	@echo "make docs         write the generated pages of docs/reference anew"
 	@echo "make constraints  resolve every dependency anew into constraints.txt"
+	@echo "make version      give every package the version NEW=..."
+	@echo "make dist         wheels and source archives of every package, in dist"
 
 setup: $(STAMP)
 
@@ -79,3 +81,14 @@ constraints: setup
 	printf '%s\n' uv hatchling editables | $(BIN)/uv pip compile --quiet --system-certs --universal \
 		--exclude-newer "7 days" --python-version 3.11 --no-header --no-annotate -c $(VENV)/locked.txt - > $(VENV)/tools.txt
 	LC_ALL=C sort -u $(VENV)/locked.txt $(VENV)/tools.txt > constraints.txt
+
+# All packages are released together and ask for each other in exactly their own version.
+version:
+	@test -n "$(NEW)" || { echo "Say which: make version NEW=..."; exit 1; }
+	sed -i.bak -E -e 's/^version = ".*"/version = "$(NEW)"/' \
+		-e 's/"(voicecall-[^"=]+)==[^"]+"/"\1==$(NEW)"/g' $(MANIFESTS)
+	rm $(addsuffix .bak,$(MANIFESTS))
+
+dist: setup
+	rm -rf dist
+	$(BIN)/uv build --quiet --system-certs --all-packages --build-constraints constraints.txt

@@ -1,7 +1,10 @@
-"""What the built distributions hold besides their code."""
+"""What the built distributions hold besides their code, and ask for."""
 
 from __future__ import annotations
 
+import os
+import re
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -15,6 +18,7 @@ pytestmark = pytest.mark.unit
 
 ROOT = Path(__file__).parents[2]
 MANIFESTS = sorted([*ROOT.glob("core/pyproject.toml"), *ROOT.glob("*/*/pyproject.toml")])
+ALL = [ROOT / "pyproject.toml", *MANIFESTS]
 
 
 def project(manifest: Path) -> dict[str, Any]:
@@ -45,10 +49,46 @@ def test_each_distribution_is_typed_and_described(manifest: Path) -> None:
     assert (package / "py.typed").exists()
     described = project(manifest)
     assert described["description"]
-    assert described["version"] == project(ROOT / "pyproject.toml")["version"]
 
 
 def test_the_sdist_without_code_holds_none(tmp_path: Path) -> None:
     with tarfile.open(built(ROOT, "sdist", tmp_path)) as sdist:
         names = {name.partition("/")[2] for name in sdist.getnames()}
     assert names - {".gitignore"} == {"LICENSE", "PKG-INFO", "README.md", "pyproject.toml"}
+
+
+def versions(manifest: Path) -> set[str]:
+    """The package's own version, and what it asks of the others (nothing, for any version)."""
+    described = project(manifest)
+    wanted = list(described["dependencies"])
+    for extra in described.get("optional-dependencies", {}).values():
+        wanted += extra
+    ours = [re.match(r"voicecall-[\w-]+(?:\[.*\])?(.*)", one) for one in wanted]
+    return {described["version"], *(one[1].removeprefix("==") for one in ours if one)}
+
+
+@pytest.mark.parametrize("manifest", ALL, ids=lambda path: path.parent.name)
+def test_packages_ask_for_each_other_in_the_version_that_they_have(manifest: Path) -> None:
+    """They are released together, and nobody has tried any other mixture."""
+    assert versions(manifest) == {project(ROOT / "pyproject.toml")["version"]}
+
+
+def test_a_new_version_is_written_everywhere(tmp_path: Path) -> None:
+    copies = [tmp_path / manifest.relative_to(ROOT) for manifest in ALL]
+    for manifest, copy in zip(ALL, copies, strict=True):
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(manifest, copy)
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    # Not as a part of the make that runs the tests.
+    env = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
+    command = ["make", "version", "NEW=7.0.0rc1"]
+    subprocess.run(command, cwd=tmp_path, env=env, check=True, capture_output=True)
+    for manifest, copy in zip(ALL, copies, strict=True):
+        assert versions(copy) == {"7.0.0rc1"}
+        old = project(ROOT / "pyproject.toml")["version"]
+        written = copy.read_text(encoding="utf-8")
+        assert written.replace("7.0.0rc1", old) == manifest.read_text(encoding="utf-8")
+    assert {path for path in tmp_path.rglob("*") if path.is_file()} == {
+        tmp_path / "Makefile",
+        *copies,
+    }
