@@ -7,7 +7,6 @@ everything else, ``{ok: false, error: {type, message}}``.
 
 from __future__ import annotations
 
-import importlib
 import json
 import logging
 from collections.abc import Callable, Mapping
@@ -208,7 +207,8 @@ async def _read(request: Request) -> _Body:
 
 def _problem(tool: ToolSpec, arguments: Mapping[str, Any]) -> str | None:
     """What is wrong with the arguments. The validator is imported with the first use."""
-    jsonschema: Any = importlib.import_module("jsonschema")
+    import jsonschema
+
     validator = jsonschema.Draft202012Validator(tool.parameters)
     try:
         error = jsonschema.exceptions.best_match(validator.iter_errors(arguments))
