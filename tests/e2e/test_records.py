@@ -187,14 +187,17 @@ def test_tail_of_another_file(tmp_path: Path) -> None:
         file.write_text('{"n": 0}\n')
         assert read(process, 1) == [{"n": 0}]
     file.write_text('{"n": 1}\nnot json\n{"n": 3}\n{"n": ')
+    file.with_name("other.jsonl.1").write_text('{"n": 0}\n')
     ours = ("tail", "--no-follow", "--file", str(file))
-    plain, document, broken, folder, negative = home.run_all(
+    older, plain, document, broken, folder, negative = home.run_all(
+        (*ours, "--since", "4"),
         (*ours, "--since", "2"),
         (*ours, "--since", "1", "--json"),
         (*ours, "--json"),
         ("tail", "--no-follow", "--file", str(tmp_path)),
         ("tail", "--since", "-1"),
     )
+    assert older.out == '{"n": 0}\n{"n": 1}\nnot json\n{"n": 3}\n'
     assert plain.out == 'not json\n{"n": 3}\n'
     assert json.loads(document.out) == [{"n": 3}]
     assert "not JSON" in broken.one_sentence()

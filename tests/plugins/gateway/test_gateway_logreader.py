@@ -1,14 +1,16 @@
-"""``voicecall logs``: the last lines, rotation while following, and what people see."""
+"""Reading logs and journals: the last lines, rotation while following, and what people see."""
 
 from __future__ import annotations
 
 import json
 import os
 from collections.abc import Callable
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from voicecall.registry import Registry
@@ -32,9 +34,9 @@ def rotate(log: Path) -> None:
     log.rename(log.with_name(f"{log.name}.1"))
 
 
-def append(log: Path, text: str) -> None:
-    with log.open("a") as stream:
-        stream.write(text)
+def append(log: Path, text: str | bytes) -> None:
+    with log.open("ab") as stream:
+        stream.write(text if isinstance(text, bytes) else text.encode())
 
 
 class Enough(Exception):
@@ -69,6 +71,60 @@ def test_the_last_lines_reach_into_older_files(log: Path) -> None:
     assert last_lines(log, 3) == ["2", "3", "4"]
     assert last_lines(log, 99) == ["1", "2", "3", "4"]
     assert last_lines(log, 0) == []
+
+
+def test_the_last_lines_are_complete_and_not_blank(log: Path) -> None:
+    assert last_lines(log, 5) == []
+    append(log, "one\n\ntwo\r\n \nthree\nhal")
+    assert last_lines(log, 25) == ["one", "two", "three"]
+    assert last_lines(log, 2) == ["two", "three"]
+
+
+def test_what_is_written_while_the_first_lines_are_shown_comes_behind_them(log: Path) -> None:
+    def wait() -> None:
+        raise Enough
+
+    append(log, "1\n2\n")
+    lines = follow(log, 5, wait)
+    assert next(lines) == "1"
+    append(log, "3\n")
+    rotate(log)
+    append(log, "4\n")
+    assert [next(lines) for _ in range(3)] == ["2", "3", "4"]
+
+
+def test_a_file_that_comes_later_is_read_from_its_begin(log: Path) -> None:
+    append(log, "1\n2\n")
+    rotate(log)
+    assert followed(log, 1, lambda: append(log, "3\n4\n")) == ["2", "3", "4"]
+    assert followed(log, 0) == []
+
+
+def test_half_a_character_waits_for_its_end(log: Path) -> None:
+    append(log, "one\nbe")
+    euro = "€".encode()
+    steps = [b"gun\n" + euro[:1], euro[1:], b"\n"]
+    assert followed(log, 9, *(partial(append, log, step) for step in steps)) == [
+        "one",
+        "begun",
+        "€",
+    ]
+
+
+@settings(max_examples=30)
+@given(
+    lines=st.lists(st.text(st.characters(exclude_categories=["C", "Z"]), min_size=1), max_size=8),
+    cuts=st.lists(st.integers(0, 200), max_size=6),
+)
+def test_however_it_is_written_each_line_comes_once(
+    tmp_path_factory: pytest.TempPathFactory, lines: list[str], cuts: list[int]
+) -> None:
+    log = tmp_path_factory.mktemp("cut") / "voicecall.log"
+    data = "".join(f"{line}\n" for line in lines).encode()
+    places = [0, *sorted(min(cut, len(data)) for cut in cuts), len(data)]
+    first, *more = (data[a:b] for a, b in pairwise(places))
+    append(log, first)
+    assert followed(log, 100, *(partial(append, log, piece) for piece in more)) == lines
 
 
 def test_following(log: Path) -> None:

@@ -1,11 +1,13 @@
-"""Reading the log back: the last lines, across rotated files, and whatever comes after them."""
+"""Reading a log or journal back: the last lines, across rotated files, and whatever comes after
+them."""
 
 from __future__ import annotations
 
 import json
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import nullcontext
 from datetime import datetime
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -19,68 +21,63 @@ _SHOWN = frozenset({"time", "level", "logger", "message", "error"})
 
 def last_lines(file: Path, count: int) -> list[str]:
     """The last ``count`` complete lines, oldest first. Raises :exc:`OSError`."""
-    lines, stream = _tail(file, count)
-    if stream is not None:
-        stream.close()
-    return lines
+    with _open(file) or nullcontext() as stream:
+        return list(_last(file, stream, count))
 
 
 def follow(file: Path, count: int, wait: Callable[[], None]) -> Iterator[str]:
-    """The last ``count`` lines and then every new one, also after a rotation. A log that was cut is
-    read from its begin. ``wait()`` is called when there is nothing new; the generator never ends by
-    itself."""
-    lines, stream = _tail(file, count)
-    rest = b""
+    """The last ``count`` lines and then every new one, also after a rotation. A file that was cut
+    is read from its begin. ``wait()`` is called when there is nothing new; the generator never ends
+    by itself. Raises :exc:`OSError`."""
+    stream, first = _open(file), True
     while True:
-        if stream is None:
-            wait()
-            stream = _open(file)
-            continue
-        with stream:
-            yield from lines
-            while True:
+        with stream or nullcontext():
+            if first:
+                yield from _last(file, stream, count)
+                first = False
+            later = None
+            while later is None and stream is not None:
                 # Whether another file follows is asked first: nothing is written to this one
                 # after that, and what is read below is all of it.
                 later = _after(stream, file)
                 if os.fstat(stream.fileno()).st_size < stream.tell():
                     stream.seek(0)
-                    rest = b""
-                for chunk in _chunks(stream):
-                    *whole, rest = (rest + chunk).split(b"\n")
-                    yield from (_text(line) for line in whole)
-                if later is not None:
-                    break
-                wait()
-        lines, stream, rest = [], later, b""
+                yield from _lines(stream)
+                if later is None:
+                    wait()
+        if stream is None:
+            wait()
+        stream = later or _open(file)
 
 
-def _tail(file: Path, count: int) -> tuple[list[str], BinaryIO | None]:
-    """The last lines, and the newest file behind the last of them; None where there is no file."""
+def _last(file: Path, stream: BinaryIO | None, count: int) -> Iterable[str]:
+    """The last lines of the older parts and of the file itself, ``stream``, which is left behind
+    the last one."""
     lines: deque[str] = deque(maxlen=count)
-    newest: BinaryIO | None = None
-    for path in _files(file):
-        if (stream := _open(path)) is None:
-            continue
-        if newest is not None:
-            newest.close()
-        newest = stream
-        for line in stream:
-            if not line.endswith(b"\n"):
-                stream.seek(-len(line), os.SEEK_CUR)
-                break
-            lines.append(_text(line))
-    return list(lines), newest
+    for path in _older(file):
+        if (part := _open(path)) is not None:
+            with part:
+                # It may have been put aside meanwhile.
+                if stream is None or not _is_same(part, stream):
+                    lines.extend(_lines(part))
+    if stream is not None:
+        lines.extend(_lines(stream))
+    return lines
 
 
-def _chunks(stream: BinaryIO) -> Iterator[bytes]:
-    while chunk := stream.read(65536):
-        yield chunk
+def _lines(stream: BinaryIO) -> Iterator[str]:
+    """Complete lines from here on, but blank ones; the stream is left behind the last one."""
+    for line in stream:
+        if not line.endswith(b"\n"):
+            stream.seek(-len(line), os.SEEK_CUR)
+            return
+        if line.strip():
+            yield line.decode("utf-8", "replace").rstrip("\r\n")
 
 
-def _files(file: Path) -> list[Path]:
-    """The log and its older parts, oldest first."""
-    older = [file.with_name(f"{file.name}.{n}") for n in range(KEPT_FILES, 0, -1)]
-    return [path for path in (*older, file) if path.exists()]
+def _older(file: Path) -> list[Path]:
+    """Where older parts of a log are, oldest first."""
+    return [file.with_name(f"{file.name}.{n}") for n in range(KEPT_FILES, 0, -1)]
 
 
 def _open(file: Path) -> BinaryIO | None:
@@ -90,36 +87,32 @@ def _open(file: Path) -> BinaryIO | None:
         return None
 
 
+def _is_same(one: BinaryIO, other: BinaryIO) -> bool:
+    return os.path.sameopenfile(one.fileno(), other.fileno())
+
+
 def _after(stream: BinaryIO, file: Path) -> BinaryIO | None:
     """The file that follows the one that is read; None while that is the newest, or the log is
     between two names. One that has vanished among the older ones, or was moved away, is followed by
     the oldest that was written to after it."""
     now = os.fstat(stream.fileno())
-    opened = [(path, found) for path in _files(file) if (found := _open(path)) is not None]
-    abouts = [os.fstat(found.fileno()) for _, found in opened]
-    names = [_identity(about) for about in abouts]
-    if _identity(now) in names:
-        later = opened[names.index(_identity(now)) + 1 :]
+    places = [*_older(file), file]
+    opened = [(path, found) for path in places if (found := _open(path)) is not None]
+    same = [_is_same(found, stream) for _, found in opened]
+    if any(same):
+        later = opened[same.index(True) + 1 :]
     else:
         # The log itself follows whatever its time: a clock may have been set.
         later = [
             (path, found)
-            for (path, found), about in zip(opened, abouts, strict=True)
-            if path == file or about.st_mtime_ns >= now.st_mtime_ns
+            for path, found in opened
+            if path == file or os.fstat(found.fileno()).st_mtime_ns >= now.st_mtime_ns
         ]
     chosen = later[0][1] if later else None
     for _, found in opened:
         if found is not chosen:
             found.close()
     return chosen
-
-
-def _identity(about: os.stat_result) -> tuple[int, int]:
-    return about.st_dev, about.st_ino
-
-
-def _text(line: bytes) -> str:
-    return line.decode("utf-8", "replace").rstrip("\r\n")
 
 
 def parse_line(line: str) -> Mapping[str, Any]:

@@ -41,14 +41,14 @@ def tail(
 ) -> None:
     """Print call records as they change: whole records, with numbers and words. One a line; with
     --no-follow and --json, one document."""
-    from voicecall_calls.following import follow as follow_lines
+    from voicecall_gateway import logreader
 
     path = file or _journal(context, config)
     try:
         if follow:
             if not path.exists():
                 print_error(f"{path} does not exist yet: waiting for it")
-            for line in follow_lines(path, since, lambda: time.sleep(poll / 1000)):
+            for line in logreader.follow(path, since, lambda: time.sleep(poll / 1000)):
                 print_text(line)
             return
     except OSError as error:
@@ -62,7 +62,7 @@ def tail(
 
 
 def _last_lines(path: Path, count: int, *, named: bool) -> list[str]:
-    from voicecall_calls.following import last_lines
+    from voicecall_gateway.logreader import last_lines
 
     try:
         if not path.exists():
