@@ -12,9 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from voicecall.audio import MULAW_8K, AudioFormat
-from voicecall.media import Dtmf, MarkReached, Started, Stopped
+from voicecall.media import Dtmf, MarkReached, Message, Started, Stopped
 from voicecall_calls.conversation.line import AudioLine
 from voicecall_testing.clock import VirtualSeam, virtual_backend
+from voicecall_testing.fakecarrier import ScriptedCodec
 from voicecall_testing.phone import PhoneSocket
 
 pytestmark = [pytest.mark.unit, pytest.mark.anyio]
@@ -30,6 +31,21 @@ def anyio_backend() -> tuple[str, dict[str, Any]]:
 def ramp(milliseconds: int) -> bytes:
     """Audio in which every piece can be told from every other."""
     return b"".join(bytes([n % 251]) * 80 for n in range(milliseconds // 10))
+
+
+class FaultyCodec(ScriptedCodec):
+    def mark(self, name: str) -> Message | None:
+        raise KeyError("bug")
+
+    def clear(self) -> Message | None:
+        raise KeyError("bug")
+
+    def digits(self, digits: str) -> Message | None:
+        raise KeyError("bug")
+
+
+class FaultySocket(PhoneSocket):
+    codec = FaultyCodec()
 
 
 class Room:
@@ -50,9 +66,13 @@ class Room:
         tasks.start_soon(self.line.run)
 
     def connect(
-        self, *, returns_marks: bool = True, audio_format: AudioFormat = MULAW_8K
+        self,
+        *,
+        returns_marks: bool = True,
+        audio_format: AudioFormat = MULAW_8K,
+        kind: type[PhoneSocket] = PhoneSocket,
     ) -> PhoneSocket:
-        socket = PhoneSocket(
+        socket = kind(
             f"s-{len(self.sockets)}", returns_marks=returns_marks, audio_format=audio_format
         )
         started = Started("t", socket.stream_id, "c", audio_format, audio_format)
@@ -427,3 +447,31 @@ async def test_a_wideband_carrier_is_paced_in_its_own_format() -> None:
         assert heard.milliseconds == 1000
         assert anyio.current_time() - begun == pytest.approx(1.0, abs=0.01)
         assert bytes(socket.heard) == audio
+
+
+@pytest.mark.parametrize("what", ["mark", "clear", "pause", "digits"])
+async def test_a_codec_that_fails_costs_its_socket_and_nothing_else(
+    what: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with room() as it:
+        socket = it.connect(kind=FaultySocket)
+        match what:
+            case "mark":
+                it.line.write("a", ramp(1500))
+            case "clear":
+                it.line.clear()
+            case "pause":
+                it.line.pause()
+                it.line.resume()
+            case _:
+                assert not it.line.send_digits("1")
+        assert socket.close_code == 1011
+        await anyio.sleep(0.1)
+        assert it.lost == ["s-0"]
+        it.line.write("b", ramp(500))
+        it.line.finish("a")
+        it.line.finish("b")
+        later = it.connect()
+        await it.line.played("b")
+        assert bytes(later.heard) == (ramp(1500) if what == "mark" else b"") + ramp(500)
+    assert caplog.text.count("call call-1: the media codec failed\n") == 1

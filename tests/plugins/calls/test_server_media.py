@@ -132,6 +132,13 @@ class HastyCodec(MockCodec):
         raise KeyError("bug")
 
 
+class SilentCodec(MockCodec):
+    """A codec that cannot say anything."""
+
+    def audio(self, payload: bytes) -> Message:
+        raise KeyError("bug")
+
+
 class VagueCodec(MockCodec):
     """A codec that lets a start pass which names nothing."""
 
@@ -368,6 +375,18 @@ async def test_a_fast_path_for_audio_that_fails_is_logged(
         assert await close_of(client) == (1011, "Internal error")
     assert "media codec failed" in caplog.text
     assert "KeyError: 'bug'" in caplog.text
+
+
+async def test_a_codec_that_plays_no_audio_costs_its_socket_and_nothing_else(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with serving(codec=SilentCodec) as (server, engine), dial(server) as client:
+        await client.send(start())
+        await until_open(engine)
+        for _ in range(3):
+            engine.lines[0].socket.play(b"x")
+        assert await close_of(client) == (1011, "Internal error")
+    assert caplog.text.count("media codec failed") == 1
 
 
 async def test_audio_goes_to_whoever_listens_last() -> None:

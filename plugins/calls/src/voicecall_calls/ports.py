@@ -66,7 +66,8 @@ class MediaSocket(Protocol):
         ...
 
     def play(self, audio: bytes) -> None:
-        """:meth:`send` the message that plays ``audio``, which is in the output format."""
+        """:meth:`send` the message that plays ``audio``, which is in the output format. A codec
+        that fails costs the socket (1011)."""
         ...
 
     def listen(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable
+from functools import partial
 
 import anyio
 
@@ -21,6 +22,7 @@ from voicecall.media import (
     MarkReached,
     MediaError,
     MediaEvent,
+    Message,
     Started,
     Stopped,
 )
@@ -32,6 +34,7 @@ from voicecall_calls.ports import Attachment, MediaSocket
 __all__ = ["LONGEST_MS", "AudioLine"]
 
 _log = logging.getLogger("voicecall.media")
+_Make = Callable[[], Message | None]
 LONGEST_MS = 600_000
 """So much speech may wait for its time in a call: a voice makes minutes of it in seconds."""
 _MARK_PATIENCE = 2.0
@@ -251,9 +254,7 @@ class AudioLine:
 
     def _send_mark(self, socket: MediaSocket, name: str) -> None:
         """Send a mark, where the carrier has them."""
-        message = socket.codec.mark(name)
-        if message is not None:
-            socket.send(message)
+        self._command(socket, partial(socket.codec.mark, name))
         self.pacer.assured = self._monotonic() - socket.heard_at < _ALIVE
 
     async def played(self, item_id: str) -> Heard:
@@ -280,9 +281,8 @@ class AudioLine:
         heard = self.pacer.clear(self._monotonic())
         self._paused = False
         self._open_outlet()
-        socket = self.socket
-        if socket is not None and (message := socket.codec.clear()) is not None:
-            socket.send(message)
+        if (socket := self.socket) is not None:
+            self._command(socket, socket.codec.clear)
         self._progress.tell()
         return heard
 
@@ -291,7 +291,7 @@ class AudioLine:
         self._paused = True
         self._outlet = None
         socket = self.socket
-        if socket is not None and (message := socket.codec.clear()) is not None:
+        if socket is not None and (message := self._made(socket, socket.codec.clear)) is not None:
             # First of all: the carrier may return the marks of what it throws away.
             self.pacer.rewind(self._monotonic())
             socket.send(message)
@@ -320,10 +320,23 @@ class AudioLine:
     def send_digits(self, digits: str) -> bool:
         """Play keypad tones through the socket; False where the carrier cannot."""
         socket = self.socket
-        if socket is None or (message := socket.codec.digits(digits)) is None:
-            return False
-        socket.send(message)
-        return True
+        return socket is not None and self._command(socket, partial(socket.codec.digits, digits))
+
+    def _command(self, socket: MediaSocket, make: _Make) -> bool:
+        """Send what ``make`` of its codec makes; False where that is nothing."""
+        message = self._made(socket, make)
+        if message is not None:
+            socket.send(message)
+        return message is not None
+
+    def _made(self, socket: MediaSocket, make: _Make) -> Message | None:
+        """What ``make`` of its codec makes. One that fails costs the socket, and nothing else."""
+        try:
+            return make()
+        except Exception as error:  # noqa: BLE001 (a codec can raise anything)
+            _log.error("call %s: the media codec failed", self.call_id, exc_info=error)
+            socket.close(1011, "Internal error")
+            return None
 
     # --- events of the current socket -------------------------------------------------------
 

@@ -132,8 +132,7 @@ class MediaConnection(WSListener):
         return transport.underlying_transport.get_write_buffer_size()
 
     def send(self, message: Message) -> None:
-        """Send one message; a ``str`` as text, ``bytes`` as text too unless the codec has a true
-        attribute ``binary``."""
+        """Send one message; ``bytes`` as text too unless the codec's ``binary`` is true."""
         transport = self._transport
         if transport is None or self._closing:
             return
@@ -147,7 +146,10 @@ class MediaConnection(WSListener):
 
     def play(self, audio: bytes) -> None:
         """Send audio for the caller."""
-        self.send(self._codec.audio(audio))
+        try:
+            self.send(self._codec.audio(audio))
+        except Exception as error:  # noqa: BLE001 (a codec can raise anything)
+            self._broken(error)
 
     def listen(
         self,
@@ -250,7 +252,7 @@ class MediaConnection(WSListener):
                 self._received(message)
                 return
         except Exception as error:  # noqa: BLE001 (a codec can raise anything)
-            self._broken("media codec failed", error)
+            self._broken(error)
             return
         monotonic = self._monotonic
         self.heard_at = monotonic()
@@ -264,11 +266,12 @@ class MediaConnection(WSListener):
         if self._failed is not None:
             self._failed(error)
         else:
-            self._broken("caller audio failed", error)
+            self._broken(error, "caller audio failed")
 
-    def _broken(self, what: str, error: BaseException) -> None:
-        logger.error(what, exc_info=error)
-        self.close(1011, "Internal error")
+    def _broken(self, error: BaseException, what: str = "media codec failed") -> None:
+        if not self._closing:
+            logger.error(what, exc_info=error)
+            self.close(1011, "Internal error")
 
     def _other_frame(self, transport: WSTransport, frame: WSFrame) -> None:
         """Any frame but a whole message of text, as which audio comes fifty times a second."""
@@ -318,16 +321,13 @@ class MediaConnection(WSListener):
             return
         if not frame.fin:
             return
-        message, self._parts = bytes(self._parts), None
-        if self._parts_type is WSMsgType.BINARY:
-            self._received(message)
-            return
+        whole, self._parts = bytes(self._parts), None
         try:
-            text = message.decode()
+            message = whole if self._parts_type is WSMsgType.BINARY else whole.decode()
         except UnicodeDecodeError:
             self.close(1007, _NO_UTF8)
             return
-        self._received(text)
+        self._received(message)
 
     # --- events -----------------------------------------------------------------------------
 
@@ -338,7 +338,7 @@ class MediaConnection(WSListener):
             self._malformed(error)
             return
         except Exception as error:  # noqa: BLE001 (a codec can raise anything)
-            self._broken("media codec failed", error)
+            self._broken(error)
             return
         if event is None:
             return
@@ -362,7 +362,7 @@ class MediaConnection(WSListener):
         try:
             attachment.received(event)
         except Exception as error:  # noqa: BLE001 (a call's code can raise anything)
-            self._broken(f"media event {type(event).__name__} failed", error)
+            self._broken(error, f"media event {type(event).__name__} failed")
 
     def _before_open(self, event: MediaEvent, size: int) -> None:
         if isinstance(event, Started):
