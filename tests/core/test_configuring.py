@@ -168,6 +168,7 @@ class Everything(ConfigModel):
     way: Literal["up", "down"] = "up"
     both: list[int] = Field(default=[1], min_length=1, max_length=2)
     pair: tuple[str, ...] = ()
+    texts: str | tuple[str, ...] = ()
     below: Inner = Inner()
     free: dict[str, int] = Field(default_factory=dict)
     number: Number = "+1"
@@ -198,6 +199,9 @@ class Everything(ConfigModel):
         ("both", [], "both: must have at least 1 entries"),
         ("both", [1, 2, 3], "both: must have at most 2 entries"),
         ("pair", "a", "pair: must be a list, [ ... ]"),
+        ("texts", 3, "texts: must be a text or a list, [ ... ]"),
+        ("texts", None, "texts: must be a text or a list, [ ... ]"),
+        ("texts", {"a": "b"}, "texts: must be a text or a list, [ ... ]"),
         ("below", 3, "below: must be an object, { ... }"),
         ("free", [], "free: must be an object, { ... }"),
         ("number", "7", "number: must be a phone number"),

@@ -27,7 +27,6 @@ __all__ = ["ConfigModel", "HttpUrl", "UrlPath", "deep_merge", "is_http_url", "va
 _HOST = re.compile(r"[a-z0-9_]([a-z0-9_.-]*[a-z0-9_.])?|[0-9a-f:]*:[0-9a-f:.]*")
 _BLANK = re.compile(r"[\x00-\x20\x7f]")
 _PATH = re.compile(r"/?(?!/)[^\x00-\x20\x7f?#:]*")
-_KEY = "[key]"
 _BLOCKED = frozenset({"__proto__", "prototype", "constructor"})
 
 
@@ -128,7 +127,7 @@ def _problem(
     model: type[BaseModel], item: Any, values: Any, path: str, env: Mapping[str, str]
 ) -> tuple[str, str]:
     """The path of what is wrong, and what."""
-    location = _location(item["loc"], values)
+    location = _location(item["loc"], values, missing=item["type"] == "missing")
     full = ".".join([path, *location]) if path else ".".join(location)
     message = wording(item)
     if item["type"] == "extra_forbidden":
@@ -145,34 +144,23 @@ def _problem(
     return full or "configuration", message
 
 
-def _location(parts: Sequence[str | int], values: Any) -> list[str]:
-    """pydantic's location without what does not stand in the file: the tags of unions, and the
-    word for a key that is wrong itself."""
+def _location(parts: Sequence[str | int], values: Any, *, missing: bool) -> list[str]:
+    """pydantic's location without what does not stand in the file, unless it is ``missing`` there:
+    the tags and types of unions, and the word for a key that is wrong itself."""
     found: list[str] = []
-    for part, following in zip(parts, (*parts, None)[1:], strict=True):
-        if (
-            part == _KEY
-            and following is None
-            and not (isinstance(values, Mapping) and part in values)
-        ):
-            break
+    for number, part in enumerate(parts, 1):
         if isinstance(values, Mapping):
-            if part not in values and (following in values or _tags(values, part, following)):
+            if part not in values and not (missing and number == len(parts)):
                 continue
             values = values.get(part)
         elif isinstance(values, list | tuple):
             if not isinstance(part, int):
                 continue
             values = values[part] if part < len(values) else None
-        elif values is not None:
+        else:
             break
         found.append(str(part))
     return found
-
-
-def _tags(values: Mapping[str, Any], part: str | int, following: str | int | None) -> bool:
-    """Whether ``part`` is the tag of a union, which stands in the file as some key's value."""
-    return following is not None and part in [v for v in values.values() if isinstance(v, str)]
 
 
 def _keys_at(model: type[BaseModel], location: list[str]) -> list[str]:
