@@ -52,8 +52,6 @@ class TwimlError(Exception):
 @dataclass(frozen=True, slots=True)
 class Say:
     text: str
-    voice: str | None = None
-    language: str | None = None
     loop: int = 1
 
 
@@ -89,8 +87,6 @@ class Gather:
     max_speech_time: float = 60
     num_digits: int | None = None
     finish_on_key: str = "#"
-    language: str = "en-US"
-    hints: str = ""
     barge_in: bool = True
     partial_result_callback: str | None = None
     partial_result_callback_method: str = "POST"
@@ -202,7 +198,7 @@ def _say(element: ET.Element) -> Say:
     most = next(size for name, size in MAX_SAY.items() if voice.startswith(name))
     if len(text.encode()) > most or len(quote(text, safe="")) > 4500:
         raise TwimlError(13521, f"Say holds more than {most} bytes, or 4500 as quoted in a URL")
-    return Say(text, given.get("voice"), given.get("language"), _loop(given))
+    return Say(text, _loop(given))
 
 
 def _play(element: ET.Element) -> Play:
@@ -254,8 +250,6 @@ def _gather(element: ET.Element) -> Gather:
         max_speech_time=_number(given, "maxSpeechTime", 60),
         num_digits=int(digits) or None,
         finish_on_key=finish,
-        language=language,
-        hints=given.get("hints", ""),
         barge_in=_flag(given, "bargeIn", True),
         partial_result_callback=given.get("partialResultCallback"),
         partial_result_callback_method=_method(given, "partialResultCallbackMethod"),
