@@ -36,7 +36,7 @@ from voicecall.events import CarrierEvent
 from voicecall.media import Audio, MediaEvent, Started, Upgrade
 from voicecall.seam import SystemSeam
 from voicecall.telephony import Verified, WebhookReply, WebhookRequest
-from voicecall_calls.ports import Attachment, MediaSocket
+from voicecall_calls.doors import Attachment, MediaSocket
 from voicecall_calls.server import CallServer, ServeOptions, StreamOptions, WebhookSecurity
 from voicecall_mock.codec import MockCodec
 from voicecall_mock.config import MockConfig

@@ -29,7 +29,7 @@ from voicecall.events import CarrierEvent
 from voicecall.media import Started, Upgrade
 from voicecall.seam import SystemSeam
 from voicecall.telephony import Verified, WebhookReply, WebhookRequest
-from voicecall_calls.ports import AdmissionRefused, Attachment, MediaSocket
+from voicecall_calls.doors import AdmissionRefused, Attachment, MediaSocket
 from voicecall_calls.server import CallServer, ServeOptions, StreamOptions, WebhookSecurity
 from voicecall_mock.config import DEFAULT_AUTH_TOKEN, MockConfig
 from voicecall_mock.protocol import sign

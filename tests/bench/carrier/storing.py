@@ -19,7 +19,7 @@ from voicecall.media import Started, Upgrade
 from voicecall.seam import SystemSeam
 from voicecall.store import CallStore, Commit, RecordedReply, StoredEvent
 from voicecall.telephony import Verified, WebhookReply, WebhookRequest
-from voicecall_calls.ports import AdmissionRefused, Attachment, MediaSocket
+from voicecall_calls.doors import AdmissionRefused, Attachment, MediaSocket
 from voicecall_calls.server import CallServer, ServeOptions, StreamOptions, WebhookSecurity
 from voicecall_calls.store import SqliteStore
 from voicecall_gateway.eventloop import new_event_loop

@@ -22,7 +22,7 @@ from voicecall.events import CarrierEvent
 from voicecall.media import MediaEvent, Started, Upgrade
 from voicecall.seam import SystemSeam
 from voicecall.telephony import TelephonyProvider, Verified, WebhookReply, WebhookRequest
-from voicecall_calls.ports import AdmissionRefused, Attachment, MediaSocket
+from voicecall_calls.doors import AdmissionRefused, Attachment, MediaSocket
 from voicecall_calls.server import CallServer, ServeOptions, StreamOptions, WebhookSecurity
 from voicecall_mock.config import MockConfig
 from voicecall_mock.protocol import SIGNATURE_HEADER, TIMESTAMP_HEADER, sign

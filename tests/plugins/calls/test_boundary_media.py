@@ -17,7 +17,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from voicecall.media import Audio, Started, Upgrade
 from voicecall.seam import SystemSeam
 from voicecall_calls.conversation.line import AudioLine
-from voicecall_calls.ports import Attachment, MediaSocket
+from voicecall_calls.doors import Attachment, MediaSocket
 from voicecall_calls.server import CallServer, WebhookSecurity
 
 from .boundary import CARRIERS, Carrier, Desk, listening

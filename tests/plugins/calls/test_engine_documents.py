@@ -13,7 +13,7 @@ from voicecall import events as ev
 from voicecall import telephony as tel
 from voicecall.errors import OutcomeUnknown, ProviderUnavailable
 from voicecall.model import CallMode, Direction, EndDetail, EndReason, MediaPath, MessageState
-from voicecall_calls.ports import AdmissionRefused
+from voicecall_calls.doors import AdmissionRefused
 from voicecall_testing.clock import virtual_backend
 from voicecall_testing.fakes import NATIVE, STREAMING, ScriptedCarrier
 from voicecall_testing.harness import CALLEE, CALLER, Phone, open_phone

@@ -14,7 +14,7 @@ from voicecall import events as ev
 from voicecall import telephony as tel
 from voicecall.errors import CallNotReady, ProviderUnavailable
 from voicecall.model import Direction, EndDetail, EndReason, MediaPath
-from voicecall_calls.ports import AdmissionRefused
+from voicecall_calls.doors import AdmissionRefused
 from voicecall_testing.clock import virtual_backend
 from voicecall_testing.fakes import STREAMING, ScriptedCarrier
 from voicecall_testing.harness import Phone, open_phone

@@ -35,7 +35,7 @@ from voicecall.media import (
 )
 from voicecall.seam import SystemSeam
 from voicecall.telephony import Verified, WebhookReply, WebhookRequest
-from voicecall_calls.ports import AdmissionRefused, Attachment, MediaSocket
+from voicecall_calls.doors import AdmissionRefused, Attachment, MediaSocket
 from voicecall_calls.server import CallServer, ServeOptions, StreamOptions, WebhookSecurity
 from voicecall_calls.server.media import MediaServer
 from voicecall_calls.server.sockets import MediaConnection

@@ -28,9 +28,9 @@ from voicecall.providers import ProviderContext
 from voicecall.seam import SystemSeam
 from voicecall.telephony import TelephonyProvider, Verified, WebhookReply, WebhookRequest
 from voicecall_calls.config import PLUGIN_ID, VoiceCallConfig
+from voicecall_calls.doors import AdmissionRefused, Attachment, MediaSocket
 from voicecall_calls.exposure import comes_from_outside
 from voicecall_calls.making import make_carrier, making
-from voicecall_calls.ports import AdmissionRefused, Attachment, MediaSocket
 from voicecall_calls.server.pipeline import CHALLENGE
 from voicecall_calls.server.urls import media_url
 from voicecall_calls.serving import answering, make_server

@@ -13,7 +13,7 @@ from voicecall.errors import ConfigError
 from voicecall.seam import Seam
 from voicecall.telephony import TelephonyProvider
 from voicecall_calls.config import VoiceCallConfig
-from voicecall_calls.ports import Doors
+from voicecall_calls.doors import Doors
 from voicecall_calls.server import CallServer, ServeOptions, StreamOptions, WebhookSecurity
 
 __all__ = ["answering", "make_server"]

@@ -49,11 +49,11 @@ from voicecall_calls.conversation.base import Conversation
 from voicecall_calls.conversation.nativetalk import NativeConversation
 from voicecall_calls.conversation.streaming import SpeechSet, StreamConversation
 from voicecall_calls.coordinator import MemoryCoordinator
+from voicecall_calls.doors import AdmissionRefused
 from voicecall_calls.engine.engine import CallEngine
 from voicecall_calls.engine.lane import CallLane
 from voicecall_calls.observing import turn_keeper
 from voicecall_calls.operations import CallOperations, DialOptions
-from voicecall_calls.ports import AdmissionRefused
 
 from .clock import VirtualSeam, VirtualTimeLoop
 from .fakes import (

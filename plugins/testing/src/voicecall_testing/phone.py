@@ -73,7 +73,7 @@ class PhoneSocket:
         self._cleared = anyio.Event()
         self._closed = anyio.Event()
 
-    # --- the gateway's side (voicecall_calls.ports.MediaSocket) ---
+    # --- the gateway's side (voicecall_calls.doors.MediaSocket) ---
 
     @property
     def codec(self) -> MediaCodec:

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 
 from voicecall.media import Started
 from voicecall.model import EndDetail
-from voicecall_calls.ports import AdmissionRefused, Attachment, MediaSocket
+from voicecall_calls.doors import AdmissionRefused, Attachment, MediaSocket
 
 __all__ = ["Conversation"]
 

@@ -28,8 +28,8 @@ from voicecall.media import (
 )
 from voicecall.pacer import Heard, OutAudio, Pacer, PacerOverflow
 from voicecall.seam import Seam
+from voicecall_calls.doors import Attachment, MediaSocket
 from voicecall_calls.news import News
-from voicecall_calls.ports import Attachment, MediaSocket
 
 __all__ = ["LONGEST_MS", "AudioLine"]
 

@@ -41,8 +41,8 @@ from voicecall_calls.conversation.tones import play_on_line
 from voicecall_calls.conversation.turntaking import TurnTaking, Verdict
 from voicecall_calls.conversation.turntimes import KeepTurn, TurnTimes
 from voicecall_calls.conversation.voicegate import VoiceGate
+from voicecall_calls.doors import Attachment, MediaSocket
 from voicecall_calls.engine.phases import note_phases
-from voicecall_calls.ports import Attachment, MediaSocket
 
 if TYPE_CHECKING:
     from voicecall_calls.engine.lane import CallLane

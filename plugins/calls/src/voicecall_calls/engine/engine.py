@@ -25,9 +25,9 @@ from voicecall.store import CallStore, TurnRow
 from voicecall.tones import tones_ms
 from voicecall_calls.config import VoiceCallConfig
 from voicecall_calls.conversation.base import Conversation
+from voicecall_calls.doors import AdmissionRefused, Attachment, MediaSocket
 from voicecall_calls.news import LazyEvent
 from voicecall_calls.pairing import Pairing
-from voicecall_calls.ports import AdmissionRefused, Attachment, MediaSocket
 
 from .company import Company
 from .deadlines import Deadlines
@@ -59,7 +59,7 @@ class Observer(Protocol):
 
 
 class CallEngine:
-    """Implements the doors of :mod:`voicecall_calls.ports` and the lanes' host."""
+    """Implements the doors of :mod:`voicecall_calls.doors` and the lanes' host."""
 
     def __init__(
         self,

@@ -29,7 +29,7 @@ from voicecall.errors import WebhookRejected
 from voicecall.media import Started, Upgrade
 from voicecall.seam import Seam
 from voicecall.telephony import TelephonyProvider
-from voicecall_calls.ports import AdmissionRefused, MediaHost
+from voicecall_calls.doors import AdmissionRefused, MediaHost
 from voicecall_gateway.floods import FloodLog
 
 from .limits import InFlight

@@ -34,8 +34,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from voicecall.errors import StoreError, WebhookRejected
 from voicecall.seam import Seam
 from voicecall.telephony import TelephonyProvider, Verified, WebhookReply, WebhookRequest
+from voicecall_calls.doors import WebhookHost
 from voicecall_calls.news import LazyEvent
-from voicecall_calls.ports import WebhookHost
 from voicecall_gateway.floods import FloodLog
 from voicecall_gateway.heads import WHOLE
 

@@ -16,7 +16,7 @@ import uvicorn
 from voicecall.errors import ConfigError
 from voicecall.seam import Seam
 from voicecall.telephony import TelephonyProvider
-from voicecall_calls.ports import Doors
+from voicecall_calls.doors import Doors
 from voicecall_gateway.heads import BoundedHeads
 
 from .media import MediaServer

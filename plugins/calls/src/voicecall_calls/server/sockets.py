@@ -23,7 +23,7 @@ from picows import WSCloseCode, WSFrame, WSListener, WSMsgType, WSTransport
 from voicecall.errors import MediaProtocolError
 from voicecall.media import Audio, MediaCodec, MediaEvent, Message, Started, Upgrade
 from voicecall.seam import Seam
-from voicecall_calls.ports import Attachment
+from voicecall_calls.doors import Attachment
 from voicecall_gateway.floods import FloodLog
 
 from .options import StreamOptions
@@ -46,7 +46,7 @@ _TEXT = WSMsgType.TEXT
 
 
 class MediaConnection(WSListener):
-    """A :class:`~voicecall_calls.ports.MediaSocket` over picows.
+    """A :class:`~voicecall_calls.doors.MediaSocket` over picows.
 
     ``started`` is called once with the carrier's start message, ``gone`` once when the
     connection is over. ``opened`` lets the socket in; until then its events are kept.
