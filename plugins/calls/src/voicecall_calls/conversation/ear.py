@@ -24,8 +24,8 @@ from voicecall.transcription import (
     TranscriptionProvider,
     TranscriptionSession,
 )
+from voicecall_calls.apart import check_plain, held
 from voicecall_calls.conversation.losses import refused, why_lost
-from voicecall_calls.holding import check_plain, held
 
 __all__ = ["Ear"]
 

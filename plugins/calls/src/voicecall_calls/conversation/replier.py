@@ -15,11 +15,11 @@ from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStre
 from voicecall.agent import AgentTurn, EndCall, TextDelta, ToolActivity
 from voicecall.errors import ProviderError
 from voicecall.seam import Seam
+from voicecall_calls.apart import apart
 from voicecall_calls.config import VoiceCallConfig
 from voicecall_calls.conversation.agentturn import Brain, settle
 from voicecall_calls.conversation.mouth import Mouth, Speech, SpeechTimes, Spoken
 from voicecall_calls.conversation.turntimes import TurnTimes
-from voicecall_calls.holding import apart
 from voicecall_calls.spoken import SpokenStream
 
 __all__ = ["Replier", "Reply", "utter"]

@@ -12,7 +12,7 @@ import anyio
 from voicecall import events as ev
 from voicecall import telephony as tel
 from voicecall.errors import OutcomeUnknown, ProviderError, StoreError
-from voicecall_calls.holding import apart
+from voicecall_calls.apart import apart
 
 if TYPE_CHECKING:
     from .lane import CallLane

@@ -10,8 +10,8 @@ import anyio
 from voicecall.audio.formats import AudioFormat
 from voicecall.errors import ProviderError, ProviderTimeout, ProviderUnavailable
 from voicecall.tts import SpeechSession
+from voicecall_calls.apart import held
 from voicecall_calls.conversation.losses import leaves
-from voicecall_calls.holding import held
 
 if TYPE_CHECKING:
     from voicecall_calls.speech.chain import ChainMember

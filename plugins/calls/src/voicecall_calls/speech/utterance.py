@@ -12,7 +12,7 @@ import anyio.abc
 from voicecall.errors import ProviderError, ProviderTimeout, ProviderUnavailable
 from voicecall.media import AudioSink
 from voicecall.tts import Utterance
-from voicecall_calls.holding import check_plain
+from voicecall_calls.apart import check_plain
 from voicecall_calls.speech.seat import Seat, as_provider_error
 from voicecall_calls.spoken.pieces import pieces
 

@@ -14,12 +14,12 @@ import anyio
 from voicecall.agent import AgentTurn, EndCall, TextDelta
 from voicecall.errors import ProviderError
 from voicecall.realtime import RealtimeSession
+from voicecall_calls.apart import apart
 from voicecall_calls.config import RealtimeConfig
 from voicecall_calls.conversation.agentturn import Brain, TurnInput, make_turn, settle
 from voicecall_calls.conversation.realtime.caller import CallerWords
 from voicecall_calls.conversation.realtime.link import ModelLink
 from voicecall_calls.conversation.realtime.words import consult_prompt
-from voicecall_calls.holding import apart
 from voicecall_calls.spoken import SpokenStream
 
 if TYPE_CHECKING:

@@ -22,9 +22,9 @@ from voicecall.realtime import (
     SessionLost,
 )
 from voicecall.seam import Seam
+from voicecall_calls.apart import check_plain, held
 from voicecall_calls.conversation.line import AudioLine
 from voicecall_calls.conversation.losses import why_lost
-from voicecall_calls.holding import check_plain, held
 
 __all__ = ["ModelLink"]
 
