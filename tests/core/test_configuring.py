@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pytest
@@ -174,6 +175,7 @@ class Everything(ConfigModel):
     number: Number = "+1"
     routes: dict[Number, Inner] = Field(default_factory=dict)
     address: IPvAnyAddress | None = None
+    file: Path | None = None
 
 
 @pytest.mark.parametrize(
@@ -205,6 +207,7 @@ class Everything(ConfigModel):
         ("below", 3, "below: must be an object, { ... }"),
         ("free", [], "free: must be an object, { ... }"),
         ("number", "7", "number: must be a phone number"),
+        ("file", 7, "file: must be a text"),
         ("routes", {"7": {}}, "routes.7: must be a phone number"),
         ("routes", {"+7": {"maxCalls": 0}}, "routes.+7.maxCalls: must be at least 1"),
     ],

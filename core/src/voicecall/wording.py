@@ -26,6 +26,7 @@ _WORDS: Mapping[str, str] = {
     "bool_type": _BOOL,
     "bool_parsing": _BOOL,
     "string_type": _TEXT,
+    "path_type": _TEXT,
     "dict_type": _OBJECT,
     "mapping_type": _OBJECT,
     "model_type": _OBJECT,
