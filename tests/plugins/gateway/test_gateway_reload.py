@@ -94,6 +94,7 @@ class House:
         self.service: Any = None
         self.host: GatewayHost | None = None
         self.before_loading: Callable[[], None] = lambda: None
+        self.after_loading: Callable[[], None] = lambda: None
         self._home = home
         self._kind = kind
         self._plugin = fake_plugin("phone", model=PhoneConfig)
@@ -134,7 +135,9 @@ class House:
 
         def load() -> Any:
             self.before_loading()
-            return load_config(None, environ)
+            loaded = load_config(None, environ)
+            self.after_loading()
+            return loaded
 
         return Gateway(
             load(), Registry(entries=[], extra=extra), environ=environ, reload=load, **options
@@ -452,6 +455,19 @@ async def test_the_file_is_watched(
         assert (await desk.calls(), desk.gateway.problems()) == (2, [])
         house.write(3)
         await until(lambda: "reconfigure 3" in house.journal)
+
+
+async def test_a_change_before_the_file_is_watched_is_seen(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def change() -> None:
+        house.after_loading = lambda: None
+        house.write(12)
+
+    monkeypatch.setattr(reloading, "POLL_SECONDS", 0.01)
+    house.after_loading = change
+    async with opened(house, watch=house.file):
+        await until(lambda: "reconfigure 12" in house.journal)
 
 
 async def test_secrets_that_have_changed(house: House, tmp_path: Path) -> None:

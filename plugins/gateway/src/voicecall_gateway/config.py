@@ -17,7 +17,7 @@ from pydantic import BaseModel
 from voicecall.configuring import validate
 from voicecall.errors import ConfigError
 
-from .jsonfile import file_exists, read_tree
+from .jsonfile import FileVersion, file_exists, file_version, read_tree
 from .legacy import CORE_RULES, apply_rules
 from .secretrefs import UNAVAILABLE, SecretsSection
 from .secretresolver import Secrets
@@ -46,7 +46,8 @@ Model = TypeVar("Model", bound=BaseModel)
 class LoadedConfig:
     """A configuration that can be used. ``source`` is what errors call it (the file's path),
     ``tree`` the whole file with today's keys and before any replacement, ``warnings`` and
-    ``notes`` one sentence each. ``kept`` holds what was made of parts of it, by name."""
+    ``notes`` one sentence each. ``version`` is that of the file before it was read. ``kept`` holds
+    what was made of parts of it, by name."""
 
     source: str
     tree: Mapping[str, Any] = field(repr=False)
@@ -56,6 +57,7 @@ class LoadedConfig:
     secrets: Secrets
     warnings: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    version: FileVersion | None = None
     kept: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     def section(self, name: str) -> Mapping[str, Any]:
@@ -116,8 +118,10 @@ def load_config(explicit: Path | None, environ: Mapping[str, str]) -> LoadedConf
     """Read and check the configuration. A default file that is missing means an empty one; a
     named file that is missing is an error. Raises :exc:`ConfigError`."""
     file = config_file(explicit, environ)
+    version = file_version(file)
     if _named_file(explicit, environ) or file_exists(file):
-        return config_from_tree(read_tree(file), environ=environ, source=str(file))
+        loaded = config_from_tree(read_tree(file), environ=environ, source=str(file))
+        return replace(loaded, version=version)
     loaded = config_from_tree({}, environ=environ, source=str(file))
     others = (file.with_suffix(suffix) for suffix in (".json", ".toml"))
     unread = [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import stat
 import tomllib
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,8 +12,9 @@ from typing import Any
 
 from voicecall.errors import ConfigError
 
-__all__ = ["file_exists", "parse_tree", "read_tree"]
+__all__ = ["FileVersion", "file_exists", "file_version", "parse_tree", "read_tree"]
 
+FileVersion = tuple[int, int, int]
 MOST_LEVELS = 100
 """Of objects and lists in one another: whoever reads them goes down level by level."""
 _JSON5_ERROR = re.compile(r"^<string>:(\d+) (.*) at column (\d+)$", re.DOTALL)
@@ -27,6 +29,16 @@ def file_exists(file: Path) -> bool:
     except OSError as error:
         raise _unreadable(file, error) from None
     return True
+
+
+def file_version(file: Path) -> FileVersion | None:
+    """What changes with the file; None where there is none, or a pipe, which changes by itself."""
+    try:
+        about = file.stat()
+    except OSError:
+        return None
+    regular = stat.S_ISREG(about.st_mode)
+    return (about.st_mtime_ns, about.st_size, about.st_ino) if regular else None
 
 
 def read_tree(file: Path) -> dict[str, Any]:

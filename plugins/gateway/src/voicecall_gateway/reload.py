@@ -23,6 +23,7 @@ from voicecall.hosting import Reconfigurable, RpcCall
 
 from .aside import aside
 from .config import OPEN_SECTIONS, LoadedConfig
+from .jsonfile import file_version
 from .pluginconfig import plugin_config, plugin_values
 from .plugins import LoadedPlugin
 from .pluginset import PluginSet, RunningPlugin, prepare
@@ -70,7 +71,8 @@ class Reloader:
         self._plugins = plugins
         self._load = load
         self._file = file
-        self._seen = _signature(file)
+        # It may have changed since it was read.
+        self._seen = gateway.loaded.version if file is not None else None
         self._existed = self._seen is not None
         self._wanted = anyio.Event()
         self._closed = False
@@ -146,7 +148,7 @@ class Reloader:
             question.answer(applied, error)
 
     async def _look(self, load: Callable[[], LoadedConfig], tasks: TaskGroup) -> None:
-        seen = _signature(self._file)
+        seen = file_version(self._file) if self._file is not None else None
         if not self._wanted.is_set() and seen == self._seen:
             if self._pending:
                 await self._apply_all(self._pending, tasks)
@@ -328,14 +330,3 @@ def _check_readable(file: Path | None, existed: bool) -> None:
         raise ConfigError(
             f"{file}: is no regular file, which is read only at the start; restart the gateway"
         )
-
-
-def _signature(file: Path | None) -> tuple[int, int, int] | None:
-    """What changes with the file; None where there is none."""
-    if file is None:
-        return None
-    try:
-        about = file.stat()
-    except OSError:
-        return None
-    return about.st_mtime_ns, about.st_size, about.st_ino
