@@ -134,6 +134,36 @@ def test_a_notification_cut_short() -> None:
     assert [e.text for e in record.transcript] == ["Hel"]
 
 
+def test_a_notification_that_we_end_before_it_was_told_has_failed() -> None:
+    record = tell(
+        outbound(CallMode.NOTIFY, MediaPath.STREAM),
+        (accepted(100), "initiated", []),
+        (ev.StreamAttached(at=5_000, stream_id="s1"), "active", [mc.Connected()]),
+        (says(5_100, "u1", "Hello.", first=True), "speaking", []),
+        (ev.EndRequested(at=6_000), "speaking", [mc.HangUp()]),
+        (ev.BotSpoke(at=6_010, utterance_id="u1", heard="Hel", complete=False), "listening", []),
+        (ev.HangUpDone(at=6_100), "hangup-bot", [mc.Release()]),
+    )
+    assert record.message is not None
+    assert record.message.state is MessageState.FAILED
+
+
+def test_a_notification_that_breaks_off_is_said_once_more() -> None:
+    record = tell(
+        outbound(CallMode.NOTIFY, MediaPath.STREAM),
+        (accepted(100), "initiated", []),
+        (ev.StreamAttached(at=5_000, stream_id="s1"), "active", [mc.Connected()]),
+        (says(5_100, "u1", "Hello.", first=True), "speaking", []),
+        (ev.BotSpoke(at=6_000, utterance_id="u1", heard="Hel", complete=False), "listening", []),
+        (due(7_000, DeadlineKind.MESSAGE), "listening", [mc.PlayMessage()]),
+        (says(7_100, "u2", "Hello.", first=True), "speaking", []),
+        (ev.BotSpoke(at=8_000, utterance_id="u2", heard="Hel", complete=False), "listening", []),
+        (due(11_000, DeadlineKind.NOTIFY_HANGUP), "listening", [mc.HangUp()]),
+    )
+    assert record.message is not None
+    assert (record.message.state, record.message.attempts) == (MessageState.DONE, 2)
+
+
 def test_a_notification_that_nobody_answers_has_failed() -> None:
     record = tell(
         outbound(CallMode.NOTIFY),

@@ -15,7 +15,7 @@ from voicecall.agent import EndCall
 from voicecall.audio import MULAW_8K, AudioFormat
 from voicecall.errors import ProviderUnavailable
 from voicecall.media import AudioSink
-from voicecall.model import CallMode, CallState, EndDetail, EndReason, MediaPath
+from voicecall.model import CallMode, CallState, EndDetail, EndReason, MediaPath, MessageState
 from voicecall.transcription import SpeechStarted
 from voicecall.tts import SpeechSession, Utterance
 from voicecall_testing.clock import virtual_backend
@@ -213,6 +213,23 @@ async def test_a_notification_that_was_told_is_not_gone_on_with_after_a_restart(
         await phone.settle(8)
         assert phone.record.end_detail is EndDetail.NOTIFIED
         assert phone.tts.voices == []
+
+
+async def test_a_notification_that_a_stop_cuts_off_is_told_after_the_restart(
+    tmp_path: Path,
+) -> None:
+    text = "Your parcel is here. It waits for you at the post office in the Main Street."
+    async with open_phone(tmp_path) as phone:
+        await phone.dial(text, CallMode.NOTIFY)
+        await phone.answer()
+        await phone.settle(1.5)
+        assert phone.record.message is not None
+        assert phone.record.message.state is MessageState.PLAYING
+    async with open_phone(tmp_path, seed=1) as phone:
+        await phone.settle(15)
+        assert phone.heard == [text]
+        assert phone.record.end_detail is EndDetail.NOTIFIED
+        assert phone.said[-1] == ("bot", text)
 
 
 # --- turns -----------------------------------------------------------------------------------

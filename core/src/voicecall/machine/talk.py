@@ -77,9 +77,11 @@ def after_speech(
     message = record.message
     if utterance is None or not utterance.first_message or message is None:
         return Step(record)
-    if ok:
+    notify = record.mode is CallMode.NOTIFY
+    # A greeting was interrupted; a notification broke off, and is said again.
+    if ok and (complete or not notify or message.attempts >= policy.message_attempts):
         put = {}
-        if record.mode is CallMode.NOTIFY:
+        if notify:
             put["notify_hangup"] = at + policy.notify_hangup_delay_ms
         record = with_deadlines(record, DeadlineKind.MESSAGE, **put)
         return Step(replace(record, message=replace(message, state=MessageState.DONE)))
