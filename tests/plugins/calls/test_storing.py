@@ -20,8 +20,8 @@ from voicecall.seam import SystemSeam
 from voicecall.store import Commit
 from voicecall_calls import plugin as phone_plugin
 from voicecall_calls.checks import setup_checks
+from voicecall_calls.commands.offline import answer
 from voicecall_calls.config import StoreConfig, VoiceCallConfig
-from voicecall_calls.offline import answer
 from voicecall_calls.store import SqliteStore
 from voicecall_calls.store.postgres import PostgresStore
 from voicecall_calls.storing import selected_store, store_directory

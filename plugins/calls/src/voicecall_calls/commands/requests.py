@@ -16,7 +16,7 @@ from voicecall_gateway.output import print_error
 __all__ = ["DIAL_TIMEOUT_S", "request"]
 
 DIAL_TIMEOUT_S = 40.0
-_STANDALONE = "voicecall_calls.standalone"
+_STANDALONE = "voicecall_calls.commands.standalone"
 _REMOTE = "VOICECALL_GATEWAY_URL"
 _STORED = frozenset(
     {
@@ -58,7 +58,7 @@ def request(
             if error.lost or error.remote or os.environ.get(_REMOTE):
                 raise
         if method in _STORED:
-            from voicecall_calls.offline import answer
+            from voicecall_calls.commands.offline import answer
 
             return answer(line.load_config(config), line.registry, line.environ, method, params)
         refused = False
@@ -79,7 +79,7 @@ def request(
 
 
 def _become_gateway(context: typer.Context, line: CommandLine, config: Path | None) -> Any:
-    from voicecall_calls.standalone import Standalone
+    from voicecall_calls.commands.standalone import Standalone
 
     standalone = Standalone(line.load_config(config), line.registry, line.environ)
     root = context.find_root()

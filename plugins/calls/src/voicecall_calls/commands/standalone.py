@@ -13,7 +13,7 @@ from anyio.from_thread import start_blocking_portal
 from voicecall.errors import VoicecallError
 from voicecall.hosting import RpcCall
 from voicecall.registry import Registry
-from voicecall_calls.offline import PHONE_OFF
+from voicecall_calls.commands.offline import PHONE_OFF
 from voicecall_gateway.config import LoadedConfig
 from voicecall_gateway.logs import Mask, configure_logging, credentials_in
 from voicecall_gateway.runtime import Gateway
