@@ -43,10 +43,12 @@ def test_the_text_of_a_tag_is_no_part_of_a_rule() -> None:
     anyio.run(_start, config)
 
 
-def test_a_grammar_comes_from_a_file(tmp_path: Path) -> None:
+def test_a_grammar_comes_from_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
     path = tmp_path / "g.jsgf"
     path.write_text(HEAD + "public <a> = yes;")
-    assert load_grammar(PocketsphinxConfig(grammar_file=path)).key == "grammarFile"
+    for written in (path, Path("~/g.jsgf")):
+        assert load_grammar(PocketsphinxConfig(grammar_file=written)).key == "grammarFile"
 
 
 def test_the_words_are_checked_without_listening() -> None:
@@ -77,6 +79,7 @@ def test_the_words_are_checked_without_listening() -> None:
         ({"grammar": HEAD + "public <a> = <b>;"}, "rule <b> is not defined"),
         ({"grammar": HEAD + "import <x.*>;\npublic <a> = yes;"}, "imports are not supported"),
         ({"grammarFile": "/nowhere/g.jsgf"}, r"pocketsphinx\.grammarFile: cannot be read"),
+        ({"grammarFile": "~no-such-user/g"}, r"pocketsphinx\.grammarFile: cannot be read"),
     ],
 )
 def test_a_wrong_configuration_is_named(config: dict[str, object], message: str) -> None:

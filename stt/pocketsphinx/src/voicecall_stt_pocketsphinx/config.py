@@ -19,7 +19,9 @@ class PocketsphinxConfig(ConfigModel):
     ``phrases`` is required."""
 
     grammar: str | None = Field(default=None, description="JSGF text with one public rule")
-    grammar_file: Path | None = Field(default=None, description="Path of a JSGF file")
+    grammar_file: Path | None = Field(
+        default=None, description="Path of a JSGF file; ~ is the home directory"
+    )
     phrases: tuple[str, ...] = Field(default=(), description="The sentences that are understood")
     cmninit: str = Field(
         default=MEASURED_CMN,

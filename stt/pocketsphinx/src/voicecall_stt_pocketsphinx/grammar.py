@@ -44,8 +44,8 @@ def load_grammar(config: PocketsphinxConfig) -> Grammar:
     path = config.grammar_file
     assert path is not None
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        text = path.expanduser().read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError, RuntimeError) as error:  # the last: nobody's home
         raise ConfigError(f"cannot be read: {error}", path=f"{_PATH}.grammarFile") from None
     return _from_jsgf(text, "grammarFile")
 
