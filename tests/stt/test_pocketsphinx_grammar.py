@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import anyio
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import ValidationError
 
 from voicecall import ProviderKind
 from voicecall.configuring import validate
@@ -104,10 +104,17 @@ def test_what_only_the_decoder_understands_to_be_wrong_is_a_config_error() -> No
         anyio.run(_start, config)
 
 
-@pytest.mark.parametrize("value", ["", "1,2,3", "a" + ",1" * 12])
+@pytest.mark.parametrize("value", ["", "1,2,3", "a" + ",1" * 12, "nan" + ",1" * 12])
 def test_the_cepstral_mean_has_thirteen_numbers(value: str) -> None:
-    with pytest.raises(ValidationError):
-        PocketsphinxConfig(phrases=("yes",), cmninit=value)
+    words = r"^pocketsphinx\.cmninit: must be 13 numbers with commas between them$"
+    with pytest.raises(ConfigError, match=words):
+        validate(PocketsphinxConfig, {"phrases": ["yes"], "cmninit": value}, "pocketsphinx")
+
+
+def test_the_limit_of_scores_is_a_number() -> None:
+    values = {"phrases": ["yes"], "rejectBelow": math.nan}
+    with pytest.raises(ConfigError, match=r"^pocketsphinx\.rejectBelow: must be a number$"):
+        validate(PocketsphinxConfig, values, "pocketsphinx")
 
 
 @given(st.lists(st.text(alphabet="abc' ,;|<>", max_size=12), min_size=1, max_size=4))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from pydantic import Field, field_validator, model_validator
@@ -12,6 +13,8 @@ __all__ = ["MEASURED_CMN", "PocketsphinxConfig"]
 
 MEASURED_CMN = "54.1,24.8,-28.6,24.9,-19.6,0.5,-2.5,-12.2,2.5,-2.0,6.2,-8.1,4.7"
 """Cepstral mean of synthetic speech after telephone audio; README.md tells how it was measured."""
+
+_NUMBER = re.compile(r"[+-]?\d+(\.\d*)?")
 
 
 class PocketsphinxConfig(ConfigModel):
@@ -35,6 +38,7 @@ class PocketsphinxConfig(ConfigModel):
     )
     reject_below: float = Field(
         default=-3.4,
+        allow_inf_nan=False,
         description="Score below which an utterance counts as not understood; lower accepts more",
     )
 
@@ -56,7 +60,7 @@ class PocketsphinxConfig(ConfigModel):
     @field_validator("cmninit")
     @classmethod
     def _thirteen_numbers(cls, value: str) -> str:
-        numbers = [float(part) for part in value.split(",")]
-        if len(numbers) != 13:
-            raise ValueError(f"13 numbers are needed, there are {len(numbers)}")
+        parts = value.split(",")
+        if len(parts) != 13 or not all(_NUMBER.fullmatch(part.strip()) for part in parts):
+            raise ValueError("must be 13 numbers with commas between them")
         return value
