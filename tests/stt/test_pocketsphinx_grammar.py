@@ -111,6 +111,11 @@ def test_the_cepstral_mean_has_thirteen_numbers(value: str) -> None:
         validate(PocketsphinxConfig, {"phrases": ["yes"], "cmninit": value}, "pocketsphinx")
 
 
+def test_numbers_of_the_cepstral_mean_are_written_in_several_ways() -> None:
+    mean = "40, -.5, +1e1, 2.E-1" + ",0" * 9
+    assert PocketsphinxConfig(phrases=("yes",), cmninit=mean).cmninit == mean
+
+
 def test_the_limit_of_scores_is_a_number() -> None:
     values = {"phrases": ["yes"], "rejectBelow": math.nan}
     with pytest.raises(ConfigError, match=r"^pocketsphinx\.rejectBelow: must be a number$"):
