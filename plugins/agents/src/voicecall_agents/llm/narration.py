@@ -54,10 +54,6 @@ class Narration:
         if self.ending is not None:
             yield EndCall(self.ending)
 
-    @property
-    def said(self) -> bool:
-        return bool(self._last)
-
     def _text(self, text: str) -> Iterator[AgentEvent]:
         if text:
             self.began = True
@@ -80,7 +76,7 @@ class Narration:
         if name not in END_CALL_NAMES:
             yield ToolActivity(name, False)
         # A goodbye that was said needs no second one.
-        self.over = self.ending is not None and self.said and not self._running
+        self.over = self.ending is not None and bool(self._last) and not self._running
 
 
 def _reason(part: ToolCallPart) -> str:
