@@ -91,11 +91,10 @@ class ScriptedConfig(ConfigModel):
 
 @dataclass(slots=True)
 class Exchange:
-    """One turn of a session: what came in, and how much of the reply went out or was heard."""
+    """One turn of a session: what was said, and how much of the reply went out or was heard."""
 
     turn_id: str
     text: str
-    digits: str
     reply: str = ""
     rule: int | None = None
 
@@ -127,7 +126,7 @@ class ScriptedAgent(AgentBackend):
         repeated = len(known) < len(session.exchanges)
         number = session.turns if repeated else session.turns + 1
         answer = self._answer(turn, known)
-        exchange = Exchange(turn.turn_id, turn.text, turn.digits, rule=answer.rule)
+        exchange = Exchange(turn.turn_id, turn.text, rule=answer.rule)
         if not turn.speculative:
             self._remember(turn.session_key, _Session(number, [*known, exchange][-_TURNS:]))
         values = {"text": turn.text, "digits": turn.digits, "number_of_turns": str(number)}
