@@ -18,10 +18,12 @@ import pytest
 from msgspec.structs import asdict
 from starlette.types import Message as AsgiMessage
 
+from voicecall.configuring import validate
 from voicecall.errors import ConfigError, MediaProtocolError
 from voicecall.events import CarrierEvent
 from voicecall.media import MediaEvent, Started, Upgrade
 from voicecall.seam import SystemSeam
+from voicecall_calls.config import WebhookSecurityConfig
 from voicecall_calls.server import ServeOptions, WebhookSecurity
 from voicecall_calls.server.pipeline import WebhookApp
 from voicecall_calls.server.urls import (
@@ -258,13 +260,16 @@ def configuring(chance: random.Random) -> None:
     samples = [b"10.0.0.0/8", b"::1", b"::ffff:10.0.0.0/104", b"fd00::/8"]
     text = damaged(chance, chance.choice(samples), [*IN_HEADERS, b"/33", b"/129", b"/-1"])
     hosts = damaged(chance, b"p.example", IN_HEADERS).decode("latin-1")
-    security = WebhookSecurity(
-        trust_forwarding_headers=True,
-        trusted_proxy_ips=(text.decode("latin-1"),),
-        allowed_hosts=(hosts,),
-    )
+    block = {"trustedProxyIPs": [text.decode("latin-1")], "allowedHosts": [hosts]}
     with suppress(ConfigError):
-        trust = Trust(security)
+        given = validate(WebhookSecurityConfig, block, "webhookSecurity")
+        trust = Trust(
+            WebhookSecurity(
+                trust_forwarding_headers=True,
+                trusted_proxy_ips=given.trusted_proxy_ips,
+                allowed_hosts=given.allowed_hosts,
+            )
+        )
         client = trust.client("10.0.0.1", {"x-forwarded-for": "1.1.1.1"})
         assert client in ("1.1.1.1", "10.0.0.1")
         assert not trust.allows("evil.example") or host_name(hosts) == "evil.example"

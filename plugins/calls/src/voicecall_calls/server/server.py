@@ -16,6 +16,7 @@ import uvicorn
 from voicecall.errors import ConfigError
 from voicecall.seam import Seam
 from voicecall.telephony import TelephonyProvider
+from voicecall_calls.config import CONFIG_PATH
 from voicecall_calls.doors import Doors
 from voicecall_gateway.heads import BoundedHeads
 
@@ -32,7 +33,6 @@ BEHIND_HEADS = 2 * 1024 * 1024
 """What may come behind a head beyond the longest body: the rest of one that is too long."""
 GRACE_S = 5
 """How long webhooks in flight may take to finish once the server stops."""
-_CONFIG = "plugins.entries.voice-call.config"
 
 
 class CallServer:
@@ -182,7 +182,7 @@ class CallServer:
             )
         except OSError as error:
             raise ConfigError(
-                f"cannot listen on {bind!r}: {error.strerror}", path=f"{_CONFIG}.serve.bind"
+                f"cannot listen on {bind!r}: {error.strerror}", path=f"{CONFIG_PATH}.serve.bind"
             ) from None
         family, kind, protocol, _, address = found[0]
         listener = socket.socket(family, kind, protocol)
@@ -196,10 +196,10 @@ class CallServer:
             listener.close()
             if error.errno == errno.EADDRINUSE:
                 message = f"port {port} on {bind} is already in use; choose another one"
-                raise ConfigError(message, path=f"{_CONFIG}.serve.port") from None
+                raise ConfigError(message, path=f"{CONFIG_PATH}.serve.port") from None
             raise ConfigError(
                 f"cannot listen on {bind} port {port}: {error.strerror}",
-                path=f"{_CONFIG}.serve.port",
+                path=f"{CONFIG_PATH}.serve.port",
             ) from None
         return listener
 
