@@ -31,9 +31,9 @@ from voicecall_calls.config import PLUGIN_ID, VoiceCallConfig
 from voicecall_calls.doors import AdmissionRefused, Attachment, MediaSocket
 from voicecall_calls.exposure import comes_from_outside
 from voicecall_calls.making import make_carrier, making
-from voicecall_calls.server.pipeline import CHALLENGE
+from voicecall_calls.server.challenge import CHALLENGE, answering
+from voicecall_calls.server.configured import make_server
 from voicecall_calls.server.urls import media_url
-from voicecall_calls.serving import answering, make_server
 from voicecall_calls.wiring import Wiring, require, resolve_for
 
 __all__ = ["PhoneProbe", "media_url_check", "public_url_check"]

@@ -24,9 +24,9 @@ from voicecall_calls.observing import HostObserver, turn_keeper
 from voicecall_calls.operations import CallOperations
 from voicecall_calls.retention import retaining
 from voicecall_calls.rpc import PhoneRpc
+from voicecall_calls.server.configured import make_server
 from voicecall_calls.server.server import CallServer
 from voicecall_calls.server.urls import normal_path
-from voicecall_calls.serving import make_server
 from voicecall_calls.settings import Providers, SettingsBook
 from voicecall_calls.storing import selected_store
 from voicecall_calls.talking import Talking

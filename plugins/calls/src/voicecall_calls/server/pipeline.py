@@ -39,6 +39,7 @@ from voicecall_calls.news import LazyEvent
 from voicecall_gateway.floods import FloodLog
 from voicecall_gateway.heads import WHOLE
 
+from .challenge import CHALLENGE, CHALLENGE_LIMIT
 from .options import ServeOptions, WebhookSecurity
 from .places import Places
 from .urls import Trust, headers_of, normal_path, webhook_url
@@ -46,9 +47,6 @@ from .urls import Trust, headers_of, normal_path, webhook_url
 __all__ = ["HEALTH_PATH", "WebhookApp", "loggable"]
 
 HEALTH_PATH = "/healthz"
-CHALLENGE = "voicecallChallenge"
-"""Name of the query parameter of a challenge."""
-CHALLENGE_LIMIT = 128
 _DRAIN = 1024 * 1024
 _CLOSE = {"connection": "close"}
 _QUERY = re.compile(r"\?\S*")

@@ -18,7 +18,7 @@ from websockets.exceptions import InvalidStatus
 from voicecall.seam import SystemSeam
 from voicecall_calls.config import VoiceCallConfig
 from voicecall_calls.server import CallServer
-from voicecall_calls.serving import make_server
+from voicecall_calls.server.configured import make_server
 
 from .boundary import CARRIERS, Desk
 
