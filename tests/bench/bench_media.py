@@ -36,8 +36,9 @@ from voicecall.events import CarrierEvent
 from voicecall.media import Audio, MediaEvent, Started, Upgrade
 from voicecall.seam import SystemSeam
 from voicecall.telephony import Verified, WebhookReply, WebhookRequest
+from voicecall_calls.config import ServeConfig
 from voicecall_calls.doors import Attachment, MediaSocket
-from voicecall_calls.server import CallServer, ServeOptions, StreamOptions, WebhookSecurity
+from voicecall_calls.server import CallServer, StreamOptions, WebhookSecurity
 from voicecall_mock.codec import MockCodec
 from voicecall_mock.config import MockConfig
 from voicecall_mock.provider import MockProvider
@@ -80,7 +81,7 @@ async def call_server(ready: Callable[[str], None]) -> None:
     server = CallServer(
         MockProvider(MockConfig(), ProviderContext(Path("unused"))),
         _Engine(),
-        serve=ServeOptions(port=0),
+        serve=ServeConfig(port=0),
         stream=StreamOptions(max_connections=many, max_pending=many, max_pending_per_client=many),
         security=WebhookSecurity(),
         seam=SystemSeam(),

@@ -29,8 +29,9 @@ from voicecall.events import CarrierEvent
 from voicecall.media import Started, Upgrade
 from voicecall.seam import SystemSeam
 from voicecall.telephony import Verified, WebhookReply, WebhookRequest
+from voicecall_calls.config import ServeConfig
 from voicecall_calls.doors import AdmissionRefused, Attachment, MediaSocket
-from voicecall_calls.server import CallServer, ServeOptions, StreamOptions, WebhookSecurity
+from voicecall_calls.server import CallServer, StreamOptions, WebhookSecurity
 from voicecall_mock.config import DEFAULT_AUTH_TOKEN, MockConfig
 from voicecall_mock.protocol import sign
 from voicecall_mock.provider import MockProvider
@@ -59,7 +60,7 @@ async def call_server(ready: Callable[[str], None]) -> None:
     server = CallServer(
         MockProvider(MockConfig(), ProviderContext(Path("unused"))),
         _Engine(),
-        serve=ServeOptions(port=0),
+        serve=ServeConfig(port=0),
         stream=StreamOptions(),
         security=WebhookSecurity(max_in_flight=1000, max_in_flight_per_client=1000),
         seam=SystemSeam(),

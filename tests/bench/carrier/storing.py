@@ -19,8 +19,9 @@ from voicecall.media import Started, Upgrade
 from voicecall.seam import SystemSeam
 from voicecall.store import CallStore, Commit, RecordedReply, StoredEvent
 from voicecall.telephony import Verified, WebhookReply, WebhookRequest
+from voicecall_calls.config import ServeConfig
 from voicecall_calls.doors import AdmissionRefused, Attachment, MediaSocket
-from voicecall_calls.server import CallServer, ServeOptions, StreamOptions, WebhookSecurity
+from voicecall_calls.server import CallServer, StreamOptions, WebhookSecurity
 from voicecall_calls.store import SqliteStore
 from voicecall_gateway.eventloop import new_event_loop
 from voicecall_twilio.config import TwilioConfig
@@ -63,7 +64,7 @@ async def main(port: int) -> None:
         server = CallServer(
             TwilioProvider(config, ProviderContext(Path(directory))),
             engine,
-            serve=ServeOptions(port=port),
+            serve=ServeConfig(port=port),
             stream=StreamOptions(),
             security=WebhookSecurity(max_in_flight=_MANY, max_in_flight_per_client=_MANY),
             seam=seam,

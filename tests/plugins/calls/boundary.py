@@ -22,8 +22,9 @@ from voicecall.events import CarrierEvent
 from voicecall.media import MediaEvent, Started, Upgrade
 from voicecall.seam import SystemSeam
 from voicecall.telephony import TelephonyProvider, Verified, WebhookReply, WebhookRequest
+from voicecall_calls.config import ServeConfig
 from voicecall_calls.doors import AdmissionRefused, Attachment, MediaSocket
-from voicecall_calls.server import CallServer, ServeOptions, StreamOptions, WebhookSecurity
+from voicecall_calls.server import CallServer, StreamOptions, WebhookSecurity
 from voicecall_mock.config import MockConfig
 from voicecall_mock.protocol import SIGNATURE_HEADER, TIMESTAMP_HEADER, sign
 from voicecall_mock.provider import MockProvider
@@ -193,7 +194,7 @@ def make_server(
     return CallServer(
         provider,
         desk,
-        serve=ServeOptions(port=port, bind=bind),
+        serve=ServeConfig(port=port, bind=bind),
         stream=StreamOptions(**stream),
         security=security or WebhookSecurity(),
         seam=SystemSeam(),

@@ -23,8 +23,8 @@ from voicecall.errors import ConfigError, MediaProtocolError
 from voicecall.events import CarrierEvent
 from voicecall.media import MediaEvent, Started, Upgrade
 from voicecall.seam import SystemSeam
-from voicecall_calls.config import WebhookSecurityConfig
-from voicecall_calls.server import ServeOptions, WebhookSecurity
+from voicecall_calls.config import ServeConfig, WebhookSecurityConfig
+from voicecall_calls.server import WebhookSecurity
 from voicecall_calls.server.pipeline import WebhookApp
 from voicecall_calls.server.urls import (
     Trust,
@@ -121,7 +121,7 @@ class Door:
         self.app = WebhookApp(
             self.carrier.provider(),
             self.desk,
-            serve=ServeOptions(),
+            serve=ServeConfig(),
             security=WebhookSecurity(max_in_flight=1, max_in_flight_per_client=1),
             trust=Trust(WebhookSecurity()),
             seam=SystemSeam(),

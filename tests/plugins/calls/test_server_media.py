@@ -35,8 +35,9 @@ from voicecall.media import (
 )
 from voicecall.seam import SystemSeam
 from voicecall.telephony import Verified, WebhookReply, WebhookRequest
+from voicecall_calls.config import ServeConfig
 from voicecall_calls.doors import AdmissionRefused, Attachment, MediaSocket
-from voicecall_calls.server import CallServer, ServeOptions, StreamOptions, WebhookSecurity
+from voicecall_calls.server import CallServer, StreamOptions, WebhookSecurity
 from voicecall_calls.server.media import MediaServer
 from voicecall_calls.server.sockets import MediaConnection
 from voicecall_calls.server.upgrade import Refusal
@@ -176,7 +177,7 @@ def make_server(
     return CallServer(
         provider,
         engine,
-        serve=ServeOptions(port=0),
+        serve=ServeConfig(port=0),
         stream=StreamOptions(**stream),
         security=security or WebhookSecurity(),
         seam=SystemSeam(),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .options import ServeOptions, StreamOptions, WebhookSecurity
+from .options import StreamOptions, WebhookSecurity
 from .server import CallServer
 
-__all__ = ["CallServer", "ServeOptions", "StreamOptions", "WebhookSecurity"]
+__all__ = ["CallServer", "StreamOptions", "WebhookSecurity"]

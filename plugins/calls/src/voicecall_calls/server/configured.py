@@ -10,7 +10,7 @@ from voicecall_calls.config import VoiceCallConfig
 from voicecall_calls.doors import Doors
 
 from .challenge import answering
-from .options import ServeOptions, StreamOptions, WebhookSecurity
+from .options import StreamOptions, WebhookSecurity
 from .server import CallServer
 
 __all__ = ["make_server"]
@@ -29,7 +29,7 @@ def make_server(
     return CallServer(
         carrier,
         doors,
-        serve=ServeOptions(port=config.serve.port, bind=config.serve.bind, path=config.serve.path),
+        serve=config.serve,
         stream=StreamOptions(
             path=config.media_path,
             pre_start_timeout_ms=streaming.pre_start_timeout_ms,

@@ -1,21 +1,12 @@
-"""What the two servers can be told. Plain data; the configuration model fills it in."""
+"""What the two servers can be told. Plain data, some of which the configuration gives."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["ServeOptions", "StreamOptions", "WebhookSecurity"]
+__all__ = ["StreamOptions", "WebhookSecurity"]
 
 KIB = 1024
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ServeOptions:
-    """Where to listen. ``port`` 0 takes a free one; ``path`` is that of the webhooks."""
-
-    port: int = 3334
-    bind: str = "127.0.0.1"
-    path: str = "/voice/webhook"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -34,13 +34,14 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from voicecall.errors import StoreError, WebhookRejected
 from voicecall.seam import Seam
 from voicecall.telephony import TelephonyProvider, Verified, WebhookReply, WebhookRequest
+from voicecall_calls.config import ServeConfig
 from voicecall_calls.doors import WebhookHost
 from voicecall_calls.news import LazyEvent
 from voicecall_gateway.floods import FloodLog
 from voicecall_gateway.heads import WHOLE
 
 from .challenge import CHALLENGE, CHALLENGE_LIMIT
-from .options import ServeOptions, WebhookSecurity
+from .options import WebhookSecurity
 from .places import Places
 from .urls import Trust, headers_of, normal_path, webhook_url
 
@@ -88,7 +89,7 @@ class WebhookApp:
         provider: TelephonyProvider,
         host: WebhookHost,
         *,
-        serve: ServeOptions,
+        serve: ServeConfig,
         security: WebhookSecurity,
         trust: Trust,
         seam: Seam,

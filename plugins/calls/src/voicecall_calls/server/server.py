@@ -16,12 +16,12 @@ import uvicorn
 from voicecall.errors import ConfigError
 from voicecall.seam import Seam
 from voicecall.telephony import TelephonyProvider
-from voicecall_calls.config import CONFIG_PATH
+from voicecall_calls.config import CONFIG_PATH, ServeConfig
 from voicecall_calls.doors import Doors
 from voicecall_gateway.heads import BoundedHeads
 
 from .media import MediaServer
-from .options import ServeOptions, StreamOptions, WebhookSecurity
+from .options import StreamOptions, WebhookSecurity
 from .pipeline import WebhookApp
 from .upgrade import protocol_factory
 from .urls import Trust, media_url, normal_path
@@ -47,7 +47,7 @@ class CallServer:
         provider: TelephonyProvider,
         doors: Doors,
         *,
-        serve: ServeOptions,
+        serve: ServeConfig,
         stream: StreamOptions,
         security: WebhookSecurity,
         seam: Seam,
