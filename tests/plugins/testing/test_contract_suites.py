@@ -13,6 +13,7 @@ import anyio
 import anyio.abc
 import pytest
 
+from voicecall.agent import AgentBackend
 from voicecall.audio import MULAW_8K, PCM16_16K, AudioFormat
 from voicecall.errors import ProviderUnavailable
 from voicecall.media import AudioSink
@@ -33,6 +34,7 @@ from voicecall.transcription import (
 )
 from voicecall.tts import SpeechProvider, SpeechSession, Utterance
 from voicecall_testing.clock import virtual_backend
+from voicecall_testing.contracts.agent import AgentContract
 from voicecall_testing.contracts.audio import silence
 from voicecall_testing.contracts.failure import (
     RealtimeFailureContract,
@@ -43,7 +45,7 @@ from voicecall_testing.contracts.transcription import TranscriptionContract, hea
 from voicecall_testing.contracts.tts import SpeechContract
 from voicecall_testing.duplex import ScriptedRealtime, ScriptedRealtimeSession
 from voicecall_testing.echo import EchoProvider
-from voicecall_testing.fakes import ScriptedTranscription
+from voicecall_testing.fakes import ScriptedAgentBackend, ScriptedTranscription
 
 pytestmark = [pytest.mark.unit, pytest.mark.anyio]
 
@@ -228,6 +230,57 @@ class StubbornSuite(SpeechContract):
 async def test_a_voice_that_goes_on_after_cancel_does_not_conform(quits: bool) -> None:
     with pytest.RaisesGroup(AssertionError, allow_unwrapped=True, flatten_subgroups=True):
         await StubbornSuite().test_cancel_stops_the_audio(Stubborn(quits=quits))
+
+
+# --- what never comes to an end ---------------------------------------------------------------
+
+
+class SpeechlessUtterance(StubbornUtterance):
+    async def done(self) -> None:
+        await anyio.sleep_forever()
+
+
+class Speechless(SpeechProvider):
+    @asynccontextmanager
+    async def session(
+        self, voice: str | None, audio_format: AudioFormat
+    ) -> AsyncIterator[SpeechSession]:
+        class Session(SpeechSession):
+            def utterance(self, item_id: str, sink: AudioSink) -> Utterance:
+                return SpeechlessUtterance(item_id, sink, quits=False)
+
+        yield Session()
+
+
+async def test_a_voice_that_is_never_done_is_given_up() -> None:
+    with pytest.raises(TimeoutError, match=r"the end of done\(\): waited 20 s"):
+        await StubbornSuite().test_nothing_to_say_is_no_error(Speechless(), None)
+
+
+class AgentSuite(AgentContract):
+    @pytest.fixture
+    def backend(self) -> AgentBackend:
+        return ScriptedAgentBackend()
+
+    @pytest.fixture
+    def slow(self) -> AgentBackend:
+        return ScriptedAgentBackend()
+
+    async def remembered(
+        self, backend: AgentBackend, session_key: str
+    ) -> Sequence[tuple[str, str]]:
+        return []
+
+
+async def test_an_agent_that_never_answers_is_given_up() -> None:
+    suite = AgentSuite()
+    backend = ScriptedAgentBackend()
+    backend.then(10_000)
+    with pytest.raises(TimeoutError, match="the end of an answer: waited 60 s"):
+        await suite.test_the_answer_is_streamed(backend)
+    backend.then()
+    with pytest.RaisesGroup(pytest.RaisesExc(TimeoutError, match="the first words")):
+        await suite.test_cancelling_the_reader_stops_the_run(backend)
 
 
 # --- providers that fail ----------------------------------------------------------------------

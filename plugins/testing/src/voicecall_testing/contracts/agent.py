@@ -13,7 +13,11 @@ import pytest
 from voicecall.agent import AgentBackend, AgentEvent, AgentTurn, TextDelta
 from voicecall.errors import ProviderError
 
+from .patience import within
+
 __all__ = ["AgentContract", "AgentFailureContract"]
+
+_PATIENCE_S = 60.0
 
 
 def _turn(text: str = "Good morning.", **more: Any) -> AgentTurn:
@@ -22,7 +26,8 @@ def _turn(text: str = "Good morning.", **more: Any) -> AgentTurn:
 
 
 async def _events(backend: AgentBackend, turn: AgentTurn) -> list[AgentEvent]:
-    return [event async for event in backend.reply(turn)]
+    with within(_PATIENCE_S, "the end of an answer"):
+        return [event async for event in backend.reply(turn)]
 
 
 async def _said(backend: AgentBackend, turn: AgentTurn) -> str:
@@ -67,7 +72,8 @@ class AgentContract(ABC):
         begun = anyio.Event()
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(listen)
-            await begun.wait()
+            with within(_PATIENCE_S, "the first words of an answer"):
+                await begun.wait()
             tasks.cancel_scope.cancel()
         return "".join(came)
 

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import math
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from typing import TypeVar
 
 import anyio
 
-__all__ = ["within"]
+__all__ = ["opened", "within"]
+
+T = TypeVar("T")
+
+_SESSION_S = 20.0
 
 
 @contextmanager
@@ -18,3 +24,15 @@ def within(seconds: float, what: str) -> Iterator[anyio.CancelScope]:
         yield scope
     if scope.cancelled_caught:
         raise TimeoutError(f"{what}: waited {seconds:g} s in vain")
+
+
+@asynccontextmanager
+async def opened(session: AbstractAsyncContextManager[T]) -> AsyncIterator[T]:
+    """What ``session`` gives, which opens in time, and closes in time."""
+    with within(_SESSION_S, "a session that opens and closes") as patience:
+        async with session as entered:
+            patience.deadline = math.inf
+            try:
+                yield entered
+            finally:
+                patience.deadline = anyio.current_time() + _SESSION_S

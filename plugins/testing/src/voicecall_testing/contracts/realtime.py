@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -24,7 +23,7 @@ from voicecall.realtime import (
 )
 
 from .audio import RememberingSink, frames, loudness, silence
-from .patience import within
+from .patience import opened, within
 
 __all__ = ["Duplex", "RealtimeContract"]
 
@@ -112,16 +111,14 @@ class RealtimeContract(ABC):
         options = replace(
             self.options, sink=sink, input_format=audio_format, output_format=audio_format
         )
-        with within(_PATIENCE_S, "a session that opens and closes") as opening:
-            async with provider.session(options) as session, anyio.create_task_group() as tasks:
-                opening.deadline = math.inf
-                duplex = Duplex(session, sink, audio_format)
-                tasks.start_soon(duplex.read)
-                try:
-                    yield duplex
-                finally:
-                    opening.deadline = anyio.current_time() + _PATIENCE_S
-                tasks.cancel_scope.cancel()
+        async with (
+            opened(provider.session(options)) as session,
+            anyio.create_task_group() as tasks,
+        ):
+            duplex = Duplex(session, sink, audio_format)
+            tasks.start_soon(duplex.read)
+            yield duplex
+            tasks.cancel_scope.cancel()
 
     async def test_it_speaks_some_format(self, provider: RealtimeProvider) -> None:
         formats = provider.capabilities.formats

@@ -23,7 +23,7 @@ from voicecall.transcription import (
 )
 
 from .audio import frames, silence
-from .patience import within
+from .patience import opened, within
 
 __all__ = ["TranscriptionContract", "hear"]
 
@@ -78,7 +78,7 @@ class TranscriptionContract(ABC):
     async def _heard(
         self, provider: TranscriptionProvider, audio: bytes
     ) -> list[TranscriptionEvent]:
-        async with provider.session(self.options) as session:
+        async with opened(provider.session(self.options)) as session:
             return await hear(session, audio)
 
     async def test_a_sentence_gives_its_events_in_order(
@@ -106,7 +106,7 @@ class TranscriptionContract(ABC):
         text, audio = speech[0]
         options = replace(self.options, audio_format=audio_format)
         converted = Converter(MULAW_8K, audio_format).process(self._padded(audio))
-        async with provider.lifespan(), provider.session(options) as session:
+        async with provider.lifespan(), opened(provider.session(options)) as session:
             events = await hear(session, converted, audio_format)
         assert [event.text for event in events if isinstance(event, Final)] == [text]
 
@@ -142,7 +142,7 @@ class TranscriptionContract(ABC):
         self, provider: TranscriptionProvider, speech: Sequence[tuple[str, bytes]]
     ) -> None:
         text, audio = speech[0]
-        async with provider.lifespan(), provider.session(self.options) as session:
+        async with provider.lifespan(), opened(provider.session(self.options)) as session:
             for frame in frames(self._padded(audio), MULAW_8K):
                 session.send_audio(frame)
             with within(_PATIENCE_S, _THE_END):
@@ -155,7 +155,7 @@ class TranscriptionContract(ABC):
     ) -> None:
         text, audio = speech[0]
         finals: list[str] = []
-        async with provider.lifespan(), provider.session(self.options) as session:
+        async with provider.lifespan(), opened(provider.session(self.options)) as session:
             for frame in frames(silence(500, MULAW_8K) + audio, MULAW_8K):
                 session.send_audio(frame)
             session.commit()
@@ -177,7 +177,7 @@ class TranscriptionContract(ABC):
     async def test_calls_after_the_end_are_harmless(
         self, provider: TranscriptionProvider, speech: Sequence[tuple[str, bytes]]
     ) -> None:
-        async with provider.lifespan(), provider.session(self.options) as session:
+        async with provider.lifespan(), opened(provider.session(self.options)) as session:
             await hear(session, silence(200, MULAW_8K))
             session.send_audio(speech[0][1])
             session.commit()
@@ -204,7 +204,7 @@ class TranscriptionContract(ABC):
     ) -> None:
         text, audio = speech[0]
         async with provider.lifespan():
-            async with provider.session(self.options) as session:
+            async with opened(provider.session(self.options)) as session:
                 for frame in frames(self._padded(speech[1][1])[: len(audio)], MULAW_8K):
                     session.send_audio(frame)
                 await anyio.sleep(0.05)

@@ -9,10 +9,10 @@ import anyio.lowlevel
 import pytest
 
 from voicecall.audio import MULAW_8K, PCM16_8K, PCM16_16K, AudioFormat
-from voicecall.tts import SpeechProvider, SpeechSession
+from voicecall.tts import SpeechProvider, SpeechSession, Utterance
 
 from .audio import RememberingSink, loudness
-from .patience import within
+from .patience import opened, within
 
 __all__ = ["SpeechContract"]
 
@@ -30,6 +30,11 @@ class _TellingSink(RememberingSink):
     def write(self, item_id: str, audio: bytes) -> None:
         super().write(item_id, audio)
         self.begun.set()
+
+
+async def _done(utterance: Utterance) -> None:
+    with within(_PATIENCE_S, "the end of done()"):
+        await utterance.done()
 
 
 class SpeechContract(ABC):
@@ -53,14 +58,17 @@ class SpeechContract(ABC):
         utterance = session.utterance(item, sink)
         utterance.send(self.text)
         utterance.flush()
-        await utterance.done()
+        await _done(utterance)
         return sink.audio(item)
 
     @pytest.mark.parametrize("audio_format", _FORMATS, ids=str)
     async def test_audio_comes_in_the_format_that_was_asked_for(
         self, provider: SpeechProvider, audio_format: AudioFormat
     ) -> None:
-        async with provider.lifespan(), provider.session(self.voice, audio_format) as session:
+        async with (
+            provider.lifespan(),
+            opened(provider.session(self.voice, audio_format)) as session,
+        ):
             audio = await self._say(session, RememberingSink(), "a")
         assert len(audio) % audio_format.sample_width == 0
         # Speech in the wrong encoding is either silence or noise at full scale.
@@ -71,7 +79,7 @@ class SpeechContract(ABC):
 
     async def test_all_audio_was_written_when_done_returns(self, provider: SpeechProvider) -> None:
         sink = RememberingSink()
-        async with provider.lifespan(), provider.session(self.voice, MULAW_8K) as session:
+        async with provider.lifespan(), opened(provider.session(self.voice, MULAW_8K)) as session:
             audio = await self._say(session, sink, "a")
             await anyio.sleep(0.05)
             assert sink.audio("a") == audio
@@ -79,24 +87,24 @@ class SpeechContract(ABC):
 
     async def test_done_may_be_awaited_twice(self, provider: SpeechProvider) -> None:
         sink = RememberingSink()
-        async with provider.lifespan(), provider.session(self.voice, MULAW_8K) as session:
+        async with provider.lifespan(), opened(provider.session(self.voice, MULAW_8K)) as session:
             utterance = session.utterance("a", sink)
             utterance.send(self.text)
             utterance.flush()
-            await utterance.done()
-            await utterance.done()
+            await _done(utterance)
+            await _done(utterance)
         assert sink.audio("a")
 
     async def test_text_may_come_in_pieces(self, provider: SpeechProvider) -> None:
         sink = RememberingSink()
-        async with provider.lifespan(), provider.session(self.voice, MULAW_8K) as session:
+        async with provider.lifespan(), opened(provider.session(self.voice, MULAW_8K)) as session:
             whole = await self._say(session, sink, "whole")
             utterance = session.utterance("pieces", sink)
             for sentence in self.text.split(". "):
                 utterance.send(sentence.rstrip(".") + ". ")
                 await anyio.lowlevel.checkpoint()
             utterance.flush()
-            await utterance.done()
+            await _done(utterance)
         # The same words, apart from pauses.
         assert 0.6 < len(sink.audio("pieces")) / len(whole) < 1.6
 
@@ -105,12 +113,12 @@ class SpeechContract(ABC):
         self, provider: SpeechProvider, text: str | None
     ) -> None:
         sink = RememberingSink()
-        async with provider.lifespan(), provider.session(self.voice, MULAW_8K) as session:
+        async with provider.lifespan(), opened(provider.session(self.voice, MULAW_8K)) as session:
             utterance = session.utterance("a", sink)
             if text is not None:
                 utterance.send(text)
             utterance.flush()
-            await utterance.done()
+            await _done(utterance)
         # The tail of a filter may come out, nothing that can be heard.
         audio = sink.audio("a")
         assert MULAW_8K.duration_ms(len(audio)) <= 20
@@ -118,7 +126,7 @@ class SpeechContract(ABC):
 
     async def test_cancel_stops_the_audio(self, provider: SpeechProvider) -> None:
         sink = _TellingSink()
-        async with provider.lifespan(), provider.session(self.voice, MULAW_8K) as session:
+        async with provider.lifespan(), opened(provider.session(self.voice, MULAW_8K)) as session:
             utterance = session.utterance("a", sink)
             for _ in range(20):
                 utterance.send(f"{self.text} ")
@@ -126,8 +134,7 @@ class SpeechContract(ABC):
             with within(_PATIENCE_S, "the first audio"):
                 await sink.begun.wait()
             utterance.cancel(0)
-            with within(_PATIENCE_S, "the end of done() after cancel()"):
-                await utterance.done()
+            await _done(utterance)
             written = len(sink.audio("a"))
             await anyio.sleep(0.05)
             assert len(sink.audio("a")) == written
@@ -136,22 +143,22 @@ class SpeechContract(ABC):
 
     async def test_cancel_after_the_end_changes_nothing(self, provider: SpeechProvider) -> None:
         sink = RememberingSink()
-        async with provider.lifespan(), provider.session(self.voice, MULAW_8K) as session:
+        async with provider.lifespan(), opened(provider.session(self.voice, MULAW_8K)) as session:
             utterance = session.utterance("a", sink)
             utterance.send(self.text)
             utterance.flush()
-            await utterance.done()
+            await _done(utterance)
             audio = sink.audio("a")
             utterance.cancel(len(audio) / 8)
-            await utterance.done()
+            await _done(utterance)
         assert sink.audio("a") == audio
 
     async def test_two_sessions_speak_at_once(self, provider: SpeechProvider) -> None:
         one, two = RememberingSink(), RememberingSink()
         async with (
             provider.lifespan(),
-            provider.session(self.voice, MULAW_8K) as first,
-            provider.session(self.voice, PCM16_16K) as second,
+            opened(provider.session(self.voice, MULAW_8K)) as first,
+            opened(provider.session(self.voice, PCM16_16K)) as second,
             anyio.create_task_group() as tasks,
         ):
             tasks.start_soon(self._say, first, one, "a")
@@ -167,7 +174,7 @@ class SpeechContract(ABC):
     async def test_a_session_may_be_left_in_the_middle(self, provider: SpeechProvider) -> None:
         sink = RememberingSink()
         async with provider.lifespan():
-            async with provider.session(self.voice, MULAW_8K) as session:
+            async with opened(provider.session(self.voice, MULAW_8K)) as session:
                 utterance = session.utterance("a", sink)
                 utterance.send(self.text)
             written = len(sink.audio("a"))
