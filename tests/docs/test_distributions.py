@@ -92,3 +92,11 @@ def test_a_new_version_is_written_everywhere(tmp_path: Path) -> None:
         tmp_path / "Makefile",
         *copies,
     }
+
+
+def test_the_readme_names_every_extra() -> None:
+    install = (ROOT / "README.md").read_text(encoding="utf-8").partition("## Install\n")[2]
+    table = install.partition("\n## ")[0]
+    extras = project(ROOT / "pyproject.toml")["optional-dependencies"]
+    named = set(re.findall(r"`(?:voicecall\[)?([\w-]+)\]?`", table))
+    assert extras.keys() <= named
