@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import anyio
+import anyio.abc
 import pytest
+from tests.ports import reserve_port
 
 from voicecall import ProviderKind
 from voicecall.agent import AgentEvent, AgentTurn, TextDelta
@@ -161,6 +164,52 @@ async def test_a_refused_stream_comes_back_with_the_next_command(tmp_path: Path)
         assert town.exchange.faults.rest.times == 0
         assert town.exchange.stats(carrier_id).streams == 2
         assert town.heard(carrier_id) == [GREETING, "You said: One.", "You said: Two."]
+
+
+@asynccontextmanager
+async def _proxy_without_sockets(port: int) -> AsyncIterator[str]:
+    """A proxy in front of ``port`` that passes on no WebSockets; its origin."""
+
+    async def serve(client: anyio.abc.SocketStream) -> None:
+        server = await anyio.connect_tcp("127.0.0.1", port)
+        async with client, server, anyio.create_task_group() as pipes:
+
+            async def pipe(source: anyio.abc.ByteStream, target: anyio.abc.ByteStream) -> None:
+                with suppress(anyio.BrokenResourceError):
+                    async for data in source:
+                        if b"upgrade: websocket" in data.lower():
+                            refusal = b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n"
+                            await source.send(refusal)
+                            break
+                        await target.send(data)
+                pipes.cancel_scope.cancel()
+
+            pipes.start_soon(pipe, client, server)
+            pipes.start_soon(pipe, server, client)
+
+    listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
+    async with listener, anyio.create_task_group() as tasks:
+        tasks.start_soon(listener.serve, serve)
+        yield f"http://127.0.0.1:{listener.extra(anyio.abc.SocketAttribute.local_port)}"
+        tasks.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("carrier", list(CARRIERS))
+async def test_behind_a_proxy_without_sockets_the_caller_is_told(
+    tmp_path: Path, carrier: str
+) -> None:
+    port = reserve_port()
+    async with _proxy_without_sockets(port) as origin:
+        config = {"serve": {"port": port}, "publicUrl": f"{origin}/voice/webhook", **BRIEF}
+        async with open_town(tmp_path, Puppet({}), carrier=carrier, config=config) as town:
+            carrier_id, record = await town.call(Silent())
+            assert (record.end_reason, record.end_detail) == (
+                EndReason.HANGUP_BOT,
+                EndDetail.STREAM_NEVER_STARTED,
+            )
+            assert _told(town, carrier_id) == [SORRY]
+            assert said(record) == [("bot", SORRY, True)]
+            await town.nothing_left()
 
 
 # --- hearing ---------------------------------------------------------------------------------
