@@ -633,6 +633,39 @@ def test_a_first_message_that_other_speech_displaced_is_tried_again() -> None:
     )
 
 
+def test_a_greeting_that_the_caller_interrupts_is_not_said_again() -> None:
+    record = tell(
+        inbound(MediaPath.STREAM),
+        (ev.StreamAttached(at=200, stream_id="s1"), "active", [mc.Connected()]),
+        (says(300, "u", "Hello.", first=True), "speaking", []),
+        (ev.BotSpoke(at=400, utterance_id="u", heard="Hel", complete=False), "listening", []),
+    )
+    assert record.message is not None
+    assert (record.message.state, record.message.attempts) == (MessageState.DONE, 1)
+    assert DeadlineKind.MESSAGE not in record.deadlines
+
+
+def test_a_longer_first_message_has_longer_to_be_played() -> None:
+    record = tell(outbound(), (answered(0), "answered", [mc.Connected()]))
+    for text, at in (("Hello.", 60_920), ("Hello. " * 100, 144_200)):
+        spoken = mc.step(record, says(200, "u", text, first=True), POLICY).record
+        assert spoken.deadlines[DeadlineKind.MESSAGE] == at
+
+
+def test_the_end_of_speech_that_was_displaced_is_not_that_of_the_present_one() -> None:
+    record = tell(
+        outbound(),
+        (answered(0), "answered", [mc.Connected()]),
+        (says(100, "u1", "Well."), "speaking", []),
+        (says(200, "u2", "Sorry."), "speaking", []),
+        (ev.BotSpoke(at=300, utterance_id="u1", heard="Well."), "speaking", []),
+    )
+    late = ev.PlaybackEnded(at=400, key="p", provider_call_id=ID, utterance_id="u1")
+    assert mc.step(record, late, POLICY).outcome is mc.Outcome.IGNORED
+    assert record.utterance is not None
+    assert (record.utterance.id, record.transcript) == ("u2", ())
+
+
 def test_an_end_asked_for_while_the_dial_is_under_way() -> None:
     record = tell(
         outbound(),
