@@ -708,6 +708,34 @@ def test_a_restart_in_the_middle_of_a_streamed_call() -> None:
     assert DeadlineKind.STREAM not in record.deadlines
 
 
+def test_after_a_restart_a_media_socket_is_waited_for_where_the_call_has_one() -> None:
+    connected = ev.StatusReported(at=5_100, status=ev.CarrierStatus.CONNECTED)
+    streamed = tell(
+        inbound(MediaPath.STREAM),
+        (ev.StreamAttached(at=200, stream_id="s1"), "active", [mc.Connected()]),
+        (ev.Recovered(at=5_000), "active", [mc.ProbeStatus()]),
+        (connected, "active", [mc.Connected(resumed=True)]),
+    )
+    assert streamed.deadlines[DeadlineKind.STREAM] == 5_100 + POLICY.stream_start_ms
+    native = tell(
+        inbound(),
+        (answered(100), "answered", [mc.Connected()]),
+        (ev.Recovered(at=5_000), "answered", [mc.ProbeStatus()]),
+        (connected, "answered", [mc.Connected(resumed=True)]),
+    )
+    assert DeadlineKind.STREAM not in native.deadlines
+
+
+def test_calls_that_we_place_are_not_answered_by_us() -> None:
+    tell(
+        outbound(),
+        (accepted(0), "initiated", []),
+        (ev.Initiated(at=10, key="i", provider_call_id=ID), "initiated", []),
+        (ev.Recovered(at=5_000), "initiated", [mc.ProbeStatus()]),
+        (ev.StatusReported(at=5_100, status=ev.CarrierStatus.LIVE), "initiated", []),
+    )
+
+
 @pytest.mark.parametrize("late", [DeadlineKind.RING, DeadlineKind.MAX_DURATION])
 def test_what_fell_due_while_nobody_watched_waits_for_the_carriers_word(
     late: DeadlineKind,
@@ -741,8 +769,10 @@ def test_a_clock_that_was_set_back_lengthens_no_call() -> None:
         (ev.BotSpoke(at=day, utterance_id="u1", heard="Hello."), "listening", []),
     )
     again = tell(record, (ev.Recovered(at=500), "listening", [mc.ProbeStatus()]))
+    longest = POLICY.dial_ms + POLICY.ring_timeout_ms + POLICY.unanswered_ms
+    longest += POLICY.max_duration_ms
     assert set(again.deadlines) == set(record.deadlines)
-    assert max(again.deadlines.values()) <= 500 + 600_000
+    assert set(again.deadlines.values()) == {500 + longest}
     # One that is set forward, or right, moves nothing.
     later = tell(record, (ev.Recovered(at=day + 500), "listening", [mc.ProbeStatus()]))
     assert later.deadlines == record.deadlines
@@ -1002,6 +1032,41 @@ def test_late_news_of_a_stream_cut_no_keypad_tones_short() -> None:
         (ev.StreamSwapping(at=9_000, busy_ms=3_000), "active", []),
         (failed, "active", []),
     )
+
+
+def test_news_of_streams_means_nothing_where_none_is_wanted() -> None:
+    failed = ev.StreamFailed(at=900, key="f", provider_call_id=ID, error="gone")
+    swap = ev.StreamSwapping(at=900, busy_ms=3_000)
+    native = tell(inbound(), (answered(100), "answered", [mc.Connected()]))
+    attached = tell(
+        inbound(MediaPath.STREAM),
+        (ev.StreamAttached(at=200, stream_id="s1"), "active", [mc.Connected()]),
+    )
+    ending = tell(attached, (ev.EndRequested(at=300), "active", [mc.HangUp()]))
+    lost = tell(
+        attached,
+        (ev.StreamDetached(at=800, stream_id="s1"), "active", [mc.ReattachStream()]),
+    )
+    for record, event in (
+        (native, failed),
+        (native, swap),
+        (ending, failed),
+        (ending, swap),
+        (lost, swap),
+    ):
+        assert mc.step(record, event, POLICY) == mc.Step(record, outcome=mc.Outcome.IGNORED)
+
+
+def test_a_failure_that_the_carrier_may_mend_ends_no_call() -> None:
+    def failed(retryable: bool) -> ev.CallFailed:
+        return ev.CallFailed(
+            at=900, key="f", provider_call_id=ID, error="no route", retryable=retryable
+        )
+
+    record = tell(outbound(), (accepted(100), "initiated", []))
+    assert mc.step(record, failed(True), POLICY).outcome is mc.Outcome.RETRYABLE
+    over = tell(record, (failed(False), "error", [mc.Release()]))
+    assert (over.end_detail, over.end_note) == (EndDetail.CARRIER, "no route")
 
 
 def test_few_of_the_streams_that_were_lost_are_remembered() -> None:
