@@ -704,8 +704,21 @@ def test_a_restart_in_the_middle_of_a_streamed_call() -> None:
     )
     assert record.message is not None
     assert record.message.state is MessageState.PENDING
+    assert record.utterance is None
     assert not record.recovering
     assert DeadlineKind.STREAM not in record.deadlines
+
+
+def test_a_greeting_that_was_said_before_a_restart_is_not_said_again() -> None:
+    record = tell(
+        inbound(MediaPath.STREAM),
+        (ev.StreamAttached(at=200, stream_id="s1"), "active", [mc.Connected()]),
+        (says(300, "u1", "Hello.", first=True), "speaking", []),
+        (ev.BotSpoke(at=900, utterance_id="u1", heard="Hello."), "listening", []),
+        (ev.Recovered(at=5_000), "listening", [mc.ProbeStatus()]),
+    )
+    assert record.message is not None
+    assert record.message.state is MessageState.DONE
 
 
 def test_after_a_restart_a_media_socket_is_waited_for_where_the_call_has_one() -> None:
@@ -896,6 +909,8 @@ def test_a_hang_up_is_asked_for_so_often_and_no_more(refused: bool) -> None:
     assert requests == POLICY.hangup_attempts
     assert result.record.end_reason is EndReason.ERROR
     assert result.record.end_detail is EndDetail.HANGUP_FAILED
+    # Behind the last refusal nothing is waited for.
+    assert result.record.end_note == ("503" if refused else None)
 
 
 def test_a_carrier_that_refuses_twice_to_hang_up_is_asked_about_the_call() -> None:
