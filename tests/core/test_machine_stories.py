@@ -666,6 +666,17 @@ def test_the_end_of_speech_that_was_displaced_is_not_that_of_the_present_one() -
     assert (record.utterance.id, record.transcript) == ("u2", ())
 
 
+def test_a_greeting_whose_end_is_never_told_is_said_once_more() -> None:
+    tell(
+        outbound(),
+        (answered(0), "answered", [mc.Connected()]),
+        (says(0, "u1", "Hello.", first=True), "speaking", []),
+        (due(60_719, DeadlineKind.MESSAGE), "speaking", []),
+        (due(60_720, DeadlineKind.MESSAGE), "listening", []),
+        (due(61_720, DeadlineKind.MESSAGE), "listening", [mc.PlayMessage()]),
+    )
+
+
 def test_an_end_asked_for_while_the_dial_is_under_way() -> None:
     record = tell(
         outbound(),
@@ -924,6 +935,9 @@ def test_a_carrier_that_refuses_twice_to_hang_up_is_asked_about_the_call() -> No
         (ev.HangUpFailed(at=12_100, error="503"), "answered", [mc.ProbeStatus()]),
         (due(14_099, DeadlineKind.HANGUP), "answered", []),
         (due(14_100, DeadlineKind.HANGUP), "answered", [mc.HangUp()]),
+        # One that does not answer is given longer.
+        (due(24_099, DeadlineKind.HANGUP), "answered", []),
+        (due(24_100, DeadlineKind.HANGUP), "answered", [mc.HangUp()]),
     )
 
 
@@ -965,6 +979,23 @@ def test_a_call_that_was_answered_while_nobody_watched_begins_only_now() -> None
             [mc.Connected()],
         ),
     )
+    tell(
+        inbound(),
+        (ev.Initiated(at=0, key="0", provider_call_id=ID), "ringing", [mc.AnswerCall()]),
+        (ev.Recovered(at=5_000), "ringing", [mc.ProbeStatus()]),
+        (
+            ev.StatusReported(at=5_100, status=ev.CarrierStatus.CONNECTED),
+            "answered",
+            [mc.Connected()],
+        ),
+    )
+
+
+def test_another_id_of_a_call_that_rings_lets_it_ring_no_longer() -> None:
+    record = tell(outbound(), (accepted(0), "initiated", []))
+    again = tell(record, (ev.DialAccepted(at=9_000, provider_call_id="P2"), "initiated", []))
+    assert again.deadlines == record.deadlines
+    assert DeadlineKind.RING in again.deadlines
 
 
 def test_a_stream_that_is_back_before_the_carriers_word_is_not_waited_for() -> None:
