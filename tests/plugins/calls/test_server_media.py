@@ -152,6 +152,10 @@ class BrokenCodec(MockCodec):
         raise KeyError("bug")
 
 
+class LeavingCodec(MockCodec):
+    """A codec of which one method wants to end the process."""
+
+
 class Carrier(MockProvider):
     codec: type[MockCodec] = CarefulCodec
     signed: Any = None
@@ -376,6 +380,30 @@ async def test_a_fast_path_for_audio_that_fails_is_logged(
         assert await close_of(client) == (1011, "Internal error")
     assert "media codec failed" in caplog.text
     assert "KeyError: 'bug'" in caplog.text
+
+
+@pytest.mark.parametrize("method", ["__init__", "decode", "caller_audio", "audio"])
+async def test_a_codec_that_wants_to_exit_costs_its_socket_and_nothing_else(
+    method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def leave(*_: object) -> None:
+        raise SystemExit(2)
+
+    monkeypatch.setattr(LeavingCodec, method, leave)
+    async with serving(codec=LeavingCodec) as (server, engine):
+        engine.listener = bytearray().extend
+        if method == "__init__":
+            with pytest.raises(InvalidStatus) as caught:
+                await dial(server)
+            assert caught.value.response.status_code == 500
+            return
+        async with dial(server) as client:
+            await client.send(start())
+            if method != "decode":
+                await until_open(engine)
+                engine.lines[0].socket.play(b"x")
+                await client.send(frame(b"x"))
+            assert await close_of(client) == (1011, "Internal error")
 
 
 async def test_a_codec_that_plays_no_audio_costs_its_socket_and_nothing_else(

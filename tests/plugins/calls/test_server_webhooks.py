@@ -595,6 +595,24 @@ async def test_a_webhook_that_cannot_be_stored_is_logged_in_one_sentence(
         assert (await client.send(request)).status_code == 200
 
 
+@pytest.mark.parametrize("method", ["verify", "parse"])
+async def test_an_adapter_that_wants_to_exit_fails_one_webhook(
+    method: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def leave(*_: object) -> None:
+        raise SystemExit(2)
+
+    provider = MOCK.provider()
+    monkeypatch.setattr(provider, method, leave)
+    async with listening(provider, desk()) as (server, engine, client):
+        request = request_of(server)
+        assert (await client.send(request)).status_code == 500
+        assert "webhook from 127.0.0.1 failed" in caplog.text
+        monkeypatch.undo()
+        assert (await client.send(request)).status_code == 200
+        assert len(engine.handled) == 1
+
+
 async def test_webhooks_in_flight_finish_while_the_server_stops() -> None:
     engine = desk()
     engine.gate = anyio.Event()

@@ -286,12 +286,13 @@ async def test_a_carrier_that_is_not_what_its_package_says_is_named(
         assert f"the telephony provider 'odd' cannot be used: TypeError: {why}" in problem
 
 
+@pytest.mark.parametrize("error", [KeyError("webhooks"), SystemExit(2)])
 async def test_a_carrier_that_cannot_be_told_of_webhooks_keeps_no_phone_down(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, error: BaseException
 ) -> None:
     class Forgetful(ScriptedCarrier):
         async def register_webhook(self, url: str) -> None:
-            raise KeyError("webhooks")
+            raise error
 
     carrier = replace(
         info(ProviderKind.TELEPHONY, "forgetful", capabilities=STREAMING),

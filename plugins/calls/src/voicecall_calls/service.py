@@ -354,5 +354,5 @@ async def _announce(carrier: Any, url: str) -> None:
         await carrier.register_webhook(url)
     except ProviderError as error:
         _log.warning("the carrier could not be told where inbound calls go: %s", error)
-    except Exception:  # noqa: BLE001 (a carrier's code can raise anything)
+    except (Exception, SystemExit):  # noqa: BLE001 (a carrier's code can raise anything)
         _log.exception("the carrier could not be told where inbound calls go")

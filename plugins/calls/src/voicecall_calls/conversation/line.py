@@ -333,7 +333,7 @@ class AudioLine:
         """What ``make`` of its codec makes. One that fails costs the socket, and nothing else."""
         try:
             return make()
-        except Exception as error:  # noqa: BLE001 (a codec can raise anything)
+        except (Exception, SystemExit) as error:  # noqa: BLE001 (a codec can raise anything)
             _log.error("call %s: the media codec failed", self.call_id, exc_info=error)
             socket.close(1011, "Internal error")
             return None

@@ -140,7 +140,7 @@ class MediaServer:
             reason = loggable(refused.reason)
             self._log.warning("media socket of %s refused: %s", upgrade.client, reason)
             return Refusal(refused.status, "Unauthorized")
-        except Exception:
+        except (Exception, SystemExit):
             logger.exception("no codec for the media socket of %s", upgrade.client)
             return Refusal(500, "Internal Server Error")
         return MediaConnection(

@@ -143,7 +143,7 @@ class WebhookApp:
             # Each one fails while nothing can be stored, and is delivered again and again.
             self._log.error("webhook from %s failed: %s", client, error)
             return _plain(500)
-        except Exception:
+        except (Exception, SystemExit):
             logger.exception("webhook from %s failed", client)
             return _plain(500)
         return _Answer(reply)

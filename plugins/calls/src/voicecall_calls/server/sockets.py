@@ -148,7 +148,7 @@ class MediaConnection(WSListener):
         """Send audio for the caller."""
         try:
             self.send(self._codec.audio(audio))
-        except Exception as error:  # noqa: BLE001 (a codec can raise anything)
+        except (Exception, SystemExit) as error:  # noqa: BLE001 (a codec can raise anything)
             self._broken(error)
 
     def listen(
@@ -251,7 +251,7 @@ class MediaConnection(WSListener):
             if hear is None or (audio := self._codec.caller_audio(message)) is None:
                 self._received(message)
                 return
-        except Exception as error:  # noqa: BLE001 (a codec can raise anything)
+        except (Exception, SystemExit) as error:  # noqa: BLE001 (a codec can raise anything)
             self._broken(error)
             return
         monotonic = self._monotonic
@@ -337,7 +337,7 @@ class MediaConnection(WSListener):
         except MediaProtocolError as error:
             self._malformed(error)
             return
-        except Exception as error:  # noqa: BLE001 (a codec can raise anything)
+        except (Exception, SystemExit) as error:  # noqa: BLE001 (a codec can raise anything)
             self._broken(error)
             return
         if event is None:
