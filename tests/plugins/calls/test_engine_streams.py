@@ -176,6 +176,49 @@ async def test_a_stream_that_broke_unnoticed_is_known_from_the_carrier(tmp_path:
         assert phone.said == [("bot", GREETING)]
 
 
+@pytest.mark.parametrize("late_s", [3, 12])
+async def test_the_loss_of_a_stream_that_is_told_late_ends_no_call(
+    tmp_path: Path, late_s: int
+) -> None:
+    async with open_phone(tmp_path) as phone:
+        await phone.call_in()
+        await phone.settle(15)
+        broken = phone.socket.stream_id
+        await phone.event(ev.StreamFailed, stream_id=broken, at=phone.now() - late_s * 1000)
+        await phone.settle(5)
+        assert phone.record.live
+        assert len(phone.sockets) == 2
+
+
+@pytest.mark.parametrize("late_s", [12, 70])
+async def test_an_answer_that_is_told_late_leaves_the_stream_its_time(
+    tmp_path: Path, late_s: int
+) -> None:
+    config = {"ringTimeoutMs": 100_000}
+    async with open_phone(tmp_path, config=config) as phone:
+        phone.carrier.status_of = tel.CallStatus(ev.CarrierStatus.LIVE)
+        await phone.dial("Hello.")
+        await phone.settle(late_s)
+        await phone.event(ev.Answered, at=phone.now() - late_s * 1000)
+        await phone.settle(5)
+        assert phone.record.live
+        assert phone.heard == ["Hello."]
+
+
+async def test_a_call_that_is_told_late_and_answered_by_the_reply_gets_its_stream(
+    tmp_path: Path,
+) -> None:
+    carrier = ScriptedCarrier(replace(STREAMING, explicit_answer=False))
+    async with open_phone(tmp_path, carrier=carrier) as phone:
+        began = phone.now()
+        await phone.settle(30)
+        await phone.event(ev.Answered, direction=Direction.INBOUND, at=began)
+        await phone.settle(5)
+        assert phone.record.live
+        assert phone.record.started_at == began
+        assert phone.heard == [GREETING]
+
+
 async def test_a_stream_that_stays_away_ends_the_call_after_the_grace(tmp_path: Path) -> None:
     async with open_phone(tmp_path, carrier=ScriptedCarrier(MUTE_CARRIER)) as phone:
         await phone.call_in()

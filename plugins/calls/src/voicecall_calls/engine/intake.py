@@ -110,7 +110,11 @@ class Intake:
     async def _apply(
         self, lane: CallLane, event: ev.CarrierEvent, maker: ReplyMaker | None
     ) -> tel.WebhookReply | None:
-        event = _in_time(event, lane.record.started_at, self._engine.seam.now_ms())
+        now = self._engine.seam.now_ms()
+        if isinstance(event, _OVER):
+            event = _in_time(event, lane.record.started_at, now)
+        else:
+            event = _from_now_on(event, now)
         return await self._reply(event, await lane.apply(event, reply=maker))
 
     async def _reply(self, event: ev.CarrierEvent, applied: Applied) -> tel.WebhookReply | None:
@@ -233,6 +237,7 @@ class Intake:
         if refusal is not None:
             return await self._refuse(event, maker, call_id, refusal)
         record = inbound_record(engine, event, call_id, admission.code)
+        event = _from_now_on(event, now)
         step = mc.step(record, event, engine.policy)
         stored = False
         try:
@@ -273,7 +278,12 @@ def _opens(event: ev.CarrierEvent) -> bool:
 
 
 def _in_time(event: ev.CarrierEvent, earliest: int, now: int) -> ev.CarrierEvent:
-    """The event at a time when it can have happened: deadlines count from it, and a carrier's
-    clock may be wrong."""
+    """The event at a time when it can have happened: a carrier's clock may be wrong."""
     at = max(min(event.at, now), earliest)
     return event if at == event.at else replace(event, at=at)
+
+
+def _from_now_on(event: ev.CarrierEvent, now: int) -> ev.CarrierEvent:
+    """The event as of now. Deadlines count from it: told late, or by a clock that is behind, it
+    would leave the media socket no time to come."""
+    return event if now == event.at else replace(event, at=now)
