@@ -11,7 +11,7 @@ import pytest
 
 from voicecall import events as ev
 from voicecall import telephony as tel
-from voicecall.errors import ProviderUnavailable
+from voicecall.errors import OutcomeUnknown, ProviderUnavailable
 from voicecall.model import CallMode, EndDetail, EndReason, MediaPath
 from voicecall_testing.clock import virtual_backend
 from voicecall_testing.fakes import NATIVE, STREAMING, ScriptedCarrier
@@ -127,6 +127,44 @@ async def test_a_dial_request_that_hangs_is_never_sent_again(tmp_path: Path) -> 
         # The phone rings all the same.
         await phone.event(ev.Ringing, call_id=phone.record.call_id)
         assert carrier.performed == [tel.Hangup()]
+
+
+@pytest.mark.parametrize("stubborn", [False, True])
+async def test_a_call_whose_dial_request_hangs_is_looked_up_and_goes_on(
+    tmp_path: Path, stubborn: bool
+) -> None:
+    carrier = Hanging()
+    carrier.hangs, carrier.stubborn = ["place_call"], stubborn
+    carrier.status_of = tel.CallStatus(ev.CarrierStatus.LIVE)
+    async with open_phone(tmp_path, carrier=carrier) as phone:
+        await phone.dial("Hello.")
+        await phone.settle(29)
+        assert phone.record.provider_call_id == "carrier-1"
+        # What has not left by now must not: it would be a second call.
+        assert not carrier.dialled[0].wanted()
+        await phone.answer()
+        await phone.settle(5)
+        assert phone.heard == ["Hello."]
+
+
+async def test_a_look_up_behind_a_slow_dial_request_has_its_own_time(tmp_path: Path) -> None:
+    class Slow(ScriptedCarrier):
+        async def place_call(self, request: tel.DialRequest) -> str:
+            await super().place_call(request)
+            await anyio.sleep(24)
+            raise OutcomeUnknown("no reply", provider="scripted")
+
+        async def find_dial(self, query: tel.DialQuery) -> str | None:
+            await anyio.sleep(20)
+            return await super().find_dial(query)
+
+    async with open_phone(tmp_path, carrier=Slow()) as phone:
+        phone.carrier.status_of = tel.CallStatus(ev.CarrierStatus.LIVE)
+        await phone.dial("Hello.")
+        await phone.settle(45)
+        assert phone.record.live
+        assert phone.record.provider_call_id == "carrier-1"
+        assert phone.carrier.performed == []
 
 
 @pytest.mark.parametrize(

@@ -339,7 +339,7 @@ async def test_a_call_that_a_late_look_up_finds_is_hung_up(tmp_path: Path) -> No
         async def found_late(query: tel.DialQuery) -> str | None:
             nonlocal asked
             asked += 1
-            await anyio.sleep(10)
+            await anyio.sleep(20)
             if asked == 1:
                 raise ProviderUnavailable("no way there", provider="scripted")
             return await find(query)

@@ -63,7 +63,8 @@ def dial_refused(record: CallRecord, event: ev.DialRefused, policy: CallPolicy) 
 def dial_uncertain(record: CallRecord, event: ev.DialUncertain, policy: CallPolicy) -> Step:
     if record.provider_call_id is not None:
         return Step(record, outcome=Outcome.IGNORED)
-    return Step(record, (LookUpDial(),))
+    # The look-up has its own time: the request may have taken nearly all of the call's.
+    return Step(with_deadlines(record, dial=event.at + policy.dial_ms), (LookUpDial(),))
 
 
 def dial_looked_up(record: CallRecord, event: ev.DialLookedUp, policy: CallPolicy) -> Step:

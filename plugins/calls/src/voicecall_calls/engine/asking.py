@@ -17,17 +17,19 @@ from voicecall_calls.apart import apart
 if TYPE_CHECKING:
     from .lane import CallLane
 
-__all__ = ["asked", "reported_end", "reported_status", "store_fault"]
+__all__ = ["DIAL_S", "asked", "reported_end", "reported_status", "store_fault"]
 
 _log = logging.getLogger("voicecall.calls")
 
 LONGEST_S = 60.0
 """Of a request, with all that its adapter does about it: a call waits for none for ever."""
+DIAL_S = 25.0
+"""Of a dial request: it is looked up before its call's deadline closes the call."""
 
 T = TypeVar("T")
 
 
-async def asked(request: Callable[[], Awaitable[T]]) -> T:
+async def asked(request: Callable[[], Awaitable[T]], longest_s: float = LONGEST_S) -> T:
     """What the carrier's adapter returns. Where it has a fault, or returns nothing in time, nobody
     knows what became of the request. Raises ``ProviderError``."""
     answers: list[T] = []
@@ -36,7 +38,7 @@ async def asked(request: Callable[[], Awaitable[T]]) -> T:
         answers.append(await request())
 
     try:
-        with anyio.move_on_after(LONGEST_S):
+        with anyio.move_on_after(longest_s):
             await apart(ask, "a request to the carrier")
             return answers[0]
     except ProviderError:
@@ -45,7 +47,7 @@ async def asked(request: Callable[[], Awaitable[T]]) -> T:
         _log.exception("the carrier's adapter failed")
         message = f"the adapter failed: {type(error).__name__}"
         raise OutcomeUnknown(message, provider="carrier") from error
-    message = f"the adapter did not return within {LONGEST_S:.0f} s"
+    message = f"the adapter did not return within {longest_s:.0f} s"
     raise OutcomeUnknown(message, provider="carrier")
 
 

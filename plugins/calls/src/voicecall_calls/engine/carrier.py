@@ -14,7 +14,7 @@ from voicecall import telephony as tel
 from voicecall.errors import OutcomeUnknown, ProviderError, ProviderTimeout, StoreError
 from voicecall.model import EndDetail, EndReason
 
-from .asking import asked, reported_end, reported_status
+from .asking import DIAL_S, asked, reported_end, reported_status
 from .planner import LIMIT_SLACK_S
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ class CarrierActions:
         record = lane.record
         policy = self._engine.policy
         spoken = record.message is not None and record.message.at_dial is not None
+        placing = True
         request = tel.DialRequest(
             call_id=record.call_id,
             from_number=record.from_number,
@@ -59,7 +60,7 @@ class CarrierActions:
             time_limit_s=policy.max_duration_ms // 1000 + LIMIT_SLACK_S,
             dtmf_sequence=record.dtmf_sequence,
             message=self._engine.planner.first_words(record) if spoken else None,
-            wanted=lambda: lane.record.live and lane.record.ending is None,
+            wanted=lambda: placing and lane.record.live and lane.record.ending is None,
         )
 
         async def place() -> str:
@@ -67,7 +68,7 @@ class CarrierActions:
 
         event: ev.CallEvent
         try:
-            placed = await asked(place)
+            placed = await asked(place, DIAL_S)
             event = ev.DialAccepted(at=self._now(), provider_call_id=placed)
         except (OutcomeUnknown, ProviderTimeout) as error:
             # Without an answer the call may exist, whatever an adapter calls it.
@@ -76,6 +77,8 @@ class CarrierActions:
         except ProviderError as error:
             _log.warning("call %s: not placed: %s", record.call_id, error)
             event = ev.DialRefused(at=self._now(), error=str(error))
+        # Behind an adapter that was given up and goes on, the request is looked up.
+        placing = False
         await lane.bring(event)
 
     async def look_up(self, lane: CallLane) -> None:
