@@ -352,6 +352,25 @@ async def test_a_call_that_a_late_look_up_finds_is_hung_up(tmp_path: Path) -> No
         assert phone.carrier.performed == [tel.Hangup()]
 
 
+async def test_a_call_that_turns_up_behind_its_end_is_hung_up_though_that_fails_at_first(
+    tmp_path: Path,
+) -> None:
+    async with open_phone(tmp_path) as phone:
+        phone.carrier.dial_errors.append(OutcomeUnknown("no reply", provider="scripted"))
+
+        async def nothing_found(query: tel.DialQuery) -> None:
+            return None
+
+        phone.carrier.find_dial = nothing_found  # type: ignore[method-assign]
+        record = await phone.dial("Hello.")
+        assert phone.record.end_detail is EndDetail.DIAL_UNKNOWN
+        down = ProviderUnavailable("no way there", provider="scripted")
+        phone.carrier.fail(tel.Hangup, down, down)
+        await phone.event(ev.Ringing, call_id=record.call_id)
+        await phone.settle(20)
+        assert phone.carrier.performed == [tel.Hangup()] * 3
+
+
 async def test_a_call_that_its_carrier_forgot_keeps_the_reason_of_its_end(tmp_path: Path) -> None:
     async with open_phone(tmp_path, config={"maxDurationSeconds": 30}) as phone:
         await phone.call_in()

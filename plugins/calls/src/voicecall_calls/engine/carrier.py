@@ -32,7 +32,7 @@ ask six times a second."""
 _CALM_S = 10.0
 """A socket that is lost later than this begins anew."""
 _ATTACHES = 3
-_REFUSALS = 4
+_INSISTS = 4
 
 
 class CarrierActions:
@@ -124,11 +124,16 @@ class CarrierActions:
 
     async def hang_up(self, lane: CallLane) -> None:
         event: ev.CallEvent
+        late = lane.record.terminal
         try:
             await asked(partial(self._provider.perform, lane.ref, tel.Hangup()))
             event = ev.HangUpDone(at=self._now())
         except ProviderError as error:
             _log.warning("call %s: hang-up failed: %s", lane.record.call_id, error)
+            if late:
+                # A leg that turned up behind the end, which has no deadlines any more.
+                await self._insist(lane, tel.Hangup())
+                return
             event = ev.HangUpFailed(at=self._now(), error=str(error))
         await lane.bring(event)
 
@@ -202,20 +207,18 @@ class CarrierActions:
                     ),
                 )
             case tel.Reject():
-                await self._refuse_again(lane, action)
+                # Nothing else would end a call that was refused and still rings.
+                await self._insist(lane, action)
             case _:
                 # A stream has its own deadline, and so has the length of a call.
                 return
 
-    async def _refuse_again(self, lane: CallLane, action: tel.Reject) -> None:
-        """Nothing else would end a call that was refused and still rings."""
-        for attempt in range(_REFUSALS):
+    async def _insist(self, lane: CallLane, action: tel.Action) -> None:
+        """Try again, some more times, what the carrier did not do."""
+        for attempt in range(_INSISTS):
             await anyio.sleep(2.0**attempt)
-            try:
-                await asked(partial(self._provider.perform, lane.ref, action))
+            if await self._performed(lane, action):
                 return
-            except ProviderError as error:
-                _log.warning("call %s: refusal failed: %s", lane.record.call_id, error)
 
 
 def _id_from(method: str, returned: Any) -> str:
