@@ -24,12 +24,16 @@ def store(directory: Path) -> SqliteHistory:
 
 
 class LaterSeam(SystemSeam):
-    """So many days after today."""
+    """So many days after today, by a clock that is so many days ahead."""
 
     days = 0.0
+    ahead = 0.0
 
     def now_ms(self) -> int:
-        return super().now_ms() + round(self.days * 24 * 3600 * 1000)
+        return super().now_ms() + round((self.days + self.ahead) * 24 * 3600 * 1000)
+
+    def monotonic(self) -> float:
+        return super().monotonic() + self.days * 24 * 3600
 
 
 def turn(number: int, *messages: str) -> HistoryTurn:
@@ -88,6 +92,40 @@ async def test_turns_are_forgotten_after_their_days(tmp_path: Path) -> None:
     async with history.open():
         assert await history.load("a", 10) == []
         assert await history.load("c", 10) == [turn(1)]
+
+
+async def test_a_clock_that_is_wrong_for_a_moment_forgets_nothing(tmp_path: Path) -> None:
+    seam = LaterSeam()
+    history = SqliteHistory(tmp_path / "history.db", seam, keep_days=2)
+    async with history.open():
+        await history.put("a", turn(1), 10)
+    seam.ahead = 3660
+    async with history.open():
+        # As a machine starts whose clock is set a little later.
+        await history.put("b", turn(1), 10)
+        seam.ahead = 0
+        seam.days = 0.1
+        await history.put("b", turn(2), 10)
+        seam.ahead = 3660
+        seam.days = 0.2
+        await history.put("b", turn(3), 10)
+        seam.ahead = 0
+        assert await history.load("a", 10) == [turn(1)]
+
+
+async def test_a_clock_that_stays_as_it_was_set_counts_an_hour_later(tmp_path: Path) -> None:
+    seam = LaterSeam()
+    history = SqliteHistory(tmp_path / "history.db", seam, keep_days=2)
+    async with history.open():
+        await history.put("a", turn(1), 10)
+        seam.ahead = 3660
+        await history.put("b", turn(1), 10)
+        assert await history.load("a", 10) == []
+        for hours in (1.1, 2.2):
+            seam.days = hours / 24
+            await history.put("b", turn(2), 10)
+        seam.ahead = 0
+        assert await history.load("a", 10) == []
 
 
 async def test_a_file_of_an_earlier_version_is_used(tmp_path: Path) -> None:

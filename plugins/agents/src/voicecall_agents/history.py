@@ -31,7 +31,8 @@ CREATE INDEX IF NOT EXISTS messages_at ON messages (at)
 """
 _BUSY_S = 5.0
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
-_DAY_MS = 24 * 3600 * 1000
+_HOUR_MS = 3600 * 1000
+_DAY_MS = 24 * _HOUR_MS
 
 R = TypeVar("R")
 
@@ -46,14 +47,18 @@ class HistoryTurn:
 
 class SqliteHistory:
     """Histories by session key. The file is made where there is none, and readable by its owner
-    only, once :meth:`open` is entered. Then, and with every :meth:`put`, turns older than
-    ``keep_days`` go. Methods raise :exc:`voicecall.errors.StoreError`."""
+    only, once :meth:`open` is entered. Turns older than ``keep_days`` are not loaded any more, and
+    go with the first :meth:`put` an hour later: a clock that is wrong for a moment, as it may be
+    when a machine starts, forgets nothing. Methods raise :exc:`voicecall.errors.StoreError`."""
 
     def __init__(self, path: Path, seam: Seam, *, keep_days: int = 365) -> None:
         self._path = path
         self._seam = seam
         self._keep_ms = keep_days * _DAY_MS
         self._connection: sqlite3.Connection | None = None
+        self._ahead: int | None = None
+        """Of the wall clock before the monotonic one, when they were compared."""
+        self._compared = 0
         self._one_at_a_time = anyio.CapacityLimiter(1)
 
     @asynccontextmanager
@@ -61,8 +66,7 @@ class SqliteHistory:
         """Use the store inside."""
         self._connection = await anyio.to_thread.run_sync(self._connect)
         try:
-            before = self._seam.now_ms() - self._keep_ms
-            await self._run(lambda connection: _expire(connection, before))
+            self._old_before()
             yield
         finally:
             connection, self._connection = self._connection, None
@@ -115,30 +119,43 @@ class SqliteHistory:
 
     async def load(self, session_key: str, turns: int) -> list[HistoryTurn]:
         """The last ``turns`` turns, oldest first."""
-        return await self._run(lambda connection: _load(connection, session_key, turns))
+        since = self._seam.now_ms() - self._keep_ms
+        return await self._run(lambda connection: _load(connection, session_key, turns, since))
 
     async def put(self, session_key: str, turn: HistoryTurn, keep_turns: int) -> None:
         """Store a turn, in the place of one with its id where there is one, and drop all but the
         last ``keep_turns`` of the session."""
-        now = self._seam.now_ms()
+        now, before = self._seam.now_ms(), self._old_before()
 
         def work(connection: sqlite3.Connection) -> None:
             _put(connection, session_key, turn, keep_turns, now)
-            _expire(connection, now - self._keep_ms)
+            if before is not None:
+                _expire(connection, before)
 
         await self._run(work)
+
+    def _old_before(self) -> int | None:
+        """Once an hour: from before when is old by the clock of now, and by that of an hour ago."""
+        wall, steady = self._seam.now_ms(), round(self._seam.monotonic() * 1000)
+        ahead, since = self._ahead, steady - self._compared
+        if ahead is not None and since < _HOUR_MS:
+            return None
+        self._ahead, self._compared = wall - steady, steady
+        return None if ahead is None else min(wall, ahead + steady) - self._keep_ms
 
     async def forget(self, session_key: str) -> None:
         """Drop a session."""
         await self._run(lambda connection: _drop(connection, session_key, None))
 
 
-def _load(connection: sqlite3.Connection, session: str, turns: int) -> list[HistoryTurn]:
+def _load(
+    connection: sqlite3.Connection, session: str, turns: int, since: int
+) -> list[HistoryTurn]:
     rows = connection.execute(
         "SELECT turn, message FROM messages WHERE session = :session AND turn_number > ("
         "  SELECT COALESCE(MAX(turn_number), 0) FROM messages WHERE session = :session"
-        ") - :turns ORDER BY turn_number, position",
-        {"session": session, "turns": turns},
+        ") - :turns AND at >= :since ORDER BY turn_number, position",
+        {"session": session, "turns": turns, "since": since},
     )
     found: dict[str, list[str]] = {}
     for turn, message in rows:
