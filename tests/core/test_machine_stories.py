@@ -703,6 +703,16 @@ def test_a_dial_of_unknown_outcome_is_looked_up_and_never_repeated() -> None:
     assert gone.end_detail is EndDetail.DIAL_UNKNOWN
 
 
+def test_a_dial_of_unknown_outcome_is_looked_up_also_behind_its_deadline() -> None:
+    tell(
+        outbound(),
+        (due(30_000, DeadlineKind.DIAL), "failed", [mc.Release()]),
+        (ev.DialUncertain(at=25_000, error="timeout"), "failed", [mc.LookUpDial()]),
+        (ev.DialLookedUp(at=31_000, provider_call_id=ID), "failed", [mc.HangUp()]),
+        (ev.DialUncertain(at=25_000, error="timeout"), "failed", []),
+    )
+
+
 def test_a_restart_in_the_middle_of_a_streamed_call() -> None:
     live = ev.StatusReported(at=5_100, status=ev.CarrierStatus.CONNECTED)
     record = tell(

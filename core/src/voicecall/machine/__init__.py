@@ -191,6 +191,9 @@ def _after_the_end(record: CallRecord, event: ev.CallEvent) -> Step:
         if event.heard.strip():
             record = with_entry(record, event.at, Speaker.BOT, event.heard, event.complete)
         return Step(record)
+    if isinstance(event, ev.DialUncertain) and not record.aliases:
+        # Stored late. The call that it may have made is hung up where it is found.
+        return Step(record, (LookUpDial(),))
     leg: str | None = None
     if isinstance(event, ev.DialAccepted | ev.DialLookedUp | ev.CarrierEvent):
         leg = event.provider_call_id
