@@ -51,6 +51,14 @@ def test_each_distribution_is_typed_and_described(manifest: Path) -> None:
     assert described["description"]
 
 
+def test_the_command_belongs_to_the_distribution_that_people_install() -> None:
+    """``uv tool install`` and ``pipx install`` offer no commands of dependencies, and two
+    distributions with the same command would remove each other's."""
+    commands = {project(one)["name"]: project(one).get("scripts", {}) for one in ALL}
+    offering = {name: scripts for name, scripts in commands.items() if scripts}
+    assert offering == {"voicecall": {"voicecall": "voicecall_gateway.cli:main"}}
+
+
 def test_the_sdist_without_code_holds_none(tmp_path: Path) -> None:
     with tarfile.open(built(ROOT, "sdist", tmp_path)) as sdist:
         names = {name.partition("/")[2] for name in sdist.getnames()}
