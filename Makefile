@@ -1,4 +1,4 @@
-# Needs Python 3.11 to 3.13, make and git. Everything else goes into .venv.
+# Needs Linux or macOS, Python 3.11 to 3.13, make and git. Everything else goes into .venv.
 
 VENV := .venv
 BIN := $(VENV)/bin

@@ -42,6 +42,14 @@ def test_each_distribution_brings_the_text_of_its_licence(manifest: Path) -> Non
         assert "GNU GENERAL PUBLIC LICENSE" in text
 
 
+@pytest.mark.parametrize("manifest", ALL, ids=lambda path: path.parent.name)
+def test_each_distribution_says_where_it_runs(manifest: Path) -> None:
+    """Signals, locks of files and the event loop are those of Linux and macOS."""
+    where = ["Operating System :: MacOS", "Operating System :: POSIX :: Linux"]
+    assert [one for one in project(manifest)["classifiers"] if "System" in one] == where
+    assert "win32" not in manifest.read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize("manifest", MANIFESTS, ids=lambda path: path.parent.name)
 def test_each_distribution_is_typed_and_described(manifest: Path) -> None:
     assert manifest.with_name("README.md").read_text(encoding="utf-8").startswith("# ")

@@ -46,9 +46,8 @@ _UUID_VERSION_7 = (0x7 << 76) | (0x2 << 62)
 
 # Many at a time: a call takes several, and asking the system gives up the interpreter's lock.
 _drawn: list[bytes] = []
-if hasattr(os, "register_at_fork"):
-    # A forked process must not hand out what its parent does.
-    os.register_at_fork(after_in_child=_drawn.clear)
+# A forked process must not hand out what its parent does.
+os.register_at_fork(after_in_child=_drawn.clear)
 
 
 def _128_bits() -> bytes:

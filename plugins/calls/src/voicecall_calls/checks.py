@@ -282,8 +282,7 @@ def _listening(serve: ServeConfig, gateway: Mapping[str, Any]) -> Iterator[Setup
         return
     family, kind, protocol, _, address = found[0]
     with socket.socket(family, kind, protocol) as listener:
-        if os.name == "posix":
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind(address)
         except OSError as error:
