@@ -10,7 +10,7 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	&& echo $$python && break; done)
 
 MANIFESTS := $(wildcard pyproject.toml core/pyproject.toml plugins/*/pyproject.toml \
-	providers/*/pyproject.toml stt/*/pyproject.toml tts/*/pyproject.toml)
+	providers/*/pyproject.toml stt/*/pyproject.toml tts/*/pyproject.toml realtime/*/pyproject.toml)
 MEMBERS := $(patsubst %/,%,$(dir $(filter-out pyproject.toml,$(MANIFESTS))))
 SOURCES := $(addsuffix /src,$(MEMBERS))
 

@@ -62,9 +62,12 @@ def test_the_search_for_vendors_reads_all_three_packages() -> None:
     assert VENDORS.search("import Twilio")
 
 
+VENDORED = ("providers", "stt", "tts", "realtime")
+"""Folders of packages that nothing of ours imports. There need not be one in each."""
+MEMBERS = ["core", "plugins/*", *(f"{folder}/*" for folder in VENDORED)]
 PACKAGES = sorted(
     path.parent.relative_to(ROOT).as_posix()
-    for pattern in ("core", "plugins/*", "providers/*", "stt/*", "tts/*")
+    for pattern in MEMBERS
     for path in ROOT.glob(f"{pattern}/pyproject.toml")
 )
 
@@ -75,17 +78,49 @@ def project(package: str) -> dict[str, Any]:
     return found
 
 
-OURS = {
-    source.name: [project(package)["name"]]
+HELD = {
+    source.name: package
     for package in PACKAGES
     for source in (ROOT / package / "src").glob("voicecall*")
 }
+"""Packages by what is imported of them."""
+OURS = {name: [project(package)["name"]] for name, package in HELD.items()}
 """Distributions by what they hold; installed editable, they do not tell it themselves."""
 COME_WITH_OTHERS = {"pydantic-core": "pydantic", "fastmcp-slim": "pydantic-ai-slim"}
 """Distributions that another one pins or asks for by itself, in the version that it wants."""
 IMPORTED_BY_OTHERS = {"httptools": "uvicorn.protocols.http.httptools_impl"}
 """Distributions that are declared for a module of another one, which needs them and leaves it to us
 whether they are there."""
+
+
+def test_every_tool_reads_every_package() -> None:
+    """Whatever folder it is in, and also where no package is in a folder yet."""
+    tools = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]
+    assert tools["uv"]["workspace"]["members"] == MEMBERS
+    assert tools["uv"]["sources"].keys() == {name for names in OURS.values() for name in names}
+    assert tools["ruff"]["src"] == [*(f"{member}/src" for member in MEMBERS), "tests"]
+    paths = tools["mypy"]["mypy_path"].split(":")
+    assert sorted(paths) == [f"{package}/src" for package in PACKAGES]
+    assert sorted(tools["importlinter"]["root_packages"]) == sorted(HELD)
+
+
+def test_every_package_of_a_vendor_is_kept_apart() -> None:
+    tools = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]
+    contracts = {one["name"]: one for one in tools["importlinter"]["contracts"]}
+    vendored = {name for name, package in HELD.items() if package.split("/")[0] in VENDORED}
+    assert len(vendored) > 3
+    assert set(contracts["core knows nobody"]["forbidden_modules"]) == HELD.keys() - {"voicecall"}
+    inwards = contracts["providers and agents import core only"]
+    assert vendored <= set(inwards["source_modules"])
+    assert vendored <= set(contracts["providers do not know each other"]["modules"])
+    neutral = contracts["gateway and calls name no provider, and the gateway not its plugins"]
+    assert vendored <= set(neutral["forbidden_modules"])
+
+
+def test_modules_stay_short_enough_to_be_read() -> None:
+    folders = [f"{package}/src" for package in PACKAGES]
+    long = [name for name, text in sources(*folders, "docs", ".ci") if text.count("\n") > 400]
+    assert long == []
 
 
 def imports_of(tree: ast.Module) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -103,3 +104,17 @@ def test_without_a_python_that_will_do_it_is_asked_for(clone: Path) -> None:
     asked = setup(clone, "")
     assert asked.returncode == 2
     assert "Python 3.11, 3.12 or 3.13 is needed; name it: make PYTHON=..." in asked.stdout
+
+
+def test_a_package_is_found_in_whatever_folder_it_is(clone: Path) -> None:
+    """By everything: sources for mypy are those of the packages that are installed."""
+    folders = ("plugins", "providers", "stt", "tts", "realtime")
+    for folder in folders:
+        (clone / folder / "new").mkdir(parents=True)
+        (clone / folder / "new" / "pyproject.toml").touch()
+    env = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
+    read = subprocess.run(
+        ["make", "-pn", "help"], cwd=clone, env=env, capture_output=True, text=True, check=True
+    )
+    [found] = re.findall(r"^SOURCES := (.*)$", read.stdout, re.MULTILINE)
+    assert found.split() == [f"{folder}/new/src" for folder in folders]
