@@ -4,11 +4,12 @@
     python docs/generate.py --check   exit 1 when one is not as the code says
 
 Descriptions of configuration keys stand at the key itself (``Field(description=...)``) or in
-docs/descriptions.toml.
+docs/descriptions.toml, which also has the paragraphs that no code tells.
 """
 
 from __future__ import annotations
 
+import ast
 import inspect
 import re
 import sys
@@ -29,6 +30,7 @@ from voicecall_gateway.secretrefs import EnvProvider, ExecProvider, FileProvider
 from voicecall_gateway.sections import GatewaySection, PluginsSection
 
 DOCS = Path(__file__).parent
+ROOT = DOCS.parent
 PHONE = "plugins.entries.voice-call.config"
 NOTE = "<!-- Written by docs/generate.py: change the code or docs/descriptions.toml instead. -->\n"
 WIDTH = 96
@@ -37,52 +39,6 @@ Schema = Mapping[str, Any]
 
 
 # --- configuration ---------------------------------------------------------------------------
-
-CONFIGURATION = """# Configuration
-
-One JSON5 file (or TOML with the same tree): `--config`, else `VOICECALL_CONFIG`, else
-`~/.voicecall/config.json5`. State (database, logs, token) goes to `VOICECALL_STATE_DIR`, else
-`~/.voicecall`. `${NAME}` in a text is replaced by the environment variable; `$${NAME}` stands for
-itself. An unknown key is an error that suggests the nearest known one, except in the sections that
-programs share ([below](#tts-and-session)); top-level sections of other programs are ignored with a
-note. `voicecall config check` reads the file and reports what is wrong.
-
-Times are milliseconds unless the key says otherwise. A default of `-` means: not set.
-"""
-
-AGENTS = """## `agents`
-
-| key | type | default | meaning |
-|---|---|---|---|
-| `defaults.backend` | text | first configured one | agent backend of every agent |
-| `list[].id` | text | `main` | name of an agent |
-| `list[].default` | true or false | false | answers unless `agentId` names one; else the first |
-| `list[].backend` | text | `defaults.backend` | this agent's backend |
-| `defaults.model`, `list[].model` | text | - | model, where the backend can choose |
-| `defaults.model.primary`, `.fallbacks` | text; list | - | the same; what takes over in turn |
-| `defaults.tools.allow`, `list[].tools.allow` | list of text | all | what the agent may use |
-| `defaults.workspace`, `list[].workspace` | text | - | files for `realtime.agentContext` |
-| `list[].identity.name` | text | - | how the agent is called, where no instructions say it |
-| `list[].identity` | object | {} | `emoji`, `vibe`, `theme`, `creature`, for `agentContext` |
-| `backends.<id>` | object | {} | configuration of a backend, below |
-"""
-
-SECTIONS = f"""## `tts` and `session`
-
-`tts` takes the keys of [the phone's own `tts`](#{PHONE.replace(".", "")}tts),
-whose values take precedence. `session.scope` counts for `sessionScope: "main"`: with `global` all
-agents share one history.
-
-`agents`, `tts` and `session` may have keys of other programs, which are ignored. In the first two,
-one that looks like a slip is named by `voicecall config check` and in the log.
-"""
-
-SECRETS = """## Secrets
-
-A credential may be a text, a text with `${NAME}` in it, or a reference:
-`{source: "env", provider: "default", id: "NAME"}`. `source` is `env`, `file` or `exec`; `provider`
-is a name in `secrets.providers` (if absent, the one in `secrets.defaults`).
-"""
 
 
 def describe(path: str, schema: Schema, words: Mapping[str, str]) -> str:
@@ -189,23 +145,23 @@ def _element(schema: Schema) -> Schema:
 
 def prose(text: str) -> str:
     """A docstring as Markdown."""
-    return inspect.cleandoc(text).replace("``", "`").replace(":exc:", "")
+    return re.sub(r":\w+:`~?", "`", inspect.cleandoc(text).replace("``", "`"))
 
 
 def configuration(registry: Registry, words: Mapping[str, str]) -> str:
-    parts = [CONFIGURATION]
+    parts = [words["pages.configuration"]]
     for name, model in (("gateway", GatewaySection), ("plugins", PluginsSection)):
         parts += tables(name, name, model.model_json_schema(), words)
     secrets = SecretsSection.model_json_schema()
     del secrets["properties"]["providers"]
-    parts += ["\n", SECRETS, *tables("secrets", "secrets", secrets, words, level=3)]
+    parts += ["\n", words["pages.secrets"], *tables("secrets", "secrets", secrets, words, level=3)]
     for name, provider in (("env", EnvProvider), ("file", FileProvider), ("exec", ExecProvider)):
         title = f"secrets.providers.<name> ({name})"
         parts += tables(title, f"secrets.{name}", provider.model_json_schema(), words, level=3)
     phone = VoiceCallConfig.model_json_schema()
     # Filled from the blocks of carriers, which stand beside the other keys.
     del phone["properties"]["carriers"]
-    parts += ["\n", AGENTS, "\n", SECTIONS]
+    parts += ["\n", words["pages.agents"], "\n", words["pages.sections"]]
     parts += tables(PHONE, "phone", phone, words)
     parts.append("\n## Blocks of providers\n")
     for info, where in _configured(registry):
@@ -240,28 +196,10 @@ def _configured(registry: Registry) -> Iterator[tuple[ProviderInfo, str]]:
 
 # --- commands --------------------------------------------------------------------------------
 
-EXIT_STATUS = """
-| exit status | when |
-|---|---|
-| 0 | done; `call` and `start`: the call is recorded, whatever becomes of it (`smoke` waits) |
-| 1 | refused, failed, or a report that finds something wrong (`setup`, `config check`, `doctor`, \
-`gateway status`, `providers list --check`) |
-| 2 | an invalid command line, or a command group without a command |
-| 130 | interrupted by Ctrl-C; `gateway run` drains and exits with 0, or with 1 after a second \
-one; `emulate` exits with 0 |
-| 129, 143 | a command that serves its call was stopped by SIGHUP or SIGTERM |
-
-A refusal is one sentence on stderr, and nothing on stdout, also with `--json`; reports are printed
-as usual. `status` of an unknown call exits with 0.
-
-The commands of all installed plugins are listed, since `--help` does not read the configuration;
-those of a plugin that is denied refuse to act.
-"""
-
 
 def commands(registry: Registry, words: Mapping[str, str]) -> str:
     root: Any = typer.main.get_command(build_app(registry))
-    parts = ["# Commands\n\n`voicecall <command> --help` prints the same.\n", EXIT_STATUS]
+    parts = [words["pages.commands"]]
     parts += _command_pages(root, "voicecall", None)
     return "".join(parts)
 
@@ -281,36 +219,16 @@ def _command_pages(command: Any, name: str, parent: Any) -> Iterator[str]:
 
 # --- hooks and errors ------------------------------------------------------------------------
 
-HOOKS = """# Hooks
-
-A plugin is a module with functions marked `@voicecall.hookimpl`, named in an entry-point group.
-Hooks are synchronous, and an `async` one is refused; anything that lives longer is an object that a
-hook returns. Each plugin is asked alone, so hooks cannot be wrappers.
-
-## Entry-point groups
-
-The entry's name is the id used in the configuration, its value the module.
-
-| group | hook | for |
-|---|---|---|
-"""
-
-EMULATOR = """
-`run` of an emulator serves until SIGINT or SIGTERM, and prints what a configuration needs. `port` 0
-means any free one, `auth_token` and `tts` may be None. It raises `OSError` if it cannot listen
-there, and one of [our errors](errors.md) for everything else that the user can change.
-"""
-
 
 def hooks(registry: Registry, words: Mapping[str, str]) -> str:
-    parts = [HOOKS]
+    parts = [words["pages.hooks"]]
     for kind, name in HOOK_OF_KIND.items():
         doc = inspect.getdoc(getattr(hookspecs, name))
         parts.append(f"| `{kind.group}` | `{name}` | {doc} |\n")
     parts.append("| `voicecall.gateway` | all others | Gateway plugins. |\n")
     run = "`run(port=, host=, auth_token=, tts=)`"
     parts.append(f"| `voicecall.emulator` | none: a callable {run} | `voicecall emulate <id>`. |\n")
-    parts.append(EMULATOR)
+    parts += ["\n", words["pages.emulators"]]
     parts.append(
         "\n## All hooks\n\n`ProviderInfo` is in `voicecall`, `CallRecord` in `voicecall.model`,"
         " `CallEvent` in\n`voicecall.events`, all other types are in `voicecall.hosting`.\n"
@@ -335,6 +253,41 @@ def error_tree(registry: Registry, words: Mapping[str, str]) -> str:
     return "".join(parts)
 
 
+# --- modules ---------------------------------------------------------------------------------
+
+
+def modules(registry: Registry, words: Mapping[str, str]) -> str:
+    """Read, not imported: some need what is in no default install."""
+    workspace = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["uv"]
+    manifests = [
+        path
+        for member in workspace["workspace"]["members"]
+        for path in sorted(ROOT.glob(f"{member}/pyproject.toml"))
+    ]
+    parts = [words["pages.modules"]]
+    for folder in (manifest.parent for manifest in manifests):
+        [package] = (path.parent for path in folder.glob("src/*/__init__.py"))
+        parts.append(f"\n## `{package.name}` (`{folder.relative_to(ROOT).as_posix()}/`)\n\n")
+        told = {_dotted(path, package): _told(path) for path in sorted(package.rglob("*.py"))}
+        parts.append(f"{told.pop('')}\n\n| module | what it is for |\n|---|---|\n")
+        parts += (f"| `{name}` | {text} |\n" for name, text in sorted(told.items()))
+    return "".join(parts)
+
+
+def _dotted(path: Path, package: Path) -> str:
+    """The module's name within its package; empty for the package itself."""
+    parts = path.relative_to(package).with_suffix("").parts
+    return ".".join(part for part in parts if part != "__init__")
+
+
+def _told(path: Path) -> str:
+    """What a module says of itself first. Raises ValueError where it says nothing."""
+    told = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+    if not told:
+        raise ValueError(f"{path.relative_to(ROOT)} does not begin by saying what it is for")
+    return " ".join(prose(told).partition("\n\n")[0].split()).replace("|", "\\|")
+
+
 # --- writing ---------------------------------------------------------------------------------
 
 PAGES: Mapping[str, Callable[[Registry, Mapping[str, str]], str]] = {
@@ -342,6 +295,7 @@ PAGES: Mapping[str, Callable[[Registry, Mapping[str, str]], str]] = {
     "commands.md": commands,
     "hooks.md": hooks,
     "errors.md": error_tree,
+    "modules.md": modules,
 }
 
 
@@ -364,6 +318,10 @@ class _Used(dict[str, str]):
     def get(self, key: str, default: Any = None) -> Any:
         self.used.add(key)
         return super().get(key, default)
+
+    def __getitem__(self, key: str) -> str:
+        self.used.add(key)
+        return super().__getitem__(key)
 
 
 def pages() -> dict[str, str]:

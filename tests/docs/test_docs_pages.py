@@ -71,7 +71,7 @@ def generator() -> ModuleType:
 
 def test_generated_pages_say_what_the_code_says() -> None:
     pages = generator().pages()
-    assert len(pages) == 4
+    assert len(pages) == 5
     for name, text in pages.items():
         written = (ROOT / "docs" / "reference" / name).read_text(encoding="utf-8")
         assert written == text, f"docs/reference/{name} is out of date: make docs"
@@ -88,6 +88,26 @@ def test_links_lead_somewhere(page: Path) -> None:
         assert target.exists(), f"{name_of(page)}: {link}"
         if anchor:
             assert anchor in anchors(target), f"{name_of(page)}: {link}"
+
+
+PACKAGES = sorted(
+    path.parent for pattern in ("core", "*/*") for path in ROOT.glob(f"{pattern}/src/*/py.typed")
+)
+
+
+@pytest.mark.parametrize("package", PACKAGES, ids=lambda path: path.name)
+def test_files_that_a_readme_names_are_there(package: Path) -> None:
+    text = FENCE.sub("", (package.parents[1] / "README.md").read_text(encoding="utf-8"))
+    for name in re.findall(r"`([\w/]+(?:\.py|/))`", text):
+        assert (package / name).exists(), name
+
+
+def test_the_readme_of_core_names_every_module() -> None:
+    text = (ROOT / "core" / "README.md").read_text(encoding="utf-8")
+    table = [line.split("|")[1] for line in text.splitlines() if line.startswith("| `")]
+    named = [name for cell in table for name in re.findall(r"`(\w+)`", cell)]
+    there = {path.stem for path in (ROOT / "core/src/voicecall").glob("[!_.]*")} - {"py"}
+    assert sorted(named) == sorted(there)
 
 
 def whole_configurations() -> Iterator[Any]:
