@@ -59,6 +59,17 @@ def test_each_distribution_is_typed_and_described(manifest: Path) -> None:
     assert described["description"]
 
 
+@pytest.mark.parametrize("manifest", ALL, ids=lambda path: path.parent.name)
+def test_the_text_for_a_package_index_has_no_links_into_the_sources(manifest: Path) -> None:
+    readme = project(manifest)["readme"]
+    inline = isinstance(readme, dict)
+    text = readme["text"] if inline else manifest.with_name(readme).read_text("utf-8")
+    assert len(text) > 100
+    assert [link for link in re.findall(r"\]\(([^)]*)\)", text) if "://" not in link] == []
+    for name in re.findall(r"`((?:docs/)?[\w/-]+\.md)`", text):
+        assert (ROOT / name).exists(), name
+
+
 def test_the_command_belongs_to_the_distribution_that_people_install() -> None:
     """``uv tool install`` and ``pipx install`` offer no commands of dependencies, and two
     distributions with the same command would remove each other's."""
@@ -114,5 +125,5 @@ def test_the_readme_names_every_extra() -> None:
     install = (ROOT / "README.md").read_text(encoding="utf-8").partition("## Install\n")[2]
     table = install.partition("\n## ")[0]
     extras = project(ROOT / "pyproject.toml")["optional-dependencies"]
-    named = set(re.findall(r"`(?:voicecall\[)?([\w-]+)\]?`", table))
-    assert extras.keys() <= named
+    for text in (table, project(ROOT / "pyproject.toml")["readme"]["text"]):
+        assert extras.keys() <= set(re.findall(r"`(?:voicecall\[)?([\w-]+)\]?`", text))
