@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import typer
+from importlib_metadata import entry_points
 
 from voicecall import errors, hookspecs
 from voicecall.hooks import HOOK_OF_KIND
@@ -187,8 +188,6 @@ def _configured(registry: Registry) -> Iterator[tuple[ProviderInfo, str]]:
     }
     for kind, place in places.items():
         for found in registry.found(kind.group):
-            if not found.source.startswith("voicecall-"):
-                continue
             info = registry.load(kind, found.id)
             if info.config_model is not None:
                 yield info, place.format(info.id)
@@ -258,14 +257,8 @@ def error_tree(registry: Registry, words: Mapping[str, str]) -> str:
 
 def modules(registry: Registry, words: Mapping[str, str]) -> str:
     """Read, not imported: some need what is in no default install."""
-    workspace = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["uv"]
-    manifests = [
-        path
-        for member in workspace["workspace"]["members"]
-        for path in sorted(ROOT.glob(f"{member}/pyproject.toml"))
-    ]
     parts = [words["pages.modules"]]
-    for folder in (manifest.parent for manifest in manifests):
+    for folder in packages().values():
         [package] = (path.parent for path in folder.glob("src/*/__init__.py"))
         parts.append(f"\n## `{package.name}` (`{folder.relative_to(ROOT).as_posix()}/`)\n\n")
         told = {_dotted(path, package): _told(path) for path in sorted(package.rglob("*.py"))}
@@ -289,6 +282,27 @@ def _told(path: Path) -> str:
 
 
 # --- writing ---------------------------------------------------------------------------------
+
+
+def packages() -> dict[str, Path]:
+    """The folders of our distributions, by their names."""
+    workspace = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["uv"]
+    manifests = [
+        path
+        for member in workspace["workspace"]["members"]
+        for path in sorted(ROOT.glob(f"{member}/pyproject.toml"))
+    ]
+    return {
+        tomllib.loads(path.read_text(encoding="utf-8"))["project"]["name"]: path.parent
+        for path in manifests
+    }
+
+
+def own_registry() -> Registry:
+    """Of our own packages, whatever else is installed, such as the provider of the tutorial."""
+    ours = packages()
+    return Registry(entries=[one for one in entry_points() if one.dist and one.dist.name in ours])
+
 
 PAGES: Mapping[str, Callable[[Registry, Mapping[str, str]], str]] = {
     "configuration.md": configuration,
@@ -329,7 +343,7 @@ def pages() -> dict[str, str]:
     for descriptions without a key."""
     text = (DOCS / "descriptions.toml").read_text(encoding="utf-8")
     words = _Used(dict(flat(tomllib.loads(text))))
-    registry = Registry()
+    registry = own_registry()
     made = {name: f"{NOTE}\n{make(registry, words).strip()}\n" for name, make in PAGES.items()}
     missing = re.findall(r"\| \?(\S+) \|", made["configuration.md"])
     if missing:

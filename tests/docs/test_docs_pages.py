@@ -20,6 +20,7 @@ import json5
 import pytest
 import typer
 
+from voicecall import ProviderKind
 from voicecall.configuring import validate
 from voicecall.registry import Registry
 from voicecall.seam import SystemSeam
@@ -88,6 +89,30 @@ def test_links_lead_somewhere(page: Path) -> None:
         assert target.exists(), f"{name_of(page)}: {link}"
         if anchor:
             assert anchor in anchors(target), f"{name_of(page)}: {link}"
+
+
+def test_packages_of_others_do_not_change_the_generated_pages(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The tutorials install theirs into the environment of the clone."""
+    info = tmp_path / "voicecall_foreign-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: voicecall-foreign\nVersion: 1.0\n")
+    group = "[voicecall.gateway]\nforeign = voicecall_foreign\n[voicecall.tts]\nforeign = nowhere\n"
+    (info / "entry_points.txt").write_text(group)
+    lines = (
+        "from voicecall import hookimpl",
+        "@hookimpl",
+        "def voicecall_commands(app):",
+        "    app.command('foreign')(lambda: None)",
+    )
+    (tmp_path / "voicecall_foreign.py").write_text("\n".join(lines))
+    monkeypatch.syspath_prepend(tmp_path)
+    assert "foreign" in Registry().ids(ProviderKind.TTS)
+    assert ("foreign",) in commands()
+    for name, text in generator().pages().items():
+        written = (ROOT / "docs" / "reference" / name).read_text(encoding="utf-8")
+        assert written == text, name
 
 
 PACKAGES = sorted(
