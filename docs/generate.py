@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import json
 import re
 import sys
 import tomllib
@@ -48,11 +49,23 @@ def describe(path: str, schema: Schema, words: Mapping[str, str]) -> str:
     return " ".join(str(text).split()).replace("|", "\\|")
 
 
-def type_name(schema: Schema, definitions: Schema) -> str:
-    """A JSON schema in a few words."""
+UNITS = {
+    "Ms": "milliseconds",
+    "Sec": "seconds",
+    "Seconds": "seconds",
+    "days": "days",
+    "Days": "days",
+    "Bytes": "bytes",
+    "Chars": "characters",
+}
+"""Units of numbers, by the ends of their keys."""
+
+
+def type_name(schema: Schema, definitions: Schema, key: str = "") -> str:
+    """A JSON schema in a few words; a number with the unit that its key tells."""
     schema = _resolved(schema, definitions)
     if "anyOf" in schema:
-        parts = [type_name(one, definitions) for one in schema["anyOf"]]
+        parts = [type_name(one, definitions, key) for one in schema["anyOf"]]
         return " or ".join(part for part in parts if part != "null")
     if "enum" in schema:
         return ", ".join(f"`{value}`" for value in schema["enum"])
@@ -60,19 +73,24 @@ def type_name(schema: Schema, definitions: Schema) -> str:
         return f"`{schema['const']}`"
     kind = schema.get("type", "any")
     if kind in ("integer", "number"):
-        return _number(schema, "whole number" if kind == "integer" else "number")
+        number = "whole number" if kind == "integer" else "number"
+        units = [unit for end, unit in UNITS.items() if key.endswith(end)]
+        return _number(schema, f"{number} of {units[0]}" if units else number)
     if kind == "array":
         return f"list of {type_name(schema.get('items', {}), definitions)}"
     return {"string": "text", "boolean": "true or false"}.get(kind, str(kind))
 
 
 def _number(schema: Schema, word: str) -> str:
-    low = schema.get("minimum")
-    if low is None and "exclusiveMinimum" in schema:
-        low = schema["exclusiveMinimum"] + 1
+    low, above = schema.get("minimum"), schema.get("exclusiveMinimum")
+    if above is not None and schema["type"] == "integer":
+        low, above = above + 1, None
     high = schema.get("maximum")
-    if low is not None and high is not None:
-        return f"{word}, {low:g} to {high:g}"
+    most = "" if high is None else f"{high:,}" if high >= 100_000 else f"{high:g}"
+    if above is not None:
+        return f"{word}, more than {above:g}" + (most and f", up to {most}")
+    if low is not None and most:
+        return f"{word}, {low:g} to {most}"
     return word if low is None else f"{word}, {low:g} or more"
 
 
@@ -89,8 +107,10 @@ def default_text(schema: Schema) -> str:
     value = schema["default"]
     if value in (None, ""):
         return "-"
+    if isinstance(value, list) and not all(isinstance(one, str) for one in value):
+        return "built in"
     if isinstance(value, list | dict):
-        return "`[]`" if value == [] else "`{}`" if value == {} else "see below"
+        return f"`{json.dumps(value, ensure_ascii=False)}`"
     return f"`{str(value).lower()}`" if isinstance(value, bool) else f"`{value}`"
 
 
@@ -105,10 +125,6 @@ def tables(
 ) -> Iterator[str]:
     """A heading and a table for an object, then the same for each object in it."""
     definitions = schema.get("$defs", {}) if definitions is None else definitions
-    yield f"\n{'#' * level} `{title}`\n\n"
-    text = prose(schema.get("description", ""))
-    if text.strip("`.") != title:
-        yield f"{text}\n\n"
     inner = []
     rows = []
     required = schema.get("required", ())
@@ -119,13 +135,21 @@ def tables(
             continue
         default = "required" if key in required else default_text(value)
         meaning = describe(f"{path}.{key}", raw, words)
-        rows.append(f"| `{key}` | {type_name(value, definitions)} | {default} | {meaning} |\n")
+        kind = type_name(value, definitions, key)
+        rows.append(f"| `{key}` | {kind} | {default} | {meaning} |\n")
         below = _resolved(_element(value), definitions)
         if below.get("properties"):
             suffix = "[]" if value.get("type") == "array" else ".<key>"
             inner.append((f"{key}{suffix}", below))
+    text = prose(schema.get("description", ""))
+    if text.strip("`.") == title:
+        text = ""
+    if text or rows:
+        yield f"\n{'#' * level} `{title}`\n"
+    if text:
+        yield f"\n{text}\n"
     if rows:
-        yield "| key | type | default | meaning |\n|---|---|---|---|\n"
+        yield "\n| key | type | default | meaning |\n|---|---|---|---|\n"
         yield from rows
     for key, value in inner:
         yield from tables(

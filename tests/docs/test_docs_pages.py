@@ -91,6 +91,18 @@ def test_links_lead_somewhere(page: Path) -> None:
             assert anchor in anchors(target), f"{name_of(page)}: {link}"
 
 
+def test_types_of_keys_tell_bounds_and_units() -> None:
+    describe = generator().type_name
+    rate = {"type": "number", "exclusiveMinimum": 0, "maximum": 1000}
+    assert describe(rate, {}, "callsPerSecond") == "number, more than 0, up to 1000"
+    wait = {"anyOf": [{"type": "integer", "minimum": 100, "maximum": 600_000}, {"type": "null"}]}
+    assert describe(wait, {}, "timeoutMs") == "whole number of milliseconds, 100 to 600,000"
+    drain = {"type": "number", "minimum": 0}
+    assert describe(drain, {}, "drainSeconds") == "number of seconds, 0 or more"
+    ports = {"type": "integer", "exclusiveMinimum": 0, "maximum": 65535}
+    assert describe(ports, {}, "port") == "whole number, 1 to 65535"
+
+
 def test_packages_of_others_do_not_change_the_generated_pages(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -59,7 +59,9 @@ class LlmConfig(ConfigModel):
         default=None, description="Who the assistant is, instead of the built-in text"
     )
     temperature: float | None = Field(default=None, ge=0, le=2)
-    max_tokens: int | None = Field(default=None, ge=1, description="Longest answer of the model")
+    max_tokens: int | None = Field(
+        default=None, ge=1, description="Longest answer of the model, in tokens"
+    )
     timeout_ms: int = Field(
         default=15_000,
         ge=100,
