@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hatchling.builders.wheel import WheelBuilder
 
 pytestmark = pytest.mark.unit
 
@@ -68,6 +69,20 @@ def test_the_text_for_a_package_index_has_no_links_into_the_sources(manifest: Pa
     assert [link for link in re.findall(r"\]\(([^)]*)\)", text) if "://" not in link] == []
     for name in re.findall(r"`((?:docs/)?[\w/-]+\.md)`", text):
         assert (ROOT / name).exists(), name
+
+
+@pytest.mark.parametrize("manifest", MANIFESTS, ids=lambda path: path.parent.name)
+def test_each_wheel_holds_every_file_of_its_package(manifest: Path) -> None:
+    """Also those that are no code, such as py.typed, the demo's configuration and the skill."""
+    source = manifest.parent / "src"
+    there = {
+        path.relative_to(source).as_posix()
+        for package in source.glob("voicecall*")
+        for path in package.rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+    files = WheelBuilder(str(manifest.parent)).recurse_included_files()
+    assert {file.distribution_path for file in files} == there
 
 
 def test_the_command_belongs_to_the_distribution_that_people_install() -> None:
