@@ -103,6 +103,14 @@ def test_types_of_keys_tell_bounds_and_units() -> None:
     assert describe(ports, {}, "port") == "whole number, 1 to 65535"
 
 
+def test_every_variable_is_in_the_reference_of_the_configuration() -> None:
+    page = (ROOT / "docs" / "reference" / "configuration.md").read_text(encoding="utf-8")
+    texts = [path.read_text(encoding="utf-8") for path in ROOT.glob("*/*/src/**/*.py")]
+    read = {name for text in texts for name in re.findall(r"VOICECALL_[A-Z_]*[A-Z]", text)}
+    assert len(read) >= 6
+    assert sorted(name for name in read if name not in page) == []
+
+
 def test_packages_of_others_do_not_change_the_generated_pages(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
