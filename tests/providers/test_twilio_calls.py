@@ -172,6 +172,20 @@ async def test_a_message_in_the_dial_request_is_heard_once() -> None:
         assert len(desk.entries("dialled")) == 1
 
 
+async def test_a_message_in_the_dial_request_ends_well_where_word_of_its_end_was_lost() -> None:
+    async with open_desk(noted=(11200,)) as desk:
+        desk.twilio.faults.webhooks = WebhookFault(lose=1.0, types=frozenset({"redirect"}))
+        desk.twilio.set_phone(PHONE, (Silent(),))
+        call = await desk.dial(message=speak("u-1", "The bus is late."))
+        played = await desk.event(ev.PlaybackEnded)
+        desk.twilio.faults.webhooks = WebhookFault()
+        assert (played.utterance_id, played.call_id) == ("u-1", "out-1")
+        await anyio.sleep(35)
+        assert desk.heard(call) == ["The bus is late."]
+        await desk.provider.perform(call, tel.Hangup())
+        assert (await ended(desk, call)).reason is EndReason.COMPLETED
+
+
 async def test_a_message_that_is_too_long_is_not_for_the_dial_request() -> None:
     async with open_desk() as desk:
         assert not desk.provider.speaks_at_dial(speak("u-1", "x" * 4000))

@@ -86,10 +86,11 @@ def dial_form(request: tel.DialRequest, style: Style) -> Form:
         "StatusCallbackMethod": "POST",
         "StatusCallbackEvent": told,
     }
+    url = base + REDELIVERY
+    # Where a document is lost for good, the call asks here once more.
+    form |= {"FallbackUrl": url, "FallbackMethod": "POST"}
     if request.message is None:
-        url = base + REDELIVERY
-        # Where a document is lost for good, the call asks here once more.
-        form |= {"Url": url, "Method": "POST", "FallbackUrl": url, "FallbackMethod": "POST"}
+        form |= {"Url": url, "Method": "POST"}
     else:
         document = notice(request.message, request.webhook_url, style)
         if document is None:
