@@ -40,8 +40,8 @@ def anyio_backend() -> tuple[str, dict[str, Any]]:
 
 
 @asynccontextmanager
-async def answered_with(*replies: bytes) -> AsyncIterator[TwilioProvider]:
-    """An adapter whose requests get these replies, and the last one from then on."""
+async def replying(*replies: bytes) -> AsyncIterator[str]:
+    """The URL of a server whose requests get these replies, and the last one from then on."""
     rest = list(replies)
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -53,13 +53,22 @@ async def answered_with(*replies: bytes) -> AsyncIterator[TwilioProvider]:
         writer.close()
 
     async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
-        port = server.sockets[0].getsockname()[1]
-        config = TwilioConfig(
-            account_sid="AC01", auth_token="secret", api_base_url=f"http://127.0.0.1:{port}"
-        )
-        provider = TwilioProvider(config, ProviderContext(Path("unused")))
-        async with provider.lifespan():
-            yield provider
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+
+@asynccontextmanager
+async def adapter(api: str) -> AsyncIterator[TwilioProvider]:
+    config = TwilioConfig(account_sid="AC01", auth_token="secret", api_base_url=api)
+    provider = TwilioProvider(config, ProviderContext(Path("unused")))
+    async with provider.lifespan():
+        yield provider
+
+
+@asynccontextmanager
+async def answered_with(*replies: bytes) -> AsyncIterator[TwilioProvider]:
+    """An adapter whose requests get these replies, and the last one from then on."""
+    async with replying(*replies) as url, adapter(url) as provider:
+        yield provider
 
 
 def reply(status: str, body: bytes = b"", *headers: str, length: int | None = None) -> bytes:
@@ -107,3 +116,16 @@ async def test_a_pause_that_is_too_long_is_told_of() -> None:
             with pytest.raises(ProviderUnavailable, match="a pause of 3600 s"):
                 await provider.perform(CALL, tel.Hangup())
             assert anyio.current_time() - began < 5
+
+
+async def test_a_call_that_a_proxy_did_not_let_out_was_not_placed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    closed = reply("407 Proxy Authentication Required")
+    async with replying(closed) as proxy:
+        for name in ("NO_PROXY", "no_proxy", "ALL_PROXY", "all_proxy", "https_proxy"):
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv("HTTPS_PROXY", proxy)
+        async with adapter("https://api.twilio.example") as provider:
+            with pytest.raises(ProviderUnavailable, match=r"cannot reach .*407"):
+                await provider.place_call(DIAL)

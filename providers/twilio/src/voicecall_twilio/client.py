@@ -52,6 +52,8 @@ _UNSENT = (
     httpx.ConnectError,
     httpx.ConnectTimeout,
     httpx.PoolTimeout,
+    # Only a proxy that makes a tunnel raises this, before anything goes through it.
+    httpx.ProxyError,
     httpx.UnsupportedProtocol,
     httpx.InvalidURL,
 )
