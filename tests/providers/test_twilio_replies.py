@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -129,3 +130,32 @@ async def test_a_call_that_a_proxy_did_not_let_out_was_not_placed(
         async with adapter("https://api.twilio.example") as provider:
             with pytest.raises(ProviderUnavailable, match=r"cannot reach .*407"):
                 await provider.place_call(DIAL)
+
+
+class Ahead:
+    """A clock that is ahead of the real one."""
+
+    by_s = 0.0
+
+    def monotonic(self) -> float:
+        return time.monotonic() + self.by_s
+
+
+async def test_turns_of_a_conversation_share_a_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = 0
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal opened
+        opened += 1
+        with suppress(asyncio.IncompleteReadError):
+            while await reader.readuntil(b"\r\n\r\n"):
+                writer.write(b'HTTP/1.1 200 OK\r\nContent-Length: 13\r\n\r\n{"sid":"CA1"}')
+        writer.close()
+
+    clock = Ahead()
+    monkeypatch.setattr("httpcore._async.http11.time", clock)
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        async with adapter(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}") as provider:
+            for clock.by_s, connections in ((0, 1), (20, 1), (40, 1), (75, 2)):
+                await provider.status(CALL)
+                assert opened == connections

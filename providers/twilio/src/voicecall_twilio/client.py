@@ -44,6 +44,9 @@ BAD_CREDENTIALS = 20003
 BAD_TIME_LIMIT = 13216
 
 TIMEOUT = httpx.Timeout(10.0, connect=5.0)
+LIMITS = httpx.Limits(max_connections=100, max_keepalive_connections=20, keepalive_expiry=30.0)
+"""A turn of a conversation takes longer than the five seconds that idle connections have
+otherwise, and each one would begin with the handshakes of a new one."""
 LONGEST_S = 20.0
 """Of one request in all: a reply that comes byte by byte meets no other limit."""
 LONGEST_REPLY = 2 * 1024 * 1024
@@ -105,6 +108,7 @@ class TwilioClient:
         self._http = httpx.AsyncClient(
             auth=httpx.BasicAuth(*config.credentials),
             timeout=TIMEOUT,
+            limits=LIMITS,
             # A proxy of the environment has no way to an emulator on this machine.
             trust_env=not _is_loopback(config.base_url),
             headers={"accept": "application/json"},
