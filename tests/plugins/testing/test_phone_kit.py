@@ -8,11 +8,12 @@ from typing import Any
 import anyio
 import pytest
 
+from voicecall import telephony as tel
 from voicecall.audio import MULAW_8K
 from voicecall.errors import MediaProtocolError
 from voicecall.media import Audio, Dtmf, MarkReached, MediaEvent, Stopped
 from voicecall_testing.clock import virtual_backend
-from voicecall_testing.fakes import ScriptedCodec, ScriptedSpeech
+from voicecall_testing.fakes import ScriptedCarrier, ScriptedCodec, ScriptedSpeech
 from voicecall_testing.harness import open_phone
 from voicecall_testing.phone import PhoneSocket
 
@@ -103,3 +104,36 @@ async def test_the_same_seed_gives_the_same_call(tmp_path: Path) -> None:
             await phone.call_in()
             ids.append(phone.record.call_id)
     assert ids[0] == ids[1]
+
+
+async def test_calls_that_are_placed_at_once_have_each_their_own_id() -> None:
+    carrier = ScriptedCarrier()
+    found: dict[str, str] = {}
+
+    async def place(call_id: str) -> None:
+        found[call_id] = await carrier.place_call(dialling(call_id))
+
+    async with anyio.create_task_group() as tasks:
+        for number in range(3):
+            tasks.start_soon(place, f"c-{number}")
+    assert len(set(found.values())) == 3
+    for call_id, carrier_id in found.items():
+        query = tel.DialQuery(
+            call_id=call_id,
+            from_number="+15550001111",
+            to_number="+15550002222",
+            placed_at=0,
+            known=frozenset(),
+        )
+        assert await carrier.find_dial(query) == carrier_id
+
+
+def dialling(call_id: str) -> tel.DialRequest:
+    return tel.DialRequest(
+        call_id=call_id,
+        from_number="+15550001111",
+        to_number="+15550002222",
+        webhook_url="https://phone.test/voice/webhook",
+        ring_timeout_s=20,
+        time_limit_s=60,
+    )

@@ -158,10 +158,11 @@ class ScriptedCarrier(tel.TelephonyProvider):
 
     async def place_call(self, request: tel.DialRequest) -> str:
         self.dialled.append(request)
+        number = len(self.dialled)
         await anyio.sleep(self.delay_s)
         if self.dial_errors:
             raise self.dial_errors.popleft()
-        return f"carrier-{len(self.dialled)}"
+        return f"carrier-{number}"
 
     async def find_dial(self, query: tel.DialQuery) -> str | None:
         for number, request in enumerate(self.dialled, 1):
