@@ -7,6 +7,7 @@ import math
 from typing import Any
 
 import anyio
+import anyio.abc
 import httpx
 import pytest
 import requests
@@ -100,6 +101,53 @@ async def test_a_redirect_of_http_is_followed(customer: Any) -> None:
         assert moved.valid
         assert moved.params["CallSid"] == sid
         assert c.heard(sid) == [("Here.", True)]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "attempts", "error"),
+    [
+        ("rt=100", [1], "ReadTimeout"),
+        ("rt=100&rc=2&rp=rt", [1, 2, 3], "ReadTimeout"),
+        ("tt=100", [], "total timeout"),
+    ],
+)
+async def test_a_server_that_never_answers_is_given_up(
+    customer: Any, overrides: str, attempts: list[int], error: str
+) -> None:
+    async with customer() as c, await anyio.create_tcp_listener(local_host="127.0.0.1") as silent:
+        c.answer("/spare", "<Say>From the spare.</Say>")
+        port = silent.extra(anyio.abc.SocketAttribute.local_port)
+        url = f"http://127.0.0.1:{port}/voice#{overrides}"
+        sid = await c.dial(url=url, fallback_url=f"{c.base}/spare")
+        await c.ended(sid)
+        tried = c.twilio.ledger.entries("webhook", call=sid, type="voice")
+        assert [entry["attempt"] for entry in tried] == attempts
+        (given_up,) = c.twilio.ledger.entries("webhook-given-up", call=sid)
+        assert error in given_up["error"]
+        assert c.codes(sid) == [11200]
+        assert c.heard(sid) == [("From the spare.", True)]
+
+
+@pytest.mark.parametrize(
+    ("first", "then", "seen", "code"),
+    [
+        (308, "<Say>Here.</Say>", 0, 11216),
+        (304, "<Say>Here.</Say>", 0, 11216),
+        (302, 302, 4, 11215),
+    ],
+)
+async def test_a_redirect_of_http_that_leads_nowhere_is_an_error(
+    customer: Any, first: int, then: str | int, seen: int, code: int
+) -> None:
+    async with customer() as c:
+        c.answer("/voice", first)
+        c.answer("/moved", then)
+        c.answer("/spare", "<Say>From the spare.</Say>")
+        sid = await c.dial(fallback_url=f"{c.base}/spare")
+        await c.ended(sid)
+        assert len(c.at("/moved")) == seen
+        assert c.codes(sid) == [code]
+        assert c.at("/spare")[0].params["ErrorCode"] == str(code)
 
 
 # --- webhooks --------------------------------------------------------------------------------

@@ -33,12 +33,19 @@ _BOUNDS = {
     "tt": (15_000, 100, 15_000),
     "rc": (1, 0, 5),
 }
+_FOLLOWED = frozenset({301, 302, 303, 307})
 _MAX_HOPS = 5
-"""Redirects are followed with the same form."""
+"""Redirects are followed with the same form; those of other statuses are not (error 11216)."""
+
+NOT_FETCHED, REDIRECTED_TOO_OFTEN, NO_REDIRECT = 11200, 11215, 11216
 
 
 class DeliveryFailed(Exception):
-    """Nobody took the request, or the answer was an error."""
+    """Nobody took the request, or the answer was an error; ``code``: of Twilio's debugger."""
+
+    def __init__(self, message: str, code: int = NOT_FETCHED) -> None:
+        super().__init__(message)
+        self.code = code
 
 
 def is_http_url(url: str) -> bool:
@@ -172,6 +179,7 @@ class WebhookSender:
             raise DeliveryFailed(f"{url!r} is no HTTP URL")
         endpoint = Endpoint.of(url)
         token = self.seam.new_id()
+        reply: httpx.Response | None = None
         error = "total timeout"
         with anyio.move_on_after(endpoint.tt / 1000):
             for attempt in range(1, endpoint.rc + 2):
@@ -204,7 +212,7 @@ class WebhookSender:
             event=webhook.params.get("CallStatus"),
             error=error,
         )
-        raise DeliveryFailed(error)
+        raise DeliveryFailed(error, _code(reply))
 
     async def _attempt(
         self, endpoint: Endpoint, webhook: Webhook, token: str
@@ -217,7 +225,7 @@ class WebhookSender:
         try:
             for _ in range(_MAX_HOPS):
                 reply = await self._send(url, webhook, token, limits)
-                if reply.next_request is None:
+                if not _redirects(reply) or reply.next_request is None:
                     break
                 url = str(reply.next_request.url)
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.InvalidURL) as error:
@@ -249,3 +257,14 @@ class WebhookSender:
         return await self._http.request(
             method, url, content=content, headers=headers, timeout=limits
         )
+
+
+def _redirects(reply: httpx.Response) -> bool:
+    return reply.status_code in _FOLLOWED and reply.has_redirect_location
+
+
+def _code(reply: httpx.Response | None) -> int:
+    """What the debugger has for a document that was not delivered; None: there was no answer."""
+    if reply is None or not reply.is_redirect:
+        return NOT_FETCHED
+    return REDIRECTED_TOO_OFTEN if _redirects(reply) else NO_REDIRECT

@@ -93,7 +93,7 @@ async def _load(source: Source, host: DocumentHost) -> tuple[Verb, ...]:
     try:
         reply = await host.fetch(source)
     except DeliveryFailed as error:
-        raise TwimlError(11200, f"{source.url}: {error}") from None
+        raise TwimlError(error.code, f"{source.url}: {error}") from None
     kind = reply.content_type.partition(";")[0].strip().lower()
     if reply.body.strip() and kind not in _XML_TYPES:
         raise TwimlError(12300, f"{source.url}: content type {kind!r}")

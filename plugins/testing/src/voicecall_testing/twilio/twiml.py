@@ -41,8 +41,8 @@ _SSML = {"break", "emphasis", "lang", "p", "phoneme", "prosody", "s", "say-as", 
 
 
 class TwimlError(Exception):
-    """``code``: of Twilio's debugger (11200 not fetched, 11750 too long, 12100 no such document,
-    12300 content type, 13xxx a verb)."""
+    """``code``: of Twilio's debugger (11200 not fetched, 11215 and 11216 led elsewhere too often or
+    wrongly, 11750 too long, 12100 no such document, 12300 content type, 13xxx a verb)."""
 
     def __init__(self, code: int, message: str) -> None:
         super().__init__(message)
