@@ -445,6 +445,22 @@ async def test_a_head_that_is_too_long_is_431(headers: bytes) -> None:
         assert len(engine.handled) == 1
 
 
+async def test_a_request_without_a_whole_head_is_logged_and_silence_is_not(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with serving(HEADS) as (server, _, _client):
+        for sent in (b"", b"POST /voice?a=s3cr3t", b"GET / HTTP/1.1\r\nx: " + b"a" * 2000):
+            async with await anyio.connect_tcp("127.0.0.1", server.port) as stream:
+                await stream.send(sent)
+                with suppress(anyio.EndOfStream):
+                    while True:
+                        await stream.receive()
+    assert caplog.messages == [
+        "request of 127.0.0.1 refused: no whole head in 0.4 s",
+        "request of 127.0.0.1 refused: a head of more than 2000 bytes",
+    ]
+
+
 async def test_a_client_that_hangs_up_in_its_body_frees_its_place(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

@@ -63,9 +63,10 @@ class BoundedHeads(HttpToolsProtocol):
         # Most requests are whole by now: nothing of a head is there that needs a timer.
         if self._in_request:
             if self._length > self._rest_limit:
-                self._refuse(None)
+                self._refuse(None, f"more than {self._rest_limit} bytes behind its head")
         elif self._length > self._limit:
-            self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
+            why = f"a head of more than {self._limit} bytes"
+            self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, why)
         elif self._length and self._timer is None:
             self._expect_head()
 
@@ -100,7 +101,7 @@ class BoundedHeads(HttpToolsProtocol):
         self._head_is_over()
         if not getattr(self.cycle, "response_complete", True):
             # The answer to another request would come in the midst of what the socket sends.
-            self._refuse(None)
+            self._refuse(None, "a WebSocket before another request is answered")
             return
         super().handle_websocket_upgrade()
 
@@ -142,12 +143,19 @@ class BoundedHeads(HttpToolsProtocol):
             self._timer = None
 
     def _expired(self) -> None:
-        self._refuse(HTTPStatus.REQUEST_TIMEOUT if self._length else None)
+        if self._length:
+            self._refuse(HTTPStatus.REQUEST_TIMEOUT, f"no whole head in {self._timeout_s:g} s")
+        else:
+            self._refuse(None)
 
-    def _refuse(self, status: HTTPStatus | None) -> None:
+    def _refuse(self, status: HTTPStatus | None, why: str | None = None) -> None:
+        """Answer with ``status`` and close; without ``why`` there is nothing to tell of."""
         self._head_is_over()
         if self.transport.is_closing():
             return
+        if why is not None:
+            client = self.client[0] if self.client else "unknown"
+            self.logger.warning("request of %s refused: %s", client, why)
         if status is not None:
             line = f"HTTP/1.1 {status.value} {status.phrase}\r\n"
             self.transport.write(f"{line}content-length: 0\r\nconnection: close\r\n\r\n".encode())
