@@ -122,6 +122,7 @@ class Door:
             self.carrier.provider(),
             self.desk,
             serve=ServeConfig(),
+            media_path="/voice/stream",
             security=WebhookSecurity(max_in_flight=1, max_in_flight_per_client=1),
             trust=Trust(WebhookSecurity()),
             seam=SystemSeam(),

@@ -4,6 +4,7 @@ carrier."""
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
@@ -82,6 +83,20 @@ async def test_other_paths_are_404(carrier: Carrier) -> None:
     async with listening(carrier.provider()) as (server, _, _client):
         for path in ("/", "/voice/streams", "/voice/stream/more", "/voice/webhook"):
             assert await refusal(dial(server, path)) == (404, "Not Found")
+
+
+async def test_a_socket_that_finds_no_path_is_told_of(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, logger="voicecall.calls.server")
+    async with listening(TWILIO.provider()) as (server, _, client):
+        assert (await refusal(dial(server, "/other/stream?token=s3cr3t")))[0] == 404
+        # As a proxy asks that passes on no upgrade.
+        url = f"http://127.0.0.1:{server.port}/voice/stream"
+        assert (await client.get(f"{url}?token=s3cr3t")).status_code == 404
+    elsewhere, plain = caplog.messages
+    assert elsewhere == (
+        "media socket of 127.0.0.1 refused: none are served at /other/stream, but at /voice/stream"
+    )
+    assert plain.startswith("no upgrade in a request at /voice/stream, where media sockets are")
 
 
 async def test_over_the_cap_sockets_are_503_and_who_is_in_stays_in(carrier: Carrier) -> None:

@@ -121,7 +121,10 @@ class MediaServer:
 
     def upgrade(self, upgrade: Upgrade) -> MediaConnection | Refusal:
         """Decide about the HTTP request that opens a media socket."""
-        if normal_path(upgrade.path) != self._path:
+        path = normal_path(upgrade.path)
+        if path != self._path:
+            text = "media socket of %s refused: none are served at %s, but at %s"
+            self._log.info(text, upgrade.client, loggable(path), self._path)
             return Refusal(404, "Not Found")
         if self._tasks is None:
             return Refusal(503, "Shutting down")

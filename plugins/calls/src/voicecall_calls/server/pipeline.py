@@ -52,6 +52,10 @@ _DRAIN = 1024 * 1024
 _CLOSE = {"connection": "close"}
 _QUERY = re.compile(r"\?\S*")
 _UNPRINTABLE = re.compile(r"[^\x20-\x7e]")
+_NO_UPGRADE = (
+    "no upgrade in a request at %s, where media sockets are: if it was the carrier's, the proxy in "
+    "front passes on no WebSockets"
+)
 
 logger = logging.getLogger("voicecall.calls.server")
 
@@ -90,6 +94,7 @@ class WebhookApp:
         host: WebhookHost,
         *,
         serve: ServeConfig,
+        media_path: str,
         security: WebhookSecurity,
         trust: Trust,
         seam: Seam,
@@ -101,6 +106,7 @@ class WebhookApp:
         self._signatures = [frozenset(names) for names in provider.signature_headers]
         self._host = host
         self._path = normal_path(serve.path)
+        self._media_path = normal_path(media_path)
         self._security = security
         self._trust = trust
         self._seam = seam
@@ -124,7 +130,11 @@ class WebhookApp:
             healthy = path == HEALTH_PATH and scope["method"] in ("GET", "HEAD")
             if healthy:
                 return Response("ok", 200, media_type="text/plain")
-            self._log.info("nothing is served at %s (serve.path: %s)", loggable(path), self._path)
+            if path == self._media_path:
+                self._log.warning(_NO_UPGRADE, path)
+            else:
+                text = "nothing is served at %s (serve.path: %s)"
+                self._log.info(text, loggable(path), self._path)
             return _plain(404)
         headers = _headers(scope)
         peer = scope["client"][0] if scope["client"] else None

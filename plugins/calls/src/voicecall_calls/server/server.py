@@ -60,6 +60,7 @@ class CallServer:
             provider,
             doors,
             serve=serve,
+            media_path=stream.path,
             security=security,
             trust=trust,
             seam=seam,
