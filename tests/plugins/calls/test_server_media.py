@@ -706,7 +706,9 @@ async def test_proxies_spell_the_connection_header_in_their_own_way(connection: 
         await until_open(engine)
 
 
-async def test_the_head_of_a_socket_that_is_too_long_is_431() -> None:
+async def test_the_head_of_a_socket_that_is_too_long_is_431(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     headers = {"x-long": "a" * 15_000}
     async with serving() as (server, engine), dial(server, additional_headers=headers) as client:
         await client.send(start())
@@ -717,6 +719,8 @@ async def test_the_head_of_a_socket_that_is_too_long_is_431() -> None:
                 async with dial(server, additional_headers=headers):
                     pass
             assert caught.value.response.status_code == 431
+    text = "media socket of 127.0.0.1 refused: a head of more than 16384 bytes"
+    assert [line for line in caplog.messages if "refused" in line] == [text] * 2
 
 
 @pytest.mark.parametrize(

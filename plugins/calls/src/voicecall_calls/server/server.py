@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import logging
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -17,6 +18,7 @@ from voicecall.seam import Seam
 from voicecall.telephony import TelephonyProvider
 from voicecall_calls.config import CONFIG_PATH, ServeConfig
 from voicecall_calls.doors import Doors
+from voicecall_gateway.floods import FloodLog
 from voicecall_gateway.heads import BoundedHeads
 
 from .media import MediaServer
@@ -26,6 +28,8 @@ from .upgrade import protocol_factory
 from .urls import Trust, media_url, normal_path
 
 __all__ = ["CallServer"]
+
+logger = logging.getLogger("voicecall.calls.server")
 
 BACKLOG = 1024
 BEHIND_HEADS = 2 * 1024 * 1024
@@ -80,7 +84,8 @@ class CallServer:
             limit=security.head_limit,
             rest_limit=security.body_limit + BEHIND_HEADS,
         )
-        self._protocol = protocol_factory(self._media.upgrade, trust, stream.frame_limit)
+        log = FloodLog(logger, seam.monotonic)
+        self._protocol = protocol_factory(self._media.upgrade, trust, stream.frame_limit, log)
         self._app.public_url = public_url
         self._use_port(serve.port)
 

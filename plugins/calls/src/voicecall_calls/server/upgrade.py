@@ -20,6 +20,7 @@ from picows import WSListener, WSUpgradeRequest, WSUpgradeResponse, WSUpgradeRes
 from picows.picows import WSAutoPingStrategy, WSProtocol  # type: ignore[attr-defined]
 
 from voicecall.media import Upgrade
+from voicecall_gateway.floods import FloodLog
 
 from .sockets import MediaConnection
 from .urls import Trust, headers_of
@@ -52,12 +53,16 @@ class Refusal(NamedTuple):
 class _MediaProtocol(WSProtocol):  # type: ignore[misc]
     """picows' server protocol, fed by uvicorn with the handshake."""
 
+    log: FloodLog
+
     def data_received(self, data: bytes) -> None:
         """Take the request head, as uvicorn wrote it down."""
         request, _, headers = data.partition(b"\r\n")
         # Of several headers of one name the first counts.
         rest = memoryview(b"%b\r\nConnection: Upgrade\r\n%b" % (request, headers))
         if len(rest) >= LONGEST_HEAD:
+            text = "media socket of %s refused: a head of more than %d bytes"
+            self.log.warning(text, _peer(self), LONGEST_HEAD)
             self.transport.underlying_transport.write(_TOO_LONG)
             self.transport.underlying_transport.close()
             return
@@ -74,15 +79,21 @@ class _MediaProtocol(WSProtocol):  # type: ignore[misc]
         return bool(super().eof_received())
 
 
-def protocol_factory(admit: Admit, trust: Trust, frame_limit: int) -> Callable[..., Any]:
+def _peer(protocol: Any) -> str | None:
+    name = protocol.transport.underlying_transport.get_extra_info("peername")
+    return name[0] if name else None
+
+
+def protocol_factory(
+    admit: Admit, trust: Trust, frame_limit: int, log: FloodLog
+) -> Callable[..., Any]:
     """A value for uvicorn's ``ws`` setting."""
 
     def make(**_: Any) -> asyncio.BaseProtocol:
         protocol: Any = None
 
         def listener(request: WSUpgradeRequest) -> WSListener | WSUpgradeResponseWithListener:
-            peer = protocol.transport.underlying_transport.get_extra_info("peername")
-            decision = admit(_upgrade(request, peer[0] if peer else None, trust))
+            decision = admit(_upgrade(request, _peer(protocol), trust))
             if isinstance(decision, Refusal):
                 return WSUpgradeResponseWithListener(
                     WSUpgradeResponse.create_error_response(
@@ -109,6 +120,7 @@ def protocol_factory(admit: Admit, trust: Trust, frame_limit: int) -> Callable[.
             None,  # more headers, of a client
             READ_BUFFER,
         )
+        protocol.log = log
         return protocol  # type: ignore[no-any-return]
 
     return make
