@@ -776,12 +776,13 @@ async def test_one_that_is_admitted_while_it_closes_is_cut_off_too() -> None:
 
 
 @pytest.mark.usefixtures("short_grace")
-@pytest.mark.parametrize("send_limit", [10_000, 100_000])
+@pytest.mark.parametrize("given", [{"send_limit": 10_000}, {"send_limit": 100_000}, {}])
 async def test_a_client_that_does_not_read_is_closed(
-    send_limit: int, caplog: pytest.LogCaptureFixture
+    given: dict[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, logger="voicecall.calls")
-    async with serving(send_limit=send_limit) as (server, engine), raw(server) as client:
+    send_limit = given.get("send_limit", 1024 * 1024)
+    async with serving(**given) as (server, engine), raw(server) as client:
         await client.send(0x81, start().encode())
         await until_open(engine)
         line = engine.lines[0]
