@@ -157,6 +157,48 @@ async def test_a_host_that_is_not_listed_is_refused_whatever_is_signed(
             assert await ask(signed + HOOK + QUERY, headers=headers) == 401
 
 
+@pytest.mark.parametrize(
+    ("public_url", "signed", "headers"),
+    [
+        # another host, as the proxy tells it
+        ("https://p.example/voice/webhook", "https://q.example", {"host": "q.example"}),
+        ("https://p.example/voice/webhook", "https://q.example", {"x-forwarded-host": "q.example"}),
+        ("https://p.example/voice/webhook", "https://q.example:8443", {"host": "q.example:8443"}),
+        (None, "https://q.example", {"x-forwarded-host": "q.example"}),
+        # another scheme, port or path
+        ("https://p.example/voice/webhook", "http://p.example", {}),
+        ("http://p.example/voice/webhook", "https://p.example", {}),
+        ("https://p.example", "https://p.example", {}),
+        ("https://p.example/hook", "https://p.example", {"host": "gateway.internal"}),
+    ],
+)
+async def test_the_log_tells_which_url_was_signed(
+    carrier: Carrier,
+    public_url: str | None,
+    signed: str,
+    headers: Mapping[str, str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with asking(carrier, public_url=public_url) as ask:
+        assert await ask(signed + HOOK + QUERY, headers=headers) == 401
+        # Not looked for each time: whoever makes signatures up must not keep us busy.
+        assert await ask(signed + HOOK + QUERY, headers=headers) == 401
+    first, second = (line for line in caplog.messages if "refused: 401" in line)
+    assert f" but right for {signed}{HOOK}: publicUrl, or" in first
+    assert "but right for" not in second
+
+
+async def test_the_log_tells_of_no_url_that_was_not_signed(
+    carrier: Carrier, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with asking(carrier, public_url="https://p.example" + HOOK) as ask:
+        assert (
+            await ask("https://evil.example" + HOOK + QUERY, headers={"host": "q.example"}) == 401
+        )
+    (line,) = (line for line in caplog.messages if "refused: 401" in line)
+    assert "but right for" not in line
+
+
 @pytest.mark.parametrize("bind", ["127.0.0.1", "::1", "0.0.0.0"])
 async def test_the_listener_is_known_by_its_own_address(carrier: Carrier, bind: str) -> None:
     async with asking(carrier, bind=bind) as ask:

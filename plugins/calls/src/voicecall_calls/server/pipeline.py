@@ -22,8 +22,10 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from http import HTTPStatus
 from urllib.parse import parse_qsl
 
@@ -43,12 +45,14 @@ from voicecall_gateway.heads import WHOLE
 from .challenge import CHALLENGE, CHALLENGE_LIMIT
 from .options import WebhookSecurity
 from .places import Places
-from .urls import Trust, headers_of, normal_path, webhook_url
+from .urls import Trust, headers_of, normal_path, other_urls, webhook_url
 
 __all__ = ["HEALTH_PATH", "WebhookApp", "loggable"]
 
 HEALTH_PATH = "/healthz"
 _DRAIN = 1024 * 1024
+_SHORT_BODY = 8 * 1024
+_LOOK_PAUSE_S = 10.0
 _CLOSE = {"connection": "close"}
 _QUERY = re.compile(r"\?\S*")
 _UNPRINTABLE = re.compile(r"[^\x20-\x7e]")
@@ -116,6 +120,7 @@ class WebhookApp:
         )
         self._running: dict[str, _Running] = {}
         self._log = FloodLog(logger, seam.monotonic)
+        self._look_again = -math.inf
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
@@ -191,8 +196,9 @@ class WebhookApp:
                 raise WebhookRejected(413, f"body over {limit} bytes", headers=_CLOSE)
             if place.late:
                 raise WebhookRejected(408, "the body came too slowly", headers=_CLOSE)
-            request = self._request(scope, headers, peer, client, bytes(body.data))
-            verified = self._verified(request)
+            target = _target(scope)
+            request = self._request(target, headers, peer, client, bytes(body.data))
+            verified = self._verified(request, target)
             if not self._places.claim(place):
                 raise _too_many(reason=self._places.why_none(client))
             return await self._handle(request, verified)
@@ -227,12 +233,11 @@ class WebhookApp:
                 break
 
     def _request(
-        self, scope: Scope, headers: Mapping[str, str], peer: str | None, client: str, body: bytes
+        self, target: str, headers: Mapping[str, str], peer: str | None, client: str, body: bytes
     ) -> WebhookRequest:
-        path = scope["raw_path"].decode("latin-1")
-        query = scope["query_string"].decode("latin-1")
+        query = target.partition("?")[2]
         url = webhook_url(
-            f"{path}?{query}" if query else path,
+            target,
             headers,
             peer,
             trust=self._trust,
@@ -250,13 +255,38 @@ class WebhookApp:
             client=client,
         )
 
-    def _verified(self, request: WebhookRequest) -> Verified:
+    def _verified(self, request: WebhookRequest, target: str) -> Verified:
         if self._security.skip_signatures:
             return Verified(_identity(request))
-        verified = self._provider.verify(request, self._seam.now_ms())
+        try:
+            verified = self._provider.verify(request, self._seam.now_ms())
+        except WebhookRejected as refused:
+            raise self._explained(refused, request, target) from None
         if not verified.key:
             raise WebhookRejected(401, "verified, but without an identity")
         return verified
+
+    def _explained(
+        self, refused: WebhookRejected, request: WebhookRequest, target: str
+    ) -> WebhookRejected:
+        """The refusal; now and then with the URL that the carrier did sign."""
+        # Where it is another one all webhooks are refused, so there is no need to look for it each
+        # time that somebody makes a signature up.
+        now = self._seam.monotonic()
+        if now < self._look_again or len(request.body) > _SHORT_BODY:
+            return refused
+        self._look_again = now + _LOOK_PAUSE_S
+        for url in other_urls(target, request.headers, self.public_url):
+            try:
+                self._provider.verify(replace(request, url=url), self._seam.now_ms())
+            except WebhookRejected:
+                continue
+            right = url.partition("?")[0]
+            why = f"but right for {right}: publicUrl, or the URL at the carrier, is another one"
+            return WebhookRejected(
+                refused.status, f"{refused.reason} {why}", headers=refused.headers
+            )
+        return refused
 
     async def _handle(self, request: WebhookRequest, verified: Verified) -> WebhookReply:
         while (first := self._running.get(verified.key)) is not None:
@@ -297,6 +327,12 @@ def _too_many(
     headers: Mapping[str, str] | None = None, reason: str = "too many webhooks in flight"
 ) -> WebhookRejected:
     return WebhookRejected(429, reason, headers={"retry-after": "1", **(headers or {})})
+
+
+def _target(scope: Scope) -> str:
+    """Path and query of a request as they came."""
+    path, query = scope["raw_path"].decode("latin-1"), scope["query_string"].decode("latin-1")
+    return f"{path}?{query}" if query else path
 
 
 def _headers(scope: Scope) -> dict[str, str]:

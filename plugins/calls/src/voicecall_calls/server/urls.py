@@ -27,6 +27,7 @@ __all__ = [
     "host_name",
     "media_url",
     "normal_path",
+    "other_urls",
     "parse_address",
     "parse_network",
     "webhook_url",
@@ -229,6 +230,22 @@ def webhook_url(
         else:
             host += _port(written, proto)
     return f"{proto}://{host}{target}"
+
+
+def other_urls(target: str, headers: Mapping[str, str], public_url: str | None) -> list[str]:
+    """Under which URLs a request may have been sent, whatever is believed and configured: to find
+    out what is wrong where it is refused, and for nothing else."""
+    public = urlsplit(public_url or "")
+    written = [_first(headers.get(name, "")) for name in ("host", *_FORWARDED_HOSTS)]
+    path, mark, query = target.partition("?")
+    paths = dict.fromkeys([path, public.path] if public_url else [path])
+    found: list[str] = []
+    for scheme in ("https", "http"):
+        for text in dict.fromkeys([public.netloc, *written]):
+            if (host := host_name(text)) is not None:
+                origin = f"{scheme}://{host}{_port(text, scheme)}"
+                found += [f"{origin}{each}{mark}{query}" for each in paths]
+    return list(dict.fromkeys(found))
 
 
 def media_url(base_url: str, *, serve_path: str, stream_path: str) -> str:
