@@ -337,6 +337,16 @@ async def test_a_fallback_takes_over(customer: Any) -> None:
         assert c.heard(sid) == [("From the spare.", True)]
 
 
+async def test_a_fallback_that_leads_back_to_what_failed_ends_the_call(customer: Any) -> None:
+    async with customer() as c:
+        c.answer("/voice", 500)
+        c.answer("/spare", "<Redirect>/voice</Redirect>")
+        sid = await c.dial(fallback_url=f"{c.base}/spare")
+        assert await c.ended(sid) == "completed"
+        assert c.codes(sid)[0] == 11200
+        assert c.codes(sid)[-1] == 11215
+
+
 async def test_a_call_that_ends_as_its_turn_comes_is_not_dialled() -> None:
     async with TwilioEmulator(TwilioOptions(retry_pause_s=0.01)).serve() as twilio:
         assert twilio._board is not None

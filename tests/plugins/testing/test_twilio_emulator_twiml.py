@@ -423,6 +423,26 @@ async def test_what_a_document_leads_to_must_be_a_url(verb: str) -> None:
 
 
 @pytest.mark.anyio
+async def test_documents_that_do_nothing_but_lead_on_come_to_an_end() -> None:
+    room = Room()
+    other = "https://a.example/other"
+    room.host.documents[other] = "<Redirect>/voice?x=1</Redirect>"
+
+    async def follow(inner: str, documents: int) -> None:
+        source: Source | None = await room.run(inner)
+        for _ in range(documents):
+            assert source is not None
+            source = await run_document(source, room.host, room.speech)
+
+    with pytest.raises(TwimlError) as circle:
+        await follow("<Redirect>/other</Redirect>", 1000)
+    assert circle.value.code == 11215
+    assert len(room.host.fetched) == 101
+    # One that does something else, too, may do so as long as it likes.
+    await follow("<Pause/><Redirect>/other</Redirect>", 1000)
+
+
+@pytest.mark.anyio
 async def test_where_no_document_comes_from() -> None:
     room = Room()
     with pytest.raises(TwimlError) as missing:

@@ -226,7 +226,8 @@ class Call(EmulatedCall):
             fallback = self.plan.fallback
             if fallback is not None and source.type != "fallback":
                 params = {"ErrorCode": str(error.code), "ErrorUrl": source.url}
-                return Source("fallback", fallback.url, fallback.method, params)
+                hops = source.hops + 1
+                return Source("fallback", fallback.url, fallback.method, params, hops=hops)
         self.answer()
         await self.line.native.play(Say(ERROR_MESSAGE))
         self.end("completed", EndReason.ERROR)

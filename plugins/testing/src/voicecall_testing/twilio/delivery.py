@@ -24,7 +24,15 @@ from voicecall_mock.exchange.ledger import Ledger
 from .faults import Faults
 from .options import TwilioOptions
 
-__all__ = ["DeliveryFailed", "Endpoint", "Signer", "Webhook", "WebhookSender", "is_http_url"]
+__all__ = [
+    "REDIRECTED_TOO_OFTEN",
+    "DeliveryFailed",
+    "Endpoint",
+    "Signer",
+    "Webhook",
+    "WebhookSender",
+    "is_http_url",
+]
 
 _POLICIES = frozenset({"4xx", "5xx", "ct", "rt", "all"})
 _BOUNDS = {

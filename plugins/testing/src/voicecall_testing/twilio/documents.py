@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 from urllib.parse import urljoin
 
 import anyio
 
-from .delivery import DeliveryFailed, is_http_url
+from .delivery import REDIRECTED_TOO_OFTEN, DeliveryFailed, is_http_url
 from .speech import CarrierSpeech
 from .twiml import (
     Connect,
@@ -30,18 +30,23 @@ __all__ = ["DocumentHost", "Reply", "Source", "run_document"]
 
 ERROR_MESSAGE = "We are sorry, an application error has occurred. Goodbye."
 _XML_TYPES = ("text/xml", "application/xml")
+_MOST_HOPS = 100
+"""Twilio has no such limit, but takes its time for each document. Here they would lead in a circle
+as fast as the machine can, and on virtual time for ever."""
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
     """Where a document comes from: ``url``, asked with ``params`` beside those of every request,
-    or ``inline`` text. ``type``: of the request's ledger entry."""
+    or ``inline`` text. ``type``: of the request's ledger entry. ``hops``: how many documents before
+    it only led on."""
 
     type: str
     url: str = ""
     method: str = "POST"
     params: Mapping[str, str] = field(default_factory=dict)
     inline: str | None = None
+    hops: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,10 +85,14 @@ class DocumentHost(Protocol):
 async def run_document(source: Source, host: DocumentHost, speech: CarrierSpeech) -> Source | None:
     """Run it; where the next document comes from, None after the last verb. Raises
     :exc:`.twiml.TwimlError`."""
-    for verb in await _load(source, host):
+    if source.hops > _MOST_HOPS:
+        raise TwimlError(REDIRECTED_TOO_OFTEN, "the documents lead in a circle and do nothing else")
+    verbs = await _load(source, host)
+    for verb in verbs:
         following = await _do(verb, source, host, speech)
         if following is not None:
-            return following
+            only_leads_on = isinstance(verbs[0], Redirect)
+            return replace(following, hops=source.hops + 1 if only_leads_on else 0)
     return None
 
 
