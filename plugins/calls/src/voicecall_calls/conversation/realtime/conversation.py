@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 import anyio
 
 from voicecall import telephony as tel
-from voicecall.audio import AudioFormat
 from voicecall.media import Started
 from voicecall.model import CallMode, EndDetail, EndReason
 from voicecall.realtime import (
@@ -23,7 +22,6 @@ from voicecall.realtime import (
     Interrupted,
     Interrupter,
     RealtimeEvent,
-    RealtimeOptions,
     RealtimeProvider,
     RealtimeSession,
     ResponseDone,
@@ -50,10 +48,12 @@ from voicecall_calls.conversation.realtime.breaks import Breaks
 from voicecall_calls.conversation.realtime.caller import CallerWords, MediaWatch
 from voicecall_calls.conversation.realtime.consult import Consults
 from voicecall_calls.conversation.realtime.ear import AttentiveEar
+from voicecall_calls.conversation.realtime.failures import Failures
 from voicecall_calls.conversation.realtime.forced import ForcedConsult
 from voicecall_calls.conversation.realtime.greeting import Greeting
 from voicecall_calls.conversation.realtime.link import ModelLink
 from voicecall_calls.conversation.realtime.speech import ModelSpeech, Requests
+from voicecall_calls.conversation.realtime.terms import SessionTerms
 from voicecall_calls.conversation.realtime.tools import FindTool, RealtimeTools
 from voicecall_calls.conversation.realtime.voice import ModelVoice
 from voicecall_calls.conversation.tones import play_on_line
@@ -66,7 +66,6 @@ if TYPE_CHECKING:
 __all__ = ["RealtimeConversation"]
 
 _log = logging.getLogger("voicecall.calls")
-_FAILURES_BEFORE_END = 2
 
 
 class RealtimeConversation(Conversation):
@@ -101,11 +100,19 @@ class RealtimeConversation(Conversation):
         self._words = CallerWords(lane, self._question)
         self._carrier = carrier
         self._capabilities = model.capabilities
+        self._terms = SessionTerms(
+            lane,
+            self.line,
+            self.voice,
+            self._capabilities,
+            config.realtime,
+            tools=lambda: self._tools.declared(),
+        )
         self._link = ModelLink(
             model,
             self.line,
             seam,
-            options=self._options,
+            options=self._terms.options,
             opened=self._session_opened,
             closed=self._session_closed,
             event=self._take,
@@ -147,16 +154,15 @@ class RealtimeConversation(Conversation):
             verbatim=self._capabilities.verbatim,
             changed=self._choose_ear,
         )
+        self._failures = Failures(
+            lane, self._link, self._greeting, self._farewell, config.phrases.not_understood
+        )
         self._keys = CallerKeys(self._tell_keys)
         silent = partial(lane.end, EndReason.TIMEOUT, EndDetail.STREAM_LOST)
         self._media = MediaWatch(
             self.line, seam, config.realtime.inactivity_ms, lost=partial(lane.spawn, silent)
         )
         self._profile = profile
-        self._about = ""
-        self._failures = 0
-        self._apologised = False
-        """The next response only asks the caller to say it again."""
         self._resumed = False
         self._notices = self._capabilities.interrupts is Interrupter.CLIENT
         """The model leaves it to us to notice that the caller speaks."""
@@ -191,7 +197,7 @@ class RealtimeConversation(Conversation):
 
     async def run(self) -> None:
         if self._profile is not None:
-            self._about = await self._profile.told(self.config.realtime.agent_context)
+            self._terms.about = await self._profile.told(self.config.realtime.agent_context)
         await self.line.attached()
         self._ear.use(self.line.input_format)
         with self._media.watching():
@@ -204,32 +210,8 @@ class RealtimeConversation(Conversation):
 
     # --- the session ------------------------------------------------------------------------
 
-    @property
-    def _function_tools(self) -> bool:
-        return self._converses and not self._capabilities.delegation
-
-    def _options(self) -> RealtimeOptions:
-        return RealtimeOptions(
-            sink=self.voice,
-            input_format=self._format(self.line.input_format),
-            output_format=self._format(self.line.output_format),
-            instructions=self._instructions,
-            tools=self._tools.declared() if self._function_tools else (),
-            history=words.history(self.lane.record.transcript),
-        )
-
-    def _format(self, wanted: AudioFormat) -> AudioFormat:
-        formats = self._capabilities.formats
-        return wanted if wanted in formats else formats[0]
-
-    @property
-    def _instructions(self) -> str:
-        return words.instructions(
-            self.config.realtime, tools=self._function_tools, about=self._about
-        )
-
     def _session_opened(self) -> None:
-        self.voice.session_opened(self._format(self.line.output_format))
+        self.voice.session_opened(self._terms.output_format)
         if self._converses:
             self._keys.begin(self.lane.spawn)
         self._link.do(self._open)
@@ -242,7 +224,7 @@ class RealtimeConversation(Conversation):
             await self.voice.pause()
 
     def _session_closed(self) -> None:
-        self._apologised = False
+        self._failures.session_closed()
         self._keys.pause()
         self._breaks.broke()
         self._tools.forget()
@@ -252,13 +234,13 @@ class RealtimeConversation(Conversation):
         if self._farewell.ends:
             return
         if self._greeting.pending:
-            await self._greeting.play(self._instructions, session)
+            await self._greeting.play(self._terms.instructions, session)
         elif self._converses and self._resumed:
             self._resumed = False
             await session.say(self.config.phrases.resumed)
         elif self._converses and self._breaks.owes():
             if self._forced is None:
-                await session.greet(words.interrupted(self._instructions))
+                await session.greet(words.interrupted(self._terms.instructions))
             else:
                 await session.say(self.config.phrases.not_understood)
 
@@ -280,7 +262,7 @@ class RealtimeConversation(Conversation):
             case ResponseStarted(response=response):
                 self.voice.response_started(response)
             case ResponseDone():
-                self._response_done(event)
+                self._failures.response_done(event, spoke=self.voice.response_done(event))
             case Transcript(role="assistant", item=item, text=text, final=final):
                 self.voice.text(item, text, final=final)
             case Transcript(text=text, final=final):
@@ -297,7 +279,7 @@ class RealtimeConversation(Conversation):
                 self._tools.cancel_all()
                 self._greeting.break_off()
                 self.voice.interrupt()
-                self.voice.session_opened(self._format(self.line.output_format))
+                self.voice.session_opened(self._terms.output_format)
                 if not self._greeting.pending:
                     self._link.do(self._open)
             case Usage(values=values):
@@ -315,25 +297,6 @@ class RealtimeConversation(Conversation):
             return
         if (heard := self.voice.interrupt()) is not None:
             self._link.do(lambda session: session.interrupt(heard))
-
-    def _response_done(self, event: ResponseDone) -> None:
-        spoke = self.voice.response_done(event)
-        if event.status != "failed":
-            self._failures = self._failures if self._apologised else 0
-            self._apologised = False
-            return
-        _log.warning("call %s: the model failed: %s", self.lane.record.call_id, event.error)
-        if self._greeting.pending or self._farewell.ends:
-            return
-        self._failures += 1
-        if self._failures >= _FAILURES_BEFORE_END:
-            self._farewell.begin(EndDetail.AGENT_FAILED)
-        elif not spoke:
-            self._link.do(self._apologise)
-
-    async def _apologise(self, session: RealtimeSession) -> None:
-        await session.say(self.config.phrases.not_understood)
-        self._apologised = True
 
     # --- what the caller said ---------------------------------------------------------------
 
@@ -367,12 +330,12 @@ class RealtimeConversation(Conversation):
 
     def _tell_keys(self, digits: str) -> None:
         if not self._farewell.ends:
-            request = words.pressed(self._instructions, digits)
+            request = words.pressed(self._terms.instructions, digits)
             self._link.do(lambda session: session.greet(request))
 
     def play_message(self) -> None:
         if not self._farewell.ends:
-            self._link.do(partial(self._greeting.play, self._instructions))
+            self._link.do(partial(self._greeting.play, self._terms.instructions))
 
     def resume(self) -> None:
         self._resumed = True

@@ -1,0 +1,58 @@
+"""Responses of a voice model that fail: one is apologised for, the next one in a row ends the
+call."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from voicecall.model import EndDetail
+from voicecall.realtime import RealtimeSession, ResponseDone
+from voicecall_calls.conversation.lastwords import Farewell
+from voicecall_calls.conversation.realtime.greeting import Greeting
+from voicecall_calls.conversation.realtime.link import ModelLink
+
+if TYPE_CHECKING:
+    from voicecall_calls.engine.lane import CallLane
+
+__all__ = ["Failures"]
+
+_log = logging.getLogger("voicecall.calls")
+_FAILURES_BEFORE_END = 2
+
+
+class Failures:
+    def __init__(
+        self, lane: CallLane, link: ModelLink, greeting: Greeting, farewell: Farewell, apology: str
+    ) -> None:
+        self._lane = lane
+        self._link = link
+        self._greeting = greeting
+        self._farewell = farewell
+        self._apology = apology
+        self._count = 0
+        self._apologised = False
+        """The next response only asks the caller to say it again."""
+
+    def session_closed(self) -> None:
+        """Its responses are over."""
+        self._apologised = False
+
+    def response_done(self, event: ResponseDone, *, spoke: bool) -> None:
+        """Take the end of a response; ``spoke``: something of it was, or will be, heard."""
+        if event.status != "failed":
+            self._count = self._count if self._apologised else 0
+            self._apologised = False
+            return
+        _log.warning("call %s: the model failed: %s", self._lane.record.call_id, event.error)
+        if self._greeting.pending or self._farewell.ends:
+            return
+        self._count += 1
+        if self._count >= _FAILURES_BEFORE_END:
+            self._farewell.begin(EndDetail.AGENT_FAILED)
+        elif not spoke:
+            self._link.do(self._apologise)
+
+    async def _apologise(self, session: RealtimeSession) -> None:
+        await session.say(self._apology)
+        self._apologised = True

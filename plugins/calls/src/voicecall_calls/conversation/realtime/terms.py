@@ -1,0 +1,70 @@
+"""What the sessions of a call's voice model are opened with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from voicecall.audio import AudioFormat
+from voicecall.media import AudioSink
+from voicecall.model import CallMode
+from voicecall.realtime import RealtimeCapabilities, RealtimeOptions, Tool
+from voicecall_calls.config import RealtimeConfig
+from voicecall_calls.conversation.line import AudioLine
+from voicecall_calls.conversation.realtime import words
+
+if TYPE_CHECKING:
+    from voicecall_calls.engine.lane import CallLane
+
+__all__ = ["SessionTerms"]
+
+
+class SessionTerms:
+    """``tools`` are those of a model that can call functions; ``about`` is who speaks."""
+
+    def __init__(
+        self,
+        lane: CallLane,
+        line: AudioLine,
+        sink: AudioSink,
+        capabilities: RealtimeCapabilities,
+        config: RealtimeConfig,
+        *,
+        tools: Callable[[], Sequence[Tool]],
+    ) -> None:
+        self.about = ""
+        self._lane = lane
+        self._line = line
+        self._sink = sink
+        self._capabilities = capabilities
+        self._config = config
+        self._tools = tools
+
+    def options(self) -> RealtimeOptions:
+        """Those of a session that is opened now."""
+        return RealtimeOptions(
+            sink=self._sink,
+            input_format=self._format(self._line.input_format),
+            output_format=self.output_format,
+            instructions=self.instructions,
+            tools=self._tools() if self._function_tools else (),
+            history=words.history(self._lane.record.transcript),
+        )
+
+    @property
+    def output_format(self) -> AudioFormat:
+        """In which the model speaks."""
+        return self._format(self._line.output_format)
+
+    @property
+    def instructions(self) -> str:
+        return words.instructions(self._config, tools=self._function_tools, about=self.about)
+
+    @property
+    def _function_tools(self) -> bool:
+        converses = self._lane.record.mode is CallMode.CONVERSATION
+        return converses and not self._capabilities.delegation
+
+    def _format(self, wanted: AudioFormat) -> AudioFormat:
+        formats = self._capabilities.formats
+        return wanted if wanted in formats else formats[0]
