@@ -94,3 +94,28 @@ async def test_keys_pressed_between_two_sessions_of_a_model_are_told_to_the_next
         assert kind == "greet"
         assert "keys" in request
         assert "1" in request
+
+
+async def test_keys_answer_a_question_that_a_model_was_made_to_ask(tmp_path: Path) -> None:
+    model = ScriptedRealtime()
+    async with open_realtime(tmp_path, model) as phone:
+        await phone.dial()
+        await phone.answer()
+        await phone.settle(0.1)
+        answers: list[str] = []
+
+        async def ask() -> None:
+            answers.append(await phone.operations.ask(phone.record.call_id, "Your number, please?"))
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(ask)
+            await phone.settle(2)
+            for key in "42#":
+                phone.socket.press(key)
+        assert answers == ["42#"]
+        # Whoever has asked goes on; the model need not answer as well.
+        await phone.settle(3)
+        assert model.current.asked == [("say", "Your number, please?")]
+        phone.socket.press("7")
+        await phone.settle(3)
+        assert [kind for kind, _ in model.current.asked] == ["say", "greet"]

@@ -329,6 +329,9 @@ class RealtimeConversation(Conversation):
             self._keys.press(digits)
 
     def _tell_keys(self, digits: str) -> None:
+        """They answer an open question; else the model does."""
+        if self._question.answered(digits):
+            return
         if not self._farewell.ends:
             request = words.pressed(self._terms.instructions, digits)
             self._link.do(lambda session: session.greet(request))
