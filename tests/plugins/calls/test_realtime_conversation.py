@@ -536,6 +536,65 @@ async def test_the_session_survives_its_socket(tmp_path: Path) -> None:
         assert bytes(model.current.audio).endswith(LOUD * 5)
 
 
+@pytest.mark.parametrize("opens_s", [0.0, 1.0])
+async def test_a_socket_with_another_format_has_a_session_of_its_own(
+    tmp_path: Path, opens_s: float
+) -> None:
+    from voicecall.audio import MULAW_8K, PCM16_16K
+
+    model = ScriptedRealtime(RealtimeCapabilities(formats=(MULAW_8K, PCM16_16K)))
+    async with open_realtime(tmp_path, model) as phone:
+        await answered(phone)
+        model.current.hears("Tell me a story.")
+        await phone.settle(0.1)
+        model.current.speak(TEN_WORDS, 5000)
+        await phone.settle(2)
+        first, model.open_delay_s = model.current, opens_s
+        phone.audio_format = PCM16_16K
+        phone.socket.drop()
+        await phone.settle(0.2)
+        assert len(phone.sockets) == 2
+        # What the old session was saying would be noise now, and so would be what waits for it.
+        before = bytes(first.audio)
+        first.write("item-1", 500)
+        wide = bytes(range(256)) * 25
+        await phone.socket.speak(wide)
+        await phone.settle(1.3)
+        assert bytes(first.audio) == before
+        (session,) = model.sessions[1:]
+        assert session.options.input_format == session.options.output_format == PCM16_16K
+        assert bytes(session.audio) == wide
+        assert session.options.history == [
+            ("user", "Tell me a story."),
+            ("assistant", "one two three four"),
+        ]
+        # It is asked to go on.
+        ((kind, _),) = session.asked
+        assert kind == "greet"
+        await phone.settle(1.5)
+        assert phone.socket.audio_sent == b"\x01" * PCM16_16K.size(1000)
+        assert phone.said[-1] == ("bot", HELLO)
+        assert phone.record.live
+
+
+async def test_another_format_between_two_sessions_is_that_of_the_next(tmp_path: Path) -> None:
+    from voicecall.audio import MULAW_8K, PCM16_16K
+
+    model = ScriptedRealtime(RealtimeCapabilities(formats=(MULAW_8K, PCM16_16K)))
+    model.open_delay_s = 2.0
+    async with open_realtime(tmp_path, model) as phone:
+        await answered(phone)
+        await phone.socket.speak(LOUD * 10)
+        phone.audio_format = PCM16_16K
+        phone.socket.drop()
+        await phone.settle(1)
+        await phone.socket.speak(bytes(6400))
+        await phone.settle(5)
+        (session,) = model.sessions
+        assert session.options.input_format == PCM16_16K
+        assert bytes(session.audio) == bytes(6400)
+
+
 async def test_a_socket_that_stays_away_ends_the_call_after_the_grace(tmp_path: Path) -> None:
     model = ScriptedRealtime()
     mute = replace(STREAMING, native_speech=False, native_listening=False)

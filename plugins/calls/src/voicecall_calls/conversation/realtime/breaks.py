@@ -32,7 +32,8 @@ class Breaks:
         and the caller has not heard goes with it."""
         waits_since = self._voice.caller.waits_since
         self._owes = (
-            self._voice.answering
+            self._owes
+            or self._voice.answering
             or (cuts and self._voice.playing)
             or self._tools.busy
             or self._consults.current is not None

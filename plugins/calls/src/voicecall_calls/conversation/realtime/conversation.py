@@ -191,7 +191,18 @@ class RealtimeConversation(Conversation):
         self.line.listen(self._ear.listener(always=self._notices))
 
     def attach(self, socket: MediaSocket, started: Started) -> Attachment:
-        return self.line.attach(socket, started)
+        line = self.line
+        formats = started.input_format, started.output_format
+        same = formats == (line.input_format, line.output_format)
+        if not same:
+            # The session has the old ones, and so has what is being said.
+            self._breaks.broke(cuts=True)
+            self._link.reopen()
+            self.voice.interrupt()
+        attachment = line.attach(socket, started)
+        if not same:
+            self._ear.use(line.input_format)
+        return attachment
 
     # --- the tasks --------------------------------------------------------------------------
 
@@ -199,7 +210,6 @@ class RealtimeConversation(Conversation):
         if self._profile is not None:
             self._terms.about = await self._profile.told(self.config.realtime.agent_context)
         await self.line.attached()
-        self._ear.use(self.line.input_format)
         with self._media.watching():
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self.line.run)
@@ -231,6 +241,7 @@ class RealtimeConversation(Conversation):
         self.voice.session_closed()
 
     async def _open(self, session: RealtimeSession) -> None:
+        owes = self._breaks.owes()
         if self._farewell.ends:
             return
         if self._greeting.pending:
@@ -238,7 +249,7 @@ class RealtimeConversation(Conversation):
         elif self._converses and self._resumed:
             self._resumed = False
             await session.say(self.config.phrases.resumed)
-        elif self._converses and self._breaks.owes():
+        elif self._converses and owes:
             if self._forced is None:
                 await session.greet(words.interrupted(self._terms.instructions))
             else:

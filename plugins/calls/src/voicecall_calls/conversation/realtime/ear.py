@@ -41,13 +41,14 @@ class AttentiveEar:
         self._seam = seam
         self._interrupts = interrupts
         self._interrupt = interrupt
-        self._kept: list[bytes] = []
+        self._kept: list[bytes]
         """The end of what came while the greeting was protected."""
         self.use(audio_format)
 
     def use(self, audio_format: AudioFormat) -> None:
         """The caller's audio comes in this format."""
         self._gate = SpeechGate(audio_format)
+        self._kept = []
 
     def listener(self, *, always: bool) -> Callable[[bytes], None]:
         """Who takes the caller's audio from now on: this, where it is needed (``always`` or while

@@ -15,7 +15,7 @@ __all__ = ["Item", "Ticket"]
 @dataclass(slots=True, eq=False)
 class Item:
     """``id`` is the model's, empty once its session is over; ``key`` ours. ``sounded``: audio of it
-    came; ``size``: its bytes in the line when it was cut. ``over``: no more audio comes; ``told``:
+    came; ``total_ms``: how long it was when it was cut. ``over``: no more audio comes; ``told``:
     its text is complete."""
 
     id: str
@@ -26,7 +26,7 @@ class Item:
     ticket: Ticket | None = None
     text: str = ""
     sounded: bool = False
-    size: int = 0
+    total_ms: float = 0.0
     cut_ms: float | None = None
     error: str | None = None
     told: bool = False

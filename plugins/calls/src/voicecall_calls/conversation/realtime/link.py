@@ -96,6 +96,15 @@ class ModelLink:
         if self._scope is not None:
             self._scope.cancel()
 
+    def reopen(self) -> None:
+        """The line gets another format: another session takes the place of this one, which is told
+        to be closed at once. What waits for a session is dropped."""
+        self._waiting.clear()
+        self._waiting_bytes = 0
+        if self.session is not None:
+            self._over(self.session)
+        self._leave()
+
     def mute(self) -> None:
         """Have this session, and each that follows, hear silence from now on."""
         self._muted = True
@@ -128,6 +137,8 @@ class ModelLink:
             if self._seam.monotonic() - began >= _HEALTHY_S:
                 failures = 0
             if reason is None:
+                # Meanwhile the record learns what was said last, which the next one is told.
+                await anyio.sleep(_REOPEN_AFTER_S)
                 continue
             await anyio.lowlevel.checkpoint_if_cancelled()
             _log.warning("call %s: the voice model's session is lost: %s", self.call_id, reason)
@@ -147,6 +158,8 @@ class ModelLink:
                     self._provider.session(options), f"the session of {_WHOSE}"
                 ) as session:
                     scope.deadline = math.inf
+                    # The format may have changed meanwhile.
+                    await anyio.lowlevel.checkpoint_if_cancelled()
                     reason = await self._converse(session, options)
                     scope.deadline = anyio.current_time() + _CLOSE_S
         except (Exception, SystemExit) as error:  # noqa: BLE001 (a model's code)
@@ -156,13 +169,16 @@ class ModelLink:
             reason = f"no session within {_OPEN_S:g} s"
         return self._broken or reason
 
-    async def _converse(self, session: RealtimeSession, options: RealtimeOptions) -> str:
-        reason = "the session ended"
+    async def _converse(self, session: RealtimeSession, options: RealtimeOptions) -> str | None:
+        reason: str | None = "the session ended"
         async with anyio.create_task_group() as tasks:
             self._tasks = tasks
             try:
                 self._begin(session, options)
                 async for event in session:
+                    if self.session is not session:
+                        reason = None
+                        break
                     if isinstance(event, SessionLost) and event.fatal:
                         reason = event.reason
                         break
@@ -170,11 +186,16 @@ class ModelLink:
             except (Exception, SystemExit) as error:  # noqa: BLE001 (a model's code)
                 reason = why_lost(error, _WHOSE)
             finally:
-                self.session = self._tasks = None
-                self._listen(self.keep)
-                self._closed()
+                self._over(session)
                 tasks.cancel_scope.cancel()
         return reason
+
+    def _over(self, session: RealtimeSession) -> None:
+        """``session`` is used no more."""
+        if self.session is session:
+            self.session = self._tasks = None
+            self._listen(self.keep)
+            self._closed()
 
     def _begin(self, session: RealtimeSession, options: RealtimeOptions) -> None:
         check_plain(session, "send_audio", "mute")

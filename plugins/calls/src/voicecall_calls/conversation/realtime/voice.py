@@ -70,7 +70,8 @@ class ModelVoice:
         self._line = line
         self._seam = lane.host.seam
         self._keep = keep
-        self._format: AudioFormat = line.output_format
+        self._format: AudioFormat | None = None
+        """That of the present session."""
         self._active: list[Item] = []
         """Those that are not over for the record yet."""
         self._cut: OrderedDict[str, None] = OrderedDict()
@@ -97,6 +98,7 @@ class ModelVoice:
             self._finish(item)
             item.id = ""  # The next session may use the same names.
         self._current = None
+        self._format = None
         self._response = None
         self._answered = CallerTimes()
 
@@ -105,9 +107,10 @@ class ModelVoice:
         if item is None or item.id != item_id:
             item = self._known(item_id)
             if item is None:
-                if item_id in self._cut or self._closed:
+                model_format = self._format
+                if model_format is None or item_id in self._cut or self._closed:
                     return
-                item = self._begin(item_id)
+                item = self._begin(item_id, model_format)
             self._current = item
         if item.converts:
             audio = item.converter.process(audio)
@@ -120,7 +123,7 @@ class ModelVoice:
         found = (item for item in self._active if item.id == item_id and item.cut_ms is None)
         return next(found, None)
 
-    def _begin(self, item_id: str) -> Item:
+    def _begin(self, item_id: str, model_format: AudioFormat) -> Item:
         for other in self._active:
             self._finish(other)
         now = self._seam.now_ms()
@@ -136,9 +139,9 @@ class ModelVoice:
             stt_final=caller.final,
             agent_start=now if self._response is None else self._response[1],
         )
-        converter = Converter(self._format, self._line.output_format)
+        converter = Converter(model_format, self._line.output_format)
         # Equal formats need none, but where a piece may end in the middle of a sample.
-        converts = not converter.identity or self._format.sample_width > 1
+        converts = not converter.identity or model_format.sample_width > 1
         item = Item(item_id, self._seam.new_id(), times, converter, converts)
         if (ticket := self._due) is not None:
             item.ticket = self._tickets.pop(0)
@@ -257,7 +260,7 @@ class ModelVoice:
             return None
         self.interruptions += 1
         for item in playing:
-            item.size = self._line.size(item.key)
+            item.total_ms = self._line.output_format.duration_ms(self._line.size(item.key))
         heard, now = self._line.clear(), self._seam.now_ms()
         began = self.caller.started
         for item in playing:
@@ -377,8 +380,7 @@ class ModelVoice:
         text = item.text.strip() or item.message or ""
         heard = text
         if item.cut_ms is not None:
-            total = self._line.output_format.duration_ms(item.size)
-            heard = heard_part(text, item.cut_ms, total)
+            heard = heard_part(text, item.cut_ms, item.total_ms)
         await self._lane.apply(
             ev.BotSpoke(
                 at=self._seam.now_ms(),
