@@ -992,6 +992,52 @@ async def test_say_reports_at_once_that_nothing_is_said_behind_other_words(tmp_p
             await phone.operations.speak(phone.record.call_id, "Hello?")
 
 
+@pytest.mark.parametrize("event", [SessionLost("gone", fatal=True), SessionReset()])
+async def test_what_the_next_session_says_is_not_what_the_lost_one_was_asked_to_say(
+    tmp_path: Path, event: SessionLost | SessionReset
+) -> None:
+    model = ScriptedRealtime()
+    async with open_realtime(tmp_path, model) as phone:
+        await greeted(phone)
+        model.idle = True
+
+        async def lose() -> None:
+            await phone.settle(0.5)
+            model.idle = False
+            # Whoever has no answer yet gets it from the next session.
+            model.current.hears("When do you close?")
+            await phone.settle(0.1)
+            model.current.tell(event)
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(lose)
+            with anyio.fail_after(1), pytest.raises(ProviderUnavailable, match="said nothing"):
+                await phone.operations.speak(phone.record.call_id, "Your taxi is here.")
+        await phone.settle(3)
+        assert phone.said[-2:] == [("user", "When do you close?"), ("bot", HELLO)]
+
+
+async def test_an_expiring_session_says_first_what_it_was_asked_to(tmp_path: Path) -> None:
+    model = ScriptedRealtime()
+    async with open_realtime(tmp_path, model) as phone:
+        await greeted(phone)
+        model.idle = True
+
+        async def expire() -> None:
+            await phone.settle(0.2)
+            model.current.tell(SessionExpiring(60_000))
+            await phone.settle(1)
+            assert len(model.sessions) == 1
+            model.current.speak("Your taxi is here.", 1000)
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(expire)
+            await phone.operations.speak(phone.record.call_id, "Your taxi is here.")
+        await phone.settle(5)
+        assert phone.said[-1] == ("bot", "Your taxi is here.")
+        assert len(model.sessions) == 2
+
+
 async def test_say_reports_words_that_break_off_and_the_next_are_said(tmp_path: Path) -> None:
     model = ScriptedRealtime()
     async with open_realtime(tmp_path, model) as phone:

@@ -229,7 +229,7 @@ class RealtimeConversation(Conversation):
     async def _pause(self) -> None:
         """Wait until a session can be left: what it is doing would be begun anew, tools and all."""
         await self.voice.pause()
-        while self._tools.busy or self.voice.answering:
+        while self._tools.busy or self.voice.answering or self.voice.asked:
             await self._tools.idle()
             await self.voice.pause()
 

@@ -12,6 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import anyio
+import anyio.lowlevel
 
 from voicecall import events as ev
 from voicecall.model import CallMode, EndDetail, MessageState
@@ -82,6 +83,8 @@ class Greeting:
                 await session.say(message.text)
             with anyio.move_on_after(_FIRST_AUDIO_S):
                 await ticket.begun.wait()
+            # The session may be over, which is no failure of the greeting.
+            await anyio.lowlevel.checkpoint_if_cancelled()
         except (Exception, SystemExit) as error:  # noqa: BLE001 (a model's code)
             why = why_lost(error, "the voice model")
             _log.warning("call %s: greeting: %s", self._lane.record.call_id, why)

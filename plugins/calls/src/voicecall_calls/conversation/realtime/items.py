@@ -9,7 +9,7 @@ import anyio
 from voicecall.audio import Converter
 from voicecall_calls.conversation.turntimes import TurnTimes
 
-__all__ = ["Item", "Ticket"]
+__all__ = ["Item", "Ticket", "Tickets"]
 
 
 @dataclass(slots=True, eq=False)
@@ -54,3 +54,54 @@ class Ticket:
     item: Item | None = None
     begun: anyio.Event = field(default_factory=anyio.Event)
     done: anyio.Event = field(default_factory=anyio.Event)
+
+
+class Tickets:
+    """Those whose item has yet to begin, in order. ``response`` is the one that is being made, None
+    between two."""
+
+    __slots__ = ("_waiting",)
+
+    def __init__(self) -> None:
+        self._waiting: list[Ticket] = []
+
+    def __bool__(self) -> bool:
+        return bool(self._waiting)
+
+    def draw(self, message: str | None, response: str | None) -> Ticket:
+        """One for the item that begins next."""
+        ticket = Ticket(message, behind=response)
+        self._waiting.append(ticket)
+        return ticket
+
+    def due(self, response: str | None) -> Ticket | None:
+        """That of an item which begins now. What is still of a response that was being made before
+        has none."""
+        ticket = self._waiting[0] if self._waiting else None
+        if ticket is None or response is None or ticket.behind != response:
+            return ticket
+        return None
+
+    def take(self, item: Item, response: str | None) -> None:
+        """``item`` begins."""
+        if (ticket := self.due(response)) is not None:
+            del self._waiting[0]
+            item.ticket, ticket.item = ticket, item
+            ticket.begun.set()
+
+    def give_up(self, ticket: Ticket) -> None:
+        """Its item will not come."""
+        if ticket in self._waiting:
+            self._waiting.remove(ticket)
+        ticket.begun.set()
+
+    def nothing_came(self, response: str) -> None:
+        """``response`` is over, and had no item."""
+        # The end of a response that was cut off may come when its successor is asked for.
+        if self._waiting and self._waiting[0].behind != response:
+            self.give_up(self._waiting[0])
+
+    def close(self) -> None:
+        """No item will come of what was asked for so far."""
+        for ticket in list(self._waiting):
+            self.give_up(ticket)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 
 import anyio
+import anyio.lowlevel
 
 from voicecall.errors import CallNotReady, ProviderUnavailable, VoicecallError
 from voicecall_calls.conversation.losses import why_lost
@@ -40,6 +41,8 @@ class ModelSpeech:
                 await session.say(text)
                 with anyio.move_on_after(patience_s):
                     await ticket.begun.wait()
+                # The session may be over, and with it a job of it that has this said.
+                await anyio.lowlevel.checkpoint_if_cancelled()
             except VoicecallError:
                 raise
             except (Exception, SystemExit) as error:

@@ -18,7 +18,7 @@ from voicecall.realtime import ResponseDone
 from voicecall.store import TurnRow
 from voicecall_calls.conversation.line import AudioLine
 from voicecall_calls.conversation.mouth import SpeechTimes, heard_part
-from voicecall_calls.conversation.realtime.items import Item, Ticket
+from voicecall_calls.conversation.realtime.items import Item, Ticket, Tickets
 from voicecall_calls.conversation.realtime.words import joined
 from voicecall_calls.conversation.turntimes import CallerTimes, KeepTurn, TurnTimes
 from voicecall_calls.news import News
@@ -76,7 +76,7 @@ class ModelVoice:
         """Those that are not over for the record yet."""
         self._cut: OrderedDict[str, None] = OrderedDict()
         self._early: OrderedDict[str, tuple[str, bool]] = OrderedDict()
-        self._tickets: list[Ticket] = []
+        self._tickets = Tickets()
         self._response: tuple[str, int] | None = None
         """The one that is being made, and since when."""
         self._awaited = 0
@@ -93,13 +93,15 @@ class ModelVoice:
         self._early.clear()
 
     def session_closed(self) -> None:
-        """No more audio of the present items; what came is still played."""
+        """No more audio of the present items, nor of what was asked for and did not begin; what
+        came is still played."""
         for item in self._active:
             self._finish(item)
             item.id = ""  # The next session may use the same names.
         self._current = None
         self._format = None
         self._response = None
+        self._tickets.close()
         self._answered = CallerTimes()
 
     def write(self, item_id: str, audio: bytes) -> None:
@@ -143,10 +145,7 @@ class ModelVoice:
         # Equal formats need none, but where a piece may end in the middle of a sample.
         converts = not converter.identity or model_format.sample_width > 1
         item = Item(item_id, self._seam.new_id(), times, converter, converts)
-        if (ticket := self._due) is not None:
-            item.ticket = self._tickets.pop(0)
-            ticket.item = item
-            ticket.begun.set()
+        self._tickets.take(item, self._making)
         self._active.append(item)
         if item_id in self._early:
             text, final = self._early.pop(item_id)
@@ -169,24 +168,16 @@ class ModelVoice:
 
     def next_item(self, message: str | None = None) -> Ticket:
         """A ticket for the item that begins next."""
-        ticket = Ticket(message, behind=None if self._response is None else self._response[0])
-        self._tickets.append(ticket)
-        return ticket
-
-    @property
-    def _due(self) -> Ticket | None:
-        """The ticket of the item that begins now. What is still of a response that was being made
-        before has none."""
-        ticket = self._tickets[0] if self._tickets else None
-        if ticket is None or self._response is None or ticket.behind != self._response[0]:
-            return ticket
-        return None
+        return self._tickets.draw(message, self._making)
 
     def give_up(self, ticket: Ticket) -> None:
         """The item of ``ticket`` will not come."""
-        if ticket in self._tickets:
-            self._tickets.remove(ticket)
-        ticket.begun.set()
+        self._tickets.give_up(ticket)
+
+    @property
+    def _making(self) -> str | None:
+        """The response that is being made."""
+        return None if self._response is None else self._response[0]
 
     def response_started(self, response: str) -> None:
         self._response = response, self._seam.now_ms()
@@ -204,11 +195,8 @@ class ModelVoice:
                 item.error = str(event.error or "the response failed")
                 item.times.failed = item.error
             self._finish(item)
-        if not items and event.status != "completed" and self._tickets:
-            ticket = self._tickets[0]
-            # The end of a response that was cut off may come when its successor is asked for.
-            if ticket.behind != event.response:
-                self.give_up(ticket)
+        if not items and event.status != "completed":
+            self._tickets.nothing_came(event.response)
         return bool(items)
 
     def text(self, item_id: str, text: str, *, final: bool) -> None:
@@ -232,6 +220,11 @@ class ModelVoice:
         (self._answered if late else self.caller).final = self._seam.now_ms()
 
     @property
+    def asked(self) -> bool:
+        """An item was asked for, and has yet to begin."""
+        return bool(self._tickets)
+
+    @property
     def answering(self) -> bool:
         """A response is being made."""
         return self._response is not None or any(not item.over for item in self._active)
@@ -250,7 +243,7 @@ class ModelVoice:
 
     @property
     def _closed(self) -> bool:
-        return self.ended or (self.parting and self._due is None)
+        return self.ended or (self.parting and self._tickets.due(self._making) is None)
 
     def interrupt(self) -> dict[str, float] | None:
         """Stop everything that is being said; the heard milliseconds of each item by the model's
@@ -277,13 +270,11 @@ class ModelVoice:
     def hush(self) -> None:
         """The call is being ended: stop what is being said, and let go who waits for more."""
         self.interrupt()
-        for ticket in list(self._tickets):
-            self.give_up(ticket)
+        self._tickets.close()
 
     def close(self) -> None:
         """The call is over: let go whoever waits."""
-        for ticket in list(self._tickets):
-            self.give_up(ticket)
+        self._tickets.close()
         for item in self._active:
             item.let_go()
 
