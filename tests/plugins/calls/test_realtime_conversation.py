@@ -266,6 +266,46 @@ async def test_a_refused_greeting_is_tried_again(tmp_path: Path) -> None:
         assert phone.said == [("bot", HELLO)]
 
 
+async def test_a_reset_before_the_greeting_begins_has_it_asked_for_anew(tmp_path: Path) -> None:
+    model = ScriptedRealtime()
+    model.idle = True
+    async with open_realtime(tmp_path, model) as phone:
+        await phone.call_in()
+        await phone.settle(0.5)
+        model.current.tell(SessionReset())
+        await phone.settle(0.1)
+        assert muted(model)
+        model.idle = False
+        model.current.tell(SessionReset())
+        await phone.settle(0.1)
+        assert muted(model)
+        await phone.settle(2)
+        assert [kind for kind, _ in model.current.asked] == ["greet"] * 3
+        assert phone.said == [("bot", HELLO)]
+        assert not muted(model)
+        assert phone.record.message is not None
+        assert phone.record.message.attempts == 1
+
+
+async def test_a_greeting_that_another_session_is_asked_for_is_asked_for_once(
+    tmp_path: Path,
+) -> None:
+    model = ScriptedRealtime()
+    model.refusals.append(ProviderUnavailable("busy", provider="model"))
+    async with open_realtime(tmp_path, model) as phone:
+        await phone.call_in()
+        await phone.settle(0.5)
+        model.idle = True
+        # It would be tried again a moment later.
+        model.current.tell(SessionLost("gone", fatal=True))
+        await phone.settle(5)
+        assert len(model.sessions) == 2
+        assert [kind for kind, _ in model.current.asked] == ["greet"]
+        model.current.speak(HELLO, 1000)
+        await phone.settle(2)
+        assert phone.said == [("bot", HELLO)]
+
+
 async def test_a_notification_is_spoken_and_the_call_ends(tmp_path: Path) -> None:
     model = ScriptedRealtime()
     async with open_realtime(tmp_path, model, outbound={"notifyHangupDelaySec": 1}) as phone:

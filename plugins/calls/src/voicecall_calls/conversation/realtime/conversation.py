@@ -288,11 +288,10 @@ class RealtimeConversation(Conversation):
             case SessionReset():
                 self._breaks.broke(cuts=True)
                 self._tools.cancel_all()
-                self._greeting.break_off()
+                self._greeting.reset()
                 self.voice.interrupt()
                 self.voice.session_opened(self._terms.output_format)
-                if not self._greeting.pending:
-                    self._link.do(self._open)
+                self._link.do(self._open)
             case Usage(values=values):
                 # Vendors break some of their figures down, and of a failure some give none.
                 told: Mapping[str, Any] = values or {}

@@ -60,6 +60,9 @@ class Greeting:
         self._seam = lane.host.seam
         self._config = config
         self._verbatim = verbatim
+        self._asking = False
+        self._void = False
+        """What was asked of the model, it has forgotten."""
         self._protection: anyio.CancelScope | None = None
         self._muted: RealtimeSession | None = None
 
@@ -70,28 +73,47 @@ class Greeting:
         return message is not None and message.state is MessageState.PENDING
 
     async def play(self, instructions: str, session: RealtimeSession) -> None:
-        """Have the first message spoken."""
+        """Have the first message spoken, unless that is under way."""
         message = self._lane.record.message
-        if message is None or not self.pending or self._farewell.ends:
+        if message is None or self._asking or not self.pending or self._farewell.ends:
             return
-        ticket = self._voice.next_item(message.text)
-        self._link.do(partial(self._protect, ticket))
+        self._asking = True
         try:
-            if self._verbatim is Verbatim.NONE:
-                await session.greet(greeting(instructions, message.text))
-            else:
-                await session.say(message.text)
+            begins = await self._ask(message.text, instructions, session)
+            if not begins and not self._farewell.ends:
+                await self._failed(message.text)
+        finally:
+            self._asking = False
+
+    async def _ask(self, text: str, instructions: str, session: RealtimeSession) -> bool:
+        """Ask for the first message, and again where the vendor starts over before it begins;
+        whether it begins."""
+        ticket: Ticket | None = None
+        try:
             with anyio.move_on_after(_FIRST_AUDIO_S):
-                await ticket.begun.wait()
+                while ticket is None or (ticket.item is None and self._void):
+                    self._void = False
+                    ticket = self._voice.next_item(text)
+                    self._link.do(partial(self._protect, ticket))
+                    if self._verbatim is Verbatim.NONE:
+                        await session.greet(greeting(instructions, text))
+                    else:
+                        await session.say(text)
+                    await ticket.begun.wait()
             # The session may be over, which is no failure of the greeting.
             await anyio.lowlevel.checkpoint_if_cancelled()
         except (Exception, SystemExit) as error:  # noqa: BLE001 (a model's code)
             why = why_lost(error, "the voice model")
             _log.warning("call %s: greeting: %s", self._lane.record.call_id, why)
         finally:
-            self._voice.give_up(ticket)
-        if ticket.item is None and not self._farewell.ends:
-            await self._failed(message.text)
+            if ticket is not None:
+                self._voice.give_up(ticket)
+        return ticket is not None and ticket.item is not None
+
+    def reset(self) -> None:
+        """The vendor has started over: to be told before what was asked of it is given up."""
+        self._void = True
+        self.break_off()
 
     async def _failed(self, text: str) -> None:
         """The state machine decides whether it is tried again; it would end the call in silence
@@ -130,9 +152,10 @@ class Greeting:
         self._changed()
 
     def break_off(self) -> None:
+        protection, self._protection = self._protection, None
         self._set_protected(False)
-        if self._protection is not None:
-            self._protection.cancel()
+        if protection is not None:
+            protection.cancel()
 
     async def _protect(self, ticket: Ticket, session: RealtimeSession) -> None:
         """From now until so many milliseconds after the first audio, or to the end of the
@@ -141,17 +164,17 @@ class Greeting:
         protection_ms = config.protection_ms(self._lane.record.direction)
         if config.enabled and not protection_ms:
             return
+        scope = self._protection = anyio.CancelScope(deadline=anyio.current_time() + _LONGEST_S)
         self._set_protected(True)
         self._muted = session
         try:
             session.mute(True)
-            with anyio.move_on_after(_LONGEST_S) as scope:
-                self._protection = scope
+            with scope:
                 await ticket.begun.wait()
                 if ticket.item is not None:
                     limit = protection_ms / 1000 if config.enabled else None
                     with anyio.move_on_after(limit):
                         await ticket.done.wait()
         finally:
-            self._set_protected(False)
-            self._protection = None
+            if self._protection is scope:
+                self.break_off()
