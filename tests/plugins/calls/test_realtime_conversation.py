@@ -985,6 +985,40 @@ async def test_say_returns_behind_an_answer_that_was_being_made(tmp_path: Path) 
         assert phone.said == [("bot", "At six."), ("bot", "Your taxi is here.")]
 
 
+@pytest.mark.parametrize("comes", [True, False])
+async def test_say_waits_for_a_long_answer_that_is_made_in_real_time(
+    tmp_path: Path, comes: bool
+) -> None:
+    model = ScriptedRealtime()
+    async with open_realtime(tmp_path, model, realtime={"inactivityMs": 0}) as phone:
+        await answered(phone)
+        patience_s = phone.config.tts.timeout_ms / 1000
+        model.current.tell(ResponseStarted("own"))
+        await phone.settle(0.1)
+        model.idle = True
+
+        async def answer() -> None:
+            for _ in range(round(patience_s * 25)):
+                model.current.write("own item", 100)
+                await phone.settle(0.1)
+            model.current.tell(Transcript("assistant", "own item", "A story.", final=True))
+            model.current.tell(ResponseDone("own", "completed", items=("own item",)))
+            await phone.settle(0.1)
+            if comes:
+                model.current.speak("Your taxi is here.", 1000)
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(answer)
+            with anyio.fail_after(patience_s * 5):
+                if comes:
+                    await phone.operations.speak(phone.record.call_id, "Your taxi is here.")
+                else:
+                    with pytest.raises(ProviderUnavailable, match="said nothing"):
+                        await phone.operations.speak(phone.record.call_id, "Your taxi is here.")
+        assert phone.said[0] == ("bot", "A story.")
+        assert phone.said[1:] == ([("bot", "Your taxi is here.")] if comes else [])
+
+
 async def test_say_reports_a_model_that_says_nothing(tmp_path: Path) -> None:
     model = ScriptedRealtime()
     async with open_realtime(tmp_path, model) as phone:

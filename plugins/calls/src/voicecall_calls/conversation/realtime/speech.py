@@ -10,7 +10,7 @@ import anyio.lowlevel
 from voicecall.errors import CallNotReady, ProviderUnavailable, VoicecallError
 from voicecall_calls.conversation.losses import why_lost
 from voicecall_calls.conversation.question import OpenQuestion
-from voicecall_calls.conversation.realtime.items import Item
+from voicecall_calls.conversation.realtime.items import Item, Ticket
 from voicecall_calls.conversation.realtime.link import ModelLink
 from voicecall_calls.conversation.realtime.voice import ModelVoice
 
@@ -29,8 +29,9 @@ class ModelSpeech:
 
     async def say(self, text: str, patience_s: float) -> Item | None:
         """Have the model say ``text``: what it said, once that was played or interrupted; None
-        where it began nothing within ``patience_s``. Raises ``CallNotReady`` while there is no
-        session and while the call is being ended, and ``ProviderError`` where it fails."""
+        where it began nothing within ``patience_s`` of what it was saying before. Raises
+        ``CallNotReady`` while there is no session and while the call is being ended, and
+        ``ProviderError`` where it fails."""
         async with self._floor:
             self._check()
             session = self._link.session
@@ -39,8 +40,7 @@ class ModelSpeech:
             ticket = self._voice.next_item()
             try:
                 await session.say(text)
-                with anyio.move_on_after(patience_s):
-                    await ticket.begun.wait()
+                await self._begun(ticket, patience_s)
                 # The session may be over, and with it a job of it that has this said.
                 await anyio.lowlevel.checkpoint_if_cancelled()
             except VoicecallError:
@@ -55,6 +55,16 @@ class ModelSpeech:
             else:
                 self._check()
             return ticket.item
+
+    async def _begun(self, ticket: Ticket, patience_s: float) -> None:
+        """Wait until the item of ``ticket`` begins or is given up, while audio comes at least every
+        ``patience_s``: what a model says before it in real time may take long."""
+        while not ticket.begun.is_set():
+            made = self._voice.made
+            with anyio.move_on_after(patience_s):
+                await ticket.begun.wait()
+            if self._voice.made == made:
+                return
 
     def _check(self) -> None:
         if self._voice.ended:

@@ -229,6 +229,11 @@ class ModelVoice:
         """A response is being made."""
         return self._response is not None or any(not item.over for item in self._active)
 
+    @property
+    def made(self) -> int:
+        """Bytes of what is being made."""
+        return sum(self._line.size(item.key) for item in self._active if not item.over)
+
     # --- interruptions ----------------------------------------------------------------------
 
     @property
