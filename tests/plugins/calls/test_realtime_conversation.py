@@ -1168,6 +1168,87 @@ async def test_ask_returns_the_callers_next_words(tmp_path: Path) -> None:
         assert phone.said[-2:] == [("bot", "Which day?"), ("user", "Monday.")]
 
 
+@pytest.mark.parametrize("answers", [False, True])
+async def test_the_rest_of_a_sentence_is_no_answer(tmp_path: Path, answers: bool) -> None:
+    model = ScriptedRealtime()
+    async with open_realtime(tmp_path, model) as phone:
+        await greeted(phone)
+        got: list[str] = []
+
+        async def ask() -> None:
+            got.append(await phone.operations.ask(phone.record.call_id, "Which day?"))
+
+        async with anyio.create_task_group() as tasks:
+            model.current.tell(SpeechStarted(0))
+            await phone.settle(0.3)
+            tasks.start_soon(ask)
+            await phone.settle(1)
+            assert model.current.asked[1:] == []
+            model.current.tell(SpeechStopped(1300))
+            if answers:
+                # A model need not wait for the text of what it hears.
+                model.current.speak("One moment.", 500)
+            await phone.settle(1)
+            assert model.current.asked[1:] == []
+            model.current.hears("I would like to book a table.")
+            await phone.settle(2)
+            assert model.current.asked[1:] == [("say", "Which day?")]
+            model.current.hears("Monday.")
+        assert got == ["Monday."]
+
+
+async def test_what_is_said_before_a_question_is_spoken_is_no_answer(tmp_path: Path) -> None:
+    model = ScriptedRealtime()
+    async with open_realtime(tmp_path, model) as phone:
+        await answered(phone)
+        model.answer_ms = 3000
+        got: list[str] = []
+
+        async def ask() -> None:
+            got.append(await phone.operations.ask(phone.record.call_id, "Which day?"))
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(phone.operations.speak, phone.record.call_id, "First of all.")
+            await phone.settle(0.1)
+            tasks.start_soon(ask)
+            await phone.settle(1)
+            model.current.hears("Go on.")
+            await phone.settle(6)
+            assert model.current.asked[1:] == [("say", "Which day?")]
+            assert got == []
+            model.current.hears("Monday.")
+        assert got == ["Monday."]
+
+
+async def test_a_sound_long_ago_holds_up_no_words(tmp_path: Path) -> None:
+    model = ScriptedRealtime()
+    async with open_realtime(tmp_path, model, realtime={"inactivityMs": 0}) as phone:
+        await greeted(phone)
+        model.current.tell(SpeechStarted(0))
+        await phone.settle(30)
+        with anyio.fail_after(1.5):
+            await phone.operations.speak(phone.record.call_id, "Your taxi is here.")
+
+
+@pytest.mark.parametrize(("stops", "wait_s"), [(True, 1.0), (False, 4.0)])
+async def test_words_wait_while_the_caller_speaks_though_not_for_ever(
+    tmp_path: Path, stops: bool, wait_s: float
+) -> None:
+    model = ScriptedRealtime()
+    async with open_realtime(tmp_path, model) as phone:
+        await greeted(phone)
+        model.current.tell(SpeechStarted(0))
+        await phone.settle(0.1)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(phone.operations.speak, phone.record.call_id, "Your taxi is here.")
+            await phone.settle(wait_s - 0.1)
+            assert model.current.asked[1:] == []
+            if stops:
+                model.current.tell(SpeechStopped(1000))
+            await phone.settle(0.2)
+            assert model.current.asked[1:] == [("say", "Your taxi is here.")]
+
+
 async def test_ask_ends_with_the_call_or_in_time(tmp_path: Path) -> None:
     model = ScriptedRealtime()
     async with open_realtime(tmp_path, model, transcriptTimeoutMs=5000) as phone:

@@ -19,11 +19,22 @@ from voicecall_calls.conversation.question import OpenQuestion
 if TYPE_CHECKING:
     from voicecall_calls.engine.lane import CallLane
 
-__all__ = ["CallerWords", "MediaWatch"]
+__all__ = ["CallerWords", "MediaWatch", "let_finish"]
 
 _log = logging.getLogger("voicecall.calls")
 _MEDIA_GRACE_S = 2.0
 _LEAST_WAIT_S = 0.05
+_LOOK_S = 0.05
+_LOOKS = 80
+"""So often, with such pauses, it is asked whether a caller still goes on."""
+
+
+async def let_finish(goes_on: Callable[[], bool]) -> None:
+    """Wait, for a few seconds at most, while the caller goes on."""
+    for _ in range(_LOOKS):
+        if not goes_on():
+            return
+        await anyio.sleep(_LOOK_S)
 
 
 class CallerWords:
@@ -36,6 +47,11 @@ class CallerWords:
         self._said: list[str] = []
         self._writing: anyio.Event | None = None
         self._question = question
+
+    @property
+    def writing(self) -> bool:
+        """The transcript lacks something that was said."""
+        return self._writing is not None
 
     def say(self, text: str) -> None:
         self._said.append(text)

@@ -122,7 +122,14 @@ class RealtimeConversation(Conversation):
         if not self._converses:
             self._link.mute()
         speech = ModelSpeech(self._link, self.voice)
-        self._requests = Requests(speech, self._question, config.tts.timeout_ms / 1000)
+        self._requests = Requests(
+            speech,
+            self.voice,
+            self._words,
+            self._question,
+            seam,
+            patience_s=config.tts.timeout_ms / 1000,
+        )
         self._last_words = LastWords(lane, self.line, carrier, fallback, model=speech)
         self._farewell = Farewell(lane, speech, self._last_words, config.phrases.failed)
         consults = Consults(lane, self._link, self._words, brain, config=config.realtime)

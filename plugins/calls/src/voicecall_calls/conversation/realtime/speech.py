@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import logging
+from contextlib import ExitStack
 
 import anyio
 import anyio.lowlevel
 
 from voicecall.errors import CallNotReady, ProviderUnavailable, VoicecallError
+from voicecall.seam import Seam
 from voicecall_calls.conversation.losses import why_lost
 from voicecall_calls.conversation.question import OpenQuestion
+from voicecall_calls.conversation.realtime.caller import CallerWords, let_finish
 from voicecall_calls.conversation.realtime.items import Item, Ticket
 from voicecall_calls.conversation.realtime.link import ModelLink
 from voicecall_calls.conversation.realtime.voice import ModelVoice
+from voicecall_calls.conversation.turntimes import CallerTimes
 
 __all__ = ["ModelSpeech", "Requests"]
 
 _log = logging.getLogger("voicecall.calls")
+_SOUND_MS = 20_000
+"""Words come no longer of a sound that began so long ago."""
 
 
 class ModelSpeech:
@@ -95,12 +101,25 @@ class ModelSpeech:
 
 
 class Requests:
-    """What somebody outside of the call wants said. ``closed`` is why nothing can be any more."""
+    """What somebody outside of the call wants said, which waits while the caller is in the middle
+    of something. ``closed`` is why nothing can be any more."""
 
-    def __init__(self, speech: ModelSpeech, question: OpenQuestion, patience_s: float) -> None:
+    def __init__(
+        self,
+        speech: ModelSpeech,
+        voice: ModelVoice,
+        words: CallerWords,
+        question: OpenQuestion,
+        seam: Seam,
+        *,
+        patience_s: float,
+    ) -> None:
         self.closed: str | None = None
         self._speech = speech
+        self._voice = voice
+        self._words = words
         self._question = question
+        self._seam = seam
         self._patience_s = patience_s
         self._turn = anyio.Lock()
 
@@ -108,27 +127,50 @@ class Requests:
         self.closed = why
         self._question.fail(why)
 
-    async def say(self, text: str, *, asks: bool = False) -> None:
-        """Return when ``text`` was played or interrupted; unless it ``asks``, it is not said where
-        something before it is interrupted. Raises ``VoicecallError``."""
+    async def say(self, text: str) -> None:
+        """Return when ``text`` was played or interrupted; it is not said where something before it
+        is interrupted. Raises ``VoicecallError``."""
         self._check()
         interruptions = self._speech.interruptions
         async with self._turn:
-            if self._speech.interruptions != interruptions and not asks:
+            await let_finish(self._caller_goes_on)
+            if self._speech.interruptions != interruptions:
                 self._check()
-                return
-            item = await self._speech.say(text, self._patience_s)
+            else:
+                await self._say(text)
+
+    async def ask(self, prompt: str, timeout_s: float) -> str:
+        """Say ``prompt`` and return the caller's next words. Raises ``VoicecallError``."""
+        self._check()
+        with ExitStack() as open_question:
+            async with self._turn:
+                # What is being said just now is no answer.
+                await let_finish(self._words_come)
+                # Open before the prompt is spoken: an early answer counts.
+                answer = open_question.enter_context(self._question.asked())
+                await self._say(prompt)
+            return await answer.wait(timeout_s)
+
+    async def _say(self, text: str) -> None:
+        item = await self._speech.say(text, self._patience_s)
         self._check()
         if item is None or item.error is not None:
             why = item.error if item is not None else None
             raise ProviderUnavailable(why or "the model said nothing", provider="realtime")
 
-    async def ask(self, prompt: str, timeout_s: float) -> str:
-        """Say ``prompt`` and return the caller's next words. Raises ``VoicecallError``."""
-        # Open before the prompt is spoken: an early answer counts.
-        with self._question.asked() as answer:
-            await self.say(prompt, asks=True)
-            return await answer.wait(timeout_s)
+    def _caller_goes_on(self) -> bool:
+        caller = self._voice.caller
+        return self._due(caller) and not caller.wordless
+
+    def _words_come(self) -> bool:
+        """Words of the caller's are not known yet, though they may be answered already."""
+        caller, answered = self._voice.caller, self._voice.answered
+        late = self._due(answered) and (caller.final or 0) < (answered.started or 0)
+        return self._words.writing or self._due(caller) or late
+
+    def _due(self, caller: CallerTimes) -> bool:
+        """Whether words are due. A sound that came to none may have been nobody's."""
+        return caller.speaks and self._seam.now_ms() - (caller.started or 0) < _SOUND_MS
 
     def _check(self) -> None:
         if self.closed is not None:

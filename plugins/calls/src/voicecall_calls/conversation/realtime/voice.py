@@ -39,7 +39,6 @@ class ModelVoice:
     # As in the pacer: a frame should look at few objects.
     __slots__ = (
         "_active",
-        "_answered",
         "_awaited",
         "_changed",
         "_current",
@@ -52,6 +51,7 @@ class ModelVoice:
         "_response",
         "_seam",
         "_tickets",
+        "answered",
         "caller",
         "interruptions",
         "parting",
@@ -64,7 +64,7 @@ class ModelVoice:
         self.parting = False
         """Only items begin that somebody has a ticket for."""
         self.caller = CallerTimes()
-        self._answered = CallerTimes()
+        self.answered = CallerTimes()
         """Those that the last item answers."""
         self._lane = lane
         self._line = line
@@ -102,7 +102,7 @@ class ModelVoice:
         self._format = None
         self._response = None
         self._tickets.close()
-        self._answered = CallerTimes()
+        self.answered = CallerTimes()
 
     def write(self, item_id: str, audio: bytes) -> None:
         item = self._current
@@ -129,7 +129,7 @@ class ModelVoice:
         for other in self._active:
             self._finish(other)
         now = self._seam.now_ms()
-        caller = self._answered = self.caller
+        caller = self.answered = self.caller
         self.caller = CallerTimes()
         times = TurnTimes(
             self._lane.record.call_id,
@@ -216,8 +216,8 @@ class ModelVoice:
 
     def caller_said(self) -> None:
         """The caller's words are known; with many vendors only after the answer to them began."""
-        late = self.caller.started is None and self._answered.wordless
-        (self._answered if late else self.caller).final = self._seam.now_ms()
+        late = self.caller.started is None and self.answered.wordless
+        (self.answered if late else self.caller).final = self._seam.now_ms()
 
     @property
     def asked(self) -> bool:
