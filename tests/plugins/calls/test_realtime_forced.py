@@ -15,6 +15,8 @@ from voicecall.agent import EndCall
 from voicecall.errors import ProviderUnavailable
 from voicecall.model import EndDetail
 from voicecall.realtime import (
+    Interrupted,
+    Interrupter,
     RealtimeCapabilities,
     ResponseDone,
     ResponseStarted,
@@ -288,6 +290,42 @@ async def test_a_call_for_later_words_is_not_late_for_the_answer_to_earlier_ones
         model.current.tell(consult())
         await phone.settle(3)
         assert model.current.results == [("t1", {"answer": "Tomorrow at five."}, False)]
+
+
+async def test_a_call_for_words_over_the_answer_may_come_before_they_are_known(
+    tmp_path: Path,
+) -> None:
+    model = ScriptedRealtime()
+    model.answer_ms = 3000
+    async with on_the_phone(tmp_path, model) as phone:
+        says(model)
+        await phone.settle(1)
+        phone.agent.then("Tomorrow at five.")
+        model.current.tell(SpeechStarted(0))
+        await phone.settle(0.7)
+        model.current.tell(consult())
+        await phone.settle(0.1)
+        model.current.hears("And the first one tomorrow?")
+        await phone.settle(2)
+        assert model.current.results == [("t1", {"answer": "Tomorrow at five."}, False)]
+        assert spoken(model) == ["Yes."]
+
+
+async def test_a_call_that_comes_late_is_no_answer_to_later_words(tmp_path: Path) -> None:
+    # It does not tell that the caller begins to speak.
+    model = ScriptedRealtime(RealtimeCapabilities(interrupts=Interrupter.MODEL))
+    model.answer_ms = 3000
+    async with on_the_phone(tmp_path, model) as phone:
+        model.current.hears(QUESTION)
+        await phone.settle(1)
+        phone.agent.then("Tomorrow at five.")
+        model.current.tell(Interrupted(), consult())
+        await phone.settle(0.5)
+        model.current.hears("And the first one tomorrow?")
+        await phone.settle(2)
+        ((_, result, _),) = model.current.results
+        assert result["status"] == "already_delivered"
+        assert spoken(model) == ["Yes.", "Tomorrow at five."]
 
 
 async def test_a_reset_drops_the_consultation(tmp_path: Path) -> None:

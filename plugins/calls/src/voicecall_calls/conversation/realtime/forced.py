@@ -61,6 +61,7 @@ class ForcedConsult:
         self._turn_began = self._seam.monotonic()
         self._called_at = -math.inf
         self._delivered_until = -math.inf
+        self._delivered_turn = -math.inf
         self._failures = 0
         self._scope = anyio.CancelScope()
 
@@ -72,7 +73,8 @@ class ForcedConsult:
 
     def called(self) -> None:
         """The model called something."""
-        self._called_at = self._seam.monotonic()
+        if not self.delivered:
+            self._called_at = self._seam.monotonic()
 
     def heard(self, text: str) -> None:
         """The caller said ``text``. What was being found out for earlier words is dropped, unless
@@ -89,8 +91,10 @@ class ForcedConsult:
 
     @property
     def delivered(self) -> bool:
-        """The caller hears the agent's answer, or has just heard it: a call for it is late."""
-        return self._seam.monotonic() <= self._delivered_until
+        """The caller hears the agent's answer, or has just heard it, and has not begun to speak
+        since: a call for it is late."""
+        same_turn = self._turn_began == self._delivered_turn
+        return same_turn and self._seam.monotonic() <= self._delivered_until
 
     # --- the consultation -------------------------------------------------------------------
 
@@ -117,6 +121,7 @@ class ForcedConsult:
                 # The model asked for it after all, and speaks it; or nobody is to hear it.
                 return
         self._delivered_until = math.inf
+        self._delivered_turn = self._turn_began
         try:
             await self._deliver(consult.answer)
         finally:
