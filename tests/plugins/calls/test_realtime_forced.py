@@ -328,6 +328,28 @@ async def test_a_call_that_comes_late_is_no_answer_to_later_words(tmp_path: Path
         assert spoken(model) == ["Yes.", "Tomorrow at five."]
 
 
+async def test_the_agent_is_not_asked_about_the_answer_to_somebody_elses_question(
+    tmp_path: Path,
+) -> None:
+    model = ScriptedRealtime()
+    async with on_the_phone(tmp_path, model) as phone:
+        answers: list[str] = []
+
+        async def ask() -> None:
+            answers.append(await phone.operations.ask(phone.record.call_id, "Which day?"))
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(ask)
+            await phone.settle(2)
+            says(model, "On Monday.")
+        assert answers == ["On Monday."]
+        await phone.settle(2)
+        assert phone.agent.turns == []
+        says(model)
+        await phone.settle(2)
+        assert len(phone.agent.turns) == 1
+
+
 async def test_a_reset_drops_the_consultation(tmp_path: Path) -> None:
     model = ScriptedRealtime()
     async with on_the_phone(tmp_path, model, fillerAfterMs=0) as phone:

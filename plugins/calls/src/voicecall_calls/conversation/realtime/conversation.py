@@ -319,8 +319,10 @@ class RealtimeConversation(Conversation):
 
     def _caller_said(self, text: str) -> None:
         self.voice.caller_said()
+        # Whoever has asked a question goes on with the answer; the agent does not.
+        asked = self._question.waits
         self._words.say(text)
-        if self._forced is not None and not self._farewell.ends:
+        if self._forced is not None and not (asked or self._farewell.ends):
             self._forced.heard(text)
 
     # --- notifications ----------------------------------------------------------------------
