@@ -514,6 +514,22 @@ async def test_attempts_are_counted_anew_after_a_healthy_while() -> None:
         assert len(stt.sessions) == 7
 
 
+async def test_attempts_are_counted_anew_behind_a_healthy_while_that_another_format_ended() -> None:
+    stt = ScriptedTranscription()
+    async with listening(stt) as it:
+        for _ in range(3):
+            await it.ear.ready()
+            stt.lost()
+            await anyio.sleep(5)
+        await anyio.sleep(30)
+        it.ear.expect(PCM16_16K)
+        await anyio.sleep(1)
+        stt.lost()
+        await anyio.sleep(5)
+        assert it.deaf == []
+        assert len(stt.sessions) == 6
+
+
 async def test_how_long_ago_a_sound_was() -> None:
     stt = ScriptedTranscription()
     async with listening(stt) as it:

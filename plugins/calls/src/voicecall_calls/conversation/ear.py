@@ -130,10 +130,10 @@ class Ear:
             reason = await self._one_session()
             await anyio.lowlevel.checkpoint_if_cancelled()
             self._break_off()
-            if reason is None:
-                continue
             if self._seam.monotonic() - began >= _HEALTHY_S:
                 failures = 0
+            if reason is None:
+                continue
             _log.warning("call %s: transcription lost: %s", self._call_id, reason)
             if self._refused or failures >= len(_WAITS_S):
                 break
