@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from voicecall.realtime import (
     Interrupted,
     Interrupter,
     RealtimeCapabilities,
+    RealtimeOptions,
     ResponseDone,
     ResponseStarted,
     SessionExpiring,
@@ -28,7 +31,7 @@ from voicecall.realtime import (
 )
 from voicecall_calls.conversation.realtime.conversation import RealtimeConversation
 from voicecall_testing.clock import virtual_backend
-from voicecall_testing.duplex import ScriptedRealtime
+from voicecall_testing.duplex import ScriptedRealtime, ScriptedRealtimeSession
 from voicecall_testing.echo import LINE_CHECK, EchoProvider
 from voicecall_testing.fakes import STREAMING
 from voicecall_testing.harness import Phone
@@ -858,6 +861,27 @@ async def test_an_expiring_session_is_left_in_time(tmp_path: Path) -> None:
         model.current.tell(SessionExpiring(5_000))
         await phone.settle(3.5)
         assert len(model.sessions) == 2
+
+
+class _Expiring(ScriptedRealtime):
+    """Its sessions expire as soon as they are open."""
+
+    @asynccontextmanager
+    async def session(self, options: RealtimeOptions) -> AsyncIterator[ScriptedRealtimeSession]:
+        async with super().session(options) as session:
+            session.tell(SessionExpiring(0))
+            yield session
+
+
+async def test_sessions_that_expire_at_once_are_opened_ever_more_rarely(tmp_path: Path) -> None:
+    model = _Expiring()
+    async with open_realtime(tmp_path, model, realtime={"inactivityMs": 0}) as phone:
+        await answered(phone)
+        await phone.settle(1)
+        assert len(model.sessions) == 3
+        await phone.settle(60)
+        assert 10 <= len(model.sessions) <= 14
+        assert phone.record.live
 
 
 async def test_a_model_that_resumes_renews_itself(tmp_path: Path) -> None:

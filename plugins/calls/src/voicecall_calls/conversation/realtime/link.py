@@ -34,6 +34,7 @@ _OPEN_S = 10.0
 _CLOSE_S = 3.0
 _HEALTHY_S = 30.0
 _REOPEN_AFTER_S = 0.25
+_REOPEN_LATEST_S = 8.0
 _RENEW_BEFORE_MS = 2_000
 _WHOSE = "the voice model"
 
@@ -129,16 +130,18 @@ class ModelLink:
 
     async def run(self) -> str:
         """Keep a session open; returns why that is not possible any more."""
-        failures = 0
+        failures = renewals = 0
         while True:
             began = self._seam.monotonic()
             self._broken = None
             reason = await self._one_session()
             if self._seam.monotonic() - began >= _HEALTHY_S:
-                failures = 0
+                failures = renewals = 0
             if reason is None:
-                # Meanwhile the record learns what was said last, which the next one is told.
-                await anyio.sleep(_REOPEN_AFTER_S)
+                # Meanwhile the record learns what was said last, which the next one is told. One
+                # that is to be left as soon as it is open would be opened without end.
+                await anyio.sleep(min(_REOPEN_AFTER_S * 2**renewals, _REOPEN_LATEST_S))
+                renewals += 1
                 continue
             await anyio.lowlevel.checkpoint_if_cancelled()
             _log.warning("call %s: the voice model's session is lost: %s", self.call_id, reason)
