@@ -405,6 +405,32 @@ async def test_a_tool_that_fails_gives_an_error(tmp_path: Path) -> None:
         assert "2 s" in last
 
 
+async def test_a_tool_that_cannot_be_stopped_is_left(tmp_path: Path) -> None:
+    async def handler(arguments: Mapping[str, Any], use: ToolUse) -> Any:
+        with anyio.CancelScope(shield=True):
+            await anyio.sleep(3600)
+
+    model = ScriptedRealtime()
+    tool = ToolSpec("make_coffee", "Coffee.", {"type": "object"}, handler)
+    config = {"tools": [COFFEE]}
+    async with on_the_phone(
+        tmp_path, model, tools=[tool], realtime=config, responseTimeoutMs=2000
+    ) as phone:
+        model.current.tell(ToolCall("t1", "make_coffee", {}))
+        await phone.settle(5)
+        assert model.current.results == [("t1", {"error": "no result within 2 s"}, False)]
+        model.current.tell(ToolCall("t2", "make_coffee", {}))
+        await phone.settle(0.5)
+        model.current.end()
+        await phone.settle(4)
+        assert len(model.sessions) == 2
+        model.current.tell(ToolCall("t1", "make_coffee", {}))
+        await phone.settle(0.5)
+        await phone.hang_up()
+        await phone.settle(3)
+        assert not phone.engine.lanes
+
+
 @pytest.mark.parametrize("result", [b"\x00", {"at": object()}, {"cups": float("nan")}])
 async def test_a_result_that_is_no_json_counts_as_a_failure(
     tmp_path: Path, result: bytes | dict[str, Any], caplog: pytest.LogCaptureFixture

@@ -145,17 +145,21 @@ class Consults:
     async def _recall(self, question: str) -> tuple[str, ...]:
         """What is known already; nothing where that cannot be told in time."""
         fast = self._config.fast_context
-        found: tuple[str, ...] = ()
+        found: list[str] = []
+
+        async def look() -> None:
+            recalled = await self._brain.backend.recall(
+                self._turn(question), fast.sources, fast.max_results
+            )
+            found.extend(one.text for one in recalled[: fast.max_results])
+
         with anyio.move_on_after(fast.timeout_ms / 1000):
             try:
-                recalled = await self._brain.backend.recall(
-                    self._turn(question), fast.sources, fast.max_results
-                )
-                found = tuple(one.text for one in recalled[: fast.max_results])
-            except (Exception, SystemExit):  # noqa: BLE001 (an agent's code can raise anything)
+                await apart(look, "the agent's search")
+            except Exception:  # noqa: BLE001 (an agent's code can raise anything)
                 text = "call %s: the agent cannot look into what it knows"
                 _log.exception(text, self._lane.record.call_id)
-        return found
+        return tuple(found)
 
     async def _ask(self, question: str, context: str) -> Answer:
         record = self._lane.record

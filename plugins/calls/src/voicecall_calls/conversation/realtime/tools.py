@@ -16,6 +16,7 @@ from voicecall.hosting import ToolCall as ToolUse
 from voicecall.hosting import ToolSpec
 from voicecall.model import EndDetail, EndReason
 from voicecall.realtime import Delegation, RealtimeSession, Tool, ToolCall
+from voicecall_calls.apart import apart
 from voicecall_calls.config import VoiceCallConfig
 from voicecall_calls.conversation.lastwords import Farewell
 from voicecall_calls.conversation.losses import why_lost
@@ -263,9 +264,15 @@ class RealtimeTools:
         # Models count their calls anew in each session, and what was asked once is done once.
         key = f"{record.call_id}:{call.id}"
         use = ToolUse(frozenset(), record.session_key, record.agent_id, key)
+        results: list[Any] = []
+
+        async def run() -> None:
+            results.append(await spec.handler(call.arguments, use))
+
         try:
             with anyio.fail_after(self._timeout_s):
-                result = await spec.handler(call.arguments, use)
+                await apart(run, f"the tool {call.name}")
+            (result,) = results
             # A model that cannot be told the result would wait for it.
             json.dumps(result, allow_nan=False)
             return {"result": result}
@@ -274,7 +281,7 @@ class RealtimeTools:
         except VoicecallError as error:
             _log.warning("call %s: tool %s: %s", record.call_id, call.name, error)
             return {"error": str(error)}
-        except (Exception, SystemExit):  # noqa: BLE001 (a tool's code can raise anything)
+        except Exception:  # noqa: BLE001 (a tool's code can raise anything)
             _log.exception("call %s: tool %s failed", record.call_id, call.name)
             return {"error": "the tool failed"}
 
