@@ -396,6 +396,25 @@ async def test_text_may_come_a_while_behind_the_audio(tmp_path: Path) -> None:
         assert phone.said == [("bot", "Late words.")]
 
 
+async def test_audio_behind_the_end_of_its_response_is_an_utterance_of_its_own(
+    tmp_path: Path,
+) -> None:
+    model = ScriptedRealtime()
+    async with open_realtime(tmp_path, model) as phone:
+        await answered(phone)
+        for text in ("It is noon.", "Or nearly."):
+            model.current.write("x", 300)
+            model.current.tell(Transcript("assistant", "x", text, final=True))
+            model.current.tell(ResponseDone("r", "completed", items=("x",)))
+            await phone.settle(0.05)
+        model.current.write("x", 300)
+        await phone.settle(1)
+        model.current.speak("Anything else?", 500)
+        await phone.settle(3)
+        assert [text for _, text in phone.said] == ["It is noon.", "Or nearly.", "Anything else?"]
+        assert len(phone.socket.audio_sent) == 1400 * 8
+
+
 async def test_the_next_item_ends_the_one_before_it(tmp_path: Path) -> None:
     model = ScriptedRealtime()
     async with open_realtime(tmp_path, model) as phone:

@@ -108,7 +108,7 @@ class ModelVoice:
         item = self._current
         if item is None or item.id != item_id:
             item = self._known(item_id)
-            if item is None:
+            if item is None or item.over:
                 model_format = self._format
                 if model_format is None or item_id in self._cut or self._closed:
                     return
@@ -121,9 +121,9 @@ class ModelVoice:
         self._line.write(item.key, audio)
 
     def _known(self, item_id: str) -> Item | None:
-        """The model's item of this name, unless it was cut off."""
-        found = (item for item in self._active if item.id == item_id and item.cut_ms is None)
-        return next(found, None)
+        """The model's newest item of this name, unless it was cut off."""
+        items = reversed(self._active)
+        return next((item for item in items if item.id == item_id and item.cut_ms is None), None)
 
     def _begin(self, item_id: str, model_format: AudioFormat) -> Item:
         for other in self._active:
@@ -161,6 +161,9 @@ class ModelVoice:
             item.sounded = True
             self._line.write(item.key, tail)
         item.over = True
+        if self._current is item:
+            # More audio of this name would never come to an end.
+            self._current = None
         self._line.finish(item.key)
         self._changed.tell()
 
@@ -201,7 +204,7 @@ class ModelVoice:
 
     def text(self, item_id: str, text: str, *, final: bool) -> None:
         """Words of an item; they may come before its audio."""
-        item = next((one for one in self._active if one.id == item_id), None)
+        item = next((one for one in reversed(self._active) if one.id == item_id), None)
         if item is None:
             known, _ = self._early.get(item_id, ("", False))
             self._early[item_id] = (text if final else joined(known, text), final)
