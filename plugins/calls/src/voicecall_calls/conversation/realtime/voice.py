@@ -11,14 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from voicecall import events as ev
 from voicecall.audio import AudioFormat, Converter
-from voicecall.model import MessageState
 from voicecall.realtime import ResponseDone
-from voicecall.store import TurnRow
 from voicecall_calls.conversation.line import AudioLine
-from voicecall_calls.conversation.mouth import SpeechTimes, heard_part
+from voicecall_calls.conversation.mouth import SpeechTimes
 from voicecall_calls.conversation.realtime.items import Item, Ticket, Tickets
+from voicecall_calls.conversation.realtime.minutes import Minutes
 from voicecall_calls.conversation.realtime.words import joined
 from voicecall_calls.conversation.turntimes import CallerTimes, KeepTurn, TurnTimes
 from voicecall_calls.news import News
@@ -48,6 +46,7 @@ class ModelVoice:
         "_keep",
         "_lane",
         "_line",
+        "_minutes",
         "_response",
         "_seam",
         "_tickets",
@@ -68,6 +67,7 @@ class ModelVoice:
         """Those that the last item answers."""
         self._lane = lane
         self._line = line
+        self._minutes = Minutes(lane, line)
         self._seam = lane.host.seam
         self._keep = keep
         self._format: AudioFormat | None = None
@@ -333,7 +333,7 @@ class ModelVoice:
             return
         speech = SpeechTimes()
         try:
-            await self._apply_speaking(item)
+            await self._minutes.speaking(item)
             while not item.over:
                 await self._changed.wait()
             await self._line.played(item.key)
@@ -341,10 +341,12 @@ class ModelVoice:
                 speech.done = self._seam.now_ms()
             if not item.told and (item.cut_ms is None or not item.text):
                 await self._told(item)
-            await self._apply_spoke(item, self._row(item, speech))
+            # What interrupted it comes soon, and stands behind it.
+            patient = item.cut_ms is None and item.ticket is None and not self._awaited
+            await self._minutes.spoke(item, self._minutes.row(item, speech), patient=patient)
         except BaseException:
             with anyio.CancelScope(shield=True):
-                await self._keep(self._row(item, speech))
+                await self._keep(self._minutes.row(item, speech))
             raise
         finally:
             self._line.forget(item.key)
@@ -354,44 +356,6 @@ class ModelVoice:
         with anyio.move_on_after(_TEXT_PATIENCE_S):
             while not item.told:
                 await self._changed.wait()
-
-    def _row(self, item: Item, speech: SpeechTimes) -> TurnRow:
-        speech.first_byte = self._line.first_written(item.key)
-        speech.first_sent = self._line.first_sent(item.key)
-        return item.times.row(speech)
-
-    async def _apply_speaking(self, item: Item) -> None:
-        message = self._lane.record.message
-        pending = message is not None and message.state is MessageState.PENDING
-        event = ev.BotSpeaking(
-            at=self._seam.now_ms(),
-            utterance_id=item.key,
-            text=item.message or item.text,
-            first_message=item.message is not None and pending,
-        )
-        if event.first_message:
-            await self._lane.apply(event)
-        else:
-            # Stored with the end of the item: a crash ends the item, too.
-            await self._lane.note(event)
-
-    async def _apply_spoke(self, item: Item, row: TurnRow) -> None:
-        text = item.text.strip() or item.message or ""
-        heard = text
-        if item.cut_ms is not None:
-            heard = heard_part(text, item.cut_ms, item.total_ms)
-        await self._lane.apply(
-            ev.BotSpoke(
-                at=self._seam.now_ms(),
-                utterance_id=item.key,
-                heard=heard,
-                complete=item.cut_ms is None and item.error is None,
-                ok=item.sounded,
-            ),
-            turns=(row,),
-            # What interrupted it comes soon, and stands behind it.
-            patient=item.cut_ms is None and item.ticket is None and not self._awaited,
-        )
 
 
 def _bound(ids: OrderedDict[str, Any]) -> None:

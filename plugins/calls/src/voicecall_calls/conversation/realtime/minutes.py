@@ -1,0 +1,66 @@
+"""What the record and the turns learn of the utterances of a voice model."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from voicecall import events as ev
+from voicecall.model import MessageState
+from voicecall.store import TurnRow
+from voicecall_calls.conversation.line import AudioLine
+from voicecall_calls.conversation.mouth import SpeechTimes, heard_part
+from voicecall_calls.conversation.realtime.items import Item
+
+if TYPE_CHECKING:
+    from voicecall_calls.engine.lane import CallLane
+
+__all__ = ["Minutes"]
+
+
+class Minutes:
+    __slots__ = ("_lane", "_line", "_seam")
+
+    def __init__(self, lane: CallLane, line: AudioLine) -> None:
+        self._lane = lane
+        self._line = line
+        self._seam = lane.host.seam
+
+    def row(self, item: Item, speech: SpeechTimes) -> TurnRow:
+        """The times of ``item``."""
+        speech.first_byte = self._line.first_written(item.key)
+        speech.first_sent = self._line.first_sent(item.key)
+        return item.times.row(speech)
+
+    async def speaking(self, item: Item) -> None:
+        """``item`` is being said."""
+        message = self._lane.record.message
+        pending = message is not None and message.state is MessageState.PENDING
+        event = ev.BotSpeaking(
+            at=self._seam.now_ms(),
+            utterance_id=item.key,
+            text=item.message or item.text,
+            first_message=item.message is not None and pending,
+        )
+        if event.first_message:
+            await self._lane.apply(event)
+        else:
+            # Stored with the end of the item: a crash ends the item, too.
+            await self._lane.note(event)
+
+    async def spoke(self, item: Item, row: TurnRow, *, patient: bool) -> None:
+        """``item`` was said, or cut off. ``patient``: nobody waits for it."""
+        text = item.text.strip() or item.message or ""
+        heard = text
+        if item.cut_ms is not None:
+            heard = heard_part(text, item.cut_ms, item.total_ms)
+        await self._lane.apply(
+            ev.BotSpoke(
+                at=self._seam.now_ms(),
+                utterance_id=item.key,
+                heard=heard,
+                complete=item.cut_ms is None and item.error is None,
+                ok=item.sounded,
+            ),
+            turns=(row,),
+            patient=patient,
+        )
