@@ -20,9 +20,12 @@ from voicecall.realtime import (
     Interrupted,
     RealtimeCapabilities,
     RealtimeEvent,
+    ResponseDone,
+    ResponseStarted,
     SessionReset,
     ToolCall,
     ToolCancelled,
+    Transcript,
 )
 from voicecall_testing.clock import virtual_backend
 from voicecall_testing.duplex import ScriptedRealtime
@@ -82,6 +85,26 @@ async def test_a_long_farewell_is_heard_to_its_end(tmp_path: Path) -> None:
         await phone.settle(1.5)
         assert phone.record.end_detail is EndDetail.AGENT
         assert phone.said == [("bot", "To sum it all up. Goodbye now.")]
+
+
+@pytest.mark.parametrize("comes", [True, False])
+async def test_a_farewell_behind_the_end_that_it_asks_for_is_heard(
+    tmp_path: Path, comes: bool
+) -> None:
+    model = ScriptedRealtime()
+    async with on_the_phone(tmp_path, model) as phone:
+        model.current.tell(ResponseStarted("r"), ToolCall("t1", END, {}))
+        await phone.settle(0.5)
+        assert phone.record.ending is None
+        if comes:
+            model.current.write("x", 3000)
+            model.current.tell(Transcript("assistant", "x", "Goodbye now.", final=True))
+            model.current.tell(ResponseDone("r", "completed", items=("x",)))
+            await phone.settle(2.5)
+            assert phone.record.ending is None
+        await phone.settle(2)
+        assert phone.record.end_detail is EndDetail.AGENT
+        assert phone.said == ([("bot", "Goodbye now.")] if comes else [])
 
 
 async def test_an_interrupted_farewell_keeps_the_call(tmp_path: Path) -> None:

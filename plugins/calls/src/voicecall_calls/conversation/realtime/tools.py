@@ -63,7 +63,7 @@ _IN_S = 60.0
 _FAREWELL_S = 10.0
 """What comes of a farewell once the model has asked for the end may take so long."""
 _SPEAKS_AFTER_S = 2.0
-"""So soon the model begins to speak of a result."""
+"""So soon the model begins to speak of a result, or behind a call."""
 _UNSAID_S = 10.0
 """What it has not said of a result for so long it does not say any more."""
 _WORKING = {"status": "working", "message": "Tell the caller briefly that you are checking."}
@@ -217,7 +217,9 @@ class RealtimeTools:
 
     async def _end_call(self, call: ToolCall, session: RealtimeSession) -> None:
         before = self._voice.interruptions
-        # The farewell is heard first, with whatever stands before it.
+        # The farewell is heard first, with whatever stands before it, and where it comes behind.
+        with anyio.move_on_after(_SPEAKS_AFTER_S):
+            await self._voice.sounding()
         with anyio.move_on_after(self._voice.left_s() + _FAREWELL_S):
             await self._voice.quiet()
         if self._voice.interruptions != before:

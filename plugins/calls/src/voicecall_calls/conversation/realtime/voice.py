@@ -188,6 +188,7 @@ class ModelVoice:
     def response_done(self, event: ResponseDone) -> bool:
         """Close the items of a response; whether there were any."""
         self._response = None
+        self._changed.tell()
         if event.items:
             items = [item for item_id in event.items if (item := self._known(item_id)) is not None]
         else:
@@ -301,6 +302,11 @@ class ModelVoice:
                 await self._changed.wait()
         finally:
             self._awaited -= 1
+
+    async def sounding(self) -> None:
+        """Wait until something is heard of the response that is being made, or it is over."""
+        while self._response is not None and not self._active:
+            await self._changed.wait()
 
     async def pause(self) -> None:
         """Wait until a session can be left: nothing is being said, and the caller is not in the
