@@ -1263,6 +1263,23 @@ async def test_what_is_said_before_a_question_is_spoken_is_no_answer(tmp_path: P
         assert got == ["Monday."]
 
 
+@pytest.mark.parametrize("comes", [True, False])
+async def test_words_wait_a_moment_for_another_session(tmp_path: Path, comes: bool) -> None:
+    model = ScriptedRealtime()
+    async with open_realtime(tmp_path, model) as phone:
+        await greeted(phone)
+        model.open_delay_s = 2.0 if comes else 9.0
+        model.current.end()
+        await phone.settle(0.1)
+        with anyio.fail_after(5):
+            if comes:
+                await phone.operations.speak(phone.record.call_id, "Your taxi is here.")
+                assert phone.said[-1] == ("bot", "Your taxi is here.")
+            else:
+                with pytest.raises(CallNotReady, match="No active voice model"):
+                    await phone.operations.speak(phone.record.call_id, "Your taxi is here.")
+
+
 async def test_a_sound_long_ago_holds_up_no_words(tmp_path: Path) -> None:
     model = ScriptedRealtime()
     async with open_realtime(tmp_path, model, realtime={"inactivityMs": 0}) as phone:

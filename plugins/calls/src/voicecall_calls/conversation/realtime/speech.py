@@ -77,6 +77,11 @@ class ModelSpeech:
             raise CallNotReady("the call is being ended")
 
     @property
+    def away(self) -> bool:
+        """There is no session."""
+        return self._link.session is None
+
+    @property
     def interruptions(self) -> int:
         """How often what the model says has been interrupted."""
         return self._voice.interruptions
@@ -101,8 +106,8 @@ class ModelSpeech:
 
 
 class Requests:
-    """What somebody outside of the call wants said, which waits while the caller is in the middle
-    of something. ``closed`` is why nothing can be any more."""
+    """What somebody outside of the call wants said, which waits a moment for a session, and while
+    the caller is in the middle of something. ``closed`` is why nothing can be any more."""
 
     def __init__(
         self,
@@ -133,7 +138,7 @@ class Requests:
         self._check()
         interruptions = self._speech.interruptions
         async with self._turn:
-            await let_finish(self._caller_goes_on)
+            await let_finish(lambda: self._speech.away or self._caller_goes_on())
             if self._speech.interruptions != interruptions:
                 self._check()
             else:
@@ -145,7 +150,7 @@ class Requests:
         with ExitStack() as open_question:
             async with self._turn:
                 # What is being said just now is no answer.
-                await let_finish(self._words_come)
+                await let_finish(lambda: self._speech.away or self._words_come())
                 # Open before the prompt is spoken: an early answer counts.
                 answer = open_question.enter_context(self._question.asked())
                 await self._say(prompt)
