@@ -139,6 +139,27 @@ async def test_a_late_end_of_the_models_own_answer_says_nothing_of_the_agents(
         assert phone.said[-1] == ("bot", "At half past eleven.")
 
 
+async def test_nothing_is_heard_of_an_answer_that_was_interrupted_before_it_began(
+    tmp_path: Path,
+) -> None:
+    model = ScriptedRealtime()
+    model.idle = True
+    async with on_the_phone(tmp_path, model) as phone:
+        phone.agent.then(1.0, "At half past eleven.")
+        says(model)
+        model.current.tell(ResponseStarted("own"))
+        await phone.settle(0.3)
+        assert model.current.interrupts == [{}]
+        # It was on its way.
+        model.current.write("own item", 3000)
+        model.current.tell(ResponseDone("own", "cancelled", items=("own item",)))
+        await phone.settle(1)
+        assert phone.socket.audio_sent == b""
+        model.current.speak("At half past eleven.", 1000)
+        await phone.settle(3)
+        assert phone.said == [("user", QUESTION), ("bot", "At half past eleven.")]
+
+
 @pytest.mark.parametrize("when", ["before the words", "after the words"])
 async def test_a_model_that_consults_by_itself_is_left_alone(tmp_path: Path, when: str) -> None:
     model = ScriptedRealtime()

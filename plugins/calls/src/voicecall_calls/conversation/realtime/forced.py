@@ -105,8 +105,7 @@ class ForcedConsult:
             self._turn_began = self._seam.monotonic()
             if acts or self._consults.current is not None or self._farewell.ends:
                 return
-            heard = self._voice.interrupt()
-            await session.interrupt(heard or {})
+            await session.interrupt(self._voice.drop())
             await self._consult(text, scope)
 
     async def _consult(self, text: str, scope: anyio.CancelScope) -> None:

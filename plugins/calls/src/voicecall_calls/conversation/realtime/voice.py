@@ -41,6 +41,7 @@ class ModelVoice:
         "_changed",
         "_current",
         "_cut",
+        "_dropped",
         "_early",
         "_format",
         "_keep",
@@ -75,6 +76,8 @@ class ModelVoice:
         self._active: list[Item] = []
         """Those that are not over for the record yet."""
         self._cut: OrderedDict[str, None] = OrderedDict()
+        self._dropped = ""
+        """The response of which nothing more begins."""
         self._early: OrderedDict[str, tuple[str, bool]] = OrderedDict()
         self._tickets = Tickets()
         self._response: tuple[str, int] | None = None
@@ -90,6 +93,7 @@ class ModelVoice:
         self.session_closed()
         self._format = model_format
         self._cut.clear()
+        self._dropped = ""
         self._early.clear()
 
     def session_closed(self) -> None:
@@ -110,7 +114,8 @@ class ModelVoice:
             item = self._known(item_id)
             if item is None or item.over:
                 model_format = self._format
-                if model_format is None or item_id in self._cut or self._closed:
+                dropped = item_id in self._cut or self._making == self._dropped
+                if model_format is None or dropped or self._closed:
                     return
                 item = self._begin(item_id, model_format)
             self._current = item
@@ -275,6 +280,13 @@ class ModelVoice:
         self._current = None
         _bound(self._cut)
         return {item.id: item.cut_ms or 0.0 for item in playing if item.id}
+
+    def drop(self) -> dict[str, float]:
+        """:meth:`interrupt`, and let nothing begin of the response that is being made: its audio
+        may be on its way."""
+        heard = self.interrupt()
+        self._dropped = self._making or ""
+        return heard or {}
 
     def hush(self) -> None:
         """The call is being ended: stop what is being said, and let go who waits for more."""
