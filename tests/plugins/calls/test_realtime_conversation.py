@@ -1062,6 +1062,25 @@ async def test_say_waits_for_a_long_answer_that_is_made_in_real_time(
         assert phone.said[1:] == ([("bot", "Your taxi is here.")] if comes else [])
 
 
+async def test_say_returns_where_the_caller_speaks_before_it_begins(tmp_path: Path) -> None:
+    model = ScriptedRealtime()
+    async with open_realtime(tmp_path, model) as phone:
+        await greeted(phone)
+        model.idle = True
+
+        async def break_in() -> None:
+            await phone.settle(0.5)
+            model.current.tell(
+                ResponseStarted("r"), SpeechStarted(0), ResponseDone("r", "cancelled")
+            )
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(break_in)
+            with anyio.fail_after(1):
+                await phone.operations.speak(phone.record.call_id, "Your taxi is here.")
+        assert ("bot", "Your taxi is here.") not in phone.said
+
+
 async def test_say_reports_a_model_that_says_nothing(tmp_path: Path) -> None:
     model = ScriptedRealtime()
     async with open_realtime(tmp_path, model) as phone:

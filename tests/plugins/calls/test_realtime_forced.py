@@ -436,6 +436,26 @@ async def test_an_answer_that_the_model_refuses_to_speak_is_a_failure(tmp_path: 
         assert spoken(model) == ["Yes.", phone.config.phrases.not_understood]
 
 
+async def test_answers_that_the_caller_interrupts_before_they_begin_are_no_failures(
+    tmp_path: Path,
+) -> None:
+    model = ScriptedRealtime()
+    model.idle = True
+    async with on_the_phone(tmp_path, model) as phone:
+        for number in range(3):
+            phone.agent.then("Goodbye then.", EndCall())
+            says(model)
+            await phone.settle(0.5)
+            model.current.tell(
+                ResponseStarted(f"r{number}"),
+                SpeechStarted(0),
+                ResponseDone(f"r{number}", "cancelled"),
+            )
+            await phone.settle(0.5)
+        assert spoken(model) == ["Goodbye then."] * 3
+        assert phone.record.ending is None
+
+
 async def test_a_filler_that_fails_costs_no_answer(tmp_path: Path) -> None:
     model = ScriptedRealtime()
     async with on_the_phone(tmp_path, model) as phone:

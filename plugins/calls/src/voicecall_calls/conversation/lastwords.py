@@ -106,7 +106,8 @@ class LastWords:
         if self._model is None or self._line.socket is None:
             return False
         with anyio.move_on_after(max(_LONGEST_S, _SECONDS_A_CHARACTER * len(text))):
-            item = await self._model.say(text, _MODEL_BEGINS_S)
+            ticket = await self._model.say(text, _MODEL_BEGINS_S)
+            item = ticket.item
             return item is not None and item.error is None and item.sounded
         self._model.stop()
         return False

@@ -19,6 +19,7 @@ from voicecall.realtime import RealtimeSession
 from voicecall_calls.config import VoiceCallConfig
 from voicecall_calls.conversation.lastwords import Farewell
 from voicecall_calls.conversation.realtime.consult import Answer, Consults
+from voicecall_calls.conversation.realtime.items import Ticket
 from voicecall_calls.conversation.realtime.link import ModelLink
 from voicecall_calls.conversation.realtime.speech import ModelSpeech
 from voicecall_calls.conversation.realtime.voice import ModelVoice
@@ -114,7 +115,7 @@ class ForcedConsult:
             with anyio.move_on_after(self._filler_s):
                 await consult.done.wait()
             if not (consult.done.is_set() or consult.calls or self._farewell.ends):
-                await self._said(self._phrases.filler)
+                await self._say(self._phrases.filler)
             await consult.done.wait()
             if consult.calls or self._farewell.ends:
                 # The model asked for it after all, and speaks it; or nobody is to hear it.
@@ -134,20 +135,23 @@ class ForcedConsult:
             return
         text = cut(answer.text, _LONGEST_CHARS)
         before = self._voice.interruptions
-        if text and not await self._said(text):
-            await self._failed("it could not be spoken")
-            return
+        heard = True
+        if text:
+            ticket = await self._say(text)
+            if ticket is None or ticket.failed is not None:
+                await self._failed("it could not be spoken")
+                return
+            heard = ticket.item is not None
         self._failures = 0
-        if answer.ends and self._voice.interruptions == before:
+        if answer.ends and heard and self._voice.interruptions == before:
             await self._lane.end(EndReason.HANGUP_BOT, EndDetail.AGENT)
 
-    async def _said(self, text: str) -> bool:
+    async def _say(self, text: str) -> Ticket | None:
         try:
-            item = await self._speech.say(text, self._begins_s)
+            return await self._speech.say(text, self._begins_s)
         except VoicecallError as error:
             _log.warning("call %s: %s", self._lane.record.call_id, error)
-            return False
-        return item is not None and item.error is None
+            return None
 
     async def _failed(self, why: str) -> None:
         self._failures += 1
@@ -155,4 +159,4 @@ class ForcedConsult:
         if self._failures >= _FAILURES_BEFORE_END:
             self._farewell.begin(EndDetail.AGENT_FAILED)
         else:
-            await self._said(self._phrases.not_understood)
+            await self._say(self._phrases.not_understood)

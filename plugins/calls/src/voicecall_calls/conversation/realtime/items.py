@@ -46,14 +46,22 @@ class Item:
 @dataclass(slots=True, eq=False)
 class Ticket:
     """The next item that begins, to speak ``message``, if any. ``behind``: the response that was
-    being made before. ``begun`` is also set when none will (``item`` is None). ``done``: the item
-    was played or interrupted."""
+    being made before. ``begun`` is also set when none will (``item`` is None); ``cancelled``: since
+    the caller interrupted it before. ``done``: the item was played or interrupted."""
 
     message: str | None = None
     behind: str | None = None
     item: Item | None = None
+    cancelled: bool = False
     begun: anyio.Event = field(default_factory=anyio.Event)
     done: anyio.Event = field(default_factory=anyio.Event)
+
+    @property
+    def failed(self) -> str | None:
+        """Why it was not said; None also where it was interrupted."""
+        if self.item is not None:
+            return self.item.error
+        return None if self.cancelled else "the model said nothing"
 
 
 class Tickets:
@@ -95,10 +103,11 @@ class Tickets:
             self._waiting.remove(ticket)
         ticket.begun.set()
 
-    def nothing_came(self, response: str) -> None:
+    def nothing_came(self, response: str, *, cancelled: bool) -> None:
         """``response`` is over, and had no item."""
         # The end of a response that was cut off may come when its successor is asked for.
         if self._waiting and self._waiting[0].behind != response:
+            self._waiting[0].cancelled = cancelled
             self.give_up(self._waiting[0])
 
     def close(self) -> None:

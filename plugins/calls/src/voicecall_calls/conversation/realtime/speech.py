@@ -13,7 +13,7 @@ from voicecall.seam import Seam
 from voicecall_calls.conversation.losses import why_lost
 from voicecall_calls.conversation.question import OpenQuestion
 from voicecall_calls.conversation.realtime.caller import CallerWords, let_finish
-from voicecall_calls.conversation.realtime.items import Item, Ticket
+from voicecall_calls.conversation.realtime.items import Ticket
 from voicecall_calls.conversation.realtime.link import ModelLink
 from voicecall_calls.conversation.realtime.voice import ModelVoice
 from voicecall_calls.conversation.turntimes import CallerTimes
@@ -33,11 +33,11 @@ class ModelSpeech:
         self._voice = voice
         self._floor = anyio.Lock()
 
-    async def say(self, text: str, patience_s: float) -> Item | None:
-        """Have the model say ``text``: what it said, once that was played or interrupted; None
-        where it began nothing within ``patience_s`` of what it was saying before. Raises
-        ``CallNotReady`` while there is no session and while the call is being ended, and
-        ``ProviderError`` where it fails."""
+    async def say(self, text: str, patience_s: float) -> Ticket:
+        """Have the model say ``text``; returns once that was played or interrupted, or where it
+        began nothing within ``patience_s`` of what it was saying before. Raises ``CallNotReady``
+        while there is no session and while the call is being ended, and ``ProviderError`` where it
+        fails."""
         async with self._floor:
             self._check()
             session = self._link.session
@@ -60,7 +60,7 @@ class ModelSpeech:
                 await ticket.done.wait()
             else:
                 self._check()
-            return ticket.item
+            return ticket
 
     async def _begun(self, ticket: Ticket, patience_s: float) -> None:
         """Wait until the item of ``ticket`` begins or is given up, while audio comes at least every
@@ -157,11 +157,10 @@ class Requests:
             return await answer.wait(timeout_s)
 
     async def _say(self, text: str) -> None:
-        item = await self._speech.say(text, self._patience_s)
+        ticket = await self._speech.say(text, self._patience_s)
         self._check()
-        if item is None or item.error is not None:
-            why = item.error if item is not None else None
-            raise ProviderUnavailable(why or "the model said nothing", provider="realtime")
+        if ticket.failed is not None:
+            raise ProviderUnavailable(ticket.failed, provider="realtime")
 
     def _caller_goes_on(self) -> bool:
         caller = self._voice.caller

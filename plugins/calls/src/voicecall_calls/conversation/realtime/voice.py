@@ -205,7 +205,7 @@ class ModelVoice:
                 item.times.failed = item.error
             self._finish(item)
         if not items and event.status != "completed":
-            self._tickets.nothing_came(event.response)
+            self._tickets.nothing_came(event.response, cancelled=event.status == "cancelled")
         return bool(items)
 
     def text(self, item_id: str, text: str, *, final: bool) -> None:
