@@ -942,6 +942,24 @@ async def test_failed_responses_are_apologised_for_then_the_call_ends(tmp_path: 
         assert phone.said[-1] == ("bot", phone.config.phrases.failed)
 
 
+@pytest.mark.parametrize("says", [True, False])
+async def test_a_response_that_is_cut_short_before_its_first_word_is_apologised_for(
+    tmp_path: Path, says: bool
+) -> None:
+    model = ScriptedRealtime()
+    async with open_realtime(tmp_path, model) as phone:
+        await greeted(phone)
+        model.current.tell(ResponseStarted("r1"))
+        await phone.settle(0.1)
+        if says:
+            model.current.write("x", 500)
+            model.current.tell(Transcript("assistant", "x", "I think that", final=True))
+        model.current.tell(ResponseDone("r1", "incomplete"))
+        await phone.settle(2)
+        words = "I think that" if says else phone.config.phrases.not_understood
+        assert phone.said[1:] == [("bot", words)]
+
+
 async def test_a_response_that_fails_is_not_the_one_that_is_still_being_heard(
     tmp_path: Path,
 ) -> None:

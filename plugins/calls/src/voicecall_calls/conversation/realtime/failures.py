@@ -40,11 +40,13 @@ class Failures:
 
     def response_done(self, event: ResponseDone, *, spoke: bool) -> None:
         """Take the end of a response; ``spoke``: something of it was, or will be, heard."""
-        if event.status != "failed":
+        # One that was cut short, by a limit or a filter, and said nothing, is as good as failed.
+        if event.status != "failed" and (spoke or event.status != "incomplete"):
             self._count = self._count if self._apologised else 0
             self._apologised = False
             return
-        _log.warning("call %s: the model failed: %s", self._lane.record.call_id, event.error)
+        why = event.error or event.status
+        _log.warning("call %s: the model failed: %s", self._lane.record.call_id, why)
         if self._greeting.pending or self._farewell.ends:
             return
         self._count += 1
