@@ -1277,6 +1277,38 @@ async def test_the_rest_of_a_sentence_is_no_answer(tmp_path: Path, answers: bool
         assert got == ["Monday."]
 
 
+@pytest.mark.parametrize("begins", [True, False])
+async def test_words_that_interrupt_what_stands_before_a_question_are_no_answer(
+    tmp_path: Path, begins: bool
+) -> None:
+    model = ScriptedRealtime()
+    async with open_realtime(tmp_path, model) as phone:
+        await greeted(phone)
+        got: list[str] = []
+
+        async def ask() -> None:
+            got.append(await phone.operations.ask(phone.record.call_id, "Which day?"))
+
+        model.current.speak("A long story.", 10_000)
+        await phone.settle(0.5)
+        model.idle = not begins
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(ask)
+            await phone.settle(0.5)
+            assert model.current.asked[1:] == [("say", "Which day?")]
+            model.idle = False
+            model.current.tell(SpeechStarted(0), ResponseDone("next", "cancelled"))
+            await phone.settle(0.5)
+            model.current.tell(SpeechStopped(1000))
+            await phone.settle(0.2)
+            model.current.hears("Wait, I have to go soon.")
+            await phone.settle(0.3)
+            assert model.current.asked[1:] == [("say", "Which day?")] * 2
+            await phone.settle(0.5)
+            model.current.hears("Monday.")
+        assert got == ["Monday."]
+
+
 async def test_what_is_said_before_a_question_is_spoken_is_no_answer(tmp_path: Path) -> None:
     model = ScriptedRealtime()
     async with open_realtime(tmp_path, model) as phone:

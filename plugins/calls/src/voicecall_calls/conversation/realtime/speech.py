@@ -21,6 +21,7 @@ from voicecall_calls.conversation.turntimes import CallerTimes
 __all__ = ["ModelSpeech", "Requests"]
 
 _log = logging.getLogger("voicecall.calls")
+_TIMES_ASKED = 3
 _SOUND_MS = 20_000
 """Words come no longer of a sound that began so long ago."""
 
@@ -145,22 +146,28 @@ class Requests:
                 await self._say(text)
 
     async def ask(self, prompt: str, timeout_s: float) -> str:
-        """Say ``prompt`` and return the caller's next words. Raises ``VoicecallError``."""
+        """Say ``prompt`` and return the caller's next words. Where these interrupt what stands
+        before it, they are no answer, and it is said again. Raises ``VoicecallError``."""
         self._check()
         with ExitStack() as open_question:
             async with self._turn:
-                # What is being said just now is no answer.
-                await let_finish(lambda: self._speech.away or self._words_come())
-                # Open before the prompt is spoken: an early answer counts.
-                answer = open_question.enter_context(self._question.asked())
-                await self._say(prompt)
+                for _ in range(_TIMES_ASKED):
+                    open_question.close()
+                    # What is being said just now is no answer.
+                    await let_finish(lambda: self._speech.away or self._words_come())
+                    # Open before the prompt is spoken: an early answer counts.
+                    answer = open_question.enter_context(self._question.asked())
+                    if await self._say(prompt):
+                        break
             return await answer.wait(timeout_s)
 
-    async def _say(self, text: str) -> None:
+    async def _say(self, text: str) -> bool:
+        """Whether anything of it was heard."""
         ticket = await self._speech.say(text, self._patience_s)
         self._check()
         if ticket.failed is not None:
             raise ProviderUnavailable(ticket.failed, provider="realtime")
+        return ticket.item is not None and ticket.item.cut_ms != 0
 
     def _caller_goes_on(self) -> bool:
         caller = self._voice.caller
