@@ -882,6 +882,29 @@ async def test_an_expiring_session_is_left_in_time(tmp_path: Path) -> None:
         assert len(model.sessions) == 2
 
 
+class _Hasty(ScriptedRealtime):
+    """Its sessions speak as soon as they are open."""
+
+    @asynccontextmanager
+    async def session(self, options: RealtimeOptions) -> AsyncIterator[ScriptedRealtimeSession]:
+        async with super().session(options) as session:
+            session.write("x", 300)
+            yield session
+
+
+async def test_a_model_may_speak_as_soon_as_its_session_is_open(tmp_path: Path) -> None:
+    model = _Hasty()
+    async with open_realtime(tmp_path, model) as phone:
+        await answered(phone)
+        model.current.write("x", 300)
+        model.current.tell(Transcript("assistant", "x", "Hello?", final=True))
+        model.current.tell(ResponseDone("r", "completed", items=("x",)))
+        await phone.settle(2)
+        assert phone.said == [("bot", "Hello?")]
+        assert len(phone.socket.audio_sent) == 600 * 8
+        assert len(await phone.rows()) == 1
+
+
 class _Expiring(ScriptedRealtime):
     """Its sessions expire as soon as they are open."""
 

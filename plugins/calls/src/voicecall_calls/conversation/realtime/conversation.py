@@ -22,6 +22,7 @@ from voicecall.realtime import (
     Interrupted,
     Interrupter,
     RealtimeEvent,
+    RealtimeOptions,
     RealtimeProvider,
     RealtimeSession,
     ResponseDone,
@@ -112,7 +113,7 @@ class RealtimeConversation(Conversation):
             model,
             self.line,
             seam,
-            options=self._terms.options,
+            options=self._options,
             opened=self._session_opened,
             closed=self._session_closed,
             event=self._take,
@@ -227,8 +228,12 @@ class RealtimeConversation(Conversation):
 
     # --- the session ------------------------------------------------------------------------
 
-    def _session_opened(self) -> None:
+    def _options(self) -> RealtimeOptions:
+        # A model may speak as soon as its session is open.
         self.voice.session_opened(self._terms.output_format)
+        return self._terms.options()
+
+    def _session_opened(self) -> None:
         if self._converses:
             self._keys.begin(self.lane.spawn)
         self._link.do(self._open)
