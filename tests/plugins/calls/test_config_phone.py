@@ -121,6 +121,9 @@ def test_a_normal_number_stays_as_it_is(text: str) -> None:
         ({"webhookSecurity": {"allowedHosts": ["a_b.org"]}}, r"allowedHosts\.0: must be a host"),
         ({"webhookSecurity": {"allowedHosts": ["[:::]"]}}, r"allowedHosts\.0: must be a host"),
         ({"phrases": {"pairing": "Ask the owner."}}, r"phrases\.pairing: must hold \{code\}"),
+        ({"phrases": {"goodbye": ""}}, r"here\.phrases\.goodbye: must not be empty"),
+        ({"phrases": {"stillThere": "  "}}, r"here\.phrases\.stillThere: must not be empty"),
+        ({"phrases": {"refused": " "}}, r"here\.phrases\.refused: must not be empty"),
         (
             {"numbers": {"+1 555 010 0021": {}, "0015550100021": {}}},
             r"numbers: names one number twice, as \+1 555 010 0021 and as 0015550100021",
@@ -139,6 +142,11 @@ def test_a_normal_number_stays_as_it_is(text: str) -> None:
 def test_what_is_wrong_is_named_with_its_path(values: dict[str, Any], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         config(**values)
+
+
+def test_a_phrase_that_may_be_left_out_has_words_or_none() -> None:
+    assert config(phrases={"filler": "  "}).phrases.filler == ""
+    assert config(inboundGreeting=" ").inbound_greeting == ""
 
 
 @pytest.mark.parametrize(

@@ -234,6 +234,15 @@ async def test_a_slow_agent_is_bridged_by_a_filler(tmp_path: Path) -> None:
         assert spoken(model)[1:] == ["At half past eleven."]
 
 
+async def test_a_filler_without_words_is_not_spoken(tmp_path: Path) -> None:
+    model = ScriptedRealtime()
+    async with on_the_phone(tmp_path, model, phrases={"filler": ""}) as phone:
+        phone.agent.then(4.0, "At half past eleven.")
+        says(model)
+        await phone.settle(6)
+        assert spoken(model) == ["At half past eleven."]
+
+
 async def test_a_call_that_comes_meanwhile_brings_the_answer(tmp_path: Path) -> None:
     model = ScriptedRealtime()
     async with on_the_phone(tmp_path, model, fillerAfterMs=0) as phone:

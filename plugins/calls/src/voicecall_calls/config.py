@@ -32,6 +32,7 @@ from .exposure import (
     WebhookSecurityConfig,
     realtime_path,
 )
+from .phrasesconfig import PhrasesConfig, WordsOrNone
 from .realtimeconfig import RealtimeConfig
 from .speechconfig import TtsConfig
 
@@ -138,7 +139,7 @@ class StreamingConfig(ConfigModel):
 class NumberRoute(ConfigModel):
     """Settings for calls to one of your numbers."""
 
-    inbound_greeting: str | None = None
+    inbound_greeting: WordsOrNone | None = None
     agent_id: AgentId | None = None
     response_model: str | None = Field(default=None, min_length=1)
     response_system_prompt: str | None = None
@@ -187,33 +188,6 @@ class SilenceConfig(ConfigModel):
 
     prompt_after_ms: int = Field(default=15_000, ge=0)
     prompts: int = Field(default=2, ge=0)
-
-
-def _code_phrase(text: str) -> str:
-    if "{code}" not in text:
-        raise ValueError("must hold {code}, which the caller is told")
-    return text
-
-
-CodePhrase = Annotated[str, AfterValidator(_code_phrase)]
-
-
-class PhrasesConfig(ConfigModel):
-    """What is said when no agent can speak."""
-
-    greeting: str = "Hello! How can I help you today?"
-    filler: str = "One moment, please."
-    not_understood: str = "Sorry, could you say that again?"
-    failed: str = "I am sorry, something went wrong on my side. Please call again later. Goodbye."
-    cannot_hear: str = "I am sorry, I cannot hear you any more. Please call again. Goodbye."
-    still_there: str = "Are you still there?"
-    goodbye: str = "I will hang up now. Goodbye."
-    refused: str | None = Field(default=None, min_length=1)
-    resumed: str = "Sorry, I lost you for a moment. Please go on."
-    pairing: CodePhrase = (
-        "This line is private. Your code is {code}. Again: {code}. "
-        "Ask the owner to approve it, then call again. Goodbye."
-    )
 
 
 class StoreConfig(ConfigModel):
@@ -265,7 +239,7 @@ class VoiceCallConfig(ConfigModel):
 
     inbound_policy: Literal["disabled", "allowlist", "pairing", "open"] = "disabled"
     allow_from: tuple[E164, ...] = ()
-    inbound_greeting: str | None = None
+    inbound_greeting: WordsOrNone | None = None
     numbers: Annotated[dict[E164, NumberRoute], BeforeValidator(_once)] = Field(
         default_factory=dict
     )

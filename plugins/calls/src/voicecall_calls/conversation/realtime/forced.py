@@ -114,7 +114,8 @@ class ForcedConsult:
         with consult.attended():
             with anyio.move_on_after(self._filler_s):
                 await consult.done.wait()
-            if not (consult.done.is_set() or consult.calls or self._farewell.ends):
+            needless = consult.done.is_set() or consult.calls or self._farewell.ends
+            if self._phrases.filler and not needless:
                 await self._say(self._phrases.filler)
             await consult.done.wait()
             if consult.calls or self._farewell.ends:
