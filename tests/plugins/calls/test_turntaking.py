@@ -49,7 +49,7 @@ def test_a_noise_that_took_the_floor_is_told_of_at_its_end() -> None:
     turns = speaking()
     turns.speech_started(11.0)
     assert turns.lasted()
-    turns.bot_stopped(20.0)
+    turns.bot_stopped()
     assert turns.speech_ended()
     assert not turns.speech_ended()
     turns.bot_began(12.0)
@@ -100,7 +100,7 @@ def test_words_that_go_on_behind_a_protected_greeting_are_a_turn() -> None:
     turns = taking()
     turns.bot_began(10.0, protection_ms=500)
     turns.speech_started(10.4)
-    turns.bot_stopped(20.0)
+    turns.bot_stopped()
     assert turns.final("hello, I need a taxi") is Verdict.TURN
 
 
@@ -136,7 +136,7 @@ def test_with_barge_in_off_words_over_the_bot_are_context() -> None:
 def test_words_that_end_after_the_bot_are_a_turn_even_with_barge_in_off() -> None:
     turns = speaking(enabled=False)
     turns.speech_started(11.0)
-    turns.bot_stopped(20.0)
+    turns.bot_stopped()
     assert turns.final("wait a moment") is Verdict.TURN
 
 
@@ -214,7 +214,7 @@ def test_a_voice_pauses_the_bot_once_it_has_lasted() -> None:
     turns = gated(minSpeechMs=300)
     assert not turns.voice_pauses(11.0, 11.29)
     assert turns.voice_pauses(11.0, 11.3)
-    turns.bot_stopped(20.0)
+    turns.bot_stopped()
     assert not turns.voice_pauses(11.0, 11.3)
 
 
@@ -272,7 +272,7 @@ def test_one_interruption_an_utterance_and_none_into_silence(
             case "greet":
                 turns.bot_began(now, 500)
             case "quiet":
-                turns.bot_stopped(20.0)
+                turns.bot_stopped()
             case "start":
                 turns.speech_started(now)
                 interruptions = 0

@@ -48,6 +48,7 @@ class Speakerphone:
         self._detector = detector
         self._on_the_way = deque[str]([""] * (delay_ms // FRAME_MS))
         self._spoken: dict[str, float] = {}
+        self._answers = 0
         self._caller: deque[str] = deque()
         self._words: list[str] = []
         self._sound_ms = self._quiet_ms = 0
@@ -77,6 +78,10 @@ class Speakerphone:
         """The word that was played within the last frame."""
         audio = bytes(self.phone.socket.heard[self._heard :])
         self._heard += len(audio)
+        if len(self.phone.agent.asked) > self._answers:
+            # What was given up begins anew when it is said again.
+            self._answers = len(self.phone.agent.asked)
+            self._spoken.clear()
         word = ""
         for text, ms in self.phone.tts.texts_in(audio):
             spoken = self._spoken.get(text, 0.0)
@@ -194,3 +199,21 @@ async def test_an_echo_of_the_question_is_no_answer_to_it(tmp_path: Path) -> Non
         line.say("the one by the sea")
         await line.listen(3000)
         assert answers == ["the one by the sea"]
+
+
+async def test_an_answer_right_behind_the_question_may_repeat_it(tmp_path: Path) -> None:
+    async with echoing(tmp_path, 300) as line, anyio.create_task_group() as tasks:
+        for _ in range(3):
+            await line.ask(ASKED)
+            await line.listen(14_000)
+        answers = []
+        question = "Which one, the red one or the blue one?"
+
+        async def ask() -> None:
+            answers.append(await line.phone.operations.ask(line.phone.record.call_id, question))
+
+        tasks.start_soon(ask)
+        await line.listen(round(len(question) * line.phone.tts.ms_per_char) + 500)
+        line.say("the blue one")
+        await line.listen(3000)
+        assert answers == ["Which one the red one or the blue one? the blue one"]

@@ -343,7 +343,7 @@ class StreamConversation(Dialogue):
 
     def _bot_stopped(self) -> None:
         self._protection_ms = 0
-        self._turns.bot_stopped(self.seam.monotonic())
+        self._turns.bot_stopped()
         if self._gate is not None:
             self._gate.over()
 

@@ -70,9 +70,8 @@ class TurnTaking:
         if protection_ms and self.speech_began is not None:
             self._protected = True
 
-    def bot_stopped(self, now: float) -> None:
+    def bot_stopped(self) -> None:
         self.bot_speaking = False
-        self.own.stopped(now)
         self.protected_until = 0.0
         if self.speech_began is not None:
             # Whoever still speaks behind the protected words wants more than to be greeted.
