@@ -303,6 +303,38 @@ async def test_a_carrier_that_cannot_be_told_of_webhooks_keeps_no_phone_down(
     assert "the carrier could not be told where inbound calls go" in caplog.text
 
 
+@pytest.mark.parametrize("kind", [ProviderKind.TELEPHONY, ProviderKind.TTS])
+async def test_a_provider_that_never_opens_does_not_hold_up_the_stop(
+    tmp_path: Path,
+    kind: ProviderKind,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("voicecall_calls.apart._LEAVES_S", 0.05)
+    begun = anyio.Event()
+
+    class Hanging(ScriptedCarrier):
+        @asynccontextmanager
+        async def lifespan(self) -> AsyncIterator[None]:
+            begun.set()
+            # As a call of a vendor's library does that hangs in a thread.
+            with anyio.CancelScope(shield=True):
+                await anyio.sleep_forever()
+            yield
+
+    over: dict[str, Any] = {"tts": {"provider": "hanging"}}
+    hanging = info(kind, "hanging")
+    if kind is ProviderKind.TELEPHONY:
+        over = {"provider": "hanging"}
+        hanging = replace(hanging, capabilities=STREAMING)
+    hanging = replace(hanging, factory=lambda config, context: Hanging())
+    with anyio.fail_after(30):
+        async with running(tmp_path, hanging, wait=False, **over):
+            await begun.wait()
+    name = f"the {kind.value} provider 'hanging'"
+    assert f"{name} does not end when it is cancelled; it is abandoned" in caplog.text
+
+
 @pytest.mark.parametrize("slow", ["lifespan", "register_webhook"])
 async def test_who_asks_the_phone_is_told_what_its_carrier_takes_time_for(
     tmp_path: Path, slow: str

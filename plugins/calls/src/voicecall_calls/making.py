@@ -12,9 +12,10 @@ from voicecall.errors import PluginError, VoicecallError
 from voicecall.providers import ProviderContext, ProviderInfo, ProviderKind
 from voicecall.selection import Selected
 from voicecall.telephony import TelephonyProvider
+from voicecall_calls.apart import held
 from voicecall_calls.wiring import require
 
-__all__ = ["make_carrier", "making", "open_provider"]
+__all__ = ["make_carrier", "making", "open_provider", "whose"]
 
 _log = logging.getLogger("voicecall.calls")
 
@@ -34,9 +35,13 @@ def making(info: ProviderInfo) -> Iterator[None]:
         if isinstance(cause, VoicecallError):
             raise cause from None
         raise PluginError(
-            f"the {info.kind.value} provider {info.id!r} cannot be used:"
-            f" {type(cause).__name__}: {cause}"
+            f"{whose(info)} cannot be used: {type(cause).__name__}: {cause}"
         ) from error
+
+
+def whose(info: ProviderInfo) -> str:
+    """What a lifespan that is held apart is called: one that hangs must not hold up the stop."""
+    return f"the {info.kind.value} provider {info.id!r}"
 
 
 def make_carrier(info: ProviderInfo, config: Any, context: ProviderContext) -> TelephonyProvider:
@@ -82,5 +87,5 @@ async def open_provider(selected: Selected, context: ProviderContext, stack: Asy
         if info.kind is ProviderKind.REALTIME and not _has_formats(provider):
             # Every call would end before a word.
             raise TypeError("its capabilities must name one audio format at least (formats)")
-        await stack.enter_async_context(provider.lifespan())
+        await stack.enter_async_context(held(provider.lifespan(), whose(info)))
     return provider
