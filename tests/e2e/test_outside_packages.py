@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from .lab.process import Home
 pytestmark = pytest.mark.e2e
 
 PHONE = "+15555550123"
+STOP_S = 30.0
 
 PYPROJECT = """
 [build-system]
@@ -76,7 +78,7 @@ STREAMED = {
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of packages for each of the three, by its name."""
+    """A folder of packages for each of them, by its name."""
     root = tmp_path_factory.mktemp("site")
     broken = PYPROJECT.replace("strangers", "broken").replace("beep", "boom")
     install(root, "strangers-voice", "strangers_voice", PYPROJECT, VOICE)
@@ -84,6 +86,12 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     misspelt = PYPROJECT.replace("strangers", "misspelt").replace("beep", "bang")
     hook = VOICE.replace("voicecall_tts_providers", "voicecall_tts_provider")
     install(root, "misspelt-voice", "misspelt_voice", misspelt, hook)
+    hanging = PYPROJECT.replace("strangers", "hanging").replace("beep", "hush")
+    begin, _, end = VOICE.replace('"beep"', '"hush"').partition("        for character")
+    work = "        await anyio.to_thread.run_sync(threading.Event().wait)\n        yield b''\n"
+    hook = "\n\n@hookimpl" + end.partition("@hookimpl")[2]
+    source = f"import threading\nimport anyio.to_thread\n{begin}{work}{hook}"
+    install(root, "hanging-voice", "hanging_voice", hanging, source)
     return root
 
 
@@ -141,6 +149,24 @@ def assert_notified(home: Home) -> None:
     started = home.json("call", "--to", PHONE, "--message", "Your taxi.", "--mode", "notify")
     call = home.wait_for(started["callId"], "hangup-bot", "completed", "error", "failed")
     assert (call["state"], call["endDetail"]) == ("hangup-bot", "notified")
+
+
+def test_a_library_that_hangs_does_not_hold_up_the_stop(home: Home, site: Path) -> None:
+    bring(home, site / "hanging-voice")
+    config = {"provider": "mock", **STREAMED, "tts": {"provider": "hush", "timeoutMs": 60_000}}
+    home.configure(
+        {
+            "gateway": {"drainSeconds": 0},
+            "plugins": {"entries": {"voice-call": {"config": config}}},
+        }
+    )
+    with home.gateway() as process:
+        started = home.json("call", "--to", PHONE, "--message", "Your taxi.", "--mode", "notify")
+        home.wait_until(started["callId"], "speaking")
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=STOP_S)
+        assert process.wait() == 0, err
+        assert "does not end when it is cancelled; it is abandoned" in err
 
 
 @pytest.mark.parametrize(

@@ -87,8 +87,10 @@ class Box:
             **self.variables,
         }
 
-    def popen(self, *arguments: str, stdout: Any = subprocess.PIPE) -> subprocess.Popen[str]:
-        code = "from voicecall_gateway.cli import main; main()"
+    def popen(
+        self, *arguments: str, stdout: Any = subprocess.PIPE, before: str = ""
+    ) -> subprocess.Popen[str]:
+        code = f"{before}; from voicecall_gateway.cli import main; main()".lstrip("; ")
         process = subprocess.Popen(
             [sys.executable, "-c", code, *arguments],
             env=dict(self.environ),
@@ -105,9 +107,9 @@ class Box:
         out, err = process.communicate(timeout=PATIENCE)
         return process.returncode, out, err
 
-    def gateway(self) -> tuple[subprocess.Popen[str], str]:
-        """A running gateway and its URL, once it is ready."""
-        process = self.popen("gateway", "run", "--json")
+    def gateway(self, before: str = "") -> tuple[subprocess.Popen[str], str]:
+        """A running gateway and its URL, once it is ready; ``before`` it the process runs this."""
+        process = self.popen("gateway", "run", "--json", before=before)
         assert process.stdout is not None
         document = "".join(iter(process.stdout.readline, "}\n")) + "}"
         url = json.loads(document)["url"]
@@ -251,6 +253,78 @@ def test_a_second_signal_stops_at_once(box: Box) -> None:
     _, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 1
     assert "Traceback" not in err
+
+
+HANGING = """
+import threading
+from contextlib import asynccontextmanager
+import anyio, anyio.to_thread
+from voicecall import hookimpl
+
+class Service:
+    name = "s"
+    @asynccontextmanager
+    async def run(self):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self.listen)
+            yield
+            tasks.cancel_scope.cancel()
+        {leaving}
+    async def listen(self):
+        await anyio.to_thread.run_sync(threading.Event().wait, abandon_on_cancel=True)
+    async def drain(self):
+        return
+    def problems(self):
+        return []
+
+@hookimpl
+def voicecall_services(host):
+    return [Service()]
+"""
+NEVER = "with anyio.CancelScope(shield=True): await anyio.sleep_forever()"
+
+
+def test_a_thread_that_hangs_does_not_hold_up_the_end(box: Box) -> None:
+    box.package("voicecall.gateway", "fake", "fake_plugin", HANGING.format(leaving=""))
+    process, _ = box.gateway()
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0, err
+    assert err.count("still busy: AnyIO worker thread in threading.Condition.wait") == 1
+
+
+def test_a_service_that_never_stops_does_not_hold_up_the_end(box: Box) -> None:
+    box.package("voicecall.gateway", "fake", "fake_plugin", HANGING.format(leaving=NEVER))
+    box.write(0, drainSeconds=0)
+    process, _ = box.gateway("import voicecall_gateway.runtime as r; r.CLOSING_SECONDS = 0.5")
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 1, err
+    assert "the process does not end by itself, and is ended" in err
+
+
+def test_a_second_signal_ends_a_service_that_never_stops(box: Box) -> None:
+    box.package("voicecall.gateway", "fake", "fake_plugin", HANGING.format(leaving=NEVER))
+    process, _ = box.gateway("import voicecall_gateway.runtime as r; r.AT_ONCE_SECONDS = 0.5")
+    process.send_signal(signal.SIGTERM)
+    read_until(process, "SIGTERM: draining, then stopping")
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 1, err
+
+
+def test_a_log_that_takes_nothing_does_not_hold_up_the_end() -> None:
+    code = (
+        "import logging, threading\n"
+        "from voicecall_gateway.leaving import leave\n"
+        "handler = logging.StreamHandler()\n"
+        "logging.getLogger().addHandler(handler)\n"
+        "handler.acquire()\n"
+        "leave(3, 0.1)\n"
+        "threading.Event().wait()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], timeout=PATIENCE, check=False)
+    assert done.returncode == 3
 
 
 def test_the_drain_time_is_bounded(box: Box) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
@@ -15,6 +16,7 @@ from voicecall.registry import Registry
 
 from .commandline import CommandLine
 from .commands import config, doctor, emulate, gateway, logs, plugins, providers, setup
+from .leaving import LEAVE_SECONDS, leave
 from .output import OutputLost, print_error, print_text, watched_output
 from .plugincommands import add_plugin_commands
 from .plugins import plugin_ids
@@ -99,4 +101,7 @@ def run(arguments: Sequence[str], registry: Registry, environ: Mapping[str, str]
 
 def main() -> None:
     """Entry point of the ``voicecall`` script."""
-    sys.exit(run(sys.argv[1:], Registry(), os.environ))
+    status = run(sys.argv[1:], Registry(), os.environ)
+    if threading.active_count() > 1:
+        leave(status, LEAVE_SECONDS)
+    sys.exit(status)

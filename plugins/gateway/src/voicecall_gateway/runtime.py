@@ -37,6 +37,10 @@ from .toolhttp import ToolEndpoint
 __all__ = ["Gateway", "serve"]
 
 FLUSH_SECONDS = 1.0
+CLOSING_SECONDS = 15.0
+"""What the stop may take behind the drain."""
+AT_ONCE_SECONDS = 5.0
+"""What it may take when it is asked for again."""
 
 _log = logging.getLogger("voicecall.gateway")
 
@@ -277,12 +281,18 @@ async def _settle(gateway: Gateway) -> None:
     await collect_while_idle(gateway.idle)
 
 
-async def serve(gateway: Gateway, *, announce: Callable[[Gateway], None] | None = None) -> bool:
+async def serve(
+    gateway: Gateway,
+    *,
+    announce: Callable[[Gateway], None] | None = None,
+    limit: Callable[[float], None] = lambda _: None,
+) -> bool:
     """Run until SIGTERM or SIGINT, drain and stop. A second signal stops at once. SIGHUP reads the
     configuration again; where there is a terminal, it means that the terminal is gone, and stops.
 
-    ``announce(gateway)`` is called when the admin port is open. Returns whether the stop was an
-    orderly one. Raises what :meth:`Gateway.run` raises.
+    ``announce(gateway)`` is called when the admin port is open, ``limit(seconds)`` with what the
+    stop may take from now on. Returns whether the stop was an orderly one. Raises what
+    :meth:`Gateway.run` raises.
     """
     orderly = False
     failure: Exception | None = None
@@ -298,9 +308,11 @@ async def serve(gateway: Gateway, *, announce: Callable[[Gateway], None] | None 
                         continue
                     if gateway.stopping:
                         _log.warning("%s again: stopping at once", name)
+                        limit(AT_ONCE_SECONDS)
                         tasks.cancel_scope.cancel()
                         return
                     _log.info("%s: draining, then stopping", name)
+                    limit(gateway.loaded.gateway.drain_seconds + CLOSING_SECONDS)
                     gateway.request_stop()
 
             tasks.start_soon(watch, name="signals")

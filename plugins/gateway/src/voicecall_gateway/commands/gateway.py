@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -48,6 +49,7 @@ def _serve(line: CommandLine, config: Path | None, loaded: LoadedConfig, json: b
     from voicecall_gateway.auth import existing_token
     from voicecall_gateway.config import config_file
     from voicecall_gateway.eventloop import new_event_loop
+    from voicecall_gateway.leaving import LEAVE_SECONDS, leave
     from voicecall_gateway.logs import Mask, configure_logging, credentials_in
     from voicecall_gateway.runtime import Gateway, serve
 
@@ -71,7 +73,9 @@ def _serve(line: CommandLine, config: Path | None, loaded: LoadedConfig, json: b
             reload=lambda: line.load_config(config),
             watch=config_file(config, line.environ),
         )
-        return await serve(gateway, announce=opened)
+        orderly = await serve(gateway, announce=opened, limit=partial(leave, 1))
+        leave(int(not orderly), LEAVE_SECONDS)
+        return orderly
 
     return anyio.run(body, backend_options={"loop_factory": new_event_loop})
 
