@@ -127,6 +127,77 @@ def test_however_it_is_written_each_line_comes_once(
     assert followed(log, 100, *(partial(append, log, piece) for piece in more)) == lines
 
 
+@settings(max_examples=100)
+@given(st.lists(st.lists(st.sampled_from(["line", "half", "rotate"]), max_size=8), max_size=6))
+def test_however_it_is_rotated_each_line_comes_once(
+    tmp_path_factory: pytest.TempPathFactory, rounds: list[list[str]]
+) -> None:
+    log = tmp_path_factory.mktemp("rotated") / "voicecall.log"
+    append(log, "first\n")
+    expected = ["first", ""]
+
+    def act(what: str) -> None:
+        if what != "rotate":
+            text = f"{len(expected)}-{what} "
+            expected[-1] += text
+            append(log, text if what == "half" else f"{text}\n")
+        elif log.exists():
+            rotate(log)
+        if what == "line" or (what == "rotate" and expected[-1]):
+            expected.append("")
+
+    def turn(actions: list[str]) -> None:
+        # Of more rotations at once than files are kept, the first are lost.
+        kept = 4
+        for what in actions:
+            kept -= what == "rotate"
+            if kept >= 0 or what != "rotate":
+                act(what)
+
+    lines = followed(log, 100, *(partial(turn, actions) for actions in [*rounds, ["line"]]))
+    assert [*lines, ""] == expected
+    assert last_lines(log, 3) == lines[-3:]
+
+
+def test_half_a_line_that_a_crash_has_left_in_a_rotated_file_is_shown(log: Path) -> None:
+    append(log, "1\nha")
+    rotate(log)
+    append(log, "2\n")
+    assert last_lines(log, 9) == ["1", "ha", "2"]
+
+    def once() -> None:
+        append(log, "lf")
+        rotate(log)
+        append(log, "3\n")
+
+    assert followed(log, 9, once) == ["1", "ha", "2", "lf", "3"]
+
+
+def test_a_file_that_grows_quickly_is_read_in_order(log: Path) -> None:
+    numbers = iter(range(10_000))
+    append(log, "first\n")
+
+    def grow() -> None:
+        for _ in range(4):
+            append(log, "".join(f"{next(numbers)}\n" for _ in range(250)))
+            rotate(log)
+        append(log, "".join(f"{next(numbers)}\n" for _ in range(1000)))
+
+    lines = followed(log, 0, grow, grow, grow, grow, grow)
+    assert lines == [str(number) for number in range(10_000)]
+
+
+def test_following_a_log_that_is_deleted(log: Path) -> None:
+    append(log, "1\n")
+
+    def deleted() -> None:
+        append(log, "2\n")
+        log.unlink()
+
+    assert followed(log, 5, deleted, lambda: append(log, "3\n")) == list("123")
+    assert followed(log, 5, log.unlink) == ["3"]
+
+
 def test_following(log: Path) -> None:
     append(log, "1\n2\nha")
     lines = followed(

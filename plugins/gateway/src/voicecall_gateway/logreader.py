@@ -42,7 +42,7 @@ def follow(file: Path, count: int, wait: Callable[[], None]) -> Iterator[str]:
                 later = _after(stream, file)
                 if os.fstat(stream.fileno()).st_size < stream.tell():
                     stream.seek(0)
-                yield from _lines(stream)
+                yield from _lines(stream, over=later is not None)
                 if later is None:
                     wait()
         if stream is None:
@@ -59,16 +59,17 @@ def _last(file: Path, stream: BinaryIO | None, count: int) -> Iterable[str]:
             with part:
                 # It may have been put aside meanwhile.
                 if stream is None or not _is_same(part, stream):
-                    lines.extend(_lines(part))
+                    lines.extend(_lines(part, over=True))
     if stream is not None:
         lines.extend(_lines(stream))
     return lines
 
 
-def _lines(stream: BinaryIO) -> Iterator[str]:
-    """Complete lines from here on, but blank ones; the stream is left behind the last one."""
+def _lines(stream: BinaryIO, *, over: bool = False) -> Iterator[str]:
+    """Complete lines from here on, but blank ones; the stream is left behind the last one. Where it
+    is ``over``, half a line, which a crash has left, is one as well."""
     for line in stream:
-        if not line.endswith(b"\n"):
+        if not (over or line.endswith(b"\n")):
             stream.seek(-len(line), os.SEEK_CUR)
             return
         if line.strip():
