@@ -350,6 +350,20 @@ def test_a_log_that_was_moved_away_or_deleted_is_begun_anew(tmp_path: Path) -> N
     assert sorted(file.name for file in log.parent.iterdir()) == ["elsewhere", log.name]
 
 
+def test_half_a_line_that_a_crash_has_left_stands_by_itself(tmp_path: Path) -> None:
+    log = log_file(tmp_path)
+    log.parent.mkdir()
+    log.write_text('{"time": "2026-1')
+    with logging_below(tmp_path) as same:
+        logging.getLogger("voicecall.x").warning("one")
+    assert same == log
+    half, whole = log.read_text().splitlines()
+    assert (half, json.loads(whole)["message"]) == ('{"time": "2026-1', "one")
+    with logging_below(tmp_path):
+        logging.getLogger("voicecall.x").warning("two")
+    assert len(log.read_text().splitlines()) == 3
+
+
 def test_a_log_that_cannot_be_written_is_told_once(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -385,6 +399,25 @@ def test_a_log_that_cannot_be_rotated_grows_on(
     assert told == [f"line {number}" for number in range(10)]
     shown = capsys.readouterr().err.splitlines()
     assert len([line for line in shown if "cannot be rotated, and grows on" in line]) == 1
+
+
+def test_a_rotation_on_a_full_disk_costs_no_line_that_comes_behind_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    logger = logging.getLogger("voicecall.x")
+    with logging_below(tmp_path / "s") as log:
+        logger.warning("one")
+        with no_room_beyond(log.stat().st_size):
+            logger.warning("dropped")
+            for handler in logging.getLogger().handlers:
+                if isinstance(handler, RotatingFileHandler):
+                    handler.maxBytes = 1
+            logger.warning("late")
+        logger.warning("two")
+        logger.warning("three")
+    told = [json.loads(line)["message"] for line in log.read_text().splitlines()]
+    assert told == ["one", "late", "two", "three"]
+    assert "cannot be rotated, and grows on (File too large)" in capsys.readouterr().err
 
 
 # --- outbox -----------------------------------------------------------------------------------

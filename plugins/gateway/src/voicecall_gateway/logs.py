@@ -270,6 +270,9 @@ class _PrivateRotatingFile(RotatingFileHandler):
             if not self._rotates_from:
                 self._complain("the log cannot be rotated, and grows on")
             self._rotates_from = now + _ROTATE_AGAIN_S
+            if self.stream is not None and self.stream.closed:
+                # On a full disk it is closed, and not forgotten.
+                self.stream = None
 
     def _look(self) -> None:
         """Whether the name still means the file that is written to, and how long it is."""
@@ -287,7 +290,16 @@ class _PrivateRotatingFile(RotatingFileHandler):
         os.chmod(self.baseFilename, 0o600)
         about = os.fstat(stream.fileno())
         self._size, self._file = about.st_size, (about.st_dev, about.st_ino)
+        if self._size and not _ends_a_line(self.baseFilename):
+            stream.write(self.terminator)
         return stream
+
+
+def _ends_a_line(file: str) -> bool:
+    """Whether nothing stands behind the last end of a line: a crash may leave half of one."""
+    with open(file, "rb") as stream:
+        stream.seek(-1, os.SEEK_END)
+        return stream.read(1) == b"\n"
 
 
 def configure_logging(state_dir: Path, mask: Mask, *, stderr: bool = True) -> None:
