@@ -153,6 +153,31 @@ def test_on_a_line_that_is_known_an_echo_may_begin_with_what_came_before() -> No
     assert repeated(known(QUESTION, ("Are you still there?",)), 12.0, "the blue one are you still")
 
 
+def test_a_line_whose_echo_is_gone_is_one_like_any_other() -> None:
+    said = [["Which room would you like?"]]
+    words = OwnWords(lambda: said)
+
+    def speaks(text: str, echo: str = "") -> bool:
+        """Whether the line is known behind ``text``."""
+        said.append([text])
+        words.sounds(10.0)
+        if echo:
+            assert repeated(words, 10.4, echo)
+            words.came_back()
+        return words.known
+
+    assert not speaks("The red one, the green one?", "the red one")
+    assert speaks("Or the blue one, sir?", "or the blue one")
+    assert speaks("Are you still there?")
+    assert speaks("Hello?")
+    assert speaks("I can wait for you.", "i can wait")
+    assert speaks("It is no trouble.")
+    assert speaks("Take your time, please.")
+    assert speaks("The blue one is the best.")
+    assert not speaks("It is by the sea.")
+    assert not repeated(words, 13.0, "it is by the sea")
+
+
 def test_sentences_that_follow_count_as_well() -> None:
     sentences = ["Which room would you like?"]
     words = OwnWords(lambda: [sentences])

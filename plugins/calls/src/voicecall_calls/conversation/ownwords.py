@@ -24,6 +24,8 @@ _SLACK = 2
 """So many words of the bot's may be missing in an echo."""
 _KNOWN = 2
 """So many echoes are no accident."""
+_GONE = 3
+"""After so many of the bot's utterances without one, phones have learned to take the echo out."""
 _FEWEST_WORDS = 3
 """Less may be an answer, or a greeting, unless the bot fell silent at once."""
 _UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u2e80-\u9fff"
@@ -50,6 +52,8 @@ class OwnWords:
         """What it may repeat any part of."""
         self._fewest = _FEWEST_WORDS
         self._echoes = 0
+        self._without = 0
+        """So many utterances of the bot's have not come back, one after the other."""
         self._back: tuple[Sequence[str], int] = ((), 0)
         """What came back last, and how many of its words."""
         self._reached: tuple[Sequence[str], int] = self._back
@@ -65,7 +69,17 @@ class OwnWords:
         said = self._said()
         newest = said[-1] if said else None
         self._goes_on = newest is not None and newest is self._sounding
+        if not self._goes_on:
+            self._look_back()
         self._sounds_at, self._sounding = now, newest
+
+    def _look_back(self) -> None:
+        """What was said last is over: whether its line still gives words back."""
+        if len(_words(*(self._sounding or ()))) < _FEWEST_WORDS:
+            return
+        self._without = 0 if self._sounding is self._back[0] else self._without + 1
+        if self._without >= _GONE:
+            self._echoes = 0
 
     def began(self, now: float, *, over_bot: bool, stops_it: bool) -> None:
         """An utterance began at ``now``, while the bot spoke or not. ``stops_it``: the bot falls
