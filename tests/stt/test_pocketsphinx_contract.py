@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 
+import anyio.to_thread
 import pytest
 
 from voicecall import ProviderKind
@@ -17,7 +19,7 @@ from voicecall.transcription import (
     TranscriptionProvider,
 )
 from voicecall_stt_pocketsphinx.config import PocketsphinxConfig
-from voicecall_stt_pocketsphinx.decoding import Decoder
+from voicecall_stt_pocketsphinx.decoding import Decoder, DecoderPool
 from voicecall_stt_pocketsphinx.provider import PocketsphinxProvider
 from voicecall_testing.contracts.audio import frames, silence
 from voicecall_testing.contracts.failure import TranscriptionFailureContract
@@ -26,6 +28,7 @@ from voicecall_testing.contracts.transcription import TranscriptionContract, hea
 pytestmark = [pytest.mark.contract, pytest.mark.anyio]
 
 Speak = Callable[..., bytes]
+PATIENCE_S = 10.0
 
 
 @pytest.fixture
@@ -90,6 +93,37 @@ async def test_too_much_audio_at_once_loses_the_oldest(
     # The clock counts what was lost.
     whole = MULAW_8K.duration_ms(len(lost + kept))
     assert whole - 500 < final.at_ms <= whole
+
+
+async def test_a_decoder_that_hangs_does_not_hold_up_the_end_of_its_session(
+    provider: TranscriptionProvider, speak: Speak, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at_work, go_on, given_back = threading.Event(), threading.Event(), threading.Event()
+    done: list[str] = []
+    give_back = DecoderPool.give_back
+
+    def hang(decoder: Decoder, pcm: bytes) -> None:
+        at_work.set()
+        go_on.wait(PATIENCE_S)
+        done.append("work")
+
+    def take_back(pool: DecoderPool, decoder: Decoder) -> None:
+        done.append("given back")
+        give_back(pool, decoder)
+        given_back.set()
+
+    async with provider.lifespan():
+        monkeypatch.setattr(Decoder, "feed", hang)
+        monkeypatch.setattr(DecoderPool, "give_back", take_back)
+        async with provider.session(TranscriptionOptions()) as session:
+            session.send_audio(speak("yes please"))
+            assert await anyio.to_thread.run_sync(at_work.wait, PATIENCE_S)
+        # Nobody may touch the decoder meanwhile.
+        assert done == []
+        go_on.set()
+        assert await anyio.to_thread.run_sync(given_back.wait, PATIENCE_S)
+    assert done[-1] == "given back"
+    assert done.count("given back") == 1
 
 
 async def test_a_click_is_no_speech(provider: TranscriptionProvider, speak: Speak) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import threading
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -52,7 +53,7 @@ class PocketsphinxProvider(TranscriptionProvider):
 
     @asynccontextmanager
     async def lifespan(self) -> AsyncIterator[None]:
-        await to_thread.run_sync(self._pool.fill, limiter=self._threads)
+        await to_thread.run_sync(self._pool.fill, limiter=self._threads, abandon_on_cancel=True)
         yield
 
     @asynccontextmanager
@@ -81,6 +82,9 @@ class _Session(TranscriptionSession):
         self, listener: Listener, audio_format: AudioFormat, threads: CapacityLimiter
     ) -> None:
         self._listener = listener
+        self._at_work = threading.Lock()
+        """Held by whoever uses the listener."""
+        self._closed = False
         self._threads = threads
         self._inbox: deque[bytes | None] = deque()
         self._size = 0
@@ -122,9 +126,18 @@ class _Session(TranscriptionSession):
 
     def close(self) -> None:
         """Nobody listens any more."""
-        self._listener.close()
+        self._closed = True
+        self._let_go()
         self._send.close()
         self._receive.close()
+
+    def _let_go(self) -> None:
+        # A thread that is still at work does it when it is done.
+        if self._at_work.acquire(blocking=False):
+            try:
+                self._listener.close()
+            finally:
+                self._at_work.release()
 
     async def pump(self) -> None:
         """Runs until ``finish`` or a failure of the decoder; the iteration ends with it."""
@@ -136,7 +149,7 @@ class _Session(TranscriptionSession):
                 self._inbox.clear()
                 self._size = self._dropped = 0
                 events = await to_thread.run_sync(
-                    self._listen, work, dropped, limiter=self._threads
+                    self._listen, work, dropped, limiter=self._threads, abandon_on_cancel=True
                 )
                 for event in events:
                     self._send.send_nowait(event)
@@ -149,9 +162,16 @@ class _Session(TranscriptionSession):
             self._done.set()
 
     def _listen(self, work: list[bytes | None], dropped: int) -> list[TranscriptionEvent]:
-        if dropped:
-            self._listener.skip(dropped)
-        events: list[TranscriptionEvent] = []
-        for item in work:
-            events += self._listener.commit() if item is None else self._listener.process(item)
-        return events
+        try:
+            with self._at_work:
+                if dropped:
+                    self._listener.skip(dropped)
+                listener = self._listener
+                return [
+                    event
+                    for item in work
+                    for event in (listener.commit() if item is None else listener.process(item))
+                ]
+        finally:
+            if self._closed:
+                self._let_go()
