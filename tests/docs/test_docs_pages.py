@@ -25,7 +25,7 @@ from voicecall.configuring import validate
 from voicecall.registry import Registry
 from voicecall.seam import SystemSeam
 from voicecall_calls.config import CONFIG_PATH, PLUGIN_ID, VoiceCallConfig
-from voicecall_calls.rpc import PhoneRpc
+from voicecall_calls.rpc import PARAMETERS, PhoneRpc
 from voicecall_calls.store.tables import metadata
 from voicecall_calls.wiring import resolve
 from voicecall_gateway.cli import build_app
@@ -266,6 +266,15 @@ def test_rpc_methods_are_all_described_with_their_scope() -> None:
     scopes = {method.name: method.scope.removeprefix("operator.") for method in methods}
     own = {"gateway.status": "read", "gateway.reload": "admin"}
     assert rows(text, "Methods") == {**own, **scopes}
+
+
+def test_rpc_parameters_are_all_described() -> None:
+    text = (ROOT / "docs" / "reference" / "rpc.md").read_text(encoding="utf-8")
+    table = text.partition("## Parameters\n")[2].partition("\n## ")[0]
+    described = re.findall(r"^\| `([\w.]+)` \| `(\w+)` \|", table, re.MULTILINE)
+    assert len(set(described)) == len(described)
+    taken = {(method, name) for method, names in PARAMETERS.items() for name in names}
+    assert set(described) == taken
 
 
 def test_rpc_events_are_all_described() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from types import UnionType
@@ -20,7 +19,7 @@ from pydantic.alias_generators import to_camel
 from pydantic.fields import FieldInfo
 
 from .errors import ConfigError
-from .wording import wording
+from .wording import did_you_mean, wording
 
 __all__ = ["ConfigModel", "HttpUrl", "UrlPath", "deep_merge", "is_http_url", "validate"]
 
@@ -131,9 +130,7 @@ def _problem(
     full = ".".join([path, *location]) if path else ".".join(location)
     message = wording(item)
     if item["type"] == "extra_forbidden":
-        known = _keys_at(model, location[:-1])
-        close = difflib.get_close_matches(location[-1], known, 1, 0.6)
-        message += f"; did you mean {close[0]!r}?" if close else ""
+        message += did_you_mean(location[-1], _keys_at(model, location[:-1]))
     elif item["type"] in ("union_tag_invalid", "union_tag_not_found"):
         # pydantic names the object; what is wrong is one key of it.
         full += "." + item["ctx"]["discriminator"].strip("'")

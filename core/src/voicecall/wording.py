@@ -1,11 +1,13 @@
-"""Words for what pydantic finds wrong with a value, for people who write configuration files."""
+"""Words for what pydantic finds wrong with a value, for people who write configuration files, and
+for a name that nobody knows."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import difflib
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-__all__ = ["wording"]
+__all__ = ["did_you_mean", "wording"]
 
 _WHOLE = "must be a whole number"
 _NUMBER = "must be a number"
@@ -62,3 +64,10 @@ def wording(item: Mapping[str, Any]) -> str:
     if message.startswith(_THEIRS):
         return "must be " + message.removeprefix(_THEIRS)
     return message
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """``; did you mean 'toNumber'?`` with the one of ``known`` that is nearest to ``name``; empty
+    where none is near."""
+    close = difflib.get_close_matches(name, list(known), 1, 0.6)
+    return f"; did you mean {close[0]!r}?" if close else ""

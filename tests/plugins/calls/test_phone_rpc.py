@@ -126,6 +126,31 @@ async def test_what_is_missing_is_named(
         assert rpc.phone.carrier.dialled == []
 
 
+@pytest.mark.parametrize(
+    ("method", "params", "words"),
+    [
+        ("initiate", {"to": CALLEE, "mesage": "Hi."}, "'mesage'; did you mean 'message'?"),
+        ("initiate", {"message": "Hi.", "brief": {"task": "x"}}, "'brief'"),
+        ("start", {"to": CALLEE, "agentid": "x"}, "'agentid'; did you mean 'agentId'?"),
+        ("speak", {"callid": "x", "message": "Hi."}, "'callid'; did you mean 'callId'?"),
+        ("continue", {"callId": "x", "text": "Hi?"}, "'text'"),
+        ("continue.result", {"id": "x"}, "'id'"),
+        ("end", {"callId": "x", "reason": None}, "'reason'"),
+        ("status", {"call_id": "x"}, "'call_id'; did you mean 'callId'?"),
+        ("pairing.list", {"status": "pending"}, "'status'"),
+        ("latency", {"x" * 1_000_000: 1}, f"'{'x' * 64}'"),
+    ],
+)
+async def test_a_parameter_that_a_method_does_not_take_is_refused(
+    tmp_path: Path, method: str, params: dict[str, Any], words: str
+) -> None:
+    async with open_rpc(tmp_path) as rpc:
+        with pytest.raises(InvalidRequest) as caught:
+            await rpc(method, **params)
+        assert str(caught.value) == f"unknown parameter {words}"
+        assert rpc.phone.carrier.dialled == []
+
+
 async def test_a_phone_that_does_not_run_says_what_is_missing(tmp_path: Path) -> None:
     def operations() -> CallOperations:
         raise ConfigError("is required to place calls", path="fromNumber")
@@ -142,6 +167,9 @@ async def test_speak_keys_and_a_question(tmp_path: Path) -> None:
         await rpc.phone.settle(3)
         call = rpc.phone.record.call_id
         assert await rpc("speak", callId=call, message="A word.") == {"success": True}
+        # What the clients of OpenClaw send.
+        spoken = {"callId": call, "message": "More.", "allowTwimlFallback": False}
+        assert await rpc("speak", **spoken) == {"success": True}
         assert await rpc("dtmf", callId=call, digits="1#") == {"success": True}
         assert rpc.phone.socket.digits == ["1#"]
         answers: list[Mapping[str, Any]] = []

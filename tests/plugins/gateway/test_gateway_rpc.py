@@ -465,6 +465,15 @@ async def test_the_gateway_says_goodbye(lab: Any) -> None:
             assert await closed(client.socket) == 1001
 
 
+@pytest.mark.parametrize("method", ["gateway.status", "gateway.reload"])
+async def test_the_gateways_own_methods_take_no_parameters(
+    gateway: Any, lab: Any, method: str
+) -> None:
+    async with lab.rpc(gateway) as client:
+        error = (await client.call(method, {"plugin": "fake"}))["error"]
+    assert error == {"code": "INVALID_REQUEST", "message": "unknown parameter 'plugin'"}
+
+
 async def test_reloading_needs_a_file_and_an_administrator(gateway: Any, lab: Any) -> None:
     async with lab.rpc(gateway) as client:
         error = (await client.call("gateway.reload"))["error"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,8 +15,9 @@ from voicecall.seam import Seam
 from voicecall_calls.operations import CallOperations, DialOptions
 from voicecall_calls.pairing import approval_json, decided_json
 from voicecall_calls.parameters import Params, mode_in, required, text_in
+from voicecall_gateway.parameters import refuse_unknown
 
-__all__ = ["PhoneRpc"]
+__all__ = ["PARAMETERS", "PhoneRpc"]
 
 _log = logging.getLogger("voicecall.calls")
 
@@ -26,6 +27,34 @@ ADMIN = "operator.admin"
 _MOST = 1_000_000
 """Turns that are looked at at a time."""
 _KEEP_S = 300.0
+
+_DIAL = (
+    "to",
+    "message",
+    "mode",
+    "dtmfSequence",
+    "sessionKey",
+    "requesterSessionKey",
+    "agentId",
+    "idempotencyKey",
+)
+PARAMETERS: Mapping[str, Sequence[str]] = {
+    "voicecall.initiate": _DIAL,
+    "voicecall.start": _DIAL,
+    "voicecall.continue": ("callId", "message"),
+    "voicecall.continue.start": ("callId", "message"),
+    "voicecall.continue.result": ("operationId",),
+    # The last one is of OpenClaw's clients: here nothing else speaks where a voice model cannot.
+    "voicecall.speak": ("callId", "message", "allowTwimlFallback"),
+    "voicecall.dtmf": ("callId", "digits"),
+    "voicecall.end": ("callId",),
+    "voicecall.status": ("callId", "sid"),
+    "voicecall.latency": ("last",),
+    "voicecall.pairing.list": (),
+    "voicecall.pairing.approve": ("caller",),
+    "voicecall.pairing.revoke": ("number",),
+}
+"""What each method takes; any other parameter is refused."""
 
 
 @dataclass(slots=True)
@@ -63,19 +92,19 @@ class PhoneRpc:
 
     def methods(self) -> list[RpcMethod]:
         return [
-            RpcMethod("voicecall.initiate", WRITE, self._initiate),
-            RpcMethod("voicecall.start", WRITE, self._start),
-            RpcMethod("voicecall.continue", WRITE, self._continue),
-            RpcMethod("voicecall.continue.start", WRITE, self._continue_start),
-            RpcMethod("voicecall.continue.result", READ, self._continue_result),
-            RpcMethod("voicecall.speak", WRITE, self._speak),
-            RpcMethod("voicecall.dtmf", WRITE, self._dtmf),
-            RpcMethod("voicecall.end", WRITE, self._end),
-            RpcMethod("voicecall.status", READ, self._status),
-            RpcMethod("voicecall.latency", READ, self._latency),
-            RpcMethod("voicecall.pairing.list", ADMIN, self._pairing_list),
-            RpcMethod("voicecall.pairing.approve", ADMIN, self._pairing_approve),
-            RpcMethod("voicecall.pairing.revoke", ADMIN, self._pairing_revoke),
+            _method("voicecall.initiate", WRITE, self._initiate),
+            _method("voicecall.start", WRITE, self._start),
+            _method("voicecall.continue", WRITE, self._continue),
+            _method("voicecall.continue.start", WRITE, self._continue_start),
+            _method("voicecall.continue.result", READ, self._continue_result),
+            _method("voicecall.speak", WRITE, self._speak),
+            _method("voicecall.dtmf", WRITE, self._dtmf),
+            _method("voicecall.end", WRITE, self._end),
+            _method("voicecall.status", READ, self._status),
+            _method("voicecall.latency", READ, self._latency),
+            _method("voicecall.pairing.list", ADMIN, self._pairing_list),
+            _method("voicecall.pairing.approve", ADMIN, self._pairing_approve),
+            _method("voicecall.pairing.revoke", ADMIN, self._pairing_revoke),
         ]
 
     async def _initiate(self, params: Params, call: RpcCall) -> Params:
@@ -185,3 +214,15 @@ class PhoneRpc:
         operations = self._operations()
         caller = await operations.revoke(required(params, "number"))
         return decided_json(caller, operations.in_spite_of(caller))
+
+
+def _method(
+    name: str, scope: str, handler: Callable[[Params, RpcCall], Awaitable[Params]]
+) -> RpcMethod:
+    known = PARAMETERS[name]
+
+    async def checked(params: Params, call: RpcCall) -> Params:
+        refuse_unknown(params, known)
+        return await handler(params, call)
+
+    return RpcMethod(name, scope, checked)

@@ -24,6 +24,7 @@ from voicecall.hosting import Reconfigurable, RpcCall
 from .aside import aside
 from .config import OPEN_SECTIONS, LoadedConfig
 from .jsonfile import file_version
+from .parameters import refuse_unknown
 from .pluginconfig import plugin_config, plugin_values
 from .plugins import LoadedPlugin
 from .pluginset import PluginSet, RunningPlugin, prepare
@@ -105,6 +106,7 @@ class Reloader:
         """``gateway.reload``: ``{applied: [plugin ids], waiting: [sentences]}``, with ``refused:
         [plugin ids]`` where a plugin does not take the change. Raises what keeps the configuration
         from being used."""
+        refuse_unknown(params, ())
         if self._closed:
             raise _stopping()
         if self._load is None:

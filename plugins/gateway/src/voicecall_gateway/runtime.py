@@ -25,6 +25,7 @@ from .descriptors import Descriptors
 from .garbage import collect_rarely, collect_while_idle
 from .host import Host
 from .logs import private_directory
+from .parameters import refuse_unknown
 from .plugins import missing_backends, missing_plugins, missing_tools
 from .pluginset import PluginSet
 from .reload import Reloader
@@ -260,6 +261,7 @@ class Gateway:
 
     async def _status(self, params: Mapping[str, Any], call: RpcCall) -> Mapping[str, Any]:
         """``gateway.status``."""
+        refuse_unknown(params, ())
         reasons = list(self.problems())
         return {
             "ready": not reasons,
