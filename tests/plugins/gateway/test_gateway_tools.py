@@ -144,9 +144,34 @@ async def test_what_json_alone_can_carry(lab: Any, fake_plugin: Any) -> None:
         assert (status, answer["result"]["args"]) == (200, {"half": "\ud83d"})
         status, answer = await send('{"number": NaN}')
         assert (status, answer["error"]["message"]) == (400, "the body is not valid JSON")
+        for number in ("1e999", "-1e999", f"1{'0' * 400}.5"):
+            status, answer = await send(f'{{"a": [{number}]}}')
+            message = f"the number {number[:32]} is too large"
+            error = {"type": "invalid_request", "message": message}
+            assert (status, answer) == (400, {"ok": False, "error": error})
+        status, answer = await send('{"a": [1e308, 1e-999]}')
+        assert (status, answer["result"]["args"]) == (200, {"a": [1e308, 0.0]})
         box.outcome = {"said": "\ud83d"}
         answer = await post(client, {"tool": "other"})
         assert answer == (200, {"ok": True, "result": {"said": "\ud83d"}})
+
+
+async def test_arguments_are_written_or_refused_however_deep_they_are(
+    lab: Any, fake_plugin: Any
+) -> None:
+    box = ToolBox()
+    refused = {"type": "invalid_request", "message": "the body is nested too deeply"}
+    async with opened(lab, fake_plugin, box) as (_, client):
+        seen = set()
+        # Around the depth that Python's stack allows, and beyond any.
+        for depth in (1, *range(850, 1010, 2), 100_000):
+            arguments = f'{{"a": {"[" * depth}{"]" * depth}}}'
+            body = f'{{"tool": "other", "args": {arguments}, "dryRun": true}}'
+            response = await client.post("/tools/invoke", content=body)
+            seen.add(response.status_code)
+            if response.status_code == 400:
+                assert response.json() == {"ok": False, "error": refused}
+    assert seen == {200, 400}
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
@@ -96,8 +97,10 @@ class ToolEndpoint:
                 self._in_flight -= 1
                 self._idle.set()
         except _Refused as refused:
-            error = {"type": refused.kind, "message": refused.message}
-            return _Answer({"ok": False, "error": error}, refused.status, headers=refused.headers)
+            return _refusal(refused)
+        except RecursionError:
+            # Deep enough to be read, and too deep to be written from further down the stack.
+            return _refusal(_too_deep())
         except ClientDisconnect:
             return Response(status_code=400)
 
@@ -178,6 +181,23 @@ class _Answer(JSONResponse):
         return json.dumps(content, allow_nan=False).encode()
 
 
+def _refusal(refused: _Refused) -> _Answer:
+    error = {"type": refused.kind, "message": refused.message}
+    return _Answer({"ok": False, "error": error}, refused.status, headers=refused.headers)
+
+
+def _too_deep() -> _Refused:
+    return _Refused(400, "invalid_request", "the body is nested too deeply")
+
+
+def _finite(text: str) -> float:
+    """1e999 is valid JSON, and would become infinity, which is not."""
+    number = float(text)
+    if math.isinf(number):
+        raise _Refused(400, "invalid_request", f"the number {text[:32]} is too large")
+    return number
+
+
 def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
 
@@ -195,13 +215,15 @@ async def _read(request: Request) -> _Body:
     if patience.cancelled_caught:
         raise _Refused(408, "timeout", "the body did not arrive in time")
     try:
-        value = json.loads(bytes(data) or b"{}", parse_constant=_no_constant)
+        value = json.loads(bytes(data) or b"{}", parse_float=_finite, parse_constant=_no_constant)
         return _Body.model_validate(value)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
         raise _Refused(400, "invalid_request", f"{place or 'body'}: {wording(first)}") from None
-    except (ValueError, RecursionError):
+    except RecursionError:
+        raise _too_deep() from None
+    except ValueError:
         raise _Refused(400, "invalid_request", "the body is not valid JSON") from None
 
 
