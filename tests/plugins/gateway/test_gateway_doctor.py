@@ -37,7 +37,6 @@ OLD = """\
 }
 """
 NEW = {
-    "messages": {},
     "tts": {"provider": "loud"},
     "plugins": {
         "entries": {
@@ -134,6 +133,41 @@ def test_a_file_that_cannot_be_edited_is_written_anew(clinic: Clinic) -> None:
     assert "without its comments" in report["notes"][0]
     assert Path(report["backup"]).read_text() == text
     assert json.loads(clinic.file.read_text()) == NEW
+
+
+def test_blocks_that_held_only_old_keys_are_removed(clinic: Clinic) -> None:
+    clinic.file.write_text(
+        """\
+{
+  messages: {
+    tts: { provider: 'loud' },
+  },
+  logs: {},
+  plugins: { entries: { 'voice-call': { config: {
+    realtime: { agentContext: { includeSystemPrompt: true } }, // our voice
+    some: { from: '+15550001111' },
+    streaming: { sttModel: 'm', providers: {} },
+    tts: { enabled: true },
+  } } } },
+}
+"""
+    )
+    report = clinic.json("--fix")
+    assert (report["ok"], report["notes"]) == (True, [])
+    text = clinic.file.read_text()
+    # A block of a provider may be why it is chosen.
+    kept: dict[str, Any] = {"some": {}, "streaming": {"providers": {}}}
+    config = {**kept, "fromNumber": "+15550001111"}
+    assert parse_tree(text, "c") == {
+        "logs": {},
+        "plugins": {"entries": {"voice-call": {"config": config}}},
+        "tts": {"provider": "loud"},
+    }
+    # Nothing but old keys.
+    clinic.file.write_text("{plugins: {entries: {'voice-call': {config: {tts: {enabled: true}}}}}}")
+    assert clinic.json("--fix")["ok"]
+    emptied: dict[str, Any] = {"plugins": {"entries": {"voice-call": {"config": {}}}}}
+    assert parse_tree(clinic.file.read_text(), "c") == emptied
 
 
 def test_toml_is_left_to_the_operator(clinic: Clinic, tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,12 @@ from .configfile import editable_text, write_text
 from .json5edit import CannotEdit, remove_key, set_key
 from .jsonfile import parse_tree
 from .legacy import CORE_RULES, Change, apply_rules, value_at
-from .pluginconfig import provider_rules
+from .pluginconfig import in_block, provider_rules
 from .plugins import load_plugin, plugin_ids
 
 __all__ = ["Rewritten", "old_keys", "rewrite"]
+
+_ENTRY = len(("plugins", "entries", "id", "config"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,14 +50,43 @@ def rewrite(file: Path, registry: Registry) -> Rewritten:
     :exc:`voicecall.errors.ConfigError`."""
     text = editable_text(file)
     wanted, changes = old_keys(parse_tree(text.removeprefix("\ufeff"), str(file)), registry)
+    emptied = _remove_emptied(wanted, changes, registry)
     try:
         edited = _edited(text, changes)
+        for path in emptied:
+            edited = remove_key(edited, path)
         if parse_tree(edited.removeprefix("\ufeff"), str(file)) != wanted:
             raise CannotEdit("the edits do not lead to the configuration that was wanted")
         return Rewritten(write_text(file, edited), plain=False)
     except CannotEdit:
         plain = json.dumps(wanted, indent=2, ensure_ascii=False) + "\n"
         return Rewritten(write_text(file, plain), plain=True)
+
+
+def _remove_emptied(
+    tree: dict[str, Any], changes: Sequence[Change], registry: Registry
+) -> list[Sequence[str]]:
+    """Remove from ``tree`` the objects in which nothing stood but old keys; returns their paths. A
+    provider's block stays: that it is there may be why the provider is chosen."""
+    removed: list[Sequence[str]] = []
+    for change in changes:
+        path = change.path.split(".")[:-1] if change.replacement != change.path else []
+        while path and value_at(tree, path) == {} and not _stays(path, registry):
+            del value_at(tree, path[:-1])[path[-1]]
+            removed.append(path)
+            path = path[:-1]
+    return removed
+
+
+def _stays(path: Sequence[str], registry: Registry) -> bool:
+    """Whether the object at ``path`` is in a provider's block, or is no part of a configuration."""
+    if path[:2] != ["plugins", "entries"]:
+        return ".providers." in f".{'.'.join(path)}."
+    info = load_plugin(registry, path[2]).info
+    if info is None or len(path) <= _ENTRY:
+        return True
+    model = info.config_model() if info.config_model is not None else None
+    return in_block(".".join([*path[_ENTRY:], ""]), info, model)
 
 
 def _edited(text: str, changes: list[Change]) -> str:

@@ -24,7 +24,14 @@ from .config import OPEN_SECTIONS, LoadedConfig
 from .legacy import apply_rules
 from .plugins import LoadedPlugin, load_plugin
 
-__all__ = ["PluginValues", "plugin_config", "plugin_values", "provider_rules", "value_warnings"]
+__all__ = [
+    "PluginValues",
+    "in_block",
+    "plugin_config",
+    "plugin_values",
+    "provider_rules",
+    "value_warnings",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +61,7 @@ def _plugin_config(registry: Registry, loaded: LoadedConfig, plugin_id: str) -> 
     model = plugin.info.config_model() if plugin.info.config_model is not None else None
     for failed, reason in loaded.secrets.failures.items():
         inside = failed.removeprefix(f"{path}.")
-        if inside != failed and not _in_block(inside, plugin.info, model):
+        if inside != failed and not in_block(inside, plugin.info, model):
             raise ConfigError(f"{loaded.source}: {failed}: {reason}")
     if model is None:
         return values
@@ -140,7 +147,7 @@ def _path(plugin_id: str) -> str:
     return f"plugins.entries.{plugin_id}.config"
 
 
-def _in_block(inside: str, info: PluginInfo, model: type[BaseModel] | None) -> bool:
+def in_block(inside: str, info: PluginInfo, model: type[BaseModel] | None) -> bool:
     """Whether a path below a plugin's configuration lies in a provider's block."""
     if ".providers." in f".{inside}":
         return True
