@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,10 +14,12 @@ from tests.ports import reserve_port
 
 from voicecall import ProviderKind
 from voicecall.configuring import validate
+from voicecall.errors import ConfigError
 from voicecall.hosting import SetupContext
 from voicecall.telephony import Probe
 from voicecall_calls.config import VoiceCallConfig
 from voicecall_calls.probing import PhoneProbe, media_url_check, public_url_check
+from voicecall_calls.server.challenge import answering
 from voicecall_testing.fakes import NATIVE, ScriptedCarrier
 
 from .phone_registry import info, registry
@@ -101,3 +104,16 @@ async def test_a_media_socket_is_opened_as_a_carrier_does(
     assert (check.id, check.ok) == ("media-url", ok)
     assert words in check.message
     assert b"upgrade: websocket" in heads[0].lower()
+
+
+def test_a_full_disk_keeps_nothing_of_a_key_that_it_could_not_take(tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+    try:
+        with pytest.raises(ConfigError, match=r"probe\.key: .* cannot be used"):
+            answering(tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert [*(tmp_path / "voice-calls").iterdir()] == []
+    assert answering(tmp_path)("x") == answering(tmp_path)("x")
+    assert [file.name for file in (tmp_path / "voice-calls").iterdir()] == ["probe.key"]

@@ -46,9 +46,11 @@ def _key(file: Path) -> bytes:
     if not file.exists():
         # Of two that make one at once the first counts.
         fresh = file.with_name(f"{_KEY_FILE}.{secrets.token_hex(4)}")
-        with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as writer:
-            writer.write(secrets.token_hex(32))
+        descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         try:
+            # What a full disk does not take is told at the end of the block.
+            with open(descriptor, "w") as writer:
+                writer.write(secrets.token_hex(32))
             os.link(fresh, file)
         except FileExistsError:
             pass
