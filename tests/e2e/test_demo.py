@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import resource
 import subprocess
 import sys
 import time
 import wave
 from pathlib import Path
+from typing import NoReturn
 from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
 
+import voicecall_calls.demo.run
 from voicecall.errors import VoicecallError
 from voicecall.registry import Registry
-from voicecall_calls.demo.run import run_demo
+from voicecall_calls.demo.run import run_demo, save
 
 from .lab.process import START_PATIENCE_S, Home, port_is_free
 
@@ -94,6 +97,37 @@ def test_without_its_speech_it_names_the_extra(tmp_path: Path) -> None:
     with pytest.raises(VoicecallError, match=r"pip install 'voicecall\[demo\]'"):
         run_demo(Registry(entries=[]), sentences=None, output=str(recording), as_json=True)
     assert not recording.exists()
+
+
+def test_a_demo_that_fails_leaves_recordings_as_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> NoReturn:
+        raise VoicecallError("the exchange did not start")
+
+    monkeypatch.setattr(voicecall_calls.demo.run, "exchange_process", broken)
+    recording = tmp_path / "call.wav"
+    for before in ([], [b"an older call"]):
+        for data in before:
+            recording.write_bytes(data)
+        with pytest.raises(VoicecallError, match="the exchange did not start"):
+            run_demo(Registry(), sentences=None, output=str(recording), as_json=True)
+        assert [file.read_bytes() for file in tmp_path.iterdir()] == before
+
+
+def test_half_a_recording_is_not_kept(tmp_path: Path) -> None:
+    recording = tmp_path / "call.wav"
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        with pytest.raises(VoicecallError, match=r"call\.wav cannot be written: File too"):
+            save(recording, b"x" * 2000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert not recording.exists()
+    with pytest.raises(VoicecallError, match="/dev/full cannot be written: No space left"):
+        save(Path("/dev/full"), b"x")
+    assert Path("/dev/full").exists()
 
 
 @pytest.mark.soak

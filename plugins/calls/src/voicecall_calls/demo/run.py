@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from voicecall_calls.demo.exchange import DemoExchange, exchange_process
 from voicecall_calls.demo.report import Report
 from voicecall_calls.demo.story import Story, built_in_story, normal, spoken_story
 
-__all__ = ["demo_tree", "run_demo"]
+__all__ = ["demo_tree", "run_demo", "save"]
 
 CALLER = "+15550100001"
 CLINIC = "+15550100000"
@@ -35,11 +36,33 @@ def run_demo(
     """Run it; the exit status. 1: a sentence of the grammar was not heard as it was said."""
     _check_installed(registry)
     story = spoken_story(sentences) if sentences else built_in_story()
+    recording = Path(output)
+    with _writing(recording):
+        fresh = not os.path.lexists(recording)
+        recording.open("ab").close()
+        if fresh:
+            # It is there once there is something in it.
+            recording.unlink()
+    return anyio.run(_demo, registry, story, recording, as_json)
+
+
+@contextlib.contextmanager
+def _writing(file: Path) -> Iterator[None]:
     try:
-        Path(output).open("ab").close()
+        yield
     except OSError as error:
-        raise VoicecallError(f"{output} cannot be written: {error.strerror}") from None
-    return anyio.run(_demo, registry, story, Path(output), as_json)
+        raise VoicecallError(f"{file} cannot be written: {error.strerror}") from None
+
+
+def save(recording: Path, data: bytes) -> None:
+    """Raises :exc:`VoicecallError`; no part of the file stays behind then."""
+    with _writing(recording):
+        try:
+            recording.write_bytes(data)
+        except OSError:
+            if recording.is_file():
+                recording.unlink()
+            raise
 
 
 def _check_installed(registry: Registry) -> None:
@@ -111,7 +134,7 @@ async def _calls(
     carrier_id = await exchange.call_in(CALLER, CLINIC, story.steps)
     inbound = await _until_ended(report, lambda call: call.get("providerCallId") == carrier_id)
     stats = await exchange.stats(carrier_id)
-    await anyio.Path(output).write_bytes(await exchange.recording(carrier_id))
+    save(output, await exchange.recording(carrier_id))
     report.show("")
     report.show(f"The clinic calls {NOTIFIED} with a notice.", "bold")
     started = await methods["voicecall.start"].handler(
