@@ -144,6 +144,8 @@ async def test_the_model_knows_the_agent_and_uses_tools_of_the_gateway(tmp_path:
 
     async def book(arguments: Mapping[str, Any], use: ToolUse) -> Any:
         days.append((arguments["day"], use.agent_id))
+        if arguments["day"] == "Sunday":
+            raise ProviderUnavailable(f"wrong key {TOKEN}", provider="acme")
         return {"table": 7}
 
     realtime = {"tools": [BOOKING], "agentContext": {"enabled": True}}
@@ -160,5 +162,11 @@ async def test_the_model_knows_the_agent_and_uses_tools_of_the_gateway(tmp_path:
                 await anyio.sleep(0.01)
         assert session.results == [("t1", {"result": {"table": 7}}, False)]
         assert days == [("Monday", "mira")]
-        session.tell(ToolCall("t2", "voicecall_end_call", {}))
+        session.tell(ToolCall("t2", "book", {"day": "Sunday"}))
+        with anyio.fail_after(5):
+            while len(session.results) < 2:
+                await anyio.sleep(0.01)
+        # The model might say it aloud.
+        assert session.results[1] == ("t2", {"error": "acme: wrong key ***"}, False)
+        session.tell(ToolCall("t3", "voicecall_end_call", {}))
         await here.ended(call_id)

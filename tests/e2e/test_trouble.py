@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import anyio
 import anyio.abc
@@ -14,6 +15,7 @@ from tests.ports import reserve_port
 from voicecall import ProviderKind
 from voicecall.agent import AgentEvent, AgentTurn, TextDelta
 from voicecall.errors import ProviderUnavailable
+from voicecall.hosting import ToolCall
 from voicecall.model import EndDetail, EndReason
 from voicecall_mock.exchange import (
     DropSocket,
@@ -353,6 +355,41 @@ async def test_an_agent_that_gives_no_answer_is_excused_once(tmp_path: Path) -> 
             for position, trouble in enumerate(troubles):
                 tasks.start_soon(talk, trouble, f"+1555010000{position}")
         await town.nothing_left()
+
+
+async def test_what_an_error_quotes_of_a_credential_is_told_to_nobody(tmp_path: Path) -> None:
+    voice = BrittleSpeech(only=[GREETING, NOT_UNDERSTOOD])
+    extra = [provider_plugin(ProviderKind.TTS, "brittle", voice)]
+    config = {"tts": {"provider": "brittle"}, **BRIEF}
+    failed: list[str | None] = []
+
+    def listen(event: str, payload: Mapping[str, Any]) -> None:
+        if event == "voicecall.turn":
+            failed.append(payload["failed"])
+
+    async with open_town(tmp_path, Puppet({"One.": fail}), config=config, extra=extra) as town:
+        # What these errors say, as if it were credentials.
+        keys = {"authToken": "the model is down", "apiKey": "the voice is gone"}
+        town.gateway.loaded.secrets.resolve(keys, "puppet")
+        town.gateway.host.subscribe(listen)
+        carrier_id = town.call_in(WAIT, Say("One."), Silent())
+        await until(lambda: "puppet: ***" in failed)
+        record = await town.live(carrier_id)
+        assert "puppet: ***" in [turn.failed for turn in await town.turns(record)]
+
+        tool = town.gateway.host.find_tool("voice_call")
+        assert tool is not None
+        message = {"callId": record.call_id, "message": "Two?"}
+        use = {"action": "speak_to_user", **message}
+        answer = await tool.handler(use, ToolCall(frozenset()))
+        assert answer["details"] == {"error": "speech: brittle: ***"}
+        asked = await town.rpc("continue.start", **message)
+        with anyio.fail_after(PATIENCE_S):
+            while asked["status"] == "pending":
+                await anyio.sleep(0.05)
+                operation = {"operationId": asked["operationId"]}
+                asked = await town.rpc("continue.result", **operation)
+        assert asked["error"] == "speech: brittle: ***"
 
 
 async def test_an_agent_that_recovers_is_forgiven(tmp_path: Path) -> None:

@@ -256,6 +256,11 @@ class GatewayHost(Protocol):
         """Call the observers of ended calls. Their errors are only logged."""
         ...
 
+    def hide(self, text: str) -> str:
+        """``text`` with ``***`` in place of credentials of the configuration and the environment. A
+        vendor's error may quote one. The log, and what handlers raise, need no such care."""
+        ...
+
     def logger(self, name: str) -> logging.Logger:
         """The logger ``voicecall.<name>``, whose lines are in the gateway's log."""
         ...

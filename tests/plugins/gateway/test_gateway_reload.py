@@ -237,11 +237,12 @@ async def test_a_service_that_cannot_use_the_change_goes_on(house: House) -> Non
     async with opened(house) as desk:
         for error, text in (
             (VoicecallError("no such carrier"), "no such carrier"),
+            (VoicecallError("not with open-sesame"), "not with ***"),
             (KeyError("x"), "internal error (KeyError), see the log"),
             (SystemExit(1), "internal error (SystemExit), see the log"),
         ):
             house.service.answer = error
-            house.write(2)
+            house.write(2, tts={"providers": {"loud": {"apiKey": "open-sesame"}}})
             sentence = f"the changed configuration of phone is not used: {text}"
             assert await desk.reload() == ([], [sentence])
             assert (await desk.call("gateway.reload"))["refused"] == ["phone"]

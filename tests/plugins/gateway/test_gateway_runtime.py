@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager, suppress
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NoReturn
 
 import anyio
 import httpx
@@ -18,7 +18,7 @@ from websockets.exceptions import ConnectionClosed
 from voicecall import ProviderInfo, ProviderKind, hookimpl
 from voicecall.configuring import ConfigModel
 from voicecall.errors import ConfigError, PluginError, VoicecallError
-from voicecall.hosting import PluginInfo, RpcCall, RpcMethod
+from voicecall.hosting import GatewayHost, PluginInfo, RpcCall, RpcMethod
 from voicecall.registry import Registry
 from voicecall.seam import SystemSeam
 from voicecall_gateway.host import provider_context
@@ -150,6 +150,22 @@ async def test_no_reason_quotes_a_secret(lab: Any, fake_plugin: Any) -> None:
         assert await get(gateway, "/readyz") == (503, {"ready": False, "reasons": reasons})
         async with lab.rpc(gateway) as client:
             assert (await client.call("gateway.status"))["payload"]["reasons"] == reasons
+
+
+async def test_no_error_of_a_plugin_quotes_a_secret(lab: Any, fake_plugin: Any) -> None:
+    plugin = fake_plugin("p")
+
+    @hookimpl
+    def services(host: GatewayHost) -> NoReturn:
+        raise VoicecallError("wrong token: a-tunnel-token")
+
+    plugin.voicecall_services = services
+    tree = {"plugins": {"entries": {"p": {"config": {"authToken": "a-tunnel-token"}}}}}
+    async with lab.gateway(plugin, tree=tree).run() as gateway:
+        assert await gateway.wait_started() == ["wrong token: ***"]
+        async with lab.rpc(gateway) as client:
+            [state] = (await client.call("gateway.status"))["payload"]["plugins"]
+            assert state["error"] == "wrong token: ***"
 
 
 async def test_a_service_that_cannot_start_is_reported(lab: Any, fake_plugin: Any) -> None:

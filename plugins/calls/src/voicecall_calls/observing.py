@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
+
+from msgspec.structs import replace
 
 from voicecall.errors import StoreError
 from voicecall.events import CallEvent
@@ -62,10 +65,13 @@ class HostObserver:
         self._host.publish("voicecall.ended", lambda: {"call": projection(record)})
 
 
-def turn_keeper(store: CallStore, observer: Observer) -> KeepTurn:
-    """Stores the row of a finished turn, then tells of it. No call ends for its figures."""
+def turn_keeper(store: CallStore, observer: Observer, hide: Callable[[str], str] = str) -> KeepTurn:
+    """Stores the row of a finished turn, then tells of it. No call ends for its figures. ``hide``
+    takes credentials out of what an agent or a voice model failed with."""
 
     async def keep(row: TurnRow) -> None:
+        if row.failed is not None:
+            row = replace(row, failed=hide(row.failed))
         try:
             await store.commit(Commit(turns=(row,)))
         except StoreError as error:

@@ -82,11 +82,18 @@ class _Operation:
 
 
 class PhoneRpc:
-    """``operations`` returns the running operations or raises what is missing."""
+    """``operations`` returns the running operations or raises what is missing; ``hide`` takes
+    credentials out of an error that is part of an answer."""
 
-    def __init__(self, operations: Callable[[], CallOperations], seam: Seam) -> None:
+    def __init__(
+        self,
+        operations: Callable[[], CallOperations],
+        seam: Seam,
+        hide: Callable[[str], str] = str,
+    ) -> None:
         self._operations = operations
         self._seam = seam
+        self._hide = hide
         self._running: dict[str, _Operation] = {}
         self.tasks: anyio.abc.TaskGroup | None = None
 
@@ -154,7 +161,7 @@ class PhoneRpc:
                 operation.transcript = await operations.ask(call_id, message)
                 failure = None
             except VoicecallError as error:
-                failure = str(error)
+                failure = self._hide(str(error))
             except (Exception, SystemExit):  # noqa: BLE001 (it must not end the phone)
                 _log.exception("a question on call %s failed", call_id)
                 failure = "internal error"

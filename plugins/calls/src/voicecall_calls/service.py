@@ -82,10 +82,10 @@ class PhoneService:
         self._ran = False
         self._awaited: TunnelKeeper | None = None
         self._config: VoiceCallConfig = host.plugin_config(PLUGIN_ID)
-        self._rpc = PhoneRpc(self.operations, host.seam)
+        self._rpc = PhoneRpc(self.operations, host.seam, host.hide)
         for method in self._rpc.methods():
             host.register_rpc(method)
-        tool = VoiceCallTool(self.operations)
+        tool = VoiceCallTool(self.operations, host.hide)
         host.register_tool(ToolSpec(TOOL_NAME, TOOL_DESCRIPTION, TOOL_PARAMETERS, tool.invoke))
 
     @property
@@ -252,7 +252,7 @@ class PhoneService:
             voice=lambda record: talking.book.for_call(record).voice,
             one_for_all=wiring.one_for_all,
         )
-        talking = Talking(host, engine, book, turn_keeper(store, observer))
+        talking = Talking(host, engine, book, turn_keeper(store, observer, host.hide))
         await talking.open(stack, wiring)
         engine.conversations = talking
         server = make_server(config, carrier, engine, seam=host.seam, state_dir=host.state_dir)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from contextlib import AsyncExitStack
+from dataclasses import replace
+from typing import Any
 
 from voicecall.errors import VoicecallError
-from voicecall.hosting import GatewayHost
+from voicecall.hosting import GatewayHost, ToolCall, ToolSpec
 from voicecall.model import CallRecord, MediaPath
 from voicecall.realtime import RealtimeProvider
 from voicecall.selection import Selection
@@ -63,6 +66,21 @@ class Talking:
             return None
         return settings.speech.max_text
 
+    def _find_tool(self, name: str) -> ToolSpec | None:
+        """A tool of the gateway. A voice model may say aloud what one fails with."""
+        spec = self._host.find_tool(name)
+        if spec is None:
+            return None
+        handler = spec.handler
+
+        async def use(arguments: Mapping[str, Any], call: ToolCall) -> Any:
+            try:
+                return await handler(arguments, call)
+            except VoicecallError as error:
+                raise VoicecallError(self._host.hide(str(error))) from None
+
+        return replace(spec, handler=use)
+
     def __call__(self, lane: CallLane) -> Conversation:
         """The conversation of a call that was just connected."""
         settings = self.book.for_call(lane.record)
@@ -94,7 +112,7 @@ class Talking:
                 settings.brain,
                 config=settings.config,
                 keep=self._keep,
-                find_tool=self._host.find_tool,
+                find_tool=self._find_tool,
                 profile=self.book.wiring.agents.profile(settings.brain.agent_id),
                 fallback=fallback,
             )

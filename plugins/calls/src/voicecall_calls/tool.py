@@ -55,10 +55,13 @@ TOOL_PARAMETERS: Mapping[str, Any] = {
 
 class VoiceCallTool:
     """``operations`` returns the running phone's operations or raises what is missing; it is
-    asked before any argument is looked at."""
+    asked before any argument is looked at. ``hide`` takes credentials out of an error."""
 
-    def __init__(self, operations: Callable[[], CallOperations]) -> None:
+    def __init__(
+        self, operations: Callable[[], CallOperations], hide: Callable[[str], str] = str
+    ) -> None:
         self._operations = operations
+        self._hide = hide
         self._actions: Mapping[
             str, Callable[[CallOperations, Params], Awaitable[dict[str, Any]]]
         ] = {
@@ -98,7 +101,7 @@ class VoiceCallTool:
             }
             return _envelope(await self._run(operations, known))
         except VoicecallError as error:
-            return {**_envelope({"error": str(error)}), "isError": True}
+            return {**_envelope({"error": self._hide(str(error))}), "isError": True}
 
     async def _run(self, operations: CallOperations, arguments: Params) -> dict[str, Any]:
         action = text_in(arguments, "action")

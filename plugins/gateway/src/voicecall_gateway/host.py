@@ -158,6 +158,10 @@ class Host:
         found = (self.registry.imported(GROUP, plugin_id) for plugin_id in self.off)
         return [plugin for plugin in found if plugin is not None]
 
+    def hide(self, text: str) -> str:
+        """``text`` without any credential that is known by now."""
+        return self.loaded.secrets.hide(text)
+
     def logger(self, name: str) -> logging.Logger:
         """A logger below ``voicecall``."""
         if name == "voicecall" or name.startswith("voicecall."):

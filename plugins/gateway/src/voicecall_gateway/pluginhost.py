@@ -72,6 +72,10 @@ class PluginHost:
     def observe_end(self, record: CallRecord) -> None:
         self._host.observe_end(record)
 
+    def hide(self, text: str) -> str:
+        """The plugin may still use the configuration before the last."""
+        return self._host.hide(self.loaded.secrets.hide(text))
+
     def logger(self, name: str) -> logging.Logger:
         return self._host.logger(name)
 

@@ -95,7 +95,7 @@ class RunningPlugin:
         """For ``gateway.status``."""
         state: dict[str, Any] = {"id": self.plugin.id, "enabled": self.plugin.enabled}
         if self.problem is not None:
-            state["error"] = self.problem
+            state["error"] = self.host.hide(self.problem)
         state["services"] = [{"name": r.name, "running": r.running} for r in self.runners]
         return state
 

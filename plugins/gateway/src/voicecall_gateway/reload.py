@@ -91,7 +91,7 @@ class Reloader:
 
     def waiting(self) -> Sequence[str]:
         """Changes that are not in force yet, one sentence each."""
-        return [*self._reasons.values()]
+        return [self._gateway.host.hide(reason) for reason in self._reasons.values()]
 
     def unused(self) -> Sequence[str]:
         """:meth:`waiting`, and why the file as it is now changes nothing, where it cannot be

@@ -182,7 +182,7 @@ class RpcServer:
             return encode_error(request.id, INVALID_REQUEST, str(error))
         except VoicecallError as error:
             # A vendor's error may quote its key, and who may read need not know that.
-            text = self._host.loaded.secrets.hide(str(error))
+            text = self._host.hide(str(error))
             retryable = error.retryable if isinstance(error, ProviderError) else None
             return encode_error(request.id, UNAVAILABLE, text, retryable=retryable)
         except (Exception, SystemExit):  # noqa: BLE001 (a stranger's handler)

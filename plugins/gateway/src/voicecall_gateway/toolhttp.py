@@ -166,7 +166,7 @@ class ToolEndpoint:
             raise _Refused(400, "tool_error", str(error)) from None
         except VoicecallError as error:
             # A vendor's error may quote its key.
-            text = self._host.loaded.secrets.hide(str(error))
+            text = self._host.hide(str(error))
             raise _Refused(500, "tool_error", text) from None
         except (Exception, SystemExit):  # noqa: BLE001 (a stranger's tool)
             _log.exception("the tool %s failed", name)
