@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
+from importlib.metadata import version
 from typing import Any
 
 import anyio
@@ -50,8 +51,29 @@ async def test_status_of_a_gateway(shell: Any, lab: Any) -> None:
         assert (code, out.endswith(f"on {gateway.url}: ready\n")) == (0, True)
         shell.environ["VOICECALL_GATEWAY_URL"] = gateway.url
         shell.environ["VOICECALL_GATEWAY_TOKEN"] = "wrong"
-        code, _, err = await in_thread(shell, "gateway", "status")
-        assert (code, err) == (1, "unauthorized: gateway token mismatch\n")
+        advice = (
+            "; name its configuration (--config) and state directory (VOICECALL_STATE_DIR), or set"
+            " VOICECALL_GATEWAY_TOKEN to its token\n"
+        )
+        address = gateway.url.replace("http:", "ws:")
+        told = f"unauthorized: gateway token mismatch: {address} does not accept the token from "
+        assert await in_thread(shell, "gateway", "status") == (
+            1,
+            "",
+            f"{told}VOICECALL_GATEWAY_TOKEN{advice}",
+        )
+        # Another gateway's file, and none.
+        del shell.environ["VOICECALL_GATEWAY_TOKEN"], shell.environ["VOICECALL_GATEWAY_URL"]
+        shell.config.write_text(json.dumps({"gateway": {"port": gateway.port}}))
+        file = shell.home / "state" / "gateway-token"
+        file.parent.mkdir(exist_ok=True)
+        file.write_text("wrong")
+        assert (await in_thread(shell, "gateway", "status"))[2] == f"{told}{file}{advice}"
+        file.unlink()
+        assert (await in_thread(shell, "gateway", "status"))[2] == (
+            f"unauthorized: gateway token missing: {address} wants a token, and this command knows"
+            f" none{advice}"
+        )
 
 
 async def test_the_token_of_this_machine_is_told_to_no_other(shell: Any, lab: Any) -> None:
@@ -252,6 +274,34 @@ async def test_whoever_is_no_gateway_is_told_from_one(shell: Any, frames: Sequen
         f"ws://127.0.0.1:{port} does not speak the gateway's protocol; start one with"
         " `voicecall gateway run`\n"
     )
+
+
+@pytest.mark.parametrize("same", [True, False])
+async def test_a_gateway_of_another_version_is_named_where_it_lacks_something(
+    shell: Any, same: bool
+) -> None:
+    ours = version("voicecall-gateway")
+    theirs = ours if same else "0.0.1"
+
+    async def speak(socket: ServerConnection) -> None:
+        await socket.send(CHALLENGE)
+        await socket.recv()
+        await socket.send(answer(ok=True, payload={"server": {"version": theirs}}))
+        await socket.recv()
+        error = {"code": "INVALID_REQUEST", "message": "unknown method: gateway.status"}
+        await socket.send(json.dumps({"type": "res", "id": "2", "ok": False, "error": error}))
+        await socket.wait_closed()
+
+    async with serve(speak, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        shell.config.write_text(f"{{gateway: {{port: {port}}}}}")
+        code, out, err = await in_thread(shell, "gateway", "status")
+    advice = (
+        f"; ws://127.0.0.1:{port} runs version 0.0.1, and this command is of {ours}: restart the"
+        " gateway with the version that is installed"
+    )
+    told = f"unknown method: gateway.status{'' if same else advice}\n"
+    assert (code, out, err) == (1, "", told)
 
 
 async def test_who_cannot_be_reached_is_told_from_who_is_not_there(shell: Any) -> None:

@@ -9,6 +9,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
+from importlib.metadata import version as distribution_version
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -58,10 +59,14 @@ class RpcError(VoicecallError):
 class GatewayClient:
     """Use :meth:`connect` in a ``with`` statement."""
 
-    def __init__(self, url: str, token: str | None, timeout: float, *, remote: bool) -> None:
+    def __init__(
+        self, url: str, token: str | None, timeout: float, *, remote: bool, source: str
+    ) -> None:
+        """``source``: where the token comes from, for who is told that it is not accepted."""
         self.url = url
         self.hello: Mapping[str, Any] = {}
         self._token = token
+        self._source = source
         self._timeout = timeout
         self._remote = remote
         self._stack = ExitStack()
@@ -92,10 +97,16 @@ class GatewayClient:
                     " token of its gateway; the one in the state directory is not sent there"
                 )
             token = token or existing_token(loaded.gateway, environ, loaded.state_dir)
-            return cls(url, token, timeout, remote=True)
-        token = existing_token(loaded.gateway, environ, loaded.state_dir)
-        host = url_host(loaded.gateway.bind)
-        return cls(f"ws://{host}:{loaded.gateway.port}/rpc", token, timeout, remote=False)
+        else:
+            url = f"ws://{url_host(loaded.gateway.bind)}:{loaded.gateway.port}/rpc"
+            token = existing_token(loaded.gateway, environ, loaded.state_dir)
+        if token == loaded.gateway.auth.token:
+            source = "gateway.auth.token"
+        elif token == environ.get(TOKEN_VARIABLE, "").strip():
+            source = TOKEN_VARIABLE
+        else:
+            source = str(loaded.state_dir / "gateway-token")
+        return cls(url, token, timeout, remote=bool(named), source=source)
 
     def __enter__(self) -> GatewayClient:
         from websockets.exceptions import ConnectionClosed, InvalidHandshake
@@ -180,17 +191,33 @@ class GatewayClient:
         deadline = time.monotonic() + self._timeout
         while self._receive(deadline).get("event") != "connect.challenge":
             continue
-        auth = {"token": self._token} if self._token else {}
-        self.hello = self.call(
-            "connect",
-            {
-                "minProtocol": PROTOCOL,
-                "maxProtocol": PROTOCOL,
-                "client": {"id": "cli", "version": "1", "platform": "python", "mode": "cli"},
-                "role": "operator",
-                "scopes": list(SCOPES),
-                "auth": auth,
-            },
+        params = {
+            "minProtocol": PROTOCOL,
+            "maxProtocol": PROTOCOL,
+            "client": {"id": "cli", "version": "1", "platform": "python", "mode": "cli"},
+            "role": "operator",
+            "scopes": list(SCOPES),
+            "auth": {"token": self._token} if self._token else {},
+        }
+        try:
+            self.hello = self.call("connect", params)
+        except RpcError as error:
+            what = self._what_to_change(error)
+            raise RpcError(error.code, f"{error.message}{what}", error.details) from None
+
+    def _what_to_change(self, error: RpcError) -> str:
+        match error.details.get("code"):
+            case "AUTH_TOKEN_MISMATCH":
+                wrong = f"{_safe(self.url)} does not accept the token from {self._source}"
+            case "AUTH_TOKEN_MISSING":
+                wrong = f"{_safe(self.url)} wants a token, and this command knows none"
+            case _ if "expectedProtocol" in error.details:
+                return f"; {_safe(self.url)} is of another version than this command"
+            case _:
+                return ""
+        return (
+            f": {wrong}; name its configuration (--config) and state directory"
+            " (VOICECALL_STATE_DIR), or set VOICECALL_GATEWAY_TOKEN to its token"
         )
 
     def _payload(self, frame: Mapping[str, Any]) -> dict[str, Any]:
@@ -201,10 +228,25 @@ class GatewayClient:
         if done:
             return said
         details = said.get("details")
+        message = str(said.get("message"))
         raise RpcError(
             str(said.get("code")),
-            str(said.get("message")),
+            message + self._of_another_version(message),
             details if isinstance(details, dict) else None,
+        )
+
+    def _of_another_version(self, message: str) -> str:
+        """What is to be done where a gateway knows less, or more, than this command."""
+        server = self.hello.get("server")
+        theirs = server.get("version") if isinstance(server, dict) else None
+        if theirs is None or not message.startswith("unknown "):
+            return ""
+        ours = distribution_version("voicecall-gateway")
+        if theirs == ours:
+            return ""
+        return (
+            f"; {_safe(self.url)} runs version {theirs}, and this command is of {ours}:"
+            " restart the gateway with the version that is installed"
         )
 
     def _send(self, frame: Mapping[str, Any]) -> None:
