@@ -1,13 +1,23 @@
-"""How long commands wait for the gateway."""
+"""How long commands wait for the gateway, and for which one."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NoReturn
 
 import pytest
 
 from voicecall.machine import CallPolicy
+from voicecall.registry import Registry
 from voicecall.tones import tones_ms
+from voicecall_calls.commands import calls, requests
 from voicecall_calls.commands.calls import keys_timeout_s, speak_timeout_s
 from voicecall_calls.operations import check_digits
+from voicecall_gateway.cli import run
+from voicecall_gateway.client import GatewayUnreachable
+from voicecall_gateway.commandline import CommandLine
 
 pytestmark = pytest.mark.unit
 
@@ -22,3 +32,38 @@ def test_a_command_waits_until_its_keys_are_pressed(digits: str) -> None:
 def test_a_command_waits_until_its_words_are_spoken(length: int) -> None:
     ten_characters_a_second = length / 10
     assert speak_timeout_s("x" * length) > 60 + ten_characters_a_second
+
+
+class Asked:
+    """A gateway that takes a question."""
+
+    def call(self, method: str, params: Any, *, timeout: float) -> dict[str, Any]:
+        assert method == "voicecall.continue.start"
+        return {"operationId": "o-1", "status": "pending", "pollTimeoutMs": 1000}
+
+
+def test_a_question_whose_gateway_is_gone_is_asked_of_nobody_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    there = [Asked()]
+
+    @contextmanager
+    def connect(*_: object) -> Iterator[Asked]:
+        if not there:
+            raise GatewayUnreachable("nobody is there")
+        yield there.pop()
+
+    def become(*_: object) -> NoReturn:
+        raise AssertionError("another gateway is started")
+
+    monkeypatch.setattr(CommandLine, "connect", connect)
+    monkeypatch.setattr(requests, "_become_gateway", become)
+    monkeypatch.setattr(calls, "_POLL_S", 0)
+    arguments = ["continue", "--call-id", "c-1", "--message", "Your name?"]
+    assert run(arguments, Registry(), {"HOME": str(tmp_path)}) == 1
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert output.err == (
+        "the gateway is gone, and so is the question; ask again once one runs (`voicecall gateway"
+        " run`)\n"
+    )

@@ -9,7 +9,7 @@ from typing import Any
 
 import typer
 
-from voicecall.errors import CallError
+from voicecall.errors import CallError, VoicecallError
 from voicecall_gateway.commandline import CommandLine, command_line
 from voicecall_gateway.output import print_error
 
@@ -28,6 +28,8 @@ _STORED = frozenset(
     }
 )
 """What needs no phone."""
+_RESULT = "voicecall.continue.result"
+"""What nobody else knows than the gateway that was asked."""
 _NOTICE = "no gateway is running; this command serves the call itself until it is over"
 
 
@@ -57,6 +59,11 @@ def request(
         except GatewayUnreachable as error:
             if error.lost or error.remote or os.environ.get(_REMOTE):
                 raise
+            if method == _RESULT:
+                raise VoicecallError(
+                    "the gateway is gone, and so is the question; ask again once one runs"
+                    " (`voicecall gateway run`)"
+                ) from None
         if method in _STORED:
             from voicecall_calls.commands.offline import answer
 
