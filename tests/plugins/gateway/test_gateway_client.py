@@ -52,8 +52,8 @@ async def test_status_of_a_gateway(shell: Any, lab: Any) -> None:
         shell.environ["VOICECALL_GATEWAY_URL"] = gateway.url
         shell.environ["VOICECALL_GATEWAY_TOKEN"] = "wrong"
         advice = (
-            "; name its configuration (--config) and state directory (VOICECALL_STATE_DIR), or set"
-            " VOICECALL_GATEWAY_TOKEN to its token\n"
+            "; name that gateway's configuration (--config) and state directory"
+            " (VOICECALL_STATE_DIR), or set VOICECALL_GATEWAY_TOKEN to its token\n"
         )
         address = gateway.url.replace("http:", "ws:")
         told = f"unauthorized: gateway token mismatch: {address} does not accept the token from "
@@ -271,9 +271,49 @@ async def test_whoever_is_no_gateway_is_told_from_one(shell: Any, frames: Sequen
         code, out, err = await in_thread(shell, "gateway", "status")
     assert (code, out) == (1, "")
     assert err == (
-        f"ws://127.0.0.1:{port} does not speak the gateway's protocol; start one with"
-        " `voicecall gateway run`\n"
+        f"ws://127.0.0.1:{port} does not speak the gateway's protocol; another program may have its"
+        " port: stop that one, or set gateway.port\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("status", "remote", "told", "lost"),
+    [
+        (503, False, "the gateway on {} is stopping; try again in a moment", True),
+        (404, True, "; VOICECALL_GATEWAY_URL may name another program", False),
+        (
+            404,
+            False,
+            "; another program may have its port: stop that one, or set gateway.port",
+            False,
+        ),
+    ],
+)
+async def test_whoever_refuses_the_connection_is_told_from_nobody(
+    shell: Any, status: int, remote: bool, told: str, lost: bool
+) -> None:
+    async def refuse(stream: SocketStream) -> None:
+        async with stream:
+            await stream.receive()
+            await stream.send(f"HTTP/1.1 {status} No\r\nContent-Length: 0\r\n\r\n".encode())
+
+    listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
+    port = listener.extra(SocketAttribute.local_port)
+    shell.config.write_text(f"{{gateway: {{port: {port}}}}}")
+    if remote:
+        shell.environ["VOICECALL_GATEWAY_URL"] = f"ws://127.0.0.1:{port}"
+
+    def connect() -> None:
+        with GatewayClient.connect(shell.config, shell.environ, 10):
+            raise AssertionError("it is let in")
+
+    async with listener, anyio.create_task_group() as tasks:
+        tasks.start_soon(listener.serve, refuse)
+        with pytest.raises(GatewayUnreachable) as caught:
+            await in_thread(connect)
+        tasks.cancel_scope.cancel()
+    assert told.format(f"ws://127.0.0.1:{port}") in str(caught.value)
+    assert (caught.value.lost, caught.value.remote) == (lost, remote)
 
 
 @pytest.mark.parametrize("same", [True, False])

@@ -25,15 +25,17 @@ __all__ = ["GatewayClient", "GatewayTimeout", "GatewayUnreachable", "RpcError"]
 PROTOCOL = 4
 MAX_FRAME = 16 * 1024 * 1024
 MAX_EVENTS = 1000
+_STOPPING = 503
+"""With this status a gateway refuses connections while it stops."""
 SCOPES = ("operator.read", "operator.write", "operator.admin")
 
 
 class GatewayUnreachable(VoicecallError):
     """No gateway answers there: refused, or gone without a word.
 
-    ``remote`` is set where the address came from ``VOICECALL_GATEWAY_URL``; ``lost`` where the
-    connection broke after the handshake, so that a request may have taken effect. Only where
-    neither is set may a command do the work itself.
+    ``remote`` is set where the address came from ``VOICECALL_GATEWAY_URL``; ``lost`` where one was
+    there: the connection broke after the handshake, so that a request may have taken effect, or the
+    gateway is stopping. Only where neither is set may a command do the work itself.
     """
 
     def __init__(self, message: str, *, remote: bool = False, lost: bool = False) -> None:
@@ -109,7 +111,7 @@ class GatewayClient:
         return cls(url, token, timeout, remote=bool(named), source=source)
 
     def __enter__(self) -> GatewayClient:
-        from websockets.exceptions import ConnectionClosed, InvalidHandshake
+        from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
         from websockets.sync.client import connect
 
         try:
@@ -124,9 +126,14 @@ class GatewayClient:
                 )
             )
         except InvalidHandshake as error:
-            raise self._unreachable(f"did not accept the connection ({error})") from None
+            if isinstance(error, InvalidStatus) and error.response.status_code == _STOPPING:
+                text = f"the gateway on {_safe(self.url)} is stopping; try again in a moment"
+                raise GatewayUnreachable(text, remote=self._remote, lost=True) from None
+            raise self._no_gateway(f"did not accept the connection ({error})") from None
         except TimeoutError:
-            raise GatewayTimeout(f"{_safe(self.url)} did not answer in time") from None
+            raise GatewayTimeout(
+                f"{_safe(self.url)} did not answer in time; {self._who_else()}, or it hangs"
+            ) from None
         except ConnectionClosed:
             raise self._unreachable("went away while connecting") from None
         except (ConnectionError, EOFError):
@@ -216,7 +223,7 @@ class GatewayClient:
             case _:
                 return ""
         return (
-            f": {wrong}; name its configuration (--config) and state directory"
+            f": {wrong}; name that gateway's configuration (--config) and state directory"
             " (VOICECALL_STATE_DIR), or set VOICECALL_GATEWAY_TOKEN to its token"
         )
 
@@ -224,7 +231,7 @@ class GatewayClient:
         done = frame.get("ok") is True
         said = (frame.get("payload") or {}) if done else frame.get("error")
         if not isinstance(said, dict):
-            raise self._unreachable("does not speak the gateway's protocol")
+            raise self._no_gateway("does not speak the gateway's protocol")
         if done:
             return said
         details = said.get("details")
@@ -273,7 +280,7 @@ class GatewayClient:
         except (ValueError, RecursionError):
             frame = None
         if not isinstance(frame, dict):
-            raise self._unreachable("does not speak the gateway's protocol")
+            raise self._no_gateway("does not speak the gateway's protocol")
         return frame
 
     def _connection(self) -> ClientConnection:
@@ -282,10 +289,23 @@ class GatewayClient:
         return self._socket
 
     def _unreachable(self, what: str) -> GatewayUnreachable:
+        advice = "start one with `voicecall gateway run`"
+        if self._remote:
+            advice = "start one there, or correct VOICECALL_GATEWAY_URL"
+        return self._gone(f"{what}; {advice}")
+
+    def _no_gateway(self, what: str) -> GatewayUnreachable:
+        return self._gone(f"{what}; {self._who_else()}")
+
+    def _who_else(self) -> str:
+        """What is to be changed where somebody else listens at the address."""
+        if self._remote:
+            return "VOICECALL_GATEWAY_URL may name another program"
+        return "another program may have its port: stop that one, or set gateway.port"
+
+    def _gone(self, why: str) -> GatewayUnreachable:
         return GatewayUnreachable(
-            f"{_safe(self.url)} {what}; start one with `voicecall gateway run`",
-            remote=self._remote,
-            lost=bool(self.hello),
+            f"{_safe(self.url)} {why}", remote=self._remote, lost=bool(self.hello)
         )
 
 
