@@ -135,7 +135,11 @@ def demo(
 ) -> None:
     """Hold a phone conversation on this machine: no account, no key, no network."""
     from voicecall_calls.demo.run import run_demo
+    from voicecall_calls.parameters import text_in
 
+    for text in say or ():
+        if text_in({"--say": text}, "--say") is None:
+            raise InvalidRequest("--say is empty; leave it out for the built-in story")
     status_code = run_demo(
         command_line(context).registry, sentences=say, output=output, as_json=json
     )
