@@ -282,6 +282,24 @@ async def test_a_hang_up_that_never_works_ends_in_the_books_at_last(tmp_path: Pa
         assert await places(phone) == 0
 
 
+async def test_a_call_that_goes_on_behind_hang_ups_that_failed_is_hung_up_again(
+    tmp_path: Path,
+) -> None:
+    """A carrier that is out of order for a while: its webhooks tell when it works again."""
+    async with open_phone(tmp_path, media=NATIVELY) as phone:
+        await phone.call_in()
+        await phone.settle(3)
+        phone.carrier.fail(tel.Hangup, *[trouble() for _ in range(5)])
+        ended = await phone.operations.end(phone.record.call_id)
+        assert ended.end_detail is EndDetail.HANGUP_FAILED
+        await phone.settle(10)
+        assert len(phone.carrier.performed_of(tel.Hangup)) == 5
+        await phone.event(ev.SpeechHeard, text="Is anybody there?")
+        assert len(phone.carrier.performed_of(tel.Hangup)) == 6
+        await phone.event(ev.CallEnded, reason=EndReason.COMPLETED)
+        assert len(phone.carrier.performed_of(tel.Hangup)) == 6
+
+
 async def test_all_calls_are_hung_up_and_no_other_is_taken(tmp_path: Path) -> None:
     async with open_phone(tmp_path) as phone:
         await connected(phone)

@@ -138,6 +138,9 @@ _HANDLERS: Mapping[type[ev.CallEvent], Callable[[CallRecord, Any, CallPolicy], S
     ev.Recovered: recovered,
 }
 
+_UNSURE = (EndDetail.DIAL_UNKNOWN, EndDetail.HANGUP_FAILED)
+"""Ends behind which a call may go on at its carrier."""
+
 _NEWS = (ev.CarrierEvent, ev.StreamAttached, ev.StatusReported)
 """What tells that the carrier still knows the call."""
 
@@ -198,8 +201,8 @@ def _after_the_end(record: CallRecord, event: ev.CallEvent) -> Step:
     if isinstance(event, ev.DialAccepted | ev.DialLookedUp | ev.CarrierEvent):
         leg = event.provider_call_id
     if leg is not None and not isinstance(event, ev.CallEnded):
-        # Again with every sign of life: the last hang-up may have died with us.
-        lives = isinstance(event, ev.CarrierEvent) and record.end_detail is EndDetail.DIAL_UNKNOWN
-        if record.direction is Direction.OUTBOUND and (lives or not record.aliases):
+        # Again with every sign of life: the last hang-up may have died with us, or never worked.
+        lives = isinstance(event, ev.CarrierEvent) and record.end_detail in _UNSURE
+        if lives or (record.direction is Direction.OUTBOUND and not record.aliases):
             return Step(record.with_alias(leg), (HangUp(),))
     return Step(record, outcome=Outcome.IGNORED)
