@@ -244,6 +244,11 @@ def test_who_calls_whom_as_far_as_the_carrier_tells() -> None:
     known = inbound()
     assert (known.from_number, known.to_number) == ("+3", "+1")
     assert (known.direction, known.aliases) == (Direction.INBOUND, (ID,))
+    told = ev.Initiated(at=0, key="0", provider_call_id=ID, from_number="+3", to_number="+1")
+    refused = mc.refuse_inbound(
+        call_id="c", provider="p", event=told, detail=EndDetail.POLICY
+    ).record
+    assert (refused.from_number, refused.to_number) == ("+3", "+1")
     event = ev.Initiated(at=0, key="0", provider_call_id=ID)
     record = mc.open_inbound(
         call_id="c", provider="p", event=event, media=MediaPath.NATIVE, greeting=None, policy=POLICY
@@ -829,6 +834,7 @@ def test_a_quiet_call_is_asked_about_and_only_news_of_the_carrier_put_that_off()
     record = tell(record, (accepted(100), "initiated", []))
     # Also where no webhook ever comes.
     tell(record, (due(60_100, DeadlineKind.PROBE), "initiated", [mc.ProbeStatus()]))
+    assert inbound().deadlines[DeadlineKind.PROBE] == POLICY.quiet_ms
     record = tell(
         record,
         (answered(1_000), "answered", [mc.Connected()]),
@@ -907,6 +913,9 @@ def test_a_call_that_was_given_up_while_it_was_dialled_is_hung_up_until_it_is_ov
         (due(10**9, DeadlineKind.DIAL), "ringing", []),
     )
     assert record.live
+    placed = tell(outbound(), (accepted(0), "initiated", []))
+    ending = tell(placed, (ev.EndRequested(at=10), "initiated", [mc.HangUp()]))
+    assert ending.deadlines[DeadlineKind.HANGUP] == 10_010
     tell(
         outbound(),
         (ev.EndRequested(at=10), "initiated", []),

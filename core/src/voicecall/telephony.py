@@ -256,7 +256,11 @@ class TelephonyProvider(Provider):
 
     @abstractmethod
     def verify(self, request: WebhookRequest, now_ms: int) -> Verified:
-        """Check the signature. Raises :exc:`voicecall.errors.WebhookRejected` (401)."""
+        """Check the signature. Raises :exc:`voicecall.errors.WebhookRejected` (401).
+
+        Depends on its arguments alone and changes nothing: where it refuses, it may be asked about
+        the same request under other URLs, to tell the operator which one the carrier has signed.
+        """
 
     @abstractmethod
     def parse(self, request: WebhookRequest, now_ms: int) -> Sequence[CarrierEvent]:
