@@ -338,6 +338,50 @@ def test_pieces_travel_together_only_with_their_own_item() -> None:
     assert out == [("a", ms(40)), ("b", ms(20)), ("a", ms(20))]
 
 
+def test_what_waits_again_behind_a_rewind_counts_as_waiting() -> None:
+    pacer = Pacer(MULAW_8K, lead_ms=300, chunk_ms=60, limit_ms=400)
+    pacer.write("a", ms(400))
+    pacer.poll(0)
+    pacer.rewind()
+    assert pacer.drain_ms(0) == pytest.approx(400)
+    with pytest.raises(PacerOverflow):
+        pacer.write("a", ms(20))
+    assert audio_of(play(pacer, 1, 2)) == ms(400)
+
+
+def test_an_item_whose_audio_waits_is_pending_and_no_other_is() -> None:
+    pacer = Pacer(MULAW_8K, lead_ms=60, chunk_ms=60)
+    pacer.write("a", ms(60))
+    pacer.write("b", ms(60))
+    pacer.finish("a")
+    pacer.finish("b")
+    (mark,) = marks_of(pacer.poll(0))
+    pacer.mark_reached(mark)
+    assert (pacer.pending("a"), pacer.pending("b")) == (False, True)
+
+
+@pytest.mark.parametrize("cleared", [False, True])
+def test_audio_that_has_no_mark_yet_brings_the_next_one_nearer_until_it_is_cleared(
+    cleared: bool,
+) -> None:
+    pacer = Pacer(MULAW_8K, lead_ms=10_000, chunk_ms=60, mark_ms=240)
+    for _ in range(2):
+        pacer.write("a", ms(50))
+        assert marks_of(pacer.poll(0)) == []
+    if cleared:
+        # Behind a pause it is a stretch of its own.
+        pacer.write("a", ms(20))
+        assert marks_of(pacer.poll(1)) == []
+        pacer.clear(1)
+    pacer.write("b", ms(300))
+    spans = [
+        MULAW_8K.duration_ms(len(one.payload)) if isinstance(one, OutAudio) else "mark"
+        for one in pacer.poll(0)
+    ]
+    before = sum(span for span in spans[: spans.index("mark")] if not isinstance(span, str))
+    assert before == (240 if cleared else 180)
+
+
 def test_too_much_audio_is_refused() -> None:
     pacer = Pacer(MULAW_8K, limit_ms=100)
     pacer.write("a", ms(60))
