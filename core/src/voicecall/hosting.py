@@ -77,7 +77,8 @@ class PluginInfo:
     configuration, and raises :exc:`voicecall.errors.ConfigError` for a mistake that its model
     cannot see: in a section of the file that is no plugin's own (``agents``, ``tts``), or in what
     it says of a provider. It may return sentences about what the plugin will ignore, do
-    without or still needs.
+    without or still needs. ``api_version`` is the :data:`voicecall.API_VERSION` that the plugin was
+    written for: 1 if it does not say.
     """
 
     id: str
@@ -86,6 +87,8 @@ class PluginInfo:
     legacy_rules: Callable[[], Sequence[LegacyRule]] | None = None
     provider_blocks: Mapping[str, ProviderKind] = field(default_factory=dict)
     check_sections: Callable[[Any, SetupContext], Sequence[str] | None] | None = None
+    # As in ProviderInfo no constant: whoever does not say was written for the first one.
+    api_version: int = 1
 
 
 @dataclass(frozen=True, slots=True)

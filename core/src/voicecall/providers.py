@@ -32,7 +32,8 @@ __all__ = [
 ]
 
 API_VERSION = 1
-"""Version of the contracts in this package. A provider states the one it was written for."""
+"""Version of the contracts in this package. Providers and plugins state the one they were written
+for."""
 
 
 class ProviderKind(StrEnum):

@@ -16,7 +16,7 @@ from .errors import PluginError
 from .hooks import HOOK_OF_KIND, Hooks
 from .providers import API_VERSION, ProviderInfo, ProviderKind
 
-__all__ = ["Found", "Registry"]
+__all__ = ["Found", "Registry", "check_version"]
 
 _PREFIX = "voicecall."
 
@@ -177,12 +177,7 @@ class Registry:
             raise PluginError(
                 f"{named}: its module offers no provider of that id ({self._offered(kind, infos)})"
             )
-        if info.api_version != API_VERSION:
-            older = "voicecall" if info.api_version > API_VERSION else "that package"
-            raise PluginError(
-                f"{named} is written for api version {info.api_version}, this is {API_VERSION}:"
-                f" update {older}"
-            )
+        check_version(named, info.api_version)
         if kind is ProviderKind.TELEPHONY and (lack := _capabilities_lack(info.capabilities)):
             raise PluginError(
                 f"{named} does not say what the carrier can do: its ProviderInfo has {lack}"
@@ -208,6 +203,15 @@ class Registry:
             except PluginError as error:
                 self.failures.setdefault((kind.group, provider_id), str(error))
         return sorted(infos, key=lambda info: (info.auto_select_order, info.id))
+
+
+def check_version(named: str, version: int) -> None:
+    """Raises :exc:`PluginError` for what was written for another ``version`` of the contracts."""
+    if version != API_VERSION:
+        older = "voicecall" if version > API_VERSION else "that package"
+        raise PluginError(
+            f"{named} is written for api version {version}, this is {API_VERSION}: update {older}"
+        )
 
 
 def _capabilities_lack(capabilities: object) -> str:

@@ -57,6 +57,7 @@ def not_there() -> Any:
         (described(legacy_rules=lambda: ["a"]), "legacy_rules must be a function that returns a"),
         (described(provider_blocks=["voices"]), "provider_blocks must be a mapping of paths to"),
         (described(provider_blocks={"": "tts"}), "provider_blocks must be a mapping of paths to"),
+        (described(api_version="1"), "api_version must be a whole number"),
     ],
 )
 async def test_a_description_that_is_wrong_is_reported_and_harms_nobody(
@@ -70,6 +71,37 @@ async def test_a_description_that_is_wrong_is_reported_and_harms_nobody(
     for command in COMMANDS:
         code, out, err = shell(*command)
         assert (code in (0, 1), told in out + err) == (True, True), command
+
+
+class Later(Odd):
+    """A plugin for contracts that do not exist yet."""
+
+    def __init__(self) -> None:
+        super().__init__(described(api_version=99))
+        self.used: list[str] = []
+
+    @hookimpl
+    def voicecall_commands(self) -> None:
+        self.used.append("commands")
+
+    @hookimpl
+    def voicecall_services(self) -> Sequence[Service]:
+        self.used.append("services")
+        return []
+
+
+async def test_a_plugin_for_other_contracts_is_refused_and_harms_nobody(
+    lab: Any, shell: Any, fake_plugin: Any
+) -> None:
+    plugin = Later()
+    told = "the plugin 'odd' is written for api version 99, this is 1: update voicecall"
+    async with lab.gateway(plugin, fake_plugin("plain")).run() as gateway:
+        assert await gateway.wait_started() == [told]
+    shell.extra = [("voicecall.gateway", "odd", plugin)]
+    for command in COMMANDS:
+        _, out, err = shell(*command)
+        assert told in out + err, command
+    assert plugin.used == []
 
 
 class Leaving:

@@ -15,7 +15,7 @@ from voicecall.errors import ConfigError, PluginError
 from voicecall.registry import Registry
 
 from .commandline import CommandLine
-from .plugins import GROUP
+from .plugins import described_plugin
 
 __all__ = ["add_plugin_commands"]
 
@@ -27,8 +27,9 @@ def add_plugin_commands(
     loading the plugin raises, what its hook raises, and :exc:`PluginError` for a name that is
     taken; on ``trial`` also what the making of its commands raises, which happens later
     otherwise."""
+    module, _ = described_plugin(registry, plugin_id)
     own = typer.Typer()
-    registry.hooks.commands(registry.module(GROUP, plugin_id), own)
+    registry.hooks.commands(module, own)
     if taken := sorted(_names(own) & _names(app)):
         raise PluginError(
             f"the commands of the plugin {plugin_id!r} cannot be added: there is already"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from voicecall.errors import VoicecallError
 from voicecall.providers import ProviderKind
-from voicecall.registry import Registry
+from voicecall.registry import Registry, check_version
 
 if TYPE_CHECKING:
     from voicecall.hosting import PluginInfo
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = [
     "GROUP",
     "LoadedPlugin",
+    "described_plugin",
     "load_plugin",
     "load_plugins",
     "missing_backends",
@@ -47,13 +48,23 @@ def plugin_ids(registry: Registry) -> list[str]:
     return sorted({found.id for found in registry.found(GROUP)})
 
 
-def load_plugin(registry: Registry, plugin_id: str) -> LoadedPlugin:
-    """Import one plugin. A failure is recorded, never raised: its code is a stranger's."""
+def described_plugin(registry: Registry, plugin_id: str) -> tuple[object, PluginInfo]:
+    """Import one plugin, and ask what it is. Raises what the registry and its hook raise, and
+    :exc:`voicecall.errors.PluginError` for one that was written for other contracts."""
     from voicecall.hosting import PluginInfo
 
+    module = registry.module(GROUP, plugin_id)
+    info = registry.hooks.plugin_info(module) or PluginInfo(plugin_id, plugin_id)
+    if not isinstance(info.api_version, int):
+        raise TypeError("api_version must be a whole number")
+    check_version(f"the plugin {plugin_id!r}", info.api_version)
+    return module, info
+
+
+def load_plugin(registry: Registry, plugin_id: str) -> LoadedPlugin:
+    """Import one plugin. A failure is recorded, never raised: its code is a stranger's."""
     try:
-        module = registry.module(GROUP, plugin_id)
-        info = registry.hooks.plugin_info(module) or PluginInfo(plugin_id, plugin_id)
+        module, info = described_plugin(registry, plugin_id)
         _check(info)
     except VoicecallError as error:
         why = str(error)
