@@ -21,6 +21,7 @@ from voicecall.providers import ProviderContext, ProviderInfo, ProviderKind
 from voicecall.realtime import RealtimeCapabilities
 from voicecall.registry import Registry
 from voicecall_calls import plugin as phone_plugin
+from voicecall_calls.making import opened
 from voicecall_calls.store import SqliteStore
 from voicecall_gateway.config import config_from_tree
 from voicecall_gateway.runtime import Gateway
@@ -313,6 +314,7 @@ async def test_a_provider_that_never_opens_does_not_hold_up_the_stop(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("voicecall_calls.apart._LEAVES_S", 0.05)
+    monkeypatch.setattr("voicecall_calls.making._SLOW_S", 0.05)
     begun = anyio.Event()
 
     class Hanging(ScriptedCarrier):
@@ -330,11 +332,22 @@ async def test_a_provider_that_never_opens_does_not_hold_up_the_stop(
         over = {"provider": "hanging"}
         hanging = replace(hanging, capabilities=STREAMING)
     hanging = replace(hanging, factory=lambda config, context: Hanging())
+    name = f"the {kind.value} provider 'hanging'"
     with anyio.fail_after(30):
         async with running(tmp_path, hanging, wait=False, **over):
             await begun.wait()
-    name = f"the {kind.value} provider 'hanging'"
+            while f"{name} is still being opened, and the phone" not in caplog.text:
+                await anyio.sleep(0.01)
     assert f"{name} does not end when it is cancelled; it is abandoned" in caplog.text
+
+
+async def test_a_provider_that_is_open_is_not_waited_for(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("voicecall_calls.making._SLOW_S", 0.01)
+    async with opened(ScriptedCarrier(), info(ProviderKind.TELEPHONY, "quick")):
+        await anyio.sleep(0.02)
+    assert "still being opened" not in caplog.text
 
 
 @pytest.mark.parametrize("slow", ["lifespan", "register_webhook"])

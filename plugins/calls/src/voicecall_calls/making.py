@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Collection, Iterator
-from contextlib import AsyncExitStack, contextmanager
+from collections.abc import AsyncIterator, Collection, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from typing import Any
 
 from voicecall.audio.formats import AudioFormat
 from voicecall.errors import PluginError, VoicecallError
-from voicecall.providers import ProviderContext, ProviderInfo, ProviderKind
+from voicecall.providers import Provider, ProviderContext, ProviderInfo, ProviderKind
 from voicecall.selection import Selected
 from voicecall.telephony import TelephonyProvider
 from voicecall_calls.apart import held
 from voicecall_calls.wiring import require
 
-__all__ = ["make_carrier", "making", "open_provider", "whose"]
+__all__ = ["make_carrier", "making", "open_provider", "opened"]
 
 _log = logging.getLogger("voicecall.calls")
+_SLOW_S = 5.0
+"""After so long the log names whom the phone waits for."""
 
 
 @contextmanager
@@ -35,13 +38,25 @@ def making(info: ProviderInfo) -> Iterator[None]:
         if isinstance(cause, VoicecallError):
             raise cause from None
         raise PluginError(
-            f"{whose(info)} cannot be used: {type(cause).__name__}: {cause}"
+            f"{_whose(info)} cannot be used: {type(cause).__name__}: {cause}"
         ) from error
 
 
-def whose(info: ProviderInfo) -> str:
-    """What a lifespan that is held apart is called: one that hangs must not hold up the stop."""
+def _whose(info: ProviderInfo) -> str:
     return f"the {info.kind.value} provider {info.id!r}"
+
+
+@asynccontextmanager
+async def opened(provider: Provider, info: ProviderInfo) -> AsyncIterator[None]:
+    """Within the lifespan of ``provider``. One that hangs is named, and holds up no stop."""
+    text = "%s is still being opened, and the phone waits for it"
+    slow = asyncio.get_running_loop().call_later(_SLOW_S, _log.warning, text, _whose(info))
+    try:
+        async with held(provider.lifespan(), _whose(info)):
+            slow.cancel()
+            yield
+    finally:
+        slow.cancel()
 
 
 def make_carrier(info: ProviderInfo, config: Any, context: ProviderContext) -> TelephonyProvider:
@@ -87,5 +102,5 @@ async def open_provider(selected: Selected, context: ProviderContext, stack: Asy
         if info.kind is ProviderKind.REALTIME and not _has_formats(provider):
             # Every call would end before a word.
             raise TypeError("its capabilities must name one audio format at least (formats)")
-        await stack.enter_async_context(held(provider.lifespan(), whose(info)))
+        await stack.enter_async_context(opened(provider, info))
     return provider

@@ -15,11 +15,10 @@ from voicecall.hosting import GatewayHost, ToolSpec
 from voicecall.model import MediaPath
 from voicecall.providers import ProviderKind
 from voicecall.store import CallStore
-from voicecall_calls.apart import held
 from voicecall_calls.config import CONFIG_PATH, PLUGIN_ID, VoiceCallConfig
 from voicecall_calls.engine.engine import CallEngine
 from voicecall_calls.exposure import comes_from_outside, is_public_url
-from voicecall_calls.making import make_carrier, making, open_provider, whose
+from voicecall_calls.making import make_carrier, making, open_provider, opened
 from voicecall_calls.news import News
 from voicecall_calls.observing import HostObserver, turn_keeper
 from voicecall_calls.operations import CallOperations
@@ -259,7 +258,7 @@ class PhoneService:
         # For whoever asks while an adapter takes its time.
         self._problems = [f"the phone is starting: {info.label} is being opened"]
         with making(info):
-            await stack.enter_async_context(held(carrier.lifespan(), whose(info)))
+            await stack.enter_async_context(opened(carrier, info))
         await stack.enter_async_context(server.run())
         moved = News()
         tunnel = await self._open_tunnel(stack, wiring, server, moved)
