@@ -117,3 +117,12 @@ def test_a_full_disk_keeps_nothing_of_a_key_that_it_could_not_take(tmp_path: Pat
     assert [*(tmp_path / "voice-calls").iterdir()] == []
     assert answering(tmp_path)("x") == answering(tmp_path)("x")
     assert [file.name for file in (tmp_path / "voice-calls").iterdir()] == ["probe.key"]
+
+
+def test_a_key_that_a_power_cut_has_left_empty_is_made_anew(tmp_path: Path) -> None:
+    folder = tmp_path / "voice-calls"
+    folder.mkdir()
+    (folder / "probe.key").touch()
+    answer = answering(tmp_path)("x")
+    assert len((folder / "probe.key").read_bytes()) == 64
+    assert answering(tmp_path)("x") == answer

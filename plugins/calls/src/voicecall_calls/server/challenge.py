@@ -43,6 +43,9 @@ def answering(state_dir: Path) -> Callable[[str], str]:
 
 
 def _key(file: Path) -> bytes:
+    if file.exists() and not file.stat().st_size:
+        # The power went before it was on the disk.
+        file.unlink(missing_ok=True)
     if not file.exists():
         # Of two that make one at once the first counts.
         fresh = file.with_name(f"{_KEY_FILE}.{secrets.token_hex(4)}")
