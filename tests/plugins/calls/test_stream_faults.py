@@ -25,16 +25,17 @@ def anyio_backend() -> tuple[str, dict[str, Any]]:
 
 
 class Detector(TurnDetector):
-    """Hears a voice in its first frame, and has a fault at the frame ``breaks_at``."""
+    """Hears a voice in its first frame, and raises ``fault`` at the frame ``breaks_at``."""
 
-    def __init__(self, breaks_at: int) -> None:
+    def __init__(self, breaks_at: int, fault: BaseException) -> None:
         self.breaks_at = breaks_at
+        self.fault = fault
         self.frames = 0
 
     def process(self, audio: bytes) -> tuple[TurnEvent, ...]:
         self.frames += 1
         if self.frames == self.breaks_at:
-            raise KeyError("a mistake")
+            raise self.fault
         return (VoiceStarted(0),) if self.frames == 1 else ()
 
     def reset(self) -> None:
@@ -42,14 +43,15 @@ class Detector(TurnDetector):
 
 
 class Detectors(TurnDetectorProvider):
-    def __init__(self, breaks_at: int) -> None:
+    def __init__(self, breaks_at: int, fault: BaseException) -> None:
         self.made: list[Detector] = []
         self.breaks_at = breaks_at
+        self.fault = fault
 
     def detector(self, audio_format: AudioFormat) -> TurnDetector:
         if not self.breaks_at:
-            raise KeyError("a mistake")
-        self.made.append(Detector(self.breaks_at))
+            raise self.fault
+        self.made.append(Detector(self.breaks_at, self.fault))
         return self.made[-1]
 
 
@@ -77,11 +79,15 @@ async def interrupts(phone: Phone) -> None:
     assert "to its end" not in heard
 
 
+FAULTS = [KeyError("a mistake"), SystemExit(3)]
+
+
+@pytest.mark.parametrize("fault", FAULTS)
 @pytest.mark.parametrize("breaks_at", [1, 40])
 async def test_one_that_breaks_is_done_without_for_the_rest_of_the_call(
-    tmp_path: Path, breaks_at: int, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, breaks_at: int, fault: BaseException, caplog: pytest.LogCaptureFixture
 ) -> None:
-    detectors = Detectors(breaks_at)
+    detectors = Detectors(breaks_at, fault)
     async with open_phone(tmp_path, turn=detectors) as phone:
         await phone.call_in()
         await phone.settle(0.2)
@@ -96,10 +102,11 @@ async def test_one_that_breaks_is_done_without_for_the_rest_of_the_call(
     assert caplog.text.count("the detector of voices failed") == 1
 
 
+@pytest.mark.parametrize("fault", FAULTS)
 async def test_one_that_cannot_be_made_is_done_without(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, fault: BaseException, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with open_phone(tmp_path, turn=Detectors(0)) as phone:
+    async with open_phone(tmp_path, turn=Detectors(0, fault)) as phone:
         await phone.call_in()
         await phone.settle(3)
         assert phone.said == [("bot", SAY.greeting)]

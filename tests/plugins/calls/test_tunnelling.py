@@ -77,9 +77,10 @@ async def test_an_open_tunnel_tells_its_url_and_its_changes() -> None:
         (None, "Burrow: the tunnel was closed"),
         (ProviderUnavailable("no route", provider="burrow"), "burrow: no route"),
         (RuntimeError("boom"), "Burrow: internal error (RuntimeError), see the log"),
+        (SystemExit(3), "Burrow: internal error (SystemExit), see the log"),
     ],
 )
-async def test_a_lost_tunnel_is_opened_again(error: Exception | None, words: str) -> None:
+async def test_a_lost_tunnel_is_opened_again(error: BaseException | None, words: str) -> None:
     tunnel = ScriptedTunnel()
     async with kept(tunnel) as phone:
         tunnel.lose(error)

@@ -88,7 +88,7 @@ class TunnelKeeper:
             raise ProviderUnavailable("the tunnel was closed", provider=self._label)
         except VoicecallError as error:
             return str(error)
-        except Exception as error:  # noqa: BLE001 (a stranger's tunnel)
+        except (Exception, SystemExit) as error:  # noqa: BLE001 (a stranger's tunnel)
             _log.exception("the tunnel %s broke", self._label)
             return f"{self._label}: internal error ({type(error).__name__}), see the log"
 

@@ -28,18 +28,18 @@ class ScriptedTunnel(TunnelProvider):
         self.closed = 0
         self.refusals: list[str] = []
         self.stuck = False
-        self._events: list[str | Exception | None] = []
+        self._events: list[str | BaseException | None] = []
         self._told = anyio.Event()
 
     def move(self, url: str) -> None:
         """The tunnel gets another base URL."""
         self._tell(url)
 
-    def lose(self, error: Exception | None = None) -> None:
+    def lose(self, error: BaseException | None = None) -> None:
         """The tunnel ends, with ``error`` or without a word."""
         self._tell(error)
 
-    def _tell(self, event: str | Exception | None) -> None:
+    def _tell(self, event: str | BaseException | None) -> None:
         self._events.append(event)
         self._told.set()
 
@@ -64,7 +64,7 @@ class ScriptedTunnel(TunnelProvider):
                 self._told = anyio.Event()
                 await self._told.wait()
             event = self._events.pop(0)
-            if isinstance(event, Exception):
+            if isinstance(event, BaseException):
                 raise event
             if event is None:
                 return

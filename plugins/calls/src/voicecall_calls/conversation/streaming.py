@@ -165,7 +165,7 @@ class StreamConversation(Dialogue):
         audio_format = self.line.input_format
         try:
             detector = detectors.detector(audio_format)
-        except Exception:  # noqa: BLE001 (a detector's code can raise anything)
+        except (Exception, SystemExit):  # noqa: BLE001 (a detector's code can raise anything)
             _log.warning(
                 "call %s: no detector of voices; speech recognition alone interrupts",
                 self.lane.record.call_id,

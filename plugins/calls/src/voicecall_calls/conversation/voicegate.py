@@ -74,7 +74,7 @@ class VoiceGate:
         self._bytes += len(audio)
         try:
             events = detector.process(audio)
-        except Exception:  # noqa: BLE001 (a detector's code can raise anything)
+        except (Exception, SystemExit):  # noqa: BLE001 (a detector's code can raise anything)
             _log.warning(_FAILED, self._line.call_id, exc_info=True)
             self._do_without()
             return
