@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,10 +19,11 @@ from voicecall_testing.clock import virtual_backend
 from voicecall_testing.fakes import NATIVE, ScriptedCarrier
 from voicecall_testing.harness import Phone, open_phone
 
+from .asking import QUESTION, asked
+
 pytestmark = [pytest.mark.integration, pytest.mark.anyio]
 
 SAY = PhrasesConfig()
-QUESTION = "What is your name?"
 both_paths = pytest.mark.parametrize("media", [MediaPath.NATIVE, MediaPath.STREAM])
 
 
@@ -46,19 +45,6 @@ async def words(phone: Phone, text: str) -> None:
     else:
         phone.hears(text)
         await phone.settle()
-
-
-@asynccontextmanager
-async def asked(phone: Phone) -> AsyncIterator[list[str]]:
-    """Somebody asks :data:`QUESTION`; what is answered, which at the end is waited for."""
-    answers: list[str] = []
-
-    async def ask() -> None:
-        answers.append(await phone.operations.ask(phone.record.call_id, QUESTION))
-
-    async with anyio.create_task_group() as asking:
-        asking.start_soon(ask)
-        yield answers
 
 
 # --- continue --------------------------------------------------------------------------------
@@ -90,13 +76,7 @@ async def test_continue_owns_the_next_turn(tmp_path: Path, media: MediaPath) -> 
 async def test_a_sound_that_is_not_understood_is_no_answer(tmp_path: Path) -> None:
     async with open_phone(tmp_path) as phone:
         await greeted(phone)
-        answers: list[str] = []
-
-        async def ask() -> None:
-            answers.append(await phone.operations.ask(phone.record.call_id, QUESTION))
-
-        async with anyio.create_task_group() as asking:
-            asking.start_soon(ask)
+        async with asked(phone) as answers:
             await phone.settle(2)
             phone.hears("")
             await phone.settle(2)

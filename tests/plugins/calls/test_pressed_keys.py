@@ -19,6 +19,7 @@ from voicecall_testing.duplex import ScriptedRealtime
 from voicecall_testing.fakes import ScriptedSpeech
 from voicecall_testing.harness import open_phone
 
+from .asking import asked
 from .realtime_room import open_realtime
 
 pytestmark = [pytest.mark.integration, pytest.mark.anyio]
@@ -102,13 +103,7 @@ async def test_keys_answer_a_question_that_a_model_was_made_to_ask(tmp_path: Pat
         await phone.dial()
         await phone.answer()
         await phone.settle(0.1)
-        answers: list[str] = []
-
-        async def ask() -> None:
-            answers.append(await phone.operations.ask(phone.record.call_id, "Your number, please?"))
-
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(ask)
+        async with asked(phone, "Your number, please?") as answers:
             await phone.settle(2)
             for key in "42#":
                 phone.socket.press(key)

@@ -36,6 +36,7 @@ from voicecall_testing.echo import LINE_CHECK, EchoProvider
 from voicecall_testing.fakes import STREAMING
 from voicecall_testing.harness import Phone
 
+from .asking import asked
 from .realtime_room import open_realtime
 
 pytestmark = [pytest.mark.integration, pytest.mark.anyio]
@@ -1256,13 +1257,7 @@ async def test_ask_returns_the_callers_next_words(tmp_path: Path) -> None:
     model = ScriptedRealtime()
     async with open_realtime(tmp_path, model) as phone:
         await greeted(phone)
-        answers: list[str] = []
-
-        async def ask() -> None:
-            answers.append(await phone.operations.ask(phone.record.call_id, "Which day?"))
-
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(ask)
+        async with asked(phone, "Which day?") as answers:
             await phone.settle(2)
             with pytest.raises(CallNotReady, match="Already waiting"):
                 await phone.operations.ask(phone.record.call_id, "And when?")
@@ -1276,15 +1271,9 @@ async def test_the_rest_of_a_sentence_is_no_answer(tmp_path: Path, answers: bool
     model = ScriptedRealtime()
     async with open_realtime(tmp_path, model) as phone:
         await greeted(phone)
-        got: list[str] = []
-
-        async def ask() -> None:
-            got.append(await phone.operations.ask(phone.record.call_id, "Which day?"))
-
-        async with anyio.create_task_group() as tasks:
-            model.current.tell(SpeechStarted(0))
-            await phone.settle(0.3)
-            tasks.start_soon(ask)
+        model.current.tell(SpeechStarted(0))
+        await phone.settle(0.3)
+        async with asked(phone, "Which day?") as got:
             await phone.settle(1)
             assert model.current.asked[1:] == []
             model.current.tell(SpeechStopped(1300))
@@ -1307,16 +1296,10 @@ async def test_words_that_interrupt_what_stands_before_a_question_are_no_answer(
     model = ScriptedRealtime()
     async with open_realtime(tmp_path, model) as phone:
         await greeted(phone)
-        got: list[str] = []
-
-        async def ask() -> None:
-            got.append(await phone.operations.ask(phone.record.call_id, "Which day?"))
-
         model.current.speak("A long story.", 10_000)
         await phone.settle(0.5)
         model.idle = not begins
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(ask)
+        async with asked(phone, "Which day?") as got:
             await phone.settle(0.5)
             assert model.current.asked[1:] == [("say", "Which day?")]
             model.idle = False
@@ -1337,21 +1320,16 @@ async def test_what_is_said_before_a_question_is_spoken_is_no_answer(tmp_path: P
     async with open_realtime(tmp_path, model) as phone:
         await answered(phone)
         model.answer_ms = 3000
-        got: list[str] = []
-
-        async def ask() -> None:
-            got.append(await phone.operations.ask(phone.record.call_id, "Which day?"))
-
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(phone.operations.speak, phone.record.call_id, "First of all.")
             await phone.settle(0.1)
-            tasks.start_soon(ask)
-            await phone.settle(1)
-            model.current.hears("Go on.")
-            await phone.settle(6)
-            assert model.current.asked[1:] == [("say", "Which day?")]
-            assert got == []
-            model.current.hears("Monday.")
+            async with asked(phone, "Which day?") as got:
+                await phone.settle(1)
+                model.current.hears("Go on.")
+                await phone.settle(6)
+                assert model.current.asked[1:] == [("say", "Which day?")]
+                assert got == []
+                model.current.hears("Monday.")
         assert got == ["Monday."]
 
 

@@ -30,6 +30,7 @@ from voicecall_testing.clock import virtual_backend
 from voicecall_testing.duplex import ScriptedRealtime
 from voicecall_testing.harness import Phone
 
+from .asking import asked
 from .realtime_room import open_realtime
 
 pytestmark = [pytest.mark.integration, pytest.mark.anyio]
@@ -363,13 +364,7 @@ async def test_the_agent_is_not_asked_about_the_answer_to_somebody_elses_questio
 ) -> None:
     model = ScriptedRealtime()
     async with on_the_phone(tmp_path, model) as phone:
-        answers: list[str] = []
-
-        async def ask() -> None:
-            answers.append(await phone.operations.ask(phone.record.call_id, "Which day?"))
-
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(ask)
+        async with asked(phone, "Which day?") as answers:
             await phone.settle(2)
             says(model, "On Monday.")
         assert answers == ["On Monday."]
