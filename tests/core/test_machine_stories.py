@@ -383,6 +383,7 @@ def test_a_stream_that_never_starts() -> None:
         outbound(media=MediaPath.STREAM),
         (accepted(0), "initiated", []),
         (answered(100), "answered", [mc.Connected()]),
+        (due(10_099, DeadlineKind.STREAM), "answered", []),
         (due(10_100, DeadlineKind.STREAM), "answered", [mc.HangUp()]),
         (ev.HangUpDone(at=10_200), "hangup-bot", [mc.Release()]),
     )
