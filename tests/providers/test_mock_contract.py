@@ -209,10 +209,10 @@ class TestPlainCarrier(TestMockCarrier):
         return Plain(MockConfig(auth_token=TOKEN), ProviderContext(Path("unused")))
 
     def stream_start(self, token: str) -> Message:
-        raise NotImplementedError
+        raise AssertionError("a carrier without media sockets is asked for the start of a stream")
 
     def caller_audio(self, payload: bytes) -> Message:
-        raise NotImplementedError
+        raise AssertionError("a carrier without media sockets is asked for caller audio")
 
 
 def test_a_carrier_without_media_sockets_must_refuse_them() -> None:

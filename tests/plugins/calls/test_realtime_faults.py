@@ -321,6 +321,7 @@ async def test_a_model_that_takes_no_result_can_hang_up(tmp_path: Path, how: str
         assert phone.record.end_detail is EndDetail.AGENT
 
 
+# The last one: of a provider whose author has left out what ``will_continue`` asks for.
 @pytest.mark.parametrize("error", [*TROUBLES, NotImplementedError()])
 async def test_a_model_that_takes_no_interim_result_gets_the_answer(
     tmp_path: Path, error: Exception
