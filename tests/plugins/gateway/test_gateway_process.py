@@ -212,7 +212,7 @@ def test_sigterm_drains(box: Box) -> None:
 
 
 def test_a_gateway_without_file_descriptors_says_so(box: Box) -> None:
-    process, url = box.gateway()
+    process, url = box.gateway("import voicecall_gateway.descriptors as d; d.LOOK_SECONDS = 0.1")
     before = resource.prlimit(process.pid, resource.RLIMIT_NOFILE)
     resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (3, before[1]))
     reason = "raise the limit of the gateway's process (LimitNOFILE, ulimit -n)"
@@ -286,7 +286,7 @@ NEVER = "with anyio.CancelScope(shield=True): await anyio.sleep_forever()"
 
 def test_a_thread_that_hangs_does_not_hold_up_the_end(box: Box) -> None:
     box.package("voicecall.gateway", "fake", "fake_plugin", HANGING.format(leaving=""))
-    process, _ = box.gateway()
+    process, _ = box.gateway("import voicecall_gateway.leaving as l; l.LEAVE_SECONDS = 0.5")
     process.send_signal(signal.SIGTERM)
     _, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, err
