@@ -14,6 +14,7 @@ from voicecall import events as ev
 from voicecall.errors import InvalidRequest
 from voicecall.model import Direction, EndDetail
 from voicecall.store import Approval, Commit
+from voicecall_calls.engine.admission import Admission, admit_inbound
 from voicecall_calls.pairing import CODE_LIFE_MS, Pairing, approval_json
 from voicecall_testing.clock import virtual_backend
 from voicecall_testing.harness import Phone, open_phone
@@ -113,6 +114,27 @@ async def test_who_was_revoked_gets_no_code_until_the_owner_approves(tmp_path: P
         await pairing.approve(ONE)
         assert await pairing.approved(ONE)
         assert [a.status for a in await pairing.listed()] == ["approved"]
+
+
+async def test_a_call_at_the_moment_of_the_approval_does_not_undo_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_pairing(tmp_path) as (pairing, phone):
+        code = await code_of(pairing, ONE)
+        asked: list[bool] = []
+
+        async def approved(number: str) -> bool:
+            """What was so just before the owner approves."""
+            asked.append(await Pairing.approved(pairing, number))
+            if not asked[-1]:
+                await pairing.approve(code)
+            return asked[-1]
+
+        with monkeypatch.context() as patch:
+            patch.setattr(pairing, "approved", approved)
+            assert await admit_inbound(phone.engine.config, ONE, pairing) == Admission()
+        assert asked == [False, True]
+        assert [(a.number, a.status) for a in await pairing.listed()] == [(ONE, "approved")]
 
 
 async def test_what_names_no_caller_is_refused(tmp_path: Path) -> None:

@@ -56,14 +56,15 @@ class Pairing:
 
     async def code_for(self, number: str) -> str | None:
         """The code to tell an unknown caller; the same one until it expires. None while too many
-        unknown numbers call, or for a number whose approval was revoked."""
+        unknown numbers call, or for a number that the owner has decided about."""
         async with self._changing:
             return await self._code_for(number)
 
     async def _code_for(self, number: str) -> str | None:
         now = self._seam.now_ms()
         found = await self._store.approvals(number)
-        if found and found[0].status == "revoked":
+        if found and found[0].status != "pending":
+            # Maybe only just: a code in the place of an approval would undo it.
             return None
         if found and found[0].expires_at > now:
             return found[0].code

@@ -47,8 +47,10 @@ async def admit_inbound(
         return _REFUSED
     if await pairing.approved(number):
         return _LET_IN
-    code = await pairing.code_for(number)
-    return Admission(code=code) if code is not None else _REFUSED
+    if (code := await pairing.code_for(number)) is not None:
+        return Admission(code=code)
+    # The owner may have approved them in the meantime.
+    return _LET_IN if await pairing.approved(number) else _REFUSED
 
 
 async def revoke(config: VoiceCallConfig, pairing: Pairing, number: str) -> Approval:
