@@ -106,6 +106,27 @@ async def test_a_call_that_is_over_before_its_turn_is_not_placed(turned_away: in
         assert dialled(desk) == first
 
 
+async def test_a_call_that_is_over_before_other_requests_are_is_not_placed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("voicecall_twilio.client.AT_ONCE", 1)
+    async with open_desk() as desk:
+        trouble(desk, RestFault(delay_ms=2000, paths=("GET /Calls/",)))
+        wanted = True
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(desk.provider.status, desk.ref("out-0", "CA1"))
+            await anyio.sleep(0.1)
+
+            async def place() -> None:
+                with pytest.raises(ProviderUnavailable, match="not sent"):
+                    await desk.dial(wanted=lambda: wanted)
+
+            tasks.start_soon(place)
+            await anyio.sleep(0.3)
+            wanted = False
+        assert dialled(desk) == 0
+
+
 @pytest.mark.parametrize(
     ("fault", "made"),
     [

@@ -158,9 +158,7 @@ class TwilioClient:
     ) -> T:
         attempt = 0
         while True:
-            if not wanted():
-                raise ProviderUnavailable("not wanted any more, and not sent", provider=PROVIDER)
-            outcome = await self._attempt(method, url, form, kind)
+            outcome = await self._attempt(method, url, form, kind, wanted)
             if not isinstance(outcome, _Trouble):
                 return outcome
             error = outcome.error
@@ -179,11 +177,19 @@ class TwilioClient:
             await anyio.sleep(pause * (1 + 0.25 * self._seam.random()))
 
     async def _attempt(
-        self, method: str, url: str, form: Form | None, kind: type[T]
+        self,
+        method: str,
+        url: str,
+        form: Form | None,
+        kind: type[T],
+        wanted: Callable[[], bool],
     ) -> T | _Trouble:
         """The reply's document, or trouble that may pass. Raises what does not."""
         try:
             async with self._turn:
+                if not wanted():
+                    text = "not wanted any more, and not sent"
+                    raise ProviderUnavailable(text, provider=PROVIDER)
                 with anyio.fail_after(LONGEST_S):
                     sent = self._http.stream(method, self._origin + url, data=form)
                     async with sent as response:
