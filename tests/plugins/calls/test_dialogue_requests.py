@@ -130,6 +130,27 @@ async def test_a_question_takes_the_place_of_an_answer(tmp_path: Path) -> None:
 
 
 @both_paths
+async def test_words_that_wait_for_the_last_answer_to_stop_do_not_answer_a_question(
+    tmp_path: Path, media: MediaPath
+) -> None:
+    async with open_phone(tmp_path, media=media) as phone:
+        await greeted(phone)
+        phone.agent.settle_takes_s = 1.0
+        phone.agent.then("It was a dark and stormy night, and nobody was about in the old town.")
+        await words(phone, "Tell me a story.")
+        await phone.settle(1)
+        await words(phone, "Stop, please.")
+        await phone.settle(0.5)
+        async with asked(phone) as answers:
+            await phone.settle(3)
+            await words(phone, "Anna.")
+        await phone.settle(3)
+        assert answers == ["Anna."]
+        # Nor is there an answer to them beside the question.
+        assert ("bot", "Yes.") not in phone.said
+
+
+@both_paths
 async def test_a_second_continue_is_refused_and_the_first_completes(
     tmp_path: Path, media: MediaPath
 ) -> None:

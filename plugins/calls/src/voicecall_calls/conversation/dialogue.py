@@ -225,12 +225,13 @@ class Dialogue(Conversation):
                     self._silence.note()
 
     async def _stop_reply(self) -> None:
-        reply = self._replying
-        if reply is not None:
+        while (reply := self._replying) is not None:
             reply.scope.cancel()
             with anyio.CancelScope(shield=True):
                 await reply.over.wait()
-            self._replying = None
+            # Whoever waited here as well may have begun the next one.
+            if self._replying is reply:
+                self._replying = None
 
     # --- answering --------------------------------------------------------------------------
 

@@ -109,6 +109,8 @@ class StreamConversation(Dialogue):
         self._gate: VoiceGate | None = None
         self._speech_began_ms: int | None = None
         self._speech_ended_ms: int | None = None
+        self._untold = 0
+        """So many turns of the caller's are not in the record yet."""
         self._barge_in: tuple[int, int] | None = None
         self._voicing: anyio.CancelScope | None = None
         self._ear: Ear | None = None
@@ -307,7 +309,9 @@ class StreamConversation(Dialogue):
                 # What the bot had said so far comes first in the transcript.
                 await self._interrupted()
             await self.lane.apply(event)
+            self._untold -= 1
 
+        self._untold += 1
         self.lane.spawn(tell)
 
     def _deaf(self, reason: str) -> None:
@@ -362,7 +366,8 @@ class StreamConversation(Dialogue):
         self._parting.begin_with(partial(end, apology, detail, EndReason.HANGUP_BOT))
 
     def _caller_goes_on(self) -> bool:
-        return self._parting.over is None and self._turns.caller_goes_on(self.seam.monotonic())
+        goes_on = self._untold > 0 or self._turns.caller_goes_on(self.seam.monotonic())
+        return self._parting.over is None and goes_on
 
     def _busy(self) -> bool:
         # Not every recogniser tells words before the end of a long utterance.
