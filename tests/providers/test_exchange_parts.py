@@ -180,6 +180,7 @@ def test_scripts_survive_json() -> None:
         [{"do": "say"}],
         [{"do": "say", "text": 1}],
         [{"do": "say", "text": "a", "audio": "%"}],
+        [{"do": "say", "text": "a", "audio": "é"}],
         [{"do": "say", "text": "a", "loud": True}],
         [{"do": "wait", "ms": -1}],
         [{"do": "wait", "ms": True}],

@@ -1,4 +1,4 @@
-"""What a phone does: scripts, as dataclasses and as JSON.
+"""What a phone does: scripts, as objects and as JSON.
 
 In JSON a step is an object with ``do`` and the step's members in camel case::
 
@@ -11,14 +11,13 @@ A behaviour is such a list (the phone answers and follows it) or an object::
 
 from __future__ import annotations
 
-import base64
-import binascii
 import re
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
 from enum import StrEnum
-from typing import Any
+from typing import Annotated, Any
+
+import msgspec
 
 __all__ = [
     "AnswerMode",
@@ -49,8 +48,27 @@ class ScriptError(ValueError):
     """A script or behaviour that cannot be read; the text names the place."""
 
 
-@dataclass(frozen=True, slots=True)
-class Say:
+_Whole = Annotated[int, msgspec.Meta(ge=0)]
+_Seconds = Annotated[float, msgspec.Meta(ge=0, le=sys.float_info.max)]
+
+
+def _kebab(name: str) -> str:
+    return re.sub(r"(?<!^)(?=[A-Z])", "-", name).lower()
+
+
+class _Step(
+    msgspec.Struct,
+    frozen=True,
+    tag_field="do",
+    tag=_kebab,
+    rename="camel",
+    forbid_unknown_fields=True,
+    omit_defaults=True,
+):
+    pass
+
+
+class Say(_Step, frozen=True):
     """Speak ``text``. ``audio`` (mu-law 8 kHz, base64 in JSON) is played on a media stream instead
     of synthesised speech. ``partial`` is recognised first in a native call."""
 
@@ -59,69 +77,60 @@ class Say:
     partial: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class WaitForSilence:
+class WaitForSilence(_Step, frozen=True):
     """Wait until the far side has spoken (since this phone last did) and has then been silent for
     ``after_ms``; a native call: until a speak action has ended. At most ``timeout_ms``."""
 
-    after_ms: int = 600
-    timeout_ms: int | None = None
+    after_ms: _Whole = 600
+    timeout_ms: _Whole | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Interrupt:
+class Interrupt(_Step, frozen=True):
     """Wait for the far side to speak and talk over it ``after_ms`` later."""
 
-    after_ms: int
+    after_ms: _Whole
     text: str
     audio: bytes = b""
 
 
-@dataclass(frozen=True, slots=True)
-class Press:
+class Press(_Step, frozen=True):
     """Press keys."""
 
     digits: str
 
 
-@dataclass(frozen=True, slots=True)
-class Wait:
+class Wait(_Step, frozen=True):
     """Let time pass; what is heard meanwhile counts for the next :class:`WaitForSilence`."""
 
-    ms: int
+    ms: _Whole
 
 
-@dataclass(frozen=True, slots=True)
-class Silent:
+class Silent(_Step, frozen=True):
     """Say nothing for ``ms`` (None: until the call ends) and take no notice of what is heard."""
 
-    ms: int | None = None
+    ms: _Whole | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class HangUp:
+class HangUp(_Step, frozen=True):
     """Hang up."""
 
 
-@dataclass(frozen=True, slots=True)
-class DropSocket:
+class DropSocket(_Step, frozen=True):
     """The media socket breaks without a close frame; the call goes on."""
 
 
-@dataclass(frozen=True, slots=True)
-class HangUpMidWord:
+class HangUpMidWord(_Step, frozen=True):
     """Begin to speak and hang up ``after_ms`` later."""
 
     text: str
-    after_ms: int
+    after_ms: _Whole
     audio: bytes = b""
 
 
-@dataclass(frozen=True, slots=True)
-class Loop:
+class Loop(_Step, frozen=True):
     """Go back to step ``start`` (from 0)."""
 
-    start: int = 0
+    start: _Whole = 0
 
 
 Step = (
@@ -150,15 +159,14 @@ class AnswerMode(StrEnum):
     UNREACHABLE = "unreachable"
 
 
-@dataclass(frozen=True, slots=True)
-class Behaviour:
+class Behaviour(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
     """A phone when it is called: ``after_ms`` of ringing (None: as the exchange is set), then
     ``answer``, then ``script``. It hangs up when it has heard nothing for ``patience_s``."""
 
     script: Script = ()
     answer: AnswerMode = AnswerMode.ANSWER
-    after_ms: int | None = None
-    patience_s: float | None = None
+    after_ms: _Whole | None = None
+    patience_s: _Seconds | None = None
 
 
 _SENTENCES = (
@@ -180,118 +188,23 @@ def default_script() -> Script:
 # --- JSON ------------------------------------------------------------------------------------
 
 
-def _kebab(name: str) -> str:
-    return re.sub(r"(?<!^)(?=[A-Z])", "-", name).lower()
-
-
-def _camel(name: str) -> str:
-    head, *tail = name.split("_")
-    return head + "".join(part.title() for part in tail)
-
-
-_STEPS: Mapping[str, type[Step]] = {
-    _kebab(step.__name__): step
-    for step in (
-        Say,
-        WaitForSilence,
-        Interrupt,
-        Press,
-        Wait,
-        Silent,
-        HangUp,
-        DropSocket,
-        HangUpMidWord,
-        Loop,
-    )
-}
-
-
-def _value(where: str, kind: str, value: Any) -> Any:
-    if value is None and "None" in kind:
-        return None
-    if kind.startswith("int") and isinstance(value, int) and not isinstance(value, bool):
-        if value < 0:
-            raise ScriptError(f"{where} is negative")
-        return value
-    if kind == "str" and isinstance(value, str):
-        return value
-    if kind == "bytes" and isinstance(value, str):
-        try:
-            return base64.b64decode(value, validate=True)
-        except binascii.Error:
-            raise ScriptError(f"{where} is no base64") from None
-    raise ScriptError(f"{where} must be {'base64' if kind == 'bytes' else kind}")
-
-
-def _step(where: str, data: Any) -> Step:
-    if not isinstance(data, Mapping):
-        raise ScriptError(f"{where} is no object")
-    make = _STEPS.get(str(data.get("do")))
-    if make is None:
-        raise ScriptError(f"{where}.do is none of {', '.join(_STEPS)}")
-    members = {_camel(field.name): field for field in fields(make)}
-    values = {}
-    for key, value in data.items():
-        if key == "do":
-            continue
-        if key not in members:
-            raise ScriptError(f"{where}.{key} is unknown")
-        field = members[key]
-        values[field.name] = _value(f"{where}.{key}", str(field.type), value)
-    try:
-        return make(**values)
-    except TypeError:
-        raise ScriptError(f"{where} lacks one of {', '.join(members)}") from None
-
-
 def script_from_json(data: Any) -> Script:
     """The script in a JSON list. Raises :exc:`ScriptError`."""
-    if not isinstance(data, Sequence) or isinstance(data, str | bytes):
-        raise ScriptError("script is no list")
-    script = tuple(_step(f"script[{index}]", step) for index, step in enumerate(data))
-    for index, step in enumerate(script):
-        if isinstance(step, Loop) and step.start > index:
-            raise ScriptError(f"script[{index}].start is behind the loop")
-    return script
+    return _read({"script": data}).script
 
 
 def script_to_json(script: Script) -> list[dict[str, Any]]:
     """The JSON list of a script; defaults are left out."""
-    steps = []
-    for step in script:
-        data: dict[str, Any] = {"do": _kebab(type(step).__name__)}
-        for field in fields(step):
-            value = getattr(step, field.name)
-            if value != field.default:
-                is_audio = isinstance(value, bytes)
-                data[_camel(field.name)] = base64.b64encode(value).decode() if is_audio else value
-        steps.append(data)
-    return steps
+    return [msgspec.to_builtins(step) for step in script]
 
 
 def behaviour_from_json(data: Any) -> Behaviour:
     """The behaviour in a JSON list or object. Raises :exc:`ScriptError`."""
     if not isinstance(data, Mapping):
-        return Behaviour(script_from_json(data))
-    unknown = set(data) - {"answer", "afterMs", "patienceS", "script"}
-    if unknown:
-        raise ScriptError(f"{min(unknown)} is unknown")
-    try:
-        answer = AnswerMode(data.get("answer", "answer"))
-    except ValueError:
-        raise ScriptError(f"answer is none of {', '.join(AnswerMode)}") from None
-    patience = data.get("patienceS")
-    if patience is not None and not (
-        isinstance(patience, int | float) and 0 <= patience <= sys.float_info.max
-    ):
-        raise ScriptError("patienceS must be a number of seconds")
-    script = data.get("script")
-    return Behaviour(
-        default_script() if script is None else script_from_json(script),
-        answer,
-        _value("afterMs", "int | None", data.get("afterMs")),
-        None if patience is None else float(patience),
-    )
+        return _read({"script": data})
+    if data.get("script") is None:
+        data = {**data, "script": script_to_json(default_script())}
+    return _read(data)
 
 
 def caller_from_json(data: Mapping[str, Any]) -> Behaviour:
@@ -300,3 +213,14 @@ def caller_from_json(data: Mapping[str, Any]) -> Behaviour:
         if key in data:
             raise ScriptError(f"{key} is for a phone that is called")
     return behaviour_from_json(data)
+
+
+def _read(data: Mapping[str, Any]) -> Behaviour:
+    try:
+        behaviour = msgspec.convert(data, Behaviour)
+    except (msgspec.ValidationError, UnicodeError) as error:
+        raise ScriptError(str(error)) from None
+    for index, step in enumerate(behaviour.script):
+        if isinstance(step, Loop) and step.start > index:
+            raise ScriptError(f"script[{index}].start is behind the loop")
+    return behaviour
