@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import hmac
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import anyio
 import msgspec
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["make_app"]
 
 _GATEWAY_PATHS = ("/v1/calls", "/v1/webhook")
+T = TypeVar("T")
 
 
 def make_app(exchange: Exchange) -> ASGIApp:
@@ -94,41 +94,32 @@ class _Trouble:
             await self._app(scope, receive, send)
 
 
-async def _body(request: Request) -> Mapping[str, Any]:
+_Text = Annotated[str, msgspec.Meta(min_length=1)]
+_Url = Annotated[str, msgspec.Meta(pattern="^https?://")]
+_Seconds = Annotated[float, msgspec.Meta(gt=0)]
+
+
+class _Dial(msgspec.Struct, kw_only=True, rename="camel"):
+    from_: _Text = msgspec.field(name="from")
+    to: _Text
+    webhook_url: _Url
+    ring_timeout_s: _Seconds = 30.0
+    time_limit_s: _Seconds = 3600.0
+    reference: _Text | None = None
+    digits: _Text | None = None
+
+
+class _Webhook(msgspec.Struct):
+    url: _Url
+
+
+async def _body(request: Request, kind: type[T]) -> T:
     try:
-        data = msgspec.json.decode(await request.body())
+        return msgspec.json.decode(await request.body(), type=kind)
     except ClientDisconnect:
         raise HTTPException(400, "the body broke off") from None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raise HTTPException(400, "the body is no JSON") from None
-    if not isinstance(data, dict):
-        raise HTTPException(400, "the body is no JSON object")
-    return data
-
-
-def _text(data: Mapping[str, Any], key: str) -> str:
-    value = data.get(key)
-    if not isinstance(value, str) or not value:
-        raise HTTPException(400, f"{key} must be a text")
-    return value
-
-
-def _optional(data: Mapping[str, Any], key: str) -> str | None:
-    return None if data.get(key) is None else _text(data, key)
-
-
-def _seconds(data: Mapping[str, Any], key: str, default: float) -> float:
-    value = data.get(key, default)
-    if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
-        raise HTTPException(400, f"{key} must be a number of seconds")
-    return float(value)
-
-
-def _url(data: Mapping[str, Any], key: str) -> str:
-    url = _text(data, key)
-    if not url.startswith(("http://", "https://")):
-        raise HTTPException(400, f"{key} must be an HTTP URL")
-    return url
+    except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
+        raise HTTPException(400, f"the body cannot be read: {error}") from None
 
 
 class _Rest:
@@ -142,19 +133,18 @@ class _Rest:
         return call
 
     async def dial(self, request: Request) -> Response:
-        data = await _body(request)
-        digits = _optional(data, "digits")
-        if digits is not None:
-            checked_digits(digits)
+        told = await _body(request, _Dial)
+        if told.digits is not None:
+            checked_digits(told.digits)
         plan = CallPlan(
             direction=Direction.OUTBOUND,
-            from_number=_text(data, "from"),
-            to_number=_text(data, "to"),
-            webhook_url=_url(data, "webhookUrl"),
-            ring_timeout_s=_seconds(data, "ringTimeoutS", 30.0),
-            time_limit_s=_seconds(data, "timeLimitS", 3600.0),
-            reference=_optional(data, "reference"),
-            digits=digits,
+            from_number=told.from_,
+            to_number=told.to,
+            webhook_url=told.webhook_url,
+            ring_timeout_s=told.ring_timeout_s,
+            time_limit_s=told.time_limit_s,
+            reference=told.reference,
+            digits=told.digits,
         )
         return JSONResponse({"id": self._exchange.dial(plan).id}, 201)
 
@@ -172,7 +162,7 @@ class _Rest:
 
     async def act(self, request: Request) -> Response:
         call = self._call(request)
-        call.perform(action_from_json(await _body(request)))
+        call.perform(action_from_json(await _body(request, Any)))
         return JSONResponse({"ok": True})
 
     async def recording(self, request: Request) -> Response:
@@ -180,18 +170,19 @@ class _Rest:
         return Response(wav, media_type="audio/wav")
 
     async def set_webhook(self, request: Request) -> Response:
-        self._exchange.inbound_webhook = _url(await _body(request), "url")
+        self._exchange.inbound_webhook = (await _body(request, _Webhook)).url
         return JSONResponse({"ok": True})
 
     async def set_phone(self, request: Request) -> Response:
-        behaviour = behaviour_from_json(await _body(request))
+        behaviour = behaviour_from_json(await _body(request, dict[str, Any]))
         self._exchange.set_phone(request.path_params["number"], behaviour)
         return JSONResponse({"ok": True})
 
     async def dial_in(self, request: Request) -> Response:
-        data = dict(await _body(request))
-        to = _text(data, "to")
-        del data["to"]
+        data = await _body(request, dict[str, Any])
+        to = data.pop("to", None)
+        if not isinstance(to, str) or not to:
+            raise HTTPException(400, "to must be a text")
         behaviour = caller_from_json(data)
         try:
             call_id = self._exchange.dial_in(
@@ -205,7 +196,7 @@ class _Rest:
         return JSONResponse({"id": call_id}, 201)
 
     async def set_faults(self, request: Request) -> Response:
-        self._exchange.faults.replace(await _body(request))
+        self._exchange.faults.replace(await _body(request, Any))
         return JSONResponse({"ok": True})
 
     async def ledger(self, request: Request) -> Response:
