@@ -64,11 +64,16 @@ class Engine:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._pieces: list[bytes] = []
-        self._library = _load()
-        data_path = _data_path().encode()
-        rate = self._library.espeak_Initialize(_SYNCHRONOUS, 0, data_path, _DONT_EXIT)
+        try:
+            import espeakng_loader
+
+            self._library: Any = ctypes.CDLL(espeakng_loader.get_library_path())
+        except (ImportError, OSError) as error:
+            raise EspeakError(f"the library cannot be loaded: {error}") from error
+        data_path = str(espeakng_loader.get_data_path())
+        rate = self._library.espeak_Initialize(_SYNCHRONOUS, 0, data_path.encode(), _DONT_EXIT)
         if rate <= 0:
-            raise EspeakError(f"the library does not start with the data in {data_path.decode()}")
+            raise EspeakError(f"the library does not start with the data in {data_path}")
         self.sample_rate = int(rate)
         self._library.espeak_GetCurrentVoice.restype = ctypes.POINTER(_Voice)
         # The library keeps the pointer only: the callback object must live as long as it does.
@@ -121,21 +126,6 @@ class Engine:
         know, and a variant alone, which makes no sound."""
         identifier: bytes = self._library.espeak_GetCurrentVoice().contents.identifier
         return (b"+" in identifier) is ("+" in voice) and not identifier.startswith(b"!v/")
-
-
-def _load() -> Any:
-    try:
-        import espeakng_loader
-
-        return ctypes.CDLL(espeakng_loader.get_library_path())
-    except (ImportError, OSError) as error:
-        raise EspeakError(f"the library cannot be loaded: {error}") from error
-
-
-def _data_path() -> str:
-    import espeakng_loader
-
-    return str(espeakng_loader.get_data_path())
 
 
 _engine: Engine | None = None
