@@ -164,10 +164,7 @@ class PydanticAgent(AgentBackend):
 
     def _session(self, key: str) -> anyio.Lock:
         """Held by whoever reads and writes a session's history."""
-        lock = self._sessions.get(key)
-        if lock is None:
-            self._sessions[key] = lock = anyio.Lock()
-        return lock
+        return self._sessions.setdefault(key, anyio.Lock())
 
     async def _work(self, run: _Run) -> None:
         key = run.turn.session_key, run.turn.turn_id
