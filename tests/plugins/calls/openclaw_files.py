@@ -93,7 +93,11 @@ _AUGUST_EVERYTHING = """\
     port: 18790,
     mode: "local",
     bind: "loopback",
-    auth: { mode: "token", token: { source: "env", provider: "default", id: "GATEWAY_TOKEN" } },
+    auth: {
+      mode: "token",
+      token: { source: "env", provider: "default", id: "GATEWAY_TOKEN" },
+      allowTailscale: true,
+    },
     controlUi: { enabled: true },
     reload: { mode: "hybrid" },
   },

@@ -206,6 +206,21 @@ def test_a_foreign_file_is_usable_as_it_is() -> None:
     assert "agnets (did you mean 'agents'?)" in about_sections[0]
 
 
+def test_keys_of_another_gateway_are_named_and_need_no_variable() -> None:
+    remote = {"url": "wss://gateway.example", "token": "${NOT_SET_HERE}"}
+    auth = {"token": "t", "password": "${NOT_SET_EITHER}", "allowTailscale": True, "rateLimit": {}}
+    loaded = load({"gateway": {"remote": remote, "webchat": {}, "auth": auth}})
+    assert loaded.gateway.auth.token == "t"
+    assert loaded.warnings == ()
+    ignored = "keys that have no effect here are ignored"
+    assert loaded.notes == (
+        f"conf.json5: gateway: {ignored}: remote, webchat",
+        f"conf.json5: gateway.auth: {ignored}: allowTailscale, password, rateLimit",
+    )
+    with pytest.raises(ConfigError, match=r"gateway\.auth\.mode: must be 'token' or 'none'$"):
+        load({"gateway": {"auth": {"mode": "password", "password": "p"}}})
+
+
 @pytest.mark.parametrize(
     ("tree", "path"),
     [

@@ -101,6 +101,7 @@ REFERENCE = {"source": "file", "provider": "s", "id": "/a"}
     [
         {},
         {"channels": {"x": 1}, "gateway": {"controlUi": {}, "auth": {"token": REFERENCE}}},
+        {"gateway": {"auth": {"token": "t", "allowTailscale": True}}},
         {"secrets": {"providers": {"s": {"source": "file", "path": "/x"}}}},
         {"tts": {"provider": "v", "providers": {"v": {"speed": 2}, "other": {"x": 1}}}},
         phone({"streaming": {"maxCalls": 1, "providers": {"v": {"apiKey": REFERENCE}}}}),

@@ -153,8 +153,10 @@ def config_from_tree(
     missing: Missing = []
     secret_values = substitute(values.get("secrets") or {}, environ, missing, "secrets")
     secrets = Secrets(_validated(source, SecretsSection, secret_values, "secrets"), environ)
-    gateway_values = _gateway_values(values.get("gateway") or {}, environ, missing, secrets)
-    gateway_values = _own(gateway_values, "gateway", notes)
+    gateway_values = _own(values.get("gateway") or {}, "gateway", notes)
+    if isinstance(gateway_values.get("auth"), dict):
+        gateway_values["auth"] = _own(gateway_values["auth"], "gateway.auth", notes)
+    gateway_values = _gateway_values(gateway_values, environ, missing, secrets)
     gateway = _validated(source, GatewaySection, gateway_values, "gateway")
     plugins = _plugins(source, _own(values.get("plugins") or {}, "plugins", notes))
     _check_gateway(source, gateway, secrets)
@@ -189,10 +191,10 @@ def _includes(value: Any, path: str = "") -> Iterator[str]:
 
 
 def _gateway_values(
-    section: Mapping[str, Any], environ: Mapping[str, str], missing: Missing, secrets: Secrets
+    section: dict[str, Any], environ: Mapping[str, str], missing: Missing, secrets: Secrets
 ) -> dict[str, Any]:
     """The section with its variables; the token may be a reference."""
-    values: dict[str, Any] = substitute(dict(section), environ, missing, "gateway")
+    values: dict[str, Any] = substitute(section, environ, missing, "gateway")
     auth = section.get("auth")
     if isinstance(auth, dict) and "token" in auth:
         token = secrets.resolve(auth["token"], "gateway.auth.token")

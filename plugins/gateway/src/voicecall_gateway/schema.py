@@ -45,7 +45,9 @@ def configuration_schema(registry: Registry) -> tuple[dict[str, Any], list[str]]
     schemas = _Schemas(registry)
     gateway = schemas.of("gateway", GatewaySection)
     gateway["properties"] |= {key: {} for key in sorted(FOREIGN_KEYS["gateway"])}
-    schemas.allow_reference(schemas.definitions["gateway.AuthSection"], "token")
+    auth = schemas.definitions["gateway.AuthSection"]
+    auth["properties"] |= {key: {} for key in sorted(FOREIGN_KEYS["gateway.auth"])}
+    schemas.allow_reference(auth, "token")
     plugins = schemas.of("plugins", PluginsSection)
     plugins["properties"] |= {key: {} for key in sorted(FOREIGN_KEYS["plugins"])}
     plugins["properties"]["entries"] = {

@@ -21,13 +21,15 @@ __all__ = [
     "url_host",
 ]
 
-# An OpenClaw file is usable as it is: these keys of its `gateway` and `plugins` objects are
-# known there and steer nothing here.
+# An OpenClaw file is usable as it is: these keys of its objects are known there and steer nothing
+# here.
 FOREIGN_KEYS: dict[str, frozenset[str]] = {
     "gateway": frozenset(
         {
             "allowRealIpFallback",
             "channelHealthCheckMinutes",
+            "channelMaxRestartsPerHour",
+            "channelStaleEventThresholdMinutes",
             "controlUi",
             "customBindHost",
             "handshakeTimeoutMs",
@@ -40,8 +42,10 @@ FOREIGN_KEYS: dict[str, frozenset[str]] = {
             "tailscale",
             "tls",
             "trustedProxies",
+            "webchat",
         }
     ),
+    "gateway.auth": frozenset({"allowTailscale", "password", "rateLimit", "trustedProxy"}),
     "plugins": frozenset({"enabled", "installs", "load", "slots"}),
 }
 FOREIGN_ENTRY_KEYS = frozenset({"apiKey", "env", "hooks", "llm", "subagent"})
