@@ -218,3 +218,9 @@ def test_a_misspelt_key_is_named_where_the_right_one_is_missing(
         "Bravo is not configured: tts.providers.bravo.apiKey (or set BRAVO_KEY)"
         + (slip if meant else "")
     )
+    with pytest.raises(ConfigError) as caught:
+        provider_config(BRAVO, {key: "b"}, {}, "store")
+    instead = " (or set BRAVO_KEY)"
+    assert str(caught.value) == (
+        "store.apiKey: is required by Bravo" + (slip if meant else "") + instead
+    )

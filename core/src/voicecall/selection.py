@@ -72,9 +72,12 @@ def provider_config(
     Absent values come from the environment. Raises :exc:`ConfigError`, which names the full path
     and the variable, and :exc:`PluginError` if the provider's model cannot be loaded or fails.
     """
-    for field in missing_fields(info, raw, environ):
+    if missing := missing_fields(info, raw, environ):
+        field = missing[0]
         raise ConfigError(
-            f"is required by {info.label}", path=f"{path}.{field}", env=info.secrets.get(field)
+            f"is required by {info.label}{_misspelt(info, raw, missing)}",
+            path=f"{path}.{field}",
+            env=info.secrets.get(field),
         )
     if info.config_model is None:
         if raw:
@@ -168,13 +171,19 @@ def _not_configured(
 ) -> Selected:
     parts = [f"{path}.{field}" + _instead(info.secrets.get(field), environ) for field in missing]
     message = f"{info.label} is not configured: " + ", ".join(parts)
+    return Selected(Selection.PROVIDER_NOT_CONFIGURED, message + _misspelt(info, raw, missing))
+
+
+def _misspelt(info: ProviderInfo, raw: Mapping[str, Any], missing: list[str]) -> str:
+    """A question for each key that may be one of the missing ones: the model, which knows all
+    keys, is asked only once those that it needs are there."""
     from difflib import get_close_matches
 
-    # The model, which knows all keys, is asked only once those that it needs are there.
+    questions = ""
     for key in sorted(raw.keys() - {*info.required, *info.secrets}):
         if close := get_close_matches(key, missing, 1, 0.75):
-            message += f"; did you mean {close[0]!r} by {key!r}?"
-    return Selected(Selection.PROVIDER_NOT_CONFIGURED, message)
+            questions += f"; did you mean {close[0]!r} by {key!r}?"
+    return questions
 
 
 def _instead(variable: str | None, environ: Mapping[str, str]) -> str:
