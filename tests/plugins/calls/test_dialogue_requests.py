@@ -150,6 +150,19 @@ async def test_words_that_wait_for_the_last_answer_to_stop_do_not_answer_a_quest
         assert ("bot", "Yes.") not in phone.said
 
 
+async def test_words_that_could_not_be_stored_hold_up_no_question(tmp_path: Path) -> None:
+    async with open_phone(tmp_path, media=MediaPath.STREAM) as phone:
+        await greeted(phone)
+        phone.store.failures = 100
+        await words(phone, "What are your opening hours?")
+        await phone.settle(20)
+        phone.store.failures = 0
+        async with asked(phone) as answers:
+            await phone.settle(3)
+            await words(phone, "Anna.")
+        assert answers == ["Anna."]
+
+
 @both_paths
 async def test_a_second_continue_is_refused_and_the_first_completes(
     tmp_path: Path, media: MediaPath

@@ -305,11 +305,13 @@ class StreamConversation(Dialogue):
         )
 
         async def tell() -> None:
-            if verdict is Verdict.TURN:
-                # What the bot had said so far comes first in the transcript.
-                await self._interrupted()
-            await self.lane.apply(event)
-            self._untold -= 1
+            try:
+                if verdict is Verdict.TURN:
+                    # What the bot had said so far comes first in the transcript.
+                    await self._interrupted()
+                await self.lane.apply(event)
+            finally:
+                self._untold -= 1
 
         self._untold += 1
         self.lane.spawn(tell)
