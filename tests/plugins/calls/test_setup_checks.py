@@ -192,10 +192,12 @@ def test_the_voices_and_what_they_miss() -> None:
     assert check.message.startswith("Voice speaks; where it fails Spare; Third is not configured")
     assert "tts.providers.third.apiKey (or set THIRD_KEY)" in check.message
     without = {"EARS_KEY": "k", "SPARE_KEY": "k"}
-    check = checks(environ=without, more=[spare], tts={"provider": "voice"}, **on)["speech"]
+    found = checks(environ=without, more=[spare], tts={"provider": "voice"}, **on)
+    check = found["speech"]
     assert check.ok
     assert check.message.startswith("Spare speaks; WARNING: Voice is not configured")
     assert "VOICE_KEY" in check.message
+    assert "notes" not in found
     alone = checks(environ=KEYS, **on)["speech"]
     assert alone.message == "Voice speaks"
     assert "speech" not in checks(environ=KEYS)

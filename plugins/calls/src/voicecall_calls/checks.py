@@ -20,7 +20,7 @@ from voicecall_calls.config import CONFIG_PATH, PLUGIN_ID, ServeConfig, VoiceCal
 from voicecall_calls.exposure import comes_from_outside, is_one_client, is_public_url
 from voicecall_calls.making import make_carrier, making
 from voicecall_calls.storing import selected_store, store_directory
-from voicecall_calls.wiring import UNVERIFIED, Wiring, require, resolve_for
+from voicecall_calls.wiring import UNVERIFIED, Wiring, passed_over, require, resolve_for
 from voicecall_gateway.sections import GatewaySection
 
 __all__ = ["check_sections", "setup_checks"]
@@ -50,13 +50,15 @@ def setup_checks(context: SetupContext) -> Sequence[SetupCheck]:
     checks += _carrier(wiring, context.state_dir)
     if config.skip_signature_verification:
         checks.append(SetupCheck("signatures", True, UNVERIFIED))
+    told: set[str] = set()
     if wiring.media is MediaPath.STREAM:
         checks.append(_speech(wiring))
+        told.update(passed_over(wiring))
     checks += _able(wiring)
     checks += _place(wiring.config, context.state_dir)
     checks += _listening(wiring.config.serve, context.section("gateway"))
-    told = " ".join(check.message for check in checks)
-    if notes := [note for note in wiring.notes if note not in told]:
+    shown = " ".join(check.message for check in checks)
+    if notes := [note for note in wiring.notes if note not in told and note not in shown]:
         checks.append(SetupCheck("notes", True, "; ".join(notes)))
     return checks
 

@@ -29,6 +29,7 @@ from voicecall_calls.unused import unused_keys
 __all__ = [
     "UNVERIFIED",
     "Wiring",
+    "passed_over",
     "require",
     "resolve",
     "resolve_for",
@@ -352,10 +353,10 @@ def _select_streaming(wiring: Wiring, registry: Registry, environ: Mapping[str, 
     chosen = (wiring.transcription, *(choice.selected for choice in wiring.speech.values()))
     lost = dict.fromkeys(one.message for one in chosen if one.outcome is not Selection.OK)
     wiring.off.extend(f"streaming stays off: {message}" for message in lost)
-    wiring.notes.extend(dict.fromkeys(_passed_over(wiring)))
+    wiring.notes.extend(dict.fromkeys(passed_over(wiring)))
 
 
-def _passed_over(wiring: Wiring) -> Iterator[str]:
+def passed_over(wiring: Wiring) -> Iterator[str]:
     """Voices that the operator asked for, and cannot have."""
     for choice in wiring.speech.values():
         for over in choice.passed_over:
