@@ -475,9 +475,13 @@ async def test_short_noises_do_not_add_up(tmp_path: Path) -> None:
         assert phone.socket.clears == 0
 
 
-async def test_a_noise_that_interrupts_is_followed_by_words_of_the_agent(tmp_path: Path) -> None:
+@pytest.mark.parametrize("settle_s", [0.0, 1.0])
+async def test_a_noise_that_interrupts_is_followed_by_words_of_the_agent(
+    tmp_path: Path, settle_s: float
+) -> None:
     async with open_phone(tmp_path) as phone:
         await telling(phone)
+        phone.agent.settle_takes_s = settle_s
         phone.agent.then("Pardon?")
         phone.stt.started()
         await phone.settle(1)

@@ -80,13 +80,15 @@ async def test_a_sound_that_is_not_understood_is_no_answer(tmp_path: Path) -> No
             await phone.settle(2)
             phone.hears("")
             await phone.settle(2)
+            assert phone.said[1:] == [("bot", QUESTION)] * 2
             phone.hears("Anna.")
         assert answers == ["Anna."]
         assert phone.agent.turns == []
 
 
-async def test_a_noise_into_the_prompt_is_nothing_that_the_agent_is_asked_about(
-    tmp_path: Path,
+@pytest.mark.parametrize("blank_final", [True, False])
+async def test_a_question_that_a_noise_breaks_off_is_asked_again(
+    tmp_path: Path, blank_final: bool
 ) -> None:
     async with open_phone(tmp_path) as phone:
         await greeted(phone)
@@ -95,10 +97,15 @@ async def test_a_noise_into_the_prompt_is_nothing_that_the_agent_is_asked_about(
             phone.stt.started()
             await phone.settle(0.6)
             assert phone.socket.clears == 1
+            if blank_final:
+                phone.stt.final("")
             phone.stt.ended()
             await phone.settle(2)
+            assert phone.said[1:] == [("bot", "What is"), ("bot", QUESTION)]
             await words(phone, "Anna.")
+        await phone.settle(3)
         assert answers == ["Anna."]
+        assert phone.said[3:] == [("user", "Anna.")]
         assert phone.agent.turns == []
 
 

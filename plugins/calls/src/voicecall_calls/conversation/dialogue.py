@@ -361,7 +361,7 @@ class Dialogue(Conversation):
         await self._replier.let_speak()
         try:
             # Open before the prompt is spoken: an early answer counts.
-            with self._question.asked() as answer:
+            with self._question.asked(prompt) as answer:
                 await self._stop_reply()
                 await self.say(prompt, new_turn=True)
                 asked = SpeechTimes(done=self.seam.now_ms())
@@ -371,6 +371,10 @@ class Dialogue(Conversation):
         times.stt_final = self.seam.now_ms()
         await self._keep(times.row(asked))
         return text
+
+    async def _repeat(self) -> None:
+        """Ask the open question again: no more than a part of it may have been heard."""
+        await self._say(self._question.prompt)
 
     # --- keys and silence -------------------------------------------------------------------
 

@@ -34,6 +34,8 @@ class OpenQuestion:
     """At most one at a time."""
 
     def __init__(self) -> None:
+        self.prompt = ""
+        """The one that was opened last."""
         self._answer: _Answer | None = None
 
     @property
@@ -42,11 +44,12 @@ class OpenQuestion:
         return self._answer is not None
 
     @contextmanager
-    def asked(self) -> Iterator[_Answer]:
-        """While inside, what the caller says is the answer. Raises
+    def asked(self, prompt: str) -> Iterator[_Answer]:
+        """While inside, what the caller says is the answer to ``prompt``. Raises
         :exc:`~voicecall.errors.CallNotReady` where another one is open."""
         if self._answer is not None:
             raise CallNotReady("Already waiting for transcript")
+        self.prompt = prompt
         self._answer = answer = _Answer()
         try:
             yield answer

@@ -244,9 +244,8 @@ class StreamConversation(Dialogue):
                 self._finished(text.strip(), confidence)
             case SpeechEnded():
                 self._speech_ended_ms = self.seam.now_ms()
-                if self._turns.speech_ended() and not self._busy():
-                    # The bot has stopped for a noise, and nobody would go on.
-                    self._push(self._turn_input(""))
+                if self._turns.speech_ended():
+                    self.lane.spawn(self._go_on)
             case _:
                 # Guesses about the end of a turn are for speculative replies.
                 return
@@ -287,8 +286,7 @@ class StreamConversation(Dialogue):
                     self._gate.nothing_said()
                 return
             case Verdict.NOT_UNDERSTOOD:
-                if not self._question.waits:
-                    self._push(self._turn_input(""))
+                self._not_understood()
                 return
             case Verdict.TURN:
                 if self._turns.bot_speaking and self._barge_in is None:
@@ -315,6 +313,18 @@ class StreamConversation(Dialogue):
 
         self._untold += 1
         self.lane.spawn(tell)
+
+    async def _go_on(self) -> None:
+        """The bot has stopped for a noise, and nobody else may have anything to say."""
+        await self._interrupted()
+        if self._question.waits or not self._busy():
+            self._not_understood()
+
+    def _not_understood(self) -> None:
+        if self._question.waits:
+            self.lane.spawn(self._repeat)
+        else:
+            self._push(self._turn_input(""))
 
     def _deaf(self, reason: str) -> None:
         async def goodbye() -> None:
