@@ -22,6 +22,7 @@ from voicecall.hosting import GatewayHost, PluginInfo, RpcCall, RpcMethod
 from voicecall.registry import Registry
 from voicecall.seam import SystemSeam
 from voicecall_gateway.host import provider_context
+from voicecall_gateway.pluginhost import PluginHost
 from voicecall_gateway.plugins import GROUP
 from voicecall_gateway.sections import url_host
 
@@ -367,11 +368,12 @@ async def test_plugin_configuration_is_validated(lab: Any, fake_plugin: Any) -> 
         problems = await gateway.wait_started()
         path = "plugins.entries.bad.config.maxCals"
         assert problems == [f"configuration: {path}: unknown key; did you mean 'maxCalls'?"]
-        assert gateway.host.plugin_config("good") == FakeConfig(max_calls=7)
-        assert gateway.host.section("tts") == {"auto": "off"}
-        assert gateway.host.section("agents") == {}
+        host = PluginHost(gateway.host, gateway.loaded)
+        assert host.plugin_config("good") == FakeConfig(max_calls=7)
+        assert host.section("tts") == {"auto": "off"}
+        assert host.section("agents") == {}
         with pytest.raises(PluginError, match=r"no voicecall\.gateway provider 'gone'"):
-            gateway.host.plugin_config("gone")
+            host.plugin_config("gone")
     assert journal == ["start good", "drain good", "stop good"]
 
 
@@ -424,7 +426,8 @@ async def test_a_method_that_is_registered_twice_or_with_a_wrong_scope(
 
 
 async def test_listeners(lab: Any) -> None:
-    host = lab.gateway().host
+    gateway = lab.gateway()
+    host: Any = PluginHost(gateway.host, gateway.loaded)
     heard: list[tuple[str, Any]] = []
 
     def broken(event: str, payload: Mapping[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""What plugins get from the gateway (:class:`voicecall.hosting.GatewayHost`)."""
+"""What all plugins of a gateway share: methods, tools, events, and the context of providers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from voicecall.seam import Seam
 from voicecall.selection import provider_config
 
 from .auth import scope_name
-from .pluginconfig import plugin_config
 from .plugins import GROUP
 
 if TYPE_CHECKING:
@@ -81,16 +80,6 @@ class Host:
         self.off: set[str] = set()
         self.loaded = loaded
         self._listeners: list[Listener] = []
-
-    def plugin_config(self, plugin_id: str) -> Any:
-        """The validated configuration of a plugin entry (the plain mapping for a plugin without
-        a model). Raises :exc:`ConfigError` and, for a plugin that cannot be loaded,
-        :exc:`PluginError`."""
-        return plugin_config(self.registry, self.loaded, plugin_id)
-
-    def section(self, name: str) -> Mapping[str, Any]:
-        """A top-level object of the configuration, ``{}`` where it is absent."""
-        return self.loaded.section(name)
 
     def register_rpc(self, method: RpcMethod) -> None:
         """Raises :exc:`PluginError` for a name that is taken or a scope that is unknown."""
@@ -161,19 +150,3 @@ class Host:
     def hide(self, text: str) -> str:
         """``text`` without any credential that is known by now."""
         return self.loaded.secrets.hide(text)
-
-    def logger(self, name: str) -> logging.Logger:
-        """A logger below ``voicecall``."""
-        if name == "voicecall" or name.startswith("voicecall."):
-            return logging.getLogger(name)
-        return logging.getLogger(f"voicecall.{name}")
-
-    def provider_context(self, path: str) -> ProviderContext:
-        """A context for provider factories; see :func:`provider_context`."""
-        return provider_context(
-            registry=self.registry,
-            environ=self.environ,
-            state_dir=self.state_dir,
-            seam=self.seam,
-            path=path,
-        )

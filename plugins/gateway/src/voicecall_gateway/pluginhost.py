@@ -8,18 +8,15 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from voicecall.hosting import EventPayload, RpcMethod, ToolSpec
+from voicecall.hosting import RpcMethod, ToolSpec
 from voicecall.providers import ProviderContext
 from voicecall.registry import Registry
 from voicecall.seam import Seam
 
-from .host import Host, Listener
+from .host import Host, Listener, provider_context
 from .pluginconfig import plugin_config
 
 if TYPE_CHECKING:
-    from voicecall.events import CallEvent
-    from voicecall.model import CallRecord
-
     from .config import LoadedConfig
 
 __all__ = ["PluginHost"]
@@ -34,17 +31,23 @@ class PluginHost:
         self.registry: Registry = host.registry
         self.environ: Mapping[str, str] = host.environ
         self.loaded = loaded
+        self.find_tool = host.find_tool
+        self.publish = host.publish
+        self.observe_event = host.observe_event
+        self.observe_end = host.observe_end
         self._host = host
         self._methods: list[str] = []
         self._tools: list[str] = []
         self._undo: list[Callable[[], None]] = []
 
     def plugin_config(self, plugin_id: str) -> Any:
-        """Raises :exc:`voicecall.errors.ConfigError` and
-        :exc:`voicecall.errors.PluginError`."""
+        """The validated configuration of a plugin entry (the plain mapping for a plugin without
+        a model). Raises :exc:`voicecall.errors.ConfigError` and, for a plugin that cannot be
+        loaded, :exc:`voicecall.errors.PluginError`."""
         return plugin_config(self.registry, self.loaded, plugin_id)
 
     def section(self, name: str) -> Mapping[str, Any]:
+        """A top-level object of the configuration, ``{}`` where it is absent."""
         return self.loaded.section(name)
 
     def register_rpc(self, method: RpcMethod) -> None:
@@ -55,32 +58,30 @@ class PluginHost:
         self._host.register_tool(tool)
         self._tools.append(tool.name)
 
-    def find_tool(self, name: str) -> ToolSpec | None:
-        return self._host.find_tool(name)
-
-    def publish(self, event: str, payload: EventPayload) -> None:
-        self._host.publish(event, payload)
-
     def subscribe(self, listener: Listener) -> Callable[[], None]:
         undo = self._host.subscribe(listener)
         self._undo.append(undo)
         return undo
-
-    def observe_event(self, record: CallRecord, event: CallEvent) -> None:
-        self._host.observe_event(record, event)
-
-    def observe_end(self, record: CallRecord) -> None:
-        self._host.observe_end(record)
 
     def hide(self, text: str) -> str:
         """The plugin may still use the configuration before the last."""
         return self._host.hide(self.loaded.secrets.hide(text))
 
     def logger(self, name: str) -> logging.Logger:
-        return self._host.logger(name)
+        """A logger below ``voicecall``."""
+        if name == "voicecall" or name.startswith("voicecall."):
+            return logging.getLogger(name)
+        return logging.getLogger(f"voicecall.{name}")
 
     def provider_context(self, path: str) -> ProviderContext:
-        return self._host.provider_context(path)
+        """A context for provider factories; see :func:`.host.provider_context`."""
+        return provider_context(
+            registry=self.registry,
+            environ=self.environ,
+            state_dir=self.state_dir,
+            seam=self.seam,
+            path=path,
+        )
 
     def withdraw(self) -> None:
         """Take back everything that was registered through this host."""
