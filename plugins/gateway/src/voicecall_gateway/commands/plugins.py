@@ -145,9 +145,8 @@ def _edits(
 
 
 def _unknown(plugin_id: str, installed: list[str]) -> str:
-    from difflib import get_close_matches
+    from voicecall.wording import did_you_mean
 
-    close = get_close_matches(plugin_id, installed, 1)
-    hint = f"; did you mean {close[0]!r}?" if close else ""
     names = ", ".join(installed) or "none"
+    hint = did_you_mean(plugin_id, installed)
     return f"no gateway plugin {plugin_id!r} is installed (installed: {names}){hint}"
