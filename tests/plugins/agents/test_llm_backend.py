@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -37,10 +38,25 @@ pytestmark = [
 
 MakeAgent = Callable[..., PydanticAgent]
 MakeTurn = Callable[..., AgentTurn]
+Running = Callable[..., AbstractAsyncContextManager[PydanticAgent]]
 
 END = "voicecall_end_call"
 HERE = __name__
 CLOCK = str(Path(__file__).with_name("mcp_clock.py"))
+
+
+@pytest.fixture
+def running(make_agent: MakeAgent) -> Running:
+    """``async with running(stub, **configuration keys) as agent``."""
+
+    @asynccontextmanager
+    async def run(stub: OpenAiStub, **config: Any) -> AsyncIterator[PydanticAgent]:
+        async with closed_backstage(stub.serve()) as url:
+            agent = make_agent(url, **config)
+            async with agent.lifespan():
+                yield agent
+
+    return run
 
 
 async def events_of(agent: PydanticAgent, turn: AgentTurn) -> list[AgentEvent]:
@@ -55,19 +71,17 @@ async def said(agent: PydanticAgent, turn: AgentTurn) -> str:
 # --- streaming and failures -------------------------------------------------------------------
 
 
-async def test_words_arrive_as_they_are_made(make_agent: MakeAgent, make_turn: MakeTurn) -> None:
+async def test_words_arrive_as_they_are_made(running: Running, make_turn: MakeTurn) -> None:
     stub = OpenAiStub([ModelReply(text="It is noon.", fault=Fault.HANG_MIDWAY)])
-    async with closed_backstage(stub.serve()) as url:
-        agent = make_agent(url, temperature=0.3, maxTokens=80)
-        async with agent.lifespan():
-            async for event in agent.reply(make_turn()):
-                assert event == TextDelta("It ")
-                break
-            asked = await stub.requested()
-            await agent.settle(make_turn(), "")
-            # The connection is closed, so that the model stops.
-            with anyio.fail_after(10):
-                await asked.hung_up.wait()
+    async with running(stub, temperature=0.3, maxTokens=80) as agent:
+        async for event in agent.reply(make_turn()):
+            assert event == TextDelta("It ")
+            break
+        asked = await stub.requested()
+        await agent.settle(make_turn(), "")
+        # The connection is closed, so that the model stops.
+        with anyio.fail_after(10):
+            await asked.hung_up.wait()
     assert asked.headers["authorization"] == "Bearer a-key"
     assert asked.body["model"] == "small"
     assert asked.body["stream"] is True
@@ -77,14 +91,12 @@ async def test_words_arrive_as_they_are_made(make_agent: MakeAgent, make_turn: M
     assert asked.tool_names == {END}
 
 
-async def test_wishes_of_a_turn_reach_the_model(make_agent: MakeAgent, make_turn: MakeTurn) -> None:
+async def test_wishes_of_a_turn_reach_the_model(running: Running, make_turn: MakeTurn) -> None:
     stub = OpenAiStub([ModelReply(text="Yes.")] * 4)
-    async with closed_backstage(stub.serve()) as url:
-        agent = make_agent(url, model="openai:gpt-5-mini")
-        async with agent.lifespan():
-            for wishes in ({}, {"thinking": "low", "fast": True}, {"fast": False}):
-                await said(agent, make_turn(**wishes))
-            await said(agent, make_turn(thinking="ultra"))
+    async with running(stub, model="openai:gpt-5-mini") as agent:
+        for wishes in ({}, {"thinking": "low", "fast": True}, {"fast": False}):
+            await said(agent, make_turn(**wishes))
+        await said(agent, make_turn(thinking="ultra"))
     bodies = [request.body for request in stub.requests]
     assert [body.get("reasoning_effort") for body in bodies[:3]] == [None, "low", None]
     assert bodies[3]["reasoning_effort"] in ("high", "xhigh", "max")
@@ -93,19 +105,17 @@ async def test_wishes_of_a_turn_reach_the_model(make_agent: MakeAgent, make_turn
 
 
 async def test_a_reader_that_goes_away_closes_the_connection(
-    make_agent: MakeAgent, make_turn: MakeTurn
+    running: Running, make_turn: MakeTurn
 ) -> None:
     stub = OpenAiStub([ModelReply(fault=Fault.HANG)])
-    async with closed_backstage(stub.serve()) as url:
-        agent = make_agent(url)
-        async with agent.lifespan():
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(said, agent, make_turn())
-                asked = await stub.requested()
-                tasks.cancel_scope.cancel()
-            with anyio.fail_after(10):
-                await asked.hung_up.wait()
-            await said(agent, make_turn("Still there?", turn_id="t2"))
+    async with running(stub) as agent:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(said, agent, make_turn())
+            asked = await stub.requested()
+            tasks.cancel_scope.cancel()
+        with anyio.fail_after(10):
+            await asked.hung_up.wait()
+        await said(agent, make_turn("Still there?", turn_id="t2"))
     # What the caller said before is not lost.
     user = "\n".join(stub.requests[1].said("user"))
     assert user.split("\n") == ["Good morning.", "Still there?"]
@@ -129,16 +139,14 @@ async def test_a_reader_that_goes_away_closes_the_connection(
     ids=str,
 )
 async def test_failures(
-    make_agent: MakeAgent, make_turn: MakeTurn, reply: ModelReply, error: type[Exception]
+    running: Running, make_turn: MakeTurn, reply: ModelReply, error: type[Exception]
 ) -> None:
     stub = OpenAiStub(default=reply)
-    async with closed_backstage(stub.serve()) as url:
-        agent = make_agent(url, timeoutMs=300)
-        async with agent.lifespan():
-            with pytest.raises(error) as raised:
-                await said(agent, make_turn())
-            stub.default = ModelReply(text="Here again.")
-            assert await said(agent, make_turn("Again.", turn_id="t2")) == "Here again."
+    async with running(stub, timeoutMs=300) as agent:
+        with pytest.raises(error) as raised:
+            await said(agent, make_turn())
+        stub.default = ModelReply(text="Here again.")
+        assert await said(agent, make_turn("Again.", turn_id="t2")) == "Here again."
     # Words that met a failure are said again; those that were answered in part are not lost.
     half_way = reply.fault in (Fault.HANG_MIDWAY, Fault.DROP_MIDWAY)
     assert ("Good morning." in stub.requests[-1].said("user")) is half_way
@@ -158,44 +166,36 @@ async def test_a_server_that_is_not_there(make_agent: MakeAgent, make_turn: Make
 
 
 @pytest.mark.parametrize("status", [429, 503])
-async def test_one_refusal_is_forgiven(
-    make_agent: MakeAgent, make_turn: MakeTurn, status: int
-) -> None:
+async def test_one_refusal_is_forgiven(running: Running, make_turn: MakeTurn, status: int) -> None:
     refusal = ModelReply(status=status, retry_after=0)
     stub = OpenAiStub([refusal, ModelReply(text="Hello."), refusal, refusal])
-    async with closed_backstage(stub.serve()) as url:
-        agent = make_agent(url)
-        async with agent.lifespan():
-            assert await said(agent, make_turn()) == "Hello."
-            with pytest.raises(ProviderUnavailable) as raised:
-                await said(agent, make_turn(turn_id="t2"))
+    async with running(stub) as agent:
+        assert await said(agent, make_turn()) == "Hello."
+        with pytest.raises(ProviderUnavailable) as raised:
+            await said(agent, make_turn(turn_id="t2"))
     assert len(stub.requests) == 4
     assert raised.value.request_id == "req-4"
     assert raised.value.status == status
 
 
 async def test_nothing_is_asked_again_once_the_caller_heard_words(
-    make_agent: MakeAgent, make_turn: MakeTurn
+    running: Running, make_turn: MakeTurn
 ) -> None:
     first = ModelReply(text="One moment.", tools=(ToolUse("clock"),))
     stub = OpenAiStub([first, ModelReply(status=503, retry_after=0)])
-    async with closed_backstage(stub.serve()) as url:
-        agent = make_agent(url, tools=[f"{HERE}:clock"])
-        async with agent.lifespan():
-            with pytest.raises(ProviderUnavailable):
-                await said(agent, make_turn())
+    async with running(stub, tools=[f"{HERE}:clock"]) as agent:
+        with pytest.raises(ProviderUnavailable):
+            await said(agent, make_turn())
     assert len(stub.requests) == 2
 
 
 async def test_an_end_that_a_failed_request_wanted_is_none_of_the_answer(
-    make_agent: MakeAgent, make_turn: MakeTurn
+    running: Running, make_turn: MakeTurn
 ) -> None:
     failed = [ModelReply(tools=(ToolUse(END),)), ModelReply(status=503, retry_after=0)]
     stub = OpenAiStub([*failed, ModelReply(text="At what time?")])
-    async with closed_backstage(stub.serve()) as url:
-        agent = make_agent(url)
-        async with agent.lifespan():
-            events = await events_of(agent, make_turn())
+    async with running(stub) as agent:
+        events = await events_of(agent, make_turn())
     assert len(stub.requests) == 3
     assert events == [TextDelta("At "), TextDelta("what "), TextDelta("time?")]
 
@@ -222,61 +222,53 @@ def by_model(**replies: ModelReply) -> Callable[[ModelRequest], ModelReply]:
     ids=str,
 )
 async def test_another_model_takes_over(
-    make_agent: MakeAgent,
+    running: Running,
     make_turn: MakeTurn,
     caplog: pytest.LogCaptureFixture,
     failure: ModelReply,
 ) -> None:
     stub = OpenAiStub(default=by_model(small=failure, broken=failure))
     spares = ("openai/small", "nobody/x", "openai/broken", "openai/large", "openai/more")
-    async with closed_backstage(stub.serve()) as url:
-        agent = make_agent(url, timeoutMs=300)
-        async with agent.lifespan():
-            turn = make_turn(model="openai/small", fallback_models=spares)
-            assert await said(agent, turn) == "I am large."
-            # It is remembered as if there had been no other.
-            assert await said(agent, make_turn("And now?", turn_id="t2", model="openai/large"))
+    async with running(stub, timeoutMs=300) as agent:
+        turn = make_turn(model="openai/small", fallback_models=spares)
+        assert await said(agent, turn) == "I am large."
+        # It is remembered as if there had been no other.
+        assert await said(agent, make_turn("And now?", turn_id="t2", model="openai/large"))
     assert stub.requests[-1].said("user") == ["Good morning.", "And now?"]
     assert caplog.text.count("; another model is asked") == 3
 
 
 async def test_where_all_models_fail_the_last_one_is_told_of(
-    make_agent: MakeAgent, make_turn: MakeTurn
+    running: Running, make_turn: MakeTurn
 ) -> None:
     quota = ModelReply(status=429, code="insufficient_quota")
     stub = OpenAiStub(default=by_model(small=quota, large=ModelReply(status=401)))
-    async with closed_backstage(stub.serve()) as url:
-        agent = make_agent(url)
-        async with agent.lifespan():
-            with pytest.raises(AuthenticationFailed, match="large"):
-                await said(agent, make_turn(fallback_models=("openai/large",)))
+    async with running(stub) as agent:
+        with pytest.raises(AuthenticationFailed, match="large"):
+            await said(agent, make_turn(fallback_models=("openai/large",)))
 
 
 async def test_no_other_model_goes_on_with_what_the_caller_heard(
-    make_agent: MakeAgent, make_turn: MakeTurn
+    running: Running, make_turn: MakeTurn
 ) -> None:
     first = ModelReply(text="One two three.", fault=Fault.DROP_MIDWAY)
     stub = OpenAiStub(default=by_model(small=first))
-    async with closed_backstage(stub.serve()) as url:
-        agent = make_agent(url)
-        async with agent.lifespan():
-            with pytest.raises(ProviderUnavailable):
-                await said(agent, make_turn(fallback_models=("openai/large",)))
+    async with running(stub) as agent:
+        with pytest.raises(ProviderUnavailable):
+            await said(agent, make_turn(fallback_models=("openai/large",)))
     assert len(stub.requests) == 1
 
 
 # --- history ----------------------------------------------------------------------------------
 
 
-async def test_the_model_sees_what_was_heard(make_agent: MakeAgent, make_turn: MakeTurn) -> None:
+async def test_the_model_sees_what_was_heard(running: Running, make_turn: MakeTurn) -> None:
     stub = OpenAiStub(default=ModelReply(text="One. Two. Three."))
     first = make_turn("Count.", opening=("Good morning.",))
-    async with closed_backstage(stub.serve()) as url:
-        agent = make_agent(url)
-        async with agent.lifespan():
-            await said(agent, first)
-            await agent.settle(first, "One. Two.")
-            await said(agent, make_turn("Go on.", turn_id="t2"))
+    async with running(stub) as agent:
+        await said(agent, first)
+        await agent.settle(first, "One. Two.")
+        await said(agent, make_turn("Go on.", turn_id="t2"))
     assert "Good morning." in stub.requests[0].said("user")[0]
     # The opening belongs to the first message only; the history keeps the bare words.
     assert stub.requests[1].said("user") == ["Count.", "Go on."]
@@ -284,14 +276,12 @@ async def test_the_model_sees_what_was_heard(make_agent: MakeAgent, make_turn: M
 
 
 async def test_a_turn_that_comes_again_does_not_see_itself(
-    make_agent: MakeAgent, make_turn: MakeTurn
+    running: Running, make_turn: MakeTurn
 ) -> None:
     stub = OpenAiStub()
-    async with closed_backstage(stub.serve()) as url:
-        agent = make_agent(url)
-        async with agent.lifespan():
-            await said(agent, make_turn("Count."))
-            await said(agent, make_turn("Count to two."))
+    async with running(stub) as agent:
+        await said(agent, make_turn("Count."))
+        await said(agent, make_turn("Count to two."))
     assert stub.requests[1].said("user") == ["Count to two."]
 
 
@@ -309,7 +299,7 @@ async def test_history_survives_a_restart_and_is_bounded(
 
 @pytest.mark.parametrize(("takes", "remembered"), [(2, ["third", "fourth"]), (0, [])])
 async def test_a_history_beyond_the_models_context_is_shortened(
-    make_agent: MakeAgent, make_turn: MakeTurn, takes: int, remembered: list[str]
+    running: Running, make_turn: MakeTurn, takes: int, remembered: list[str]
 ) -> None:
     too_long = ModelReply(status=400, code="context_length_exceeded")
 
@@ -317,88 +307,74 @@ async def test_a_history_beyond_the_models_context_is_shortened(
         return too_long if len(asked.said("user")) > takes + 1 else ModelReply(text="Yes.")
 
     stub = OpenAiStub([ModelReply(text="Yes.")] * 4, default=choose)
-    async with closed_backstage(stub.serve()) as url:
-        agent = make_agent(url)
-        async with agent.lifespan():
-            for number, words in enumerate(("first", "second", "third", "fourth", "fifth")):
-                assert await said(agent, make_turn(words, turn_id=f"t{number}")) == "Yes."
-            assert stub.requests[-1].said("user") == [*remembered, "fifth"]
-            stub.default = too_long
-            with pytest.raises(RequestRejected, match="context_length_exceeded"):
-                await said(agent, make_turn("A whole book", turn_id="t9"))
+    async with running(stub) as agent:
+        for number, words in enumerate(("first", "second", "third", "fourth", "fifth")):
+            assert await said(agent, make_turn(words, turn_id=f"t{number}")) == "Yes."
+        assert stub.requests[-1].said("user") == [*remembered, "fifth"]
+        stub.default = too_long
+        with pytest.raises(RequestRejected, match="context_length_exceeded"):
+            await said(agent, make_turn("A whole book", turn_id="t9"))
 
 
-async def test_what_was_said_before_is_recalled(make_agent: MakeAgent, make_turn: MakeTurn) -> None:
+async def test_what_was_said_before_is_recalled(running: Running, make_turn: MakeTurn) -> None:
     stub = OpenAiStub([ModelReply(text="At nine."), ModelReply(text="Bread and cheese.")])
-    async with closed_backstage(stub.serve()) as url:
-        agent = make_agent(url)
-        async with agent.lifespan():
-            await said(agent, make_turn("When does the library open?", turn_id="t1"))
-            await said(agent, make_turn("What is on my shopping list?", turn_id="t2"))
-            both = ("memory", "sessions")
-            question = make_turn("So when is the library open again?", turn_id="t3")
-            assert await agent.recall(question, both, 3) == [
-                Recollection("sessions", "Asked: When does the library open?\nAnswered: At nine.")
-            ]
-            assert await agent.recall(question, ("memory",), 3) == ()
-            stranger = make_turn("When does the library open?", session_key="another")
-            assert await agent.recall(stranger, both, 3) == []
-            assert await agent.recall(make_turn("And the weather?"), both, 3) == []
+    async with running(stub) as agent:
+        await said(agent, make_turn("When does the library open?", turn_id="t1"))
+        await said(agent, make_turn("What is on my shopping list?", turn_id="t2"))
+        both = ("memory", "sessions")
+        question = make_turn("So when is the library open again?", turn_id="t3")
+        assert await agent.recall(question, both, 3) == [
+            Recollection("sessions", "Asked: When does the library open?\nAnswered: At nine.")
+        ]
+        assert await agent.recall(question, ("memory",), 3) == ()
+        stranger = make_turn("When does the library open?", session_key="another")
+        assert await agent.recall(stranger, both, 3) == []
+        assert await agent.recall(make_turn("And the weather?"), both, 3) == []
     assert len(stub.requests) == 2
 
 
-async def test_an_answer_under_way_holds_the_session(
-    make_agent: MakeAgent, make_turn: MakeTurn
-) -> None:
+async def test_an_answer_under_way_holds_the_session(running: Running, make_turn: MakeTurn) -> None:
     """Two calls may share a session: their runs see each other's turns."""
     stub = OpenAiStub(default=ModelReply(text="Yes.", first_delay_ms=100))
-    async with closed_backstage(stub.serve()) as url:
-        agent = make_agent(url)
-        async with agent.lifespan(), anyio.create_task_group() as tasks:
-            for number in range(3):
-                tasks.start_soon(said, agent, make_turn(f"{number}", turn_id=f"t{number}"))
+    async with running(stub) as agent, anyio.create_task_group() as tasks:
+        for number in range(3):
+            tasks.start_soon(said, agent, make_turn(f"{number}", turn_id=f"t{number}"))
     seen = [len(asked.said("user")) for asked in stub.requests]
     assert seen == [1, 2, 3]
 
 
-async def test_speculation_has_no_effects(make_agent: MakeAgent, make_turn: MakeTurn) -> None:
+async def test_speculation_has_no_effects(running: Running, make_turn: MakeTurn) -> None:
     USED.clear()
     wants_tool = ModelReply(text="One moment.", tools=(ToolUse("clock"),))
     stub = OpenAiStub([wants_tool, wants_tool, ModelReply(text="Noon.")])
-    async with closed_backstage(stub.serve()) as url:
-        agent = make_agent(url, tools=[f"{HERE}:clock"])
-        async with agent.lifespan():
-            assert await said(agent, make_turn(speculative=True)) == "One moment."
-            assert USED == []
-            assert await said(agent, make_turn()) == "One moment. Noon."
+    async with running(stub, tools=[f"{HERE}:clock"]) as agent:
+        assert await said(agent, make_turn(speculative=True)) == "One moment."
+        assert USED == []
+        assert await said(agent, make_turn()) == "One moment. Noon."
     assert len(USED) == 1
     assert stub.requests[1].said("user") == ["Good morning."]
 
 
-async def test_a_guess_is_not_in_the_way(make_agent: MakeAgent, make_turn: MakeTurn) -> None:
+async def test_a_guess_is_not_in_the_way(running: Running, make_turn: MakeTurn) -> None:
     stub = OpenAiStub([ModelReply(fault=Fault.HANG), ModelReply(text="Yes.")])
-    async with closed_backstage(stub.serve()) as url:
-        agent = make_agent(url)
-        async with agent.lifespan(), anyio.create_task_group() as tasks:
-            tasks.start_soon(said, agent, make_turn(speculative=True))
-            await stub.requested()
-            assert await said(agent, make_turn()) == "Yes."
-            tasks.cancel_scope.cancel()
+    async with running(stub) as agent, anyio.create_task_group() as tasks:
+        tasks.start_soon(said, agent, make_turn(speculative=True))
+        await stub.requested()
+        assert await said(agent, make_turn()) == "Yes."
+        tasks.cancel_scope.cancel()
 
 
 async def test_a_history_that_cannot_be_read_costs_no_answer(
-    make_agent: MakeAgent, make_turn: MakeTurn, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    running: Running, make_turn: MakeTurn, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     stub = OpenAiStub()
-    async with closed_backstage(stub.serve()) as url:
-        agent = make_agent(url)
-        async with agent.lifespan():
-            await said(agent, make_turn())
-            await run_sql(tmp_path, 'UPDATE messages SET message = \'[{"kind": "new"}]\'')
-            assert await said(agent, make_turn(turn_id="t2"))
-            await run_sql(tmp_path, "DROP TABLE messages")
-            caplog.clear()
-            assert await said(agent, make_turn(turn_id="t3"))
+    async with running(stub) as agent:
+        await said(agent, make_turn())
+        await run_sql(tmp_path, 'UPDATE messages SET message = \'[{"kind": "new"}]\'')
+        assert await said(agent, make_turn(turn_id="t2"))
+        await run_sql(tmp_path, "DROP TABLE messages")
+        caplog.clear()
+        assert await said(agent, make_turn(turn_id="t3"))
     # It lasts, and each turn tells it.
     why = f"{tmp_path}/agents/history.db: no such table: messages"
     ours = [record for record in caplog.records if "history" in record.getMessage()]
@@ -419,15 +395,13 @@ def opaque() -> Any:
 
 
 async def test_a_strange_value_of_a_tool_stops_nothing(
-    make_agent: MakeAgent, make_turn: MakeTurn
+    running: Running, make_turn: MakeTurn
 ) -> None:
     stub = OpenAiStub([ModelReply(tools=(ToolUse("opaque"),))])
-    async with closed_backstage(stub.serve()) as url:
-        agent = make_agent(url, tools=[f"{HERE}:opaque"])
-        async with agent.lifespan():
-            with pytest.raises(ProviderUnavailable):
-                await said(agent, make_turn())
-            assert await said(agent, make_turn(turn_id="t2")) == "Hello there."
+    async with running(stub, tools=[f"{HERE}:opaque"]) as agent:
+        with pytest.raises(ProviderUnavailable):
+            await said(agent, make_turn())
+        assert await said(agent, make_turn(turn_id="t2")) == "Hello there."
 
 
 async def run_sql(state_dir: Path, statement: str) -> None:
@@ -468,14 +442,12 @@ NOT_A_FUNCTION = 3
 def untyped(*things: object) -> None: ...
 
 
-async def test_a_tool_is_used(make_agent: MakeAgent, make_turn: MakeTurn) -> None:
+async def test_a_tool_is_used(running: Running, make_turn: MakeTurn) -> None:
     use = ModelReply(text="I will look.", tools=(ToolUse("clock", {"zone": "cet"}),))
     stub = OpenAiStub([use, ModelReply(text="It is noon.")])
-    async with closed_backstage(stub.serve()) as url:
-        agent = make_agent(url, tools=[f"{HERE}:clock"])
-        async with agent.lifespan():
-            events = await events_of(agent, make_turn())
-            await said(agent, make_turn(turn_id="t2"))
+    async with running(stub, tools=[f"{HERE}:clock"]) as agent:
+        events = await events_of(agent, make_turn())
+        await said(agent, make_turn(turn_id="t2"))
     assert [event for event in events if isinstance(event, ToolActivity)] == [
         ToolActivity("clock", True),
         ToolActivity("clock", False),
@@ -560,14 +532,12 @@ async def test_an_agent_has_the_tools_that_it_is_allowed(
 
 @pytest.mark.parametrize(("tool", "error"), [("failing", "OSError"), ("leaving", "SystemExit")])
 async def test_a_tool_that_fails_is_told_to_the_model(
-    make_agent: MakeAgent, make_turn: MakeTurn, tool: str, error: str
+    running: Running, make_turn: MakeTurn, tool: str, error: str
 ) -> None:
     use = ModelReply(tools=(ToolUse(tool, {"reason": "x"}),))
     stub = OpenAiStub([use, ModelReply(text="That did not work.")])
-    async with closed_backstage(stub.serve()) as url:
-        agent = make_agent(url, tools=[f"{HERE}:{tool}"])
-        async with agent.lifespan():
-            assert await said(agent, make_turn()) == "That did not work."
+    async with running(stub, tools=[f"{HERE}:{tool}"]) as agent:
+        assert await said(agent, make_turn()) == "That did not work."
     assert error in stub.requests[1].said("tool")[0]
     assert "secret" not in stub.requests[1].said("tool")[0]
 
@@ -589,15 +559,13 @@ def blocking() -> str:
 
 @pytest.mark.parametrize("tool", ["hanging", "blocking"])
 async def test_a_tool_that_takes_too_long_is_told_to_the_model(
-    make_agent: MakeAgent, make_turn: MakeTurn, tool: str
+    running: Running, make_turn: MakeTurn, tool: str
 ) -> None:
     LET_GO.clear()
     stub = OpenAiStub([ModelReply(tools=(ToolUse(tool),)), ModelReply(text="That took too long.")])
-    async with closed_backstage(stub.serve()) as url:
-        agent = make_agent(url, tools=[f"{HERE}:{tool}"], timeoutMs=300)
-        async with agent.lifespan():
-            with anyio.fail_after(10):
-                assert await said(agent, make_turn()) == "That took too long."
+    async with running(stub, tools=[f"{HERE}:{tool}"], timeoutMs=300) as agent:
+        with anyio.fail_after(10):
+            assert await said(agent, make_turn()) == "That took too long."
     LET_GO.set()
     assert "longer than 0.3 s" in stub.requests[1].said("tool")[0]
 
@@ -621,27 +589,21 @@ async def test_two_tools_of_one_name(make_agent: MakeAgent) -> None:
 
 
 async def test_a_model_that_never_stops_calling_tools(
-    make_agent: MakeAgent, make_turn: MakeTurn
+    running: Running, make_turn: MakeTurn
 ) -> None:
     stub = OpenAiStub(default=ModelReply(tools=(ToolUse("clock"),)))
-    async with closed_backstage(stub.serve()) as url:
-        agent = make_agent(url, tools=[f"{HERE}:clock"])
-        async with agent.lifespan():
-            with pytest.raises(RequestRejected, match="went on calling tools"):
-                await said(agent, make_turn())
+    async with running(stub, tools=[f"{HERE}:clock"]) as agent:
+        with pytest.raises(RequestRejected, match="went on calling tools"):
+            await said(agent, make_turn())
     assert len(stub.requests) == 12
 
 
 @pytest.mark.parametrize("name", [END, "openclaw_end_call"])
-async def test_the_model_ends_the_call(
-    make_agent: MakeAgent, make_turn: MakeTurn, name: str
-) -> None:
+async def test_the_model_ends_the_call(running: Running, make_turn: MakeTurn, name: str) -> None:
     stub = OpenAiStub([ModelReply(text="Goodbye.", tools=(ToolUse(name, {"reason": "done"}),))])
-    async with closed_backstage(stub.serve()) as url:
-        agent = make_agent(url, instructions=f"Call {name} at the end.")
-        async with agent.lifespan():
-            events = await events_of(agent, make_turn("Bye."))
-            await said(agent, make_turn(turn_id="t2"))
+    async with running(stub, instructions=f"Call {name} at the end.") as agent:
+        events = await events_of(agent, make_turn("Bye."))
+        await said(agent, make_turn(turn_id="t2"))
     assert events[-1] == EndCall("done")
     assert not any(isinstance(event, ToolActivity) for event in events)
     assert stub.requests[0].tool_names == {END, name}
@@ -652,25 +614,21 @@ async def test_the_model_ends_the_call(
 
 @pytest.mark.parametrize("second", ["Goodbye.", ""])
 async def test_the_model_ends_the_call_before_it_says_goodbye(
-    make_agent: MakeAgent, make_turn: MakeTurn, second: str
+    running: Running, make_turn: MakeTurn, second: str
 ) -> None:
     stub = OpenAiStub([ModelReply(tools=(ToolUse(END),))], default=ModelReply(text=second))
-    async with closed_backstage(stub.serve()) as url:
-        agent = make_agent(url)
-        async with agent.lifespan():
-            events = await events_of(agent, make_turn("Bye."))
+    async with running(stub) as agent:
+        events = await events_of(agent, make_turn("Bye."))
     assert events == [*([TextDelta(second)] if second else []), EndCall("")]
 
 
-async def test_tools_of_an_mcp_server(make_agent: MakeAgent, make_turn: MakeTurn) -> None:
+async def test_tools_of_an_mcp_server(running: Running, make_turn: MakeTurn) -> None:
     server = {"command": sys.executable, "args": [CLOCK], "env": {"CLOCK_NAME": "Big Ben"}}
     uses = [ToolUse("clock_now", {"zone": "utc"}), ToolUse("clock_broken")]
     stub = OpenAiStub([ModelReply(tools=tuple(uses)), ModelReply(text="It is noon.")])
-    async with closed_backstage(stub.serve()) as url:
-        agent = make_agent(url, mcpServers={"clock": server})
-        async with agent.lifespan():
-            assert await said(agent, make_turn()) == "It is noon."
-            assert await said(agent, make_turn(turn_id="t2"))
+    async with running(stub, mcpServers={"clock": server}) as agent:
+        assert await said(agent, make_turn()) == "It is noon."
+        assert await said(agent, make_turn(turn_id="t2"))
     assert stub.requests[0].tool_names == {END, "clock_now", "clock_broken", "clock_die"}
     answers = stub.requests[1].said("tool")
     assert answers[0] == "noon in utc, says Big Ben"
@@ -693,16 +651,14 @@ async def test_an_mcp_server_that_dies_is_started_again(
 
 
 async def test_an_mcp_server_that_is_down_costs_its_tools_only(
-    make_agent: MakeAgent, make_turn: MakeTurn, caplog: pytest.LogCaptureFixture
+    running: Running, make_turn: MakeTurn, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with OpenAiStub().serve() as url:
         gone = url
     stub = OpenAiStub()
     servers = {"one": {"url": f"{gone}/mcp"}, "two": {"command": "/no/such/program"}}
-    async with closed_backstage(stub.serve()) as url:
-        agent = make_agent(url, tools=[f"{HERE}:clock"], mcpServers=servers)
-        async with agent.lifespan():
-            assert await said(agent, make_turn())
+    async with running(stub, tools=[f"{HERE}:clock"], mcpServers=servers) as agent:
+        assert await said(agent, make_turn())
     assert stub.requests[0].tool_names == {END, "clock"}
     # Both were tried once, at the start: the caller does not wait for them again.
     warnings = [one.getMessage() for one in caplog.records if "no tools" in one.getMessage()]
@@ -711,18 +667,16 @@ async def test_an_mcp_server_that_is_down_costs_its_tools_only(
 
 
 async def test_an_mcp_server_that_comes_back_is_used_again(
-    make_agent: MakeAgent, make_turn: MakeTurn, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    running: Running, make_turn: MakeTurn, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(guarding, "_TRY_AGAIN_S", 0.0)
     program = tmp_path / "clock"
     stub = OpenAiStub()
-    async with closed_backstage(stub.serve()) as url:
-        agent = make_agent(url, mcpServers={"clock": {"command": str(program)}})
-        async with agent.lifespan():
-            await said(agent, make_turn())
-            program.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{CLOCK}"\n')
-            program.chmod(0o700)
-            await said(agent, make_turn(turn_id="t2"))
+    async with running(stub, mcpServers={"clock": {"command": str(program)}}) as agent:
+        await said(agent, make_turn())
+        program.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{CLOCK}"\n')
+        program.chmod(0o700)
+        await said(agent, make_turn(turn_id="t2"))
     assert stub.requests[0].tool_names == {END}
     assert "clock_now" in stub.requests[1].tool_names
 
