@@ -110,8 +110,6 @@ def test_the_stream_is_commanded_after_the_answer_where_only_that_works() -> Non
 def test_an_outbound_call_gets_its_stream_when_it_is_answered() -> None:
     plan = plan_of(planner(StreamPoint.COMMAND), outbound(MediaPath.STREAM), answered())
     assert plan.actions == [tel.AttachStream(stream())]
-    plan = plan_of(planner(StreamPoint.DIAL), outbound(MediaPath.STREAM), answered())
-    assert plan.actions == []
 
 
 def test_a_streamed_greeting_is_not_spoken_by_the_carrier() -> None:
@@ -180,7 +178,7 @@ def test_a_lost_stream_is_asked_for_again_with_a_new_token() -> None:
 
 
 def test_a_recovered_call_gets_a_new_stream_and_no_second_greeting() -> None:
-    plans = planner(StreamPoint.DIAL, StreamPoint.COMMAND)
+    plans = planner(StreamPoint.COMMAND)
     for media, actions in (
         (MediaPath.STREAM, [tel.AttachStream(stream(1))]),
         (MediaPath.NATIVE, []),

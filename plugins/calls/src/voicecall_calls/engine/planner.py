@@ -71,7 +71,6 @@ class Planner:
         refusal: Callable[[], str | None] = lambda: None,
     ) -> None:
         self._capabilities = capabilities
-        self._streams_at_dial = tel.StreamPoint.DIAL in capabilities.stream
         in_answer = {tel.StreamPoint.ANSWER, tel.StreamPoint.DOCUMENT}
         self._streams_in_answer = not capabilities.stream.isdisjoint(in_answer)
         self._policy = policy
@@ -143,11 +142,8 @@ class Planner:
     def _must_attach(self, record: CallRecord, resumed: bool) -> bool:
         if record.stream_id is not None:
             return False
-        if resumed:
-            return True
-        if record.direction is Direction.INBOUND and self._capabilities.explicit_answer:
-            return not self._streams_in_answer
-        return not self._streams_at_dial
+        answers = record.direction is Direction.INBOUND and self._capabilities.explicit_answer
+        return resumed or not (answers and self._streams_in_answer)
 
     def _limit(self, plan: Plan) -> None:
         # What we dial is limited by the dial request; a streamed call ends without its stream.
