@@ -59,7 +59,7 @@ class Observer(Protocol):
 
 
 class CallEngine:
-    """Implements the doors of :mod:`voicecall_calls.doors` and the lanes' host."""
+    """Implements the doors of :mod:`voicecall_calls.doors`, and what the lanes need."""
 
     def __init__(
         self,
@@ -114,7 +114,11 @@ class CallEngine:
         self._deadlines = Deadlines(self.seam, self.spawn)
         self._by_alias: dict[str, str] = {}
         self.busy = anyio.Semaphore(_BUSY_CALLS, fast_acquire=True)
+        """Bounds the calls that take an event at the same time. When many calls change at once,
+        audio waits only for some of them in each round of the loop. Webhooks have caps of their
+        own."""
         self.company = Company(lambda: len(self.lanes))
+        """For patient events."""
         self._tasks: anyio.abc.TaskGroup | None = None
         self._quiet = anyio.Event()
         self._ready = LazyEvent()
@@ -274,9 +278,10 @@ class CallEngine:
             raise AdmissionRefused(1008, "The call is over")
         return conversation.attach(socket, started)
 
-    # --- the lanes' host --------------------------------------------------------------------
+    # --- for the lanes ----------------------------------------------------------------------
 
     def ref(self, record: CallRecord) -> tel.CallRef:
+        """The call as the carrier's adapter wants it."""
         url = self.webhook_url()
         url += f"{'&' if '?' in url else '?'}callId={quote(record.call_id, safe='')}"
         return tel.CallRef(record.call_id, record.provider_call_id, record.aliases, url)
@@ -284,12 +289,15 @@ class CallEngine:
     async def issue_tokens(
         self, record: CallRecord, tokens: Sequence[str], *, busy_ms: int = 0
     ) -> None:
+        """Make stream tokens known before a document with them leaves. ``busy_ms``: the carrier
+        plays something before it opens the socket."""
         before = tones_ms(record.dtmf_sequence or "")
         ttl = self.policy.ring_timeout_ms + before + busy_ms + 30_000
         for token in tokens:
             await self.coordinator.put_token(token, {"call_id": record.call_id}, ttl_ms=ttl)
 
     def published(self, lane: CallLane, before: CallRecord, events: Sequence[ev.CallEvent]) -> None:
+        """The new record is visible."""
         record = lane.record
         if record.live:
             if record.call_id not in self.lanes:
@@ -304,11 +312,14 @@ class CallEngine:
             self._observer.said(record, entry)
 
     def turn_taken(self, row: TurnRow) -> None:
+        """The row of a turn is stored."""
         self._observer.turn(row)
 
     async def act(
         self, lane: CallLane, effects: Sequence[mc.Effect], actions: Sequence[tel.Action]
     ) -> None:
+        """Carry out effects and the actions that no reply took along. Quick: slow work becomes a
+        task."""
         self._effects.carry_out(lane, effects, actions)
         for effect in effects:
             if isinstance(effect, mc.Release):

@@ -7,7 +7,7 @@ import logging
 import math
 from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import anyio.abc
@@ -19,20 +19,20 @@ from voicecall import machine as mc
 from voicecall import telephony as tel
 from voicecall.errors import DuplicateKey, StoreError
 from voicecall.model import CallRecord, EndDetail, EndReason
-from voicecall.seam import Seam
-from voicecall.store import CallStore, Commit, DialReservation, RecordedReply, StoredEvent, TurnRow
+from voicecall.store import Commit, DialReservation, RecordedReply, StoredEvent, TurnRow
 from voicecall.wellformed import well_formed
 from voicecall_calls.news import LazyEvent
 
 from .asking import store_fault
-from .company import Company
 from .phases import note_phases, phases_of
-from .planner import Doubt, Plan, Planner
+from .planner import Doubt, Plan
 
 if TYPE_CHECKING:
     from voicecall_calls.conversation.base import Conversation
 
-__all__ = ["Applied", "CallLane", "Job", "LaneHost", "ReplyMaker"]
+    from .engine import CallEngine
+
+__all__ = ["Applied", "CallLane", "Job", "ReplyMaker"]
 
 _log = logging.getLogger("voicecall.calls")
 _TRIES = 8
@@ -42,50 +42,6 @@ Job = Callable[[], Coroutine[Any, Any, None]]
 
 ReplyMaker = Callable[[CallRecord, Sequence[tel.Action]], tuple[RecordedReply, list[tel.Action]]]
 """Makes the reply to the webhook that waits, and returns the actions that are left over."""
-
-
-class LaneHost(Protocol):
-    """What a lane needs of the engine."""
-
-    store: CallStore
-    seam: Seam
-    policy: mc.CallPolicy
-    planner: Planner
-    busy: anyio.Semaphore
-    """Bounds the calls that take an event at the same time. When many calls change at once, audio
-    waits only for some of them in each round of the loop. Webhooks have caps of their own."""
-    company: Company
-    """For patient events."""
-
-    def spawn(self, job: Job) -> None:
-        """Run a task of the engine."""
-        ...
-
-    def ref(self, record: CallRecord) -> tel.CallRef:
-        """The call as the carrier's adapter wants it."""
-        ...
-
-    async def issue_tokens(
-        self, record: CallRecord, tokens: Sequence[str], *, busy_ms: int = 0
-    ) -> None:
-        """Make stream tokens known before a document with them leaves. ``busy_ms``: the carrier
-        plays something before it opens the socket."""
-        ...
-
-    def published(self, lane: CallLane, before: CallRecord, events: Sequence[ev.CallEvent]) -> None:
-        """The new record is visible."""
-        ...
-
-    def turn_taken(self, row: TurnRow) -> None:
-        """The row of a turn is stored."""
-        ...
-
-    async def act(
-        self, lane: CallLane, effects: Sequence[mc.Effect], actions: Sequence[tel.Action]
-    ) -> None:
-        """Carry out effects and the actions that no reply took along. Quick: slow work goes to
-        :meth:`CallLane.spawn`."""
-        ...
 
 
 class Applied(msgspec.Struct, frozen=True):
@@ -100,7 +56,7 @@ class CallLane:
     """``record`` is the newest committed record, with what was :meth:`noted <note>` since; read it
     freely, change it by :meth:`apply`."""
 
-    def __init__(self, record: CallRecord, host: LaneHost) -> None:
+    def __init__(self, record: CallRecord, host: CallEngine) -> None:
         self.record = record
         self.host = host
         self.wakes_at: int | None = None
