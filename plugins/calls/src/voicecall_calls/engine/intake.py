@@ -48,13 +48,6 @@ class Intake:
         self._unsure = 0
         self._settled: anyio.Event | None = None
 
-    async def recorded(
-        self, verified: tel.Verified, events: Sequence[ev.CarrierEvent]
-    ) -> tel.WebhookReply | None:
-        """The reply to a replayed webhook that carried no event."""
-        # A replayed event is known by its own key, as one that is delivered again is.
-        return None if events else as_reply(await self._engine.store.reply(verified.key))
-
     async def handle(
         self,
         request: tel.WebhookRequest,
