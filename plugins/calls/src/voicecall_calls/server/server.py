@@ -92,11 +92,6 @@ class CallServer:
     # --- addresses --------------------------------------------------------------------------
 
     @property
-    def port(self) -> int:
-        """The port listened on; before that, the one of the options."""
-        return self._port
-
-    @property
     def local_url(self) -> str:
         """URL of the webhooks as seen from this machine."""
         return self._app.local_url
@@ -108,23 +103,16 @@ class CallServer:
     def set_public_url(self, url: str | None) -> None:
         """The URL under which the carrier reaches the webhooks, once it is known."""
         self._app.public_url = url
-        self._webhook_url = url or self.local_url
-        self._stream_url = media_url(
-            self._webhook_url, serve_path=self._serve.path, stream_path=self._stream.path
-        )
-
-    @property
-    def webhook_url(self) -> str:
+        self.webhook_url = url or self.local_url
         """The URL to give to the carrier: the public one, else the local one."""
-        return self._webhook_url
-
-    @property
-    def stream_url(self) -> str:
-        """The URL of the media sockets to give to the carrier."""
-        return self._stream_url
+        self.stream_url = media_url(
+            self.webhook_url, serve_path=self._serve.path, stream_path=self._stream.path
+        )
+        """That of the media sockets."""
 
     def _use_port(self, port: int) -> None:
-        self._port = port
+        self.port = port
+        """The port listened on; before that, the one of the options."""
         bind = self._serve.bind
         host = f"[{bind}]" if ":" in bind else bind
         self._app.local_url = f"http://{host}:{port}{normal_path(self._serve.path)}"
