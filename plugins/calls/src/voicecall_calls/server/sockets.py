@@ -56,7 +56,6 @@ class MediaConnection(WSListener):
         "_attachment",
         "_bytes_type",
         "_closing",
-        "_codec",
         "_connected",
         "_deadline",
         "_failed",
@@ -75,6 +74,7 @@ class MediaConnection(WSListener):
         "_parts_type",
         "_started",
         "_transport",
+        "codec",
         "heard_at",
         "upgrade",
     )
@@ -94,7 +94,7 @@ class MediaConnection(WSListener):
         self.upgrade = upgrade
         self.heard_at = -math.inf
         self._monotonic = seam.monotonic
-        self._codec = codec
+        self.codec = codec
         self._options = options
         self._log = log
         self._connected = connected
@@ -120,10 +120,6 @@ class MediaConnection(WSListener):
     # --- MediaSocket ------------------------------------------------------------------------
 
     @property
-    def codec(self) -> MediaCodec:
-        return self._codec
-
-    @property
     def buffered(self) -> int:
         """Bytes that the network has not taken yet."""
         transport = self._transport
@@ -147,7 +143,7 @@ class MediaConnection(WSListener):
     def play(self, audio: bytes) -> None:
         """Send audio for the caller."""
         try:
-            self.send(self._codec.audio(audio))
+            self.send(self.codec.audio(audio))
         except (Exception, SystemExit) as error:  # noqa: BLE001 (a codec can raise anything)
             self._broken(error)
 
@@ -248,7 +244,7 @@ class MediaConnection(WSListener):
             return
         hear = self._hear
         try:
-            if hear is None or (audio := self._codec.caller_audio(message)) is None:
+            if hear is None or (audio := self.codec.caller_audio(message)) is None:
                 self._received(message)
                 return
         except (Exception, SystemExit) as error:  # noqa: BLE001 (a codec can raise anything)
@@ -333,7 +329,7 @@ class MediaConnection(WSListener):
 
     def _received(self, message: Message) -> None:
         try:
-            event = self._codec.decode(message)
+            event = self.codec.decode(message)
         except MediaProtocolError as error:
             self._malformed(error)
             return
