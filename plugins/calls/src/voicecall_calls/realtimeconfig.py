@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field, PositiveInt
 
+from voicecall.agent import ThinkingLevel
 from voicecall.configuring import ConfigModel, UrlPath
 
 __all__ = [
@@ -72,10 +73,7 @@ class RealtimeConfig(ConfigModel):
     instructions: str | None = Field(default=None, min_length=1)
     tool_policy: Literal["safe-read-only", "owner", "none"] = "safe-read-only"
     consult_policy: Literal["auto", "substantive", "always"] = "auto"
-    consult_thinking_level: (
-        Literal["off", "minimal", "low", "medium", "high", "xhigh", "adaptive", "max", "ultra"]
-        | None
-    ) = None
+    consult_thinking_level: ThinkingLevel | None = None
     consult_fast_mode: bool | None = None
     tools: tuple[RealtimeToolConfig, ...] = ()
     fast_context: FastContextConfig = Field(default_factory=FastContextConfig)
