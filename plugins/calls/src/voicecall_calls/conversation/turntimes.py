@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
+import msgspec
+from msgspec.structs import asdict
+
 from voicecall.store import TurnRow
 from voicecall.wellformed import well_formed_text
 from voicecall_calls.conversation.mouth import SpeechTimes
@@ -40,8 +43,7 @@ class CallerTimes:
         return ended if ended and ended >= (self.started or 0) else None
 
 
-@dataclass(slots=True)
-class TurnTimes:
+class TurnTimes(msgspec.Struct):
     """Filled in as a turn goes; milliseconds since the epoch."""
 
     call_id: str
@@ -62,22 +64,12 @@ class TurnTimes:
     def row(self, speech: SpeechTimes | None) -> TurnRow:
         """The finished row; ``speech`` has the times of the reply itself."""
         times = speech or SpeechTimes()
+        values = asdict(self)
+        if self.failed is not None:
+            values["failed"] = well_formed_text(self.failed)
         return TurnRow(
-            call_id=self.call_id,
-            turn_id=self.turn_id,
-            kind=self.kind,
-            at=self.at,
-            speech_started=self.speech_started,
-            speech_ended=self.speech_ended,
-            stt_final=self.stt_final,
-            agent_start=self.agent_start,
-            first_token=self.first_token,
-            agent_done=self.agent_done,
+            **values,
             tts_first_byte=times.first_byte,
             first_audio_sent=times.first_sent,
             playback_done=times.done,
-            barge_in_at=self.barge_in_at,
-            barge_in_stop_ms=self.barge_in_stop_ms,
-            filler=self.filler,
-            failed=well_formed_text(self.failed) if self.failed is not None else None,
         )
