@@ -21,7 +21,7 @@ from voicecall_calls.config import VoiceCallConfig
 from voicecall_calls.conversation.agentturn import Brain, TurnInput, joined, make_turn
 from voicecall_calls.conversation.base import Conversation
 from voicecall_calls.conversation.keys import CallerKeys
-from voicecall_calls.conversation.mouth import Mouth, SpeechTimes, Spoken
+from voicecall_calls.conversation.mouth import Mouth, SpeechTimes, Spoken, let_finish
 from voicecall_calls.conversation.parting import Parting
 from voicecall_calls.conversation.question import OpenQuestion
 from voicecall_calls.conversation.replier import Replier, Reply, utter
@@ -295,7 +295,7 @@ class Dialogue(Conversation):
     async def _say(self, text: str, *, new_turn: bool = False) -> Spoken:
         """Speak when the floor is free; an interruption, also before that, is a normal end."""
         if not new_turn:
-            await self._replier.let_speak()
+            await let_finish(self._caller_goes_on)
         spoken = await self._speak(text, new_turn=new_turn)
         if not spoken.ok:
             await self._speech_failed(spoken)
@@ -358,7 +358,7 @@ class Dialogue(Conversation):
             self.lane.record.call_id, self.seam.new_id(), "continue", self.seam.now_ms()
         )
         # What is being said just now is no answer.
-        await self._replier.let_speak()
+        await let_finish(self._caller_goes_on)
         try:
             # Open before the prompt is spoken: an early answer counts.
             with self._question.asked(prompt) as answer:

@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 
-__all__ = ["Mouth", "Speech", "SpeechTimes", "Spoken", "heard_part"]
+import anyio
+
+__all__ = ["Mouth", "Speech", "SpeechTimes", "Spoken", "heard_part", "let_finish"]
+
+_LOOK_S = 0.05
+_LOOKS = 80
+"""So often, with such pauses, it is asked whether a caller still goes on."""
 
 
 @dataclass(slots=True)
@@ -63,3 +70,11 @@ def heard_part(text: str, heard: float, total: float) -> str:
         return ""
     words = text.split()
     return " ".join(words[: int(len(words) * min(heard / total, 1.0) + 0.5)])
+
+
+async def let_finish(goes_on: Callable[[], bool]) -> None:
+    """Wait, for a few seconds at most, while the caller is in the middle of something."""
+    for _ in range(_LOOKS):
+        if not goes_on():
+            return
+        await anyio.sleep(_LOOK_S)

@@ -18,7 +18,7 @@ from voicecall.seam import Seam
 from voicecall_calls.apart import apart
 from voicecall_calls.config import VoiceCallConfig
 from voicecall_calls.conversation.agentturn import Brain, settle
-from voicecall_calls.conversation.mouth import Mouth, Speech, SpeechTimes, Spoken
+from voicecall_calls.conversation.mouth import Mouth, Speech, SpeechTimes, Spoken, let_finish
 from voicecall_calls.conversation.turntimes import TurnTimes
 from voicecall_calls.spoken import SpokenStream
 
@@ -26,9 +26,6 @@ __all__ = ["Replier", "Reply", "utter"]
 
 _log = logging.getLogger("voicecall.calls")
 _FILLER_AGAIN_S = 8.0
-_LOOK_S = 0.05
-_LOOKS = 80
-"""So often, with such pauses, it is asked whether a caller still goes on."""
 
 
 @dataclass(slots=True)
@@ -91,7 +88,8 @@ class Replier:
                 with sentences_in, sentences:
                     first = await self._first(sentences, times)
                     if first is not None:
-                        await self.let_speak()
+                        # One who has begun again may be dictating a number; the words cancel it.
+                        await let_finish(self._caller_goes_on)
                         self._began()
                         speech = self._mouth.begin()
                         reply.times = speech.times
@@ -170,11 +168,3 @@ class Replier:
                 # The words behind it listen. With it a carrier may wait for an answer to it.
                 await utter(self._mouth.begin(), self._filler, listens=False)
             wait = _FILLER_AGAIN_S
-
-    async def let_speak(self) -> None:
-        """Wait, for a few seconds at most, while the caller is in the middle of an utterance. An
-        answer waits for one who has begun again, dictating a number, say; their words cancel it."""
-        for _ in range(_LOOKS):
-            if not self._caller_goes_on():
-                return
-            await anyio.sleep(_LOOK_S)

@@ -19,22 +19,11 @@ from voicecall_calls.conversation.question import OpenQuestion
 if TYPE_CHECKING:
     from voicecall_calls.engine.lane import CallLane
 
-__all__ = ["CallerWords", "MediaWatch", "let_finish"]
+__all__ = ["CallerWords", "MediaWatch"]
 
 _log = logging.getLogger("voicecall.calls")
 _MEDIA_GRACE_S = 2.0
 _LEAST_WAIT_S = 0.05
-_LOOK_S = 0.05
-_LOOKS = 80
-"""So often, with such pauses, it is asked whether a caller still goes on."""
-
-
-async def let_finish(goes_on: Callable[[], bool]) -> None:
-    """Wait, for a few seconds at most, while the caller goes on."""
-    for _ in range(_LOOKS):
-        if not goes_on():
-            return
-        await anyio.sleep(_LOOK_S)
 
 
 class CallerWords:

@@ -11,8 +11,9 @@ import anyio.lowlevel
 from voicecall.errors import CallNotReady, ProviderUnavailable, VoicecallError
 from voicecall.seam import Seam
 from voicecall_calls.conversation.losses import why_lost
+from voicecall_calls.conversation.mouth import let_finish
 from voicecall_calls.conversation.question import OpenQuestion
-from voicecall_calls.conversation.realtime.caller import CallerWords, let_finish
+from voicecall_calls.conversation.realtime.caller import CallerWords
 from voicecall_calls.conversation.realtime.items import Ticket
 from voicecall_calls.conversation.realtime.link import ModelLink
 from voicecall_calls.conversation.realtime.voice import ModelVoice
