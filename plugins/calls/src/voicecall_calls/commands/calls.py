@@ -98,10 +98,8 @@ def _dial(
     context: typer.Context, config: Path | None, method: str, params: Mapping[str, Any], json: bool
 ) -> None:
     result = request(context, config, method, params, timeout=DIAL_TIMEOUT_S)
-    if json:
-        print_json({"callId": result["callId"]})
-    else:
-        print_text(f"calling, call id {result['callId']}")
+    call_id = result["callId"]
+    _report({"callId": call_id}, json, f"calling, call id {call_id}")
 
 
 def continue_(
@@ -124,10 +122,7 @@ def continue_(
     if state.get("status") == "failed":
         raise VoicecallError(str(state.get("error")))
     result = state.get("result", state)
-    if json:
-        print_json(result)
-    else:
-        print_text(f"heard: {result['transcript']}")
+    _report(result, json, f"heard: {result['transcript']}")
 
 
 def speak(

@@ -50,12 +50,8 @@ def approve(
     json: JsonOption = False,
 ) -> None:
     """Let a caller in from the next call on."""
-    params = {"caller": caller}
-    result = request(context, config, "voicecall.pairing.approve", params)
-    if json:
-        print_json(result)
-    else:
-        _tell(result, "is approved", "may call in")
+    result = request(context, config, "voicecall.pairing.approve", {"caller": caller})
+    _tell(result, json, "is approved", "may call in")
 
 
 def revoke(
@@ -65,15 +61,14 @@ def revoke(
     json: JsonOption = False,
 ) -> None:
     """Refuse a caller from now on."""
-    params = {"number": number}
-    result = request(context, config, "voicecall.pairing.revoke", params)
+    result = request(context, config, "voicecall.pairing.revoke", {"number": number})
+    _tell(result, json, "is revoked", "may not call in any more")
+
+
+def _tell(result: Mapping[str, Any], json: bool, done: str, then: str) -> None:
     if json:
         print_json(result)
-    else:
-        _tell(result, "is revoked", "may not call in any more")
-
-
-def _tell(result: Mapping[str, Any], done: str, then: str) -> None:
+        return
     number, but = result["caller"]["number"], result.get("but")
     print_text(f"{number} {then}" if but is None else f"{number} {done}, but {but}")
 
