@@ -17,9 +17,12 @@ from voicecall_calls.pairing import approval_json, decided_json
 from voicecall_calls.parameters import Params, mode_in, required, text_in
 from voicecall_gateway.parameters import refuse_unknown
 
-__all__ = ["PARAMETERS", "PhoneRpc"]
+__all__ = ["PARAMETERS", "Act", "PhoneRpc", "ask", "dial", "end", "press", "speak"]
 
 _log = logging.getLogger("voicecall.calls")
+
+Handler = Callable[[Params, RpcCall], Awaitable[Params]]
+Act = Callable[[CallOperations, Params], Awaitable[Params]]
 
 READ = "operator.read"
 WRITE = "operator.write"
@@ -101,18 +104,24 @@ class PhoneRpc:
         return [
             _method("voicecall.initiate", WRITE, self._initiate),
             _method("voicecall.start", WRITE, self._start),
-            _method("voicecall.continue", WRITE, self._continue),
+            _method("voicecall.continue", WRITE, self._plain(ask)),
             _method("voicecall.continue.start", WRITE, self._continue_start),
             _method("voicecall.continue.result", READ, self._continue_result),
-            _method("voicecall.speak", WRITE, self._speak),
-            _method("voicecall.dtmf", WRITE, self._dtmf),
-            _method("voicecall.end", WRITE, self._end),
-            _method("voicecall.status", READ, self._status),
-            _method("voicecall.latency", READ, self._latency),
-            _method("voicecall.pairing.list", ADMIN, self._pairing_list),
-            _method("voicecall.pairing.approve", ADMIN, self._pairing_approve),
-            _method("voicecall.pairing.revoke", ADMIN, self._pairing_revoke),
+            _method("voicecall.speak", WRITE, self._plain(speak)),
+            _method("voicecall.dtmf", WRITE, self._plain(press)),
+            _method("voicecall.end", WRITE, self._plain(end)),
+            _method("voicecall.status", READ, self._plain(_status)),
+            _method("voicecall.latency", READ, self._plain(_latency)),
+            _method("voicecall.pairing.list", ADMIN, self._plain(_pairing_list)),
+            _method("voicecall.pairing.approve", ADMIN, self._plain(_pairing_approve)),
+            _method("voicecall.pairing.revoke", ADMIN, self._plain(_pairing_revoke)),
         ]
+
+    def _plain(self, operation: Act) -> Handler:
+        async def run(params: Params, call: RpcCall) -> Params:
+            return await operation(self._operations(), params)
+
+        return run
 
     async def _initiate(self, params: Params, call: RpcCall) -> Params:
         required(params, "message")
@@ -122,28 +131,10 @@ class PhoneRpc:
         return await self._dial(params, required(params, "to"), call)
 
     async def _dial(self, params: Params, to: str | None, call: RpcCall) -> Params:
-        agent_id = text_in(params, "agentId")
-        if agent_id is not None and ADMIN not in call.scopes:
+        if text_in(params, "agentId") is not None and ADMIN not in call.scopes:
             # An agent brings its tools and its memory: not for whoever may place calls.
             raise MissingScope(ADMIN, "agentId")
-        record = await self._operations().dial(
-            DialOptions(
-                to=to,
-                message=text_in(params, "message"),
-                mode=mode_in(params),
-                dtmf_sequence=text_in(params, "dtmfSequence"),
-                session_key=text_in(params, "sessionKey"),
-                requester_session_key=text_in(params, "requesterSessionKey"),
-                agent_id=agent_id,
-                idempotency_key=text_in(params, "idempotencyKey"),
-            )
-        )
-        return {"callId": record.call_id, "initiated": True}
-
-    async def _continue(self, params: Params, call: RpcCall) -> Params:
-        call_id, message = required(params, "callId"), required(params, "message")
-        transcript = await self._operations().ask(call_id, message)
-        return {"success": True, "transcript": transcript}
+        return await dial(self._operations(), params, to)
 
     async def _continue_start(self, params: Params, call: RpcCall) -> Params:
         call_id, message = required(params, "callId"), required(params, "message")
@@ -187,45 +178,76 @@ class PhoneRpc:
             if operation.settled_at is None or now - operation.settled_at < _KEEP_S
         }
 
-    async def _speak(self, params: Params, call: RpcCall) -> Params:
-        await self._operations().speak(required(params, "callId"), required(params, "message"))
-        return {"success": True}
 
-    async def _dtmf(self, params: Params, call: RpcCall) -> Params:
-        await self._operations().dtmf(required(params, "callId"), required(params, "digits"))
-        return {"success": True}
-
-    async def _end(self, params: Params, call: RpcCall) -> Params:
-        await self._operations().end(required(params, "callId"))
-        return {"success": True}
-
-    async def _status(self, params: Params, call: RpcCall) -> Params:
-        return await self._operations().status(text_in(params, "callId") or text_in(params, "sid"))
-
-    async def _latency(self, params: Params, call: RpcCall) -> Params:
-        last = params.get("last", 200)
-        if not isinstance(last, int) or isinstance(last, bool) or not 1 <= last <= _MOST:
-            raise InvalidRequest(f"last must be a whole number from 1 to {_MOST}")
-        return await self._operations().latency(last)
-
-    async def _pairing_list(self, params: Params, call: RpcCall) -> Params:
-        callers = await self._operations().pairing.listed()
-        return {"callers": [approval_json(approval) for approval in callers]}
-
-    async def _pairing_approve(self, params: Params, call: RpcCall) -> Params:
-        operations = self._operations()
-        caller = await operations.pairing.approve(required(params, "caller"))
-        return decided_json(caller, operations.in_spite_of(caller))
-
-    async def _pairing_revoke(self, params: Params, call: RpcCall) -> Params:
-        operations = self._operations()
-        caller = await operations.revoke(required(params, "number"))
-        return decided_json(caller, operations.in_spite_of(caller))
+# --- what the agent's tool does, too ---------------------------------------------------------
 
 
-def _method(
-    name: str, scope: str, handler: Callable[[Params, RpcCall], Awaitable[Params]]
-) -> RpcMethod:
+async def dial(operations: CallOperations, params: Params, to: str | None) -> dict[str, Any]:
+    record = await operations.dial(
+        DialOptions(
+            to=to,
+            message=text_in(params, "message"),
+            mode=mode_in(params),
+            dtmf_sequence=text_in(params, "dtmfSequence"),
+            session_key=text_in(params, "sessionKey"),
+            requester_session_key=text_in(params, "requesterSessionKey"),
+            agent_id=text_in(params, "agentId"),
+            idempotency_key=text_in(params, "idempotencyKey"),
+        )
+    )
+    return {"callId": record.call_id, "initiated": True}
+
+
+async def ask(operations: CallOperations, params: Params) -> dict[str, Any]:
+    call_id, message = required(params, "callId"), required(params, "message")
+    return {"success": True, "transcript": await operations.ask(call_id, message)}
+
+
+async def speak(operations: CallOperations, params: Params) -> dict[str, Any]:
+    await operations.speak(required(params, "callId"), required(params, "message"))
+    return {"success": True}
+
+
+async def press(operations: CallOperations, params: Params) -> dict[str, Any]:
+    await operations.dtmf(required(params, "callId"), required(params, "digits"))
+    return {"success": True}
+
+
+async def end(operations: CallOperations, params: Params) -> dict[str, Any]:
+    await operations.end(required(params, "callId"))
+    return {"success": True}
+
+
+# --- what only RPC does ----------------------------------------------------------------------
+
+
+async def _status(operations: CallOperations, params: Params) -> Params:
+    return await operations.status(text_in(params, "callId") or text_in(params, "sid"))
+
+
+async def _latency(operations: CallOperations, params: Params) -> Params:
+    last = params.get("last", 200)
+    if not isinstance(last, int) or isinstance(last, bool) or not 1 <= last <= _MOST:
+        raise InvalidRequest(f"last must be a whole number from 1 to {_MOST}")
+    return await operations.latency(last)
+
+
+async def _pairing_list(operations: CallOperations, params: Params) -> Params:
+    callers = await operations.pairing.listed()
+    return {"callers": [approval_json(approval) for approval in callers]}
+
+
+async def _pairing_approve(operations: CallOperations, params: Params) -> Params:
+    caller = await operations.pairing.approve(required(params, "caller"))
+    return decided_json(caller, operations.in_spite_of(caller))
+
+
+async def _pairing_revoke(operations: CallOperations, params: Params) -> Params:
+    caller = await operations.revoke(required(params, "number"))
+    return decided_json(caller, operations.in_spite_of(caller))
+
+
+def _method(name: str, scope: str, handler: Handler) -> RpcMethod:
     known = PARAMETERS[name]
 
     async def checked(params: Params, call: RpcCall) -> Params:

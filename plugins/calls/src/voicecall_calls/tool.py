@@ -7,14 +7,15 @@ raise: they come back as ``{"error": "<message>"}`` in the same envelope, with `
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from voicecall.errors import InvalidRequest, VoicecallError
 from voicecall.hosting import ToolCall
 from voicecall.wellformed import well_formed_text
-from voicecall_calls.operations import CallOperations, DialOptions
-from voicecall_calls.parameters import Params, mode_in, required, text_in
+from voicecall_calls.operations import CallOperations
+from voicecall_calls.parameters import Params, required, text_in
+from voicecall_calls.rpc import Act, ask, dial, end, press, speak
 
 __all__ = ["TOOL_DESCRIPTION", "TOOL_NAME", "TOOL_PARAMETERS", "VoiceCallTool"]
 
@@ -62,16 +63,6 @@ class VoiceCallTool:
     ) -> None:
         self._operations = operations
         self._hide = hide
-        self._actions: Mapping[
-            str, Callable[[CallOperations, Params], Awaitable[dict[str, Any]]]
-        ] = {
-            "initiate_call": self._initiate,
-            "continue_call": self._continue,
-            "speak_to_user": self._speak,
-            "send_dtmf": self._dtmf,
-            "end_call": self._end,
-            "get_status": self._status,
-        }
 
     async def invoke(self, arguments: Params, call: ToolCall) -> dict[str, Any]:
         """Run one action. The keys and the agent, which becomes that of a new call, are those of
@@ -99,63 +90,46 @@ class VoiceCallTool:
                 "agentId": text_in(asks, "agentId") or _agent_of(session_key),
                 "idempotencyKey": text_in(asks, "idempotencyKey"),
             }
-            return _envelope(await self._run(operations, known))
+            return _envelope(dict(await _run(operations, known)))
         except VoicecallError as error:
             return {**_envelope({"error": self._hide(str(error))}), "isError": True}
 
-    async def _run(self, operations: CallOperations, arguments: Params) -> dict[str, Any]:
-        action = text_in(arguments, "action")
-        if action is None:
-            return await self._legacy(operations, arguments)
-        run = self._actions.get(action)
-        if run is None:
-            known = ", ".join(self._actions)
-            raise InvalidRequest(f"unknown action {action!r}; one of {known}")
-        return await run(operations, arguments)
 
-    async def _legacy(self, operations: CallOperations, arguments: Params) -> dict[str, Any]:
-        """The shape without an action: mode call (default) or status."""
-        if text_in(arguments, "mode") == "status":
-            return dict(await operations.status(required(arguments, "sid")))
-        return await self._dial(operations, {**arguments, "mode": None})
+async def _run(operations: CallOperations, arguments: Params) -> Params:
+    action = text_in(arguments, "action")
+    if action is None:
+        return await _legacy(operations, arguments)
+    run = _ACTIONS.get(action)
+    if run is None:
+        known = ", ".join(_ACTIONS)
+        raise InvalidRequest(f"unknown action {action!r}; one of {known}")
+    return await run(operations, arguments)
 
-    async def _initiate(self, operations: CallOperations, arguments: Params) -> dict[str, Any]:
-        required(arguments, "message")
-        return await self._dial(operations, arguments)
 
-    async def _dial(self, operations: CallOperations, arguments: Params) -> dict[str, Any]:
-        record = await operations.dial(
-            DialOptions(
-                to=text_in(arguments, "to"),
-                message=text_in(arguments, "message"),
-                mode=mode_in(arguments),
-                dtmf_sequence=text_in(arguments, "dtmfSequence"),
-                session_key=text_in(arguments, "sessionKey"),
-                requester_session_key=arguments["requesterSessionKey"],
-                agent_id=arguments["agentId"],
-                idempotency_key=arguments["idempotencyKey"],
-            )
-        )
-        return {"callId": record.call_id, "initiated": True}
+async def _legacy(operations: CallOperations, arguments: Params) -> Params:
+    """The shape without an action: mode call (default) or status."""
+    if text_in(arguments, "mode") == "status":
+        return await operations.status(required(arguments, "sid"))
+    return await dial(operations, {**arguments, "mode": None}, text_in(arguments, "to"))
 
-    async def _continue(self, operations: CallOperations, arguments: Params) -> dict[str, Any]:
-        call_id, message = required(arguments, "callId"), required(arguments, "message")
-        return {"success": True, "transcript": await operations.ask(call_id, message)}
 
-    async def _speak(self, operations: CallOperations, arguments: Params) -> dict[str, Any]:
-        await operations.speak(required(arguments, "callId"), required(arguments, "message"))
-        return {"success": True}
+async def _initiate(operations: CallOperations, arguments: Params) -> Params:
+    required(arguments, "message")
+    return await dial(operations, arguments, text_in(arguments, "to"))
 
-    async def _dtmf(self, operations: CallOperations, arguments: Params) -> dict[str, Any]:
-        await operations.dtmf(required(arguments, "callId"), required(arguments, "digits"))
-        return {"success": True}
 
-    async def _end(self, operations: CallOperations, arguments: Params) -> dict[str, Any]:
-        await operations.end(required(arguments, "callId"))
-        return {"success": True}
+async def _status(operations: CallOperations, arguments: Params) -> Params:
+    return await operations.status(required(arguments, "callId"))
 
-    async def _status(self, operations: CallOperations, arguments: Params) -> dict[str, Any]:
-        return dict(await operations.status(required(arguments, "callId")))
+
+_ACTIONS: Mapping[str, Act] = {
+    "initiate_call": _initiate,
+    "continue_call": ask,
+    "speak_to_user": speak,
+    "send_dtmf": press,
+    "end_call": end,
+    "get_status": _status,
+}
 
 
 def _agent_of(session_key: str | None) -> str | None:
