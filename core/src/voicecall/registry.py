@@ -137,10 +137,9 @@ class Registry:
 
     def _unknown(self, group: str, name: str) -> str:
         known = sorted(self._found.get(group, {}))
-        from difflib import get_close_matches
+        from .wording import did_you_mean
 
-        close = get_close_matches(name, known, 1)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
+        hint = did_you_mean(name, known)
         installed = ", ".join(known) or "none"
         others = " and ".join(other for other in sorted(self._found) if name in self._found[other])
         elsewhere = f"; a package names it in the group {others} instead" if others else ""
