@@ -136,10 +136,7 @@ def select(
         message = f"{named_at}: {error}" if named_at else str(error)
         return Selected(Selection.MISSING_CONFIGURED_PROVIDER, message)
     name, raw = _block(info, blocks, configured_id)
-    missing = missing_fields(info, raw, environ)
-    if missing:
-        return _not_configured(info, f"{path}.{name}", missing, raw, environ)
-    return _configured(info, raw, environ, f"{path}.{name}")
+    return _selected(info, raw, environ, f"{path}.{name}")
 
 
 def _block(
@@ -152,9 +149,11 @@ def _block(
     return written[-1] if written else info.id, raw
 
 
-def _configured(
+def _selected(
     info: ProviderInfo, raw: Mapping[str, Any], environ: Mapping[str, str], path: str
 ) -> Selected:
+    if missing := missing_fields(info, raw, environ):
+        return _not_configured(info, path, missing, raw, environ)
     try:
         config = provider_config(info, raw, environ, path)
     except PluginError as error:
@@ -218,13 +217,10 @@ def _select_first(
     for info, name, raw in sorted(
         own, key=lambda one: not one[0].required and one[1] not in blocks
     ):
-        if not missing_fields(info, raw, environ):
-            selected = _configured(info, raw, environ, f"{path}.{name}")
-            if selected.outcome is Selection.OK:
-                return selected
+        selected = _selected(info, raw, environ, f"{path}.{name}")
+        if selected.outcome is Selection.OK:
+            return selected
+        if selected.outcome is Selection.MISSING_CONFIGURED_PROVIDER:
             broken = broken or selected
-    if broken is not None:
-        return broken
     first, name, raw = own[0]
-    missing = missing_fields(first, raw, environ)
-    return _not_configured(first, f"{path}.{name}", missing, raw, environ)
+    return broken or _selected(first, raw, environ, f"{path}.{name}")
