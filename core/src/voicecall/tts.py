@@ -220,21 +220,21 @@ class _PlainUtterance(Utterance):
         except ProviderError as error:
             self._error = error
         except Exception as error:
-            who = type(self._session.provider).__name__
-            self._error = ProviderUnavailable(type(error).__name__, provider=who)
+            self._error = self._lost(type(error).__name__)
             raise
         except SystemExit as error:
             # Past the task it would stop the whole gateway.
-            who = type(self._session.provider).__name__
-            self._error = ProviderUnavailable("SystemExit", provider=who)
+            self._error = self._lost("SystemExit")
             raise RuntimeError(f"it raised SystemExit: {error}") from error
         except anyio.get_cancelled_exc_class():
             # Another utterance may have taken the session with it.
-            who = type(self._session.provider).__name__
-            self._error = ProviderUnavailable("the session ended", provider=who)
+            self._error = self._lost("the session ended")
             raise
         finally:
             self._finished.set()
+
+    def _lost(self, why: str) -> ProviderError:
+        return ProviderUnavailable(why, provider=type(self._session.provider).__name__)
 
     async def _speak(self, text: str, converter: Converter) -> None:
         self._begun.append((text, self._written))
