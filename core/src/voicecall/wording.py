@@ -66,8 +66,8 @@ def wording(item: Mapping[str, Any]) -> str:
     return message
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
+def did_you_mean(name: str, known: Iterable[str], likeness: float = 0.6) -> str:
     """``; did you mean 'toNumber'?`` with the one of ``known`` that is nearest to ``name``; empty
-    where none is near."""
-    close = difflib.get_close_matches(name, list(known), 1, 0.6)
+    where none has this ``likeness`` (0 to 1)."""
+    close = difflib.get_close_matches(name, list(known), 1, likeness)
     return f"; did you mean {close[0]!r}?" if close else ""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from voicecall.configuring import deep_merge, validate
+from voicecall.wording import did_you_mean
 from voicecall_calls.config import VoiceCallConfig
 from voicecall_calls.speechconfig import TtsConfig
 
@@ -21,8 +21,8 @@ def misspelt(path: str, values: Mapping[str, Any], known: Collection[str]) -> It
     """A sentence for each key at ``path`` that looks like one of ``known``. Any other may be some
     other program's."""
     for key in sorted(set(values) - set(known) - _OTHERS):
-        if close := difflib.get_close_matches(key, set(known) - set(values), 1, 0.75):
-            yield f"{path}.{key} is ignored; did you mean {close[0]!r}?"
+        if meant := did_you_mean(key, set(known) - set(values), 0.75):
+            yield f"{path}.{key} is ignored{meant}"
 
 
 def speech_layers(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +16,7 @@ from voicecall.model import MediaPath
 from voicecall.providers import ProviderInfo, ProviderKind
 from voicecall.registry import Registry
 from voicecall.selection import Selected, Selection, select
+from voicecall.wording import did_you_mean
 from voicecall_calls.agents import AgentDirectory
 from voicecall_calls.config import CONFIG_PATH, BargeInConfig, SilenceConfig, VoiceCallConfig
 from voicecall_calls.exposure import comes_from_outside, tunnel_block, tunnel_family
@@ -170,11 +170,9 @@ def _ignored_blocks(config: VoiceCallConfig, registry: Registry) -> Iterator[str
     installed = set(registry.ids(ProviderKind.TELEPHONY))
     # A carrier that is installed may be named by one of its aliases.
     for block in sorted(set(config.carriers) - installed - {config.provider}):
-        why = "no such carrier is installed"
+        why = "no such carrier is installed" + did_you_mean(block, installed, 0.75)
         if block in _NOT_YET:
             why = "this is not supported yet"
-        elif close := difflib.get_close_matches(block, installed, 1, 0.75):
-            why += f"; did you mean {close[0]!r}?"
         yield f"{CONFIG_PATH}.{block} is ignored: {why}"
 
 
