@@ -31,12 +31,13 @@ from voicecall.seam import Seam
 from voicecall_calls.doors import Attachment, MediaSocket
 from voicecall_calls.news import News
 
-__all__ = ["LONGEST_MS", "AudioLine"]
+__all__ = ["AudioLine"]
 
 _log = logging.getLogger("voicecall.media")
 _Make = Callable[[], Message | None]
-LONGEST_MS = 600_000
-"""So much speech may wait for its time in a call: a voice makes minutes of it in seconds."""
+_LONGEST_MS = 600_000
+"""So much speech may wait for its time in a call, and more is dropped: a voice makes minutes of it
+in seconds."""
 _MARK_PATIENCE = 2.0
 """Seconds past the end of the audio after which a missing mark is taken for reached."""
 _ON_THE_WAY = 0.1
@@ -48,8 +49,7 @@ _ALIVE = 0.1
 
 class AudioLine:
     """``digits`` gets pressed keys, ``lost`` the id of a stream that went away while it was the
-    current one. The formats are those of the newest socket; before the first one, ``expects``.
-    ``limit_ms``: audio that may wait; more is dropped."""
+    current one. The formats are those of the newest socket; before the first one, ``expects``."""
 
     # As in the pacer: a frame should look at few objects.
     __slots__ = (
@@ -58,7 +58,6 @@ class AudioLine:
         "_dropped",
         "_first_sent",
         "_first_written",
-        "_limit_ms",
         "_listener",
         "_lost",
         "_marks",
@@ -87,7 +86,6 @@ class AudioLine:
         lost: Callable[[str], None],
         digits: Callable[[str, str], None],
         expects: AudioFormat = MULAW_8K,
-        limit_ms: int = 120_000,
     ) -> None:
         self._listener: Callable[[bytes], None] = _drop
         self.call_id = call_id
@@ -99,7 +97,6 @@ class AudioLine:
         self.input_format = expects
         self.output_format = expects
         self._marks = marks
-        self._limit_ms = limit_ms
         self.pacer = self._new_pacer()
         self._seam = seam
         self._monotonic = seam.monotonic
@@ -139,7 +136,7 @@ class AudioLine:
         return self.current
 
     def _new_pacer(self) -> Pacer:
-        return Pacer(self.output_format, limit_ms=self._limit_ms, marks=self._marks)
+        return Pacer(self.output_format, limit_ms=_LONGEST_MS, marks=self._marks)
 
     def _open_outlet(self) -> None:
         self._outlet = None if self._paused else self.socket

@@ -33,7 +33,7 @@ from voicecall_calls.conversation.agentturn import Brain, TurnInput
 from voicecall_calls.conversation.dialogue import Dialogue
 from voicecall_calls.conversation.ear import Ear
 from voicecall_calls.conversation.lastwords import FallbackSpeech, LastWords
-from voicecall_calls.conversation.line import LONGEST_MS, AudioLine
+from voicecall_calls.conversation.line import AudioLine
 from voicecall_calls.conversation.linemouth import LineMouth
 from voicecall_calls.conversation.linenews import LineNews
 from voicecall_calls.conversation.ownwords import OwnWords
@@ -84,7 +84,6 @@ class StreamConversation(Dialogue):
             lost=news.lost,
             digits=news.digits,
             expects=provider.capabilities.codecs[0],
-            limit_ms=LONGEST_MS,
         )
         self.line.began = self._audio_began
         mouth = LineMouth(

@@ -41,7 +41,7 @@ from voicecall_calls.conversation.agentturn import Brain
 from voicecall_calls.conversation.base import Conversation
 from voicecall_calls.conversation.keys import CallerKeys
 from voicecall_calls.conversation.lastwords import FallbackSpeech, Farewell, LastWords
-from voicecall_calls.conversation.line import LONGEST_MS, AudioLine
+from voicecall_calls.conversation.line import AudioLine
 from voicecall_calls.conversation.linenews import LineNews
 from voicecall_calls.conversation.question import OpenQuestion
 from voicecall_calls.conversation.realtime import words
@@ -94,7 +94,6 @@ class RealtimeConversation(Conversation):
             marks=carrier.capabilities.marks,
             lost=news.lost,
             digits=news.digits,
-            limit_ms=LONGEST_MS,
         )
         self.voice = ModelVoice(lane, self.line, keep)
         self._question = OpenQuestion()
