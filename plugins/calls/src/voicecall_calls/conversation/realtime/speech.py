@@ -83,11 +83,6 @@ class ModelSpeech:
         """There is no session."""
         return self._link.session is None
 
-    @property
-    def interruptions(self) -> int:
-        """How often what the model says has been interrupted."""
-        return self._voice.interruptions
-
     def stop(self) -> None:
         """Break off what the model says."""
         self._voice.interrupt()
@@ -138,10 +133,10 @@ class Requests:
         """Return when ``text`` was played or interrupted; it is not said where something before it
         is interrupted. Raises ``VoicecallError``."""
         self._check()
-        interruptions = self._speech.interruptions
+        interruptions = self._voice.interruptions
         async with self._turn:
             await let_finish(lambda: self._speech.away or self._caller_goes_on())
-            if self._speech.interruptions != interruptions:
+            if self._voice.interruptions != interruptions:
                 self._check()
             else:
                 await self._say(text)
