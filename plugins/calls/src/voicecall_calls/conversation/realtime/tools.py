@@ -227,7 +227,8 @@ class RealtimeTools:
             await self._tell(call, session, ended)
             return
         # A model that does not take the result does not hold up the end.
-        self._link.do(partial(_tell_ended, call.id))
+        told = {"ended": True}
+        self._link.do(lambda later: later.tool_result(call.id, told, when="silent"))
         await self._lane.end(EndReason.HANGUP_BOT, EndDetail.AGENT)
 
     async def _answer_consult(self, call: ToolCall, session: RealtimeSession) -> None:
@@ -286,10 +287,6 @@ class RealtimeTools:
         except Exception:  # noqa: BLE001 (a tool's code can raise anything)
             _log.exception("call %s: tool %s failed", record.call_id, call.name)
             return {"error": "the tool failed"}
-
-
-async def _tell_ended(call_id: str, session: RealtimeSession) -> None:
-    await session.tool_result(call_id, {"ended": True}, when="silent")
 
 
 def _as_result(answer: Answer) -> dict[str, Any]:
