@@ -258,7 +258,9 @@ class CallOperations:
         return await talk.ask(self._message(lane, message), timeout_s)
 
     def _message(self, lane: CallLane, message: str) -> str:
-        text = _required(message, "message")
+        text = message.strip()
+        if not text:
+            raise InvalidRequest("message is required")
         self._check_length(lane.record, text)
         return text
 
@@ -320,12 +322,6 @@ class CallOperations:
             doing = "ending" if lane.record.ending is not None else "not connected yet"
             raise CallNotReady(f"the call is {doing} (state {lane.record.state.value})")
         return lane, conversation
-
-
-def _required(value: str, name: str) -> str:
-    if not value.strip():
-        raise InvalidRequest(f"{name} is required")
-    return value.strip()
 
 
 def _last_state(record: CallRecord) -> str:
