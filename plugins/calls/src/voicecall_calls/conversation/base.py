@@ -20,7 +20,7 @@ class Conversation(ABC):
         """Hold the conversation until cancelled."""
 
     @abstractmethod
-    def caller_turn(self, text: str, confidence: float | None) -> None:
+    def caller_turn(self, text: str) -> None:
         """The caller said something, which is in the transcript."""
 
     @abstractmethod

@@ -91,7 +91,7 @@ class Dialogue(Conversation):
 
     # --- notifications ----------------------------------------------------------------------
 
-    def caller_turn(self, text: str, confidence: float | None) -> None:
+    def caller_turn(self, text: str) -> None:
         self._silence.note(caller=True)
         if self._question.answered(text):
             return
@@ -273,7 +273,7 @@ class Dialogue(Conversation):
         spoken = reply.spoken
         if spoken is not None and not spoken.ok:
             self._log_failure(spoken)
-            await self._speech_failed(spoken)
+            await self._speech_failed()
             return
         if reply.end_call and (spoken is None or spoken.complete):
             await self.lane.end(EndReason.HANGUP_BOT, EndDetail.AGENT)
@@ -298,7 +298,7 @@ class Dialogue(Conversation):
             await let_finish(self._caller_goes_on)
         spoken = await self._speak(text, new_turn=new_turn)
         if not spoken.ok:
-            await self._speech_failed(spoken)
+            await self._speech_failed()
         else:
             self._speech_failures = 0
         return spoken
@@ -320,7 +320,7 @@ class Dialogue(Conversation):
             why = spoken.error or "the carrier could not play it"
             _log.warning("call %s: speech failed: %s", self.lane.record.call_id, why)
 
-    async def _speech_failed(self, spoken: Spoken) -> None:
+    async def _speech_failed(self) -> None:
         self._speech_failures += 1
         if self._speech_failures >= _FAILURES_BEFORE_GOODBYE:
             self._parting.begin(

@@ -54,8 +54,8 @@ class Effects:
                 self._engine.spawn(partial(self._carrier.probe, lane))
             case mc.Connected():
                 self._connect(lane, resumed=effect.resumed)
-            case mc.CallerTurn(text, confidence) if (talk := lane.begin()) is not None:
-                talk.caller_turn(text, confidence)
+            case mc.CallerTurn(text) if (talk := lane.begin()) is not None:
+                talk.caller_turn(text)
             case mc.CallerSpeaking() if (talk := lane.begin()) is not None:
                 talk.caller_speaking()
             case mc.KeysPressed(digits) if (talk := lane.begin()) is not None:

@@ -331,7 +331,7 @@ class RealtimeConversation(Conversation):
 
     # --- notifications ----------------------------------------------------------------------
 
-    def caller_turn(self, text: str, confidence: float | None) -> None:
+    def caller_turn(self, text: str) -> None:
         self._question.answered(text)
 
     def caller_speaking(self) -> None:
