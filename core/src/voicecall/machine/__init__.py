@@ -155,9 +155,7 @@ def step(record: CallRecord, event: ev.CallEvent, policy: CallPolicy) -> Step:
         event.provider_call_id not in record.aliases or DeadlineKind.DIAL in record.deadlines
     ):
         # A webhook may be faster than the reply to the dial request; it proves as much.
-        accepted = dial_accepted(
-            record, ev.DialAccepted(at=event.at, provider_call_id=event.provider_call_id), policy
-        )
+        accepted = dial_accepted(record, event.at, event.provider_call_id, policy)
         record, before = accepted.record, accepted.effects
     result = _HANDLERS[type(event)](record, event, policy)
     if result.outcome is Outcome.RETRYABLE:

@@ -25,13 +25,13 @@ def opened(record: CallRecord, event: ev.CallOpened, policy: CallPolicy) -> Step
     return Step(record, outcome=Outcome.IGNORED)
 
 
-def dial_accepted(record: CallRecord, event: ev.DialAccepted, policy: CallPolicy) -> Step:
+def dial_accepted(record: CallRecord, at: int, provider_call_id: str, policy: CallPolicy) -> Step:
     first = record.provider_call_id is None
-    record = record.with_alias(event.provider_call_id)
+    record = record.with_alias(provider_call_id)
     if record.ending is not None:
         if not first:
             return Step(record)
-        hangup = event.at + 10 * policy.hangup_retry_ms
+        hangup = at + 10 * policy.hangup_retry_ms
         return Step(with_deadlines(record, DeadlineKind.DIAL, hangup=hangup), (HangUp(),))
     # After a restart the call's fate can be asked for only now.
     effects = (ProbeStatus(),) if first and record.recovering else ()
@@ -39,13 +39,13 @@ def dial_accepted(record: CallRecord, event: ev.DialAccepted, policy: CallPolicy
         return Step(record, effects)
     # A carrier may play the keypad tones before it tells that the call was answered.
     tones = tones_ms(record.dtmf_sequence or "")
-    ring = event.at + policy.ring_timeout_ms + tones + 15_000
+    ring = at + policy.ring_timeout_ms + tones + 15_000
     return Step(with_deadlines(record, DeadlineKind.DIAL, ring=ring), effects)
 
 
 def dial_replied(record: CallRecord, event: ev.DialAccepted, policy: CallPolicy) -> Step:
     """The reply to the dial request. An id that a webhook has told before it is the newer one."""
-    accepted = dial_accepted(record, event, policy)
+    accepted = dial_accepted(record, event.at, event.provider_call_id, policy)
     if record.provider_call_id is None:
         return accepted
     current = replace(accepted.record, provider_call_id=record.provider_call_id)
@@ -72,7 +72,5 @@ def dial_looked_up(record: CallRecord, event: ev.DialLookedUp, policy: CallPolic
         return Step(record, outcome=Outcome.IGNORED)
     if event.provider_call_id is None:
         return finished(record, event.at, EndReason.FAILED, EndDetail.DIAL_UNKNOWN)
-    found = dial_accepted(
-        record, ev.DialAccepted(at=event.at, provider_call_id=event.provider_call_id), policy
-    )
+    found = dial_accepted(record, event.at, event.provider_call_id, policy)
     return replace(found, effects=found.effects or (ProbeStatus(),))
