@@ -54,7 +54,8 @@ class Conversation(ABC):
         another question is open or when no answer comes in time."""
 
     @abstractmethod
-    async def play_digits(self, digits: str) -> None: ...
+    async def play_digits(self, digits: str) -> None:
+        """Play keypad tones, where the carrier can (``dtmf_out``). Raises ``VoicecallError``."""
 
     @abstractmethod
     def resume(self) -> None:

@@ -9,7 +9,7 @@ import anyio
 
 from voicecall import events as ev
 from voicecall import telephony as tel
-from voicecall.errors import CallNotReady, ProviderError, RequestRejected
+from voicecall.errors import CallNotReady, ProviderError
 from voicecall.machine import Outcome
 from voicecall.model import CallMode
 from voicecall.tones import tones_ms
@@ -22,11 +22,6 @@ if TYPE_CHECKING:
 __all__ = ["play_on_line", "play_on_native"]
 
 
-def _check(provider: tel.TelephonyProvider) -> None:
-    if not provider.capabilities.dtmf_out:
-        raise RequestRejected("keypad tones are not supported", provider="carrier")
-
-
 async def play_on_line(
     lane: CallLane, provider: tel.TelephonyProvider, line: AudioLine, digits: str
 ) -> None:
@@ -35,7 +30,6 @@ async def play_on_line(
     deadline of its own, and the call may end); what the caller had not heard is sent again."""
     if line.send_digits(digits):
         return
-    _check(provider)
     if provider.capabilities.dtmf_keeps_stream:
         await asked(partial(provider.perform, lane.ref, tel.PlayDigits(digits)))
         return
@@ -71,7 +65,6 @@ async def play_on_line(
 async def play_on_native(lane: CallLane, provider: tel.TelephonyProvider, digits: str) -> None:
     """Play ``digits`` on a call that the carrier carries; then it listens for the same turn.
     Returns when they were played, where the next words would cut them short."""
-    _check(provider)
     token = lane.record.listen_token
     listen = None
     if token is not None and lane.record.mode is CallMode.CONVERSATION:
