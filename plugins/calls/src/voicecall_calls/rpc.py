@@ -98,7 +98,8 @@ class PhoneRpc:
         self._seam = seam
         self._hide = hide
         self._running: dict[str, _Operation] = {}
-        self.tasks: anyio.abc.TaskGroup | None = None
+        self.tasks: anyio.abc.TaskGroup
+        """Those of the running phone."""
 
     def methods(self) -> list[RpcMethod]:
         return [
@@ -140,8 +141,6 @@ class PhoneRpc:
         call_id, message = required(params, "callId"), required(params, "message")
         operations = self._operations()
         longest_ms = await operations.check_ask(call_id, message)
-        if self.tasks is None:
-            raise InvalidRequest("the phone is not running")
         self._drop_old()
         operation = _Operation(self._seam.new_id(), longest_ms)
         self._running[operation.id] = operation
