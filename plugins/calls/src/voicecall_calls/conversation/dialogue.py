@@ -282,8 +282,7 @@ class Dialogue(Conversation):
             self._agent_failures = self._speech_failures = 0
             return
         self._agent_failures += 1
-        if reply.failed:
-            _log.warning("call %s: the agent failed: %s", self.lane.record.call_id, reply.failed)
+        _log.warning("call %s: the agent failed: %s", self.lane.record.call_id, reply.failed)
         if self._agent_failures < _FAILURES_BEFORE_GOODBYE:
             await self._say(self.config.phrases.not_understood)
         else:

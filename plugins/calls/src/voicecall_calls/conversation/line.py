@@ -15,17 +15,7 @@ from functools import partial
 import anyio
 
 from voicecall import MULAW_8K, AudioFormat
-from voicecall.media import (
-    Audio,
-    Cleared,
-    Dtmf,
-    MarkReached,
-    MediaError,
-    MediaEvent,
-    Message,
-    Started,
-    Stopped,
-)
+from voicecall.media import Dtmf, MarkReached, MediaError, MediaEvent, Message, Started, Stopped
 from voicecall.pacer import Heard, OutAudio, Pacer, PacerOverflow
 from voicecall.seam import Seam
 from voicecall_calls.doors import Attachment, MediaSocket
@@ -338,7 +328,8 @@ class AudioLine:
     # --- events of the current socket -------------------------------------------------------
 
     def received(self, attachment: _LineSocket, event: MediaEvent) -> None:
-        """An event of a socket that is no longer the current one means nothing."""
+        """An event of a socket that is no longer the current one means nothing. Audio goes to the
+        listener."""
         if attachment is not self.current:
             return
         if type(event) is MarkReached:
@@ -356,9 +347,6 @@ class AudioLine:
                 self._outlet = None
                 self.pacer.rewind(self._monotonic() - _ON_THE_WAY)
                 attachment.socket.close(1000, "Stopped")
-            case Audio() | MarkReached() | Cleared() | Started():
-                # Audio goes to the listener.
-                return
 
 
 class _LineSocket(Attachment):

@@ -339,8 +339,6 @@ class ModelVoice:
                 await self._follow(item)
             finally:
                 del self._active[0]
-                if self._current is item:
-                    self._current = None
                 item.let_go()
                 self._changed.tell()
 
