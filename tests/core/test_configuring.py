@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -32,6 +33,8 @@ class Outer(ConfigModel):
     anything: Any = None
     on: bool = False
     edge: str = Field(default="a", pattern="^[a-z]+$")
+    several: list[int] | list[bool] | None = None
+    since: date | None = None
 
 
 def test_truth_is_no_number_and_numbers_may_be_texts() -> None:
@@ -74,6 +77,11 @@ def test_keys_are_camel_case() -> None:
         ({"fromNumber": "+1", "limit": True, "pause": False}, "a.b.limit: must be a whole number"),
         ({"fromNumber": "+1", "limit": 1, "pause": False}, "a.b.pause: must be a number"),
         ({"fromNumber": "+1", "edge": "A"}, "a.b.edge: must match the pattern ^[a-z]+$"),
+        (
+            {"fromNumber": "+1", "several": [0, "x"]},
+            "a.b.several.1: must be a whole number or true or false",
+        ),
+        ({"fromNumber": "+1", "since": []}, "a.b.since: must be a valid date"),
     ],
 )
 def test_errors_name_the_full_path(values: Any, message: str) -> None:

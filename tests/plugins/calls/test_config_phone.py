@@ -133,7 +133,16 @@ def test_a_normal_number_stays_as_it_is(text: str) -> None:
         ({"provider": "twilio", "twilio": None}, r"here\.twilio: must be an object"),
         ({"webhookSecurity": {"trustedProxyIPs": ["proxy.local"]}}, r"trustedProxyIPs\.0.*CIDR"),
         ({"streaming": {"enabled": True}, "realtime": {"enabled": True}}, "exclude each other"),
-        ({"streaming": {"streamPath": "/voice/webhook"}}, "must differ"),
+        (
+            {"streaming": {"streamPath": "/voice/webhook"}},
+            r"streaming\.streamPath: and .* must differ",
+        ),
+        (
+            {"realtime": {"streamPath": "/voice/webhook"}},
+            r"realtime\.streamPath: and .* must differ",
+        ),
+        ({"agentId": " "}, "agentId: must be the id of an agent"),
+        ({"carriers": "mock"}, "carriers: must be an object"),
         ({"bargeIn": {"minSpeech": 3}}, r"here\.bargeIn\.minSpeech.*did you mean"),
         ({"inboundPolcy": "open"}, "did you mean 'inboundPolicy'"),
         ({"streming": {"enabled": True}}, "did you mean 'streaming'"),

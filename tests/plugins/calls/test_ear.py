@@ -234,6 +234,19 @@ async def test_a_passing_loss_is_the_providers_own_business() -> None:
         assert it.deaf == []
 
 
+async def test_a_session_that_ends_without_a_word_is_opened_again(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    stt = ScriptedTranscription()
+    async with listening(stt) as it:
+        await it.ear.ready()
+        await stt.current.finish()
+        await anyio.sleep(1)
+        assert len(stt.sessions) == 2
+        assert it.deaf == []
+    assert "transcription lost: the session ended" in caplog.text
+
+
 async def test_a_lost_session_is_opened_again_with_what_was_said_meanwhile() -> None:
     stt = ScriptedTranscription()
     async with listening(stt) as it:

@@ -429,6 +429,19 @@ async def test_a_session_that_cannot_be_opened_is_that_of_the_next(
     assert "the speech provider two raised an error that is not a ProviderError" in caplog.text
 
 
+async def test_a_session_that_is_not_open_in_time_is_that_of_the_next(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    one, two = Voice("one"), Voice("two")
+    one.open_s = HANG_S
+    began = anyio.current_time()
+    async with open_chain(chain([one, two])):
+        assert anyio.current_time() - began == pytest.approx(TIMEOUT_S)
+        assert (one.live, two.live) == (0, 1)
+    [switch] = switches(caplog)
+    assert "from one to two: timeout" in switch
+
+
 async def test_what_a_task_of_a_session_raised_is_told_without_its_group(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
