@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from voicecall.audio import MULAW_8K, AudioFormat
-from voicecall.media import Dtmf, MarkReached, Message, Started, Stopped
+from voicecall.media import Dtmf, MarkReached, MediaError, Message, Started, Stopped
 from voicecall_calls.conversation.line import AudioLine
 from voicecall_testing.clock import VirtualSeam, virtual_backend
 from voicecall_testing.fakecarrier import ScriptedCodec
@@ -305,6 +305,18 @@ def test_no_word_is_lost_over_any_number_of_sockets(losses_ms: list[int]) -> Non
         assert 0 <= at <= reached
         reached = max(reached, at + len(part))
     assert reached == len(audio)
+
+
+async def test_an_error_that_the_carrier_reports_is_told_and_no_more(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with room() as it:
+        socket = it.connect()
+        assert socket.listener is not None
+        socket.listener.received(MediaError("code 31951"))
+        assert socket.close_code is None
+        assert it.lost == []
+    assert "call call-1: the carrier reports a media error: code 31951" in caplog.text
 
 
 async def test_a_replaced_socket_is_closed_and_means_nothing_any_more() -> None:

@@ -145,10 +145,12 @@ def test_what_is_not_installed_is_said_and_what_has_no_effect_named_once() -> No
 def test_keys_of_newer_files_are_taken_and_named() -> None:
     realtime = {"enabled": True, "idleHangupMs": 20_000}
     blocks = {"reports": {"enabled": True}, "voicemail": {"detection": "twilio"}}
-    config = {"inboundPolicy": "open", "realtime": realtime, **blocks}
+    numbers = {"+15550001111": {"tts": {"persona": "Molly"}}}
+    config = {"inboundPolicy": "open", "realtime": realtime, "numbers": numbers, **blocks}
     tree = {"plugins": {"entries": {"voice-call": {"config": config}}}}
     notes = wired(config_from_tree(tree, environ=ENVIRON)).notes
     assert f"{CONFIG_PATH}.realtime.idleHangupMs has no effect yet" in notes
+    assert f"{CONFIG_PATH}.numbers.+15550001111.tts.persona has no effect yet" in notes
     for block in blocks:
         assert f"{CONFIG_PATH}.{block} is ignored: this is not supported yet" in notes
 

@@ -51,6 +51,7 @@ def test_the_examples_of_the_specification(output: str, spoken: str | None) -> N
         ('{"spoken":["One.","Two."]}', "One. Two."),
         ('{"spoken":"caf\\u00e9 \\ud83d\\ude00 \\u201cyes\\u201d"}', "café “yes”"),
         ('{"spoken":"lone \\ud83d half"}', "lone half"),
+        ('{"spoken":"other \\ude00 half, no \\uwxyz sign"}', "other half, no sign"),
         ('{"spoken":"a \\"quoted\\" word\\nand more"}', 'a "quoted" word and more'),
         ('{spoken: "Unquoted key."}', "Unquoted key."),
         ("{'spoken': 'single quotes'}", None),
