@@ -64,17 +64,17 @@ async def held(session: AbstractAsyncContextManager[T], whose: str) -> AsyncIter
             raise holder.error
 
 
-async def apart(job: Callable[[], Awaitable[None]], whose: str) -> None:
+async def apart(job: Callable[[], Awaitable[T]], whose: str) -> T:
     """Run ``job`` as if it stood here, but that it is left, too, where it does not let itself be
     cancelled."""
 
     @asynccontextmanager
-    async def running() -> AsyncIterator[None]:
-        await job()
-        yield
+    async def running() -> AsyncIterator[T]:
+        yield await job()
 
-    async with held(running(), whose):
-        return
+    async with held(running(), whose) as result:
+        pass
+    return result
 
 
 class _Holder(Generic[T]):

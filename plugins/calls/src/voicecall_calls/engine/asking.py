@@ -32,15 +32,9 @@ T = TypeVar("T")
 async def asked(request: Callable[[], Awaitable[T]], longest_s: float = LONGEST_S) -> T:
     """What the carrier's adapter returns. Where it has a fault, or returns nothing in time, nobody
     knows what became of the request. Raises ``ProviderError``."""
-    answers: list[T] = []
-
-    async def ask() -> None:
-        answers.append(await request())
-
     try:
         with anyio.move_on_after(longest_s):
-            await apart(ask, "a request to the carrier")
-            return answers[0]
+            return await apart(request, "a request to the carrier")
     except ProviderError:
         raise
     except Exception as error:  # (a stranger's adapter)

@@ -144,22 +144,16 @@ class Consults:
 
     async def _recall(self, question: str) -> tuple[str, ...]:
         """What is known already; nothing where that cannot be told in time."""
-        fast = self._config.fast_context
-        found: list[str] = []
-
-        async def look() -> None:
-            recalled = await self._brain.backend.recall(
-                self._turn(question), fast.sources, fast.max_results
-            )
-            found.extend(one.text for one in recalled[: fast.max_results])
-
+        fast, recall = self._config.fast_context, self._brain.backend.recall
+        look = partial(recall, self._turn(question), fast.sources, fast.max_results)
         with anyio.move_on_after(fast.timeout_ms / 1000):
             try:
-                await apart(look, "the agent's search")
+                found = await apart(look, "the agent's search")
+                return tuple(one.text for one in found[: fast.max_results])
             except Exception:  # noqa: BLE001 (an agent's code can raise anything)
                 text = "call %s: the agent cannot look into what it knows"
                 _log.exception(text, self._lane.record.call_id)
-        return tuple(found)
+        return ()
 
     async def _ask(self, question: str, context: str) -> Answer:
         record = self._lane.record
@@ -167,7 +161,7 @@ class Consults:
         turn = self._turn(prompt)
         try:
             with anyio.fail_after(self._brain.timeout_s):
-                answer = await self._reply(turn)
+                answer = await apart(partial(self._read, turn), "the agent")
             if answer.text or answer.ends:
                 return answer
             _log.warning("call %s: the agent failed: it said nothing", record.call_id)
@@ -182,15 +176,6 @@ class Consults:
         except Exception:  # noqa: BLE001 (an agent's code can raise anything)
             _log.exception("call %s: the agent failed", record.call_id)
         return Answer(error=_FAILED)
-
-    async def _reply(self, turn: AgentTurn) -> Answer:
-        answers: list[Answer] = []
-
-        async def read() -> None:
-            answers.append(await self._read(turn))
-
-        await apart(read, "the agent")
-        return answers[0]
 
     async def _read(self, turn: AgentTurn) -> Answer:
         stream = SpokenStream()

@@ -267,15 +267,10 @@ class RealtimeTools:
         # Models count their calls anew in each session, and what was asked once is done once.
         key = f"{record.call_id}:{call.id}"
         use = ToolUse(frozenset(), record.session_key, record.agent_id, key)
-        results: list[Any] = []
-
-        async def run() -> None:
-            results.append(await spec.handler(call.arguments, use))
-
+        run = partial(spec.handler, call.arguments, use)
         try:
             with anyio.fail_after(self._timeout_s):
-                await apart(run, f"the tool {call.name}")
-            (result,) = results
+                result = await apart(run, f"the tool {call.name}")
             # A model that cannot be told the result would wait for it.
             json.dumps(result, allow_nan=False)
             return {"result": result}
