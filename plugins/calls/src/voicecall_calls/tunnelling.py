@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 import anyio
 
-from voicecall.errors import ProviderTimeout, ProviderUnavailable, VoicecallError
+from voicecall.errors import VoicecallError
 from voicecall.seam import Seam
 from voicecall.tunnel import TunnelProvider
 
@@ -77,15 +77,14 @@ class TunnelKeeper:
     async def _once(self) -> str:
         """Open the tunnel and use it as long as it lasts; why it is gone."""
         try:
-            with anyio.CancelScope() as patience:
-                patience.deadline = anyio.current_time() + OPEN_S
+            with anyio.move_on_after(OPEN_S) as patience:
                 async with self._tunnel.open(self._port, self._paths) as urls:
                     async for url in urls:
                         patience.deadline = float("inf")
                         self._opened(url)
             if patience.cancelled_caught:
-                raise ProviderTimeout(f"not open after {OPEN_S:.0f} s", provider=self._label)
-            raise ProviderUnavailable("the tunnel was closed", provider=self._label)
+                return f"{self._label}: not open after {OPEN_S:.0f} s"
+            return f"{self._label}: the tunnel was closed"
         except VoicecallError as error:
             return str(error)
         except (Exception, SystemExit) as error:  # noqa: BLE001 (a stranger's tunnel)
