@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import random
 import string
@@ -156,7 +157,8 @@ def test_vector_of_a_json_body() -> None:
 def test_vector_of_a_shared_key() -> None:
     pairs = [("CallSid", "CA1"), ("CallStatus", "ringing")]
     signature = "rzeWhGZwKAusZYud1QBZSEMFo00XnPhNALMsmCUC4IM="
-    assert accepted(form_request(WEBHOOK, pairs, signature, BY_SHARED_KEY))
+    for settings in (BY_SHARED_KEY, ", ".join(reversed(BY_SHARED_KEY.split(",")))):
+        assert accepted(form_request(WEBHOOK, pairs, signature, settings))
     assert not accepted(form_request(WEBHOOK, pairs, signature))
     assert not accepted(form_request(WEBHOOK, pairs, signature, BY_SHARED_KEY), Keys(TOKEN))
     other = "key=webhooks_sharedkey_abc,algorithm=HMAC_MD5"
@@ -197,7 +199,8 @@ def test_a_media_socket_without_a_signature_is_left_to_its_token() -> None:
 def test_user_and_password_may_be_signed_or_not() -> None:
     validator = RequestValidator(TOKEN)
     with_user = f"https://user:secret@{HOST}/voice/webhook"
-    for signed in (with_user, WEBHOOK):
+    with_port = with_user.replace(HOST, f"{HOST}:443")
+    for signed in (with_user, WEBHOOK, with_port):
         signature = validator.compute_signature(signed, {"CallSid": "CA1"})
         assert accepted(form_request(with_user, [("CallSid", "CA1")], signature))
 
@@ -223,6 +226,19 @@ def test_a_body_that_no_signature_covers_is_refused(kind: str) -> None:
     signature = RequestValidator(TOKEN).compute_signature(WEBHOOK, {})
     asked = request(WEBHOOK, b'{"CallSid":"CA1"}', signature, {"content-type": kind})
     assert not accepted(asked)
+
+
+def test_a_body_whose_kind_is_not_told_is_a_form_unless_its_hash_is_given() -> None:
+    validator = RequestValidator(TOKEN)
+    signature = validator.compute_signature(WEBHOOK, {"CallSid": "CA1"})
+    form = request(WEBHOOK, b"CallSid=CA1", signature, {"content-type": ""})
+    assert accepted(form)
+    assert not accepted(replace(form, body=b"CallSid=CA2"))
+    url = f"{WEBHOOK}?bodySHA256={hashlib.sha256(form.body).hexdigest()}"
+    signature = validator.compute_signature(url, {})
+    hashed = request(url, form.body, signature, {"content-type": ""})
+    assert accepted(hashed)
+    assert not accepted(replace(hashed, body=b"CallSid=CA2"))
 
 
 def test_a_redelivery_has_the_same_digest_and_other_content_another() -> None:

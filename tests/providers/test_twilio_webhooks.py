@@ -103,6 +103,10 @@ def test_progress_is_told_by_status_callbacks(
     assert kinds(told) == [kind]
 
 
+def test_a_status_callback_at_the_webhook_itself_does_not_answer_the_call() -> None:
+    assert kinds(inbound(CallbackSource="call-progress-events")) == [ev.Ringing]
+
+
 def test_whoever_tells_of_the_answer_it_is_one_event() -> None:
     fetched = events(outbound())
     told = events(outbound(f"{OURS}&type=status", CallbackSource="call-progress-events"))
@@ -159,10 +163,26 @@ def test_parameters_of_the_webhooks_own_say_nothing_of_a_call() -> None:
     assert heard.turn_token is None
 
 
-def test_a_failed_call_has_its_sip_code() -> None:
-    [event] = events(outbound(f"{OURS}&type=status", "failed", SipResponseCode="404"))
+@pytest.mark.parametrize(
+    ("code", "detail"), [("404", "SIP 404"), ("200", None), ("", None), ("4o4", None)]
+)
+def test_a_failed_call_has_its_sip_code(code: str, detail: str | None) -> None:
+    url = f"{OURS}&type=status&limit=60"
+    [event] = events(outbound(url, "failed", SipResponseCode=code, CallDuration="60"))
     assert isinstance(event, ev.CallEnded)
-    assert event.detail == "SIP 404"
+    assert (event.reason, event.detail) == (EndReason.FAILED, detail)
+
+
+def test_what_is_empty_is_not_told() -> None:
+    [event] = events(inbound(f"{HOOK}?callId=", To=""))
+    assert (event.call_id, event.to_number) == (None, None)
+    url = f"{OURS}&type=stream&i=ab"
+    assert events(request(url, StreamSid="", StreamEvent="stream-stopped")) == []
+    [failed] = events(request(url, StreamSid="", StreamEvent="stream-error"))
+    assert isinstance(failed, ev.StreamFailed)
+    assert failed.stream_id is None
+    [other] = events(request(url.replace("ab", "cd"), StreamEvent="stream-error"))
+    assert failed.key != other.key
 
 
 def test_speech_ends_the_prompt_that_it_cut_short() -> None:
@@ -228,7 +248,7 @@ def test_the_fallback_of_a_document_asks_for_another_one(url: str) -> None:
     assert len({*(event.key for event in told), *lost, first.key}) == 6
 
 
-@pytest.mark.parametrize("failed", [f"{HOOK}#rc=3", "https://other.example/voice", ""])
+@pytest.mark.parametrize("failed", [f"{HOOK}#rc=3", "https://other.example/voice?type=menu", ""])
 def test_the_fallback_of_the_first_document_is_the_first_request(failed: str) -> None:
     [first] = events(inbound())
     [event] = events(inbound(ErrorCode="11200", ErrorUrl=failed))
