@@ -121,7 +121,10 @@ def test_a_hop_in_a_line_of_its_own_counts_like_one_in_the_list() -> None:
 def test_mapped_addresses_and_networks_are_ipv4() -> None:
     assert str(parse_address("::ffff:1.2.3.4")) == "1.2.3.4"
     assert str(parse_network("::ffff:10.0.0.0/104")) == "10.0.0.0/8"
-    assert str(parse_network("2001:db8::/32")) == "2001:db8::/32"
+    assert str(parse_network("::ffff:0:0/96")) == "0.0.0.0/0"
+    assert str(parse_network("10.1.2.3/8")) == "10.0.0.0/8"
+    for other in ("2001:db8::/32", "::/0", "::fffe:0:0/95", "::fffe:0:0/96"):
+        assert str(parse_network(other)) == other
     assert parse_address("[::1") is None
 
 
@@ -182,6 +185,7 @@ FORWARDED = {
         ({"host": "phone.example:8443"}, {}, "https://phone.example:8443/voice/webhook?a=1"),
         ({"host": "phone.example:80"}, {}, "https://phone.example:80/voice/webhook?a=1"),
         ({"host": "phone.example:x"}, {}, "https://phone.example/voice/webhook?a=1"),
+        ({"host": "phone.example:0"}, {}, "https://phone.example/voice/webhook?a=1"),
         ({"host": "[2001:db8::1]:443"}, {}, "https://[2001:db8::1]/voice/webhook?a=1"),
         ({"host": "[2001:db8::1]:8443"}, {}, "https://[2001:db8::1]:8443/voice/webhook?a=1"),
         # forwarded headers are trusted

@@ -67,9 +67,7 @@ class Places:
                 yield
         finally:
             self._reading.pop(place, None)
-            if scope.cancelled_caught:
-                place.lost = place.lost or place.standing
-                place.late = not place.lost
+            place.late = scope.cancelled_caught and not place.lost
 
     def why_none(self, client: str) -> str:
         """What keeps ``client`` from a place."""

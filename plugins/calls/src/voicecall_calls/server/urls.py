@@ -96,7 +96,7 @@ def _peer_name(peer: str) -> str:
 def parse_network(text: str) -> Network:
     """An address or CIDR block. Raises ``ValueError``."""
     network = ip_network(text.strip(), strict=False)
-    if isinstance(network, IPv6Network) and network.prefixlen >= 96:
+    if isinstance(network, IPv6Network):
         mapped = network.network_address.ipv4_mapped
         if mapped is not None:
             return IPv4Network((mapped, network.prefixlen - 96))
