@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import resource
+import secrets
+import stat
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -126,3 +128,23 @@ def test_a_key_that_a_power_cut_has_left_empty_is_made_anew(tmp_path: Path) -> N
     answer = answering(tmp_path)("x")
     assert len((folder / "probe.key").read_bytes()) == 64
     assert answering(tmp_path)("x") == answer
+
+
+def test_the_key_is_this_user_s_alone_and_the_first_of_two_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = tmp_path / "state"
+    folder = state / "voice-calls"
+    real, others = secrets.token_hex, []
+
+    def token_hex(size: int) -> str:
+        # Another process makes one meanwhile.
+        monkeypatch.setattr(secrets, "token_hex", real)
+        others.append(answering(state)("x"))
+        return real(size)
+
+    monkeypatch.setattr(secrets, "token_hex", token_hex)
+    assert [answering(state)("x")] == others
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in (state, *folder.iterdir())}
+    assert modes == {"state": 0o700, "probe.key": 0o600}
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
