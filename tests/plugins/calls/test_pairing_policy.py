@@ -171,3 +171,4 @@ async def test_a_code_that_looks_like_an_international_number_is_a_code(tmp_path
         with pytest.raises(InvalidRequest, match="no caller waits"):
             await pairing.approve("009042")
         assert [a.number for a in await pairing.listed()] == [ONE]
+        assert (await pairing.approve("0015550100002")).number == TWO
