@@ -214,6 +214,17 @@ async def test_no_more_stand_than_there_are_places() -> None:
         standing = [places.take("a") for _ in range(4)]
         lost = [place is not None and place.lost for place in standing]
         assert lost == [True, True, False, False]
+        # Whoever has gone stands in nobody's way.
+        for place in standing:
+            assert place is not None
+            places.give_back(place)
+        staying = places.take("a")
+        assert staying is not None
+        for _ in range(4):
+            passing = places.take("a")
+            assert passing is not None
+            places.give_back(passing)
+        assert not staying.lost
 
 
 async def test_what_is_handled_gives_way_to_nobody_and_another_client_only_where_it_helps() -> None:
