@@ -21,7 +21,7 @@ from sqlalchemy import Connection, text
 from voicecall.errors import DuplicateKey, StoreError
 from voicecall.model import CallRecord, CallState, DeadlineKind, Speaker, TranscriptEntry
 from voicecall.seam import SystemSeam
-from voicecall.store import Commit, StoredEvent, TurnRow
+from voicecall.store import Commit, DialReservation, StoredEvent, TurnRow
 from voicecall_calls.store import SqliteStore
 from voicecall_calls.store.journal import Journal
 from voicecall_calls.store.pruning import ROWS_PER_STEP
@@ -385,6 +385,22 @@ async def test_what_belongs_to_no_call_goes_when_it_is_old(tmp_path: Path) -> No
         assert [turn.at for turn in await store.turns()] == [young]
     with contextlib.closing(sqlite3.connect(tmp_path / "calls.db")) as reader:
         assert reader.execute("SELECT at FROM events").fetchall() == [(young,)]
+
+
+async def test_keys_outlive_their_call_for_as_long_as_they_may_come_again(tmp_path: Path) -> None:
+    hour_ms = 3600 * 1000
+    now = SystemSeam().now_ms()
+    dialled = DialReservation("dial", "over", now - 24 * hour_ms)
+    async with (store := new_store(tmp_path)).lifespan():
+        await store.commit(
+            Commit(record=ended("over", now), processed_keys=["key"], reservation=dialled)
+        )
+        kept = []
+        for hours, days in ((23, 3), (25, 3), (25, 1)):
+            await store.prune(now + hours * hour_ms, keep_calls=0, keep_days=days)
+            kept.append((await store.is_processed("key"), await store.reservation("dial")))
+        assert await store.load("over") is None
+    assert kept == [(True, dialled), (False, dialled), (False, None)]
 
 
 async def test_commits_get_their_turn_while_loose_rows_are_looked_for(tmp_path: Path) -> None:
