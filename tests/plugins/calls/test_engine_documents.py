@@ -285,6 +285,31 @@ async def test_an_inbound_call_of_another_age_begins_now(tmp_path: Path) -> None
         assert phone.record.started_at >= phone.now() - 130_000
 
 
+async def test_an_answer_counts_from_when_it_is_told_and_an_end_from_when_it_was(
+    tmp_path: Path,
+) -> None:
+    late = []
+    for told in ("before the call", "late", "before it happens"):
+        async with open_phone(tmp_path / told, media=MediaPath.NATIVE) as phone:
+            await phone.event(ev.Ringing, direction=Direction.INBOUND, from_number=CALLER)
+            rang = phone.now()
+            await phone.settle(10)
+            await phone.event(ev.Answered, at=rang)
+            answered = phone.record.answered_at
+            assert answered is not None
+            assert answered >= rang + 10_000
+            over = phone.now()
+            await phone.settle(10)
+            at = {"before the call": 0, "late": over, "before it happens": over + 60_000}[told]
+            await phone.event(ev.CallEnded, at=at, reason=EndReason.COMPLETED)
+            ended = phone.record.ended_at
+            assert ended is not None
+            assert ended >= answered
+            late.append(ended - over)
+    assert late[0] <= late[1] == 0
+    assert 10_000 <= late[2] < 60_000
+
+
 # --- long texts ------------------------------------------------------------------------------
 
 
