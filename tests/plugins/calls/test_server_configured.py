@@ -18,6 +18,7 @@ from websockets.exceptions import InvalidStatus
 from voicecall.seam import SystemSeam
 from voicecall_calls.config import VoiceCallConfig
 from voicecall_calls.server import CallServer
+from voicecall_calls.server.challenge import CHALLENGE, CHALLENGE_LIMIT, answering
 from voicecall_calls.server.configured import make_server
 
 from .boundary import CARRIERS, Desk
@@ -50,6 +51,9 @@ class Client:
         if signed != "":
             given.update(MOCK.signed(signed or url, body))
         return (await self._http.post(url, content=body, headers=given)).status_code
+
+    async def get(self, **options: Any) -> str:
+        return (await self._http.get(self.server.local_url, **options)).text
 
     def dial(self, path: str = "/voice/stream", **headers: str) -> connect:
         given = {name.replace("_", "-"): value for name, value in headers.items()}
@@ -101,6 +105,17 @@ async def test_a_public_url(tmp_path: Path) -> None:
     async with serving(tmp_path, publicUrl=url) as (client, _):
         assert await client.post(signed=url) == 200
         assert await client.post() == 401
+
+
+async def test_a_challenge_is_answered_with_this_machine_s_key_and_to_a_get_alone(
+    tmp_path: Path,
+) -> None:
+    async with serving(tmp_path) as (client, desk):
+        answer = answering(tmp_path)
+        for asked, signed in (("x", "x"), ("\u00fc" * 500, "\u00fc" * CHALLENGE_LIMIT)):
+            assert await client.get(params={CHALLENGE: asked}) == answer(signed)
+        assert await client.post(f"/voice/webhook?{CHALLENGE}=x", signed="") == 401
+        assert desk.handled == []
 
 
 async def test_whom_to_believe(tmp_path: Path) -> None:
