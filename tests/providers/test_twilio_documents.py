@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 from urllib.parse import quote
 from xml.etree import ElementTree
@@ -221,7 +222,9 @@ def test_requests_that_only_tell_are_answered_with_nothing() -> None:
 def test_a_call_that_nobody_knows_ends() -> None:
     response = VoiceResponse()
     response.hangup()
-    for asked in (inbound(), outbound()):
+    told = replace(inbound(), headers={"content-type": "application/json"}, body=b"{}")
+    assert PROVIDER.parse(told, 0) == ()
+    for asked in (inbound(), outbound(), told):
         reply = PROVIDER.render(asked, None, ()).reply
         assert plain(reply.body.decode()) == plain(response)
 
