@@ -179,15 +179,17 @@ def test_a_reply_that_was_kept_is_the_one_that_was_given() -> None:
 
 async def test_an_event_of_an_unknown_call_has_no_effect_and_keeps_its_key(tmp_path: Path) -> None:
     async with open_phone(tmp_path) as phone:
+        inbound: dict[str, Any] = {"direction": Direction.INBOUND, "provider_call_id": "other"}
         for event in (
-            phone.make(ev.SpeechHeard, text="Hello?", provider_call_id="other", key="k-1"),
-            phone.make(ev.CallEnded, reason=EndReason.COMPLETED, provider_call_id="o", key="k-2"),
+            phone.make(ev.SpeechHeard, text="Hello?", key="k-1", **inbound),
+            phone.make(ev.CallEnded, reason=EndReason.COMPLETED, key="k-2", **inbound),
             phone.make(ev.Initiated, provider_call_id="undirected", key="k-3"),
         ):
             reply = await phone.tell(event)
             assert reply.status == 200
             assert not await phone.store.is_processed(event.key)
         assert phone.engine.lanes == {}
+        assert await phone.store.recent(1) == []
         assert phone.carrier.performed == []
 
 
