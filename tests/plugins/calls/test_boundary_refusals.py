@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from http import HTTPStatus
 from pathlib import Path
@@ -40,7 +41,10 @@ def without_signature(headers: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in headers.items() if not name.endswith("signature")}
 
 
-async def test_each_request_that_is_wrong_has_its_status(carrier: Carrier) -> None:
+async def test_each_request_that_is_wrong_has_its_status(
+    carrier: Carrier, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
     async with listening(carrier.provider()) as (server, desk, client):
         url, body = server.local_url, carrier.ringing()
         right, mute = carrier.signed(url, body), carrier.signed(url, carrier.mute)
@@ -68,6 +72,9 @@ async def test_each_request_that_is_wrong_has_its_status(carrier: Carrier) -> No
             assert response.headers["content-type"].startswith("text/plain")
             assert (response.headers.get("allow") == "POST") is (status == 405)
         assert desk.handled == []
+        for path in ("/voice/webhooks", "/voice/webhook/more", "/"):
+            told = f"nothing is served at {path} (serve.path: /voice/webhook)"
+            assert caplog.messages.count(told) == 1
         # None of them has used anything up.
         response = await client.post(url, content=body, headers=right)
         assert (response.status_code, response.text) == (200, "reply 1")
