@@ -121,6 +121,46 @@ async def test_an_answer_into_the_prompt_counts(tmp_path: Path, media: MediaPath
         assert phone.agent.turns == []
 
 
+@both_paths
+@pytest.mark.parametrize("how", ["words", "keys"])
+async def test_an_answer_into_what_stands_before_the_prompt_does_not_count(
+    tmp_path: Path, media: MediaPath, how: str
+) -> None:
+    async with open_phone(tmp_path, media=media) as phone:
+        await phone.call_in()
+        await phone.settle(1)
+        async with asked(phone) as answers:
+            await phone.settle(0.2)
+            assert len(phone.said) == 0
+            if how == "keys":
+                await phone.event(ev.DigitsPressed, digits="1#")
+            else:
+                await words(phone, "Hello?")
+            await phone.settle(3)
+            assert phone.said[-1] == ("bot", QUESTION)
+            await words(phone, "Anna.")
+        await phone.settle(3)
+        assert answers == ["Anna."]
+        assert phone.agent.turns == []
+
+
+async def test_a_noise_into_what_stands_before_the_prompt_does_not_repeat_it(
+    tmp_path: Path,
+) -> None:
+    async with open_phone(tmp_path) as phone:
+        await phone.call_in()
+        await phone.settle(0.7)
+        async with asked(phone) as answers:
+            await phone.settle(0.1)
+            phone.stt.started()
+            await phone.settle(0.5)
+            phone.stt.ended()
+            await phone.settle(3)
+            assert phone.said[1:] == [("bot", QUESTION)]
+            await words(phone, "Anna.")
+        assert answers == ["Anna."]
+
+
 async def test_a_question_takes_the_place_of_an_answer(tmp_path: Path) -> None:
     async with open_phone(tmp_path) as phone:
         await greeted(phone)

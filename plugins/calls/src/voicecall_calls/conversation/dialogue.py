@@ -359,9 +359,13 @@ class Dialogue(Conversation):
         # What is being said just now is no answer.
         await let_finish(self._caller_goes_on)
         try:
-            # Open before the prompt is spoken: an early answer counts.
             with self._question.asked(prompt) as answer:
                 await self._stop_reply()
+                async with self._floor:
+                    pass
+                # Nor is what was said into the words before the prompt.
+                await self._replier.let_speak()
+                self._question.begins()
                 await self.say(prompt, new_turn=True)
                 asked = SpeechTimes(done=self.seam.now_ms())
                 text = await answer.wait(timeout_s)

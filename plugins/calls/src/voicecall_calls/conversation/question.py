@@ -15,6 +15,7 @@ __all__ = ["OpenQuestion"]
 
 @dataclass(slots=True)
 class _Answer:
+    due: bool
     known: anyio.Event = field(default_factory=anyio.Event)
     text: str | None = None
     problem: str | None = None
@@ -44,24 +45,36 @@ class OpenQuestion:
         return self._answer is not None
 
     @contextmanager
-    def asked(self, prompt: str) -> Iterator[_Answer]:
-        """While inside, what the caller says is the answer to ``prompt``. Raises
+    def asked(self, prompt: str | None = None) -> Iterator[_Answer]:
+        """While inside, what the caller says is the answer; where there is a ``prompt``, from
+        :meth:`begins` on, and what comes before it is nobody's. Raises
         :exc:`~voicecall.errors.CallNotReady` where another one is open."""
         if self._answer is not None:
             raise CallNotReady("Already waiting for transcript")
-        self.prompt = prompt
-        self._answer = answer = _Answer()
+        self.prompt = prompt or ""
+        self._answer = answer = _Answer(due=prompt is None)
         try:
             yield answer
         finally:
             self._answer = None
 
+    @property
+    def begun(self) -> bool:
+        """The prompt comes now, or came."""
+        return self._answer is not None and self._answer.due
+
+    def begins(self) -> None:
+        """The prompt comes now: an early answer to it counts."""
+        if self._answer is not None:
+            self._answer.due = True
+
     def answered(self, text: str) -> bool:
         """The caller's words or keys; False where nobody waits for them."""
         if self._answer is None:
             return False
-        self._answer.text = text
-        self._answer.known.set()
+        if self._answer.due:
+            self._answer.text = text
+            self._answer.known.set()
         return True
 
     def fail(self, problem: str) -> None:

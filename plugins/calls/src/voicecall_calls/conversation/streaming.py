@@ -320,10 +320,10 @@ class StreamConversation(Dialogue):
             self._not_understood()
 
     def _not_understood(self) -> None:
-        if self._question.waits:
-            self.lane.spawn(self._repeat)
-        else:
+        if not self._question.waits:
             self._push(self._turn_input(""))
+        elif self._question.begun:
+            self.lane.spawn(self._repeat)
 
     def _deaf(self, reason: str) -> None:
         async def goodbye() -> None:

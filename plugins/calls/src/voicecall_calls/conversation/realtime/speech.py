@@ -152,7 +152,7 @@ class Requests:
                     # What is being said just now is no answer.
                     await let_finish(lambda: self._speech.away or self._words_come())
                     # Open before the prompt is spoken: an early answer counts.
-                    answer = open_question.enter_context(self._question.asked(prompt))
+                    answer = open_question.enter_context(self._question.asked())
                     if await self._say(prompt):
                         break
             return await answer.wait(timeout_s)
