@@ -185,17 +185,23 @@ async def test_nobody_beside_an_echo_is_silence(tmp_path: Path) -> None:
         assert callers(line.phone) == []
 
 
-async def test_an_echo_of_the_question_is_no_answer_to_it(tmp_path: Path) -> None:
-    async with echoing(tmp_path, 300) as line, anyio.create_task_group() as tasks:
+@pytest.mark.parametrize("gated", [True, False], ids=["gated", "alone"])
+async def test_an_echo_of_the_question_is_no_answer_to_it(tmp_path: Path, gated: bool) -> None:
+    async with (
+        echoing(tmp_path, 300, gated=gated) as line,
+        anyio.create_task_group() as tasks,
+    ):
         answers = []
+        question = "Which of the two rooms shall I book for you?"
 
         async def ask() -> None:
-            question = "Which of the two rooms shall I book for you?"
             answers.append(await line.phone.operations.ask(line.phone.record.call_id, question))
 
         tasks.start_soon(ask)
-        await line.listen(5000)
+        await line.listen(5000 if gated else 10_000)
         assert answers == []
+        # Where sounds alone interrupt, its echo may have broken it off before.
+        assert line.phone.said[-1] == ("bot", question)
         line.say("the one by the sea")
         await line.listen(3000)
         assert answers == ["the one by the sea"]
