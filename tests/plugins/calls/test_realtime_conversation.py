@@ -1350,6 +1350,39 @@ async def test_words_wait_a_moment_for_another_session(tmp_path: Path, comes: bo
                     await phone.operations.speak(phone.record.call_id, "Your taxi is here.")
 
 
+async def test_a_question_waits_a_moment_for_another_session(tmp_path: Path) -> None:
+    model = ScriptedRealtime()
+    async with open_realtime(tmp_path, model) as phone:
+        await greeted(phone)
+        model.open_delay_s = 2.0
+        model.current.end()
+        await phone.settle(0.1)
+        async with asked(phone, "Which day?") as got:
+            await phone.settle(4)
+            assert phone.said[-1] == ("bot", "Which day?")
+            model.current.hears("Monday.")
+        assert got == ["Monday."]
+
+
+async def test_a_question_behind_an_answer_is_asked_at_once(tmp_path: Path) -> None:
+    model = ScriptedRealtime()
+    async with open_realtime(tmp_path, model) as phone:
+        await greeted(phone)
+        model.current.tell(SpeechStarted(0))
+        await phone.settle(0.5)
+        model.current.tell(SpeechStopped(500))
+        model.current.hears("I would like to book a table.")
+        await phone.settle(0.1)
+        model.current.speak("One moment.", 500)
+        await phone.settle(1)
+        async with asked(phone, "Which day?") as got:
+            await phone.settle(0.1)
+            assert model.current.asked[1:] == [("say", "Which day?")]
+            await phone.settle(1)
+            model.current.hears("Monday.")
+        assert got == ["Monday."]
+
+
 async def test_a_sound_long_ago_holds_up_no_words(tmp_path: Path) -> None:
     model = ScriptedRealtime()
     async with open_realtime(tmp_path, model, realtime={"inactivityMs": 0}) as phone:
