@@ -16,6 +16,7 @@ from voicecall.errors import ProviderUnavailable
 from voicecall.model import EndDetail
 from voicecall.transcription import TranscriptionOptions
 from voicecall.tts import SpeechSession
+from voicecall.turn import TurnDetector, TurnDetectorProvider, TurnEvent
 from voicecall_calls.config import PhrasesConfig
 from voicecall_testing.clock import virtual_backend
 from voicecall_testing.fakes import (
@@ -86,6 +87,31 @@ class LoggedVoice(ScriptedSpeech):
                 self.log.lines.append(("no voice", audio_format))
 
 
+class Detector(TurnDetector):
+    """Of no voice at all."""
+
+    def __init__(self) -> None:
+        self.audio = bytearray()
+
+    def process(self, audio: bytes) -> tuple[TurnEvent, ...]:
+        self.audio += audio
+        return ()
+
+    def reset(self) -> None:
+        self.audio.clear()
+
+
+class Detectors(TurnDetectorProvider):
+    """``made`` of them, each with the format it was made for."""
+
+    def __init__(self) -> None:
+        self.made: list[tuple[AudioFormat, Detector]] = []
+
+    def detector(self, audio_format: AudioFormat) -> TurnDetector:
+        self.made.append((audio_format, Detector()))
+        return self.made[-1][1]
+
+
 class Story:
     """A call whose media socket the test opens."""
 
@@ -116,12 +142,16 @@ class Story:
 
 
 @asynccontextmanager
-async def story(tmp_path: Path, *, expects: AudioFormat = MULAW_8K) -> AsyncIterator[Story]:
+async def story(
+    tmp_path: Path, *, expects: AudioFormat = MULAW_8K, turn: TurnDetectorProvider | None = None
+) -> AsyncIterator[Story]:
     """The carrier's sockets bring mu-law, whatever is expected of them."""
     log = Log()
     ears, voice = LoggedEars(log), LoggedVoice(log)
     carrier = ScriptedCarrier(replace(STREAMING, codecs=(expects, MULAW_8K)))
-    async with open_phone(tmp_path, carrier=carrier, transcription=ears, speech=voice) as phone:
+    async with open_phone(
+        tmp_path, carrier=carrier, transcription=ears, speech=voice, turn=turn
+    ) as phone:
         yield Story(phone, log, ears, voice)
 
 
@@ -210,6 +240,21 @@ async def test_another_format_in_the_middle_of_a_call_takes_other_sessions(
         assert len(call.phone.socket.heard) == pytest.approx(
             PCM16_16K.size(said_s * 1000), rel=0.01
         )
+
+
+async def test_another_format_takes_another_detector_of_voices(tmp_path: Path) -> None:
+    turn = Detectors()
+    async with story(tmp_path, turn=turn) as call:
+        await call.ring()
+        await call.attach()
+        await call.phone.socket.speak(b"\x11" * 160)
+        call.phone.audio_format = PCM16_16K
+        call.phone.socket.drop()
+        await call.phone.settle(1)
+        await call.attach()
+        await call.phone.socket.speak(b"\x22" * 640)
+    heard = [(audio_format, bytes(detector.audio)) for audio_format, detector in turn.made]
+    assert heard == [(MULAW_8K, b"\x11" * 160), (PCM16_16K, b"\x22" * 640)]
 
 
 async def test_a_session_that_is_being_opened_in_another_format_is_not_used(tmp_path: Path) -> None:
