@@ -8,11 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 
 from voicecall import events as ev
 from voicecall.audio import MULAW_8K, PCM16_16K, AudioFormat
-from voicecall.errors import ProviderUnavailable
+from voicecall.errors import CallNotReady, ProviderUnavailable
 from voicecall.model import EndDetail
 from voicecall.transcription import TranscriptionOptions
 from voicecall.tts import SpeechSession
@@ -27,6 +28,8 @@ from voicecall_testing.fakes import (
     ScriptedTranscriptionSession,
 )
 from voicecall_testing.harness import Phone, open_phone
+
+from .asking import QUESTION, asked
 
 pytestmark = [pytest.mark.integration, pytest.mark.anyio]
 
@@ -192,6 +195,38 @@ async def test_the_greeting_waits_for_ears_that_are_slower_than_the_socket(tmp_p
         (row,) = await call.phone.rows()
         assert row.first_audio_sent is not None
         assert row.first_audio_sent - attached == pytest.approx(1500, abs=30)
+
+
+async def test_nothing_is_said_before_the_greeting(tmp_path: Path) -> None:
+    async with story(tmp_path) as call:
+        phone = call.phone
+        call.ears.open_delay_s = 3.5
+        await call.ring()
+        call_id = phone.record.call_id
+        async with anyio.create_task_group() as speaking:
+            speaking.start_soon(phone.operations.speak, call_id, "Before the socket.")
+            await phone.settle(0.1)
+            await call.attach()
+            # It still waits for ears.
+            async with asked(phone) as answers:
+                await phone.settle(7)
+                assert call.heard == [SAY.greeting, "Before the socket.", QUESTION]
+                call.ears.started()
+                call.ears.final("Anna.")
+        assert answers == ["Anna."]
+
+
+@pytest.mark.parametrize("asks", [False, True])
+async def test_a_call_that_ends_before_its_greeting_rejects_words_that_wait(
+    tmp_path: Path, asks: bool
+) -> None:
+    async with story(tmp_path) as call:
+        await call.ring()
+        call_id, operations = call.phone.record.call_id, call.phone.operations
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(call.phone.hang_up)
+            with pytest.raises(CallNotReady, match="Call ended"):
+                await (operations.ask if asks else operations.speak)(call_id, "Who is there?")
 
 
 async def test_sessions_for_another_format_are_opened_anew(tmp_path: Path) -> None:

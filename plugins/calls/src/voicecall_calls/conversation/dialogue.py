@@ -74,6 +74,8 @@ class Dialogue(Conversation):
         self._inputs: deque[TurnInput] = deque()
         self._input_came = anyio.Event()
         self._play = anyio.Event()
+        self._opening = anyio.Event()
+        """The first message may be spoken: nobody has the floor before it."""
         self._floor = anyio.Lock()
         self._speaking: _Stoppable | None = None
         """What has the floor."""
@@ -124,6 +126,7 @@ class Dialogue(Conversation):
     def close(self, why: str) -> None:
         self._parting.closed = why
         self._question.fail(why)
+        self._opening.set()
         self.interrupt()
 
     def hush(self) -> None:
@@ -184,6 +187,7 @@ class Dialogue(Conversation):
     async def _message_loop(self) -> None:
         """The first message, and again whenever the state machine wants it."""
         await self._ears_open()
+        self._opening.set()
         await self._open()
         while True:
             await self._play.wait()
@@ -211,6 +215,8 @@ class Dialogue(Conversation):
 
     @asynccontextmanager
     async def _floor_taken(self) -> AsyncIterator[None]:
+        if not self._opening.is_set():
+            await self._opening.wait()
         async with self._floor:
             self._speaking = speech = _Stoppable()
             with speech.scope:
