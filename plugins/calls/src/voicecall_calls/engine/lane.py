@@ -322,8 +322,11 @@ class CallLane:
             for job in self._jobs:
                 tasks.start_soon(self.guarded(job))
             self._jobs.clear()
-            await self._released.wait()
-            self._tasks = None
+            try:
+                await self._released.wait()
+            finally:
+                # Also where the engine stops: a webhook may come behind that.
+                self._tasks = None
             tasks.cancel_scope.cancel()
 
     def guarded(self, job: Job) -> Job:
