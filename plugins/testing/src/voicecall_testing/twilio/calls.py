@@ -13,12 +13,11 @@ from voicecall_mock.exchange.phone import run_phone
 from voicecall_mock.exchange.script import AnswerMode, Behaviour
 
 from .board import TwilioBoard, new_sid
-from .callbacks import CallbackLane
 from .connections import CallStreams
-from .delivery import Webhook, is_http_url
+from .delivery import CallbackLane, Webhook, is_http_url
 from .documents import ERROR_MESSAGE, Reply, Source, run_document
-from .line import TwilioLine
 from .parameters import call_params, status_params
+from .speech import TwilioLine
 from .twiml import Gather, Play, Say, Stream, TwimlError
 
 __all__ = ["Call", "CallPlan"]

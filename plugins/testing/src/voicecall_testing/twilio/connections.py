@@ -8,7 +8,7 @@ import anyio.abc
 from voicecall_mock.exchange.line import CarrierLine
 
 from .board import TwilioBoard, new_sid
-from .callbacks import CallbackLane
+from .delivery import CallbackLane
 from .parameters import iso8601
 from .streams import TwilioStream
 from .twiml import Stream, socket_url_error

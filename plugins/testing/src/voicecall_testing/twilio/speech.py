@@ -7,12 +7,14 @@ from dataclasses import dataclass
 
 import anyio
 
+from voicecall_mock.exchange.line import CarrierLine
 from voicecall_mock.exchange.native import digits_s, speaking_s
 
+from .board import TwilioBoard
 from .options import TwilioOptions
 from .twiml import Gather, Pause, Play, Prompt, Say
 
-__all__ = ["CarrierSpeech", "Ears", "Input"]
+__all__ = ["CarrierSpeech", "Ears", "Input", "TwilioLine"]
 
 CONFIDENCE = "0.95"
 
@@ -218,3 +220,26 @@ class CarrierSpeech:
             tasks.start_soon(stop)
             await self.play(prompt)
             tasks.cancel_scope.cancel()
+
+
+class TwilioLine(CarrierLine):
+    """The line of a call; see :class:`CarrierSpeech` for ``partial``."""
+
+    native: CarrierSpeech
+
+    def __init__(
+        self,
+        call_sid: str,
+        board: TwilioBoard,
+        hang_up: Callable[[], None],
+        partial: Callable[[Gather, str], None],
+    ) -> None:
+        super().__init__(call_sid, board, hang_up)
+        self.native = CarrierSpeech(
+            board.options,
+            heard=self.hear_text,
+            keys_heard=self.hear_digits,
+            unheard=lambda key: board.ledger.add("digits-unheard", call_sid, digits=key),
+            partial=partial,
+            changed=self.notify,
+        )
