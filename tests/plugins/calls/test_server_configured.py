@@ -21,7 +21,7 @@ from voicecall_calls.server import CallServer
 from voicecall_calls.server.challenge import CHALLENGE, CHALLENGE_LIMIT, answering
 from voicecall_calls.server.configured import make_server
 
-from .boundary import CARRIERS, Desk
+from .boundary import CARRIERS, Desk, answer_of
 
 pytestmark = [
     pytest.mark.integration,
@@ -98,6 +98,16 @@ async def test_paths(tmp_path: Path) -> None:
     async with serving(tmp_path, realtime={"enabled": True}) as (client, _):
         async with client.dial("/voice/stream/realtime"):
             assert await status_of(client.dial()) == 404
+
+
+@pytest.mark.parametrize(("parameters", "status"), [(100, 200), (101, 400)])
+async def test_a_challenge_is_looked_for_among_few_parameters(
+    tmp_path: Path, parameters: int, status: int
+) -> None:
+    query = b"x=1&" * (parameters - 1) + b"voicecallChallenge=a"
+    async with serving(tmp_path) as (client, _):
+        sent = b"GET /voice/webhook?%b HTTP/1.1\r\nhost: a\r\n\r\n" % query
+        assert (await answer_of(client.server.port, sent))[0] == status
 
 
 async def test_a_public_url(tmp_path: Path) -> None:

@@ -723,6 +723,19 @@ async def test_the_head_of_a_socket_that_is_too_long_is_431(
     assert [line for line in caplog.messages if "refused" in line] == [text] * 2
 
 
+async def test_the_query_of_a_socket_has_few_parameters(caplog: pytest.LogCaptureFixture) -> None:
+    async with serving() as (server, engine):
+        async with dial(server, f"?{'x=1&' * 99}x=1") as client:
+            await client.send(start())
+            await until_open(engine)
+        with pytest.raises(InvalidStatus) as caught:
+            async with dial(server, f"?{'x=1&' * 100}x=1"):
+                pass
+        assert caught.value.response.status_code == 400
+    text = "media socket of 127.0.0.1 refused: a query of more than 100 parameters"
+    assert text in caplog.messages
+
+
 @pytest.mark.parametrize(
     ("frames", "code"),
     [

@@ -18,7 +18,7 @@ from voicecall.events import Ringing
 from voicecall.telephony import WebhookReply
 from voicecall_calls.server import CallServer, WebhookSecurity
 
-from .boundary import CARRIERS, TOKEN, Desk, listening, make_server
+from .boundary import CARRIERS, TOKEN, Desk, answer_of, listening, make_server
 
 pytestmark = [
     pytest.mark.integration,
@@ -442,6 +442,30 @@ async def test_a_head_that_is_too_long_is_431(headers: bytes) -> None:
             await stream.send(b"POST /voice/webhook HTTP/1.1\r\nhost: x\r\n" + headers)
             assert (await read_reply(stream)).startswith(b"HTTP/1.1 431 ")
         assert (await client.send(request_of(server))).status_code == 200
+        assert len(engine.handled) == 1
+
+
+async def test_a_target_that_is_too_long_is_never_unescaped(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """To unescape 60 KiB that hold no escapes takes a tenth of a second, in which no call is
+    heard."""
+    async with serving() as (server, _, _client):
+        for more, status in ((8191, 404), (8192, 400), (60_000, 400)):
+            for target in (b"/" + b"%" * more, b"/?" + b"%" * (more - 1)):
+                request = b"GET %b HTTP/1.1\r\nhost: x\r\n\r\n" % target
+                assert (await answer_of(server.port, request))[0] == status
+    text = "request of 127.0.0.1 refused: a target of more than 8192 bytes"
+    assert caplog.messages.count(text) == 4
+
+
+async def test_a_query_has_few_parameters() -> None:
+    """Each costs something, and they are read before the signature is checked."""
+    async with serving() as (server, engine, client):
+        for count, status in ((100, 200), (101, 400), (2000, 400)):
+            url, body = f"{server.local_url}?{'x=1&' * (count - 1)}x=1", MOCK.ringing()
+            answer = await client.post(url, content=body, headers=MOCK.signed(url, body))
+            assert answer.status_code == status
         assert len(engine.handled) == 1
 
 

@@ -23,6 +23,9 @@ WHOLE = "voicecall.whole"
 
 _WAITING = 8
 """Requests of one connection that may wait for the answer to another."""
+_LONGEST_TARGET = 8 * 1024
+"""Bytes of path and query. To unescape them, which is done before anything is checked, may take a
+microsecond and more for each."""
 _NOWHERE = cast(list[tuple[bytes, bytes]], deque(maxlen=0))
 
 
@@ -32,8 +35,8 @@ class BoundedHeads(HttpToolsProtocol):
     bytes of it came. Otherwise it is answered (408, 431; not at all where nothing came) and the
     connection is closed. What is left of a body behind its answer has as much time. The connection
     is also closed when more than ``rest_limit`` bytes come behind a head, or many requests at once,
-    or one for a WebSocket before another is answered, or where nothing is read of an answer for
-    ``timeout_s``; trailers are dropped.
+    or one for a WebSocket before another is answered, or with a target of more than 8 KiB, or where
+    nothing is read of an answer for ``timeout_s``; trailers are dropped.
     """
 
     def __init__(
@@ -73,6 +76,11 @@ class BoundedHeads(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._in_request = True
         self._head_is_over()
+        if len(self.url) > _LONGEST_TARGET:
+            why = f"a target of more than {_LONGEST_TARGET} bytes"
+            self._tell(why)
+            # Ends the parsing: uvicorn answers 400 and closes.
+            raise ValueError(why)
         super().on_headers_complete()
         if "path" in self.scope:
             # No upgrade. The scope has the headers; what is added now are trailers.
@@ -81,7 +89,6 @@ class BoundedHeads(HttpToolsProtocol):
                 # To another protocol. httptools reads no body then: it would be the next request.
                 self.cycle.keep_alive = False
         if len(self.pipeline) > _WAITING:
-            # Ends the parsing: uvicorn answers 400 and closes.
             raise ValueError("too many requests at once")
 
     def on_message_complete(self) -> None:
@@ -154,9 +161,12 @@ class BoundedHeads(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         if why is not None:
-            client = self.client[0] if self.client else "unknown"
-            self.logger.warning("request of %s refused: %s", client, why)
+            self._tell(why)
         if status is not None:
             line = f"HTTP/1.1 {status.value} {status.phrase}\r\n"
             self.transport.write(f"{line}content-length: 0\r\nconnection: close\r\n\r\n".encode())
         self.transport.close()
+
+    def _tell(self, why: str) -> None:
+        client = self.client[0] if self.client else "unknown"
+        self.logger.warning("request of %s refused: %s", client, why)

@@ -27,7 +27,6 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from http import HTTPStatus
-from urllib.parse import parse_qsl
 
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
@@ -45,7 +44,7 @@ from voicecall_gateway.heads import WHOLE
 from .challenge import CHALLENGE, CHALLENGE_LIMIT
 from .options import WebhookSecurity
 from .places import Places
-from .urls import Trust, headers_of, normal_path, other_urls, webhook_url
+from .urls import Trust, headers_of, normal_path, other_urls, query_of, webhook_url
 
 __all__ = ["HEALTH_PATH", "WebhookApp", "loggable"]
 
@@ -172,7 +171,7 @@ class WebhookApp:
         client: str,
     ) -> WebhookReply:
         if scope["method"] == "GET" and self._challenged is not None:
-            query = dict(parse_qsl(scope["query_string"].decode("latin-1")))
+            query = query_of(scope["query_string"].decode("latin-1"))
             if challenge := query.get(CHALLENGE):
                 return WebhookReply(body=self._challenged(challenge[:CHALLENGE_LIMIT]).encode())
         if scope["method"] != "POST":
@@ -249,7 +248,7 @@ class WebhookApp:
         return WebhookRequest(
             method="POST",
             url=url,
-            query=dict(parse_qsl(query, keep_blank_values=True)) if query else {},
+            query=query_of(query) if query else {},
             headers=headers,
             body=body,
             client=client,

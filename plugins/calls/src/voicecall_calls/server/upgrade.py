@@ -14,16 +14,17 @@ import logging
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any, NamedTuple
-from urllib.parse import parse_qsl, unquote
+from urllib.parse import unquote
 
 from picows import WSListener, WSUpgradeRequest, WSUpgradeResponse, WSUpgradeResponseWithListener
 from picows.picows import WSAutoPingStrategy, WSProtocol  # type: ignore[attr-defined]
 
+from voicecall.errors import WebhookRejected
 from voicecall.media import Upgrade
 from voicecall_gateway.floods import FloodLog
 
 from .sockets import MediaConnection
-from .urls import Trust, headers_of
+from .urls import Trust, headers_of, query_of
 
 __all__ = ["Admit", "Refusal", "protocol_factory"]
 
@@ -93,7 +94,13 @@ def protocol_factory(
         protocol: Any = None
 
         def listener(request: WSUpgradeRequest) -> WSListener | WSUpgradeResponseWithListener:
-            decision = admit(_upgrade(request, _peer(protocol), trust))
+            peer = _peer(protocol)
+            decision: MediaConnection | Refusal
+            try:
+                decision = admit(_upgrade(request, peer, trust))
+            except WebhookRejected as refused:
+                log.warning("media socket of %s refused: %s", peer, refused.reason)
+                decision = Refusal(refused.status, "Bad Request")
             if isinstance(decision, Refusal):
                 return WSUpgradeResponseWithListener(
                     WSUpgradeResponse.create_error_response(
@@ -131,7 +138,7 @@ def _upgrade(request: WSUpgradeRequest, peer: str | None, trust: Trust) -> Upgra
     path, _, query = request.path.decode("latin-1").partition("?")
     return Upgrade(
         path=unquote(path),
-        query=dict(parse_qsl(query, keep_blank_values=True)),
+        query=query_of(query),
         headers=headers,
         client=trust.client(peer, headers),
     )

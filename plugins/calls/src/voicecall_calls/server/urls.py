@@ -17,7 +17,9 @@ from ipaddress import (
     ip_address,
     ip_network,
 )
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
+
+from voicecall.errors import WebhookRejected
 
 from .options import WebhookSecurity
 
@@ -30,6 +32,7 @@ __all__ = [
     "other_urls",
     "parse_address",
     "parse_network",
+    "query_of",
     "webhook_url",
 ]
 
@@ -41,6 +44,8 @@ _NAME = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
 _PORT = re.compile(r":([0-9]{1,5})\s*\Z")
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _HOPS = "x-forwarded-for"
+_MOST_PARAMETERS = 100
+"""Of a query. Each takes some microseconds, and this is done before a signature is checked."""
 _FORWARDED_HOSTS = ("x-forwarded-host", "x-original-host", "ngrok-forwarded-host")
 
 
@@ -63,6 +68,16 @@ def normal_path(path: str) -> str:
     if not path.startswith("/"):
         path = "/" + path
     return path[:-1] if len(path) > 1 and path.endswith("/") else path
+
+
+def query_of(text: str) -> dict[str, str]:
+    """The parameters of a query; the last of several values. Raises :exc:`WebhookRejected` (400)
+    for more of them than any URL has."""
+    try:
+        return dict(parse_qsl(text, keep_blank_values=True, max_num_fields=_MOST_PARAMETERS))
+    except ValueError:
+        why = f"a query of more than {_MOST_PARAMETERS} parameters"
+        raise WebhookRejected(400, why) from None
 
 
 def parse_address(text: str) -> Address | None:
