@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import random
 import string
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from urllib.parse import parse_qsl, quote, urlencode
@@ -390,6 +392,28 @@ def test_a_form_is_read_as_the_standard_library_reads_it(body: bytes) -> None:
     asked = request(WEBHOOK, body, "")
     text = body.decode("utf-8", "surrogateescape")
     assert form_of(asked) == parse_qsl(text, keep_blank_values=True, errors="surrogateescape")
+
+
+@pytest.mark.parametrize("body", [b"a=" + b"%" * 60_000, b"a=\xc3\xa9" + b"%4" * 30_000])
+def test_what_looks_like_escapes_and_is_none_costs_little(body: bytes) -> None:
+    """Anybody may send it, and in a tenth of a second no call is heard."""
+    asked, steps = request(WEBHOOK, body, ""), itertools.count()
+    sys.setprofile(lambda *_: next(steps))
+    try:
+        assert not accepted(asked)
+    finally:
+        sys.setprofile(None)
+    assert form_of(asked) == [("a", body[2:].decode())]
+    assert next(steps) < 1000
+
+
+def test_a_form_has_few_parameters() -> None:
+    body = b"a=%&" * 999 + b"a=%"
+    assert len(form_of(request(WEBHOOK, body, "")) or ()) == 1000
+    for verify in (lambda asked: verify_request(asked, KEYS), form_of):
+        with pytest.raises(WebhookRejected) as caught:
+            verify(request(WEBHOOK, body + b"&", ""))
+        assert caught.value.status == 400
 
 
 def test_a_copy_of_a_request_is_read_anew() -> None:

@@ -18,7 +18,7 @@ from binascii import b2a_base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from urllib.parse import parse_qsl, unquote, unquote_to_bytes
+from urllib.parse import parse_qsl
 
 from voicecall.errors import WebhookRejected
 from voicecall.media import Upgrade
@@ -49,6 +49,12 @@ _URL = re.compile(
     r"(?P<rest>(?:[/?].*)?)",
     re.DOTALL,
 )
+_HEX = "0123456789abcdefABCDEF"
+_BYTES = {f"%{a}{b}".encode(): bytes.fromhex(a + b) for a in _HEX for b in _HEX}
+_ESCAPE = re.compile(rb"%[0-9a-fA-F]{2}")
+_ASCII = re.compile("[\x00-\x7f]+")
+_MOST_PARAMETERS = 1000
+"""Of a form; Twilio's have some dozens. Each costs some microseconds before anything is checked."""
 _DEFAULT_PORTS = {"https": "443", "wss": "443", "http": "80", "ws": "80"}
 
 
@@ -68,7 +74,7 @@ def query_of(url: str) -> dict[str, str]:
 
 def form_of(request: WebhookRequest) -> list[tuple[str, str]] | None:
     """The parameters in the body, None where it is no form. Bytes that are no UTF-8 are kept as
-    lone surrogates."""
+    lone surrogates. Raises :exc:`voicecall.errors.WebhookRejected` (400) for far too many."""
     if "form" not in request.memo:
         request.memo["form"] = _form_of(request)
     found: list[tuple[str, str]] | None = request.memo["form"]
@@ -81,6 +87,8 @@ def _form_of(request: WebhookRequest) -> list[tuple[str, str]] | None:
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != _FORM and (kind or "bodySHA256" in query_of(request.url)):
         return None
+    if request.body.count(b"&") >= _MOST_PARAMETERS:
+        raise WebhookRejected(400, f"a form of more than {_MOST_PARAMETERS} parameters")
     return pairs_of(request.body.decode("utf-8", "surrogateescape"))
 
 
@@ -104,9 +112,15 @@ def pairs_of(text: str) -> list[tuple[str, str]]:
 
 def _unescaped(text: str) -> str:
     if text.isascii():
-        return unquote_to_bytes(text).decode("utf-8", "surrogateescape")
+        return _unescaped_run(text)
     # Between characters that should have been escaped, each run of escapes is read by itself.
-    return unquote(text, errors="surrogateescape")
+    return _ASCII.sub(lambda run: _unescaped_run(run[0]), text)
+
+
+def _unescaped_run(text: str) -> str:
+    # The standard library takes fifty times as long for what looks like escapes and is none.
+    found = _ESCAPE.sub(lambda escape: _BYTES[escape[0]], text.encode())
+    return found.decode("utf-8", "surrogateescape")
 
 
 def material(url: str, form: Sequence[tuple[str, str]]) -> bytes:
@@ -137,7 +151,7 @@ def _keyed(key: str, algorithm: str) -> hmac.HMAC:
 def verify_request(request: WebhookRequest, keys: Keys) -> str:
     """A name for the signed content of ``request``, the same for every delivery of it.
 
-    Raises :exc:`voicecall.errors.WebhookRejected` (401).
+    Raises :exc:`voicecall.errors.WebhookRejected` (401; 400 for a form that is far too long).
     """
     url = request.url.partition("#")[0]
     form = form_of(request)
