@@ -175,6 +175,24 @@ async def test_skipping_signatures_keeps_the_key_of_the_content(carrier: Carrier
         assert len(desk.handled) == 1
 
 
+@pytest.mark.parametrize("skipped", [False, True])
+@pytest.mark.parametrize("host", ["127.0.0.1", "rebound.example"])
+async def test_a_web_page_is_no_carrier(carrier: Carrier, skipped: bool, host: str) -> None:
+    """Browsers reach loopback, also under a name that leads there, and the default token of the
+    mock exchange is known to every page. They name their page in what they post."""
+    security = WebhookSecurity(skip_signatures=skipped)
+    async with listening(carrier.provider(), security=security) as (server, desk, client):
+        url, body = server.local_url, carrier.ringing()
+        scheme = "https" if host == "rebound.example" else "http"
+        signed = carrier.signed(f"{scheme}://{host}:{server.port}/voice/webhook", body)
+        sent = {**signed, "host": f"{host}:{server.port}"}
+        for origin in (f"http://{host}:{server.port}", "https://elsewhere.example", "null", ""):
+            response = await client.post(url, content=body, headers={**sent, "origin": origin})
+            assert (response.status_code, response.text) == (403, HTTPStatus(403).phrase)
+        assert desk.handled == []
+        assert (await client.post(url, content=body, headers=sent)).status_code == 200
+
+
 class Nameless(MockProvider):
     """Finds every request genuine and cannot tell one from another."""
 

@@ -5,6 +5,7 @@ check                                     answer
 ========================================= =====================================================
 another path                              404 (``GET /healthz`` is 200 ``ok``)
 not POST                                  405
+of a web page (an ``Origin`` header)      403
 the carrier's signature headers missing   401, body unread
 too many in flight (client, all)          429; for a genuine one the slowest body gives way
 body too long / too slow                  413 / 408
@@ -176,6 +177,10 @@ class WebhookApp:
                 return WebhookReply(body=self._challenged(challenge[:CHALLENGE_LIMIT]).encode())
         if scope["method"] != "POST":
             raise WebhookRejected(405, f"method {scope['method']}", headers={"allow": "POST"})
+        if "origin" in headers:
+            # No carrier's. Pages in a browser of this machine reach loopback; where signatures are
+            # skipped, or made with a token that everybody knows, they would talk to the agent.
+            raise WebhookRejected(403, "sent by a web page")
         if not (self._security.skip_signatures or self._has_signature(headers)):
             raise WebhookRejected(401, "no signature headers")
         place = self._places.take(client)
