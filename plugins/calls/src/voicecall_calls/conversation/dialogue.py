@@ -370,7 +370,7 @@ class Dialogue(Conversation):
                 async with self._floor:
                     pass
                 # Nor is what was said into the words before the prompt.
-                await self._replier.let_speak()
+                await let_finish(self._caller_goes_on)
                 self._question.begins()
                 await self.say(prompt, new_turn=True)
                 asked = SpeechTimes(done=self.seam.now_ms())
@@ -380,10 +380,6 @@ class Dialogue(Conversation):
         times.stt_final = self.seam.now_ms()
         await self._keep(times.row(asked))
         return text
-
-    async def _repeat(self) -> None:
-        """Ask the open question again: no more than a part of it may have been heard."""
-        await self._say(self._question.prompt)
 
     # --- keys and silence -------------------------------------------------------------------
 

@@ -323,7 +323,8 @@ class StreamConversation(Dialogue):
         if not self._question.waits:
             self._push(self._turn_input(""))
         elif self._question.begun:
-            self.lane.spawn(self._repeat)
+            # No more than a part of it may have been heard.
+            self.lane.spawn(partial(self._say, self._question.prompt))
 
     def _deaf(self, reason: str) -> None:
         async def goodbye() -> None:

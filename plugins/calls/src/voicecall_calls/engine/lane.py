@@ -37,7 +37,7 @@ __all__ = ["Applied", "CallLane", "Job", "ReplyMaker"]
 _log = logging.getLogger("voicecall.calls")
 _TRIES = 8
 
-Job = Callable[[], Coroutine[Any, Any, None]]
+Job = Callable[[], Coroutine[Any, Any, object]]
 """A task of a call."""
 
 ReplyMaker = Callable[[CallRecord, Sequence[tel.Action]], tuple[RecordedReply, list[tel.Action]]]
