@@ -76,6 +76,16 @@ def test_speak_and_listen_are_one_document() -> None:
     )
 
 
+def test_listening_alone_asks_for_the_silence_that_is_wanted() -> None:
+    response = VoiceResponse()
+    response.append(gather("i=*&n=0&t=tok-1&s=1", timeout=2))
+    assert document(outbound(), LISTEN) == plain(response)
+    for end_silence_ms, seconds in ((0, "1"), (1000, "1"), (1001, "2"), (4200, "5")):
+        [waiting] = ElementTree.fromstring(document(outbound(), tel.Listen("t", end_silence_ms)))
+        assert waiting.get("speechTimeout") == seconds
+        assert f"&s={seconds}#" in (waiting.get("action") or "")
+
+
 def test_voice_and_language() -> None:
     speaker = provider(voice="Polly.Vicki", language="de-DE")
     voices = {
