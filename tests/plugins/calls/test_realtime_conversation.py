@@ -1333,6 +1333,39 @@ async def test_what_is_said_before_a_question_is_spoken_is_no_answer(tmp_path: P
         assert got == ["Monday."]
 
 
+async def test_words_between_a_request_and_its_question_are_no_answer(tmp_path: Path) -> None:
+    model = ScriptedRealtime()
+    async with open_realtime(tmp_path, model) as phone:
+        await greeted(phone)
+        model.idle = True
+        async with asked(phone, "Which day?") as got:
+            await phone.settle(0.5)
+            model.current.hears("Hello?")
+            await phone.settle(0.5)
+            model.current.speak("Which day?", 500)
+            await phone.settle(1)
+            assert got == []
+            model.current.hears("Monday.")
+        assert got == ["Monday."]
+
+
+async def test_a_question_into_which_somebody_always_speaks_is_asked_three_times(
+    tmp_path: Path,
+) -> None:
+    model = ScriptedRealtime()
+    async with open_realtime(tmp_path, model) as phone:
+        await greeted(phone)
+        model.idle = True
+        async with asked(phone, "Which day?") as got:
+            for _ in range(3):
+                await phone.settle(0.5)
+                model.current.tell(ResponseDone("next", "cancelled"))
+            await phone.settle(0.5)
+            assert model.current.asked[1:] == [("say", "Which day?")] * 3
+            model.current.hears("Monday.")
+        assert got == ["Monday."]
+
+
 @pytest.mark.parametrize("comes", [True, False])
 async def test_words_wait_a_moment_for_another_session(tmp_path: Path, comes: bool) -> None:
     model = ScriptedRealtime()

@@ -15,7 +15,7 @@ __all__ = ["OpenQuestion"]
 
 @dataclass(slots=True)
 class _Answer:
-    due: bool
+    due: bool = False
     known: anyio.Event = field(default_factory=anyio.Event)
     text: str | None = None
     problem: str | None = None
@@ -45,14 +45,14 @@ class OpenQuestion:
         return self._answer is not None
 
     @contextmanager
-    def asked(self, prompt: str | None = None) -> Iterator[_Answer]:
-        """While inside, what the caller says is the answer; where there is a ``prompt``, from
-        :meth:`begins` on, and what comes before it is nobody's. Raises
+    def asked(self, prompt: str) -> Iterator[_Answer]:
+        """While inside, what the caller says from :meth:`begins` on is the answer to ``prompt``,
+        and what comes before it is nobody's. Raises
         :exc:`~voicecall.errors.CallNotReady` where another one is open."""
         if self._answer is not None:
             raise CallNotReady("Already waiting for transcript")
-        self.prompt = prompt or ""
-        self._answer = answer = _Answer(due=prompt is None)
+        self.prompt = prompt
+        self._answer = answer = _Answer()
         try:
             yield answer
         finally:

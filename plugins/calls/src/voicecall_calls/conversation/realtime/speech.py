@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from contextlib import ExitStack
 
 import anyio
@@ -35,11 +36,13 @@ class ModelSpeech:
         self._voice = voice
         self._floor = anyio.Lock()
 
-    async def say(self, text: str, patience_s: float) -> Ticket:
-        """Have the model say ``text``; returns once that was played or interrupted, or where it
-        began nothing within ``patience_s`` of what it was saying before. Raises ``CallNotReady``
-        while there is no session and while the call is being ended, and ``ProviderError`` where it
-        fails."""
+    async def say(
+        self, text: str, patience_s: float, began: Callable[[], None] = lambda: None
+    ) -> Ticket:
+        """Have the model say ``text``; ``began`` is called when that begins. Returns once it was
+        played or interrupted, or where the model began nothing within ``patience_s`` of what it
+        was saying before. Raises ``CallNotReady`` while there is no session and while the call is
+        being ended, and ``ProviderError`` where it fails."""
         async with self._floor:
             self._check()
             session = self._link.session
@@ -49,6 +52,8 @@ class ModelSpeech:
             try:
                 await session.say(text)
                 await self._begun(ticket, patience_s)
+                if ticket.item is not None:
+                    began()
                 # The session may be over, and with it a job of it that has this said.
                 await anyio.lowlevel.checkpoint_if_cancelled()
             except VoicecallError:
@@ -151,15 +156,16 @@ class Requests:
                     open_question.close()
                     # What is being said just now is no answer.
                     await let_finish(lambda: self._speech.away or self._words_come())
-                    # Open before the prompt is spoken: an early answer counts.
-                    answer = open_question.enter_context(self._question.asked())
-                    if await self._say(prompt):
+                    answer = open_question.enter_context(self._question.asked(prompt))
+                    # Into the prompt an answer counts.
+                    if await self._say(prompt, self._question.begins):
                         break
+            self._question.begins()
             return await answer.wait(timeout_s)
 
-    async def _say(self, text: str) -> bool:
+    async def _say(self, text: str, began: Callable[[], None] = lambda: None) -> bool:
         """Whether anything of it was heard."""
-        ticket = await self._speech.say(text, self._patience_s)
+        ticket = await self._speech.say(text, self._patience_s, began)
         self._check()
         if ticket.failed is not None:
             raise ProviderUnavailable(ticket.failed, provider="realtime")
