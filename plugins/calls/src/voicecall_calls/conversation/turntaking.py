@@ -72,7 +72,6 @@ class TurnTaking:
 
     def bot_stopped(self) -> None:
         self.bot_speaking = False
-        self.protected_until = 0.0
         if self.speech_began is not None:
             # Whoever still speaks behind the protected words wants more than to be greeted.
             self._protected = False

@@ -109,7 +109,6 @@ class VoiceGate:
     def _do_without(self) -> None:
         """For the rest of the call only the recogniser tells that the caller speaks."""
         self._detector = None
-        self._voice_began = None
         self._turns.gated = False
         self._resume()
 
