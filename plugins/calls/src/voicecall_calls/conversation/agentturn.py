@@ -46,18 +46,23 @@ class TurnInput:
 
 
 def joined(inputs: deque[TurnInput], before: TurnInput | None = None) -> TurnInput:
-    """Take the next thing to answer. Words that come close behind each other are put to the agent
-    together, with those ``before`` that it was not asked about."""
+    """Take what is to be answered. What comes close behind each other is put to the agent together,
+    with what came ``before`` that it was not asked about."""
     turn = inputs.popleft()
-    if before is not None and before.text and turn.text:
+    if before is not None:
         turn = _both(before, turn)
-    while turn.text and inputs and inputs[0].text:
+    while inputs:
         turn = _both(turn, inputs.popleft())
     return turn
 
 
 def _both(first: TurnInput, then: TurnInput) -> TurnInput:
-    return replace(then, text=f"{first.text} {then.text}", speech_started=first.speech_started)
+    return replace(
+        then,
+        text=f"{first.text} {then.text}".strip(),
+        digits=then.digits or first.digits,
+        speech_started=first.speech_started or then.speech_started,
+    )
 
 
 def make_turn(record: CallRecord, brain: Brain, turn: TurnInput, turn_id: str) -> AgentTurn:
