@@ -60,13 +60,9 @@ class Worker(Generic[Job]):
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopped: asyncio.Future[None] | None = None
-        self._outstanding = 0
-
-    @property
-    def outstanding(self) -> int:
+        self.outstanding = 0
         """How many things the thread has been asked for and not answered yet: jobs, starting,
         stopping. Read it on the event loop; it falls only there, when the answers are set."""
-        return self._outstanding
 
     async def start(self) -> None:
         """Start the thread and enter the session in it; raises what that raises."""
@@ -76,7 +72,7 @@ class Worker(Generic[Job]):
         self._thread = threading.Thread(
             target=self._main, args=(ready,), name=self._name, daemon=True
         )
-        self._outstanding += 1
+        self.outstanding += 1
         self._thread.start()
         try:
             await ready
@@ -100,7 +96,7 @@ class Worker(Generic[Job]):
 
     def _hand_over(self) -> None:
         jobs, self._round = self._round, []
-        self._outstanding += len(jobs)
+        self.outstanding += len(jobs)
         if self._loop is not None and self._pause_s:
             self._handed_over = self._loop.time()
         for job in jobs:
@@ -111,7 +107,7 @@ class Worker(Generic[Job]):
         if self._thread is None or self._stopped is None:
             return
         thread, self._thread = self._thread, None
-        self._outstanding += 1
+        self.outstanding += 1
         self._hand_over()
         self._queue.put(None)
         try:
@@ -172,7 +168,7 @@ class Worker(Generic[Job]):
             return
 
     def _settle(self, futures: Sequence[asyncio.Future[Any]], outcomes: Sequence[Any]) -> None:
-        self._outstanding -= len(futures)
+        self.outstanding -= len(futures)
         for future, outcome in zip(futures, outcomes, strict=True):
             if future.done():
                 continue
