@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from voicecall import events as ev
@@ -39,7 +40,4 @@ class LineNews:
         )
 
     def _tell(self, event: ev.CallEvent) -> None:
-        async def tell() -> None:
-            await self._lane.apply(event)
-
-        self._lane.spawn(tell)
+        self._lane.spawn(partial(self._lane.apply, event))

@@ -108,7 +108,7 @@ class CallEngine:
             end_silence_ms=config.silence_timeout_ms,
             refusal=lambda: self.config.phrases.refused,
         )
-        self._observer = observer
+        self.observer = observer
         self._effects = Effects(self)
         self._intake = Intake(self)
         self.strays = Strays(self)
@@ -309,13 +309,9 @@ class CallEngine:
                     self._by_alias.setdefault(alias, record.call_id)
                 self._deadlines.watch(lane)
         for event in events:
-            self._observer.event(record, event)
+            self.observer.event(record, event)
         for entry in record.transcript[len(before.transcript) :]:
-            self._observer.said(record, entry)
-
-    def turn_taken(self, row: TurnRow) -> None:
-        """The row of a turn is stored."""
-        self._observer.turn(row)
+            self.observer.said(record, entry)
 
     async def act(
         self, lane: CallLane, effects: Sequence[mc.Effect], actions: Sequence[tel.Action]
@@ -337,7 +333,7 @@ class CallEngine:
         if record.end_detail is EndDetail.STREAM_NEVER_STARTED:
             text = "call %s: no media socket came to %s; does a proxy pass on none?"
             _log.warning(text, record.call_id, self.stream_url())
-        self._observer.ended(record)
+        self.observer.ended(record)
         lane.release()
         self._quiet.set()
 

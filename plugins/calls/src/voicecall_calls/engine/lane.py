@@ -284,7 +284,7 @@ class CallLane:
             self._stored_entries = len(plan.record.transcript)
             self._publish(plan)
         for row in turns:
-            self.host.turn_taken(row)
+            self.host.observer.turn(row)
         phases = _phases(plan) if changed else []
         if recorded is not None and len(rest) < len(plan.actions):
             phases.append("document served")
