@@ -12,7 +12,7 @@ import anyio
 import pytest
 
 from voicecall.configuring import ConfigModel
-from voicecall.errors import InvalidRequest, PluginError
+from voicecall.errors import ConfigError, InvalidRequest, PluginError
 from voicecall.model import CallMode, CallRecord, CallState, Direction, MediaPath
 from voicecall.providers import Provider, ProviderContext, ProviderInfo, ProviderKind
 from voicecall.registry import Registry
@@ -234,6 +234,19 @@ async def test_whatever_a_voice_raises_only_the_first_one_is_needed(
             await made.need(wire(more=more, **streamed(tts={"provider": "broken"})))
     left_out = "the speech provider broken that would take over is left out: "
     assert f"{left_out}the tts provider 'broken' cannot be used: {words}\n" in caplog.text
+
+
+class Homeless(Closed):
+    async def _fail(self) -> None:
+        raise ConfigError("the folder of its voices is not there")
+
+
+async def test_an_error_of_our_own_is_told_without_the_group_of_its_task() -> None:
+    broken = info(ProviderKind.TTS, "broken", auto_select_order=110)
+    more = [replace(broken, factory=lambda config, context: Homeless(config))]
+    async with providers(wire(more=more, **streamed())) as made:
+        with pytest.raises(ConfigError, match=r"^the folder of its voices is not there$"):
+            await made.need(wire(more=more, **streamed(tts={"provider": "broken"})))
 
 
 async def test_the_carriers_own_voice_is_that_of_the_number_too() -> None:
