@@ -332,6 +332,16 @@ def test_every_reachable_record_survives_storing() -> None:
         assert CallRecord.from_dict(record.to_dict(), record.transcript) == record
 
 
+@pytest.mark.parametrize("within", [None, "message", "utterance", "ending"])
+def test_a_record_of_a_newer_program_is_refused(within: str | None) -> None:
+    records = (result.record for _, _, result in edges())
+    record = next(one for one in records if within is None or getattr(one, within) is not None)
+    data = record.to_dict()
+    (data if within is None else data[within])["mood"] = "good"
+    with pytest.raises(TypeError, match="mood"):
+        CallRecord.from_dict(data, record.transcript)
+
+
 def test_a_refused_call_is_over() -> None:
     event = ev.Initiated(at=5, key="k", provider_call_id="P1", from_number="+3")
     refused = refuse_inbound(call_id="c", provider="p", event=event, detail=EndDetail.POLICY)

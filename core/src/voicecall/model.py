@@ -289,7 +289,14 @@ class CallRecord(msgspec.Struct, frozen=True, kw_only=True):
     ) -> CallRecord:
         """The inverse of :meth:`to_dict`. Unknown keys of a newer version raise ``TypeError``."""
         values = dict(data)
-        message, utterance, ending = (values.get(k) for k in ("message", "utterance", "ending"))
+        if message := values.get("message"):
+            state = MessageState(message["state"])
+            values["message"] = FirstMessage(**{**message, "state": state})
+        if utterance := values.get("utterance"):
+            values["utterance"] = Utterance(**utterance)
+        if ending := values.get("ending"):
+            reason, detail = EndReason(ending["reason"]), EndDetail(ending["detail"])
+            values["ending"] = Ending(**{**ending, "reason": reason, "detail": detail})
         values.update(
             direction=Direction(values["direction"]),
             state=CallState(values["state"]),
@@ -299,23 +306,6 @@ class CallRecord(msgspec.Struct, frozen=True, kw_only=True):
             earlier_stream_ids=tuple(values.get("earlier_stream_ids", ())),
             end_reason=EndReason(values["end_reason"]) if values["end_reason"] else None,
             end_detail=EndDetail(values["end_detail"]) if values["end_detail"] else None,
-            message=FirstMessage(
-                message["text"],
-                MessageState(message["state"]),
-                message["attempts"],
-                message.get("at_dial"),
-            )
-            if message
-            else None,
-            utterance=Utterance(**utterance) if utterance else None,
-            ending=Ending(
-                EndReason(ending["reason"]),
-                EndDetail(ending["detail"]),
-                ending["requested_at"],
-                ending["attempts"],
-            )
-            if ending
-            else None,
             deadlines={DeadlineKind(kind): at for kind, at in values["deadlines"].items()},
             transcript=transcript,
         )
