@@ -69,7 +69,8 @@ class Approval(msgspec.Struct, frozen=True):
 
 
 class TurnRow(msgspec.Struct, frozen=True, kw_only=True):
-    """Times of one turn, milliseconds since the epoch; None where a step did not happen."""
+    """Times of one turn, milliseconds since the epoch; None where a step did not happen.
+    ``speech_ended`` is when that became known, behind the silence that ends an utterance."""
 
     call_id: str
     turn_id: str
@@ -92,7 +93,7 @@ class TurnRow(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def latency_ms(self) -> int | None:
-        """From the end of the caller's speech to the first audio sent."""
+        """From when the end of the caller's speech is known to the first audio sent."""
         begin = self.speech_ended or self.stt_final or self.agent_start
         if begin is None or self.first_audio_sent is None:
             return None

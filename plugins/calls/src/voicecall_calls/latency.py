@@ -29,8 +29,9 @@ _SERIES: Mapping[str, Callable[[TurnRow], int | None]] = {
     "speechFirstByte": _between("first_token", "tts_first_byte"),
     "bargeInStop": lambda row: row.barge_in_stop_ms,
 }
-"""``turnLatency``: end of the caller's speech to the first audio sent. ``listenWait``: end of a
-question to its answer. ``bargeInStop``: onset of the interrupting speech to the clear."""
+"""``turnLatency``: end of the caller's speech, when it is known, to the first audio sent.
+``listenWait``: end of a question to its answer. ``bargeInStop``: onset of the interrupting
+speech to the clear."""
 
 
 def latency_report(rows: Sequence[TurnRow]) -> dict[str, Any]:
