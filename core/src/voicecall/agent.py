@@ -115,8 +115,10 @@ class AgentBackend(Provider):
         :exc:`voicecall.errors.ProviderError`."""
 
     async def settle(self, turn: AgentTurn, heard_text: str) -> None:
-        """Called after an interruption: of the answer to ``turn``, the caller heard ``heard_text``.
-        The caller's next words wait for this, five seconds at most."""
+        """Called after an interruption, by the caller or by the end of the call: of the answer to
+        ``turn``, the caller heard ``heard_text``. Where the carrier's own voice speaks, nobody
+        knows how much, and all that it was given counts. The caller's next words wait for this,
+        five seconds at most."""
         return
 
     async def recall(

@@ -98,7 +98,8 @@ class RealtimeContract(ABC):
     @pytest.fixture
     @abstractmethod
     def speech(self) -> bytes:
-        """Caller speech, mu-law at 8 kHz, that draws at least one whole response."""
+        """Caller speech, mu-law at 8 kHz, that draws at least one whole response: with the
+        silence behind it by which the model notices its end."""
 
     @asynccontextmanager
     async def duplex(
