@@ -8,15 +8,17 @@ import sys
 import time
 import wave
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
+import anyio
 import numpy as np
 import pytest
 
 import voicecall_calls.demo.run
 from voicecall.errors import VoicecallError
 from voicecall.registry import Registry
+from voicecall_calls.demo.exchange import DemoExchange, exchange_process
 from voicecall_calls.demo.run import run_demo, save
 
 from .lab.process import START_PATIENCE_S, Home, port_is_free
@@ -90,6 +92,28 @@ def test_its_exchange_goes_with_it() -> None:
     while not port_is_free(port):
         assert time.monotonic() < deadline, "the exchange stays"
         time.sleep(0.02)
+
+
+def test_its_token_is_no_argument_that_others_can_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[str] = []
+    open_process = anyio.open_process
+
+    def noting(command: list[str], **options: Any) -> Any:
+        started.extend(command)
+        return open_process(command, **options)
+
+    async def run() -> None:
+        async with exchange_process("mock", "espeak:en-us+f2", "a-secret-token") as exchange:
+            with pytest.raises(VoicecallError, match="the exchange knows no call mk-1"):
+                await exchange.stats("mk-1")
+            stranger = DemoExchange(exchange.base_url, "another-token")
+            with pytest.raises(VoicecallError, match="wrong bearer token"):
+                await stranger.stats("mk-1")
+
+    monkeypatch.setattr(anyio, "open_process", noting)
+    anyio.run(run)
+    assert "emulate" in started
+    assert not [argument for argument in started if "a-secret-token" in argument]
 
 
 def test_without_its_speech_it_names_the_extra(tmp_path: Path) -> None:

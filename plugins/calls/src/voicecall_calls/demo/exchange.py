@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -16,10 +17,13 @@ from voicecall.errors import VoicecallError
 __all__ = ["DemoExchange", "exchange_process"]
 
 # However the demo ends, its end of the pipe is closed then. Read without Python's own buffer, whose
-# lock the interpreter wants at its end.
+# lock the interpreter wants at its end. Every user of the machine can read the arguments of a
+# process, and its environment only its own.
 _EMULATE = """
-import os, signal, threading
+import os, signal, sys, threading
 from voicecall_gateway.cli import main
+
+sys.argv += ["--auth-token", os.environ.pop("VOICECALL_DEMO_TOKEN")]
 
 def stay() -> None:
     while os.read(0, 1024):
@@ -75,8 +79,9 @@ async def exchange_process(
     """Run ``voicecall emulate`` on a free port until left, or until this process is gone.
     ``voice``: ``<tts id>:<voice>``."""
     arguments = [sys.executable, "-c", _EMULATE, "emulate", carrier, "--port", "0"]
-    arguments += ["--tts", voice, "--auth-token", auth_token]
-    async with await anyio.open_process(arguments, stderr=subprocess.PIPE) as process:
+    arguments += ["--tts", voice]
+    environ = {**os.environ, "VOICECALL_DEMO_TOKEN": auth_token}
+    async with await anyio.open_process(arguments, stderr=subprocess.PIPE, env=environ) as process:
         try:
             yield DemoExchange(await _address(process), auth_token)
         finally:
