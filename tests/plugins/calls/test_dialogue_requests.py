@@ -641,9 +641,10 @@ async def test_keys_and_words_that_wait_for_the_last_answer_to_stop_are_both_ans
         await words(phone, "That is all.")
         if not keys_first:
             await phone.event(ev.DigitsPressed, digits="4#")
+        await phone.event(ev.DigitsPressed, digits="5#")
         await phone.settle(5)
         asked = [(turn.digits, turn.text) for turn in phone.agent.turns]
-        assert asked == [("", "Tell me a story."), ("4#", "That is all.")]
+        assert asked == [("", "Tell me a story."), ("4#5#", "That is all.")]
 
 
 async def test_keys_of_a_webhook_count_once(tmp_path: Path) -> None:

@@ -60,7 +60,7 @@ def _both(first: TurnInput, then: TurnInput) -> TurnInput:
     return replace(
         then,
         text=f"{first.text} {then.text}".strip(),
-        digits=then.digits or first.digits,
+        digits=first.digits + then.digits,
         speech_started=first.speech_started or then.speech_started,
     )
 
