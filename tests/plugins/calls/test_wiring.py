@@ -371,7 +371,8 @@ def test_the_block_of_a_tunnel_comes_from_where_its_keys_may_stand() -> None:
         "region": "eu",
     }
     assert tunnel_block("tailscale-funnel", config.tunnel, config.tailscale) == {"port": 8443}
-    assert tunnel_block("burrow", config.tunnel, config.tailscale) == {}
+    for other in ("burrow", "pro", "providers-net"):
+        assert tunnel_block(other, config.tunnel, config.tailscale) == {}
     assert "block-token" not in repr(config)
     assert "flat-token" not in repr(config)
 

@@ -76,7 +76,7 @@ def tunnel_block(
     block: dict[str, Any] = {}
     for key, value in tunnel.model_dump(by_alias=True, exclude_unset=True).items():
         own = key.removeprefix(family)
-        if own != key and own:
+        if own != key and own[:1].isupper():
             block[own[0].lower() + own[1:]] = value
     if family == "tailscale":
         older = tailscale.model_dump(by_alias=True, exclude_unset=True, exclude={"mode"})
