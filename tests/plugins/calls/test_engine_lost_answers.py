@@ -167,6 +167,31 @@ async def test_every_call_whose_answer_was_lost_is_found(tmp_path: Path) -> None
             assert await phone.store.live() == []
 
 
+async def test_a_call_that_was_not_stored_keeps_none_from_being_found_that_was(
+    tmp_path: Path,
+) -> None:
+    async with open_phone(tmp_path, config={"maxConcurrentCalls": 2}) as phone:
+        load, down = phone.store.load, True
+
+        async def answer_when_up(call_id: str) -> CallRecord | None:
+            if down:
+                raise StoreError("the connection was lost")
+            return await load(call_id)
+
+        phone.store.load = answer_when_up  # type: ignore[method-assign]
+        phone.store.lost = 1
+        with pytest.raises(StoreError):
+            await phone.dial("Hello.")
+        # This one is asked for first.
+        phone.store.failures = 1
+        with pytest.raises(StoreError):
+            await phone.dial("Hello.")
+        down = False
+        await phone.settle(10)
+        assert [record.end_detail for record in phone.watcher.ends] == [EndDetail.DIAL_FAILED]
+        assert await phone.store.live() == []
+
+
 async def test_a_call_that_came_in_goes_on_though_its_webhook_does_not_come_again(
     tmp_path: Path,
 ) -> None:
