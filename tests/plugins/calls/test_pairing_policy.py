@@ -92,6 +92,15 @@ async def test_a_repeated_webhook_of_a_call_that_is_over_makes_no_code(tmp_path:
         assert await pairing.pending() == []
 
 
+async def test_no_two_callers_are_told_one_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_pairing(tmp_path) as (pairing, _):
+        made = iter(["111111", "111111", "111111", "222222"])
+        monkeypatch.setattr(pairing, "_new_code", lambda: next(made))
+        assert [await code_of(pairing, number) for number in (ONE, TWO)] == ["111111", "222222"]
+
+
 async def test_strangers_get_so_many_codes_a_minute(tmp_path: Path) -> None:
     async with open_pairing(tmp_path) as (pairing, _):
         codes = [await pairing.code_for(f"+1555010{n:04}") for n in range(20)]
