@@ -67,6 +67,19 @@ async def test_a_probe_ends_with_the_setting_of_a_number_that_is_wrong(
         assert said.format(url=desk.url) in probes[-1].message
 
 
+HOOK = "https://gateway.example/voice/webhook"
+
+
+@pytest.mark.parametrize(("url", "wrong"), [(None, "webhook"), (HOOK, "status")])
+async def test_a_setting_that_twilio_does_not_name_is_empty(url: str | None, wrong: str) -> None:
+    number = {"phone_number": HERE, "voice_url": url, "voice_method": "POST"}
+    page = json.dumps({"incoming_phone_numbers": [{**number, "status_callback": None}]})
+    async with answering(page) as config, open_desk(config) as desk:
+        probes = await desk.provider.probe(HOOK, [HERE])
+        assert named(probes)[-1] == (f"number-{wrong}", False)
+        assert "is empty; set it to" in probes[-1].message
+
+
 async def test_a_probe_of_a_host_that_twilio_takes_no_callbacks_to() -> None:
     async with open_desk() as desk:
         probes = await desk.provider.probe("https://my_phone.example/voice/webhook", [])
