@@ -85,6 +85,11 @@ def test_a_normal_number_stays_as_it_is(text: str) -> None:
         assert 2 <= len(number[1:]) <= 15
 
 
+def test_hosts_may_be_names_and_addresses_with_or_without_a_port() -> None:
+    hosts = ("voice.example.com", "Voice.example.com:8443", "198.51.100.7", "[2001:db8::1]:8443")
+    assert config(webhookSecurity={"allowedHosts": hosts}).webhook_security.allowed_hosts == hosts
+
+
 @pytest.mark.parametrize(
     ("values", "words"),
     [
@@ -120,6 +125,7 @@ def test_a_normal_number_stays_as_it_is(text: str) -> None:
         ({"webhookSecurity": {"allowedHosts": ["https://x"]}}, r"allowedHosts\.0: must be a host"),
         ({"webhookSecurity": {"allowedHosts": ["a_b.org"]}}, r"allowedHosts\.0: must be a host"),
         ({"webhookSecurity": {"allowedHosts": ["[:::]"]}}, r"allowedHosts\.0: must be a host"),
+        ({"webhookSecurity": {"allowedHosts": ["[1.2.3.4]"]}}, r"allowedHosts\.0: must be a host"),
         ({"phrases": {"pairing": "Ask the owner."}}, r"phrases\.pairing: must hold \{code\}"),
         ({"phrases": {"goodbye": ""}}, r"here\.phrases\.goodbye: must not be empty"),
         ({"phrases": {"stillThere": "  "}}, r"here\.phrases\.stillThere: must not be empty"),
