@@ -179,14 +179,27 @@ async def test_the_agent_knows_what_was_said_before_its_first_turn(tmp_path: Pat
         assert {turn.language for turn in phone.agent.turns} == {""}
 
 
-async def test_a_number_has_its_own_greeting_agent_and_route(tmp_path: Path) -> None:
-    routes = {"+1 (555) 000-1111": {"inboundGreeting": "Night desk.", "agentId": "night"}}
-    async with open_phone(tmp_path, config={"numbers": routes}) as phone:
+@pytest.mark.parametrize(
+    ("number", "route_key", "agent", "greeting"),
+    [
+        ("+1 (555) 000-1111", "+15550001111", "night", "Night desk."),
+        ("+1 (555) 000-9999", None, "day", "Day desk."),
+    ],
+)
+async def test_a_number_has_its_own_greeting_agent_and_route(
+    tmp_path: Path, number: str, route_key: str | None, agent: str, greeting: str
+) -> None:
+    config = {
+        "agentId": "day",
+        "inboundGreeting": "Day desk.",
+        "numbers": {number: {"inboundGreeting": "Night desk.", "agentId": "night"}},
+    }
+    async with open_phone(tmp_path, config=config) as phone:
         await greeted(phone)
-        assert phone.heard == ["Night desk."]
-        assert phone.record.route_key == "+15550001111"
-        assert phone.record.agent_id == "night"
-        assert phone.record.session_key == "agent:night:voice:15550002222"
+        assert phone.heard == [greeting]
+        assert phone.record.route_key == route_key
+        assert phone.record.agent_id == agent
+        assert phone.record.session_key == f"agent:{agent}:voice:15550002222"
 
 
 async def test_a_notification_is_heard_once_and_ends_the_call(tmp_path: Path) -> None:
