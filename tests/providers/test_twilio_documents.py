@@ -110,7 +110,17 @@ def test_voice_and_language() -> None:
 def test_a_notification_is_spoken_with_a_voice_that_twilio_knows() -> None:
     spoken = notice(tel.Speak("u-1", "Hello", "alloy"), HOOK, Style("Polly.Vicki"))
     assert spoken is not None
-    assert ElementTree.fromstring(spoken)[0].attrib == {"voice": "Polly.Vicki"}
+    say, redirect = ElementTree.fromstring(spoken)
+    assert say.attrib == {"voice": "Polly.Vicki"}
+    # Nobody asks for this document, so its end tells of the answer, too.
+    assert redirect.text == f"{HOOK}?type=played&i=dial&u=u-1&first=1{AGAIN}"
+
+
+def test_what_is_not_only_spoken_does_not_come_with_the_dial_request() -> None:
+    assert PROVIDER.speaks_at_dial(tel.Speak("u-1", "Hello"))
+    assert not PROVIDER.speaks_at_dial(tel.Speak("u-1", "Hello", None, LISTEN))
+    # With the longest URLs that it may have to name.
+    assert not PROVIDER.speaks_at_dial(tel.Speak("u-1", "x" * 3500))
 
 
 def test_silence_is_listened_to_again_with_more_patience() -> None:
