@@ -15,7 +15,7 @@ from voicecall.registry import Registry
 from voicecall.selection import Selected, Selection
 from voicecall.telephony import StreamPoint, TelephonyCapabilities
 from voicecall_calls.config import VoiceCallConfig
-from voicecall_calls.exposure import is_public_url, tunnel_block
+from voicecall_calls.exposure import TailscaleConfig, TunnelConfig, is_public_url, tunnel_block
 from voicecall_calls.knownsecrets import known_secrets
 from voicecall_calls.wiring import Wiring, require, resolve
 from voicecall_mock.config import MockConfig
@@ -373,6 +373,9 @@ def test_the_block_of_a_tunnel_comes_from_where_its_keys_may_stand() -> None:
     assert tunnel_block("tailscale-funnel", config.tunnel, config.tailscale) == {"port": 8443}
     for other in ("burrow", "pro", "providers-net"):
         assert tunnel_block(other, config.tunnel, config.tailscale) == {}
+    alone = TunnelConfig(provider="ngrok", ngrok_domain="phone.example.app")
+    assert tunnel_block("ngrok", alone, TailscaleConfig()) == {"domain": "phone.example.app"}
+    assert tunnel_block("tailscale-serve", alone, TailscaleConfig()) == {}
     assert "block-token" not in repr(config)
     assert "flat-token" not in repr(config)
 
