@@ -568,9 +568,11 @@ async def test_another_format_takes_another_session_and_drops_what_waited() -> N
         assert it.ear.age_s(0) == PCM16_16K.duration_ms(FRAME) / 1000
         # An open session is given up, and the ear is not ready before there is another one.
         it.ear.expect(MULAW_8K)
+        it.ear.hear(b"\x03" * FRAME)
         with anyio.move_on_after(0.5) as early:
             await it.ear.ready()
         assert early.cancelled_caught
         await it.ear.ready()
         assert stt.current.options.audio_format == MULAW_8K
+        assert [bytes(session.audio)[:1] for session in stt.sessions] == [b"\x02", b"\x03"]
         assert it.deaf == []
