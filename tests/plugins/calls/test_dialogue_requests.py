@@ -86,6 +86,28 @@ async def test_a_sound_that_is_not_understood_is_no_answer(tmp_path: Path) -> No
         assert phone.agent.turns == []
 
 
+async def test_a_question_is_not_asked_again_behind_its_answer(tmp_path: Path) -> None:
+    async with open_phone(tmp_path) as phone:
+        await greeted(phone)
+        async with asked(phone) as answers:
+            await phone.settle(0.2)
+            phone.store.delay_s = 0.5
+            phone.stt.started()
+            await phone.settle(0.3)
+            assert phone.socket.clears == 1
+            phone.stt.ended()
+            # It is not stored yet that a noise has broken the question off.
+            await phone.settle(0.1)
+            phone.stt.started()
+            await phone.settle(1)
+            phone.stt.final("Anna.")
+            phone.stt.ended()
+        phone.store.delay_s = 0.0
+        await phone.settle(3)
+        assert answers == ["Anna."]
+        assert phone.said[1:] == [("bot", "What is"), ("user", "Anna.")]
+
+
 @pytest.mark.parametrize("blank_final", [True, False])
 async def test_a_question_that_a_noise_breaks_off_is_asked_again(
     tmp_path: Path, blank_final: bool

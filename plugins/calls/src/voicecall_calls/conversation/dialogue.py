@@ -10,7 +10,6 @@ import logging
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 
 import anyio
 import anyio.abc
@@ -24,7 +23,7 @@ from voicecall_calls.conversation.keys import CallerKeys
 from voicecall_calls.conversation.mouth import Mouth, SpeechTimes, Spoken, let_finish
 from voicecall_calls.conversation.parting import Parting
 from voicecall_calls.conversation.question import OpenQuestion
-from voicecall_calls.conversation.replier import Replier, Reply, utter
+from voicecall_calls.conversation.replier import Replier, Reply, Stoppable, utter
 from voicecall_calls.conversation.silence import SilenceWatch
 from voicecall_calls.conversation.turntimes import KeepTurn, TurnTimes
 from voicecall_calls.engine.lane import CallLane
@@ -33,14 +32,6 @@ __all__ = ["Dialogue"]
 
 _log = logging.getLogger("voicecall.calls")
 _FAILURES_BEFORE_GOODBYE = 2
-
-
-@dataclass(slots=True)
-class _Stoppable:
-    """Something under way: ``scope`` stops it."""
-
-    scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
-    over: anyio.Event = field(default_factory=anyio.Event)
 
 
 class Dialogue(Conversation):
@@ -77,17 +68,16 @@ class Dialogue(Conversation):
         self._opening = anyio.Event()
         """The first message may be spoken: nobody has the floor before it."""
         self._floor = anyio.Lock()
-        self._speaking: _Stoppable | None = None
+        self._speaking: Stoppable | None = None
         """What has the floor."""
         self._interruptions = 0
-        self._replying: _Stoppable | None = None
+        self._replying: Stoppable | None = None
         self._unasked: TurnInput | None = None
         """What was stopped before the agent was asked."""
         self._question = OpenQuestion()
         self._resumed = False
         self._parting = Parting(lane, self._floor, quiet=self._stop_reply, say=otherwise)
-        self._agent_failures = 0
-        self._speech_failures = 0
+        self._agent_failures = self._speech_failures = 0
         self._keys = CallerKeys(self._keys_collected)
         self._silence = SilenceWatch(config.silence, self.seam, busy=self._busy)
 
@@ -181,7 +171,7 @@ class Dialogue(Conversation):
                     self._unasked = None
                     await self._stop_reply()
                     turn = joined(self._inputs, self._unasked)
-                    self._replying = reply = _Stoppable()
+                    self._replying = reply = Stoppable()
                     tasks.start_soon(self._answer, turn, reply)
 
     async def _message_loop(self) -> None:
@@ -218,7 +208,7 @@ class Dialogue(Conversation):
         if not self._opening.is_set():
             await self._opening.wait()
         async with self._floor:
-            self._speaking = speech = _Stoppable()
+            self._speaking = speech = Stoppable()
             with speech.scope:
                 try:
                     if self._parting.over is not None:
@@ -241,7 +231,7 @@ class Dialogue(Conversation):
 
     # --- answering --------------------------------------------------------------------------
 
-    async def _answer(self, turn: TurnInput, reply: _Stoppable) -> None:
+    async def _answer(self, turn: TurnInput, reply: Stoppable) -> None:
         try:
             with reply.scope:
                 await self._answer_now(turn)
@@ -380,6 +370,12 @@ class Dialogue(Conversation):
         times.stt_final = self.seam.now_ms()
         await self._keep(times.row(asked))
         return text
+
+    async def _repeat(self) -> None:
+        """Ask the open question again: no more than a part of it may have been heard."""
+        await let_finish(self._caller_goes_on)
+        if self._question.unanswered:
+            await self._say(self._question.prompt)
 
     # --- keys and silence -------------------------------------------------------------------
 

@@ -59,9 +59,10 @@ class OpenQuestion:
             self._answer = None
 
     @property
-    def begun(self) -> bool:
-        """The prompt comes now, or came."""
-        return self._answer is not None and self._answer.due
+    def unanswered(self) -> bool:
+        """The prompt comes now, or came, and nobody has said anything to it."""
+        answer = self._answer
+        return answer is not None and answer.due and not answer.known.is_set()
 
     def begins(self) -> None:
         """The prompt comes now: an early answer to it counts."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 import anyio
@@ -22,10 +22,18 @@ from voicecall_calls.conversation.mouth import Mouth, Speech, SpeechTimes, Spoke
 from voicecall_calls.conversation.turntimes import TurnTimes
 from voicecall_calls.spoken import SpokenStream
 
-__all__ = ["Replier", "Reply", "utter"]
+__all__ = ["Replier", "Reply", "Stoppable", "utter"]
 
 _log = logging.getLogger("voicecall.calls")
 _FILLER_AGAIN_S = 8.0
+
+
+@dataclass(slots=True)
+class Stoppable:
+    """Something under way: ``scope`` stops it."""
+
+    scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
+    over: anyio.Event = field(default_factory=anyio.Event)
 
 
 @dataclass(slots=True)

@@ -322,9 +322,8 @@ class StreamConversation(Dialogue):
     def _not_understood(self) -> None:
         if not self._question.waits:
             self._push(self._turn_input(""))
-        elif self._question.begun:
-            # No more than a part of it may have been heard.
-            self.lane.spawn(partial(self._say, self._question.prompt))
+        elif self._question.unanswered:
+            self.lane.spawn(self._repeat)
 
     def _deaf(self, reason: str) -> None:
         async def goodbye() -> None:
