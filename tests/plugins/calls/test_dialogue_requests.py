@@ -361,6 +361,31 @@ async def test_a_question_that_cannot_be_spoken_fails_at_once(tmp_path: Path) ->
 
 
 @both_paths
+async def test_words_behind_a_question_that_cannot_be_spoken_are_the_agents(
+    tmp_path: Path, media: MediaPath
+) -> None:
+    async with open_phone(tmp_path, media=media) as phone:
+        await greeted(phone)
+        error = ProviderUnavailable("no voice", provider="scripted")
+        phone.tts.errors.append(error)
+        phone.carrier.fail(tel.Speak, error)
+
+        async def ask() -> None:
+            with pytest.raises(ProviderUnavailable):
+                await phone.operations.ask(phone.record.call_id, QUESTION)
+
+        async with anyio.create_task_group() as asking:
+            asking.start_soon(ask)
+            await phone.settle(0.5)
+            assert phone.record.utterance is not None
+            assert phone.record.utterance.text == SAY.not_understood
+            await words(phone, "Hello?")
+            await phone.settle(3)
+        assert phone.agent.asked == ["Hello?"]
+        assert phone.said[-1] == ("bot", "Yes.")
+
+
+@both_paths
 async def test_speak_returns_when_it_was_played(tmp_path: Path, media: MediaPath) -> None:
     async with open_phone(tmp_path, media=media) as phone:
         await greeted(phone)

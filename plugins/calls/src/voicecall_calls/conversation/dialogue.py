@@ -12,7 +12,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import anyio
-import anyio.abc
 
 from voicecall.errors import CallNotReady, ProviderUnavailable
 from voicecall.model import CallMode, EndDetail, EndReason, MessageState
@@ -292,10 +291,12 @@ class Dialogue(Conversation):
         if not new_turn:
             await let_finish(self._caller_goes_on)
         spoken = await self._speak(text, new_turn=new_turn)
-        if not spoken.ok:
-            await self._speech_failed()
-        else:
+        if spoken.ok:
             self._speech_failures = 0
+            return spoken
+        if new_turn:
+            self._question.withdraw()
+        await self._speech_failed()
         return spoken
 
     async def _speak(self, text: str, *, new_turn: bool = False, last: bool = False) -> Spoken:
@@ -349,9 +350,8 @@ class Dialogue(Conversation):
             raise ProviderUnavailable(spoken.error or "speech failed", provider="speech")
 
     async def ask(self, prompt: str, timeout_s: float) -> str:
-        times = TurnTimes(
-            self.lane.record.call_id, self.seam.new_id(), "continue", self.seam.now_ms()
-        )
+        call_id, now = self.lane.record.call_id, self.seam.now_ms()
+        times = TurnTimes(call_id, self.seam.new_id(), "continue", now)
         # What is being said just now is no answer.
         await let_finish(self._caller_goes_on)
         try:

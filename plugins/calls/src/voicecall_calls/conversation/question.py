@@ -56,7 +56,12 @@ class OpenQuestion:
         try:
             yield answer
         finally:
-            self._answer = None
+            if self._answer is answer:
+                self._answer = None
+
+    def withdraw(self) -> None:
+        """The prompt cannot be spoken: what the caller says is no answer."""
+        self._answer = None
 
     @property
     def unanswered(self) -> bool:
