@@ -344,9 +344,11 @@ async def test_what_was_understood_of_an_utterance_survives_the_session() -> Non
         # A sound without words is only over.
         it.events.clear()
         stt.started()
+        stt.partial(" ")
         stt.lost()
         await anyio.sleep(2)
-        assert [type(event).__name__ for event in it.events] == ["SpeechStarted", "SpeechEnded"]
+        kinds = [type(event).__name__ for event in it.events]
+        assert kinds == ["SpeechStarted", "Partial", "SpeechEnded"]
         # And what is over is not told again.
         it.events.clear()
         stt.started()
@@ -452,6 +454,13 @@ async def test_words_begin_an_utterance_whose_begin_was_not_told() -> None:
             ("Partial", 1500),
             ("Final", 1600),
         ]
+        # The next session may number its utterances as this one did.
+        it.events.clear()
+        stt.lost()
+        await anyio.sleep(1)
+        stt.current.tell(Final(utterance=2, at_ms=50, text="Hello?"))
+        await anyio.sleep(1)
+        assert [type(event).__name__ for event in it.events] == ["SpeechStarted", "Final"]
 
 
 async def test_late_words_begin_no_utterance() -> None:
@@ -479,7 +488,10 @@ async def test_after_the_last_attempt_the_call_is_deaf_once() -> None:
     stt = ScriptedTranscription()
     stt.open_errors.extend([trouble()] * 20)
     async with listening(stt) as it:
-        await anyio.sleep(60)
+        # A vendor that is down for a moment is given one.
+        await anyio.sleep(3)
+        assert it.deaf == []
+        await anyio.sleep(57)
         assert it.deaf == ["scripted: no way there"]
         assert len(stt.open_errors) == 16
         with anyio.fail_after(0.1):
