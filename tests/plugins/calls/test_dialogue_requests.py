@@ -593,6 +593,43 @@ async def test_words_that_were_not_played_are_not_in_the_transcript(tmp_path: Pa
         assert phone.record.state is CallState.LISTENING
 
 
+STORY = "It was a dark and stormy night, and nobody was about."
+
+
+@pytest.mark.parametrize(
+    ("lasted_s", "heard"),
+    [(0.1, ""), (1.0, "It was a"), (5.0, STORY)],
+)
+@pytest.mark.parametrize("over", ["a question", "the caller hangs up", "we hang up"])
+async def test_words_that_a_carrier_tells_no_end_of_are_in_the_transcript(
+    tmp_path: Path, lasted_s: float, heard: str, over: str
+) -> None:
+    async with open_phone(tmp_path, media=MediaPath.NATIVE) as phone:
+        await greeted(phone)
+        # As with one that listens behind the words, and tells of both at once.
+        phone.plays = False
+        phone.agent.then(STORY)
+        await words(phone, "Tell me a story.")
+        await phone.settle(lasted_s)
+        match over:
+            case "a question":
+                phone.tasks.start_soon(ask_in_vain, phone)
+            case "the caller hangs up":
+                await phone.hang_up()
+            case _:
+                await phone.operations.end(phone.record.call_id)
+        await phone.settle(1)
+        stored = await phone.store.load(phone.record.call_id)
+        assert stored is not None
+        lines = [(e.speaker.value, e.text, e.complete) for e in stored.transcript[2:]]
+        assert lines == ([("bot", heard, heard == STORY)] if heard else [])
+
+
+async def ask_in_vain(phone: Phone) -> None:
+    with pytest.raises(CallNotReady):
+        await phone.operations.ask(phone.record.call_id, QUESTION)
+
+
 async def test_a_speak_action_brings_the_listening_with_it(tmp_path: Path) -> None:
     async with open_phone(tmp_path, media=MediaPath.NATIVE) as phone:
         await greeted(phone)

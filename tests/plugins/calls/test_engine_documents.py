@@ -352,6 +352,23 @@ async def test_pieces_stop_where_one_cannot_be_spoken(tmp_path: Path) -> None:
         assert all(SENTENCES[2] not in text for text in texts)
 
 
+async def test_what_was_heard_of_a_piece_is_in_the_transcript(tmp_path: Path) -> None:
+    carrier = ScriptedCarrier(replace(NATIVE, longest_speech=60))
+    async with open_phone(tmp_path, media=MediaPath.NATIVE, carrier=carrier) as phone:
+        await phone.call_in()
+        await phone.settle(5)
+        phone.agent.then(" ".join(SENTENCES))
+        token = phone.record.listen_token
+        await phone.event(ev.SpeechHeard, text="Tell me.", turn_token=token)
+        await phone.settle(1)
+        await phone.hang_up()
+        await phone.settle(1)
+        stored = await phone.store.load(phone.record.call_id)
+        assert stored is not None
+        last = stored.transcript[-1]
+        assert (last.text, last.complete) == ("This is sentence", False)
+
+
 @pytest.mark.parametrize("heard", [1, 2])
 @pytest.mark.parametrize("why", ["the caller speaks", "a piece cannot be spoken"])
 async def test_the_agent_is_told_which_pieces_of_its_answer_were_heard(

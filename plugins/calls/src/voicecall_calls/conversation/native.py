@@ -14,7 +14,8 @@ from voicecall import telephony as tel
 from voicecall.errors import ProviderError
 from voicecall.machine import Outcome
 from voicecall.model import CallMode
-from voicecall_calls.conversation.mouth import Mouth, Speech, SpeechTimes, Spoken
+from voicecall_calls.conversation.mouth import Mouth, Speech, SpeechTimes, Spoken, heard_part
+from voicecall_calls.conversation.replier import utter
 from voicecall_calls.engine.asking import asked, reported_end
 from voicecall_calls.spoken.pieces import pieces
 
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from voicecall_calls.engine.lane import CallLane
 
 __all__ = ["NativeMouth"]
+
+_CHARACTER_MS = 65
+"""So long a character is spoken, most often."""
 
 
 class NativeMouth(Mouth):
@@ -39,11 +43,11 @@ class NativeMouth(Mouth):
     def begin(self, *, first_message: bool = False, new_turn: bool = False) -> Speech:
         return _NativeSpeech(self, self.seam.new_id(), first_message, new_turn)
 
-    def follow(self, utterance_id: str, text: str) -> Speech:
-        """An utterance that the carrier plays already."""
+    def follow(self, utterance_id: str) -> Speech:
+        """An utterance that the carrier plays already: what is sent to it is its text."""
         speech = _NativeSpeech(self, utterance_id)
         speech.started = True
-        speech.sentences.append(text)
+        speech.times.first_sent = self.seam.now_ms()
         self._awaited[utterance_id] = speech
         return speech
 
@@ -55,6 +59,11 @@ class NativeMouth(Mouth):
 
     def expect(self, speech: _NativeSpeech) -> None:
         self._awaited[speech.id] = speech
+
+    async def replace(self) -> None:
+        """Other words take the place of those that the carrier may still be speaking."""
+        for speech in [self._awaited.pop(key) for key in list(self._awaited)]:
+            await speech.untold()
 
 
 class _NativeSpeech(Speech):
@@ -102,9 +111,7 @@ class _NativeSpeech(Speech):
         """One after the other; only the last one listens, and ends a first message."""
         for part in parts[:-1]:
             piece = _NativeSpeech(self._mouth, self._mouth.seam.new_id())
-            piece.listens = False
-            piece.sentences.append(part)
-            spoken = await piece.done()
+            spoken = await utter(piece, part, listens=False)
             if not (spoken.ok and spoken.complete):
                 break
             self._before.append(part)
@@ -135,6 +142,7 @@ class _NativeSpeech(Speech):
         """Have the carrier speak; what came of it where it does not."""
         mouth = self._mouth
         lane = mouth.lane
+        await mouth.replace()
         listen = None
         if lane.record.mode is CallMode.CONVERSATION and self.listens:
             # What the caller is saying just now answers the token that was given out before.
@@ -179,5 +187,22 @@ class _NativeSpeech(Speech):
         # text it does not tell.
         if not self.started:
             return Spoken(" ".join(self._before), complete=False)
+        record = self._mouth.lane.record
+        if record.terminal or record.ending is not None:
+            await self.untold()
         heard = " ".join([*self._before, self._text])
         return Spoken(heard, complete=self._over.is_set())
+
+    async def untold(self) -> None:
+        """Nobody will tell of the end of this any more, where that is not known: a carrier that
+        listens behind the words tells of both at once, and of a call that is over of neither."""
+        if self._over.is_set():
+            return
+        mouth, text = self._mouth, self._text
+        now = mouth.seam.now_ms()
+        lasted_ms, whole_ms = now - (self.times.first_sent or now), len(text) * _CHARACTER_MS
+        complete = lasted_ms >= whole_ms
+        heard = text if complete else heard_part(text, lasted_ms, whole_ms)
+        await mouth.lane.apply(
+            ev.BotSpoke(at=now, utterance_id=self.id, heard=heard, complete=complete)
+        )

@@ -9,6 +9,7 @@ from voicecall_calls.config import VoiceCallConfig
 from voicecall_calls.conversation.agentturn import Brain
 from voicecall_calls.conversation.dialogue import Dialogue
 from voicecall_calls.conversation.native import NativeMouth
+from voicecall_calls.conversation.replier import utter
 from voicecall_calls.conversation.tones import play_on_native
 from voicecall_calls.conversation.turntimes import KeepTurn
 
@@ -36,7 +37,7 @@ class NativeConversation(Dialogue):
         # The planner may have let the carrier speak already, in the reply to a webhook.
         utterance = lane.record.utterance
         self._playing = (
-            mouth.follow(utterance.id, utterance.text) if utterance is not None else None
+            (mouth.follow(utterance.id), utterance.text) if utterance is not None else None
         )
 
     def playback_finished(self, utterance_id: str, ok: bool) -> None:
@@ -46,7 +47,7 @@ class NativeConversation(Dialogue):
     async def _open(self) -> None:
         if self._playing is not None:
             async with self._floor_taken():
-                await self._playing.done()
+                await utter(*self._playing)
         else:
             await super()._open()
 
