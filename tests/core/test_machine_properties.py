@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
@@ -161,17 +161,23 @@ def closed(record: CallRecord) -> CallRecord:
 
 
 @FEW
+@example(
+    outbound(MediaPath.NATIVE, CallMode.NOTIFY).record,
+    [ev.DialRefused(at=0, error="x"), ev.DialUncertain(at=0, error="?")],
+)
 @given(records, anything)
 def test_rules_that_hold_for_every_step(record: CallRecord, events: list[ev.CallEvent]) -> None:
     final, steps = run(record, events)
     before = record
-    for one in steps:
+    for event, one in zip(events, steps, strict=True):
         after = one.record
         assert bool(after.deadlines) is after.live
         if before.terminal:
             assert closed(after) == closed(before)
             cut_short = before.utterance is not None and after.utterance is None
-            assert cut_short or one.outcome is Outcome.IGNORED or one.effects == (HangUp(),)
+            late = isinstance(event, ev.DialUncertain) and not before.aliases
+            done_about_it = (LookUpDial() if late else HangUp(),)
+            assert cut_short or one.outcome is Outcome.IGNORED or one.effects == done_about_it
         if one.outcome is not Outcome.PROCESSED:
             assert (after, one.effects) == (before, ())
         before = after
