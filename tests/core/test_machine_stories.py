@@ -719,6 +719,24 @@ def test_a_dial_of_unknown_outcome_is_looked_up_also_behind_its_deadline() -> No
     )
 
 
+@pytest.mark.parametrize(
+    "uncertain", [ev.DialUncertain(at=25_000, error="timeout"), ev.Recovered(at=25_000)]
+)
+def test_a_call_that_is_ended_is_not_over_before_it_was_looked_up(uncertain: ev.CallEvent) -> None:
+    ended = tell(
+        outbound(),
+        (ev.EndRequested(at=10), "initiated", []),
+        (uncertain, "initiated", [mc.LookUpDial()]),
+        (due(54_999, DeadlineKind.HANGUP), "initiated", []),
+    )
+    tell(
+        ended,
+        (ev.DialLookedUp(at=55_000, provider_call_id=ID), "initiated", [mc.HangUp()]),
+        (ev.HangUpDone(at=55_100), "hangup-bot", [mc.Release()]),
+    )
+    tell(ended, (due(55_000, DeadlineKind.HANGUP), "hangup-bot", [mc.Release()]))
+
+
 def test_a_restart_in_the_middle_of_a_streamed_call() -> None:
     live = ev.StatusReported(at=5_100, status=ev.CarrierStatus.CONNECTED)
     record = tell(

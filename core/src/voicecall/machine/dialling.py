@@ -8,8 +8,8 @@ from voicecall import events as ev
 from voicecall.model import CallRecord, DeadlineKind, EndDetail, EndReason
 from voicecall.tones import tones_ms
 
-from .moves import finished, with_deadlines
-from .vocabulary import CallPolicy, HangUp, LookUpDial, Outcome, ProbeStatus, Step
+from .moves import finished, looking_up, with_deadlines
+from .vocabulary import CallPolicy, HangUp, Outcome, ProbeStatus, Step
 
 __all__ = [
     "dial_accepted",
@@ -63,8 +63,7 @@ def dial_refused(record: CallRecord, event: ev.DialRefused, policy: CallPolicy) 
 def dial_uncertain(record: CallRecord, event: ev.DialUncertain, policy: CallPolicy) -> Step:
     if record.provider_call_id is not None:
         return Step(record, outcome=Outcome.IGNORED)
-    # The look-up has its own time: the request may have taken nearly all of the call's.
-    return Step(with_deadlines(record, dial=event.at + policy.dial_ms), (LookUpDial(),))
+    return looking_up(record, event.at, policy)
 
 
 def dial_looked_up(record: CallRecord, event: ev.DialLookedUp, policy: CallPolicy) -> Step:

@@ -20,6 +20,7 @@ from .moves import (
     begin_end,
     finished,
     first_sign_of_life,
+    looking_up,
     with_deadlines,
     without_stream,
 )
@@ -29,7 +30,6 @@ from .vocabulary import (
     Connected,
     Effect,
     HangUp,
-    LookUpDial,
     Outcome,
     ProbeStatus,
     Step,
@@ -124,7 +124,7 @@ def recovered(record: CallRecord, event: ev.Recovered, policy: CallPolicy) -> St
         deadlines=deadlines,
     )
     if record.provider_call_id is None:
-        return Step(with_deadlines(record, dial=event.at + policy.dial_ms), (LookUpDial(),))
+        return looking_up(record, event.at, policy)
     if record.ending is not None:
         return Step(record, (HangUp(),))
     return Step(record, (ProbeStatus(),))

@@ -19,7 +19,7 @@ from voicecall.model import (
     TranscriptEntry,
 )
 
-from .vocabulary import CallPolicy, Connected, Effect, HangUp, Outcome, Release, Step
+from .vocabulary import CallPolicy, Connected, Effect, HangUp, LookUpDial, Outcome, Release, Step
 
 __all__ = [
     "advance",
@@ -27,6 +27,7 @@ __all__ = [
     "close",
     "finished",
     "first_sign_of_life",
+    "looking_up",
     "moved",
     "with_deadlines",
     "with_entry",
@@ -121,6 +122,16 @@ def begin_end(
     due = at + (policy.dial_ms if dialling else 10 * policy.hangup_retry_ms)
     ended = replace(with_deadlines(record, hangup=due), ending=Ending(reason, detail, at))
     return Step(ended, () if dialling else (HangUp(),))
+
+
+def looking_up(record: CallRecord, at: int, policy: CallPolicy) -> Step:
+    """The carrier is asked whether there is the call. That has its own time, also on a call that is
+    being ended: it must not be over before what is found can be hung up."""
+    due = at + policy.dial_ms
+    record = with_deadlines(record, dial=due)
+    if record.ending is not None:
+        record = with_deadlines(record, hangup=due)
+    return Step(record, (LookUpDial(),))
 
 
 def first_sign_of_life(
