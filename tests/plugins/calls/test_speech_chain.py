@@ -17,8 +17,7 @@ from voicecall.media import AudioSink
 from voicecall.model import EndDetail
 from voicecall.tts import SpeechProvider, SpeechSession, Utterance
 from voicecall_calls.config import PhrasesConfig
-from voicecall_calls.speech.chain import ChainMember, ChainSpeech
-from voicecall_calls.speech.resting import Rest
+from voicecall_calls.speech.chain import ChainMember, ChainSpeech, Rest
 from voicecall_testing.clock import VirtualSeam, virtual_backend
 from voicecall_testing.fakes import ScriptedSpeech
 from voicecall_testing.harness import open_phone

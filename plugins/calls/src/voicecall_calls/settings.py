@@ -22,9 +22,8 @@ from voicecall.selection import Selected, Selection
 from voicecall_calls.config import VoiceCallConfig
 from voicecall_calls.conversation.agentturn import Brain
 from voicecall_calls.making import open_provider
-from voicecall_calls.speech.chain import ChainMember, ChainSpeech
+from voicecall_calls.speech.chain import ChainMember, ChainSpeech, Rest
 from voicecall_calls.speech.choosing import VOICE_KEYS, SpeechChoice, block_of, voice_of
-from voicecall_calls.speech.resting import Rest
 from voicecall_calls.wiring import Wiring, require
 
 __all__ = ["CallSettings", "Providers", "SettingsBook", "effective"]

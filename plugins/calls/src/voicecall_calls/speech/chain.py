@@ -18,14 +18,41 @@ import anyio.abc
 from voicecall.audio.formats import AudioFormat
 from voicecall.errors import ProviderError, ProviderTimeout, ProviderUnavailable
 from voicecall.media import AudioSink
+from voicecall.seam import Seam
 from voicecall.tts import SpeechProvider, SpeechSession, Utterance
-from voicecall_calls.speech.resting import Rest
 from voicecall_calls.speech.seat import Seat
 from voicecall_calls.speech.utterance import ChainUtterance
 
-__all__ = ["ChainMember", "ChainSpeech"]
+__all__ = ["ChainMember", "ChainSpeech", "Rest"]
 
 _log = logging.getLogger("voicecall.calls")
+_REST_S = 30.0
+_LONGEST_REST_S = 300.0
+
+
+class Rest:
+    """One a provider, shared by all calls: 30 s of rest after a failure, twice as long after each
+    further one without a success in between, 5 minutes at most.
+
+    Calls that fail while it rests make it no longer: they found out about the same thing.
+    """
+
+    def __init__(self, seam: Seam) -> None:
+        self._seam = seam
+        self._until = 0.0
+        self._next_s = _REST_S
+
+    @property
+    def resting(self) -> bool:
+        return self._seam.monotonic() < self._until
+
+    def failed(self) -> None:
+        if not self.resting:
+            self._until = self._seam.monotonic() + self._next_s
+            self._next_s = min(self._next_s * 2, _LONGEST_REST_S)
+
+    def spoke(self) -> None:
+        self._until, self._next_s = 0.0, _REST_S
 
 
 @dataclass(frozen=True, slots=True)
