@@ -67,7 +67,8 @@ class Ear:
         self._ready = anyio.Event()
         self.gone = False
         """There is no recognition any more."""
-        self._scope: anyio.CancelScope | None = None
+        self._scope = anyio.CancelScope()
+        """Of the present session."""
         self._broken: str | None = None
         """Why the present session is given up."""
         self._refused = False
@@ -87,8 +88,7 @@ class Ear:
         self._session = None
         if self._ready.is_set():
             self._ready = anyio.Event()
-        if self._scope is not None:
-            self._scope.cancel()
+        self._scope.cancel()
 
     def hear(self, audio: bytes) -> None:
         """Caller audio, by a plain call. Kept (bounded, oldest dropped) until a session is up."""
@@ -110,8 +110,7 @@ class Ear:
         """The session does not take audio: it is lost."""
         self._session = None
         self._broken = why_lost(error, _WHOSE)
-        if self._scope is not None:
-            self._scope.cancel()
+        self._scope.cancel()
 
     def age_s(self, at_ms: int) -> float:
         """Seconds of audio since position ``at_ms`` of the session's audio clock."""

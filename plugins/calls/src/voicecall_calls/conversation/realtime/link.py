@@ -71,7 +71,8 @@ class ModelLink:
         self._listen = listen
         self._pause = pause
         self._tasks: anyio.abc.TaskGroup | None = None
-        self._scope: anyio.CancelScope | None = None
+        self._scope = anyio.CancelScope()
+        """Of the present session."""
         self._muted = False
         self._broken: str | None = None
         """Why the present session is given up."""
@@ -91,11 +92,7 @@ class ModelLink:
         """The session does not take the caller's audio: it is given up."""
         self._broken = why_lost(error, _WHOSE)
         self._listen(self.keep)
-        self._leave()
-
-    def _leave(self) -> None:
-        if self._scope is not None:
-            self._scope.cancel()
+        self._scope.cancel()
 
     def reopen(self) -> None:
         """The line gets another format: another session takes the place of this one, which is told
@@ -104,7 +101,7 @@ class ModelLink:
         self._waiting_bytes = 0
         if self.session is not None:
             self._over(self.session)
-        self._leave()
+        self._scope.cancel()
 
     def mute(self) -> None:
         """Have this session, and each that follows, hear silence from now on."""
@@ -235,4 +232,4 @@ class ModelLink:
         running."""
         with anyio.move_on_after(max(in_ms - _RENEW_BEFORE_MS, 0) / 1000):
             await self._pause()
-        self._leave()
+        self._scope.cancel()
