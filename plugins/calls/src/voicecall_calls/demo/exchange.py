@@ -23,7 +23,7 @@ _EMULATE = """
 import os, signal, sys, threading
 from voicecall_gateway.cli import main
 
-sys.argv += ["--auth-token", os.environ.pop("VOICECALL_DEMO_TOKEN")]
+sys.argv += ["--auth-token", os.environ.pop("EXCHANGE_TOKEN")]
 
 def stay() -> None:
     while os.read(0, 1024):
@@ -80,7 +80,7 @@ async def exchange_process(
     ``voice``: ``<tts id>:<voice>``."""
     arguments = [sys.executable, "-c", _EMULATE, "emulate", carrier, "--port", "0"]
     arguments += ["--tts", voice]
-    environ = {**os.environ, "VOICECALL_DEMO_TOKEN": auth_token}
+    environ = {**os.environ, "EXCHANGE_TOKEN": auth_token}
     async with await anyio.open_process(arguments, stderr=subprocess.PIPE, env=environ) as process:
         try:
             yield DemoExchange(await _address(process), auth_token)
