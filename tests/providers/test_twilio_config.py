@@ -105,6 +105,18 @@ def test_credentials_come_from_the_environment() -> None:
             "twilio.apiBaseUrl",
         ),
         ({"accountSid": "AC1", "authToken": "t", "apiBaseUrl": "http://a b"}, "twilio.apiBaseUrl"),
+        (
+            {"accountSid": "AC1", "authToken": "t", "apiBaseUrl": "https://user:pass@h"},
+            "twilio.apiBaseUrl: must be a URL without user name, query and fragment",
+        ),
+        (
+            {"accountSid": "AC1", "authToken": "t", "apiBaseUrl": "https://h/?a=b"},
+            "twilio.apiBaseUrl",
+        ),
+        (
+            {"accountSid": "AC1", "authToken": "t", "apiBaseUrl": "https://h/#b"},
+            "twilio.apiBaseUrl",
+        ),
         ({"accountSid": "AC1", "authToken": "t", "callsPerSecond": 0}, "twilio.callsPerSecond"),
         ({"accountSid": "AC1", "authToken": "t", "apiKeySid": "SK1"}, "apiKeySecret go together"),
         ({"accountSid": "AC1", "authToken": "t", "regoin": "ie1"}, "did you mean 'region'"),

@@ -28,6 +28,13 @@ def _account_sid(text: str) -> str:
     return text
 
 
+def _base_url(text: str) -> str:
+    # Paths are put behind it, and errors quote it.
+    if set("@?#") & set(text):
+        raise ValueError("must be a URL without user name, query and fragment")
+    return text
+
+
 def _voice(text: str) -> str:
     if not is_voice(text):
         raise ValueError("must be a voice with its vendor, such as Polly.Joanna-Neural")
@@ -71,7 +78,7 @@ class TwilioConfig(ConfigModel):
         pattern=r"^[a-z][a-z0-9-]*$",
         description="Edge location by which requests enter Twilio's network, such as `ashburn`",
     )
-    api_base_url: HttpUrl | None = Field(
+    api_base_url: Annotated[HttpUrl, AfterValidator(_base_url)] | None = Field(
         default=None,
         description="URL of the API, or of an emulator, in place of that of region and edge",
     )
