@@ -106,15 +106,18 @@ async def _demo(registry: Registry, story: Story, output: Path, as_json: bool) -
                     raise VoicecallError("the demo cannot run: " + "; ".join(problems))
                 gateway.host.subscribe(report.listen)
                 document = await _calls(gateway.host.methods, exchange, story, report, output)
-    understood = _in_grammar(tree, story)
-    document["expected"] = len(understood)
-    document["understood"] = _count_understood(understood, document["heard"])
+    phrases = _phrases(tree)
+    expected = [normal(text) for text in story.said if normal(text) in phrases]
+    document["expected"] = len(expected)
+    document["understood"] = _count_understood(expected, document["heard"])
     if as_json:
         from voicecall_gateway.output import print_json
 
         print_json(document)
     else:
         report.table(document)
+        if len(expected) < len(story.said):
+            report.show(f"the recogniser of the demo knows only: {'; '.join(phrases)}")
         report.show(f"recording: {output} (left the caller, right the agent)")
         if report.lost is not None:
             raise report.lost
@@ -170,11 +173,10 @@ async def _until_ended(
     raise VoicecallError("the call did not end in time")
 
 
-def _in_grammar(tree: Mapping[str, Any], story: Story) -> list[str]:
-    """The said sentences that the recogniser knows, as it writes them."""
+def _phrases(tree: Mapping[str, Any]) -> list[str]:
+    """The sentences that the recogniser knows, as it writes them."""
     streaming = tree["plugins"]["entries"][_ENTRY]["config"]["streaming"]
-    phrases = {normal(p) for p in streaming["providers"][streaming["provider"]]["phrases"]}
-    return [normal(text) for text in story.said if normal(text) in phrases]
+    return [normal(p) for p in streaming["providers"][streaming["provider"]]["phrases"]]
 
 
 def _count_understood(expected: Sequence[str], heard: Sequence[str]) -> int:
