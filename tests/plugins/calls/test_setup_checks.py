@@ -65,6 +65,12 @@ def test_a_fresh_phone_is_ready_and_says_what_is_chosen_for_it() -> None:
     assert "turn-based" in found["mode"].message
 
 
+def test_an_agent_that_was_installed_answers_and_another_one_can_be_named() -> None:
+    mine = info(ProviderKind.AGENT, "mine", auto_select_order=1)
+    message = "agent main: Mine (set agents.defaults.backend for another one)"
+    assert checks(more=[mine])["agent"] == SetupCheck("agent", True, message)
+
+
 @pytest.mark.parametrize(
     ("entry", "config", "key"),
     [

@@ -235,7 +235,7 @@ def _agent(wiring: Wiring) -> SetupCheck:
             continue
         parts.append(f"{agent_id}: {selected.info.label}")
     chosen = wiring.agents.backend(wiring.agent_id)
-    hint = "" if chosen else " (set agents.defaults.backend for one of your own)"
+    hint = "" if chosen else " (set agents.defaults.backend for another one)"
     return SetupCheck("agent", True, "agent " + ", ".join(parts) + hint)
 
 
