@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,14 @@ Running = Callable[..., AbstractAsyncContextManager[PydanticAgent]]
 END = "voicecall_end_call"
 HERE = __name__
 CLOCK = str(Path(__file__).with_name("mcp_clock.py"))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def patience() -> Iterator[None]:
+    """A busy machine takes longer to start an MCP server than a caller would wait."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(guarding, "_CONNECT_S", 60.0)
+        yield
 
 
 @pytest.fixture
