@@ -80,19 +80,6 @@ def test_the_last_lines_are_complete_and_not_blank(log: Path) -> None:
     assert last_lines(log, 2) == ["two", "three"]
 
 
-def test_what_is_written_while_the_first_lines_are_shown_comes_behind_them(log: Path) -> None:
-    def wait() -> None:
-        raise Enough
-
-    append(log, "1\n2\n")
-    lines = follow(log, 5, wait)
-    assert next(lines) == "1"
-    append(log, "3\n")
-    rotate(log)
-    append(log, "4\n")
-    assert [next(lines) for _ in range(3)] == ["2", "3", "4"]
-
-
 def test_a_file_that_comes_later_is_read_from_its_begin(log: Path) -> None:
     append(log, "1\n2\n")
     rotate(log)
