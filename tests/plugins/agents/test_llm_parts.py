@@ -199,6 +199,11 @@ def test_a_client_that_is_not_installed_is_named() -> None:
         make_model("groq:small", api_key="k")
 
 
+def test_an_address_that_a_provider_does_not_take_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"pydantic-ai\.baseUrl: is not used by deepseek"):
+        make_model("deepseek:small", base_url="http://127.0.0.1:9/v1", api_key="k")
+
+
 @pytest.mark.parametrize(
     "values",
     [
