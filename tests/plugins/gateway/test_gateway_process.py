@@ -120,6 +120,14 @@ class Box:
         return process, url
 
 
+def stopped(process: subprocess.Popen[str], status: int = 0, number: int = signal.SIGTERM) -> str:
+    """End it with a signal; what is left of what it said on stderr."""
+    process.send_signal(number)
+    _, err = process.communicate(timeout=PATIENCE)
+    assert process.returncode == status, err
+    return err
+
+
 def ready(url: str) -> bool:
     try:
         with urllib.request.urlopen(f"{url}/readyz", timeout=PATIENCE) as response:
@@ -203,9 +211,7 @@ def test_sigterm_drains(box: Box) -> None:
     box.package("voicecall.gateway", "fake", "fake_plugin", PLUGIN.format(name="s", drain=0.1))
     process, url = box.gateway()
     assert url.startswith("http://127.0.0.1:")
-    process.send_signal(signal.SIGTERM)
-    _, err = process.communicate(timeout=PATIENCE)
-    assert process.returncode == 0, err
+    err = stopped(process)
     own = [line for line in err.splitlines() if " " not in line]
     assert own == ["started", "draining", "drained", "stopped"]
     assert "Traceback" not in err
@@ -237,9 +243,7 @@ def test_a_hangup_while_the_gateway_starts_ends_nothing(box: Box) -> None:
         writer.write("x" * 32)
     assert process.stdout is not None
     assert process.stdout.readline() == "{\n"
-    process.send_signal(signal.SIGTERM)
-    _, err = process.communicate(timeout=PATIENCE)
-    assert process.returncode == 0, err
+    stopped(process)
 
 
 def test_a_second_signal_stops_at_once(box: Box) -> None:
@@ -249,9 +253,7 @@ def test_a_second_signal_stops_at_once(box: Box) -> None:
     process.send_signal(signal.SIGINT)
     read_until(process, "draining")
     assert not ready(url)
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=PATIENCE)
-    assert process.returncode == 1
+    err = stopped(process, 1, signal.SIGINT)
     assert "Traceback" not in err
 
 
@@ -287,9 +289,7 @@ NEVER = "with anyio.CancelScope(shield=True): await anyio.sleep_forever()"
 def test_a_thread_that_hangs_does_not_hold_up_the_end(box: Box) -> None:
     box.package("voicecall.gateway", "fake", "fake_plugin", HANGING.format(leaving=""))
     process, _ = box.gateway("import voicecall_gateway.leaving as l; l.LEAVE_SECONDS = 0.5")
-    process.send_signal(signal.SIGTERM)
-    _, err = process.communicate(timeout=PATIENCE)
-    assert process.returncode == 0, err
+    err = stopped(process)
     assert err.count("still busy: AnyIO worker thread in threading.Condition.wait") == 1
 
 
@@ -297,9 +297,7 @@ def test_a_service_that_never_stops_does_not_hold_up_the_end(box: Box) -> None:
     box.package("voicecall.gateway", "fake", "fake_plugin", HANGING.format(leaving=NEVER))
     box.write(0, drainSeconds=0)
     process, _ = box.gateway("import voicecall_gateway.runtime as r; r.CLOSING_SECONDS = 0.5")
-    process.send_signal(signal.SIGTERM)
-    _, err = process.communicate(timeout=PATIENCE)
-    assert process.returncode == 1, err
+    err = stopped(process, 1)
     assert "the process does not end by itself, and is ended" in err
 
 
@@ -308,9 +306,7 @@ def test_a_second_signal_ends_a_service_that_never_stops(box: Box) -> None:
     process, _ = box.gateway("import voicecall_gateway.runtime as r; r.AT_ONCE_SECONDS = 0.5")
     process.send_signal(signal.SIGTERM)
     read_until(process, "SIGTERM: draining, then stopping")
-    process.send_signal(signal.SIGTERM)
-    _, err = process.communicate(timeout=PATIENCE)
-    assert process.returncode == 1, err
+    stopped(process, 1)
 
 
 def test_a_log_that_takes_nothing_does_not_hold_up_the_end() -> None:
@@ -331,9 +327,7 @@ def test_the_drain_time_is_bounded(box: Box) -> None:
     box.package("voicecall.gateway", "fake", "fake_plugin", PLUGIN.format(name="s", drain=3000))
     box.write(0, drainSeconds=0.1)
     process, _ = box.gateway()
-    process.send_signal(signal.SIGTERM)
-    _, err = process.communicate(timeout=PATIENCE)
-    assert process.returncode == 0
+    err = stopped(process)
     assert "stopping with work still under way" in err
     assert "drained" not in err.splitlines()
 
@@ -416,9 +410,7 @@ def test_a_hang_up_reads_configuration_and_secrets_again(box: Box) -> None:
     code, out, _ = box.run("gateway", "status")
     assert out.endswith(f": ready\n  waiting: {waiting[0]}\n")
     box.config.write_text("{a: }")
-    process.send_signal(signal.SIGTERM)
-    _, err = process.communicate(timeout=PATIENCE)
-    assert process.returncode == 0
+    err = stopped(process)
     log = (box.root / "state" / "logs" / "voicecall.log").read_text()
     assert log.count("the word is ***") == 2
     for word in words:
@@ -466,9 +458,7 @@ def test_a_program_that_hangs_with_a_secret_holds_up_no_stop(box: Box, starting:
         if not starting:
             process.send_signal(signal.SIGHUP)
         assert read() == b"asked\n"
-        process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=PATIENCE)
-        assert process.returncode == 0
+        stopped(process)
         # It has gone with the gateway.
         assert read() == b""
     finally:
@@ -509,9 +499,7 @@ def test_a_broken_gateway_plugin_does_not_take_the_gateway_down(box: Box) -> Non
     with urllib.request.urlopen(f"{url}/healthz", timeout=PATIENCE) as response:
         assert json.load(response)["ok"] is True
     assert not ready(url)
-    process.send_signal(signal.SIGTERM)
-    _, err = process.communicate(timeout=PATIENCE)
-    assert process.returncode == 0
+    err = stopped(process)
     assert "'fake' of fake-fake cannot be imported: RuntimeError: broken" in err
 
 
