@@ -38,24 +38,20 @@ class _MarkPart(msgspec.Struct, forbid_unknown_fields=True):
     name: str
 
 
-class _Media(
-    msgspec.Struct, tag_field="event", tag="media", forbid_unknown_fields=True, rename="camel"
-):
+class _Message(msgspec.Struct, tag_field="event", rename="camel", forbid_unknown_fields=True):
     stream_sid: str
+
+
+class _Media(_Message, tag="media"):
     media: _MediaPart
 
 
-class _Mark(
-    msgspec.Struct, tag_field="event", tag="mark", forbid_unknown_fields=True, rename="camel"
-):
-    stream_sid: str
+class _Mark(_Message, tag="mark"):
     mark: _MarkPart
 
 
-class _Clear(
-    msgspec.Struct, tag_field="event", tag="clear", forbid_unknown_fields=True, rename="camel"
-):
-    stream_sid: str
+class _Clear(_Message, tag="clear"):
+    pass
 
 
 _decoder = msgspec.json.Decoder(_Media | _Mark | _Clear)
