@@ -19,29 +19,22 @@ from voicecall_calls import plugin as phone
 from voicecall_gateway.config import config_from_tree
 from voicecall_gateway.legacy import CORE_RULES, apply_rules
 from voicecall_gateway.pluginconfig import plugin_config, plugin_values
+from voicecall_testing.offering import offered
 
 pytestmark = pytest.mark.unit
 
 
-class Carrier:
-    """A provider with old keys of its own."""
-
-    def __init__(self, provider_id: str, *keys: LegacyKey) -> None:
-        self._id = provider_id
-        self._keys = keys
-
-    @hookimpl
-    def voicecall_telephony_providers(self) -> Sequence[ProviderInfo]:
-        return [
-            ProviderInfo(
-                kind=ProviderKind.TELEPHONY,
-                id=self._id,
-                label="Carrier",
-                factory=lambda config, context: None,
-                capabilities=TelephonyCapabilities(),
-                legacy_keys=self._keys,
-            )
-        ]
+def carrier(provider_id: str, *keys: LegacyKey) -> tuple[str, object]:
+    """One with old keys of its own."""
+    info = ProviderInfo(
+        kind=ProviderKind.TELEPHONY,
+        id=provider_id,
+        label="Carrier",
+        factory=lambda config, context: None,
+        capabilities=TelephonyCapabilities(),
+        legacy_keys=keys,
+    )
+    return offered(info)[1:]
 
 
 class Broken:
@@ -186,12 +179,12 @@ def test_keys_that_are_current_are_left_alone() -> None:
 
 
 def test_old_keys_of_providers() -> None:
-    named = ("some", Carrier("some", LegacyKey("some.number", "fromNumber")))
+    named = carrier("some", LegacyKey("some.number", "fromNumber"))
     config, warnings = config_of({"some": {"number": "+15550001111"}}, named, ("bad", Broken()))
     assert config.from_number == "+15550001111"
     assert warnings == ["c: some.number is an old key: write fromNumber instead"]
     # Nothing names the provider: it is asked because the phone does not know the key.
-    unnamed = ("other", Carrier("other", LegacyKey("dialFrom", "fromNumber")))
+    unnamed = carrier("other", LegacyKey("dialFrom", "fromNumber"))
     config, _ = config_of({"dialFrom": "+15550003333"}, unnamed, ("bad", Broken()))
     assert config.from_number == "+15550003333"
     with pytest.raises(ConfigError, match="dialFrom: unknown key"):

@@ -25,6 +25,7 @@ from voicecall_gateway.host import provider_context
 from voicecall_gateway.pluginhost import PluginHost
 from voicecall_gateway.plugins import GROUP
 from voicecall_gateway.sections import url_host
+from voicecall_testing.offering import offered
 
 pytestmark = [pytest.mark.integration, pytest.mark.anyio]
 
@@ -507,22 +508,16 @@ async def test_providers_are_made_with_their_configuration(tmp_path: Path) -> No
     class Voice(ConfigModel):
         api_key: str
 
-    class Module:
-        @hookimpl
-        def voicecall_tts_providers(self) -> Sequence[ProviderInfo]:
-            return [
-                ProviderInfo(
-                    kind=ProviderKind.TTS,
-                    id="fake",
-                    label="Fake",
-                    factory=lambda config, context: (config, context),
-                    config_model=lambda: Voice,
-                    secrets={"apiKey": "FAKE_KEY"},
-                    required=("apiKey",),
-                )
-            ]
-
-    registry = Registry(entries=[], extra=[("voicecall.tts", "fake", Module())])
+    info = ProviderInfo(
+        kind=ProviderKind.TTS,
+        id="fake",
+        label="Fake",
+        factory=lambda config, context: (config, context),
+        config_model=lambda: Voice,
+        secrets={"apiKey": "FAKE_KEY"},
+        required=("apiKey",),
+    )
+    registry = Registry(entries=[], extra=[offered(info)])
 
     def context(environ: dict[str, str]) -> Any:
         return provider_context(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from voicecall.registry import Registry
 from voicecall.telephony import TelephonyCapabilities
 from voicecall_gateway.cli import run
 from voicecall_gateway.schema import configuration_schema
+from voicecall_testing.offering import offered
 
 pytestmark = pytest.mark.unit
 
@@ -39,26 +39,17 @@ class Voice(ConfigModel):
     speed: float = 1
 
 
-class Provider:
-    def __init__(self, kind: ProviderKind) -> None:
-        self.info = ProviderInfo(
-            kind=kind,
-            id="v",
-            label="Voice",
-            factory=lambda config, context: None,
-            config_model=lambda: Voice,
-            required=("apiKey",),
-            secrets={"apiKey": "VOICE_KEY"},
-            capabilities=TelephonyCapabilities() if kind is ProviderKind.TELEPHONY else None,
-        )
-
-    @hookimpl
-    def voicecall_tts_providers(self) -> Sequence[ProviderInfo]:
-        return [self.info] if self.info.kind is ProviderKind.TTS else []
-
-    @hookimpl
-    def voicecall_telephony_providers(self) -> Sequence[ProviderInfo]:
-        return [self.info] if self.info.kind is ProviderKind.TELEPHONY else []
+def voice(kind: ProviderKind) -> ProviderInfo:
+    return ProviderInfo(
+        kind=kind,
+        id="v",
+        label="Voice",
+        factory=lambda config, context: None,
+        config_model=lambda: Voice,
+        required=("apiKey",),
+        secrets={"apiKey": "VOICE_KEY"},
+        capabilities=TelephonyCapabilities() if kind is ProviderKind.TELEPHONY else None,
+    )
 
 
 class Phone:
@@ -73,10 +64,10 @@ def registry() -> Registry:
         entries=[],
         extra=[
             ("voicecall.gateway", "p", Phone()),
-            ("voicecall.gateway", "broken", Provider(ProviderKind.TTS)),
-            ("voicecall.tts", "v", Provider(ProviderKind.TTS)),
+            ("voicecall.gateway", "broken", offered(voice(ProviderKind.TTS))[2]),
+            offered(voice(ProviderKind.TTS)),
             ("voicecall.tts", "empty", Phone()),
-            ("voicecall.telephony", "v", Provider(ProviderKind.TELEPHONY)),
+            offered(voice(ProviderKind.TELEPHONY)),
         ],
     )
 
@@ -180,13 +171,7 @@ def test_a_model_may_stand_elsewhere() -> None:
         required=("model", "mood"),
     )
 
-    class Plugin:
-        @hookimpl
-        def voicecall_agent_backends(self) -> Sequence[ProviderInfo]:
-            return [info]
-
-    offered = Registry(entries=[], extra=[("voicecall.agent", "v", Plugin())])
-    schema, problems = configuration_schema(offered)
+    schema, problems = configuration_schema(Registry(entries=[], extra=[offered(info)]))
     assert problems == []
     assert schema["$defs"]["agent.v"]["required"] == ["mood"]
 

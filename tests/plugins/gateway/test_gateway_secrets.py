@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from voicecall_gateway.config import LoadedConfig, config_from_tree
 from voicecall_gateway.logs import Mask
 from voicecall_gateway.pluginconfig import plugin_config, plugin_values
 from voicecall_gateway.secretrefs import UNAVAILABLE
+from voicecall_testing.offering import offered
 
 pytestmark = [pytest.mark.integration]
 
@@ -47,25 +48,18 @@ class VoiceConfig(ConfigModel):
     api_key: str
 
 
-class Voice:
-    @hookimpl
-    def voicecall_tts_providers(self) -> Sequence[ProviderInfo]:
-        return [
-            ProviderInfo(
-                kind=ProviderKind.TTS,
-                id="v",
-                label="Voice",
-                factory=lambda config, context: None,
-                config_model=lambda: VoiceConfig,
-                secrets={"apiKey": "VOICE_KEY"},
-                required=("apiKey",),
-            )
-        ]
-
-
+VOICE = ProviderInfo(
+    kind=ProviderKind.TTS,
+    id="v",
+    label="Voice",
+    factory=lambda config, context: None,
+    config_model=lambda: VoiceConfig,
+    secrets={"apiKey": "VOICE_KEY"},
+    required=("apiKey",),
+)
 REGISTRY_EXTRA: list[tuple[str, str, object]] = [
     ("voicecall.gateway", "p", Phone()),
-    ("voicecall.tts", "v", Voice()),
+    offered(VOICE),
 ]
 
 

@@ -7,9 +7,11 @@ from contextlib import asynccontextmanager
 
 import anyio
 
-from voicecall import ProviderContext, ProviderInfo, ProviderKind, hookimpl
+from voicecall import ProviderInfo, ProviderKind
 from voicecall.errors import ProviderUnavailable
 from voicecall.tunnel import TunnelCapabilities, TunnelProvider
+
+from .offering import offered
 
 __all__ = ["ScriptedTunnel", "TunnelPlugin"]
 
@@ -74,27 +76,17 @@ class ScriptedTunnel(TunnelProvider):
 class TunnelPlugin:
     """Offers ``tunnel`` under an id, as a package would: ``Registry(extra=[plugin.extra()])``."""
 
-    def __init__(
-        self, tunnel: TunnelProvider, provider_id: str = "burrow", *, public: bool = True
-    ) -> None:
+    def __init__(self, tunnel: TunnelProvider, provider_id: str = "burrow") -> None:
         self.id = provider_id
         self._tunnel = tunnel
-        self._public = public
 
     def extra(self) -> tuple[str, str, object]:
-        return ProviderKind.TUNNEL.group, self.id, self
-
-    def _make(self, config: object, context: ProviderContext) -> TunnelProvider:
-        return self._tunnel
-
-    @hookimpl
-    def voicecall_tunnels(self) -> Sequence[ProviderInfo]:
-        return [
+        return offered(
             ProviderInfo(
                 kind=ProviderKind.TUNNEL,
                 id=self.id,
                 label=self.id.capitalize(),
-                factory=self._make,
-                capabilities=TunnelCapabilities(public=self._public),
+                factory=lambda config, context: self._tunnel,
+                capabilities=TunnelCapabilities(),
             )
-        ]
+        )
