@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from voicecall import ProviderInfo, ProviderKind, hookimpl
+from voicecall import ProviderInfo, ProviderKind
 from voicecall.configuring import ConfigModel
 from voicecall.registry import Registry
 from voicecall.telephony import TelephonyCapabilities
@@ -13,6 +13,7 @@ from voicecall.tunnel import TunnelCapabilities
 from voicecall_calls.config import VoiceCallConfig
 from voicecall_calls.wiring import Wiring, resolve
 from voicecall_testing.fakes import NATIVE, STREAMING, ScriptedCarrier
+from voicecall_testing.offering import offered
 
 
 class KeyConfig(ConfigModel):
@@ -51,48 +52,6 @@ def info(
     )
 
 
-class _Plugin:
-    """Offers one provider under the hook of its kind."""
-
-    def __init__(self, offered: ProviderInfo) -> None:
-        self._offered = offered
-
-    def _of(self, kind: ProviderKind) -> Sequence[ProviderInfo]:
-        return [self._offered] if self._offered.kind is kind else []
-
-    @hookimpl
-    def voicecall_telephony_providers(self) -> Sequence[ProviderInfo]:
-        return self._of(ProviderKind.TELEPHONY)
-
-    @hookimpl
-    def voicecall_transcription_providers(self) -> Sequence[ProviderInfo]:
-        return self._of(ProviderKind.TRANSCRIPTION)
-
-    @hookimpl
-    def voicecall_tts_providers(self) -> Sequence[ProviderInfo]:
-        return self._of(ProviderKind.TTS)
-
-    @hookimpl
-    def voicecall_realtime_providers(self) -> Sequence[ProviderInfo]:
-        return self._of(ProviderKind.REALTIME)
-
-    @hookimpl
-    def voicecall_turn_detectors(self) -> Sequence[ProviderInfo]:
-        return self._of(ProviderKind.TURN)
-
-    @hookimpl
-    def voicecall_tunnels(self) -> Sequence[ProviderInfo]:
-        return self._of(ProviderKind.TUNNEL)
-
-    @hookimpl
-    def voicecall_agent_backends(self) -> Sequence[ProviderInfo]:
-        return self._of(ProviderKind.AGENT)
-
-    @hookimpl
-    def voicecall_stores(self) -> Sequence[ProviderInfo]:
-        return self._of(ProviderKind.STORE)
-
-
 INFOS = (
     info(ProviderKind.TELEPHONY, "mock", capabilities=STREAMING),
     info(
@@ -117,11 +76,8 @@ KEYS = {"EARS_KEY": "k", "VOICE_KEY": "k", "FULL_KEY": "k"}
 
 def registry(*without: ProviderKind, more: Sequence[ProviderInfo] = ()) -> Registry:
     """All providers above but those of some kinds, and ``more``."""
-    offered = [one for one in INFOS if one.kind not in without]
-    return Registry(
-        entries=[],
-        extra=[(i.kind.group, i.id, _Plugin(i)) for i in (*offered, *more)],
-    )
+    infos = [one for one in INFOS if one.kind not in without]
+    return Registry(entries=[], extra=[offered(one) for one in (*infos, *more)])
 
 
 def wire(

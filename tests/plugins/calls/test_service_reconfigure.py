@@ -24,8 +24,9 @@ from voicecall_gateway.config import config_from_tree
 from voicecall_gateway.runtime import Gateway
 from voicecall_testing import speech
 from voicecall_testing.fakes import STREAMING
+from voicecall_testing.offering import offered
 
-from .phone_registry import _Plugin, info
+from .phone_registry import info
 
 pytestmark = [pytest.mark.integration, pytest.mark.anyio]
 
@@ -52,7 +53,7 @@ async def running(
     plugin = PhonePlugin()
     registry = Registry(
         extra=[
-            *((one.kind.group, one.id, _Plugin(one)) for one in more),
+            *map(offered, more),
             plugin.extra(),
             ("voicecall.tts", "fsk", speech),
             ("voicecall.transcription", "fsk", speech),

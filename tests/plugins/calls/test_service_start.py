@@ -28,8 +28,9 @@ from voicecall_gateway.runtime import Gateway
 from voicecall_testing import speech
 from voicecall_testing.duplex import ScriptedRealtime
 from voicecall_testing.fakes import NATIVE, STREAMING, ScriptedCarrier
+from voicecall_testing.offering import offered
 
-from .phone_registry import _Plugin, info
+from .phone_registry import info
 
 pytestmark = [pytest.mark.integration, pytest.mark.anyio]
 
@@ -57,7 +58,7 @@ async def running(
             ("voicecall.gateway", phone_plugin.PLUGIN_ID, phone_plugin),
             ("voicecall.tts", "fsk", speech),
             ("voicecall.transcription", "fsk", speech),
-            (more.kind.group, more.id, _Plugin(more)),
+            offered(more),
         ]
     )
     tree = {

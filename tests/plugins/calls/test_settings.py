@@ -22,8 +22,9 @@ from voicecall_calls.conversation.agentturn import TurnInput, make_turn
 from voicecall_calls.settings import Providers, SettingsBook, effective
 from voicecall_calls.wiring import Wiring, resolve
 from voicecall_gateway.host import provider_context
+from voicecall_testing.offering import offered
 
-from .phone_registry import INFOS, KEYS, _Plugin, info
+from .phone_registry import INFOS, KEYS, info
 
 pytestmark = [pytest.mark.unit, pytest.mark.anyio]
 
@@ -50,8 +51,8 @@ def make(config: Any, context: ProviderContext) -> Made:
 
 def registry(*more: ProviderInfo) -> Registry:
     """The scripted providers, made as :class:`Made`, and ``more`` as they are."""
-    offered = [*(replace(one, factory=make) for one in INFOS), *more]
-    return Registry(entries=[], extra=[(i.kind.group, i.id, _Plugin(i)) for i in offered])
+    infos = [*(replace(one, factory=make) for one in INFOS), *more]
+    return Registry(entries=[], extra=[offered(one) for one in infos])
 
 
 REGISTRY = registry()
@@ -393,11 +394,11 @@ async def test_a_backend_that_fails_keeps_the_phone_down_only_where_it_is_needed
 
     broken = replace(next(i for i in INFOS if i.id == "model"), factory=fail, required=())
     extra = [
-        (i.kind.group, i.id, _Plugin(replace(i, factory=lambda config, context: Made(config))))
+        offered(replace(i, factory=lambda config, context: Made(config)))
         for i in INFOS
         if i.id != "model"
     ]
-    registry = Registry(entries=[], extra=[*extra, (broken.kind.group, "model", _Plugin(broken))])
+    registry = Registry(entries=[], extra=[*extra, offered(broken)])
 
     def wired(agent_id: str | None) -> Wiring:
         config = VoiceCallConfig(agent_id=agent_id)

@@ -15,8 +15,9 @@ from voicecall.registry import Registry
 from voicecall.selection import Selection
 from voicecall_calls.speech.choosing import PassedOver, SpeechChoice, choose_speech, voice_of
 from voicecall_calls.speechconfig import TtsConfig
+from voicecall_testing.offering import offered
 
-from .phone_registry import _Plugin, info
+from .phone_registry import info
 
 pytestmark = pytest.mark.unit
 
@@ -27,7 +28,7 @@ INFOS = (
     info(TTS, "middle", key=True, auto_select_order=20),
     info(TTS, "toy", auto_select_order=1, demo=True),
 )
-REGISTRY = Registry(entries=[], extra=[(i.kind.group, i.id, _Plugin(i)) for i in INFOS])
+REGISTRY = Registry(entries=[], extra=[offered(one) for one in INFOS])
 ALL = {"LATE_KEY": "k", "EARLY_KEY": "k", "MIDDLE_KEY": "k"}
 
 
@@ -87,7 +88,7 @@ def test_broken_code_is_passed_over_as_if_it_were_not_installed() -> None:
         raise ModuleNotFoundError("No module named 'vendor'")
 
     infos = [replace(one, config_model=broken) if one.id == "early" else one for one in INFOS]
-    registry = Registry(entries=[], extra=[(i.kind.group, i.id, _Plugin(i)) for i in infos])
+    registry = Registry(entries=[], extra=[offered(one) for one in infos])
     words = "cannot be used: ModuleNotFoundError: No module named 'vendor'"
 
     def chosen(**tts: Any) -> SpeechChoice:

@@ -27,8 +27,9 @@ from voicecall_calls.store.postgres import PostgresStore
 from voicecall_calls.storing import selected_store, store_directory
 from voicecall_calls.wiring import require, resolve
 from voicecall_gateway.config import config_from_tree
+from voicecall_testing.offering import offered
 
-from .phone_registry import KeyConfig, _Plugin, info
+from .phone_registry import KeyConfig, info
 
 pytestmark = pytest.mark.unit
 
@@ -181,7 +182,7 @@ def test_a_look_without_a_gateway_asks_a_store_whose_calls_are_elsewhere(
     tree = {"plugins": {"entries": {"voice-call": {"config": phone}}}}
     extra = [
         ("voicecall.gateway", phone_plugin.PLUGIN_ID, phone_plugin),
-        (far.kind.group, far.id, _Plugin(far)),
+        offered(far),
     ]
     loaded = config_from_tree(tree, environ={}, state_dir=tmp_path / "state")
     asked = {"callId": RECORD.call_id}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +13,7 @@ import pytest
 from tests.e2e.lab.puppets import PhonePlugin
 from tests.ports import reserve_port
 
-from voicecall import ProviderInfo, ProviderKind, hookimpl
+from voicecall import ProviderInfo, ProviderKind
 from voicecall.errors import ConfigError
 from voicecall.registry import Registry
 from voicecall_calls.service import PhoneService
@@ -21,6 +21,7 @@ from voicecall_gateway.config import config_from_tree
 from voicecall_gateway.runtime import Gateway
 from voicecall_testing.clock import virtual_backend
 from voicecall_testing.fakes import NATIVE, ScriptedCarrier
+from voicecall_testing.offering import offered
 from voicecall_testing.tunnels import ScriptedTunnel, TunnelPlugin
 
 pytestmark = [pytest.mark.integration, pytest.mark.anyio]
@@ -55,27 +56,16 @@ class Town(PhonePlugin):
         self.carrier = Carrier()
         self.tunnel = ScriptedTunnel(lambda port: f"https://one.example:{port}/")
 
-    @hookimpl
-    def voicecall_telephony_providers(self) -> Sequence[ProviderInfo]:
-        return [
-            ProviderInfo(
-                kind=ProviderKind.TELEPHONY,
-                id="far",
-                label="Far",
-                factory=lambda config, context: self.carrier,
-                capabilities=self.carrier.capabilities,
-            )
-        ]
-
     @asynccontextmanager
     async def gateway(self, directory: Path, **config: Any) -> AsyncIterator[Gateway]:
-        registry = Registry(
-            extra=[
-                self.extra(),
-                (ProviderKind.TELEPHONY.group, "far", self),
-                TunnelPlugin(self.tunnel).extra(),
-            ]
+        far = ProviderInfo(
+            kind=ProviderKind.TELEPHONY,
+            id="far",
+            label="Far",
+            factory=lambda config, context: self.carrier,
+            capabilities=self.carrier.capabilities,
         )
+        registry = Registry(extra=[self.extra(), offered(far), TunnelPlugin(self.tunnel).extra()])
         phone = {"provider": "far", "serve": {"port": 0}, "tunnel": {"provider": "burrow"}}
         tree = {
             "gateway": {"port": 0, "drainSeconds": 0},

@@ -20,9 +20,10 @@ from voicecall_calls.knownsecrets import known_secrets
 from voicecall_calls.wiring import Wiring, require, resolve
 from voicecall_mock.config import MockConfig
 from voicecall_testing.fakes import NATIVE
+from voicecall_testing.offering import offered
 from voicecall_testing.tunnels import ScriptedTunnel, TunnelPlugin
 
-from .phone_registry import INFOS, KEYS, _Plugin, info, registry, wire
+from .phone_registry import INFOS, KEYS, info, registry, wire
 
 pytestmark = pytest.mark.unit
 
@@ -333,7 +334,7 @@ def test_a_tunnel_that_is_not_installed(asked: dict[str, Any], key: str, tunnel:
 
 def tunnelled(**config: Any) -> Wiring:
     extra = [TunnelPlugin(ScriptedTunnel(), name).extra() for name in ("burrow", "burrow-net")]
-    whole = Registry(entries=[], extra=[*((i.kind.group, i.id, _Plugin(i)) for i in INFOS), *extra])
+    whole = Registry(entries=[], extra=[*map(offered, INFOS), *extra])
     return resolve(
         VoiceCallConfig.model_validate(config), registry=whole, environ={}, agents={}, tts={}
     )
@@ -407,7 +408,7 @@ def test_a_token_that_everybody_knows_is_warned_of_where_others_reach_the_webhoo
                 entries=[],
                 extra=[
                     (ProviderKind.TELEPHONY.group, "mock", voicecall_mock.plugin),
-                    (ProviderKind.AGENT.group, "helper", _Plugin(INFOS[-2])),
+                    offered(INFOS[-2]),
                     TunnelPlugin(ScriptedTunnel(), "burrow").extra(),
                 ],
             ),
