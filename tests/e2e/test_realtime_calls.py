@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import Any
 import anyio
 import pytest
 
-from voicecall import ProviderContext, ProviderInfo, ProviderKind, hookimpl
+from voicecall import ProviderContext, ProviderInfo, ProviderKind
 from voicecall.errors import ProviderUnavailable
 from voicecall.hosting import ToolCall as ToolUse
 from voicecall.hosting import ToolSpec
@@ -23,6 +23,7 @@ from voicecall_mock.exchange import Exchange, ExchangeOptions
 from voicecall_mock.exchange.script import HangUp, Wait
 from voicecall_testing.duplex import ScriptedRealtime
 from voicecall_testing.fakes import ScriptedSpeech
+from voicecall_testing.offering import offered
 
 pytestmark = [pytest.mark.e2e, pytest.mark.anyio]
 
@@ -39,22 +40,11 @@ BOOKING = {
 }
 
 
-class Offer:
-    """Offers what it is given under the hook of its kind."""
+def scripted(kind: ProviderKind, made: Any) -> tuple[str, str, object]:
+    def make(config: Any, context: ProviderContext) -> Any:
+        return made
 
-    def __init__(self, kind: ProviderKind, made: Any) -> None:
-        def make(config: Any, context: ProviderContext) -> Any:
-            return made
-
-        self.info = ProviderInfo(kind=kind, id="scripted", label="Scripted", factory=make)
-
-    @hookimpl
-    def voicecall_realtime_providers(self) -> Sequence[ProviderInfo]:
-        return [self.info] if self.info.kind is ProviderKind.REALTIME else []
-
-    @hookimpl
-    def voicecall_tts_providers(self) -> Sequence[ProviderInfo]:
-        return [self.info] if self.info.kind is ProviderKind.TTS else []
+    return offered(ProviderInfo(kind=kind, id="scripted", label="Scripted", factory=make))
 
 
 @dataclass
@@ -88,10 +78,10 @@ async def house(directory: Path, *, speaks: bool = False, **phone: Any) -> Async
     model, voice = ScriptedRealtime(), ScriptedSpeech(ms_per_char=20)
     model.answer_ms = 200.0
     options = ExchangeOptions(auth_token=TOKEN, answer_after_ms=20)
-    offers = [Offer(ProviderKind.REALTIME, model)]
+    extra = [scripted(ProviderKind.REALTIME, model)]
     if speaks:
-        offers.append(Offer(ProviderKind.TTS, voice))
-    registry = Registry(extra=[(one.info.kind.group, "scripted", one) for one in offers])
+        extra.append(scripted(ProviderKind.TTS, voice))
+    registry = Registry(extra=extra)
     async with Exchange(options).serve() as exchange:
         config = {
             "provider": "mock",

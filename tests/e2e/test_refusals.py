@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from twilio.request_validator import RequestValidator
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from voicecall import ProviderInfo, ProviderKind, hookimpl
+from voicecall import ProviderInfo, ProviderKind
 from voicecall.configuring import ConfigModel
 from voicecall.errors import CallNotActive, CallNotFound, ConfigError, InvalidRequest
 from voicecall.hosting import RpcCall
@@ -28,6 +28,7 @@ from voicecall_gateway.config import config_from_tree
 from voicecall_gateway.runtime import Gateway
 from voicecall_mock.exchange import HangUp, Say, Silent, WaitForSilence
 from voicecall_mock.protocol import SIGNATURE_HEADER, TIMESTAMP_HEADER, sign
+from voicecall_testing.offering import offered
 
 from .lab.carriers import CARRIERS, CLINIC
 from .lab.process import Home
@@ -142,27 +143,21 @@ class AcmeConfig(ConfigModel):
     api_key: str = Field(min_length=1, repr=False)
 
 
-class Acme:
-    """A carrier that needs a key."""
-
-    @hookimpl
-    def voicecall_telephony_providers(self) -> Sequence[ProviderInfo]:
-        return [
-            ProviderInfo(
-                kind=ProviderKind.TELEPHONY,
-                id="acme",
-                label="Acme",
-                factory=lambda config, context: None,
-                config_model=lambda: AcmeConfig,
-                secrets={"apiKey": "ACME_API_KEY"},
-                required=("apiKey",),
-                capabilities=TelephonyCapabilities(native_speech=True, native_listening=True),
-            )
-        ]
+ACME = ProviderInfo(
+    kind=ProviderKind.TELEPHONY,
+    id="acme",
+    label="Acme",
+    factory=lambda config, context: None,
+    config_model=lambda: AcmeConfig,
+    secrets={"apiKey": "ACME_API_KEY"},
+    required=("apiKey",),
+    capabilities=TelephonyCapabilities(native_speech=True, native_listening=True),
+)
+"""A carrier that needs a key."""
 
 
 async def test_a_missing_secret_is_named_with_its_path_and_variable(tmp_path: Path) -> None:
-    registry = Registry(extra=[("voicecall.telephony", "acme", Acme())])
+    registry = Registry(extra=[offered(ACME)])
     phone = tree_of(provider="acme", fromNumber="+15550000000", serve={"port": 0})
     tree = {**phone, "gateway": {"port": 0}}
     loaded = config_from_tree(tree, environ={}, state_dir=tmp_path)

@@ -24,6 +24,7 @@ from voicecall.transcription import (
 )
 from voicecall_calls import plugin as phone_plugin
 from voicecall_calls.service import PhoneService
+from voicecall_testing.offering import offered
 from voicecall_testing.speech import FskSpeech, FskTranscription
 
 __all__ = [
@@ -188,21 +189,7 @@ def provider_plugin(
         config_model=None if config_model is None else lambda: config_model,
         secrets={} if config_model is None else {"apiKey": "PUPPET_KEY"},
     )
-
-    class Plugin:
-        @hookimpl
-        def voicecall_tts_providers(self) -> Sequence[ProviderInfo]:
-            return [info] if kind is ProviderKind.TTS else []
-
-        @hookimpl
-        def voicecall_transcription_providers(self) -> Sequence[ProviderInfo]:
-            return [info] if kind is ProviderKind.TRANSCRIPTION else []
-
-        @hookimpl
-        def voicecall_agent_backends(self) -> Sequence[ProviderInfo]:
-            return [info] if kind is ProviderKind.AGENT else []
-
-    return kind.group, provider_id, Plugin()
+    return offered(info)
 
 
 class PhonePlugin:
