@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 from pydantic import field_validator
 
-from voicecall import ProviderInfo, ProviderKind, hookimpl
+from voicecall import ProviderInfo, ProviderKind
 from voicecall.configuring import ConfigModel
 from voicecall.errors import ConfigError, PluginError
 from voicecall.registry import Registry
 from voicecall.selection import Selection, missing_fields, provider_config, select
+from voicecall_testing.offering import offered
 
 pytestmark = pytest.mark.unit
 
@@ -39,17 +40,8 @@ def provider(provider_id: str, **more: Any) -> ProviderInfo:
     return ProviderInfo(kind=TTS, id=provider_id, label=label, factory=factory, **values)
 
 
-class Plugin:
-    def __init__(self, info: ProviderInfo) -> None:
-        self.info = info
-
-    @hookimpl
-    def voicecall_tts_providers(self) -> list[ProviderInfo]:
-        return [self.info]
-
-
 def registry(*infos: ProviderInfo) -> Registry:
-    return Registry(entries=[], extra=[(TTS.group, info.id, Plugin(info)) for info in infos])
+    return Registry(entries=[], extra=[offered(info) for info in infos])
 
 
 ALPHA = provider("alpha", auto_select_order=10, aliases=("first",))
