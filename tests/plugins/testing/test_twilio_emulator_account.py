@@ -39,6 +39,8 @@ QUIET = (Silent(),)
         ({"twiml": "x" * 4001}, 400, 32018),
         ({"send_digits": "1-2"}, 400, 21206),
         ({"timeout": 601}, 400, 20001),
+        ({"method": "PUT"}, 400, 20001),
+        ({"fallback_url": "nowhere"}, 400, 21205),
     ],
 )
 async def test_a_create_that_is_refused(
@@ -116,6 +118,27 @@ async def test_numbers_are_listed_and_set(customer: Any) -> None:
         assert seen.params["CallSid"] == sid
         with pytest.raises(TwilioRestException):
             await c.sdk(lambda client: client.incoming_phone_numbers("PN1").fetch())
+
+
+async def test_a_number_has_a_fallback(customer: Any) -> None:
+    async with customer() as c:
+        (number,) = await c.sdk(lambda client: client.incoming_phone_numbers.list())
+
+        def update(**settings: str) -> Any:
+            return c.sdk(
+                lambda client: client.incoming_phone_numbers(number.sid).update(**settings)
+            )
+
+        for wrong, code in (({"voice_url": "nowhere"}, 21502), ({"voice_method": "PUT"}, 21403)):
+            with pytest.raises(TwilioRestException) as refused:
+                await update(**wrong)
+            assert (refused.value.status, refused.value.code) == (400, code)
+        await update(voice_fallback_url=f"{c.base}/spare")
+        c.answer("/voice", 500)
+        c.answer("/spare", "<Hangup/>")
+        await c.ended(c.twilio.dial_in(CALLER, HERE, QUIET))
+        (seen,) = c.at("/spare")
+        assert (seen.params["ErrorCode"], seen.params["ErrorUrl"]) == ("11200", f"{c.base}/voice")
 
 
 async def test_verified_numbers_are_listed_and_call(customer: Any) -> None:
