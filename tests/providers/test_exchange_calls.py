@@ -154,6 +154,26 @@ async def test_an_inbound_call_that_is_not_taken(
         assert not gateway.all("call.answered")
 
 
+async def test_an_action_that_is_refused_leaves_the_rest_of_the_reply(telephone: Any) -> None:
+    async with telephone() as gateway:
+        await gateway.provider.register_webhook(gateway.url)
+        gateway.replies["call.initiated"] = [tel.Listen("too soon"), tel.Answer()]
+        call_id = gateway.exchange.dial_in(PHONE, "+15550001111", QUIET)
+        await gateway.event("call.answered")
+        (refused,) = gateway.exchange.ledger.entries("action-refused", call=call_id)
+        assert refused["action"] == "Listen"
+
+
+async def test_of_too_many_calls_one_that_is_over_is_forgotten(telephone: Any) -> None:
+    async with telephone(keep_calls=1) as gateway:
+        gateway.exchange.set_phone(PHONE, QUIET)
+        over = await gateway.dial()
+        await gateway.provider.perform(over, tel.Hangup())
+        await gateway.ended(over)
+        live = [(await gateway.dial(call_id=f"live-{n}")).provider_call_id for n in range(2)]
+        assert list(gateway.exchange.calls) == live
+
+
 async def test_a_failed_delivery_is_repeated_with_the_same_id(telephone: Any) -> None:
     async with telephone() as gateway:
         gateway.exchange.set_phone(PHONE, (HangUp(),))

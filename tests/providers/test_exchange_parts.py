@@ -222,6 +222,7 @@ def test_a_phone_that_calls_does_not_answer() -> None:
         tel.StopListening(),
         tel.PlayDigits("12w#"),
         tel.AttachStream(tel.StreamRequest("wss://h/m", "t")),
+        tel.LimitDuration(30),
         tel.Hangup(),
     ],
 )
@@ -240,6 +241,8 @@ def test_actions_are_read_as_they_are_written(action: tel.Action) -> None:
         {"action": "stream", "url": "http://h", "token": "t"},
         {"action": "listen", "token": "t", "endSilenceMs": "1"},
         {"action": "answer", "stream": []},
+        {"action": "limit", "seconds": 0},
+        {"action": "speak", "utterance": "u", "text": "a", "listen": []},
     ],
 )
 def test_bad_actions_are_refused(bad: Any) -> None:
