@@ -6,7 +6,7 @@ import re
 import threading
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from voicecall import ProviderKind
@@ -114,6 +114,8 @@ def test_threads_do_not_mix_their_audio() -> None:
 
 @settings(max_examples=50)
 @given(st.text(alphabet="ab .!?\n", max_size=1500))
+@example("word " * 100)
+@example("a" * 900)
 def test_cutting_loses_nothing(text: str) -> None:
     cut = pieces(text)
     assert "".join("".join(cut).split()) == "".join(text.split())
