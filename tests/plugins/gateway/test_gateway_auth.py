@@ -260,11 +260,14 @@ def test_the_log_file_holds_masked_json_lines(
             raise ValueError("with my-secret in it")
         except ValueError:
             logging.getLogger("voicecall.x").exception(
-                "failed for %s", "+14155550123", extra={"phase": "dialed", "n": 1}
+                "failed for %s",
+                "+14155550123",
+                extra={"phase": "dialed", "n": 1, "of": {"a": ["my-secret", Path("my-secret")]}},
             )
     line = json.loads(log.read_text())
     assert line["message"] == "failed for +***"
     assert (line["level"], line["phase"], line["n"]) == ("error", "dialed", 1)
+    assert line["of"] == {"a": ["***", "***"]}
     assert "ValueError" in line["error"]
     shown = capsys.readouterr().err
     assert shown.count("\n") == 1

@@ -104,6 +104,10 @@ def test_the_first_key(text: str) -> None:
         assert (comment in result) == (comment in text)
 
 
+def test_a_comma_behind_the_last_key_of_a_line_stays_the_last() -> None:
+    assert set_key("{a: {b: 1,}}", ["a", "c"], 2) == "{a: {b: 1, c: 2,}}"
+
+
 def test_plain_json_stays_plain_json() -> None:
     text = json.dumps({"a": {"b": 1, "c": 2}, "d": 3}, indent=2)
     assert json.loads(set_key(text, ["a", "e"], [1])) == {"a": {"b": 1, "c": 2, "e": [1]}, "d": 3}

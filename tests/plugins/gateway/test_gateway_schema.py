@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -174,6 +175,18 @@ def test_a_model_may_stand_elsewhere() -> None:
     schema, problems = configuration_schema(Registry(entries=[], extra=[offered(info)]))
     assert problems == []
     assert schema["$defs"]["agent.v"]["required"] == ["mood"]
+
+
+def test_providers_that_take_nothing_or_cannot_tell_what() -> None:
+    def lost() -> type[ConfigModel]:
+        raise LookupError("gone")
+
+    plain = replace(voice(ProviderKind.TTS), id="plain", config_model=None)
+    infos = [plain, replace(plain, id="lost", config_model=lost)]
+    schema, problems = configuration_schema(Registry(entries=[], extra=map(offered, infos)))
+    assert schema["$defs"]["tts.plain"]["maxProperties"] == 0
+    assert schema["$defs"]["tts.lost"] == {"type": "object"}
+    assert problems == ["tts.lost: LookupError: gone"]
 
 
 def test_the_command_prints_one_document(capsys: pytest.CaptureFixture[str]) -> None:
