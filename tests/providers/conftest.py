@@ -20,9 +20,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 from tests.backstage import closed_backstage
 from websockets.asyncio.server import ServerConnection, serve
-from websockets.exceptions import ConnectionClosed
 
-from voicecall import PCM16_8K, AudioFormat, ProviderContext, media
+from voicecall import PCM16_8K, AudioFormat, ProviderContext
 from voicecall import telephony as tel
 from voicecall.seam import SystemSeam
 from voicecall.tts import PlainSpeechProvider
@@ -31,6 +30,8 @@ from voicecall_mock.config import MockConfig
 from voicecall_mock.exchange import Exchange, ExchangeOptions
 from voicecall_mock.exchange.server import serve_app
 from voicecall_mock.provider import MockProvider
+
+from .media_socket import Change, MediaSocket
 
 TOKEN = "a-shared-token"
 
@@ -58,64 +59,6 @@ class ToneSpeech(PlainSpeechProvider):
             yield struct.pack("<160h", *wave)
 
 
-class FakeMedia:
-    """One media socket that the exchange opened."""
-
-    def __init__(self, socket: ServerConnection) -> None:
-        self.socket = socket
-        self.codec = MockCodec()
-        self.events: list[media.MediaEvent] = []
-        self.text_only = True
-        self.closed: tuple[int, str] | None = None
-        self.changed = anyio.Event()
-
-    async def run(self) -> None:
-        try:
-            async for message in self.socket:
-                self.text_only = self.text_only and isinstance(message, str)
-                event = self.codec.decode(message)
-                if event is not None:
-                    self.events.append(event)
-                self._notify()
-        except ConnectionClosed:
-            self._notify()
-        self.closed = (self.socket.close_code or 0, self.socket.close_reason or "")
-        self._notify()
-
-    def _notify(self) -> None:
-        self.changed.set()
-        self.changed = anyio.Event()
-
-    def all(self, kind: type[Any]) -> list[Any]:
-        return [event for event in self.events if isinstance(event, kind)]
-
-    async def wait(self, kind: type[Any], count: int = 1) -> Any:
-        return await self.until(lambda: self.all(kind)[count - 1 : count])
-
-    async def until(self, look: Callable[[], Any]) -> Any:
-        with anyio.fail_after(10):
-            while not (found := look()):
-                await self.changed.wait()
-        return found[0] if isinstance(found, list) else found
-
-    async def gone(self) -> tuple[int, str]:
-        await self.until(lambda: self.closed is not None)
-        assert self.closed is not None
-        return self.closed
-
-    async def send(self, message: media.Message | None) -> None:
-        assert message is not None
-        await self.socket.send(message)
-
-    @property
-    def audio(self) -> bytes:
-        return b"".join(event.payload for event in self.all(media.Audio))
-
-    def speech(self) -> bytes:
-        """What the phone has said, without the silence around it."""
-        return self.audio.strip(b"\xff")
-
-
 Reply = Callable[[Mapping[str, Any]], tuple[int, list[tel.Action]]]
 
 
@@ -132,8 +75,8 @@ class FakeGateway:
     statuses: list[int] = field(default_factory=list)
     events: list[dict[str, Any]] = field(default_factory=list)
     keys: list[str] = field(default_factory=list)
-    sockets: list[FakeMedia] = field(default_factory=list)
-    changed: anyio.Event = field(default_factory=anyio.Event)
+    sockets: list[MediaSocket] = field(default_factory=list)
+    changed: Change = field(default_factory=Change)
 
     async def webhook(self, request: Request) -> Response:
         received = tel.WebhookRequest(
@@ -149,7 +92,7 @@ class FakeGateway:
         assert len(self.provider.parse(received, now)) == 1
         data = json.loads(received.body)
         self.events.append(data)
-        self._notify()
+        self.changed.happened()
         if self.statuses and (status := self.statuses.pop(0)) != 200:
             return Response(status_code=status)
         reply = self.replies.get(data["type"], [])
@@ -160,14 +103,10 @@ class FakeGateway:
         return Response(rendered.body, media_type=rendered.content_type)
 
     async def socket(self, connection: ServerConnection) -> None:
-        fake = FakeMedia(connection)
+        fake = MediaSocket(connection, MockCodec())
         self.sockets.append(fake)
-        self._notify()
+        self.changed.happened()
         await fake.run()
-
-    def _notify(self) -> None:
-        self.changed.set()
-        self.changed = anyio.Event()
 
     def all(self, type_: str) -> list[dict[str, Any]]:
         return [event for event in self.events if event["type"] == type_]
@@ -177,15 +116,13 @@ class FakeGateway:
         return [event["type"] for event in self.events]
 
     async def event(self, type_: str, count: int = 1) -> dict[str, Any]:
-        with anyio.fail_after(10):
-            while len(self.all(type_)) < count:
-                await self.changed.wait()
-        return self.all(type_)[count - 1]
+        found: list[dict[str, Any]] = await self.changed.until(
+            lambda: self.all(type_)[count - 1 : count]
+        )
+        return found[0]
 
-    async def stream(self, count: int = 1) -> FakeMedia:
-        with anyio.fail_after(10):
-            while len(self.sockets) < count:
-                await self.changed.wait()
+    async def stream(self, count: int = 1) -> MediaSocket:
+        await self.changed.until(lambda: len(self.sockets) >= count)
         return self.sockets[count - 1]
 
     def attach(self, token: str = "t-1") -> tel.AttachStream:

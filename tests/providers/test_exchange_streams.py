@@ -40,7 +40,7 @@ async def attached(gateway: Any, script: Any, token: str = "t-1") -> tuple[str, 
     gateway.replies["call.answered"] = [gateway.attach(token)]
     call = await gateway.dial()
     socket = await gateway.stream()
-    await socket.wait(media.Started)
+    await socket.first(media.Started)
     return call.provider_call_id, socket
 
 
@@ -71,7 +71,7 @@ async def test_what_the_gateway_sends_is_played_and_marked(telephone: Any) -> No
         await socket.send(socket.codec.mark("m-1"))
         await socket.send(socket.codec.audio(LOUD))
         await socket.send(socket.codec.mark("m-2"))
-        await socket.wait(media.MarkReached, 2)
+        await socket.first(media.MarkReached, 2)
         assert [mark.name for mark in socket.all(media.MarkReached)] == ["m-1", "m-2"]
         line = gateway.exchange.calls[call_id].line
         assert line.recording.heard.strip(b"\xff") == (audio + LOUD).strip(b"\xff")
@@ -86,7 +86,7 @@ async def test_a_clear_returns_all_marks_and_silences_the_phone(telephone: Any) 
         for name in ("m-1", "m-2"):
             await socket.send(socket.codec.mark(name))
         await socket.send(socket.codec.clear())
-        await socket.wait(media.MarkReached, 2)
+        await socket.first(media.MarkReached, 2)
         assert [mark.name for mark in socket.all(media.MarkReached)] == ["m-1", "m-2"]
         call = gateway.exchange.calls[call_id]
         assert call.line.stream.playback.pending_ms == 0
@@ -97,7 +97,7 @@ async def test_digits_both_ways(telephone: Any) -> None:
         script = (WaitForSilence(100), Press("12#"), WaitForSilence(100), HangUp())
         call_id, socket = await attached(gateway, script)
         await socket.send(socket.codec.audio(LOUD * 3))
-        assert (await socket.wait(media.Dtmf)).digits == "12#"
+        assert (await socket.first(media.Dtmf)).digits == "12#"
         await socket.send(socket.codec.digits("99"))
         await socket.send(socket.codec.audio(LOUD * 3))
         await gateway.event("call.ended")
@@ -115,7 +115,7 @@ async def test_a_dropped_socket_is_reported_and_replaced(telephone: Any) -> None
         assert "broke" in (await gateway.event("call.stream-failed"))["error"]
         assert (await socket.gone())[0] == 1006
         second = await gateway.stream(2)
-        assert (await second.wait(media.Started)).token == "t-2"
+        assert (await second.first(media.Started)).token == "t-2"
         assert (await gateway.event("call.ended"))["reason"] == "hangup-user"
         assert second.audio.strip(b"\xff") != b""
         stats = gateway.exchange.stats(call_id)
@@ -126,7 +126,7 @@ async def test_a_dropped_socket_is_reported_and_replaced(telephone: Any) -> None
 async def test_a_socket_closed_by_the_gateway_with_an_error(telephone: Any, code: int) -> None:
     async with telephone() as gateway:
         call_id, socket = await attached(gateway, QUIET)
-        await socket.socket.close(code)
+        await socket.connection.close(code)
         assert str(code) in (await gateway.event("call.stream-failed"))["error"]
         assert gateway.exchange.calls[call_id].status == "in-progress"
 
@@ -160,7 +160,7 @@ async def test_a_new_stream_replaces_the_old_one(telephone: Any) -> None:
         await gateway.provider.perform(call, gateway.attach("t-2"))
         assert await socket.gone() == (1000, "replaced")
         second = await gateway.stream(2)
-        await second.wait(media.Audio)
+        await second.first(media.Audio)
         assert not gateway.all("call.stream-failed")
         assert gateway.exchange.calls[call_id].status == "in-progress"
 
@@ -170,7 +170,7 @@ async def test_an_interruption_is_measured_and_recorded(telephone: Any) -> None:
         script = (Interrupt(60, "Stop please"), Silent(200), HangUp())
         call_id, socket = await attached(gateway, script)
         await socket.send(socket.codec.audio(LOUD * 500))
-        await socket.until(socket.speech)
+        await socket.changed.until(socket.speech)
         await socket.send(socket.codec.clear())
         await gateway.event("call.ended")
         stats = gateway.exchange.stats(call_id)
@@ -194,7 +194,7 @@ async def test_the_default_phone_answers_what_it_hears(telephone: Any) -> None:
         call = await gateway.dial()
         socket = await gateway.stream()
         await socket.send(socket.codec.audio(LOUD * 10))
-        await socket.until(socket.speech)
+        await socket.changed.until(socket.speech)
         log = gateway.exchange.stats(call.provider_call_id).log
         assert log == (("said", "I heard you. Please go on."),)
 
@@ -207,5 +207,5 @@ async def test_many_streams_share_one_clock(telephone: Any) -> None:
             await gateway.dial(call_id=f"ours-{index}")
         await gateway.stream(20)
         for socket in gateway.sockets:
-            await socket.until(socket.speech)
+            await socket.changed.until(socket.speech)
         assert len({socket.all(media.Started)[0].stream_id for socket in gateway.sockets}) == 20

@@ -16,7 +16,6 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 from websockets.asyncio.server import ServerConnection, serve
-from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request as Handshake
 from websockets.http11 import Response as Refusal
 
@@ -29,6 +28,8 @@ from voicecall_testing.clock import VirtualSeam, VirtualTimeLoop
 from voicecall_testing.twilio import TwilioEmulator, TwilioOptions
 from voicecall_twilio.config import TwilioConfig
 from voicecall_twilio.provider import TwilioProvider
+
+from .media_socket import Change, MediaSocket
 
 _OF_SOCKETS = (31901, 31920, 31921)
 """What Twilio notes when a media socket cannot be opened, or is closed by us."""
@@ -44,62 +45,7 @@ patient_backend: tuple[str, dict[str, Any]] = (
 """Virtual time that leaves real sockets a moment."""
 
 E = TypeVar("E", bound=ev.CarrierEvent)
-M = TypeVar("M", bound=media.MediaEvent)
 Answer = Callable[[Any], Sequence[tel.Action]]
-
-
-class Change:
-    """Something to wait for: ``until`` looks again whenever ``happened`` is called."""
-
-    def __init__(self) -> None:
-        self._event = anyio.Event()
-
-    def happened(self) -> None:
-        self._event.set()
-        self._event = anyio.Event()
-
-    async def until(self, look: Callable[[], Any]) -> Any:
-        with anyio.fail_after(120):
-            while not (found := look()):
-                await self._event.wait()
-        return found
-
-
-class Socket:
-    """One media socket that the emulator opened."""
-
-    def __init__(self, connection: ServerConnection, codec: media.MediaCodec) -> None:
-        self.connection = connection
-        self.codec = codec
-        self.events: list[media.MediaEvent] = []
-        self.changed = Change()
-        self.closed = False
-
-    async def run(self) -> None:
-        try:
-            async for message in self.connection:
-                event = self.codec.decode(message)
-                if event is not None:
-                    self.events.append(event)
-                    self.changed.happened()
-        except ConnectionClosed:
-            pass
-        self.closed = True
-        self.changed.happened()
-
-    def all(self, kind: type[M]) -> list[M]:
-        return [event for event in self.events if isinstance(event, kind)]
-
-    async def first(self, kind: type[M], count: int = 1) -> M:
-        found: list[M] = await self.changed.until(lambda: self.all(kind)[count - 1 : count])
-        return found[0]
-
-    async def gone(self) -> None:
-        await self.changed.until(lambda: self.closed)
-
-    async def send(self, message: media.Message | None) -> None:
-        assert message is not None
-        await self.connection.send(message if isinstance(message, str) else message.decode())
 
 
 @dataclass
@@ -113,7 +59,7 @@ class Desk:
     answers: dict[type[ev.CarrierEvent], Answer] = field(default_factory=dict)
     events: list[ev.CarrierEvent] = field(default_factory=list)
     keys: list[str] = field(default_factory=list)
-    sockets: list[Socket] = field(default_factory=list)
+    sockets: list[MediaSocket] = field(default_factory=list)
     statuses: list[int] = field(default_factory=list)
     changed: Change = field(default_factory=Change)
 
@@ -161,7 +107,7 @@ class Desk:
 
     async def socket(self, connection: ServerConnection) -> None:
         upgrade = media.Upgrade("/media", {}, {}, "127.0.0.1")
-        fake = Socket(connection, self.provider.media_codec(upgrade))
+        fake = MediaSocket(connection, self.provider.media_codec(upgrade))
         self.sockets.append(fake)
         self.changed.happened()
         await fake.run()
@@ -197,7 +143,7 @@ class Desk:
         found: list[E] = await self.changed.until(lambda: self.all(kind)[count - 1 : count])
         return found[0]
 
-    async def stream(self, count: int = 1) -> Socket:
+    async def stream(self, count: int = 1) -> MediaSocket:
         await self.changed.until(lambda: len(self.sockets) >= count)
         return self.sockets[count - 1]
 
