@@ -867,6 +867,27 @@ async def test_a_connection_that_breaks_is_told_once() -> None:
         assert engine.lines[0].closed_told == 1
 
 
+async def test_a_line_that_fails_at_its_end_is_logged_and_costs_nobody_else(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def closed(line: Line) -> None:
+        line.over.set()
+        raise RuntimeError("the line is broken")
+
+    monkeypatch.setattr(Line, "closed", closed)
+    async with serving() as (server, engine), dial(server) as other:
+        await other.send(start())
+        await until_open(engine)
+        async with dial(server) as client:
+            await client.send(start())
+            await until_open(engine, 2)
+        await engine.lines[1].over.wait()
+        await other.send(frame(b"x"))
+        assert json.loads(await other.recv())["event"] == "media"
+        assert server.open_sockets == 1
+    assert caplog.text.count("closing a media attachment failed") >= 1
+
+
 async def test_stopping_closes_every_socket_and_tells_every_line() -> None:
     async with serving() as (server, engine):
         pending = await dial(server)
