@@ -13,7 +13,7 @@ import anyio.abc
 import httpx
 import pytest
 
-from voicecall.errors import StoreError, VoicecallError
+from voicecall.errors import ConfigError, StoreError, VoicecallError
 from voicecall.events import Ringing
 from voicecall.telephony import WebhookReply
 from voicecall_calls.server import CallServer, WebhookSecurity
@@ -689,6 +689,21 @@ async def test_a_busy_port_is_told_in_one_sentence() -> None:
                 pytest.fail("two servers on one port")
         assert f"port {server.port} on 127.0.0.1 is already in use" in str(caught.value)
         assert "serve.port" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("bind", "words"),
+    [
+        ("203.0.113.9", r"serve\.bind: cannot listen on 203\.0\.113\.9 port 0: "),
+        ("no..such.host", r"serve\.bind: cannot listen on 'no\.\.such\.host': "),
+    ],
+)
+async def test_an_address_that_is_not_this_machine_s_is_told_with_its_key(
+    bind: str, words: str
+) -> None:
+    with pytest.raises(ConfigError, match=words):
+        async with make_server(MOCK.provider(), desk(), bind=bind).run():
+            pytest.fail("there is no such address here")
 
 
 async def test_the_server_can_be_started_again() -> None:

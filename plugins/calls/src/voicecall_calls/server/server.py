@@ -186,13 +186,11 @@ class CallServer:
             listener.listen(BACKLOG)
         except OSError as error:
             listener.close()
+            message = f"cannot listen on {bind} port {port}: {error.strerror}"
             if error.errno == errno.EADDRINUSE:
                 message = f"port {port} on {bind} is already in use; choose another one"
-                raise ConfigError(message, path=f"{CONFIG_PATH}.serve.port") from None
-            raise ConfigError(
-                f"cannot listen on {bind} port {port}: {error.strerror}",
-                path=f"{CONFIG_PATH}.serve.port",
-            ) from None
+            key = "port" if error.errno in (errno.EADDRINUSE, errno.EACCES) else "bind"
+            raise ConfigError(message, path=f"{CONFIG_PATH}.serve.{key}") from None
         return listener
 
 
