@@ -85,6 +85,11 @@ def test_a_normal_number_stays_as_it_is(text: str) -> None:
         assert 2 <= len(number[1:]) <= 15
 
 
+@pytest.mark.parametrize("bind", ["::1", "fe80::1%eth0", "0.0.0.0", "localhost", "voice_gateway"])
+def test_the_server_listens_on_an_address_or_a_name(bind: str) -> None:
+    assert config(serve={"bind": f" {bind} "}).serve.bind == bind
+
+
 def test_hosts_may_be_names_and_addresses_with_or_without_a_port() -> None:
     hosts = ("voice.example.com", "Voice.example.com:8443", "198.51.100.7", "[2001:db8::1]:8443")
     assert config(webhookSecurity={"allowedHosts": hosts}).webhook_security.allowed_hosts == hosts
@@ -105,6 +110,9 @@ def test_hosts_may_be_names_and_addresses_with_or_without_a_port() -> None:
         ),
         ({"maxConcurrentCalls": 0}, r"here\.maxConcurrentCalls"),
         ({"serve": {"port": 70_000}}, r"here\.serve\.port"),
+        ({"serve": {"bind": "[::1]"}}, r"here\.serve\.bind: must be .*, without brackets"),
+        ({"serve": {"bind": "127.0.0.1:3334"}}, r"here\.serve\.bind: must be .* and port"),
+        ({"serve": {"bind": " "}}, r"here\.serve\.bind: must be an IP address or a host name"),
         ({"tts": {"timeoutMs": 10}}, r"here\.tts\.timeoutMs"),
         ({"publicUrl": "phone.example.com"}, "absolute http"),
         ({"publicUrl": "https://phone example.com/x"}, "absolute http"),

@@ -32,13 +32,26 @@ FUNNEL_PORTS = (443, 8443, 10_000)
 _LABEL = "[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 _HOST = re.compile(rf"(?:{_LABEL}(?:\.{_LABEL})*|\[([0-9A-Fa-f:.]+)\])(?::[0-9]+)?")
 _NUMBER = re.compile("[0-9]*|0x[0-9a-f]*")
+_NO_NAME = re.compile(r"[\[\]:/?#@]")
+
+
+def _bind(text: str) -> str:
+    text = text.strip()
+    try:
+        ip_address(text)
+    except ValueError:
+        if not text or _NO_NAME.search(text):
+            raise ValueError(
+                "must be an IP address or a host name, without brackets and port"
+            ) from None
+    return text
 
 
 class ServeConfig(ConfigModel):
     """The webhook and media server. Port 0 takes a free one."""
 
     port: int = Field(default=3334, ge=0, le=65535)
-    bind: str = Field(default="127.0.0.1", min_length=1)
+    bind: Annotated[str, AfterValidator(_bind)] = Field(default="127.0.0.1", min_length=1)
     path: UrlPath = "/voice/webhook"
 
 
