@@ -141,10 +141,11 @@ class SilentCodec(MockCodec):
 
 
 class VagueCodec(MockCodec):
-    """A codec that lets a start pass which names nothing."""
+    """A codec that lets a start pass which does not name both call and stream."""
 
     def decode(self, message: Message) -> MediaEvent | None:
-        return Started("good", "", "", MULAW_8K, MULAW_8K, {})
+        stream, _, call = str(message).partition(" ")
+        return Started("good", stream, call, MULAW_8K, MULAW_8K, {})
 
 
 class BrokenCodec(MockCodec):
@@ -344,9 +345,10 @@ async def test_a_second_start_on_an_open_socket_closes_it() -> None:
         assert await close_of(client) == (1008, "Duplicate start")
 
 
-async def test_a_start_that_names_neither_call_nor_stream_closes_the_socket() -> None:
+@pytest.mark.parametrize("named", [" ", "st-1 ", " mk-1"])
+async def test_a_start_that_names_not_both_call_and_stream_closes_the_socket(named: str) -> None:
     async with serving(codec=VagueCodec) as (server, engine), dial(server) as client:
-        await client.send(start())
+        await client.send(named)
         assert await close_of(client) == (1008, "Start without call or stream")
         assert engine.lines == []
 
