@@ -319,6 +319,41 @@ async def test_what_a_streamed_caller_is_saying_is_let_finish_and_does_not_answe
 
 
 @both_paths
+async def test_what_is_said_before_a_question_is_asked_does_not_answer_it(
+    tmp_path: Path, media: MediaPath
+) -> None:
+    config = {"bargeIn": {"greetingProtectionMs": 0}}
+    async with open_phone(tmp_path, media=media, config=config) as phone:
+        phone.plays = False
+        await phone.call_in()
+        phone.plays = True
+        await phone.settle(0.5)
+        async with asked(phone) as answers:
+            # It waits for the greeting.
+            await phone.settle(0.2)
+            greeting, token = phone.record.utterance, phone.record.listen_token
+            assert greeting is not None
+            if media is MediaPath.NATIVE:
+                await phone.tell(
+                    phone.make(ev.PlaybackEnded, utterance_id=greeting.id),
+                    phone.make(ev.SpeechHeard, text="Who is there?", turn_token=token),
+                )
+            else:
+                phone.stt.started()
+                phone.stt.partial("Who is")
+                await phone.settle(1)
+                phone.stt.final("Who is there?")
+                phone.stt.ended()
+            await phone.settle(3)
+            assert answers == []
+            await words(phone, "Anna.")
+        assert answers == ["Anna."]
+        assert phone.agent.turns == []
+        said = [("user", "Who is there?"), ("bot", QUESTION), ("user", "Anna.")]
+        assert phone.said[1:] == said
+
+
+@both_paths
 async def test_keys_answer_a_question_too(tmp_path: Path, media: MediaPath) -> None:
     async with open_phone(tmp_path, media=media) as phone:
         await greeted(phone)

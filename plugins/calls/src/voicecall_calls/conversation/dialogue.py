@@ -19,7 +19,7 @@ from voicecall_calls.config import VoiceCallConfig
 from voicecall_calls.conversation.agentturn import Brain, TurnInput, joined, make_turn
 from voicecall_calls.conversation.base import Conversation
 from voicecall_calls.conversation.keys import CallerKeys
-from voicecall_calls.conversation.mouth import Mouth, SpeechTimes, Spoken, let_finish
+from voicecall_calls.conversation.mouth import Asks, Mouth, SpeechTimes, Spoken, let_finish
 from voicecall_calls.conversation.parting import Parting
 from voicecall_calls.conversation.question import OpenQuestion
 from voicecall_calls.conversation.replier import Replier, Reply, Stoppable, utter
@@ -286,28 +286,28 @@ class Dialogue(Conversation):
 
     # --- saying things ----------------------------------------------------------------------
 
-    async def _say(self, text: str, *, new_turn: bool = False) -> Spoken:
+    async def _say(self, text: str, *, asks: Asks = None) -> Spoken:
         """Speak when the floor is free; an interruption, also before that, is a normal end."""
-        if not new_turn:
+        if asks is None:
             await let_finish(self._caller_goes_on)
-        spoken = await self._speak(text, new_turn=new_turn)
+        spoken = await self._speak(text, asks=asks)
         if spoken.ok:
             self._speech_failures = 0
             return spoken
-        if new_turn:
+        if asks is not None:
             self._question.withdraw()
         await self._speech_failed()
         return spoken
 
-    async def _speak(self, text: str, *, new_turn: bool = False, last: bool = False) -> Spoken:
+    async def _speak(self, text: str, *, asks: Asks = None, last: bool = False) -> Spoken:
         """``last``: the call ends behind it."""
         spoken = Spoken("", complete=False)
         interruptions = self._interruptions
         async with self._floor_taken():
-            if self._interruptions != interruptions and not (new_turn or last):
+            if self._interruptions != interruptions and not (asks or last):
                 return spoken
             self._bot_began()
-            spoken = await utter(self.mouth.begin(new_turn=new_turn), text, listens=not last)
+            spoken = await utter(self.mouth.begin(asks=asks), text, listens=not last)
         self._log_failure(spoken)
         return spoken
 
@@ -341,8 +341,8 @@ class Dialogue(Conversation):
 
     # --- requests from outside --------------------------------------------------------------
 
-    async def say(self, text: str, *, new_turn: bool = False) -> None:
-        spoken = await self._say(text, new_turn=new_turn)
+    async def say(self, text: str, *, asks: Asks = None) -> None:
+        spoken = await self._say(text, asks=asks)
         over = self._parting.closed if spoken.complete else self._parting.over
         if over is not None:
             raise CallNotReady(over)
@@ -361,8 +361,8 @@ class Dialogue(Conversation):
                     pass
                 # Nor is what was said into the words before the prompt.
                 await let_finish(self._caller_goes_on)
+                await self.say(prompt, asks=self._question.begins)
                 self._question.begins()
-                await self.say(prompt, new_turn=True)
                 asked = SpeechTimes(done=self.seam.now_ms())
                 text = await answer.wait(timeout_s)
         finally:

@@ -13,7 +13,7 @@ from voicecall.errors import ProviderError
 from voicecall.machine import Outcome
 from voicecall.tts import SpeechSession, Utterance
 from voicecall_calls.conversation.line import AudioLine
-from voicecall_calls.conversation.mouth import Mouth, Speech, SpeechTimes, Spoken, heard_part
+from voicecall_calls.conversation.mouth import Asks, Mouth, Speech, SpeechTimes, Spoken, heard_part
 from voicecall_calls.news import News
 
 if TYPE_CHECKING:
@@ -60,18 +60,25 @@ class LineMouth(Mouth):
                 await self._opened.wait()
         return session
 
-    def begin(self, *, first_message: bool = False, new_turn: bool = False) -> Speech:
-        speech = _LineSpeech(self, self.seam.new_id(), first_message)
+    def begin(self, *, first_message: bool = False, asks: Asks = None) -> Speech:
+        speech = _LineSpeech(self, self.seam.new_id(), first_message, asks)
         self.said.append(speech.sentences)
         return speech
 
 
 class _LineSpeech(Speech):
-    def __init__(self, mouth: LineMouth, utterance_id: str, first_message: bool) -> None:
+    def __init__(
+        self,
+        mouth: LineMouth,
+        utterance_id: str,
+        first_message: bool,
+        asks: Asks,
+    ) -> None:
         self.id = utterance_id
         self.times = SpeechTimes()
         self._mouth = mouth
         self._first_message = first_message
+        self._asks = asks
         self.sentences: list[str] = []
         self._begins: list[int] = []
         """How much audio there was when each of these was sent."""
@@ -106,6 +113,8 @@ class _LineSpeech(Speech):
             return
         await self._announce(sentence)
         if not self._refused:
+            if self._asks is not None:
+                self._asks()
             self._utterance = session.utterance(self.id, self)
 
     async def _announce(self, sentence: str) -> None:

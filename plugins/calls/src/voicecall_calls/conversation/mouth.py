@@ -5,11 +5,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import anyio
 
-__all__ = ["Mouth", "Speech", "SpeechTimes", "Spoken", "heard_part", "let_finish"]
+__all__ = ["Asks", "Mouth", "Speech", "SpeechTimes", "Spoken", "heard_part", "let_finish"]
 
+Asks: TypeAlias = Callable[[], None] | None
 _LOOK_S = 0.05
 _LOOKS = 80
 """So often, with such pauses, it is asked whether a caller still goes on."""
@@ -59,9 +61,9 @@ class Mouth(ABC):
     """At most one utterance at a time; the dialogue takes care of that."""
 
     @abstractmethod
-    def begin(self, *, first_message: bool = False, new_turn: bool = False) -> Speech:
-        """A new utterance. ``first_message``: it is the call's greeting or notification.
-        ``new_turn``: only what is said from now on answers it."""
+    def begin(self, *, first_message: bool = False, asks: Asks = None) -> Speech:
+        """A new utterance. ``first_message``: it is the call's greeting or notification. ``asks``:
+        it is a question, and is called when only what is said from then on answers it."""
 
 
 def heard_part(text: str, heard: float, total: float) -> str:

@@ -14,7 +14,7 @@ from voicecall import telephony as tel
 from voicecall.errors import ProviderError
 from voicecall.machine import Outcome
 from voicecall.model import CallMode
-from voicecall_calls.conversation.mouth import Mouth, Speech, SpeechTimes, Spoken, heard_part
+from voicecall_calls.conversation.mouth import Asks, Mouth, Speech, SpeechTimes, Spoken, heard_part
 from voicecall_calls.conversation.replier import utter
 from voicecall_calls.engine.asking import asked, reported_end
 from voicecall_calls.spoken.pieces import pieces
@@ -40,8 +40,8 @@ class NativeMouth(Mouth):
         self.voice = voice
         self._awaited: dict[str, _NativeSpeech] = {}
 
-    def begin(self, *, first_message: bool = False, new_turn: bool = False) -> Speech:
-        return _NativeSpeech(self, self.seam.new_id(), first_message, new_turn)
+    def begin(self, *, first_message: bool = False, asks: Asks = None) -> Speech:
+        return _NativeSpeech(self, self.seam.new_id(), first_message, asks)
 
     def follow(self, utterance_id: str) -> Speech:
         """An utterance that the carrier plays already: what is sent to it is its text."""
@@ -72,7 +72,7 @@ class _NativeSpeech(Speech):
         mouth: NativeMouth,
         utterance_id: str,
         first_message: bool = False,
-        new_turn: bool = False,
+        asks: Asks = None,
     ) -> None:
         self.id = utterance_id
         self.times = SpeechTimes()
@@ -80,7 +80,7 @@ class _NativeSpeech(Speech):
         self.started = False
         self._mouth = mouth
         self._first_message = first_message
-        self._new_turn = new_turn
+        self._asks = asks
         self._over = anyio.Event()
         self._ok = True
         self._before: list[str] = []
@@ -146,7 +146,7 @@ class _NativeSpeech(Speech):
         listen = None
         if lane.record.mode is CallMode.CONVERSATION and self.listens:
             # What the caller is saying just now answers the token that was given out before.
-            token = None if self._new_turn else lane.record.listen_token
+            token = None if self._asks is not None else lane.record.listen_token
             listen = lane.host.planner.listen(token or mouth.seam.token())
             await lane.apply(ev.ListenStarted(at=mouth.seam.now_ms(), token=listen.token))
         applied = await lane.apply(
@@ -166,6 +166,8 @@ class _NativeSpeech(Speech):
                 ev.BotSpoke(at=now, utterance_id=self.id, heard="", complete=False, ok=False)
             )
             return Spoken("", complete=False)
+        if self._asks is not None:
+            self._asks()
         self.started = True
         mouth.expect(self)
         try:

@@ -75,7 +75,8 @@ class OpenQuestion:
             self._answer.due = True
 
     def answered(self, text: str) -> bool:
-        """The caller's words or keys; False where nobody waits for them."""
+        """The caller's words or keys; False where nobody waits for them. Those that come before the
+        prompt are no answer, and nothing else is answered in its place."""
         if self._answer is None:
             return False
         if self._answer.due:
