@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import signal
+import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -131,6 +132,7 @@ class Client:
 
 class Server:
     def __init__(self, home: Home) -> None:
+        self.home = home
         self.http = home.url
         self.url = home.url.replace("http", "ws", 1) + "/rpc"
         self.token = (home.state_dir / "gateway-token").read_text(encoding="utf-8").strip()
@@ -346,6 +348,14 @@ async def test_a_notice(server: Server) -> None:
         assert "message is required" in error.message
         over = await client.state(call_id, "hangup-bot")
         assert over["endDetail"] == "notified"
+
+
+async def test_the_program_of_the_page(server: Server) -> None:
+    [program] = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    command = [sys.executable, "-c", program]
+    with anyio.fail_after(PATIENCE_S):
+        done = await anyio.run_process(command, env=server.home.environ, check=False)
+    assert (done.stderr, done.stdout) == (b"", b"hangup-bot\n")
 
 
 async def test_pairing_and_the_gateway_itself(server: Server) -> None:
