@@ -252,7 +252,7 @@ def test_an_unknown_id_gets_a_suggestion(site: Path, install: Install) -> None:
 
 def test_an_id_in_another_group_is_pointed_at(site: Path, install: Install) -> None:
     install("acme-a", "alpha", module="acme_alpha", group="voicecall.speech")
-    words = r"\(installed: none\); a package names it in the group voicecall\.speech instead$"
+    words = r"\(installed: none\); a package names it in the group voicecall\.speech only$"
     with pytest.raises(PluginError, match=words):
         scan(site).load(TTS, "alpha")
 

@@ -142,7 +142,7 @@ class Registry:
         hint = did_you_mean(name, known)
         installed = ", ".join(known) or "none"
         others = " and ".join(other for other in sorted(self._found) if name in self._found[other])
-        elsewhere = f"; a package names it in the group {others} instead" if others else ""
+        elsewhere = f"; a package names it in the group {others} only" if others else ""
         return (
             f"no {group} provider {name!r} is installed (installed: {installed}){hint}{elsewhere}"
         )
