@@ -31,7 +31,8 @@ class AgentTurn:
     """One thing that the caller said or pressed.
 
     - ``turn_id``: the same if the turn comes again; ``call_id``, ``agent_id``: whose turn it is
-    - ``text``: what was said; empty if it was not understood
+    - ``text``: what was said; empty if it was not understood. Where a voice model asks for its
+      caller, it is a prompt with the call so far and the question
     - ``digits``: the keys that were pressed
     - ``session_key``: whose history the turn belongs to
     - ``opening``: what was said before the caller's first words: context, not instructions
@@ -83,7 +84,7 @@ class TextDelta:
 
 @dataclass(frozen=True, slots=True)
 class ToolActivity:
-    """A tool has started (``running``) or is done."""
+    """A tool has started (``running``) or is done. Not used yet: it may be left out."""
 
     name: str
     running: bool
@@ -91,7 +92,7 @@ class ToolActivity:
 
 @dataclass(frozen=True, slots=True)
 class EndCall:
-    """The agent wants the call to end after its words were heard."""
+    """The agent wants the call to end after its words were heard. ``reason`` is not used yet."""
 
     reason: str = ""
 
@@ -110,9 +111,10 @@ AgentEvent = TextDelta | ToolActivity | EndCall
 class AgentBackend(Provider):
     @abstractmethod
     def reply(self, turn: AgentTurn) -> AsyncIterator[AgentEvent]:
-        """The answer to ``turn``, event by event while it is being made. An interruption cancels
-        the task that iterates; a run that has not ended two seconds later is abandoned. Raises
-        :exc:`voicecall.errors.ProviderError`."""
+        """The answer to ``turn``, event by event while it is being made. It must be complete within
+        the phone's ``responseTimeoutMs``; without a word it counts as failed, unless it ends the
+        call. An interruption cancels the task that iterates; a run that has not ended two seconds
+        later is abandoned. Raises :exc:`voicecall.errors.ProviderError`."""
 
     async def settle(self, turn: AgentTurn, heard_text: str) -> None:
         """Called after an interruption, by the caller or by the end of the call: of the answer to
