@@ -1035,6 +1035,24 @@ async def test_an_apology_is_no_answer(tmp_path: Path, answers: bool) -> None:
         assert model.current.asked[-2:] == [("say", phrases.not_understood), ("say", last)]
 
 
+async def test_an_apology_that_goes_with_its_session_hides_no_answer(tmp_path: Path) -> None:
+    model = ScriptedRealtime()
+    async with open_realtime(tmp_path, model) as phone:
+        await greeted(phone)
+        model.idle = True
+        model.current.tell(ResponseDone("r1", "failed", "overloaded"))
+        await phone.settle(0.1)
+        model.idle = False
+        model.current.end()
+        await phone.settle(1)
+        model.current.speak("At six in the evening.", 1000)
+        await phone.settle(2)
+        model.current.tell(ResponseDone("r2", "failed", "overloaded"))
+        await phone.settle(3)
+        assert phone.record.live
+        assert phone.said[-1] == ("bot", phone.config.phrases.not_understood)
+
+
 # --- requests from outside --------------------------------------------------------------------
 
 

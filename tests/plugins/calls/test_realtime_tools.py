@@ -158,14 +158,24 @@ async def test_the_agent_is_told_how_to_think(tmp_path: Path) -> None:
         assert turn.owner
 
 
-async def test_an_agent_that_ends_the_call_has_the_model_say_goodbye(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("script", "answer"),
+    [
+        (("All done.", EndCall()), "All done."),
+        ((EndCall(),), ""),
+        (('{"spoken": "All done.", "end": true}',), "All done."),
+    ],
+)
+async def test_an_agent_that_ends_the_call_has_the_model_say_goodbye(
+    tmp_path: Path, script: tuple[str | EndCall, ...], answer: str
+) -> None:
     model = ScriptedRealtime()
     async with on_the_phone(tmp_path, model) as phone:
-        phone.agent.then("All done.", EndCall())
+        phone.agent.then(*script)
         model.current.tell(ToolCall("t1", "openclaw_agent_consult", {"prompt": "Anything else?"}))
         await phone.settle(1)
         ((_, result, _),) = model.current.results
-        assert result["answer"] == "All done."
+        assert result["answer"] == answer
         assert END in result["then"]
 
 

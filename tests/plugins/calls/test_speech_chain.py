@@ -421,7 +421,9 @@ async def test_a_session_that_cannot_be_opened_is_that_of_the_next(
     one, two, three = Voice("one"), Voice("two"), Voice("three")
     one.open_errors = [one.broken()]
     two.open_errors = [OSError("a mistake in the package")]
+    began = anyio.current_time()
     async with open_chain(chain([one, two, three])) as session:
+        assert anyio.current_time() == began
         assert (one.live, two.live, three.live) == (0, 0, 1)
         await say(session, "Good day.")
     assert len(switches(caplog)) == 2
