@@ -77,10 +77,12 @@ async def test_a_sound_that_is_not_understood_is_no_answer(tmp_path: Path) -> No
     async with open_phone(tmp_path) as phone:
         await greeted(phone)
         async with asked(phone) as answers:
+            for _ in range(4):
+                await phone.settle(2)
+                phone.hears("")
             await phone.settle(2)
-            phone.hears("")
-            await phone.settle(2)
-            assert phone.said[1:] == [("bot", QUESTION)] * 2
+            # The rest may be nobody's.
+            assert phone.said[1:] == [("bot", QUESTION)] * 3
             phone.hears("Anna.")
         assert answers == ["Anna."]
         assert phone.agent.turns == []

@@ -374,7 +374,7 @@ class Dialogue(Conversation):
     async def _repeat(self) -> None:
         """Ask the open question again: no more than a part of it may have been heard."""
         await let_finish(self._caller_goes_on)
-        if self._question.unanswered:
+        if self._question.again():
             await self._say(self._question.prompt)
 
     # --- keys and silence -------------------------------------------------------------------

@@ -12,10 +12,14 @@ from voicecall.errors import CallNotReady
 
 __all__ = ["OpenQuestion"]
 
+_REPEATS = 2
+"""What breaks a question off so often may be its own echo."""
+
 
 @dataclass(slots=True)
 class _Answer:
     due: bool = False
+    repeats: int = 0
     known: anyio.Event = field(default_factory=anyio.Event)
     text: str | None = None
     problem: str | None = None
@@ -68,6 +72,14 @@ class OpenQuestion:
         """The prompt comes now, or came, and nobody has said anything to it."""
         answer = self._answer
         return answer is not None and answer.due and not answer.known.is_set()
+
+    def again(self) -> bool:
+        """Whether to speak the prompt once more; a few times at most."""
+        answer = self._answer
+        if answer is None or not self.unanswered or answer.repeats == _REPEATS:
+            return False
+        answer.repeats += 1
+        return True
 
     def begins(self) -> None:
         """The prompt comes now: an early answer to it counts."""
