@@ -273,10 +273,11 @@ async def test_an_agent_that_cannot_be_stopped_is_left(
     assert caplog.text.count("the agent does not end when it is cancelled; it is abandoned") == 2
 
 
-async def test_what_came_before_the_failure_is_spoken(tmp_path: Path) -> None:
+@pytest.mark.parametrize("error", [trouble(), KeyError("mine")], ids=["theirs", "mine"])
+async def test_what_came_before_the_failure_is_spoken(tmp_path: Path, error: Exception) -> None:
     async with open_phone(tmp_path) as phone:
         await greeted(phone)
-        phone.agent.then("The first half. And the", trouble())
+        phone.agent.then("The first half. And the", error)
         phone.hears("Tell me.")
         await phone.settle(6)
         assert phone.heard[1] == "The first half."

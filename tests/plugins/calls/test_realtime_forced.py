@@ -182,6 +182,21 @@ async def test_a_model_that_consults_by_itself_is_left_alone(tmp_path: Path, whe
         assert model.current.interrupts == []
 
 
+async def test_words_while_the_model_waits_for_the_agent_do_not_stop_it(tmp_path: Path) -> None:
+    model = ScriptedRealtime()
+    async with on_the_phone(tmp_path, model, fillerAfterMs=0) as phone:
+        phone.agent.then(3.0, "At half past eleven.")
+        says(model)
+        model.current.tell(consult())
+        await phone.settle(1)
+        says(model, "The last one of today, I mean.")
+        await phone.settle(4)
+        assert len(phone.agent.turns) == 1
+        assert model.current.results == [("t1", {"answer": "At half past eleven."}, False)]
+        assert spoken(model) == []
+        assert model.current.interrupts == []
+
+
 async def test_a_call_of_one_turn_says_nothing_of_the_next(tmp_path: Path) -> None:
     model = ScriptedRealtime()
     async with on_the_phone(tmp_path, model) as phone:

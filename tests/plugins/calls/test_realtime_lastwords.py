@@ -261,11 +261,18 @@ async def test_a_model_that_can_still_speak_says_the_last_words(tmp_path: Path) 
         assert phone.record.end_detail is EndDetail.AGENT_FAILED
 
 
-async def test_a_model_that_cannot_speak_leaves_it_to_the_synthesis(tmp_path: Path) -> None:
+@pytest.mark.parametrize("how", ["fails", "gives no audio"])
+async def test_a_model_that_cannot_speak_leaves_it_to_the_synthesis(
+    tmp_path: Path, how: str
+) -> None:
     model, voice = ScriptedRealtime(), ScriptedSpeech()
     async with open_realtime(tmp_path, model, synthesis=voice) as phone:
         await answered(phone)
-        model.silent = True
+        if how == "fails":
+            model.silent = True
+        else:
+            model.answer_ms = 0.0
+            model.current.tell(ResponseDone("r0", "failed", "overloaded"))
         model.current.tell(ResponseDone("r1", "failed", "overloaded"))
         await phone.settle(15)
         assert heard(phone, voice) == [phone.config.phrases.failed]

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from voicecall_calls.spoken import SpokenStream, clean
+from voicecall_calls.spoken import SentenceSplitter, SpokenStream, clean
+from voicecall_calls.spoken.pieces import pieces
 
 pytestmark = pytest.mark.unit
 
@@ -74,6 +75,10 @@ def test_the_examples_of_the_specification(output: str, spoken: str | None) -> N
         ("Sure\n\nSo, tell me.", "Sure So, tell me."),
         ("The user guide is on our site.", "The user guide is on our site."),
         ("Use {name} here.", "Use name here."),
+        ("First I look that up </think>Yes.", "Yes."),
+        ("This is what I am going to say to that " * 3 + '{"spoken":"Yes."}', "Yes."),
+        ('{"say":{"spoken":"Yes."},"text":"No."}', "Yes."),
+        ("```\n<think>\n```\nYes.", "Yes."),
         ("[[tts:voice=nova speed=1.1]] Good morning.", "Good morning."),
         ("[[reply_to_current]] It is [[tts:text]]noon[[/tts:text]].", "It is noon."),
         ("[[tts]]", None),
@@ -85,6 +90,47 @@ def test_the_examples_of_the_specification(output: str, spoken: str | None) -> N
 )
 def test_what_models_also_write(output: str, spoken: str | None) -> None:
     assert spoken_of(output) == spoken
+
+
+@pytest.mark.parametrize(
+    ("text", "first"),
+    [
+        ("Let me see... It is ten past nine.", "Let me see..."),
+        ("Let me see… It is ten past nine.", "Let me see…"),
+        ("There are about… 5 of them left.", "There are about…"),
+        ("I thought of… (you know) something.", "I thought of… (you know) something."),
+        ("I thought of... something else.", "I thought of... something else."),
+        ("Let us take plan b. It works for us all.", "Let us take plan b."),
+        ("I met J. Smith there yesterday.", "I met J. Smith there yesterday."),
+        ("You need these things:\n- some milk\n- eggs", "You need these things:"),
+    ],
+)
+def test_where_a_sentence_ends(text: str, first: str) -> None:
+    stream = SpokenStream()
+    assert (stream.feed(text) + stream.finish())[0] == first
+
+
+def test_what_is_told_behind_a_whole_text_is_cut_as_well() -> None:
+    splitter = SentenceSplitter()
+    assert splitter.feed("One two three four five six seven") == []
+    assert splitter.flush() == ["One two three four five six seven"]
+    assert splitter.feed("Yes. ") == []
+    assert splitter.feed("That is the whole of it. And") == ["Yes. That is the whole of it."]
+
+
+@pytest.mark.parametrize(
+    ("text", "longest", "parts"),
+    [
+        ("abc", 3, ["abc"]),
+        ("One. Two.", 4, ["One.", "Two."]),
+        ("Yes! No, not at all.", 8, ["Yes!", "No, not", "at all."]),
+        ("abc def", 3, ["abc", "def"]),
+        ("abcdef", 3, ["abc", "def"]),
+        (" abcd", 3, [" ab", "cd"]),
+    ],
+)
+def test_where_a_long_text_is_parted(text: str, longest: int, parts: list[str]) -> None:
+    assert list(pieces(text, longest)) == parts
 
 
 @pytest.mark.parametrize(
