@@ -21,6 +21,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
+from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from voicecall.errors import VoicecallError
@@ -125,7 +126,8 @@ def make_app(
 class BoundedSocket(WebSocketsSansIOProtocol):
     """uvicorn's protocol, which would keep answers to any number of pings for a peer that reads
     none of them, and wait without end until one that reads nothing has taken the last word. It also
-    logs as an error what strangers can bring about: a refusal, and text that is no UTF-8."""
+    logs as an error what strangers can bring about: a refusal, text that is no UTF-8, and a word of
+    ours behind the end."""
 
     _unread_pongs = 0
 
@@ -146,6 +148,10 @@ class BoundedSocket(WebSocketsSansIOProtocol):
             self.transport.abort()
 
     async def send(self, message: Any) -> None:
+        await self.writable.wait()
+        if self.close_sent and self.initial_response is None:
+            # By the protocol itself, for what the client has sent, or did not answer.
+            raise ClientDisconnected
         await super().send(message)
         if self.initial_response is not None and self.close_sent:
             # The refusal is out, and that is all there is to come.
