@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import AfterValidator, Field, IPvAnyAddress, PositiveInt
 
-from voicecall.configuring import ConfigModel, deep_merge, validate
+from voicecall.configuring import ConfigModel, deep_merge, is_loopback, validate
 from voicecall.errors import ConfigError
 
 pytestmark = pytest.mark.unit
@@ -231,3 +231,23 @@ def test_what_has_no_words_of_ours_has_those_of_pydantic() -> None:
         validate(Everything, {"address": "nowhere"}, "")
     assert str(caught.value).startswith("address: ")
     assert "nowhere" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("host", "here"),
+    [
+        ("127.0.0.1", True),
+        ("127.8.9.10", True),
+        ("::1", True),
+        ("localhost", True),
+        ("LOCALHOST.", True),
+        ("twilio.localhost", True),
+        ("", False),
+        ("0.0.0.0", False),
+        ("192.0.2.1", False),
+        ("localhost.example", False),
+        ("mylocalhost", False),
+    ],
+)
+def test_what_is_this_machine(host: str, here: bool) -> None:
+    assert is_loopback(host) is here

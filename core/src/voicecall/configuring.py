@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from ipaddress import ip_address
 from types import UnionType
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 from urllib.parse import urlsplit
@@ -21,7 +22,15 @@ from pydantic.fields import FieldInfo
 from .errors import ConfigError
 from .wording import did_you_mean, wording
 
-__all__ = ["ConfigModel", "HttpUrl", "UrlPath", "deep_merge", "is_http_url", "validate"]
+__all__ = [
+    "ConfigModel",
+    "HttpUrl",
+    "UrlPath",
+    "deep_merge",
+    "is_http_url",
+    "is_loopback",
+    "validate",
+]
 
 _HOST = re.compile(r"[a-z0-9_]([a-z0-9_.-]*[a-z0-9_.])?|[0-9a-f:]*:[0-9a-f:.]*")
 _BLANK = re.compile(r"[\x00-\x20\x7f]")
@@ -74,6 +83,15 @@ def is_http_url(text: str) -> bool:
     except ValueError:
         return False
     return parts.scheme in ("http", "https") and bool(_HOST.fullmatch(host)) and port != 0
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host, as a name or an address, is this machine."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        name = host.removesuffix(".").lower()
+        return name == "localhost" or name.endswith(".localhost")
 
 
 def _http_url(text: str) -> str:

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, PositiveInt
 
-from voicecall.configuring import ConfigModel, UrlPath
+from voicecall.configuring import ConfigModel, UrlPath, is_loopback
 from voicecall.providers import ProviderInfo
 
 __all__ = [
@@ -20,7 +20,6 @@ __all__ = [
     "TunnelConfig",
     "WebhookSecurityConfig",
     "comes_from_outside",
-    "is_loopback",
     "is_one_client",
     "is_public_url",
     "realtime_path",
@@ -167,15 +166,6 @@ def comes_from_outside(info: ProviderInfo, config: Any) -> bool:
     it is an emulator's."""
     host = urlsplit(getattr(config, "api_base_url", None) or "").hostname or ""
     return bool(info.capabilities.public_url) and not is_loopback(host)
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a host, as a name or address, is this machine."""
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        name = host.removesuffix(".")
-        return name == "localhost" or name.endswith(".localhost")
 
 
 def is_one_client(serve: ServeConfig, security: WebhookSecurityConfig) -> bool:

@@ -8,9 +8,9 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel
 from pydantic.alias_generators import to_snake
 
+from voicecall.configuring import is_loopback
 from voicecall.selection import Selected
 from voicecall_calls.config import CONFIG_PATH, VoiceCallConfig
-from voicecall_calls.exposure import is_loopback
 
 __all__ = ["known_secrets"]
 

@@ -5,7 +5,6 @@ Source: Twilio's REST API documentation (authentication, errors and warnings, er
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
@@ -15,6 +14,7 @@ import anyio
 import httpx
 import msgspec
 
+from voicecall.configuring import is_loopback
 from voicecall.errors import (
     AuthenticationFailed,
     OutcomeUnknown,
@@ -110,7 +110,7 @@ class TwilioClient:
             timeout=TIMEOUT,
             limits=LIMITS,
             # A proxy of the environment has no way to an emulator on this machine.
-            trust_env=not _is_loopback(config.base_url),
+            trust_env=not is_loopback(urlsplit(config.base_url).hostname or ""),
             headers={"accept": "application/json"},
         )
         self._turn = anyio.Semaphore(AT_ONCE)
@@ -256,11 +256,3 @@ def _refusal(content: bytes) -> Refusal:
         return msgspec.json.decode(content, type=Refusal)
     except (msgspec.MsgspecError, UnicodeError):
         return Refusal()
-
-
-def _is_loopback(url: str) -> bool:
-    host = urlsplit(url).hostname or ""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost" or host.endswith(".localhost")

@@ -5,12 +5,13 @@ Source: https://www.twilio.com/docs/voice/twiml
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from urllib.parse import quote, urlsplit
 from xml.etree import ElementTree as ET
+
+from voicecall.configuring import is_loopback
 
 __all__ = [
     "Connect",
@@ -160,18 +161,9 @@ def socket_url_error(url: str) -> str | None:
         return str(error)
     if not host:
         return "no host"
-    if parts.scheme == "wss" or (parts.scheme == "ws" and _is_loopback(host)):
+    if parts.scheme == "wss" or (parts.scheme == "ws" and is_loopback(host)):
         return None
     return f"the scheme is {parts.scheme or 'missing'}, not wss"
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 # --- elements --------------------------------------------------------------------------------
