@@ -195,6 +195,20 @@ def test_broken_plugins_and_wrong_values(clinic: Clinic, fake_plugin: Any) -> No
     assert [i["path"] for i in clinic.json()["issues"]] == ["messages.tts", str(clinic.file)]
 
 
+def test_fix_is_recommended_where_it_fixes_something(clinic: Clinic) -> None:
+    hint = "voicecall doctor: run it with --fix to fix what can be fixed\n"
+    clinic.file.write_text("{gateway: {prot: 1}}")
+    code, out = clinic()
+    assert (code, out.count("\n")) == (1, 1)
+    clinic.file.write_text("{gateway: {prot: 1}, messages: {tts: {}}}")
+    assert clinic()[1].endswith(hint)
+    clinic.file.write_text("{}")
+    clinic.state.mkdir()
+    clinic.state.chmod(0o755)
+    assert clinic()[1].endswith(hint)
+    assert hint not in clinic("--fix")[1]
+
+
 def test_files_that_others_can_read(clinic: Clinic) -> None:
     clinic.file.write_text("{}")
     clinic.state.mkdir()

@@ -45,6 +45,8 @@ def doctor(
         print_json(report)
     else:
         _print(report)
+        if not fix and (_old_keys(line, config) or any(map(_is_mode, found))):
+            print_text("voicecall doctor: run it with --fix to fix what can be fixed")
     if not report["ok"]:
         raise typer.Exit(1)
 
@@ -142,6 +144,10 @@ def _issue(path: Path | str, message: str) -> Issue:
     return {"path": str(path), "replacement": None, "message": text}
 
 
+def _is_mode(issue: Issue) -> bool:
+    return "chmod" in issue["message"]
+
+
 def _fix(line: CommandLine, config: Path | None, found: list[Issue]) -> dict[str, Any]:
     """Fix what can be, look again, and tell what was done."""
     from voicecall_gateway.config import config_file, state_directory
@@ -164,7 +170,7 @@ def _fix(line: CommandLine, config: Path | None, found: list[Issue]) -> dict[str
                 )
     state_dir = state_directory(line.environ)
     wanted = {str(state_dir): 0o700, str(state_dir / "gateway-token"): 0o600}
-    told = [issue["path"] for issue in found if "chmod" in issue["message"]]
+    told = [issue["path"] for issue in found if _is_mode(issue)]
     modes = {Path(path): wanted[path] for path in told if path in wanted}
     modes |= {path: path.stat().st_mode & 0o770 for path in _open_files(line, config)}
     for path, mode in modes.items():
@@ -186,5 +192,3 @@ def _print(report: dict[str, Any]) -> None:
         print_text(f"issue: {issue['message']}")
     if report["ok"]:
         print_text("voicecall doctor: OK")
-    elif "fixed" not in report:
-        print_text("voicecall doctor: run it with --fix to fix what can be fixed")
