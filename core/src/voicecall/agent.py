@@ -32,7 +32,7 @@ class AgentTurn:
 
     - ``turn_id``: the same if the turn comes again; ``call_id``, ``agent_id``: whose turn it is
     - ``text``: what was said; empty if it was not understood. Where a voice model asks for its
-      caller, it is a prompt with the call so far and the question
+      caller, it is a prompt with the call so far and the question, which is in ``metadata``
     - ``digits``: the keys that were pressed
     - ``session_key``: whose history the turn belongs to
     - ``opening``: what was said before the caller's first words: context, not instructions
@@ -47,9 +47,10 @@ class AgentTurn:
     - ``speculative``: the turn must have no effects and leave no history until it comes again
       without this flag. Not used yet
     - ``thinking``, ``fast`` (the vendor's faster service): wishes; None leaves them to the backend
-    - ``metadata``: with ``toolPolicy``, where a voice model asks for its caller: a backend with
-      tools uses all that ``allowed_tools`` leaves it if that is ``owner``, none if it is ``none``,
-      and with ``safe-read-only`` those alone that look something up
+    - ``metadata``: where a voice model asks for its caller, with its ``question`` alone, and with
+      ``toolPolicy``: a backend with tools uses all that ``allowed_tools`` leaves it if that is
+      ``owner``, none if it is ``none``, and with ``safe-read-only`` those alone that look something
+      up
     """
 
     turn_id: str

@@ -65,6 +65,14 @@ async def test_rules_match_in_order_by_expression_or_phrase() -> None:
     assert (await answer(backend, turn("concatenate")))[0] == "Something."
 
 
+async def test_behind_a_voice_model_the_question_counts_not_what_was_said_before() -> None:
+    backend = agent(rules=[{"match": "help|hours", "reply": "From eight until six."}])
+    prompt = "You help a call.\nuser: What are your opening hours?\nRequest:\nWhere are you?"
+    asked = turn(prompt, metadata={"toolPolicy": "owner", "question": "Where are you?"})
+    reply, _ = await answer(backend, asked)
+    assert reply == "I heard: Where are you? Is there anything else?"
+
+
 async def test_several_replies_are_used_one_after_the_other() -> None:
     backend = agent(rules=[{"match": "joke", "reply": ["First.", "Second."]}])
     said = [(await answer(backend, turn("a joke", turn_id=f"t{n}")))[0] for n in range(3)]

@@ -131,7 +131,8 @@ async def test_the_agent_is_consulted(tmp_path: Path) -> None:
         (turn,) = phone.agent.turns
         for part in ("I am in Bern.", "What is the weather like?", "in Bern", "short"):
             assert part in turn.text
-        assert turn.metadata == {"toolPolicy": "safe-read-only"}
+        question = "What is the weather like?"
+        assert turn.metadata == {"toolPolicy": "safe-read-only", "question": question}
         assert (turn.model, turn.thinking, turn.fast, turn.owner) == (None, None, None, False)
 
 

@@ -125,11 +125,13 @@ class ScriptedAgent(AgentBackend):
         known = [one for one in session.exchanges if one.turn_id != turn.turn_id]
         repeated = len(known) < len(session.exchanges)
         number = session.turns if repeated else session.turns + 1
-        answer = self._answer(turn, known)
-        exchange = Exchange(turn.turn_id, turn.text, rule=answer.rule)
+        # A voice model's prompt tells the call so far: rules would find what was said long ago.
+        said = str(turn.metadata.get("question", turn.text))
+        answer = self._answer(said, turn.digits, known)
+        exchange = Exchange(turn.turn_id, said, rule=answer.rule)
         if not turn.speculative:
             self._remember(turn.session_key, _Session(number, [*known, exchange][-_TURNS:]))
-        values = {"text": turn.text, "digits": turn.digits, "number_of_turns": str(number)}
+        values = {"text": said, "digits": turn.digits, "number_of_turns": str(number)}
         text = _FIELD.sub(lambda found: _in_place(values[found[1]], found[2]), answer.text)
         await anyio.sleep(self.config.delay_ms / 1000)
         for position, word in enumerate(_WORD.findall(text)):
@@ -140,15 +142,15 @@ class ScriptedAgent(AgentBackend):
         if answer.end:
             yield EndCall("scripted")
 
-    def _answer(self, turn: AgentTurn, history: list[Exchange]) -> _Answer:
-        if turn.digits:
-            return _Answer(self.config.digits.get(turn.digits, self.config.fallback or PRESSED))
-        if not turn.text.strip():
+    def _answer(self, said: str, digits: str, history: list[Exchange]) -> _Answer:
+        if digits:
+            return _Answer(self.config.digits.get(digits, self.config.fallback or PRESSED))
+        if not said.strip():
             return _Answer(self.config.fallback or NOT_HEARD)
         for index, (rule, pattern) in enumerate(
             zip(self.config.rules, self._patterns, strict=True)
         ):
-            if pattern.search(turn.text):
+            if pattern.search(said):
                 used = sum(one.rule == index for one in history)
                 replies = rule.replies or ("",)
                 return _Answer(replies[min(used, len(replies) - 1)], rule.end, index)

@@ -19,7 +19,7 @@ from voicecall_calls.config import RealtimeConfig
 from voicecall_calls.conversation.agentturn import Brain, TurnInput, make_turn, settle
 from voicecall_calls.conversation.realtime.caller import CallerWords
 from voicecall_calls.conversation.realtime.link import ModelLink
-from voicecall_calls.conversation.realtime.words import consult_prompt
+from voicecall_calls.conversation.realtime.words import consult_prompt, consult_question
 from voicecall_calls.spoken import SpokenStream
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ class Consults:
                 return Answer(text=_NOTHING)
         return await self._ask(question, context)
 
-    def _turn(self, text: str) -> AgentTurn:
+    def _turn(self, text: str, question: str) -> AgentTurn:
         config = self._config
         turn = make_turn(self._lane.record, self._brain, TurnInput(text), self._seam.new_id())
         return replace(
@@ -139,13 +139,14 @@ class Consults:
             owner=config.tool_policy == "owner",
             thinking=config.consult_thinking_level,
             fast=config.consult_fast_mode,
-            metadata={"toolPolicy": config.tool_policy},
+            metadata={"toolPolicy": config.tool_policy, "question": question},
         )
 
     async def _recall(self, question: str) -> tuple[str, ...]:
         """What is known already; nothing where that cannot be told in time."""
         fast, recall = self._config.fast_context, self._brain.backend.recall
-        look = partial(recall, self._turn(question), fast.sources, fast.max_results)
+        turn = self._turn(question, question)
+        look = partial(recall, turn, fast.sources, fast.max_results)
         with anyio.move_on_after(fast.timeout_ms / 1000):
             try:
                 found = await apart(look, "the agent's search")
@@ -157,8 +158,9 @@ class Consults:
 
     async def _ask(self, question: str, context: str) -> Answer:
         record = self._lane.record
-        prompt = consult_prompt(question, context, record.transcript, self._seam.now_ms())
-        turn = self._turn(prompt)
+        entries = record.transcript
+        question, context = consult_question(question, context, entries, self._seam.now_ms())
+        turn = self._turn(consult_prompt(question, context, entries), question)
         try:
             with anyio.fail_after(self._brain.timeout_s):
                 answer = await apart(partial(self._read, turn), "the agent")

@@ -12,6 +12,7 @@ from voicecall_calls.config import RealtimeConfig
 
 __all__ = [
     "consult_prompt",
+    "consult_question",
     "consult_request",
     "consults_always",
     "cut",
@@ -143,11 +144,11 @@ def consult_request(arguments: Mapping[str, Any]) -> tuple[str, str]:
     return well_formed_text(question), well_formed_text(told)
 
 
-def consult_prompt(
+def consult_question(
     question: str, context: str, entries: Sequence[TranscriptEntry], now_ms: int
-) -> str:
-    """What the agent is asked. A question much shorter than what the caller has just said is
-    replaced by that."""
+) -> tuple[str, str]:
+    """Question and context as the agent gets them. A question much shorter than what the caller
+    has just said is replaced by that."""
     said = next((e for e in reversed(entries) if e.speaker is Speaker.USER), None)
     if (
         said is not None
@@ -157,6 +158,11 @@ def consult_prompt(
     ):
         context = "\n".join(part for part in (context, f"Asked as: {question}") if part)
         question = said.text
+    return question, context
+
+
+def consult_prompt(question: str, context: str, entries: Sequence[TranscriptEntry]) -> str:
+    """What the agent is told."""
     lines = [
         "You help the voice of a telephone call. Answer briefly, in words that can be spoken.",
         "The call so far:",
