@@ -513,6 +513,23 @@ async def test_a_consultation_has_the_tools_of_its_policy(
     assert asked.tool_names == {END} | tools
 
 
+async def test_of_a_consultation_the_question_is_remembered(
+    make_agent: MakeAgent, make_turn: MakeTurn
+) -> None:
+    stub = OpenAiStub([ModelReply(text="At eight."), ModelReply(text="Mill Lane.")])
+    async with closed_backstage(stub.serve()) as url:
+        agent = make_agent(url)
+        async with agent.lifespan():
+            for turn_id, question in (("t1", "When?"), ("t2", "Where?")):
+                prompt = f"The call so far:\nuser: Hello.\nRequest:\n{question}"
+                about = {"toolPolicy": "owner", "question": question}
+                await said(agent, make_turn(prompt, turn_id=turn_id, metadata=about))
+    assert "The call so far" in stub.requests[0].said("user")[0]
+    first, second = stub.requests[1].said("user")
+    assert first == "When?"
+    assert second.endswith("Where?")
+
+
 @pytest.mark.parametrize(
     ("allowed", "policy", "tools"),
     [

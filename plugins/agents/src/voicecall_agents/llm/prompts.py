@@ -82,7 +82,12 @@ def _parts(config: LlmConfig, turn: AgentTurn) -> Iterator[str]:
 
 
 def caller_words(turn: AgentTurn) -> str:
-    """What the person said or pressed, as the history keeps it."""
+    """What the person said or pressed, as the history keeps it; where a voice model asks, its
+    question without the call so far, which each of its prompts tells again."""
+    return str(turn.metadata.get("question") or "") or _words(turn)
+
+
+def _words(turn: AgentTurn) -> str:
     if turn.digits:
         pressed = f"(The other party pressed the keys {turn.digits}.)"
         return f"{turn.text}\n{pressed}" if turn.text.strip() else pressed
@@ -91,7 +96,7 @@ def caller_words(turn: AgentTurn) -> str:
 
 def first_words(turn: AgentTurn) -> str:
     """The message of a turn, after what was spoken before it, where there is such."""
-    words = caller_words(turn)
+    words = _words(turn)
     lines = [_unmarked(line).strip() for line in turn.opening]
     said = "\n".join(line for line in lines if line)
     return f"<{_MARKER}>\n{said}\n</{_MARKER}>\n\n{words}" if said else words
