@@ -13,6 +13,7 @@ import pytest
 from voicecall import events as ev
 from voicecall import telephony as tel
 from voicecall.errors import (
+    CallNotReady,
     OutcomeUnknown,
     ProviderError,
     ProviderTimeout,
@@ -436,6 +437,24 @@ async def test_a_webhook_behind_the_stop_of_the_engine_is_answered(tmp_path: Pat
     assert [reply.status for reply in replies] == [200]
     async with open_phone(tmp_path) as phone:
         assert phone.record.live
+
+
+async def test_words_that_the_stop_of_the_engine_catches_are_rejected(tmp_path: Path) -> None:
+    rejected: list[str] = []
+    async with open_phone(tmp_path) as phone:
+        await connected(phone)
+        # The stop comes while the record is told that they begin.
+        phone.store.delay_s = 0.5
+
+        async def speak() -> None:
+            with anyio.CancelScope(shield=True):
+                with pytest.raises(CallNotReady) as caught:
+                    await phone.operations.speak(phone.record.call_id, "One moment.")
+                rejected.append(str(caught.value))
+
+        phone.tasks.start_soon(speak)
+        await phone.settle(0.1)
+    assert rejected == ["the gateway stopped"]
 
 
 # --- trouble with actions --------------------------------------------------------------------

@@ -84,7 +84,7 @@ class _LineSpeech(Speech):
         """How much audio there was when each of these was sent."""
         self._utterance: Utterance | None = None
         self._bytes = 0
-        self._refused = False
+        self._announced = self._refused = False
         self._error: str | None = None
 
     def write(self, item_id: str, audio: bytes) -> None:
@@ -104,18 +104,19 @@ class _LineSpeech(Speech):
 
     async def _start(self, sentence: str) -> None:
         try:
-            session = await self._mouth.voice()
+            await self._mouth.voice()
+            await self._announce(sentence)
+            if self._announced:
+                if self._asks is not None:
+                    self._asks()
+                # Meanwhile another session may have taken the place of that one, or none.
+                session = await self._mouth.voice()
+                self._utterance = session.utterance(self.id, self)
         except TimeoutError:
             self._error = "the speech provider was not ready in time"
-            if self._first_message:
+            if self._first_message and not self._announced:
                 # An attempt that counts, or nobody would make another one.
                 await self._announce(sentence)
-            return
-        await self._announce(sentence)
-        if not self._refused:
-            if self._asks is not None:
-                self._asks()
-            self._utterance = session.utterance(self.id, self)
 
     async def _announce(self, sentence: str) -> None:
         """Tell the record, which may refuse to let the words be said."""
@@ -127,7 +128,8 @@ class _LineSpeech(Speech):
                 first_message=self._first_message,
             )
         )
-        self._refused = applied.outcome is not Outcome.PROCESSED
+        self._announced = applied.outcome is Outcome.PROCESSED
+        self._refused = not self._announced
 
     async def done(self) -> Spoken:
         if self._refused:
@@ -135,7 +137,7 @@ class _LineSpeech(Speech):
         if self._utterance is None:
             if self._error is None:
                 return Spoken("")
-            if self._first_message:
+            if self._announced:
                 return await self._failed(self._error)
             return Spoken("", complete=False, ok=False, error=self._error)
         self._utterance.flush()
@@ -169,7 +171,7 @@ class _LineSpeech(Speech):
         return await self._over(Spoken(heard, complete=False, ok=False, error=why), told=told)
 
     async def stop(self) -> Spoken:
-        if self._utterance is None:
+        if not self._announced:
             return Spoken("", complete=False)
         return await self._over(Spoken(self._give_up(), complete=False))
 

@@ -204,7 +204,10 @@ class StreamConversation(Dialogue):
                         await self.line.attached()
                         await anyio.lowlevel.checkpoint_if_cancelled()
                         self._line_mouth.opened(session)
-                        await anyio.sleep_forever()
+                        try:
+                            await anyio.sleep_forever()
+                        finally:
+                            self._line_mouth.closed()
                 except ProviderError as error:
                     failures += 1
                     _log.warning("call %s: speech: %s", self.lane.record.call_id, error)
