@@ -324,6 +324,22 @@ async def test_a_model_that_stalls_has_half_a_minute(tmp_path: Path) -> None:
         assert phone.record.end_detail is EndDetail.AGENT_FAILED
 
 
+async def test_a_model_that_comes_to_no_end_is_broken_off(tmp_path: Path) -> None:
+    model, voice = ScriptedRealtime(), ScriptedSpeech()
+    async with open_realtime(
+        tmp_path, model, synthesis=voice, realtime={"inactivityMs": 0}
+    ) as phone:
+        await answered(phone)
+        model.current.tell(ResponseDone("r1", "failed", "overloaded"))
+        await phone.settle(2)
+        model.stalls, model.answer_ms = True, 60_000.0
+        model.current.tell(ResponseDone("r2", "failed", "overloaded"))
+        await phone.settle(29)
+        assert heard(phone, voice) == []
+        await phone.settle(10)
+        assert heard(phone, voice) == [phone.config.phrases.failed]
+
+
 @pytest.mark.parametrize("synthesised", [True, False])
 async def test_a_notification_is_told_by_another_voice(tmp_path: Path, synthesised: bool) -> None:
     model, voice = ScriptedRealtime(), ScriptedSpeech()
@@ -470,7 +486,8 @@ async def test_where_the_media_socket_stays_away_the_carrier_speaks_at_once(
     tmp_path: Path,
 ) -> None:
     model = ScriptedRealtime()
-    async with open_realtime(tmp_path, model) as phone:
+    # Nor does a synthesis have a line to speak over.
+    async with open_realtime(tmp_path, model, synthesis=ScriptedSpeech()) as phone:
         await answered(phone)
         model.current.speak("A story that is cut off in the middle.", 5000)
         await phone.settle(0.5)
