@@ -369,6 +369,25 @@ async def test_what_was_heard_of_a_piece_is_in_the_transcript(tmp_path: Path) ->
         assert (last.text, last.complete) == ("This is sentence", False)
 
 
+@pytest.mark.parametrize("failures", [1, 2])
+async def test_a_long_notification_that_fails_is_tried_again_then_the_call_ends(
+    tmp_path: Path, failures: int
+) -> None:
+    carrier = ScriptedCarrier(replace(NATIVE, longest_speech=60))
+    carrier.fail(tel.Speak, *[ProviderUnavailable("no way", provider="scripted")] * failures)
+    async with open_phone(tmp_path, media=MediaPath.NATIVE, carrier=carrier) as phone:
+        await phone.dial(" ".join(SENTENCES), CallMode.NOTIFY)
+        await phone.answer()
+        await phone.settle(20)
+        pairs = [" ".join(SENTENCES[n : n + 2]) for n in (0, 2, 4)]
+        if failures == 1:
+            assert phone.said == [("bot", pair) for pair in pairs]
+            assert phone.record.end_detail is EndDetail.NOTIFIED
+        else:
+            assert phone.said == []
+            assert phone.record.end_detail is EndDetail.MESSAGE_FAILED
+
+
 @pytest.mark.parametrize("heard", [1, 2])
 @pytest.mark.parametrize("why", ["the caller speaks", "a piece cannot be spoken"])
 async def test_the_agent_is_told_which_pieces_of_its_answer_were_heard(

@@ -113,12 +113,24 @@ class _NativeSpeech(Speech):
             piece = _NativeSpeech(self._mouth, self._mouth.seam.new_id())
             spoken = await utter(piece, part, listens=False)
             if not (spoken.ok and spoken.complete):
+                if self._first_message:
+                    await self._give_up()
                 break
             self._before.append(part)
         else:
             self.sentences = parts[-1:]
             spoken = await self._spoken(parts[-1])
         return replace(spoken, heard=" ".join([*self._before, spoken.heard]).strip())
+
+    async def _give_up(self) -> None:
+        """An attempt at the first message that counts, or nobody would make another one."""
+        lane, now = self._mouth.lane, self._mouth.seam.now_ms()
+        await lane.apply(
+            ev.BotSpeaking(at=now, utterance_id=self.id, text=self._text, first_message=True)
+        )
+        await lane.apply(
+            ev.BotSpoke(at=now, utterance_id=self.id, heard="", complete=False, ok=False)
+        )
 
     async def _spoken(self, text: str) -> Spoken:
         if not self.started:
