@@ -277,6 +277,26 @@ async def test_another_format_in_the_middle_of_a_call_takes_other_sessions(
         )
 
 
+async def test_what_another_format_cuts_off_is_apologised_for(tmp_path: Path) -> None:
+    async with story(tmp_path) as call:
+        await call.ring()
+        await call.attach()
+        await call.phone.settle(3)
+        call.phone.agent.then("It was a dark and stormy night in the old town.")
+        call.ears.started()
+        call.ears.final("Tell me a story.")
+        call.ears.ended()
+        await call.phone.settle(1)
+        call.phone.audio_format = PCM16_16K
+        call.phone.socket.drop()
+        await call.phone.settle(0.5)
+        await call.attach()
+        await call.phone.settle(4)
+        said = [("user", "Tell me a story."), ("bot", SAY.not_understood)]
+        assert call.phone.said[1:] == said
+        assert call.phone.agent.settled == [("Tell me a story.", "")]
+
+
 async def test_another_format_takes_another_detector_of_voices(tmp_path: Path) -> None:
     turn = Detectors()
     async with story(tmp_path, turn=turn) as call:

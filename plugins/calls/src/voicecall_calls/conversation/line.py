@@ -117,6 +117,7 @@ class AudioLine:
         if self.pacer.format != self.output_format:
             # Audio that waits in another format could only be played as noise.
             self.pacer = self._new_pacer()
+            self._progress.tell()
         if previous is not None:
             self.pacer.rewind(previous.socket.heard_at - _ON_THE_WAY)
             previous.socket.close(1000, "Replaced")

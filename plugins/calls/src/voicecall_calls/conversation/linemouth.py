@@ -149,6 +149,8 @@ class _LineSpeech(Speech):
         if not self._bytes:
             return await self._failed("the synthesis gave no audio")
         await self._mouth.line.played(self.id)
+        if not self._mouth.line.size(self.id):
+            return await self._failed("the line has another audio format now")
         return await self._over(Spoken(self._text))
 
     async def _synthesised(self, utterance: Utterance) -> None:
