@@ -369,6 +369,20 @@ async def test_what_was_heard_of_a_piece_is_in_the_transcript(tmp_path: Path) ->
         assert (last.text, last.complete) == ("This is sentence", False)
 
 
+async def test_a_long_greeting_that_keys_interrupt_is_not_said_again(tmp_path: Path) -> None:
+    carrier = ScriptedCarrier(replace(NATIVE, longest_speech=60))
+    carrier.fail(tel.Speak, ProviderUnavailable("too long", provider="scripted"))
+    async with open_phone(tmp_path, media=MediaPath.NATIVE, carrier=carrier) as phone:
+        await phone.dial(" ".join(SENTENCES), CallMode.CONVERSATION)
+        await phone.answer()
+        await phone.settle(1)
+        await phone.event(ev.DigitsPressed, digits="1#")
+        await phone.settle(30)
+        assert [text for text, _ in spoken(carrier)][1:] == [" ".join(SENTENCES[:2]), "Yes."]
+        assert [turn.digits for turn in phone.agent.turns] == ["1#"]
+        assert phone.record.live
+
+
 @pytest.mark.parametrize("failures", [1, 2])
 async def test_a_long_notification_that_fails_is_tried_again_then_the_call_ends(
     tmp_path: Path, failures: int
