@@ -812,7 +812,10 @@ async def test_a_client_that_does_not_read_is_closed(
 
 
 @pytest.mark.usefixtures("short_grace")
-async def test_a_stuck_client_that_breaks_the_protocol_is_cut_off() -> None:
+@pytest.mark.parametrize(("first", "payload"), [(0x83, b""), (0x88, b"\x03\xe8")])
+async def test_a_stuck_client_that_breaks_the_protocol_or_says_goodbye_is_cut_off(
+    first: int, payload: bytes
+) -> None:
     async with serving() as (server, engine), raw(server) as client:
         await client.send(0x81, start().encode())
         await until_open(engine)
@@ -820,7 +823,7 @@ async def test_a_stuck_client_that_breaks_the_protocol_is_cut_off() -> None:
         while line.socket.buffered < 100_000:
             line.socket.send("x" * 9_000)
             await anyio.sleep(0)
-        await client.send(0x83, b"")
+        await client.send(first, payload)
         await line.over.wait()
         assert line.closed_told == 1
 
