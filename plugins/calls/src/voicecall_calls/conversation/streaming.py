@@ -217,9 +217,8 @@ class StreamConversation(Dialogue):
         if self._ear is not None:
             with anyio.move_on_after(_EAR_PATIENCE_S) as waiting:
                 await self._ear.ready()
-            state = "lost" if self._ear.gone else "ready"
-            if waiting.cancelled_caught:
-                state = "late"
+            heard = "lost" if self._ear.gone else "ready"
+            state = "late" if waiting.cancelled_caught else heard
             note_phases(self.lane.record, f"transcription {state}")
 
     # --- hearing ----------------------------------------------------------------------------
