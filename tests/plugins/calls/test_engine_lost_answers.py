@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 
 from voicecall import events as ev
@@ -15,7 +16,7 @@ from voicecall.store import Commit
 from voicecall_calls.engine.places import INBOUND_CAP
 from voicecall_testing.clock import virtual_backend
 from voicecall_testing.fakes import NATIVE, ScriptedCarrier
-from voicecall_testing.harness import open_phone
+from voicecall_testing.harness import Phone, open_phone
 
 pytestmark = [pytest.mark.integration, pytest.mark.anyio]
 
@@ -23,6 +24,19 @@ pytestmark = [pytest.mark.integration, pytest.mark.anyio]
 @pytest.fixture
 def anyio_backend() -> tuple[str, dict[str, Any]]:
     return virtual_backend
+
+
+def unanswered(phone: Phone) -> anyio.Event:
+    """From now on the store answers no question, until this is set."""
+    load, up = phone.store.load, anyio.Event()
+
+    async def answer_when_up(call_id: str) -> CallRecord | None:
+        if not up.is_set():
+            raise StoreError("the connection was lost")
+        return await load(call_id)
+
+    phone.store.load = answer_when_up  # type: ignore[method-assign]
+    return up
 
 
 async def test_an_answer_whose_commit_was_stored_after_all_connects_the_call(
@@ -171,14 +185,7 @@ async def test_a_call_that_was_not_stored_keeps_none_from_being_found_that_was(
     tmp_path: Path,
 ) -> None:
     async with open_phone(tmp_path, config={"maxConcurrentCalls": 2}) as phone:
-        load, down = phone.store.load, True
-
-        async def answer_when_up(call_id: str) -> CallRecord | None:
-            if down:
-                raise StoreError("the connection was lost")
-            return await load(call_id)
-
-        phone.store.load = answer_when_up  # type: ignore[method-assign]
+        up = unanswered(phone)
         phone.store.lost = 1
         with pytest.raises(StoreError):
             await phone.dial("Hello.")
@@ -186,7 +193,7 @@ async def test_a_call_that_was_not_stored_keeps_none_from_being_found_that_was(
         phone.store.failures = 1
         with pytest.raises(StoreError):
             await phone.dial("Hello.")
-        down = False
+        up.set()
         await phone.settle(10)
         assert [record.end_detail for record in phone.watcher.ends] == [EndDetail.DIAL_FAILED]
         assert await phone.store.live() == []
@@ -224,19 +231,12 @@ async def test_a_call_that_came_in_goes_on_though_its_webhook_does_not_come_agai
 
 async def test_a_call_that_is_over_when_the_store_answers_is_not_taken_up(tmp_path: Path) -> None:
     async with open_phone(tmp_path) as phone:
-        load, down = phone.store.load, True
-
-        async def answer_when_up(call_id: str) -> CallRecord | None:
-            if down:
-                raise StoreError("the connection was lost")
-            return await load(call_id)
-
-        phone.store.load = answer_when_up  # type: ignore[method-assign]
+        up = unanswered(phone)
         phone.store.lost = 1
         # It is found by the carrier's id.
         await phone.call_in()
         await phone.hang_up()
-        down = False
+        up.set()
         await phone.settle(10)
         assert phone.engine.lanes == {}
         assert await phone.engine.coordinator.holders(INBOUND_CAP) == 0
