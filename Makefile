@@ -1,4 +1,5 @@
-# Needs Linux or macOS, Python 3.11 to 3.13, make and git. Everything else goes into .venv.
+# Needs Linux or macOS, Python 3.11 to 3.14, make and git. Everything else goes into .venv.
+# PocketSphinx is compiled for 3.14, so an older Python is taken where there is one.
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -7,7 +8,7 @@ STAMP := $(VENV)/.installed-$(shell pwd -P | cksum | cut -d ' ' -f 1)
 BROKEN := $(shell test ! -e $(STAMP) || $(BIN)/python -c 'import pip' 2>/dev/null || echo broken)
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	$$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null \
-	&& echo $$python && break; done)
+	&& echo $$python && exit; done; command -v python3.14)
 
 MANIFESTS := $(wildcard pyproject.toml core/pyproject.toml plugins/*/pyproject.toml \
 	providers/*/pyproject.toml stt/*/pyproject.toml tts/*/pyproject.toml realtime/*/pyproject.toml)
@@ -37,7 +38,7 @@ setup: $(STAMP)
 # would run the code of the original. That of a copy, one whose making was interrupted, and a broken
 # one are made anew. uv installs workspace members editable only where each of them is named.
 $(STAMP): Makefile .ci/editable.py constraints.txt $(MANIFESTS) $(BROKEN)
-	@test -n "$(PYTHON)" || { echo "Python 3.11, 3.12 or 3.13 is needed; name it: make PYTHON=..."; exit 1; }
+	@test -n "$(PYTHON)" || { echo "Python 3.11, 3.12, 3.13 or 3.14 is needed; name it: make PYTHON=..."; exit 1; }
 	@set -- $(VENV)/.installed*; \
 	if { test -e "$$1" && test ! -e $@; } || ! $(BIN)/python -c 'import pip' 2>/dev/null; then \
 		$(PYTHON) -m venv --clear $(VENV); \

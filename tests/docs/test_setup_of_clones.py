@@ -14,6 +14,7 @@ pytestmark = pytest.mark.integration
 
 ROOT = Path(__file__).parents[2]
 MADE = "-m venv --clear .venv\n"
+MADE_BY = 'exec ./python "$@"'
 
 
 @pytest.fixture
@@ -100,10 +101,29 @@ def test_an_environment_that_was_not_made_to_its_end_is_made_anew(clone: Path) -
     assert made(clone) == MADE * 2
 
 
+@pytest.mark.parametrize("taken", ["python3", "python3.12", "python3.14"])
+def test_pythons_with_wheels_for_everything_come_first(
+    clone: Path, tmp_path: Path, taken: str
+) -> None:
+    """For a newer one PocketSphinx is compiled: it is taken where there is no other."""
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    for tool in ("cksum", "cp", "cut", "mkdir", "rm", "touch"):
+        (tools / tool).symlink_to(str(shutil.which(tool)))
+    for name in ("python3", "python3.14", taken):
+        asked = 0 if name == taken != "python3.14" else 1
+        script(tools / name, f'test "$1" != -c || exit {asked}', f"echo {name} >> taken", MADE_BY)
+    make = str(shutil.which("make"))
+    done = subprocess.run([make, "setup"], cwd=clone, env={"PATH": str(tools)}, capture_output=True)
+    assert done.returncode == 0, done.stderr
+    assert (clone / "taken").read_text() == f"{taken}\n"
+    assert made(clone) == MADE
+
+
 def test_without_a_python_that_will_do_it_is_asked_for(clone: Path) -> None:
     asked = setup(clone, "")
     assert asked.returncode == 2
-    assert "Python 3.11, 3.12 or 3.13 is needed; name it: make PYTHON=..." in asked.stdout
+    assert "Python 3.11, 3.12, 3.13 or 3.14 is needed; name it: make PYTHON=..." in asked.stdout
 
 
 def test_a_package_is_found_in_whatever_folder_it_is(clone: Path) -> None:
