@@ -123,7 +123,7 @@ def _spoken(half: Half, texts: tuple[str, ...]) -> list[Clip]:
         sound = _band(_speech(text, Manner(voice, rate, pitch, 100)))
         level, background = random.choice(_LEVELS), random.choice(_BACKGROUNDS)
         blocks = _block_levels(sound)
-        spoken = blocks[blocks > blocks.max() * _AUDIBLE]
+        spoken = blocks[blocks > np.max(blocks) * _AUDIBLE]
         sound = sound * level / np.sqrt(np.mean(spoken**2))
         name = f"{text!r} by {voice} at {rate}, level {level:.0f}, background {background:.0f}"
         clips.append(_clip(name, text, sound, background, random))

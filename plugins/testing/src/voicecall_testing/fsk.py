@@ -172,7 +172,7 @@ class FskDecoder:
         if power < _LEAST_POWER * _SYMBOL:
             return None
         strengths = np.abs(_tones() @ window) ** 2
-        nibble = int(strengths.argmax())
+        nibble = int(np.argmax(strengths))
         pure = 2 * float(strengths[nibble]) >= _LEAST_PURITY * _SYMBOL * power
         return nibble if pure else None
 
