@@ -269,6 +269,26 @@ async def test_a_stream_that_is_refused_is_asked_for_again_less_and_less_often(
         assert (second - first, third - second) == (300, 600)
 
 
+async def test_a_stream_that_came_though_its_request_failed_is_not_asked_for_again(
+    tmp_path: Path,
+) -> None:
+    class Answerless(ScriptedCarrier):
+        async def perform(self, call: tel.CallRef, action: tel.Action) -> None:
+            await super().perform(call, action)
+            if isinstance(action, tel.AttachStream):
+                await anyio.sleep(5)
+                raise ProviderUnavailable("no answer", provider="scripted")
+
+    async with open_phone(tmp_path, carrier=Answerless()) as phone:
+        await phone.call_in()
+        await phone.settle(3)
+        phone.socket.drop()
+        await phone.settle(30)
+        # Another would take the place of the one that is up, and has no token of its own.
+        assert len(phone.carrier.performed_of(tel.AttachStream)) == 1
+        assert phone.record.stream_id == phone.socket.stream_id
+
+
 async def test_the_newest_socket_wins_and_the_older_ones_end_means_nothing(
     tmp_path: Path,
 ) -> None:

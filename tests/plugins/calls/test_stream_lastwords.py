@@ -297,6 +297,36 @@ async def test_a_caller_whose_media_socket_stays_away_is_told(tmp_path: Path) ->
         assert not phone.engine.lanes
 
 
+@pytest.mark.parametrize("slow", ["the status", "the stream"])
+async def test_a_request_that_hangs_does_not_cut_the_last_words_short(
+    tmp_path: Path, slow: str
+) -> None:
+    class Slow(ScriptedCarrier):
+        async def status(self, call: tel.CallRef) -> tel.CallStatus:
+            await anyio.sleep(2.5 if slow == "the status" else 0)
+            return await super().status(call)
+
+        async def perform(self, call: tel.CallRef, action: tel.Action) -> None:
+            if isinstance(action, tel.AttachStream) and slow == "the stream":
+                asked.append(phone.now())
+                await anyio.sleep(2.5)
+                raise DOWN
+            await super().perform(call, action)
+
+    asked: list[int] = []
+    async with open_phone(tmp_path, carrier=Slow()) as phone:
+        await greeted(phone)
+        lost = phone.now()
+        phone.socket.drop()
+        await phone.settle(10)
+        assert spoken(phone) == [SAY.failed]
+        assert phone.said[-1] == ("bot", SAY.failed)
+        assert phone.record.end_detail is EndDetail.STREAM_LOST
+        # The carrier's voice had begun 2 s behind the loss.
+        assert phone.carrier.performed_of(tel.AttachStream) == []
+        assert all(at < lost + 2000 for at in asked)
+
+
 async def test_a_notification_without_a_media_socket_is_told_by_the_carrier(tmp_path: Path) -> None:
     async with open_phone(tmp_path) as phone:
         phone.opens_streams = False

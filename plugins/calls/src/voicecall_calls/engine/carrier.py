@@ -12,7 +12,7 @@ import anyio
 from voicecall import events as ev
 from voicecall import telephony as tel
 from voicecall.errors import OutcomeUnknown, ProviderError, ProviderTimeout, StoreError
-from voicecall.model import EndDetail, EndReason
+from voicecall.model import CallRecord, EndDetail, EndReason, MediaPath
 
 from .asking import DIAL_S, asked, reported_end, reported_status
 from .planner import LIMIT_SLACK_S
@@ -156,16 +156,15 @@ class CarrierActions:
         if reattach:
             # A stream often breaks because the call is over, which we hear a moment later.
             await anyio.sleep(self._reattach_pause_s(lane))
-            if lane.record.stream_id is not None:
-                # One that was asked for before came meanwhile; another would replace it.
-                return
-            if await self._is_over(lane):
+            if not _wants_stream(lane.record) or await self._is_over(lane):
                 return
         for action in actions:
             again = isinstance(action, tel.AttachStream | tel.LimitDuration)
             for attempt in range(_ATTACHES if again else 1):
                 if attempt:
                     await anyio.sleep(_REATTACH_PAUSE_S * 2**attempt)
+                if isinstance(action, tel.AttachStream) and not _wants_stream(lane.record):
+                    break
                 if await self._performed(lane, action):
                     break
                 if await self._is_over(lane):
@@ -219,6 +218,13 @@ class CarrierActions:
             await anyio.sleep(2.0**attempt)
             if await self._performed(lane, action):
                 return
+
+
+def _wants_stream(record: CallRecord) -> bool:
+    """One that was asked for before may have come meanwhile, which another would replace; or the
+    last words are under way without one, which it would cut short."""
+    lacks = record.stream_id is None and record.media is not MediaPath.NATIVE
+    return lacks and record.ending is None
 
 
 def _id_from(method: str, returned: Any) -> str:
