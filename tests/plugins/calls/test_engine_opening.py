@@ -15,7 +15,7 @@ import pytest
 from voicecall import events as ev
 from voicecall.errors import StoreError
 from voicecall.model import CallState, Direction, EndDetail, EndReason, MediaPath
-from voicecall.store import CallStore
+from voicecall.store import CallStore, Commit
 from voicecall_calls.engine.company import Company
 from voicecall_calls.operations import DialOptions
 from voicecall_testing.clock import virtual_backend
@@ -245,6 +245,28 @@ async def test_what_is_noted_is_seen_at_once_and_stored_with_the_next_event(
         assert kinds == ["BotSpeaking", "BotSpoke"]
         loaded = await phone.store.load(call_id)
         assert loaded == lane.record
+
+
+async def test_what_was_said_is_stored_once_however_long_the_call_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with in_a_call(tmp_path) as (phone, _):
+        before = len(phone.said)
+        commit, entries = phone.store.commit, 0
+
+        async def counted(one: Commit) -> None:
+            nonlocal entries
+            await commit(one)
+            if one.record is not None:
+                entries += len(one.record.transcript) - one.transcript_from
+
+        monkeypatch.setattr(phone.store, "commit", counted)
+        for number in range(5):
+            await phone.event(ev.SpeechHeard, text=f"Question {number}?")
+            await phone.settle(3)
+        assert len(phone.said) == before + 10
+        assert entries == 10
+        assert await phone.store.load(phone.record.call_id) == phone.record
 
 
 async def test_only_what_has_no_effect_can_be_noted(tmp_path: Path) -> None:

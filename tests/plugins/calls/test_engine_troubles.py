@@ -76,7 +76,7 @@ async def test_an_end_waits_for_a_store_in_trouble_for_half_a_minute(tmp_path: P
 
 
 async def test_a_store_that_stays_in_trouble_leaves_the_call_to_its_deadlines(
-    tmp_path: Path,
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with open_phone(tmp_path, config={"maxDurationSeconds": 120}) as phone:
         await phone.call_in()
@@ -86,6 +86,7 @@ async def test_a_store_that_stays_in_trouble_leaves_the_call_to_its_deadlines(
         await phone.settle(60)
         broken = phone.lane
         assert broken.record.live
+        assert "EndRequested is lost" in caplog.text
         await still_works(phone)
         await phone.settle(120)
         assert broken.record.end_detail is EndDetail.MAX_DURATION

@@ -355,6 +355,7 @@ async def test_the_callers_words_are_recorded_and_the_agent_is_not_asked(tmp_pat
         session.speak("Anything else?", 400)
         await phone.settle(1)
         assert (await phone.rows())[-1].speech_ended is None
+        assert phone.watcher.turns == await phone.rows()
 
 
 async def test_text_before_the_audio_and_in_pieces(tmp_path: Path) -> None:
