@@ -135,7 +135,12 @@ def kind_of(record: CallRecord) -> tuple[object, ...]:
 def openings() -> Iterator[CallRecord]:
     ring = ev.Initiated(at=0, key="k", provider_call_id="P1")
     for media in MediaPath:
-        for mode in CallMode:
+        # A notification has a message; whoever is called for a conversation may be told nothing.
+        for mode, message in (
+            (CallMode.NOTIFY, "welcome"),
+            (CallMode.CONVERSATION, "welcome"),
+            (CallMode.CONVERSATION, None),
+        ):
             yield open_outbound(
                 call_id="c",
                 provider="p",
@@ -144,7 +149,7 @@ def openings() -> Iterator[CallRecord]:
                 at=0,
                 mode=mode,
                 media=media,
-                message="welcome",
+                message=message,
                 policy=POLICY,
             ).record
         yield open_inbound(

@@ -378,9 +378,10 @@ def test_a_stream_that_is_swapped_is_waited_for_as_long_as_a_first_one() -> None
     assert DeadlineKind.STREAM not in back.deadlines
 
 
-def test_a_stream_that_never_starts() -> None:
+@pytest.mark.parametrize("mode", CallMode)
+def test_a_stream_that_never_starts(mode: CallMode) -> None:
     record = tell(
-        outbound(media=MediaPath.STREAM),
+        outbound(mode, MediaPath.STREAM),
         (accepted(0), "initiated", []),
         (answered(100), "answered", [mc.Connected()]),
         (due(10_099, DeadlineKind.STREAM), "answered", []),
@@ -409,6 +410,40 @@ def test_a_carrier_with_a_voice_says_something_before_a_call_without_a_stream_en
     # One that comes after all is used.
     back = tell(step.record, (ev.StreamAttached(at=11_000, stream_id="s1"), "active", []))
     assert DeadlineKind.LAST_WORDS not in back.deadlines
+
+
+def test_a_carrier_with_a_voice_says_nothing_to_whom_it_does_not_reach() -> None:
+    unanswered = tell(
+        inbound(MediaPath.STREAM),
+        (
+            ev.StreamFailed(at=100, key="f", provider_call_id=ID),
+            "ringing",
+            [mc.ReattachStream()],
+        ),
+    )
+    result = mc.step(unanswered, due(2_100, DeadlineKind.STREAM), SPEAKING_CARRIER)
+    assert result.effects == (mc.HangUp(),)
+    assert result.record.ending is not None
+    assert result.record.ending.detail is EndDetail.STREAM_NEVER_STARTED
+
+
+@pytest.mark.parametrize("mode", CallMode)
+def test_a_carrier_with_a_voice_says_nothing_on_a_call_that_is_being_ended(mode: CallMode) -> None:
+    record = tell(
+        outbound(mode, MediaPath.STREAM),
+        (accepted(0), "initiated", []),
+        (answered(100), "answered", [mc.Connected()]),
+        (ev.EndRequested(at=200), "answered", [mc.HangUp()]),
+    )
+    assert mc.step(record, due(10_100, DeadlineKind.STREAM), SPEAKING_CARRIER).effects == ()
+
+
+def test_a_call_that_is_being_ended_is_not_answered() -> None:
+    tell(
+        inbound(),
+        (ev.EndRequested(at=100), "ringing", [mc.HangUp()]),
+        (ev.Initiated(at=200, key="again", provider_call_id=ID), "ringing", []),
+    )
 
 
 def test_what_a_notification_has_still_to_tell_has_its_time() -> None:

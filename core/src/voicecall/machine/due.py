@@ -63,10 +63,10 @@ def _stream_due(record: CallRecord, at: int, policy: CallPolicy) -> Step:
     detail = EndDetail.STREAM_NEVER_STARTED if never else EndDetail.STREAM_LOST
     due = at + policy.last_words_ms
     speaks = policy.carrier_speaks and record.answered_at is not None and record.ending is None
-    if speaks and record.mode is CallMode.NOTIFY:
-        message = record.message
-        speaks = message is not None and message.state is not MessageState.DONE
-        due += 120 * len(message.text) if message is not None else 0
+    message = record.message
+    if speaks and record.mode is CallMode.NOTIFY and message is not None:
+        speaks = message.state is not MessageState.DONE
+        due += 120 * len(message.text)
     if not speaks:
         return begin_end(record, at, EndReason.HANGUP_BOT, detail, policy)
     return Step(with_deadlines(record, last_words=due), (StreamMissing(detail),))
