@@ -22,7 +22,6 @@ from voicecall.media import Started, Upgrade
 from voicecall.model import CallRecord, EndDetail, MediaPath, TranscriptEntry
 from voicecall.seam import Seam
 from voicecall.store import CallStore, TurnRow
-from voicecall.tones import tones_ms
 from voicecall_calls.config import VoiceCallConfig
 from voicecall_calls.conversation.base import Conversation
 from voicecall_calls.doors import AdmissionRefused, Attachment, MediaSocket
@@ -293,8 +292,7 @@ class CallEngine:
     ) -> None:
         """Make stream tokens known before a document with them leaves. ``busy_ms``: the carrier
         plays something before it opens the socket."""
-        before = tones_ms(record.dtmf_sequence or "")
-        ttl = self.policy.ring_timeout_ms + before + busy_ms + 30_000
+        ttl = self.policy.ring_timeout_ms + busy_ms + 30_000
         for token in tokens:
             await self.coordinator.put_token(token, {"call_id": record.call_id}, ttl_ms=ttl)
 
