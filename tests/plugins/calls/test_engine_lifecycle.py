@@ -394,6 +394,7 @@ async def test_an_end_is_told_once_and_leaves_nothing_behind(tmp_path: Path) -> 
         assert len(phone.watcher.ends) == 1
         assert phone.engine.lanes == {}
         assert [phone.engine.lane_of(one) for one in ids] == [None, None]
+        assert not phone.engine.carrier_ids()
         assert phone.socket.close_code == 1000
         assert await places(phone) == 0
         assert await phone.store.live() == []

@@ -160,6 +160,17 @@ async def fault(*_: Any) -> Any:
     raise KeyError("sid")
 
 
+async def test_a_task_of_the_engine_with_a_fault_says_so_and_stops_no_other(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with open_phone(tmp_path) as phone:
+        phone.engine.spawn(fault)
+        await phone.settle(1)
+        assert "a task of a call failed" in caplog.text
+        assert "KeyError: 'sid'" in caplog.text
+        await still_works(phone)
+
+
 async def test_an_adapter_with_a_fault_at_dialling_is_asked_what_became_of_it(
     tmp_path: Path,
 ) -> None:

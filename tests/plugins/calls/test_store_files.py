@@ -105,11 +105,14 @@ async def test_files_are_private(tmp_path: Path) -> None:
     assert set(names.values()) == {0o600}
 
 
-async def test_a_database_with_a_loose_mode_is_tightened(tmp_path: Path) -> None:
-    async with new_store(tmp_path).lifespan():
-        (tmp_path / "calls.db").chmod(0o644)
-    async with new_store(tmp_path).lifespan():
-        assert mode(tmp_path / "calls.db") == 0o600
+@pytest.mark.parametrize("name", ["calls.db", "calls.jsonl"])
+async def test_a_file_with_a_loose_mode_is_tightened(tmp_path: Path, name: str) -> None:
+    for call_id in ("a", "b"):
+        async with (store := new_store(tmp_path)).lifespan():
+            await store.commit(Commit(record=call_record(call_id)))
+        if call_id == "a":
+            (tmp_path / name).chmod(0o644)
+    assert mode(tmp_path / name) == 0o600
 
 
 @pytest.mark.parametrize(("fsync", "level"), [(True, 2), (False, 1)])
@@ -570,9 +573,33 @@ def test_a_journal_that_cannot_be_rotated_grows_on(
     assert [(r.levelno, "grows on" in r.message) for r in caplog.records] == [(logging.ERROR, True)]
     in_the_way.rmdir()
     journal.append([call_record("last")])
-    journal.close()
     assert [line["callId"] for line in lines(path)] == ["last"]
     assert len(lines(in_the_way)) == 20
+    # It is told again when it happens again.
+    in_the_way.unlink()
+    in_the_way.mkdir()
+    for n in range(20):
+        journal.append([call_record(f"c{n}")])
+    journal.close()
+    assert ["grows on" in record.message for record in caplog.records] == [True, True]
+
+
+def test_a_journal_that_is_rotated_with_every_line_keeps_each_and_one_file_open(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "calls.jsonl"
+    journal = Journal(path, max_bytes=1)
+    before = len(os.listdir("/dev/fd"))
+    for n in range(20):
+        journal.append([call_record(f"c{n}")])
+        assert [line["callId"] for line in lines(path)] == [f"c{n}"]
+        aside = path.with_name("calls.jsonl.1")
+        assert (
+            [line["callId"] for line in lines(aside)] == [f"c{n - 1}"] if n else not aside.exists()
+        )
+    assert len(os.listdir("/dev/fd")) == before + 1
+    journal.close()
+    assert len(os.listdir("/dev/fd")) == before
 
 
 def test_a_journal_that_cannot_be_written_keeps_the_newest_thousand_calls(tmp_path: Path) -> None:
