@@ -753,6 +753,22 @@ async def test_items_of_another_session_may_have_the_same_names(tmp_path: Path) 
         ]
 
 
+async def test_a_model_without_ids_of_responses_is_heard(tmp_path: Path) -> None:
+    model = ScriptedRealtime()
+    async with open_realtime(tmp_path, model) as phone:
+        await answered(phone)
+        for item in ("a", "b"):
+            model.current.tell(ResponseStarted(""))
+            await phone.settle(0.1)
+            model.current.write(item, 400)
+            model.current.tell(
+                Transcript("assistant", item, f"This is {item}.", final=True),
+                ResponseDone("", "completed"),
+            )
+            await phone.settle(1)
+        assert phone.said == [("bot", "This is a."), ("bot", "This is b.")]
+
+
 async def test_an_item_that_is_cut_behind_its_session_silences_none_of_the_next(
     tmp_path: Path,
 ) -> None:

@@ -76,8 +76,8 @@ class ModelVoice:
         self._active: list[Item] = []
         """Those that are not over for the record yet."""
         self._cut: OrderedDict[str, None] = OrderedDict()
-        self._dropped = ""
-        """The response of which nothing more begins."""
+        self._dropped = False
+        """Nothing more begins of the response that is being made."""
         self._early: OrderedDict[str, tuple[str, bool]] = OrderedDict()
         self._tickets = Tickets()
         self._response: tuple[str, int] | None = None
@@ -93,7 +93,6 @@ class ModelVoice:
         self.session_closed()
         self._format = model_format
         self._cut.clear()
-        self._dropped = ""
         self._early.clear()
 
     def session_closed(self) -> None:
@@ -105,6 +104,7 @@ class ModelVoice:
         self._current = None
         self._format = None
         self._response = None
+        self._dropped = False
         self._tickets.close()
         self.answered = CallerTimes()
 
@@ -114,7 +114,7 @@ class ModelVoice:
             item = self._known(item_id)
             if item is None or item.over:
                 model_format = self._format
-                dropped = item_id in self._cut or self._making == self._dropped
+                dropped = item_id in self._cut or self._dropped
                 if model_format is None or dropped or self._closed:
                     return
                 item = self._begin(item_id, model_format)
@@ -189,10 +189,12 @@ class ModelVoice:
 
     def response_started(self, response: str) -> None:
         self._response = response, self._seam.now_ms()
+        self._dropped = False
 
     def response_done(self, event: ResponseDone) -> bool:
         """Close the items of a response; whether there were any."""
         self._response = None
+        self._dropped = False
         self._changed.tell()
         if event.items:
             items = [item for item_id in event.items if (item := self._known(item_id)) is not None]
@@ -285,7 +287,7 @@ class ModelVoice:
         """:meth:`interrupt`, and let nothing begin of the response that is being made: its audio
         may be on its way."""
         heard = self.interrupt()
-        self._dropped = self._making or ""
+        self._dropped = self._response is not None
         return heard or {}
 
     def hush(self) -> None:
