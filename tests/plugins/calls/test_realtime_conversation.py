@@ -11,6 +11,7 @@ from typing import Any
 import anyio
 import pytest
 
+from voicecall import telephony as tel
 from voicecall.errors import CallNotReady, ProviderUnavailable
 from voicecall.model import CallMode, CallState, EndDetail, EndReason, MessageState
 from voicecall.realtime import (
@@ -641,22 +642,46 @@ async def test_a_socket_with_another_format_has_a_session_of_its_own(
         assert phone.record.live
 
 
+async def test_audio_in_another_format_never_reaches_the_old_session(tmp_path: Path) -> None:
+    from voicecall.audio import MULAW_8K, PCM16_16K
+
+    model = ScriptedRealtime(RealtimeCapabilities(formats=(MULAW_8K, PCM16_16K)))
+    async with open_realtime(tmp_path, model) as phone:
+        await answered(phone)
+        before = bytes(model.current.audio)
+        phone.audio_format = PCM16_16K
+        phone.opens_streams = False
+        phone.socket.drop()
+        await phone.settle(0.3)
+        wanted = phone.carrier.performed_of(tel.AttachStream)[-1]
+        assert isinstance(wanted, tel.AttachStream)
+        # Its first audio may come in one piece with the begin of the stream.
+        socket = await phone.attach(wanted.stream.token)
+        wide = bytes(range(256)) * 25
+        await socket.speak(wide)
+        await phone.settle(1)
+        first, second = model.sessions
+        assert bytes(first.audio) == before
+        assert bytes(second.audio) == wide
+
+
 async def test_another_format_between_two_sessions_is_that_of_the_next(tmp_path: Path) -> None:
     from voicecall.audio import MULAW_8K, PCM16_16K
 
     model = ScriptedRealtime(RealtimeCapabilities(formats=(MULAW_8K, PCM16_16K)))
-    model.open_delay_s = 2.0
+    model.open_delay_s = 9.5
     async with open_realtime(tmp_path, model) as phone:
         await answered(phone)
-        await phone.socket.speak(LOUD * 10)
+        await phone.socket.speak(LOUD * 400)
         phone.audio_format = PCM16_16K
         phone.socket.drop()
-        await phone.settle(1)
-        await phone.socket.speak(bytes(6400))
+        await phone.settle(0.3)
+        audio = bytes(PCM16_16K.size(9_000))
+        await phone.socket.speak(audio)
         await phone.settle(5)
         (session,) = model.sessions
         assert session.options.input_format == PCM16_16K
-        assert bytes(session.audio) == bytes(6400)
+        assert bytes(session.audio) == audio
 
 
 async def test_a_socket_that_stays_away_ends_the_call_after_the_grace(tmp_path: Path) -> None:
@@ -1103,6 +1128,24 @@ async def test_say_returns_behind_an_answer_that_was_being_made(tmp_path: Path) 
             tasks.start_soon(answer)
             await phone.operations.speak(phone.record.call_id, "Your taxi is here.")
         assert phone.said == [("bot", "At six."), ("bot", "Your taxi is here.")]
+
+
+async def test_say_waits_behind_a_response_that_only_calls_a_tool(tmp_path: Path) -> None:
+    model = ScriptedRealtime()
+    async with open_realtime(tmp_path, model) as phone:
+        await answered(phone)
+        model.idle = True
+
+        async def call_a_tool() -> None:
+            await phone.settle(0.1)
+            model.current.tell(ResponseStarted("r"), ResponseDone("r", "completed"))
+            await phone.settle(0.1)
+            model.current.speak("Your taxi is here.", 1000)
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(call_a_tool)
+            await phone.operations.speak(phone.record.call_id, "Your taxi is here.")
+        assert phone.said == [("bot", "Your taxi is here.")]
 
 
 @pytest.mark.parametrize("comes", [True, False])

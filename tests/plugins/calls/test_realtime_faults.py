@@ -19,6 +19,7 @@ from voicecall.realtime import (
     RealtimeCapabilities,
     RealtimeEvent,
     RealtimeOptions,
+    SessionExpiring,
     SessionLost,
     SpeechStarted,
     ToolCall,
@@ -385,3 +386,48 @@ async def test_a_session_that_does_not_take_audio_is_lost_and_opened_again(
         assert len(phone.sockets) == 1
         assert phone.record.live
     assert caplog.text.count("the voice model raised an error that is not a ProviderError") == 1
+
+
+async def test_a_model_that_takes_no_audio_at_all_ends_the_call(tmp_path: Path) -> None:
+    model = FaultyModel()
+    async with open_realtime(tmp_path, model) as phone:
+        await greeted(phone)
+        session = model.current
+        assert isinstance(session, FaultySession)
+        session.faults["audio"] = model.faults["audio"] = ConnectionResetError("reset")
+        for _ in range(4):
+            await phone.socket.speak(LOUD * 10)
+            await phone.settle(1)
+        assert len(model.sessions) == 2
+        await phone.settle(10)
+        assert phone.record.end_detail is EndDetail.LISTENING_FAILED
+
+
+async def test_a_session_that_expires_soon_behind_a_loss_is_no_second_loss(
+    tmp_path: Path,
+) -> None:
+    model = FaultyModel()
+    async with open_realtime(tmp_path, model) as phone:
+        await greeted(phone)
+        session = model.current
+        assert isinstance(session, FaultySession)
+        session.faults["audio"] = ConnectionResetError("reset")
+        await phone.socket.speak(LOUD * 3)
+        await phone.settle(1)
+        model.current.tell(SessionExpiring(1_000))
+        await phone.settle(5)
+        assert len(model.sessions) == 3
+        assert phone.record.live
+
+
+async def test_a_lost_session_may_take_a_moment_to_end(tmp_path: Path) -> None:
+    model = FaultyModel()
+    async with open_realtime(tmp_path, model) as phone:
+        await greeted(phone)
+        model.end_s = 2.0
+        model.current.tell(SessionLost("gone", fatal=True))
+        await phone.settle(2)
+        assert len(model.sessions) == 1
+        await phone.settle(0.5)
+        assert len(model.sessions) == 2
+        assert phone.record.live

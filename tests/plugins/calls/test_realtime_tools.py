@@ -107,6 +107,16 @@ async def test_a_farewell_behind_the_end_that_it_asks_for_is_heard(
         assert phone.said == ([("bot", "Goodbye now.")] if comes else [])
 
 
+async def test_an_end_without_a_farewell_is_not_waited_for(tmp_path: Path) -> None:
+    model = ScriptedRealtime()
+    async with on_the_phone(tmp_path, model) as phone:
+        model.current.tell(ResponseStarted("r"), ToolCall("t1", END, {}))
+        await phone.settle(0.1)
+        model.current.tell(ResponseDone("r", "completed"))
+        await phone.settle(0.1)
+        assert phone.record.end_detail is EndDetail.AGENT
+
+
 async def test_an_interrupted_farewell_keeps_the_call(tmp_path: Path) -> None:
     model = ScriptedRealtime()
     async with on_the_phone(tmp_path, model) as phone:
