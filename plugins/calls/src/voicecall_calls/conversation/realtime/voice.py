@@ -101,7 +101,6 @@ class ModelVoice:
         for item in self._active:
             self._finish(item)
             item.id = ""  # The next session may use the same names.
-        self._current = None
         self._format = None
         self._response = None
         self._dropped = False
@@ -279,7 +278,6 @@ class ModelVoice:
                 item.times.barge_in_stop_ms = now - began
             self._finish(item)
             self._cut[item.id] = None
-        self._current = None
         _bound(self._cut)
         return {item.id: item.cut_ms or 0.0 for item in playing if item.id}
 
