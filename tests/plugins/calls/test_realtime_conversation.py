@@ -359,6 +359,19 @@ async def test_the_callers_words_are_recorded_and_the_agent_is_not_asked(tmp_pat
         assert phone.watcher.turns == await phone.rows()
 
 
+async def test_a_sound_without_words_answers_nothing(tmp_path: Path) -> None:
+    model = ScriptedRealtime()
+    async with open_realtime(tmp_path, model) as phone:
+        await answered(phone)
+        async with asked(phone) as answers:
+            await phone.settle(2)
+            model.current.hears(" ")
+            await phone.settle(0.5)
+            model.current.hears(" Ann. ")
+        assert answers == ["Ann."]
+        assert phone.said[-1] == ("user", "Ann.")
+
+
 async def test_text_before_the_audio_and_in_pieces(tmp_path: Path) -> None:
     model = ScriptedRealtime()
     async with open_realtime(tmp_path, model) as phone:
@@ -562,6 +575,20 @@ async def test_with_barge_in_off_the_local_gate_interrupts_nothing(tmp_path: Pat
         assert phone.socket.clears == 0
 
 
+async def test_without_barge_in_speech_that_the_model_tells_of_stops_nothing(
+    tmp_path: Path,
+) -> None:
+    model = ScriptedRealtime()
+    async with open_realtime(tmp_path, model, bargeIn={"enabled": False}) as phone:
+        await answered(phone)
+        model.current.speak(TEN_WORDS, 2000)
+        await phone.settle(0.5)
+        model.current.tell(SpeechStarted(0))
+        await phone.settle(2)
+        assert phone.socket.clears == 0
+        assert phone.said == [("bot", TEN_WORDS)]
+
+
 async def test_the_local_gate_interrupts_for_a_model_that_does_not(tmp_path: Path) -> None:
     model = ScriptedRealtime(RealtimeCapabilities(interrupts=Interrupter.CLIENT))
     async with open_realtime(tmp_path, model) as phone:
@@ -574,6 +601,28 @@ async def test_the_local_gate_interrupts_for_a_model_that_does_not(tmp_path: Pat
         await phone.socket.speak(LOUD * 2)
         assert phone.socket.clears == 1
         assert len(model.current.interrupts) == 1
+        await phone.settle(0.5)
+        model.current.speak("Yes?", 500)
+        await phone.settle(1)
+        cut_off, answer = await phone.rows()
+        assert cut_off.barge_in_at == answer.speech_started
+
+
+async def test_the_local_gate_hears_another_format_too(tmp_path: Path) -> None:
+    from voicecall.audio import PCM16_16K
+
+    model = ScriptedRealtime(RealtimeCapabilities(interrupts=Interrupter.CLIENT))
+    async with open_realtime(tmp_path, model) as phone:
+        await answered(phone)
+        phone.audio_format = PCM16_16K
+        phone.socket.drop()
+        await phone.settle(1)
+        model.current.speak(TEN_WORDS, 4000)
+        await phone.settle(0.5)
+        await phone.socket.speak(bytes(6400))
+        assert phone.socket.clears == 0
+        await phone.socket.speak(b"\x00\x20" * 3200)
+        assert phone.socket.clears == 1
 
 
 # --- sockets ----------------------------------------------------------------------------------

@@ -339,6 +339,27 @@ async def test_a_model_that_takes_no_interim_result_gets_the_answer(
         assert len(model.sessions) == 1
 
 
+async def test_a_question_while_an_answer_is_being_taken_has_an_answer_of_its_own(
+    tmp_path: Path,
+) -> None:
+    model = FaultyModel()
+    model.takes_result_s = 1.0
+    async with open_realtime(tmp_path, model) as phone:
+        await greeted(phone)
+        for number, (question, answer) in enumerate(
+            [("How is the weather?", "Sunny."), ("And what time is it?", "Noon.")]
+        ):
+            phone.agent.then(answer)
+            name = "voicecall_agent_consult"
+            model.current.tell(ToolCall(f"t{number}", name, {"question": question}))
+            await phone.settle(0.5)
+        await phone.settle(2)
+        assert model.current.results == [
+            ("t0", {"answer": "Sunny."}, False),
+            ("t1", {"answer": "Noon."}, False),
+        ]
+
+
 @pytest.mark.parametrize("shielded", [False, True])
 async def test_a_lost_session_that_does_not_end_is_left(tmp_path: Path, shielded: bool) -> None:
     model = FaultyModel()

@@ -123,7 +123,7 @@ async def test_a_late_end_of_the_models_own_answer_says_nothing_of_the_agents(
     model = ScriptedRealtime()
     model.idle = True
     async with on_the_phone(tmp_path, model) as phone:
-        phone.agent.then("At half past eleven.")
+        phone.agent.then("At half past eleven.", EndCall())
         says(model)
         model.current.tell(ResponseStarted("own"))
         await phone.settle(0.1)
@@ -136,8 +136,9 @@ async def test_a_late_end_of_the_models_own_answer_says_nothing_of_the_agents(
         await phone.settle(0.2)
         model.current.speak("At half past eleven.", 1000)
         await phone.settle(3)
-        assert spoken(model) == ["At half past eleven."]
+        assert [text for _, text in model.sessions[0].asked] == ["At half past eleven."]
         assert phone.said[-1] == ("bot", "At half past eleven.")
+        assert phone.record.end_detail is EndDetail.AGENT
 
 
 async def test_nothing_is_heard_of_an_answer_that_was_interrupted_before_it_began(
@@ -374,6 +375,28 @@ async def test_a_call_that_comes_late_is_no_answer_to_later_words(tmp_path: Path
         assert spoken(model) == ["Yes.", "Tomorrow at five."]
 
 
+async def test_words_without_a_begin_are_a_turn_of_their_own(tmp_path: Path) -> None:
+    # It does not tell that the caller begins to speak.
+    model = ScriptedRealtime(RealtimeCapabilities(interrupts=Interrupter.MODEL))
+    async with on_the_phone(tmp_path, model) as phone:
+        phone.agent.then("At half past eleven.")
+        model.current.tell(consult())
+        model.current.hears(QUESTION)
+        await phone.settle(1)
+        phone.agent.then("Tomorrow at five.")
+        # This time it does not consult.
+        model.current.hears("And the first one tomorrow?")
+        await phone.settle(3)
+        assert len(phone.agent.turns) == 2
+        assert spoken(model) == ["Tomorrow at five."]
+        phone.agent.then("At six.")
+        # And this time it does, while that answer is fresh.
+        model.current.hears("And the one behind it?")
+        model.current.tell(consult("t2"))
+        await phone.settle(2)
+        assert model.current.results[1:] == [("t2", {"answer": "At six."}, False)]
+
+
 async def test_the_agent_is_not_asked_about_the_answer_to_somebody_elses_question(
     tmp_path: Path,
 ) -> None:
@@ -410,6 +433,16 @@ async def test_an_agent_that_ends_the_call_does_so_behind_its_words(tmp_path: Pa
         assert phone.engine.lanes
         await phone.settle(2)
         assert phone.said[-1] == ("bot", "Goodbye then.")
+        assert phone.record.end_detail is EndDetail.AGENT
+
+
+async def test_an_agent_may_end_the_call_without_a_word(tmp_path: Path) -> None:
+    model = ScriptedRealtime()
+    async with on_the_phone(tmp_path, model) as phone:
+        phone.agent.then(EndCall())
+        says(model, "That was all.")
+        await phone.settle(2)
+        assert spoken(model) == []
         assert phone.record.end_detail is EndDetail.AGENT
 
 
@@ -453,6 +486,33 @@ async def test_an_answer_that_the_model_refuses_to_speak_is_a_failure(tmp_path: 
         says(model)
         await phone.settle(3)
         assert spoken(model) == ["Yes.", phone.config.phrases.not_understood]
+
+
+async def test_answers_that_the_model_does_not_speak_end_the_call(tmp_path: Path) -> None:
+    model = ScriptedRealtime()
+    model.idle = True
+    async with on_the_phone(tmp_path, model, realtime={"inactivityMs": 0}) as phone:
+        for _ in range(2):
+            says(model)
+            await phone.settle(2.5 * phone.config.tts.timeout_ms / 1000)
+        phrases = phone.config.phrases
+        assert spoken(model) == ["Yes.", phrases.not_understood, "Yes.", phrases.failed]
+        assert phone.record.end_detail is EndDetail.AGENT_FAILED
+
+
+async def test_an_answer_that_comes_behind_the_last_words_is_not_spoken(tmp_path: Path) -> None:
+    model = ScriptedRealtime()
+    async with on_the_phone(tmp_path, model, fillerAfterMs=0) as phone:
+        phone.agent.then(2.0, "At half past eleven.")
+        says(model)
+        await phone.settle(1)
+        for number in range(2):
+            model.current.tell(ResponseDone(f"r{number}", "failed", "overloaded"))
+            await phone.settle(0.8)
+        await phone.settle(5)
+        phrases = phone.config.phrases
+        assert spoken(model) == [phrases.not_understood, phrases.failed]
+        assert phone.record.end_detail is EndDetail.AGENT_FAILED
 
 
 async def test_answers_that_the_caller_interrupts_before_they_begin_are_no_failures(

@@ -7,12 +7,12 @@ import pytest
 from pydantic import ValidationError
 
 from voicecall.audio import MULAW_8K, PCM16_8K, AudioFormat, Converter
-from voicecall.model import MediaPath
+from voicecall.model import MediaPath, Speaker, TranscriptEntry
 from voicecall.registry import Registry
 from voicecall_calls.config import VoiceCallConfig
 from voicecall_calls.conversation.mouth import heard_part
 from voicecall_calls.conversation.realtime.gate import SpeechGate
-from voicecall_calls.conversation.realtime.words import joined
+from voicecall_calls.conversation.realtime.words import consult_question, consult_request, joined
 from voicecall_calls.unused import unused_keys
 from voicecall_calls.wiring import Wiring, resolve
 
@@ -61,6 +61,40 @@ def test_a_click_is_no_speech() -> None:
 def test_pieces_and_cumulative_text() -> None:
     assert joined(joined("", "One "), "two") == "One two"
     assert joined(joined("", "One "), "One two") == "One two"
+
+
+def test_what_a_model_asks_is_found_under_several_names() -> None:
+    assert consult_request({"question": " ", "query": " Why? "}) == ("Why?", "")
+    assert consult_request({"task": "Book it.", "context": " ", "responseStyle": " "}) == (
+        "Book it.",
+        "",
+    )
+    assert consult_request({"prompt": "Why?", "context": "a dog ", "responseStyle": "short"}) == (
+        "Why?",
+        "a dog\nStyle of the answer: short",
+    )
+
+
+@pytest.mark.parametrize(
+    ("question", "ago_ms", "replaced"),
+    [
+        ("last train", 2000, True),
+        ("last train", 2001, False),
+        ("the last train to Bern of this evening, please", 0, False),
+        ("when the last train leaves for Bern", 0, False),
+    ],
+)
+def test_only_a_short_question_gives_way_to_what_was_just_said(
+    question: str, ago_ms: int, replaced: bool
+) -> None:
+    said = "When does the last train to Bern leave?"
+    entries = [
+        TranscriptEntry(at=1000, speaker=Speaker.USER, text=said, complete=True),
+        TranscriptEntry(at=1000, speaker=Speaker.BOT, text="One moment.", complete=True),
+    ]
+    asked, context = consult_question(question, "a dog", entries, 1000 + ago_ms)
+    assert asked == (said if replaced else question)
+    assert context == (f"a dog\nAsked as: {question}" if replaced else "a dog")
 
 
 def test_the_part_that_was_heard() -> None:
