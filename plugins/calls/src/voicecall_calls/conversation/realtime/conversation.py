@@ -326,7 +326,7 @@ class RealtimeConversation(Conversation):
         # Whoever has asked a question goes on with the answer; the agent does not.
         asked = self._question.waits
         self._words.say(text)
-        if self._forced is not None and not (asked or self._farewell.ends):
+        if self._forced is not None and not asked:
             self._forced.heard(text)
 
     # --- notifications ----------------------------------------------------------------------
