@@ -237,6 +237,20 @@ async def test_speech_that_breaks_the_protection_is_heard_from_its_beginning(
         assert heard.endswith(LOUD * 40 + QUIET * 5 + LOUD * 20)
 
 
+async def test_without_protection_the_caller_is_heard_before_the_greeting(tmp_path: Path) -> None:
+    model = ScriptedRealtime()
+    model.idle = True
+    async with open_realtime(tmp_path, model, bargeIn={"greetingProtectionMs": 0}) as phone:
+        await phone.call_in()
+        await phone.settle(0.5)
+        assert not muted(model)
+        model.current.speak(HELLO, 2000)
+        await phone.settle(0.1)
+        model.current.tell(SpeechStarted(0))
+        await phone.settle(0.1)
+        assert phone.socket.clears == 1
+
+
 async def test_without_barge_in_the_greeting_is_protected_to_its_end(tmp_path: Path) -> None:
     model = ScriptedRealtime()
     model.answer_ms = 5000
