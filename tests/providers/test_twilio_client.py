@@ -468,6 +468,16 @@ async def test_a_hang_up_may_be_sent_twice_and_words_may_not(fault: RestFault) -
         await desk.event(ev.CallEnded)
 
 
+@pytest.mark.parametrize("turned_away", range(5))
+async def test_what_is_turned_away_and_then_fails_is_given_up(turned_away: int) -> None:
+    async with open_desk() as desk:
+        trouble(desk, RestFault(status=429, times=turned_away), RestFault(status=503))
+        with anyio.fail_after(120), pytest.raises(ProviderUnavailable) as caught:
+            await desk.provider.perform(desk.ref("out-1", "CA1"), tel.Hangup())
+        assert caught.value.status == 503
+        assert len(desk.entries("request")) == max(2, turned_away + 1)
+
+
 async def test_the_state_of_a_call() -> None:
     async with open_desk() as desk:
         call = await connected(desk)

@@ -170,7 +170,7 @@ class TwilioClient:
                     request_id=error.request_id,
                 )
             attempt += 1
-            last = attempt == (_ATTEMPTS_AGAIN if outcome.processed else _ATTEMPTS)
+            last = attempt >= (_ATTEMPTS_AGAIN if outcome.processed else _ATTEMPTS)
             if last or outcome.wait_s > _TOLD_LIMIT_S:
                 raise error
             pause = outcome.wait_s or _PAUSE_S * 2 ** (attempt - 1)
