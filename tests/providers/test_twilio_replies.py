@@ -132,6 +132,26 @@ async def test_a_call_that_a_proxy_did_not_let_out_was_not_placed(
                 await provider.place_call(DIAL)
 
 
+async def test_a_call_that_nobody_takes_is_refused_while_the_engine_waits_for_it() -> None:
+    came = 0
+
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal came
+        came += 1
+        await reader.read()
+        writer.close()
+
+    async with await asyncio.start_server(silent, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        async with adapter(f"https://127.0.0.1:{port}") as provider:
+            began = anyio.current_time()
+            with pytest.raises(ProviderUnavailable, match=r"cannot reach .*ConnectTimeout"):
+                await provider.place_call(DIAL)
+            # After 25 s it would count as one that may have been placed.
+            assert anyio.current_time() - began < 20
+            assert came == 3
+
+
 class Ahead:
     """A clock that is ahead of the real one."""
 

@@ -65,6 +65,9 @@ _ATTEMPTS = 5
 _ATTEMPTS_AGAIN = 2
 """Of one that it may have carried out."""
 _PAUSE_S = 0.5
+_PATIENCE_S = 15.0
+"""After so long there is no other attempt, unless Twilio asks for a pause: a dial that brings no
+answer in 25 s counts as one that may have been placed."""
 _TOLD_LIMIT_S = 30.0
 """Of a pause that Twilio asks for (``Retry-After``). Nobody waits longer for a call."""
 AT_ONCE = 32
@@ -156,7 +159,7 @@ class TwilioClient:
         harmless: bool,
         wanted: Callable[[], bool] = lambda: True,
     ) -> T:
-        attempt = 0
+        attempt, began = 0, anyio.current_time()
         while True:
             outcome = await self._attempt(method, url, form, kind, wanted)
             if not isinstance(outcome, _Trouble):
@@ -171,7 +174,8 @@ class TwilioClient:
                 )
             attempt += 1
             last = attempt >= (_ATTEMPTS_AGAIN if outcome.processed else _ATTEMPTS)
-            if last or outcome.wait_s > _TOLD_LIMIT_S:
+            late = not outcome.wait_s and anyio.current_time() - began > _PATIENCE_S
+            if last or late or outcome.wait_s > _TOLD_LIMIT_S:
                 raise error
             pause = outcome.wait_s or _PAUSE_S * 2 ** (attempt - 1)
             await anyio.sleep(pause * (1 + 0.25 * self._seam.random()))
