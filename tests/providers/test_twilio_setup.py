@@ -121,6 +121,21 @@ async def test_a_probe_of_an_account_that_cannot_be_asked() -> None:
 
 
 @pytest.mark.parametrize(
+    ("number", "path"), [(HERE, "/IncomingPhoneNumbers"), ("+15550777777", "/OutgoingCallerIds")]
+)
+async def test_a_probe_of_a_number_that_cannot_be_looked_up(number: str, path: str) -> None:
+    async with open_desk() as desk:
+        # The first request is about the credentials.
+        desk.twilio.faults.rest = [
+            RestFault(delay_ms=1, times=1),
+            RestFault(status=403, paths=(f"GET {path}",)),
+        ]
+        probes = await desk.provider.probe(desk.url, [number])
+        assert named(probes) == [("credentials", True), ("number-owned", False)]
+        assert f"{number} could not be looked up" in probes[1].message
+
+
+@pytest.mark.parametrize(
     ("attribute", "said"), [("voice_application_sid", "TwiML app"), ("trunk_sid", "SIP trunk")]
 )
 async def test_a_probe_of_a_number_whose_calls_something_else_takes(
