@@ -134,6 +134,18 @@ def test_silence_is_listened_to_again_with_more_patience() -> None:
     assert document(outbound(NEXT, Digits="1")) == plain(response)
 
 
+@pytest.mark.parametrize(
+    ("written", "kept"), [("&s=2", "2"), ("&s=60", "60"), ("", "1"), ("&s=61", "1"), ("&s=x", "1")]
+)
+def test_whoever_was_silent_is_listened_to_with_the_same_end_of_a_sentence(
+    written: str, kept: str
+) -> None:
+    asked = outbound(NEXT.replace("&s=1", written))
+    waiting = ElementTree.fromstring(document(asked))[0]
+    assert waiting.get("speechTimeout") == kept
+    assert f"&s={kept}#" in (waiting.get("action") or "")
+
+
 def test_after_a_turn_the_line_is_kept() -> None:
     assert document(outbound(TURN, SpeechResult="Yes")) == plain(held())
     url = f"{OURS}&type=hold&i=ab&n=4"
