@@ -218,6 +218,9 @@ def test_refusals() -> None:
     response = VoiceResponse()
     response.reject(reason="busy")
     assert document(inbound(), tel.Reject(busy=True)) == plain(response)
+    # A document that only waits answers no call.
+    held_back = inbound(f"{OURS}&type=hold&i=ab&n=4")
+    assert document(held_back, tel.Reject(busy=True)) == plain(response)
     response = VoiceResponse()
     response.hangup()
     assert document(inbound(TURN, "in-progress"), tel.Reject(busy=True)) == plain(response)

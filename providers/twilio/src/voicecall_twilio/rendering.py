@@ -44,7 +44,7 @@ def render(
     if not kind.steers or "CallbackSource" in form or status in TERMINAL:
         return tel.Rendered(reply(None), tuple(actions))
     document = style.document(base_of(request, call), document_id(request))
-    rest = fill(document, actions, unanswered=kind is Kind.VOICE and status == "ringing")
+    rest = fill(document, actions, unanswered=status == "ringing")
     if document.open:
         if len(rest) < len(actions):
             document.hold()
