@@ -231,6 +231,11 @@ def test_refusals() -> None:
     response.say("Your code is 1, 2.")
     response.hangup()
     assert document(inbound(), tel.Reject("Your code is 1, 2.")) == plain(response)
+    # Keys answer a call, and Twilio takes no Reject behind them.
+    response = VoiceResponse()
+    response.play(digits="1")
+    response.hangup()
+    assert document(inbound(), tel.PlayDigits("1"), tel.Reject()) == plain(response)
 
 
 def test_what_does_not_fit_behind_another_is_left_over_in_its_order() -> None:
