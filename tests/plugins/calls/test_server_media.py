@@ -906,6 +906,18 @@ async def test_stopping_closes_every_socket_and_tells_every_line() -> None:
     assert server.open_sockets == server.pending_sockets == 0
 
 
+async def test_stopping_takes_no_longer_than_its_sockets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("voicecall_calls.server.media.CLOSE_GRACE_S", 60)
+    engine = Engine()
+    server = make_server(engine)
+    with anyio.fail_after(30):
+        async with server.run():
+            client = await dial(server)
+            await client.send(start())
+            await until_open(engine)
+    assert await close_of(client) == (1001, "Going away")
+
+
 async def test_stopping_does_not_wait_for_an_admission() -> None:
     async with serving() as (server, engine):
         engine.gate = anyio.Event()
