@@ -376,6 +376,30 @@ async def test_the_key_that_ends_an_input_is_none_by_itself() -> None:
 
 
 @pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("kind", "taken", "unheard"),
+    [
+        ("speech", {"SpeechResult": "four", "Confidence": "0.95"}, ["4"]),
+        ("dtmf", {"Digits": "4", "FinishedOnKey": ""}, []),
+    ],
+)
+async def test_a_gather_takes_what_it_asks_for_and_nothing_else(
+    kind: str, taken: dict[str, str], unheard: list[str]
+) -> None:
+    room = Room()
+
+    async def act() -> None:
+        await anyio.sleep(1)
+        room.speech.pressed("4")
+        assert room.speech.recognised("four", final=True) is (kind == "speech")
+
+    following = await room.run(f'<Gather input="{kind}"/>', act)
+    assert following is not None
+    assert following.params == taken
+    assert room.unheard == unheard
+
+
+@pytest.mark.anyio
 async def test_nobody_speaks() -> None:
     room = Room()
     assert await room.run('<Gather input="speech" timeout="4"><Say>a</Say></Gather>') is None
