@@ -131,6 +131,9 @@ class EndDetail(StrEnum):
     INTERNAL = "internal"
 
 
+_REFUSALS = (EndDetail.POLICY, EndDetail.CAPACITY, EndDetail.SHUTDOWN)
+
+
 class DeadlineKind(StrEnum):
     """Stored deadlines of a live call; every live call has at least one.
 
@@ -255,6 +258,12 @@ class CallRecord(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def live(self) -> bool:
         return self.state not in _TERMINAL
+
+    @property
+    def refused(self) -> bool:
+        """A call from outside that was never let in: not wanted, no place free, or stopping."""
+        inbound = self.direction is Direction.INBOUND
+        return self.end_detail in _REFUSALS and inbound and self.answered_at is None
 
     @property
     def remote_number(self) -> str:

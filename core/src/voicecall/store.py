@@ -183,4 +183,5 @@ class CallStore(Provider):
     @abstractmethod
     async def prune(self, now_ms: int, *, keep_calls: int, keep_days: int) -> int:
         """Delete finished calls (never live ones), except the newest ``keep_calls`` that ended
-        within ``keep_days``. Returns how many calls were deleted."""
+        within ``keep_days``. Refused ones (:attr:`CallRecord.refused`) are counted apart: as many
+        of them stay. Returns how many calls were deleted."""

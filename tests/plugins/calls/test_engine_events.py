@@ -59,6 +59,7 @@ async def test_a_caller_who_is_not_listed_is_rejected(tmp_path: Path, number: st
         record = await phone.store.find("scripted", "carrier-1")
         assert record is not None
         assert record.end_detail is EndDetail.POLICY
+        assert record.refused
         assert await phone.engine.coordinator.holders(INBOUND_CAP) == 0
 
 
@@ -119,6 +120,7 @@ async def test_inbound_calls_have_a_limit_of_their_own(tmp_path: Path) -> None:
         refused = await phone.store.find("scripted", "carrier-2")
         assert refused is not None
         assert refused.end_detail is EndDetail.CAPACITY
+        assert refused.refused
         await phone.hang_up()
         await phone.tell(ring(phone, provider_call_id="carrier-3"))
         assert [lane.record.provider_call_id for lane in phone.engine.lanes.values()] == [
@@ -133,6 +135,7 @@ async def test_a_stopping_gateway_takes_no_call(tmp_path: Path) -> None:
         refused = await phone.store.find("scripted", "carrier-1")
         assert refused is not None
         assert refused.end_detail is EndDetail.SHUTDOWN
+        assert refused.refused
 
 
 async def test_a_carrier_whose_replies_steer_gets_everything_in_the_reply(tmp_path: Path) -> None:

@@ -10,15 +10,16 @@ from voicecall.seam import SystemSeam
 from voicecall_calls.store.postgres import PostgresStore
 
 from .postgres_server import Server
-from .upgrading import check_upgrade
+from .upgrading import Check, check_refused_apart, check_upgrade
 
 pytestmark = [pytest.mark.integration, pytest.mark.postgres, pytest.mark.anyio]
 
 
-async def test_a_server_of_version_1(
-    database_url: str, postgres_server: Server, tmp_path: Path
+@pytest.mark.parametrize("check", [check_upgrade, check_refused_apart])
+async def test_a_server_of_an_earlier_version(
+    database_url: str, postgres_server: Server, tmp_path: Path, check: Check
 ) -> None:
-    await check_upgrade(
+    await check(
         lambda: PostgresStore(database_url, tmp_path, SystemSeam()),
         lambda statement: postgres_server.execute(statement, database_url),
     )

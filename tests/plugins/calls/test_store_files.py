@@ -307,7 +307,7 @@ def test_an_older_schema_is_upgraded_step_by_step(tmp_path: Path) -> None:
         assert prepare_schema(connection, steps=()) == 1
         with connection.begin():
             connection.execute(
-                text("INSERT INTO calls VALUES ('c', 'p', 'active', 1, 0, NULL, '+1', '+2', '{}')")
+                text("INSERT INTO calls VALUES ('c', 'p', 'active', 1, 0, NULL, '1', '2', '{}', 0)")
             )
         assert prepare_schema(connection, steps=(second, third)) == 3
         assert prepare_schema(connection, steps=(second, third)) == 3
@@ -346,8 +346,12 @@ async def test_the_tables_are_what_their_readers_are_told(tmp_path: Path) -> Non
         assert rows("SELECT call_id, idx, at, speaker, text, complete FROM transcript") == [
             ("same", 0, 5, "bot", "Hel", 0)
         ]
-        states = rows("SELECT call_id, state, live FROM calls ORDER BY call_id")
-        assert states == [("live", "ringing", 1), ("over", "completed", 0), ("same", "ringing", 1)]
+        states = rows("SELECT call_id, state, live, refused FROM calls ORDER BY call_id")
+        assert states == [
+            ("live", "ringing", 1, 0),
+            ("over", "completed", 0, 0),
+            ("same", "ringing", 1, 0),
+        ]
 
 
 async def test_pruning_in_steps_keeps_the_newest_calls(tmp_path: Path) -> None:

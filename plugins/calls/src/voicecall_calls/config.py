@@ -220,8 +220,8 @@ StoreChoice = Annotated[
 
 
 class RetentionConfig(ConfigModel):
-    """Which finished calls the store keeps: the newest ``calls`` of them, each for ``days``. Live
-    calls are always kept."""
+    """Which finished calls the store keeps: the newest ``calls`` of them, each for ``days``, and as
+    many calls from outside that were not let in. Live calls are always kept."""
 
     calls: int = Field(default=10_000, ge=0, le=1_000_000_000)
     days: int = Field(default=365, ge=1, le=36_500)

@@ -43,22 +43,26 @@ def prune_some(connection: Connection, *, keep_calls: int, before: int) -> int:
     """Drop up to ``CALLS_PER_STEP`` calls that are over and are not among the newest
     ``keep_calls`` of these, or ended before ``before`` (epoch ms); how many went.
 
-    In steps, so that commits get their turn between them. They are found by when they started,
-    which has an index: to look at all calls takes seconds where there are many.
+    Refused ones are counted apart: they cost their callers nothing, and enough of them would push
+    out the others. In steps, so that commits get their turn between them. They are found by when
+    they started, which has an index: to look at all calls takes seconds where there are many.
     """
-    over = select(calls.c.call_id).where(calls.c.live == 0)
-    doomed: Select[tuple[str]] = (
-        over.order_by(desc(calls.c.started_at)).limit(CALLS_PER_STEP).offset(max(keep_calls, 0))
+    for refused in (0, 1):
+        if ids := _doomed(connection, refused, keep_calls, before):
+            for table in (calls, call_aliases, deadlines, transcript, events, turns):
+                connection.execute(delete(table).where(table.c.call_id.in_(ids)))
+            return len(ids)
+    return 0
+
+
+def _doomed(connection: Connection, refused: int, keep_calls: int, before: int) -> list[str]:
+    over: Select[tuple[str]] = select(calls.c.call_id).where(
+        calls.c.live == 0, calls.c.refused == refused
     )
-    ids = list(connection.execute(doomed).scalars())
-    if not ids:
-        aged = over.where(before > calls.c.started_at, before > _ENDED).limit(CALLS_PER_STEP)
-        ids = list(connection.execute(aged).scalars())
-    if not ids:
-        return 0
-    for table in (calls, call_aliases, deadlines, transcript, events, turns):
-        connection.execute(delete(table).where(table.c.call_id.in_(ids)))
-    return len(ids)
+    newest = over.order_by(desc(calls.c.started_at))
+    many = newest.limit(CALLS_PER_STEP).offset(max(keep_calls, 0))
+    aged = over.where(before > calls.c.started_at, before > _ENDED).limit(CALLS_PER_STEP)
+    return list(connection.scalars(many)) or list(connection.scalars(aged))
 
 
 def prune_loose_some(

@@ -89,6 +89,7 @@ def _call(record: CallRecord) -> Params:
         "to_number": record.to_number,
         # What to_dict gives, without the dict in between.
         "document": _json(replace(record, transcript=()) if record.transcript else record),
+        "refused": int(record.refused),
     }
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from sqlalchemy import Connection, desc, insert, inspect, select, text, update
+from sqlalchemy import Connection, desc, insert, inspect, or_, select, text, update
 
 from voicecall.errors import StoreError
 
-from .tables import deadlines, metadata, schema_version
+from .tables import calls, deadlines, metadata, schema_version
 
 __all__ = ["STEPS", "prepare_schema"]
 
@@ -27,7 +27,22 @@ def _nearest_deadlines(connection: Connection) -> None:
     connection.execute(text("DROP INDEX processed_keys_at"))
 
 
-STEPS: Sequence[Step] = (_nearest_deadlines,)
+def _refused_apart(connection: Connection) -> None:
+    """Version 3: calls that were refused are marked, and found by that."""
+    whole = calls.c.refused.type.compile(connection.dialect)
+    connection.execute(text(f"ALTER TABLE calls ADD COLUMN refused {whole} NOT NULL DEFAULT 0"))
+    # As CallRecord.refused says. No text looks like this: its quotes have a backslash before them.
+    has = calls.c.document.contains
+    details = [has(f'"end_detail":"{detail}"') for detail in ("policy", "capacity", "shutdown")]
+    refused = (has('"direction":"inbound"'), has('"answered_at":null'), or_(*details))
+    connection.execute(update(calls).where(calls.c.live == 0, *refused).values(refused=1))
+    connection.execute(text("DROP INDEX calls_live"))
+    for index in calls.indexes:
+        if index.name == "calls_live":
+            index.create(connection)
+
+
+STEPS: Sequence[Step] = (_nearest_deadlines, _refused_apart)
 """``STEPS[n - 1]`` turns a schema of version ``n`` into one of version ``n + 1``."""
 
 

@@ -160,8 +160,8 @@ class SqlStore(CallStore):
 
     async def prune(self, now_ms: int, *, keep_calls: int, keep_days: int) -> int:
         """Drop calls that are over and either not among the newest ``keep_calls`` of these or
-        ended more than ``keep_days`` ago; how many went. Their dedupe keys stay for a day. Callers
-        whose pairing code has expired go, too."""
+        ended more than ``keep_days`` ago; how many went. Refused ones are counted apart. Their
+        dedupe keys stay for a day. Callers whose pairing code has expired go, too."""
         before = now_ms - keep_days * _DAY_MS
         gone = 0
         while step := await self._writer.submit(

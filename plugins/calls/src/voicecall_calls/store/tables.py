@@ -39,8 +39,9 @@ calls = Table(
     Column("from_number", Words, nullable=False),
     Column("to_number", Words, nullable=False),
     Column("document", Words, nullable=False),
+    Column("refused", Whole, nullable=False),
     Index("calls_started", "started_at"),
-    Index("calls_live", "live", "started_at"),
+    Index("calls_live", "live", "refused", "started_at"),
 )
 
 call_aliases = Table(

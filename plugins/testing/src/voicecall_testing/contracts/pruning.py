@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
+from voicecall.model import EndDetail
 from voicecall.seam import SystemSeam
 from voicecall.store import CallStore, Commit, DialReservation, StoredEvent, TurnRow
 
@@ -20,6 +21,19 @@ class PruningContract:
         await store.commit(Commit(record=call_record("live", started_at=NOW - HOUR)))
         assert await store.prune(NOW, keep_calls=2, keep_days=1) == 3
         assert [record.call_id for record in await store.recent(9)] == ["c4", "c3", "live"]
+
+    async def test_refused_calls_push_out_no_others(self, store: CallStore) -> None:
+        for n in range(3):
+            await store.commit(Commit(record=ended(f"c{n}", NOW + n)))
+        for n in range(5):
+            refused = ended(f"r{n}", NOW + 9 + n, end_detail=EndDetail.POLICY)
+            assert refused.refused
+            await store.commit(Commit(record=refused))
+        assert await store.prune(NOW + 20, keep_calls=3, keep_days=1) == 2
+        kept = [record.call_id for record in await store.recent(9)]
+        assert kept == ["r4", "r3", "r2", "c2", "c1", "c0"]
+        # Both kinds grow old.
+        assert await store.prune(NOW + 2 * 24 * HOUR, keep_calls=3, keep_days=1) == 6
 
     async def test_prune_by_age(self, store: CallStore) -> None:
         day = 24 * HOUR
