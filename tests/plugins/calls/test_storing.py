@@ -9,6 +9,7 @@ from typing import Any
 
 import anyio
 import pytest
+from msgspec import structs
 
 from voicecall.configuring import ConfigModel, validate
 from voicecall.errors import ConfigError, PluginError
@@ -20,6 +21,7 @@ from voicecall.seam import SystemSeam
 from voicecall.store import Commit
 from voicecall_calls import plugin as phone_plugin
 from voicecall_calls.checks import setup_checks
+from voicecall_calls.commands import offline
 from voicecall_calls.commands.offline import answer
 from voicecall_calls.config import StoreConfig, VoiceCallConfig
 from voicecall_calls.store import SqliteStore
@@ -189,3 +191,25 @@ def test_a_look_without_a_gateway_asks_a_store_whose_calls_are_elsewhere(
     found = answer(loaded, Registry(extra=extra), {}, "voicecall.status", asked)
     assert found["found"] is named
     assert not (tmp_path / "state" / "voice-calls").exists()
+
+
+@pytest.mark.parametrize(("carrier", "asked"), [("mock", "old"), ("later", "new")])
+def test_a_look_without_a_gateway_finds_a_call_by_the_carriers_id(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, carrier: str, asked: str
+) -> None:
+    """However many calls came after it; only those of another carrier are looked for one by one."""
+    monkeypatch.setattr(offline, "_MOST_LOOKED_AT", 1)
+
+    async def keep_calls() -> None:
+        store = SqliteStore(tmp_path / "voice-calls", SystemSeam())
+        async with store.lifespan():
+            for at, name in enumerate(("old", "new")):
+                call = structs.replace(RECORD, call_id=f"c-{name}", started_at=at, aliases=(name,))
+                await store.commit(Commit(record=call))
+
+    anyio.run(keep_calls)
+    tree = {"plugins": {"entries": {"voice-call": {"config": {"provider": carrier}}}}}
+    extra = [("voicecall.gateway", phone_plugin.PLUGIN_ID, phone_plugin)]
+    loaded = config_from_tree(tree, environ={}, state_dir=tmp_path)
+    found = answer(loaded, Registry(extra=extra), {}, "voicecall.status", {"callId": asked})
+    assert found["call"]["callId"] == f"c-{asked}"

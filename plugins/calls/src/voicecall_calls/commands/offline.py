@@ -89,7 +89,7 @@ async def _answer(
 ) -> dict[str, Any]:
     match method:
         case "voicecall.status":
-            return await _status(store, text_in(params, "callId"))
+            return await _status(store, config.provider, text_in(params, "callId"))
         case "voicecall.latency":
             return latency_report(await store.turns(limit=params["last"]))
         case "voicecall.pairing.list":
@@ -103,11 +103,12 @@ async def _answer(
     return decided_json(caller, in_spite_of(config, caller))
 
 
-async def _status(store: CallStore, call_id: str | None) -> dict[str, Any]:
+async def _status(store: CallStore, provider: str, call_id: str | None) -> dict[str, Any]:
     if call_id is None:
         return {"found": True, "calls": [projection(r) for r in await store.live()]}
-    record = await store.load(call_id)
+    record = await store.load(call_id) or await store.find(provider, call_id)
     if record is None:
+        # The carrier was another one then.
         every = await store.recent(_MOST_LOOKED_AT)
         record = next((r for r in every if call_id in r.aliases), None)
     return {"found": False} if record is None else {"found": True, "call": projection(record)}
