@@ -136,6 +136,7 @@ async def test_who_is_not_let_in_is_told_so_and_who_finds_no_place_hears_that_it
         (ended,) = town.carrier.ledger.entries("ended", call=second)
         assert ended["reason"] == EndReason.BUSY
         await town.hung_up(first)
+        assert (await town.rpc("status"))["refused"]["calls"] == {"capacity": 1, "policy": 1}
         await town.nothing_left()
 
 

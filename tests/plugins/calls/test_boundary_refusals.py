@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Mapping
 from http import HTTPStatus
 from pathlib import Path
@@ -75,6 +76,7 @@ async def test_each_request_that_is_wrong_has_its_status(
         for path in ("/voice/webhooks", "/voice/webhook/more", "/"):
             told = f"nothing is served at {path} (serve.path: /voice/webhook)"
             assert caplog.messages.count(told) == 1
+        assert server.refused_webhooks == Counter(status for status, *_ in requests)
         # None of them has used anything up.
         response = await client.post(url, content=body, headers=right)
         assert (response.status_code, response.text) == (200, "reply 1")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -67,3 +68,22 @@ def test_a_question_whose_gateway_is_gone_is_asked_of_nobody_else(
         "the gateway is gone, and so is the question; ask again once one runs (`voicecall gateway"
         " run`)\n"
     )
+
+
+def test_status_tells_what_was_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    counted = {"calls": {"capacity": 1, "policy": 20}, "mediaSockets": {"1008": 3}}
+    payload = {"found": True, "calls": [], "refused": counted}
+    monkeypatch.setattr(calls, "request", lambda *_: payload)
+
+    def shown(*options: str) -> str:
+        assert run(["status", *options], Registry(), {"HOME": str(tmp_path)}) == 0
+        return capsys.readouterr().out
+
+    assert shown().splitlines() == [
+        "no live calls",
+        "refused calls: capacity 1, policy 20",
+        "refused media sockets: 1008 3",
+    ]
+    assert json.loads(shown("--json")) == payload

@@ -337,6 +337,21 @@ async def test_what_closes_a_socket(messages: list[Any], close: tuple[int, str |
         assert [line.closed_told for line in engine.lines] == [1] * len(engine.lines)
 
 
+async def test_sockets_are_counted_that_are_not_let_in() -> None:
+    async with serving() as (server, engine):
+        assert await refusal(server, "/more") == (404, b"Not Found")
+        for token in ("bad", "broken", "bad"):
+            async with dial(server) as client:
+                await client.send(start(token))
+                await close_of(client)
+        async with dial(server) as client:
+            await client.send(start())
+            await until_open(engine)
+            await client.send(start())
+            assert await close_of(client) == (1008, "Duplicate start")
+        assert server.refused_sockets == {404: 1, 1008: 2, 1011: 1}
+
+
 async def test_a_second_start_on_an_open_socket_closes_it() -> None:
     async with serving() as (server, engine), dial(server) as client:
         await client.send(start())

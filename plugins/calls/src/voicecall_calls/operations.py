@@ -93,7 +93,8 @@ class DialOptions:
 class CallOperations:
     """``dialling_agent`` gives the agent of a call for the one that was asked for, if any; it
     raises ``InvalidRequest`` for one that cannot take calls. ``longest_text`` gives the characters
-    of the longest message that a call may speak; None: any."""
+    of the longest message that a call may speak; None: any. ``standing`` gives what the status of
+    all calls tells beside them."""
 
     def __init__(
         self,
@@ -101,10 +102,12 @@ class CallOperations:
         *,
         dialling_agent: Callable[[str | None], str],
         longest_text: Callable[[CallRecord], int | None] = lambda record: None,
+        standing: Callable[[], Mapping[str, Any]] = dict,
     ) -> None:
         self._engine = engine
         self._dialling_agent = dialling_agent
         self._longest_text = longest_text
+        self._standing = standing
         self._keyed = anyio.Lock()
 
     @property
@@ -300,10 +303,11 @@ class CallOperations:
         return lane.record
 
     async def status(self, call_id: str | None) -> Mapping[str, Any]:
-        """One call (live, else stored), or all live ones."""
+        """One call (live, else stored), or all live ones and how the phone is."""
         if call_id is None:
             lanes = self._engine.lanes.values()
-            return {"found": True, "calls": [projection(lane.record) for lane in lanes]}
+            live = [projection(lane.record) for lane in lanes]
+            return {"found": True, "calls": live, **self._standing()}
         record = await self._engine.stored(call_id)
         return {"found": False} if record is None else {"found": True, "call": projection(record)}
 

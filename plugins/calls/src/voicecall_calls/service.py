@@ -16,6 +16,7 @@ from voicecall.model import MediaPath
 from voicecall.providers import ProviderKind
 from voicecall.store import CallStore
 from voicecall_calls.config import CONFIG_PATH, PLUGIN_ID, VoiceCallConfig
+from voicecall_calls.counting import refusals
 from voicecall_calls.engine.engine import CallEngine
 from voicecall_calls.exposure import comes_from_outside, is_public_url
 from voicecall_calls.making import make_carrier, making, open_provider, opened
@@ -289,6 +290,11 @@ class PhoneService:
             engine,
             dialling_agent=lambda requested: talking.book.dialling_agent(requested),
             longest_text=talking.longest_text,
+            standing=lambda: refusals(
+                calls=engine.refused,
+                webhooks=server.refused_webhooks,
+                sockets=server.refused_sockets,
+            ),
         )
         needed = tunnel if outside else None
         return _Running(engine, server, operations, providers, talking, needed)

@@ -22,6 +22,7 @@ _SLOWEST = 8
 """Characters a second."""
 _KEYS_TIMEOUT_S = 60.0
 _POLL_S = 1.0
+_REFUSED = {"calls": "calls", "webhooks": "webhooks", "mediaSockets": "media sockets"}
 
 
 def add(app: typer.Typer) -> None:
@@ -195,3 +196,7 @@ def status(
         print_table(columns, [[str(c.get(key, "")) for key in columns] for c in result["calls"]])
     else:
         print_text("no live calls")
+    if call_id is None and not json:
+        for kind, counts in result.get("refused", {}).items():
+            counted = ", ".join(f"{reason} {count}" for reason, count in counts.items())
+            print_text(f"refused {_REFUSED[kind]}: {counted}")

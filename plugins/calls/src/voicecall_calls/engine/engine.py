@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -95,6 +96,8 @@ class CallEngine:
         self.default_agent = default_agent
         self.media = media
         self.accepting = True
+        self.refused: Counter[str] = Counter()
+        """How many calls from outside were not let in, by ``endDetail``."""
         self.conversations: Callable[[CallLane], Conversation] | None = None
         self.planner = Planner(
             provider.capabilities,

@@ -254,6 +254,7 @@ class Intake:
         )
         applied = await CallLane(step.record, engine).open(step, event, reply=maker)
         if not applied.duplicate:
+            engine.refused[detail.value] += 1
             _log.info("inbound call %s refused: %s", call_id, detail.value)
         return applied
 

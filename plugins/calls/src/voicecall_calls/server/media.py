@@ -18,6 +18,7 @@ start          the engine admits it                         close with the engin
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -74,6 +75,8 @@ class MediaServer:
             per_client=options.max_pending_per_client, total=options.max_pending
         )
         self._log = FloodLog(logger, seam.monotonic)
+        self.refused: Counter[int] = Counter()
+        """How many sockets got which status of an error or, before they were let in, close code."""
         self._tasks: TaskGroup | None = None
         """There while sockets are let in."""
         self._empty = anyio.Event()
@@ -152,6 +155,7 @@ class MediaServer:
             self._options,
             seam=self._seam,
             log=self._log,
+            refused=self.refused,
             connected=self._sockets.add if signed else self._connected,
             started=self._started,
             gone=self._gone,

@@ -25,6 +25,7 @@ import hashlib
 import logging
 import math
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from http import HTTPStatus
@@ -106,6 +107,8 @@ class WebhookApp:
     ) -> None:
         self.public_url: str | None = None
         self.local_url = ""
+        self.refused: Counter[int] = Counter()
+        """How many requests got which status of an error."""
         self._provider = provider
         self._signatures = [frozenset(names) for names in provider.signature_headers]
         self._host = host
@@ -140,7 +143,7 @@ class WebhookApp:
             else:
                 text = "nothing is served at %s (serve.path: %s)"
                 self._log.info(text, loggable(path), self._path)
-            return _plain(404)
+            return self._refusal(404)
         headers = _headers(scope)
         peer = scope["client"][0] if scope["client"] else None
         client = self._trust.client(peer, headers)
@@ -150,18 +153,23 @@ class WebhookApp:
             log = self._log.info if refused.status in (404, 405) else self._log.warning
             reason = loggable(refused.reason)
             log("webhook from %s refused: %d, %s", client, refused.status, reason)
-            return _plain(refused.status, refused.headers)
+            return self._refusal(refused.status, refused.headers)
         except ClientDisconnect:
             self._log.info("webhook from %s broken off by the client", client)
             raise
         except StoreError as error:
             # Each one fails while nothing can be stored, and is delivered again and again.
             self._log.error("webhook from %s failed: %s", client, error)
-            return _plain(500)
+            return self._refusal(500)
         except (Exception, SystemExit):
             logger.exception("webhook from %s failed", client)
-            return _plain(500)
+            return self._refusal(500)
         return _Answer(reply)
+
+    def _refusal(self, status: int, headers: Mapping[str, str] | None = None) -> Response:
+        self.refused[status] += 1
+        phrase = HTTPStatus(status).phrase if status in HTTPStatus._value2member_map_ else "Refused"
+        return Response(phrase, status, dict(headers or {}), "text/plain")
 
     async def _answer(
         self,
@@ -347,8 +355,3 @@ def _identity(request: WebhookRequest) -> str:
     """What tells a replay where no signature does."""
     head = f"{request.method}\n{request.url}\n".encode()
     return hashlib.sha256(head + request.body).hexdigest()
-
-
-def _plain(status: int, headers: Mapping[str, str] | None = None) -> Response:
-    phrase = HTTPStatus(status).phrase if status in HTTPStatus._value2member_map_ else "Refused"
-    return Response(phrase, status, dict(headers or {}), "text/plain")

@@ -6,7 +6,7 @@ import asyncio
 import errno
 import logging
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 
@@ -85,7 +85,9 @@ class CallServer:
             rest_limit=security.body_limit + BEHIND_HEADS,
         )
         log = FloodLog(logger, seam.monotonic)
-        self._protocol = protocol_factory(self._media.upgrade, trust, stream.frame_limit, log)
+        self._protocol = protocol_factory(
+            self._media.upgrade, trust, stream.frame_limit, log, self._media.refused
+        )
         self._app.public_url = public_url
         self._use_port(serve.port)
 
@@ -129,6 +131,17 @@ class CallServer:
     def pending_sockets(self) -> int:
         """Unsigned media sockets that the engine has not let in yet."""
         return self._media.pending_sockets
+
+    @property
+    def refused_webhooks(self) -> Mapping[int, int]:
+        """How many requests got which status of an error."""
+        return self._app.refused
+
+    @property
+    def refused_sockets(self) -> Mapping[int, int]:
+        """How many media sockets got which status of an error or, before they were let in, close
+        code."""
+        return self._media.refused
 
     @asynccontextmanager
     async def run(self) -> AsyncIterator[None]:

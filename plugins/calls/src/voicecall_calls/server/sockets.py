@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+from collections import Counter
 from collections.abc import Callable
 from typing import cast
 
@@ -48,8 +49,8 @@ _TEXT = WSMsgType.TEXT
 class MediaConnection(WSListener):
     """A :class:`~voicecall_calls.doors.MediaSocket` over picows.
 
-    ``started`` is called once with the carrier's start message, ``gone`` once when the
-    connection is over. ``opened`` lets the socket in; until then its events are kept.
+    ``started`` is called once with the carrier's start message, ``gone`` once when all is over.
+    ``opened`` lets the socket in; until then its events are kept, and ``refused`` counts closes.
     """
 
     __slots__ = (
@@ -72,6 +73,7 @@ class MediaConnection(WSListener):
         "_over",
         "_parts",
         "_parts_type",
+        "_refused",
         "_started",
         "_transport",
         "codec",
@@ -87,6 +89,7 @@ class MediaConnection(WSListener):
         *,
         seam: Seam,
         log: FloodLog,
+        refused: Counter[int],
         connected: Callable[[MediaConnection], None],
         started: Callable[[MediaConnection, Started], None],
         gone: Callable[[MediaConnection], None],
@@ -97,6 +100,7 @@ class MediaConnection(WSListener):
         self.codec = codec
         self._options = options
         self._log = log
+        self._refused = refused
         self._connected = connected
         self._on_started = started
         self._gone = gone
@@ -163,6 +167,8 @@ class MediaConnection(WSListener):
         transport = self._transport
         if transport is None or self._closing:
             return
+        if self._attachment is None:
+            self._refused[code] += 1
         info = self._log.info if self._attachment is None else logger.info
         info("media socket of %s closed: %d %s", self.upgrade.client, code, reason)
         text = reason.encode()[:123].decode(errors="ignore")

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any, NamedTuple
@@ -55,6 +56,7 @@ class _MediaProtocol(WSProtocol):  # type: ignore[misc]
     """picows' server protocol, fed by uvicorn with the handshake."""
 
     log: FloodLog
+    refusals: Counter[int]
 
     def data_received(self, data: bytes) -> None:
         """Take the request head, as uvicorn wrote it down."""
@@ -64,6 +66,7 @@ class _MediaProtocol(WSProtocol):  # type: ignore[misc]
         if len(rest) >= LONGEST_HEAD:
             text = "media socket of %s refused: a head of more than %d bytes"
             self.log.warning(text, _peer(self), LONGEST_HEAD)
+            self.refusals[431] += 1
             self.transport.underlying_transport.write(_TOO_LONG)
             self.transport.underlying_transport.close()
             return
@@ -86,9 +89,9 @@ def _peer(protocol: Any) -> str | None:
 
 
 def protocol_factory(
-    admit: Admit, trust: Trust, frame_limit: int, log: FloodLog
+    admit: Admit, trust: Trust, frame_limit: int, log: FloodLog, refusals: Counter[int]
 ) -> Callable[..., Any]:
-    """A value for uvicorn's ``ws`` setting."""
+    """A value for uvicorn's ``ws`` setting. ``refusals`` counts them by their status."""
 
     def make(**_: Any) -> asyncio.BaseProtocol:
         protocol: Any = None
@@ -102,6 +105,7 @@ def protocol_factory(
                 log.warning("media socket of %s refused: %s", peer, refused.reason)
                 decision = Refusal(refused.status, "Bad Request")
             if isinstance(decision, Refusal):
+                refusals[decision.status] += 1
                 return WSUpgradeResponseWithListener(
                     WSUpgradeResponse.create_error_response(
                         HTTPStatus(decision.status), decision.text.encode()
@@ -127,7 +131,7 @@ def protocol_factory(
             None,  # more headers, of a client
             READ_BUFFER,
         )
-        protocol.log = log
+        protocol.log, protocol.refusals = log, refusals
         return protocol  # type: ignore[no-any-return]
 
     return make
