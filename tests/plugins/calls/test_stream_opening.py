@@ -197,6 +197,31 @@ async def test_the_greeting_waits_for_ears_that_are_slower_than_the_socket(tmp_p
         assert row.first_audio_sent - attached == pytest.approx(1500, abs=30)
 
 
+@pytest.mark.parametrize("failures", [1, 3])
+async def test_the_greeting_waits_for_no_second_attempt_to_hear(
+    tmp_path: Path, failures: int
+) -> None:
+    """What the caller says into it is heard by the session that opens at last."""
+    async with story(tmp_path) as call:
+        call.ears.open_delay_s = 0.5
+        call.ears.open_errors.extend([ProviderUnavailable("down", provider="x")] * failures)
+        await call.phone.call_in()
+        answered = call.phone.now()
+        await call.phone.settle(1)
+        await call.phone.socket.speak(b"\x11" * 800)
+        await call.phone.settle(7)
+        assert call.heard == [SAY.greeting]
+        (row,) = await call.phone.rows()
+        assert row.first_audio_sent is not None
+        assert row.first_audio_sent - answered == pytest.approx(500, abs=50)
+        assert bytes(call.ears.current.audio).endswith(b"\x11" * 800)
+        call.ears.started()
+        call.ears.final("Hello?")
+        await call.phone.settle(3)
+        assert call.phone.record.live
+        assert len(call.heard) == 2
+
+
 async def test_nothing_is_said_before_the_greeting(tmp_path: Path) -> None:
     async with story(tmp_path) as call:
         phone = call.phone

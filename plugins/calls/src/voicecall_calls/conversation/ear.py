@@ -65,8 +65,6 @@ class Ear:
         self._sent = 0
         self._limit = options.audio_format.size(_BUFFER_MS)
         self._ready = anyio.Event()
-        self.gone = False
-        """There is no recognition any more."""
         self._scope = anyio.CancelScope()
         """Of the present session."""
         self._broken: str | None = None
@@ -117,8 +115,16 @@ class Ear:
         return max(self._options.audio_format.duration_ms(self._sent) - at_ms, 0.0) / 1000
 
     async def ready(self) -> None:
-        """Wait for the first session (or for the end of all attempts)."""
+        """Wait for the first session, or until an attempt to open one has failed: what the caller
+        says meanwhile is kept for the next."""
         await self._ready.wait()
+
+    @property
+    def state(self) -> str:
+        """``ready``, ``late`` (still being opened) or ``lost``."""
+        if self._session is not None:
+            return "ready"
+        return "lost" if self._ready.is_set() else "late"
 
     async def run(self) -> None:
         """Keep a session open until cancelled or deaf."""
@@ -134,12 +140,11 @@ class Ear:
             if reason is None:
                 continue
             _log.warning("call %s: transcription lost: %s", self._call_id, reason)
+            self._ready.set()
             if self._refused or failures >= len(_WAITS_S):
                 break
             await anyio.sleep(_WAITS_S[failures])
             failures += 1
-        self.gone = True
-        self._ready.set()
         self._deaf(reason)
 
     def _break_off(self) -> None:

@@ -215,11 +215,9 @@ class StreamConversation(Dialogue):
 
     async def _ears_open(self) -> None:
         if self._ear is not None:
-            with anyio.move_on_after(_EAR_PATIENCE_S) as waiting:
+            with anyio.move_on_after(_EAR_PATIENCE_S):
                 await self._ear.ready()
-            heard = "lost" if self._ear.gone else "ready"
-            state = "late" if waiting.cancelled_caught else heard
-            note_phases(self.lane.record, f"transcription {state}")
+            note_phases(self.lane.record, f"transcription {self._ear.state}")
 
     # --- hearing ----------------------------------------------------------------------------
 
