@@ -13,8 +13,8 @@ import pytest
 
 from voicecall import ProviderContext, ProviderInfo, ProviderKind
 from voicecall.errors import ProviderUnavailable
+from voicecall.hosting import RpcCall, ToolSpec
 from voicecall.hosting import ToolCall as ToolUse
-from voicecall.hosting import ToolSpec
 from voicecall.realtime import ToolCall
 from voicecall.registry import Registry
 from voicecall_gateway.config import config_from_tree
@@ -127,6 +127,10 @@ async def test_a_lost_model_is_excused_by_another_voice(tmp_path: Path, speaks: 
         recorded = here.exchange.calls[call_id].line.recording.heard
         synthesised = [text for text, _ in here.voice.texts_in(recorded)]
         assert (synthesised, here.told(call_id)) == (([SORRY], []) if speaks else ([], [SORRY]))
+        status = here.gateway.host.methods["voicecall.status"].handler
+        (failure,) = (await status({}, RpcCall("test", frozenset({"operator.read"}))))["failures"]
+        assert (failure["kind"], failure["provider"]) == ("realtime", "scripted")
+        assert (failure["reason"], failure["inARow"]) == ("ProviderUnavailable", 2)
 
 
 async def test_the_model_knows_the_agent_and_uses_tools_of_the_gateway(tmp_path: Path) -> None:

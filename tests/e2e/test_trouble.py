@@ -246,6 +246,16 @@ async def test_without_a_recogniser_the_caller_is_told_and_the_call_ends(tmp_pat
             EndDetail.LISTENING_FAILED,
         )
         assert town.heard(carrier_id) == [GREETING, "You said: One.", DEAF]
+        (failure,) = (await town.rpc("status"))["failures"]
+        assert failure == {
+            "kind": "transcription",
+            "provider": "brittle",
+            "at": failure["at"],
+            "reason": "ProviderUnavailable",
+            "callId": record.call_id,
+            "inARow": failure["inARow"],
+        }
+        assert failure["inARow"] >= 3
         await town.nothing_left()
 
 

@@ -48,6 +48,9 @@ async def test_another_voice_takes_over_in_a_call(
         ]
         assert brittle.refused == 1
         assert spare.spoken == [("bert", answer) for answer in answers]
+        (failure,) = (await town.rpc("status"))["failures"]
+        assert (failure["kind"], failure["provider"]) == ("tts", "brittle")
+        assert (failure["callId"], failure["inARow"]) == (record.call_id, 1)
         # The next call does not wait for the one that failed.
         carrier_id, _ = await town.call(WAIT, HangUp())
         assert town.heard(carrier_id) == [GREETING]

@@ -9,6 +9,7 @@ from typing import Any
 
 from voicecall.hosting import ToolSpec
 from voicecall.model import MediaPath
+from voicecall.providers import ProviderKind
 from voicecall.realtime import RealtimeProvider
 from voicecall.telephony import TelephonyCapabilities
 from voicecall.tts import SpeechProvider
@@ -68,6 +69,7 @@ async def open_realtime(
                 find_tool=known.get,
                 profile=profile,
                 fallback=FallbackSpeech(synthesis, voice),
+                trouble=phone.troubles.of(ProviderKind.REALTIME, "scripted"),
             )
 
         phone.engine.conversations = converse

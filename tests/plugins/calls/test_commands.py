@@ -70,11 +70,14 @@ def test_a_question_whose_gateway_is_gone_is_asked_of_nobody_else(
     )
 
 
-def test_status_tells_what_was_refused(
+def test_status_tells_what_was_refused_and_who_failed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     counted = {"calls": {"capacity": 1, "policy": 20}, "mediaSockets": {"1008": 3}}
-    payload = {"found": True, "calls": [], "refused": counted}
+    down = {"kind": "tts", "provider": "a", "at": 0, "reason": "ProviderTimeout", "inARow": 2}
+    back = {"kind": "realtime", "provider": "b", "at": 0, "reason": "SessionLost", "inARow": 0}
+    failures = [{**down, "callId": "c-1"}, {**back, "callId": "c-1"}]
+    payload = {"found": True, "calls": [], "refused": counted, "failures": failures}
     monkeypatch.setattr(calls, "request", lambda *_: payload)
 
     def shown(*options: str) -> str:
@@ -85,5 +88,7 @@ def test_status_tells_what_was_refused(
         "no live calls",
         "refused calls: capacity 1, policy 20",
         "refused media sockets: 1008 3",
+        "failed at 1970-01-01T00:00:00+00:00: tts a: ProviderTimeout, 2 in a row",
+        "failed at 1970-01-01T00:00:00+00:00: realtime b: SessionLost, it has worked since",
     ]
     assert json.loads(shown("--json")) == payload

@@ -19,6 +19,7 @@ from voicecall.errors import (
 )
 from voicecall.transcription import Final, Partial, TranscriptionEvent, TranscriptionOptions
 from voicecall_calls.conversation.ear import Ear
+from voicecall_calls.speech.troubles import Trouble
 from voicecall_testing.clock import VirtualSeam, virtual_backend
 from voicecall_testing.fakes import ScriptedTranscription, ScriptedTranscriptionSession
 
@@ -168,6 +169,7 @@ class Listening:
         self.stt = stt
         self.events: list[TranscriptionEvent] = []
         self.deaf: list[str] = []
+        self.trouble = Trouble(VirtualSeam())
         self.ear = Ear(
             stt,
             TranscriptionOptions(),
@@ -175,6 +177,7 @@ class Listening:
             call_id="call-1",
             heard=self.events.append,
             deaf=self.deaf.append,
+            trouble=self.trouble,
         )
 
 

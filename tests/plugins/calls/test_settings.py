@@ -189,6 +189,12 @@ async def test_a_voice_that_would_take_over_may_be_broken(
         again = SettingsBook(wiring, made).for_call(record()).speech
         assert again is not None
         assert again.members[0].rest is settings.speech.members[0].rest
+        again.members[1].rest.failed("call-1", "ProviderTimeout")
+        (failure,) = made.troubles.report()["failures"]
+        assert (failure["kind"], failure["provider"]) == ("tts", "spare")
+        settings.speech.members[1].rest.spoke()
+        (failure,) = made.troubles.report()["failures"]
+        assert (failure["callId"], failure["inARow"]) == ("call-1", 0)
         assert made.has(wiring)
         first = wire(more=more, **streamed(tts={"provider": "broken", "providers": block}))
         assert not made.has(first)

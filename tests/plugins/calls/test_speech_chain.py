@@ -18,6 +18,7 @@ from voicecall.model import EndDetail
 from voicecall.tts import SpeechProvider, SpeechSession, Utterance
 from voicecall_calls.config import PhrasesConfig
 from voicecall_calls.speech.chain import ChainMember, ChainSpeech, Rest
+from voicecall_calls.speech.troubles import Trouble
 from voicecall_testing.clock import VirtualSeam, virtual_backend
 from voicecall_testing.fakes import ScriptedSpeech
 from voicecall_testing.harness import open_phone
@@ -110,11 +111,14 @@ class Ear:
         self.audio += audio
 
 
+def new_rest() -> Rest:
+    return Rest(VirtualSeam(), Trouble(VirtualSeam()))
+
+
 def chain(
     voices: Sequence[Voice], *, rests: Sequence[Rest] = (), max_text: int = 4096
 ) -> ChainSpeech:
-    seam = VirtualSeam()
-    made = list(rests) or [Rest(seam) for _ in voices]
+    made = list(rests) or [new_rest() for _ in voices]
     members = [
         ChainMember(voice.name, voice, f"voice of {voice.name}", rest)
         for voice, rest in zip(voices, made, strict=True)
@@ -285,8 +289,7 @@ FAULTS = [
 
 
 def stubborn_first(one: StubbornVoice, two: Voice) -> ChainSpeech:
-    seam = VirtualSeam()
-    members = [ChainMember("one", one, None, Rest(seam)), ChainMember("two", two, None, Rest(seam))]
+    members = [ChainMember("one", one, None, new_rest()), ChainMember("two", two, None, new_rest())]
     return ChainSpeech(members, timeout_s=TIMEOUT_S, max_text=4096, call_id="call-1")
 
 
@@ -373,7 +376,7 @@ async def test_one_that_cannot_be_stopped_is_no_longer_heard(
 
 async def test_what_was_heard_is_told_by_whoever_spoke() -> None:
     one = StubbornVoice()
-    member = ChainMember("one", one, None, Rest(VirtualSeam()))
+    member = ChainMember("one", one, None, new_rest())
     provider = ChainSpeech([member], timeout_s=TIMEOUT_S, max_text=4096, call_id="call-1")
     async with open_chain(provider) as session:
         ear = Ear()
@@ -553,7 +556,7 @@ async def test_an_interruption_stops_whoever_speaks() -> None:
 async def test_one_that_failed_is_asked_last_for_a_while(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "voicecall.calls")
     one, two = Voice("one"), Voice("two")
-    rests = [Rest(VirtualSeam()) for _ in range(2)]
+    rests = [new_rest() for _ in range(2)]
     one.open_errors = [one.broken()]
 
     async def speaker() -> str:
@@ -569,32 +572,39 @@ async def test_one_that_failed_is_asked_last_for_a_while(caplog: pytest.LogCaptu
 
 async def test_who_speaks_again_rests_no_more() -> None:
     one, two = Voice("one"), Voice("two")
-    rests = [Rest(VirtualSeam()) for _ in range(2)]
+    troubles = [Trouble(VirtualSeam()) for _ in range(2)]
+    rests = [Rest(VirtualSeam(), trouble) for trouble in troubles]
     async with open_chain(chain([one, two], rests=rests)) as session:
         one.errors.append(one.broken())
         two.errors.append(two.broken())
         with pytest.raises(ProviderUnavailable):
             await say(session, "Good day.")
         assert [rest.resting for rest in rests] == [True, True]
+        assert [trouble.in_a_row for trouble in troubles] == [1, 1]
         await say(session, "Good day.")
         assert [rest.resting for rest in rests] == [False, True]
+        assert [trouble.in_a_row for trouble in troubles] == [0, 1]
+        reports = [trouble.report() for trouble in troubles]
+        assert {(one["callId"], one["reason"]) for one in reports} == {
+            ("call-1", "ProviderUnavailable")
+        }
 
 
 async def test_the_rest_grows_with_each_failure_and_ends_with_a_success() -> None:
-    rest = Rest(VirtualSeam())
+    rest = new_rest()
     lasted = []
     for _ in range(6):
-        rest.failed()
-        rest.failed()
+        rest.failed("call-1", "ProviderTimeout")
+        rest.failed("call-1", "ProviderTimeout")
         began = anyio.current_time()
         while rest.resting:
             await anyio.sleep(1)
         lasted.append(anyio.current_time() - began)
     assert lasted == [30, 60, 120, 240, 300, 300]
-    rest.failed()
+    rest.failed("call-1", "ProviderTimeout")
     rest.spoke()
     assert not rest.resting
-    rest.failed()
+    rest.failed("call-1", "ProviderTimeout")
     await anyio.sleep(30)
     assert not rest.resting
 

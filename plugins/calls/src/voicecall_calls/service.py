@@ -290,11 +290,14 @@ class PhoneService:
             engine,
             dialling_agent=lambda requested: talking.book.dialling_agent(requested),
             longest_text=talking.longest_text,
-            standing=lambda: refusals(
-                calls=engine.refused,
-                webhooks=server.refused_webhooks,
-                sockets=server.refused_sockets,
-            ),
+            standing=lambda: {
+                **refusals(
+                    calls=engine.refused,
+                    webhooks=server.refused_webhooks,
+                    sockets=server.refused_sockets,
+                ),
+                **providers.troubles.report(),
+            },
         )
         needed = tunnel if outside else None
         return _Running(engine, server, operations, providers, talking, needed)

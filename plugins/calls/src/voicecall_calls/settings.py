@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import logging
-from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -17,13 +16,14 @@ from typing import Any
 from voicecall.agent import AgentBackend
 from voicecall.errors import InvalidRequest, VoicecallError
 from voicecall.model import CallRecord
-from voicecall.providers import ProviderContext
+from voicecall.providers import ProviderContext, ProviderKind
 from voicecall.selection import Selected, Selection
 from voicecall_calls.config import VoiceCallConfig
 from voicecall_calls.conversation.agentturn import Brain
 from voicecall_calls.making import open_provider
 from voicecall_calls.speech.chain import ChainMember, ChainSpeech, Rest
 from voicecall_calls.speech.choosing import VOICE_KEYS, SpeechChoice, block_of, voice_of
+from voicecall_calls.speech.troubles import Troubles
 from voicecall_calls.wiring import Wiring, require
 
 __all__ = ["CallSettings", "Providers", "SettingsBook", "effective"]
@@ -60,7 +60,8 @@ class Providers:
         self._context = context
         self._made: dict[str, Any] = {}
         self._failed: dict[str, str] = {}
-        self._rests = defaultdict[str, Rest](lambda: Rest(context.seam))
+        self._rests: dict[str, Rest] = {}
+        self.troubles = Troubles(context.seam)
 
     async def need(self, wiring: Wiring) -> None:
         """Make what ``wiring`` needs and is not there yet."""
@@ -94,7 +95,8 @@ class Providers:
             if key in self._made:
                 info, _ = require(selected)
                 voice = voice_of(choice.tts, selected)
-                members.append(ChainMember(info.id, self._made[key], voice, self._rests[key]))
+                rest = self._rest(key, info.id)
+                members.append(ChainMember(info.id, self._made[key], voice, rest))
         if not members:
             return None
         return ChainSpeech(
@@ -103,6 +105,12 @@ class Providers:
             max_text=choice.tts.max_text_length,
             call_id=call_id,
         )
+
+    def _rest(self, key: str, provider_id: str) -> Rest:
+        if key not in self._rests:
+            trouble = self.troubles.of(ProviderKind.TTS, provider_id)
+            self._rests[key] = Rest(self._context.seam, trouble)
+        return self._rests[key]
 
     def backend(self, wiring: Wiring, agent_id: str) -> AgentBackend:
         backend: AgentBackend = self._made[_backend_key(wiring, agent_id)]
@@ -151,6 +159,7 @@ class SettingsBook:
     def __init__(self, wiring: Wiring, providers: Providers) -> None:
         self.wiring = wiring
         self._providers = providers
+        self.troubles = providers.troubles
         self._configs = {key: self._config(key) for key in (None, *wiring.config.numbers)}
 
     def _config(self, route_key: str | None) -> VoiceCallConfig:

@@ -12,7 +12,7 @@ from voicecall.errors import VoicecallError
 from voicecall.hosting import GatewayHost, ToolCall, ToolSpec
 from voicecall.model import CallRecord, MediaPath
 from voicecall.realtime import RealtimeProvider
-from voicecall.selection import Selection
+from voicecall.selection import Selected, Selection
 from voicecall.transcription import TranscriptionProvider
 from voicecall.turn import TurnDetectorProvider
 from voicecall_calls.config import CONFIG_PATH, VoiceCallConfig
@@ -23,7 +23,8 @@ from voicecall_calls.engine.engine import CallEngine
 from voicecall_calls.engine.lane import CallLane
 from voicecall_calls.making import open_provider
 from voicecall_calls.settings import SettingsBook
-from voicecall_calls.wiring import Wiring
+from voicecall_calls.speech.troubles import Trouble
+from voicecall_calls.wiring import Wiring, require
 
 __all__ = ["Talking"]
 
@@ -43,6 +44,8 @@ class Talking:
         self._transcription: TranscriptionProvider | None = None
         self._turn: TurnDetectorProvider | None = None
         self._model: RealtimeProvider | None = None
+        self._trouble: Trouble
+        """That of the recogniser or the model, once one of them is there."""
 
     async def open(self, stack: AsyncExitStack, wiring: Wiring) -> None:
         """Make the providers that all calls share."""
@@ -50,6 +53,7 @@ class Talking:
         context = self._host.provider_context(CONFIG_PATH)
         if wiring.media is MediaPath.STREAM and wiring.transcription is not None:
             self._transcription = await open_provider(wiring.transcription, context, stack)
+            self._trouble = self._trouble_of(wiring.transcription)
             if wiring.turn is not None and wiring.turn.outcome is Selection.OK:
                 try:
                     self._turn = await open_provider(wiring.turn, context, stack)
@@ -57,6 +61,11 @@ class Talking:
                     _log.warning("%s; speech recognition alone interrupts", error)
         elif wiring.media is MediaPath.REALTIME and wiring.realtime is not None:
             self._model = await open_provider(wiring.realtime, context, stack)
+            self._trouble = self._trouble_of(wiring.realtime)
+
+    def _trouble_of(self, selected: Selected) -> Trouble:
+        info, _ = require(selected)
+        return self.book.troubles.of(info.kind, info.id)
 
     def longest_text(self, record: CallRecord) -> int | None:
         """Characters of the longest message that a call may be asked to speak; None where no
@@ -92,7 +101,9 @@ class Talking:
             return StreamConversation(
                 lane,
                 provider,
-                SpeechSet(self._transcription, settings.speech, settings.voice, self._turn),
+                SpeechSet(
+                    self._transcription, settings.speech, self._trouble, settings.voice, self._turn
+                ),
                 settings.brain,
                 config=_patient(settings.config, settings.speech.patience_s),
                 keep=self._keep,
@@ -115,6 +126,7 @@ class Talking:
                 find_tool=self._find_tool,
                 profile=self.book.wiring.agents.profile(settings.brain.agent_id),
                 fallback=fallback,
+                trouble=self._trouble,
             )
         return NativeConversation(
             lane,

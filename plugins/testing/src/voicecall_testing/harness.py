@@ -38,6 +38,7 @@ from voicecall.model import (
     EndReason,
     MediaPath,
 )
+from voicecall.providers import ProviderKind
 from voicecall.store import TurnRow
 from voicecall.tones import tones_ms
 from voicecall.transcription import TranscriptionProvider
@@ -54,6 +55,7 @@ from voicecall_calls.engine.engine import CallEngine
 from voicecall_calls.engine.lane import CallLane
 from voicecall_calls.observing import turn_keeper
 from voicecall_calls.operations import CallOperations, DialOptions
+from voicecall_calls.speech.troubles import Troubles
 
 from .clock import VirtualSeam, VirtualTimeLoop
 from .fakes import (
@@ -94,6 +96,7 @@ class Phone:
     tts: ScriptedSpeech
     agent: ScriptedAgentBackend
     tasks: anyio.abc.TaskGroup
+    troubles: Troubles
     returns_marks: bool = True
     opens_streams: bool = True
     takes_tones: bool = True
@@ -305,7 +308,9 @@ async def open_phone(
     carrier = carrier or ScriptedCarrier(STREAMING if streamed else NATIVE)
     watcher, stt, tts = Watcher(), ScriptedTranscription(), ScriptedSpeech()
     scripted = ScriptedAgentBackend()
-    speech_set = SpeechSet(transcription or stt, speech or tts, turn=turn)
+    troubles = Troubles(seam)
+    trouble = troubles.of(ProviderKind.TRANSCRIPTION, "scripted")
+    speech_set = SpeechSet(transcription or stt, speech or tts, trouble, turn=turn)
     brain = Brain(agent or scripted, "main", None, settings.response_timeout_ms / 1000)
     engine = CallEngine(
         settings,
@@ -350,7 +355,7 @@ async def open_phone(
             settings,
             media,
             engine,
-            CallOperations(engine, dialling_agent=dialling_agent),
+            CallOperations(engine, dialling_agent=dialling_agent, standing=troubles.report),
             store,
             seam,
             carrier,
@@ -359,6 +364,7 @@ async def open_phone(
             tts,
             scripted,
             tasks,
+            troubles,
             returns_marks,
         )
         carrier.acted = phone.acted

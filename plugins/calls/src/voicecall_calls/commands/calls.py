@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -200,3 +201,9 @@ def status(
         for kind, counts in result.get("refused", {}).items():
             counted = ", ".join(f"{reason} {count}" for reason, count in counts.items())
             print_text(f"refused {_REFUSED[kind]}: {counted}")
+        for failure in result.get("failures", ()):
+            at = datetime.fromtimestamp(failure["at"] / 1000, UTC).isoformat(timespec="seconds")
+            in_a_row = failure["inARow"]
+            since = f"{in_a_row} in a row" if in_a_row else "it has worked since"
+            what = f"{failure['kind']} {failure['provider']}"
+            print_text(f"failed at {at}: {what}: {failure['reason']}, {since}")

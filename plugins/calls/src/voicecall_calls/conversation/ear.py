@@ -12,6 +12,7 @@ import anyio
 import anyio.lowlevel
 
 from voicecall.audio import AudioFormat
+from voicecall.errors import ProviderTimeout
 from voicecall.seam import Seam
 from voicecall.transcription import (
     Final,
@@ -25,7 +26,8 @@ from voicecall.transcription import (
     TranscriptionSession,
 )
 from voicecall_calls.apart import check_plain, held
-from voicecall_calls.conversation.losses import refused, why_lost
+from voicecall_calls.conversation.losses import kind_of, refused, why_lost
+from voicecall_calls.speech.troubles import Trouble
 
 __all__ = ["Ear"]
 
@@ -41,7 +43,8 @@ _WAITS_S = (0.25, 1.0, 2.0)
 
 class Ear:
     """``heard`` gets every event, and the end of an utterance in which a session is lost, with what
-    was understood of it; ``deaf`` is called once when recognition is gone for good."""
+    was understood of it; ``deaf`` is called once when recognition is gone for good. ``trouble`` is
+    told of each session that fails."""
 
     def __init__(
         self,
@@ -52,6 +55,7 @@ class Ear:
         call_id: str,
         heard: Callable[[TranscriptionEvent], None],
         deaf: Callable[[str], None],
+        trouble: Trouble,
     ) -> None:
         self._provider = provider
         self._options = options
@@ -59,6 +63,7 @@ class Ear:
         self._call_id = call_id
         self._heard = heard
         self._deaf = deaf
+        self._trouble = trouble
         self._session: TranscriptionSession | None = None
         self._waiting: deque[bytes] = deque()
         self._waiting_bytes = 0
@@ -69,6 +74,8 @@ class Ear:
         """Of the present session."""
         self._broken: str | None = None
         """Why the present session is given up."""
+        self._kind = ""
+        """The kind of its loss."""
         self._refused = False
         """The vendor refused the last session, and would refuse the next."""
         self._utterance: SpeechStarted | Partial | None = None
@@ -107,7 +114,7 @@ class Ear:
     def _give_up(self, error: BaseException) -> None:
         """The session does not take audio: it is lost."""
         self._session = None
-        self._broken = why_lost(error, _WHOSE)
+        self._broken, self._kind = why_lost(error, _WHOSE), kind_of(error)
         self._scope.cancel()
 
     def age_s(self, at_ms: int) -> float:
@@ -140,6 +147,7 @@ class Ear:
             if reason is None:
                 continue
             _log.warning("call %s: transcription lost: %s", self._call_id, reason)
+            self._trouble.failed(self._call_id, self._kind)
             self._ready.set()
             if self._refused or failures >= len(_WAITS_S):
                 break
@@ -160,7 +168,7 @@ class Ear:
         """Hold one session; why it was lost, None where it was made for another format."""
         options = self._options
         opened = self._refused = False
-        reason = f"no session within {_OPEN_S:g} s"
+        reason, self._kind = f"no session within {_OPEN_S:g} s", ProviderTimeout.__name__
         try:
             with anyio.CancelScope(deadline=anyio.current_time() + _OPEN_S) as self._scope:
                 async with held(
@@ -174,7 +182,7 @@ class Ear:
                     self._break_off()
                     self._scope.deadline = anyio.current_time() + _CLOSE_S
         except (Exception, SystemExit) as error:  # noqa: BLE001 (a recogniser's code)
-            reason = why_lost(error, _WHOSE)
+            reason, self._kind = why_lost(error, _WHOSE), kind_of(error)
             self._refused = not opened and refused(error)
         return (self._broken or reason) if self._options is options else None
 
@@ -183,6 +191,7 @@ class Ear:
         try:
             check_plain(session, "send_audio")
             self._begun = None
+            self._kind = SessionLost.__name__
             self._session = session
             self._sent = self._waiting_bytes
             while self._waiting:
@@ -190,6 +199,7 @@ class Ear:
                 self._waiting_bytes -= len(audio)
                 session.send_audio(audio)
             self._ready.set()
+            self._trouble.worked()
             async for event in session:
                 if isinstance(event, SessionLost):
                     if event.fatal:

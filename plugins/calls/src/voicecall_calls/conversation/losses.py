@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from voicecall.errors import ProviderError
 
-__all__ = ["leaves", "refused", "why_lost"]
+__all__ = ["kind_of", "leaves", "refused", "why_lost"]
 
 _log = logging.getLogger("voicecall.calls")
 
@@ -20,6 +20,13 @@ def why_lost(error: BaseException, whose: str) -> str:
         _log.error("%s raised an error that is not a ProviderError", whose, exc_info=error)
     said = (str(one) if isinstance(one, ProviderError) else type(one).__name__ for one in errors)
     return "; ".join(dict.fromkeys(said))
+
+
+def kind_of(error: BaseException) -> str:
+    """The class of the error; of several, of the first one that a session may raise."""
+    errors = list(leaves(error))
+    own = (one for one in errors if isinstance(one, ProviderError))
+    return type(next(own, errors[0])).__name__
 
 
 def refused(error: BaseException) -> bool:

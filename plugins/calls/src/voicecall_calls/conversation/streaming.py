@@ -43,6 +43,7 @@ from voicecall_calls.conversation.turntimes import KeepTurn, TurnTimes
 from voicecall_calls.conversation.voicegate import VoiceGate
 from voicecall_calls.doors import Attachment, MediaSocket
 from voicecall_calls.engine.phases import note_phases
+from voicecall_calls.speech.troubles import Trouble
 
 if TYPE_CHECKING:
     from voicecall_calls.engine.lane import CallLane
@@ -56,11 +57,12 @@ _EAR_PATIENCE_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class SpeechSet:
-    """The speech providers of streamed calls. Without ``turn`` only the recogniser tells that the
-    caller speaks."""
+    """The speech providers of streamed calls. Without ``turn`` only the recogniser, whose
+    ``trouble`` it is, tells that the caller speaks."""
 
     transcription: TranscriptionProvider
     speech: SpeechProvider
+    trouble: Trouble
     voice: str | None = None
     turn: TurnDetectorProvider | None = None
 
@@ -117,13 +119,13 @@ class StreamConversation(Dialogue):
             self._ear = Ear(
                 speech.transcription,
                 TranscriptionOptions(
-                    audio_format=self.line.input_format,
-                    end_silence_ms=config.silence_timeout_ms,
+                    audio_format=self.line.input_format, end_silence_ms=config.silence_timeout_ms
                 ),
                 self.seam,
                 call_id=lane.record.call_id,
                 heard=self._heard,
                 deaf=self._deaf,
+                trouble=speech.trouble,
             )
             # From the first frame on; the gate comes with the first task.
             self.line.listen(self._ear.hear)

@@ -21,6 +21,7 @@ from voicecall.media import AudioSink
 from voicecall.seam import Seam
 from voicecall.tts import SpeechProvider, SpeechSession, Utterance
 from voicecall_calls.speech.seat import Seat
+from voicecall_calls.speech.troubles import Trouble
 from voicecall_calls.speech.utterance import ChainUtterance
 
 __all__ = ["ChainMember", "ChainSpeech", "Rest"]
@@ -35,10 +36,12 @@ class Rest:
     further one without a success in between, 5 minutes at most.
 
     Calls that fail while it rests make it no longer: they found out about the same thing.
+    ``trouble`` learns of all.
     """
 
-    def __init__(self, seam: Seam) -> None:
+    def __init__(self, seam: Seam, trouble: Trouble) -> None:
         self._seam = seam
+        self._trouble = trouble
         self._until = 0.0
         self._next_s = _REST_S
 
@@ -46,12 +49,14 @@ class Rest:
     def resting(self) -> bool:
         return self._seam.monotonic() < self._until
 
-    def failed(self) -> None:
+    def failed(self, call_id: str, reason: str) -> None:
+        self._trouble.failed(call_id, reason)
         if not self.resting:
             self._until = self._seam.monotonic() + self._next_s
             self._next_s = min(self._next_s * 2, _LONGEST_REST_S)
 
     def spoke(self) -> None:
+        self._trouble.worked()
         self._until, self._next_s = 0.0, _REST_S
 
 
@@ -162,7 +167,7 @@ class ChainSession(SpeechSession):
 
     def failed(self, member: ChainMember, errors: Mapping[str, ProviderError]) -> None:
         """``member`` lets the call down: somebody else is to speak."""
-        member.rest.failed()
+        member.rest.failed(self._chain.call_id, type(errors[member.id]).__name__)
         if self._seat is not None:
             self._seat.close()
         self._seat = None

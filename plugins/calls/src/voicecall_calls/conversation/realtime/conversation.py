@@ -60,6 +60,7 @@ from voicecall_calls.conversation.realtime.voice import ModelVoice
 from voicecall_calls.conversation.tones import play_on_line
 from voicecall_calls.conversation.turntimes import KeepTurn
 from voicecall_calls.doors import Attachment, MediaSocket
+from voicecall_calls.speech.troubles import Trouble
 
 if TYPE_CHECKING:
     from voicecall_calls.engine.lane import CallLane
@@ -82,6 +83,7 @@ class RealtimeConversation(Conversation):
         find_tool: FindTool,
         profile: AgentProfile | None,
         fallback: FallbackSpeech,
+        trouble: Trouble,
     ) -> None:
         self.lane = lane
         self.config = config
@@ -112,6 +114,7 @@ class RealtimeConversation(Conversation):
             model,
             self.line,
             seam,
+            trouble=trouble,
             options=self._options,
             opened=self._session_opened,
             closed=self._session_closed,

@@ -12,7 +12,7 @@ import anyio.abc
 import anyio.lowlevel
 
 from voicecall.audio import Converter
-from voicecall.errors import VoicecallError
+from voicecall.errors import ProviderTimeout, VoicecallError
 from voicecall.realtime import (
     RealtimeEvent,
     RealtimeOptions,
@@ -24,7 +24,8 @@ from voicecall.realtime import (
 from voicecall.seam import Seam
 from voicecall_calls.apart import check_plain, held
 from voicecall_calls.conversation.line import AudioLine
-from voicecall_calls.conversation.losses import why_lost
+from voicecall_calls.conversation.losses import kind_of, why_lost
+from voicecall_calls.speech.troubles import Trouble
 
 __all__ = ["ModelLink"]
 
@@ -44,7 +45,8 @@ _Job = Callable[[RealtimeSession], Awaitable[None]]
 class ModelLink:
     """``options`` makes the options of the next session; ``opened`` and ``closed`` are told of
     each, ``event`` gets its events; ``listen`` is told who takes caller audio from now on, by a
-    plain call, :meth:`keep` at first; ``pause`` waits until a session can be left."""
+    plain call, :meth:`keep` at first; ``pause`` waits until a session can be left; ``trouble`` is
+    told of each that fails."""
 
     def __init__(
         self,
@@ -58,6 +60,7 @@ class ModelLink:
         event: Callable[[RealtimeEvent], None],
         listen: Callable[[Callable[[bytes], None]], None],
         pause: Callable[[], Awaitable[None]],
+        trouble: Trouble,
     ) -> None:
         self.session: RealtimeSession | None = None
         self._provider = provider
@@ -70,12 +73,15 @@ class ModelLink:
         self._event = event
         self._listen = listen
         self._pause = pause
+        self._trouble = trouble
         self._tasks: anyio.abc.TaskGroup | None = None
         self._scope = anyio.CancelScope()
         """Of the present session."""
         self._muted = False
         self._broken: str | None = None
         """Why the present session is given up."""
+        self._kind = ""
+        """The kind of its loss."""
         line.failed = self._lose
         self._waiting: list[bytes] = []
         self._waiting_bytes = 0
@@ -90,7 +96,7 @@ class ModelLink:
 
     def _lose(self, error: BaseException) -> None:
         """The session does not take the caller's audio: it is given up."""
-        self._broken = why_lost(error, _WHOSE)
+        self._broken, self._kind = why_lost(error, _WHOSE), kind_of(error)
         self._listen(self.keep)
         self._scope.cancel()
 
@@ -142,6 +148,7 @@ class ModelLink:
                 continue
             await anyio.lowlevel.checkpoint_if_cancelled()
             _log.warning("call %s: the voice model's session is lost: %s", self.call_id, reason)
+            self._trouble.failed(self.call_id, self._kind)
             failures += 1
             if failures > 1:
                 return reason
@@ -150,7 +157,7 @@ class ModelLink:
     async def _one_session(self) -> str | None:
         """Hold one session; why it was lost, None where it is to be renewed."""
         options = self._options()
-        reason = None
+        reason, self._kind = None, ProviderTimeout.__name__
         self._scope = scope = anyio.CancelScope(deadline=anyio.current_time() + _OPEN_S)
         try:
             with scope:
@@ -164,7 +171,7 @@ class ModelLink:
                     scope.deadline = anyio.current_time() + _CLOSE_S
         except (Exception, SystemExit) as error:  # noqa: BLE001 (a model's code)
             why = why_lost(error, _WHOSE)
-            reason = reason or why
+            reason, self._kind = (reason, self._kind) if reason else (why, kind_of(error))
         if reason is None and anyio.current_time() >= scope.deadline:
             reason = f"no session within {_OPEN_S:g} s"
         return self._broken or reason
@@ -184,7 +191,7 @@ class ModelLink:
                         break
                     self._take(event)
             except (Exception, SystemExit) as error:  # noqa: BLE001 (a model's code)
-                reason = why_lost(error, _WHOSE)
+                reason, self._kind = why_lost(error, _WHOSE), kind_of(error)
             finally:
                 self._over(session)
                 tasks.cancel_scope.cancel()
@@ -201,8 +208,10 @@ class ModelLink:
         check_plain(session, "send_audio", "mute")
         converter = Converter(self._line.input_format, options.input_format)
         self.session = session
+        self._kind = SessionLost.__name__
         if self._muted:
             session.mute(True)
+        self._trouble.worked()
         self._opened()
         send = session.send_audio
 
