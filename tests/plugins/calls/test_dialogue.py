@@ -179,6 +179,35 @@ async def test_the_agent_knows_what_was_said_before_its_first_turn(tmp_path: Pat
         assert {turn.language for turn in phone.agent.turns} == {""}
 
 
+async def test_the_agent_knows_words_that_were_kept_as_context(tmp_path: Path) -> None:
+    async with open_phone(tmp_path) as phone:
+        await phone.call_in()
+        await phone.settle(0.3)
+        phone.hears("Hi, it is Anna.")
+        await phone.settle(3)
+        phone.hears("Where are you?")
+        await phone.settle(3)
+        phone.hears("Again.")
+        await phone.settle(3)
+        opening = ("(The other party: Hi, it is Anna.)", GREETING)
+        assert [turn.opening for turn in phone.agent.turns] == [opening, ()]
+
+
+async def test_a_first_turn_that_failed_leaves_the_agent_to_be_told(tmp_path: Path) -> None:
+    async with open_phone(tmp_path) as phone:
+        await greeted(phone)
+        phone.agent.then(ProviderUnavailable("no way there", provider="scripted"))
+        phone.hears("Hello?")
+        await phone.settle(5)
+        phone.hears("It is Anna.")
+        await phone.settle(3)
+        phone.hears("Again.")
+        await phone.settle(3)
+        sorry = "Sorry, could you say that again?"
+        opening = (GREETING, "(The other party: Hello?)", sorry)
+        assert [turn.opening for turn in phone.agent.turns] == [(GREETING,), opening, ()]
+
+
 @pytest.mark.parametrize(
     ("number", "route_key", "agent", "greeting"),
     [

@@ -5,14 +5,15 @@ from __future__ import annotations
 
 import logging
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import anyio
 
 from voicecall.agent import AgentBackend, AgentTurn
-from voicecall.model import CallRecord, Speaker
+from voicecall.model import CallRecord, Speaker, TranscriptEntry
 
-__all__ = ["Brain", "TurnInput", "joined", "make_turn", "settle"]
+__all__ = ["Brain", "Briefing", "TurnInput", "joined", "make_turn", "settle"]
 
 _log = logging.getLogger("voicecall.calls")
 _OPENING_CHARS = 2000
@@ -65,7 +66,13 @@ def _both(first: TurnInput, then: TurnInput) -> TurnInput:
     )
 
 
-def make_turn(record: CallRecord, brain: Brain, turn: TurnInput, turn_id: str) -> AgentTurn:
+def make_turn(
+    record: CallRecord,
+    brain: Brain,
+    turn: TurnInput,
+    turn_id: str,
+    opening: tuple[str, ...] = (),
+) -> AgentTurn:
     """``turn`` as the agent of this call gets it."""
     return AgentTurn(
         turn_id=turn_id,
@@ -74,7 +81,7 @@ def make_turn(record: CallRecord, brain: Brain, turn: TurnInput, turn_id: str) -
         agent_id=brain.agent_id,
         text=turn.text,
         digits=turn.digits,
-        opening=_opening(record, turn),
+        opening=opening,
         direction=record.direction.value,
         remote_number=record.remote_number,
         # Carriers, recognisers and voices are configured for one, each in its own way.
@@ -87,17 +94,43 @@ def make_turn(record: CallRecord, brain: Brain, turn: TurnInput, turn_id: str) -
     )
 
 
-def _opening(record: CallRecord, turn: TurnInput) -> tuple[str, ...]:
-    """What was said before the caller's first turn, newest kept, oldest first."""
-    entries = list(record.transcript)
-    if entries and entries[-1].speaker is Speaker.USER and entries[-1].text == turn.text:
-        entries.pop()
-    if any(entry.speaker is Speaker.USER for entry in entries):
-        return ()
+class Briefing:
+    """What the agent of a call is told with its turns. One a call."""
+
+    def __init__(self, brain: Brain) -> None:
+        self._brain = brain
+        self._knows = False
+        """Its history has turns of this call."""
+
+    def taken_up(self, record: CallRecord) -> None:
+        """The call goes on after a restart."""
+        self._knows = any(entry.speaker is Speaker.USER for entry in record.transcript)
+
+    def turn(self, record: CallRecord, turn: TurnInput, turn_id: str) -> AgentTurn:
+        """``turn``, and if it is the first one what was said before it."""
+        opening = () if self._knows else _said_before(record.transcript, turn.text)
+        return make_turn(record, self._brain, turn, turn_id, opening)
+
+    def taken(self) -> None:
+        """The agent took a turn. One that fails before a word of its answer is not in its
+        history."""
+        self._knows = True
+
+
+def _said_before(transcript: Sequence[TranscriptEntry], words: str) -> tuple[str, ...]:
+    """What was said before ``words``, which the caller says now: newest kept, oldest first. What
+    the caller said is in brackets."""
     lines: list[str] = []
     room = _OPENING_CHARS
-    for entry in reversed(entries):
-        lines.append(entry.text[:room])
+    for entry in reversed(transcript):
+        text = entry.text
+        if entry.speaker is Speaker.USER:
+            if words and words.endswith(text):
+                # A turn may be of several utterances.
+                words = words[: -len(text)].rstrip()
+                continue
+            text = f"(The other party: {text})"
+        lines.append(text[:room])
         room -= len(lines[-1])
         if room <= 0:
             break

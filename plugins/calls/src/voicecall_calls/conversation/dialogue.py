@@ -16,7 +16,7 @@ import anyio
 from voicecall.errors import CallNotReady, ProviderUnavailable
 from voicecall.model import CallMode, EndDetail, EndReason, MessageState
 from voicecall_calls.config import VoiceCallConfig
-from voicecall_calls.conversation.agentturn import Brain, TurnInput, joined, make_turn
+from voicecall_calls.conversation.agentturn import Brain, Briefing, TurnInput, joined
 from voicecall_calls.conversation.base import Conversation
 from voicecall_calls.conversation.keys import CallerKeys
 from voicecall_calls.conversation.mouth import Asks, Mouth, SpeechTimes, Spoken, let_finish
@@ -50,6 +50,7 @@ class Dialogue(Conversation):
         self.lane = lane
         self.mouth = mouth
         self.brain = brain
+        self._briefing = Briefing(brain)
         self.config = config
         self._keep = keep
         self.seam = lane.host.seam
@@ -111,6 +112,7 @@ class Dialogue(Conversation):
 
     def resume(self) -> None:
         self._resumed = True
+        self._briefing.taken_up(self.lane.record)
 
     def close(self, why: str) -> None:
         self._parting.closed = why
@@ -238,11 +240,9 @@ class Dialogue(Conversation):
             reply.over.set()
 
     async def _answer_now(self, turn: TurnInput) -> None:
-        record = self.lane.record
-        agent_turn = make_turn(record, self.brain, turn, self.seam.new_id())
         times = TurnTimes(
-            record.call_id,
-            agent_turn.turn_id,
+            self.lane.record.call_id,
+            self.seam.new_id(),
             "reply",
             turn.heard_at,
             speech_started=turn.speech_started,
@@ -253,9 +253,12 @@ class Dialogue(Conversation):
         interrupted = True
         try:
             async with self._floor_taken():
+                agent_turn = self._briefing.turn(self.lane.record, turn, times.turn_id)
                 await self._replier.run(agent_turn, times, reply)
                 interrupted = False
         finally:
+            if times.agent_start is not None and (reply.spoken or not reply.failed):
+                self._briefing.taken()
             if interrupted:
                 self._note_interruption(times)
                 self._unasked = turn if times.agent_start is None else None

@@ -135,7 +135,6 @@ class Consults:
         turn = make_turn(self._lane.record, self._brain, TurnInput(text), self._seam.new_id())
         return replace(
             turn,
-            opening=(),  # The prompt tells what was said.
             owner=config.tool_policy == "owner",
             thinking=config.consult_thinking_level,
             fast=config.consult_fast_mode,
