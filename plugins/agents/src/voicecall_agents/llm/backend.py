@@ -31,7 +31,7 @@ from voicecall_agents.llm.config import BACKEND_ID, BACKEND_PATH, LlmConfig
 from voicecall_agents.llm.failures import as_provider_error, retry_delay
 from voicecall_agents.llm.models import configured_model
 from voicecall_agents.llm.narration import Narration
-from voicecall_agents.llm.prompts import caller_words, first_words, instructions
+from voicecall_agents.llm.prompts import first_words, instructions, kept_words
 from voicecall_agents.llm.recalling import exchange, related
 from voicecall_agents.llm.remembering import dump, heard_of, parse, remembered
 from voicecall_agents.llm.tools import make_toolsets
@@ -200,7 +200,7 @@ class PydanticAgent(AgentBackend):
         finally:
             if worth_keeping and not turn.speculative:
                 with anyio.CancelScope(shield=True):
-                    await self._put(turn, remembered(run.messages, caller_words(turn)))
+                    await self._put(turn, remembered(run.messages, kept_words(turn)))
 
     async def _ask_anyone(self, run: _Run, before: list[list[ModelMessage]]) -> None:
         """Ask the model, and where it fails before anything came of it those that take over. Raises

@@ -35,7 +35,7 @@ def parse(documents: Iterable[str]) -> list[ModelMessage]:
 
 
 def remembered(messages: Sequence[ModelMessage], words: str) -> list[ModelMessage]:
-    """The messages of a run as later turns see them: the caller's bare ``words``, no
+    """The messages of a run as later turns see them: the caller's ``words``, no
     instructions, and no tool calls but those that were answered."""
     answered = {
         part.tool_call_id
