@@ -35,7 +35,8 @@ class AgentTurn:
       caller, it is a prompt with the call so far and the question, which is in ``metadata``
     - ``digits``: the keys that were pressed
     - ``session_key``: whose history the turn belongs to
-    - ``opening``: what was said before the caller's first words: context, not instructions
+    - ``opening``: what was said on the call before this turn, and the agent does not know: the
+      greeting, or words from outside; in brackets what the caller said. Context, not instructions
     - ``direction``: ``inbound`` or ``outbound``; ``remote_number`` is the other party's
     - ``agent_name``: how the agent is called, if the configuration says so
     - ``language``: the one that is expected, such as ``en-US``; empty if nobody knows, as always so

@@ -67,10 +67,12 @@ async def test_continue_owns_the_next_turn(tmp_path: Path, media: MediaPath) -> 
         assert row.stt_final - row.at == pytest.approx(2000, abs=20)
         assert row.playback_done is not None
         assert row.playback_done - row.at == pytest.approx(900, abs=60)
-        # Afterwards the agent answers again.
+        # Afterwards the agent answers again, and knows what was asked.
         await words(phone, "And yours?")
         await phone.settle(2)
         assert phone.agent.asked == ["And yours?"]
+        opening = (SAY.greeting, QUESTION, "(The other party: Anna.)")
+        assert phone.agent.turns[-1].opening == opening
 
 
 async def test_a_sound_that_is_not_understood_is_no_answer(tmp_path: Path) -> None:
@@ -431,6 +433,31 @@ async def test_speak_returns_when_it_was_played(tmp_path: Path, media: MediaPath
         assert phone.now() - begun == pytest.approx(900, abs=60)
         assert phone.said[-1] == ("bot", "A word in between.")
         assert phone.record.state is CallState.LISTENING
+
+
+@both_paths
+async def test_the_agent_is_told_what_was_said_without_it(tmp_path: Path, media: MediaPath) -> None:
+    async with open_phone(tmp_path, media=media) as phone:
+        await greeted(phone)
+        phone.agent.then("Once upon a time there was a king who had a very old castle.")
+        await words(phone, "Tell me a story.")
+        await phone.settle(1)
+        # Its own answer, whole or not, is none of that.
+        await words(phone, "Another one.")
+        await phone.settle(4)
+        await phone.operations.speak(phone.record.call_id, "Your table is free.")
+        async with asked(phone) as answers:
+            await phone.settle(2)
+            await words(phone, "Anna.")
+        await phone.settle(2)
+        await words(phone, "Thanks.")
+        await phone.settle(4)
+        await words(phone, "Bye.")
+        await phone.settle(4)
+        assert answers == ["Anna."]
+        without = ("Your table is free.", QUESTION, "(The other party: Anna.)")
+        told = [turn.opening for turn in phone.agent.turns]
+        assert told == [(SAY.greeting,), (), without, ()]
 
 
 async def test_words_from_outside_wait_for_what_the_caller_is_saying(tmp_path: Path) -> None:

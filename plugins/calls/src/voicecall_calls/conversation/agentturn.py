@@ -99,22 +99,37 @@ class Briefing:
 
     def __init__(self, brain: Brain) -> None:
         self._brain = brain
-        self._knows = False
-        """Its history has turns of this call."""
+        self._known = self._asked = 0
+        """So much of the transcript the agent knows, and had when it was asked last."""
+        self._answers = 0
+        """Of what the bot said behind that which is known, so much was the agent's own."""
 
     def taken_up(self, record: CallRecord) -> None:
         """The call goes on after a restart."""
-        self._knows = any(entry.speaker is Speaker.USER for entry in record.transcript)
+        if any(entry.speaker is Speaker.USER for entry in record.transcript):
+            self._known = len(record.transcript)
 
     def turn(self, record: CallRecord, turn: TurnInput, turn_id: str) -> AgentTurn:
-        """``turn``, and if it is the first one what was said before it."""
-        opening = () if self._knows else _said_before(record.transcript, turn.text)
+        """``turn``, with what was said before it without the agent."""
+        self._asked = len(record.transcript)
+        opening = _said_before(self._news(record), turn.text)
         return make_turn(record, self._brain, turn, turn_id, opening)
 
-    def taken(self) -> None:
-        """The agent took a turn. One that fails before a word of its answer is not in its
+    def taken(self, record: CallRecord) -> None:
+        """The agent took the turn. One that fails before a word of its answer is not in its
         history."""
-        self._knows = True
+        self._known = self._asked
+        behind = record.transcript[self._known :]
+        self._answers = sum(entry.speaker is Speaker.BOT for entry in behind)
+
+    def _news(self, record: CallRecord) -> list[TranscriptEntry]:
+        news, own = [], self._answers
+        for entry in record.transcript[self._known :]:
+            if own and entry.speaker is Speaker.BOT:
+                own -= 1
+            else:
+                news.append(entry)
+        return news
 
 
 def _said_before(transcript: Sequence[TranscriptEntry], words: str) -> tuple[str, ...]:

@@ -258,7 +258,7 @@ class Dialogue(Conversation):
                 interrupted = False
         finally:
             if times.agent_start is not None and (reply.spoken or not reply.failed):
-                self._briefing.taken()
+                self._briefing.taken(self.lane.record)
             if interrupted:
                 self._note_interruption(times)
                 self._unasked = turn if times.agent_start is None else None
