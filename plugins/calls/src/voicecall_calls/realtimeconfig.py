@@ -64,7 +64,8 @@ class RealtimeConfig(ConfigModel):
 
     ``instructions`` replace the built-in ones. ``toolPolicy`` says what the agent may use when
     the model consults it (``none``: it cannot), ``consultPolicy`` how often the model is told to.
-    A call without caller audio for ``inactivityMs`` (0: no limit) and 2 s more is ended.
+    A call without caller audio for ``inactivityMs`` (0: no limit) and 2 s more is ended; one on
+    which neither side says anything for ``idleHangupMs`` is ended with ``phrases.goodbye``.
     """
 
     enabled: bool = False

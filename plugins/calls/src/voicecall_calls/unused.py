@@ -18,7 +18,6 @@ _PHONE = (
     "tunnel.ngrokAuthToken",
     "tunnel.ngrokDomain",
     "tunnel.allowNgrokFreeTierLoopbackBypass",
-    "realtime.idleHangupMs",
 )
 _TTS = (
     "auto",

@@ -151,14 +151,17 @@ class Farewell:
         """Nothing new is begun: the last words are due, or the call is being ended."""
         return self.begun or self._lane.record.ending is not None
 
-    def begin(self, detail: EndDetail, reason: EndReason = EndReason.ERROR) -> None:
-        """Say the last words and end the call; once, and not where it is being ended already."""
+    def begin(
+        self, detail: EndDetail, reason: EndReason = EndReason.ERROR, goodbye: str | None = None
+    ) -> None:
+        """Say the last words, ``goodbye`` in place of the apology where nothing went wrong, and end
+        the call; once, and not where it is being ended already."""
         if not self.ends:
             self.begun = True
             self._model.part()
-            self._lane.spawn(partial(self._say_and_end, detail, reason))
+            self._lane.spawn(partial(self._say_and_end, detail, reason, goodbye or self._apology))
 
-    async def _say_and_end(self, detail: EndDetail, reason: EndReason) -> None:
+    async def _say_and_end(self, detail: EndDetail, reason: EndReason, words: str) -> None:
         with anyio.move_on_after(_LONGEST_S) as rest:
             await self._model.quiet()
         if rest.cancelled_caught:
@@ -171,4 +174,4 @@ class Farewell:
         ):
             # It was heard; the call has its own deadline.
             return
-        await self._words.end(self._apology, detail, reason)
+        await self._words.end(words, detail, reason)

@@ -52,6 +52,7 @@ from voicecall_calls.conversation.realtime.ear import AttentiveEar
 from voicecall_calls.conversation.realtime.failures import Failures
 from voicecall_calls.conversation.realtime.forced import ForcedConsult
 from voicecall_calls.conversation.realtime.greeting import Greeting
+from voicecall_calls.conversation.realtime.idle import IdleWatch
 from voicecall_calls.conversation.realtime.link import ModelLink
 from voicecall_calls.conversation.realtime.speech import ModelSpeech, Requests
 from voicecall_calls.conversation.realtime.terms import SessionTerms
@@ -172,6 +173,13 @@ class RealtimeConversation(Conversation):
         self._media = MediaWatch(
             self.line, seam, config.realtime.inactivity_ms, lost=partial(lane.spawn, silent)
         )
+        goodbye = partial(
+            self._farewell.begin, EndDetail.SILENCE, EndReason.HANGUP_BOT, config.phrases.goodbye
+        )
+        idle_ms = config.realtime.idle_hangup_ms if self._converses else None
+        self._idle = IdleWatch(
+            self.line, self.voice, self._tools, consults, self._question, seam, idle_ms, goodbye
+        )
         self._profile = profile
         self._resumed = False
         self._notices = self._capabilities.interrupts is Interrupter.CLIENT
@@ -220,7 +228,7 @@ class RealtimeConversation(Conversation):
         if self._profile is not None:
             self._terms.about = await self._profile.told(self.config.realtime.agent_context)
         await self.line.attached()
-        with self._media.watching():
+        with self._media.watching(), self._idle.watching():
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self.line.run)
                 tasks.start_soon(self.voice.run)
