@@ -10,8 +10,17 @@ from typing import Any
 import anyio
 import pytest
 
-from voicecall.errors import CallNotFound, CallNotReady, ConfigError, InvalidRequest, MissingScope
+from voicecall.errors import (
+    CallNotFound,
+    CallNotReady,
+    ConfigError,
+    InvalidRequest,
+    MissingScope,
+    OutcomeUnknown,
+    RequestRejected,
+)
 from voicecall.hosting import RpcCall
+from voicecall.model import EndDetail
 from voicecall_calls.operations import CallOperations
 from voicecall_calls.rpc import PhoneRpc
 from voicecall_testing.clock import VirtualSeam, virtual_backend
@@ -77,6 +86,35 @@ async def test_a_call_is_placed_and_shown(tmp_path: Path) -> None:
         assert CALLEE not in repr(status)
         assert await rpc("status", callId="nobody") == {"found": False}
         assert (await rpc("status"))["calls"] == []
+
+
+async def test_a_call_that_the_carrier_refuses_is_an_error_with_its_reason(tmp_path: Path) -> None:
+    async with open_rpc(tmp_path) as rpc:
+        refused = RequestRejected("21210: not a number of this account", provider="scripted")
+        rpc.phone.carrier.dial_errors.append(refused)
+        params = {"to": CALLEE, "message": "Hello.", "idempotencyKey": "once"}
+        for _ in range(2):
+            with pytest.raises(RequestRejected, match=r"^scripted: 21210: not a number of this"):
+                await rpc("initiate", **params)
+        assert len(rpc.phone.carrier.dialled) == 1
+        assert (await rpc("status"))["calls"] == []
+        (record,) = rpc.phone.watcher.ends
+        assert record.end_detail is EndDetail.DIAL_FAILED
+        assert (await rpc("start", to=CALLEE, mode="conversation"))["initiated"]
+
+
+async def test_a_carrier_that_does_not_answer_is_waited_for_a_while(tmp_path: Path) -> None:
+    async with open_rpc(tmp_path) as rpc:
+        rpc.phone.carrier.delay_s = 60.0
+        begun = rpc.phone.now()
+        assert (await rpc("start", to=CALLEE, mode="conversation"))["initiated"]
+        assert rpc.phone.now() - begun == pytest.approx(10_000, abs=100)
+
+
+async def test_a_call_of_unknown_outcome_is_no_error(tmp_path: Path) -> None:
+    async with open_rpc(tmp_path) as rpc:
+        rpc.phone.carrier.dial_errors.append(OutcomeUnknown("who knows", provider="scripted"))
+        assert (await rpc("start", to=CALLEE, mode="conversation"))["initiated"]
 
 
 async def test_an_agent_is_chosen_by_an_administrator_only(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from voicecall.errors import (
     RequestRejected,
     StoreError,
 )
-from voicecall.model import CallMode, CallRecord, CallState
+from voicecall.model import CallMode, CallRecord, CallState, EndDetail
 from voicecall.store import Approval, DialReservation
 from voicecall_calls.config import CONFIG_PATH, normalize_number
 from voicecall_calls.conversation.base import Conversation
@@ -42,6 +42,7 @@ _LONGEST_KEY = 256
 """Characters of an idempotency key, which not every store can look up however long it is."""
 _MOCK_FROM = "+15550000000"
 _END_PATIENCE_S = 30.0
+_DIAL_PATIENCE_S = 10.0
 _ASK_SLACK_MS = 30_000
 _SLOWEST_MS = 125
 """For a character that is spoken."""
@@ -196,6 +197,22 @@ class CallOperations:
             engine.strays.look_for(call_id)
             raise
         return lane.record
+
+    async def placed(self, record: CallRecord) -> None:
+        """Wait until the carrier has answered the dial request of a call, ten seconds at most.
+        Raises the ``ProviderError`` that says why it was not placed."""
+        lane = self._engine.lanes.get(record.call_id)
+        if lane is not None:
+            with anyio.move_on_after(_DIAL_PATIENCE_S):
+                await lane.dialled.wait()
+            record = lane.record
+        if record.end_detail is EndDetail.DIAL_FAILED:
+            if lane is not None and lane.dial_refused is not None:
+                raise lane.dial_refused
+            # Asked for again, with the same key.
+            why = record.end_note or "the call was not placed"
+            why = why.removeprefix(f"{record.provider}: ")
+            raise RequestRejected(why, provider=record.provider)
 
     async def _known(
         self, reservation: DialReservation, to_number: str, message: str | None

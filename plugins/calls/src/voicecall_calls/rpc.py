@@ -194,6 +194,7 @@ async def dial(operations: CallOperations, params: Params, to: str | None) -> di
             idempotency_key=text_in(params, "idempotencyKey"),
         )
     )
+    await operations.placed(record)
     return {"callId": record.call_id, "initiated": True}
 
 

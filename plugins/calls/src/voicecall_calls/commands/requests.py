@@ -9,7 +9,7 @@ from typing import Any
 
 import typer
 
-from voicecall.errors import CallError, VoicecallError
+from voicecall.errors import CallError, ProviderError, VoicecallError
 from voicecall_gateway.commandline import CommandLine, command_line
 from voicecall_gateway.output import print_error
 
@@ -72,7 +72,7 @@ def request(
         try:
             standalone = _become_gateway(context, line, config)
             result: dict[str, Any] = standalone.call(method, params)
-        except CallError:
+        except (CallError, ProviderError):
             refused = True
             raise
         finally:

@@ -47,6 +47,12 @@ class CarrierActions:
 
     async def dial(self, lane: CallLane) -> None:
         """Place the call once."""
+        try:
+            await self._dial(lane)
+        finally:
+            lane.dialled.set()
+
+    async def _dial(self, lane: CallLane) -> None:
         record = lane.record
         policy = self._engine.policy
         spoken = record.message is not None and record.message.at_dial is not None
@@ -76,6 +82,7 @@ class CarrierActions:
             event = ev.DialUncertain(at=self._now(), error=str(error))
         except ProviderError as error:
             _log.warning("call %s: not placed: %s", record.call_id, error)
+            lane.dial_refused = error
             event = ev.DialRefused(at=self._now(), error=str(error))
         # Behind an adapter that was given up and goes on, the request is looked up.
         placing = False

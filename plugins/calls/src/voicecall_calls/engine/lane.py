@@ -17,7 +17,7 @@ import msgspec
 from voicecall import events as ev
 from voicecall import machine as mc
 from voicecall import telephony as tel
-from voicecall.errors import DuplicateKey, StoreError
+from voicecall.errors import DuplicateKey, ProviderError, StoreError
 from voicecall.model import CallRecord, EndDetail, EndReason
 from voicecall.store import Commit, DialReservation, RecordedReply, StoredEvent, TurnRow
 from voicecall.wellformed import well_formed
@@ -67,6 +67,9 @@ class CallLane:
         """For :mod:`.carrier`: how often a media socket was put in the place of a lost one, each
         soon behind the one before."""
         self.reattached_at = -math.inf
+        self.dialled = LazyEvent()
+        """The dial request has an outcome, as far as it ever will."""
+        self.dial_refused: ProviderError | None = None
         self._prepared: Callable[[], Conversation] | None = None
         self._noted: list[StoredEvent] = []
         self._stored_entries = len(record.transcript)
