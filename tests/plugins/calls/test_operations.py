@@ -197,6 +197,25 @@ async def test_no_more_calls_than_are_allowed(tmp_path: Path) -> None:
         assert len(phone.carrier.dialled) == 2
 
 
+async def test_no_more_calls_a_minute_than_are_allowed(tmp_path: Path) -> None:
+    async with open_phone(tmp_path, config={"outbound": {"maxPerMinute": 2}}) as phone:
+        for key in ("first", "second"):
+            # One that fails at once leaves its place to the next.
+            phone.carrier.dial_errors.append(RequestRejected("no", provider="scripted"))
+            await phone.dial("Hello.", idempotency_key=key)
+            await phone.settle(1)
+        for _ in range(3):
+            with pytest.raises(CapacityExceeded, match=r"Maximum calls a minute \(2\) reached"):
+                await phone.dial("Hello.")
+        # What was placed before is not placed again.
+        await phone.dial("Hello.", idempotency_key="first")
+        assert len(phone.carrier.dialled) == 2
+        assert await phone.engine.coordinator.holders(OUTBOUND_CAP) == 0
+        await phone.settle(60)
+        await phone.dial("Hello.")
+        assert len(phone.carrier.dialled) == 3
+
+
 async def test_the_longest_call_keeps_its_place_to_its_end(tmp_path: Path) -> None:
     carrier = ScriptedCarrier(replace(NATIVE, pre_connect_dtmf=True))
     async with open_phone(tmp_path, media=MediaPath.NATIVE, carrier=carrier) as phone:

@@ -112,6 +112,7 @@ class OutboundConfig(ConfigModel):
     default_mode: Literal["notify", "conversation"] = "notify"
     notify_hangup_delay_sec: int = Field(default=3, ge=0)
     allow_to: tuple[Destination, ...] | None = None
+    max_per_minute: PositiveInt | None = None
 
     def allows(self, number: str) -> bool:
         """Whether ``number``, in E.164 form, may be called."""

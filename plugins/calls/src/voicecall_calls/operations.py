@@ -184,6 +184,10 @@ class CallOperations:
         if not await engine.places.take(step.record.direction, call_id):
             limit = engine.config.max_concurrent_calls
             raise CapacityExceeded(f"Maximum concurrent calls ({limit}) reached")
+        rate = engine.config.outbound.max_per_minute
+        if rate is not None and not await engine.coordinator.allow("dial", per_minute=rate):
+            await engine.places.give_back(step.record)
+            raise CapacityExceeded(f"Maximum calls a minute ({rate}) reached")
         reservation = DialReservation(options.idempotency_key or call_id, call_id, at)
         lane = CallLane(step.record, engine)
         try:
