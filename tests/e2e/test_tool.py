@@ -144,6 +144,9 @@ async def test_what_is_wrong_comes_back_in_the_envelope(tmp_path: Path) -> None:
             ("get_status", {}, "callId is required"),
             (None, {"mode": "status"}, "sid is required"),
             (None, {}, "to is required"),
+            ("initiate_call", {"message": "Hello.", "too": PHONE}, "'too'; did you mean 'to'?"),
+            ("initiate_call", {"message": "Hello.", "brief": {"task": "x"}}, "'brief'"),
+            (None, {"mode": "status", "id": "x"}, "unknown parameter 'id'"),
             ("end_call", {"callId": "x\ud83d"}, "x\ufffd"),
             ("speak_to_user", {"callId": "x\ud83d", "message": "Hello."}, "x\ufffd"),
         ):
@@ -161,6 +164,14 @@ async def test_what_is_wrong_comes_back_in_the_envelope(tmp_path: Path) -> None:
             {"mode": "status", "sid": "\ud83d"},
         ):
             assert await desk.use(None, **args) == {"found": False}
+
+
+async def test_a_misspelt_number_calls_nobody_else(tmp_path: Path) -> None:
+    async with open_desk(tmp_path, toNumber=PHONE) as desk:
+        for action in ("initiate_call", None):
+            error = await desk.fail(action, message="Hello.", too="+15550100008")
+            assert error == "unknown parameter 'too'; did you mean 'to'?"
+        assert not desk.town.engine.lanes
 
 
 async def test_half_a_surrogate_pair_is_spoken_as_a_replacement(tmp_path: Path) -> None:

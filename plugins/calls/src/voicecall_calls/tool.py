@@ -16,6 +16,7 @@ from voicecall.wellformed import well_formed_text
 from voicecall_calls.operations import CallOperations
 from voicecall_calls.parameters import Params, required, text_in
 from voicecall_calls.rpc import Act, ask, dial, end, press, speak
+from voicecall_gateway.parameters import refuse_unknown
 
 __all__ = ["TOOL_DESCRIPTION", "TOOL_NAME", "TOOL_PARAMETERS", "VoiceCallTool"]
 
@@ -52,6 +53,8 @@ TOOL_PARAMETERS: Mapping[str, Any] = {
         "sid": {**_STRING, "description": "Id of a call, without an action"},
     },
 }
+_KNOWN = (*TOOL_PARAMETERS["properties"], "agentId", "requesterSessionKey", "idempotencyKey")
+"""The last ones are told by whoever runs the model; what it claims itself does not count."""
 
 
 class VoiceCallTool:
@@ -69,9 +72,11 @@ class VoiceCallTool:
         ``call``, never the model's arguments; without the agent's id it is the one that the
         session's key names. An idempotency key places one call. Without scopes a model uses the
         tool while it talks to somebody, who may have it name another caller's session; none is
-        taken then."""
+        taken then. An unknown argument is refused: without a misspelt ``to`` somebody else would
+        be called."""
         try:
             operations = self._operations()
+            refuse_unknown(arguments, _KNOWN)
             known: dict[str, Any] = {
                 # A model may write half a surrogate pair, which nothing stores or speaks.
                 name: well_formed_text(value) if isinstance(value, str) else value
