@@ -106,7 +106,7 @@ def test_a_configured_provider_that_is_not_installed() -> None:
 
 
 @pytest.mark.parametrize("configured", ["alpha", None])
-@pytest.mark.parametrize("value", [None, "", "  ", "${ALPHA_KEY}"])
+@pytest.mark.parametrize("value", [None, "", "  ", "${ALPHA_KEY}", "sk-${ALPHA_KEY}", "${A}:${B}"])
 def test_a_provider_without_its_key_names_path_and_variable(
     configured: str | None, value: str | None
 ) -> None:
@@ -117,7 +117,7 @@ def test_a_provider_without_its_key_names_path_and_variable(
     assert one.config is None
 
 
-@pytest.mark.parametrize("value", ["", "${GONE}"])
+@pytest.mark.parametrize("value", ["", "${GONE}", "sk-${GONE}"])
 def test_a_key_without_a_value_is_not_replaced_by_the_variable(value: str) -> None:
     blocks = {"alpha": {"apiKey": value}}
     one = select(registry(ALPHA), TTS, "alpha", blocks, {"ALPHA_KEY": "a"}, "tts.providers")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -137,6 +138,23 @@ def test_config_check_minds_no_credential_that_only_the_gateway_has(tmp_path: Pa
     told = " ".join(checked.document["warnings"])
     for missing in ("TWILIO_AUTH_TOKEN", "VOICECALL_DATABASE_URL", "no tunnel 'burrow'"):
         assert missing in told
+
+
+@pytest.mark.parametrize(
+    "store", ["${CALLS_DIR}/calls", {"provider": "postgres", "url": "postgresql://a:${PW}@db/x"}]
+)
+def test_a_text_whose_variable_is_missing_is_no_value(tmp_path: Path, store: Any) -> None:
+    home = Home(tmp_path)
+    twilio = {"accountSid": "AC1", "authToken": "token-${NIGHT}"}
+    home.configure(tree_of(provider="twilio", twilio=twilio, store=store))
+    checked = home.run("config", "check", "--json")
+    # Where the gateway runs the variables may be there.
+    assert (checked.status, checked.document["problems"]) == (0, [])
+    told = " ".join(checked.document["warnings"])
+    assert "Twilio is not configured: plugins.entries.voice-call.config.twilio.authToken" in told
+    assert "the environment variable NIGHT is not set" in told
+    assert re.search(r"config\.store\.(url|directory): is required", told)
+    assert not (tmp_path / "${CALLS_DIR}").exists()
 
 
 class AcmeConfig(ConfigModel):

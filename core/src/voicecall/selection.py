@@ -6,6 +6,7 @@ The outcomes are those that the configuration reference names: ``ok``,
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -16,6 +17,8 @@ from .providers import ProviderInfo, ProviderKind
 from .registry import Registry
 
 __all__ = ["Selected", "Selection", "missing_fields", "provider_config", "select"]
+
+_VARIABLE = re.compile(r"\$\{[A-Z][A-Z0-9_]*\}")
 
 
 class Selection(StrEnum):
@@ -37,10 +40,11 @@ class Selected:
 
 
 def _unresolved(value: Any) -> bool:
-    """Blank, or a ``${VAR}`` whose variable is not set: never a credential."""
+    """Blank, or with a ``${VAR}`` in it whose variable is not set: never a credential."""
     if not isinstance(value, str):
         return value is None
-    return not value.strip() or (value.startswith("${") and value.endswith("}"))
+    whole = value.startswith("${") and value.endswith("}")
+    return not value.strip() or whole or _VARIABLE.search(value) is not None
 
 
 def _with_environment(

@@ -101,9 +101,11 @@ def _store_problems(config: VoiceCallConfig, context: SetupContext) -> Iterator[
         return
     try:
         info = context.registry.load(ProviderKind.STORE, config.store.provider)
-        missing = missing_fields(info, config.store.block, context.environ)
-        # The directory has a default.
-        if set(missing) <= {"directory"}:
+        missing = set(missing_fields(info, config.store.block, context.environ))
+        if config.store.block.get("directory") in (None, ""):
+            # It has a default.
+            missing.discard("directory")
+        if not missing:
             selected_store(config, context.registry, context.environ, context.state_dir)
     except PluginError as error:
         yield f"{CONFIG_PATH}.store.provider: {error}"
