@@ -141,6 +141,38 @@ def test_config_check_minds_no_credential_that_only_the_gateway_has(tmp_path: Pa
 
 
 @pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        (None, "the carrier cannot reach the webhooks: set {}, or open a tunnel"),
+        ("http://voice.example.com/hook", "{}: http://voice.example.com/hook cannot be reached"),
+        ("https://192.168.0.7/hook", "{}: https://192.168.0.7/hook cannot be reached"),
+        ("https://voice.example.com/hook", None),
+    ],
+)
+def test_config_check_tells_that_no_webhook_will_come(
+    tmp_path: Path, url: str | None, words: str | None
+) -> None:
+    home = Home(tmp_path)
+    twilio = {"accountSid": "AC1", "authToken": "token"}
+    phone = {"provider": "twilio", "fromNumber": "+15550100001", "twilio": twilio}
+    home.configure(tree_of(**phone, **({"publicUrl": url} if url else {})))
+    key = "plugins.entries.voice-call.config.publicUrl"
+    checked = home.run("config", "check", "--json")
+    assert (checked.status, checked.document["problems"]) == (0, [])
+    told = checked.document["warnings"]
+    if words is None:
+        assert told == []
+        return
+    [text] = told
+    assert words.format(key) in text
+    setup = home.run("setup", "--json")
+    checks = {check["id"]: check for check in setup.document["checks"]}
+    assert words.format(key) in checks["webhook-exposure"]["message"]
+    # Nobody is to enter a URL at the carrier that does not lead here.
+    assert "number-urls" not in checks
+
+
+@pytest.mark.parametrize(
     "store", ["${CALLS_DIR}/calls", {"provider": "postgres", "url": "postgresql://a:${PW}@db/x"}]
 )
 def test_a_text_whose_variable_is_missing_is_no_value(tmp_path: Path, store: Any) -> None:

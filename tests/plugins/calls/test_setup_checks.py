@@ -111,8 +111,9 @@ def test_everything_that_a_carrier_misses_is_named() -> None:
 @pytest.mark.parametrize(
     ("url", "ok", "word"),
     [
-        (None, False, "publicUrl"),
+        (None, False, "set plugins.entries.voice-call.config.publicUrl, or open a tunnel"),
         ("http://127.0.0.1:3334", False, "cannot be reached from the internet"),
+        ("https://10.0.0.1/hook", False, "plugins.entries.voice-call.config.publicUrl: https://10"),
         ("http://phone.example.com", False, "over https"),
         ("https://phone.example.com", True, "https://phone.example.com"),
     ],
@@ -153,9 +154,13 @@ def test_a_carrier_that_is_emulated_is_told_from_one_that_needs_no_public_url() 
     can = TelephonyCapabilities(native_speech=True, native_listening=True)
     real = info(ProviderKind.TELEPHONY, "real", capabilities=can)
     real = replace(real, config_model=lambda: Emulated)
+    key = "plugins.entries.voice-call.config.publicUrl"
     for url, message in (
         ("http://127.0.0.1:1", "Real at apiBaseUrl, on this machine, needs no public URL"),
-        ("https://api.example.com", "the carrier cannot reach the webhooks: set publicUrl"),
+        (
+            "https://api.example.com",
+            f"the carrier cannot reach the webhooks: set {key}, or open a tunnel",
+        ),
     ):
         block = {"apiBaseUrl": url}
         found = checks(more=[real], provider="real", fromNumber="+15550000000", real=block)

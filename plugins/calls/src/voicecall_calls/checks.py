@@ -75,8 +75,10 @@ def _carrier(wiring: Wiring, state_dir: Path) -> list[SetupCheck]:
             urls = dict(carrier.number_urls(url)) if url is not None else {}
     except VoicecallError as error:
         return [SetupCheck("carrier", False, str(error))]
+    if not urls or _unreachable(wiring) is not None:
+        return []
     entered = "; ".join(f"{name}: {url}" for name, url in urls.items())
-    return [SetupCheck("number-urls", True, f"for each number, enter {entered}")] if urls else []
+    return [SetupCheck("number-urls", True, f"for each number, enter {entered}")]
 
 
 def check_sections(config: VoiceCallConfig, context: SetupContext) -> Sequence[str]:
@@ -93,7 +95,8 @@ def check_sections(config: VoiceCallConfig, context: SetupContext) -> Sequence[s
     wrong += _store_problems(config, context)
     if wrong:
         raise ConfigError("; ".join(dict.fromkeys(wrong)))
-    return [*wiring.problems, *wiring.notes]
+    unreachable = _unreachable(wiring)
+    return [*wiring.problems, *([unreachable] if unreachable else []), *wiring.notes]
 
 
 def _store_problems(config: VoiceCallConfig, context: SetupContext) -> Iterator[str]:
@@ -136,34 +139,38 @@ def _provider_config(wiring: Wiring) -> SetupCheck:
 
 
 def _exposure(wiring: Wiring) -> SetupCheck:
-    info, config = wiring.carrier.info, wiring.config
-    url, shared = config.public_url, is_one_client(config.serve, config.webhook_security)
-    hint = _ONE_CLIENT if shared else ""
+    name, info, config = "webhook-exposure", wiring.carrier.info, wiring.config
+    if (problem := _unreachable(wiring)) is not None:
+        return SetupCheck(name, False, problem)
     if info is not None and not comes_from_outside(info, wiring.carrier.config):
         emulated = " at apiBaseUrl, on this machine," if info.capabilities.public_url else ""
-        text = f"{info.label}{emulated} needs no public URL"
-        return SetupCheck("webhook-exposure", True, text)
-    if url is None and wiring.tunnel is not None and wiring.tunnel.info is not None:
-        return _tunnel(wiring.tunnel.info, hint)
-    if url is None:
-        return SetupCheck(
-            "webhook-exposure", False, "the carrier cannot reach the webhooks: set publicUrl"
-        )
-    if not is_public_url(url):
-        return SetupCheck(
-            "webhook-exposure",
-            False,
-            f"publicUrl {url} cannot be reached from the internet over https",
-        )
-    return SetupCheck("webhook-exposure", True, f"webhooks come in at {url}{hint}")
+        return SetupCheck(name, True, f"{info.label}{emulated} needs no public URL")
+    hint = _ONE_CLIENT if is_one_client(config.serve, config.webhook_security) else ""
+    tunnel = _tunnel(wiring)
+    way = f"through the tunnel {tunnel.label}" if tunnel else f"at {config.public_url}"
+    return SetupCheck(name, True, f"webhooks come in {way}{hint}")
 
 
-def _tunnel(info: ProviderInfo, hint: str) -> SetupCheck:
-    name = "webhook-exposure"
-    if info.capabilities is not None and not info.capabilities.public:
+def _unreachable(wiring: Wiring) -> str | None:
+    """Why no webhook of the carrier will come in, and what to change; None where they will."""
+    info, url, key = wiring.carrier.info, wiring.config.public_url, f"{CONFIG_PATH}.publicUrl"
+    if info is not None and not comes_from_outside(info, wiring.carrier.config):
+        return None
+    if (tunnel := _tunnel(wiring)) is not None:
+        if tunnel.capabilities is None or tunnel.capabilities.public:
+            return None
         why = "is for machines of its own network; the carrier cannot reach the webhooks there"
-        return SetupCheck(name, False, f"the tunnel {info.label} {why}")
-    return SetupCheck(name, True, f"webhooks come in through the tunnel {info.label}{hint}")
+        return f"the tunnel {tunnel.label} {why}: choose another one, or set {key}"
+    if url is None:
+        return f"the carrier cannot reach the webhooks: set {key}, or open a tunnel"
+    if not is_public_url(url):
+        return f"{key}: {url} cannot be reached from the internet over https"
+    return None
+
+
+def _tunnel(wiring: Wiring) -> ProviderInfo | None:
+    """The tunnel that webhooks come through."""
+    return wiring.tunnel.info if wiring.tunnel is not None else None
 
 
 def _mode(wiring: Wiring) -> SetupCheck:
