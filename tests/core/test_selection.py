@@ -96,6 +96,8 @@ def test_a_demo_provider_is_used_only_when_named() -> None:
     assert one.outcome is Selection.NO_REGISTERED_PROVIDER
     assert "no tts provider is installed" in one.message
     assert "name one (demo)" in one.message
+    one = select(registry(DEMO), TTS, None, {}, {}, "tts.providers", named_at="tts.provider")
+    assert one.message.endswith("name one in tts.provider (demo)")
 
 
 def test_a_configured_provider_that_is_not_installed() -> None:

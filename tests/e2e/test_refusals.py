@@ -91,7 +91,7 @@ def test_an_unknown_key_is_named_with_its_path_and_a_suggestion(tmp_path: Path) 
         (tree_of(provider="mok"), "config.provider: no voicecall.telephony provider 'mok'"),
         (
             {"agents": {"defaults": {"backend": "scriptd"}}},
-            "the backend of agent 'main': no voicecall.agent provider 'scriptd'",
+            "agents.defaults.backend: no voicecall.agent provider 'scriptd'",
         ),
         (
             {"agents": {"backends": {"scripted": {"rulez": []}}}},

@@ -127,13 +127,13 @@ def select(
 
     ``configured_id`` is what the operator wrote (None: the first configured one in order of
     automatic selection, demo providers excepted); ``blocks`` the configuration of each provider
-    by id, found at ``path``; ``named_at`` is the key where the operator wrote the id. A block
+    by id, found at ``path``; ``named_at`` is the key where the operator writes the id. A block
     under an alias overlays the one under the canonical id, and the one under ``configured_id``
     all others.
     Raises :exc:`ConfigError` only for a block that is present and wrong.
     """
     if configured_id is None:
-        return _select_first(registry, kind, blocks, environ, path)
+        return _select_first(registry, kind, blocks, environ, path, named_at)
     try:
         info = registry.load(kind, configured_id)
     except PluginError as error:
@@ -198,11 +198,12 @@ def _instead(variable: str | None, environ: Mapping[str, str]) -> str:
     return f" ({verb} {variable})"
 
 
-def _none_to_choose(registry: Registry, kind: ProviderKind) -> str:
+def _none_to_choose(registry: Registry, kind: ProviderKind, named_at: str) -> str:
     named = ", ".join(info.id for info in registry.load_all(kind))
     if not named:
         return f"no {kind.value} provider is installed"
-    return f"no {kind.value} provider is installed that needs no choice; name one ({named})"
+    where = f"in {named_at} " if named_at else ""
+    return f"no {kind.value} provider is installed that needs no choice; name one {where}({named})"
 
 
 def _select_first(
@@ -211,10 +212,11 @@ def _select_first(
     blocks: Mapping[str, Mapping[str, Any]],
     environ: Mapping[str, str],
     path: str,
+    named_at: str,
 ) -> Selected:
     infos = [info for info in registry.load_all(kind) if not info.demo]
     if not infos:
-        return Selected(Selection.NO_REGISTERED_PROVIDER, _none_to_choose(registry, kind))
+        return Selected(Selection.NO_REGISTERED_PROVIDER, _none_to_choose(registry, kind, named_at))
     # One that needs nothing, and has nothing, comes behind those that somebody has configured.
     own = [(info, *_block(info, blocks, None)) for info in infos]
     broken: Selected | None = None

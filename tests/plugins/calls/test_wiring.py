@@ -547,7 +547,35 @@ def test_a_provider_that_is_not_installed_is_named_with_its_key(
     assert any(f"{named}: no " in text and "'nobody' is installed" in text for text in told), told
 
 
-def test_a_backend_that_is_not_installed_is_named_with_its_agent() -> None:
-    wiring = wire(agents={"list": [{"id": "desk", "backend": "nobody"}]})
+@pytest.mark.parametrize(
+    ("core", "phone", "named"),
+    [
+        ({"provider": "nobody"}, {}, "tts.provider"),
+        (
+            {"provider": "voice"},
+            {"tts": {"provider": "nobody"}},
+            "plugins.entries.voice-call.config.tts.provider",
+        ),
+        (
+            {"provider": "voice"},
+            {"numbers": {"+15550001111": {"tts": {"provider": "nobody"}}}},
+            "plugins.entries.voice-call.config.numbers.+15550001111.tts.provider",
+        ),
+    ],
+)
+def test_a_voice_that_is_not_installed_is_named_where_it_is_chosen(
+    core: dict[str, Any], phone: dict[str, Any], named: str
+) -> None:
+    told = wire(environ=KEYS, core_tts=core, **STREAM, **phone).notes
+    # Somebody else speaks.
+    assert [note.partition(": no ")[0] for note in told] == [f"Voice speaks: {named}"]
+
+
+def test_a_backend_that_is_not_installed_is_named_with_its_key() -> None:
+    other, desk = {"id": "other", "backend": "agent"}, {"id": "desk", "backend": "nobody"}
+    wiring = wire(agents={"list": [other, {**desk, "default": True}]})
     [problem] = wiring.problems
-    assert problem.startswith("the backend of agent 'desk': no ")
+    assert problem.startswith("agents.list.1.backend: no voicecall.agent provider 'nobody' is")
+    wiring = wire(agents={"list": [{"id": "desk"}], "defaults": {"backend": "nobody"}})
+    [problem] = wiring.problems
+    assert problem.startswith("agents.defaults.backend: no voicecall.agent provider 'nobody' is")

@@ -64,7 +64,7 @@ class AgentDirectory:
         named = self.backend(agent_id)
 
         def chosen(blocks: Mapping[str, Mapping[str, Any]]) -> Selected:
-            path, named_at = "agents.backends", f"the backend of agent {agent_id!r}"
+            path, named_at = "agents.backends", self._named_at(agent_id)
             return select(
                 registry, ProviderKind.AGENT, named, blocks, environ, path, named_at=named_at
             )
@@ -74,6 +74,13 @@ class AgentDirectory:
             return selected
         info = registry.load(ProviderKind.AGENT, named)
         return chosen({**self.blocks, info.id: self.block(info)})
+
+    def _named_at(self, agent_id: str) -> str:
+        """The key that names the agent's backend."""
+        entry = self._entries.get(agent_id, {})
+        if _text_in(entry, "backend") is None:
+            return "agents.defaults.backend"
+        return f"agents.list.{list(self._entries).index(agent_id)}.backend"
 
     def block(self, info: ProviderInfo) -> Mapping[str, Any]:
         """The configuration of a backend. One that needs a model, and has none of its own, has

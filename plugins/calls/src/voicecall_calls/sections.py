@@ -7,10 +7,10 @@ from typing import Any
 
 from voicecall.configuring import deep_merge, validate
 from voicecall.wording import did_you_mean
-from voicecall_calls.config import VoiceCallConfig
+from voicecall_calls.config import CONFIG_PATH, VoiceCallConfig
 from voicecall_calls.speechconfig import TtsConfig
 
-__all__ = ["TTS_KEYS", "misspelt", "speech_layers"]
+__all__ = ["TTS_KEYS", "misspelt", "speech_layers", "speech_named_at"]
 
 TTS_KEYS = frozenset(field.alias or name for name, field in TtsConfig.model_fields.items())
 _OTHERS = frozenset({"models"})
@@ -37,6 +37,14 @@ def speech_layers(
         if route.tts is not None:
             layers[key] = deep_merge(base, _given(route.tts))
     return {key: validate(TtsConfig, layer, "tts") for key, layer in layers.items()}
+
+
+def speech_named_at(config: VoiceCallConfig, route_key: str | None) -> str:
+    """The key that names who speaks: of several ones the innermost counts."""
+    route = config.numbers.get(route_key or "")
+    if route is not None and route.tts is not None and route.tts.provider is not None:
+        return f"{CONFIG_PATH}.numbers.{route_key}.tts.provider"
+    return f"{CONFIG_PATH}.tts.provider" if config.tts.provider is not None else "tts.provider"
 
 
 def _given(tts: TtsConfig) -> dict[str, Any]:

@@ -47,9 +47,15 @@ class SpeechChoice:
         return [one.info.label for one in self.chain if one.info is not None]
 
 
-def choose_speech(tts: TtsConfig, registry: Registry, environ: Mapping[str, str]) -> SpeechChoice:
+def choose_speech(
+    tts: TtsConfig,
+    registry: Registry,
+    environ: Mapping[str, str],
+    named_at: str = "tts.provider",
+) -> SpeechChoice:
     """The chosen provider, then all other configured ones in order of automatic selection. A
     demo engine takes part only where it is chosen or has a block of its own; it then comes last.
+    ``named_at`` is the key that chooses.
     Raises ``ConfigError`` for a wrong block of the chosen one; another with a wrong block, and any
     whose code is broken, is passed over."""
     first = select(
@@ -59,7 +65,7 @@ def choose_speech(tts: TtsConfig, registry: Registry, environ: Mapping[str, str]
         tts.providers,
         environ,
         _PATH,
-        named_at="tts.provider",
+        named_at=named_at,
     )
     if tts.provider is None and first.outcome is not Selection.OK:
         return SpeechChoice(tts, first)
