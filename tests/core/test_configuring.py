@@ -9,9 +9,9 @@ from typing import Annotated, Any, Literal
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pydantic import AfterValidator, Field, IPvAnyAddress, PositiveInt
+from pydantic import AfterValidator, Field, IPvAnyAddress, PositiveInt, model_validator
 
-from voicecall.configuring import ConfigModel, deep_merge, is_loopback, validate
+from voicecall.configuring import ConfigModel, deep_merge, is_loopback, validate, wrong_keys
 from voicecall.errors import ConfigError
 
 pytestmark = pytest.mark.unit
@@ -251,3 +251,27 @@ def test_what_has_no_words_of_ours_has_those_of_pydantic() -> None:
 )
 def test_what_is_this_machine(host: str, here: bool) -> None:
     assert is_loopback(host) is here
+
+
+def test_what_is_wrong_beside_what_is_missing() -> None:
+    assert wrong_keys(Outer, {}, "a", ["fromNumber"]) == ""
+    assert wrong_keys(Outer, {"fromNumber": 5, "limit": 2}, "a", ["fromNumber"]) == ""
+    block = {"limit": 0, "inner": {"maxCals": 1}}
+    assert wrong_keys(Outer, block, "a", ["fromNumber"], env={"limit": "LIMIT"}) == (
+        "a.inner.maxCals: unknown key; did you mean 'maxCalls'?;"
+        " a.limit: must be more than 0 (or set LIMIT)"
+    )
+
+
+def test_what_keys_have_to_do_with_each_other_waits_for_those_that_are_missing() -> None:
+    class Pair(ConfigModel):
+        one: str = ""
+        two: str = ""
+
+        @model_validator(mode="after")
+        def _both(self) -> Pair:
+            if bool(self.one) is not bool(self.two):
+                raise ValueError("one and two go together")
+            return self
+
+    assert wrong_keys(Pair, {"one": "${GONE}", "two": "x"}, "a", ["one"]) == ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from ipaddress import ip_address
 from types import UnionType
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
@@ -30,6 +30,7 @@ __all__ = [
     "is_http_url",
     "is_loopback",
     "validate",
+    "wrong_keys",
 ]
 
 _HOST = re.compile(r"[a-z0-9_]([a-z0-9_.-]*[a-z0-9_.])?|[0-9a-f:]*:[0-9a-f:.]*")
@@ -126,12 +127,42 @@ def validate(
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        found: dict[str, list[str]] = {}
-        for item in error.errors():
-            full, text = _problem(model, item, values, path, env or {})
-            found.setdefault(full, []).append(text)
-        problems = [f"{full}: {_either(texts)}" for full, texts in found.items()]
-        raise ConfigError("; ".join(problems)) from None
+        raise ConfigError(_problems(error, model, values, path, env or {})) from None
+
+
+def wrong_keys(
+    model: type[BaseModel],
+    values: Mapping[str, Any],
+    path: str,
+    missing: Collection[str],
+    *,
+    env: Mapping[str, str] | None = None,
+) -> str:
+    """What is wrong in an object whose top-level keys ``missing`` have no value yet, other than
+    that; empty for nothing. What keys have to do with each other is not looked at."""
+    there = {key: value for key, value in values.items() if key not in missing}
+    try:
+        model.model_validate(there)
+    except ValidationError as error:
+        return _problems(error, model, there, path, env or {}, missing)
+    return ""
+
+
+def _problems(
+    error: ValidationError,
+    model: type[BaseModel],
+    values: Any,
+    path: str,
+    env: Mapping[str, str],
+    missing: Collection[str] = (),
+) -> str:
+    found: dict[str, list[str]] = {}
+    for item in error.errors():
+        if missing and (not item["loc"] or item["loc"][0] in missing):
+            continue
+        full, text = _problem(model, item, values, path, env)
+        found.setdefault(full, []).append(text)
+    return "; ".join(f"{full}: {_either(texts)}" for full, texts in found.items())
 
 
 def _either(texts: list[str]) -> str:
