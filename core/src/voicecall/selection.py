@@ -172,7 +172,10 @@ def _not_configured(
     raw: Mapping[str, Any],
     environ: Mapping[str, str],
 ) -> Selected:
-    parts = [f"{path}.{field}" + _instead(info.secrets.get(field), environ) for field in missing]
+    parts = [
+        f"{path}.{field}" + _instead(info.secrets.get(field), raw.get(field), environ)
+        for field in missing
+    ]
     message = f"{info.label} is not configured: " + ", ".join(parts)
     return Selected(Selection.PROVIDER_NOT_CONFIGURED, message + _misspelt(info, raw, missing))
 
@@ -189,8 +192,10 @@ def _misspelt(info: ProviderInfo, raw: Mapping[str, Any], missing: list[str]) ->
     return questions
 
 
-def _instead(variable: str | None, environ: Mapping[str, str]) -> str:
+def _instead(variable: str | None, value: Any, environ: Mapping[str, str]) -> str:
     """What would do in place of a key that has no value."""
+    if isinstance(value, str) and value.strip() and _VARIABLE.search(value) is None:
+        return " (the name in ${...} must be of upper-case letters, digits and _)"
     if variable is None:
         return ""
     # Where the variable is set, the key is there and blank: a key that is there always counts.
