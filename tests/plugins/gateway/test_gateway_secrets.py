@@ -140,6 +140,8 @@ def test_a_variable_outside_of_the_allow_list() -> None:
         (ref("env", "lower", "default"), "the reference's id must be the name of a variable"),
         (ref("env", "NAME", "Bad!"), "the reference's provider must be a name"),
         (ref("store", "NAME"), "use 'env', 'file' or 'exec'"),
+        (ref("Env", "NAME"), "the reference's source must be 'env', 'file' or 'exec'"),
+        ({**ref("env", "NAME"), "source": ["env"]}, "the reference's source must be 'env'"),
         (ref("file", "a/b"), "must be a JSON pointer"),
         (ref("exec", "a/../b"), "without . and .."),
         ("secretref-env:NAME", 'write "${NAME}"'),

@@ -110,17 +110,17 @@ class SecretsSection(ConfigModel):
 
 def is_reference(value: Any) -> bool:
     """Whether an object is meant as a reference, well-formed or not."""
-    return (
-        isinstance(value, Mapping)
-        and value.get("source") in SOURCES
-        and "id" in value
-        and _KEYS.issuperset(value)
-    )
+    if not isinstance(value, Mapping) or not _KEYS.issuperset(value) or "id" not in value:
+        return False
+    # With all three keys it is nothing else, and its source a slip.
+    return value.get("source") in SOURCES or len(value) == len(_KEYS)
 
 
 def parse_reference(value: Mapping[str, Any], defaults: SecretDefaults) -> SecretRef:
     """Raises :exc:`SecretError` for one that is malformed, and for the source ``store``."""
     source, secret_id = value["source"], value["id"]
+    if source not in SOURCES:
+        raise SecretError("the reference's source must be 'env', 'file' or 'exec'")
     if source == "store":
         raise SecretError(
             "secrets of the source 'store' are kept by another program; use 'env', 'file' or 'exec'"
