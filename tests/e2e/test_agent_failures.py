@@ -171,5 +171,8 @@ async def test_a_model_that_works_ends_the_call_itself(tmp_path: Path) -> None:
     ]
     assert caller.call["endReason"] == "hangup-bot"
     assert [request.said("assistant") for request in stub.requests] == [[], ["It is noon."]]
-    assert GREETING in stub.requests[0].said("user")[0]
-    assert stub.requests[1].said("user") == ["What time is it?", "What time is it, please?"]
+    [asked] = stub.requests[0].said("user")
+    assert GREETING in asked
+    assert asked.endswith("\n\nWhat time is it?")
+    # What opened the call is known to its end, and told once.
+    assert stub.requests[1].said("user") == [asked, "What time is it, please?"]

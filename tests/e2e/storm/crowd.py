@@ -121,7 +121,10 @@ class Crowd:
                 # The ends of calls that are over are late.
                 await anyio.sleep(0.2)
                 return
-            raise
+            if not str(error).startswith("twilio: "):
+                raise
+            # The carrier refuses the call, which has failed.
+            answer = {"callId": ""}
         dialling.call_id = answer["callId"]
 
     async def meddle(self) -> None:

@@ -340,7 +340,8 @@ async def test_a_restart_finds_the_call_and_goes_on(tmp_path: Path) -> None:
         phone.hears("As I said.")
         await phone.settle(3)
         assert phone.said[-2:] == [("user", "As I said."), ("bot", "Yes.")]
-        assert phone.agent.turns[0].opening == ()
+        # Of what was said before, only that is new to it.
+        assert phone.agent.turns[0].opening == (phone.heard[0],)
 
 
 async def test_a_stop_as_words_begin_leaves_the_call_to_the_next_start(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +110,22 @@ async def test_a_carrier_that_does_not_answer_is_waited_for_a_while(tmp_path: Pa
         begun = rpc.phone.now()
         assert (await rpc("start", to=CALLEE, mode="conversation"))["initiated"]
         assert rpc.phone.now() - begun == pytest.approx(10_000, abs=100)
+
+
+async def test_a_call_that_is_taken_up_again_is_not_waited_for(tmp_path: Path) -> None:
+    params = {"to": CALLEE, "mode": "conversation", "idempotencyKey": "once"}
+    async with open_rpc(tmp_path) as rpc:
+        rpc.phone.carrier.delay_s = 5.0
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(partial(rpc, "start", **params))
+            await rpc.phone.settle(1)
+            # The gateway dies before the carrier has answered.
+            tasks.cancel_scope.cancel()
+    async with open_rpc(tmp_path) as rpc:
+        begun = rpc.phone.now()
+        assert (await rpc("start", **params))["initiated"]
+        assert rpc.phone.now() - begun < 100
+        assert rpc.phone.carrier.dialled == []
 
 
 async def test_a_call_of_unknown_outcome_is_no_error(tmp_path: Path) -> None:

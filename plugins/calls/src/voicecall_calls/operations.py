@@ -207,8 +207,9 @@ class CallOperations:
         Raises the ``ProviderError`` that says why it was not placed."""
         lane = self._engine.lanes.get(record.call_id)
         if lane is not None:
-            with anyio.move_on_after(_DIAL_PATIENCE_S):
-                await lane.dialled.wait()
+            if lane.record.provider_call_id is None and not lane.record.recovering:
+                with anyio.move_on_after(_DIAL_PATIENCE_S):
+                    await lane.dialled.wait()
             record = lane.record
         if record.end_detail is EndDetail.DIAL_FAILED:
             if lane is not None and lane.dial_refused is not None:
