@@ -308,17 +308,37 @@ async def test_a_question_in_two_steps_that_fails(tmp_path: Path) -> None:
         call = rpc.phone.record.call_id
         first = await rpc("continue.start", callId=call, message="Your name?")
         await rpc.phone.settle(1)
-        second = await rpc("continue.start", callId=call, message="Your age?")
-        await rpc.phone.settle()
-        assert await rpc("continue.result", operationId=second["operationId"]) == {
-            "operationId": second["operationId"],
-            "status": "failed",
-            "error": "Already waiting for transcript",
-        }
+        # Before an id is given out.
+        carrier_id = rpc.phone.record.aliases[0]
+        for id_ in (call, carrier_id):
+            with pytest.raises(CallNotReady, match="Already waiting for transcript"):
+                await rpc("continue.start", callId=id_, message="Your age?")
         await rpc.phone.hang_up()
         failed = await rpc("continue.result", operationId=first["operationId"])
         assert failed["status"] == "failed"
         assert failed["error"] == "Call ended: hangup-user"
+
+
+async def test_two_questions_in_two_steps_at_the_same_time(tmp_path: Path) -> None:
+    async with open_rpc(tmp_path) as rpc:
+        await rpc.phone.call_in()
+        await rpc.phone.settle(3)
+        call = rpc.phone.record.call_id
+        first, second = [
+            await rpc("continue.start", callId=call, message=text) for text in ("Name?", "Age?")
+        ]
+        await rpc.phone.settle(2)
+        failed = await rpc("continue.result", operationId=second["operationId"])
+        assert (failed["status"], failed["error"]) == ("failed", "Already waiting for transcript")
+        rpc.phone.hears("Anna.")
+        await rpc.phone.settle()
+        done = await rpc("continue.result", operationId=first["operationId"])
+        assert done["result"] == {"success": True, "transcript": "Anna."}
+        # And then there is room for the next one.
+        again = await rpc("continue.start", callId=call, message="Age?")
+        assert again["status"] == "pending"
+        await rpc.phone.settle(2)
+        await rpc.phone.hang_up()
 
 
 class Broken:

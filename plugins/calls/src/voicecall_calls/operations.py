@@ -26,6 +26,7 @@ from voicecall.model import CallMode, CallRecord, CallState, EndDetail
 from voicecall.store import Approval, DialReservation
 from voicecall_calls.config import CONFIG_PATH, normalize_number
 from voicecall_calls.conversation.base import Conversation
+from voicecall_calls.conversation.question import WAITING
 from voicecall_calls.engine.admission import in_spite_of, revoke
 from voicecall_calls.engine.engine import CallEngine
 from voicecall_calls.engine.lane import CallLane
@@ -110,6 +111,8 @@ class CallOperations:
         self._longest_text = longest_text
         self._standing = standing
         self._keyed = anyio.Lock()
+        self._asked: list[str] = []
+        """Calls on which a question is open."""
 
     @property
     def pairing(self) -> Pairing:
@@ -279,8 +282,13 @@ class CallOperations:
     async def ask(self, call_id: str, message: str) -> str:
         """Speak, then return what the far side answers."""
         lane, talk = await self._connected(call_id)
+        text = self._message(lane, message)
         timeout_s = self._engine.config.transcript_timeout_ms / 1000
-        return await talk.ask(self._message(lane, message), timeout_s)
+        self._asked.append(lane.record.call_id)
+        try:
+            return await talk.ask(text, timeout_s)
+        finally:
+            self._asked.remove(lane.record.call_id)
 
     def _message(self, lane: CallLane, message: str) -> str:
         text = message.strip()
@@ -301,6 +309,8 @@ class CallOperations:
         milliseconds."""
         lane, _talk = await self._connected(call_id)
         text, config = self._message(lane, message), self._engine.config
+        if lane.record.call_id in self._asked:
+            raise CallNotReady(WAITING)
         spoken_ms = config.tts.timeout_ms + len(text) * _SLOWEST_MS
         return spoken_ms + config.transcript_timeout_ms + _ASK_SLACK_MS
 

@@ -10,8 +10,9 @@ import anyio
 
 from voicecall.errors import CallNotReady
 
-__all__ = ["OpenQuestion"]
+__all__ = ["WAITING", "OpenQuestion"]
 
+WAITING = "Already waiting for transcript"
 _REPEATS = 2
 """What breaks a question off so often may be its own echo."""
 
@@ -54,7 +55,7 @@ class OpenQuestion:
         and what comes before it is nobody's. Raises
         :exc:`~voicecall.errors.CallNotReady` where another one is open."""
         if self._answer is not None:
-            raise CallNotReady("Already waiting for transcript")
+            raise CallNotReady(WAITING)
         self.prompt = prompt
         self._answer = answer = _Answer()
         try:
