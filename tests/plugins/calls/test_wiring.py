@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -14,7 +15,7 @@ from voicecall.model import MediaPath
 from voicecall.registry import Registry
 from voicecall.selection import Selected, Selection
 from voicecall.telephony import StreamPoint, TelephonyCapabilities
-from voicecall_calls.config import VoiceCallConfig
+from voicecall_calls.config import CONFIG_PATH, VoiceCallConfig
 from voicecall_calls.exposure import TailscaleConfig, TunnelConfig, is_public_url, tunnel_block
 from voicecall_calls.knownsecrets import known_secrets
 from voicecall_calls.wiring import Wiring, require, resolve
@@ -569,6 +570,28 @@ def test_a_voice_that_is_not_installed_is_named_where_it_is_chosen(
     told = wire(environ=KEYS, core_tts=core, **STREAM, **phone).notes
     # Somebody else speaks.
     assert [note.partition(": no ")[0] for note in told] == [f"Voice speaks: {named}"]
+
+
+@pytest.mark.parametrize(
+    ("core", "phone", "path"),
+    [
+        ({"voice": {"voise": "x"}}, {}, "tts"),
+        ({}, {"tts": {"providers": {"voice": {"voise": "x"}}}}, f"{CONFIG_PATH}.tts"),
+        (
+            {},
+            {"numbers": {"+15550001111": {"tts": {"providers": {"voice": {"voise": "x"}}}}}},
+            f"{CONFIG_PATH}.numbers.+15550001111.tts",
+        ),
+        # Blocks of several places are merged, and a key may be of any.
+        ({"voice": {}}, {"tts": {"providers": {"voice": {"voise": "x"}}}}, "tts"),
+    ],
+)
+def test_a_block_of_a_voice_that_is_wrong_is_named_where_it_stands(
+    core: dict[str, Any], phone: dict[str, Any], path: str
+) -> None:
+    named = rf"^{re.escape(path)}\.providers\.voice\.voise: unknown key"
+    with pytest.raises(ConfigError, match=named):
+        wire(environ=KEYS, core_tts={"provider": "voice", "providers": core}, **STREAM, **phone)
 
 
 def test_a_backend_that_is_not_installed_is_named_with_its_key() -> None:

@@ -10,7 +10,7 @@ from voicecall.wording import did_you_mean
 from voicecall_calls.config import CONFIG_PATH, VoiceCallConfig
 from voicecall_calls.speechconfig import TtsConfig
 
-__all__ = ["TTS_KEYS", "misspelt", "speech_layers", "speech_named_at"]
+__all__ = ["TTS_KEYS", "misspelt", "speech_keys", "speech_layers"]
 
 TTS_KEYS = frozenset(field.alias or name for name, field in TtsConfig.model_fields.items())
 _OTHERS = frozenset({"models"})
@@ -39,12 +39,22 @@ def speech_layers(
     return {key: validate(TtsConfig, layer, "tts") for key, layer in layers.items()}
 
 
-def speech_named_at(config: VoiceCallConfig, route_key: str | None) -> str:
-    """The key that names who speaks: of several ones the innermost counts."""
+def speech_keys(
+    config: VoiceCallConfig, section: Mapping[str, Any], route_key: str | None
+) -> tuple[str, str]:
+    """The key that names who speaks, of several ones the innermost, and the one that blocks of
+    providers are under, where that is a single one."""
     route = config.numbers.get(route_key or "")
-    if route is not None and route.tts is not None and route.tts.provider is not None:
-        return f"{CONFIG_PATH}.numbers.{route_key}.tts.provider"
-    return f"{CONFIG_PATH}.tts.provider" if config.tts.provider is not None else "tts.provider"
+    places: dict[str, Mapping[str, Any]] = {
+        "tts": section,
+        f"{CONFIG_PATH}.tts": _given(config.tts),
+    }
+    if route is not None and route.tts is not None:
+        places[f"{CONFIG_PATH}.numbers.{route_key}.tts"] = _given(route.tts)
+    naming = [path for path, tts in places.items() if tts.get("provider") is not None]
+    having = [path for path, tts in places.items() if tts.get("providers")]
+    blocks = having[0] if len(having) == 1 else "tts"
+    return f"{(naming or ['tts'])[-1]}.provider", f"{blocks}.providers"
 
 
 def _given(tts: TtsConfig) -> dict[str, Any]:

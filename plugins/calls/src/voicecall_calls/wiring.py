@@ -21,7 +21,7 @@ from voicecall_calls.agents import AgentDirectory
 from voicecall_calls.config import CONFIG_PATH, BargeInConfig, SilenceConfig, VoiceCallConfig
 from voicecall_calls.exposure import comes_from_outside, tunnel_block, tunnel_family
 from voicecall_calls.knownsecrets import known_secrets
-from voicecall_calls.sections import TTS_KEYS, misspelt, speech_layers, speech_named_at
+from voicecall_calls.sections import TTS_KEYS, misspelt, speech_keys, speech_layers
 from voicecall_calls.speech.choosing import SpeechChoice, choose_speech
 from voicecall_calls.storing import selected_store
 from voicecall_calls.unused import unused_keys
@@ -279,7 +279,7 @@ def _select_speech(
     spoken = wiring.config.streaming.enabled or wiring.config.realtime.enabled
     for route_key, tts in speech_layers(wiring.config, section).items():
         wiring.speech[route_key] = (
-            choose_speech(tts, registry, environ, speech_named_at(wiring.config, route_key))
+            choose_speech(tts, registry, environ, *speech_keys(wiring.config, section, route_key))
             if spoken
             else SpeechChoice(tts, off)
         )

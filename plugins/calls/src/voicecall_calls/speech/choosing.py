@@ -14,7 +14,6 @@ from voicecall_calls.speechconfig import TtsConfig
 
 __all__ = ["VOICE_KEYS", "PassedOver", "SpeechChoice", "block_of", "choose_speech", "voice_of"]
 
-_PATH = "tts.providers"
 VOICE_KEYS = ("speakerVoice", "speakerVoiceId", "voice", "voiceId")
 
 
@@ -52,10 +51,11 @@ def choose_speech(
     registry: Registry,
     environ: Mapping[str, str],
     named_at: str = "tts.provider",
+    blocks_at: str = "tts.providers",
 ) -> SpeechChoice:
     """The chosen provider, then all other configured ones in order of automatic selection. A
     demo engine takes part only where it is chosen or has a block of its own; it then comes last.
-    ``named_at`` is the key that chooses.
+    ``named_at`` is the key that chooses, ``blocks_at`` the one of the blocks.
     Raises ``ConfigError`` for a wrong block of the chosen one; another with a wrong block, and any
     whose code is broken, is passed over."""
     first = select(
@@ -64,7 +64,7 @@ def choose_speech(
         tts.provider,
         tts.providers,
         environ,
-        _PATH,
+        blocks_at,
         named_at=named_at,
     )
     if tts.provider is None and first.outcome is not Selection.OK:
@@ -81,7 +81,7 @@ def choose_speech(
         name = next((name for name in _names(info) if name in tts.providers), None)
         if info.demo and name is None:
             continue
-        spare = _spare(name or info.id, tts, registry, environ)
+        spare = _spare(name or info.id, tts, registry, environ, blocks_at)
         if spare.outcome is Selection.OK:
             usable.append(spare)
         else:
@@ -101,9 +101,11 @@ def _is_first(info: ProviderInfo, first: Selected, configured: str | None) -> bo
     return chosen in _names(info)
 
 
-def _spare(name: str, tts: TtsConfig, registry: Registry, environ: Mapping[str, str]) -> Selected:
+def _spare(
+    name: str, tts: TtsConfig, registry: Registry, environ: Mapping[str, str], blocks_at: str
+) -> Selected:
     try:
-        return select(registry, ProviderKind.TTS, name, tts.providers, environ, _PATH)
+        return select(registry, ProviderKind.TTS, name, tts.providers, environ, blocks_at)
     except ConfigError as error:
         return Selected(Selection.PROVIDER_NOT_CONFIGURED, str(error))
 
