@@ -96,6 +96,24 @@ def test_every_event_is_understood(
     assert event.direction is Direction.INBOUND
 
 
+@pytest.mark.parametrize(
+    ("type_", "needed", "name", "attribute", "given", "otherwise"),
+    [
+        ("call.speech", {"text": "hi"}, "final", "final", False, True),
+        ("call.speech", {"text": "hi"}, "confidence", "confidence", 0.0, None),
+        ("call.speech", {"text": "hi"}, "token", "turn_token", "", None),
+        ("call.playback", {"utterance": "u"}, "ok", "ok", False, True),
+    ],
+)
+def test_what_is_false_or_nothing_is_not_taken_for_absent(
+    type_: str, needed: dict[str, Any], name: str, attribute: str, given: object, otherwise: object
+) -> None:
+    (event,) = PROVIDER.parse(webhook(body_of(type_, **needed, **{name: given})), NOW)
+    assert getattr(event, attribute) == given
+    (event,) = PROVIDER.parse(webhook(body_of(type_, **needed)), NOW)
+    assert getattr(event, attribute) == otherwise
+
+
 def test_an_end_has_its_reason() -> None:
     (event,) = PROVIDER.parse(webhook(body_of("call.ended", reason="no-answer")), NOW)
     assert isinstance(event, ev.CallEnded)
