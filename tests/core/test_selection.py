@@ -210,6 +210,32 @@ def test_a_provider_whose_code_is_broken_is_no_other_ones_trouble(error: BaseExc
 
 @pytest.mark.parametrize(("key", "meant"), [("apiKye", True), ("api_key", True), ("voice", False)])
 @pytest.mark.parametrize("configured", ["bravo", None])
+def test_what_else_is_wrong_in_a_block_without_its_key_is_told_with_it(
+    key: str, meant: bool, configured: str | None
+) -> None:
+    block = {key: "b", "voices": ["x"], "voice": 5}
+    found = select(registry(BRAVO), TTS, configured, {"bravo": block}, {}, "tts")
+    assert found.outcome is Selection.PROVIDER_NOT_CONFIGURED
+    told, *more = found.message.split("; tts.")
+    assert told.startswith("Bravo is not configured: tts.bravo.apiKey (or set BRAVO_KEY)")
+    assert ("did you mean 'apiKey'" in told) is meant
+    assert sorted(more) == [
+        "bravo.voice: must be a text",
+        "bravo.voices: unknown key; did you mean 'voice'?",
+    ]
+
+
+def test_a_model_that_is_broken_says_nothing_of_a_block_without_its_key() -> None:
+    def broken() -> type[KeyConfig]:
+        raise ModuleNotFoundError("vendor")
+
+    lost = provider("lost", config_model=broken)
+    found = select(registry(lost), TTS, "lost", {"lost": {"voice": "x"}}, {}, "tts")
+    assert found.message == "Lost is not configured: tts.lost.apiKey (or set LOST_KEY)"
+
+
+@pytest.mark.parametrize(("key", "meant"), [("apiKye", True), ("api_key", True), ("voice", False)])
+@pytest.mark.parametrize("configured", ["bravo", None])
 def test_a_misspelt_key_is_named_where_the_right_one_is_missing(
     key: str, meant: bool, configured: str | None
 ) -> None:

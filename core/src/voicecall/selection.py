@@ -177,19 +177,38 @@ def _not_configured(
         for field in missing
     ]
     message = f"{info.label} is not configured: " + ", ".join(parts)
-    return Selected(Selection.PROVIDER_NOT_CONFIGURED, message + _misspelt(info, raw, missing))
+    message += _misspelt(info, raw, missing) + _wrong_too(info, raw, path, missing)
+    return Selected(Selection.PROVIDER_NOT_CONFIGURED, message)
 
 
 def _misspelt(info: ProviderInfo, raw: Mapping[str, Any], missing: list[str]) -> str:
-    """A question for each key that may be one of the missing ones: the model, which knows all
-    keys, is asked only once those that it needs are there."""
+    """A question for each key that may be one of the missing ones."""
+    slips = _slips(info, raw, missing)
+    return "".join(f"; did you mean {meant!r} by {key!r}?" for key, meant in slips.items())
+
+
+def _slips(info: ProviderInfo, raw: Mapping[str, Any], missing: list[str]) -> dict[str, str]:
     from difflib import get_close_matches
 
-    questions = ""
-    for key in sorted(raw.keys() - {*info.required, *info.secrets}):
-        if close := get_close_matches(key, missing, 1, 0.75):
-            questions += f"; did you mean {close[0]!r} by {key!r}?"
-    return questions
+    others = sorted(raw.keys() - {*info.required, *info.secrets})
+    close = {key: get_close_matches(key, missing, 1, 0.75) for key in others}
+    return {key: found[0] for key, found in close.items() if found}
+
+
+def _wrong_too(info: ProviderInfo, raw: Mapping[str, Any], path: str, missing: list[str]) -> str:
+    """What else is wrong in a block, as far as the keys that it has tell it."""
+    slips = _slips(info, raw, missing)
+    there = {key: value for key, value in raw.items() if key not in slips}
+    if not there or info.config_model is None:
+        return ""
+    from .configuring import wrong_keys
+
+    try:
+        wrong = wrong_keys(info.config_model(), there, path, missing, env=info.secrets)
+    except (Exception, SystemExit):  # noqa: BLE001 (a stranger's model)
+        # That it is broken is told of a block that is complete.
+        return ""
+    return f"; {wrong}" if wrong else ""
 
 
 def _instead(variable: str | None, value: Any, environ: Mapping[str, str]) -> str:

@@ -8,9 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from voicecall.configuring import wrong_keys
 from voicecall.errors import ConfigError, PluginError
-from voicecall.providers import ProviderInfo, ProviderKind
+from voicecall.providers import ProviderKind
 from voicecall.registry import Registry
 from voicecall.selection import missing_fields, provider_config
 
@@ -25,33 +24,20 @@ __all__ = ["block_warnings"]
 def block_warnings(
     registry: Registry, loaded: LoadedConfig, environ: Mapping[str, str]
 ) -> list[str]:
-    """What is wrong in them, one sentence for each block. That one lacks a credential is no
-    mistake: it counts as not configured, and the gateway may have what is missing here."""
+    """What is wrong in them, one sentence for each block. One without a credential counts as not
+    configured, which is no mistake."""
     found = []
     for path, kind, provider_id, block in _blocks(registry, loaded):
         try:
             info = registry.load(kind, provider_id)
-            missing = missing_fields(info, block, environ)
-            if not missing:
+            if not missing_fields(info, block, environ):
                 provider_config(info, block, environ, path)
-            elif wrong := _wrong(info, block, path, missing):
-                raise ConfigError(wrong)
         except ConfigError as error:
             found.append(f"{loaded.source}: {loaded.secrets.hide(str(error))}")
         except PluginError:
             # Whoever selects it is told.
             continue
     return found
-
-
-def _wrong(info: ProviderInfo, block: Mapping[str, Any], path: str, missing: list[str]) -> str:
-    try:
-        model = info.config_model() if info.config_model is not None else None
-        return wrong_keys(model, block, path, missing, env=info.secrets) if model else ""
-    except (Exception, SystemExit) as error:
-        # Its words may quote a credential.
-        text = f"the model of {path} fails with {type(error).__name__}"
-        raise PluginError(text) from error
 
 
 def _blocks(
