@@ -650,6 +650,7 @@ def test_a_first_message_that_cannot_be_played_ends_the_call() -> None:
         (answered(100), "answered", [mc.Connected()]),
         (says(200, "u", "Hello.", first=True), "speaking", []),
         (ev.BotSpoke(at=300, utterance_id="u", heard="", ok=False), "listening", []),
+        (due(1_299, DeadlineKind.MESSAGE), "listening", []),
         (due(1_300, DeadlineKind.MESSAGE), "listening", [mc.PlayMessage()]),
         (says(1_400, "u", "Hello.", first=True), "speaking", []),
         (
@@ -873,12 +874,13 @@ def test_a_clock_that_was_set_back_lengthens_no_call() -> None:
 
 def test_a_restart_after_the_carrier_ended_the_call() -> None:
     gone = ev.StatusReported(at=5_100, status=ev.CarrierStatus.ENDED, reason=EndReason.HANGUP_USER)
-    tell(
+    record = tell(
         outbound(),
         (answered(0), "answered", [mc.Connected()]),
         (ev.Recovered(at=5_000), "answered", [mc.ProbeStatus()]),
         (gone, "hangup-user", [mc.Release()]),
     )
+    assert not record.recovering
 
 
 def test_a_quiet_call_is_asked_about_and_only_news_of_the_carrier_put_that_off() -> None:
