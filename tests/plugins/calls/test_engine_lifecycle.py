@@ -199,6 +199,7 @@ async def test_a_clock_that_is_set_neither_ends_nor_lengthens_a_call(
         await phone.settle(60)
         details = [end.end_detail for end in phone.watcher.ends]
         assert details == [EndDetail.MAX_DURATION, EndDetail.RING_TIMEOUT]
+        assert caplog.text.count("the clock was set") == 2
 
 
 @pytest.mark.parametrize("seconds", [0, 40])

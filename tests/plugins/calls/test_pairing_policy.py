@@ -160,6 +160,19 @@ async def test_what_names_no_caller_is_refused(tmp_path: Path) -> None:
         assert await pairing.listed() == []
 
 
+async def test_whoever_revokes_a_caller_who_never_asked_is_told_what_lets_them_in(
+    tmp_path: Path,
+) -> None:
+    config = {"inboundPolicy": "allowlist", "allowFrom": [ONE]}
+    async with open_phone(tmp_path, config=config) as phone:
+        for number, but in ((ONE, ", but allowFrom has the number and lets it in"), (TWO, "")):
+            with pytest.raises(InvalidRequest) as caught:
+                await phone.operations.revoke(number)
+            assert str(caught.value) == f"{number} is neither approved nor waiting{but}"
+        with pytest.raises(InvalidRequest, match=r"E\.164"):
+            await phone.operations.revoke("nobody")
+
+
 async def test_strangers_call_while_too_many_wait(tmp_path: Path) -> None:
     async with open_phone(tmp_path, config={"inboundPolicy": "pairing"}) as phone:
         for number in range(8):
