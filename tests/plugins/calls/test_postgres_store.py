@@ -100,6 +100,17 @@ async def test_only_the_guilty_one_fails(store: PostgresStore, database_url: str
     assert not await store.is_processed("k7")
 
 
+async def test_a_key_that_is_too_long_is_no_trouble_of_the_store(
+    store: PostgresStore, database_url: str
+) -> None:
+    keys = ["a", os.urandom(9000).hex()]
+    commits = [Commit(record=call_record(key[:9]), processed_keys=[key]) for key in keys]
+    first, second = await together(store, writer_held_up(database_url), commits)
+    assert first is None
+    assert "index row" in str(second)
+    assert store.problems() == ()
+
+
 async def test_no_error_quotes_a_row(
     store: PostgresStore, database_url: str, postgres_server: Server
 ) -> None:
