@@ -102,6 +102,23 @@ class Parting(ScriptedTranscription):
                     await anyio.sleep_forever()
 
 
+class Leisurely(ScriptedTranscription):
+    """Whose sessions take two seconds to end in good order; ``in_order`` counts those that did."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.in_order = 0
+
+    @asynccontextmanager
+    async def session(
+        self, options: TranscriptionOptions
+    ) -> AsyncIterator[ScriptedTranscriptionSession]:
+        async with super().session(options) as session:
+            yield session
+            await anyio.sleep(2)
+            self.in_order += 1
+
+
 class Locked(ScriptedTranscription):
     def session(self, options: TranscriptionOptions) -> Any:
         raise SystemExit(3)
@@ -352,14 +369,43 @@ async def test_what_was_understood_of_an_utterance_survives_the_session() -> Non
         await anyio.sleep(2)
         kinds = [type(event).__name__ for event in it.events]
         assert kinds == ["SpeechStarted", "Partial", "SpeechEnded"]
+        # And so is one of which nothing was understood yet.
+        it.events.clear()
+        stt.started()
+        stt.lost()
+        await anyio.sleep(3)
+        assert [type(event).__name__ for event in it.events] == ["SpeechStarted", "SpeechEnded"]
         # And what is over is not told again.
         it.events.clear()
         stt.started()
         stt.final("Yes.")
-        stt.lost()
-        await anyio.sleep(3)
+        await anyio.sleep(1)
         assert [type(event).__name__ for event in it.events] == ["SpeechStarted", "Final"]
         assert it.deaf == []
+
+
+async def test_what_was_understood_is_told_before_the_session_has_ended() -> None:
+    stt = Parting(shielded=True)
+    async with listening(stt) as it:
+        await it.ear.ready()
+        stt.started()
+        stt.partial("No, stop")
+        stt.lost()
+        await anyio.sleep(0.1)
+        assert isinstance(it.events[2], Final)
+        assert it.events[2].text == "No, stop"
+
+
+async def test_a_lost_session_may_take_a_moment_to_end() -> None:
+    stt = Leisurely()
+    async with listening(stt) as it:
+        await it.ear.ready()
+        stt.lost()
+        await anyio.sleep(1.5)
+        assert stt.in_order == 0
+        await anyio.sleep(1)
+        assert stt.in_order == 1
+        assert len(stt.sessions) == 2
 
 
 @pytest.mark.parametrize("shielded", [False, True])

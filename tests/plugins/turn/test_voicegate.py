@@ -292,6 +292,18 @@ async def test_a_television_does_not_silence_the_bot_for_long(tmp_path: Path) ->
         assert it.clears == 2
 
 
+async def test_long_voices_without_words_do_not_make_the_bot_stutter(tmp_path: Path) -> None:
+    async with room(tmp_path) as it:
+        await it.story(LONG_STORY)
+        for pauses in (1, 2, 3, 3):
+            await it.voice()
+            assert it.clears == pauses
+            await it.listen(4100)
+            it.detector.stopped()
+            await it.listen(100)
+            assert await it.hears_more()
+
+
 async def test_a_late_interruption_stops_the_bot_again(tmp_path: Path) -> None:
     async with room(tmp_path) as it:
         await it.story()

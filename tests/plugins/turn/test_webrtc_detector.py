@@ -88,6 +88,11 @@ def test_a_voice_begins_with_enough_voiced_frames_and_is_dated_back() -> None:
 
 def test_voiced_frames_that_lie_too_far_apart_are_no_voice() -> None:
     assert feed(Voicing(onset=3, window=5, hangover=2), "#..#..#..#..#..") == []
+    assert feed(Voicing(onset=3, window=5, hangover=2), "#.#..#.#..#") == []
+
+
+def test_what_a_voice_was_made_of_makes_no_second_one() -> None:
+    assert feed(Voicing(onset=3, window=8, hangover=2), "###..#..") == [(2, True), (4, False)]
 
 
 def test_a_voice_ends_after_the_hangover_where_it_was_last_voiced() -> None:
