@@ -136,14 +136,18 @@ async def test_a_question_that_a_noise_breaks_off_is_asked_again(
 
 
 @both_paths
-async def test_an_answer_into_the_prompt_counts(tmp_path: Path, media: MediaPath) -> None:
+@pytest.mark.parametrize("how", ["words", "keys"])
+async def test_an_answer_into_the_prompt_counts(tmp_path: Path, media: MediaPath, how: str) -> None:
     async with open_phone(tmp_path, media=media) as phone:
         await greeted(phone)
         async with asked(phone) as answers:
             await phone.settle(0.4)
             assert phone.record.state is CallState.SPEAKING
-            await words(phone, "Anna, as always.")
-        assert answers == ["Anna, as always."]
+            if how == "keys":
+                await phone.event(ev.DigitsPressed, digits="1#")
+            else:
+                await words(phone, "Anna, as always.")
+        assert answers == ["1#" if how == "keys" else "Anna, as always."]
         assert phone.agent.turns == []
 
 

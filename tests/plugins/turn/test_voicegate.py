@@ -276,6 +276,18 @@ async def test_voices_without_words_do_not_make_the_bot_stutter(tmp_path: Path) 
         assert it.clears == 5
 
 
+async def test_voices_without_words_that_are_far_between_pause_the_bot_each_time(
+    tmp_path: Path,
+) -> None:
+    async with room(tmp_path) as it:
+        await it.story(" ".join([LONG_STORY] * 2))
+        for pauses in (1, 2, 3, 4):
+            await it.voice()
+            assert it.clears == pauses
+            it.detector.stopped()
+            await it.listen(5000)
+
+
 async def test_a_television_does_not_silence_the_bot_for_long(tmp_path: Path) -> None:
     async with room(tmp_path) as it:
         await it.story()
