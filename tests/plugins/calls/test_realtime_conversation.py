@@ -37,7 +37,7 @@ from voicecall_testing.echo import LINE_CHECK, EchoProvider
 from voicecall_testing.fakes import STREAMING
 from voicecall_testing.harness import Phone
 
-from .asking import asked
+from .asking import QUESTION, asked
 from .realtime_room import open_realtime
 
 pytestmark = [pytest.mark.integration, pytest.mark.anyio]
@@ -262,6 +262,23 @@ async def test_without_barge_in_the_greeting_is_protected_to_its_end(tmp_path: P
         assert phone.socket.clears == 0
         await phone.settle(4)
         assert not muted(model)
+
+
+async def test_what_a_protected_greeting_drowned_is_not_waited_for(tmp_path: Path) -> None:
+    model = ScriptedRealtime()
+    async with open_realtime(tmp_path, model, bargeIn={"greetingProtectionMs": 10_000}) as phone:
+        await phone.call_in()
+        # Nobody hears this "hello?", so no words of it come.
+        await phone.socket.speak(LOUD * 10 + QUIET * 15)
+        await phone.settle(1)
+        assert phone.said == [("bot", HELLO)]
+        async with asked(phone) as answers:
+            await phone.settle(0.5)
+            assert model.current.asked[-1] == ("say", QUESTION)
+            await phone.settle(1)
+            model.current.hears("Ann.")
+        assert answers == ["Ann."]
+        assert (await phone.rows())[-1].speech_started is None
 
 
 async def test_a_greeting_that_fails_is_tried_again_then_the_call_ends(tmp_path: Path) -> None:
@@ -619,7 +636,8 @@ async def test_the_local_gate_interrupts_for_a_model_that_does_not(tmp_path: Pat
         model.current.speak("Yes?", 500)
         await phone.settle(1)
         cut_off, answer = await phone.rows()
-        assert cut_off.barge_in_at == answer.speech_started
+        assert cut_off.barge_in_stop_ms == 40
+        assert cut_off.barge_in_at == (answer.speech_started or 0) + 40
 
 
 async def test_the_local_gate_hears_another_format_too(tmp_path: Path) -> None:

@@ -61,15 +61,22 @@ class AttentiveEar:
     def hear(self, audio: bytes) -> None:
         """The next caller audio."""
         began = self._gate.hear(audio)
-        if began:
-            self._voice.caller.started = self._seam.now_ms()
+        lasted_ms = self._gate.lasted_ms
         if self._greeting.protected:
+            # The model hears silence: of what does not break that, no words will come.
             self._kept.append(audio)
-            del self._kept[: -_KEPT if self._gate.lasted_ms else -_KEPT_QUIET]
+            del self._kept[: -_KEPT if lasted_ms else -_KEPT_QUIET]
             kept = self._kept
-            if self._greeting.broken_by_speech(self._gate.lasted_ms):
+            if self._greeting.broken_by_speech(lasted_ms):
+                self._speaks(lasted_ms)
                 self._interrupt()
                 audio = b"".join(kept)
-        elif began and self._interrupts:
-            self._interrupt()
+        elif began:
+            self._speaks(lasted_ms)
+            if self._interrupts:
+                self._interrupt()
         self.to_model(audio)
+
+    def _speaks(self, lasted_ms: float) -> None:
+        """The caller does, for so long already."""
+        self._voice.caller.started = self._seam.now_ms() - round(lasted_ms)
