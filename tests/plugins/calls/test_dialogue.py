@@ -807,3 +807,21 @@ async def test_whoever_answers_into_the_goodbye_is_not_hung_up_on(tmp_path: Path
         await phone.settle(30)
         assert phone.record.end_detail is EndDetail.SILENCE
         assert [speaker for speaker, _ in phone.said[asked:]][-2:] == ["bot", "bot"]
+
+
+async def test_a_sound_into_the_goodbye_has_the_caller_asked_anew(tmp_path: Path) -> None:
+    silence = {"promptAfterMs": 3000, "prompts": 1}
+    async with open_phone(tmp_path, config={"silence": silence}) as phone:
+        await phone.call_in()
+        while (now := phone.lane.record.utterance) is None or "oodbye" not in now.text:
+            await phone.settle(0.05)
+        await phone.settle(0.3)
+        phone.stt.started()
+        await phone.settle(1)
+        phone.stt.ended()
+        await phone.settle(2)
+        assert phone.record.live
+        await phone.settle(30)
+        assert phone.record.end_detail is EndDetail.SILENCE
+        phrases = phone.config.phrases
+        assert [text for _, text in phone.said][-2:] == [phrases.still_there, phrases.goodbye]
