@@ -671,6 +671,31 @@ async def test_webhooks_in_flight_finish_while_the_server_stops() -> None:
         assert statuses == [200]
 
 
+async def test_a_client_that_does_not_read_its_answer_outlives_no_server(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("voicecall_calls.server.server.GRACE_S", 0.1)
+    engine = desk()
+    engine.reply = WebhookReply(body=b"x" * 16_000_000)
+    server = make_server(MOCK.provider(), engine)
+    read = 0
+    with anyio.fail_after(30):
+        async with server.run():
+            request = request_of(server)
+            head = b"POST /voice/webhook HTTP/1.1\r\n"
+            for name, value in request.headers.raw:
+                head += name + b": " + value + b"\r\n"
+            stream = await anyio.connect_tcp("127.0.0.1", server.port)
+            await stream.send(head + b"\r\n" + request.content)
+            while not engine.handled:
+                await anyio.sleep(0.005)
+        async with stream:
+            with suppress(anyio.EndOfStream, anyio.BrokenResourceError):
+                while read < 16_000_000:
+                    read += len(await stream.receive())
+    assert read < 16_000_000
+
+
 async def test_a_cancelled_owner_still_frees_the_port() -> None:
     engine = desk()
     server = make_server(MOCK.provider(), engine)
