@@ -210,6 +210,27 @@ async def test_what_is_refused_is_no_error_in_the_log(
     assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
+@pytest.mark.parametrize("text", [b"\x81\x81\0\0\0\0\xff", b"\x01\x81\0\0\0\0\xff\x80\x80\0\0\0\0"])
+async def test_a_goodbye_right_behind_text_that_is_no_utf_8_is_no_error_in_the_log(
+    gateway: Any, lab: Any, caplog: pytest.LogCaptureFixture, text: bytes
+) -> None:
+    async with await anyio.connect_tcp("127.0.0.1", gateway.port) as stream:
+        await stream.send(
+            b"GET /rpc HTTP/1.1\r\nhost: x\r\nupgrade: websocket\r\nconnection: Upgrade\r\n"
+            b"sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+        )
+        assert (await stream.receive()).startswith(b"HTTP/1.1 101 ")
+        await stream.send(text + b"\x88\x82\0\0\0\0\x03\xe8")
+        answer = b""
+        with suppress(anyio.EndOfStream):
+            while True:
+                answer += await stream.receive()
+    assert answer.endswith(b"\x88\x02\x03\xe8")
+    async with lab.rpc(gateway) as client:
+        assert (await client.call("gateway.status"))["ok"]
+    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
+
+
 async def test_a_client_that_says_nothing_is_closed(
     gateway: Any, lab: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
