@@ -162,6 +162,7 @@ async def test_a_handshake_that_is_refused(
         (json.dumps({"type": "req", "id": "1", "method": "gateway.status"}), 1008),
         (json.dumps({"type": "req", "id": "1", "method": "connect", "extra": 1}), 1008),
         ('"' + "x" * 70_000 + '"', 1009),
+        ('"' + "\u00e9" * 40_000 + '"', 1009),
         ("x" * 2_000_000, 1009),
         (b"\x00\x01", 1003),
     ],
@@ -491,6 +492,18 @@ async def test_the_gateway_says_goodbye(lab: Any) -> None:
             farewell = await client.receive()
             assert (farewell["event"], set(farewell["payload"])) == ("shutdown", {"reason"})
             assert await closed(client.socket) == 1001
+
+
+async def test_a_stop_takes_no_longer_than_its_connections(
+    lab: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("voicecall_gateway.runtime.FLUSH_SECONDS", 60)
+    with anyio.fail_after(30):
+        async with AsyncExitStack() as stack:
+            running = await stack.enter_async_context(lab.gateway().run())
+            async with lab.rpc(running) as client:
+                await stack.aclose()
+                assert await closed(client.socket) == 1001
 
 
 @pytest.mark.parametrize("method", ["gateway.status", "gateway.reload"])
