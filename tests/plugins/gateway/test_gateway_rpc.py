@@ -17,6 +17,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from voicecall.errors import CallNotFound, MissingScope, ProviderUnavailable, StoreError
 from voicecall.hosting import RpcCall, RpcMethod
+from voicecall_gateway.connection import MAX_UNANSWERED
 from voicecall_gateway.frames import FrameError, parse_connect, parse_request
 
 pytestmark = [
@@ -407,6 +408,14 @@ async def test_a_malformed_request_is_answered_where_it_has_an_id(gateway: Any, 
         assert "extra" in error["message"]
         await client.send("{}")
         assert await closed(client.socket) == 1008
+
+
+async def test_a_client_may_ask_as_often_as_it_is_answered(gateway: Any, lab: Any) -> None:
+    async with lab.rpc(gateway) as client:
+        for _ in range(MAX_UNANSWERED + 1):
+            assert (await client.call("gateway.status"))["ok"]
+            await client.send({"type": "req", "id": "wrong", "method": 7})
+            assert (await client.answer("wrong"))["error"]["code"] == "INVALID_REQUEST"
 
 
 async def test_too_many_unanswered_requests(gateway: Any, lab: Any, methods: Methods) -> None:
