@@ -11,6 +11,8 @@ import anyio
 import anyio.abc
 import httpx
 import pytest
+from starlette.applications import Starlette
+from starlette.routing import Route
 from starlette.websockets import WebSocket
 
 from voicecall.errors import CallNotFound, ConfigError, PluginError, ProviderUnavailable
@@ -186,13 +188,20 @@ async def test_arguments_are_written_or_refused_however_deep_they_are(
     ],
 )
 async def test_tools_that_fail(
-    lab: Any, fake_plugin: Any, outcome: Any, status: int, kind: str, message: str
+    lab: Any,
+    fake_plugin: Any,
+    caplog: pytest.LogCaptureFixture,
+    outcome: Any,
+    status: int,
+    kind: str,
+    message: str,
 ) -> None:
     box = ToolBox()
     box.outcome = outcome
     async with opened(lab, fake_plugin, box) as (_, client):
         answer = await post(client, {"tool": "other"})
     assert answer == (status, {"ok": False, "error": {"type": kind, "message": message}})
+    assert ("the tool other failed" in caplog.text) is (kind == "internal_error")
 
 
 @pytest.mark.parametrize(
@@ -411,6 +420,32 @@ async def test_this_machine_is_never_locked_out_and_memory_is_bounded() -> None:
     for number in range(throttle.MAX_CLIENTS):
         limit.failed(f"198.51.{number // 256}.{number % 256}")
     assert limit.wait("192.0.2.1") == 0
+
+
+async def test_wrong_tokens_over_http_count_for_their_address(lab: Any) -> None:
+    clock = Clock()
+    endpoint = toolhttp.ToolEndpoint(
+        lab.gateway().host,
+        token="right",
+        throttle=Throttle(clock),
+        bind="0.0.0.0",
+        denied=lambda name: False,
+    )
+    app = Starlette(routes=[Route("/tools/invoke", endpoint.answer, methods=["POST"])])
+
+    async def tried(token: str, address: str = "192.0.2.1") -> httpx.Response:
+        transport = httpx.ASGITransport(app, client=(address, 5000))
+        async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
+            headers = {"authorization": f"Bearer {token}"}
+            return await client.post("/tools/invoke", json={"tool": "none"}, headers=headers)
+
+    for _ in range(throttle.FAILURES):
+        assert (await tried("wrong")).status_code == 401
+    answer = await tried("right")
+    assert (answer.status_code, answer.headers["retry-after"]) == (429, "60")
+    assert (await tried("right", "192.0.2.2")).status_code == 404
+    clock.now += 60
+    assert (await tried("right")).status_code == 404
 
 
 async def test_wrong_tokens_of_both_doors_count_together(lab: Any, connect_params: Any) -> None:
