@@ -310,8 +310,11 @@ async def test_a_stop_waits_for_a_tool_and_takes_no_other(lab: Any, fake_plugin:
     box = ToolBox()
     gate = box.gate = anyio.Event()
     answers: list[tuple[int, Any]] = []
-    async with anyio.create_task_group() as tasks:
-        async with opened(lab, fake_plugin, box) as (gateway, client):
+    with anyio.fail_after(30):
+        async with (
+            anyio.create_task_group() as tasks,
+            opened(lab, fake_plugin, box, drainSeconds=60) as (gateway, client),
+        ):
 
             async def use() -> None:
                 async with httpx.AsyncClient(
@@ -328,6 +331,7 @@ async def test_a_stop_waits_for_a_tool_and_takes_no_other(lab: Any, fake_plugin:
 
 async def _open_later(gateway: Any, gate: anyio.Event) -> None:
     await gateway.wait_stop_requested()
+    await anyio.sleep(0.05)
     gate.set()
 
 
