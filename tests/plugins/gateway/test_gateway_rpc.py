@@ -515,6 +515,29 @@ async def test_a_stop_takes_no_longer_than_its_connections(
                 assert await closed(client.socket) == 1001
 
 
+async def test_a_stop_takes_no_longer_than_the_requests_it_waits_for(
+    lab: Any, fake_plugin: Any, methods: Methods
+) -> None:
+    plugin = fake_plugin("fake", methods=methods.all())
+    gateway = lab.gateway(plugin, tree={"gateway": {"drainSeconds": 60}})
+
+    async def release() -> None:
+        await gateway.wait_stop_requested()
+        await anyio.sleep(0.05)
+        methods.release.set()
+
+    with anyio.fail_after(30):
+        async with anyio.create_task_group() as tasks, AsyncExitStack() as stack:
+            running = await stack.enter_async_context(gateway.run())
+            await running.wait_started()
+            tasks.start_soon(release)
+            async with lab.rpc(running) as client:
+                await client.send({"type": "req", "id": "1", "method": "fake.wait"})
+                assert (await client.call("gateway.status"))["ok"]
+                await stack.aclose()
+                assert (await client.answer("1"))["ok"]
+
+
 @pytest.mark.parametrize("method", ["gateway.status", "gateway.reload"])
 async def test_the_gateways_own_methods_take_no_parameters(
     gateway: Any, lab: Any, method: str
