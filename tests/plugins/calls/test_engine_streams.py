@@ -289,6 +289,19 @@ async def test_a_stream_that_came_though_its_request_failed_is_not_asked_for_aga
         assert phone.record.stream_id == phone.socket.stream_id
 
 
+async def test_a_call_that_is_being_ended_is_given_no_other_stream(tmp_path: Path) -> None:
+    async with open_phone(tmp_path) as phone:
+        await phone.call_in()
+        await phone.settle(3)
+        phone.carrier.delay_s = 2.0
+        phone.socket.drop()
+        await phone.settle(0.05)
+        await phone.lane.apply(ev.EndRequested(at=phone.now()))
+        await phone.settle(10)
+        assert phone.record.end_detail is EndDetail.REQUESTED
+        assert phone.carrier.performed_of(tel.AttachStream) == []
+
+
 async def test_the_newest_socket_wins_and_the_older_ones_end_means_nothing(
     tmp_path: Path,
 ) -> None:
