@@ -156,6 +156,23 @@ async def test_a_look_up_waits_for_the_store(tmp_path: Path) -> None:
         await still_works(phone)
 
 
+async def test_a_look_up_outlasts_a_carrier_that_is_down_for_a_while(tmp_path: Path) -> None:
+    async with open_phone(tmp_path) as phone:
+        phone.carrier.dial_errors.append(OutcomeUnknown("cut", provider="scripted"))
+        find, up_at = phone.carrier.find_dial, phone.now() + 10_000
+
+        async def find_when_up(query: tel.DialQuery) -> str | None:
+            if phone.now() < up_at:
+                raise ProviderUnavailable("no way there", provider="scripted")
+            return await find(query)
+
+        phone.carrier.find_dial = find_when_up  # type: ignore[method-assign]
+        await phone.dial("Hello.")
+        await phone.settle(20)
+        assert phone.record.provider_call_id == "carrier-1"
+        assert phone.record.live
+
+
 async def fault(*_: Any) -> Any:
     raise KeyError("sid")
 
