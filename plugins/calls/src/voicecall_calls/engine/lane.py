@@ -248,7 +248,7 @@ class CallLane:
             recorded, rest = reply(plan.record, plan.actions)
         changed = new or step.outcome is mc.Outcome.PROCESSED
         keys = [event.key] if isinstance(event, ev.CarrierEvent) else []
-        if changed or keys or turns or recorded is not None:
+        if changed or keys or turns:
             try:
                 await self.host.store.commit(
                     Commit(
