@@ -247,6 +247,20 @@ async def test_what_is_noted_is_seen_at_once_and_stored_with_the_next_event(
         assert loaded == lane.record
 
 
+async def test_what_means_nothing_any_more_is_told_to_nobody_and_uses_up_its_key(
+    tmp_path: Path,
+) -> None:
+    async with in_a_call(tmp_path) as (phone, stored):
+        told, record = list(phone.watcher.events), phone.record
+        assert record.listen_token is not None
+        answers_another = {"text": "Yes.", "turn_token": "of another question"}
+        await phone.event(ev.SpeechHeard, key="late", **answers_another)
+        assert phone.watcher.events == told
+        assert phone.record == record
+        assert len(await phone.store.events(record.call_id)) == stored
+        assert await phone.store.is_processed("late")
+
+
 async def test_what_was_said_is_stored_once_however_long_the_call_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
