@@ -176,3 +176,42 @@ async def test_one_that_tells_its_state_wrongly_is_not_ready_and_harms_nobody(
         await runner.drain()
         assert not runner.drained
         await runner.stop()
+
+
+class Unhurried(Stubborn):
+    """A service that takes its time to close, and cannot be drained."""
+
+    @asynccontextmanager
+    async def run(self) -> AsyncIterator[None]:
+        yield
+        await anyio.sleep(5)
+        self.stopped = True
+
+    async def drain(self) -> None:
+        raise KeyError("calls")
+
+
+async def test_a_stop_waits_until_the_service_is_closed() -> None:
+    service = Unhurried()
+    runner = ServiceRunner("fake", service)
+    async with anyio.create_task_group() as tasks:
+        runner.launch(tasks)
+        await runner.settled.wait()
+        assert (runner.running, runner.problems()) == (True, [])
+        await runner.stop()
+        assert service.stopped
+        assert (runner.running, runner.problems()) == (False, ["phone has stopped"])
+
+
+async def test_a_service_that_cannot_be_drained_is_told_of(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    runner = ServiceRunner("fake", Unhurried())
+    async with anyio.create_task_group() as tasks:
+        runner.launch(tasks)
+        await runner.settled.wait()
+        await runner.drain()
+        assert not runner.drained
+        await runner.stop()
+    assert "the service phone did not drain" in caplog.text
+    assert "KeyError: 'calls'" in caplog.text
