@@ -232,6 +232,29 @@ async def test_a_service_takes_the_change(house: House) -> None:
         assert house.host.section("tts") == {"provider": "x"}
 
 
+async def test_each_service_of_a_plugin_takes_the_change(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = house._services
+    seconds: list[Both] = []
+
+    def two(host: GatewayHost) -> Sequence[Any]:
+        seconds.append(Both(house.journal, host.plugin_config("phone")))
+        return [*made(host), seconds[-1]]
+
+    monkeypatch.setattr(house, "_services", two)
+    async with opened(house) as desk:
+        house.write(2)
+        assert await desk.reload() == (["phone"], [])
+        assert house.journal == ["start 1"] * 2 + ["reconfigure 2"] * 2
+        # Where one does not take it, all are started anew.
+        seconds[-1].answer = False
+        house.write(3)
+        assert await desk.reload() == (["phone"], [])
+        assert house.journal.count("start 3") == 2
+        assert await desk.calls() == 3
+
+
 @kinds(Changing)
 async def test_a_service_that_cannot_use_the_change_goes_on(house: House) -> None:
     async with opened(house) as desk:
