@@ -235,6 +235,18 @@ async def test_an_agent_that_raises_anything_does_not_break_the_call(
         assert phone.heard[-1] == "Yes."
 
 
+async def test_a_failure_that_is_told_with_half_a_character_is_stored(tmp_path: Path) -> None:
+    async with open_phone(tmp_path) as phone:
+        await greeted(phone)
+        phone.agent.then(ProviderUnavailable("it said \ud83d", provider="agent"))
+        phone.hears("First.")
+        await phone.settle(4)
+        assert phone.record.live
+        assert phone.said[-1] == ("bot", SAY.not_understood)
+        failures = [row.failed for row in await phone.rows() if row.failed is not None]
+        assert failures == ["agent: it said \ufffd"]
+
+
 @pytest.mark.parametrize("error", [trouble(), KeyError("mine"), SystemExit(3), None])
 async def test_an_agent_that_cannot_note_what_was_heard_goes_on(
     tmp_path: Path, error: Exception | SystemExit | None

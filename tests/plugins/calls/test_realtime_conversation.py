@@ -218,6 +218,8 @@ async def test_keys_and_going_on_speaking_break_the_protection(tmp_path: Path, h
         assert phone.socket.clears == 1
         assert not muted(model)
         assert len(model.current.interrupts) == 1
+        (row,) = await phone.rows()
+        assert row.barge_in_stop_ms == (None if how == "keys" else 1000)
 
 
 async def test_speech_that_breaks_the_protection_is_heard_from_its_beginning(
