@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
 
+from voicecall.agent import AgentEvent, AgentTurn, PressKeys
 from voicecall.model import CallRecord, EndDetail, EndReason
 from voicecall.tones import tones_ms
 from voicecall_mock.exchange import HangUp, Press, Say, Silent, Wait, WaitForSilence
@@ -170,6 +171,30 @@ async def test_keys_are_pressed_before_the_conversation(tmp_path: Path, carrier:
         assert "".join(entry["digits"] for entry in keys).strip("wW") == "12#"
         assert keys[0]["at"] <= first["at"]
         assert heard(town, carrier_id) == ["Hello.", "You said: Front desk."]
+
+
+@pytest.mark.parametrize("path", [CLASSIC, {}], ids=["classic", "streaming"])
+async def test_an_agent_presses_what_a_menu_asks_for(
+    tmp_path: Path, carrier: str, path: Mapping[str, Any]
+) -> None:
+    async def presses(turn: AgentTurn) -> AsyncIterator[AgentEvent]:
+        yield PressKeys("2w#")
+
+    agent = Puppet({"Press two.": presses}, end=("Front desk.",))
+    async with open_town(tmp_path, agent, config=path, carrier=carrier) as town:
+        menu = (WAIT, Say("Press two."), Wait(3000), Say("Front desk."), Silent())
+        town.carrier.set_phone(PHONE, menu)
+        started = await town.rpc("start", to=PHONE, message="Hello.", mode="conversation")
+        carrier_id, record = await over(town, started)
+        assert [text for _, text, _ in said(record)] == [
+            "Hello.",
+            "Press two.",
+            "Front desk.",
+            "You said: Front desk.",
+        ]
+        assert town.carrier.calls[carrier_id].line.digits_heard.replace("w", "") == "2#"
+        assert record.end_detail is EndDetail.AGENT
+        await town.nothing_left()
 
 
 # --- media sockets ---------------------------------------------------------------------------

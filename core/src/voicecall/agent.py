@@ -14,6 +14,7 @@ __all__ = [
     "AgentEvent",
     "AgentTurn",
     "EndCall",
+    "PressKeys",
     "Recollection",
     "TextDelta",
     "ThinkingLevel",
@@ -100,6 +101,16 @@ class EndCall:
 
 
 @dataclass(frozen=True, slots=True)
+class PressKeys:
+    """The agent wants keys pressed once its words were heard, as the menu of a machine asks.
+    ``digits``: see :func:`voicecall.tones.check_digits`; those of several events come one after the
+    other. Words of the caller that stop the answer stop the keys, too. A voice model presses keys
+    by itself: in an answer to it this has no effect."""
+
+    digits: str
+
+
+@dataclass(frozen=True, slots=True)
 class Recollection:
     """Something that the agent knows already; ``source`` is ``memory`` or ``sessions``."""
 
@@ -107,16 +118,16 @@ class Recollection:
     text: str
 
 
-AgentEvent = TextDelta | ToolActivity | EndCall
+AgentEvent = TextDelta | ToolActivity | EndCall | PressKeys
 
 
 class AgentBackend(Provider):
     @abstractmethod
     def reply(self, turn: AgentTurn) -> AsyncIterator[AgentEvent]:
         """The answer to ``turn``, event by event while it is being made. It must be complete within
-        the phone's ``responseTimeoutMs``; without a word it counts as failed, unless it ends the
-        call. An interruption cancels the task that iterates; a run that has not ended two seconds
-        later is abandoned. Raises :exc:`voicecall.errors.ProviderError`."""
+        the phone's ``responseTimeoutMs``; without a word it counts as failed, unless it presses
+        keys or ends the call. An interruption cancels the task that iterates; a run that has not
+        ended two seconds later is abandoned. Raises :exc:`voicecall.errors.ProviderError`."""
 
     async def settle(self, turn: AgentTurn, heard_text: str) -> None:
         """Called after an interruption, by the caller or by the end of the call: of the answer to

@@ -15,7 +15,15 @@ from pydantic_ai import RunContext
 from tests.backstage import closed_backstage
 
 from voicecall import ProviderContext, ProviderKind
-from voicecall.agent import AgentEvent, AgentTurn, EndCall, Recollection, TextDelta, ToolActivity
+from voicecall.agent import (
+    AgentEvent,
+    AgentTurn,
+    EndCall,
+    PressKeys,
+    Recollection,
+    TextDelta,
+    ToolActivity,
+)
 from voicecall.errors import (
     AuthenticationFailed,
     ConfigError,
@@ -41,6 +49,7 @@ MakeTurn = Callable[..., AgentTurn]
 Running = Callable[..., AbstractAsyncContextManager[PydanticAgent]]
 
 END = "voicecall_end_call"
+PRESS = "voicecall_press_keys"
 HERE = __name__
 CLOCK = str(Path(__file__).with_name("mcp_clock.py"))
 
@@ -513,6 +522,35 @@ async def test_a_consultation_has_the_tools_of_its_policy(
     await said(agent, make_turn(session_key=f"of {policy}", metadata=metadata))
     (asked,) = stub.requests[before:]
     assert asked.tool_names == {END} | tools
+
+
+@pytest.mark.parametrize(
+    ("about", "offered"),
+    [
+        ({"direction": "outbound"}, True),
+        ({"direction": "inbound"}, False),
+        ({"direction": "outbound", "metadata": {"question": "When?"}}, False),
+    ],
+)
+async def test_keys_are_offered_to_a_model_that_calls_somebody(
+    running: Running, make_turn: MakeTurn, about: dict[str, Any], offered: bool
+) -> None:
+    stub = OpenAiStub([ModelReply(text="Hello.")])
+    async with running(stub) as agent:
+        await said(agent, make_turn(**about))
+    assert (PRESS in stub.requests[0].tool_names) is offered
+
+
+async def test_a_model_presses_keys_and_says_no_more(running: Running, make_turn: MakeTurn) -> None:
+    wrong, right = (ModelReply(tools=(ToolUse(PRESS, {"digits": d}),)) for d in ("two", "2 #"))
+    stub = OpenAiStub([wrong, right, ModelReply(text="Hello again.")])
+    async with running(stub) as agent:
+        turn = make_turn("For sales press two.", direction="outbound")
+        assert [event async for event in agent.reply(turn)] == [PressKeys("2#")]
+        assert await said(agent, make_turn("Sales.", turn_id="t2")) == "Hello again."
+    assert "digits may only contain" in stub.requests[1].said("tool")[0]
+    # It remembers what it pressed.
+    assert stub.requests[2].said("tool")[-1] == "Pressed: 2#"
 
 
 async def test_of_a_consultation_the_question_is_remembered(

@@ -40,7 +40,7 @@ from pydantic_ai.messages import (
     UserPromptPart,
 )
 
-from voicecall.agent import AgentEvent, AgentTurn, EndCall, TextDelta, ToolActivity
+from voicecall.agent import AgentEvent, AgentTurn, EndCall, PressKeys, TextDelta, ToolActivity
 from voicecall.configuring import validate
 from voicecall.errors import (
     AuthenticationFailed,
@@ -454,6 +454,26 @@ def test_other_tools_are_waited_for_before_the_end() -> None:
     _, early = narrate([*text("Bye."), *calls, *result(end)])
     _, late = narrate([*text("Bye."), *calls, *result(end), *result("book", "2")])
     assert (early.over, late.over) == (False, True)
+
+
+def test_keys_end_the_run_once_other_tools_are_done() -> None:
+    press = "voicecall_press_keys"
+    keys = [*call(press, {"digits": "1 2#"}), *result(press)]
+    ours, narration = narrate([*keys, *text("I have pressed them.")])
+    assert ours == [PressKeys("12#")]
+    assert narration.over
+    assert narration.began
+    _, waiting = narrate([*call("book", number="2"), *keys])
+    assert not waiting.over
+
+
+@pytest.mark.parametrize("args", [{"digits": "two"}, {}, "{", {"digits": 2}])
+def test_keys_that_do_not_exist_are_left_to_the_model(args: Any) -> None:
+    press = "voicecall_press_keys"
+    told = [*call(press, args), *result(press), *text("Well.")]
+    ours, narration = narrate(told)
+    assert ours == [TextDelta("We"), TextDelta("ll.")]
+    assert not narration.over
 
 
 def test_speculation_stops_before_a_tool() -> None:

@@ -7,9 +7,10 @@ from typing import Any
 
 import anyio
 import pytest
+from pydantic import ValidationError
 
 from voicecall import ProviderContext, ProviderKind
-from voicecall.agent import AgentEvent, AgentTurn, EndCall, TextDelta
+from voicecall.agent import AgentEvent, AgentTurn, EndCall, PressKeys, TextDelta
 from voicecall.errors import ConfigError
 from voicecall.registry import Registry
 from voicecall.selection import provider_config
@@ -71,6 +72,16 @@ async def test_behind_a_voice_model_the_question_counts_not_what_was_said_before
     asked = turn(prompt, metadata={"toolPolicy": "owner", "question": "Where are you?"})
     reply, _ = await answer(backend, asked)
     assert reply == "I heard: Where are you? Is there anything else?"
+
+
+async def test_a_rule_presses_keys_behind_its_reply() -> None:
+    menu = {"match": "press", "reply": "Yes.", "press": "2 w#", "end": True}
+    _, events = await answer(agent(rules=[menu]), turn("For sales press two."))
+    assert events == [TextDelta("Yes."), PressKeys("2w#"), EndCall("scripted")]
+    _, events = await answer(agent(rules=[{**menu, "reply": "", "end": False}]), turn("press two"))
+    assert events == [PressKeys("2w#")]
+    with pytest.raises(ValidationError, match="digits may only contain"):
+        agent(rules=[{**menu, "press": "two"}])
 
 
 async def test_several_replies_are_used_one_after_the_other() -> None:

@@ -12,10 +12,9 @@ import pytest
 
 from voicecall.machine import CallPolicy
 from voicecall.registry import Registry
-from voicecall.tones import tones_ms
+from voicecall.tones import check_digits, tones_ms
 from voicecall_calls.commands import calls, requests
 from voicecall_calls.commands.calls import keys_timeout_s, speak_timeout_s
-from voicecall_calls.operations import check_digits
 from voicecall_gateway.cli import run
 from voicecall_gateway.client import GatewayUnreachable
 from voicecall_gateway.commandline import CommandLine

@@ -25,8 +25,9 @@ from voicecall.errors import (
 )
 from voicecall.model import CallMode, EndDetail, MediaPath
 from voicecall.store import DialReservation
+from voicecall.tones import check_digits
 from voicecall_calls.engine.places import OUTBOUND_CAP
-from voicecall_calls.operations import DialOptions, check_digits, projection
+from voicecall_calls.operations import DialOptions, projection
 from voicecall_testing.clock import virtual_backend
 from voicecall_testing.fakes import NATIVE, ScriptedCarrier
 from voicecall_testing.harness import CALLEE, CALLER, Phone, open_phone

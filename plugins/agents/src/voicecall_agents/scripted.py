@@ -9,10 +9,12 @@ from dataclasses import dataclass, field
 from typing import Annotated
 
 import anyio
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, Field, field_validator
 
-from voicecall.agent import AgentBackend, AgentEvent, AgentTurn, EndCall, TextDelta
+from voicecall.agent import AgentBackend, AgentEvent, AgentTurn, EndCall, PressKeys, TextDelta
 from voicecall.configuring import ConfigModel
+from voicecall.errors import InvalidRequest
+from voicecall.tones import check_digits
 
 __all__ = ["Exchange", "Rule", "ScriptedAgent", "ScriptedConfig"]
 
@@ -29,13 +31,25 @@ _ENDS = (".", "!", "?", "…")
 Milliseconds = Annotated[int, Field(ge=0, le=600_000)]
 
 
+def _keys(value: str) -> str:
+    try:
+        return check_digits(value) if value else ""
+    except InvalidRequest as error:
+        raise ValueError(str(error)) from None
+
+
+Keys = Annotated[str, AfterValidator(_keys)]
+
+
 class Rule(ConfigModel):
     """``match`` is a regular expression, or phrases of which one must occur as whole words;
     case does not matter. Of several replies the first use in a session takes the first, and so
-    on; the last one stays. With ``end`` the call ends after the reply."""
+    on; the last one stays. After the reply the keys of ``press`` are pressed, such as those that
+    the menu of a machine asks for; with ``end`` the call ends."""
 
     match: str | tuple[str, ...]
     reply: str | tuple[str, ...] = ""
+    press: Keys = ""
     end: bool = False
 
     @field_validator("match")
@@ -108,6 +122,7 @@ class _Session:
 @dataclass(frozen=True, slots=True)
 class _Answer:
     text: str
+    press: str = ""
     end: bool = False
     rule: int | None = None
 
@@ -139,6 +154,8 @@ class ScriptedAgent(AgentBackend):
                 await anyio.sleep(self.config.word_delay_ms / 1000)
             exchange.reply += word
             yield TextDelta(word)
+        if answer.press:
+            yield PressKeys(answer.press)
         if answer.end:
             yield EndCall("scripted")
 
@@ -153,7 +170,8 @@ class ScriptedAgent(AgentBackend):
             if pattern.search(said):
                 used = sum(one.rule == index for one in history)
                 replies = rule.replies or ("",)
-                return _Answer(replies[min(used, len(replies) - 1)], rule.end, index)
+                reply = replies[min(used, len(replies) - 1)]
+                return _Answer(reply, rule.press, rule.end, index)
         return _Answer(self.config.fallback or NOT_MATCHED)
 
     def _remember(self, session_key: str, session: _Session) -> None:

@@ -24,6 +24,7 @@ from voicecall.errors import (
 )
 from voicecall.model import CallMode, CallRecord, CallState, EndDetail
 from voicecall.store import Approval, DialReservation
+from voicecall.tones import check_digits
 from voicecall_calls.config import CONFIG_PATH, normalize_number
 from voicecall_calls.conversation.base import Conversation
 from voicecall_calls.conversation.question import WAITING
@@ -34,11 +35,9 @@ from voicecall_calls.engine.sessions import session_key
 from voicecall_calls.latency import latency_report
 from voicecall_calls.pairing import Pairing
 
-__all__ = ["CallOperations", "DialOptions", "check_digits", "projection"]
+__all__ = ["CallOperations", "DialOptions", "projection"]
 
-_DIGITS = re.compile(r"[0-9*#wWpP,]+")
 _TWO_WAITS = re.compile(r"[w,]{2}")
-_MOST_DIGITS = 100
 _LONGEST_KEY = 256
 """Characters of an idempotency key, which not every store can look up however long it is."""
 _MOCK_FROM = "+15550000000"
@@ -47,16 +46,6 @@ _DIAL_PATIENCE_S = 10.0
 _ASK_SLACK_MS = 30_000
 _SLOWEST_MS = 125
 """For a character that is spoken."""
-
-
-def check_digits(digits: str) -> str:
-    """Keypad digits as they may be sent. Raises ``InvalidRequest``."""
-    text = digits.replace(" ", "")
-    if not _DIGITS.fullmatch(text):
-        raise InvalidRequest("digits may only contain digits, *, #, comma, w, p")
-    if len(text) > _MOST_DIGITS:
-        raise InvalidRequest(f"digits may be at most {_MOST_DIGITS} long, with their pauses")
-    return text
 
 
 def projection(record: CallRecord) -> dict[str, Any]:

@@ -33,7 +33,7 @@ from voicecall_agents.llm.models import configured_model
 from voicecall_agents.llm.narration import Narration
 from voicecall_agents.llm.prompts import first_words, instructions, kept_words
 from voicecall_agents.llm.recalling import exchange, related
-from voicecall_agents.llm.remembering import dump, heard_of, parse, remembered
+from voicecall_agents.llm.remembering import dump, heard_of, parse, remembered, with_results
 from voicecall_agents.llm.tools import make_toolsets
 
 __all__ = ["PydanticAgent"]
@@ -289,7 +289,7 @@ class PydanticAgent(AgentBackend):
             with anyio.move_on_after(_CLOSING_S, shield=True):
                 await events.aclose()
             try:
-                run.messages = events.new_messages()
+                run.messages = with_results(events.new_messages(), run.narration.pressed)
             except UserError:
                 _log.debug("the run was stopped before it began")
 

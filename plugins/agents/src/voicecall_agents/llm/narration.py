@@ -13,10 +13,13 @@ from pydantic_ai.messages import (
     TextPart,
     TextPartDelta,
     ToolCallPart,
+    ToolReturnPart,
 )
 
-from voicecall.agent import AgentEvent, EndCall, TextDelta, ToolActivity
-from voicecall_agents.llm.prompts import END_CALL_NAMES
+from voicecall.agent import AgentEvent, EndCall, PressKeys, TextDelta, ToolActivity
+from voicecall.errors import InvalidRequest
+from voicecall.tones import check_digits
+from voicecall_agents.llm.prompts import END_CALL_NAMES, PRESS_KEYS
 
 __all__ = ["Narration"]
 
@@ -33,6 +36,9 @@ class Narration:
         self.over = False
         self.ending: str | None = None
         """The reason of the end of the call, once the model wants it."""
+        self._pressing: set[str] = set()
+        self.pressed: list[ToolReturnPart] = []
+        """What the tool said of keys that are pressed."""
 
     def events(self, event: Any) -> Iterator[AgentEvent]:
         """What ``event`` means. Events that mean nothing here are passed over."""
@@ -47,6 +53,8 @@ class Narration:
             case FunctionToolCallEvent(part=part):
                 yield from self._tool_called(part)
             case FunctionToolResultEvent(part=part):
+                if part.tool_call_id in self._pressing:
+                    self.pressed.append(part)
                 yield from self._tool_done(part.tool_name, part.tool_call_id)
 
     def finish(self) -> Iterator[AgentEvent]:
@@ -66,22 +74,35 @@ class Narration:
             # Words before a tool and after it are different sentences.
             yield from self._text(" ")
         if part.tool_name in END_CALL_NAMES:
-            self.ending = _reason(part)
+            self.ending = _text_in(part, "reason")
+        elif part.tool_name == PRESS_KEYS:
+            yield from self._keys(part)
         else:
             self.began = True
             yield ToolActivity(part.tool_name, True)
 
     def _tool_done(self, name: str, call_id: str) -> Iterator[AgentEvent]:
         self._running.discard(call_id)
-        if name not in END_CALL_NAMES:
+        if name not in {*END_CALL_NAMES, PRESS_KEYS}:
             yield ToolActivity(name, False)
-        # A goodbye that was said needs no second one.
-        self.over = self.ending is not None and bool(self._last) and not self._running
+        # A goodbye that was said needs no second one, and nobody talks to a menu about its keys.
+        said = self.ending is not None and bool(self._last)
+        self.over = (said or bool(self.pressed)) and not self._running
+
+    def _keys(self, part: ToolCallPart) -> Iterator[AgentEvent]:
+        try:
+            keys = PressKeys(check_digits(_text_in(part, "digits")))
+        except InvalidRequest:
+            # The tool tells the model.
+            return
+        self._pressing.add(part.tool_call_id)
+        self.began = True
+        yield keys
 
 
-def _reason(part: ToolCallPart) -> str:
+def _text_in(part: ToolCallPart, name: str) -> str:
     try:
-        reason = part.args_as_dict().get("reason")
+        text = part.args_as_dict().get(name)
     except ValueError:
         return ""
-    return reason if isinstance(reason, str) else ""
+    return text if isinstance(text, str) else ""

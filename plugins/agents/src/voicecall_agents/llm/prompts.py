@@ -11,6 +11,7 @@ from voicecall_agents.llm.config import LlmConfig
 __all__ = [
     "END_CALL",
     "END_CALL_NAMES",
+    "PRESS_KEYS",
     "base_text",
     "caller_words",
     "first_words",
@@ -21,6 +22,7 @@ __all__ = [
 END_CALL = "voicecall_end_call"
 END_CALL_NAMES = (END_CALL, "openclaw_end_call")
 """The first is what we offer; the second is understood where a prompt still names it."""
+PRESS_KEYS = "voicecall_press_keys"
 
 _ASSISTANT = (
     "You are {who} on a phone call. Answer with one or two short sentences, "

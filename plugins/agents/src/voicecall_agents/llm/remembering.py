@@ -21,7 +21,7 @@ from pydantic_ai.messages import (
 
 from voicecall_agents.llm.prompts import END_CALL_NAMES
 
-__all__ = ["dump", "heard_of", "parse", "remembered"]
+__all__ = ["dump", "heard_of", "parse", "remembered", "with_results"]
 
 
 def dump(messages: Sequence[ModelMessage]) -> tuple[str, ...]:
@@ -32,6 +32,21 @@ def dump(messages: Sequence[ModelMessage]) -> tuple[str, ...]:
 def parse(documents: Iterable[str]) -> list[ModelMessage]:
     """The messages of :func:`dump`. Raises ``ValueError`` for documents of another form."""
     return [one for text in documents for one in ModelMessagesTypeAdapter.validate_json(text)]
+
+
+def with_results(
+    messages: Sequence[ModelMessage], results: Sequence[ToolReturnPart]
+) -> list[ModelMessage]:
+    """The messages of a run that was stopped behind its tools, with those ``results`` of them that
+    the model has not been told."""
+    told = {
+        part.tool_call_id
+        for message in messages
+        for part in message.parts
+        if isinstance(part, ToolReturnPart)
+    }
+    new = [part for part in results if part.tool_call_id not in told]
+    return [*messages, ModelRequest(new)] if new else list(messages)
 
 
 def remembered(messages: Sequence[ModelMessage], words: str) -> list[ModelMessage]:

@@ -7,15 +7,16 @@ from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
-from pydantic_ai import RunContext, Tool
+from pydantic_ai import ModelRetry, RunContext, Tool
 from pydantic_ai.tools import ToolDefinition
 from pydantic_ai.toolsets import AbstractToolset, FunctionToolset
 
 from voicecall.agent import AgentTurn
-from voicecall.errors import ConfigError
+from voicecall.errors import ConfigError, InvalidRequest
+from voicecall.tones import check_digits
 from voicecall_agents.llm.config import BACKEND_PATH, LlmConfig
 from voicecall_agents.llm.guarding import GuardedToolset, guarded_server
-from voicecall_agents.llm.prompts import END_CALL_NAMES, base_text
+from voicecall_agents.llm.prompts import END_CALL_NAMES, PRESS_KEYS, base_text
 
 __all__ = ["make_toolsets", "tool_problems"]
 
@@ -27,10 +28,10 @@ _ENDING = "The call ends as soon as your goodbye was heard."
 
 
 def make_toolsets(config: LlmConfig) -> Sequence[AbstractToolset[AgentTurn]]:
-    """Everything that is configured, and the tool that ends the call. Raises
+    """Everything that is configured, and the tools that end the call and press keys on it. Raises
     :exc:`ConfigError`."""
     toolsets: list[AbstractToolset[AgentTurn]] = [
-        FunctionToolset([_end_call(config, name) for name in END_CALL_NAMES])
+        FunctionToolset([*(_end_call(config, name) for name in END_CALL_NAMES), _press_keys()])
     ]
     timeout_s = config.timeout_ms / 1000
     if config.tools:
@@ -81,6 +82,29 @@ def _end_call(config: LlmConfig, name: str) -> Tool[AgentTurn]:
     # An old name is offered only where a prompt speaks of it.
     old = name != END_CALL_NAMES[0]
     return Tool(end_call, name=name, takes_ctx=False, prepare=named_in_prompt if old else None)
+
+
+def _press_keys() -> Tool[AgentTurn]:
+    def press_keys(digits: str) -> str:
+        """Press keys on the telephone, where the menu of a machine asks for them. Write nothing
+        else in the same answer.
+
+        Args:
+            digits: Keys 0-9 * #, such as 2 or 1234#; w waits half a second.
+        """
+        try:
+            return f"Pressed: {check_digits(digits)}"
+        except InvalidRequest as error:
+            raise ModelRetry(str(error)) from None
+
+    async def where_machines_are_called(
+        context: RunContext[AgentTurn], definition: ToolDefinition
+    ) -> ToolDefinition | None:
+        # A voice model that asks has a tool of its own.
+        asked = "question" in context.deps.metadata
+        return definition if context.deps.direction == "outbound" and not asked else None
+
+    return Tool(press_keys, name=PRESS_KEYS, takes_ctx=False, prepare=where_machines_are_called)
 
 
 def _functions(paths: Sequence[str], timeout_s: float) -> FunctionToolset[AgentTurn]:

@@ -54,8 +54,9 @@ class Conversation(ABC):
         another question is open or when no answer comes in time."""
 
     @abstractmethod
-    async def play_digits(self, digits: str) -> None:
-        """Play keypad tones, where the carrier can (``dtmf_out``). Raises ``VoicecallError``."""
+    async def play_digits(self, digits: str, *, last: bool = False) -> None:
+        """Play keypad tones, where the carrier can (``dtmf_out``). ``last``: no words follow, and
+        the call listens. Raises ``VoicecallError``."""
 
     @abstractmethod
     def resume(self) -> None:

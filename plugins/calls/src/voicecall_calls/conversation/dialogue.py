@@ -24,6 +24,7 @@ from voicecall_calls.conversation.parting import Parting
 from voicecall_calls.conversation.question import OpenQuestion
 from voicecall_calls.conversation.replier import Replier, Reply, Stoppable, utter
 from voicecall_calls.conversation.silence import SilenceWatch
+from voicecall_calls.conversation.tones import press
 from voicecall_calls.conversation.turntimes import KeepTurn, TurnTimes
 from voicecall_calls.engine.lane import CallLane
 
@@ -49,7 +50,6 @@ class Dialogue(Conversation):
         """``otherwise`` speaks where the mouth cannot."""
         self.lane = lane
         self.mouth = mouth
-        self.brain = brain
         self._briefing = Briefing(brain)
         self.config = config
         self._keep = keep
@@ -273,10 +273,11 @@ class Dialogue(Conversation):
             self._log_failure(spoken)
             await self._speech_failed()
             return
+        await press(self.lane, reply.to_press)
         if reply.end_call and (spoken is None or spoken.complete):
             await self.lane.end(EndReason.HANGUP_BOT, EndDetail.AGENT)
             return
-        if spoken is not None and reply.failed is None:
+        if (spoken is not None or reply.keys) and reply.failed is None:
             self._agent_failures = self._speech_failures = 0
             return
         self._agent_failures += 1

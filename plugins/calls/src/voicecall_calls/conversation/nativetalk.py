@@ -51,10 +51,10 @@ class NativeConversation(Dialogue):
         else:
             await super()._open()
 
-    async def play_digits(self, digits: str) -> None:
-        if self._provider.capabilities.dtmf_keeps_stream:
+    async def play_digits(self, digits: str, *, last: bool = False) -> None:
+        if self._provider.capabilities.dtmf_keeps_stream and not last:
             await play_on_native(self.lane, self._provider, digits)
             return
         # They would cut the words short.
         async with self._floor_taken():
-            await play_on_native(self.lane, self._provider, digits)
+            await play_on_native(self.lane, self._provider, digits, last=last)

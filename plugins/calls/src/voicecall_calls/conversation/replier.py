@@ -12,9 +12,10 @@ import anyio.abc
 import anyio.lowlevel
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
-from voicecall.agent import AgentTurn, EndCall, TextDelta, ToolActivity
-from voicecall.errors import ProviderError
+from voicecall.agent import AgentTurn, EndCall, PressKeys, TextDelta, ToolActivity
+from voicecall.errors import InvalidRequest, ProviderError
 from voicecall.seam import Seam
+from voicecall.tones import check_digits
 from voicecall_calls.apart import apart
 from voicecall_calls.config import VoiceCallConfig
 from voicecall_calls.conversation.agentturn import Brain, settle
@@ -42,8 +43,15 @@ class Reply:
 
     spoken: Spoken | None = None
     times: SpeechTimes | None = None
+    keys: str = ""
+    """The agent wants them pressed once its words were heard."""
     end_call: bool = False
     failed: str | None = None
+
+    @property
+    def to_press(self) -> str:
+        heard = self.spoken is None or self.spoken.complete
+        return self.keys if heard and self.failed is None else ""
 
 
 async def utter(speech: Speech, text: str, *, listens: bool = True) -> Spoken:
@@ -104,7 +112,7 @@ class Replier:
                         await speech.send(first)
                         async for sentence in sentences:
                             await speech.send(sentence)
-                        speech.listens = not reply.end_call
+                        speech.listens = not (reply.end_call or reply.keys)
                         reply.spoken = await speech.done()
         except anyio.get_cancelled_exc_class():
             with anyio.CancelScope(shield=True):
@@ -138,11 +146,13 @@ class Replier:
                                 said = True
                         elif isinstance(event, EndCall):
                             reply.end_call = True
+                        elif isinstance(event, PressKeys):
+                            reply.keys = check_digits(reply.keys + event.digits)
                         elif not isinstance(event, ToolActivity):
                             raise TypeError(f"{type(event).__name__} is no event of an agent")
             except TimeoutError:
                 reply.failed = f"no answer within {self._timeout_s:g} s"
-            except ProviderError as error:
+            except (ProviderError, InvalidRequest) as error:
                 reply.failed = str(error)
             except (Exception, SystemExit) as error:  # noqa: BLE001 (an agent's code)
                 _log.exception("call %s: the agent failed", turn.call_id)
@@ -151,7 +161,7 @@ class Replier:
                 await sentences.send(sentence)
                 said = True
             reply.end_call = reply.end_call or stream.end_requested
-            if not (said or reply.end_call):
+            if not (said or reply.keys or reply.end_call):
                 reply.failed = reply.failed or "it said nothing"
             times.agent_done = self._seam.now_ms()
             times.failed = reply.failed

@@ -396,5 +396,5 @@ class StreamConversation(Dialogue):
             partial(self._last_words.end, phrase, detail)
         )
 
-    async def play_digits(self, digits: str) -> None:
+    async def play_digits(self, digits: str, *, last: bool = False) -> None:
         await play_on_line(self.lane, self._provider, self.line, digits)

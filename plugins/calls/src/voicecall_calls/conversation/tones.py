@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -9,7 +10,7 @@ import anyio
 
 from voicecall import events as ev
 from voicecall import telephony as tel
-from voicecall.errors import CallNotReady, ProviderError
+from voicecall.errors import CallNotReady, ProviderError, RequestRejected, VoicecallError
 from voicecall.machine import Outcome
 from voicecall.model import CallMode
 from voicecall.tones import tones_ms
@@ -19,7 +20,40 @@ if TYPE_CHECKING:
     from voicecall_calls.conversation.line import AudioLine
     from voicecall_calls.engine.lane import CallLane
 
-__all__ = ["play_on_line", "play_on_native"]
+__all__ = ["can_press", "play_on_line", "play_on_native", "press"]
+
+_log = logging.getLogger("voicecall.calls")
+
+
+def can_press(lane: CallLane) -> bool:
+    return lane.host.provider.capabilities.dtmf_out
+
+
+async def press(lane: CallLane, digits: str) -> str | None:
+    """Play the ``digits``, if there are any, that an agent or a voice model wants pressed; then the
+    call listens. Why they were not, else None. Cancelled, this leaves them to be played."""
+    if not digits:
+        return None
+    over = anyio.Event()
+    failed: str | None = None
+
+    async def play() -> None:
+        nonlocal failed
+        try:
+            if not can_press(lane):
+                text = "the carrier plays no keys during a call"
+                raise RequestRejected(text, provider=lane.record.provider)
+            if lane.conversation is not None:
+                await lane.conversation.play_digits(digits, last=True)
+        except VoicecallError as error:
+            failed = str(error)
+            _log.warning("call %s: keys were not pressed: %s", lane.record.call_id, error)
+        finally:
+            over.set()
+
+    lane.spawn(play)
+    await over.wait()
+    return failed
 
 
 async def play_on_line(
@@ -62,13 +96,23 @@ async def play_on_line(
         raise CallNotReady("the call ended meanwhile")
 
 
-async def play_on_native(lane: CallLane, provider: tel.TelephonyProvider, digits: str) -> None:
-    """Play ``digits`` on a call that the carrier carries; then it listens for the same turn.
-    Returns when they were played, where the next words would cut them short."""
-    token = lane.record.listen_token
+async def play_on_native(
+    lane: CallLane, provider: tel.TelephonyProvider, digits: str, *, last: bool = False
+) -> None:
+    """Play ``digits`` on a call that the carrier carries; then it listens for the same turn, or for
+    the next one if they come ``last``. Returns when they were played, where the next words would
+    cut them short."""
+    token, keeps = lane.record.listen_token, provider.capabilities.dtmf_keeps_stream
+    begins = last and token is None
+    if begins:
+        token = lane.host.seam.token()
+        await lane.apply(ev.ListenStarted(at=lane.host.seam.now_ms(), token=token))
     listen = None
     if token is not None and lane.record.mode is CallMode.CONVERSATION:
         listen = lane.host.planner.listen(token)
     await asked(partial(provider.perform, lane.ref, tel.PlayDigits(digits, listen=listen)))
-    if not provider.capabilities.dtmf_keeps_stream:
+    if not keeps:
         await anyio.sleep(tones_ms(digits) / 1000)
+    elif begins and listen is not None:
+        # Such a carrier goes on behind them as before.
+        await asked(partial(provider.perform, lane.ref, listen))

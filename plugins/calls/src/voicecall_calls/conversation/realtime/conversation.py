@@ -396,5 +396,5 @@ class RealtimeConversation(Conversation):
     async def ask(self, prompt: str, timeout_s: float) -> str:
         return await self._requests.ask(prompt, timeout_s)
 
-    async def play_digits(self, digits: str) -> None:
+    async def play_digits(self, digits: str, *, last: bool = False) -> None:
         await play_on_line(self.lane, self._carrier, self.line, digits)

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from voicecall.errors import VoicecallError
+from voicecall.errors import InvalidRequest, VoicecallError
 from voicecall.hosting import ToolCall as ToolUse
 from voicecall.hosting import ToolSpec
-from voicecall.model import EndDetail, EndReason
+from voicecall.model import Direction, EndDetail, EndReason
 from voicecall.realtime import Delegation, RealtimeSession, Tool, ToolCall
+from voicecall.tones import check_digits
 from voicecall_calls.apart import apart
 from voicecall_calls.config import VoiceCallConfig
 from voicecall_calls.conversation.lastwords import Farewell
@@ -25,13 +26,14 @@ from voicecall_calls.conversation.realtime.forced import ForcedConsult
 from voicecall_calls.conversation.realtime.link import ModelLink
 from voicecall_calls.conversation.realtime.voice import ModelVoice
 from voicecall_calls.conversation.realtime.words import consult_request
+from voicecall_calls.conversation.tones import can_press, press
 from voicecall_calls.conversation.turntimes import CallerTimes
 from voicecall_calls.news import News
 
 if TYPE_CHECKING:
     from voicecall_calls.engine.lane import CallLane
 
-__all__ = ["CONSULT", "END_CALL", "FindTool", "RealtimeTools"]
+__all__ = ["CONSULT", "END_CALL", "PRESS_KEYS", "FindTool", "RealtimeTools"]
 
 _log = logging.getLogger("voicecall.calls")
 
@@ -55,8 +57,22 @@ CONSULT = Tool(
         "required": ["question"],
     },
 )
+PRESS_KEYS = Tool(
+    "voicecall_press_keys",
+    "Press keys on the telephone, where the menu of a machine asks for them. Say nothing about it.",
+    {
+        "type": "object",
+        "properties": {
+            "digits": {
+                "type": "string",
+                "description": "Keys 0-9 * #, such as 2 or 1234#; w waits half a second",
+            }
+        },
+        "required": ["digits"],
+    },
+)
 _OLD_NAMES = {"openclaw_end_call": END_CALL.name, "openclaw_agent_consult": CONSULT.name}
-_OUR_NAMES = {*_OLD_NAMES, *_OLD_NAMES.values()}
+_OUR_NAMES = {*_OLD_NAMES, *_OLD_NAMES.values(), PRESS_KEYS.name}
 _MOST_CALLS = 20
 _IDS_KEPT = 64
 _IN_S = 60.0
@@ -114,7 +130,10 @@ class RealtimeTools:
         self._recent: dict[str, deque[float]] = {}
 
     def declared(self) -> tuple[Tool, ...]:
-        ours = (END_CALL,) if self._config.tool_policy == "none" else (END_CALL, CONSULT)
+        ours = [END_CALL] if self._config.tool_policy == "none" else [END_CALL, CONSULT]
+        if self._lane.record.direction is Direction.OUTBOUND and can_press(self._lane):
+            # Machines with menus are called.
+            ours.append(PRESS_KEYS)
         return (*ours, *self._custom.values())
 
     # --- calls ------------------------------------------------------------------------------
@@ -195,6 +214,8 @@ class RealtimeTools:
             kind = type(arguments).__name__
             _log.warning(text, self._lane.record.call_id, name, kind)
             await self._tell(call, session, {"error": "the arguments are not a JSON object"})
+        elif name == PRESS_KEYS.name:
+            await self._press(call, session)
         elif name == CONSULT.name and self._config.tool_policy != "none":
             await self._answer_consult(call, session)
         else:
@@ -230,6 +251,19 @@ class RealtimeTools:
         told = {"ended": True}
         self._link.do(lambda later: later.tool_result(call.id, told, when="silent"))
         await self._lane.end(EndReason.HANGUP_BOT, EndDetail.AGENT)
+
+    async def _press(self, call: ToolCall, session: RealtimeSession) -> None:
+        try:
+            digits = check_digits(str(call.arguments.get("digits", "")))
+        except InvalidRequest as error:
+            await self._tell(call, session, {"error": str(error)})
+            return
+        with anyio.move_on_after(self._voice.left_s() + _SPEAKS_AFTER_S):
+            await self._voice.quiet()
+        if (failed := await press(self._lane, digits)) is not None:
+            await self._tell(call, session, {"error": failed})
+        else:
+            await session.tool_result(call.id, {"pressed": digits}, when="silent")
 
     async def _answer_consult(self, call: ToolCall, session: RealtimeSession) -> None:
         question, context = consult_request(call.arguments)
