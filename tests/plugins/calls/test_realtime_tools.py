@@ -37,6 +37,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.anyio]
 
 END = "voicecall_end_call"
 CONSULT = "voicecall_agent_consult"
+PRESS = "voicecall_press_keys"
 
 
 @pytest.fixture
@@ -300,7 +301,7 @@ async def test_arguments_that_are_no_object_give_an_error(
 async def test_tool_policy_none_hides_the_agent(tmp_path: Path) -> None:
     model = ScriptedRealtime()
     async with on_the_phone(tmp_path, model, realtime={"toolPolicy": "none"}) as phone:
-        assert [tool.name for tool in model.current.options.tools] == [END]
+        assert [tool.name for tool in model.current.options.tools] == [END, PRESS]
         assert CONSULT not in model.current.options.instructions
         model.current.tell(consult("t1"))
         await phone.settle(0.5)
@@ -416,7 +417,7 @@ async def test_a_declared_tool_is_carried_out_by_the_gateways(tmp_path: Path) ->
 async def test_only_what_is_declared_and_there_can_be_used(tmp_path: Path) -> None:
     model, tool = ScriptedRealtime(), coffee_tool({})
     async with on_the_phone(tmp_path, model, tools=[tool]) as phone:
-        assert [one.name for one in model.current.options.tools] == [END, CONSULT]
+        assert [one.name for one in model.current.options.tools] == [END, CONSULT, PRESS]
         model.current.tell(ToolCall("t1", "make_coffee", {}))
         await phone.settle(0.5)
         assert "not available" in model.current.results[0][1]["error"]
@@ -424,10 +425,10 @@ async def test_only_what_is_declared_and_there_can_be_used(tmp_path: Path) -> No
 
 async def test_our_own_tools_cannot_be_replaced(tmp_path: Path) -> None:
     model = ScriptedRealtime()
-    names = (END, "openclaw_end_call", CONSULT)
+    names = (END, "openclaw_end_call", CONSULT, PRESS)
     tools = [{**COFFEE, "name": name} for name in names]
     async with on_the_phone(tmp_path, model, realtime={"tools": tools}):
-        assert [one.name for one in model.current.options.tools] == [END, CONSULT]
+        assert [one.name for one in model.current.options.tools] == [END, CONSULT, PRESS]
         assert "coffee" not in model.current.options.tools[0].description
 
 
