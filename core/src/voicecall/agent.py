@@ -105,7 +105,8 @@ class PressKeys:
     """The agent wants keys pressed once its words were heard, as the menu of a machine asks.
     ``digits``: see :func:`voicecall.tones.check_digits`; those of several events come one after the
     other. Words of the caller that stop the answer stop the keys, too. A voice model presses keys
-    by itself: in an answer to it this has no effect."""
+    by itself: in an answer to it this has no effect. A pause alone, ``w``, is an answer that says
+    and presses nothing, to hear more."""
 
     digits: str
 

@@ -6,7 +6,7 @@ import re
 
 from .errors import InvalidRequest
 
-__all__ = ["check_digits", "tones_ms"]
+__all__ = ["check_digits", "only_waits", "tones_ms"]
 
 _DIGITS = re.compile(r"[0-9*#wWpP,]+")
 _MOST_DIGITS = 100
@@ -26,6 +26,11 @@ def check_digits(digits: str) -> str:
     if len(text) > _MOST_DIGITS:
         raise InvalidRequest(f"digits may be at most {_MOST_DIGITS} long, with their pauses")
     return text
+
+
+def only_waits(digits: str) -> bool:
+    """Whether nothing sounds in ``digits``."""
+    return _WAITS_MS.keys() >= set(digits)
 
 
 def tones_ms(digits: str) -> int:

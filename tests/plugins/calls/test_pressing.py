@@ -105,6 +105,26 @@ async def test_the_carriers_own_recogniser_listens_behind_the_keys(
         assert carrier.performed_of(tel.Listen) == ([again] if keeps else [])
 
 
+@both_paths
+async def test_a_pause_alone_is_a_silent_answer(tmp_path: Path, media: MediaPath) -> None:
+    async with open_phone(tmp_path, media=media) as phone:
+        phone.takes_tones = False
+        await connected(phone)
+        for choice in ("For hours press one.", "For prices press three."):
+            phone.agent.then(PressKeys("w"))
+            await words(phone, choice)
+        phone.agent.then(PressKeys("2"))
+        await words(phone, MENU)
+        await phone.settle(5)
+        assert [speaker for speaker, _ in phone.said] == ["bot", "user", "user", "user"]
+        # A media socket does not give way to silence.
+        waits = ["w", "w"] if media is MediaPath.NATIVE else []
+        assert pressed(phone) == [*waits, "2"]
+        assert len(phone.sockets) == (0 if media is MediaPath.NATIVE else 2)
+        await words(phone, "Dr. Smith's practice.")
+        assert phone.said[-1] == ("bot", "Yes.")
+
+
 async def test_words_that_are_interrupted_press_no_keys(tmp_path: Path) -> None:
     async with open_phone(tmp_path) as phone:
         await connected(phone)

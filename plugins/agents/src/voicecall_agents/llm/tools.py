@@ -90,7 +90,8 @@ def _press_keys() -> Tool[AgentTurn]:
         else in the same answer.
 
         Args:
-            digits: Keys 0-9 * #, such as 2 or 1234#; w waits half a second.
+            digits: Keys 0-9 * #, such as 2 or 1234#; w waits half a second. Only w: say and press
+                nothing, to hear more of the menu.
         """
         try:
             return f"Pressed: {check_digits(digits)}"

@@ -12,8 +12,8 @@ from voicecall import events as ev
 from voicecall import telephony as tel
 from voicecall.errors import CallNotReady, ProviderError, RequestRejected, VoicecallError
 from voicecall.machine import Outcome
-from voicecall.model import CallMode
-from voicecall.tones import tones_ms
+from voicecall.model import CallMode, MediaPath
+from voicecall.tones import only_waits, tones_ms
 from voicecall_calls.engine.asking import asked
 
 if TYPE_CHECKING:
@@ -32,7 +32,8 @@ def can_press(lane: CallLane) -> bool:
 async def press(lane: CallLane, digits: str) -> str | None:
     """Play the ``digits``, if there are any, that an agent or a voice model wants pressed; then the
     call listens. Why they were not, else None. Cancelled, this leaves them to be played."""
-    if not digits:
+    if not digits or (lane.record.media is not MediaPath.NATIVE and only_waits(digits)):
+        # A media socket listens all the while, unless tones take its place.
         return None
     over = anyio.Event()
     failed: str | None = None
