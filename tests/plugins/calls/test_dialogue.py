@@ -791,13 +791,18 @@ async def test_every_turn_leaves_a_row_of_ordered_times(tmp_path: Path) -> None:
         assert reply.barge_in_at is None
 
 
+async def into_the_goodbye(phone: Phone) -> None:
+    """A silent caller is hung up on, and the goodbye has just begun."""
+    await phone.call_in()
+    while (now := phone.lane.record.utterance) is None or "oodbye" not in now.text:
+        await phone.settle(0.05)
+    await phone.settle(0.3)
+
+
 async def test_whoever_answers_into_the_goodbye_is_not_hung_up_on(tmp_path: Path) -> None:
     silence = {"promptAfterMs": 3000, "prompts": 1}
     async with open_phone(tmp_path, config={"silence": silence}) as phone:
-        await phone.call_in()
-        while (now := phone.lane.record.utterance) is None or "oodbye" not in now.text:
-            await phone.settle(0.05)
-        await phone.settle(0.3)
+        await into_the_goodbye(phone)
         phone.hears("Yes, I am here.")
         await phone.settle(2)
         assert phone.record.live
@@ -812,10 +817,7 @@ async def test_whoever_answers_into_the_goodbye_is_not_hung_up_on(tmp_path: Path
 async def test_a_sound_into_the_goodbye_has_the_caller_asked_anew(tmp_path: Path) -> None:
     silence = {"promptAfterMs": 3000, "prompts": 1}
     async with open_phone(tmp_path, config={"silence": silence}) as phone:
-        await phone.call_in()
-        while (now := phone.lane.record.utterance) is None or "oodbye" not in now.text:
-            await phone.settle(0.05)
-        await phone.settle(0.3)
+        await into_the_goodbye(phone)
         phone.stt.started()
         await phone.settle(1)
         phone.stt.ended()
