@@ -184,7 +184,9 @@ class Story:
             case "hang up":
                 call.line.hang_up()
             case "speak":
-                await self.command("speak", callId=self.carrier_id, message=f"News{number} of today.")
+                await self.command(
+                    "speak", callId=self.carrier_id, message=f"News{number} of today."
+                )
             case "continue":
                 question = f"Question {number}?"
                 told = await self.command("continue", callId=self.carrier_id, message=question)
@@ -220,7 +222,7 @@ class Story:
         lines = [(entry.speaker, entry.text) for entry in record.transcript]
         own = [text for speaker, text in lines if speaker is Speaker.BOT]
         assert FIRST not in own[1:]
-        # A question that was cut off is asked again; nothing else is said twice, however much of it.
+        # A question that was cut off is asked again; nothing else is said twice, nor a part of it.
         new = [text.split()[0] for _, text in lines if text.startswith("News")]
         whole = [text for _, text in lines if text.endswith((".", "?"))]
         new += [text for text in whole if text.startswith(("Words", "Question"))]
