@@ -273,7 +273,7 @@ class Dialogue(Conversation):
             self._log_failure(spoken)
             await self._speech_failed()
             return
-        await press(self.lane, reply.to_press)
+        reply.failed = await press(self.lane, reply.to_press) or reply.failed
         if reply.end_call and (spoken is None or spoken.complete):
             await self.lane.end(EndReason.HANGUP_BOT, EndDetail.AGENT)
             return
