@@ -25,7 +25,7 @@ help:
 	@echo "make demo         two calls between a caller and a gateway, and a recording"
 	@echo "make test         the test suite"
 	@echo "make check        ruff, mypy, import-linter, generated pages, tests"
-	@echo "make bench        start-up, store, webhooks, media and speech against their floors"
+	@echo "make bench        start-up, store, webhooks, media, turns and speech against their floors"
 	@echo "make soak         full counts of what make test samples; an hour on two cores"
 	@echo "make docs         write the generated pages of docs/reference anew"
 	@echo "make constraints  resolve every dependency anew into constraints.txt"

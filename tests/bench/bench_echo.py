@@ -2,9 +2,7 @@
 
     python tests/bench/bench_echo.py [calls] [seconds]
 
-The gateway (configuration, store, webhooks, media, the realtime bridge with the provider
-``echo``) runs in a process of its own, pinned to one core. The telephone exchange and its phones
-run in this one, on the other cores: each phone calls in and says a numbered frame every 20 ms.
+Each phone calls in and says a numbered frame every 20 ms; the voice model ``echo`` says it back.
 
 *delay*: from the moment a phone's frame is written into the socket to the arrival of the same
 frame from the gateway, found by its content. The pacer's lead is no part of it: audio that
@@ -20,75 +18,23 @@ measurement, divided by the calls.
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import statistics
 import struct
 import sys
-import tempfile
-import threading
 import time
-from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Any
 
 import anyio
+from tests.bench.whole import GatewayProcess, dial_in, gateway_process
 
-from voicecall.registry import Registry
-from voicecall_gateway.config import config_from_tree
-from voicecall_gateway.runtime import Gateway
-from voicecall_mock.exchange import Exchange, ExchangeOptions
+from voicecall_mock.exchange import Exchange
 from voicecall_mock.exchange.playback import FRAME, FRAME_MS
-from voicecall_mock.exchange.script import Silent
 from voicecall_mock.exchange.sockets import SocketStream
 
-TOKEN = "a-token-of-the-benchmark"
-HERE = "+15550200000"
 MAGIC = b"frame"
 WARM_UP_S = 3.0
 JITTER_FRAMES = 3
-
-
-# --- the gateway's process --------------------------------------------------------------------
-
-
-def gateway(exchange_url: str, directory: str, calls: int, core: int, pipe: Connection) -> None:
-    """Run until told to stop; tells CPU seconds and resident bytes whenever it is asked."""
-    os.sched_setaffinity(0, {core})
-    phone = {
-        "provider": "mock",
-        "mock": {"apiBaseUrl": exchange_url, "authToken": TOKEN},
-        "inboundPolicy": "open",
-        "maxConcurrentInboundCalls": calls,
-        "serve": {"port": 0},
-        "realtime": {"enabled": True, "provider": "echo"},
-        "streaming": {
-            "maxConnections": 2 * calls,
-            "maxPendingConnections": 2 * calls,
-            "maxPendingConnectionsPerIp": 2 * calls,
-        },
-        "webhookSecurity": {"maxInFlightPerClient": 2 * calls, "maxInFlight": 2 * calls},
-    }
-    tree = {"gateway": {"port": 0}, "plugins": {"entries": {"voice-call": {"config": phone}}}}
-
-    async def serve() -> None:
-        loaded = config_from_tree(tree, environ={}, source="bench", state_dir=Path(directory))
-        async with Gateway(loaded, Registry()).run() as running:
-            pipe.send(list(await running.wait_started()))
-            threading.Thread(target=_tell, args=(pipe,), daemon=True).start()
-            await anyio.sleep_forever()
-
-    anyio.run(serve)
-
-
-def _tell(pipe: Connection) -> None:
-    page = os.sysconf("SC_PAGE_SIZE")
-    while pipe.recv():
-        resident = int(Path("/proc/self/statm").read_text().split()[1]) * page
-        pipe.send((time.process_time(), resident))
-
-
-# --- the phones -------------------------------------------------------------------------------
 
 
 class Ear:
@@ -149,30 +95,23 @@ class Measure:
         self.ticks: list[float] = []
 
 
-async def phones(exchange: Exchange, calls: int, seconds: float, pipe: Connection) -> None:
+async def phones(exchange: Exchange, calls: int, seconds: float, gateway: GatewayProcess) -> None:
     measure = Measure()
-    _, before = _ask(pipe)
-    ids = []
-    for number in range(calls):
-        ids.append(exchange.dial_in(f"+1555010{number:04d}", HERE, (Silent(),)))
-        await anyio.sleep(0.02)
-    with anyio.fail_after(30):
-        while any(exchange.calls[one].line.stream is None for one in ids):
-            await anyio.sleep(0.05)
-    for one in ids:
-        line = exchange.calls[one].line
+    _, before = gateway.usage()
+    lines = await dial_in(exchange, calls)
+    for line in lines:
         assert line.stream is not None
         ear = Ear(line.stream, measure)
         line.exchange_frames = _mouth(line.exchange_frames, ear)  # type: ignore[method-assign]
     await anyio.sleep(WARM_UP_S)
-    cpu, _ = _ask(pipe)
+    cpu, _ = gateway.usage()
     own = time.process_time()
     measure.on = True
     await anyio.sleep(seconds)
     measure.on = False
-    cpu_after, after = _ask(pipe)
+    cpu_after, after = gateway.usage()
     own = time.process_time() - own
-    alive = sum(not exchange.calls[one].over.is_set() for one in ids)
+    alive = sum(line.stream is not None for line in lines)
     _report(measure, calls, seconds, cpu_after - cpu, own, (after - before) / calls, alive)
 
 
@@ -182,12 +121,6 @@ def _mouth(exchange_frames: Any, ear: Ear) -> Any:
         return ear.say()
 
     return both
-
-
-def _ask(pipe: Connection) -> tuple[float, int]:
-    pipe.send(True)
-    cpu, resident = pipe.recv()
-    return float(cpu), int(resident)
 
 
 def _report(
@@ -218,25 +151,17 @@ def _report(
 
 
 async def run(calls: int, seconds: float) -> None:
-    cores = sorted(os.sched_getaffinity(0))
-    if len(cores) > 1:
-        os.sched_setaffinity(0, set(cores[:-1]))
-    options = ExchangeOptions(auth_token=TOKEN, answer_after_ms=20, recording_limit_s=0)
-    with tempfile.TemporaryDirectory(prefix="voicecall-bench-") as directory:
-        async with Exchange(options).serve() as exchange:
-            ours, theirs = multiprocessing.Pipe()
-            process = multiprocessing.get_context("spawn").Process(
-                target=gateway, args=(exchange.base_url, directory, calls, cores[-1], theirs)
-            )
-            process.start()
-            try:
-                problems = await anyio.to_thread.run_sync(ours.recv)
-                if problems:
-                    raise RuntimeError("; ".join(problems))
-                await phones(exchange, calls, seconds, ours)
-            finally:
-                process.terminate()
-                process.join()
+    many = 2 * calls
+    phone = {
+        "realtime": {"enabled": True, "provider": "echo"},
+        "streaming": {
+            "maxConnections": many,
+            "maxPendingConnections": many,
+            "maxPendingConnectionsPerIp": many,
+        },
+    }
+    async with gateway_process(calls, {}, phone) as (exchange, gateway):
+        await phones(exchange, calls, seconds, gateway)
 
 
 def main(calls: int = 50, seconds: int = 60) -> None:
