@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -146,14 +146,18 @@ class Story:
 
 @asynccontextmanager
 async def story(
-    tmp_path: Path, *, expects: AudioFormat = MULAW_8K, turn: TurnDetectorProvider | None = None
+    tmp_path: Path,
+    *,
+    expects: AudioFormat = MULAW_8K,
+    turn: TurnDetectorProvider | None = None,
+    config: Mapping[str, Any] | None = None,
 ) -> AsyncIterator[Story]:
     """The carrier's sockets bring mu-law, whatever is expected of them."""
     log = Log()
     ears, voice = LoggedEars(log), LoggedVoice(log)
     carrier = ScriptedCarrier(replace(STREAMING, codecs=(expects, MULAW_8K)))
     async with open_phone(
-        tmp_path, carrier=carrier, transcription=ears, speech=voice, turn=turn
+        tmp_path, carrier=carrier, transcription=ears, speech=voice, turn=turn, config=config
     ) as phone:
         yield Story(phone, log, ears, voice)
 
@@ -164,7 +168,66 @@ async def test_the_sessions_are_there_before_the_socket(tmp_path: Path) -> None:
         assert sorted(call.log.lines) == [("ears", MULAW_8K), ("voice", MULAW_8K)]
         # Nothing is said into a line without a socket.
         assert call.phone.record.utterance is None
-        assert call.voice.voices == []
+
+
+async def test_the_greeting_is_synthesised_while_the_socket_is_on_its_way(tmp_path: Path) -> None:
+    async with story(tmp_path) as call:
+        call.voice.delay_s = RINGS_S - 0.5
+        await call.ring()
+        await call.attach()
+        attached = call.phone.now()
+        await call.phone.settle(3)
+        assert call.heard == [SAY.greeting]
+        assert call.heard_ms == round(call.voice.duration_s(SAY.greeting) * 1000)
+        assert call.phone.said == [("bot", SAY.greeting)]
+        assert len(call.voice.voices) == 1
+        (row,) = await call.phone.rows()
+        assert row.first_audio_sent == pytest.approx(attached, abs=1)
+
+
+async def test_a_greeting_that_is_still_synthesised_goes_on_behind_the_socket(
+    tmp_path: Path,
+) -> None:
+    async with story(tmp_path) as call:
+        call.voice.delay_s = RINGS_S + 0.5
+        await call.ring()
+        await call.attach()
+        attached = call.phone.now()
+        await call.phone.settle(4)
+        assert call.heard == [SAY.greeting]
+        assert len(call.voice.voices) == 1
+        (row,) = await call.phone.rows()
+        assert row.first_audio_sent == pytest.approx(attached + 500, abs=10)
+
+
+async def test_a_greeting_that_nobody_heard_is_interrupted_like_any_other(tmp_path: Path) -> None:
+    """The words that were made beforehand count from when they are played."""
+    async with story(tmp_path, config={"bargeIn": {"greetingProtectionMs": 0}}) as call:
+        await call.ring()
+        await call.attach()
+        await call.phone.settle(0.5)
+        call.ears.started()
+        call.ears.partial("Wait a moment")
+        await call.phone.settle(0.1)
+        call.ears.final("Wait a moment.")
+        await call.phone.settle(3)
+        (_, first), caller, answer = call.phone.said
+        assert first
+        assert SAY.greeting.startswith(first)
+        assert first != SAY.greeting
+        assert (caller, answer) == (("user", "Wait a moment."), ("bot", "Yes."))
+
+
+async def test_a_greeting_that_cannot_be_synthesised_beforehand_is_tried_again(
+    tmp_path: Path,
+) -> None:
+    async with story(tmp_path) as call:
+        call.voice.errors.append(ProviderUnavailable("down", provider="scripted"))
+        await call.ring()
+        await call.attach()
+        await call.phone.settle(4)
+        assert call.heard == [SAY.greeting]
+        assert call.phone.said == [("bot", SAY.greeting)]
 
 
 async def test_the_first_audio_leaves_as_the_socket_attaches(tmp_path: Path) -> None:

@@ -11,7 +11,9 @@ import anyio
 from voicecall import events as ev
 from voicecall.errors import ProviderError
 from voicecall.machine import Outcome
+from voicecall.model import MessageState
 from voicecall.tts import SpeechSession, Utterance
+from voicecall_calls.conversation.ahead import WordsAhead
 from voicecall_calls.conversation.line import AudioLine
 from voicecall_calls.conversation.mouth import Asks, Mouth, Speech, SpeechTimes, Spoken, heard_part
 from voicecall_calls.news import News
@@ -44,6 +46,18 @@ class LineMouth(Mouth):
         self.said = deque[Sequence[str]](maxlen=2)
         """The sentences of what is being spoken, or was last, and of what came before it."""
         self._opened = News()
+        self._ahead: WordsAhead | None = None
+
+    def prepare(self, session: SpeechSession) -> None:
+        """Have the first message spoken by ``session``, until there is somebody to hear it."""
+        message = self.lane.record.message
+        if message is not None and message.state is MessageState.PENDING:
+            self._ahead = WordsAhead(session, self.seam.new_id(), _as_sent(message.text))
+
+    def prepared(self, session: SpeechSession, text: str) -> WordsAhead | None:
+        """What ``session`` was asked to say beforehand, if it is that; only once."""
+        ahead, self._ahead = self._ahead, None
+        return ahead if ahead is not None and ahead.is_of(session, _as_sent(text)) else None
 
     def opened(self, session: SpeechSession) -> None:
         self.session = session
@@ -66,6 +80,11 @@ class LineMouth(Mouth):
         return speech
 
 
+def _as_sent(sentence: str) -> str:
+    """Sentences are told apart by spaces."""
+    return sentence + " "
+
+
 class _LineSpeech(Speech):
     def __init__(
         self,
@@ -83,6 +102,8 @@ class _LineSpeech(Speech):
         self._begins: list[int] = []
         """How much audio there was when each of these was sent."""
         self._utterance: Utterance | None = None
+        self._flushed = False
+        """The utterance has all its words."""
         self._bytes = 0
         self._announced = self._refused = False
         self._error: str | None = None
@@ -99,8 +120,8 @@ class _LineSpeech(Speech):
         self._begins.append(self._bytes)
         if self._utterance is None:
             await self._start(sentence)
-        if self._utterance is not None:
-            self._utterance.send(sentence + " ")
+        if self._utterance is not None and not self._flushed:
+            self._utterance.send(_as_sent(sentence))
 
     async def _start(self, sentence: str) -> None:
         try:
@@ -110,13 +131,20 @@ class _LineSpeech(Speech):
                 if self._asks is not None:
                     self._asks()
                 # Meanwhile another session may have taken the place of that one, or none.
-                session = await self._mouth.voice()
-                self._utterance = session.utterance(self.id, self)
+                self._begin_with(await self._mouth.voice(), sentence)
         except TimeoutError:
             self._error = "the speech provider was not ready in time"
             if self._first_message and not self._announced:
                 # An attempt that counts, or nobody would make another one.
                 await self._announce(sentence)
+
+    def _begin_with(self, session: SpeechSession, sentence: str) -> None:
+        ahead = self._mouth.prepared(session, sentence) if self._first_message else None
+        if ahead is None:
+            self._utterance = session.utterance(self.id, self)
+            return
+        self._utterance, self._flushed = ahead.utterance, True
+        ahead.into(self.id, self)
 
     async def _announce(self, sentence: str) -> None:
         """Tell the record, which may refuse to let the words be said."""
@@ -140,7 +168,8 @@ class _LineSpeech(Speech):
             if self._announced:
                 return await self._failed(self._error)
             return Spoken("", complete=False, ok=False, error=self._error)
-        self._utterance.flush()
+        if not self._flushed:
+            self._utterance.flush()
         try:
             await self._synthesised(self._utterance)
         except (ProviderError, TimeoutError) as error:

@@ -194,7 +194,7 @@ class StreamConversation(Dialogue):
         return listen
 
     async def _hold_voice(self) -> None:
-        """Keep a synthesis session open for the call, in the format of its line."""
+        """Keep a synthesis session open, in the format of the line: at first the expected one."""
         failures = 0
         while True:
             with anyio.CancelScope() as self._voicing:
@@ -202,7 +202,7 @@ class StreamConversation(Dialogue):
                     async with self._speech.speech.session(
                         self._speech.voice, self.line.output_format
                     ) as session:
-                        # Until then the format is only expected.
+                        self._line_mouth.prepare(session)
                         await self.line.attached()
                         await anyio.lowlevel.checkpoint_if_cancelled()
                         self._line_mouth.opened(session)
