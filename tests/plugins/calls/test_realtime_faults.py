@@ -105,13 +105,15 @@ class FaultySession(ScriptedRealtimeSession):
 
 
 class FaultyModel(ScriptedRealtime):
-    """``faults`` and ``takes_result_s`` are those of its next session, whose end takes ``end_s``,
-    also when it is cancelled (``shielded``); ``broken`` breaks the reader task of a session."""
+    """``faults`` and ``takes_result_s`` are those of its next session, which takes ``opens_s`` to
+    open and ``end_s`` to end, also when it is cancelled (``shielded``); ``broken`` breaks the
+    reader task of a session."""
 
     def __init__(self, capabilities: RealtimeCapabilities | None = None) -> None:
         super().__init__(capabilities)
         self.faults: dict[str, Exception | SystemExit] = {}
         self.takes_result_s = 0.0
+        self.opens_s = 0.0
         self.end_s = 0.0
         self.shielded = False
         self.broken: Exception | None = None
@@ -123,6 +125,8 @@ class FaultyModel(ScriptedRealtime):
 
     @asynccontextmanager
     async def session(self, options: RealtimeOptions) -> AsyncIterator[ScriptedRealtimeSession]:
+        with anyio.CancelScope(shield=self.shielded):
+            await anyio.sleep(self.opens_s)
         session = FaultySession(self, options)
         session.faults, self.faults = self.faults, {}
         session.takes_result_s = self.takes_result_s
@@ -371,9 +375,34 @@ async def test_a_lost_session_that_does_not_end_is_left(tmp_path: Path, shielded
         await phone.settle(0.1)
         await phone.socket.speak(LOUD * 3)
         await phone.settle(7 if shielded else 5)
-        assert len(model.sessions) == 2
-        assert bytes(model.current.audio) == LOUD * 3
+        lost, present = model.sessions
+        assert bytes(present.audio) == LOUD * 3
         assert phone.record.live
+        # What it says now is heard by nobody, whatever name it gives to it.
+        said = len(phone.socket.audio_sent)
+        present.write("a", 200)
+        lost.write("a", 100, 2)
+        lost.write("b", 100, 2)
+        present.write("a", 200)
+        await phone.settle(1)
+        assert phone.socket.audio_sent[said:] == b"\x01" * 400 * 8
+
+
+async def test_a_session_that_opens_too_late_is_not_heard(tmp_path: Path) -> None:
+    model = FaultyModel()
+    model.opens_s = 14.0
+    model.shielded = True
+    async with open_realtime(tmp_path, model, realtime={"inactivityMs": 0}) as phone:
+        await phone.call_in()
+        await phone.settle(5)
+        model.opens_s = 0.0
+        await phone.settle(10)
+        present, late = model.sessions
+        said = len(phone.socket.audio_sent)
+        late.write("x", 500, 2)
+        await phone.settle(1)
+        assert b"\x02" not in phone.socket.audio_sent[said:]
+        assert present.asked
 
 
 @pytest.mark.parametrize("error", [ConnectionResetError("reset"), SystemExit(3)])

@@ -22,7 +22,6 @@ from voicecall.realtime import (
     Interrupted,
     Interrupter,
     RealtimeEvent,
-    RealtimeOptions,
     RealtimeProvider,
     RealtimeSession,
     ResponseDone,
@@ -116,7 +115,7 @@ class RealtimeConversation(Conversation):
             self.line,
             seam,
             trouble=trouble,
-            options=self._options,
+            options=self._terms.options,
             opened=self._session_opened,
             closed=self._session_closed,
             event=self._take,
@@ -238,11 +237,6 @@ class RealtimeConversation(Conversation):
 
     # --- the session ------------------------------------------------------------------------
 
-    def _options(self) -> RealtimeOptions:
-        # A model may speak as soon as its session is open.
-        self.voice.session_opened(self._terms.output_format)
-        return self._terms.options()
-
     def _session_opened(self) -> None:
         if self._converses:
             self._keys.begin(self.lane.spawn)
@@ -312,7 +306,7 @@ class RealtimeConversation(Conversation):
                 self._tools.cancel_all()
                 self._greeting.reset()
                 self.voice.interrupt()
-                self.voice.session_opened(self._terms.output_format)
+                self.voice.session_reset()
                 self._link.do(self._open)
             case Usage(values=values):
                 # Vendors break some of their figures down, and of a failure some give none.

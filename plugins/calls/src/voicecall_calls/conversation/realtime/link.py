@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager
 from functools import partial
 
 import anyio
@@ -43,7 +44,7 @@ _Job = Callable[[RealtimeSession], Awaitable[None]]
 
 
 class ModelLink:
-    """``options`` makes the options of the next session; ``opened`` and ``closed`` are told of
+    """``options`` holds the options of the next session; ``opened`` and ``closed`` are told of
     each, ``event`` gets its events; ``listen`` is told who takes caller audio from now on, by a
     plain call, :meth:`keep` at first; ``pause`` waits until a session can be left; ``trouble`` is
     told of each that fails."""
@@ -54,7 +55,7 @@ class ModelLink:
         line: AudioLine,
         seam: Seam,
         *,
-        options: Callable[[], RealtimeOptions],
+        options: Callable[[], AbstractContextManager[RealtimeOptions]],
         opened: Callable[[], None],
         closed: Callable[[], None],
         event: Callable[[RealtimeEvent], None],
@@ -137,7 +138,8 @@ class ModelLink:
         while True:
             began = self._seam.monotonic()
             self._broken = None
-            reason = await self._one_session()
+            with self._options() as options:
+                reason = await self._one_session(options)
             if self._seam.monotonic() - began >= _HEALTHY_S:
                 failures = renewals = 0
             if reason is None:
@@ -154,9 +156,8 @@ class ModelLink:
                 return reason
             await anyio.sleep(_REOPEN_AFTER_S)
 
-    async def _one_session(self) -> str | None:
+    async def _one_session(self, options: RealtimeOptions) -> str | None:
         """Hold one session; why it was lost, None where it is to be renewed."""
-        options = self._options()
         reason, self._kind = None, ProviderTimeout.__name__
         self._scope = scope = anyio.CancelScope(deadline=anyio.current_time() + _OPEN_S)
         try:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from voicecall.audio import AudioFormat
-from voicecall.media import AudioSink
 from voicecall.model import CallMode
 from voicecall.realtime import RealtimeCapabilities, RealtimeOptions, Tool
 from voicecall_calls.config import RealtimeConfig
 from voicecall_calls.conversation.line import AudioLine
 from voicecall_calls.conversation.realtime import words
+from voicecall_calls.conversation.realtime.voice import ModelVoice
 
 if TYPE_CHECKING:
     from voicecall_calls.engine.lane import CallLane
@@ -26,7 +27,7 @@ class SessionTerms:
         self,
         lane: CallLane,
         line: AudioLine,
-        sink: AudioSink,
+        voice: ModelVoice,
         capabilities: RealtimeCapabilities,
         config: RealtimeConfig,
         *,
@@ -35,26 +36,28 @@ class SessionTerms:
         self.about = ""
         self._lane = lane
         self._line = line
-        self._sink = sink
+        self._voice = voice
         self._capabilities = capabilities
         self._config = config
         self._tools = tools
 
-    def options(self) -> RealtimeOptions:
-        """Those of a session that is opened now."""
-        return RealtimeOptions(
-            sink=self._sink,
-            input_format=self._format(self._line.input_format),
-            output_format=self.output_format,
-            instructions=self.instructions,
-            tools=self._tools() if self._function_tools else (),
-            history=words.history(self._lane.record.transcript),
-        )
-
-    @property
-    def output_format(self) -> AudioFormat:
-        """In which the model speaks."""
-        return self._format(self._line.output_format)
+    @contextmanager
+    def options(self) -> Iterator[RealtimeOptions]:
+        """Those of a session that is opened now. It is heard until the context is left."""
+        output_format = self._format(self._line.output_format)
+        # A model may speak as soon as its session is open.
+        sink = self._voice.session_opened(output_format)
+        try:
+            yield RealtimeOptions(
+                sink=sink,
+                input_format=self._format(self._line.input_format),
+                output_format=output_format,
+                instructions=self.instructions,
+                tools=self._tools() if self._function_tools else (),
+                history=words.history(self._lane.record.transcript),
+            )
+        finally:
+            self._voice.session_closed()
 
     @property
     def instructions(self) -> str:

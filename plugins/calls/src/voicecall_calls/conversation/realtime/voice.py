@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Any
 import anyio
 
 from voicecall.audio import AudioFormat, Converter
+from voicecall.media import AudioSink
 from voicecall.realtime import ResponseDone
 from voicecall_calls.conversation.line import AudioLine
 from voicecall_calls.conversation.mouth import SpeechTimes
 from voicecall_calls.conversation.realtime.items import Item, Ticket, Tickets
 from voicecall_calls.conversation.realtime.minutes import Minutes
+from voicecall_calls.conversation.realtime.sink import SessionSink
 from voicecall_calls.conversation.realtime.words import joined
 from voicecall_calls.conversation.turntimes import CallerTimes, KeepTurn, TurnTimes
 from voicecall_calls.news import News
@@ -32,14 +34,12 @@ _IDS_KEPT = 64
 
 
 class ModelVoice:
-    """The sink of a realtime session. One a call; it outlives sessions."""
+    """What the sessions of a call say, through a sink for each. One a call; it outlives them."""
 
-    # As in the pacer: a frame should look at few objects.
     __slots__ = (
         "_active",
         "_awaited",
         "_changed",
-        "_current",
         "_cut",
         "_dropped",
         "_early",
@@ -50,6 +50,7 @@ class ModelVoice:
         "_minutes",
         "_response",
         "_seam",
+        "_sink",
         "_tickets",
         "answered",
         "caller",
@@ -58,8 +59,6 @@ class ModelVoice:
     )
 
     def __init__(self, lane: CallLane, line: AudioLine, keep: KeepTurn) -> None:
-        self._current: Item | None = None
-        """Whose audio came last, unless it was cut off."""
         self.interruptions = 0
         self.parting = False
         """Only items begin that somebody has a ticket for."""
@@ -71,8 +70,10 @@ class ModelVoice:
         self._minutes = Minutes(lane, line)
         self._seam = lane.host.seam
         self._keep = keep
-        self._format: AudioFormat | None = None
+        self._format = line.output_format
         """That of the present session."""
+        self._sink: SessionSink | None = None
+        """Its own."""
         self._active: list[Item] = []
         """Those that are not over for the record yet."""
         self._cut: OrderedDict[str, None] = OrderedDict()
@@ -88,48 +89,56 @@ class ModelVoice:
 
     # --- audio ------------------------------------------------------------------------------
 
-    def session_opened(self, model_format: AudioFormat) -> None:
-        """Audio comes in ``model_format`` from now on, and belongs to no earlier item."""
+    def session_opened(self, model_format: AudioFormat) -> AudioSink:
+        """The sink of a session that speaks in ``model_format``, which takes the place of any
+        other."""
         self.session_closed()
         self._format = model_format
-        self._cut.clear()
-        self._early.clear()
+        self._forget_names()
+        self._sink = SessionSink(self._line, self._item)
+        return self._sink
 
     def session_closed(self) -> None:
-        """No more audio of the present items, nor of what was asked for and did not begin; what
-        came is still played."""
+        """Nothing more is heard of the session, nor comes of what was asked for and did not begin;
+        what came is still played."""
+        if self._sink is not None:
+            self._sink.close()
+            self._sink = None
+        self._end_items()
+
+    def session_reset(self) -> None:
+        """What the session says from now on belongs to no earlier item."""
+        self._end_items()
+        self._forget_names()
+
+    def _end_items(self) -> None:
         for item in self._active:
             self._finish(item)
             item.id = ""  # The next session may use the same names.
-        self._format = None
         self._response = None
         self._dropped = False
         self._tickets.close()
         self.answered = CallerTimes()
 
-    def write(self, item_id: str, audio: bytes) -> None:
-        item = self._current
-        if item is None or item.id != item_id:
-            item = self._known(item_id)
-            if item is None or item.over:
-                model_format = self._format
-                dropped = item_id in self._cut or self._dropped
-                if model_format is None or dropped or self._closed:
-                    return
-                item = self._begin(item_id, model_format)
-            self._current = item
-        if item.converts:
-            audio = item.converter.process(audio)
-        if audio and not item.sounded:
-            item.sounded = True
-        self._line.write(item.key, audio)
+    def _forget_names(self) -> None:
+        self._cut.clear()
+        self._early.clear()
+
+    def _item(self, item_id: str) -> Item | None:
+        """That of audio of this name; None where it is not to be heard."""
+        item = self._known(item_id)
+        if item is None or item.over:
+            if item_id in self._cut or self._dropped or self._closed:
+                return None
+            item = self._begin(item_id)
+        return item
 
     def _known(self, item_id: str) -> Item | None:
         """The model's newest item of this name, unless it was cut off."""
         items = reversed(self._active)
         return next((item for item in items if item.id == item_id and item.cut_ms is None), None)
 
-    def _begin(self, item_id: str, model_format: AudioFormat) -> Item:
+    def _begin(self, item_id: str) -> Item:
         for other in self._active:
             self._finish(other)
         now = self._seam.now_ms()
@@ -145,9 +154,9 @@ class ModelVoice:
             stt_final=caller.final,
             agent_start=now if self._response is None else self._response[1],
         )
-        converter = Converter(model_format, self._line.output_format)
+        converter = Converter(self._format, self._line.output_format)
         # Equal formats need none, but where a piece may end in the middle of a sample.
-        converts = not converter.identity or model_format.sample_width > 1
+        converts = not converter.identity or self._format.sample_width > 1
         item = Item(item_id, self._seam.new_id(), times, converter, converts)
         self._tickets.take(item, self._making)
         self._active.append(item)
@@ -165,9 +174,9 @@ class ModelVoice:
             item.sounded = True
             self._line.write(item.key, tail)
         item.over = True
-        if self._current is item:
+        if self._sink is not None and self._sink.current is item:
             # More audio of this name would never come to an end.
-            self._current = None
+            self._sink.current = None
         self._line.finish(item.key)
         self._changed.tell()
 
