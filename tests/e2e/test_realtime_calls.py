@@ -143,13 +143,14 @@ async def test_the_model_knows_the_agent_and_uses_tools_of_the_gateway(tmp_path:
         return {"table": 7}
 
     realtime = {"tools": [BOOKING], "agentContext": {"enabled": True}}
-    async with house(tmp_path, realtime=realtime) as here:
+    async with house(tmp_path, realtime=realtime, bargeIn={"enabled": False}) as here:
         here.gateway.host.register_tool(ToolSpec("book", "Book.", {"type": "object"}, book))
         call_id = here.dial_in()
         await here.session()
         session = here.model.current
         assert "Name: Mira" in session.options.instructions
         assert "You like tea." in session.options.instructions
+        assert not session.options.interruptible
         session.tell(ToolCall("t1", "book", {"day": "Monday"}))
         with anyio.fail_after(5):
             while not session.results:

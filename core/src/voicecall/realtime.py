@@ -63,11 +63,12 @@ class RealtimeCapabilities:
     ``formats``: audio formats that a session accepts and produces, best first. If the line's own
     format is among them it is used, else the first, and the host converts.
 
-    ``interrupts``: what stops the model's speech when the caller begins to speak, if the operator
-    allows interruptions. With ``SERVER`` it is :class:`SpeechStarted`. With ``CLIENT`` it is the
-    host's own detection, and :class:`SpeechStarted` only marks the time. With ``MODEL`` it is
-    :class:`Interrupted` alone, which also counts with the other two. If something was being said,
-    the host then calls :meth:`RealtimeSession.interrupt`.
+    ``interrupts``: what stops the model's speech when the caller begins to speak, if the caller may
+    interrupt it (:attr:`RealtimeOptions.interruptible`). With ``SERVER`` it is
+    :class:`SpeechStarted`. With ``CLIENT`` it is the host's own detection, and
+    :class:`SpeechStarted` only marks the time. With ``MODEL`` it is :class:`Interrupted` alone,
+    which also counts with the other two. If something was being said, the host then calls
+    :meth:`RealtimeSession.interrupt`.
 
     ``verbatim``: with ``NONE`` the host requests the first message of a call by
     :meth:`RealtimeSession.greet`, otherwise by :meth:`RealtimeSession.say`. Later words are always
@@ -110,7 +111,13 @@ class RealtimeOptions:
     never pauses, the provider cuts it into items without the silence between them: the host waits
     for their end before it hangs up or leaves a session. ``send_audio`` gets caller audio in
     ``input_format``. ``history`` is what was said before, oldest first: pairs of role (``user`` or
-    ``assistant``) and text. ``language`` is not used yet: the host leaves the default."""
+    ``assistant``) and text. ``language`` is not used yet: the host leaves the default.
+
+    ``interruptible``: the caller may interrupt the model. If not, speech of the caller must end no
+    response: a provider whose vendor detects speech by itself forbids it that (OpenAI's
+    ``interrupt_response``), or lets it hear silence while a response is being made. The host does
+    not act on :class:`SpeechStarted` then, but still calls :meth:`RealtimeSession.interrupt` for
+    other reasons, such as pressed keys."""
 
     sink: AudioSink
     input_format: AudioFormat = MULAW_8K
@@ -120,6 +127,7 @@ class RealtimeOptions:
     history: Sequence[tuple[str, str]] = ()
     language: str = "en-US"
     voice: str | None = None
+    interruptible: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -622,6 +622,28 @@ async def test_without_barge_in_speech_that_the_model_tells_of_stops_nothing(
         assert phone.said == [("bot", TEN_WORDS)]
 
 
+@pytest.mark.parametrize("may", [True, False])
+async def test_a_vendor_that_hears_the_caller_knows_whether_to_break_off(
+    tmp_path: Path, may: bool
+) -> None:
+    model = ScriptedRealtime()
+    async with open_realtime(tmp_path, model, bargeIn={"enabled": may}) as phone:
+        await answered(phone)
+        session = model.current
+        session.tell(ResponseStarted("r"), Transcript("assistant", "a", TEN_WORDS, final=True))
+        session.write("a", 1000)
+        await phone.settle(0.5)
+        session.tell(SpeechStarted(0))
+        if session.options.interruptible:
+            session.tell(ResponseDone("r", "cancelled", items=("a",)))
+        else:
+            session.write("a", 1000)
+            session.tell(ResponseDone("r", "completed", items=("a",)))
+        await phone.settle(3)
+        assert phone.said == [("bot", "one two three four five" if may else TEN_WORDS)]
+        assert len(phone.socket.heard) == (500 if may else 2000) * 8
+
+
 async def test_the_local_gate_interrupts_for_a_model_that_does_not(tmp_path: Path) -> None:
     model = ScriptedRealtime(RealtimeCapabilities(interrupts=Interrupter.CLIENT))
     async with open_realtime(tmp_path, model) as phone:

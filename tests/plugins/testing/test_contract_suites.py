@@ -22,6 +22,8 @@ from voicecall.realtime import (
     RealtimeOptions,
     RealtimeProvider,
     RealtimeSession,
+    ResponseDone,
+    ResponseStarted,
     SessionLost,
 )
 from voicecall.transcription import (
@@ -157,6 +159,47 @@ class ShutSuite(RealtimeContract):
 async def test_a_voice_model_that_never_opens_is_given_up() -> None:
     with pytest.raises(TimeoutError, match="a session that opens and closes: waited 20 s"):
         await ShutSuite().test_context_draws_no_response(Shut())
+
+
+# --- a voice model that lets itself be talked over ----------------------------------------------
+
+
+class MeekSession(ScriptedRealtimeSession):
+    """Breaks off when the caller speaks. ``firm``: unless nobody may interrupt it."""
+
+    firm = False
+    _talked_over = False
+
+    async def greet(self, instructions: str) -> None:
+        self.tell(ResponseStarted("r"))
+        self.write("a", 200)
+
+    def send_audio(self, audio: bytes) -> None:
+        if not self._talked_over:
+            self._talked_over = True
+            goes_on = self.firm and not self.options.interruptible
+            self.tell(ResponseDone("r", "completed" if goes_on else "cancelled"))
+
+
+class Meek(ScriptedRealtime):
+    def __init__(self, *, firm: bool) -> None:
+        super().__init__()
+        self.firm = firm
+
+    @asynccontextmanager
+    async def session(self, options: RealtimeOptions) -> AsyncIterator[ScriptedRealtimeSession]:
+        session = MeekSession(self, options)
+        session.firm = self.firm
+        with closing(session):
+            yield session
+
+
+async def test_a_voice_model_must_not_break_off_where_it_may_not_be_interrupted() -> None:
+    test = ShutSuite().test_where_the_caller_may_not_interrupt_the_answer_goes_on
+    speech = silence(40, MULAW_8K)
+    await test(Meek(firm=True), speech)
+    with pytest.RaisesGroup(AssertionError):
+        await test(Meek(firm=False), speech)
 
 
 # --- a voice that cannot be cancelled ---------------------------------------------------------

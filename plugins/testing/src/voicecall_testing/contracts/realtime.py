@@ -12,6 +12,7 @@ import pytest
 
 from voicecall.audio import MULAW_8K, AudioFormat, Converter
 from voicecall.realtime import (
+    Interrupted,
     RealtimeEvent,
     RealtimeOptions,
     RealtimeProvider,
@@ -103,14 +104,22 @@ class RealtimeContract(ABC):
 
     @asynccontextmanager
     async def duplex(
-        self, provider: RealtimeProvider, audio_format: AudioFormat | None = None
+        self,
+        provider: RealtimeProvider,
+        audio_format: AudioFormat | None = None,
+        *,
+        interruptible: bool = True,
     ) -> AsyncIterator[Duplex]:
         """A session in ``audio_format``; without one, in the format that the provider likes
         best."""
         audio_format = audio_format or provider.capabilities.formats[0]
         sink = RememberingSink()
         options = replace(
-            self.options, sink=sink, input_format=audio_format, output_format=audio_format
+            self.options,
+            sink=sink,
+            input_format=audio_format,
+            output_format=audio_format,
+            interruptible=interruptible,
         )
         async with (
             opened(provider.session(options)) as session,
@@ -221,6 +230,19 @@ class RealtimeContract(ABC):
             before = {item: len(duplex.sink.audio(item)) for item in items}
             await duplex.talk(speech)
             assert {item: len(duplex.sink.audio(item)) for item in items} == before
+
+    async def test_where_the_caller_may_not_interrupt_the_answer_goes_on(
+        self, provider: RealtimeProvider, speech: bytes
+    ) -> None:
+        async with (
+            provider.lifespan(),
+            self.duplex(provider, interruptible=False) as duplex,
+        ):
+            await duplex.session.greet("Tell a long story.")
+            await duplex.until(lambda: duplex.written > 0)
+            await duplex.talk(speech)
+            assert (await duplex.response()).status == "completed"
+            assert Interrupted() not in duplex.events
 
     async def test_interrupting_nothing_is_no_error(
         self, provider: RealtimeProvider, speech: bytes

@@ -107,7 +107,7 @@ class RealtimeConversation(Conversation):
             self.line,
             self.voice,
             self._capabilities,
-            config.realtime,
+            config,
             tools=lambda: self._tools.declared(),
         )
         self._link = ModelLink(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from voicecall.audio import AudioFormat
 from voicecall.model import CallMode
 from voicecall.realtime import RealtimeCapabilities, RealtimeOptions, Tool
-from voicecall_calls.config import RealtimeConfig
+from voicecall_calls.config import VoiceCallConfig
 from voicecall_calls.conversation.line import AudioLine
 from voicecall_calls.conversation.realtime import words
 from voicecall_calls.conversation.realtime.voice import ModelVoice
@@ -29,7 +29,7 @@ class SessionTerms:
         line: AudioLine,
         voice: ModelVoice,
         capabilities: RealtimeCapabilities,
-        config: RealtimeConfig,
+        config: VoiceCallConfig,
         *,
         tools: Callable[[], Sequence[Tool]],
     ) -> None:
@@ -38,7 +38,8 @@ class SessionTerms:
         self._line = line
         self._voice = voice
         self._capabilities = capabilities
-        self._config = config
+        self._config = config.realtime
+        self._interruptible = config.barge_in.enabled
         self._tools = tools
 
     @contextmanager
@@ -55,6 +56,7 @@ class SessionTerms:
                 instructions=self.instructions,
                 tools=self._tools() if self._function_tools else (),
                 history=words.history(self._lane.record.transcript),
+                interruptible=self._interruptible,
             )
         finally:
             self._voice.session_closed()
