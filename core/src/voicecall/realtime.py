@@ -146,7 +146,9 @@ class SpeechStopped:
 
 @dataclass(frozen=True, slots=True)
 class ResponseStarted:
-    """The model begins an answer; ``response`` is its id."""
+    """The model begins an answer. ``response`` is its id, not empty and no other's in this session:
+    by it the host tells an answer that was being made from the one that it asked for behind it. If
+    the vendor has none, the provider counts."""
 
     response: str
 

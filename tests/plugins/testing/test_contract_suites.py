@@ -202,6 +202,40 @@ async def test_a_voice_model_must_not_break_off_where_it_may_not_be_interrupted(
         await test(Meek(firm=False), speech)
 
 
+# --- a voice model whose responses have no ids ---------------------------------------------------
+
+
+class NamingSession(ScriptedRealtimeSession):
+    """Gives its responses the names of its provider."""
+
+    names: list[str]
+
+    async def greet(self, instructions: str) -> None:
+        name = self.names.pop()
+        self.tell(ResponseStarted(name), ResponseDone(name, "completed"))
+
+
+class Naming(ScriptedRealtime):
+    def __init__(self, *names: str) -> None:
+        super().__init__()
+        self.names = list(names)
+
+    @asynccontextmanager
+    async def session(self, options: RealtimeOptions) -> AsyncIterator[ScriptedRealtimeSession]:
+        session = NamingSession(self, options)
+        session.names = self.names
+        with closing(session):
+            yield session
+
+
+async def test_a_voice_model_must_name_its_responses() -> None:
+    test = ShutSuite().test_each_response_has_an_id_of_its_own
+    await test(Naming("a", "b"))
+    for names in [("", ""), ("a", ""), ("a", "a")]:
+        with pytest.RaisesGroup(AssertionError):
+            await test(Naming(*names))
+
+
 # --- a voice that cannot be cancelled ---------------------------------------------------------
 
 

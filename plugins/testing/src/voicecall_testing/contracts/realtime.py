@@ -159,6 +159,16 @@ class RealtimeContract(ABC):
             assert duplex.events.index(ResponseStarted(done.response)) < duplex.events.index(done)
             assert set(done.items) <= set(duplex.sink.written)
 
+    async def test_each_response_has_an_id_of_its_own(self, provider: RealtimeProvider) -> None:
+        async with provider.lifespan(), self.duplex(provider) as duplex:
+            for number in (1, 2):
+                await duplex.session.greet("Say hello.")
+                await duplex.response(number)
+            started = [e.response for e in duplex.events if isinstance(e, ResponseStarted)]
+            assert all(started)
+            assert len(set(started)) == len(started)
+            assert {done.response for done in duplex.done()} <= set(started)
+
     async def test_all_audio_of_a_response_was_written_when_it_is_done(
         self, provider: RealtimeProvider
     ) -> None:
