@@ -664,6 +664,31 @@ async def test_the_local_gate_interrupts_for_a_model_that_does_not(tmp_path: Pat
         assert cut_off.barge_in_at == (answer.speech_started or 0) + 40
 
 
+async def test_speech_interrupts_what_the_model_begins_into_it_once(tmp_path: Path) -> None:
+    model = ScriptedRealtime(RealtimeCapabilities(interrupts=Interrupter.CLIENT))
+    async with open_realtime(tmp_path, model) as phone:
+        await answered(phone)
+        # Who has just fallen silent is answered.
+        await phone.socket.speak(LOUD * 20 + QUIET * 5)
+        model.current.speak(HELLO, 400)
+        await phone.socket.speak(QUIET * 50 + LOUD * 20)
+        assert phone.socket.clears == 0
+        # Who goes on is not talked over.
+        model.current.speak(TEN_WORDS, 2000)
+        await phone.settle(0.1)
+        await phone.socket.speak(LOUD * 3)
+        assert phone.socket.clears == 1
+        assert len(model.current.interrupts) == 1
+        await phone.settle(1)
+        # What never ends is no speech.
+        model.current.speak("I hear a noise.", 2000)
+        await phone.socket.speak(LOUD * 200)
+        assert phone.socket.clears == 1
+        assert phone.said[-1] == ("bot", "I hear a noise.")
+        row = (await phone.rows())[-1]
+        assert row.speech_started is not None
+
+
 async def test_the_local_gate_hears_another_format_too(tmp_path: Path) -> None:
     from voicecall.audio import PCM16_16K
 

@@ -316,13 +316,15 @@ class RealtimeConversation(Conversation):
                 # The link takes what concerns the session itself.
                 return
 
-    def _interrupt(self) -> None:
+    def _interrupt(self) -> bool:
         """The caller takes the floor, unless the greeting is protected, the last words are being
-        said, or nothing is."""
+        said, or nothing is; whether that stopped anything."""
         if self._greeting.protected or self._farewell.ends:
-            return
-        if (heard := self.voice.interrupt()) is not None:
-            self._link.do(lambda session: session.interrupt(heard))
+            return False
+        if (heard := self.voice.interrupt()) is None:
+            return False
+        self._link.do(lambda session: session.interrupt(heard))
+        return True
 
     # --- what the caller said ---------------------------------------------------------------
 

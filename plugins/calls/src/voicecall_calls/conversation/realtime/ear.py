@@ -20,8 +20,8 @@ _KEPT_QUIET = 5
 
 class AttentiveEar:
     """Notices the caller's speech before ``to_model`` takes it. Where ``interrupts`` is true,
-    ``interrupt`` is called then, but for a protected greeting: that takes longer speech, whatever
-    the model does. Speech that breaks the protection, in which the model hears silence, is then
+    ``interrupt`` is called then, and again until it stops something, but for a protected greeting:
+    that takes longer speech, whatever the model does. Speech that breaks the protection, in which the model hears silence, is then
     given to it from its beginning."""
 
     def __init__(
@@ -33,7 +33,7 @@ class AttentiveEar:
         *,
         audio_format: AudioFormat,
         interrupts: bool,
-        interrupt: Callable[[], None],
+        interrupt: Callable[[], bool],
     ) -> None:
         self.to_model = to_model
         self._voice = voice
@@ -43,12 +43,16 @@ class AttentiveEar:
         self._interrupt = interrupt
         self._kept: list[bytes]
         """The end of what came while the greeting was protected."""
+        self._stops: bool
+        """What the model begins while the present speech goes on is interrupted by it. Only once: a
+        noise that does not end would never let it speak."""
         self.use(audio_format)
 
     def use(self, audio_format: AudioFormat) -> None:
         """The caller's audio comes in this format."""
         self._gate = SpeechGate(audio_format)
         self._kept = []
+        self._stops = False
 
     def listener(self, *, always: bool) -> Callable[[bytes], None]:
         """Who takes the caller's audio from now on: this, where it is needed (``always`` or while
@@ -73,9 +77,17 @@ class AttentiveEar:
                 audio = b"".join(kept)
         elif began:
             self._speaks(lasted_ms)
-            if self._interrupts:
-                self._interrupt()
+            self._stops = self._interrupts and not self._interrupt()
+        elif self._stops:
+            self._go_on(lasted_ms)
         self.to_model(audio)
+
+    def _go_on(self, lasted_ms: float) -> None:
+        if not lasted_ms:
+            self._stops = False
+        elif self._gate.loud and self._interrupt():
+            self._stops = False
+            self._speaks(lasted_ms)
 
     def _speaks(self, lasted_ms: float) -> None:
         """The caller does, for so long already."""

@@ -28,6 +28,11 @@ class SpeechGate:
         self._quiet_ms = 0.0
         self._speaking = False
 
+    @property
+    def loud(self) -> bool:
+        """Something sounds just now, for long enough to be speech."""
+        return self._loud_ms >= _BEGIN_MS
+
     def hear(self, audio: bytes) -> bool:
         """The next caller audio; True when speech begins with it."""
         duration = self._format.duration_ms(len(audio))
@@ -43,7 +48,7 @@ class SpeechGate:
                 self._speaking = False
                 self.lasted_ms = 0.0
             return False
-        if self._loud_ms < _BEGIN_MS:
+        if not self.loud:
             return False
         self._speaking = True
         self.lasted_ms = self._loud_ms
