@@ -21,8 +21,8 @@ _KEPT_QUIET = 5
 class AttentiveEar:
     """Notices the caller's speech before ``to_model`` takes it. Where ``interrupts`` is true,
     ``interrupt`` is called then, and again until it stops something, but for a protected greeting:
-    that takes longer speech, whatever the model does. Speech that breaks the protection, in which the model hears silence, is then
-    given to it from its beginning."""
+    that takes longer speech, whatever the model does. Speech that breaks the protection, in which
+    the model hears silence, is then given to it from its beginning."""
 
     def __init__(
         self,
