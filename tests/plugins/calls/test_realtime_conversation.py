@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from voicecall.realtime import (
     Interrupted,
     Interrupter,
     RealtimeCapabilities,
+    RealtimeEvent,
     RealtimeOptions,
     ResponseDone,
     ResponseStarted,
@@ -65,6 +66,26 @@ async def greeted(phone: Phone) -> None:
     await phone.settle(1.5)
     assert phone.record.message is not None
     assert phone.record.message.state is MessageState.DONE
+
+
+class _LostSession(ScriptedRealtimeSession):
+    async def __aiter__(self) -> AsyncIterator[RealtimeEvent]:
+        yield SessionLost("gone", fatal=True)
+
+
+class _Lost(ScriptedRealtime):
+    """Its first session is lost as soon as it is open."""
+
+    @asynccontextmanager
+    async def session(self, options: RealtimeOptions) -> AsyncIterator[ScriptedRealtimeSession]:
+        if self.sessions:
+            async with super().session(options) as session:
+                yield session
+        else:
+            lost = _LostSession(self, options)
+            self.sessions.append(lost)
+            with closing(lost):
+                yield lost
 
 
 async def answered(phone: Phone) -> None:
@@ -237,6 +258,40 @@ async def test_speech_that_breaks_the_protection_is_heard_from_its_beginning(
         # Not what was said before it.
         assert heard.count(LOUD[:1]) == len(LOUD) * 60
         assert heard.endswith(LOUD * 40 + QUIET * 5 + LOUD * 20)
+
+
+@pytest.mark.parametrize("interrupts", [Interrupter.SERVER, Interrupter.CLIENT])
+@pytest.mark.parametrize("frames", [20, 80])
+async def test_what_is_said_before_the_session_is_open_does_not_take_the_greetings_place(
+    tmp_path: Path, interrupts: Interrupter, frames: int
+) -> None:
+    model = ScriptedRealtime(RealtimeCapabilities(interrupts=interrupts))
+    model.open_delay_s = 2.0
+    async with open_realtime(tmp_path, model) as phone:
+        await phone.call_in()
+        # "Hello?", or somebody who goes on speaking: that breaks the protection here, too.
+        await phone.socket.speak(QUIET * 5 + LOUD * frames)
+        await phone.settle(1.91 - frames * 0.02)
+        assert [kind for kind, _ in model.current.asked] == ["greet"]
+        heard = bytes(model.current.audio)
+        assert len(heard) >= 160 * frames
+        assert heard.count(LOUD[:1]) == (160 * frames if frames == 80 else 0)
+        await phone.settle(3)
+        assert phone.said == [("bot", HELLO)]
+        assert not muted(model)
+
+
+async def test_a_session_that_is_lost_before_its_greeting_leaves_nothing_muted(
+    tmp_path: Path,
+) -> None:
+    model = _Lost()
+    async with open_realtime(tmp_path, model) as phone:
+        await phone.call_in()
+        await phone.settle(0.05)
+        assert not muted(model)
+        await phone.settle(3)
+        assert phone.said == [("bot", HELLO)]
+        assert not muted(model)
 
 
 async def test_without_protection_the_caller_is_heard_before_the_greeting(tmp_path: Path) -> None:

@@ -200,9 +200,10 @@ class RealtimeConversation(Conversation):
 
     # --- the line ---------------------------------------------------------------------------
 
-    def _listen(self, to_model: Callable[[bytes], None]) -> None:
-        self._ear.to_model = to_model
+    def _listen(self, to_model: Callable[[bytes], None]) -> Callable[[bytes], None]:
+        waited = self._ear.turn_to(to_model)
         self._choose_ear()
+        return waited
 
     def _choose_ear(self) -> None:
         self.line.listen(self._ear.listener(always=self._notices))
@@ -240,6 +241,7 @@ class RealtimeConversation(Conversation):
     def _session_opened(self) -> None:
         if self._converses:
             self._keys.begin(self.lane.spawn)
+        self._greeting.session_opened()
         self._link.do(self._open)
 
     async def _pause(self) -> None:
@@ -251,6 +253,7 @@ class RealtimeConversation(Conversation):
 
     def _session_closed(self) -> None:
         self._failures.session_closed()
+        self._greeting.break_off()
         self._keys.pause()
         self._breaks.broke()
         self._tools.forget()

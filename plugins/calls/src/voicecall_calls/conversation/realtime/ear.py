@@ -19,7 +19,7 @@ _KEPT_QUIET = 5
 
 
 class AttentiveEar:
-    """Notices the caller's speech before ``to_model`` takes it. Where ``interrupts`` is true,
+    """Notices the caller's speech before a model takes it. Where ``interrupts`` is true,
     ``interrupt`` is called then, and again until it stops something, but for a protected greeting:
     that takes longer speech, whatever the model does. Speech that breaks the protection, in which
     the model hears silence, is then given to it from its beginning."""
@@ -35,7 +35,7 @@ class AttentiveEar:
         interrupts: bool,
         interrupt: Callable[[], bool],
     ) -> None:
-        self.to_model = to_model
+        self._to_model = to_model
         self._voice = voice
         self._greeting = greeting
         self._seam = seam
@@ -50,9 +50,18 @@ class AttentiveEar:
 
     def use(self, audio_format: AudioFormat) -> None:
         """The caller's audio comes in this format."""
+        self._format = audio_format
         self._gate = SpeechGate(audio_format)
         self._kept = []
         self._stops = False
+
+    def turn_to(self, to_model: Callable[[bytes], None]) -> Callable[[bytes], None]:
+        """``to_model`` takes the caller's audio from now on; who is to get what waited for that."""
+        self._to_model = to_model
+        if not self._greeting.protected:
+            return to_model
+        self.use(self._format)
+        return self.hear
 
     def listener(self, *, always: bool) -> Callable[[bytes], None]:
         """Who takes the caller's audio from now on: this, where it is needed (``always`` or while
@@ -60,7 +69,7 @@ class AttentiveEar:
         if self._greeting.protected:
             return self.hear
         self._kept = []
-        return self.hear if always else self.to_model
+        return self.hear if always else self._to_model
 
     def hear(self, audio: bytes) -> None:
         """The next caller audio."""
@@ -80,7 +89,7 @@ class AttentiveEar:
             self._stops = self._interrupts and not self._interrupt()
         elif self._stops:
             self._go_on(lasted_ms)
-        self.to_model(audio)
+        self._to_model(audio)
 
     def _go_on(self, lasted_ms: float) -> None:
         if not lasted_ms:

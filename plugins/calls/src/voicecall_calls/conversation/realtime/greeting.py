@@ -132,6 +132,19 @@ class Greeting:
 
     # --- protection -------------------------------------------------------------------------
 
+    def session_opened(self) -> None:
+        """Protect what is about to be asked for from what the caller has said before, too: the
+        model would answer that first."""
+        session = self._link.session
+        if session is None or not self.pending or not self._protects or self._farewell.ends:
+            return
+        try:
+            self._shield(session)
+        except (Exception, SystemExit) as error:  # noqa: BLE001 (a model's code)
+            why = why_lost(error, "the voice model")
+            _log.warning("call %s: greeting: %s", self._lane.record.call_id, why)
+            self.break_off()
+
     def broken_by_speech(self, lasted_ms: float) -> bool:
         """The caller speaks for so long: whether that breaks the protection."""
         if not self._config.enabled or lasted_ms < _SUSTAINED_MS:
@@ -151,6 +164,20 @@ class Greeting:
         self.protected = protected
         self._changed()
 
+    @property
+    def _protection_ms(self) -> int:
+        return self._config.protection_ms(self._lane.record.direction)
+
+    @property
+    def _protects(self) -> bool:
+        return not self._config.enabled or self._protection_ms > 0
+
+    def _shield(self, session: RealtimeSession) -> None:
+        if self._muted is not session:
+            self._set_protected(True)
+            self._muted = session
+            session.mute(True)
+
     def break_off(self) -> None:
         protection, self._protection = self._protection, None
         self._set_protected(False)
@@ -160,19 +187,15 @@ class Greeting:
     async def _protect(self, ticket: Ticket, session: RealtimeSession) -> None:
         """From now until so many milliseconds after the first audio, or to the end of the
         greeting where the caller may not interrupt at all."""
-        config = self._config
-        protection_ms = config.protection_ms(self._lane.record.direction)
-        if config.enabled and not protection_ms:
+        if not self._protects:
             return
         scope = self._protection = anyio.CancelScope(deadline=anyio.current_time() + _LONGEST_S)
-        self._set_protected(True)
-        self._muted = session
         try:
-            session.mute(True)
+            self._shield(session)
             with scope:
                 await ticket.begun.wait()
                 if ticket.item is not None:
-                    limit = protection_ms / 1000 if config.enabled else None
+                    limit = self._protection_ms / 1000 if self._config.enabled else None
                     with anyio.move_on_after(limit):
                         await ticket.done.wait()
         finally:

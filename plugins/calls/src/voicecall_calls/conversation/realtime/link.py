@@ -46,8 +46,8 @@ _Job = Callable[[RealtimeSession], Awaitable[None]]
 class ModelLink:
     """``options`` holds the options of the next session; ``opened`` and ``closed`` are told of
     each, ``event`` gets its events; ``listen`` is told who takes caller audio from now on, by a
-    plain call, :meth:`keep` at first; ``pause`` waits until a session can be left; ``trouble`` is
-    told of each that fails."""
+    plain call, :meth:`keep` at first, and gives who is to get what was kept; ``pause`` waits until
+    a session can be left; ``trouble`` is told of each that fails."""
 
     def __init__(
         self,
@@ -59,7 +59,7 @@ class ModelLink:
         opened: Callable[[], None],
         closed: Callable[[], None],
         event: Callable[[RealtimeEvent], None],
-        listen: Callable[[Callable[[bytes], None]], None],
+        listen: Callable[[Callable[[bytes], None]], Callable[[bytes], None]],
         pause: Callable[[], Awaitable[None]],
         trouble: Trouble,
     ) -> None:
@@ -219,11 +219,11 @@ class ModelLink:
         def convert(audio: bytes) -> None:
             send(converter.process(audio))
 
+        hear = self._listen(send if converter.identity else convert)
         while self._waiting:
             audio = self._waiting.pop(0)
             self._waiting_bytes -= len(audio)
-            send(converter.process(audio))
-        self._listen(send if converter.identity else convert)
+            hear(audio)
 
     def _take(self, event: RealtimeEvent) -> None:
         match event:
