@@ -96,6 +96,7 @@ class RealtimeConversation(Conversation):
             marks=carrier.capabilities.marks,
             lost=news.lost,
             digits=news.digits,
+            expects=carrier.capabilities.codecs[0],
         )
         self.voice = ModelVoice(lane, self.line, keep)
         self._question = OpenQuestion()
@@ -227,14 +228,20 @@ class RealtimeConversation(Conversation):
     async def run(self) -> None:
         if self._profile is not None:
             self._terms.about = await self._profile.told(self.config.realtime.agent_context)
-        await self.line.attached()
-        with self._media.watching(), self._idle.watching():
-            async with anyio.create_task_group() as tasks:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._hold_model)
+            await self.line.attached()
+            self._link.begin()
+            with self._media.watching(), self._idle.watching():
                 tasks.start_soon(self.line.run)
-                tasks.start_soon(self.voice.run)
-                reason = await self._link.run()
-                _log.warning("call %s: no voice model: %s", self.lane.record.call_id, reason)
-                self._farewell.begin(EndDetail.LISTENING_FAILED)
+                await self.voice.run()
+
+    async def _hold_model(self) -> None:
+        """Its session is opened while the media socket is on its way, and used from then on."""
+        reason = await self._link.run()
+        _log.warning("call %s: no voice model: %s", self.lane.record.call_id, reason)
+        await self.line.attached()
+        self._farewell.begin(EndDetail.LISTENING_FAILED)
 
     # --- the session ------------------------------------------------------------------------
 

@@ -86,6 +86,11 @@ class ModelLink:
         line.failed = self._lose
         self._waiting: list[bytes] = []
         self._waiting_bytes = 0
+        self._begins = anyio.Event()
+
+    def begin(self) -> None:
+        """Sessions are used from now on: there is a caller."""
+        self._begins.set()
 
     def keep(self, audio: bytes) -> None:
         """Keep caller audio (bounded, oldest dropped) while there is no session."""
@@ -166,6 +171,7 @@ class ModelLink:
                     self._provider.session(options), f"the session of {_WHOSE}"
                 ) as session:
                     scope.deadline = math.inf
+                    await self._begins.wait()
                     # The format may have changed meanwhile.
                     await anyio.lowlevel.checkpoint_if_cancelled()
                     reason = await self._converse(session, options)
