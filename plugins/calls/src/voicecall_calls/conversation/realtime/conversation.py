@@ -122,6 +122,7 @@ class RealtimeConversation(Conversation):
             event=self._take,
             listen=self._listen,
             pause=self._pause,
+            lost=lambda: self._farewell.begin(EndDetail.LISTENING_FAILED),
         )
         if not self._converses:
             self._link.mute()
@@ -229,19 +230,12 @@ class RealtimeConversation(Conversation):
         if self._profile is not None:
             self._terms.about = await self._profile.told(self.config.realtime.agent_context)
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._hold_model)
+            tasks.start_soon(self._link.run)
             await self.line.attached()
             self._link.begin()
             with self._media.watching(), self._idle.watching():
                 tasks.start_soon(self.line.run)
                 await self.voice.run()
-
-    async def _hold_model(self) -> None:
-        """Its session is opened while the media socket is on its way, and used from then on."""
-        reason = await self._link.run()
-        _log.warning("call %s: no voice model: %s", self.lane.record.call_id, reason)
-        await self.line.attached()
-        self._farewell.begin(EndDetail.LISTENING_FAILED)
 
     # --- the session ------------------------------------------------------------------------
 

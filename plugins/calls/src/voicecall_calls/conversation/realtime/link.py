@@ -61,6 +61,7 @@ class ModelLink:
         event: Callable[[RealtimeEvent], None],
         listen: Callable[[Callable[[bytes], None]], Callable[[bytes], None]],
         pause: Callable[[], Awaitable[None]],
+        lost: Callable[[], None],
         trouble: Trouble,
     ) -> None:
         self.session: RealtimeSession | None = None
@@ -74,6 +75,7 @@ class ModelLink:
         self._event = event
         self._listen = listen
         self._pause = pause
+        self._lost = lost
         self._trouble = trouble
         self._tasks: anyio.abc.TaskGroup | None = None
         self._scope = anyio.CancelScope()
@@ -89,7 +91,7 @@ class ModelLink:
         self._begins = anyio.Event()
 
     def begin(self) -> None:
-        """Sessions are used from now on: there is a caller."""
+        """There is a caller."""
         self._begins.set()
 
     def keep(self, audio: bytes) -> None:
@@ -137,8 +139,15 @@ class ModelLink:
             # The session may be lost in the next moment, and then it tells so itself.
             _log.exception("call %s: a request to the voice model failed", self.call_id)
 
-    async def run(self) -> str:
-        """Keep a session open; returns why that is not possible any more."""
+    async def run(self) -> None:
+        """Keep a session open, until that is not possible any more."""
+        reason = await self._hold()
+        _log.warning("call %s: no voice model: %s", self.call_id, reason)
+        await self._begins.wait()
+        self._lost()
+
+    async def _hold(self) -> str:
+        """Returns why there is no session any more."""
         failures = renewals = 0
         while True:
             began = self._seam.monotonic()
