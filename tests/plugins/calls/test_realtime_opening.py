@@ -40,7 +40,10 @@ async def ringing(
 ) -> AsyncIterator[Phone]:
     """A call that is answered, whose socket the test opens."""
     capabilities = replace(STREAMING, codecs=(expects, MULAW_8K))
-    async with open_realtime(tmp_path, model, capabilities=capabilities) as phone:
+    unprotected = {"greetingProtectionMs": 0}
+    async with open_realtime(
+        tmp_path, model, capabilities=capabilities, bargeIn=unprotected
+    ) as phone:
         phone.opens_streams = False
         await phone.call_in()
         await phone.settle(RINGS_S)
@@ -91,7 +94,7 @@ async def test_a_socket_of_another_format_takes_another_session(tmp_path: Path) 
     async with ringing(tmp_path, model, expects=PCM16_16K) as phone:
         assert model.current.options.input_format == PCM16_16K
         await attach(phone)
-        await phone.settle(2)
+        await phone.settle(0.05)
         assert model.current.options.input_format == MULAW_8K
         assert [len(session.asked) for session in model.sessions] == [0, 1]
 

@@ -85,6 +85,7 @@ class ModelLink:
         """Why the present session is given up."""
         self._kind = ""
         """The kind of its loss."""
+        self._used = False
         line.failed = self._lose
         self._waiting: list[bytes] = []
         self._waiting_bytes = 0
@@ -151,7 +152,7 @@ class ModelLink:
         failures = renewals = 0
         while True:
             began = self._seam.monotonic()
-            self._broken = None
+            self._broken, self._used = None, False
             with self._options() as options:
                 reason = await self._one_session(options)
             if self._seam.monotonic() - began >= _HEALTHY_S:
@@ -159,8 +160,9 @@ class ModelLink:
             if reason is None:
                 # Meanwhile the record learns what was said last, which the next one is told. One
                 # that is to be left as soon as it is open would be opened without end.
-                await anyio.sleep(min(_REOPEN_AFTER_S * 2**renewals, _REOPEN_LATEST_S))
-                renewals += 1
+                if self._used:
+                    await anyio.sleep(min(_REOPEN_AFTER_S * 2**renewals, _REOPEN_LATEST_S))
+                    renewals += 1
                 continue
             await anyio.lowlevel.checkpoint_if_cancelled()
             _log.warning("call %s: the voice model's session is lost: %s", self.call_id, reason)
@@ -223,7 +225,7 @@ class ModelLink:
     def _begin(self, session: RealtimeSession, options: RealtimeOptions) -> None:
         check_plain(session, "send_audio", "mute")
         converter = Converter(self._line.input_format, options.input_format)
-        self.session = session
+        self.session, self._used = session, True
         self._kind = SessionLost.__name__
         if self._muted:
             session.mute(True)
