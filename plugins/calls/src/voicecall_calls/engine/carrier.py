@@ -160,17 +160,18 @@ class CarrierActions:
     ) -> None:
         """Perform actions in order; a failure becomes an event. ``reattach``: they put another
         stream in the place of one that is lost."""
+        lost = lane.record.lost_stream_id
         if reattach:
             # A stream often breaks because the call is over, which we hear a moment later.
             await anyio.sleep(self._reattach_pause_s(lane))
-            if not _wants_stream(lane.record) or await self._is_over(lane):
+            if not _wants_stream(lane.record, lost) or await self._is_over(lane):
                 return
         for action in actions:
             again = isinstance(action, tel.AttachStream | tel.LimitDuration)
             for attempt in range(_ATTACHES if again else 1):
                 if attempt:
                     await anyio.sleep(_REATTACH_PAUSE_S * 2**attempt)
-                if isinstance(action, tel.AttachStream) and not _wants_stream(lane.record):
+                if isinstance(action, tel.AttachStream) and not _wants_stream(lane.record, lost):
                     break
                 if await self._performed(lane, action):
                     break
@@ -227,11 +228,12 @@ class CarrierActions:
                 return
 
 
-def _wants_stream(record: CallRecord) -> bool:
-    """One that was asked for before may have come meanwhile, which another would replace; or the
-    last words are under way without one, which it would cut short."""
+def _wants_stream(record: CallRecord, lost: str | None) -> bool:
+    """Whether another stream is still to come behind ``lost``. One that was asked for before may
+    have come meanwhile, which another would replace, and may be lost or swapped by now, which
+    others see to; or the last words are under way without one, which it would cut short."""
     lacks = record.stream_id is None and record.media is not MediaPath.NATIVE
-    return lacks and record.ending is None
+    return lacks and record.lost_stream_id == lost and record.ending is None
 
 
 def _id_from(method: str, returned: Any) -> str:
