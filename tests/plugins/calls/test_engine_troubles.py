@@ -17,6 +17,7 @@ from voicecall.model import CallMode, CallState, Direction, EndDetail, EndReason
 from voicecall.realtime import ResponseDone, ResponseStarted, Transcript
 from voicecall.store import Commit
 from voicecall_calls.conversation.base import Conversation
+from voicecall_calls.doors import AdmissionRefused
 from voicecall_calls.engine.lane import CallLane
 from voicecall_calls.engine.places import INBOUND_CAP, OUTBOUND_CAP
 from voicecall_calls.operations import DialOptions
@@ -61,6 +62,34 @@ async def test_a_store_in_trouble_for_a_while_ends_no_other_call(
         assert broken.record.state is CallState.ERROR
         assert broken.record.end_detail is EndDetail.INTERNAL
         await still_works(phone)
+
+
+async def test_a_store_in_trouble_for_a_moment_costs_no_call_its_media_socket(
+    tmp_path: Path,
+) -> None:
+    """Its token is used up, and nobody would ask for another one."""
+    async with open_phone(tmp_path) as phone:
+        phone.opens_streams = False
+        await phone.call_in()
+        (answer,) = phone.carrier.performed_of(tel.Answer)
+        assert isinstance(answer, tel.Answer)
+        assert answer.stream is not None
+        phone.store.failures = 3
+        await phone.attach(answer.stream.token)
+        assert phone.record.stream_id == phone.socket.stream_id
+        await phone.settle(5)
+        assert phone.heard == ["Hello! How can I help you today?"]
+
+
+async def test_a_media_socket_that_cannot_be_stored_is_refused(tmp_path: Path) -> None:
+    async with open_phone(tmp_path) as phone:
+        phone.opens_streams = False
+        await phone.call_in()
+        await phone.engine.issue_tokens(phone.record, ["token"])
+        phone.store.failures = 1000
+        with pytest.raises(AdmissionRefused, match="1013"):
+            await phone.attach("token")
+        assert phone.record.stream_id is None
 
 
 async def test_an_end_waits_for_a_store_in_trouble_for_half_a_minute(tmp_path: Path) -> None:

@@ -275,8 +275,10 @@ class CallEngine:
         lane = self.lanes.get(str(value["call_id"]))
         if lane is None or started.provider_call_id not in lane.record.aliases:
             raise AdmissionRefused(1008, "Unknown call")
-        now = self.seam.now_ms()
-        await lane.apply(ev.StreamAttached(at=now, stream_id=started.stream_id))
+        # Its token is used up, and nobody would ask for another socket where this were lost.
+        await lane.bring(ev.StreamAttached(at=self.seam.now_ms(), stream_id=started.stream_id))
+        if lane.record.live and lane.record.stream_id != started.stream_id:
+            raise AdmissionRefused(1013, "Not connected")
         conversation = None if lane.record.terminal else lane.begin()
         if conversation is None:
             raise AdmissionRefused(1008, "The call is over")
