@@ -1,10 +1,11 @@
 """Bounds on the heads of requests, and on what follows them, which uvicorn takes however slowly and
 however long they come; and word of bodies that are there already.
 
-uvicorn closes a connection that is idle after a response, and limits on bodies are its
-application's. In between, a connection that sends nothing, or a header a minute, would stay for
-ever, and so would one that sends a byte of its body when it was answered already. Nor is all that
-follows a head a body: chunks have heads of their own, and a trailer adds to the request's headers.
+uvicorn closes a connection that is idle after a response, here only when the usual proxies have
+closed theirs, and limits on bodies are its application's. In between, a connection that sends
+nothing, or a header a minute, would stay for ever, and so would one that sends a byte of its body
+when it was answered already. Nor is all that follows a head a body: chunks have heads of their own,
+and a trailer adds to the request's headers.
 """
 
 from __future__ import annotations
@@ -26,6 +27,12 @@ _WAITING = 8
 _LONGEST_TARGET = 8 * 1024
 """Bytes of path and query. To unescape them, which is done before anything is checked, may take a
 microsecond and more for each."""
+_KEPT_S = 130
+"""So long an idle connection stays open: longer than usual proxies and clients keep theirs (60 s to
+two minutes), which would otherwise use one that is just being closed, and do not repeat a POST."""
+_KEPT_BRIEFLY_S = 5
+_MOST_KEPT = 64
+"""Connections of one port. With more of them, those that become idle are kept briefly only."""
 _NOWHERE = cast(list[tuple[bytes, bytes]], deque(maxlen=0))
 
 
@@ -113,6 +120,8 @@ class BoundedHeads(HttpToolsProtocol):
         super().handle_websocket_upgrade()
 
     def on_response_complete(self) -> None:
+        few = len(self.connections) <= _MOST_KEPT
+        self.timeout_keep_alive = _KEPT_S if few else _KEPT_BRIEFLY_S
         super().on_response_complete()
         if self._in_request and self._timer is None and not self.transport.is_closing():
             self._timer = self.loop.call_later(self._timeout_s, self._refuse, None)
