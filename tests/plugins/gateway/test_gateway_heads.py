@@ -107,3 +107,22 @@ async def test_of_many_connections_few_are_kept_while_they_are_idle() -> None:
     protocol.data_received(REQUEST)
     await anyio.sleep(60)
     assert not wire.closed
+
+
+@pytest.mark.parametrize("count", [1, 2, 4])
+async def test_a_connection_that_breaks_before_its_answers_is_no_error(
+    count: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    port = Port()
+    protocol, wire = port.connected()
+    protocol.data_received(REQUEST * 2)
+    await anyio.sleep(1)
+    port.gate = anyio.Event()
+    protocol.data_received(REQUEST * count)
+    await anyio.sleep(1)
+    wire.close()
+    protocol.connection_lost(None)
+    port.gate.set()
+    await anyio.sleep(1)
+    assert wire.written.count(b"HTTP/1.1 204 ") == 2
+    assert caplog.messages == []

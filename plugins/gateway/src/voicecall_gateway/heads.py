@@ -57,6 +57,8 @@ class BoundedHeads(HttpToolsProtocol):
         self._in_request = False
         self._timer: asyncio.TimerHandle | None = None
         self._stuck: asyncio.TimerHandle | None = None
+        self._unanswered: list[Any] = []
+        """Requests under way, the one that is being handled first."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(cast(asyncio.Transport, transport))
@@ -65,6 +67,10 @@ class BoundedHeads(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._head_is_over()
         self._moves_again()
+        # uvicorn tells only the last of several requests, and would answer the first: uvloop raises
+        # an error where it writes then.
+        for request in self._unanswered:
+            request.disconnected = True
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -92,6 +98,7 @@ class BoundedHeads(HttpToolsProtocol):
         if "path" in self.scope:
             # No upgrade. The scope has the headers; what is added now are trailers.
             self.headers = _NOWHERE
+            self._unanswered.append(self.cycle)
             if self.parser.should_upgrade():
                 # To another protocol. httptools reads no body then: it would be the next request.
                 self.cycle.keep_alive = False
@@ -120,6 +127,7 @@ class BoundedHeads(HttpToolsProtocol):
         super().handle_websocket_upgrade()
 
     def on_response_complete(self) -> None:
+        del self._unanswered[0]
         few = len(self.connections) <= _MOST_KEPT
         self.timeout_keep_alive = _KEPT_S if few else _KEPT_BRIEFLY_S
         super().on_response_complete()
