@@ -223,6 +223,20 @@ async def test_the_reaper(tmp_path: Path, seconds: int) -> None:
             assert phone.record.live
 
 
+async def test_a_call_keeps_its_place_however_long_it_rings_and_lasts(tmp_path: Path) -> None:
+    config = {"ringTimeoutMs": 600_000, "maxDurationSeconds": 600}
+    async with open_phone(tmp_path, media=NATIVELY, config=config) as phone:
+        phone.carrier.status_of = tel.CallStatus(ev.CarrierStatus.LIVE)
+        await phone.dial("Good morning.")
+        await phone.settle(599)
+        await phone.answer()
+        await phone.settle(599)
+        assert phone.record.live
+        assert await places(phone) == 1
+        await phone.settle(30)
+        assert await places(phone) == 0
+
+
 async def test_the_reaper_leaves_an_answered_call_alone(tmp_path: Path) -> None:
     config = {"staleCallReaperSeconds": 40}
     async with open_phone(tmp_path, media=NATIVELY, config=config) as phone:
