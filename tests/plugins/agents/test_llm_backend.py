@@ -476,6 +476,31 @@ async def test_a_tool_is_used(running: Running, make_turn: MakeTurn) -> None:
     assert stub.requests[0].tool_names == {END, "clock"}
 
 
+async def order(item: str) -> str:
+    """Order something; nobody waits for the end of it."""
+    await anyio.sleep_forever()
+    return item
+
+
+async def test_the_model_is_told_of_a_tool_that_was_given_up(
+    running: Running, make_turn: MakeTurn
+) -> None:
+    given_up = "The tool was given up before it answered. Whether it had an effect is not known."
+    uses = (ToolUse("clock"), ToolUse("order", {"item": "bread"}))
+    stub = OpenAiStub([ModelReply(text="A moment.", tools=uses), ModelReply(text="I will look.")])
+    async with running(stub, tools=[f"{HERE}:clock", f"{HERE}:order"]) as agent:
+        first = make_turn("Bread, please.")
+        async for event in agent.reply(first):
+            if event == ToolActivity("clock", False):
+                break
+        await agent.settle(first, "A moment.")
+        await said(agent, make_turn("Rolls as well.", turn_id="t2"))
+    *_, asked, noon, unknown, last = stub.requests[1].messages
+    assert [use["function"]["name"] for use in asked["tool_calls"]] == ["clock", "order"]
+    assert (noon["content"], unknown["content"]) == ("noon in utc on call c1", given_up)
+    assert last["content"] == "Rolls as well."
+
+
 def web_search(query: str) -> str:
     """Search the web."""
     return f"nothing about {query}"

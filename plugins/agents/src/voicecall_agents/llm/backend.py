@@ -289,7 +289,7 @@ class PydanticAgent(AgentBackend):
             with anyio.move_on_after(_CLOSING_S, shield=True):
                 await events.aclose()
             try:
-                run.messages = with_results(events.new_messages(), run.narration.pressed)
+                run.messages = with_results(events.new_messages(), run.narration.results())
             except UserError:
                 _log.debug("the run was stopped before it began")
 

@@ -23,6 +23,9 @@ from voicecall_agents.llm.prompts import END_CALL_NAMES, PRESS_KEYS
 
 __all__ = ["Narration"]
 
+_OURS = frozenset({*END_CALL_NAMES, PRESS_KEYS})
+_GIVEN_UP = "The tool was given up before it answered. Whether it had an effect is not known."
+
 
 class Narration:
     """One run. ``began``: something of it is known outside. ``over``: it has nothing more to
@@ -30,7 +33,7 @@ class Narration:
 
     def __init__(self, *, speculative: bool) -> None:
         self._speculative = speculative
-        self._running: set[str] = set()
+        self._running: dict[str, ToolCallPart] = {}
         self._last = ""
         self.began = False
         self.over = False
@@ -62,6 +65,16 @@ class Narration:
         if self.ending is not None:
             yield EndCall(self.ending)
 
+    def results(self) -> list[ToolReturnPart]:
+        """What the model is to know of tools once the run was stopped: which keys are pressed, and
+        which tools were running. Those may have had their effects, such as an order."""
+        given_up = [
+            ToolReturnPart(part.tool_name, _GIVEN_UP, part.tool_call_id, outcome="interrupted")
+            for part in self._running.values()
+            if part.tool_name not in _OURS
+        ]
+        return [*self.pressed, *given_up]
+
     def _text(self, text: str) -> Iterator[AgentEvent]:
         if text:
             self.began = True
@@ -69,7 +82,7 @@ class Narration:
             yield TextDelta(text)
 
     def _tool_called(self, part: ToolCallPart) -> Iterator[AgentEvent]:
-        self._running.add(part.tool_call_id)
+        self._running[part.tool_call_id] = part
         if self._last and not self._last.isspace():
             # Words before a tool and after it are different sentences.
             yield from self._text(" ")
@@ -82,8 +95,8 @@ class Narration:
             yield ToolActivity(part.tool_name, True)
 
     def _tool_done(self, name: str, call_id: str) -> Iterator[AgentEvent]:
-        self._running.discard(call_id)
-        if name not in {*END_CALL_NAMES, PRESS_KEYS}:
+        self._running.pop(call_id, None)
+        if name not in _OURS:
             yield ToolActivity(name, False)
         # A goodbye that was said needs no second one, and nobody talks to a menu about its keys.
         said = self.ending is not None and bool(self._last)

@@ -37,8 +37,8 @@ def parse(documents: Iterable[str]) -> list[ModelMessage]:
 def with_results(
     messages: Sequence[ModelMessage], results: Sequence[ToolReturnPart]
 ) -> list[ModelMessage]:
-    """The messages of a run that was stopped behind its tools, with those ``results`` of them that
-    the model has not been told."""
+    """The messages of a run that was stopped behind or in its tools, with those ``results`` of them
+    that the model has not been told."""
     told = {
         part.tool_call_id
         for message in messages
@@ -46,7 +46,13 @@ def with_results(
         if isinstance(part, ToolReturnPart)
     }
     new = [part for part in results if part.tool_call_id not in told]
-    return [*messages, ModelRequest(new)] if new else list(messages)
+    if not new:
+        return list(messages)
+    last = messages[-1]
+    if isinstance(last, ModelRequest):
+        # Vendors want all results of one answer together.
+        return [*messages[:-1], replace(last, parts=[*last.parts, *new])]
+    return [*messages, ModelRequest(new)]
 
 
 def remembered(messages: Sequence[ModelMessage], words: str) -> list[ModelMessage]:
