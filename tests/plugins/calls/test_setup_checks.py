@@ -478,3 +478,33 @@ def test_the_gateways_own_port(gateway: dict[str, Any], serve: dict[str, Any], c
     check = checks(gateway=gateway, serve=serve).get("listening")
     assert (check is not None and "is gateway.port too" in check.message) is clash
     assert check is None or not check.ok
+
+
+def test_a_block_that_is_wrong_is_told_with_all_that_does_not_depend_on_it(tmp_path: Path) -> None:
+    class Block(ConfigModel):
+        rate: int = 1
+
+    def wrong(kind: ProviderKind, provider_id: str, **more: Any) -> ProviderInfo:
+        return replace(info(kind, provider_id, **more), config_model=lambda: Block)
+
+    (tmp_path / "voice-calls").write_text("", encoding="utf-8")
+    found = checks(
+        more=[
+            wrong(ProviderKind.TELEPHONY, "line", capabilities=NATIVE),
+            wrong(ProviderKind.TRANSCRIPTION, "ear"),
+            wrong(ProviderKind.TTS, "mouth"),
+            wrong(ProviderKind.AGENT, "head"),
+        ],
+        state_dir=tmp_path,
+        provider="line",
+        line={"rate": "fast"},
+        streaming={"enabled": True, "provider": "ear", "providers": {"ear": {"rate": "fast"}}},
+        tts={"provider": "mouth", "providers": {"mouth": {"rate": "fast"}}},
+        agents={"defaults": {"backend": "head"}, "backends": {"head": {"rate": "fast"}}},
+    )
+    assert list(found) == ["plugin-enabled", "provider-config", "mode", "agent", "store"]
+    assert [check.id for check in found.values() if check.ok] == ["plugin-enabled"]
+    for path in ("line", "streaming.providers.ear", "tts.providers.mouth", "agents.backends.head"):
+        assert f"{path}.rate: must be a whole number" in found["provider-config"].message
+    assert "provider-config" in found["mode"].message
+    assert "is not a directory" in found["store"].message

@@ -36,14 +36,24 @@ def setup_checks(context: SetupContext) -> Sequence[SetupCheck]:
     """The checks, in the order they are shown."""
     try:
         config: VoiceCallConfig = context.plugin_config(PLUGIN_ID)
-        wiring = resolve_for(context, config)
     except VoicecallError as error:
         return [_enabled(context, True), SetupCheck("provider-config", False, str(error))]
+    local = [
+        *_place(config, context.state_dir),
+        *_listening(config.serve, context.section("gateway")),
+    ]
+    try:
+        wiring = resolve_for(context, config, lenient=True)
+    except VoicecallError as error:
+        wrong = SetupCheck("provider-config", False, str(error))
+        return [_enabled(context, config.enabled), wrong, *local]
+    # What a carrier needs depends on its block.
+    known = wiring.carrier.message not in wiring.wrong
     checks = [
         _enabled(context, config.enabled),
-        _provider(wiring),
+        *([_provider(wiring)] if known else []),
         _provider_config(wiring),
-        _exposure(wiring),
+        *([_exposure(wiring)] if known else []),
         _mode(wiring),
         _agent(wiring),
     ]
@@ -55,8 +65,7 @@ def setup_checks(context: SetupContext) -> Sequence[SetupCheck]:
         checks.append(_speech(wiring))
         told.update(passed_over(wiring))
     checks += _able(wiring)
-    checks += _place(wiring.config, context.state_dir)
-    checks += _listening(wiring.config.serve, context.section("gateway"))
+    checks += local
     shown = " ".join(check.message for check in checks)
     if notes := [note for note in wiring.notes if note not in told and note not in shown]:
         checks.append(SetupCheck("notes", True, "; ".join(notes)))
@@ -133,8 +142,8 @@ def _provider(wiring: Wiring) -> SetupCheck:
 
 
 def _provider_config(wiring: Wiring) -> SetupCheck:
-    if wiring.problems:
-        return SetupCheck("provider-config", False, "; ".join(wiring.problems))
+    if found := dict.fromkeys([*wiring.wrong, *wiring.problems]):
+        return SetupCheck("provider-config", False, "; ".join(found))
     return SetupCheck("provider-config", True, "all that is needed is configured")
 
 
@@ -182,7 +191,8 @@ def _mode(wiring: Wiring) -> SetupCheck:
     if wiring.media is MediaPath.REALTIME and wiring.realtime and wiring.realtime.info:
         return SetupCheck("mode", True, f"realtime: held by {wiring.realtime.info.label}")
     if wiring.config.streaming.enabled or wiring.config.realtime.enabled:
-        return SetupCheck("mode", False, "; ".join(wiring.off) or "media streams stay off")
+        wrong = "depends on what is wrong in provider-config"
+        return SetupCheck("mode", False, wrong if wiring.wrong else "; ".join(wiring.off))
     return SetupCheck("mode", True, "turn-based, with the carrier's own voice and recogniser")
 
 

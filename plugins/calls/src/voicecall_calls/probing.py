@@ -52,7 +52,7 @@ class PhoneProbe:
         context = self._context
         try:
             config: VoiceCallConfig = context.plugin_config(PLUGIN_ID)
-            wiring = resolve_for(context, config)
+            wiring = resolve_for(context, config, lenient=True)
             if wiring.carrier.info is None or wiring.problems:
                 return ()
             carrier = make_carrier(*require(wiring.carrier), ProviderContext(context.state_dir))

@@ -1,4 +1,4 @@
-"""Keys that are understood and steer nothing yet."""
+"""Keys and blocks that are understood and steer nothing, or nothing yet."""
 
 from __future__ import annotations
 
@@ -7,11 +7,18 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from .config import VoiceCallConfig
+from voicecall.model import MediaPath
+from voicecall.providers import ProviderKind
+from voicecall.registry import Registry
+from voicecall.wording import did_you_mean
+
+from .config import CONFIG_PATH, BargeInConfig, SilenceConfig, VoiceCallConfig
 from .speechconfig import TtsConfig
 
-__all__ = ["unused_keys"]
+__all__ = ["ignored_blocks", "of_other_calls", "unused_keys"]
 
+_NOT_YET = frozenset({"callbacks", "live", "reports", "voicemail"})
+"""Blocks of newer OpenClaw files, which stand where carriers' blocks do."""
 _PHONE = (
     "tailscale.port",
     "tailscale.path",
@@ -29,6 +36,26 @@ _TTS = (
     "modelOverrides",
     "prefsPath",
 )
+
+
+def of_other_calls(config: VoiceCallConfig, media: MediaPath) -> Iterator[str]:
+    """Blocks that were given, and are for calls that are held in another way."""
+    if media is MediaPath.NATIVE and config.barge_in != BargeInConfig():
+        why = "on turn-based calls the carrier hears its caller"
+        yield f"{CONFIG_PATH}.bargeIn has no effect: {why}"
+    if media is MediaPath.REALTIME and config.silence != SilenceConfig():
+        why = "a silent caller is left to the voice model"
+        yield f"{CONFIG_PATH}.silence has no effect: {why}"
+
+
+def ignored_blocks(config: VoiceCallConfig, registry: Registry) -> Iterator[str]:
+    installed = set(registry.ids(ProviderKind.TELEPHONY))
+    # A carrier that is installed may be named by one of its aliases.
+    for block in sorted(set(config.carriers) - installed - {config.provider}):
+        why = "no such carrier is installed" + did_you_mean(block, installed, 0.75)
+        if block in _NOT_YET:
+            why = "this is not supported yet"
+        yield f"{CONFIG_PATH}.{block} is ignored: {why}"
 
 
 def unused_keys(config: VoiceCallConfig) -> list[str]:

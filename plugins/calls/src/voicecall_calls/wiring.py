@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec
 
-from pydantic.alias_generators import to_snake
-
-from voicecall.configuring import validate
 from voicecall.errors import ConfigError, VoicecallError
 from voicecall.hosting import GatewayHost, SetupContext
 from voicecall.model import MediaPath
 from voicecall.providers import ProviderInfo, ProviderKind
 from voicecall.registry import Registry
 from voicecall.selection import Selected, Selection, select
-from voicecall.wording import did_you_mean
 from voicecall_calls.agents import AgentDirectory
-from voicecall_calls.config import CONFIG_PATH, BargeInConfig, SilenceConfig, VoiceCallConfig
+from voicecall_calls.config import CONFIG_PATH, VoiceCallConfig
+from voicecall_calls.environment import with_environment
 from voicecall_calls.exposure import comes_from_outside, tunnel_block, tunnel_family
 from voicecall_calls.knownsecrets import known_secrets
 from voicecall_calls.sections import TTS_KEYS, misspelt, speech_keys, speech_layers
 from voicecall_calls.speech.choosing import SpeechChoice, choose_speech
 from voicecall_calls.storing import selected_store
-from voicecall_calls.unused import unused_keys
+from voicecall_calls.unused import ignored_blocks, of_other_calls, unused_keys
 
 __all__ = [
     "UNVERIFIED",
@@ -35,8 +32,6 @@ __all__ = [
     "resolve_for",
 ]
 
-_NOT_YET = frozenset({"callbacks", "live", "reports", "voicemail"})
-"""Blocks of newer OpenClaw files, which stand where carriers' blocks do."""
 UNVERIFIED = (
     f"SECURITY: {CONFIG_PATH}.skipSignatureVerification is true: whoever reaches the webhooks is"
     " believed to be the carrier; never use this outside of development"
@@ -46,7 +41,8 @@ UNVERIFIED = (
 @dataclass(slots=True)
 class Wiring:
     """``problems`` keep the phone from running; ``notes`` are worth a warning, ``off`` those of
-    them that say why calls are not streamed (or held by one model) although that is asked for."""
+    them that say why calls are not streamed (or held by one model) although that is asked for.
+    ``wrong``: what is wrong in blocks of providers, which then count as not configured."""
 
     config: VoiceCallConfig
     carrier: Selected
@@ -72,6 +68,7 @@ class Wiring:
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     off: list[str] = field(default_factory=list)
+    wrong: list[str] = field(default_factory=list)
     one_for_all: bool = False
     """Whether ``session.scope`` has all agents share one main session."""
 
@@ -88,7 +85,12 @@ class Wiring:
         return MediaPath.STREAM if usable else MediaPath.NATIVE
 
 
-def resolve_for(host: GatewayHost | SetupContext, config: VoiceCallConfig) -> Wiring:
+_P = ParamSpec("_P")
+
+
+def resolve_for(
+    host: GatewayHost | SetupContext, config: VoiceCallConfig, *, lenient: bool = False
+) -> Wiring:
     """:func:`resolve` with what is installed and what else is configured."""
     return resolve(
         config,
@@ -97,6 +99,7 @@ def resolve_for(host: GatewayHost | SetupContext, config: VoiceCallConfig) -> Wi
         agents=host.section("agents"),
         tts=host.section("tts"),
         session=host.section("session"),
+        lenient=lenient,
     )
 
 
@@ -108,9 +111,14 @@ def resolve(
     agents: Mapping[str, Any],
     tts: Mapping[str, Any],
     session: Mapping[str, Any] | None = None,
+    lenient: bool = False,
 ) -> Wiring:
-    """Select every provider. Raises ``ConfigError`` only for a block that is wrong in itself."""
-    carrier = select(
+    """Select every provider. Raises ``ConfigError`` only for what is wrong in itself; ``lenient``:
+    not for blocks of providers, which are then told in ``Wiring.wrong``."""
+    wrong: list[str] = []
+    carrier = _unless_wrong(
+        wrong,
+        select,
         registry,
         ProviderKind.TELEPHONY,
         config.provider,
@@ -123,9 +131,9 @@ def resolve(
     if carrier.outcome is Selection.PROVIDER_NOT_CONFIGURED:
         # What else it needs is told at once.
         info = registry.load(ProviderKind.TELEPHONY, config.provider)
-    config = _with_environment(config, info, environ)
+    config = with_environment(config, info, environ)
     directory = AgentDirectory(agents)
-    wiring = Wiring(config, carrier, directory, directory.agent_id(config.agent_id))
+    wiring = Wiring(config, carrier, directory, directory.agent_id(config.agent_id), wrong=wrong)
     wiring.notes.extend([*directory.notes(), *misspelt("tts", tts, TTS_KEYS)])
     wiring.one_for_all = (session or {}).get("scope") == "global"
     _check_store(wiring, registry, environ)
@@ -140,64 +148,34 @@ def resolve(
     if config.realtime.enabled:
         _select_realtime(wiring, registry, environ)
     _check_carrier(wiring, info)
-    wiring.notes.extend(wiring.off)
-    wiring.notes.extend(_ignored_blocks(config, registry))
+    # What calls are like depends on what is wrong.
+    wiring.notes.extend([] if wrong else wiring.off)
+    wiring.notes.extend(ignored_blocks(config, registry))
     if config.inbound_policy == "allowlist" and not config.allow_from:
         wiring.notes.append(f"{CONFIG_PATH}.allowFrom is empty: every inbound call is refused")
     if config.skip_signature_verification:
         wiring.notes.append(UNVERIFIED)
-    wiring.notes.extend(_of_other_calls(config, wiring.media))
+    wiring.notes.extend([] if wrong else of_other_calls(config, wiring.media))
     tunnelled = wiring.tunnel is not None
     wiring.notes.extend(known_secrets(carrier, config, tunnel=tunnelled))
     family = tunnel_family(config.tunnel_id or "") if tunnelled else None
     for key in unused_keys(config):
         if family is None or not key.startswith((f"tunnel.{family}", f"{family}.")):
             wiring.notes.append(f"{CONFIG_PATH}.{key} has no effect yet")
+    if wrong and not lenient:
+        raise ConfigError(wrong[0])
     return wiring
 
 
-def _of_other_calls(config: VoiceCallConfig, media: MediaPath) -> Iterator[str]:
-    """Blocks that were given, and are for calls that are held in another way."""
-    if media is MediaPath.NATIVE and config.barge_in != BargeInConfig():
-        why = "on turn-based calls the carrier hears its caller"
-        yield f"{CONFIG_PATH}.bargeIn has no effect: {why}"
-    if media is MediaPath.REALTIME and config.silence != SilenceConfig():
-        why = "a silent caller is left to the voice model"
-        yield f"{CONFIG_PATH}.silence has no effect: {why}"
-
-
-def _ignored_blocks(config: VoiceCallConfig, registry: Registry) -> Iterator[str]:
-    installed = set(registry.ids(ProviderKind.TELEPHONY))
-    # A carrier that is installed may be named by one of its aliases.
-    for block in sorted(set(config.carriers) - installed - {config.provider}):
-        why = "no such carrier is installed" + did_you_mean(block, installed, 0.75)
-        if block in _NOT_YET:
-            why = "this is not supported yet"
-        yield f"{CONFIG_PATH}.{block} is ignored: {why}"
-
-
-def _with_environment(
-    config: VoiceCallConfig, carrier: ProviderInfo | None, environ: Mapping[str, str]
-) -> VoiceCallConfig:
-    """``config`` with what the carrier's environment variables say of keys that are not given, or
-    null."""
-    given = {} if carrier is None else carrier.environ
-    unset = {key: variable for key, variable in given.items() if not _is_given(config, key)}
-    found = {
-        key: environ[variable].strip()
-        for key, variable in unset.items()
-        if environ.get(variable, "").strip()
-    }
-    if not found:
-        return config
-    values = config.model_dump(by_alias=True, exclude_unset=True)
-    values["carriers"] = config.carriers
-    return validate(VoiceCallConfig, {**values, **found}, CONFIG_PATH, env=unset)
-
-
-def _is_given(config: VoiceCallConfig, key: str) -> bool:
-    name = to_snake(key)
-    return name in config.model_fields_set and getattr(config, name) is not None
+def _unless_wrong(
+    wrong: list[str], choose: Callable[_P, Selected], *args: _P.args, **kwargs: _P.kwargs
+) -> Selected:
+    """What ``choose`` selects; what is wrong in a block is added to ``wrong``."""
+    try:
+        return choose(*args, **kwargs)
+    except ConfigError as error:
+        wrong.append(str(error))
+        return Selected(Selection.PROVIDER_NOT_CONFIGURED, str(error))
 
 
 def _check_store(wiring: Wiring, registry: Registry, environ: Mapping[str, str]) -> None:
@@ -218,7 +196,8 @@ def _select_backends(wiring: Wiring, registry: Registry, environ: Mapping[str, s
         if route.agent_id
     ]
     for agent_id in dict.fromkeys((wiring.agent_id, *routed)):
-        selected = wiring.backends[agent_id] = directory.select(agent_id, registry, environ)
+        selected = _unless_wrong(wiring.wrong, directory.select, agent_id, registry, environ)
+        wiring.backends[agent_id] = selected
         if found := _backend_problems(wiring, agent_id, selected):
             wiring.unusable[agent_id] = "; ".join(found)
             wiring.problems.extend(text for text in found if text not in wiring.problems)
@@ -278,11 +257,14 @@ def _select_speech(
     # Where one model holds the call, a voice of its own says what that model cannot.
     spoken = wiring.config.streaming.enabled or wiring.config.realtime.enabled
     for route_key, tts in speech_layers(wiring.config, section).items():
-        wiring.speech[route_key] = (
-            choose_speech(tts, registry, environ, *speech_keys(wiring.config, section, route_key))
-            if spoken
-            else SpeechChoice(tts, off)
-        )
+        wiring.speech[route_key] = SpeechChoice(tts, off)
+        if not spoken:
+            continue
+        keys = speech_keys(wiring.config, section, route_key)
+        try:
+            wiring.speech[route_key] = choose_speech(tts, registry, environ, *keys)
+        except ConfigError as error:
+            wiring.wrong.append(str(error))
 
 
 def _check_carrier(wiring: Wiring, info: ProviderInfo | None) -> None:
@@ -298,7 +280,7 @@ def _check_carrier(wiring: Wiring, info: ProviderInfo | None) -> None:
             wiring.problems.append(
                 f"{CONFIG_PATH}.{name}.enabled: {info.label} has no media streams"
             )
-    if wiring.media is not MediaPath.NATIVE:
+    if wiring.media is not MediaPath.NATIVE or wiring.wrong:
         return
     streams = f"media streams ({CONFIG_PATH}.streaming)"
     if not info.capabilities.native_speech:
@@ -329,7 +311,8 @@ def _check_tunnel(
     else:
         blocks = {tunnel: tunnel_block(tunnel, config.tunnel, config.tailscale)}
         path = f"{CONFIG_PATH}.tunnel.providers"
-        selected = select(registry, ProviderKind.TUNNEL, tunnel, blocks, environ, path)
+        args = (registry, ProviderKind.TUNNEL, tunnel, blocks, environ, path)
+        selected = _unless_wrong(wiring.wrong, select, *args)
         if selected.outcome is Selection.OK:
             wiring.tunnel = selected
             return
@@ -341,7 +324,9 @@ def _check_tunnel(
 
 def _select_streaming(wiring: Wiring, registry: Registry, environ: Mapping[str, str]) -> None:
     streaming = wiring.config.streaming
-    wiring.transcription = select(
+    wiring.transcription = _unless_wrong(
+        wiring.wrong,
+        select,
         registry,
         ProviderKind.TRANSCRIPTION,
         streaming.provider,
@@ -375,7 +360,9 @@ def _select_turn(wiring: Wiring, registry: Registry, environ: Mapping[str, str])
 
 def _select_realtime(wiring: Wiring, registry: Registry, environ: Mapping[str, str]) -> None:
     realtime = wiring.config.realtime
-    wiring.realtime = select(
+    wiring.realtime = _unless_wrong(
+        wiring.wrong,
+        select,
         registry,
         ProviderKind.REALTIME,
         realtime.provider,
