@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import anyio
+import anyio.lowlevel
 
 from voicecall import events as ev
 from voicecall.errors import ProviderError
 from voicecall.machine import Outcome
 from voicecall.model import MessageState
-from voicecall.tts import SpeechSession, Utterance
+from voicecall.tts import SpeechProvider, SpeechSession, Utterance
 from voicecall_calls.conversation.ahead import WordsAhead
 from voicecall_calls.conversation.line import AudioLine
 from voicecall_calls.conversation.mouth import Asks, Mouth, Speech, SpeechTimes, Spoken, heard_part
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
     from voicecall_calls.engine.lane import CallLane
 
 __all__ = ["LineMouth"]
+
+_log = logging.getLogger("voicecall.calls")
 
 
 class LineMouth(Mouth):
@@ -46,9 +50,31 @@ class LineMouth(Mouth):
         self.said = deque[Sequence[str]](maxlen=2)
         """The sentences of what is being spoken, or was last, and of what came before it."""
         self._opened = News()
+        self._holding: anyio.CancelScope | None = None
         self._ahead: WordsAhead | None = None
 
-    def prepare(self, session: SpeechSession) -> None:
+    async def hold(self, provider: SpeechProvider, voice: str | None) -> None:
+        """Keep a session open until cancelled, in the format of the line."""
+        failures = 0
+        while True:
+            with anyio.CancelScope() as self._holding:
+                try:
+                    async with provider.session(voice, self.line.output_format) as session:
+                        self._prepare(session)
+                        # Until then the format is only expected.
+                        await self.line.attached()
+                        await anyio.lowlevel.checkpoint_if_cancelled()
+                        self.opened(session)
+                        try:
+                            await anyio.sleep_forever()
+                        finally:
+                            self.session = None
+                except ProviderError as error:
+                    failures += 1
+                    _log.warning("call %s: speech: %s", self.lane.record.call_id, error)
+                    await anyio.sleep(min(0.25 * 2**failures, 5.0))
+
+    def _prepare(self, session: SpeechSession) -> None:
         """Have the first message spoken by ``session``, until there is somebody to hear it."""
         message = self.lane.record.message
         if message is not None and message.state is MessageState.PENDING:
@@ -59,13 +85,15 @@ class LineMouth(Mouth):
         ahead, self._ahead = self._ahead, None
         return ahead if ahead is not None and ahead.is_of(session, _as_sent(text)) else None
 
+    def renew(self) -> None:
+        """The line has another format: another session takes the place of the one that is held."""
+        if self._holding is not None:
+            self.session = None
+            self._holding.cancel()
+
     def opened(self, session: SpeechSession) -> None:
         self.session = session
         self._opened.tell()
-
-    def closed(self) -> None:
-        """The session is gone; another one follows."""
-        self.session = None
 
     async def voice(self) -> SpeechSession:
         """The session, once it is open. Raises ``TimeoutError``."""

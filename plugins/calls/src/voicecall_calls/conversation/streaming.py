@@ -10,11 +10,9 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import anyio
-import anyio.lowlevel
 
 from voicecall import events as ev
 from voicecall import telephony as tel
-from voicecall.errors import ProviderError
 from voicecall.media import Started
 from voicecall.model import CallMode, EndDetail, EndReason
 from voicecall.transcription import (
@@ -113,7 +111,6 @@ class StreamConversation(Dialogue):
         self._untold = 0
         """So many turns of the caller's are not in the record yet."""
         self._barge_in: tuple[int, int] | None = None
-        self._voicing: anyio.CancelScope | None = None
         self._ear: Ear | None = None
         if lane.record.mode is CallMode.CONVERSATION:
             self._ear = Ear(
@@ -139,9 +136,8 @@ class StreamConversation(Dialogue):
             self._ear.expect(self.line.input_format)
             if self._gate is not None:
                 self.line.listen(self._listener(self._ear))
-        if self.line.output_format != spoken and self._voicing is not None:
-            self._line_mouth.closed()
-            self._voicing.cancel()
+        if self.line.output_format != spoken:
+            self._line_mouth.renew()
         return attachment
 
     def close(self, why: str) -> None:
@@ -151,7 +147,7 @@ class StreamConversation(Dialogue):
     async def run(self) -> None:
         """The sessions are opened while the media socket is on its way, the rest follows it."""
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._hold_voice)
+            tasks.start_soon(self._line_mouth.hold, self._speech.speech, self._speech.voice)
             if self._ear is not None:
                 self.line.listen(self._listener(self._ear))
                 tasks.start_soon(self._ear.run)
@@ -192,28 +188,6 @@ class StreamConversation(Dialogue):
             ear.hear(audio)
 
         return listen
-
-    async def _hold_voice(self) -> None:
-        """Keep a synthesis session open, in the format of the line: at first the expected one."""
-        failures = 0
-        while True:
-            with anyio.CancelScope() as self._voicing:
-                try:
-                    async with self._speech.speech.session(
-                        self._speech.voice, self.line.output_format
-                    ) as session:
-                        self._line_mouth.prepare(session)
-                        await self.line.attached()
-                        await anyio.lowlevel.checkpoint_if_cancelled()
-                        self._line_mouth.opened(session)
-                        try:
-                            await anyio.sleep_forever()
-                        finally:
-                            self._line_mouth.closed()
-                except ProviderError as error:
-                    failures += 1
-                    _log.warning("call %s: speech: %s", self.lane.record.call_id, error)
-                    await anyio.sleep(min(0.25 * 2**failures, 5.0))
 
     async def _ears_open(self) -> None:
         if self._ear is not None:
