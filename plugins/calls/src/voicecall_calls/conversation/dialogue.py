@@ -1,15 +1,10 @@
-"""The dialogue of a call: greeting, turns, questions from outside, silence, goodbye.
-
-The bot's floor is a lock: one utterance or reply at a time. Whoever holds it can be interrupted
-by cancelling the floor's scope; the speech then stops, and the record learns what was heard.
-"""
+"""The dialogue of a call: greeting, turns, questions from outside, silence, goodbye."""
 
 from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 
 import anyio
 
@@ -18,11 +13,12 @@ from voicecall.model import CallMode, EndDetail, EndReason, MessageState
 from voicecall_calls.config import VoiceCallConfig
 from voicecall_calls.conversation.agentturn import Brain, Briefing, TurnInput, joined
 from voicecall_calls.conversation.base import Conversation
+from voicecall_calls.conversation.floor import Floor, Stoppable
 from voicecall_calls.conversation.keys import CallerKeys
 from voicecall_calls.conversation.mouth import Asks, Mouth, SpeechTimes, Spoken, let_finish
 from voicecall_calls.conversation.parting import Parting
 from voicecall_calls.conversation.question import OpenQuestion
-from voicecall_calls.conversation.replier import Replier, Reply, Stoppable, utter
+from voicecall_calls.conversation.replier import Replier, Reply, utter
 from voicecall_calls.conversation.silence import SilenceWatch
 from voicecall_calls.conversation.tones import press
 from voicecall_calls.conversation.turntimes import KeepTurn, TurnTimes
@@ -65,18 +61,13 @@ class Dialogue(Conversation):
         self._inputs: deque[TurnInput] = deque()
         self._input_came = anyio.Event()
         self._play = anyio.Event()
-        self._opening = anyio.Event()
-        """The first message may be spoken: nobody has the floor before it."""
-        self._floor = anyio.Lock()
-        self._speaking: Stoppable | None = None
-        """What has the floor."""
-        self._interruptions = 0
+        self._floor = Floor(over=lambda: self._parting.over, left=self._bot_stopped)
         self._replying: Stoppable | None = None
         self._unasked: TurnInput | None = None
         """What was stopped before the agent was asked."""
         self._question = OpenQuestion()
         self._resumed = False
-        self._parting = Parting(lane, self._floor, quiet=self._stop_reply, say=otherwise)
+        self._parting = Parting(lane, self._floor.lock, quiet=self._stop_reply, say=otherwise)
         self._agent_failures = self._speech_failures = 0
         self._keys = CallerKeys(self._keys_collected)
         self._silence = SilenceWatch(config.silence, self.seam, busy=self._busy)
@@ -102,7 +93,7 @@ class Dialogue(Conversation):
         if self.lane.record.mode is CallMode.CONVERSATION:
             # A notification is heard to its end.
             self._keys.press(digits)
-            self.interrupt()
+            self._floor.interrupt()
 
     def playback_finished(self, utterance_id: str, ok: bool) -> None:
         self._silence.note()
@@ -117,22 +108,11 @@ class Dialogue(Conversation):
     def close(self, why: str) -> None:
         self._parting.closed = why
         self._question.fail(why)
-        self._opening.set()
-        self.interrupt()
+        self._floor.open()
+        self._floor.interrupt()
 
     def hush(self) -> None:
-        self.interrupt()
-
-    def interrupt(self) -> None:
-        """Take the floor from the bot, and from what waits to be said."""
-        self._interruptions += 1
-        if self._speaking is not None:
-            self._speaking.scope.cancel()
-
-    async def _interrupted(self) -> None:
-        """Wait until an interrupted speech has been recorded."""
-        if self._speaking is not None:
-            await self._speaking.over.wait()
+        self._floor.interrupt()
 
     def _push(self, turn: TurnInput) -> None:
         if not self._parting.begun and self._parting.over is None:
@@ -146,6 +126,7 @@ class Dialogue(Conversation):
 
     def _bot_stopped(self) -> None:
         """The bot is silent again."""
+        self._silence.note()
 
     def _note_interruption(self, times: TurnTimes) -> None:
         """Put the times of a barge-in into an interrupted turn."""
@@ -178,7 +159,7 @@ class Dialogue(Conversation):
     async def _message_loop(self) -> None:
         """The first message, and again whenever the state machine wants it."""
         await self._ears_open()
-        self._opening.set()
+        self._floor.open()
         await self._open()
         while True:
             await self._play.wait()
@@ -197,29 +178,12 @@ class Dialogue(Conversation):
         if message is None or message.state is not MessageState.PENDING:
             return
         began = self.seam.now_ms()
-        async with self._floor_taken():
+        async with self._floor.taken():
             self._bot_began(self.config.barge_in.protection_ms(self.lane.record.direction))
             speech = self.mouth.begin(first_message=True)
             self._log_failure(await utter(speech, message.text))
             times = TurnTimes(self.lane.record.call_id, self.seam.new_id(), "message", began)
             await self._keep(times.row(speech.times))
-
-    @asynccontextmanager
-    async def _floor_taken(self) -> AsyncIterator[None]:
-        if not self._opening.is_set():
-            await self._opening.wait()
-        async with self._floor:
-            self._speaking = speech = Stoppable()
-            with speech.scope:
-                try:
-                    if self._parting.over is not None:
-                        speech.scope.cancel()
-                    yield
-                finally:
-                    self._speaking = None
-                    speech.over.set()
-                    self._bot_stopped()
-                    self._silence.note()
 
     async def _stop_reply(self) -> None:
         while (reply := self._replying) is not None:
@@ -252,7 +216,7 @@ class Dialogue(Conversation):
         reply = Reply()
         interrupted = True
         try:
-            async with self._floor_taken():
+            async with self._floor.taken():
                 agent_turn = self._briefing.turn(self.lane.record, turn, times.turn_id)
                 await self._replier.run(agent_turn, times, reply)
                 interrupted = False
@@ -306,9 +270,9 @@ class Dialogue(Conversation):
     async def _speak(self, text: str, *, asks: Asks = None, last: bool = False) -> Spoken:
         """``last``: the call ends behind it."""
         spoken = Spoken("", complete=False)
-        interruptions = self._interruptions
-        async with self._floor_taken():
-            if self._interruptions != interruptions and not (asks or last):
+        interruptions = self._floor.interruptions
+        async with self._floor.taken():
+            if self._floor.interruptions != interruptions and not (asks or last):
                 return spoken
             self._bot_began()
             spoken = await utter(self.mouth.begin(asks=asks), text, listens=not last)
@@ -361,7 +325,7 @@ class Dialogue(Conversation):
         try:
             with self._question.asked(prompt) as answer:
                 await self._stop_reply()
-                async with self._floor:
+                async with self._floor.lock:
                     pass
                 # Nor is what was said into the words before the prompt.
                 await let_finish(self._caller_goes_on)
@@ -390,7 +354,7 @@ class Dialogue(Conversation):
 
     def _busy(self) -> bool:
         """Somebody speaks, thinks or is being waited for."""
-        return self._floor.locked() or self._question.waits
+        return self._floor.lock.locked() or self._question.waits
 
     async def _ask_again(self) -> None:
         await self._say(self.config.phrases.still_there)

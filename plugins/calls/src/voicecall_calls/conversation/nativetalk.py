@@ -46,7 +46,7 @@ class NativeConversation(Dialogue):
 
     async def _open(self) -> None:
         if self._playing is not None:
-            async with self._floor_taken():
+            async with self._floor.taken():
                 await utter(*self._playing)
         else:
             await super()._open()
@@ -56,5 +56,5 @@ class NativeConversation(Dialogue):
             await play_on_native(self.lane, self._provider, digits)
             return
         # They would cut the words short.
-        async with self._floor_taken():
+        async with self._floor.taken():
             await play_on_native(self.lane, self._provider, digits, last=last)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 
 import anyio
@@ -23,18 +23,10 @@ from voicecall_calls.conversation.mouth import Mouth, Speech, SpeechTimes, Spoke
 from voicecall_calls.conversation.turntimes import TurnTimes
 from voicecall_calls.spoken import SpokenStream
 
-__all__ = ["Replier", "Reply", "Stoppable", "utter"]
+__all__ = ["Replier", "Reply", "utter"]
 
 _log = logging.getLogger("voicecall.calls")
 _FILLER_AGAIN_S = 8.0
-
-
-@dataclass(slots=True)
-class Stoppable:
-    """Something under way: ``scope`` stops it."""
-
-    scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
-    over: anyio.Event = field(default_factory=anyio.Event)
 
 
 @dataclass(slots=True)

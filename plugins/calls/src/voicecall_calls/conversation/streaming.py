@@ -244,7 +244,7 @@ class StreamConversation(Dialogue):
             self._barge_in = (now - round(ago_s * 1000), round(lasted_s * 1000))
         else:
             self._barge_in = (now, now - (self._speech_began_ms or now))
-        self.interrupt()
+        self._floor.interrupt()
 
     def _finished(self, text: str, confidence: float | None) -> None:
         own = self._own_words.repeated(text)
@@ -254,7 +254,7 @@ class StreamConversation(Dialogue):
                 "call %s: the line gives the bot's words back; sounds do not interrupt it any more",
                 self.lane.record.call_id,
             )
-        verdict = self._turns.final(text, owed=self._floor.locked(), own=own)
+        verdict = self._turns.final(text, owed=self._floor.lock.locked(), own=own)
         match verdict:
             case Verdict.DROP:
                 if self._gate is not None:
@@ -267,7 +267,7 @@ class StreamConversation(Dialogue):
                 if self._turns.bot_speaking and self._barge_in is None:
                     self._barge()
                 else:
-                    self.interrupt()
+                    self._floor.interrupt()
             case Verdict.CONTEXT:
                 pass
         event = ev.CallerSaid(
@@ -281,7 +281,7 @@ class StreamConversation(Dialogue):
             try:
                 if verdict is Verdict.TURN:
                     # What the bot had said so far comes first in the transcript.
-                    await self._interrupted()
+                    await self._floor.interrupted()
                 await self.lane.apply(event)
             finally:
                 self._untold -= 1
@@ -291,7 +291,7 @@ class StreamConversation(Dialogue):
 
     async def _go_on(self) -> None:
         """The bot has stopped for a noise, and nobody else may have anything to say."""
-        await self._interrupted()
+        await self._floor.interrupted()
         if self._question.waits or not self._busy():
             self._not_understood()
 
@@ -333,6 +333,7 @@ class StreamConversation(Dialogue):
             self._protection_ms = 0
 
     def _bot_stopped(self) -> None:
+        super()._bot_stopped()
         self._protection_ms = 0
         self._turns.bot_stopped()
         if self._gate is not None:
@@ -348,7 +349,7 @@ class StreamConversation(Dialogue):
         self._last_words.finished(utterance_id, ok)
 
     def stream_missing(self, detail: EndDetail) -> None:
-        self.interrupt()
+        self._floor.interrupt()
         end, apology = self._last_words.end, self.config.phrases.failed
         self._parting.begin_with(partial(end, apology, detail, EndReason.HANGUP_BOT))
 
