@@ -15,6 +15,7 @@ from voicecall.seam import Seam
 from voicecall_calls.operations import CallOperations, DialOptions
 from voicecall_calls.pairing import approval_json, decided_json
 from voicecall_calls.parameters import Params, mode_in, required, text_in
+from voicecall_gateway.auth import ADMIN, READ, WRITE
 from voicecall_gateway.parameters import refuse_unknown
 
 __all__ = ["PARAMETERS", "Act", "PhoneRpc", "ask", "dial", "end", "press", "speak"]
@@ -24,9 +25,6 @@ _log = logging.getLogger("voicecall.calls")
 Handler = Callable[[Params, RpcCall], Awaitable[Params]]
 Act = Callable[[CallOperations, Params], Awaitable[Params]]
 
-READ = "operator.read"
-WRITE = "operator.write"
-ADMIN = "operator.admin"
 _MOST = 1_000_000
 """Turns that are looked at at a time."""
 _KEEP_S = 300.0

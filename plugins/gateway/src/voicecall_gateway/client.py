@@ -21,12 +21,10 @@ if TYPE_CHECKING:
 
 __all__ = ["GatewayClient", "GatewayTimeout", "GatewayUnreachable", "RpcError"]
 
-PROTOCOL = 4
 MAX_FRAME = 16 * 1024 * 1024
 MAX_EVENTS = 1000
 _STOPPING = 503
 """With this status a gateway refuses connections while it stops."""
-SCOPES = ("operator.read", "operator.write", "operator.admin")
 
 
 class GatewayUnreachable(VoicecallError):
@@ -189,6 +187,9 @@ class GatewayClient:
     # --- inside -----------------------------------------------------------------------------
 
     def _handshake(self) -> None:
+        from .auth import SCOPES
+        from .frames import PROTOCOL
+
         deadline = time.monotonic() + self._timeout
         while self._receive(deadline).get("event") != "connect.challenge":
             continue

@@ -14,6 +14,7 @@ from voicecall.errors import VoicecallError
 from voicecall.hosting import RpcCall
 from voicecall.registry import Registry
 from voicecall_calls.commands.offline import PHONE_OFF
+from voicecall_gateway.auth import SCOPES
 from voicecall_gateway.config import LoadedConfig
 from voicecall_gateway.logs import Mask, configure_logging, credentials_in
 from voicecall_gateway.runtime import Gateway
@@ -21,7 +22,7 @@ from voicecall_gateway.runtime import Gateway
 __all__ = ["Standalone"]
 
 _POLL_S = 0.25
-_OPERATOR = RpcCall("command", frozenset({"operator.read", "operator.write", "operator.admin"}))
+_OPERATOR = RpcCall("command", frozenset(SCOPES))
 
 
 class Standalone:
