@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from voicecall.errors import VoicecallError
 from voicecall.providers import ProviderKind
 from voicecall.registry import Registry, check_version
+from voicecall.wording import did_you_mean
 
 if TYPE_CHECKING:
     from voicecall.hosting import PluginInfo
@@ -29,6 +29,8 @@ __all__ = [
 ]
 
 GROUP = "voicecall.gateway"
+_LIKENESS = 0.75
+"""Of a name that is not installed to the one that is meant."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +119,7 @@ def missing_plugins(registry: Registry, loaded: LoadedConfig) -> Sequence[str]:
     installed = plugin_ids(registry)
     found = [
         f"plugins.entries.{plugin_id}: no plugin of this name is installed; the entry is"
-        f" ignored{_meant(plugin_id, installed)}"
+        f" ignored{did_you_mean(plugin_id, installed, _LIKENESS)}"
         for plugin_id, entry in sorted(loaded.plugins.entries.items())
         if plugin_id not in installed and entry.enabled
     ]
@@ -126,7 +128,7 @@ def missing_plugins(registry: Registry, loaded: LoadedConfig) -> Sequence[str]:
         f"plugins.{key}: no plugin {name!r} is installed{meant}"
         for key, names in lists.items()
         for name in names
-        if name not in installed and (meant := _meant(name, installed))
+        if name not in installed and (meant := did_you_mean(name, installed, _LIKENESS))
     ]
     found += [
         f"{name}: is ignored; it belongs in plugins.entries.{name}.config"
@@ -142,7 +144,7 @@ def missing_tools(loaded: LoadedConfig, known: Collection[str]) -> Sequence[str]
     return [
         f"{loaded.source}: gateway.tools.deny: there is no tool {name!r}{meant}"
         for name in loaded.gateway.tools.deny
-        if name not in known and (meant := _meant(name, [*known]))
+        if name not in known and (meant := did_you_mean(name, known, _LIKENESS))
     ]
 
 
@@ -153,12 +155,7 @@ def missing_backends(registry: Registry, loaded: LoadedConfig) -> Sequence[str]:
     installed = registry.ids(ProviderKind.AGENT)
     return [
         f"{loaded.source}: agents.backends.{agent_id}: no agent of this name is installed; the"
-        f" block is ignored{_meant(agent_id, installed)}"
+        f" block is ignored{did_you_mean(agent_id, installed, _LIKENESS)}"
         for agent_id in sorted(blocks if isinstance(blocks, dict) else ())
         if agent_id not in installed
     ]
-
-
-def _meant(name: str, known: Sequence[str]) -> str:
-    close = difflib.get_close_matches(name, known, 1, 0.75)
-    return f"; did you mean {close[0]!r}?" if close else ""
