@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import TypeVar
 
 __all__ = ["aside"]
@@ -20,23 +21,18 @@ async def aside(work: Callable[[], T], name: str) -> T:
     loop = asyncio.get_running_loop()
     outcome: asyncio.Future[T] = loop.create_future()
 
-    def settle(result: T | None, error: BaseException | None) -> None:
-        if outcome.done():
-            return
-        if error is not None:
-            outcome.set_exception(error)
-        else:
-            outcome.set_result(result)  # type: ignore[arg-type]
+    def settle(tell: Callable[[], None]) -> None:
+        if not outcome.done():
+            tell()
 
     def run() -> None:
-        result, error = None, None
         try:
-            result = work()
-        except BaseException as raised:  # noqa: BLE001 (raised again where it is awaited)
-            error = raised
+            tell = partial(outcome.set_result, work())
+        except BaseException as error:  # noqa: BLE001 (raised again where it is awaited)
+            tell = partial(outcome.set_exception, error)
         # The loop may be gone by now.
         with contextlib.suppress(RuntimeError):
-            loop.call_soon_threadsafe(settle, result, error)
+            loop.call_soon_threadsafe(settle, tell)
 
     threading.Thread(target=run, name=name, daemon=True).start()
     return await outcome
