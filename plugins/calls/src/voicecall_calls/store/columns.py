@@ -2,16 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from sqlalchemy import BigInteger, Dialect, Integer, Text, TypeDecorator
 
 __all__ = ["Whole", "Words", "escaped", "unescaped"]
-
-if TYPE_CHECKING:
-    TextDecorator = TypeDecorator[str]
-else:
-    TextDecorator = TypeDecorator
 
 
 def escaped(text: str) -> str:
@@ -23,7 +16,7 @@ def unescaped(text: str) -> str:
     return text.replace("\x01\x01", "\x00").replace("\x01\x02", "\x01")
 
 
-class _EscapedText(TextDecorator):
+class _EscapedText(TypeDecorator[str]):
     """Text of PostgreSQL, ordered by code point as SQLite does, whatever the database's locale."""
 
     impl = Text
