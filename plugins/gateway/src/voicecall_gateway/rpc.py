@@ -62,7 +62,8 @@ class RpcServer:
         self._version = version
         self._absent = absent
         self._connections: dict[str, Connection] = {}
-        self._in_flight = 0
+        self.in_flight = 0
+        """Requests that are being worked on."""
         self._idle = anyio.Event()
         self.closing = False
         self._alone = anyio.Event()
@@ -122,14 +123,9 @@ class RpcServer:
         for connection in tuple(self._connections.values()):
             connection.event("shutdown", {"reason": reason})
 
-    @property
-    def in_flight(self) -> int:
-        """Requests that are being worked on."""
-        return self._in_flight
-
     async def wait_idle(self) -> None:
         """Until no request is being worked on."""
-        while self._in_flight:
+        while self.in_flight:
             self._idle = anyio.Event()
             await self._idle.wait()
 
@@ -146,14 +142,14 @@ class RpcServer:
 
     def submit(self, connection: Connection, request: Request) -> None:
         """Answer ``request`` some time later, with exactly one frame."""
-        self._in_flight += 1
+        self.in_flight += 1
         self._tasks.start_soon(self._work, connection, request, name=f"rpc {request.method[:64]}")
 
     async def _work(self, connection: Connection, request: Request) -> None:
         try:
             connection.answer(await self._answer(connection, request))
         finally:
-            self._in_flight -= 1
+            self.in_flight -= 1
             self._idle.set()
 
     async def _answer(self, connection: Connection, request: Request) -> str:

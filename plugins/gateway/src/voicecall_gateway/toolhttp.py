@@ -80,7 +80,8 @@ class ToolEndpoint:
         self._bind = bind
         self._denied = denied
         self._throttle = throttle
-        self._in_flight = 0
+        self.in_flight = 0
+        """Tools that are at work."""
         self._idle = anyio.Event()
 
     async def answer(self, request: Request) -> Response:
@@ -90,11 +91,11 @@ class ToolEndpoint:
             body = await _read(request)
             # Others may have come meanwhile, or the stop.
             self._check_room()
-            self._in_flight += 1
+            self.in_flight += 1
             try:
                 return _Answer({"ok": True, "result": await self._invoke(body)})
             finally:
-                self._in_flight -= 1
+                self.in_flight -= 1
                 self._idle.set()
         except _Refused as refused:
             return _refusal(refused)
@@ -104,14 +105,9 @@ class ToolEndpoint:
         except ClientDisconnect:
             return Response(status_code=400)
 
-    @property
-    def in_flight(self) -> int:
-        """Tools that are at work."""
-        return self._in_flight
-
     async def wait_idle(self) -> None:
         """Until no tool is at work."""
-        while self._in_flight:
+        while self.in_flight:
             self._idle = anyio.Event()
             await self._idle.wait()
 
@@ -134,7 +130,7 @@ class ToolEndpoint:
     def _check_room(self) -> None:
         if self.closing:
             raise _Refused(503, "unavailable", "the gateway is stopping")
-        if self._in_flight >= MAX_IN_FLIGHT:
+        if self.in_flight >= MAX_IN_FLIGHT:
             raise _Refused(429, "rate_limited", "too many tools at work", {"Retry-After": "1"})
 
     async def _invoke(self, body: _Body) -> Any:
