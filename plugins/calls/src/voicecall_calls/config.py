@@ -33,6 +33,7 @@ from .exposure import (
     realtime_path,
 )
 from .phrasesconfig import PhrasesConfig, WordsOrNone
+from .plugin import PLUGIN_ID
 from .realtimeconfig import RealtimeConfig
 from .speechconfig import TtsConfig
 
@@ -58,7 +59,6 @@ __all__ = [
     "normalize_number",
 ]
 
-PLUGIN_ID = "voice-call"
 CONFIG_PATH = f"plugins.entries.{PLUGIN_ID}.config"
 
 _E164 = re.compile(r"\+[1-9][0-9]{1,14}")

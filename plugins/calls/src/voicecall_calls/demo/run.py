@@ -19,13 +19,13 @@ from voicecall.seam import SystemSeam
 from voicecall_calls.demo.exchange import DemoExchange, exchange_process
 from voicecall_calls.demo.report import Report
 from voicecall_calls.demo.story import Story, built_in_story, normal, spoken_story
+from voicecall_calls.plugin import PLUGIN_ID
 
 __all__ = ["demo_tree", "run_demo", "save"]
 
 CALLER = "+15550100001"
 CLINIC = "+15550100000"
 NOTIFIED = "+15550100002"
-_ENTRY = "voice-call"
 _NOTICE = "This is the clinic. We look forward to seeing you on monday at three. Goodbye."
 _CALL_PATIENCE_S = 90.0
 
@@ -67,7 +67,7 @@ def save(recording: Path, data: bytes) -> None:
 
 def _check_installed(registry: Registry) -> None:
     """Raises :exc:`VoicecallError` where the speech of the demo's configuration is not there."""
-    phone = demo_tree()["plugins"]["entries"][_ENTRY]["config"]
+    phone = demo_tree()["plugins"]["entries"][PLUGIN_ID]["config"]
     voice, _, _ = phone["callerVoice"].partition(":")
     wanted = {ProviderKind.TTS: voice, ProviderKind.TRANSCRIPTION: phone["streaming"]["provider"]}
     absent = [one for kind, one in wanted.items() if one not in registry.ids(kind)]
@@ -91,7 +91,7 @@ async def _demo(registry: Registry, story: Story, output: Path, as_json: bool) -
     from voicecall_gateway.runtime import Gateway
 
     tree = demo_tree()
-    phone: dict[str, Any] = tree["plugins"]["entries"][_ENTRY]["config"]
+    phone: dict[str, Any] = tree["plugins"]["entries"][PLUGIN_ID]["config"]
     carrier, voice = phone["provider"], phone.pop("callerVoice")
     auth_token = SystemSeam().token()
     report = Report(quiet=as_json)
@@ -175,7 +175,7 @@ async def _until_ended(
 
 def _phrases(tree: Mapping[str, Any]) -> list[str]:
     """The sentences that the recogniser knows, as it writes them."""
-    streaming = tree["plugins"]["entries"][_ENTRY]["config"]["streaming"]
+    streaming = tree["plugins"]["entries"][PLUGIN_ID]["config"]["streaming"]
     return [normal(p) for p in streaming["providers"][streaming["provider"]]["phrases"]]
 
 
