@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from voicecall_mock.exchange import HangUp, Say, WaitForSilence
-from voicecall_testing.tunnels import ScriptedTunnel, TunnelPlugin
+from voicecall_testing.tunnels import ScriptedTunnel, offered_tunnel
 
 from .lab.puppets import Puppet
 from .lab.town import GREETING, Town, open_town, said, until
@@ -26,7 +26,7 @@ async def talked(town: Town) -> None:
 async def test_calls_come_in_through_the_tunnel_and_follow_it(tmp_path: Path) -> None:
     tunnel = ScriptedTunnel()
     config = {"tunnel": {"provider": "burrow"}}
-    extra = [TunnelPlugin(tunnel).extra()]
+    extra = [offered_tunnel(tunnel)]
     async with open_town(tmp_path, Puppet({}), config=config, extra=extra) as town:
         server = town.service.server
         assert server is not None

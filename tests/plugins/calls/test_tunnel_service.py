@@ -22,7 +22,7 @@ from voicecall_gateway.runtime import Gateway
 from voicecall_testing.clock import virtual_backend
 from voicecall_testing.fakes import NATIVE, ScriptedCarrier
 from voicecall_testing.offering import offered
-from voicecall_testing.tunnels import ScriptedTunnel, TunnelPlugin
+from voicecall_testing.tunnels import ScriptedTunnel, offered_tunnel
 
 pytestmark = [pytest.mark.integration, pytest.mark.anyio]
 
@@ -65,7 +65,7 @@ class Town(PhonePlugin):
             factory=lambda config, context: self.carrier,
             capabilities=self.carrier.capabilities,
         )
-        registry = Registry(extra=[self.extra(), offered(far), TunnelPlugin(self.tunnel).extra()])
+        registry = Registry(extra=[self.extra(), offered(far), offered_tunnel(self.tunnel)])
         phone = {"provider": "far", "serve": {"port": 0}, "tunnel": {"provider": "burrow"}}
         tree = {
             "gateway": {"port": 0, "drainSeconds": 0},

@@ -22,7 +22,7 @@ from voicecall_calls.wiring import Wiring, require, resolve
 from voicecall_mock.config import MockConfig
 from voicecall_testing.fakes import NATIVE
 from voicecall_testing.offering import offered
-from voicecall_testing.tunnels import ScriptedTunnel, TunnelPlugin
+from voicecall_testing.tunnels import ScriptedTunnel, offered_tunnel
 
 from .phone_registry import INFOS, KEYS, info, registry, wire
 
@@ -334,7 +334,7 @@ def test_a_tunnel_that_is_not_installed(asked: dict[str, Any], key: str, tunnel:
 
 
 def tunnelled(**config: Any) -> Wiring:
-    extra = [TunnelPlugin(ScriptedTunnel(), name).extra() for name in ("burrow", "burrow-net")]
+    extra = [offered_tunnel(ScriptedTunnel(), name) for name in ("burrow", "burrow-net")]
     whole = Registry(entries=[], extra=[*map(offered, INFOS), *extra])
     return resolve(
         VoiceCallConfig.model_validate(config), registry=whole, environ={}, agents={}, tts={}
@@ -410,7 +410,7 @@ def test_a_token_that_everybody_knows_is_warned_of_where_others_reach_the_webhoo
                 extra=[
                     (ProviderKind.TELEPHONY.group, "mock", voicecall_mock.plugin),
                     offered(INFOS[-2]),
-                    TunnelPlugin(ScriptedTunnel(), "burrow").extra(),
+                    offered_tunnel(ScriptedTunnel(), "burrow"),
                 ],
             ),
             environ=environ,

@@ -13,7 +13,7 @@ from voicecall.tunnel import TunnelCapabilities, TunnelProvider
 
 from .offering import offered
 
-__all__ = ["ScriptedTunnel", "TunnelPlugin"]
+__all__ = ["ScriptedTunnel", "offered_tunnel"]
 
 
 class ScriptedTunnel(TunnelProvider):
@@ -73,20 +73,14 @@ class ScriptedTunnel(TunnelProvider):
             yield event
 
 
-class TunnelPlugin:
-    """Offers ``tunnel`` under an id, as a package would: ``Registry(extra=[plugin.extra()])``."""
-
-    def __init__(self, tunnel: TunnelProvider, provider_id: str = "burrow") -> None:
-        self.id = provider_id
-        self._tunnel = tunnel
-
-    def extra(self) -> tuple[str, str, object]:
-        return offered(
-            ProviderInfo(
-                kind=ProviderKind.TUNNEL,
-                id=self.id,
-                label=self.id.capitalize(),
-                factory=lambda config, context: self._tunnel,
-                capabilities=TunnelCapabilities(),
-            )
+def offered_tunnel(tunnel: TunnelProvider, provider_id: str = "burrow") -> tuple[str, str, object]:
+    """``tunnel`` under an id, as a package would bring it: ``Registry(extra=[...])``."""
+    return offered(
+        ProviderInfo(
+            kind=ProviderKind.TUNNEL,
+            id=provider_id,
+            label=provider_id.capitalize(),
+            factory=lambda config, context: tunnel,
+            capabilities=TunnelCapabilities(),
         )
+    )
