@@ -1,6 +1,9 @@
 """The hooks of voicecall, one sentence each. Hooks are synchronous; none runs per call action,
 per webhook or per audio frame, except the two observers, which run after the fact."""
 
+# The bodies are the plugins' own.
+# mypy: disable-error-code="empty-body"
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -22,57 +25,57 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 
 
 @hookspec
-def voicecall_telephony_providers() -> Sequence[ProviderInfo]:  # type: ignore[empty-body]
+def voicecall_telephony_providers() -> Sequence[ProviderInfo]:
     """Carriers."""
 
 
 @hookspec
-def voicecall_transcription_providers() -> Sequence[ProviderInfo]:  # type: ignore[empty-body]
+def voicecall_transcription_providers() -> Sequence[ProviderInfo]:
     """Speech recognition."""
 
 
 @hookspec
-def voicecall_tts_providers() -> Sequence[ProviderInfo]:  # type: ignore[empty-body]
+def voicecall_tts_providers() -> Sequence[ProviderInfo]:
     """Speech synthesis."""
 
 
 @hookspec
-def voicecall_realtime_providers() -> Sequence[ProviderInfo]:  # type: ignore[empty-body]
+def voicecall_realtime_providers() -> Sequence[ProviderInfo]:
     """Full-duplex voice models."""
 
 
 @hookspec
-def voicecall_turn_detectors() -> Sequence[ProviderInfo]:  # type: ignore[empty-body]
+def voicecall_turn_detectors() -> Sequence[ProviderInfo]:
     """Voice activity and end-of-turn detection."""
 
 
 @hookspec
-def voicecall_agent_backends() -> Sequence[ProviderInfo]:  # type: ignore[empty-body]
+def voicecall_agent_backends() -> Sequence[ProviderInfo]:
     """Agents."""
 
 
 @hookspec
-def voicecall_tunnels() -> Sequence[ProviderInfo]:  # type: ignore[empty-body]
+def voicecall_tunnels() -> Sequence[ProviderInfo]:
     """Public URLs for the webhook server."""
 
 
 @hookspec
-def voicecall_stores() -> Sequence[ProviderInfo]:  # type: ignore[empty-body]
+def voicecall_stores() -> Sequence[ProviderInfo]:
     """Call stores."""
 
 
 @hookspec
-def voicecall_coordinators() -> Sequence[ProviderInfo]:  # type: ignore[empty-body]
+def voicecall_coordinators() -> Sequence[ProviderInfo]:
     """Leases, caps and one-use tokens."""
 
 
 @hookspec
-def voicecall_plugin_info() -> PluginInfo:  # type: ignore[empty-body]
+def voicecall_plugin_info() -> PluginInfo:
     """Id and configuration model of a gateway plugin."""
 
 
 @hookspec
-def voicecall_services(host: GatewayHost) -> Sequence[Service]:  # type: ignore[empty-body]
+def voicecall_services(host: GatewayHost) -> Sequence[Service]:
     """At start: the services that the gateway runs for this plugin."""
 
 
@@ -82,12 +85,12 @@ def voicecall_commands(app: Any) -> None:
 
 
 @hookspec
-def voicecall_setup_checks(context: SetupContext) -> Sequence[SetupCheck]:  # type: ignore[empty-body]
+def voicecall_setup_checks(context: SetupContext) -> Sequence[SetupCheck]:
     """Checks for ``voicecall setup``, in the order they are shown, also while the plugin is off."""
 
 
 @hookspec
-def voicecall_setup_probes(context: SetupContext) -> Sequence[SetupProbe]:  # type: ignore[empty-body]
+def voicecall_setup_probes(context: SetupContext) -> Sequence[SetupProbe]:
     """Checks for ``voicecall setup --probe``, which may contact vendors and the internet."""
 
 
