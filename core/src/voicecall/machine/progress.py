@@ -24,7 +24,6 @@ __all__ = [
     "call_ended",
     "call_failed",
     "initiated",
-    "lost_stream",
     "ringing",
     "stream_attached",
     "stream_detached",
