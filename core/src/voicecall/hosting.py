@@ -52,7 +52,8 @@ class LegacyRule:
     - ``old``: ``{name}`` in it matches any text within one key (``streaming.{vendor}ApiKey``),
       except one of ``reserved``, and is filled in in ``new``
     - ``new``: a value that is already there takes precedence. None: the key has no effect any more
-      and is dropped
+      and is dropped. ``{=path}`` in it is filled in with what the configuration has at ``path``: a
+      text, or the only key of an object; the rule does not apply where it has neither
     - ``values``: old value -> new value; if given, keys with other values are left alone
     - ``convert``: changes a value; raises ``ValueError`` for one that cannot be kept
     - ``objects``: the rule applies only to values that are objects

@@ -296,7 +296,8 @@ class CallRecord(msgspec.Struct, frozen=True, kw_only=True):
     def from_dict(
         cls, data: Mapping[str, Any], transcript: tuple[TranscriptEntry, ...] = ()
     ) -> CallRecord:
-        """The inverse of :meth:`to_dict`. Unknown keys of a newer version raise ``TypeError``."""
+        """The inverse of :meth:`to_dict`. Of a newer version, unknown keys raise ``TypeError`` and
+        unknown states, reasons and the like ``ValueError``."""
         values = dict(data)
         if message := values.get("message"):
             state = MessageState(message["state"])

@@ -294,8 +294,7 @@ async def open_phone(
 
     Providers that are given stand in for the scripted ones; a call may be placed as one of
     ``agents`` (all are the same scripted one). Without ``turn`` there is no detector of voices.
-    Runs on a
-    :class:`~voicecall_testing.clock.VirtualTimeLoop` only.
+    Runs on a :class:`~voicecall_testing.clock.VirtualTimeLoop` only.
     """
     loop = asyncio.get_running_loop()
     assert isinstance(loop, VirtualTimeLoop), "open_phone runs on virtual time"
