@@ -114,10 +114,9 @@ class RealtimeOptions:
     ``assistant``) and text. ``language`` is not used yet: the host leaves the default.
 
     ``interruptible``: the caller may interrupt the model. If not, speech of the caller must end no
-    response: a provider whose vendor detects speech by itself forbids it that (OpenAI's
-    ``interrupt_response``), or lets it hear silence while a response is being made. The host does
-    not act on :class:`SpeechStarted` then, but still calls :meth:`RealtimeSession.interrupt` for
-    other reasons, such as pressed keys."""
+    response: a provider whose vendor detects speech by itself forbids it that, or lets it hear
+    silence while a response is being made. The host does not act on :class:`SpeechStarted` then,
+    but still calls :meth:`RealtimeSession.interrupt` for other reasons, such as pressed keys."""
 
     sink: AudioSink
     input_format: AudioFormat = MULAW_8K
