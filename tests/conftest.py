@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 from collections.abc import AsyncIterator, Generator, Iterator
 from itertools import groupby
 from pathlib import Path
@@ -17,6 +19,9 @@ settings.register_profile(
     "patient", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("patient")
+
+# An interpreter that ends collects garbage several times, which takes seconds in each worker.
+atexit.register(gc.freeze)
 
 
 @pytest.fixture(scope="module")

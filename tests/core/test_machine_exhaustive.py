@@ -185,6 +185,13 @@ def edges() -> list[Edge]:
     return found
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _forgotten() -> Iterator[None]:
+    """A million objects that nobody needs later would be visited by each collection of garbage."""
+    yield
+    edges.cache_clear()
+
+
 def told(edge: Edge) -> str:
     record, event, result = edge
     return f"{record}\n  on {event}\n  -> {result}"
