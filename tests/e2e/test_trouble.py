@@ -196,22 +196,26 @@ async def _proxy_without_sockets(port: int) -> AsyncIterator[str]:
         tasks.cancel_scope.cancel()
 
 
-@pytest.mark.parametrize("carrier", list(CARRIERS))
-async def test_behind_a_proxy_without_sockets_the_caller_is_told(
-    tmp_path: Path, carrier: str
-) -> None:
-    port = reserve_port()
-    async with _proxy_without_sockets(port) as origin:
-        config = {"serve": {"port": port}, "publicUrl": f"{origin}/voice/webhook", **BRIEF}
-        async with open_town(tmp_path, Puppet({}), carrier=carrier, config=config) as town:
-            carrier_id, record = await town.call(Silent())
-            assert (record.end_reason, record.end_detail) == (
-                EndReason.HANGUP_BOT,
-                EndDetail.STREAM_NEVER_STARTED,
-            )
-            assert _told(town, carrier_id) == [SORRY]
-            assert said(record) == [("bot", SORRY, True)]
-            await town.nothing_left()
+async def test_behind_a_proxy_without_sockets_the_caller_is_told(tmp_path: Path) -> None:
+    async def call_in(carrier: str) -> None:
+        port, state_dir = reserve_port(), tmp_path / carrier
+        state_dir.mkdir()
+        async with _proxy_without_sockets(port) as origin:
+            config = {"serve": {"port": port}, "publicUrl": f"{origin}/voice/webhook", **BRIEF}
+            async with open_town(state_dir, Puppet({}), carrier=carrier, config=config) as town:
+                carrier_id, record = await town.call(Silent())
+                assert (record.end_reason, record.end_detail) == (
+                    EndReason.HANGUP_BOT,
+                    EndDetail.STREAM_NEVER_STARTED,
+                )
+                assert _told(town, carrier_id) == [SORRY]
+                assert said(record) == [("bot", SORRY, True)]
+                await town.nothing_left()
+
+    # Each waits ten seconds for a socket that never comes.
+    async with anyio.create_task_group() as tasks:
+        for carrier in CARRIERS:
+            tasks.start_soon(call_in, carrier)
 
 
 # --- hearing ---------------------------------------------------------------------------------
