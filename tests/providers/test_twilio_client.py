@@ -320,6 +320,21 @@ async def test_calls_that_cannot_be_the_one_are_passed_over() -> None:
         assert await desk.provider.find_dial(asked) == known.provider_call_id
 
 
+async def test_a_call_that_is_not_listed_at_once_is_found_some_seconds_later() -> None:
+    async with open_desk() as desk:
+        desk.twilio.set_phone(PHONE, Behaviour(answer=AnswerMode.NO_ANSWER))
+        asked, found = query(desk), []
+
+        async def look() -> None:
+            found.append(await desk.provider.find_dial(asked))
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(look)
+            await anyio.sleep(2)
+            call = await desk.dial()
+        assert found == [call.provider_call_id]
+
+
 async def test_calls_between_other_numbers_are_not_the_one() -> None:
     async with open_desk() as desk:
         desk.twilio.set_phone(PHONE, Behaviour(answer=AnswerMode.NO_ANSWER))
