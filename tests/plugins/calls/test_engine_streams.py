@@ -16,7 +16,7 @@ from voicecall.errors import CallNotReady, ProviderUnavailable
 from voicecall.model import Direction, EndDetail, EndReason, MediaPath
 from voicecall_calls.doors import AdmissionRefused
 from voicecall_testing.clock import virtual_backend
-from voicecall_testing.fakes import STREAMING, ScriptedCarrier
+from voicecall_testing.fakes import NATIVE, STREAMING, ScriptedCarrier
 from voicecall_testing.harness import Phone, open_phone
 
 pytestmark = [pytest.mark.integration, pytest.mark.anyio]
@@ -399,6 +399,24 @@ async def test_a_restart_while_the_call_is_answered_asks_for_a_stream_of_its_own
         await phone.settle(12)
         assert phone.record.live
         assert phone.heard == [GREETING]
+
+
+@pytest.mark.parametrize("media", [MediaPath.STREAM, MediaPath.NATIVE])
+async def test_a_restart_before_a_call_without_greeting_is_answered_begins_one_conversation(
+    tmp_path: Path, media: MediaPath
+) -> None:
+    """Its webhook is faster than what the carrier says of it: nobody was lost."""
+    async with open_phone(tmp_path, media=media) as phone:
+        await phone.dial()
+    carrier = ScriptedCarrier(NATIVE if media is MediaPath.NATIVE else STREAMING)
+    carrier.status_errors.append(ProviderUnavailable("no way there", provider="scripted"))
+    async with open_phone(tmp_path, media=media, seed=1, carrier=carrier) as phone:
+        await phone.answer()
+        begun = phone.lane.conversation
+        await phone.settle(15)
+        assert not phone.record.recovering
+        assert phone.lane.conversation is begun
+        assert phone.said == []
 
 
 async def test_keypad_tones_in_place_of_the_stream_leave_the_conversation_alone(
