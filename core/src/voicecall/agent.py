@@ -87,7 +87,8 @@ class TextDelta:
 
 @dataclass(frozen=True, slots=True)
 class ToolActivity:
-    """A tool has started (``running``) or is done. Not used yet: it may be left out."""
+    """A tool has started (``running``) or is done. What was written before is spoken while it runs.
+    It may be left out."""
 
     name: str
     running: bool

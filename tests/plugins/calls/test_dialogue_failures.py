@@ -12,7 +12,7 @@ import pytest
 
 from voicecall import events as ev
 from voicecall import telephony as tel
-from voicecall.agent import AgentBackend, AgentTurn
+from voicecall.agent import AgentBackend, AgentTurn, ToolActivity
 from voicecall.errors import ProviderUnavailable
 from voicecall.model import EndDetail, EndReason, MediaPath
 from voicecall.transcription import Final, Partial
@@ -141,6 +141,33 @@ async def test_a_carrier_does_not_listen_with_a_filler(tmp_path: Path) -> None:
             (SAY.filler, False),
             ("Here you are.", True),
         ]
+
+
+async def test_words_before_a_tool_are_not_kept_until_it_is_done(tmp_path: Path) -> None:
+    async with open_phone(tmp_path, config={"fillerAfterMs": 1000}) as phone:
+        await greeted(phone)
+        tool = (ToolActivity("find", True), 14.0, ToolActivity("find", False))
+        phone.agent.then("I will look.", *tool, "Here you are.")
+        phone.hears("Look it up.")
+        await phone.settle(3)
+        assert phone.heard == [SAY.greeting, "I will look."]
+        await phone.settle(8)
+        assert phone.heard == [SAY.greeting, "I will look.", SAY.filler]
+        await phone.settle(8)
+        assert phone.said[2:] == [("bot", f"I will look. {SAY.filler} Here you are.")]
+
+
+async def test_words_before_a_tool_and_behind_it_are_one_answer_of_a_carrier(
+    tmp_path: Path,
+) -> None:
+    config = {"fillerAfterMs": 1000}
+    async with open_phone(tmp_path, media=MediaPath.NATIVE, config=config) as phone:
+        await greeted(phone)
+        phone.agent.then("I will look.", ToolActivity("find", True), 4.0, " Here you are.")
+        token = phone.record.listen_token
+        await phone.event(ev.SpeechHeard, text="Look it up.", turn_token=token)
+        await phone.settle(8)
+        assert phone.said[2:] == [("bot", SAY.filler), ("bot", "I will look. Here you are.")]
 
 
 async def test_a_filler_is_interrupted_like_any_other_words(tmp_path: Path) -> None:

@@ -47,6 +47,31 @@ def test_the_pieces_do_not_matter(text: str, cuts: list[int]) -> None:
     assert "{" not in " ".join(whole)
 
 
+def test_what_is_written_before_a_pause_is_not_held_back() -> None:
+    stream = SpokenStream()
+    assert stream.feed("I will look") == []
+    assert stream.pause() == ["I will look"]
+    assert stream.feed(" We are free at nine.") == []
+    assert stream.pause() == ["We are free at nine."]
+    assert stream.finish() == []
+
+
+@pytest.mark.parametrize(
+    ("begun", "rest", "spoken"),
+    [
+        ('{"spoken": "One mo', 'ment."}', "One moment."),
+        ("<think>Look it", " up.</think>Here you are.", "Here you are."),
+        ("The user is here. I should look.", "\n\nHere you are.", "Here you are."),
+    ],
+)
+def test_a_pause_brings_out_nothing_that_is_not_to_be_spoken(
+    begun: str, rest: str, spoken: str
+) -> None:
+    stream = SpokenStream()
+    assert [*stream.feed(begun), *stream.pause()] == []
+    assert [*stream.feed(rest), *stream.finish()] == [spoken]
+
+
 RUNS = st.builds(
     lambda begin, signs, times, end: begin + signs * times + end,
     st.sampled_from(["", "Well", "Yes. No"]),

@@ -58,7 +58,10 @@ class Speech(ABC):
 
 
 class Mouth(ABC):
-    """At most one utterance at a time; the dialogue takes care of that."""
+    """At most one utterance at a time; the dialogue takes care of that. ``at_once``: its sentences
+    are heard while more of them are awaited."""
+
+    at_once = True
 
     @abstractmethod
     def begin(self, *, first_message: bool = False, asks: Asks = None) -> Speech:

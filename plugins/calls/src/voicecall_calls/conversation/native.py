@@ -31,6 +31,8 @@ _CHARACTER_MS = 65
 class NativeMouth(Mouth):
     """One speak action an utterance, with the listen action in it."""
 
+    at_once = False
+
     def __init__(
         self, lane: CallLane, provider: tel.TelephonyProvider, *, voice: str | None
     ) -> None:

@@ -77,7 +77,7 @@ class Replier:
         self._seam = seam
         self._timeout_s = brain.timeout_s
         self._filler_after_s = config.filler_after_ms / 1000
-        self._filler = config.phrases.filler
+        self._filler = config.phrases.filler if config.filler_after_ms else ""
         self._began = began
         self._caller_goes_on = caller_goes_on
 
@@ -102,8 +102,7 @@ class Replier:
                         speech = self._mouth.begin()
                         reply.times = speech.times
                         await speech.send(first)
-                        async for sentence in sentences:
-                            await speech.send(sentence)
+                        await self._rest(speech, sentences, times)
                         speech.listens = not (reply.end_call or reply.keys)
                         reply.spoken = await speech.done()
         except anyio.get_cancelled_exc_class():
@@ -140,7 +139,14 @@ class Replier:
                             reply.end_call = True
                         elif isinstance(event, PressKeys):
                             reply.keys = check_digits(reply.keys + event.digits)
-                        elif not isinstance(event, ToolActivity):
+                        elif isinstance(event, ToolActivity):
+                            # "I will look that up" is of no use once it was looked up. A carrier
+                            # that speaks a whole answer at once has its caller told to wait.
+                            if event.running and self._mouth.at_once:
+                                for sentence in stream.pause():
+                                    await sentences.send(sentence)
+                                    said = True
+                        else:
                             raise TypeError(f"{type(event).__name__} is no event of an agent")
             except TimeoutError:
                 reply.failed = f"no answer within {self._timeout_s:g} s"
@@ -158,6 +164,21 @@ class Replier:
             times.agent_done = self._seam.now_ms()
             times.failed = reply.failed
 
+    async def _rest(
+        self, speech: Speech, sentences: MemoryObjectReceiveStream[str], times: TurnTimes
+    ) -> None:
+        """The sentences behind the first one; where the next one takes long, a filler."""
+        while True:
+            with anyio.move_on_after(_FILLER_AGAIN_S):
+                try:
+                    await speech.send(await sentences.receive())
+                    continue
+                except anyio.EndOfStream:
+                    return
+            if self._filler and self._mouth.at_once and not self._caller_goes_on():
+                times.filler = True
+                await speech.send(self._filler)
+
     async def _first(
         self, sentences: MemoryObjectReceiveStream[str], times: TurnTimes
     ) -> str | None:
@@ -169,7 +190,7 @@ class Replier:
                     return await sentences.receive()
                 except anyio.EndOfStream:
                     return None
-            if self._filler_after_s and self._filler:
+            if self._filler:
                 if self._caller_goes_on():
                     continue
                 times.filler = True

@@ -30,12 +30,21 @@ class SpokenStream:
         """More of the model's text; the sentences that are ready now."""
         return _clean(self._sentences(self._parser.feed(delta)))
 
+    def pause(self) -> list[str]:
+        """The model does something else before it goes on: what it has written stands, but for an
+        object that is not complete."""
+        return [] if self._structured else _clean(self._rest())
+
     def finish(self) -> list[str]:
         """The model is done: the rest."""
         sentences = self._sentences(self._parser.finish())
+        return _clean(sentences + self._rest())
+
+    def _rest(self) -> list[str]:
+        sentences = []
         if not self._structured:
-            sentences += self._splitter.feed(self._gate.finish())
-        return _clean(sentences + self._splitter.flush())
+            sentences = self._splitter.feed(self._gate.finish())
+        return sentences + self._splitter.flush()
 
     def _sentences(self, parts: Sequence[Part]) -> list[str]:
         sentences: list[str] = []
