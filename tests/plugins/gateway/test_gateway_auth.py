@@ -294,6 +294,19 @@ def test_what_strangers_sent_is_one_line_that_steers_no_terminal(
     assert second.endswith("error voicecall.x: it failed (ValueError: two  lines)")
 
 
+def test_a_line_tells_what_failed_in_a_group_of_tasks(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    inner = ExceptionGroup("inner", [OSError("the disk is full"), KeyError("x")])
+    with logging_below(tmp_path / "s"):
+        try:
+            raise ExceptionGroup("unhandled errors", [inner, OSError("the disk is full")])
+        except ExceptionGroup:
+            logging.getLogger("voicecall.x").exception("it failed")
+    line = capsys.readouterr().err.rstrip("\n")
+    assert line.endswith("voicecall.x: it failed (OSError: the disk is full; KeyError: 'x')")
+
+
 def test_each_line_of_the_log_has_the_time_of_its_record(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -12,7 +12,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import Any, TextIO
@@ -182,9 +182,18 @@ class _ShortLines(logging.Formatter):
         clock = self._second(record.created)
         text = _message(record, self._mask)
         if record.exc_info and record.exc_info[1] is not None:
-            error = record.exc_info[1]
-            text += self._mask(f" ({type(error).__name__}: {error})")
+            causes = dict.fromkeys(_causes(record.exc_info[1]))
+            text += self._mask(f" ({'; '.join(causes)})")
         return f"{clock} {record.levelname.lower()} {record.name}: {_in_one_line(text)}"
+
+
+def _causes(error: BaseException) -> Iterator[str]:
+    """An error in words; for a group, which says nothing by itself, each one in it."""
+    if isinstance(error, BaseExceptionGroup):
+        for inner in error.exceptions:
+            yield from _causes(inner)
+    else:
+        yield f"{type(error).__name__}: {error}"
 
 
 def _in_one_line(text: str) -> str:
