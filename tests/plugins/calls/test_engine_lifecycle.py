@@ -435,21 +435,28 @@ async def test_the_tasks_of_a_call_end_with_it(tmp_path: Path) -> None:
         assert asyncio.all_tasks() == before
 
 
-async def test_a_webhook_behind_the_stop_of_the_engine_is_answered(tmp_path: Path) -> None:
+@pytest.mark.parametrize("at_once", [False, True])
+async def test_a_webhook_behind_the_stop_of_the_engine_is_answered(
+    tmp_path: Path, at_once: bool
+) -> None:
     replies: list[tel.WebhookReply] = []
-    async with open_phone(tmp_path) as phone:
-        await connected(phone)
+    with anyio.CancelScope() as scope:
+        async with open_phone(tmp_path) as phone:
+            await connected(phone)
 
-        async def tell() -> None:
-            # The stop closes the media socket, which its carrier has something to say about.
-            with anyio.CancelScope(shield=True):
-                while phone.socket.close_code is None:
-                    await phone.settle()
-                await phone.settle(1)
-                replies.append(await phone.event(ev.DigitsPressed, digits="5"))
+            async def tell() -> None:
+                # The stop closes the media socket, which its carrier has something to say about.
+                with anyio.CancelScope(shield=True):
+                    while phone.socket.close_code is None:
+                        await phone.settle()
+                    await phone.settle(1)
+                    replies.append(await phone.event(ev.DigitsPressed, digits="5"))
 
-        phone.tasks.start_soon(tell)
-        await phone.settle()
+            phone.tasks.start_soon(tell)
+            await phone.settle()
+            if at_once:
+                scope.cancel()
+                await anyio.sleep_forever()
     assert [reply.status for reply in replies] == [200]
     async with open_phone(tmp_path) as phone:
         assert phone.record.live

@@ -140,20 +140,23 @@ class CallEngine:
     async def run(self) -> AsyncIterator[None]:
         """Recover stored calls, then take events. On exit live calls are left to the carrier;
         the next start finds them."""
-        async with anyio.create_task_group() as tasks:
-            self._tasks = tasks
-            await self._recover()
-            tasks.start_soon(self._deadlines.run)
-            self._ready.set()
-            try:
-                yield
-            finally:
-                self.accepting = False
-                for lane in list(self.lanes.values()):
-                    if lane.conversation is not None:
-                        lane.conversation.close("the gateway stopped")
-                tasks.cancel_scope.cancel()
-        self._tasks = None
+        try:
+            async with anyio.create_task_group() as tasks:
+                self._tasks = tasks
+                await self._recover()
+                tasks.start_soon(self._deadlines.run)
+                self._ready.set()
+                try:
+                    yield
+                finally:
+                    self.accepting = False
+                    for lane in list(self.lanes.values()):
+                        if lane.conversation is not None:
+                            lane.conversation.close("the gateway stopped")
+                    tasks.cancel_scope.cancel()
+        finally:
+            # Also where the stop is cut short: a webhook may come behind that.
+            self._tasks = None
 
     async def _recover(self) -> None:
         records = await self.store.live()
