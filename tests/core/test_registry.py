@@ -260,6 +260,7 @@ def test_an_id_in_another_group_is_pointed_at(site: Path, install: Install) -> N
 WRONG_FIELDS = [
     ("api_version='1',", "api_version must be a whole number"),
     ("auto_select_order='10',", "auto_select_order must be a whole number"),
+    ("demo='no',", "demo must be true or false"),
     ("legacy_keys=('old',),", "legacy_keys must be a sequence of LegacyKey"),
     ("secrets={'apiKey': None},", "secrets must be a mapping of keys to variables"),
     ("aliases='first',", "aliases must be a sequence of texts"),

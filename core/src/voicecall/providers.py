@@ -136,6 +136,7 @@ class ProviderInfo:
             self._expect(name, isinstance(getattr(self, name), str), "a text")
         for name in ("api_version", "auto_select_order"):
             self._expect(name, isinstance(getattr(self, name), int), "a whole number")
+        self._expect("demo", isinstance(self.demo, bool), "true or false")
         self._expect("aliases", _is_texts(self.aliases), "a sequence of texts")
         self._expect("required", _is_texts(self.required), "a sequence of texts")
         for name in ("secrets", "environ"):
