@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import atexit
 import gc
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Generator, Iterator
+from importlib.util import cache_from_source
 from itertools import groupby
 from pathlib import Path
 
@@ -57,12 +60,33 @@ def _one_authority(
 
 @pytest.hookimpl(wrapper=True)
 def pytest_sessionstart(session: pytest.Session) -> Generator[None, object, object]:
-    """While the workers start, make the table of all characters that hypothesis keeps in a file:
-    in a new clone each worker would spend two seconds on one of its own."""
+    """What each worker would make for itself in a new clone is made once: before they start, the
+    bytecode of all tests and of what they import; while they start, the table of all characters
+    that hypothesis keeps in a file."""
+    in_workers = session.config.pluginmanager.hasplugin("dsession")
+    if in_workers and session.config.args == session.config.getini("testpaths"):
+        _compile_tests()
     started = yield
-    if session.config.pluginmanager.hasplugin("dsession"):
+    if in_workers:
         strategies.characters(exclude_categories=["Cs"]).validate()
     return started
+
+
+def _compile_tests() -> None:
+    """Have all tests collected, half of them in each of two processes. What is wrong with any of
+    them is told by the workers."""
+    kept = cache_from_source(str(Path(__file__).with_name("test_boundaries.py")))
+    compiled = Path(f"{kept.removesuffix('.pyc')}-pytest-{pytest.__version__}.pyc")
+    if sys.dont_write_bytecode or compiled.exists():
+        return
+    largest = "tests/plugins/calls"
+    collect = [sys.executable, "-m", "pytest", "--collect-only", "-qq", "-p", "no:cacheprovider"]
+    halves = [
+        subprocess.Popen([*collect, *half], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        for half in ([largest], ["tests", f"--ignore={largest}"])
+    ]
+    for process in halves:
+        process.wait()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
