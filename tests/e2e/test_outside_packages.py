@@ -7,7 +7,10 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
+from typing import TypeAlias
 
 import pytest
 
@@ -76,23 +79,34 @@ STREAMED = {
 """Notifications over a media stream; nobody is listened to."""
 
 
+Site: TypeAlias = Callable[[str], Path]
+
+
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of packages for each of them, by its name."""
+def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
+    """The folder of an installed package by its name; built when first asked for."""
     root = tmp_path_factory.mktemp("site")
     broken = PYPROJECT.replace("strangers", "broken").replace("beep", "boom")
-    install(root, "strangers-voice", "strangers_voice", PYPROJECT, VOICE)
-    install(root, "broken-voice", "broken_voice", broken, "import no_such_library_at_all\n")
     misspelt = PYPROJECT.replace("strangers", "misspelt").replace("beep", "bang")
-    hook = VOICE.replace("voicecall_tts_providers", "voicecall_tts_provider")
-    install(root, "misspelt-voice", "misspelt_voice", misspelt, hook)
+    misspelt_hook = VOICE.replace("voicecall_tts_providers", "voicecall_tts_provider")
     hanging = PYPROJECT.replace("strangers", "hanging").replace("beep", "hush")
     begin, _, end = VOICE.replace('"beep"', '"hush"').partition("        for character")
     work = "        await anyio.to_thread.run_sync(threading.Event().wait)\n        yield b''\n"
     hook = "\n\n@hookimpl" + end.partition("@hookimpl")[2]
-    source = f"import threading\nimport anyio.to_thread\n{begin}{work}{hook}"
-    install(root, "hanging-voice", "hanging_voice", hanging, source)
-    return root
+    hangs = f"import threading\nimport anyio.to_thread\n{begin}{work}{hook}"
+    projects = {
+        "strangers-voice": (PYPROJECT, VOICE),
+        "broken-voice": (broken, "import no_such_library_at_all\n"),
+        "misspelt-voice": (misspelt, misspelt_hook),
+        "hanging-voice": (hanging, hangs),
+    }
+
+    @cache
+    def installed(name: str) -> Path:
+        install(root, name, name.replace("-", "_"), *projects[name])
+        return root / name
+
+    return installed
 
 
 def install(root: Path, name: str, module: str, pyproject: str, source: str) -> None:
@@ -120,8 +134,8 @@ def home(tmp_path: Path) -> Home:
     return home
 
 
-def test_a_strangers_package_is_listed_and_speaks_on_calls(home: Home, site: Path) -> None:
-    bring(home, site / "strangers-voice")
+def test_a_strangers_package_is_listed_and_speaks_on_calls(home: Home, site: Site) -> None:
+    bring(home, site("strangers-voice"))
     checked, listed, setup = home.run_all(
         ("providers", "list", "--check", "--json"),
         ("providers", "list"),
@@ -151,8 +165,8 @@ def assert_notified(home: Home) -> None:
     assert (call["state"], call["endDetail"]) == ("hangup-bot", "notified")
 
 
-def test_a_library_that_hangs_does_not_hold_up_the_stop(home: Home, site: Path) -> None:
-    bring(home, site / "hanging-voice")
+def test_a_library_that_hangs_does_not_hold_up_the_stop(home: Home, site: Site) -> None:
+    bring(home, site("hanging-voice"))
     config = {"provider": "mock", **STREAMED, "tts": {"provider": "hush", "timeoutMs": 60_000}}
     home.configure(
         {
@@ -181,9 +195,9 @@ def test_a_library_that_hangs_does_not_hold_up_the_stop(home: Home, site: Path) 
     ],
 )
 def test_a_broken_package_is_shown_with_its_error_and_disturbs_nothing(
-    home: Home, site: Path, package: str, voice: str, error: str
+    home: Home, site: Site, package: str, voice: str, error: str
 ) -> None:
-    bring(home, site / "strangers-voice", site / package)
+    bring(home, site("strangers-voice"), site(package))
     output, shown, plain, setup = home.run_all(
         ("providers", "list", "--check", "--json"),
         ("providers", "list", "--check"),
@@ -204,8 +218,8 @@ def test_a_broken_package_is_shown_with_its_error_and_disturbs_nothing(
         assert_notified(home)
 
 
-def test_choosing_the_broken_package_names_its_error(home: Home, site: Path) -> None:
-    bring(home, site / "broken-voice")
+def test_choosing_the_broken_package_names_its_error(home: Home, site: Site) -> None:
+    bring(home, site("broken-voice"))
     config = {**STREAMED, "tts": {"provider": "boom"}}
     home.configure({"plugins": {"entries": {"voice-call": {"config": config}}}})
     report = home.run("setup", "--json")
