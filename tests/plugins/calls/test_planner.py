@@ -98,6 +98,21 @@ def test_the_answer_asks_for_the_stream_where_the_carrier_takes_it_there(
     assert mc.Connected() in plan.effects
 
 
+def test_a_call_that_the_carrier_itself_carries_is_answered_without_a_stream() -> None:
+    plan = plan_of(planner(StreamPoint.ANSWER), inbound(MediaPath.NATIVE), initiated())
+    assert plan.actions == [tel.Answer(None)]
+    assert plan.tokens == []
+
+
+def test_a_carrier_that_cannot_limit_a_live_call_is_not_asked_to() -> None:
+    plan = plan_of(planner(), inbound(MediaPath.NATIVE), answered())
+    assert [type(action) for action in plan.actions] == [tel.Speak]
+    plans = planner(StreamPoint.ANSWER)
+    plan = plan_of(plans, inbound(MediaPath.STREAM), answered())
+    plan = plan_of(plans, plan.record, ev.StreamAttached(at=4, stream_id="s"))
+    assert plan.actions == []
+
+
 def test_the_stream_is_commanded_after_the_answer_where_only_that_works() -> None:
     plans = planner(StreamPoint.COMMAND)
     plan = plan_of(plans, inbound(MediaPath.STREAM), initiated())
