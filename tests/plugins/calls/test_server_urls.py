@@ -141,6 +141,7 @@ def test_mapped_addresses_and_networks_are_ipv4() -> None:
         ("[::1%/evil?]", None),
         ("2001:db8::1", None),
         ("user@example.com", None),
+        ("example.com:secret@elsewhere.example", None),
         ("-bad.example", None),
         ("a" * 64 + ".example", None),
         (".".join(["a" * 60] * 5), None),
