@@ -81,6 +81,21 @@ async def test_a_store_in_trouble_for_a_moment_costs_no_call_its_media_socket(
         assert phone.heard == ["Hello! How can I help you today?"]
 
 
+async def test_a_store_in_trouble_for_a_moment_costs_no_call_that_loses_its_media_socket(
+    tmp_path: Path,
+) -> None:
+    async with open_phone(tmp_path) as phone:
+        await phone.call_in()
+        await phone.settle(0.5)
+        phone.store.failures = 2
+        phone.socket.drop()
+        await phone.settle(5)
+        assert phone.record.live
+        assert len(phone.sockets) == 2
+        assert phone.record.stream_id == phone.socket.stream_id
+        assert phone.said == [("bot", "Hello! How can I help you today?")]
+
+
 async def test_a_media_socket_that_cannot_be_stored_is_refused(tmp_path: Path) -> None:
     async with open_phone(tmp_path) as phone:
         phone.opens_streams = False

@@ -22,22 +22,19 @@ class LineNews:
         self._digits = 0
 
     def lost(self, stream_id: str) -> None:
-        """The current socket went away."""
-        self._tell(ev.StreamDetached(at=self._seam.now_ms(), stream_id=stream_id))
+        """The current socket went away. Another one is asked for behind this event."""
+        gone = ev.StreamDetached(at=self._seam.now_ms(), stream_id=stream_id)
+        self._lane.spawn(partial(self._lane.bring, gone))
 
     def digits(self, stream_id: str, digits: str) -> None:
         """The caller pressed keys."""
         record = self._lane.record
         self._digits += 1
-        self._tell(
-            ev.DigitsPressed(
-                at=self._seam.now_ms(),
-                key=f"{stream_id}:digits:{self._digits}",
-                provider_call_id=record.provider_call_id or "",
-                call_id=record.call_id,
-                digits=digits,
-            )
+        pressed = ev.DigitsPressed(
+            at=self._seam.now_ms(),
+            key=f"{stream_id}:digits:{self._digits}",
+            provider_call_id=record.provider_call_id or "",
+            call_id=record.call_id,
+            digits=digits,
         )
-
-    def _tell(self, event: ev.CallEvent) -> None:
-        self._lane.spawn(partial(self._lane.apply, event))
+        self._lane.spawn(partial(self._lane.apply, pressed))

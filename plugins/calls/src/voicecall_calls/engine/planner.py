@@ -130,8 +130,7 @@ class Planner:
                 plan.effects.append(effect)
                 if record.media is not MediaPath.NATIVE:
                     # Whoever had to be asked may have lost the token that went out with an answer.
-                    asked = isinstance(event, ev.StatusReported)
-                    if self._must_attach(record, resumed or asked):
+                    if self._must_attach(record, asked=isinstance(event, ev.StatusReported)):
                         plan.actions.append(tel.AttachStream(self._stream(plan)))
                 elif not resumed:
                     self._first_words(plan, event.at)
@@ -139,11 +138,11 @@ class Planner:
             case _:
                 plan.effects.append(effect)
 
-    def _must_attach(self, record: CallRecord, resumed: bool) -> bool:
+    def _must_attach(self, record: CallRecord, *, asked: bool) -> bool:
         if record.stream_id is not None:
             return False
         answers = record.direction is Direction.INBOUND and self._capabilities.explicit_answer
-        return resumed or not (answers and self._streams_in_answer)
+        return asked or not (answers and self._streams_in_answer)
 
     def _limit(self, plan: Plan) -> None:
         # What we dial is limited by the dial request; a streamed call ends without its stream.
