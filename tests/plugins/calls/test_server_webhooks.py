@@ -64,14 +64,14 @@ async def test_strangers_do_not_fill_the_log(caplog: pytest.LogCaptureFixture) -
 async def test_a_signed_webhook_reaches_the_engine() -> None:
     async with serving() as (server, engine, client):
         body = MOCK.ringing()
-        url = f"{server.local_url}?callId=c-1&x=1&x=2"
+        url = f"{server.local_url}?callId=c-1&x=1&x=2&empty="
         response = await client.post(url, content=body, headers=MOCK.signed(url, body))
         assert (response.status_code, response.json()) == (200, {"actions": []})
         assert response.headers["content-type"] == "application/json"
         [(request, events)] = engine.handled
         assert isinstance(events[0], Ringing)
         assert request.url == url
-        assert request.query == {"callId": "c-1", "x": "2"}
+        assert request.query == {"callId": "c-1", "x": "2", "empty": ""}
         assert (request.method, request.body, request.client) == ("POST", body, "127.0.0.1")
 
 
