@@ -615,6 +615,29 @@ async def test_words_that_were_cut_off_stand_before_those_that_did_it(tmp_path: 
         assert phone.said == [("bot", "one two three four"), ("user", "Wait.")]
 
 
+@pytest.mark.parametrize("hangs_up", [True, False])
+async def test_the_record_takes_the_sentence_that_the_end_of_the_call_cuts_short(
+    tmp_path: Path, hangs_up: bool
+) -> None:
+    async with open_realtime(tmp_path, model := ScriptedRealtime()) as phone:
+        await answered(phone)
+        call_id = phone.record.call_id
+        model.current.speak(TEN_WORDS, 2000)
+        await phone.settle(1)
+        if hangs_up:
+            await phone.hang_up()
+        else:
+            await phone.operations.end(call_id)
+        await phone.settle(1)
+        stored = await phone.store.load(call_id)
+        assert stored is not None
+        (entry,) = stored.transcript
+        assert entry.text in ("one two three four", "one two three four five")
+        assert not entry.complete
+        assert stored.utterance is None
+        assert len(await phone.rows()) == 1
+
+
 async def test_items_that_wait_were_not_heard(tmp_path: Path) -> None:
     model = ScriptedRealtime()
     async with open_realtime(tmp_path, model) as phone:

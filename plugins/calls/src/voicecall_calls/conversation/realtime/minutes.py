@@ -64,3 +64,11 @@ class Minutes:
             turns=(row,),
             patient=patient,
         )
+
+    async def broke_off(self, item: Item, row: TurnRow) -> None:
+        """The call ended in the middle of ``item``: its record takes what was heard."""
+        line = self._line
+        if item.cut_ms is None and line.pacer.pending(item.key):
+            item.total_ms = line.output_format.duration_ms(line.size(item.key))
+            item.cut_ms = line.heard_ms(item.key)
+        await self.spoke(item, row, patient=False)

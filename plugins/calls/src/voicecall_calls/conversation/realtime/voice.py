@@ -370,8 +370,12 @@ class ModelVoice:
             patient = item.cut_ms is None and item.ticket is None and not self._awaited
             await self._minutes.spoke(item, self._minutes.row(item, speech), patient=patient)
         except BaseException:
+            row = self._minutes.row(item, speech)
             with anyio.CancelScope(shield=True):
-                await self._keep(self._minutes.row(item, speech))
+                if self._lane.record.live:
+                    await self._keep(row)
+                else:
+                    await self._minutes.broke_off(item, row)
             raise
         finally:
             self._line.forget(item.key)
