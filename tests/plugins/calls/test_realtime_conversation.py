@@ -447,6 +447,50 @@ async def test_the_callers_words_are_recorded_and_the_agent_is_not_asked(tmp_pat
         assert phone.watcher.turns == await phone.rows()
 
 
+@pytest.mark.parametrize("items", [1, 2])
+async def test_words_that_come_behind_their_answer_stand_before_it(
+    tmp_path: Path, items: int
+) -> None:
+    async with open_realtime(tmp_path, model := ScriptedRealtime()) as phone:
+        await answered(phone)
+        model.current.tell(SpeechStarted(0))
+        await phone.settle(0.5)
+        model.current.tell(SpeechStopped(500))
+        await phone.settle(0.1)
+        for text in ("Yes.", "Until six.")[:items]:
+            model.current.speak(text, 200)
+        await phone.settle(0.9)
+        model.current.hears("Are you open?")
+        await phone.settle(1)
+        answers = [("bot", "Yes."), ("bot", "Until six.")][:items]
+        assert phone.said == [("user", "Are you open?"), *answers]
+        # They have their answer: nobody owes them one.
+        model.current.end()
+        await phone.settle(1)
+        assert model.current.asked == []
+
+
+@pytest.mark.parametrize("hangs_up", [True, False])
+async def test_an_answer_to_a_sound_without_words_is_recorded(
+    tmp_path: Path, hangs_up: bool
+) -> None:
+    async with open_realtime(tmp_path, model := ScriptedRealtime()) as phone:
+        await answered(phone)
+        call_id = phone.record.call_id
+        model.current.tell(SpeechStarted(0))
+        await phone.settle(0.5)
+        model.current.tell(SpeechStopped(500))
+        await phone.settle(0.1)
+        model.current.speak("Pardon?", 200)
+        await phone.settle(0.6)
+        if hangs_up:
+            await phone.hang_up()
+        await phone.settle(1)
+        stored = await phone.store.load(call_id)
+        assert stored is not None
+        assert [(entry.text, entry.complete) for entry in stored.transcript] == [("Pardon?", True)]
+
+
 async def test_a_sound_without_words_answers_nothing(tmp_path: Path) -> None:
     model = ScriptedRealtime()
     async with open_realtime(tmp_path, model) as phone:

@@ -15,6 +15,8 @@ from voicecall import events as ev
 from voicecall.seam import Seam
 from voicecall_calls.conversation.line import AudioLine
 from voicecall_calls.conversation.question import OpenQuestion
+from voicecall_calls.conversation.turntimes import CallerTimes
+from voicecall_calls.news import News
 
 if TYPE_CHECKING:
     from voicecall_calls.engine.lane import CallLane
@@ -24,6 +26,8 @@ __all__ = ["CallerWords", "MediaWatch"]
 _log = logging.getLogger("voicecall.calls")
 _MEDIA_GRACE_S = 2.0
 _LEAST_WAIT_S = 0.05
+_WORDS_PATIENCE_S = 1.0
+"""How long words may come behind the answer to them."""
 
 
 class CallerWords:
@@ -35,6 +39,7 @@ class CallerWords:
         self._seam = lane.host.seam
         self._said: list[str] = []
         self._writing: anyio.Event | None = None
+        self._heard = News()
         self._question = question
 
     @property
@@ -44,6 +49,7 @@ class CallerWords:
 
     def say(self, text: str) -> None:
         self._said.append(text)
+        self._heard.tell()
         if self._writing is None:
             self._writing = anyio.Event()
             self._lane.spawn(partial(self._write, self._writing))
@@ -56,6 +62,13 @@ class CallerWords:
             self._question.answered(text)
         self._writing = None
         written.set()
+
+    async def known(self, times: CallerTimes) -> None:
+        """Wait until the transcript holds the words of ``times``, though not for ever."""
+        with anyio.move_on_after(_WORDS_PATIENCE_S):
+            while times.wordless:
+                await self._heard.wait()
+            await self.settled()
 
     async def settled(self) -> None:
         """Wait until the transcript holds what was said so far."""

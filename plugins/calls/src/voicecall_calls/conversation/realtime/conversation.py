@@ -98,9 +98,9 @@ class RealtimeConversation(Conversation):
             digits=news.digits,
             expects=carrier.capabilities.codecs[0],
         )
-        self.voice = ModelVoice(lane, self.line, keep)
         self._question = OpenQuestion()
         self._words = CallerWords(lane, self._question)
+        self.voice = ModelVoice(lane, self.line, self._words, keep)
         self._carrier = carrier
         self._capabilities = model.capabilities
         self._terms = SessionTerms(

@@ -7,22 +7,23 @@ from dataclasses import dataclass, field
 import anyio
 
 from voicecall.audio import Converter
-from voicecall_calls.conversation.turntimes import TurnTimes
+from voicecall_calls.conversation.turntimes import CallerTimes, TurnTimes
 
 __all__ = ["Item", "Ticket", "Tickets"]
 
 
 @dataclass(slots=True, eq=False)
 class Item:
-    """``id`` is the model's, empty once its session is over; ``key`` ours. ``sounded``: audio of it
-    came; ``total_ms``: how long it was when it was cut. ``over``: no more audio comes; ``told``:
-    its text is complete."""
+    """``id`` is the model's, empty once its session is over; ``key`` ours. ``answers``: what the
+    caller had said when it began. ``sounded``: audio of it came; ``total_ms``: how long it was when
+    it was cut. ``over``: no more audio comes; ``told``: its text is complete."""
 
     id: str
     key: str
     times: TurnTimes
     converter: Converter
     converts: bool
+    answers: CallerTimes
     ticket: Ticket | None = None
     text: str = ""
     sounded: bool = False

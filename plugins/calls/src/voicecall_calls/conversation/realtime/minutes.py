@@ -9,6 +9,7 @@ from voicecall.model import MessageState
 from voicecall.store import TurnRow
 from voicecall_calls.conversation.line import AudioLine
 from voicecall_calls.conversation.mouth import SpeechTimes, heard_part
+from voicecall_calls.conversation.realtime.caller import CallerWords
 from voicecall_calls.conversation.realtime.items import Item
 
 if TYPE_CHECKING:
@@ -18,11 +19,12 @@ __all__ = ["Minutes"]
 
 
 class Minutes:
-    __slots__ = ("_lane", "_line", "_seam")
+    __slots__ = ("_lane", "_line", "_seam", "_words")
 
-    def __init__(self, lane: CallLane, line: AudioLine) -> None:
+    def __init__(self, lane: CallLane, line: AudioLine, words: CallerWords) -> None:
         self._lane = lane
         self._line = line
+        self._words = words
         self._seam = lane.host.seam
 
     def row(self, item: Item, speech: SpeechTimes) -> TurnRow:
@@ -51,6 +53,9 @@ class Minutes:
         """``item`` was said, or cut off. ``patient``: nobody waits for it."""
         text = item.text.strip() or item.message or ""
         heard = text
+        if patient:
+            # With many vendors they come behind it, and in the transcript they stand before it.
+            await self._words.known(item.answers)
         if item.cut_ms is not None:
             heard = heard_part(text, item.cut_ms, item.total_ms)
         await self._lane.apply(

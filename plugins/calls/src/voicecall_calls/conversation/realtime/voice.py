@@ -16,6 +16,7 @@ from voicecall.media import AudioSink
 from voicecall.realtime import ResponseDone
 from voicecall_calls.conversation.line import AudioLine
 from voicecall_calls.conversation.mouth import SpeechTimes
+from voicecall_calls.conversation.realtime.caller import CallerWords
 from voicecall_calls.conversation.realtime.items import Item, Ticket, Tickets
 from voicecall_calls.conversation.realtime.minutes import Minutes
 from voicecall_calls.conversation.realtime.sink import SessionSink
@@ -58,16 +59,16 @@ class ModelVoice:
         "parting",
     )
 
-    def __init__(self, lane: CallLane, line: AudioLine, keep: KeepTurn) -> None:
+    def __init__(self, lane: CallLane, line: AudioLine, words: CallerWords, keep: KeepTurn) -> None:
         self.interruptions = 0
         self.parting = False
         """Only items begin that somebody has a ticket for."""
         self.caller = CallerTimes()
         self.answered = CallerTimes()
-        """Those that the last item answers."""
+        """The last ones that an item answers."""
         self._lane = lane
         self._line = line
-        self._minutes = Minutes(lane, line)
+        self._minutes = Minutes(lane, line, words)
         self._seam = lane.host.seam
         self._keep = keep
         self._format = line.output_format
@@ -142,8 +143,9 @@ class ModelVoice:
         for other in self._active:
             self._finish(other)
         now = self._seam.now_ms()
-        caller = self.answered = self.caller
-        self.caller = CallerTimes()
+        caller, self.caller = self.caller, CallerTimes()
+        if caller != self.caller:
+            self.answered = caller
         times = TurnTimes(
             self._lane.record.call_id,
             self._seam.new_id(),
@@ -157,7 +159,7 @@ class ModelVoice:
         converter = Converter(self._format, self._line.output_format)
         # Equal formats need none, but where a piece may end in the middle of a sample.
         converts = not converter.identity or self._format.sample_width > 1
-        item = Item(item_id, self._seam.new_id(), times, converter, converts)
+        item = Item(item_id, self._seam.new_id(), times, converter, converts, caller)
         self._tickets.take(item, self._making)
         self._active.append(item)
         if item_id in self._early:
