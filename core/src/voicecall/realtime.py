@@ -131,7 +131,10 @@ class RealtimeOptions:
 
 @dataclass(frozen=True, slots=True)
 class SpeechStarted:
-    """The caller began to speak, at ``at_ms`` of the session's audio."""
+    """The caller began to speak, at ``at_ms`` of the session's audio. Whatever interrupts the
+    model: while the caller speaks, the host holds back what others want said, and takes no word for
+    the answer to a question that has yet to be asked. If the vendor does not tell, the provider
+    listens for itself."""
 
     at_ms: int
 
@@ -171,7 +174,9 @@ class Interrupted:
 
 @dataclass(frozen=True, slots=True)
 class Transcript:
-    """What was said in an item. Text that is not ``final`` may be the next piece, or all so far."""
+    """What was said in an item. Text that is not ``final`` may be the next piece, or all so far.
+    The caller's final texts come in the order in which they were said; an answer may come before
+    the words that it answers."""
 
     role: Literal["user", "assistant"]
     item: str
@@ -292,7 +297,9 @@ class RealtimeSession(ABC):
     @abstractmethod
     async def interrupt(self, heard: Mapping[str, float]) -> None:
         """Stop the current output, also of a response that cannot be heard yet. ``heard``: item id
-        -> milliseconds of it that were heard, for each item that is cut off."""
+        -> milliseconds of it that were heard, for each item that is cut off. The response counts as
+        over: what is asked for next does not wait until a vendor that cannot be stopped has made
+        the rest, which is dropped."""
 
     @abstractmethod
     async def tool_result(
