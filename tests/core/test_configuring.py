@@ -13,6 +13,7 @@ from pydantic import AfterValidator, Field, IPvAnyAddress, PositiveInt, model_va
 
 from voicecall.configuring import ConfigModel, deep_merge, is_loopback, validate, wrong_keys
 from voicecall.errors import ConfigError
+from voicecall.wording import did_you_mean
 
 pytestmark = pytest.mark.unit
 
@@ -275,3 +276,22 @@ def test_what_keys_have_to_do_with_each_other_waits_for_those_that_are_missing()
             return self
 
     assert wrong_keys(Pair, {"one": "${GONE}", "two": "x"}, "a", ["one"]) == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "known", "meant"),
+    [
+        ("greeting", ("retention", "inboundGreeting"), "inboundGreeting"),
+        ("policy", ("inboundPolicy", "publicUrl"), "inboundPolicy"),
+        # Two that are as good: the nearest one.
+        ("number", ("toNumber", "fromNumber", "numbers"), "numbers"),
+        ("fromNumbr", ("toNumber", "fromNumber"), "fromNumber"),
+    ],
+)
+def test_the_key_that_was_meant_is_named(name: str, known: tuple[str, ...], meant: str) -> None:
+    assert did_you_mean(name, known) == f"; did you mean {meant!r}?"
+
+
+def test_no_key_is_named_where_none_is_like_it() -> None:
+    assert did_you_mean("voice", ("inboundPolicy", "serve")) == ""
+    assert did_you_mean("", ("serve",)) == ""

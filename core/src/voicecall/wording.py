@@ -67,7 +67,12 @@ def wording(item: Mapping[str, Any]) -> str:
 
 
 def did_you_mean(name: str, known: Iterable[str], likeness: float = 0.6) -> str:
-    """``; did you mean 'toNumber'?`` with the one of ``known`` that is nearest to ``name``; empty
-    where none has this ``likeness`` (0 to 1)."""
-    close = difflib.get_close_matches(name, list(known), 1, likeness)
+    """``; did you mean 'toNumber'?`` with the one of ``known`` that ends with ``name`` as a word, else
+    the one that is nearest to it; empty where none has this ``likeness`` (0 to 1)."""
+    names = list(known)
+    word = name[:1].upper() + name[1:]
+    longer = [one for one in names if word and one.endswith(word)]
+    close = difflib.get_close_matches(name, names, 1, likeness)
+    if len(longer) == 1:
+        close = longer
     return f"; did you mean {close[0]!r}?" if close else ""
