@@ -67,8 +67,8 @@ def wording(item: Mapping[str, Any]) -> str:
 
 
 def did_you_mean(name: str, known: Iterable[str], likeness: float = 0.6) -> str:
-    """``; did you mean 'toNumber'?`` with the one of ``known`` that ends with ``name`` as a word, else
-    the one that is nearest to it; empty where none has this ``likeness`` (0 to 1)."""
+    """``; did you mean 'toNumber'?`` with the one of ``known`` that has ``name`` as its last words,
+    else the nearest one; empty where none has this ``likeness`` (0 to 1)."""
     names = list(known)
     word = name[:1].upper() + name[1:]
     longer = [one for one in names if word and one.endswith(word)]

@@ -189,7 +189,7 @@ async def test_what_is_missing_is_named(
         ("start", {"to": CALLEE, "agentid": "x"}, "'agentid'; did you mean 'agentId'?"),
         ("speak", {"callid": "x", "message": "Hi."}, "'callid'; did you mean 'callId'?"),
         ("continue", {"callId": "x", "text": "Hi?"}, "'text'"),
-        ("continue.result", {"id": "x"}, "'id'"),
+        ("continue.result", {"id": "x"}, "'id'; did you mean 'operationId'?"),
         ("end", {"callId": "x", "reason": None}, "'reason'"),
         ("status", {"call_id": "x"}, "'call_id'; did you mean 'callId'?"),
         ("pairing.list", {"status": "pending"}, "'status'"),
