@@ -143,6 +143,20 @@ async def test_a_carrier_does_not_listen_with_a_filler(tmp_path: Path) -> None:
         ]
 
 
+async def test_a_carrier_that_speaks_whole_answers_has_fillers_until_the_last_word(
+    tmp_path: Path,
+) -> None:
+    config = {"fillerAfterMs": 1000}
+    async with open_phone(tmp_path, media=MediaPath.NATIVE, config=config) as phone:
+        await greeted(phone)
+        phone.agent.then("There are two ways. The first is long.", 4.0, " The other is not.")
+        token = phone.record.listen_token
+        await phone.event(ev.SpeechHeard, text="Which way?", turn_token=token)
+        await phone.settle(8)
+        whole = "There are two ways. The first is long. The other is not."
+        assert phone.said[2:] == [("bot", SAY.filler), ("bot", whole)]
+
+
 async def test_words_before_a_tool_are_not_kept_until_it_is_done(tmp_path: Path) -> None:
     async with open_phone(tmp_path, config={"fillerAfterMs": 1000}) as phone:
         await greeted(phone)

@@ -122,9 +122,17 @@ class Replier:
         sentences: MemoryObjectSendStream[str],
         reply: Reply,
     ) -> None:
-        """Run the agent; whole sentences go out as soon as they stand."""
+        """Run the agent; whole sentences go out as soon as they stand, or together where none is
+        spoken before the last one: until then the caller has fillers."""
         stream = SpokenStream()
-        said = False
+        said: list[str] = []
+
+        async def hand_on(ready: list[str]) -> None:
+            said.extend(ready)
+            if self._mouth.at_once:
+                for sentence in ready:
+                    await sentences.send(sentence)
+
         times.agent_start = self._seam.now_ms()
         with sentences:
             try:
@@ -132,20 +140,15 @@ class Replier:
                     async for event in self._backend.reply(turn):
                         if isinstance(event, TextDelta):
                             times.first_token = times.first_token or self._seam.now_ms()
-                            for sentence in stream.feed(event.text):
-                                await sentences.send(sentence)
-                                said = True
+                            await hand_on(stream.feed(event.text))
                         elif isinstance(event, EndCall):
                             reply.end_call = True
                         elif isinstance(event, PressKeys):
                             reply.keys = check_digits(reply.keys + event.digits)
                         elif isinstance(event, ToolActivity):
-                            # "I will look that up" is of no use once it was looked up. A carrier
-                            # that speaks a whole answer at once has its caller told to wait.
-                            if event.running and self._mouth.at_once:
-                                for sentence in stream.pause():
-                                    await sentences.send(sentence)
-                                    said = True
+                            if event.running:
+                                # "I will look that up" is of no use once it was looked up.
+                                await hand_on(stream.pause())
                         else:
                             raise TypeError(f"{type(event).__name__} is no event of an agent")
             except TimeoutError:
@@ -155,9 +158,10 @@ class Replier:
             except (Exception, SystemExit) as error:  # noqa: BLE001 (an agent's code)
                 _log.exception("call %s: the agent failed", turn.call_id)
                 reply.failed = repr(error)
-            for sentence in stream.finish():
-                await sentences.send(sentence)
-                said = True
+            await hand_on(stream.finish())
+            if not self._mouth.at_once:
+                for sentence in said:
+                    await sentences.send(sentence)
             reply.end_call = reply.end_call or stream.end_requested
             if not (said or reply.keys or reply.end_call):
                 reply.failed = reply.failed or "it said nothing"
@@ -175,7 +179,7 @@ class Replier:
                     continue
                 except anyio.EndOfStream:
                     return
-            if self._filler and self._mouth.at_once and not self._caller_goes_on():
+            if self._filler and not self._caller_goes_on():
                 times.filler = True
                 await speech.send(self._filler)
 
