@@ -152,13 +152,18 @@ async def test_an_end_during_the_dial_hangs_up_as_soon_as_it_is_known(tmp_path: 
         assert await places(phone) == 0
 
 
-async def test_nobody_answers(tmp_path: Path) -> None:
+@pytest.mark.parametrize("told", [True, False])
+async def test_nobody_answers(tmp_path: Path, told: bool, caplog: pytest.LogCaptureFixture) -> None:
     async with open_phone(tmp_path) as phone:
         await phone.dial("Hello.")
-        await phone.event(ev.Ringing)
+        if told:
+            await phone.event(ev.Ringing)
         await phone.settle(50)
         assert phone.record.end_reason is EndReason.NO_ANSWER
         assert phone.carrier.performed == [tel.Hangup()]
+        # A carrier that reports nothing may not reach us.
+        asked = f"answered; does it reach {phone.carrier.dialled[0].webhook_url}?"
+        assert caplog.text.count(asked) == (0 if told else 1)
 
 
 # --- deadlines -------------------------------------------------------------------------------

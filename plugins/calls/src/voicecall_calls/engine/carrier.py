@@ -12,7 +12,7 @@ import anyio
 from voicecall import events as ev
 from voicecall import telephony as tel
 from voicecall.errors import OutcomeUnknown, ProviderError, ProviderTimeout, StoreError
-from voicecall.model import CallRecord, EndDetail, EndReason, MediaPath
+from voicecall.model import CallRecord, CallState, EndDetail, EndReason, MediaPath
 
 from .asking import DIAL_S, asked, reported_end, reported_status
 from .planner import LIMIT_SLACK_S
@@ -132,6 +132,7 @@ class CarrierActions:
     async def hang_up(self, lane: CallLane) -> None:
         event: ev.CallEvent
         late = lane.record.terminal
+        _tell_of_silence(lane)
         try:
             await asked(partial(self._provider.perform, lane.ref, tel.Hangup()))
             event = ev.HangUpDone(at=self._now())
@@ -226,6 +227,17 @@ class CarrierActions:
             await anyio.sleep(2.0**attempt)
             if await self._performed(lane, action):
                 return
+
+
+def _tell_of_silence(lane: CallLane) -> None:
+    """A carrier tells of a call that nobody answers long before we give it up."""
+    record = lane.record
+    ending = record.ending
+    if ending is None or ending.detail is not EndDetail.RING_TIMEOUT or ending.attempts:
+        return
+    if record.state is CallState.INITIATED:
+        what, url = "the carrier did not tell that it rings or was answered", lane.ref.webhook_url
+        _log.warning("call %s: %s; does it reach %s?", record.call_id, what, url)
 
 
 def _wants_stream(record: CallRecord, lost: str | None) -> bool:
