@@ -248,6 +248,13 @@ def test_the_fallback_of_a_document_asks_for_another_one(url: str) -> None:
     assert len({*(event.key for event in told), *lost, first.key}) == 6
 
 
+def test_what_a_call_tells_behind_a_fallback_is_its_own() -> None:
+    """Twilio may go on to name the document that it asked the fallback for."""
+    lost = {"ErrorCode": "11200", "ErrorUrl": f"{OURS}&type=hold&i=ab&n=0"}
+    told = outbound(TURN, SpeechResult="Hello?", **lost)
+    assert kinds(told) == [ev.PlaybackEnded, ev.SpeechHeard]
+
+
 @pytest.mark.parametrize("failed", [f"{HOOK}#rc=3", "https://other.example/voice?type=menu", ""])
 def test_the_fallback_of_the_first_document_is_the_first_request(failed: str) -> None:
     [first] = events(inbound())
