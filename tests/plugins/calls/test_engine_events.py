@@ -228,6 +228,18 @@ async def test_a_new_carrier_id_is_added_and_both_lead_to_the_call(tmp_path: Pat
             assert lane is known
 
 
+async def test_an_inbound_call_that_changes_its_carrier_id_is_no_second_call(
+    tmp_path: Path,
+) -> None:
+    async with open_phone(tmp_path) as phone:
+        await phone.call_in()
+        known = phone.lane
+        second = {"provider_call_id": "leg-2", "call_id": phone.record.call_id}
+        await phone.event(ev.Active, direction=Direction.INBOUND, **second)
+        assert phone.lane is known
+        assert phone.record.aliases == ("carrier-1", "leg-2")
+
+
 @pytest.mark.parametrize(
     ("over", "restart"),
     [(None, False), ("named", False), ("meant", False), ("named", True), ("meant", True)],
