@@ -438,6 +438,9 @@ async def test_a_call_that_is_over_for_us_is_hung_up_when_it_asks(tmp_path: Path
     async with open_phone(tmp_path, media=MediaPath.NATIVE, carrier=carrier) as phone:
         await phone.call_in()
         await phone.settle(5)
+        carrier.rendered.clear()
+        await phone.event(ev.Active, key="hold-6")
+        assert carrier.rendered == []
         await phone.operations.end(phone.record.call_id)
         carrier.rendered.clear()
         reply = await phone.event(ev.Active, key="hold-7")
