@@ -464,6 +464,8 @@ async def test_words_that_come_behind_their_answer_stand_before_it(
         await phone.settle(1)
         answers = [("bot", "Yes."), ("bot", "Until six.")][:items]
         assert phone.said == [("user", "Are you open?"), *answers]
+        (row,) = [row for row in await phone.rows() if row.speech_started is not None]
+        assert (row.stt_final or 0) > (row.first_audio_sent or 0) > 0
         # They have their answer: nobody owes them one.
         model.current.end()
         await phone.settle(1)

@@ -31,6 +31,8 @@ class Minutes:
         """The times of ``item``."""
         speech.first_byte = self._line.first_written(item.key)
         speech.first_sent = self._line.first_sent(item.key)
+        # The words may have come behind it. Others that came before are not its own.
+        item.times.stt_final = None if item.answers.speaks else item.answers.final
         return item.times.row(speech)
 
     async def speaking(self, item: Item) -> None:
@@ -49,7 +51,7 @@ class Minutes:
             # Stored with the end of the item: a crash ends the item, too.
             await self._lane.note(event)
 
-    async def spoke(self, item: Item, row: TurnRow, *, patient: bool) -> None:
+    async def spoke(self, item: Item, speech: SpeechTimes, *, patient: bool) -> None:
         """``item`` was said, or cut off. ``patient``: nobody waits for it."""
         text = item.text.strip() or item.message or ""
         heard = text
@@ -66,14 +68,14 @@ class Minutes:
                 complete=item.cut_ms is None and item.error is None,
                 ok=item.sounded,
             ),
-            turns=(row,),
+            turns=(self.row(item, speech),),
             patient=patient,
         )
 
-    async def broke_off(self, item: Item, row: TurnRow) -> None:
+    async def broke_off(self, item: Item, speech: SpeechTimes) -> None:
         """The call ended in the middle of ``item``: its record takes what was heard."""
         line = self._line
         if item.cut_ms is None and line.pacer.pending(item.key):
             item.total_ms = line.output_format.duration_ms(line.size(item.key))
             item.cut_ms = line.heard_ms(item.key)
-        await self.spoke(item, row, patient=False)
+        await self.spoke(item, speech, patient=False)

@@ -153,7 +153,6 @@ class ModelVoice:
             now,
             speech_started=caller.started,
             speech_ended=caller.ended,
-            stt_final=caller.final,
             agent_start=now if self._response is None else self._response[1],
         )
         converter = Converter(self._format, self._line.output_format)
@@ -370,14 +369,13 @@ class ModelVoice:
                 await self._told(item)
             # What interrupted it comes soon, and stands behind it.
             patient = item.cut_ms is None and item.ticket is None and not self._awaited
-            await self._minutes.spoke(item, self._minutes.row(item, speech), patient=patient)
+            await self._minutes.spoke(item, speech, patient=patient)
         except BaseException:
-            row = self._minutes.row(item, speech)
             with anyio.CancelScope(shield=True):
                 if self._lane.record.live:
-                    await self._keep(row)
+                    await self._keep(self._minutes.row(item, speech))
                 else:
-                    await self._minutes.broke_off(item, row)
+                    await self._minutes.broke_off(item, speech)
             raise
         finally:
             self._line.forget(item.key)
