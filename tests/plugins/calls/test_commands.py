@@ -91,3 +91,18 @@ def test_status_tells_what_was_refused_and_who_failed(
         "failed at 1970-01-01T00:00:00+00:00: realtime b: SessionLost, it has worked since",
     ]
     assert json.loads(shown("--json")) == payload
+
+
+def test_status_tells_the_times_of_a_call_as_people_write_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    call = {"callId": "c-1", "state": "active", "startedAt": 0, "answeredAt": 90_061_000}
+    monkeypatch.setattr(calls, "request", lambda *_: {"found": True, "call": call})
+    arguments = ["status", "--call-id", "c-1"]
+    assert run(arguments, Registry(), {"HOME": str(tmp_path)}) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "callId: c-1",
+        "state: active",
+        "startedAt: 1970-01-01T00:00:00+00:00",
+        "answeredAt: 1970-01-02T01:01:01+00:00",
+    ]

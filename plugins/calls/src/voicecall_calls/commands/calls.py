@@ -191,7 +191,7 @@ def status(
         print_text("no such call")
     elif call_id is not None:
         for key, value in result["call"].items():
-            print_text(f"{key}: {value}")
+            print_text(f"{key}: {_time(value) if key.endswith('At') else value}")
     elif result["calls"]:
         columns = ("callId", "direction", "state", "provider")
         print_table(columns, [[str(c.get(key, "")) for key in columns] for c in result["calls"]])
@@ -202,8 +202,12 @@ def status(
             counted = ", ".join(f"{reason} {count}" for reason, count in counts.items())
             print_text(f"refused {_REFUSED[kind]}: {counted}")
         for failure in result.get("failures", ()):
-            at = datetime.fromtimestamp(failure["at"] / 1000, UTC).isoformat(timespec="seconds")
+            at = _time(failure["at"])
             in_a_row = failure["inARow"]
             since = f"{in_a_row} in a row" if in_a_row else "it has worked since"
             what = f"{failure['kind']} {failure['provider']}"
             print_text(f"failed at {at}: {what}: {failure['reason']}, {since}")
+
+
+def _time(at: int) -> str:
+    return datetime.fromtimestamp(at / 1000, UTC).isoformat(timespec="seconds")
