@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -368,8 +369,10 @@ async def test_requests_about_a_call_that_is_over(tmp_path: Path) -> None:
         await phone.hang_up()
         call_id = phone.record.call_id
         for request in (phone.operations.speak(call_id, "Hi."), phone.operations.ask(call_id, "?")):
-            with pytest.raises(CallNotActive, match="call is not active"):
+            with pytest.raises(CallNotActive) as over:
                 await request
+            ended = r"\(hangup-user at \d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00\)"
+            assert re.fullmatch(f"call is not active: {call_id} {ended}", str(over.value))
         assert await phone.operations.end(call_id) == phone.record
         assert phone.carrier.performed_of(tel.Hangup) == []
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import anyio
@@ -351,4 +352,5 @@ class CallOperations:
 
 def _last_state(record: CallRecord) -> str:
     reason = record.end_reason.value if record.end_reason else CallState.ERROR.value
-    return f"state {record.state.value}, ended {reason} at {record.ended_at}"
+    ended = datetime.fromtimestamp((record.ended_at or 0) / 1000, UTC)
+    return f"{reason} at {ended.isoformat(timespec='seconds')}"
