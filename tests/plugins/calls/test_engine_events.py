@@ -180,7 +180,10 @@ def test_a_reply_that_was_kept_is_the_one_that_was_given() -> None:
 # --- whose event it is -----------------------------------------------------------------------
 
 
-async def test_an_event_of_an_unknown_call_has_no_effect_and_keeps_its_key(tmp_path: Path) -> None:
+async def test_an_event_of_an_unknown_call_has_no_effect_and_keeps_its_key(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
     async with open_phone(tmp_path) as phone:
         inbound: dict[str, Any] = {"direction": Direction.INBOUND, "provider_call_id": "other"}
         for event in (
@@ -194,6 +197,8 @@ async def test_an_event_of_an_unknown_call_has_no_effect_and_keeps_its_key(tmp_p
         assert phone.engine.lanes == {}
         assert await phone.store.recent(1) == []
         assert phone.carrier.performed == []
+        for told in ("SpeechHeard of other", "CallEnded of other", "Initiated of undirected"):
+            assert f"unknown call is ignored: {told}" in caplog.text
 
 
 async def test_an_outbound_call_that_we_did_not_place_is_not_ours(tmp_path: Path) -> None:

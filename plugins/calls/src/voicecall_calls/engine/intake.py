@@ -179,7 +179,8 @@ class Intake:
             raise refused
         if _opens(event):
             return await self._reply(event, await self._open(event, maker))
-        _log.info("an event of an unknown call is ignored: %s", type(event).__name__)
+        name, call = type(event).__name__, event.provider_call_id
+        _log.info("an event of an unknown call is ignored: %s of %.80s", name, call)
         return None
 
     # --- calls that somebody else started ---------------------------------------------------
