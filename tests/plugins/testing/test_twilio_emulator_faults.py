@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import math
+from pathlib import Path
 from typing import Any
 
 import anyio
 import anyio.abc
+import certifi
 import httpx
 import pytest
 import requests
@@ -16,10 +18,13 @@ from hypothesis import strategies as st
 from twilio.base.exceptions import TwilioRestException
 
 from voicecall.model import EndReason
+from voicecall.seam import SystemSeam
 from voicecall_mock.exchange import HangUp, Silent, Wait
 from voicecall_mock.exchange.faults import FaultError
+from voicecall_mock.exchange.ledger import Ledger
 from voicecall_testing.twilio import Faults, RestFault, SocketFault, WebhookFault
-from voicecall_testing.twilio.delivery import Endpoint, is_http_url
+from voicecall_testing.twilio.delivery import Endpoint, Signer, WebhookSender, is_http_url
+from voicecall_testing.twilio.options import TwilioOptions
 
 pytestmark = [
     pytest.mark.integration,
@@ -48,6 +53,18 @@ def test_overrides_ride_in_the_fragment() -> None:
     )
     out_of_range = Endpoint.of("https://a.example/b?c=d#rc=6&ct=50&rt=99999&tt=x&rp=sometimes")
     assert out_of_range == plain
+
+
+def test_the_authority_that_the_environment_names_is_trusted(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    end = "-----END CERTIFICATE-----"
+    first, _, _ = Path(certifi.where()).read_text(encoding="utf-8").partition(end)
+    (tmp_path / "ca.pem").write_text(first + end, encoding="utf-8")
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+    options, seam = TwilioOptions(), SystemSeam()
+    sender = WebhookSender(options, seam, Faults(), Ledger(seam), Signer(options))
+    assert len(sender.trust.get_ca_certs()) == 1
 
 
 def test_what_is_retried() -> None:

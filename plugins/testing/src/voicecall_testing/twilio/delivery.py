@@ -141,7 +141,10 @@ class WebhookSender:
         self.faults = faults
         self.ledger = ledger
         self._signer = signer
+        # As for media sockets: SSL_CERT_FILE may name the authority of a proxy's certificate.
+        self.trust = httpx.create_ssl_context()
         self._http = httpx.AsyncClient(
+            verify=self.trust,
             limits=httpx.Limits(
                 max_connections=None, max_keepalive_connections=64, keepalive_expiry=2.0
             ),
