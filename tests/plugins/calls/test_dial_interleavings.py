@@ -254,6 +254,7 @@ plans = st.builds(
 @example(Plan(12.0, "lost", 12.0, 0, 15.0, 20.0, False, 0.0, None, 0))
 @example(Plan(0.0, "lost", 12.0, 0, 0.1, 20.0, False, 0.0, None, 0, 0.0, 25.0))
 @example(Plan(0.0, "never", 0.0, 0, 15.0, 0.0, False, 0.0, 0.0, 0, None, 0.5, 31.0, 0.1))
+@example(Plan(0.0, "never", 0.0, 0, 0.1, 0.0, False, 0.0, None, 0, 3.0, 25.0, 31.0, 0.1))
 @given(plans)
 def test_a_dial_request_is_sent_once_and_leaves_no_call_behind(plan: Plan) -> None:
     with tempfile.TemporaryDirectory() as name:

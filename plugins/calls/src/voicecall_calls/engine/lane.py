@@ -35,7 +35,8 @@ if TYPE_CHECKING:
 __all__ = ["Applied", "CallLane", "Job", "ReplyMaker"]
 
 _log = logging.getLogger("voicecall.calls")
-_TRIES = 8
+_TRIES = 30
+_LONGEST_PAUSE_S = 2.0
 
 Job = Callable[[], Coroutine[Any, Any, object]]
 """A task of a call."""
@@ -162,9 +163,11 @@ class CallLane:
                 await self.apply(event)
                 return
             except StoreError as error:
-                name = type(event).__name__
-                _log.error("call %s: %s not stored: %s", self.record.call_id, name, error)
-                await anyio.sleep(0.2 * 2**attempt)
+                if not attempt:
+                    what = type(event).__name__
+                    _log.error("call %s: %s not stored: %s", self.record.call_id, what, error)
+                # Soon enough: what it is about goes on meanwhile, and the gateway may be killed.
+                await anyio.sleep(min(0.2 * 2**attempt, _LONGEST_PAUSE_S))
         _log.error("call %s: %s is lost", self.record.call_id, type(event).__name__)
 
     def hurry(self) -> None:
