@@ -56,7 +56,7 @@ demo: setup
 test: setup
 	@if test -w /dev/shm && test "$$(df -Pk /dev/shm | awk 'NR == 2 { print $$4 }')" -gt 1000000; \
 	then export TMPDIR="$${TMPDIR:-/dev/shm}"; fi; \
-	$(BIN)/pytest -n 5 --dist worksteal -m "not soak and not bench and not live" -o tmp_path_retention_count=1
+	$(BIN)/pytest -n 5 --dist worksteal -m "not soak and not bench and not live"
 
 lint: setup
 	$(BIN)/ruff check .

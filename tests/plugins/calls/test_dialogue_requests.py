@@ -230,9 +230,10 @@ async def test_words_that_wait_for_the_last_answer_to_stop_do_not_answer_a_quest
 async def test_words_that_could_not_be_stored_hold_up_no_question(tmp_path: Path) -> None:
     async with open_phone(tmp_path, media=MediaPath.STREAM) as phone:
         await greeted(phone)
-        phone.store.failures = 100
+        phone.store.failures = 1_000_000
         await words(phone, "What are your opening hours?")
-        await phone.settle(20)
+        # Nor could it be stored that the call is to end for that.
+        await phone.settle(60)
         phone.store.failures = 0
         async with asked(phone) as answers:
             await phone.settle(3)
