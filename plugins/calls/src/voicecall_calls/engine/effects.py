@@ -29,7 +29,8 @@ class Effects:
     def __init__(self, engine: CallEngine) -> None:
         self._engine = engine
         self._carrier = CarrierActions(engine)
-        self._begun_early: set[str] = set()
+        self.early: set[str] = set()
+        """Calls whose voice model is opened, and whose media socket has yet to come."""
 
     def carry_out(
         self, lane: CallLane, effects: Sequence[mc.Effect], actions: Sequence[tel.Action]
@@ -80,22 +81,16 @@ class Effects:
         if make is None or lane.conversation is not None:
             return
         lane.prepare(partial(make, lane))
-        if lane.record.media is MediaPath.REALTIME and not resumed and not self._early(lane):
+        if lane.record.media is MediaPath.REALTIME and not resumed and not self._opens_early(lane):
             return
         conversation = lane.begin()
         if resumed and conversation is not None:
             conversation.resume()
 
-    def _early(self, lane: CallLane) -> bool:
+    def _opens_early(self, lane: CallLane) -> bool:
         """Whether a voice model is opened while the media socket is on its way. In a flood of calls
         the others wait for theirs: webhooks go first, and most of the sockets may never come."""
-        lanes = self._engine.lanes
-        if len(self._begun_early) >= _MOST_EARLY:
-            waiting = (lanes[one] for one in self._begun_early if one in lanes)
-            self._begun_early = {
-                one.record.call_id for one in waiting if one.record.stream_id is None
-            }
-        if len(self._begun_early) >= _MOST_EARLY:
+        if len(self.early) >= _MOST_EARLY:
             return False
-        self._begun_early.add(lane.record.call_id)
+        self.early.add(lane.record.call_id)
         return True

@@ -285,6 +285,7 @@ class CallEngine:
         conversation = None if lane.record.terminal else lane.begin()
         if conversation is None:
             raise AdmissionRefused(1008, "The call is over")
+        self._effects.early.discard(lane.record.call_id)
         return conversation.attach(socket, started)
 
     # --- for the lanes ----------------------------------------------------------------------
@@ -335,6 +336,7 @@ class CallEngine:
         if lane.conversation is not None:
             reason = record.end_reason.value if record.end_reason else "ended"
             lane.conversation.close(f"Call ended: {reason}")
+        self._effects.early.discard(record.call_id)
         await self._forget(record)
         if record.end_detail is EndDetail.STREAM_NEVER_STARTED:
             text = "call %s: no media socket came to %s; does a proxy pass on none?"
