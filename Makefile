@@ -51,12 +51,8 @@ $(STAMP): Makefile .ci/editable.py constraints.txt $(MANIFESTS) $(BROKEN)
 demo: setup
 	@$(BIN)/voicecall demo
 
-# Stores flush each commit, and every test has a folder of its own. Many would wait for the disk half
-# of their time, so their files are kept in memory where a gigabyte of it is free for files.
 test: setup
-	@if test -w /dev/shm && test "$$(df -Pk /dev/shm | awk 'NR == 2 { print $$4 }')" -gt 1000000; \
-	then export TMPDIR="$${TMPDIR:-/dev/shm}"; fi; \
-	$(BIN)/pytest -n 5 --dist worksteal -m "not soak and not bench and not live"
+	@TMPDIR=$$(sh .ci/scratch) $(BIN)/pytest -n 5 --dist worksteal -m "not soak and not bench and not live"
 
 lint: setup
 	$(BIN)/ruff check .
