@@ -53,7 +53,12 @@ async def open_realtime(
         seed=seed,
     ) as phone:
         brain = Brain(
-            phone.agent, "main", None, phone.config.response_timeout_ms / 1000, brain_model
+            phone.agent,
+            "main",
+            None,
+            phone.config.response_timeout_ms / 1000,
+            phone.troubles.of(ProviderKind.AGENT, "scripted"),
+            brain_model,
         )
 
         keep = turn_keeper(phone.store, phone.watcher)

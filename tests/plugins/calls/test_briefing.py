@@ -12,11 +12,13 @@ from voicecall.model import (
     TranscriptEntry,
 )
 from voicecall_calls.conversation.agentturn import Brain, Briefing, TurnInput
+from voicecall_calls.troubles import Trouble
+from voicecall_testing.clock import VirtualSeam
 from voicecall_testing.fakes import ScriptedAgentBackend
 
 pytestmark = pytest.mark.unit
 
-BRAIN = Brain(ScriptedAgentBackend(), "main", None, 30.0)
+BRAIN = Brain(ScriptedAgentBackend(), "main", None, 30.0, Trouble(VirtualSeam()))
 
 
 def call(*said: tuple[str, str]) -> CallRecord:

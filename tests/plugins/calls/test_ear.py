@@ -19,7 +19,7 @@ from voicecall.errors import (
 )
 from voicecall.transcription import Final, Partial, TranscriptionEvent, TranscriptionOptions
 from voicecall_calls.conversation.ear import Ear
-from voicecall_calls.speech.troubles import Trouble
+from voicecall_calls.troubles import Trouble
 from voicecall_testing.clock import VirtualSeam, virtual_backend
 from voicecall_testing.fakes import ScriptedTranscription, ScriptedTranscriptionSession
 

@@ -18,7 +18,7 @@ from voicecall.model import EndDetail
 from voicecall.tts import SpeechProvider, SpeechSession, Utterance
 from voicecall_calls.config import PhrasesConfig
 from voicecall_calls.speech.chain import ChainMember, ChainSpeech, Rest
-from voicecall_calls.speech.troubles import Trouble
+from voicecall_calls.troubles import Trouble
 from voicecall_testing.clock import VirtualSeam, virtual_backend
 from voicecall_testing.fakes import ScriptedSpeech
 from voicecall_testing.harness import open_phone

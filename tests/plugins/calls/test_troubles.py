@@ -1,4 +1,4 @@
-"""What the status tells of speech providers that let calls down."""
+"""What the status tells of speech providers and agents that let calls down."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import pytest
 
 from voicecall.errors import AuthenticationFailed, ProviderError, ProviderUnavailable
 from voicecall.providers import ProviderKind
-from voicecall.realtime import SessionLost
-from voicecall_calls.speech.troubles import Troubles
+from voicecall.realtime import SessionLost, ToolCall
+from voicecall_calls.troubles import Troubles
 from voicecall_testing.clock import VirtualSeam, virtual_backend
 from voicecall_testing.duplex import ScriptedRealtime
 from voicecall_testing.harness import CALLER, Phone, open_phone
@@ -132,3 +132,55 @@ async def test_a_voice_model_that_is_back_has_failed_no_more_in_a_row(tmp_path: 
         await phone.settle(2)
         (failure,) = await failures(phone)
         assert (failure["reason"], failure["inARow"]) == ("SessionLost", 0)
+
+
+@pytest.mark.parametrize(
+    ("step", "reason"),
+    [
+        (AuthenticationFailed(f"not with {SECRET}", provider="scripted"), "AuthenticationFailed"),
+        (RuntimeError(f"{SECRET} {CALLER}"), "RuntimeError"),
+        (3600.0, "TimeoutError"),
+        ("", "nothing said"),
+    ],
+)
+@pytest.mark.parametrize("held_by_a_model", [False, True])
+async def test_an_agent_that_fails_is_told(
+    tmp_path: Path, step: Exception | float | str, reason: str, held_by_a_model: bool
+) -> None:
+    model = ScriptedRealtime()
+    quiet = {"inactivityMs": 0}
+    held = open_realtime(tmp_path, model, realtime=quiet)
+    async with held if held_by_a_model else open_phone(tmp_path) as phone:
+        await phone.call_in()
+        await phone.settle(3)
+
+        async def ask() -> None:
+            if held_by_a_model:
+                question = {"question": "What are your opening hours?"}
+                model.current.tell(ToolCall(str(phone.now()), "voicecall_agent_consult", question))
+            else:
+                phone.hears("What are your opening hours?")
+            await phone.settle(phone.config.response_timeout_ms / 1000 + 1)
+
+        phone.agent.then(step)
+        await ask()
+        (failure,) = await failures(phone)
+        assert (failure["kind"], failure["provider"]) == ("agent", "scripted")
+        assert (failure["reason"], failure["inARow"]) == (reason, 1)
+        assert failure["callId"] == phone.record.call_id
+        await ask()
+        (failure,) = await failures(phone)
+        assert (failure["reason"], failure["inARow"]) == (reason, 0)
+
+
+async def test_an_agent_that_is_interrupted_has_not_failed(tmp_path: Path) -> None:
+    async with open_phone(tmp_path) as phone:
+        await phone.call_in()
+        await phone.settle(3)
+        phone.agent.then(5.0, "Late.")
+        phone.hears("What are your opening hours?")
+        await phone.settle(1)
+        phone.hears("On Sunday, I mean.")
+        await phone.settle(3)
+        assert ("bot", "Yes.") in phone.said
+        assert await failures(phone) == ()

@@ -23,7 +23,7 @@ from voicecall_calls.conversation.agentturn import Brain
 from voicecall_calls.making import open_provider
 from voicecall_calls.speech.chain import ChainMember, ChainSpeech, Rest
 from voicecall_calls.speech.choosing import VOICE_KEYS, SpeechChoice, block_of, voice_of
-from voicecall_calls.speech.troubles import Troubles
+from voicecall_calls.troubles import Troubles
 from voicecall_calls.wiring import Wiring, require
 
 __all__ = ["CallSettings", "Providers", "SettingsBook", "effective"]
@@ -205,6 +205,7 @@ class SettingsBook:
             agent_id,
             config.response_system_prompt,
             config.response_timeout_ms / 1000,
+            self.troubles.of(ProviderKind.AGENT, require(wiring.backends[agent_id])[0].id),
             config.response_model or wiring.agents.model(agent_id),
             wiring.agents.fallback_models(agent_id),
             wiring.agents.allowed_tools(agent_id),

@@ -23,7 +23,7 @@ from voicecall_calls.engine.engine import CallEngine
 from voicecall_calls.engine.lane import CallLane
 from voicecall_calls.making import open_provider
 from voicecall_calls.settings import SettingsBook
-from voicecall_calls.speech.troubles import Trouble
+from voicecall_calls.troubles import Trouble
 from voicecall_calls.wiring import Wiring, require
 
 __all__ = ["Talking"]

@@ -55,7 +55,7 @@ from voicecall_calls.engine.engine import CallEngine
 from voicecall_calls.engine.lane import CallLane
 from voicecall_calls.observing import turn_keeper
 from voicecall_calls.operations import CallOperations, DialOptions
-from voicecall_calls.speech.troubles import Troubles
+from voicecall_calls.troubles import Troubles
 
 from .clock import VirtualSeam, VirtualTimeLoop
 from .fakes import (
@@ -310,7 +310,13 @@ async def open_phone(
     troubles = Troubles(seam)
     trouble = troubles.of(ProviderKind.TRANSCRIPTION, "scripted")
     speech_set = SpeechSet(transcription or stt, speech or tts, trouble, turn=turn)
-    brain = Brain(agent or scripted, "main", None, settings.response_timeout_ms / 1000)
+    brain = Brain(
+        agent or scripted,
+        "main",
+        None,
+        settings.response_timeout_ms / 1000,
+        troubles.of(ProviderKind.AGENT, "scripted"),
+    )
     engine = CallEngine(
         settings,
         provider_id="scripted",

@@ -180,7 +180,7 @@ def status(
     config: ConfigOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Show a call; or all live calls, what was refused, and which speech provider failed."""
+    """Show a call; or all live calls, what was refused, and what failed on calls."""
     if call_id is not None and not call_id.strip():
         raise VoicecallError("--call-id is empty; leave it out for all live calls")
     params = _given(callId=call_id)

@@ -12,6 +12,7 @@ import anyio
 
 from voicecall.agent import AgentBackend, AgentTurn
 from voicecall.model import CallRecord, Speaker, TranscriptEntry
+from voicecall_calls.troubles import Trouble
 
 __all__ = ["Brain", "Briefing", "TurnInput", "joined", "make_turn", "settle"]
 
@@ -23,12 +24,13 @@ _SETTLE_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Brain:
-    """Which agent answers, and how long it may take."""
+    """Which agent answers, and how long it may take; ``trouble`` is its backend's."""
 
     backend: AgentBackend
     agent_id: str
     system_prompt: str | None
     timeout_s: float
+    trouble: Trouble
     model: str | None = None
     fallback_models: tuple[str, ...] = ()
     allowed_tools: tuple[str, ...] | None = None

@@ -27,7 +27,7 @@ from voicecall.transcription import (
 )
 from voicecall_calls.apart import check_plain, held
 from voicecall_calls.conversation.losses import kind_of, refused, why_lost
-from voicecall_calls.speech.troubles import Trouble
+from voicecall_calls.troubles import Trouble
 
 __all__ = ["Ear"]
 

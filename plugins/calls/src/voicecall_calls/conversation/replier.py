@@ -19,6 +19,7 @@ from voicecall.tones import check_digits
 from voicecall_calls.apart import apart
 from voicecall_calls.config import VoiceCallConfig
 from voicecall_calls.conversation.agentturn import Brain, settle
+from voicecall_calls.conversation.losses import kind_of
 from voicecall_calls.conversation.mouth import Mouth, Speech, SpeechTimes, Spoken, let_finish
 from voicecall_calls.conversation.turntimes import TurnTimes
 from voicecall_calls.spoken import SpokenStream
@@ -76,6 +77,7 @@ class Replier:
         self._mouth = mouth
         self._seam = seam
         self._timeout_s = brain.timeout_s
+        self._trouble = brain.trouble
         self._filler_after_s = config.filler_after_ms / 1000
         self._filler = config.phrases.filler if config.filler_after_ms else ""
         self._began = began
@@ -133,6 +135,7 @@ class Replier:
                 for sentence in ready:
                     await sentences.send(sentence)
 
+        why = "nothing said"
         times.agent_start = self._seam.now_ms()
         with sentences:
             try:
@@ -151,13 +154,13 @@ class Replier:
                                 await hand_on(stream.pause())
                         else:
                             raise TypeError(f"{type(event).__name__} is no event of an agent")
-            except TimeoutError:
-                reply.failed = f"no answer within {self._timeout_s:g} s"
+            except TimeoutError as error:
+                reply.failed, why = f"no answer within {self._timeout_s:g} s", kind_of(error)
             except (ProviderError, InvalidRequest) as error:
-                reply.failed = str(error)
+                reply.failed, why = str(error), kind_of(error)
             except (Exception, SystemExit) as error:  # noqa: BLE001 (an agent's code)
                 _log.exception("call %s: the agent failed", turn.call_id)
-                reply.failed = repr(error)
+                reply.failed, why = repr(error), kind_of(error)
             await hand_on(stream.finish())
             if not self._mouth.at_once:
                 for sentence in said:
@@ -165,6 +168,10 @@ class Replier:
             reply.end_call = reply.end_call or stream.end_requested
             if not (said or reply.keys or reply.end_call):
                 reply.failed = reply.failed or "it said nothing"
+            if reply.failed:
+                self._trouble.failed(turn.call_id, why)
+            else:
+                self._trouble.worked()
             times.agent_done = self._seam.now_ms()
             times.failed = reply.failed
 

@@ -41,7 +41,7 @@ from voicecall_calls.conversation.turntimes import KeepTurn, TurnTimes
 from voicecall_calls.conversation.voicegate import VoiceGate
 from voicecall_calls.doors import Attachment, MediaSocket
 from voicecall_calls.engine.phases import note_phases
-from voicecall_calls.speech.troubles import Trouble
+from voicecall_calls.troubles import Trouble
 
 if TYPE_CHECKING:
     from voicecall_calls.engine.lane import CallLane

@@ -21,8 +21,8 @@ from voicecall.media import AudioSink
 from voicecall.seam import Seam
 from voicecall.tts import SpeechProvider, SpeechSession, Utterance
 from voicecall_calls.speech.seat import Seat
-from voicecall_calls.speech.troubles import Trouble
 from voicecall_calls.speech.utterance import ChainUtterance
+from voicecall_calls.troubles import Trouble
 
 __all__ = ["ChainMember", "ChainSpeech", "Rest"]
 

@@ -17,6 +17,7 @@ from voicecall.realtime import RealtimeSession
 from voicecall_calls.apart import apart
 from voicecall_calls.config import RealtimeConfig
 from voicecall_calls.conversation.agentturn import Brain, TurnInput, make_turn, settle
+from voicecall_calls.conversation.losses import kind_of
 from voicecall_calls.conversation.realtime.caller import CallerWords
 from voicecall_calls.conversation.realtime.link import ModelLink
 from voicecall_calls.conversation.realtime.words import consult_prompt, consult_question
@@ -164,18 +165,23 @@ class Consults:
             with anyio.fail_after(self._brain.timeout_s):
                 answer = await apart(partial(self._read, turn), "the agent")
             if answer.text or answer.ends:
+                self._brain.trouble.worked()
                 return answer
             _log.warning("call %s: the agent failed: it said nothing", record.call_id)
-        except TimeoutError:
-            error = f"the agent gave no answer within {self._brain.timeout_s:g} s"
-            return Answer(error=error)
+            why = "nothing said"
+        except TimeoutError as error:
+            self._brain.trouble.failed(record.call_id, kind_of(error))
+            return Answer(error=f"the agent gave no answer within {self._brain.timeout_s:g} s")
         except ProviderError as error:
             _log.warning("call %s: the agent failed: %s", record.call_id, error)
+            why = kind_of(error)
         except anyio.get_cancelled_exc_class():
             await settle(self._brain.backend, turn, "")
             raise
-        except Exception:  # noqa: BLE001 (an agent's code can raise anything)
+        except Exception as error:  # noqa: BLE001 (an agent's code can raise anything)
             _log.exception("call %s: the agent failed", record.call_id)
+            why = kind_of(error)
+        self._brain.trouble.failed(record.call_id, why)
         return Answer(error=_FAILED)
 
     async def _read(self, turn: AgentTurn) -> Answer:

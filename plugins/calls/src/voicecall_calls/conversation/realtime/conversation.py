@@ -60,7 +60,7 @@ from voicecall_calls.conversation.realtime.voice import ModelVoice
 from voicecall_calls.conversation.tones import play_on_line
 from voicecall_calls.conversation.turntimes import KeepTurn
 from voicecall_calls.doors import Attachment, MediaSocket
-from voicecall_calls.speech.troubles import Trouble
+from voicecall_calls.troubles import Trouble
 
 if TYPE_CHECKING:
     from voicecall_calls.engine.lane import CallLane

@@ -26,7 +26,7 @@ from voicecall.seam import Seam
 from voicecall_calls.apart import check_plain, held
 from voicecall_calls.conversation.line import AudioLine
 from voicecall_calls.conversation.losses import kind_of, why_lost
-from voicecall_calls.speech.troubles import Trouble
+from voicecall_calls.troubles import Trouble
 
 __all__ = ["ModelLink"]
 

@@ -1,4 +1,4 @@
-"""Which recogniser, voice or voice model let a call down last, when and why, for the status.
+"""Which recogniser, voice, voice model or agent let a call down last, when and why, for the status.
 
 Of the reason only the kind is kept, the class of the error: what a vendor says may quote a caller
 or a credential. The log has the rest.
@@ -42,7 +42,7 @@ class Trouble:
 
 
 class Troubles:
-    """Those of all speech providers of a phone, since it started."""
+    """Those of all that speak, hear or answer on the calls of a phone, since it started."""
 
     def __init__(self, seam: Seam) -> None:
         self._seam = seam
