@@ -120,6 +120,29 @@ def test_a_clumsy_observer_disturbs_nobody(caplog: pytest.LogCaptureFixture) -> 
     assert "plugin clumsy failed in voicecall_call_event" in caplog.text
 
 
+def test_an_observer_that_blocks_is_told_once_a_minute(caplog: pytest.LogCaptureFixture) -> None:
+    now = 1000.0
+
+    class Slow:
+        @hookimpl
+        def voicecall_call_event(self) -> None:
+            nonlocal now
+            now += takes_s
+
+    hooks = Hooks(lambda: now)
+    hooks.register(Slow(), "slow")
+    hooks.register(Everything(), "quick")
+    told = []
+    for takes_s, pause_s in ((0.05, 0.0), (1.2, 0.0), (1.2, 50.0), (2.0, 10.0), (0.2, 0.0)):
+        caplog.clear()
+        hooks.call_event(RECORD, EVENT)
+        told.append(caplog.messages)
+        now += pause_s
+    text = "plugin slow took {} s in voicecall_call_event, in which no call was heard; {}"
+    rest = "hooks must not block"
+    assert told == [[], [text.format(1.2, rest)], [], [], [text.format(0.2, rest)]]
+
+
 def test_a_hook_that_does_not_exist_is_refused() -> None:
     class Mistaken:
         @hookimpl

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Collection, Iterable, Sequence
+import time
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pluggy
@@ -32,12 +33,18 @@ HOOK_OF_KIND: dict[ProviderKind, str] = {
 }
 
 _log = logging.getLogger("voicecall.plugins")
+_SLOW_S = 0.1
+"""An observer that takes longer is heard as a gap on all calls."""
+_TOLD_EVERY_S = 60.0
 
 
 class Hooks:
-    """Registers plugin modules and calls their hooks with types."""
+    """Registers plugin modules and calls their hooks with types. ``monotonic``: a steady clock."""
 
-    def __init__(self) -> None:
+    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._monotonic = monotonic
+        self._told_at: dict[tuple[str, str], float] = {}
+        """When it was last told that a hook of a plugin is slow."""
         self._manager = pluggy.PluginManager(hookspecs.PROJECT)
         self._manager.add_hookspecs(hookspecs)
 
@@ -151,8 +158,19 @@ class Hooks:
         for impl in caller.get_hookimpls():
             if any(impl.plugin is one for one in silent):
                 continue
+            began = self._monotonic()
             try:
                 impl.function(*(arguments[name] for name in impl.argnames))
             except (Exception, SystemExit):  # noqa: BLE001 (a stranger's observer)
                 # An observer must not disturb the call it observes.
                 _log.exception("plugin %s failed in %s", impl.plugin_name, hook)
+            if self._monotonic() - began > _SLOW_S:
+                self._tell_slow(impl.plugin_name, hook, began)
+
+    def _tell_slow(self, plugin: str, hook: str, began: float) -> None:
+        now = self._monotonic()
+        if now - self._told_at.get((plugin, hook), -_TOLD_EVERY_S) < _TOLD_EVERY_S:
+            return
+        self._told_at[plugin, hook] = now
+        text = "plugin %s took %.1f s in %s, in which no call was heard; hooks must not block"
+        _log.warning(text, plugin, now - began, hook)
