@@ -138,6 +138,11 @@ class Story:
     def heard(self) -> list[str]:
         return [text for text, _ in self.voice.texts_in(bytes(self.phone.socket.heard))]
 
+    def assert_greeted(self) -> None:
+        """The whole greeting was heard, once, and nothing else."""
+        assert self.heard == [SAY.greeting]
+        assert self.heard_ms == round(self.voice.duration_s(SAY.greeting) * 1000)
+
     @property
     def heard_ms(self) -> float:
         """How long all that lasted."""
@@ -177,8 +182,7 @@ async def test_the_greeting_is_synthesised_while_the_socket_is_on_its_way(tmp_pa
         await call.attach()
         attached = call.phone.now()
         await call.phone.settle(3)
-        assert call.heard == [SAY.greeting]
-        assert call.heard_ms == round(call.voice.duration_s(SAY.greeting) * 1000)
+        call.assert_greeted()
         assert call.phone.said == [("bot", SAY.greeting)]
         assert len(call.voice.voices) == 1
         (row,) = await call.phone.rows()
@@ -237,8 +241,7 @@ async def test_the_first_audio_leaves_as_the_socket_attaches(tmp_path: Path) -> 
         await call.attach()
         attached = call.phone.now()
         await call.phone.settle(3)
-        assert call.heard == [SAY.greeting]
-        assert call.heard_ms == round(call.voice.duration_s(SAY.greeting) * 1000)
+        call.assert_greeted()
         (row,) = await call.phone.rows()
         # The wait for the socket is no part of the turn.
         assert row.at == attached
@@ -329,8 +332,7 @@ async def test_sessions_for_another_format_are_opened_anew(tmp_path: Path) -> No
         opened = [("ears", MULAW_8K), ("voice", MULAW_8K)]
         assert sorted(call.log.lines[2:]) == sorted(closed + opened)
         assert bytes(call.ears.current.audio) == b"\x11" * 800
-        assert call.heard == [SAY.greeting]
-        assert call.heard_ms == round(call.voice.duration_s(SAY.greeting) * 1000)
+        call.assert_greeted()
         call.ears.started()
         call.ears.final("Hello?")
         call.ears.ended()

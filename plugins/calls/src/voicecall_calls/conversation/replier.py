@@ -180,13 +180,16 @@ class Replier:
     ) -> None:
         """The sentences behind the first one; where the next one takes long, a filler."""
         while True:
+            sentence: str | None = None
             with anyio.move_on_after(_FILLER_AGAIN_S):
                 try:
-                    await speech.send(await sentences.receive())
-                    continue
+                    sentence = await sentences.receive()
                 except anyio.EndOfStream:
                     return
-            if self._filler and not self._caller_goes_on():
+            if sentence is not None:
+                # Outside of the time limit, which would lose it.
+                await speech.send(sentence)
+            elif self._filler and not self._caller_goes_on():
                 times.filler = True
                 await speech.send(self._filler)
 

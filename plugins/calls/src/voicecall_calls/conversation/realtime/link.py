@@ -47,7 +47,9 @@ class ModelLink:
     """``options`` holds the options of the next session; ``opened`` and ``closed`` are told of
     each, ``event`` gets its events; ``listen`` is told who takes caller audio from now on, by a
     plain call, :meth:`keep` at first, and gives who is to get what was kept; ``pause`` waits until
-    a session can be left; ``trouble`` is told of each that fails."""
+    a session can be left; ``trouble`` is told of each that fails, ``lost`` when no other follows.
+
+    The first session is opened at once, and used from :meth:`begin` on."""
 
     def __init__(
         self,
