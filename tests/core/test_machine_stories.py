@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from functools import partial
 
 import pytest
 from msgspec.structs import replace
@@ -278,6 +279,31 @@ def test_the_ring_timeout_is_ours_where_the_carrier_has_none() -> None:
         (ev.HangUpDone(at=45_100), "no-answer", [mc.Release()]),
     )
     assert record.end_detail is EndDetail.RING_TIMEOUT
+
+
+def test_the_carrier_is_asked_before_a_call_counts_as_not_answered() -> None:
+    rings = tell(outbound(), (accepted(0), "initiated", []), (ringing(10), "ringing", []))
+    asked = tell(
+        rings,
+        (due(42_999, DeadlineKind.PROBE), "ringing", []),
+        (due(43_000, DeadlineKind.PROBE), "ringing", [mc.ProbeStatus()]),
+    )
+    says = partial(ev.StatusReported, at=43_200)
+    over = says(status=ev.CarrierStatus.ENDED, reason=EndReason.BUSY)
+    tell(asked, (over, "busy", [mc.Release()]))
+    talks = tell(
+        asked,
+        (says(status=ev.CarrierStatus.CONNECTED), "answered", [mc.Connected()]),
+        (due(45_000, DeadlineKind.RING), "answered", []),
+    )
+    assert talks.answered_at == 43_200
+    tell(
+        asked,
+        (says(status=ev.CarrierStatus.LIVE), "ringing", []),
+        (due(45_000, DeadlineKind.RING), "ringing", [mc.HangUp()]),
+    )
+    # Without an answer the call is not left to ring.
+    tell(asked, (due(45_000, DeadlineKind.RING), "ringing", [mc.HangUp()]))
 
 
 def test_a_stream_is_lost_and_comes_back() -> None:
@@ -889,7 +915,7 @@ def test_a_quiet_call_is_asked_about_and_only_news_of_the_carrier_put_that_off()
     assert DeadlineKind.PROBE not in record.deadlines
     record = tell(record, (accepted(100), "initiated", []))
     # Also where no webhook ever comes.
-    tell(record, (due(60_100, DeadlineKind.PROBE), "initiated", [mc.ProbeStatus()]))
+    tell(record, (due(43_100, DeadlineKind.PROBE), "initiated", [mc.ProbeStatus()]))
     assert inbound().deadlines[DeadlineKind.PROBE] == POLICY.quiet_ms
     record = tell(
         record,

@@ -155,6 +155,7 @@ async def test_an_end_during_the_dial_hangs_up_as_soon_as_it_is_known(tmp_path: 
 @pytest.mark.parametrize("told", [True, False])
 async def test_nobody_answers(tmp_path: Path, told: bool, caplog: pytest.LogCaptureFixture) -> None:
     async with open_phone(tmp_path) as phone:
+        phone.carrier.status_of = tel.CallStatus(ev.CarrierStatus.LIVE)
         await phone.dial("Hello.")
         if told:
             await phone.event(ev.Ringing)
@@ -198,6 +199,7 @@ async def test_a_clock_that_is_set_neither_ends_nor_lengthens_a_call(
         assert not phone.engine.lanes
         assert caplog.text.count("the clock was set") == 1
         # Nobody counts on the old time any more.
+        phone.carrier.status_of = tel.CallStatus(ev.CarrierStatus.LIVE)
         placed = await phone.dial("Hello.")
         assert abs(placed.started_at - phone.now()) < 1000
         phone.seam.set_wall_clock(-hours * 3_600_000)

@@ -89,3 +89,29 @@ async def test_a_first_message_that_comes_too_late(tmp_path: Path) -> None:
         await phone.settle(5)
         assert phone.record.end_reason is EndReason.COMPLETED
         assert phone.record.end_detail is EndDetail.CARRIER
+
+
+@pytest.mark.parametrize("reason", [EndReason.COMPLETED, EndReason.BUSY])
+async def test_a_placed_call_of_which_no_webhook_came(
+    tmp_path: Path, reason: EndReason, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It was answered, or not, and is over: the carrier knows, a time limit does not."""
+    async with open_phone(tmp_path) as phone:
+        phone.carrier.status_of = tel.CallStatus(ev.CarrierStatus.ENDED, reason)
+        await phone.dial("Hello.")
+        await phone.settle(50)
+        assert (phone.record.end_reason, phone.record.end_detail) == (reason, EndDetail.CARRIER)
+        assert phone.carrier.performed == []
+        asked = f"answered; does it reach {phone.carrier.dialled[0].webhook_url}?"
+        assert caplog.text.count(asked) == 1
+
+
+async def test_a_call_whose_answer_was_lost_is_not_hung_up_as_unanswered(tmp_path: Path) -> None:
+    async with open_phone(tmp_path, media=MediaPath.NATIVE) as phone:
+        await phone.dial("Hello.")
+        await phone.event(ev.Ringing)
+        await phone.settle(50)
+        assert phone.record.live
+        assert phone.record.answered_at is not None
+        assert phone.carrier.performed_of(tel.Hangup) == []
+        assert phone.carrier.performed_of(tel.Speak)

@@ -170,12 +170,16 @@ def step(record: CallRecord, event: ev.CallEvent, policy: CallPolicy) -> Step:
 
 
 def _attended(record: CallRecord, event: ev.CallEvent, policy: CallPolicy) -> CallRecord:
-    """A call that its carrier knows is asked about when it is quiet for long."""
+    """The carrier is asked about a call that it knows when the call is quiet for long, and just
+    before the call counts as not answered: it may have been, and the webhooks lost."""
     if record.terminal or record.recovering or record.provider_call_id is None:
         return record
     news = isinstance(event, _NEWS)
     planned = record.deadlines.get(DeadlineKind.PROBE)
     at = event.at + policy.quiet_ms
+    if (ring := record.deadlines.get(DeadlineKind.RING)) is not None:
+        verdict = ring - policy.verdict_ms
+        at = min(at, verdict) if event.at < verdict else at
     if planned == at or (planned is not None and not news):
         return record
     return replace(record, deadlines={**record.deadlines, DeadlineKind.PROBE: at})

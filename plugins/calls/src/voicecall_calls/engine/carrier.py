@@ -12,7 +12,7 @@ import anyio
 from voicecall import events as ev
 from voicecall import telephony as tel
 from voicecall.errors import OutcomeUnknown, ProviderError, ProviderTimeout, StoreError
-from voicecall.model import CallRecord, CallState, EndDetail, EndReason, MediaPath
+from voicecall.model import CallRecord, CallState, Direction, EndDetail, EndReason, MediaPath
 
 from .asking import DIAL_S, asked, reported_end, reported_status
 from .planner import LIMIT_SLACK_S
@@ -33,6 +33,7 @@ _CALM_S = 10.0
 """A socket that is lost later than this begins anew."""
 _ATTACHES = 3
 _INSISTS = 4
+_PAST_RINGING = (ev.CarrierStatus.CONNECTED, ev.CarrierStatus.ENDED)
 
 
 class CarrierActions:
@@ -132,7 +133,9 @@ class CarrierActions:
     async def hang_up(self, lane: CallLane) -> None:
         event: ev.CallEvent
         late = lane.record.terminal
-        _tell_of_silence(lane)
+        ending = lane.record.ending
+        if ending is not None and ending.detail is EndDetail.RING_TIMEOUT and not ending.attempts:
+            _warn_if_unreached(lane)
         try:
             await asked(partial(self._provider.perform, lane.ref, tel.Hangup()))
             event = ev.HangUpDone(at=self._now())
@@ -146,7 +149,10 @@ class CarrierActions:
         await lane.bring(event)
 
     async def probe(self, lane: CallLane) -> None:
-        await lane.bring(await reported_status(lane, self._provider))
+        reported = await reported_status(lane, self._provider)
+        if reported.status in _PAST_RINGING and not lane.record.recovering:
+            _warn_if_unreached(lane)
+        await lane.bring(reported)
 
     async def _is_over(self, lane: CallLane) -> bool:
         end = await reported_end(lane, self._provider)
@@ -229,14 +235,11 @@ class CarrierActions:
                 return
 
 
-def _tell_of_silence(lane: CallLane) -> None:
-    """A carrier tells of a call that nobody answers long before we give it up."""
+def _warn_if_unreached(lane: CallLane) -> None:
+    """A carrier reports the ringing of a placed call long before the call is answered or over."""
     record = lane.record
-    ending = record.ending
-    if ending is None or ending.detail is not EndDetail.RING_TIMEOUT or ending.attempts:
-        return
-    if record.state is CallState.INITIATED:
-        what, url = "the carrier did not tell that it rings or was answered", lane.ref.webhook_url
+    if record.state is CallState.INITIATED and record.direction is Direction.OUTBOUND:
+        what, url = "the carrier did not report that it rings or was answered", lane.ref.webhook_url
         _log.warning("call %s: %s; does it reach %s?", record.call_id, what, url)
 
 
