@@ -22,7 +22,7 @@ from voicecall.seam import Seam, SystemSeam
 from .auth import ADMIN, READ, gateway_token
 from .config import LoadedConfig
 from .descriptors import Descriptors
-from .garbage import collect_rarely, collect_while_idle
+from .garbage import collect_garbage, collect_rarely
 from .host import Host
 from .logs import private_directory
 from .parameters import refuse_unknown
@@ -277,10 +277,10 @@ class Gateway:
 
 
 async def _settle(gateway: Gateway) -> None:
-    """Once it is started, collect garbage when nobody waits for it."""
+    """Once it is started, collect garbage when that holds up nobody for long."""
     await gateway.wait_started()
     collect_rarely()
-    await collect_while_idle(gateway.idle)
+    await collect_garbage(gateway.idle)
 
 
 async def serve(
