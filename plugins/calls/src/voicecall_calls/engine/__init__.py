@@ -1,1 +1,1 @@
-"""The call engine: serial lanes over the pure state machine, commits before effects."""
+"""The call engine: serial lanes over the pure state machine; commits come before effects."""

@@ -1,4 +1,4 @@
-"""Who may call in. A caller id is a filter, no proof of identity."""
+"""Who may call in. A caller id is a filter, not proof of identity."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ __all__ = ["Admission", "admit_inbound", "in_spite_of", "revoke", "route_for"]
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """``refused`` says why a caller is not let in; ``code`` is to be told to one who may ask the
-    owner. Neither: come in."""
+    """``refused``: why the caller is not let in. ``code``: the pairing code to tell a caller who
+    may ask the owner. Both None: the caller is let in."""
 
     refused: EndDetail | None = None
     code: str | None = None
@@ -30,8 +30,8 @@ _REFUSED = Admission(refused=EndDetail.POLICY)
 async def admit_inbound(
     config: VoiceCallConfig, from_number: str | None, pairing: Pairing
 ) -> Admission:
-    """Decide by ``inboundPolicy``. Numbers are equal when their digits are; no suffix match. An
-    address that is no telephone number is nobody's: its caller chose it."""
+    """Decide by ``inboundPolicy``. Numbers are equal if their digits are; there is no suffix
+    match. An address other than a telephone number matches nothing: its caller can choose it."""
     if config.inbound_policy == "open":
         return _LET_IN
     if config.inbound_policy == "disabled":
@@ -42,20 +42,20 @@ async def admit_inbound(
     if caller in {digits_of(number) for number in config.allow_from}:
         return _LET_IN
     number = normalize_number(from_number or "")
-    # What carriers write is no number that somebody tells us: 00 stands for no plus there.
+    # Unlike an operator, a carrier does not write 00 for the plus.
     if config.inbound_policy == "allowlist" or number is None or digits_of(number) != caller:
         return _REFUSED
     if await pairing.approved(number):
         return _LET_IN
     if (code := await pairing.code_for(number)) is not None:
         return Admission(code=code)
-    # The owner may have approved them in the meantime.
+    # The owner may have approved the caller in the meantime.
     return _LET_IN if await pairing.approved(number) else _REFUSED
 
 
 async def revoke(config: VoiceCallConfig, pairing: Pairing, number: str) -> Approval:
-    """Refuse a caller from now on. Raises ``InvalidRequest`` for one who has not asked, and says
-    what lets them in all the same."""
+    """Refuse a caller from now on. Raises ``InvalidRequest`` for a caller who was neither approved
+    nor waiting; the message says what lets them in nevertheless, if anything does."""
     try:
         return await pairing.revoke(number)
     except InvalidRequest as error:
@@ -67,8 +67,8 @@ async def revoke(config: VoiceCallConfig, pairing: Pairing, number: str) -> Appr
 
 
 def in_spite_of(config: VoiceCallConfig, approval: Approval) -> str | None:
-    """Why a caller who was approved is kept out all the same, or one who was revoked is let in;
-    None where neither is so."""
+    """Why an approved caller is kept out nevertheless, or a revoked one is let in; None if neither
+    is the case."""
     policy, approved = config.inbound_policy, approval.status == "approved"
     listed = digits_of(approval.number) in {digits_of(number) for number in config.allow_from}
     if policy == "disabled":
@@ -83,7 +83,7 @@ def in_spite_of(config: VoiceCallConfig, approval: Approval) -> str | None:
 
 
 def route_for(config: VoiceCallConfig, to_number: str | None) -> tuple[str, NumberRoute] | None:
-    """The route of a dialled number: the exact key, else the one with the same digits."""
+    """The key and route of a dialled number: the exact key, else the one with the same digits."""
     if to_number in config.numbers:
         return to_number, config.numbers[to_number]
     dialled = digits_of(to_number) if config.numbers else ""

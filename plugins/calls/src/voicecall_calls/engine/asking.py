@@ -1,5 +1,5 @@
-"""Asking the carrier before something that failed is held against the call; faults of adapters
-and stores, whose code is a stranger's."""
+"""Requests to adapters and stores, whose code is third-party: time limits and faults; asking the
+carrier whether a call is over before a failure is blamed on it."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ __all__ = ["DIAL_S", "asked", "reported_end", "reported_status", "store_fault"]
 _log = logging.getLogger("voicecall.calls")
 
 LONGEST_S = 60.0
-"""Of a request, with all that its adapter does about it: a call waits for none for ever."""
+"""Limit for a request, including everything its adapter does for it: no call waits forever."""
 DIAL_S = 25.0
-"""Of a dial request: it is looked up before its call's deadline closes the call."""
+"""Limit for a dial request, which is looked up before the call's deadline closes the call."""
 
 T = TypeVar("T")
 
 
 async def asked(request: Callable[[], Awaitable[T]], longest_s: float = LONGEST_S) -> T:
-    """What the carrier's adapter returns. Where it has a fault, or returns nothing in time, nobody
-    knows what became of the request. Raises ``ProviderError``."""
+    """What the carrier's adapter returns. Raises ``ProviderError``: ``OutcomeUnknown`` if the
+    adapter has a fault or does not return in time."""
     try:
         with anyio.move_on_after(longest_s):
             return await apart(request, "a request to the carrier")
     except ProviderError:
         raise
-    except Exception as error:  # (a stranger's adapter)
+    except Exception as error:  # (a third-party adapter)
         _log.exception("the carrier's adapter failed")
         message = f"the adapter failed: {type(error).__name__}"
         raise OutcomeUnknown(message, provider="carrier") from error
@@ -46,13 +46,13 @@ async def asked(request: Callable[[], Awaitable[T]], longest_s: float = LONGEST_
 
 
 def store_fault(error: Exception) -> StoreError:
-    """What a store should have raised in place of ``error``."""
+    """Log ``error`` and return what the store should have raised instead."""
     _log.error("the store failed", exc_info=error)
     return StoreError(f"the store failed: {type(error).__name__}")
 
 
 async def reported_status(lane: CallLane, provider: tel.TelephonyProvider) -> ev.StatusReported:
-    """What the carrier says of the call; ``unknown`` where it cannot be asked."""
+    """What the carrier reports about the call; ``unknown`` if it cannot be asked."""
 
     async def ask() -> tel.CallStatus:
         status = await provider.status(lane.ref)
@@ -69,9 +69,9 @@ async def reported_status(lane: CallLane, provider: tel.TelephonyProvider) -> ev
 
 
 async def reported_end(lane: CallLane, provider: tel.TelephonyProvider) -> ev.StatusReported | None:
-    """That the call is over; None where it goes on, for all that can be told. The webhook that
-    tells of an end may be late or lost, and until then whatever the end broke looks like trouble.
-    """
+    """The carrier's report that the call is over; None if it continues, as far as is known. The
+    webhook that reports an end may be late or lost, and until it arrives, everything that the end
+    broke looks like a failure."""
     if lane.record.terminal:
         return None
     said = await reported_status(lane, provider)

@@ -1,4 +1,4 @@
-"""Talking to the carrier for a lane: every outcome comes back to the lane as an event."""
+"""Requests to the carrier on behalf of a lane. Each outcome returns to the lane as an event."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ _log = logging.getLogger("voicecall.calls")
 _LOOKUPS = 5
 _REATTACH_PAUSE_S = 0.15
 _REATTACH_DOUBLINGS = 3
-"""Of that pause, where sockets fail one behind the other: a proxy that passes none on would have us
-ask six times a second."""
+"""How often that pause is doubled while sockets fail one after the other. Otherwise a proxy that
+forwards no WebSockets would cause six requests per second."""
 _CALM_S = 10.0
-"""A socket that is lost later than this begins anew."""
+"""If this much time has passed since the last reattachment, the pause starts at its minimum."""
 _ATTACHES = 3
 _INSISTS = 4
 _PAST_RINGING = (ev.CarrierStatus.CONNECTED, ev.CarrierStatus.ENDED)
@@ -78,14 +78,15 @@ class CarrierActions:
             placed = await asked(place, DIAL_S)
             event = ev.DialAccepted(at=self._now(), provider_call_id=placed)
         except (OutcomeUnknown, ProviderTimeout) as error:
-            # Without an answer the call may exist, whatever an adapter calls it.
+            # Without an answer the call may exist, whichever of the errors an adapter raises.
             _log.warning("call %s: what became of it is unknown: %s", record.call_id, error)
             event = ev.DialUncertain(at=self._now(), error=str(error))
         except ProviderError as error:
             _log.warning("call %s: not placed: %s", record.call_id, error)
             lane.dial_refused = error
             event = ev.DialRefused(at=self._now(), error=str(error))
-        # Behind an adapter that was given up and goes on, the request is looked up.
+        # An adapter that was given up may still be running: it must not place the call, which is
+        # looked up now.
         placing = False
         await lane.bring(event)
 
@@ -104,7 +105,7 @@ class CarrierActions:
             return
 
     async def _find_dial(self, lane: CallLane) -> str | None:
-        """Ask, until what is found belongs to no other call."""
+        """Ask until the id that is found belongs to no other call."""
         record = lane.record
         known = set(self._engine.carrier_ids()).difference(record.aliases)
 
@@ -142,7 +143,7 @@ class CarrierActions:
         except ProviderError as error:
             _log.warning("call %s: hang-up failed: %s", lane.record.call_id, error)
             if late:
-                # A leg that turned up behind the end, which has no deadlines any more.
+                # A leg that turned up after the end: the call has no more deadlines.
                 await self._insist(lane, tel.Hangup())
                 return
             event = ev.HangUpFailed(at=self._now(), error=str(error))
@@ -165,11 +166,11 @@ class CarrierActions:
     async def perform(
         self, lane: CallLane, actions: Sequence[tel.Action], *, reattach: bool
     ) -> None:
-        """Perform actions in order; a failure becomes an event. ``reattach``: they put another
-        stream in the place of one that is lost."""
+        """Perform actions in order; a failure becomes an event. ``reattach``: they replace a
+        stream that was lost."""
         lost = lane.record.lost_stream_id
         if reattach:
-            # A stream often breaks because the call is over, which we hear a moment later.
+            # A stream often breaks because the call is over, which is reported a moment later.
             await anyio.sleep(self._reattach_pause_s(lane))
             if not _wants_stream(lane.record, lost) or await self._is_over(lane):
                 return
@@ -221,14 +222,14 @@ class CarrierActions:
                     ),
                 )
             case tel.Reject():
-                # Nothing else would end a call that was refused and still rings.
+                # Nothing else would end a call that was refused and is still ringing.
                 await self._insist(lane, action)
             case _:
-                # A stream has its own deadline, and so has the length of a call.
+                # Streams and the length of a call have their own deadlines.
                 return
 
     async def _insist(self, lane: CallLane, action: tel.Action) -> None:
-        """Try again, some more times, what the carrier did not do."""
+        """Repeat an action that the carrier did not perform, a few times."""
         for attempt in range(_INSISTS):
             await anyio.sleep(2.0**attempt)
             if await self._performed(lane, action):
@@ -236,7 +237,8 @@ class CarrierActions:
 
 
 def _warn_if_unreached(lane: CallLane) -> None:
-    """A carrier reports the ringing of a placed call long before the call is answered or over."""
+    """Warn of a placed call that is past its ringing without a single report from the carrier: one
+    that reaches us would have reported the ringing long before."""
     record = lane.record
     if record.state is CallState.INITIATED and record.direction is Direction.OUTBOUND:
         what, url = "the carrier did not report that it rings or was answered", lane.ref.webhook_url
@@ -244,9 +246,10 @@ def _warn_if_unreached(lane: CallLane) -> None:
 
 
 def _wants_stream(record: CallRecord, lost: str | None) -> bool:
-    """Whether another stream is still to come behind ``lost``. One that was asked for before may
-    have come meanwhile, which another would replace, and may be lost or swapped by now, which
-    others see to; or the last words are under way without one, which it would cut short."""
+    """Whether the call still needs a stream to replace ``lost``. It does not if a stream that was
+    requested earlier has arrived: another request would replace it. If that one was lost too, its
+    own loss is handled separately. Nor is one needed once the call is ending: it would cut short
+    the last words, which are being played without a stream."""
     lacks = record.stream_id is None and record.media is not MediaPath.NATIVE
     return lacks and record.lost_stream_id == lost and record.ending is None
 

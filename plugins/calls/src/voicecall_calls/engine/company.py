@@ -1,8 +1,8 @@
-"""What nobody waits for is done together with more of its kind.
+"""Batches work that nothing waits for.
 
-Code that runs now and then finds the processor's caches full of other things, and takes several
-times as long as when it has just run; with hundreds of calls in their conversations that is most
-of what the record of a spoken item costs. And a group of commits costs the same whatever is in it.
+Code that runs only now and then finds the processor's caches cold and takes several times as long
+as code that has just run. With hundreds of calls in conversation, this is most of the cost of
+recording a spoken item. Also, a group of commits costs the same however many it contains.
 """
 
 from __future__ import annotations
@@ -15,15 +15,16 @@ from voicecall_calls.news import News
 __all__ = ["Company"]
 
 PATIENCE_S = 0.005
-"""For each live call: the more there are, the sooner others come. Alone, nobody waits in vain."""
+"""Longest wait, per live call: the more calls, the sooner a batch fills. A call that is alone
+hardly waits."""
 MOST_S = 0.5
-"""Whoever reads a transcript as it grows would notice more."""
+"""Longest wait of all: somebody who follows a transcript would notice more."""
 ENOUGH = 8
-"""So many at once hold the event loop up for one or two milliseconds."""
+"""Size of a full batch, which blocks the event loop for one or two milliseconds."""
 
 
 class Company:
-    """One an engine, for its event loop. ``calls`` gives the number of live calls."""
+    """One per engine, for its event loop. ``calls`` returns the number of live calls."""
 
     def __init__(self, calls: Callable[[], int], *, enough: int = ENOUGH) -> None:
         self._calls = calls
@@ -33,8 +34,8 @@ class Company:
         self._timer: asyncio.TimerHandle | None = None
 
     async def wait(self) -> None:
-        """Wait until enough have gathered, the first has waited long enough, or somebody is in a
-        hurry."""
+        """Wait until the batch is full, its first member has waited long enough, or :meth:`hurry`
+        is called."""
         self._waiting += 1
         if self._waiting >= self._enough:
             self.hurry()
@@ -45,7 +46,7 @@ class Company:
         await self._complete.wait()
 
     def hurry(self) -> None:
-        """Let all go on that have gathered."""
+        """Release everything that is waiting."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

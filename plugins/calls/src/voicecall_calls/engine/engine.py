@@ -1,4 +1,4 @@
-"""The call engine: finds the lane of an event, carries out effects, recovers after a restart."""
+"""The call engine: routes events to lanes, carries out effects, and recovers after a restart."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ _BUSY_CALLS = 16
 
 
 class Observer(Protocol):
-    """After the fact: told of committed events and of ends."""
+    """Notified of committed events and of calls that have ended."""
 
     def event(self, record: CallRecord, event: ev.CallEvent) -> None: ...
 
@@ -60,7 +60,7 @@ class Observer(Protocol):
 
 
 class CallEngine:
-    """Implements the doors of :mod:`voicecall_calls.doors`, and what the lanes need."""
+    """Implements the doors of :mod:`voicecall_calls.doors`, and provides what the lanes need."""
 
     def __init__(
         self,
@@ -97,7 +97,7 @@ class CallEngine:
         self.media = media
         self.accepting = True
         self.refused: Counter[str] = Counter()
-        """How many calls from outside were not let in, by ``endDetail``."""
+        """Number of refused inbound calls, by ``endDetail``."""
         self.conversations: Callable[[CallLane], Conversation] | None = None
         self.planner = Planner(
             provider.capabilities,
@@ -117,11 +117,11 @@ class CallEngine:
         self._deadlines = Deadlines(self.seam, self.spawn)
         self._by_alias: dict[str, str] = {}
         self.busy = anyio.Semaphore(_BUSY_CALLS, fast_acquire=True)
-        """Bounds the calls that take an event at the same time. When many calls change at once,
-        audio waits only for some of them in each round of the loop. Webhooks have caps of their
-        own."""
+        """Bounds how many calls apply an event at the same time. When many calls change at once,
+        audio waits for only some of them in each iteration of the event loop. Webhooks have their
+        own caps."""
         self.company = Company(lambda: len(self.lanes))
-        """For patient events."""
+        """Batches patient events."""
         self._tasks: anyio.abc.TaskGroup | None = None
         self._quiet = anyio.Event()
         self._ready = LazyEvent()
@@ -129,7 +129,8 @@ class CallEngine:
     def reconfigure(
         self, config: VoiceCallConfig, default_agent: str, one_for_all: bool = False
     ) -> None:
-        """What the next calls are let in, greeted and limited by; live calls keep their times."""
+        """Set what the next calls are admitted, greeted and limited by. Live calls keep their
+        times."""
         self.config = config
         self.one_for_all = one_for_all
         self.default_agent = default_agent
@@ -138,8 +139,8 @@ class CallEngine:
 
     @asynccontextmanager
     async def run(self) -> AsyncIterator[None]:
-        """Recover stored calls, then take events. On exit live calls are left to the carrier;
-        the next start finds them."""
+        """Recover stored calls, then accept events. On exit, live calls are left to the carrier
+        and recovered at the next start."""
         try:
             async with anyio.create_task_group() as tasks:
                 self._tasks = tasks
@@ -155,7 +156,7 @@ class CallEngine:
                             lane.conversation.close("the gateway stopped")
                     tasks.cancel_scope.cancel()
         finally:
-            # Also where the stop is cut short: a webhook may come behind that.
+            # Even if the shutdown is cut short: a webhook may arrive after that.
             self._tasks = None
 
     async def _recover(self) -> None:
@@ -179,9 +180,9 @@ class CallEngine:
         await lane.apply(ev.Recovered(at=self.seam.now_ms()))
 
     async def take_up(self, record: CallRecord) -> CallLane:
-        """The lane of a live call that only the store knows: its first commit was stored and the
-        answer lost. It goes on as after a restart. Raises ``StoreError``; then it is not known here
-        either."""
+        """Adopt a live call that only the store knows: its first commit was stored, but the
+        answer was lost. The call continues as after a restart. Returns its lane. Raises
+        ``StoreError``; the call is then not adopted."""
         lane = CallLane(record, self)
         self._adopt(lane)
         try:
@@ -192,14 +193,14 @@ class CallEngine:
         return lane
 
     async def wait_idle(self) -> None:
-        """Return when no call is live."""
+        """Wait until no call is live."""
         while self.lanes:
             self._quiet = anyio.Event()
             await self._quiet.wait()
 
     async def hang_up_all(self, patience_s: float) -> None:
-        """End every live call, and take no more. What is not over in time is left to the carrier
-        and the next start."""
+        """End every live call and accept no new ones. Calls that have not ended after
+        ``patience_s`` are left to the carrier and the next start."""
         self.accepting = False
         at = self.seam.now_ms()
         for lane in list(self.lanes.values()):
@@ -209,18 +210,19 @@ class CallEngine:
             await self.wait_idle()
 
     def spawn(self, job: Job) -> None:
-        """Run a task that may outlive its call (a hang-up, a dial). Its failure is its own."""
+        """Run a task that may outlive its call (a hang-up, a dial). If it fails, that is logged
+        and affects nothing else."""
         if self._tasks is not None:
             self._tasks.start_soon(_contained, job)
 
     # --- finding lanes ----------------------------------------------------------------------
 
     def lane_of(self, any_id: str) -> CallLane | None:
-        """The live call with this id, ours or the carrier's."""
+        """The lane of the live call with this id, ours or the carrier's."""
         return self.lanes.get(any_id) or self.lane_with(any_id)
 
     async def stored(self, any_id: str) -> CallRecord | None:
-        """The newest record of a call, live or over, by our id or the carrier's."""
+        """The newest record of a call, live or finished, by our id or the carrier's."""
         lane = self.lane_of(any_id)
         if lane is not None:
             return lane.record
@@ -241,7 +243,7 @@ class CallEngine:
         await self.places.give_back(record)
 
     def lane_with(self, provider_call_id: str) -> CallLane | None:
-        """The live call with this id of the carrier's."""
+        """The lane of the live call with this carrier id."""
         return self.lanes.get(self._by_alias.get(provider_call_id, ""))
 
     def carrier_ids(self) -> Collection[str]:
@@ -254,7 +256,7 @@ class CallEngine:
         self, verified: tel.Verified, events: Sequence[ev.CarrierEvent]
     ) -> tel.WebhookReply | None:
         """The reply to a replayed webhook that carried no event."""
-        # A replayed event is known by its own key, as one that is delivered again is.
+        # A replayed event is recognised by its own key, like one that is delivered again.
         return None if events else as_reply(await self.store.reply(verified.key))
 
     async def handle(
@@ -263,7 +265,7 @@ class CallEngine:
         verified: tel.Verified,
         events: Sequence[ev.CarrierEvent],
     ) -> tel.WebhookReply:
-        """Commit the events of one webhook in order; the last one carries the reply."""
+        """Commit the events of one webhook in order. The reply is that to the last one."""
         await self._ready.wait()
         return await self._intake.handle(request, verified, events)
 
@@ -278,7 +280,7 @@ class CallEngine:
         lane = self.lanes.get(str(value["call_id"]))
         if lane is None or started.provider_call_id not in lane.record.aliases:
             raise AdmissionRefused(1008, "Unknown call")
-        # Its token is used up, and nobody would ask for another socket where this were lost.
+        # Its token is used up, and if this event were lost, no other socket would be requested.
         await lane.bring(ev.StreamAttached(at=self.seam.now_ms(), stream_id=started.stream_id))
         if lane.record.live and lane.record.stream_id != started.stream_id:
             raise AdmissionRefused(1013, "Not connected")
@@ -291,7 +293,7 @@ class CallEngine:
     # --- for the lanes ----------------------------------------------------------------------
 
     def ref(self, record: CallRecord) -> tel.CallRef:
-        """The call as the carrier's adapter wants it."""
+        """The reference to the call that the carrier's adapter is given."""
         url = self.webhook_url()
         url += f"{'&' if '?' in url else '?'}callId={quote(record.call_id, safe='')}"
         return tel.CallRef(record.call_id, record.provider_call_id, record.aliases, url)
@@ -299,14 +301,14 @@ class CallEngine:
     async def issue_tokens(
         self, record: CallRecord, tokens: Sequence[str], *, busy_ms: int = 0
     ) -> None:
-        """Make stream tokens known before a document with them leaves. ``busy_ms``: the carrier
-        plays something before it opens the socket."""
+        """Register stream tokens before a document that contains them is sent. ``busy_ms``: how
+        long the carrier plays something before it opens the socket."""
         ttl = self.policy.ring_timeout_ms + busy_ms + 30_000
         for token in tokens:
             await self.coordinator.put_token(token, {"call_id": record.call_id}, ttl_ms=ttl)
 
     def published(self, lane: CallLane, before: CallRecord, events: Sequence[ev.CallEvent]) -> None:
-        """The new record is visible."""
+        """Update the indexes and deadlines for the lane's new record, and notify the observer."""
         record = lane.record
         if record.live:
             if record.call_id not in self.lanes:
@@ -323,8 +325,8 @@ class CallEngine:
     async def act(
         self, lane: CallLane, effects: Sequence[mc.Effect], actions: Sequence[tel.Action]
     ) -> None:
-        """Carry out effects and the actions that no reply took along. Quick: slow work becomes a
-        task."""
+        """Carry out effects, and the actions that were not part of a reply. Returns quickly: slow
+        work becomes a task."""
         self._effects.carry_out(lane, effects, actions)
         for effect in effects:
             if isinstance(effect, mc.Release):

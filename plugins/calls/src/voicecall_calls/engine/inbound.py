@@ -1,4 +1,4 @@
-"""The record of a call that somebody else started: its route, agent, greeting and session."""
+"""The record of an inbound call: its route, agent, greeting and session."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["inbound_record"]
 def inbound_record(
     engine: CallEngine, event: ev.CarrierEvent, call_id: str, code: str | None
 ) -> CallRecord:
-    """A record to which ``event`` was not applied yet. With a pairing ``code`` the call only says
+    """The record, before ``event`` is applied to it. With a pairing ``code``, the call only says
     the code and hangs up."""
     config = engine.config
     route_key, route = route_for(config, event.to_number) or (None, None)

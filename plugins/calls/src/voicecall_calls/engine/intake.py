@@ -1,7 +1,7 @@
-"""What carriers report: the events of a webhook find their call, or open one.
+"""What carriers report: assigns the events of a webhook to their call, or opens a new call.
 
-An event of a call that nobody knows opens it without a question to the store: where the store
-knows the carrier's id, or the event, it refuses the commit, and only then is it asked.
+An event of a call that is not live opens a new one without asking the store first. If the store
+knows the carrier's id or the event, it refuses the commit, and only then is it queried.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ __all__ = ["Intake"]
 _log = logging.getLogger("voicecall.calls")
 
 OPENING_AGE_MS = 60_000
-"""The first webhook of a call may come so late that its carrier delivered it again."""
+"""The first webhook of a call may be a redelivery, and this late."""
 _OVER = (ev.CallEnded, ev.CallFailed)
 _OPENING = (ev.Initiated, ev.Ringing, ev.Answered, ev.Active)
 
@@ -44,7 +44,7 @@ class Intake:
     def __init__(self, engine: CallEngine) -> None:
         self._engine = engine
         self._opening: dict[str, LazyEvent] = {}
-        """By the carrier's ids of calls."""
+        """By the carrier's call id."""
         self._unsure = 0
         self._settled: anyio.Event | None = None
 
@@ -54,7 +54,7 @@ class Intake:
         verified: tel.Verified,
         events: Sequence[ev.CarrierEvent],
     ) -> tel.WebhookReply:
-        """Commit the events of one webhook in order; the last one carries the reply."""
+        """Commit the events of one webhook in order. The reply is that to the last one."""
         engine = self._engine
         if not events:
             _log.debug("a webhook says nothing that changes a call")
@@ -77,7 +77,7 @@ class Intake:
         ) -> tuple[RecordedReply, list[tel.Action]]:
             ref = engine.ref(record)
             if record.terminal and not actions and not over:
-                # A call that we are done with asks what to do next: nothing would end it.
+                # A call that is finished here asks what to do next: nothing else would end it.
                 reply = engine.provider.render(request, ref, [tel.Hangup()]).reply
                 return recorded(reply, event.key, engine.seam.now_ms()), []
             rendered = engine.provider.render(request, ref, actions)
@@ -111,14 +111,14 @@ class Intake:
         return await self._reply(event, await lane.apply(event, reply=maker))
 
     async def _reply(self, event: ev.CarrierEvent, applied: Applied) -> tel.WebhookReply | None:
-        """The reply that came of an event, now or when it was taken first."""
+        """The reply to an event, made now or when the event was first applied."""
         if applied.duplicate:
             return as_reply(await self._engine.store.reply(event.key))
         return as_reply(applied.reply)
 
     def _live(self, event: ev.CarrierEvent) -> CallLane | None:
-        """The live call of an event. The carrier's id is what counts: where it is known, ours must
-        be the same call's."""
+        """The live call of an event. The carrier's id decides: if it is known, our id in the event
+        must belong to the same call."""
         lane = self._engine.lane_with(event.provider_call_id)
         if lane is not None and event.call_id and event.call_id != lane.record.call_id:
             raise _IdentityClash
@@ -145,7 +145,8 @@ class Intake:
     async def _take_unknown(
         self, event: ev.CarrierEvent, maker: ReplyMaker | None
     ) -> tel.WebhookReply | None:
-        """An event of no live call. One at a time may open the call with an id."""
+        """Handle an event of a call that is not live. Only one event at a time may open the call
+        with a given id."""
         id_ = event.provider_call_id
         while (before := self._opening.get(id_)) is not None:
             await before.wait()
@@ -161,14 +162,14 @@ class Intake:
     async def _open_or_find(
         self, event: ev.CarrierEvent, maker: ReplyMaker | None
     ) -> tel.WebhookReply | None:
-        # Whoever calls under the pairing policy is told a code, which must not be done twice.
+        # Under the pairing policy callers are told a code, which must not happen twice.
         asks = self._engine.config.inbound_policy == "pairing"
         refused: StoreError | None = None
         if _opens(event) and event.call_id is None and not asks:
             try:
                 applied = await self._open_unsure(event, maker)
             except StoreError as error:
-                # The carrier's id may be that of a call that is over.
+                # The carrier's id may be that of a finished call.
                 refused = error
             else:
                 if applied is not None and not applied.duplicate:
@@ -183,13 +184,13 @@ class Intake:
         _log.info("an event of an unknown call is ignored: %s of %.80s", name, call)
         return None
 
-    # --- calls that somebody else started ---------------------------------------------------
+    # --- inbound calls ----------------------------------------------------------------------
 
     async def _open_unsure(
         self, event: ev.CarrierEvent, maker: ReplyMaker | None
     ) -> Applied | None:
-        """:meth:`_open` a call that the store may know. None where no place is free: first it must
-        be known that the call is new."""
+        """:meth:`_open` a call that the store may already know. None if no place is free: before
+        the call is refused, it must be certain that it is new."""
         self._unsure += 1
         try:
             return await self._open(event, maker, sure=False)
@@ -202,8 +203,8 @@ class Intake:
                 self._settled = None
 
     async def _has_place(self, call_id: str, *, sure: bool) -> bool:
-        """Whether there is a place for the call, which is taken. Those of calls that may turn out
-        to be known are waited for: they are given back in a moment."""
+        """Take a place for the call; False if none is free. Places held by calls that may turn out
+        to be known are waited for: they may be released in a moment."""
         while not await self._engine.places.take(Direction.INBOUND, call_id):
             if not sure:
                 raise _Full
@@ -217,7 +218,7 @@ class Intake:
     async def _open(
         self, event: ev.CarrierEvent, maker: ReplyMaker | None, *, sure: bool = True
     ) -> Applied:
-        """Raises ``StoreError``, also where the call is stored already."""
+        """Raises ``StoreError``, also if the call is already stored."""
         engine = self._engine
         now = engine.seam.now_ms()
         event = well_formed(_in_time(event, now - OPENING_AGE_MS, now))
@@ -261,7 +262,7 @@ class Intake:
 
 
 class _Full(Exception):
-    """No place is free just now."""
+    """No place is free at the moment."""
 
 
 class _IdentityClash(Exception):
@@ -273,12 +274,12 @@ def _opens(event: ev.CarrierEvent) -> bool:
 
 
 def _in_time(event: ev.CarrierEvent, earliest: int, now: int) -> ev.CarrierEvent:
-    """The event at a time when it can have happened: a carrier's clock may be wrong."""
+    """The event, its time limited to a plausible range: a carrier's clock may be wrong."""
     at = max(min(event.at, now), earliest)
     return event if at == event.at else replace(event, at=at)
 
 
 def _from_now_on(event: ev.CarrierEvent, now: int) -> ev.CarrierEvent:
-    """The event as of now. Deadlines count from it: told late, or by a clock that is behind, it
-    would leave the media socket no time to come."""
+    """The event with the time now. Deadlines count from it: if it was reported late, or by a clock
+    that is slow, the media socket would have no time left to connect."""
     return event if now == event.at else replace(event, at=now)

@@ -1,4 +1,4 @@
-"""Named phases of a call in the log: the same names for every carrier, no numbers, no words."""
+"""Phases of a call in the log: the same names for every carrier, without numbers or text."""
 
 from __future__ import annotations
 
@@ -31,24 +31,24 @@ _PHASES: Mapping[type[ev.CallEvent], str] = {
 
 
 def note_phases(record: CallRecord, *names: str) -> None:
-    """One line: the call reached these phases."""
+    """Log on one line that the call reached these phases."""
     if names:
         _log.info("call %s: %s", record.call_id, "; ".join(names))
 
 
 def phases_of(record: CallRecord, event: ev.CallEvent) -> list[str]:
-    """The phases that ``event`` began, and the end."""
+    """The phases that ``event`` began, including the end of the call."""
     names = ["webhook accepted"] if isinstance(event, ev.CarrierEvent) else []
     name = _PHASES.get(type(event))
     if isinstance(event, ev.BotSpeaking) and event.first_message:
         name = "greeting started"
     if isinstance(event, ev.Answered) and record.answered_at is None:
-        # It is refused; the carrier only asked what to do with it.
+        # The call is refused; the carrier only asked what to do with it.
         name = None
     if name is not None:
         names.append(name)
-    # Words that the end cut short are told behind it, whenever they were; what ends a call may be
-    # older than its end where the clock was set back.
+    # Speech that the end cut short is reported after it, whatever its time. An event that ends a
+    # call may be older than the end if the clock was set back.
     ends = record.ended_at is not None and record.ended_at >= event.at
     if ends and not isinstance(event, ev.BotSpoke):
         detail = f" ({record.end_detail.value})" if record.end_detail else ""

@@ -1,4 +1,4 @@
-"""Places for calls: leases under the caps, so that a call that is gone frees its place."""
+"""Places for calls: leases under the caps, so that the place of a call that is gone is freed."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ OUTBOUND_CAP = "calls:outbound"
 INBOUND_CAP = "calls:inbound"
 _NO_LIMIT = 2**31
 _SLACK_MS = 300_000
-"""For keypad tones before the call, and a hang-up that is repeated."""
+"""Allowance for keypad tones before the call, and for a hang-up that is repeated."""
 
 
 class Places:
-    """``config`` gives the caps that are in force just now."""
+    """``config`` returns the configuration that is in force now, which has the caps."""
 
     def __init__(
         self, coordinator: Coordinator, config: Callable[[], VoiceCallConfig], policy: CallPolicy
     ) -> None:
         self._coordinator = coordinator
         self._config = config
-        # Longer than any call can take: a lease runs out only where its call is gone for good.
+        # Longer than any call can last: a lease expires only if its call is gone for good.
         self._lease_ms = (
             policy.dial_ms + policy.ring_timeout_ms + policy.max_duration_ms + _SLACK_MS
         )
 
     async def take(self, direction: Direction, call_id: str, *, unlimited: bool = False) -> bool:
-        """A place for a call, under its cap or (``unlimited``: it is up already) whatever the cap
-        is; False when all are taken."""
+        """Take a place for a call; False if all are taken. ``unlimited``: ignore the cap, since
+        the call is up already."""
         config = self._config()
         outbound = direction is Direction.OUTBOUND
         limit = config.max_concurrent_calls if outbound else config.max_concurrent_inbound_calls
@@ -46,7 +46,7 @@ class Places:
         return lease is not None
 
     async def give_back(self, record: CallRecord) -> None:
-        """The call is over, or was never begun."""
+        """Free the place of a call that is over, or was never opened."""
         await self._coordinator.release(_cap(record.direction), record.call_id)
 
 

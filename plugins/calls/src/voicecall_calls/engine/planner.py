@@ -1,8 +1,8 @@
-"""From effects to what the carrier is asked to do, while a webhook still waits for its reply.
+"""Turns effects into actions for the carrier while a webhook still waits for its reply.
 
-The first words of a carrier-native call, the answer to an inbound call and the media socket are
-decided here, in the same step as the event that calls for them: a carrier whose replies steer the
-call then gets them without another request.
+The first message of a carrier-native call, the answer to an inbound call and the media socket are
+decided here, in the same step as the event that requires them. A carrier that is controlled by
+replies then gets them without another request.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from voicecall.store import StoredEvent
 __all__ = ["LIMIT_SLACK_S", "Doubt", "Plan", "Planner"]
 
 LIMIT_SLACK_S = 30
-"""The carrier's own limit comes after ours: it is for a gateway that is dead."""
+"""How much later than ours the carrier's own limit is: it is for a gateway that is dead."""
 
 
 class Plan(msgspec.Struct):
-    """A step with its actions. ``tokens`` are the stream tokens that appear in them."""
+    """A step with its actions. ``tokens`` are the stream tokens in the actions."""
 
     record: CallRecord
     effects: list[mc.Effect]
@@ -41,13 +41,13 @@ class Plan(msgspec.Struct):
     tokens: list[str] = msgspec.field(default_factory=list)
 
     def stored(self) -> list[StoredEvent]:
-        """The events as the store keeps them."""
+        """The events in the store's form."""
         return [StoredEvent(e.at, type(e).__name__, e.to_dict()) for e in self.events]
 
 
 class Doubt(msgspec.Struct, frozen=True):
-    """A step whose commit failed. Where only the answer was lost, the event finds its key when it
-    comes again, and the step is published then."""
+    """A step whose commit failed. If only the store's answer was lost, the key is found when the
+    event is delivered again, and the step is published then."""
 
     before: CallRecord
     plan: Plan
@@ -55,7 +55,7 @@ class Doubt(msgspec.Struct, frozen=True):
 
 
 class Planner:
-    """Knows the carrier's capabilities and where media sockets come in."""
+    """Plans actions according to the carrier's capabilities."""
 
     def __init__(
         self,
@@ -83,7 +83,8 @@ class Planner:
         self._refusal = refusal
 
     def plan(self, step: mc.Step, event: ev.CallEvent) -> Plan:
-        """Fold what ``step`` asks of the carrier into actions; the other effects remain."""
+        """Turn the effects of ``step`` that concern the carrier into actions, and keep the others.
+        """
         plan = Plan(step.record, [], [event])
         for effect in step.effects:
             self._fold(plan, effect, event)
@@ -95,7 +96,8 @@ class Planner:
         return tel.Listen(token, self._end_silence_ms)
 
     def first_words(self, record: CallRecord) -> tel.Speak | None:
-        """What a notification asks the carrier's own voice to say; None for another call."""
+        """The message of a notification that the carrier's own voice speaks; None for any other
+        call."""
         message = record.message
         if message is None or record.mode is not CallMode.NOTIFY:
             return None
@@ -104,8 +106,8 @@ class Planner:
         return tel.Speak(message.at_dial or self._new_id(), message.text, self._voice(record))
 
     def with_message_at_dial(self, step: mc.Step) -> mc.Step:
-        """The first step of an outbound call, with the carrier told at once what to speak where
-        it can be."""
+        """The first step of an outbound call. If the carrier can be given the message with the
+        dial request, the step says so."""
         record = step.record
         words = self.first_words(record)
         if words is None or record.message is None or not self._speaks_at_dial(words):
@@ -129,7 +131,7 @@ class Planner:
             case mc.Connected(resumed):
                 plan.effects.append(effect)
                 if record.media is not MediaPath.NATIVE:
-                    # Whoever had to be asked may have lost the token that went out with an answer.
+                    # If the carrier had to be asked, the answer with the token may have been lost.
                     if self._must_attach(record, asked=isinstance(event, ev.StatusReported)):
                         plan.actions.append(tel.AttachStream(self._stream(plan)))
                 elif not resumed:
@@ -145,13 +147,13 @@ class Planner:
         return asked or not (answers and self._streams_in_answer)
 
     def _limit(self, plan: Plan) -> None:
-        # What we dial is limited by the dial request; a streamed call ends without its stream.
+        # The dial request limits outbound calls; a streamed call that lacks its stream ends anyway.
         if plan.record.direction is Direction.INBOUND and self._capabilities.limit_by_command:
             limit = self._policy.max_duration_ms // 1000 + LIMIT_SLACK_S
             plan.actions.append(tel.LimitDuration(limit))
 
     def new_stream(self) -> tel.StreamRequest:
-        """A media socket to ask for; its token must be made known before."""
+        """A request for a media socket. Its token must be registered before it is sent."""
         return tel.StreamRequest(self._stream_url(), self._new_token())
 
     def _stream(self, plan: Plan) -> tel.StreamRequest:

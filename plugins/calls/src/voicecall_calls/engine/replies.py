@@ -1,4 +1,4 @@
-"""Replies to webhooks, as the carrier gets them and as the store keeps them."""
+"""Conversion of webhook replies between the carrier's and the store's form."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def recorded(reply: tel.WebhookReply, key: str, at: int) -> RecordedReply:
 
 
 def as_reply(kept: RecordedReply | None) -> tel.WebhookReply | None:
-    """The reply that was kept."""
+    """The carrier's form of a stored reply; None for None."""
     if kept is None:
         return None
     return tel.WebhookReply(kept.status, kept.body, kept.content_type, kept.headers)

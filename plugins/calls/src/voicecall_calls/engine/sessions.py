@@ -1,4 +1,4 @@
-"""Session keys: which conversation history a call belongs to. Chosen once, when it is made."""
+"""Session keys: which conversation history a call belongs to. Chosen once, when it is created."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def session_key(
 ) -> str:
     """The key, in lower case. ``one_for_all``: agents share the main session.
 
-    ``explicit`` wins: ``global`` and ``unknown`` stay as they are, a key of this agent keeps its
-    rest, anything else becomes an opaque part of this agent's namespace.
+    ``explicit`` takes precedence: ``global``, ``unknown`` and keys of this agent are kept;
+    anything else is placed into this agent's namespace.
     """
     agent = agent_id.strip().lower()
     if explicit is not None:

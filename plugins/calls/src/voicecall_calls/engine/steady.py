@@ -1,4 +1,4 @@
-"""The clock of the calls, which nobody sets while one is up."""
+"""The clock for calls, which does not jump while a call is live."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ __all__ = ["SteadySeam"]
 _log = logging.getLogger("voicecall.calls")
 
 STEP_MS = 1000
-"""What the wall clock moves by at once, if it is set; less than that is followed."""
+"""A step of the wall clock larger than this means that it was set; smaller ones are followed."""
 
 
 class SteadySeam:
-    """A :class:`voicecall.seam.Seam` on top of another, whose wall clock goes on evenly while
-    ``counting()``: deadlines are times of that clock, and all would be due at once, or none for
-    hours. Otherwise it is the wall clock as it was set."""
+    """Wraps a :class:`voicecall.seam.Seam`. While ``counting()`` is true, its wall clock advances
+    evenly: deadlines are times of that clock, and if it were set, all would be due at once, or
+    none for hours. Otherwise it follows the wall clock."""
 
     def __init__(self, seam: Seam, counting: Callable[[], bool]) -> None:
         self._wall_ms = seam.now_ms
@@ -28,7 +28,7 @@ class SteadySeam:
         self.random = seam.random
         self._counting = counting
         self._ahead = self._wall_ms() - self._elapsed()
-        """Of the wall clock before the monotonic one."""
+        """By how much the wall clock is ahead of the monotonic one."""
         self._told = False
 
     def now_ms(self) -> int:

@@ -1,4 +1,4 @@
-"""Calls whose first commit failed, and may be stored all the same: only its answer may be lost."""
+"""Calls whose first commit failed but may be stored: perhaps only the store's answer was lost."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _MOST_PAUSE_S = 60.0
 
 
 class Strays:
-    """Nobody else would hear of such a call before the next start."""
+    """Looks for such calls; otherwise they would not be noticed before the next start."""
 
     def __init__(self, engine: CallEngine) -> None:
         self._engine = engine
@@ -31,7 +31,7 @@ class Strays:
         self._looking = False
 
     def look_for(self, call_id: str) -> None:
-        """Ask the store for the call as soon as it answers."""
+        """Look for the call as soon as the store answers."""
         self._ids.append(call_id)
         if not self._looking:
             self._looking = True
@@ -58,9 +58,9 @@ class Strays:
             return
         _log.warning("call %s is stored after all", call_id)
         if record.direction is Direction.INBOUND:
-            # It rings, and its webhook may never come again.
+            # It is ringing, and its webhook may never be delivered again.
             await engine.take_up(record)
             return
-        # It was not placed, and whoever asked for it was told of an error.
+        # It was not placed, and the client that requested it got an error.
         refused = ev.DialRefused(at=engine.seam.now_ms(), error="the store answered too late")
         await CallLane(record, engine).apply(refused)
