@@ -83,8 +83,7 @@ class Planner:
         self._refusal = refusal
 
     def plan(self, step: mc.Step, event: ev.CallEvent) -> Plan:
-        """Turn the effects of ``step`` that concern the carrier into actions, and keep the others.
-        """
+        """Turn the effects of ``step`` that concern the carrier into actions; keep the others."""
         plan = Plan(step.record, [], [event])
         for effect in step.effects:
             self._fold(plan, effect, event)
