@@ -1,4 +1,4 @@
-"""The call store on SQL databases. :mod:`.postgres` is imported by itself: it needs an extra."""
+"""The call store on SQL databases. :mod:`.postgres` is imported separately: it needs an extra."""
 
 from .sqlite import SqliteStore
 

@@ -1,4 +1,4 @@
-"""Types of columns that hold the same values in every database."""
+"""Column types that hold the same values in every database."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ __all__ = ["Whole", "Words", "escaped", "unescaped"]
 
 
 def escaped(text: str) -> str:
-    """``text`` without NUL, which PostgreSQL cannot store; :func:`unescaped` gives it back."""
+    """``text`` without NUL, which PostgreSQL cannot store; :func:`unescaped` restores it."""
     return text.replace("\x01", "\x01\x02").replace("\x00", "\x01\x01")
 
 
@@ -17,7 +17,7 @@ def unescaped(text: str) -> str:
 
 
 class _EscapedText(TypeDecorator[str]):
-    """Text of PostgreSQL, ordered by code point as SQLite does, whatever the database's locale."""
+    """PostgreSQL text, ordered by code point as in SQLite, whatever the database's locale."""
 
     impl = Text
     cache_ok = True

@@ -10,7 +10,7 @@ __all__ = ["PostgresConfig", "SqliteConfig"]
 
 
 class SqliteConfig(ConfigModel):
-    """``directory`` has the database, the journal and the lock."""
+    """``directory`` contains the database, the journal and the lock."""
 
     directory: str = Field(
         min_length=1, description="where they are; filled in: `voice-calls` in the state directory"
@@ -18,7 +18,7 @@ class SqliteConfig(ConfigModel):
 
 
 class PostgresConfig(ConfigModel):
-    """``url`` is a connection URL as the server's own programs accept it."""
+    """``url`` is a connection URL as PostgreSQL's own programs accept it."""
 
     url: str = Field(
         pattern=r"^postgres(ql)?://",

@@ -1,4 +1,4 @@
-"""Owning a store directory, and the words of database errors."""
+"""Owning a store directory, and the messages of database errors."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ _HINTS = {
         " open more files"
     ),
 }
-"""What to do about an error of SQLite's, by its kind."""
+"""What to do about an SQLite error, by its primary result code."""
 
 
 class StoreTrouble(StoreError):
-    """Nothing can be stored just now, whatever it is."""
+    """Nothing can be stored at the moment, whatever it is."""
 
 
 @contextmanager
 def naming(name: object) -> Iterator[None]:
-    """Turn errors of the file system and the database into :exc:`StoreError` with the name of
-    the store, such as its path."""
+    """Turn errors of the file system and the database into :exc:`StoreError` with the store's
+    name, such as its path."""
     try:
         yield
     except OSError as error:
@@ -44,21 +44,21 @@ def naming(name: object) -> Iterator[None]:
 
 
 def reason(error: Exception) -> str:
-    """What a database error says, without what quotes people's numbers and words: SQLAlchemy's own
-    text (the parameters) and a server's details (the row)."""
+    """The message of a database error, without the parts that quote phone numbers and texts:
+    SQLAlchemy's own text (the parameters) and a server's details (the row)."""
     if isinstance(error, SQLAlchemyError):
         original = getattr(error, "orig", None) or error.__class__.__name__
         diagnosis = getattr(original, "diag", None)
         text = getattr(diagnosis, "message_primary", None) or str(original)
-        # Of SQLite's codes the last eight bits tell the kind.
+        # The low eight bits of an SQLite result code are the primary code.
         return text + _HINTS.get(getattr(original, "sqlite_errorcode", 0) & 0xFF, "")
     return str(error)
 
 
 @contextmanager
 def locked(directory: Path) -> Iterator[None]:
-    """Own a store directory, which is made (mode 0700) where there is none. Raises
-    :exc:`StoreError` where another process owns it or it cannot be written."""
+    """Own a store directory, which is created (mode 0700) if it does not exist. Raises
+    :exc:`StoreError` if another process owns it or it cannot be written."""
     path = directory / "lock"
     with naming(directory):
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -1,7 +1,7 @@
 """``calls.jsonl``: the state of each changed call as a line of JSON, for people and ``tail``.
 
-The database is the authority: the journal is written after the commit and not synchronised to
-the disk, so a crash may cost it the last lines.
+The database is authoritative: the journal is written after the commit and is not flushed to disk,
+so it may lose its last lines in a crash.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ _MOST_KNOWN = 500
 
 
 class Journal:
-    """Appends to ``path`` (mode 0600); a file that reaches ``max_bytes`` becomes ``path``.1 (where
-    that fails, it grows on), and one that was moved away or deleted is begun anew.
+    """Appends to ``path`` (mode 0600). A file that would exceed ``max_bytes`` is renamed to
+    ``path``.1 (if that fails, it grows further); one that was moved or deleted is created again.
 
-    For one thread. No method raises: a journal that cannot be written is logged once, its lines
-    wait (the newest of each call, at most 1000 calls) and are tried again with the next ones.
+    For one thread. No method raises: a failure to write is logged once, and the lines (the newest
+    of each call, for at most 1000 calls) are kept and retried with the next ones.
     """
 
     def __init__(self, path: Path, *, max_bytes: int) -> None:
@@ -47,8 +47,8 @@ class Journal:
         self._stuck = False
 
     def append(self, changes: Iterable[CallRecord | TurnRow]) -> None:
-        """Write the records, in this order, after those that wait. A turn is a line too: its
-        call's newest record with the figures of the turn."""
+        """Write the records in order, after those that are waiting. A turn is written as its
+        call's newest record with the turn's figures."""
         for change in changes:
             self._note(change)
         if not self._waiting:
@@ -78,7 +78,7 @@ class Journal:
             _renew(self._turns, call_id, change)
             record = self._known.get(call_id)
             if record is None:
-                # From before a restart: the next record of the call brings the figures.
+                # Its record is from before a restart: the call's next record has the figures.
                 return
         else:
             record = change
@@ -111,7 +111,7 @@ class Journal:
             raise
 
     def _put_aside(self) -> bool:
-        """Whether the file that is full has made room for another one."""
+        """Rename the full file; False if that failed."""
         try:
             os.replace(self._path, self._path.with_name(self._path.name + ".1"))
         except OSError as error:
@@ -131,7 +131,7 @@ class Journal:
 
 
 def _renew(known: dict[str, Kept], call_id: str, value: Kept) -> None:
-    """Put ``value`` last; the calls of which nothing came for longest are forgotten."""
+    """Put ``value`` last, and forget the call that has been unchanged for longest."""
     known.pop(call_id, None)
     known[call_id] = value
     if len(known) > _MOST_KNOWN:
@@ -139,7 +139,7 @@ def _renew(known: dict[str, Kept], call_id: str, value: Kept) -> None:
 
 
 def _is_at(path: Path, fd: int) -> bool:
-    """Whether ``fd`` is the file that has the name: it may have been moved away or deleted."""
+    """Whether ``path`` still names the file ``fd``: it may have been moved or deleted."""
     try:
         return os.path.samestat(os.stat(path), os.fstat(fd))
     except FileNotFoundError:
@@ -147,7 +147,7 @@ def _is_at(path: Path, fd: int) -> bool:
 
 
 def _open(path: Path) -> int:
-    """Open for appending, without the half line that a crash may have left at the end."""
+    """Open for appending; cut off the partial line that a crash may have left at the end."""
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
     try:
         os.fchmod(fd, 0o600)

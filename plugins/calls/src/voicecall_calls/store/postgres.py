@@ -17,10 +17,10 @@ __all__ = ["PostgresStore"]
 
 
 class PostgresStore(SqlStore):
-    """Calls in the database that ``url`` names; the rest as in :class:`.SqlStore`.
+    """Calls in the database at ``url``; otherwise like :class:`.SqlStore`.
 
-    One gateway at a time: an advisory lock of the database keeps a second one out, which waits
-    ``lock_seconds`` for it. Raises :exc:`voicecall.errors.ConfigError` for a URL that is none.
+    One gateway at a time: the database's advisory lock keeps out a second one, which waits for it
+    for ``lock_seconds``. Raises :exc:`voicecall.errors.ConfigError` for an invalid URL.
     """
 
     def __init__(self, url: str, directory: Path, seam: Seam, *, lock_seconds: float = 5.0) -> None:

@@ -1,4 +1,4 @@
-"""Dropping what is over and old."""
+"""Deleting old data of finished calls."""
 
 from __future__ import annotations
 
@@ -30,22 +30,22 @@ __all__ = [
 
 CALLS_PER_STEP = 200
 ROWS_PER_STEP = 5000
-"""Rows that a step looks at, most of which stay."""
+"""Rows that a step examines, most of which stay."""
 
 Place = tuple[int, Any]
-"""How far :func:`prune_loose_some` has come: a table, and a value in its order."""
+"""How far :func:`prune_loose_some` has come: the index of a table, and its last value examined."""
 
 _ENDED = func.coalesce(calls.c.ended_at, calls.c.started_at)
 _ALL_IDS = select(calls.c.call_id)
 
 
 def prune_some(connection: Connection, *, keep_calls: int, before: int) -> int:
-    """Drop up to ``CALLS_PER_STEP`` calls that are over and are not among the newest
-    ``keep_calls`` of these, or ended before ``before`` (epoch ms); how many went.
+    """Delete up to ``CALLS_PER_STEP`` finished calls that are not among the newest ``keep_calls``
+    finished ones, or ended before ``before`` (epoch ms). Returns how many were deleted.
 
-    Refused ones are counted apart: they cost their callers nothing, and enough of them would push
-    out the others. In steps, so that commits get their turn between them. They are found by when
-    they started, which has an index: to look at all calls takes seconds where there are many.
+    Refused calls are counted separately: they cost their callers nothing, and enough of them would
+    push out the others. Deleting in steps lets commits run in between. Calls are selected by start
+    time, which has an index: a scan of all calls takes seconds if there are many.
     """
     for refused in (0, 1):
         if ids := _doomed(connection, refused, keep_calls, before):
@@ -68,11 +68,12 @@ def _doomed(connection: Connection, refused: int, keep_calls: int, before: int) 
 def prune_loose_some(
     connection: Connection, place: Place, *, now: int, before: int
 ) -> Place | None:
-    """Look at the next ``ROWS_PER_STEP`` rows behind ``place``, which is ``(0, None)`` at first,
-    and drop what belongs to no stored call and is old. Where to go on; None: that was all.
+    """Examine the next ``ROWS_PER_STEP`` rows after ``place`` (initially ``(0, None)``), and delete
+    those that are old and belong to no stored call. Returns where to continue; None at the end.
 
-    A processed key outlives its call for as long as carriers may deliver again, since the event
-    would make a new call otherwise; a reservation until ``before``, since its key dials once.
+    A processed key is kept as long as carriers may redeliver its event, even without its call:
+    otherwise the event would open a new one. Reservations are kept until ``before``, since a key
+    dials only once.
     """
     orders = (
         (processed_keys, processed_keys.c.key, now - REPLIES_KEPT_MS),
@@ -94,6 +95,6 @@ def prune_loose_some(
 
 
 def drop_expired_codes(connection: Connection, *, now: int) -> None:
-    """Drop callers who were told a code that counts no more: whoever calls again gets another."""
+    """Delete pending approvals whose code has expired: a caller who calls again gets a new one."""
     waiting = approvals.c.status == "pending"
     connection.execute(delete(approvals).where(waiting, approvals.c.expires_at <= now))

@@ -1,4 +1,4 @@
-"""The store's questions. Each runs on the reader's connection inside its transaction."""
+"""The store's queries. Each runs on the reader's connection, inside its transaction."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ def _many(
         try:
             found.append(to_record(row.document, entries[row.call_id]))
         except StoreError as error:
-            # One bad row must not keep the gateway from starting with all the others.
+            # One bad row must not keep the gateway from starting with the others.
             _log.error("call %s is left out: %s", row.call_id, error)
     return found
 

@@ -1,8 +1,9 @@
-"""Whether a transaction was committed whose COMMIT got no answer.
+"""Finds out whether a transaction was committed if its COMMIT got no answer.
 
-Each transaction leaves its number in a row of the writer. Whoever lost the connection connects anew
-and looks: the number is there exactly if everything else of the transaction is. Connecting anew
-includes owning the database again; a gateway that owned it in between has removed the row.
+Each transaction writes its number into the writer's row. A writer that lost the connection
+reconnects and reads the row: the number is there if and only if the whole transaction was stored.
+Reconnecting includes taking ownership of the database again; a gateway that owned it in between
+has removed the row.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ class Receipts:
         self._numbers = count(1)
 
     def prepare(self, connection: Connection) -> None:
-        """Make the table where there is none, and forget other writers."""
+        """Create the table if it does not exist, and remove the rows of other writers."""
         with connection.begin():
             _metadata.create_all(connection)
             connection.execute(delete(_last_batch))
@@ -46,16 +47,16 @@ class Receipts:
         return next(self._numbers)
 
     def leave(self, connection: Connection, number: int) -> None:
-        """Note the number, inside its transaction. Raises :exc:`StoreError` where another writer
-        had the database in the meantime."""
+        """Write the number, inside its transaction. Raises :exc:`StoreError` if another writer
+        owned the database in the meantime."""
         mine = _last_batch.c.writer == self._session
         done = connection.execute(_last_batch.update().where(mine).values(number=number))
         if done.rowcount != 1:
             raise StoreError("another gateway wrote to the database while the connection was lost")
 
     def found(self, connection: Connection, number: int) -> bool:
-        """Whether the transaction with this number was committed. Raises :exc:`StoreError` where
-        that cannot be found out."""
+        """Whether the transaction with this number was committed. Raises :exc:`StoreError` if that
+        cannot be determined."""
         mine = _last_batch.c.writer == self._session
         try:
             with connection.begin():

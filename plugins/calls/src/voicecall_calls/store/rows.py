@@ -1,4 +1,4 @@
-"""Between commits and rows. Pure: no database, no clock."""
+"""Conversion between commits and rows. Pure: no database, no clock."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ __all__ = [
 Params = dict[str, Any]
 
 UNREADABLE = (msgspec.MsgspecError, TypeError, ValueError, KeyError, AttributeError)
-"""What decoding a row raises that was damaged, or written by a newer program."""
+"""Exceptions raised when a row is decoded that is damaged or was written by a newer program."""
 
 
 class Write(msgspec.Struct, frozen=True):
-    """A commit as rows, ready for the writer. ``now`` is when it was asked for."""
+    """A commit as rows, ready for the writer. ``now`` is when it was requested."""
 
     now: int
     call: Params | None = None
@@ -44,7 +44,7 @@ class Write(msgspec.Struct, frozen=True):
     turns: Sequence[Params] = ()
     approvals: Sequence[Params] = ()
     changes: Sequence[CallRecord | TurnRow] = ()
-    """What of it the journal tells."""
+    """The parts that the journal records."""
 
 
 def to_write(commit: Commit, now: int) -> Write:
@@ -87,14 +87,14 @@ def _call(record: CallRecord) -> Params:
         "ended_at": record.ended_at,
         "from_number": record.from_number,
         "to_number": record.to_number,
-        # What to_dict gives, without the dict in between.
+        # The same as encoding to_dict(), without creating the dict.
         "document": _json(replace(record, transcript=()) if record.transcript else record),
         "refused": int(record.refused),
     }
 
 
 def _deadline(record: CallRecord) -> list[Params]:
-    """The next one; all of them are in the document."""
+    """The row of the next deadline; all deadlines are in the document."""
     following = record.next_deadline
     if following is None:
         return []
@@ -141,8 +141,8 @@ def _turn(turn: TurnRow) -> Params:
 
 
 def to_record(document: str, transcript: Iterable[Mapping[str, Any]]) -> CallRecord:
-    """The record of a row, with the rows of its transcript. Raises :exc:`StoreError` where one was
-    written by a newer program or damaged."""
+    """The record of a row, with the rows of its transcript. Raises :exc:`StoreError` if one is
+    damaged or was written by a newer program."""
     try:
         entries = tuple([_to_entry(row) for row in transcript])
         return CallRecord.from_dict(msgspec.json.decode(document), entries)

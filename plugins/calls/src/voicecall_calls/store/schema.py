@@ -1,4 +1,4 @@
-"""The schema's version: creating it, bringing an older one up to date, refusing a newer one."""
+"""The schema and its version: creating it, upgrading an older one, refusing a newer one."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Step = Callable[[Connection], None]
 
 
 def _nearest_deadlines(connection: Connection) -> None:
-    """Version 2: of the deadlines of a call the nearest, and no index of processed keys by age:
+    """Version 2: only the nearest deadline of a call, and no index of processed keys by age, since
     nearly all of them are old."""
     nearest_last = select(deadlines).order_by(desc(deadlines.c.at), desc(deadlines.c.kind))
     nearest = {row["call_id"]: dict(row) for row in connection.execute(nearest_last).mappings()}
@@ -28,10 +28,10 @@ def _nearest_deadlines(connection: Connection) -> None:
 
 
 def _refused_apart(connection: Connection) -> None:
-    """Version 3: calls that were refused are marked, and found by that."""
+    """Version 3: refused calls are marked, and indexed by that."""
     whole = calls.c.refused.type.compile(connection.dialect)
     connection.execute(text(f"ALTER TABLE calls ADD COLUMN refused {whole} NOT NULL DEFAULT 0"))
-    # As CallRecord.refused says. No text looks like this: its quotes have a backslash before them.
+    # The same as CallRecord.refused. No text in the document can match: its quotes are escaped.
     has = calls.c.document.contains
     details = [has(f'"end_detail":"{detail}"') for detail in ("policy", "capacity", "shutdown")]
     refused = (has('"direction":"inbound"'), has('"answered_at":null'), or_(*details))
@@ -49,10 +49,10 @@ STEPS: Sequence[Step] = (_nearest_deadlines, _refused_apart)
 def prepare_schema(
     connection: Connection, *, name: str = "the store", steps: Sequence[Step] = STEPS
 ) -> int:
-    """Create or upgrade the tables in one transaction and return the version they have then.
+    """Create or upgrade the tables in one transaction and return their version.
 
-    Raises :exc:`StoreError`, which begins with ``name``, where the database was made by a newer
-    program, or its version cannot be known.
+    Raises :exc:`StoreError`, whose message begins with ``name``, if the database was created by a
+    newer program or its version cannot be determined.
     """
     newest = 1 + len(steps)
     with connection.begin():

@@ -24,11 +24,11 @@ from voicecall.errors import ConfigError, StoreError
 __all__ = ["ServerAddress"]
 
 _LOCK = int.from_bytes(b"voiccall")
-"""The advisory lock of whoever writes to a database."""
+"""Key of the advisory lock that the gateway writing to a database holds."""
 
 _DEFAULTS = {
     "connect_timeout": "10",
-    # A server that is gone without a word is noticed within half a minute.
+    # A server that vanishes without closing the connection is noticed within half a minute.
     "keepalives_idle": "10",
     "keepalives_interval": "5",
     "keepalives_count": "3",
@@ -45,14 +45,14 @@ AND (l.classid::bigint << 32 | l.objid::bigint) = %s
 
 @dataclass(frozen=True, slots=True)
 class ServerAddress:
-    """``name`` is the address without user and password, ``params`` what libpq is told."""
+    """``name`` is the address without user and password, ``params`` are libpq's parameters."""
 
     name: str
     params: Mapping[str, str] = field(repr=False)
 
     @classmethod
     def parse(cls, url: str) -> ServerAddress:
-        """Raises :exc:`ConfigError`, which does not quote the URL: it may hold a password."""
+        """Raises :exc:`ConfigError`, which does not quote the URL: it may contain a password."""
         try:
             given = {key: str(value) for key, value in conninfo_to_dict(url).items()}
         except (psycopg.Error, ValueError):
@@ -73,8 +73,8 @@ class ServerAddress:
 
     @contextmanager
     def connected(self, *, writing: bool, lock_seconds: float) -> Iterator[Connection]:
-        """A connection for one thread. The writing one owns the database, also after it was lost
-        and made anew; the other only reads."""
+        """A connection for one thread. The writing one owns the database, and owns it again when
+        it is lost and reopened; the other only reads."""
 
         def connect() -> psycopg.Connection:
             made = psycopg.connect(**self.params)  # type: ignore[arg-type]
@@ -102,7 +102,7 @@ class ServerAddress:
         if made.info.parameter_status("server_encoding") != "UTF8":
             raise StoreError(f"{self.name}: the database must have the encoding UTF8")
         if not writing:
-            # All questions of a transaction see one state.
+            # All queries of a transaction see the same state.
             made.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
             made.read_only = True
             return
@@ -115,7 +115,7 @@ class ServerAddress:
         made.autocommit = False
 
     def _own(self, made: psycopg.Connection, lock_seconds: float) -> None:
-        """Wait for the lock: a server may hold it a moment for a gateway that was killed."""
+        """Wait for the lock: the server may still hold it for a gateway that was just killed."""
         made.execute(
             "SELECT set_config('lock_timeout', %s, false)", (f"{int(lock_seconds * 1000)}ms",)
         )
@@ -129,16 +129,16 @@ class ServerAddress:
 
 
 def _may_hold_a_password(given: Mapping[str, str]) -> bool:
-    """Whether a part of ``given`` that is named in errors holds what stood in front of an @: libpq
-    takes the first one, or a slash, for the end of the password."""
+    """Whether a part of ``given`` that errors quote may contain a piece of the password: libpq
+    ends the password at the first @ or slash."""
     ports = given.get("port", "").replace(",", "")
     database = "user" not in given and "@" in given.get("dbname", "")
     return "@" in given.get("host", "") or database or not (ports + "0").isdecimal()
 
 
 def _release(connection: Connection) -> None:
-    """Let go of the lock now: the server would do it some time after the end."""
-    # A connection that is lost has let go of it.
+    """Release the lock now: the server would do it only some time after the connection closes."""
+    # A lost connection has released it already.
     with suppress(SQLAlchemyError, StoreError):
         connection.rollback()
         if not connection.invalidated:

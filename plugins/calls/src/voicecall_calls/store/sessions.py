@@ -1,4 +1,4 @@
-"""What the store's two threads hold open, and how they do their jobs."""
+"""The sessions of the store's two threads: what they hold open and how they run jobs."""
 
 from __future__ import annotations
 
@@ -78,16 +78,16 @@ class ReaderSession:
         self._connection = connection
 
     def run(self, jobs: Sequence[Work]) -> list[Any]:
-        """All jobs of a batch see one state: that after every commit acknowledged before."""
+        """All jobs of a batch see the same state: the one after every acknowledged commit."""
         try:
             with self._connection.begin():
                 return [self._answer(job) for job in jobs]
         except SQLAlchemyError:
-            # One is at fault, or the connection was lost: each gets a transaction of its own.
+            # One job failed, or the connection was lost: each gets its own transaction.
             return [self._alone(job) for job in jobs]
 
     def settled(self) -> None:
-        """Nothing is left to do."""
+        """Nothing to do for a reader."""
 
     def _alone(self, query: Work) -> Any:
         try:
@@ -106,5 +106,5 @@ class ReaderSession:
 
 
 def _failed(name: str, error: Exception) -> StoreError:
-    # Without the error behind it: see what a commit that fails does.
+    # Without the error as its cause, for the same reason as in _database_error.
     return StoreError(f"{name}: {reason(error)}")

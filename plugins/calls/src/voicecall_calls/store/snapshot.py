@@ -1,8 +1,8 @@
-"""A call as a line of the journal: the keys of OpenClaw's call records, which its readers expect.
+"""A call as a line of the journal, with the keys of OpenClaw's call records, which readers expect.
 
-``metadata`` holds what is known of the call's newest turn: ``lastTurnId``, ``lastTurnLatencyMs``,
-``lastTurnListenWaitMs``, ``lastTurnCompletedAt``. Tokens and the state of the machine are left
-out: they are the database's.
+``metadata`` includes the figures of the call's newest turn: ``lastTurnId``, ``lastTurnLatencyMs``,
+``lastTurnListenWaitMs``, ``lastTurnCompletedAt``. Tokens and the state of the state machine are
+only in the database.
 """
 
 from __future__ import annotations

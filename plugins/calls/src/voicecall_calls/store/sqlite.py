@@ -21,9 +21,9 @@ _BUSY_SECONDS = 5
 
 
 class SqliteStore(SqlStore):
-    """Calls in ``<directory>/calls.db``; the rest as in :class:`.SqlStore`.
+    """Calls in ``<directory>/calls.db``; otherwise like :class:`.SqlStore`.
 
-    ``fsync`` keeps commits through a loss of power; without it they survive a killed process only.
+    With ``fsync``, commits survive a loss of power; without it, only the death of the process.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class SqliteStore(SqlStore):
         self._path = directory / "calls.db"
         self._fsync = fsync
         self._file: os.stat_result | None = None
-        """The database that is open."""
+        """The database file that is open."""
         super().__init__(
             str(self._path),
             directory,
@@ -51,7 +51,7 @@ class SqliteStore(SqlStore):
         return [*super().problems(), *self._gone()]
 
     def _gone(self) -> Iterator[str]:
-        """SQLite goes on with a file that has lost its name, and says nothing."""
+        """Report a database file that was moved or deleted: SQLite silently goes on using it."""
         if self._file is None:
             return
         try:
@@ -81,11 +81,12 @@ class SqliteStore(SqlStore):
 
 @contextmanager
 def connected(path: Path, *, writing: bool, fsync: bool = True) -> Iterator[Connection]:
-    """A connection for one thread. The writing one creates the file (mode 0600; SQLite gives its
-    companions the same) and locks at the begin of a transaction; the other only reads."""
+    """A connection for one thread. The writing one creates the file (mode 0600, which SQLite also
+    gives to the -wal and -shm files) and locks it when a transaction begins; the other only reads.
+    """
     if writing:
-        # SQLite loses its locks when a process closes any descriptor of the file, so this one is
-        # gone before the first connection.
+        # SQLite loses its locks when the process closes any descriptor of the file, so this one is
+        # closed before the first connection is opened.
         fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         try:
             os.fchmod(fd, 0o600)

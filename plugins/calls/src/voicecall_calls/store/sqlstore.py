@@ -1,4 +1,4 @@
-"""The call store over SQL: a writer thread that commits in groups, a reader thread beside it."""
+"""The call store over SQL: a writer thread that commits in groups, and a reader thread."""
 
 from __future__ import annotations
 
@@ -44,19 +44,19 @@ _log = logging.getLogger("voicecall.store")
 JOURNAL_BYTES = 16 * 1024 * 1024
 
 TOLD_S = 60.0
-"""How long a commit that failed counts, where none is tried after it."""
+"""How long a failed commit is reported as a problem if no other is attempted."""
 
 _BATCH = 256
 _DAY_MS = 24 * 3600 * 1000
 
 
 class SqlStore(CallStore):
-    """Calls in a database, readable lines of them in ``<directory>/calls.jsonl``.
+    """Calls in a database, and as readable lines in ``<directory>/calls.jsonl``.
 
-    While its lifespan is entered it owns the directory (file ``lock``) and the database; entering
-    raises :exc:`StoreError` where another process does, or they cannot be used. ``journal_bytes``
-    is the size at which the journal is rotated to ``calls.jsonl.1``. Groups of commits are
-    ``pause_s`` seconds apart, at least. ``name`` is what errors call the database.
+    During its lifespan it owns the directory (file ``lock``) and the database; entering raises
+    :exc:`StoreError` if another process does, or they cannot be used. ``journal_bytes`` is the size
+    at which the journal is rotated to ``calls.jsonl.1``. Groups of commits are at least ``pause_s``
+    seconds apart. ``name`` is what errors call the database.
     """
 
     def __init__(
@@ -83,17 +83,17 @@ class SqlStore(CallStore):
 
     @abstractmethod
     def _connected(self, *, writing: bool) -> AbstractContextManager[Connection]:
-        """A connection for one thread. The writing one owns the database; both see every
-        transaction as one state, and in a thread's next transaction what was committed before."""
+        """A connection for one thread. The writing one owns the database. Within a transaction
+        both see one state, which includes everything committed before it began."""
 
     def _receipts(self) -> Receipts | None:
-        """For a database whose connection can be lost."""
+        """Receipts, for a database whose connection can be lost."""
         return None
 
     @property
     def outstanding(self) -> int:
-        """How many answers of the two threads are still to come: zero means that time may be
-        skipped. Read on the event loop; it falls when the answers are set there."""
+        """Number of requests to the two threads that are not answered yet; tests skip time only if
+        it is zero. Read it on the event loop; it decreases when results are set there."""
         return self._writer.outstanding + self._reader.outstanding
 
     @asynccontextmanager
@@ -107,7 +107,7 @@ class SqlStore(CallStore):
             finally:
                 await self._reader.stop()
         finally:
-            # After the reader, so that the last connection to close can clear the log.
+            # After the reader: the last connection to close must be able to clear SQLite's WAL.
             await self._writer.stop()
 
     async def commit(self, commit: Commit) -> None:
@@ -159,9 +159,9 @@ class SqlStore(CallStore):
         return await self._read(lambda c: reading.approvals_of(c, number))
 
     async def prune(self, now_ms: int, *, keep_calls: int, keep_days: int) -> int:
-        """Drop calls that are over and either not among the newest ``keep_calls`` of these or
-        ended more than ``keep_days`` ago; how many went. Refused ones are counted apart. Their
-        dedupe keys stay for a day. Callers whose pairing code has expired go, too."""
+        """Delete finished calls that are not among the newest ``keep_calls`` finished ones, or
+        ended more than ``keep_days`` ago. Returns how many were deleted. Refused calls are counted
+        separately. Deduplication keys stay for a day; expired pairing codes are deleted too."""
         before = now_ms - keep_days * _DAY_MS
         gone = 0
         while step := await self._writer.submit(

@@ -1,4 +1,4 @@
-"""Statements that are run for the rows of one group of commits after the other."""
+"""Statements that are run for the rows of each group of commits."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ __all__ = ["ForRows"]
 class ForRows:
     """A statement for rows that have the same keys; without rows it does nothing.
 
-    For SQLite, whose driver takes the values as they are, it is compiled once and run by the
-    driver: the execution of a statement by SQLAlchemy costs more than what the database does.
+    For SQLite, whose driver accepts the values unconverted, it is compiled once and run by the
+    driver directly: SQLAlchemy's execution costs more than the work of the database.
     """
 
     def __init__(self, statement: Any) -> None:

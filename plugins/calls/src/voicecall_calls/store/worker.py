@@ -1,4 +1,4 @@
-"""A thread that works off jobs in batches and answers them on the event loop."""
+"""A thread that runs jobs in batches and returns their results on the event loop."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ class WorkerSession(Protocol[JobIn]):
     """What the thread holds open while it runs; only the thread touches it."""
 
     def run(self, jobs: Sequence[JobIn]) -> Sequence[Any]:
-        """Do the jobs; for each its result, or the exception that its waiter gets."""
+        """Run the jobs. Returns a result for each, or the exception to raise to its waiter."""
         ...
 
     def settled(self) -> None:
-        """Called after the waiters of a batch were told."""
+        """Called after the results of a batch were delivered."""
         ...
 
 
 class Worker(Generic[Job]):
     """One thread, from :meth:`start` to :meth:`stop`.
 
-    A batch is whatever waits, up to ``most``; its waiters are told with one
-    ``call_soon_threadsafe``. Jobs of one round of the event loop are handed over together at its
-    end: the thread would otherwise wake up for the first of them and leave the others behind. And
-    at most every ``pause_s`` seconds: what a batch costs, it costs whatever is in it.
+    A batch is whatever is waiting, up to ``most`` jobs; its results are delivered with one
+    ``call_soon_threadsafe``. Jobs submitted in one iteration of the event loop are handed over
+    together at its end: otherwise the thread would wake up for the first and run it without the
+    others. Batches are at least ``pause_s`` seconds apart: a batch has a cost whatever its size.
     """
 
     def __init__(
@@ -61,11 +61,11 @@ class Worker(Generic[Job]):
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopped: asyncio.Future[None] | None = None
         self.outstanding = 0
-        """How many things the thread has been asked for and not answered yet: jobs, starting,
-        stopping. Read it on the event loop; it falls only there, when the answers are set."""
+        """Number of requests to the thread that are not answered yet: jobs, starting, stopping.
+        Read it on the event loop; it decreases only there, when the results are set."""
 
     async def start(self) -> None:
-        """Start the thread and enter the session in it; raises what that raises."""
+        """Start the thread and enter the session in it. Raises what entering it raises."""
         self._loop = asyncio.get_running_loop()
         ready: asyncio.Future[None] = self._loop.create_future()
         self._stopped = self._loop.create_future()
@@ -81,7 +81,7 @@ class Worker(Generic[Job]):
             raise
 
     async def submit(self, job: Job) -> Any:
-        """Hand a job in and wait for its result. A cancelled waiter leaves the job running."""
+        """Submit a job and wait for its result. If the waiter is cancelled, the job still runs."""
         if self._thread is None or self._loop is None:
             raise StoreError("the call store is not open")
         future: asyncio.Future[Any] = self._loop.create_future()
@@ -103,7 +103,7 @@ class Worker(Generic[Job]):
             self._queue.put(job)
 
     async def stop(self) -> None:
-        """Take no more jobs, work off those that wait, leave the session, end the thread."""
+        """Accept no more jobs, finish the waiting ones, exit the session and end the thread."""
         if self._thread is None or self._stopped is None:
             return
         thread, self._thread = self._thread, None
@@ -139,7 +139,7 @@ class Worker(Generic[Job]):
         self._tell([self._stopped], [failure])
 
     def _next_batch(self) -> list[_Waiting[Job]]:
-        """What waits, at least one job; empty when the thread is to end."""
+        """The waiting jobs, at least one; empty if the thread should end."""
         batch: list[_Waiting[Job]] = []
         item = self._queue.get()
         while item is not None:
@@ -155,7 +155,7 @@ class Worker(Generic[Job]):
         return batch
 
     def _drain(self, failure: BaseException) -> None:
-        """Fail the jobs that come until the stop, so that nobody waits for ever."""
+        """Fail the jobs submitted until the stop, so that no waiter hangs."""
         while batch := self._next_batch():
             self._tell([future for _, future in batch], [failure] * len(batch))
 
@@ -164,7 +164,7 @@ class Worker(Generic[Job]):
         try:
             self._loop.call_soon_threadsafe(self._settle, futures, outcomes)
         except RuntimeError:
-            # The loop is closed: nobody waits any more.
+            # The loop is closed: nothing is waiting any more.
             return
 
     def _settle(self, futures: Sequence[asyncio.Future[Any]], outcomes: Sequence[Any]) -> None:

@@ -1,4 +1,4 @@
-"""What the writer thread does with a batch of commits: one transaction, a statement per table."""
+"""Storing a batch of commits in the writer thread: one transaction, one statement per table."""
 
 from __future__ import annotations
 
@@ -42,10 +42,10 @@ _BAD_ROW = (
 
 
 class _Puts:
-    """Statements that insert a row or replace it, in the words of one database."""
+    """Statements that insert or replace a row, in the dialect of one database."""
 
     def __init__(self, dialect: str) -> None:
-        # SQLite's and PostgreSQL's have the same methods and no common base.
+        # Those of SQLite and PostgreSQL have the same methods but no common base class.
         self._insert: Any = import_module(f"sqlalchemy.dialects.{dialect}").insert
         self.call = self._put(tables.calls, "call_id")
         self.deadline = self._put(tables.deadlines, "call_id")
@@ -64,8 +64,8 @@ class _Puts:
         )
 
     def _put_alias(self) -> ForRows:
-        """An alias of another call becomes NULL, which the column refuses: one statement checks
-        and stores."""
+        """If the alias belongs to another call, the statement sets NULL, which the column refuses:
+        it checks and stores at once."""
         row = self._insert(tables.call_aliases)
         same = tables.call_aliases.c.call_id == row.excluded.call_id
         return ForRows(
@@ -93,11 +93,11 @@ _ADD_RESERVATION = ForRows(insert(tables.dial_reservations))
 def store_batch(
     connection: Connection, writes: Sequence[Write], *, name: str, receipts: Receipts | None
 ) -> list[StoreError | None]:
-    """Store commits in their order; for each its error, None where it is stored.
+    """Store commits in order. Returns an error for each, or None if it is stored.
 
-    All go into one transaction. Where a row of one is refused, each gets a transaction of its
-    own, so that only the guilty one fails. ``name`` is what errors call the database; with
-    ``receipts`` a lost connection is made anew, and what it lost is stored again.
+    All go into one transaction. If a row is refused, each commit gets its own transaction, so that
+    only the faulty one fails. ``name`` is what errors call the database. With ``receipts``, a lost
+    connection is reopened, and what was lost with it is stored again.
     """
 
     def together() -> None:
@@ -129,8 +129,8 @@ def _store_alone(
 
 
 def _transact(connection: Connection, receipts: Receipts | None, work: Callable[[], None]) -> None:
-    """Run ``work`` in a transaction, once more where its connection was lost and it left no
-    receipt. Raises what ``work`` and the database raise."""
+    """Run ``work`` in a transaction, and once more if the connection was lost and there is no
+    receipt of the first. Raises what ``work`` and the database raise."""
     if receipts is None:
         with connection.begin():
             work()
@@ -154,19 +154,19 @@ def _transact(connection: Connection, receipts: Receipts | None, work: Callable[
 
 
 def _blames_row(error: Exception) -> bool:
-    """Whether a row can be the cause; every other error is the database's own."""
+    """Whether a row may be the cause; any other error is the database's."""
     if isinstance(error, DBAPIError) and error.connection_invalidated:
         return False
     if isinstance(error, StatementError) and not isinstance(error, DBAPIError):
-        # A value that the type of its column does not take: the database was not asked.
+        # A value that its column type does not accept: it did not reach the database.
         return True
     sqlstate = getattr(getattr(error, "orig", None), "sqlstate", None) or ""
-    # Class 54: a limit of the server is exceeded, such as that of a key's length.
+    # Class 54: a limit of the server is exceeded, such as the length of a key.
     return isinstance(error, _BAD_ROW) or sqlstate.startswith("54")
 
 
 def _put_alone(connection: Connection, write: Write) -> None:
-    """The rows of one commit, one by one where a refusal must name the key."""
+    """Store the rows of one commit, one at a time if a refusal must name the key."""
     _drop_old_replies(connection, [write])
     for kind, statement, rows in (
         ("processed", _ADD_PROCESSED, write.processed),
@@ -190,14 +190,14 @@ def _put_alone(connection: Connection, write: Write) -> None:
 
 
 def _drop_old_replies(connection: Connection, writes: Iterable[Write]) -> None:
-    """Expired keys may be used again, and the table stays small."""
+    """Delete expired replies: their keys may be used again, and the table stays small."""
     now = max((w.now for w in writes if w.replies), default=None)
     if now is not None:
         _DROP_OLD_REPLIES.run(connection, [{"until": now - REPLIES_KEPT_MS}])
 
 
 def _put_unique(connection: Connection, writes: Sequence[Write]) -> None:
-    """The rows that may clash with what is stored."""
+    """Store the rows that may conflict with stored ones."""
     for statement, rows in (
         (_ADD_PROCESSED, _flat(w.processed for w in writes)),
         (_ADD_REPLY, _flat(w.replies for w in writes)),
@@ -208,7 +208,7 @@ def _put_unique(connection: Connection, writes: Sequence[Write]) -> None:
 
 
 def _put_rest(connection: Connection, writes: Sequence[Write]) -> None:
-    # Of several commits of one call only the last one's record counts.
+    # If a call has several commits, only the record in the last one counts.
     put = _puts(connection.dialect.name)
     newest = {w.call["call_id"]: w for w in writes if w.call}
     for statement, rows in (
@@ -228,6 +228,6 @@ def _flat(groups: Iterable[Sequence[Params]]) -> list[Params]:
 
 
 def _database_error(name: str, error: Exception) -> StoreError:
-    # Without the error behind it, which a log would print: it quotes people's numbers and words.
+    # Without the error as its cause, which a log would print: it quotes phone numbers and texts.
     kind = StoreError if _blames_row(error) else StoreTrouble
     return kind(f"{name}: the commit was not stored: {reason(error)}")
