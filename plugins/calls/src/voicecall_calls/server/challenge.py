@@ -1,4 +1,4 @@
-"""Whether a URL leads to this machine: only its key makes the answer to a challenge
+"""Answers to challenges, which show whether a URL leads to this machine: they need its key
 (:mod:`voicecall_calls.probing`)."""
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from voicecall.errors import ConfigError
 __all__ = ["CHALLENGE", "CHALLENGE_LIMIT", "answering"]
 
 CHALLENGE = "voicecallChallenge"
-"""Name of the query parameter of a challenge."""
+"""Name of the query parameter that carries a challenge."""
 CHALLENGE_LIMIT = 128
 _KEY_FILE = "probe.key"
 
 
 def answering(state_dir: Path) -> Callable[[str], str]:
-    """What this machine answers to a challenge. Its key is made where there is none yet."""
+    """A function that answers challenges for this machine. Its key is created if necessary."""
     folder = state_dir / "voice-calls"
     try:
-        # One after the other: the mode is for the last one only.
+        # Separately: with parents=True the mode applies to the last directory only.
         state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         folder.mkdir(exist_ok=True, mode=0o700)
     except OSError as error:
@@ -44,14 +44,14 @@ def answering(state_dir: Path) -> Callable[[str], str]:
 
 def _key(file: Path) -> bytes:
     if file.exists() and not file.stat().st_size:
-        # The power went before it was on the disk.
+        # Power was lost before the key was on disk.
         file.unlink(missing_ok=True)
     if not file.exists():
-        # Of two that make one at once the first counts.
+        # If two processes create a key at the same time, the first one counts.
         fresh = file.with_name(f"{_KEY_FILE}.{secrets.token_hex(4)}")
         descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         try:
-            # What a full disk does not take is told at the end of the block.
+            # A full disk may be reported only when the file is closed.
             with open(descriptor, "w") as writer:
                 writer.write(secrets.token_hex(32))
             os.link(fresh, file)

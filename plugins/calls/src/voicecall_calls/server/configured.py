@@ -1,4 +1,4 @@
-"""The server as the configuration wants it."""
+"""Making the server from the configuration."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def make_server(
     seam: Seam,
     state_dir: Path,
 ) -> CallServer:
-    """A server that does not listen yet."""
+    """The server, not listening yet."""
     security, streaming = config.webhook_security, config.streaming
     return CallServer(
         carrier,

@@ -1,4 +1,4 @@
-"""Caps on things in flight: one for each client, one for all of them."""
+"""Caps on things in flight: per client and in total."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ __all__ = ["InFlight"]
 
 
 class InFlight:
-    """Counts what is in flight. The cap on all of them also bounds the clients remembered, so
-    no count is ever dropped to make room."""
+    """Counts what is in flight. The total cap also bounds the number of clients remembered, so no
+    count is ever dropped to make room."""
 
     def __init__(self, *, per_client: int, total: int) -> None:
         self._per_client = per_client
@@ -16,7 +16,7 @@ class InFlight:
         self.total = 0
 
     def enter(self, client: str) -> bool:
-        """Take a place; False where there is none. Each True is followed by one `leave`."""
+        """Take a place; False if none is free. Each True must be followed by one `leave`."""
         held = self._clients.get(client, 0)
         if self.total >= self._limit or held >= self._per_client:
             return False
@@ -25,11 +25,11 @@ class InFlight:
         return True
 
     def used_up(self, client: str) -> bool:
-        """True where the client itself has as much as it may have."""
+        """True if the client has reached its own cap."""
         return self._clients.get(client, 0) >= self._per_client
 
     def leave(self, client: str) -> None:
-        """Give a place back."""
+        """Free a place."""
         held = self._clients[client] - 1
         self.total -= 1
         if held:

@@ -4,13 +4,13 @@
 when           rule                                         otherwise
 ============== ============================================ ===================================
 upgrade        the path is the stream path                  404
-upgrade        its signature, where it has one, is right    401, unless signatures are skipped
+upgrade        its signature, if it has one, is valid       401, unless signatures are skipped
 upgrade        not shutting down, below the cap             503
-connected      signed, or pending below the caps (all of
-               these, this client's)                        close 1013
-pre-start      let in within the start timeout              close 1008
+connected      signed, or below the caps on pending
+               sockets (total and per client)               close 1013
+pre-start      admitted within the start timeout            close 1008
 each message   not over the frame limit                     close 1009
-first event    is the start, and the only one               close 1008
+first event    is the start, which comes only once          close 1008
 start          the engine admits it                         close with the engine's code
 ============== ============================================ ===================================
 """
@@ -70,31 +70,31 @@ class MediaServer:
         self._sockets: set[MediaConnection] = set()
         self._pending: set[MediaConnection] = set()
         self._turned_away: set[MediaConnection] = set()
-        """Those that found no place to wait in; until they have closed they take no other."""
+        """Sockets over the caps on pending ones. Until closed, they do not count as connections."""
         self._pending_limits = InFlight(
             per_client=options.max_pending_per_client, total=options.max_pending
         )
         self._log = FloodLog(logger, seam.monotonic)
         self.refused: Counter[int] = Counter()
-        """How many sockets got which status of an error or, before they were let in, close code."""
+        """Number of refused sockets by HTTP status or, for those not yet admitted, close code."""
         self._tasks: TaskGroup | None = None
-        """There while sockets are let in."""
+        """Set while sockets are admitted."""
         self._empty = anyio.Event()
 
     @property
     def open_sockets(self) -> int:
-        """Sockets that are connected, pending ones included."""
+        """Connected sockets, including pending ones."""
         return len(self._sockets)
 
     @property
     def pending_sockets(self) -> int:
-        """Unsigned sockets that the engine has not let in yet."""
+        """Unsigned sockets that the engine has not admitted yet."""
         return len(self._pending)
 
     @asynccontextmanager
     async def run(self) -> AsyncIterator[None]:
-        """Admit sockets. On the way out they are closed with 1001, and each attachment has been
-        told before this returns."""
+        """Admit sockets. On exit they are closed with 1001, and every attachment has been notified
+        when this returns."""
         async with anyio.create_task_group() as tasks:
             self._tasks = tasks
             tasks.start_soon(self._look_after, name="media sockets")
@@ -123,7 +123,7 @@ class MediaServer:
     # --- called by the connections ------------------------------------------------------------
 
     def upgrade(self, upgrade: Upgrade) -> MediaConnection | Refusal:
-        """Decide about the HTTP request that opens a media socket."""
+        """Accept or refuse the HTTP request that opens a media socket."""
         path = normal_path(upgrade.path)
         if path != self._path:
             text = "media socket of %s refused: none are served at %s, but at %s"

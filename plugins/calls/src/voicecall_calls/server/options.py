@@ -1,4 +1,4 @@
-"""What the two servers can be told. Plain data, some of which the configuration gives."""
+"""Options of the two servers: plain data, partly from the configuration."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ KIB = 1024
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamOptions:
-    """Media sockets. A socket is pending until the engine lets it in, which must happen within
-    ``pre_start_timeout_ms``; the caps on those hold for handshakes that are not signed.
-    ``send_limit`` (bytes) is how far a socket may fall behind, ``frame_limit`` (bytes) the longest
+    """Media sockets. A socket is pending until the engine admits it, which must happen within
+    ``pre_start_timeout_ms``. The caps on pending sockets apply to unsigned handshakes.
+    ``send_limit`` (bytes): how much may wait for a slow peer; ``frame_limit`` (bytes): the longest
     message."""
 
     path: str = "/voice/stream"
@@ -27,12 +27,12 @@ class StreamOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WebhookSecurity:
-    """Whom to believe and how much to take.
+    """Which headers and senders to trust, and how much to accept.
 
-    ``allowed_hosts``: host names a webhook may be addressed to. ``trusted_proxy_ips``: addresses
-    or CIDR blocks of the proxies in front. ``head_limit`` (of the request line with the headers)
-    and ``body_limit`` are in bytes. ``skip_signatures``: take webhooks from anybody, for
-    development only.
+    ``allowed_hosts``: host names that a webhook may be addressed to. ``trusted_proxy_ips``:
+    addresses or CIDR blocks of reverse proxies. ``head_limit`` (request line and headers) and
+    ``body_limit`` are in bytes. ``skip_signatures``: accept webhooks from anyone; for development
+    only.
     """
 
     allowed_hosts: tuple[str, ...] = ()

@@ -1,21 +1,21 @@
-"""The way of a webhook through the server, cheapest check first.
+"""The checks that a webhook passes in the server, cheapest first.
 
 ========================================= =====================================================
 check                                     answer
 ========================================= =====================================================
 another path                              404 (``GET /healthz`` is 200 ``ok``)
 not POST                                  405
-of a web page (an ``Origin`` header)      403
-the carrier's signature headers missing   401, body unread
-too many in flight (client, all)          429; for a genuine one the slowest body gives way
+sent by a web page (``Origin`` header)    403
+signature headers missing                 401, body unread
+too many in flight (client, total)        429; a genuine one replaces the slowest body instead
 body too long / too slow                  413 / 408
 wrong host, wrong signature               401
-the same request again                    the reply it got before, without any effect
-a body that cannot be read                400
-the engine fails                          500; nothing was committed, so it may come again
+repeated request                          the earlier reply, without any effect
+unreadable body                           400
+engine failure                            500; nothing was committed, so it may be sent again
 ========================================= =====================================================
 
-With ``skip_signatures`` nobody's signature is asked for; the rest stays.
+With ``skip_signatures``, signatures are not required; the other checks remain.
 Reasons are logged with the client's address and never sent.
 """
 
@@ -66,12 +66,12 @@ logger = logging.getLogger("voicecall.calls.server")
 
 
 def loggable(text: str) -> str:
-    """``text`` from outside, fit for a log line: one line, short, URLs without their query."""
+    """External ``text`` made fit for the log: one short line, with the queries of URLs removed."""
     return _UNPRINTABLE.sub("?", _QUERY.sub("?...", text)[:300])
 
 
 class _Body:
-    """What was read of a body; ``length`` counts what is too long, too."""
+    """The part of a body that was read; ``length`` also counts discarded bytes."""
 
     def __init__(self) -> None:
         self.data = bytearray()
@@ -79,7 +79,7 @@ class _Body:
 
 
 class _Running:
-    """A request being handled; its duplicates wait for ``done``."""
+    """A request that is being handled; its duplicates wait for ``done``."""
 
     def __init__(self) -> None:
         self.done = LazyEvent()
@@ -89,8 +89,8 @@ class _Running:
 class WebhookApp:
     """The ASGI application. ``public_url`` and ``local_url`` are set by the server.
 
-    ``challenged`` answers a challenge in the query of a GET request: so whoever looks through the
-    public URL can tell that it leads to this gateway.
+    ``challenged`` answers a challenge in the query of a GET request, which shows that the public
+    URL leads to this gateway.
     """
 
     def __init__(
@@ -108,7 +108,7 @@ class WebhookApp:
         self.public_url: str | None = None
         self.local_url = ""
         self.refused: Counter[int] = Counter()
-        """How many requests got which status of an error."""
+        """Number of refused requests by HTTP status."""
         self._provider = provider
         self._signatures = [frozenset(names) for names in provider.signature_headers]
         self._host = host
@@ -158,7 +158,7 @@ class WebhookApp:
             self._log.info("webhook from %s broken off by the client", client)
             raise
         except StoreError as error:
-            # Each one fails while nothing can be stored, and is delivered again and again.
+            # While nothing can be stored, every webhook fails and is redelivered: no traceback.
             self._log.error("webhook from %s failed: %s", client, error)
             return self._refusal(500)
         except (Exception, SystemExit):
@@ -186,8 +186,8 @@ class WebhookApp:
         if scope["method"] != "POST":
             raise WebhookRejected(405, f"method {scope['method']}", headers={"allow": "POST"})
         if "origin" in headers:
-            # No carrier's. Pages in a browser of this machine reach loopback; where signatures are
-            # skipped, or made with a token that everybody knows, they would talk to the agent.
+            # Carriers send none. Web pages in a local browser can reach loopback; if signatures are
+            # skipped, or made with a well-known token, they could talk to the agent.
             raise WebhookRejected(403, "sent by a web page")
         if not (self._security.skip_signatures or self._has_signature(headers)):
             raise WebhookRejected(401, "no signature headers")
@@ -216,7 +216,7 @@ class WebhookApp:
             return await self._handle(request, verified)
         except WebhookRejected as refused:
             if place.standing:
-                # Without a place that is all there is to say.
+                # Without a place, the only answer is that there are too many.
                 raise _too_many(refused.headers) from None
             raise
         finally:
@@ -229,10 +229,10 @@ class WebhookApp:
         limit = self._security.body_limit
         announced = headers.get("content-length", "")
         if "expect" in headers and announced.isdecimal() and int(announced) > limit:
-            # The client waits for our word before it sends anything.
+            # The client waits for 100 Continue before it sends the body.
             raise WebhookRejected(413, f"body of {announced} bytes", headers=_CLOSE)
-        # What is too long is read, too: a socket closed over unread bytes is reset, and the client
-        # would never see the answer.
+        # The excess is read too: a socket closed with unread bytes is reset, and the client would
+        # never see the answer.
         while body.length <= limit + _DRAIN:
             message = await receive()
             if message["type"] == "http.disconnect":
@@ -281,9 +281,9 @@ class WebhookApp:
     def _explained(
         self, refused: WebhookRejected, request: WebhookRequest, target: str
     ) -> WebhookRejected:
-        """The refusal; now and then with the URL that the carrier did sign."""
-        # Where it is another one all webhooks are refused, so there is no need to look for it each
-        # time that somebody makes a signature up.
+        """The refusal; from time to time with the URL that the carrier signed instead."""
+        # If the URL is wrong, all webhooks are refused: it need not be looked for on every forged
+        # signature.
         now = self._seam.monotonic()
         if now < self._look_again or len(request.body) > _SHORT_BODY:
             return refused
@@ -319,7 +319,7 @@ class WebhookApp:
 
 
 class _Answer:
-    """What starlette's response does, of which this is most of what a webhook gets."""
+    """Sends a reply as starlette's response would, with nothing that webhooks do not need."""
 
     def __init__(self, reply: WebhookReply) -> None:
         self._reply = reply
@@ -342,7 +342,7 @@ def _too_many(
 
 
 def _target(scope: Scope) -> str:
-    """Path and query of a request as they came."""
+    """Path and query of a request, as received."""
     path, query = scope["raw_path"].decode("latin-1"), scope["query_string"].decode("latin-1")
     return f"{path}?{query}" if query else path
 
@@ -352,6 +352,6 @@ def _headers(scope: Scope) -> dict[str, str]:
 
 
 def _identity(request: WebhookRequest) -> str:
-    """What tells a replay where no signature does."""
+    """Identifies a replay when signatures are not checked."""
     head = f"{request.method}\n{request.url}\n".encode()
     return hashlib.sha256(head + request.body).hexdigest()

@@ -1,4 +1,4 @@
-"""Places for webhooks, which nobody keeps by sending slowly."""
+"""Places for webhooks in flight, which slow senders cannot keep occupied."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from .limits import InFlight
 __all__ = ["Place", "Places"]
 
 STANDING_S = 0.5
-"""How long the body of a request without a place may take. A carrier sends it with the head."""
+"""How long the body of a request without a place may take. Carriers send it with the head."""
 
 
 class Place:
-    """The place of one webhook, or room to ``stand`` in until it is known to be genuine.
-    ``lost``: it must go. ``late``: its body did not come in time."""
+    """The place of one webhook, or, if ``standing``, room to wait until it is known to be genuine.
+    ``lost``: another webhook got its place. ``late``: its body did not arrive in time."""
 
     def __init__(self, client: str, *, standing: bool) -> None:
         self.client = client
@@ -30,9 +30,9 @@ class Place:
 class Places:
     """As many places as `InFlight` has.
 
-    Where none is free because bodies are awaited, a few more may stand. One that proves to be
-    genuine gets the place of the body that is awaited longest: behind a tunnel everybody has the
-    carrier's address, and a few slow senders would shut the carrier out.
+    If none is free because bodies are awaited, as many more requests may stand. One that proves
+    genuine gets the place of the request whose body has been awaited longest: behind a tunnel all
+    clients have the carrier's address, and a few slow senders would shut the carrier out.
     """
 
     def __init__(self, *, per_client: int, total: int) -> None:
@@ -42,7 +42,7 @@ class Places:
         self._standing: dict[Place, None] = {}
 
     def take(self, client: str) -> Place | None:
-        """None where there is neither a place nor room; else `give_back` follows."""
+        """Take a place or room to stand; None if there is neither. `give_back` must follow."""
         standing = not self._limits.enter(client)
         place = Place(client, standing=standing)
         if standing:
@@ -55,8 +55,8 @@ class Places:
 
     @contextmanager
     def reading(self, place: Place, timeout_s: float) -> Iterator[None]:
-        """While the body is awaited, for at most ``timeout_s``. It ends early, and without an
-        error, for a place that is lost or late."""
+        """Wrap the reading of the body. It is cut off, without an error, after ``timeout_s`` or
+        when the place is lost."""
         if place.standing:
             timeout_s = min(timeout_s, STANDING_S)
         else:
@@ -70,13 +70,13 @@ class Places:
             place.late = scope.cancelled_caught and not place.lost
 
     def why_none(self, client: str) -> str:
-        """What keeps ``client`` from a place."""
+        """The reason why ``client`` gets no place."""
         if self._limits.used_up(client):
             return "too many webhooks of this client (webhookSecurity.maxInFlightPerClient)"
         return "too many webhooks in flight (webhookSecurity.maxInFlight)"
 
     def claim(self, place: Place) -> bool:
-        """Give a genuine webhook the place that it may lack; False where there is none."""
+        """Give a genuine webhook a place if it is standing; False if there is none."""
         if not place.standing:
             return True
         slowest = self._slowest(place.client)
@@ -95,7 +95,8 @@ class Places:
             self._limits.leave(place.client)
 
     def _slowest(self, client: str) -> Place | None:
-        """Whose place helps ``client``: any, unless the client has used up its own."""
+        """The longest-waiting place whose loss helps ``client``: one of its own if it has reached
+        its cap, else any."""
         own = self._limits.used_up(client)
         return next((p for p in self._reading if not own or p.client == client), None)
 

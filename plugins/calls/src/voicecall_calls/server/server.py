@@ -33,15 +33,15 @@ logger = logging.getLogger("voicecall.calls.server")
 
 BACKLOG = 1024
 BEHIND_HEADS = 2 * 1024 * 1024
-"""What may come behind a head beyond the longest body: the rest of one that is too long."""
+"""What may follow a head beyond the longest body: the rest of a body that is too long."""
 GRACE_S = 5
-"""How long webhooks in flight may take to finish once the server stops."""
+"""How long webhooks in flight may take to finish when the server stops."""
 
 
 class CallServer:
     """The listener of one carrier.
 
-    ``async with server.run():`` it accepts webhooks at ``serve.path``, media sockets at
+    Within ``async with server.run():``, it accepts webhooks at ``serve.path``, media sockets at
     ``stream.path`` and ``GET /healthz``.
     """
 
@@ -103,18 +103,18 @@ class CallServer:
         return self._app.public_url
 
     def set_public_url(self, url: str | None) -> None:
-        """The URL under which the carrier reaches the webhooks, once it is known."""
+        """Set the URL at which the carrier reaches the webhooks."""
         self._app.public_url = url
         self.webhook_url = url or self.local_url
         """The URL to give to the carrier: the public one, else the local one."""
         self.stream_url = media_url(
             self.webhook_url, serve_path=self._serve.path, stream_path=self._stream.path
         )
-        """That of the media sockets."""
+        """The URL of the media sockets."""
 
     def _use_port(self, port: int) -> None:
         self.port = port
-        """The port listened on; before that, the one of the options."""
+        """The port of the listener; before it listens, the configured one."""
         bind = self._serve.bind
         host = f"[{bind}]" if ":" in bind else bind
         self._app.local_url = f"http://{host}:{port}{normal_path(self._serve.path)}"
@@ -124,31 +124,31 @@ class CallServer:
 
     @property
     def open_sockets(self) -> int:
-        """Media sockets that are connected, pending ones included."""
+        """Connected media sockets, including pending ones."""
         return self._media.open_sockets
 
     @property
     def pending_sockets(self) -> int:
-        """Unsigned media sockets that the engine has not let in yet."""
+        """Unsigned media sockets that the engine has not admitted yet."""
         return self._media.pending_sockets
 
     @property
     def refused_webhooks(self) -> Mapping[int, int]:
-        """How many requests got which status of an error."""
+        """Number of refused requests by HTTP status."""
         return self._app.refused
 
     @property
     def refused_sockets(self) -> Mapping[int, int]:
-        """How many media sockets got which status of an error or, before they were let in, close
+        """Number of refused media sockets by HTTP status or, for those not yet admitted, close
         code."""
         return self._media.refused
 
     @asynccontextmanager
     async def run(self) -> AsyncIterator[None]:
-        """Listen. On the way out media sockets are closed (1001), webhooks in flight finish
-        within a grace, and the port is free when this returns.
+        """Listen. On exit media sockets are closed (1001), webhooks in flight have ``GRACE_S``
+        to finish, and the port is free when this returns.
 
-        Raises :exc:`voicecall.errors.ConfigError` where the port cannot be had.
+        Raises :exc:`voicecall.errors.ConfigError` if it cannot listen.
         """
         listener = await self._listen()
         self._use_port(listener.getsockname()[1])
@@ -208,7 +208,7 @@ class CallServer:
 
 
 class _Uvicorn(uvicorn.Server):
-    """A uvicorn that lives inside a task group and leaves signals alone."""
+    """A uvicorn server that runs in a task group and leaves signals alone."""
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
@@ -223,11 +223,11 @@ class _Uvicorn(uvicorn.Server):
         self.ready.set()
 
     async def run_until_told(self, listener: socket.socket) -> None:
-        """Serve until ``should_exit``. Cancellation cannot interrupt the orderly end, which the
-        owner's ``finally`` always asks for."""
+        """Serve until ``should_exit``, which the owner's ``finally`` always sets. Shielded, so that
+        cancellation cannot interrupt the orderly shutdown."""
         with anyio.CancelScope(shield=True):
             await self.serve([listener])
-            # What outlived the grace was cancelled; wait for it, and cut what is left.
+            # Requests that outlived the grace were cancelled: wait for them, and cut the rest.
             await asyncio.gather(*self.server_state.tasks, return_exceptions=True)
             for connection in list(self.server_state.connections):
                 if connection.transport is not None:

@@ -1,13 +1,13 @@
-"""One media socket: frames in, media events out, and the rules of RFC 6455 that are left to us.
+"""One media socket: frames in, media events out, and the rules of RFC 6455 that picows leaves open.
 
-A listener of picows, which parses frames and checks opcodes, masks and lengths. It neither joins
-fragments nor minds extension bits nor bounds what it buffers for a slow peer. It gives the header
-of a message over 8 KiB to the transport without a copy: where that does not send it at once, the
-header of the next message takes its place.
-Everything here runs in the transport's callbacks: no task, lock or log line per frame. On the
-whole way of a frame few objects of its own call are looked at (see :mod:`voicecall.pacer`), and
-callables that are attributes get a local name before they are called: Python 3.11 looks for a
-method otherwise, each time anew.
+It is a listener of picows, which parses frames and checks opcodes, masks and lengths. picows does
+not join fragments, check extension bits or bound what it buffers for a slow peer. It passes the
+header of a message over 8 KiB to the transport without copying it: if the transport does not send
+it at once, the header of the next message overwrites it.
+
+Everything here runs in the transport's callbacks: no task, lock or log line per frame. The path of
+a frame touches few objects of its call (see :mod:`voicecall.pacer`). Callables that are attributes
+get a local name before they are called: Python 3.11 otherwise looks up a method every time.
 """
 
 from __future__ import annotations
@@ -32,25 +32,25 @@ from .options import StreamOptions
 __all__ = ["MediaConnection"]
 
 CLOSE_GRACE_S = 1.0
-"""How long the peer has to answer our close frame before the connection is cut."""
+"""How long the peer may take to answer our close frame before the connection is cut."""
 KEPT_LIMIT = 1024 * 1024
 MAX_GARBAGE = 50
 _SHORT = 2048
-"""Characters of a message that is surely no more than 8 KiB."""
+"""A message with at most this many characters is certainly not over 8 KiB."""
 _HEAD = 14
 """Room for the header of a message."""
 _NO_UTF8 = "Text that is no UTF-8"
 
 logger = logging.getLogger("voicecall.calls.server")
-# Members of an enumeration are looked up by Python code each time.
+# Access to a member of an enumeration runs Python code every time.
 _TEXT = WSMsgType.TEXT
 
 
 class MediaConnection(WSListener):
     """A :class:`~voicecall_calls.doors.MediaSocket` over picows.
 
-    ``started`` is called once with the carrier's start message, ``gone`` once when all is over.
-    ``opened`` lets the socket in; until then its events are kept, and ``refused`` counts closes.
+    ``started`` is called once with the carrier's start message, ``gone`` once at the end.
+    :meth:`opened` admits the socket; until then events are kept, and ``refused`` counts closes.
     """
 
     __slots__ = (
@@ -109,7 +109,7 @@ class MediaConnection(WSListener):
         self._attachment: Attachment | None = None
         self._listener: Callable[[bytes], None] | None = None
         self._hear: Callable[[bytes], None] | None = None
-        """The listener, once what was kept is delivered."""
+        """The listener, once the kept events are delivered."""
         self._failed: Callable[[BaseException], None] | None = None
         self._started = False
         self._closing = False
@@ -125,14 +125,14 @@ class MediaConnection(WSListener):
 
     @property
     def buffered(self) -> int:
-        """Bytes that the network has not taken yet."""
+        """Bytes not yet handed to the network."""
         transport = self._transport
         if transport is None or self._over:
             return 0
         return transport.underlying_transport.get_write_buffer_size()
 
     def send(self, message: Message) -> None:
-        """Send one message; ``bytes`` as text too unless the codec's ``binary`` is true."""
+        """Send one message, also ``bytes`` as text unless the codec's ``binary`` is true."""
         transport = self._transport
         if transport is None or self._closing:
             return
@@ -156,7 +156,7 @@ class MediaConnection(WSListener):
         listener: Callable[[bytes], None],
         failed: Callable[[BaseException], None] | None = None,
     ) -> None:
-        """Caller audio goes to ``listener`` from now on, what it raises to ``failed``."""
+        """Deliver caller audio to ``listener`` from now on, and what it raises to ``failed``."""
         self._listener = listener
         self._failed = failed
         if self._hear is not None:
@@ -178,14 +178,14 @@ class MediaConnection(WSListener):
     # --- life -------------------------------------------------------------------------------
 
     def look_after(self) -> None:
-        """To be called from time to time: picows closes by itself after a protocol error, and
-        tells nobody."""
+        """Must be called periodically: after a protocol error picows closes the socket without
+        notifying its listener."""
         if self._transport is not None and self._transport.is_close_frame_sent:
             self.closing()
 
     def closing(self) -> None:
-        """The close handshake has begun, or the peer has hung up. Cuts the connection if it
-        is still there after a while: a peer that does not read would hold it for ever."""
+        """The close handshake has begun, or the peer has disconnected. Cuts the connection if it
+        is still open after a while: a peer that does not read would keep it open forever."""
         transport = self._transport
         if transport is None or self._closing:
             return
@@ -200,7 +200,7 @@ class MediaConnection(WSListener):
         self._deadline = asyncio.get_running_loop().call_later(seconds, action)
 
     def opened(self, attachment: Attachment) -> None:
-        """The engine has let the socket in: deliver what was kept, then go on directly."""
+        """The engine has admitted the socket: deliver the kept events, then new ones directly."""
         if self._over:
             _tell_closed(attachment)
             return
@@ -276,7 +276,7 @@ class MediaConnection(WSListener):
             self.close(1011, "Internal error")
 
     def _other_frame(self, transport: WSTransport, frame: WSFrame) -> None:
-        """Any frame but a whole message of text, as which audio comes fifty times a second."""
+        """Handle any frame but an unfragmented text message, the form of audio."""
         kind = frame.msg_type
         if kind is WSMsgType.CLOSE:
             self._peer_closes(transport, frame)
@@ -287,17 +287,17 @@ class MediaConnection(WSListener):
         elif kind is WSMsgType.BINARY and frame.fin and self._parts is None:
             self._received(frame.get_payload_as_bytes())
         elif kind is WSMsgType.PING:
-            # Not left to picows: a peer that pings and never reads would pile up the answers.
+            # Not left to picows: the pongs to a peer that never reads would pile up.
             transport.send_pong(frame.get_payload_as_bytes())
         elif kind is not WSMsgType.PONG:
             self._fragment(kind, frame)
 
     def pause_writing(self) -> None:
-        """More than the send limit waits for the peer to take it."""
+        """The peer is too slow: more than the send limit is buffered."""
         self.close(1013, "Backpressure: send buffer exceeded")
 
     def resume_writing(self) -> None:
-        """Too late."""
+        """Nothing to do: the socket is being closed."""
 
     def _peer_closes(self, transport: WSTransport, frame: WSFrame) -> None:
         if not transport.is_close_frame_sent:

@@ -1,10 +1,10 @@
-"""Hands connections that uvicorn upgrades to picows, on the same port.
+"""Hands over the connections that uvicorn upgrades to picows, on the same port.
 
-uvicorn makes the object that its ``ws`` setting names, gives it the transport and the request as
-it came, and from then on does not know the connection any more. Here that object is picows' own
-protocol. Traps that this module takes care of: picows accepts only a bare ``Connection: Upgrade``
-(proxies send ``keep-alive, Upgrade``), reads through the buffer interface only, and closes without
-an answer where a head is too long for it.
+uvicorn creates the object that its ``ws`` setting names, gives it the transport and the request
+head, and then forgets the connection. Here, that object is picows' own protocol. This module works
+around three of its limits: picows accepts only a bare ``Connection: Upgrade`` (proxies send
+``keep-alive, Upgrade``), reads only through the buffer interface, and closes without an answer if
+the head is too long for it.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ __all__ = ["Admit", "Refusal", "protocol_factory"]
 
 READ_BUFFER = 8 * 1024
 LONGEST_HEAD = 16 * 1024
-"""For picows."""
+"""Longest head that picows accepts."""
 _TOO_LONG = (
     b"HTTP/1.1 431 Request Header Fields Too Large\r\n"
     b"content-length: 0\r\nconnection: close\r\n\r\n"
 )
 
 _wire_logger = logging.getLogger("voicecall.calls.server.wire")
-# picows logs every connection and every malformed frame; the media server tells what matters.
+# picows logs every connection and every malformed frame; the media server logs what matters.
 _wire_logger.setLevel(logging.CRITICAL)
 
 Admit = Callable[[Upgrade], "MediaConnection | Refusal"]
@@ -46,22 +46,22 @@ Admit = Callable[[Upgrade], "MediaConnection | Refusal"]
 
 
 class Refusal(NamedTuple):
-    """An upgrade that is answered with an HTTP status."""
+    """An upgrade is refused with an HTTP status."""
 
     status: int
     text: str
 
 
 class _MediaProtocol(WSProtocol):  # type: ignore[misc]
-    """picows' server protocol, fed by uvicorn with the handshake."""
+    """picows' server protocol, which gets the handshake from uvicorn."""
 
     log: FloodLog
     refusals: Counter[int]
 
     def data_received(self, data: bytes) -> None:
-        """Take the request head, as uvicorn wrote it down."""
+        """Process the request head, as reproduced by uvicorn."""
         request, _, headers = data.partition(b"\r\n")
-        # Of several headers of one name the first counts.
+        # If a header occurs several times, picows uses the first.
         rest = memoryview(b"%b\r\nConnection: Upgrade\r\n%b" % (request, headers))
         if len(rest) >= LONGEST_HEAD:
             text = "media socket of %s refused: a head of more than %d bytes"
@@ -91,7 +91,7 @@ def _peer(protocol: Any) -> str | None:
 def protocol_factory(
     admit: Admit, trust: Trust, frame_limit: int, log: FloodLog, refusals: Counter[int]
 ) -> Callable[..., Any]:
-    """A value for uvicorn's ``ws`` setting. ``refusals`` counts them by their status."""
+    """A value for uvicorn's ``ws`` setting. ``refusals`` counts refusals by status."""
 
     def make(**_: Any) -> asyncio.BaseProtocol:
         protocol: Any = None
@@ -115,20 +115,20 @@ def protocol_factory(
             return decision
 
         protocol = _MediaProtocol(
-            None,  # host and port, of a client
-            None,  # path, of a client
-            False,  # the client's side
+            None,  # host and port (clients only)
+            None,  # path (clients only)
+            False,  # is a client
             listener,
             _wire_logger,
             True,  # close on an exception
-            None,  # handshake timeout: the handshake is complete when it gets here
-            False,  # pings of our own
+            None,  # handshake timeout: the handshake is already complete
+            False,  # automatic pings
             20,
             20,
             WSAutoPingStrategy.PING_WHEN_IDLE,
-            False,  # answers to pings
+            False,  # automatic pongs
             frame_limit,
-            None,  # more headers, of a client
+            None,  # extra headers (clients only)
             READ_BUFFER,
         )
         protocol.log, protocol.refusals = log, refusals

@@ -1,7 +1,7 @@
-"""Who sent a request, and under which URL: pure functions over headers and addresses.
+"""Who sent a request, and to which URL: pure functions over headers and addresses.
 
-Forwarded headers count only where the configuration says so. Addresses are compared as numbers,
-an IPv4 address in IPv6 clothes (``::ffff:1.2.3.4``) as IPv4.
+Forwarded headers count only if the configuration says so. Addresses are compared as numbers;
+an IPv4-mapped IPv6 address (``::ffff:1.2.3.4``) counts as IPv4.
 """
 
 from __future__ import annotations
@@ -45,13 +45,14 @@ _PORT = re.compile(r":([0-9]{1,5})\s*\Z")
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _HOPS = "x-forwarded-for"
 _MOST_PARAMETERS = 100
-"""Of a query. Each takes some microseconds, and this is done before a signature is checked."""
+"""Limit for a query: each takes a few microseconds, before the signature has been checked."""
 _FORWARDED_HOSTS = ("x-forwarded-host", "x-original-host", "ngrok-forwarded-host")
 
 
 def headers_of(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """Names in lower case; the first of several values, but every line of ``x-forwarded-for``: a
-    proxy may add its hop in a line of its own, behind one that the client has made up."""
+    """Headers by lower-case name, each with its first value, except that all lines of
+    ``x-forwarded-for`` are joined: a proxy may add its hop as another line, after one that the
+    client has forged."""
     headers: dict[str, str] = {}
     for name, value in pairs:
         name = name.lower()
@@ -63,7 +64,7 @@ def headers_of(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
 
 
 def normal_path(path: str) -> str:
-    """``path`` without outer blanks, with a leading and without one trailing slash."""
+    """``path`` with surrounding blanks and one trailing slash removed, and a leading slash."""
     path = path.strip()
     if not path.startswith("/"):
         path = "/" + path
@@ -71,8 +72,8 @@ def normal_path(path: str) -> str:
 
 
 def query_of(text: str) -> dict[str, str]:
-    """The parameters of a query; the last of several values. Raises :exc:`WebhookRejected` (400)
-    for more of them than any URL has."""
+    """The parameters of a query, each with its last value. Raises :exc:`WebhookRejected` (400) if
+    there are too many."""
     try:
         return dict(parse_qsl(text, keep_blank_values=True, max_num_fields=_MOST_PARAMETERS))
     except ValueError:
@@ -81,7 +82,7 @@ def query_of(text: str) -> dict[str, str]:
 
 
 def parse_address(text: str) -> Address | None:
-    """An IP address as it stands in headers: with or without brackets, port and zone."""
+    """An IP address as found in headers: with or without brackets, port and zone."""
     text = text.strip().strip('"')
     if text.startswith("["):
         text, bracket, _ = text[1:].partition("]")
@@ -98,7 +99,7 @@ def parse_address(text: str) -> Address | None:
     return address
 
 
-# For the addresses of sockets alone: what stands in headers may be long.
+# Only for addresses of sockets: header values may be long.
 _peer_address = lru_cache(maxsize=1024)(parse_address)
 
 
@@ -119,8 +120,8 @@ def parse_network(text: str) -> Network:
 
 
 def host_name(text: str) -> str | None:
-    """The host in ``text`` (``host``, ``host:port``, ``[v6]:port``), lower case, IPv6 in its
-    brackets; None for anything that is no host (RFC 1123 labels)."""
+    """The host in ``text`` (``host``, ``host:port``, ``[v6]:port``) in lower case, IPv6 with its
+    brackets; None if it is not a valid host (RFC 1123 labels)."""
     text = text.strip().lower()
     if text.startswith("["):
         inner, bracket, _ = text[1:].partition("]")
@@ -132,7 +133,7 @@ def host_name(text: str) -> str | None:
 
 
 def _port(text: str, scheme: str) -> str:
-    """The port in a host header, as a URL has it: empty for none and for the scheme's own."""
+    """The port in a host header, in the form of a URL: empty for none or the scheme's default."""
     found = _PORT.search(text)
     if found is None or int(found[1]) in (_DEFAULT_PORTS[scheme], 0):
         return ""
@@ -150,12 +151,12 @@ def _is_ipv6(text: str) -> bool:
 
 
 def _first(value: str) -> str:
-    """The first element of a header that is a list."""
+    """The first element of a list-valued header."""
     return value.partition(",")[0].strip()
 
 
 class Trust:
-    """The part of :class:`WebhookSecurity` that says whom to believe."""
+    """The part of :class:`WebhookSecurity` that decides which peers and headers are trusted."""
 
     def __init__(self, security: WebhookSecurity) -> None:
         hosts = (host_name(text) for text in security.allowed_hosts)
@@ -165,11 +166,11 @@ class Trust:
         self._proxies = tuple(map(parse_network, security.trusted_proxy_ips))
 
     def client(self, peer: str | None, headers: Mapping[str, str]) -> str:
-        """The address that limits and logs go by.
+        """The client's address for limits and logs.
 
-        Behind a trusted proxy: the last hop of ``x-forwarded-for`` that is no trusted proxy
-        (the first one where all are), else ``x-real-ip``. Otherwise the socket's peer, and
-        ``unknown`` for a socket without one.
+        Behind a trusted proxy: the last hop of ``x-forwarded-for`` that is not a trusted proxy
+        (the first hop if all are), else ``x-real-ip``. Otherwise the socket's peer, or
+        ``unknown`` if it has none.
         """
         address = _peer_address(peer or "") if self._headers else None
         if address is None or not self._is_proxy(address):
@@ -181,12 +182,12 @@ class Trust:
                 hop = parse_address(text)
                 if hop is None or not self._is_proxy(hop):
                     break
-            # What a trusted proxy wrote cannot be read: its own address is what is known.
+            # If a hop cannot be parsed, the proxy's own address is all that is known.
             return str(hop or address)
         return str(parse_address(headers.get("x-real-ip", "")) or address)
 
     def forwards(self, peer: str | None) -> bool:
-        """True where this peer's forwarded host and scheme are believed."""
+        """True if the forwarded host and scheme in this peer's requests are trusted."""
         if not (self._hosts_wanted or self._headers):
             return False
         if not self._proxies:
@@ -195,7 +196,7 @@ class Trust:
         return address is not None and self._is_proxy(address)
 
     def allows(self, host: str) -> bool:
-        """True where webhooks may be addressed to ``host``."""
+        """True if webhooks may be addressed to ``host``."""
         return not self._hosts_wanted or host in self._hosts
 
     def _is_proxy(self, address: Address) -> bool:
@@ -211,13 +212,13 @@ def webhook_url(
     public_url: str | None,
     local_url: str,
 ) -> str | None:
-    """The URL that the carrier signed; None where the request is addressed to a wrong host.
+    """The URL that the carrier signed; None if the request is addressed to a wrong host.
 
-    ``target`` is the request's path and query as they came, ``local_url`` that of our own
-    listener. A known public URL gives scheme, host and path (a proxy may map paths), the request
-    its query. Without one: the forwarded scheme and host where they are believed, else the
-    ``Host`` header, either with its port; https, unless the request is addressed to the listener
-    itself.
+    ``target`` is the path and query of the request as received, ``local_url`` the URL of our own
+    listener. If the public URL is known, it provides scheme, host and path (a proxy may map
+    paths), and the request provides the query. Otherwise: the forwarded scheme and host if they
+    are trusted, else the ``Host`` header, each with its port; the scheme is https unless the
+    request is addressed to the listener itself.
     """
     _, mark, query = target.partition("?")
     if public_url is not None:
@@ -248,8 +249,8 @@ def webhook_url(
 
 
 def other_urls(target: str, headers: Mapping[str, str], public_url: str | None) -> list[str]:
-    """Under which URLs a request may have been sent, whatever is believed and configured: to find
-    out what is wrong where it is refused, and for nothing else."""
+    """All URLs to which a request may have been sent, regardless of trust and configuration. Only
+    for explaining why a request was refused."""
     public = urlsplit(public_url or "")
     written = [_first(headers.get(name, "")) for name in ("host", *_FORWARDED_HOSTS)]
     path, mark, query = target.partition("?")
@@ -266,8 +267,8 @@ def other_urls(target: str, headers: Mapping[str, str], public_url: str | None) 
 def media_url(base_url: str, *, serve_path: str, stream_path: str) -> str:
     """The URL of the media sockets that belongs to a webhook URL.
 
-    What stands before ``serve_path`` in the webhook URL's path (a proxy's prefix) is kept; a
-    path that does not end with ``serve_path`` says nothing about a prefix.
+    A prefix before ``serve_path`` in the webhook URL's path (a proxy's) is kept. A path that does
+    not end with ``serve_path`` has no known prefix.
     """
     parts = urlsplit(base_url)
     path = parts.path.rstrip("/")
