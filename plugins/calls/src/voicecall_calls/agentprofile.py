@@ -1,4 +1,4 @@
-"""Who the agent is: its identity in the configuration, and the files of its workspace."""
+"""The agent's profile: its identity in the configuration, and the files of its workspace."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ _BYTES_PER_CHAR = 4
 
 @dataclass(frozen=True, slots=True)
 class AgentProfile:
-    """``identity`` has some of :data:`IDENTITY_KEYS`; ``workspace`` is None where the
-    configuration names none."""
+    """``identity`` has some of :data:`IDENTITY_KEYS`; ``workspace`` is None if the configuration
+    names none."""
 
     identity: Mapping[str, str] = field(default_factory=dict)
     workspace: Path | None = None
 
     async def told(self, config: AgentContextConfig) -> str:
-        """The profile as a voice model is told it, at most ``config.max_chars`` long; empty where
-        that is off or there is nothing. Files are read anew each time, within a bounded time."""
+        """The profile as text for a voice model, at most ``config.max_chars`` long; empty if that
+        is off or there is nothing. Files are read each time, within a time limit."""
         if not config.enabled:
             return ""
         parts = list(self._identity()) if config.include_identity else []
@@ -58,7 +58,7 @@ def _bounded(text: str, longest: int) -> str:
 
 
 def _read(workspace: Path, names: Iterable[str], longest: int) -> list[str]:
-    """The files that are there, none of them from outside of the workspace."""
+    """The contents of the files that exist and lie inside the workspace."""
     found: list[str] = []
     try:
         root = workspace.expanduser().resolve(strict=True)

@@ -1,4 +1,4 @@
-"""Which agent answers calls: the ``agents`` section, in its own shape."""
+"""Which agent answers calls: the ``agents`` section, which has its own format."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ _AGENT_KEYS = (*_DEFAULTS_KEYS, "default", "id", "identity")
 
 class AgentDirectory:
     """``agents.defaults``, ``agents.list[]`` (``id``, ``default``, ``backend``, ``model``,
-    ``tools``, ``workspace``, ``identity``) and ``agents.backends`` (configuration of each backend,
-    by its id). Raises ``ConfigError`` for keys of these that are of another type."""
+    ``tools``, ``workspace``, ``identity``) and ``agents.backends`` (the configuration of each
+    backend, by id). Raises ``ConfigError`` if one of these keys has the wrong type."""
 
     def __init__(self, section: Mapping[str, Any]) -> None:
         self._section = section
@@ -42,8 +42,8 @@ class AgentDirectory:
         return list(self._entries)
 
     def agent_id(self, configured: str | None, path: str = f"{CONFIG_PATH}.agentId") -> str:
-        """``configured``, which stands at ``path``, else the default agent. Raises
-        ``ConfigError`` for one that is not in a list that there is."""
+        """The agent ``configured`` at ``path``, else the default agent. Raises ``ConfigError`` for
+        an agent that is missing from a non-empty ``agents.list``."""
         if configured is None:
             marked = (key for key, entry in self._entries.items() if entry.get("default"))
             return next(marked, None) or next(iter(self._entries), "main")
@@ -56,7 +56,7 @@ class AgentDirectory:
         return agent_id
 
     def backend(self, agent_id: str) -> str | None:
-        """Id of the agent's backend; None where the configuration names none."""
+        """Id of the agent's backend; None if the configuration names none."""
         return self._text(agent_id, "backend")
 
     def select(self, agent_id: str, registry: Registry, environ: Mapping[str, str]) -> Selected:
@@ -83,19 +83,19 @@ class AgentDirectory:
         return f"agents.list.{list(self._entries).index(agent_id)}.backend"
 
     def block(self, info: ProviderInfo) -> Mapping[str, Any]:
-        """The configuration of a backend. One that needs a model, and has none of its own, has
-        that of ``agents.defaults``."""
+        """The configuration of a backend. If it requires a model and names none, it gets the one
+        in ``agents.defaults``."""
         block, model = self.blocks.get(info.id, {}), _text_in(self._defaults, "model")
         if model is None or "model" not in info.required or block.get("model") is not None:
             return block
         return {**block, "model": model}
 
     def model(self, agent_id: str) -> str | None:
-        """The agent's model; None where the configuration names none."""
+        """The agent's model; None if the configuration names none."""
         return self._text(agent_id, "model")
 
     def fallback_models(self, agent_id: str) -> tuple[str, ...]:
-        """The models that take over where the agent's own fails."""
+        """The models that take over when the agent's own fails."""
         for source in self._sources(agent_id):
             model = source.get("model")
             if isinstance(model, Mapping) and model.get("fallbacks") is not None:
@@ -103,7 +103,7 @@ class AgentDirectory:
         return ()
 
     def allowed_tools(self, agent_id: str) -> tuple[str, ...] | None:
-        """Names of the tools that the agent may use; None: all of its backend's."""
+        """Names of the tools that the agent may use; None: all tools of its backend."""
         for source in self._sources(agent_id):
             allowed = (source.get("tools") or {}).get("allow")
             if allowed is not None:
@@ -111,7 +111,7 @@ class AgentDirectory:
         return None
 
     def notes(self) -> Iterator[str]:
-        """What of the section steers nothing."""
+        """Notes on keys of the section that have no effect."""
         yield from misspelt("agents", self._section, _SECTION_KEYS)
         yield from misspelt("agents.defaults", self._defaults, _DEFAULTS_KEYS)
         for number, entry in enumerate(self._entries.values()):
@@ -123,7 +123,7 @@ class AgentDirectory:
                 yield f"{place}: tools has no effect but for allow ({', '.join(others)[:200]})"
 
     def profile(self, agent_id: str) -> AgentProfile:
-        """Who the agent is."""
+        """The agent's identity and workspace."""
         workspace = self._text(agent_id, "workspace")
         identity = self._entries.get(agent_id, {}).get("identity") or {}
         texts = ((key, (identity.get(key) or "").strip()) for key in IDENTITY_KEYS)
@@ -135,7 +135,7 @@ class AgentDirectory:
         return next((text for text in found if text is not None), None)
 
     def _sources(self, agent_id: str) -> Sequence[Mapping[str, Any]]:
-        """Where a key of the agent may stand; the first one counts."""
+        """Where a key of the agent may be set; the first one counts."""
         return self._entries.get(agent_id, {}), self._defaults
 
 
@@ -159,7 +159,7 @@ def _entries(value: Any) -> Mapping[str, Mapping[str, Any]]:
         _check_texts(entry, path)
         agent_id = name.strip().lower()
         if agent_id in found:
-            # Only one of them would answer.
+            # Only one of them would have an effect.
             raise ConfigError(f"the agent {agent_id[:80]!r} is listed twice", path=f"{path}.id")
         found[agent_id] = entry
     return found

@@ -1,4 +1,4 @@
-"""Holding what is a stranger's in a task of its own, so that what does not end is left."""
+"""Runs third-party code in its own task, so that code that does not end can be abandoned."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ __all__ = ["apart", "check_plain", "held"]
 
 _log = logging.getLogger("voicecall.calls")
 _LEAVES_S = 2.0
-"""How long what is cancelled may take to end."""
+"""How long a cancelled session may take to end."""
 
 T = TypeVar("T")
 _left: set[asyncio.Task[None]] = set()
-"""What did not end in time; the loop itself keeps no task alive."""
+"""Tasks that did not end in time; the event loop itself keeps only weak references."""
 
 
 def check_plain(one: object, *names: str) -> None:
-    """Raises ``TypeError`` where a method of ``one`` has no effect: nobody awaits these."""
+    """Raises ``TypeError`` if a method of ``one`` is a coroutine function: it is never awaited."""
     for name in names:
         if iscoroutinefunction(getattr(one, name)):
             kind = type(one)
@@ -37,9 +37,8 @@ def check_plain(one: object, *names: str) -> None:
 
 @asynccontextmanager
 async def held(session: AbstractAsyncContextManager[T], whose: str) -> AsyncIterator[T]:
-    """Enter ``session`` as ``async with session`` does, and leave it: the exit may take as long as
-    nobody cancels it, and a moment after that, even where it does not let itself be cancelled.
-    ``whose`` it is says the log."""
+    """Enter and exit ``session`` like ``async with session``, except that an exit that ignores
+    cancellation is abandoned after a moment. ``whose``: how the log names the session."""
     holder = _Holder(session)
     task = asyncio.create_task(holder.run())
     try:
@@ -57,7 +56,7 @@ async def held(session: AbstractAsyncContextManager[T], whose: str) -> AsyncIter
                 await holder.over.wait()
         if not holder.over.is_set():
             _log.warning("%s does not end when it is cancelled; it is abandoned", whose)
-            # Not cancelled by force: a thread of its own may be at work.
+            # Not cancelled again: it may be waiting for its own thread.
             _left.add(task)
             task.add_done_callback(_left.discard)
         if holder.error is not None:
@@ -65,8 +64,7 @@ async def held(session: AbstractAsyncContextManager[T], whose: str) -> AsyncIter
 
 
 async def apart(job: Callable[[], Awaitable[T]], whose: str) -> T:
-    """Run ``job`` as if it stood here, but that it is left, too, where it does not let itself be
-    cancelled."""
+    """Like ``await job()``, except that a job that ignores cancellation is abandoned."""
 
     @asynccontextmanager
     async def running() -> AsyncIterator[T]:
@@ -78,10 +76,10 @@ async def apart(job: Callable[[], Awaitable[T]], whose: str) -> T:
 
 
 class _Holder(Generic[T]):
-    """``settled``: the session is open, or ``over``. ``body``: the use that is made of it, behind
-    which it may ``leave``."""
+    """``settled``: the session is open, or ``over``. ``body``: the scope in which it is used.
+    ``leave``: it may exit."""
 
-    # Every call has one.
+    # Every call has several.
     __slots__ = ("_session", "body", "error", "leave", "opened", "over", "scope", "settled")
 
     def __init__(self, session: AbstractAsyncContextManager[T]) -> None:
@@ -104,7 +102,7 @@ class _Holder(Generic[T]):
         except Exception as error:  # noqa: BLE001 (raised again where the session is used)
             self.error = error
         except SystemExit as error:
-            # Past the task it would stop the whole gateway.
+            # Outside of the task it would stop the whole gateway.
             self.error = RuntimeError(f"it raised SystemExit: {error}")
         finally:
             self.settled.set()
@@ -115,7 +113,7 @@ class _Holder(Generic[T]):
             await self.leave.wait()
         finally:
             if not self.leave.is_set():
-                # It ends by itself. Its use ends first, as it would in one task.
+                # The session ended by itself. Its use is cancelled first, as within one task.
                 self.body.cancel()
                 with anyio.CancelScope(shield=True):
                     await self.leave.wait()

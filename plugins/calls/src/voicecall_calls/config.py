@@ -64,11 +64,12 @@ CONFIG_PATH = f"plugins.entries.{PLUGIN_ID}.config"
 _E164 = re.compile(r"\+[1-9][0-9]{1,14}")
 _MANY = re.compile(r"\+[1-9][0-9]{0,13}\*")
 _OWN_PARAMETERS = frozenset({"callId", "type"})
-"""Of the webhook's URL: the call that it is about, and what a carrier's request is."""
+"""Query parameters that the gateway or a carrier's adapter adds to the webhook URL."""
 
 
 def normalize_number(text: str) -> str | None:
-    """``text`` as E.164 without its spaces, dots, dashes and brackets; None where it is none."""
+    """``text`` in E.164 form, without spaces, dots, dashes, slashes and brackets; None if it is not
+    a phone number."""
     number = _written(text)
     return number if _E164.fullmatch(number) else None
 
@@ -104,7 +105,7 @@ def _agent_id(value: str) -> str:
 E164 = Annotated[str, AfterValidator(_e164)]
 Destination = Annotated[str, AfterValidator(_destination)]
 AgentId = Annotated[str, AfterValidator(_agent_id)]
-"""In lower case, as agents are told apart."""
+"""In lower case, since agent ids are compared that way."""
 OpenBlock = dict[str, Any]
 
 
@@ -149,7 +150,7 @@ class NumberRoute(ConfigModel):
 
 
 def _once(routes: Any) -> Any:
-    """Two spellings of a number would be one route, and the other lost."""
+    """Refuse two spellings of one number: only one of their routes would be kept."""
     if isinstance(routes, Mapping):
         known: dict[str | None, str] = {}
         for key in routes:
@@ -163,11 +164,11 @@ def _once(routes: Any) -> Any:
 class BargeInConfig(ConfigModel):
     """When the caller may interrupt.
 
-    Speech counts once it lasts ``minSpeechMs`` or is understood as words. Speech that begins
+    Speech counts once it has lasted ``minSpeechMs`` or words are recognised. Speech that begins
     within the first ``greetingProtectionMs`` of a greeting does not interrupt it. On streamed
-    calls with an installed voice activity detector the agent is only paused at first: words, or a
-    voice that goes on, make it an interruption; else the agent resumes where it stopped.
-    On turn-based calls none of this has an effect: the carrier hears its caller all the time, and
+    calls with an installed voice activity detector, the agent is only paused at first: recognised
+    words, or continued speech, make it an interruption; otherwise the agent resumes where it
+    stopped. On turn-based calls none of this has an effect: the carrier does the listening, and
     decides what interrupts.
     """
 
@@ -178,14 +179,14 @@ class BargeInConfig(ConfigModel):
     detector: str | None = Field(default=None, min_length=1)
 
     def protection_ms(self, direction: Direction) -> int:
-        """That of the first message of a call in this direction."""
+        """The protection of the first message of a call in this direction."""
         outbound = direction is Direction.OUTBOUND
         return self.outbound_greeting_protection_ms if outbound else self.greeting_protection_ms
 
 
 class SilenceConfig(ConfigModel):
-    """What happens while nobody speaks: ask again, and at last say goodbye. On calls held by one
-    voice model this has no effect."""
+    """What happens while nobody speaks: the agent asks again, and finally says goodbye. This has
+    no effect on calls held by a voice model."""
 
     prompt_after_ms: int = Field(default=15_000, ge=0)
     prompts: int = Field(default=2, ge=0)
@@ -200,16 +201,16 @@ class StoreConfig(ConfigModel):
 
     @property
     def block(self) -> Mapping[str, Any]:
-        """What the provider is configured with."""
+        """The configuration of the provider."""
         return self.model_extra or {}
 
     def __repr_args__(self) -> Iterator[tuple[str, Any]]:
-        # The provider's keys may hold credentials.
+        # The provider's keys may contain credentials.
         yield "provider", self.provider
 
 
 def _store(value: Any) -> Any:
-    """A text is the directory of the SQLite store."""
+    """A string is the directory of the SQLite store."""
     if not isinstance(value, str):
         return value
     return {"provider": "sqlite", "directory": value} if value else None
@@ -221,8 +222,8 @@ StoreChoice = Annotated[
 
 
 class RetentionConfig(ConfigModel):
-    """Which finished calls the store keeps: the newest ``calls`` of them, each for ``days``, and as
-    many calls from outside that were not let in. Live calls are always kept."""
+    """Which finished calls the store keeps: the newest ``calls``, each for ``days``, and separately
+    as many refused inbound calls. Live calls are always kept."""
 
     calls: int = Field(default=10_000, ge=0, le=1_000_000_000)
     days: int = Field(default=365, ge=1, le=36_500)
@@ -272,13 +273,14 @@ class VoiceCallConfig(ConfigModel):
     silence: SilenceConfig = Field(default_factory=SilenceConfig)
     phrases: PhrasesConfig = Field(default_factory=PhrasesConfig)
     carriers: dict[str, OpenBlock] = Field(default_factory=dict, exclude=True)
-    """Blocks of carriers, which stand under the carrier's id in the file."""
+    """Blocks of carriers, by id; in the file they are at the top level of the phone's
+    configuration."""
 
     @model_validator(mode="before")
     @classmethod
     def _carrier_blocks(cls, values: Any) -> Any:
-        """Move blocks of carriers out of the closed object: that of the chosen one, and any other
-        object that does not look like a misspelt key. Each carrier validates its own."""
+        """Move blocks of carriers out of the closed model: the chosen carrier's, and any other
+        object whose key does not look misspelt. Each carrier validates its own block."""
         if not isinstance(values, Mapping):
             return values
         chosen = values.get("provider")
@@ -306,7 +308,7 @@ class VoiceCallConfig(ConfigModel):
         return self
 
     def _contradictions(self) -> Iterator[tuple[str, str]]:
-        """Keys whose values do not go together with others."""
+        """Keys whose values contradict others, each with an error message."""
         if self.streaming.enabled and self.realtime.enabled:
             yield "realtime.enabled", "and streaming.enabled exclude each other"
         if self.to_number is not None and not self.outbound.allows(self.to_number):
@@ -329,7 +331,7 @@ class VoiceCallConfig(ConfigModel):
 
     @property
     def tunnel_id(self) -> str | None:
-        """Id of the tunnel that is asked for."""
+        """Id of the configured tunnel."""
         if self.tunnel.provider != "none":
             return self.tunnel.provider
         return None if self.tailscale.mode == "off" else f"tailscale-{self.tailscale.mode}"
@@ -342,20 +344,20 @@ class VoiceCallConfig(ConfigModel):
         return self.streaming.stream_path
 
     def policy(self) -> CallPolicy:
-        """Times of the state machine."""
+        """The time limits of the state machine."""
         max_duration_ms = self.max_duration_seconds * 1000
         return CallPolicy(
             max_duration_ms=max_duration_ms,
             ring_timeout_ms=self.ring_timeout_ms,
             unanswered_ms=self.stale_call_reaper_seconds * 1000,
             notify_hangup_delay_ms=self.outbound.notify_hangup_delay_sec * 1000,
-            # Else the cap would end calls that are over, as if they had been too long.
+            # Probe a call whose end was not reported before the cap would end it as too long.
             quiet_ms=min(CallPolicy().quiet_ms, max_duration_ms // 2),
         )
 
 
 def _wrong(problems: Sequence[tuple[str, str]]) -> ValidationError:
-    """An error for each key and what is wrong with it."""
+    """A validation error from keys and their messages."""
     return ValidationError.from_exception_data(
         "VoiceCallConfig",
         [

@@ -18,9 +18,9 @@ _SWEEP_FROM = 256
 
 
 class MemoryCoordinator(Coordinator):
-    """Everything is gone with the process, and so is what it protected: the sockets, and the
-    places of the calls under the caps, which are taken again at recovery. All of it is about
-    durations: a step of the wall clock must not end or prolong anything."""
+    """Everything is lost with the process, but so is what it protected: the sockets, and the
+    places of calls under the caps, which recovery takes again. Expiry uses the monotonic clock: a
+    step of the wall clock must not end or prolong anything."""
 
     def __init__(self, seam: Seam) -> None:
         self._seam = seam
@@ -62,8 +62,8 @@ class MemoryCoordinator(Coordinator):
         self._tokens.put(token, dict(value), now + ttl_ms, now)
 
     async def take_token(self, token: str) -> Mapping[str, Any] | None:
-        # No constant-time comparison: a lookup compares hashes seeded per process, and its time
-        # tells nothing about how much of a guess at 128 random bits is right.
+        # No constant-time comparison is needed: a lookup compares hashes seeded per process, so its
+        # duration does not reveal how much of a guessed token (128 random bits) is right.
         value = self._tokens.get(token, self._now())
         self._tokens.drop(token)
         return value
@@ -78,8 +78,8 @@ class MemoryCoordinator(Coordinator):
 
 
 class _Places:
-    """Until when holders have leases of one name. Looked through only when one may be void by now:
-    there may be hundreds, and they are asked for with every call."""
+    """When the holders' leases of one name expire. Scanned only if one may have expired: there may
+    be hundreds, and they are needed for every call."""
 
     def __init__(self) -> None:
         self.leases: dict[str, int] = {}
@@ -99,10 +99,10 @@ class _Places:
 
 
 class _Expiring(Generic[V]):
-    """Values by key, each void from its time on (milliseconds of the caller's clock).
+    """Values by key, each with an expiry time (milliseconds of the caller's clock).
 
-    Adding sweeps the void ones out whenever the size has doubled since the last sweep, so memory
-    stays within twice of what is in force, at a constant cost per addition.
+    Expired entries are swept out when the size has doubled since the last sweep, so memory stays
+    within twice what is valid, at an amortised constant cost per addition.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""How many calls, webhooks and media sockets were refused, for whoever asks how the phone is."""
+"""Numbers of refused calls, webhooks and media sockets, for the phone's status."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ __all__ = ["refusals"]
 def refusals(
     *, calls: Mapping[str, int], webhooks: Mapping[int, int], sockets: Mapping[int, int]
 ) -> dict[str, Any]:
-    """``{"refused": {kind: {reason: count}}}`` of what was counted since the phone started; empty
-    where nothing was. Reasons: of calls their ``endDetail``; of webhooks the HTTP status; of media
-    sockets the HTTP status, or the close code of one that was open but not let in yet."""
+    """``{"refused": {kind: {reason: count}}}`` since the phone started; empty if nothing was
+    refused. The reason of a call is its ``endDetail``, of a webhook the HTTP status, of a media
+    socket the HTTP status, or the close code if it was open but not yet admitted."""
     kinds: dict[str, Mapping[Any, int]] = {
         "calls": calls,
         "webhooks": webhooks,

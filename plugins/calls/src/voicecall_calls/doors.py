@@ -1,7 +1,7 @@
-"""The doors between the call engine and the servers.
+"""The interfaces ("doors") between the call engine and the servers.
 
-The webhook and media servers know nothing of calls; the engine knows nothing of sockets. Both
-sides meet in these protocols.
+The webhook and media servers know nothing about calls; the engine knows nothing about sockets. They
+interact through these protocols.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ __all__ = ["AdmissionRefused", "Attachment", "Doors", "MediaHost", "MediaSocket"
 
 
 class AdmissionRefused(Exception):
-    """A media socket is not let in; it is closed with ``code`` (RFC 6455) and ``reason``."""
+    """A media socket is not admitted; it is closed with ``code`` (RFC 6455) and ``reason``."""
 
     def __init__(self, code: int, reason: str) -> None:
         self.code = code
@@ -26,20 +26,20 @@ class AdmissionRefused(Exception):
 
 
 class WebhookHost(Protocol):
-    """What the webhook server asks of the engine."""
+    """What the webhook server needs from the engine."""
 
     async def recorded(
         self, verified: Verified, events: Sequence[CarrierEvent]
     ) -> WebhookReply | None:
-        """The reply that this very request got before; None for one that is new, and where
-        :meth:`handle` will notice it by the keys of its events."""
+        """The reply that the same request got before; None for a new request, and for a repeated
+        one that :meth:`handle` will recognise by the keys of its events."""
         ...
 
     async def handle(
         self, request: WebhookRequest, verified: Verified, events: Sequence[CarrierEvent]
     ) -> WebhookReply:
         """Commit the events and make the reply. Any exception means that nothing was
-        committed; the server then answers 500 and the carrier may deliver again."""
+        committed; the server then answers 500 and the carrier may redeliver."""
         ...
 
 
@@ -51,13 +51,13 @@ class MediaSocket(Protocol):
 
     @property
     def buffered(self) -> int:
-        """Bytes that the network has not taken yet."""
+        """Bytes not yet handed to the network."""
         ...
 
     @property
     def heard_at(self) -> float:
-        """When the last caller audio came, in seconds of the seam's steady clock; minus infinity
-        before the first."""
+        """When the last caller audio arrived, in seconds of the seam's monotonic clock; minus
+        infinity before the first."""
         ...
 
     def send(self, message: Message) -> None:
@@ -66,8 +66,8 @@ class MediaSocket(Protocol):
         ...
 
     def play(self, audio: bytes) -> None:
-        """:meth:`send` the message that plays ``audio``, which is in the output format. A codec
-        that fails costs the socket (1011)."""
+        """:meth:`send` the message that plays ``audio``, which is in the output format. If the
+        codec fails, the socket is closed (1011)."""
         ...
 
     def listen(
@@ -75,9 +75,9 @@ class MediaSocket(Protocol):
         listener: Callable[[bytes], None],
         failed: Callable[[BaseException], None] | None = None,
     ) -> None:
-        """Caller audio goes to ``listener`` from now on, by a plain call, and not to
-        :meth:`Attachment.received`. ``failed`` is told what it raises; without one the socket is
-        closed (1011)."""
+        """Pass caller audio to ``listener`` from now on, by a plain call, instead of
+        :meth:`Attachment.received`. ``failed`` is called with what it raises; without ``failed``
+        the socket is closed (1011)."""
         ...
 
     def close(self, code: int, reason: str) -> None:
@@ -86,7 +86,7 @@ class MediaSocket(Protocol):
 
 
 class Attachment(Protocol):
-    """One admitted socket, as the server sees it. Plain calls, made for every message."""
+    """One admitted socket, as the server sees it. Its methods are called synchronously."""
 
     __slots__ = ()
 
@@ -95,16 +95,16 @@ class Attachment(Protocol):
         ...
 
     def closed(self) -> None:
-        """The socket is gone, whoever closed it. Called exactly once."""
+        """The socket is closed, by whichever side. Called exactly once."""
         ...
 
 
 class MediaHost(Protocol):
     async def admit(self, started: Started, upgrade: Upgrade, socket: MediaSocket) -> Attachment:
-        """Let a socket in (its token is used up) or raise :exc:`AdmissionRefused`. Messages that
-        arrive meanwhile are kept by the server and delivered afterwards."""
+        """Admit a socket, which uses up its token, or raise :exc:`AdmissionRefused`. The server
+        keeps messages that arrive meanwhile and delivers them afterwards."""
         ...
 
 
 class Doors(WebhookHost, MediaHost, Protocol):
-    """Both: what stands behind the server of a port."""
+    """Both interfaces, for a server that has webhooks and media sockets on one port."""

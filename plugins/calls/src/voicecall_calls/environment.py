@@ -1,4 +1,4 @@
-"""Keys of the phone that a carrier's environment variables may supply."""
+"""Keys of the phone that may come from a carrier's environment variables."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ __all__ = ["with_environment"]
 def with_environment(
     config: VoiceCallConfig, carrier: ProviderInfo | None, environ: Mapping[str, str]
 ) -> VoiceCallConfig:
-    """``config`` with what the carrier's environment variables say of keys that are not given, or
-    null. Raises ``ConfigError`` for a value that cannot be used."""
+    """``config`` with keys that are missing or null filled in from the carrier's environment
+    variables. Raises ``ConfigError`` for an invalid value."""
     given = {} if carrier is None else carrier.environ
     unset = {key: variable for key, variable in given.items() if not _is_given(config, key)}
     found = {

@@ -1,4 +1,4 @@
-"""How the webhook server is reached from outside: its port, whom it believes, tunnels."""
+"""How the webhook server is reached from outside: its port, trusted headers, tunnels."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def _bind(text: str) -> str:
 
 
 class ServeConfig(ConfigModel):
-    """The webhook and media server. Port 0 takes a free one."""
+    """The webhook and media server. Port 0 picks a free one."""
 
     port: int = Field(default=3334, ge=0, le=65535)
     bind: Annotated[str, AfterValidator(_bind)] = Field(default="127.0.0.1", min_length=1)
@@ -55,9 +55,9 @@ class ServeConfig(ConfigModel):
 
 
 class TunnelConfig(ConfigModel):
-    """A tunnel that makes the webhook server public; ``provider`` is the id of an installed one,
-    or ``none``. ``providers`` has blocks of tunnels, by id; a key that begins with a tunnel's
-    name belongs to the block of that tunnel (``ngrokDomain`` is ``domain`` of ngrok's)."""
+    """A tunnel that makes the webhook server public. ``provider`` is the id of an installed one,
+    or ``none``. ``providers`` has blocks of tunnels by id; a key that begins with a tunnel's name
+    belongs to that tunnel's block (``ngrokDomain`` is ``domain`` in ngrok's)."""
 
     provider: str = Field(default="none", min_length=1)
     providers: dict[str, dict[str, Any]] = Field(default_factory=dict, repr=False)
@@ -67,8 +67,8 @@ class TunnelConfig(ConfigModel):
 
 
 class TailscaleConfig(ConfigModel):
-    """The older way to name a tunnel. ``port`` is the public HTTPS port; a funnel has
-    443, 8443 and 10000."""
+    """The older way to select a tunnel. ``port`` is the public HTTPS port; with a funnel: 443, 8443
+    or 10000."""
 
     mode: Literal["off", "serve", "funnel"] = "off"
     port: int = Field(default=443, ge=1, le=65535)
@@ -76,14 +76,14 @@ class TailscaleConfig(ConfigModel):
 
 
 def tunnel_family(tunnel_id: str) -> str:
-    """The name by which keys of the older sections belong to a tunnel."""
+    """The prefix of a tunnel's keys in the older sections."""
     return tunnel_id.partition("-")[0]
 
 
 def tunnel_block(
     tunnel_id: str, tunnel: TunnelConfig, tailscale: TailscaleConfig
 ) -> Mapping[str, Any]:
-    """What a tunnel is configured with, from all the places where that may stand."""
+    """The configuration of a tunnel, merged from all the sections that may contain it."""
     family = tunnel_family(tunnel_id)
     block: dict[str, Any] = {}
     for key, value in tunnel.model_dump(by_alias=True, exclude_unset=True).items():
@@ -105,7 +105,7 @@ def _proxy_address(text: str) -> str:
 
 
 def _host(text: str) -> str:
-    # What is no such name in a Host header would never fit.
+    # Anything that cannot be the name in a Host header would never match.
     found = _HOST.fullmatch(text.strip())
     if found is None or (found[1] and not _is_ipv6(found[1])):
         raise ValueError("must be a host name, such as voice.example.com")
@@ -124,7 +124,7 @@ HostName = Annotated[str, AfterValidator(_host)]
 
 
 class WebhookSecurityConfig(ConfigModel):
-    """Whose forwarding headers are trusted, and how many webhooks are handled at a time."""
+    """Whose forwarding headers are trusted, and how many webhooks may be in flight."""
 
     allowed_hosts: tuple[HostName, ...] = ()
     trust_forwarding_headers: bool = False
@@ -134,14 +134,14 @@ class WebhookSecurityConfig(ConfigModel):
 
 
 def realtime_path(webhook_path: str) -> str:
-    """The path of a voice model's media socket that belongs to a path of webhooks."""
+    """The default path of voice models' media sockets for a webhook path."""
     path = webhook_path.rstrip("/") or "/voice"
     return f"{path.removesuffix('/webhook')}/stream/realtime"
 
 
 def is_public_url(url: str) -> bool:
-    """Whether a carrier on the internet may reach ``url``: it is one of https, and its host is no
-    private address and no local name."""
+    """Whether a carrier on the internet may be able to reach ``url``: it has https, and its host is
+    neither a private address nor a local name."""
     parts = urlsplit(url)
     host = (parts.hostname or "").removesuffix(".")
     if (
@@ -155,22 +155,22 @@ def is_public_url(url: str) -> bool:
         address = ip_address(host)
     except ValueError:
         _, dot, last = host.rpartition(".")
-        # 127.1 and 0x7f.1 are addresses to a resolver; no domain ends with a number.
+        # Resolvers take 127.1 and 0x7f.1 for addresses; no domain ends with a number.
         return bool(dot) and _NUMBER.fullmatch(last) is None
     mapped = getattr(address, "ipv4_mapped", None)
     return bool((mapped or address).is_global)
 
 
 def comes_from_outside(info: ProviderInfo, config: Any) -> bool:
-    """Whether a carrier's webhooks come from the internet. With an ``apiBaseUrl`` on this machine
-    it is an emulator's."""
+    """Whether a carrier's webhooks come from the internet. With an ``apiBaseUrl`` on this machine,
+    they come from an emulator."""
     host = urlsplit(getattr(config, "api_base_url", None) or "").hostname or ""
     return bool(info.capabilities.public_url) and not is_loopback(host)
 
 
 def is_one_client(serve: ServeConfig, security: WebhookSecurityConfig) -> bool:
-    """Whether everybody outside shares the limits of one client: only this machine reaches the
-    server, and no tunnel or proxy on it is believed."""
+    """Whether all external clients share the limits of one: the server listens only on loopback,
+    and trusts no tunnel or proxy there."""
     blocks = [ip_network(text.strip(), strict=False) for text in security.trusted_proxy_ips]
     trusted = security.trust_forwarding_headers and any(
         ip_address(address) in block for address in ("127.0.0.1", "::1") for block in blocks

@@ -1,4 +1,4 @@
-"""Secrets of a carrier that everybody knows, because they are defaults."""
+"""Secrets of a carrier that are publicly known because they are defaults."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ __all__ = ["known_secrets"]
 
 
 def known_secrets(carrier: Selected, config: VoiceCallConfig, *, tunnel: bool) -> Iterator[str]:
-    """A sentence for each secret of ``carrier`` that is at its default where more than this
-    machine reaches the webhooks. ``tunnel``: one is opened."""
+    """A warning for each secret of ``carrier`` that has its default value although other machines
+    can reach the webhooks. ``tunnel``: whether a tunnel is opened."""
     info, block = carrier.info, carrier.config
     where = _reached_from_outside(config, tunnel=tunnel)
     if where is None or info is None or not isinstance(block, BaseModel):

@@ -1,4 +1,4 @@
-"""Statistics over turns: rows of the store, or the figures in lines of a journal."""
+"""Latency statistics of turns, from rows of the store or lines of a journal."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ _SERIES: Mapping[str, Callable[[TurnRow], int | None]] = {
     "speechFirstByte": _between("first_token", "tts_first_byte"),
     "bargeInStop": lambda row: row.barge_in_stop_ms,
 }
-"""``turnLatency``: end of the caller's speech, when it is known, to the first audio sent.
-``listenWait``: end of a question to its answer. ``bargeInStop``: onset of the interrupting
-speech to the clear."""
+"""``turnLatency``: from the end of the caller's speech, if known, to the first audio sent.
+``listenWait``: from the end of a question to its answer. ``bargeInStop``: from the onset of the
+interrupting speech to the clear."""
 
 
 def latency_report(rows: Sequence[TurnRow]) -> dict[str, Any]:
-    """Each turn counts once; an empty series is all zeros. ``failedTurns``: those in which the
-    agent failed; ``fillers``: those in which it was so slow that something was said meanwhile."""
+    """Each turn counts once; an empty series is all zeros. ``failedTurns``: turns in which the
+    agent failed; ``fillers``: turns in which a filler was said because it was slow."""
     report: dict[str, Any] = {
         "recordsScanned": len(rows),
         "failedTurns": sum(row.failed is not None for row in rows),
@@ -49,10 +49,10 @@ def latency_report(rows: Sequence[TurnRow]) -> dict[str, Any]:
 
 
 def journal_report(lines: Iterable[str]) -> dict[str, Any]:
-    """The same of ``lastTurnLatencyMs`` and ``lastTurnListenWaitMs`` in lines of a journal.
+    """The same for ``lastTurnLatencyMs`` and ``lastTurnListenWaitMs`` in lines of a journal.
 
-    A line is a call record, or an object that holds one under ``call``; others are passed over.
-    Later lines of a call repeat the figures of its last turn: they count once.
+    A line is a call record, or an object with one under ``call``; other lines are skipped.
+    Later lines of a call repeat the figures of its last turn, which count once.
     """
     scanned = 0
     turns: set[tuple[Any, ...]] = set()

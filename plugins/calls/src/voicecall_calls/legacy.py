@@ -1,5 +1,5 @@
-"""Keys of older configurations of the phone, and what they are called today. What only one
-provider ever had is declared by that provider's package."""
+"""Keys of older configurations of the phone, and their present names. Keys that only one provider
+ever had are declared by that provider's package."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def legacy_rules() -> Sequence[LegacyRule]:
 
 
 def _transcription(block: str) -> Sequence[LegacyRule]:
-    """Keys of the transcription provider that stood beside its name."""
+    """Keys of the transcription provider that used to be next to its name."""
     return [
         LegacyRule("streaming.sttModel", f"{block}.model"),
         LegacyRule("streaming.silenceDurationMs", f"{block}.silenceDurationMs", convert=_finite),

@@ -1,4 +1,4 @@
-"""Making providers, whose code is a stranger's: where it fails, the error names whose it is."""
+"""Making providers. Their code is third-party: errors name the provider that failed."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ __all__ = ["make_carrier", "making", "open_provider", "opened"]
 
 _log = logging.getLogger("voicecall.calls")
 _SLOW_S = 5.0
-"""After so long the log names whom the phone waits for."""
+"""After this time the log names the provider that the phone is waiting for."""
 
 
 @contextmanager
 def making(info: ProviderInfo) -> Iterator[None]:
-    """Around a provider's factory and the begin of its lifespan. Raises ``VoicecallError``."""
+    """Wraps a provider's factory and the start of its lifespan. Raises only ``VoicecallError``."""
     try:
         yield
     except VoicecallError:
@@ -48,7 +48,7 @@ def _whose(info: ProviderInfo) -> str:
 
 @asynccontextmanager
 async def opened(provider: Provider, info: ProviderInfo) -> AsyncIterator[None]:
-    """Within the lifespan of ``provider``. One that hangs is named, and holds up no stop."""
+    """The lifespan of ``provider``. If it hangs, the log says so, and it does not block a stop."""
     text = "%s is still being opened, and the phone waits for it"
     slow = asyncio.get_running_loop().call_later(_SLOW_S, _log.warning, text, _whose(info))
     try:
@@ -60,7 +60,7 @@ async def opened(provider: Provider, info: ProviderInfo) -> AsyncIterator[None]:
 
 
 def make_carrier(info: ProviderInfo, config: Any, context: ProviderContext) -> TelephonyProvider:
-    """The carrier, not in use yet. Raises ``VoicecallError``."""
+    """Make the carrier, without opening it. Raises ``VoicecallError``."""
     with making(info):
         carrier: Any = info.factory(config, context)
         if not isinstance(carrier, TelephonyProvider):
@@ -72,7 +72,7 @@ def make_carrier(info: ProviderInfo, config: Any, context: ProviderContext) -> T
         sets: Any = carrier.signature_headers
         right = isinstance(sets, Collection) and bool(sets)
         if not right or not all(_is_header_set(names) for names in sets):
-            # Any other form asks for headers that no webhook has.
+            # Any other form would require headers that no webhook has.
             raise TypeError(
                 "its signature_headers must be sets of lower-case names, such as"
                 " (('x-signature',),)"
@@ -92,7 +92,7 @@ def _is_header_set(names: Any) -> bool:
 
 
 async def open_provider(selected: Selected, context: ProviderContext, stack: AsyncExitStack) -> Any:
-    """The provider of a selection, to be used as long as ``stack`` is open. Raises
+    """Make and open the provider of a selection, for as long as ``stack`` is open. Raises
     ``VoicecallError``."""
     info, config = require(selected)
     with making(info):
@@ -100,7 +100,7 @@ async def open_provider(selected: Selected, context: ProviderContext, stack: Asy
         if not hasattr(provider, "lifespan"):
             raise TypeError(f"its factory returns {type(provider).__name__}, not a provider")
         if info.kind is ProviderKind.REALTIME and not _has_formats(provider):
-            # Every call would end before a word.
+            # Every call would end before anything is said.
             raise TypeError("its capabilities must name one audio format at least (formats)")
         await stack.enter_async_context(opened(provider, info))
     return provider

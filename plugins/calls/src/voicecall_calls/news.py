@@ -1,5 +1,5 @@
-"""What happens while most often nobody waits for it, made for the event loop itself: an
-``anyio.Event`` costs several times as much, and a call has some for every sentence."""
+"""Cheap asyncio events for cases in which mostly nothing waits: an ``anyio.Event`` costs several
+times as much, and a call needs some for every sentence."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ __all__ = ["LazyEvent", "News"]
 
 
 class News:
-    """Something that happens again and again."""
+    """An event that happens repeatedly."""
 
     __slots__ = ("_waiting",)
 
@@ -17,14 +17,14 @@ class News:
         self._waiting: list[asyncio.Future[bool]] | None = None
 
     def tell(self) -> None:
-        """Wake whoever waits now."""
+        """Wake everything that is waiting now."""
         if self._waiting is not None:
             waiting, self._waiting = self._waiting, None
             for future in waiting:
                 _settle(future, True)
 
     async def wait(self, seconds: float | None = None) -> bool:
-        """Wait for the next time; False where it did not come within ``seconds``."""
+        """Wait for the next :meth:`tell`; False if it did not come within ``seconds``."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[bool] = loop.create_future()
         if self._waiting is None:
@@ -39,19 +39,19 @@ class News:
             self._forget(future)
 
     def _forget(self, future: asyncio.Future[bool]) -> None:
-        """Whoever waited has given up, or was cancelled, where the news did not come."""
+        """Remove a waiter that timed out or was cancelled before it was woken."""
         if self._waiting is not None and future in self._waiting:
             self._waiting.remove(future)
 
 
 def _settle(future: asyncio.Future[bool], told: bool) -> None:
-    # Whoever waited may have been cancelled, or given up in the same round.
+    # The waiter may have been cancelled, or timed out in the same iteration of the loop.
     if not future.done():
         future.set_result(told)
 
 
 class LazyEvent:
-    """What ``anyio.Event`` is: something that happens once."""
+    """Like ``anyio.Event``: an event that happens once."""
 
     __slots__ = ("_news", "_set")
 
@@ -68,7 +68,7 @@ class LazyEvent:
             self._news.tell()
 
     async def wait(self) -> None:
-        """Return at once where it is set."""
+        """Wait until it is set; returns at once if it is set already."""
         if self._set:
             return
         if self._news is None:

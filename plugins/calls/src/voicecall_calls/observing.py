@@ -1,4 +1,4 @@
-"""Telling the gateway what happens: observers' hooks, and events for subscribers of ``/rpc``."""
+"""Reports to the gateway: calls to observers' hooks, and events for subscribers of ``/rpc``."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _log = logging.getLogger("voicecall.calls")
 
 
 class HostObserver:
-    """An :class:`voicecall_calls.engine.engine.Observer` that hands on to the gateway."""
+    """An :class:`voicecall_calls.engine.engine.Observer` that forwards to the gateway."""
 
     def __init__(self, host: GatewayHost) -> None:
         self._host = host
@@ -66,8 +66,9 @@ class HostObserver:
 
 
 def turn_keeper(store: CallStore, observer: Observer, hide: Callable[[str], str] = str) -> KeepTurn:
-    """Stores the row of a finished turn, then tells of it. No call ends for its figures. ``hide``
-    takes credentials out of what an agent or a voice model failed with."""
+    """Returns a function that stores the row of a finished turn, then publishes it. A failure to
+    store it does not end the call. ``hide`` removes credentials from the error of an agent or
+    voice model."""
 
     async def keep(row: TurnRow) -> None:
         if row.failed is not None:

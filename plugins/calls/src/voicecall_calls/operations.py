@@ -1,4 +1,4 @@
-"""What may be asked of the phone: the operations behind RPC, tools and commands."""
+"""The operations of the phone that RPC, the agent tool and commands call."""
 
 from __future__ import annotations
 
@@ -40,17 +40,17 @@ __all__ = ["CallOperations", "DialOptions", "projection"]
 
 _TWO_WAITS = re.compile(r"[w,]{2}")
 _LONGEST_KEY = 256
-"""Characters of an idempotency key, which not every store can look up however long it is."""
+"""Characters of an idempotency key: not every store can look up longer ones."""
 _MOCK_FROM = "+15550000000"
 _END_PATIENCE_S = 30.0
 _DIAL_PATIENCE_S = 10.0
 _ASK_SLACK_MS = 30_000
 _SLOWEST_MS = 125
-"""For a character that is spoken."""
+"""Longest time that speaking one character takes."""
 
 
 def projection(record: CallRecord) -> dict[str, Any]:
-    """What of a call is shown to callers of the API: no numbers, no words."""
+    """The part of a call that API clients see: no numbers, no transcript."""
     values = {
         "callId": record.call_id,
         "providerCallId": record.provider_call_id,
@@ -68,8 +68,8 @@ def projection(record: CallRecord) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DialOptions:
-    """``to`` falls back to ``toNumber``, ``agent_id`` to the default agent. ``idempotency_key``:
-    the same key dials once and returns the same call; for another number or message it is
+    """``to`` falls back to ``toNumber``, ``agent_id`` to the default agent. ``idempotency_key``: a
+    repeated request with the same key returns the same call; with another number or message it is
     refused."""
 
     to: str | None
@@ -83,10 +83,10 @@ class DialOptions:
 
 
 class CallOperations:
-    """``dialling_agent`` gives the agent of a call for the one that was asked for, if any; it
-    raises ``InvalidRequest`` for one that cannot take calls. ``longest_text`` gives the characters
-    of the longest message that a call may speak; None: any. ``standing`` gives what the status of
-    all calls tells beside them."""
+    """``dialling_agent`` maps the requested agent, or None, to the agent of a call; it raises
+    ``InvalidRequest`` for one that cannot take calls. ``longest_text`` returns the length in
+    characters of the longest message that a call may speak, or None for no limit. ``standing``
+    returns what the status of all calls reports besides the calls."""
 
     def __init__(
         self,
@@ -102,18 +102,19 @@ class CallOperations:
         self._standing = standing
         self._keyed = anyio.Lock()
         self._asked: list[str] = []
-        """Calls on which a question is open."""
+        """Calls with a pending question."""
 
     @property
     def pairing(self) -> Pairing:
         return self._engine.pairing
 
     def in_spite_of(self, approval: Approval) -> str | None:
-        """What the configuration says that makes an approval, or its end, have no effect."""
+        """Why the configuration gives an approval or revocation no effect; None if it has one."""
         return in_spite_of(self._engine.config, approval)
 
     async def revoke(self, number: str) -> Approval:
-        """Refuse a caller from now on. Raises ``InvalidRequest`` for one who has not asked."""
+        """Refuse a caller from now on. Raises ``InvalidRequest`` for a caller who was neither
+        approved nor waiting."""
         return await revoke(self._engine.config, self.pairing, number)
 
     async def latency(self, last: int) -> Mapping[str, Any]:
@@ -123,12 +124,12 @@ class CallOperations:
     # --- placing a call ---------------------------------------------------------------------
 
     async def dial(self, options: DialOptions) -> CallRecord:
-        """Place a call; returns once it is recorded, before it is answered."""
+        """Place a call. Returns once the call is recorded, before it is answered."""
         if options.idempotency_key is None:
             return await self._dial(options)
         if len(options.idempotency_key) > _LONGEST_KEY:
             raise InvalidRequest(f"idempotencyKey may be at most {_LONGEST_KEY} characters long")
-        # A second request with the same key must not find the first one half made.
+        # A second request with the same key must not overlap with the first.
         async with self._keyed:
             return await self._dial(options)
 
@@ -196,8 +197,8 @@ class CallOperations:
         return lane.record
 
     async def placed(self, record: CallRecord) -> None:
-        """Wait until the carrier has answered the dial request of a call, ten seconds at most.
-        Raises the ``ProviderError`` that says why it was not placed."""
+        """Wait, for ten seconds at most, until the carrier has answered the dial request of a call.
+        Raises a ``ProviderError`` with the reason if it was not placed."""
         lane = self._engine.lanes.get(record.call_id)
         if lane is not None:
             if lane.record.provider_call_id is None and not lane.record.recovering:
@@ -207,7 +208,7 @@ class CallOperations:
         if record.end_detail is EndDetail.DIAL_FAILED:
             if lane is not None and lane.dial_refused is not None:
                 raise lane.dial_refused
-            # Asked for again, with the same key.
+            # The request was repeated with the same key.
             why = record.end_note or "the call was not placed"
             why = why.removeprefix(f"{record.provider}: ")
             raise RequestRejected(why, provider=record.provider)
@@ -215,7 +216,7 @@ class CallOperations:
     async def _known(
         self, reservation: DialReservation, to_number: str, message: str | None
     ) -> CallRecord:
-        """The call that was placed with a key before."""
+        """The call that was placed earlier with the same key."""
         record = await self._stored(reservation.call_id)
         before = record.message.text if record.message is not None else None
         if (record.to_number, before) != (to_number, message):
@@ -236,8 +237,8 @@ class CallOperations:
             raise InvalidRequest(f"{carrier} does not support pre-connect DTMF")
         most = can.longest_pre_connect_dtmf
         if most is not None and len(digits) > most:
-            # A second's wait takes half the characters. Bots that dial into a conference begin with
-            # many short ones.
+            # Two half-second waits become one of a second: bots that dial into a conference begin
+            # with many.
             digits = _TWO_WAITS.sub("W", digits)
         if most is not None and len(digits) > most:
             raise InvalidRequest(f"{carrier} takes a dtmfSequence of at most {most} characters")
@@ -265,12 +266,12 @@ class CallOperations:
     # --- live calls -------------------------------------------------------------------------
 
     async def speak(self, call_id: str, message: str) -> None:
-        """Speak on a connected call; returns when it was played."""
+        """Speak on a connected call. Returns when the message was played."""
         lane, talk = await self._connected(call_id)
         await talk.say(self._message(lane, message))
 
     async def ask(self, call_id: str, message: str) -> str:
-        """Speak, then return what the far side answers."""
+        """Speak, then return what the other side answers."""
         lane, talk = await self._connected(call_id)
         text = self._message(lane, message)
         timeout_s = self._engine.config.transcript_timeout_ms / 1000
@@ -295,8 +296,8 @@ class CallOperations:
             )
 
     async def check_ask(self, call_id: str, message: str) -> int:
-        """The checks of :meth:`ask`, before it is begun. Returns how long it can take, in
-        milliseconds."""
+        """Check a request before :meth:`ask` is called. Returns the longest time that it can take,
+        in milliseconds."""
         lane, _talk = await self._connected(call_id)
         text, config = self._message(lane, message), self._engine.config
         if lane.record.call_id in self._asked:
@@ -313,7 +314,7 @@ class CallOperations:
         await talk.play_digits(checked)
 
     async def end(self, call_id: str) -> CallRecord:
-        """End a call; returns its final record. Ending a finished call is a success."""
+        """End a call and return its final record. Ending a finished call succeeds."""
         lane = self._engine.lane_of(call_id)
         if lane is None:
             return await self._stored(call_id)
@@ -325,7 +326,7 @@ class CallOperations:
         return lane.record
 
     async def status(self, call_id: str | None) -> Mapping[str, Any]:
-        """One call (live, else stored), or all live ones and how the phone is."""
+        """One call (live or stored), or all live ones and the state of the phone."""
         if call_id is None:
             lanes = self._engine.lanes.values()
             live = [projection(lane.record) for lane in lanes]

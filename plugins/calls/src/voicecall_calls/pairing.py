@@ -1,7 +1,7 @@
-"""The pairing policy: an unknown caller hears a code, and the owner approves it.
+"""The pairing policy: an unknown caller is told a code, which the owner approves.
 
-The code says which caller is meant; it is no password. A caller who was approved is let in from
-the next call on, until the approval is revoked.
+The code identifies the caller; it is not a password. An approved caller is let in from the next
+call on, until the approval is revoked.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _NEW_PER_MINUTE = 6
 
 
 def approval_json(approval: Approval) -> dict[str, Any]:
-    """An approval as RPC shows it, to those who may administer."""
+    """An approval as RPC shows it to administrators."""
     return {
         "number": approval.number,
         "status": approval.status,
@@ -36,7 +36,7 @@ def approval_json(approval: Approval) -> dict[str, Any]:
 
 
 def decided_json(approval: Approval, but: str | None) -> dict[str, Any]:
-    """What became of a decision; ``but`` says what makes it have no effect."""
+    """The result of a decision; ``but`` says why it has no effect."""
     return {"caller": approval_json(approval), **({"but": but} if but is not None else {})}
 
 
@@ -46,8 +46,8 @@ class Pairing:
         self._coordinator = coordinator
         self._seam = seam
         self._changing = anyio.Lock()
-        """Between what is stored and what is put in its place nothing else comes: a second call of
-        a caller would void the code that the first one heard."""
+        """Serialises reading and replacing an approval: otherwise a caller's second call could
+        invalidate the code that was told on the first."""
 
     async def approved(self, number: str) -> bool:
         """Whether calls from this number are let in."""
@@ -55,8 +55,8 @@ class Pairing:
         return bool(found) and found[0].status == "approved"
 
     async def code_for(self, number: str) -> str | None:
-        """The code to tell an unknown caller; the same one until it expires. None while too many
-        unknown numbers call, or for a number that the owner has decided about."""
+        """The code to tell an unknown caller; it stays the same until it expires. None while too
+        many unknown numbers call, or if the owner has decided about the number."""
         async with self._changing:
             return await self._code_for(number)
 
@@ -64,7 +64,7 @@ class Pairing:
         now = self._seam.now_ms()
         found = await self._store.approvals(number)
         if found and found[0].status != "pending":
-            # Maybe only just: a code in the place of an approval would undo it.
+            # Perhaps only just now: replacing an approval with a code would undo it.
             return None
         if found and found[0].expires_at > now:
             return found[0].code
@@ -82,19 +82,19 @@ class Pairing:
         return f"{value % 10**_DIGITS:0{_DIGITS}}"
 
     async def pending(self) -> Sequence[Approval]:
-        """Callers whose code still counts."""
+        """Callers whose code is still valid."""
         return [a for a in await self.listed() if a.status == "pending"]
 
     async def listed(self) -> Sequence[Approval]:
-        """What an owner wants to see: everything but expired codes."""
+        """All approvals except expired codes."""
         now = self._seam.now_ms()
         every = await self._store.approvals()
         return [a for a in every if a.status != "pending" or a.expires_at > now]
 
     async def approve(self, code_or_number: str) -> Approval:
-        """Let a caller in, by the code that was told or by number."""
+        """Let a caller in, by code or number."""
         text = code_or_number.strip()
-        # Six digits are a code, also those that begin like an international number (00...).
+        # Six digits are always a code, even if they begin like an international number (00...).
         is_code = len(text) == _DIGITS and text.isdecimal()
         number = None if is_code else normalize_number(text)
         async with self._changing:

@@ -1,4 +1,4 @@
-"""Parameters of RPC methods and of the tool: texts are trimmed, and blank means absent."""
+"""Parameters of RPC methods and the tool: texts are stripped, and a blank one counts as absent."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is said in fixed words."""
+"""Configuration of fixed phrases."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["PhrasesConfig", "WordsOrNone"]
 
 
 def _words(text: str) -> str:
-    # Nothing to say would count as a voice that fails, or leave the caller in silence.
+    # An empty phrase would count as a failure of the voice, or leave the caller in silence.
     if not text.strip():
         raise ValueError("must not be empty")
     return text
@@ -26,12 +26,12 @@ def _code_phrase(text: str) -> str:
 
 Words = Annotated[str, Field(min_length=1), AfterValidator(_words)]
 WordsOrNone = Annotated[str, AfterValidator(str.strip)]
-"""Blanks are no words."""
+"""A blank text becomes empty: nothing is said."""
 CodePhrase = Annotated[str, AfterValidator(_code_phrase)]
 
 
 class PhrasesConfig(ConfigModel):
-    """What is said when no agent can speak."""
+    """Fixed phrases, for what the agent does not say itself."""
 
     greeting: Words = "Hello! How can I help you today?"
     filler: WordsOrNone = "One moment, please."

@@ -1,4 +1,4 @@
-"""Entry point of the phone. Importing it costs nothing: every hook imports what it needs."""
+"""Entry point of the phone. Cheap to import: every hook imports what it needs."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PROVIDER_BLOCKS = {
     "tts.providers": ProviderKind.TTS,
     "tunnel.providers": ProviderKind.TUNNEL,
 }
-"""Where the configuration holds blocks of providers by id; carriers stand at its root."""
+"""Where the configuration has blocks of providers by id; those of carriers are at its root."""
 
 
 def _config_model() -> type[BaseModel]:
@@ -107,7 +107,7 @@ def _postgres_model() -> type[BaseModel]:
 
 
 _GROUP_PAUSE_S = 0.004
-"""Many calls at once share the work of a commit; one alone never waits."""
+"""Pause between groups of commits, so that many calls share one; a single commit never waits."""
 
 
 def _sqlite(config: Any, context: ProviderContext) -> Any:
@@ -119,7 +119,7 @@ def _sqlite(config: Any, context: ProviderContext) -> Any:
 
 
 def _check_postgres(config: Any, models: Collection[str]) -> Sequence[str]:
-    """Nothing, or ``PluginError`` where the extra is missing."""
+    """Raises ``PluginError`` if the extra is missing."""
     try:
         import psycopg  # noqa: F401 (asked before our own modules, for a message that helps)
     except ImportError as error:

@@ -1,9 +1,9 @@
-"""``voicecall setup --probe``: the carrier is asked, our public URL is fetched, and a media socket
-opened there.
+"""``voicecall setup --probe``: asks the carrier, fetches our public URL and opens a media socket
+there.
 
-Whether the URL leads to us is told by a challenge: whoever fetches the webhook URL with one in
-its query gets the code that only this machine's key makes of it. A running gateway answers; where
-none runs, the port is opened for the moment.
+A challenge shows whether the URL leads to this machine: a GET request to the webhook URL with a
+challenge in its query returns a code that only this machine's key can produce. A running gateway
+answers; if none is running, the port is opened for the duration of the check.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ FETCH_S = 15.0
 
 
 class PhoneProbe:
-    """Contacts the carrier, and ourselves over the internet. Makes no call."""
+    """Contacts the carrier, and this machine over the internet. Places no call."""
 
     def __init__(self, context: SetupContext) -> None:
         self._context = context
 
     async def run(self) -> Sequence[SetupCheck]:
-        """The checks, in the order they are shown. None where the local ones fail already."""
+        """The checks, in the order of display; none if local checks fail already."""
         context = self._context
         try:
             config: VoiceCallConfig = context.plugin_config(PLUGIN_ID)
@@ -96,12 +96,12 @@ class PhoneProbe:
 async def public_url_check(
     url: str, answer: Callable[[str], str], patience_s: float = FETCH_S
 ) -> SetupCheck:
-    """Fetch our public URL with a challenge, to which ``answer`` gives what this machine says."""
+    """Fetch our public URL with a challenge. ``answer`` returns this machine's answer to it."""
     challenge = secrets.token_urlsafe(16)
     separator = "&" if urlsplit(url).query else "?"
     asked = url.partition("#")[0] + separator + urlencode({CHALLENGE: challenge})
     try:
-        # What comes byte by byte meets no limit of the client's.
+        # The client's timeout does not stop a response that arrives byte by byte.
         with anyio.fail_after(patience_s):
             async with httpx.AsyncClient(timeout=patience_s, trust_env=True) as client:
                 response = await client.get(asked)
@@ -120,7 +120,7 @@ async def public_url_check(
 
 
 async def media_url_check(url: str, patience_s: float = FETCH_S) -> SetupCheck:
-    """Open a media socket at ``url`` and leave it: carriers that sign theirs need no other way."""
+    """Open a media socket at ``url`` and close it. Adapters accept its unsigned handshake."""
     headers = {
         "connection": "Upgrade",
         "upgrade": "websocket",
@@ -155,13 +155,13 @@ def _why_not(url: str, error: Exception, patience_s: float) -> str:
 async def _somebody_answers(
     carrier: TelephonyProvider, config: VoiceCallConfig, state_dir: Path
 ) -> AsyncIterator[None]:
-    """Listen on the port of the webhooks, unless a gateway does already."""
+    """Listen on the webhook port, unless a gateway does already."""
     server = make_server(config, carrier, _Nobody(), seam=SystemSeam(), state_dir=state_dir)
     running = server.run()
     try:
         await running.__aenter__()
     except ConfigError:
-        # The port is taken: by the gateway, or the answer will tell.
+        # The port is in use: by the gateway, or else the answer will show it.
         yield
         return
     try:
@@ -171,7 +171,7 @@ async def _somebody_answers(
 
 
 class _Nobody:
-    """Takes no webhook and no socket: they come again when the gateway runs."""
+    """Refuses all webhooks and sockets: carriers repeat them when the gateway runs."""
 
     async def recorded(
         self, verified: Verified, events: Sequence[CarrierEvent]

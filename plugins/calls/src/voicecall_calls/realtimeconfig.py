@@ -1,4 +1,4 @@
-"""Configuration of calls that are held by one full-duplex voice model."""
+"""Configuration of calls held by a full-duplex voice model."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class FastContextConfig(ConfigModel):
 
 
 class AgentContextConfig(ConfigModel):
-    """What the voice model is told of the agent's identity and files, once per session."""
+    """What the voice model learns about the agent's identity and files, once per session."""
 
     enabled: bool = False
     max_chars: PositiveInt = 6000
@@ -60,12 +60,12 @@ class AgentContextConfig(ConfigModel):
 
 
 class RealtimeConfig(ConfigModel):
-    """One full-duplex voice model over a media socket.
+    """A full-duplex voice model over a media socket.
 
-    ``instructions`` replace the built-in ones. ``toolPolicy`` says what the agent may use when
-    the model consults it (``none``: it cannot), ``consultPolicy`` how often the model is told to.
-    A call without caller audio for ``inactivityMs`` (0: no limit) and 2 s more is ended; one on
-    which neither side says anything for ``idleHangupMs`` is ended with ``phrases.goodbye``.
+    ``instructions`` replaces the built-in ones. ``toolPolicy`` says which tools the agent may use
+    when the model consults it (``none``: the model cannot), ``consultPolicy`` how often the model
+    is instructed to. A call without caller audio for ``inactivityMs`` (0: no limit) plus 2 s is
+    ended; one on which neither side speaks for ``idleHangupMs`` ends with ``phrases.goodbye``.
     """
 
     enabled: bool = False

@@ -1,4 +1,4 @@
-"""Keeping the store small: calls that are over and old are dropped now and then."""
+"""Keeping the store small: old finished calls are deleted periodically."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["EVERY_S", "FIRST_S", "retaining"]
 _log = logging.getLogger("voicecall.calls")
 
 FIRST_S = 5.0
-"""A command that only looks at what is stored is over by then."""
+"""Long enough for a command that only reads the store to finish first."""
 EVERY_S = 3600.0
 _DAY_MS = 24 * 3600 * 1000
 
@@ -27,10 +27,10 @@ _DAY_MS = 24 * 3600 * 1000
 async def retaining(
     store: CallStore, seam: Seam, wanted: Callable[[], RetentionConfig]
 ) -> AsyncIterator[None]:
-    """While entered, keep what is ``wanted`` by then: soon, and every hour.
+    """While entered, prune the store soon and then every hour, within the bounds ``wanted`` then.
 
-    By age only what was old enough by the clock of an hour ago as well: a clock that was wrong for
-    a moment, as it may be when a machine starts, would make everything look old.
+    Calls are deleted for their age only if they were also old by the clock of an hour ago: a clock
+    that is wrong for a moment, perhaps while the machine starts, would make all of them look old.
     """
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(_keep, store, seam, wanted, name="retention")
@@ -46,7 +46,7 @@ async def _keep(store: CallStore, seam: Seam, wanted: Callable[[], RetentionConf
     while True:
         bounds = wanted()
         wall, steady = seam.now_ms(), round(seam.monotonic() * 1000)
-        # At the time 0 nothing is old.
+        # At time 0 nothing is old.
         now = 0 if ahead is None else min(wall, ahead + steady)
         ahead = wall - steady
         if 0 < now < wall - _DAY_MS:
@@ -59,7 +59,7 @@ async def _keep(store: CallStore, seam: Seam, wanted: Callable[[], RetentionConf
             gone = await store.prune(now, keep_calls=bounds.calls, keep_days=bounds.days)
         except StoreError as error:
             _log.warning("old calls stay in the store for another hour: %s", error)
-        except Exception:  # noqa: BLE001 (a store of somebody else; calls must not end for this)
+        except Exception:  # noqa: BLE001 (a third-party store; calls must not end for this)
             _log.exception("old calls stay in the store for another hour")
         else:
             if gone:

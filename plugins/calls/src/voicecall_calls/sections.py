@@ -1,4 +1,4 @@
-"""Sections of the file that are no plugin's own, as far as the phone reads them."""
+"""Sections of the configuration file that belong to no plugin, as far as the phone reads them."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ __all__ = ["TTS_KEYS", "misspelt", "speech_keys", "speech_layers"]
 
 TTS_KEYS = frozenset(field.alias or name for name, field in TtsConfig.model_fields.items())
 _OTHERS = frozenset({"models"})
-"""Keys of other programs that only look like ours."""
+"""Keys of other programs that happen to resemble ours."""
 
 
 def misspelt(path: str, values: Mapping[str, Any], known: Collection[str]) -> Iterator[str]:
-    """A sentence for each key at ``path`` that looks like one of ``known``. Any other may be some
-    other program's."""
+    """A sentence for each key at ``path`` that resembles one of ``known``. Other unknown keys may
+    belong to other programs."""
     for key in sorted(set(values) - set(known) - _OTHERS):
         if meant := did_you_mean(key, set(known) - set(values), 0.75):
             yield f"{path}.{key} is ignored{meant}"
@@ -28,8 +28,8 @@ def misspelt(path: str, values: Mapping[str, Any], known: Collection[str]) -> It
 def speech_layers(
     config: VoiceCallConfig, section: Mapping[str, Any]
 ) -> dict[str | None, TtsConfig]:
-    """Core, plugin and number ``tts`` merged (later wins), by the key of the number route; None is
-    for every other call. Raises ``ConfigError``."""
+    """The ``tts`` sections of the gateway, the phone and the number, merged (later ones win), by
+    the key of the number route; None is the key for all other calls. Raises ``ConfigError``."""
     core = {key: value for key, value in section.items() if key in TTS_KEYS}
     base = deep_merge(core, _given(config.tts))
     layers: dict[str | None, Mapping[str, Any]] = {None: base}

@@ -1,4 +1,4 @@
-"""The phone as a gateway service: everything made, started, changed and stopped in order."""
+"""The phone as a gateway service: makes, starts, reconfigures and stops everything in order."""
 
 from __future__ import annotations
 
@@ -52,10 +52,10 @@ _FIXED = (
     "streaming",
     "realtime",
 )
-"""What cannot change while the phone runs: sockets, the store, the carrier, the way of talking."""
+"""Keys that cannot change while the phone runs: sockets, the store, the carrier, the media path."""
 
 _HANG_UP_S = 10.0
-"""How long hanging up on all calls may take at the stop."""
+"""How long hanging up all calls may take when the phone stops."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,18 +66,18 @@ class _Running:
     providers: Providers
     talking: Talking
     tunnel: TunnelKeeper | None
-    """The tunnel without which the carrier does not reach us."""
+    """The tunnel, if the carrier cannot reach the phone without one."""
 
 
 class PhoneService:
-    """One a gateway. ``engine`` and ``server`` are there while it runs."""
+    """One per gateway. ``engine`` and ``server`` are None unless it is running."""
 
     name = PLUGIN_ID
 
     def __init__(self, host: GatewayHost) -> None:
         self._host = host
         self._problems: list[str] = []
-        """Why the phone does not run."""
+        """Why the phone is not running."""
         self._running: _Running | None = None
         self._ran = False
         self._awaited: TunnelKeeper | None = None
@@ -107,11 +107,11 @@ class PhoneService:
         return [*problems, *(self._running.engine.store.problems() if self._running else ())]
 
     def live(self) -> int:
-        """Calls that are under way."""
+        """Number of live calls."""
         return len(self._running.engine.lanes) if self._running else 0
 
     def operations(self) -> CallOperations:
-        """The operations of the running phone. Raises ``ConfigError`` with what is missing."""
+        """The operations of the running phone. Raises ``ConfigError`` that says what is missing."""
         if self._running is None:
             moment = "the phone is not running: it is starting or stopping; try again"
             raise ConfigError("; ".join(self.problems()) or moment)
@@ -123,9 +123,9 @@ class PhoneService:
             await self._running.engine.wait_idle()
 
     async def reconfigure(self, config: VoiceCallConfig) -> bool:
-        """Put a changed configuration in force for the next calls; live ones keep theirs.
-        False: it changes what only a new start can change. Raises ``ConfigError`` for one with
-        which a phone that runs would not start, or could not talk as it does."""
+        """Apply a changed configuration to new calls; live ones keep theirs. False if it changes
+        something that requires a restart. Raises ``ConfigError`` if the phone could not start
+        with it, or would lose its media path."""
         running = self._running
         if running is None or not config.enabled:
             return False
@@ -185,8 +185,8 @@ class PhoneService:
                 over.set()
 
     async def _keep(self, wiring: Wiring, settled: anyio.Event, over: anyio.Event) -> None:
-        """Run the phone; where the rest of its start fails behind the tunnel that it waited for,
-        it is tried again here: for the gateway it has started."""
+        """Run the phone. If its start fails after it has waited for its tunnel, it is retried here:
+        by then the gateway considers the phone started."""
         wait = FIRST_WAIT_S
         told: list[str] = []
         while not over.is_set():
@@ -203,7 +203,8 @@ class PhoneService:
                 wait = min(wait * 2, LONGEST_WAIT_S)
 
     async def _hold(self, wiring: Wiring, settled: anyio.Event, over: anyio.Event) -> None:
-        """Run the phone until it is ``over``; ``settled`` when it runs, or waits for its tunnel."""
+        """Run the phone until ``over`` is set. Sets ``settled`` when it runs or waits for its
+        tunnel."""
         async with AsyncExitStack() as stack:
             try:
                 self._ran = False
@@ -256,7 +257,7 @@ class PhoneService:
         await talking.open(stack, wiring)
         engine.conversations = talking
         server = make_server(config, carrier, engine, seam=host.seam, state_dir=host.state_dir)
-        # For whoever asks while an adapter takes its time.
+        # For status requests while a slow adapter is being opened.
         self._problems = [f"the phone is starting: {info.label} is being opened"]
         with making(info):
             await stack.enter_async_context(opened(carrier, info))
@@ -305,8 +306,8 @@ class PhoneService:
     async def _open_tunnel(
         self, stack: AsyncExitStack, wiring: Wiring, server: CallServer, moved: News
     ) -> TunnelKeeper | None:
-        """The tunnel that the configuration selects, opened if it could be. Its URL is the one
-        that carriers are given; ``moved`` tells of each."""
+        """The tunnel that the configuration selects, already open unless that failed. Carriers are
+        given its URL; ``moved`` is notified of each new one."""
         if wiring.tunnel is None:
             return None
         info, _ = require(wiring.tunnel)
@@ -331,7 +332,7 @@ class PhoneService:
 
 
 def _told(error: Exception) -> str:
-    """The messages of our own errors, also where a group of tasks has put them together."""
+    """The messages of voicecall's own errors, including those in an exception group."""
     if isinstance(error, ExceptionGroup):
         return "; ".join(map(_told, error.exceptions))
     if isinstance(error, VoicecallError):
@@ -340,14 +341,14 @@ def _told(error: Exception) -> str:
 
 
 def _is_own(error: Exception) -> bool:
-    """Whether an error, or all of a group, is one of voicecall's own."""
+    """Whether an error, or every error in a group, is one of voicecall's own."""
     if isinstance(error, ExceptionGroup):
         return error.split(VoicecallError)[1] is None
     return isinstance(error, VoicecallError)
 
 
 async def _keep_announced(carrier: Any, server: CallServer, told: str, moved: News) -> None:
-    """Announce each URL that is not the one ``told``, one after the other: the last must stay."""
+    """Announce each URL that differs from the last one ``told``, in order: the newest must win."""
     while True:
         if (url := server.webhook_url) == told:
             await moved.wait()
@@ -358,7 +359,7 @@ async def _keep_announced(carrier: Any, server: CallServer, told: str, moved: Ne
 
 
 async def _announce(carrier: Any, url: str) -> None:
-    """Tell the carrier where inbound calls are reported."""
+    """Tell the carrier where to report inbound calls."""
     try:
         await carrier.register_webhook(url)
     except ProviderError as error:

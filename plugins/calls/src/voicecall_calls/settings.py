@@ -1,7 +1,7 @@
-"""What one call runs with: the configuration of its number, its agent and its voice.
+"""The settings of one call: the configuration of its number, its agent and its voice.
 
-A call keeps the settings it began with. A changed configuration makes a new book, from which the
-next call reads.
+A call keeps the settings that it began with. A changed configuration creates a new book, which is
+used for new calls.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _log = logging.getLogger("voicecall.calls")
 
 
 def effective(config: VoiceCallConfig, route_key: str | None) -> VoiceCallConfig:
-    """The configuration for calls to one of our numbers: the root, overlaid by the route."""
+    """The configuration for calls to one of our numbers: the root, overridden by the route."""
     route = config.numbers.get(route_key or "")
     if route is None:
         return config
@@ -44,7 +44,7 @@ def effective(config: VoiceCallConfig, route_key: str | None) -> VoiceCallConfig
 
 @dataclass(frozen=True, slots=True)
 class CallSettings:
-    """``speech`` is None where calls are not streamed. ``config`` has the merged ``tts``."""
+    """``speech`` is None unless a speech provider is in use. ``config`` has the merged ``tts``."""
 
     config: VoiceCallConfig
     brain: Brain
@@ -64,7 +64,7 @@ class Providers:
         self.troubles = Troubles(context.seam)
 
     async def need(self, wiring: Wiring) -> None:
-        """Make what ``wiring`` needs and is not there yet."""
+        """Make the providers that ``wiring`` needs and that do not exist yet."""
         for key, selected, loss in _needs(wiring):
             if self._has(key, loss):
                 continue
@@ -77,7 +77,7 @@ class Providers:
                 _log.warning("%s: %s", loss, error)
 
     def has(self, wiring: Wiring) -> bool:
-        """Whether everything that ``wiring`` needs is there already."""
+        """Whether all providers that ``wiring`` needs exist already."""
         return all(self._has(key, loss) for key, _, loss in _needs(wiring))
 
     def _has(self, key: str, loss: str | None) -> bool:
@@ -88,7 +88,7 @@ class Providers:
         return self._failed.get(_backend_key(wiring, agent_id))
 
     def speech(self, choice: SpeechChoice, call_id: str) -> ChainSpeech | None:
-        """What speaks in one call."""
+        """The speech providers of one call; None if there are none."""
         members = []
         for selected in choice.chain:
             key = _speech_key(choice, selected)
@@ -118,9 +118,9 @@ class Providers:
 
 
 def _needs(wiring: Wiring) -> Iterator[tuple[str, Selected, str | None]]:
-    """The providers that calls are held with, each with its key. A third value says what is lost
-    without it: the backend of an agent that the phone can do without may fail, and so may a speech
-    provider that only takes over."""
+    """The providers that calls use: key, selection, and what is lost without it. The last is set
+    for providers that may fail: backends of optional agents, and speech providers that only take
+    over from another."""
     for choice in wiring.speech.values():
         for selected in choice.chain:
             loss = None
@@ -142,7 +142,7 @@ def _key(kind: str, provider_id: str, block: Mapping[str, Any]) -> str:
 
 
 def _speech_key(choice: SpeechChoice, selected: Selected) -> str:
-    # A voice is chosen for each call, so it makes no other provider.
+    # The voice is chosen for each call, so another voice needs no other provider.
     block = block_of(choice.tts, selected)
     rest = {name: value for name, value in block.items() if name not in VOICE_KEYS}
     return _key("speech", require(selected)[0].id, rest)
@@ -163,19 +163,19 @@ class SettingsBook:
         self._configs = {key: self._config(key) for key in (None, *wiring.config.numbers)}
 
     def _config(self, route_key: str | None) -> VoiceCallConfig:
-        """The configuration that all calls of a route share."""
+        """The configuration shared by all calls of a route."""
         config = effective(self.wiring.config, route_key)
         return config.model_copy(update={"tts": self._choice(route_key).tts})
 
     def _choice(self, route_key: str | None) -> SpeechChoice:
-        """Speech for a route; that of every other call where the route's cannot be used."""
+        """The speech choice of a route, or the general one if the route's cannot be used."""
         usual = self.wiring.speech[None]
         choice = self.wiring.speech.get(route_key, usual)
         streamed = usual.selected.outcome is Selection.OK
         return usual if streamed and choice.selected.outcome is not Selection.OK else choice
 
     def _useless(self, agent_id: str) -> str | None:
-        """Why an agent cannot take calls; None where it can."""
+        """Why an agent cannot take calls; None if it can."""
         wiring = self.wiring
         if agent_id in wiring.backends:
             return self._providers.failure(wiring, agent_id)
@@ -183,8 +183,8 @@ class SettingsBook:
         return wiring.unusable.get(agent_id) or f"no such agent (there are: {known[:200]})"
 
     def dialling_agent(self, requested: str | None) -> str:
-        """The agent of an outbound call: ``requested``, else the default one. Raises
-        ``InvalidRequest`` for one that is not there or cannot take calls."""
+        """The agent of an outbound call: ``requested``, else the default agent. Raises
+        ``InvalidRequest`` for an agent that does not exist or cannot take calls."""
         if requested is None:
             return self.wiring.agent_id
         agent_id = requested.strip().lower()

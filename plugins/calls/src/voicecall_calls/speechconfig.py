@@ -1,4 +1,4 @@
-"""Configuration of speech: ``tts`` of the phone, of its numbers, and of the whole gateway."""
+"""Configuration of speech: the ``tts`` sections of the gateway, the phone and its numbers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["ModelOverrides", "TtsConfig"]
 
 
 class ModelOverrides(ConfigModel):
-    """What a text model may choose by directives in its text."""
+    """What a language model may choose by directives in its text."""
 
     enabled: bool | None = None
     allow_text: bool | None = None

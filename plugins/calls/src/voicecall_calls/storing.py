@@ -1,4 +1,4 @@
-"""Where calls are stored: the key ``store``, a directory or an object that names a provider."""
+"""Where calls are stored: the key ``store``, which is a directory or an object with a provider."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ _DEFAULT = StoreConfig(provider="sqlite")
 
 
 def store_directory(config: VoiceCallConfig, state_dir: Path) -> Path:
-    """The directory of the journal, and of the database where that is a file. Not made here.
-    Raises ``ConfigError`` for what is no directory's path."""
+    """The directory of the journal, and of the database if that is a file. It is not created here.
+    Raises ``ConfigError`` for an invalid path."""
     named = (config.store or _DEFAULT).block.get("directory")
     if named is None or named == "":
         return (state_dir / "voice-calls").absolute()
@@ -37,8 +37,8 @@ def store_directory(config: VoiceCallConfig, state_dir: Path) -> Path:
 def selected_store(
     config: VoiceCallConfig, registry: Registry, environ: Mapping[str, str], state_dir: Path
 ) -> Selected:
-    """The chosen provider. Raises ``PluginError`` where it is not installed and ``ConfigError``
-    where a key is missing or wrong."""
+    """The chosen provider. Raises ``PluginError`` if it is not installed and ``ConfigError`` if a
+    key is missing or wrong."""
     chosen = config.store or _DEFAULT
     info = registry.load(ProviderKind.STORE, chosen.provider)
     block = dict(chosen.block)

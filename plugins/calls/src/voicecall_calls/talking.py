@@ -1,4 +1,4 @@
-"""Making the conversation of a call: native, streamed or with a full-duplex model."""
+"""Making the conversation of a call: native, streamed or held by a voice model."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _log = logging.getLogger("voicecall.calls")
 
 
 class Talking:
-    """A factory of conversations; ``book`` may be replaced while calls are live."""
+    """Factory of conversations; ``book`` may be replaced while calls are live."""
 
     def __init__(
         self, host: GatewayHost, engine: CallEngine, book: SettingsBook, keep: KeepTurn
@@ -45,10 +45,10 @@ class Talking:
         self._turn: TurnDetectorProvider | None = None
         self._model: RealtimeProvider | None = None
         self._trouble: Trouble
-        """That of the recogniser or the model, once one of them is there."""
+        """The failures of the recogniser or the voice model, once one of them is open."""
 
     async def open(self, stack: AsyncExitStack, wiring: Wiring) -> None:
-        """Make the providers that all calls share."""
+        """Open the providers that all calls share."""
         _import_for(wiring.media)
         context = self._host.provider_context(CONFIG_PATH)
         if wiring.media is MediaPath.STREAM and wiring.transcription is not None:
@@ -68,15 +68,16 @@ class Talking:
         return self.book.troubles.of(info.kind, info.id)
 
     def longest_text(self, record: CallRecord) -> int | None:
-        """Characters of the longest message that a call may be asked to speak; None where no
-        speech provider speaks."""
+        """Length in characters of the longest message that a call may be asked to speak; None if
+        the call has no speech provider."""
         settings = self.book.for_call(record)
         if record.media is not MediaPath.STREAM or settings.speech is None:
             return None
         return settings.speech.max_text
 
     def _find_tool(self, name: str) -> ToolSpec | None:
-        """A tool of the gateway. A voice model may say aloud what one fails with."""
+        """A tool of the gateway, with credentials removed from its errors: a voice model may say
+        them aloud."""
         spec = self._host.find_tool(name)
         if spec is None:
             return None
@@ -139,8 +140,8 @@ class Talking:
 
 
 def _import_for(media: MediaPath) -> None:
-    """What calls are held with, before the first one: it takes up to 0.15 s, in which no call is
-    heard, and months later the files may be those of another version, or no descriptor left."""
+    """Import what conversations need before the first call: it takes up to 0.15 s, during which no
+    call is heard, and months later the files may be of another version, or no descriptor free."""
     if media is MediaPath.STREAM:
         import voicecall_calls.conversation.streaming
     elif media is MediaPath.REALTIME:
@@ -148,7 +149,7 @@ def _import_for(media: MediaPath) -> None:
 
 
 def _patient(config: VoiceCallConfig, patience_s: float) -> VoiceCallConfig:
-    """``config`` with a ``tts.timeoutMs`` that waits for all of a chain, whose members are each
-    held to their own."""
+    """``config`` with a ``tts.timeoutMs`` that covers a whole chain of voices: each of them has
+    its own timeout."""
     tts = config.tts.model_copy(update={"timeout_ms": round(patience_s * 1000)})
     return config.model_copy(update={"tts": tts})

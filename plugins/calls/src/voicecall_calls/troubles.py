@@ -1,7 +1,7 @@
-"""Which recogniser, voice, voice model or agent let a call down last, when and why, for the status.
+"""Which recogniser, voice, voice model or agent failed last, when and why, for the status.
 
-Of the reason only the kind is kept, the class of the error: what a vendor says may quote a caller
-or a credential. The log has the rest.
+Only the class of the error is kept as the reason: a vendor's message may quote a caller or a
+credential. The log has the rest.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ __all__ = ["Trouble", "Troubles"]
 
 
 class Trouble:
-    """One provider's, shared by all calls. ``in_a_row``: failures since it last worked."""
+    """The failures of one provider on all calls. ``in_a_row``: how many since it last worked."""
 
     def __init__(self, seam: Seam) -> None:
         self._seam = seam
@@ -42,18 +42,18 @@ class Trouble:
 
 
 class Troubles:
-    """Those of all that speak, hear or answer on the calls of a phone, since it started."""
+    """The failures of all providers that speak, listen or answer, since the phone started."""
 
     def __init__(self, seam: Seam) -> None:
         self._seam = seam
         self._all: dict[tuple[ProviderKind, str], Trouble] = {}
 
     def of(self, kind: ProviderKind, provider_id: str) -> Trouble:
-        """The same one each time."""
+        """The provider's :class:`Trouble`, the same one each time."""
         return self._all.setdefault((kind, provider_id), Trouble(self._seam))
 
     def report(self) -> dict[str, Any]:
-        """``{"failures": [...]}``, the newest first; empty where nothing has failed."""
+        """``{"failures": [...]}``, the newest first; empty if nothing has failed."""
         failed = [(key, trouble) for key, trouble in self._all.items() if trouble.at is not None]
         failed.sort(key=lambda one: one[1].at or 0, reverse=True)
         told = [{"kind": kind.value, "provider": id_, **t.report()} for (kind, id_), t in failed]

@@ -1,4 +1,4 @@
-"""Keeping a tunnel open, and telling its URL."""
+"""Keeping a tunnel open and reporting its URL."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ LONGEST_WAIT_S = 60.0
 
 
 class TunnelKeeper:
-    """One tunnel, opened anew when it is lost: after 1 s, then twice as long each time, up to a
-    minute. ``on_url`` is called with the public base URL, and again when it is another one.
+    """One tunnel, reopened when it is lost: after 1 s, then after twice as long each time, up to a
+    minute. ``on_url`` is called with the public base URL, and again whenever it changes.
 
-    ``problem`` says why there is no tunnel right now; None while there is one.
+    ``problem`` says why there is no tunnel at the moment; None while there is one.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class TunnelKeeper:
 
     @asynccontextmanager
     async def run(self) -> AsyncIterator[None]:
-        """Entered when the tunnel is open, or could not be opened for the first time."""
+        """Keep the tunnel open. Entered after the first attempt to open it, whatever its result."""
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._keep, name="tunnel")
             await self._tried.wait()
@@ -61,7 +61,7 @@ class TunnelKeeper:
                 tasks.cancel_scope.cancel()
 
     async def opened(self) -> None:
-        """Wait until the tunnel has been open once, however often that fails."""
+        """Wait until the tunnel has been open once, however many attempts that takes."""
         await self._found.wait()
 
     async def _keep(self) -> None:
@@ -75,7 +75,7 @@ class TunnelKeeper:
             wait = min(wait * 2, LONGEST_WAIT_S)
 
     async def _once(self) -> str:
-        """Open the tunnel and use it as long as it lasts; why it is gone."""
+        """Open the tunnel and use it while it lasts. Returns why it ended."""
         try:
             with anyio.move_on_after(OPEN_S) as patience:
                 async with self._tunnel.open(self._port, self._paths) as urls:
@@ -87,7 +87,7 @@ class TunnelKeeper:
             return f"{self._label}: the tunnel was closed"
         except VoicecallError as error:
             return str(error)
-        except (Exception, SystemExit) as error:  # noqa: BLE001 (a stranger's tunnel)
+        except (Exception, SystemExit) as error:  # noqa: BLE001 (a third-party tunnel)
             _log.exception("the tunnel %s broke", self._label)
             return f"{self._label}: internal error ({type(error).__name__}), see the log"
 

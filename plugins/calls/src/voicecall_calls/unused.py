@@ -1,4 +1,4 @@
-"""Keys and blocks that are understood and steer nothing, or nothing yet."""
+"""Keys and blocks of the configuration that are accepted but have no effect, or none yet."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .speechconfig import TtsConfig
 __all__ = ["ignored_blocks", "of_other_calls", "unused_keys"]
 
 _NOT_YET = frozenset({"callbacks", "live", "reports", "voicemail"})
-"""Blocks of newer OpenClaw files, which stand where carriers' blocks do."""
+"""Blocks of newer OpenClaw files, at the level where carriers' blocks are."""
 _PHONE = (
     "tailscale.port",
     "tailscale.path",
@@ -39,7 +39,7 @@ _TTS = (
 
 
 def of_other_calls(config: VoiceCallConfig, media: MediaPath) -> Iterator[str]:
-    """Blocks that were given, and are for calls that are held in another way."""
+    """A sentence for each configured block that does not apply to the media path in use."""
     if media is MediaPath.NATIVE and config.barge_in != BargeInConfig():
         why = "on turn-based calls the carrier hears its caller"
         yield f"{CONFIG_PATH}.bargeIn has no effect: {why}"
@@ -59,7 +59,7 @@ def ignored_blocks(config: VoiceCallConfig, registry: Registry) -> Iterator[str]
 
 
 def unused_keys(config: VoiceCallConfig) -> list[str]:
-    """Keys of ``config`` that were given another value than their default, and change nothing."""
+    """Keys of ``config`` that differ from their default but have no effect."""
     values, usual = _dump(config), _dump(VoiceCallConfig())
     speech = {"tts": config.tts}
     speech |= {

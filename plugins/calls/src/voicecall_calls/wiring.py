@@ -1,4 +1,4 @@
-"""Which providers a configuration selects. Shared by the running service and the setup checks."""
+"""Selects the providers of a configuration, for the running service and the setup checks."""
 
 from __future__ import annotations
 
@@ -40,37 +40,37 @@ UNVERIFIED = (
 
 @dataclass(slots=True)
 class Wiring:
-    """``problems`` keep the phone from running; ``notes`` are worth a warning, ``off`` those of
-    them that say why calls are not streamed (or held by one model) although that is asked for.
-    ``wrong``: what is wrong in blocks of providers, which then count as not configured."""
+    """``problems`` keep the phone from running; ``notes`` are worth a warning. ``off`` are the
+    notes that say why calls are not streamed (or held by a voice model) although that is enabled.
+    ``wrong``: errors in blocks of providers, which then count as not configured."""
 
     config: VoiceCallConfig
     carrier: Selected
     agents: AgentDirectory
     agent_id: str
     backends: dict[str, Selected] = field(default_factory=dict)
-    """By agent id: the default agent, those of the number routes, and others of ``agents.list``
-    that a call may be placed as."""
+    """By agent id: the default agent, the agents of number routes, and other agents in
+    ``agents.list`` that calls may be placed as."""
     unusable: dict[str, str] = field(default_factory=dict)
     """By agent id: why an agent cannot hold calls."""
     optional: set[str] = field(default_factory=set)
-    """The other agents in ``backends``: the phone runs without them too."""
+    """The agents in ``backends`` without which the phone also runs."""
     transcription: Selected | None = None
     speech: dict[str | None, SpeechChoice] = field(default_factory=dict)
-    """By the key of the number route; None is for every other call."""
+    """By the key of the number route; None is the key for all other calls."""
     realtime: Selected | None = None
     tunnel: Selected | None = None
-    """The tunnel to open; None where none is asked for, or none can be had."""
+    """The tunnel to open; None if none is configured or it cannot be used."""
     turn: Selected | None = None
-    """The detector of voices; barge-in does without where there is none."""
+    """The voice activity detector; barge-in works without one."""
     store: Selected | None = None
-    """The store that ``store`` names, where it can be used as far as its block goes."""
+    """The configured store, if its block is valid."""
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     off: list[str] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
     one_for_all: bool = False
-    """Whether ``session.scope`` has all agents share one main session."""
+    """Whether all agents share one main session (``session.scope``)."""
 
     @property
     def media(self) -> MediaPath:
@@ -91,7 +91,7 @@ _P = ParamSpec("_P")
 def resolve_for(
     host: GatewayHost | SetupContext, config: VoiceCallConfig, *, lenient: bool = False
 ) -> Wiring:
-    """:func:`resolve` with what is installed and what else is configured."""
+    """:func:`resolve` with the host's installed providers and configuration."""
     return resolve(
         config,
         registry=host.registry,
@@ -113,8 +113,8 @@ def resolve(
     session: Mapping[str, Any] | None = None,
     lenient: bool = False,
 ) -> Wiring:
-    """Select every provider. Raises ``ConfigError`` only for what is wrong in itself; ``lenient``:
-    not for blocks of providers, which are then told in ``Wiring.wrong``."""
+    """Select every provider. Raises ``ConfigError`` only for invalid values. ``lenient``: those in
+    blocks of providers do not raise; they are in ``Wiring.wrong``."""
     wrong: list[str] = []
     carrier = _unless_wrong(
         wrong,
@@ -129,7 +129,7 @@ def resolve(
     )
     info = carrier.info
     if carrier.outcome is Selection.PROVIDER_NOT_CONFIGURED:
-        # What else it needs is told at once.
+        # So that everything else it needs is reported at the same time.
         info = registry.load(ProviderKind.TELEPHONY, config.provider)
     config = with_environment(config, info, environ)
     directory = AgentDirectory(agents)
@@ -148,7 +148,7 @@ def resolve(
     if config.realtime.enabled:
         _select_realtime(wiring, registry, environ)
     _check_carrier(wiring, info)
-    # What calls are like depends on what is wrong.
+    # While something is wrong, it is not known how calls would be carried.
     wiring.notes.extend([] if wrong else wiring.off)
     wiring.notes.extend(ignored_blocks(config, registry))
     if config.inbound_policy == "allowlist" and not config.allow_from:
@@ -170,7 +170,7 @@ def resolve(
 def _unless_wrong(
     wrong: list[str], choose: Callable[_P, Selected], *args: _P.args, **kwargs: _P.kwargs
 ) -> Selected:
-    """What ``choose`` selects; what is wrong in a block is added to ``wrong``."""
+    """What ``choose`` selects; an error in a block is added to ``wrong``."""
     try:
         return choose(*args, **kwargs)
     except ConfigError as error:
@@ -182,7 +182,7 @@ def _check_store(wiring: Wiring, registry: Registry, environ: Mapping[str, str])
     if wiring.config.store is None:
         return
     try:
-        # Where the state directory is makes no difference to the answer.
+        # The state directory makes no difference to the result.
         wiring.store = selected_store(wiring.config, registry, environ, Path())
     except VoicecallError as error:
         wiring.problems.append(str(error))
@@ -217,7 +217,7 @@ def _select_backends(wiring: Wiring, registry: Registry, environ: Mapping[str, s
 
 
 def _backend_problems(wiring: Wiring, agent_id: str, selected: Selected) -> list[str]:
-    """Why the selected backend of an agent cannot answer with its models."""
+    """Why the selected backend of an agent cannot be used with its models."""
     config = wiring.config
     if selected.outcome is not Selection.OK or selected.info is None:
         return [selected.message]
@@ -233,7 +233,7 @@ def _backend_problems(wiring: Wiring, agent_id: str, selected: Selected) -> list
     try:
         found = check(selected.config, named)
         if isinstance(found, list | tuple):
-            # Models of one vendor lack the same key.
+            # Models of one vendor may all lack the same key.
             problems = list(dict.fromkeys(str(problem) for problem in found))
             spares = wiring.agents.fallback_models(agent_id)
             for text in check(selected.config, [*named, *spares]) if spares else ():
@@ -244,7 +244,7 @@ def _backend_problems(wiring: Wiring, agent_id: str, selected: Selected) -> list
         what = f"it returns {type(found).__name__}, not a sequence of texts"
     except VoicecallError as error:
         return [str(error)]
-    except (Exception, SystemExit) as error:  # noqa: BLE001 (a stranger's check)
+    except (Exception, SystemExit) as error:  # noqa: BLE001 (a third-party check)
         what = f"{type(error).__name__}: {error}"
     return [f"the check of the agent provider {selected.info.id!r} fails: {what}"]
 
@@ -254,7 +254,7 @@ def _select_speech(
 ) -> None:
     """Select the provider of each layer of ``tts``."""
     off = Selected(Selection.PROVIDER_NOT_CONFIGURED, "media streams are off")
-    # Where one model holds the call, a voice of its own says what that model cannot.
+    # On calls held by a voice model, a separate voice says what the model cannot.
     spoken = wiring.config.streaming.enabled or wiring.config.realtime.enabled
     for route_key, tts in speech_layers(wiring.config, section).items():
         wiring.speech[route_key] = SpeechChoice(tts, off)
@@ -293,8 +293,8 @@ def _check_carrier(wiring: Wiring, info: ProviderInfo | None) -> None:
 def _check_tunnel(
     wiring: Wiring, info: ProviderInfo | None, registry: Registry, environ: Mapping[str, str]
 ) -> None:
-    """Select the tunnel, or say why there will be none: a carrier that needs one cannot do
-    without."""
+    """Select the tunnel, or say why there will be none: a problem if the carrier needs one, else a
+    note."""
     config = wiring.config
     tunnel = config.tunnel_id
     if tunnel is None:
@@ -342,7 +342,7 @@ def _select_streaming(wiring: Wiring, registry: Registry, environ: Mapping[str, 
 
 
 def passed_over(wiring: Wiring) -> Iterator[str]:
-    """Voices that the operator asked for, and cannot have."""
+    """Notes on configured voices that cannot be used."""
     for choice in wiring.speech.values():
         for over in choice.passed_over:
             if over.asked:
@@ -350,7 +350,7 @@ def passed_over(wiring: Wiring) -> Iterator[str]:
 
 
 def _select_turn(wiring: Wiring, registry: Registry, environ: Mapping[str, str]) -> None:
-    """Also where barge-in is off, which may change while the phone runs."""
+    """Select the detector, even if barge-in is off: that may change while the phone runs."""
     named = wiring.config.barge_in.detector
     path = f"{CONFIG_PATH}.bargeIn.detector"
     wiring.turn = select(registry, ProviderKind.TURN, named, {}, environ, path)
@@ -380,7 +380,7 @@ def _select_realtime(wiring: Wiring, registry: Registry, environ: Mapping[str, s
 
 
 def require(selected: Selected) -> tuple[Any, Any]:
-    """Info and configuration of a selection. Raises ``ConfigError`` with its message."""
+    """The info and configuration of a selection. Raises ``ConfigError`` if it has none."""
     if selected.info is None:
         raise ConfigError(selected.message)
     return selected.info, selected.config
