@@ -26,7 +26,7 @@ Handler = Callable[[Params, RpcCall], Awaitable[Params]]
 Act = Callable[[CallOperations, Params], Awaitable[Params]]
 
 _MOST = 1_000_000
-"""Turns that are looked at at a time."""
+"""Most turns that one request may cover."""
 _KEEP_S = 300.0
 
 _DIAL = (
@@ -45,7 +45,7 @@ PARAMETERS: Mapping[str, Sequence[str]] = {
     "voicecall.continue": ("callId", "message"),
     "voicecall.continue.start": ("callId", "message"),
     "voicecall.continue.result": ("operationId",),
-    # The last one is of OpenClaw's clients: here nothing else speaks where a voice model cannot.
+    # OpenClaw's clients send the last one. It has no effect here.
     "voicecall.speak": ("callId", "message", "allowTwimlFallback"),
     "voicecall.dtmf": ("callId", "digits"),
     "voicecall.end": ("callId",),
@@ -55,13 +55,13 @@ PARAMETERS: Mapping[str, Sequence[str]] = {
     "voicecall.pairing.approve": ("caller",),
     "voicecall.pairing.revoke": ("number",),
 }
-"""What each method takes; any other parameter is refused."""
+"""The parameters of each method; any other parameter is refused."""
 
 
 @dataclass(slots=True)
 class _Operation:
-    """A question under way: pending, completed or failed. ``settled_at``: by the steady clock; the
-    outcome is kept for a while."""
+    """A question: pending, completed or failed. Its outcome is kept for a while after
+    ``settled_at``, a time of the monotonic clock."""
 
     id: str
     poll_timeout_ms: int
@@ -83,8 +83,8 @@ class _Operation:
 
 
 class PhoneRpc:
-    """``operations`` returns the running operations or raises what is missing; ``hide`` takes
-    credentials out of an error that is part of an answer."""
+    """``operations`` returns the running phone's operations, or raises an error that says what is
+    missing. ``hide`` removes credentials from an error that is part of a result."""
 
     def __init__(
         self,
@@ -97,7 +97,7 @@ class PhoneRpc:
         self._hide = hide
         self._running: dict[str, _Operation] = {}
         self.tasks: anyio.abc.TaskGroup
-        """Those of the running phone."""
+        """The tasks of the running phone."""
 
     def methods(self) -> list[RpcMethod]:
         return [
@@ -131,7 +131,7 @@ class PhoneRpc:
 
     async def _dial(self, params: Params, to: str | None, call: RpcCall) -> Params:
         if text_in(params, "agentId") is not None and ADMIN not in call.scopes:
-            # An agent brings its tools and its memory: not for whoever may place calls.
+            # An agent has tools and memory, to which permission to place calls gives no access.
             raise MissingScope(ADMIN, "agentId")
         return await dial(self._operations(), params, to)
 
@@ -176,7 +176,7 @@ class PhoneRpc:
         }
 
 
-# --- what the agent's tool does, too ---------------------------------------------------------
+# --- shared with the agent tool --------------------------------------------------------------
 
 
 async def dial(operations: CallOperations, params: Params, to: str | None) -> dict[str, Any]:
@@ -216,7 +216,7 @@ async def end(operations: CallOperations, params: Params) -> dict[str, Any]:
     return {"success": True}
 
 
-# --- what only RPC does ----------------------------------------------------------------------
+# --- only for RPC ----------------------------------------------------------------------------
 
 
 async def _status(operations: CallOperations, params: Params) -> Params:

@@ -1,7 +1,7 @@
-"""The agent tool ``voice_call``: one tool, an ``action`` and its parameters.
+"""The agent tool ``voice_call``: one tool, with an ``action`` and its parameters.
 
-Results are ``{"content": [{"type": "text", "text": <JSON>}], "details": <object>}``. Errors do not
-raise: they come back as ``{"error": "<message>"}`` in the same envelope, with ``isError`` set.
+Results are ``{"content": [{"type": "text", "text": <JSON>}], "details": <object>}``. Errors are not
+raised but returned as ``{"error": "<message>"}`` in the same envelope, with ``isError`` set.
 """
 
 from __future__ import annotations
@@ -54,12 +54,13 @@ TOOL_PARAMETERS: Mapping[str, Any] = {
     },
 }
 _KNOWN = (*TOOL_PARAMETERS["properties"], "agentId", "requesterSessionKey", "idempotencyKey")
-"""The last ones are told by whoever runs the model; what it claims itself does not count."""
+"""The last three are set by the program that runs the model; values from the model are ignored."""
 
 
 class VoiceCallTool:
-    """``operations`` returns the running phone's operations or raises what is missing; it is
-    asked before any argument is looked at. ``hide`` takes credentials out of an error."""
+    """``operations`` returns the running phone's operations, or raises an error that says what is
+    missing; it is called before any argument is checked. ``hide`` removes credentials from an
+    error."""
 
     def __init__(
         self, operations: Callable[[], CallOperations], hide: Callable[[str], str] = str
@@ -68,12 +69,15 @@ class VoiceCallTool:
         self._hide = hide
 
     async def invoke(self, arguments: Params, call: ToolCall) -> dict[str, Any]:
-        """Run one action. The keys and the agent, which becomes that of a new call, are those of
-        ``call``, never the model's arguments; without the agent's id it is the one that the
-        session's key names. An idempotency key places one call. Without scopes a model uses the
-        tool while it talks to somebody, who may have it name another caller's session; none is
-        taken then. An unknown argument is refused: without a misspelt ``to`` somebody else would
-        be called."""
+        """Run one action.
+
+        The requester's session key, the agent of a new call and the idempotency key come from
+        ``call``, never from the model's arguments. Without an agent id, the agent is the one that
+        the session key names. A ``call`` without scopes means that the model is talking to a
+        caller, who could make it name somebody else's session: ``sessionKey`` is refused then.
+        Unknown arguments are refused: if a misspelt ``to`` were ignored, somebody else would be
+        called.
+        """
         try:
             operations = self._operations()
             refuse_unknown(arguments, _KNOWN)
@@ -112,7 +116,7 @@ async def _run(operations: CallOperations, arguments: Params) -> Params:
 
 
 async def _legacy(operations: CallOperations, arguments: Params) -> Params:
-    """The shape without an action: mode call (default) or status."""
+    """The older form, without an action: mode call (default) or status."""
     if text_in(arguments, "mode") == "status":
         return await operations.status(required(arguments, "sid"))
     return await dial(operations, {**arguments, "mode": None}, text_in(arguments, "to"))

@@ -1,4 +1,4 @@
-"""Commands of the phone. Nothing heavy is imported for help."""
+"""Commands of the phone. Showing help imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -10,6 +10,6 @@ __all__ = ["add_commands"]
 
 
 def add_commands(app: Any) -> None:
-    """Add them all to the ``voicecall`` command line."""
+    """Add all of them to the ``voicecall`` command line."""
     for module in (calls, records, pairing, trying):
         module.add(app)

@@ -20,7 +20,7 @@ __all__ = ["add", "keys_timeout_s", "speak_timeout_s"]
 
 _SPEAK_TIMEOUT_S = 180.0
 _SLOWEST = 8
-"""Characters a second."""
+"""Characters per second."""
 _KEYS_TIMEOUT_S = 60.0
 _POLL_S = 1.0
 _REFUSED = {"calls": "calls", "webhooks": "webhooks", "mediaSockets": "media sockets"}
@@ -52,13 +52,13 @@ ModeOption = Annotated[str, typer.Option("--mode", help="notify or conversation.
 
 
 def speak_timeout_s(message: str) -> float:
-    """How long the gateway may take to speak ``message``, behind what is being spoken."""
+    """How long the gateway may take to speak ``message`` after what is being spoken now."""
     return _SPEAK_TIMEOUT_S + len(message) / _SLOWEST
 
 
 def keys_timeout_s(digits: str) -> float:
-    """How long the gateway may take to press ``digits``: where the carrier plays them in place of
-    a media socket, until the next socket is there."""
+    """How long the gateway may take to press ``digits``. A carrier that closes the media socket to
+    play them must open another one afterwards."""
     return _KEYS_TIMEOUT_S + tones_ms(digits) / 1000
 
 

@@ -1,5 +1,5 @@
-"""Requests that the store can answer alone, where no gateway runs. The phone is not started for
-them: it would take up live calls, and leave them a moment later."""
+"""Requests that the store can answer without a running gateway. The phone is not started for them:
+it would recover live calls and abandon them a moment later."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ def answer(
     method: str,
     params: Params,
 ) -> dict[str, Any]:
-    """The payload that the RPC method would have; nothing is live. Raises ``VoicecallError``."""
+    """The payload that the RPC method would return. Raises ``VoicecallError``."""
     config: VoiceCallConfig = plugin_config(registry, loaded, PLUGIN_ID)
     if method != "voicecall.status" and not loaded.enabled(PLUGIN_ID):
         raise VoicecallError(PHONE_OFF)
     chosen = selected_store(config, registry, environ, loaded.state_dir)
     directory = store_directory(config, loaded.state_dir)
-    # Where no gateway ever ran, a look must not leave files behind. A store that is a server may
-    # have calls of another machine.
+    # If no gateway has ever run, reading must not create files. This does not apply to a store on
+    # a server, which may have calls of another machine.
     fresh = "directory" in require(chosen)[0].required and not directory.exists()
     if fresh and (nothing := _nothing(method, params)) is not None:
         return nothing
@@ -73,7 +73,7 @@ def answer(
 
 
 def _nothing(method: str, params: Params) -> dict[str, Any] | None:
-    """What is read of a store that is not there; None for what changes something."""
+    """The answer without a store; None for requests that change something."""
     match method:
         case "voicecall.status":
             return {"found": False} if text_in(params, "callId") else {"found": True, "calls": []}
@@ -108,7 +108,7 @@ async def _status(store: CallStore, provider: str, call_id: str | None) -> dict[
         return {"found": True, "calls": [projection(r) for r in await store.live()]}
     record = await store.load(call_id) or await store.find(provider, call_id)
     if record is None:
-        # The carrier was another one then.
+        # The call may have been made through another carrier.
         every = await store.recent(_MOST_LOOKED_AT)
         record = next((r for r in every if call_id in r.aliases), None)
     return {"found": False} if record is None else {"found": True, "call": projection(record)}

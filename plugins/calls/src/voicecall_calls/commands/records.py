@@ -1,4 +1,4 @@
-"""Commands on what is recorded: tail and latency."""
+"""Commands on recorded data: tail and latency."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def _parsed(path: Path, line: str) -> Any:
 
 
 def _journal(context: typer.Context, config: Path | None) -> Path:
-    """Where the store of the configured phone keeps its journal."""
+    """The journal of the configured phone's store."""
     from voicecall_calls.config import PLUGIN_ID
     from voicecall_calls.storing import store_directory
     from voicecall_gateway.pluginconfig import plugin_config
@@ -120,7 +120,7 @@ def latency(
         return
     print_text(f"{result['recordsScanned']} {'turns' if file is None else 'records'}")
     if result.get("failedTurns") or result.get("fillers"):
-        # A journal does not tell.
+        # A journal does not have these.
         print_text(f"failed: {result['failedTurns']}; with a filler: {result['fillers']}")
     columns = ("count", "minMs", "p50Ms", "p90Ms", "p95Ms", "p99Ms", "maxMs", "avgMs")
     rows = [

@@ -1,4 +1,4 @@
-"""Asking the running gateway, or being the gateway where none runs."""
+"""Requests to the running gateway; if none is running, this process becomes one."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ _STORED = frozenset(
         "voicecall.pairing.revoke",
     }
 )
-"""What needs no phone."""
+"""Methods that need no phone."""
 _RESULT = "voicecall.continue.result"
-"""What nobody else knows than the gateway that was asked."""
+"""The method that only the gateway that was asked the question can answer."""
 _NOTICE = "no gateway is running; this command serves the call itself until it is over"
 
 
@@ -43,10 +43,11 @@ def request(
 ) -> dict[str, Any]:
     """The payload of an RPC call.
 
-    Only where nothing listens at the local gateway's address, the store is asked, if it can answer
-    alone. Else this process becomes the gateway: it makes the call and, after the command has
-    printed its result, serves until no call is live (or Ctrl-C), unless the call is refused. Every
-    other trouble (an error, a timeout, a refused token, a remote gateway) is an error.
+    If nothing listens at the local gateway's address, the store answers requests that need only
+    the store. For other requests this process becomes the gateway: it makes the call and, after
+    the command has printed its result, serves until no call is live (or Ctrl-C), unless the call
+    is refused. Any other failure (an error, a timeout, a refused token, an unreachable remote
+    gateway) is an error.
     """
     from voicecall_gateway.client import GatewayUnreachable
 
@@ -76,7 +77,7 @@ def request(
             refused = True
             raise
         finally:
-            # Whoever mistyped something need not wonder about gateways.
+            # A user who only mistyped something need not read about gateways.
             if not refused:
                 print_error(_NOTICE)
     else:

@@ -1,4 +1,4 @@
-"""A gateway inside a command, for as long as its calls last."""
+"""A gateway inside a command, running until its calls are over."""
 
 from __future__ import annotations
 
@@ -26,11 +26,14 @@ _OPERATOR = RpcCall("command", frozenset(SCOPES))
 
 
 class Standalone:
-    """Open once made; :meth:`close` serves until no call is live, where it is ``lasting``, then
-    stops. SIGINT and SIGTERM interrupt what is under way, and then nothing is waited for but the
-    gateway's own stop; so does SIGHUP, with which a terminal goes, unless it is ignored. The exit
-    status tells which it was. What is logged goes to the gateway's log. One a process, in its main
-    thread."""
+    """Runs from its construction on. :meth:`close` stops it; if ``lasting``, it first serves until
+    no call is live.
+
+    SIGINT and SIGTERM interrupt whatever is under way; after that, only the gateway's own stop is
+    waited for. SIGHUP, sent when a terminal closes, does the same unless it is ignored. The exit
+    status says which signal it was. Log lines go to the gateway's log. One per process, in its main
+    thread.
+    """
 
     def __init__(
         self, loaded: LoadedConfig, registry: Registry, environ: Mapping[str, str]
@@ -40,7 +43,7 @@ class Standalone:
         self.lasting = False
         self._begun = False
         self._interrupted: int | None = None
-        """The signal that came last."""
+        """The latest signal."""
         self._stack = ExitStack()
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:
@@ -62,7 +65,7 @@ class Standalone:
             raise
 
     def call(self, method: str, params: Mapping[str, Any]) -> dict[str, Any]:
-        """The payload of one RPC method."""
+        """The payload that an RPC method returns."""
         served = self._gateway.host.methods.get(method)
         if served is None:
             raise VoicecallError(PHONE_OFF)
@@ -84,8 +87,8 @@ class Standalone:
         return bool(self.call("voicecall.status", {})["calls"])
 
     def _interrupt(self, number: int, _: object) -> None:
-        # In the middle of the begin it would leave a gateway behind that nobody ends, and that is
-        # waited for.
+        # Raising in the middle of the start would leave a gateway that is never stopped, but waited
+        # for.
         at_once = self._begun or self._interrupted is not None
         self._interrupted = number
         if at_once:

@@ -68,7 +68,7 @@ def smoke(
 
 
 def _check_request(to: str | None, mode: str, yes: bool) -> None:
-    """A dry run is told what the call would be."""
+    """Check the parameters, for dry runs too."""
     from voicecall.model import CallMode
     from voicecall_calls.config import normalize_number
 
@@ -93,8 +93,7 @@ def _check_allowed(context: typer.Context, config: Path | None, to: str) -> None
 def _outcome(
     context: typer.Context, config: Path | None, call_id: str, wanted: str
 ) -> Mapping[str, Any]:
-    """The call as soon as it has the time that is ``wanted``, or is over; as it is then, where
-    that takes too long."""
+    """The call, once its field ``wanted`` is set or it is over, or when the patience runs out."""
     deadline = time.monotonic() + _ANSWER_PATIENCE_S
     while True:
         found = request(context, config, "voicecall.status", {"callId": call_id})

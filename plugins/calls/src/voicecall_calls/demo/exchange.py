@@ -1,4 +1,4 @@
-"""The demo's telephone exchange: another process, reached over its REST side."""
+"""The demo's telephone exchange: another process, controlled over its REST API."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from voicecall.errors import VoicecallError
 
 __all__ = ["DemoExchange", "exchange_process"]
 
-# However the demo ends, its end of the pipe is closed then. Read without Python's own buffer, whose
-# lock the interpreter wants at its end. Every user of the machine can read the arguments of a
-# process, and its environment only its own.
+# The pipe is closed however the demo ends. It is read with os.read, without Python's buffer, whose
+# lock the interpreter needs when it exits. The token is in the environment, since every user of the
+# machine can read the arguments of a process.
 _EMULATE = """
 import os, signal, sys, threading
 from voicecall_gateway.cli import main
@@ -53,14 +53,14 @@ class DemoExchange:
         return response
 
     async def call_in(self, number: str, to: str, steps: Sequence[Mapping[str, Any]]) -> str:
-        """A phone calls; the exchange's id of the call."""
+        """Let a phone place a call. Returns the exchange's id of the call."""
         response = await self._request(
             "POST", f"/v1/phones/{number}/dial", {"to": to, "script": list(steps)}
         )
         return str(response.json()["id"])
 
     async def stats(self, call_id: str) -> Mapping[str, Any]:
-        """What the call was like at the phone."""
+        """Statistics of the call, measured at the phone."""
         ledger = (await self._request("GET", "/v1/ledger")).json()
         for call in ledger["calls"]:
             if call["id"] == call_id:
@@ -76,7 +76,7 @@ class DemoExchange:
 async def exchange_process(
     carrier: str, voice: str, auth_token: str
 ) -> AsyncIterator[DemoExchange]:
-    """Run ``voicecall emulate`` on a free port until left, or until this process is gone.
+    """Run ``voicecall emulate`` on a free port until the context exits or this process dies.
     ``voice``: ``<tts id>:<voice>``."""
     arguments = [sys.executable, "-c", _EMULATE, "emulate", carrier, "--port", "0"]
     arguments += ["--tts", voice]

@@ -1,4 +1,4 @@
-"""What the demo prints while it runs and at its end."""
+"""The demo's output, while it runs and at its end."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ __all__ = ["Report"]
 
 @dataclass(slots=True)
 class Report:
-    """Collects events of the gateway; prints the transcript as it grows unless ``quiet``. ``lost``
-    says why it cannot any more."""
+    """Collects events of the gateway and, unless ``quiet``, prints the transcript as it grows.
+    ``lost`` is set once it cannot print any more."""
 
     quiet: bool
     heard: dict[str, list[str]] = field(default_factory=dict)
@@ -24,7 +24,7 @@ class Report:
     _console: Any = None
 
     def show(self, what: Any, style: str = "") -> None:
-        """One line for people, or a table."""
+        """Print one line, or a table."""
         if self.quiet:
             return
         if self._console is None:
@@ -36,7 +36,7 @@ class Report:
         try:
             print_styled(captured.get().removesuffix("\n"))
         except OutputLost as lost:
-            # Whoever publishes the events does not want to know; the demo asks.
+            # Not raised here, in the publisher of the events; the demo checks for it.
             self.lost, self.quiet = lost, True
 
     def listen(self, event: str, payload: Mapping[str, Any]) -> None:
@@ -69,7 +69,7 @@ class Report:
             self.show(f"          [answered after {payload['latencyMs']} ms]", "dim")
 
     def table(self, document: Mapping[str, Any]) -> None:
-        """The figures at the end."""
+        """Print the figures at the end."""
         if self.quiet:
             return
         from rich.table import Table

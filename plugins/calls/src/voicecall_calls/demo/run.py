@@ -33,7 +33,7 @@ _CALL_PATIENCE_S = 90.0
 def run_demo(
     registry: Registry, *, sentences: Sequence[str] | None, output: str, as_json: bool
 ) -> int:
-    """Run it; the exit status. 1: a sentence of the grammar was not heard as it was said."""
+    """Run the demo and return the exit status. 1: a sentence in the grammar was misheard."""
     _check_installed(registry)
     story = spoken_story(sentences) if sentences else built_in_story()
     recording = Path(output)
@@ -41,7 +41,7 @@ def run_demo(
         fresh = not os.path.lexists(recording)
         recording.open("ab").close()
         if fresh:
-            # It is there once there is something in it.
+            # This was only a check that the file can be written: it is created with its content.
             recording.unlink()
     return anyio.run(_demo, registry, story, recording, as_json)
 
@@ -55,7 +55,7 @@ def _writing(file: Path) -> Iterator[None]:
 
 
 def save(recording: Path, data: bytes) -> None:
-    """Raises :exc:`VoicecallError`; no part of the file stays behind then."""
+    """Write the recording. Raises :exc:`VoicecallError`; no partial file is left then."""
     with _writing(recording):
         try:
             recording.write_bytes(data)
@@ -66,7 +66,7 @@ def save(recording: Path, data: bytes) -> None:
 
 
 def _check_installed(registry: Registry) -> None:
-    """Raises :exc:`VoicecallError` where the speech of the demo's configuration is not there."""
+    """Raises :exc:`VoicecallError` if the demo's speech providers are not installed."""
     phone = demo_tree()["plugins"]["entries"][PLUGIN_ID]["config"]
     voice, _, _ = phone["callerVoice"].partition(":")
     wanted = {ProviderKind.TTS: voice, ProviderKind.TRANSCRIPTION: phone["streaming"]["provider"]}
@@ -78,7 +78,7 @@ def _check_installed(registry: Registry) -> None:
 
 
 def demo_tree() -> dict[str, Any]:
-    """The demo's configuration as it is shipped."""
+    """The demo's configuration as shipped."""
     import json5
 
     text = files("voicecall_calls.demo").joinpath("config.json5").read_text(encoding="utf-8")
@@ -174,7 +174,7 @@ async def _until_ended(
 
 
 def _phrases(tree: Mapping[str, Any]) -> list[str]:
-    """The sentences that the recogniser knows, as it writes them."""
+    """The sentences that the recogniser knows, in the form of :func:`normal`."""
     streaming = tree["plugins"]["entries"][PLUGIN_ID]["config"]["streaming"]
     return [normal(p) for p in streaming["providers"][streaming["provider"]]["phrases"]]
 

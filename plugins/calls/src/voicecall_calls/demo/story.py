@@ -1,4 +1,4 @@
-"""What the caller of the demo does: the steps of a phone script, and what must be heard."""
+"""What the demo's caller does: the steps of a phone script, and what must be recognised."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _WAIT: Step = {"do": "wait-for-silence", "afterMs": 700, "timeoutMs": 20_000}
 
 @dataclass(frozen=True, slots=True)
 class Story:
-    """``said``: the caller's sentences in order, as they must be heard."""
+    """``said``: the caller's sentences, in the order in which they must be recognised."""
 
     steps: Sequence[Step]
     said: Sequence[str]
 
 
 def normal(text: str) -> str:
-    """A sentence as the grammar writes it: lower case, words only."""
+    """A sentence in the grammar's form: lower case, words only."""
     return " ".join(re.findall(r"[a-z']+", text.lower()))
 
 
