@@ -286,14 +286,14 @@ def test_a_phone_that_is_off_is_told(home: Home) -> None:
 
 def test_words_that_are_no_text_are_refused(home: Home) -> None:
     refused = home.run("call", "--to", PHONE, "--message", "h\udcffi")
-    assert refused.one_sentence() == "message must be Unicode text (of the terminal: UTF-8)"
+    assert refused.one_sentence() == "message must be Unicode text (in a terminal: UTF-8)"
 
 
 def test_a_caller_of_the_demo_has_something_to_say(tmp_path: Path) -> None:
     demo = ("demo", "--say", "Hello.", "--say")
     empty, no_text = Home(tmp_path).run_all((*demo, " "), (*demo, "h\udcffi"))
     assert empty.one_sentence() == "--say is empty; leave it out for the built-in story"
-    assert no_text.one_sentence() == "--say must be Unicode text (of the terminal: UTF-8)"
+    assert no_text.one_sentence() == "--say must be Unicode text (in a terminal: UTF-8)"
 
 
 def test_a_recording_that_cannot_be_written_is_told_before_the_demo(tmp_path: Path) -> None:

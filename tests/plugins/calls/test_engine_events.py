@@ -274,7 +274,7 @@ async def test_an_event_that_names_two_calls_has_no_effect(
         )
         assert reply.status == 200
         assert [await phone.engine.stored(call.call_id) for call in calls] == before
-        told = f"names two different calls, carrier-2 of the carrier's and our {call_id}:"
+        told = f"the carrier's id carrier-2 and our id {call_id} are of different calls"
         assert told in caplog.text
 
 

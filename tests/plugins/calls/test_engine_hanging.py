@@ -79,7 +79,7 @@ async def test_a_failure_counts_although_the_carrier_does_not_say_whether_the_ca
         await deaf(phone)
         await phone.settle(600)
         assert phone.record.end_reason is EndReason.ERROR
-        assert f"status: carrier: {NO_ANSWER}" in caplog.text
+        assert f"status request failed: carrier: {NO_ANSWER}" in caplog.text
 
 
 @pytest.mark.parametrize("stubborn", [False, True])

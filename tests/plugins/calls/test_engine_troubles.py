@@ -177,7 +177,7 @@ async def test_no_call_ends_for_the_figures_of_a_turn(
         await phone.settle(5)
         assert phone.said[-1] == ("bot", "Yes.")
         assert phone.record.live
-        assert "the figures of a turn are not kept: the disk is full" in caplog.text
+        assert "the figures of a turn could not be stored: the disk is full" in caplog.text
         assert phone.watcher.turns == []
         phone.store.commit = commit  # type: ignore[method-assign]
         phone.hears("And now?")
@@ -311,7 +311,7 @@ async def test_an_adapter_that_returns_no_id_of_the_call_is_told_so(
         await phone.dial("Hello.", CallMode.CONVERSATION)
         await phone.settle(1)
         assert phone.record.provider_call_id != returned
-    assert "place_call returns no id of the carrier's" in caplog.text
+    assert "place_call must return the carrier's id of the call" in caplog.text
 
 
 @pytest.mark.parametrize("returned", ["", 4711])
@@ -328,7 +328,7 @@ async def test_an_adapter_that_finds_no_id_of_the_call_is_told_so(
         await phone.settle(60)
         assert phone.record.end_detail is EndDetail.DIAL_UNKNOWN
         assert phone.record.aliases == ()
-    assert "find_dial returns no id of the carrier's" in caplog.text
+    assert "find_dial must return the carrier's id of the call" in caplog.text
 
 
 async def test_an_adapter_with_a_fault_at_tones_leaves_the_stream_as_it_was(tmp_path: Path) -> None:

@@ -161,7 +161,7 @@ async def test_more_digits_than_the_carrier_takes_are_refused_before_dialling(
     can = replace(NATIVE, pre_connect_dtmf=True, longest_pre_connect_dtmf=4)
     carrier = ScriptedCarrier(can)
     async with open_phone(tmp_path, media=MediaPath.NATIVE, carrier=carrier) as phone:
-        with pytest.raises(InvalidRequest, match="dtmfSequence of at most 4 characters"):
+        with pytest.raises(InvalidRequest, match="dtmfSequence may have at most 4 characters"):
             await phone.dial("Hello.", dtmf_sequence="1w2#3")
         assert carrier.dialled == []
         await phone.dial("Hello.", dtmf_sequence="1 w 2 #")
@@ -207,7 +207,7 @@ async def test_no_more_calls_a_minute_than_are_allowed(tmp_path: Path) -> None:
             await phone.dial("Hello.", idempotency_key=key)
             await phone.settle(1)
         for _ in range(3):
-            with pytest.raises(CapacityExceeded, match=r"Maximum calls a minute \(2\) reached"):
+            with pytest.raises(CapacityExceeded, match=r"Maximum calls per minute \(2\) reached"):
                 await phone.dial("Hello.")
         # What was placed before is not placed again.
         await phone.dial("Hello.", idempotency_key="first")

@@ -212,7 +212,7 @@ async def test_a_store_that_fails_is_told_and_tried_again(
                 await anyio.sleep(EVERY_S)
             assert await room.kept() == ["b"]
     assert [record.getMessage() for record in caplog.records] == [
-        "old calls stay in the store for another hour: the disk is full",
-        "old calls stay in the store for another hour",
+        "old calls could not be deleted, next try in an hour: the disk is full",
+        "old calls could not be deleted, next try in an hour",
         "old calls deleted from the store: 1",
     ]

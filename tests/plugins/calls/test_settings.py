@@ -200,7 +200,7 @@ async def test_a_voice_that_would_take_over_may_be_broken(
         assert not made.has(first)
         with pytest.raises(PluginError, match="a library is missing"):
             await made.need(first)
-    assert "would take over is left out: a library is missing" in caplog.text
+    assert "is not used: a library is missing" in caplog.text
 
 
 class Closed(Made):
@@ -239,7 +239,7 @@ async def test_whatever_a_voice_raises_only_the_first_one_is_needed(
         assert [one.id for one in speech.members] == ["voice"]
         with pytest.raises(PluginError, match=f"tts provider 'broken' cannot be used: {words}"):
             await made.need(wire(more=more, **streamed(tts={"provider": "broken"})))
-    left_out = "the speech provider broken that would take over is left out: "
+    left_out = "the fallback speech provider broken is not used: "
     assert f"{left_out}the tts provider 'broken' cannot be used: {words}\n" in caplog.text
 
 

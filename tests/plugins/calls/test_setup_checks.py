@@ -352,7 +352,7 @@ def test_a_model_that_cannot_take_over_is_told_of_and_needed_by_nobody() -> None
     found = checks(agents={"defaults": {"backend": "asked", "model": model}}, more=more)
     assert found["agent"].ok
     assert found["provider-config"].ok
-    told = "a model that would take over cannot: the model 'v/big' needs a key"
+    told = "a fallback model cannot be used: the model 'v/big' needs a key"
     assert told in found["notes"].message
 
 

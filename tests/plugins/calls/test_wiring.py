@@ -102,7 +102,8 @@ def test_streaming_stays_off_with_a_note(
 def test_what_steers_interruptions_has_no_effect_on_turn_based_calls() -> None:
     barge_in = {"bargeIn": {"enabled": False}}
     (note,) = wire(environ=KEYS, **barge_in).notes
-    assert note.endswith("bargeIn has no effect: on turn-based calls the carrier hears its caller")
+    why = "on turn-based calls the carrier does the listening"
+    assert note.endswith(f"bargeIn has no effect: {why}")
     assert not any("bargeIn" in note for note in wire(environ=KEYS, **STREAM, **barge_in).notes)
     assert wire(environ=KEYS).notes == []
 
@@ -111,7 +112,7 @@ def test_patience_with_silence_has_no_effect_on_calls_of_a_voice_model() -> None
     silence: dict[str, Any] = {"silence": {"promptAfterMs": 5000}}
     realtime: dict[str, Any] = {"realtime": {"enabled": True}, "inboundPolicy": "open"}
     (note,) = wire(environ=KEYS, **realtime, **silence).notes
-    assert note.endswith("silence has no effect: a silent caller is left to the voice model")
+    assert note.endswith("silence has no effect: the voice model deals with silent callers")
     assert wire(environ=KEYS, **silence).notes == []
 
 
@@ -422,8 +423,8 @@ def test_a_token_that_everybody_knows_is_warned_of_where_others_reach_the_webhoo
 
     [note] = notes({})
     assert note.startswith(
-        "SECURITY: plugins.entries.voice-call.config.mock.authToken is the default, which"
-        f" everybody knows, and {where}"
+        "SECURITY: plugins.entries.voice-call.config.mock.authToken has its default value, which"
+        f" is public, and {where}"
     )
     assert "VOICECALL_MOCK_AUTH_TOKEN" in note
     assert notes({}, mock={"authToken": "a-token-of-our-own"}) == []
@@ -439,7 +440,7 @@ def test_on_this_machine_alone_it_is_no_matter(url: str | None) -> None:
     assert list(known_secrets(carrier, config, tunnel=False)) == []
     [note] = known_secrets(carrier, config, tunnel=True)
     path = "plugins.entries.voice-call.config.mock.authToken"
-    assert note.startswith(f"SECURITY: {path} is the default")
+    assert note.startswith(f"SECURITY: {path} has its default value")
 
 
 @pytest.mark.parametrize(
@@ -470,7 +471,7 @@ def test_what_else_is_said_of_an_agents_tools_is_told_to_steer_nothing() -> None
     tools = {"allow": ["read"], "deny": ["order"], "profile": "full"}
     notes = wire(agents={"list": [{"id": "desk", "tools": tools}], "defaults": {"tools": {}}}).notes
     assert notes == [
-        "agent 'desk' in agents.list: tools has no effect but for allow (deny, profile)"
+        "agent 'desk' in agents.list: tools.allow alone has an effect, not deny, profile"
     ]
 
 

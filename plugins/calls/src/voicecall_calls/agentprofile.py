@@ -41,7 +41,7 @@ class AgentProfile:
                     _read, self.workspace, config.files, config.max_chars, abandon_on_cancel=True
                 )
             if reading.cancelled_caught:
-                _log.warning("the agent's workspace cannot be read in time")
+                _log.warning("the agent's workspace could not be read in time")
         return _bounded("\n\n".join(parts), config.max_chars)
 
     def _identity(self) -> Iterator[str]:

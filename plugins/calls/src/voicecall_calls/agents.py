@@ -120,7 +120,7 @@ class AgentDirectory:
         places |= {f"agent {key!r} in agents.list": one for key, one in self._entries.items()}
         for place, source in places.items():
             if others := sorted(set(source.get("tools") or {}) - {"allow"}):
-                yield f"{place}: tools has no effect but for allow ({', '.join(others)[:200]})"
+                yield f"{place}: tools.allow alone has an effect, not {', '.join(others)[:200]}"
 
     def profile(self, agent_id: str) -> AgentProfile:
         """The agent's identity and workspace."""

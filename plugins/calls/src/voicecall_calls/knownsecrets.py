@@ -27,9 +27,9 @@ def known_secrets(carrier: Selected, config: VoiceCallConfig, *, tunnel: bool) -
         if field is None or not field.default or getattr(block, to_snake(key)) != field.default:
             continue
         yield (
-            f"SECURITY: {CONFIG_PATH}.{info.id}.{key} is the default, which everybody knows, and"
-            f" {where}: whoever reaches the webhooks can pass for the carrier; set one of your own"
-            f" (or {variable}), or provider to the carrier that is meant"
+            f"SECURITY: {CONFIG_PATH}.{info.id}.{key} has its default value, which is public, and"
+            f" {where}: anyone who can reach the webhooks can pose as the carrier; set a secret of"
+            f" your own (there, or in {variable}), or set provider to the carrier that you mean"
         )
 
 

@@ -68,7 +68,7 @@ def make_carrier(info: ProviderInfo, config: Any, context: ProviderContext) -> T
                 f"its factory returns {type(carrier).__name__}, not a TelephonyProvider"
             )
         if getattr(carrier, "capabilities", None) != info.capabilities:
-            raise TypeError("its capabilities are not those that its ProviderInfo has")
+            raise TypeError("its capabilities differ from those in its ProviderInfo")
         sets: Any = carrier.signature_headers
         right = isinstance(sets, Collection) and bool(sets)
         if not right or not all(_is_header_set(names) for names in sets):
@@ -101,6 +101,6 @@ async def open_provider(selected: Selected, context: ProviderContext, stack: Asy
             raise TypeError(f"its factory returns {type(provider).__name__}, not a provider")
         if info.kind is ProviderKind.REALTIME and not _has_formats(provider):
             # Every call would end before anything is said.
-            raise TypeError("its capabilities must name one audio format at least (formats)")
+            raise TypeError("its capabilities must name at least one audio format (formats)")
         await stack.enter_async_context(opened(provider, info))
     return provider

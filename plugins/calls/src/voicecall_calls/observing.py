@@ -76,7 +76,8 @@ def turn_keeper(store: CallStore, observer: Observer, hide: Callable[[str], str]
         try:
             await store.commit(Commit(turns=(row,)))
         except StoreError as error:
-            _log.warning("call %s: the figures of a turn are not kept: %s", row.call_id, error)
+            text = "call %s: the figures of a turn could not be stored: %s"
+            _log.warning(text, row.call_id, error)
         else:
             observer.turn(row)
 

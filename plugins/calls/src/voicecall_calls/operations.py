@@ -181,7 +181,7 @@ class CallOperations:
         rate = engine.config.outbound.max_per_minute
         if rate is not None and not await engine.coordinator.allow("dial", per_minute=rate):
             await engine.places.give_back(step.record)
-            raise CapacityExceeded(f"Maximum calls a minute ({rate}) reached")
+            raise CapacityExceeded(f"Maximum calls per minute ({rate}) reached")
         reservation = DialReservation(options.idempotency_key or call_id, call_id, at)
         lane = CallLane(step.record, engine)
         try:
@@ -241,7 +241,7 @@ class CallOperations:
             # with many.
             digits = _TWO_WAITS.sub("W", digits)
         if most is not None and len(digits) > most:
-            raise InvalidRequest(f"{carrier} takes a dtmfSequence of at most {most} characters")
+            raise InvalidRequest(f"dtmfSequence may have at most {most} characters with {carrier}")
         return digits
 
     def _to_number(self, to: str | None) -> str:
@@ -252,7 +252,7 @@ class CallOperations:
         if normal is None:
             raise InvalidRequest("to must be a phone number in E.164 form, such as +15550001234")
         if not self._engine.config.outbound.allows(normal):
-            raise InvalidRequest("to is not allowed: it is none of outbound.allowTo")
+            raise InvalidRequest("to is not allowed by outbound.allowTo")
         return normal
 
     def _from_number(self) -> str:

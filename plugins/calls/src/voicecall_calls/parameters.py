@@ -22,7 +22,7 @@ def text_in(params: Params, name: str) -> str | None:
     try:
         value.encode()
     except UnicodeEncodeError:
-        raise InvalidRequest(f"{name} must be Unicode text (of the terminal: UTF-8)") from None
+        raise InvalidRequest(f"{name} must be Unicode text (in a terminal: UTF-8)") from None
     return value.strip() or None
 
 

@@ -51,16 +51,16 @@ async def _keep(store: CallStore, seam: Seam, wanted: Callable[[], RetentionConf
         ahead = wall - steady
         if 0 < now < wall - _DAY_MS:
             _log.warning(
-                "the clock went forward by %d days: calls that are old only by the new time stay"
-                " for another hour, in case it is wrong",
+                "the clock went forward by %d days: calls that are old only by the new time are"
+                " kept for another hour, in case it is wrong",
                 (wall - now) // _DAY_MS,
             )
         try:
             gone = await store.prune(now, keep_calls=bounds.calls, keep_days=bounds.days)
         except StoreError as error:
-            _log.warning("old calls stay in the store for another hour: %s", error)
+            _log.warning("old calls could not be deleted, next try in an hour: %s", error)
         except Exception:  # noqa: BLE001 (a third-party store; calls must not end for this)
-            _log.exception("old calls stay in the store for another hour")
+            _log.exception("old calls could not be deleted, next try in an hour")
         else:
             if gone:
                 _log.info("old calls deleted from the store: %d", gone)

@@ -196,7 +196,7 @@ class PhoneService:
                 if self._ran or not settled.is_set() or not _is_own(error):
                     raise
                 if self._problems != told:
-                    _log.error("%s; it is tried again", self._problems[0])
+                    _log.error("%s; it will be tried again", self._problems[0])
                 told = self._problems
                 with anyio.move_on_after(wait):
                     await over.wait()
@@ -353,7 +353,7 @@ async def _keep_announced(carrier: Any, server: CallServer, told: str, moved: Ne
         if (url := server.webhook_url) == told:
             await moved.wait()
             continue
-        _log.info("the phone is at %s now", url)
+        _log.info("the phone's URL is now %s", url)
         await _announce(carrier, url)
         told = url
 

@@ -126,7 +126,7 @@ def _needs(wiring: Wiring) -> Iterator[tuple[str, Selected, str | None]]:
             loss = None
             if selected is not choice.selected:
                 provider_id = require(selected)[0].id
-                loss = f"the speech provider {provider_id} that would take over is left out"
+                loss = f"the fallback speech provider {provider_id} is not used"
             yield _speech_key(choice, selected), selected, loss
     for agent_id, selected in wiring.backends.items():
         loss = f"no call can be placed as the agent {agent_id}"

@@ -41,10 +41,10 @@ _TTS = (
 def of_other_calls(config: VoiceCallConfig, media: MediaPath) -> Iterator[str]:
     """A sentence for each configured block that does not apply to the media path in use."""
     if media is MediaPath.NATIVE and config.barge_in != BargeInConfig():
-        why = "on turn-based calls the carrier hears its caller"
+        why = "on turn-based calls the carrier does the listening"
         yield f"{CONFIG_PATH}.bargeIn has no effect: {why}"
     if media is MediaPath.REALTIME and config.silence != SilenceConfig():
-        why = "a silent caller is left to the voice model"
+        why = "the voice model deals with silent callers"
         yield f"{CONFIG_PATH}.silence has no effect: {why}"
 
 

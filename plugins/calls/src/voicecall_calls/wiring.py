@@ -33,8 +33,8 @@ __all__ = [
 ]
 
 UNVERIFIED = (
-    f"SECURITY: {CONFIG_PATH}.skipSignatureVerification is true: whoever reaches the webhooks is"
-    " believed to be the carrier; never use this outside of development"
+    f"SECURITY: {CONFIG_PATH}.skipSignatureVerification is true: anyone who can reach the webhooks"
+    " can pose as the carrier; use this for development only"
 )
 
 
@@ -237,7 +237,7 @@ def _backend_problems(wiring: Wiring, agent_id: str, selected: Selected) -> list
             problems = list(dict.fromkeys(str(problem) for problem in found))
             spares = wiring.agents.fallback_models(agent_id)
             for text in check(selected.config, [*named, *spares]) if spares else ():
-                note = f"a model that would take over cannot: {text}"
+                note = f"a fallback model cannot be used: {text}"
                 if text not in problems and note not in wiring.notes:
                     wiring.notes.append(note)
             return problems

@@ -87,7 +87,7 @@ def _check_allowed(context: typer.Context, config: Path | None, to: str) -> None
     line = command_line(context)
     phone = plugin_config(line.registry, line.load_config(config), PLUGIN_ID)
     if not phone.outbound.allows(normalize_number(to)):
-        raise InvalidRequest("to is not allowed: it is none of outbound.allowTo")
+        raise InvalidRequest("to is not allowed by outbound.allowTo")
 
 
 def _outcome(

@@ -63,7 +63,7 @@ async def reported_status(lane: CallLane, provider: tel.TelephonyProvider) -> ev
     try:
         status = await asked(ask)
     except ProviderError as error:
-        _log.warning("call %s: status: %s", lane.record.call_id, error)
+        _log.warning("call %s: status request failed: %s", lane.record.call_id, error)
         status = tel.CallStatus(ev.CarrierStatus.UNKNOWN)
     return ev.StatusReported(at=lane.host.seam.now_ms(), status=status.status, reason=status.reason)
 

@@ -79,7 +79,7 @@ class CarrierActions:
             event = ev.DialAccepted(at=self._now(), provider_call_id=placed)
         except (OutcomeUnknown, ProviderTimeout) as error:
             # Without an answer the call may exist, whichever of the errors an adapter raises.
-            _log.warning("call %s: what became of it is unknown: %s", record.call_id, error)
+            _log.warning("call %s: it is unknown whether it was placed: %s", record.call_id, error)
             event = ev.DialUncertain(at=self._now(), error=str(error))
         except ProviderError as error:
             _log.warning("call %s: not placed: %s", record.call_id, error)
@@ -98,7 +98,7 @@ class CarrierActions:
             try:
                 found = await self._find_dial(lane)
             except (ProviderError, StoreError) as error:
-                _log.warning("call %s: dial lookup: %s", lane.record.call_id, error)
+                _log.warning("call %s: dial lookup failed: %s", lane.record.call_id, error)
                 await anyio.sleep(2.0**attempt)
                 continue
             await lane.bring(ev.DialLookedUp(at=self._now(), provider_call_id=found))
@@ -126,7 +126,7 @@ class CarrierActions:
             if found is None or owner is None or owner.call_id == record.call_id:
                 return found
             if found in known:
-                raise OutcomeUnknown("the call that was found is another one", provider="carrier")
+                raise OutcomeUnknown("the lookup found a different call", provider="carrier")
             known.add(found)
 
     # --- ending and asking ------------------------------------------------------------------
@@ -256,5 +256,5 @@ def _wants_stream(record: CallRecord, lost: str | None) -> bool:
 
 def _id_from(method: str, returned: Any) -> str:
     if not isinstance(returned, str) or not returned:
-        raise TypeError(f"{method} returns no id of the carrier's")
+        raise TypeError(f"{method} must return the carrier's id of the call")
     return returned

@@ -341,7 +341,7 @@ class CallEngine:
         self._effects.early.discard(record.call_id)
         await self._forget(record)
         if record.end_detail is EndDetail.STREAM_NEVER_STARTED:
-            text = "call %s: no media socket came to %s; does a proxy pass on none?"
+            text = "call %s: no media socket came to %s; does the proxy forward WebSockets?"
             _log.warning(text, record.call_id, self.stream_url())
         self.observer.ended(record)
         lane.release()

@@ -57,7 +57,7 @@ class Intake:
         """Commit the events of one webhook in order. The reply is that to the last one."""
         engine = self._engine
         if not events:
-            _log.debug("a webhook says nothing that changes a call")
+            _log.debug("a webhook contains no event")
             empty = engine.provider.render(request, None, ()).reply
             kept = recorded(empty, verified.key, engine.seam.now_ms())
             await engine.store.commit(Commit(reply=kept))
@@ -95,7 +95,7 @@ class Intake:
             if lane is None:
                 return await self._take_unknown(event, maker)
         except _IdentityClash:
-            text = "a webhook names two different calls, %s of the carrier's and our %s: no effect"
+            text = "a webhook is ignored: the carrier's id %s and our id %s are of different calls"
             _log.warning(text, event.provider_call_id, event.call_id)
             return None
         return await self._apply(lane, event, maker)

@@ -56,7 +56,7 @@ class Strays:
         record = await engine.store.load(call_id)
         if record is None or record.terminal or call_id in engine.lanes:
             return
-        _log.warning("call %s is stored after all", call_id)
+        _log.warning("call %s was stored, although its commit failed", call_id)
         if record.direction is Direction.INBOUND:
             # It is ringing, and its webhook may never be delivered again.
             await engine.take_up(record)
