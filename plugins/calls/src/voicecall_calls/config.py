@@ -90,7 +90,7 @@ def _destination(value: str) -> str:
     number = _written(value)
     if not (_E164.fullmatch(number) or _MANY.fullmatch(number)):
         raise ValueError(
-            "must be a phone number in E.164 form, or the beginning of some, such as +1555*"
+            "must be a phone number in E.164 form, or the beginning of one with *, such as +1555*"
         )
     return number
 
@@ -310,22 +310,23 @@ class VoiceCallConfig(ConfigModel):
     def _contradictions(self) -> Iterator[tuple[str, str]]:
         """Keys whose values contradict others, each with an error message."""
         if self.streaming.enabled and self.realtime.enabled:
-            yield "realtime.enabled", "and streaming.enabled exclude each other"
+            yield "realtime.enabled", "cannot be true if streaming.enabled is"
         if self.to_number is not None and not self.outbound.allows(self.to_number):
-            yield "toNumber", "is none of outbound.allowTo"
+            yield "toNumber", "is not allowed by outbound.allowTo"
         if self.streaming.stream_path == self.serve.path:
-            yield "streaming.streamPath", "and serve.path must differ"
+            yield "streaming.streamPath", "must differ from serve.path"
         if self.realtime.stream_path == self.serve.path:
-            yield "realtime.streamPath", "and serve.path must differ"
+            yield "realtime.streamPath", "must differ from serve.path"
         if self.public_url is not None and not is_http_url(self.public_url):
             yield "publicUrl", "must be an absolute http(s) URL, without blanks"
         elif "#" in (self.public_url or ""):
-            yield "publicUrl", "ends before the #: what follows is for the number's settings"
+            why = "what follows it belongs in the number's settings at the carrier"
+            yield "publicUrl", f"must not contain #: {why}"
         else:
             query = parse_qsl(urlsplit(self.public_url or "").query, keep_blank_values=True)
             for name in sorted(_OWN_PARAMETERS.intersection(dict(query))):
                 why = "the gateway adds one of that name"
-                yield "publicUrl", f"may not have a parameter {name}: {why}"
+                yield "publicUrl", f"must not have a parameter {name}: {why}"
         if self.tunnel_id == "tailscale-funnel" and self.tailscale.port not in FUNNEL_PORTS:
             yield "tailscale.port", "must be 443, 8443 or 10000 for a funnel"
 

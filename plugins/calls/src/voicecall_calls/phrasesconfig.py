@@ -20,7 +20,7 @@ def _words(text: str) -> str:
 
 def _code_phrase(text: str) -> str:
     if "{code}" not in text:
-        raise ValueError("must hold {code}, which the caller is told")
+        raise ValueError("must contain {code}, the place of the pairing code")
     return text
 
 
