@@ -114,7 +114,7 @@ async def test_a_media_socket_is_opened_where_calls_are_streamed(tmp_path: Path)
     realtime = {"enabled": True, "provider": "echo"}
     async with office(tmp_path, realtime=realtime, inboundPolicy="open") as here:
         path = here.url.replace("http:", "ws:").replace("webhook", "stream/realtime")
-        through = (True, f"media sockets get through at {path}")
+        through = (True, f"media sockets can be opened at {path}")
         assert (await here.setup("--probe"))["media-url"] == through
         gateway = Gateway(load_config(here.file, here.environ), Registry())
         async with closed_backstage(gateway.run()):

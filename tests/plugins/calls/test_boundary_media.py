@@ -94,9 +94,10 @@ async def test_a_socket_that_finds_no_path_is_told_of(caplog: pytest.LogCaptureF
         assert (await client.get(f"{url}?token=s3cr3t")).status_code == 404
     elsewhere, plain = caplog.messages
     assert elsewhere == (
-        "media socket of 127.0.0.1 refused: none are served at /other/stream, but at /voice/stream"
+        "media socket of 127.0.0.1 refused: its path is /other/stream; media sockets are served at"
+        " /voice/stream"
     )
-    assert plain.startswith("no upgrade in a request at /voice/stream, where media sockets are")
+    assert plain.startswith("no upgrade in a request at /voice/stream, the path of media sockets")
 
 
 async def test_over_the_cap_sockets_are_503_and_who_is_in_stays_in(carrier: Carrier) -> None:

@@ -184,7 +184,7 @@ async def test_the_log_tells_which_url_was_signed(
         # Not looked for each time: whoever makes signatures up must not keep us busy.
         assert await ask(signed + HOOK + QUERY, headers=headers) == 401
     first, second = (line for line in caplog.messages if "refused: 401" in line)
-    assert f" but right for {signed}{HOOK}: publicUrl, or" in first
+    assert f" but right for {signed}{HOOK}: publicUrl and" in first
     assert "but right for" not in second
 
 

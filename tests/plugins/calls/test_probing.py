@@ -47,7 +47,7 @@ async def test_a_public_url_that_answers_byte_by_byte_is_not_waited_for() -> Non
         tasks.start_soon(listener.serve, drip)
         check = await public_url_check(url, lambda challenge: "ours", 0.5)
         tasks.cancel_scope.cancel()
-    assert (check.ok, check.message) == (False, f"{url} gives no answer within 0.5 s")
+    assert (check.ok, check.message) == (False, f"{url} does not answer within 0.5 s")
 
 
 class Faulty(ScriptedCarrier):
@@ -81,8 +81,8 @@ async def test_a_carrier_whose_probe_has_a_fault_is_named_and_the_url_is_fetched
 @pytest.mark.parametrize(
     ("answer", "ok", "words"),
     [
-        (b"101 Switching Protocols", True, "media sockets get through at ws://"),
-        (b"502 Bad Gateway", False, "answers 502 to a media socket: check that the proxy passes"),
+        (b"101 Switching Protocols", True, "media sockets can be opened at ws://"),
+        (b"502 Bad Gateway", False, "answers 502 to a media socket: check that the proxy forwards"),
     ],
 )
 async def test_a_media_socket_is_opened_as_a_carrier_does(

@@ -304,7 +304,7 @@ async def test_what_is_kept_during_admission_is_bounded() -> None:
         await client.send(start())
         for _ in range(30):
             await client.send(frame(b"x" * 40_000))
-        assert await close_of(client) == (1013, "Too much before admission")
+        assert await close_of(client) == (1013, "Too much data before admission")
         engine.gate.set()
         await until_open(engine)
         await engine.lines[0].over.wait()

@@ -493,7 +493,7 @@ async def test_a_client_that_hangs_up_in_its_body_frees_its_place(
         async with await anyio.connect_tcp("127.0.0.1", server.port) as stream:
             await stream.send(SLOWLY)
             await anyio.sleep(0.05)
-        while not any("broken off" in record.getMessage() for record in caplog.records):
+        while not any("disconnected" in record.getMessage() for record in caplog.records):
             await anyio.sleep(0.005)
         engine.gate = anyio.Event()
         statuses: list[int] = []

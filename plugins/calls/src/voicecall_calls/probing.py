@@ -83,7 +83,7 @@ class PhoneProbe:
         if url is None:
             if not comes_from_outside(*require(wiring.carrier)):
                 return []
-            text = "no publicUrl is configured; a tunnel tells its URL when the gateway runs"
+            text = "no publicUrl is configured; a tunnel's URL is known only while the gateway runs"
             return [SetupCheck("public-url", wiring.tunnel is not None, text)]
         async with _somebody_answers(carrier, config, self._context.state_dir):
             checks = [await public_url_check(url, answering(self._context.state_dir))]
@@ -110,10 +110,10 @@ async def public_url_check(
     if hmac.compare_digest(response.text.encode(), answer(challenge).encode()):
         return SetupCheck("public-url", True, f"{url} leads to this machine")
     if response.status_code == 200:
-        text = f"{url} leads to something else: check the proxy, or who listens on serve.port"
+        text = f"{url} leads to something else: check the proxy, and what listens on serve.port"
         return SetupCheck("public-url", False, text)
     text = (
-        f"{url} answers {response.status_code}: check that the proxy passes on this path"
+        f"{url} answers {response.status_code}: check that the proxy forwards this path"
         " (serve.path)"
     )
     return SetupCheck("public-url", False, text)
@@ -137,8 +137,8 @@ async def media_url_check(url: str, patience_s: float = FETCH_S) -> SetupCheck:
     except _TROUBLE as error:
         return SetupCheck("media-url", False, _why_not(url, error, patience_s))
     if status == 101:
-        return SetupCheck("media-url", True, f"media sockets get through at {url}")
-    text = f"{url} answers {status} to a media socket: check that the proxy passes on WebSockets"
+        return SetupCheck("media-url", True, f"media sockets can be opened at {url}")
+    text = f"{url} answers {status} to a media socket: check that the proxy forwards WebSockets"
     return SetupCheck("media-url", False, text)
 
 
@@ -147,7 +147,7 @@ _TROUBLE = (TimeoutError, httpx.HTTPError, httpx.InvalidURL, UnicodeError)
 
 def _why_not(url: str, error: Exception, patience_s: float) -> str:
     if isinstance(error, TimeoutError):
-        return f"{url} gives no answer within {patience_s:g} s"
+        return f"{url} does not answer within {patience_s:g} s"
     return f"{url} cannot be reached from here: {str(error) or type(error).__name__}"
 
 

@@ -29,7 +29,7 @@ def answering(state_dir: Path) -> Callable[[str], str]:
         folder.mkdir(exist_ok=True, mode=0o700)
     except OSError as error:
         raise ConfigError(
-            f"{folder} cannot be made ({error.strerror}); set VOICECALL_STATE_DIR"
+            f"{folder} cannot be created ({error.strerror}); set VOICECALL_STATE_DIR"
         ) from None
     file = folder / _KEY_FILE
     try:
@@ -37,7 +37,7 @@ def answering(state_dir: Path) -> Callable[[str], str]:
     except OSError as error:
         raise ConfigError(
             f"{file}: the key of setup --probe cannot be used ({error.strerror}); delete it, and"
-            " see to it that the gateway's user may write there"
+            " make sure that the gateway's user can write there"
         ) from None
     return lambda challenge: hmac.new(key, challenge.encode(), hashlib.sha256).hexdigest()
 

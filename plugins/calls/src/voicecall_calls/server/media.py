@@ -126,7 +126,7 @@ class MediaServer:
         """Accept or refuse the HTTP request that opens a media socket."""
         path = normal_path(upgrade.path)
         if path != self._path:
-            text = "media socket of %s refused: none are served at %s, but at %s"
+            text = "media socket of %s refused: its path is %s; media sockets are served at %s"
             self._log.info(text, upgrade.client, loggable(path), self._path)
             return Refusal(404, "Not Found")
         if self._tasks is None:

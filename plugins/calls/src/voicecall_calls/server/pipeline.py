@@ -58,8 +58,8 @@ _CLOSE = {"connection": "close"}
 _QUERY = re.compile(r"\?\S*")
 _UNPRINTABLE = re.compile(r"[^\x20-\x7e]")
 _NO_UPGRADE = (
-    "no upgrade in a request at %s, where media sockets are: if it was the carrier's, the proxy in "
-    "front passes on no WebSockets"
+    "no upgrade in a request at %s, the path of media sockets: if the carrier sent it, the proxy "
+    "does not forward WebSockets"
 )
 
 logger = logging.getLogger("voicecall.calls.server")
@@ -155,7 +155,7 @@ class WebhookApp:
             log("webhook from %s refused: %d, %s", client, refused.status, reason)
             return self._refusal(refused.status, refused.headers)
         except ClientDisconnect:
-            self._log.info("webhook from %s broken off by the client", client)
+            self._log.info("webhook from %s: the client disconnected", client)
             raise
         except StoreError as error:
             # While nothing can be stored, every webhook fails and is redelivered: no traceback.
@@ -207,7 +207,7 @@ class WebhookApp:
                 limit = self._security.body_limit
                 raise WebhookRejected(413, f"body over {limit} bytes", headers=_CLOSE)
             if place.late:
-                raise WebhookRejected(408, "the body came too slowly", headers=_CLOSE)
+                raise WebhookRejected(408, "the body arrived too slowly", headers=_CLOSE)
             target = _target(scope)
             request = self._request(target, headers, peer, client, bytes(body.data))
             verified = self._verified(request, target)
@@ -294,7 +294,7 @@ class WebhookApp:
             except WebhookRejected:
                 continue
             right = url.partition("?")[0]
-            why = f"but right for {right}: publicUrl, or the URL at the carrier, is another one"
+            why = f"but right for {right}: publicUrl and the URL at the carrier must be the same"
             return WebhookRejected(
                 refused.status, f"{refused.reason} {why}", headers=refused.headers
             )

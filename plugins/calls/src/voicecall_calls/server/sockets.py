@@ -39,7 +39,7 @@ _SHORT = 2048
 """A message with at most this many characters is certainly not over 8 KiB."""
 _HEAD = 14
 """Room for the header of a message."""
-_NO_UTF8 = "Text that is no UTF-8"
+_NO_UTF8 = "Text is not UTF-8"
 
 logger = logging.getLogger("voicecall.calls.server")
 # Access to a member of an enumeration runs Python code every time.
@@ -309,7 +309,7 @@ class MediaConnection(WSListener):
     def _fragment(self, kind: WSMsgType, frame: WSFrame) -> None:
         if kind is WSMsgType.CONTINUATION:
             if self._parts is None:
-                self.close(1002, "Continuation of nothing")
+                self.close(1002, "Continuation without a message")
                 return
         elif self._parts is not None:
             self.close(1002, "A new message inside a fragmented one")
@@ -380,7 +380,7 @@ class MediaConnection(WSListener):
         else:
             self._kept_bytes += size
             if self._kept_bytes > KEPT_LIMIT:
-                self.close(1013, "Too much before admission")
+                self.close(1013, "Too much data before admission")
             else:
                 self._kept.append(event)
 
