@@ -333,7 +333,7 @@ async def test_an_outcome_that_nobody_can_tell_is_called_so(
 
         event.listen(Engine, "commit", stop)
         try:
-            with pytest.raises(StoreError, match="whether the commit is stored is not known"):
+            with pytest.raises(StoreError, match="the commit may or may not be stored"):
                 await store.commit(Commit(processed_keys=["k"]))
         finally:
             event.remove(Engine, "commit", stop)

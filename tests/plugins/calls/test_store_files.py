@@ -154,7 +154,7 @@ async def test_a_database_that_is_gone_while_it_is_open_is_told(
         if replaced:
             file.touch()
         (problem,) = store.problems()
-        assert problem.startswith(f"{file} was moved away, deleted or replaced: calls go on into")
+        assert problem.startswith(f"{file} was moved, deleted or replaced: calls still go into")
         # Calls that are up are served.
         await store.commit(Commit(record=call_record()))
         (tmp_path / "moved.db").replace(file)
@@ -167,7 +167,7 @@ async def test_a_companion_that_cannot_be_used(tmp_path: Path) -> None:
     async with new_store(tmp_path).lifespan():
         pass
     (tmp_path / "calls.db-wal").mkdir()
-    with pytest.raises(StoreError, match=r"calls\.db: unable to open .* beside it \(-wal, -shm\)"):
+    with pytest.raises(StoreError, match=r"calls\.db: unable to open .* next to it \(-wal, -shm\)"):
         async with new_store(tmp_path).lifespan():
             pass
 
@@ -574,7 +574,9 @@ def test_a_journal_that_cannot_be_rotated_grows_on(
     for n in range(20):
         journal.append([call_record(f"c{n}")])
     assert [line["callId"] for line in lines(path)] == [f"c{n}" for n in range(20)]
-    assert [(r.levelno, "grows on" in r.message) for r in caplog.records] == [(logging.ERROR, True)]
+    assert [(r.levelno, "keeps growing" in r.message) for r in caplog.records] == [
+        (logging.ERROR, True)
+    ]
     in_the_way.rmdir()
     journal.append([call_record("last")])
     assert [line["callId"] for line in lines(path)] == ["last"]
@@ -585,7 +587,7 @@ def test_a_journal_that_cannot_be_rotated_grows_on(
     for n in range(20):
         journal.append([call_record(f"c{n}")])
     journal.close()
-    assert ["grows on" in record.message for record in caplog.records] == [True, True]
+    assert ["keeps growing" in record.message for record in caplog.records] == [True, True]
 
 
 def test_a_journal_that_is_rotated_with_every_line_keeps_each_and_one_file_open(

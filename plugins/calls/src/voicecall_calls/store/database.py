@@ -20,8 +20,8 @@ _HINTS = {
     sqlite3.SQLITE_CORRUPT: _DAMAGED,
     sqlite3.SQLITE_NOTADB: _DAMAGED,
     sqlite3.SQLITE_CANTOPEN: (
-        "; the gateway's user must be able to use it and the files beside it (-wal, -shm), and to"
-        " open more files"
+        "; the gateway's user must have access to it and to the files next to it (-wal, -shm), and"
+        " must be able to open more files"
     ),
 }
 """What to do about an SQLite error, by its primary result code."""

@@ -116,7 +116,7 @@ class Journal:
             os.replace(self._path, self._path.with_name(self._path.name + ".1"))
         except OSError as error:
             if not self._stuck:
-                text = "the call journal %s cannot be renamed, and grows on: %s"
+                text = "the call journal %s cannot be renamed and keeps growing: %s"
                 _log.error(text, self._path, error.strerror)
             self._stuck = True
             return False

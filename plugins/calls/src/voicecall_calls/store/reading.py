@@ -142,7 +142,7 @@ def _many(
             found.append(to_record(row.document, entries[row.call_id]))
         except StoreError as error:
             # One bad row must not keep the gateway from starting with the others.
-            _log.error("call %s is left out: %s", row.call_id, error)
+            _log.error("call %s is skipped: %s", row.call_id, error)
     return found
 
 

@@ -63,7 +63,7 @@ class Receipts:
                 stored = connection.execute(select(_last_batch.c.number).where(mine)).scalar()
         except (SQLAlchemyError, StoreError) as error:
             raise StoreError(
-                "the connection to the database was lost: whether the commit is stored is not known"
+                "the connection to the database was lost: the commit may or may not be stored"
             ) from error
         if stored is None:
             raise StoreError("another gateway wrote to the database while the connection was lost")

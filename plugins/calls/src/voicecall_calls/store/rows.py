@@ -70,7 +70,7 @@ def to_write(commit: Commit, now: int) -> Write:
             changes=[*([record] if record else ()), *commit.turns],
         )
     except (TypeError, ValueError, OverflowError) as error:
-        raise StoreError(f"not storable as JSON: {error}") from error
+        raise StoreError(f"cannot be stored as JSON: {error}") from error
 
 
 def _json(value: Any) -> str:

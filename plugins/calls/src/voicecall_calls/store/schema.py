@@ -68,7 +68,7 @@ def prepare_schema(
             )
         if version > newest:
             raise StoreError(
-                f"{name}: the schema has version {version}, this program knows versions up to "
+                f"{name}: the schema has version {version}, this program supports versions up to "
                 f"{newest}: use a newer voicecall or another store"
             )
         for step in steps[version - 1 :]:

@@ -57,13 +57,13 @@ class ServerAddress:
             given = {key: str(value) for key, value in conninfo_to_dict(url).items()}
         except (psycopg.Error, ValueError):
             raise ConfigError(
-                "the URL of the PostgreSQL store cannot be read; it looks like"
+                "the URL of the PostgreSQL store is invalid; it must look like"
                 " postgresql://user:password@host:5432/database"
             ) from None
         if _may_hold_a_password(given):
             raise ConfigError(
-                "the URL of the PostgreSQL store cannot be read; signs of a password such as @ and"
-                " / are written %40 and %2F"
+                "the URL of the PostgreSQL store is invalid; characters of a password such as @"
+                " and / must be written as %40 and %2F"
             )
         host, port = given.get("host", "localhost"), given.get("port", "5432")
         database = given.get("dbname") or given.get("user", "")

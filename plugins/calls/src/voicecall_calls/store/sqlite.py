@@ -62,7 +62,7 @@ class SqliteStore(SqlStore):
             return
         if not there:
             yield (
-                f"{self._path} was moved away, deleted or replaced: calls go on into the old file;"
+                f"{self._path} was moved, deleted or replaced: calls still go into the old file;"
                 " stop the gateway, put the right file in place and start it again"
             )
 
