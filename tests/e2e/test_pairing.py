@@ -110,7 +110,7 @@ async def test_approvals_and_codes_survive_a_restart(tmp_path: Path) -> None:
 def test_the_group_alone_shows_its_commands(tmp_path: Path) -> None:
     shown = Home(tmp_path).run("pairing")
     assert shown.status == 2
-    assert "Show approved, refused and waiting callers." in shown.out + shown.err
+    assert "List approved, revoked and waiting callers." in shown.out + shown.err
 
 
 async def test_the_commands_show_approve_and_revoke(tmp_path: Path) -> None:

@@ -64,8 +64,8 @@ def test_a_question_whose_gateway_is_gone_is_asked_of_nobody_else(
     output = capsys.readouterr()
     assert output.out == ""
     assert output.err == (
-        "the gateway is gone, and so is the question; ask again once one runs (`voicecall gateway"
-        " run`)\n"
+        "the gateway has stopped, and the question is lost; ask again once one runs (`voicecall"
+        " gateway run`)\n"
     )
 
 

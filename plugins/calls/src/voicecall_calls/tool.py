@@ -29,7 +29,7 @@ TOOL_PARAMETERS: Mapping[str, Any] = {
     "properties": {
         "action": {
             "type": "string",
-            "description": "What to do; left out only by older callers",
+            "description": "What to do; required except for older clients",
             "enum": [
                 "initiate_call",
                 "continue_call",

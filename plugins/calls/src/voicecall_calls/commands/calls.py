@@ -91,7 +91,7 @@ def start(
     config: ConfigOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Call a number; what to say is optional."""
+    """Call a number; the message is optional."""
     params = _given(to=to, message=message, mode=mode, dtmfSequence=dtmf_sequence, agentId=agent)
     _dial(context, config, "voicecall.start", params, json)
 
@@ -175,12 +175,12 @@ def _report(result: Mapping[str, Any], json: bool, text: str) -> None:
 def status(
     context: typer.Context,
     call_id: Annotated[
-        str | None, typer.Option("--call-id", help="One call; else all live ones.")
+        str | None, typer.Option("--call-id", help="Id of the call (default: all live calls).")
     ] = None,
     config: ConfigOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Show a call; or all live calls, what was refused, and what failed on calls."""
+    """Show one call, or all live calls with what was refused and what failed."""
     if call_id is not None and not call_id.strip():
         raise VoicecallError("--call-id is empty; leave it out for all live calls")
     params = _given(callId=call_id)

@@ -17,7 +17,7 @@ __all__ = ["add"]
 
 def add(app: typer.Typer) -> None:
     group = typer.Typer(
-        help="Callers who wait for approval, and those who have it.",
+        help="List, approve and revoke callers.",
         no_args_is_help=True,
         rich_markup_mode=None,
     )
@@ -28,7 +28,7 @@ def add(app: typer.Typer) -> None:
 
 
 def listed(context: typer.Context, config: ConfigOption = None, json: JsonOption = False) -> None:
-    """Show approved, refused and waiting callers."""
+    """List approved, revoked and waiting callers."""
     result = request(context, config, "voicecall.pairing.list", {})
     if json:
         print_json(result)
@@ -40,16 +40,16 @@ def listed(context: typer.Context, config: ConfigOption = None, json: JsonOption
     if rows:
         print_table(("number", "status", "code", "since"), rows)
     else:
-        print_text("nobody has asked")
+        print_text("no callers")
 
 
 def approve(
     context: typer.Context,
-    caller: Annotated[str, typer.Argument(help="The code the caller was told, or a number.")],
+    caller: Annotated[str, typer.Argument(help="The code that the caller was told, or a number.")],
     config: ConfigOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Let a caller in from the next call on."""
+    """Let a caller in, from the next call on."""
     result = request(context, config, "voicecall.pairing.approve", {"caller": caller})
     _tell(result, json, "is approved", "may call in")
 

@@ -33,14 +33,16 @@ def tail(
         int, typer.Option("--since", min=0, max=_MOST, help="Lines to begin with.")
     ] = 25,
     poll: Annotated[
-        int, typer.Option("--poll", min=50, max=_MOST, help="Milliseconds between looks.")
+        int, typer.Option("--poll", min=50, max=_MOST, help="Polling interval in milliseconds.")
     ] = 250,
-    follow: Annotated[bool, typer.Option("--follow/--no-follow", help="Wait for more.")] = True,
+    follow: Annotated[
+        bool, typer.Option("--follow/--no-follow", help="Keep printing new lines until Ctrl-C.")
+    ] = True,
     config: ConfigOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Print call records as they change: whole records, with numbers and words. One a line; with
-    --no-follow and --json, one document."""
+    """Print call records as they change, with phone numbers and transcripts. One record per line;
+    with --no-follow and --json, one document."""
     from voicecall_gateway import logreader
 
     path = file or _journal(context, config)
@@ -103,12 +105,12 @@ def latency(
     ] = None,
     last: Annotated[
         int,
-        typer.Option("--last", min=1, max=_MOST, help="Turns (of a journal: lines) to look at."),
+        typer.Option("--last", min=1, max=_MOST, help="Number of turns (of a journal: lines)."),
     ] = 200,
     config: ConfigOption = None,
     json: JsonOption = False,
 ) -> None:
-    """How long turns took, over the last turns of every kind."""
+    """Show how long the last turns took."""
     if file is not None:
         from voicecall_calls.latency import journal_report
 

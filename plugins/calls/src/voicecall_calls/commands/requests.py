@@ -62,7 +62,7 @@ def request(
                 raise
             if method == _RESULT:
                 raise VoicecallError(
-                    "the gateway is gone, and so is the question; ask again once one runs"
+                    "the gateway has stopped, and the question is lost; ask again once one runs"
                     " (`voicecall gateway run`)"
                 ) from None
         if method in _STORED:

@@ -110,7 +110,7 @@ def _call_text(call: Mapping[str, Any]) -> None:
     elif "endedAt" in call:
         print_error(f"not answered: {why}; `voicecall logs` says more")
     else:
-        print_error("not answered yet; voicecall status tells how it goes on")
+        print_error("not answered yet; `voicecall status` shows how it continues")
 
 
 def _smoke_text(result: Mapping[str, Any], to: str | None) -> None:
@@ -128,7 +128,7 @@ def demo(
         list[str] | None, typer.Option("--say", help="What the caller says (repeatable).")
     ] = None,
     output: Annotated[
-        str, typer.Option("--output", help="Where the stereo recording goes.")
+        str, typer.Option("--output", help="File for the stereo recording.")
     ] = "demo-call.wav",
     json: JsonOption = False,
 ) -> None:

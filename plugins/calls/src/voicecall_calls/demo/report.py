@@ -74,7 +74,7 @@ class Report:
             return
         from rich.table import Table
 
-        table = Table(title="What it was like")
+        table = Table(title="Measurements of the conversation")
         table.add_column("figure")
         table.add_column("value", justify="right")
         rows = [

@@ -73,7 +73,7 @@ def _check_installed(registry: Registry) -> None:
     absent = [one for kind, one in wanted.items() if one not in registry.ids(kind)]
     if absent:
         raise VoicecallError(
-            f"the demo needs {' and '.join(absent)}, not installed: pip install 'voicecall[demo]'"
+            f"the demo needs {' and '.join(absent)}: run pip install 'voicecall[demo]'"
         )
 
 
@@ -118,7 +118,7 @@ async def _demo(registry: Registry, story: Story, output: Path, as_json: bool) -
         report.table(document)
         if len(expected) < len(story.said):
             report.show(f"the recogniser of the demo knows only: {'; '.join(phrases)}")
-        report.show(f"recording: {output} (left the caller, right the agent)")
+        report.show(f"recording: {output} (left: caller, right: agent)")
         if report.lost is not None:
             raise report.lost
     return 0 if document["understood"] == document["expected"] else 1
