@@ -56,7 +56,7 @@ async def held(session: AbstractAsyncContextManager[T], whose: str) -> AsyncIter
                 await holder.over.wait()
         if not holder.over.is_set():
             _log.warning("%s does not end when it is cancelled; it is abandoned", whose)
-            # Not cancelled again: it may be waiting for its own thread.
+            # Not cancelled by force: a thread that it started may still be at work.
             _left.add(task)
             task.add_done_callback(_left.discard)
         if holder.error is not None:

@@ -31,7 +31,7 @@ CodePhrase = Annotated[str, AfterValidator(_code_phrase)]
 
 
 class PhrasesConfig(ConfigModel):
-    """Fixed phrases, for what the agent does not say itself."""
+    """Fixed phrases, spoken without the agent."""
 
     greeting: Words = "Hello! How can I help you today?"
     filler: WordsOrNone = "One moment, please."

@@ -42,8 +42,8 @@ def speech_layers(
 def speech_keys(
     config: VoiceCallConfig, section: Mapping[str, Any], route_key: str | None
 ) -> tuple[str, str]:
-    """The key that names who speaks, of several ones the innermost, and the one that blocks of
-    providers are under, where that is a single one."""
+    """Two keys, for error messages: the innermost one that names the provider, and the one that
+    contains the blocks of providers, if only one does (else that of the ``tts`` section)."""
     route = config.numbers.get(route_key or "")
     places: dict[str, Mapping[str, Any]] = {
         "tts": section,

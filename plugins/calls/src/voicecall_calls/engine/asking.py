@@ -1,5 +1,5 @@
-"""Requests to adapters and stores, whose code is third-party: time limits and faults; asking the
-carrier whether a call is over before a failure is blamed on it."""
+"""Guards around third-party code: requests to the carrier's adapter, with a time limit, and faults
+of stores. The carrier is asked whether a call is over before a failure is held against it."""
 
 from __future__ import annotations
 

@@ -129,8 +129,8 @@ class CallEngine:
     def reconfigure(
         self, config: VoiceCallConfig, default_agent: str, one_for_all: bool = False
     ) -> None:
-        """Set what the next calls are admitted, greeted and limited by. Live calls keep their
-        times."""
+        """Set the configuration that new calls are admitted, greeted and limited by. Live calls
+        keep their times."""
         self.config = config
         self.one_for_all = one_for_all
         self.default_agent = default_agent
@@ -265,7 +265,7 @@ class CallEngine:
         verified: tel.Verified,
         events: Sequence[ev.CarrierEvent],
     ) -> tel.WebhookReply:
-        """Commit the events of one webhook in order. The reply is that to the last one."""
+        """Commit the events of one webhook in order. The last one determines the reply."""
         await self._ready.wait()
         return await self._intake.handle(request, verified, events)
 
@@ -293,7 +293,7 @@ class CallEngine:
     # --- for the lanes ----------------------------------------------------------------------
 
     def ref(self, record: CallRecord) -> tel.CallRef:
-        """The reference to the call that the carrier's adapter is given."""
+        """The reference to the call for the carrier's adapter."""
         url = self.webhook_url()
         url += f"{'&' if '?' in url else '?'}callId={quote(record.call_id, safe='')}"
         return tel.CallRef(record.call_id, record.provider_call_id, record.aliases, url)

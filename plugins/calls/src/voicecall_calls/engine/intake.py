@@ -35,7 +35,7 @@ __all__ = ["Intake"]
 _log = logging.getLogger("voicecall.calls")
 
 OPENING_AGE_MS = 60_000
-"""The first webhook of a call may be a redelivery, and this late."""
+"""How old the event that opens a call may be: its webhook may be a late redelivery."""
 _OVER = (ev.CallEnded, ev.CallFailed)
 _OPENING = (ev.Initiated, ev.Ringing, ev.Answered, ev.Active)
 
@@ -54,7 +54,7 @@ class Intake:
         verified: tel.Verified,
         events: Sequence[ev.CarrierEvent],
     ) -> tel.WebhookReply:
-        """Commit the events of one webhook in order. The reply is that to the last one."""
+        """Commit the events of one webhook in order. The last one determines the reply."""
         engine = self._engine
         if not events:
             _log.debug("a webhook contains no event")
@@ -280,6 +280,6 @@ def _in_time(event: ev.CarrierEvent, earliest: int, now: int) -> ev.CarrierEvent
 
 
 def _from_now_on(event: ev.CarrierEvent, now: int) -> ev.CarrierEvent:
-    """The event with the time now. Deadlines count from it: if it was reported late, or by a clock
-    that is slow, the media socket would have no time left to connect."""
+    """The event, dated now. Deadlines count from it: if it was reported late, or by a clock that is
+    slow, the media socket would have no time left to connect."""
     return event if now == event.at else replace(event, at=now)

@@ -19,7 +19,7 @@ _SLACK_MS = 300_000
 
 
 class Places:
-    """``config`` returns the configuration that is in force now, which has the caps."""
+    """``config`` returns the configuration in force, which has the caps."""
 
     def __init__(
         self, coordinator: Coordinator, config: Callable[[], VoiceCallConfig], policy: CallPolicy

@@ -131,7 +131,7 @@ class Journal:
 
 
 def _renew(known: dict[str, Kept], call_id: str, value: Kept) -> None:
-    """Put ``value`` last, and forget the call that has been unchanged for longest."""
+    """Put ``value`` last. If there are too many, forget the call that changed longest ago."""
     known.pop(call_id, None)
     known[call_id] = value
     if len(known) > _MOST_KNOWN:
