@@ -1,5 +1,5 @@
-"""Checks of ``voicecall setup``, and of ``voicecall config check``, for the phone. Local only:
-nothing is contacted."""
+"""The phone's checks for ``voicecall setup`` and ``voicecall config check``. Local only: nothing
+is contacted."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _ONE_CLIENT = (
 
 
 def setup_checks(context: SetupContext) -> Sequence[SetupCheck]:
-    """The checks, in the order they are shown."""
+    """The checks, in the order of display."""
     try:
         config: VoiceCallConfig = context.plugin_config(PLUGIN_ID)
     except VoicecallError as error:
@@ -73,8 +73,8 @@ def setup_checks(context: SetupContext) -> Sequence[SetupCheck]:
 
 
 def _carrier(wiring: Wiring, state_dir: Path) -> list[SetupCheck]:
-    """Whether the carrier can be made, and what the operator enters there for a number, where our
-    URL is known."""
+    """Whether the carrier can be made and, if our URL is known, what to enter for a number in the
+    carrier's settings."""
     info, url = wiring.carrier.info, wiring.config.public_url
     if info is None or wiring.problems:
         return []
@@ -91,10 +91,10 @@ def _carrier(wiring: Wiring, state_dir: Path) -> list[SetupCheck]:
 
 
 def check_sections(config: VoiceCallConfig, context: SetupContext) -> Sequence[str]:
-    """What the phone will ignore, do without or still needs, as its log says: a credential may
-    come from the gateway's own environment. Raises ``ConfigError`` for what keeps the phone from
-    reading ``agents`` and ``tts``, and for a carrier, a store or an agent that is named and not
-    installed, or a provider whose block is wrong."""
+    """What the phone will ignore, do without or still needs, worded as in its log. A missing
+    credential is not an error, since it may come from the gateway's environment. Raises
+    ``ConfigError`` if ``agents`` or ``tts`` cannot be read, if a configured carrier, store or agent
+    is not installed, or if the block of a provider is wrong."""
     wiring = resolve_for(context, config)
     chosen = [one for name, one in wiring.backends.items() if name not in wiring.optional]
     if "provider" in config.model_fields_set:
@@ -161,7 +161,7 @@ def _exposure(wiring: Wiring) -> SetupCheck:
 
 
 def _unreachable(wiring: Wiring) -> str | None:
-    """Why no webhook of the carrier will come in, and what to change; None where they will."""
+    """Why the carrier's webhooks will not arrive, and what to change; None if they will."""
     info, url, key = wiring.carrier.info, wiring.config.public_url, f"{CONFIG_PATH}.publicUrl"
     if info is not None and not comes_from_outside(info, wiring.carrier.config):
         return None
@@ -197,7 +197,7 @@ def _mode(wiring: Wiring) -> SetupCheck:
 
 
 def _speech(wiring: Wiring) -> SetupCheck:
-    """Who speaks, who takes over, and who could if it were configured."""
+    """Which voice speaks, which ones take over, and which could if they were configured."""
     labels = wiring.speech[None].labels
     parts = [f"{labels[0]} speaks"]
     if len(labels) > 1:
@@ -211,12 +211,12 @@ def _speech(wiring: Wiring) -> SetupCheck:
 
 
 def _able(wiring: Wiring) -> Iterator[SetupCheck]:
-    """What keeps providers from doing what their blocks say, as far as they can tell it here: a
-    check for each kind of which one cannot."""
+    """What keeps providers from working as their blocks say, as far as they can tell locally: one
+    check for each kind that has such a provider."""
     needed = [wiring.carrier, wiring.transcription, wiring.realtime, wiring.tunnel, wiring.store]
     needed += [choice.selected for choice in wiring.speech.values()]
     spares = [spare for choice in wiring.speech.values() for spare in choice.spares]
-    # By kind: sentences, and whether a provider is meant without which there is no call.
+    # By kind: sentences, and whether calls are impossible without the provider.
     found: dict[ProviderKind, dict[str, bool]] = {}
     for index, selected in enumerate((*needed, *spares)):
         if selected is None or selected.info is None:
@@ -259,11 +259,11 @@ def _agent(wiring: Wiring) -> SetupCheck:
 
 
 def _place(config: VoiceCallConfig, state_dir: Path) -> Iterator[SetupCheck]:
-    """What keeps calls from being stored. Nothing is made."""
+    """What keeps calls from being stored. Nothing is created."""
     try:
         there = directory = store_directory(config, state_dir)
     except ConfigError:
-        # It is among the problems of the configuration.
+        # It is reported as a problem of the configuration.
         return
     while not os.path.lexists(there):
         there = there.parent
@@ -280,7 +280,8 @@ def _place(config: VoiceCallConfig, state_dir: Path) -> Iterator[SetupCheck]:
 
 
 def _closed_file(directory: Path) -> Path | None:
-    """A file of the store that this user cannot use, as when another one ran a gateway here."""
+    """A file of the store that this user cannot access, perhaps because another user ran a gateway
+    here."""
     for name in ("lock", "calls.db", "calls.db-wal", "calls.db-shm"):
         file = directory / name
         if os.path.lexists(file) and not os.access(file, os.R_OK | os.W_OK):
@@ -289,7 +290,7 @@ def _closed_file(directory: Path) -> Path | None:
 
 
 def _listening(serve: ServeConfig, gateway: Mapping[str, Any]) -> Iterator[SetupCheck]:
-    """What keeps webhooks from being taken."""
+    """What keeps the server from accepting webhooks."""
     if _is_admin_port(serve, gateway):
         text = f"{CONFIG_PATH}.serve.port: {serve.port} is gateway.port too; choose another one"
         yield SetupCheck("listening", False, text)
@@ -311,7 +312,7 @@ def _listening(serve: ServeConfig, gateway: Mapping[str, Any]) -> Iterator[Setup
 
 
 def _is_admin_port(serve: ServeConfig, gateway: Mapping[str, Any]) -> bool:
-    """Whether the gateway itself takes the port. False where a variable stands for either."""
+    """Whether the gateway itself listens on the port. False if a variable stands for either."""
     given = {key: gateway[key] for key in ("port", "bind") if key in gateway}
     try:
         admin = GatewaySection.model_validate(given)

@@ -28,9 +28,9 @@ _RETRY_MS = 1000
 class Deadlines:
     """``spawn`` runs a task of the engine.
 
-    A call waits at one place of the queue. Where its next deadline moves away, the place stays, and
-    the call is put back when it comes up: most deadlines are moved long before they are due. A
-    call that is over is not kept by its place.
+    A call usually has one entry in the queue. If its next deadline is postponed, the entry stays,
+    and the call is queued again when the entry comes up: most deadlines are moved long before they
+    are due. An entry does not keep a finished call alive.
     """
 
     def __init__(self, seam: Seam, spawn: Callable[[Job], None]) -> None:
@@ -43,7 +43,7 @@ class Deadlines:
         self._earlier = News()
 
     def watch(self, lane: CallLane) -> None:
-        """The deadlines of ``lane`` are new, or may have changed."""
+        """Must be called when the deadlines of ``lane`` are new or may have changed."""
         upcoming = lane.record.next_deadline
         if upcoming is not None and (lane.wakes_at is None or upcoming[0] < lane.wakes_at):
             self._put(lane, upcoming[0])
@@ -55,7 +55,7 @@ class Deadlines:
             self._earlier.tell()
 
     async def run(self) -> None:
-        """One task an engine."""
+        """Wake calls until cancelled. One task per engine."""
         while True:
             self._wake_due()
             if not self._queue:
@@ -71,7 +71,7 @@ class Deadlines:
             at, _, waiting = heapq.heappop(self._queue)
             lane = waiting()
             if lane is None or lane.wakes_at != at:
-                # The call is long over, or it got an earlier place.
+                # The call is long over, or has an earlier entry.
                 continue
             lane.wakes_at = None
             upcoming = lane.record.next_deadline
@@ -89,7 +89,7 @@ class Deadlines:
         try:
             await lane.apply(ev.DeadlineDue(at=self._seam.now_ms(), kind=upcoming[1]))
         except StoreError as error:
-            # The deadline stands until it can be committed. A line for each try would drive
+            # The deadline remains until it can be committed. A line for each attempt would crowd
             # everything else out of the log.
             if not self._failing:
                 _log.error(

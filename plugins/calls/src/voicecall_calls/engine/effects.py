@@ -1,4 +1,4 @@
-"""Effects of a step: jobs at the carrier, and notifications to the conversation."""
+"""Effects of a step: requests to the carrier, and notifications to the conversation."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ __all__ = ["Effects"]
 
 
 _MOST_EARLY = 32
-"""So many voice models are opened before the media sockets of their calls."""
+"""How many voice models may be opened before the media sockets of their calls."""
 
 
 class Effects:
-    """Quick: whatever takes time becomes a task of the call or of the engine."""
+    """Carries out effects quickly: slow work becomes a task of the call or of the engine."""
 
     def __init__(self, engine: CallEngine) -> None:
         self._engine = engine
         self._carrier = CarrierActions(engine)
         self.early: set[str] = set()
-        """Calls whose voice model is opened, and whose media socket has yet to come."""
+        """Calls whose voice model is opened although their media socket has yet to arrive."""
 
     def carry_out(
         self, lane: CallLane, effects: Sequence[mc.Effect], actions: Sequence[tel.Action]
     ) -> None:
-        """All but the release of the call."""
+        """Carry out everything except the release of the call."""
         if actions:
             reattach = any(isinstance(effect, mc.ReattachStream) for effect in effects)
             job = partial(self._carrier.perform, lane, actions, reattach=reattach)
@@ -73,7 +73,7 @@ class Effects:
             case mc.PlayMessage() if (talk := lane.begin()) is not None:
                 talk.play_message()
             case _:
-                # Everything else is an action, the release, or said to no conversation.
+                # Everything else is an action, the release, or has no conversation to notify.
                 return
 
     def _connect(self, lane: CallLane, *, resumed: bool) -> None:
@@ -88,8 +88,9 @@ class Effects:
             conversation.resume()
 
     def _opens_early(self, lane: CallLane) -> bool:
-        """Whether a voice model is opened while the media socket is on its way. In a flood of calls
-        the others wait for theirs: webhooks go first, and most of the sockets may never come."""
+        """Whether the voice model is opened before the media socket arrives. In a flood of calls
+        the others wait for their sockets: webhooks take precedence, and most of the sockets may
+        never arrive."""
         if len(self.early) >= _MOST_EARLY:
             return False
         self.early.add(lane.record.call_id)

@@ -1,4 +1,4 @@
-"""One serial lane a call: step, commit, publish, act. Nothing else changes a call's record."""
+"""One serial lane per call: step, commit, publish, act. Nothing else changes a call's record."""
 
 from __future__ import annotations
 
@@ -42,11 +42,12 @@ Job = Callable[[], Coroutine[Any, Any, object]]
 """A task of a call."""
 
 ReplyMaker = Callable[[CallRecord, Sequence[tel.Action]], tuple[RecordedReply, list[tel.Action]]]
-"""Makes the reply to the webhook that waits, and returns the actions that are left over."""
+"""Makes the reply to the waiting webhook, and returns it with the actions that are left over."""
 
 
 class Applied(msgspec.Struct, frozen=True):
-    """What came of an event; ``reply`` where a webhook waits. That to a ``duplicate`` is stored."""
+    """The result of an event, with the ``reply`` if a webhook is waiting. The reply to a
+    ``duplicate`` is in the store."""
 
     outcome: mc.Outcome
     reply: RecordedReply | None = None
@@ -54,8 +55,8 @@ class Applied(msgspec.Struct, frozen=True):
 
 
 class CallLane:
-    """``record`` is the newest committed record, with what was :meth:`noted <note>` since; read it
-    freely, change it by :meth:`apply`."""
+    """``record`` is the newest committed record, including what was :meth:`noted <note>` since.
+    Read it freely; change it with :meth:`apply`."""
 
     def __init__(self, record: CallRecord, host: CallEngine) -> None:
         self.record = record
@@ -63,36 +64,36 @@ class CallLane:
         self.wakes_at: int | None = None
         """For :class:`~.deadlines.Deadlines`: when the call is woken."""
         self.conversation: Conversation | None = None
-        """Once it has begun."""
+        """Set once it has begun."""
         self.reattaches = 0
-        """For :mod:`.carrier`: how often a media socket was put in the place of a lost one, each
-        soon behind the one before."""
+        """For :mod:`.carrier`: how many times in quick succession a lost media socket was
+        replaced."""
         self.reattached_at = -math.inf
         self.dialled = LazyEvent()
-        """The dial request has an outcome, as far as it ever will."""
+        """Set when the dial request has an outcome, or will never have one."""
         self.dial_refused: ProviderError | None = None
         self._prepared: Callable[[], Conversation] | None = None
         self._noted: list[StoredEvent] = []
         self._stored_entries = len(record.transcript)
         self._doubts: dict[str, Doubt] = {}  # By the keys of carrier events.
-        # asyncio's, since anyio's asks several times for the task that it is in.
+        # asyncio's, since anyio's looks up the current task several times.
         self._lock = asyncio.Lock()
         self._waiting = 0
-        """Events under way, and those behind them."""
+        """Number of events being applied or waiting for their turn."""
         self._patient = False
         self._jobs: list[Job] = []
-        """Those that wait for the begin of the call's tasks."""
+        """Jobs that wait for the call's task group to be opened."""
         self._tasks: anyio.abc.TaskGroup | None = None
         self._released = LazyEvent()
 
     @property
     def ref(self) -> tel.CallRef:
-        """The call as the carrier's adapter wants it."""
+        """The reference to the call for the carrier's adapter."""
         return self.host.ref(self.record)
 
     async def new_stream(self, busy_ms: int = 0) -> tel.StreamRequest:
-        """Another media socket for the call, with its token made known. ``busy_ms``: the carrier
-        plays something before."""
+        """A request for another media socket, with its token registered. ``busy_ms``: how long the
+        carrier plays something before it opens the socket."""
         stream = self.host.planner.new_stream()
         await self.host.issue_tokens(self.record, [stream.token], busy_ms=busy_ms)
         return stream
@@ -100,12 +101,12 @@ class CallLane:
     # --- the conversation -------------------------------------------------------------------
 
     def prepare(self, make: Callable[[], Conversation]) -> None:
-        """The call is connected; its conversation waits for :meth:`begin`."""
+        """Set how to make the conversation of the connected call; :meth:`begin` makes it."""
         self._prepared = make
 
     def begin(self) -> Conversation | None:
-        """The conversation, begun now where it was only prepared; None before the call is
-        connected, and where it cannot be made, which ends the call."""
+        """The conversation, begun now if it was only prepared. None before the call is connected,
+        and if the conversation cannot be made, which ends the call."""
         if self._prepared is not None:
             make, self._prepared = self._prepared, None
             try:
@@ -125,21 +126,21 @@ class CallLane:
         turns: Sequence[TurnRow] = (),
         patient: bool = False,
     ) -> Applied:
-        """Take one event, and store ``turns`` with it. Raises ``StoreError`` where it could not be
-        committed; then nothing has changed and the event may come again. ``patient``: nobody waits
-        for it, so it may wait for events of other calls, though not once the next one of its own
-        comes."""
+        """Apply one event, and store ``turns`` with it. Raises ``StoreError`` if it could not be
+        committed; then nothing has changed, and the event may be applied again. ``patient``:
+        nothing waits for the event, so it may wait for events of other calls, but only until the
+        next event of its own call."""
         self.hurry()
         self._waiting += 1
         try:
             if reply is not None:
-                # Cancelled only where the gateway stops; then the carrier delivers again.
+                # Cancelled only if the gateway stops; the carrier then redelivers.
                 async with self._lock:
                     return await self._take(event, reply, turns)
-            # Shielded: whoever is cancelled here must not leave a commit that nobody published.
+            # Shielded: a cancellation must not leave a commit that is not published.
             with anyio.CancelScope(shield=True):
                 if patient:
-                    # Not one of the busy: it would keep others out while it waits.
+                    # It does not count as busy: it would keep others out while it waits.
                     async with self._lock:
                         await self._gather()
                         applied = await self._take(event, reply, turns)
@@ -151,13 +152,13 @@ class CallLane:
             self._waiting -= 1
 
     async def end(self, reason: EndReason, detail: EndDetail) -> None:
-        """Ask for the end of the call."""
+        """Request the end of the call."""
         now = self.host.seam.now_ms()
         await self.apply(ev.EndRequested(at=now, reason=reason, detail=detail))
 
     async def bring(self, event: ev.CallEvent) -> None:
-        """:meth:`apply` an event that must not be lost while the store is in trouble for a while.
-        Where that lasts for a minute, the event is lost and the call's deadlines remain."""
+        """:meth:`apply` an event that must survive a temporary failure of the store. If that lasts
+        for a minute, the event is lost, and only the call's deadlines remain."""
         for attempt in range(_TRIES):
             try:
                 await self.apply(event)
@@ -166,18 +167,18 @@ class CallLane:
                 if not attempt:
                     what = type(event).__name__
                     _log.error("call %s: %s not stored: %s", self.record.call_id, what, error)
-                # Soon enough: what it is about goes on meanwhile, and the gateway may be killed.
+                # Short pauses: what it is about goes on meanwhile, and the gateway may be killed.
                 await anyio.sleep(min(0.2 * 2**attempt, _LONGEST_PAUSE_S))
         _log.error("call %s: %s is lost", self.record.call_id, type(event).__name__)
 
     def hurry(self) -> None:
-        """Somebody waits for what this call has been told so far."""
+        """Let patient events of this call go on: something waits for them."""
         if self._patient:
             self.host.company.hurry()
 
     async def note(self, event: ev.CallEvent) -> None:
-        """Take an event that may be lost in a crash: it is seen at once, and stored with the next
-        one that :meth:`apply` takes."""
+        """Apply an event that may be lost in a crash: it is visible at once, and stored with the
+        next event that :meth:`apply` commits."""
         self.hurry()
         self._waiting += 1
         try:
@@ -206,7 +207,7 @@ class CallLane:
         reply: ReplyMaker | None = None,
         reservation: DialReservation | None = None,
     ) -> Applied:
-        """Commit the first record of a call, made by an ``open_…`` or ``refuse_…`` function."""
+        """Commit the first record of a call, from an ``open_…`` or ``refuse_…`` function."""
         if reply is not None:
             async with self._lock:
                 return await self._commit(step, event, reply, reservation, new=True)
@@ -271,7 +272,7 @@ class CallLane:
                 if doubt is None or not changed:
                     return Applied(mc.Outcome.IGNORED, duplicate=True)
                 if doubt.before is self.record:
-                    # The reply that is stored has the ids of this one.
+                    # The stored reply contains the ids of this plan.
                     plan, rest = doubt.plan, doubt.rest
                 recorded, duplicate = None, True
                 await self.host.store.commit(
@@ -331,18 +332,18 @@ class CallLane:
             try:
                 await self._released.wait()
             finally:
-                # Also where the engine stops: a webhook may come behind that.
+                # Even if the engine stops: a webhook may arrive after that.
                 self._tasks = None
             tasks.cancel_scope.cancel()
 
     def guarded(self, job: Job) -> Job:
-        """``job`` made harmless: one call's trouble ends that call and no other."""
+        """``job`` with its failures contained: they end this call and no other."""
 
         async def run() -> None:
             try:
                 await job()
             except Exception:  # noqa: BLE001 (the boundary between calls)
-                # What breaks behind a commit while all is being stopped is no failure of the call.
+                # A failure after a commit while everything is being stopped is not one of the call.
                 await anyio.lowlevel.checkpoint_if_cancelled()
                 _log.exception("call %s: a task failed", self.record.call_id)
                 now = self.host.seam.now_ms()
