@@ -1,5 +1,5 @@
-"""Answers to challenges, which show whether a URL leads to this machine: they need its key
-(:mod:`voicecall_calls.probing`)."""
+"""Answers challenges, which show whether a URL leads to this machine: only its key can produce the
+answer (:mod:`voicecall_calls.probing`)."""
 
 from __future__ import annotations
 

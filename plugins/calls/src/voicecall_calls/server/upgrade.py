@@ -1,4 +1,4 @@
-"""Hands over the connections that uvicorn upgrades to picows, on the same port.
+"""Hands the connections that uvicorn upgrades over to picows, on the same port.
 
 uvicorn creates the object that its ``ws`` setting names, gives it the transport and the request
 head, and then forgets the connection. Here, that object is picows' own protocol. This module works
