@@ -161,7 +161,7 @@ async def test_more_digits_than_the_carrier_takes_are_refused_before_dialling(
     can = replace(NATIVE, pre_connect_dtmf=True, longest_pre_connect_dtmf=4)
     carrier = ScriptedCarrier(can)
     async with open_phone(tmp_path, media=MediaPath.NATIVE, carrier=carrier) as phone:
-        with pytest.raises(InvalidRequest, match="dtmfSequence may have at most 4 characters"):
+        with pytest.raises(InvalidRequest, match="dtmfSequence of at most 4 characters"):
             await phone.dial("Hello.", dtmf_sequence="1w2#3")
         assert carrier.dialled == []
         await phone.dial("Hello.", dtmf_sequence="1 w 2 #")

@@ -146,7 +146,7 @@ def test_tools_of_ones_own_are_read() -> None:
 
 
 def test_both_modes_exclude_each_other() -> None:
-    with pytest.raises(ValidationError, match="exclude"):
+    with pytest.raises(ValidationError, match="cannot be true if"):
         VoiceCallConfig.model_validate(
             {"realtime": {"enabled": True}, "streaming": {"enabled": True}}
         )

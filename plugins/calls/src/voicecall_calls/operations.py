@@ -241,7 +241,7 @@ class CallOperations:
             # with many.
             digits = _TWO_WAITS.sub("W", digits)
         if most is not None and len(digits) > most:
-            raise InvalidRequest(f"dtmfSequence may have at most {most} characters with {carrier}")
+            raise InvalidRequest(f"{carrier} accepts a dtmfSequence of at most {most} characters")
         return digits
 
     def _to_number(self, to: str | None) -> str:
