@@ -59,7 +59,7 @@ async def _keep(store: CallStore, seam: Seam, wanted: Callable[[], RetentionConf
             gone = await store.prune(now, keep_calls=bounds.calls, keep_days=bounds.days)
         except StoreError as error:
             _log.warning("old calls could not be deleted, next try in an hour: %s", error)
-        except Exception:  # noqa: BLE001 (a third-party store; calls must not end for this)
+        except Exception:  # noqa: BLE001 (a store of somebody else; calls must not end for this)
             _log.exception("old calls could not be deleted, next try in an hour")
         else:
             if gone:

@@ -87,7 +87,7 @@ class TunnelKeeper:
             return f"{self._label}: the tunnel was closed"
         except VoicecallError as error:
             return str(error)
-        except (Exception, SystemExit) as error:  # noqa: BLE001 (a third-party tunnel)
+        except (Exception, SystemExit) as error:  # noqa: BLE001 (a stranger's tunnel)
             _log.exception("the tunnel %s broke", self._label)
             return f"{self._label}: internal error ({type(error).__name__}), see the log"
 

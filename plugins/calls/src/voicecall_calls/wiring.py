@@ -244,7 +244,7 @@ def _backend_problems(wiring: Wiring, agent_id: str, selected: Selected) -> list
         what = f"it returns {type(found).__name__}, not a sequence of texts"
     except VoicecallError as error:
         return [str(error)]
-    except (Exception, SystemExit) as error:  # noqa: BLE001 (a third-party check)
+    except (Exception, SystemExit) as error:  # noqa: BLE001 (a stranger's check)
         what = f"{type(error).__name__}: {error}"
     return [f"the check of the agent provider {selected.info.id!r} fails: {what}"]
 
