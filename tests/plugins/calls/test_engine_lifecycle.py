@@ -163,7 +163,7 @@ async def test_nobody_answers(tmp_path: Path, told: bool, caplog: pytest.LogCapt
         assert phone.record.end_reason is EndReason.NO_ANSWER
         assert phone.carrier.performed == [tel.Hangup()]
         # A carrier that reports nothing may not reach us.
-        asked = f"answered; does it reach {phone.carrier.dialled[0].webhook_url}?"
+        asked = f"nor an answer; can it reach {phone.carrier.dialled[0].webhook_url}?"
         assert caplog.text.count(asked) == (0 if told else 1)
 
 

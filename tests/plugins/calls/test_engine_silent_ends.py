@@ -102,7 +102,7 @@ async def test_a_placed_call_of_which_no_webhook_came(
         await phone.settle(50)
         assert (phone.record.end_reason, phone.record.end_detail) == (reason, EndDetail.CARRIER)
         assert phone.carrier.performed == []
-        asked = f"answered; does it reach {phone.carrier.dialled[0].webhook_url}?"
+        asked = f"nor an answer; can it reach {phone.carrier.dialled[0].webhook_url}?"
         assert caplog.text.count(asked) == 1
 
 

@@ -241,8 +241,8 @@ def _warn_if_unreached(lane: CallLane) -> None:
     that reaches us would have reported the ringing long before."""
     record = lane.record
     if record.state is CallState.INITIATED and record.direction is Direction.OUTBOUND:
-        what, url = "the carrier did not report that it rings or was answered", lane.ref.webhook_url
-        _log.warning("call %s: %s; does it reach %s?", record.call_id, what, url)
+        what, url = "the carrier reported neither ringing nor an answer", lane.ref.webhook_url
+        _log.warning("call %s: %s; can it reach %s?", record.call_id, what, url)
 
 
 def _wants_stream(record: CallRecord, lost: str | None) -> bool:
