@@ -1,5 +1,4 @@
-"""What the agent is told: one turn of the caller, with what was said before it, and what was heard
-of the answer."""
+"""What the agent is told: turns of the caller, what was said before, what was heard of answers."""
 
 from __future__ import annotations
 
@@ -19,7 +18,7 @@ __all__ = ["Brain", "Briefing", "TurnInput", "joined", "make_turn", "settle"]
 _log = logging.getLogger("voicecall.calls")
 _OPENING_CHARS = 2000
 _SETTLE_S = 5.0
-"""So long the caller's next words wait for an agent that corrects its memory."""
+"""How long the caller's next turn waits while an agent corrects its memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +38,7 @@ class Brain:
 
 @dataclass(frozen=True, slots=True)
 class TurnInput:
-    """One thing to answer: words, keys, or (both empty) something not understood."""
+    """One input to answer: text, keys, or (both empty) something not understood."""
 
     text: str = ""
     digits: str = ""
@@ -49,8 +48,8 @@ class TurnInput:
 
 
 def joined(inputs: deque[TurnInput], before: TurnInput | None = None) -> TurnInput:
-    """Take what is to be answered. What comes close behind each other is put to the agent together,
-    with what came ``before`` that it was not asked about."""
+    """Take all waiting inputs as one turn, after the one from ``before`` that the agent was not
+    asked about."""
     turn = inputs.popleft()
     if before is not None:
         turn = _both(before, turn)
@@ -75,7 +74,7 @@ def make_turn(
     turn_id: str,
     opening: tuple[str, ...] = (),
 ) -> AgentTurn:
-    """``turn`` as the agent of this call gets it."""
+    """``turn`` in the form in which the agent gets it."""
     return AgentTurn(
         turn_id=turn_id,
         call_id=record.call_id,
@@ -86,7 +85,7 @@ def make_turn(
         opening=opening,
         direction=record.direction.value,
         remote_number=record.remote_number,
-        # Carriers, recognisers and voices are configured for one, each in its own way.
+        # Carriers, recognisers and voices each have their own setting for it.
         language="",
         model=brain.model,
         fallback_models=brain.fallback_models,
@@ -97,29 +96,30 @@ def make_turn(
 
 
 class Briefing:
-    """What the agent of a call is told with its turns. One a call."""
+    """Adds to each turn what was said on the call without the agent. One per call."""
 
     def __init__(self, brain: Brain) -> None:
         self._brain = brain
         self._known = self._asked = 0
-        """So much of the transcript the agent knows, and had when it was asked last."""
+        """Number of transcript entries that the agent knows, and that there were when it was asked
+        last."""
         self._answers = 0
-        """Of what the bot said behind that which is known, so much was the agent's own."""
+        """Number of the bot's entries after the known ones that are the agent's own answers."""
 
     def taken_up(self, record: CallRecord) -> None:
-        """The call goes on after a restart."""
+        """The call goes on after a restart: an agent that was asked before knows the transcript."""
         if any(entry.speaker is Speaker.USER for entry in record.transcript):
             self._known = len(record.transcript)
 
     def turn(self, record: CallRecord, turn: TurnInput, turn_id: str) -> AgentTurn:
-        """``turn``, with what was said before it without the agent."""
+        """``turn``, with what was said before it that the agent does not know."""
         self._asked = len(record.transcript)
         opening = _said_before(self._news(record), turn.text)
         return make_turn(record, self._brain, turn, turn_id, opening)
 
     def taken(self, record: CallRecord) -> None:
-        """The agent took the turn. One that fails before a word of its answer is not in its
-        history."""
+        """The turn is in the agent's history: it was answered, at least in part. Not called for one
+        that failed before the answer began."""
         self._known = self._asked
         behind = record.transcript[self._known :]
         self._answers = sum(entry.speaker is Speaker.BOT for entry in behind)
@@ -135,15 +135,15 @@ class Briefing:
 
 
 def _said_before(transcript: Sequence[TranscriptEntry], words: str) -> tuple[str, ...]:
-    """What was said before ``words``, which the caller says now: newest kept, oldest first. What
-    the caller said is in brackets."""
+    """What was said before ``words``, the caller's present turn: oldest first, the oldest left out
+    if there is too much. What the caller said is in brackets."""
     lines: list[str] = []
     room = _OPENING_CHARS
     for entry in reversed(transcript):
         text = entry.text
         if entry.speaker is Speaker.USER:
             if words and words.endswith(text):
-                # A turn may be of several utterances.
+                # A turn may consist of several utterances.
                 words = words[: -len(text)].rstrip()
                 continue
             text = f"(The other party: {text})"
@@ -155,8 +155,8 @@ def _said_before(transcript: Sequence[TranscriptEntry], words: str) -> tuple[str
 
 
 async def settle(backend: AgentBackend, turn: AgentTurn, heard: str) -> None:
-    """Tell the agent what was heard of an answer that was interrupted. Is not cancelled, and never
-    fails: the call goes on without."""
+    """Tell the agent what was heard of an interrupted answer. Neither cancelled nor failing: the
+    call goes on in any case."""
     try:
         with anyio.move_on_after(_SETTLE_S, shield=True) as patience:
             await backend.settle(turn, heard)

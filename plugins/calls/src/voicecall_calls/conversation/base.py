@@ -12,8 +12,8 @@ __all__ = ["Conversation"]
 
 
 class Conversation(ABC):
-    """One a connected call. The notifications are plain calls, made after their event was
-    committed; none of them blocks."""
+    """The conversation of one connected call. The engine notifies it by plain calls, which do not
+    block, after the event was committed."""
 
     @abstractmethod
     async def run(self) -> None:
@@ -21,49 +21,49 @@ class Conversation(ABC):
 
     @abstractmethod
     def caller_turn(self, text: str) -> None:
-        """The caller said something, which is in the transcript."""
+        """The caller said ``text``; the transcript has it already."""
 
     @abstractmethod
     def caller_speaking(self) -> None:
-        """The caller is saying something that is not understood yet."""
+        """The caller is speaking; the text is not known yet."""
 
     @abstractmethod
     def keys_pressed(self, digits: str) -> None: ...
 
     @abstractmethod
     def playback_finished(self, utterance_id: str, ok: bool) -> None:
-        """The carrier's own voice is done with an utterance."""
+        """The carrier has finished speaking an utterance with its own voice."""
 
     @abstractmethod
     def play_message(self) -> None:
         """Play the first message (again)."""
 
     def stream_missing(self, detail: EndDetail) -> None:
-        """No media socket comes any more, where the call wants one: end it for ``detail``, behind
-        last words that need none."""
+        """The media socket that the call needs will not come: end the call for ``detail``, after
+        last words that need no socket."""
         return
 
     @abstractmethod
     async def say(self, text: str) -> None:
-        """Speak on somebody's request and return when it was played (or interrupted). Raises
-        ``VoicecallError``."""
+        """Speak ``text``, as requested from outside; return when it was played or interrupted.
+        Raises ``VoicecallError``."""
 
     @abstractmethod
     async def ask(self, prompt: str, timeout_s: float) -> str:
-        """Speak ``prompt`` and return what the caller answers. Raises ``CallNotReady`` while
-        another question is open or when no answer comes in time."""
+        """Speak ``prompt`` and return the caller's answer. Raises ``CallNotReady`` if another
+        question is open or no answer comes in time."""
 
     @abstractmethod
     async def play_digits(self, digits: str, *, last: bool = False) -> None:
-        """Play keypad tones, where the carrier can (``dtmf_out``). ``last``: no words follow, and
-        the call listens. Raises ``VoicecallError``."""
+        """Play keypad tones, if the carrier can (``dtmf_out``). ``last``: nothing is said after
+        them, and the call listens. Raises ``VoicecallError``."""
 
     @abstractmethod
     def resume(self) -> None:
         """Called before :meth:`run` for a call that was live before a restart."""
 
     def hush(self) -> None:
-        """The call is being ended: stop speaking, so that the record learns what was heard."""
+        """The call is being ended: stop speaking and tell the record what was heard."""
         return
 
     def attach(self, socket: MediaSocket, started: Started) -> Attachment:
@@ -72,4 +72,4 @@ class Conversation(ABC):
 
     @abstractmethod
     def close(self, why: str) -> None:
-        """The call is over: fail whoever waits."""
+        """The call is over: pending requests fail for ``why``."""

@@ -31,7 +31,11 @@ _FAILURES_BEFORE_GOODBYE = 2
 
 
 class Dialogue(Conversation):
-    """What both ways of carrying a conversation share."""
+    """A call whose turns are answered by an agent, whichever way its audio goes.
+
+    Speaks the first message, answers the caller's inputs one at a time, puts questions from
+    outside, speaks up when the caller is silent, and ends the call when that does not help or agent
+    or speech keep failing. Subclasses connect it to a media socket or to a carrier that speaks."""
 
     def __init__(
         self,
@@ -43,7 +47,7 @@ class Dialogue(Conversation):
         keep: KeepTurn,
         otherwise: Callable[[str], Awaitable[object]] | None = None,
     ) -> None:
-        """``otherwise`` speaks where the mouth cannot."""
+        """``otherwise`` speaks if the mouth cannot."""
         self.lane = lane
         self.mouth = mouth
         self._briefing = Briefing(brain)
@@ -64,7 +68,7 @@ class Dialogue(Conversation):
         self._floor = Floor(over=lambda: self._parting.over, left=self._bot_stopped)
         self._replying: Stoppable | None = None
         self._unasked: TurnInput | None = None
-        """What was stopped before the agent was asked."""
+        """An input whose answer was stopped before the agent was asked."""
         self._question = OpenQuestion()
         self._resumed = False
         self._parting = Parting(lane, self._floor.lock, quiet=self._stop_reply, say=otherwise)
@@ -91,7 +95,7 @@ class Dialogue(Conversation):
     def keys_pressed(self, digits: str) -> None:
         self._silence.note(caller=True)
         if self.lane.record.mode is CallMode.CONVERSATION:
-            # A notification is heard to its end.
+            # Keys do not interrupt a notification.
             self._keys.press(digits)
             self._floor.interrupt()
 
@@ -122,14 +126,14 @@ class Dialogue(Conversation):
     # --- hooks for the streamed conversation ------------------------------------------------
 
     def _bot_began(self, protection_ms: int = 0) -> None:
-        """The bot's words begin."""
+        """The bot begins to speak."""
 
     def _bot_stopped(self) -> None:
         """The bot is silent again."""
         self._silence.note()
 
     def _note_interruption(self, times: TurnTimes) -> None:
-        """Put the times of a barge-in into an interrupted turn."""
+        """Put the times of a barge-in into those of the interrupted turn."""
 
     def _caller_goes_on(self) -> bool:
         """Whether the caller is in the middle of something that the bot should not talk into."""
@@ -157,7 +161,7 @@ class Dialogue(Conversation):
                     tasks.start_soon(self._answer, turn, reply)
 
     async def _message_loop(self) -> None:
-        """The first message, and again whenever the state machine wants it."""
+        """Speak the first message, and again whenever the state machine wants it."""
         await self._ears_open()
         self._floor.open()
         await self._open()
@@ -186,11 +190,12 @@ class Dialogue(Conversation):
             await self._keep(times.row(speech.times))
 
     async def _stop_reply(self) -> None:
+        """Cancel the running reply and wait until it is over."""
         while (reply := self._replying) is not None:
             reply.scope.cancel()
             with anyio.CancelScope(shield=True):
                 await reply.over.wait()
-            # Whoever waited here as well may have begun the next one.
+            # Another task that waited here may have begun the next one.
             if self._replying is reply:
                 self._replying = None
 
@@ -232,6 +237,8 @@ class Dialogue(Conversation):
             await self._after_reply(reply)
 
     async def _after_reply(self, reply: Reply) -> None:
+        """Do what follows from a reply that was not interrupted: press keys, end the call, or
+        apologise for a failure."""
         spoken = reply.spoken
         if spoken is not None and not spoken.ok:
             self._log_failure(spoken)
@@ -255,7 +262,7 @@ class Dialogue(Conversation):
     # --- saying things ----------------------------------------------------------------------
 
     async def _say(self, text: str, *, asks: Asks = None) -> Spoken:
-        """Speak when the floor is free; an interruption, also before that, is a normal end."""
+        """Speak when the floor is free. An interruption, even before that, is a normal end."""
         if asks is None:
             await let_finish(self._caller_goes_on)
         spoken = await self._speak(text, asks=asks)
@@ -268,7 +275,7 @@ class Dialogue(Conversation):
         return spoken
 
     async def _speak(self, text: str, *, asks: Asks = None, last: bool = False) -> Spoken:
-        """``last``: the call ends behind it."""
+        """Speak when the floor is free. ``last``: the call ends after it."""
         spoken = Spoken("", complete=False)
         interruptions = self._floor.interruptions
         async with self._floor.taken():
@@ -285,6 +292,7 @@ class Dialogue(Conversation):
             _log.warning("call %s: speech failed: %s", self.lane.record.call_id, why)
 
     async def _speech_failed(self) -> None:
+        """Ask the caller to say it again; after the second failure in a row, end the call."""
         self._speech_failures += 1
         if self._speech_failures >= _FAILURES_BEFORE_GOODBYE:
             self._parting.begin(
@@ -296,8 +304,8 @@ class Dialogue(Conversation):
     async def _farewell(
         self, text: str, reason: EndReason, detail: EndDetail, *, deaf: bool = False
     ) -> bool:
-        """Say goodbye, then hang up, whether or not it could be said. False where the caller
-        interrupts it and can be heard: the call goes on."""
+        """Say goodbye, then hang up, even if it could not be said. False if a caller who can be
+        heard interrupts it: the call goes on."""
         spoken = await self._speak(text, last=True)
         if not spoken.ok:
             self._parting.begin(text, reason, detail)
@@ -320,14 +328,14 @@ class Dialogue(Conversation):
     async def ask(self, prompt: str, timeout_s: float) -> str:
         call_id, now = self.lane.record.call_id, self.seam.now_ms()
         times = TurnTimes(call_id, self.seam.new_id(), "continue", now)
-        # What is being said just now is no answer.
+        # What the caller is saying now is not an answer.
         await let_finish(self._caller_goes_on)
         try:
             with self._question.asked(prompt) as answer:
                 await self._stop_reply()
                 async with self._floor.lock:
                     pass
-                # Nor is what was said into the words before the prompt.
+                # Nor is what the caller said over the bot's speech before the prompt.
                 await let_finish(self._caller_goes_on)
                 await self.say(prompt, asks=self._question.begins)
                 self._question.begins()
@@ -340,7 +348,7 @@ class Dialogue(Conversation):
         return text
 
     async def _repeat(self) -> None:
-        """Ask the open question again: no more than a part of it may have been heard."""
+        """Ask the open question again: the caller may have heard only a part of it."""
         await let_finish(self._caller_goes_on)
         if self._question.again():
             await self._say(self._question.prompt)
@@ -348,12 +356,12 @@ class Dialogue(Conversation):
     # --- keys and silence -------------------------------------------------------------------
 
     def _keys_collected(self, digits: str) -> None:
-        """They answer an open question, else they are a turn."""
+        """Take keys as the answer to an open question, or else as a turn."""
         if digits and not self._question.answered(digits):
             self._push(TurnInput(digits=digits, heard_at=self.seam.now_ms()))
 
     def _busy(self) -> bool:
-        """Somebody speaks, thinks or is being waited for."""
+        """Whether the bot speaks or prepares an answer, or a question is open."""
         return self._floor.lock.locked() or self._question.waits
 
     async def _ask_again(self) -> None:

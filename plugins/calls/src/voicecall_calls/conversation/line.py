@@ -1,8 +1,8 @@
 """The logical audio line of a call. Carrier sockets come and go; the line stays.
 
-Caller audio goes to one listener by a plain call. Audio for the caller goes through the pacer;
-what was sent and not confirmed when a socket is lost is sent again on the next one. Marks confirm,
-and so does the clock while caller audio comes: then the connection is alive, and few marks do.
+Caller audio goes to one listener by a plain call. Audio for the caller goes through the pacer. If
+a socket is lost, audio that it did not confirm is sent again on the next one. Marks confirm audio;
+while caller audio arrives, the connection is alive, so the clock confirms too and marks are rarer.
 """
 
 from __future__ import annotations
@@ -26,20 +26,23 @@ __all__ = ["AudioLine"]
 _log = logging.getLogger("voicecall.media")
 _Make = Callable[[], Message | None]
 _LONGEST_MS = 600_000
-"""So much speech may wait for its time in a call, and more is dropped: a voice makes minutes of it
-in seconds."""
+"""Audio that may wait to be sent in a call; more is dropped. Voices synthesise minutes of speech in
+seconds."""
 _MARK_PATIENCE = 2.0
-"""Seconds past the end of the audio after which a missing mark is taken for reached."""
+"""Seconds after the end of the audio until a missing mark counts as reached."""
 _ON_THE_WAY = 0.1
-"""Seconds that a message of the carrier may have been on its way: better heard twice than not at
-all."""
+"""Seconds that a carrier's message may have been in transit: audio is rather heard twice than not
+at all."""
 _ALIVE = 0.1
-"""A connection over which caller audio came so many seconds ago carries ours, too."""
+"""If caller audio came within this many seconds, the connection also carries ours."""
 
 
 class AudioLine:
-    """``digits`` gets pressed keys, ``lost`` the id of a stream that went away while it was the
-    current one. The formats are those of the newest socket; before the first one, ``expects``."""
+    """Caller audio in and bot audio out, over whichever socket is current.
+
+    ``digits`` is called with the stream's id and the pressed keys, ``lost`` with the id of a stream
+    that went away while it was current. The formats are those of the newest socket, or ``expects``
+    before the first."""
 
     # As in the pacer: a frame should look at few objects.
     __slots__ = (
@@ -81,9 +84,9 @@ class AudioLine:
         self.call_id = call_id
         """For the log."""
         self.failed: Callable[[BaseException], None] | None = None
-        """Told what the listener raises; without it the socket is closed."""
+        """Called with what the listener raises; without it the socket is closed."""
         self.began: Callable[[], None] = _nothing
-        """Told of the first audio of an item."""
+        """Called at the first audio of an item."""
         self.input_format = expects
         self.output_format = expects
         self._marks = marks
@@ -100,7 +103,7 @@ class AudioLine:
         self._work = News()
         self._progress = News()
         self._dropped: str | None = None
-        """Of which item audio was dropped last."""
+        """The item whose audio was dropped last."""
         self._first_sent: dict[str, int] = {}
         self._first_written: dict[str, int] = {}
         self._attached = anyio.Event()
@@ -108,14 +111,14 @@ class AudioLine:
     # --- sockets ----------------------------------------------------------------------------
 
     def attach(self, socket: MediaSocket, started: Started) -> Attachment:
-        """Make ``socket`` the line's carrier; the one before is closed as replaced."""
+        """Make ``socket`` the current one; its predecessor is closed as replaced."""
         previous = self.current
         self.current = _LineSocket(self, socket, started.stream_id)
         socket.listen(self._listener, self.failed)
         self.input_format = started.input_format
         self.output_format = started.output_format
         if self.pacer.format != self.output_format:
-            # Audio that waits in another format could only be played as noise.
+            # Waiting audio of another format would be played as noise.
             self.pacer = self._new_pacer()
             self._progress.tell()
         if previous is not None:
@@ -147,7 +150,7 @@ class AudioLine:
 
     @property
     def heard_at(self) -> float:
-        """When the last caller audio came over the current socket, by the steady clock."""
+        """When the last caller audio came over the current socket, by the monotonic clock."""
         return self.current.socket.heard_at if self.current is not None else -math.inf
 
     async def attached(self) -> None:
@@ -155,7 +158,7 @@ class AudioLine:
         await self._attached.wait()
 
     def close(self) -> None:
-        """Hang the line up: close its socket for good."""
+        """Close the socket for good: the call is over."""
         current, self.current = self.current, None
         self._outlet = None
         if current is not None:
@@ -175,7 +178,7 @@ class AudioLine:
         """Queue audio for the caller (an :class:`voicecall.media.AudioSink`)."""
         socket = self._outlet
         if socket is not None:
-            # Audio that comes in real time leaves at once, without waking a task for each frame.
+            # Audio in real time is sent at once, without waking a task for each frame.
             monotonic = self._monotonic
             mark = self.pacer.pass_on(item_id, audio, monotonic())
             if mark is not None:
@@ -200,7 +203,7 @@ class AudioLine:
                 _log.warning(text, self.call_id, error)
             return
         if waiting or self._outlet is None:
-            # The end of that wakes the task.
+            # The task wakes anyway, at its timer or when there is an outlet again.
             return
         self._pump()
         if pacer.wake_at() is not None:
@@ -210,18 +213,18 @@ class AudioLine:
         """No more audio of this item will be written."""
         self.pacer.finish(item_id)
         if not self.pacer.waiting:
-            # The mark behind its last audio has waited for this.
+            # The mark after its last audio was waiting for this.
             self._pump()
         self._progress.tell()
 
     async def run(self) -> None:
-        """Pay the audio out. One task a call, woken by audio, sockets and the clock."""
+        """Send the audio when it is due. One task per call, woken by audio, sockets and timers."""
         while True:
             self._pump()
             wake_at = self.pacer.wake_at() if self._outlet is not None else None
             left_s = None
             if wake_at is not None:
-                # Whole milliseconds, as timers have them: one that comes too early comes twice.
+                # Timers have whole milliseconds; one that fires early would have to fire twice.
                 left_s = max(math.ceil((wake_at - self._monotonic()) * 1000), 1) / 1000
             await self._work.wait(left_s)
 
@@ -241,7 +244,7 @@ class AudioLine:
             self._progress.tell()
 
     def _send_mark(self, socket: MediaSocket, name: str) -> None:
-        """Send a mark, where the carrier has them."""
+        """Send a mark, if the carrier has them."""
         self._command(socket, partial(socket.codec.mark, name))
         self.pacer.assured = self._monotonic() - socket.heard_at < _ALIVE
 
@@ -258,14 +261,14 @@ class AudioLine:
         return self.pacer.heard(item_id, self._monotonic())
 
     def size(self, item_id: str) -> int:
-        """Bytes of an item that were heard or will be."""
+        """Bytes of an item that were or will be heard."""
         return self.pacer.size(item_id)
 
     def heard_ms(self, item_id: str) -> float:
         return self.pacer.heard(item_id, self._monotonic()).milliseconds
 
     def clear(self) -> dict[str, Heard]:
-        """Drop everything that was not heard, here and at the carrier. A pause is over."""
+        """Drop all unheard audio, here and at the carrier, and end a pause."""
         heard = self.pacer.clear(self._monotonic())
         self._paused = False
         self._open_outlet()
@@ -275,50 +278,50 @@ class AudioLine:
         return heard
 
     def pause(self) -> None:
-        """Fall silent at once. What was not heard waits for :meth:`resume`."""
+        """Fall silent at once. Unheard audio waits for :meth:`resume`."""
         self._paused = True
         self._outlet = None
         socket = self.socket
         if socket is not None and (message := self._made(socket, socket.codec.clear)) is not None:
-            # First of all: the carrier may return the marks of what it throws away.
+            # Before sending: the carrier may return the marks of audio that it discards.
             self.pacer.rewind(self._monotonic())
             socket.send(message)
             self._progress.tell()
 
     def resume(self) -> None:
-        """Go on from where the caller stopped hearing."""
+        """Go on from what the caller heard last."""
         self._paused = False
         self._open_outlet()
         self._work.tell()
 
     def first_written(self, item_id: str) -> int | None:
-        """When the first audio of an item came, milliseconds since the epoch."""
+        """When the first audio of an item was written, milliseconds since the epoch."""
         return self._first_written.get(item_id)
 
     def first_sent(self, item_id: str) -> int | None:
-        """When the first audio of an item left for the carrier."""
+        """When the first audio of an item was sent, milliseconds since the epoch."""
         return self._first_sent.get(item_id)
 
     def forget(self, item_id: str) -> None:
-        """Drop the accounting of an item that is over."""
+        """Drop what is kept about an item that is over."""
         self.pacer.forget(item_id)
         self._first_sent.pop(item_id, None)
         self._first_written.pop(item_id, None)
 
     def send_digits(self, digits: str) -> bool:
-        """Play keypad tones through the socket; False where the carrier cannot."""
+        """Play keypad tones through the socket; False if the carrier cannot."""
         socket = self.socket
         return socket is not None and self._command(socket, partial(socket.codec.digits, digits))
 
     def _command(self, socket: MediaSocket, make: _Make) -> bool:
-        """Send what ``make`` of its codec makes; False where that is nothing."""
+        """Send the message that the codec's ``make`` returns; False if there is none."""
         message = self._made(socket, make)
         if message is not None:
             socket.send(message)
         return message is not None
 
     def _made(self, socket: MediaSocket, make: _Make) -> Message | None:
-        """What ``make`` of its codec makes. One that fails costs the socket, and nothing else."""
+        """What the codec's ``make`` returns. If it fails, only the socket is closed."""
         try:
             return make()
         except (Exception, SystemExit) as error:  # noqa: BLE001 (a codec can raise anything)
@@ -329,12 +332,12 @@ class AudioLine:
     # --- events of the current socket -------------------------------------------------------
 
     def received(self, attachment: _LineSocket, event: MediaEvent) -> None:
-        """An event of a socket that is no longer the current one means nothing. Audio goes to the
-        listener."""
+        """Handle an event of the current socket; others are ignored. Audio does not come here but
+        to the listener."""
         if attachment is not self.current:
             return
         if type(event) is MarkReached:
-            # Some a second: that is asked first.
+            # First, since several come each second.
             if self.pacer.mark_reached(event.name):
                 self._progress.tell()
             return
@@ -366,8 +369,8 @@ class _LineSocket(Attachment):
 
 
 def _drop(audio: bytes) -> None:
-    """Nobody listens yet."""
+    """The listener before :meth:`AudioLine.listen`."""
 
 
 def _nothing() -> None:
-    """Nobody asks."""
+    """The default of :attr:`AudioLine.began`."""

@@ -1,4 +1,4 @@
-"""Speaking over the audio line: text to a synthesis session, audio through the pacer."""
+"""Speaking over the audio line: text goes to a synthesis session, its audio through the pacer."""
 
 from __future__ import annotations
 
@@ -29,9 +29,10 @@ _log = logging.getLogger("voicecall.calls")
 
 
 class LineMouth(Mouth):
-    """``session`` is set while the synthesis session is open. ``message_lost`` is asked when the
-    first message could not be spoken; true: the record is not told, since the conversation takes
-    care of the end."""
+    """Speaks with a synthesis session that it keeps open; ``session`` is set while it is.
+
+    ``message_lost`` is called when the first message could not be spoken. If it returns true, the
+    record is not told: the conversation ends the call itself."""
 
     def __init__(
         self,
@@ -48,20 +49,20 @@ class LineMouth(Mouth):
         self.message_lost = message_lost
         self.session: SpeechSession | None = None
         self.said = deque[Sequence[str]](maxlen=2)
-        """The sentences of what is being spoken, or was last, and of what came before it."""
+        """The sentences of the last two utterances, the newest last."""
         self._opened = News()
         self._holding: anyio.CancelScope | None = None
         self._ahead: WordsAhead | None = None
 
     async def hold(self, provider: SpeechProvider, voice: str | None) -> None:
-        """Keep a session open until cancelled, in the format of the line."""
+        """Keep a session in the format of the line open until cancelled."""
         failures = 0
         while True:
             with anyio.CancelScope() as self._holding:
                 try:
                     async with provider.session(voice, self.line.output_format) as session:
                         self._prepare(session)
-                        # Until then the format is only expected.
+                        # Until a socket is attached, the format is only the expected one.
                         await self.line.attached()
                         await anyio.lowlevel.checkpoint_if_cancelled()
                         self.opened(session)
@@ -75,18 +76,18 @@ class LineMouth(Mouth):
                     await anyio.sleep(min(0.25 * 2**failures, 5.0))
 
     def _prepare(self, session: SpeechSession) -> None:
-        """Have the first message spoken by ``session``, until there is somebody to hear it."""
+        """Have ``session`` synthesise the first message before there is a socket to play it."""
         message = self.lane.record.message
         if message is not None and message.state is MessageState.PENDING:
             self._ahead = WordsAhead(session, self.seam.new_id(), _as_sent(message.text))
 
     def prepared(self, session: SpeechSession, text: str) -> WordsAhead | None:
-        """What ``session`` was asked to say beforehand, if it is that; only once."""
+        """What ``session`` synthesised beforehand, if it is ``text``. Given once."""
         ahead, self._ahead = self._ahead, None
         return ahead if ahead is not None and ahead.is_of(session, _as_sent(text)) else None
 
     def renew(self) -> None:
-        """The line has another format: another session takes the place of the one that is held."""
+        """The line has another format: replace the session."""
         if self._holding is not None:
             self.session = None
             self._holding.cancel()
@@ -96,7 +97,7 @@ class LineMouth(Mouth):
         self._opened.tell()
 
     async def voice(self) -> SpeechSession:
-        """The session, once it is open. Raises ``TimeoutError``."""
+        """Wait for the open session. Raises ``TimeoutError``."""
         with anyio.fail_after(self.synthesis_timeout_s):
             while (session := self.session) is None:
                 await self._opened.wait()
@@ -109,11 +110,13 @@ class LineMouth(Mouth):
 
 
 def _as_sent(sentence: str) -> str:
-    """Sentences are told apart by spaces."""
+    """``sentence`` with the space that separates it from the next."""
     return sentence + " "
 
 
 class _LineSpeech(Speech):
+    """An utterance on the line. The record is told when it begins and how it ended."""
+
     def __init__(
         self,
         mouth: LineMouth,
@@ -128,10 +131,10 @@ class _LineSpeech(Speech):
         self._asks = asks
         self.sentences: list[str] = []
         self._begins: list[int] = []
-        """How much audio there was when each of these was sent."""
+        """Bytes of audio that had come when each sentence was sent."""
         self._utterance: Utterance | None = None
         self._flushed = False
-        """The utterance has all its words."""
+        """The utterance has all of its text."""
         self._bytes = 0
         self._announced = self._refused = False
         self._error: str | None = None
@@ -158,12 +161,12 @@ class _LineSpeech(Speech):
             if self._announced:
                 if self._asks is not None:
                     self._asks()
-                # Meanwhile another session may have taken the place of that one, or none.
+                # Meanwhile the session may have been replaced or lost.
                 self._begin_with(await self._mouth.voice(), sentence)
         except TimeoutError:
             self._error = "the speech provider was not ready in time"
             if self._first_message and not self._announced:
-                # An attempt that counts, or nobody would make another one.
+                # The record must count this attempt, or no other would be made.
                 await self._announce(sentence)
 
     def _begin_with(self, session: SpeechSession, sentence: str) -> None:
@@ -175,7 +178,7 @@ class _LineSpeech(Speech):
         ahead.into(self.id, self)
 
     async def _announce(self, sentence: str) -> None:
-        """Tell the record, which may refuse to let the words be said."""
+        """Tell the record that the utterance begins, which it may refuse."""
         applied = await self._mouth.lane.apply(
             ev.BotSpeaking(
                 at=self._mouth.seam.now_ms(),
@@ -211,7 +214,7 @@ class _LineSpeech(Speech):
         return await self._over(Spoken(self._text))
 
     async def _synthesised(self, utterance: Utterance) -> None:
-        """Wait for the synthesis; it may take long as long as audio comes."""
+        """Wait for the synthesis to end. The timeout applies only while no audio comes."""
         while True:
             seen = self._bytes
             with anyio.move_on_after(self._mouth.synthesis_timeout_s):
@@ -235,16 +238,16 @@ class _LineSpeech(Speech):
         return await self._over(Spoken(self._give_up(), complete=False))
 
     def _give_up(self) -> str:
-        """Stop; the text that was heard."""
-        # Drop the audio first: every millisecond is heard.
+        """Stop speaking; return the text that was heard."""
+        # Drop the audio first: the caller hears every millisecond until then.
         heard_ms = self._mouth.line.heard_ms(self.id)
         self._mouth.line.clear()
         told = self._utterance.cancel(heard_ms) if self._utterance is not None else ""
         return told if told is not None else self._estimate(heard_ms)
 
     def _estimate(self, heard_ms: float) -> str:
-        """The words that fit into the part of the audio that was heard. Sentences that were sent
-        behind that part are no words of it."""
+        """The words that fall into the heard part of the audio. Sentences that were sent after
+        that part had come do not count."""
         heard = self._mouth.line.output_format.size(heard_ms)
         later = [begin for begin in self._begins if begin >= heard]
         said = self.sentences[: len(self.sentences) - len(later)]

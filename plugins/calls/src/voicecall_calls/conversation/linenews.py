@@ -1,4 +1,4 @@
-"""What a call learns from its audio line, as events."""
+"""What happens on a call's audio line, as events of the call."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["LineNews"]
 
 
 class LineNews:
-    """Tells the call what its audio line notices."""
+    """Turns lost sockets and pressed keys into events and hands them to the call's lane."""
 
     def __init__(self, lane: CallLane) -> None:
         self._lane = lane
@@ -22,7 +22,7 @@ class LineNews:
         self._digits = 0
 
     def lost(self, stream_id: str) -> None:
-        """The current socket went away. Another one is asked for behind this event."""
+        """The current socket went away. The call asks for another one once it knows."""
         gone = ev.StreamDetached(at=self._seam.now_ms(), stream_id=stream_id)
         self._lane.spawn(partial(self._lane.bring, gone))
 

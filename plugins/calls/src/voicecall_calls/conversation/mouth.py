@@ -1,4 +1,4 @@
-"""Speaking: what a dialogue asks for, whichever way the call's audio goes."""
+"""How a dialogue speaks, whichever way the call's audio goes."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ __all__ = ["Asks", "Mouth", "Speech", "SpeechTimes", "Spoken", "heard_part", "le
 Asks: TypeAlias = Callable[[], None] | None
 _LOOK_S = 0.05
 _LOOKS = 80
-"""So often, with such pauses, it is asked whether a caller still goes on."""
+"""How often, at these intervals, it is checked whether the caller still goes on."""
 
 
 @dataclass(slots=True)
 class SpeechTimes:
-    """When an utterance got where, milliseconds since the epoch."""
+    """When an utterance reached each stage, milliseconds since the epoch."""
 
     first_byte: int | None = None
     first_sent: int | None = None
@@ -28,8 +28,8 @@ class SpeechTimes:
 
 @dataclass(frozen=True, slots=True)
 class Spoken:
-    """How an utterance ended. ``heard``: the text that reached the caller. ``ok`` is false where
-    it could not be played; ``error`` then says why."""
+    """How an utterance ended. ``heard``: the text that reached the caller. ``ok`` is false if it
+    could not be played; ``error`` then says why."""
 
     heard: str
     complete: bool = True
@@ -38,39 +38,39 @@ class Spoken:
 
 
 class Speech(ABC):
-    """One utterance: text goes in sentence by sentence. ``listens``, set before :meth:`done`:
-    whether a carrier with its own recogniser listens with it and behind it."""
+    """One utterance, to which text is sent sentence by sentence. ``listens``, set before
+    :meth:`done`: whether a carrier with its own recogniser listens during and after it."""
 
     times: SpeechTimes
     listens: bool = True
 
     @abstractmethod
     async def send(self, sentence: str) -> None:
-        """The next sentence."""
+        """Speak the next sentence."""
 
     @abstractmethod
     async def done(self) -> Spoken:
-        """No more sentences; wait until all of it was heard. The record knows by then."""
+        """No more sentences: wait until all were heard and the record knows it."""
 
     @abstractmethod
     async def stop(self) -> Spoken:
-        """Stop now (an interruption). The record knows by then."""
+        """Stop now (an interruption); return once the record knows what was heard."""
 
 
 class Mouth(ABC):
-    """At most one utterance at a time; the dialogue takes care of that. ``at_once``: its sentences
-    are heard while more of them are awaited."""
+    """Speaks for a dialogue, which sees to it that there is at most one utterance at a time.
+    ``at_once``: sentences are heard while more of them are awaited."""
 
     at_once = True
 
     @abstractmethod
     def begin(self, *, first_message: bool = False, asks: Asks = None) -> Speech:
-        """A new utterance. ``first_message``: it is the call's greeting or notification. ``asks``:
-        it is a question, and is called when only what is said from then on answers it."""
+        """A new utterance. ``first_message``: it is the call's greeting or notification. ``asks``
+        is given for a question, and called when answers to it begin to count."""
 
 
 def heard_part(text: str, heard: float, total: float) -> str:
-    """The words of ``text`` that fit into the part of its audio that was heard."""
+    """The words of ``text`` that fall into the heard part of its audio, by their number."""
     if total <= 0:
         return ""
     words = text.split()
@@ -78,7 +78,7 @@ def heard_part(text: str, heard: float, total: float) -> str:
 
 
 async def let_finish(goes_on: Callable[[], bool]) -> None:
-    """Wait, for a few seconds at most, while the caller is in the middle of something."""
+    """Wait, a few seconds at most, while the caller is in the middle of something."""
     for _ in range(_LOOKS):
         if not goes_on():
             return

@@ -1,4 +1,4 @@
-"""Speaking and listening by the carrier's own means: no media socket."""
+"""Speaking with the carrier's own voice and listening with its recogniser: no media socket."""
 
 from __future__ import annotations
 
@@ -25,11 +25,12 @@ if TYPE_CHECKING:
 __all__ = ["NativeMouth"]
 
 _CHARACTER_MS = 65
-"""So long a character is spoken, most often."""
+"""Typical time in which a character is spoken."""
 
 
 class NativeMouth(Mouth):
-    """One speak action an utterance, with the listen action in it."""
+    """One speak action per utterance, which includes the listen action; several for a text that is
+    too long for one."""
 
     at_once = False
 
@@ -46,7 +47,8 @@ class NativeMouth(Mouth):
         return _NativeSpeech(self, self.seam.new_id(), first_message, asks)
 
     def follow(self, utterance_id: str) -> Speech:
-        """An utterance that the carrier plays already: what is sent to it is its text."""
+        """An utterance that the carrier is speaking already; the text sent to it is not spoken
+        again."""
         speech = _NativeSpeech(self, utterance_id)
         speech.started = True
         speech.times.first_sent = self.seam.now_ms()
@@ -54,7 +56,7 @@ class NativeMouth(Mouth):
         return speech
 
     def finished(self, utterance_id: str, ok: bool) -> None:
-        """The carrier is done with an utterance."""
+        """The carrier has finished an utterance."""
         speech = self._awaited.pop(utterance_id, None)
         if speech is not None:
             speech.ended(ok)
@@ -63,12 +65,14 @@ class NativeMouth(Mouth):
         self._awaited[speech.id] = speech
 
     async def replace(self) -> None:
-        """Other words take the place of those that the carrier may still be speaking."""
+        """Another utterance replaces those that the carrier may still be speaking."""
         for speech in [self._awaited.pop(key) for key in list(self._awaited)]:
             await speech.untold()
 
 
 class _NativeSpeech(Speech):
+    """An utterance that the carrier speaks, once all of its text is known."""
+
     def __init__(
         self,
         mouth: NativeMouth,
@@ -86,7 +90,7 @@ class _NativeSpeech(Speech):
         self._over = anyio.Event()
         self._ok = True
         self._before: list[str] = []
-        """What was heard of a text that is too long to be spoken at once."""
+        """The pieces that were heard of a text that is too long for one action."""
 
     def ended(self, ok: bool) -> None:
         self._ok = ok
@@ -110,7 +114,8 @@ class _NativeSpeech(Speech):
         return await self._spoken(text)
 
     async def _in_pieces(self, parts: list[str]) -> Spoken:
-        """One after the other; only the last one listens, and ends a first message."""
+        """Speak ``parts`` one after the other. Only the last one listens, and counts as the first
+        message."""
         for part in parts[:-1]:
             piece = _NativeSpeech(self._mouth, self._mouth.seam.new_id())
             spoken = await utter(piece, part, listens=False)
@@ -125,7 +130,7 @@ class _NativeSpeech(Speech):
         return replace(spoken, heard=" ".join([*self._before, spoken.heard]).strip())
 
     async def _give_up(self) -> None:
-        """An attempt at the first message that counts, or nobody would make another one."""
+        """Record a failed attempt at the first message, or no other would be made."""
         lane, now = self._mouth.lane, self._mouth.seam.now_ms()
         await lane.apply(
             ev.BotSpeaking(at=now, utterance_id=self.id, text=self._text, first_message=True)
@@ -138,12 +143,12 @@ class _NativeSpeech(Speech):
         if not self.started:
             await anyio.lowlevel.checkpoint_if_cancelled()
             problem = None
-            # Shielded: an utterance that the record knows must reach the carrier, or be taken back.
+            # Shielded: once the record has the utterance, it must reach the carrier or be undone.
             with anyio.CancelScope(shield=True):
                 problem = await self._start(text)
             if problem is not None:
                 return problem
-        # The carrier's word that it is over may get lost.
+        # The carrier's report of the end may get lost.
         with anyio.move_on_after(30 + 0.15 * len(text)):
             await self._over.wait()
             return Spoken(text if self._ok else "", ok=self._ok)
@@ -153,13 +158,13 @@ class _NativeSpeech(Speech):
         return Spoken(text)
 
     async def _start(self, text: str) -> Spoken | None:
-        """Have the carrier speak; what came of it where it does not."""
+        """Have the carrier speak ``text``; returns how it ended if it is not spoken."""
         mouth = self._mouth
         lane = mouth.lane
         await mouth.replace()
         listen = None
         if lane.record.mode is CallMode.CONVERSATION and self.listens:
-            # What the caller is saying just now answers the token that was given out before.
+            # A question needs a new token: what the caller is saying now answers the old one.
             token = None if self._asks is not None else lane.record.listen_token
             listen = lane.host.planner.listen(token or mouth.seam.token())
             await lane.apply(ev.ListenStarted(at=mouth.seam.now_ms(), token=listen.token))
@@ -174,7 +179,7 @@ class _NativeSpeech(Speech):
         if applied.outcome is not Outcome.PROCESSED:
             return Spoken("", complete=False)
         if lane.record.ending is not None:
-            # The end came before.
+            # The call began to end before.
             now = mouth.seam.now_ms()
             await lane.apply(
                 ev.BotSpoke(at=now, utterance_id=self.id, heard="", complete=False, ok=False)
@@ -199,8 +204,8 @@ class _NativeSpeech(Speech):
         return None
 
     async def stop(self) -> Spoken:
-        # The carrier stops by itself when the caller speaks, and says so; what was heard of the
-        # text it does not tell.
+        # The carrier stops by itself when the caller speaks and reports that, but not what was
+        # heard of the text.
         if not self.started:
             return Spoken(" ".join(self._before), complete=False)
         record = self._mouth.lane.record
@@ -210,8 +215,9 @@ class _NativeSpeech(Speech):
         return Spoken(heard, complete=self._over.is_set())
 
     async def untold(self) -> None:
-        """Nobody will tell of the end of this any more, where that is not known: a carrier that
-        listens behind the words tells of both at once, and of a call that is over of neither."""
+        """Record an estimate of what was heard if the end was not reported, since it will not be
+        any more: a carrier that listens after speaking reports the end of both at once, and after
+        the end of a call neither."""
         if self._over.is_set():
             return
         mouth, text = self._mouth, self._text

@@ -1,4 +1,4 @@
-"""A conversation by the carrier's own voice and recogniser."""
+"""A conversation with the carrier's own voice and recogniser."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ __all__ = ["NativeConversation"]
 
 
 class NativeConversation(Dialogue):
+    """A dialogue that speaks and listens by actions of the carrier, without a media socket."""
+
     def __init__(
         self,
         lane: CallLane,
@@ -55,6 +57,6 @@ class NativeConversation(Dialogue):
         if self._provider.capabilities.dtmf_keeps_stream and not last:
             await play_on_native(self.lane, self._provider, digits)
             return
-        # They would cut the words short.
+        # Tones would cut the bot's speech short.
         async with self._floor.taken():
             await play_on_native(self.lane, self._provider, digits, last=last)

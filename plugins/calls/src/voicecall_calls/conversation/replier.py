@@ -32,12 +32,12 @@ _FILLER_AGAIN_S = 8.0
 
 @dataclass(slots=True)
 class Reply:
-    """What became of a turn. ``spoken`` is None where the agent said nothing."""
+    """What became of a turn. ``spoken`` is None if the agent said nothing."""
 
     spoken: Spoken | None = None
     times: SpeechTimes | None = None
     keys: str = ""
-    """The agent wants them pressed once its words were heard."""
+    """Keys that the agent wants pressed once its answer was heard."""
     end_call: bool = False
     failed: str | None = None
 
@@ -48,7 +48,7 @@ class Reply:
 
 
 async def utter(speech: Speech, text: str, *, listens: bool = True) -> Spoken:
-    """Speak one text. Cancelled (an interruption), it stops the speech before it lets go."""
+    """Speak one text. If cancelled (an interruption), stop the speech first."""
     speech.listens = listens
     try:
         await speech.send(text)
@@ -60,8 +60,10 @@ async def utter(speech: Speech, text: str, *, listens: bool = True) -> Spoken:
 
 
 class Replier:
-    """``began`` is called when a filler or the agent's words begin to be spoken, not before the
-    caller is silent: ``caller_goes_on`` tells."""
+    """Runs the agent for a turn and speaks its answer as it comes, with fillers while it is late.
+
+    ``began`` is called when a filler or the answer begins to be spoken. No filler begins while
+    ``caller_goes_on`` returns true, and the answer waits some seconds for it."""
 
     def __init__(
         self,
@@ -84,9 +86,9 @@ class Replier:
         self._caller_goes_on = caller_goes_on
 
     async def run(self, turn: AgentTurn, times: TurnTimes, reply: Reply) -> None:
-        """Fill ``reply``. Cancelled, it stops speaking, tells the agent what was heard, and
-        leaves in ``reply`` what is known."""
-        # Where nobody wants an answer any more, the agent would still begin one.
+        """Fill ``reply``. If cancelled, stop speaking and tell the agent what was heard; ``reply``
+        then has what is known so far."""
+        # If this is cancelled already, the agent must not begin an answer.
         await anyio.lowlevel.checkpoint_if_cancelled()
         sentences_in, sentences = anyio.create_memory_object_stream[str](1000)
         speech: Speech | None = None
@@ -94,11 +96,12 @@ class Replier:
             async with anyio.create_task_group() as tasks:
                 run = partial(self._generate, turn, times, sentences_in, reply)
                 tasks.start_soon(apart, run, "the agent")
-                # Both ends: where this is cancelled at once, the agent's task never begins.
+                # Both ends: if this is cancelled at once, the agent's task never runs.
                 with sentences_in, sentences:
                     first = await self._first(sentences, times)
                     if first is not None:
-                        # One who has begun again may be dictating a number; the words cancel it.
+                        # A caller who speaks again may be dictating a number: the text, once it
+                        # is known, cancels this reply.
                         await let_finish(self._caller_goes_on)
                         self._began()
                         speech = self._mouth.begin()
@@ -124,8 +127,8 @@ class Replier:
         sentences: MemoryObjectSendStream[str],
         reply: Reply,
     ) -> None:
-        """Run the agent; whole sentences go out as soon as they stand, or together where none is
-        spoken before the last one: until then the caller has fillers."""
+        """Run the agent. Sentences are passed on as soon as they are complete; for a mouth that
+        speaks none before the last, all together, so that fillers can be spoken until then."""
         stream = SpokenStream()
         said: list[str] = []
 
@@ -150,7 +153,7 @@ class Replier:
                             reply.keys = check_digits(reply.keys + event.digits)
                         elif isinstance(event, ToolActivity):
                             if event.running:
-                                # "I will look that up" is of no use once it was looked up.
+                                # "I will look that up" is of no use after the look-up.
                                 await hand_on(stream.pause())
                         else:
                             raise TypeError(f"{type(event).__name__} is no event of an agent")
@@ -178,7 +181,7 @@ class Replier:
     async def _rest(
         self, speech: Speech, sentences: MemoryObjectReceiveStream[str], times: TurnTimes
     ) -> None:
-        """The sentences behind the first one; where the next one takes long, a filler."""
+        """Speak the sentences after the first, and a filler whenever the next one takes long."""
         while True:
             sentence: str | None = None
             with anyio.move_on_after(_FILLER_AGAIN_S):
@@ -187,7 +190,7 @@ class Replier:
                 except anyio.EndOfStream:
                     return
             if sentence is not None:
-                # Outside of the time limit, which would lose it.
+                # Outside the time limit, which would lose the sentence.
                 await speech.send(sentence)
             elif self._filler and not self._caller_goes_on():
                 times.filler = True
@@ -196,7 +199,7 @@ class Replier:
     async def _first(
         self, sentences: MemoryObjectReceiveStream[str], times: TurnTimes
     ) -> str | None:
-        """The first sentence; while it takes long, a filler is spoken. None: there is none."""
+        """The first sentence, None if there is none. Speaks fillers while it takes long."""
         wait = self._filler_after_s or self._timeout_s
         while True:
             with anyio.move_on_after(wait):
@@ -208,8 +211,9 @@ class Replier:
                 if self._caller_goes_on():
                     continue
                 times.filler = True
-                # From here on the bot has the word: an acknowledgement is no turn.
+                # From here on the bot speaks: an acknowledgement is not a turn.
                 self._began()
-                # The words behind it listen. With it a carrier may wait for an answer to it.
+                # A carrier that listened with the filler might wait for a reply to it; it listens
+                # with the answer.
                 await utter(self._mouth.begin(), self._filler, listens=False)
             wait = _FILLER_AGAIN_S

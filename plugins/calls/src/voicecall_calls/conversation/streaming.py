@@ -50,13 +50,13 @@ __all__ = ["SpeechSet", "StreamConversation"]
 
 _log = logging.getLogger("voicecall.calls")
 _EAR_PATIENCE_S = 5.0
-"""So long the greeting waits for somebody who can hear the answer."""
+"""How long the greeting waits until the caller's answer to it can be heard."""
 
 
 @dataclass(frozen=True, slots=True)
 class SpeechSet:
-    """The speech providers of streamed calls. Without ``turn`` only the recogniser, whose
-    ``trouble`` it is, tells that the caller speaks."""
+    """The speech providers of streamed calls. ``trouble`` is the recogniser's. Without ``turn``
+    only the recogniser reports that the caller speaks."""
 
     transcription: TranscriptionProvider
     speech: SpeechProvider
@@ -66,6 +66,12 @@ class SpeechSet:
 
 
 class StreamConversation(Dialogue):
+    """A dialogue over a media socket.
+
+    Connects the line to the recogniser (:class:`Ear`), the synthesis (:class:`LineMouth`) and the
+    rules of barge-in (:class:`TurnTaking`, :class:`VoiceGate`): recognised speech becomes turns,
+    interruptions stop the bot."""
+
     def __init__(
         self,
         lane: CallLane,
@@ -104,13 +110,14 @@ class StreamConversation(Dialogue):
             config.barge_in, gated=speech.turn is not None, own=self._own_words
         )
         self._protection_ms = 0
-        """Of words that have begun without any audio yet."""
+        """The protection of speech that has begun and has no audio yet."""
         self._gate: VoiceGate | None = None
         self._speech_began_ms: int | None = None
         self._speech_ended_ms: int | None = None
         self._untold = 0
-        """So many turns of the caller's are not in the record yet."""
+        """Number of the caller's turns that are not in the record yet."""
         self._barge_in: tuple[int, int] | None = None
+        """When the bot fell silent, and how long the caller had spoken by then (milliseconds)."""
         self._ear: Ear | None = None
         if lane.record.mode is CallMode.CONVERSATION:
             self._ear = Ear(
@@ -124,7 +131,7 @@ class StreamConversation(Dialogue):
                 deaf=self._deaf,
                 trouble=speech.trouble,
             )
-            # From the first frame on; the gate comes with the first task.
+            # From the first frame on; :meth:`run` adds the gate.
             self.line.listen(self._ear.hear)
 
     # --- the line ---------------------------------------------------------------------------
@@ -145,7 +152,7 @@ class StreamConversation(Dialogue):
         self.line.close()
 
     async def run(self) -> None:
-        """The sessions are opened while the media socket is on its way, the rest follows it."""
+        """Open the sessions while the media socket is being connected; the rest waits for it."""
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._line_mouth.hold, self._speech.speech, self._speech.voice)
             if self._ear is not None:
@@ -156,9 +163,9 @@ class StreamConversation(Dialogue):
             await super().run()
 
     def _listener(self, ear: Ear) -> Callable[[bytes], None]:
-        """Who gets the caller's audio: the recogniser, behind the gate where there is one."""
+        """What gets the caller's audio: the recogniser, after the gate if there is one."""
         detectors = self._speech.turn
-        # Without a gate where its detector has failed.
+        # No gate any more if its detector has failed.
         if detectors is None or not (self.config.barge_in.enabled and self._turns.gated):
             return ear.hear
         audio_format = self.line.input_format
@@ -198,11 +205,12 @@ class StreamConversation(Dialogue):
     # --- hearing ----------------------------------------------------------------------------
 
     def _heard(self, event: TranscriptionEvent) -> None:
+        """Handle an event of the recogniser."""
         now = self.seam.monotonic()
         match event:
             case SpeechStarted(at_ms=at_ms):
                 self._silence.note()
-                # Speech is noticed a while after it began.
+                # Speech is reported a while after it began.
                 age = self._ear.age_s(at_ms) if self._ear is not None else 0.0
                 self._speech_began_ms = self.seam.now_ms() - round(age * 1000)
                 self._barge_in = None
@@ -222,11 +230,11 @@ class StreamConversation(Dialogue):
                 if self._turns.speech_ended():
                     self.lane.spawn(self._go_on)
             case _:
-                # Guesses about the end of a turn are for speculative replies.
+                # Predictions of the end of a turn: for speculative replies, which are not made.
                 return
 
     def _ask_later(self, began: float, wait_s: float) -> None:
-        """Ask after ``wait_s`` whether the speech that began at ``began`` still lasts."""
+        """Interrupt the bot if the speech that began at ``began`` still lasts after ``wait_s``."""
 
         async def job() -> None:
             await anyio.sleep(wait_s)
@@ -247,6 +255,7 @@ class StreamConversation(Dialogue):
         self._floor.interrupt()
 
     def _finished(self, text: str, confidence: float | None) -> None:
+        """Treat a finished utterance of the caller's as its verdict says."""
         own = self._own_words.repeated(text)
         self._silence.note(caller=not own)
         if own and self._own_words.came_back():
@@ -290,21 +299,24 @@ class StreamConversation(Dialogue):
         self.lane.spawn(tell)
 
     async def _go_on(self) -> None:
-        """The bot has stopped for a noise, and nobody else may have anything to say."""
+        """A noise stopped the bot: unless something else is being said, it was not understood."""
         await self._floor.interrupted()
         if self._question.waits or not self._busy():
             self._not_understood()
 
     def _not_understood(self) -> None:
+        """Repeat an unanswered question, or give the agent a turn without text."""
         if not self._question.waits:
             self._push(self._turn_input(""))
         elif self._question.unanswered:
             self.lane.spawn(self._repeat)
 
     def _deaf(self, reason: str) -> None:
+        """Recognition is lost for good: tell the caller and end the call."""
+
         async def goodbye() -> None:
             _log.warning("call %s: cannot hear: %s", self.lane.record.call_id, reason)
-            # It may have failed while the socket was on its way.
+            # Recognition may have failed before the socket was connected.
             await self.line.attached()
             await self._stop_reply()
             phrase, detail = self.config.phrases.cannot_hear, EndDetail.LISTENING_FAILED
@@ -322,7 +334,7 @@ class StreamConversation(Dialogue):
         )
 
     def _bot_began(self, protection_ms: int = 0) -> None:
-        # It counts from the first audio: before that there is nothing to interrupt.
+        # Protection counts from the first audio: before that there is nothing to interrupt.
         self._protection_ms = protection_ms
         self._turns.bot_began(self.seam.monotonic(), math.inf if protection_ms else 0)
 
@@ -358,11 +370,12 @@ class StreamConversation(Dialogue):
         return self._parting.over is None and goes_on
 
     def _busy(self) -> bool:
-        # Not every recogniser tells words before the end of a long utterance.
+        # Not every recogniser reports text before the end of a long utterance.
         return super()._busy() or self._turns.caller_speaks(self.seam.monotonic())
 
     def _message_lost(self) -> bool:
-        """The last attempt failed: the record would end the call in silence."""
+        """After the last attempt at the first message, begin last words by another voice, since
+        the record would end the call in silence. Whether they begin."""
         message = self.lane.record.message
         if message is None or message.attempts < self.lane.host.policy.message_attempts:
             return False
