@@ -1,4 +1,4 @@
-"""Words that are synthesised before there is a line to speak them on."""
+"""Text that is synthesised before there is a media socket to play it on."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ __all__ = ["WordsAhead"]
 
 
 class WordsAhead:
-    """``text``, all of an utterance. Its audio is kept until :meth:`into` says where it goes.
+    """A whole utterance, ``text``, whose audio is kept until :meth:`into` says where it goes.
 
-    A media socket comes some hundred milliseconds after the answer, and a voice takes as long until
-    its first audio: one after the other they are a silence that a caller notices.
+    A media socket comes some hundred milliseconds after the call was answered, and the first audio
+    of a voice takes as long: one after the other, they make a silence that a caller notices.
     """
 
     def __init__(self, session: SpeechSession, item_id: str, text: str) -> None:
@@ -36,7 +36,7 @@ class WordsAhead:
             sink.write(item_id, audio)
 
     def into(self, item_id: str, sink: AudioSink) -> None:
-        """All audio so far, and from now on, goes to ``sink`` as that of ``item_id``."""
+        """Write all audio, so far and from now on, to ``sink`` as that of ``item_id``."""
         self._into = item_id, sink
         for audio in self._kept:
             sink.write(item_id, audio)

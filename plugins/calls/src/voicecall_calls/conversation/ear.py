@@ -38,13 +38,15 @@ _CLOSE_S = 3.0
 _HEALTHY_S = 30.0
 _WHOSE = "speech recognition"
 _WAITS_S = (0.25, 1.0, 2.0)
-"""Waits before each attempt to reopen a lost session; after the last the call is deaf."""
+"""Waits before each attempt to reopen a lost session; after the last one the call is deaf."""
 
 
 class Ear:
-    """``heard`` gets every event, and the end of an utterance in which a session is lost, with what
-    was understood of it; ``deaf`` is called once when recognition is gone for good. ``trouble`` is
-    told of each session that fails."""
+    """Keeps a transcription session open for a call and passes its events to ``heard``.
+
+    If a session is lost during an utterance, ``heard`` also gets the end of that utterance, with
+    what was understood of it. ``deaf`` is called once, when recognition is lost for good;
+    ``trouble`` is told of each session that fails."""
 
     def __init__(
         self,
@@ -79,13 +81,13 @@ class Ear:
         self._refused = False
         """The vendor refused the last session, and would refuse the next."""
         self._utterance: SpeechStarted | Partial | None = None
-        """What was told last of an utterance that is not over."""
+        """The last event of an utterance that is not over."""
         self._begun: int | None = None
-        """The utterance that was told last to have begun."""
+        """The last utterance whose beginning was reported."""
 
     def expect(self, audio_format: AudioFormat) -> None:
-        """The caller's audio comes in this format from now on: what waits is dropped, and the
-        session is opened anew."""
+        """The caller's audio comes in this format from now on: drop what waits and open the session
+        anew."""
         self._options = replace(self._options, audio_format=audio_format)
         self._limit = audio_format.size(_BUFFER_MS)
         self._waiting.clear()
@@ -96,7 +98,7 @@ class Ear:
         self._scope.cancel()
 
     def hear(self, audio: bytes) -> None:
-        """Caller audio, by a plain call. Kept (bounded, oldest dropped) until a session is up."""
+        """Pass caller audio on, or keep it (bounded, oldest dropped) until a session is open."""
         session = self._session
         if session is not None:
             self._sent += len(audio)
@@ -122,8 +124,8 @@ class Ear:
         return max(self._options.audio_format.duration_ms(self._sent) - at_ms, 0.0) / 1000
 
     async def ready(self) -> None:
-        """Wait for the first session, or until an attempt to open one has failed: what the caller
-        says meanwhile is kept for the next."""
+        """Wait for the first session, or until an attempt to open one has failed. What the caller
+        says meanwhile is kept for the next one."""
         await self._ready.wait()
 
     @property
@@ -156,7 +158,7 @@ class Ear:
         self._deaf(reason)
 
     def _break_off(self) -> None:
-        """Tell the end of an utterance that the lost session cannot end any more."""
+        """Report the end of an utterance that the lost session cannot end any more."""
         last, self._utterance = self._utterance, None
         if last is None:
             return
@@ -165,7 +167,7 @@ class Ear:
         self._heard(SpeechEnded(utterance=last.utterance, at_ms=last.at_ms))
 
     async def _one_session(self) -> str | None:
-        """Hold one session; why it was lost, None where it was made for another format."""
+        """Hold one session; returns why it was lost, None if the format has changed."""
         options = self._options
         opened = self._refused = False
         reason, self._kind = f"no session within {_OPEN_S:g} s", ProviderTimeout.__name__
@@ -187,7 +189,7 @@ class Ear:
         return (self._broken or reason) if self._options is options else None
 
     async def _attend(self, session: TranscriptionSession) -> str:
-        """Take what ``session`` tells; why it is over."""
+        """Handle the events of ``session``; returns why it is over."""
         try:
             check_plain(session, "send_audio")
             self._begun = None
@@ -222,7 +224,7 @@ class Ear:
         return "the session ended"
 
     def _tell_begin(self, event: TranscriptionEvent) -> None:
-        """Tell the begin of an utterance of which a recogniser tells words alone."""
+        """Report the beginning of an utterance of which the recogniser reports only text."""
         if isinstance(event, SpeechStarted):
             self._begun = event.utterance
         elif isinstance(event, Partial | Final):

@@ -13,16 +13,19 @@ __all__ = ["Floor", "Stoppable"]
 
 @dataclass(slots=True)
 class Stoppable:
-    """Something under way: ``scope`` stops it."""
+    """Something under way: ``scope`` stops it, ``over`` is set when it has ended."""
 
     scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
     over: anyio.Event = field(default_factory=anyio.Event)
 
 
 class Floor:
-    """Whoever holds it can be interrupted: the speech stops, and the record learns what was heard.
-    While ``over`` gives a reason, it is taken from everybody at once. ``left`` is called when the
-    bot is silent again. ``lock`` alone is for words that nobody interrupts."""
+    """Held while the bot speaks or prepares a reply, which an interruption cancels: the speech
+    stops, and the record learns what was heard.
+
+    While ``over`` returns a reason, whoever takes the floor is cancelled at once. ``left`` is
+    called when the bot is silent again. ``lock`` alone is held for speech that cannot be
+    interrupted."""
 
     def __init__(self, *, over: Callable[[], str | None], left: Callable[[], None]) -> None:
         self.lock = anyio.Lock()
@@ -33,23 +36,23 @@ class Floor:
         self._holder: Stoppable | None = None
 
     def open(self) -> None:
-        """The first message may be spoken: nobody has the floor before it."""
+        """Let the floor be taken: the first message may be spoken."""
         self._open.set()
 
     def interrupt(self) -> None:
-        """Take the floor from the bot, and from what waits to be said."""
+        """Cancel what holds the floor. What waits for it may notice by ``interruptions``."""
         self.interruptions += 1
         if self._holder is not None:
             self._holder.scope.cancel()
 
     async def interrupted(self) -> None:
-        """Wait until an interrupted speech has been recorded."""
+        """Wait until interrupted speech has been recorded."""
         if self._holder is not None:
             await self._holder.over.wait()
 
     @asynccontextmanager
     async def taken(self) -> AsyncIterator[None]:
-        """While inside, until it is over or interrupted, the bot has the floor."""
+        """Hold the floor inside; an interruption cancels the body and leaves the context."""
         if not self._open.is_set():
             await self._open.wait()
         async with self.lock:

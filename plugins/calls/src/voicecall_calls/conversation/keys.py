@@ -1,4 +1,4 @@
-"""Pressed keys, collected into what the caller means by them."""
+"""Pressed keys, collected into one input."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ _Spawn: TypeAlias = Callable[[Callable[[], Coroutine[Any, Any, None]]], object]
 
 
 class CallerKeys:
-    """Keys that follow each other closely, or end with #, are told together. Those pressed before
-    :meth:`begin`, or since :meth:`pause`, wait for it."""
+    """Collects keys until a second passes without one, or until #, and calls ``tell`` with them.
+    Keys pressed before :meth:`begin` or after :meth:`pause` wait for :meth:`begin`."""
 
     def __init__(self, tell: Callable[[str], None]) -> None:
         self._tell = tell
@@ -25,14 +25,14 @@ class CallerKeys:
         self._pressed: anyio.Event | None = None
 
     def begin(self, spawn: _Spawn) -> None:
-        """Tell keys from now on. ``spawn`` runs a task, which lasts from a first key until it
-        is told."""
+        """Report keys from now on. ``spawn`` runs a task, from the first key until they are
+        reported."""
         self._spawn = spawn
         if self._digits:
             self._collect_soon()
 
     def pause(self) -> None:
-        """Nobody can be told until the next :meth:`begin`."""
+        """Report no keys until the next :meth:`begin`."""
         self._spawn = None
 
     def press(self, digits: str) -> None:

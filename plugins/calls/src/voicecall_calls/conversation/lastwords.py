@@ -1,4 +1,4 @@
-"""The last words of a call that lost its voice: by whatever voice there still is."""
+"""The last words of a call whose voice failed, by any voice that still works."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ _log = logging.getLogger("voicecall.calls")
 _MODEL_BEGINS_S = 3.0
 _LONGEST_S = 30.0
 _SECONDS_A_CHARACTER = 0.15
-"""Of a notification, which may take longer."""
+"""For a notification, which may take longer than ``_LONGEST_S``."""
 
 
 @dataclass(frozen=True, slots=True)
 class FallbackSpeech:
-    """Who speaks where the call's own voice cannot: a synthesis provider, where there is one that
-    has not failed already, which begins within ``patience_s``, and the voice of it (of the
-    carrier, without one)."""
+    """What speaks if the call's own voice cannot: a synthesis provider, if there is one that has
+    not failed already, which must begin within ``patience_s``. ``voice`` is that provider's, or the
+    carrier's if there is none."""
 
     provider: SpeechProvider | None = None
     voice: str | None = None
@@ -46,8 +46,8 @@ class FallbackSpeech:
 
 
 class LastWords:
-    """Tries ``model`` by its own voice, then the synthesis of ``fallback``, then the carrier's
-    voice, which may cost the call its media socket."""
+    """Speaks by the first of these that works: the voice of ``model``, the synthesis of
+    ``fallback``, the carrier's voice, which may cost the call its media socket."""
 
     def __init__(
         self,
@@ -68,11 +68,11 @@ class LastWords:
         self._native = NativeMouth(lane, carrier, voice=native_voice)
 
     def finished(self, utterance_id: str, ok: bool) -> None:
-        """The carrier is done with what it was to speak."""
+        """The carrier has finished an utterance."""
         self._native.finished(utterance_id, ok)
 
     async def say(self, text: str) -> bool:
-        """Have ``text`` heard; whether it was."""
+        """Speak ``text``; whether it was heard."""
         ways: tuple[Callable[[str], Awaitable[bool]], ...] = (
             self._by_model,
             self._by_synthesis,
@@ -91,9 +91,8 @@ class LastWords:
     async def end(
         self, apology: str, detail: EndDetail, reason: EndReason = EndReason.ERROR
     ) -> None:
-        """End the call behind what a notification has to tell, or behind ``apology`` in a
-        conversation, which has nothing to go on with. ``reason`` and ``detail``: why, unless a
-        notification was told."""
+        """Say ``apology``, or on a notification its message, and end the call. ``reason`` and
+        ``detail`` say why it ends, unless the message was heard."""
         record = self._lane.record
         if record.mode is CallMode.CONVERSATION:
             await self.say(apology)
@@ -120,7 +119,7 @@ class LastWords:
         with anyio.move_on_after(patience_s) as opening:
             voice = provider.session(self._fallback.voice, self._line.output_format)
             async with voice as session:
-                # From here on the mouth knows how long to wait.
+                # From here on the mouth's own timeout applies.
                 opening.deadline = math.inf
                 mouth.opened(session)
                 spoken = await utter(mouth.begin(), text)
@@ -136,8 +135,8 @@ class LastWords:
 
 
 class Farewell:
-    """The end of a call that cannot go on: ``apology`` is said first, or what a notification has
-    still to tell."""
+    """Ends a call that cannot go on, after ``apology`` or the message of a notification that was
+    not heard yet."""
 
     def __init__(self, lane: CallLane, model: ModelSpeech, words: LastWords, apology: str) -> None:
         self.begun = False
@@ -148,14 +147,14 @@ class Farewell:
 
     @property
     def ends(self) -> bool:
-        """Nothing new is begun: the last words are due, or the call is being ended."""
+        """Nothing new may begin: the last words are due, or the call is being ended."""
         return self.begun or self._lane.record.ending is not None
 
     def begin(
         self, detail: EndDetail, reason: EndReason = EndReason.ERROR, goodbye: str | None = None
     ) -> None:
-        """Say the last words, ``goodbye`` in place of the apology where nothing went wrong, and end
-        the call; once, and not where it is being ended already."""
+        """Say the last words, ``goodbye`` in place of the apology if nothing went wrong, and end
+        the call. Does nothing if that has begun or the call is being ended already."""
         if not self.ends:
             self.begun = True
             self._model.part()

@@ -1,4 +1,4 @@
-"""Why the session of a vendor was lost, whatever it raised."""
+"""Why a vendor's session was lost, from whatever it raised."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ _log = logging.getLogger("voicecall.calls")
 
 
 def why_lost(error: BaseException, whose: str) -> str:
-    """The reason in words, also where tasks of the session failed. What no session may raise is
-    logged; ``whose`` it was."""
+    """The reason as text, also of an exception group. Logs an error that a session must not raise;
+    ``whose`` session it was is for the log."""
     errors = list(leaves(error))
     if not all(isinstance(one, ProviderError) for one in errors):
         _log.error("%s raised an error that is not a ProviderError", whose, exc_info=error)
@@ -23,19 +23,19 @@ def why_lost(error: BaseException, whose: str) -> str:
 
 
 def kind_of(error: BaseException) -> str:
-    """The class of the error; of several, of the first one that a session may raise."""
+    """The name of the error's class; of several, that of the first ``ProviderError``."""
     errors = list(leaves(error))
     own = (one for one in errors if isinstance(one, ProviderError))
     return type(next(own, errors[0])).__name__
 
 
 def refused(error: BaseException) -> bool:
-    """Whether the vendor would say the same again, as of a key that it does not accept."""
+    """Whether the vendor would refuse again, as it does with a wrong API key."""
     return any(isinstance(one, ProviderError) and not one.retryable for one in leaves(error))
 
 
 def leaves(error: BaseException) -> Iterator[BaseException]:
-    """``error`` itself, or those of the tasks that failed together."""
+    """``error`` itself, or the errors of an exception group."""
     if isinstance(error, ExceptionGroup):
         for one in error.exceptions:
             yield from leaves(one)

@@ -1,10 +1,9 @@
-"""The bot's own words, come back over the line: from a loudspeaker into a microphone, with nothing
-between them that takes the echo out.
+"""Echoes of the bot's speech, which a phone without echo cancellation sends back to the recogniser.
 
-A recogniser understands them as well as the caller's. What gives them away is their time and their
-order: a voice that begins together with the bot's, before anybody could have understood a word, and
-says the same from the begin on. No word comes back twice, and none behind the bot's last: that is
-the caller, who repeats it.
+A recogniser transcribes them like the caller's speech. Time and order give them away: a voice that
+begins together with the bot's, before the caller could have understood a word, and says the same
+from the beginning. No word comes back twice, and none after the bot's last: that is the caller, who
+repeats it.
 """
 
 from __future__ import annotations
@@ -16,52 +15,55 @@ from difflib import SequenceMatcher
 __all__ = ["OwnWords"]
 
 _BEGINS_S = 1.0
-"""From the bot's first audio to the begin of its echo, at most: the way there and back, and the
-silence in front of a first word."""
+"""Longest time from the bot's first audio to the beginning of its echo: the round trip, and the
+silence before the first word."""
 _ALIKE = 0.7
-"""Of the words: an echo is misunderstood in places."""
+"""Share of an echo's words that must match: some are misunderstood."""
 _SLACK = 2
-"""So many words of the bot's may be missing in an echo."""
+"""Words of the bot that may be missing in an echo."""
 _KNOWN = 2
-"""So many echoes are no accident."""
+"""After this many echoes, the line is known to have one."""
 _GONE = 3
-"""After so many of the bot's utterances without one, phones have learned to take the echo out."""
+"""After this many of the bot's utterances without an echo, it no longer is: phones learn to cancel
+echoes."""
 _FEWEST_WORDS = 3
-"""Less may be an answer, or a greeting, unless the bot fell silent at once."""
+"""Fewer words may be an answer or a greeting, unless the bot fell silent at once."""
 _UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u2e80-\u9fff"
-"""Thai, Lao, Burmese, Khmer, Chinese and Japanese have no spaces: a character is a word, and counts
-as half of one."""
+"""Thai, Lao, Burmese, Khmer, Chinese and Japanese are written without spaces: a character is
+matched like a word and counts as half a word."""
 _WORD = re.compile(rf"[{_UNSPACED}]|[^\W{_UNSPACED}]+")
 _HALF = re.compile(f"[{_UNSPACED}]")
 _APOSTROPHE = re.compile("(?<=\\w)['\u2019](?=\\w)")
 
 
 class OwnWords:
-    """One a call. ``said`` gives what the bot said, the newest last, each the sentences of one
-    utterance. Times are seconds on a monotonic clock."""
+    """Recognises utterances that are echoes of the bot. One per call.
+
+    ``said`` returns the bot's last utterances, the newest last, each as its sentences. Times are
+    seconds on a monotonic clock."""
 
     def __init__(self, said: Callable[[], Sequence[Sequence[str]]] = tuple) -> None:
         self._said = said
         self._sounds_at = 0.0
         self._sounding: Sequence[str] | None = None
         self._goes_on = False
-        """The bot's voice does, behind a pause."""
+        """The bot's voice has gone on after a pause."""
         self._beginning: Sequence[Sequence[str]] = ()
-        """What the present utterance of the caller's may repeat from its begin on."""
+        """What the present utterance may repeat from the beginning."""
         self._anywhere: Sequence[Sequence[str]] = ()
-        """What it may repeat any part of."""
+        """What the present utterance may repeat any part of."""
         self._fewest = _FEWEST_WORDS
         self._echoes = 0
         self._without = 0
-        """So many utterances of the bot's have not come back, one after the other."""
+        """Utterances of the bot in a row that have not come back."""
         self._back: tuple[Sequence[str], int] = ((), 0)
-        """What came back last, and how many of its words."""
+        """The utterance that came back last, and how many of its words did."""
         self._reached: tuple[Sequence[str], int] = self._back
-        """The same, if the present utterance is an echo."""
+        """The same if the present utterance is an echo."""
 
     @property
     def known(self) -> bool:
-        """The line is known to give the bot's words back."""
+        """The line is known to have an echo."""
         return self._echoes >= _KNOWN
 
     def sounds(self, now: float) -> None:
@@ -74,7 +76,7 @@ class OwnWords:
         self._sounds_at, self._sounding = now, newest
 
     def _look_back(self) -> None:
-        """What was said last is over: whether its line still gives words back."""
+        """The bot's previous utterance is over: count it if it had no echo."""
         if len(_words(*(self._sounding or ()))) < _FEWEST_WORDS:
             return
         self._without = 0 if self._sounding is self._back[0] else self._without + 1
@@ -82,20 +84,20 @@ class OwnWords:
             self._echoes = 0
 
     def began(self, now: float, *, over_bot: bool, stops_it: bool) -> None:
-        """An utterance began at ``now``, while the bot spoke or not. ``stops_it``: the bot falls
-        silent for it, and an echo may be no more than a word."""
+        """An utterance began at ``now``. ``over_bot``: the bot was speaking. ``stops_it``: the bot
+        falls silent for it, so an echo may be a single word."""
         known = self.known
         said = tuple(self._said())
         in_time = (over_bot or known) and 0 <= now - self._sounds_at <= _BEGINS_S
         if self._goes_on and said and said[-1] is not self._back[0]:
-            # Nothing came back up to the pause.
+            # Nothing came back before the pause.
             in_time = False
         self._beginning = said[-1:] if in_time else ()
         self._anywhere = said if known and over_bot else ()
         self._fewest = 1 if known or stops_it else _FEWEST_WORDS
 
     def repeated(self, text: str) -> bool:
-        """Whether ``text`` of the present utterance is what the bot says itself."""
+        """Whether ``text`` of the present utterance is an echo of what the bot says."""
         words = _words(text)
         size = _size(words)
         if size < self._fewest:
@@ -104,13 +106,14 @@ class OwnWords:
             return self._repeats(words, self._anywhere, begins=False)
         asked = sum(_size(_words(*sentences)) for sentences in self._beginning)
         if not self.known and asked < _FEWEST_WORDS:
-            # An answer to so short a question comes as early as its echo.
+            # The answer to so short a question may come as early as its echo.
             return False
         return self._repeats(words, self._beginning, begins=True)
 
     def _repeats(
         self, words: Sequence[str], utterances: Sequence[Sequence[str]], *, begins: bool
     ) -> bool:
+        """Whether ``words`` match ``utterances``, from the start if ``begins``; notes how far."""
         to_come = self._to_come(utterances)
         said = [word for _, _, word in to_come]
         spare = min(_SLACK, len(words) // 2)
@@ -126,27 +129,26 @@ class OwnWords:
         last = blocks[-2]
         reached = skipped + last.b + last.size
         if len(words) - last.a - last.size > len(said) - reached:
-            # There are words behind the bot's last one.
+            # Some words come after the bot's last one.
             return False
         self._reached = to_come[reached - 1][:2]
         return True
 
     def _to_come(self, utterances: Sequence[Sequence[str]]) -> list[tuple[Sequence[str], int, str]]:
-        """The words that have not come back yet, each with its utterance and its number there."""
+        """The words that have not come back yet, each with its utterance and its number in it."""
         found: list[tuple[Sequence[str], int, str]] = []
         for sentences in utterances:
             numbered = [(sentences, n, word) for n, word in enumerate(_words(*sentences), 1)]
             back, count = self._back
             if sentences is back:
-                # A word that a pause has cut may come back twice.
+                # A word that was cut by a pause may come back twice.
                 found = numbered[max(count - self._goes_on, 0) :]
             else:
                 found += numbered
         return found
 
     def came_back(self) -> bool:
-        """Count the present utterance, which is an echo. Whether the line is known by it, for the
-        first time."""
+        """Count the present utterance as an echo. Whether this makes the echo known."""
         self._echoes += 1
         self._back = self._reached
         return self._echoes == _KNOWN

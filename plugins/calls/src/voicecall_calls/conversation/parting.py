@@ -1,4 +1,4 @@
-"""The end of a call that the bot begins: once, behind words that nobody interrupts."""
+"""Ending a call from the bot's side: once, after last words that cannot be interrupted."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ __all__ = ["Parting"]
 
 
 class Parting:
-    """``floor`` is held while somebody speaks; ``quiet`` stops the running reply; ``say`` speaks by
-    another voice than the one that failed, where there is one."""
+    """Ends a call after its last words. ``floor`` is held while the bot speaks; ``quiet`` stops the
+    running reply; ``say`` speaks by another voice than the one that failed, if there is one."""
 
     def __init__(
         self,
@@ -30,7 +30,7 @@ class Parting:
     ) -> None:
         self.begun = False
         self.closed: str | None = None
-        """Why there is nothing more to say or to end."""
+        """Why the call is over, once it is."""
         self._lane = lane
         self._floor = floor
         self._quiet = quiet
@@ -38,17 +38,16 @@ class Parting:
 
     @property
     def over(self) -> str | None:
-        """Why nothing more is said; also while the call is being ended."""
+        """Why nothing more may be said: the call is over or being ended. Else None."""
         ending = self._lane.record.ending is not None
         return self.closed or ("the call is being ended" if ending else None)
 
     def begin(self, text: str, reason: EndReason, detail: EndDetail) -> None:
-        """End the call behind ``text``, unless its end has begun already."""
+        """Say ``text`` and end the call, unless its end has begun already."""
         self.begin_with(partial(self._say_and_end, text, reason, detail))
 
     def begin_with(self, words: Callable[[], Awaitable[None]]) -> bool:
-        """Have ``words`` said that end the call themselves; False where its end has begun
-        already."""
+        """Run ``words``, which speak and then end the call. False if its end has begun already."""
         if self.begun or self.over is not None:
             return False
         self.begun = True
@@ -57,7 +56,7 @@ class Parting:
 
     async def _part(self, words: Callable[[], Awaitable[None]]) -> None:
         await self._quiet()
-        # Without a scope: nothing takes the floor from the last words.
+        # The lock alone: nothing interrupts the last words.
         async with self._floor:
             await words()
 

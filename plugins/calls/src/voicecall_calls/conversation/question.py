@@ -14,7 +14,7 @@ __all__ = ["WAITING", "OpenQuestion"]
 
 WAITING = "Already waiting for transcript"
 _REPEATS = 2
-"""What breaks a question off so often may be its own echo."""
+"""How often an interrupted question is repeated: what interrupts it again may be its own echo."""
 
 
 @dataclass(slots=True)
@@ -26,8 +26,8 @@ class _Answer:
     problem: str | None = None
 
     async def wait(self, timeout_s: float) -> str:
-        """What the caller says or presses. Raises :exc:`~voicecall.errors.CallNotReady` where
-        nothing comes."""
+        """What the caller says or presses. Raises :exc:`~voicecall.errors.CallNotReady` if nothing
+        comes."""
         with anyio.move_on_after(timeout_s):
             await self.known.wait()
         if self.text is not None:
@@ -37,23 +37,23 @@ class _Answer:
 
 
 class OpenQuestion:
-    """At most one at a time."""
+    """The question from outside that is open, at most one at a time."""
 
     def __init__(self) -> None:
         self.prompt = ""
-        """The one that was opened last."""
+        """The prompt of the question that was opened last."""
         self._answer: _Answer | None = None
 
     @property
     def waits(self) -> bool:
-        """Somebody waits for what the caller says or presses next."""
+        """A question is open."""
         return self._answer is not None
 
     @contextmanager
     def asked(self, prompt: str) -> Iterator[_Answer]:
-        """While inside, what the caller says from :meth:`begins` on is the answer to ``prompt``,
-        and what comes before it is nobody's. Raises
-        :exc:`~voicecall.errors.CallNotReady` where another one is open."""
+        """Open a question: while inside, what the caller says after :meth:`begins` is the answer to
+        ``prompt``, and what comes before is ignored. Raises
+        :exc:`~voicecall.errors.CallNotReady` if another question is open."""
         if self._answer is not None:
             raise CallNotReady(WAITING)
         self.prompt = prompt
@@ -65,17 +65,17 @@ class OpenQuestion:
                 self._answer = None
 
     def withdraw(self) -> None:
-        """The prompt cannot be spoken: what the caller says is no answer."""
+        """The prompt cannot be spoken: what the caller says is not an answer."""
         self._answer = None
 
     @property
     def unanswered(self) -> bool:
-        """The prompt comes now, or came, and nobody has said anything to it."""
+        """The prompt is being or was spoken, and there is no answer yet."""
         answer = self._answer
         return answer is not None and answer.due and not answer.known.is_set()
 
     def again(self) -> bool:
-        """Whether to speak the prompt once more; a few times at most."""
+        """Whether to speak the prompt once more, which counts; at most twice."""
         answer = self._answer
         if answer is None or not self.unanswered or answer.repeats == _REPEATS:
             return False
@@ -83,13 +83,13 @@ class OpenQuestion:
         return True
 
     def begins(self) -> None:
-        """The prompt comes now: an early answer to it counts."""
+        """The prompt begins: what the caller says from now on is the answer."""
         if self._answer is not None:
             self._answer.due = True
 
     def answered(self, text: str) -> bool:
-        """The caller's words or keys; False where nobody waits for them. Those that come before the
-        prompt are no answer, and nothing else is answered in its place."""
+        """Take what the caller said or pressed; False if no question is open. What comes before
+        the prompt is taken, but is not an answer."""
         if self._answer is None:
             return False
         if self._answer.due:

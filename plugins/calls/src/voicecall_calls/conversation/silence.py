@@ -1,4 +1,4 @@
-"""A call on which nobody speaks: ask again, at last say goodbye."""
+"""Silence on a call: ask whether the caller is there, and finally say goodbye."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["SilenceWatch"]
 
 
 class SilenceWatch:
-    """``busy`` tells whether somebody speaks, thinks or is being waited for."""
+    """Watches for silence, which does not count while ``busy`` returns true."""
 
     def __init__(self, config: SilenceConfig, seam: Seam, *, busy: Callable[[], bool]) -> None:
         self._config = config
@@ -23,7 +23,7 @@ class SilenceWatch:
         self._prompts = 0
 
     def note(self, *, caller: bool = False) -> None:
-        """Something was heard or said; by the ``caller``, the count begins anew."""
+        """Something was heard or said; if by the ``caller``, prompts are counted anew."""
         self._active_at = self._seam.monotonic()
         if caller:
             self._prompts = 0
@@ -31,8 +31,8 @@ class SilenceWatch:
     async def run(
         self, ask: Callable[[], Awaitable[object]], give_up: Callable[[], Awaitable[bool]]
     ) -> None:
-        """``ask`` after each stretch of silence; ``give_up`` after the last one, and return, but
-        where it tells that the caller is there after all."""
+        """Call ``ask`` after each stretch of silence and ``give_up`` after the last one; return,
+        unless it returns false because the caller is there after all."""
         if not self._config.prompt_after_ms:
             return
         patience = self._config.prompt_after_ms / 1000

@@ -1,4 +1,4 @@
-"""Keypad tones on a live call, whether or not the carrier keeps the conversation up meanwhile."""
+"""Keypad tones on a live call, also by carriers that interrupt the conversation to play them."""
 
 from __future__ import annotations
 
@@ -30,10 +30,11 @@ def can_press(lane: CallLane) -> bool:
 
 
 async def press(lane: CallLane, digits: str) -> str | None:
-    """Play the ``digits``, if there are any, that an agent or a voice model wants pressed; then the
-    call listens. Why they were not, else None. Cancelled, this leaves them to be played."""
+    """Play the ``digits`` that an agent or a voice model wants pressed, if any; then the call
+    listens. Returns why they were not played, or None. They are played even if this is cancelled.
+    """
     if not digits or (lane.record.media is not MediaPath.NATIVE and only_waits(digits)):
-        # A media socket listens all the while, unless tones take its place.
+        # A media socket listens all the time: there is nothing to do in order to wait.
         return None
     over = anyio.Event()
     failed: str | None = None
@@ -60,9 +61,9 @@ async def press(lane: CallLane, digits: str) -> str | None:
 async def play_on_line(
     lane: CallLane, provider: tel.TelephonyProvider, line: AudioLine, digits: str
 ) -> None:
-    """Play ``digits`` on a call with a media socket. Where the carrier plays them in place of the
-    socket, the line waits for the next one, and so does this (but not for ever: the stream has a
-    deadline of its own, and the call may end); what the caller had not heard is sent again."""
+    """Play ``digits`` on a call with a media socket. If the carrier replaces the socket to play
+    them, wait for the next one, on which unheard audio is sent again. The wait ends with the
+    deadline for a stream to start, or with the call."""
     if line.send_digits(digits):
         return
     if provider.capabilities.dtmf_keeps_stream:
@@ -100,9 +101,9 @@ async def play_on_line(
 async def play_on_native(
     lane: CallLane, provider: tel.TelephonyProvider, digits: str, *, last: bool = False
 ) -> None:
-    """Play ``digits`` on a call that the carrier carries; then it listens for the same turn, or for
-    the next one if they come ``last``. Returns when they were played, where the next words would
-    cut them short."""
+    """Play ``digits`` on a call without a media socket. Afterwards the carrier listens for the same
+    turn; if they come ``last`` and it was not listening, for a new one. If speech would cut the
+    tones short, this returns only when they were played."""
     token, keeps = lane.record.listen_token, provider.capabilities.dtmf_keeps_stream
     begins = last and token is None
     if begins:
@@ -115,5 +116,5 @@ async def play_on_native(
     if not keeps:
         await anyio.sleep(tones_ms(digits) / 1000)
     elif begins and listen is not None:
-        # Such a carrier goes on behind them as before.
+        # Such a carrier goes on as before the tones, when it was not listening.
         await asked(partial(provider.perform, lane.ref, listen))

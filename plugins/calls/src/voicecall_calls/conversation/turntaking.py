@@ -1,8 +1,8 @@
 """Whose turn it is on a streamed call: what counts as an interruption, what as a turn.
 
-Pure but for the clock that is passed in. An interruption is accepted before a reply is given up:
-speech must last, or be understood as words that are more than an acknowledgement. With a detector
-of voices (``gated``) the bot is paused first, and speech has longer to be understood.
+Pure: the time is passed in. A reply is given up only for an accepted interruption: speech that
+lasts, or words that are more than an acknowledgement. With a voice detector (``gated``) the bot is
+paused first, which leaves more time to recognise words.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ _ACKNOWLEDGEMENTS = frozenset(
     }
 )
 _LASTING_S = 1.5
-"""A voice over a paused bot that is longer is no acknowledgement: they last up to a second."""
+"""Acknowledgements last up to a second; a longer voice over a paused bot is an interruption."""
 _WORDLESS_S = 4.0
-"""An answer waits no longer for a sound without words."""
+"""How long an answer waits for a sound without words."""
 _LONGEST_S = 60.0
-"""Nobody says more in one breath: the recogniser has not noticed the end, or hears a television."""
+"""Longest utterance: after it, the recogniser has missed the end or hears a television."""
 
 
 class Verdict(StrEnum):
-    """What to do with a finished utterance: take it as a turn, keep it as context, say that it
-    was not understood, or drop it."""
+    """What to do with a finished utterance: answer it as a turn, keep it as context, treat it as
+    not understood, or drop it."""
 
     TURN = "turn"
     CONTEXT = "context"
@@ -46,7 +46,9 @@ def _is_acknowledgement(text: str) -> bool:
 
 @dataclass(slots=True)
 class TurnTaking:
-    """One a call. Times are seconds on a monotonic clock."""
+    """Decides what interrupts the bot and what becomes of an utterance. One per call.
+
+    Times are seconds on a monotonic clock."""
 
     config: BargeInConfig
     gated: bool = False
@@ -65,7 +67,7 @@ class TurnTaking:
         if not self.bot_speaking:
             self.bot_began_at = now
         self.bot_speaking = True
-        # Without protection, words that began a moment before and are told now interrupt as well.
+        # Without protection, speech that began just before and is reported now interrupts, too.
         self.protected_until = now + protection_ms / 1000 if protection_ms else 0.0
         if protection_ms and self.speech_began is not None:
             self._protected = True
@@ -73,12 +75,12 @@ class TurnTaking:
     def bot_stopped(self) -> None:
         self.bot_speaking = False
         if self.speech_began is not None:
-            # Whoever still speaks behind the protected words wants more than to be greeted.
+            # A caller who still speaks after the protected message has more to say than hello.
             self._protected = False
 
     def speech_started(self, now: float) -> float | None:
-        """The caller makes a sound. Returns when to ask :meth:`lasted`, None where it does not
-        matter (nobody to interrupt, or not allowed, or the detector of voices tells better)."""
+        """The caller makes a sound. Returns when to ask :meth:`lasted`; None if that is not needed
+        (nothing to interrupt, not allowed, or left to the voice detector)."""
         self.speech_began = now
         self._accepted = self._worded = False
         self._over_bot = self.bot_speaking
@@ -91,31 +93,31 @@ class TurnTaking:
 
     @property
     def _by_sound(self) -> bool:
-        """Whether a sound without words can interrupt. On a line with an echo it may be the bot."""
+        """Whether a sound without words can interrupt: with an echo it may be the bot itself."""
         return self.config.enabled and not self.own.known
 
     def lasted(self) -> bool:
-        """The speech lasted long enough: whether it interrupts now."""
+        """The speech has lasted long enough; whether it interrupts now."""
         return self.speech_began is not None and self._accept()
 
     def voice_pauses(self, began: float, now: float) -> bool:
-        """Whether a voice that began at ``began`` and is still there pauses the bot."""
+        """Whether a voice that began at ``began`` and still sounds pauses the bot."""
         if not self.bot_speaking or not self._by_sound:
             return False
-        # One that began before the bot may be the end of what is being answered.
+        # A voice that began before the bot may be the end of what is being answered.
         if began < max(self.bot_began_at, self.protected_until):
             return False
         return now - began >= self.config.min_speech_ms / 1000
 
     def voice_lasted(self, began: float, now: float) -> bool:
-        """Whether that voice interrupts the bot, which it has paused, without a word: it lasts, and
-        the recogniser takes it for speech as well."""
+        """Whether a voice that has paused the bot interrupts it without words: it must last, and
+        the recogniser must take it for speech, too."""
         if self.speech_began is None:
             return False
         return now - began >= max(_LASTING_S, self.config.min_speech_ms / 1000) and self._accept()
 
     def partial(self, text: str) -> bool:
-        """Words were understood: whether they interrupt now."""
+        """The recogniser reports ``text`` so far; whether it interrupts now."""
         self._worded = self._worded or bool(text.strip())
         if not text.strip() or _is_acknowledgement(text):
             return False
@@ -128,18 +130,18 @@ class TurnTaking:
         return True
 
     def final(self, text: str, *, owed: bool = False, own: bool = False) -> Verdict:
-        """The utterance is over. ``owed``: the bot speaks, or its answer is awaited, which a cough
-        or an acknowledgement does not replace. ``own``: it was an echo of the bot's words."""
+        """The utterance is over. ``owed``: the bot speaks or owes an answer, which a cough or an
+        acknowledgement does not replace. ``own``: the utterance was an echo of the bot."""
         self.speech_began = None
         if own:
-            # Its sound may have silenced the bot all the same.
+            # Its sound may have interrupted the bot nevertheless.
             return Verdict.NOT_UNDERSTOOD if self._accepted else Verdict.DROP
         over_bot = self._over_bot and not self._accepted
         says_something = bool(text.strip()) and not _is_acknowledgement(text)
         if self._protected:
             return Verdict.CONTEXT if text.strip() else Verdict.DROP
         if over_bot and self.bot_speaking:
-            # Not let in while the bot spoke: a cough, an acknowledgement, or barge-in is off.
+            # It did not interrupt the bot: a cough, an acknowledgement, or barge-in is off.
             if not says_something:
                 return Verdict.DROP
             return Verdict.TURN if self.config.enabled else Verdict.CONTEXT
@@ -154,14 +156,14 @@ class TurnTaking:
         return self.speech_began is not None and now - self.speech_began < _LONGEST_S
 
     def caller_goes_on(self, now: float) -> bool:
-        """Whether an answer should wait for what the caller is saying. A sound that lasts and has
-        no words may be a television."""
+        """Whether an answer should wait for what the caller is saying. A long sound without words
+        may be a television."""
         if self.speech_began is None:
             return False
         return self._worded or now - self.speech_began < _WORDLESS_S
 
     def speech_ended(self) -> bool:
-        """The sound is over. Returns whether it took the floor, and turns out to be no speech."""
+        """The sound is over. Whether it interrupted the bot and turned out not to be speech."""
         silenced = self.speech_began is not None and self._accepted
         self.speech_began = None
         return silenced

@@ -28,23 +28,23 @@ class CallerTimes:
 
     @property
     def speaks(self) -> bool:
-        """They began something whose words are not known, and that no item has answered."""
+        """The caller began an utterance whose text is not known and that no item has answered."""
         return self.started is not None and (self.final or 0) < self.started
 
     @property
     def wordless(self) -> bool:
-        """They came to the end of something whose words are not known."""
+        """The caller ended an utterance whose text is not known."""
         return self.speaks and (self.ended or 0) >= (self.started or 0)
 
     @property
     def waits_since(self) -> int | None:
-        """When they came to the end of something that no item has answered."""
+        """When the caller ended an utterance that no item has answered."""
         ended = max(self.ended or 0, self.final or 0)
         return ended if ended and ended >= (self.started or 0) else None
 
 
 class TurnTimes(msgspec.Struct):
-    """Filled in as a turn goes; milliseconds since the epoch."""
+    """The times of a turn, filled in as it goes on; milliseconds since the epoch."""
 
     call_id: str
     turn_id: str

@@ -1,8 +1,8 @@
-"""Barge-in by ear: the bot falls silent as soon as a voice is over it, and words decide the rest.
+"""Barge-in by voice: the bot pauses as soon as a voice speaks over it; words decide what follows.
 
-A pause costs nothing: what the caller has not heard waits in the line. If the recogniser
-understands words, or the voice lasts, the reply is given up; after an acknowledgement or a noise
-the bot goes on where it stopped.
+A pause loses nothing: unheard audio waits in the line. If the recogniser understands words, or the
+voice lasts, the reply is given up; after an acknowledgement or a noise the bot goes on where it
+stopped.
 """
 
 from __future__ import annotations
@@ -25,18 +25,21 @@ __all__ = ["VoiceGate"]
 _log = logging.getLogger("voicecall.calls")
 _FAILED = "call %s: the detector of voices failed; speech recognition alone interrupts"
 _GRACE_S = 0.6
-"""From the end of a voice until the bot goes on: time for a recogniser to tell a word."""
+"""From the end of a voice until the bot goes on: time for the recogniser to report a word."""
 _LONGEST_S = 4.0
-"""A pause without a sign of the recogniser: music or a television is no reason to stay silent."""
+"""Longest pause without a report of the recogniser: the voice may be music or a television."""
 _IN_VAIN = 3
 _IN_VAIN_S = 10.0
-"""After so many pauses in so many seconds without a word, the bot is not paused again until its
-words are over: the voice may be a child's, or its own out of a loudspeaker."""
+"""After this many pauses without a word within this many seconds, the bot is not paused again until
+it has finished: the voice may be a child's, or its own from a loudspeaker."""
 
 
 class VoiceGate:
-    """One a call. ``paused`` is called when the bot falls silent, ``lasted`` when a voice went on
-    for so long that it is an interruption."""
+    """Pauses the line while a voice speaks over the bot, and resumes it unless that becomes an
+    interruption.
+
+    ``paused`` is called when the bot falls silent, ``lasted`` when a voice has gone on for so long
+    that it is an interruption."""
 
     def __init__(
         self,
@@ -67,7 +70,7 @@ class VoiceGate:
         self._in_vain: deque[float] = deque(maxlen=_IN_VAIN)
 
     def hear(self, audio: bytes) -> None:
-        """The next caller audio, by a plain call."""
+        """Take the next caller audio."""
         detector = self._detector
         if detector is None:
             return
@@ -96,18 +99,18 @@ class VoiceGate:
         elif self._turns.voice_lasted(self._voice_began, now):
             self._lasted()
         elif now - self._paused_at >= _LONGEST_S:
-            # The rest of this voice counts for nothing.
+            # The rest of this voice is ignored.
             self._voice_began = None
             self._in_vain.append(self._paused_at)
             self._resume()
 
     def _is_vain(self) -> bool:
-        """Whether pauses have come to nothing often enough."""
+        """Whether the bot was paused in vain too often to be paused again."""
         times = self._in_vain
         return len(times) == _IN_VAIN and times[-1] - times[0] < _IN_VAIN_S
 
     def _do_without(self) -> None:
-        """For the rest of the call only the recogniser tells that the caller speaks."""
+        """The detector has failed: for the rest of the call only the recogniser reports speech."""
         self._detector = None
         self._turns.gated = False
         self._resume()
@@ -118,8 +121,8 @@ class VoiceGate:
             self._resume()
 
     def interrupted(self) -> tuple[float, float] | None:
-        """The pause became an interruption: how many seconds ago it began, and how many the
-        voice had lasted then. None: the bot was not paused. The line stays silent until it is
+        """The pause became an interruption. Returns how many seconds ago it began and how long the
+        voice had lasted by then; None if the bot was not paused. The line stays silent until it is
         cleared, or :meth:`over`."""
         if self._paused_at is None:
             return None
@@ -128,7 +131,7 @@ class VoiceGate:
         return ago_s, self._lasted_s
 
     def over(self) -> None:
-        """The bot's words are over, heard or given up."""
+        """The bot has finished speaking, or was stopped."""
         self._paused_at = None
         self._in_vain.clear()
         self._line.resume()
@@ -146,7 +149,7 @@ class VoiceGate:
             self._spawn(self._wait)
 
     async def _wait(self) -> None:
-        """Go on when it has been quiet for long enough; also when no more audio comes."""
+        """Resume when it has been quiet for long enough, even if no more audio comes."""
         while self._paused_at is not None:
             wait = self._voiced_until + _GRACE_S - self._seam.monotonic()
             if wait <= 0:
