@@ -1,4 +1,4 @@
-"""Work in a thread that nobody has to wait for."""
+"""Run work in a thread that holds up neither a stop nor the end of the process."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ T = TypeVar("T")
 
 
 async def aside(work: Callable[[], T], name: str) -> T:
-    """What ``work()`` returns or raises, from a thread called ``name``. Cancelled, it leaves the
-    thread to itself: what hangs there holds up neither a stop nor the end of the process."""
-    # The end of the process waits for a thread of anyio's, which is no daemon.
+    """Run ``work()`` in a daemon thread called ``name`` and return (or raise) its outcome. When
+    cancelled, it abandons the thread."""
+    # Not anyio's threads: they are not daemons, so the interpreter would wait for them at exit.
     loop = asyncio.get_running_loop()
     outcome: asyncio.Future[T] = loop.create_future()
 
@@ -30,7 +30,7 @@ async def aside(work: Callable[[], T], name: str) -> T:
             tell = partial(outcome.set_result, work())
         except BaseException as error:  # noqa: BLE001 (raised again where it is awaited)
             tell = partial(outcome.set_exception, error)
-        # The loop may be gone by now.
+        # The loop may be closed by now.
         with contextlib.suppress(RuntimeError):
             loop.call_soon_threadsafe(settle, tell)
 

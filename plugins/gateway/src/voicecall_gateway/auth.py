@@ -1,4 +1,4 @@
-"""Who may use the admin port: the token, its file, scopes, and the Origin check."""
+"""Access to the admin port: the token, its file, scopes, and the Origin check."""
 
 from __future__ import annotations
 
@@ -44,14 +44,15 @@ def scope_name(scope: str) -> str:
 
 
 def expand_scopes(requested: Iterable[str]) -> frozenset[str]:
-    """The known scopes among ``requested`` and those they include (admin > write > read)."""
+    """The known scopes among ``requested``, and the scopes that they include (admin > write >
+    read)."""
     ranks = [SCOPES.index(scope) for scope in requested if scope in SCOPES]
     return frozenset(SCOPES[: max(ranks) + 1]) if ranks else frozenset()
 
 
 def token_matches(expected: str, given: str | None) -> bool:
-    """Compared in constant time, without blanks around the given one."""
-    # JSON can carry halves of surrogate pairs, too.
+    """Compare in constant time, ignoring white space around ``given``."""
+    # A JSON string can hold lone surrogates.
     return given is not None and hmac.compare_digest(
         expected.encode(errors="surrogatepass"), given.strip().encode(errors="surrogatepass")
     )
@@ -60,8 +61,8 @@ def token_matches(expected: str, given: str | None) -> bool:
 def existing_token(
     section: GatewaySection, environ: Mapping[str, str], state_dir: Path
 ) -> str | None:
-    """The configured token, ``VOICECALL_GATEWAY_TOKEN``, or the one in the state directory;
-    None where there is none yet or authentication is off."""
+    """The configured token, ``VOICECALL_GATEWAY_TOKEN``, or the token in the state directory;
+    None if there is none yet or authentication is off."""
     if section.auth.mode == "none":
         return None
     if section.auth.token:
@@ -95,7 +96,7 @@ def existing_token(
 def gateway_token(
     section: GatewaySection, environ: Mapping[str, str], state_dir: Path, seam: Seam
 ) -> str | None:
-    """The token to ask for, made and stored (mode 0600) on the first start."""
+    """The token that clients must send; generated and stored (mode 0600) on the first start."""
     token = existing_token(section, environ, state_dir)
     if token is not None or section.auth.mode == "none":
         return token
@@ -106,7 +107,7 @@ def gateway_token(
         try:
             with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
                 stream.write(f"{seam.token()}\n")
-            # A link never replaces: of two first starts at once, both use the same token.
+            # A link never replaces a file, so two simultaneous first starts use the same token.
             os.link(draft, file)
         except FileExistsError:
             pass
@@ -121,11 +122,11 @@ def gateway_token(
 
 
 def origin_allowed(origin: str | None, host: str | None, bind: str) -> bool:
-    """Whether a WebSocket upgrade with these ``Origin`` and ``Host`` headers may go on.
+    """Whether to accept a request with these ``Origin`` and ``Host`` headers.
 
-    Programs send no Origin. A browser's page is let in where it comes from this machine, or from
-    the very host it talks to when the port is open to the network (a loopback port never trusts
-    the Host header: a page can make its own name resolve to 127.0.0.1).
+    Programs send no Origin. A page in a browser is accepted if it comes from this machine or, when
+    the port is open to the network, from the host that it talks to. A loopback port never trusts
+    the Host header: a page can make its own name resolve to 127.0.0.1.
     """
     if origin is None:
         return True

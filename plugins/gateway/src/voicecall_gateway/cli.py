@@ -44,8 +44,8 @@ def _voicecall(
 
 
 def build_app(registry: Registry, *, trial: bool = False) -> typer.Typer:
-    """The commands of the gateway and of every plugin that can be loaded; on ``trial`` only those
-    of plugins that can be made."""
+    """The commands of the gateway and of every plugin that can be loaded; with ``trial``, plugins
+    whose commands cannot be built are left out."""
     app = typer.Typer(
         name="voicecall",
         no_args_is_help=True,
@@ -73,14 +73,15 @@ def _command(registry: Registry) -> Any:
     try:
         return typer.main.get_command(build_app(registry))
     except Exception:  # noqa: BLE001 (a plugin's command, which is told of now)
-        # To make them all is a tenth of the time that --help takes: only here they are made twice.
+        # Building all commands takes a tenth of the time of --help, so they are built twice only
+        # here.
         return typer.main.get_command(build_app(registry, trial=True))
 
 
 def run(arguments: Sequence[str], registry: Registry, environ: Mapping[str, str]) -> int:
-    """Run one command; returns the exit status. An error is one sentence on stderr."""
+    """Run one command and return its exit status. Errors are one sentence on stderr."""
     try:
-        # Ctrl-C may come while the plugins are imported, too.
+        # Inside the try block because Ctrl-C may come while plugins are imported.
         with watched_output():
             _command(registry).main(
                 args=list(arguments), prog_name="voicecall", obj=CommandLine(registry, environ)

@@ -1,4 +1,4 @@
-"""A client of the gateway's ``/rpc`` for commands: synchronous, one request at a time."""
+"""A client of the gateway's ``/rpc`` for commands: synchronous, with one request at a time."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ __all__ = ["GatewayClient", "GatewayTimeout", "GatewayUnreachable", "RpcError"]
 MAX_FRAME = 16 * 1024 * 1024
 MAX_EVENTS = 1000
 _STOPPING = 503
-"""With this status a gateway refuses connections while it stops."""
+"""The HTTP status with which a gateway refuses connections while it stops."""
 
 
 class GatewayUnreachable(VoicecallError):
-    """No gateway answers there: refused, or gone without a word.
+    """No gateway answers: the connection was refused or lost.
 
-    ``remote`` is set where the address came from ``VOICECALL_GATEWAY_URL``; ``lost`` where one was
-    there: the connection broke after the handshake, so that a request may have taken effect, or the
-    gateway is stopping. Only where neither is set may a command do the work itself.
+    ``remote``: the address came from ``VOICECALL_GATEWAY_URL``. ``lost``: there was a gateway, but
+    it is stopping, or the connection broke after the handshake, so that a request may have taken
+    effect. A command may do the work itself only if neither is set.
     """
 
     def __init__(self, message: str, *, remote: bool = False, lost: bool = False) -> None:
@@ -56,12 +56,12 @@ class RpcError(VoicecallError):
 
 
 class GatewayClient:
-    """Use :meth:`connect` in a ``with`` statement."""
+    """A client of one gateway: use :meth:`connect` in a ``with`` statement."""
 
     def __init__(
         self, url: str, token: str | None, timeout: float, *, remote: bool, source: str
     ) -> None:
-        """``source``: where the token comes from, for who is told that it is not accepted."""
+        """``source`` says where the token comes from, for the error if it is not accepted."""
         self.url = url
         self.hello: Mapping[str, Any] = {}
         self._token = token
@@ -77,10 +77,10 @@ class GatewayClient:
     def connect(
         cls, config: Path | None, environ: Mapping[str, str], timeout: float = 5.0
     ) -> GatewayClient:
-        """A client for the configured gateway, or the one that ``VOICECALL_GATEWAY_URL`` names. On
-        another machine it is not told the token that was made for the gateway of this one. The
-        connection is made on entering. ``timeout`` (seconds) is for connecting and for calls
-        that name none. Raises :exc:`voicecall.errors.ConfigError`."""
+        """A client for the configured gateway, or the one that ``VOICECALL_GATEWAY_URL`` names. The
+        token in the state directory is never sent to another machine. The connection is made on
+        entering the ``with`` statement. ``timeout`` (seconds) applies to connecting and is the
+        default for calls. Raises :exc:`voicecall.errors.ConfigError`."""
         from .auth import TOKEN_VARIABLE, existing_token
         from .config import load_config
         from .sections import url_host
@@ -136,7 +136,7 @@ class GatewayClient:
         except (ConnectionError, EOFError):
             raise self._unreachable("has no voicecall gateway running") from None
         except OSError as error:
-            # A name that nobody knows, a certificate that is not trusted.
+            # For instance an unknown host name or an untrusted certificate.
             why = getattr(error, "verify_message", "") or error.strerror or error
             raise GatewayUnreachable(
                 f"{_safe(self.url)} cannot be reached: {why}", remote=self._remote
@@ -158,8 +158,8 @@ class GatewayClient:
         *,
         timeout: float | None = None,
     ) -> dict[str, Any]:
-        """The payload of the answer. Raises :exc:`RpcError`, :exc:`GatewayTimeout` and
-        :exc:`GatewayUnreachable`."""
+        """Send a request and return the payload of the answer. Raises :exc:`RpcError`,
+        :exc:`GatewayTimeout` and :exc:`GatewayUnreachable`."""
         request_id = str(next(self._ids))
         self._send({"type": "req", "id": request_id, "method": method, "params": params or {}})
         deadline = time.monotonic() + (self._timeout if timeout is None else timeout)
@@ -171,8 +171,8 @@ class GatewayClient:
                 return self._payload(frame)
 
     def events(self) -> Iterator[Mapping[str, Any]]:
-        """Event frames ``{event, payload, seq}`` as they come; ends when the gateway closes the
-        connection. Raises :exc:`GatewayUnreachable` where there was none."""
+        """Event frames ``{event, payload, seq}`` as they arrive; ends when the gateway closes the
+        connection. Raises :exc:`GatewayUnreachable` if the client is not connected."""
         self._connection()
         while True:
             while self._events:
@@ -238,7 +238,7 @@ class GatewayClient:
         )
 
     def _of_another_version(self, message: str) -> str:
-        """What is to be done where a gateway knows less, or more, than this command."""
+        """What to do if the error comes from a gateway of another version than this command."""
         server = self.hello.get("server")
         theirs = server.get("version") if isinstance(server, dict) else None
         if theirs is None or not message.startswith("unknown "):
@@ -293,7 +293,7 @@ class GatewayClient:
         return self._gone(f"{what}; {self._who_else()}")
 
     def _who_else(self) -> str:
-        """What is to be changed where somebody else listens at the address."""
+        """What to change if another program listens at the address."""
         if self._remote:
             return "VOICECALL_GATEWAY_URL may name another program"
         return "another program may have its port: stop that one, or set gateway.port"
@@ -314,7 +314,7 @@ def _rpc_url(text: str) -> str:
         port = parts.port
         (parts.hostname or "").encode("idna")
     except ValueError:
-        # A port that is none, half an IPv6 address, or a name that cannot be looked up.
+        # An invalid port, a malformed IPv6 address, or a name that cannot be looked up.
         raise wrong from None
     scheme = {"http": "ws", "https": "wss"}.get(parts.scheme, parts.scheme)
     if scheme not in ("ws", "wss") or not parts.hostname or port == 0:
@@ -324,7 +324,7 @@ def _rpc_url(text: str) -> str:
 
 
 def _is_here(url: str, bind: str) -> bool:
-    """Whether a URL names this machine, or the address that its own gateway listens on."""
+    """Whether a URL names this machine, or the address that the configured gateway listens on."""
     host = urlsplit(url).hostname or ""
     try:
         address = ipaddress.ip_address(host)

@@ -1,4 +1,4 @@
-"""What every command gets: the registry and the environment, through the command's context."""
+"""What every command gets through its context: the registry and the environment."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class CommandLine:
     environ: Mapping[str, str]
 
     def load_config(self, config: Path | None) -> LoadedConfig:
-        """Raises :exc:`voicecall.errors.ConfigError`."""
+        """Read and check the configuration. Raises :exc:`voicecall.errors.ConfigError`."""
         from .config import load_config
 
         return load_config(config, self.environ)

@@ -1,7 +1,7 @@
-"""The gateway's configuration: one file, our own sections validated, secrets in their places.
+"""The gateway's configuration: reads one file and validates the gateway's own sections.
 
-The configuration of a plugin is only taken apart when the plugin is used
-(:mod:`.pluginconfig`). Nothing here reads ``os.environ``: the environment is an argument.
+The configuration of a plugin is processed only when the plugin is used (:mod:`.pluginconfig`).
+Nothing here reads ``os.environ``: the environment is an argument.
 """
 
 from __future__ import annotations
@@ -37,17 +37,19 @@ OPEN_SECTIONS = ("tts", "agents", "session")
 """Sections that plugins read."""
 
 INCLUDE = "$include"
-"""Stands for the content of other files in files of OpenClaw."""
+"""The key with which OpenClaw's files include other files."""
 
 Model = TypeVar("Model", bound=BaseModel)
 
 
 @dataclass(frozen=True, slots=True)
 class LoadedConfig:
-    """A configuration that can be used. ``source`` is what errors call it (the file's path),
-    ``tree`` the whole file with today's keys and before any replacement, ``warnings`` and
-    ``notes`` one sentence each. ``version`` is that of the file before it was read. ``kept`` holds
-    what was made of parts of it, by name."""
+    """A usable configuration.
+
+    ``source`` is its name in errors (the file's path), ``tree`` the whole file with old keys
+    translated but nothing substituted. ``warnings`` and ``notes`` are sentences. ``version`` is
+    the file's version before it was read. ``kept`` caches processed parts by name.
+    """
 
     source: str
     tree: Mapping[str, Any] = field(repr=False)
@@ -61,8 +63,8 @@ class LoadedConfig:
     kept: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     def section(self, name: str) -> Mapping[str, Any]:
-        """A top-level object with its secrets, ``{}`` where it is absent. The first time, files
-        may be read and programs run."""
+        """A top-level object with its secrets resolved; ``{}`` if it is absent. The first time,
+        files may be read and programs run."""
         if name not in self.kept:
             value = self.tree.get(name)
             own = value if isinstance(value, dict) else {}
@@ -71,7 +73,7 @@ class LoadedConfig:
         return section
 
     def denied(self, plugin_id: str) -> bool:
-        """Whether a plugin is on the deny list, or not on the allow list where there is one."""
+        """Whether a plugin is on the deny list, or missing from the allow list if there is one."""
         allow = self.plugins.allow
         return plugin_id in self.plugins.deny or (allow is not None and plugin_id not in allow)
 
@@ -82,13 +84,12 @@ class LoadedConfig:
         return self.plugins.entries.get(plugin_id, PluginEntry()).enabled
 
     def plugin_values(self, plugin_id: str) -> Mapping[str, Any]:
-        """What stands under ``plugins.entries.<id>.config`` in the file."""
+        """The value of ``plugins.entries.<id>.config`` in the file."""
         return self.plugins.entries.get(plugin_id, PluginEntry()).config
 
 
 def state_directory(environ: Mapping[str, str]) -> Path:
-    """``VOICECALL_STATE_DIR`` or ``~/.voicecall``. Not created here. Raises
-    :exc:`ConfigError`."""
+    """``VOICECALL_STATE_DIR`` or ``~/.voicecall``; not created here. Raises :exc:`ConfigError`."""
     return _path(environ.get("VOICECALL_STATE_DIR", "").strip() or "~/.voicecall", environ)
 
 
@@ -115,8 +116,8 @@ def _path(text: str, environ: Mapping[str, str]) -> Path:
 
 
 def load_config(explicit: Path | None, environ: Mapping[str, str]) -> LoadedConfig:
-    """Read and check the configuration. A default file that is missing means an empty one; a
-    named file that is missing is an error. Raises :exc:`ConfigError`."""
+    """Read and check the configuration. A missing default file counts as empty; a missing file
+    that was named is an error. Raises :exc:`ConfigError`."""
     file = config_file(explicit, environ)
     version = file_version(file)
     if _named_file(explicit, environ) or file_exists(file):
@@ -139,7 +140,7 @@ def config_from_tree(
     source: str = "configuration",
     state_dir: Path | None = None,
 ) -> LoadedConfig:
-    """The same from a tree that the program already holds."""
+    """Check a configuration that the program already holds. Raises :exc:`ConfigError`."""
     values, changes = apply_rules(tree, CORE_RULES)
     notes = [_unknown_sections(values)]
     for name in KNOWN_SECTIONS:
@@ -177,7 +178,7 @@ def config_from_tree(
 
 
 def _includes(value: Any, path: str = "") -> Iterator[str]:
-    """Where other files are asked for."""
+    """The paths of all ``$include`` keys."""
     if isinstance(value, list):
         for index, item in enumerate(value):
             yield from _includes(item, f"{path}[{index}]")
@@ -193,7 +194,7 @@ def _includes(value: Any, path: str = "") -> Iterator[str]:
 def _gateway_values(
     section: dict[str, Any], environ: Mapping[str, str], missing: Missing, secrets: Secrets
 ) -> dict[str, Any]:
-    """The section with its variables; the token may be a reference."""
+    """The section with its variables substituted; the token may be a reference."""
     values: dict[str, Any] = substitute(section, environ, missing, "gateway")
     auth = section.get("auth")
     if isinstance(auth, dict) and "token" in auth:
@@ -234,7 +235,7 @@ def _without(values: Mapping[str, Any], keys: frozenset[str]) -> dict[str, Any]:
 
 
 def _own(section: Mapping[str, Any], name: str, notes: list[str]) -> dict[str, Any]:
-    """A section without the keys that belong to somebody else; ``notes`` tells of them."""
+    """A section without the keys that only OpenClaw uses; they are listed in ``notes``."""
     passed = sorted(set(section) & FOREIGN_KEYS[name])
     if passed:
         notes.append(f"{name}: keys that have no effect here are ignored: {', '.join(passed)}")
@@ -255,7 +256,7 @@ def _unknown_sections(tree: Mapping[str, Any]) -> str:
 def _check_gateway(source: str, gateway: GatewaySection, secrets: Secrets) -> None:
     token = gateway.auth.token
     if token == UNAVAILABLE:
-        # Another token would let in whoever knows it: without the one that is meant, nobody.
+        # Falling back to another token would let in whoever knows that one.
         reason = secrets.failures.get("gateway.auth.token", "the secret cannot be read")
         raise ConfigError(f"{source}: gateway.auth.token: {reason}")
     if token is not None:

@@ -1,4 +1,4 @@
-"""Changing the configuration file: the old one stays beside it, the new one replaces it whole."""
+"""Changing the configuration file: it is replaced atomically, and its old text kept as a backup."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ NEW_FILE_MODE = 0o600
 
 
 def editable_text(file: Path) -> str:
-    """The text to edit; an empty object for a file that does not exist. Raises
-    :exc:`CannotEdit` for TOML and :exc:`ConfigError` for what cannot be read."""
+    """The text to edit; an empty object if the file does not exist. Raises :exc:`CannotEdit` for
+    TOML and :exc:`ConfigError` for a file that cannot be read."""
     if file.suffix == ".toml":
         raise CannotEdit(f"{file} is TOML, which is not edited for you")
     try:
-        # As it is: reading text would turn the ends of lines into those of this system.
+        # Bytes, because text mode would convert the line endings.
         return file.read_bytes().decode()
     except FileNotFoundError:
         return "{}\n"
@@ -34,8 +34,8 @@ def editable_text(file: Path) -> str:
 
 
 def write_text(file: Path, text: str) -> Path | None:
-    """Replace ``file`` at once, with its mode and owner; returns where its old text stands now
-    (``<name>.bak``). Raises :exc:`ConfigError`; the file is then as it was."""
+    """Replace ``file`` atomically, keeping its mode and owner, and return the path of the backup
+    (``<name>.bak``), if any. Raises :exc:`ConfigError`; the file is then unchanged."""
     target = file.resolve()
     backup: Path | None = None
     try:
@@ -59,7 +59,7 @@ def _replace(target: Path, data: bytes, about: os.stat_result | None) -> None:
             os.fsync(descriptor)
             os.fchmod(descriptor, NEW_FILE_MODE if about is None else about.st_mode & 0o777)
             if about is not None and (about.st_uid, about.st_gid) != (os.geteuid(), os.getegid()):
-                # Only root may give a file away; for others it stays their own.
+                # Only root may change the owner; otherwise the file belongs to this user.
                 with contextlib.suppress(PermissionError):
                     os.fchown(descriptor, about.st_uid, about.st_gid)
         os.replace(name, target)
@@ -71,6 +71,6 @@ def _replace(target: Path, data: bytes, about: os.stat_result | None) -> None:
 def instead(
     error: CannotEdit, edits: Iterable[tuple[Sequence[str], Any]], file: Path
 ) -> ConfigError:
-    """What the operator has to type where the file could not be edited."""
+    """An error that says what to write by hand, for a file that could not be edited."""
     wanted = ", ".join(f"{'.'.join(path)} = {json.dumps(value)}" for path, value in edits)
     return ConfigError(f"{file}: {error}; write it yourself: {wanted}")

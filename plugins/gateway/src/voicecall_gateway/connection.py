@@ -48,7 +48,7 @@ class _Refused(Exception):
 
 
 class Connection:
-    """Lives as long as its socket. Requests outlive it: they run in the server's task group."""
+    """One client's socket. Its requests may outlive it: they run in the server's task group."""
 
     def __init__(self, websocket: WebSocket, server: RpcServer, connection_id: str) -> None:
         self.id = connection_id
@@ -60,7 +60,8 @@ class Connection:
         self._unanswered = 0
 
     def event(self, event: str, payload: Mapping[str, Any]) -> None:
-        """Queue an event. Never blocks; a slow client misses the oldest and sees it by ``seq``."""
+        """Queue an event. Never blocks; a slow client loses the oldest events and can tell by the
+        gaps in ``seq``."""
         self._seq += 1
         self._outbox.put_event(encode_event(event, payload, self._seq))
 
@@ -108,11 +109,11 @@ class Connection:
     async def _close(self, code: int, reason: str) -> None:
         if self._socket.application_state is WebSocketState.CONNECTED:
             try:
-                # As much as fits into a close frame.
+                # A close frame holds a reason of at most 123 bytes.
                 text = reason.encode(errors="replace")[:123].decode(errors="ignore")
                 await self._socket.close(code, text)
             except (WebSocketDisconnect, OSError):
-                # The client was faster.
+                # The client has closed it already.
                 return
 
     # --- handshake --------------------------------------------------------------------------

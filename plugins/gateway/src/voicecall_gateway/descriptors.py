@@ -1,5 +1,5 @@
-"""Whether there are file descriptors left: without one every new connection is closed, and nobody
-else says a word of it."""
+"""Watches for a lack of file descriptors: without one every new connection is closed, and nothing
+else reports it."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ __all__ = ["Descriptors", "shortage"]
 
 LOOK_SECONDS = 1.0
 CALM_LOOKS = 10
-"""So often there must be one until all is well: where few are left, they come and go."""
+"""Consecutive successful checks until the problem counts as over: near the limit, descriptors come
+and go."""
 
 _log = logging.getLogger("voicecall.gateway")
 
 
 def shortage() -> str | None:
-    """Why no file can be opened, in the system's words; None: there are descriptors left."""
+    """The system's error message if no file descriptor is left, otherwise None."""
     try:
         os.close(os.open(os.devnull, os.O_RDONLY))
     except OSError as error:
@@ -30,18 +31,18 @@ def shortage() -> str | None:
 
 
 class Descriptors:
-    """Looks once a second; ``look`` is :func:`shortage`."""
+    """Checks once a second with ``look`` (by default :func:`shortage`)."""
 
     def __init__(self, look: Callable[[], str | None] = shortage) -> None:
         self._look = look
         self._problem: str | None = None
 
     def problems(self) -> Sequence[str]:
-        """Why the gateway takes no connections, one sentence; empty when it does."""
+        """One sentence if the gateway cannot accept connections, otherwise nothing."""
         return () if self._problem is None else (self._problem,)
 
     async def watch(self) -> None:
-        """Look until cancelled."""
+        """Check until cancelled."""
         calm = 0
         while True:
             found = self._look()

@@ -1,7 +1,7 @@
-"""Keeps strangers from filling the log: whatever they send, they get only so many lines.
+"""Limits the log lines that strangers can cause.
 
-The log is rotated by size. Whoever sent enough of what is refused would otherwise drive everything
-else out of it.
+The log is rotated by size: without a limit, enough refused requests would push everything else out
+of it.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ _SPAN_S = 60.0
 
 
 class _Kinds:
-    """Lets 60 lines of one kind (one text before its arguments) through a minute."""
+    """Lets through 60 lines a minute of each kind, that is of each text before formatting."""
 
     def __init__(self, monotonic: Callable[[], float]) -> None:
         self._monotonic = monotonic
         self._seen: dict[str, tuple[float, int]] = {}
 
     def admit(self, text: str) -> str | None:
-        """What is to be written of a line; None for nothing. The first one after some that were
-        left out says how many."""
+        """The text to log, or None to leave the line out. The first line after a gap says how many
+        were left out."""
         now = self._monotonic()
         since, count = self._seen.get(text, (now, 0))
         left_out = 0
@@ -38,7 +38,7 @@ class _Kinds:
 
 
 class FloodLog:
-    """Writes lines about strangers, or what befalls their requests, to ``logger``."""
+    """A limited ``logger`` for lines that requests of strangers cause."""
 
     def __init__(self, logger: logging.Logger, monotonic: Callable[[], float]) -> None:
         self._logger = logger
@@ -60,7 +60,7 @@ class FloodLog:
 
 
 class FloodFilter(logging.Filter):
-    """The same for the logger of somebody else's code; errors are always written."""
+    """The same limit for a library's logger. Errors are always logged."""
 
     def __init__(self, monotonic: Callable[[], float]) -> None:
         super().__init__()

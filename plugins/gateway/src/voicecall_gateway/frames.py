@@ -1,8 +1,8 @@
 """Frames of the gateway's WebSocket protocol, version 4.
 
-Three closed objects travel as JSON text: ``req`` (client), ``res`` and ``event`` (server). The
-first server frame is the event ``connect.challenge``, the first client frame the request
-``connect``.
+Frames are JSON objects as text, without unknown keys: ``req`` from the client, ``res`` and
+``event`` from the server. The server's first frame is the event ``connect.challenge``, the
+client's first frame the request ``connect``.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ FORBIDDEN = "FORBIDDEN"
 
 
 class FrameError(Exception):
-    """A frame that is not of the protocol. ``request_id`` is set where it can be answered."""
+    """A frame that violates the protocol. ``request_id`` is set if it can be answered."""
 
     def __init__(self, message: str, request_id: str | None = None) -> None:
         self.request_id = request_id
@@ -78,8 +78,8 @@ class _Auth(_Frame):
 
 
 class ConnectParams(_Frame):
-    """Parameters of ``connect``. Device identities are understood and not used: a port that is
-    open to the network demands the token."""
+    """Parameters of ``connect``. Device identities are accepted but not used: a port that is open
+    to the network requires the token."""
 
     min_protocol: int
     max_protocol: int
@@ -97,7 +97,7 @@ class ConnectParams(_Frame):
 
 
 def parse_request(text: str) -> Request:
-    """A client frame. Raises :exc:`FrameError` and nothing else."""
+    """Parse a client frame. Raises :exc:`FrameError` and nothing else."""
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):
@@ -113,7 +113,7 @@ def parse_request(text: str) -> Request:
 
 
 def parse_connect(params: Mapping[str, Any]) -> ConnectParams:
-    """Raises :exc:`FrameError`."""
+    """Parse the parameters of ``connect``. Raises :exc:`FrameError`."""
     try:
         return ConnectParams.model_validate(params)
     except ValidationError as error:
@@ -126,7 +126,7 @@ def _first(error: ValidationError) -> str:
 
 
 def encode_result(request_id: str, payload: Mapping[str, Any]) -> str:
-    """Raises TypeError or ValueError for a payload that JSON cannot carry."""
+    """Raises TypeError or ValueError for a payload that JSON cannot represent."""
     return json.dumps(
         {"type": "res", "id": request_id, "ok": True, "payload": payload}, allow_nan=False
     )
@@ -149,7 +149,7 @@ def encode_error(
 
 
 def encode_event(event: str, payload: Mapping[str, Any], seq: int | None = None) -> str:
-    """Raises TypeError or ValueError for a payload that JSON cannot carry."""
+    """Raises TypeError or ValueError for a payload that JSON cannot represent."""
     frame: dict[str, Any] = {"type": "event", "event": event, "payload": payload}
     if seq is not None:
         frame["seq"] = seq

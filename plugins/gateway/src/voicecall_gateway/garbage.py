@@ -1,4 +1,4 @@
-"""When garbage is collected: no call should have to wait for it for long."""
+"""Garbage collection at times when no call has to wait long for it."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ __all__ = ["LOOK_SECONDS", "collect_garbage", "collect_rarely"]
 
 LOOK_SECONDS = 60.0
 _COLLECT_EVERY = (2_000, 5, 1_000)
-"""Thresholds of the three generations: young objects often, a few at a time, so that no call waits
-for it; old ones rarely."""
+"""Thresholds of the three generations: young objects often and a few at a time, so that no call
+waits for it; old ones rarely."""
 
 
 def collect_rarely() -> None:
-    """Spare collections what is there now and stays, and let those of old objects be rare: to look
+    """Exempt the objects that exist now from collections, and make full collections rare: looking
     at all live calls takes longer than a frame of audio lasts."""
     gc.collect()
     gc.freeze()
@@ -27,10 +27,10 @@ async def collect_garbage(idle: Callable[[], bool]) -> None:
     """Collect old objects until cancelled, at most once a minute: when ``idle()``, or when at least
     as many objects are new as the last collection kept.
 
-    The parts of a call refer to each other, so only a collection frees them. A gateway on which
-    somebody always talks must not wait for the interpreter: 20,000 calls later it would have
-    gigabytes to look through, for seconds. This way a collection takes about twice as long as
-    one that looks at the live calls alone: 3 ms with 50 calls, 0.1 to 0.2 s with 400.
+    The objects of an ended call refer to each other, so only a full collection frees them. On a
+    gateway that is never idle the interpreter's own would come after some 20,000 calls, with
+    gigabytes to look through for seconds. With this rule a collection takes about twice as long as
+    one that finds no garbage: 3 ms with 50 live calls, 0.1 to 0.2 s with 400.
     """
     kept = _old_objects()
     while True:

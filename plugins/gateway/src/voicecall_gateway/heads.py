@@ -1,11 +1,10 @@
-"""Bounds on the heads of requests, and on what follows them, which uvicorn takes however slowly and
-however long they come; and word of bodies that are there already.
+"""Limits on request heads and on what follows them, and a flag for bodies that are complete.
 
-uvicorn closes a connection that is idle after a response, here only when the usual proxies have
-closed theirs, and limits on bodies are its application's. In between, a connection that sends
-nothing, or a header a minute, would stay for ever, and so would one that sends a byte of its body
-when it was answered already. Nor is all that follows a head a body: chunks have heads of their own,
-and a trailer adds to the request's headers.
+uvicorn only closes connections that are idle after a response (here later than the usual proxies
+do), and limits on bodies are left to its application. Without the limits here, a connection that
+sends nothing, or a header a minute, would stay open for ever; so would one that sends another byte
+of its body after it was answered. What follows a head is not only the body: chunks have heads too,
+and trailers add to the request's headers.
 """
 
 from __future__ import annotations
@@ -20,30 +19,32 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 __all__ = ["WHOLE", "BoundedHeads"]
 
 WHOLE = "voicecall.whole"
-"""In the scope of a request whose body is there: nobody needs to wait for it."""
+"""Set in the scope of a request once its body is complete, so that nothing has to wait for it."""
 
 _WAITING = 8
 """Requests of one connection that may wait for the answer to another."""
 _LONGEST_TARGET = 8 * 1024
-"""Bytes of path and query. To unescape them, which is done before anything is checked, may take a
-microsecond and more for each."""
+"""Bytes of path and query. They are unescaped before anything is checked, which can take more than
+a microsecond per byte."""
 _KEPT_S = 130
-"""So long an idle connection stays open: longer than usual proxies and clients keep theirs (60 s to
-two minutes), which would otherwise use one that is just being closed, and do not repeat a POST."""
+"""How long an idle connection is kept: longer than the usual proxies and clients do (60 s to two
+minutes). Otherwise they could use one that is just being closed, and they do not repeat a POST."""
 _KEPT_BRIEFLY_S = 5
 _MOST_KEPT = 64
-"""Connections of one port. With more of them, those that become idle are kept briefly only."""
+"""With more connections than this on one port, idle ones are kept only briefly."""
 _NOWHERE = cast(list[tuple[bytes, bytes]], deque(maxlen=0))
 
 
 class BoundedHeads(HttpToolsProtocol):
-    """uvicorn's protocol, where a request's head must be whole within ``timeout_s`` seconds of the
-    connection, or of its first byte on a connection that is kept, and before more than ``limit``
-    bytes of it came. Otherwise it is answered (408, 431; not at all where nothing came) and the
-    connection is closed. What is left of a body behind its answer has as much time. The connection
-    is also closed when more than ``rest_limit`` bytes come behind a head, or many requests at once,
-    or one for a WebSocket before another is answered, or with a target of more than 8 KiB, or where
-    nothing is read of an answer for ``timeout_s``; trailers are dropped.
+    """uvicorn's HTTP protocol with limits on time and size.
+
+    A head must be complete within ``timeout_s`` seconds (of the connection or, on a connection that
+    was kept, of the head's first byte) and ``limit`` bytes. Otherwise the answer is 408 or 431, or
+    nothing if nothing was received, and the connection is closed. The rest of a body has the same
+    time after its answer. The connection is also closed for more than ``rest_limit`` bytes after a
+    head, too many requests at once, a WebSocket upgrade before another request is answered, a
+    target of more than 8 KiB, and if the client reads nothing of an answer for ``timeout_s``.
+    Trailers are dropped.
     """
 
     def __init__(
@@ -58,7 +59,7 @@ class BoundedHeads(HttpToolsProtocol):
         self._timer: asyncio.TimerHandle | None = None
         self._stuck: asyncio.TimerHandle | None = None
         self._unanswered: list[Any] = []
-        """Requests under way, the one that is being handled first."""
+        """Requests under way; the first one is being handled."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(cast(asyncio.Transport, transport))
@@ -67,8 +68,8 @@ class BoundedHeads(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._head_is_over()
         self._moves_again()
-        # uvicorn tells only the last of several requests, and would answer the first: uvloop raises
-        # an error where it writes then.
+        # uvicorn marks only the last of several requests, and would go on to answer the first:
+        # uvloop raises an error for such a write.
         for request in self._unanswered:
             request.disconnected = True
         super().connection_lost(exc)
@@ -76,7 +77,7 @@ class BoundedHeads(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         self._length += len(data)
         super().data_received(data)
-        # Most requests are whole by now: nothing of a head is there that needs a timer.
+        # Most requests are complete by now, and no timer is needed.
         if self._in_request:
             if self._length > self._rest_limit:
                 self._refuse(None, f"more than {self._rest_limit} bytes behind its head")
@@ -92,36 +93,37 @@ class BoundedHeads(HttpToolsProtocol):
         if len(self.url) > _LONGEST_TARGET:
             why = f"a target of more than {_LONGEST_TARGET} bytes"
             self._tell(why)
-            # Ends the parsing: uvicorn answers 400 and closes.
+            # This ends the parsing: uvicorn answers 400 and closes the connection.
             raise ValueError(why)
         super().on_headers_complete()
         if "path" in self.scope:
-            # No upgrade. The scope has the headers; what is added now are trailers.
+            # Not an upgrade. The scope has the headers; anything added from here on is a trailer.
             self.headers = _NOWHERE
             self._unanswered.append(self.cycle)
             if self.parser.should_upgrade():
-                # To another protocol. httptools reads no body then: it would be the next request.
+                # An upgrade to another protocol: httptools reads no body then, and would take it
+                # for the next request.
                 self.cycle.keep_alive = False
         if len(self.pipeline) > _WAITING:
             raise ValueError("too many requests at once")
 
     def on_message_complete(self) -> None:
         self._in_request = False
-        # Also the time that an answer before it has left to this one.
+        # Also ends the time that the answer before has set for the rest of this request.
         self._head_is_over()
         cast(dict[str, Any], self.scope)[WHOLE] = True
         answered = getattr(self.cycle, "response_complete", False)
         super().on_message_complete()
         if answered:
-            # uvicorn's timer for idle connections ended with the first byte behind the answer.
+            # uvicorn's timer for idle connections ended with the first byte after the answer.
             self._expect_head()
 
     def handle_websocket_upgrade(self) -> None:
-        # The connection is another protocol's from now on. The end of its head has begun to wait
-        # for the next one where there was an answer before.
+        # Another protocol takes over. After an earlier answer, the end of this head has started
+        # the timer for the next one.
         self._head_is_over()
         if not getattr(self.cycle, "response_complete", True):
-            # The answer to another request would come in the midst of what the socket sends.
+            # The answer to the other request would be mixed into what the socket sends.
             self._refuse(None, "a WebSocket before another request is answered")
             return
         super().handle_websocket_upgrade()
@@ -173,7 +175,7 @@ class BoundedHeads(HttpToolsProtocol):
             self._refuse(None)
 
     def _refuse(self, status: HTTPStatus | None, why: str | None = None) -> None:
-        """Answer with ``status`` and close; without ``why`` there is nothing to tell of."""
+        """Answer with ``status``, if any, log ``why``, if any, and close."""
         self._head_is_over()
         if self.transport.is_closing():
             return

@@ -1,4 +1,4 @@
-"""What all plugins of a gateway share: methods, tools, events, and the context of providers."""
+"""What all plugins of a gateway share: RPC methods, tools, events and the providers' context."""
 
 from __future__ import annotations
 
@@ -59,9 +59,9 @@ def provider_context(
 
 
 class Host:
-    """The one host object of a gateway. ``methods`` holds the registered RPC methods by name (with
-    scopes in full), ``tools`` the tools, ``off`` the ids of plugins that are installed and not
-    loaded."""
+    """The one host object of a gateway. ``methods`` holds the registered RPC methods by name (their
+    scopes written in full), ``tools`` the tools, ``off`` the ids of plugins that are installed but
+    not loaded."""
 
     def __init__(
         self,
@@ -82,7 +82,7 @@ class Host:
         self._listeners: list[Listener] = []
 
     def register_rpc(self, method: RpcMethod) -> None:
-        """Raises :exc:`PluginError` for a name that is taken or a scope that is unknown."""
+        """Add a method. Raises :exc:`PluginError` for a taken name or an unknown scope."""
         if method.name in self.methods:
             raise PluginError(f"the RPC method {method.name!r} is registered twice")
         try:
@@ -91,24 +91,24 @@ class Host:
             raise PluginError(f"the RPC method {method.name!r}: {error}") from None
 
     def register_tool(self, tool: ToolSpec) -> None:
-        """Raises :exc:`PluginError` for a name that is taken."""
+        """Add a tool. Raises :exc:`PluginError` for a taken name."""
         if tool.name in self.tools:
             raise PluginError(f"the tool {tool.name!r} is registered twice")
         self.tools[tool.name] = tool
 
     def find_tool(self, name: str) -> ToolSpec | None:
-        """A tool of any plugin that runs now."""
+        """A tool of any running plugin; None if there is none."""
         return self.tools.get(name)
 
     def withdraw(self, methods: Iterable[str], tools: Iterable[str]) -> None:
-        """Forget methods and tools of a plugin that has stopped."""
+        """Remove the methods and tools of a plugin that has stopped."""
         for name in methods:
             self.methods.pop(name, None)
         for name in tools:
             self.tools.pop(name, None)
 
     def publish(self, event: str, payload: EventPayload) -> None:
-        """Tell every listener now. Never blocks; a listener's error is logged."""
+        """Call every listener. Never blocks; a listener's error is logged."""
         self.event_names.add(event)
         if not self._listeners:
             return
@@ -118,12 +118,13 @@ class Host:
             try:
                 listener(event, payload)
             except Exception:  # noqa: BLE001 (a stranger's listener)
-                # A listener must not disturb whoever published.
+                # A listener must not disturb the publisher.
                 _log.exception("a listener failed on the event %s", event)
 
     def subscribe(self, listener: Listener) -> Callable[[], None]:
-        """Call ``listener`` for every published event; returns the undo, which may be called
-        again. Raises :exc:`PluginError` for a listener that would have to be awaited."""
+        """Call ``listener`` for every published event. Returns a function that ends the
+        subscription and may be called repeatedly. Raises :exc:`PluginError` for an async
+        listener."""
         if inspect.iscoroutinefunction(listener):
             raise PluginError("a listener of events is async, and listeners are not awaited")
         self._listeners.append(listener)
@@ -141,12 +142,12 @@ class Host:
         self.registry.hooks.call_ended(record, self._silent())
 
     def _silent(self) -> Sequence[object]:
-        """Plugins that are off, and were imported all the same: for their commands."""
+        """Plugins that are off but were imported, for their commands."""
         if not self.off:
             return ()
         found = (self.registry.imported(GROUP, plugin_id) for plugin_id in self.off)
         return [plugin for plugin in found if plugin is not None]
 
     def hide(self, text: str) -> str:
-        """``text`` without any credential that is known by now."""
+        """``text`` without any credential known by now."""
         return self.loaded.secrets.hide(text)

@@ -1,7 +1,7 @@
 """Changing single keys of a JSON5 (or JSON) text; comments and layout stay as they are.
 
-Every edit is checked: the result, read by the parser, must be the tree that was wanted and
-nothing else. Where that is not so, :exc:`CannotEdit` is raised and nothing happened.
+Every edit is checked: the result is parsed and must be exactly the wanted tree. Otherwise
+:exc:`CannotEdit` is raised.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class CannotEdit(VoicecallError):
 
 
 def set_key(text: str, path: Sequence[str], value: Any) -> str:
-    """``text`` with ``value`` at ``path``; objects on the way are made. Raises
+    """``text`` with ``value`` at ``path``; missing objects on the way are created. Raises
     :exc:`CannotEdit`."""
     wanted = _tree(text)
     place = wanted
@@ -41,7 +41,8 @@ def set_key(text: str, path: Sequence[str], value: Any) -> str:
 
 
 def remove_key(text: str, path: Sequence[str]) -> str:
-    """``text`` without the key at ``path``; unchanged where there is none."""
+    """``text`` without the key at ``path``; unchanged if there is none. Raises
+    :exc:`CannotEdit`."""
     wanted = _tree(text)
     place: Any = wanted
     for part in path[:-1]:
@@ -87,7 +88,7 @@ def _walk(text: str, path: Sequence[str]) -> tuple[list[Node], Sequence[str]]:
 
 @dataclass(frozen=True, slots=True)
 class _Style:
-    """How the file is written: one level of indentation, and whether keys go without quotes."""
+    """How the file is written: one level of indentation, and whether keys are unquoted."""
 
     step: str
     bare: bool
@@ -96,7 +97,8 @@ class _Style:
         return key if self.bare and _IDENTIFIER.fullmatch(key) else json.dumps(key)
 
     def value(self, value: Any, indent: str | None) -> str:
-        """``indent`` is that of the line the value begins on; None: all on one line."""
+        """``value`` as JSON5. ``indent`` is the indentation of the line on which it begins; None:
+        all on one line."""
         if not isinstance(value, dict) or not value:
             return json.dumps(value, ensure_ascii=False)
         if indent is None:
@@ -158,7 +160,7 @@ def _insert_line(text: str, last: Member, key: str, value: Any, style: _Style) -
     written = f"{indent}{style.key(key)}: {style.value(value, indent)}"
     behind = last.value.end if last.comma is None else last.comma
     head = text[:behind] + ("," if last.comma is None else "")
-    # A comment on the last line belongs to what stands there.
+    # A comment on the last line belongs to the member on that line.
     line = _LINE.match(text, behind)
     rest_of_line = line.group() if line is not None else ""
     tail = text[behind + len(rest_of_line) :]
@@ -167,7 +169,7 @@ def _insert_line(text: str, last: Member, key: str, value: Any, style: _Style) -
 
 
 def _indent_of(text: str, at: int) -> str:
-    """The white space at the beginning of the line."""
+    """The white space at the beginning of the line that contains ``at``."""
     line = text[max(text.rfind("\n", 0, at), text.rfind("\r", 0, at)) + 1 : at]
     return line[: len(line) - len(line.lstrip(" \t"))]
 

@@ -1,7 +1,7 @@
-"""Where things stand in the text of a JSON5 document (json5.org), for edits that keep the rest.
+"""Positions of keys and values in the text of a JSON5 document (json5.org), for edits in place.
 
-The text has been parsed before, by a real parser: this one only has to find the places, and gives
-up with :exc:`Unfamiliar` on whatever it does not expect.
+A real parser has accepted the text before. This module only finds positions, and raises
+:exc:`Unfamiliar` for anything that it does not expect.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _PLAIN_STRING = re.compile(r"[^\\]*")
 
 
 class Unfamiliar(Exception):
-    """The text is not written in a way that this module understands."""
+    """The text uses syntax that this module does not handle."""
 
 
 @dataclass(slots=True)
@@ -32,8 +32,8 @@ class Node:
 
 @dataclass(slots=True)
 class Member:
-    """A key with its value. ``start`` is where the key begins; ``comma`` the place after the
-    comma that follows, None where there is none."""
+    """A key with its value. ``start`` is where the key begins, ``comma`` the position after the
+    comma that follows, None if there is none."""
 
     key: str
     start: int
@@ -58,7 +58,7 @@ class _Reader:
         self._text = text
 
     def skip(self, at: int) -> int:
-        """Behind white space and comments."""
+        """The position after white space and comments."""
         found = _SPACE.match(self._text, at)
         return at if found is None else found.end()
 

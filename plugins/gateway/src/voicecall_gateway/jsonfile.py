@@ -1,4 +1,4 @@
-"""Reading a configuration file: JSON5, plain JSON or TOML with the same tree."""
+"""Reading a configuration file: JSON5, plain JSON, or TOML with the same structure."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ __all__ = ["FileVersion", "file_exists", "file_version", "parse_tree", "read_tre
 
 FileVersion = tuple[int, int, int]
 MOST_LEVELS = 100
-"""Of objects and lists in one another: whoever reads them goes down level by level."""
+"""Of nested objects and lists; other code processes them recursively."""
 _JSON5_ERROR = re.compile(r"^<string>:(\d+) (.*) at column (\d+)$", re.DOTALL)
 
 
 def file_exists(file: Path) -> bool:
-    """Raises :exc:`ConfigError` where that cannot be told."""
+    """Whether ``file`` exists. Raises :exc:`ConfigError` if that cannot be determined."""
     try:
         file.stat()
     except (FileNotFoundError, NotADirectoryError):
@@ -32,7 +32,8 @@ def file_exists(file: Path) -> bool:
 
 
 def file_version(file: Path) -> FileVersion | None:
-    """What changes with the file; None where there is none, or a pipe, which changes by itself."""
+    """A value that changes with the file; None for a missing file, and for a pipe, which changes by
+    itself."""
     try:
         about = file.stat()
     except OSError:
@@ -42,7 +43,7 @@ def file_version(file: Path) -> FileVersion | None:
 
 
 def read_tree(file: Path) -> dict[str, Any]:
-    """The object in ``file``. Raises :exc:`ConfigError`, which names the file and the place."""
+    """The object in ``file``. Raises :exc:`ConfigError` with the file and the position."""
     try:
         text = file.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
@@ -62,7 +63,7 @@ def read_tree(file: Path) -> dict[str, Any]:
 
 
 def parse_tree(text: str, name: str, *, toml: bool = False) -> dict[str, Any]:
-    """``text`` as an object; ``name`` is what errors call it."""
+    """``text`` as an object; ``name`` stands for it in errors. Raises :exc:`ConfigError`."""
     try:
         tree = tomllib.loads(text) if toml else _json(text, name)
     except tomllib.TOMLDecodeError as error:
@@ -81,8 +82,7 @@ def _too_deep(name: str) -> ConfigError:
 
 
 def _levels(tree: Any) -> int:
-    """How many objects and lists stand in one another; those beyond :data:`MOST_LEVELS` are not
-    counted any more."""
+    """How deeply objects and lists are nested; counting stops beyond :data:`MOST_LEVELS`."""
     level, inside = 0, [tree]
     while level <= MOST_LEVELS:
         inside = [value for value in inside if isinstance(value, dict | list)]
@@ -117,7 +117,7 @@ def _json(text: str, name: str) -> Any:
         return found
 
     try:
-        # Many files are plain JSON, which the standard library reads a hundred times faster.
+        # Many files are plain JSON, which the standard library parses a hundred times faster.
         return json.loads(text, object_pairs_hook=members)
     except ValueError:
         pass

@@ -1,4 +1,4 @@
-"""The end of the process, which nobody's thread or task holds up."""
+"""Ending the process even if a thread or task hangs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from collections.abc import Iterator
 __all__ = ["LEAVE_SECONDS", "leave"]
 
 LEAVE_SECONDS = 5.0
-"""What an event loop and an interpreter may take to close when all work is done."""
+"""Time for the event loop and the interpreter to close when all work is done."""
 _TELLING_S = 0.5
 
 _once = threading.Lock()
@@ -20,9 +20,11 @@ _log = logging.getLogger("voicecall.gateway")
 
 
 def leave(status: int, within_s: float) -> None:
-    """End this process with ``status`` in ``within_s`` seconds, unless it ends by itself. It waits
-    for threads of all libraries otherwise, and its event loop for all tasks: a call that hangs in
-    one of them would keep it alive. Of several, the first to be due counts."""
+    """End this process with ``status`` in ``within_s`` seconds, unless it ends by itself.
+
+    The interpreter waits for the threads of all libraries and the event loop for all tasks, so a
+    hanging one would keep the process alive. Of several calls, the first to be due counts.
+    """
 
     def tell() -> None:
         time.sleep(within_s)
@@ -31,17 +33,17 @@ def leave(status: int, within_s: float) -> None:
             _log.warning("the process does not end by itself, and is ended; still busy: %s", busy)
 
     def end() -> None:
-        # By itself: the log may be what hangs.
+        # In a thread of its own, because logging may be what hangs.
         time.sleep(within_s + _TELLING_S)
         os._exit(status)
 
-    # Both now: once the interpreter has begun to end, no thread can be started.
+    # Started now, because no thread can be started once the interpreter shuts down.
     for work in (tell, end):
         threading.Thread(target=work, name="leaving", daemon=True).start()
 
 
 def _busy_threads() -> Iterator[str]:
-    """Those that the end waits for, and where they are."""
+    """The threads that the interpreter waits for, and the function in which each one is."""
     frames = sys._current_frames()
     for thread in threading.enumerate():
         frame = frames.get(thread.ident or 0)

@@ -1,6 +1,6 @@
-"""Keys of older configurations: what they are called today, applied in memory and listed.
+"""Keys of older configurations: translated in memory, and listed.
 
-Paths are written with dots; a key of the file may hold none.
+Paths are written with dots, so keys that contain dots are left alone.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from voicecall.hosting import LegacyRule
 __all__ = ["CORE_RULES", "TTS_KEYS", "Change", "apply_rules", "value_at"]
 
 TTS_KEYS = frozenset({"modelOverrides", "personas", "providers"})
-"""Objects of the section ``tts`` that are no provider's block."""
+"""Objects in the section ``tts`` that are not blocks of providers."""
 
 CORE_RULES: Sequence[LegacyRule] = (
     LegacyRule("messages.tts", "tts", objects=True),
@@ -31,9 +31,9 @@ _SLOT = re.compile(r"\{(=?)([A-Za-z][\w.]*)\}")
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One old key: ``path`` where it stands, ``replacement`` (None: nothing) where its value
-    belongs, ``value`` what is to stand there (None: leave what is there), ``advice`` the rest of
-    a sentence about ``path``, in which ``{new}`` stands for ``replacement``."""
+    """One old key at ``path``. ``replacement`` is the path where its value belongs (None: nowhere),
+    ``value`` what to write there (None: leave what is there), ``advice`` the rest of a sentence
+    about ``path``, in which ``{new}`` stands for ``replacement``."""
 
     path: str
     replacement: str | None
@@ -46,7 +46,7 @@ class Change:
         return f"{self.path} {self.advice.replace('{new}', self.replacement or '')}"
 
     def below(self, prefix: str) -> Change:
-        """The same with paths that start at the root of the file."""
+        """The same change with ``prefix`` in front of its paths."""
         moved = f"{prefix}.{self.replacement}" if self.replacement is not None else None
         return replace(self, path=f"{prefix}.{self.path}", replacement=moved)
 
@@ -54,7 +54,7 @@ class Change:
 def apply_rules(
     tree: Mapping[str, Any], rules: Sequence[LegacyRule]
 ) -> tuple[dict[str, Any], list[Change]]:
-    """A copy of ``tree`` with today's keys, and what was changed, in order."""
+    """A copy of ``tree`` with today's keys, and the changes in order."""
     result: dict[str, Any] = _copy(tree)
     changes: list[Change] = []
     for rule in rules:
@@ -106,7 +106,7 @@ def _apply(
 def _matches(
     tree: Any, parts: Sequence[str], reserved: frozenset[str], path: tuple[str, ...] = ()
 ) -> Iterator[tuple[tuple[str, ...], dict[str, str]]]:
-    """The concrete paths that a rule's old path stands for, with what its slots took."""
+    """The paths in ``tree`` that match a rule's old path, with the values of its slots."""
     if not parts:
         yield path, {}
         return
@@ -127,8 +127,8 @@ def _matches(
 
 
 def _fill(new: str, slots: Mapping[str, str], tree: Mapping[str, Any]) -> tuple[str, ...] | None:
-    """``new`` with its slots filled: ``{name}`` from the old path, ``{=path}`` from the
-    configuration (of an object with one key, that key); None where that says nothing usable."""
+    """``new`` with its slots filled: ``{name}`` from the old path, ``{=path}`` with the value at
+    that path (or the key of an object with a single key); None if a slot has no usable value."""
     missing = False
 
     def value(match: re.Match[str]) -> str:
@@ -146,7 +146,7 @@ def _fill(new: str, slots: Mapping[str, str], tree: Mapping[str, Any]) -> tuple[
 
 
 def _reachable(tree: Any, path: Sequence[str]) -> bool:
-    """Whether objects stand, or can be made, on the way to ``path``."""
+    """Whether everything on the way to ``path`` is an object or does not exist yet."""
     for part in path[:-1]:
         tree = tree.get(part, {})
         if not isinstance(tree, dict):
@@ -155,7 +155,7 @@ def _reachable(tree: Any, path: Sequence[str]) -> bool:
 
 
 def value_at(tree: Any, path: Sequence[str]) -> Any:
-    """What stands at ``path``; None where nothing does."""
+    """The value at ``path``; None if there is none."""
     for part in path:
         tree = tree.get(part) if isinstance(tree, dict) else None
     return tree

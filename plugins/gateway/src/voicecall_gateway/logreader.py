@@ -1,5 +1,4 @@
-"""Reading a log or journal back: the last lines, across rotated files, and whatever comes after
-them."""
+"""Reading the last lines of a log or journal, across rotated files, and following it."""
 
 from __future__ import annotations
 
@@ -26,9 +25,9 @@ def last_lines(file: Path, count: int) -> list[str]:
 
 
 def follow(file: Path, count: int, wait: Callable[[], None]) -> Iterator[str]:
-    """The last ``count`` lines and then every new one, also after a rotation. A file that was cut
-    is read from its begin. ``wait()`` is called when there is nothing new; the generator never ends
-    by itself. Raises :exc:`OSError`."""
+    """The last ``count`` lines and then every new one, across rotations. A file that was truncated
+    is read from its beginning. ``wait()`` is called when there is nothing new; the generator never
+    ends by itself. Raises :exc:`OSError`."""
     stream, first = _open(file), True
     while True:
         with stream or nullcontext():
@@ -37,8 +36,8 @@ def follow(file: Path, count: int, wait: Callable[[], None]) -> Iterator[str]:
                 first = False
             later = None
             while later is None and stream is not None:
-                # Whether another file follows is asked first: nothing is written to this one
-                # after that, and what is read below is all of it.
+                # Look for a following file first: nothing is written to this one after that file
+                # exists, so what is read below is complete.
                 later = _after(stream, file)
                 if os.fstat(stream.fileno()).st_size < stream.tell():
                     stream.seek(0)
@@ -51,13 +50,13 @@ def follow(file: Path, count: int, wait: Callable[[], None]) -> Iterator[str]:
 
 
 def _last(file: Path, stream: BinaryIO | None, count: int) -> Iterable[str]:
-    """The last lines of the older parts and of the file itself, ``stream``, which is left behind
-    the last one."""
+    """The last lines of the older parts and of the file itself; ``stream`` is left after the last
+    one."""
     lines: deque[str] = deque(maxlen=count)
     for path in _older(file):
         if (part := _open(path)) is not None:
             with part:
-                # It may have been put aside meanwhile.
+                # The file may have been rotated meanwhile.
                 if stream is None or not _is_same(part, stream):
                     lines.extend(_lines(part, over=True))
     if stream is not None:
@@ -66,8 +65,8 @@ def _last(file: Path, stream: BinaryIO | None, count: int) -> Iterable[str]:
 
 
 def _lines(stream: BinaryIO, *, over: bool = False) -> Iterator[str]:
-    """Complete lines from here on, but blank ones; the stream is left behind the last one. Where it
-    is ``over``, half a line, which a crash has left, is one as well."""
+    """Complete, non-blank lines from here on; the stream is left after the last one. If the file is
+    finished (``over``), an incomplete last line, as a crash leaves it, counts too."""
     for line in stream:
         if not (over or line.endswith(b"\n")):
             stream.seek(-len(line), os.SEEK_CUR)
@@ -77,7 +76,7 @@ def _lines(stream: BinaryIO, *, over: bool = False) -> Iterator[str]:
 
 
 def _older(file: Path) -> list[Path]:
-    """Where older parts of a log are, oldest first."""
+    """The paths of a log's older parts, oldest first."""
     return [file.with_name(f"{file.name}.{n}") for n in range(KEPT_FILES, 0, -1)]
 
 
@@ -93,9 +92,8 @@ def _is_same(one: BinaryIO, other: BinaryIO) -> bool:
 
 
 def _after(stream: BinaryIO, file: Path) -> BinaryIO | None:
-    """The file that follows the one that is read; None while that is the newest, or the log is
-    between two names. One that has vanished among the older ones, or was moved away, is followed by
-    the oldest that was written to after it."""
+    """The file that follows ``stream``; None while that is the newest, or while the log is being
+    renamed. If ``stream`` was deleted or moved away, it is the oldest file written to after it."""
     now = os.fstat(stream.fileno())
     places = [*_older(file), file]
     opened = [(path, found) for path in places if (found := _open(path)) is not None]
@@ -103,7 +101,7 @@ def _after(stream: BinaryIO, file: Path) -> BinaryIO | None:
     if any(same):
         later = opened[same.index(True) + 1 :]
     else:
-        # The log itself follows whatever its time: a clock may have been set.
+        # The log itself qualifies whatever its time, because the clock may have been set back.
         later = [
             (path, found)
             for path, found in opened
@@ -117,7 +115,7 @@ def _after(stream: BinaryIO, file: Path) -> BinaryIO | None:
 
 
 def parse_line(line: str) -> Mapping[str, Any]:
-    """A line of the log as an object; one that is none becomes its message."""
+    """A line of the log as an object; any other text becomes its ``message``."""
     try:
         found = json.loads(line)
     except ValueError:
@@ -126,7 +124,7 @@ def parse_line(line: str) -> Mapping[str, Any]:
 
 
 def pretty(line: str) -> str:
-    """A line for people: local time, level, logger, message, then whatever else it says."""
+    """A line for people: local time, level, logger, message, then all other fields."""
     record = parse_line(line)
     logger = str(record.get("logger", ""))
     words = [_clock(record.get("time")), str(record.get("level", ""))]
@@ -151,5 +149,5 @@ def _value(value: Any) -> str:
 
 
 def _printable(text: str) -> str:
-    # A log holds what strangers sent; it must not steer the terminal.
+    # A log contains text that strangers sent, which must not control the terminal.
     return "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text)

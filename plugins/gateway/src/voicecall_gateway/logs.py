@@ -1,6 +1,6 @@
 """Logging: JSON lines in the state directory, short lines on stderr, credentials masked.
 
-Phone numbers are masked too. Transcripts are not masked, they are never handed to a logger.
+Phone numbers are masked too. Transcripts need no masking: they are never passed to a logger.
 """
 
 from __future__ import annotations
@@ -52,10 +52,10 @@ _PATTERNS = (
     (re.compile(r"(://[^/\s:@]+:)[^/\s@]+@"), r"\1" + MASKED + "@"),
     (re.compile(r"\+[1-9]\d{6,14}\b"), "+" + MASKED),
 )
-# Looking for all patterns at once would be most of what a line costs.
+# Trying all patterns would be most of the cost of a line.
 _SUSPECT = ("+", "://", "token", "key", "secret", "password", "bearer", "bas")
-"""Where a line has none of these, whatever its case, no pattern fits; most have none. Of "basic"
-no more: the patterns take a Turkish i for an i, as ``str.casefold`` does not."""
+"""No pattern matches a casefolded line without any of these, and most lines have none. Only "bas"
+of "basic", because the patterns match a Turkish i, which ``str.casefold`` does not map to i."""
 _OURS = {"message", "asctime", "taskName", "masked"}
 _encode = json.JSONEncoder(default=str).encode
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | _OURS
@@ -69,8 +69,8 @@ class Mask:
         self.add(values)
 
     def add(self, values: Iterable[str]) -> None:
-        # Longest first, so that no rest of a longer value stays behind. Blanks around one may be
-        # missing where it is quoted, and a line break is written otherwise.
+        # Longest first, so that no part of a longer value is left over. Stripped, because a quote
+        # of a value may lack the white space around it or escape a line break.
         known = {*self._values, *(text for value in values if len(text := value.strip()) >= 6)}
         self._values = tuple(sorted(known, key=len, reverse=True))
 
@@ -91,7 +91,7 @@ def _masked_by_patterns(text: str) -> str:
 
 
 def credentials_in(tree: Any) -> list[str]:
-    """Strings in a configuration that stand under a key which names a credential."""
+    """Strings in a configuration whose key names a credential."""
     found: list[str] = []
     if isinstance(tree, Mapping):
         for key, value in tree.items():
@@ -106,14 +106,14 @@ def credentials_in(tree: Any) -> list[str]:
 
 
 def credentials_of(environ: Mapping[str, str]) -> list[str]:
-    """Values of variables whose names end like that of a credential. Such a one stands in for a key
-    that a configuration does not have, and some libraries look for theirs by themselves."""
+    """Values of variables whose names end like a credential's. They can replace keys of the
+    configuration, and some libraries read their own."""
     named = ((name, value.strip()) for name, value in environ.items())
     return [value for name, value in named if _CREDENTIAL_VARIABLE.search(name) and value]
 
 
 class _Second:
-    """The text of a second, made once for all lines in it."""
+    """Formats a time, once for all lines in the same second."""
 
     def __init__(self, make: Callable[[int], str]) -> None:
         self._make = make
@@ -134,7 +134,7 @@ class _JsonLines(logging.Formatter):
         self._second = _Second(lambda at: time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(at)))
 
     def format(self, record: logging.LogRecord) -> str:
-        # Put together by hand: to encode a dict takes three times as long.
+        # Assembled by hand, because encoding a dict takes three times as long.
         time_ = f"{self._second(record.created)}.{int(record.msecs):03d}+00:00"
         message = _encode(_message(record, self._mask))
         line = (
@@ -150,7 +150,7 @@ class _JsonLines(logging.Formatter):
 
 
 def _message(record: logging.LogRecord, mask: Mask) -> str:
-    """The message without credentials; made once for all handlers."""
+    """The message without credentials, computed once for all handlers."""
     masked = vars(record).get("masked")
     if masked is None:
         masked = record.masked = mask(record.getMessage())
@@ -170,8 +170,8 @@ def _masked(value: Any, mask: Mask) -> Any:
 
 
 class _ShortLines(logging.Formatter):
-    """``12:00:01 warning voicecall.calls: message``, always one line that steers no terminal: texts
-    of strangers are in some. The traceback stays in the file."""
+    """``12:00:01 warning voicecall.calls: message``, always one line without control characters,
+    because some lines contain text of strangers. Tracebacks go to the file only."""
 
     def __init__(self, mask: Mask) -> None:
         super().__init__()
@@ -188,7 +188,7 @@ class _ShortLines(logging.Formatter):
 
 
 def _causes(error: BaseException) -> Iterator[str]:
-    """An error in words; for a group, which says nothing by itself, each one in it."""
+    """An error as text; for a group, whose own message says nothing, each error in it."""
     if isinstance(error, BaseExceptionGroup):
         for inner in error.exceptions:
             yield from _causes(inner)
@@ -208,7 +208,7 @@ def log_file(state_dir: Path) -> Path:
 
 
 def private_directory(directory: Path) -> None:
-    """Make a directory that only its owner can read; raises :exc:`ConfigError`."""
+    """Create a directory that only its owner can read. Raises :exc:`ConfigError`."""
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
@@ -220,13 +220,14 @@ def private_directory(directory: Path) -> None:
 
 class _StandardError(logging.StreamHandler[TextIO]):
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (the base's name)
-        """Where stderr is broken, nobody can be told; a line that is none, the file tells of."""
+        """Nothing: a broken stderr cannot be reported, and the file reports lines that cannot be
+        formatted."""
 
 
 class _PrivateRotatingFile(RotatingFileHandler):
-    """The base formats every record a second time to know its length; this file may instead
-    outgrow its limit by one line, and one that cannot be renamed grows on. One that was moved away
-    or deleted is begun anew within a second."""
+    """Unlike the base class, which formats every record twice to know its length, this handler may
+    exceed its limit by one line. A file that cannot be renamed keeps growing; one that was moved or
+    deleted is recreated within a second."""
 
     _size = 0
     _failing = False
@@ -252,14 +253,14 @@ class _PrivateRotatingFile(RotatingFileHandler):
             self.handleError(record)
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (the base's name)
-        """One sentence on stderr, once until a line is written again: the base prints a traceback
-        for each line, with its arguments as they are."""
+        """Write one sentence to stderr, once until a line is written again: the base class prints a
+        traceback for each line, with its arguments unmasked."""
         if not self._failing:
             self._failing = True
             self._complain("lines of the log are lost")
 
     def _complain(self, what: str) -> None:
-        """Tell stderr of the present exception."""
+        """Report the current exception on stderr."""
         if sys.stderr is None:
             return
         error = sys.exception()
@@ -280,11 +281,11 @@ class _PrivateRotatingFile(RotatingFileHandler):
                 self._complain("the log cannot be rotated, and grows on")
             self._rotates_from = now + _ROTATE_AGAIN_S
             if self.stream is not None and self.stream.closed:
-                # On a full disk it is closed, and not forgotten.
+                # On a full disk the base class closes the stream but keeps the reference.
                 self.stream = None
 
     def _look(self) -> None:
-        """Whether the name still means the file that is written to, and how long it is."""
+        """Update the size, or close the file if its name does not refer to it any more."""
         with contextlib.suppress(FileNotFoundError):
             about = os.stat(self.baseFilename)
             if (about.st_dev, about.st_ino) == self._file:
@@ -305,14 +306,14 @@ class _PrivateRotatingFile(RotatingFileHandler):
 
 
 def _ends_a_line(file: str) -> bool:
-    """Whether nothing stands behind the last end of a line: a crash may leave half of one."""
+    """Whether the file ends with a line break; a crash may leave half a line."""
     with open(file, "rb") as stream:
         stream.seek(-1, os.SEEK_END)
         return stream.read(1) == b"\n"
 
 
 def configure_logging(state_dir: Path, mask: Mask, *, stderr: bool = True) -> None:
-    """Send everything to the log file and to stderr. For the gateway's process, once."""
+    """Send everything to the log file and to stderr. Call it once, in the gateway's process."""
     file = log_file(state_dir)
     private_directory(state_dir)
     private_directory(file.parent)
@@ -326,8 +327,8 @@ def configure_logging(state_dir: Path, mask: Mask, *, stderr: bool = True) -> No
             " VOICECALL_STATE_DIR"
         ) from None
     to_file.setFormatter(_JsonLines(mask))
-    # No line tells the thread, the process or the place in the code, and each record would look for
-    # them: the ways that the standard library's guide to logging gives to leave that out.
+    # No line contains the thread, the process or the place in the code. This keeps records from
+    # collecting them, as the logging documentation describes under "Optimization".
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     logging._srcfile = None
     root = logging.getLogger()

@@ -24,15 +24,15 @@ _ENTRY = len(("plugins", "entries", "id", "config"))
 
 @dataclass(frozen=True, slots=True)
 class Rewritten:
-    """``backup`` holds the old text; ``plain``: comments and layout could not be kept."""
+    """``backup``: the path of the old text; ``plain``: comments and layout could not be kept."""
 
     backup: Path | None
     plain: bool
 
 
 def old_keys(tree: Mapping[str, Any], registry: Registry) -> tuple[dict[str, Any], list[Change]]:
-    """``tree`` with today's keys and every change, of the gateway and of all installed plugins
-    and providers, also of those that are off."""
+    """``tree`` with today's keys, and every change for the gateway and all installed plugins and
+    providers, including those that are off."""
     result, changes = apply_rules(tree, CORE_RULES)
     for plugin_id in plugin_ids(registry):
         entry = value_at(result, ("plugins", "entries", plugin_id))
@@ -66,8 +66,8 @@ def rewrite(file: Path, registry: Registry) -> Rewritten:
 def _remove_emptied(
     tree: dict[str, Any], changes: Sequence[Change], registry: Registry
 ) -> list[Sequence[str]]:
-    """Remove from ``tree`` the objects in which nothing stood but old keys; returns their paths. A
-    provider's block stays: that it is there may be why the provider is chosen."""
+    """Remove from ``tree`` the objects that held nothing but old keys, and return their paths. A
+    provider's block stays, because its presence may be why the provider is chosen."""
     removed: list[Sequence[str]] = []
     for change in changes:
         path = change.path.split(".")[:-1] if change.replacement != change.path else []
@@ -79,7 +79,8 @@ def _remove_emptied(
 
 
 def _stays(path: Sequence[str], registry: Registry) -> bool:
-    """Whether the object at ``path`` is in a provider's block, or is no part of a configuration."""
+    """Whether to keep the object at ``path``: it is or belongs to a provider's block, or is not
+    part of a plugin's configuration."""
     if path[:2] != ["plugins", "entries"]:
         return ".providers." in f".{'.'.join(path)}."
     info = load_plugin(registry, path[2]).info

@@ -1,4 +1,4 @@
-"""What a connection still has to be sent."""
+"""The frames that wait to be sent to a connection."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ __all__ = ["Outbox"]
 
 
 class Outbox:
-    """A queue of frames in order. Answers are always kept (their number is bounded by the
-    requests in flight); of events the oldest gives way when ``max_events`` are waiting."""
+    """A queue of frames in order. Answers are always kept (their number is bounded by the requests
+    in flight); the oldest event is dropped when ``max_events`` are waiting."""
 
     def __init__(self, max_events: int) -> None:
         self._max_events = max_events
@@ -34,7 +34,7 @@ class Outbox:
         self._wake.set()
 
     def close(self) -> None:
-        """Nothing more will come; what is waiting is still handed out."""
+        """Nothing more will be added; waiting frames are still handed out."""
         self._closed = True
         self._wake.set()
 

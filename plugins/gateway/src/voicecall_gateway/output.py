@@ -24,18 +24,18 @@ __all__ = [
 
 
 _STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
-"""Also what begins a line, or turns the direction of what follows in it."""
+"""Control characters, including those that begin a line or change the direction of text."""
 
 
 class OutputLost(VoicecallError):
-    """What is to be printed cannot be. The message is empty where whoever read it has gone, as
-    ``head`` does."""
+    """The output cannot be written. The message is empty if the reader has gone, as ``head``
+    does."""
 
 
 @contextlib.contextmanager
 def watched_output() -> Iterator[None]:
-    """The time in which :exc:`OutputLost` is raised where what is printed cannot be written, also
-    what others print: typer the help, an emulator where it listens."""
+    """Raise :exc:`OutputLost` inside of this context if stdout cannot be written, also for what
+    others print: typer its help, an emulator its address."""
     if sys.stdout is None:
         yield
         return
@@ -44,7 +44,7 @@ def watched_output() -> Iterator[None]:
 
 
 class _Watched:
-    """Once something could not be written, nothing can: typer passes over the first failure."""
+    """After one failed write every write fails, because typer ignores the first failure."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -75,17 +75,17 @@ class _Watched:
 
 
 def print_json(document: Mapping[str, Any] | Sequence[Any]) -> None:
-    """One document on stdout, indented by two spaces. Raises :exc:`OutputLost`."""
+    """Print one document, indented by two spaces. Raises :exc:`OutputLost`."""
     print_text(json.dumps(document, indent=2, ensure_ascii=False, default=str))
 
 
 def print_text(text: str) -> None:
-    """One line (or several) on stdout, where there is one. Raises :exc:`OutputLost`."""
+    """Print one or more lines, if there is a stdout. Raises :exc:`OutputLost`."""
     print_styled(_harmless(text))
 
 
 def print_styled(text: str) -> None:
-    """:func:`print_text` for lines of our own that may steer the terminal."""
+    """:func:`print_text` for our own lines, which may contain terminal control sequences."""
     if sys.stdout is None:
         return
     try:
@@ -97,20 +97,19 @@ def print_styled(text: str) -> None:
 
 
 def _harmless(text: str) -> str:
-    """``text`` with control characters escaped, as JSON writes them: words and addresses are
-    strangers', and must not steer the terminal."""
+    """``text`` with control characters escaped as in JSON: texts and addresses come from strangers,
+    and must not control the terminal."""
     return _STEERING.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def _give_up(stream: TextIO) -> None:
-    """What is still in its buffer goes nowhere: the interpreter would fail to write it at its
-    end."""
+    """Discard what is still in the buffer: the interpreter would fail to write it at exit."""
     with contextlib.suppress(OSError, ValueError), open(os.devnull, "wb") as nowhere:
         os.dup2(nowhere.fileno(), stream.fileno())
 
 
 def print_error(text: str) -> None:
-    """One line on stderr. Where that cannot be written, nobody can be told."""
+    """Print one line on stderr. A failure is ignored: it cannot be reported anywhere."""
     if sys.stderr is None:
         return
     with contextlib.suppress(OSError):
@@ -119,7 +118,7 @@ def print_error(text: str) -> None:
 
 
 def print_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Columns aligned with spaces: readable, and easy to cut."""
+    """Print columns aligned with spaces."""
     lines = [tuple(headers), *(tuple(row) for row in rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(headers))]
     for line in lines:

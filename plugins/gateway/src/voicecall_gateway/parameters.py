@@ -1,4 +1,4 @@
-"""Parameters of RPC methods."""
+"""Checking the parameters of RPC methods."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from voicecall.wording import did_you_mean
 __all__ = ["refuse_unknown"]
 
 _SHOWN = 64
-"""Characters of a name; a stranger's may have a million."""
+"""Characters of a name that an error shows; the name may have a million."""
 
 
 def refuse_unknown(params: Mapping[str, Any], known: Collection[str]) -> None:
-    """Raises :exc:`voicecall.errors.InvalidRequest` for a parameter that is none of ``known``: a
-    misspelt one would have no effect, and nobody would be told."""
+    """Raise :exc:`voicecall.errors.InvalidRequest` for a parameter that is not in ``known``: a
+    misspelt one would silently have no effect."""
     for name in params:
         if name not in known:
             shown = name[:_SHOWN]

@@ -1,6 +1,6 @@
-"""Commands of plugins, which refuse to act where the configuration denies their plugin.
+"""Commands of plugins, which refuse to run if the configuration denies their plugin.
 
-The configuration is read when such a command runs, not before: ``--help`` must stay cheap.
+The configuration is read only when such a command runs, to keep ``--help`` cheap.
 """
 
 from __future__ import annotations
@@ -23,10 +23,12 @@ __all__ = ["add_plugin_commands"]
 def add_plugin_commands(
     registry: Registry, app: typer.Typer, plugin_id: str, *, trial: bool = False
 ) -> None:
-    """Let a plugin add its commands to ``app``: all of them, or none where it fails. Raises what
-    loading the plugin raises, what its hook raises, and :exc:`PluginError` for a name that is
-    taken; on ``trial`` also what the making of its commands raises, which happens later
-    otherwise."""
+    """Let a plugin add its commands to ``app``: all of them, or none if it fails.
+
+    Raises what loading the plugin and its hook raise, and :exc:`PluginError` for a taken name.
+    With ``trial`` it also builds the commands, which otherwise happens later, and raises what that
+    raises.
+    """
     module, _ = described_plugin(registry, plugin_id)
     own = typer.Typer()
     registry.hooks.commands(module, own)
@@ -43,7 +45,7 @@ def add_plugin_commands(
 
 
 def _names(app: typer.Typer) -> set[str]:
-    """Of the commands and groups of ``app``, which are not made for this."""
+    """The names of the commands and groups of ``app``, without building them."""
     commands = {
         one.name or get_command_name(getattr(one.callback, "__name__", ""))
         for one in app.registered_commands
@@ -75,7 +77,7 @@ def _refuse_denied(context: Any, plugin_id: str) -> None:
     try:
         loaded = line.load_config(context.params.get("config"))
     except ConfigError:
-        # Whether the command needs that configuration is its own matter.
+        # The command itself decides whether it needs that configuration.
         return
     if loaded.denied(plugin_id):
         raise PluginError(

@@ -1,8 +1,8 @@
-"""The configuration of one plugin: today's keys, secrets in their places, validated.
+"""The configuration of one plugin: old keys translated, secrets resolved, values validated.
 
-Only what is used is taken apart: the references of a plugin that is off are never followed. A
-reference that fails keeps a plugin from starting, except in the block of a provider: a provider
-without its credential counts as not configured, and others can be chosen.
+The references of a plugin that is off are never followed. A reference that fails keeps a plugin
+from starting, except in the block of a provider: a provider without its credential counts as not
+configured, and another one can be chosen.
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class PluginValues:
-    """``warnings``: one sentence each, also about old keys."""
+    """The values of a plugin entry. ``warnings`` are sentences, also about old keys."""
 
     values: Mapping[str, Any] = field(repr=False)
     warnings: tuple[str, ...] = ()
 
 
 def plugin_config(registry: Registry, loaded: LoadedConfig, plugin_id: str) -> Any:
-    """The validated configuration of a plugin entry; the plain mapping where the plugin has no
-    model; kept with ``loaded``. Raises :exc:`ConfigError` and :exc:`PluginError`. The first time,
+    """The validated configuration of a plugin entry, or the plain mapping if the plugin has no
+    model; cached in ``loaded``. Raises :exc:`ConfigError` and :exc:`PluginError`. The first time,
     files may be read and programs run for its secrets."""
     key = f"config {plugin_id}"
     if key not in loaded.kept:
@@ -70,14 +70,15 @@ def _plugin_config(registry: Registry, loaded: LoadedConfig, plugin_id: str) -> 
     except ConfigError as error:
         raise ConfigError(f"{loaded.source}: {loaded.secrets.explain(str(error))}") from None
     except Exception as error:
-        # Its words may quote a credential.
+        # The message is left out because it may quote a credential.
         raise PluginError(
             f"the configuration model of the plugin {plugin_id!r} fails with {type(error).__name__}"
         ) from error
 
 
 def plugin_values(registry: Registry, loaded: LoadedConfig, info: PluginInfo) -> PluginValues:
-    """What a plugin entry says, with today's keys and with secrets; kept with ``loaded``."""
+    """The values of a plugin entry, with today's keys and resolved secrets; cached in
+    ``loaded``."""
     key = f"plugin {info.id}"
     if key not in loaded.kept:
         loaded.kept[key] = _plugin_values(registry, loaded, info)
@@ -90,7 +91,7 @@ def _plugin_values(registry: Registry, loaded: LoadedConfig, info: PluginInfo) -
     own = info.legacy_rules() if info.legacy_rules is not None else ()
     values, changes = apply_rules(raw, [*provider_rules(registry, raw), *own])
     if info.config_model is not None and own and not _accepts(info.config_model(), values):
-        # Old keys of a provider that the configuration does not name.
+        # There may be old keys of a provider that the configuration does not name.
         values, changes = apply_rules(raw, [*provider_rules(registry, None), *own])
     path = _path(info.id)
     resolved = loaded.secrets.resolve(values, path)
@@ -101,7 +102,7 @@ def _plugin_values(registry: Registry, loaded: LoadedConfig, info: PluginInfo) -
 def value_warnings(
     registry: Registry, loaded: LoadedConfig, plugins: Iterable[LoadedPlugin]
 ) -> list[str]:
-    """What is missing or old in all that ``plugins`` may ask for, one sentence each."""
+    """One sentence for everything missing or outdated in what ``plugins`` may ask for."""
     warnings: list[str] = []
     for name in OPEN_SECTIONS:
         loaded.section(name)
@@ -113,8 +114,8 @@ def value_warnings(
 
 
 def provider_rules(registry: Registry, values: Mapping[str, Any] | None) -> Sequence[LegacyRule]:
-    """Old keys that providers declare: of those that ``values`` names somewhere, or of all
-    installed ones for None."""
+    """The old keys that providers declare: the providers whose ids occur in ``values``, or for None
+    all installed ones."""
     text = None if values is None else json.dumps(values, default=str).lower()
     rules: dict[str, LegacyRule] = {}
     for kind in ProviderKind:
@@ -130,7 +131,7 @@ def _legacy_keys(registry: Registry, kind: ProviderKind, provider_id: str) -> Se
     try:
         return registry.load(kind, provider_id).legacy_keys
     except Exception as error:  # noqa: BLE001 (a stranger's package)
-        # Whoever selects it is told; here it only has nothing to say.
+        # The error is reported when the provider is selected; here it only has no old keys.
         registry.failures.setdefault((kind.group, provider_id), str(error))
         return ()
 

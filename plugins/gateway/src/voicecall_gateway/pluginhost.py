@@ -1,5 +1,5 @@
-"""One plugin's view of the gateway (:class:`voicecall.hosting.GatewayHost`): its own state of the
-configuration, and a list of what it registered, so that it can be stopped and started anew."""
+"""One plugin's view of the gateway (:class:`voicecall.hosting.GatewayHost`): its configuration, and
+a list of what it registered, so that it can be restarted."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = ["PluginHost"]
 
 
 class PluginHost:
-    """``loaded`` is the configuration that is in force for this plugin."""
+    """The host object of one plugin. ``loaded`` is the configuration in force for this plugin."""
 
     def __init__(self, host: Host, loaded: LoadedConfig) -> None:
         self.state_dir: Path = host.state_dir
@@ -41,13 +41,13 @@ class PluginHost:
         self._undo: list[Callable[[], None]] = []
 
     def plugin_config(self, plugin_id: str) -> Any:
-        """The validated configuration of a plugin entry (the plain mapping for a plugin without
-        a model). Raises :exc:`voicecall.errors.ConfigError` and, for a plugin that cannot be
-        loaded, :exc:`voicecall.errors.PluginError`."""
+        """The validated configuration of a plugin entry, or the plain mapping if the plugin has no
+        model. Raises :exc:`voicecall.errors.ConfigError` and, for a plugin that cannot be loaded,
+        :exc:`voicecall.errors.PluginError`."""
         return plugin_config(self.registry, self.loaded, plugin_id)
 
     def section(self, name: str) -> Mapping[str, Any]:
-        """A top-level object of the configuration, ``{}`` where it is absent."""
+        """A top-level object of the configuration; ``{}`` if it is absent."""
         return self.loaded.section(name)
 
     def register_rpc(self, method: RpcMethod) -> None:
@@ -64,7 +64,8 @@ class PluginHost:
         return undo
 
     def hide(self, text: str) -> str:
-        """The plugin may still use the configuration before the last."""
+        """``text`` without any known credential, of the gateway's current configuration or of the
+        older one that this plugin may still use."""
         return self._host.hide(self.loaded.secrets.hide(text))
 
     def logger(self, name: str) -> logging.Logger:
@@ -84,7 +85,7 @@ class PluginHost:
         )
 
     def withdraw(self) -> None:
-        """Take back everything that was registered through this host."""
+        """Remove everything that was registered through this host."""
         self._host.withdraw(self._methods, self._tools)
         for undo in self._undo:
             undo()

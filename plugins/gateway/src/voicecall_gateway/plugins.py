@@ -30,13 +30,13 @@ __all__ = [
 
 GROUP = "voicecall.gateway"
 _LIKENESS = 0.75
-"""Of a name that is not installed to the one that is meant."""
+"""How similar a name must be to an installed one to count as a misspelling of it."""
 
 
 @dataclass(frozen=True, slots=True)
 class LoadedPlugin:
-    """A gateway plugin after an attempt to load it: ``module`` and ``info`` are set where that
-    worked, ``error`` says why it did not. A plugin that is not enabled has none of them."""
+    """A gateway plugin after an attempt to load it: ``module`` and ``info`` are set if that
+    succeeded, ``error`` if it failed. A plugin that is not enabled has none of the three."""
 
     id: str
     enabled: bool
@@ -51,8 +51,9 @@ def plugin_ids(registry: Registry) -> list[str]:
 
 
 def described_plugin(registry: Registry, plugin_id: str) -> tuple[object, PluginInfo]:
-    """Import one plugin, and ask what it is. Raises what the registry and its hook raise, and
-    :exc:`voicecall.errors.PluginError` for one that was written for other contracts."""
+    """Import one plugin and get its description. Raises what the registry and its hook raise, and
+    :exc:`voicecall.errors.PluginError` for a plugin written for another version of the
+    contracts."""
     from voicecall.hosting import PluginInfo
 
     module = registry.module(GROUP, plugin_id)
@@ -64,7 +65,7 @@ def described_plugin(registry: Registry, plugin_id: str) -> tuple[object, Plugin
 
 
 def load_plugin(registry: Registry, plugin_id: str) -> LoadedPlugin:
-    """Import one plugin. A failure is recorded, never raised: its code is a stranger's."""
+    """Import one plugin. Its code is a stranger's, so a failure is recorded and never raised."""
     try:
         module, info = described_plugin(registry, plugin_id)
         _check(info)
@@ -83,8 +84,8 @@ def load_plugin(registry: Registry, plugin_id: str) -> LoadedPlugin:
 
 
 def _check(info: PluginInfo) -> None:
-    """Raise ``TypeError`` for a description that is wrong, and what its functions raise: they are a
-    stranger's, and from here on everybody calls them."""
+    """Raise ``TypeError`` for a wrong description, and whatever its functions raise: other code
+    calls them without protection from here on."""
     from pydantic import BaseModel
 
     from voicecall.hosting import LegacyRule
@@ -104,7 +105,7 @@ def _check(info: PluginInfo) -> None:
 
 
 def load_plugins(registry: Registry, loaded: LoadedConfig) -> Sequence[LoadedPlugin]:
-    """All installed plugins; those that the configuration does not enable are not imported."""
+    """All installed plugins; those that are not enabled are not imported."""
     return [
         load_plugin(registry, plugin_id)
         if loaded.enabled(plugin_id)
@@ -114,8 +115,8 @@ def load_plugins(registry: Registry, loaded: LoadedConfig) -> Sequence[LoadedPlu
 
 
 def missing_plugins(registry: Registry, loaded: LoadedConfig) -> Sequence[str]:
-    """A warning for each configured entry whose plugin is not installed, for each name on a list
-    of plugins that looks like a slip, and for each plugin at the root of the file."""
+    """A warning for each entry whose plugin is not installed, for each name in ``plugins.allow`` or
+    ``plugins.deny`` that looks misspelt, and for each plugin at the root of the file."""
     installed = plugin_ids(registry)
     found = [
         f"plugins.entries.{plugin_id}: no plugin of this name is installed; the entry is"
@@ -139,8 +140,8 @@ def missing_plugins(registry: Registry, loaded: LoadedConfig) -> Sequence[str]:
 
 
 def missing_tools(loaded: LoadedConfig, known: Collection[str]) -> Sequence[str]:
-    """A warning for each tool on the list of denied ones that looks like a slip; ``known`` are
-    the tools of the plugins that run."""
+    """A warning for each denied tool whose name looks misspelt; ``known`` are the tools of the
+    running plugins."""
     return [
         f"{loaded.source}: gateway.tools.deny: there is no tool {name!r}{meant}"
         for name in loaded.gateway.tools.deny
@@ -149,7 +150,7 @@ def missing_tools(loaded: LoadedConfig, known: Collection[str]) -> Sequence[str]
 
 
 def missing_backends(registry: Registry, loaded: LoadedConfig) -> Sequence[str]:
-    """A note for each block of an agent that is not installed."""
+    """A note for each block in ``agents.backends`` whose agent is not installed."""
     agents = loaded.tree.get("agents")
     blocks = agents.get("backends") if isinstance(agents, dict) else None
     installed = registry.ids(ProviderKind.AGENT)

@@ -1,4 +1,4 @@
-"""The plugins of a running gateway with their services: start, change, stop."""
+"""The plugins of a running gateway and their services: start, restart, stop."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ _log = logging.getLogger("voicecall.gateway")
 
 
 def prepare(registry: Registry, loaded: LoadedConfig) -> Sequence[LoadedPlugin]:
-    """Load the enabled plugins, and everything of the configuration that they may ask for. Takes
-    long and follows references to secrets: for a thread."""
+    """Load the enabled plugins and all parts of the configuration that they may ask for. Takes long
+    and follows references to secrets, so call it in a thread."""
     plugins = load_plugins(registry, loaded)
     if any(plugin.info for plugin in plugins):
         for text in value_warnings(registry, loaded, plugins):
@@ -39,8 +39,8 @@ def prepare(registry: Registry, loaded: LoadedConfig) -> Sequence[LoadedPlugin]:
 
 
 class RunningPlugin:
-    """One plugin: ``plugin`` as it was loaded, ``host`` what it was given, ``problem`` why it has
-    no services where it should."""
+    """One plugin: ``plugin`` is the result of loading it, ``host`` its view of the gateway,
+    ``problem`` why its services could not be created."""
 
     def __init__(self, plugin: LoadedPlugin, host: Host, loaded: LoadedConfig) -> None:
         self.plugin = plugin
@@ -49,7 +49,7 @@ class RunningPlugin:
         self.problem: str | None = None
 
     def make_services(self) -> None:
-        """Ask the plugin for its services."""
+        """Get the plugin's services. A failure is recorded as ``problem``."""
         plugin = self.plugin
         if plugin.error is not None:
             self._fails(plugin.error)
@@ -65,13 +65,13 @@ class RunningPlugin:
                 self._fails(f"the plugin {plugin.id!r} failed: {type(error).__name__}: {error}")
 
     def _fails(self, reason: str) -> None:
-        # What it registered before it failed may need what it has not made.
+        # What it registered before it failed may depend on what it did not create.
         self.host.withdraw()
         self.problem = reason
         _log.error("%s", reason)
 
     async def launch(self, tasks: TaskGroup) -> None:
-        """The services, one after the other."""
+        """Start the services, one after the other."""
         for runner in self.runners:
             runner.launch(tasks)
             await runner.settled.wait()
@@ -82,7 +82,7 @@ class RunningPlugin:
                 draining.start_soon(runner.drain)
 
     async def stop(self) -> None:
-        """The services, last one first; what the plugin registered is gone after that."""
+        """Stop the services, last one first, then remove what the plugin registered."""
         for runner in reversed(self.runners):
             await runner.stop()
         self.host.withdraw()
@@ -109,8 +109,8 @@ class PluginSet:
         self._host = host
 
     async def start(self, loaded: LoadedConfig, tasks: TaskGroup) -> None:
-        """Load and start; plugins do not wait for each other. Services run in ``tasks``."""
-        # Importing plugins takes long; meanwhile /healthz must answer. Their secrets may hang.
+        """Load and start all plugins concurrently. Services run in ``tasks``."""
+        # In a thread: imports take long and secrets may hang, but /healthz must answer meanwhile.
         plugins = await aside(partial(prepare, self._registry, loaded), "plugins")
         for plugin in plugins:
             self._take(plugin, loaded)
@@ -121,7 +121,7 @@ class PluginSet:
     async def restart(
         self, plugin: LoadedPlugin, loaded: LoadedConfig, tasks: TaskGroup, drain_seconds: float
     ) -> None:
-        """Stop what runs of a plugin and start it as ``plugin`` and ``loaded`` say."""
+        """Stop a plugin, if it runs, and start it again with ``plugin`` and ``loaded``."""
         before = self.running.get(plugin.id)
         if before is not None:
             with anyio.move_on_after(drain_seconds):
@@ -130,7 +130,7 @@ class PluginSet:
         await self._take(plugin, loaded).launch(tasks)
 
     def _take(self, plugin: LoadedPlugin, loaded: LoadedConfig) -> RunningPlugin:
-        """A plugin with its services, which are not started yet."""
+        """Add a plugin, in place of an earlier one, with its services, which are not started."""
         running = RunningPlugin(plugin, self._host, loaded)
         self.running[plugin.id] = running
         if plugin.module is None:
@@ -144,7 +144,7 @@ class PluginSet:
         return [text for running in self.running.values() for text in running.problems()]
 
     def off(self) -> list[str]:
-        """A sentence about the plugins that the configuration does not enable."""
+        """A sentence about the plugins that are not enabled, if any."""
         names = [plugin_id for plugin_id, one in self.running.items() if not one.plugin.enabled]
         return [f"plugins that are off: {', '.join(names)}"] if names else []
 
@@ -154,12 +154,12 @@ class PluginSet:
                 draining.start_soon(running.drain)
 
     def live(self) -> int:
-        """How much is under way, as far as services tell."""
+        """How much is under way, as far as the services report it."""
         runners = (runner for running in self.running.values() for runner in running.runners)
         return sum(runner.live() or 0 for runner in runners)
 
     def undrained(self) -> list[str]:
-        """After a drain that was cut short: what is still under way, a few words each."""
+        """The services with work still under way after a drain that was cut short."""
         return [
             f"{runner.name} ({live} live)" if (live := runner.live()) else runner.name
             for running in self.running.values()

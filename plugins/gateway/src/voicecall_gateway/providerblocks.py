@@ -1,7 +1,4 @@
-"""Whether the blocks of providers in a configuration are such as their packages take them.
-
-Only what is used counts for a plugin; here all blocks of installed providers are looked at.
-"""
+"""Checks the blocks of all installed providers in a configuration, whether they are used or not."""
 
 from __future__ import annotations
 
@@ -24,8 +21,8 @@ __all__ = ["block_warnings"]
 def block_warnings(
     registry: Registry, loaded: LoadedConfig, environ: Mapping[str, str]
 ) -> list[str]:
-    """What is wrong in them, one sentence for each block. One without a credential counts as not
-    configured, which is no mistake."""
+    """One sentence for each block that its provider rejects. A block without a credential counts as
+    not configured, which is not an error."""
     found = []
     for path, kind, provider_id, block in _blocks(registry, loaded):
         try:
@@ -35,7 +32,7 @@ def block_warnings(
         except ConfigError as error:
             found.append(f"{loaded.source}: {loaded.secrets.hide(str(error))}")
         except PluginError:
-            # Whoever selects it is told.
+            # The error is reported when the provider is selected.
             continue
     return found
 

@@ -1,9 +1,9 @@
-"""Taking up a changed configuration while the gateway runs.
+"""Applying a changed configuration while the gateway runs.
 
-What cannot be used changes nothing: the last good configuration stays. What can is applied plugin
-by plugin: a service that can be reconfigured is; others are started anew when nothing is under
-way. Until then the change waits, and the plugin goes on with the configuration it has. A plugin
-with a service that has failed is started anew even where nothing has changed.
+An unusable configuration changes nothing: the last good one stays. A usable one is applied plugin
+by plugin: services that support it are reconfigured, other plugins are restarted when nothing is
+under way. Until then the change waits, and the plugin keeps its old configuration. A plugin with a
+failed service is restarted even if nothing has changed.
 """
 
 from __future__ import annotations
@@ -36,17 +36,17 @@ __all__ = ["POLL_SECONDS", "Reloader"]
 
 POLL_SECONDS = 1.0
 AT_START = ("port", "bind", "auth")
-"""Keys of ``gateway`` that are read once."""
+"""Keys of ``gateway`` that are read only at the start."""
 
 _log = logging.getLogger("voicecall.gateway.reload")
 
 
 class _Refused(Exception):
-    """A plugin does not take a changed configuration; the message is a sentence."""
+    """A plugin does not accept a changed configuration; the message is a sentence."""
 
 
 class _Question:
-    """Somebody who waits for the outcome of a reload."""
+    """A request that waits for the outcome of a reload."""
 
     def __init__(self) -> None:
         self.answered = anyio.Event()
@@ -59,7 +59,7 @@ class _Question:
 
 
 class Reloader:
-    """``load`` reads the configuration again, ``file`` is looked at for changes."""
+    """``load`` reads the configuration again; ``file`` is watched for changes."""
 
     def __init__(
         self,
@@ -90,28 +90,27 @@ class Reloader:
         self._started_with = gateway.loaded
 
     def waiting(self) -> Sequence[str]:
-        """Changes that are not in force yet, one sentence each."""
+        """One sentence for each change that is not in force yet."""
         return [self._gateway.host.hide(reason) for reason in self._reasons.values()]
 
     def unused(self) -> Sequence[str]:
-        """:meth:`waiting`, and why the file as it is now changes nothing, where it cannot be
-        used."""
+        """:meth:`waiting`, and why the current file is not used, if so."""
         return [*self.waiting(), *([self._unusable] if self._unusable is not None else [])]
 
     def request(self) -> None:
-        """Read the configuration again soon; from a signal's handler, say."""
+        """Read the configuration again soon. May be called from a signal handler."""
         self._wanted.set()
 
     async def rpc(self, params: Mapping[str, Any], call: RpcCall) -> Mapping[str, Any]:
         """``gateway.reload``: ``{applied: [plugin ids], waiting: [sentences]}``, with ``refused:
-        [plugin ids]`` where a plugin does not take the change. Raises what keeps the configuration
-        from being used."""
+        [plugin ids]`` if plugins do not accept the change. Raises the error that makes the
+        configuration unusable."""
         refuse_unknown(params, ())
         if self._closed:
             raise _stopping()
         if self._load is None:
             raise VoicecallError("this gateway has no configuration to read again")
-        # The watching task does the work: it ends before the services do.
+        # The watching task does the work, because it ends before the services do.
         question = _Question()
         self._questions.append(question)
         self.request()
@@ -122,7 +121,7 @@ class Reloader:
         return answer | ({"refused": sorted(self._refused)} if self._refused else {})
 
     async def watch(self, tasks: TaskGroup) -> None:
-        """Look for changes until :meth:`close`. Services that are started run in ``tasks``."""
+        """Watch for changes until :meth:`close`. Services run in ``tasks``."""
         if self._load is None:
             return
         self._watching = anyio.Event()
@@ -136,7 +135,7 @@ class Reloader:
             self._watching.set()
 
     async def close(self) -> None:
-        """Nothing is applied from now on."""
+        """Stop: no change is applied after this."""
         self._closed = True
         if self._scope is not None and self._watching is not None:
             self._scope.cancel()
@@ -175,10 +174,10 @@ class Reloader:
             self._answer(applied, None)
 
     async def reload(self, load: Callable[[], LoadedConfig], tasks: TaskGroup) -> list[str]:
-        """Read, check and apply; returns the ids of the plugins for which it is in force now.
-        Raises :exc:`VoicecallError`: nothing has changed then."""
+        """Read, check and apply; returns the ids of the plugins for which the new configuration is
+        in force. If it raises :exc:`VoicecallError`, nothing has changed."""
         _check_readable(self._file, self._existed)
-        # What is asked may hang: a program that knows a secret, or a file on a network.
+        # In a thread, because a program that supplies a secret, or a network file, may hang.
         loaded, plugins = await aside(partial(self._read, load), "configuration")
         self._gateway.remark(loaded, before=self._gateway.loaded)
         self._gateway.use(loaded)
@@ -192,7 +191,7 @@ class Reloader:
     def _read(
         self, load: Callable[[], LoadedConfig]
     ) -> tuple[LoadedConfig, Sequence[LoadedPlugin]]:
-        """The configuration and its plugins, where it can be used. In a thread."""
+        """The configuration and its plugins. Runs in a thread; raises if it cannot be used."""
         loaded = load()
         registry = self._gateway.registry
         plugins = prepare(registry, loaded)
@@ -202,7 +201,8 @@ class Reloader:
                 if plugin.info is not None:
                     plugin_config(registry, loaded, plugin.id)
             except (ConfigError, PluginError):
-                # One that was wrong before and was not touched keeps nobody else from changing.
+                # A plugin whose configuration was wrong before and has not changed must not keep
+                # the others from changing.
                 if before is None or before.problem is None or self._differs(plugin, loaded):
                     raise
         return loaded, plugins
@@ -252,7 +252,7 @@ class Reloader:
         return applied
 
     async def _apply(self, plugin: LoadedPlugin, tasks: TaskGroup) -> str | None:
-        """Why the change is not in force; None: it is. Raises :exc:`_Refused`."""
+        """Why the change is not in force yet; None if it is. Raises :exc:`_Refused`."""
         loaded = self._gateway.loaded
         running = self._plugins.running.get(plugin.id)
         if running is not None and plugin.enabled and running.plugin.enabled:
@@ -276,8 +276,8 @@ class Reloader:
         return None
 
     async def _reconfigured(self, running: RunningPlugin, loaded: LoadedConfig) -> bool:
-        """Whether all services have taken the change; otherwise the plugin's configuration is
-        the one it had."""
+        """Whether all services have accepted the change; otherwise the plugin keeps its old
+        configuration."""
         services = [
             runner.service
             for runner in running.runners
@@ -300,7 +300,7 @@ class Reloader:
         return taken
 
     def _busy(self, running: RunningPlugin) -> str | None:
-        """Why a plugin cannot be started anew now."""
+        """Why a plugin cannot be restarted now; None if it can."""
         under_way = [runner.live() for runner in running.runners]
         plugin_id = running.plugin.id
         if None in under_way:
@@ -317,8 +317,8 @@ def _stopping() -> VoicecallError:
 
 
 def _check_readable(file: Path | None, existed: bool) -> None:
-    """Raise :exc:`ConfigError` for a file that is gone: without the default one a configuration is
-    empty. And for one that cannot be read twice: a pipe would be waited for."""
+    """Raise :exc:`ConfigError` for a file that has disappeared (a missing default file would count
+    as an empty configuration), and for one that cannot be read twice (a pipe would block)."""
     try:
         regular = file is None or stat.S_ISREG(file.stat().st_mode)
     except OSError as error:
@@ -326,7 +326,7 @@ def _check_readable(file: Path | None, existed: bool) -> None:
             raise ConfigError(
                 f"{file}: is gone ({error.strerror}); put it back, or restart the gateway"
             ) from None
-        # Reading it tells why.
+        # Reading it raises the error.
         return
     if not regular:
         raise ConfigError(

@@ -1,4 +1,4 @@
-"""The RPC server behind ``/rpc``: who is connected, which method answers, who hears events."""
+"""The RPC server of ``/rpc``: connections, dispatch of requests, and events."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ _log = logging.getLogger("voicecall.gateway.rpc")
 
 
 class RpcServer:
-    """Connections and dispatch. Requests run in ``tasks``: one does not wait for another, and
-    a client that goes away does not cancel what it has asked for."""
+    """Connections and dispatch. Requests run concurrently in ``tasks``; a client that disconnects
+    does not cancel its requests."""
 
     def __init__(
         self,
@@ -78,7 +78,7 @@ class RpcServer:
 
     @contextmanager
     def joined(self, connection: Connection) -> Iterator[None]:
-        """The time in which a connection hears events."""
+        """Send events to ``connection`` inside of this context."""
         self._connections[connection.id] = connection
         undo = self._host.subscribe(partial(_tell, connection))
         if self.closing:
@@ -92,7 +92,7 @@ class RpcServer:
                 self._alone.set()
 
     def hello(self, connection: Connection) -> Mapping[str, Any]:
-        """Payload of the answer to ``connect``."""
+        """The payload of the answer to ``connect``."""
         return {
             "type": "hello-ok",
             "protocol": PROTOCOL,
@@ -113,7 +113,7 @@ class RpcServer:
     # --- events -----------------------------------------------------------------------------
 
     async def tick(self) -> None:
-        """Tell every client, whatever its scopes, that the gateway is alive. Runs for ever."""
+        """Send every client, whatever its scopes, a sign of life. Runs until cancelled."""
         while True:
             await anyio.sleep(TICK_SECONDS)
             for connection in tuple(self._connections.values()):
@@ -124,13 +124,13 @@ class RpcServer:
             connection.event("shutdown", {"reason": reason})
 
     async def wait_idle(self) -> None:
-        """Until no request is being worked on."""
+        """Wait until no request is being worked on."""
         while self.in_flight:
             self._idle = anyio.Event()
             await self._idle.wait()
 
     async def close(self) -> None:
-        """Every connection sends what it has queued and closes. The caller bounds the time."""
+        """Let every connection send what is queued, and close it. The caller limits the time."""
         self.closing = True
         for connection in tuple(self._connections.values()):
             connection.finish()
@@ -141,7 +141,7 @@ class RpcServer:
     # --- requests ---------------------------------------------------------------------------
 
     def submit(self, connection: Connection, request: Request) -> None:
-        """Answer ``request`` some time later, with exactly one frame."""
+        """Answer ``request`` later, with exactly one frame."""
         self.in_flight += 1
         self._tasks.start_soon(self._work, connection, request, name=f"rpc {request.method[:64]}")
 
@@ -163,7 +163,7 @@ class RpcServer:
     def _unknown(self, method: str) -> str:
         text = f"unknown method: {method}"
         reasons = self._absent()
-        # Most likely the plugin that has it does not run; the caller should read why.
+        # Most likely the plugin that provides the method does not run: say why.
         return f"{text} ({reasons[0]})" if reasons else text
 
     async def _call(self, method: RpcMethod, connection: Connection, request: Request) -> str:
@@ -177,7 +177,7 @@ class RpcServer:
         except CallError as error:
             return encode_error(request.id, INVALID_REQUEST, str(error))
         except VoicecallError as error:
-            # A vendor's error may quote its key, and who may read need not know that.
+            # A vendor's error may quote its key, which not every caller may see.
             text = self._host.hide(str(error))
             retryable = error.retryable if isinstance(error, ProviderError) else None
             return encode_error(request.id, UNAVAILABLE, text, retryable=retryable)

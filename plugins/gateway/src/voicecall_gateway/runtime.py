@@ -1,4 +1,4 @@
-"""A gateway as an object: in a program of one's own, in a test, or as the command's process."""
+"""The gateway as an object, for a program that embeds it, a test, or the ``voicecall`` command."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ __all__ = ["Gateway", "serve"]
 
 FLUSH_SECONDS = 1.0
 CLOSING_SECONDS = 15.0
-"""What the stop may take behind the drain."""
+"""Time that a stop may take after the drain."""
 AT_ONCE_SECONDS = 5.0
-"""What it may take when it is asked for again."""
+"""Time that a stop may take after the second request."""
 
 _log = logging.getLogger("voicecall.gateway")
 
@@ -49,9 +49,9 @@ _log = logging.getLogger("voicecall.gateway")
 class Gateway:
     """One gateway. :meth:`run` may be entered once.
 
-    ``on_secrets`` is told every secret of the configuration, so that a log can leave it out.
-    ``reload`` reads the configuration again; it is called when the file ``watch`` changes, and
-    when somebody asks for it (:meth:`request_reload`, ``gateway.reload``).
+    ``on_secrets`` is called with every secret of the configuration, so that a log can mask it.
+    ``reload`` reads the configuration again: when the file ``watch`` changes, and on request
+    (:meth:`request_reload`, ``gateway.reload``).
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class Gateway:
         return f"http://{url_host(self.loaded.gateway.bind)}:{self.port}"
 
     def problems(self) -> Sequence[str]:
-        """Why the gateway is not ready, one sentence each; empty when it is."""
+        """One sentence for each reason why the gateway is not ready; empty if it is."""
         problems: list[str] = []
         if self._stop_requested.is_set():
             problems.append("the gateway is stopping")
@@ -97,18 +97,19 @@ class Gateway:
             problems.append("the gateway is starting")
         problems += self._descriptors.problems()
         problems += self._plugins.problems()
-        # Whoever reaches the admin port may read them; a vendor's error may quote its key.
+        # Everyone who can reach the admin port can read them, and a vendor's error may quote its
+        # key.
         return [self.loaded.secrets.explain(problem) for problem in problems]
 
     def _absent(self) -> Sequence[str]:
-        """Why a plugin does not do what it could, one sentence each."""
+        """One sentence for each reason why a method may be missing."""
         return [*self.problems(), *self._plugins.off()]
 
     def _readiness(self) -> tuple[Sequence[str], Sequence[str]]:
         return self.problems(), self._reloader.waiting()
 
     async def wait_started(self) -> Sequence[str]:
-        """Wait until every service runs or has failed to; returns :meth:`problems`."""
+        """Wait until every service runs or has failed to start; returns :meth:`problems`."""
         await self._started.wait()
         return self.problems()
 
@@ -117,18 +118,18 @@ class Gateway:
         return self._stop_requested.is_set()
 
     def idle(self) -> bool:
-        """Whether nothing is under way, as far as services tell."""
+        """Whether nothing is under way, as far as the services report it."""
         return not self._plugins.live()
 
     def use(self, loaded: LoadedConfig) -> None:
-        """From now on ``loaded`` is the configuration. Plugins are told by the reloader."""
+        """Make ``loaded`` the configuration. The reloader applies it to the plugins."""
         self.loaded = self.host.loaded = loaded
         if self._on_secrets is not None:
             loaded.secrets.on_found(self._on_secrets)
 
     def remark(self, loaded: LoadedConfig, before: LoadedConfig | None = None) -> None:
-        """Log what is worth knowing of a configuration, but for what was logged of the one
-        ``before``."""
+        """Log the notes and warnings about a configuration, except those that ``before`` had
+        too."""
         notes, warnings = self._remarks(loaded)
         told = [] if before is None else [*chain(*self._remarks(before))]
         for level, texts in ((logging.INFO, notes), (logging.WARNING, warnings)):
@@ -137,7 +138,7 @@ class Gateway:
                     _log.log(level, "%s", text)
 
     def _remarks(self, loaded: LoadedConfig) -> tuple[list[str], list[str]]:
-        """Notes and warnings."""
+        """The notes and the warnings about a configuration."""
         return (
             [*loaded.notes, *missing_backends(self.registry, loaded)],
             [
@@ -152,7 +153,7 @@ class Gateway:
         self._reloader.request()
 
     def request_stop(self) -> None:
-        """From now on not ready; whoever waits in :meth:`wait_stop_requested` goes on."""
+        """Make the gateway not ready, and wake :meth:`wait_stop_requested`."""
         self._stop_requested.set()
 
     async def wait_stop_requested(self) -> None:
@@ -160,10 +161,11 @@ class Gateway:
 
     @asynccontextmanager
     async def run(self) -> AsyncIterator[Gateway]:
-        """Entered when the admin port is open (plugins still start: :meth:`wait_started`).
+        """Run the gateway. The context is entered when the admin port is open; plugins may still
+        be starting (:meth:`wait_started`).
 
-        Left normally, what is under way is drained first, for ``gateway.drainSeconds`` at most.
-        Raises :exc:`VoicecallError` when it cannot start, and ``RuntimeError`` the second time.
+        On a normal exit, what is under way is drained first, for ``gateway.drainSeconds`` at most.
+        Raises :exc:`VoicecallError` if it cannot start, and ``RuntimeError`` the second time.
         """
         if self._rpc is not None:
             raise RuntimeError("a gateway runs once: make another one")
@@ -222,7 +224,7 @@ class Gateway:
                     await self._plugins.start(self.loaded, tasks)
         finally:
             self._started.set()
-        # Which tools there are is not known earlier.
+        # The tools are not known earlier.
         for text in missing_tools(self.loaded, self.host.tools):
             _log.warning("%s", text)
         if not self.stopping:
@@ -242,7 +244,7 @@ class Gateway:
                     draining.start_soon(self._plugins.drain)
                     draining.start_soon(rpc.wait_idle)
                     draining.start_soon(tools.wait_idle)
-            # Without any patience the drain is cut short even where there is nothing to wait for.
+            # With drainSeconds 0 the drain is cut short even if there is nothing to wait for.
             if patience.cancelled_caught and (left := self._under_way(rpc, tools)):
                 _log.warning("stopping with work still under way: %s", ", ".join(left))
         if self._start_scope is not None:
@@ -277,7 +279,7 @@ class Gateway:
 
 
 async def _settle(gateway: Gateway) -> None:
-    """Once it is started, collect garbage when that holds up nobody for long."""
+    """Once the gateway has started, collect garbage when no call has to wait long for it."""
     await gateway.wait_started()
     collect_rarely()
     await collect_garbage(gateway.idle)
@@ -289,12 +291,12 @@ async def serve(
     announce: Callable[[Gateway], None] | None = None,
     limit: Callable[[float], None] = lambda _: None,
 ) -> bool:
-    """Run until SIGTERM or SIGINT, drain and stop. A second signal stops at once. SIGHUP reads the
-    configuration again; where there is a terminal, it means that the terminal is gone, and stops.
+    """Run until SIGTERM or SIGINT, then drain and stop. A second signal stops at once. SIGHUP
+    reads the configuration again; with a terminal it means that the terminal is gone, and stops.
 
-    ``announce(gateway)`` is called when the admin port is open, ``limit(seconds)`` with what the
-    stop may take from now on. Returns whether the stop was an orderly one. Raises what
-    :meth:`Gateway.run` raises.
+    ``announce(gateway)`` is called when the admin port is open, ``limit(seconds)`` on each of the
+    two signals with the time that the stop may take from there. Returns whether the stop was
+    orderly. Raises what :meth:`Gateway.run` raises.
     """
     orderly = False
     failure: Exception | None = None

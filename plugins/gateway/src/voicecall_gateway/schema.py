@@ -1,7 +1,7 @@
 """The JSON schema (draft 2020-12) of a configuration for the installed packages.
 
-Strings may also be references to secrets (:mod:`.secretrefs`); the schema says so where a provider
-declares a credential, and for the gateway's token.
+Any string may be a reference to a secret (:mod:`.secretrefs`); the schema says so only for the
+credentials that providers declare and for the gateway's token.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ SECTION_BLOCKS: Mapping[str, Mapping[str, ProviderKind]] = {
     "tts": {"providers": ProviderKind.TTS},
     "agents": {"backends": ProviderKind.AGENT},
 }
-"""Where the sections that plugins read hold blocks of providers by id."""
+"""Where the sections that plugins read contain blocks of providers by id."""
 
 _REFERENCE = {
     "type": "object",
@@ -41,7 +41,7 @@ _REFERENCE = {
 
 
 def configuration_schema(registry: Registry) -> tuple[dict[str, Any], list[str]]:
-    """The schema, and one sentence for each package that cannot say what it takes."""
+    """The schema, and one sentence for each package whose schema cannot be determined."""
     schemas = _Schemas(registry)
     gateway = schemas.of("gateway", GatewaySection)
     gateway["properties"] |= {key: {} for key in sorted(FOREIGN_KEYS["gateway"])}
@@ -75,7 +75,7 @@ def configuration_schema(registry: Registry) -> tuple[dict[str, Any], list[str]]
 
 
 class _Schemas:
-    """Collects definitions, so that all stand at the root of the document."""
+    """Collects all definitions for the root of the document."""
 
     def __init__(self, registry: Registry) -> None:
         self.definitions: dict[str, Any] = {"SecretRef": _REFERENCE}
@@ -109,7 +109,7 @@ class _Schemas:
         return schema
 
     def add_blocks(self, schema: dict[str, Any], blocks: Mapping[str, ProviderKind]) -> None:
-        """Say in ``schema`` what the blocks of installed providers hold."""
+        """Add the schemas of installed providers' blocks to ``schema``."""
         for path, kind in blocks.items():
             place = schema
             for part in path.split(".") if path else ():
@@ -119,7 +119,7 @@ class _Schemas:
                 known.setdefault(provider_id, self._block(kind, provider_id))
 
     def _step(self, schema: dict[str, Any], key: str) -> dict[str, Any]:
-        """The schema of an object's ``key``, made where there is none."""
+        """The schema of an object's ``key``, created if there is none."""
         place: dict[str, Any] = schema.setdefault("properties", {}).setdefault(
             key, {"type": "object"}
         )
@@ -146,8 +146,8 @@ class _Schemas:
         if info.config_model is None:
             return {"type": "object", "title": info.label, "maxProperties": 0}
         schema = self.of(name, info.config_model())
-        # What the environment can supply need not stand in the file, nor a model that
-        # `agents.defaults` may have.
+        # Not required in the file: what the environment can supply, and an agent's model, which
+        # may be in `agents.defaults`.
         elsewhere = {*info.secrets, *(["model"] if info.kind is ProviderKind.AGENT else [])}
         schema["required"] = [key for key in schema.get("required", ()) if key not in elsewhere]
         for key in info.secrets:
@@ -155,7 +155,7 @@ class _Schemas:
         return schema
 
     def allow_reference(self, schema: dict[str, Any], key: str) -> None:
-        """Let a property also be a reference to a secret."""
+        """Allow a property to be a reference to a secret."""
         properties = schema.get("properties", {})
         if key in properties:
             properties[key] = {"anyOf": [properties[key], {"$ref": "#/$defs/SecretRef"}]}

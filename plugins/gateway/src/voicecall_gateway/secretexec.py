@@ -1,6 +1,6 @@
 """Secrets that a program supplies.
 
-It reads ``{"protocolVersion": 1, "provider": name, "ids": [...]}`` from stdin and writes
+The program reads ``{"protocolVersion": 1, "provider": name, "ids": [...]}`` from stdin and writes
 ``{"protocolVersion": 1, "values": {id: text}, "errors": {id: {"code": ...}}}`` to stdout
 (OpenClaw's exec secret protocol).
 """
@@ -28,14 +28,14 @@ __all__ = ["ask_program"]
 PROTOCOL = 1
 _CODE = re.compile(r"[A-Z][A-Z0-9_]{0,63}")
 _running: set[subprocess.Popen[bytes]] = set()
-"""Programs that have yet to answer."""
+"""Programs that have not answered yet."""
 
 
 def ask_program(
     name: str, provider: ExecProvider, ids: Sequence[str], environ: Mapping[str, str]
 ) -> Mapping[str, str | SecretError]:
-    """A value, or why there is none, for each id. Raises :exc:`SecretError` where the program as
-    a whole fails. What it writes to stderr is not looked at: it could hold a secret."""
+    """A value, or why there is none, for each id. Raises :exc:`SecretError` if the program as a
+    whole fails. Its stderr is discarded, because it could contain a secret."""
     command = _trusted(provider)
     question = json.dumps({"protocolVersion": PROTOCOL, "provider": name, "ids": list(ids)})
     env = {key: environ[key] for key in provider.pass_env if key in environ} | dict(provider.env)
@@ -77,7 +77,7 @@ def _run(
             stderr=subprocess.DEVNULL,
             env=dict(env),
             cwd="/",
-            # A group of its own, so that whatever it starts can be ended with it.
+            # Its own process group, so that whatever it starts can be killed with it.
             start_new_session=True,
         )
     except OSError as error:
@@ -103,13 +103,14 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
 
 @atexit.register
 def _kill_all() -> None:
-    """A thread that waits for a program ends with this process, and the program ends with it."""
+    """Kill programs that have not answered: the threads that wait for them end with this
+    process."""
     for process in list(_running):
         _kill(process)
 
 
 def _converse(process: subprocess.Popen[bytes], question: bytes, provider: ExecProvider) -> bytes:
-    """Write the question and read the answer, whichever the program is ready for."""
+    """Write the question and read the answer as the program is ready for them."""
     if process.stdin is None or process.stdout is None:
         raise SecretError(f"{provider.command} has no pipes")
     output = bytearray()
@@ -150,13 +151,13 @@ def _converse(process: subprocess.Popen[bytes], question: bytes, provider: ExecP
 
 
 def _write(descriptor: int, question: bytes) -> bytes:
-    """What is left to be written."""
+    """Write what fits; returns what is left."""
     try:
         return question[os.write(descriptor, question) :]
     except BlockingIOError:
         return question
     except BrokenPipeError:
-        # A program that does not read its question may know the answer all the same.
+        # A program that does not read the question may still know the answer.
         return b""
 
 

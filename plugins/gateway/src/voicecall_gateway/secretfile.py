@@ -1,4 +1,4 @@
-"""Secrets in files: who may have written and read them is checked before they are believed."""
+"""Secrets in files, which are used only if their owner and permissions are safe."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ __all__ = ["read_secrets"]
 def read_secrets(
     provider: FileProvider, ids: Sequence[str], home: str | None
 ) -> Mapping[str, str | SecretError]:
-    """A value, or why there is none, for each id. Raises :exc:`SecretError` where the file as a
-    whole cannot be used. ``home`` is what a leading ``~`` stands for."""
+    """A value, or why there is none, for each id. Raises :exc:`SecretError` if the file as a whole
+    cannot be used. ``home`` replaces a leading ``~``."""
     text = _read(provider, home)
     if provider.mode == "singleValue":
         return {secret_id: _single(text, secret_id) for secret_id in ids}
@@ -55,7 +55,7 @@ def _at(tree: Any, pointer: str, path: str) -> str | SecretError:
 
 
 def _read(provider: FileProvider, home: str | None) -> str:
-    """In a thread, since a file on a network can keep one waiting for ever."""
+    """The text of the file, read in a thread because a network file can block for ever."""
     path = Path(provider.path)
     if home and provider.path.startswith("~/"):
         path = Path(home + provider.path[1:])
@@ -84,7 +84,8 @@ def _read(provider: FileProvider, home: str | None) -> str:
 
 
 def _checked(path: Path, provider: FileProvider) -> str:
-    # Without blocking: a named pipe must not be waited for. What was opened is what is checked.
+    # Opened without blocking, in case it is a named pipe, and checked after opening, so that the
+    # checks apply to the file that is read.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     with os.fdopen(descriptor, "rb") as stream:
         about = os.fstat(descriptor)

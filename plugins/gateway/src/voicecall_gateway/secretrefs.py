@@ -1,8 +1,8 @@
 """References to secrets in a configuration, and the section ``secrets``.
 
-A string may be ``"$NAME"`` (``"${NAME}"`` is the substitution of :mod:`.substitute`); an object
-``{source, provider, id}`` names an environment variable, a value in a file, or one that a program
-supplies. Which file or program is said once, under ``secrets.providers.<provider>``.
+A reference is a string ``"$NAME"`` (``"${NAME}"`` is handled by :mod:`.substitute`), or an object
+``{source, provider, id}`` that names an environment variable, a value in a file, or one that a
+program supplies. The file or program is configured under ``secrets.providers.<provider>``.
 """
 
 from __future__ import annotations
@@ -30,8 +30,7 @@ __all__ = [
 ]
 
 UNAVAILABLE = "${SECRET_UNAVAILABLE}"
-"""What stands in a configuration for a secret that could not be had. As a placeholder it never
-counts as a credential."""
+"""Replaces a secret that is not available. As a placeholder it never counts as a credential."""
 SOURCES = ("env", "file", "exec", "store")
 
 _KEYS = frozenset({"source", "provider", "id"})
@@ -42,7 +41,7 @@ _POINTER = re.compile(r"(/([^~/]|~[01])*)+")
 
 
 class SecretError(Exception):
-    """A secret that cannot be had. The message is for people and holds no secret."""
+    """A secret is not available. The message is for people and contains no secret."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,16 +54,16 @@ class SecretRef:
 
 
 class EnvProvider(ConfigModel):
-    """Environment variables; if ``allowlist`` is set, only these."""
+    """Environment variables; if ``allowlist`` is set, only those in it."""
 
     source: Literal["env"]
     allowlist: tuple[str, ...] | None = None
 
 
 class FileProvider(ConfigModel):
-    """A file that only its owner can read: a JSON object (ids are JSON pointers, RFC 6901) or one
-    value (its id is ``value``). ``allowInsecurePath`` accepts a file that others can read,
-    as secrets of containers often are."""
+    """A file that only its owner can read: a JSON object (ids are JSON pointers, RFC 6901) or a
+    single value (its id is ``value``). ``allowInsecurePath`` accepts files that others can read,
+    as container secrets often are."""
 
     source: Literal["file"]
     path: str = Field(min_length=1)
@@ -75,8 +74,8 @@ class FileProvider(ConfigModel):
 
 
 class ExecProvider(ConfigModel):
-    """A program that gets its request on stdin and answers on stdout. It has the variables in
-    ``env`` and those that ``passEnv`` names, and no others."""
+    """A program that gets its request on stdin and answers on stdout. Its environment contains only
+    ``env`` and the variables that ``passEnv`` names."""
 
     source: Literal["exec"]
     command: str = Field(min_length=1)
@@ -91,7 +90,7 @@ class ExecProvider(ConfigModel):
 
 
 class SecretDefaults(ConfigModel):
-    """The providers of references that name none, by source."""
+    """By source, the provider for references that do not name one."""
 
     env: str = "default"
     file: str = "default"
@@ -112,12 +111,13 @@ def is_reference(value: Any) -> bool:
     """Whether an object is meant as a reference, well-formed or not."""
     if not isinstance(value, Mapping) or not _KEYS.issuperset(value) or "id" not in value:
         return False
-    # With all three keys it is nothing else, and its source a slip.
+    # With all three keys it is certainly a reference, even if its source is misspelt.
     return value.get("source") in SOURCES or len(value) == len(_KEYS)
 
 
 def parse_reference(value: Mapping[str, Any], defaults: SecretDefaults) -> SecretRef:
-    """Raises :exc:`SecretError` for one that is malformed, and for the source ``store``."""
+    """Parse a reference. Raises :exc:`SecretError` if it is malformed or its source is
+    ``store``."""
     source, secret_id = value["source"], value["id"]
     if source not in SOURCES:
         raise SecretError("the reference's source must be 'env', 'file' or 'exec'")

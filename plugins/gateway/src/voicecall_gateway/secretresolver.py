@@ -1,8 +1,8 @@
-"""The secrets of one loaded configuration, and those of the environment: asked for once, kept in
-memory, never shown.
+"""The secrets of one loaded configuration and of the environment: fetched once, kept in memory,
+never shown.
 
-A reference that fails leaves :data:`.secretrefs.UNAVAILABLE` in its place. That never counts as a
-credential, and since the place is not empty, no other credential is taken instead.
+A reference that fails is replaced by :data:`.secretrefs.UNAVAILABLE`. That never counts as a
+credential, and because the place is not empty, no other credential is used instead.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ MIN_MASKED = 6
 class Secrets:
     """Replaces variables and references in parts of a configuration.
 
-    ``failures`` tells for each path why its reference has no value, ``missing`` which variable a
-    text at a path lacks. Nothing of what was found is in a ``repr``.
+    ``failures`` says for each path why its reference has no value, ``missing`` which variable a
+    text at a path lacks. No secret appears in a ``repr``.
     """
 
     def __init__(self, section: SecretsSection, environ: Mapping[str, str]) -> None:
@@ -52,12 +52,12 @@ class Secrets:
         self._learn(credentials_of(environ))
 
     def resolve(self, value: Any, path: str) -> Any:
-        """A copy of ``value``, which stands at ``path``, with everything replaced. May read
-        files and run programs: not for the event loop's thread."""
+        """A copy of ``value`` (the value at ``path``) with everything replaced. May read files and
+        run programs, so do not call it in the event loop's thread."""
         missing: Missing = []
         substituted = substitute(value, self._environ, missing, path)
         self.missing.update(missing)
-        # References are those of the file, not what a variable happens to hold.
+        # Only the file contains references: the value of a variable is never taken for one.
         wanted: dict[str, SecretRef | SecretError] = {}
         _collect(value, path, self._section, wanted)
         self._fetch([ref for ref in wanted.values() if isinstance(ref, SecretRef)])
@@ -66,7 +66,8 @@ class Secrets:
         return resolved
 
     def on_found(self, listener: Callable[[Iterable[str]], None]) -> None:
-        """Tell ``listener`` the secrets known by now and all that come later (a log's mask)."""
+        """Call ``listener`` with the secrets known by now and with all later ones (for a log's
+        mask)."""
         self._listeners.append(listener)
         listener(self._known)
 
@@ -77,7 +78,7 @@ class Secrets:
         return text
 
     def warnings(self, path: str) -> list[str]:
-        """One sentence for whatever has no value at ``path`` or below it."""
+        """One sentence for each missing value at ``path`` or below it."""
         return _below(path, {**self.missing, **self.failures})
 
     def reference_warnings(self, path: str) -> list[str]:
@@ -85,8 +86,8 @@ class Secrets:
         return _below(path, self.failures)
 
     def explain(self, text: str) -> str:
-        """A sentence without any secret known by now, and with the reason where it names a path
-        that has no value. A plugin's configuration may be named without the part in front of it."""
+        """``text`` without any secret known by now and, if it names a path without a value, with
+        the reason. Paths may be relative to a plugin's configuration."""
         text = self.hide(text)
         for path, reason in {**self.missing, **self.failures}.items():
             names = [path, re.sub(r"^plugins\.entries\.[^.]+\.config\.", "", path)]

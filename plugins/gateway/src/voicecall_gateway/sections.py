@@ -1,4 +1,4 @@
-"""Models of the gateway's own sections of the configuration."""
+"""Models of the gateway's own configuration sections."""
 
 from __future__ import annotations
 
@@ -21,8 +21,7 @@ __all__ = [
     "url_host",
 ]
 
-# An OpenClaw file is usable as it is: these keys of its objects are known there and steer nothing
-# here.
+# OpenClaw's files can be used unchanged: these keys have a meaning there, and are ignored here.
 FOREIGN_KEYS: dict[str, frozenset[str]] = {
     "gateway": frozenset(
         {
@@ -62,7 +61,8 @@ class AuthSection(ConfigModel):
     @field_validator("token")
     @classmethod
     def _not_blank(cls, value: str | None) -> str | None:
-        # No header brings the blanks around it; those of a variable end with a line break.
+        # HTTP headers cannot carry white space around a value, and variables often end with a line
+        # break.
         token = value.strip() if value is not None else None
         if token == "":
             raise ValueError("must not be blank; remove the key to have a token made")
@@ -70,16 +70,16 @@ class AuthSection(ConfigModel):
 
 
 class ToolsSection(ConfigModel):
-    """``gateway.tools``: what ``POST /tools/invoke`` may use. ``allow`` lifts default denials in
-    other gateways; here nothing is denied by default."""
+    """``gateway.tools``: the tools that ``POST /tools/invoke`` may use. ``allow`` has no effect: in
+    OpenClaw it lifts default denials, of which there are none here."""
 
     deny: tuple[str, ...] = ()
     allow: tuple[str, ...] = ()
 
 
 class GatewaySection(ConfigModel):
-    """``gateway``: the admin port. ``bind`` is an IP address (``loopback`` and ``lan`` are
-    accepted too), ``drainSeconds`` how long a stop waits for calls and requests under way."""
+    """``gateway``: the admin port. ``bind`` is an IP address (or ``loopback``, ``localhost``,
+    ``lan``), ``drainSeconds`` how long a stop waits for calls and requests under way."""
 
     port: int = Field(default=18790, ge=0, le=65535)
     bind: str = "127.0.0.1"
@@ -117,7 +117,7 @@ class PluginsSection(ConfigModel):
 
 
 def url_host(bind: str) -> str:
-    """The host to write into a URL for a socket that is bound to ``bind``."""
+    """The host for the URL of a socket that is bound to ``bind``."""
     address = ipaddress.ip_address(bind)
     if address.is_unspecified:
         return "127.0.0.1" if address.version == 4 else "[::1]"

@@ -44,8 +44,8 @@ MAX_UNREAD_PONGS = 100
 
 
 async def bind_port(bind: str, port: int) -> socket.socket:
-    """A listening socket (0: any free port). Raises :exc:`VoicecallError`, which tells who has the
-    port, as far as that can be seen."""
+    """A listening socket (port 0: any free port). Raises :exc:`VoicecallError`; if the port is
+    taken, the error says whether another gateway has it."""
     family = socket.AF_INET6 if ipaddress.ip_address(bind).version == 6 else socket.AF_INET
     try:
         return socket.create_server((bind, port), family=family, backlog=128)
@@ -65,7 +65,7 @@ async def bind_port(bind: str, port: int) -> socket.socket:
 
 
 def _is_gateway(host: str, port: int) -> bool:
-    """Whether ``/healthz`` answers as one of ours."""
+    """Whether ``/healthz`` answers like a voicecall gateway."""
     connection = http.client.HTTPConnection(host.strip("[]"), port, timeout=PROBE_SECONDS)
     try:
         connection.request("GET", "/healthz")
@@ -85,7 +85,7 @@ def make_app(
     bind: str,
     version: str,
 ) -> Starlette:
-    """The ASGI application of the admin port. ``readiness()`` tells why the gateway is not ready,
+    """The ASGI application of the admin port. ``readiness()`` returns why the gateway is not ready,
     and which changes of the configuration wait to be applied."""
 
     async def healthz(_: Request) -> JSONResponse:
@@ -117,17 +117,19 @@ def make_app(
             WebSocketRoute("/rpc", rpc_socket),
         ]
     )
-    # It would send whoever adds a slash, and a token with them, to any host that the request names,
-    # and behind a proxy with TLS to one of http.
+    # A redirect for a trailing slash would send the client, and its token, to whatever host the
+    # request names, and behind a TLS proxy to an http URL.
     app.router.redirect_slashes = False
     return app
 
 
 class BoundedSocket(WebSocketsSansIOProtocol):
-    """uvicorn's protocol, which would keep answers to any number of pings for a peer that reads
-    none of them, and wait without end until one that reads nothing has taken the last word. It also
-    logs as an error what strangers can bring about: a refusal, text that is no UTF-8, and a word of
-    ours behind the end."""
+    """uvicorn's WebSocket protocol without some of its weaknesses.
+
+    For a peer that reads nothing, uvicorn would buffer pongs without limit and wait for ever to
+    send its last frame. It would also log as errors what strangers can cause: a refused handshake,
+    text that is not UTF-8, and a message that the gateway sends after the close.
+    """
 
     _unread_pongs = 0
 
@@ -150,11 +152,12 @@ class BoundedSocket(WebSocketsSansIOProtocol):
     async def send(self, message: Any) -> None:
         await self.writable.wait()
         if self.close_sent and self.initial_response is None:
-            # By the protocol itself, for what the client has sent, or did not answer.
+            # The protocol itself has closed: for what the client sent, or a ping that it did not
+            # answer.
             raise ClientDisconnected
         await super().send(message)
         if self.initial_response is not None and self.close_sent:
-            # The refusal is out, and that is all there is to come.
+            # The refusal is sent, and nothing else follows.
             self.handshake_complete = True
 
     def send_receive_event_to_app(self) -> None:
@@ -163,7 +166,7 @@ class BoundedSocket(WebSocketsSansIOProtocol):
                 b"".join(self.frames).decode()
             except UnicodeDecodeError:
                 self.frames = []
-                # A goodbye that came with it is answered already.
+                # A close frame that came with it has been answered already.
                 if self.conn.close_rcvd is None:
                     self.conn.send_close(1007)
                     self.handle_parser_exception()
@@ -172,7 +175,7 @@ class BoundedSocket(WebSocketsSansIOProtocol):
 
 
 class AdminServer(uvicorn.Server):
-    """uvicorn on a socket that is bound already. Signals are the gateway's business."""
+    """uvicorn on a bound socket, without signal handlers: the gateway handles signals."""
 
     def __init__(self, app: Starlette) -> None:
         super().__init__(
@@ -208,7 +211,7 @@ class AdminServer(uvicorn.Server):
             self._finished.set()
 
     async def stop(self) -> None:
-        """Stop listening and close every connection; takes about a second at most."""
+        """Stop listening and close every connection, in about a second at most."""
         self.should_exit = True
         await self._finished.wait()
 

@@ -1,4 +1,4 @@
-"""Running the services of plugins: start in order, report, drain, stop in reverse."""
+"""Running the services of plugins: start, report problems, drain, stop."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ _log = logging.getLogger("voicecall.gateway.services")
 
 
 class ServiceRunner:
-    """One service in a task of its own, so that one that breaks takes no other down.
+    """One service in its own task, so that a failure does not affect other services.
 
-    One that cannot start is tried again after 1 s, then after twice as long each time, up to a
-    minute: what it needs may come later. One that broke while it ran is not.
+    A service that cannot start is retried after 1 s, then after twice as long each time, up to a
+    minute: what it needs may become available. One that fails while it runs is not retried.
 
-    ``settled`` is set when it runs or has failed to; ``problem`` says why it does not run.
-    ``drained``: nothing was under way any more when that was asked for.
+    ``settled`` is set when the service runs or has failed to start; ``problem`` says why it does
+    not run. ``drained``: a drain has completed.
     """
 
     def __init__(self, plugin_id: str, service: Service) -> None:
@@ -43,8 +43,8 @@ class ServiceRunner:
         self._stopped = anyio.Event()
 
     def live(self) -> int | None:
-        """How much would be lost if the service were started anew; None where it does not tell.
-        One that does not run has nothing to lose."""
+        """How much a restart of the service would interrupt (0 if it does not run); None if it
+        does not report that."""
         if not self.running:
             return 0
         if not isinstance(self.service, Liveness):
@@ -77,7 +77,7 @@ class ServiceRunner:
             self._stopped.set()
 
     async def _entered(self) -> bool:
-        """Run the service until it is stopped or breaks; False: it could not start."""
+        """Run the service until it is stopped or fails; False if it could not start."""
         try:
             async with self.service.run():
                 self._starts()
@@ -108,7 +108,7 @@ class ServiceRunner:
         _log.error("%s%s", problem, "" if self.running else "; it is tried again")
 
     def problems(self) -> Sequence[str]:
-        """Why this service is not ready, one sentence each."""
+        """One sentence for each reason why this service is not ready."""
         if self.problem is not None:
             return [self.problem]
         if not self.running:
@@ -124,10 +124,10 @@ class ServiceRunner:
             return [f"{self.name} cannot tell its state ({type(error).__name__})"]
 
     async def drain(self) -> None:
-        """Wait for what is under way. The caller bounds the time."""
+        """Wait for what is under way. The caller limits the time."""
         if not self.running:
             if self.settled.is_set():
-                # It must not start while everything else comes to rest.
+                # No more retries: it must not start while everything else stops.
                 self._scope.cancel()
             self.drained = True
             return
@@ -138,8 +138,8 @@ class ServiceRunner:
             _log.exception("the service %s did not drain", self.name)
 
     async def stop(self) -> None:
-        """Leave the service and wait until everything in it is closed. One that is still
-        starting is cancelled."""
+        """Stop the service and wait until it has closed everything. A start in progress is
+        cancelled."""
         if not self._launched:
             return
         if not self.running:
@@ -149,7 +149,8 @@ class ServiceRunner:
 
 
 def _reasons(error: BaseException) -> str | None:
-    """The message of one of voicecall's own errors, or those of a group that holds no others."""
+    """The message of a voicecall error, or the messages of a group of only such errors; None for
+    anything else."""
     if isinstance(error, VoicecallError):
         return str(error)
     if not isinstance(error, ExceptionGroup):

@@ -1,10 +1,9 @@
 """``${VAR}`` in configuration strings.
 
-``${NAME}`` with an upper-case name becomes the variable's value, anywhere in any string;
-``$${NAME}`` stands for the text ``${NAME}``. A variable that is not set, or blank, leaves the text
-as it is and is reported. Values are not looked at again after the replacement. References to
-secrets (objects, and strings that are ``$NAME`` as a whole) are left for
-:mod:`.secretresolver`.
+``${NAME}`` with an upper-case name is replaced by the variable's value, anywhere in any string;
+``$${NAME}`` stands for the text ``${NAME}``. If a variable is not set or blank, the text is left
+unchanged and the variable is reported. Values are not substituted again. References to secrets
+(objects, and strings that consist of ``$NAME``) are left for :mod:`.secretresolver`.
 """
 
 from __future__ import annotations
@@ -18,15 +17,15 @@ from .secretrefs import is_reference
 __all__ = ["Missing", "substitute", "substitute_text", "unresolved_names", "why_missing"]
 
 Missing = list[tuple[str, str]]
-"""What could not be replaced: the path and the reason, for people."""
+"""Path and reason (for people) of everything that could not be replaced."""
 
 _NAME = r"[A-Z][A-Z0-9_]{0,127}"
 _REFERENCE = re.compile(rf"(\$?)\$\{{({_NAME})\}}")
 
 
 def substitute(value: Any, environ: Mapping[str, str], missing: Missing, path: str = "") -> Any:
-    """A copy of ``value`` with its variables replaced; ``missing`` collects those that could not
-    be."""
+    """A copy of ``value`` with its variables replaced; those without a value are added to
+    ``missing``."""
     if isinstance(value, str):
         return substitute_text(value, environ, missing, path)
     if isinstance(value, list):
@@ -64,5 +63,5 @@ def why_missing(name: str, environ: Mapping[str, str]) -> str:
 
 
 def unresolved_names(text: str) -> list[str]:
-    """Names of variables that ``text`` still refers to."""
+    """The names of the variables that ``text`` still refers to."""
     return [name for escape, name in _REFERENCE.findall(text) if not escape]

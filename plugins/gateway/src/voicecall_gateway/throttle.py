@@ -1,5 +1,5 @@
-"""Who tries tokens over the network has to wait. Programs on this machine need not: one of them
-must not be able to lock out the others."""
+"""Delays for clients that try wrong tokens over the network. Programs on this machine are exempt,
+because one of them could lock out the others."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MAX_CLIENTS = 1024
 
 
 class Throttle:
-    """Counts failures by address. Its memory is bounded: the address that was quiet for longest
+    """Counts failures by address. Memory is bounded: the address whose last failure is the oldest
     is forgotten first."""
 
     def __init__(self, seam: Seam) -> None:
@@ -25,14 +25,14 @@ class Throttle:
         self._failures: OrderedDict[str, deque[float]] = OrderedDict()
 
     def wait(self, client: str) -> int:
-        """How many seconds ``client`` has to wait; 0: it may try."""
+        """The seconds that ``client`` has to wait; 0 if it may try."""
         times = self._failures.get(client)
         if times is None or len(times) < FAILURES:
             return 0
         return max(0, math.ceil(times[0] + WINDOW_SECONDS - self._seam.monotonic()))
 
     def failed(self, client: str) -> None:
-        """``client`` came with a wrong token."""
+        """Count a wrong token from ``client``."""
         try:
             if ipaddress.ip_address(client).is_loopback:
                 return

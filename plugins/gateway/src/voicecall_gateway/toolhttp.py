@@ -1,8 +1,8 @@
-"""``POST /tools/invoke``: one tool of an agent, used over HTTP (OpenClaw's endpoint).
+"""``POST /tools/invoke``: call one of the tools for agents over HTTP (OpenClaw's endpoint).
 
 Body: ``{tool | name, action?, args?, sessionKey?, agentId?, idempotencyKey?, dryRun?}``; ``name``
-wins over ``tool``, ``action`` becomes ``args.action``. Answers: 200 ``{ok: true, result}`` and, for
-everything else, ``{ok: false, error: {type, message}}``.
+takes precedence over ``tool``, ``action`` becomes ``args.action``. Answers: 200 ``{ok: true,
+result}``, otherwise ``{ok: false, error: {type, message}}``.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _log = logging.getLogger("voicecall.gateway.tools")
 
 
 class _Refused(Exception):
-    """An answer that is no result."""
+    """An error response."""
 
     def __init__(
         self, status: int, kind: str, message: str, headers: Mapping[str, str] | None = None
@@ -62,8 +62,8 @@ class _Body(ConfigModel):
 
 
 class ToolEndpoint:
-    """Answers requests. ``denied`` tells whether a tool may not be used over HTTP, ``token``
-    is what the bearer has to be (None: nobody is asked)."""
+    """Answers requests. ``denied`` says whether a tool is forbidden over HTTP; ``token`` is the
+    required bearer token (None: no authentication)."""
 
     def __init__(
         self,
@@ -81,7 +81,7 @@ class ToolEndpoint:
         self._denied = denied
         self._throttle = throttle
         self.in_flight = 0
-        """Tools that are at work."""
+        """Requests whose tools are running."""
         self._idle = anyio.Event()
 
     async def answer(self, request: Request) -> Response:
@@ -89,7 +89,7 @@ class ToolEndpoint:
             self._admit(request)
             self._check_room()
             body = await _read(request)
-            # Others may have come meanwhile, or the stop.
+            # Other requests, or a stop, may have come meanwhile.
             self._check_room()
             self.in_flight += 1
             try:
@@ -100,13 +100,14 @@ class ToolEndpoint:
         except _Refused as refused:
             return _refusal(refused)
         except RecursionError:
-            # Deep enough to be read, and too deep to be written from further down the stack.
+            # The body could be parsed, but is nested too deeply to be encoded further down the
+            # stack.
             return _refusal(_too_deep())
         except ClientDisconnect:
             return Response(status_code=400)
 
     async def wait_idle(self) -> None:
-        """Until no tool is at work."""
+        """Wait until no tool is running."""
         while self.in_flight:
             self._idle = anyio.Event()
             await self._idle.wait()
@@ -139,7 +140,7 @@ class ToolEndpoint:
             raise _Refused(400, "invalid_request", "tool is required")
         tool = self._host.tools.get(name)
         if tool is None or self._denied(name):
-            # The same words for both: who may not use a tool learns nothing of it.
+            # The same text for both: a denied tool must look like one that does not exist.
             raise _Refused(404, "not_found", f"tool not available: {name}")
         arguments = body.args if body.action is None else {**body.args, "action": body.action}
         try:
@@ -156,7 +157,7 @@ class ToolEndpoint:
         )
         try:
             result = await tool.handler(arguments, call)
-            # What cannot be written is the tool's fault, not the connection's.
+            # A result that cannot be encoded is the tool's fault: find out here.
             json.dumps(result, allow_nan=False)
         except CallError as error:
             raise _Refused(400, "tool_error", str(error)) from None
@@ -171,7 +172,8 @@ class ToolEndpoint:
 
 
 class _Answer(JSONResponse):
-    """In ASCII: a string of JSON may hold what UTF-8 cannot."""
+    """Encoded in ASCII, because a JSON string may contain lone surrogates, which UTF-8 cannot
+    encode."""
 
     def render(self, content: Any) -> bytes:
         return json.dumps(content, allow_nan=False).encode()
@@ -187,7 +189,7 @@ def _too_deep() -> _Refused:
 
 
 def _finite(text: str) -> float:
-    """1e999 is valid JSON, and would become infinity, which is not."""
+    """``text`` as a number. 1e999 is valid JSON but would become infinity, which is not."""
     number = float(text)
     if math.isinf(number):
         raise _Refused(400, "invalid_request", f"the number {text[:32]} is too large")
@@ -224,7 +226,7 @@ async def _read(request: Request) -> _Body:
 
 
 def _problem(tool: ToolSpec, arguments: Mapping[str, Any]) -> str | None:
-    """What is wrong with the arguments. The validator is imported with the first use."""
+    """What is wrong with the arguments, if anything. The validator is imported on first use."""
     import jsonschema
 
     validator = jsonschema.Draft202012Validator(tool.parameters)

@@ -51,7 +51,7 @@ def schema(context: typer.Context, json: JsonOption = False) -> None:
 
 
 def config_report(line: CommandLine, config: Path | None) -> dict[str, Any]:
-    """``{ok, file, exists, problems, warnings, notes}``, each of the last three sentences."""
+    """``{ok, file, exists, problems, warnings, notes}``; the last three are lists of sentences."""
     from voicecall_gateway.config import config_file
     from voicecall_gateway.jsonfile import file_exists
     from voicecall_gateway.pluginconfig import plugin_config
@@ -81,7 +81,7 @@ def config_report(line: CommandLine, config: Path | None) -> dict[str, Any]:
                 without += lacking
     told = remarks(line, loaded)
     blocks = block_warnings(line.registry, loaded, line.environ)
-    # A block that is chosen is a plugin's problem.
+    # The block of a provider that is in use may be among the plugins' problems already.
     told["warnings"] += [*without, *(text for text in blocks if text not in problems)]
     return {**report, "ok": not problems, "problems": problems, **told}
 
@@ -89,8 +89,8 @@ def config_report(line: CommandLine, config: Path | None) -> dict[str, Any]:
 def _checked_sections(
     line: CommandLine, loaded: LoadedConfig, info: PluginInfo, own: Any
 ) -> tuple[list[str], list[str]]:
-    """What a plugin cannot use of the file beyond its own configuration, and what it does
-    without."""
+    """Problems and warnings of a plugin with the file beyond its own configuration: what it cannot
+    use, and what it does without."""
     if info.check_sections is None or not loaded.enabled(info.id):
         return [], []
     try:
@@ -110,7 +110,7 @@ def _of_file(loaded: LoadedConfig, text: str) -> str:
 
 
 def setup_context(line: CommandLine, loaded: LoadedConfig) -> SetupContext:
-    """What the checks of plugins may look at."""
+    """What the checks of plugins can access."""
     from voicecall.hosting import SetupContext
     from voicecall_gateway.pluginconfig import plugin_config
 
@@ -125,7 +125,7 @@ def setup_context(line: CommandLine, loaded: LoadedConfig) -> SetupContext:
 
 
 def remarks(line: CommandLine, loaded: LoadedConfig) -> dict[str, list[str]]:
-    """``{warnings, notes}``, which a gateway logs when it starts."""
+    """``{warnings, notes}``; a gateway logs the same when it starts."""
     from voicecall_gateway.pluginconfig import value_warnings
     from voicecall_gateway.plugins import load_plugins, missing_backends, missing_plugins
 
@@ -141,7 +141,7 @@ def remarks(line: CommandLine, loaded: LoadedConfig) -> dict[str, list[str]]:
 
 
 def print_remarks(report: Mapping[str, Any]) -> None:
-    """The warnings and notes of a report, a line each."""
+    """Print the warnings and notes of a report, one per line."""
     for word in ("warnings", "notes"):
         for text in report[word]:
             print_text(f"{word[:-1]}: {text}")

@@ -53,7 +53,7 @@ def doctor(
 
 def issues(line: CommandLine, config: Path | None) -> list[Issue]:
     """Everything found, as ``{path, replacement, message}``: ``path`` is a configuration path or
-    a file, ``replacement`` the key to write instead, where there is one."""
+    a file, ``replacement`` the key to write instead, if there is one."""
     return [
         *_old_keys(line, config),
         *_problems(line, config),
@@ -71,7 +71,7 @@ def _old_keys(line: CommandLine, config: Path | None) -> list[Issue]:
     try:
         tree = read_tree(file) if file_exists(file) else {}
     except ConfigError:
-        # The check of the configuration tells of it.
+        # The check of the configuration reports it.
         return []
     return [
         {"path": change.path, "replacement": change.replacement, "message": change.message}
@@ -110,8 +110,8 @@ def _files(line: CommandLine) -> list[Issue]:
 
 
 def _open_files(line: CommandLine, config: Path | None) -> list[Path]:
-    """The configuration file, and what it was before it was edited, where everybody can use one
-    with credentials in clear. Its group may: that can be how the gateway reads it."""
+    """The configuration file and its backup, if they hold credentials in clear text and every user
+    can access them. Access for their group is accepted: the gateway may read them that way."""
     from voicecall_gateway.config import config_file
     from voicecall_gateway.jsonfile import read_tree
     from voicecall_gateway.logs import credentials_in
@@ -126,13 +126,13 @@ def _open_files(line: CommandLine, config: Path | None) -> list[Path]:
             if any(text.strip() for text in clear) and path.stat().st_mode & 0o007:
                 found.append(path)
         except (ConfigError, OSError):
-            # There is none, or the check of the configuration tells of it.
+            # The file does not exist, or the check of the configuration reports it.
             continue
     return found
 
 
 def _passwords_in_urls(tree: Any) -> list[str]:
-    """Of databases and servers."""
+    """Passwords in the URLs of databases and servers."""
     if isinstance(tree, str):
         return _URL_PASSWORD.findall(tree)
     below = tree.values() if isinstance(tree, dict) else tree if isinstance(tree, list) else ()
@@ -149,7 +149,7 @@ def _is_mode(issue: Issue) -> bool:
 
 
 def _fix(line: CommandLine, config: Path | None, found: list[Issue]) -> dict[str, Any]:
-    """Fix what can be, look again, and tell what was done."""
+    """Fix what can be fixed, look again, and report what was done."""
     from voicecall_gateway.config import config_file, state_directory
     from voicecall_gateway.json5edit import CannotEdit
     from voicecall_gateway.migration import rewrite

@@ -1,7 +1,7 @@
-"""``voicecall emulate <carrier>``: a carrier's emulator in the foreground.
+"""``voicecall emulate <carrier>``: run a carrier's emulator in the foreground.
 
-Emulators are entry points of the group ``voicecall.emulator``; each loads a callable
-``run(port=, host=, auth_token=, tts=)`` that returns when it is stopped.
+Emulators are entry points of the group ``voicecall.emulator``. Each one is a callable
+``run(port=, host=, auth_token=, tts=)`` that returns when the emulator is stopped.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def emulate(
         if json:
             port = port or _free_port(host)
             print_json({"carrier": carrier, "host": host, "port": port})
-        # Whatever the emulator prints must not follow the document.
+        # Nothing that the emulator prints may follow the document.
         with contextlib.redirect_stdout(sys.stderr) if json else contextlib.nullcontext():
             start(port=port, **options)
     except OSError as error:
@@ -68,7 +68,7 @@ def emulate(
 
 
 def _takes(start: object, *names: str) -> bool:
-    """Whether ``start`` can be called with arguments of these names, and runs when it is."""
+    """Whether ``start`` is a plain (not async) callable that accepts these argument names."""
     if not callable(start) or inspect.iscoroutinefunction(start):
         return False
     try:
@@ -79,7 +79,7 @@ def _takes(start: object, *names: str) -> bool:
 
 
 def _free_port(host: str) -> int:
-    """A port that is free now: an emulator does not return the one that it takes."""
+    """A port that is free now: an emulator does not report the port that it chooses."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.create_server((host, 0), family=family) as listener:
         port: int = listener.getsockname()[1]

@@ -36,7 +36,8 @@ def add(app: typer.Typer) -> None:
 def run(context: typer.Context, config: ConfigOption = None, json: JsonOption = False) -> None:
     """Run the gateway in the foreground until SIGTERM or Ctrl-C."""
     if not os.isatty(0):
-        # From now on it asks for a new look at the configuration, which is about to be read.
+        # Without a terminal SIGHUP means "reload". Until the handler is installed it is ignored:
+        # the configuration is about to be read anyway.
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
     line = command_line(context)
     if not _serve(line, config, line.load_config(config), json):
@@ -58,9 +59,9 @@ def _serve(line: CommandLine, config: Path | None, loaded: LoadedConfig, json: b
     configure_logging(loaded.state_dir, mask)
 
     def opened(gateway: Gateway) -> None:
-        # On the first start the token was made just now.
+        # On the first start the token has only just been generated.
         mask.add([gateway.token] if gateway.token else [])
-        # That nobody reads it is no reason to stop.
+        # A closed stdout is no reason to stop.
         with contextlib.suppress(OutputLost):
             _announce(gateway, json)
 

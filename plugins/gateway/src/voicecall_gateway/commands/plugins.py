@@ -131,7 +131,7 @@ def _switch(
 def _edits(
     loaded: LoadedConfig, plugin_id: str, enabled: bool
 ) -> list[tuple[tuple[str, ...], Any]]:
-    """What to write where. Lists are only touched where they alone would decide otherwise."""
+    """Paths and values to write. The lists are changed only if they would prevent the switch."""
     edits: list[tuple[tuple[str, ...], Any]] = []
     plugins = loaded.plugins
     if enabled and plugin_id in plugins.deny:

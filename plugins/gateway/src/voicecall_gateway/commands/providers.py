@@ -22,7 +22,7 @@ def add(app: typer.Typer) -> None:
         rich_markup_mode=None,
     )
 
-    # A group with a single command would otherwise be that command.
+    # Without a callback, typer would turn a group with a single command into that command.
     @group.callback()
     def providers() -> None: ...
 

@@ -1,4 +1,4 @@
-"""``voicecall setup``: the checks of all plugins, made here and now, without a gateway."""
+"""``voicecall setup``: the checks of all plugins, run in this process without a gateway."""
 
 from __future__ import annotations
 
@@ -51,9 +51,9 @@ def setup(
 
 
 def setup_report(line: CommandLine, config: Path | None, *, probe: bool = False) -> dict[str, Any]:
-    """``{ok, checks: [{id, ok, message}], warnings, notes}``, each of the last two sentences;
-    ``probe``: with checks that contact somebody. Raises :exc:`voicecall.errors.ConfigError` for a
-    file that cannot be used at all."""
+    """``{ok, checks: [{id, ok, message}], warnings, notes}``; the last two are lists of sentences.
+    ``probe`` adds the checks that contact other servers. Raises
+    :exc:`voicecall.errors.ConfigError` for a file that cannot be used at all."""
     from voicecall.hosting import SetupCheck
     from voicecall_gateway.plugins import load_plugin, plugin_ids
 
@@ -70,7 +70,7 @@ def setup_report(line: CommandLine, config: Path | None, *, probe: bool = False)
             found = _checks(line, plugin_id, plugin.module, context)
             if probe:
                 found += _probed(line, plugin_id, plugin.module, context)
-        # What a plugin says that is off is its own matter; that it cannot is nobody's.
+        # That a plugin cannot be checked only matters if it is enabled.
         checks += [c for c in found if c.id != broken.id or loaded.enabled(plugin_id)]
     if not checks:
         checks.append(SetupCheck("plugins", False, _why_none(plugin_ids(line.registry), loaded)))
