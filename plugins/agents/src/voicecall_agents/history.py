@@ -1,4 +1,4 @@
-"""What agents remember of their sessions: turns of messages, in one SQLite file."""
+"""The conversation history of agents: turns of messages by session, in one SQLite file."""
 
 from __future__ import annotations
 
@@ -39,17 +39,21 @@ R = TypeVar("R")
 
 @dataclass(frozen=True, slots=True)
 class HistoryTurn:
-    """``messages``: JSON documents, one a message, in the form of the backend that wrote them."""
+    """One turn; ``messages`` holds a JSON document per message, in the format of the backend that
+    wrote them."""
 
     turn_id: str
     messages: tuple[str, ...]
 
 
 class SqliteHistory:
-    """Histories by session key. The file is made where there is none, and readable by its owner
-    only, once :meth:`open` is entered. Turns older than ``keep_days`` are not loaded any more, and
-    go with the first :meth:`put` an hour later: a clock that is wrong for a moment, as it may be
-    when a machine starts, forgets nothing. Methods raise :exc:`voicecall.errors.StoreError`."""
+    """Histories by session key. :meth:`open` creates the file if there is none and makes it
+    readable by its owner only. Methods raise :exc:`voicecall.errors.StoreError`.
+
+    Turns older than ``keep_days`` are not loaded. They are deleted only by the first :meth:`put` an
+    hour later, so that a clock that is briefly wrong, as at the start of a machine, deletes
+    nothing.
+    """
 
     def __init__(self, path: Path, seam: Seam, *, keep_days: int = 365) -> None:
         self._path = path
@@ -57,13 +61,13 @@ class SqliteHistory:
         self._keep_ms = keep_days * _DAY_MS
         self._connection: sqlite3.Connection | None = None
         self._ahead: int | None = None
-        """Of the wall clock before the monotonic one, when they were compared."""
+        """By how much the wall clock was ahead of the monotonic one at the last comparison."""
         self._compared = 0
         self._one_at_a_time = anyio.CapacityLimiter(1)
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[None]:
-        """Use the store inside."""
+        """Open the file. Use the other methods only inside of this context."""
         self._connection = await anyio.to_thread.run_sync(self._connect)
         try:
             self._old_before()
@@ -77,7 +81,7 @@ class SqliteHistory:
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._path.touch(mode=0o600)
-            # A copy that was put in place may be open to others. Its companions get the same.
+            # A restored copy may be readable by others. SQLite gives its WAL files the same mode.
             self._path.chmod(0o600)
             connection = sqlite3.connect(
                 self._path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False
@@ -91,7 +95,7 @@ class SqliteHistory:
                 raise
         except (OSError, sqlite3.Error) as error:
             text = f"{self._path} cannot be opened: {error}"
-            # The last eight bits of a code tell the kind.
+            # The lowest eight bits of an extended error code are the primary one.
             if getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGED:
                 text += "; use a backup, or delete it, and agents remember nothing of their callers"
             raise StoreError(text) from error
@@ -123,8 +127,8 @@ class SqliteHistory:
         return await self._run(lambda connection: _load(connection, session_key, turns, since))
 
     async def put(self, session_key: str, turn: HistoryTurn, keep_turns: int) -> None:
-        """Store a turn, in the place of one with its id where there is one, and drop all but the
-        last ``keep_turns`` of the session."""
+        """Store a turn, replacing one with the same id, and delete all but the session's last
+        ``keep_turns``."""
         now, before = self._seam.now_ms(), self._old_before()
 
         def work(connection: sqlite3.Connection) -> None:
@@ -135,7 +139,8 @@ class SqliteHistory:
         await self._run(work)
 
     def _old_before(self) -> int | None:
-        """Once an hour: from before when is old by the clock of now, and by that of an hour ago."""
+        """Once an hour, the time before which turns are too old, both by the current clock and by
+        the clock of an hour ago; otherwise None."""
         wall, steady = self._seam.now_ms(), round(self._seam.monotonic() * 1000)
         ahead, since = self._ahead, steady - self._compared
         if ahead is not None and since < _HOUR_MS:
@@ -144,7 +149,7 @@ class SqliteHistory:
         return None if ahead is None else min(wall, ahead + steady) - self._keep_ms
 
     async def forget(self, session_key: str) -> None:
-        """Drop a session."""
+        """Delete a session."""
         await self._run(lambda connection: _drop(connection, session_key, None))
 
 

@@ -42,10 +42,10 @@ Keys = Annotated[str, AfterValidator(_keys)]
 
 
 class Rule(ConfigModel):
-    """``match`` is a regular expression, or phrases of which one must occur as whole words;
-    case does not matter. Of several replies the first use in a session takes the first, and so
-    on; the last one stays. After the reply the keys of ``press`` are pressed, such as those that
-    the menu of a machine asks for; with ``end`` the call ends."""
+    """``match`` is a regular expression, or a list of phrases, one of which must occur as whole
+    words; case does not matter. Several replies are used one after the other in a session, and the
+    last one is repeated. After the reply, the keys in ``press`` are pressed (for automated menus),
+    and with ``end`` the call ends."""
 
     match: str | tuple[str, ...]
     reply: str | tuple[str, ...] = ""
@@ -67,7 +67,7 @@ class Rule(ConfigModel):
         if isinstance(self.match, str):
             return re.compile(self.match, re.IGNORECASE)
         phrases = "|".join(re.escape(phrase.strip()) for phrase in self.match if phrase.strip())
-        # Without phrases nothing matches.
+        # An empty list of phrases matches nothing.
         return re.compile(rf"(?<!\w)(?:{phrases})(?!\w)" if phrases else r"(?!)", re.IGNORECASE)
 
     @property
@@ -91,21 +91,21 @@ DEFAULT_RULES = (
 
 
 class ScriptedConfig(ConfigModel):
-    """``digits`` maps keypad input to replies. ``fallback`` answers other keys, words that no rule
-    matched, and silence. Replies may contain ``{text}``, ``{digits}`` and ``{number_of_turns}``."""
+    """``digits`` maps keypad input to replies. ``fallback`` answers other keys, text that no rule
+    matches, and silence. Replies may contain ``{text}``, ``{digits}`` and ``{number_of_turns}``."""
 
     rules: tuple[Rule, ...] = DEFAULT_RULES
     digits: dict[str, str] = Field(default_factory=dict)
     fallback: str | None = None
     delay_ms: Milliseconds = 0
-    """Before the first word."""
+    """Delay before the first word."""
     word_delay_ms: Milliseconds = 0
-    """Between words."""
+    """Delay between words."""
 
 
 @dataclass(slots=True)
 class Exchange:
-    """One turn of a session: what was said, and how much of the reply went out or was heard."""
+    """One turn of a session: what was said, and as much of the reply as was sent or heard."""
 
     turn_id: str
     text: str
@@ -128,7 +128,7 @@ class _Answer:
 
 
 class ScriptedAgent(AgentBackend):
-    """Keeps the history of the last 1,000 sessions, 200 turns each, in memory."""
+    """The agent. It keeps the history of the last 1,000 sessions, 200 turns each, in memory."""
 
     def __init__(self, config: ScriptedConfig | None = None) -> None:
         self.config = config or ScriptedConfig()
@@ -140,7 +140,7 @@ class ScriptedAgent(AgentBackend):
         known = [one for one in session.exchanges if one.turn_id != turn.turn_id]
         repeated = len(known) < len(session.exchanges)
         number = session.turns if repeated else session.turns + 1
-        # A voice model's prompt tells the call so far: rules would find what was said long ago.
+        # A voice model's prompt repeats the call so far, and rules would match old text in it.
         said = str(turn.metadata.get("question", turn.text))
         answer = self._answer(said, turn.digits, known)
         exchange = Exchange(turn.turn_id, said, rule=answer.rule)
@@ -195,5 +195,5 @@ class ScriptedAgent(AgentBackend):
 
 
 def _in_place(value: str, full_stop: str) -> str:
-    """``value`` before ``full_stop``, where it is no whole sentence already."""
+    """``value`` followed by ``full_stop``, unless it already ends a sentence."""
     return value if value.endswith(_ENDS) else value + full_stop

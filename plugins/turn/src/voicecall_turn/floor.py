@@ -1,4 +1,4 @@
-"""The level of the line while nobody speaks, followed as it changes."""
+"""Tracks the noise floor of the line: its level while nobody speaks."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ _ABOVE = 2.0  # 6 dB
 
 
 class NoiseFloor:
-    """The quietest of the last ``frames``. Speech falls to it between syllables; a noise that
-    does not becomes the floor itself when it has lasted for so long."""
+    """The level of the quietest of the last ``frames`` frames. Speech falls to the floor between
+    syllables; a noise that does not becomes the floor after that many frames."""
 
     def __init__(self, frames: int) -> None:
         self._recent = deque([_QUIETEST] * frames, frames)
 
     def above(self, level: float) -> bool:
-        """Whether the next frame stands out. ``level`` is its root mean square, of 32768."""
+        """Whether the next frame exceeds the floor. ``level`` is its root mean square, of
+        32768."""
         self._recent.append(level)
         return level > _ABOVE * max(min(self._recent), _QUIETEST)

@@ -23,20 +23,20 @@ _STRICTEST = 3
 _FRAME_MS = 20
 _FRAME_BYTES = PCM16_8K.size(_FRAME_MS)
 _ONSET = 12
-"""Voiced frames that make a voice: a noise of just under 200 ms can touch eleven."""
+"""Voiced frames that begin a voice: a noise of just under 200 ms can affect eleven."""
 _WINDOW = 24
 """Frames within which they must lie."""
 _HANGOVER = 12
 """Unvoiced frames that end it: the closure of a plosive takes up to 150 ms."""
 _FLOOR_FRAMES = 50
-"""After a second a steady noise is no voice any more."""
+"""A second, after which a steady noise no longer counts as a voice."""
 
 
 class WebRtcDetector(TurnDetector):
-    """Frames of 20 ms through the detector's strictest mode, above a noise floor.
+    """Classifies frames of 20 ms by the library's strictest mode and by a noise floor.
 
-    The library holds its own decision for some 100 ms after a sound, which would make a short
-    noise long; the floor takes that off again.
+    The library holds its decision for some 100 ms after a sound, which would prolong short noises;
+    the floor compensates for that.
     """
 
     def __init__(self, audio_format: AudioFormat) -> None:
@@ -67,13 +67,13 @@ class WebRtcDetector(TurnDetector):
     def _voiced(self, frame: bytes) -> bool:
         samples = np.frombuffer(frame, np.int16).astype(np.float32)
         stands_out = self._floor.above(float(np.dot(samples, samples) / len(samples)) ** 0.5)
-        # The library adapts to everything that it hears, so it hears every frame.
+        # The library adapts to what it hears, so it must get every frame.
         speech = bool(self._vad.is_speech(frame, PCM16_8K.sample_rate))
         return speech and stands_out
 
 
 class WebRtcProvider(TurnDetectorProvider):
-    """Needs no configuration; works at 8 kHz, whatever the call's format is."""
+    """Needs no configuration; works at 8 kHz whatever the call's format."""
 
     def detector(self, audio_format: AudioFormat) -> WebRtcDetector:
         return WebRtcDetector(audio_format)

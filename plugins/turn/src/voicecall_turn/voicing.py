@@ -1,4 +1,4 @@
-"""From decisions about frames to a voice that begins and ends."""
+"""Turns decisions about single frames into the beginning and end of a voice."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ __all__ = ["Voicing"]
 class Voicing:
     """Counts frames, numbered from 0.
 
-    A voice begins with ``onset`` voiced frames among the last ``window``, so that the short
-    silences within words do not put it off. It ends after ``hangover`` unvoiced ones in a row.
+    A voice begins with ``onset`` voiced frames among the last ``window``, so that short silences
+    within words do not delay it. It ends after ``hangover`` consecutive unvoiced frames.
     """
 
     def __init__(self, *, onset: int, window: int, hangover: int) -> None:
@@ -19,7 +19,7 @@ class Voicing:
         self.began = 0
         """First frame of the voice."""
         self.ended = 0
-        """The frame behind its last voiced one."""
+        """The frame after its last voiced one."""
         self._onset = onset
         self._window = window
         self._hangover = hangover
@@ -27,7 +27,7 @@ class Voicing:
         self._next = 0
 
     def frame(self, voiced: bool) -> bool:
-        """The next frame; True when the voice begins or ends with it."""
+        """Count the next frame; True if the voice begins or ends with it."""
         number = self._next
         self._next += 1
         if voiced:

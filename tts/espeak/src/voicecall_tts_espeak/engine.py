@@ -1,8 +1,8 @@
 """The eSpeak NG library, called through ctypes.
 
-Source: ``speak_lib.h`` of eSpeak NG 1.52. The library keeps one voice, one set of parameters and
-one synthesiser for the whole process and is not thread-safe, so there is one engine a process
-and one lock around every call.
+Source: ``speak_lib.h`` of eSpeak NG 1.52. The library has one voice, one set of parameters and one
+synthesiser for the whole process and is not thread-safe, so there is one engine per process and a
+lock around every call.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ class UnknownVoice(EspeakError):
 
 @dataclass(frozen=True, slots=True)
 class Manner:
-    """How to speak: ``rate`` in words a minute, ``pitch`` 0 to 100, ``volume`` in percent of the
-    library's normal one (0 to 200)."""
+    """How to speak: ``rate`` in words per minute, ``pitch`` from 0 to 100, ``volume`` in percent of
+    the library's default (0 to 200)."""
 
     voice: str
     rate: int
@@ -56,9 +56,9 @@ class Manner:
 
 
 class Engine:
-    """Loads the library. Raises :exc:`EspeakError`.
+    """The loaded library. Raises :exc:`EspeakError`.
 
-    ``sample_rate`` is what the library says it delivers, in hertz.
+    ``sample_rate`` is the rate that the library reports, in hertz.
     """
 
     def __init__(self) -> None:
@@ -76,7 +76,7 @@ class Engine:
             raise EspeakError(f"the library does not start with the data in {data_path}")
         self.sample_rate = int(rate)
         self._library.espeak_GetCurrentVoice.restype = ctypes.POINTER(_Voice)
-        # The library keeps the pointer only: the callback object must live as long as it does.
+        # The library only stores the pointer, so the callback object must outlive it.
         self._callback = _Callback(self._collect)
         self._library.espeak_SetSynthCallback(self._callback)
 
@@ -86,7 +86,7 @@ class Engine:
         return 0
 
     def speak(self, text: str, manner: Manner) -> bytes:
-        """Speak all of ``text``: pcm16 at ``sample_rate``. Blocks for some milliseconds.
+        """Speak all of ``text``: pcm16 at ``sample_rate``. Blocks for a few milliseconds.
 
         Raises :exc:`UnknownVoice` or :exc:`EspeakError`. May be called from any thread.
         """
@@ -104,12 +104,12 @@ class Engine:
         return audio
 
     def check(self, manner: Manner) -> None:
-        """Raises :exc:`UnknownVoice` where :meth:`speak` would."""
+        """Raise :exc:`UnknownVoice` if :meth:`speak` would."""
         with self._lock:
             self._apply(manner)
 
     def _apply(self, manner: Manner) -> None:
-        # Setting the voice resets the parameters, so the parameters come second.
+        # The voice first, because setting it resets the parameters.
         found = self._library.espeak_SetVoiceByName(manner.voice.encode()) == _OK
         if not (found and self._is_whole(manner.voice)):
             raise UnknownVoice(manner.voice)
@@ -122,8 +122,8 @@ class Engine:
                 raise EspeakError(f"the library refuses parameter {parameter} = {value}")
 
     def _is_whole(self, voice: str) -> bool:
-        """Whether the library has all of ``voice``: it takes one for set whose variant it does not
-        know, and a variant alone, which makes no sound."""
+        """Whether the library has all of ``voice``. It also accepts a voice whose variant it does
+        not know, and a variant alone, which makes no sound."""
         identifier: bytes = self._library.espeak_GetCurrentVoice().contents.identifier
         return (b"+" in identifier) is ("+" in voice) and not identifier.startswith(b"!v/")
 

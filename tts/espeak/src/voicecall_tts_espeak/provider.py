@@ -25,8 +25,8 @@ _SENTENCE_END = re.compile(r"(?<=[.!?;:])\s+")
 
 
 def pieces(text: str) -> list[str]:
-    """``text`` cut at sentence ends, and between words where a sentence exceeds 400 characters,
-    so that audio flows early and no call holds the one synthesiser for long."""
+    """``text`` cut at the ends of sentences, and between words if a sentence exceeds 400
+    characters, so that audio starts early and no call blocks the one synthesiser for long."""
     cut = []
     for sentence in _SENTENCE_END.split(text):
         rest = sentence.strip()
@@ -41,8 +41,8 @@ def pieces(text: str) -> list[str]:
 
 
 class EspeakProvider(PlainSpeechProvider):
-    """Speech of this machine; needs no key and no network. Output differs in small ways from
-    call to call, since the library keeps oscillator state between requests."""
+    """Local speech synthesis; needs no key and no network. The output varies slightly from request
+    to request, because the library keeps oscillator state between them."""
 
     capabilities = SpeechCapabilities(formats=(MULAW_8K, PCM16_8K, PCM16_16K, PCM16_24K))
 
@@ -63,8 +63,8 @@ class EspeakProvider(PlainSpeechProvider):
         yield
 
     def check(self) -> None:
-        """Loads the library and checks the voice. Raises :exc:`ConfigError` for an unknown
-        voice, :exc:`ProviderUnavailable` where the library is missing."""
+        """Load the library and check the voice. Raises :exc:`ConfigError` for an unknown voice,
+        :exc:`ProviderUnavailable` if the library is missing."""
         try:
             self._engine.check(self._manner)
         except UnknownVoice as error:
@@ -82,7 +82,7 @@ class EspeakProvider(PlainSpeechProvider):
         manner = replace(self._manner, voice=voice) if voice else self._manner
         for piece in pieces(text):
             try:
-                # Abandoning is safe: the engine finishes the sentence under its own lock.
+                # Abandoning the thread is safe: the engine finishes the sentence under its lock.
                 audio = await to_thread.run_sync(
                     self._engine.speak, piece, manner, abandon_on_cancel=True
                 )

@@ -1,1 +1,1 @@
-"""The agent backend ``pydantic-ai``: any model that library reaches."""
+"""The agent backend ``pydantic-ai``: any model that the library supports."""

@@ -1,4 +1,4 @@
-"""The backend: one run of the model a turn, one run at a time in a session."""
+"""The backend: one run of the model per turn, and one run at a time per session."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ __all__ = ["PydanticAgent"]
 
 _log = logging.getLogger("voicecall.agents")
 _MODEL_REQUESTS = 12
-"""Requests to the model in one turn: somebody waits on the telephone."""
+"""The most requests to the model in one turn: the caller is waiting."""
 _THINKING: Mapping[str, ThinkingLevel] = {
     "off": False,
     "minimal": "minimal",
@@ -52,14 +52,14 @@ _THINKING: Mapping[str, ThinkingLevel] = {
     "adaptive": True,
     "ultra": "max",
 }
-"""What the library calls a turn's level of thinking; ``True`` leaves the effort to the model."""
+"""The library's names for a turn's thinking level; ``True`` leaves the effort to the model."""
 _CLOSING_S = 5.0
 _EVENTS_AHEAD = 1000
 
 
 class _Run:
-    """One answer under way. It is worked on by a task of the backend, so that whoever reads it
-    may let go at any moment and in any task."""
+    """One answer under way. A task of the backend produces it, so that its reader may stop at any
+    moment and in any task."""
 
     def __init__(self, turn: AgentTurn) -> None:
         self.turn = turn
@@ -71,14 +71,14 @@ class _Run:
         self.output, self.input = anyio.create_memory_object_stream[AgentEvent](_EVENTS_AHEAD)
 
     async def stopped(self) -> None:
-        """Stop it and wait until it is over."""
+        """Stop the run and wait until it is over."""
         self.scope.cancel()
         await self.over.wait()
 
 
 class PydanticAgent(AgentBackend):
-    """Use it inside its lifespan. Raises :exc:`ConfigError` for a model that cannot be made or a
-    tool that cannot be loaded."""
+    """The agent; use it inside its lifespan. Raises :exc:`ConfigError` for a model that cannot be
+    created or a tool that cannot be loaded."""
 
     def __init__(self, config: LlmConfig, context: ProviderContext) -> None:
         self.config = config
@@ -102,7 +102,7 @@ class PydanticAgent(AgentBackend):
 
     @asynccontextmanager
     async def lifespan(self) -> AsyncIterator[None]:
-        """Opens the history and connects the tools."""
+        """Open the history and connect the tools."""
         async with AsyncExitStack() as self._resources:
             await self._resources.enter_async_context(self._history.open())
             await self._resources.enter_async_context(self._agent)
@@ -116,8 +116,8 @@ class PydanticAgent(AgentBackend):
     # --- the contract -------------------------------------------------------------------------
 
     async def reply(self, turn: AgentTurn) -> AsyncIterator[AgentEvent]:
-        """See :class:`voicecall.agent.AgentBackend`. A speculative turn ends where the model wants
-        a tool."""
+        """See :class:`voicecall.agent.AgentBackend`. A speculative turn ends when the model calls a
+        tool."""
         if self._tasks is None:
             raise ProviderUnavailable("the agent is not running", provider=BACKEND_ID)
         run = _Run(turn)
@@ -133,7 +133,7 @@ class PydanticAgent(AgentBackend):
             run.input.close()
 
     async def settle(self, turn: AgentTurn, heard_text: str) -> None:
-        """See :class:`voicecall.agent.AgentBackend`. A run that goes on is stopped."""
+        """See :class:`voicecall.agent.AgentBackend`. A run still under way is stopped."""
         run = self._runs.get((turn.session_key, turn.turn_id))
         if run is not None:
             await run.stopped()
@@ -148,7 +148,7 @@ class PydanticAgent(AgentBackend):
     async def recall(
         self, turn: AgentTurn, sources: Collection[str], limit: int
     ) -> Sequence[Recollection]:
-        """See :class:`voicecall.agent.AgentBackend`. It has no ``memory``."""
+        """See :class:`voicecall.agent.AgentBackend`. The source ``memory`` is not supported."""
         if "sessions" not in sources:
             return ()
         known = [exchange(_parsed(one)) for one in await self._load(turn)]
@@ -163,14 +163,14 @@ class PydanticAgent(AgentBackend):
     # --- a run --------------------------------------------------------------------------------
 
     def _session(self, key: str) -> anyio.Lock:
-        """Held by whoever reads and writes a session's history."""
+        """The lock for reading and writing a session's history."""
         return self._sessions.setdefault(key, anyio.Lock())
 
     async def _work(self, run: _Run) -> None:
         key = run.turn.session_key, run.turn.turn_id
         try:
             with run.scope:
-                # A guess writes nothing, and must not be in the way of the real turn.
+                # A speculative run writes nothing, and must not block the real turn.
                 guess = run.turn.speculative
                 async with nullcontext() if guess else self._session(run.turn.session_key):
                     await self._answer(run)
@@ -189,8 +189,8 @@ class PydanticAgent(AgentBackend):
         turn = run.turn
         known = await self._load(turn)
         before = [_parsed(one) for one in known if one.turn_id != turn.turn_id]
-        # Words that were interrupted before their answer began still count; those that only met a
-        # failure do not: the caller is asked to say them again.
+        # What the caller said is kept if the answer was interrupted before it began, but not if the
+        # answer failed: the caller is then asked to say it again.
         worth_keeping = True
         try:
             await self._ask_anyone(run, before)
@@ -203,8 +203,8 @@ class PydanticAgent(AgentBackend):
                     await self._put(turn, remembered(run.messages, kept_words(turn)))
 
     async def _ask_anyone(self, run: _Run, before: list[list[ModelMessage]]) -> None:
-        """Ask the model, and where it fails before anything came of it those that take over. Raises
-        :exc:`ProviderError`."""
+        """Ask the model and, if it fails before it has produced anything, the fallback models.
+        Raises :exc:`ProviderError`."""
         turn = run.turn
         names = list(dict.fromkeys((turn.model or self.config.model, *turn.fallback_models)))
         for name in names:
@@ -218,7 +218,7 @@ class PydanticAgent(AgentBackend):
                 _log.warning("%s; another model is asked", failure)
 
     async def _ask_patiently(self, run: _Run, before: list[list[ModelMessage]], name: str) -> None:
-        """Ask, and once more after a failure that passes."""
+        """Ask, and once more after a temporary failure."""
         model = await self._model(name)
         try:
             await self._ask_within_context(run, before, model)
@@ -233,8 +233,8 @@ class PydanticAgent(AgentBackend):
     async def _ask_within_context(
         self, run: _Run, before: list[list[ModelMessage]], model: Model[Any]
     ) -> None:
-        """Ask with the turns ``before``; with the later half of them, and at last without, where
-        they are more than the model takes: what was said once must not silence a session."""
+        """Ask with the turns ``before``. If they exceed the model's context, ask with their later
+        half, and then without them: a long history must not silence a session."""
         for count in (len(before), len(before) // 2, 0):
             try:
                 messages = [message for one in before[len(before) - count :] for message in one]
@@ -251,7 +251,8 @@ class PydanticAgent(AgentBackend):
                 )
 
     async def _ask(self, run: _Run, before: list[ModelMessage], model: Model[Any]) -> None:
-        # Anew: nothing is known outside of a request that failed, also not that it wanted the end.
+        # A new one for each attempt: nothing of a failed request counts, not even that it wanted to
+        # end the call.
         narration = run.narration = Narration(speculative=run.turn.speculative)
         async with self._events(run, before, model) as events:
             try:
@@ -261,7 +262,8 @@ class PydanticAgent(AgentBackend):
                     if narration.over:
                         break
             except UnexpectedModelBehavior:
-                # A model that has nothing more to say after it ended the call is right.
+                # A model may end the call and say nothing more; the library treats that as an
+                # error.
                 if narration.ending is None:
                     raise
             for ours in narration.finish():
@@ -271,7 +273,7 @@ class PydanticAgent(AgentBackend):
     async def _events(
         self, run: _Run, before: list[ModelMessage], model: Model[Any]
     ) -> AsyncIterator[AgentRunEvents[str]]:
-        """The library's run. ``run.messages`` becomes what came of it, however it ends."""
+        """The library's run. However it ends, ``run.messages`` is set to its messages."""
         stream = self._agent.run_stream_events(
             first_words(run.turn),
             message_history=before,
@@ -285,7 +287,7 @@ class PydanticAgent(AgentBackend):
         try:
             yield events
         finally:
-            # Not by the context manager: its end is not shielded from our cancellation.
+            # Not with the library's context manager, whose exit is not shielded from cancellation.
             with anyio.move_on_after(_CLOSING_S, shield=True):
                 await events.aclose()
             try:
@@ -294,7 +296,7 @@ class PydanticAgent(AgentBackend):
                 _log.debug("the run was stopped before it began")
 
     async def _model(self, name: str) -> Model[Any]:
-        """The configured model, or another of which a call's configuration speaks. Raises
+        """The configured model, or another one that a call's configuration names. Raises
         :exc:`ConfigError`."""
         known = self._models.get(name)
         if known is None:
@@ -310,7 +312,7 @@ class PydanticAgent(AgentBackend):
     # --- history ------------------------------------------------------------------------------
 
     async def _load(self, turn: AgentTurn) -> list[HistoryTurn]:
-        """The history; an empty one where it cannot be read: the caller gets an answer."""
+        """The history; empty if it cannot be read, so that the caller still gets an answer."""
         try:
             return await self._history.load(turn.session_key, self.config.max_history_turns)
         except StoreError as error:
@@ -328,7 +330,7 @@ class PydanticAgent(AgentBackend):
 
 
 def _parsed(turn: HistoryTurn) -> list[ModelMessage]:
-    """Nothing for a turn in the form of another version."""
+    """The messages of a turn; none if another version wrote it in a different format."""
     try:
         return parse(turn.messages)
     except ValueError:
@@ -338,7 +340,7 @@ def _parsed(turn: HistoryTurn) -> list[ModelMessage]:
 
 def _settings(config: LlmConfig) -> ModelSettings:
     seconds = config.timeout_ms / 1000
-    # We ask again ourselves, within what a caller can wait.
+    # No retries by the library: the backend retries itself, within what a caller can wait.
     settings = ModelSettings(timeout=seconds, first_event_timeout=seconds, max_retries=0)
     if config.temperature is not None:
         settings["temperature"] = config.temperature
@@ -348,7 +350,7 @@ def _settings(config: LlmConfig) -> ModelSettings:
 
 
 def _wishes(turn: AgentTurn) -> ModelSettings | None:
-    """What a turn asks of the model beyond the backend's own settings."""
+    """The model settings that a turn asks for, beyond the backend's own."""
     settings = ModelSettings()
     if turn.thinking is not None:
         settings["thinking"] = _THINKING[turn.thinking]

@@ -41,9 +41,9 @@ class McpServerConfig(ConfigModel):
 
 
 class LlmConfig(ConfigModel):
-    """``model`` is ``provider:model`` or ``provider/model``, split at the first ``:`` or ``/``; a
-    name without a provider is one of OpenAI's. Other models that are named without one, such as
-    ``responseModel``, are of the same provider as ``model``."""
+    """``model`` is ``provider:model`` or ``provider/model``, split at the first ``:`` or ``/``;
+    without a provider it is OpenAI's. Other models without a provider, such as ``responseModel``,
+    have the same provider as ``model``."""
 
     model: str = Field(
         min_length=1,

@@ -1,4 +1,4 @@
-"""Errors of the model library as errors of ours."""
+"""Translates errors of the model library into voicecall's."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ _DEFAULT_WAIT_S = 0.25
 
 
 def as_provider_error(error: BaseException, silence_s: float) -> ProviderError:
-    """The error as ours. Its text holds no bodies of answers: they may quote credentials.
-    ``silence_s`` is how long the model was waited for."""
+    """``error`` as a :exc:`ProviderError`. Its text contains no response bodies, which may quote
+    credentials. ``silence_s`` is how long the model was silent in the case of a timeout."""
     if isinstance(error, ModelTimeoutError | ModelRequestTimeout | RunTimedOut | TimeoutError):
         return ProviderTimeout(f"the model was silent for {silence_s:g} s", provider=BACKEND_ID)
     if isinstance(error, ModelAPIError):
@@ -86,7 +86,7 @@ def _of_request(error: ModelAPIError) -> ProviderError:
 
 
 def _judge(error: ModelAPIError) -> tuple[type[ProviderError], str, bool]:
-    """Class, words and whether the same may be tried again."""
+    """The error's class, its text, and whether the request may be retried."""
     if isinstance(error, ModelAuthenticationError):
         return AuthenticationFailed, "the model's provider does not accept the key", False
     if isinstance(error, ModelQuotaExceededError):
@@ -103,8 +103,8 @@ def _judge(error: ModelAPIError) -> tuple[type[ProviderError], str, bool]:
 
 
 def retry_delay(error: BaseException) -> float | None:
-    """Seconds after which the same request may be sent once more; None: not at all, or too late
-    for somebody who waits on the telephone."""
+    """Seconds after which the same request may be sent again; None if it may not, or only after
+    longer than a caller can wait."""
     if not isinstance(error, ModelHTTPError) or isinstance(error, ModelQuotaExceededError):
         return None
     busy = error.status_code == 429 or error.status_code >= 500

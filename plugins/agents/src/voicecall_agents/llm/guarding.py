@@ -1,4 +1,4 @@
-"""Toolsets whose trouble stays away from the caller."""
+"""Toolsets whose failures do not fail the answer to the caller."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ Toolset = AbstractToolset[AgentTurn]
 
 @dataclass
 class GuardedToolset(WrapperToolset[AgentTurn]):
-    """A server that cannot be reached offers no tools; the first turn after a while connects anew.
-    A tool that raises, or takes longer than ``timeout_s``, tells the model so.
+    """A server that cannot be reached offers no tools; the first turn after a while reconnects. If
+    a tool raises, or takes longer than ``timeout_s``, the model is told so.
 
-    ``make`` makes what is wrapped; ``probe`` raises where it is broken. The original lives as long
-    as the backend and holds the connection; each run works with a copy of it.
+    ``make`` creates the wrapped toolset; ``probe`` raises if its connection is broken. The original
+    lives as long as the backend and holds the connection; each run works with a copy of it.
     """
 
     path: str
@@ -43,7 +43,7 @@ class GuardedToolset(WrapperToolset[AgentTurn]):
     connected: bool = False
     broken: bool = False
     not_before: float = -math.inf
-    """On the event loop's clock."""
+    """The earliest time of the next connection attempt, on the event loop's clock."""
 
     async def for_run(self, ctx: RunContext[AgentTurn]) -> Toolset:
         """A copy that uses the connection of the original."""
@@ -55,7 +55,7 @@ class GuardedToolset(WrapperToolset[AgentTurn]):
     async def _renew(self) -> None:
         old, self.wrapped = self.wrapped, self.make()
         was_connected, self.connected, self.broken = self.connected, False, False
-        # Others who come while this one connects go on without.
+        # Runs that start while this one connects go on without the tools.
         self.not_before = anyio.current_time() + _TRY_AGAIN_S
         if was_connected:
             await self._close(old)
@@ -131,9 +131,9 @@ class GuardedToolset(WrapperToolset[AgentTurn]):
 def guarded_server(
     name: str, server: McpServerConfig, path: str, timeout_s: float
 ) -> GuardedToolset:
-    """The tools of an MCP server, their names after ``name``; ``path`` is the server's place in
-    the configuration."""
-    # Imported here, where it is used: it takes longer than all the rest.
+    """The tools of an MCP server, with ``name`` as a prefix of their names; ``path`` is the
+    server's path in the configuration."""
+    # Imported only when used: it takes longer than everything else together.
     from fastmcp.client.transports import StdioTransport
     from pydantic_ai.mcp import MCPToolset
 

@@ -1,4 +1,4 @@
-"""Making the library's model objects from a name, an address and a key."""
+"""Creates the library's model objects from a name, an address and a key."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ __all__ = ["configured_model", "make_model", "model_problems", "split_name"]
 
 _DEFAULT_PROVIDER = "openai"
 _MODEL_KINDS = {"openai": "openai-chat"}
-"""Chat Completions is what servers compatible with OpenAI's speak; ``openai-responses:…`` asks
-for the other protocol."""
+"""Servers compatible with OpenAI's speak Chat Completions; ``openai-responses:…`` selects the other
+protocol."""
 _KEY_PATH = f"{BACKEND_PATH}.apiKey"
 _PLACEHOLDER = re.compile(r"\$\{([A-Z][A-Z0-9_]*)\}")
 _VARIABLE = re.compile(r"[A-Z][A-Z0-9_]+_(?:API_)?(?:KEY|TOKEN)")
 
 
 def split_name(name: str, usual: str = _DEFAULT_PROVIDER) -> tuple[str, str]:
-    """Provider and model of ``provider:model`` or ``provider/model``; ``usual`` is the provider of
-    a model alone."""
+    """Provider and model of ``provider:model`` or ``provider/model``; ``usual`` is the provider if
+    the name has none."""
     parts = [part.strip() for part in re.split("[:/]", name, maxsplit=1)]
     if len(parts) == 1:
         return usual, parts[0]
@@ -34,8 +34,8 @@ def split_name(name: str, usual: str = _DEFAULT_PROVIDER) -> tuple[str, str]:
 
 
 def make_model(name: str, *, base_url: str | None = None, api_key: str | None = None) -> Model[Any]:
-    """The model ``name``. Raises :exc:`ConfigError` for a name without a model, an unknown
-    provider, one whose client is not installed, and one without a key."""
+    """The model ``name``. Raises :exc:`ConfigError` for a name without a model, for an unknown
+    provider, and if the provider's client is not installed or its key is missing."""
     provider_id, model = split_name(name)
     if not (provider_id and model):
         raise ConfigError(f"{name!r} is no name of a model", path=f"{BACKEND_PATH}.model")
@@ -52,8 +52,9 @@ def make_model(name: str, *, base_url: str | None = None, api_key: str | None = 
 
 
 def configured_model(config: LlmConfig, name: str | None = None) -> Model[Any]:
-    """The configured model, or another one, which is of the same provider where its name says
-    none; address and key are for those of its provider. Raises what :func:`make_model` raises."""
+    """The configured model, or the model ``name``. A name without a provider means the configured
+    provider, and address and key apply only to that provider's models. Raises what
+    :func:`make_model` raises."""
     provider_id, model = split_name(name or config.model, split_name(config.model)[0])
     wanted = f"{provider_id}:{model}"
     same = _same_provider(config, wanted)

@@ -1,4 +1,4 @@
-"""From the library's events of a run to ours."""
+"""Translates the library's events of a run into agent events."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ _GIVEN_UP = "The tool was given up before it answered. Whether it had an effect 
 
 
 class Narration:
-    """One run. ``began``: something of it is known outside. ``over``: it has nothing more to
-    give and is to be stopped."""
+    """One run. ``began``: it has produced something that cannot be taken back. ``over``: nothing
+    more is wanted of it, and it is to be stopped."""
 
     def __init__(self, *, speculative: bool) -> None:
         self._speculative = speculative
@@ -38,20 +38,20 @@ class Narration:
         self.began = False
         self.over = False
         self.ending: str | None = None
-        """The reason of the end of the call, once the model wants it."""
+        """The reason for ending the call, once the model wants to end it."""
         self._pressing: set[str] = set()
         self.pressed: list[ToolReturnPart] = []
-        """What the tool said of keys that are pressed."""
+        """The tool's results for the keys that were pressed."""
 
     def events(self, event: Any) -> Iterator[AgentEvent]:
-        """What ``event`` means. Events that mean nothing here are passed over."""
+        """The agent events for ``event``; other events of the library are ignored."""
         match event:
             case PartStartEvent(part=TextPart(content=text)):
                 yield from self._text(text)
             case PartDeltaEvent(delta=TextPartDelta(content_delta=text)):
                 yield from self._text(text)
             case PartStartEvent(part=ToolCallPart()) if self._speculative:
-                # Tools have effects: whatever comes now waits for the real turn.
+                # Tools have effects: from here on, only the real turn may continue.
                 self.over = True
             case FunctionToolCallEvent(part=part):
                 yield from self._tool_called(part)
@@ -61,13 +61,13 @@ class Narration:
                 yield from self._tool_done(part.tool_name, part.tool_call_id)
 
     def finish(self) -> Iterator[AgentEvent]:
-        """What is left to say when the run has ended."""
+        """The agent events after the end of the run."""
         if self.ending is not None:
             yield EndCall(self.ending)
 
     def results(self) -> list[ToolReturnPart]:
-        """What the model is to know of tools once the run was stopped: which keys are pressed, and
-        which tools were running. Those may have had their effects, such as an order."""
+        """Tool results that the model needs if the run was stopped: which keys were pressed, and
+        which tools were running. Those may have had an effect, such as an order."""
         given_up = [
             ToolReturnPart(part.tool_name, _GIVEN_UP, part.tool_call_id, outcome="interrupted")
             for part in self._running.values()
@@ -84,7 +84,7 @@ class Narration:
     def _tool_called(self, part: ToolCallPart) -> Iterator[AgentEvent]:
         self._running[part.tool_call_id] = part
         if self._last and not self._last.isspace():
-            # Words before a tool and after it are different sentences.
+            # The text before a tool call and after it are separate sentences.
             yield from self._text(" ")
         if part.tool_name in END_CALL_NAMES:
             self.ending = _text_in(part, "reason")
@@ -98,7 +98,7 @@ class Narration:
         self._running.pop(call_id, None)
         if name not in _OURS:
             yield ToolActivity(name, False)
-        # A goodbye that was said needs no second one, and nobody talks to a menu about its keys.
+        # After a goodbye nothing more is to be said, and nothing is said to a menu besides keys.
         said = self.ending is not None and bool(self._last)
         self.over = (said or bool(self.pressed)) and not self._running
 
@@ -106,7 +106,7 @@ class Narration:
         try:
             keys = PressKeys(check_digits(_text_in(part, "digits")))
         except InvalidRequest:
-            # The tool tells the model.
+            # The tool reports it to the model.
             return
         self._pressing.add(part.tool_call_id)
         self.began = True

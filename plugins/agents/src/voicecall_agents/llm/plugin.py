@@ -18,7 +18,7 @@ def _config_model() -> type[BaseModel]:
 
 
 def _need_extra() -> None:
-    """Asked before our own modules, for a message that helps."""
+    """Check for the library before importing our own modules, for a helpful error."""
     try:
         import pydantic_ai  # noqa: F401
     except ImportError as error:

@@ -1,4 +1,4 @@
-"""What the model is told: who it is, how to speak on a telephone, what to trust."""
+"""The prompts of the model: who it is, how to speak on a telephone, what to trust."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = [
 
 END_CALL = "voicecall_end_call"
 END_CALL_NAMES = (END_CALL, "openclaw_end_call")
-"""The first is what we offer; the second is understood where a prompt still names it."""
+"""The first is always offered, the second only if a prompt names it."""
 PRESS_KEYS = "voicecall_press_keys"
 
 _ASSISTANT = (
@@ -52,7 +52,8 @@ _NUMBER_CHARS = 32
 
 
 def base_text(config: LlmConfig, turn: AgentTurn) -> str:
-    """Who the assistant is: from the call's configuration, the backend's, or built in."""
+    """Who the assistant is: from the call's configuration or the backend's, or the built-in
+    text."""
     own = turn.system_prompt or config.instructions
     if own:
         return own
@@ -91,14 +92,14 @@ def _parts(config: LlmConfig, turn: AgentTurn) -> Iterator[str]:
 
 
 def kept_words(turn: AgentTurn) -> str:
-    """The message of a turn as the history keeps it: later turns are about what was spoken before
-    the first one, too."""
+    """The message of a turn as the history keeps it. What was spoken before the turn stays in it,
+    because later turns may refer to it."""
     return _behind_opening(turn, caller_words(turn))
 
 
 def caller_words(turn: AgentTurn) -> str:
-    """What the person said or pressed; where a voice model asks, its question without the call so
-    far, which each of its prompts tells again."""
+    """What the person said or pressed. If a voice model asks, it is the model's question, without
+    the call so far, which each of its prompts repeats."""
     return str(turn.metadata.get("question") or "") or _words(turn)
 
 
@@ -110,7 +111,7 @@ def _words(turn: AgentTurn) -> str:
 
 
 def first_words(turn: AgentTurn) -> str:
-    """The message of a turn, after what was spoken before it, where there is such."""
+    """The message of a turn, preceded by what was spoken before it, if anything was."""
     return _behind_opening(turn, _words(turn))
 
 
@@ -121,7 +122,7 @@ def _behind_opening(turn: AgentTurn, words: str) -> str:
 
 
 def _unmarked(line: str) -> str:
-    # What is left around a marker may make another one.
+    # Removing a marker may leave another one.
     while (bare := _MARKERS.sub("", line)) != line:
         line = bare
     return line

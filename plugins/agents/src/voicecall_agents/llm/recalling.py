@@ -1,4 +1,4 @@
-"""What was said before that bears on a question, found by its words alone."""
+"""Finds earlier turns that relate to a question, by shared words alone."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from pydantic_ai.messages import ModelMessage, TextPart, UserPromptPart
 __all__ = ["exchange", "related"]
 
 _LEAST_LETTERS = 4
-"""Shorter words are mostly those that every sentence has."""
+"""Shorter words mostly occur in every sentence."""
 _LEAST_SHARED = 2
 _ASKED_CHARS = 300
 _ANSWERED_CHARS = 600
 
 
 def exchange(messages: Sequence[ModelMessage]) -> str:
-    """A turn as a short text: the end of what was asked, the beginning of what was answered."""
+    """A turn as a short text: the end of the question and the beginning of the answer."""
     parts = [part for message in messages for part in message.parts]
     asked = " ".join(
         part.content
@@ -33,8 +33,8 @@ def exchange(messages: Sequence[ModelMessage]) -> str:
 
 
 def related(question: str, texts: Sequence[str], limit: int) -> list[str]:
-    """The texts that share at least two of the question's longer words (or the only one), best
-    first; of equally good ones the later. Rare words count more."""
+    """At most ``limit`` texts that share at least two of the question's longer words (or its only
+    one), best first and, among equals, later first. Rare words count more."""
     wanted = _words(question)
     if not wanted:
         return []

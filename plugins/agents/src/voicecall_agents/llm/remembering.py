@@ -1,4 +1,4 @@
-"""What of a run goes into the history, and how much of an answer was heard."""
+"""Prepares the messages of a run for the history, and cuts an answer to what was heard."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ __all__ = ["dump", "heard_of", "parse", "remembered", "with_results"]
 
 
 def dump(messages: Sequence[ModelMessage]) -> tuple[str, ...]:
-    """One JSON document a message."""
+    """One JSON document per message."""
     return tuple(ModelMessagesTypeAdapter.dump_json([one]).decode() for one in messages)
 
 
 def parse(documents: Iterable[str]) -> list[ModelMessage]:
-    """The messages of :func:`dump`. Raises ``ValueError`` for documents of another form."""
+    """The inverse of :func:`dump`. Raises ``ValueError`` for documents in another format."""
     return [one for text in documents for one in ModelMessagesTypeAdapter.validate_json(text)]
 
 
 def with_results(
     messages: Sequence[ModelMessage], results: Sequence[ToolReturnPart]
 ) -> list[ModelMessage]:
-    """The messages of a run that was stopped behind or in its tools, with those ``results`` of them
-    that the model has not been told."""
+    """The messages of a run that was stopped during or after tool calls, with those ``results``
+    that are missing from them."""
     told = {
         part.tool_call_id
         for message in messages
@@ -50,14 +50,14 @@ def with_results(
         return list(messages)
     last = messages[-1]
     if isinstance(last, ModelRequest):
-        # Vendors want all results of one answer together.
+        # Vendors require all tool results for one answer in one message.
         return [*messages[:-1], replace(last, parts=[*last.parts, *new])]
     return [*messages, ModelRequest(new)]
 
 
 def remembered(messages: Sequence[ModelMessage], words: str) -> list[ModelMessage]:
-    """The messages of a run as later turns see them: the caller's ``words``, no
-    instructions, and no tool calls but those that were answered."""
+    """The messages of a run as later turns see them: with the caller's ``words``, without
+    instructions, and with answered tool calls only."""
     answered = {
         part.tool_call_id
         for message in messages
@@ -89,9 +89,9 @@ def _said(part: ModelRequestPart, words: str) -> ModelRequestPart:
 
 
 def _response(message: ModelResponse, parts: Sequence[ModelResponsePart]) -> list[ModelResponse]:
-    """``message`` with other parts; nothing where no words and no calls are left."""
+    """``message`` with other parts; nothing if no text and no tool calls are left."""
     if list(parts) != list(message.parts):
-        # Vendors hold an id against the whole it was given for: what is changed has none.
+        # An id refers to the vendor's unchanged response, so changed parts must not have one.
         parts = [
             replace(part, id=None, provider_details=None)
             for part in parts
@@ -105,7 +105,7 @@ def _response(message: ModelResponse, parts: Sequence[ModelResponsePart]) -> lis
 def heard_of(
     messages: Sequence[ModelMessage], heard: str, *, spoken_contract: bool
 ) -> list[ModelMessage]:
-    """The messages of a turn with its answer cut to the words that were heard."""
+    """The messages of a turn with its answer cut to what was heard."""
     rest = heard.strip()
     kept: list[ModelMessage] = []
     for message in messages:

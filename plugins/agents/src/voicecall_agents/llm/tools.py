@@ -1,4 +1,4 @@
-"""What the model may do besides talking: functions, MCP servers, ending the call."""
+"""The model's tools: functions, MCP servers, ending the call and pressing keys."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ __all__ = ["make_toolsets", "tool_problems"]
 _READ_ONLY = frozenset(
     {"read", "web_search", "web_fetch", "x_search", "memory_search", "memory_get"}
 )
-"""The tools that a turn under the policy ``safe-read-only`` has."""
+"""The tools of a turn under the policy ``safe-read-only``."""
 _ENDING = "The call ends as soon as your goodbye was heard."
 
 
 def make_toolsets(config: LlmConfig) -> Sequence[AbstractToolset[AgentTurn]]:
-    """Everything that is configured, and the tools that end the call and press keys on it. Raises
+    """All configured tools, and the built-in ones that end the call and press keys. Raises
     :exc:`ConfigError`."""
     toolsets: list[AbstractToolset[AgentTurn]] = [
         FunctionToolset([*(_end_call(config, name) for name in END_CALL_NAMES), _press_keys()])
@@ -55,7 +55,7 @@ def tool_problems(config: LlmConfig) -> list[str]:
 
 
 def _allowed(context: RunContext[AgentTurn], definition: ToolDefinition) -> bool:
-    """Whether its agent and the policy of a turn leave the model this tool."""
+    """Whether a turn's list of allowed tools and its policy permit this tool."""
     allowed, name = context.deps.allowed_tools, definition.name
     if allowed is not None and not any(fnmatchcase(name, each.strip()) for each in allowed):
         return False
@@ -79,7 +79,7 @@ def _end_call(config: LlmConfig, name: str) -> Tool[AgentTurn]:
     ) -> ToolDefinition | None:
         return definition if name in base_text(config, context.deps) else None
 
-    # An old name is offered only where a prompt speaks of it.
+    # An old name is offered only if a prompt mentions it.
     old = name != END_CALL_NAMES[0]
     return Tool(end_call, name=name, takes_ctx=False, prepare=named_in_prompt if old else None)
 
@@ -101,7 +101,7 @@ def _press_keys() -> Tool[AgentTurn]:
     async def where_machines_are_called(
         context: RunContext[AgentTurn], definition: ToolDefinition
     ) -> ToolDefinition | None:
-        # A voice model that asks has a tool of its own.
+        # A voice model that asks the agent has its own tool for keys.
         asked = "question" in context.deps.metadata
         return definition if context.deps.direction == "outbound" and not asked else None
 
@@ -111,8 +111,8 @@ def _press_keys() -> Tool[AgentTurn]:
 def _functions(paths: Sequence[str], timeout_s: float) -> FunctionToolset[AgentTurn]:
     functions = [_load(path, number) for number, path in enumerate(paths)]
     try:
-        # The guard gives a tool up earlier. That there is a time limit here, too, lets the thread
-        # of a function that is not asynchronous be left behind then.
+        # The guard gives up earlier. This limit is needed all the same: it makes the library
+        # abandon the thread of a synchronous function.
         return FunctionToolset(functions, timeout=2 * timeout_s)
     except Exception as error:  # noqa: BLE001 (types without a schema raise anything)
         raise ConfigError(f"not usable as tools: {error}", path=f"{BACKEND_PATH}.tools") from None
