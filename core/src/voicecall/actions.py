@@ -1,7 +1,7 @@
 """What a carrier is asked to do on a call.
 
-Actions are offered to ``render`` while a webhook waits for its answer, and to ``perform``
-otherwise (:class:`voicecall.telephony.TelephonyProvider`).
+While a webhook waits for its answer, the host passes actions to ``render``, otherwise to
+``perform`` (:class:`voicecall.telephony.TelephonyProvider`).
 """
 
 from __future__ import annotations
@@ -24,33 +24,35 @@ __all__ = [
 
 
 class StreamRequest(msgspec.Struct, frozen=True):
-    """A media socket to open: its public URL, which has no query, and the one-use token that admits
-    it. The adapter decides how the token comes back: as a parameter of the stream, or in a query
-    that it adds to the URL; the codec returns it as ``Started.token``."""
+    """A media socket to open: its public URL, without a query, and the one-use token that admits
+    it. The adapter passes the token as a parameter of the stream, or in a query that it adds to the
+    URL. The codec returns it as ``Started.token``."""
 
     url: str
     token: str
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """Answer an inbound call, only where the carrier states ``explicit_answer``. ``stream``: open a
-    media socket with the answer, where it can (``StreamPoint.ANSWER`` or ``DOCUMENT``)."""
+    """Answer an inbound call, with the capability ``explicit_answer`` only. ``stream``: open this
+    media socket with the answer; set only if the carrier states ``StreamPoint.ANSWER`` or
+    ``DOCUMENT``."""
 
     stream: StreamRequest | None = None
 
 
 class Reject(msgspec.Struct, frozen=True):
-    """Refuse an inbound call; ``text`` is spoken first, if the carrier can do so in the same step.
-    ``busy``: a later call may be answered."""
+    """Refuse an inbound call; ``text`` is spoken first, if the carrier can do that in the same
+    step. ``busy``: a later call may be answered."""
 
     text: str | None = None
     busy: bool = False
 
 
 class Listen(msgspec.Struct, frozen=True):
-    """Recognise the caller with the carrier's own recogniser, until the first final result or the
-    next ``Listen``, however long the caller says nothing; results carry ``token``. It may come
-    while the carrier still listens: what is heard from then on carries the new token."""
+    """Listen to the caller with the carrier's own recogniser, until the first final result or the
+    next ``Listen``, even if the caller is silent for a long time. Results carry ``token``. If the
+    carrier is still listening, later results carry the new token. ``end_silence_ms``: the silence
+    that ends an utterance."""
 
     token: str
     end_silence_ms: int = 800
@@ -62,10 +64,10 @@ class StopListening(msgspec.Struct, frozen=True):
 
 class Speak(msgspec.Struct, frozen=True):
     """Speak ``text`` with the carrier's own voice, then ``listen`` (in one step, so that no word
-    is lost in between). Its end is a ``PlaybackEnded`` event with ``utterance_id``.
+    is lost in between). Replaces what is still being spoken. Its end is a ``PlaybackEnded`` event
+    with ``utterance_id``.
 
-    A carrier that hears the caller meanwhile stops by itself, if it can: there is no action for
-    that. It takes the place of what is still being spoken."""
+    If the carrier can, it stops by itself when the caller speaks: there is no action for that."""
 
     utterance_id: str
     text: str
@@ -76,8 +78,8 @@ class Speak(msgspec.Struct, frozen=True):
 class PlayDigits(msgspec.Struct, frozen=True):
     """Play keypad tones: ``0-9 * #``; ``w`` or ``,`` waits half a second, ``p`` or ``W`` a second.
 
-    If the tones end what went on before, restore it after them: open a media socket as ``stream``
-    says, and let the carrier's recogniser listen as ``listen`` says.
+    If the tones interrupt a media socket or the carrier's recogniser, restore them afterwards: open
+    the socket ``stream``, and carry out ``listen``.
     """
 
     digits: str
@@ -86,20 +88,21 @@ class PlayDigits(msgspec.Struct, frozen=True):
 
 
 class AttachStream(msgspec.Struct, frozen=True):
-    """Open a media socket on an answered call, in the place of one that the carrier may believe to
-    be open still."""
+    """Open a media socket on an answered call. It replaces the previous one, which the carrier may
+    still believe to be open."""
 
     stream: StreamRequest
 
 
 class LimitDuration(msgspec.Struct, frozen=True):
-    """Let the carrier end the call ``seconds`` after its answer, even without the gateway."""
+    """Let the carrier end the call ``seconds`` after it was answered, even if the gateway is
+    dead."""
 
     seconds: int
 
 
 class Hangup(msgspec.Struct, frozen=True):
-    """End the call, whether it is answered or not."""
+    """End the call, answered or not."""
 
 
 Action = (

@@ -29,30 +29,31 @@ ThinkingLevel = Literal[
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgentTurn:
-    """One thing that the caller said or pressed.
+    """One turn of the caller: what they said or which keys they pressed.
 
-    - ``turn_id``: the same if the turn comes again; ``call_id``, ``agent_id``: whose turn it is
-    - ``text``: what was said; empty if it was not understood. Where a voice model asks for its
-      caller, it is a prompt with the call so far and the question, which is in ``metadata``
+    - ``turn_id``: the same if the turn is repeated; ``call_id``, ``agent_id``: whose turn it is
+    - ``text``: what was said; empty if it was not understood. If a voice model asks on behalf of
+      its caller, ``text`` is a prompt with the call so far and the question
     - ``digits``: the keys that were pressed
-    - ``session_key``: whose history the turn belongs to
-    - ``opening``: what was said on the call before this turn, and the agent does not know: the
-      greeting, or words from outside; in brackets what the caller said. Context, not instructions
-    - ``direction``: ``inbound`` or ``outbound``; ``remote_number`` is the other party's
-    - ``agent_name``: how the agent is called, if the configuration says so
-    - ``language``: the one that is expected, such as ``en-US``; empty if nobody knows, as always so
-      far
-    - ``model``, ``system_prompt``: to be used in place of the backend's own, if not None
+    - ``session_key``: the session whose history the turn belongs to
+    - ``opening``: what was said on the call before this turn and the agent does not know: the
+      greeting, or texts from outside; what the caller said is in brackets. Context, not
+      instructions
+    - ``direction``: ``inbound`` or ``outbound``; ``remote_number``: the other party's number
+    - ``agent_name``: the agent's name, if configured
+    - ``language``: the expected language, such as ``en-US``; empty if unknown, which is always the
+      case so far
+    - ``model``, ``system_prompt``: if not None, used instead of the backend's own
     - ``fallback_models``: tried in this order if ``model`` fails
-    - ``allowed_tools``: which tools of the backend may be used, ``*`` being a wildcard; None: all
-    - ``owner``: whether the turn has the owner's rights; callers, who are strangers, have not
-    - ``speculative``: the turn must have no effects and leave no history until it comes again
+    - ``allowed_tools``: names of the backend's tools that may be used, with ``*`` as a wildcard;
+      None: all
+    - ``owner``: whether the turn has the owner's rights; callers are strangers and have none
+    - ``speculative``: the turn must have no effects and leave no history until it is repeated
       without this flag. Not used yet
-    - ``thinking``, ``fast`` (the vendor's faster service): wishes; None leaves them to the backend
-    - ``metadata``: where a voice model asks for its caller, with its ``question`` alone, and with
-      ``toolPolicy``: a backend with tools uses all that ``allowed_tools`` leaves it if that is
-      ``owner``, none if it is ``none``, and with ``safe-read-only`` those alone that look something
-      up
+    - ``thinking``, ``fast`` (the vendor's faster service): preferences; None: the backend decides
+    - ``metadata``: if a voice model asks on behalf of its caller, ``question`` is the question
+      alone, and ``toolPolicy`` says which of the ``allowed_tools`` may be used: all (``owner``),
+      only those that look something up (``safe-read-only``), or none (``none``)
     """
 
     turn_id: str
@@ -79,16 +80,16 @@ class AgentTurn:
 
 @dataclass(frozen=True, slots=True)
 class TextDelta:
-    """More of the answer: plain text, or a model's raw text that follows the spoken-output
-    contract."""
+    """The next piece of the answer: plain text, or a model's raw text that follows the
+    spoken-output contract."""
 
     text: str
 
 
 @dataclass(frozen=True, slots=True)
 class ToolActivity:
-    """A tool has started (``running``) or is done. What was written before is spoken while it runs.
-    It may be left out."""
+    """A tool has started (``running``) or is done. The text before it is spoken while the tool
+    runs. Optional."""
 
     name: str
     running: bool
@@ -96,25 +97,25 @@ class ToolActivity:
 
 @dataclass(frozen=True, slots=True)
 class EndCall:
-    """The agent wants the call to end after its words were heard. ``reason`` is not used yet."""
+    """End the call once the answer has been heard. ``reason`` is not used yet."""
 
     reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class PressKeys:
-    """The agent wants keys pressed once its words were heard, as the menu of a machine asks.
-    ``digits``: see :func:`voicecall.tones.check_digits`; those of several events come one after the
-    other. Words of the caller that stop the answer stop the keys, too. A voice model presses keys
-    by itself: in an answer to it this has no effect. A pause alone, ``w``, is an answer that says
-    and presses nothing, to hear more."""
+    """Press keys once the answer has been heard, for the menu of a machine. ``digits``: see
+    :func:`voicecall.tones.check_digits`; those of several events are pressed one after the other. A
+    caller who interrupts the answer also stops the keys. A pause alone (``w``) is an answer that
+    says and presses nothing, to hear more. Has no effect in an answer to a voice model, which
+    presses keys by itself."""
 
     digits: str
 
 
 @dataclass(frozen=True, slots=True)
 class Recollection:
-    """Something that the agent knows already; ``source`` is ``memory`` or ``sessions``."""
+    """Something that the agent already knows; ``source`` is ``memory`` or ``sessions``."""
 
     source: str
     text: str
@@ -124,28 +125,31 @@ AgentEvent = TextDelta | ToolActivity | EndCall | PressKeys
 
 
 class AgentBackend(Provider):
+    """An agent."""
+
     @abstractmethod
     def reply(self, turn: AgentTurn) -> AsyncIterator[AgentEvent]:
-        """The answer to ``turn``, event by event while it is being made. It must be complete within
-        the phone's ``responseTimeoutMs``; without a word it counts as failed, unless it presses
-        keys or ends the call. An interruption cancels the task that iterates; a run that has not
-        ended two seconds later is abandoned. Raises :exc:`voicecall.errors.ProviderError`."""
+        """The answer to ``turn``, event by event while it is being made; called for each turn. It
+        must be complete within the phone's ``responseTimeoutMs``. An answer without text counts as
+        failed, unless it presses keys or ends the call. An interruption cancels the task that
+        iterates; a run that has not ended two seconds later is abandoned. Raises
+        :exc:`voicecall.errors.ProviderError`."""
 
     async def settle(self, turn: AgentTurn, heard_text: str) -> None:
-        """Called after an interruption, by the caller or by the end of the call: of the answer to
-        ``turn``, the caller heard ``heard_text``. Where the carrier's own voice speaks, nobody
-        knows how much, and all that it was given counts. The caller's next words wait for this,
-        five seconds at most."""
+        """Correct the history: the caller heard only ``heard_text`` of the answer to ``turn``.
+        Called after the caller or the end of the call interrupted it. With the carrier's own voice,
+        nobody knows how much was heard: all text given to it counts. The caller's next turn waits
+        for this, at most five seconds."""
         return
 
     async def recall(
         self, turn: AgentTurn, sources: Collection[str], limit: int
     ) -> Sequence[Recollection]:
-        """What is known about ``turn.text``, without asking a model: at most ``limit`` results,
-        best first, from ``sources``. ``memory`` is what the agent wrote down, ``sessions`` what was
-        said in the turn's own session, and in no other."""
+        """What the agent knows about ``turn.text``, without asking a model: at most ``limit``
+        results, best first, from ``sources``. ``memory`` is what the agent wrote down, ``sessions``
+        is what was said in the session of this turn, and in no other."""
         return ()
 
     async def forget(self, session_key: str) -> None:
-        """Delete the history of a session. Nothing calls it yet."""
+        """Delete the history of a session. Not used yet."""
         return

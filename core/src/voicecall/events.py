@@ -1,7 +1,7 @@
 """What can happen to a call: the inputs of :mod:`voicecall.machine`.
 
-Adapters make the subclasses of :class:`CarrierEvent` from a carrier's webhooks; the call engine
-makes the other events. ``at`` is milliseconds since the epoch.
+Adapters create subclasses of :class:`CarrierEvent` from a carrier's webhooks; the call engine
+creates the other events. ``at`` is in milliseconds since the epoch.
 """
 
 from __future__ import annotations
@@ -65,10 +65,10 @@ class CallEvent(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CarrierEvent(CallEvent, frozen=True, kw_only=True):
-    """From a carrier; what arrives is one of the subclasses. ``key`` is the same for every
-    redelivery of an event, and different for every other event of any call. ``call_id`` is ours, if
-    the carrier returns it. Numbers begin with ``+`` and their country, also where the carrier
-    leaves the ``+`` out."""
+    """An event from a carrier: always one of the subclasses. ``key`` is the same for every
+    redelivery of an event, and unique among all events of all calls. ``call_id`` is our id, if the
+    carrier returns it. Numbers are in E.164 form: ``+`` and the country code, even if the carrier
+    omits the ``+``."""
 
     key: str
     provider_call_id: str
@@ -79,8 +79,8 @@ class CarrierEvent(CallEvent, frozen=True, kw_only=True):
 
 
 class Initiated(CarrierEvent, frozen=True, kw_only=True):
-    """The call exists. An inbound call waits for an answer; it is opened only by an event with
-    ``direction=Direction.INBOUND``."""
+    """The call exists. An inbound call is opened only by an event with
+    ``direction=Direction.INBOUND``, and then waits to be answered."""
 
 
 class Ringing(CarrierEvent, frozen=True, kw_only=True):
@@ -96,8 +96,8 @@ class Active(CarrierEvent, frozen=True, kw_only=True):
 
 
 class SpeechHeard(CarrierEvent, frozen=True, kw_only=True):
-    """The carrier's own recogniser heard the caller. ``turn_token`` is that of the listen action
-    which this answers, if the carrier returns it."""
+    """The carrier's own recogniser heard the caller. ``turn_token`` is the token of the ``Listen``
+    action that led to this result, if the carrier returns it. ``confidence`` is 0 to 1."""
 
     text: str
     final: bool = True
@@ -106,43 +106,45 @@ class SpeechHeard(CarrierEvent, frozen=True, kw_only=True):
 
 
 class DigitsPressed(CarrierEvent, frozen=True, kw_only=True):
-    """The other party pressed these keys, one or several of ``0-9 * #``."""
+    """The other party pressed keys: one or more of ``0-9 * #``."""
 
     digits: str
 
 
 class PlaybackEnded(CarrierEvent, frozen=True, kw_only=True):
-    """The carrier's own voice finished an utterance, or could not (``ok`` is false). One that the
-    caller or another ``Speak`` interrupted is finished."""
+    """The carrier's own voice finished an utterance, or failed to (``ok`` is false). An utterance
+    that the caller or another ``Speak`` interrupted counts as finished."""
 
     utterance_id: str
     ok: bool = True
 
 
 class StreamFailed(CarrierEvent, frozen=True, kw_only=True):
-    """The carrier could not open the media socket, or lost it. ``stream_id`` is the carrier's id of
-    the stream, if it reports one."""
+    """The carrier could not open the media socket, or lost it. ``stream_id`` is the carrier's id
+    for the stream, if it reports one."""
 
     error: str = ""
     stream_id: str | None = None
 
 
 class StreamStopped(CarrierEvent, frozen=True, kw_only=True):
-    """The carrier is done with a media socket. It matters only if that socket is still attached:
-    usually the socket itself has ended, unless its connection broke unnoticed."""
+    """The carrier is done with a media socket. This only has an effect if the socket is still
+    attached because its connection broke unnoticed; usually the socket itself has already
+    ended."""
 
     stream_id: str
 
 
 class CallEnded(CarrierEvent, frozen=True, kw_only=True):
-    """The call is over. ``detail`` is what the carrier says about it; it is kept with the call."""
+    """The call is over. ``detail`` is what the carrier says about the end; it is stored with the
+    call."""
 
     reason: EndReason
     detail: str | None = None
 
 
 class CallFailed(CarrierEvent, frozen=True, kw_only=True):
-    """The carrier reports an error that ended the call. A retryable one changes nothing and does
+    """The carrier reports an error that ended the call. A retryable error changes nothing and does
     not use up its key."""
 
     error: str
@@ -153,11 +155,11 @@ class CallFailed(CarrierEvent, frozen=True, kw_only=True):
 
 
 class CallOpened(CallEvent, frozen=True, kw_only=True):
-    """We made the record of an outbound call. It has no effect of its own."""
+    """The record of an outbound call was created. This event has no effect."""
 
 
 class DialAccepted(CallEvent, frozen=True, kw_only=True):
-    """The carrier places the call, under this id."""
+    """The carrier accepted the dial request; this is its id for the call."""
 
     provider_call_id: str
 
@@ -169,13 +171,14 @@ class DialRefused(CallEvent, frozen=True, kw_only=True):
 
 
 class DialUncertain(CallEvent, frozen=True, kw_only=True):
-    """The dial request may have been carried out; it must be looked up."""
+    """The dial request may or may not have been carried out; it must be looked up."""
 
     error: str
 
 
 class DialLookedUp(CallEvent, frozen=True, kw_only=True):
-    """``provider_call_id`` is None if the carrier is sure that there is no such call."""
+    """The result of looking up a dial request. ``provider_call_id`` is None if there is certainly
+    no such call."""
 
     provider_call_id: str | None
 
@@ -187,8 +190,8 @@ class ListenStarted(CallEvent, frozen=True, kw_only=True):
 
 
 class CallerSaid(CallEvent, frozen=True, kw_only=True):
-    """Our own recogniser understood a whole utterance of the caller. With ``context`` (said during
-    a protected greeting) it goes into the transcript, but is not a turn."""
+    """Our own recogniser understood a whole utterance of the caller. If ``context`` is true (said
+    during a protected greeting), it goes into the transcript but does not begin a turn."""
 
     text: str
     confidence: float | None = None
@@ -196,7 +199,7 @@ class CallerSaid(CallEvent, frozen=True, kw_only=True):
 
 
 class BotSpeaking(CallEvent, frozen=True, kw_only=True):
-    """An utterance begins; ``first_message``: it is the greeting or notification."""
+    """An utterance begins. ``first_message``: it is the greeting or notification."""
 
     utterance_id: str
     text: str
@@ -204,8 +207,8 @@ class BotSpeaking(CallEvent, frozen=True, kw_only=True):
 
 
 class BotSpoke(CallEvent, frozen=True, kw_only=True):
-    """An utterance is over. ``heard`` is the text that reached the caller; ``complete`` is false if
-    that is not all of it, ``ok`` is false if it could not be played, or not to its end."""
+    """An utterance is over. ``heard`` is the text that the caller heard; ``complete`` is false if
+    that is not the whole text, ``ok`` is false if it could not be played to its end."""
 
     utterance_id: str
     heard: str
@@ -230,31 +233,32 @@ class StreamGivenUp(CallEvent, frozen=True, kw_only=True):
 
 
 class StreamSwapping(CallEvent, frozen=True, kw_only=True):
-    """The carrier is about to play something for ``busy_ms`` in place of the media socket, and to
-    open another socket after it."""
+    """The carrier is about to play something for ``busy_ms`` milliseconds in place of the media
+    socket, and to open another socket afterwards."""
 
     busy_ms: int = 0
 
 
 class EndRequested(CallEvent, frozen=True, kw_only=True):
-    """We want to end the call, for this reason."""
+    """We end the call, for this reason."""
 
     reason: EndReason = EndReason.HANGUP_BOT
     detail: EndDetail = EndDetail.REQUESTED
 
 
 class HangUpDone(CallEvent, frozen=True, kw_only=True):
-    """The carrier hung up, or says that the call was over already."""
+    """The carrier hung up, or reported that the call was already over."""
 
 
 class HangUpFailed(CallEvent, frozen=True, kw_only=True):
-    """The request to hang up failed; it is repeated."""
+    """The request to hang up failed; it will be repeated."""
 
     error: str
 
 
 class CarrierStatus(StrEnum):
-    """What a carrier says of a call when asked. ``LIVE``: not over; ``CONNECTED``: answered."""
+    """The state of a call as the carrier reports it. ``LIVE``: not over; ``CONNECTED``: answered
+    and not over."""
 
     LIVE = "live"
     CONNECTED = "connected"
@@ -264,14 +268,14 @@ class CarrierStatus(StrEnum):
 
 
 class StatusReported(CallEvent, frozen=True, kw_only=True):
-    """The answer to a status request. ``UNKNOWN`` never counts as an end."""
+    """The result of a status request. ``UNKNOWN`` never counts as an end."""
 
     status: CarrierStatus
     reason: EndReason | None = None
 
 
 class DeadlineDue(CallEvent, frozen=True, kw_only=True):
-    """The time of a stored deadline has come."""
+    """A stored deadline is due."""
 
     kind: DeadlineKind
 

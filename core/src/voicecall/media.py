@@ -1,7 +1,7 @@
 """Media sockets: one codec per socket, one line per call.
 
-A :class:`MediaCodec` turns a carrier's messages into media events and back. It is pure: no
-clock, no socket, no task. The line that owns a call's audio outlives the sockets.
+A :class:`MediaCodec` translates between a carrier's messages and media events. It is pure: no
+clock, no socket, no task. The line that owns a call's audio outlives its sockets.
 """
 
 from __future__ import annotations
@@ -34,18 +34,18 @@ Message = bytes | str
 
 
 class AudioSink(Protocol):
-    """Where generated audio goes."""
+    """Where a provider writes generated audio."""
 
     def write(self, item_id: str, audio: bytes) -> None:
-        """Accept the next piece of audio of ``item_id``, in the agreed format. Never blocks. For
-        the event loop only, not for other threads."""
+        """Accept the next piece of audio of the item ``item_id``, in the agreed format. Never
+        blocks. To be called in the event loop only, not from other threads."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Upgrade:
     """The HTTP request that opened a media socket. Header names are lower case; ``url`` is the
-    public URL of the socket, as it was given to the carrier."""
+    public URL of the socket, as given to the carrier."""
 
     path: str
     query: Mapping[str, str]
@@ -57,7 +57,9 @@ class Upgrade:
 @dataclass(frozen=True, slots=True)
 class Started:
     """The carrier's start message. ``token`` is the one-use token that admits the socket;
-    ``provider_call_id`` is an id of the call that a webhook or the dial request has told before."""
+    ``provider_call_id`` is an id of the call that a webhook or the reply to the dial request has
+    reported before. Caller audio arrives in ``input_format``, our audio is sent in
+    ``output_format``."""
 
     token: str
     stream_id: str
@@ -68,8 +70,9 @@ class Started:
 
 
 class Audio(msgspec.Struct, gc=False):
-    """Caller audio in the input format; ``timestamp_ms`` counts from the start of the stream. There
-    is one for each frame, so this, like :class:`MarkReached`, is made without Python code."""
+    """Caller audio in the input format; ``timestamp_ms`` counts from the start of the stream."""
+
+    # As there is one for each frame, this and MarkReached are structs: made without Python code.
 
     payload: bytes
     timestamp_ms: int
@@ -83,14 +86,15 @@ class Dtmf:
 
 
 class MarkReached(msgspec.Struct, frozen=True, gc=False):
-    """Everything sent before the mark was played, or dropped by a clear."""
+    """The carrier returned a mark: everything sent before it was played, or dropped by a clear."""
 
     name: str
 
 
 @dataclass(frozen=True, slots=True)
 class Cleared:
-    """The carrier confirms that its buffer is empty. Not used yet: nobody waits for that."""
+    """The carrier confirms that its buffer is empty. Not used yet: the host does not wait for
+    it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,34 +120,35 @@ class MediaCodec(ABC):
     __slots__ = ()
 
     binary: ClassVar[bool] = False
-    """True: messages that are ``bytes`` are sent as binary. False: as text, in UTF-8."""
+    """Whether messages that are ``bytes`` are sent as binary frames. If not, they are sent as text
+    and must be UTF-8."""
 
     @abstractmethod
     def decode(self, message: Message) -> MediaEvent | None:
-        """The event in one message; None for one without meaning for us.
+        """The event in one message from the carrier; None if the message does not matter here.
 
         Raises :exc:`voicecall.errors.MediaProtocolError` if it violates the protocol.
         """
 
     def caller_audio(self, message: Message) -> bytes | None:
-        """A fast path for messages that arrive fifty times a second: the payload of a message
-        that :meth:`decode` would return as :class:`Audio`. None: the message goes to
-        :meth:`decode`, as all do in a codec without this fast path. Raises nothing."""
+        """A fast path for audio, which arrives fifty times a second: the payload of a message that
+        :meth:`decode` would return as :class:`Audio`. If this returns None, as it always does in a
+        codec without a fast path, the message goes to :meth:`decode`. Must not raise."""
         return None
 
     @abstractmethod
     def audio(self, payload: bytes) -> Message:
-        """A message that plays ``payload``, which is in the output format."""
+        """The message that plays ``payload``, which is in the output format."""
 
     @abstractmethod
     def mark(self, name: str) -> Message | None:
-        """A message that the carrier returns once everything before it was played; None if it has
-        no marks."""
+        """The message that the carrier returns once everything before it was played; None if the
+        carrier has no marks."""
 
     @abstractmethod
     def clear(self) -> Message | None:
-        """A message that empties the carrier's playback buffer; None if there is none."""
+        """The message that empties the carrier's playback buffer; None if the protocol has none."""
 
     def digits(self, digits: str) -> Message | None:
-        """A message that plays keypad tones; None if there is none."""
+        """The message that plays keypad tones; None if the protocol has none."""
         return None

@@ -39,8 +39,8 @@ __all__ = [
 
 
 class Interrupter(StrEnum):
-    """Who decides that the caller interrupts the model's speech
-    (:attr:`RealtimeCapabilities.interrupts`)."""
+    """Who decides that the caller interrupts the model's speech; see
+    :attr:`RealtimeCapabilities.interrupts`."""
 
     CLIENT = "client"
     SERVER = "server"
@@ -48,8 +48,8 @@ class Interrupter(StrEnum):
 
 
 class Verbatim(StrEnum):
-    """Whether the model can be made to say given words: not at all (``NONE``), as the first thing
-    of a session (``FIXTURE``), or at any time (``FORCED``). The host treats the last two alike."""
+    """Whether the model can be made to say a given text: not at all (``NONE``), at the beginning of
+    a session (``FIXTURE``), or at any time (``FORCED``). The host treats the last two alike."""
 
     NONE = "none"
     FIXTURE = "fixture"
@@ -60,29 +60,28 @@ class Verbatim(StrEnum):
 class RealtimeCapabilities:
     """What a voice model can do. The host decides by this, never by the model's id.
 
-    ``formats``: audio formats that a session accepts and produces, best first. If the line's own
-    format is among them it is used, else the first, and the host converts.
+    ``formats``: audio formats that a session accepts and produces, best first. If the line's format
+    is among them, it is used; otherwise the first one is, and the host converts.
 
-    ``interrupts``: what stops the model's speech when the caller begins to speak, if the caller may
-    interrupt it (:attr:`RealtimeOptions.interruptible`). With ``SERVER`` it is
-    :class:`SpeechStarted`. With ``CLIENT`` it is the host's own detection, and
-    :class:`SpeechStarted` only marks the time. With ``MODEL`` it is :class:`Interrupted` alone,
-    which also counts with the other two. If something was being said, the host then calls
-    :meth:`RealtimeSession.interrupt`.
+    ``interrupts``: what interrupts the model when the caller begins to speak, if that is allowed
+    (:attr:`RealtimeOptions.interruptible`). With ``SERVER``, :class:`SpeechStarted` does. With
+    ``CLIENT``, the host's own detection does, and :class:`SpeechStarted` only marks the time. With
+    ``MODEL``, only :class:`Interrupted` does; this event also counts with the other two. If
+    something was being said, the host then calls :meth:`RealtimeSession.interrupt`.
 
-    ``verbatim``: with ``NONE`` the host requests the first message of a call by
-    :meth:`RealtimeSession.greet`, otherwise by :meth:`RealtimeSession.say`. Later words are always
+    ``verbatim``: with ``NONE``, the host requests the first message of a call by
+    :meth:`RealtimeSession.greet`, otherwise by :meth:`RealtimeSession.say`. Later texts are always
     requested by ``say``.
 
     ``delegation``: the model gets no tools, and sends :class:`Delegation` when it wants to know or
     do something. It cannot be forced to consult the agent.
 
-    ``resumption``: the provider itself continues a session beyond its end, so that the host ignores
-    :class:`SessionExpiring`. Without it the host leaves such a session, between two utterances if
-    possible, and opens another one with the call's history.
+    ``resumption``: the provider itself continues a session that the vendor ends, and the host
+    ignores :class:`SessionExpiring`. Without this capability, the host leaves the expiring session,
+    between two utterances if possible, and opens another one with the call's history.
 
     ``heard_time`` (``interrupt`` can tell the model how much was heard) and ``continuous_audio``
-    (silence must be sent too) are not used yet: the host always does both.
+    (silence must be sent, too) are not used yet: the host always does both.
     """
 
     formats: tuple[AudioFormat, ...] = (MULAW_8K,)
@@ -107,16 +106,21 @@ class Tool:
 class RealtimeOptions:
     """How to open a session.
 
-    ``sink`` receives the model's speech in ``output_format``, item by item. If a vendor's stream
-    never pauses, the provider cuts it into items without the silence between them: the host waits
-    for their end before it hangs up or leaves a session. ``send_audio`` gets caller audio in
-    ``input_format``. ``history`` is what was said before, oldest first: pairs of role (``user`` or
-    ``assistant``) and text. ``language`` is not used yet: the host leaves the default.
-
-    ``interruptible``: the caller may interrupt the model. If not, speech of the caller must end no
-    response: a provider whose vendor detects speech by itself forbids it that, or lets it hear
-    silence while a response is being made. The host does not act on :class:`SpeechStarted` then,
-    but still calls :meth:`RealtimeSession.interrupt` for other reasons, such as pressed keys."""
+    - ``sink`` receives the model's speech in ``output_format``, item by item. If a vendor's stream
+      never pauses, the provider cuts it into items and leaves out the silence between them: the
+      host waits for the end of an item before it hangs up or leaves a session
+    - ``input_format``: format of the audio that ``send_audio`` gets
+    - ``instructions``, ``tools``, ``voice``: for the model; if ``voice`` is None, the provider
+      chooses
+    - ``history``: what was said before, oldest first, as pairs of role (``user`` or ``assistant``)
+      and text
+    - ``language``: not used yet; the host leaves the default
+    - ``interruptible``: the caller may interrupt the model. If not, the caller's speech must not
+      end a response: if the vendor detects speech by itself, the provider disables that, or sends
+      it silence while a response is being made. The host then does not act on
+      :class:`SpeechStarted`, but still calls :meth:`RealtimeSession.interrupt` for other reasons,
+      such as pressed keys
+    """
 
     sink: AudioSink
     input_format: AudioFormat = MULAW_8K
@@ -131,26 +135,26 @@ class RealtimeOptions:
 
 @dataclass(frozen=True, slots=True)
 class SpeechStarted:
-    """The caller began to speak, at ``at_ms`` of the session's audio. Whatever interrupts the
-    model: while the caller speaks, the host holds back what others want said, and takes no word for
-    the answer to a question that has yet to be asked. If the vendor does not tell, the provider
-    listens for itself."""
+    """The caller began to speak, ``at_ms`` milliseconds into the session's audio. If the vendor
+    does not report this, the provider detects it itself: whatever interrupts the model, the host
+    lets nothing else be said while the caller speaks, and does not take this speech for the answer
+    to a question that has not been asked yet."""
 
     at_ms: int
 
 
 @dataclass(frozen=True, slots=True)
 class SpeechStopped:
-    """The caller stopped speaking, at ``at_ms`` of the session's audio."""
+    """The caller stopped speaking, ``at_ms`` milliseconds into the session's audio."""
 
     at_ms: int
 
 
 @dataclass(frozen=True, slots=True)
 class ResponseStarted:
-    """The model begins an answer. ``response`` is its id, not empty and no other's in this session:
-    by it the host tells an answer that was being made from the one that it asked for behind it. If
-    the vendor has none, the provider counts."""
+    """The model begins a response. ``response`` is its id, not empty and unique in this session;
+    if the vendor has no ids, the provider counts. By this id, the host distinguishes a response
+    that was already being made from the one it requested."""
 
     response: str
 
@@ -158,7 +162,7 @@ class ResponseStarted:
 @dataclass(frozen=True, slots=True)
 class ResponseDone:
     """The response is over, and all its audio has been written. ``items`` are the items that it
-    completes; if empty, all that were written so far and that no earlier response completed."""
+    completes; if empty, these are all items written so far that no earlier response completed."""
 
     response: str
     status: Literal["completed", "cancelled", "failed", "incomplete"]
@@ -168,15 +172,15 @@ class ResponseDone:
 
 @dataclass(frozen=True, slots=True)
 class Interrupted:
-    """The model accepted an interruption. The host clears what was not played, except a protected
-    greeting and the last words of a call."""
+    """The model was interrupted. The host discards the audio that was not played yet, except of a
+    protected greeting and the last words of a call."""
 
 
 @dataclass(frozen=True, slots=True)
 class Transcript:
-    """What was said in an item. Text that is not ``final`` may be the next piece, or all so far.
-    The caller's final texts come in the order in which they were said; an answer may come before
-    the words that it answers."""
+    """What was said in an item. A text that is not ``final`` may be the next piece, or the whole
+    text so far. The caller's final texts come in the order in which they were said; the text of a
+    response may come before the text that it responds to."""
 
     role: Literal["user", "assistant"]
     item: str
@@ -186,9 +190,9 @@ class Transcript:
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
-    """The model calls a function. The answer is :meth:`RealtimeSession.tool_result` with ``id``,
-    an error if ``arguments`` are no mapping; what cannot be parsed the provider refuses itself. A
-    call that is told twice in a session is carried out once."""
+    """The model calls a function; the host answers by :meth:`RealtimeSession.tool_result` with
+    ``id``, and with an error if ``arguments`` is not a mapping. The provider itself refuses
+    arguments that it cannot parse. A call reported twice in a session is carried out once."""
 
     id: str
     name: str
@@ -204,7 +208,7 @@ class ToolCancelled:
 
 @dataclass(frozen=True, slots=True)
 class Delegation:
-    """The model hands over a request instead of calling a function; it is answered like a
+    """The model delegates a request instead of calling a function; the host answers it like a
     :class:`ToolCall`."""
 
     id: str
@@ -220,16 +224,17 @@ class SessionExpiring:
 
 @dataclass(frozen=True, slots=True)
 class SessionReset:
-    """The vendor started over; results of the old session are void. The provider gets no newer
-    history for it: if the vendor has forgotten the conversation, a fatal :class:`SessionLost` lets
-    the host open a session that knows it."""
+    """The vendor started over; results for earlier tool calls are void. The host does not send the
+    history again: if the vendor has forgotten the conversation, send a fatal :class:`SessionLost`
+    instead, so that the host opens a session with the history."""
 
 
 @dataclass(frozen=True, slots=True)
 class SessionLost:
-    """The vendor is gone. If ``fatal``, the host opens another session; else it waits for the
-    provider to recover this one, without limit: a provider that cannot tells a fatal loss in the
-    end, and one that can ends a response that broke off with :class:`ResponseDone`."""
+    """The connection to the vendor is lost. If ``fatal``, the host opens another session. Otherwise
+    it waits without limit for the provider to recover this one. A provider that succeeds ends a
+    response that broke off with :class:`ResponseDone`; a provider that gives up sends a fatal
+    loss."""
 
     reason: str
     fatal: bool
@@ -237,8 +242,8 @@ class SessionLost:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What the vendor counts, by its own names (such as tokens). The host adds up the figures of a
-    call; what is no whole number it leaves out."""
+    """Usage figures, such as tokens, by the vendor's own names. The host adds them up for the call,
+    and ignores values that are not whole numbers."""
 
     values: Mapping[str, int] = field(default_factory=dict)
 
@@ -261,29 +266,29 @@ RealtimeEvent = (
 
 
 class RealtimeSession(ABC):
-    """An open session. Audio that it writes to the sink is there at once, an event only when the
-    host has read it. So a provider lets the host run after each event (``await
-    anyio.lowlevel.checkpoint()``): if messages come in a heap, an interruption would otherwise also
-    stop the answer that follows it."""
+    """An open session. Audio written to the sink arrives at once, but an event only when the host
+    reads it. A provider must therefore let the host run after each event (``await
+    anyio.lowlevel.checkpoint()``): otherwise, if several messages come at once, an interruption
+    would also stop the response that follows it."""
 
     __slots__ = ()
 
     @abstractmethod
     def send_audio(self, audio: bytes) -> None:
-        """Caller audio in ``input_format``. A plain function that never blocks. Audio that cannot
-        be sent yet is kept, up to a limited time."""
+        """Accept caller audio in ``input_format``; called for every frame of a call. A plain
+        function that never blocks. Audio that cannot be sent yet is kept, up to a limit."""
 
     @abstractmethod
     async def greet(self, instructions: str) -> None:
-        """Let the model respond now, following these instructions. This opens a conversation, and
-        later tells the model what it cannot hear, such as pressed keys. They begin with those of
-        the session (``RealtimeOptions.instructions``), which some vendors would replace by them.
-        While a response is being made, this one follows it."""
+        """Let the model respond now, following ``instructions``; if a response is being made, this
+        one follows it. Called to open a conversation, and later to report what the model cannot
+        hear, such as pressed keys. The text includes ``RealtimeOptions.instructions``, because some
+        vendors replace the session's instructions by those of a response."""
 
     @abstractmethod
     async def say(self, text: str) -> None:
-        """Let the model say this, as literally as the capability ``verbatim`` allows, behind a
-        response that is being made."""
+        """Let the model say ``text``, as literally as the capability ``verbatim`` allows; if a
+        response is being made, this follows it."""
 
     @abstractmethod
     async def add_context(self, text: str) -> None:
@@ -291,15 +296,15 @@ class RealtimeSession(ABC):
 
     @abstractmethod
     def mute(self, muted: bool) -> None:
-        """While muted, the model hears silence. The host asks for that while a greeting is
-        protected and from the last words of a call on, and throughout a notification."""
+        """While muted, let the model hear silence. The host mutes it during a protected greeting,
+        throughout a notification, and once the last words of a call have begun."""
 
     @abstractmethod
     async def interrupt(self, heard: Mapping[str, float]) -> None:
-        """Stop the current output, also of a response that cannot be heard yet. ``heard``: item id
-        -> milliseconds of it that were heard, for each item that is cut off. The response counts as
-        over: what is asked for next does not wait until a vendor that cannot be stopped has made
-        the rest, which is dropped."""
+        """Stop the current output, including a response that is not audible yet. ``heard`` maps the
+        id of each item that is cut off to the milliseconds of it that were heard. The response
+        counts as over: if the vendor cannot be stopped, drop the rest of it, and do not let the
+        next request wait for that."""
 
     @abstractmethod
     async def tool_result(
@@ -312,13 +317,15 @@ class RealtimeSession(ABC):
     ) -> None:
         """Answer the tool call or delegation ``call_id`` with ``result``, which is JSON-ready.
 
-        ``will_continue`` announces another result for the same call. With a vendor that takes one
-        result for each call, the provider passes this one over, or has the model say something in
-        its place. ``when`` says when the model should respond to it: at once, when nothing is being
-        said, or not at all; the host does not use ``idle`` yet."""
+        ``will_continue``: another result for the same call will follow. If the vendor accepts only
+        one result per call, the provider ignores this one, or lets the model say something instead.
+        ``when``: when the model should respond: at once (``now``), when nothing is being said
+        (``idle``, not used yet), or not at all (``silent``)."""
 
     @abstractmethod
-    def __aiter__(self) -> AsyncIterator[RealtimeEvent]: ...
+    def __aiter__(self) -> AsyncIterator[RealtimeEvent]:
+        """The events of the session, until it ends."""
+        ...
 
 
 class RealtimeProvider(Provider):
@@ -328,5 +335,6 @@ class RealtimeProvider(Provider):
 
     @abstractmethod
     def session(self, options: RealtimeOptions) -> AbstractAsyncContextManager[RealtimeSession]:
-        """A session that is ready when entered. If cancelled, it must end within two seconds, or it
-        is abandoned. Raises :exc:`voicecall.errors.ProviderError`."""
+        """A session for one call, ready when entered; the host opens it at the beginning of a call
+        and after a loss. If cancelled, it must end within two seconds, or the host abandons it.
+        Raises :exc:`voicecall.errors.ProviderError`."""

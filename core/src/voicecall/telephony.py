@@ -1,8 +1,8 @@
 """Contract of a carrier: place and control calls, read its webhooks and media sockets.
 
-``verify``, ``parse``, ``render`` and the media codec are pure: no clock, no socket, no global.
-Only ``perform`` and the other coroutines talk to the carrier, each with a time limit of its own:
-the engine waits for them. The actions are described in :mod:`voicecall.actions`.
+``verify``, ``parse``, ``render`` and the media codec are pure: no clock, no socket, no global
+state. Only the coroutines talk to the carrier. The engine waits for them, so each limits its own
+time. The actions are described in :mod:`voicecall.actions`.
 """
 
 from __future__ import annotations
@@ -63,14 +63,14 @@ __all__ = [
 
 
 class StreamPoint(StrEnum):
-    """Where a carrier can be asked to open a media socket.
+    """When a carrier can be asked to open a media socket.
 
-    With ``ANSWER`` or ``DOCUMENT`` the :class:`Answer` to an inbound call asks for it. In all other
-    cases, and in place of a socket that is gone, the host asks by :class:`AttachStream`, whether
-    ``COMMAND`` is stated or not.
+    With ``ANSWER`` or ``DOCUMENT``, the host requests the socket in the :class:`Answer` to an
+    inbound call. In all other cases, and to replace a lost socket, it sends :class:`AttachStream`,
+    even if ``COMMAND`` is not stated.
 
-    Leave out ``DIAL``, which is not used yet: no dial request asks for a socket, and a carrier
-    that states it is refused.
+    Leave out ``DIAL``, which is not used yet: no dial request asks for a socket, and the host
+    refuses to load a carrier that states it.
     """
 
     DIAL = "dial"
@@ -83,29 +83,30 @@ class StreamPoint(StrEnum):
 class TelephonyCapabilities:
     """What a carrier can do. The engine decides by this, never by the carrier's id.
 
-    - ``native_speech``: it has its own voice, which takes ``longest_speech`` characters at once
-      (None: any number; the same goes for ``longest_pre_connect_dtmf``)
-    - ``native_listening``: it has its own recogniser. Without media sockets there is no call where
-      it has no voice, and no conversation where it has no recogniser
-    - ``stream``: where a media socket can be requested (empty: nowhere)
-    - ``codecs``: formats of a media socket, the usual one first
-    - ``dtmf_out``: digits can be played during a call; with ``dtmf_keeps_stream`` this neither
-      detaches a live stream nor cuts the carrier's own speech short
+    - ``native_speech``: the carrier has its own voice. ``longest_speech`` is the number of
+      characters that it accepts at once (None: no limit)
+    - ``native_listening``: the carrier has its own recogniser. Without media sockets, calls need
+      the carrier's voice, and conversations need its recogniser, too
+    - ``stream``: when a media socket can be requested (empty: never)
+    - ``codecs``: audio formats of a media socket, the usual one first
+    - ``dtmf_out``: digits can be played during a call. ``dtmf_keeps_stream``: doing so neither
+      detaches a live stream nor cuts off the carrier's own speech
     - ``pre_connect_dtmf``: digits can be played before the conversation, at most
-      ``longest_pre_connect_dtmf`` of them including pauses
-    - ``explicit_answer``: an inbound call waits for an :class:`Answer` action; without it the reply
-      to the first webhook answers, and that webhook is an ``Answered`` event
+      ``longest_pre_connect_dtmf`` of them including pauses (None: no limit)
+    - ``explicit_answer``: an inbound call waits for an :class:`Answer` action. Without this
+      capability, the reply to the first webhook answers the call, and that webhook is an
+      ``Answered`` event
     - ``dial_lookup``: :meth:`TelephonyProvider.find_dial` is implemented
     - ``limit_by_command``: the duration of a live call can be limited at the carrier
-    - ``marks``: the media socket returns marks; those that a clear drops may be lost
-    - ``public_url``: the internet must reach the webhook URL, unless the carrier's configuration
-      has an ``api_base_url`` on this machine (an emulator)
-    - ``from_number_required``: no call can be placed without a number to show
+    - ``marks``: the media socket returns marks; marks dropped by a clear may be lost
+    - ``public_url``: the webhook URL must be reachable from the internet, unless ``api_base_url``
+      in the carrier's configuration is on this machine (an emulator)
+    - ``from_number_required``: no call can be placed without a caller number
 
     Not used yet, whatever a carrier states: ``transfer``, ``recording``, ``machine_detection``,
-    ``marks_returned_on_clear``, ``clear_acked`` (by an event), ``close_ends_call`` (closing the
-    socket hangs up), ``pacing`` (audio must not be sent much faster than it is played, which never
-    happens).
+    ``marks_returned_on_clear``, ``clear_acked`` (a clear is confirmed by an event),
+    ``close_ends_call`` (closing the socket hangs up), ``pacing`` (audio must not be sent much
+    faster than it is played, which the host never does).
     """
 
     native_speech: bool = False
@@ -133,10 +134,10 @@ class TelephonyCapabilities:
 
 
 class CallRef(msgspec.Struct, frozen=True):
-    """A call as the carrier knows it: our id, the carrier's current id and all that it ever had.
-    The current one is the newest that a webhook told, else that of the dial request: with some
-    carriers the request has another id than the call. ``webhook_url`` is where the carrier sends
-    the webhooks of this call; it contains our id."""
+    """A call and its ids. ``call_id`` is ours. ``provider_call_id`` is the carrier's current id,
+    ``aliases`` are all ids it ever had. The current id is the newest one from a webhook, otherwise
+    the one returned for the dial request; with some carriers the two differ. The carrier sends the
+    webhooks of this call to ``webhook_url``, which contains our id."""
 
     call_id: str
     provider_call_id: str | None
@@ -146,13 +147,19 @@ class CallRef(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DialRequest:
-    """A call to place. ``webhook_url`` already contains our call id; ``time_limit_s`` is the limit
-    at the carrier, which ends the call even if the gateway is dead. ``message``, which
-    :meth:`TelephonyProvider.speaks_at_dial` accepted, is spoken as soon as the call is answered.
-    ``stream`` is not used yet and always None.
+    """A call to place.
 
-    After waiting before it sends the request, or sends it again, an adapter calls ``wanted``. If
-    that returns false, the call is over: raise ``ProviderUnavailable`` and send nothing."""
+    - ``webhook_url`` already contains our call id
+    - ``ring_timeout_s``: how long the callee's phone may ring
+    - ``time_limit_s``: the carrier ends the call after this time, even if the gateway is dead
+    - ``dtmf_sequence``: digits to play before the conversation, see
+      :func:`voicecall.tones.check_digits`
+    - ``message``: to be spoken as soon as the call is answered; only set if
+      :meth:`TelephonyProvider.speaks_at_dial` accepted it
+    - ``stream``: not used yet, always None
+    - ``wanted``: call this after any wait, before the request is sent or sent again. If it returns
+      false, the call is no longer wanted: send nothing and raise ``ProviderUnavailable``
+    """
 
     call_id: str
     from_number: str
@@ -168,8 +175,8 @@ class DialRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DialQuery:
-    """A dial request of unknown outcome, sent at ``placed_at`` (milliseconds since the epoch).
-    ``known`` are the carrier's ids of calls that other requests made."""
+    """A dial request with unknown outcome, sent at ``placed_at`` (milliseconds since the epoch).
+    ``known`` holds the carrier's ids of calls made by other requests."""
 
     call_id: str
     from_number: str
@@ -180,7 +187,7 @@ class DialQuery:
 
 @dataclass(frozen=True, slots=True)
 class CallStatus:
-    """The state of a call; ``reason`` is why it ended, if it has and the carrier says so."""
+    """The state of a call; ``reason`` is why it ended, if it has ended and the carrier says why."""
 
     status: CarrierStatus
     reason: EndReason | None = None
@@ -188,8 +195,8 @@ class CallStatus:
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """Whether one thing (``name``, such as ``credentials`` or ``number-webhook``) is set up at the
-    carrier; if not, ``message`` says what to change."""
+    """One check of the setup at the carrier. ``name`` is what was checked (``credentials``,
+    ``number-webhook``); if it failed, ``message`` says what to change."""
 
     name: str
     ok: bool
@@ -201,10 +208,10 @@ class Probe:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WebhookRequest:
-    """A webhook as it arrived, by POST: other methods get 405 before an adapter sees them. ``url``
-    is the public URL as the carrier knows it, including the query; header names are lower case;
-    ``client`` is the trusted client address. In ``memo`` the adapter may keep what it has parsed
-    of the request, to use it again."""
+    """A webhook as it arrived. The method is always POST: the host answers other methods with 405.
+    ``url`` is the public URL as the carrier knows it, including the query; header names are lower
+    case; ``client`` is the trusted client address. ``memo`` is free for the adapter: it can keep
+    what it has parsed for later calls with the same request."""
 
     method: str
     url: str
@@ -216,14 +223,14 @@ class WebhookRequest:
 
 
 class Verified(msgspec.Struct, frozen=True):
-    """A webhook whose signature is right. ``key`` identifies the request, so that a replay is
-    recognised; derive it from what is signed."""
+    """A webhook with a valid signature. ``key``, which must not be empty, identifies the request
+    so that a replay is recognised; derive it from signed data."""
 
     key: str
 
 
 class WebhookReply(msgspec.Struct, frozen=True):
-    """The answer to a webhook; ``headers`` are those besides its type and length."""
+    """The answer to a webhook; ``headers`` are those other than content type and length."""
 
     status: int = 200
     body: bytes = b""
@@ -232,16 +239,17 @@ class WebhookReply(msgspec.Struct, frozen=True):
 
 
 class Rendered(msgspec.Struct, frozen=True):
-    """The reply to a webhook, and the actions that did not fit into it: they are performed."""
+    """The reply to a webhook. The host passes ``rest``, the actions that did not fit into the
+    reply, to :meth:`TelephonyProvider.perform`."""
 
     reply: WebhookReply
     rest: tuple[Action, ...] = ()
 
 
 class TelephonyProvider(Provider):
-    """A carrier. Its webhooks must come by POST: if the carrier lets you choose, ask for that.
+    """A carrier. Its webhooks must arrive by POST: if the carrier offers a choice, ask for POST.
 
-    ``capabilities`` is an attribute, not a property, and the same as in its ``ProviderInfo``.
+    ``capabilities`` is an attribute, not a property, and the same as in the ``ProviderInfo``.
     """
 
     capabilities: TelephonyCapabilities
@@ -251,68 +259,75 @@ class TelephonyProvider(Provider):
     @property
     @abstractmethod
     def signature_headers(self) -> tuple[tuple[str, ...], ...]:
-        """Sets of lower-case header names. A webhook must have all headers of at least one set;
-        this is checked before the body is read."""
+        """Sets of lower-case header names, read once at start. A webhook must have all headers of
+        at least one set; otherwise it gets 401 before its body is read."""
 
     @abstractmethod
     def verify(self, request: WebhookRequest, now_ms: int) -> Verified:
-        """Check the signature. Raises :exc:`voicecall.errors.WebhookRejected` (401).
+        """Check the signature of a webhook; called first, for each one. Raises
+        :exc:`voicecall.errors.WebhookRejected` (401) if the signature is wrong.
 
-        Depends on its arguments alone and changes nothing: where it refuses, it may be asked about
-        the same request under other URLs, to tell the operator which one the carrier has signed.
+        Depends on its arguments alone and changes nothing: after a refusal, the host may call it
+        with the same request under other URLs, to tell the operator which one the carrier signed.
         """
 
     @abstractmethod
     def parse(self, request: WebhookRequest, now_ms: int) -> Sequence[CarrierEvent]:
-        """The events in a verified webhook; none if it says nothing about a call.
+        """The events in a verified webhook, in order; empty if it says nothing about a call.
 
         The first event of an inbound call (``Initiated``, ``Ringing``, ``Answered`` or ``Active``)
-        must have ``direction=Direction.INBOUND``: without it no call is opened, and the event is
-        ignored as one of an unknown call.
+        must have ``direction=Direction.INBOUND``. Otherwise no call is opened, and the event is
+        ignored because its call is unknown.
 
-        Raises :exc:`voicecall.errors.WebhookRejected` (400) for a body that cannot be read.
+        Raises :exc:`voicecall.errors.WebhookRejected` (400) for a malformed body.
         """
 
     @abstractmethod
     def render(
         self, request: WebhookRequest, call: CallRef | None, actions: Sequence[Action]
     ) -> Rendered:
-        """The reply to ``request``, with as many of ``actions`` as the carrier accepts in a reply.
-        If replies cannot carry actions, all of them are the rest. ``call``: None if unknown, and
-        for a request without any event."""
+        """The reply to ``request``, with as many of ``actions`` as the carrier accepts in a reply;
+        the others are returned as :attr:`Rendered.rest`. Called after :meth:`parse`; the reply is
+        stored with the last event of the request before it is sent. ``call`` is None if the call is
+        unknown or the request has no events."""
 
     @abstractmethod
     def media_codec(self, upgrade: Upgrade) -> MediaCodec:
-        """A codec for one media socket. A carrier without media sockets raises
-        :exc:`voicecall.errors.WebhookRejected` (404): strangers try that path, too."""
+        """A new codec for one media socket; called for each handshake. A carrier without media
+        sockets raises :exc:`voicecall.errors.WebhookRejected` (404): anybody can request that
+        path."""
 
     def verify_upgrade(self, upgrade: Upgrade, now_ms: int) -> bool | None:
-        """Check the signature of a media socket's handshake. True if it is right: the socket is
-        then exempt from the caps on unauthenticated sockets. None if there is none: then the
-        one-use token alone admits the socket. Raises :exc:`voicecall.errors.WebhookRejected` (401)
-        for a wrong one; False refuses it too."""
+        """Check the signature of a media socket's handshake. Returns True if it is valid, which
+        exempts the socket from the caps on unauthenticated sockets, and None if the carrier does
+        not sign handshakes, so that only the one-use token admits the socket. Raises
+        :exc:`voicecall.errors.WebhookRejected` (401) if it is wrong; any other return value also
+        refuses the socket."""
         return None
 
     def speaks_at_dial(self, message: Speak) -> bool:
-        """Whether ``message`` may be part of a dial request."""
+        """Whether ``message`` may be part of a dial request. Called before a notification is placed
+        without a media socket."""
         return False
 
     # --- talking to the carrier -------------------------------------------------------------
 
     @abstractmethod
     async def place_call(self, request: DialRequest) -> str:
-        """Dial, once; returns the carrier's id of the call.
+        """Dial, once; returns the carrier's id of the call, not empty. After 25 seconds the host
+        gives up waiting and treats the outcome as unknown.
 
-        Raises :exc:`~voicecall.errors.OutcomeUnknown` if the call may exist, as it may where no
-        answer came in time, and any other :exc:`~voicecall.errors.ProviderError` if it certainly
-        does not.
+        Raises :exc:`~voicecall.errors.OutcomeUnknown` if the call may exist, for example because no
+        answer came in time, and any other :exc:`~voicecall.errors.ProviderError` if there is
+        certainly no call.
         """
 
     async def find_dial(self, query: DialQuery) -> str | None:
         """The carrier's id of the call that a dial request made; None if there is certainly no
-        such call. Only called with the capability ``dial_lookup``.
+        such call. Called after a dial request with unknown outcome, only with the capability
+        ``dial_lookup``.
 
-        Raises :exc:`~voicecall.errors.OutcomeUnknown` if that cannot be determined.
+        Raises :exc:`~voicecall.errors.OutcomeUnknown` if this cannot be determined.
         """
         what = "looking up a dial request is not supported"
         raise RequestRejected(what, provider=type(self).__name__)
@@ -321,31 +336,34 @@ class TelephonyProvider(Provider):
     async def perform(self, call: CallRef, action: Action) -> None:
         """Carry out one action on a live call.
 
-        On a call that is over already, :class:`Hangup`, :class:`Reject` and
-        :class:`StopListening` succeed. Any other action must raise
-        :exc:`~voicecall.errors.RequestRejected`, so that the engine asks for the call's state
-        instead of waiting for results that will never come. Raises other
-        :exc:`~voicecall.errors.ProviderError` for other failures."""
+        If the call is already over, :class:`Hangup`, :class:`Reject` and :class:`StopListening`
+        succeed. Any other action must raise :exc:`~voicecall.errors.RequestRejected`, so that the
+        engine asks for the call's state instead of waiting for results that will never come.
+        Raises another :exc:`~voicecall.errors.ProviderError` for other failures."""
 
     @abstractmethod
     async def status(self, call: CallRef) -> CallStatus:
-        """Ask for the call's state. A failed request is ``unknown``, never an end.
+        """Ask the carrier for the call's state. Called if nothing was heard of a call for a while,
+        after failed actions and after a restart. If the request fails, return
+        ``CarrierStatus.UNKNOWN``, never an end.
 
         Raises :exc:`~voicecall.errors.AuthenticationFailed` if the carrier does not accept the
         credentials.
         """
 
     async def register_webhook(self, url: str) -> None:
-        """Tell the carrier where inbound calls go, if it accepts that by a request. The phone
-        starts when this returns, or fails."""
+        """Set the webhook URL for inbound calls at the carrier, if it has an API for that. Called
+        at start, and whenever the public URL changes. The phone starts once this has returned or
+        failed; a failure is logged."""
         return
 
     async def probe(self, webhook_url: str, numbers: Sequence[str]) -> Sequence[Probe]:
-        """Ask the carrier whether it accepts the credentials, whether the ``numbers`` are ours, and
-        whether their calls come to ``webhook_url``. Changes nothing."""
+        """Check at the carrier that it accepts the credentials, that the ``numbers`` are ours, and
+        that their calls go to ``webhook_url``. Called by ``voicecall setup --probe``; must not
+        change anything."""
         return ()
 
     def number_urls(self, webhook_url: str) -> Mapping[str, str]:
-        """What an operator enters at the carrier for a number: field name there -> URL. Empty if
-        :meth:`register_webhook` does this."""
+        """What the operator must enter at the carrier for a number: name of the field there -> URL.
+        Shown by ``voicecall setup``. Empty if :meth:`register_webhook` does this."""
         return {}

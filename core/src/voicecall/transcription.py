@@ -1,6 +1,6 @@
 """Contract of speech recognition: audio in, utterances out.
 
-::
+The host opens one session per call, and another one after a fatal loss::
 
     async with provider.session(options) as session:   # entered when the vendor is ready
         session.send_audio(pcm)                        # plain call, never blocks
@@ -35,8 +35,9 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TranscriptionCapabilities:
-    """``partials``: the vendor sends :class:`Partial`. ``continuous_audio``: silence must be sent
-    too. ``end_of_turn``: the vendor decides when an utterance is over.
+    """What a recogniser can do. ``partials``: the vendor sends :class:`Partial`.
+    ``continuous_audio``: silence must be sent, too. ``end_of_turn``: the vendor decides when an
+    utterance is over.
 
     The host uses none of these yet. It sends all audio, including silence, and never calls
     ``commit``: if the vendor does not decide when an utterance is over, the provider must end it
@@ -50,11 +51,11 @@ class TranscriptionCapabilities:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TranscriptionOptions:
-    """``audio_format`` is the format of what ``send_audio`` gets: that of the call's line,
-    whichever it is; the provider converts it for its vendor (:class:`voicecall.audio.Converter`).
-    ``end_silence_ms`` is the silence that ends an utterance. ``language`` and ``hints`` (likely
-    words or phrases) are not used yet: the host leaves the defaults, and the language comes from
-    the provider's own configuration."""
+    """How to open a session. ``audio_format`` is the format of the call's line, in which
+    ``send_audio`` gets its audio; it can be any format, and the provider converts it for its vendor
+    (:class:`voicecall.audio.Converter`). ``end_silence_ms`` is the silence that ends an utterance.
+    ``language`` and ``hints`` (likely words or phrases) are not used yet: the host leaves the
+    defaults, and the language comes from the provider's own configuration."""
 
     audio_format: AudioFormat = MULAW_8K
     language: str = "en-US"
@@ -64,8 +65,8 @@ class TranscriptionOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Heard:
-    """``utterance`` is the same for all events of one utterance, and another one for the next;
-    ``at_ms`` is the position on the audio clock, milliseconds since the session's first sample."""
+    """``utterance`` is the same number for all events of one utterance, and a different one for the
+    next; ``at_ms`` is a position in the audio, in milliseconds since the session's first sample."""
 
     utterance: int
     at_ms: int
@@ -73,32 +74,33 @@ class _Heard:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpeechStarted(_Heard):
-    """The caller began to make sounds of speech. Where it is missing, the host takes the first
-    words of an utterance for its begin, which interrupts the bot later."""
+    """The caller began to speak. If this event is missing, the first text of an utterance counts as
+    its beginning, and the bot is interrupted later."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Partial(_Heard):
-    """What has been understood so far of the whole utterance (cumulative; may change)."""
+    """The text of the whole utterance so far (cumulative; may change)."""
 
     text: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TurnLikelyOver(_Heard):
-    """The vendor guesses that the turn is over; a reply may be prepared. Not used yet."""
+    """The vendor expects that the turn is over; a reply can be prepared. Not used yet."""
 
     text: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TurnResumed(_Heard):
-    """The guess was wrong. Not used yet."""
+    """A :class:`TurnLikelyOver` was wrong. Not used yet."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Final(_Heard):
-    """The utterance is over. An empty ``text`` means that it was not understood."""
+    """The utterance is over. An empty ``text`` means that it was not understood. ``confidence`` is
+    0 to 1."""
 
     text: str
     confidence: float | None = None
@@ -111,9 +113,10 @@ class SpeechEnded(_Heard):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionLost:
-    """The vendor is gone. If ``fatal``, it will not come back by itself: the host uses the last
-    :class:`Partial` of an unfinished utterance as its text, and opens another session. Else it
-    waits, without limit, and the provider itself ends an utterance that broke off."""
+    """The connection to the vendor is lost. If ``fatal``, this session will not recover: the host
+    takes the last :class:`Partial` of an unfinished utterance as its text, and opens another
+    session. Otherwise the host waits without limit for the provider to reconnect, and the provider
+    ends an utterance that was broken off."""
 
     reason: str
     fatal: bool
@@ -127,19 +130,22 @@ TranscriptionEvent = (
 class TranscriptionSession(ABC):
     @abstractmethod
     def send_audio(self, audio: bytes) -> None:
-        """Caller audio in the agreed format. A plain function that never blocks and never raises.
-        Audio that cannot be sent yet is kept up to a limited time; the oldest is dropped."""
+        """Accept caller audio in ``audio_format``; called for every frame of a call. A plain
+        function that never blocks and never raises. Audio that cannot be sent yet is kept, up to a
+        limit; beyond that, the oldest is dropped."""
 
     @abstractmethod
     def commit(self) -> None:
-        """Take the utterance for finished. Not used yet."""
+        """Treat the current utterance as finished. Not used yet."""
 
     @abstractmethod
     async def finish(self) -> None:
         """No more audio will come: deliver the remaining results, then end the iteration."""
 
     @abstractmethod
-    def __aiter__(self) -> AsyncIterator[TranscriptionEvent]: ...
+    def __aiter__(self) -> AsyncIterator[TranscriptionEvent]:
+        """The events of the session, until :meth:`finish` or a fatal :class:`SessionLost`."""
+        ...
 
 
 class TranscriptionProvider(Provider):
@@ -151,6 +157,7 @@ class TranscriptionProvider(Provider):
     def session(
         self, options: TranscriptionOptions
     ) -> AbstractAsyncContextManager[TranscriptionSession]:
-        """A session that is ready when entered. If cancelled, it must end within two seconds, or it
-        is abandoned. Raises :exc:`voicecall.errors.ProviderError`; one that is not ``retryable``
-        ends recognition in this call, else another session is opened, a few times."""
+        """A session for one call, ready when entered. If cancelled, it must end within two seconds,
+        or the host abandons it. Raises :exc:`voicecall.errors.ProviderError`: if that is
+        ``retryable``, the host tries again a few times; otherwise recognition ends for this
+        call."""

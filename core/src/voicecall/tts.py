@@ -8,7 +8,7 @@
         utterance.flush()             # no more text
         await utterance.done()        # all audio was written to the sink
 
-A vendor with a plain "text to audio" request implements :class:`PlainSpeechProvider` only.
+For a vendor with a plain "text to audio" request, implement :class:`PlainSpeechProvider`.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpeechCapabilities:
-    """``formats``: what the vendor delivers for calls, best first. ``timings``: the provider knows
-    which span of text a stretch of audio belongs to. The host uses neither yet: it may ask for any
-    format, and the provider converts."""
+    """What a voice can do. ``formats``: audio formats that the vendor delivers, best first.
+    ``timings``: the provider knows which span of text a stretch of audio belongs to. The host uses
+    neither yet: it can ask for any format, and the provider converts."""
 
     formats: tuple[AudioFormat, ...] = (MULAW_8K,)
     timings: bool = False
@@ -53,7 +53,7 @@ class SpeechCapabilities:
 
 @dataclass(frozen=True, slots=True)
 class SpokenSpan:
-    """The characters [start, end) of the utterance's text end at ``until_ms`` of its audio. Not
+    """The audio of the characters [start, end) of an utterance's text ends at ``until_ms``. Not
     used yet."""
 
     start: int
@@ -66,7 +66,7 @@ class Utterance(ABC):
 
     @abstractmethod
     def send(self, text: str) -> None:
-        """More text, in whole sentences where possible. Never blocks."""
+        """Add text, in whole sentences if possible. Must not block."""
 
     @abstractmethod
     def flush(self) -> None:
@@ -74,51 +74,56 @@ class Utterance(ABC):
 
     @abstractmethod
     def cancel(self, heard_ms: float) -> str | None:
-        """Stop. Returns the text that was spoken in the first ``heard_ms`` milliseconds of audio,
-        or None if the provider does not know; the host then estimates it."""
+        """Stop; called when the utterance is interrupted. Returns the text that was spoken in the
+        first ``heard_ms`` milliseconds of its audio, or None if the provider does not know; the
+        host then estimates it."""
 
     @abstractmethod
     async def done(self) -> None:
-        """Wait until all audio was written to the sink. May be cancelled and called again. Raises
-        :exc:`voicecall.errors.ProviderError`."""
+        """Wait until all audio was written to the sink. The host may cancel this and call it again.
+        Raises :exc:`voicecall.errors.ProviderError`."""
 
 
 class SpeechSession(ABC):
+    """A session of a voice, used for all utterances of one call."""
+
     @abstractmethod
     def utterance(self, item_id: str, sink: AudioSink) -> Utterance:
         """Begin an utterance; its audio goes to ``sink`` under ``item_id``."""
 
 
 class SpeechProvider(Provider):
+    """A voice. ``capabilities`` is an attribute, not a property."""
+
     capabilities: SpeechCapabilities = SpeechCapabilities()
 
     @abstractmethod
     def session(
         self, voice: str | None, audio_format: AudioFormat
     ) -> AbstractAsyncContextManager[SpeechSession]:
-        """A session for one call, whose audio is in ``audio_format``; ready when entered.
+        """A session for one call, which writes audio in ``audio_format``; ready when entered.
 
-        ``voice`` is what the operator's block of this provider has under ``speakerVoice``,
-        ``speakerVoiceId``, ``voice`` or ``voiceId``; None: the provider chooses. It takes
-        precedence over the provider's own configuration, since numbers that differ only in the
-        voice share one provider. If cancelled, the session must end within two seconds, or it is
-        abandoned. Raises :exc:`voicecall.errors.ProviderError`."""
+        ``voice`` is the value of ``speakerVoice``, ``speakerVoiceId``, ``voice`` or ``voiceId`` in
+        the operator's block of this provider; if None, the provider chooses. It takes precedence
+        over the provider's own configuration, because numbers that differ only in the voice share
+        one provider. If cancelled, the session must end within two seconds, or the host abandons
+        it. Raises :exc:`voicecall.errors.ProviderError`."""
 
 
 # --- adapting a plain request ----------------------------------------------------------------
 
 
 class PlainSpeechProvider(SpeechProvider):
-    """A vendor that turns one text into one stream of audio."""
+    """Base for a vendor that turns one text into one stream of audio."""
 
     @property
     @abstractmethod
     def native_format(self) -> AudioFormat:
-        """Format of what :meth:`synthesize` yields."""
+        """Format of the audio that :meth:`synthesize` yields."""
 
     @abstractmethod
     def synthesize(self, text: str, voice: str | None) -> AsyncIterator[bytes]:
-        """Audio of ``text``, in pieces of any size. Raises
+        """The audio of ``text``, in pieces of any size. Raises
         :exc:`voicecall.errors.ProviderError`."""
 
     @asynccontextmanager
@@ -156,8 +161,8 @@ class _PlainSession(SpeechSession):
 
 
 class _PlainUtterance(Utterance):
-    """Speaks the pieces one after another through one converter. So it is known which of them was
-    heard, and the share of the audio tells the words of the last one."""
+    """Speaks the texts one after another through one converter. So it is known which texts were
+    heard; the words heard of the last one are estimated from the share of its audio."""
 
     def __init__(self, session: _PlainSession, item_id: str, sink: AudioSink) -> None:
         self._session = session
@@ -165,7 +170,7 @@ class _PlainUtterance(Utterance):
         self._sink = sink
         self._texts: list[str] = []
         self._begun: list[tuple[str, int]] = []
-        """What was spoken so far: each text, and behind how many bytes of audio it begins."""
+        """The texts spoken so far, each with the number of bytes of audio before it."""
         self._written = 0
         self._more = anyio.Event()
         self._flushed = False
@@ -223,11 +228,11 @@ class _PlainUtterance(Utterance):
             self._error = self._lost(type(error).__name__)
             raise
         except SystemExit as error:
-            # Past the task it would stop the whole gateway.
+            # Outside of this task it would stop the whole gateway.
             self._error = self._lost("SystemExit")
             raise RuntimeError(f"it raised SystemExit: {error}") from error
         except anyio.get_cancelled_exc_class():
-            # Another utterance may have taken the session with it.
+            # A failure of another utterance may have ended the session.
             self._error = self._lost("the session ended")
             raise
         finally:
@@ -241,7 +246,7 @@ class _PlainUtterance(Utterance):
         pieces = self._session.provider.synthesize(text, self._session.voice)
         try:
             async for audio in pieces:
-                # One that never waits could not be cancelled, and would hold up everything else.
+                # A generator that never waits could not be cancelled, and would block the loop.
                 await anyio.lowlevel.checkpoint()
                 self._write(converter.process(audio))
         finally:

@@ -1,7 +1,7 @@
 """Contract of voice activity and end-of-turn detection: for barge-in before any word is
-understood, and later for recognisers without an end of turn of their own.
+understood, and later for recognisers that do not detect the end of a turn.
 
-Times are milliseconds of the audio that a detector was fed since it was made or last reset.
+Times are in milliseconds of the audio fed to a detector since it was created or last reset.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class VoiceStarted:
-    """A voice began at ``at_ms``. That lies in the past: it is reported once it is certain. A noise
-    shorter than 200 ms is not a voice and is never reported."""
+    """A voice began at ``at_ms``, which is in the past: this is reported once it is certain. A
+    noise shorter than 200 ms is not a voice and is never reported."""
 
     at_ms: int
 
 
 @dataclass(frozen=True, slots=True)
 class VoiceStopped:
-    """The voice that was reported last ended at ``at_ms``, also in the past: a silence within a
-    word is not an end."""
+    """The voice reported last ended at ``at_ms``, also in the past: a silence within a word is not
+    an end."""
 
     at_ms: int
 
@@ -54,18 +54,21 @@ class TurnDetector(ABC):
 
     @abstractmethod
     def process(self, audio: bytes) -> tuple[TurnEvent, ...]:
-        """Process the next audio in the agreed format, a piece of any size; returns what it shows.
+        """Process the next audio, a piece of any size in the agreed format; returns the events
+        found in it.
 
-        Called for every frame of a call, on the event loop: it may take tens of microseconds and
+        Called for every frame of a call, in the event loop: it may take tens of microseconds, and
         must not wait.
         """
 
     @abstractmethod
     def reset(self) -> None:
-        """Forget the past; the clock starts at 0 again. Not used yet."""
+        """Forget the past; time starts at 0 again. Not used yet."""
 
 
 class TurnDetectorProvider(Provider):
+    """Makes turn detectors."""
+
     @abstractmethod
     def detector(self, audio_format: AudioFormat) -> TurnDetector:
-        """A detector for one call whose caller is heard in ``audio_format``."""
+        """A detector for one call, whose caller audio is in ``audio_format``."""
