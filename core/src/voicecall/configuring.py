@@ -54,7 +54,7 @@ class ConfigModel(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _no_truth_for_a_number(cls, values: Any) -> Any:
-        """pydantic takes true for 1, which nobody means who writes it; a text is refused."""
+        """pydantic accepts true as 1, which is never meant. As a text it is refused."""
         if not isinstance(values, Mapping) or not any(type(v) is bool for v in values.values()):
             return values
         numbers = set()
@@ -66,7 +66,7 @@ class ConfigModel(BaseModel):
 
 
 def _types(annotation: Any) -> Iterator[Any]:
-    """Of what a value may be, the parts of a union."""
+    """The types that a value may have: the members of a union."""
     if isinstance(annotation, UnionType) or get_origin(annotation) in (Union, Annotated):
         for part in get_args(annotation):
             yield from _types(part)
@@ -75,7 +75,7 @@ def _types(annotation: Any) -> Iterator[Any]:
 
 
 def is_http_url(text: str) -> bool:
-    """Whether ``text`` is an absolute http(s) URL with valid host and port, and without blanks."""
+    """Whether ``text`` is an absolute http(s) URL with a valid host and port and no whitespace."""
     if _BLANK.search(text):
         return False
     try:
@@ -87,7 +87,7 @@ def is_http_url(text: str) -> bool:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host, as a name or an address, is this machine."""
+    """Whether a host name or address is this machine's loopback."""
     try:
         return ip_address(host).is_loopback
     except ValueError:
@@ -112,7 +112,7 @@ def _url_path(text: str) -> str:
 
 
 UrlPath = Annotated[str, AfterValidator(_url_path)]
-"""A field for the path of a URL, without query."""
+"""A field for the path of a URL, without a query."""
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -120,9 +120,10 @@ Model = TypeVar("Model", bound=BaseModel)
 def validate(
     model: type[Model], values: Any, path: str, *, env: Mapping[str, str] | None = None
 ) -> Model:
-    """``values`` as ``model``; raises :exc:`ConfigError` with every problem and its full path.
+    """``values`` as ``model``. Raises :exc:`ConfigError` with every problem and its full path.
 
-    ``env`` maps fields of ``model`` to the environment variables that can supply them.
+    ``path`` is where the configuration has ``values``; ``env`` maps fields of ``model`` to the
+    environment variables that can supply them.
     """
     try:
         return model.model_validate(values)
@@ -138,8 +139,8 @@ def wrong_keys(
     *,
     env: Mapping[str, str] | None = None,
 ) -> str:
-    """What is wrong in an object whose top-level keys ``missing`` have no value yet, other than
-    that; empty for nothing. What keys have to do with each other is not looked at."""
+    """What else is wrong in an object whose top-level keys ``missing`` have no value; empty if
+    nothing is. Rules between several keys are not checked."""
     there = {key: value for key, value in values.items() if key not in missing}
     try:
         model.model_validate(there)
@@ -166,7 +167,7 @@ def _problems(
 
 
 def _either(texts: list[str]) -> str:
-    """What is wrong with one value, by each of the types that it may have."""
+    """What is wrong with one value, for each of the types that it may have."""
     first, *others = dict.fromkeys(texts)
     return " or ".join([first, *(text.removeprefix("must be ") for text in others)])
 
@@ -174,14 +175,14 @@ def _either(texts: list[str]) -> str:
 def _problem(
     model: type[BaseModel], item: Any, values: Any, path: str, env: Mapping[str, str]
 ) -> tuple[str, str]:
-    """The path of what is wrong, and what."""
+    """The path of a wrong value, and what is wrong with it."""
     location = _location(item["loc"], values, missing=item["type"] == "missing")
     full = ".".join([path, *location]) if path else ".".join(location)
     message = wording(item)
     if item["type"] == "extra_forbidden":
         message += did_you_mean(location[-1], _keys_at(model, location[:-1]))
     elif item["type"] in ("union_tag_invalid", "union_tag_not_found"):
-        # pydantic names the object; what is wrong is one key of it.
+        # pydantic names the object; the wrong part is one of its keys.
         full += "." + item["ctx"]["discriminator"].strip("'")
         known = [tag for tag in item["ctx"].get("expected_tags", "").split(", ") if tag]
         message = "must be one of " + ", ".join(known) if known else "is required"
@@ -191,8 +192,8 @@ def _problem(
 
 
 def _location(parts: Sequence[str | int], values: Any, *, missing: bool) -> list[str]:
-    """pydantic's location without what does not stand in the file, unless it is ``missing`` there:
-    the tags and types of unions, and the word for a key that is wrong itself."""
+    """pydantic's location without the parts that are not in the file: the tags and types of unions,
+    and the marker for a wrong key. If the value is ``missing``, the last part stays."""
     found: list[str] = []
     for number, part in enumerate(parts, 1):
         if isinstance(values, Mapping):
@@ -210,7 +211,7 @@ def _location(parts: Sequence[str | int], values: Any, *, missing: bool) -> list
 
 
 def _keys_at(model: type[BaseModel], location: list[str]) -> list[str]:
-    """Keys of the object at ``location`` below ``model``."""
+    """The keys of the object at ``location`` below ``model``."""
     fields = model.model_fields
     for part in location:
         for name, field in fields.items():
@@ -229,8 +230,8 @@ def _fields_in(annotation: Any) -> dict[str, FieldInfo]:
 
 
 def deep_merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """``base`` with ``over`` on top: objects are merged, other values replaced; None changes
-    nothing."""
+    """``base`` updated by ``over``: objects are merged, other values replaced; None in ``over``
+    changes nothing."""
     merged = dict(base)
     for key, value in over.items():
         if value is None or key in _BLOCKED:

@@ -1,27 +1,27 @@
-"""Every error voicecall raises on purpose.
+"""All errors that voicecall raises on purpose.
 
 ::
 
     VoicecallError
-    ├── ConfigError            the operator's configuration; names the key and the variable
-    ├── PluginError            an installed package that cannot be loaded or clashes with another
-    ├── CallError              a request about a call that cannot be carried out
+    ├── ConfigError            a fault in the configuration; names the key and the variable
+    ├── PluginError            an installed package cannot be loaded or conflicts with another
+    ├── CallError              a request about a call cannot be carried out
     │   ├── InvalidRequest     a parameter is missing or malformed
     │   ├── CallNotFound       no call has this id
     │   ├── CallNotActive      the call is over
     │   ├── CallNotReady       the call is not connected yet, or busy with another turn
     │   ├── CapacityExceeded   a limit on calls or rates is reached
-    │   └── MissingScope       a parameter needs a scope that the caller lacks
-    ├── ProviderError          a carrier or speech vendor; provider, retryable, request id
-    │   ├── AuthenticationFailed
-    │   ├── RequestRejected    the vendor understood and refused (4xx)
+    │   └── MissingScope       a parameter needs a scope that the client does not have
+    ├── ProviderError          a vendor failed; has provider, retryable, request id
+    │   ├── AuthenticationFailed  the vendor does not accept the credentials
+    │   ├── RequestRejected    the vendor understood the request and refused it (4xx)
     │   ├── ProviderUnavailable  network, 5xx, rate limit; retryable
     │   ├── ProviderTimeout    no answer in time; retryable
     │   └── OutcomeUnknown     the request may have taken effect; never repeated blindly
-    ├── WebhookRejected        a webhook that is answered with a status and has no effect
-    ├── MediaProtocolError     a message on a media socket that violates its protocol
-    └── StoreError             the call store
-        └── DuplicateKey       an event, webhook or reservation that is already stored
+    ├── WebhookRejected        a webhook is answered with an HTTP status and has no effect
+    ├── MediaProtocolError     a message on a media socket violates the protocol
+    └── StoreError             the call store failed; nothing was stored
+        └── DuplicateKey       an event, webhook or reservation is already stored
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class VoicecallError(Exception):
 
 
 class ConfigError(VoicecallError):
-    """The configuration cannot be used as it is.
+    """The configuration cannot be used.
 
     ``path`` is the full configuration path (``plugins.entries.voice-call.config.fromNumber``),
     ``env`` the environment variable that can supply the value, if there is one.
@@ -74,11 +74,11 @@ class ConfigError(VoicecallError):
 
 
 class PluginError(VoicecallError):
-    """An installed package that cannot be used; the message names it, or what it provides."""
+    """An installed package cannot be used; the message names it, or what it provides."""
 
 
 class CallError(VoicecallError):
-    """A request about a call that cannot be carried out."""
+    """A request about a call cannot be carried out."""
 
 
 class InvalidRequest(CallError):
@@ -110,7 +110,8 @@ class CapacityExceeded(CallError):
 
 
 class MissingScope(CallError):
-    """``parameter`` needs the scope ``scope`` (``operator.admin``), which the caller lacks."""
+    """``parameter`` needs the scope ``scope`` (``operator.admin``), which the client does not
+    have."""
 
     def __init__(self, scope: str, parameter: str) -> None:
         self.scope = scope
@@ -118,11 +119,11 @@ class MissingScope(CallError):
 
 
 class ProviderError(VoicecallError):
-    """A carrier or speech vendor failed.
+    """A carrier, speech vendor or model vendor failed.
 
-    ``provider`` is its id, ``retryable`` says whether the same request may be sent again (None: as
-    the class says), ``request_id`` is the vendor's own reference, ``status`` the HTTP status if
-    there was one. The subclasses are made in the same way.
+    ``provider`` is the provider's id, ``retryable`` says whether the same request may be sent again
+    (None: the default of the class), ``request_id`` is the vendor's reference, ``status`` the HTTP
+    status, if there was one. The subclasses have the same parameters.
     """
 
     retryable = False
@@ -153,7 +154,8 @@ class RequestRejected(ProviderError):
 
 
 class ProviderUnavailable(ProviderError):
-    """The vendor could not be reached, is overloaded or limits the rate. Nothing was done."""
+    """The vendor could not be reached, is overloaded or limits the rate. The request had no
+    effect."""
 
     retryable = True
 
@@ -165,12 +167,13 @@ class ProviderTimeout(ProviderError):
 
 
 class OutcomeUnknown(ProviderError):
-    """The request may or may not have taken effect. Look it up; never repeat it blindly."""
+    """The request may or may not have taken effect. Look up the outcome; never repeat the request
+    blindly."""
 
 
 class WebhookRejected(VoicecallError):
-    """A webhook that is answered with ``status`` and has no effect. The reason is logged, never
-    sent."""
+    """The webhook is answered with the HTTP status ``status`` and has no effect. The reason is
+    logged, never sent."""
 
     def __init__(
         self, status: int, reason: str, *, headers: Mapping[str, str] | None = None
@@ -182,16 +185,16 @@ class WebhookRejected(VoicecallError):
 
 
 class MediaProtocolError(VoicecallError):
-    """A message on a media socket that violates the carrier's protocol."""
+    """A message on a media socket violates the carrier's protocol."""
 
 
 class StoreError(VoicecallError):
-    """The call store could not carry out a request. Nothing of it was stored."""
+    """The call store could not carry out a request. Nothing was stored."""
 
 
 class DuplicateKey(StoreError):
-    """A key that may exist only once is already stored. ``kind`` is ``processed``, ``replay`` or
-    ``dial``."""
+    """A key that must be unique is already stored. ``kind`` is ``processed`` (an event),
+    ``replay`` (a webhook) or ``dial`` (a reservation)."""
 
     def __init__(self, kind: str, key: str, *, detail: Any = None) -> None:
         self.kind = kind

@@ -34,23 +34,23 @@ HOOK_OF_KIND: dict[ProviderKind, str] = {
 
 _log = logging.getLogger("voicecall.plugins")
 _SLOW_S = 0.1
-"""An observer that takes longer is heard as a gap on all calls."""
+"""An observer that takes longer causes an audible gap on all calls."""
 _TOLD_EVERY_S = 60.0
 
 
 class Hooks:
-    """Registers plugin modules and calls their hooks with types. ``monotonic``: a steady clock."""
+    """Registers plugin modules and calls their hooks. ``monotonic``: a clock, in seconds."""
 
     def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._monotonic = monotonic
         self._told_at: dict[tuple[str, str], float] = {}
-        """When it was last told that a hook of a plugin is slow."""
+        """When the log last said that a hook of a plugin is slow."""
         self._manager = pluggy.PluginManager(hookspecs.PROJECT)
         self._manager.add_hookspecs(hookspecs)
 
     def register(self, plugin: object, name: str) -> None:
         """Register a plugin module; repeating this has no effect. Raises
-        ``pluggy.PluginValidationError`` for hooks that are wrong."""
+        ``pluggy.PluginValidationError`` for wrong hooks."""
         if self._manager.is_registered(plugin):
             return
         try:
@@ -58,13 +58,13 @@ class Hooks:
             self._manager.check_pending()
             self._check_plain(plugin)
         except pluggy.PluginValidationError:
-            # Left in, it would fail the check of everybody who comes after it.
+            # If it stayed registered, the check of every later plugin would fail.
             if self._manager.is_registered(plugin):
                 self._manager.unregister(plugin)
             raise
 
     def _check_plain(self, plugin: object) -> None:
-        """Raise ``PluginValidationError`` for hooks that would be called without any effect."""
+        """Raise ``PluginValidationError`` for hooks that would have no effect."""
         callers = self._manager.get_hookcallers(plugin) or []
         for name in vars(self._manager.hook).keys() - {caller.name for caller in callers}:
             if name.startswith("voicecall_") and callable(getattr(plugin, name, None)):
@@ -97,8 +97,8 @@ class Hooks:
     def _listed(
         self, what: str, kind: type, hook: str, plugin: object, **arguments: Any
     ) -> list[Any]:
-        """What is in the sequences that one hook of one plugin returns. Raises ``TypeError`` for
-        anything but sequences of ``kind``, which are called ``what``."""
+        """The items that one hook of one plugin returns. Raises ``TypeError``, with ``what`` as the
+        name of ``kind``, for anything but sequences of ``kind``."""
         listed: list[Any] = []
         for result in self._of(hook, plugin, **arguments):
             found = list(result) if isinstance(result, Iterable) else None
@@ -113,7 +113,7 @@ class Hooks:
         return self._listed("ProviderInfo", ProviderInfo, HOOK_OF_KIND[kind], plugin)
 
     def plugin_info(self, plugin: object) -> PluginInfo | None:
-        """What a plugin says of itself; None if it says nothing. Raises what its hook raises, and
+        """A plugin's description of itself; None if it has none. Raises what its hook raises, and
         ``TypeError`` if the hook returns anything but a :class:`PluginInfo`."""
         from .hosting import PluginInfo
 
@@ -123,21 +123,21 @@ class Hooks:
         raise TypeError(f"voicecall_plugin_info returns {type(info).__name__}, not a PluginInfo")
 
     def services(self, plugin: object, host: GatewayHost) -> Sequence[Service]:
-        """The services of a plugin. Raises what its hook raises, and ``TypeError`` if the hook
-        returns no sequence."""
+        """The services of a plugin. Raises what its hook raises, and ``TypeError`` if the hook does
+        not return a sequence."""
         return self._listed("Service", object, "voicecall_services", plugin, host=host)
 
     def setup_checks(self, plugin: object, context: SetupContext) -> Sequence[SetupCheck]:
-        """What a plugin has checked. Raises what its hook raises, and ``TypeError`` if the hook
-        returns anything but a sequence of :class:`SetupCheck`."""
+        """The results of a plugin's setup checks. Raises what its hook raises, and ``TypeError`` if
+        the hook returns anything but a sequence of :class:`SetupCheck`."""
         from .hosting import SetupCheck
 
         hook = "voicecall_setup_checks"
         return self._listed("SetupCheck", SetupCheck, hook, plugin, context=context)
 
     def setup_probes(self, plugin: object, context: SetupContext) -> Sequence[SetupProbe]:
-        """The probes of a plugin. Raises what its hook raises, and ``TypeError`` if the hook
-        returns no sequence."""
+        """The setup probes of a plugin. Raises what its hook raises, and ``TypeError`` if the hook
+        does not return a sequence."""
         return self._listed("SetupProbe", object, "voicecall_setup_probes", plugin, context=context)
 
     def commands(self, plugin: object, app: Any) -> None:
@@ -146,11 +146,11 @@ class Hooks:
     def call_event(
         self, record: CallRecord, event: CallEvent, silent: Collection[object] = ()
     ) -> None:
-        """Tell the observers, but for the plugins that are ``silent``."""
+        """Call the observers of events, except those of the plugins in ``silent``."""
         self._observe("voicecall_call_event", silent, record=record, event=event)
 
     def call_ended(self, record: CallRecord, silent: Collection[object] = ()) -> None:
-        """Tell the observers, but for the plugins that are ``silent``."""
+        """Call the observers of ended calls, except those of the plugins in ``silent``."""
         self._observe("voicecall_call_ended", silent, record=record)
 
     def _observe(self, hook: str, silent: Collection[object], **arguments: Any) -> None:

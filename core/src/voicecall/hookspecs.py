@@ -1,5 +1,8 @@
-"""The hooks of voicecall, one sentence each. Hooks are synchronous; none runs per call action,
-per webhook or per audio frame, except the two observers, which run after the fact."""
+"""The hooks of voicecall, one sentence each.
+
+Hooks are synchronous. None runs per action, webhook or audio frame of a call, except the two
+observers, which run after the fact.
+"""
 
 # The bodies are the plugins' own.
 # mypy: disable-error-code="empty-body"
@@ -56,7 +59,7 @@ def voicecall_agent_backends() -> Sequence[ProviderInfo]:
 
 @hookspec
 def voicecall_tunnels() -> Sequence[ProviderInfo]:
-    """Public URLs for the webhook server."""
+    """Tunnels: public URLs for the webhook server."""
 
 
 @hookspec
@@ -66,7 +69,7 @@ def voicecall_stores() -> Sequence[ProviderInfo]:
 
 @hookspec
 def voicecall_coordinators() -> Sequence[ProviderInfo]:
-    """Leases, caps and one-use tokens."""
+    """Leases, rates and one-use tokens."""
 
 
 @hookspec
@@ -76,7 +79,7 @@ def voicecall_plugin_info() -> PluginInfo:
 
 @hookspec
 def voicecall_services(host: GatewayHost) -> Sequence[Service]:
-    """At start: the services that the gateway runs for this plugin."""
+    """Services that the gateway runs for this plugin; called at start."""
 
 
 @hookspec
@@ -86,7 +89,7 @@ def voicecall_commands(app: Any) -> None:
 
 @hookspec
 def voicecall_setup_checks(context: SetupContext) -> Sequence[SetupCheck]:
-    """Checks for ``voicecall setup``, in the order they are shown, also while the plugin is off."""
+    """Checks for ``voicecall setup``, in display order; called even if the plugin is off."""
 
 
 @hookspec
@@ -96,9 +99,9 @@ def voicecall_setup_probes(context: SetupContext) -> Sequence[SetupProbe]:
 
 @hookspec
 def voicecall_call_event(record: CallRecord, event: CallEvent) -> None:
-    """Observe an event after it was committed."""
+    """Observe an event of a call, after it was committed."""
 
 
 @hookspec
 def voicecall_call_ended(record: CallRecord) -> None:
-    """Observe the final record of a call."""
+    """Observe the final record of an ended call."""

@@ -1,8 +1,8 @@
-"""What the gateway and its plugins see of each other.
+"""The interface between the gateway and its plugins.
 
 A gateway plugin is a module with hook implementations (:mod:`voicecall.hookspecs`). Hooks are
-synchronous and run at the edges (discovery, start, command line, setup); anything that lives longer
-is a :class:`Service` that a hook returns.
+synchronous and run only briefly (at discovery, start, command line, setup); anything that runs
+longer is a :class:`Service` returned by a hook.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ __all__ = [
 ]
 
 EventPayload: TypeAlias = Mapping[str, Any] | Callable[[], Mapping[str, Any]]
-"""The payload of a published event, or a function that makes it, called only if somebody listens.
-"""
+"""The payload of a published event, or a function that returns it, called only if there are
+listeners."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +50,12 @@ class LegacyRule:
     configuration.
 
     - ``old``: ``{name}`` in it matches any text within one key (``streaming.{vendor}ApiKey``),
-      except one of ``reserved``, and is filled in in ``new``
-    - ``new``: a value that is already there takes precedence. None: the key has no effect any more
-      and is dropped. ``{=path}`` in it is filled in with what the configuration has at ``path``: a
-      text, or the only key of an object; the rule does not apply where it has neither
-    - ``values``: old value -> new value; if given, keys with other values are left alone
-    - ``convert``: changes a value; raises ``ValueError`` for one that cannot be kept
+      except those in ``reserved``; the match replaces ``{name}`` in ``new``
+    - ``new``: a value that already exists there takes precedence. None: the key no longer has an
+      effect and is dropped. ``{=path}`` in it is replaced by the configuration's value at ``path``:
+      a text, or the only key of an object; otherwise the rule does not apply
+    - ``values``: old value -> new value; if given, other values are left alone
+    - ``convert``: converts a value; raises ``ValueError`` for one that cannot be kept
     - ``objects``: the rule applies only to values that are objects
     """
 
@@ -71,15 +71,17 @@ class LegacyRule:
 class PluginInfo:
     """A gateway plugin.
 
-    ``id`` is its key under ``plugins.entries``; ``config_model`` returns the pydantic model of its
-    configuration; ``legacy_rules`` returns the rules for keys of older versions.
-    ``provider_blocks`` says where the configuration has blocks of providers by id: path
-    (``streaming.providers``; empty for the root) -> kind. ``check_sections`` is given the plugin's
-    configuration, and raises :exc:`voicecall.errors.ConfigError` for a mistake that its model
-    cannot see: in a section of the file that is no plugin's own (``agents``, ``tts``), or in what
-    it says of a provider. It may return sentences about what the plugin will ignore, do
-    without or still needs. ``api_version`` is the :data:`voicecall.API_VERSION` that the plugin was
-    written for: 1 if it does not say.
+    - ``id``: its key under ``plugins.entries``
+    - ``config_model``: returns the pydantic model of its configuration
+    - ``legacy_rules``: returns the rules for keys of older versions
+    - ``provider_blocks``: where the configuration has blocks of providers by id: path
+      (``streaming.providers``; empty for the root) -> kind
+    - ``check_sections``: gets the plugin's configuration, and raises
+      :exc:`voicecall.errors.ConfigError` for mistakes that the model cannot find: in a shared
+      section of the file (``agents``, ``tts``), or in what it says about a provider. It may return
+      sentences about what the plugin will ignore, do without or still needs
+    - ``api_version``: the :data:`voicecall.API_VERSION` that the plugin was written for; 1 by
+      default
     """
 
     id: str
@@ -88,7 +90,7 @@ class PluginInfo:
     legacy_rules: Callable[[], Sequence[LegacyRule]] | None = None
     provider_blocks: Mapping[str, ProviderKind] = field(default_factory=dict)
     check_sections: Callable[[Any, SetupContext], Sequence[str] | None] | None = None
-    # As in ProviderInfo no constant: whoever does not say was written for the first one.
+    # Not API_VERSION, as in ProviderInfo.
     api_version: int = 1
 
 
@@ -102,7 +104,8 @@ class RpcCall:
 
 @dataclass(frozen=True, slots=True)
 class RpcMethod:
-    """A method of ``/rpc``. ``scope`` is what the caller needs, such as ``operator.read``.
+    """A method of ``/rpc``. ``scope`` is the scope that the client needs, such as
+    ``operator.read``.
 
     ``handler(params, call)`` returns the payload. It raises :exc:`voicecall.errors.CallError` for a
     bad request (``INVALID_REQUEST``), and any other :exc:`voicecall.errors.VoicecallError` if
@@ -115,7 +118,7 @@ class RpcMethod:
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
-    """Who used a tool: their scopes (none for a caller), and what came with the request."""
+    """Who called a tool: their scopes (none for a caller), and what came with the request."""
 
     scopes: frozenset[str]
     session_key: str | None = None
@@ -125,9 +128,9 @@ class ToolCall:
 
 @dataclass(frozen=True, slots=True)
 class ToolSpec:
-    """A tool for agents and voice models. ``parameters`` is the JSON schema of its arguments (an
-    object). ``handler(arguments, call)`` returns JSON-ready data, and raises the same errors as the
-    handler of an :class:`RpcMethod`."""
+    """A tool for agents and voice models. ``parameters`` is the JSON schema of its arguments, which
+    are an object. ``handler(arguments, call)`` returns JSON-ready data, and raises the same errors
+    as the handler of an :class:`RpcMethod`."""
 
     name: str
     description: str
@@ -140,17 +143,18 @@ class Service(Protocol):
 
     @property
     def name(self) -> str:
-        """What it is called in the log and in the reasons of ``/readyz``."""
+        """Its name in the log and in the reasons of ``/readyz``."""
         ...
 
     def run(self) -> AbstractAsyncContextManager[None]:
-        """Entering starts the service: it returns when the service is ready, or raises a
-        ``VoicecallError`` if it cannot start, and is then tried again after a while. Leaving stops
-        it: everything must be closed when that returns."""
+        """The running service. Entering starts it: this returns when the service is ready, or
+        raises a ``VoicecallError`` if it cannot start; the gateway then tries again after a while.
+        Leaving stops it, and returns when everything is closed."""
         ...
 
     async def drain(self) -> None:
-        """Accept nothing new and wait for what is under way. Cancelled after the drain time."""
+        """Accept nothing new and wait for what is under way; called before the service is stopped,
+        and cancelled after the drain time."""
         ...
 
     def problems(self) -> Sequence[str]:
@@ -164,19 +168,19 @@ class Reconfigurable(Protocol):
 
     async def reconfigure(self, config: Any) -> bool:
         """Apply ``config``, the plugin's new validated configuration; the host already returns the
-        new sections. Returns True if the change is in force, False if the service must be
+        new sections. Returns True if the change is in effect, False if the service must be
         restarted for it. Raises a ``VoicecallError`` if the configuration cannot be used; the
-        service then goes on as it was."""
+        service then keeps its previous configuration."""
         ...
 
 
 @runtime_checkable
 class Liveness(Protocol):
-    """A :class:`Service` that can say how much a restart would interrupt. A service without this
-    is never restarted for a changed configuration."""
+    """A :class:`Service` that reports how much a restart would interrupt. A service without this is
+    never restarted for a changed configuration."""
 
     def live(self) -> int:
-        """How many calls (or the like) are under way."""
+        """The number of calls (or the like) under way."""
         ...
 
 
@@ -193,15 +197,15 @@ class SetupProbe(Protocol):
     """Checks for ``voicecall setup --probe``: they may contact vendors and the internet."""
 
     async def run(self) -> Sequence[SetupCheck]:
-        """Run the checks. They change nothing anywhere, and place no call."""
+        """Run the checks. They must not change anything or place a call."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class SetupContext:
-    """The loaded configuration, for setup checks, without a running gateway. ``section`` returns a
+    """The loaded configuration, for setup checks without a running gateway. ``section`` returns a
     top-level object of the file (``agents``, ``tts``), ``plugin_config`` a plugin's validated
-    configuration (raises ``ConfigError``), ``enabled`` whether a plugin is on."""
+    configuration (or raises ``ConfigError``), ``enabled`` whether a plugin is on."""
 
     registry: Registry
     plugin_config: Callable[[str], Any]
@@ -212,8 +216,8 @@ class SetupContext:
 
 
 class GatewayHost(Protocol):
-    """What a plugin gets from the gateway at start. For the gateway's event loop only, not for
-    other threads."""
+    """What a plugin gets from the gateway at start. To be used in the gateway's event loop only,
+    not from other threads."""
 
     state_dir: Path
     seam: Seam
@@ -221,8 +225,8 @@ class GatewayHost(Protocol):
     environ: Mapping[str, str]
 
     def plugin_config(self, plugin_id: str) -> Any:
-        """The validated configuration of a plugin entry; the mapping as it is written for a plugin
-        without a model. Raises :exc:`voicecall.errors.ConfigError`."""
+        """The validated configuration of a plugin entry; for a plugin without a model, the mapping
+        as written. Raises :exc:`voicecall.errors.ConfigError`."""
         ...
 
     def section(self, name: str) -> Mapping[str, Any]:
@@ -230,17 +234,17 @@ class GatewayHost(Protocol):
         ...
 
     def register_rpc(self, method: RpcMethod) -> None:
-        """Offer a method on ``/rpc`` as long as the plugin runs. Raises
-        :exc:`voicecall.errors.PluginError` for a name that is taken or an unknown scope."""
+        """Offer a method on ``/rpc`` while the plugin runs. Raises
+        :exc:`voicecall.errors.PluginError` if the name is taken or the scope unknown."""
         ...
 
     def register_tool(self, tool: ToolSpec) -> None:
-        """Offer a tool as long as the plugin runs. Raises :exc:`voicecall.errors.PluginError` for a
-        name that is taken."""
+        """Offer a tool while the plugin runs. Raises :exc:`voicecall.errors.PluginError` if the
+        name is taken."""
         ...
 
     def find_tool(self, name: str) -> ToolSpec | None:
-        """The tool of this name, of any running plugin; None if there is none."""
+        """The tool with this name, of any running plugin; None if there is none."""
         ...
 
     def publish(self, event: str, payload: EventPayload) -> None:
@@ -248,8 +252,8 @@ class GatewayHost(Protocol):
         ...
 
     def subscribe(self, listener: Callable[[str, Mapping[str, Any]], None]) -> Callable[[], None]:
-        """Call ``listener(event, payload)``, a plain function, for every published event. Returns
-        a function that ends this."""
+        """Call ``listener(event, payload)``, a plain function, for every published event. Returns a
+        function that ends the subscription."""
         ...
 
     def observe_event(self, record: Any, event: Any) -> None:
@@ -261,15 +265,16 @@ class GatewayHost(Protocol):
         ...
 
     def hide(self, text: str) -> str:
-        """``text`` with ``***`` in place of credentials of the configuration and the environment. A
-        vendor's error may quote one. The log, and what handlers raise, need no such care."""
+        """``text`` with credentials from the configuration and the environment replaced by ``***``:
+        a vendor's error may quote one. Not needed for the log and for errors that handlers
+        raise."""
         ...
 
     def logger(self, name: str) -> logging.Logger:
-        """The logger ``voicecall.<name>``, whose lines are in the gateway's log."""
+        """The logger ``voicecall.<name>``, which writes to the gateway's log."""
         ...
 
     def provider_context(self, path: str) -> ProviderContext:
-        """The context for provider factories. ``path`` is where their blocks are in the
-        configuration, for messages."""
+        """The context for provider factories. ``path`` is where the configuration has their blocks,
+        for messages."""
         ...

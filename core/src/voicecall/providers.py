@@ -1,7 +1,7 @@
 """How a provider package describes itself: data plus a factory.
 
-A plugin module has one hook implementation that returns :class:`ProviderInfo` objects. The
-module must be importable without the vendor's heavy libraries: the factory imports them.
+A plugin module has one hook implementation per kind, which returns :class:`ProviderInfo` objects.
+The module must be importable without the vendor's heavy libraries: the factory imports them.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ __all__ = [
 ]
 
 API_VERSION = 1
-"""Version of the contracts in this package. Providers and plugins state the one they were written
-for."""
+"""Version of the contracts in this package. Providers and plugins state the version they were
+written for."""
 
 
 class ProviderKind(StrEnum):
-    """The value is the name of the entry-point group without ``voicecall.``."""
+    """A kind of provider. The value is the name of its entry-point group without ``voicecall.``."""
 
     TELEPHONY = "telephony"
     TRANSCRIPTION = "transcription"
@@ -65,7 +65,8 @@ def _no_others(kind: ProviderKind, provider_id: str, config: Mapping[str, Any]) 
 
 @dataclass(frozen=True, slots=True)
 class ProviderContext:
-    """What the host passes to a factory. ``create`` makes another provider, by kind and id."""
+    """What the host passes to a factory. ``create`` makes another provider, by kind, id and
+    configuration; ``state_dir`` is the directory for files that must be kept."""
 
     state_dir: Path
     seam: Seam = field(default_factory=SystemSeam)
@@ -75,8 +76,8 @@ class ProviderContext:
 
 @dataclass(frozen=True, slots=True)
 class LegacyKey:
-    """An old configuration path of this provider, and the path that replaces it. Both are below
-    the plugin's configuration (``<carrier>.from`` -> ``fromNumber``)."""
+    """An old configuration path of this provider, and the path that replaces it, both below the
+    plugin's configuration (``<carrier>.from`` -> ``fromNumber``)."""
 
     old: str
     new: str
@@ -86,25 +87,31 @@ class LegacyKey:
 class ProviderInfo:
     """One provider.
 
-    - ``factory(config, context)`` makes the provider; ``config`` is the validated model
+    - ``id``: the provider's id in the configuration, and the name of its entry point; ``aliases``:
+      other ids for it; ``label``: its name in messages
+    - ``factory(config, context)`` makes the provider; ``config`` is the validated model, or None if
+      there is no ``config_model``
     - ``config_model`` returns the pydantic model of the provider's configuration block (a function,
-      so that listing providers needs no pydantic)
+      so that listing providers does not import pydantic)
+    - ``api_version``: the :data:`API_VERSION` that the provider was written for
     - ``secrets``: key of that block, as the operator writes it -> environment variable that can
       supply it
     - ``required``: keys without which the provider counts as not configured
     - ``environ``: key of the phone's own configuration (a carrier's ``fromNumber``) -> environment
       variable that supplies it if the operator gives no value
-    - ``auto_select_order``: lower is tried first; ``demo`` providers are never chosen automatically
-    - ``capabilities``: a carrier must state its
-      :class:`~voicecall.telephony.TelephonyCapabilities` here too, since they are needed before it
-      is made; a tunnel may state its :class:`~voicecall.tunnel.TunnelCapabilities`; those of other
-      kinds are not read
+    - ``auto_select_order``: the lowest is tried first; ``demo`` providers are never chosen
+      automatically
+    - ``capabilities``: a carrier must also state its
+      :class:`~voicecall.telephony.TelephonyCapabilities` here, because they are needed before it is
+      made; a tunnel may state its :class:`~voicecall.tunnel.TunnelCapabilities`; other kinds are
+      not read
+    - ``legacy_keys``: keys of older versions and their replacements
     - ``check(config, models)`` returns what would keep the provider from working, one sentence per
-      problem, as far as only the provider knows it (such as the key that a model's vendor needs)
+      problem, as far as only the provider knows it (such as a key that the model's vendor needs)
 
-    ``check`` contacts nothing. It may import what the factory imports, and raises a
-    ``VoicecallError`` if that is missing. ``models`` are those that an agent's backend may be asked
-    for besides its own; for other kinds it is empty. It is called for an agent's backend at each
+    ``check`` must not contact anything. It may import what the factory imports, and raises a
+    ``VoicecallError`` if that is missing. ``models`` are the models that an agent backend may be
+    asked for besides its own; for other kinds it is empty. It is called for agent backends at each
     start, for carriers, stores, tunnels, recognisers, voices and voice models only by ``voicecall
     setup``.
 
@@ -117,8 +124,7 @@ class ProviderInfo:
     factory: Callable[[Any, ProviderContext], Any]
     config_model: Callable[[], type[BaseModel]] | None = None
     aliases: tuple[str, ...] = ()
-    # Not API_VERSION: a package that does not state its version was written for the first, however
-    # far the host has gone since.
+    # Not API_VERSION: a package that states no version was written for the first one.
     api_version: int = 1
     secrets: Mapping[str, str] = field(default_factory=dict)
     required: tuple[str, ...] = ()
@@ -169,17 +175,18 @@ def _maps_texts(value: object) -> bool:
 
 
 class Provider(ABC):  # noqa: B024 (each contract has abstract methods)
-    """Base of all provider objects: a lifespan around whatever they need while in use.
+    """Base of all providers: a lifespan around the resources they need while in use.
 
-    All its methods, and those of what it makes, are called in one asyncio event loop, and must not
-    block it. What they are given (such as a sink for audio) must be used in that loop, too: a
-    thread of a vendor's library goes there by ``loop.call_soon_threadsafe``.
+    All methods of a provider, and of the objects it makes, are called in one asyncio event loop and
+    must not block it. What they are given (such as a sink for audio) must be used in that loop,
+    too: threads of a vendor's library must use ``loop.call_soon_threadsafe``.
 
-    If a contract has ``capabilities``, they are an attribute, of the class or of the object; type
-    checkers refuse a property.
+    If a contract has ``capabilities``, it is an attribute of the class or the object; type checkers
+    refuse a property.
     """
 
     @asynccontextmanager
     async def lifespan(self) -> AsyncIterator[None]:
-        """Entered before the gateway reports ready, left after the last call."""
+        """Entered once, before the gateway reports ready; left after the last call. Override it to
+        open and close connections."""
         yield

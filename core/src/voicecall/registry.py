@@ -1,8 +1,8 @@
-"""Finding provider packages through entry points, importing only what is asked for.
+"""Finding provider packages through entry points, importing only what is used.
 
 One scan of the installed distributions serves all groups. Names come from the entry points; a
-package is imported when its provider is loaded. A package that cannot be imported is recorded
-with its error and disturbs nothing else.
+package is imported when its provider is loaded. If a package cannot be imported, its error is
+recorded and nothing else is affected.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ _PREFIX = "voicecall."
 
 
 class Found:
-    """An entry point, not imported: ``id`` is its name, ``source`` its distribution (whose
-    metadata is read when it is asked for)."""
+    """An entry point, not imported: ``id`` is its name, ``source`` its distribution, whose metadata
+    is read on first use."""
 
     __slots__ = ("entry", "group", "id")
 
@@ -49,8 +49,8 @@ class Found:
 class Registry:
     """All installed providers and gateway plugins.
 
-    ``extra`` adds plugin modules without an installation, as (group, id, module): for tests and
-    for programs that bring their own provider.
+    ``extra`` adds plugin modules that are not installed, as (group, id, module): for tests and for
+    programs with their own provider.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class Registry:
             if entry.group.startswith(_PREFIX):
                 found = Found(entry)
                 same_id = self._found.setdefault(entry.group, {}).setdefault(entry.name, [])
-                # The same distribution can be on the path twice (an editable install).
+                # A distribution can be on the path twice (an editable install).
                 if all(other.source != found.source for other in same_id):
                     same_id.append(found)
         for group, name, module in extra:
@@ -80,7 +80,7 @@ class Registry:
     # --- without importing ------------------------------------------------------------------
 
     def found(self, group: str) -> Sequence[Found]:
-        """Everything installed in a group, by name. Nothing is imported."""
+        """All entry points of a group, sorted by name. Nothing is imported."""
         return [
             one for name in sorted(self._found.get(group, {})) for one in self._found[group][name]
         ]
@@ -91,10 +91,10 @@ class Registry:
     # --- loading ----------------------------------------------------------------------------
 
     def module(self, group: str, name: str) -> Any:
-        """Import and register the plugin behind an entry point.
+        """Import and register the plugin module of an entry point.
 
         Raises :exc:`PluginError` if it is not installed, claimed by two packages, not importable,
-        or has a hook that does not exist.
+        or has a wrong hook.
         """
         if (group, name) in self._modules:
             module = self._modules[group, name]
@@ -108,7 +108,7 @@ class Registry:
         return module
 
     def imported(self, group: str, name: str) -> object | None:
-        """The plugin behind an entry point if it is imported already, else None."""
+        """The plugin module of an entry point if it is already imported, else None."""
         return self._modules.get((group, name))
 
     def _import(self, group: str, name: str) -> object:
@@ -126,13 +126,13 @@ class Registry:
             raise self._failed(group, name, "cannot be imported", error) from error
 
     def _failed(self, group: str, name: str, what: str, error: BaseException) -> PluginError:
-        """What to raise for an ``error`` of a package, which is recorded."""
+        """Record the ``error`` of a package; returns the error to raise."""
         text = "; ".join(f"{type(error).__name__}: {error}".splitlines())
         self.failures[group, name] = text
         return PluginError(f"{self._named(group, name)} {what}: {text}")
 
     def _named(self, group: str, name: str) -> str:
-        """What is installed under a name, and the distribution that brought it."""
+        """An entry point and its distribution, for messages."""
         return f"{group} {name!r} of {self._found[group][name][0].source}"
 
     def _unknown(self, group: str, name: str) -> str:
@@ -148,7 +148,8 @@ class Registry:
         )
 
     def load(self, kind: ProviderKind, provider_id: str) -> ProviderInfo:
-        """The provider with this id or alias, imported now. Raises :exc:`PluginError`."""
+        """The provider with this id or alias, which is imported if necessary. Raises
+        :exc:`PluginError`."""
         if (kind, provider_id) in self._infos:
             return self._infos[kind, provider_id]
         if provider_id not in self._found.get(kind.group, {}):
@@ -186,15 +187,15 @@ class Registry:
 
     @staticmethod
     def _offered(kind: ProviderKind, infos: Sequence[ProviderInfo]) -> str:
-        """What a module offers in place of what is looked for."""
+        """What a module offers instead, for messages."""
         found = ", ".join(f"{info.kind.value} {info.id!r}" for info in infos)
         if found:
             return f"it offers {found}"
         return f"it has no function {HOOK_OF_KIND[kind]} marked with @hookimpl that returns one"
 
     def load_all(self, kind: ProviderKind) -> Sequence[ProviderInfo]:
-        """All providers of a kind that can be loaded, in order of automatic selection. What
-        cannot be loaded is recorded in :attr:`failures`."""
+        """All providers of a kind that can be loaded, in order of automatic selection. Errors of
+        the others are recorded in :attr:`failures`."""
         infos = []
         for provider_id in self.ids(kind):
             try:
@@ -205,7 +206,7 @@ class Registry:
 
 
 def check_version(named: str, version: int) -> None:
-    """Raises :exc:`PluginError` for what was written for another ``version`` of the contracts."""
+    """Raise :exc:`PluginError` if a plugin was written for another version of the contracts."""
     if version != API_VERSION:
         older = "voicecall" if version > API_VERSION else "that package"
         raise PluginError(
@@ -214,7 +215,7 @@ def check_version(named: str, version: int) -> None:
 
 
 def _capabilities_lack(capabilities: object) -> str:
-    """What is wrong with what a carrier says that it can do; nothing where all is right."""
+    """What is wrong with the capabilities of a carrier; empty if they are right."""
     if capabilities is None:
         return "no capabilities"
     from .audio.formats import AudioFormat

@@ -1,7 +1,7 @@
 """Contract of the call store: what must survive a crash.
 
-Everything that belongs together is one :class:`Commit`, stored as a whole or not at all. A commit
-is durable when :meth:`CallStore.commit` returns. Times are milliseconds since the epoch.
+Data that belongs together is one :class:`Commit`, stored as a whole or not at all. A commit is
+durable when :meth:`CallStore.commit` returns. Times are in milliseconds since the epoch.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ class StoredEvent(msgspec.Struct, frozen=True):
 
 
 class RecordedReply(msgspec.Struct, frozen=True):
-    """The answer to a webhook, which its replay gets too. ``key`` is that of the request."""
+    """The answer to a webhook, which is also sent to a replay. ``key`` is the key of the request or
+    its event."""
 
     key: str
     at: int
@@ -46,8 +47,8 @@ class RecordedReply(msgspec.Struct, frozen=True):
 
 
 class DialReservation(msgspec.Struct, frozen=True):
-    """The intent to dial, stored before the dial request is sent. ``key`` is the caller's
-    idempotency key or the call id; a key dials once."""
+    """The intent to dial, stored before the dial request is sent. ``key`` is the idempotency key of
+    the client that requested the call, or the call id; a key dials once."""
 
     key: str
     call_id: str
@@ -55,9 +56,9 @@ class DialReservation(msgspec.Struct, frozen=True):
 
 
 class Approval(msgspec.Struct, frozen=True):
-    """What is known about a caller under the pairing policy, by E.164 ``number``.
+    """The state of a caller under the pairing policy, by E.164 ``number``.
 
-    ``status`` is ``pending`` (the caller was told ``code``, which is valid until ``expires_at``),
+    ``status`` is ``pending`` (the caller was given ``code``, which is valid until ``expires_at``),
     ``approved`` or ``revoked``.
     """
 
@@ -69,8 +70,9 @@ class Approval(msgspec.Struct, frozen=True):
 
 
 class TurnRow(msgspec.Struct, frozen=True, kw_only=True):
-    """Times of one turn, milliseconds since the epoch; None where a step did not happen.
-    ``speech_ended`` is when that became known, behind the silence that ends an utterance."""
+    """Times of one turn, in milliseconds since the epoch; None for a step that did not happen.
+    ``speech_ended`` is when the end of speech became known, after the silence that ends an
+    utterance."""
 
     call_id: str
     turn_id: str
@@ -93,7 +95,8 @@ class TurnRow(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def latency_ms(self) -> int | None:
-        """From when the end of the caller's speech is known to the first audio sent."""
+        """Milliseconds from the time the end of the caller's speech is known to the first audio
+        sent."""
         begin = self.speech_ended or self.stt_final or self.agent_start
         if begin is None or self.first_audio_sent is None:
             return None
@@ -101,7 +104,7 @@ class TurnRow(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def listen_wait_ms(self) -> int | None:
-        """From the end of a question to its answer."""
+        """Milliseconds from the end of a question to its answer."""
         if self.kind != "continue" or self.stt_final is None or self.playback_done is None:
             return None
         return max(self.stt_final - self.playback_done, 0)
@@ -111,9 +114,9 @@ class Commit(msgspec.Struct, frozen=True, kw_only=True):
     """One transaction.
 
     ``record`` is inserted or replaced together with its aliases and deadlines; the entries of its
-    transcript from index ``transcript_from`` on are new. ``processed_keys`` are the dedupe keys of
-    carrier events. If one of them, or the key of ``reply`` or ``reservation``, is already stored,
-    the whole commit fails with ``DuplicateKey``.
+    transcript from index ``transcript_from`` on are new. ``processed_keys`` are the deduplication
+    keys of carrier events. If one of them, or the key of ``reply`` or ``reservation``, is already
+    stored, the whole commit fails with ``DuplicateKey``.
     """
 
     record: CallRecord | None = None
@@ -127,7 +130,8 @@ class Commit(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CallStore(Provider):
-    """Open while its lifespan is entered."""
+    """A call store, open during its lifespan. Methods other than :meth:`commit` raise
+    :exc:`voicecall.errors.StoreError` if they fail."""
 
     @abstractmethod
     async def commit(self, commit: Commit) -> None:
@@ -136,32 +140,32 @@ class CallStore(Provider):
 
     @abstractmethod
     async def load(self, call_id: str) -> CallRecord | None:
-        """The newest record of a call, by our id; None if it is unknown."""
+        """The current record of a call, by our id; None if the id is unknown."""
 
     @abstractmethod
     async def find(self, provider: str, provider_call_id: str) -> CallRecord | None:
-        """The newest record of the call that has, or ever had, this carrier id; None if it is
-        unknown."""
+        """The current record of the call that has, or ever had, this id at the carrier
+        ``provider``; None if the id is unknown."""
 
     @abstractmethod
     async def live(self) -> Sequence[CallRecord]:
-        """All calls that are not over."""
+        """The records of all calls that are not over; read at start to recover them."""
 
     @abstractmethod
     async def recent(self, limit: int) -> Sequence[CallRecord]:
-        """The newest calls, newest first."""
+        """The newest ``limit`` calls, newest first."""
 
     @abstractmethod
     async def is_processed(self, key: str) -> bool:
-        """Whether a carrier event with this key is stored."""
+        """Whether a carrier event with this key was stored."""
 
     @abstractmethod
     async def reply(self, key: str) -> RecordedReply | None:
-        """The recorded answer to a webhook, kept for 24 hours."""
+        """The recorded answer to a webhook, kept for 24 hours; None if there is none."""
 
     @abstractmethod
     async def reservation(self, key: str) -> DialReservation | None:
-        """The dial reservation with this idempotency key."""
+        """The dial reservation with this key; None if there is none."""
 
     @abstractmethod
     async def events(self, call_id: str) -> Sequence[StoredEvent]:
@@ -169,19 +173,19 @@ class CallStore(Provider):
 
     @abstractmethod
     async def turns(self, *, call_id: str | None = None, limit: int = 200) -> Sequence[TurnRow]:
-        """Turns of one call or of all, newest first."""
+        """The turns of one call, or of all, newest first, at most ``limit``."""
 
     @abstractmethod
     async def approvals(self, number: str | None = None) -> Sequence[Approval]:
-        """Approvals, newest first: all of them, or that of one number."""
+        """Approvals, newest first: all of them, or only that of ``number``."""
 
     def problems(self) -> Sequence[str]:
-        """Why calls cannot be stored at the moment, one sentence per reason, as far as is known
-        without trying; empty if they can."""
+        """Why calls cannot be stored at present, one sentence per reason, as far as known without
+        trying; empty if they can."""
         return ()
 
     @abstractmethod
     async def prune(self, now_ms: int, *, keep_calls: int, keep_days: int) -> int:
         """Delete finished calls (never live ones), except the newest ``keep_calls`` that ended
-        within ``keep_days``. Refused ones (:attr:`CallRecord.refused`) are counted apart: as many
-        of them stay. Returns how many calls were deleted."""
+        within ``keep_days``. Refused calls (:attr:`CallRecord.refused`) are counted separately, so
+        that as many of them stay. Returns the number of calls deleted."""

@@ -14,20 +14,24 @@ __all__ = ["TunnelCapabilities", "TunnelProvider"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TunnelCapabilities:
-    """``public``: carriers on the internet can reach it, not only machines of a private network."""
+    """``public``: carriers on the internet can reach the URL, not only machines of a private
+    network."""
 
     public: bool = True
 
 
 class TunnelProvider(Provider):
+    """Opens tunnels."""
+
     @abstractmethod
     def open(
         self, local_port: int, paths: Sequence[str]
     ) -> AbstractAsyncContextManager[AsyncIterator[str]]:
-        """Expose ``paths`` (of webhooks and media sockets) of the local port.
+        """A tunnel to ``paths`` (of webhooks and media sockets) on the local port.
 
         Entering the context begins to open the tunnel; leaving it closes the tunnel. The iterator
-        yields the public base URL, below which the paths are the same, as soon as carriers can use
-        it, and again whenever it changes. When the tunnel is lost, the iterator ends or raises, and
-        the host opens another one. Both raise :exc:`voicecall.errors.ProviderError`.
+        yields the public base URL as soon as carriers can use it, and again whenever it changes;
+        the paths below it are the same. When the tunnel is lost, the iterator ends or raises, and
+        the host opens another tunnel. Context and iterator raise
+        :exc:`voicecall.errors.ProviderError`.
         """
