@@ -1,8 +1,8 @@
 """voicecall: give an AI agent a telephone.
 
-The names here are what a provider package needs; the contracts of each kind live in
+The names here are what every provider package needs; the contract of each kind of provider is in
 ``voicecall.telephony``, ``.transcription``, ``.tts``, ``.realtime``, ``.turn``, ``.agent``,
-``.tunnel``, ``.store`` and ``.coordinator``.
+``.tunnel``, ``.store`` or ``.coordinator``.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The call record: everything about one call that must survive a crash.
 
-Records are immutable; :mod:`voicecall.machine` makes the next one from the last. Times are
-milliseconds since the Unix epoch.
+Records are immutable; :mod:`voicecall.machine` makes the next record from the previous one. Times
+are in milliseconds since the Unix epoch.
 """
 
 from __future__ import annotations
@@ -43,7 +43,8 @@ class CallMode(StrEnum):
 
 
 class MediaPath(StrEnum):
-    """How the conversation is carried: by the carrier's own speech, or over a media socket."""
+    """How the conversation is carried: by the carrier's own speech (``NATIVE``), or over a media
+    socket with recogniser and voice (``STREAM``) or a voice model (``REALTIME``)."""
 
     NATIVE = "native"
     STREAM = "stream"
@@ -51,7 +52,7 @@ class MediaPath(StrEnum):
 
 
 class CallState(StrEnum):
-    """Live states in their order (speaking and listening alternate), then the terminal ones."""
+    """The live states in their order (speaking and listening alternate), then the terminal ones."""
 
     INITIATED = "initiated"
     RINGING = "ringing"
@@ -82,7 +83,7 @@ STATE_ORDER: Mapping[CallState, int] = {
     CallState.SPEAKING: 4,
     CallState.LISTENING: 4,
 }
-"""Rank of each live state. A call moves to a higher rank or between the two of rank 4."""
+"""Rank of each live state. A call moves to a higher rank, or between the two states of rank 4."""
 _TERMINAL = frozenset(CallState) - STATE_ORDER.keys()
 
 
@@ -105,7 +106,7 @@ class EndReason(StrEnum):
 
 
 class EndDetail(StrEnum):
-    """What exactly ended the call, if the end reason alone does not say it."""
+    """What ended the call, in more detail than the end reason."""
 
     REQUESTED = "requested"
     AGENT = "agent"
@@ -138,13 +139,13 @@ class DeadlineKind(StrEnum):
     """Stored deadlines of a live call; every live call has at least one.
 
     - ``dial``: the dial request must have an outcome
-    - ``ring``: the callee must answer
-    - ``unanswered``: an inbound call must be answered (the reaper)
+    - ``ring``: the callee must have answered
+    - ``unanswered``: an inbound call must have been answered (the reaper)
     - ``max_duration``: the duration limit
-    - ``message``: the first message must have been played, or is tried again
+    - ``message``: the first message must have been played; otherwise it is tried again
     - ``notify_hangup``: hang up after a notification
     - ``stream``: a media socket must be attached (again)
-    - ``last_words``: what is said on a call that has no media socket must have been said
+    - ``last_words``: the last words on a call without a media socket must have been said
     - ``hangup``: the next attempt to hang up
     - ``probe``: ask the carrier for the call's status
     """
@@ -167,8 +168,8 @@ class Speaker(StrEnum):
 
 
 class TranscriptEntry(msgspec.Struct, frozen=True):
-    """One final utterance. If the bot was interrupted, ``complete`` is false and ``text`` is what
-    the caller heard."""
+    """One final utterance. If the bot was interrupted, ``complete`` is false and ``text`` is the
+    part that the caller heard."""
 
     at: int
     speaker: Speaker
@@ -178,7 +179,7 @@ class TranscriptEntry(msgspec.Struct, frozen=True):
 
 class MessageState(StrEnum):
     """State of the first message. In the record of a finished call it is ``DONE``, or ``FAILED`` if
-    it was not heard to its end as far as was known then."""
+    the message was not known to have been heard to its end."""
 
     PENDING = "pending"
     PLAYING = "playing"
@@ -187,8 +188,8 @@ class MessageState(StrEnum):
 
 
 class FirstMessage(msgspec.Struct, frozen=True):
-    """The greeting or notification. It has one owner: whoever plays the call's media path. If the
-    dial request told the carrier to speak it, ``at_dial`` is the id of the utterance."""
+    """The greeting or notification. If the carrier speaks it because of the dial request,
+    ``at_dial`` is the id of the utterance. ``attempts`` counts how often it was begun."""
 
     text: str
     state: MessageState = MessageState.PENDING
@@ -205,7 +206,8 @@ class Utterance(msgspec.Struct, frozen=True):
 
 
 class Ending(msgspec.Struct, frozen=True):
-    """We are ending the call. This is repeated until it is over, whatever the carrier answers."""
+    """We are ending the call. Hang-up requests are repeated until it is over, whatever the carrier
+    answers. ``attempts`` counts the repetitions."""
 
     reason: EndReason
     detail: EndDetail
@@ -214,9 +216,9 @@ class Ending(msgspec.Struct, frozen=True):
 
 
 class CallRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """One call. ``provider_call_id`` is the carrier's current id, ``aliases`` are all it ever had.
-    ``stream_id`` is the attached media socket, ``lost_stream_id`` the last one once that is gone;
-    ``earlier_stream_ids`` are some that were lost before."""
+    """One call. ``provider_call_id`` is the carrier's current id, ``aliases`` are all ids it ever
+    had. ``stream_id`` is the attached media socket, ``lost_stream_id`` the last one that was lost,
+    ``earlier_stream_ids`` are the most recent ones lost before."""
 
     call_id: str
     provider: str
@@ -261,7 +263,8 @@ class CallRecord(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def refused(self) -> bool:
-        """A call from outside that was never let in: not wanted, no place free, or stopping."""
+        """Whether this is an inbound call that was never answered, because of the policy, a
+        capacity limit or a shutdown."""
         inbound = self.direction is Direction.INBOUND
         return self.end_detail in _REFUSALS and inbound and self.answered_at is None
 
@@ -296,8 +299,8 @@ class CallRecord(msgspec.Struct, frozen=True, kw_only=True):
     def from_dict(
         cls, data: Mapping[str, Any], transcript: tuple[TranscriptEntry, ...] = ()
     ) -> CallRecord:
-        """The inverse of :meth:`to_dict`. Of a newer version, unknown keys raise ``TypeError`` and
-        unknown states, reasons and the like ``ValueError``."""
+        """The inverse of :meth:`to_dict`. For data of a newer version, unknown keys raise
+        ``TypeError``, and unknown states, reasons and the like ``ValueError``."""
         values = dict(data)
         if message := values.get("message"):
             state = MessageState(message["state"])

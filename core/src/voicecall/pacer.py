@@ -1,9 +1,9 @@
 """Sends audio to a carrier with a bounded lead, and knows what the caller has heard.
 
-The pacer is pure: its user passes the time in and sends what comes out. A piece of audio
-belongs to an item (an utterance). After every stretch of audio a mark is sent, also after the
-last one of a finished item; when the carrier returns it, everything before it has been played.
-Between marks, what was heard is estimated from the clock and never goes past the next mark.
+The pacer is pure: its user passes the time in and sends what comes out. A piece of audio belongs
+to an item (an utterance). A mark is sent after every stretch of audio, including the last one of a
+finished item; when the carrier returns it, everything before it has been played. Between marks,
+the audio heard is estimated by the clock, never beyond the next mark.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from .pacing import Piece, Stretch, pace_of
 __all__ = ["Heard", "OutAudio", "OutMark", "Pacer", "PacerOverflow"]
 
 _EXACT_MS = 0.001
-"""Sums of seconds fall short of whole samples by less than this."""
+"""Rounding errors of times, which would cut off a sample, are smaller than this."""
 
 
 class PacerOverflow(Exception):
-    """More audio was queued than the pacer may hold."""
+    """More audio was written than the pacer may hold."""
 
 
 class OutAudio(msgspec.Struct, frozen=True):
@@ -31,11 +31,13 @@ class OutAudio(msgspec.Struct, frozen=True):
 
 
 class OutMark(msgspec.Struct, frozen=True):
+    """A mark to send now."""
+
     name: str
 
 
 class Heard(msgspec.Struct, frozen=True):
-    """Milliseconds of an item that the caller heard, and whether that is all of it."""
+    """The milliseconds of an item that the caller heard, and whether that is all of it."""
 
     milliseconds: float
     complete: bool
@@ -44,15 +46,15 @@ class Heard(msgspec.Struct, frozen=True):
 class Pacer:
     """One per call.
 
-    ``lead_ms``: how far the carrier's buffer may be ahead of the clock. ``chunk_ms``: the largest
-    message. ``mark_ms``: the longest time between marks; it is ``assured_ms`` while ``assured`` is
-    true, that is, while something else shows that audio arrives. ``limit_ms``: how much audio may
-    wait. With ``marks`` false (a carrier without them) the clock alone decides what was heard.
+    ``lead_ms``: how far sent audio may be ahead of the clock. ``chunk_ms``: the largest message.
+    ``mark_ms``: the longest time between marks, or ``assured_ms`` while ``assured`` is true, that
+    is, while something else shows that audio arrives. ``limit_ms``: how much audio may wait. If
+    ``marks`` is false (a carrier without marks), the clock alone decides what was heard.
     """
 
-    # With hundreds of calls, memory is what a frame costs: every object of its own call that it
-    # looks at has left the processor's caches. So what calls have in common they share, a frame
-    # looks at few objects, and audio on its way is not kept in the pieces that it came in.
+    # With hundreds of calls, the cost of a frame is memory access: the objects of its call have
+    # left the processor's caches. So calls share what they have in common, a frame uses few
+    # objects, and audio on its way is not kept in the pieces in which it came.
     __slots__ = (
         "_due",
         "_heard",
@@ -87,28 +89,28 @@ class Pacer:
         self._pace = pace_of(audio_format, lead_ms, chunk_ms, mark_ms, assured_ms, limit_ms)
         self.assured = False
         self._marks = marks
-        # Lists: taking the first of some hundreds costs no more than from a deque, which is large
-        # even when it is empty.
+        # Lists: removing the first of some hundred elements costs no more than with a deque, which
+        # is large even when empty.
         self._queue: list[Piece] = []
         self._queued = 0
         self._in_flight: list[Stretch] = []
         self._sending: bytearray | None = None
-        """The audio of the last of these, while more may still be added to it."""
+        """The audio of the last stretch in flight, while more may still be added to it."""
         self._due = 0
-        """Behind so many bytes of it a mark is due."""
+        """A mark is due once this stretch has so many bytes."""
         self._heard: dict[str, int] = {}
         self._unfinished: set[str] = set()
         self._last_item: str | None = None
         self._next_at = 0.0
         self._mark_count = 0
         self._unmarked = 0
-        """Bytes of earlier stretches behind which no mark was sent."""
+        """Bytes of earlier stretches after which no mark was sent."""
         self.underruns = 0
 
     # --- input ------------------------------------------------------------------------------
 
     def write(self, item: str, audio: bytes) -> None:
-        """Queue audio of ``item``. Raises :exc:`PacerOverflow` past the limit."""
+        """Queue audio of ``item``. Raises :exc:`PacerOverflow` beyond the limit."""
         if not audio:
             return
         if self._queued + len(audio) > self._pace.limit:
@@ -125,18 +127,18 @@ class Pacer:
 
     @property
     def idle(self) -> bool:
-        """Nothing waits and nothing is on its way."""
+        """Whether no audio waits and none is on its way."""
         return not self._queue and not self._in_flight
 
     @property
     def waiting(self) -> bool:
-        """Audio waits for its time."""
+        """Whether audio waits for its time."""
         return bool(self._queue)
 
     def pass_on(self, item: str, audio: bytes, now: float) -> str | None:
-        """A fast path for audio in real time that continues ``item``. If it is to be sent at once
-        and unchanged, it counts as sent, and the result is the name of the mark to send after it
-        (empty: none). None: nothing was done, call :meth:`write` instead."""
+        """A fast path for real-time audio that continues ``item``. If it can be sent at once and
+        unchanged, it counts as sent, and the result is the name of the mark to send after it
+        (empty: none). If the result is None, nothing was done: call :meth:`write` instead."""
         size = len(audio)
         pace, next_at = self._pace, self._next_at
         if (
@@ -166,7 +168,7 @@ class Pacer:
         if not self._marks:
             self._settle_by_clock(now)
         elif not self._queue and self._in_flight:
-            # Only now is it known that no more of the item comes.
+            # Only now is it known that this was the last audio of the item.
             last = self._in_flight[-1]
             if last.mark is None and last.item not in self._unfinished:
                 out.append(OutMark(self._close(last)))
@@ -180,7 +182,7 @@ class Pacer:
             self._abandon()
 
     def _abandon(self) -> None:
-        """No audio is added to the open stretch any more, and no mark sent."""
+        """Close the open stretch without a mark."""
         if self._sending is not None:
             self._unmarked += len(self._sending)
             self._sending = None
@@ -199,7 +201,7 @@ class Pacer:
             out.append(OutMark(mark))
 
     def _begin(self, item: str) -> Stretch:
-        # Mostly the shared number itself, no object of the call's own.
+        # Usually the shared number itself, not an object of this call.
         self._due = self._pace.mark_assured if self.assured else self._pace.mark_every
         if self._unmarked:
             self._due -= self._unmarked
@@ -213,12 +215,12 @@ class Pacer:
             return True
         if self._queue:
             return self._queue[0].item != stretch.item
-        # A live stream leaves in pieces smaller than a chunk; a mark after each would double the
-        # messages.
+        # Live audio is sent in pieces smaller than a chunk; a mark after each would double the
+        # number of messages.
         return size >= self._pace.chunk
 
     def _close(self, stretch: Stretch) -> str:
-        """End a stretch; the name of the mark behind it, empty where there are no marks."""
+        """End a stretch; returns the name of the mark after it, empty if there are no marks."""
         self._sending = None
         self._unmarked = 0
         if not self._marks:
@@ -228,8 +230,8 @@ class Pacer:
         return mark
 
     def wake_at(self) -> float | None:
-        """When :meth:`poll` is worth calling again; None while nothing waits. Less than a chunk
-        waits for more, as long as three quarters of the lead are left."""
+        """When to call :meth:`poll` again; None if nothing waits. Less than a chunk waits for more
+        audio while three quarters of the lead are left."""
         if not self._queue:
             return None
         pace = self._pace
@@ -257,7 +259,7 @@ class Pacer:
     # --- what was heard ---------------------------------------------------------------------
 
     def mark_reached(self, name: str) -> bool:
-        """The carrier returned a mark. False for one that is not (or no longer) awaited."""
+        """The carrier returned a mark. Returns False if it is not, or no longer, expected."""
         marks = [stretch.mark for stretch in self._in_flight]
         if name not in marks:
             return False
@@ -278,7 +280,7 @@ class Pacer:
         return stretch.starts_at + len(stretch.audio) / self._pace.bytes_per_second
 
     def _played(self, stretch: Stretch, now: float) -> float:
-        """Bytes of it that the caller has heard by ``now``, by the clock."""
+        """Bytes of a stretch that the caller has heard by ``now``, by the clock."""
         played = (now - stretch.starts_at) * self._pace.bytes_per_second
         return min(max(played, 0), len(stretch.audio))
 
@@ -286,19 +288,19 @@ class Pacer:
         self._heard[item] = self._heard.get(item, 0) + size
 
     def heard(self, item: str, now: float) -> Heard:
-        """What the caller heard of ``item`` until ``now``."""
+        """What the caller has heard of ``item`` by ``now``."""
         played = (self._played(one, now) for one in self._in_flight if one.item == item)
         size = sum(played, self._heard.get(item, 0))
         return Heard(self.format.duration_ms(int(size)), not self.pending(item))
 
     def size(self, item: str) -> int:
-        """Bytes of ``item`` that were heard, are on their way, or wait."""
+        """Bytes of ``item`` that were heard, are on their way or wait."""
         sent = sum(len(stretch.audio) for stretch in self._in_flight if stretch.item == item)
         waiting = sum(len(piece.audio) for piece in self._queue if piece.item == item)
         return self._heard.get(item, 0) + sent + waiting
 
     def pending(self, item: str) -> bool:
-        """Whether audio of ``item`` still waits, is on its way, or may still come."""
+        """Whether audio of ``item`` waits, is on its way or may still be written."""
         return (
             item in self._unfinished
             or any(stretch.item == item for stretch in self._in_flight)
@@ -315,8 +317,8 @@ class Pacer:
     def clear(self, now: float) -> dict[str, Heard]:
         """Discard the audio that waits or is on its way. Returns what was heard of each item.
 
-        The user of the pacer also sends the carrier's clear message. :meth:`mark_reached` does not
-        know marks that come back later.
+        The user of the pacer must also send the carrier's clear message. Marks that come back later
+        are no longer expected by :meth:`mark_reached`.
         """
         items = {stretch.item for stretch in self._in_flight}
         items.update(piece.item for piece in self._queue)
@@ -330,9 +332,9 @@ class Pacer:
         return result
 
     def rewind(self, played_until: float | None = None) -> None:
-        """Put audio that was sent but not confirmed back to the front of the queue: the socket is
-        gone, or the carrier was told to discard it. If the carrier is known to have played until
-        ``played_until``, what it played by then counts as heard and is not sent again.
+        """Put audio that was sent but not confirmed back to the front of the queue, because the
+        socket is gone or the carrier discarded it. If the carrier is known to have played until
+        ``played_until``, the audio played by then counts as heard and is not sent again.
         """
         again = []
         for stretch in self._in_flight:
@@ -349,13 +351,13 @@ class Pacer:
         self._nothing_sent()
 
     def _nothing_sent(self) -> None:
-        """Nothing is on its way any more."""
+        """Record that no audio is on its way."""
         self._in_flight.clear()
         self._sending = None
         self._next_at = 0.0
         self._unmarked = 0
 
     def forget(self, item: str) -> None:
-        """Drop the accounting of an item that is over."""
+        """Forget what was heard of an item that is over."""
         self._heard.pop(item, None)
         self._unfinished.discard(item)

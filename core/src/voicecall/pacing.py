@@ -1,4 +1,4 @@
-"""What a pacer keeps: audio that waits, audio on its way, and the sizes that calls share."""
+"""Data of a pacer: audio that waits, audio on its way, and sizes that calls share."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Piece:
 
 @dataclass(slots=True)
 class Stretch:
-    """Audio of one item on its way to the caller, without a gap, from ``starts_at`` on."""
+    """Audio of one item on its way to the caller, without a gap; it begins at ``starts_at``."""
 
     item: str
     audio: bytearray
@@ -30,7 +30,7 @@ class Stretch:
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """What all calls of one kind share; sizes in bytes, the lead in seconds."""
+    """Sizes in bytes, and the lead in seconds, of all calls with the same settings."""
 
     bytes_per_second: int
     lead: float

@@ -1,8 +1,8 @@
-"""The one place where time, ids and randomness come from.
+"""The only source of time, ids and randomness.
 
-Waiting is ``anyio.sleep``: on a virtual event loop it takes no real time. Everything else that
-is not a pure function of its inputs comes from a :class:`Seam`, so that a test can replay a whole
-dialogue.
+Everything that is not a pure function of its inputs comes from a :class:`Seam`, so that a test can
+replay a whole dialogue. The exception is waiting: code waits by ``anyio.sleep``, which takes no
+real time on a virtual event loop.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ class Seam(Protocol):
     """Wall clock, monotonic clock, ids and randomness."""
 
     def now_ms(self) -> int:
-        """Wall clock, milliseconds since the Unix epoch. For records and stored deadlines."""
+        """Wall clock, in milliseconds since the Unix epoch; for records and stored deadlines."""
         ...
 
     def monotonic(self) -> float:
-        """Seconds on a clock that never steps. For durations and pacing."""
+        """Seconds on a clock that never jumps; for durations and pacing."""
         ...
 
     def new_id(self) -> str:
         """A UUID in its usual text form, with at least 74 random bits. It may reveal when it was
-        made, and is not a secret."""
+        made and is not a secret."""
         ...
 
     def token(self) -> str:
@@ -44,14 +44,14 @@ _DRAW = 256
 _UUID_RANDOM = (0xFFF << 64) | ((1 << 62) - 1)
 _UUID_VERSION_7 = (0x7 << 76) | (0x2 << 62)
 
-# Many at a time: a call takes several, and asking the system gives up the interpreter's lock.
+# Many at a time: a call needs several, and asking the system releases the interpreter's lock.
 _drawn: list[bytes] = []
-# A forked process must not hand out what its parent does.
+# A forked process must not use the same bits as its parent.
 os.register_at_fork(after_in_child=_drawn.clear)
 
 
 def _128_bits() -> bytes:
-    """Random bits, for one use. Threads share them: each element is popped once."""
+    """Random bits, never returned twice, not even to different threads."""
     try:
         return _drawn.pop()
     except IndexError:
@@ -66,12 +66,12 @@ class SystemSeam:
     def now_ms(self) -> int:
         return time.time_ns() // 1_000_000
 
-    # Asked twice for each frame of audio.
+    # The function itself, without a wrapper: it is called twice for each frame of audio.
     monotonic = staticmethod(time.monotonic)
 
     def new_id(self) -> str:
-        """A UUID of version 7 (RFC 9562), which begins with the time: rows of calls that come
-        together are neighbours in every index, so that a commit changes fewer pages."""
+        """A UUID of version 7 (RFC 9562), which begins with the time: rows of calls made at about
+        the same time are neighbours in every index, so that a commit changes fewer pages."""
         random = int.from_bytes(_128_bits()) & _UUID_RANDOM
         number = self.now_ms() << 80 | _UUID_VERSION_7 | random
         text = f"{number:032x}"

@@ -1,6 +1,6 @@
 """Choosing one provider of a kind, and making its configuration.
 
-The outcomes are those that the configuration reference names: ``ok``,
+The outcomes are named as in the configuration reference: ``ok``,
 ``missing-configured-provider``, ``no-registered-provider`` and ``provider-not-configured``.
 """
 
@@ -30,8 +30,8 @@ class Selection(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Selected:
-    """``info`` and ``config`` are set where ``outcome`` is ok; ``message`` says what to change
-    where it is not."""
+    """The result of :func:`select`. If ``outcome`` is ``OK``, ``info`` and ``config`` are set;
+    otherwise ``message`` says what to change."""
 
     outcome: Selection
     message: str = ""
@@ -40,7 +40,8 @@ class Selected:
 
 
 def _unresolved(value: Any) -> bool:
-    """Blank, or with a ``${VAR}`` in it whose variable is not set: never a credential."""
+    """Whether a value is missing, blank or still contains a ``${VAR}``, whose variable is not set:
+    never a credential."""
     if not isinstance(value, str):
         return value is None
     whole = value.startswith("${") and value.endswith("}")
@@ -71,10 +72,10 @@ def missing_fields(
 def provider_config(
     info: ProviderInfo, raw: Mapping[str, Any], environ: Mapping[str, str], path: str
 ) -> Any:
-    """The validated configuration of a provider (None for one without a model).
+    """The validated configuration of a provider (None if it has no model).
 
-    Absent values come from the environment. Raises :exc:`ConfigError`, which names the full path
-    and the variable, and :exc:`PluginError` if the provider's model cannot be loaded or fails.
+    Missing secrets are taken from the environment. Raises :exc:`ConfigError`, which names the full
+    path and the variable, and :exc:`PluginError` if the provider's model cannot be loaded or fails.
     """
     if missing := missing_fields(info, raw, environ):
         field = missing[0]
@@ -106,7 +107,7 @@ def provider_config(
     except ConfigError:
         raise
     except Exception as error:
-        # Its words may quote a credential.
+        # The message of the error may quote a credential.
         raise PluginError(
             f"the {info.kind.value} provider {info.id!r} cannot be used: its configuration model"
             f" fails with {type(error).__name__}"
@@ -125,12 +126,11 @@ def select(
 ) -> Selected:
     """The provider to use.
 
-    ``configured_id`` is what the operator wrote (None: the first configured one in order of
-    automatic selection, demo providers excepted); ``blocks`` the configuration of each provider
-    by id, found at ``path``; ``named_at`` is the key where the operator writes the id. A block
-    under an alias overlays the one under the canonical id, and the one under ``configured_id``
-    all others.
-    Raises :exc:`ConfigError` only for a block that is present and wrong.
+    ``configured_id`` is the id that the operator wrote (None: use the first configured provider in
+    order of automatic selection, except demo providers). ``blocks`` is the configuration of each
+    provider by id, found at ``path``; ``named_at`` is the key for the id. Keys of a block under an
+    alias override those under the canonical id, and those under ``configured_id`` override all
+    others. Raises :exc:`ConfigError` only for a block that is present and wrong.
     """
     if configured_id is None:
         return _select_first(registry, kind, blocks, environ, path, named_at)
@@ -146,7 +146,7 @@ def select(
 def _block(
     info: ProviderInfo, blocks: Mapping[str, Mapping[str, Any]], configured_id: str | None
 ) -> tuple[str, dict[str, Any]]:
-    """What the operator wrote for a provider, and under which of its names."""
+    """The name of the block that overrides the others, and the merged blocks of a provider."""
     names = (info.id, *info.aliases, configured_id)
     written = [name for name in names if name is not None and name in blocks]
     raw = {key: value for name in written for key, value in blocks[name].items()}
@@ -182,7 +182,7 @@ def _not_configured(
 
 
 def _misspelt(info: ProviderInfo, raw: Mapping[str, Any], missing: list[str]) -> str:
-    """A question for each key that may be one of the missing ones."""
+    """A question for each key that may be a misspelt missing key."""
     slips = _slips(info, raw, missing)
     return "".join(f"; did you mean {meant!r} by {key!r}?" for key, meant in slips.items())
 
@@ -196,7 +196,7 @@ def _slips(info: ProviderInfo, raw: Mapping[str, Any], missing: list[str]) -> di
 
 
 def _wrong_too(info: ProviderInfo, raw: Mapping[str, Any], path: str, missing: list[str]) -> str:
-    """What else is wrong in a block, as far as the keys that it has tell it."""
+    """What else is wrong with the keys that a block has."""
     slips = _slips(info, raw, missing)
     there = {key: value for key, value in raw.items() if key not in slips}
     if not there or info.config_model is None:
@@ -206,18 +206,18 @@ def _wrong_too(info: ProviderInfo, raw: Mapping[str, Any], path: str, missing: l
     try:
         wrong = wrong_keys(info.config_model(), there, path, missing, env=info.secrets)
     except (Exception, SystemExit):  # noqa: BLE001 (a stranger's model)
-        # That it is broken is told of a block that is complete.
+        # A broken model is reported once the block is complete.
         return ""
     return f"; {wrong}" if wrong else ""
 
 
 def _instead(variable: str | None, value: Any, environ: Mapping[str, str]) -> str:
-    """What would do in place of a key that has no value."""
+    """What can supply a key that has no value."""
     if isinstance(value, str) and value.strip() and _VARIABLE.search(value) is None:
         return " (the name in ${...} must be of upper-case letters, digits and _)"
     if variable is None:
         return ""
-    # Where the variable is set, the key is there and blank: a key that is there always counts.
+    # If the variable is set, the key exists and is blank: an existing key takes precedence.
     verb = "remove it to use" if environ.get(variable, "").strip() else "or set"
     return f" ({verb} {variable})"
 
@@ -241,7 +241,7 @@ def _select_first(
     infos = [info for info in registry.load_all(kind) if not info.demo]
     if not infos:
         return Selected(Selection.NO_REGISTERED_PROVIDER, _none_to_choose(registry, kind, named_at))
-    # One that needs nothing, and has nothing, comes behind those that somebody has configured.
+    # A provider that needs no configuration and has none comes after the configured ones.
     own = [(info, *_block(info, blocks, None)) for info in infos]
     broken: Selected | None = None
     for info, name, raw in sorted(

@@ -1,4 +1,4 @@
-"""Keypad tones that are to be played on a call, and how long a carrier takes for them."""
+"""Keypad tones to play on a call, and how long they take."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ _DIGITS = re.compile(r"[0-9*#wWpP,]+")
 _MOST_DIGITS = 100
 
 _TONE_MS = 200
-"""A tone and the gap behind it, on the generous side."""
+"""A tone and the gap after it, rounded up generously."""
 _WAITS_MS = {"w": 500, ",": 500, "W": 1000, "p": 1000, "P": 1000}
 
 
 def check_digits(digits: str) -> str:
-    """``digits`` without their spaces: ``0-9 * #``, and pauses, ``w`` and ``,`` of half a second,
-    ``W``, ``p`` and ``P`` of one; at most 100 in all. Raises
-    :exc:`~voicecall.errors.InvalidRequest`."""
+    """``digits`` without spaces. Allowed are ``0-9 * #`` and the pauses ``w`` and ``,`` (half a
+    second), ``W``, ``p`` and ``P`` (one second), at most 100 characters. Raises
+    :exc:`~voicecall.errors.InvalidRequest` otherwise."""
     text = digits.replace(" ", "")
     if not _DIGITS.fullmatch(text):
         raise InvalidRequest("digits may only contain digits, *, #, comma, w, p")
@@ -29,10 +29,10 @@ def check_digits(digits: str) -> str:
 
 
 def only_waits(digits: str) -> bool:
-    """Whether nothing sounds in ``digits``."""
+    """Whether ``digits`` contains nothing but pauses."""
     return _WAITS_MS.keys() >= set(digits)
 
 
 def tones_ms(digits: str) -> int:
-    """Milliseconds that a carrier takes to play ``digits``, with the pauses among them, at most."""
+    """The most milliseconds that a carrier takes to play ``digits``, including pauses."""
     return sum(_WAITS_MS.get(digit, _TONE_MS) for digit in digits)

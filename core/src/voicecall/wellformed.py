@@ -1,4 +1,4 @@
-"""Text that is not valid Unicode: half a surrogate pair, as when JSON was cut in between."""
+"""Repair of text with half a surrogate pair, as in JSON that was cut in the middle of one."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ Event = TypeVar("Event", bound=CallEvent)
 
 
 def well_formed_text(text: str) -> str:
-    """``text`` with its surrogates joined to characters, and a replacement character for each that
-    has no partner. Nothing that stores or sends text takes them otherwise."""
+    """``text`` with its surrogate pairs joined, and a replacement character for each unpaired
+    surrogate: surrogates cannot be encoded, and so neither stored nor sent."""
     if text.isascii():
         return text
     try:

@@ -1,5 +1,4 @@
-"""Words for what pydantic finds wrong with a value, for people who write configuration files, and
-for a name that nobody knows."""
+"""Messages about wrong values and unknown names, for people who write configuration files."""
 
 from __future__ import annotations
 
@@ -16,7 +15,7 @@ _TEXT = "must be a text"
 _OBJECT = "must be an object, {{ ... }}"
 _LIST = "must be a list, [ ... ]"
 
-# Formats, by the type of the error: https://docs.pydantic.dev/latest/errors/validation_errors/
+# Formats by pydantic's type of error: https://docs.pydantic.dev/latest/errors/validation_errors/
 _WORDS: Mapping[str, str] = {
     "int_type": _WHOLE,
     "int_parsing": _WHOLE,
@@ -53,7 +52,7 @@ _THEIRS = "Input should be "
 
 
 def wording(item: Mapping[str, Any]) -> str:
-    """What is wrong, by one of ``ValidationError.errors()``; never the value itself."""
+    """A message for one of ``ValidationError.errors()``; it never contains the value."""
     kind, context, message = item["type"], item.get("ctx", {}), str(item["msg"])
     if kind == "string_too_short" and context.get("min_length") == 1:
         return "must not be empty"
@@ -67,8 +66,8 @@ def wording(item: Mapping[str, Any]) -> str:
 
 
 def did_you_mean(name: str, known: Iterable[str], likeness: float = 0.6) -> str:
-    """``; did you mean 'toNumber'?`` with the one of ``known`` that has ``name`` as its last words,
-    else the nearest one; empty where none has this ``likeness`` (0 to 1)."""
+    """``; did you mean 'toNumber'?`` with the only name of ``known`` that ends in ``name``, else
+    with the most similar one; empty if none has this ``likeness`` (0 to 1)."""
     names = list(known)
     word = name[:1].upper() + name[1:]
     longer = [one for one in names if word and one.endswith(word)]

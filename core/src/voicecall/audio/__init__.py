@@ -1,7 +1,6 @@
 """Audio: formats, exact G.711, low-delay resampling.
 
-The submodules with numpy in them are imported on first use, so that naming a format costs
-nothing.
+The submodules that need numpy are imported on first use, so that naming a format costs nothing.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Stateful conversion between two audio formats, identity where they agree."""
+"""Stateful conversion between two audio formats; equal formats pass through."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _FROM_PCM: dict[Encoding, Callable[[bytes], bytes]] = {
 
 
 class Converter:
-    """Turns a stream of ``source`` audio into ``target`` audio.
+    """Converts a stream of ``source`` audio to ``target`` audio.
 
-    ``bytes`` in, ``bytes`` out; equal formats pass through. pcm16 input may be cut in the middle
-    of a sample: the odd byte waits for the next piece.
+    ``bytes`` in, ``bytes`` out; equal formats pass through. A piece of pcm16 input may end in the
+    middle of a sample: the odd byte is kept for the next piece.
     """
 
     def __init__(self, source: AudioFormat, target: AudioFormat) -> None:
@@ -52,7 +52,7 @@ class Converter:
         return self._encode(audio) if self._encode is not None else audio
 
     def flush(self) -> bytes:
-        """The tail of the resampler's filter; the converter starts afresh."""
+        """The tail of the resampler's filter. The converter then starts afresh."""
         self._odd = b""
         if self.identity:
             return b""

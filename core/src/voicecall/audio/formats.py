@@ -1,4 +1,4 @@
-"""Names of audio formats. Nothing here needs numpy."""
+"""Audio formats. Nothing here needs numpy."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ Encoding = Literal["mulaw", "alaw", "pcm16"]
 
 @dataclass(frozen=True, slots=True)
 class AudioFormat:
-    """Mono audio: ``mulaw`` or ``alaw`` (ITU-T G.711, one byte a sample), or ``pcm16``
-    (signed 16 bit, little endian), at ``sample_rate`` hertz. Raises ``ValueError`` for others."""
+    """Mono audio: ``mulaw`` or ``alaw`` (ITU-T G.711, one byte per sample), or ``pcm16`` (signed
+    16 bit, little endian), at ``sample_rate`` hertz. Raises ``ValueError`` for anything else."""
 
     encoding: Encoding
     sample_rate: int
 
     def __post_init__(self) -> None:
-        # Audio in a format that we do not know would be taken for pcm16, and be noise.
+        # Audio in an unknown format would be treated as pcm16, and be noise.
         if self.encoding not in get_args(Encoding):
             raise ValueError(f"no audio format: {self.encoding!r} is none of mulaw, alaw, pcm16")
         if self.sample_rate <= 0:
@@ -27,7 +27,7 @@ class AudioFormat:
 
     @property
     def sample_width(self) -> int:
-        """Bytes a sample."""
+        """Bytes per sample."""
         return 2 if self.encoding == "pcm16" else 1
 
     @property
@@ -40,11 +40,11 @@ class AudioFormat:
         return {"mulaw": b"\xff", "alaw": b"\xd5", "pcm16": b"\x00\x00"}[self.encoding]
 
     def duration_ms(self, size: int) -> float:
-        """Milliseconds that ``size`` bytes last."""
+        """The duration of ``size`` bytes in milliseconds."""
         return size * 1000 / self.bytes_per_second
 
     def size(self, milliseconds: float) -> int:
-        """Bytes of ``milliseconds``, rounded down to whole samples."""
+        """The number of bytes in ``milliseconds``, rounded down to whole samples."""
         return int(milliseconds * self.sample_rate / 1000) * self.sample_width
 
     def __str__(self) -> str:

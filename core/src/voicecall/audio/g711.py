@@ -4,7 +4,7 @@ The tables follow the algorithm of ITU-T G.191 (Software Tool Library): 16 bit i
 14 (mu-law) or 13 (A-law) significant bits, negative values by one's complement. ``audioop``
 differs from it for 508 of the 65,536 inputs of mu-law.
 
-Audio is ``bytes``: one byte a sample for G.711, little-endian signed 16 bit for linear.
+Audio is ``bytes``: one byte per sample for G.711, little-endian signed 16 bit for linear.
 """
 
 from __future__ import annotations
@@ -60,20 +60,20 @@ _ALAW_ENCODE = _alaw_encode_table()
 
 
 def mulaw_to_pcm16(audio: bytes) -> bytes:
-    """Decode mu-law; two bytes come back for each byte."""
+    """Decode mu-law; returns two bytes for each byte."""
     return _MULAW_DECODE[np.frombuffer(audio, np.uint8)].tobytes()
 
 
 def pcm16_to_mulaw(audio: bytes) -> bytes:
-    """Encode to mu-law; ``audio`` holds whole samples."""
+    """Encode to mu-law; ``audio`` must be whole samples."""
     return _MULAW_ENCODE[np.frombuffer(audio, np.uint16)].tobytes()
 
 
 def alaw_to_pcm16(audio: bytes) -> bytes:
-    """Decode A-law; two bytes come back for each byte."""
+    """Decode A-law; returns two bytes for each byte."""
     return _ALAW_DECODE[np.frombuffer(audio, np.uint8)].tobytes()
 
 
 def pcm16_to_alaw(audio: bytes) -> bytes:
-    """Encode to A-law; ``audio`` holds whole samples."""
+    """Encode to A-law; ``audio`` must be whole samples."""
     return _ALAW_ENCODE[np.frombuffer(audio, np.uint16)].tobytes()

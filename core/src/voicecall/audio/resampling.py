@@ -1,8 +1,8 @@
 """Low-delay, stateful resampling between telephone and speech-engine rates.
 
-A Kaiser-windowed polyphase FIR for any rational ratio: 20 ms in give 20 ms out, every time, with
-about 1 ms of delay. Ready-made streaming resamplers of high quality hold back up to 150 ms and
-emit bursts, which a live call cannot afford (docs/design/audio.md has the measurements).
+A Kaiser-windowed polyphase FIR filter for any rational ratio: 20 ms in always give 20 ms out, with
+about 1 ms of delay. Existing high-quality streaming resamplers hold back up to 150 ms and emit
+bursts, which a live call cannot afford (docs/design/audio.md has the measurements).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def _phases(up: int, down: int) -> NDArray[np.float32]:
 class Resampler:
     """Converts a stream of pcm16 from ``source_rate`` to ``target_rate`` hertz.
 
-    One object a direction and call. :meth:`process` takes and returns ``bytes`` of whole
+    One object per call and direction. :meth:`process` accepts and returns ``bytes`` of whole
     samples; :meth:`flush` returns the filter's tail; :meth:`reset` forgets the past (barge-in).
     """
 
@@ -83,7 +83,7 @@ class Resampler:
         return samples.tobytes()
 
     def flush(self) -> bytes:
-        """Push the filter's tail out and reset."""
+        """Return the filter's tail and reset."""
         if self._up == self._down:
             return b""
         tail = self.process(bytes(2 * (self._taps // 2)))
@@ -92,6 +92,6 @@ class Resampler:
 
 
 def resample(audio: bytes, source_rate: int, target_rate: int) -> bytes:
-    """Resample one whole piece of pcm16."""
+    """Resample a complete piece of pcm16."""
     converter = Resampler(source_rate, target_rate)
     return converter.process(audio) + converter.flush()

@@ -1,14 +1,14 @@
 """The call state machine: a pure function from a record and an event to the next record.
 
-``step(record, event, policy)`` has no clock, no socket and no randomness. What must happen in
-the world comes back as :data:`Effect` values, which the engine carries out after the new record
-is committed. Rules that hold for every step:
+``step(record, event, policy)`` has no clock, no socket and no randomness. It returns side effects
+as :data:`Effect` values, which the engine carries out after the new record is committed. Rules for
+every step:
 
-* a terminal record stays as it is (the first end wins), except that the heard part of words it cut
-  short is added;
+* a terminal record does not change (the first end wins), except that the heard part of an utterance
+  it cut off is added;
 * live states only go forward, except that speaking and listening alternate;
 * a live record has at least one deadline;
-* an end that we ask for converges: hang-ups are repeated, then the call is closed by force.
+* an end that we request is reached: hang-ups are repeated, then the record is closed anyway.
 """
 
 from __future__ import annotations
@@ -139,14 +139,14 @@ _HANDLERS: Mapping[type[ev.CallEvent], Callable[[CallRecord, Any, CallPolicy], S
 }
 
 _UNSURE = (EndDetail.DIAL_UNKNOWN, EndDetail.HANGUP_FAILED)
-"""Ends behind which a call may go on at its carrier."""
+"""Ends after which a call may continue at its carrier."""
 
 _NEWS = (ev.CarrierEvent, ev.StreamAttached, ev.StatusReported)
-"""What tells that the carrier still knows the call."""
+"""Events that show that the carrier still knows the call."""
 
 
 def step(record: CallRecord, event: ev.CallEvent, policy: CallPolicy) -> Step:
-    """The next record and what must be done about it. Pure; never raises for a known event."""
+    """The next record and its effects. Pure; never raises for a known event."""
     if record.terminal:
         return _after_the_end(record, event)
     known = record
@@ -154,14 +154,14 @@ def step(record: CallRecord, event: ev.CallEvent, policy: CallPolicy) -> Step:
     if isinstance(event, ev.CarrierEvent) and (
         event.provider_call_id not in record.aliases or DeadlineKind.DIAL in record.deadlines
     ):
-        # A webhook may be faster than the reply to the dial request; it proves as much.
+        # A webhook may arrive before the reply to the dial request, and proves the same.
         accepted = dial_accepted(record, event.at, event.provider_call_id, policy)
         record, before = accepted.record, accepted.effects
     result = _HANDLERS[type(event)](record, event, policy)
     if result.outcome is Outcome.RETRYABLE:
         return Step(known, outcome=Outcome.RETRYABLE)
     if result.outcome is Outcome.IGNORED and (before or result.record != known):
-        # A new carrier id, or a deadline used up while the call is being ended, does count.
+        # A new carrier id, or a deadline used up while the call is being ended, counts.
         result = replace(result, outcome=Outcome.PROCESSED)
     record = _attended(result.record, event, policy)
     if result.outcome is Outcome.PROCESSED and record is not result.record:
@@ -170,8 +170,8 @@ def step(record: CallRecord, event: ev.CallEvent, policy: CallPolicy) -> Step:
 
 
 def _attended(record: CallRecord, event: ev.CallEvent, policy: CallPolicy) -> CallRecord:
-    """The carrier is asked about a call that it knows when the call is quiet for long, and just
-    before the call counts as not answered: it may have been, and the webhooks lost."""
+    """Plan to ask the carrier about a call that has been quiet for a long time, and about one that
+    is about to count as not answered: it may have been, and the webhooks lost."""
     if record.terminal or record.recovering or record.provider_call_id is None:
         return record
     news = isinstance(event, _NEWS)
@@ -186,8 +186,8 @@ def _attended(record: CallRecord, event: ev.CallEvent, policy: CallPolicy) -> Ca
 
 
 def _after_the_end(record: CallRecord, event: ev.CallEvent) -> Step:
-    """Nothing changes a finished call but the end of the sentence that it cut short. A leg that
-    turns up late must not stay open."""
+    """Only the end of the utterance that it cut off changes a finished call. A leg that is found
+    later is hung up."""
     if isinstance(event, ev.BotSpoke):
         utterance = record.utterance
         if utterance is None or utterance.id != event.utterance_id:
@@ -197,13 +197,13 @@ def _after_the_end(record: CallRecord, event: ev.CallEvent) -> Step:
             record = with_entry(record, event.at, Speaker.BOT, event.heard, event.complete)
         return Step(record)
     if isinstance(event, ev.DialUncertain) and not record.aliases:
-        # Stored late. The call that it may have made is hung up where it is found.
+        # Stored late. If the dial request made a call, that is found and hung up.
         return Step(record, (LookUpDial(),))
     leg: str | None = None
     if isinstance(event, ev.DialAccepted | ev.DialLookedUp | ev.CarrierEvent):
         leg = event.provider_call_id
     if leg is not None and not isinstance(event, ev.CallEnded):
-        # Again with every sign of life: the last hang-up may have died with us, or never worked.
+        # At every sign of life: the last hang-up may have failed, or been lost in a restart.
         lives = isinstance(event, ev.CarrierEvent) and record.end_detail in _UNSURE
         if lives or (record.direction is Direction.OUTBOUND and not record.aliases):
             return Step(record.with_alias(leg), (HangUp(),))

@@ -1,4 +1,4 @@
-"""What becomes of a dial request."""
+"""Outcomes of a dial request."""
 
 from __future__ import annotations
 
@@ -33,18 +33,18 @@ def dial_accepted(record: CallRecord, at: int, provider_call_id: str, policy: Ca
             return Step(record)
         hangup = at + 10 * policy.hangup_retry_ms
         return Step(with_deadlines(record, DeadlineKind.DIAL, hangup=hangup), (HangUp(),))
-    # After a restart the call's fate can be asked for only now.
+    # After a restart, the carrier can be asked for the call's state only now.
     effects = (ProbeStatus(),) if first and record.recovering else ()
     if record.answered_at is not None or DeadlineKind.DIAL not in record.deadlines:
         return Step(record, effects)
-    # A carrier may play the keypad tones before it tells that the call was answered.
+    # A carrier may play the keypad tones before it reports that the call was answered.
     tones = tones_ms(record.dtmf_sequence or "")
     ring = at + policy.ring_timeout_ms + tones + 15_000
     return Step(with_deadlines(record, DeadlineKind.DIAL, ring=ring), effects)
 
 
 def dial_replied(record: CallRecord, event: ev.DialAccepted, policy: CallPolicy) -> Step:
-    """The reply to the dial request. An id that a webhook has told before it is the newer one."""
+    """The reply to the dial request. An id from a webhook that came before it is newer."""
     accepted = dial_accepted(record, event.at, event.provider_call_id, policy)
     if record.provider_call_id is None:
         return accepted

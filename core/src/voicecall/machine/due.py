@@ -1,4 +1,4 @@
-"""What happens when a stored deadline is due."""
+"""Effects of a stored deadline that is due."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _ENDS: Mapping[DeadlineKind, tuple[EndReason, EndDetail]] = {
     DeadlineKind.NOTIFY_HANGUP: (EndReason.HANGUP_BOT, EndDetail.NOTIFIED),
     DeadlineKind.LAST_WORDS: (EndReason.HANGUP_BOT, EndDetail.STREAM_LOST),
 }
-"""How a call ends by a deadline that does nothing else."""
+"""The reason and detail of the end, for deadlines that only end the call."""
 
 
 def deadline_due(record: CallRecord, event: ev.DeadlineDue, policy: CallPolicy) -> Step:
@@ -45,7 +45,7 @@ def deadline_due(record: CallRecord, event: ev.DeadlineDue, policy: CallPolicy) 
 
 
 def _dial_due(record: CallRecord, at: int, policy: CallPolicy) -> Step:
-    # Whether the call exists is unknown and stays so; it is closed, never dialled again.
+    # Whether the call exists remains unknown; it is closed, never dialled again.
     return finished(record, at, EndReason.FAILED, EndDetail.DIAL_UNKNOWN)
 
 
@@ -53,7 +53,7 @@ def _message_due(record: CallRecord, at: int, policy: CallPolicy) -> Step:
     message = record.message
     if message is not None and message.state is MessageState.PENDING:
         return Step(record, (PlayMessage(),) if record.ending is None else ())
-    # Other speech may have taken its place: its own end will never be told.
+    # Other speech may have replaced it, so that its own end is never reported.
     record = replace(record, utterance=Utterance("", "", first_message=True))
     return after_speech(record, at, "", False, False, policy)
 

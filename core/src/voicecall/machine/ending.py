@@ -1,4 +1,4 @@
-"""Ending a call so that it converges, and finding it again after a restart."""
+"""Ending a call reliably, and recovering it after a restart."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from .vocabulary import (
 __all__ = ["end_requested", "hangup_done", "hangup_failed", "recovered", "status_reported"]
 
 _JUDGING = (DeadlineKind.RING, DeadlineKind.UNANSWERED, DeadlineKind.MAX_DURATION)
-"""Deadlines that give a reason for the end."""
+"""Deadlines whose reason for the end may be wrong after a restart."""
 
 
 def end_requested(record: CallRecord, event: ev.EndRequested, policy: CallPolicy) -> Step:
@@ -55,7 +55,8 @@ def hangup_failed(record: CallRecord, event: ev.HangUpFailed, policy: CallPolicy
     ending = record.ending
     if ending is None:
         return Step(record, outcome=Outcome.IGNORED)
-    # The repetition counts, when its deadline comes; a request without an outcome does so too.
+    # The attempt is counted when the deadline of the repetition is due, as for a request without
+    # an outcome.
     if ending.attempts + 1 >= policy.hangup_attempts:
         return finished(record, event.at, EndReason.ERROR, EndDetail.HANGUP_FAILED, event.error)
     wait = policy.hangup_retry_ms * 2**ending.attempts
@@ -84,7 +85,7 @@ def status_reported(record: CallRecord, event: ev.StatusReported, policy: CallPo
     if event.status is ev.CarrierStatus.CONNECTED:
         record, effects = first_sign_of_life(record, event.at, policy, CallState.ANSWERED)
     if record.ending is not None:
-        # Nothing is begun or gone on with any more.
+        # The call is ending: nothing is started or resumed.
         return Step(record)
     if was_recovering and not effects and record.answered_at is not None:
         if record.media is not MediaPath.NATIVE and record.stream_id is None:
@@ -99,15 +100,15 @@ def recovered(record: CallRecord, event: ev.Recovered, policy: CallPolicy) -> St
     message, utterance = record.message, record.utterance
     native = record.media is MediaPath.NATIVE
     if message is not None and message.state is MessageState.PLAYING and not native:
-        # The line died with us: what was queued was not heard.
+        # The line was lost in the restart: what was queued was not heard.
         message = replace(message, state=MessageState.PENDING)
     if utterance is not None and not (native and utterance.first_message):
-        # Whether the carrier was asked to say it at all is unknown: nobody may wait for its end.
-        # The first message was in a reply, which is delivered again.
+        # Whether the carrier was asked to say it is unknown: its end must not be waited for. The
+        # first message was in a reply, which is delivered again.
         utterance = None
-    # What fell due meanwhile may be of a call that went on or is over: the carrier is asked first.
+    # A deadline that passed meanwhile may be of a call that went on or is over: ask first.
     asked = event.at + policy.verdict_ms
-    # The clock may have been set back: no call is to outlive its longest time for that.
+    # The clock may have been set back: no call may outlive its longest time because of that.
     up = policy.dial_ms + policy.ring_timeout_ms + policy.unanswered_ms + policy.max_duration_ms
     deadlines = {
         kind: min(max(at, asked) if kind in _JUDGING else at, event.at + up)
@@ -115,7 +116,7 @@ def recovered(record: CallRecord, event: ev.Recovered, policy: CallPolicy) -> St
         if kind is not DeadlineKind.STREAM
     }
     record = replace(
-        # The carrier will tell of the stream's end too, which asks for no second one.
+        # The carrier will also report the end of the stream, which must not request another one.
         without_stream(record),
         message=message,
         utterance=utterance,

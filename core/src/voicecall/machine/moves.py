@@ -1,4 +1,4 @@
-"""Moves that several events share: forward through the states, towards the end, first life."""
+"""Changes that several events share: of the state, towards the end, at the first sign of life."""
 
 from __future__ import annotations
 
@@ -35,15 +35,15 @@ __all__ = [
 ]
 
 _REMEMBERED_STREAMS = 8
-"""Of those that were lost before the last one: a carrier's news of them come at most some seconds
-late."""
+"""Number of streams kept of those lost before the last one: a carrier's reports about them come at
+most some seconds late."""
 
 
 _KINDS = {kind.value: kind for kind in DeadlineKind}
 
 
 def advance(state: CallState, target: CallState) -> CallState:
-    """``target`` where the transition is legal, else ``state``; never raises."""
+    """``target`` if the transition is legal, else ``state``; never raises."""
     here, there = STATE_ORDER.get(state), STATE_ORDER.get(target)
     if here is None:
         return state
@@ -58,7 +58,8 @@ def moved(record: CallRecord, target: CallState) -> CallRecord:
 
 
 def with_deadlines(record: CallRecord, *drop: DeadlineKind, **put: int) -> CallRecord:
-    """The record without the deadlines ``drop``, and with those of ``put``, by the kind's value."""
+    """The record without the deadlines ``drop``, and with those in ``put``, named by the kind's
+    value."""
     deadlines = {kind: at for kind, at in record.deadlines.items() if kind not in drop}
     for kind, at in put.items():
         deadlines[_KINDS[kind]] = at
@@ -72,8 +73,8 @@ def close(
     detail: EndDetail | None = None,
     note: str | None = None,
 ) -> CallRecord:
-    """The terminal record. It keeps an utterance that was under way: how much of it was heard is
-    told a moment later."""
+    """The terminal record. It keeps an utterance that was under way: how much of it was heard
+    becomes known a moment later."""
     began = record.answered_at if record.answered_at is not None else record.started_at
     return replace(
         record,
@@ -93,8 +94,8 @@ def close(
 
 
 def _settled(record: CallRecord) -> FirstMessage | None:
-    """The first message of a call that is over: told or not. What was said in its place, by
-    another voice, is known by the end that it gave the call."""
+    """The first message of a call that is over: done or failed. If another voice said it instead,
+    the call was being ended with the detail ``NOTIFIED``."""
     message, ending = record.message, record.ending
     if message is None or message.state in (MessageState.DONE, MessageState.FAILED):
         return message
@@ -117,7 +118,7 @@ def begin_end(
 ) -> Step:
     if record.ending is not None:
         return Step(record, outcome=Outcome.IGNORED)
-    # While the dial is under way its outcome, or this deadline, decides.
+    # While the call is being dialled, the outcome of that, or this deadline, decides.
     dialling = record.provider_call_id is None
     due = at + (policy.dial_ms if dialling else 10 * policy.hangup_retry_ms)
     ended = replace(with_deadlines(record, hangup=due), ending=Ending(reason, detail, at))
@@ -125,8 +126,8 @@ def begin_end(
 
 
 def looking_up(record: CallRecord, at: int, policy: CallPolicy) -> Step:
-    """The carrier is asked whether there is the call. That has its own time, also on a call that is
-    being ended: it must not be over before what is found can be hung up."""
+    """Ask the carrier whether the call exists. This has its own deadline, even on a call that is
+    being ended: the record must not be closed before a call that is found can be hung up."""
     due = at + policy.dial_ms
     record = with_deadlines(record, dial=due)
     if record.ending is not None:
@@ -137,8 +138,8 @@ def looking_up(record: CallRecord, at: int, policy: CallPolicy) -> Step:
 def first_sign_of_life(
     record: CallRecord, at: int, policy: CallPolicy, target: CallState | None = None
 ) -> tuple[CallRecord, tuple[Effect, ...]]:
-    """The first sign of life starts the clock of the call and opens the conversation, unless the
-    call is being ended. The record is also moved to ``target``."""
+    """The record moved to ``target``. The first sign of life starts the clock of the call and,
+    unless the call is being ended, opens the conversation."""
     target = target or record.state
     if record.answered_at is not None:
         return moved(record, target), ()
@@ -162,7 +163,7 @@ def with_entry(
 
 
 def without_stream(record: CallRecord) -> CallRecord:
-    """The record of a call whose media socket is gone, if it had one."""
+    """The record without its media socket, if it had one."""
     if record.stream_id is None:
         return record
     earlier = record.earlier_stream_ids

@@ -35,7 +35,7 @@ def open_outbound(
     policy: CallPolicy,
     **more: Any,
 ) -> Step:
-    """The record of a call that we are about to place, and the dialling that follows."""
+    """The record of a call to place, and the effect that dials."""
     longest = policy.dial_ms + policy.ring_timeout_ms + policy.max_duration_ms
     record = CallRecord(
         call_id=call_id,
@@ -67,7 +67,7 @@ def open_inbound(
     policy: CallPolicy,
     **more: Any,
 ) -> CallRecord:
-    """The record of a call that somebody else started. Feed it ``event`` afterwards."""
+    """The record of an inbound call. Call :func:`voicecall.machine.step` with ``event`` next."""
     deadlines = {
         DeadlineKind.MAX_DURATION: event.at + policy.ring_timeout_ms + policy.max_duration_ms,
         DeadlineKind.PROBE: event.at + policy.quiet_ms,
@@ -94,7 +94,7 @@ def open_inbound(
 def refuse_inbound(
     *, call_id: str, provider: str, event: ev.CarrierEvent, detail: EndDetail
 ) -> Step:
-    """A terminal record of a call that is not let in."""
+    """The terminal record of an inbound call that is refused."""
     record = CallRecord(
         call_id=call_id,
         provider=provider,

@@ -1,4 +1,4 @@
-"""What carriers report of a call, and its media socket."""
+"""A carrier's reports about a call, and its media socket."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def active(record: CallRecord, event: ev.Active, policy: CallPolicy) -> Step:
 
 def call_ended(record: CallRecord, event: ev.CallEnded, policy: CallPolicy) -> Step:
     if record.ending is not None and event.reason in (EndReason.COMPLETED, EndReason.HANGUP_BOT):
-        # That says no more than that it is over, or that we ended it; we know why.
+        # This says only that the call is over, or that we ended it; we know why.
         return finished(record, event.at, record.ending.reason, record.ending.detail, event.detail)
     return finished(record, event.at, event.reason, EndDetail.CARRIER, event.detail)
 
@@ -74,7 +74,7 @@ def stream_failed(record: CallRecord, event: ev.StreamFailed, policy: CallPolicy
         or (record.stream_id is not None and event.stream_id != record.stream_id)
     )
     if known:
-        # We noticed that ourselves, and another stream is there or on its way.
+        # We have noticed the loss before, and another stream exists or is on its way.
         return Step(record, outcome=Outcome.IGNORED)
     return lost_stream(record, event.at, policy)
 
@@ -102,7 +102,7 @@ def stream_given_up(record: CallRecord, event: ev.StreamGivenUp, policy: CallPol
 
 def stream_swapping(record: CallRecord, event: ev.StreamSwapping, policy: CallPolicy) -> Step:
     if record.stream_id is None or record.ending is not None:
-        # There is none to give up, or another one is on its way.
+        # There is no stream to give up, or the call is ending.
         return Step(record, outcome=Outcome.IGNORED)
     due = event.at + event.busy_ms + policy.stream_start_ms
     return Step(with_deadlines(without_stream(record), stream=due))

@@ -72,13 +72,13 @@ def after_speech(
     utterance = record.utterance
     record = replace(moved(record, CallState.LISTENING), utterance=None)
     if heard.strip():
-        # Also of a voice that failed on its way.
+        # Even if the voice failed in the middle.
         record = with_entry(record, at, Speaker.BOT, heard, complete)
     message = record.message
     if utterance is None or not utterance.first_message or message is None:
         return Step(record)
     notify = record.mode is CallMode.NOTIFY
-    # A greeting was interrupted; a notification broke off, and is said again.
+    # An incomplete greeting was interrupted; an incomplete notification is said again.
     if ok and (complete or not notify or message.attempts >= policy.message_attempts):
         put = {}
         if notify:

@@ -1,4 +1,4 @@
-"""What the state machine speaks: its policy, its effects, its outcomes."""
+"""The vocabulary of the state machine: its policy, effects and outcomes."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ class CallPolicy:
     max_duration_ms: int = 300_000
     ring_timeout_ms: int = 30_000
     unanswered_ms: int = 120_000
-    """The reaper for calls that nobody answered; 0 turns it off."""
+    """The reaper ends inbound calls that are not answered within this time; 0: never."""
     notify_hangup_delay_ms: int = 3_000
     stream_grace_ms: int = 2_000
     stream_start_ms: int = 10_000
     carrier_speaks: bool = False
-    """Whether the carrier has a voice of its own, for a call without a media socket."""
+    """Whether the carrier has its own voice, for a call whose media socket is missing."""
     last_words_ms: int = 60_000
-    """So long that voice may take, plus 120 ms for each character of a notification."""
+    """That voice may take this long, plus 120 ms for each character of a notification."""
     dial_ms: int = 30_000
     message_ms: int = 60_000
     """A first message may take this long, plus 120 ms for each character."""
@@ -57,10 +57,10 @@ class CallPolicy:
     probe_ms: int = 5_000
     """While recovering: how long until the carrier is asked again."""
     verdict_ms: int = 2_000
-    """After a restart: so long the carrier has to say what became of a call before a deadline that
-    passed meanwhile does."""
+    """After a restart, the carrier has this long to report the state of a call before a deadline
+    that passed meanwhile decides."""
     quiet_ms: int = 60_000
-    """A call of which the carrier said nothing for so long is asked about: webhooks get lost."""
+    """The carrier is asked about a call if it reported nothing for this long: webhooks get lost."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,7 @@ class LookUpDial:
 
 @dataclass(frozen=True, slots=True)
 class AnswerCall:
-    """Answer an inbound call (and attach its stream, where it has one)."""
+    """Answer an inbound call (and attach its stream, if it has one)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +95,7 @@ class ProbeStatus:
 
 @dataclass(frozen=True, slots=True)
 class Connected:
-    """The parties hear each other: open the conversation. ``resumed`` after a restart."""
+    """The parties hear each other: open the conversation. ``resumed``: after a restart."""
 
     resumed: bool = False
 
@@ -112,7 +112,7 @@ class ReattachStream:
 
 @dataclass(frozen=True, slots=True)
 class StreamMissing:
-    """No media socket came in time: say what can be said without one, and end the call."""
+    """No media socket came in time: say what can be said without one, then end the call."""
 
     detail: EndDetail
 
@@ -143,7 +143,7 @@ class PlaybackFinished:
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """The call is over: close its sockets, sessions, waiters and leases, tell observers."""
+    """The call is over: close its sockets, sessions, waiters and leases, and call the observers."""
 
 
 Effect = (
@@ -166,7 +166,7 @@ Effect = (
 
 
 class Outcome(StrEnum):
-    """``processed``: the event counts and its key is used up. ``ignored``: it changes nothing,
+    """``processed``: the event counts and its key is used up. ``ignored``: it changes nothing, but
     its key is used up. ``retryable``: it changes nothing and may be delivered again."""
 
     PROCESSED = "processed"
