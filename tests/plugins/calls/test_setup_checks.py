@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 import socket
+import sqlite3
 import sys
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from tempfile import gettempdir
@@ -445,6 +448,53 @@ def test_a_file_of_the_store_that_cannot_be_used(tmp_path: Path) -> None:
     check = checks(state_dir=tmp_path)["store"]
     assert not check.ok
     assert f"{directory}/calls.db cannot be read and written: give it to" in check.message
+    (directory / "calls.db").unlink()
+    (directory / "calls.jsonl").mkdir()
+    check = checks(state_dir=tmp_path)["store"]
+    assert not check.ok
+    assert f"{directory}/calls.jsonl is not a file" in check.message
+
+
+def test_a_file_of_another_user_is_no_place_for_calls(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its mode could not be set, whatever it is."""
+    directory = tmp_path / "voice-calls"
+    directory.mkdir()
+    (directory / "calls.db").touch()
+    owner = (directory / "calls.db").stat().st_uid
+    monkeypatch.setattr(os, "geteuid", lambda: owner + 1)
+    check = checks(state_dir=tmp_path)["store"]
+    assert not check.ok
+    assert f"{directory}/calls.db belongs to another user: give it to" in check.message
+    postgres = {"provider": "postgres", "url": "postgresql://localhost/calls"}
+    assert "store" not in checks(state_dir=tmp_path, store=postgres)
+
+
+def test_a_database_that_is_none(tmp_path: Path) -> None:
+    file = tmp_path / "voice-calls" / "calls.db"
+    file.parent.mkdir()
+    file.write_text("no database at all", encoding="utf-8")
+    before = file.stat()
+    check = checks(state_dir=tmp_path)["store"]
+    assert not check.ok
+    assert f"{file} is not an SQLite database: restore a backup or move it away" in check.message
+    assert file.stat().st_mtime_ns == before.st_mtime_ns
+    assert list(file.parent.iterdir()) == [file]
+
+
+def test_the_database_of_a_gateway_that_runs(tmp_path: Path) -> None:
+    file = tmp_path / "voice-calls" / "calls.db"
+    file.parent.mkdir()
+    with closing(sqlite3.connect(file)) as running:
+        running.execute("PRAGMA journal_mode = WAL")
+        running.execute("CREATE TABLE calls (id)")
+        running.execute("BEGIN IMMEDIATE")
+        there = sorted(file.parent.iterdir())
+        assert "store" not in checks(state_dir=tmp_path)
+        assert sorted(file.parent.iterdir()) == there
+        running.execute("INSERT INTO calls VALUES (1)")
+        running.execute("COMMIT")
 
 
 def test_a_port_that_cannot_be_had() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import types
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -232,6 +233,45 @@ async def test_setup(shell: Any, fake_plugin: Any) -> None:
         "OK provider: mock is used",
         "FAIL number: set fromNumber",
     ]
+
+
+async def test_setup_names_what_in_the_state_directory_keeps_a_gateway_from_starting(
+    shell: Any, fake_plugin: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good = SetupCheck("provider", True, "mock is used")
+    shell.extra = [("voicecall.gateway", "a", fake_plugin("a", checks=[good]))]
+    state = Path(shell.environ["VOICECALL_STATE_DIR"])
+    wrong = {
+        "logs": f"{state}/logs is not a directory",
+        "logs/voicecall.log": f"{state}/logs/voicecall.log is not a file",
+        "agents": f"{state}/agents is not a directory",
+        "agents/history.db": f"{state}/agents/history.db is not a file",
+    }
+    for name, message in wrong.items():
+        place = state / name
+        if "/" in name:
+            place.mkdir(parents=True)
+        else:
+            state.mkdir(exist_ok=True)
+            place.touch()
+        before = sorted(state.rglob("*"))
+        _, check = shell.json("setup", code=1)["checks"]
+        assert (check["id"], check["ok"]) == ("state-directory", False)
+        assert message in check["message"]
+        assert sorted(state.rglob("*")) == before
+        place.rmdir() if "/" in name else place.unlink()
+    log = state / "logs" / "voicecall.log"
+    log.touch()
+    assert shell.json("setup")["ok"]
+    owner = log.stat().st_uid
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "geteuid", lambda: owner + 1)
+        _, check = shell.json("setup", code=1)["checks"]
+    assert f"{log} belongs to another user: give it to the gateway's user" in check["message"]
+    (state / "gateway-token").touch()
+    _, check = shell.json("setup", code=1)["checks"]
+    assert check["id"] == "gateway-token"
+    assert "the gateway's token is empty; delete the file" in check["message"]
 
 
 async def test_setup_quotes_no_secret(shell: Any, fake_plugin: Any) -> None:

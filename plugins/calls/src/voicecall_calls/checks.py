@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import errno
 import ipaddress
-import os
 import socket
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -22,6 +21,7 @@ from voicecall_calls.making import make_carrier, making
 from voicecall_calls.storing import selected_store, store_directory
 from voicecall_calls.wiring import UNVERIFIED, Wiring, passed_over, require, resolve_for
 from voicecall_gateway.sections import GatewaySection
+from voicecall_gateway.writable import why_unwritable
 
 __all__ = ["check_sections", "setup_checks"]
 
@@ -261,31 +261,30 @@ def _agent(wiring: Wiring) -> SetupCheck:
 def _place(config: VoiceCallConfig, state_dir: Path) -> Iterator[SetupCheck]:
     """What keeps calls from being stored. Nothing is made."""
     try:
-        there = directory = store_directory(config, state_dir)
+        directory = store_directory(config, state_dir)
     except ConfigError:
         # It is among the problems of the configuration.
         return
-    while not os.path.lexists(there):
-        there = there.parent
-    if not there.is_dir():
-        why = f"{there} is not a directory"
-    elif not os.access(there, os.W_OK | os.X_OK):
-        why = f"{there} cannot be written"
-    elif (file := _closed_file(directory)) is not None:
-        why = f"{file} cannot be read and written: give it to the gateway's user"
-    else:
-        return
-    keys = f"set VOICECALL_STATE_DIR or {CONFIG_PATH}.store"
-    yield SetupCheck("store", False, f"calls cannot be stored in {directory}: {why}; {keys}")
+    files = ["lock", "calls.jsonl"]
+    if config.store is None or config.store.provider == "sqlite":
+        files += ["calls.db", "calls.db-wal", "calls.db-shm"]
+    why = why_unwritable(directory, files)
+    if why is None and "calls.db" in files and not _is_sqlite(directory / "calls.db"):
+        why = (
+            f"{directory / 'calls.db'} is not an SQLite database: restore a backup or move it away"
+        )
+    if why is not None:
+        keys = f"set VOICECALL_STATE_DIR or {CONFIG_PATH}.store"
+        yield SetupCheck("store", False, f"calls cannot be stored in {directory}: {why}; {keys}")
 
 
-def _closed_file(directory: Path) -> Path | None:
-    """A file of the store that this user cannot use, as when another one ran a gateway here."""
-    for name in ("lock", "calls.db", "calls.db-wal", "calls.db-shm"):
-        file = directory / name
-        if os.path.lexists(file) and not os.access(file, os.R_OK | os.W_OK):
-            return file
-    return None
+def _is_sqlite(file: Path) -> bool:
+    """Whether SQLite may take the file for its own: there is none yet, or it begins as one."""
+    try:
+        with file.open("rb") as stream:
+            return stream.read(16) in (b"", b"SQLite format 3\0")
+    except FileNotFoundError:
+        return True
 
 
 def _listening(serve: ServeConfig, gateway: Mapping[str, Any]) -> Iterator[SetupCheck]:
