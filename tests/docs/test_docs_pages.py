@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import os
 import re
 import shlex
 import sqlite3
@@ -176,6 +177,9 @@ def test_configurations_are_valid(
     ]
     (tmp_path / "bakery.py").write_text(tools, encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
+    # The MCP server of a page.
+    (tmp_path / "calendar-mcp").touch(mode=0o700)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
     loaded = config_from_tree(json5.loads(text), environ={}, source="page")
     assert loaded.notes == ()
     config = validate(VoiceCallConfig, loaded.plugin_values(PLUGIN_ID), CONFIG_PATH)

@@ -20,6 +20,7 @@ from voicecall import ProviderContext, ProviderInfo, ProviderKind
 from voicecall.configuring import ConfigModel, validate
 from voicecall.errors import PluginError
 from voicecall.hosting import SetupCheck, SetupContext
+from voicecall.providers import Remark
 from voicecall.telephony import TelephonyCapabilities
 from voicecall.tunnel import TunnelCapabilities
 from voicecall_calls.checks import setup_checks
@@ -332,6 +333,82 @@ def test_what_only_the_backend_knows_is_asked_of_it() -> None:
     )
     found = checks(agents=agents, more=more, agentId="absent")
     assert found["agent"] == SetupCheck("agent", False, "the agent keyed needs its extra")
+
+
+def test_a_mistake_that_an_agent_works_in_spite_of_is_a_note() -> None:
+    def check(config: Any, models: Collection[str]) -> Sequence[str]:
+        return [Remark("{name} is spoken as it is written")]
+
+    def check_voice(config: Any, models: Collection[str]) -> Sequence[str]:
+        return [Remark("an old voice"), "no voice"] if config.voice else [Remark("an old voice")]
+
+    more = (
+        info(ProviderKind.AGENT, "asked", check=check),
+        info(ProviderKind.TTS, "loud", check=check_voice),
+    )
+    agents = {
+        "defaults": {"backend": "asked", "model": {"primary": "v/small", "fallbacks": ["v/big"]}},
+        "list": [{"id": "desk"}, {"id": "sales"}],
+    }
+    found = checks(agents=agents, more=more)
+    assert found["agent"].ok
+    assert found["provider-config"].ok
+    assert found["notes"] == SetupCheck("notes", True, "{name} is spoken as it is written")
+    streaming: dict[str, Any] = {"streaming": {"enabled": True}, "environ": {"EARS_KEY": "k"}}
+    tts: dict[str, Any] = {"provider": "loud"}
+    assert checks(more=more, tts=tts, **streaming)["tts"] == SetupCheck(
+        "tts", True, "WARNING: Loud: an old voice"
+    )
+    tts["providers"] = {"loud": {"voice": "x"}}
+    assert checks(more=more, tts=tts, **streaming)["tts"] == SetupCheck(
+        "tts", False, "WARNING: Loud: an old voice; Loud: no voice"
+    )
+
+
+@pytest.mark.parametrize(
+    ("tools", "named"),
+    [
+        (lambda config: ["order", "calendar_*"], ["ordr", "calender_find", "cash_*"]),
+        (lambda config: ["order", "c*"], ["ordr"]),
+        (None, []),
+        (lambda config: 1 / 0, []),
+    ],
+)
+def test_allowed_tools_that_no_agent_has(tools: Any, named: list[str]) -> None:
+    allow = ["order", "ordr", "cal*", "*", "calendar_find", "calender_find", "cash_*"]
+    more = (info(ProviderKind.AGENT, "asked", tools=tools),)
+    places: dict[str, dict[str, Any]] = {
+        "agents.defaults": {"defaults": {"backend": "asked", "tools": {"allow": allow}}},
+        "agents.list.1": {
+            "defaults": {"backend": "asked"},
+            "list": [{"id": "desk"}, {"id": "sales", "tools": {"allow": allow}}],
+        },
+    }
+    for place, agents in places.items():
+        found = checks(agents=agents, more=more)
+        keys = [f"{place}.tools.allow.{allow.index(name)}: no tool is called" for name in named]
+        assert ("notes" in found) is bool(keys)
+        if keys:
+            sentences = re.split("; (?=agents)", found["notes"].message)
+            assert [text.partition(" '")[0] for text in sentences] == keys
+            assert "'ordr'; did you mean 'order'?" in sentences[0]
+
+
+def test_allowed_tools_that_another_agent_has() -> None:
+    more = (
+        info(ProviderKind.AGENT, "asked", tools=lambda config: ["order"]),
+        info(ProviderKind.AGENT, "seller", tools=lambda config: ["sell"]),
+        info(ProviderKind.AGENT, "silent"),
+    )
+    agents: dict[str, Any] = {
+        "defaults": {"backend": "asked", "tools": {"allow": ["order", "sell", "cook"]}},
+        "list": [{"id": "desk"}, {"id": "sales", "backend": "seller"}],
+    }
+    assert checks(agents=agents, more=more)["notes"].message == (
+        "agents.defaults.tools.allow.2: no tool is called 'cook'"
+    )
+    agents["list"].append({"id": "else", "backend": "silent"})
+    assert "notes" not in checks(agents=agents, more=more)
 
 
 def test_what_several_models_lack_is_said_once() -> None:

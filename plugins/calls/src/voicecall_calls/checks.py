@@ -13,7 +13,7 @@ from typing import Any
 from voicecall.errors import ConfigError, PluginError, VoicecallError
 from voicecall.hosting import SetupCheck, SetupContext
 from voicecall.model import MediaPath
-from voicecall.providers import ProviderContext, ProviderInfo, ProviderKind
+from voicecall.providers import ProviderContext, ProviderInfo, ProviderKind, Remark
 from voicecall.selection import Selected, Selection, missing_fields
 from voicecall_calls.config import CONFIG_PATH, PLUGIN_ID, ServeConfig, VoiceCallConfig
 from voicecall_calls.exposure import comes_from_outside, is_one_client, is_public_url
@@ -224,7 +224,8 @@ def _able(wiring: Wiring) -> Iterator[SetupCheck]:
         word = "" if index < len(needed) else "WARNING: it cannot take over: "
         for text in _unable(selected):
             sentences = found.setdefault(selected.info.kind, {})
-            sentences[f"{word}{selected.info.label}: {text}"] = not word
+            warned = word or ("WARNING: " if isinstance(text, Remark) else "")
+            sentences[f"{warned}{selected.info.label}: {text}"] = not warned
     for kind, sentences in found.items():
         yield SetupCheck(kind.value, not any(sentences.values()), "; ".join(sentences))
 
