@@ -50,6 +50,8 @@ def reason(error: Exception) -> str:
         original = getattr(error, "orig", None) or error.__class__.__name__
         diagnosis = getattr(original, "diag", None)
         text = getattr(diagnosis, "message_primary", None) or str(original)
+        # Of PostgreSQL's some have several lines.
+        text = " ".join(text.split())
         # Of SQLite's codes the last eight bits tell the kind.
         return text + _HINTS.get(getattr(original, "sqlite_errorcode", 0) & 0xFF, "")
     return str(error)
