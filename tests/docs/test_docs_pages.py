@@ -7,7 +7,6 @@ import importlib.util
 import os
 import re
 import shlex
-import shutil
 import sqlite3
 import subprocess
 import sys
@@ -165,18 +164,17 @@ def whole_configurations() -> Iterator[Any]:
                 yield pytest.param(text, id=f"{name_of(page)}-{number}")
 
 
-@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not installed")
-def test_the_unit_confines_the_gateway(tmp_path: Path) -> None:
+def test_the_unit_confines_the_gateway_to_its_state_directory() -> None:
     [unit] = blocks(ROOT / "docs/how-to/run-as-a-service.md", "ini")
-    file = tmp_path / "voicecall.service"
-    file.write_text(unit, encoding="utf-8")
-    command = ["systemd-analyze", "security", "--offline=true", "--threshold=25", str(file)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    if "unrecognized option" in done.stderr:
-        pytest.skip("systemd is older than 250")
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "Unknown key" not in done.stderr
-    assert "Failed to parse" not in done.stderr
+    lines = unit.splitlines()
+    for line in ("ProtectSystem=strict", "ProtectHome=tmpfs", "PrivateTmp=yes"):
+        assert line in lines
+    # What it may write to all the same.
+    assert "StateDirectory=voicecall" in lines
+    assert "Environment=VOICECALL_STATE_DIR=/var/lib/voicecall" in lines
+    assert {"NoNewPrivileges=yes", "SystemCallFilter=@system-service"} < {*lines}
+    # Node.js, in which MCP servers may be written, maps memory that it writes and runs.
+    assert "MemoryDenyWriteExecute" not in unit
 
 
 @pytest.mark.parametrize("text", list(whole_configurations()))
