@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import socket
 import types
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
 
+import anyio
+import anyio.to_thread
 import pytest
 import typer
 
@@ -272,6 +276,32 @@ async def test_setup_names_what_in_the_state_directory_keeps_a_gateway_from_star
     _, check = shell.json("setup", code=1)["checks"]
     assert check["id"] == "gateway-token"
     assert "the gateway's token is empty; delete the file" in check["message"]
+
+
+async def test_setup_names_an_admin_port_that_cannot_be_had(
+    shell: Any, fake_plugin: Any, lab: Any
+) -> None:
+    good = SetupCheck("provider", True, "mock is used")
+    shell.extra = [("voicecall.gateway", "a", fake_plugin("a", checks=[good]))]
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        shell.config.write_text(f"{{gateway: {{port: {port}}}}}")
+        _, check = shell.json("setup", code=1)["checks"]
+    assert (check["id"], check["ok"]) == ("admin-port", False)
+    assert check["message"] == (
+        f"port {port} on 127.0.0.1 is in use by another program: stop it or set gateway.port"
+    )
+    shell.config.write_text("{gateway: {port: 18790, bind: '203.0.113.9'}}")
+    _, check = shell.json("setup", code=1)["checks"]
+    assert check["message"] == (
+        "cannot listen on 203.0.113.9 port 18790 (gateway.bind, gateway.port): "
+        + os.strerror(errno.EADDRNOTAVAIL)
+    )
+    # That of a gateway that runs is its own.
+    async with lab.gateway().run() as running:
+        shell.config.write_text(f"{{gateway: {{port: {running.port}}}}}")
+        report = await anyio.to_thread.run_sync(shell.json, "setup")
+    assert report["ok"]
 
 
 async def test_setup_quotes_no_secret(shell: Any, fake_plugin: Any) -> None:

@@ -87,10 +87,12 @@ def setup_report(line: CommandLine, config: Path | None, *, probe: bool = False)
 
 
 def _place(line: CommandLine, loaded: LoadedConfig) -> Iterator[SetupCheck]:
-    """What in the state directory keeps the gateway or its agents from starting."""
+    """What of the state directory and the admin port keeps the gateway or its agents from
+    starting."""
     from voicecall.hosting import SetupCheck
     from voicecall_gateway.auth import existing_token
     from voicecall_gateway.logs import log_file
+    from voicecall_gateway.server import port_problem
     from voicecall_gateway.writable import why_unwritable
 
     state_dir = loaded.state_dir.absolute()
@@ -108,6 +110,8 @@ def _place(line: CommandLine, loaded: LoadedConfig) -> Iterator[SetupCheck]:
     for why in dict.fromkeys(whys):
         if why is not None:
             yield SetupCheck("state-directory", False, why)
+    if (why := port_problem(loaded.gateway.bind, loaded.gateway.port)) is not None:
+        yield SetupCheck("admin-port", False, why)
 
 
 def _why_none(installed: Sequence[str], loaded: LoadedConfig) -> str:
