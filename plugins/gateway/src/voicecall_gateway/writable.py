@@ -18,7 +18,7 @@ def why_unwritable(directory: Path, files: Iterable[str] = ()) -> str | None:
     while not os.path.lexists(there):
         there = there.parent
     if not os.path.isdir(there):
-        return f"{there} is not a directory: move it away"
+        return f"{there} is not a directory"
     if not os.access(there, os.W_OK | os.X_OK):
         return f"{there} cannot be written: {_GIVE}"
     for file in (directory / name for name in files):
