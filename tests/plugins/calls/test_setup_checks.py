@@ -574,14 +574,19 @@ def test_the_database_of_a_gateway_that_runs(tmp_path: Path) -> None:
         running.execute("COMMIT")
 
 
-def test_a_port_that_cannot_be_had() -> None:
+def test_a_port_that_cannot_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
         port = other.getsockname()[1]
-        taken = checks(serve={"port": port})["listening"]
-    assert taken.ok
-    assert taken.message == f"port {port} of 127.0.0.1 is in use: by the gateway, if it runs"
+        monkeypatch.setattr("voicecall_calls.checks._LOOK_S", 0.1)
+        for bind in ("127.0.0.1", "0.0.0.0"):
+            taken = checks(serve={"port": port, "bind": bind})["listening"]
+            assert not taken.ok
+            assert taken.message == (
+                f"plugins.entries.voice-call.config.serve.port: port {port} of {bind} is in use by"
+                " another program: stop it or choose another port"
+            )
     assert "listening" not in checks(serve={"port": port})
     for bind in ("203.0.113.9", "no such host"):
         check = checks(serve={"port": 0, "bind": bind})["listening"]

@@ -1,9 +1,10 @@
 """Checks of ``voicecall setup``, and of ``voicecall config check``, for the phone. Local only:
-nothing is contacted."""
+nothing outside of this machine is contacted."""
 
 from __future__ import annotations
 
 import errno
+import http.client
 import ipaddress
 import socket
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,11 +21,13 @@ from voicecall_calls.exposure import comes_from_outside, is_one_client, is_publi
 from voicecall_calls.making import make_carrier, making
 from voicecall_calls.storing import selected_store, store_directory
 from voicecall_calls.wiring import UNVERIFIED, Wiring, passed_over, require, resolve_for
-from voicecall_gateway.sections import GatewaySection
+from voicecall_gateway.sections import GatewaySection, url_host
 from voicecall_gateway.writable import why_unwritable
 
 __all__ = ["check_sections", "setup_checks"]
 
+_LOOK_S = 2.0
+"""How long is waited for what has our port."""
 _ONE_CLIENT = (
     "; they all come from this machine, and the limits of one client hold for all of them:"
     f" set {CONFIG_PATH}.webhookSecurity.trustForwardingHeaders to true and"
@@ -307,7 +310,28 @@ def _listening(serve: ServeConfig, gateway: Mapping[str, Any]) -> Iterator[Setup
         try:
             listener.bind(address)
         except OSError as error:
-            yield _refused(serve, error)
+            in_use = error.errno == errno.EADDRINUSE
+            yield _taken(serve, str(address[0])) if in_use else _refused(serve, error)
+
+
+def _taken(serve: ServeConfig, address: str) -> SetupCheck:
+    at = f"port {serve.port} of {serve.bind} is in use by"
+    if _is_ours(address, serve.port):
+        return SetupCheck("listening", True, f"{at} a gateway that runs")
+    text = f"{CONFIG_PATH}.serve.port: {at} another program: stop it or choose another port"
+    return SetupCheck("listening", False, text)
+
+
+def _is_ours(address: str, port: int) -> bool:
+    """Whether a gateway answers on the port of the webhooks, as far as that can be seen."""
+    connection = http.client.HTTPConnection(url_host(address).strip("[]"), port, timeout=_LOOK_S)
+    try:
+        connection.request("GET", "/healthz")
+        return connection.getresponse().read(16) == b"ok"
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
 
 
 def _is_admin_port(serve: ServeConfig, gateway: Mapping[str, Any]) -> bool:
@@ -324,7 +348,5 @@ def _is_admin_port(serve: ServeConfig, gateway: Mapping[str, Any]) -> bool:
 
 def _refused(serve: ServeConfig, error: OSError) -> SetupCheck:
     at = f"port {serve.port} of {serve.bind}"
-    if error.errno == errno.EADDRINUSE:
-        return SetupCheck("listening", True, f"{at} is in use: by the gateway, if it runs")
     key = f"{CONFIG_PATH}.serve.{'port' if error.errno == errno.EACCES else 'bind'}"
     return SetupCheck("listening", False, f"{key}: cannot listen on {at}: {error.strerror}")
