@@ -21,6 +21,7 @@ __all__ = ["AgentDirectory"]
 
 _SECTION_KEYS = ("backends", "defaults", "list")
 _DEFAULTS_KEYS = ("backend", "model", "tools", "workspace")
+_MODEL_KEYS = ("fallbacks", "primary")
 _AGENT_KEYS = (*_DEFAULTS_KEYS, "default", "id", "identity")
 
 
@@ -137,9 +138,12 @@ class AgentDirectory:
     def notes(self) -> Iterator[str]:
         """What of the section steers nothing."""
         yield from misspelt("agents", self._section, _SECTION_KEYS)
-        yield from misspelt("agents.defaults", self._defaults, _DEFAULTS_KEYS)
-        for number, entry in enumerate(self._entries.values()):
-            yield from misspelt(f"agents.list.{number}", entry, _AGENT_KEYS)
+        listed = {f"agents.list.{n}": one for n, one in enumerate(self._entries.values())}
+        for path, entry in {"agents.defaults": self._defaults, **listed}.items():
+            keys = _AGENT_KEYS if path in listed else _DEFAULTS_KEYS
+            yield from misspelt(path, entry, keys)
+            if isinstance(entry.get("model"), Mapping):
+                yield from misspelt(f"{path}.model", entry["model"], _MODEL_KEYS)
         places = {"agents.defaults": self._defaults}
         places |= {f"agent {key!r} in agents.list": one for key, one in self._entries.items()}
         for place, source in places.items():
