@@ -60,6 +60,7 @@ from voicecall_agents.llm.prompts import caller_words, first_words, instructions
 from voicecall_agents.llm.recalling import exchange, related
 from voicecall_agents.llm.remembering import dump, heard_of, parse, remembered
 from voicecall_agents.llm.tools import server_remarks
+from voicecall_gateway.secretrefs import UNAVAILABLE
 
 pytestmark = pytest.mark.unit
 
@@ -128,6 +129,9 @@ def test_what_keeps_models_from_working_is_known_without_a_model(
     assert problem == (
         "agents.backends.pydantic-ai.apiKey: holds a variable without a value (or set MY_KEY)"
     )
+    # So does a reference to a secret that cannot be read; the gateway adds why.
+    [problem] = backend.check(LlmConfig(model="openai/small", api_key=UNAVAILABLE), ())
+    assert problem == ("agents.backends.pydantic-ai.apiKey: refers to a secret that cannot be read")
     for blank in ("", " "):
         [problem] = backend.check(LlmConfig(model="openai/small", api_key=blank), ())
         assert problem == (
