@@ -475,6 +475,7 @@ def test_what_else_is_said_of_an_agents_tools_is_told_to_steer_nothing() -> None
 
 
 def test_keys_of_other_sections_that_look_like_slips_are_told() -> None:
+    model = {"primary": "v/small", "fallback": ["v/big"]}
     agents = {
         "default": {"backend": "helper"},
         "backend": "helper",
