@@ -119,7 +119,9 @@ def test_everything_that_a_carrier_misses_is_named() -> None:
         ("http://127.0.0.1:3334", False, "cannot be reached from the internet"),
         ("https://10.0.0.1/hook", False, "plugins.entries.voice-call.config.publicUrl: https://10"),
         ("http://phone.example.com", False, "over https"),
-        ("https://phone.example.com", True, "https://phone.example.com"),
+        ("https://phone.example.com", True, "https://phone.example.com, whose path is not"),
+        ("https://phone.example.com/voice", True, "serve.path, /voice/webhook: right only if the"),
+        ("https://phone.example.com/voice/webhook/?a=1", True, "/voice/webhook/?a=1; they all"),
     ],
 )
 def test_a_real_carrier_must_reach_the_webhooks(url: str | None, ok: bool, word: str) -> None:

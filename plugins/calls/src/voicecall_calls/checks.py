@@ -10,6 +10,7 @@ import socket
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from voicecall.errors import ConfigError, PluginError, VoicecallError
 from voicecall.hosting import SetupCheck, SetupContext
@@ -160,6 +161,10 @@ def _exposure(wiring: Wiring) -> SetupCheck:
     hint = _ONE_CLIENT if is_one_client(config.serve, config.webhook_security) else ""
     tunnel = _tunnel(wiring)
     way = f"through the tunnel {tunnel.label}" if tunnel else f"at {config.public_url}"
+    path = urlsplit(config.public_url or "").path
+    if not tunnel and path.rstrip("/") != config.serve.path.rstrip("/"):
+        served = f"{CONFIG_PATH}.serve.path, {config.serve.path}"
+        way += f", whose path is not {served}: right only if the proxy changes it"
     return SetupCheck(name, True, f"webhooks come in {way}{hint}")
 
 
