@@ -15,6 +15,7 @@ from voicecall.errors import StoreError
 
 __all__ = ["StoreTrouble", "locked", "naming", "reason"]
 
+_OWNED = "; it must belong to the gateway's user, and commands must be run as that user"
 _DAMAGED = "; use a backup or another store"
 _HINTS = {
     sqlite3.SQLITE_CORRUPT: _DAMAGED,
@@ -38,7 +39,8 @@ def naming(name: object) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise StoreError(f"{error.filename or name}: {error.strerror or error}") from error
+        hint = _OWNED if isinstance(error, PermissionError) else ""
+        raise StoreError(f"{error.filename or name}: {error.strerror or error}{hint}") from error
     except SQLAlchemyError as error:
         raise StoreError(f"{name}: {reason(error)}") from error
 
