@@ -477,7 +477,7 @@ async def test_emulate(shell: Any) -> None:
         print("exchange on http://127.0.0.1:5")
 
     def taken(**options: Any) -> None:
-        raise OSError(98, "Address already in use")
+        raise OSError(errno.EADDRINUSE, "in use (at 127.0.0.1)")
 
     def narrow(port: int) -> None:
         given.append(port)
@@ -505,8 +505,9 @@ async def test_emulate(shell: Any) -> None:
     ]
     code, out, err = shell("emulate", "fake", "--json", "--host", "203.0.113.1")
     assert (code, out) == (1, "")
-    assert err.startswith("the emulator cannot listen on 203.0.113.1 port 0: ")
-    expected = "the emulator cannot listen on 127.0.0.1 port 5: Address already in use\n"
+    reason = os.strerror(errno.EADDRNOTAVAIL)
+    assert err == f"the emulator cannot listen on 203.0.113.1 port 0: {reason}\n"
+    expected = f"the emulator cannot listen on 127.0.0.1 port 5: {os.strerror(errno.EADDRINUSE)}\n"
     assert shell("emulate", "taken", "--port", "5") == (1, "", expected)
     assert shell("emulate", "fak")[2].endswith("did you mean 'fake'?\n")
     for name in wrong:
