@@ -550,6 +550,20 @@ def test_a_file_of_another_user_is_no_place_for_calls(
     assert "store" not in checks(state_dir=tmp_path, store=postgres)
 
 
+def test_the_key_of_another_user(tmp_path: Path) -> None:
+    """As when root ran ``voicecall setup --probe`` before the first start."""
+    file = tmp_path / "voice-calls" / "probe.key"
+    file.parent.mkdir()
+    assert "probe-key" not in checks(state_dir=tmp_path)
+    file.touch()
+    assert "probe-key" not in checks(state_dir=tmp_path)
+    file.unlink()
+    file.symlink_to(tmp_path / "gone")
+    check = checks(state_dir=tmp_path)["probe-key"]
+    assert not check.ok
+    assert f"{file} cannot be read: delete it, or give it to the gateway's user" in check.message
+
+
 def test_a_database_that_is_none(tmp_path: Path) -> None:
     file = tmp_path / "voice-calls" / "calls.db"
     file.parent.mkdir()

@@ -6,6 +6,7 @@ from __future__ import annotations
 import errno
 import http.client
 import ipaddress
+import os
 import socket
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -44,6 +45,7 @@ def setup_checks(context: SetupContext) -> Sequence[SetupCheck]:
         return [_enabled(context, True), SetupCheck("provider-config", False, str(error))]
     local = [
         *_place(config, context.state_dir),
+        *_probe_key(context.state_dir),
         *_listening(config.serve, context.section("gateway")),
     ]
     try:
@@ -285,6 +287,16 @@ def _place(config: VoiceCallConfig, state_dir: Path) -> Iterator[SetupCheck]:
     if why is not None:
         keys = f"set VOICECALL_STATE_DIR or {CONFIG_PATH}.store"
         yield SetupCheck("store", False, f"calls cannot be stored in {directory}: {why}; {keys}")
+
+
+def _probe_key(state_dir: Path) -> Iterator[SetupCheck]:
+    """What keeps the phone from its key, without which it does not start."""
+    from voicecall_calls.server.challenge import key_file
+
+    file = key_file(state_dir.absolute())
+    if os.path.lexists(file) and not os.access(file, os.R_OK):
+        text = f"{file} cannot be read: delete it, or give it to the gateway's user (chown)"
+        yield SetupCheck("probe-key", False, text)
 
 
 def _is_sqlite(file: Path) -> bool:
