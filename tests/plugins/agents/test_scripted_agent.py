@@ -198,3 +198,21 @@ async def test_fields_that_nothing_is_filled_in_for_are_remarked() -> None:
         f"{path}.rules.2.reply: {{ text }} {spoken}; did you mean 'text'?",
     ]
     assert info.check(provider_config(info, {}, {}, path), ()) == []
+
+
+async def test_replies_that_no_caller_will_hear_are_remarked() -> None:
+    info = Registry().load(ProviderKind.AGENT, "scripted")
+    raw = {
+        "rules": [{"match": "a"}, {"match": ["", " "]}, {"match": ["b", ""]}, {"match": []}],
+        "digits": {"12#*": "x", "D": "x", "one": "x", "": "x"},
+    }
+    path = "agents.backends.scripted"
+    assert info.check is not None
+    remarks = info.check(provider_config(info, raw, {}, path), ())
+    assert all(isinstance(remark, Remark) for remark in remarks)
+    assert [text.partition(":")[0] for text in remarks] == [
+        f"{path}.rules.1.match",
+        f"{path}.rules.3.match",
+        f"{path}.digits.one",
+        f"{path}.digits.",
+    ]

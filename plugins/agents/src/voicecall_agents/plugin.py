@@ -25,9 +25,9 @@ def _factory(config: Any, context: ProviderContext) -> Any:
 
 
 def _check(config: Any, models: Collection[str]) -> Sequence[str]:
-    from .scripted import unknown_fields
+    from .scripted import never_used, unknown_fields
 
-    return [*map(Remark, unknown_fields(config))]
+    return [Remark(text) for text in (*unknown_fields(config), *never_used(config))]
 
 
 @hookimpl

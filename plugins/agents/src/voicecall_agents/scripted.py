@@ -17,7 +17,7 @@ from voicecall.errors import InvalidRequest
 from voicecall.tones import check_digits
 from voicecall.wording import did_you_mean
 
-__all__ = ["Exchange", "Rule", "ScriptedAgent", "ScriptedConfig", "unknown_fields"]
+__all__ = ["Exchange", "Rule", "ScriptedAgent", "ScriptedConfig", "never_used", "unknown_fields"]
 
 _PATH = "agents.backends.scripted"
 
@@ -30,6 +30,7 @@ _TURNS = 200
 _WORD = re.compile(r"\s*\S+\s*")
 _FIELDS = ("text", "digits", "number_of_turns")
 _FIELD = re.compile(rf"\{{({'|'.join(_FIELDS)})\}}(\.?)")
+_PRESSED = re.compile(r"[0-9A-D*#]+")
 _BRACES = re.compile(r"\{([^{}]*)\}")
 _ENDS = (".", "!", "?", "…")
 
@@ -122,6 +123,16 @@ def unknown_fields(config: ScriptedConfig) -> Iterator[str]:
             if name not in _FIELDS:
                 meant = did_you_mean(name, _FIELDS, 0.6) or f" (there are {known})"
                 yield f"{_PATH}.{place}: {{{name}}} is spoken as it is written{meant}"
+
+
+def never_used(config: ScriptedConfig) -> Iterator[str]:
+    """Replies that no caller will hear, a sentence each."""
+    for index, rule in enumerate(config.rules):
+        if not isinstance(rule.match, str) and not any(map(str.strip, rule.match)):
+            yield f"{_PATH}.rules.{index}.match: has no phrase and matches nothing"
+    for keys in config.digits:
+        if not _PRESSED.fullmatch(keys):
+            yield f"{_PATH}.digits.{keys}: no caller can press that; keys are 0-9, *, # and A-D"
 
 
 @dataclass(slots=True)
