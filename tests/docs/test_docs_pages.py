@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import os
 import re
 import shlex
 import sqlite3
@@ -163,6 +164,19 @@ def whole_configurations() -> Iterator[Any]:
                 yield pytest.param(text, id=f"{name_of(page)}-{number}")
 
 
+def test_the_unit_confines_the_gateway_to_its_state_directory() -> None:
+    [unit] = blocks(ROOT / "docs/how-to/run-as-a-service.md", "ini")
+    lines = unit.splitlines()
+    for line in ("ProtectSystem=strict", "ProtectHome=tmpfs", "PrivateTmp=yes"):
+        assert line in lines
+    # What it may write to all the same.
+    assert "StateDirectory=voicecall" in lines
+    assert "Environment=VOICECALL_STATE_DIR=/var/lib/voicecall" in lines
+    assert {"NoNewPrivileges=yes", "SystemCallFilter=@system-service"} < {*lines}
+    # Node.js, in which MCP servers may be written, maps memory that it writes and runs.
+    assert "MemoryDenyWriteExecute" not in unit
+
+
 @pytest.mark.parametrize("text", list(whole_configurations()))
 def test_configurations_are_valid(
     text: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
@@ -176,6 +190,9 @@ def test_configurations_are_valid(
     ]
     (tmp_path / "bakery.py").write_text(tools, encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
+    # The MCP server of a page.
+    (tmp_path / "calendar-mcp").touch(mode=0o700)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
     loaded = config_from_tree(json5.loads(text), environ={}, source="page")
     assert loaded.notes == ()
     config = validate(VoiceCallConfig, loaded.plugin_values(PLUGIN_ID), CONFIG_PATH)

@@ -108,6 +108,9 @@ async def test_a_running_gateway_answers_for_itself(tmp_path: Path) -> None:
             assert list(await gateway.wait_started()) == []
             probed = await here.setup("--probe")
             assert probed["public-url"] == (True, f"{here.url} leads to this machine")
+            ok, text = probed["listening"]
+            assert ok
+            assert text.endswith(" of 127.0.0.1 is in use by a gateway that runs")
 
 
 async def test_a_media_socket_is_opened_where_calls_are_streamed(tmp_path: Path) -> None:

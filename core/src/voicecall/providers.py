@@ -29,6 +29,7 @@ __all__ = [
     "ProviderFactory",
     "ProviderInfo",
     "ProviderKind",
+    "Remark",
 ]
 
 API_VERSION = 1
@@ -53,6 +54,13 @@ class ProviderKind(StrEnum):
     def group(self) -> str:
         """Name of the entry-point group."""
         return f"voicecall.{self.value}"
+
+
+class Remark(str):
+    """A sentence that ``check`` returns about a mistake that the provider works in spite of: it is
+    shown and logged, and keeps nothing from starting."""
+
+    __slots__ = ()
 
 
 class ProviderFactory(Protocol):
@@ -107,13 +115,16 @@ class ProviderInfo:
       not read
     - ``legacy_keys``: keys of older versions and their replacements
     - ``check(config, models)`` returns what would keep the provider from working, one sentence per
-      problem, as far as only the provider knows it (such as a key that the model's vendor needs)
+      problem, as far as only the provider knows it (such as a key that the model's vendor needs);
+      a :class:`Remark` for a problem that the provider works in spite of
+    - ``tools(config)`` returns the names of the tools that an agent backend has, so that mistakes
+      in ``tools.allow`` can be reported; a name ends in ``*`` if only its beginning is known
 
-    ``check`` must not contact anything. It may import what the factory imports, and raises a
-    ``VoicecallError`` if that is missing. ``models`` are the models that an agent backend may be
-    asked for besides its own; for other kinds it is empty. It is called for agent backends at each
-    start, for carriers, stores, tunnels, recognisers, voices and voice models only by ``voicecall
-    setup``.
+    ``check`` and ``tools`` must not contact anything. They may import what the factory imports, and
+    raise a ``VoicecallError`` if that is missing. ``models`` are the models that an agent backend
+    may be asked for besides its own; for other kinds it is empty. Both are called for agent
+    backends at each start; ``check`` is called for carriers, stores, tunnels, recognisers, voices
+    and voice models only by ``voicecall setup``.
 
     Raises ``TypeError`` for a field of the wrong type.
     """
@@ -134,6 +145,7 @@ class ProviderInfo:
     capabilities: Any = None
     legacy_keys: tuple[LegacyKey, ...] = ()
     check: Callable[[Any, Collection[str]], Sequence[str]] | None = None
+    tools: Callable[[Any], Collection[str]] | None = None
 
     def __post_init__(self) -> None:
         kind: object = self.kind
@@ -151,6 +163,7 @@ class ProviderInfo:
         for name, what in (
             ("config_model", "a function that returns the model, such as lambda: Model"),
             ("check", "a function of configuration and models"),
+            ("tools", "a function of configuration"),
         ):
             function = getattr(self, name)
             right = callable(function) and not isinstance(function, type)

@@ -22,7 +22,9 @@ def check_digits(digits: str) -> str:
     :exc:`~voicecall.errors.InvalidRequest` otherwise."""
     text = digits.replace(" ", "")
     if not _DIGITS.fullmatch(text):
-        raise InvalidRequest("digits may only contain digits, *, #, comma, w, p")
+        raise InvalidRequest(
+            "digits may only contain 0-9, *, #, and the pauses w, W, p, P and comma"
+        )
     if len(text) > _MOST_DIGITS:
         raise InvalidRequest(f"digits may be at most {_MOST_DIGITS} long, with their pauses")
     return text

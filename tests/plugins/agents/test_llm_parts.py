@@ -50,6 +50,7 @@ from voicecall.errors import (
     ProviderUnavailable,
     RequestRejected,
 )
+from voicecall.providers import Remark
 from voicecall_agents.llm import plugin
 from voicecall_agents.llm.config import LlmConfig
 from voicecall_agents.llm.failures import as_provider_error, retry_delay
@@ -58,6 +59,8 @@ from voicecall_agents.llm.narration import Narration
 from voicecall_agents.llm.prompts import caller_words, first_words, instructions
 from voicecall_agents.llm.recalling import exchange, related
 from voicecall_agents.llm.remembering import dump, heard_of, parse, remembered
+from voicecall_agents.llm.tools import server_remarks
+from voicecall_gateway.secretrefs import UNAVAILABLE
 
 pytestmark = pytest.mark.unit
 
@@ -126,6 +129,9 @@ def test_what_keeps_models_from_working_is_known_without_a_model(
     assert problem == (
         "agents.backends.pydantic-ai.apiKey: holds a variable without a value (or set MY_KEY)"
     )
+    # So does a reference to a secret that cannot be read; the gateway adds why.
+    [problem] = backend.check(LlmConfig(model="openai/small", api_key=UNAVAILABLE), ())
+    assert problem == ("agents.backends.pydantic-ai.apiKey: refers to a secret that cannot be read")
     for blank in ("", " "):
         [problem] = backend.check(LlmConfig(model="openai/small", api_key=blank), ())
         assert problem == (
@@ -179,6 +185,57 @@ def test_tools_that_cannot_be_loaded_keep_an_agent_from_working(
     [problem] = backend.check(good.model_copy(update={"tools": ["good_tools:f", tool]}), ())
     assert problem.startswith("agents.backends.pydantic-ai.tools.1: ")
     assert reason in problem
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("calendar mcp", "there is no program 'calendar mcp': put what follows its name into args"),
+        ("calendar-mcp", "there is no program 'calendar-mcp' in PATH: write its path in full"),
+        ("~/calendar", "~/calendar: write the path in full, ~ is not replaced"),
+        ("/dev/null", "/dev/null is not a program that can be run"),
+        # From where it is looked for is not known here.
+        ("bin/calendar", None),
+        ("sh", None),
+    ],
+)
+def test_a_program_of_an_mcp_server_that_is_not_there_is_remarked(
+    command: str, words: str | None
+) -> None:
+    [backend] = plugin.voicecall_agent_backends()
+    assert backend.check is not None
+    servers = {"calendar": {"command": command}, "stock": {"url": "http://127.0.0.1:9/mcp"}}
+    remarks = backend.check(config(model="openai/small", apiKey="k", mcpServers=servers), ())
+    key = "agents.backends.pydantic-ai.mcpServers.calendar.command"
+    assert remarks == ([f"{key}: {words}"] if words else [])
+    # Calls do without its tools.
+    assert all(isinstance(remark, Remark) for remark in remarks)
+
+
+def test_a_program_of_an_mcp_server_is_looked_for_where_it_is_started(tmp_path: Path) -> None:
+    program = tmp_path / "my calendar"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o700)
+    server = {"command": "my calendar", "env": {"PATH": str(tmp_path)}}
+    assert [*server_remarks(config(mcpServers={"calendar": server}))] == []
+    assert [*server_remarks(config(mcpServers={"calendar": {"command": str(program)}}))] == []
+
+
+def test_the_names_of_tools_are_known_without_a_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "named_tools.py").write_text("def order() -> str:\n    return ''\n")
+    [backend] = plugin.voicecall_agent_backends()
+    assert backend.tools is not None
+    servers = {"calendar": {"url": "http://127.0.0.1:9/mcp"}}
+    assert backend.tools(config(tools=["named_tools:order"], mcpServers=servers)) == [
+        "order",
+        "calendar_*",
+        "voicecall_end_call",
+        "openclaw_end_call",
+        "voicecall_press_keys",
+    ]
 
 
 @pytest.mark.parametrize("name", ["openai:", "openai/ ", ":small", " "])

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from voicecall import ProviderContext, ProviderKind
 from voicecall.agent import AgentEvent, AgentTurn, EndCall, PressKeys, TextDelta
 from voicecall.errors import ConfigError
+from voicecall.providers import Remark
 from voicecall.registry import Registry
 from voicecall.selection import provider_config
 from voicecall_agents import scripted
@@ -171,3 +172,47 @@ async def test_a_wrong_configuration_names_the_place(raw: dict[str, Any], path: 
     info = Registry().load(ProviderKind.AGENT, "scripted")
     with pytest.raises(ConfigError, match=path.replace(".", r"\.")):
         provider_config(info, raw, {}, "agents.scripted")
+
+
+async def test_fields_that_nothing_is_filled_in_for_are_remarked() -> None:
+    info = Registry().load(ProviderKind.AGENT, "scripted")
+    raw = {
+        "rules": [
+            {"match": "a", "reply": "{text} {digits} {number_of_turns}"},
+            {"match": "b", "reply": ["{text}", "{caller}, {caller}"]},
+            {"match": "c", "reply": "{ text }"},
+        ],
+        "digits": {"1": "{Digits}"},
+        "fallback": "You said {txt}",
+    }
+    config = provider_config(info, raw, {}, "agents.backends.scripted")
+    assert info.check is not None
+    remarks = info.check(config, ())
+    assert all(isinstance(remark, Remark) for remark in remarks)
+    path, spoken = "agents.backends.scripted", "is spoken as it is written"
+    known = "{text}, {digits}, {number_of_turns}"
+    assert remarks == [
+        f"{path}.fallback: {{txt}} {spoken}; did you mean 'text'?",
+        f"{path}.digits.1: {{Digits}} {spoken}; did you mean 'digits'?",
+        f"{path}.rules.1.reply.1: {{caller}} {spoken} (there are {known})",
+        f"{path}.rules.2.reply: {{ text }} {spoken}; did you mean 'text'?",
+    ]
+    assert info.check(provider_config(info, {}, {}, path), ()) == []
+
+
+async def test_replies_that_no_caller_will_hear_are_remarked() -> None:
+    info = Registry().load(ProviderKind.AGENT, "scripted")
+    raw = {
+        "rules": [{"match": "a"}, {"match": ["", " "]}, {"match": ["b", ""]}, {"match": []}],
+        "digits": {"12#*": "x", "D": "x", "one": "x", "": "x"},
+    }
+    path = "agents.backends.scripted"
+    assert info.check is not None
+    remarks = info.check(provider_config(info, raw, {}, path), ())
+    assert all(isinstance(remark, Remark) for remark in remarks)
+    assert [text.partition(":")[0] for text in remarks] == [
+        f"{path}.rules.1.match",
+        f"{path}.rules.3.match",
+        f"{path}.digits.one",
+        f"{path}.digits.",
+    ]

@@ -145,6 +145,7 @@ def test_hosts_may_be_names_and_addresses_with_or_without_a_port() -> None:
         ({"retention": {"calls": 10**12}}, r"retention\.calls: must be at most 1000000000"),
         ({"provider": "twilio", "twilio": 5}, r"here\.twilio: must be an object"),
         ({"provider": "twilio", "twilio": None}, r"here\.twilio: must be an object"),
+        ({"mock": []}, r"here\.mock: must be an object"),
         ({"webhookSecurity": {"trustedProxyIPs": ["proxy.local"]}}, r"trustedProxyIPs\.0.*CIDR"),
         (
             {"streaming": {"enabled": True}, "realtime": {"enabled": True}},
@@ -152,11 +153,15 @@ def test_hosts_may_be_names_and_addresses_with_or_without_a_port() -> None:
         ),
         (
             {"streaming": {"streamPath": "/voice/webhook"}},
-            r"streaming\.streamPath: must differ from serve\.path",
+            r"streaming\.streamPath and serve\.path must differ",
+        ),
+        (
+            {"serve": {"path": "/voice/stream"}},
+            r"here: streaming\.streamPath and serve\.path must differ",
         ),
         (
             {"realtime": {"streamPath": "/voice/webhook"}},
-            r"realtime\.streamPath: must differ from serve\.path",
+            r"realtime\.streamPath and serve\.path must differ",
         ),
         ({"agentId": " "}, "agentId: must be the id of an agent"),
         ({"carriers": "mock"}, "carriers: must be an object"),

@@ -65,7 +65,7 @@ async def untouched(phone: Phone) -> bool:
     [
         (
             DialOptions(to=None, dtmf_sequence="12a", mode=CallMode.NOTIFY),
-            r"digits may only contain digits, \*, #, comma, w, p",
+            r"digits may only contain 0-9, \*, #, and the pauses w, W, p, P and comma",
         ),
         (
             DialOptions(to=None, dtmf_sequence="12", mode=CallMode.NOTIFY),

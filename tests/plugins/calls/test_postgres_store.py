@@ -17,6 +17,7 @@ import anyio
 import psycopg
 import pytest
 from sqlalchemy import Engine, event
+from tests.ports import reserve_port
 
 from voicecall.errors import ConfigError, DuplicateKey, StoreError
 from voicecall.model import Speaker, TranscriptEntry
@@ -387,6 +388,15 @@ async def test_a_database_that_is_not_there(postgres_server: Server, tmp_path: P
         async with store.lifespan():
             pass
     assert "secret" not in f"{caught.value} {store!r}"
+
+
+async def test_a_server_that_is_not_there_is_told_in_one_line(tmp_path: Path) -> None:
+    port = reserve_port()
+    store = PostgresStore(f"postgresql://127.0.0.1:{port}/calls", tmp_path, SystemSeam())
+    with pytest.raises(StoreError, match="Is the server running") as told:
+        async with store.lifespan():
+            pass
+    assert "\n" not in str(told.value)
 
 
 async def test_a_newer_schema_is_refused(

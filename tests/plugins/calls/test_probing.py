@@ -19,6 +19,7 @@ from voicecall.configuring import validate
 from voicecall.errors import ConfigError
 from voicecall.hosting import SetupContext
 from voicecall.telephony import Probe
+from voicecall_calls.checks import setup_checks
 from voicecall_calls.config import VoiceCallConfig
 from voicecall_calls.probing import PhoneProbe, media_url_check, public_url_check
 from voicecall_calls.server.challenge import answering
@@ -76,6 +77,35 @@ async def test_a_carrier_whose_probe_has_a_fault_is_named_and_the_url_is_fetched
     assert (probed.id, probed.ok) == ("probe", False)
     assert probed.message == ("the telephony provider 'faulty' cannot be used: KeyError: 'numbers'")
     assert (fetched.id, fetched.ok) == ("public-url", False)
+
+
+@pytest.mark.parametrize(
+    ("config", "agents"),
+    [
+        ({"inboundPolicy": "opn"}, {}),
+        ({"provider": "scripted"}, {"list": 5}),
+        ({"provider": "unmakable"}, {}),
+    ],
+)
+async def test_what_the_local_checks_say_already_is_not_said_again(
+    tmp_path: Path, config: dict[str, str], agents: dict[str, int]
+) -> None:
+    def make(config: object, context: object) -> ScriptedCarrier:
+        raise ConfigError("cannot be made")
+
+    unmakable = replace(
+        info(ProviderKind.TELEPHONY, "unmakable", capabilities=NATIVE), factory=make
+    )
+    context = SetupContext(
+        registry=registry(more=[unmakable]),
+        plugin_config=lambda plugin: validate(VoiceCallConfig, config, "here"),
+        section=lambda name: agents if name == "agents" else {},
+        enabled=lambda plugin: True,
+        environ={},
+        state_dir=tmp_path,
+    )
+    assert not all(check.ok for check in setup_checks(context))
+    assert await PhoneProbe(context).run() == ()
 
 
 @pytest.mark.parametrize(

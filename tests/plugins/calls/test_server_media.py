@@ -337,6 +337,24 @@ async def test_what_closes_a_socket(messages: list[Any], close: tuple[int, str |
         assert [line.closed_told for line in engine.lines] == [1] * len(engine.lines)
 
 
+async def test_a_carrier_that_tries_again_what_is_refused_fills_no_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO, logger="voicecall.calls.server")
+    server = make_server(Engine())
+    with anyio.fail_after(30):
+        # Not closed backstage: what is left to say is said at the end.
+        async with server.run():
+            for _ in range(5):
+                async with dial(server) as client:
+                    await client.send(start("bad"))
+                    await close_of(client)
+    refused = [line for line in caplog.messages if "Unknown call" in line]
+    first = "media socket of 127.0.0.1 closed: 1008 Unknown call"
+    assert refused[0] == first
+    assert refused[1:] == [f"{first} (4 more in 0 s)"]
+
+
 async def test_sockets_are_counted_that_are_not_let_in() -> None:
     async with serving() as (server, engine):
         assert await refusal(server, "/more") == (404, b"Not Found")

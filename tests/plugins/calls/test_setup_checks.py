@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 import socket
+import sqlite3
 import sys
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from tempfile import gettempdir
@@ -17,6 +20,7 @@ from voicecall import ProviderContext, ProviderInfo, ProviderKind
 from voicecall.configuring import ConfigModel, validate
 from voicecall.errors import PluginError
 from voicecall.hosting import SetupCheck, SetupContext
+from voicecall.providers import Remark
 from voicecall.telephony import TelephonyCapabilities
 from voicecall.tunnel import TunnelCapabilities
 from voicecall_calls.checks import setup_checks
@@ -115,7 +119,9 @@ def test_everything_that_a_carrier_misses_is_named() -> None:
         ("http://127.0.0.1:3334", False, "cannot be reached from the internet"),
         ("https://10.0.0.1/hook", False, "plugins.entries.voice-call.config.publicUrl: https://10"),
         ("http://phone.example.com", False, "over https"),
-        ("https://phone.example.com", True, "https://phone.example.com"),
+        ("https://phone.example.com", True, "https://phone.example.com, whose path is not"),
+        ("https://phone.example.com/voice", True, "serve.path, /voice/webhook: right only if the"),
+        ("https://phone.example.com/voice/webhook/?a=1", True, "/voice/webhook/?a=1; they all"),
     ],
 )
 def test_a_real_carrier_must_reach_the_webhooks(url: str | None, ok: bool, word: str) -> None:
@@ -331,6 +337,82 @@ def test_what_only_the_backend_knows_is_asked_of_it() -> None:
     assert found["agent"] == SetupCheck("agent", False, "the agent keyed needs its extra")
 
 
+def test_a_mistake_that_an_agent_works_in_spite_of_is_a_note() -> None:
+    def check(config: Any, models: Collection[str]) -> Sequence[str]:
+        return [Remark("{name} is spoken as it is written")]
+
+    def check_voice(config: Any, models: Collection[str]) -> Sequence[str]:
+        return [Remark("an old voice"), "no voice"] if config.voice else [Remark("an old voice")]
+
+    more = (
+        info(ProviderKind.AGENT, "asked", check=check),
+        info(ProviderKind.TTS, "loud", check=check_voice),
+    )
+    agents = {
+        "defaults": {"backend": "asked", "model": {"primary": "v/small", "fallbacks": ["v/big"]}},
+        "list": [{"id": "desk"}, {"id": "sales"}],
+    }
+    found = checks(agents=agents, more=more)
+    assert found["agent"].ok
+    assert found["provider-config"].ok
+    assert found["notes"] == SetupCheck("notes", True, "{name} is spoken as it is written")
+    streaming: dict[str, Any] = {"streaming": {"enabled": True}, "environ": {"EARS_KEY": "k"}}
+    tts: dict[str, Any] = {"provider": "loud"}
+    assert checks(more=more, tts=tts, **streaming)["tts"] == SetupCheck(
+        "tts", True, "WARNING: Loud: an old voice"
+    )
+    tts["providers"] = {"loud": {"voice": "x"}}
+    assert checks(more=more, tts=tts, **streaming)["tts"] == SetupCheck(
+        "tts", False, "WARNING: Loud: an old voice; Loud: no voice"
+    )
+
+
+@pytest.mark.parametrize(
+    ("tools", "named"),
+    [
+        (lambda config: ["order", "calendar_*"], ["ordr", "calender_find", "cash_*"]),
+        (lambda config: ["order", "c*"], ["ordr"]),
+        (None, []),
+        (lambda config: 1 / 0, []),
+    ],
+)
+def test_allowed_tools_that_no_agent_has(tools: Any, named: list[str]) -> None:
+    allow = ["order", "ordr", "cal*", "*", "calendar_find", "calender_find", "cash_*"]
+    more = (info(ProviderKind.AGENT, "asked", tools=tools),)
+    places: dict[str, dict[str, Any]] = {
+        "agents.defaults": {"defaults": {"backend": "asked", "tools": {"allow": allow}}},
+        "agents.list.1": {
+            "defaults": {"backend": "asked"},
+            "list": [{"id": "desk"}, {"id": "sales", "tools": {"allow": allow}}],
+        },
+    }
+    for place, agents in places.items():
+        found = checks(agents=agents, more=more)
+        keys = [f"{place}.tools.allow.{allow.index(name)}: no tool is called" for name in named]
+        assert ("notes" in found) is bool(keys)
+        if keys:
+            sentences = re.split("; (?=agents)", found["notes"].message)
+            assert [text.partition(" '")[0] for text in sentences] == keys
+            assert "'ordr'; did you mean 'order'?" in sentences[0]
+
+
+def test_allowed_tools_that_another_agent_has() -> None:
+    more = (
+        info(ProviderKind.AGENT, "asked", tools=lambda config: ["order"]),
+        info(ProviderKind.AGENT, "seller", tools=lambda config: ["sell"]),
+        info(ProviderKind.AGENT, "silent"),
+    )
+    agents: dict[str, Any] = {
+        "defaults": {"backend": "asked", "tools": {"allow": ["order", "sell", "cook"]}},
+        "list": [{"id": "desk"}, {"id": "sales", "backend": "seller"}],
+    }
+    assert checks(agents=agents, more=more)["notes"].message == (
+        "agents.defaults.tools.allow.2: no tool is called 'cook'"
+    )
+    agents["list"].append({"id": "else", "backend": "silent"})
+    assert "notes" not in checks(agents=agents, more=more)
+
+
 def test_what_several_models_lack_is_said_once() -> None:
     def check(config: Any, models: Collection[str]) -> Sequence[str]:
         return ["a key is needed: set BIG_KEY" for name in models]
@@ -445,16 +527,82 @@ def test_a_file_of_the_store_that_cannot_be_used(tmp_path: Path) -> None:
     check = checks(state_dir=tmp_path)["store"]
     assert not check.ok
     assert f"{directory}/calls.db cannot be read and written: give it to" in check.message
+    (directory / "calls.db").unlink()
+    (directory / "calls.jsonl").mkdir()
+    check = checks(state_dir=tmp_path)["store"]
+    assert not check.ok
+    assert f"{directory}/calls.jsonl is not a file" in check.message
 
 
-def test_a_port_that_cannot_be_had() -> None:
+def test_a_file_of_another_user_is_no_place_for_calls(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its mode could not be set, whatever it is."""
+    directory = tmp_path / "voice-calls"
+    directory.mkdir()
+    (directory / "calls.db").touch()
+    owner = (directory / "calls.db").stat().st_uid
+    monkeypatch.setattr(os, "geteuid", lambda: owner + 1)
+    check = checks(state_dir=tmp_path)["store"]
+    assert not check.ok
+    assert f"{directory}/calls.db belongs to another user: give it to" in check.message
+    postgres = {"provider": "postgres", "url": "postgresql://localhost/calls"}
+    assert "store" not in checks(state_dir=tmp_path, store=postgres)
+
+
+def test_the_key_of_another_user(tmp_path: Path) -> None:
+    """As when root ran ``voicecall setup --probe`` before the first start."""
+    file = tmp_path / "voice-calls" / "probe.key"
+    file.parent.mkdir()
+    assert "probe-key" not in checks(state_dir=tmp_path)
+    file.touch()
+    assert "probe-key" not in checks(state_dir=tmp_path)
+    file.unlink()
+    file.symlink_to(tmp_path / "gone")
+    check = checks(state_dir=tmp_path)["probe-key"]
+    assert not check.ok
+    assert f"{file} cannot be read: delete it, or give it to the gateway's user" in check.message
+
+
+def test_a_database_that_is_none(tmp_path: Path) -> None:
+    file = tmp_path / "voice-calls" / "calls.db"
+    file.parent.mkdir()
+    file.write_text("no database at all", encoding="utf-8")
+    before = file.stat()
+    check = checks(state_dir=tmp_path)["store"]
+    assert not check.ok
+    assert f"{file} is not an SQLite database: restore a backup or move it away" in check.message
+    assert file.stat().st_mtime_ns == before.st_mtime_ns
+    assert list(file.parent.iterdir()) == [file]
+
+
+def test_the_database_of_a_gateway_that_runs(tmp_path: Path) -> None:
+    file = tmp_path / "voice-calls" / "calls.db"
+    file.parent.mkdir()
+    with closing(sqlite3.connect(file)) as running:
+        running.execute("PRAGMA journal_mode = WAL")
+        running.execute("CREATE TABLE calls (id)")
+        running.execute("BEGIN IMMEDIATE")
+        there = sorted(file.parent.iterdir())
+        assert "store" not in checks(state_dir=tmp_path)
+        assert sorted(file.parent.iterdir()) == there
+        running.execute("INSERT INTO calls VALUES (1)")
+        running.execute("COMMIT")
+
+
+def test_a_port_that_cannot_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
         port = other.getsockname()[1]
-        taken = checks(serve={"port": port})["listening"]
-    assert taken.ok
-    assert taken.message == f"port {port} of 127.0.0.1 is in use: by the gateway, if it runs"
+        monkeypatch.setattr("voicecall_calls.checks._LOOK_S", 0.1)
+        for bind in ("127.0.0.1", "0.0.0.0"):
+            taken = checks(serve={"port": port, "bind": bind})["listening"]
+            assert not taken.ok
+            assert taken.message == (
+                f"plugins.entries.voice-call.config.serve.port: port {port} of {bind} is in use by"
+                " another program: stop it or choose another port"
+            )
     assert "listening" not in checks(serve={"port": port})
     for bind in ("203.0.113.9", "no such host"):
         check = checks(serve={"port": 0, "bind": bind})["listening"]

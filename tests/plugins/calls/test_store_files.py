@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import logging
 import os
@@ -23,6 +24,7 @@ from voicecall.model import CallRecord, CallState, DeadlineKind, Speaker, Transc
 from voicecall.seam import SystemSeam
 from voicecall.store import Commit, DialReservation, StoredEvent, TurnRow
 from voicecall_calls.store import SqliteStore
+from voicecall_calls.store.database import naming
 from voicecall_calls.store.journal import Journal
 from voicecall_calls.store.pruning import ROWS_PER_STEP
 from voicecall_calls.store.schema import STEPS, prepare_schema
@@ -170,6 +172,15 @@ async def test_a_companion_that_cannot_be_used(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match=r"calls\.db: unable to open .* next to it \(-wal, -shm\)"):
         async with new_store(tmp_path).lifespan():
             pass
+
+
+def test_a_file_of_another_user_is_told_with_what_to_do() -> None:
+    with pytest.raises(StoreError) as told, naming("the store"):
+        raise PermissionError(errno.EACCES, "Permission denied", "/state/voice-calls/lock")
+    assert str(told.value) == (
+        "/state/voice-calls/lock: Permission denied; it must belong to the gateway's user, and"
+        " commands must be run as that user"
+    )
 
 
 async def test_a_directory_that_is_a_file(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from msgspec import structs
 
 from voicecall.configuring import ConfigModel, validate
 from voicecall.errors import ConfigError, PluginError
-from voicecall.hosting import SetupContext
+from voicecall.hosting import SetupCheck, SetupContext
 from voicecall.model import CallRecord, CallState, Direction
 from voicecall.providers import ProviderContext, ProviderKind
 from voicecall.registry import Registry
@@ -99,7 +99,11 @@ def test_the_journal_of_postgres() -> None:
         ({"provider": "postgres"}, ConfigError, r"store\.url.*VOICECALL_DATABASE_URL"),
         ({"provider": "postgres", "url": "mysql://u:secret@h/d"}, ConfigError, r"store\.url"),
         ({"provider": "postgres", "url": URL, "ulr": 1}, ConfigError, r"ulr.*did you mean 'url'"),
-        ({"provider": "postgrse"}, PluginError, "did you mean 'postgres'"),
+        (
+            {"provider": "postgrse"},
+            PluginError,
+            r"^plugins\.entries\.voice-call\.config\.store\.provider: .*mean 'postgres'",
+        ),
         ({"provider": "sqlite", "url": URL}, ConfigError, r"store\.url: unknown key"),
         ({"provider": "sqlite", "directory": 5}, ConfigError, r"store: must be the path of a dir"),
         ("/calls\0", ConfigError, r"store: must be the path of a directory"),
@@ -136,13 +140,8 @@ def test_postgres_without_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
         made({"provider": "postgres", "url": URL})
 
 
-@pytest.mark.parametrize("installed", [True, False])
-def test_setup_finds_that_the_extra_of_postgres_is_missing(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, installed: bool
-) -> None:
-    if not installed:
-        monkeypatch.setitem(sys.modules, "psycopg", None)
-    tree = {"store": {"provider": "postgres", "url": URL}, "serve": {"port": 0}}
+def setup_of_postgres(state_dir: Path, url: str = URL) -> dict[str, SetupCheck]:
+    tree = {"store": {"provider": "postgres", "url": url}, "serve": {"port": 0}}
     chosen = validate(VoiceCallConfig, tree, "here")
     context = SetupContext(
         registry=Registry(),
@@ -150,9 +149,25 @@ def test_setup_finds_that_the_extra_of_postgres_is_missing(
         section=lambda name: {},
         enabled=lambda plugin: True,
         environ={},
-        state_dir=tmp_path,
+        state_dir=state_dir,
     )
-    found = {check.id: check for check in setup_checks(context)}
+    return {check.id: check for check in setup_checks(context)}
+
+
+def test_setup_finds_a_url_that_cannot_be_read(tmp_path: Path) -> None:
+    check = setup_of_postgres(tmp_path, "postgresql://u:one/secret@h/d")["store"]
+    assert not check.ok
+    assert "PostgreSQL: the URL of the PostgreSQL store is invalid" in check.message
+    assert "secret" not in check.message
+
+
+@pytest.mark.parametrize("installed", [True, False])
+def test_setup_finds_that_the_extra_of_postgres_is_missing(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, installed: bool
+) -> None:
+    if not installed:
+        monkeypatch.setitem(sys.modules, "psycopg", None)
+    found = setup_of_postgres(tmp_path)
     assert found["provider-config"].ok
     assert ("store" in found) is not installed
     if not installed:

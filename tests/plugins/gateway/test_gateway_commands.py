@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import socket
 import types
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
 
+import anyio
+import anyio.to_thread
 import pytest
 import typer
 
@@ -234,6 +239,71 @@ async def test_setup(shell: Any, fake_plugin: Any) -> None:
     ]
 
 
+async def test_setup_names_what_in_the_state_directory_keeps_a_gateway_from_starting(
+    shell: Any, fake_plugin: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good = SetupCheck("provider", True, "mock is used")
+    shell.extra = [("voicecall.gateway", "a", fake_plugin("a", checks=[good]))]
+    state = Path(shell.environ["VOICECALL_STATE_DIR"])
+    wrong = {
+        "logs": f"{state}/logs is not a directory",
+        "logs/voicecall.log": f"{state}/logs/voicecall.log is not a file",
+        "agents": f"{state}/agents is not a directory",
+        "agents/history.db": f"{state}/agents/history.db is not a file",
+    }
+    for name, message in wrong.items():
+        place = state / name
+        if "/" in name:
+            place.mkdir(parents=True)
+        else:
+            state.mkdir(exist_ok=True)
+            place.touch()
+        before = sorted(state.rglob("*"))
+        _, check = shell.json("setup", code=1)["checks"]
+        assert (check["id"], check["ok"]) == ("state-directory", False)
+        assert message in check["message"]
+        assert sorted(state.rglob("*")) == before
+        place.rmdir() if "/" in name else place.unlink()
+    log = state / "logs" / "voicecall.log"
+    log.touch()
+    assert shell.json("setup")["ok"]
+    owner = log.stat().st_uid
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "geteuid", lambda: owner + 1)
+        _, check = shell.json("setup", code=1)["checks"]
+    assert f"{log} belongs to another user: give it to the gateway's user" in check["message"]
+    (state / "gateway-token").touch()
+    _, check = shell.json("setup", code=1)["checks"]
+    assert check["id"] == "gateway-token"
+    assert "the gateway's token is empty; delete the file" in check["message"]
+
+
+async def test_setup_names_an_admin_port_that_cannot_be_had(
+    shell: Any, fake_plugin: Any, lab: Any
+) -> None:
+    good = SetupCheck("provider", True, "mock is used")
+    shell.extra = [("voicecall.gateway", "a", fake_plugin("a", checks=[good]))]
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        shell.config.write_text(f"{{gateway: {{port: {port}}}}}")
+        _, check = shell.json("setup", code=1)["checks"]
+    assert (check["id"], check["ok"]) == ("admin-port", False)
+    assert check["message"] == (
+        f"port {port} on 127.0.0.1 is in use by another program: stop it or set gateway.port"
+    )
+    shell.config.write_text("{gateway: {port: 18790, bind: '203.0.113.9'}}")
+    _, check = shell.json("setup", code=1)["checks"]
+    assert check["message"] == (
+        "cannot listen on 203.0.113.9 port 18790 (gateway.bind, gateway.port): "
+        + os.strerror(errno.EADDRNOTAVAIL)
+    )
+    # That of a gateway that runs is its own.
+    async with lab.gateway().run() as running:
+        shell.config.write_text(f"{{gateway: {{port: {running.port}}}}}")
+        report = await anyio.to_thread.run_sync(shell.json, "setup")
+    assert report["ok"]
+
+
 async def test_setup_quotes_no_secret(shell: Any, fake_plugin: Any) -> None:
     shell.environ["ACME_API_KEY"] = "an-acme-key-of-the-test"
     bad = SetupCheck("acme", False, "an-acme-key-of-the-test is not accepted")
@@ -407,7 +477,7 @@ async def test_emulate(shell: Any) -> None:
         print("exchange on http://127.0.0.1:5")
 
     def taken(**options: Any) -> None:
-        raise OSError(98, "Address already in use")
+        raise OSError(errno.EADDRINUSE, "in use (at 127.0.0.1)")
 
     def narrow(port: int) -> None:
         given.append(port)
@@ -435,8 +505,9 @@ async def test_emulate(shell: Any) -> None:
     ]
     code, out, err = shell("emulate", "fake", "--json", "--host", "203.0.113.1")
     assert (code, out) == (1, "")
-    assert err.startswith("the emulator cannot listen on 203.0.113.1 port 0: ")
-    expected = "the emulator cannot listen on 127.0.0.1 port 5: Address already in use\n"
+    reason = os.strerror(errno.EADDRNOTAVAIL)
+    assert err == f"the emulator cannot listen on 203.0.113.1 port 0: {reason}\n"
+    expected = f"the emulator cannot listen on 127.0.0.1 port 5: {os.strerror(errno.EADDRINUSE)}\n"
     assert shell("emulate", "taken", "--port", "5") == (1, "", expected)
     assert shell("emulate", "fak")[2].endswith("did you mean 'fake'?\n")
     for name in wrong:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import OrderedDict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from typing import Annotated
 
@@ -15,8 +15,11 @@ from voicecall.agent import AgentBackend, AgentEvent, AgentTurn, EndCall, PressK
 from voicecall.configuring import ConfigModel
 from voicecall.errors import InvalidRequest
 from voicecall.tones import check_digits
+from voicecall.wording import did_you_mean
 
-__all__ = ["Exchange", "Rule", "ScriptedAgent", "ScriptedConfig"]
+__all__ = ["Exchange", "Rule", "ScriptedAgent", "ScriptedConfig", "never_used", "unknown_fields"]
+
+_PATH = "agents.backends.scripted"
 
 NOT_HEARD = "I did not catch that. Could you say it again?"
 NOT_MATCHED = "I heard: {text}. Is there anything else?"
@@ -25,7 +28,10 @@ PRESSED = "You pressed {digits}."
 _SESSIONS = 1_000
 _TURNS = 200
 _WORD = re.compile(r"\s*\S+\s*")
-_FIELD = re.compile(r"\{(text|digits|number_of_turns)\}(\.?)")
+_FIELDS = ("text", "digits", "number_of_turns")
+_FIELD = re.compile(rf"\{{({'|'.join(_FIELDS)})\}}(\.?)")
+_PRESSED = re.compile(r"[0-9A-D*#]+")
+_BRACES = re.compile(r"\{([^{}]*)\}")
 _ENDS = (".", "!", "?", "…")
 
 Milliseconds = Annotated[int, Field(ge=0, le=600_000)]
@@ -101,6 +107,32 @@ class ScriptedConfig(ConfigModel):
     """Delay before the first word."""
     word_delay_ms: Milliseconds = 0
     """Delay between words."""
+
+
+def unknown_fields(config: ScriptedConfig) -> Iterator[str]:
+    """Fields in replies that nothing is filled in for, a sentence each."""
+    replies = {"fallback": config.fallback or ""}
+    replies |= {f"digits.{keys}": reply for keys, reply in config.digits.items()}
+    for index, rule in enumerate(config.rules):
+        for number, reply in enumerate(rule.replies):
+            several = "" if isinstance(rule.reply, str) else f".{number}"
+            replies[f"rules.{index}.reply{several}"] = reply
+    known = ", ".join(f"{{{name}}}" for name in _FIELDS)
+    for place, reply in replies.items():
+        for name in dict.fromkeys(_BRACES.findall(reply)):
+            if name not in _FIELDS:
+                meant = did_you_mean(name, _FIELDS, 0.6) or f" (there are {known})"
+                yield f"{_PATH}.{place}: {{{name}}} is spoken as it is written{meant}"
+
+
+def never_used(config: ScriptedConfig) -> Iterator[str]:
+    """Replies that no caller will hear, a sentence each."""
+    for index, rule in enumerate(config.rules):
+        if not isinstance(rule.match, str) and not any(map(str.strip, rule.match)):
+            yield f"{_PATH}.rules.{index}.match: has no phrase and matches nothing"
+    for keys in config.digits:
+        if not _PRESSED.fullmatch(keys):
+            yield f"{_PATH}.digits.{keys}: no caller can press that; keys are 0-9, *, # and A-D"
 
 
 @dataclass(slots=True)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ from voicecall.errors import ConfigError
 from voicecall.providers import ProviderInfo, ProviderKind
 from voicecall.registry import Registry
 from voicecall.selection import Selected, Selection, select
+from voicecall.wording import did_you_mean
 from voicecall_calls.agentprofile import IDENTITY_KEYS, AgentProfile
 from voicecall_calls.config import CONFIG_PATH
 from voicecall_calls.sections import misspelt
@@ -18,6 +21,7 @@ __all__ = ["AgentDirectory"]
 
 _SECTION_KEYS = ("backends", "defaults", "list")
 _DEFAULTS_KEYS = ("backend", "model", "tools", "workspace")
+_MODEL_KEYS = ("fallbacks", "primary")
 _AGENT_KEYS = (*_DEFAULTS_KEYS, "default", "id", "identity")
 
 
@@ -110,12 +114,36 @@ class AgentDirectory:
                 return tuple(allowed)
         return None
 
+    def unmatched(self, backends: Mapping[str, Selected]) -> Iterator[str]:
+        """What in ``tools.allow`` matches no tool of the agents that it is for; nothing if one of
+        their backends, by agent id, does not say which tools it has."""
+        known: dict[str, set[str] | None] = {}
+        allowed: dict[str, tuple[str, ...]] = {}
+        for agent_id in self.ids or [self.agent_id(None)]:
+            names = self.allowed_tools(agent_id)
+            if names is None:
+                continue
+            own = (self._entries.get(agent_id, {}).get("tools") or {}).get("allow") is not None
+            place = f"agents.list.{self.ids.index(agent_id)}" if own else "agents.defaults"
+            allowed[place] = names
+            tools, others = _tools(backends.get(agent_id)), known.get(place, set())
+            known[place] = None if tools is None or others is None else others | tools
+        for place, names in allowed.items():
+            if (tools := known[place]) is not None:
+                for index, name in enumerate(names):
+                    if not any(_may_match(name.strip(), tool) for tool in tools):
+                        meant = did_you_mean(name, tools, 0.75)
+                        yield f"{place}.tools.allow.{index}: no tool is called {name!r}{meant}"
+
     def notes(self) -> Iterator[str]:
         """Notes on keys of the section that have no effect."""
         yield from misspelt("agents", self._section, _SECTION_KEYS)
-        yield from misspelt("agents.defaults", self._defaults, _DEFAULTS_KEYS)
-        for number, entry in enumerate(self._entries.values()):
-            yield from misspelt(f"agents.list.{number}", entry, _AGENT_KEYS)
+        listed = {f"agents.list.{n}": one for n, one in enumerate(self._entries.values())}
+        for path, entry in {"agents.defaults": self._defaults, **listed}.items():
+            keys = _AGENT_KEYS if path in listed else _DEFAULTS_KEYS
+            yield from misspelt(path, entry, keys)
+            if isinstance(entry.get("model"), Mapping):
+                yield from misspelt(f"{path}.model", entry["model"], _MODEL_KEYS)
         places = {"agents.defaults": self._defaults}
         places |= {f"agent {key!r} in agents.list": one for key, one in self._entries.items()}
         for place, source in places.items():
@@ -137,6 +165,24 @@ class AgentDirectory:
     def _sources(self, agent_id: str) -> Sequence[Mapping[str, Any]]:
         """Where a key of the agent may be set; the first one counts."""
         return self._entries.get(agent_id, {}), self._defaults
+
+
+def _tools(selected: Selected | None) -> set[str] | None:
+    """Names of the tools that a backend has; None if they are not known."""
+    if selected is None or selected.info is None or selected.info.tools is None:
+        return None
+    try:
+        return set(selected.info.tools(selected.config))
+    except (Exception, SystemExit):  # noqa: BLE001 (a stranger's function; its check says more)
+        return None
+
+
+def _may_match(pattern: str, tool: str) -> bool:
+    if not tool.endswith("*"):
+        return fnmatchcase(tool, pattern)
+    begin = tool.removesuffix("*")
+    fixed = re.split(r"[*?[]", pattern, maxsplit=1)[0]
+    return fixed.startswith(begin) or (fixed != pattern and begin.startswith(fixed))
 
 
 def _text_in(source: Mapping[str, Any], key: str) -> str | None:

@@ -1,30 +1,35 @@
 """The phone's checks for ``voicecall setup`` and ``voicecall config check``. Local only: nothing
-is contacted."""
+outside this machine is contacted."""
 
 from __future__ import annotations
 
 import errno
+import http.client
 import ipaddress
 import os
 import socket
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from voicecall.errors import ConfigError, PluginError, VoicecallError
 from voicecall.hosting import SetupCheck, SetupContext
 from voicecall.model import MediaPath
-from voicecall.providers import ProviderContext, ProviderInfo, ProviderKind
+from voicecall.providers import ProviderContext, ProviderInfo, ProviderKind, Remark
 from voicecall.selection import Selected, Selection, missing_fields
 from voicecall_calls.config import CONFIG_PATH, PLUGIN_ID, ServeConfig, VoiceCallConfig
 from voicecall_calls.exposure import comes_from_outside, is_one_client, is_public_url
 from voicecall_calls.making import make_carrier, making
 from voicecall_calls.storing import selected_store, store_directory
 from voicecall_calls.wiring import UNVERIFIED, Wiring, passed_over, require, resolve_for
-from voicecall_gateway.sections import GatewaySection
+from voicecall_gateway.sections import GatewaySection, url_host
+from voicecall_gateway.writable import why_unwritable
 
 __all__ = ["check_sections", "setup_checks"]
 
+_LOOK_S = 2.0
+"""How long is waited for what has our port."""
 _ONE_CLIENT = (
     "; they all come from this machine, and the limits of one client hold for all of them:"
     f" set {CONFIG_PATH}.webhookSecurity.trustForwardingHeaders to true and"
@@ -40,6 +45,7 @@ def setup_checks(context: SetupContext) -> Sequence[SetupCheck]:
         return [_enabled(context, True), SetupCheck("provider-config", False, str(error))]
     local = [
         *_place(config, context.state_dir),
+        *_probe_key(context.state_dir),
         *_listening(config.serve, context.section("gateway")),
     ]
     try:
@@ -157,6 +163,10 @@ def _exposure(wiring: Wiring) -> SetupCheck:
     hint = _ONE_CLIENT if is_one_client(config.serve, config.webhook_security) else ""
     tunnel = _tunnel(wiring)
     way = f"through the tunnel {tunnel.label}" if tunnel else f"at {config.public_url}"
+    path = urlsplit(config.public_url or "").path
+    if not tunnel and path.rstrip("/") != config.serve.path.rstrip("/"):
+        served = f"{CONFIG_PATH}.serve.path, {config.serve.path}"
+        way += f", whose path is not {served}: right only if the proxy changes it"
     return SetupCheck(name, True, f"webhooks come in {way}{hint}")
 
 
@@ -224,7 +234,8 @@ def _able(wiring: Wiring) -> Iterator[SetupCheck]:
         word = "" if index < len(needed) else "WARNING: it cannot take over: "
         for text in _unable(selected):
             sentences = found.setdefault(selected.info.kind, {})
-            sentences[f"{word}{selected.info.label}: {text}"] = not word
+            warned = word or ("WARNING: " if isinstance(text, Remark) else "")
+            sentences[f"{warned}{selected.info.label}: {text}"] = not warned
     for kind, sentences in found.items():
         yield SetupCheck(kind.value, not any(sentences.values()), "; ".join(sentences))
 
@@ -261,32 +272,40 @@ def _agent(wiring: Wiring) -> SetupCheck:
 def _place(config: VoiceCallConfig, state_dir: Path) -> Iterator[SetupCheck]:
     """What keeps calls from being stored. Nothing is created."""
     try:
-        there = directory = store_directory(config, state_dir)
+        directory = store_directory(config, state_dir)
     except ConfigError:
         # It is reported as a problem of the configuration.
         return
-    while not os.path.lexists(there):
-        there = there.parent
-    if not there.is_dir():
-        why = f"{there} is not a directory"
-    elif not os.access(there, os.W_OK | os.X_OK):
-        why = f"{there} cannot be written"
-    elif (file := _closed_file(directory)) is not None:
-        why = f"{file} cannot be read and written: give it to the gateway's user"
-    else:
-        return
-    keys = f"set VOICECALL_STATE_DIR or {CONFIG_PATH}.store"
-    yield SetupCheck("store", False, f"calls cannot be stored in {directory}: {why}; {keys}")
+    files = ["lock", "calls.jsonl"]
+    if config.store is None or config.store.provider == "sqlite":
+        files += ["calls.db", "calls.db-wal", "calls.db-shm"]
+    why = why_unwritable(directory, files)
+    if why is None and "calls.db" in files and not _is_sqlite(directory / "calls.db"):
+        why = (
+            f"{directory / 'calls.db'} is not an SQLite database: restore a backup or move it away"
+        )
+    if why is not None:
+        keys = f"set VOICECALL_STATE_DIR or {CONFIG_PATH}.store"
+        yield SetupCheck("store", False, f"calls cannot be stored in {directory}: {why}; {keys}")
 
 
-def _closed_file(directory: Path) -> Path | None:
-    """A file of the store that this user cannot access, perhaps because another user ran a gateway
-    here."""
-    for name in ("lock", "calls.db", "calls.db-wal", "calls.db-shm"):
-        file = directory / name
-        if os.path.lexists(file) and not os.access(file, os.R_OK | os.W_OK):
-            return file
-    return None
+def _probe_key(state_dir: Path) -> Iterator[SetupCheck]:
+    """What keeps the phone from reading its key, without which it does not start."""
+    from voicecall_calls.server.challenge import key_file
+
+    file = key_file(state_dir.absolute())
+    if os.path.lexists(file) and not os.access(file, os.R_OK):
+        text = f"{file} cannot be read: delete it, or give it to the gateway's user (chown)"
+        yield SetupCheck("probe-key", False, text)
+
+
+def _is_sqlite(file: Path) -> bool:
+    """Whether SQLite can use the file: it does not exist yet, is empty, or begins as a database."""
+    try:
+        with file.open("rb") as stream:
+            return stream.read(16) in (b"", b"SQLite format 3\0")
+    except FileNotFoundError:
+        return True
 
 
 def _listening(serve: ServeConfig, gateway: Mapping[str, Any]) -> Iterator[SetupCheck]:
@@ -308,7 +327,28 @@ def _listening(serve: ServeConfig, gateway: Mapping[str, Any]) -> Iterator[Setup
         try:
             listener.bind(address)
         except OSError as error:
-            yield _refused(serve, error)
+            in_use = error.errno == errno.EADDRINUSE
+            yield _taken(serve, str(address[0])) if in_use else _refused(serve, error)
+
+
+def _taken(serve: ServeConfig, address: str) -> SetupCheck:
+    at = f"port {serve.port} of {serve.bind} is in use by"
+    if _is_ours(address, serve.port):
+        return SetupCheck("listening", True, f"{at} a gateway that runs")
+    text = f"{CONFIG_PATH}.serve.port: {at} another program: stop it or choose another port"
+    return SetupCheck("listening", False, text)
+
+
+def _is_ours(address: str, port: int) -> bool:
+    """Whether a gateway answers on the port of the webhooks, as far as that can be seen."""
+    connection = http.client.HTTPConnection(url_host(address).strip("[]"), port, timeout=_LOOK_S)
+    try:
+        connection.request("GET", "/healthz")
+        return connection.getresponse().read(16) == b"ok"
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
 
 
 def _is_admin_port(serve: ServeConfig, gateway: Mapping[str, Any]) -> bool:
@@ -325,7 +365,5 @@ def _is_admin_port(serve: ServeConfig, gateway: Mapping[str, Any]) -> bool:
 
 def _refused(serve: ServeConfig, error: OSError) -> SetupCheck:
     at = f"port {serve.port} of {serve.bind}"
-    if error.errno == errno.EADDRINUSE:
-        return SetupCheck("listening", True, f"{at} is in use: by the gateway, if it runs")
     key = f"{CONFIG_PATH}.serve.{'port' if error.errno == errno.EACCES else 'bind'}"
     return SetupCheck("listening", False, f"{key}: cannot listen on {at}: {error.strerror}")

@@ -283,7 +283,7 @@ class VoiceCallConfig(ConfigModel):
         object whose key does not look misspelt. Each carrier validates its own block."""
         if not isinstance(values, Mapping):
             return values
-        chosen = values.get("provider")
+        chosen = values.get("provider", cls.model_fields["provider"].default)
         if isinstance(chosen, str) and not isinstance(values.get(chosen, {}), Mapping):
             raise _wrong([(chosen, "must be an object, { ... }")])
         own = set(cls.model_fields) | {field.alias or "" for field in cls.model_fields.values()}
@@ -314,9 +314,9 @@ class VoiceCallConfig(ConfigModel):
         if self.to_number is not None and not self.outbound.allows(self.to_number):
             yield "toNumber", "is not allowed by outbound.allowTo"
         if self.streaming.stream_path == self.serve.path:
-            yield "streaming.streamPath", "must differ from serve.path"
+            yield "streaming.streamPath", "streaming.streamPath and serve.path must differ"
         if self.realtime.stream_path == self.serve.path:
-            yield "realtime.streamPath", "must differ from serve.path"
+            yield "realtime.streamPath", "realtime.streamPath and serve.path must differ"
         if self.public_url is not None and not is_http_url(self.public_url):
             yield "publicUrl", "must be an absolute http(s) URL, without blanks"
         elif "#" in (self.public_url or ""):

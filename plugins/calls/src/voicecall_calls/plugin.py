@@ -119,7 +119,7 @@ def _sqlite(config: Any, context: ProviderContext) -> Any:
 
 
 def _check_postgres(config: Any, models: Collection[str]) -> Sequence[str]:
-    """Raises ``PluginError`` if the extra is missing."""
+    """Raises ``PluginError`` if the extra is missing, ``ConfigError`` if the URL is not valid."""
     try:
         import psycopg  # noqa: F401 (asked before our own modules, for a message that helps)
     except ImportError as error:
@@ -128,6 +128,9 @@ def _check_postgres(config: Any, models: Collection[str]) -> Sequence[str]:
         raise PluginError(
             f'the store postgres needs its extra: pip install "voicecall[postgres]" ({error})'
         ) from error
+    from voicecall_calls.store.server import ServerAddress
+
+    ServerAddress.parse(config.url)
     return ()
 
 

@@ -56,6 +56,9 @@ class PhoneProbe:
             if wiring.carrier.info is None or wiring.problems:
                 return ()
             carrier = make_carrier(*require(wiring.carrier), ProviderContext(context.state_dir))
+        except VoicecallError:
+            return ()
+        try:
             return [
                 *await self._carrier_probes(carrier, wiring),
                 *await self._public_url(carrier, wiring),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from voicecall.errors import ConfigError
+from voicecall.errors import ConfigError, PluginError
 from voicecall.providers import ProviderKind
 from voicecall.registry import Registry
 from voicecall.selection import Selected, Selection, provider_config
@@ -40,7 +40,10 @@ def selected_store(
     """The chosen provider. Raises ``PluginError`` if it is not installed and ``ConfigError`` if a
     key is missing or wrong."""
     chosen = config.store or _DEFAULT
-    info = registry.load(ProviderKind.STORE, chosen.provider)
+    try:
+        info = registry.load(ProviderKind.STORE, chosen.provider)
+    except PluginError as error:
+        raise PluginError(f"{_PATH}.provider: {error}") from error
     block = dict(chosen.block)
     if "directory" in block or "directory" in info.required:
         block["directory"] = str(store_directory(config, state_dir))

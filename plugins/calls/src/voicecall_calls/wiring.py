@@ -10,7 +10,7 @@ from typing import Any, ParamSpec
 from voicecall.errors import ConfigError, VoicecallError
 from voicecall.hosting import GatewayHost, SetupContext
 from voicecall.model import MediaPath
-from voicecall.providers import ProviderInfo, ProviderKind
+from voicecall.providers import ProviderInfo, ProviderKind, Remark
 from voicecall.registry import Registry
 from voicecall.selection import Selected, Selection, select
 from voicecall_calls.agents import AgentDirectory
@@ -214,6 +214,7 @@ def _select_backends(wiring: Wiring, registry: Registry, environ: Mapping[str, s
         else:
             wiring.backends[agent_id] = selected
             wiring.optional.add(agent_id)
+    wiring.notes.extend(directory.unmatched(wiring.backends))
 
 
 def _backend_problems(wiring: Wiring, agent_id: str, selected: Selected) -> list[str]:
@@ -233,12 +234,14 @@ def _backend_problems(wiring: Wiring, agent_id: str, selected: Selected) -> list
     try:
         found = check(selected.config, named)
         if isinstance(found, list | tuple):
+            remarks = [text for text in found if isinstance(text, Remark)]
+            wiring.notes.extend(text for text in remarks if text not in wiring.notes)
             # Models of one vendor may all lack the same key.
-            problems = list(dict.fromkeys(str(problem) for problem in found))
+            problems = list(dict.fromkeys(str(text) for text in found if text not in remarks))
             spares = wiring.agents.fallback_models(agent_id)
             for text in check(selected.config, [*named, *spares]) if spares else ():
                 note = f"a fallback model cannot be used: {text}"
-                if text not in problems and note not in wiring.notes:
+                if text not in (*problems, *remarks) and note not in wiring.notes:
                     wiring.notes.append(note)
             return problems
         what = f"it returns {type(found).__name__}, not a sequence of texts"

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass
 
-__all__ = ["FloodFilter", "FloodLog"]
+__all__ = ["FloodFilter", "FloodLog", "RepeatLog"]
 
 _MOST = 60
 _SPAN_S = 60.0
+_QUIET_S = 5.0
+_MOST_REPEATED = 200
 
 
 class _Kinds:
@@ -57,6 +60,45 @@ class FloodLog:
         admitted = self._kinds.admit(text)
         if admitted is not None:
             self._logger.log(level, admitted, *arguments)
+
+
+@dataclass(slots=True)
+class _Repeated:
+    first: float
+    last: float
+    times: int = 0
+
+
+class RepeatLog(FloodLog):
+    """Lines that come again word for word, as when a carrier tries again what is refused: the first
+    is written, and when no more come, or after a minute, how many there were. :meth:`settle` is to
+    be called from time to time."""
+
+    def __init__(self, logger: logging.Logger, monotonic: Callable[[], float]) -> None:
+        super().__init__(logger, monotonic)
+        self._monotonic = monotonic
+        self._repeated: dict[tuple[int, str, tuple[object, ...]], _Repeated] = {}
+
+    def settle(self, *, at_once: bool = False) -> None:
+        """Write how often lines came that come no more; ``at_once``: all."""
+        now = self._monotonic()
+        for line, one in [*self._repeated.items()]:
+            if at_once or now - one.last >= _QUIET_S or now - one.first >= _SPAN_S:
+                del self._repeated[line]
+                if one.times:
+                    level, text, arguments = line
+                    more = (*arguments, one.times, one.last - one.first)
+                    super()._write(level, f"{text} (%d more in %.0f s)", more)
+
+    def _write(self, level: int, text: str, arguments: tuple[object, ...]) -> None:
+        line, now = (level, text, arguments), self._monotonic()
+        if (one := self._repeated.get(line)) is not None:
+            one.last = now
+            one.times += 1
+            return
+        if len(self._repeated) < _MOST_REPEATED:
+            self._repeated[line] = _Repeated(now, now)
+        super()._write(level, text, arguments)
 
 
 class FloodFilter(logging.Filter):

@@ -8,6 +8,7 @@ import errno
 import http.client
 import ipaddress
 import json
+import os
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -32,7 +33,7 @@ from .rpc import MAX_PAYLOAD, RpcServer
 from .sections import url_host
 from .toolhttp import MAX_BODY, ToolEndpoint
 
-__all__ = ["SERVICE", "AdminServer", "bind_port", "make_app"]
+__all__ = ["SERVICE", "AdminServer", "bind_port", "make_app", "port_problem"]
 
 SERVICE = "voicecall-gateway"
 PROBE_SECONDS = 2.0
@@ -46,22 +47,39 @@ MAX_UNREAD_PONGS = 100
 async def bind_port(bind: str, port: int) -> socket.socket:
     """A listening socket (port 0: any free port). Raises :exc:`VoicecallError`; if the port is
     taken, the error says whether another gateway has it."""
-    family = socket.AF_INET6 if ipaddress.ip_address(bind).version == 6 else socket.AF_INET
     try:
-        return socket.create_server((bind, port), family=family, backlog=128)
+        return socket.create_server((bind, port), family=_family(bind), backlog=128)
     except OSError as error:
-        if error.errno != errno.EADDRINUSE:
-            text = (
-                f"cannot listen on {bind} port {port} (gateway.bind, gateway.port):"
-                f" {error.strerror or error}"
-            )
-        elif await anyio.to_thread.run_sync(_is_gateway, url_host(bind), port):
+        text = await anyio.to_thread.run_sync(_why_not, bind, port, error)
+        if text is None:
             text = f"a voicecall gateway is already running on {url_host(bind)}:{port}"
-        else:
-            text = (
-                f"port {port} on {bind} is in use by another program: stop it or set gateway.port"
-            )
         raise VoicecallError(text) from None
+
+
+def port_problem(bind: str, port: int) -> str | None:
+    """Why no gateway can listen there; None if one could, or does. Nothing listens meanwhile."""
+    with socket.socket(_family(bind)) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((bind, port))
+        except OSError as error:
+            return _why_not(bind, port, error)
+    return None
+
+
+def _family(bind: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ipaddress.ip_address(bind).version == 6 else socket.AF_INET
+
+
+def _why_not(bind: str, port: int, error: OSError) -> str | None:
+    """What ``error`` says about the port; None if it is another gateway's."""
+    if error.errno != errno.EADDRINUSE:
+        # Not its own text, to which the address is added as Python writes it.
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        return f"cannot listen on {bind} port {port} (gateway.bind, gateway.port): {reason}"
+    if _is_gateway(url_host(bind), port):
+        return None
+    return f"port {port} on {bind} is in use by another program: stop it or set gateway.port"
 
 
 def _is_gateway(host: str, port: int) -> bool:

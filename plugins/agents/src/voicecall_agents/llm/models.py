@@ -21,6 +21,8 @@ _MODEL_KINDS = {"openai": "openai-chat"}
 protocol."""
 _KEY_PATH = f"{BACKEND_PATH}.apiKey"
 _PLACEHOLDER = re.compile(r"\$\{([A-Z][A-Z0-9_]*)\}")
+_UNAVAILABLE = "${SECRET_UNAVAILABLE}"
+"""What the gateway leaves in place of a reference to a secret that it cannot read."""
 _VARIABLE = re.compile(r"[A-Z][A-Z0-9_]+_(?:API_)?(?:KEY|TOKEN)")
 
 
@@ -60,6 +62,8 @@ def configured_model(config: LlmConfig, name: str | None = None) -> Model[Any]:
     same = _same_provider(config, wanted)
     if same and config.api_key is not None:
         unset = _PLACEHOLDER.fullmatch(config.api_key)
+        if config.api_key == _UNAVAILABLE:
+            raise ConfigError("refers to a secret that cannot be read", path=_KEY_PATH)
         if unset is not None:
             text = "holds a variable without a value"
             raise ConfigError(text, path=_KEY_PATH, env=unset.group(1))

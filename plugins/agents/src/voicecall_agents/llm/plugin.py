@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 from voicecall import ProviderContext, ProviderInfo, ProviderKind, hookimpl
+from voicecall.providers import Remark
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -32,9 +33,17 @@ def _need_extra() -> None:
 def _check(config: Any, models: Collection[str]) -> Sequence[str]:
     _need_extra()
     from voicecall_agents.llm.models import model_problems
-    from voicecall_agents.llm.tools import tool_problems
+    from voicecall_agents.llm.tools import server_remarks, tool_problems
 
-    return [*model_problems(config, models), *tool_problems(config)]
+    problems = [*model_problems(config, models), *tool_problems(config)]
+    return [*problems, *map(Remark, server_remarks(config))]
+
+
+def _tools(config: Any) -> Collection[str]:
+    _need_extra()
+    from voicecall_agents.llm.tools import tool_names
+
+    return tool_names(config)
 
 
 def _factory(config: Any, context: ProviderContext) -> Any:
@@ -55,6 +64,7 @@ def voicecall_agent_backends() -> Sequence[ProviderInfo]:
             config_model=_config_model,
             required=("model",),
             check=_check,
+            tools=_tools,
             auto_select_order=100,
         )
     ]

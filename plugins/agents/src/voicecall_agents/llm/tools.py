@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Sequence
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -18,7 +20,7 @@ from voicecall_agents.llm.config import BACKEND_PATH, LlmConfig
 from voicecall_agents.llm.guarding import GuardedToolset, guarded_server
 from voicecall_agents.llm.prompts import END_CALL_NAMES, PRESS_KEYS, base_text
 
-__all__ = ["make_toolsets", "tool_problems"]
+__all__ = ["make_toolsets", "server_remarks", "tool_names", "tool_problems"]
 
 _READ_ONLY = frozenset(
     {"read", "web_search", "web_fetch", "x_search", "memory_search", "memory_get"}
@@ -52,6 +54,31 @@ def tool_problems(config: LlmConfig) -> list[str]:
     except ConfigError as error:
         return [str(error)]
     return []
+
+
+def server_remarks(config: LlmConfig) -> Iterator[str]:
+    """Why MCP servers cannot be started: those whose program is not there."""
+    for name, server in config.mcp_servers.items():
+        command = server.command
+        if command is None or shutil.which(command, path=server.env.get("PATH")):
+            continue
+        path = f"{BACKEND_PATH}.mcpServers.{name}.command"
+        if " " in command.strip():
+            yield f"{path}: there is no program {command!r}: put what follows its name into args"
+        elif command.startswith("~"):
+            yield f"{path}: {command}: write the path in full, ~ is not replaced"
+        elif os.path.isabs(command):
+            yield f"{path}: {command} is not a program that can be run"
+        elif os.sep not in command:
+            yield f"{path}: there is no program {command!r} in PATH: write its path in full"
+
+
+def tool_names(config: LlmConfig) -> Sequence[str]:
+    """Names of the tools; of an MCP server the beginning that they share. Raises
+    :exc:`ConfigError`."""
+    functions = _functions(config.tools, config.timeout_ms / 1000).tools
+    servers = [f"{name}_*" for name in config.mcp_servers]
+    return [*functions, *servers, *END_CALL_NAMES, PRESS_KEYS]
 
 
 def _allowed(context: RunContext[AgentTurn], definition: ToolDefinition) -> bool:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from voicecall.errors import ConfigError
 
-__all__ = ["CHALLENGE", "CHALLENGE_LIMIT", "answering"]
+__all__ = ["CHALLENGE", "CHALLENGE_LIMIT", "answering", "key_file"]
 
 CHALLENGE = "voicecallChallenge"
 """Name of the query parameter that carries a challenge."""
@@ -20,9 +20,15 @@ CHALLENGE_LIMIT = 128
 _KEY_FILE = "probe.key"
 
 
+def key_file(state_dir: Path) -> Path:
+    """The file of this machine's key."""
+    return state_dir / "voice-calls" / _KEY_FILE
+
+
 def answering(state_dir: Path) -> Callable[[str], str]:
     """A function that answers challenges for this machine. Its key is created if necessary."""
-    folder = state_dir / "voice-calls"
+    file = key_file(state_dir)
+    folder = file.parent
     try:
         # Separately: with parents=True the mode applies to the last directory only.
         state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -31,7 +37,6 @@ def answering(state_dir: Path) -> Callable[[str], str]:
         raise ConfigError(
             f"{folder} cannot be created ({error.strerror}); set VOICECALL_STATE_DIR"
         ) from None
-    file = folder / _KEY_FILE
     try:
         key = _key(file)
     except OSError as error:

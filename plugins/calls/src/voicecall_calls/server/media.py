@@ -31,7 +31,7 @@ from voicecall.media import Started, Upgrade
 from voicecall.seam import Seam
 from voicecall.telephony import TelephonyProvider
 from voicecall_calls.doors import AdmissionRefused, MediaHost
-from voicecall_gateway.floods import FloodLog
+from voicecall_gateway.floods import RepeatLog
 
 from .limits import InFlight
 from .options import StreamOptions
@@ -74,7 +74,7 @@ class MediaServer:
         self._pending_limits = InFlight(
             per_client=options.max_pending_per_client, total=options.max_pending
         )
-        self._log = FloodLog(logger, seam.monotonic)
+        self._log = RepeatLog(logger, seam.monotonic)
         self.refused: Counter[int] = Counter()
         """Number of refused sockets by HTTP status or, for those not yet admitted, close code."""
         self._tasks: TaskGroup | None = None
@@ -108,6 +108,7 @@ class MediaServer:
     async def _look_after(self) -> None:
         while True:
             await anyio.sleep(_LOOK_EVERY_S)
+            self._log.settle()
             for socket in list(self._sockets):
                 socket.look_after()
 
@@ -119,6 +120,7 @@ class MediaServer:
             while self._sockets:
                 self._empty = anyio.Event()
                 await self._empty.wait()
+        self._log.settle(at_once=True)
 
     # --- called by the connections ------------------------------------------------------------
 

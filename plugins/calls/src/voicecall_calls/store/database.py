@@ -15,6 +15,7 @@ from voicecall.errors import StoreError
 
 __all__ = ["StoreTrouble", "locked", "naming", "reason"]
 
+_OWNED = "; it must belong to the gateway's user, and commands must be run as that user"
 _DAMAGED = "; use a backup or another store"
 _HINTS = {
     sqlite3.SQLITE_CORRUPT: _DAMAGED,
@@ -38,7 +39,8 @@ def naming(name: object) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise StoreError(f"{error.filename or name}: {error.strerror or error}") from error
+        hint = _OWNED if isinstance(error, PermissionError) else ""
+        raise StoreError(f"{error.filename or name}: {error.strerror or error}{hint}") from error
     except SQLAlchemyError as error:
         raise StoreError(f"{name}: {reason(error)}") from error
 
@@ -50,6 +52,8 @@ def reason(error: Exception) -> str:
         original = getattr(error, "orig", None) or error.__class__.__name__
         diagnosis = getattr(original, "diag", None)
         text = getattr(diagnosis, "message_primary", None) or str(original)
+        # PostgreSQL's may have several lines.
+        text = " ".join(text.split())
         # The low eight bits of an SQLite result code are the primary code.
         return text + _HINTS.get(getattr(original, "sqlite_errorcode", 0) & 0xFF, "")
     return str(error)

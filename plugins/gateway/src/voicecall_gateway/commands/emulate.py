@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import os
 import socket
 import sys
 from typing import Annotated
@@ -62,8 +63,10 @@ def emulate(
         with contextlib.redirect_stdout(sys.stderr) if json else contextlib.nullcontext():
             start(port=port, **options)
     except OSError as error:
+        # Not its own text, to which the address may be added as Python writes it.
+        reason = os.strerror(error.errno) if error.errno else error
         raise VoicecallError(
-            f"the emulator cannot listen on {host} port {port}: {error.strerror or error}"
+            f"the emulator cannot listen on {host} port {port}: {reason}"
         ) from None
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -74,6 +75,8 @@ def setup_report(line: CommandLine, config: Path | None, *, probe: bool = False)
         checks += [c for c in found if c.id != broken.id or loaded.enabled(plugin_id)]
     if not checks:
         checks.append(SetupCheck("plugins", False, _why_none(plugin_ids(line.registry), loaded)))
+    told = " ".join(check.message for check in checks)
+    checks += [check for check in _place(line, loaded) if check.message not in told]
     return {
         "ok": all(check.ok for check in checks),
         "checks": [
@@ -81,6 +84,34 @@ def setup_report(line: CommandLine, config: Path | None, *, probe: bool = False)
         ],
         **remarks(line, loaded),
     }
+
+
+def _place(line: CommandLine, loaded: LoadedConfig) -> Iterator[SetupCheck]:
+    """What of the state directory and the admin port keeps the gateway or its agents from
+    starting."""
+    from voicecall.hosting import SetupCheck
+    from voicecall_gateway.auth import existing_token
+    from voicecall_gateway.logs import log_file
+    from voicecall_gateway.server import port_problem
+    from voicecall_gateway.writable import why_unwritable
+
+    state_dir = loaded.state_dir.absolute()
+    log, agents = log_file(state_dir), state_dir / "agents"
+    needed: dict[Path, Sequence[str]] = {log.parent: (log.name,)}
+    if os.path.lexists(agents):
+        needed[agents] = ("history.db", "history.db-wal", "history.db-shm")
+    try:
+        token = existing_token(loaded.gateway, line.environ, state_dir)
+        if token is None and loaded.gateway.auth.mode != "none":
+            needed[state_dir] = ()
+    except VoicecallError as error:
+        yield SetupCheck("gateway-token", False, str(error))
+    whys = (why_unwritable(directory, files) for directory, files in needed.items())
+    for why in dict.fromkeys(whys):
+        if why is not None:
+            yield SetupCheck("state-directory", False, why)
+    if (why := port_problem(loaded.gateway.bind, loaded.gateway.port)) is not None:
+        yield SetupCheck("admin-port", False, why)
 
 
 def _why_none(installed: Sequence[str], loaded: LoadedConfig) -> str:
