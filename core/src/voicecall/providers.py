@@ -57,8 +57,8 @@ class ProviderKind(StrEnum):
 
 
 class Remark(str):
-    """A sentence that ``check`` returns about a mistake that the provider works in spite of: it is
-    shown and logged, and keeps nothing from starting."""
+    """A sentence that ``check`` returns about a mistake that does not keep the provider from
+    working. It is shown and logged as a warning; nothing is kept from starting."""
 
     __slots__ = ()
 
