@@ -1,1 +1,1 @@
-"""Which speech providers a call has, and how the next one takes over where one fails."""
+"""Which speech providers a call uses, and how the next one takes over if one fails."""

@@ -1,8 +1,8 @@
-"""Several speech providers as one: where one fails, the next speaks.
+"""Several speech providers used as one: if one fails, the next one speaks.
 
-A call stays with the provider that speaks for it until that one fails: to open its session, in
-an utterance, or to give audio in time. Then the next of the chain says the utterance, unless a
-part of it was already written. New calls begin with the first provider that does not rest.
+A call keeps the provider that speaks for it until that provider fails to open a session, to speak
+an utterance, or to produce audio in time. The next member of the chain then says the utterance,
+unless part of it was already written. New calls begin with the first provider that is not resting.
 """
 
 from __future__ import annotations
@@ -32,11 +32,10 @@ _LONGEST_REST_S = 300.0
 
 
 class Rest:
-    """One a provider, shared by all calls: 30 s of rest after a failure, twice as long after each
-    further one without a success in between, 5 minutes at most.
+    """The rest of a provider after failures, shared by all calls: 30 s, and twice as long after
+    each further failure without a success in between, up to 5 minutes.
 
-    Calls that fail while it rests make it no longer: they found out about the same thing.
-    ``trouble`` learns of all.
+    Failures during a rest do not prolong it: they have the same cause. ``trouble`` counts them all.
     """
 
     def __init__(self, seam: Seam, trouble: Trouble) -> None:
@@ -62,7 +61,7 @@ class Rest:
 
 @dataclass(frozen=True, slots=True)
 class ChainMember:
-    """A provider in a chain, with the voice of its own block and the rest that all calls share."""
+    """A provider in a chain, with the voice from its block and the rest shared by all calls."""
 
     id: str
     provider: SpeechProvider
@@ -71,11 +70,11 @@ class ChainMember:
 
 
 class ChainSpeech(SpeechProvider):
-    """The speech of one call. ``timeout_s`` is what each member gets for its session and its first
-    audio, counted from the first text, and for each further silence once all text is there.
-    ``max_text`` is the longest text, in characters, that a member is given at once.
+    """The speech of one call. ``timeout_s`` limits, for each member, how long its session and its
+    first audio may take, counted from the first text, and each gap in the audio once all text is
+    there. ``max_text`` is the longest text, in characters, that a member is given at once.
 
-    Errors of a member are that member's; where several failed, one
+    Raises the error of the member that failed; if several failed, one
     :exc:`~voicecall.errors.ProviderUnavailable` names them all.
     """
 
@@ -96,7 +95,7 @@ class ChainSpeech(SpeechProvider):
     async def session(
         self, voice: str | None, audio_format: AudioFormat
     ) -> AsyncIterator[SpeechSession]:
-        """``voice`` stands in for that of the first member."""
+        """A session; ``voice`` overrides the voice of the first member."""
         failure: Exception | None = None
         async with anyio.create_task_group() as tasks:
             try:
@@ -111,7 +110,8 @@ class ChainSpeech(SpeechProvider):
 
 
 class ChainSession(SpeechSession):
-    """At most one member's session is open: that of the member that speaks for the call."""
+    """A session of the chain. At most one member's session is open: the one that speaks for the
+    call."""
 
     def __init__(
         self,
@@ -166,7 +166,7 @@ class ChainSession(SpeechSession):
         return ProviderUnavailable(f"nobody could speak: {reasons}", provider="speech")
 
     def failed(self, member: ChainMember, errors: Mapping[str, ProviderError]) -> None:
-        """``member`` lets the call down: somebody else is to speak."""
+        """``member`` has failed: the next one will speak."""
         member.rest.failed(self._chain.call_id, type(errors[member.id]).__name__)
         if self._seat is not None:
             self._seat.close()
@@ -188,15 +188,15 @@ class ChainSession(SpeechSession):
         )
 
     def next(self, errors: Collection[str]) -> ChainMember | None:
-        """Who is to speak, after those in ``errors`` failed: the member of the call; else the
-        first one that does not rest; else the first."""
+        """The member that should speak, not counting those in ``errors``: the call's current
+        member, else the first that is not resting, else the first."""
         if self._seat is not None:
             return self._seat.member
         left = [member for member in self._chain.members if member.id not in errors]
         return min(left, key=lambda member: member.rest.resting, default=None)
 
     def seat(self, member: ChainMember) -> Seat:
-        """The session of ``member``, opened anew where it ended by itself."""
+        """The session of ``member``, opened again if it has ended by itself."""
         if self._seat is None or self._seat.over.is_set():
             first = member is self._chain.members[0]
             voice = (self._voice if first else None) or member.voice

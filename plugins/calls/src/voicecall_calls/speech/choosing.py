@@ -19,8 +19,8 @@ VOICE_KEYS = ("speakerVoice", "speakerVoiceId", "voice", "voiceId")
 
 @dataclass(frozen=True, slots=True)
 class PassedOver:
-    """A provider that cannot speak, and what to change. ``asked``: the operator wrote its id, or
-    its code is broken, which the operator wants to know as well."""
+    """A provider that cannot speak. ``message`` says what to change; ``asked``: the operator should
+    be told, because the configuration names the provider or its code is broken."""
 
     message: str
     asked: bool
@@ -28,8 +28,8 @@ class PassedOver:
 
 @dataclass(frozen=True, slots=True)
 class SpeechChoice:
-    """Speech for some calls: the merged ``tts`` block, the provider that speaks (or why none
-    does), and those that take over in turn where it fails."""
+    """Speech for some calls: the merged ``tts`` block, the provider that speaks (or why none does),
+    and those that take over, in order, if it fails."""
 
     tts: TtsConfig
     selected: Selected
@@ -53,11 +53,12 @@ def choose_speech(
     named_at: str = "tts.provider",
     blocks_at: str = "tts.providers",
 ) -> SpeechChoice:
-    """The chosen provider, then all other configured ones in order of automatic selection. A
-    demo engine takes part only where it is chosen or has a block of its own; it then comes last.
-    ``named_at`` is the key that chooses, ``blocks_at`` the one of the blocks.
-    Raises ``ConfigError`` for a wrong block of the chosen one; another with a wrong block, and any
-    whose code is broken, is passed over."""
+    """The chosen provider, then all other configured ones in order of automatic selection. A demo
+    engine takes part only if it is chosen or has its own block, and then comes last. ``named_at``
+    is the key that names the provider, ``blocks_at`` the key of the blocks, both for messages.
+
+    Raises ``ConfigError`` if the chosen provider's block is invalid. Other providers with an
+    invalid block, and any whose code is broken, are passed over."""
     first = select(
         registry,
         ProviderKind.TTS,
@@ -111,8 +112,8 @@ def _spare(
 
 
 def block_of(tts: TtsConfig, selected: Selected) -> Mapping[str, Any]:
-    """The block of a provider, under whichever of its names; that of the configured id where
-    nothing is selected."""
+    """The provider's block, under any of its names; if none is selected, the block of the
+    configured id."""
     names = _names(selected.info) if selected.info is not None else (tts.provider or "",)
     merged: dict[str, Any] = {}
     for name in names:
@@ -121,7 +122,7 @@ def block_of(tts: TtsConfig, selected: Selected) -> Mapping[str, Any]:
 
 
 def voice_of(tts: TtsConfig, selected: Selected) -> str | None:
-    """The preferred voice: that of the provider's own block."""
+    """The voice named in the provider's block, if any."""
     block = block_of(tts, selected)
     for key in VOICE_KEYS:
         value = block.get(key)

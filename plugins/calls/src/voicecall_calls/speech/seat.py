@@ -1,4 +1,4 @@
-"""One provider's session in a call, held open by a task of its own."""
+"""One provider's session in a call, kept open by its own task."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ _log = logging.getLogger("voicecall.calls")
 
 
 def as_provider_error(error: BaseException, provider_id: str) -> ProviderError:
-    """``error``, alone or as those of tasks, as an error of the provider: the first one that is.
-    What no provider may raise is logged."""
+    """``error`` as an error of the provider: of an exception group, the first ``ProviderError``.
+    Errors that a provider must not raise are logged."""
     errors = list(leaves(error))
     text = "the speech provider %s raised an error that is not a ProviderError"
     for one in errors:
@@ -34,7 +34,8 @@ def as_provider_error(error: BaseException, provider_id: str) -> ProviderError:
 
 
 class Seat:
-    """``settled``: the session is open, or it is over. ``session`` is None unless it is open."""
+    """A member's session. ``settled``: it has been opened, or is over. ``session``: None unless it
+    is open."""
 
     def __init__(self, member: ChainMember, voice: str | None, audio_format: AudioFormat) -> None:
         self.id = member.id
@@ -49,7 +50,7 @@ class Seat:
 
     @property
     def failure(self) -> ProviderError:
-        """Why it is over, or has not been opened so far."""
+        """Why it is over, or not open yet."""
         if self._error is not None:
             return self._error
         if self.over.is_set():

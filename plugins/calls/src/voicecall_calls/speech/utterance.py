@@ -1,4 +1,4 @@
-"""One thing to say by a chain: each member in turn is given all of the text so far."""
+"""An utterance of a chain: each member in turn is given all of the text so far."""
 
 from __future__ import annotations
 
@@ -25,6 +25,8 @@ _log = logging.getLogger("voicecall.calls")
 
 
 class ChainUtterance(Utterance):
+    """Tries the members of the chain, one after the other, until one has spoken the text."""
+
     def __init__(self, session: ChainSession, item_id: str, sink: AudioSink) -> None:
         self.item_id = item_id
         self.sink = sink
@@ -64,7 +66,7 @@ class ChainUtterance(Utterance):
         return any(character.isalnum() for text in self.texts for character in text)
 
     async def run(self) -> None:
-        """Speak; the session's task."""
+        """Speak. Runs as a task of the session."""
         try:
             with self._scope:
                 self._error = await self._speak()
@@ -81,7 +83,7 @@ class ChainUtterance(Utterance):
                 member.rest.spoke()
                 return None
             if attempt.written:
-                # The rest of it is not said by another: nobody knows where the audio broke off.
+                # No other member says the rest: it is unknown at which word the audio broke off.
                 session.failed(member, {member.id: error})
                 return error
             errors[member.id] = error
@@ -90,7 +92,7 @@ class ChainUtterance(Utterance):
 
 
 class _Attempt:
-    """One member's. It is over with the member's word, with its session, or with its time."""
+    """One member's attempt. It ends with the member's result, its session, or its time limit."""
 
     def __init__(self, words: ChainUtterance, seat: Seat, timeout_s: float) -> None:
         self.written = 0
@@ -103,7 +105,7 @@ class _Attempt:
         self._scope = anyio.CancelScope()
 
     def write(self, item_id: str, audio: bytes) -> None:
-        """The sink of the member; it may still write when it was given up."""
+        """The member's sink. A member that was given up may still write to it."""
         if not self._over:
             self.written += len(audio)
             self._words.sink.write(item_id, audio)

@@ -1,4 +1,4 @@
-"""From what a model writes to what the caller hears: decode, clean, cut into sentences."""
+"""From a model's text to what the caller hears: decode, clean, cut into sentences."""
 
 from __future__ import annotations
 

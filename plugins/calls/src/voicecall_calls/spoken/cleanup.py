@@ -1,4 +1,4 @@
-"""Takes out of a text what must not be read aloud: markup, addresses, emoji, control characters."""
+"""Removes from a text what must not be read aloud: markup, URLs, emoji, control characters."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ _IMAGE_OR_LINK = re.compile(r"!?\[([^\[\]]*)\]\([^()\s]*(?:\s[^()]*)?\)")
 _URL = re.compile(r"<?\b(?:https?://|www\.)[^\s<>]*?(?=[.,;:!?)\]\"'*_]*(?:[\s<>]|$))>?", re.I)
 _TAG = re.compile(r"</?[a-z][^<>]{0,200}>|<!--.*?-->", re.IGNORECASE | re.DOTALL)
 _DIRECTIVE = re.compile(r"\[\[\s*/?(?:tts\b|reply_to)[^\[\]]*\]\]", re.IGNORECASE)
-"""To OpenClaw's chat channels and its speech: ``[[tts:voice=nova]]``, ``[[reply_to_current]]``."""
+"""Directives to OpenClaw's channels and speech: ``[[tts:voice=nova]]``,
+``[[reply_to_current]]``."""
 _CITATION = re.compile(r"\[\d{1,3}\]")
 _WIDE_BLANK = re.compile(r"[^\S\n]+")
 _LINE_BREAKS = re.compile(r" ?\n(?: ?\n)* ?")
@@ -36,12 +37,12 @@ _BLANKS = re.compile(r"\s+")
 
 
 def clean(text: str) -> str:
-    """``text`` as it may be spoken, in one line; empty where nothing speakable is left.
+    """``text`` as it can be spoken, on one line; empty if nothing speakable is left.
 
-    Bullets become commas, links keep their text, addresses vanish, braces never stay.
+    Bullets become commas, links keep their text, URLs and braces are removed.
     """
     for _ in range(_ROUNDS):
-        # Taking one thing out can complete another (a link inside emphasis).
+        # A removal can complete other markup (a link inside emphasis).
         cleaned = _once(text)
         if cleaned == text:
             break

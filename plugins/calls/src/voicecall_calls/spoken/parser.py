@@ -1,7 +1,7 @@
-"""Reads model text character by character: which of it is the answer, which is wrapping.
+"""Reads a model's text character by character and separates the answer from its wrapping.
 
-The contract asked of the model is ``{"spoken": "..."}``. What models really write is that, in a
-fence, with chatter around it, cut off, several in a row, or plain text. Nothing here depends on
+The model is asked for ``{"spoken": "..."}``. Models write that in a code fence, surrounded by
+chatter, cut off, several times in a row, or write plain text instead. The result does not depend on
 the pieces in which the text arrives.
 """
 
@@ -26,9 +26,9 @@ _ESCAPES = {"n": "\n", "r": "\r", "t": "\t", "b": " ", "f": " "}
 
 
 class Kind(Enum):
-    """``PLAIN``: text outside of any wrapping. ``SPOKEN``: text of a spoken value.
-    ``VALUE_END``: a spoken value is over. ``NOT_MEANT``: the plain text so far was reasoning.
-    ``END_CALL``: a complete object asks for the end of the call."""
+    """``PLAIN``: text outside any wrapping. ``SPOKEN``: text of a spoken value. ``VALUE_END``: the
+    end of a spoken value. ``NOT_MEANT``: the plain text so far was reasoning. ``END_CALL``: a
+    complete object asks for the call to end."""
 
     PLAIN = auto()
     SPOKEN = auto()
@@ -51,7 +51,8 @@ class _Place(Enum):
 
 
 class _Object:
-    """One JSON object, read tolerantly: control characters in strings, no end, junk between."""
+    """One JSON object, read tolerantly: it may have control characters in strings, text between its
+    parts, and no end."""
 
     def __init__(self, opening: str, key: str | None = None) -> None:
         self.done = False
@@ -119,7 +120,7 @@ class _Object:
         return [Part(Kind.SPOKEN, text)] if text else []
 
     def _unescape(self, character: str) -> str:
-        """The text of an escape once it is complete, nothing before."""
+        """The text of an escape sequence once it is complete, empty before."""
         sequence = (self._escape or "") + character
         if sequence[0] != "u":
             self._escape = None
@@ -149,7 +150,7 @@ class _Object:
             self._said[-1] = self._spoken_any = True
 
     def _whole(self) -> list[Part]:
-        """What only a complete and valid object may say."""
+        """Parts that only a complete and valid object may produce."""
         try:
             value = json.loads("".join(self._raw), strict=False)
         except (ValueError, RecursionError):
@@ -166,8 +167,8 @@ class _Object:
 
 
 class Parser:
-    """``feed`` text, get its parts in order. Text in code fences is left out, objects in them
-    are read."""
+    """``feed`` returns the parts of the text in order. Plain text in code fences is left out;
+    objects in them are read."""
 
     def __init__(self) -> None:
         self._parts: list[Part] = []
@@ -185,14 +186,14 @@ class Parser:
         return self._take()
 
     def finish(self) -> list[Part]:
-        """The end of the text. A tag or brace that never became anything is dropped."""
+        """The text has ended; returns the last parts. An incomplete tag or brace is dropped."""
         if self._tag is not None and not self._tag[1:2].isalpha() and self._tag[1:2] != "/":
             self._plain(self._tag)
         self._tag = self._brace = None
         return self._take()
 
     def _take(self) -> list[Part]:
-        """The parts so far, neighbours of one kind as one."""
+        """The parts so far, with neighbours of the same kind joined."""
         parts, self._parts = self._parts, []
         return [
             Part(kind, "".join(part.text for part in same))
@@ -228,7 +229,7 @@ class Parser:
             self._parts.append(Part(Kind.PLAIN, text))
 
     def _after_brace(self, character: str, seen: str) -> None:
-        """``{`` opens an object where a key follows; else it is a brace in a plain text."""
+        """``{`` opens an object if a key follows; otherwise it is a brace in plain text."""
         name = seen[1:].strip()
         if (character.isspace() or character.isalnum() or character == "_") and len(seen) < 64:
             self._brace = seen + character

@@ -1,4 +1,4 @@
-"""Long texts in pieces that a voice takes at once."""
+"""Splits long texts into pieces that a speech provider accepts."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ _SENTENCE_END = re.compile(r"[.!?…][\"'”’)\]]*\s")  # noqa: RUF001 (typogr
 
 
 def pieces(text: str, longest: int) -> Iterator[str]:
-    """``text`` in pieces of at most ``longest`` characters, cut after a sentence if there is one,
-    else at a blank, else anywhere."""
+    """``text`` in pieces of at most ``longest`` characters, cut after a sentence if possible, else
+    at a blank, else anywhere."""
     while len(text) > longest:
         head = text[: longest + 1]
         ends = [found.end() - 1 for found in _SENTENCE_END.finditer(head)]

@@ -23,10 +23,10 @@ _UNDECIDED_CHARS = 80
 class Gate:
     """Holds plain text back while it may still be planning, or chatter before an object.
 
-    It opens for good at the second sentence, after 80 characters or at :meth:`finish`; for a
-    paragraph that begins like planning, at the paragraph's end. Paragraphs of planning in front
-    are dropped, even a lone one; one that only holds a stock phrase of planning is dropped where
-    another follows.
+    It opens for good at the second sentence, after 80 characters or at :meth:`finish`; if the
+    paragraph begins like planning, at the paragraph's end. Leading paragraphs of planning are
+    dropped, even if nothing follows. A paragraph that only contains a stock phrase of planning is
+    dropped if another paragraph follows.
     """
 
     def __init__(self) -> None:
@@ -62,11 +62,11 @@ class Gate:
             return _has_stock_phrase(self._held[:decided])
         if complete and _has_stock_phrase(paragraph):
             return True
-        # A short line and then a blank one: an object may follow.
+        # After a short line and a blank line a JSON object may follow.
         return False if decided else None
 
     def finish(self) -> str:
-        """No more text comes: what is held, unless it is planning."""
+        """The text has ended: returns what is held, unless it is planning."""
         rest = self._take()
         while rest:
             end = _PARAGRAPH_END.search(rest)
@@ -90,7 +90,7 @@ def _begun(paragraph: str) -> str:
 
 
 def _begins_like_planning(paragraph: str) -> bool:
-    """Whether a paragraph that begins so is planning or may become it."""
+    """Whether a paragraph with this beginning is planning or may turn out to be."""
     begun = _begun(paragraph)
     starts = (*_STARTS, _OBSERVER)
     return begun.startswith(starts) or any(start.startswith(begun) for start in starts)
@@ -108,7 +108,7 @@ def _has_stock_phrase(text: str) -> bool:
 
 
 def _decided_at(text: str) -> int:
-    """How much of ``text`` settles that an answer has begun; 0 while it does not."""
+    """How many characters of ``text`` show that an answer has begun; 0 if it is still open."""
     found = _SENTENCE_AND_MORE.search(text)
     places = [found.end()] if found else []
     if len(text) >= _UNDECIDED_CHARS:

@@ -1,7 +1,7 @@
 """Cuts a growing text into sentences for speech synthesis.
 
-Where a cut falls depends on the text alone, never on the pieces in which it arrives: a place is
-decided once everything it depends on is there.
+The cuts depend on the text alone, never on the pieces in which it arrives: a cut is decided only
+once everything it depends on has arrived.
 """
 
 from __future__ import annotations
@@ -27,23 +27,23 @@ _ABBREVIATIONS = re.compile(
     re.IGNORECASE,
 )
 _MAY_END = re.compile(r"(?:[ap]\.m|etc|inc|ltd|co|corp|jr|sr|u\.s|u\.k|e\.u)\.", re.IGNORECASE)
-"""Abbreviations that also end a sentence, where a capital letter follows."""
+"""Abbreviations that end a sentence if a capital letter follows."""
 
 _LAST_WORD = re.compile(r"[\w.]+$")
 _PARAGRAPH_END = re.compile(r"[^\S\n]*\n[^\S\n]*\n")
 _COMMA = re.compile(r"[,;:](?=\s)")
 _WAIT = -1
 _LONGEST_RUN = 200
-"""Marks or blanks in a row: behind so many it is not waited for what follows them. A model that
-writes dots without end would have all of them looked at again for each one."""
+"""After this many marks or blanks in a row a cut no longer waits for what follows them. Otherwise,
+if a model wrote dots without end, each new one would cause all of them to be read again."""
 
 
 class SentenceSplitter:
-    """``feed`` gives the sentences that are complete, ``flush`` the rest.
+    """``feed`` returns the sentences that are complete, ``flush`` the rest.
 
-    A sentence shorter than ``min_chars`` travels with the next one of its paragraph, except the
-    very first, which goes out at once; one longer than ``max_chars`` is cut, at a comma if there
-    is one. Sentences come without surrounding blanks and hold at least one letter or digit.
+    A sentence shorter than ``min_chars`` is joined with the next one of its paragraph, except the
+    very first, which is returned at once. One longer than ``max_chars`` is cut, if possible at a
+    comma. Sentences have no surrounding blanks and contain at least one letter or digit.
     """
 
     def __init__(self, *, min_chars: int = 16, max_chars: int = 220) -> None:
@@ -55,7 +55,7 @@ class SentenceSplitter:
         self._any = False
 
     def feed(self, text: str) -> list[str]:
-        """Take more text; the sentences that it completed."""
+        """Take more text; returns the sentences that it completed."""
         self._buffer = (self._buffer + text).lstrip()
         sentences = []
         while (cut := self._first_cut()) > 0:
@@ -75,12 +75,12 @@ class SentenceSplitter:
         return [rest]
 
     def drop(self) -> None:
-        """Forget what waits."""
+        """Discard the text that is waiting."""
         self._buffer = ""
         self._read = 0
 
     def _first_cut(self) -> int:
-        """Where the first sentence ends; 0 where it cannot be told yet."""
+        """Where the first sentence ends; 0 if that is not known yet."""
         text = self._buffer
         while self._read < len(text):
             at = self._read
@@ -123,7 +123,7 @@ def _skip(text: str, at: int, skipped: Callable[[str], bool]) -> int:
 
 
 def _line_end(text: str, at: int) -> int:
-    """The end of a paragraph or list item at the line break ``at``; 0 for a mere wrap."""
+    """The end of a paragraph or list item at the line break ``at``; 0 for a wrapped line."""
     after = _skip(text, at, str.isspace)
     if after - at == _LONGEST_RUN:
         return at
@@ -137,7 +137,7 @@ def _line_end(text: str, at: int) -> int:
 
 
 def _sentence_end(text: str, at: int) -> int:
-    """The end of the sentence whose closing mark stands at ``at``; 0 where it goes on."""
+    """The end of the sentence whose closing mark is at ``at``; 0 if the sentence continues."""
     end = _skip(text, at, _MARKS.__contains__)
     if end - at == _LONGEST_RUN:
         return end

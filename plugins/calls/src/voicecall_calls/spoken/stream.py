@@ -13,10 +13,10 @@ __all__ = ["SpokenStream"]
 
 
 class SpokenStream:
-    """Model text in, sentences for the synthesiser out.
+    """Takes a model's text and returns sentences for the synthesiser.
 
-    The sentences depend on the text alone, not on the pieces in which it arrives. Once a spoken
-    value was seen, only spoken values count.
+    The sentences depend on the text alone, not on the pieces in which it arrives. After the first
+    spoken value of a structured reply, only such values are spoken.
     """
 
     def __init__(self) -> None:
@@ -27,16 +27,16 @@ class SpokenStream:
         self._structured = False
 
     def feed(self, delta: str) -> list[str]:
-        """More of the model's text; the sentences that are ready now."""
+        """Take more of the model's text; returns the sentences that are ready now."""
         return _clean(self._sentences(self._parser.feed(delta)))
 
     def pause(self) -> list[str]:
-        """The model does something else before it goes on: what it has written stands, but for an
-        object that is not complete."""
+        """The model does something else before it continues. Returns what it has written so far,
+        except an incomplete object."""
         return [] if self._structured else _clean(self._rest())
 
     def finish(self) -> list[str]:
-        """The model is done: the rest."""
+        """The model is done: returns the rest."""
         sentences = self._sentences(self._parser.finish())
         return _clean(sentences + self._rest())
 

@@ -1,1 +1,1 @@
-"""A conversation that is held by a full-duplex voice model."""
+"""Conversations held by a full-duplex voice model."""

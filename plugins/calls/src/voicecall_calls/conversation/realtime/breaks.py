@@ -1,7 +1,7 @@
-"""What the caller is owed after the session of a voice model broke.
+"""What the caller is owed after a voice model's session broke.
 
-With a session goes whatever it was about to say, and so do the tools that ran for it. The next one
-knows only the transcript, and would wait for the caller to speak.
+When a session breaks, what it was about to say is lost, and so are the tools that ran for it. The
+next session knows only the transcript and would wait for the caller to speak.
 """
 
 from __future__ import annotations
@@ -14,10 +14,12 @@ from voicecall_calls.conversation.realtime.voice import ModelVoice
 __all__ = ["Breaks"]
 
 _WAITS_MS = 10_000
-"""Who was given no answer for so long has spoken again, or did not want one."""
+"""A caller who has waited longer for an answer has spoken again, or did not want one."""
 
 
 class Breaks:
+    """Remembers, across sessions, whether the caller is waiting for something."""
+
     def __init__(
         self, voice: ModelVoice, consults: Consults, tools: RealtimeTools, seam: Seam
     ) -> None:
@@ -28,8 +30,8 @@ class Breaks:
         self._owes = False
 
     def broke(self, *, cuts: bool = False) -> None:
-        """To be told before what the session was doing is cleared away; ``cuts``: what it has said
-        and the caller has not heard goes with it."""
+        """Must be called before the state of the broken session is cleared. ``cuts``: audio that it
+        produced and the caller has not heard is lost too."""
         waits_since = self._voice.caller.waits_since
         self._owes = (
             self._owes
@@ -41,6 +43,6 @@ class Breaks:
         )
 
     def owes(self) -> bool:
-        """Whether the caller waits for what the break took away; told once."""
+        """Whether the caller is waiting for something that was lost. True only once per break."""
         owes, self._owes = self._owes, False
         return owes

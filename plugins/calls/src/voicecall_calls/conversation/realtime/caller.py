@@ -1,4 +1,5 @@
-"""The caller's side of a realtime conversation: words into the record, signs of life."""
+"""The caller's side of a realtime conversation: transcripts for the record, and whether audio still
+arrives."""
 
 from __future__ import annotations
 
@@ -27,12 +28,12 @@ _log = logging.getLogger("voicecall.calls")
 _MEDIA_GRACE_S = 2.0
 _LEAST_WAIT_S = 0.05
 _WORDS_PATIENCE_S = 1.0
-"""How long words may come behind the answer to them."""
+"""How long the caller's words may be reported after the answer to them."""
 
 
 class CallerWords:
-    """Puts the caller's words into the record, in order, and lets them answer ``question``. The
-    model answers them by itself, so they are no turn of the dialogue."""
+    """Adds the caller's words to the record, in order, and answers ``question`` with them. The
+    model responds to them by itself, so they do not begin a turn of the dialogue."""
 
     def __init__(self, lane: CallLane, question: OpenQuestion) -> None:
         self._lane = lane
@@ -44,7 +45,7 @@ class CallerWords:
 
     @property
     def writing(self) -> bool:
-        """The transcript lacks something that was said."""
+        """Something that was said is not in the transcript yet."""
         return self._writing is not None
 
     def say(self, text: str) -> None:
@@ -64,21 +65,21 @@ class CallerWords:
         written.set()
 
     async def known(self, times: CallerTimes) -> None:
-        """Wait until the transcript holds the words of ``times``, though not for ever."""
+        """Wait a limited time until the transcript contains the words of ``times``."""
         with anyio.move_on_after(_WORDS_PATIENCE_S):
             while times.wordless:
                 await self._heard.wait()
             await self.settled()
 
     async def settled(self) -> None:
-        """Wait until the transcript holds what was said so far."""
+        """Wait until the transcript contains everything said so far."""
         while self._writing is not None:
             await self._writing.wait()
 
 
 class MediaWatch:
-    """Notices a carrier that sends no audio any more: ``lost`` is called when nothing was heard
-    for the patience and 2 s more. ``patience_ms`` 0: never."""
+    """Detects that the carrier no longer sends audio: ``lost`` is called once nothing has arrived
+    for ``patience_ms`` plus 2 s (0: never)."""
 
     def __init__(
         self, line: AudioLine, seam: Seam, patience_ms: int, *, lost: Callable[[], None]
@@ -105,7 +106,7 @@ class MediaWatch:
     def _look(self) -> None:
         now = self._seam.monotonic()
         if self._line.socket is None:
-            # A lost socket has a deadline of its own.
+            # A lost socket has its own deadline.
             self._since = now
         idle = now - max(self._since, self._line.heard_at)
         if idle < self._patience:
@@ -118,6 +119,6 @@ class MediaWatch:
             self._lost()
 
     def _look_in(self, seconds: float) -> None:
-        # A timer: a task of each call would wait for nothing but this.
+        # A timer, because a task per call would exist only for this.
         loop = asyncio.get_running_loop()
         self._timer = loop.call_later(max(seconds, _LEAST_WAIT_S), self._look)

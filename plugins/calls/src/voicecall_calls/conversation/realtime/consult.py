@@ -1,4 +1,4 @@
-"""Asking the agent on behalf of a full-duplex voice model: one run at a time, shared."""
+"""Consults the agent on behalf of a full-duplex voice model: one run at a time, which is shared."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ _NOTHING = "Nothing is known about that; tell the caller so."
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came of a consultation: ``text`` to be spoken, or what is ``known`` of the matter, or
-    an ``error``. ``ends``: the agent wants the call to end."""
+    """The result of a consultation: ``text`` to be spoken, or notes on what is ``known``, or an
+    ``error``. ``ends``: the agent wants the call to end."""
 
     text: str = ""
     known: tuple[str, ...] = ()
@@ -46,8 +46,8 @@ class Answer:
 
 @dataclass(slots=True)
 class Consult:
-    """One run of the agent. ``calls`` counts the calls of the model that wait for it or had its
-    answer."""
+    """One run of the agent. ``calls`` counts the model's tool calls that are waiting for its answer
+    or have received it."""
 
     answer: Answer = Answer(error=_FAILED)
     done: anyio.Event = field(default_factory=anyio.Event)
@@ -57,7 +57,8 @@ class Consult:
 
     @contextmanager
     def attended(self, *, by_call: bool = False) -> Iterator[None]:
-        """Wait for it inside; it is cancelled when nobody waits any more."""
+        """Wait for the answer inside this context. When the last waiter leaves it, the run is
+        cancelled. ``by_call``: a tool call is waiting."""
         self._waiters += 1
         self.calls += by_call
         try:
@@ -72,6 +73,8 @@ class Consult:
 
 
 class Consults:
+    """Runs the agent for one call, and lets a second request join a run in progress."""
+
     def __init__(
         self,
         lane: CallLane,
@@ -91,13 +94,13 @@ class Consults:
 
     @property
     def current(self) -> Consult | None:
-        """The run that is under way, unless nobody waits for it any more."""
+        """The run in progress; None if there is none, or nothing waits for it any more."""
         consult = self._current
         return None if consult is None or consult.scope.cancel_called else consult
 
     def begin(self, question: str, context: str = "", *, speakable: bool = False) -> Consult:
-        """The run that is under way, else a new one. ``speakable``: the answer will be spoken as
-        it is."""
+        """The run in progress, or else a new one. ``speakable``: the answer will be spoken
+        verbatim."""
         consult = self.current
         if consult is None:
             self._current = consult = Consult()
@@ -143,7 +146,7 @@ class Consults:
         )
 
     async def _recall(self, question: str) -> tuple[str, ...]:
-        """What is known already; nothing where that cannot be told in time."""
+        """What the agent already knows; empty if the search fails or takes too long."""
         fast, recall = self._config.fast_context, self._brain.backend.recall
         turn = self._turn(question, question)
         look = partial(recall, turn, fast.sources, fast.max_results)

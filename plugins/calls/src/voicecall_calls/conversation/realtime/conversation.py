@@ -1,7 +1,7 @@
 """A conversation held by a full-duplex voice model on the call's line.
 
-Caller audio goes to the model's session, its audio into the line, both by plain calls. Here they
-are kept in step with the record: who said what, what was heard, who may interrupt, when it is over.
+Caller audio goes to the model's session and the model's audio to the line, both by plain calls.
+This module keeps the record in step: who said what, what was heard, who interrupted, how it ended.
 """
 
 from __future__ import annotations
@@ -184,7 +184,7 @@ class RealtimeConversation(Conversation):
         self._profile = profile
         self._resumed = False
         self._notices = self._capabilities.interrupts is Interrupter.CLIENT
-        """The model leaves it to us to notice that the caller speaks."""
+        """The model leaves the detection of the caller's speech to the host."""
         self._ear = AttentiveEar(
             self._link.keep,
             self.voice,
@@ -215,7 +215,7 @@ class RealtimeConversation(Conversation):
         formats = started.input_format, started.output_format
         same = formats == (line.input_format, line.output_format)
         if not same:
-            # The session has the old ones, and so has what is being said.
+            # The session, and what is being said, have the old formats.
             self._breaks.broke(cuts=True)
             self._link.reopen()
             self.voice.interrupt()
@@ -246,7 +246,8 @@ class RealtimeConversation(Conversation):
         self._link.do(self._open)
 
     async def _pause(self) -> None:
-        """Wait until a session can be left: what it is doing would be begun anew, tools and all."""
+        """Wait until a session can be left: the next one would start its work and its tools
+        anew."""
         await self.voice.pause()
         while self._tools.busy or self.voice.answering or self.voice.asked:
             await self._tools.idle()
@@ -313,16 +314,16 @@ class RealtimeConversation(Conversation):
                 self.voice.session_reset()
                 self._link.do(self._open)
             case Usage(values=values):
-                # Vendors break some of their figures down, and of a failure some give none.
+                # Some values are nested, and after a failure there may be none.
                 told: Mapping[str, Any] = values or {}
                 self.usage.update({name: n for name, n in told.items() if isinstance(n, int)})
             case _:
-                # The link takes what concerns the session itself.
+                # The link handles events about the session itself.
                 return
 
     def _interrupt(self) -> bool:
-        """The caller takes the floor, unless the greeting is protected, the last words are being
-        said, or nothing is; whether that stopped anything."""
+        """Stop the model because the caller speaks, unless the greeting is protected or the last
+        words are being said. Returns whether anything was stopped."""
         if self._greeting.protected or self._farewell.ends:
             return False
         if (heard := self.voice.interrupt()) is None:
@@ -334,7 +335,7 @@ class RealtimeConversation(Conversation):
 
     def _caller_said(self, text: str) -> None:
         self.voice.caller_said()
-        # Whoever has asked a question goes on with the answer; the agent does not.
+        # An answer to an open question goes to whoever asked, and not to the agent too.
         asked = self._question.waits
         self._words.say(text)
         if self._forced is not None and not asked:
@@ -346,7 +347,7 @@ class RealtimeConversation(Conversation):
         self._question.answered(text)
 
     def caller_speaking(self) -> None:
-        """The model hears for itself."""
+        """Nothing to do: the model hears for itself."""
 
     def playback_finished(self, utterance_id: str, ok: bool) -> None:
         self._last_words.finished(utterance_id, ok)
@@ -357,13 +358,13 @@ class RealtimeConversation(Conversation):
 
     def keys_pressed(self, digits: str) -> None:
         if self._converses:
-            # A notification is heard to its end.
+            # Keys do not interrupt a notification.
             self._greeting.break_off()
             self._interrupt()
             self._keys.press(digits)
 
     def _tell_keys(self, digits: str) -> None:
-        """They answer an open question; else the model does."""
+        """Answer an open question with the keys, or else let the model respond to them."""
         if self._question.answered(digits):
             return
         if not self._farewell.ends:

@@ -1,4 +1,4 @@
-"""What is noticed of the caller's audio before the voice model hears it."""
+"""Detection of the caller's speech before the voice model gets the audio."""
 
 from __future__ import annotations
 
@@ -13,16 +13,18 @@ from voicecall_calls.conversation.realtime.voice import ModelVoice
 __all__ = ["AttentiveEar"]
 
 _KEPT = 100
-"""So many pieces of the carrier, most often of 20 ms."""
+"""Number of the carrier's frames kept while speech lasts, usually of 20 ms each."""
 _KEPT_QUIET = 5
-"""And so many from before speech is noticed."""
+"""Number of frames kept while no speech is detected."""
 
 
 class AttentiveEar:
-    """Notices the caller's speech before a model takes it. Where ``interrupts`` is true,
-    ``interrupt`` is called then, and again until it stops something, but for a protected greeting:
-    that takes longer speech, whatever the model does. Speech that breaks the protection, in which
-    the model hears silence, is then given to it from its beginning."""
+    """Passes the caller's audio to the model and detects speech in it.
+
+    If ``interrupts`` is true, ``interrupt`` is called when speech begins, and again during that
+    speech until it has stopped something. A protected greeting, during which the model hears
+    silence, is only broken by longer speech, for every kind of model; the model is then given that
+    speech from its beginning."""
 
     def __init__(
         self,
@@ -42,21 +44,22 @@ class AttentiveEar:
         self._interrupts = interrupts
         self._interrupt = interrupt
         self._kept: list[bytes]
-        """The end of what came while the greeting was protected."""
+        """The last frames that arrived while the greeting was protected."""
         self._stops: bool
-        """What the model begins while the present speech goes on is interrupted by it. Only once: a
-        noise that does not end would never let it speak."""
+        """The current speech has interrupted nothing yet, and will interrupt what the model begins
+        to say. It does so only once: otherwise an endless noise would never let the model speak."""
         self.use(audio_format)
 
     def use(self, audio_format: AudioFormat) -> None:
-        """The caller's audio comes in this format."""
+        """Start over, with caller audio in this format."""
         self._format = audio_format
         self._gate = SpeechGate(audio_format)
         self._kept = []
         self._stops = False
 
     def turn_to(self, to_model: Callable[[bytes], None]) -> Callable[[bytes], None]:
-        """``to_model`` takes the caller's audio from now on; who is to get what waited for that."""
+        """Pass the caller's audio to ``to_model`` from now on. Returns the function that should get
+        the audio that was kept until now."""
         self._to_model = to_model
         if not self._greeting.protected:
             return to_model
@@ -64,19 +67,19 @@ class AttentiveEar:
         return self.hear
 
     def listener(self, *, always: bool) -> Callable[[bytes], None]:
-        """Who takes the caller's audio from now on: this, where it is needed (``always`` or while
-        the greeting is protected), else the model itself."""
+        """The function that should get the caller's audio: :meth:`hear` if it is needed
+        (``always``, or while the greeting is protected), otherwise the model's own."""
         if self._greeting.protected:
             return self.hear
         self._kept = []
         return self.hear if always else self._to_model
 
     def hear(self, audio: bytes) -> None:
-        """The next caller audio."""
+        """Take the next piece of caller audio."""
         began = self._gate.hear(audio)
         lasted_ms = self._gate.lasted_ms
         if self._greeting.protected:
-            # The model hears silence: of what does not break that, no words will come.
+            # The model hears silence: there will be no words from what does not break that.
             self._kept.append(audio)
             del self._kept[: -_KEPT if lasted_ms else -_KEPT_QUIET]
             kept = self._kept
@@ -99,5 +102,5 @@ class AttentiveEar:
             self._speaks(lasted_ms)
 
     def _speaks(self, lasted_ms: float) -> None:
-        """The caller does, for so long already."""
+        """Note that the caller has been speaking for ``lasted_ms``."""
         self._voice.caller.started = self._seam.now_ms() - round(lasted_ms)

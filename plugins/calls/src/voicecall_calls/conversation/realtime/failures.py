@@ -1,5 +1,5 @@
-"""Responses of a voice model that fail: one is apologised for, the next one in a row ends the
-call."""
+"""Failed responses of a voice model: the first is followed by an apology, a second in a row ends
+the call."""
 
 from __future__ import annotations
 
@@ -22,6 +22,8 @@ _FAILURES_BEFORE_END = 2
 
 
 class Failures:
+    """Counts failed responses in a row, and has the model say ``apology`` or the call end."""
+
     def __init__(
         self, lane: CallLane, link: ModelLink, greeting: Greeting, farewell: Farewell, apology: str
     ) -> None:
@@ -32,15 +34,15 @@ class Failures:
         self._apology = apology
         self._count = 0
         self._apologised = False
-        """The next response only asks the caller to say it again."""
+        """The next response is the apology, which resets nothing."""
 
     def session_closed(self) -> None:
-        """Its responses are over."""
+        """Forget that an apology was requested: the session it was requested from is gone."""
         self._apologised = False
 
     def response_done(self, event: ResponseDone, *, spoke: bool) -> None:
-        """Take the end of a response; ``spoke``: something of it was, or will be, heard."""
-        # One that was cut short, by a limit or a filter, and said nothing, is as good as failed.
+        """Handle the end of a response. ``spoke``: some of it was or will be heard."""
+        # A response that a limit or a filter cut short before it said anything counts as failed.
         if event.status != "failed" and (spoke or event.status != "incomplete"):
             self._count = self._count if self._apologised else 0
             self._apologised = False

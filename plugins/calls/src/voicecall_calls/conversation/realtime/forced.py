@@ -1,7 +1,7 @@
-"""Consulting the agent where the voice model does not, although it is told to always.
+"""Forced consultation of the agent, for ``consultPolicy: "always"``.
 
-A moment after the caller's words the model has either called something or gets its own answer
-cut off; the agent's answer is then spoken in its place.
+If the model has not called a tool a moment after the caller's words, its own answer is cut off and
+the agent's answer is spoken instead.
 """
 
 from __future__ import annotations
@@ -38,6 +38,9 @@ _FAILURES_BEFORE_END = 2
 
 
 class ForcedConsult:
+    """Watches what the caller says and what the model calls, and consults the agent if the model
+    does not."""
+
     def __init__(
         self,
         lane: CallLane,
@@ -66,20 +69,20 @@ class ForcedConsult:
         self._failures = 0
         self._scope = anyio.CancelScope()
 
-    # --- what is told -----------------------------------------------------------------------
+    # --- notifications ----------------------------------------------------------------------
 
     def speech_started(self) -> None:
-        """The caller begins to speak: calls from now on belong to a new turn."""
+        """The caller has begun to speak: tool calls from now on belong to a new turn."""
         self._turn_began = self._seam.monotonic()
 
     def called(self) -> None:
-        """The model called something."""
+        """The model has called a tool."""
         if not self.delivered:
             self._called_at = self._seam.monotonic()
 
     def heard(self, text: str) -> None:
-        """The caller said ``text``. What was being found out for earlier words is dropped, unless
-        the model itself waits for it."""
+        """The caller has said ``text``. A consultation for earlier words is dropped, unless the
+        model itself is waiting for it."""
         if is_small_talk(text):
             return
         self.cancel()
@@ -92,8 +95,8 @@ class ForcedConsult:
 
     @property
     def delivered(self) -> bool:
-        """The caller hears the agent's answer, or has just heard it, and has not begun to speak
-        since: a call for it is late."""
+        """The caller is hearing the agent's answer, or has just heard it, and has not begun to
+        speak since: a tool call that asks for it is too late."""
         same_turn = self._turn_began == self._delivered_turn
         return same_turn and self._seam.monotonic() <= self._delivered_until
 
@@ -119,14 +122,14 @@ class ForcedConsult:
                 await self._say(self._phrases.filler)
             await consult.done.wait()
             if consult.calls or self._farewell.ends:
-                # The model asked for it after all, and speaks it; or nobody is to hear it.
+                # The model has asked for it after all and will speak it, or the call is ending.
                 return
         self._delivered_until = math.inf
         self._delivered_turn = self._turn_began
         try:
             await self._deliver(consult.answer)
         finally:
-            # Later words are answered by no answer to earlier ones.
+            # An answer to earlier words does not count as one to later words.
             if not scope.cancel_called:
                 self._delivered_until = self._seam.monotonic() + _LATE_CALL_S
 

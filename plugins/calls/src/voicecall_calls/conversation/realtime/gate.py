@@ -1,4 +1,4 @@
-"""A local ear for the caller: loudness over time, where the voice model does not interrupt."""
+"""Local detection of the caller's speech by loudness, for models that leave that to the host."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from voicecall.audio import AudioFormat, alaw_to_pcm16, mulaw_to_pcm16
 __all__ = ["SpeechGate"]
 
 _LEVEL = 0.035
-"""Root mean square, of full scale, that counts as speech."""
+"""Level that counts as speech: root mean square, relative to full scale."""
 _BEGIN_MS = 40
 _REARM_MS = 240
 
 
 class SpeechGate:
-    """Speech begins after 40 ms of sound in a row; 240 ms of quiet arm the gate again."""
+    """Speech begins after 40 ms of continuous sound, and ends after 240 ms of quiet."""
 
     def __init__(self, audio_format: AudioFormat) -> None:
         self.lasted_ms = 0.0
-        """How long the present speech lasts, short gaps included; 0 while it is quiet."""
+        """How long the current speech has lasted, including short gaps; 0 if there is none."""
         self._format = audio_format
         self._squares = _squares(audio_format)
         self._loud_ms = 0.0
@@ -30,11 +30,11 @@ class SpeechGate:
 
     @property
     def loud(self) -> bool:
-        """Something sounds just now, for long enough to be speech."""
+        """The sound at this moment has lasted long enough to be speech."""
         return self._loud_ms >= _BEGIN_MS
 
     def hear(self, audio: bytes) -> bool:
-        """The next caller audio; True when speech begins with it."""
+        """Take the next piece of caller audio. Returns True if speech begins in it."""
         duration = self._format.duration_ms(len(audio))
         if self._level(audio) >= _LEVEL:
             self._loud_ms += duration

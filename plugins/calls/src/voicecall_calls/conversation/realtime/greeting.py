@@ -1,7 +1,7 @@
 """The first message of a realtime call, and its protection.
 
-A caller's "hello?" into the first words must not stop them, so for a moment the voice model
-hears silence. Keys, or speech that goes on, break the protection.
+A caller's "hello?" during the first words must not stop them, so the voice model hears silence for
+a moment. Pressed keys or sustained speech break this protection.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ _SUSTAINED_MS = 1000
 
 
 class Greeting:
-    """``protected``: the model hears silence and nothing interrupts it; ``changed`` is called when
-    that begins or ends."""
+    """Has the first message spoken. ``protected``: the model hears silence and nothing interrupts
+    it; ``changed`` is called when that begins or ends."""
 
     def __init__(
         self,
@@ -62,7 +62,7 @@ class Greeting:
         self._verbatim = verbatim
         self._asking = False
         self._void = False
-        """What was asked of the model, it has forgotten."""
+        """The model has forgotten what was requested."""
         self._protection: anyio.CancelScope | None = None
         self._muted: RealtimeSession | None = None
 
@@ -73,7 +73,7 @@ class Greeting:
         return message is not None and message.state is MessageState.PENDING
 
     async def play(self, instructions: str, session: RealtimeSession) -> None:
-        """Have the first message spoken, unless that is under way."""
+        """Have the first message spoken, unless that is already in progress."""
         message = self._lane.record.message
         if message is None or self._asking or not self.pending or self._farewell.ends:
             return
@@ -86,8 +86,8 @@ class Greeting:
             self._asking = False
 
     async def _ask(self, text: str, instructions: str, session: RealtimeSession) -> bool:
-        """Ask for the first message, and again where the vendor starts over before it begins;
-        whether it begins."""
+        """Request the first message, and again if the vendor starts over before it begins. Returns
+        whether it began."""
         ticket: Ticket | None = None
         try:
             with anyio.move_on_after(_FIRST_AUDIO_S):
@@ -100,7 +100,7 @@ class Greeting:
                     else:
                         await session.say(text)
                     await ticket.begun.wait()
-            # The session may be over, which is no failure of the greeting.
+            # The session may be over, which is not a failure of the greeting.
             await anyio.lowlevel.checkpoint_if_cancelled()
         except (Exception, SystemExit) as error:  # noqa: BLE001 (a model's code)
             why = why_lost(error, "the voice model")
@@ -111,13 +111,13 @@ class Greeting:
         return ticket is not None and ticket.item is not None
 
     def reset(self) -> None:
-        """The vendor has started over: to be told before what was asked of it is given up."""
+        """The vendor has started over. Must be called before pending requests are given up."""
         self._void = True
         self.break_off()
 
     async def _failed(self, text: str) -> None:
-        """The state machine decides whether it is tried again; it would end the call in silence
-        where it is not."""
+        """Report the failure to the state machine, which decides whether to try again. After the
+        last attempt say last words first: the state machine would end the call in silence."""
         message = self._lane.record.message
         if message and message.attempts + 1 >= self._lane.host.policy.message_attempts:
             self._farewell.begin(EndDetail.MESSAGE_FAILED)
@@ -133,8 +133,8 @@ class Greeting:
     # --- protection -------------------------------------------------------------------------
 
     def session_opened(self) -> None:
-        """Protect what is about to be asked for from what the caller has said before, too: the
-        model would answer that first."""
+        """Begin the protection before the message is requested: the model would otherwise answer
+        what the caller has already said."""
         session = self._link.session
         if session is None or not self.pending or not self._protects or self._farewell.ends:
             return
@@ -146,7 +146,7 @@ class Greeting:
             self.break_off()
 
     def broken_by_speech(self, lasted_ms: float) -> bool:
-        """The caller speaks for so long: whether that breaks the protection."""
+        """The caller has been speaking for ``lasted_ms``; whether that breaks the protection."""
         if not self._config.enabled or lasted_ms < _SUSTAINED_MS:
             return False
         self.break_off()
@@ -156,7 +156,7 @@ class Greeting:
         muted, self._muted = self._muted, None
         if muted is not None:
             try:
-                # A notification is not talked to at all, nor are the last words of a call.
+                # During a notification, and during the last words, the caller is not heard.
                 muted.mute(self._lane.record.mode is CallMode.NOTIFY or self._farewell.begun)
             except (Exception, SystemExit) as error:  # noqa: BLE001 (a model's code)
                 why = why_lost(error, "the voice model")
@@ -185,8 +185,8 @@ class Greeting:
             protection.cancel()
 
     async def _protect(self, ticket: Ticket, session: RealtimeSession) -> None:
-        """From now until so many milliseconds after the first audio, or to the end of the
-        greeting where the caller may not interrupt at all."""
+        """Protect the greeting until ``greetingProtectionMs`` after its first audio, or to its end
+        if callers may not interrupt at all."""
         if not self._protects:
             return
         scope = self._protection = anyio.CancelScope(deadline=anyio.current_time() + _LONGEST_S)

@@ -1,4 +1,4 @@
-"""A call on which neither the caller nor the voice model says anything any more."""
+"""Ends calls on which neither the caller nor the voice model says anything any more."""
 
 from __future__ import annotations
 
@@ -17,12 +17,13 @@ __all__ = ["IdleWatch"]
 
 _LOOKS_EVERY_S = 1.0
 _LONGEST_MS = 60_000
-"""Nobody says more in one breath: the model has not told the end, or hears a television."""
+"""Speech of the caller that lasts longer does not count: the model did not report its end, or hears
+a television."""
 
 
 class IdleWatch:
-    """Calls ``over`` when nothing was said, done or waited for during ``patience_ms`` (None:
-    never). It looks once a second."""
+    """Calls ``over`` once nothing was said, done or waited for during ``patience_ms`` (None:
+    never). Checks once a second."""
 
     def __init__(
         self,
@@ -69,12 +70,13 @@ class IdleWatch:
         if left <= 0:
             self._over()
             return
-        # A timer: a task of each call would wait for nothing but this.
+        # A timer, because a task per call would exist only for this.
         loop = asyncio.get_running_loop()
         self._timer = loop.call_later(min(left, _LOOKS_EVERY_S), self._look, patience)
 
     def _busy(self) -> bool:
-        """Somebody speaks, works or is waited for. A lost socket has a deadline of its own."""
+        """Whether somebody speaks, a tool runs, or something is awaited. A missing media socket
+        counts, since it has its own deadline."""
         voice, caller = self._voice, self._voice.caller
         begun_ms = self._seam.now_ms() - (caller.started or 0)
         speaks = caller.speaks and not caller.wordless and begun_ms < _LONGEST_MS

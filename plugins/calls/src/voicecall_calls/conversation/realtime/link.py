@@ -1,4 +1,5 @@
-"""The session of a full-duplex voice model: opened, renewed before it expires, reopened once."""
+"""The session of a full-duplex voice model: opened, renewed before it expires, reopened after a
+loss."""
 
 from __future__ import annotations
 
@@ -44,12 +45,17 @@ _Job = Callable[[RealtimeSession], Awaitable[None]]
 
 
 class ModelLink:
-    """``options`` holds the options of the next session; ``opened`` and ``closed`` are told of
-    each, ``event`` gets its events; ``listen`` is told who takes caller audio from now on, by a
-    plain call, :meth:`keep` at first, and gives who is to get what was kept; ``pause`` waits until
-    a session can be left; ``trouble`` is told of each that fails, ``lost`` when no other follows.
+    """Keeps a session of the voice model open during a call.
 
-    The first session is opened at once, and used from :meth:`begin` on."""
+    - ``options`` is a context with the options of the next session
+    - ``opened`` and ``closed`` are called for each session, ``event`` for each of its events
+    - ``listen`` is called with the function that should get caller audio from now on (at first
+      :meth:`keep`), and returns the one that should get the audio kept so far
+    - ``pause`` waits until a session can be left
+    - ``trouble`` records each session that fails
+    - ``lost`` is called when no session follows any more
+
+    The first session is opened at once, but used only after :meth:`begin`."""
 
     def __init__(
         self,
@@ -81,12 +87,12 @@ class ModelLink:
         self._trouble = trouble
         self._tasks: anyio.abc.TaskGroup | None = None
         self._scope = anyio.CancelScope()
-        """Of the present session."""
+        """The current session's."""
         self._muted = False
         self._broken: str | None = None
-        """Why the present session is given up."""
+        """Why the current session is being given up."""
         self._kind = ""
-        """The kind of its loss."""
+        """The kind of error by which it was lost."""
         self._used = False
         line.failed = self._lose
         self._waiting: list[bytes] = []
@@ -94,11 +100,11 @@ class ModelLink:
         self._begins = anyio.Event()
 
     def begin(self) -> None:
-        """There is a caller."""
+        """Start using the session: the media socket has arrived."""
         self._begins.set()
 
     def keep(self, audio: bytes) -> None:
-        """Keep caller audio (bounded, oldest dropped) while there is no session."""
+        """Keep caller audio while there is no session: the last ten seconds."""
         self._waiting.append(audio)
         self._waiting_bytes += len(audio)
         limit = self._line.input_format.size(_BUFFER_MS)
@@ -106,14 +112,14 @@ class ModelLink:
             self._waiting_bytes -= len(self._waiting.pop(0))
 
     def _lose(self, error: BaseException) -> None:
-        """The session does not take the caller's audio: it is given up."""
+        """Give up a session that does not accept the caller's audio."""
         self._broken, self._kind = why_lost(error, _WHOSE), kind_of(error)
         self._listen(self.keep)
         self._scope.cancel()
 
     def reopen(self) -> None:
-        """The line gets another format: another session takes the place of this one, which is told
-        to be closed at once. What waits for a session is dropped."""
+        """Replace the session, because the line has another audio format. It counts as closed at
+        once, and caller audio that was kept is dropped."""
         self._waiting.clear()
         self._waiting_bytes = 0
         if self.session is not None:
@@ -121,13 +127,13 @@ class ModelLink:
         self._scope.cancel()
 
     def mute(self) -> None:
-        """Have this session, and each that follows, hear silence from now on."""
+        """Let this session and all later ones hear silence."""
         self._muted = True
         if self.session is not None:
             self.session.mute(True)
 
     def do(self, job: _Job) -> None:
-        """Run ``job`` as a task of the present session; without one nothing happens."""
+        """Run ``job`` as a task of the current session; does nothing without a session."""
         session, tasks = self.session, self._tasks
         if session is not None and tasks is not None:
             tasks.start_soon(self._guarded, job, session)
@@ -139,18 +145,18 @@ class ModelLink:
             text = "call %s: the voice model refused a request: %s"
             _log.warning(text, self.call_id, error)
         except (Exception, SystemExit):  # noqa: BLE001 (a model's code can raise anything)
-            # The session may be lost in the next moment, and then it tells so itself.
+            # If the session is lost too, it reports that itself.
             _log.exception("call %s: a request to the voice model failed", self.call_id)
 
     async def run(self) -> None:
-        """Keep a session open, until that is not possible any more."""
+        """Keep a session open until that is no longer possible."""
         reason = await self._hold()
         _log.warning("call %s: no voice model: %s", self.call_id, reason)
         await self._begins.wait()
         self._lost()
 
     async def _hold(self) -> str:
-        """Returns why there is no session any more."""
+        """Open one session after another. Returns why there are no more."""
         failures = renewals = 0
         while True:
             began = self._seam.monotonic()
@@ -160,8 +166,8 @@ class ModelLink:
             if self._seam.monotonic() - began >= _HEALTHY_S:
                 failures = renewals = 0
             if reason is None:
-                # Meanwhile the record learns what was said last, which the next one is told. One
-                # that is to be left as soon as it is open would be opened without end.
+                # The pause lets the record receive what was said last, which the next session is
+                # given, and slows down sessions that expire as soon as they are open.
                 if self._used:
                     await anyio.sleep(min(_REOPEN_AFTER_S * 2**renewals, _REOPEN_LATEST_S))
                     renewals += 1
@@ -175,7 +181,7 @@ class ModelLink:
             await anyio.sleep(_REOPEN_AFTER_S)
 
     async def _one_session(self, options: RealtimeOptions) -> str | None:
-        """Hold one session; why it was lost, None where it is to be renewed."""
+        """Hold one session. Returns why it was lost; None if it is to be renewed."""
         reason, self._kind = None, ProviderTimeout.__name__
         self._scope = scope = anyio.CancelScope(deadline=anyio.current_time() + _OPEN_S)
         try:
@@ -185,7 +191,7 @@ class ModelLink:
                 ) as session:
                     scope.deadline = math.inf
                     await self._begins.wait()
-                    # The format may have changed meanwhile.
+                    # The line's format may have changed in the meantime.
                     await anyio.lowlevel.checkpoint_if_cancelled()
                     reason = await self._converse(session, options)
                     scope.deadline = anyio.current_time() + _CLOSE_S
@@ -218,7 +224,7 @@ class ModelLink:
         return reason
 
     def _over(self, session: RealtimeSession) -> None:
-        """``session`` is used no more."""
+        """Stop using ``session``."""
         if self.session is session:
             self.session = self._tasks = None
             self._listen(self.keep)
@@ -257,8 +263,8 @@ class ModelLink:
                 self._event(event)
 
     async def _renew(self, in_ms: int, _session: RealtimeSession) -> None:
-        """Leave a session that expires, if possible between two utterances, and with no tool
-        running."""
+        """Leave a session that is about to expire, if possible between utterances and while no tool
+        runs."""
         with anyio.move_on_after(max(in_ms - _RENEW_BEFORE_MS, 0) / 1000):
             await self._pause()
         self._scope.cancel()

@@ -1,4 +1,4 @@
-"""What the record and the turns learn of the utterances of a voice model."""
+"""Reports a voice model's utterances to the call's record and its turns."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ __all__ = ["Minutes"]
 
 
 class Minutes:
+    """Writes what an item said, how much of it was heard, and its times."""
+
     __slots__ = ("_lane", "_line", "_seam", "_words")
 
     def __init__(self, lane: CallLane, line: AudioLine, words: CallerWords) -> None:
@@ -28,15 +30,15 @@ class Minutes:
         self._seam = lane.host.seam
 
     def row(self, item: Item, speech: SpeechTimes) -> TurnRow:
-        """The times of ``item``."""
+        """The turn of ``item``, with its times."""
         speech.first_byte = self._line.first_written(item.key)
         speech.first_sent = self._line.first_sent(item.key)
-        # The words may have come behind it. Others that came before are not its own.
+        # Words may be reported after the answer to them. Earlier words belong to another item.
         item.times.stt_final = None if item.answers.speaks else item.answers.final
         return item.times.row(speech)
 
     async def speaking(self, item: Item) -> None:
-        """``item`` is being said."""
+        """``item`` has begun to be heard."""
         message = self._lane.record.message
         pending = message is not None and message.state is MessageState.PENDING
         event = ev.BotSpeaking(
@@ -48,15 +50,16 @@ class Minutes:
         if event.first_message:
             await self._lane.apply(event)
         else:
-            # Stored with the end of the item: a crash ends the item, too.
+            # Stored with the end of the item: a crash would end the item too.
             await self._lane.note(event)
 
     async def spoke(self, item: Item, speech: SpeechTimes, *, patient: bool) -> None:
-        """``item`` was said, or cut off. ``patient``: nobody waits for it."""
+        """``item`` was said or cut off. ``patient``: nothing waits for its record."""
         text = item.text.strip() or item.message or ""
         heard = text
         if patient:
-            # With many vendors they come behind it, and in the transcript they stand before it.
+            # Many vendors report the caller's words after the answer; the transcript has them
+            # first.
             await self._words.known(item.answers)
         if item.cut_ms is not None:
             heard = heard_part(text, item.cut_ms, item.total_ms)
@@ -73,7 +76,7 @@ class Minutes:
         )
 
     async def broke_off(self, item: Item, speech: SpeechTimes) -> None:
-        """The call ended in the middle of ``item``: its record takes what was heard."""
+        """The call ended during ``item``: record what was heard of it."""
         line = self._line
         if item.cut_ms is None and line.pacer.pending(item.key):
             item.total_ms = line.output_format.duration_ms(line.size(item.key))

@@ -1,4 +1,4 @@
-"""Where the session of a full-duplex voice model puts what it says."""
+"""The audio sink of a voice model's session."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ __all__ = ["SessionSink"]
 
 
 class SessionSink:
-    """Each session has its own, so that one which was left, or did not end when it was told to, is
-    not heard any more. ``find`` gives the item of a name; None where nothing of it is to be heard.
-    """
+    """Writes a session's audio to the line. Each session has its own sink, so that a session that
+    was left, or does not end, is no longer heard. ``find`` returns the item with a name, None if it
+    must not be heard."""
 
-    # As in the pacer: a frame should look at few objects.
+    # Slots, as in the pacer: a frame should touch few objects.
     __slots__ = ("_find", "_line", "current")
 
     def __init__(self, line: AudioLine, find: Callable[[str], Item | None]) -> None:
         self.current: Item | None = None
-        """Whose audio came last, unless it is over."""
+        """The item whose audio came last, unless it is over."""
         self._line = line
         self._find = find
 
@@ -38,7 +38,7 @@ class SessionSink:
         self._line.write(item.key, audio)
 
     def close(self) -> None:
-        """Nothing is heard of it from now on."""
+        """Discard everything that is written from now on."""
         self.current = None
         self._find = _nothing
 

@@ -1,4 +1,4 @@
-"""Having a voice model say given words, one text at a time, and ask for an answer to them."""
+"""Has a voice model say given texts, one at a time, and waits for answers to them."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ __all__ = ["ModelSpeech", "Requests"]
 _log = logging.getLogger("voicecall.calls")
 _TIMES_ASKED = 3
 _SOUND_MS = 20_000
-"""Words come no longer of a sound that began so long ago."""
+"""No words are expected any more from a sound that began longer ago."""
 
 
 class ModelSpeech:
-    """One a call. Whoever comes while a text is spoken waits for its end."""
+    """Has the model say texts. One per call; a second text waits for the end of the first."""
 
     def __init__(self, link: ModelLink, voice: ModelVoice) -> None:
         self._link = link
@@ -39,10 +39,10 @@ class ModelSpeech:
     async def say(
         self, text: str, patience_s: float, began: Callable[[], None] = lambda: None
     ) -> Ticket:
-        """Have the model say ``text``; ``began`` is called when that begins. Returns once it was
-        played or interrupted, or where the model began nothing within ``patience_s`` of what it
-        was saying before. Raises ``CallNotReady`` while there is no session and while the call is
-        being ended, and ``ProviderError`` where it fails."""
+        """Have the model say ``text``; ``began`` is called when it begins. Returns once the text
+        was played or interrupted, or if the model did not begin within ``patience_s`` after what it
+        was saying before. Raises ``CallNotReady`` if there is no session or the call is being
+        ended, and ``ProviderError`` if the model fails."""
         async with self._floor:
             self._check()
             session = self._link.session
@@ -54,7 +54,7 @@ class ModelSpeech:
                 await self._begun(ticket, patience_s)
                 if ticket.item is not None:
                     began()
-                # The session may be over, and with it a job of it that has this said.
+                # The session may be over; if this is a job of the session, it must end too.
                 await anyio.lowlevel.checkpoint_if_cancelled()
             except VoicecallError:
                 raise
@@ -70,8 +70,8 @@ class ModelSpeech:
             return ticket
 
     async def _begun(self, ticket: Ticket, patience_s: float) -> None:
-        """Wait until the item of ``ticket`` begins or is given up, while audio comes at least every
-        ``patience_s``: what a model says before it in real time may take long."""
+        """Wait until the item of ``ticket`` begins or is given up, as long as audio keeps coming at
+        least every ``patience_s``: what the model says first may take long, in real time."""
         while not ticket.begun.is_set():
             made = self._voice.made
             with anyio.move_on_after(patience_s):
@@ -85,7 +85,7 @@ class ModelSpeech:
 
     @property
     def away(self) -> bool:
-        """There is no session."""
+        """Whether there is no session."""
         return self._link.session is None
 
     def stop(self) -> None:
@@ -97,8 +97,9 @@ class ModelSpeech:
         await self._voice.quiet()
 
     def part(self) -> None:
-        """From now on the model says only what it is made to say. It hears silence: it would answer
-        its caller, or fall silent, and what it answers would be taken for what it is to say."""
+        """Let the model say only what is requested from now on. It hears silence: otherwise it
+        would answer the caller, or fall silent, and its answer would be taken for the requested
+        text."""
         self._voice.parting = True
         try:
             self._link.mute()
@@ -108,8 +109,9 @@ class ModelSpeech:
 
 
 class Requests:
-    """What somebody outside of the call wants said, which waits a moment for a session, and while
-    the caller is in the middle of something. ``closed`` is why nothing can be any more."""
+    """Requests from outside the call (``speak`` and ``continue``). They wait a moment for a
+    session, and while the caller is speaking. ``closed``: why no more can be said, once that is
+    so."""
 
     def __init__(
         self,
@@ -135,8 +137,8 @@ class Requests:
         self._question.fail(why)
 
     async def say(self, text: str) -> None:
-        """Return when ``text`` was played or interrupted; it is not said where something before it
-        is interrupted. Raises ``VoicecallError``."""
+        """Say ``text``. Returns when it was played or interrupted; it is not said if something
+        before it is interrupted. Raises ``VoicecallError``."""
         self._check()
         interruptions = self._voice.interruptions
         async with self._turn:
@@ -147,24 +149,25 @@ class Requests:
                 await self._say(text)
 
     async def ask(self, prompt: str, timeout_s: float) -> str:
-        """Say ``prompt`` and return the caller's next words. Where these interrupt what stands
-        before it, they are no answer, and it is said again. Raises ``VoicecallError``."""
+        """Say ``prompt`` and return the caller's next words. Words that interrupt what is said
+        before the prompt are not an answer, and the prompt is said again. Raises
+        ``VoicecallError``."""
         self._check()
         with ExitStack() as open_question:
             async with self._turn:
                 for _ in range(_TIMES_ASKED):
                     open_question.close()
-                    # What is being said just now is no answer.
+                    # What the caller is saying at this moment is not an answer.
                     await let_finish(lambda: self._speech.away or self._words_come())
                     answer = open_question.enter_context(self._question.asked(prompt))
-                    # Into the prompt an answer counts.
+                    # An answer counts from the beginning of the prompt on.
                     if await self._say(prompt, self._question.begins):
                         break
             self._question.begins()
             return await answer.wait(timeout_s)
 
     async def _say(self, text: str, began: Callable[[], None] = lambda: None) -> bool:
-        """Whether anything of it was heard."""
+        """Say ``text``. Returns whether any of it was heard."""
         ticket = await self._speech.say(text, self._patience_s, began)
         self._check()
         if ticket.failed is not None:
@@ -176,13 +179,13 @@ class Requests:
         return self._due(caller) and not caller.wordless
 
     def _words_come(self) -> bool:
-        """Words of the caller's are not known yet, though they may be answered already."""
+        """Whether words of the caller are still to be reported, even if already answered."""
         caller, answered = self._voice.caller, self._voice.answered
         late = self._due(answered) and (caller.final or 0) < (answered.started or 0)
         return self._words.writing or self._due(caller) or late
 
     def _due(self, caller: CallerTimes) -> bool:
-        """Whether words are due. A sound that came to none may have been nobody's."""
+        """Whether words are still expected. A sound without words may not have been speech."""
         return caller.speaks and self._seam.now_ms() - (caller.started or 0) < _SOUND_MS
 
     def _check(self) -> None:

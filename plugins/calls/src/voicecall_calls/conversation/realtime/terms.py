@@ -1,4 +1,4 @@
-"""What the sessions of a call's voice model are opened with."""
+"""The options with which a voice model's sessions are opened."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ __all__ = ["SessionTerms"]
 
 
 class SessionTerms:
-    """``tools`` are those of a model that can call functions; ``about`` is who speaks."""
+    """``tools`` returns the tools for a model that can call functions. ``about`` describes the
+    agent and is part of the instructions."""
 
     def __init__(
         self,
@@ -44,7 +45,7 @@ class SessionTerms:
 
     @contextmanager
     def options(self) -> Iterator[RealtimeOptions]:
-        """Those of a session that is opened now. It is heard until the context is left."""
+        """Options for a session that is opened now, which is heard until the context is left."""
         output_format = self._format(self._line.output_format)
         # A model may speak as soon as its session is open.
         sink = self._voice.session_opened(output_format)

@@ -1,4 +1,5 @@
-"""Tools of a full-duplex voice model: hang up, ask the agent, and what the gateway offers."""
+"""Tools of a full-duplex voice model: hang up, consult the agent, press keys, and the gateway's
+own."""
 
 from __future__ import annotations
 
@@ -77,19 +78,20 @@ _MOST_CALLS = 20
 _IDS_KEPT = 64
 _IN_S = 60.0
 _FAREWELL_S = 10.0
-"""What comes of a farewell once the model has asked for the end may take so long."""
+"""How long a farewell may go on after the model has asked for the call to end."""
 _SPEAKS_AFTER_S = 2.0
-"""So soon the model begins to speak of a result, or behind a call."""
+"""How long the model may take to begin speaking after a tool call or a result."""
 _UNSAID_S = 10.0
-"""What it has not said of a result for so long it does not say any more."""
+"""If the model has said nothing about a result for this long, it will not."""
 _WORKING = {"status": "working", "message": "Tell the caller briefly that you are checking."}
 _ENDING = {"error": "the call is being ended"}
 _DELIVERED = {"status": "already_delivered", "message": "The caller has heard the answer."}
 
 
 class RealtimeTools:
-    """``forced`` is None where the model alone decides when to consult; ``find`` gives the
-    gateway's tools by name. None is used once ``farewell`` ends the call."""
+    """Carries out the model's tool calls. ``forced`` is None if the model alone decides when to
+    consult the agent. ``find`` returns the gateway's tool with a name. Once ``farewell`` is ending
+    the call, no tool is used."""
 
     def __init__(
         self,
@@ -124,15 +126,15 @@ class RealtimeTools:
         self._calls: dict[str, anyio.CancelScope] = {}
         self._answered: deque[str] = deque(maxlen=_IDS_KEPT)
         self._told: tuple[CallerTimes | None, float] = (None, 0.0)
-        """The caller's times when a result was told that the model is to speak of, and when."""
+        """When the model was last given a result to speak about, with the caller's times then."""
         self._ended = News()
-        """A call was answered, or taken back."""
+        """Notifies that a tool call was answered or cancelled."""
         self._recent: dict[str, deque[float]] = {}
 
     def declared(self) -> tuple[Tool, ...]:
         ours = [END_CALL] if self._config.tool_policy == "none" else [END_CALL, CONSULT]
         if self._lane.record.direction is Direction.OUTBOUND and can_press(self._lane):
-            # Machines with menus are called.
+            # Phone menus are reached by outbound calls.
             ours.append(PRESS_KEYS)
         return (*ours, *self._custom.values())
 
@@ -140,37 +142,37 @@ class RealtimeTools:
 
     @property
     def busy(self) -> bool:
-        """The model waits for a result, or has had one lately and said nothing since."""
+        """The model is waiting for a result, or got one recently and has said nothing since."""
         caller, at = self._told
-        # They are others once it has said something.
+        # The times are replaced once the model says something.
         unsaid = caller is self._voice.caller and self._seam.monotonic() - at <= _UNSAID_S
         return bool(self._calls) or unsaid
 
     async def idle(self) -> None:
-        """Wait until nothing is carried out, and the model can have begun to speak of it."""
+        """Wait until no tool runs and the model has had time to begin speaking about the result."""
         while self._calls:
             await self._ended.wait()
         await anyio.sleep(_SPEAKS_AFTER_S)
 
     def call(self, call: ToolCall) -> None:
-        """Carry out a call of the model; its result goes to the session."""
+        """Carry out a tool call of the model and send the result to its session."""
         if self._forced is not None:
             self._forced.called()
         self._link.do(partial(self._answer, call))
 
     def delegate(self, delegation: Delegation) -> None:
-        """Carry out what the model hands over."""
+        """Consult the agent for a request that the model delegates."""
         arguments = {"question": delegation.request}
         self._link.do(partial(self._answer, ToolCall(delegation.id, CONSULT.name, arguments)))
 
     def cancel(self, call_id: str) -> None:
-        """The model does not want the result any more."""
+        """Cancel a tool call whose result the model no longer wants."""
         scope = self._calls.get(call_id)
         if scope is not None:
             scope.cancel()
 
     def cancel_all(self) -> None:
-        """Nobody wants a result any more, nor an answer that the agent was forced to give."""
+        """Cancel all tool calls, and a forced consultation."""
         for scope in self._calls.values():
             scope.cancel()
         self.forget()
@@ -178,13 +180,13 @@ class RealtimeTools:
             self._forced.cancel()
 
     def forget(self) -> None:
-        """Another session follows, whose calls may have the same ids."""
+        """Forget the ids of tool calls: the next session may use them again."""
         self._answered.clear()
         self._told = (None, 0.0)
 
     async def _answer(self, call: ToolCall, session: RealtimeSession) -> None:
         if call.id in self._calls or call.id in self._answered:
-            # Some vendors tell of a call more than once.
+            # Some vendors report a tool call more than once.
             return
         with anyio.CancelScope() as scope:
             self._calls[call.id] = scope
@@ -224,7 +226,7 @@ class RealtimeTools:
     async def _tell(
         self, call: ToolCall, session: RealtimeSession, result: Mapping[str, Any]
     ) -> None:
-        """Answer ``call`` with what the model is to speak of."""
+        """Answer ``call`` with a result that the model should speak about."""
         await session.tool_result(call.id, result)
         self._told = (self._voice.caller, self._seam.monotonic())
 
@@ -238,7 +240,7 @@ class RealtimeTools:
 
     async def _end_call(self, call: ToolCall, session: RealtimeSession) -> None:
         before = self._voice.interruptions
-        # The farewell is heard first, with whatever stands before it, and where it comes behind.
+        # The farewell is heard to its end, including one that begins only after this tool call.
         with anyio.move_on_after(_SPEAKS_AFTER_S):
             await self._voice.sounding()
         with anyio.move_on_after(self._voice.left_s() + _FAREWELL_S):
@@ -247,7 +249,7 @@ class RealtimeTools:
             ended = {"ended": False, "message": "The caller interrupted; the call goes on."}
             await self._tell(call, session, ended)
             return
-        # A model that does not take the result does not hold up the end.
+        # In its own task: a model that does not accept the result must not delay the end.
         told = {"ended": True}
         self._link.do(lambda later: later.tool_result(call.id, told, when="silent"))
         await self._lane.end(EndReason.HANGUP_BOT, EndDetail.AGENT)
@@ -283,7 +285,7 @@ class RealtimeTools:
             await self._tell(call, session, _as_result(consult.answer))
 
     async def _tell_working(self, call: ToolCall, session: RealtimeSession) -> None:
-        """A model that does not take this is given the answer all the same."""
+        """Send an interim result. If the model refuses it, it still gets the answer later."""
         try:
             await session.tool_result(call.id, _WORKING, will_continue=True)
         except (Exception, SystemExit) as error:  # noqa: BLE001 (a model's code)
@@ -291,21 +293,21 @@ class RealtimeTools:
             _log.warning("call %s: interim result: %s", self._lane.record.call_id, why)
 
     async def _use(self, call: ToolCall) -> dict[str, Any]:
-        """Have the gateway's tool carry out a call of one that the configuration declares."""
+        """Run the gateway's tool for a call of a tool that the configuration declares."""
         spec = self._find(call.name) if call.name in self._custom else None
         if spec is None:
             if call.name in self._custom:
                 _log.warning("the tool %s is declared, and no plugin has it", call.name)
             return {"error": f'Tool "{call.name}" not available'}
         record = self._lane.record
-        # Models count their calls anew in each session, and what was asked once is done once.
+        # The call's id is part of the key, since models number their tool calls anew in each one.
         key = f"{record.call_id}:{call.id}"
         use = ToolUse(frozenset(), record.session_key, record.agent_id, key)
         run = partial(spec.handler, call.arguments, use)
         try:
             with anyio.fail_after(self._timeout_s):
                 result = await apart(run, f"the tool {call.name}")
-            # A model that cannot be told the result would wait for it.
+            # Raises if the result is not JSON: the model would wait for it forever.
             json.dumps(result, allow_nan=False)
             return {"result": result}
         except TimeoutError:
@@ -319,7 +321,7 @@ class RealtimeTools:
 
 
 def _as_result(answer: Answer) -> dict[str, Any]:
-    """``answer`` as the model is told it."""
+    """``answer`` as a tool result for the model."""
     if answer.error is not None:
         return {"error": answer.error}
     result: dict[str, Any] = {"answer": answer.text}

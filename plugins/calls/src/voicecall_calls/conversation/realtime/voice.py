@@ -1,7 +1,7 @@
-"""What a full-duplex voice model says: item by item into the line, the record and the turns.
+"""What a full-duplex voice model says: item by item, to the line, the record and the turns.
 
-An item is one utterance of the model. Its audio goes to the line as it comes; its record follows
-one item after the other, as the caller hears them.
+An item is one utterance of the model. Its audio goes to the line as it arrives. The record is
+written item by item, as the caller hears them.
 """
 
 from __future__ import annotations
@@ -30,12 +30,13 @@ if TYPE_CHECKING:
 __all__ = ["ModelVoice"]
 
 _TEXT_PATIENCE_S = 1.0
-"""How long the words of an item may come after its audio."""
+"""How long after its audio the text of an item is waited for."""
 _IDS_KEPT = 64
 
 
 class ModelVoice:
-    """What the sessions of a call say, through a sink for each. One a call; it outlives them."""
+    """What the model says on one call. It outlives the model's sessions, each of which writes to
+    its own sink."""
 
     __slots__ = (
         "_active",
@@ -62,37 +63,37 @@ class ModelVoice:
     def __init__(self, lane: CallLane, line: AudioLine, words: CallerWords, keep: KeepTurn) -> None:
         self.interruptions = 0
         self.parting = False
-        """Only items begin that somebody has a ticket for."""
+        """Only items with a ticket may begin."""
         self.caller = CallerTimes()
         self.answered = CallerTimes()
-        """The last ones that an item answers."""
+        """The caller's times that the newest item answers."""
         self._lane = lane
         self._line = line
         self._minutes = Minutes(lane, line, words)
         self._seam = lane.host.seam
         self._keep = keep
         self._format = line.output_format
-        """That of the present session."""
+        """The current session's audio format."""
         self._sink: SessionSink | None = None
-        """Its own."""
+        """The current session's sink."""
         self._active: list[Item] = []
-        """Those that are not over for the record yet."""
+        """Items whose record is not complete yet, in the order in which they are heard."""
         self._cut: OrderedDict[str, None] = OrderedDict()
         self._dropped = False
-        """Nothing more begins of the response that is being made."""
+        """No more items of the response in progress may begin."""
         self._early: OrderedDict[str, tuple[str, bool]] = OrderedDict()
         self._tickets = Tickets()
         self._response: tuple[str, int] | None = None
-        """The one that is being made, and since when."""
+        """The response in progress, and when it began."""
         self._awaited = 0
         self._changed = News()
-        """Something has happened to an item."""
+        """Notifies that something has happened to an item."""
 
     # --- audio ------------------------------------------------------------------------------
 
     def session_opened(self, model_format: AudioFormat) -> AudioSink:
-        """The sink of a session that speaks in ``model_format``, which takes the place of any
-        other."""
+        """The sink for a new session that speaks in ``model_format``; replaces the previous
+        sink."""
         self.session_closed()
         self._format = model_format
         self._forget_names()
@@ -100,15 +101,15 @@ class ModelVoice:
         return self._sink
 
     def session_closed(self) -> None:
-        """Nothing more is heard of the session, nor comes of what was asked for and did not begin;
-        what came is still played."""
+        """Discard what the session says from now on, and give up requested items that have not
+        begun. Audio that has arrived is still played."""
         if self._sink is not None:
             self._sink.close()
             self._sink = None
         self._end_items()
 
     def session_reset(self) -> None:
-        """What the session says from now on belongs to no earlier item."""
+        """End all items: what the session says from now on belongs to new ones."""
         self._end_items()
         self._forget_names()
 
@@ -126,7 +127,7 @@ class ModelVoice:
         self._early.clear()
 
     def _item(self, item_id: str) -> Item | None:
-        """That of audio of this name; None where it is not to be heard."""
+        """The item for audio with this id, begun if necessary; None if it must not be heard."""
         item = self._known(item_id)
         if item is None or item.over:
             if item_id in self._cut or self._dropped or self._closed:
@@ -135,7 +136,7 @@ class ModelVoice:
         return item
 
     def _known(self, item_id: str) -> Item | None:
-        """The model's newest item of this name, unless it was cut off."""
+        """The newest item with the model's id ``item_id``, unless it was cut off."""
         items = reversed(self._active)
         return next((item for item in items if item.id == item_id and item.cut_ms is None), None)
 
@@ -156,7 +157,7 @@ class ModelVoice:
             agent_start=now if self._response is None else self._response[1],
         )
         converter = Converter(self._format, self._line.output_format)
-        # Equal formats need none, but where a piece may end in the middle of a sample.
+        # With equal formats the converter is only needed if a piece may end inside a sample.
         converts = not converter.identity or self._format.sample_width > 1
         item = Item(item_id, self._seam.new_id(), times, converter, converts, caller)
         self._tickets.take(item, self._making)
@@ -184,7 +185,7 @@ class ModelVoice:
     # --- events of the session --------------------------------------------------------------
 
     def next_item(self, message: str | None = None) -> Ticket:
-        """A ticket for the item that begins next."""
+        """A ticket for the next item that begins."""
         return self._tickets.draw(message, self._making)
 
     def give_up(self, ticket: Ticket) -> None:
@@ -193,7 +194,7 @@ class ModelVoice:
 
     @property
     def _making(self) -> str | None:
-        """The response that is being made."""
+        """The id of the response in progress."""
         return None if self._response is None else self._response[0]
 
     def response_started(self, response: str) -> None:
@@ -201,7 +202,7 @@ class ModelVoice:
         self._dropped = False
 
     def response_done(self, event: ResponseDone) -> bool:
-        """Close the items of a response; whether there were any."""
+        """End the items of a response. Returns whether there were any."""
         self._response = None
         self._dropped = False
         self._changed.tell()
@@ -211,7 +212,7 @@ class ModelVoice:
             items = [item for item in self._active if not item.over]
         for item in items:
             if event.status == "failed":
-                # Where the vendor's own object stands in place of a text, it is not worth the call.
+                # str(), because a vendor's own error object must not break the call.
                 item.error = str(event.error or "the response failed")
                 item.times.failed = item.error
             self._finish(item)
@@ -220,7 +221,7 @@ class ModelVoice:
         return bool(items)
 
     def text(self, item_id: str, text: str, *, final: bool) -> None:
-        """Words of an item; they may come before its audio."""
+        """Take text of an item, which may arrive before its audio."""
         item = next((one for one in reversed(self._active) if one.id == item_id), None)
         if item is None:
             known, _ = self._early.get(item_id, ("", False))
@@ -235,35 +236,35 @@ class ModelVoice:
             item.text = joined(item.text, text)
 
     def caller_said(self) -> None:
-        """The caller's words are known; with many vendors only after the answer to them began."""
+        """The caller's words were reported; many vendors do so only after the answer has begun."""
         late = self.caller.started is None and self.answered.wordless
         (self.answered if late else self.caller).final = self._seam.now_ms()
 
     @property
     def asked(self) -> bool:
-        """An item was asked for, and has yet to begin."""
+        """An item was requested and has not begun yet."""
         return bool(self._tickets)
 
     @property
     def answering(self) -> bool:
-        """A response is being made."""
+        """A response is in progress."""
         return self._response is not None or any(not item.over for item in self._active)
 
     @property
     def made(self) -> int:
-        """Bytes of what is being made."""
+        """Bytes of audio that have arrived for the items in progress."""
         return sum(self._line.size(item.key) for item in self._active if not item.over)
 
     # --- interruptions ----------------------------------------------------------------------
 
     @property
     def playing(self) -> bool:
-        """Something is being said, or will be."""
+        """Audio is being played, or waits to be."""
         return any(self._line.pacer.pending(item.key) for item in self._active)
 
     @property
     def ended(self) -> bool:
-        """The call is being ended: no item begins any more."""
+        """The call is being ended, so no more items begin."""
         return self._lane.record.ending is not None
 
     @property
@@ -271,8 +272,8 @@ class ModelVoice:
         return self.ended or (self.parting and self._tickets.due(self._making) is None)
 
     def interrupt(self) -> dict[str, float] | None:
-        """Stop everything that is being said; the heard milliseconds of each item by the model's
-        ids. None where nothing is."""
+        """Stop everything that is being said. Returns how many milliseconds of each item were
+        heard, by the model's id; None if nothing was being said."""
         playing = [item for item in self._active if self._line.pacer.pending(item.key)]
         if not playing:
             return None
@@ -292,19 +293,19 @@ class ModelVoice:
         return {item.id: item.cut_ms or 0.0 for item in playing if item.id}
 
     def drop(self) -> dict[str, float]:
-        """:meth:`interrupt`, and let nothing begin of the response that is being made: its audio
-        may be on its way."""
+        """:meth:`interrupt`, and let no more items of the response in progress begin: their audio
+        may already be on its way."""
         heard = self.interrupt()
         self._dropped = self._response is not None
         return heard or {}
 
     def hush(self) -> None:
-        """The call is being ended: stop what is being said, and let go who waits for more."""
+        """The call is being ended: stop what is being said, and release whoever waits for more."""
         self.interrupt()
         self._tickets.close()
 
     def close(self) -> None:
-        """The call is over: let go whoever waits."""
+        """The call is over: release whoever waits."""
         self._tickets.close()
         for item in self._active:
             item.let_go()
@@ -312,7 +313,7 @@ class ModelVoice:
     # --- the record -------------------------------------------------------------------------
 
     def left_s(self) -> float:
-        """Seconds until what came so far has been heard."""
+        """Seconds until all audio that has arrived will have been heard."""
         return self._line.pacer.drain_ms(self._seam.monotonic()) / 1000
 
     async def quiet(self) -> None:
@@ -326,13 +327,13 @@ class ModelVoice:
             self._awaited -= 1
 
     async def sounding(self) -> None:
-        """Wait until something is heard of the response that is being made, or it is over."""
+        """Wait until the response in progress is heard, or is over."""
         while self._response is not None and not self._active:
             await self._changed.wait()
 
     async def pause(self) -> None:
-        """Wait until a session can be left: nothing is being said, and the caller is not in the
-        middle of something, or has its answer."""
+        """Wait until a session can be left: nothing is being said, and the caller is not speaking
+        or waiting for an answer."""
         while True:
             await self.quiet()
             if not self.caller.speaks:
@@ -340,7 +341,7 @@ class ModelVoice:
             await self._changed.wait()
 
     async def run(self) -> None:
-        """Follow the items, one after the other. One task a call."""
+        """Follow the items, one after the other. One task per call."""
         while True:
             while not self._active:
                 await self._changed.wait()
@@ -354,7 +355,7 @@ class ModelVoice:
 
     async def _follow(self, item: Item) -> None:
         if item.cut_ms == 0 and item.message is None:
-            # Interrupted before a word of it was heard.
+            # It was interrupted before anything was heard.
             self._line.forget(item.key)
             return
         speech = SpeechTimes()
@@ -367,7 +368,7 @@ class ModelVoice:
                 speech.done = self._seam.now_ms()
             if not item.told and (item.cut_ms is None or not item.text):
                 await self._told(item)
-            # What interrupted it comes soon, and stands behind it.
+            # If it was interrupted, the caller's words come soon and must follow it.
             patient = item.cut_ms is None and item.ticket is None and not self._awaited
             await self._minutes.spoke(item, speech, patient=patient)
         except BaseException:
@@ -381,7 +382,7 @@ class ModelVoice:
             self._line.forget(item.key)
 
     async def _told(self, item: Item) -> None:
-        """Wait for the words of ``item``, though not for ever."""
+        """Wait a limited time for the text of ``item``."""
         with anyio.move_on_after(_TEXT_PATIENCE_S):
             while not item.told:
                 await self._changed.wait()

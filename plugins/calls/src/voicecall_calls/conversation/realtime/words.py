@@ -1,4 +1,4 @@
-"""The words that a full-duplex voice model is given: instructions, requests, prompts."""
+"""Texts for a full-duplex voice model and its agent: instructions, requests, prompts."""
 
 from __future__ import annotations
 
@@ -65,8 +65,8 @@ _SMALL_TALK = frozenset(
 
 
 def instructions(config: RealtimeConfig, *, tools: bool, about: str = "") -> str:
-    """The session's instructions. ``tools``: whether the model has function tools; ``about``: who
-    speaks."""
+    """The session's instructions. ``tools``: whether the model has function tools. ``about``
+    describes the agent."""
     parts = [config.instructions or _DEFAULT, about]
     if tools:
         parts.append(_END)
@@ -76,7 +76,7 @@ def instructions(config: RealtimeConfig, *, tools: bool, about: str = "") -> str
 
 
 def greeting(base: str, message: str) -> str:
-    """What opens the conversation where the model cannot be made to say given words."""
+    """The request for a greeting from a model that cannot be made to say given words."""
     return f'{base}\nIn your first reply, open with this greeting: "{message}"'
 
 
@@ -86,7 +86,7 @@ def pressed(base: str, digits: str) -> str:
 
 
 def interrupted(base: str) -> str:
-    """What a model is asked after a break in the middle of a conversation."""
+    """The request to a new session after a break during a conversation."""
     return (
         f"{base}\nYour connection was interrupted for a moment, and the end of the conversation may"
         " be missing. Answer what the caller said last, or finish what you were saying; where you"
@@ -103,13 +103,13 @@ def history(entries: Sequence[TranscriptEntry]) -> list[tuple[str, str]]:
 
 
 def consults_always(config: RealtimeConfig) -> bool:
-    """Whether no answer of substance may be the model's own."""
+    """Whether the model may give no substantial answer of its own."""
     return config.consult_policy == "always" and config.tool_policy != "none"
 
 
 def cut(text: str, longest: int) -> str:
-    """``text``, where it is too long, to the end of its last whole sentence (else word) within
-    ``longest`` characters."""
+    """``text``, shortened to at most ``longest`` characters: to its last whole sentence, or else
+    its last whole word."""
     if len(text) <= longest:
         return text
     kept = text[:longest]
@@ -118,13 +118,14 @@ def cut(text: str, longest: int) -> str:
 
 
 def is_small_talk(text: str) -> bool:
-    """Whether a voice model answers this by itself, whatever it is told about consulting."""
+    """Whether a voice model may answer this itself, whatever the policy for consulting."""
     words = re.findall(r"[^\W_]+", text.lower())
     return " ".join(words) in _SMALL_TALK
 
 
 def joined(known: str, text: str) -> str:
-    """Text of an item that is not final: cumulative text replaces, a piece is appended."""
+    """The text of an item so far: ``text`` replaces ``known`` if it continues it, else it is
+    appended."""
     return text if text.startswith(known) else known + text
 
 
@@ -132,7 +133,7 @@ def joined(known: str, text: str) -> str:
 
 
 def consult_request(arguments: Mapping[str, Any]) -> tuple[str, str]:
-    """Question and context in the arguments of a consult call; empty where there is none."""
+    """Question and context from the arguments of a consult call; empty strings if missing."""
     texts = (arguments.get(key) for key in ("question", "prompt", "query", "task"))
     question = next((text.strip() for text in texts if isinstance(text, str) and text.strip()), "")
     context = [arguments.get("context")]
@@ -140,15 +141,15 @@ def consult_request(arguments: Mapping[str, Any]) -> tuple[str, str]:
     if isinstance(style, str) and style.strip():
         context.append(f"Style of the answer: {style.strip()}")
     told = "\n".join(c.strip() for c in context if isinstance(c, str) and c.strip())
-    # A model may write half a surrogate pair, which no agent can send to its own model.
+    # A model may produce half a surrogate pair, which no agent can send to its own model.
     return well_formed_text(question), well_formed_text(told)
 
 
 def consult_question(
     question: str, context: str, entries: Sequence[TranscriptEntry], now_ms: int
 ) -> tuple[str, str]:
-    """Question and context as the agent gets them. A question much shorter than what the caller
-    has just said is replaced by that."""
+    """Question and context for the agent. A question that is much shorter than what the caller has
+    just said is replaced by the caller's words."""
     said = next((e for e in reversed(entries) if e.speaker is Speaker.USER), None)
     if (
         said is not None
@@ -162,7 +163,7 @@ def consult_question(
 
 
 def consult_prompt(question: str, context: str, entries: Sequence[TranscriptEntry]) -> str:
-    """What the agent is told."""
+    """The prompt for the agent."""
     lines = [
         "You help the voice of a telephone call. Answer briefly, in words that can be spoken.",
         "The call so far:",
