@@ -73,4 +73,5 @@ def instead(
 ) -> ConfigError:
     """What the operator has to type where the file could not be edited."""
     wanted = ", ".join(f"{'.'.join(path)} = {json.dumps(value)}" for path, value in edits)
-    return ConfigError(f"{file}: {error}; write it yourself: {wanted}")
+    why = str(error).removeprefix(f"{file} ")
+    return ConfigError(f"{file}: {why}; write it yourself: {wanted}")
