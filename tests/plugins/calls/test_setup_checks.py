@@ -136,6 +136,18 @@ def test_a_real_carrier_must_reach_the_webhooks(url: str | None, ok: bool, word:
     assert word in check.message
 
 
+def test_a_path_may_be_written_in_several_ways() -> None:
+    phone: dict[str, Any] = {
+        "provider": "public",
+        "public": {"apiKey": "k"},
+        "fromNumber": "+15550000000",
+    }
+    url = "https://phone.example.com/hook/"
+    check = checks(**phone, publicUrl=url, serve={"port": 0, "path": "hook"})["webhook-exposure"]
+    assert check.ok
+    assert "whose path" not in check.message
+
+
 def test_the_mode_names_the_providers_or_what_is_missing() -> None:
     on = checks(environ=KEYS, streaming={"enabled": True})["mode"]
     assert on.ok
@@ -371,7 +383,7 @@ def test_a_mistake_that_an_agent_works_in_spite_of_is_a_note() -> None:
     ("tools", "named"),
     [
         (lambda config: ["order", "calendar_*"], ["ordr", "calender_find", "cash_*"]),
-        (lambda config: ["order", "c*"], ["ordr"]),
+        (lambda config: ["order", "c*", 1], ["ordr"]),
         (None, []),
         (lambda config: 1 / 0, []),
     ],
