@@ -189,7 +189,7 @@ async def test_fields_that_nothing_is_filled_in_for_are_remarked() -> None:
     assert info.check is not None
     remarks = info.check(config, ())
     assert all(isinstance(remark, Remark) for remark in remarks)
-    path, spoken = "agents.backends.scripted", "is spoken as it is written"
+    path, spoken = "agents.backends.scripted", "is spoken literally"
     known = "{text}, {digits}, {number_of_turns}"
     assert remarks == [
         f"{path}.fallback: {{txt}} {spoken}; did you mean 'text'?",

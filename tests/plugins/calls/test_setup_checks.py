@@ -136,6 +136,18 @@ def test_a_real_carrier_must_reach_the_webhooks(url: str | None, ok: bool, word:
     assert word in check.message
 
 
+def test_a_path_may_be_written_in_several_ways() -> None:
+    phone: dict[str, Any] = {
+        "provider": "public",
+        "public": {"apiKey": "k"},
+        "fromNumber": "+15550000000",
+    }
+    url = "https://phone.example.com/hook/"
+    check = checks(**phone, publicUrl=url, serve={"port": 0, "path": "hook"})["webhook-exposure"]
+    assert check.ok
+    assert "whose path" not in check.message
+
+
 def test_the_mode_names_the_providers_or_what_is_missing() -> None:
     on = checks(environ=KEYS, streaming={"enabled": True})["mode"]
     assert on.ok
@@ -339,7 +351,7 @@ def test_what_only_the_backend_knows_is_asked_of_it() -> None:
 
 def test_a_mistake_that_an_agent_works_in_spite_of_is_a_note() -> None:
     def check(config: Any, models: Collection[str]) -> Sequence[str]:
-        return [Remark("{name} is spoken as it is written")]
+        return [Remark("{name} is spoken literally")]
 
     def check_voice(config: Any, models: Collection[str]) -> Sequence[str]:
         return [Remark("an old voice"), "no voice"] if config.voice else [Remark("an old voice")]
@@ -355,7 +367,7 @@ def test_a_mistake_that_an_agent_works_in_spite_of_is_a_note() -> None:
     found = checks(agents=agents, more=more)
     assert found["agent"].ok
     assert found["provider-config"].ok
-    assert found["notes"] == SetupCheck("notes", True, "{name} is spoken as it is written")
+    assert found["notes"] == SetupCheck("notes", True, "{name} is spoken literally")
     streaming: dict[str, Any] = {"streaming": {"enabled": True}, "environ": {"EARS_KEY": "k"}}
     tts: dict[str, Any] = {"provider": "loud"}
     assert checks(more=more, tts=tts, **streaming)["tts"] == SetupCheck(
@@ -371,7 +383,7 @@ def test_a_mistake_that_an_agent_works_in_spite_of_is_a_note() -> None:
     ("tools", "named"),
     [
         (lambda config: ["order", "calendar_*"], ["ordr", "calender_find", "cash_*"]),
-        (lambda config: ["order", "c*"], ["ordr"]),
+        (lambda config: ["order", "c*", 1], ["ordr"]),
         (None, []),
         (lambda config: 1 / 0, []),
     ],

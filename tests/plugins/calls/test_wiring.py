@@ -475,6 +475,23 @@ def test_what_else_is_said_of_an_agents_tools_is_told_to_steer_nothing() -> None
     ]
 
 
+def test_fields_that_nothing_is_filled_in_for_are_told() -> None:
+    pairing = "{code} for {name}"
+    greetings = {"+15550001111": {"inboundGreeting": "{a} {a}"}, "+15550002222": {}}
+    notes = wire(
+        inboundGreeting="Hello {name}",
+        phrases={"pairing": pairing, "goodbye": "Bye {code}", "stillThere": "there?"},
+        numbers=greetings,
+    ).notes
+    path, spoken = "plugins.entries.voice-call.config", "is spoken literally"
+    assert notes == [
+        f"{path}.phrases.goodbye: {{code}} {spoken}",
+        f"{path}.phrases.pairing: {{name}} {spoken}",
+        f"{path}.inboundGreeting: {{name}} {spoken}",
+        f"{path}.numbers.+15550001111.inboundGreeting: {{a}} {spoken}",
+    ]
+
+
 def test_keys_of_other_sections_that_look_like_slips_are_told() -> None:
     model = {"primary": "v/small", "fallback": ["v/big"]}
     agents = {

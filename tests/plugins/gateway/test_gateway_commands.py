@@ -21,6 +21,7 @@ from voicecall import ProviderInfo, ProviderKind, hookimpl
 from voicecall.configuring import ConfigModel
 from voicecall.errors import ConfigError, VoicecallError
 from voicecall.hosting import PluginInfo, SetupCheck, SetupContext
+from voicecall_gateway import server
 from voicecall_gateway.commandline import ConfigOption, JsonOption, command_line
 from voicecall_gateway.output import print_error, print_json, print_text
 
@@ -279,7 +280,7 @@ async def test_setup_names_what_in_the_state_directory_keeps_a_gateway_from_star
 
 
 async def test_setup_names_an_admin_port_that_cannot_be_had(
-    shell: Any, fake_plugin: Any, lab: Any
+    shell: Any, fake_plugin: Any, lab: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     good = SetupCheck("provider", True, "mock is used")
     shell.extra = [("voicecall.gateway", "a", fake_plugin("a", checks=[good]))]
@@ -297,6 +298,11 @@ async def test_setup_names_an_admin_port_that_cannot_be_had(
         "cannot listen on 203.0.113.9 port 18790 (gateway.bind, gateway.port): "
         + os.strerror(errno.EADDRNOTAVAIL)
     )
+    # As where IPv6 is switched off.
+    with monkeypatch.context() as patch:
+        patch.setattr(server, "_family", lambda bind: 12345)
+        _, check = shell.json("setup", code=1)["checks"]
+    assert os.strerror(errno.EAFNOSUPPORT) in check["message"]
     # That of a gateway that runs is its own.
     async with lab.gateway().run() as running:
         shell.config.write_text(f"{{gateway: {{port: {running.port}}}}}")

@@ -122,7 +122,7 @@ def unknown_fields(config: ScriptedConfig) -> Iterator[str]:
         for name in dict.fromkeys(_BRACES.findall(reply)):
             if name not in _FIELDS:
                 meant = did_you_mean(name, _FIELDS, 0.6) or f" (there are {known})"
-                yield f"{_PATH}.{place}: {{{name}}} is spoken as it is written{meant}"
+                yield f"{_PATH}.{place}: {{{name}}} is spoken literally{meant}"
 
 
 def never_used(config: ScriptedConfig) -> Iterator[str]:

@@ -172,7 +172,7 @@ def _tools(selected: Selected | None) -> set[str] | None:
     if selected is None or selected.info is None or selected.info.tools is None:
         return None
     try:
-        return set(selected.info.tools(selected.config))
+        return set(map(str, selected.info.tools(selected.config)))
     except (Exception, SystemExit):  # noqa: BLE001 (a stranger's function; its check says more)
         return None
 

@@ -154,6 +154,8 @@ def _provider_config(wiring: Wiring) -> SetupCheck:
 
 
 def _exposure(wiring: Wiring) -> SetupCheck:
+    from voicecall_calls.server.urls import normal_path
+
     name, info, config = "webhook-exposure", wiring.carrier.info, wiring.config
     if (problem := _unreachable(wiring)) is not None:
         return SetupCheck(name, False, problem)
@@ -164,7 +166,7 @@ def _exposure(wiring: Wiring) -> SetupCheck:
     tunnel = _tunnel(wiring)
     way = f"through the tunnel {tunnel.label}" if tunnel else f"at {config.public_url}"
     path = urlsplit(config.public_url or "").path
-    if not tunnel and path.rstrip("/") != config.serve.path.rstrip("/"):
+    if not tunnel and normal_path(path) != normal_path(config.serve.path):
         served = f"{CONFIG_PATH}.serve.path, {config.serve.path}"
         way += f", whose path is not {served}: right only if the proxy changes it"
     return SetupCheck(name, True, f"webhooks come in {way}{hint}")

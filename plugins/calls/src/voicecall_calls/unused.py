@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -15,8 +16,9 @@ from voicecall.wording import did_you_mean
 from .config import CONFIG_PATH, BargeInConfig, SilenceConfig, VoiceCallConfig
 from .speechconfig import TtsConfig
 
-__all__ = ["ignored_blocks", "of_other_calls", "unused_keys"]
+__all__ = ["ignored_blocks", "of_other_calls", "spoken_fields", "unused_keys"]
 
+_FIELD = re.compile(r"\{[^{}]*\}")
 _NOT_YET = frozenset({"callbacks", "live", "reports", "voicemail"})
 """Blocks of newer OpenClaw files, at the level where carriers' blocks are."""
 _PHONE = (
@@ -56,6 +58,19 @@ def ignored_blocks(config: VoiceCallConfig, registry: Registry) -> Iterator[str]
         if block in _NOT_YET:
             why = "this is not supported yet"
         yield f"{CONFIG_PATH}.{block} is ignored: {why}"
+
+
+def spoken_fields(config: VoiceCallConfig) -> Iterator[str]:
+    """Notes on what looks like a field in a fixed phrase: only the code of ``pairing`` is filled
+    in."""
+    texts = {f"phrases.{key}": text for key, text in _dump(config.phrases).items()}
+    texts["inboundGreeting"] = config.inbound_greeting
+    for number, route in config.numbers.items():
+        texts[f"numbers.{number}.inboundGreeting"] = route.inbound_greeting
+    for key, text in texts.items():
+        for field in dict.fromkeys(_FIELD.findall(text or "")):
+            if (key, field) != ("phrases.pairing", "{code}"):
+                yield f"{CONFIG_PATH}.{key}: {field} is spoken literally"
 
 
 def unused_keys(config: VoiceCallConfig) -> list[str]:

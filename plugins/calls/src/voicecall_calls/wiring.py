@@ -21,7 +21,7 @@ from voicecall_calls.knownsecrets import known_secrets
 from voicecall_calls.sections import TTS_KEYS, misspelt, speech_keys, speech_layers
 from voicecall_calls.speech.choosing import SpeechChoice, choose_speech
 from voicecall_calls.storing import selected_store
-from voicecall_calls.unused import ignored_blocks, of_other_calls, unused_keys
+from voicecall_calls.unused import ignored_blocks, of_other_calls, spoken_fields, unused_keys
 
 __all__ = [
     "UNVERIFIED",
@@ -150,7 +150,7 @@ def resolve(
     _check_carrier(wiring, info)
     # While something is wrong, it is not known how calls would be carried.
     wiring.notes.extend([] if wrong else wiring.off)
-    wiring.notes.extend(ignored_blocks(config, registry))
+    wiring.notes.extend([*ignored_blocks(config, registry), *spoken_fields(config)])
     if config.inbound_policy == "allowlist" and not config.allow_from:
         wiring.notes.append(f"{CONFIG_PATH}.allowFrom is empty: every inbound call is refused")
     if config.skip_signature_verification:

@@ -73,4 +73,5 @@ def instead(
 ) -> ConfigError:
     """An error that says what to write by hand, for a file that could not be edited."""
     wanted = ", ".join(f"{'.'.join(path)} = {json.dumps(value)}" for path, value in edits)
-    return ConfigError(f"{file}: {error}; write it yourself: {wanted}")
+    why = str(error).removeprefix(f"{file} ")
+    return ConfigError(f"{file}: {why}; write it yourself: {wanted}")

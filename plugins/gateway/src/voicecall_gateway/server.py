@@ -58,12 +58,12 @@ async def bind_port(bind: str, port: int) -> socket.socket:
 
 def port_problem(bind: str, port: int) -> str | None:
     """Why no gateway can listen there; None if one could, or does. Nothing listens meanwhile."""
-    with socket.socket(_family(bind)) as listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
+    try:
+        with socket.socket(_family(bind)) as listener:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.bind((bind, port))
-        except OSError as error:
-            return _why_not(bind, port, error)
+    except OSError as error:
+        return _why_not(bind, port, error)
     return None
 
 

@@ -246,8 +246,7 @@ class RealtimeConversation(Conversation):
         self._link.do(self._open)
 
     async def _pause(self) -> None:
-        """Wait until a session can be left: the next one would start its work and its tools
-        anew."""
+        """Wait until a session can be left: the next one would start its work and tools anew."""
         await self.voice.pause()
         while self._tools.busy or self.voice.answering or self.voice.asked:
             await self._tools.idle()
