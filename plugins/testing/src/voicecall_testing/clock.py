@@ -1,16 +1,15 @@
-"""Virtual time: an event loop whose clock jumps, and a seam that goes with it.
+"""Virtual time: an event loop whose clock jumps to the next timer, and a seam that uses this clock.
 
-A test runs on it with a fixture::
+A test runs on it by means of a fixture::
 
     @pytest.fixture
     def anyio_backend() -> tuple[str, dict[str, Any]]:
         return virtual_backend
 
 Whenever nothing is ready to run, the clock jumps to the next timer, so ``anyio.sleep(3600)``
-takes no real time. It never jumps while a thread's work is outstanding: what
-``loop.run_in_executor`` and ``anyio.to_thread`` run is seen without help; other threads are
-counted with :meth:`VirtualTimeLoop.work_outstanding`, :func:`hold` or
-:meth:`VirtualTimeLoop.add_busy_check`. While it waits for a thread, virtual time stands still.
+takes no real time. While a thread is working, the clock stands still. The loop notices work of
+``loop.run_in_executor`` and ``anyio.to_thread`` by itself; for other threads, use
+:meth:`VirtualTimeLoop.work_outstanding`, :func:`hold` or :meth:`VirtualTimeLoop.add_busy_check`.
 """
 
 from __future__ import annotations
@@ -48,7 +47,7 @@ _Select = Callable[[float | None], _Ready]
 
 
 class _Selector(selectors.DefaultSelector):
-    """The system's selector, with waiting left to the loop."""
+    """The system's selector; the loop decides how long to wait."""
 
     def __init__(self, wait: Callable[[_Select, float | None], _Ready]) -> None:
         super().__init__()
@@ -61,11 +60,11 @@ class _Selector(selectors.DefaultSelector):
 class VirtualTimeLoop(asyncio.SelectorEventLoop):
     """An event loop on virtual time.
 
-    ``socket_wait``: real seconds to wait for network activity before each jump while sockets
-    are open (0: data that is not there yet comes after the jump; both ends of a loopback
-    connection in this loop need no waiting). ``stall_seconds``: a loop that makes no progress
-    for so long in real time raises ``RuntimeError``: a deadlock, or a thread that waits for a
-    timer of this very loop.
+    ``socket_wait``: while sockets are open, wait this many real seconds for network activity
+    before each jump. With 0, data that has not arrived yet is read after the jump; no wait is
+    needed if both ends of a loopback connection are in this loop. ``stall_seconds``: if nothing
+    happens for this many real seconds, ``RuntimeError`` is raised. The cause is a deadlock, or a
+    thread that waits for a timer of this loop.
     """
 
     def __init__(self, *, socket_wait: float = 0.0, stall_seconds: float = 30.0) -> None:
@@ -79,7 +78,7 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         self.jumps = 0
         self._files = _Selector(self._wait)
         super().__init__(self._files)
-        # The loop's own wake-up pipe is no socket of the program.
+        # The loop's own wake-up pipe is not one of the program's sockets.
         self._own_files = len(self._files.get_map())
 
     def time(self) -> float:
@@ -90,8 +89,8 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
 
     @contextmanager
     def work_outstanding(self) -> Iterator[None]:
-        """The clock does not jump inside. May be entered and left in any thread; a thread
-        leaves it after it has reported back (``call_soon_threadsafe``), not before."""
+        """Keep the clock from jumping inside the block. Usable in any thread; a thread must report
+        its result (``call_soon_threadsafe``) before it leaves the block."""
         with self._held_lock:
             self._held += 1
         try:
@@ -101,8 +100,9 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
                 self._held -= 1
 
     def add_busy_check(self, check: Callable[[], bool]) -> Callable[[], None]:
-        """The clock does not jump while ``check()`` is true; returns the undo. A queue served by
-        a thread: ``add_busy_check(lambda: queue.unfinished_tasks > 0)``."""
+        """Keep the clock from jumping while ``check()`` is true; returns a function that removes
+        the check. For a queue served by a thread:
+        ``add_busy_check(lambda: queue.unfinished_tasks > 0)``."""
         self._busy_checks.append(check)
         return lambda: self._busy_checks.remove(check)
 
@@ -117,7 +117,7 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         )
 
     def _works_for_anyio(self, thread: threading.Thread) -> bool:
-        """``anyio.to_thread`` hands work over through a queue on its thread, and checks it off
+        """``anyio.to_thread`` passes work through a queue of its thread, and marks it as done there
         after the result was reported."""
         if thread.name != _ANYIO_WORKER or getattr(thread, "loop", None) is not self:
             return False
@@ -169,8 +169,8 @@ virtual_backend: tuple[str, dict[str, Any]] = ("asyncio", {"loop_factory": Virtu
 def hold() -> Iterator[None]:
     """Keep the running loop's clock from jumping; does nothing on another kind of loop.
 
-    For coroutines that wait for a thread: ``with hold(): await future``. A coroutine must not
-    wait for a timer inside.
+    For coroutines that wait for a thread: ``with hold(): await future``. Do not wait for a timer
+    inside the block.
     """
     loop = asyncio.get_running_loop()
     if not isinstance(loop, VirtualTimeLoop):
@@ -183,8 +183,8 @@ def hold() -> Iterator[None]:
 class VirtualSeam:
     """A :class:`voicecall.seam.Seam` on the clock of an event loop, with seeded randomness.
 
-    ``loop`` is the running one unless given; it is asked for at the first use. Equal seeds give
-    equal ids, tokens and numbers.
+    ``loop`` is by default the one that runs at the first use. Equal seeds give equal ids, tokens
+    and random numbers.
     """
 
     def __init__(
@@ -202,7 +202,7 @@ class VirtualSeam:
         return self._epoch_ms + round((self.monotonic() - START) * 1000)
 
     def set_wall_clock(self, by_ms: int) -> None:
-        """Let the wall clock step, as when somebody sets it; the monotonic one does not."""
+        """Step the wall clock, as if the system time were set; the monotonic clock goes on."""
         self._epoch_ms += by_ms
 
     def monotonic(self) -> float:

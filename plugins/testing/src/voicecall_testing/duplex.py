@@ -1,4 +1,4 @@
-"""A full-duplex voice model that does what a test tells it. No network; runs on virtual time."""
+"""A scripted full-duplex voice model for tests. Uses no network, and runs on virtual time."""
 
 from __future__ import annotations
 
@@ -25,8 +25,11 @@ __all__ = ["ScriptedRealtime", "ScriptedRealtimeSession"]
 
 
 class ScriptedRealtimeSession(RealtimeSession):
-    """``asked`` has ("greet" | "say" | "context", text); ``results`` what tools answered, as
-    (call id, result, will continue); ``interrupts`` the heard milliseconds of each time."""
+    """A session that keeps what the host asks for.
+
+    ``asked`` has pairs ("greet" | "say" | "context", text); ``results`` has the results of tools as
+    (call id, result, ``will_continue``); ``interrupts`` has the ``heard`` of each interruption.
+    """
 
     def __init__(self, provider: ScriptedRealtime, options: RealtimeOptions) -> None:
         self.options = options
@@ -47,12 +50,12 @@ class ScriptedRealtimeSession(RealtimeSession):
             self._in.send_nowait(event)
 
     def write(self, item: str, milliseconds: float, value: int = 1) -> None:
-        """Audio of an item: one byte, again and again."""
+        """Write audio of an item: the byte ``value``, repeated."""
         output = self.options.output_format
         self.options.sink.write(item, bytes([value]) * output.size(milliseconds))
 
     def speak(self, text: str, milliseconds: float, value: int = 1) -> str:
-        """A whole response, all at once; its item."""
+        """Give a whole response at once; returns its item."""
         self._count += 1
         item = f"item-{self._count}"
         self.tell(ResponseStarted(f"response-{self._count}"))
@@ -64,11 +67,11 @@ class ScriptedRealtimeSession(RealtimeSession):
         return item
 
     def hears(self, text: str) -> None:
-        """The caller said something."""
+        """Report what the caller said."""
         self.tell(Transcript("user", "caller", text, final=True))
 
     def end(self) -> None:
-        """The vendor ends the session."""
+        """End the session, as the vendor does."""
         self._ended = True
         self._in.close()
 
@@ -129,10 +132,10 @@ class ScriptedRealtimeSession(RealtimeSession):
 
 
 class ScriptedRealtime(RealtimeProvider):
-    """``open_errors`` are raised, one each, by the next sessions, which take ``open_delay_s`` to
-    open, ``refusals`` by the next requests to speak. Asked to speak it does so for ``answer_ms``,
-    or fails where ``silent``, or never comes to an end where it ``stalls``, or never begins where
-    ``idle``."""
+    """A scripted voice model. The next sessions raise ``open_errors``, one each; opening takes
+    ``open_delay_s``. The next requests to speak raise ``refusals``, one each. Otherwise a response
+    lasts ``answer_ms``; with ``silent`` it fails, with ``stalls`` it never ends, and with ``idle``
+    it never begins."""
 
     def __init__(self, capabilities: RealtimeCapabilities | None = None) -> None:
         self.capabilities = capabilities or RealtimeCapabilities()

@@ -1,10 +1,10 @@
 """The echo: a full-duplex "model" that returns the caller's audio untouched.
 
-For line checks and benchmarks. What the caller says is cut into responses of four to twelve
-seconds, so that such a call has about as many turns as a conversation, and many calls that begin
-together do not all go on to the next response in the same moment. Asked to greet or to say
-something it gives a short tone; the caller's audio during the tone is dropped, which keeps what
-follows in real time. Muted, it returns silence.
+For line checks and benchmarks. The echo is cut into responses of four to twelve seconds, so that a
+call has about as many turns as a conversation, and calls that begin together do not all begin their
+next responses together. When asked to greet or to say something, the model gives a short tone
+instead; it drops the caller's audio during the tone, so that the echo is not delayed by it. While
+muted, it returns silence.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from voicecall.realtime import (
 __all__ = ["CAPABILITIES", "LINE_CHECK", "EchoProvider"]
 
 LINE_CHECK = "line check"
-"""The transcript of every response that is no answer to ``say``."""
+"""The transcript of every response, except those to ``say``."""
 
 CAPABILITIES = RealtimeCapabilities(
     formats=(MULAW_8K, AudioFormat("alaw", 8000), PCM16_8K, PCM16_16K, PCM16_24K),
@@ -50,7 +50,8 @@ _TONE_LEVEL = 8000
 
 
 class EchoProvider(RealtimeProvider):
-    """``draw``: how many milliseconds the next response lasts; two seconds each without it."""
+    """A line check. ``draw`` gives the length of the next response in milliseconds; the default is
+    two seconds."""
 
     capabilities = CAPABILITIES
 
@@ -134,7 +135,7 @@ class _EchoSession(RealtimeSession):
         await self._give_tone(text)
 
     async def add_context(self, text: str) -> None:
-        """An echo needs to know nothing."""
+        """An echo does not use context."""
 
     def mute(self, muted: bool) -> None:
         self._muted = muted
@@ -175,7 +176,7 @@ class _EchoSession(RealtimeSession):
     async def _give_tone(self, text: str) -> None:
         self._deaf_bytes = self._format.size(_TONE_MS)
         self._end(LINE_CHECK)
-        # The host reads of that end before audio of the next item comes.
+        # Lets the host read that end before audio of the next item arrives.
         await anyio.lowlevel.checkpoint()
         if self._closed:
             return
@@ -197,7 +198,7 @@ def _tone(audio_format: AudioFormat) -> bytes:
 
 
 class _Events(AsyncIterator[RealtimeEvent]):
-    """Events in order; ends when closed and read."""
+    """Events in order; ends once it is closed and all are read."""
 
     def __init__(self) -> None:
         self._waiting: list[RealtimeEvent] = []

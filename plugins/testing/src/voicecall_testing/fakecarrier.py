@@ -1,4 +1,4 @@
-"""A carrier that does what a test tells it, and its media codec."""
+"""A scripted carrier for tests, and its media codec."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ NATIVE = tel.TelephonyCapabilities(
     public_url=False,
     from_number_required=False,
 )
-"""A carrier that speaks and listens by itself."""
+"""A carrier with its own voice and recogniser."""
 STREAMING = replace(NATIVE, stream=frozenset({tel.StreamPoint.ANSWER, tel.StreamPoint.COMMAND}))
-"""The same with media sockets, asked for in the answer or by a command."""
+"""The same, with media sockets that are requested in the answer or by a command."""
 
 _SIGNATURE = "x-scripted-signature"
 
@@ -88,14 +88,15 @@ class ScriptedCodec(MediaCodec):
 
 
 class ScriptedCarrier(tel.TelephonyProvider):
-    """Does what it is asked, and keeps a list of it.
+    """A carrier that keeps what it is asked to do.
 
-    ``dialled`` are the dial requests, ``performed`` the actions asked for by a request and
-    ``rendered`` those that went out in a reply (all of them, if ``steers``: a carrier whose
-    replies steer the call). ``acted`` is called with each action, however it came. Errors to
-    raise wait in ``dial_errors``, ``action_errors`` (by type of action) and ``status_errors``,
-    one a request. ``delay_s`` is how long every request takes. ``status_of`` is the answer to
-    :meth:`status`. A webhook's body is a key of ``inbox``, which holds its events.
+    ``dialled`` are the dial requests, ``performed`` the actions that :meth:`perform` got. With
+    ``steers``, the reply to a webhook carries all actions, which ``rendered`` keeps; otherwise it
+    carries none. ``acted`` is called with each action that succeeds, in either way.
+
+    The next requests raise the errors in ``dial_errors``, ``action_errors`` (by type of action) and
+    ``status_errors``, one each. Dialling and each action take ``delay_s``. ``status_of`` is what
+    :meth:`status` returns. ``inbox`` maps the body of a webhook to its events.
     """
 
     def __init__(
@@ -116,7 +117,7 @@ class ScriptedCarrier(tel.TelephonyProvider):
         self.webhook_url: str | None = None
 
     def fail(self, action: type[tel.Action], *errors: ProviderError) -> None:
-        """Let the next requests for such an action fail."""
+        """Let the next requests for this type of action fail, with one error each."""
         self.action_errors.setdefault(action, deque()).extend(errors)
 
     # --- pure ---
@@ -187,9 +188,9 @@ class ScriptedCarrier(tel.TelephonyProvider):
         self.webhook_url = url
 
     def performed_of(self, *kinds: type[tel.Action]) -> list[tel.Action]:
-        """The performed actions of some types."""
+        """The performed actions of these types."""
         return [action for action in self.performed if isinstance(action, kinds)]
 
 
 def _nobody(call: tel.CallRef | None, action: tel.Action) -> None:
-    """Nobody reacts."""
+    """The default of ``acted``: no reaction."""

@@ -1,7 +1,7 @@
-"""Providers that do what a test tells them: a carrier, a recogniser, a voice and an agent.
+"""Scripted providers for tests: a carrier, a recogniser, a voice and an agent.
 
-They need no network and no time of their own beyond ``anyio.sleep``, so they run on virtual
-time (:mod:`voicecall_testing.clock`). :mod:`voicecall_testing.harness` puts them together.
+They use no network and wait only by ``anyio.sleep``, so that they run on virtual time
+(:mod:`voicecall_testing.clock`). :mod:`voicecall_testing.harness` puts them together.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ _PIECE_MS = 100
 
 
 class ScriptedTranscriptionSession(TranscriptionSession):
-    """Hears what :class:`ScriptedTranscription` is told. ``audio`` is all that was sent."""
+    """A session of :class:`ScriptedTranscription`. ``audio`` is all that was sent."""
 
     def __init__(self, options: TranscriptionOptions) -> None:
         self.options = options
@@ -67,7 +67,7 @@ class ScriptedTranscriptionSession(TranscriptionSession):
         self._in.send_nowait(event)
 
     def commit(self) -> None:
-        """Utterances end when the test says so."""
+        """Does nothing: utterances end when the test says so."""
 
     async def finish(self) -> None:
         self._in.close()
@@ -82,8 +82,8 @@ class ScriptedTranscriptionSession(TranscriptionSession):
 
 
 class ScriptedTranscription(TranscriptionProvider):
-    """The newest session hears what the test says it hears. ``open_errors`` are raised, one
-    each, by the next sessions; opening takes ``open_delay_s``."""
+    """A recogniser whose newest session hears what the test says. The next sessions raise
+    ``open_errors``, one each; opening takes ``open_delay_s``."""
 
     def __init__(self) -> None:
         self.sessions: list[ScriptedTranscriptionSession] = []
@@ -111,7 +111,7 @@ class ScriptedTranscription(TranscriptionProvider):
         return self.sessions[-1]
 
     def started(self) -> None:
-        """The caller begins to make sounds."""
+        """The caller begins to speak."""
         self._number += 1
         session = self.current
         session.tell(SpeechStarted(utterance=self._number, at_ms=session.at_ms))
@@ -121,14 +121,14 @@ class ScriptedTranscription(TranscriptionProvider):
         session.tell(Partial(utterance=self._number, at_ms=session.at_ms, text=text))
 
     def final(self, text: str, confidence: float | None = None) -> None:
-        """The utterance is over and understood; blank: it was not."""
+        """The utterance is over; if ``text`` is blank, it was not understood."""
         session = self.current
         session.tell(
             Final(utterance=self._number, at_ms=session.at_ms, text=text, confidence=confidence)
         )
 
     def ended(self) -> None:
-        """The caller is silent again."""
+        """The caller stops speaking."""
         session = self.current
         session.tell(SpeechEnded(utterance=self._number, at_ms=session.at_ms))
 
@@ -140,11 +140,11 @@ class ScriptedTranscription(TranscriptionProvider):
 
 
 class ScriptedSpeech(PlainSpeechProvider):
-    """Every character lasts ``ms_per_char``, and every text has a byte of its own, so that
-    :meth:`texts_in` tells from audio what was said and for how long.
+    """A voice whose audio can be turned back into texts by :meth:`texts_in`: each text is one byte
+    value, repeated for ``ms_per_char`` per character.
 
-    ``errors`` are raised, one each, by the next texts (None lets one pass); a text in ``mute``
-    gives no audio; the first audio of a text takes ``delay_s``.
+    The next texts raise ``errors``, one each; None lets a text pass. Texts in ``mute`` give no
+    audio. The first audio of a text takes ``delay_s``.
     """
 
     def __init__(self, *, ms_per_char: int = 50) -> None:
@@ -160,7 +160,7 @@ class ScriptedSpeech(PlainSpeechProvider):
         return MULAW_8K
 
     def duration_s(self, text: str) -> float:
-        """Seconds that ``text`` lasts."""
+        """How many seconds ``text`` lasts."""
         return len(text.strip()) * self.ms_per_char / 1000
 
     async def synthesize(self, text: str, voice: str | None) -> AsyncIterator[bytes]:
@@ -172,7 +172,7 @@ class ScriptedSpeech(PlainSpeechProvider):
         said = text.strip()
         if said in self.mute:
             return
-        # 0xff is silence; at most 255 different texts a test.
+        # 0xff is silence; at most 255 different texts per test.
         value = self._bytes.setdefault(said, len(self._bytes) % 255)
         audio = bytes([value]) * MULAW_8K.size(len(said) * self.ms_per_char)
         piece = MULAW_8K.size(_PIECE_MS)
@@ -180,7 +180,7 @@ class ScriptedSpeech(PlainSpeechProvider):
             yield audio[start : start + piece]
 
     def texts_in(self, audio: bytes) -> list[tuple[str, float]]:
-        """What is said in ``audio``, in order: texts and their milliseconds."""
+        """The texts in ``audio``, in order, each with the milliseconds it lasts."""
         names: Mapping[int, str] = {value: text for text, value in self._bytes.items()}
         runs: list[tuple[int, int]] = []
         for value in audio:
@@ -199,14 +199,16 @@ Step = str | float | AgentEvent | Exception | SystemExit
 
 
 class ScriptedAgentBackend(AgentBackend):
-    """Each turn takes the next script of :meth:`then`, and ``Yes.`` where none is left.
+    """An agent that answers each turn by the next script of :meth:`then`, or by ``otherwise`` if
+    none is left.
 
-    A script has texts (deltas of the answer), numbers (seconds to wait), events, and exceptions
-    to raise. ``turns`` were asked, ``settled`` holds what was heard of interrupted answers, each of
-    which takes ``settle_takes_s`` to note. Unless it ``stops``, its waits are not cancelled.
+    A script consists of texts (deltas of the answer), numbers (seconds to wait), events, and
+    exceptions to raise. If ``stops`` is false, its waits cannot be cancelled. ``turns`` are the
+    turns that were asked. ``settled`` pairs the text of a turn with what was heard of its answer;
+    settling takes ``settle_takes_s``.
 
-    ``known`` is what it recalls, after ``recall_takes_s``, unless ``recall_error`` is set;
-    ``recalled`` holds what was asked for: turn, sources, limit.
+    :meth:`recall` returns ``known`` after ``recall_takes_s``, or raises ``recall_error`` if that is
+    set; ``recalled`` holds its arguments: turn, sources, limit.
     """
 
     def __init__(self, *, otherwise: str = "Yes.") -> None:
@@ -222,7 +224,7 @@ class ScriptedAgentBackend(AgentBackend):
         self._scripts: deque[tuple[Step, ...]] = deque()
 
     def then(self, *steps: Step) -> None:
-        """The script of one more turn."""
+        """Add the script of one more turn."""
         self._scripts.append(steps)
 
     @property

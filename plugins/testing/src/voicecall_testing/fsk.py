@@ -1,10 +1,10 @@
-"""Text as telephone audio that a machine reads back exactly: frequency-shift keying.
+"""Text as telephone audio that can be read back exactly: frequency-shift keying.
 
 Sixteen tones, 400 + 200 k Hz, carry one nibble each for 10 ms (50 bytes a second), high nibble
 first. A packet is the preamble F 0 F 0, the length in bytes (16 bit, big endian), the text in
 UTF-8, and CRC-16/CCITT of length and text. It survives mu-law, noise 12 dB below it and any
-alignment of frames; a packet that is cut short or damaged is reported as broken, never as another
-text. The receiver does not follow a drifting sample clock: on loopback there is none.
+alignment of frames. A packet that is cut short or damaged is reported as broken, never as another
+text. The receiver does not correct for a drifting sample clock, which loopback does not have.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from voicecall.audio import mulaw_to_pcm16, pcm16_to_mulaw
 __all__ = ["MAX_BYTES", "FskDecoder", "decode", "encode"]
 
 MAX_BYTES = 0xFFFF
-"""The longest text of one packet, in bytes of UTF-8."""
+"""Maximum length of the text in one packet, in bytes of UTF-8."""
 
 _RATE = 8000
 _FREQUENCIES = 400 + 200 * np.arange(16)
@@ -31,7 +31,7 @@ _HEAD = len(_PREAMBLE) * _SYMBOL
 _HOP = 20
 _FINE_HOP = 10
 _SPAN = 80
-"""How far behind the first trace of a preamble its best place is looked for."""
+"""How many samples after the first trace of a preamble its exact position is searched."""
 _SYNC_PURITY = 0.5
 _LEAST_PURITY = 0.35
 _LEAST_POWER = 250_000.0
@@ -42,7 +42,7 @@ _Samples = npt.NDArray[np.float32]
 
 @cache
 def _tones() -> npt.NDArray[np.complex64]:
-    """Correlators of the sixteen tones, one a row."""
+    """Correlators of the sixteen tones, one per row."""
     angles = 2 * np.pi * np.outer(_FREQUENCIES, np.arange(_SYMBOL)) / _RATE
     tones: npt.NDArray[np.complex64] = np.exp(-1j * angles).astype(np.complex64)
     return tones
@@ -57,8 +57,8 @@ def _symbols() -> tuple[bytes, ...]:
 
 
 def encode(text: str) -> bytes:
-    """One packet as mu-law at 8 kHz: 120 ms and 20 ms a byte. Raises ``ValueError`` for a text
-    of more than :data:`MAX_BYTES`."""
+    """One packet as mu-law at 8 kHz: 120 ms plus 20 ms per byte. Raises ``ValueError`` if the text
+    is longer than :data:`MAX_BYTES`."""
     data = text.encode()
     if len(data) > MAX_BYTES:
         raise ValueError(f"a text of {len(data)} bytes does not fit into a packet")
@@ -78,7 +78,7 @@ def decode(audio: bytes) -> list[str | None]:
 
 
 class FskDecoder:
-    """Packets from audio in pieces of any size (PCM16 at 8 kHz, whole samples)."""
+    """Reads packets from audio in pieces of any size (PCM16 at 8 kHz, whole samples)."""
 
     def __init__(self) -> None:
         self._samples: _Samples = np.empty(0, np.float32)
@@ -86,11 +86,11 @@ class FskDecoder:
 
     @property
     def receiving(self) -> bool:
-        """In the middle of a packet."""
+        """Whether a packet has begun and is not complete."""
         return self._nibbles is not None
 
     def feed(self, pcm: bytes) -> list[str | None]:
-        """The packets that are complete by now; None for a broken one."""
+        """The packets that this audio completes; None for a broken one."""
         new = np.frombuffer(pcm, "<i2").astype(np.float32)
         self._samples = np.concatenate((self._samples, new))
         found: list[str | None] = []
@@ -100,7 +100,7 @@ class FskDecoder:
         return found
 
     def finish(self) -> list[str | None]:
-        """The audio is over: what the last samples held. The decoder is as new afterwards."""
+        """End the audio; returns the packets in the last samples. The decoder is then as new."""
         found = self.feed(bytes(4 * _SYMBOL))
         if self.receiving:
             found.append(None)
@@ -110,7 +110,7 @@ class FskDecoder:
     # --- finding a packet -------------------------------------------------------------------
 
     def _synchronise(self) -> bool:
-        """Look for a preamble; drop what is none."""
+        """Look for a preamble, and drop the samples before and in it."""
         start = 0
         while len(self._samples) - start >= _HEAD + _SPAN:
             if self._preamble_at(start) >= _SYNC_PURITY:
@@ -123,7 +123,7 @@ class FskDecoder:
         return False
 
     def _preamble_at(self, start: int) -> float:
-        """How clearly a preamble stands at ``start``: 1 is a perfect one."""
+        """How clear a preamble at ``start`` is: 0 is none, 1 a perfect one."""
         worst = 1.0
         for index, nibble in enumerate(_PREAMBLE):
             window = self._samples[start + index * _SYMBOL : start + (index + 1) * _SYMBOL]
@@ -145,7 +145,7 @@ class FskDecoder:
         while len(self._samples) >= _SYMBOL:
             nibble = self._symbol(self._samples[:_SYMBOL])
             if nibble is None:
-                # What is here may be the beginning of another packet: keep it.
+                # Keep these samples: another packet may begin here.
                 found.append(None)
                 self._nibbles = None
                 return True
@@ -160,7 +160,7 @@ class FskDecoder:
 
     @staticmethod
     def _wanted(nibbles: list[int]) -> int:
-        """Nibbles of the whole packet without its preamble; -1 while it is not known."""
+        """Nibbles of the whole packet without its preamble; -1 while this is not known."""
         if len(nibbles) < 4:
             return -1
         length = nibbles[0] << 12 | nibbles[1] << 8 | nibbles[2] << 4 | nibbles[3]
@@ -178,7 +178,7 @@ class FskDecoder:
 
 
 def _text(data: bytes) -> str | None:
-    """The text of a framed packet, None where it is damaged."""
+    """The text of a framed packet; None if it is damaged."""
     if crc_hqx(data[:-2], _CRC_START) != int.from_bytes(data[-2:], "big"):
         return None
     try:

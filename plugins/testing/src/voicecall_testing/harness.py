@@ -1,5 +1,5 @@
-"""A whole phone without sockets, on virtual time: engine, store, conversations, and a carrier, a
-recogniser, a voice and an agent that do what the test says.
+"""A complete phone without network, on virtual time: engine, store and conversations, with a
+scripted carrier, recogniser, voice and agent.
 
 ::
 
@@ -79,10 +79,15 @@ _A_MOMENT = 0.01
 
 @dataclass
 class Phone:
-    """One gateway and the world around it. ``sockets`` are the media sockets that the carrier
-    opened, oldest first. The carrier opens one whenever it is asked to (``opens_streams``), which
-    plays keypad tones (``takes_tones``; else they take its place) and has audio in
-    ``audio_format``, and plays what it is to speak itself (``plays``)."""
+    """A gateway, its scripted providers, and the far side of its calls.
+
+    - ``opens_streams``: the carrier opens a media socket whenever it is asked to
+    - ``sockets``: the media sockets that were opened, oldest first. ``refused``: refusals of others
+    - ``audio_format``, ``returns_marks``: of each socket
+    - ``takes_tones``: keypad tones are sent through the socket; without it, the carrier closes the
+      socket to play them, and opens another one
+    - ``plays``: the carrier plays the texts that it is to speak itself, and reports their end
+    """
 
     config: VoiceCallConfig
     media: MediaPath
@@ -131,7 +136,7 @@ class Phone:
 
     @property
     def heard(self) -> list[str]:
-        """The texts that the far side heard something of, in order, over all sockets."""
+        """The texts that the far side heard at least in part, in order, over all sockets."""
         audio = b"".join(bytes(socket.heard) for socket in self.sockets)
         return [text for text, _ in self.tts.texts_in(audio)]
 
@@ -145,11 +150,11 @@ class Phone:
     # --- driving ---
 
     async def settle(self, seconds: float = _A_MOMENT) -> None:
-        """Let so much time go by."""
+        """Let virtual time pass."""
         await anyio.sleep(seconds)
 
     async def tell(self, *events: ev.CarrierEvent, key: str | None = None) -> tel.WebhookReply:
-        """One webhook with these events; ``key`` is that of the request."""
+        """Deliver one webhook with these events; ``key`` identifies the request."""
         self._number += 1
         request = tel.WebhookRequest(
             method="POST", url=_URL, query={}, headers={}, body=b"", client="192.0.2.1"
@@ -160,7 +165,7 @@ class Phone:
         return reply
 
     def make(self, kind: type[ev.CarrierEvent], **more: Any) -> ev.CarrierEvent:
-        """An event of the only call, with a key of its own unless one is given."""
+        """An event of the only call, with a new key unless one is given."""
         self._number += 1
         values: dict[str, Any] = {"at": self.now(), "key": f"event-{self._number}", **more}
         if "provider_call_id" not in values:
@@ -173,11 +178,11 @@ class Phone:
         return bool(self.watcher.ends or self.engine.lanes)
 
     async def event(self, kind: type[ev.CarrierEvent], **more: Any) -> tel.WebhookReply:
-        """A webhook with one event of the only call."""
+        """Deliver a webhook with one event of the only call."""
         return await self.tell(self.make(kind, **more))
 
     async def call_in(self, *, from_number: str | None = CALLER, **more: Any) -> None:
-        """A call comes in and is connected as soon as it is answered."""
+        """Let a call come in; unless it is refused, the carrier reports it as answered."""
         values = {"direction": Direction.INBOUND, "provider_call_id": "carrier-1", **more}
         await self.event(ev.Initiated, from_number=from_number, to_number=CALLEE, **values)
         if self.engine.lanes:
@@ -186,7 +191,7 @@ class Phone:
     async def dial(
         self, message: str | None = None, mode: CallMode = CallMode.CONVERSATION, **more: Any
     ) -> CallRecord:
-        """Place a call; it rings."""
+        """Place a call and let it ring."""
         record = await self.operations.dial(
             DialOptions(to=CALLEE, message=message, mode=mode, **more)
         )
@@ -194,23 +199,23 @@ class Phone:
         return record
 
     async def answer(self) -> None:
-        """The callee answers."""
+        """Let the callee answer."""
         await self.event(ev.Answered)
 
     def hears(self, text: str) -> None:
-        """The recogniser hears an utterance from begin to end, now."""
+        """Let the recogniser report a whole utterance at once."""
         self.stt.started()
         self.stt.final(text)
         self.stt.ended()
 
     async def hang_up(self) -> None:
-        """The far side hangs up."""
+        """Let the far side hang up."""
         await self.event(ev.CallEnded, reason=EndReason.HANGUP_USER)
 
-    # --- the carrier's doings ---
+    # --- what the carrier does ---
 
     async def attach(self, token: str, *, call: str | None = None) -> PhoneSocket:
-        """Open a media socket with a token. Raises :exc:`AdmissionRefused`."""
+        """Open a media socket with this token. Raises :exc:`AdmissionRefused`."""
         socket = PhoneSocket(
             f"stream-{len(self.sockets) + 1}",
             returns_marks=self.returns_marks,
@@ -246,7 +251,7 @@ class Phone:
             self.refused.append(refusal)
 
     async def _play_digits(self, digits: str, stream: tel.StreamRequest) -> None:
-        """The document changes: the socket goes, the tones sound, another socket comes."""
+        """The socket closes, the tones are played, and another socket opens."""
         self.socket.stop()
         await anyio.sleep(tones_ms(digits) / 1000)
         if self.opens_streams:
@@ -264,7 +269,7 @@ class Phone:
 
 @asynccontextmanager
 async def _plain_errors() -> AsyncIterator[None]:
-    """A single error, such as a failed assertion, leaves the task groups as itself."""
+    """Raise a single error, such as a failed assertion, without the groups around it."""
     try:
         yield
     except ExceptionGroup as group:
@@ -289,12 +294,13 @@ async def open_phone(
     returns_marks: bool = True,
     seed: int = 0,
 ) -> AsyncIterator[Phone]:
-    """A phone with its store in ``directory``; ``config`` is a plugin configuration as in the
-    file (inbound calls are let in, silence is not asked about, unless it says otherwise).
+    """Open a phone with its store in ``directory``.
 
-    Providers that are given stand in for the scripted ones; a call may be placed as one of
-    ``agents`` (all are the same scripted one). Without ``turn`` there is no detector of voices.
-    Runs on a :class:`~voicecall_testing.clock.VirtualTimeLoop` only.
+    ``config`` is the plugin's configuration, as in the configuration file. Unless it says
+    otherwise, inbound calls are accepted, and a silent caller is not prompted. Providers that are
+    given replace the scripted ones; without ``turn``, there is no turn detector. Calls can be
+    placed as any of ``agents``, which all have the same backend. Runs only on a
+    :class:`~voicecall_testing.clock.VirtualTimeLoop`.
     """
     loop = asyncio.get_running_loop()
     assert isinstance(loop, VirtualTimeLoop), "open_phone runs on virtual time"

@@ -1,4 +1,4 @@
-"""Providers for a registry, without a package of their own."""
+"""Offer a provider to a registry without a package."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["offered"]
 
 
 def offered(info: ProviderInfo) -> tuple[str, str, object]:
-    """What a package that offers ``info`` would be: ``Registry(extra=[offered(info)])``."""
+    """The entry for a package that offers ``info``: ``Registry(extra=[offered(info)])``."""
 
     @hookimpl
     def hook() -> Sequence[ProviderInfo]:

@@ -42,7 +42,7 @@ class Fault(Enum):
 
 @dataclass(frozen=True, slots=True)
 class ToolUse:
-    """The model wants a tool; ``arguments`` is text as the model writes it, or an object."""
+    """The model calls a tool; ``arguments`` is an object, or text as the model would write it."""
 
     name: str
     arguments: Mapping[str, Any] | str = field(default_factory=dict)
@@ -55,8 +55,8 @@ class ToolUse:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelReply:
-    """One answer. A ``status`` other than 200 answers with an error object, and ``code`` is the
-    error's; ``body`` replaces whatever would have been sent."""
+    """One answer. If ``status`` is not 200, it is an error object with ``code``. ``body`` replaces
+    whatever body would have been sent."""
 
     text: str = ""
     tools: tuple[ToolUse, ...] = ()
@@ -71,8 +71,8 @@ class ModelReply:
 
 @dataclass(slots=True)
 class ModelRequest:
-    """One request as it came in. ``hung_up`` is set when the client closed the connection before
-    the answer was complete."""
+    """One request. ``hung_up`` is set when the client closes the connection before the answer is
+    complete."""
 
     body: dict[str, Any]
     headers: dict[str, str]
@@ -96,7 +96,8 @@ Choose = Callable[[ModelRequest], ModelReply]
 
 
 class OpenAiStub:
-    """Replies are used up one by one; then ``default`` answers, a reply or a function."""
+    """The server. It gives ``replies`` in order, then always ``default``, which is a reply or a
+    function that chooses one."""
 
     def __init__(
         self, replies: Iterable[ModelReply] = (), *, default: ModelReply | Choose | None = None
@@ -118,8 +119,8 @@ class OpenAiStub:
 
     @asynccontextmanager
     async def serve(self, port: int = 0) -> AsyncIterator[str]:
-        """Listen on loopback until left; the base URL, ending in ``/v1``. Left, it closes every
-        connection at once, as a killed process does. May be entered again."""
+        """Listen on loopback; yields the base URL, which ends in ``/v1``. On exit, every connection
+        is closed at once, as if the process were killed. May be entered again."""
         app = Starlette(routes=[Route("/v1/chat/completions", self._complete, methods=["POST"])])
         async with serve_app(app, "127.0.0.1", port) as url:
             self.base_url = f"{url}/v1"
@@ -159,7 +160,7 @@ def _error(reply: ModelReply, number: int) -> Response:
 
 
 class _Answer(Response):
-    """The answer of one request: watches for the client to hang up while it is sent."""
+    """The answer to one request; stops if the client disconnects while it is sent."""
 
     def __init__(self, asked: ModelRequest, reply: ModelReply, number: int) -> None:
         super().__init__()

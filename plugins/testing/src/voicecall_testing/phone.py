@@ -1,7 +1,7 @@
-"""A carrier's media socket with a phone behind it, on the loop's time and without a network.
+"""A carrier's media socket and the phone at its far end, without a network.
 
-It plays audio in real time (which may be virtual), returns marks when they are reached and at
-once on a clear, and sends what the caller says as frames.
+It plays audio in real time by the clock of the event loop, which may be virtual. It returns marks
+when they are reached, or at once on a clear, and sends what the caller says in frames.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _FRAME_MS = 20
 
 
 class MediaListener(Protocol):
-    """Who gets the events of a socket."""
+    """Receives the events of a socket."""
 
     def received(self, event: MediaEvent) -> None: ...
 
@@ -41,9 +41,9 @@ class _Played:
 
 
 class PhoneSocket:
-    """``run`` plays; it is a task of whoever made the socket. ``sent`` are the messages in the
-    order in which they came, ``heard`` is the audio that was played by now. With ``returns_marks``
-    false no mark ever comes back."""
+    """A media socket; start :meth:`run`, which plays the audio, as a task. ``sent`` are the
+    gateway's messages in order, ``heard`` is the audio that has been played. If ``returns_marks``
+    is false, no mark comes back. If ``takes_tones`` is false, its codec cannot send digits."""
 
     def __init__(
         self,
@@ -118,11 +118,11 @@ class PhoneSocket:
     # --- the phone's side ---
 
     def drop(self) -> None:
-        """The connection breaks."""
+        """Break the connection."""
         self.close(1006, "dropped")
 
     def stop(self) -> None:
-        """The carrier says that the stream is over."""
+        """Report, as the carrier, that the stream is over."""
         self._tell(Stopped("hung up"))
 
     def press(self, digits: str) -> None:
@@ -142,13 +142,13 @@ class PhoneSocket:
 
     @property
     def audio_sent(self) -> bytes:
-        """All audio that came in, played or not."""
+        """All audio that the gateway sent, played or not."""
         events = [self._codec.decode(message) for message in self.sent]
         return b"".join(event.payload for event in events if isinstance(event, Audio))
 
     @property
     def marks(self) -> list[str]:
-        """The names of all marks that came in, reached or not."""
+        """The names of all marks that the gateway sent, reached or not."""
         events = [self._codec.decode(message) for message in self.sent]
         return [event.name for event in events if isinstance(event, MarkReached)]
 
@@ -204,11 +204,11 @@ class PhoneSocket:
                 with anyio.move_on_after(self.format.duration_ms(len(item)) / 1000):
                     await self._cleared.wait()
             finally:
-                # Also what was played of the last piece when the socket closes.
+                # If the socket closes during a piece, the part that was played counts as heard.
                 self._heard += self._part(self._playing)
                 self._playing = None
 
     def _part(self, playing: _Played) -> bytes:
-        """What was played of it by now."""
+        """The part of it that has been played."""
         elapsed_s = asyncio.get_running_loop().time() - playing.begun
         return playing.payload[: self.format.size(elapsed_s * 1000 + 0.01)]

@@ -1,5 +1,5 @@
-"""The pytest plugin of voicecall-testing: it knows the mark of the conformance suites, and does not
-let one pass that lacks what it needs."""
+"""The pytest plugin of voicecall-testing: registers the mark of the conformance suites, and reports
+incomplete ones."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_pycollect_makeitem(collector: pytest.Module | pytest.Class, name: str, obj: Any) -> None:
-    """Refuse a suite without all of its fixtures and methods: pytest passes abstract classes over
-    without a word."""
+    """Refuse a suite that does not override all abstract fixtures and methods: pytest would skip
+    the class silently."""
     if not (inspect.isclass(obj) and inspect.isabstract(obj) and collector.classnamefilter(name)):
         return
     if any(base.__module__.startswith(_SUITES) for base in obj.__mro__):

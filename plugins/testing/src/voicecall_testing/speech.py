@@ -1,6 +1,6 @@
-"""Speech providers for tests: what is said is text in tones (:mod:`voicecall_testing.fsk`).
+"""A voice and a recogniser for tests that encode text in tones (:mod:`voicecall_testing.fsk`).
 
-The synthesis sends exact text through the real audio path, the recognition reads exactly what
+The voice sends exact text through the real audio path, and the recogniser reads exactly what
 arrived. Both have the id ``fsk``; the module is a plugin::
 
     from voicecall_testing import speech
@@ -41,15 +41,15 @@ __all__ = ["FskSpeech", "FskTranscription", "FskTranscriptionSession"]
 _FRAME_MS = 20
 _FRAME = PCM16_8K.size(_FRAME_MS)
 _LOUD = 800.0
-"""Root mean square of a frame that is not silence."""
+"""A frame with at least this root mean square is not silence."""
 _ONSET_FRAMES = 2
 _NOISE_FRAMES = 6
-"""Sound without a packet that is no longer than this was no speech."""
+"""Sound without a packet counts as speech only if it is longer than this."""
 _PIECE = MULAW_8K.size(200)
 
 
 class FskSpeech(PlainSpeechProvider):
-    """Each text becomes one packet."""
+    """A voice that encodes each text as one packet."""
 
     @property
     def native_format(self) -> AudioFormat:
@@ -66,8 +66,9 @@ class FskSpeech(PlainSpeechProvider):
 
 
 class FskTranscription(TranscriptionProvider):
-    """An utterance is what is said between two silences; its packets are joined with spaces.
-    Where one of them is broken, or there is sound without any, the Final is empty."""
+    """A recogniser that decodes packets. An utterance is the sound between two silences; its
+    packets are joined with spaces. If one of them is broken, or there is none, the ``Final`` is
+    empty."""
 
     @asynccontextmanager
     async def session(
@@ -77,7 +78,7 @@ class FskTranscription(TranscriptionProvider):
 
 
 class FskTranscriptionSession(TranscriptionSession):
-    """Works while it is fed: nothing waits but events."""
+    """Decodes audio as it is sent, without a task."""
 
     def __init__(self, options: TranscriptionOptions) -> None:
         self._converter = Converter(options.audio_format, PCM16_8K)

@@ -1,4 +1,4 @@
-"""A tunnel that does what a test tells it."""
+"""A scripted tunnel for tests."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ __all__ = ["ScriptedTunnel", "offered_tunnel"]
 
 
 class ScriptedTunnel(TunnelProvider):
-    """Opens at once, with the base URL ``url_of(port)`` (the local port, as another host name,
-    unless the test gives another).
+    """A tunnel that opens at once. Its base URL is ``url_of(port)``, by default the local port at
+    ``localhost``.
 
-    ``opened`` holds the port and paths of each opening, ``closed`` counts those that ended.
-    ``refusals`` are reasons for which the next openings fail; ``stuck`` openings yield no URL.
+    ``opened`` holds the port and paths of each opening, ``closed`` counts those that ended. The
+    next openings fail for the reasons in ``refusals``, one each. While ``stuck``, an opening yields
+    no URL.
     """
 
     def __init__(self, url_of: Callable[[int], str] | None = None) -> None:
@@ -34,11 +35,11 @@ class ScriptedTunnel(TunnelProvider):
         self._told = anyio.Event()
 
     def move(self, url: str) -> None:
-        """The tunnel gets another base URL."""
+        """Give the tunnel another base URL."""
         self._tell(url)
 
     def lose(self, error: BaseException | None = None) -> None:
-        """The tunnel ends, with ``error`` or without a word."""
+        """End the tunnel, with ``error`` if given."""
         self._tell(error)
 
     def _tell(self, event: str | BaseException | None) -> None:
@@ -74,7 +75,7 @@ class ScriptedTunnel(TunnelProvider):
 
 
 def offered_tunnel(tunnel: TunnelProvider, provider_id: str = "burrow") -> tuple[str, str, object]:
-    """``tunnel`` under an id, as a package would bring it: ``Registry(extra=[...])``."""
+    """The entry for a package that offers ``tunnel``: ``Registry(extra=[offered_tunnel(...)])``."""
     return offered(
         ProviderInfo(
             kind=ProviderKind.TUNNEL,

@@ -1,4 +1,4 @@
-"""What a test wants to know of an engine, and how its store fails."""
+"""An observer that keeps what an engine publishes, and a store that can be made to fail."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ __all__ = ["FailingStore", "Watcher"]
 
 
 class FailingStore(SqliteStore):
-    """The store; its next ``failures`` commits fail. Of the ``lost`` next ones only the answers
-    are lost: they are stored. A commit takes ``delay_s`` longer than it would."""
+    """The SQLite store, with faults. The next ``failures`` commits fail. The next ``lost`` ones
+    are stored, but raise as if their outcome were unknown. Every commit takes ``delay_s``
+    longer."""
 
     failures = 0
     lost = 0
@@ -37,7 +38,7 @@ class FailingStore(SqliteStore):
 
 @dataclass
 class Watcher:
-    """Sees what the engine publishes."""
+    """Keeps what the engine publishes."""
 
     events: list[ev.CallEvent] = field(default_factory=list)
     entries: list[TranscriptEntry] = field(default_factory=list)

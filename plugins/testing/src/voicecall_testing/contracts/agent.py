@@ -1,4 +1,4 @@
-"""What every agent backend does, whoever answers behind it."""
+"""Conformance of an agent backend (:mod:`voicecall.agent`)."""
 
 from __future__ import annotations
 
@@ -44,23 +44,23 @@ class AgentContract(ABC):
     @pytest.fixture
     @abstractmethod
     def backend(self) -> AgentBackend:
-        """Answers whatever it hears with two words or more. Its lifespan is entered by the
-        suite."""
+        """A backend that answers every turn with at least two words, in several pieces. Its
+        lifespan is entered by the suite."""
 
     @pytest.fixture
     @abstractmethod
     def slow(self) -> AgentBackend:
-        """The same, but it never gets beyond the first words."""
+        """The same, but every answer stalls after its first words."""
 
     @abstractmethod
     async def remembered(
         self, backend: AgentBackend, session_key: str
     ) -> Sequence[tuple[str, str]]:
-        """The turns of a session as the backend remembers them: what the caller said, and the
-        answer."""
+        """The turns of a session as the backend remembers them, as pairs of what the caller said
+        and the answer."""
 
     async def _interrupt(self, backend: AgentBackend, turn: AgentTurn) -> str:
-        """Cancel an answer in the middle; what came of it."""
+        """Cancel an answer in the middle; returns the text that came before."""
         came: list[str] = []
 
         async def listen() -> None:
@@ -191,7 +191,7 @@ class AgentFailureContract(ABC):
     @pytest.fixture
     @abstractmethod
     def failing(self) -> AgentBackend:
-        """Fails whatever it is asked."""
+        """A backend that fails at every turn. Its lifespan is entered by the suite."""
 
     async def test_errors_are_provider_errors(self, failing: AgentBackend) -> None:
         async with failing.lifespan():

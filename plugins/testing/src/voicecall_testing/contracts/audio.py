@@ -1,4 +1,4 @@
-"""Helpers of the suites: sinks that remember, audio in frames, loudness."""
+"""Helpers of the suites: a sink that keeps what was written, loudness, silence and frames."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["RememberingSink", "frames", "loudness", "silence"]
 
 
 class RememberingSink:
-    """An audio sink that keeps what was written, by item."""
+    """An audio sink that keeps what was written to each item."""
 
     def __init__(self) -> None:
         self.written: dict[str, bytearray] = {}

@@ -1,4 +1,4 @@
-"""What every coordinator must do."""
+"""Conformance of a coordinator (:mod:`voicecall.coordinator`)."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ class CoordinatorContract(ABC):
     @pytest.fixture
     @abstractmethod
     def coordinator(self) -> Coordinator:
-        """The coordinator under test, open."""
+        """The coordinator under test, ready for use."""
 
     @pytest.fixture
     @abstractmethod
     def advance(self) -> Advance:
-        """Lets so many milliseconds pass for it."""
+        """A function that lets a number of milliseconds pass for the coordinator."""
 
     async def test_leases_are_limited(self, coordinator: Coordinator) -> None:
         taken = [await coordinator.acquire("cap", h, limit=2, ttl_ms=1000) for h in "abc"]

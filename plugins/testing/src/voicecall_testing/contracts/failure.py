@@ -1,5 +1,5 @@
-"""How speech, recognisers and voice models fail: soon, each time, and with a reason that the host
-can log."""
+"""Conformance of recognisers, voices and voice models that fail: they must do so soon, every time,
+and with a reason that the host can log."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ _PATIENCE_S = 20.0
 
 class _FailureContract:
     reason: str | None = None
-    """What the error, or the reason of a loss, must match: the vendor's own words, say."""
+    """A pattern that the error, or the reason of a loss, must match: the vendor's message, say."""
 
     @contextmanager
     def failure(self) -> Iterator[None]:
-        """It comes in time, and is a ``ProviderError``."""
+        """Expect a ``ProviderError`` that names its provider, in time."""
         with (
             within(_PATIENCE_S, "a ProviderError or a fatal SessionLost"),
             pytest.raises(ProviderError, match=self.reason) as raised,
@@ -44,10 +44,10 @@ class _FailureContract:
 
 
 async def _loss(session: TranscriptionSession | RealtimeSession) -> ProviderError:
-    """The loss that a session tells, as an error."""
+    """The fatal loss that a session reports, as an error."""
     async for event in session:
         if isinstance(event, transcription.SessionLost | realtime.SessionLost) and event.fatal:
-            # Audio that was on its way is no error.
+            # Audio that comes after the loss must not raise.
             session.send_audio(silence(20, MULAW_8K))
             assert event.reason
             return ProviderUnavailable(event.reason, provider="session")
@@ -58,12 +58,12 @@ class SpeechFailureContract(_FailureContract, ABC):
     """For providers that can fail. Override the fixture ``failing``."""
 
     voice: str | None = None
-    """Of the sessions."""
+    """The voice of the sessions; None for the configured one."""
 
     @pytest.fixture
     @abstractmethod
     def failing(self) -> SpeechProvider:
-        """Fails whatever it is to say. Its lifespan is entered by the suite."""
+        """A provider that fails at every text. Its lifespan is entered by the suite."""
 
     async def test_a_failure_is_told(self, failing: SpeechProvider) -> None:
         async with failing.lifespan():
@@ -82,12 +82,12 @@ class TranscriptionFailureContract(_FailureContract, ABC):
     @pytest.fixture
     @abstractmethod
     def failing(self) -> TranscriptionProvider:
-        """Opens no session, or loses each one for good once it gets ``audio``. Its lifespan is
-        entered by the suite."""
+        """A provider that opens no session, or loses each one for good once it gets ``audio``. Its
+        lifespan is entered by the suite."""
 
     @pytest.fixture
     def audio(self) -> bytes:
-        """Mu-law at 8 kHz."""
+        """Caller audio, mu-law at 8 kHz."""
         return silence(1000, MULAW_8K)
 
     async def test_a_failure_is_told(self, failing: TranscriptionProvider, audio: bytes) -> None:
@@ -106,8 +106,8 @@ class RealtimeFailureContract(_FailureContract, ABC):
     @pytest.fixture
     @abstractmethod
     def failing(self) -> RealtimeProvider:
-        """Opens no session, or loses each one for good once it is to speak. Its lifespan is entered
-        by the suite."""
+        """A provider that opens no session, or loses each one for good once it is asked to speak.
+        Its lifespan is entered by the suite."""
 
     async def test_a_failure_is_told(self, failing: RealtimeProvider) -> None:
         best = failing.capabilities.formats[0]

@@ -1,4 +1,4 @@
-"""How long the suites wait for what never comes."""
+"""Time limits of the suites."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ _SESSION_S = 20.0
 
 @contextmanager
 def within(seconds: float, what: str) -> Iterator[anyio.CancelScope]:
-    """Break off after ``seconds``. Raises ``TimeoutError`` then, which names ``what`` was waited
-    for."""
+    """Cancel the block after ``seconds`` and raise ``TimeoutError``, which names ``what`` was
+    waited for."""
     with anyio.move_on_after(seconds) as scope:
         yield scope
     if scope.cancelled_caught:
@@ -28,7 +28,8 @@ def within(seconds: float, what: str) -> Iterator[anyio.CancelScope]:
 
 @asynccontextmanager
 async def opened(session: AbstractAsyncContextManager[T]) -> AsyncIterator[T]:
-    """What ``session`` gives, which opens in time, and closes in time."""
+    """Enter ``session``. Raises ``TimeoutError`` if opening or closing it takes longer than 20
+    seconds."""
     with within(_SESSION_S, "a session that opens and closes") as patience:
         async with session as entered:
             patience.deadline = math.inf

@@ -1,5 +1,5 @@
-"""What every call store must do with old calls; a part of
-:class:`~voicecall_testing.contracts.store.StoreContract`, which brings the store."""
+"""Conformance of a call store: pruning. A part of
+:class:`~voicecall_testing.contracts.store.StoreContract`, which has the fixture ``store``."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class PruningContract:
         assert await store.prune(NOW + 20, keep_calls=3, keep_days=1) == 2
         kept = [record.call_id for record in await store.recent(9)]
         assert kept == ["r4", "r3", "r2", "c2", "c1", "c0"]
-        # Both kinds grow old.
+        # The limit on age applies to both kinds.
         assert await store.prune(NOW + 2 * 24 * HOUR, keep_calls=3, keep_days=1) == 6
 
     async def test_prune_by_age(self, store: CallStore) -> None:
@@ -48,7 +48,7 @@ class PruningContract:
         await store.commit(Commit(record=ended("young", NOW - day)))
         for call_id in ("live", "long"):
             await store.commit(Commit(record=call_record(call_id, started_at=NOW - 9 * day)))
-        # What counts is when a call ended.
+        # The age of a call counts from its end.
         long = replace(ended("long", NOW - day), started_at=NOW - 9 * day)
         await store.commit(Commit(record=long))
         assert await store.prune(NOW, keep_calls=100, keep_days=2) == 1
@@ -58,7 +58,7 @@ class PruningContract:
         assert list(await store.events("old")) == []
         assert list(await store.turns()) == []
         assert await store.prune(NOW, keep_calls=100, keep_days=2) == 0
-        # Nothing of it turns up at calls that have its ids.
+        # Calls that reuse its ids get nothing of it.
         for record in (
             call_record("old", provider_call_id=None, aliases=()),
             call_record("new").with_alias("id-of-old"),

@@ -47,7 +47,7 @@ class Duplex:
             self._news.set()
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        """Wait for events until ``condition()``. Raises ``TimeoutError``."""
+        """Wait for events until ``condition()`` is true. Raises ``TimeoutError``."""
         with within(_PATIENCE_S, "what the test waits for in the model's events"):
             while not condition():
                 self._news = anyio.Event()
@@ -62,7 +62,8 @@ class Duplex:
         return self.done()[number - 1]
 
     async def talk(self, speech: bytes) -> None:
-        """Send caller audio, mu-law at 8 kHz, in the session's format: in frames, in real time."""
+        """Send caller audio, frame by frame in real time. ``speech`` is mu-law at 8 kHz; it is
+        converted to the session's format."""
         for frame in frames(self.converted(speech), self.audio_format):
             self.session.send_audio(frame)
             await anyio.sleep(0.02)
@@ -73,11 +74,11 @@ class Duplex:
         return sum(len(audio) for audio in self.sink.written.values())
 
     def converted(self, speech: bytes) -> bytes:
-        """Mu-law at 8 kHz in the session's format."""
+        """``speech``, mu-law at 8 kHz, converted to the session's format."""
         return Converter(MULAW_8K, self.audio_format).process(speech)
 
     def loudness(self, item: str) -> float:
-        """Of what was written of ``item``."""
+        """Loudness of the audio written for ``item``."""
         return loudness(self.sink.audio(item), self.audio_format)
 
 
@@ -89,7 +90,7 @@ class RealtimeContract(ABC):
     """
 
     options = RealtimeOptions(sink=RememberingSink(), instructions="Be brief.")
-    """What a session is opened with; its sink is replaced."""
+    """Options of the sessions; the suite replaces sink, formats and ``interruptible``."""
 
     @pytest.fixture
     @abstractmethod
@@ -99,8 +100,8 @@ class RealtimeContract(ABC):
     @pytest.fixture
     @abstractmethod
     def speech(self) -> bytes:
-        """Caller speech, mu-law at 8 kHz, that draws at least one whole response: with the
-        silence behind it by which the model notices its end."""
+        """Caller speech, mu-law at 8 kHz, to which the model gives at least one complete response.
+        It ends with enough silence for the model to notice that the caller has stopped."""
 
     @asynccontextmanager
     async def duplex(
@@ -110,8 +111,7 @@ class RealtimeContract(ABC):
         *,
         interruptible: bool = True,
     ) -> AsyncIterator[Duplex]:
-        """A session in ``audio_format``; without one, in the format that the provider likes
-        best."""
+        """A session in ``audio_format``, or in the provider's first format."""
         audio_format = audio_format or provider.capabilities.formats[0]
         sink = RememberingSink()
         options = replace(

@@ -1,4 +1,4 @@
-"""Records of calls, as the contracts of stores put them in."""
+"""Call records for the suites of stores."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every call store must do."""
+"""Conformance of a call store (:mod:`voicecall.store`)."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from .records import HOUR, NOW, call_record, ended, said
 __all__ = ["StoreContract", "call_record"]
 
 _LONG = "".join(sha256(bytes([n])).hexdigest() for n in range(250))
-"""Not to be made much shorter."""
+"""16,000 characters that compression does not make much shorter."""
 
 
 class StoreContract(PruningContract, ABC):
@@ -44,8 +44,8 @@ class StoreContract(PruningContract, ABC):
     @pytest.fixture
     @abstractmethod
     def new_store(self) -> Callable[[], CallStore]:
-        """Returns a store over the same data at each call within a test, never two open at
-        once."""
+        """A function that returns a new store; within a test, all of them have the same data. The
+        suite opens one at a time."""
 
     @pytest.fixture
     async def store(self, new_store: Callable[[], CallStore]) -> AsyncIterator[CallStore]:
@@ -292,7 +292,7 @@ class StoreContract(PruningContract, ABC):
         del outcomes[2]
         assert outcomes == dict.fromkeys((0, 1, 3, 4))
         assert {record.call_id for record in await store.live()} >= {"c0", "c1", "c3", "c4"}
-        # That this one cannot be stored is no trouble of the store.
+        # The failure is the fault of the commit, not a problem of the store.
         with suppress(StoreError):
             await store.commit(
                 replace(odd, processed_keys=[f"{key}2" for key in odd.processed_keys])

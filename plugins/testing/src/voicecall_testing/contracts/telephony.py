@@ -1,5 +1,5 @@
-"""Conformance of a carrier's pure half (:mod:`voicecall.telephony`): signatures, events, replies
-and media messages. Nothing here talks to anybody."""
+"""Conformance of the pure half of a carrier (:mod:`voicecall.telephony`): signatures, events,
+replies and media messages. Nothing here uses the network."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ from voicecall.telephony import (
 __all__ = ["TelephonyContract"]
 
 _DEEP = '{"a":' * 10_000
-"""JSON that nests deeper than parsers go."""
+"""JSON nested deeper than parsers allow."""
 _SECONDS = 100_000_000_000
-"""More than any time in seconds, less than any in milliseconds."""
+"""Greater than any timestamp in seconds, less than any in milliseconds."""
 _TEXTS = st.one_of(
     st.text(max_size=200),
     st.dictionaries(
@@ -49,7 +49,7 @@ _TEXTS = st.one_of(
 
 
 def _has_right_types(event: CarrierEvent) -> None:
-    """A text in place of a member of an enumeration is wrong, too: nobody would recognise it."""
+    """A string in place of an enum member fails, too, because ``is`` would not recognise it."""
     kind = type(event)
     read = msgspec.msgpack.decode(msgspec.msgpack.encode(event), type=kind)
     for name in kind.__struct_fields__:
@@ -68,18 +68,18 @@ def _can_be_sent(reply: WebhookReply) -> None:
 
 class TelephonyContract(ABC):
     """Inherit, and override the methods below. The test module marks itself with
-    ``pytest.mark.contract``. The provider's lifespan is not entered. Of a carrier that states no
-    media sockets, ``stream_start`` and ``caller_audio`` are not asked for anything."""
+    ``pytest.mark.contract``. The suite does not enter the provider's lifespan. If the carrier has
+    no media sockets, it does not call ``stream_start`` and ``caller_audio``."""
 
     now_ms = 1_700_000_000_000
     signs_url = True
     """The carrier's signature covers the URL as well as the body."""
 
-    # --- what a carrier's test tells ---------------------------------------------------------
+    # --- what the test of a carrier provides -------------------------------------------------
 
     @abstractmethod
     def make_provider(self) -> TelephonyProvider:
-        """A provider with fixed credentials, the same in every call."""
+        """A new provider; its credentials are the same each time."""
 
     @abstractmethod
     def signed(self, body: bytes) -> WebhookRequest:
@@ -87,21 +87,22 @@ class TelephonyContract(ABC):
 
     @abstractmethod
     def event_bodies(self) -> Sequence[bytes]:
-        """Bodies of different events of one call, each with at least one event in it."""
+        """At least two webhook bodies of one call, each with at least one event. No two events
+        are the same."""
 
     @abstractmethod
     def redelivered(self, body: bytes) -> WebhookRequest:
-        """The same event as the carrier sends it again a minute later, correctly signed at that
-        time. Where the carrier repeats the very same request: ``self.signed(body)``."""
+        """The webhook as the carrier delivers it again a minute later, correctly signed at that
+        time. If the carrier repeats the identical request: ``self.signed(body)``."""
 
     @abstractmethod
     def stream_start(self, token: str) -> Message:
-        """The message in which a media socket tells of its stream, with this stream token in it,
-        unless that is in :meth:`stream_upgrade`."""
+        """The message by which a media socket announces its stream. It contains the stream
+        ``token``, unless :meth:`stream_upgrade` does."""
 
     def stream_upgrade(self, token: str) -> Upgrade:
-        """The request that opens this media socket. Override it where the token comes with the URL
-        or the headers."""
+        """The request that opens this media socket. Override it if the token is in the URL or in
+        a header."""
         return Upgrade("/voice/stream", {}, {}, "127.0.0.1")
 
     @abstractmethod
@@ -184,8 +185,8 @@ class TelephonyContract(ABC):
             keys += [event.key for event in first]
         assert len(set(keys)) == len(keys)
 
-    # Below, what Hypothesis runs is made anew in each test: one function would be shared by all
-    # carriers that inherit it.
+    # Each test defines the function that Hypothesis runs: a method would be shared by all carriers
+    # that inherit it.
 
     def test_any_body_parses_or_is_400(self, provider: TelephonyProvider) -> None:
         @settings(max_examples=60, deadline=None)

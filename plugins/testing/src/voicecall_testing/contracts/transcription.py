@@ -35,8 +35,8 @@ _THE_END = "the end of the iteration after finish()"
 async def hear(
     session: TranscriptionSession, audio: bytes, audio_format: AudioFormat = MULAW_8K
 ) -> list[TranscriptionEvent]:
-    """Send ``audio`` in frames, finish, and collect all events. Raises ``TimeoutError`` where they
-    never end."""
+    """Send ``audio`` in frames, finish, and collect all events. Raises ``TimeoutError`` if they do
+    not end."""
     events: list[TranscriptionEvent] = []
 
     async def collect() -> None:
@@ -68,8 +68,8 @@ class TranscriptionContract(ABC):
     @pytest.fixture
     @abstractmethod
     def speech(self) -> Sequence[tuple[str, bytes]]:
-        """At least three sentences that the provider understands: the text that its Final
-        carries, and the spoken sentence as mu-law at 8 kHz without silence around it."""
+        """At least three sentences that the provider recognises: for each, the text of its
+        ``Final``, and its audio, mu-law at 8 kHz, without silence before and after it."""
 
     def _padded(self, audio: bytes) -> bytes:
         after = self.options.end_silence_ms + 500

@@ -21,7 +21,7 @@ _PATIENCE_S = 20.0
 
 
 class _TellingSink(RememberingSink):
-    """``begun`` is set with the first audio."""
+    """Sets ``begun`` at the first audio."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -45,9 +45,9 @@ class SpeechContract(ABC):
     """
 
     text = "Good morning. This is a short sentence."
-    """Something to say, of two sentences; override it for another language."""
+    """A text of two sentences; override it for another language."""
     voice: str | None = None
-    """A voice other than the configured one."""
+    """The voice of the sessions; None for the configured one."""
 
     @pytest.fixture
     @abstractmethod
@@ -105,7 +105,7 @@ class SpeechContract(ABC):
                 await anyio.lowlevel.checkpoint()
             utterance.flush()
             await _done(utterance)
-        # The same words, apart from pauses.
+        # The same speech, apart from pauses.
         assert 0.6 < len(sink.audio("pieces")) / len(whole) < 1.6
 
     @pytest.mark.parametrize("text", [None, "", "  \n"])
@@ -119,7 +119,7 @@ class SpeechContract(ABC):
                 utterance.send(text)
             utterance.flush()
             await _done(utterance)
-        # The tail of a filter may come out, nothing that can be heard.
+        # The tail of a filter may come out, but nothing audible.
         audio = sink.audio("a")
         assert MULAW_8K.duration_ms(len(audio)) <= 20
         assert loudness(audio, MULAW_8K) < 20

@@ -26,7 +26,7 @@ _TAIL_MS = 1500
 
 
 def listen(detector: TurnDetector, audio: bytes, audio_format: AudioFormat) -> list[TurnEvent]:
-    """Feed ``audio`` in frames of 20 ms."""
+    """Feed ``audio`` in frames of 20 ms; returns all events."""
     return [event for frame in frames(audio, audio_format) for event in detector.process(frame)]
 
 
@@ -42,7 +42,7 @@ class TurnDetectorContract(ABC):
     @pytest.fixture
     @abstractmethod
     def speech(self) -> bytes:
-        """Half a second to three seconds of speech without long pauses: mu-law, 8 kHz, the voice
+        """Half a second to three seconds of speech without long pauses, mu-law at 8 kHz. The voice
         begins and ends within 100 ms of the edges."""
 
     @pytest.fixture
@@ -56,7 +56,7 @@ class TurnDetectorContract(ABC):
         voices = [event for event in events if isinstance(event, VoiceStarted | VoiceStopped)]
         assert voices
         assert [type(event) for event in voices[:2]] == [VoiceStarted, VoiceStopped]
-        # They take turns, and the last word is that it is over.
+        # The two alternate, and the last one is the end.
         assert all(type(a) is not type(b) for a, b in pairwise(voices))
         assert isinstance(voices[-1], VoiceStopped)
         ends_ms = _LEAD_MS + MULAW_8K.duration_ms(len(speech))
@@ -79,7 +79,7 @@ class TurnDetectorContract(ABC):
             detector = provider.detector(PCM16_16K)
             size = PCM16_16K.size(milliseconds) // 2
             noise = random.uniform(-peak, peak, size).astype(np.int16).tobytes()
-            # Not on the grid of frames.
+            # Not aligned with the frames.
             lead, tail = silence(507, PCM16_16K), silence(_TAIL_MS, PCM16_16K)
             assert listen(detector, lead + noise + tail, PCM16_16K) == []
 
