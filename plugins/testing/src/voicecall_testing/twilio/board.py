@@ -1,4 +1,4 @@
-"""What all calls of the emulated account share."""
+"""What the calls of the emulated account share: dialling rate, webhook sender, faults, options."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ __all__ = ["Dialler", "TwilioBoard", "new_sid"]
 
 
 def new_sid(seam: Seam, prefix: str) -> str:
-    """``prefix`` (CA, MZ, PN, ...) and 32 hexadecimal digits."""
+    """A SID: ``prefix`` (CA, MZ, PN, ...) and 32 hexadecimal digits."""
     return prefix + seam.new_id().replace("-", "")
 
 
 class Dialler:
-    """Dials queued calls at the account's rate."""
+    """Releases queued calls at the account's rate."""
 
     def __init__(self, seam: Seam, calls_per_second: float) -> None:
         self._seam = seam
@@ -39,7 +39,7 @@ class Dialler:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TwilioBoard(Switchboard):
-    """What all calls of an account share."""
+    """What all calls of the account share."""
 
     options: TwilioOptions
     sender: WebhookSender

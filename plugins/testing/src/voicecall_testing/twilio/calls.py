@@ -1,4 +1,4 @@
-"""Calls: from the queue or the caller's dialling to the end."""
+"""The life of a call, from the queue (outbound) or the ringing (inbound) to the end."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ __all__ = ["Call", "CallPlan"]
 
 @dataclass(slots=True, kw_only=True)
 class CallPlan:
-    """A call to make; an update may change it. ``source``: its first document. ``timeout`` and
-    ``time_limit`` in seconds of the protocol, ``direction`` as in the resource."""
+    """A call to make; updates may change it. ``direction`` is as in the REST resource, ``source``
+    is the first document, ``timeout`` and ``time_limit`` are in protocol seconds."""
 
     direction: str
     from_number: str
@@ -83,7 +83,7 @@ class Call(EmulatedCall):
 
     @property
     def duration_s(self) -> int:
-        """Seconds of the protocol from the answer to the end."""
+        """Protocol seconds from the answer to the end."""
         if self.answered_ms is None or self.ended_ms is None:
             return 0
         return round((self.ended_ms - self.answered_ms) / 1000 / self._board.options.second_s)
@@ -104,7 +104,7 @@ class Call(EmulatedCall):
         await self._follow(self.plan.source)
 
     def end(self, status: str, reason: EndReason) -> None:
-        """The call is over; idempotent."""
+        """End the call; idempotent."""
         if self.over.is_set():
             return
         self.streams.end()
@@ -120,7 +120,7 @@ class Call(EmulatedCall):
         self._live.cancel()
 
     def _progress(self, event: str, status: str) -> None:
-        """A status callback, where it is subscribed to."""
+        """Send a status callback, if the plan asks for it."""
         sequence, self._sequence = self._sequence, self._sequence + 1
         plan = self.plan
         if plan.status_callback and event in plan.status_callback_events:
@@ -128,10 +128,10 @@ class Call(EmulatedCall):
             self._lane.post("status", plan.status_callback, plan.status_callback_method, params)
 
     async def _dial(self) -> None:
-        """Return when answered; otherwise the call has ended."""
+        """Dial, and return once the call is answered; otherwise the call ends."""
         board = self._board
         await board.dialler.turn()
-        # Ended by a request in the same round of the loop, it must not be dialled any more.
+        # A request may have ended the call in the same iteration of the event loop.
         await anyio.lowlevel.checkpoint_if_cancelled()
         self.started_ms = board.seam.now_ms()
         self.queue_ms = self.started_ms - self._created_ms
@@ -154,8 +154,8 @@ class Call(EmulatedCall):
             await anyio.sleep_forever()
 
     async def _give_up_calling(self) -> None:
-        """A caller whom nobody answers hangs up: ``canceled``, says Twilio's help on the possible
-        call statuses."""
+        """Hang up if the call is not answered: ``canceled`` according to Twilio's help on call
+        statuses."""
         await anyio.sleep(self._board.options.answer_timeout_s)
         if not self.answered:
             self.end("canceled", EndReason.HANGUP_USER)
@@ -174,7 +174,7 @@ class Call(EmulatedCall):
             self._tasks.start_soon(self.line.be_patient, self._behaviour.patience_s)
 
     async def _limit_time(self) -> None:
-        """The limit can be changed on the way: it counts from the answer."""
+        """End the call at its limit, which counts from the answer and may change meanwhile."""
         began = anyio.current_time()
         while True:
             with anyio.CancelScope() as self._limit:
@@ -185,16 +185,16 @@ class Call(EmulatedCall):
     # --- updates ------------------------------------------------------------------------------
 
     def limit(self, seconds: float) -> None:
-        """A new time limit, in seconds of the protocol from the answer."""
+        """Set the time limit, in protocol seconds from the answer."""
         self.plan.time_limit = seconds
         self._limit.cancel()
 
     def cancel(self) -> None:
-        """The customer ends the call: ``canceled`` when nobody had answered."""
+        """End the call for the customer: as ``canceled`` if it was not answered."""
         self.end("completed" if self.answered else "canceled", EndReason.COMPLETED)
 
     def redirect(self, source: Source) -> None:
-        """Throw the running document away and go on with another."""
+        """Break off the running document and go on with another."""
         self._redirected = source
         if self._document is not None:
             self._document.cancel()
@@ -250,7 +250,7 @@ class Call(EmulatedCall):
         self._board.ledger.add("error", self.sid, code=code, message=message)
 
     def _partial(self, verb: Gather, text: str) -> None:
-        """Speech on its way, for a gather that wants to hear of it."""
+        """Post an interim result, if the ``<Gather>`` asks for it."""
         if verb.partial_result_callback and is_http_url(verb.partial_result_callback):
             params = call_params(self) | {"UnstableSpeechResult": text, "Stability": "0.5"}
             self._lane.post(

@@ -1,4 +1,4 @@
-"""``voicecall emulate twilio``: the emulator as a process of its own."""
+"""``voicecall emulate twilio``: run the emulator as a separate process."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ __all__ = ["run"]
 def run(
     port: int, host: str = "127.0.0.1", auth_token: str | None = None, tts: str | None = None
 ) -> None:
-    """See :func:`~voicecall_mock.exchange.process.run_emulator`. Writes what a configuration needs
-    to standard output when it listens, and how to call in."""
+    """See :func:`~voicecall_mock.exchange.process.run_emulator`. As soon as the emulator listens,
+    the settings for a configuration are written to standard output, and how to call in."""
 
     def make(speech: SpeechProvider | None, voice: str | None) -> TwilioEmulator:
         token = auth_token or DEFAULT_AUTH_TOKEN

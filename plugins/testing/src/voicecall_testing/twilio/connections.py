@@ -19,8 +19,8 @@ CONNECT_TIMEOUT, NO_UPGRADE, CLOSED_BY_SERVER, WRONG_SCHEME = 31901, 31920, 3192
 
 
 class CallStreams:
-    """One stream at a time, on ``line``; ``all`` are those that were tried. Their sockets live
-    in the ``tasks`` of the call."""
+    """The media streams of a call, at most one at a time on ``line``. ``all`` are those that were
+    tried. Their sockets run in ``tasks``, the task group of the call."""
 
     def __init__(
         self,
@@ -40,12 +40,12 @@ class CallStreams:
         self._stream: TwilioStream | None = None
 
     def end(self) -> None:
-        """The call is over; its socket closes by itself."""
+        """Note that the call is over; its socket closes by itself."""
         if self._stream is not None:
             self.stream_closed(self._stream)
 
     async def connect(self, verb: Stream) -> None:
-        """Until the stream is over."""
+        """Open a stream, and wait until it is over."""
         board = self._board
         stream = TwilioStream(
             verb,
@@ -92,7 +92,7 @@ class CallStreams:
         self._disturb(stream)
 
     def stream_closed(self, stream: TwilioStream) -> None:
-        """It closed, or is being closed; idempotent."""
+        """Note that a stream has closed or is closing; idempotent."""
         if stream is not self._stream:
             return
         self._stream = None
@@ -129,7 +129,7 @@ class CallStreams:
         self._lane.post("stream-status", verb.status_callback, verb.status_callback_method, params)
 
     def _disturb(self, stream: TwilioStream) -> None:
-        """Decide whether the faults befall this stream, and when."""
+        """Decide whether and when a fault breaks this stream."""
         faults = self._board.faults
         fault = faults.sockets
         drop, stall = faults.happens(fault.drop), faults.happens(fault.stall)
@@ -142,7 +142,7 @@ class CallStreams:
         self.break_one(stream, drop=drop)
 
     def break_one(self, stream: TwilioStream | None = None, *, drop: bool) -> bool:
-        """Drop or stall a stream (None: the one that is open); False when there is none."""
+        """Drop or stall ``stream``, by default the open one; returns False if it is not open."""
         if self._stream is None or stream not in (None, self._stream):
             return False
         self._board.ledger.add(

@@ -1,4 +1,4 @@
-"""``/emulator/...``: phones, faults and the ledger, for people and other processes."""
+"""``/emulator/...``: control phones and faults and read the ledger over HTTP."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ DEFAULT_CALLER = "+15550100001"
 
 
 def control_routes(emulator: TwilioEmulator) -> list[Route]:
-    """Bodies and replies are JSON; a wrong one is refused like a wrong call.
+    """The routes. Bodies and replies are JSON; errors are the same as in the REST API.
 
     - ``POST /dial-in``: ``from``, ``to``, ``voiceUrl`` (set on the number first), ``script`` and
-      ``patienceS``, all optional; ``{"id": <CallSid>}``;
-    - ``PUT /phones/<number>``: a behaviour;
-    - ``POST /faults``: see :class:`~.faults.Faults`;
-    - ``POST /calls/<CallSid>/socket``: ``{"fault": "drop" | "stall"}``;
-    - ``GET /calls/<CallSid>/recording``: WAV;
-    - ``GET /ledger?call=<CallSid>``.
+      ``patienceS``, all optional; returns ``{"id": <CallSid>}``
+    - ``PUT /phones/<number>``: a behaviour
+    - ``POST /faults``: see :meth:`.faults.Faults.replace`
+    - ``POST /calls/<CallSid>/socket``: ``{"fault": "drop" | "stall"}``
+    - ``GET /calls/<CallSid>/recording``: WAV
+    - ``GET /ledger?call=<CallSid>``
     """
     control = _Control(emulator)
     return [
@@ -53,7 +53,7 @@ async def _body(request: Request) -> Any:
 
 
 def _text(data: dict[str, Any], name: str, default: str) -> str:
-    """Take a member out; ``default`` where there is none."""
+    """Remove and return a text; ``default`` if it is missing."""
     text = data.pop(name, default)
     if not isinstance(text, str):
         raise ApiError(400, 20001, f"{name} must be a text")

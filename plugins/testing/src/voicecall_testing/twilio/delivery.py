@@ -1,8 +1,8 @@
-"""Requests to a customer's server: signed, retried as their URL asks for, with faults.
+"""Requests to a customer's server: signed, retried as the fragment of the URL says, with faults.
 
-Overrides in the fragment and their defaults:
+The overrides in the fragment, and their defaults:
 https://www.twilio.com/docs/usage/webhooks/webhooks-connection-overrides
-Signatures are made by Twilio's own SDK (extra ``twilio``).
+Twilio's own SDK makes the signatures (extra ``twilio``).
 """
 
 from __future__ import annotations
@@ -45,13 +45,13 @@ _BOUNDS = {
 }
 _FOLLOWED = frozenset({301, 302, 303, 307})
 _MAX_HOPS = 5
-"""Redirects are followed with the same form; those of other statuses are not (error 11216)."""
+"""Redirects are followed with the same form; other redirect statuses are an error (11216)."""
 
 NOT_FETCHED, REDIRECTED_TOO_OFTEN, NO_REDIRECT = 11200, 11215, 11216
 
 
 class DeliveryFailed(Exception):
-    """Nobody took the request, or the answer was an error; ``code``: of Twilio's debugger."""
+    """The request failed, or the answer was an error. ``code`` is that of Twilio's debugger."""
 
     def __init__(self, message: str, code: int = NOT_FETCHED) -> None:
         super().__init__(message)
@@ -59,14 +59,15 @@ class DeliveryFailed(Exception):
 
 
 def is_http_url(url: str) -> bool:
-    """Whether a callback can go there: absolute, without blanks, with a host that DNS allows."""
+    """Whether a callback can go to ``url``: absolute, without blanks, with a valid host name."""
     return configuring.is_http_url(url) and "_" not in (urlsplit(url).hostname or "")
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """A URL without its fragment, and what the fragment said: timeouts in ms, the number of
-    retries and what is retried."""
+    """A URL without its fragment, and the overrides of the fragment: timeouts in milliseconds to
+    connect (``ct``), to read (``rt``) and in total (``tt``), the number of retries (``rc``), and
+    which failures are retried (``rp``)."""
 
     url: str
     ct: int
@@ -77,7 +78,7 @@ class Endpoint:
 
     @classmethod
     def of(cls, url: str) -> Endpoint:
-        """Overrides that cannot be read, or are out of range, do not count."""
+        """Parse a URL; overrides that are malformed or out of range are ignored."""
         bare, fragment = urldefrag(url)
         given = dict(parse_qsl(fragment))
         numbers = {}
@@ -89,13 +90,13 @@ class Endpoint:
         return cls(bare, **numbers, rp=policies if policies <= _POLICIES else frozenset({"ct"}))
 
     def retries(self, failure: str) -> bool:
-        """``failure``: 4xx, 5xx, ct or rt."""
+        """Whether ``failure`` (4xx, 5xx, ct or rt) is retried."""
         return failure in self.rp or "all" in self.rp
 
 
 @dataclass(frozen=True, slots=True)
 class Webhook:
-    """A request to the customer's server about ``call``. ``type``: of its ledger entries."""
+    """A request to the customer's server about ``call``; ``type`` is that of its ledger entries."""
 
     call: str
     type: str
@@ -105,8 +106,8 @@ class Webhook:
 
 
 class Signer:
-    """Twilio's signatures. Raises :exc:`voicecall.errors.PluginError` without Twilio's
-    SDK."""
+    """Makes Twilio's signatures. Raises :exc:`voicecall.errors.PluginError` if Twilio's SDK is not
+    installed."""
 
     def __init__(self, options: TwilioOptions) -> None:
         try:
@@ -120,7 +121,7 @@ class Signer:
         self._validator: Any = RequestValidator(secret)
 
     def headers(self, url: str, params: Mapping[str, str]) -> dict[str, str]:
-        """What a request for ``url`` with this form carries."""
+        """The signature headers of a request for ``url`` with these form parameters."""
         if not self._settings:
             return {"X-Twilio-Signature": self._validator.compute_signature(url, dict(params))}
         signature = self._validator.compute_signature(url, dict(params), "HMAC_SHA256")
@@ -131,7 +132,7 @@ class Signer:
 
 
 class WebhookSender:
-    """Sends one request at a time; shared by all calls."""
+    """Sends webhooks; shared by all calls."""
 
     def __init__(
         self, options: TwilioOptions, seam: Seam, faults: Faults, ledger: Ledger, signer: Signer
@@ -141,7 +142,7 @@ class WebhookSender:
         self.faults = faults
         self.ledger = ledger
         self._signer = signer
-        # As for media sockets: SSL_CERT_FILE may name the authority of a proxy's certificate.
+        # SSL_CERT_FILE, which may name the CA of a proxy, counts here as for media sockets.
         self.trust = httpx.create_ssl_context()
         self._http = httpx.AsyncClient(
             verify=self.trust,
@@ -158,7 +159,7 @@ class WebhookSender:
         await self._http.aclose()
 
     async def fetch(self, webhook: Webhook) -> httpx.Response:
-        """The answer to a request that steers a call, faults applied. Raises
+        """The answer to a request that controls a call, with faults. Raises
         :exc:`DeliveryFailed`."""
         fault = self.faults.webhooks.of_type(webhook.type)
         if self.faults.happens(fault.late):
@@ -170,8 +171,8 @@ class WebhookSender:
         return reply
 
     async def notify(self, webhook: Webhook) -> None:
-        """A callback whose answer does not matter, faults applied (but ``late`` and ``reorder``,
-        which concern the order)."""
+        """Send a callback whose answer does not matter, with faults except ``late`` and
+        ``reorder``, which :class:`CallbackLane` applies."""
         fault = self.faults.webhooks.of_type(webhook.type)
         if self.faults.happens(fault.lose):
             status = webhook.params.get("CallStatus")
@@ -185,7 +186,7 @@ class WebhookSender:
     async def _deliver(
         self, webhook: Webhook, *, lose: float = 0.0, duplicate: bool = False
     ) -> httpx.Response:
-        """With retries. Raises :exc:`DeliveryFailed`."""
+        """Send, with retries. Raises :exc:`DeliveryFailed`."""
         call, type_, url = webhook.call, webhook.type, webhook.url
         if not is_http_url(url):
             self.ledger.add("webhook-given-up", call, type=type_, url=url, error="no HTTP URL")
@@ -230,7 +231,7 @@ class WebhookSender:
     async def _attempt(
         self, endpoint: Endpoint, webhook: Webhook, token: str
     ) -> tuple[httpx.Response | None, str, str]:
-        """(reply, kind of failure, error); no failure is an empty text."""
+        """(reply, kind of failure, error); both texts are empty if there is no failure."""
         limits = httpx.Timeout(
             endpoint.rt / 1000, connect=endpoint.ct / 1000, pool=endpoint.tt / 1000
         )
@@ -273,7 +274,7 @@ class WebhookSender:
 
 
 class CallbackLane(Postbox[Webhook]):
-    """The callbacks of one call, one after another, but for those that faults make late."""
+    """The callbacks of one call, sent one after another, except those that faults make late."""
 
     def __init__(self, sender: WebhookSender, call: str) -> None:
         super().__init__(sender.options.reorder_wait_ms / 1000)
@@ -311,7 +312,8 @@ def _redirects(reply: httpx.Response) -> bool:
 
 
 def _code(reply: httpx.Response | None) -> int:
-    """What the debugger has for a document that was not delivered; None: there was no answer."""
+    """The debugger's code for a document that was not delivered; without an answer, ``reply`` is
+    None."""
     if reply is None or not reply.is_redirect:
         return NOT_FETCHED
     return REDIRECTED_TOO_OFTEN if _redirects(reply) else NO_REDIRECT

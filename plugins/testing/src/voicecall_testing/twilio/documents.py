@@ -1,4 +1,4 @@
-"""Runs TwiML documents: one after another, verb by verb."""
+"""Run TwiML documents, verb by verb."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ __all__ = ["DocumentHost", "Reply", "Source", "run_document"]
 ERROR_MESSAGE = "We are sorry, an application error has occurred. Goodbye."
 _XML_TYPES = ("text/xml", "application/xml")
 _MOST_HOPS = 100
-"""Twilio has no such limit, but takes its time for each document. Here they would lead in a circle
-as fast as the machine can, and on virtual time for ever."""
+"""Twilio has no such limit, but its requests take time. Here, documents that redirect in a circle
+would use all of the processor, and on virtual time run for ever."""
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where a document comes from: ``url``, asked with ``params`` beside those of every request,
-    or ``inline`` text. ``type``: of the request's ledger entry. ``hops``: how many documents before
-    it only led on."""
+    """Where a document comes from: ``url``, requested with ``params`` besides those of every
+    request, or ``inline`` text. ``type`` is that of the ledger entry. ``hops`` is how many
+    documents directly before it did nothing but redirect."""
 
     type: str
     url: str = ""
@@ -68,7 +68,7 @@ class DocumentHost(Protocol):
         ...
 
     def answer(self) -> None:
-        """Answer an inbound call; without effect on one that is answered."""
+        """Answer an inbound call; does nothing if the call is answered already."""
         ...
 
     def reject(self, reason: str) -> None:
@@ -78,13 +78,13 @@ class DocumentHost(Protocol):
     def hang_up(self) -> None: ...
 
     async def connect_stream(self, verb: Stream) -> None:
-        """Until the media stream is over."""
+        """Connect a media stream, and wait until it is over."""
         ...
 
 
 async def run_document(source: Source, host: DocumentHost, speech: CarrierSpeech) -> Source | None:
-    """Run it; where the next document comes from, None after the last verb. Raises
-    :exc:`.twiml.TwimlError`."""
+    """Run the document of ``source``. Returns the source of the next one, or None after the last
+    verb. Raises :exc:`.twiml.TwimlError`."""
     if source.hops > _MOST_HOPS:
         raise TwimlError(REDIRECTED_TOO_OFTEN, "the documents lead in a circle and do nothing else")
     verbs = await _load(source, host)
@@ -150,7 +150,7 @@ def _next(
     method: str,
     params: Mapping[str, str] | None = None,
 ) -> Source:
-    """A relative URL counts from the document's own, an empty one is just that."""
+    """A relative URL is resolved against the document's URL; an empty one is the document's."""
     try:
         absolute = urljoin(source.url, url)
     except ValueError:

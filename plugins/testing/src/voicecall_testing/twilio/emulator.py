@@ -1,4 +1,4 @@
-"""The emulator: one account with its numbers, calls and phones behind one REST server."""
+"""The emulator: a REST server for one account with its numbers, calls and phones."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ __all__ = ["NoVoiceUrl", "TwilioEmulator"]
 
 
 class NoVoiceUrl(LookupError):
-    """A phone calls a number that is not the account's, or that has no VoiceUrl."""
+    """A phone calls a number that does not belong to the account or has no VoiceUrl."""
 
 
 class TwilioEmulator(EmulatedCarrier[Call, CallPlan, TwilioBoard]):
@@ -36,14 +36,14 @@ class TwilioEmulator(EmulatedCarrier[Call, CallPlan, TwilioBoard]):
             call_sid = twilio.dial_in("+15550100001", "+15550100000")
             reason = await twilio.ended(call_sid)
 
-    ``serve`` raises :exc:`voicecall.errors.PluginError` where Twilio's SDK is not installed,
-    ``dial_in`` :exc:`NoVoiceUrl`.
+    ``serve`` raises :exc:`voicecall.errors.PluginError` if Twilio's SDK is not installed.
+    ``dial_in`` raises :exc:`NoVoiceUrl`.
 
-    The ledger's kinds: ``dialled``, ``document``, ``webhook``, ``webhook-lost``,
+    Kinds of ledger entries: ``dialled``, ``document``, ``webhook``, ``webhook-lost``,
     ``webhook-given-up``, ``answered``, ``heard``, ``said``, ``speech-unheard``, ``digits-heard``,
     ``digits-pressed``, ``digits-unheard``, ``update``, ``stream-opened``, ``stream-closed``,
-    ``stream-dropped``, ``stream-stalled``, ``warning``, ``error`` (both with Twilio's code),
-    ``ended``, and, of no call, ``request`` and ``speech-failed``.
+    ``stream-dropped``, ``stream-stalled``, ``parameters-ignored``, ``warning``, ``error`` (both
+    with Twilio's code), ``ended``, and, without a call, ``request`` and ``speech-failed``.
     """
 
     options: TwilioOptions
@@ -71,7 +71,7 @@ class TwilioEmulator(EmulatedCarrier[Call, CallPlan, TwilioBoard]):
         self.caller_ids: dict[str, str] = {
             number: new_sid(self.seam, "PN") for number in self.options.caller_ids
         }
-        """SIDs of verified numbers."""
+        """SIDs of the verified numbers."""
 
     def _app(self) -> ASGIApp:
         return make_app(self)
@@ -96,7 +96,7 @@ class TwilioEmulator(EmulatedCarrier[Call, CallPlan, TwilioBoard]):
     # --- phones -------------------------------------------------------------------------------
 
     def set_voice_url(self, url: str, *, status_callback: str = "") -> None:
-        """Set VoiceUrl and StatusCallback of every number, as an operator does in the console."""
+        """Set VoiceUrl and StatusCallback of every number, as an operator would in the console."""
         for number in self.numbers.values():
             number.update({"VoiceUrl": url, "StatusCallback": status_callback})
 

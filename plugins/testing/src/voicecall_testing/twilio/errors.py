@@ -11,7 +11,7 @@ __all__ = ["ApiError"]
 
 
 class ApiError(Exception):
-    """``status`` of HTTP, ``code`` of Twilio."""
+    """A refused request, with the HTTP ``status`` and Twilio's ``code``."""
 
     def __init__(self, status: int, code: int, message: str) -> None:
         super().__init__(message)

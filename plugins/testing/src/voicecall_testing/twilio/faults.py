@@ -1,4 +1,4 @@
-"""Trouble on request: what the emulator does wrong until it is told otherwise."""
+"""Faults on request: what the emulator does wrong until other faults are set."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ __all__ = ["Faults", "RestFault", "SocketFault", "WebhookFault"]
 class WebhookFault(
     msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True
 ):
-    """Probabilities: ``duplicate`` (delivered twice), ``late`` (by up to ``late_s`` seconds),
-    ``reorder`` (swapped with the call's next), ``lose``. A lost status callback is never sent; a
-    lost request for a document counts as a failed connection. ``types`` (empty: all): which
-    webhooks are concerned, by the ``type`` of their ledger entries."""
+    """Probabilities that a webhook is delivered twice (``duplicate``), late by up to ``late_s``
+    seconds (``late``), swapped with the next one of its call (``reorder``), or lost (``lose``). A
+    lost status callback is never sent; a lost request for a document counts as a failed connection.
+    ``types`` limits these faults to webhooks of some types, as in the ledger (empty: all)."""
 
     duplicate: Chance = 0.0
     late: Chance = 0.0
@@ -29,15 +29,15 @@ class WebhookFault(
     types: frozenset[str] = frozenset()
 
     def of_type(self, type_: str) -> WebhookFault:
-        """What befalls webhooks of this type."""
+        """The faults that apply to webhooks of this type."""
         return self if not self.types or type_ in self.types else WebhookFault()
 
 
 class SocketFault(
     msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True
 ):
-    """Probabilities that a media socket breaks (``drop``) or hangs (``stall``: nothing is sent or
-    read any more) at some time in the first ``within_s`` seconds."""
+    """Probabilities that a media socket, some time in its first ``within_s`` seconds, breaks
+    (``drop``) or hangs (``stall``: nothing is sent or read any more)."""
 
     drop: Chance = 0.0
     stall: Chance = 0.0
@@ -51,8 +51,8 @@ class _Wanted(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class Faults:
-    """The faults in force. ``rest``: the first that concerns a request applies; paths such as
-    ``POST /Calls.json`` are relative to the account."""
+    """The faults in force. The first fault in ``rest`` that matches a request applies; paths such
+    as ``POST /Calls.json`` are relative to the account."""
 
     webhooks: WebhookFault
     rest: Sequence[RestFault]
@@ -66,12 +66,12 @@ class Faults:
         return probability > 0 and self.dice.random() < probability
 
     def rest_fault(self, method: str, path: str) -> RestFault | None:
-        """What befalls this request; counts it."""
+        """The fault that applies to this request, which uses up one of its ``times``."""
         return next((fault for fault in self.rest if fault.take(method, path)), None)
 
     def replace(self, data: Any) -> None:
-        """Read ``{"webhooks": {...}, "rest": [{...}], "sockets": {...}}`` with members in camel
-        case; what is not named is in order again. Raises
+        """Set the faults from ``{"webhooks": {...}, "rest": [{...}], "sockets": {...}}``, with
+        members in camel case; those that are missing are switched off. Raises
         :exc:`~voicecall_mock.exchange.faults.FaultError`."""
         wanted = read_faults(data, _Wanted)
         self.webhooks, self.rest, self.sockets = wanted.webhooks, wanted.rest, wanted.sockets

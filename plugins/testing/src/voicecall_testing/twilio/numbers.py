@@ -1,4 +1,4 @@
-"""The account's phone numbers and what is set on them."""
+"""The account's phone numbers and their settings."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _SETTINGS = {
 
 @dataclass(slots=True, kw_only=True)
 class PhoneNumber:
-    """``number`` in E.164; URLs are empty when not set."""
+    """A number in E.164 and its settings; URLs that are not set are empty."""
 
     sid: str
     number: str
@@ -40,7 +40,7 @@ class PhoneNumber:
     status_callback_method: str = "POST"
 
     def update(self, form: Mapping[str, str]) -> None:
-        """Take the settings in a REST form. Raises :exc:`.errors.ApiError`."""
+        """Apply the settings in a REST form. Raises :exc:`.errors.ApiError`."""
         for name, value in form.items():
             if name.endswith(("Url", "Callback")) and value and not is_http_url(value):
                 raise ApiError(400, 21502, f"{name} is no valid URL")
@@ -52,7 +52,7 @@ class PhoneNumber:
 
     @property
     def source(self) -> Source:
-        """Of the first document of a call to it."""
+        """Source of the first document of a call to this number."""
         return Source("voice", self.voice_url, self.voice_method)
 
     @property
@@ -62,7 +62,7 @@ class PhoneNumber:
         return Source("fallback", self.voice_fallback_url, self.voice_fallback_method)
 
     def resource(self, account_sid: str, base: str) -> dict[str, Any]:
-        """The JSON object. ``base``: path of the account."""
+        """The JSON object; ``base`` is the path of the account."""
         return {
             "sid": self.sid,
             "account_sid": account_sid,

@@ -1,4 +1,4 @@
-"""What can be set on the emulator. All times can be made short for tests."""
+"""Options of the emulator. All times can be made short for tests."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["DEFAULT_ACCOUNT_SID", "DEFAULT_AUTH_TOKEN", "TwilioOptions"]
 
 DEFAULT_ACCOUNT_SID = "AC" + 8 * "e3a1"
 DEFAULT_AUTH_TOKEN = 8 * "7e57"
-"""Known to all: the emulator listens on loopback."""
+"""Not a secret: the emulator listens on loopback."""
 
 _TEST_NUMBERS = MappingProxyType(
     {
@@ -26,21 +26,22 @@ _TEST_NUMBERS = MappingProxyType(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TwilioOptions(PhoneOptions):
-    """``api_keys``: secrets by key SID, accepted like the auth token. ``shared_key``: id and
-    secret; webhooks are then signed with it (HMAC-SHA256) instead of the auth token.
+    """Options of the emulator.
 
-    ``numbers``: numbers of the account, with ``voice_url`` and ``status_callback`` set on each.
-    ``caller_ids``: other numbers that the account has verified and may call from.
-    ``refused_numbers``: error codes of creates to these numbers.
-
-    ``longest_call_s``: the greatest ``TimeLimit`` that the account takes.
-
-    ``calls_per_second``: at which queued calls are dialled. ``second_s``: how long a second of the
-    protocol lasts (``Timeout``, ``TimeLimit``, ``<Pause>``, the timeouts of ``<Gather>``, ``w`` and
-    ``W``). ``speech_pause_s``: protocol seconds of silence after speech where ``speechTimeout`` is
-    ``auto``.
-
-    ``retry_pause_s``: before a webhook is delivered again. ``seed``: of the faults' dice.
+    - ``api_keys``: secrets by key SID, accepted like the auth token
+    - ``shared_key``: id and secret; webhooks are signed with this key (HMAC-SHA256) instead of the
+      auth token
+    - ``numbers``: numbers of the account; each gets ``voice_url`` and ``status_callback``
+    - ``caller_ids``: other numbers that the account has verified and may call from
+    - ``refused_numbers``: numbers that cannot be called, with the error code for each
+    - ``longest_call_s``: the greatest ``TimeLimit`` that the account accepts
+    - ``calls_per_second``: the rate at which queued calls are dialled
+    - ``second_s``: real length of a protocol second (``Timeout``, ``TimeLimit``, ``<Pause>``, the
+      timeouts of ``<Gather>``, ``w`` and ``W``)
+    - ``speech_pause_s``: the silence, in protocol seconds, that ends speech if ``speechTimeout`` is
+      ``auto``
+    - ``retry_pause_s``: pause before a webhook is delivered again
+    - ``seed``: of the random generator for faults
     """
 
     account_sid: str = DEFAULT_ACCOUNT_SID

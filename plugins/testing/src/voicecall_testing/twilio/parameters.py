@@ -1,4 +1,4 @@
-"""What Twilio tells of a call: form parameters of webhooks and the REST resource."""
+"""What Twilio reports of a call: form parameters of webhooks, and the REST resource."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def iso8601(epoch_ms: int) -> str:
 
 
 def call_params(call: Call) -> dict[str, str]:
-    """Of every request about a call. Places are mostly unknown and then empty, as in real life."""
+    """Parameters of every request about a call. Most places are unknown and empty, as usual."""
     plan = call.plan
     params = {
         "CallSid": call.sid,
@@ -56,7 +56,7 @@ def call_params(call: Call) -> dict[str, str]:
 
 
 def status_params(call: Call, status: str, sequence: int, now_ms: int) -> dict[str, str]:
-    """Of a status callback; with the figures of the call when it is over."""
+    """Parameters of a status callback; once the call is over, with its duration and SIP code."""
     params = call_params(call) | {
         "CallStatus": status,
         "CallbackSource": "call-progress-events",
@@ -72,7 +72,7 @@ def status_params(call: Call, status: str, sequence: int, now_ms: int) -> dict[s
 
 
 def call_resource(call: Call, base: str) -> Mapping[str, Any]:
-    """The JSON object. ``base``: path of the account."""
+    """The JSON object; ``base`` is the path of the account."""
     plan = call.plan
     over = call.over.is_set()
     path = f"{base}/Calls/{call.sid}"
@@ -109,7 +109,7 @@ def call_resource(call: Call, base: str) -> Mapping[str, Any]:
 
 
 def _formatted(number: str) -> str:
-    """North American numbers as people there write them."""
+    """A North American number in its national format; other numbers are unchanged."""
     digits = number.removeprefix("+1")
     if not number.startswith("+1") or len(digits) != 10:
         return number

@@ -1,4 +1,4 @@
-"""What a create or update of a call asks for, checked as Twilio does.
+"""Requests to create or update a call, checked as Twilio does.
 
 Source: https://www.twilio.com/docs/voice/api/call-resource; codes: see :mod:`.errors`.
 """
@@ -21,11 +21,12 @@ MAX_INLINE = 4000
 _E164 = re.compile(r"\+[1-9]\d{6,14}")
 _EVENTS = frozenset({"initiated", "ringing", "answered", "completed"})
 _INVALID = 20001
-"""Of a parameter for which the sheet knows no code of its own."""
+"""For invalid parameters without their own code in Twilio's documentation."""
 
 
 class Form:
-    """A form-urlencoded body; a repeated name is a list. ``unread``: names nobody asked for."""
+    """A form-urlencoded body; a repeated name is a list. ``unread`` are the names that have not
+    been read."""
 
     def __init__(self, pairs: Sequence[tuple[str, str]]) -> None:
         self._values: dict[str, list[str]] = {}
@@ -34,7 +35,7 @@ class Form:
         self.unread = set(self._values)
 
     def get(self, name: str) -> str:
-        """The value; empty when absent."""
+        """The first value; empty if there is none."""
         return next(iter(self.all(name)), "")
 
     def all(self, name: str) -> list[str]:
@@ -49,8 +50,8 @@ class Form:
 def read_create(
     form: Form, *, numbers: Collection[str], refused: Mapping[str, int], longest_s: int
 ) -> CallPlan:
-    """The call to make. ``numbers``: that may call; ``refused``: error codes by number;
-    ``longest_s``: the account's limit of a call. Raises :exc:`.errors.ApiError`."""
+    """The call to make. ``numbers`` may be called from; ``refused`` maps numbers that cannot be
+    called to error codes; ``longest_s`` is the account's limit. Raises :exc:`.errors.ApiError`."""
     to, from_ = form.get("To"), form.get("From")
     if not to:
         raise ApiError(400, 21201, "No 'To' number is specified")
@@ -87,7 +88,7 @@ def read_create(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallUpdate:
-    """What changes; None: as it is."""
+    """What changes; None leaves a value as it is."""
 
     source: Source | None = None
     status: str | None = None
@@ -115,7 +116,7 @@ def read_update(form: Form, *, longest_s: int) -> CallUpdate:
 
 
 def _source(form: Form, type_: str = "voice") -> Source | None:
-    """With a URL, inline TwiML does not count."""
+    """A URL takes precedence over inline TwiML."""
     url, twiml = form.get("Url"), form.get("Twiml")
     method = _method(form, "Method")
     if url:

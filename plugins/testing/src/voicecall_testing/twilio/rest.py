@@ -1,4 +1,4 @@
-"""The REST API: calls and phone numbers of the one account."""
+"""The REST API: calls and phone numbers of the account."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ async def _refuse(request: Request, error: Exception) -> Response:
 
 
 class _Door:
-    """Lets requests in that carry the auth token or an API key; names each of them."""
+    """Admits requests with the auth token or an API key, and gives each one a request id."""
 
     def __init__(self, app: ASGIApp, emulator: TwilioEmulator) -> None:
         self._app = app
@@ -108,7 +108,7 @@ class _Door:
 
 
 class _Trouble:
-    """Applies the faults asked for to a customer's requests."""
+    """Applies the REST faults to the customer's requests."""
 
     def __init__(self, app: ASGIApp, emulator: TwilioEmulator, base: str) -> None:
         self._app = app
@@ -139,7 +139,7 @@ class _Trouble:
 
 
 def _failure(status: int) -> Response:
-    """429 and 500 as the API says them; other errors come from something in front of it."""
+    """429 and 500 have the API's own body; other errors look like those of a proxy before it."""
     if status == 429:
         error = ApiError(429, 20429, "Too Many Requests")
         return JSONResponse(error.to_json(), 429, {"Twilio-Concurrent-Requests": "101"})
@@ -149,7 +149,7 @@ def _failure(status: int) -> Response:
 
 
 def _slowly(send: Send, delay_s: float) -> Send:
-    """The request is carried out at once, its answer comes late."""
+    """Delay the answer; the request is carried out at once."""
 
     async def wait(message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -285,7 +285,7 @@ class _Rest:
     def _page(
         self, query: Form, path: str, key: str, items: Sequence[Mapping[str, Any]]
     ) -> Response:
-        """One page of a list, with the addresses of its neighbours."""
+        """One page of a list, with the URIs of its neighbours."""
         page, size = _count(query, "Page", 0), min(_count(query, "PageSize", 50), 1000) or 1
         start = page * size
         others = {name: value for name, value in query.flat().items() if name not in _PAGING}
@@ -311,7 +311,7 @@ class _Rest:
 
 
 def _apply(call: Call, update: CallUpdate) -> None:
-    """What is refused on a call that is over was refused before."""
+    """Apply an update. The caller has refused what an ended call does not allow."""
     if update.fallback is not None:
         call.plan.fallback = update.fallback
     if update.status_callback is not None:
@@ -326,7 +326,8 @@ def _apply(call: Call, update: CallUpdate) -> None:
 
 
 def _matches(call: Call, query: Form) -> bool:
-    """A call that has not been dialled has no start time, and no range holds it."""
+    """Whether a call matches the filters. One that is not dialled yet has no start time, so it is
+    in no range of times."""
     wanted = {name: query.get(name) for name in _FILTERS}
     started = call.started_ms
     exact = {"To": call.plan.to_number, "From": call.plan.from_number, "Status": call.status}
@@ -344,7 +345,7 @@ def _in_time(started_ms: int | None, name: str, value: str) -> bool:
     if started_ms is None:
         return False
     limit = limit if limit.tzinfo else limit.replace(tzinfo=UTC)
-    # The resource knows whole seconds alone.
+    # The resource has whole seconds only.
     started = datetime.fromtimestamp(started_ms // 1000, UTC)
     if name == "StartTime>":
         return started >= limit

@@ -21,8 +21,8 @@ CONFIDENCE = "0.95"
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """What a gather took: ``speech`` or ``digits``, the other is None; both None: nothing, and
-    the action is to be told so. ``finished_on``: the key that ended the digits."""
+    """The result of a ``<Gather>``: either ``speech`` or ``digits``; the other is None. An empty
+    one reports that there was no input. ``finished_on`` is the key that ended the digits."""
 
     speech: str | None = None
     digits: str | None = None
@@ -37,7 +37,7 @@ class Input:
 
 
 class Ears:
-    """One ``<Gather>`` that listens."""
+    """A ``<Gather>`` that is listening."""
 
     def __init__(self, verb: Gather) -> None:
         self.verb = verb
@@ -57,7 +57,8 @@ class Ears:
         self._happened()
 
     def key(self, key: str) -> bool:
-        """Whether it is taken: the key that ends an input does so only behind others."""
+        """Accept a key; returns whether it counts. The key that ends an input does not count as
+        the first one."""
         taken = bool(self._keys) or key != self.verb.finish_on_key
         if taken:
             self._keys += key
@@ -70,7 +71,7 @@ class Ears:
         self._change = anyio.Event()
 
     async def input(self, options: TwilioOptions) -> Input | None:
-        """Wait for an input to be complete; None: there is none."""
+        """Wait for an input to be complete; returns None if there is none."""
         verb = self.verb
         second = options.second_s
         pause = options.speech_pause_s if verb.speech_timeout is None else verb.speech_timeout
@@ -95,7 +96,7 @@ class Ears:
             return Input(speech=" ".join(self._said)) if self._said else None
 
     def _digits(self) -> Input | None:
-        """The digits, when they are complete."""
+        """The digits, if they are complete."""
         finish = self.verb.finish_on_key
         if finish and finish in self._keys:
             return Input(digits=self._keys.partition(finish)[0], finished_on=finish)
@@ -106,9 +107,12 @@ class Ears:
 
 
 class CarrierSpeech:
-    """One a call. ``heard(text, complete)`` and ``keys_heard(digits)`` tell what the phone hears,
-    ``unheard(digits)`` keys that nobody took, ``partial(gather, text)`` speech on its way;
-    ``changed`` is called whenever something begins or ends."""
+    """Twilio's voice and recogniser on one call.
+
+    ``heard(text, complete)`` and ``keys_heard(digits)`` report what the phone hears,
+    ``unheard(key)`` a key that no ``<Gather>`` accepts, ``partial(gather, text)`` an interim
+    result. ``changed`` is called whenever speaking or listening begins or ends.
+    """
 
     def __init__(
         self,
@@ -163,7 +167,7 @@ class CarrierSpeech:
     # --- what a document does -----------------------------------------------------------------
 
     async def play(self, prompt: Prompt) -> None:
-        """To its end. Cancelled in a sentence: the phone has heard it incompletely."""
+        """Play to the end. If cancelled during a ``<Say>``, the phone has heard it incompletely."""
         match prompt:
             case Say(text, loop=loop):
                 for _ in range(loop):
@@ -190,7 +194,7 @@ class CarrierSpeech:
                 self._changed()
 
     async def gather(self, verb: Gather) -> Input | None:
-        """Play the prompts and listen; None: no input to tell of."""
+        """Play the prompts and listen; returns None if there is no input to report."""
         ears = Ears(verb)
         try:
             if verb.barge_in:

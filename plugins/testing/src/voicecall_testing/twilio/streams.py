@@ -22,7 +22,7 @@ INVALID_MESSAGE = 31951
 OVERFLOW = 31930
 
 _BACKLOG_LIMIT = 100_000
-"""Bytes that wait for a slow server before audio is thrown away."""
+"""How many bytes may wait for a slow server; beyond this, messages are discarded."""
 
 _MEDIA = (
     b'{"event":"media","sequenceNumber":"%d","streamSid":"%b","media":'
@@ -62,7 +62,8 @@ class StreamOwner(sockets.StreamOwner["TwilioStream"], Protocol):
 
 
 class TwilioStream(sockets.SocketStream):
-    """One ``<Connect><Stream>``. ``headers``: the signature of the upgrade."""
+    """The media stream of one ``<Connect><Stream>``. ``headers`` carry the signature of the
+    upgrade."""
 
     _owner: StreamOwner
 
@@ -76,7 +77,7 @@ class TwilioStream(sockets.SocketStream):
         board: Switchboard,
         headers: Mapping[str, str],
     ) -> None:
-        # Twilio does not pass a query on.
+        # Twilio drops the query.
         super().__init__(verb.url.partition("?")[0], owner, board, headers)
         self.verb = verb
         self.sid = sid
@@ -89,7 +90,7 @@ class TwilioStream(sockets.SocketStream):
         self._warned: set[int] = set()
 
     def stall(self) -> None:
-        """Send nothing and read nothing from now on; the connection stays."""
+        """Stop sending and reading; the connection stays open."""
         self._stalled = True
         if self._socket is not None:
             self._socket.transport.pause_reading()
@@ -171,7 +172,7 @@ class TwilioStream(sockets.SocketStream):
                 self.clear()
 
     def _warn(self, code: int, message: str) -> None:
-        """Twilio warns once a stream."""
+        """Twilio gives each warning once per stream."""
         if code not in self._warned:
             self._warned.add(code)
             self._owner.stream_warning(self, code, message)

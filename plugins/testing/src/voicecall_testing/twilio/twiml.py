@@ -1,4 +1,4 @@
-"""TwiML, read strictly: what Twilio would warn about and pass over is an error here.
+"""Parse TwiML strictly: what Twilio would ignore with a warning is an error here.
 
 Source: https://www.twilio.com/docs/voice/twiml
 """
@@ -32,18 +32,20 @@ __all__ = [
 
 MAX_BYTES = 64 * 1024
 MAX_SAY = {"Polly.": 3000, "Google.": 5000, "": 4096}
-"""Bytes of UTF-8, by what the voice's name begins with; 4500 as quoted in a URL."""
+"""Maximum length of a text in bytes of UTF-8, by prefix of the voice. Percent-encoded, any text may
+have at most 4500 bytes."""
 MAX_PARAMETER = 500
 KEYS = frozenset("0123456789*#ABCDwW")
 _LANGUAGE = re.compile(r"[a-z]{2,3}(-[A-Za-z0-9]{2,8})+|multi")
-"""Source: Twilio's errors 13331 and 13512; "multi" is of one of its recognisers."""
+"""Source: Twilio's errors 13331 and 13512; one of its recognisers has "multi"."""
 _VOICE = re.compile(r"man|woman|alice|[A-Z][A-Za-z]*\..+")
 _SSML = {"break", "emphasis", "lang", "p", "phoneme", "prosody", "s", "say-as", "sub", "w"}
 
 
 class TwimlError(Exception):
-    """``code``: of Twilio's debugger (11200 not fetched, 11215 and 11216 led elsewhere too often or
-    wrongly, 11750 too long, 12100 no such document, 12300 content type, 13xxx a verb)."""
+    """A document that cannot be run. ``code`` is that of Twilio's debugger: 11200 not fetched,
+    11215 redirected too often, 11216 invalid redirect, 11750 too long, 12100 malformed, 12300
+    content type, 13xxx wrong use of a verb."""
 
     def __init__(self, code: int, message: str) -> None:
         super().__init__(message)
@@ -58,7 +60,7 @@ class Say:
 
 @dataclass(frozen=True, slots=True)
 class Play:
-    """Keypad tones; ``w`` and ``W`` wait half a second and a second."""
+    """Keypad tones; ``w`` waits half a second, ``W`` a second."""
 
     digits: str
     loop: int = 1
@@ -76,8 +78,8 @@ Prompt = Say | Play | Pause
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gather:
-    """Times in seconds. ``speech_timeout`` None: found by the recogniser (``auto``). ``action``
-    None: the document's own URL."""
+    """Listen for speech or keys. Times are in seconds. If ``speech_timeout`` is None, the
+    recogniser decides (``auto``); if ``action`` is None, it is the document's URL."""
 
     speech: bool = False
     dtmf: bool = True
@@ -97,7 +99,7 @@ class Gather:
 
 @dataclass(frozen=True, slots=True)
 class Redirect:
-    """An empty ``url`` is the document's own."""
+    """Go on with another document; an empty ``url`` is the document's own."""
 
     url: str
     method: str = "POST"
@@ -153,7 +155,8 @@ def parse_twiml(body: bytes) -> tuple[Verb, ...]:
 
 
 def socket_url_error(url: str) -> str | None:
-    """What is wrong with the URL of a stream; None: nothing. ``ws`` is for loopback alone."""
+    """What is wrong with the URL of a stream, None if nothing is. ``ws`` is allowed on loopback
+    only."""
     try:
         parts = urlsplit(url)
         host, _ = parts.hostname, parts.port
@@ -361,7 +364,7 @@ def _number(given: Mapping[str, str], name: str, default: float, least: int = 1)
 
 
 def _loop(given: Mapping[str, str]) -> int:
-    """0 is endless, and 1,000 is the most there is."""
+    """How often to repeat: at most 1000 times; 0 means endlessly and gives 1000, too."""
     loop = int(_number(given, "loop", 1, least=0))
     return min(loop, 1000) or 1000
 
