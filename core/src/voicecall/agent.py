@@ -36,9 +36,9 @@ class AgentTurn:
       its caller, ``text`` is a prompt with the call so far and the question
     - ``digits``: the keys that were pressed
     - ``session_key``: the session whose history the turn belongs to
-    - ``opening``: what was said on the call before this turn and the agent does not know: the
-      greeting, or texts from outside; what the caller said is in brackets. Context, not
-      instructions
+    - ``opening``: what was said on the call before this turn that the agent does not know yet,
+      oldest first: the greeting, texts requested by clients, and, in brackets, what the
+      caller said. Context, not instructions
     - ``direction``: ``inbound`` or ``outbound``; ``remote_number``: the other party's number
     - ``agent_name``: the agent's name, if configured
     - ``language``: the expected language, such as ``en-US``; empty if unknown, which is always the
@@ -106,9 +106,9 @@ class EndCall:
 class PressKeys:
     """Press keys once the answer has been heard, for the menu of a machine. ``digits``: see
     :func:`voicecall.tones.check_digits`; those of several events are pressed one after the other. A
-    caller who interrupts the answer also stops the keys. A pause alone (``w``) is an answer that
-    says and presses nothing, to hear more. Has no effect in an answer to a voice model, which
-    presses keys by itself."""
+    caller who interrupts the answer also stops the keys. To say nothing and listen on, answer with
+    a pause alone (``w``). Has no effect in an answer to a voice model, which presses keys by
+    itself."""
 
     digits: str
 
@@ -138,8 +138,8 @@ class AgentBackend(Provider):
     async def settle(self, turn: AgentTurn, heard_text: str) -> None:
         """Correct the history: the caller heard only ``heard_text`` of the answer to ``turn``.
         Called after the caller or the end of the call interrupted it. With the carrier's own voice,
-        nobody knows how much was heard: all text given to it counts. The caller's next turn waits
-        for this, at most five seconds."""
+        it is not known how much was heard: all text given to that voice counts. The caller's next
+        turn waits for this, at most five seconds."""
         return
 
     async def recall(

@@ -54,7 +54,8 @@ class ConfigModel(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _no_truth_for_a_number(cls, values: Any) -> Any:
-        """pydantic accepts true as 1, which is never meant. As a text it is refused."""
+        """pydantic would accept true as 1, which is never meant; turned into a text, it is
+        refused."""
         if not isinstance(values, Mapping) or not any(type(v) is bool for v in values.values()):
             return values
         numbers = set()
@@ -167,7 +168,7 @@ def _problems(
 
 
 def _either(texts: list[str]) -> str:
-    """What is wrong with one value, for each of the types that it may have."""
+    """Join what is wrong with one value for each of the types that it may have."""
     first, *others = dict.fromkeys(texts)
     return " or ".join([first, *(text.removeprefix("must be ") for text in others)])
 

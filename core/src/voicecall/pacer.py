@@ -16,7 +16,7 @@ from .pacing import Piece, Stretch, pace_of
 __all__ = ["Heard", "OutAudio", "OutMark", "Pacer", "PacerOverflow"]
 
 _EXACT_MS = 0.001
-"""Rounding errors of times, which would cut off a sample, are smaller than this."""
+"""Added to a duration before it becomes a size, so that a rounding error does not cost a sample."""
 
 
 class PacerOverflow(Exception):
@@ -97,7 +97,7 @@ class Pacer:
         self._sending: bytearray | None = None
         """The audio of the last stretch in flight, while more may still be added to it."""
         self._due = 0
-        """A mark is due once this stretch has so many bytes."""
+        """A mark is due once this stretch has this many bytes."""
         self._heard: dict[str, int] = {}
         self._unfinished: set[str] = set()
         self._last_item: str | None = None
@@ -246,7 +246,7 @@ class Pacer:
         else:
             del self._queue[0]
             audio = piece.audio
-            # Small pieces of one item travel together.
+            # Small pieces of one item are sent together.
             while self._queue and self._queue[0].item == piece.item:
                 more = self._queue[0].audio
                 if len(audio) + len(more) > room:

@@ -161,8 +161,8 @@ class _PlainSession(SpeechSession):
 
 
 class _PlainUtterance(Utterance):
-    """Speaks the texts one after another through one converter. So it is known which texts were
-    heard; the words heard of the last one are estimated from the share of its audio."""
+    """Speaks the texts one after another through one converter, and keeps where each begins. The
+    words heard of the last text are estimated from the share of its audio that was heard."""
 
     def __init__(self, session: _PlainSession, item_id: str, sink: AudioSink) -> None:
         self._session = session
@@ -228,7 +228,7 @@ class _PlainUtterance(Utterance):
             self._error = self._lost(type(error).__name__)
             raise
         except SystemExit as error:
-            # Outside of this task it would stop the whole gateway.
+            # If it left this task, it would stop the whole gateway.
             self._error = self._lost("SystemExit")
             raise RuntimeError(f"it raised SystemExit: {error}") from error
         except anyio.get_cancelled_exc_class():

@@ -32,8 +32,8 @@ class VoiceStarted:
 
 @dataclass(frozen=True, slots=True)
 class VoiceStopped:
-    """The voice reported last ended at ``at_ms``, also in the past: a silence within a word is not
-    an end."""
+    """The voice reported last ended at ``at_ms``, also in the past, because a silence within a word
+    is not an end."""
 
     at_ms: int
 

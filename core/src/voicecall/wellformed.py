@@ -15,7 +15,7 @@ Event = TypeVar("Event", bound=CallEvent)
 
 def well_formed_text(text: str) -> str:
     """``text`` with its surrogate pairs joined, and a replacement character for each unpaired
-    surrogate: surrogates cannot be encoded, and so neither stored nor sent."""
+    surrogate: a text with surrogates cannot be encoded, and thus neither stored nor sent."""
     if text.isascii():
         return text
     try:

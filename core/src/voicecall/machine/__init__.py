@@ -142,7 +142,7 @@ _UNSURE = (EndDetail.DIAL_UNKNOWN, EndDetail.HANGUP_FAILED)
 """Ends after which a call may continue at its carrier."""
 
 _NEWS = (ev.CarrierEvent, ev.StreamAttached, ev.StatusReported)
-"""Events that show that the carrier still knows the call."""
+"""Events after which the carrier need not be asked about the call for a while."""
 
 
 def step(record: CallRecord, event: ev.CallEvent, policy: CallPolicy) -> Step:
@@ -171,7 +171,7 @@ def step(record: CallRecord, event: ev.CallEvent, policy: CallPolicy) -> Step:
 
 def _attended(record: CallRecord, event: ev.CallEvent, policy: CallPolicy) -> CallRecord:
     """Plan to ask the carrier about a call that has been quiet for a long time, and about one that
-    is about to count as not answered: it may have been, and the webhooks lost."""
+    is about to count as not answered, because the webhook that reports the answer may be lost."""
     if record.terminal or record.recovering or record.provider_call_id is None:
         return record
     news = isinstance(event, _NEWS)
@@ -186,8 +186,8 @@ def _attended(record: CallRecord, event: ev.CallEvent, policy: CallPolicy) -> Ca
 
 
 def _after_the_end(record: CallRecord, event: ev.CallEvent) -> Step:
-    """Only the end of the utterance that it cut off changes a finished call. A leg that is found
-    later is hung up."""
+    """A finished call only changes when the utterance that its end cut off is over. A leg that is
+    found later is hung up."""
     if isinstance(event, ev.BotSpoke):
         utterance = record.utterance
         if utterance is None or utterance.id != event.utterance_id:
@@ -197,7 +197,7 @@ def _after_the_end(record: CallRecord, event: ev.CallEvent) -> Step:
             record = with_entry(record, event.at, Speaker.BOT, event.heard, event.complete)
         return Step(record)
     if isinstance(event, ev.DialUncertain) and not record.aliases:
-        # Stored late. If the dial request made a call, that is found and hung up.
+        # This event is late. If the dial request made a call, that is found and hung up.
         return Step(record, (LookUpDial(),))
     leg: str | None = None
     if isinstance(event, ev.DialAccepted | ev.DialLookedUp | ev.CarrierEvent):

@@ -44,7 +44,8 @@ def dial_accepted(record: CallRecord, at: int, provider_call_id: str, policy: Ca
 
 
 def dial_replied(record: CallRecord, event: ev.DialAccepted, policy: CallPolicy) -> Step:
-    """The reply to the dial request. An id from a webhook that came before it is newer."""
+    """The reply to the dial request. If a webhook came before it, the webhook's id is the newer
+    one."""
     accepted = dial_accepted(record, event.at, event.provider_call_id, policy)
     if record.provider_call_id is None:
         return accepted

@@ -38,7 +38,7 @@ from .vocabulary import (
 __all__ = ["end_requested", "hangup_done", "hangup_failed", "recovered", "status_reported"]
 
 _JUDGING = (DeadlineKind.RING, DeadlineKind.UNANSWERED, DeadlineKind.MAX_DURATION)
-"""Deadlines whose reason for the end may be wrong after a restart."""
+"""Deadlines that may end a call for the wrong reason after a restart."""
 
 
 def end_requested(record: CallRecord, event: ev.EndRequested, policy: CallPolicy) -> Step:
@@ -103,12 +103,12 @@ def recovered(record: CallRecord, event: ev.Recovered, policy: CallPolicy) -> St
         # The line was lost in the restart: what was queued was not heard.
         message = replace(message, state=MessageState.PENDING)
     if utterance is not None and not (native and utterance.first_message):
-        # Whether the carrier was asked to say it is unknown: its end must not be waited for. The
-        # first message was in a reply, which is delivered again.
+        # The carrier may never have been asked to say it, so do not wait for its end. The first
+        # message was in a reply, which is delivered again.
         utterance = None
-    # A deadline that passed meanwhile may be of a call that went on or is over: ask first.
+    # If a deadline passed meanwhile, the call may have gone on, or be over: ask first.
     asked = event.at + policy.verdict_ms
-    # The clock may have been set back: no call may outlive its longest time because of that.
+    # The clock may have been set back; even then, no call may outlive its longest time.
     up = policy.dial_ms + policy.ring_timeout_ms + policy.unanswered_ms + policy.max_duration_ms
     deadlines = {
         kind: min(max(at, asked) if kind in _JUDGING else at, event.at + up)

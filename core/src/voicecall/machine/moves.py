@@ -35,8 +35,8 @@ __all__ = [
 ]
 
 _REMEMBERED_STREAMS = 8
-"""Number of streams kept of those lost before the last one: a carrier's reports about them come at
-most some seconds late."""
+"""How many lost streams are remembered besides the last one: a carrier's reports about them are at
+most a few seconds late."""
 
 
 _KINDS = {kind.value: kind for kind in DeadlineKind}
@@ -118,7 +118,7 @@ def begin_end(
 ) -> Step:
     if record.ending is not None:
         return Step(record, outcome=Outcome.IGNORED)
-    # While the call is being dialled, the outcome of that, or this deadline, decides.
+    # While the call is being dialled, wait for the outcome of that, or for this deadline.
     dialling = record.provider_call_id is None
     due = at + (policy.dial_ms if dialling else 10 * policy.hangup_retry_ms)
     ended = replace(with_deadlines(record, hangup=due), ending=Ending(reason, detail, at))
