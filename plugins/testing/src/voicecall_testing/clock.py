@@ -1,6 +1,6 @@
 """Virtual time: an event loop whose clock jumps to the next timer, and a seam that uses this clock.
 
-A test runs on it by means of a fixture::
+A test selects it with a fixture::
 
     @pytest.fixture
     def anyio_backend() -> tuple[str, dict[str, Any]]:

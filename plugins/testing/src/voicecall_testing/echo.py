@@ -50,8 +50,8 @@ _TONE_LEVEL = 8000
 
 
 class EchoProvider(RealtimeProvider):
-    """A line check. ``draw`` gives the length of the next response in milliseconds; the default is
-    two seconds."""
+    """The echo as a voice model. ``draw`` gives the length of the next response in milliseconds;
+    the default is two seconds."""
 
     capabilities = CAPABILITIES
 

@@ -204,7 +204,7 @@ class ScriptedAgentBackend(AgentBackend):
 
     A script consists of texts (deltas of the answer), numbers (seconds to wait), events, and
     exceptions to raise. If ``stops`` is false, its waits cannot be cancelled. ``turns`` are the
-    turns that were asked. ``settled`` pairs the text of a turn with what was heard of its answer;
+    turns that were asked. ``settled`` has pairs of a turn's text and what was heard of its answer;
     settling takes ``settle_takes_s``.
 
     :meth:`recall` returns ``known`` after ``recall_takes_s``, or raises ``recall_error`` if that is

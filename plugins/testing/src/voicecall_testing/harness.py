@@ -82,8 +82,9 @@ class Phone:
     """A gateway, its scripted providers, and the far side of its calls.
 
     - ``opens_streams``: the carrier opens a media socket whenever it is asked to
-    - ``sockets``: the media sockets that were opened, oldest first. ``refused``: refusals of others
-    - ``audio_format``, ``returns_marks``: of each socket
+    - ``sockets``: the sockets that the gateway admitted, oldest first; ``refused``: why it refused
+      others
+    - ``audio_format``, ``returns_marks``: of new sockets
     - ``takes_tones``: keypad tones are sent through the socket; without it, the carrier closes the
       socket to play them, and opens another one
     - ``plays``: the carrier plays the texts that it is to speak itself, and reports their end

@@ -191,7 +191,7 @@ class AgentFailureContract(ABC):
     @pytest.fixture
     @abstractmethod
     def failing(self) -> AgentBackend:
-        """A backend that fails at every turn. Its lifespan is entered by the suite."""
+        """A backend that fails on every turn. Its lifespan is entered by the suite."""
 
     async def test_errors_are_provider_errors(self, failing: AgentBackend) -> None:
         async with failing.lifespan():

@@ -63,7 +63,7 @@ class SpeechFailureContract(_FailureContract, ABC):
     @pytest.fixture
     @abstractmethod
     def failing(self) -> SpeechProvider:
-        """A provider that fails at every text. Its lifespan is entered by the suite."""
+        """A provider that fails on every text. Its lifespan is entered by the suite."""
 
     async def test_a_failure_is_told(self, failing: SpeechProvider) -> None:
         async with failing.lifespan():

@@ -18,8 +18,8 @@ _SESSION_S = 20.0
 
 @contextmanager
 def within(seconds: float, what: str) -> Iterator[anyio.CancelScope]:
-    """Cancel the block after ``seconds`` and raise ``TimeoutError``, which names ``what`` was
-    waited for."""
+    """Cancel the block after ``seconds`` and raise ``TimeoutError``, whose message says ``what``
+    was waited for."""
     with anyio.move_on_after(seconds) as scope:
         yield scope
     if scope.cancelled_caught:

@@ -1,4 +1,4 @@
-"""Call records for the suites of stores."""
+"""Call records for the store suites."""
 
 from __future__ import annotations
 

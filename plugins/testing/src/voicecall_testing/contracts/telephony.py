@@ -49,7 +49,8 @@ _TEXTS = st.one_of(
 
 
 def _has_right_types(event: CarrierEvent) -> None:
-    """A string in place of an enum member fails, too, because ``is`` would not recognise it."""
+    """Check the type of each field. A string in place of an enum member is wrong, too: ``is`` would
+    not recognise it."""
     kind = type(event)
     read = msgspec.msgpack.decode(msgspec.msgpack.encode(event), type=kind)
     for name in kind.__struct_fields__:

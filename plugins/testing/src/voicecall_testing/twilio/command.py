@@ -14,8 +14,8 @@ __all__ = ["run"]
 def run(
     port: int, host: str = "127.0.0.1", auth_token: str | None = None, tts: str | None = None
 ) -> None:
-    """See :func:`~voicecall_mock.exchange.process.run_emulator`. As soon as the emulator listens,
-    the settings for a configuration are written to standard output, and how to call in."""
+    """See :func:`~voicecall_mock.exchange.process.run_emulator`. Once the emulator listens, it
+    writes the gateway's settings, and how to call in, to standard output."""
 
     def make(speech: SpeechProvider | None, voice: str | None) -> TwilioEmulator:
         token = auth_token or DEFAULT_AUTH_TOKEN

@@ -64,7 +64,7 @@ class DocumentHost(Protocol):
     def answered(self) -> bool: ...
 
     async def fetch(self, source: Source) -> Reply:
-        """Raises :exc:`.delivery.DeliveryFailed`."""
+        """Request a document. Raises :exc:`.delivery.DeliveryFailed`."""
         ...
 
     def answer(self) -> None:
@@ -150,7 +150,7 @@ def _next(
     method: str,
     params: Mapping[str, str] | None = None,
 ) -> Source:
-    """A relative URL is resolved against the document's URL; an empty one is the document's."""
+    """The next source. ``url`` is resolved against the document's; an empty one repeats that."""
     try:
         absolute = urljoin(source.url, url)
     except ValueError:

@@ -34,7 +34,8 @@ def iso8601(epoch_ms: int) -> str:
 
 
 def call_params(call: Call) -> dict[str, str]:
-    """Parameters of every request about a call. Most places are unknown and empty, as usual."""
+    """Parameters of every request about a call. Places are mostly unknown and empty, as they are in
+    reality."""
     plan = call.plan
     params = {
         "CallSid": call.sid,

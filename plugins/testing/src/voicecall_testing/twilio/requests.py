@@ -99,7 +99,7 @@ class CallUpdate:
 
 
 def read_update(form: Form, *, longest_s: int) -> CallUpdate:
-    """Raises :exc:`.errors.ApiError`."""
+    """The changes to make. Raises :exc:`.errors.ApiError`."""
     status = form.get("Status") or None
     if status not in (None, "completed", "canceled"):
         raise ApiError(400, _INVALID, f"Status {status!r} is neither completed nor canceled")

@@ -139,7 +139,7 @@ class _Trouble:
 
 
 def _failure(status: int) -> Response:
-    """429 and 500 have the API's own body; other errors look like those of a proxy before it."""
+    """429 and 500 look like the API's own errors, others like those of a proxy in front of it."""
     if status == 429:
         error = ApiError(429, 20429, "Too Many Requests")
         return JSONResponse(error.to_json(), 429, {"Twilio-Concurrent-Requests": "101"})

@@ -1,4 +1,4 @@
-"""Twilio Media Streams, bidirectional, from Twilio's end.
+"""Bidirectional Twilio Media Streams, from Twilio's side.
 
 Source: https://www.twilio.com/docs/voice/media-streams/websocket-messages
 """
@@ -97,7 +97,7 @@ class TwilioStream(sockets.SocketStream):
 
     def stop(self, reason: str) -> None:
         if self._stalled and self._socket is not None:
-            self._socket.transport.abort()  # nobody would answer a close
+            self._socket.transport.abort()  # the answer to a close would not be read
         super().stop(reason)
 
     def send_digits(self, digits: str) -> None:
@@ -172,7 +172,7 @@ class TwilioStream(sockets.SocketStream):
                 self.clear()
 
     def _warn(self, code: int, message: str) -> None:
-        """Twilio gives each warning once per stream."""
+        """Warn once per stream and code, as Twilio does."""
         if code not in self._warned:
             self._warned.add(code)
             self._owner.stream_warning(self, code, message)

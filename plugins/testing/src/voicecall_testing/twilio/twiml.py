@@ -68,7 +68,7 @@ class Play:
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """``length`` in seconds."""
+    """Silence; ``length`` is in seconds."""
 
     length: float = 1
 
