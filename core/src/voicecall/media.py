@@ -72,7 +72,7 @@ class Started:
 class Audio(msgspec.Struct, gc=False):
     """Caller audio in the input format; ``timestamp_ms`` counts from the start of the stream."""
 
-    # As there is one for each frame, this and MarkReached are structs: made without Python code.
+    # There is one for each frame: this and MarkReached are structs, made without Python code.
 
     payload: bytes
     timestamp_ms: int

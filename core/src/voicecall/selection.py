@@ -40,8 +40,8 @@ class Selected:
 
 
 def _unresolved(value: Any) -> bool:
-    """Whether a value is missing, blank or still contains a ``${VAR}``, whose variable is not set:
-    never a credential."""
+    """Whether a value is missing, blank, or contains an unresolved ``${VAR}``, as no credential
+    does."""
     if not isinstance(value, str):
         return value is None
     whole = value.startswith("${") and value.endswith("}")
@@ -217,7 +217,7 @@ def _instead(variable: str | None, value: Any, environ: Mapping[str, str]) -> st
         return " (the name in ${...} must be of upper-case letters, digits and _)"
     if variable is None:
         return ""
-    # If the variable is set, the key exists and is blank: an existing key takes precedence.
+    # If the variable is set, the key exists and is blank, and takes precedence over the variable.
     verb = "remove it to use" if environ.get(variable, "").strip() else "or set"
     return f" ({verb} {variable})"
 

@@ -54,7 +54,7 @@ def active(record: CallRecord, event: ev.Active, policy: CallPolicy) -> Step:
 
 def call_ended(record: CallRecord, event: ev.CallEnded, policy: CallPolicy) -> Step:
     if record.ending is not None and event.reason in (EndReason.COMPLETED, EndReason.HANGUP_BOT):
-        # This says only that the call is over, or that we ended it; we know why.
+        # The carrier only knows that the call is over, or that we ended it; we know why.
         return finished(record, event.at, record.ending.reason, record.ending.detail, event.detail)
     return finished(record, event.at, event.reason, EndDetail.CARRIER, event.detail)
 

@@ -46,7 +46,8 @@ class CallPolicy:
     carrier_speaks: bool = False
     """Whether the carrier has its own voice, for a call whose media socket is missing."""
     last_words_ms: int = 60_000
-    """That voice may take this long, plus 120 ms for each character of a notification."""
+    """The carrier's voice may take this long for the last words, plus 120 ms for each character of
+    a notification."""
     dial_ms: int = 30_000
     message_ms: int = 60_000
     """A first message may take this long, plus 120 ms for each character."""
