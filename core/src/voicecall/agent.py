@@ -65,7 +65,7 @@ class AgentTurn:
     opening: tuple[str, ...] = ()
     direction: str = "inbound"
     remote_number: str = "unknown"
-    language: str = "en-US"
+    language: str = ""
     model: str | None = None
     fallback_models: tuple[str, ...] = ()
     allowed_tools: tuple[str, ...] | None = None
