@@ -1,10 +1,10 @@
-"""Writes the pages of docs/reference that follow from the code.
+"""Generate the pages of docs/reference that describe the code.
 
     python docs/generate.py           write them
-    python docs/generate.py --check   exit 1 when one is not as the code says
+    python docs/generate.py --check   exit with 1 if one of them is out of date
 
-Descriptions of configuration keys stand at the key itself (``Field(description=...)``) or in
-docs/descriptions.toml, which also has the paragraphs that no code tells.
+A configuration key is described by its field (``Field(description=...)``) or in
+docs/descriptions.toml, which also has the paragraphs that are not in the code.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ Schema = Mapping[str, Any]
 
 
 def describe(path: str, schema: Schema, words: Mapping[str, str]) -> str:
-    """What a key means, on one line; ``?`` and the path where nobody says it."""
+    """What a key means, on one line; ``?`` and the path if it is described nowhere."""
     text = words.get(path) or schema.get("description") or f"?{path}"
     return " ".join(str(text).split()).replace("|", "\\|")
 
@@ -58,11 +58,11 @@ UNITS = {
     "Bytes": "bytes",
     "Chars": "characters",
 }
-"""Units of numbers, by the ends of their keys."""
+"""Units of numbers, by the suffixes of their keys."""
 
 
 def type_name(schema: Schema, definitions: Schema, key: str = "") -> str:
-    """A JSON schema in a few words; a number with the unit that its key tells."""
+    """A JSON schema in a few words; a number has the unit that its key ends with."""
     schema = _resolved(schema, definitions)
     if "anyOf" in schema:
         parts = [type_name(one, definitions, key) for one in schema["anyOf"]]
@@ -184,7 +184,7 @@ def configuration(registry: Registry, words: Mapping[str, str]) -> str:
         title = f"secrets.providers.<name> ({name})"
         parts += tables(title, f"secrets.{name}", provider.model_json_schema(), words, level=3)
     phone = VoiceCallConfig.model_json_schema()
-    # Filled from the blocks of carriers, which stand beside the other keys.
+    # Filled from the blocks of carriers, which are at the same level as the other keys.
     del phone["properties"]["carriers"]
     parts += ["\n", words["pages.agents"], "\n", words["pages.sections"]]
     parts += tables(PHONE, "phone", phone, words)
@@ -201,7 +201,7 @@ def configuration(registry: Registry, words: Mapping[str, str]) -> str:
 
 
 def _configured(registry: Registry) -> Iterator[tuple[ProviderInfo, str]]:
-    """Our own providers that take configuration, with the place of their block."""
+    """Our own providers that can be configured, with the places of their blocks."""
     places: dict[ProviderKind, str] = {
         ProviderKind.TELEPHONY: f"{PHONE}.{{}}",
         ProviderKind.TRANSCRIPTION: f"{PHONE}.streaming.providers.{{}}",
@@ -280,7 +280,7 @@ def error_tree(registry: Registry, words: Mapping[str, str]) -> str:
 
 
 def modules(registry: Registry, words: Mapping[str, str]) -> str:
-    """Read, not imported: some need what is in no default install."""
+    """The modules are not imported: some need packages that a default install lacks."""
     parts = [words["pages.modules"]]
     for folder in packages().values():
         [package] = (path.parent for path in folder.glob("src/*/__init__.py"))
@@ -298,10 +298,10 @@ def _dotted(path: Path, package: Path) -> str:
 
 
 def _told(path: Path) -> str:
-    """What a module says of itself first. Raises ValueError where it says nothing."""
+    """The first paragraph of a module's docstring. Raises ValueError if there is none."""
     told = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
     if not told:
-        raise ValueError(f"{path.relative_to(ROOT)} does not begin by saying what it is for")
+        raise ValueError(f"{path.relative_to(ROOT)} has no docstring that says what it is for")
     return " ".join(prose(told).partition("\n\n")[0].split()).replace("|", "\\|")
 
 
@@ -309,7 +309,7 @@ def _told(path: Path) -> str:
 
 
 def packages() -> dict[str, Path]:
-    """The folders of our distributions, by their names."""
+    """The directories of our distributions, by name."""
     workspace = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["uv"]
     manifests = [
         path
@@ -323,7 +323,7 @@ def packages() -> dict[str, Path]:
 
 
 def own_registry() -> Registry:
-    """Of our own packages, whatever else is installed, such as the provider of the tutorial."""
+    """A registry of our own packages only: others may be installed, such as the tutorial's."""
     ours = packages()
     return Registry(entries=[one for one in entry_points() if one.dist and one.dist.name in ours])
 
@@ -347,7 +347,7 @@ def flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]
 
 
 class _Used(dict[str, str]):
-    """Remembers which descriptions were asked for."""
+    """Remembers which descriptions were used."""
 
     def __init__(self, words: Mapping[str, str]) -> None:
         super().__init__(words)
@@ -363,8 +363,8 @@ class _Used(dict[str, str]):
 
 
 def pages() -> dict[str, str]:
-    """Name -> text of each generated page. Raises ValueError for keys that are not described and
-    for descriptions without a key."""
+    """The text of each generated page, by name. Raises ValueError for keys without a description
+    and for descriptions without a key."""
     text = (DOCS / "descriptions.toml").read_text(encoding="utf-8")
     words = _Used(dict(flat(tomllib.loads(text))))
     registry = own_registry()
@@ -374,7 +374,9 @@ def pages() -> dict[str, str]:
         raise ValueError(f"docs/descriptions.toml does not describe {', '.join(missing)}")
     stale = sorted(set(words) - words.used)
     if stale:
-        raise ValueError(f"docs/descriptions.toml describes what is not there: {', '.join(stale)}")
+        raise ValueError(
+            f"docs/descriptions.toml describes keys that do not exist: {', '.join(stale)}"
+        )
     return made
 
 
@@ -386,7 +388,7 @@ def main(arguments: list[str]) -> int:
             differing.append(name)
             if "--check" not in arguments:
                 file.write_text(text, encoding="utf-8")
-    verb = "not as the code says, run make docs" if "--check" in arguments else "written"
+    verb = "out of date, run make docs" if "--check" in arguments else "written"
     for name in differing:
         sys.stdout.write(f"docs/reference/{name}: {verb}\n")
     return 1 if differing and "--check" in arguments else 0
