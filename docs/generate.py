@@ -179,7 +179,7 @@ def configuration(registry: Registry, words: Mapping[str, str]) -> str:
         parts += tables(name, name, model.model_json_schema(), words)
     secrets = SecretsSection.model_json_schema()
     del secrets["properties"]["providers"]
-    parts += ["\n", words["pages.secrets"], *tables("secrets", "secrets", secrets, words, level=3)]
+    parts += ["\n", words["pages.secrets"], *tables("secrets", "secrets", secrets, words)]
     for name, provider in (("env", EnvProvider), ("file", FileProvider), ("exec", ExecProvider)):
         title = f"secrets.providers.<name> ({name})"
         parts += tables(title, f"secrets.{name}", provider.model_json_schema(), words, level=3)

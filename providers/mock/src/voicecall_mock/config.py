@@ -33,6 +33,6 @@ class MockConfig(ConfigModel):
         default=DEFAULT_AUTH_TOKEN,
         min_length=8,
         repr=False,
-        description="Bearer token of the REST side and key of the webhook signatures",
+        description="Bearer token for the REST API, and key of the webhook signatures",
     )
     phone: PhoneConfig = Field(default_factory=PhoneConfig)

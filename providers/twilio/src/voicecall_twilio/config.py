@@ -63,7 +63,7 @@ class TwilioConfig(ConfigModel):
         default=None, description="API key (`SK...`) that requests use instead of the auth token"
     )
     api_key_secret: str | None = Field(
-        default=None, repr=False, description="Secret of that API key"
+        default=None, repr=False, description="Secret of the API key `apiKeySid`"
     )
     webhooks_shared_key: str | None = Field(
         default=None,
@@ -80,16 +80,16 @@ class TwilioConfig(ConfigModel):
     )
     api_base_url: Annotated[HttpUrl, AfterValidator(_base_url)] | None = Field(
         default=None,
-        description="URL of the API, or of an emulator, in place of that of region and edge",
+        description="URL of the API or an emulator; replaces the one given by region and edge",
     )
     calls_per_second: float = Field(
-        default=1.0, gt=0, le=1000, description="Calls placed in a second, as the account allows"
+        default=1.0, gt=0, le=1000, description="Calls placed per second, as the account allows"
     )
     voice: Annotated[str, AfterValidator(_voice)] | None = Field(
         default=None, description="Voice of turn-based calls, such as `Polly.Joanna-Neural`"
     )
     language: Annotated[str, AfterValidator(_language)] | None = Field(
-        default=None, description="Language of that voice and of the recogniser, such as `en-GB`"
+        default=None, description="Language of Twilio's voice and recogniser, such as `en-GB`"
     )
 
     @model_validator(mode="after")

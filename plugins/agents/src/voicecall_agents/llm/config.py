@@ -47,16 +47,17 @@ class LlmConfig(ConfigModel):
 
     model: str = Field(
         min_length=1,
-        description="provider:model or provider/model; if absent, that of `agents.defaults`",
+        description="provider:model or provider/model; default: the model of `agents.defaults`",
     )
     base_url: HttpUrl | None = Field(default=None, description="Address of the provider's API")
     api_key: str | None = Field(
         default=None,
         repr=False,
-        description="Key of the provider; else its usual environment variable is read",
+        description="API key of the provider; default: its usual environment variable",
     )
     instructions: str | None = Field(
-        default=None, description="Who the assistant is, instead of the built-in text"
+        default=None,
+        description="Instructions that replace the built-in description of the assistant",
     )
     temperature: float | None = Field(default=None, ge=0, le=2)
     max_tokens: int | None = Field(

@@ -13,7 +13,8 @@ class SqliteConfig(ConfigModel):
     """``directory`` contains the database, the journal and the lock."""
 
     directory: str = Field(
-        min_length=1, description="where they are; filled in: `voice-calls` in the state directory"
+        min_length=1,
+        description="directory of the database; filled in: `voice-calls` in the state directory",
     )
 
 
@@ -28,5 +29,5 @@ class PostgresConfig(ConfigModel):
     directory: str | None = Field(
         default=None,
         min_length=1,
-        description="where the journal and the lock are; else `voice-calls` in the state directory",
+        description="directory of journal and lock; default: `voice-calls` in the state directory",
     )
