@@ -57,7 +57,7 @@ class LlmConfig(ConfigModel):
     )
     instructions: str | None = Field(
         default=None,
-        description="Instructions that replace the built-in description of the assistant",
+        description="Instructions that replace the built-in ones",
     )
     temperature: float | None = Field(default=None, ge=0, le=2)
     max_tokens: int | None = Field(
