@@ -33,9 +33,9 @@ class StreamRequest(msgspec.Struct, frozen=True):
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """Answer an inbound call, with the capability ``explicit_answer`` only. ``stream``: open this
-    media socket with the answer; set only if the carrier states ``StreamPoint.ANSWER`` or
-    ``DOCUMENT``."""
+    """Answer an inbound call; only sent to carriers with the capability ``explicit_answer``.
+    ``stream``: open this media socket with the answer; set only if the carrier states
+    ``StreamPoint.ANSWER`` or ``DOCUMENT``."""
 
     stream: StreamRequest | None = None
 

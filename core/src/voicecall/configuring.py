@@ -54,8 +54,8 @@ class ConfigModel(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _no_truth_for_a_number(cls, values: Any) -> Any:
-        """pydantic would accept true as 1, which is never meant; turned into a text, it is
-        refused."""
+        """Turn true and false for a number into texts, which are refused: pydantic would accept
+        true as 1, which is never meant."""
         if not isinstance(values, Mapping) or not any(type(v) is bool for v in values.values()):
             return values
         numbers = set()

@@ -159,7 +159,7 @@ class CallOpened(CallEvent, frozen=True, kw_only=True):
 
 
 class DialAccepted(CallEvent, frozen=True, kw_only=True):
-    """The carrier accepted the dial request; this is its id for the call."""
+    """The carrier accepted the dial request; ``provider_call_id`` is its id for the call."""
 
     provider_call_id: str
 

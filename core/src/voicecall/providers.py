@@ -57,8 +57,8 @@ class ProviderKind(StrEnum):
 
 
 class Remark(str):
-    """A sentence that ``check`` returns about a mistake that does not keep the provider from
-    working. It is shown and logged as a warning; nothing is kept from starting."""
+    """A sentence that ``check`` returns about a mistake with which the provider still works. It is
+    shown and logged as a warning, and does not prevent a start."""
 
     __slots__ = ()
 
@@ -116,7 +116,7 @@ class ProviderInfo:
     - ``legacy_keys``: keys of older versions and their replacements
     - ``check(config, models)`` returns what would keep the provider from working, one sentence per
       problem, as far as only the provider knows it (such as a key that the model's vendor needs);
-      a :class:`Remark` for a problem that the provider works in spite of
+      a :class:`Remark` for a problem with which the provider still works
     - ``tools(config)`` returns the names of the tools that an agent backend has, so that mistakes
       in ``tools.allow`` can be reported; a name ends in ``*`` if only its beginning is known
 

@@ -137,8 +137,8 @@ class RealtimeOptions:
 class SpeechStarted:
     """The caller began to speak, ``at_ms`` milliseconds into the session's audio. If the vendor
     does not report this, the provider detects it itself: whatever interrupts the model, the host
-    lets nothing else be said while the caller speaks, and does not take this speech for the answer
-    to a question that has not been asked yet."""
+    holds back texts that clients request while the caller speaks, and does not take this speech for
+    the answer to a question that has not been asked yet."""
 
     at_ms: int
 
@@ -172,8 +172,8 @@ class ResponseDone:
 
 @dataclass(frozen=True, slots=True)
 class Interrupted:
-    """The model was interrupted. The host discards the audio that was not played yet, except of a
-    protected greeting and the last words of a call."""
+    """The model was interrupted. The host discards the audio that was not played yet, except that
+    of a protected greeting and of the last words of a call."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,7 +233,7 @@ class SessionReset:
 class SessionLost:
     """The connection to the vendor is lost. If ``fatal``, the host opens another session. Otherwise
     it waits without limit for the provider to recover this one. A provider that succeeds ends a
-    response that broke off with :class:`ResponseDone`; a provider that gives up sends a fatal
+    response that broke off with :class:`ResponseDone`; a provider that gives up reports a fatal
     loss."""
 
     reason: str

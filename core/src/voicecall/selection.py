@@ -40,8 +40,8 @@ class Selected:
 
 
 def _unresolved(value: Any) -> bool:
-    """Whether a value is missing, blank, or contains an unresolved ``${VAR}``, as no credential
-    does."""
+    """Whether a value is missing, blank, or contains an unresolved ``${VAR}``, and so cannot be a
+    credential."""
     if not isinstance(value, str):
         return value is None
     whole = value.startswith("${") and value.endswith("}")

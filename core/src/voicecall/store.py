@@ -47,8 +47,8 @@ class RecordedReply(msgspec.Struct, frozen=True):
 
 
 class DialReservation(msgspec.Struct, frozen=True):
-    """The intent to dial, stored before the dial request is sent. ``key`` is the idempotency key of
-    the client that requested the call, or the call id; a key dials once."""
+    """The intent to dial, stored before the dial request is sent. ``key`` is the client's
+    idempotency key, or the call id; a key dials once."""
 
     key: str
     call_id: str

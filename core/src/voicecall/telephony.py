@@ -299,10 +299,10 @@ class TelephonyProvider(Provider):
 
     def verify_upgrade(self, upgrade: Upgrade, now_ms: int) -> bool | None:
         """Check the signature of a media socket's handshake. Returns True if it is valid, which
-        exempts the socket from the caps on unauthenticated sockets, and None if the carrier does
-        not sign handshakes, so that only the one-use token admits the socket. Raises
-        :exc:`voicecall.errors.WebhookRejected` (401) if it is wrong; any other return value also
-        refuses the socket."""
+        exempts the socket from the caps on unauthenticated sockets, and None if the handshake has
+        no signature: then only the one-use token admits the socket. Raises
+        :exc:`voicecall.errors.WebhookRejected` (401) if the signature is wrong; any other return
+        value also refuses the socket."""
         return None
 
     def speaks_at_dial(self, message: Speak) -> bool:

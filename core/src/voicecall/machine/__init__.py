@@ -8,7 +8,7 @@ every step:
   it cut off is added;
 * live states only go forward, except that speaking and listening alternate;
 * a live record has at least one deadline;
-* an end that we request is reached: hang-ups are repeated, then the record is closed anyway.
+* a requested end always comes: hang-ups are repeated, then the record is closed anyway.
 """
 
 from __future__ import annotations
