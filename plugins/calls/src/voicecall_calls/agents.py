@@ -115,8 +115,9 @@ class AgentDirectory:
         return None
 
     def unmatched(self, backends: Mapping[str, Selected]) -> Iterator[str]:
-        """What in ``tools.allow`` matches no tool of the agents that it is for; nothing if one of
-        their backends, by agent id, does not say which tools it has."""
+        """A sentence for each name in ``tools.allow`` that matches no tool of the agents to which
+        the list applies. ``backends`` is by agent id; a list is skipped if the tools of one of its
+        backends are not known."""
         known: dict[str, set[str] | None] = {}
         allowed: dict[str, tuple[str, ...]] = {}
         for agent_id in self.ids or [self.agent_id(None)]:

@@ -29,7 +29,7 @@ from voicecall_gateway.writable import why_unwritable
 __all__ = ["check_sections", "setup_checks"]
 
 _LOOK_S = 2.0
-"""How long is waited for what has our port."""
+"""How long the program that has our port may take to answer."""
 _ONE_CLIENT = (
     "; they all come from this machine, and the limits of one client hold for all of them:"
     f" set {CONFIG_PATH}.webhookSecurity.trustForwardingHeaders to true and"

@@ -140,7 +140,7 @@ def realtime_path(webhook_path: str) -> str:
 
 
 def is_public_url(url: str) -> bool:
-    """Whether a carrier on the internet may be able to reach ``url``: it has https, and its host is
+    """Whether a carrier on the internet may be able to reach ``url``: it is https, and its host is
     neither a private address nor a local name."""
     parts = urlsplit(url)
     host = (parts.hostname or "").removesuffix(".")

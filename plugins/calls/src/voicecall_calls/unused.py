@@ -61,8 +61,8 @@ def ignored_blocks(config: VoiceCallConfig, registry: Registry) -> Iterator[str]
 
 
 def spoken_fields(config: VoiceCallConfig) -> Iterator[str]:
-    """Notes on what looks like a field in a fixed phrase: only the code of ``pairing`` is filled
-    in."""
+    """A note for each text in a fixed phrase that looks like a field to fill in, except the code in
+    ``pairing``, which is filled in."""
     texts = {f"phrases.{key}": text for key, text in _dump(config.phrases).items()}
     texts["inboundGreeting"] = config.inbound_greeting
     for number, route in config.numbers.items():

@@ -129,7 +129,7 @@ def resolve(
     )
     info = carrier.info
     if carrier.outcome is Selection.PROVIDER_NOT_CONFIGURED:
-        # So that everything else it needs is reported at the same time.
+        # Everything else that it needs is reported at the same time.
         info = registry.load(ProviderKind.TELEPHONY, config.provider)
     config = with_environment(config, info, environ)
     directory = AgentDirectory(agents)

@@ -48,8 +48,8 @@ class TurnInput:
 
 
 def joined(inputs: deque[TurnInput], before: TurnInput | None = None) -> TurnInput:
-    """Take all waiting inputs as one turn, after the one from ``before`` that the agent was not
-    asked about."""
+    """Take all waiting inputs as one turn, which begins with ``before``, an earlier input that the
+    agent was not asked about."""
     turn = inputs.popleft()
     if before is not None:
         turn = _both(before, turn)

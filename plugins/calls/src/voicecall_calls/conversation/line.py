@@ -31,8 +31,8 @@ seconds."""
 _MARK_PATIENCE = 2.0
 """Seconds after the end of the audio until a missing mark counts as reached."""
 _ON_THE_WAY = 0.1
-"""Seconds that a carrier's message may have been in transit: audio is rather heard twice than not
-at all."""
+"""Seconds that a carrier's message may have been in transit: audio should be heard twice rather
+than not at all."""
 _ALIVE = 0.1
 """If caller audio came within this many seconds, the connection also carries ours."""
 
@@ -283,7 +283,7 @@ class AudioLine:
         self._outlet = None
         socket = self.socket
         if socket is not None and (message := self._made(socket, socket.codec.clear)) is not None:
-            # Before sending: the carrier may return the marks of audio that it discards.
+            # Before the clear is sent: the carrier may return the marks of audio that it discards.
             self.pacer.rewind(self._monotonic())
             socket.send(message)
             self._progress.tell()

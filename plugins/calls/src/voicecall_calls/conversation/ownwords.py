@@ -24,8 +24,8 @@ _SLACK = 2
 _KNOWN = 2
 """After this many echoes, the line is known to have one."""
 _GONE = 3
-"""After this many of the bot's utterances without an echo, it no longer is: phones learn to cancel
-echoes."""
+"""After this many of the bot's utterances without an echo, the line no longer counts as having one:
+phones learn to cancel echoes."""
 _FEWEST_WORDS = 3
 """Fewer words may be an answer or a greeting, unless the bot fell silent at once."""
 _UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u2e80-\u9fff"

@@ -31,8 +31,8 @@ class SilenceWatch:
     async def run(
         self, ask: Callable[[], Awaitable[object]], give_up: Callable[[], Awaitable[bool]]
     ) -> None:
-        """Call ``ask`` after each stretch of silence and ``give_up`` after the last one; return,
-        unless it returns false because the caller is there after all."""
+        """Call ``ask`` after each stretch of silence and ``give_up`` after the last one. Returns
+        then, unless ``give_up`` returns false because the caller is there after all."""
         if not self._config.prompt_after_ms:
             return
         patience = self._config.prompt_after_ms / 1000

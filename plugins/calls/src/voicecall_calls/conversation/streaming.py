@@ -255,7 +255,7 @@ class StreamConversation(Dialogue):
         self._floor.interrupt()
 
     def _finished(self, text: str, confidence: float | None) -> None:
-        """Treat a finished utterance of the caller's as its verdict says."""
+        """Handle a finished utterance of the caller according to its verdict."""
         own = self._own_words.repeated(text)
         self._silence.note(caller=not own)
         if own and self._own_words.came_back():
@@ -299,7 +299,7 @@ class StreamConversation(Dialogue):
         self.lane.spawn(tell)
 
     async def _go_on(self) -> None:
-        """A noise stopped the bot: unless something else is being said, it was not understood."""
+        """A noise stopped the bot: treat it as not understood, unless the bot is busy again."""
         await self._floor.interrupted()
         if self._question.waits or not self._busy():
             self._not_understood()

@@ -116,5 +116,5 @@ async def play_on_native(
     if not keeps:
         await anyio.sleep(tones_ms(digits) / 1000)
     elif begins and listen is not None:
-        # Such a carrier goes on as before the tones, when it was not listening.
+        # Such a carrier goes on as before the tones: it was not listening.
         await asked(partial(provider.perform, lane.ref, listen))

@@ -248,8 +248,8 @@ def _warn_if_unreached(lane: CallLane) -> None:
 def _wants_stream(record: CallRecord, lost: str | None) -> bool:
     """Whether the call still needs a stream to replace ``lost``. It does not if a stream that was
     requested earlier has arrived: another request would replace it. If that one was lost too, its
-    own loss is handled separately. Nor is one needed once the call is ending: it would cut short
-    the last words, which are being played without a stream."""
+    own loss is handled separately. Nor is one wanted once the call is ending: it would cut off the
+    last words, which may be under way without a stream."""
     lacks = record.stream_id is None and record.media is not MediaPath.NATIVE
     return lacks and record.lost_stream_id == lost and record.ending is None
 

@@ -15,8 +15,8 @@ from voicecall_calls.news import News
 __all__ = ["Company"]
 
 PATIENCE_S = 0.005
-"""Longest wait, per live call: the more calls, the sooner a batch fills. A call that is alone
-hardly waits."""
+"""Longest wait, times the number of live calls: with many, waiting soon fills a batch, and a call
+that is alone hardly waits."""
 MOST_S = 0.5
 """Longest wait of all: somebody who follows a transcript would notice more."""
 ENOUGH = 8

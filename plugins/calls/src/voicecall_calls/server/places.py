@@ -17,7 +17,7 @@ STANDING_S = 0.5
 
 class Place:
     """The place of one webhook, or, if ``standing``, room to wait until it is known to be genuine.
-    ``lost``: another webhook got its place. ``late``: its body did not arrive in time."""
+    ``lost``: another webhook got its place or room. ``late``: its body did not arrive in time."""
 
     def __init__(self, client: str, *, standing: bool) -> None:
         self.client = client

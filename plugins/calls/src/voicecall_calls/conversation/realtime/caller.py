@@ -79,7 +79,7 @@ class CallerWords:
 
 class MediaWatch:
     """Detects that the carrier no longer sends audio: ``lost`` is called once nothing has arrived
-    for ``patience_ms`` plus 2 s (0: never)."""
+    for ``patience_ms`` (0: never) plus 2 s."""
 
     def __init__(
         self, line: AudioLine, seam: Seam, patience_ms: int, *, lost: Callable[[], None]

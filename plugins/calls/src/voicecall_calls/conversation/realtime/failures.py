@@ -22,7 +22,7 @@ _FAILURES_BEFORE_END = 2
 
 
 class Failures:
-    """Counts failed responses in a row, and has the model say ``apology`` or the call end."""
+    """Counts failed responses in a row; has the model say ``apology``, then ends the call."""
 
     def __init__(
         self, lane: CallLane, link: ModelLink, greeting: Greeting, farewell: Farewell, apology: str
@@ -34,7 +34,7 @@ class Failures:
         self._apology = apology
         self._count = 0
         self._apologised = False
-        """The next response is the apology, which resets nothing."""
+        """The next response is the apology, whose success does not reset the count."""
 
     def session_closed(self) -> None:
         """Forget that an apology was requested: the session it was requested from is gone."""

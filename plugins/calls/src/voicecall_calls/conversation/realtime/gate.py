@@ -1,4 +1,5 @@
-"""Local detection of the caller's speech by loudness, for models that leave that to the host."""
+"""Local detection of the caller's speech by loudness, during a protected greeting and for models
+that leave it to the host."""
 
 from __future__ import annotations
 

@@ -116,8 +116,9 @@ class Greeting:
         self.break_off()
 
     async def _failed(self, text: str) -> None:
-        """Report the failure to the state machine, which decides whether to try again. After the
-        last attempt say last words first: the state machine would end the call in silence."""
+        """Report the failure to the state machine, which has the message tried again. After the
+        last attempt, say the last words instead: the state machine would end the call in
+        silence."""
         message = self._lane.record.message
         if message and message.attempts + 1 >= self._lane.host.policy.message_attempts:
             self._farewell.begin(EndDetail.MESSAGE_FAILED)

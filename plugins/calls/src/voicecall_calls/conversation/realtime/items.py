@@ -16,7 +16,7 @@ __all__ = ["Item", "Ticket", "Tickets"]
 class Item:
     """One utterance of the model.
 
-    ``id`` is the model's name for it, empty once its session is over; ``key`` is ours. ``answers``:
+    ``id`` is the model's id for it, empty once its session is over; ``key`` is ours. ``answers``:
     the caller's times when it began. ``sounded``: it has had audio. ``cut_ms`` and ``total_ms``: if
     it was cut off, how much was heard, and how long it was at that moment. ``over``: no more audio
     will come. ``told``: its text is complete."""

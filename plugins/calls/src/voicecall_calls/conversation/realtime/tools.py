@@ -300,7 +300,8 @@ class RealtimeTools:
                 _log.warning("the tool %s is declared, and no plugin has it", call.name)
             return {"error": f'Tool "{call.name}" not available'}
         record = self._lane.record
-        # The call's id is part of the key, since models number their tool calls anew in each one.
+        # Idempotency: a tool call is carried out once. The id of the phone call is part of the key,
+        # because models number their tool calls anew in each session.
         key = f"{record.call_id}:{call.id}"
         use = ToolUse(frozenset(), record.session_key, record.agent_id, key)
         run = partial(spec.handler, call.arguments, use)
