@@ -70,9 +70,9 @@ class _Repeated:
 
 
 class RepeatLog(FloodLog):
-    """Lines that come again word for word, as when a carrier tries again what is refused: the first
-    is written, and when no more come, or after a minute, how many there were. :meth:`settle` is to
-    be called from time to time."""
+    """Combines identical lines, as when a carrier repeats a refused request: the first one is
+    written, and the number of the others once no more come, or after a minute. :meth:`settle` must
+    be called periodically."""
 
     def __init__(self, logger: logging.Logger, monotonic: Callable[[], float]) -> None:
         super().__init__(logger, monotonic)
@@ -80,7 +80,8 @@ class RepeatLog(FloodLog):
         self._repeated: dict[tuple[int, str, tuple[object, ...]], _Repeated] = {}
 
     def settle(self, *, at_once: bool = False) -> None:
-        """Write how often lines came that come no more; ``at_once``: all."""
+        """Write how often each line that has stopped coming was repeated; ``at_once``: every
+        line."""
         now = self._monotonic()
         for line, one in [*self._repeated.items()]:
             if at_once or now - one.last >= _QUIET_S or now - one.first >= _SPAN_S:

@@ -57,7 +57,8 @@ async def bind_port(bind: str, port: int) -> socket.socket:
 
 
 def port_problem(bind: str, port: int) -> str | None:
-    """Why no gateway can listen there; None if one could, or does. Nothing listens meanwhile."""
+    """Why no gateway can listen there; None if one could, or already does. The port is bound for a
+    moment, but accepts no connections."""
     try:
         with socket.socket(_family(bind)) as listener:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -74,7 +75,7 @@ def _family(bind: str) -> socket.AddressFamily:
 def _why_not(bind: str, port: int, error: OSError) -> str | None:
     """What ``error`` says about the port; None if it is another gateway's."""
     if error.errno != errno.EADDRINUSE:
-        # Not its own text, to which the address is added as Python writes it.
+        # Not error.strerror, to which Python may have added the address.
         reason = os.strerror(error.errno) if error.errno else str(error)
         return f"cannot listen on {bind} port {port} (gateway.bind, gateway.port): {reason}"
     if _is_gateway(url_host(bind), port):

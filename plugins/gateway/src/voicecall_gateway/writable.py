@@ -1,4 +1,4 @@
-"""Whether this user could write what a gateway writes. Nothing is made, locked or changed."""
+"""Checks whether this user could write a gateway's files. Nothing is created, locked or changed."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ _GIVE = "give it to the gateway's user (chown)"
 
 
 def why_unwritable(directory: Path, files: Iterable[str] = ()) -> str | None:
-    """Why ``files`` in ``directory`` cannot be written, and what to do; None if they can. What is
-    not there yet must be possible to make."""
+    """Why ``files`` in ``directory`` cannot be written, and what to do; None if they can. It must
+    be possible to create those that do not exist."""
     there = directory
     while not os.path.lexists(there):
         there = there.parent

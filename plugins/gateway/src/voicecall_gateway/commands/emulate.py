@@ -63,7 +63,7 @@ def emulate(
         with contextlib.redirect_stdout(sys.stderr) if json else contextlib.nullcontext():
             start(port=port, **options)
     except OSError as error:
-        # Not its own text, to which the address may be added as Python writes it.
+        # Not error.strerror, to which Python may have added the address.
         reason = os.strerror(error.errno) if error.errno else error
         raise VoicecallError(
             f"the emulator cannot listen on {host} port {port}: {reason}"

@@ -87,8 +87,8 @@ def setup_report(line: CommandLine, config: Path | None, *, probe: bool = False)
 
 
 def _place(line: CommandLine, loaded: LoadedConfig) -> Iterator[SetupCheck]:
-    """What of the state directory and the admin port keeps the gateway or its agents from
-    starting."""
+    """Problems with the state directory or the admin port that would keep the gateway or its agents
+    from starting."""
     from voicecall.hosting import SetupCheck
     from voicecall_gateway.auth import existing_token
     from voicecall_gateway.logs import log_file
