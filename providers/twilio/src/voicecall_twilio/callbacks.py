@@ -1,10 +1,10 @@
-"""Our URLs, as Twilio calls them back: all that the adapter knows of a running document.
+"""The URLs that Twilio calls back: all that the adapter knows about a running document.
 
-Every URL is the webhook's own with parameters of ours added: ``type``, what kind of request it will
-be, and behind it what it answers. What stands before ``type`` is the webhook's, whatever its names.
-``i`` names the document, ``n`` counts its rounds, so no two requests are the same and a repeated
-one is known as a repetition. The fragment asks Twilio to deliver again whatever goes wrong; it is
-neither sent nor signed.
+Each is the webhook's own URL with added parameters: ``type``, the kind of the request, followed by
+what it answers. Everything before ``type`` belongs to the webhook, whatever its names. ``i`` names
+the document and ``n`` counts its rounds, so no two requests are the same and a repeated one is
+recognised. The fragment asks Twilio to deliver again after any failure; it is neither sent nor
+signed.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ __all__ = [
 ]
 
 REDELIVERY = "#rc=3&rp=all&rt=4500"
-"""Three times again, whatever went wrong, and after 4.5 s without an answer: all of it takes 15."""
+"""Three retries after any failure, with 4.5 s for each answer; 15 s in all."""
 
 _TIME_LIMITS_S = (60, 24 * 3600)
-"""Of the accounts that take most."""
+"""The widest range that any account accepts."""
 _ADDED = re.compile(r"(?:^|&)type=")
 
 
@@ -44,7 +44,7 @@ class Kind(StrEnum):
     """What a request is about: the parameter ``type``."""
 
     VOICE = ""
-    """The call wants a document: it came in, or was answered."""
+    """The call needs a document: it came in, or was answered."""
     TURN = "turn"
     """A gather is over: with speech, with digits or with nothing."""
     PLAYED = "played"
@@ -55,7 +55,7 @@ class Kind(StrEnum):
 
     @property
     def steers(self) -> bool:
-        """Whether the reply is a document that the call goes on with."""
+        """Whether the reply is the call's next document."""
         return self not in (Kind.STATUS, Kind.STREAM)
 
 
@@ -65,36 +65,36 @@ _KINDS = {kind.value: kind for kind in Kind}
 def added_to(url: str) -> dict[str, str]:
     """The parameters that a callback added to ``url``."""
     if "type=" not in url:
-        # A call that comes in.
+        # An inbound call.
         return {}
     _, added = _parts(url)
     return dict(parse_qsl(added, keep_blank_values=True)) if added else {}
 
 
 def kind_of(url: str) -> Kind:
-    """The kind of a request to ``url``. An unknown one only tells something."""
+    """The kind of a request to ``url``; ``STATUS`` if it is unknown."""
     return _KINDS.get(added_to(url).get("type", ""), Kind.STATUS)
 
 
 def failed_url(url: str, form: Mapping[str, str]) -> str | None:
-    """Where the fallback of a number is asked at ``url`` in the middle of a call: the URL of ours
-    whose document Twilio did not get or could not carry out."""
+    """Our URL whose document Twilio did not get or could not carry out, if ``url`` is the fallback
+    of a number, requested in the middle of a call."""
     failed = form.get("ErrorUrl")
     if not failed or kind_of(url) is not Kind.VOICE:
         return None
     kind = kind_of(failed)
-    # Where the first document is missing, this is the first request.
+    # If the first document failed, this counts as the first request.
     return failed if kind.steers and kind is not Kind.VOICE else None
 
 
 def round_of(url: str) -> int:
-    """How often a loop has come by: the parameter ``n``."""
+    """How often the document was repeated: the parameter ``n``."""
     count = added_to(url).get("n", "")
     return int(count) if count.isascii() and count.isdigit() and len(count) < 10 else 0
 
 
 def base_url(url: str) -> str:
-    """``url`` without fragment and without what a callback adds; the rest as it was written."""
+    """``url`` without its fragment and what a callback adds; the rest is unchanged."""
     return _parts(url)[0]
 
 
@@ -106,7 +106,7 @@ def _parts(url: str) -> tuple[str, str]:
 
 
 def base_of(request: WebhookRequest, call: CallRef | None) -> str:
-    """What the URLs in the reply to ``request`` begin with. It names our call, once it is known."""
+    """The beginning of the URLs in the reply to ``request``, with our call id if it is known."""
     base = base_url(request.url)
     if call is None or "callId" in query_of(base):
         return base
@@ -123,19 +123,19 @@ def callback(base: str, kind: Kind, **parameters: str | int | None) -> str:
 
 
 def time_limit(seconds: int) -> int:
-    """The nearest ``TimeLimit`` that some account takes."""
+    """The nearest ``TimeLimit`` that some account accepts."""
     shortest, longest = _TIME_LIMITS_S
     return max(shortest, min(seconds, longest))
 
 
 def document_id(request: WebhookRequest) -> str:
-    """A name for the documents that answer ``request``: the same for each of its deliveries."""
+    """A name for the documents that answer ``request``, the same for each of its deliveries."""
     return digest_of(request)[:12]
 
 
 def _with(url: str, name: str, value: str | int) -> str:
     text = str(value)
-    # Nearly all are numbers and ids.
+    # Nearly all values are numbers and ids.
     if not (text.isascii() and text.isalnum()):
         text = quote_plus(text)
     return f"{url}&{name}={text}" if "?" in url else f"{url}?{name}={text}"

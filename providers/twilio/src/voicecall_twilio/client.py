@@ -1,4 +1,4 @@
-"""Twilio's REST API over httpx: one request, and what its failures mean.
+"""Twilio's REST API over httpx: requests, and what their failures mean.
 
 Source: Twilio's REST API documentation (authentication, errors and warnings, error dictionary).
 """
@@ -45,31 +45,31 @@ BAD_TIME_LIMIT = 13216
 
 TIMEOUT = httpx.Timeout(10.0, connect=5.0)
 LIMITS = httpx.Limits(max_connections=100, max_keepalive_connections=20, keepalive_expiry=30.0)
-"""A turn of a conversation takes longer than the five seconds that idle connections have
-otherwise, and each one would begin with the handshakes of a new one."""
+"""A turn of a conversation takes longer than the 5 s after which httpx closes idle connections by
+default, so each turn would begin with a new connection."""
 LONGEST_S = 20.0
-"""Of one request in all: a reply that comes byte by byte meets no other limit."""
+"""Limit of a whole request: no other limit applies to a reply that comes byte by byte."""
 LONGEST_REPLY = 2 * 1024 * 1024
 """Bytes of a reply; a page of calls has a tenth of that."""
 _UNSENT = (
     httpx.ConnectError,
     httpx.ConnectTimeout,
     httpx.PoolTimeout,
-    # Only a proxy that makes a tunnel raises this, before anything goes through it.
+    # Raised only while a proxy opens a tunnel, before anything is sent through it.
     httpx.ProxyError,
     httpx.UnsupportedProtocol,
     httpx.InvalidURL,
 )
 _ATTEMPTS = 5
-"""Of a request that Twilio did not carry out."""
+"""Attempts, as long as Twilio has not carried out the request."""
 _ATTEMPTS_AGAIN = 2
-"""Of one that it may have carried out."""
+"""Attempts if it may have carried out the request."""
 _PAUSE_S = 0.5
 _PATIENCE_S = 15.0
-"""After so long there is no other attempt, unless Twilio asks for a pause: a dial that brings no
-answer in 25 s counts as one that may have been placed."""
+"""There is no further attempt after this time, unless Twilio asks for a pause: a dial without an
+outcome after 25 s counts as one that may have been placed."""
 _TOLD_LIMIT_S = 30.0
-"""Of a pause that Twilio asks for (``Retry-After``). Nobody waits longer for a call."""
+"""Longest pause that Twilio may ask for (``Retry-After``). No call is worth a longer wait."""
 AT_ONCE = 32
 
 Form = Mapping[str, str | int | list[str]]
@@ -80,7 +80,7 @@ T = TypeVar("T")
 
 
 class ApiRefusal(RequestRejected):
-    """A refusal with Twilio's own error ``code``, where the reply had one."""
+    """A refusal with Twilio's own error ``code``, if the reply had one."""
 
     def __init__(self, message: str, *, code: int | None, status: int, request_id: str | None):
         self.code = code
@@ -98,8 +98,8 @@ class _Trouble:
 
 class TwilioClient:
     """Requests about one account; open between ``__aenter__`` and ``__aexit__``. At most
-    ``AT_ONCE`` are under way: Twilio refuses too many, and the pool of connections is looked
-    through with each of them."""
+    ``AT_ONCE`` are under way: Twilio refuses too many, and each of them searches the whole pool of
+    connections."""
 
     def __init__(self, config: TwilioConfig, seam: Seam) -> None:
         self._seam = seam
@@ -112,7 +112,7 @@ class TwilioClient:
             auth=httpx.BasicAuth(*config.credentials),
             timeout=TIMEOUT,
             limits=LIMITS,
-            # A proxy of the environment has no way to an emulator on this machine.
+            # A proxy set in the environment cannot reach an emulator on this machine.
             trust_env=not is_loopback(urlsplit(config.base_url).hostname or ""),
             headers={"accept": "application/json"},
         )
@@ -142,10 +142,9 @@ class TwilioClient:
         harmless: bool,
         wanted: Callable[[], bool] = lambda: True,
     ) -> T:
-        """Send a form to ``path`` below the account. ``harmless``: it may be carried out twice;
-        otherwise it is repeated only where it surely was not carried out, and
-        :exc:`OutcomeUnknown` is raised where it may have been. It is sent only while it is
-        ``wanted``."""
+        """Send a form to ``path`` below the account. A ``harmless`` request may be carried out
+        twice. Any other is repeated only if it certainly was not carried out; if it may have been,
+        :exc:`OutcomeUnknown` is raised. Nothing is sent once ``wanted()`` is false."""
         url = self._account + path
         return await self._repeated("POST", url, form, kind, harmless=harmless, wanted=wanted)
 
@@ -188,7 +187,7 @@ class TwilioClient:
         kind: type[T],
         wanted: Callable[[], bool],
     ) -> T | _Trouble:
-        """The reply's document, or trouble that may pass. Raises what does not."""
+        """The reply's document, or a failure that may be temporary. Raises any other."""
         try:
             async with self._turn:
                 if not wanted():
@@ -235,8 +234,8 @@ class TwilioClient:
             )
         if 400 <= status < 500 and status not in (408, 429):
             raise ApiRefusal(text, code=said.code, status=status, request_id=request_id)
-        # What is left is too many requests, a fault of theirs, or no reply of the API at all: who
-        # waited in vain with a 408 is something in front of it.
+        # What remains: too many requests, a fault on Twilio's side, or a reply that is not from
+        # the API. A 408 comes from something in front of it that waited in vain.
         wait = response.headers.get("retry-after", "")
         wait_s = float(wait) if wait.isascii() and wait.isdigit() else 0.0
         text += f" (asks for a pause of {wait} s)" if wait_s > _TOLD_LIMIT_S else ""
@@ -245,7 +244,7 @@ class TwilioClient:
 
 
 async def _content(response: httpx.Response) -> bytes | None:
-    """The reply's body; None where it is longer than any of Twilio's."""
+    """The reply's body; None if it is longer than any of Twilio's."""
     content = bytearray()
     async for piece in response.aiter_bytes():
         content += piece
@@ -255,7 +254,7 @@ async def _content(response: httpx.Response) -> bytes | None:
 
 
 def _refusal(content: bytes) -> Refusal:
-    """What the reply says of the failure; gateways on the way answer in HTML."""
+    """What the reply says about the failure; proxies on the way answer in HTML."""
     try:
         return msgspec.json.decode(content, type=Refusal)
     except (msgspec.MsgspecError, UnicodeError):

@@ -1,9 +1,9 @@
 """Messages of Twilio's Media Streams.
 
 Source: Twilio's documentation of Media Streams WebSocket messages, for bidirectional streams. All
-messages are JSON text; numbers in them are texts. Audio is base64. Marks come back when everything
-before them was played, and at once on ``clear``. A message that names another stream is ignored by
-Twilio, so each of ours begins with the id from ``start``.
+messages are JSON text; numbers in them are strings. Audio is base64. Marks come back when
+everything before them was played, and at once on ``clear``. Twilio ignores a message that names
+another stream, so each of ours begins with the id from ``start``.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class _Media(msgspec.Struct, gc=False):
 
 
 class _Format(msgspec.Struct, rename="camel"):
-    """By default mu-law, the only one that is taken."""
+    """The defaults are mu-law, the only accepted format."""
 
     encoding: str = "audio/x-mulaw"
     sample_rate: int = 8000
@@ -74,7 +74,7 @@ class _DtmfFrame(msgspec.Struct, tag_field="event", tag="dtmf"):
 
 
 class _StopFrame(msgspec.Struct, tag_field="event", tag="stop"):
-    """Its content says nothing new."""
+    """Its content is not needed."""
 
 
 class _Named(msgspec.Struct):
@@ -85,7 +85,7 @@ _Frame = _MediaFrame | _StartFrame | _MarkFrame | _DtmfFrame | _StopFrame
 _KNOWN = frozenset(frame.__struct_config__.tag for frame in get_args(_Frame))
 _UNREADABLE = (msgspec.MsgspecError, UnicodeError, RecursionError)
 
-# Not strict: numbers may be written as texts.
+# Not strict: numbers may be written as strings.
 _decoder: msgspec.json.Decoder[_Frame] = msgspec.json.Decoder(_Frame, strict=False)
 _name_decoder = msgspec.json.Decoder(_Named)
 _encode = msgspec.json.Encoder().encode
@@ -164,8 +164,8 @@ class TwilioCodec(MediaCodec):
 
 
 def _is_foreign(message: str) -> bool:
-    """Whether a message is of an event that means nothing to us: "connected", and whatever Twilio
-    adds."""
+    """Whether the event of a message is not used here: "connected", or one that Twilio has
+    added."""
     try:
         return _name_decoder.decode(message).event not in _KNOWN
     except _UNREADABLE:

@@ -14,9 +14,10 @@ from .twiml import is_voice
 __all__ = ["TwilioConfig"]
 
 _EDGES = {"ie1": "dublin", "au1": "sydney"}
-"""The edge that belongs to a region which has no host of its own without one."""
+"""The default edge of each region whose host name needs one."""
 _LANGUAGE = re.compile(r"[a-z]{2,3}(-[A-Za-z0-9]{2,8})+")
-"""With its region: of others Twilio hears nothing. Source: Twilio's errors 13331 and 13512."""
+"""A language with its region: without one, Twilio recognises nothing. Source: Twilio's errors 13331
+and 13512."""
 _SID = re.compile("AC[0-9A-Za-z]+")
 
 
@@ -29,7 +30,7 @@ def _account_sid(text: str) -> str:
 
 
 def _base_url(text: str) -> str:
-    # Paths are put behind it, and errors quote it.
+    # Paths are appended to it, and errors quote it.
     if set("@?#") & set(text):
         raise ValueError("must be a URL without user name, query and fragment")
     return text
@@ -100,7 +101,7 @@ class TwilioConfig(ConfigModel):
 
     @property
     def base_url(self) -> str:
-        """Where the API is, without a trailing slash."""
+        """URL of the API, without a trailing slash."""
         if self.api_base_url is not None:
             return self.api_base_url.rstrip("/")
         region = self.region or "us1"

@@ -1,4 +1,4 @@
-"""Placing calls: the create request, its pace, and looking up one whose outcome is unknown."""
+"""Placing calls: the create request, its rate, and finding a call whose outcome is unknown."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _RING_LIMIT_S = 600
 _PATIENCE_S = 20.0
 _CLOCKS_APART_S = 30
 _LOOKS = (1.0, 3.0, 0.0)
-"""Pauses after each look for a call: a new one is not listed at once."""
+"""Pauses after each search for a call: a new call is not listed at once."""
 _PAGE = 100
 _PAGES = 5
 _ANY_URL = "https://" + "u" * 400
@@ -38,7 +38,7 @@ _ANY_URL = "https://" + "u" * 400
 
 
 class Pace:
-    """Lets ``rate`` requests a second through, evenly."""
+    """Lets ``rate`` requests per second through, evenly spaced."""
 
     def __init__(self, rate: float, seam: Seam) -> None:
         self._interval = 1 / rate
@@ -46,7 +46,7 @@ class Pace:
         self._free_at = 0.0
 
     async def wait(self) -> None:
-        """Wait for one's turn. Raises :exc:`ProviderUnavailable` where it is too far off."""
+        """Wait for a turn. Raises :exc:`ProviderUnavailable` if it is too far off."""
         now = self._seam.monotonic()
         turn = max(now, self._free_at)
         if turn - now > _PATIENCE_S:
@@ -59,8 +59,8 @@ class Pace:
 
 
 def notice(message: tel.Speak, webhook_url: str | None, style: Style) -> str | None:
-    """The document that speaks ``message`` as soon as a call is answered; None where there is
-    none that fits into a request."""
+    """The document that speaks ``message`` as soon as a call is answered; None if it does not fit
+    into a request."""
     if message.listen is not None or len(message.text) > TWIML_LIMIT:
         return None
     document = style.document(base_url(webhook_url or _ANY_URL), "dial")
@@ -72,7 +72,7 @@ def notice(message: tel.Speak, webhook_url: str | None, style: Style) -> str | N
 def dial_form(request: tel.DialRequest, style: Style) -> Form:
     """The parameters of the create request.
 
-    Raises :exc:`RequestRejected` for what Twilio would not take.
+    Raises :exc:`RequestRejected` for what Twilio would refuse.
     """
     base = base_url(request.webhook_url)
     told = ["initiated", "ringing", "completed"]
@@ -87,7 +87,7 @@ def dial_form(request: tel.DialRequest, style: Style) -> Form:
         "StatusCallbackEvent": told,
     }
     url = base + REDELIVERY
-    # Where a document is lost for good, the call asks here once more.
+    # If a document is lost for good, Twilio asks here once more.
     form |= {"FallbackUrl": url, "FallbackMethod": "POST"}
     if request.message is None:
         form |= {"Url": url, "Method": "POST"}
@@ -99,7 +99,7 @@ def dial_form(request: tel.DialRequest, style: Style) -> Form:
                 provider=PROVIDER,
             )
         form["Twiml"] = document
-        # Nobody asks for a document, so this is how we learn of the answer.
+        # Twilio requests no document, so only this reports the answer.
         told.insert(2, "answered")
     if request.dtmf_sequence:
         form["SendDigits"] = _send_digits(request.dtmf_sequence)
@@ -118,7 +118,7 @@ def _send_digits(sequence: str) -> str:
 
 
 async def find_dial(client: TwilioClient, query: tel.DialQuery) -> str | None:
-    """The call that a create request made, looked for a few times."""
+    """The call that a create request made, or None after a few searches."""
     try:
         for pause in _LOOKS:
             found = await _candidates(client, query)
@@ -137,7 +137,7 @@ async def find_dial(client: TwilioClient, query: tel.DialQuery) -> str | None:
 
 
 async def _candidates(client: TwilioClient, query: tel.DialQuery) -> set[str]:
-    """Calls between the two numbers that we placed since then, and that are no other's."""
+    """Calls between the two numbers that were placed since then and are not known yet."""
     # No filter by start time: a call that is still queued has none.
     first = {"To": query.to_number, "From": query.from_number, "PageSize": str(_PAGE)}
     page = await client.get("/Calls.json", CallPage, first)
@@ -146,7 +146,7 @@ async def _candidates(client: TwilioClient, query: tel.DialQuery) -> set[str]:
         newer = [call for call in page.calls if _made_since(call, query.placed_at)]
         ours = {call.sid for call in newer if call.direction == "outbound-api"}
         found |= ours - query.known
-        # The newest come first.
+        # The newest calls come first.
         if not page.next_page_uri or len(newer) < len(page.calls):
             return found
         page = await client.get(page.next_page_uri, CallPage)

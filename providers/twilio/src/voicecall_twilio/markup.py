@@ -8,8 +8,8 @@ __all__ = ["written"]
 
 
 def written(element: Element) -> str:
-    """``element`` as ``ElementTree.tostring`` writes it, where no name has a namespace and no
-    element a tail. That looks for both, which takes several times as long."""
+    """``element`` as ``ElementTree.tostring`` writes it, provided that no name has a namespace and
+    no element a tail. Checking for both, ``tostring`` takes several times as long."""
     tag, text = element.tag, element.text
     start = tag
     for name, value in element.items():
@@ -34,7 +34,7 @@ def _quoted(text: str) -> str:
     text = _escaped(text)
     if '"' in text:
         text = text.replace('"', "&quot;")
-    # As they stand, a reader would take them for blanks.
+    # Unescaped, a parser would read them as blanks.
     if "\r" in text or "\n" in text or "\t" in text:
         text = text.replace("\r", "&#13;").replace("\n", "&#10;").replace("\t", "&#09;")
     return text

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
 LONGEST_DIGITS = 32
-"""Of ``SendDigits``."""
+"""Most characters of ``SendDigits``."""
 CAPABILITIES = TelephonyCapabilities(
     native_speech=True,
     native_listening=True,
@@ -23,7 +23,7 @@ CAPABILITIES = TelephonyCapabilities(
     longest_pre_connect_dtmf=LONGEST_DIGITS,
     dial_lookup=True,
     limit_by_command=True,
-    # A document in a request has 4,000 characters, markup and URLs included.
+    # A document in a request may have 4,000 characters, markup and URLs included.
     longest_speech=2500,
 )
 

@@ -1,4 +1,4 @@
-"""Asking Twilio whether the account is set up for us. Changes nothing there."""
+"""Checks of whether the account at Twilio is set up for us. They change nothing there."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ __all__ = ["probe"]
 
 
 async def probe(client: TwilioClient, webhook_url: str, numbers: Sequence[str]) -> list[Probe]:
-    """``credentials``, ``webhook-host`` where Twilio takes none like it, then ``number-owned``,
-    ``number-webhook`` and ``number-status`` of each number; what cannot be asked is left out."""
+    """``credentials``, ``webhook-host`` if Twilio does not accept that host, then
+    ``number-owned``, ``number-webhook`` and ``number-status`` of each number. What cannot be
+    checked is left out."""
     try:
         await client.get("/IncomingPhoneNumbers.json", NumberPage, {"PageSize": 1})
     except AuthenticationFailed as error:
@@ -37,7 +38,7 @@ async def probe(client: TwilioClient, webhook_url: str, numbers: Sequence[str]) 
 async def _number(client: TwilioClient, webhook_url: str, number: str) -> list[Probe]:
     try:
         page = await client.get("/IncomingPhoneNumbers.json", NumberPage, {"PhoneNumber": number})
-        # Twilio finds numbers by a part of them, too.
+        # Twilio also returns numbers that contain this one.
         entries = [entry for entry in page.incoming_phone_numbers if entry.phone_number == number]
         verified = not entries and await _is_verified(client, number)
     except ProviderError as error:
@@ -65,7 +66,7 @@ async def _is_verified(client: TwilioClient, number: str) -> bool:
 
 
 def _status(entry: Number, webhook_url: str) -> Probe:
-    """Whether we are told of the end of calls to a number."""
+    """Whether Twilio reports the end of calls to a number to us."""
     name, wanted = "number-status", callback(base_url(webhook_url), Kind.STATUS)
     given, number = entry.status_callback or "", entry.phone_number
     if given.partition("#")[0] != wanted.partition("#")[0]:
@@ -78,7 +79,7 @@ def _status(entry: Number, webhook_url: str) -> Probe:
 
 
 def _problem(entry: Number, webhook_url: str) -> str | None:
-    """Why calls to a number do not come to us; None where they do."""
+    """Why calls to a number do not come to us; None if they do."""
     wanted = base_url(webhook_url)
     for sid, name in ((entry.voice_application_sid, "TwiML app"), (entry.trunk_sid, "SIP trunk")):
         if sid:

@@ -1,7 +1,7 @@
 """Twilio as a telephony provider.
 
-The object keeps nothing of any call: what a running document needs to be understood stands in the
-URLs that it calls back, and everything else in the requests themselves.
+The provider keeps no state of any call: the callback URLs identify the running document, and the
+requests contain everything else.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ __all__ = ["TwilioProvider"]
 _log = logging.getLogger("voicecall.twilio")
 
 _UPDATE_PAUSES_S = (0.25, 0.75)
-"""Between the attempts to redirect a call."""
+"""Pauses between the attempts to redirect a call."""
 
 
 class TwilioProvider(tel.TelephonyProvider):
@@ -145,8 +145,9 @@ class TwilioProvider(tel.TelephonyProvider):
                 ) from None
 
     async def _update(self, path: str, form: Form) -> None:
-        """Change a live call. One that is just being answered is not in progress for a moment."""
-        # Whoever speaks twice is heard twice.
+        """Change a live call. A document is sent again if the call is not in progress yet, as for
+        a moment while it is being answered."""
+        # A document that is carried out twice is heard twice.
         harmless = "Twiml" not in form
         for pause in _UPDATE_PAUSES_S:
             try:
@@ -166,8 +167,8 @@ class TwilioProvider(tel.TelephonyProvider):
         base = base_url(call.webhook_url)
         if isinstance(action, tel.LimitDuration):
             limit = time_limit(action.seconds)
-            # For a number without "Call status changes". Some accounts pass it over where the
-            # request names no document, so setup asks for that one.
+            # For a number without "Call status changes". Some accounts ignore it in a request
+            # without a document, so setup asks for that setting.
             told = callback(base, Kind.STATUS, limit=limit)
             return {
                 "TimeLimit": limit,
@@ -220,7 +221,7 @@ async def _post(
     harmless: bool,
     wanted: Callable[[], bool] = lambda: True,
 ) -> Call:
-    """Make or change a call. Where the account takes no such ``TimeLimit``, its own holds."""
+    """Make or change a call, without the ``TimeLimit`` if the account refuses it."""
     try:
         return await client.post(path, Call, form, harmless=harmless, wanted=wanted)
     except ApiRefusal as error:

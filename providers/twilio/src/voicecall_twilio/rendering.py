@@ -1,4 +1,4 @@
-"""From actions to documents: as many of them as one document can carry out."""
+"""Actions as TwiML documents: as many actions as one document can carry out."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from .webhooks import TERMINAL
 __all__ = ["Style", "fill", "render"]
 
 _TEXT_LIMIT = 10_000
-"""Characters of a text that surely fit into a document: Twilio takes 64 KB of it."""
+"""Characters of a text that always fit into a document, which may have 64 KB."""
 _SILENCES = frozenset(str(seconds) for seconds in range(1, 61))
 
 
 @dataclass(frozen=True, slots=True)
 class Style:
-    """How the carrier speaks and what language it hears."""
+    """The carrier's voice, and the language that it speaks and recognises."""
 
     voice: str | None = None
     language: str | None = None
@@ -49,7 +49,7 @@ def render(
         if len(rest) < len(actions):
             document.hold()
         elif call is None:
-            # Nobody knows the call, so nobody would ever say what to do with it.
+            # The call is unknown, so no action would ever come for it.
             document.hangup()
         else:
             url = failed_url(request.url, form) or request.url
@@ -60,12 +60,12 @@ def render(
 def fill(
     document: Document, actions: Sequence[tel.Action], *, unanswered: bool = False
 ) -> tuple[tel.Action, ...]:
-    """Add actions to ``document``; those that did not fit, in their order. ``unanswered``: the
-    document is what answers the call."""
+    """Add actions to ``document``; returns those that did not fit, in order. ``unanswered``: the
+    call is answered by this document."""
     rest: list[tel.Action] = []
     fitting = True
     for action in actions:
-        # A limit is no verb, and nothing waits for it.
+        # A limit is not a verb, and other actions do not wait for it.
         beside = isinstance(action, tel.LimitDuration)
         if not beside:
             fitting = fitting and document.open and _add(document, action, unanswered)
@@ -75,7 +75,7 @@ def fill(
 
 
 def _add(document: Document, action: tel.Action, unanswered: bool) -> bool:
-    """Whether ``action`` became part of ``document``."""
+    """Add ``action`` to ``document``; False if it cannot be part of one."""
     match action:
         case tel.Answer(stream=stream) | tel.AttachStream(stream=stream):
             if stream is not None:
@@ -116,7 +116,7 @@ def _listening(listen: tel.Listen) -> Listening:
 
 
 def _go_on(document: Document, kind: Kind, url: str, heard: str) -> None:
-    """What a call does that nobody asks anything of: it keeps listening, or keeps the line."""
+    """Continue a call without an action: it goes on listening, or is held."""
     round_ = round_of(url) + 1
     query = added_to(url)
     token = query.get("t")

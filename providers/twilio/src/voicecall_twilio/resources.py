@@ -1,4 +1,4 @@
-"""Documents of Twilio's REST API, as far as they are read here.
+"""Documents of Twilio's REST API, reduced to the members that are read here.
 
 Source: Twilio's REST API documentation (Call, IncomingPhoneNumber and OutgoingCallerId resources,
 error replies).
@@ -46,7 +46,7 @@ class NumberPage(msgspec.Struct):
 
 
 class CallerId(msgspec.Struct):
-    """A number of somebody's that the account may call from."""
+    """A verified number outside of the account that it may call from."""
 
     phone_number: str
 

@@ -2,11 +2,11 @@
 
 Source: Twilio's documentation on webhook security, and the validator of its Python SDK 9.13.
 
-The signed text is the URL as Twilio was given it, without fragment, followed (forms only) by name
-and value of every parameter: names sorted by code point, the values of one name sorted and without
-repetition. A body that is no form is covered by its hash in the URL, ``bodySHA256``. The signature
-is the base64 of an HMAC over that text: SHA-1 with the auth token, or, where the settings header
-says so, SHA-256 with a shared key. Nothing in it is a time.
+The signed text is the URL as it was given to Twilio, without its fragment. For a form, the name and
+value of each parameter follow: names sorted by code point, the values of one name sorted and
+without repetition. A body that is not a form is covered by its hash in the URL, ``bodySHA256``. The
+signature is the base64 of an HMAC over that text: SHA-1 with the auth token, or SHA-256 with a
+shared key if the settings header says so. It covers no time.
 """
 
 from __future__ import annotations
@@ -54,26 +54,27 @@ _BYTES = {f"%{a}{b}".encode(): bytes.fromhex(a + b) for a in _HEX for b in _HEX}
 _ESCAPE = re.compile(rb"%[0-9a-fA-F]{2}")
 _ASCII = re.compile("[\x00-\x7f]+")
 _MOST_PARAMETERS = 1000
-"""Of a form; Twilio's have some dozens. Each costs some microseconds before anything is checked."""
+"""Most parameters of a form; Twilio's have some dozens. Each costs some microseconds before the
+signature is checked."""
 _DEFAULT_PORTS = {"https": "443", "wss": "443", "http": "80", "ws": "80"}
 
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """What signatures are made with; ``shared_key`` is None where none is configured."""
+    """The keys of signatures; ``shared_key`` is None if none is configured."""
 
     auth_token: str
     shared_key: str | None = None
 
 
 def query_of(url: str) -> dict[str, str]:
-    """The parameters in a URL's query; the last of several values."""
+    """The parameters in a URL's query; of a repeated one, the last value."""
     query = url.partition("#")[0].partition("?")[2]
     return dict(parse_qsl(query, keep_blank_values=True)) if query else {}
 
 
 def form_of(request: WebhookRequest) -> list[tuple[str, str]] | None:
-    """The parameters in the body, None where it is no form. Bytes that are no UTF-8 are kept as
+    """The parameters in the body; None if it is not a form. Bytes that are not UTF-8 are kept as
     lone surrogates. Raises :exc:`voicecall.errors.WebhookRejected` (400) for far too many."""
     if "form" not in request.memo:
         request.memo["form"] = _form_of(request)
@@ -93,8 +94,9 @@ def _form_of(request: WebhookRequest) -> list[tuple[str, str]] | None:
 
 
 def pairs_of(text: str) -> list[tuple[str, str]]:
-    """Names and values of a form, as ``parse_qsl`` gives them with blank values kept; that looks
-    for escapes in texts that have none, which is most of the time that a webhook is read."""
+    """Names and values of a form, as ``parse_qsl`` returns them with blank values kept.
+    ``parse_qsl`` looks for escapes even in texts without any, which would be most of the time that
+    reading a webhook takes."""
     found: list[tuple[str, str]] = []
     for part in text.replace("+", " ").split("&"):
         if part:
@@ -102,7 +104,8 @@ def pairs_of(text: str) -> list[tuple[str, str]]:
             if "%" in name:
                 name = _unescaped(name)
             if "%" in value:
-                # Nearly always that is all: the plus of a number. It makes no new escape.
+                # Nearly always this is the only escape: the plus of a number. Replacing it makes
+                # no new one.
                 value = value.replace("%2B", "+")
                 if "%" in value:
                     value = _unescaped(value)
@@ -113,30 +116,30 @@ def pairs_of(text: str) -> list[tuple[str, str]]:
 def _unescaped(text: str) -> str:
     if text.isascii():
         return _unescaped_run(text)
-    # Between characters that should have been escaped, each run of escapes is read by itself.
+    # Between characters that should have been escaped, each run of ASCII is decoded by itself.
     return _ASCII.sub(lambda run: _unescaped_run(run[0]), text)
 
 
 def _unescaped_run(text: str) -> str:
-    # The standard library takes fifty times as long for what looks like escapes and is none.
+    # The standard library takes fifty times as long for what only looks like escapes.
     found = _ESCAPE.sub(lambda escape: _BYTES[escape[0]], text.encode())
     return found.decode("utf-8", "surrogateescape")
 
 
 def material(url: str, form: Sequence[tuple[str, str]]) -> bytes:
-    """The signed text, for ``url`` without fragment."""
+    """The signed text for a ``url`` without fragment."""
     values = dict(form)
     if len(values) == len(form):
         parts = [name + values[name] for name in sorted(values)]
     else:
-        # Pairs without repetition, sorted, is the rule for both repeated names and values.
+        # Sorting the distinct pairs follows the rules for both names and values.
         parts = [name + value for name, value in sorted(set(form))]
     return (url + "".join(parts)).encode("utf-8", "surrogateescape")
 
 
 def sign(signed: bytes, key: str, algorithm: str) -> bytes:
-    """The signature of a signed text; ``algorithm`` is ``sha1`` or ``sha256``."""
-    # Unlike hmac.digest, this keeps the interpreter's lock for a text as short as these are.
+    """The signature of a text; ``algorithm`` is ``sha1`` or ``sha256``."""
+    # Unlike hmac.digest, this keeps the interpreter lock while it hashes such a short text.
     mac = _keyed(key, algorithm).copy()
     mac.update(signed)
     return b2a_base64(mac.digest(), newline=False)
@@ -144,7 +147,7 @@ def sign(signed: bytes, key: str, algorithm: str) -> bytes:
 
 @lru_cache(maxsize=8)
 def _keyed(key: str, algorithm: str) -> hmac.HMAC:
-    """To be copied: a new one costs several times as much."""
+    """An HMAC to copy: making a new one takes several times as long."""
     return hmac.new(key.encode(), digestmod=algorithm)
 
 
@@ -170,8 +173,8 @@ def verify_request(request: WebhookRequest, keys: Keys) -> str:
 
 
 def digest_of(request: WebhookRequest) -> str:
-    """What :func:`verify_request` gave for ``request``; where nobody checks signatures, something
-    else that is the same for every delivery of it."""
+    """What :func:`verify_request` returned for ``request``. If signatures are not checked, another
+    digest that is the same for every delivery of it."""
     if "digest" not in request.memo:
         told = request.url.encode("utf-8", "surrogateescape") + b"\n" + request.body
         request.memo["digest"] = hashlib.sha256(told).hexdigest()
@@ -180,9 +183,9 @@ def digest_of(request: WebhookRequest) -> str:
 
 
 def verify_upgrade(upgrade: Upgrade, keys: Keys) -> bool:
-    """Whether a media socket's handshake is signed; one without any signature is accepted, too.
+    """Whether a media socket's handshake is signed.
 
-    Raises :exc:`voicecall.errors.WebhookRejected` (401).
+    Raises :exc:`voicecall.errors.WebhookRejected` (401) for a wrong signature.
     """
     if SIGNATURE_HEADER not in upgrade.headers:
         return False

@@ -1,8 +1,8 @@
 """TwiML documents, built as XML elements.
 
 Source: Twilio's TwiML reference (Response, Say, Play, Pause, Gather, Redirect, Connect, Stream,
-Reject, Hangup). Whatever a document plays, its last verb leads back to us: a call never runs off
-the end of a document by itself.
+Reject, Hangup). The last verb of a document leads back to us or ends the call: a call never runs
+off the end of a document.
 """
 
 from __future__ import annotations
@@ -21,24 +21,25 @@ from .markup import written
 __all__ = ["TWIML_LIMIT", "Document", "Listening", "is_voice", "keypad", "reply"]
 
 TWIML_LIMIT = 4000
-"""Characters of a document in a request."""
+"""Most characters of a document in a request."""
 
 FIRST_PATIENCE_S = 2
 """Silence after which a gather reports that its prompt was played."""
 PATIENCE_S = 5
-"""Also the wait behind each key, until it is the last one."""
+"""Silence that ends a gather of a later round. Both are also the wait for another key."""
 HOLD_S = 15
 _SAY_BYTES = 3000
-"""UTF-8 of one Say, for voices of Polly; others take more."""
+"""Most bytes of UTF-8 in one Say with a Polly voice; others accept more."""
 _SAY_QUOTED = 4500
-"""The same, quoted as in a URL, for all voices. Source of both: Twilio's error 13521."""
+"""Most bytes in one Say with any voice, quoted as in a URL. Source of both: Twilio's error
+13521."""
 _SURELY_SAID = _SAY_QUOTED // 12
-"""Characters that fit whatever they are."""
+"""Number of characters that always fits."""
 _PLAIN = frozenset(string.ascii_letters + string.digits + "-._~")
 
 _VOICE = re.compile(r"man|woman|alice|[A-Z][A-Za-z]*\..+")
-"""With its vendor, such as ``Polly.Joanna``; those of Twilio's own have none. Source: Twilio's
-documentation of Say, and its errors 13511 and 13321."""
+"""A voice with its vendor, such as ``Polly.Joanna``; Twilio's own voices have none. Source:
+Twilio's documentation of Say, and its errors 13511 and 13321."""
 _ILLEGAL = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _SENTENCE_END = re.compile(r"(?<=[.!?;:。！？])\s+")  # noqa: RUF001 (full-width marks end sentences)
 _KEYPAD = str.maketrans({",": "w", "p": "W", "P": "W"})
@@ -46,19 +47,19 @@ _KEYS = re.compile(r"[0-9A-D*#wW]+")
 
 
 def is_voice(name: str) -> bool:
-    """Whether ``name`` may be a voice of Twilio's."""
+    """Whether ``name`` may be one of Twilio's voices."""
     return _VOICE.fullmatch(name) is not None
 
 
 def keypad(digits: str) -> str | None:
-    """``digits`` as Twilio writes keypad tones and waits; None where they are none."""
+    """``digits`` in Twilio's notation of keypad tones and waits; None if they are not valid."""
     written = digits.translate(_KEYPAD)
     return written if _KEYS.fullmatch(written) else None
 
 
 @dataclass(frozen=True, slots=True)
 class Listening:
-    """A gather: the token its results carry, seconds of silence that end a sentence, and the
+    """A gather: the token of its results, the seconds of silence that end a sentence, and the
     round (a gather without a result is followed by the next round)."""
 
     token: str
@@ -67,9 +68,9 @@ class Listening:
 
 
 class Document:
-    """A document under construction. ``base`` is what its URLs begin with, ``id`` names it.
+    """A document under construction. Its URLs begin with ``base``; ``id_`` is its name.
 
-    Verbs are added in order; after one that leads away (``open`` is false then) nothing more fits.
+    Verbs are added in order. No verb may follow one that leads away; ``open`` is false then.
     """
 
     def __init__(self, base: str, id_: str, *, voice: str | None, language: str | None) -> None:
@@ -88,20 +89,20 @@ class Document:
     def started(self) -> bool:
         return len(self._root) > 0
 
-    # --- verbs that the next one follows ------------------------------------------------------
+    # --- verbs that lead to the next one ------------------------------------------------------
 
     def say(self, text: str, voice: str | None = None) -> None:
         self._say(self._root, text, voice)
 
     def digits(self, keys: str) -> None:
-        """Play keypad tones, written as :func:`keypad` does."""
+        """Play keypad tones, in the notation of :func:`keypad`."""
         self._verb("Play", digits=keys)
 
     # --- verbs that lead away -----------------------------------------------------------------
 
     def played(self, utterance_id: str, *, first: bool = False) -> None:
-        """Tell that everything so far was played. ``first``: nobody told yet that the call was
-        answered."""
+        """Report that everything so far was played. ``first``: also report that the call was
+        answered, because no request has done so."""
         told = "1" if first else None
         self._redirect(Kind.PLAYED, i=self._id, u=utterance_id, first=told)
         self.open = False
@@ -113,7 +114,7 @@ class Document:
         prompt: str = "",
         voice: str | None = None,
     ) -> None:
-        """Hear the caller, from the beginning of ``prompt`` on; what they say cuts it short."""
+        """Listen from the beginning of ``prompt`` on; the caller can interrupt it."""
         action = callback(
             self._base,
             Kind.TURN,
@@ -137,7 +138,7 @@ class Document:
         self.open = False
 
     def connect(self, stream: StreamRequest) -> None:
-        """Open a media socket; when it is gone, the call is held."""
+        """Open a media socket; when it is closed, the call is held."""
         connect = self._verb("Connect")
         told = callback(self._base, Kind.STREAM, i=self._id)
         element = ElementTree.SubElement(
@@ -147,7 +148,7 @@ class Document:
         self.hold()
 
     def hold(self, round_: int = 0) -> None:
-        """Keep the line for a while, then ask what to do."""
+        """Keep the line open for ``HOLD_S``, then ask what to do."""
         self._verb("Pause", length=str(HOLD_S))
         self._redirect(Kind.HOLD, i=self._id, n=round_)
         self.open = False
@@ -157,8 +158,8 @@ class Document:
         self.open = False
 
     def reject(self, *, busy: bool) -> None:
-        """Refuse a call that nobody answered; only as the first verb. Else than with ``busy``,
-        the caller hears that the number is not in service."""
+        """Refuse an unanswered call; only as the first verb. Without ``busy`` the caller hears
+        that the number is not in service."""
         self._verb("Reject", **({"reason": "busy"} if busy else {}))
         self.open = False
 
@@ -171,7 +172,7 @@ class Document:
         self._verb("Redirect").text = callback(self._base, kind, **parameters)
 
     def _say(self, parent: ElementTree.Element, text: str, voice: str | None) -> None:
-        # That of a call may be a voice of the speech provider that its streams have.
+        # A call's voice may belong to the speech provider of its media streams.
         own = voice if voice is not None and is_voice(voice) else self._voice
         wanted = {"voice": own, "language": self._language}
         attributes = {name: legal(value) for name, value in wanted.items() if value is not None}
@@ -180,20 +181,20 @@ class Document:
 
 
 def reply(document: Document | None) -> WebhookReply:
-    """A webhook's reply; None: nothing to go on with, for a request whose reply is not read."""
+    """A webhook's reply; an empty one for None, if the reply is not read."""
     text = document.text if document is not None else "<Response />"
     body = '<?xml version="1.0" encoding="UTF-8"?>' + text
     return WebhookReply(body=body.encode(), content_type="text/xml; charset=utf-8")
 
 
 def legal(text: str) -> str:
-    """``text`` without the characters that XML 1.0 has no place for."""
+    """``text`` without the characters that XML 1.0 does not allow."""
     return _ILLEGAL.sub("", text)
 
 
 def _pieces(text: str) -> Iterator[str]:
-    """``text`` cut at the ends of sentences, at blanks where a sentence is too long, anywhere
-    where there are none."""
+    """``text`` in pieces that fit: cut at the ends of sentences, at blanks in a sentence that is
+    too long, or anywhere if it has no blanks."""
     rest = text.strip()
     while (room := _sayable(rest)) < len(rest):
         window = rest[:room]
@@ -207,7 +208,7 @@ def _pieces(text: str) -> Iterator[str]:
 
 
 def _sayable(text: str) -> int:
-    """How many characters of ``text`` one Say takes."""
+    """How many characters of ``text`` fit into one Say."""
     if len(text) <= _SURELY_SAID:
         return len(text)
     size = quoted = 0

@@ -1,7 +1,7 @@
-"""What Twilio's requests say: events of a call.
+"""Twilio's requests as events of a call.
 
 Source: Twilio's documentation of TwiML requests, call status callbacks, Gather and Stream. New
-parameters appear without notice, so whatever is not asked for here is passed over.
+parameters appear without notice, so unknown ones are ignored.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ _WITHHELD = frozenset(
     for keys in (word.translate(_KEYPAD),)
     for form in (word, keys, "1" + keys)
 )
-"""What stands in ``From``, maybe behind a plus, where the caller tells no number: a word, or its
-keys on a telephone, also as a number of North America."""
+"""Values of ``From``, with or without a plus, if the caller withholds the number: a word, or the
+word typed on a telephone keypad, also with the country code 1."""
 
 _NUMBER = re.compile(r"[0-9]{1,9}")
 
@@ -60,7 +60,7 @@ def end_reason(status: str, direction: str | None) -> EndReason:
 def parse(request: WebhookRequest, now_ms: int) -> Sequence[ev.CarrierEvent]:
     """The events in a verified webhook.
 
-    Raises :exc:`voicecall.errors.WebhookRejected` (400) for a form that is no UTF-8 or names no
+    Raises :exc:`voicecall.errors.WebhookRejected` (400) for a form that is not UTF-8 or names no
     call.
     """
     form = form_of(request)
@@ -74,7 +74,7 @@ def parse(request: WebhookRequest, now_ms: int) -> Sequence[ev.CarrierEvent]:
 
 
 class _Reading:
-    """One form, and the parameters that we gave its URL."""
+    """One form, and the parameters that we added to its URL."""
 
     def __init__(self, form: Mapping[str, str], url: str, now_ms: int) -> None:
         self.form = form
@@ -107,8 +107,8 @@ class _Reading:
         if self.kind is Kind.STATUS or "CallbackSource" in self.form:
             return self._progress(status)
         if self.is_fallback:
-            # What was heard is lost. The reply belongs to this event: that to the other ones may
-            # be what could not be carried out.
+            # What was heard is lost. The reply belongs to this new event, because the reply to
+            # the others may be the document that could not be carried out.
             return [*self._told(), self._active("fallback-")]
         match self.kind:
             case Kind.VOICE:
@@ -141,7 +141,7 @@ class _Reading:
         return ev.Active(key=self._here(how + self.kind.value), **self.common)
 
     def _told(self) -> list[ev.CarrierEvent]:
-        """What the URL alone says."""
+        """The events that the URL alone reports."""
         first = self._progress(CONNECTED) if "first" in self.query else []
         return [*first, *self._played()]
 
@@ -165,7 +165,7 @@ class _Reading:
                     **self.common,
                 )
             )
-        # The key that ends an input is a key like any other to whoever reads them.
+        # The key that ended the input counts like any other.
         digits = self.form.get("Digits", "") + self.form.get("FinishedOnKey", "")
         if digits:
             found.append(ev.DigitsPressed(key=self._here("digits"), digits=digits, **self.common))
@@ -194,7 +194,7 @@ class _Reading:
         limit, duration = self.query.get("limit", ""), self.form.get("CallDuration", "")
         numbers = _NUMBER.fullmatch(limit) and _NUMBER.fullmatch(duration)
         if reason is EndReason.COMPLETED and numbers and int(duration) >= int(limit):
-            # Twilio says "completed" of a call that it cut at its limit, too.
+            # Twilio also reports "completed" for a call that it ended at its limit.
             reason = EndReason.TIMEOUT
         code = self.form.get("SipResponseCode", "")
         detail = f"SIP {code}" if _NUMBER.fullmatch(code) and code != "200" else None
@@ -202,7 +202,7 @@ class _Reading:
 
 
 def _tell_of_loss(sid: str, code: str) -> None:
-    """A fallback is asked: Twilio says of which document, and what was wrong."""
+    """Log that Twilio asks the fallback, with its error code."""
     why = f"error {code}" if _NUMBER.fullmatch(code) else "no error code"
     text = "call %.40s: Twilio got no document that it could use (%s), and asks the fallback"
     _log.warning(text, sid, why)
@@ -217,7 +217,7 @@ def _direction(text: str) -> Direction | None:
 def _caller(text: str) -> str | None:
     given = text.lower()
     if ":" in given:
-        # Of SIP or of a client. Callers who withhold theirs must not share a history.
+        # A SIP address or a client. Callers who withhold theirs must not share a history.
         name, _, host = given.partition(":")[2].partition("@")
         given = "" if host.startswith("anonymous.invalid") else name
     withheld = not given or given.removeprefix("+") in _WITHHELD
@@ -233,8 +233,9 @@ def _confidence(text: str) -> float | None:
 
 
 def _time(text: str, now_ms: int) -> int:
-    """Milliseconds of a ``Timestamp`` (RFC 2822, or ISO 8601 of streams), which Twilio cuts to
-    seconds; ``now_ms`` where there is none. What is reported has happened."""
+    """A ``Timestamp`` (RFC 2822, or ISO 8601 for streams) in epoch milliseconds. Twilio truncates
+    it to seconds, so this is the end of its second, but never later than ``now_ms``. ``now_ms`` if
+    there is none."""
     if not text:
         return now_ms
     try:
