@@ -38,8 +38,8 @@ class ExchangeClient:
     async def request(
         self, method: str, path: str, body: Any = None, *, once: bool = False
     ) -> httpx.Response:
-        """One request. ``once``: its outcome matters, so a failure after it was sent is
-        :exc:`OutcomeUnknown`."""
+        """Send a request. ``once``: it must not be carried out twice, so a failure after it was
+        sent raises :exc:`OutcomeUnknown`."""
         try:
             response = await self._http.request(method, path, json=body)
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:

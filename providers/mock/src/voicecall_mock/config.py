@@ -9,8 +9,8 @@ from voicecall.configuring import ConfigModel, HttpUrl
 __all__ = ["DEFAULT_AUTH_TOKEN", "MockConfig", "PhoneConfig"]
 
 DEFAULT_AUTH_TOKEN = "loopback-only-mock-token"
-"""Shared by the gateway and ``voicecall emulate mock`` unless configured; the exchange only
-listens on loopback, so this keeps the signature path honest rather than secret."""
+"""The default of both the gateway and ``voicecall emulate mock``. It is no secret: the exchange
+listens on loopback only, and signatures are checked so that this code is exercised."""
 
 
 class PhoneConfig(ConfigModel):

@@ -1,4 +1,4 @@
-"""``voicecall emulate mock``: the exchange as a process of its own."""
+"""``voicecall emulate mock``: the exchange as a separate process."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ __all__ = ["run"]
 def run(
     port: int, host: str = "127.0.0.1", auth_token: str | None = None, tts: str | None = None
 ) -> None:
-    """See :func:`~.exchange.process.run_emulator`. Writes one line, ``exchange on <url>``, to
-    standard output when it listens."""
+    """See :func:`~.exchange.process.run_emulator`. Once the exchange listens, one line is written
+    to standard output: ``exchange on <url>``."""
 
     def make(speech: SpeechProvider | None, voice: str | None) -> Exchange:
         token = auth_token or DEFAULT_AUTH_TOKEN

@@ -63,11 +63,11 @@ def sign(auth_token: str, timestamp: str, url: str, body: bytes) -> str:
 
 
 def parse_json_object(body: bytes) -> Mapping[str, Any]:
-    """The JSON object in a webhook body. Raises ``WebhookRejected`` (400)."""
+    """The JSON object in a webhook body. Raises :exc:`WebhookRejected` (400)."""
     try:
         value = json.loads(body.decode())
         if b"\\u" in body:
-            json.dumps(value, ensure_ascii=False).encode()  # half a surrogate pair is no text
+            json.dumps(value, ensure_ascii=False).encode()  # raises for half a surrogate pair
     except (ValueError, RecursionError) as error:
         raise WebhookRejected(400, f"the body is no JSON: {error}") from None
     if not isinstance(value, dict):
@@ -103,7 +103,7 @@ def action_to_json(action: tel.Action) -> dict[str, Any]:
         case tel.StopListening():
             return {"action": "stop-listening"}
         case tel.PlayDigits(digits):
-            # They disturb neither a stream nor the recogniser: nothing has to go on behind them.
+            # Digits interrupt neither a stream nor the recogniser, so nothing must be resumed.
             return {"action": "digits", "digits": digits}
         case tel.AttachStream(stream):
             return {"action": "stream", **_stream(stream)}

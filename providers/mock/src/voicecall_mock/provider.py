@@ -45,7 +45,7 @@ class MockProvider(tel.TelephonyProvider):
         self._context = context
         self._client: Any = None
         self.exchange: Any = None
-        """The embedded exchange, while the lifespan is entered and there is one."""
+        """The embedded exchange, if any, while the lifespan is entered."""
 
     @asynccontextmanager
     async def lifespan(self) -> AsyncIterator[None]:

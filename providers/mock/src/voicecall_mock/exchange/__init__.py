@@ -1,4 +1,4 @@
-"""A telephone exchange behind loopback HTTP and WebSockets, with phones that follow scripts."""
+"""A telephone exchange on loopback (HTTP and WebSockets), with phones that follow scripts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Actions as they arrive: the JSON of :mod:`voicecall_mock.protocol`, read strictly."""
+"""Actions from the gateway: the JSON of :mod:`voicecall_mock.protocol`, read strictly."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _KEYS = frozenset("0123456789*#ABCDabcdwWpP,")
 
 
 class ActionError(ValueError):
-    """No action of the protocol."""
+    """Not an action of the protocol."""
 
 
 class ActionRefused(Exception):
@@ -63,8 +63,8 @@ def _seconds(data: Mapping[str, Any]) -> int:
 
 
 def checked_digits(digits: str) -> str:
-    """``digits``, which may hold keys and the waits of :class:`~voicecall.telephony.PlayDigits`.
-    Raises :exc:`ActionError`."""
+    """``digits``, if they consist of keys and the waits of
+    :class:`~voicecall.telephony.PlayDigits`. Raises :exc:`ActionError`."""
     if not _KEYS.issuperset(digits):
         raise ActionError("digits has characters that are no keys")
     return digits
@@ -105,7 +105,7 @@ def action_from_json(data: Any) -> tel.Action:
 
 
 def actions_from_reply(data: Any) -> list[tel.Action]:
-    """The actions in a webhook reply; a reply without any is fine. Raises :exc:`ActionError`."""
+    """The actions in a webhook reply, which may have none. Raises :exc:`ActionError`."""
     if data is None:
         return []
     actions = data.get("actions", []) if isinstance(data, Mapping) else None

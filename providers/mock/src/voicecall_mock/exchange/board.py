@@ -16,7 +16,7 @@ __all__ = ["Switchboard"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Switchboard:
-    """A carrier adds what its own calls need."""
+    """A carrier's subclass adds what its own calls need."""
 
     options: PhoneOptions
     seam: Seam

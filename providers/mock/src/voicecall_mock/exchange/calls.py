@@ -1,4 +1,4 @@
-"""Calls: from ringing to the end, and what a gateway can do with them."""
+"""Calls: from ringing to the end, and the actions of a gateway."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ __all__ = ["Call", "CallPlan", "ExchangeBoard"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallPlan:
-    """A call to make. ``digits`` are played to the phone after it answered, before anything
-    else; ``ring_timeout_s`` is also how long an inbound call waits for an answer."""
+    """A call to make. ``digits`` are played first, when the phone has answered;
+    ``ring_timeout_s`` is also how long an inbound call waits for an answer."""
 
     direction: Direction
     from_number: str
@@ -84,7 +84,7 @@ class Call(EmulatedCall):
         await self._talk()
 
     def end(self, reason: EndReason) -> None:
-        """The call is over; idempotent."""
+        """End the call. Idempotent."""
         if self.reason is not None:
             return
         self._post("call.ended", reason=reason)
@@ -112,7 +112,7 @@ class Call(EmulatedCall):
                     self.end(EndReason.BUSY)
                 case _:
                     self._post("call.ringing")
-        # The phone's voice is made before ringing is timed: no part of a call waits for it.
+        # The phone's voice is synthesised before ringing is timed: no part of a call waits for it.
         await self._board.voice.prepare(self._behaviour.script)
         if inbound:
             self._post("call.initiated")
@@ -151,7 +151,7 @@ class Call(EmulatedCall):
         await run_phone(self._behaviour.script, self.line)
 
     async def _limit_time(self, seconds: float) -> None:
-        """End the call so long after its answer; of several limits the shortest counts."""
+        """End the call ``seconds`` after its answer; of several limits the shortest counts."""
         await anyio.sleep(self._answered_at + seconds - self._board.seam.monotonic())
         self.end(EndReason.COMPLETED)
 
@@ -176,7 +176,7 @@ class Call(EmulatedCall):
             try:
                 self.perform(action)
             except ActionRefused:
-                continue  # in the ledger; the rest of the reply still holds
+                continue  # in the ledger; the rest of the reply is still carried out
 
     def _check(self, action: tel.Action) -> None:
         if self.reason is not None:

@@ -1,4 +1,4 @@
-"""What every emulated carrier has: a REST server on loopback, phones, and calls to look at."""
+"""What every emulated carrier has: a REST server on loopback, phones, and calls to inspect."""
 
 from __future__ import annotations
 
@@ -32,9 +32,10 @@ __all__ = ["CallStats", "EmulatedCall", "EmulatedCarrier", "EmulatedPlan"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallStats:
-    """What one call was like for its phone. ``log``: ("said" | "heard", text) in order; far audio
-    of a stream has no text. ``barge_in_stop_ms``, ``response_ms``: see ``meter``; ``underruns``:
-    see ``playback``; ``dropped_bytes``: audio beyond the playback buffer."""
+    """One call as its phone experienced it. ``log``: ("said" | "heard", text) in order, without
+    the far side's audio of a stream, which has no text. ``barge_in_stop_ms``, ``response_ms``: see
+    ``meter``; ``underruns``: see ``playback``; ``dropped_bytes``: audio that did not fit into the
+    playback buffer."""
 
     log: tuple[tuple[str, str], ...]
     digits_heard: str
@@ -48,7 +49,7 @@ class CallStats:
 
     @classmethod
     def of(cls, line: CarrierLine, streams: Sequence[SocketStream]) -> CallStats:
-        """The figures of a line and of all media streams that it had."""
+        """The figures of a line and of all its media streams."""
         return cls(
             log=tuple(line.log),
             digits_heard=line.digits_heard,
@@ -66,7 +67,7 @@ class CallStats:
 
 
 class EmulatedPlan(Protocol):
-    """A call to make, as far as it is the same with all carriers."""
+    """A call to make: what all carriers have in common."""
 
     @property
     def direction(self) -> str: ...
@@ -79,8 +80,8 @@ class EmulatedPlan(Protocol):
 
 
 class EmulatedCall(ABC):
-    """One call. ``run`` is its life; everything else is a plain call. A carrier brings the
-    ``line``, and ``_lane`` for what its customer is told; ``status`` is in its words."""
+    """One call. ``run`` runs it to its end; all other methods are synchronous. A carrier provides
+    the ``line``, and ``_lane`` for the webhooks to its customer; ``status`` is in its terms."""
 
     plan: EmulatedPlan
     line: CarrierLine
@@ -115,7 +116,7 @@ class EmulatedCall(ABC):
         }
 
     async def run(self) -> None:
-        """Until the call is over and its last webhook delivered or given up."""
+        """Return when the call is over and its last webhook was delivered or given up."""
         async with anyio.create_task_group() as group:
             group.start_soon(self._lane.run)
             with self._live:
@@ -124,17 +125,17 @@ class EmulatedCall(ABC):
 
     @abstractmethod
     async def _proceed(self) -> None:
-        """From the beginning on; cancelled at the end."""
+        """The whole call; cancelled when it ends."""
 
     async def _decision(self) -> bool:
-        """Ring until the called phone decides; whether it answers."""
+        """Ring until the called phone decides; returns whether it answers."""
         after_ms = self._behaviour.after_ms
         if self._behaviour.answer is AnswerMode.NO_ANSWER:
             await anyio.sleep_forever()
         await anyio.sleep(
             (self._board.options.answer_after_ms if after_ms is None else after_ms) / 1000
         )
-        # The call may have ended in the same round of the loop.
+        # The call may have ended in the same iteration of the event loop.
         await anyio.lowlevel.checkpoint_if_cancelled()
         return self._behaviour.answer is not AnswerMode.REJECT
 
@@ -147,11 +148,11 @@ BoardT = TypeVar("BoardT", bound=Switchboard)
 
 
 class EmulatedCarrier(ABC, Generic[CallT, PlanT, BoardT]):
-    """A carrier on loopback, with phones that follow scripts. ``calls`` are found by the carrier's
-    ids: the last ``keep_calls`` of the options, as long as the older ones are over.
+    """A carrier on loopback, with phones that follow scripts. ``calls`` maps the carrier's ids to
+    calls; when there are ``keep_calls`` of them, a new call replaces the oldest that is over.
 
-    ``speech`` gives the phones a voice on media streams; without it they are silent there, unless
-    a step of their script brings its own audio.
+    ``speech`` gives the phones a voice on media streams; without it they are silent there, except
+    in steps of their script with ``audio``.
     """
 
     options: PhoneOptions
@@ -161,13 +162,13 @@ class EmulatedCarrier(ABC, Generic[CallT, PlanT, BoardT]):
         self.ledger = Ledger(self.seam)
         self.calls: dict[str, CallT] = {}
         self.base_url = ""
-        """Of the REST side, while it is served."""
+        """URL of the REST side, while it is served."""
         self._speech = speech
         self._phones: dict[str, Behaviour] = {}
         self._tasks: anyio.abc.TaskGroup | None = None
         self._board: BoardT | None = None
 
-    # --- what a carrier brings --------------------------------------------------------------
+    # --- what a carrier provides ------------------------------------------------------------
 
     @abstractmethod
     def _app(self) -> ASGIApp:
@@ -175,22 +176,22 @@ class EmulatedCarrier(ABC, Generic[CallT, PlanT, BoardT]):
 
     @abstractmethod
     def _switchboard(self, voice: Voice, clock: MediaClock) -> AbstractAsyncContextManager[BoardT]:
-        """What its calls share while it is served."""
+        """What the calls share while the carrier is served."""
 
     @abstractmethod
     def _inbound(self, number: str, to: str) -> PlanT:
-        """The call of a phone to ``to``. Raises ``LookupError`` where that leads nowhere."""
+        """A phone's call to ``to``. Raises ``LookupError`` if that number leads nowhere."""
 
     @abstractmethod
     def _call(self, board: BoardT, plan: PlanT, behaviour: Behaviour) -> CallT:
-        """A call that does not live yet."""
+        """A call that has not been started yet."""
 
     # --- life -------------------------------------------------------------------------------
 
     @asynccontextmanager
     async def serve(self) -> AsyncIterator[Self]:
-        """Listen until left; calls that are still up are cut off then. Raises ``OSError`` (the
-        port is taken)."""
+        """Listen until the context is left, which cuts off calls that are still up. Raises
+        ``OSError`` (the port is taken)."""
         async with AsyncExitStack() as stack:
             clock = MediaClock(self.seam)
             voice = Voice(self._speech, self.options.voice, self.ledger)
@@ -218,18 +219,18 @@ class EmulatedCarrier(ABC, Generic[CallT, PlanT, BoardT]):
         *,
         patience_s: float | None = None,
     ) -> str:
-        """The phone ``number`` calls ``to``; the carrier's id of the call. Without a script it
-        does what the default phone does. Raises ``LookupError`` where ``to`` leads nowhere."""
+        """Let the phone ``number`` call ``to``; returns the carrier's id of the call. Without a
+        script it follows the default one. Raises ``LookupError`` if ``to`` leads nowhere."""
         steps = default_script() if script is None else tuple(script)
         return self._begin(self._inbound(number, to), Behaviour(steps, patience_s=patience_s)).id
 
     def dial(self, plan: PlanT) -> CallT:
-        """A customer calls a phone."""
+        """Let a customer call a phone."""
         phone = self._phones.get(plan.to_number)
         return self._begin(plan, phone or Behaviour(default_script()))
 
     def set_phone(self, number: str, behaviour: Behaviour | Script) -> None:
-        """What the phone with this number does when it is called."""
+        """Set what the phone with this number does when it is called."""
         if not isinstance(behaviour, Behaviour):
             behaviour = Behaviour(tuple(behaviour))
         self._phones[number] = behaviour
@@ -249,11 +250,11 @@ class EmulatedCarrier(ABC, Generic[CallT, PlanT, BoardT]):
         self._tasks.start_soon(call.run)
         return call
 
-    # --- looking on -------------------------------------------------------------------------
+    # --- inspection -------------------------------------------------------------------------
 
     async def ended(self, call_id: str) -> EndReason:
-        """Wait for the end of a call: why it really ended. Raises ``KeyError`` for one that never
-        was."""
+        """Wait for the end of a call; returns why it really ended. Raises ``KeyError`` for an
+        unknown call."""
         call = self.calls[call_id]
         await call.over.wait()
         if call.reason is None:
@@ -265,7 +266,8 @@ class EmulatedCarrier(ABC, Generic[CallT, PlanT, BoardT]):
         return self.calls[call_id].stats
 
     def recording(self, call_id: str) -> bytes:
-        """WAV, 8 kHz, 16 bit, stereo: left the phone, right what it heard. Raises ``KeyError``."""
+        """A WAV file, 8 kHz, 16 bit, stereo: what the phone said on the left, what it heard on the
+        right. Raises ``KeyError``."""
         return self.calls[call_id].line.recording.wav()
 
     def report(self, call_id: str | None = None) -> Mapping[str, Any]:

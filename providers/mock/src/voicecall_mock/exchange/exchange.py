@@ -25,7 +25,7 @@ __all__ = ["Exchange", "NoWebhook"]
 
 
 class NoWebhook(LookupError):
-    """A phone calls in, but no gateway has said where inbound calls go."""
+    """A phone calls in, but no gateway has registered a webhook for inbound calls."""
 
 
 class Exchange(EmulatedCarrier[Call, CallPlan, ExchangeBoard]):

@@ -1,4 +1,4 @@
-"""Trouble on request: what the exchange does wrong until it is told otherwise."""
+"""Faults on request: what the exchange does wrong until they are replaced."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from voicecall.seam import Seam
 __all__ = ["Amount", "Chance", "FaultError", "Faults", "RestFault", "WebhookFault", "read_faults"]
 
 Amount = Annotated[float, msgspec.Meta(ge=0, le=sys.float_info.max)]
-"""Of milliseconds, say."""
+"""A number of any unit, such as milliseconds."""
 Chance = Amount | bool
 """A probability; true is 1."""
 T = TypeVar("T")
@@ -25,8 +25,8 @@ class FaultError(ValueError):
 class WebhookFault(
     msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True
 ):
-    """``duplicate``, ``reorder`` (swapped with the next of the call) and ``lose`` (never sent) are
-    probabilities; only webhooks of ``types`` (empty: all) are concerned."""
+    """``duplicate``, ``reorder`` (swapped with the next one of the call) and ``lose`` (never sent)
+    are probabilities. Only webhooks of ``types`` (empty: all) are affected."""
 
     duplicate: Chance = 0.0
     reorder: Chance = 0.0
@@ -35,14 +35,14 @@ class WebhookFault(
     types: frozenset[str] = frozenset()
 
     def of_type(self, type_: str) -> WebhookFault:
-        """What befalls webhooks of this type."""
+        """The faults of webhooks of this type."""
         return self if not self.types or type_ in self.types else WebhookFault()
 
 
 class RestFault(msgspec.Struct, kw_only=True, rename="camel", forbid_unknown_fields=True):
-    """The next ``times`` requests (None: all) to ``paths`` (beginnings such as ``POST /v1/calls``;
-    empty: all of a gateway's) wait ``delay_ms``, then fail with ``status``, or are carried out
-    without any reply (``ambiguous``)."""
+    """The next ``times`` requests (None: all) to ``paths`` (prefixes such as ``POST /v1/calls``;
+    empty: all requests of a gateway) wait ``delay_ms``. Then they fail with ``status``, or are
+    carried out without a reply (``ambiguous``)."""
 
     delay_ms: Amount = 0.0
     status: Annotated[int, msgspec.Meta(ge=400, le=599)] | None = None
@@ -51,7 +51,7 @@ class RestFault(msgspec.Struct, kw_only=True, rename="camel", forbid_unknown_fie
     times: Annotated[int, msgspec.Meta(ge=0)] | None = None
 
     def take(self, method: str, path: str) -> bool:
-        """Whether this request is concerned; counts it."""
+        """Whether this request is affected; counts it if so."""
         if self.times == 0 or not (self.delay_ms or self.status or self.ambiguous):
             return False
         if self.paths and not f"{method} {path}".startswith(self.paths):
@@ -71,14 +71,14 @@ class Faults(msgspec.Struct, forbid_unknown_fields=True):
         return probability > 0 and seam.random() < probability
 
     def replace(self, data: Any) -> None:
-        """Read ``{"webhooks": {...}, "rest": {...}}``; what is not named is in order again.
+        """Read ``{"webhooks": {...}, "rest": {...}}``; what is missing has no faults any more.
         Raises :exc:`FaultError`."""
         wanted = read_faults(data, Faults)
         self.webhooks, self.rest = wanted.webhooks, wanted.rest
 
 
 def read_faults(data: Any, kind: type[T]) -> T:
-    """JSON data as ``kind``, with members in camel case. Raises :exc:`FaultError`."""
+    """JSON data, with members in camel case, as ``kind``. Raises :exc:`FaultError`."""
     try:
         return msgspec.convert(data, kind)
     except (msgspec.ValidationError, UnicodeError) as error:

@@ -15,8 +15,8 @@ Entry = dict[str, Any]
 
 
 class Ledger:
-    """Entries are JSON-ready: ``at`` (epoch ms), ``kind``, ``call`` (None: of no call), and what
-    belongs to the kind. The last ``limit`` are kept."""
+    """Entries are JSON objects: ``at`` (epoch ms), ``kind``, ``call`` (None if it concerns no
+    call), and the members of that kind. The last ``limit`` entries are kept."""
 
     def __init__(self, seam: Seam, *, limit: int = 100_000) -> None:
         self._seam = seam
@@ -31,7 +31,7 @@ class Ledger:
     def entries(
         self, kind: str | None = None, *, call: str | None = None, **match: Any
     ) -> list[Entry]:
-        """Entries of this kind and call (None: all) whose other members equal ``match``."""
+        """Entries of this kind and call (None: any) whose other members equal ``match``."""
         return [
             entry
             for entry in self._entries
@@ -43,7 +43,7 @@ class Ledger:
     async def wait_for(
         self, kind: str, *, call: str | None = None, count: int = 1, **match: Any
     ) -> Entry:
-        """Wait until there are ``count`` such entries; the last of them."""
+        """Wait until there are ``count`` such entries; returns the last of these."""
         while len(found := self.entries(kind, call=call, **match)) < count:
             await self._grown.wait()
         return found[count - 1]

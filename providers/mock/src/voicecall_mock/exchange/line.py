@@ -1,7 +1,7 @@
 """The line between one phone and the exchange: its mouth, ears and keys.
 
-A phone speaks into the media stream where there is one, else to the exchange's own recogniser;
-the audio side lives here so that it outlasts a socket.
+A phone speaks into the media stream if there is one, otherwise to the exchange's own recogniser.
+The audio state is kept here so that it outlasts a socket.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ class Native(Protocol):
 
     @property
     def playing(self) -> object | None:
-        """What is being spoken."""
+        """What is being spoken, or None."""
         ...
 
     @property
     def speaks(self) -> bool:
-        """Something is being spoken or about to be."""
+        """Whether something is being spoken or about to be."""
         ...
 
     @property
     def listening(self) -> object | None:
-        """Who listens to the phone."""
+        """What listens to the phone, or None."""
         ...
 
     def barge_in(self) -> None:
@@ -45,7 +45,7 @@ class Native(Protocol):
         ...
 
     def recognised(self, text: str, *, final: bool) -> bool:
-        """The phone said ``text``; False when nobody listens."""
+        """The phone said ``text``; returns False if nothing listens."""
         ...
 
     def pressed(self, digits: str) -> None:
@@ -54,7 +54,7 @@ class Native(Protocol):
 
 
 class CarrierLine:
-    """One a call; ``hang_up`` ends it. A subclass brings ``native``."""
+    """The line of one call; ``hang_up`` ends the call. A subclass provides ``native``."""
 
     native: Native
 
@@ -80,7 +80,7 @@ class CarrierLine:
     # --- from the exchange ------------------------------------------------------------------
 
     def attach(self, stream: SocketStream | None) -> None:
-        """The open media stream of the call; None: there is none any more."""
+        """Use this open media stream; None if the call has none any more."""
         self.stream = stream
         if stream is None:
             self._mouth.clear()
@@ -89,8 +89,8 @@ class CarrierLine:
         self.notify()
 
     def exchange_frames(self, heard: bytes | None) -> bytes | None:
-        """20 ms of a stream pass: ``heard`` was played; the frame the phone says. None is
-        silence."""
+        """20 ms of a stream pass: ``heard`` was played; returns the frame that the phone says. None
+        is silence."""
         said = None
         if self._mouth:
             said = bytes(self._mouth[:FRAME])
@@ -110,7 +110,7 @@ class CarrierLine:
         self._ledger.add("digits-heard", self._call_id, digits=digits)
 
     def hear_text(self, text: str, complete: bool = True) -> None:
-        """The exchange spoke ``text``; not ``complete``: until the phone interrupted it."""
+        """The exchange spoke ``text``; not ``complete`` if the phone interrupted it."""
         self._far_spoke = True
         self.last_heard_at = self._seam.monotonic()
         self._note("heard", text, complete=complete)
@@ -162,7 +162,8 @@ class CarrierLine:
             self._ledger.add("speech-unheard", self._call_id, text=text)
 
     async def far_silence(self, after_ms: int) -> None:
-        """The far side has spoken since the phone did, and is silent for ``after_ms``."""
+        """Wait until the far side has spoken since the phone last did, and has then been silent
+        for ``after_ms``."""
         while True:
             left_ms = self._silence_left(after_ms)
             if left_ms == 0:
@@ -173,7 +174,7 @@ class CarrierLine:
         self.forget_heard()
 
     def _silence_left(self, after_ms: int) -> float | None:
-        """Milliseconds of silence still missing; None when speech is awaited."""
+        """Milliseconds of silence still missing; None while speech is awaited."""
         if not self._far_spoke:
             return None
         if self.stream is None:
@@ -184,7 +185,7 @@ class CarrierLine:
         return 0 if quiet is None else max(0, after_ms - quiet)
 
     async def far_speech(self) -> None:
-        """The far side speaks."""
+        """Wait until the far side speaks."""
         await self._until(
             lambda: (
                 self.native.playing is not None
@@ -211,7 +212,7 @@ class CarrierLine:
             stream.drop("the connection broke")
 
     async def be_patient(self, patience_s: float) -> None:
-        """Hang up when nothing was heard for so long."""
+        """Hang up when nothing was heard for ``patience_s``."""
         while (left := self.last_heard_at + patience_s - self._seam.monotonic()) > 0:
             await anyio.sleep(left)
             if self.native.playing is not None:
@@ -221,7 +222,7 @@ class CarrierLine:
     # --- waiting ----------------------------------------------------------------------------
 
     def notify(self) -> None:
-        """Something began or ended that a phone may wait for."""
+        """Wake the phone: something that it may wait for began or ended."""
         self._change.set()
         self._change = anyio.Event()
 

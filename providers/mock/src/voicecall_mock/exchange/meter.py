@@ -5,7 +5,7 @@ A frame is *loud* when at least 8 of its 160 samples exceed a level of 300 (of 3
 ``barge_in_stop_ms``: for each time the phone began to speak while the far side spoke, from the
 phone's first loud frame to the end of the last loud frame of the far side that was played.
 ``response_ms``: for each answer, from the end of the phone's last loud frame to the first loud
-frame of the far side (silence in between as the phone's user perceives it).
+frame of the far side (the silence that the phone's user perceives).
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ __all__ = ["Meter", "is_loud"]
 _LEVEL = 300
 _SAMPLES = 8
 _HANGOVER_FRAMES = 10
-"""The far side still speaks this long after a loud frame: the gaps between words."""
+"""The far side counts as speaking this long after a loud frame, because of gaps between words."""
 
 
 @cache
 def _loud_table() -> bytes:
-    """For each mu-law code whether it is loud. Made at first use: numpy is slow to import."""
+    """Whether each mu-law code is loud. Made at first use, because numpy is slow to import."""
     import numpy as np
 
     from voicecall.audio import mulaw_to_pcm16
@@ -34,12 +34,12 @@ def _loud_table() -> bytes:
 
 
 def is_loud(frame: bytes) -> bool:
-    """Whether a mu-law frame is not silence."""
+    """Whether a mu-law frame is loud."""
     return frame.translate(_loud_table()).count(1) >= _SAMPLES
 
 
 class Meter:
-    """One a call. ``settle_ms``: quiet after which an interrupted far side has stopped."""
+    """One per call. ``settle_ms``: quiet after which an interrupted far side has stopped."""
 
     def __init__(self, *, settle_ms: int = 500) -> None:
         self._settle = max(1, settle_ms // FRAME_MS)
@@ -58,12 +58,12 @@ class Meter:
 
     @property
     def far_quiet_ms(self) -> float | None:
-        """Since the far side's last loud frame; None when it never spoke."""
+        """Time since the far side's last loud frame; None if it has never spoken."""
         return None if self._far_last is None else (self._now - self._far_last) * FRAME_MS
 
     @property
     def barge_in_stop_ms(self) -> list[float]:
-        """The last one may still grow while the far side speaks on."""
+        """The last value grows as long as the far side goes on speaking."""
         if self._interruption is None:
             return list(self._stops)
         return [*self._stops, self._span(self._interruption)]
@@ -78,7 +78,7 @@ class Meter:
         self._phone_begins = True
 
     def frame(self, said: bytes | None, heard: bytes | None) -> bool:
-        """One frame time passes; None is silence. True when the far side began to speak."""
+        """20 ms pass; None is silence. Returns True if the far side began to speak."""
         self._now += 1
         began = False
         if heard is not None and is_loud(heard):

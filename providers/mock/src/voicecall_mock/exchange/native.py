@@ -1,7 +1,7 @@
-"""Speech without a media stream: the exchange speaks text and recognises the phone by itself.
+"""Speech without a media stream: the exchange itself speaks text and recognises the phone.
 
-Spoken text takes ``word_ms`` a word. A listen action takes one final result and is over then; a
-listen inside a speak action begins when that has been spoken.
+Speaking takes ``word_ms`` per word. A listen action ends with one final result; a listen inside a
+speak action begins when the text has been spoken.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ def digits_s(digits: str, options: PhoneOptions, second_s: float = 1.0) -> float
 
 
 class NativeLine:
-    """``post`` sends a webhook, ``heard(text, complete)`` is told what the phone hears,
-    ``changed`` is called whenever something begins or ends."""
+    """``post`` sends a webhook, ``heard(text, complete)`` is called with what the phone hears,
+    ``changed`` whenever something begins or ends."""
 
     def __init__(
         self,
@@ -54,7 +54,7 @@ class NativeLine:
 
     @property
     def speaks(self) -> bool:
-        """Something is being spoken or about to be."""
+        """Whether something is being spoken or about to be."""
         return self.playing is not None or bool(self._queue)
 
     def speak(self, action: tel.Speak) -> None:
@@ -63,16 +63,16 @@ class NativeLine:
         self._changed()
 
     def listen(self, action: tel.Listen | None) -> None:
-        """Listen; None: stop listening."""
+        """Listen, or stop listening if ``action`` is None."""
         self.listening = action
         self._changed()
 
     def barge_in(self) -> None:
-        """The phone talks over the speech: it stops."""
+        """The phone talks over the speech, which stops."""
         self._stop.set()
 
     def recognised(self, text: str, *, final: bool) -> bool:
-        """The phone said ``text``; False when nobody listens."""
+        """The phone said ``text``; returns False if there is no listen action."""
         listen = self.listening
         if listen is None:
             return False

@@ -1,4 +1,4 @@
-"""What can be set on an exchange. All times can be made short for tests."""
+"""Options of an exchange. All times can be made short for tests."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ __all__ = ["ExchangeOptions", "PhoneOptions"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PhoneOptions:
-    """What any emulated carrier has: an address, phones, lines and media streams.
+    """Options of any emulated carrier: its address, phones, lines and media streams.
 
-    ``host`` and ``port`` (0: any free one) of the REST side.
+    ``host`` and ``port`` (0: any free one): address of the REST side.
 
     ``answer_after_ms``: ringing before the default phone answers. ``voice``: voice of the speech
-    provider. ``answer_timeout_s``: an inbound call that nobody answers ends after it.
+    provider. ``answer_timeout_s``: time after which an unanswered inbound call ends.
 
     ``reorder_wait_ms``: how long a webhook to be reordered waits for its neighbour.
 
-    ``word_ms`` and ``least_speech_ms``: playback of native speech, both ways.
-    ``listen_patience_ms``: a phone with something to say waits so long for a listener (a listen
-    action or a media stream). ``digit_ms``: length of one keypad tone.
+    ``word_ms`` and ``least_speech_ms``: time per word, and least time, of native speech in both
+    directions. ``listen_patience_ms``: how long a phone with something to say waits for a listener
+    (a listen action or a media stream). ``digit_ms``: length of one keypad tone.
 
-    ``connect_timeout_s``: to open a media socket. ``playback_limit_ms``: audio the playback buffer
-    holds, more is dropped and counted. ``underrun_gap_ms``: see ``playback``.
-    ``settle_ms``: quiet after which the far side counts as having stopped when it was
-    interrupted. ``recording_limit_s``: longest recording of a call (0: none).
+    ``connect_timeout_s``: time to open a media socket. ``playback_limit_ms``: audio that the
+    playback buffer holds; more is dropped and counted. ``underrun_gap_ms``: see ``playback``.
+    ``settle_ms``: quiet after which an interrupted far side counts as having stopped.
+    ``recording_limit_s``: longest recording of a call (0: none).
 
     ``keep_calls``: calls remembered; the oldest that are over are forgotten first.
     """
@@ -57,7 +57,7 @@ class ExchangeOptions(PhoneOptions):
     ``inbound_time_limit_s``: longest inbound call.
 
     ``webhook_timeout_s`` and ``redelivery_s``: how long one delivery of a webhook may take, and
-    the waits before the deliveries after the first.
+    the wait before each redelivery.
     """
 
     auth_token: str = DEFAULT_AUTH_TOKEN

@@ -23,7 +23,7 @@ from .script import (
 __all__ = ["run_phone"]
 
 _LOOP_PAUSE_S = 0.02
-"""A script of steps that take no time must not spin."""
+"""Keeps a loop of steps that take no time from spinning."""
 
 
 async def run_phone(script: Script, line: CarrierLine) -> None:

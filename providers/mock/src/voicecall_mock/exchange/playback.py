@@ -1,4 +1,4 @@
-"""The playback buffer of a media stream: what the far side sent, played at real time. Pure.
+"""The playback buffer of a media stream: what the far side sent, played in real time. Pure.
 
 An *underrun* is a gap in the middle of an utterance: the buffer ran dry for at least one frame
 between two media messages that arrived less than ``gap_ms`` apart, with no clear in between.
@@ -18,7 +18,7 @@ SILENCE = b"\xff" * FRAME
 
 
 class Playback:
-    """``limit`` bytes of mu-law are held; what does not fit is dropped and counted."""
+    """Holds ``limit`` bytes of mu-law; what does not fit is dropped and counted."""
 
     def __init__(self, *, gap_ms: float = 400, limit: int = 2_400_000) -> None:
         self._gap_s = gap_ms / 1000
@@ -51,11 +51,11 @@ class Playback:
         self._received += len(payload)
 
     def mark(self, name: str) -> None:
-        """Come back with ``name`` when all audio up to now was played."""
+        """Return ``name`` from :meth:`reached` when all audio up to now was played."""
         self._marks.append((self._received, name))
 
     def clear(self) -> list[str]:
-        """Throw the audio away; the names of all marks, which come back at once."""
+        """Discard the audio; returns the names of all marks, which are reached at once."""
         names = [name for _, name in self._marks]
         self._marks.clear()
         self._buffer.clear()
@@ -64,14 +64,14 @@ class Playback:
         return names
 
     def reached(self) -> list[str]:
-        """Names of the marks whose audio was played to its end by now."""
+        """Names of the marks whose audio has been played to its end."""
         names = []
         while self._marks and self._marks[0][0] <= self._played:
             names.append(self._marks.popleft()[1])
         return names
 
     def take(self) -> bytes | None:
-        """The frame that is played next, padded with silence; None when there is no audio."""
+        """The next frame to play, padded with silence; None if there is no audio."""
         if not self._buffer:
             self._dry = True
             return None

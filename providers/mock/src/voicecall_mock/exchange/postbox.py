@@ -1,4 +1,4 @@
-"""What is to be delivered about one call: in its order, unless faults mix it up."""
+"""What is to be delivered about one call: in order, unless faults change the order."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ T = TypeVar("T")
 
 
 class Postbox(ABC, Generic[T]):
-    """One a call: filled by plain calls, emptied by one task. A letter that is to be swapped waits
-    ``neighbour_s`` for the next one."""
+    """The queue of one call: filled by synchronous methods, emptied by one task. A letter to be
+    swapped waits up to ``neighbour_s`` for the next one."""
 
     def __init__(self, neighbour_s: float) -> None:
         self._neighbour_s = neighbour_s
@@ -25,17 +25,17 @@ class Postbox(ABC, Generic[T]):
         self._finished = False
 
     def put(self, letter: T) -> None:
-        """Never waits."""
+        """Queue a letter. Never waits."""
         self._letters.append(letter)
         self._more.set()
 
     def finish(self) -> None:
-        """The last one was put in."""
+        """The last letter has been queued."""
         self._finished = True
         self._more.set()
 
     async def run(self) -> None:
-        """Until the last one was delivered or given up."""
+        """Return when the last letter was delivered or given up."""
         while (letter := await self._take()) is not None:
             if self._is_swapped(letter):
                 neighbour = await self._take(self._neighbour_s)
@@ -45,13 +45,13 @@ class Postbox(ABC, Generic[T]):
 
     @abstractmethod
     def _is_swapped(self, letter: T) -> bool:
-        """Whether the next letter comes before this one."""
+        """Whether the next letter is delivered before this one."""
 
     @abstractmethod
     async def _deliver(self, letter: T) -> None: ...
 
     async def _take(self, within_s: float = math.inf) -> T | None:
-        """The next one; None after the last, or when none comes in time."""
+        """The next letter; None after the last, or if none comes in time."""
         with anyio.move_on_after(within_s):
             while not self._letters:
                 if self._finished:

@@ -1,4 +1,4 @@
-"""An emulator as a process of its own: a voice for its phones, and a life until a signal."""
+"""An emulator as a separate process: it gives the phones a voice, and runs until a signal."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ def run_emulator(
     introduce: Callable[[CarrierT], str],
     tts: str | None,
 ) -> None:
-    """Serve until SIGINT or SIGTERM what ``make`` makes with the phones' voice, and print what
-    ``introduce`` says of it. ``tts``: id of the provider that gives the phones a voice, and which
-    of its voices, after a colon (``<id>`` or ``<id>:<voice>``).
+    """Serve the carrier that ``make(speech, voice)`` returns until SIGINT or SIGTERM, and print
+    ``introduce(carrier)`` once it listens. ``tts``: the provider that gives the phones a voice,
+    ``<id>`` or ``<id>:<voice>``.
 
     Raises ``OSError`` (the port is taken), and :exc:`voicecall.errors.PluginError` and
-    :exc:`voicecall.errors.ConfigError` where that provider cannot be used.
+    :exc:`voicecall.errors.ConfigError` if that provider cannot be used.
     """
     provider_id, _, voice = (tts or "").partition(":")
     with tempfile.TemporaryDirectory(prefix="voicecall-phones-") as directory:
@@ -43,7 +43,7 @@ def run_emulator(
 
 
 def _speech(provider_id: str, state_dir: Path) -> SpeechProvider:
-    """The provider, as it is without configuration but for what the environment supplies."""
+    """The provider, configured by the environment only."""
     registry = Registry()
 
     def create(kind: ProviderKind, provider_id: str, config: Mapping[str, Any]) -> Any:
@@ -71,7 +71,7 @@ async def _serve(emulator: CarrierT, introduce: Callable[[CarrierT], str]) -> No
 
 
 def _only(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The one exception in a task group's, as the caller expects it."""
+    """The only exception in a group, which the caller expects without the group."""
     error: BaseException = group
     while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]

@@ -46,7 +46,7 @@ class Recording:
 
     @property
     def heard(self) -> bytes:
-        """The far side as it was played, mu-law 8 kHz."""
+        """What was played of the far side, mu-law 8 kHz."""
         return bytes(self._heard)
 
     def wav(self) -> bytes:

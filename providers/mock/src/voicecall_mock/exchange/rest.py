@@ -32,7 +32,7 @@ T = TypeVar("T")
 
 
 def make_app(exchange: Exchange) -> ASGIApp:
-    """The ASGI application: authorisation, then faults, then the routes."""
+    """The ASGI application: authorisation, then faults, then routes."""
     rest = _Rest(exchange)
     routes = [
         Route("/v1/calls", rest.dial, methods=["POST"]),
@@ -73,7 +73,7 @@ class _Door:
 
 
 class _Trouble:
-    """Applies the faults asked for to a gateway's requests."""
+    """Applies the requested faults to a gateway's requests."""
 
     def __init__(self, app: ASGIApp, faults: Faults) -> None:
         self._app = app

@@ -1,6 +1,6 @@
 """What a phone does: scripts, as objects and as JSON.
 
-In JSON a step is an object with ``do`` and the step's members in camel case::
+A JSON step is an object with ``do`` and the step's members in camel case::
 
     [{"do": "wait-for-silence", "afterMs": 600}, {"do": "say", "text": "Hello."}, {"do": "loop"}]
 
@@ -45,7 +45,7 @@ __all__ = [
 
 
 class ScriptError(ValueError):
-    """A script or behaviour that cannot be read; the text names the place."""
+    """A script or behaviour that cannot be read; the message names the place."""
 
 
 _Whole = Annotated[int, msgspec.Meta(ge=0)]
@@ -69,8 +69,8 @@ class _Step(
 
 
 class Say(_Step, frozen=True):
-    """Speak ``text``. ``audio`` (mu-law 8 kHz, base64 in JSON) is played on a media stream instead
-    of synthesised speech. ``partial`` is recognised first in a native call."""
+    """Speak ``text``. On a media stream, ``audio`` (mu-law 8 kHz, base64 in JSON) replaces
+    synthesised speech. In a native call, ``partial`` is recognised first."""
 
     text: str
     audio: bytes = b""
@@ -79,7 +79,7 @@ class Say(_Step, frozen=True):
 
 class WaitForSilence(_Step, frozen=True):
     """Wait until the far side has spoken (since this phone last did) and has then been silent for
-    ``after_ms``; a native call: until a speak action has ended. At most ``timeout_ms``."""
+    ``after_ms``; in a native call, until a speak action has ended. At most ``timeout_ms``."""
 
     after_ms: _Whole = 600
     timeout_ms: _Whole | None = None
@@ -100,13 +100,13 @@ class Press(_Step, frozen=True):
 
 
 class Wait(_Step, frozen=True):
-    """Let time pass; what is heard meanwhile counts for the next :class:`WaitForSilence`."""
+    """Let time pass. What is heard meanwhile counts for the next :class:`WaitForSilence`."""
 
     ms: _Whole
 
 
 class Silent(_Step, frozen=True):
-    """Say nothing for ``ms`` (None: until the call ends) and take no notice of what is heard."""
+    """Say nothing for ``ms`` (None: until the call ends) and ignore what is heard."""
 
     ms: _Whole | None = None
 
@@ -116,7 +116,7 @@ class HangUp(_Step, frozen=True):
 
 
 class DropSocket(_Step, frozen=True):
-    """The media socket breaks without a close frame; the call goes on."""
+    """Break the media socket without a close frame; the call goes on."""
 
 
 class HangUpMidWord(_Step, frozen=True):
@@ -150,7 +150,7 @@ Script = tuple[Step, ...]
 
 
 class AnswerMode(StrEnum):
-    """What a called phone does. ``reject``: rings, then refuses (busy)."""
+    """What a called phone does. ``reject``: ring, then refuse (busy)."""
 
     ANSWER = "answer"
     REJECT = "reject"
@@ -160,7 +160,7 @@ class AnswerMode(StrEnum):
 
 
 class Behaviour(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
-    """A phone when it is called: ``after_ms`` of ringing (None: as the exchange is set), then
+    """A phone when it is called: ``after_ms`` of ringing (None: the option of the exchange), then
     ``answer``, then ``script``. It hangs up when it has heard nothing for ``patience_s``."""
 
     script: Script = ()
@@ -178,7 +178,7 @@ _SENTENCES = (
 
 
 def default_script() -> Script:
-    """Says one short sentence after each thing it hears and never hangs up."""
+    """A phone that says one short sentence after each utterance it hears and never hangs up."""
     steps: list[Step] = []
     for text in _SENTENCES:
         steps += [WaitForSilence(), Say(text)]
@@ -208,7 +208,8 @@ def behaviour_from_json(data: Any) -> Behaviour:
 
 
 def caller_from_json(data: Mapping[str, Any]) -> Behaviour:
-    """That of a phone that calls, which neither rings nor answers. Raises :exc:`ScriptError`."""
+    """The behaviour of a calling phone, which neither rings nor answers. Raises
+    :exc:`ScriptError`."""
     for key in ("answer", "afterMs"):
         if key in data:
             raise ScriptError(f"{key} is for a phone that is called")

@@ -1,5 +1,5 @@
-"""An ASGI application on uvicorn inside this process: no signal handlers, no log lines
-while all is well."""
+"""An ASGI application on uvicorn inside this process, without signal handlers, and without log
+lines unless there is a problem."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def break_connection(scope: Scope) -> None:
 async def leave_unanswered(
     app: ASGIApp, scope: Scope, receive: Receive, *, delay_s: float = 0.0
 ) -> None:
-    """Have ``app`` carry a request out, and close the client's connection in place of the answer,
-    ``delay_s`` later."""
+    """Have ``app`` carry out a request, and ``delay_s`` later close the client's connection
+    instead of answering."""
     await app(scope, receive, _swallow)
     await anyio.sleep(delay_s)
     break_connection(scope)
@@ -55,7 +55,8 @@ class _Server(uvicorn.Server):
 
 @asynccontextmanager
 async def serve_app(app: ASGIApp, host: str, port: int) -> AsyncIterator[str]:
-    """Listen on ``host`` and ``port`` (0: any free one); the base URL. Raises ``OSError``."""
+    """Listen on ``host`` and ``port`` (0: any free one); yields the base URL. Raises
+    ``OSError``."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.create_server((host, port), family=family, backlog=1024)
     bound = listener.getsockname()[1]
@@ -72,7 +73,7 @@ async def serve_app(app: ASGIApp, host: str, port: int) -> AsyncIterator[str]:
     server = _Server(config)
 
     async def run() -> None:
-        # Shielded: a cancelled host still closes its connections in order.
+        # Shielded, so that connections are closed properly even if the host is cancelled.
         with anyio.CancelScope(shield=True):
             await server.serve(sockets=[listener])
 

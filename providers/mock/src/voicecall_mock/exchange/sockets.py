@@ -1,9 +1,8 @@
-"""A media socket that a carrier opens, and the clock of all of them; the messages are left to a
-subclass.
+"""Media sockets opened by a carrier, and the clock that they share. Subclasses define the messages.
 
-The clock ticks every 20 ms on an absolute schedule; in each tick every stream plays a frame of
-what it received and sends a frame of what its phone says. Nothing in it waits: frames are written
-straight into the sockets' buffers.
+The clock ticks every 20 ms on an absolute schedule. In each tick every stream plays a frame of
+what it received and sends a frame of what its phone says. Nothing in a tick waits: frames are
+written straight into the sockets' buffers.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ _CLOSE_S = 1.0
 
 
 class ProtocolBreach(Exception):
-    """A message on which the stream gives up."""
+    """A message that ends the stream."""
 
 
 class MediaClock:
@@ -68,25 +67,26 @@ class MediaClock:
 
 
 class StreamOwner(Protocol[StreamT]):
-    """The call, as its stream sees it. Plain calls."""
+    """The call, as its stream sees it. All methods are synchronous."""
 
     @property
     def line(self) -> CarrierLine: ...
 
     def stream_opened(self, stream: StreamT) -> None:
-        """The first messages are out."""
+        """The first messages were sent."""
         ...
 
     def stream_closed(self, stream: StreamT) -> None:
-        """Once for each stream, opened or not."""
+        """Called once for each stream, opened or not."""
         ...
 
 
 class SocketStream(ABC):
-    """One media socket, from dialling the gateway to its close. ``headers`` go with the upgrade.
+    """One media socket, from the connection attempt to its close. ``headers`` are sent with the
+    upgrade.
 
-    ``error``: why it failed or was lost, None while all is well. ``close_code``: what the gateway
-    closed it with, None when it did not."""
+    ``error``: why it failed or was lost, None otherwise. ``close_code``: the code with which the
+    gateway closed it, None if it did not."""
 
     def __init__(
         self,
@@ -110,7 +110,7 @@ class SocketStream(ABC):
         self._stop_reason = "ended"
         self._frames = 0
 
-    # --- what a carrier's protocol says -------------------------------------------------------
+    # --- the carrier's protocol ---------------------------------------------------------------
 
     @abstractmethod
     def opening(self) -> Sequence[bytes]:
@@ -118,7 +118,7 @@ class SocketStream(ABC):
 
     @abstractmethod
     def media_message(self, at_ms: int, payload: bytes) -> bytes:
-        """A frame of the phone, base64, ``at_ms`` after the start."""
+        """A frame from the phone, base64, ``at_ms`` after the start."""
 
     @abstractmethod
     def mark_message(self, name: str) -> bytes: ...
@@ -132,12 +132,12 @@ class SocketStream(ABC):
 
     @abstractmethod
     def received(self, message: str | bytes) -> None:
-        """A message of the gateway. Raises :exc:`ProtocolBreach`."""
+        """Handle a message from the gateway. Raises :exc:`ProtocolBreach`."""
 
     # --- life ---------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Until the socket is closed, by whomever."""
+        """Return when the socket was closed by either side."""
         try:
             with self._scope:
                 self._socket = await self._connect()
@@ -172,20 +172,21 @@ class SocketStream(ABC):
 
     @property
     def backlog(self) -> int:
-        """Bytes that the gateway has not taken yet."""
+        """Bytes that the gateway has not read yet."""
         return 0 if self._socket is None else self._socket.transport.get_write_buffer_size()
 
     def feed(self, payload: bytes) -> None:
-        """Audio of the gateway arrived."""
+        """Audio from the gateway arrived."""
         self.playback.feed(payload, self._board.seam.monotonic())
 
     def clear(self) -> None:
-        """The gateway wants silence: every mark comes back at once."""
+        """Drop the audio not yet played; every mark is returned at once."""
         for name in self.playback.clear():
             self.send(self.mark_message(name))
 
     def send(self, message: bytes) -> None:
-        """Send a text message without waiting; the stream is dropped when nobody reads it."""
+        """Send a text message without waiting; the stream is dropped if the gateway does not
+        read."""
         socket = self._socket
         if socket is None:
             return

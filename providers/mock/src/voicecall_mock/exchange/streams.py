@@ -1,4 +1,4 @@
-"""Media streams of the mock exchange. Messages: see :mod:`voicecall_mock.codec`."""
+"""Media streams of the mock exchange. :mod:`voicecall_mock.codec` describes the messages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The phones' voice: scripts are synthesised before a call, so that it never stalls its audio."""
+"""The phones' voice: scripts are synthesised before a call, so that its audio never stalls."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _whole_frames(audio: bytes) -> bytes:
 
 
 class Voice:
-    """Clips by text. Without a speech provider only steps with audio of their own are heard."""
+    """Clips by text. Without a speech provider only steps with their own audio are heard."""
 
     def __init__(self, speech: SpeechProvider | None, voice: str | None, ledger: Ledger) -> None:
         self._speech = speech
@@ -38,7 +38,7 @@ class Voice:
         self._lock = anyio.Lock()
 
     async def prepare(self, script: Script) -> None:
-        """Synthesise what ``script`` says and is not known yet."""
+        """Synthesise the texts of ``script`` that have no clip yet."""
         if self._speech is None:
             return
         async with self._lock:
@@ -59,5 +59,5 @@ class Voice:
         return _whole_frames(bytes(collector.audio))
 
     def clip(self, step: Spoken) -> bytes:
-        """Mu-law audio of a step in whole frames; empty when there is no voice for it."""
+        """Mu-law audio of a step in whole frames; empty if there is no voice for it."""
         return _whole_frames(step.audio) or self._clips.get(step.text, b"")

@@ -1,4 +1,4 @@
-"""Webhooks out: signed, in order for each call, redelivered, with faults on request."""
+"""Outgoing webhooks: signed, in order for each call, redelivered, with faults on request."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ Perform = Callable[[Sequence[tel.Action]], None]
 
 @dataclass(slots=True)
 class _Event:
-    """``replies``: bodies of replies that were carried out; a redelivered event that gets one of
-    them again must not act twice."""
+    """``replies``: bodies of replies that were carried out. The same reply to a redelivered event
+    is not carried out again."""
 
     id: str
     type: str
@@ -37,7 +37,7 @@ class _Event:
 
 
 class WebhookSender:
-    """Delivers one event at a time; shared by all calls."""
+    """Delivers events; shared by all calls."""
 
     def __init__(
         self, options: ExchangeOptions, seam: Seam, faults: Faults, ledger: Ledger
@@ -59,7 +59,7 @@ class WebhookSender:
         await self._http.aclose()
 
     async def deliver(self, call: str, url: str, event: _Event, perform: Perform) -> None:
-        """Until the gateway has it, refuses it, or all redeliveries failed."""
+        """Return when the gateway has accepted or refused it, or all redeliveries have failed."""
         fault = self.faults.webhooks.of_type(event.type)
         if self.faults.happens(fault.lose, self.seam):
             self.ledger.add("webhook-lost", call, id=event.id, type=event.type)
@@ -158,5 +158,5 @@ class WebhookLane(Postbox[_Event]):
 
 
 def _comes_again(status: int) -> bool:
-    """Whether a webhook with this answer is delivered again: the gateway was broken or busy."""
+    """Whether a webhook with this answer is redelivered: the gateway had a fault or was busy."""
     return status >= 500 or status in (408, 429)
