@@ -12,7 +12,7 @@ from voicecall.configuring import ConfigModel
 __all__ = ["MEASURED_CMN", "PocketsphinxConfig"]
 
 MEASURED_CMN = "54.1,24.8,-28.6,24.9,-19.6,0.5,-2.5,-12.2,2.5,-2.0,6.2,-8.1,4.7"
-"""Cepstral mean of synthetic speech after telephone audio; README.md tells how it was measured."""
+"""Cepstral mean of synthetic speech in telephone quality; README.md says how it was measured."""
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
 

@@ -1,13 +1,13 @@
-"""The decoder: partial text while somebody speaks, a verdict on the whole utterance.
+"""The decoder: partial text during speech, and a verdict on the whole utterance.
 
-A grammar decoder forces whatever it hears into the grammar. The verdict therefore compares two
+A grammar decoder forces everything it hears into the grammar. The verdict therefore compares two
 searches over the same audio: the grammar, and a free loop of phones, which always fits at least
-as well. Where the grammar fits much worse than that, over the whole utterance or over one of its
-long words, the utterance is outside of it.
+as well. If the grammar fits much worse, over the whole utterance or over one of its long words,
+the utterance is outside the grammar.
 
-The verdict does not depend on the utterances before: the cepstral mean is that of the utterance
-itself, and the library's estimate of noise begins anew with each search. Everything here blocks
-and belongs into a worker thread.
+The verdict does not depend on earlier utterances: the cepstral mean is that of the utterance
+itself, and each search begins with a fresh estimate of the noise. Everything here blocks and
+belongs in a worker thread.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ from .scoring import Segment, score
 __all__ = ["BLOCK", "Decoder", "DecoderPool", "Verdict"]
 
 BLOCK = 640
-"""Bytes given to the library at a time, 20 ms: it holds the interpreter lock meanwhile."""
+"""Bytes per call of the library, 20 ms: it holds the interpreter lock meanwhile."""
 
 _GRAMMAR, _PHONES = "grammar", "phones"
-_CMN_WINDOW = 500  # frames that the library lets the initial mean count for (cmn.h, CMN_WIN)
+_CMN_WINDOW = 500  # weight of the initial mean in frames (cmn.h of the library, CMN_WIN)
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """``text`` is empty where the utterance is outside the grammar. ``score``: how much worse
-    than free phones the grammar fits, in thousandths of a nat a frame (0 is a perfect fit)."""
+    """``text`` is empty if the utterance is outside the grammar. ``score``: how well the grammar
+    fits, in thousandths of a nat per frame (0: as well as free phones; negative: worse)."""
 
     text: str
     score: float | None
@@ -49,7 +49,7 @@ class Decoder:
     def __init__(self, grammar: Grammar, cmninit: str, reject_below: float) -> None:
         self._initial_mean = cmninit
         self._reject_below = reject_below
-        # Without the best path a sentence that stops half-way is no result at all.
+        # Without the best path, an incomplete sentence gives no result at all, as it should.
         self._library: Any = pocketsphinx.Decoder(
             samprate=16000, lm=None, bestpath=False, loglevel="FATAL"
         )
@@ -71,13 +71,13 @@ class Decoder:
         self._begin(_GRAMMAR, self._initial_mean)
 
     def feed(self, pcm: bytes) -> None:
-        """More audio of it: pcm16 at 16 kHz."""
+        """Decode more audio of the utterance: pcm16 at 16 kHz."""
         for at in range(0, len(pcm), BLOCK):
             self._library.process_raw(pcm[at : at + BLOCK], no_search=False, full_utt=False)
-            time.sleep(0)  # lets the event loop have the interpreter lock
+            time.sleep(0)  # lets the event loop take the interpreter lock
 
     def partial(self) -> str:
-        """What is understood so far."""
+        """The text so far."""
         hypothesis = self._library.hyp()
         return hypothesis.hypstr if hypothesis is not None else ""
 
@@ -87,7 +87,7 @@ class Decoder:
             self._library.end_utt()
 
     def judge(self, pcm: bytes) -> Verdict:
-        """The verdict on a whole utterance with a little silence on both sides."""
+        """The verdict on a whole utterance, with a little silence on both sides."""
         mean = self._mean_of(pcm)
         text, grammar_path = self._search(_GRAMMAR, mean, pcm)
         if not text:
@@ -97,8 +97,8 @@ class Decoder:
         return Verdict(text if fit >= self._reject_below else "", fit)
 
     def _begin(self, search: str, mean: str) -> None:
-        # Otherwise the noise of the utterance before would go into the features of this one. It
-        # also puts the cepstral mean back, which is therefore set after it.
+        # Otherwise the noise of the last utterance would affect the features of this one. This
+        # also resets the cepstral mean, which is therefore set afterwards.
         self._library.reinit_feat()
         self._library.activate_search(search)
         self._library.set_cmn(mean)
@@ -116,9 +116,9 @@ class Decoder:
         return hypothesis.hypstr, [part for part in self._library.seg() if part.word != "(NULL)"]
 
     def _mean_of(self, pcm: bytes) -> str:
-        """The cepstral mean of the audio. The library tells a mean in which the initial one
-        counts for ``_CMN_WINDOW`` frames; that share is taken out again. Digital silence is not
-        counted by the library, so a trace of the initial mean stays."""
+        """The cepstral mean of the audio. In the library's mean the initial one counts for
+        ``_CMN_WINDOW`` frames; that share is subtracted again. The library does not count digital
+        silence, so a trace of the initial mean stays."""
         self._search(_GRAMMAR, self._initial_mean, pcm)
         frames = max(self._library.n_frames(), 1)
         initial = [float(value) for value in self._initial_mean.split(",")]
@@ -131,11 +131,11 @@ class Decoder:
 
 
 class DecoderPool:
-    """Decoders to be lent for an utterance each. Thread-safe.
+    """Decoders, each lent for one utterance. Thread-safe.
 
     Making a decoder stalls the interpreter for about a tenth of a second, even from a thread, so
-    ``size`` of them are made by :meth:`fill`, before the first call. When all are lent, another
-    one is made.
+    :meth:`fill` makes ``size`` of them before the first call. When all are lent, another one is
+    made.
     """
 
     def __init__(self, grammar: Grammar, cmninit: str, reject_below: float, size: int) -> None:
@@ -145,7 +145,7 @@ class DecoderPool:
         self._idle: list[Decoder] = []
 
     def fill(self) -> None:
-        """Raises :exc:`ConfigError` for a grammar that cannot be used."""
+        """Make the decoders. Raises :exc:`ConfigError` for a grammar that cannot be used."""
         while len(self._idle) < self._size:
             self.give_back(Decoder(*self._arguments))
 

@@ -1,7 +1,7 @@
-"""When somebody speaks: frame decisions smoothed by counters.
+"""When the caller speaks: decisions about frames, smoothed by counters.
 
-The frame decision is that of the WebRTC voice activity detector, in its strictest mode, above a
-floor of energy that keeps a quiet line quiet.
+A frame is voiced if its energy exceeds a floor, which excludes line noise, and the WebRTC voice
+activity detector says so in its strictest mode.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ FRAME_BYTES = 640
 _STRICTEST = 3
 _FLOOR_RMS = 60.0  # of 32768: 55 dB below full scale
 _WINDOW = 8
-_ONSET = 5  # voiced frames in the window that make an onset: 100 ms when they follow each other
-_RESUME = 2  # voiced frames in a row that end a silence; a single one is a click
+_ONSET = 5  # voiced frames in the window that make an onset: 100 ms if consecutive
+_RESUME = 2  # consecutive voiced frames that end a silence; a single one is a click
 
 
 class Endpointer:
-    """Fed frame by frame; tells whether an utterance is under way and how long it is silent."""
+    """Fed frame by frame; knows whether an utterance is under way and how long it is silent."""
 
     def __init__(self) -> None:
         self._detector = pocketsphinx.Vad(
@@ -35,12 +35,12 @@ class Endpointer:
         self._run = 0
         self.speaking = False
         self.silence_ms = 0
-        """Since the last voice, while ``speaking``."""
+        """Silence since the last voiced frame, while ``speaking``."""
         self.voiced_ms = 0
-        """Voice in this utterance."""
+        """Voiced time in this utterance."""
 
     def feed(self, frame: bytes) -> None:
-        """``FRAME_BYTES`` of audio."""
+        """Process ``FRAME_BYTES`` of audio."""
         voiced = self._voiced(frame)
         self._run = self._run + 1 if voiced else 0
         self._recent.append(voiced)
@@ -56,11 +56,11 @@ class Endpointer:
 
     @property
     def onset_ms(self) -> int:
-        """How long ago the sound began that has just started an utterance."""
+        """How long ago the voice began that has just started an utterance."""
         return (len(self._recent) - self._recent.index(True)) * FRAME_MS
 
     def end(self) -> None:
-        """The utterance is over."""
+        """End the utterance."""
         self.speaking = False
         self._recent.clear()
         self._run = 0

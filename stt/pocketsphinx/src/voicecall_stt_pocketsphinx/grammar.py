@@ -1,7 +1,7 @@
-"""The grammar: from the configuration, checked before the decoder sees it.
+"""The grammar of the configuration, checked before the decoder gets it.
 
 Source: JSpeech Grammar Format (W3C note, 2000). The decoder only says that a grammar cannot be
-used, so the mistakes that people make are looked for here and named.
+used, so common mistakes are detected and named here.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ __all__ = ["Grammar", "check_words", "load_grammar"]
 
 _PATH = "pocketsphinx"
 _NO_RULE = re.compile(r"/\*.*?\*/|//[^\n]*|\{(?:\\.|[^\\}])*\}", re.DOTALL)
-"""Comments, and tags, whose text is for programs."""
+"""Comments and tags, whose text is not spoken."""
 _RULE = re.compile(r"(public\s+)?<([^<>]+)>\s*=\s*(.*)", re.DOTALL)
 _REFERENCE = re.compile(r"<([^<>]*)>")
 _NO_WORD = re.compile(r"<[^<>]*>|/[-+.\deE]+/|[|()\[\]*+\"]")
@@ -27,8 +27,8 @@ _BUILT_IN = frozenset({"NULL", "VOID"})
 
 @dataclass(frozen=True, slots=True)
 class Grammar:
-    """``jsgf`` is what the decoder gets, ``key`` the configuration key it came from, ``places``
-    the text (a phrase, or a rule) in which each word is used."""
+    """``jsgf`` is the text for the decoder, ``key`` the configuration key it came from, ``places``
+    each word with the phrase or rule that uses it."""
 
     jsgf: str
     key: str
@@ -45,7 +45,7 @@ def load_grammar(config: PocketsphinxConfig) -> Grammar:
     assert path is not None
     try:
         text = path.expanduser().read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError, RuntimeError) as error:  # the last: nobody's home
+    except (OSError, UnicodeDecodeError, RuntimeError) as error:  # the last: no home directory
         raise ConfigError(f"cannot be read: {error}", path=f"{_PATH}.grammarFile") from None
     return _from_jsgf(text, "grammarFile")
 
@@ -83,7 +83,7 @@ def _from_jsgf(text: str, key: str) -> Grammar:
     if not public:
         raise ConfigError("has no public rule", path=path)
     if len(public) > 1:
-        # The decoder takes one of them, and never understands what the others have.
+        # The decoder would use one of them and ignore the others.
         raise ConfigError(f"has more than one public rule: {' and '.join(public)}", path=path)
     for name, statement in used.items():
         if name not in defined and name not in _BUILT_IN:
@@ -92,8 +92,8 @@ def _from_jsgf(text: str, key: str) -> Grammar:
 
 
 def _statements(text: str) -> Iterator[str]:
-    """The grammar's statements without comments and tags, in one line each; the last piece is a
-    rule even without its semicolon, so that the decoder gets to refuse it."""
+    """The grammar's statements without comments and tags, each in one line. The last piece counts
+    even without a semicolon, so that the decoder can refuse it."""
     for part in _NO_RULE.sub(" ", text).split(";"):
         line = " ".join(part.split())
         if line:
@@ -101,7 +101,7 @@ def _statements(text: str) -> Iterator[str]:
 
 
 def check_words(grammar: Grammar, known: Callable[[str], bool]) -> None:
-    """Raises :exc:`ConfigError` naming every word that is not in the dictionary."""
+    """Raise :exc:`ConfigError` with every word that is not in the dictionary."""
     missing = [place for place in dict.fromkeys(grammar.places) if not known(place[0])]
     if missing:
         listed = "; ".join(f"{word!r} in {where!r}" for word, where in missing)

@@ -1,4 +1,4 @@
-"""From audio to events, in order. No clock, no task, no thread; it blocks while it decodes."""
+"""Audio as events, in order. No clock, no task, no thread; it blocks while it decodes."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ _LONGEST_MS = 15_000
 
 
 class Listener:
-    """Hears one caller. ``end_silence_ms`` of silence end an utterance.
+    """Listens to one caller. ``end_silence_ms`` of silence end an utterance.
 
-    The verdict is made as soon as it has been silent for 300 ms, so that nothing is left to do
-    when the utterance is over; it is made anew where the caller goes on.
+    The verdict is made after 300 ms of silence, so that nothing is left to do when the utterance
+    ends; if the caller goes on speaking, it is made again.
     """
 
     def __init__(self, audio_format: AudioFormat, pool: DecoderPool, end_silence_ms: int) -> None:
@@ -51,7 +51,7 @@ class Listener:
         self._events: list[TranscriptionEvent] = []
 
     def process(self, audio: bytes) -> list[TranscriptionEvent]:
-        """What the next audio shows."""
+        """The events in the next audio."""
         pcm = self._rest + self._converter.process(audio)
         whole = len(pcm) - len(pcm) % FRAME_BYTES
         self._rest = pcm[whole:]
@@ -60,11 +60,11 @@ class Listener:
         return self._taken()
 
     def skip(self, size: int) -> None:
-        """``size`` bytes of audio are missing; time went on."""
+        """Count ``size`` bytes of missing audio as time."""
         self._clock_ms += self._format.duration_ms(size)
 
     def commit(self) -> list[TranscriptionEvent]:
-        """The utterance is over, whatever the silence says."""
+        """End the utterance, regardless of silence."""
         if self._endpointer.speaking:
             self._end()
         return self._taken()

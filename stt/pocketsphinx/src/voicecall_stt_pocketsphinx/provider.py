@@ -34,11 +34,11 @@ _BATCH_MS = 40
 
 
 class PocketsphinxProvider(TranscriptionProvider):
-    """Understands the sentences of its grammar; everything else is an empty Final.
+    """Understands the sentences of its grammar; everything else gives an empty Final.
 
     The constructor raises :exc:`voicecall.errors.ConfigError` for a grammar that cannot be read,
-    :meth:`lifespan` for one with words that are not in the dictionary. Hints and languages other
-    than English are not used.
+    :meth:`lifespan` for one with words that are not in the dictionary. Hints and languages are
+    ignored: only English is understood.
     """
 
     capabilities = TranscriptionCapabilities(continuous_audio=True, end_of_turn=True)
@@ -48,7 +48,7 @@ class PocketsphinxProvider(TranscriptionProvider):
         self._pool = DecoderPool(
             load_grammar(config), config.cmninit, config.reject_below, config.pool
         )
-        # Decoding holds the interpreter lock: more threads than cores would only take turns.
+        # Decoding holds the interpreter lock, so more threads than cores gain nothing.
         self._threads = CapacityLimiter(max(2, os.cpu_count() or 2))
 
     @asynccontextmanager
@@ -67,7 +67,7 @@ class PocketsphinxProvider(TranscriptionProvider):
                 yield session
                 tasks.cancel_scope.cancel()
         except BaseExceptionGroup as group:
-            # The host's own error shall reach the host as it was raised.
+            # The host's own error must reach the host without a group.
             if len(group.exceptions) == 1:
                 raise group.exceptions[0] from None
             raise
@@ -76,14 +76,14 @@ class PocketsphinxProvider(TranscriptionProvider):
 
 
 class _Session(TranscriptionSession):
-    """Audio waits in ``_inbox`` (None is a commit) until the pump takes it to a thread."""
+    """Audio waits in ``_inbox`` (None is a commit) until the pump passes it to a thread."""
 
     def __init__(
         self, listener: Listener, audio_format: AudioFormat, threads: CapacityLimiter
     ) -> None:
         self._listener = listener
         self._at_work = threading.Lock()
-        """Held by whoever uses the listener."""
+        """Held while the listener is used."""
         self._closed = False
         self._threads = threads
         self._inbox: deque[bytes | None] = deque()
@@ -102,7 +102,7 @@ class _Session(TranscriptionSession):
         self._inbox.append(audio)
         self._size += len(audio)
         while self._size > self._bound:
-            # A commit that is dropped with the audio before it has nothing left to end.
+            # A commit is dropped together with the audio that it would end.
             oldest = self._inbox.popleft()
             if oldest is not None:
                 self._size -= len(oldest)
@@ -125,14 +125,14 @@ class _Session(TranscriptionSession):
         return self._receive.__aiter__()
 
     def close(self) -> None:
-        """Nobody listens any more."""
+        """Release everything: the session is not used any more."""
         self._closed = True
         self._let_go()
         self._send.close()
         self._receive.close()
 
     def _let_go(self) -> None:
-        # A thread that is still at work does it when it is done.
+        # If a thread still uses the listener, it closes it at its end.
         if self._at_work.acquire(blocking=False):
             try:
                 self._listener.close()
@@ -140,7 +140,7 @@ class _Session(TranscriptionSession):
                 self._at_work.release()
 
     async def pump(self) -> None:
-        """Runs until ``finish`` or a failure of the decoder; the iteration ends with it."""
+        """Run until ``finish`` or a failure of the decoder, which also ends the iteration."""
         try:
             while not (self._finishing and not self._inbox):
                 await self._wake.wait()

@@ -9,12 +9,12 @@ from typing import Protocol
 __all__ = ["Segment", "score"]
 
 _LONG_WORD = 20  # frames; shorter words fit badly by chance
-_WORD_ALLOWANCE = 2.0  # that a long word may fit worse than the whole; README.md has the figures
+_WORD_ALLOWANCE = 2.0  # how much worse a long word may fit than the whole; figures: README.md
 
 
 class Segment(Protocol):
-    """A word or phone on the best path of a search, as the library tells it: the frames are
-    counted from the start of the utterance, both ends belong to it."""
+    """A word or phone on the best path of a search, as the library reports it. Frames are counted
+    from the start of the utterance; both ends are included."""
 
     @property
     def word(self) -> str: ...
@@ -24,20 +24,21 @@ class Segment(Protocol):
     def end_frame(self) -> int: ...
     @property
     def ascore(self) -> float:
-        """Acoustic likelihood, not its logarithm; 0 where it is too small to be told."""
+        """Acoustic likelihood, not its logarithm; 0 if it is too small for a float."""
         ...
 
 
 def score(grammar: Sequence[Segment], phones: Sequence[Segment]) -> float:
-    """In thousandths of a nat a frame; 0 where the grammar fits as well as free phones. That of
-    the whole utterance, or of its worst long word plus an allowance where this is lower.
+    """How well the grammar fits, in thousandths of a nat per frame (0: as well as free phones;
+    negative: worse). This is the fit of the whole utterance, or of its worst long word plus an
+    allowance if that is lower.
 
-    Both paths are over the same audio; ``grammar`` has one spoken word or more.
+    Both paths cover the same audio; ``grammar`` has at least one spoken word.
     """
     spoken = [part for part in grammar if not part.word.startswith("<")]
     frames = spoken[-1].end_frame - spoken[0].start_frame + 1
     whole = 1000 * (_fit(grammar) - _fit(phones)) / frames
-    # A sentence that begins like one of the grammar's fits well on average.
+    # A sentence that only begins like one of the grammar still fits well on average.
     words = [
         1000 * (_log(word) - _fit_within(phones, word)) / _length(word) + _WORD_ALLOWANCE
         for word in spoken
@@ -59,7 +60,7 @@ def _fit(path: Sequence[Segment]) -> float:
 
 
 def _fit_within(path: Sequence[Segment], word: Segment) -> float:
-    """The share of the path's fit that falls into the frames of ``word``."""
+    """The part of the path's fit that falls within the frames of ``word``."""
     total = 0.0
     for part in path:
         first = max(part.start_frame, word.start_frame)
