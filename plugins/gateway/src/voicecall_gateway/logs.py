@@ -106,14 +106,14 @@ def credentials_in(tree: Any) -> list[str]:
 
 
 def credentials_of(environ: Mapping[str, str]) -> list[str]:
-    """Values of variables whose names end like a credential's. They can replace keys of the
-    configuration, and some libraries read their own."""
+    """Values of environment variables whose names end like a credential's. They can replace keys
+    of the configuration, and some libraries read their own."""
     named = ((name, value.strip()) for name, value in environ.items())
     return [value for name, value in named if _CREDENTIAL_VARIABLE.search(name) and value]
 
 
 class _Second:
-    """Formats a time, once for all lines in the same second."""
+    """Formats a time once for all lines in the same second."""
 
     def __init__(self, make: Callable[[int], str]) -> None:
         self._make = make
@@ -171,7 +171,7 @@ def _masked(value: Any, mask: Mask) -> Any:
 
 class _ShortLines(logging.Formatter):
     """``12:00:01 warning voicecall.calls: message``, always one line without control characters,
-    because some lines contain text of strangers. Tracebacks go to the file only."""
+    because some messages quote untrusted text. Tracebacks go to the file only."""
 
     def __init__(self, mask: Mask) -> None:
         super().__init__()
@@ -188,7 +188,7 @@ class _ShortLines(logging.Formatter):
 
 
 def _causes(error: BaseException) -> Iterator[str]:
-    """An error as text; for a group, whose own message says nothing, each error in it."""
+    """An error as text; for a group, whose own message says nothing, every error in it."""
     if isinstance(error, BaseExceptionGroup):
         for inner in error.exceptions:
             yield from _causes(inner)
@@ -220,8 +220,8 @@ def private_directory(directory: Path) -> None:
 
 class _StandardError(logging.StreamHandler[TextIO]):
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (the base's name)
-        """Nothing: a broken stderr cannot be reported, and the file reports lines that cannot be
-        formatted."""
+        """Do nothing: a broken stderr cannot be reported, and the handler of the file reports
+        lines that cannot be formatted."""
 
 
 class _PrivateRotatingFile(RotatingFileHandler):
@@ -253,8 +253,8 @@ class _PrivateRotatingFile(RotatingFileHandler):
             self.handleError(record)
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (the base's name)
-        """Write one sentence to stderr, once until a line is written again: the base class prints a
-        traceback for each line, with its arguments unmasked."""
+        """Write one sentence to stderr, and no other until a line is written again. The base class
+        would print a traceback for each line, with its arguments unmasked."""
         if not self._failing:
             self._failing = True
             self._complain("lines of the log are lost")
@@ -313,7 +313,7 @@ def _ends_a_line(file: str) -> bool:
 
 
 def configure_logging(state_dir: Path, mask: Mask, *, stderr: bool = True) -> None:
-    """Send everything to the log file and to stderr. Call it once, in the gateway's process."""
+    """Send the log to the log file and to stderr. Call it once, in the gateway's process."""
     file = log_file(state_dir)
     private_directory(state_dir)
     private_directory(file.parent)
