@@ -1,10 +1,10 @@
 # Needs Linux or macOS, Python 3.11 to 3.14, make and git. Everything else goes into .venv.
-# PocketSphinx is compiled for 3.14, so an older Python is taken where there is one.
+# PocketSphinx must be compiled for 3.14, so an older Python is preferred.
 
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed-$(shell pwd -P | cksum | cut -d ' ' -f 1)
-# A .venv whose Python is gone, or was replaced by another one.
+# Set if Python is missing from .venv, or was replaced by another one.
 BROKEN := $(shell test ! -e $(STAMP) || $(BIN)/python -c 'import pip' 2>/dev/null || echo broken)
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	$$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null \
@@ -15,7 +15,7 @@ MANIFESTS := $(wildcard pyproject.toml core/pyproject.toml plugins/*/pyproject.t
 MEMBERS := $(patsubst %/,%,$(dir $(filter-out pyproject.toml,$(MANIFESTS))))
 SOURCES := $(addsuffix /src,$(MEMBERS))
 
-# The tests start many processes; where bytecode is not kept, each compiles everything anew.
+# The tests start many processes; without cached bytecode, each would compile everything again.
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help setup broken demo test check lint bench soak docs constraints version dist
@@ -35,8 +35,8 @@ help:
 setup: $(STAMP)
 
 # A .venv works only in the folder that it was made in: the commands and editable packages of a copy
-# would run the code of the original. That of a copy, one whose making was interrupted, and a broken
-# one are made anew. uv installs workspace members editable only where each of them is named.
+# would run the original's code. It is remade if it was copied, not completed, or is broken.
+# uv installs workspace members as editable only if each of them is named.
 $(STAMP): Makefile .ci/editable.py constraints.txt $(MANIFESTS) $(BROKEN)
 	@test -n "$(PYTHON)" || { echo "Python 3.11, 3.12, 3.13 or 3.14 is needed; name it: make PYTHON=..."; exit 1; }
 	@set -- $(VENV)/.installed*; \
@@ -72,9 +72,9 @@ soak: setup
 docs: setup
 	$(BIN)/python docs/generate.py
 
-# uv.lock is not kept: constraints.txt says the same without hashes and addresses, and pins
-# uv and what builds the packages. Releases of the last days are left alone: one that is withdrawn
-# again would break every new clone.
+# uv.lock is not kept: constraints.txt has the same versions without hashes and addresses, and also
+# pins uv and the build tools. Releases of the last days are skipped: if one of them is withdrawn,
+# every new clone would break.
 constraints: setup
 	$(BIN)/uv lock --quiet --system-certs --upgrade --exclude-newer "7 days"
 	$(BIN)/uv export --quiet --frozen --no-hashes --no-header --no-annotate \
@@ -83,7 +83,7 @@ constraints: setup
 		--exclude-newer "7 days" --python-version 3.11 --no-header --no-annotate -c $(VENV)/locked.txt - > $(VENV)/tools.txt
 	LC_ALL=C sort -u $(VENV)/locked.txt $(VENV)/tools.txt > constraints.txt
 
-# All packages are released together and ask for each other in exactly their own version.
+# All packages are released together, and each requires the others in exactly its own version.
 version:
 	@test -n "$(NEW)" || { echo "Say which: make version NEW=..."; exit 1; }
 	sed -i.bak -E -e 's/^version = ".*"/version = "$(NEW)"/' \

@@ -1,4 +1,4 @@
-"""Prints the arguments that install the given projects editable, with all their extras."""
+"""Print the arguments that install the given projects as editable, with all their extras."""
 
 import sys
 import tomllib

@@ -1,6 +1,6 @@
-"""What tests leave open is closed while the next ones of their module run.
+"""Close what a test leaves open while the next tests of its module run.
 
-A server on uvicorn takes about 0.2 s to stop, most of it asleep: longer than most tests of it.
+A uvicorn server takes about 0.2 s to stop, most of it asleep: longer than most of its tests.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ _stage: _Stage | None = None
 
 @asynccontextmanager
 async def opened() -> AsyncIterator[None]:
-    """Until this is left, :func:`closed_backstage` waits for no end. Then all of them are waited
-    for, and what they raised is raised."""
+    """Inside this context, :func:`closed_backstage` does not wait for anything to close. On leaving
+    it, all are waited for, and their errors are raised as a group."""
     global _stage
     async with anyio.create_task_group() as tasks:
         stage = _stage = _Stage(tasks)
@@ -44,7 +44,7 @@ async def opened() -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def closed_backstage(context: AbstractAsyncContextManager[T]) -> AsyncIterator[T]:
-    """What ``context`` gives. Where no stage is opened this is ``async with context``."""
+    """Enter ``context`` and close it backstage. Without an open stage: ``async with context``."""
     stage = _stage
     if stage is None:
         async with context as plain:
@@ -63,7 +63,7 @@ async def closed_backstage(context: AbstractAsyncContextManager[T]) -> AsyncIter
         except Exception as error:
             if not begun:
                 raise
-            # A failure here would cancel whatever test runs by then.
+            # Raised here, it would cancel whatever test is running by then.
             stage.failures.append(error)
 
     thing: T = await stage.tasks.start(host)

@@ -1,4 +1,4 @@
-"""The order of all tests, and what they share."""
+"""Fixtures for all tests, and the order in which tests run."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ from hypothesis import HealthCheck, settings, strategies
 
 from . import backstage
 
-# How long an example takes says more about the machine than about the code.
+# The time that an example takes says more about the machine than about the code.
 settings.register_profile(
     "patient", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("patient")
 
-# An interpreter that ends collects garbage several times, which takes seconds in each worker.
+# At exit an interpreter collects garbage several times, which takes seconds in each worker.
 atexit.register(gc.freeze)
 
 
 @pytest.fixture(scope="module")
 def anyio_backend() -> str:
-    """Real time; modules on virtual time have a fixture of this name of their own."""
+    """Real time. Modules on virtual time override this fixture."""
     return "asyncio"
 
 
 @pytest.fixture(scope="module", name="backstage")
 async def _backstage(anyio_backend: object) -> AsyncIterator[None]:
-    """For modules that use :func:`tests.backstage.closed_backstage`."""
+    """Open a stage for modules that use :func:`tests.backstage.closed_backstage`."""
     async with backstage.opened():
         yield
 
@@ -44,8 +44,8 @@ async def _backstage(anyio_backend: object) -> AsyncIterator[None]:
 def _one_authority(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[None]:
-    """Every HTTP client reads the certificates of all authorities, which takes longer than most
-    tests that make one; only live tests meet a server that shows one."""
+    """Give HTTP clients a single certificate authority, except in runs with live tests. Loading
+    all of them takes a client longer than most tests, which use no TLS server."""
     if any(test.get_closest_marker("live") for test in request.session.items):
         yield
         return
@@ -60,7 +60,7 @@ def _one_authority(
 
 @pytest.hookimpl(wrapper=True)
 def pytest_sessionstart(session: pytest.Session) -> Generator[None, object, object]:
-    """What each worker would make for itself in a new clone is made once: before they start, the
+    """Make once what each worker would make for itself in a new clone: before they start, the
     bytecode of all tests and of what they import; while they start, the table of all characters
     that hypothesis keeps in a file."""
     in_workers = session.config.pluginmanager.hasplugin("dsession")
@@ -73,8 +73,7 @@ def pytest_sessionstart(session: pytest.Session) -> Generator[None, object, obje
 
 
 def _compile_tests() -> None:
-    """Have all tests collected, half of them in each of two processes. What is wrong with any of
-    them is told by the workers."""
+    """Collect all tests in two processes, half in each. The workers report any errors."""
     kept = cache_from_source(str(Path(__file__).with_name("test_boundaries.py")))
     compiled = Path(f"{kept.removesuffix('.pyc')}-pytest-{pytest.__version__}.pyc")
     if sys.dont_write_bytecode or compiled.exists():
@@ -90,8 +89,8 @@ def _compile_tests() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Spread the end-to-end tests, which mostly wait, evenly among the others, which compute: so
-    workers that take a stretch each keep the cores busy, and none all of the time."""
+    """Spread the end-to-end tests, which mostly wait, evenly among the others, which compute. Each
+    worker takes a stretch of tests, and so the cores are busy but never overloaded for long."""
     modules = [list(tests) for _, tests in groupby(items, key=lambda item: item.path)]
     waiting = [tests for tests in modules if tests[0].get_closest_marker("e2e")]
     computing = [tests for tests in modules if not tests[0].get_closest_marker("e2e")]
@@ -100,7 +99,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def _places(modules: list[list[pytest.Item]]) -> list[tuple[float, list[pytest.Item]]]:
-    """Each module with its place among its like, between 0 and 1: the middle of its tests."""
+    """Each module with its relative position (0 to 1): that of the middle of its tests."""
     count = sum(map(len, modules))
     before, places = 0, []
     for tests in modules:

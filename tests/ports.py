@@ -1,4 +1,4 @@
-"""Ports on loopback for servers that are told theirs."""
+"""Loopback ports for servers that must be given one."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ atexit.register(_reserved.close)
 
 
 def reserve_port() -> int:
-    """A port that the system gives to nobody else while this process runs.
+    """A port that the system assigns to no other socket while this process runs.
 
-    A socket that does not listen keeps it: servers bind to it as often as they like, the others
-    that the system chooses ports for, here and in processes beside, are given different ones, and
-    who connects to it while no server is there is refused (and never connected to himself).
+    A socket that is bound but does not listen reserves it. Servers can bind to it any number of
+    times; sockets for which the system chooses a port, here or in other processes, get different
+    ones; and connecting while no server listens is refused (and never connects to itself).
     """
     keeper = _reserved.enter_context(socket.socket())
     keeper.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -1,4 +1,4 @@
-"""A gateway plugin of somebody else's, for tests: it logs a credential of the environment."""
+"""The source of a third-party gateway plugin that logs a credential of the environment."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What may know what: import contracts, no vendor names in the house, a category a test."""
+"""Rules for sources and tests: imports, vendor names, dependencies, length, categories."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_the_search_for_vendors_reads_all_three_packages() -> None:
 
 
 VENDORED = ("providers", "stt", "tts", "realtime")
-"""Folders of packages that nothing of ours imports. There need not be one in each."""
+"""Folders of packages that no other package of ours imports. A folder may be empty."""
 MEMBERS = ["core", "plugins/*", *(f"{folder}/*" for folder in VENDORED)]
 PACKAGES = sorted(
     path.parent.relative_to(ROOT).as_posix()
@@ -83,18 +83,18 @@ HELD = {
     for package in PACKAGES
     for source in (ROOT / package / "src").glob("voicecall*")
 }
-"""Packages by what is imported of them."""
+"""Package folder by import name."""
 OURS = {name: [project(package)["name"]] for name, package in HELD.items()}
-"""Distributions by what they hold; installed editable, they do not tell it themselves."""
+"""Distributions by import name; the metadata of editable installs does not list their modules."""
 COME_WITH_OTHERS = {"pydantic-core": "pydantic", "fastmcp-slim": "pydantic-ai-slim"}
-"""Distributions that another one pins or asks for by itself, in the version that it wants."""
+"""Distributions that we import but leave to another one to require, in the version it needs."""
 IMPORTED_BY_OTHERS = {"httptools": "uvicorn.protocols.http.httptools_impl"}
-"""Distributions that are declared for a module of another one, which needs them and leaves it to us
-whether they are there."""
+"""Distributions that we declare without importing them, by the module of another distribution that
+needs them as an optional dependency."""
 
 
 def test_every_tool_reads_every_package() -> None:
-    """Whatever folder it is in, and also where no package is in a folder yet."""
+    """Whatever its folder, including folders that have no package yet."""
     tools = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]
     assert tools["uv"]["workspace"]["members"] == MEMBERS
     assert tools["uv"]["sources"].keys() == {name for names in OURS.values() for name in names}
@@ -124,7 +124,7 @@ def test_modules_stay_short_enough_to_be_read() -> None:
 
 
 def imports_of(tree: ast.Module) -> Iterator[str]:
-    """First parts of the names of all modules that are imported from elsewhere."""
+    """Top-level names of all modules that are imported from other packages."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name.partition(".")[0] for alias in node.names)
@@ -133,7 +133,7 @@ def imports_of(tree: ast.Module) -> Iterator[str]:
 
 
 def plain(requirement: str) -> str:
-    """The name in ``requirement``, as all write it."""
+    """The normalised name in ``requirement``."""
     return re.split(r"[^\w.-]", requirement)[0].lower().replace("_", "-")
 
 
@@ -188,11 +188,11 @@ def test_test_modules_have_names_of_their_own() -> None:
 
 
 NEEDS = {"live", "postgres"}
-"""Marks that say what a machine must have. Only what they mark may be skipped, where it lacks."""
+"""Marks for what a machine must have. Only tests with one of them may be skipped."""
 
 SKIPPING_FIXTURES = {"tests/plugins/calls/conftest.py": ("postgres", "database_url")}
-"""Files whose fixtures skip where something is not installed, with the mark of the modules that use
-them and a word that such a module cannot do without."""
+"""Files with fixtures that skip if something is not installed: the mark that modules need which use
+them, and a word by which these modules are recognised."""
 
 
 def test_no_test_is_skipped_or_expected_to_fail() -> None:

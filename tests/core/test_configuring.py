@@ -1,4 +1,4 @@
-"""Configuration models: keys, errors that name the path, merging."""
+"""Configuration models: camel-case keys, errors that name the full path, merging."""
 
 from __future__ import annotations
 
@@ -283,7 +283,7 @@ def test_what_keys_have_to_do_with_each_other_waits_for_those_that_are_missing()
     [
         ("greeting", ("retention", "inboundGreeting"), "inboundGreeting"),
         ("policy", ("inboundPolicy", "publicUrl"), "inboundPolicy"),
-        # Two that are as good: the nearest one.
+        # Two keys are similar enough: the nearer one is named.
         ("number", ("toNumber", "fromNumber", "numbers"), "numbers"),
         ("fromNumbr", ("toNumber", "fromNumber"), "fromNumber"),
     ],

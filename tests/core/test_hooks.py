@@ -1,4 +1,4 @@
-"""The facade over pluggy."""
+"""The hooks: registering plugins, asking them, and observers that fail or block."""
 
 from __future__ import annotations
 

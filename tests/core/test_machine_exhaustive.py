@@ -1,7 +1,7 @@
-"""Every reachable kind of record against every event: all rules of the state machine.
+"""Every reachable kind of call record against every event: all rules of the state machine.
 
-Records are explored breadth first from their opening on, told apart by everything but times and
-texts.
+Records are explored breadth first from their opening. Two records that differ only in times and
+texts are of the same kind.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ CLASSES = {type(event) for event in EVENTS} | {ev.DeadlineDue}
 
 
 def kind_of(record: CallRecord) -> tuple[object, ...]:
-    """Everything that can make a difference, without times and texts."""
+    """Everything in a record that can make a difference: all but times and texts."""
     ending, message, utterance = record.ending, record.message, record.utterance
     return (
         record.state,
@@ -135,7 +135,7 @@ def kind_of(record: CallRecord) -> tuple[object, ...]:
 def openings() -> Iterator[CallRecord]:
     ring = ev.Initiated(at=0, key="k", provider_call_id="P1")
     for media in MediaPath:
-        # A notification has a message; whoever is called for a conversation may be told nothing.
+        # A notification has a message; a conversation may begin without one.
         for mode, message in (
             (CallMode.NOTIFY, "welcome"),
             (CallMode.CONVERSATION, "welcome"),
@@ -168,7 +168,7 @@ Edge = tuple[CallRecord, ev.CallEvent, Step]
 
 @cache
 def edges() -> list[Edge]:
-    """Every (record, event, step) within reach: the nearest kinds of record of each opening."""
+    """Every reachable (record, event, step), for the kinds of record nearest to each opening."""
     found: list[Edge] = []
     for opening in openings():
         waiting = deque([opening])
@@ -187,7 +187,7 @@ def edges() -> list[Edge]:
 
 @pytest.fixture(scope="module", autouse=True)
 def _forgotten() -> Iterator[None]:
-    """A million objects that nobody needs later would be visited by each collection of garbage."""
+    """Free the million objects of the exploration: each garbage collection would visit them."""
     yield
     edges.cache_clear()
 
@@ -231,17 +231,17 @@ def test_a_terminal_record_stays_as_it_is() -> None:
             continue
         utterance = record.utterance
         if isinstance(event, ev.BotSpoke) and utterance and utterance.id == event.utterance_id:
-            # The sentence that the end cut short: what was heard of it, and nothing else.
+            # Only the sentence that the end cut short may change: what was heard of it is noted.
             shortened = replace(result.record, transcript=record.transcript)
             assert shortened == replace(record, utterance=None), told(edge)
             assert result.effects == (), told(edge)
             continue
         if isinstance(event, ev.DialUncertain) and not record.aliases:
-            # Stored late: the call is looked up all the same.
+            # Stored late: the call is still looked up.
             assert result == Step(record, (LookUpDial(),)), told(edge)
             continue
         if result.effects:
-            # A leg that turns up after the end is hung up, and one that could not be before.
+            # A leg that turns up after the end is hung up, and so is one whose hang-up failed.
             assert result.effects == (HangUp(),), told(edge)
             failed = record.end_detail is EndDetail.HANGUP_FAILED
             assert failed or not record.aliases, told(edge)
@@ -296,7 +296,7 @@ def test_a_call_that_is_being_ended_begins_nothing() -> None:
 
 
 def test_a_due_deadline_is_used_up_or_moved() -> None:
-    """Or else it would be due again at once, for ever."""
+    """Otherwise it would be due again immediately, for ever."""
     for edge in edges():
         record, event, result = edge
         if isinstance(event, ev.DeadlineDue) and event.kind in record.deadlines:

@@ -1,4 +1,4 @@
-"""Sequences of events with duplicates, reorderings and losses."""
+"""Properties of the state machine over random events: duplicated, reordered or lost."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ anything = st.lists(carrier_events | own_events | endings | due, max_size=20)
 
 
 def run(record: CallRecord, events: list[ev.CallEvent]) -> tuple[CallRecord, list[Step]]:
-    """Feed events, one second apart; a deadline event comes when it is due."""
+    """Feed events one second apart; deadline events come when they are due."""
     steps = []
     now = 0
     for event in events:
@@ -156,7 +156,7 @@ def effects(steps: list[Step]) -> list[object]:
 
 
 def closed(record: CallRecord) -> CallRecord:
-    """A record that is over, without the words that its end cut short."""
+    """A record that is over, without the text that its end cut short."""
     return replace(record.with_alias("P1"), utterance=None, transcript=())
 
 
@@ -219,7 +219,7 @@ def test_a_redelivered_ending_changes_nothing(
 def test_an_end_that_was_asked_for_converges(
     record: CallRecord, events: list[ev.CallEvent], detail: EndDetail, answers: bool
 ) -> None:
-    """Though every hang-up fails, or is never answered at all."""
+    """Even if every hang-up fails or is never answered."""
     record, _ = run(record, events)
     if record.terminal:
         return
@@ -241,7 +241,7 @@ def test_an_end_that_was_asked_for_converges(
 @FEW
 @given(records, lively)
 def test_deadlines_alone_end_every_call(record: CallRecord, events: list[ev.CallEvent]) -> None:
-    """With a carrier that never says another word."""
+    """With a carrier that sends nothing more."""
     record, _ = run(record, events)
     for _ in range(60):
         if record.terminal:

@@ -1,4 +1,4 @@
-"""Whole calls as tables: what happens, the state after it, what must be done."""
+"""Whole calls through the state machine: events, the state after each, and the effects."""
 
 from __future__ import annotations
 
@@ -383,7 +383,7 @@ def test_a_stream_that_is_given_up_is_not_asked_for_again() -> None:
             "speaking",
             [],
         ),
-        # Another one was on its way.
+        # Another stream was on its way.
         (ev.StreamAttached(at=5_200, stream_id="s2"), "speaking", []),
         (ev.StreamDetached(at=5_300, stream_id="s2"), "speaking", []),
     )
@@ -433,7 +433,7 @@ def test_a_carrier_with_a_voice_says_something_before_a_call_without_a_stream_en
     told = tell(step.record, (due(70_100, DeadlineKind.LAST_WORDS), "answered", [mc.HangUp()]))
     assert told.ending is not None
     assert told.ending.reason is EndReason.HANGUP_BOT
-    # One that comes after all is used.
+    # A stream that comes after all is used.
     back = tell(step.record, (ev.StreamAttached(at=11_000, stream_id="s1"), "active", []))
     assert DeadlineKind.LAST_WORDS not in back.deadlines
 
@@ -589,7 +589,7 @@ def test_speech_that_answers_another_question_does_not_count() -> None:
         (ev.ListenStarted(at=200, token="t2"), "listening", []),
         (heard(300, "too late", "t1"), "listening", []),
         (heard(400, "in time", "t2"), "listening", [mc.CallerTurn("in time")]),
-        # No question is out any more.
+        # No question is open any more.
         (heard(500, "and more", "t2"), "listening", [mc.CallerTurn("and more")]),
     )
     assert [entry.text for entry in record.transcript] == ["in time", "and more"]
@@ -875,7 +875,7 @@ def test_what_fell_due_while_nobody_watched_waits_for_the_carriers_word(
     )
     over = tell(waiting, (busy, "busy", [mc.Release()]))
     assert over.end_detail is EndDetail.CARRIER
-    # Where it has none, the deadline stands.
+    # If the carrier does not know, the deadline stands.
     tell(waiting, (due(902_000, late), record.state.value, [mc.HangUp()]))
 
 
@@ -893,7 +893,7 @@ def test_a_clock_that_was_set_back_lengthens_no_call() -> None:
     longest += POLICY.max_duration_ms
     assert set(again.deadlines) == set(record.deadlines)
     assert set(again.deadlines.values()) == {500 + longest}
-    # One that is set forward, or right, moves nothing.
+    # A clock that is set forward, or corrected, moves nothing.
     later = tell(record, (ev.Recovered(at=day + 500), "listening", [mc.ProbeStatus()]))
     assert later.deadlines == record.deadlines
 
@@ -914,7 +914,7 @@ def test_a_quiet_call_is_asked_about_and_only_news_of_the_carrier_put_that_off()
     record = tell(outbound(), (uncertain, "initiated", [mc.LookUpDial()]))
     assert DeadlineKind.PROBE not in record.deadlines
     record = tell(record, (accepted(100), "initiated", []))
-    # Also where no webhook ever comes.
+    # Also if no webhook ever comes.
     tell(record, (due(43_100, DeadlineKind.PROBE), "initiated", [mc.ProbeStatus()]))
     assert inbound().deadlines[DeadlineKind.PROBE] == POLICY.quiet_ms
     record = tell(
@@ -937,7 +937,7 @@ def test_every_id_that_the_carrier_has_for_a_call_is_kept() -> None:
     other = replace(ringing(20), provider_call_id="P2")
     record = tell(outbound(), (accepted(10), "initiated", []), (other, "ringing", []))
     assert (record.provider_call_id, record.aliases) == ("P2", (ID, "P2"))
-    # That of the dial request is the older one, however late its reply comes.
+    # The id of the dial request is the older one, however late its reply comes.
     record = tell(outbound(), (other, "ringing", []), (accepted(30), "ringing", []))
     assert (record.provider_call_id, record.aliases) == ("P2", ("P2", ID))
 
@@ -1021,7 +1021,7 @@ def test_a_hang_up_is_asked_for_so_often_and_no_more(refused: bool) -> None:
     assert requests == POLICY.hangup_attempts
     assert result.record.end_reason is EndReason.ERROR
     assert result.record.end_detail is EndDetail.HANGUP_FAILED
-    # Behind the last refusal nothing is waited for.
+    # After the last refusal there is nothing to wait for.
     assert result.record.end_note == ("503" if refused else None)
 
 
@@ -1036,7 +1036,7 @@ def test_a_carrier_that_refuses_twice_to_hang_up_is_asked_about_the_call() -> No
         (ev.HangUpFailed(at=12_100, error="503"), "answered", [mc.ProbeStatus()]),
         (due(14_099, DeadlineKind.HANGUP), "answered", []),
         (due(14_100, DeadlineKind.HANGUP), "answered", [mc.HangUp()]),
-        # One that does not answer is given longer.
+        # A carrier that does not answer is given longer.
         (due(24_099, DeadlineKind.HANGUP), "answered", []),
         (due(24_100, DeadlineKind.HANGUP), "answered", [mc.HangUp()]),
     )
@@ -1050,7 +1050,7 @@ def test_a_carrier_that_knows_nothing_after_a_restart_is_asked_again() -> None:
         (ev.StatusReported(at=5_100, status=ev.CarrierStatus.UNKNOWN), "ringing", []),
         (due(10_099, DeadlineKind.PROBE), "ringing", []),
         (due(10_100, DeadlineKind.PROBE), "ringing", [mc.ProbeStatus()]),
-        # It may never have got our answer.
+        # Our answer may never have reached the carrier.
         (
             ev.StatusReported(at=10_200, status=ev.CarrierStatus.LIVE),
             "ringing",
@@ -1133,7 +1133,7 @@ def test_a_first_message_that_the_carrier_speaks_goes_on_over_a_restart() -> Non
             "listening",
             [mc.PlaybackFinished("u1", True)],
         ),
-        # What else it was to say may never have reached it.
+        # Anything else that it was to say may never have reached it.
         (says(5_300, "u2", "Well."), "speaking", []),
         (ev.Recovered(at=6_000), "speaking", [mc.ProbeStatus()]),
         (
@@ -1163,7 +1163,7 @@ def test_a_carrier_that_tells_of_a_failed_stream_may_mean_one_that_is_known_to_b
         (failed(700, "s1"), "active", []),
         (failed(800, None), "active", [mc.ReattachStream()]),
         (failed(900, "s2"), "active", []),
-        # Late news of the one before, while the next one is on its way.
+        # Late news of the previous stream, while the next one is on its way.
         (failed(1_000, "s1"), "active", []),
         (failed(1_100, "s3"), "active", [mc.ReattachStream()]),
     )

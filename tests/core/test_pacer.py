@@ -1,4 +1,4 @@
-"""The pacer: bounded lead, marks, what was heard, interruptions."""
+"""The pacer: its bounded lead, marks, how much was heard, interruptions and rewinds."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_marks_tell_what_was_heard() -> None:
     assert pacer.heard("a", 0).milliseconds == 240
     assert not pacer.mark_reached(first)
     assert not pacer.mark_reached("nobody's")
-    # A mark stands for all before it.
+    # A mark confirms everything sent before it.
     assert pacer.mark_reached(third)
     assert not pacer.mark_reached(second)
     heard = pacer.heard("a", 0)
@@ -236,7 +236,7 @@ def test_an_underrun_is_counted_where_more_audio_was_due() -> None:
     pacer.write("a", ms(20))
     pacer.poll(5)
     assert pacer.underruns == 1
-    # The caller has heard nothing of it yet, whatever came before.
+    # The caller has heard none of this item yet, whatever came before.
     assert pacer.heard("a", 5).milliseconds == pytest.approx(200, abs=0.2)
     pacer.finish("a")
     pacer.write("b", ms(20))
@@ -369,7 +369,7 @@ def test_audio_that_has_no_mark_yet_brings_the_next_one_nearer_until_it_is_clear
         pacer.write("a", ms(50))
         assert marks_of(pacer.poll(0)) == []
     if cleared:
-        # Behind a pause it is a stretch of its own.
+        # After a pause it is a separate stretch.
         pacer.write("a", ms(20))
         assert marks_of(pacer.poll(1)) == []
         pacer.clear(1)

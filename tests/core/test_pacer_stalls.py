@@ -1,4 +1,4 @@
-"""The pacer behind an event loop that is late: the carrier never runs dry."""
+"""The pacer on a late event loop: the carrier's buffer never runs dry."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_stalls_of_50_ms_neither_starve_nor_flood_the_carrier(stalls: list[float
     polls = 0
     while sent < WHOLE_MS:
         held = sent - (now - begin) * 1000
-        # Before anything was sent, nothing plays that could stop.
+        # Nothing plays before the first audio is sent, and so nothing can stop.
         assert polls == 0 or held >= LEAD_MS * 3 / 4 - STALL_S * 1000 - ALMOST
         for out in pacer.poll(now):
             if isinstance(out, OutAudio):
@@ -38,7 +38,7 @@ def test_stalls_of_50_ms_neither_starve_nor_flood_the_carrier(stalls: list[float
         wake = pacer.wake_at()
         assert sent == WHOLE_MS or wake is not None
         if wake is not None:
-            # The loop comes to it late, each time by another stall.
+            # The loop is late each time, by a different stall.
             now = max(now, wake) + stalls[polls % len(stalls)]
         polls += 1
     assert sent == WHOLE_MS

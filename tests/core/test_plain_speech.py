@@ -1,4 +1,4 @@
-"""Speech by plain requests: what is cancelled, broken or cut anywhere."""
+"""Speech sessions over plain requests: cancelled, failing, and with samples cut in two."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def anyio_backend() -> tuple[str, dict[str, Any]]:
 
 
 class Reader(PlainSpeechProvider):
-    """Yields ``pieces`` for every text without ever waiting, then raises ``error``."""
+    """Yields ``pieces`` for every text without waiting, then raises ``error``."""
 
     def __init__(
         self, pieces: Iterable[bytes], error: Exception | SystemExit | None = None
@@ -72,7 +72,7 @@ async def test_one_that_never_waits_can_be_cancelled() -> None:
         await utterance.done()
         assert len(ear.pieces) == written
         assert reader.closed == 1
-        # Nothing of what is cancelled before it begins.
+        # Nothing of an utterance that is cancelled before it begins.
         utterance = session.utterance("item", ear)
         utterance.send("Good day.")
         utterance.cancel(0.0)

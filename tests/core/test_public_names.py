@@ -1,4 +1,4 @@
-"""The public surface of the package is what stands here."""
+"""The public names of the core package, and what importing it costs."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_a_provider_without_a_method_of_its_contract_cannot_be_made(
     contract: type[voicecall.Provider], method: str
 ) -> None:
     class Lacking(contract):  # type: ignore[misc, valid-type]
-        """Has nothing of its own."""
+        """Implements nothing."""
 
     with pytest.raises(TypeError, match=f"abstract method.*\\b{method}\\b"):
         Lacking()

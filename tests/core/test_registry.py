@@ -1,4 +1,4 @@
-"""The registry over distributions that really lie on disk."""
+"""The registry, over distributions that are written to disk."""
 
 from __future__ import annotations
 
@@ -235,7 +235,7 @@ def test_an_alias_of_two_providers_is_neither(site: Path, install: Install) -> N
     registry = scan(site)
     with pytest.raises(PluginError, match="'log' is another name of 'alpha' and 'bravo': write"):
         registry.load(TTS, "log")
-    # An id comes before any alias.
+    # An id takes precedence over any alias.
     assert registry.load(TTS, "alpha").id == "alpha"
 
 

@@ -1,4 +1,4 @@
-"""Resampling: regular output, little delay, and the measured quality as bounds."""
+"""Resampling: regular output, low delay, and bounds on the measured quality."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def samples(audio: bytes) -> Samples:
 
 
 def steady(audio: bytes) -> Samples:
-    """Without the filter's beginning."""
+    """The signal without the filter's start-up."""
     return samples(audio)[1000:]
 
 
@@ -208,10 +208,10 @@ def test_equal_formats_keep_samples_whole_too() -> None:
     pieces = [converter.process(audio[n : n + 7]) for n in range(0, len(audio), 7)]
     assert b"".join(pieces) == audio
     assert all(len(piece) % 2 == 0 for piece in pieces)
-    # Half a sample at the end is none, and does not get into what comes next.
+    # Half a sample at the end is dropped, and does not leak into what comes next.
     for end in (converter.flush, converter.reset):
         assert converter.process(b"\x01\x02\x03") == b"\x01\x02"
         end()
         assert converter.process(b"\x04\x05") == b"\x04\x05"
-    # Every byte of the others is a sample.
+    # In the other encodings every byte is a sample.
     assert Converter(MULAW_8K, MULAW_8K).process(b"\x01\x02\x03") == b"\x01\x02\x03"

@@ -1,4 +1,4 @@
-"""Ids and tokens of the system's seam."""
+"""Ids and tokens of the system seam: their form, randomness, threads and forks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from voicecall.seam import SystemSeam
 pytestmark = pytest.mark.integration
 
 MANY = 2000
-"""More than are drawn at once."""
+"""More than the seam draws at once."""
 
 
 def test_an_id_is_a_uuid_that_begins_with_the_time() -> None:

@@ -1,4 +1,4 @@
-"""Which provider is used, and what is said where none can be."""
+"""Which provider is used, and the error if none can be."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Text that is no Unicode is made well formed before it becomes an event."""
+"""Text with lone surrogates is made well formed before it becomes part of an event."""
 
 from __future__ import annotations
 

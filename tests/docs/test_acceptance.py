@@ -1,4 +1,4 @@
-"""The acceptance list names tests that exist."""
+"""The tables of docs/design/acceptance.md: tests that exist, or a reason."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ TEST_ID = re.compile(r"`(tests/[\w/]+\.py(?:::\w+)+)`")
 
 
 def rows(heading: str) -> list[list[str]]:
-    """The cells of the table below a heading, without its two head lines."""
+    """The cells of the table below a heading, without its two header lines."""
     text = PAGE.read_text(encoding="utf-8")
     section = text.split(f"\n## {heading}\n", 1)[1].split("\n## ", 1)[0]
     lines = [line for line in section.splitlines() if line.startswith("|")]

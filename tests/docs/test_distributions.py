@@ -1,4 +1,4 @@
-"""What the built distributions hold besides their code, and ask for."""
+"""What the built distributions contain besides code, and what they require."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_each_distribution_brings_the_text_of_its_licence(manifest: Path) -> Non
 
 @pytest.mark.parametrize("manifest", ALL, ids=lambda path: path.parent.name)
 def test_each_distribution_says_where_it_runs(manifest: Path) -> None:
-    """Signals, locks of files and the event loop are those of Linux and macOS."""
+    """Signals, file locks and the event loop need Linux or macOS."""
     where = ["Operating System :: MacOS", "Operating System :: POSIX :: Linux"]
     assert [one for one in project(manifest)["classifiers"] if "System" in one] == where
     assert "win32" not in manifest.read_text(encoding="utf-8")
@@ -73,7 +73,7 @@ def test_the_text_for_a_package_index_has_no_links_into_the_sources(manifest: Pa
 
 @pytest.mark.parametrize("manifest", MANIFESTS, ids=lambda path: path.parent.name)
 def test_each_wheel_holds_every_file_of_its_package(manifest: Path) -> None:
-    """Also those that are no code, such as py.typed, the demo's configuration and the skill."""
+    """Also files that are not code, such as py.typed, the demo's configuration and the skill."""
     source = manifest.parent / "src"
     there = {
         path.relative_to(source).as_posix()
@@ -86,8 +86,8 @@ def test_each_wheel_holds_every_file_of_its_package(manifest: Path) -> None:
 
 
 def test_the_command_belongs_to_the_distribution_that_people_install() -> None:
-    """``uv tool install`` and ``pipx install`` offer no commands of dependencies, and two
-    distributions with the same command would remove each other's."""
+    """``uv tool install`` and ``pipx install`` do not offer commands of dependencies, and if two
+    distributions had the command, removing one would remove it for both."""
     commands = {project(one)["name"]: project(one).get("scripts", {}) for one in ALL}
     offering = {name: scripts for name, scripts in commands.items() if scripts}
     assert offering == {"voicecall": {"voicecall": "voicecall_gateway.cli:main"}}
@@ -100,7 +100,7 @@ def test_the_sdist_without_code_holds_none(tmp_path: Path) -> None:
 
 
 def versions(manifest: Path) -> set[str]:
-    """The package's own version, and what it asks of the others (nothing, for any version)."""
+    """The package's own version, and those that it requires of the others (empty for any)."""
     described = project(manifest)
     wanted = list(described["dependencies"])
     for extra in described.get("optional-dependencies", {}).values():
@@ -111,7 +111,7 @@ def versions(manifest: Path) -> set[str]:
 
 @pytest.mark.parametrize("manifest", ALL, ids=lambda path: path.parent.name)
 def test_packages_ask_for_each_other_in_the_version_that_they_have(manifest: Path) -> None:
-    """They are released together, and nobody has tried any other mixture."""
+    """They are released together, and no other combination is tested."""
     assert versions(manifest) == {project(ROOT / "pyproject.toml")["version"]}
 
 
@@ -121,7 +121,7 @@ def test_a_new_version_is_written_everywhere(tmp_path: Path) -> None:
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(manifest, copy)
     shutil.copy(ROOT / "Makefile", tmp_path)
-    # Not as a part of the make that runs the tests.
+    # Not as a child of the make that runs the tests.
     env = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
     command = ["make", "version", "NEW=7.0.0rc1"]
     subprocess.run(command, cwd=tmp_path, env=env, check=True, capture_output=True)

@@ -1,4 +1,4 @@
-"""The documentation against the code: generated pages, links, configuration, commands, RPC."""
+"""The documentation matches the code: generated pages, links, configuration, commands, RPC."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def blocks(path: Path, *languages: str) -> Iterator[str]:
 
 
 def anchors(path: Path) -> set[str]:
-    """Anchors of a page's headings, as the usual renderers make them."""
+    """Anchors of a page's headings, as common renderers make them."""
     text = FENCE.sub("", path.read_text(encoding="utf-8"))
     titles = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
@@ -157,7 +157,7 @@ def test_the_readme_of_core_names_every_module() -> None:
 
 
 def whole_configurations() -> Iterator[Any]:
-    """JSON5 blocks that are a whole file."""
+    """JSON5 blocks that are whole configuration files."""
     for page in PAGES:
         for number, text in enumerate(blocks(page, "json5")):
             if text.lstrip().startswith("{"):
@@ -181,7 +181,7 @@ def test_the_unit_confines_the_gateway_to_its_state_directory() -> None:
 def test_configurations_are_valid(
     text: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    # The pages say to export it.
+    # The pages say to export this variable.
     monkeypatch.setenv("OPENAI_API_KEY", "key-of-the-page")
     [tools] = [
         code
@@ -198,7 +198,7 @@ def test_configurations_are_valid(
     config = validate(VoiceCallConfig, loaded.plugin_values(PLUGIN_ID), CONFIG_PATH)
     tts = dict(loaded.section("tts"))
     if tts.get("provider") == "hum":
-        # The provider of the tutorial is not installed here; its own test has its block.
+        # The tutorial's provider is not installed here; its own test checks this block.
         tts = {"provider": "espeak"}
     wiring = resolve(
         config,
@@ -216,7 +216,7 @@ def test_python_on_the_pages_imports_what_is_there(page: Path) -> None:
     for code in blocks(page, "python") if page.name != "hooks.md" else ():
         tree = compile(code, name_of(page), "exec", PyCF_ONLY_AST | PyCF_ALLOW_TOP_LEVEL_AWAIT)
         imports = [one for one in tree.body if isinstance(one, ast.Import | ast.ImportFrom)]
-        # The provider of the tutorial is not installed here.
+        # The tutorial's provider is not installed here.
         ours = [one for one in imports if "voicecall_hum" not in ast.unparse(one)]
         exec(compile(ast.Module([*ours], []), name_of(page), "exec"), {})
 
@@ -267,7 +267,7 @@ def test_commands_on_the_pages_exist_with_their_options() -> None:
 
 
 def rows(text: str, heading: str) -> dict[str, str]:
-    """First column -> second column of the table under a heading."""
+    """First column -> second column of the table below a heading."""
     table = text.partition(f"## {heading}\n")[2].partition("\n## ")[0]
     return dict(re.findall(r"^\| `([\w.]+)` \| ([\w ]+) \|", table, re.MULTILINE))
 
@@ -317,7 +317,7 @@ def test_every_table_of_the_store_is_described() -> None:
 
 
 def backed_up(cwd: Path, environ: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    """What came of the script of the guide to backups."""
+    """The result of running the script in the backup guide."""
     [script] = blocks(ROOT / "docs/how-to/back-up.md", "sh")
     program = script.removeprefix("python3 - <<'END'\n").removesuffix("END\n")
     command = [sys.executable, "-c", program]

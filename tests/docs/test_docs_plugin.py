@@ -1,4 +1,4 @@
-"""The plugin of the guide, taken from its page, in a gateway."""
+"""The plugin of the how-to guide, extracted from its page and run in a gateway."""
 
 from __future__ import annotations
 

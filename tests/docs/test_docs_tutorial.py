@@ -1,4 +1,4 @@
-"""The provider of the tutorial, taken from its page, against the conformance suite."""
+"""The tutorial's provider, extracted from its page, against the conformance suite."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ FILE = re.compile(r"^`([\w.]+)`:\n\n```\w+\n(.*?)^```$", re.MULTILINE | re.DOTAL
 
 
 def files() -> dict[str, str]:
-    """The files that the page asks to write."""
+    """The files that the page tells the reader to write."""
     return dict(FILE.findall(PAGE.read_text(encoding="utf-8")))
 
 
 @pytest.fixture
 def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """The tutorial's module, imported from where the page's files were written."""
+    """The tutorial's module, imported from the files of the page."""
     for name, text in files().items():
         (tmp_path / name).write_text(text, encoding="utf-8")
     spec = importlib.util.spec_from_file_location("voicecall_hum", tmp_path / "voicecall_hum.py")

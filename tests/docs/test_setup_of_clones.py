@@ -1,4 +1,4 @@
-"""When ``make setup`` makes the environment of a clone, and when it leaves it."""
+"""When ``make setup`` makes or remakes a clone's environment, and when it keeps it."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ MADE_BY = 'exec ./python "$@"'
 
 @pytest.fixture
 def clone(tmp_path: Path) -> Path:
-    """A folder of a name that shells split, with what ``make`` looks at first, and a Python in it
-    whose environments have commands that do nothing."""
+    """A folder whose name a shell would split, with the files that ``make`` looks at first and a
+    Python whose environments have commands that do nothing."""
     clone = tmp_path / "a größer clone"
     (clone / ".ci").mkdir(parents=True)
     for name in ("Makefile", ".ci/editable.py", "constraints.txt"):
@@ -41,7 +41,7 @@ def script(path: Path, *lines: str) -> None:
 
 
 def setup(clone: Path, python: str = "./python") -> subprocess.CompletedProcess[str]:
-    # Not as a part of the make that runs the tests.
+    # Not as a child of the make that runs the tests.
     env = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
     return subprocess.run(
         ["make", "--no-print-directory", "setup", f"PYTHON={python}"],
@@ -89,7 +89,7 @@ def test_an_environment_that_lost_its_python_or_pip_is_made_anew(clone: Path) ->
 
 
 def test_an_environment_that_was_not_made_to_its_end_is_made_anew(clone: Path) -> None:
-    """As where Debian's ensurepip is missing: Python is linked before that is noticed."""
+    """As without Debian's ensurepip: the failure comes after Python was linked."""
     script(
         clone / "half",
         'echo "$@" >> made',
@@ -105,7 +105,7 @@ def test_an_environment_that_was_not_made_to_its_end_is_made_anew(clone: Path) -
 def test_pythons_with_wheels_for_everything_come_first(
     clone: Path, tmp_path: Path, taken: str
 ) -> None:
-    """For a newer one PocketSphinx is compiled: it is taken where there is no other."""
+    """PocketSphinx must be compiled for newer ones: they are used only if there is no other."""
     tools = tmp_path / "tools"
     tools.mkdir()
     for tool in ("cksum", "cp", "cut", "mkdir", "rm", "touch"):
@@ -127,7 +127,7 @@ def test_without_a_python_that_will_do_it_is_asked_for(clone: Path) -> None:
 
 
 def test_a_package_is_found_in_whatever_folder_it_is(clone: Path) -> None:
-    """By everything: sources for mypy are those of the packages that are installed."""
+    """By every command: mypy reads the sources of the packages that are installed."""
     folders = ("plugins", "providers", "stt", "tts", "realtime")
     for folder in folders:
         (clone / folder / "new").mkdir(parents=True)
