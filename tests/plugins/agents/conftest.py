@@ -1,4 +1,4 @@
-"""A model server on loopback, and the backend in front of it."""
+"""A model server on loopback, and the backend that uses it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def make_turn() -> Callable[..., AgentTurn]:
 
 @pytest.fixture
 def make_agent(tmp_path: Path) -> MakeAgent:
-    """``make_agent(base URL, **configuration keys)``: its history stays below ``tmp_path``."""
+    """``make_agent(base URL, **configuration keys)``; its history is kept below ``tmp_path``."""
 
     def make(base_url: str, **config: Any) -> PydanticAgent:
         block = {"model": "openai:small", "apiKey": "a-key", "baseUrl": base_url, **config}

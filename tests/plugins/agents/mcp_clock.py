@@ -1,4 +1,4 @@
-"""A tiny MCP server on standard input and output: a tool, one that fails, one that is the end."""
+"""A tiny MCP server on stdin and stdout: a tool that works, one that fails, one that exits."""
 
 from __future__ import annotations
 

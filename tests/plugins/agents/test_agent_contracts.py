@@ -1,4 +1,4 @@
-"""Both backends against the suite that every agent passes."""
+"""Both agent backends against the conformance suite for agents."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The store of histories."""
+"""The store of conversation histories: order, expiry, restarts, file modes and damage."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def store(directory: Path) -> SqliteHistory:
 
 
 class LaterSeam(SystemSeam):
-    """So many days after today, by a clock that is so many days ahead."""
+    """``days`` have passed, and the wall clock is another ``ahead`` days ahead."""
 
     days = 0.0
     ahead = 0.0
@@ -101,7 +101,7 @@ async def test_a_clock_that_is_wrong_for_a_moment_forgets_nothing(tmp_path: Path
         await history.put("a", turn(1), 10)
     seam.ahead = 3660
     async with history.open():
-        # As a machine starts whose clock is set a little later.
+        # As on a machine whose clock is set only after it has started.
         await history.put("b", turn(1), 10)
         seam.ahead = 0
         seam.days = 0.1

@@ -1,4 +1,4 @@
-"""The backend pydantic-ai in front of a model server on loopback."""
+"""The pydantic-ai backend against a model server on loopback."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ CLOCK = str(Path(__file__).with_name("mcp_clock.py"))
 
 @pytest.fixture(scope="module", autouse=True)
 def patience() -> Iterator[None]:
-    """A busy machine takes longer to start an MCP server than a caller would wait."""
+    """On a busy machine an MCP server may take longer to start than a caller would wait."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(guarding, "_CONNECT_S", 60.0)
         yield
@@ -133,7 +133,7 @@ async def test_a_reader_that_goes_away_closes_the_connection(
         with anyio.fail_after(10):
             await asked.hung_up.wait()
         await said(agent, make_turn("Still there?", turn_id="t2"))
-    # What the caller said before is not lost.
+    # The earlier turns are not lost.
     user = "\n".join(stub.requests[1].said("user"))
     assert user.split("\n") == ["Good morning.", "Still there?"]
 
@@ -249,7 +249,7 @@ async def test_another_model_takes_over(
     async with running(stub, timeoutMs=300) as agent:
         turn = make_turn(model="openai/small", fallback_models=spares)
         assert await said(agent, turn) == "I am large."
-        # It is remembered as if there had been no other.
+        # It is remembered as if it had been the only model.
         assert await said(agent, make_turn("And now?", turn_id="t2", model="openai/large"))
     assert stub.requests[-1].said("user") == ["Good morning.", "And now?"]
     assert caplog.text.count("; another model is asked") == 3
@@ -286,7 +286,7 @@ async def test_the_model_sees_what_was_heard(running: Running, make_turn: MakeTu
         await said(agent, first)
         await agent.settle(first, "One. Two.")
         await said(agent, make_turn("Go on.", turn_id="t2"))
-    # Later turns may be about what was said before the first one.
+    # Later turns may refer to what was said before the first one.
     opened = "<heard-before>\nGood morning.\n</heard-before>\n\nCount."
     assert stub.requests[0].said("user") == [opened]
     assert stub.requests[1].said("user") == [opened, "Go on."]
@@ -394,7 +394,7 @@ async def test_a_history_that_cannot_be_read_costs_no_answer(
         await run_sql(tmp_path, "DROP TABLE messages")
         caplog.clear()
         assert await said(agent, make_turn(turn_id="t3"))
-    # It lasts, and each turn tells it.
+    # The failure lasts, and each turn reports it.
     why = f"{tmp_path}/agents/history.db: no such table: messages"
     ours = [record for record in caplog.records if "history" in record.getMessage()]
     assert [record.getMessage() for record in ours] == [
@@ -405,11 +405,11 @@ async def test_a_history_that_cannot_be_read_costs_no_answer(
 
 
 class Opaque:
-    """A value of a tool that JSON does not know."""
+    """A tool's value that JSON cannot represent."""
 
 
 def opaque() -> Any:
-    """Gives something strange."""
+    """Returns something strange."""
     return Opaque()
 
 
@@ -574,7 +574,7 @@ async def test_a_model_presses_keys_and_says_no_more(running: Running, make_turn
         assert [event async for event in agent.reply(turn)] == [PressKeys("2#")]
         assert await said(agent, make_turn("Sales.", turn_id="t2")) == "Hello again."
     assert "digits may only contain" in stub.requests[1].said("tool")[0]
-    # It remembers what it pressed.
+    # The history holds the keys.
     assert stub.requests[2].said("tool")[-1] == "Pressed: 2#"
 
 
@@ -697,7 +697,7 @@ async def test_the_model_ends_the_call(running: Running, make_turn: MakeTurn, na
     assert events[-1] == EndCall("done")
     assert not any(isinstance(event, ToolActivity) for event in events)
     assert stub.requests[0].tool_names == {END, name}
-    # The goodbye was said, so the model is not asked for another one.
+    # The goodbye was said, so the model is not asked again.
     assert len(stub.requests) == 2
     assert stub.requests[1].said("assistant") == ["Goodbye."]
 
@@ -750,7 +750,7 @@ async def test_an_mcp_server_that_is_down_costs_its_tools_only(
     async with running(stub, tools=[f"{HERE}:clock"], mcpServers=servers) as agent:
         assert await said(agent, make_turn())
     assert stub.requests[0].tool_names == {END, "clock"}
-    # Both were tried once, at the start: the caller does not wait for them again.
+    # Both were tried once, at the start; the caller does not wait for them again.
     warnings = [one.getMessage() for one in caplog.records if "no tools" in one.getMessage()]
     assert len(warnings) == 2
     assert "mcpServers.one" in warnings[0]

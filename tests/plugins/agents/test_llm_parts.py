@@ -1,4 +1,4 @@
-"""The parts of the backend pydantic-ai: names, errors, prompts, narration, what was heard."""
+"""Parts of the pydantic-ai backend: model names, errors, prompts, narration, history."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def test_what_keeps_models_from_working_is_known_without_a_model(
     assert problem == (
         "agents.backends.pydantic-ai.apiKey: is required by openai (or set OPENAI_API_KEY)"
     )
-    # A variable that is not set stands as it was written: no key.
+    # A reference to a variable that is not set remains as text: it is not a key.
     [problem] = backend.check(LlmConfig(model="openai/small", api_key="${MY_KEY}"), ())
     assert problem == (
         "agents.backends.pydantic-ai.apiKey: holds a variable without a value (or set MY_KEY)"
@@ -138,7 +138,7 @@ def test_what_keeps_models_from_working_is_known_without_a_model(
             "agents.backends.pydantic-ai.apiKey: is blank; remove it to use the environment"
             " variable of openai"
         )
-    # The key is that of the configured model's vendor.
+    # The key belongs to the configured model's vendor.
     [problem] = backend.check(LlmConfig(model="openai/small", api_key="k"), ["nobody/large"])
     assert "nobody" in problem
     [problem] = backend.check(
@@ -376,7 +376,7 @@ def test_the_prompt_of_a_call(make_turn: MakeTurn) -> None:
     for words in ("voice assistant", "+15550001", "de-DE", "voicecall_end_call", "stranger"):
         assert words in text
     assert '"spoken"' not in text
-    # The history may hold one of an earlier turn.
+    # The history may hold the prompt of an earlier turn.
     assert "A block <heard-before> in front of a message" in text
 
 

@@ -1,4 +1,4 @@
-"""A question of ``continue``, asked while the test goes on."""
+"""Ask a question (``continue``) while the test goes on."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ QUESTION = "What is your name?"
 
 @asynccontextmanager
 async def asked(phone: Phone, question: str = QUESTION) -> AsyncIterator[list[str]]:
-    """Somebody asks ``question``; what is answered, which at the end is waited for."""
+    """Ask ``question`` in a task. The answer is in the list on leaving, which waits for it."""
     answers: list[str] = []
 
     async def ask() -> None:

@@ -1,4 +1,4 @@
-"""A listener with an engine that only notes things, and each carrier's way of talking to it."""
+"""A webhook and media listener with an engine that only takes notes, and carriers' requests."""
 
 from __future__ import annotations
 
@@ -209,7 +209,7 @@ async def listening(
     """A listener as :func:`make_server` makes it, and a client for it."""
     desk = desk or Desk()
     server = make_server(provider, desk, **options)
-    # Nothing is encrypted here, and to load certificates takes longer than most tests.
+    # Nothing is encrypted here, and loading certificates takes longer than most tests.
     http = httpx.AsyncClient(trust_env=False, timeout=20, verify=False)
     with anyio.fail_after(30):
         async with closed_backstage(server.run()), http as client:
@@ -217,7 +217,7 @@ async def listening(
 
 
 async def answer_of(port: int, sent: bytes, host: str = "127.0.0.1") -> tuple[int, bytes]:
-    """Send bytes over a connection of their own: the status of the answer, and all of it."""
+    """Send bytes over a new connection: the status of the answer, and the whole answer."""
     async with await anyio.connect_tcp(host, port) as stream:
         await stream.send(sent)
         answer = b""

@@ -1,4 +1,4 @@
-"""Commits that wait together, behind a writer that is held up."""
+"""Commits that wait together while the writer is held up."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ async def until_outstanding(store: SqlStore, number: int) -> None:
 async def together(
     store: SqlStore, held_up: AbstractContextManager[None], commits: Sequence[Commit]
 ) -> list[object]:
-    """Commit all while the writer is held up by the first; for each None or its error."""
+    """Commit all while the writer is held up by the first; for each, None or its error."""
     outcomes: list[object] = [None] * len(commits)
 
     async def one(index: int) -> None:

@@ -20,5 +20,5 @@ def postgres_server() -> Iterator[Server]:
 
 @pytest.fixture
 def database_url(postgres_server: Server) -> str:
-    """The URL of an empty database of the test's own."""
+    """The URL of an empty database for this test."""
     return postgres_server.new_database()

@@ -1,4 +1,4 @@
-"""Whole configuration files in OpenClaw's shape, as they stand on people's disks."""
+"""Whole OpenClaw configuration files, as users have them."""
 
 from __future__ import annotations
 
@@ -262,7 +262,7 @@ _AUGUST_FUNNEL = """\
 _EMPTY = "{}"
 
 OLD = {"april-trial": _APRIL_TRIAL, "april-short": _APRIL_SHORT}
-"""Files with keys that have other names today."""
+"""Files with keys that have since been renamed."""
 CURRENT = {
     "april-plain": _APRIL_PLAIN,
     "august-everything": _AUGUST_EVERYTHING,

@@ -75,7 +75,7 @@ KEYS = {"EARS_KEY": "k", "VOICE_KEY": "k", "FULL_KEY": "k"}
 
 
 def registry(*without: ProviderKind, more: Sequence[ProviderInfo] = ()) -> Registry:
-    """All providers above but those of some kinds, and ``more``."""
+    """All providers above, except those of some kinds, and ``more``."""
     infos = [one for one in INFOS if one.kind not in without]
     return Registry(entries=[], extra=[offered(one) for one in (*infos, *more)])
 

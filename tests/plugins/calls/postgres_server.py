@@ -1,4 +1,4 @@
-"""A PostgreSQL server for tests: one a session, on a Unix socket in a directory of its own."""
+"""A PostgreSQL server for tests: one per session, on a Unix socket in its own directory."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ _SERVER_OPTIONS = "-c listen_addresses='' -c fsync=off -c shared_buffers=16MB -c
 
 
 def _program(name: str) -> str | None:
-    """Debian keeps the server's programs out of the path."""
+    """Path of a server program, which Debian keeps out of ``PATH``."""
     found = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"))
     return shutil.which(name) or (str(found[-1]) if found else None)
 
 
 def missing() -> str | None:
-    """Why no server can be started here, None where it can."""
+    """Why no server can be started here; None if one can."""
     absent = [name for name in ("initdb", "pg_ctl") if _program(name) is None]
     return f"no PostgreSQL server is installed ({', '.join(absent)})" if absent else None
 
@@ -67,7 +67,7 @@ class Server:
 
 @contextmanager
 def running() -> Iterator[Server]:
-    """A server with the superuser ``tester``, gone afterwards with all it wrote."""
+    """A server with the superuser ``tester``, removed afterwards with all its data."""
     with tempfile.TemporaryDirectory(prefix="pg") as name:
         root = Path(name)
         server = Server(root / "data", root)
@@ -86,7 +86,7 @@ def running() -> Iterator[Server]:
 
 
 def _account() -> pwd.struct_passwd | None:
-    """Whose account the server runs under: it refuses the superuser's."""
+    """The account that the server runs under: it refuses to run as root."""
     if os.getuid() != 0:
         return None
     names = {entry.pw_name: entry for entry in pwd.getpwall()}

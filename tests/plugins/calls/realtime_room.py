@@ -1,4 +1,4 @@
-"""A phone whose calls are held by a scripted voice model."""
+"""A phone whose calls are handled by a scripted voice model."""
 
 from __future__ import annotations
 

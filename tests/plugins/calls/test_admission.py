@@ -1,4 +1,4 @@
-"""Who may call in, and to which route a dialled number leads."""
+"""Which callers the inbound policies admit, and which route a dialled number selects."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who the agent is, as a voice model is told it."""
+"""The agent's profile for a voice model: identity, workspace files, limits, configuration."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Any bytes on the port: the server answers or closes, and goes on."""
+"""Random bytes sent to the port: the server answers or closes, and keeps working."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def frames(chance: random.Random, carrier: Carrier) -> bytes:
 
 
 async def exchange(server: CallServer, *parts: bytes) -> bytes:
-    """What the server answers to these bytes before it closes, or falls silent."""
+    """What the server answers to these bytes until it closes or sends nothing more."""
     answer = b""
     async with await anyio.connect_tcp("127.0.0.1", server.port) as stream:
         with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.EndOfStream):
@@ -89,7 +89,7 @@ async def exchange(server: CallServer, *parts: bytes) -> bytes:
 
 @asynccontextmanager
 async def watched(carrier: Carrier, caplog: pytest.LogCaptureFixture) -> AsyncIterator[CallServer]:
-    """A server; fails where anything in it, or in the loop, has failed by the end."""
+    """A server. Fails at the end if anything in it, or in the event loop, has failed."""
     failures: list[dict[str, Any]] = []
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(lambda _, context: failures.append(context))

@@ -1,4 +1,4 @@
-"""Whoever floods the webhooks keeps nobody else out."""
+"""A flood of webhooks does not keep genuine ones out."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ TIGHT = WebhookSecurity(max_in_flight_per_client=64)
 async def flooded(
     server: CallServer, count: int, *, client: str = ""
 ) -> AsyncIterator[list[anyio.abc.SocketStream]]:
-    """So many requests with made-up signatures, each of which keeps its body back."""
+    """Open ``count`` requests with forged signatures, which hold back their bodies."""
     head = (
         f"POST /voice/webhook HTTP/1.1\r\nhost: 127.0.0.1:{server.port}\r\n"
         "x-twilio-signature: bm8gc2lnbmF0dXJlIGF0IGFsbA==\r\n"
@@ -63,7 +63,7 @@ async def expect(server: CallServer, client: httpx.AsyncClient, status: int) -> 
     [(WebhookSecurity(), 8), (WebhookSecurity(), 40), (TIGHT, 64), (TIGHT, 100)],
 )
 async def test_slow_bodies_give_way(security: WebhookSecurity, count: int) -> None:
-    """Behind a tunnel or a proxy that is not trusted, all of them have the carrier's address."""
+    """Behind a tunnel or an untrusted proxy, all of them have the carrier's address."""
     async with listening(CARRIER.provider(), security=security) as (server, desk, client):
         async with flooded(server, count) as streams:
             for _ in range(5):
@@ -140,7 +140,7 @@ async def test_the_log_names_the_limit(
 
 
 async def test_whoever_sends_at_once_is_not_overtaken() -> None:
-    """What is being handled keeps its place, however many come."""
+    """A request that is being handled keeps its place, however many others come."""
     async with listening(CARRIER.provider()) as (server, desk, client):
         desk.gate = anyio.Event()
         async with anyio.create_task_group() as tasks:

@@ -1,4 +1,4 @@
-"""Bad input at the boundary: whatever comes, only documented answers and errors."""
+"""Fuzzed webhooks, headers and media messages: only documented answers and errors result."""
 
 from __future__ import annotations
 

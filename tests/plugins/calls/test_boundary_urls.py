@@ -1,4 +1,4 @@
-"""The URL that a carrier signs, however proxies rewrite the request on its way here."""
+"""The URL that a carrier signs is recognised, however proxies rewrite the request."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an agent is told of the call with its turns."""
+"""What an agent learns of the call with its first turn."""
 
 from __future__ import annotations
 

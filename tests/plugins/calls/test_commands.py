@@ -1,4 +1,4 @@
-"""How long commands wait for the gateway, and for which one."""
+"""How long commands wait for the gateway, to which gateway they talk, and what status prints."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What waits for company, on virtual time."""
+"""Gathering of patient events: how long one waits for others. On virtual time."""
 
 from __future__ import annotations
 

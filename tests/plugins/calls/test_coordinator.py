@@ -1,4 +1,4 @@
-"""The memory coordinator: its contract, the rate's window, and that it stays small."""
+"""The memory coordinator: its contract, expiry, the rate window, clocks, and bounded memory."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Whatever becomes of a dial request, its reply, the webhooks behind it, the store and the gateway:
-it is sent once, and no call that can be seen goes on at the carrier for long behind our end."""
+"""Random fates of a dial request, its reply and webhooks, the store and the gateway: the request is
+sent once, and no call that can be found goes on at the carrier for long after our record's end."""
 
 from __future__ import annotations
 

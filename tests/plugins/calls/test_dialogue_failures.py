@@ -1,4 +1,4 @@
-"""Never silent: fillers, phrases and a polite end when agent, voice or recogniser fail."""
+"""Failing agents, voices and recognisers: the caller hears a filler, a phrase or a goodbye."""
 
 from __future__ import annotations
 

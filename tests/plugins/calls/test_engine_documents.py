@@ -1,4 +1,4 @@
-"""Carriers that are steered by documents: what they are told at once, and what is looked up."""
+"""Carriers that are steered by documents in replies: openings, look-ups, clocks, long texts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Adapters that do not come back from a request: the call and the gateway go on without them."""
+"""Adapters whose requests never return: the call and the gateway go on without them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Commits that are stored while their answers are lost: the call goes on all the same."""
+"""Commits that are stored although their confirmation is lost: the call goes on."""
 
 from __future__ import annotations
 

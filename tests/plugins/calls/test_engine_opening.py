@@ -1,5 +1,5 @@
-"""Calls that come in: opened without a question to the store, woken at their deadlines, and what
-is only noted."""
+"""Opening inbound calls without reading the store, deadlines, and events that are noted or stored
+later with others."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Calls that are over while the carrier's word of it is late: what the end breaks is no reason."""
+"""Calls whose end the carrier reports late: what breaks with them is not taken for the reason."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Whatever becomes of a call that comes in, its webhooks, store, carrier and gateway: it is
-recorded once, and nothing of it is left here or at the carrier."""
+"""Random fates of an inbound call, its webhooks, store, carrier and gateway: it is recorded once,
+and nothing of it is left here or at the carrier."""
 
 from __future__ import annotations
 

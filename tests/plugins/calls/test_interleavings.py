@@ -1,5 +1,5 @@
-"""Whatever happens on a call at whatever time: it ends once, everybody gets an answer, and nothing
-is begun behind its end."""
+"""Random events at random times of a call: it ends once, every request gets an answer, and nothing
+is begun after its end."""
 
 from __future__ import annotations
 

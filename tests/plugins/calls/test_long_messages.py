@@ -1,4 +1,4 @@
-"""Long messages to a media socket arrive whole on either event loop, also behind others."""
+"""Long messages to a media socket arrive whole on either event loop, also after others."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""News, and the event that happens once."""
+"""``News`` and the one-time event: who is woken, when, and what cancellation does."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is an echo of the bot's words, and what an answer that repeats them."""
+"""Telling an echo of the bot's words from an answer that repeats them."""
 
 from __future__ import annotations
 

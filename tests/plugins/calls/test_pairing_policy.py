@@ -1,4 +1,4 @@
-"""Codes of the pairing policy: how long they count, how many are given, what they are good for."""
+"""Codes of the pairing policy: how long they are valid, how many are given, approval."""
 
 from __future__ import annotations
 

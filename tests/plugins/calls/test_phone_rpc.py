@@ -1,4 +1,4 @@
-"""The phone's RPC methods: parameters, scopes, payloads, and questions that take long."""
+"""The phone's RPC methods: parameters, scopes, payloads, and long-running questions."""
 
 from __future__ import annotations
 

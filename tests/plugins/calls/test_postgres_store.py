@@ -1,4 +1,4 @@
-"""PostgreSQL behind the call store: batches, the guilty one, owning, lost connections."""
+"""The PostgreSQL store: batches, the one commit that fails, ownership, lost connections."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A database of an earlier version of the schema on a server is opened and goes on."""
+"""A PostgreSQL database with an earlier schema version is upgraded and used."""
 
 from __future__ import annotations
 

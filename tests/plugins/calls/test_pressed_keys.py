@@ -1,4 +1,4 @@
-"""Keys that a caller presses: they interrupt a conversation, no notification, and are not lost."""
+"""Keys pressed by callers: they interrupt conversations, not notifications, and are not lost."""
 
 from __future__ import annotations
 

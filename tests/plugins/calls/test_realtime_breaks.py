@@ -1,4 +1,4 @@
-"""Sessions of a voice model that break: whether the next one makes up for it."""
+"""Voice-model sessions that break: when the next session is asked to go on."""
 
 from __future__ import annotations
 

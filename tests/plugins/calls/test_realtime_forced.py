@@ -1,4 +1,4 @@
-"""A voice model that must consult the agent: the host does it where the model does not."""
+"""Forced consultation: the host asks the agent if the voice model does not."""
 
 from __future__ import annotations
 

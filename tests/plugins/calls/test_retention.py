@@ -1,4 +1,4 @@
-"""What is over and old leaves the store while the phone runs."""
+"""Old finished calls are deleted from the store while the phone runs."""
 
 from __future__ import annotations
 

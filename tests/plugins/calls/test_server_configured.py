@@ -1,5 +1,5 @@
-"""What the configuration says of webhooks and media sockets reaches the server: each key is tried
-by what it changes."""
+"""The configuration of webhooks and media sockets reaches the server: each key is tested by its
+effect."""
 
 from __future__ import annotations
 

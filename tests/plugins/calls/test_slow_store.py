@@ -1,4 +1,4 @@
-"""What comes while a commit takes its time."""
+"""Speech, goodbyes and requests that arrive while a commit is slow."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Several speech providers as one: who speaks where another fails, and what is never said twice."""
+"""Several speech providers as one: who takes over if one fails, and that nothing is repeated."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which speech providers a ``tts`` block selects, in which order, and what is said of the rest."""
+"""Which speech providers a ``tts`` block selects, in which order, and notes about the others."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is spoken of a model's finished answer, and how text is cleaned."""
+"""Which parts of a model's whole answer are spoken, and how text is cleaned and cut."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sentences out of a growing text."""
+"""Sentences cut from an answer while its text arrives."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""kill -9 at random moments: what was acknowledged is there, and nothing is there by half."""
+"""kill -9 at random moments: all acknowledged commits are stored, and none is stored in part."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files of the store: ownership, modes, damage, versions of the schema, the journal."""
+"""The store's files: ownership, modes, damage, schema versions, pruning, the journal."""
 
 from __future__ import annotations
 

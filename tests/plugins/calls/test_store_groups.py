@@ -1,4 +1,4 @@
-"""Group commit: batches, the guilty one in a batch, cancelled waiters, database errors."""
+"""Group commit: batches, the one commit that fails, cancelled waiters, database errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Property tests: records round-trip, and the store behaves as a few dictionaries do."""
+"""Property tests of the store: records round-trip, and it behaves like a few dictionaries."""
 
 from __future__ import annotations
 

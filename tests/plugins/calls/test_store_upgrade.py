@@ -1,4 +1,4 @@
-"""A database file of an earlier version of the schema is opened and goes on."""
+"""A database file with an earlier schema version is upgraded and used."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The worker thread: failures of its session, and callers that go away."""
+"""The store's worker thread: failing sessions, cancelled callers, batches, stopping."""
 
 from __future__ import annotations
 

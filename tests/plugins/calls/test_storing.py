@@ -1,4 +1,4 @@
-"""The key ``store``: a directory, an object that names a provider, and what is wrong with one."""
+"""The key ``store``: a directory or an object that names a provider, and mistakes in it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A detector of voices that fails: the recogniser alone tells that the caller speaks."""
+"""A voice detector that fails: the recogniser alone then reports that the caller speaks."""
 
 from __future__ import annotations
 

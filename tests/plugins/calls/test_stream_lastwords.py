@@ -1,4 +1,4 @@
-"""A streamed call that lost its voice: the carrier's own says the last words."""
+"""A streamed call whose voice has failed: the carrier's own voice says the last words."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Media sockets that were asked for twice: the call settles on one of them."""
+"""Media sockets that were requested twice: the call settles on one of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the status tells of speech providers and agents that let calls down."""
+"""What the status reports of recognisers, voices, voice models and agents that failed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A phone behind a tunnel: whose URL carriers are given, and what happens without it."""
+"""A phone behind a tunnel: which URL carriers are given, and what happens without it."""
 
 from __future__ import annotations
 

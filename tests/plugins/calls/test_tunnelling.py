@@ -1,4 +1,4 @@
-"""Keeping a tunnel open on virtual time: back-off, changes of the URL, tunnels that break."""
+"""Keeping a tunnel open: back-off, changes of the URL, tunnels that break. On virtual time."""
 
 from __future__ import annotations
 

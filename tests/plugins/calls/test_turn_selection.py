@@ -1,4 +1,4 @@
-"""Which detector of voices a configuration selects, and what it says where there is none."""
+"""Which voice detector a configuration selects, and the note if there is none."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What interrupts, what is a turn, and what is neither."""
+"""Turn taking: what interrupts the bot, what is a turn, and what is neither."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which providers a configuration selects, and what it says where it cannot."""
+"""Which providers a configuration selects, and its problems and notes."""
 
 from __future__ import annotations
 

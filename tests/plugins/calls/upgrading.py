@@ -1,4 +1,4 @@
-"""A database of an earlier version of the schema, opened by a store of today."""
+"""Checks of a database with an earlier schema version, opened by the current store."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tokens, scopes, origins, and what the log does not show."""
+"""Tokens, scopes and origins; masking, rotation and failures of the log; the outbox."""
 
 from __future__ import annotations
 

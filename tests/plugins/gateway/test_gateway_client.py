@@ -1,4 +1,4 @@
-"""The client of ``/rpc``, and ``voicecall gateway status`` that asks through it."""
+"""The client of ``/rpc``, and ``voicecall gateway status``, which uses it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The look for file descriptors, on virtual time."""
+"""The watch for a shortage of file descriptors, on virtual time."""
 
 from __future__ import annotations
 

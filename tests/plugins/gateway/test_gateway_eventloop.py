@@ -1,4 +1,4 @@
-"""The gateway's event loop."""
+"""The gateway's event loop: timers are never early."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ pytestmark = pytest.mark.unit
 
 
 def test_no_timer_comes_before_its_time() -> None:
-    # Who came too early would wait for the rest, again and again, until the time is there.
+    # A task that is woken too early waits for the rest, again and again, until it is time.
     early: list[float] = []
 
     async def wait(seconds: float) -> None:

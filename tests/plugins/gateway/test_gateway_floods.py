@@ -1,4 +1,4 @@
-"""How many lines of one kind are logged about strangers."""
+"""Limits on the number of log lines that strangers can cause."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""When garbage is collected, on virtual time."""
+"""Garbage is collected while no call is up. On virtual time."""
 
 from __future__ import annotations
 

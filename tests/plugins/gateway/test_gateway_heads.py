@@ -1,4 +1,4 @@
-"""Connections that are kept, on virtual time and without a network."""
+"""Kept HTTP connections: how long and how many. On virtual time, without a network."""
 
 from __future__ import annotations
 

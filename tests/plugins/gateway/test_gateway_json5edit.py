@@ -1,4 +1,4 @@
-"""Edits of JSON5 text: what was asked for changes, everything else stays."""
+"""Edits of JSON5 text change only what was asked for."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Old keys: found, moved, explained; what stands under the new name wins."""
+"""Old configuration keys are found, moved and explained; a value under the new key wins."""
 
 from __future__ import annotations
 

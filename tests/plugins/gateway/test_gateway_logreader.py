@@ -1,4 +1,4 @@
-"""Reading logs and journals: the last lines, rotation while following, and what people see."""
+"""Reading logs and journals: the last lines, following through rotations, formatted lines."""
 
 from __future__ import annotations
 

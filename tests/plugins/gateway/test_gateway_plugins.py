@@ -1,4 +1,4 @@
-"""Gateway plugins that are wrong, in a gateway and in every command that looks at them."""
+"""Faulty gateway plugins, in a gateway and in every command that loads them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One service of a plugin on virtual time: tried again until it starts, but not when it broke."""
+"""One service of a plugin: its start is retried, a later failure is not. On virtual time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``POST /tools/invoke``: who may use which tool, and what every mistake is answered with."""
+"""``POST /tools/invoke``: who may use which tool, and the answer to every mistake."""
 
 from __future__ import annotations
 
