@@ -1,4 +1,4 @@
-"""The model fails during a call: a filler, a word of regret, and at last a polite end."""
+"""The model fails during a call: the caller hears a filler, an apology, and then a goodbye."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ async def phone(
 
 
 def check(caller: Phone, *, fillers: int = 2) -> None:
-    """The caller was never left alone, and heard why the call ends before it ended."""
+    """The caller was never left in silence, and heard why the call ends before it ended."""
     spoken = [text for speaker, text in caller.transcript if speaker == "bot"]
     assert caller.heard == spoken
     assert spoken[:3] == [GREETING, FILLER, REGRET]
@@ -159,7 +159,7 @@ async def test_the_model_hangs(tmp_path: Path) -> None:
 
 
 async def test_a_model_that_works_ends_the_call_itself(tmp_path: Path) -> None:
-    """The same call with a model in good health, so that the others fail for the right reason."""
+    """The same call with a working model, to show that the others fail for the right reason."""
     goodbye = ModelReply(text="Still noon. Goodbye.", tools=(ToolUse("voicecall_end_call"),))
     stub = OpenAiStub([ModelReply(text="It is noon."), goodbye])
     async with stub.serve() as url, phone(tmp_path, url) as caller:

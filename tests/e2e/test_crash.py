@@ -1,5 +1,5 @@
-"""``kill -9`` of the gateway at random moments with ten live calls; the exchange's ledger is the
-judge. Twenty kills, some of them of calls with media sockets."""
+"""``kill -9`` of the gateway at random moments with ten live calls, judged by the exchange's
+ledger. Twenty kills, some of them with calls over media sockets."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""``kill -9`` of the gateway at random moments with ten live calls; the exchange's ledger is the
-judge. Seven of ten kills are of native calls, three of calls with media sockets."""
+"""``kill -9`` of the gateway at random moments with ten live calls, judged by the exchange's
+ledger. Seven of ten kills hit carrier-native calls, three hit calls with media sockets."""
 
 from __future__ import annotations
 

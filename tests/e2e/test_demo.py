@@ -1,4 +1,4 @@
-"""The demo as it is started by hand, and the local speech engines in a call."""
+"""``voicecall demo`` as users start it, with the local speech engines, and what can go wrong."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Echo calls over the mock exchange: what the phone says comes back as it was."""
+"""Echo calls over the mock exchange: what the phone says comes back unchanged."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CALLER = "+15550100001"
 HERE = "+15550100002"
 SPEECH = bytes((n * 31 + n // 160) % 251 for n in range(8000))
 SAID_AGAIN = (Say("a test sound", SPEECH), Wait(300)) * 8
-"""In real time a busy machine may tear one saying; it does not tear each."""
+"""In real time a busy machine may tear one repetition; it does not tear all of them."""
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""The ears of these tests: what they make of sound that a busy machine tore."""
+"""The tests' own decoder of heard sentences, with gaps as a busy machine makes them."""
 
 from __future__ import annotations
 

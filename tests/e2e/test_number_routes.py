@@ -1,4 +1,4 @@
-"""Several numbers of ours: each with its greeting, agent, model, prompt, patience and voice."""
+"""Several numbers of ours, each with its own greeting, agent, model, prompt, timeout and voice."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Providers from packages that are not ours: built and installed from elsewhere, or broken."""
+"""Providers from third-party packages: built, installed and used, or broken."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The pairing policy over real sockets: a stranger hears a code, the owner approves it."""
+"""The pairing policy over real sockets: a stranger hears a code, which the owner approves."""
 
 from __future__ import annotations
 

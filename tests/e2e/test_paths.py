@@ -1,4 +1,4 @@
-"""Notifications, calls out and calls in, by each of the three paths and over each carrier."""
+"""Notifications, outbound and inbound calls, by each of the three paths and over each carrier."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is recorded of calls, as commands show it: tail, latency and the log; and for how long."""
+"""What commands show of recorded calls (tail, latency, the log), and how many are kept."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is wrong is refused with a status or one sentence, and changes nothing."""
+"""Invalid configurations, webhooks and requests are refused with a status or one sentence."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A changed configuration file: in force for the next call; live calls keep what they have."""
+"""A changed configuration file is in force for the next call; live calls keep what they have."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Webhooks that come again, also after a restart: the reply they got before, and no effect."""
+"""Replayed webhooks, also after a restart, get their first reply and have no effect."""
 
 from __future__ import annotations
 

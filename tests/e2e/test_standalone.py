@@ -1,4 +1,4 @@
-"""Commands where no gateway runs: the command is the gateway until its call is over."""
+"""Commands without a running gateway: the command is the gateway until its call is over."""
 
 from __future__ import annotations
 

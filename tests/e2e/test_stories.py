@@ -1,4 +1,4 @@
-"""Random calls over whole gateways on virtual time: whoever does whatever at any moment, also while
+"""Random calls over whole gateways on virtual time: anybody does anything at any moment, also while
 the gateway stops and another one starts on its store."""
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ WHAT = ("say", "say", "press", "drop", "hang up", "speak", "continue", "dtmf", "
 
 acts = st.tuples(st.sampled_from([0.0, 0.02, 0.1, 0.3, 1.0, 2.5, 6.0]), st.sampled_from(WHAT))
 stories = st.lists(st.lists(acts, max_size=8), min_size=1, max_size=2)
-"""What is done, and how long after what was done before, in each life of the gateway."""
+"""In each life of the gateway: what is done, and how long after the previous step."""
 Lives = list[list[tuple[float, str]]]
 
 
@@ -75,7 +75,7 @@ class Ends:
 
 
 class Tracebacks(logging.Handler):
-    """Errors that nobody reckoned with."""
+    """Log records with tracebacks: unexpected errors."""
 
     def __init__(self) -> None:
         super().__init__(logging.ERROR)

@@ -1,5 +1,5 @@
-"""Calls through a carrier with faults, by a gateway that is killed now and then; and what calls
-leave in a gateway that lives on."""
+"""Calls over a faulty carrier by a gateway that is killed now and then; and that calls leave
+nothing behind in a gateway that lives on."""
 
 from __future__ import annotations
 

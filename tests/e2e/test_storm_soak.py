@@ -1,4 +1,4 @@
-"""``VOICECALL_SOAK_CALLS`` (500) calls through a carrier with faults; a kill for each ten."""
+"""``VOICECALL_SOAK_CALLS`` (500) calls over a faulty carrier, with one kill per ten calls."""
 
 from __future__ import annotations
 

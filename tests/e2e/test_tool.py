@@ -1,4 +1,4 @@
-"""The tool ``voice_call`` over HTTP: every action, what is refused and how, and who is believed."""
+"""The tool ``voice_call`` over HTTP: every action, refusals, and whose identity is trusted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Conversations in trouble: lines that break, recognisers, voices and agents that fail."""
+"""Conversations with failures: broken lines, and failing recognisers, voices and agents."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Calls through a tunnel: webhooks and media sockets come in under its URL."""
+"""Calls through a tunnel: webhooks and media sockets arrive under its URL."""
 
 from __future__ import annotations
 

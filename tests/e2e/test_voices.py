@@ -1,4 +1,4 @@
-"""Several speech providers behind one phone: who speaks, who takes over, what is too long."""
+"""Several speech providers on one phone: which one speaks or takes over, and length limits."""
 
 from __future__ import annotations
 

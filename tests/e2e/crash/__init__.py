@@ -1,1 +1,1 @@
-"""A gateway that is killed again and again, and the judge of what is left."""
+"""A gateway that is killed again and again, and a judge of what is left."""

@@ -1,4 +1,4 @@
-"""Round after round: ten calls and more, a kill, a restart, the verdict."""
+"""Rounds of ten calls or more, a kill, a restart and a verdict."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ from .workload import Workload
 __all__ = ["Campaign", "campaign"]
 
 STAYING = {Direction.OUTBOUND: 9, Direction.INBOUND: 4}
-"""Calls that last until we end them. Some more than ten: when both faulty answers of a round meet
-the same call, the engine gives it up."""
+"""Calls that last until we end them: a few more than ten, as the engine gives a call up if both
+faulty answers of a round hit it."""
 CAPS = {Direction.OUTBOUND: OUTBOUND, Direction.INBOUND: INBOUND}
 KEPT = 2
-"""At most so many of the other calls go on into the next round."""
+"""At most this many of the other calls go on into the next round."""
 CHANGED = 5
-"""At most so many of the staying calls are ended and made anew between two rounds."""
+"""At most this many of the staying calls are ended and replaced between two rounds."""
 OLD_MS = 30_000
-"""A staying call is ended after it: long before the time limits of call and recording."""
+"""A staying call is ended after this time: long before the limits of call and recording."""
 
 EXCHANGE = ExchangeOptions(
     answer_after_ms=50,
@@ -84,7 +84,7 @@ class Campaign:
     # --- a round ----------------------------------------------------------------------------
 
     async def _fill_staying(self) -> None:
-        """Go on when the calls that stay are connected."""
+        """Return when the calls that stay are connected."""
         begun = anyio.current_time()
         live = [record["direction"] for record in self._staying()]
         missing = {way: count - live.count(way) for way, count in STAYING.items()}
@@ -131,7 +131,7 @@ class Campaign:
         self._live |= {record["call_id"] for record in records}
 
     async def _restart(self) -> None:
-        """Start the next gateway; in time every call is recovered, or over with a reason."""
+        """Start the next gateway. In time, every call is recovered, or over with a reason."""
         self._exchange.faults.replace({})
         begun = anyio.current_time()
         await self._gateway.start()
@@ -148,7 +148,7 @@ class Campaign:
         await self._talk_on(recovered)
 
     async def _talk_on(self, recovered: set[str]) -> None:
-        """The conversation of one recovered call goes on: what is asked to be said is heard."""
+        """The conversation of one recovered call goes on: the phone hears a text we have spoken."""
         records = [
             record
             for record in self._store.live()
@@ -163,7 +163,7 @@ class Campaign:
                 return
 
     async def _agree(self, begun: float) -> None:
-        """Wait until gateway and exchange say the same of every call."""
+        """Wait until gateway and exchange agree about every call."""
         while wrong := self._judge.disagreements():
             late = anyio.current_time() - begun > RECOVERY_S
             assert not late, f"{RECOVERY_S:g} s after the restart: " + "; ".join(wrong)
@@ -202,7 +202,7 @@ class Campaign:
         await self._agree(begun)
 
     async def _caps_are_free(self) -> None:
-        """After all calls are over, exactly as many as configured can be placed again."""
+        """When all calls are over, exactly as many as configured can be placed again."""
         await self._end(self._store.live())
         diallings = [self._workload.outbound() for _ in range(OUTBOUND)]
         for dialling in diallings:

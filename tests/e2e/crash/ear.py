@@ -1,4 +1,4 @@
-"""Whether a phone hears what its gateway is asked to say."""
+"""Whether a phone hears what its gateway was asked to say."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ FRAME = 160
 
 
 async def is_heard(gateway: Gateway, call: Call, call_id: str, text: str) -> bool:
-    """Have ``text`` said on a live call. False: the call ended first. Raises ``AssertionError``
-    where neither came about."""
+    """Have ``text`` said on a live call. False if the call ended first. Raises ``AssertionError``
+    if neither happens."""
     for _ in range(SAID_AGAIN):
         begun = call.line.recording.duration_ms
         try:

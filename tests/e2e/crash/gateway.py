@@ -1,4 +1,4 @@
-"""The gateway under test: a process of its own on fixed ports and one state directory."""
+"""The gateway under test: a process on fixed ports, with one state directory."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = ["INBOUND", "OUTBOUND", "Gateway"]
 
 OUTBOUND = 13
 INBOUND = 6
-"""Caps of the gateway. Every round fills them, so that a place that was not given back shows."""
+"""Caps of the gateway. Every round fills them, so that a leaked place shows."""
 STREAMED = {
     "streaming": {"enabled": True, "provider": "fsk"},
     "tts": {"provider": "fsk"},
@@ -34,7 +34,7 @@ PATIENCE_S = 60.0
 
 
 def _speech_installed(root: Path) -> Path:
-    """A folder that, on the path, makes the speech providers of the test help installed ones."""
+    """A folder that, on the path, makes the speech providers of ``voicecall_testing`` installed."""
     packages = root / "packages"
     info = packages / "speech_in_tones-1.0.dist-info"
     info.mkdir(parents=True)
@@ -54,7 +54,7 @@ class Gateway:
         self.port, webhook_port = reserve_port(), reserve_port()
         self.database = root / "state" / "voice-calls" / "calls.db"
         self.pid = 0
-        """0: it was killed or stopped."""
+        """0 if it was killed or stopped."""
         self._config = root / "config.json5"
         self._output = root / "output.txt"
         self._read = 0

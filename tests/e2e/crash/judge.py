@@ -1,4 +1,4 @@
-"""What must be true whenever a gateway was killed: the exchange's ledger against the store."""
+"""What must hold after every kill: the exchange's ledger is compared with the store."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Store:
 
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
-        # Read only: looking must not fold the write-ahead log in for the next gateway.
+        # Read only: looking must not checkpoint the write-ahead log for the next gateway.
         with closing(sqlite3.connect(f"file:{self._database}?mode=ro", uri=True)) as connection:
             yield connection
 
@@ -117,8 +117,8 @@ class Judge:
         self._accepted |= accepted
 
     def _may_be_ignored(self, delivery: dict[str, Any]) -> None:
-        """Only of a call that somebody else started and whose beginning never came through may
-        the gateway ignore events."""
+        """The gateway may ignore events only of an inbound call whose first webhook never came
+        through."""
         call = self._exchange.calls[delivery["call"]]
         assert call.plan.direction is Direction.INBOUND, f"accepted and lost: {delivery}"
         assert delivery["type"] not in OPENING, f"accepted and lost: {delivery}"
@@ -142,8 +142,8 @@ class Judge:
         return {call.id for call in self._exchange.calls.values() if call.status == "in-progress"}
 
     def disagreements(self) -> list[str]:
-        """In what gateway and exchange differ about the calls that are live; empty when every
-        call is recovered, with its media socket where it talks over one, or over with a reason."""
+        """How gateway and exchange differ about live calls. Empty when every call is recovered
+        (with its media socket, if it uses one) or over with a reason."""
         records = self._store.live()
         up = {call.id: call for call in self._exchange.calls.values() if not call.over.is_set()}
         found = []

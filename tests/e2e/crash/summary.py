@@ -1,4 +1,4 @@
-"""What a campaign was like, and what it must have been to count."""
+"""Figures of a campaign, and the minimum that makes it count."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ __all__ = ["RECOVERY_S", "TEN", "Summary"]
 
 RECOVERY_S = 30.0
 TEN = 10
-"""So many calls are connected at every kill."""
+"""This many calls are connected at every kill."""
 
 
 @dataclass(slots=True)
@@ -48,7 +48,7 @@ class Summary:
         )
 
     def check(self, kills: int) -> None:
-        """Raises ``AssertionError`` where there was too little to lose."""
+        """Raises ``AssertionError`` if there was too little to lose."""
         assert self.kills == kills
         assert min(self.live) >= TEN
         assert any(self.others)

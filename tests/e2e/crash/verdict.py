@@ -1,4 +1,4 @@
-"""A whole campaign, with its seed and its summary in the open."""
+"""Run a whole campaign, and print its seed and its summary."""
 
 from __future__ import annotations
 

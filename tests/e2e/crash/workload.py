@@ -1,4 +1,4 @@
-"""Calls of every kind, and somebody who meddles with them, until the gateway dies."""
+"""Calls of every kind, and requests that interfere with them, until the gateway dies."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ __all__ = ["OUR_NUMBER", "Dialling", "Workload"]
 
 OUR_NUMBER = "+15550009999"
 GONE = (GatewayUnreachable, ConnectionClosed)
-"""How a client learns that the gateway died: the second within the opening handshake."""
+"""How a client learns that the gateway died; the second during the opening handshake."""
 
 CHATTER: Script = default_script()
 STAYING: tuple[Script, ...] = (
@@ -48,7 +48,7 @@ STAYING: tuple[Script, ...] = (
     (WaitForSilence(50), Say("Let me think."), Wait(400), Press("7"), *CHATTER),
     (WaitForSilence(50), Press("12#"), *CHATTER),
 )
-"""Nobody ends such a call but we."""
+"""Only we end such a call."""
 SCRIPTS: tuple[Script, ...] = (
     *STAYING,
     (WaitForSilence(50), Say("Hello there."), WaitForSilence(50), Say("Goodbye."), *CHATTER),
@@ -62,8 +62,8 @@ MODES = (AnswerMode.BUSY, AnswerMode.REJECT, AnswerMode.NO_ANSWER, AnswerMode.UN
 
 @dataclass(slots=True)
 class Dialling:
-    """One request to place a call. Without ``call_id`` it was never answered: it is made again
-    with the same key."""
+    """One request to place a call. Without ``call_id`` it was never answered, and is repeated with
+    the same key."""
 
     params: dict[str, str]
     call_id: str | None = None
@@ -181,7 +181,7 @@ class Workload:
             with self._gateway.client() as client:
                 while True:
                     time.sleep(0.02)
-                    with suppress(RpcError):  # the call is not connected, or over: so be it
+                    with suppress(RpcError):  # the call may not be connected, or be over
                         act(client)
 
         try:

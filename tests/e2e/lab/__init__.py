@@ -1,1 +1,1 @@
-"""What the dialogues are held with: an exchange, a gateway, an agent on strings, commands."""
+"""Parts of end-to-end tests: an exchange, a gateway, a controlled agent, commands."""

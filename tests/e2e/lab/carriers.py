@@ -1,4 +1,4 @@
-"""Carriers that a town can have: their emulator, the gateway's configuration for it, its phones."""
+"""Carriers that a town can have: emulator, phones, and the gateway's configuration."""
 
 from __future__ import annotations
 
@@ -82,6 +82,6 @@ def _twilio_announced(emulator: Emulator, service: PhoneService) -> None:
 
 CARRIERS: Mapping[str, Carrier] = {
     "mock": Carrier(_mock, _mock_config, _mock_announced, EndReason.HANGUP_USER),
-    # Twilio does not tell who hung up.
+    # Twilio does not report who hung up.
     "twilio": Carrier(_twilio, _twilio_config, _twilio_announced, EndReason.COMPLETED),
 }

@@ -1,4 +1,4 @@
-"""``voicecall`` commands in processes of their own, forked by the nursery of these tests."""
+"""``voicecall`` commands in separate processes, forked by the tests' nursery."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _lock = Lock()
 
 @cache
 def _nursery() -> socket.socket:
-    """Where orders are sent; the nursery ends with this process."""
+    """The socket for orders. The nursery ends with this process."""
     ours, theirs = socket.socketpair()
     with theirs:
         nursery = subprocess.Popen(
@@ -117,7 +117,7 @@ class Forked:
         self.send_signal(signal.SIGKILL)
 
     def communicate(self, timeout: float | None = None) -> tuple[str, str]:
-        """All that it still writes, until it is gone."""
+        """All further output, until the process has ended."""
         begun = time.monotonic()
         texts = ["", ""]
 

@@ -1,4 +1,4 @@
-"""What a phone heard, read back from its sound (PCM16, 8 kHz)."""
+"""Decode what a phone heard from its audio (PCM16, 8 kHz)."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def frames(pcm: bytes) -> list[bytes]:
 
 
 def sentences(pcm: bytes) -> list[str | None]:
-    """The sentences in it; None for each that was cut off. A short gap inside of a sentence does
-    not count, a busy machine makes them; one before the beginning of another sentence does."""
+    """The sentences in it; None for each that was cut off. A short gap inside a sentence, as a busy
+    machine makes them, does not count; one before the beginning of another sentence does."""
     decoder = FskDecoder()
     found: list[str | None] = []
     gap: list[bytes] = []
@@ -38,7 +38,7 @@ def sentences(pcm: bytes) -> list[str | None]:
 
 
 def _begins(heard: list[bytes]) -> bool:
-    """Whether a sentence begins here. Its text cannot look so: a preamble is no UTF-8."""
+    """Whether a sentence begins here. Text cannot look like a preamble, which is not UTF-8."""
     decoder = FskDecoder()
     decoder.feed(b"".join(heard))
     return decoder.receiving

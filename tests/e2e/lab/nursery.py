@@ -1,9 +1,9 @@
 """Starts ``voicecall`` commands quickly: imports what they need once, then forks each of them.
 
-Run as a script, with the descriptor of a socket. An order is a byte that comes with four
-descriptors: where the order is read, the command's output, its errors, and where is written what
-becomes of it: its pid, and once it is gone its exit status (negative for a signal). The nursery
-ends when the orders do.
+Run as a script, with the descriptor of a socket. An order is a byte sent with four descriptors:
+one to read the order from, the command's stdout and stderr, and one to which the nursery writes
+the command's pid and, when it has ended, its exit status (negative for a signal). The nursery ends
+when the socket is closed.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import sys
 from unittest import mock
 
 NUMBER = struct.Struct("=i")
-"""How pids and exit statuses are written."""
+"""The binary format of pids and exit statuses."""
 NEEDED = (
     "certifi",
     "httpcore",
@@ -58,7 +58,7 @@ NEEDED = (
 
 
 def take_orders(orders: socket.socket) -> bool:
-    """Returns in each command (true), which is set up then, and when the orders end (false)."""
+    """Return true in each command, ready to run, and false when there are no more orders."""
     while True:
         _, descriptors, _, _ = socket.recv_fds(orders, 1, 4)
         if not descriptors:
@@ -73,7 +73,7 @@ def take_orders(orders: socket.socket) -> bool:
 
 
 def _bury() -> None:
-    """Wait for those of the processes between here and the commands that are gone."""
+    """Reap the intermediate processes that have ended."""
     while True:
         try:
             pid, _ = os.waitpid(-1, os.WNOHANG)
@@ -84,7 +84,7 @@ def _bury() -> None:
 
 
 def _look_after(order: int, output: int, errors: int, fate: int) -> None:
-    """Returns in the command; otherwise tells its fate and ends."""
+    """Return in the command; in its parent, report its pid and exit status, and exit."""
     pid = os.fork()
     if pid == 0:
         os.close(fate)
@@ -99,7 +99,7 @@ def _look_after(order: int, output: int, errors: int, fate: int) -> None:
 
 
 def _set_up(order: int, output: int, errors: int) -> None:
-    """As ``python -c`` would find it in a process of its own."""
+    """Set the process up as a new ``python -c`` would find it."""
     nothing = os.open(os.devnull, os.O_RDONLY)
     for number, descriptor in enumerate((nothing, output, errors)):
         os.dup2(descriptor, number)
@@ -115,13 +115,13 @@ def _set_up(order: int, output: int, errors: int) -> None:
     sys.argv = ["voicecall", *wanted["arguments"]]
     # Those of this run's own HTTP clients.
     mock.patch("certifi.where", return_value=wanted["certificates"]).start()
-    # Whoever starts the tests in the background may have had them ignore what the terminal sends.
+    # Tests that are started in the background may ignore the terminal's signals.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 if __name__ == "__main__":
-    # The terminal's signals are for the commands, and for who gives the orders.
+    # The terminal's signals are for the commands, and for the process that gives the orders.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     for name in NEEDED:

@@ -1,4 +1,4 @@
-"""The ``voicecall`` command in processes of its own, with a home of its own."""
+"""The ``voicecall`` command in separate processes, with its own home directory."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Process: TypeAlias = subprocess.Popen[str] | Forked
 
 PATIENCE_S = 120.0
 START_PATIENCE_S = 30.0
-# Whoever starts the tests in the background may have had them ignore what the terminal sends.
+# Tests that are started in the background may ignore the terminal's signals.
 _MAIN = """
 import signal
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -56,13 +56,13 @@ class Output:
     err: str
 
     def succeeded(self) -> Output:
-        """Itself, if the exit status is 0."""
+        """Assert exit status 0; return self."""
         assert self.status == 0, self
         return self
 
     @property
     def text(self) -> str:
-        """What a command for people that succeeded has printed."""
+        """The output of a command that succeeded."""
         self.succeeded()
         assert not self.out.lstrip().startswith("{"), self
         return self.out
@@ -74,7 +74,7 @@ class Output:
         return document
 
     def one_sentence(self) -> str:
-        """The error: one line on stderr, nothing on stdout, an exit status that tells."""
+        """The error: one line on stderr, nothing on stdout, and an exit status that shows it."""
         assert self.status != 0, self
         assert self.out == "", self
         assert self.err.count("\n") == 1, self
@@ -84,8 +84,8 @@ class Output:
 class Home:
     """A home directory. ``packages`` is put on the path of every command.
 
-    Commands are forked from a process that has imported what they need; with ``cold``, each is an
-    interpreter of its own, which takes several times as long.
+    Commands are forked from a process that has imported what they need. With ``cold``, each gets
+    a new interpreter, which takes several times as long.
     """
 
     def __init__(self, root: Path, *, cold: bool = False) -> None:
@@ -96,10 +96,10 @@ class Home:
         self.config = self.state_dir / "config.json5"
         self.url = "http://127.0.0.1:18790"
         self.variables: dict[str, str] = {}
-        """Of the environment of every command."""
+        """Environment variables of every command."""
 
     def configure(self, tree: Mapping[str, Any]) -> None:
-        """Write the configuration, with a free admin port where it names none."""
+        """Write the configuration, with a free admin port if it names none."""
         values = {**tree, "gateway": {"port": reserve_port(), **tree.get("gateway", {})}}
         self.url = f"http://127.0.0.1:{values['gateway']['port']}"
         self.state_dir.mkdir(parents=True, exist_ok=True)
@@ -136,7 +136,7 @@ class Home:
         return Output(process.wait(), out, err)
 
     def run_all(self, *commands: Sequence[str]) -> list[Output]:
-        """Commands of which none needs another, two at a time; their outputs in order."""
+        """Run independent commands, two at a time; their outputs in order."""
         with ThreadPoolExecutor(max_workers=2) as pool:
             return list(pool.map(lambda arguments: self.run(*arguments), commands))
 
@@ -150,7 +150,7 @@ class Home:
 
     @contextmanager
     def gateway(self) -> Iterator[Process]:
-        """A running gateway that is ready. It is killed at the end unless it has stopped."""
+        """A gateway that is ready. At the end it is killed unless it has stopped."""
         process = self.popen("gateway", "run")
         try:
             self.wait_ready(process)

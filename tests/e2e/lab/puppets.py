@@ -1,4 +1,4 @@
-"""Providers that tests pull the strings of, and the plugins that bring them into a registry."""
+"""Providers that tests control, and the plugins that bring them into a registry."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ Reply = Callable[[AgentTurn], AsyncIterator[AgentEvent]]
 
 
 class Puppet(AgentBackend):
-    """Answers what the caller said (or the keys pressed) from a table; anything else is said
-    back. ``end`` holds the texts after whose answer the call is ended."""
+    """Answers what the caller said (or the keys pressed) from a table; repeats anything else.
+    ``end`` holds the texts whose answer ends the call."""
 
     def __init__(self, replies: Mapping[str, str | Reply], *, end: Sequence[str] = ()) -> None:
         self._replies = replies
@@ -80,7 +80,7 @@ class Puppet(AgentBackend):
 
 @dataclass
 class BrittleSpeech(FskSpeech):
-    """Works for the texts in ``only`` (None: all) and is out of order for others."""
+    """Works for the texts in ``only`` (None: all) and fails for others."""
 
     only: Sequence[str] | None = None
     refused: int = 0
@@ -94,7 +94,7 @@ class BrittleSpeech(FskSpeech):
 
 
 class RecordingSpeech(FskSpeech):
-    """``spoken`` holds the voice and the text of everything that was asked of it."""
+    """``spoken`` holds the voice and text of every request."""
 
     def __init__(self) -> None:
         self.spoken: list[tuple[str | None, str]] = []
@@ -106,7 +106,7 @@ class RecordingSpeech(FskSpeech):
 
 
 class BrittleTranscription(TranscriptionProvider):
-    """The first ``len(finals)`` sessions are lost, each after so many Finals; ``last`` says
+    """The first ``len(finals)`` sessions are lost, each after that many Finals; ``last`` says
     whether there is another session after them."""
 
     def __init__(self, finals: Sequence[int], *, last: bool) -> None:

@@ -1,4 +1,4 @@
-"""A gateway and a telephone exchange in this process, joined by real sockets on loopback."""
+"""A gateway and a telephone exchange in this process, connected over loopback sockets."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ class Town:
         self._write = write
 
     def edit(self, tree: Mapping[str, Any] | None = None, **config: Any) -> None:
-        """Write the file anew: what the town was opened with, and this laid over it."""
+        """Rewrite the file: the configuration that the town was opened with, and this over it."""
         self._write(config, tree or {})
 
     @property
@@ -126,7 +126,7 @@ class Town:
         return await self._called(f"voicecall.{method}", params)
 
     async def reload(self) -> tuple[list[str], list[str]]:
-        """Have the file read: what is in force now, and what waits. Raises what is wrong."""
+        """Reload the file: what is in force now, and what waits. Raises an error in the file."""
         answer = await self._called("gateway.reload", {})
         return answer["applied"], answer["waiting"]
 
@@ -149,7 +149,7 @@ class Town:
         return lane.record
 
     async def over(self, any_id: str) -> CallRecord:
-        """Wait until the gateway is done with a call; its final record."""
+        """Wait until the gateway has finished a call; its final record."""
         with anyio.fail_after(PATIENCE_S):
             while True:
                 record = await self.engine.stored(any_id)
@@ -178,7 +178,7 @@ class Town:
         return list(reversed(await self.engine.store.turns(call_id=record.call_id)))
 
     async def nothing_left(self) -> None:
-        """No lane, no place taken, no socket open on either side."""
+        """Assert that no lane, no taken place and no open socket is left on either side."""
         engine = self.engine
         await until(lambda: not engine.lanes)
         for cap in (INBOUND_CAP, OUTBOUND_CAP):
@@ -200,7 +200,7 @@ class Town:
         return sentences(self.heard_pcm(carrier_id))
 
     def longest_silence_ms(self, carrier_id: str) -> int:
-        """The longest time without any sound for the phone, from its first sound on."""
+        """The longest silence that the phone heard after its first sound."""
         longest, run = 0, -1
         for frame in frames(self.heard_pcm(carrier_id)):
             if any(frame):

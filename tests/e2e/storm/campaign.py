@@ -1,4 +1,4 @@
-"""Part after part, one for each way of talking: calls in bad weather, kills, and the reckoning."""
+"""One part for each way of talking: calls over a faulty carrier, kills, and final checks."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ __all__ = ["MEDIA", "Campaign", "Summary", "campaign"]
 
 MEDIA = (MediaPath.NATIVE, MediaPath.STREAM, MediaPath.REALTIME)
 CROWD = 10
-"""Calls under way at a time."""
+"""Concurrent calls."""
 CALM_S = 45.0
 """The longest that a call takes to end by itself."""
 SETTLED_S = 30.0
@@ -132,7 +132,7 @@ class Campaign:
                 await anyio.sleep(self._rng.uniform(0, 0.4))
 
     async def _kill_now_and_then(self, kills: int) -> None:
-        """Once in a while one dies while it starts, or stays away until redelivery has ended."""
+        """Now and then one dies while it starts, or stays down until redelivery has ended."""
         rng = self._rng
         for _ in range(kills):
             await anyio.sleep(rng.uniform(1.0, 5.0))
@@ -163,7 +163,7 @@ class Campaign:
         assert self._store.live() == []
 
     async def _caps_are_free(self) -> None:
-        """Exactly as many calls as configured can be held again, each way."""
+        """Exactly as many calls as configured can be up again, in each direction."""
         for _ in range(OUTBOUND):
             await self._crowd.dial(self._crowd.staying())
         with pytest.raises(RpcError, match=FULL):
@@ -198,7 +198,7 @@ class Campaign:
         )
 
     def check(self, calls: int, kills: int) -> None:
-        """Raises ``AssertionError`` where it was no storm."""
+        """Raises ``AssertionError`` if there were too few faults."""
         assert self.summary.calls == calls
         assert len(self.summary.kills) >= kills
         assert self._judge.webhooks > 4 * calls

@@ -1,7 +1,7 @@
-"""Whether a call's record tells why the call really ended.
+"""Whether a call's record says why the call really ended.
 
-Twilio tells that a call is over and how far it came, not who hung up. Whether we did is ours to
-know, and why.
+Twilio reports that a call is over and how far it came, not who hung up. The gateway must know
+whether it did so itself, and why.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ class Cause(StrEnum):
     US = "us"
     PHONE = "phone"
     LIMIT = "limit"
-    """The carrier's own limit, which we asked for: no gateway lived long enough."""
+    """The carrier's time limit, which we set: no gateway lived long enough to end the call."""
     TROUBLE = "trouble"
-    """A document could not be had, or nothing in it was left to do."""
+    """A document could not be fetched, or nothing in it was left to do."""
     NEVER = "never"
     """The carrier made no call."""
 
 
 TOLD: End = (EndReason.COMPLETED, EndDetail.CARRIER)
 GIVEN_UP: End = (EndReason.HANGUP_USER, EndDetail.CARRIER)
-"""By a caller whom nobody answered."""
+"""By a caller whom we never answered."""
 NO_PLACE: End = (EndReason.HANGUP_BOT, EndDetail.CAPACITY)
 TOO_LONG: End = (EndReason.TIMEOUT, EndDetail.MAX_DURATION)
 DECIDED: frozenset[End] = frozenset(
@@ -67,7 +67,7 @@ FORCED: frozenset[End] = frozenset(
         (EndReason.FAILED, EndDetail.DIAL_UNKNOWN),
     }
 )
-"""Ends for want of something: right of calls that we had to end because something was broken."""
+"""Ends because something was missing: right for calls that we ended because of a fault."""
 UNDIALLED: frozenset[End] = frozenset(
     {
         (EndReason.FAILED, EndDetail.DIAL_FAILED),
@@ -186,7 +186,7 @@ def _opened(story: Sequence[Entry]) -> bool:
 
 
 def _is_broken(story: Sequence[Entry], broken: Sequence[int]) -> bool:
-    """Whether something of the call broke, or something that all calls need in its time."""
+    """Whether something of the call broke, or, while it was up, something that all calls need."""
     if any(e["kind"] in ("stream-dropped", "webhook-lost", "webhook-given-up") for e in story):
         return True
     return any(story[0]["at"] <= at <= _over(story)["at"] for at in broken)

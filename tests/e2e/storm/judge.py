@@ -1,4 +1,4 @@
-"""What must be true of the store while the storm lasts: the ledger of the carrier is the truth."""
+"""What must hold for the store during the storm, judged by the carrier's ledger."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Judge:
 
     @property
     def webhooks(self) -> int:
-        """Different things told and accepted, all of them looked up in the store."""
+        """Distinct webhooks that were accepted and then looked up in the store."""
         return len(self._events) + len(self._requests)
 
     def after_death(self, output: str) -> None:
@@ -70,7 +70,7 @@ class Judge:
     # --- webhooks ---------------------------------------------------------------------------
 
     def _note(self, entry: dict[str, Any]) -> None:
-        """What the adapter makes of a webhook is what must be in the store."""
+        """What the adapter parses from a webhook must be in the store."""
         form = entry["params"]
         signed = self._signer.headers(entry["url"], form)
         request = WebhookRequest(
@@ -101,7 +101,7 @@ class Judge:
         assert not lost, f"accepted and lost: {[self._requests[key] for (key,) in lost]}"
 
     def _may_be_ignored(self, entry: dict[str, Any]) -> None:
-        """Only of a call that somebody else started and whose beginning never came through."""
+        """Only of an inbound call whose first webhook never came through."""
         call = self._twilio.calls[entry["call"]]
         known = self._store.rows(
             "SELECT call_id FROM call_aliases WHERE provider_call_id = ?", call.sid
@@ -121,7 +121,7 @@ class Judge:
     # --- dialling ---------------------------------------------------------------------------
 
     def dialled_once(self) -> None:
-        """No call had a second create request, but where the first was refused as too many."""
+        """No call had a second create request, unless the first was refused as too many."""
         ledger = self._twilio.ledger
         dialled = [
             entry["to"] for entry in ledger.entries("dialled") if entry["from"] == OUR_NUMBER
@@ -133,7 +133,7 @@ class Judge:
         assert len(carried) <= ours[0], f"{len(carried)} create requests for {ours[0]} calls"
 
     def redelivered(self) -> None:
-        """What was given up had been tried as often as its URL asks for."""
+        """Webhooks that were given up had been tried as often as their URL asks for."""
         ledger = self._twilio.ledger
         last = ledger.entries("webhook", attempt=ATTEMPTS)
         failed = [entry for entry in last if entry["status"] != 200]
@@ -142,7 +142,7 @@ class Judge:
         assert not [e for e in ledger.entries("webhook") if e["attempt"] > ATTEMPTS]
 
     def notified_once(self) -> None:
-        """The carrier's voice has read no notification twice."""
+        """The carrier's voice spoke no notification twice."""
         notified = self._store.rows(
             "SELECT json_extract(document, '$.provider_call_id') FROM calls"
             " WHERE json_extract(document, '$.mode') = 'notify'"

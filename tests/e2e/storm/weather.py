@@ -1,4 +1,4 @@
-"""What the carrier does wrong: the webhooks and sockets all the time, the requests now and then."""
+"""The carrier's faults: of webhooks and sockets all the time, of requests now and then."""
 
 from __future__ import annotations
 

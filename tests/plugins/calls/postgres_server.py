@@ -100,7 +100,7 @@ def _run(program: str, *arguments: str) -> None:
     as_other: dict[str, Any] = {}
     if account is not None:
         as_other = {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
-    # The server keeps what it inherits: a pipe would stay open as long as it runs.
+    # The server keeps the descriptors it inherits: a pipe would stay open while it runs.
     done = subprocess.run(
         [path, *arguments],
         cwd="/",
