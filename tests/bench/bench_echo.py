@@ -1,16 +1,16 @@
-"""Echo calls through a whole gateway: delay, underruns, processor time, memory.
+"""Echo calls through a whole gateway: delay, underruns, CPU time, memory.
 
     python tests/bench/bench_echo.py [calls] [seconds]
 
 Each phone calls in and says a numbered frame every 20 ms; the voice model ``echo`` says it back.
 
-*delay*: from the moment a phone's frame is written into the socket to the arrival of the same
-frame from the gateway, found by its content. The pacer's lead is no part of it: audio that
-arrives in real time finds the lead empty and must leave at once. What the exchange itself takes
-to write and read is included, and so is its own lateness on a busy machine, which is printed.
+*delay*: from the moment a phone's frame is written to the socket until the same frame, recognised
+by its content, arrives from the gateway. The pacer's lead is not part of it: audio that arrives in
+real time finds the lead empty and must leave at once. The exchange's own time to write and read is
+included, and so is its lateness on a busy machine, which is printed.
 
 *underrun*: the phone's playback buffer ran dry for a frame or more in the middle of the echo.
-As a phone does, it begins to play when 60 ms are there.
+As phones do, it begins to play when it has 60 ms.
 
 Memory is the growth of the gateway's resident set from before the first call to the end of the
 measurement, divided by the calls.
@@ -51,7 +51,7 @@ class Ear:
         stream.playback.feed = self.feed  # type: ignore[method-assign]
 
     def say(self) -> bytes:
-        """The next frame; 20 ms have passed."""
+        """Say the next frame; 20 ms have passed."""
         self._play()
         now = time.perf_counter()
         if self._measure.on:

@@ -1,9 +1,9 @@
-"""Media echo through the call server against a bare WebSocket echo.
+"""Media echo through the call server, compared with a bare WebSocket echo.
 
     python tests/bench/bench_media.py [streams] [seconds]
 
-Prints CPU milliseconds a stream and second, and the delay of the echo. Each server runs in a
-process of its own; the load comes from this one, a 20 ms frame at a time, spread over the 20 ms.
+Prints CPU milliseconds per stream and second, and the delay of the echo. Each server runs in its
+own process. The load comes from this one, in frames of 20 ms that are spread over the 20 ms.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class _Engine:
 
 
 async def call_server(ready: Callable[[str], None]) -> None:
-    """Our whole stack: upgrade, admission, codec, attachment."""
+    """The whole call server: upgrade, admission, codec, attachment."""
     many = 10_000
     server = CallServer(
         MockProvider(MockConfig(), ProviderContext(Path("unused"))),
@@ -114,7 +114,7 @@ async def bare_server(ready: Callable[[str], None]) -> None:
 
 
 def serve(server: Callable[[Callable[[str], None]], object], pipe: Connection) -> None:
-    """A server's process: tells its URL, then its CPU seconds whenever it is asked."""
+    """A server's process: reports its URL, then its CPU seconds whenever it is asked."""
 
     def ready(url: str) -> None:
         pipe.send(url)
@@ -179,7 +179,7 @@ async def load(
 def measure(
     server: Callable[[Callable[[str], None]], object], streams: int, seconds: float
 ) -> dict[str, float]:
-    """Run one server under load in a process of its own."""
+    """Run one server under load in its own process."""
     ours, theirs = multiprocessing.Pipe()
     process = multiprocessing.get_context("spawn").Process(target=serve, args=(server, theirs))
     process.start()

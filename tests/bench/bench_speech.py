@@ -1,11 +1,11 @@
-"""Speech that was made faster than it is spoken, paid out at the pace of a telephone, against bare
-timers that send as much.
+"""Speech that was made faster than it is spoken, paced for a telephone, compared with bare timers
+that send as much.
 
     python -m tests.bench.bench_speech [lines] [seconds]
 
-Each line has its pacer, its marks, which come back as from a carrier, and Twilio's codec; its
-socket throws everything away. The floor is a timer for each line that sends a piece of 60 ms, its
-codec, and no accounts. Both run on the gateway's event loop.
+Each line has its pacer, marks that come back as from a carrier, and Twilio's codec; its socket
+discards everything. The floor is one timer per line that sends pieces of 60 ms through the codec
+and keeps no accounts. Both run on the gateway's event loop.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class _Socket:
 
 
 async def ours(lines: int, seconds: float) -> float:
-    """CPU seconds of ``seconds`` of speech on so many lines."""
+    """CPU seconds for ``seconds`` of speech on this many lines."""
     silence = b"\xff" * MULAW_8K.size((seconds + 2 * SETTLE_S) * 1000)
     tasks = []
     for number in range(lines):
@@ -121,7 +121,7 @@ async def _measured(tasks: list[asyncio.Task[None]], seconds: float) -> float:
 
 def main(lines: int = 100, seconds: float = 3.0, rounds: int = 3) -> None:
     def cpu(measure: Callable[[int, float], Awaitable[float]]) -> float:
-        """Milliseconds a line and second."""
+        """Milliseconds per line and second."""
 
         async def run() -> float:
             return await measure(lines, seconds) * 1000 / lines / seconds

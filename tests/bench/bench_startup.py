@@ -1,8 +1,8 @@
-"""Start-up: the command line's help, what it imports, and the gateway until it is ready.
+"""Start-up: the command line's help and its imports, and the gateway until it is ready.
 
     python tests/bench/bench_startup.py [runs]
 
-Every figure is the median of fresh processes. Exit 1 when help imports what it must not.
+Every figure is the median of new processes. Exits with 1 if help imports forbidden packages.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from voicecall.registry import Registry
 HELP_GOAL = 2.0
 READY_GOAL_S = 1.5
 HEAVY = {"numpy", "sqlalchemy", "uvicorn", "websockets"}
-# The packages of the gateway and of its plugins; they come with providers of their own.
+# The packages of the gateway and its plugins, which also contain providers.
 HOUSE = {"voicecall_gateway", "voicecall_calls"}
-# An empty configuration but for ports that nobody else uses.
+# An empty configuration, except for free ports.
 CONFIG = {
     "gateway": {"port": 0},
     "plugins": {"entries": {"voice-call": {"config": {"serve": {"port": 0}}}}},
@@ -71,7 +71,7 @@ def wall_s(command: list[str]) -> float:
 
 
 def help_times(runs: int) -> tuple[float, float]:
-    """Medians of (help, importing typer and rich) in seconds, measured by turns."""
+    """Medians of (help, importing typer and rich) in seconds, measured in turn."""
     floor = [sys.executable, "-c", "import typer, rich"]
     helped, imported = [], []
     for _ in range(runs):
@@ -105,7 +105,7 @@ def ready_s(directory: Path) -> float:
 
 
 def _document(lines: Iterable[str] | None) -> dict[str, Any]:
-    """The JSON object that the lines begin with; they go on, so the end is not waited for."""
+    """The JSON object at the beginning of the lines, which go on after it."""
     text = ""
     for line in lines or ():
         text += line

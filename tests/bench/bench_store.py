@@ -55,7 +55,7 @@ def event_commit(number: int) -> Commit:
 async def rate(
     make: Callable[[int], Commit], waiters: int, *, fsync: bool, seconds: float
 ) -> float:
-    """Commits per second with this many tasks that commit one after the other."""
+    """Commits per second with this many tasks, each committing one after another."""
     done = 0
     with tempfile.TemporaryDirectory() as name:
         store = SqliteStore(Path(name), SystemSeam(), fsync=fsync)

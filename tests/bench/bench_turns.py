@@ -1,14 +1,14 @@
-"""What voicecall itself adds to a turn of a streamed call.
+"""The delay that voicecall itself adds to a turn of a streamed call.
 
     python -m tests.bench.bench_turns [calls] [turns of each]
 
-Recogniser, agent and voice take no time: the recogniser knows the words with the frame in which
-they end, the agent's answer is there at once, and so is its voice. What is left is ours: sockets,
+Recogniser, agent and voice take no time: the recogniser knows the text with the frame in which the
+utterance ends, the agent answers at once, and so does the voice. What is left is ours: sockets,
 codec, line, turn taking, sentences, pacer, and the store.
 
-*delay of a turn*: from the moment a phone writes the frame that ends its words to the arrival of
-the first audio of the answer to them. What a recogniser waits until it takes the words for finished
-(half a second of silence or so) comes on top of it.
+*delay of a turn*: from the moment a phone writes the last frame of its utterance until the first
+audio of the answer arrives. The silence after which a real recogniser takes an utterance for
+finished (about half a second) comes on top of it.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _SPOKEN_FRAMES = 5
 _ANSWER_MS = 600
 _TEXT = "What are your opening hours?"
 _PAUSE_S = (1.5, 2.5)
-"""Behind the first audio of an answer, which leaves before it is played."""
+"""After the first audio of an answer, which leaves before it is played."""
 _PATIENCE_S = 10
 _GOAL_MS = 50
 
@@ -74,7 +74,7 @@ class _Hearing(TranscriptionSession):
             self._in.send_nowait(Final(utterance=self._utterance, at_ms=at_ms, text=_TEXT))
 
     def commit(self) -> None:
-        """Words end with their frame."""
+        """An utterance ends with its frame."""
 
     async def finish(self) -> None:
         self._in.close()
@@ -129,7 +129,7 @@ def providers() -> Sequence[ProviderInfo]:
 
 
 class Phone:
-    """Says its words, hears the answer, and says them again a while later."""
+    """Says its text, hears the answer, and says the text again a while later."""
 
     def __init__(self, line: PhoneLine, turns: int) -> None:
         self.delays: list[float] = []

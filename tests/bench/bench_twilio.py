@@ -1,12 +1,12 @@
-"""Calls through the whole gateway with carrier Twilio, against bare WebSocket servers.
+"""Calls through the whole gateway with carrier Twilio, compared with bare WebSocket servers.
 
     python -m tests.bench.bench_twilio [seconds] [rounds]
 
 Each of our calls comes as a signed webhook, gets its document, and connects its media socket with
-the token in it; the voice model ``echo`` returns its audio. The peers echo on a socket and know of
-no calls. pipecat is a framework too and runs its pipeline for each socket, at as many streams as it
-bears with ease. Servers run on one core, the load on the others, by turns; figures are medians of
-the rounds.
+the token in it; the voice model ``echo`` returns its audio. The peers only echo on a socket.
+pipecat, also a framework, runs its pipeline for each socket, with as many streams as it handles
+with ease. Servers run in turn on one core, the load on the others; figures are medians of the
+rounds.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ async def one(name: str, streams: int, seconds: float) -> Figures:
         with contextlib.ExitStack() as stack:
             server = await asyncio.to_thread(stack.enter_context, SERVERS[name](api))
             figures = await measure(server, streams, seconds, calls=name == OURS)
-            # The gateway ends in orderly fashion only while its carrier answers.
+            # The gateway can only stop in good order while its carrier answers.
             await asyncio.to_thread(stack.close)
     print(f"{name:10} {streams:4} streams: {figures}", flush=True)
     return figures

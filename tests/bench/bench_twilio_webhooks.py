@@ -1,11 +1,11 @@
-"""Signed webhooks of new inbound calls through the whole gateway, against starlette with Twilio's
-own validator, which stores nothing, and against our call server with the store and no calls behind.
+"""Signed webhooks of new inbound calls through the whole gateway, compared with starlette and
+Twilio's own validator, which stores nothing, and with our call server and store without calls.
 
     python -m tests.bench.bench_twilio_webhooks [seconds] [rounds]
 
-Ours commits the call and the event before it answers. First 32 connections ask as often as they
-can, then 1,000 requests a second are offered. Servers run on one core, the load on the others, by
-turns; figures are medians of the rounds.
+Ours commits the call and the event before it answers. First 32 connections send requests as fast
+as they can, then 1,000 requests a second are offered. Servers run in turn on one core, the load on
+the others; figures are medians of the rounds.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _WARM_UP = 200
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """``rate`` in requests a second, ``cpu`` in microseconds a request, times in milliseconds."""
+    """``rate`` in requests per second, ``cpu`` in microseconds per request, times in ms."""
 
     rate: float
     cpu: float
@@ -79,7 +79,7 @@ def _requests(port: int) -> Iterator[bytes]:
 async def closed_loop(
     server: ServerProcess, requests: Iterator[bytes], links: list[HttpLink], seconds: float
 ) -> Figures:
-    """Every connection asks again as soon as it has its answer."""
+    """Every connection sends its next request as soon as it has an answer."""
     delays: list[float] = []
     cpu, begin = server.cpu_s(), time.perf_counter()
     end = begin + seconds
@@ -96,8 +96,8 @@ async def closed_loop(
 async def open_loop(
     server: ServerProcess, requests: Iterator[bytes], links: list[HttpLink], seconds: float
 ) -> Figures:
-    """So many requests a second, until a second's worth of them waits; a delay counts from when the
-    request was due, so that one which waits for a connection waits in the figures, too."""
+    """Offer requests at a fixed rate, until a second's worth of them waits. Delays count from
+    when a request was due, and so include its wait for a connection."""
     delays: list[float] = []
     free: asyncio.Queue[HttpLink] = asyncio.Queue()
     for link in links:

@@ -1,9 +1,9 @@
-"""Signed webhooks through the call server against a bare ASGI application.
+"""Signed webhooks through the call server, compared with a bare ASGI application.
 
     python tests/bench/bench_webhooks.py [connections] [seconds]
 
-Prints requests a second and CPU microseconds a request. Both run on the same HTTP server, each in
-a process of its own; every request is new and signed.
+Prints requests per second and CPU microseconds per request. Both run on the same HTTP server, each
+in its own process; every request is new and signed.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class _Engine:
 
 
 async def call_server(ready: Callable[[str], None]) -> None:
-    """Our whole pipeline: caps, signature, duplicates, parsing; no store behind it."""
+    """The whole pipeline: caps, signature, duplicates, parsing; without a store."""
     server = CallServer(
         MockProvider(MockConfig(), ProviderContext(Path("unused"))),
         _Engine(),
@@ -98,7 +98,7 @@ async def bare_server(ready: Callable[[str], None]) -> None:
 
 
 def serve(server: Callable[[Callable[[str], None]], object], pipe: Connection) -> None:
-    """A server's process: tells its URL, then its CPU seconds whenever it is asked."""
+    """A server's process: reports its URL, then its CPU seconds whenever it is asked."""
 
     def ready(url: str) -> None:
         pipe.send(url)
@@ -161,7 +161,7 @@ async def load(
 def measure(
     server: Callable[[Callable[[str], None]], object], connections: int, seconds: float
 ) -> dict[str, float]:
-    """Run one server under load in a process of its own."""
+    """Run one server under load in its own process."""
     ours, theirs = multiprocessing.Pipe()
     process = multiprocessing.get_context("spawn").Process(target=serve, args=(server, theirs))
     process.start()

@@ -1,4 +1,4 @@
-"""The peers of the benchmarks: installed beside our own environment, started as servers."""
+"""The peers of the benchmarks: installed in their own environment, started as servers."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ _NODE = _ENVIRONMENT / "ws"
 
 
 def prepare() -> None:
-    """Install the peers where that was not done for these versions of them. Raises
-    ``subprocess.CalledProcessError`` and ``OSError`` where it cannot be done."""
+    """Install the peers, unless these versions are installed already. Raises
+    ``subprocess.CalledProcessError`` or ``OSError`` if that fails."""
     uv = str(Path(sys.executable).with_name("uv"))
     wanted = _HERE / "requirements.txt"
     if not _same(wanted, _ENVIRONMENT / wanted.name):
@@ -43,8 +43,8 @@ def _same(one: Path, other: Path) -> bool:
 
 
 def python(name: str, *arguments: str) -> Sequence[str]:
-    """The command of a peer written in Python. Its folder is not searched for modules: a peer may
-    have the name of the package that it serves."""
+    """The command of a peer written in Python. Its folder is not on ``sys.path``: a peer may have
+    the name of the package that it imports."""
     return [str(_PYTHON), "-P", str(_HERE / f"{name}.py"), *arguments]
 
 

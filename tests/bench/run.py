@@ -1,10 +1,9 @@
-"""All benchmarks, one after another, each in a process of its own; then their ratios.
+"""Run all benchmarks, one after another, each in its own process; then print their ratios.
 
     python tests/bench/run.py
 
-Takes about eight minutes; the first time it installs the peers into ``.bench``. Ratios can be
-compared between machines; the other figures only within one run, and only while nothing else uses
-the machine.
+Takes about eight minutes; the first run installs the peers into ``.bench``. Ratios can be compared
+between machines; other figures only within one run, while nothing else uses the machine.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ PATIENCE_S = 900
 
 
 def figures(name: str) -> Sequence[str]:
-    """Lines of one benchmark, printed as they are; a failed one ends the run."""
+    """Run one benchmark and print its lines as they come; a failure ends the run."""
     module = f"tests.bench.bench_{name}"
     print(f"{name}", flush=True)
     done = subprocess.run(

@@ -1,5 +1,5 @@
 """A telephone exchange in this process, and a whole gateway (configuration, store, webhooks, media)
-in one of its own, pinned to a core of its own. This process keeps the other cores."""
+in another, pinned to its own core. This process keeps the other cores."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ class GatewayProcess:
 async def gateway_process(
     calls: int, tree: Mapping[str, Any], phone: Mapping[str, Any], providers: Providers = tuple
 ) -> AsyncIterator[tuple[Exchange, GatewayProcess]]:
-    """``tree`` and ``phone`` are what the configuration has besides the carrier and its limits.
-    ``providers`` (a function of a module) tells which ones there are besides the installed ones."""
+    """Start a gateway. ``tree`` and ``phone`` are added to a configuration of the carrier and its
+    limits. ``providers``, a module-level function, returns providers besides the installed ones."""
     cores = sorted(os.sched_getaffinity(0))
     if len(cores) > 1:
         os.sched_setaffinity(0, set(cores[:-1]))
@@ -80,7 +80,7 @@ async def gateway_process(
 
 
 async def dial_in(exchange: Exchange, calls: int) -> list[PhoneLine]:
-    """So many phones call in, one after another; their lines once all have a media socket."""
+    """Have this many phones call in; their lines, once all have a media socket."""
     ids = []
     for number in range(calls):
         ids.append(exchange.dial_in(f"+1555010{number:04d}", _HERE, (Silent(),)))
@@ -106,7 +106,7 @@ def _carrier(exchange_url: str, calls: int) -> dict[str, Any]:
 def _serve(
     tree: dict[str, Any], directory: str, core: int, providers: Providers, pipe: Connection
 ) -> None:
-    """Run until terminated; tell CPU seconds and resident bytes whenever asked."""
+    """Run until terminated; report CPU seconds and resident bytes whenever asked."""
     os.sched_setaffinity(0, {core})
     registry = Registry(extra=[offered(info) for info in providers()])
 

@@ -1,4 +1,4 @@
-"""Many calls at one server for some seconds, and what they cost and how long they take."""
+"""Many calls to one server for some seconds: their cost and their delays."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from .webhooks import PATH, HttpLink, inbound, order
 __all__ = ["Figures", "measure"]
 
 _WARM_UP_S = 5.0
-"""All streams begin together: by then the first of the echo's responses have ended, and as many end
-each second as ever after."""
+"""All streams begin together. After this time the first of the echo's responses have ended, and
+from then on about as many end in each second."""
 _DRAIN_S = 0.5
 _AT_ONCE = 16
 

@@ -1,4 +1,4 @@
-"""Our gateway as the command runs it: carrier Twilio, the voice model ``echo``."""
+"""Our gateway as the command runs it, with carrier Twilio and the voice model ``echo``."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _MANY = 1_000_000
 
 @contextmanager
 def gateway(api_url: str, *, policy: str = "open") -> Iterator[ServerProcess]:
-    """A gateway whose caps do not bound the load; its port is that of webhooks and media."""
+    """A gateway whose caps do not limit the load. The port is that of webhooks and media."""
     admin, port = reserve_port(), reserve_port()
     phone: dict[str, Any] = {
         "provider": "twilio",

@@ -1,4 +1,4 @@
-"""A server under test: a process of its own, on one core, with its CPU time and memory."""
+"""A server under test: a separate process on one core, with its CPU time and memory."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ _END_S = 3.0
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
-# Asked once: the load confines itself to its part of them later.
+# Read once: later the load confines itself to its part of the cores.
 _USABLE = sorted(os.sched_getaffinity(0))
 
 
 def cores() -> tuple[int, set[int]]:
-    """The core of the server, and those of the load; the same one where there is no other."""
+    """The core of the server, and those of the load; the same one if there is no other."""
     return _USABLE[0], set(_USABLE[1:] or _USABLE)
 
 
@@ -53,8 +53,9 @@ def serving(
     environ: Mapping[str, str] | None = None,
     ready: Callable[[int], bool] | None = None,
 ) -> Iterator[ServerProcess]:
-    """Run ``command`` on the server's core while the context is entered; from the moment when
-    ``ready(port)`` is true, or else the port is open. Raises ``RuntimeError`` where it is not."""
+    """Run ``command`` on the server's core inside this context, which is entered when
+    ``ready(port)`` is true (without ``ready``: the port is open). Raises ``RuntimeError`` if that
+    does not happen."""
     core, _ = cores()
     with TemporaryFile() as log:
         process = subprocess.Popen(

@@ -1,4 +1,4 @@
-"""The carrier's REST API as far as a call of the benchmark needs it: every update is accepted."""
+"""The part of the carrier's REST API that benchmark calls need: every update is accepted."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""The call server with the store right behind it, and no calls: what HTTP, the checks and the
-commit of a webhook take by themselves.
+"""The call server with the store and without calls: the cost of HTTP, the checks and the commit of
+a webhook by themselves.
 
     python -m tests.bench.carrier.storing PORT
 """

@@ -1,7 +1,7 @@
-"""Media streams as the carrier speaks them: a frame every 20 ms, marks answered when due.
+"""Media streams as a carrier sends them: a frame every 20 ms, marks answered when due.
 
-Every frame carries its number, so that it is found again in whatever pieces come back. The number
-is written in ASCII, bytes that survive a conversion to linear audio and back.
+Every frame carries its number, by which it is recognised in whatever pieces come back. The number
+is written in ASCII, whose bytes survive a conversion to linear audio and back.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _TICK_S = 0.001
 _TAG = b"frame %09d"
 _TAG_SIZE = len(_TAG % 0)
 _FOUND = re.compile(rb"frame ([0-9]{9})")
-# The tag is a multiple of three bytes long: its base64 can be put in front of the rest's.
+# The tag's length is a multiple of three bytes, so its base64 can be prepended to the rest's.
 _REST = b2a_base64(b"\x55" * (FRAME - _TAG_SIZE), newline=False)
 _MEDIA = (
     b'{"event":"media","sequenceNumber":"%d","media":{"track":"inbound","chunk":"%d",'
@@ -138,8 +138,8 @@ class Stream(WSListener):
 
 
 async def pace(streams: list[Stream], seconds: float) -> array[float]:
-    """Let every stream say its frames for so long, spread evenly over each 20 ms; how late each
-    round of the loop was, in seconds."""
+    """Let every stream say its frames for ``seconds``, spread evenly over each 20 ms. Returns how
+    late each round of the loop was, in seconds."""
     late = array("d")
     begin = time.perf_counter()
     step = FRAME_S / len(streams)
@@ -150,7 +150,7 @@ async def pace(streams: list[Stream], seconds: float) -> array[float]:
         due = min(int(now / step), total)
         if due > done:
             late.append(now - done * step - _TICK_S)
-        # Bounded, so that what comes back is read in time after a pause.
+        # Bounded, so that after a pause what comes back is still read in time.
         due = min(due, done + max(64, len(streams) // 4))
         for number in range(done, due):
             streams[number % len(streams)].say()

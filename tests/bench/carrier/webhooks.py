@@ -1,4 +1,4 @@
-"""Signed webhooks as the carrier sends them, over connections of our own."""
+"""Signed webhooks as the carrier sends them, over kept HTTP connections."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _LENGTH = re.compile(rb"\r\ncontent-length: *([0-9]+)", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class StreamOrder:
-    """Where a document wants the call's audio, and the parameters that go with it."""
+    """The URL to which a document sends the call's audio, and its parameters."""
 
     url: str
     parameters: dict[str, str]
@@ -105,7 +105,7 @@ class HttpLink:
 
 
 def order(document: bytes) -> StreamOrder:
-    """The stream that a reply asks for. Raises ``RuntimeError`` where it asks for none."""
+    """The stream that a reply asks for. Raises ``RuntimeError`` if it asks for none."""
     stream = ET.fromstring(document).find("Connect/Stream")
     if stream is None:
         raise RuntimeError(f"no stream in {document[:300]!r}")

@@ -1,4 +1,4 @@
-"""starlette on uvicorn's WebSocket layer, with the quickest parts that it offers.
+"""starlette on uvicorn's WebSocket layer, with the fastest parts that uvicorn offers.
 
 python asgi.py PORT
 """

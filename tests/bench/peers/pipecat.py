@@ -1,5 +1,5 @@
-"""pipecat's Twilio transport with a pipeline that returns the audio it hears, as lean as its own
-switches make it: 8 kHz both ways, so that nothing is resampled, and 20 ms a message.
+"""pipecat's Twilio transport with a pipeline that returns the audio it hears, as lean as its
+options allow: 8 kHz both ways, so that nothing is resampled, and 20 ms per message.
 
 python -P pipecat.py PORT    (or it would find itself where it looks for pipecat)
 """

@@ -1,4 +1,4 @@
-"""starlette that checks webhooks by Twilio's own validator and answers with a document; it stores
+"""starlette that checks webhooks with Twilio's own validator and answers with a document, storing
 nothing.
 
 python validator.py PORT AUTH_TOKEN
