@@ -1,4 +1,4 @@
-"""A tiny gateway in front of the mock exchange: webhooks in, actions out, media sockets."""
+"""A tiny gateway for the mock exchange: it takes webhooks and media sockets, returns actions."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ FAST = ExchangeOptions(
 
 
 class ToneSpeech(PlainSpeechProvider):
-    """A loud tone of 20 ms a character."""
+    """A loud tone of 20 ms per character."""
 
     native_format: AudioFormat = PCM16_8K
 
@@ -64,8 +64,8 @@ Reply = Callable[[Mapping[str, Any]], tuple[int, list[tel.Action]]]
 
 @dataclass
 class FakeGateway:
-    """``replies``: actions, or a function, by event type. ``statuses``: what the next webhooks
-    are answered with instead."""
+    """``replies``: actions, or a function, by event type. ``statuses``: the HTTP statuses that the
+    next webhooks get instead."""
 
     exchange: Exchange
     provider: MockProvider

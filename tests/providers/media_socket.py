@@ -1,4 +1,4 @@
-"""The gateway's end of a media socket, and waiting for what comes there."""
+"""The gateway's end of a media socket, with waiting for its messages."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ M = TypeVar("M", bound=media.MediaEvent)
 
 
 class Change:
-    """Something to wait for: ``until`` looks again whenever ``happened`` is called."""
+    """A condition to wait for: ``until`` checks again whenever ``happened`` is called."""
 
     def __init__(self) -> None:
         self._event = anyio.Event()

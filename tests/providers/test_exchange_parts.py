@@ -1,4 +1,4 @@
-"""The pure parts of the mock exchange."""
+"""The mock exchange without sockets: playback, measuring, recordings, JSON of its control."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The mock carrier keeps the contract of carriers."""
+"""The mock carrier against the conformance suite, and carriers that do not conform."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ class TestMockCarrier(TelephonyContract):
 
 
 class BodySigned(MockProvider):
-    """A carrier whose signature says nothing of the URL."""
+    """A carrier whose signature does not cover the URL."""
 
     def verify(self, request: WebhookRequest, now_ms: int) -> Verified:
         return super().verify(replace(request, url=URL), now_ms)
@@ -135,7 +135,7 @@ def test_a_carrier_that_signs_the_url_must_mind_it() -> None:
 
 
 class Careless(MockProvider):
-    """A carrier whose events and replies have what no type checker would let through."""
+    """A carrier whose events and replies have members of wrong types."""
 
     def __init__(self, event: Mapping[str, Any], reply: Mapping[str, Any]) -> None:
         super().__init__(MockConfig(auth_token=TOKEN), ProviderContext(Path("unused")))
@@ -174,7 +174,7 @@ def test_replies_that_cannot_be_sent_do_not_conform(reply: dict[str, Any]) -> No
 
 
 class Shapeless(MockProvider):
-    """A carrier whose codec leaves the encoding to somebody else."""
+    """A carrier whose codec returns objects instead of text or bytes."""
 
     def media_codec(self, upgrade: Upgrade) -> MediaCodec:
         class Codec(MockCodec):

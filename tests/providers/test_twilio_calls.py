@@ -1,4 +1,4 @@
-"""Calls between the Twilio adapter and Twilio's emulator, in all three ways of talking."""
+"""Calls between the Twilio adapter and Twilio's emulator: turn by turn, messages and streams."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The configuration block of the Twilio carrier, and what its operator enters at Twilio."""
+"""The Twilio carrier's configuration block, and the URLs that operators enter at Twilio."""
 
 from __future__ import annotations
 

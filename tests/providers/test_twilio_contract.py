@@ -1,4 +1,4 @@
-"""The Twilio carrier keeps the contract of carriers."""
+"""The Twilio carrier against the conformance suite for carriers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The documents that answer Twilio's requests; Twilio's own library is the judge of the TwiML."""
+"""The documents that answer Twilio's requests, compared with TwiML of Twilio's own library."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ CALL = tel.CallRef("c-1", SID, (SID,), OURS)
 def document(
     asked: tel.WebhookRequest, *actions: tel.Action, rest: Sequence[tel.Action] = ()
 ) -> str:
-    """The document that answers, with ``*`` for the name that it gives itself."""
+    """The document that answers, with ``*`` for its own name."""
     rendered = PROVIDER.render(asked, CALL, actions)
     assert rendered.rest == tuple(rest)
     assert rendered.reply.status == 200

@@ -1,4 +1,4 @@
-"""Bad input for Twilio's parsers: whatever comes, only documented errors."""
+"""Fuzzed input for the Twilio adapter's parsers: only documented errors result."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Messages of Twilio's Media Streams."""
+"""The codec for messages of Twilio's Media Streams."""
 
 from __future__ import annotations
 

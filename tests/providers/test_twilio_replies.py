@@ -1,4 +1,4 @@
-"""Replies to the Twilio adapter's requests that are not the API's: of what stands in between."""
+"""Replies to the Twilio adapter that come from proxies and the like instead of the API."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ async def replying(*replies: bytes) -> AsyncIterator[str]:
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = (await reader.readuntil(b"\r\n\r\n")).lower()
-        # Whoever closes with something unread resets the connection.
+        # Closing with unread data would reset the connection.
         await reader.readexactly(int(head.partition(b"content-length:")[2].split(b"\r")[0] or 0))
         writer.write(rest.pop(0) if len(rest) > 1 else rest[0])
         await writer.drain()

@@ -1,4 +1,4 @@
-"""Asking Twilio whether an account is set up for us."""
+"""Probing Twilio: whether an account and its number are set up for the gateway."""
 
 from __future__ import annotations
 

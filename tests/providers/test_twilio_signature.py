@@ -1,4 +1,4 @@
-"""Twilio's signatures: vectors, requests signed by Twilio's own library, and mutations of them."""
+"""Twilio's signatures: vectors, requests signed by Twilio's own library, and their mutations."""
 
 from __future__ import annotations
 

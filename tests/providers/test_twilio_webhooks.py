@@ -1,4 +1,4 @@
-"""What Twilio's requests say."""
+"""Parsing Twilio's webhooks into events."""
 
 from __future__ import annotations
 
@@ -249,7 +249,7 @@ def test_the_fallback_of_a_document_asks_for_another_one(url: str) -> None:
 
 
 def test_what_a_call_tells_behind_a_fallback_is_its_own() -> None:
-    """Twilio may go on to name the document that it asked the fallback for."""
+    """Twilio may still name the document for which it asked the fallback."""
     lost = {"ErrorCode": "11200", "ErrorUrl": f"{OURS}&type=hold&i=ab&n=0"}
     told = outbound(TURN, SpeechResult="Hello?", **lost)
     assert kinds(told) == [ev.PlaybackEnded, ev.SpeechHeard]

@@ -1,4 +1,4 @@
-"""A tiny gateway in front of Twilio's emulator: webhooks in, documents out, media sockets."""
+"""A tiny gateway for Twilio's emulator: it takes webhooks and media sockets, returns documents."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ patient_backend: tuple[str, dict[str, Any]] = (
     "asyncio",
     {"loop_factory": lambda: VirtualTimeLoop(socket_wait=0.003)},
 )
-"""Virtual time that leaves real sockets a moment."""
+"""Virtual time that gives real sockets a moment."""
 
 E = TypeVar("E", bound=ev.CarrierEvent)
 Answer = Callable[[Any], Sequence[tel.Action]]
@@ -50,7 +50,7 @@ Answer = Callable[[Any], Sequence[tel.Action]]
 
 @dataclass
 class Desk:
-    """``answers``: what is done, by type of the event that the reply is for."""
+    """``answers``: the actions of a reply, by type of event."""
 
     twilio: TwilioEmulator
     provider: TwilioProvider

@@ -18,7 +18,7 @@ Speak = Callable[..., bytes]
 
 @pytest.fixture
 def speak() -> Speak:
-    """``speak(text, voice=..., rate=...)``: mu-law at 8 kHz without silence around it."""
+    """``speak(text, voice=..., rate=...)``: mu-law at 8 kHz, trimmed of silence."""
 
     def make(text: str, *, voice: str = "en-us+f2", rate: int = 150) -> bytes:
         engine = shared_engine()

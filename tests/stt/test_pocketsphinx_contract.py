@@ -1,4 +1,4 @@
-"""PocketSphinx: the contract of transcription providers, with speech over telephone audio."""
+"""PocketSphinx against the contract of transcription providers, with telephone audio."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ async def test_a_decoder_that_hangs_does_not_hold_up_the_end_of_its_session(
         async with provider.session(TranscriptionOptions()) as session:
             session.send_audio(speak("yes please"))
             assert await anyio.to_thread.run_sync(at_work.wait, PATIENCE_S)
-        # Nobody may touch the decoder meanwhile.
+        # The decoder must not be used meanwhile.
         assert done == []
         go_on.set()
         assert await anyio.to_thread.run_sync(given_back.wait, PATIENCE_S)

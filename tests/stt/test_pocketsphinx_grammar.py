@@ -1,4 +1,4 @@
-"""Grammars: where they come from, and what is said about a wrong one."""
+"""PocketSphinx grammars: their sources, and the errors about wrong ones."""
 
 from __future__ import annotations
 

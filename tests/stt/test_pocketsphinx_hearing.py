@@ -1,4 +1,4 @@
-"""What is understood and what is refused, on the demo's own sentences."""
+"""What PocketSphinx understands and refuses, tested with the demo's own sentences."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a score is made of, on paths written by hand."""
+"""How PocketSphinx results are scored, on hand-written paths."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Part:
 
 
 def part(word: str, start: int, end: int, nats: float) -> Part:
-    """``nats``: thousandths for each frame from ``start`` to ``end``, both counted."""
+    """``nats``: thousandths for each frame from ``start`` to ``end``, inclusive."""
     return Part(word, start, end, math.exp(nats * (end - start + 1) / 1000))
 
 

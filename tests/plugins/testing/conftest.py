@@ -1,4 +1,4 @@
-"""A small customer of the emulated Twilio: documents on demand, media sockets, everything seen."""
+"""A small customer of the emulated Twilio: serves documents and media sockets, and records all."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ FAST = TwilioOptions(
 
 @dataclass(frozen=True)
 class Seen:
-    """A request of the emulator. ``url``: as it was asked for, with the query."""
+    """A request from the emulator. ``url``: as requested, with the query."""
 
     path: str
     url: str
@@ -98,7 +98,7 @@ async def until(condition: Callable[[], Any]) -> None:
 
 @dataclass
 class Customer:
-    """``answers``: bodies, or HTTP error statuses, by path; the last of a path is repeated."""
+    """``answers``: bodies or HTTP error statuses by path; the last one of a path is repeated."""
 
     twilio: TwilioEmulator
     answers: dict[str, deque[str | int]] = field(default_factory=lambda: defaultdict(deque))
@@ -207,7 +207,7 @@ class Customer:
 
 
 class Rewriting(TwilioHttpClient):  # type: ignore[misc]
-    """Sends what is meant for Twilio to the emulator."""
+    """Redirects requests for Twilio to the emulator."""
 
     def __init__(self, base_url: str) -> None:
         super().__init__(timeout=10)

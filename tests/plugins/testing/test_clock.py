@@ -1,4 +1,4 @@
-"""Virtual time: jumps, and what keeps the clock from jumping."""
+"""The virtual clock: it jumps to the next timer, unless threads or sockets are still at work."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ async def in_checked_queue(work: Callable[[], Any]) -> None:
     ],
 )
 async def test_the_clock_waits_for_threads(blocking: Blocking) -> None:
-    """A timer of an hour stands beside real work of some milliseconds."""
+    """A timer of one hour next to some milliseconds of real work in a thread."""
     for _ in range(3):
         begun = virtual_loop().time()
         with anyio.move_on_after(3600) as scope:

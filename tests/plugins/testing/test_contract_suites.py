@@ -1,4 +1,4 @@
-"""The conformance suites against providers that do not conform."""
+"""The conformance suites fail for providers that do not conform."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ async def test_a_recogniser_that_never_ends_is_given_up() -> None:
 
 
 class OneFormatSession(EndlessSession):
-    """Understands what lasts two seconds or less."""
+    """Understands audio that lasts two seconds or less."""
 
     def __init__(self) -> None:
         self.audio = bytearray()
@@ -165,7 +165,7 @@ async def test_a_voice_model_that_never_opens_is_given_up() -> None:
 
 
 class MeekSession(ScriptedRealtimeSession):
-    """Breaks off when the caller speaks. ``firm``: unless nobody may interrupt it."""
+    """Breaks off when the caller speaks. ``firm``: unless it may not be interrupted."""
 
     firm = False
     _talked_over = False
@@ -240,8 +240,8 @@ async def test_a_voice_model_must_name_its_responses() -> None:
 
 
 class StubbornUtterance(Utterance):
-    """Speaks half a second for each text, 20 ms of it every 20 ms, whatever happens. ``quits``: it
-    says at once that a cancelled utterance is done."""
+    """Speaks half a second for each text, 20 ms every 20 ms, whatever happens. ``quits``: reports a
+    cancelled utterance as done at once."""
 
     def __init__(self, item: str, sink: AudioSink, *, quits: bool) -> None:
         self._item = item
@@ -381,7 +381,7 @@ async def test_a_recogniser_that_is_lost_without_a_word_is_given_up() -> None:
 
 
 class LostSession(ScriptedRealtimeSession):
-    """Asked to speak it tells ``told``, and no more."""
+    """Asked to greet, yields the events ``told`` and nothing more."""
 
     told: Sequence[RealtimeEvent] = ()
 

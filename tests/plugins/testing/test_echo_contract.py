@@ -1,4 +1,4 @@
-"""The echo against the realtime contract, and what only an echo promises."""
+"""The echo model against the realtime contract, and what it promises beyond that."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class TestEcho(RealtimeContract):
 
 
 class LinearEcho(EchoProvider):
-    """It takes nothing but linear audio at 24 kHz."""
+    """It accepts only linear audio at 24 kHz."""
 
     capabilities = replace(CAPABILITIES, formats=(PCM16_24K,))
 
@@ -86,7 +86,7 @@ class TestLinearEcho(RealtimeContract):
 
 
 class TestEmulatedEcho(RealtimeContract):
-    """The fixture starts something and stops it, as one for a vendor's emulator does."""
+    """Its fixture starts and stops something, as one for a vendor's emulator would."""
 
     @pytest.fixture
     async def provider(self) -> AsyncIterator[EchoProvider]:

@@ -1,4 +1,4 @@
-"""Text in tones: the codec, and both speech providers against their conformance suites."""
+"""Text as tones: the codec, and both speech providers against their conformance suites."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_a_packet_cut_short_is_broken_and_the_next_one_is_whole(
     text: str, share: float, other: str
 ) -> None:
     audio = encode(text)
-    # Of the last symbol (80 samples) a little more than half is enough to know it.
+    # A little more than half of the last symbol's 80 samples is enough to decode it.
     cut = audio[: int((len(audio) - 80) * share)]
     assert set(decode(cut)) <= {None}
     assert set(decode(cut + silence(100, MULAW_8K))) <= {None}

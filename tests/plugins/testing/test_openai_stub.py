@@ -1,4 +1,4 @@
-"""The stub of a model server, driven by the official client."""
+"""The stub of a model server, tested with the official OpenAI client."""
 
 from __future__ import annotations
 

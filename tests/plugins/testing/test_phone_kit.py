@@ -1,4 +1,4 @@
-"""The phone for tests is itself exact: what it plays, confirms and drops, and its voice."""
+"""The test phone is itself exact: what it plays, confirms and drops, and its voice."""
 
 from __future__ import annotations
 

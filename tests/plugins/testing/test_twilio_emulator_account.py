@@ -1,4 +1,4 @@
-"""Twilio's emulator: what it refuses, lists and keeps of an account, by Twilio's own SDK."""
+"""Twilio's emulator: refusals, lists and numbers of an account, seen by Twilio's own SDK."""
 
 from __future__ import annotations
 

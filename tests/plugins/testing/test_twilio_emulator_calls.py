@@ -1,4 +1,4 @@
-"""Twilio's emulator: REST by Twilio's own SDK, documents and status callbacks."""
+"""Twilio's emulator: calls through Twilio's own SDK, documents and status callbacks."""
 
 from __future__ import annotations
 
@@ -371,7 +371,7 @@ async def test_a_call_that_ends_as_its_turn_comes_is_not_dialled() -> None:
 
 
 class _LastMoment(Dialler):
-    """Ends the call in the very moment when its turn has come."""
+    """Ends the call at the very moment its turn comes."""
 
     def __init__(self, twilio: TwilioEmulator) -> None:
         super().__init__(twilio.seam, 1000.0)

@@ -22,7 +22,7 @@ VOICECALL = Path(sys.executable).with_name("voicecall")
 
 @contextmanager
 def emulator(*options: str, **environ: str) -> Iterator[tuple[dict[str, str], Any]]:
-    """What it printed, by name, and the process."""
+    """The values that it printed, by name, and the process."""
     command = [str(VOICECALL), "emulate", "twilio", *options]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, text=True, env={**os.environ, "NO_COLOR": "1", **environ}

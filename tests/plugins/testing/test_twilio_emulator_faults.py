@@ -1,4 +1,4 @@
-"""Twilio's emulator: redelivery, and trouble on request."""
+"""Twilio's emulator: redelivery of webhooks, and faults on request."""
 
 from __future__ import annotations
 

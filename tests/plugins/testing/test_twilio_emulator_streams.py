@@ -1,4 +1,4 @@
-"""Twilio's emulator: media streams."""
+"""Twilio's emulator: media streams, their messages, callbacks and failures."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ HERE = "+15550100000"
 CALLER = "+15550100001"
 QUIET = (Silent(),)
 LOUD = bytes([0x80, 0x00] * 80)
-"""20 ms of mu-law at full swing."""
+"""20 ms of mu-law at full amplitude."""
 
 
 def payload(frames: int) -> str:

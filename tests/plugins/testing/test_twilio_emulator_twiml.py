@@ -1,4 +1,4 @@
-"""Twilio's emulator: documents, without sockets and on virtual time."""
+"""Twilio's emulator: reading and running TwiML documents, without sockets, on virtual time."""
 
 from __future__ import annotations
 
@@ -242,7 +242,7 @@ class Host:
 
 
 class Room:
-    """A document runs here, and whoever listens to it acts."""
+    """Runs a document while a caller acts."""
 
     def __init__(self) -> None:
         self.host = Host()

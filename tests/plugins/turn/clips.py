@@ -1,9 +1,9 @@
-"""What a caller's line carries: interruptions, back-channels and noises, made on the spot.
+"""Generated audio of a caller's line: interruptions, back-channels and noises.
 
-Speech comes from the eSpeak NG engine; noises from seeded generators. Everything goes through the
-telephone band (300 to 3400 Hz) and mu-law, over a background, at the levels of real lines. The
-two halves share no voice, no sentence and no seed: ``TUNING`` is what the detector's constants
-were chosen with, ``HELD_OUT`` was not looked at before.
+Speech comes from eSpeak NG, noises from seeded generators. Everything passes through the telephone
+band (300 to 3400 Hz) and mu-law, over a background, at the levels of real lines. The two halves
+share no voice, sentence or seed: the detector's constants were chosen with ``TUNING``, and
+``HELD_OUT`` was not used before.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ HELD_OUT = Half(
 
 @dataclass(frozen=True, slots=True)
 class Clip:
-    """``audio`` is mu-law at 8 kHz. The sound is audible from ``begins_ms`` to ``ends_ms``.
+    """``audio`` is mu-law at 8 kHz, audible from ``begins_ms`` to ``ends_ms``.
     ``text`` is what is said, blank in noises."""
 
     name: str
@@ -156,7 +156,7 @@ def short_noises(half: Half, count: int = 200) -> list[Clip]:
 
 
 def long_noises(half: Half) -> list[Clip]:
-    """Three seconds each: what goes on behind a caller."""
+    """Background noises of three seconds each."""
     random = np.random.default_rng([half.seed, 2000])
     return [
         _noise(name, make, 3000, peak, random)
@@ -176,7 +176,7 @@ def _noise(
     sound = sound * peak / max(float(np.abs(sound).max()), 1e-9)
     background = random.choice(_BACKGROUNDS)
     label = f"{name} of {milliseconds:.0f} ms, peak {peak:.0f}, background {background:.0f}"
-    # The band filter would ring past the end of a noise; a noise is as long as it says.
+    # The band filter rings past the end; cut there, so that a noise has its stated length.
     return _clip(label, "", sound, background, random)
 
 

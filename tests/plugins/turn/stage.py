@@ -1,8 +1,8 @@
 """A call in which the bot tells a story while the caller's line carries clips, on virtual time.
 
-The carrier is the phone of the harness: it plays what comes and throws away what it is told to.
-The recogniser is a stand-in with the delays of a good one: it tells of speech 150 ms after its
-begin, of the first words 500 ms after it, and of the whole text 800 ms after the end.
+The carrier is the test phone: it plays what comes and discards what it is told to clear. The
+recogniser is a stand-in with the delays of a good one: it reports speech 150 ms after its
+beginning, the first words 500 ms after it, and the whole text 800 ms after the end.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ __all__ = ["STORY_MS", "Stage", "Trial", "open_stage"]
 _SENTENCE = "It was a dark and stormy night in the old town."
 _STORY = " ".join([_SENTENCE] * 3)
 STORY_MS = len(_SENTENCE) * 3 * 50
-"""How long a story lasts; what is between the sentences is not spoken."""
+"""How long a story lasts; the spaces between its sentences are not spoken."""
 _ANSWER = "Yes."
 _FRAME_MS = 20
 _FRAME = MULAW_8K.size(_FRAME_MS)
@@ -83,8 +83,7 @@ class Stage:
             await self.quiet(1000)
 
     async def trial(self, clip: Clip) -> Trial:
-        """One story with ``clip`` over it. The recogniser understands speech, and takes no notice
-        of noise."""
+        """One story with ``clip`` over it. The recogniser understands speech and ignores noise."""
         socket = self.phone.socket
         heard_from, turns = len(socket.heard), len(self.phone.agent.turns)
         await self.tell()
@@ -122,7 +121,7 @@ class Stage:
         )
 
     def _recognition(self, clip: Clip) -> list[tuple[float, Callable[[], None]]]:
-        """What the recogniser tells of a clip, and when."""
+        """Report a clip as the recogniser does, with its delays."""
         stt = self.phone.stt
         if not clip.text:
             return []

@@ -1,7 +1,7 @@
-"""A caller's phone that gives the bot's words back: its loudspeaker stands beside its microphone.
+"""A caller's speakerphone that sends the bot's words back as an echo.
 
-The recogniser understands the echo as well as the caller. It tells of speech 150 ms after its
-begin, of the words so far every 400 ms, and of the whole text 700 ms after the end.
+The recogniser understands the echo as well as the caller. It reports speech 150 ms after its
+beginning, the words so far every 400 ms, and the whole text 700 ms after the end.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def anyio_backend() -> tuple[str, dict[str, Any]]:
 
 
 class Speakerphone:
-    """What the far side's phone sends: the bot's words of ``delay_ms`` ago, and the caller's."""
+    """What the caller's phone sends: the bot's words of ``delay_ms`` ago, and the caller's."""
 
     def __init__(self, phone: Phone, detector: Puppet | None, delay_ms: int) -> None:
         self.phone = phone
@@ -60,7 +60,7 @@ class Speakerphone:
             self._caller.extend([word] + [f"{word} "] * (250 // FRAME_MS))
 
     async def ask(self, text: str) -> None:
-        """The caller waits until all is quiet, and says it."""
+        """The caller waits until the line is quiet, then speaks."""
         await self.listen(FINAL_MS)
         while self._words:
             await self.listen(FRAME_MS)
@@ -158,7 +158,7 @@ async def test_the_bot_does_not_answer_its_echo(
             await line.listen(14_000)
         assert set(line.phone.agent.asked) <= {ASKED, ""}
         assert set(callers(line.phone)) == {ASKED}
-        # Where sounds alone interrupt, the first answers may be lost.
+        # If sounds alone interrupt, the first answers may be lost.
         assert line.phone.said[-3:] == [("bot", STORY), ("user", ASKED), ("bot", STORY)]
 
 
@@ -200,7 +200,7 @@ async def test_an_echo_of_the_question_is_no_answer_to_it(tmp_path: Path, gated:
         tasks.start_soon(ask)
         await line.listen(5000 if gated else 10_000)
         assert answers == []
-        # Where sounds alone interrupt, its echo may have broken it off before.
+        # If sounds alone interrupt, its echo may have broken it off before.
         assert line.phone.said[-1] == ("bot", question)
         line.say("the one by the sea")
         await line.listen(3000)

@@ -1,9 +1,9 @@
 """Barge-in with the gate: when the bot falls silent, what does not silence it, when it goes on.
 
-``make test`` takes a part of the clips, ``make soak`` all of them; both print the figures, the soak
-by half. The bounds of issue and documentation: the median from the first audible sample to the
-carrier's clear is under 300 ms, a noise under 200 ms never pauses the bot, after a back-channel the
-story goes on within a second, and nothing is heard after the clear.
+``make test`` uses a part of the clips, ``make soak`` all of them; both print the figures, the soak
+by half. The documented bounds: the median from the first audible sample to the carrier's clear is
+under 300 ms, a noise under 200 ms never pauses the bot, after a back-channel the story goes on
+within a second, and nothing is heard after the clear.
 """
 
 from __future__ import annotations
@@ -132,5 +132,5 @@ async def test_without_a_detector_the_recogniser_decides(tmp_path: Path) -> None
     async with open_stage(tmp_path, None) as stage:
         trial = await stage.trial(clip)
     assert trial.answered
-    # It tells of speech after 150 ms, and that has to last for another 250, on a grid of 20.
+    # It reports speech after 150 ms, which must last for another 250 ms, on a grid of 20 ms.
     assert trial.cleared == pytest.approx(400, abs=40)

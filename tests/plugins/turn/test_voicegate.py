@@ -37,7 +37,7 @@ def anyio_backend() -> tuple[str, dict[str, Any]]:
 
 
 class Puppet(TurnDetector, TurnDetectorProvider):
-    """Tells with the next audio what the test says. A voice is told 200 ms after it began."""
+    """Reports with the next audio what the test says; a voice 200 ms after it began."""
 
     def __init__(self) -> None:
         self.made = 0
@@ -69,7 +69,7 @@ class Puppet(TurnDetector, TurnDetectorProvider):
 
 
 class LateVoice(ScriptedSpeech):
-    """Takes two seconds to be there."""
+    """Takes two seconds to open."""
 
     @asynccontextmanager
     async def session(

@@ -1,4 +1,4 @@
-"""The WebRTC detector: the contract of turn detectors, and the parts that it is made of."""
+"""The WebRTC detector: the contract of turn detectors, noises, and the detector's parts."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_a_voice_is_heard_over_a_noise_that_has_become_the_background() -> None:
 
 
 def feed(voicing: Voicing, pattern: str) -> list[tuple[int, bool]]:
-    """``#`` is a voiced frame. The frames with which a voice began or ended."""
+    """Feed frames (``#``: voiced). Returns the frames at which a voice began or ended."""
     return [
         (number, voicing.active)
         for number, frame in enumerate(pattern)
