@@ -255,6 +255,10 @@ async def test_an_api_key_in_place_of_the_auth_token() -> None:
         await desk.dial()
         # Webhooks are signed with the auth token still.
         await desk.event(ev.Initiated)
+    # The auth token, which would be accepted, is not used for requests.
+    async with open_desk(config, api_keys={"SK1": "another-secret"}) as desk:
+        with pytest.raises(AuthenticationFailed, match=r"twilio\.apiKeySecret"):
+            await desk.dial()
 
 
 async def test_webhooks_signed_with_a_shared_key() -> None:
