@@ -351,7 +351,9 @@ def test_commands_find_the_gateway_by_its_token_file(box: Box) -> None:
     log = box.root / "state" / "logs" / "voicecall.log"
     token = (box.root / "state" / "gateway-token").read_text().strip()
     assert token not in log.read_text()
-    assert all(json.loads(line)["level"] for line in log.read_text().splitlines())
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    assert any(line["logger"].startswith("voicecall") for line in lines)
+    assert all(line["level"] for line in lines)
 
 
 KEEPER = """
