@@ -29,7 +29,7 @@ REALTIME: Mapping[str, Any] = {
 }
 WAIT = WaitForSilence(300)
 TONE = bytes((n * 31 + n // 160) % 251 for n in range(4000))
-# In real time a stall of the machine may tear one of them: again and again, until one is whole.
+# In real time a stall of the machine may tear one repetition: repeated until one is whole.
 TONES = (Say("tone", audio=TONE), Wait(500)) * 8
 
 

@@ -181,7 +181,7 @@ def test_config_check_tells_that_no_webhook_will_come(
     setup = home.run("setup", "--json")
     checks = {check["id"]: check for check in setup.document["checks"]}
     assert words.format(key) in checks["webhook-exposure"]["message"]
-    # Nobody is to enter a URL at the carrier that does not lead here.
+    # A URL that does not lead here must not be entered at the carrier.
     assert "number-urls" not in checks
 
 
@@ -193,7 +193,7 @@ def test_a_text_whose_variable_is_missing_is_no_value(tmp_path: Path, store: Any
     twilio = {"accountSid": "AC1", "authToken": "token-${NIGHT}"}
     home.configure(tree_of(provider="twilio", twilio=twilio, store=store))
     checked = home.run("config", "check", "--json")
-    # Where the gateway runs the variables may be there.
+    # The gateway's own environment may have the variables.
     assert (checked.status, checked.document["problems"]) == (0, [])
     told = " ".join(checked.document["warnings"])
     assert "Twilio is not configured: plugins.entries.voice-call.config.twilio.authToken" in told
@@ -241,7 +241,7 @@ async def test_a_missing_secret_is_named_with_its_path_and_variable(tmp_path: Pa
 
 @dataclass(frozen=True, slots=True)
 class Forger:
-    """What somebody sends who knows how a carrier's requests look. ``sign`` (key, URL, body):
+    """Requests of a forger who knows the carrier's protocol. ``sign`` (key, URL, body):
     the headers; ``ended`` (id of the carrier, our id): a webhook that would end a call;
     ``start``: a message that would open a stream."""
 

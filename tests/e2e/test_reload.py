@@ -33,7 +33,7 @@ def voice(name: str) -> dict[str, Any]:
 
 
 class House:
-    """A town whose agent can be held up, and whose voices are written down."""
+    """A town whose agent can be held up, and whose voices are recorded."""
 
     def __init__(self) -> None:
         self.gate = anyio.Event()
@@ -229,7 +229,7 @@ async def test_a_secret_is_read_again(tmp_path: Path) -> None:
         applied, [waiting] = await town.reload()
         assert applied == []
         assert "tts.providers.choir.apiKey" in waiting
-        # The phone goes on as it was, with the key that it has.
+        # The phone keeps the key that it has.
         carrier_id, _ = await town.call(WAIT, HangUp())
         assert town.heard(carrier_id) == [GREETING]
         assert house.made[-1].api_key == "second-key"

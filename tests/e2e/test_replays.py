@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.anyio]
 
 @dataclass(frozen=True, slots=True)
 class Letter:
-    """A request of the carrier's: what is appended to the webhook URL, body, headers."""
+    """A carrier's request: what is appended to the webhook URL, the body, the headers."""
 
     query: str
     body: bytes
@@ -61,7 +61,7 @@ SAID = {"mock": b'"actions"', "twilio": b'<Parameter name="token"'}
 async def answer(town: Town, letter: Letter) -> tuple[int, bytes, str]:
     async with httpx.AsyncClient(trust_env=False, timeout=PATIENCE_S) as http:
         url = town.engine.webhook_url() + letter.query
-        # Nothing that is not signed tells a repetition from a new request.
+        # Only signed content tells a repetition from a new request.
         more = {"i-twilio-idempotency-token": str(time.time_ns())}
         reply = await http.post(url, content=letter.body, headers={**letter.headers, **more})
         return reply.status_code, reply.content, reply.headers["content-type"]

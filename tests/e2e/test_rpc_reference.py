@@ -1,4 +1,4 @@
-"""A client written from docs/reference/rpc.md alone, against a gateway in a process of its own."""
+"""A client written from docs/reference/rpc.md alone, against a gateway in another process."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class Refused(Exception):
 
 
 class Client:
-    """Requests side by side, events in a list."""
+    """Concurrent requests, with events in a list."""
 
     def __init__(self, socket: ClientConnection) -> None:
         self.hello: dict[str, Any] = {}

@@ -71,7 +71,7 @@ def test_a_call_is_served_until_it_is_over(tmp_path: Path) -> None:
     assert (stored["found"], stored["call"]["endDetail"]) == (True, "notified")
     assert home.json("status") == {"found": True, "calls": []}
 
-    # The next gateway knows the call of this one, but nobody can be talked to any more.
+    # The next gateway knows the call of this one, but it is over.
     late = home.run("continue", "--call-id", call_id, "--message", "Hello?", "--json")
     assert (late.status, late.out) == (1, "")
     assert "not active" in late.err
@@ -147,7 +147,7 @@ def test_a_signal_at_its_begin_stops_it(home: Home) -> None:
 
 @contextmanager
 def handed_over(token: Path, reader: Process) -> Iterator[None]:
-    """``reader`` has asked for the token, and gets it behind what is done inside."""
+    """``reader`` has asked for the token, and gets it when this context is left."""
     deadline = time.monotonic() + 60
     while True:
         try:

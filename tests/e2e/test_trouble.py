@@ -54,9 +54,9 @@ FILLER = "One moment, please."
 SORRY = "Sorry. Bye."
 DEAF = "No sound."
 BRIEF = {"phrases": {"notUnderstood": NOT_UNDERSTOOD, "failed": SORRY, "cannotHear": DEAF}}
-"""What takes less time to say than the phrases that are meant for people."""
+"""Phrases that take less time to say than those for people."""
 NO_REPORT = WebhookFault(lose=1.0, types=frozenset({"call.stream-failed"}))
-"""The carrier keeps it for itself that a stream broke."""
+"""A carrier that does not report a broken stream."""
 
 
 # --- the line --------------------------------------------------------------------------------
@@ -212,7 +212,7 @@ async def test_behind_a_proxy_without_sockets_the_caller_is_told(tmp_path: Path)
                 assert said(record) == [("bot", SORRY, True)]
                 await town.nothing_left()
 
-    # Each waits ten seconds for a socket that never comes.
+    # Each call waits ten seconds for a socket that never comes.
     async with anyio.create_task_group() as tasks:
         for carrier in CARRIERS:
             tasks.start_soon(call_in, carrier)

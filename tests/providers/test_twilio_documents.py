@@ -231,7 +231,7 @@ def test_refusals() -> None:
     response.say("Your code is 1, 2.")
     response.hangup()
     assert document(inbound(), tel.Reject("Your code is 1, 2.")) == plain(response)
-    # Keys answer a call, and Twilio takes no Reject behind them.
+    # Keys answer a call, and Twilio accepts no Reject after them.
     response = VoiceResponse()
     response.play(digits="1")
     response.hangup()

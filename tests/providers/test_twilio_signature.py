@@ -333,7 +333,7 @@ def _other(chance: random.Random, text: str) -> str:
 def _mutated(chance: random.Random, asked: WebhookRequest, pairs: Pairs) -> WebhookRequest:
     match chance.randrange(4):
         case 0:
-            # Behind the host: other ports are accepted on purpose.
+            # After the host: other ports are accepted on purpose.
             start = asked.url.index("/", 8)
             url = asked.url[:start] + "/" + _other(chance, asked.url[start + 1 :])
             return replace(asked, url=url)

@@ -217,8 +217,8 @@ async def open_desk(
 
 @asynccontextmanager
 async def answering(body: str, *, pause_s: float = 0.0) -> AsyncIterator[dict[str, Any]]:
-    """Configuration for an API that answers everything with ``body``, with a pause before each
-    character where there is one."""
+    """Configuration for an API that answers everything with ``body``, optionally with a pause
+    before each character."""
 
     async def slowly() -> AsyncIterator[str]:
         for character in body:

@@ -219,7 +219,7 @@ class Campaign:
 
 @asynccontextmanager
 async def campaign(root: Path, seed: int, media: MediaPath) -> AsyncIterator[Campaign]:
-    """A campaign below ``root``, with an exchange of its own that outlives every gateway."""
+    """A campaign below ``root``. Its exchange outlives every gateway."""
     async with Exchange(EXCHANGE, speech=FskSpeech()).serve() as exchange:
         async with Gateway(root, exchange.base_url, media).at_hand() as gateway:
             yield Campaign(gateway, exchange, seed)

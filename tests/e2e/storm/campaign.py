@@ -225,7 +225,7 @@ class Campaign:
 
 @asynccontextmanager
 async def campaign(root: Path, seed: int) -> AsyncIterator[Campaign]:
-    """A campaign below ``root``, with a carrier of its own that outlives every gateway."""
+    """A campaign below ``root``. Its carrier outlives every gateway."""
     async with TwilioEmulator(replace(OPTIONS, seed=seed), speech=FskSpeech()).serve() as twilio:
         gateway = StormGateway(root, twilio)
         async with gateway.at_hand():

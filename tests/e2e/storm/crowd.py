@@ -1,4 +1,4 @@
-"""The people around the gateway: who calls, who is called, and who meddles with live calls."""
+"""The people around the gateway: callers, callees, and those who steer live calls."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class Crowd:
         self._twilio.dial_in(self._number(), OUR_NUMBER, script or self._rng.choice(SCRIPTS))
 
     def dialling(self) -> Dialling:
-        """A call to a phone of its own; now and then to a number that cannot be called."""
+        """A call to a new phone; now and then to a number that cannot be called."""
         rng, number = self._rng, self._number()
         answer = rng.choice(MODES) if rng.random() < 0.25 else AnswerMode.ANSWER
         behaviour = Behaviour(rng.choice(SCRIPTS), answer, after_ms=rng.randrange(400))
@@ -100,7 +100,7 @@ class Crowd:
         return dialling
 
     async def dial(self, dialling: Dialling, *, patient: bool = False) -> None:
-        """Place a call; where the gateway dies meanwhile, ask the next one with the same key.
+        """Place a call; if the gateway dies meanwhile, ask the next one with the same key.
         ``patient``: wait for a place."""
         self._dialling += 1
         try:

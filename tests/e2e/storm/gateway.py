@@ -29,14 +29,14 @@ _BY_MEDIA: Mapping[MediaPath, Mapping[str, Any]] = {
 
 
 class StormGateway(Gateway):
-    """``talk_by`` says how the gateways talk that are started from then on."""
+    """``talk_by`` sets how gateways that are started later talk."""
 
     def __init__(self, root: Path, twilio: TwilioEmulator) -> None:
         super().__init__(root, twilio.base_url, MediaPath.NATIVE)
         self._twilio = twilio
         self._webhook_port = reserve_port()
         self.up = False
-        """It was seen ready, and nobody ended it since."""
+        """It was seen ready, and has not been ended since."""
         self.talk_by(MediaPath.NATIVE)
 
     @property

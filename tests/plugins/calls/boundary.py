@@ -133,7 +133,7 @@ class Line:
 
 @dataclass
 class Desk:
-    """In place of the engine: notes what it is given, knows one token, waits at the gate, and
+    """Stands in for the engine: notes what it is given, knows one token, waits at the gate, and
     fails as often as it is told to. Without a ``reply`` each request gets a numbered one."""
 
     handled: list[tuple[WebhookRequest, Sequence[CarrierEvent]]] = field(default_factory=list)

@@ -175,7 +175,7 @@ async def test_the_agent_knows_what_was_said_before_its_first_turn(tmp_path: Pat
         phone.hears("Again.")
         await phone.settle(3)
         assert [turn.opening for turn in phone.agent.turns] == [(GREETING,), ()]
-        # Nobody has told the phone what is spoken on it.
+        # The phone was not told what was said on it.
         assert {turn.language for turn in phone.agent.turns} == {""}
 
 
@@ -290,7 +290,7 @@ async def test_turns_follow_each_other(tmp_path: Path, count: int) -> None:
         assert phone.heard == [GREETING, *(f"Answer {number}." for number in range(count))]
         replies = [row for row in await phone.rows() if row.kind == "reply"]
         assert len(replies) == count
-        # Each has the times of its own words.
+        # Each row has the times of its own utterance.
         assert all(row.speech_ended == pytest.approx(row.at, abs=20) for row in replies)
 
 
@@ -582,7 +582,7 @@ async def test_an_interrupted_answer_is_remembered_as_far_as_it_was_heard(
 
 
 class Vague(ScriptedSpeech):
-    """Which cannot tell what was heard."""
+    """A voice that cannot tell how much was heard."""
 
     @asynccontextmanager
     async def session(

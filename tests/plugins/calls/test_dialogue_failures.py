@@ -36,7 +36,7 @@ def trouble() -> ProviderUnavailable:
 
 
 class Forgetful(ScriptedAgentBackend):
-    """Which cannot note what was heard: ``error`` is raised, or it never ends."""
+    """An agent whose ``settle`` raises ``error`` or never returns."""
 
     def __init__(self, error: Exception | SystemExit | None) -> None:
         super().__init__()
@@ -50,7 +50,7 @@ class Forgetful(ScriptedAgentBackend):
 
 
 class Dripping(ScriptedSpeech):
-    """Whose pieces of a tenth of a second come slowly."""
+    """A voice whose pieces of a tenth of a second come slowly."""
 
     pause_s = 0.5
 

@@ -645,7 +645,7 @@ async def test_words_that_the_end_of_the_call_cuts_off_are_not_reported_as_spoke
         phone.agent.then("Goodbye, and thank you for calling.", EndCall())
         phone.hears("That is all.")
         await phone.settle(0.5)
-        # They wait for the goodbye, and the call ends behind it.
+        # They wait for the goodbye, and the call ends after it.
         with pytest.raises(CallNotReady, match="the call is being ended"):
             await phone.operations.speak(phone.record.call_id, "One more thing.")
         await phone.settle(1)
@@ -675,7 +675,7 @@ async def test_words_that_a_carrier_tells_no_end_of_are_in_the_transcript(
 ) -> None:
     async with open_phone(tmp_path, media=MediaPath.NATIVE) as phone:
         await greeted(phone)
-        # As with one that listens behind the words, and tells of both at once.
+        # As with a carrier that listens after speaking, and reports both at once.
         phone.plays = False
         phone.agent.then(STORY)
         await words(phone, "Tell me a story.")

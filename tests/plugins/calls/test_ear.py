@@ -1,4 +1,4 @@
-"""Hearing: audio is kept until a session is up, and a lost one is opened again."""
+"""Hearing: audio is kept until a recogniser's session is up, and a lost session is reopened."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ class Unreadable(ScriptedTranscriptionSession):
 
 
 class Faulty(ScriptedTranscription):
-    """Whose next sessions fail with one of ``errors`` each: when an event of theirs is read, or
-    (``by_reader``) in a task of their own."""
+    """Each of its next sessions fails with one of ``errors``: when an event is read, or
+    (``by_reader``) in the session's own task."""
 
     def __init__(self, errors: Sequence[Exception | SystemExit], *, by_reader: bool) -> None:
         super().__init__()
@@ -81,7 +81,7 @@ class Faulty(ScriptedTranscription):
 
 
 class Parting(ScriptedTranscription):
-    """Whose sessions raise ``error`` at their end, or have none; ``shielded`` from cancellation."""
+    """Its sessions raise ``error`` at their end, or never end (``shielded``: even if cancelled)."""
 
     def __init__(self, error: Exception | None = None, *, shielded: bool = False) -> None:
         super().__init__()
@@ -103,7 +103,7 @@ class Parting(ScriptedTranscription):
 
 
 class Leisurely(ScriptedTranscription):
-    """Whose sessions take two seconds to end in good order; ``in_order`` counts those that did."""
+    """Its sessions take two seconds to close; ``in_order`` counts those that finished."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -163,7 +163,7 @@ class Refused(ScriptedTranscription):
 
 
 class Awaiting(ScriptedTranscriptionSession):
-    """Written against the contract: nobody awaits."""
+    """Violates the contract: its coroutine is never awaited."""
 
     async def send_audio(self, audio: bytes) -> None:  # type: ignore[override]
         raise AssertionError("nobody awaits this")
@@ -286,7 +286,7 @@ async def test_a_lost_session_is_opened_again_with_what_was_said_meanwhile() -> 
     ("error", "by_reader"),
     [
         *product([trouble(), ConnectionResetError("mine"), KeyError("theirs")], [False, True]),
-        # In a task of its own it cannot be caught.
+        # In the session's own task it cannot be caught.
         (SystemExit(3), False),
     ],
 )

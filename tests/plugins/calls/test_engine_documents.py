@@ -220,7 +220,7 @@ async def test_a_carrier_that_finds_the_same_other_call_again_is_asked_a_few_tim
 
         async def find_the_other(query: tel.DialQuery) -> str:
             asked.append(query)
-            # Else a fault here would be a test without an end.
+            # Otherwise a fault here would make the test endless.
             assert len(asked) <= 10
             return "carrier-1"
 
@@ -418,7 +418,7 @@ async def test_the_agent_is_told_which_pieces_of_its_answer_were_heard(
         await phone.event(ev.SpeechHeard, text="Tell me.", turn_token=token)
         lasts = [phone.tts.duration_s(pair) for pair in pairs]
         if why == "the caller speaks":
-            # In the piece behind those.
+            # In the next piece.
             await phone.settle(sum(lasts[:heard]) + 0.2)
             await phone.event(ev.DigitsPressed, digits="1")
             told = pairs[:3] if heard == 2 else pairs[:1]

@@ -284,7 +284,7 @@ async def test_a_stream_that_came_though_its_request_failed_is_not_asked_for_aga
         await phone.settle(3)
         phone.socket.drop()
         await phone.settle(30)
-        # Another would take the place of the one that is up, and has no token of its own.
+        # Another stream would replace the one that is up, and has no token.
         assert len(phone.carrier.performed_of(tel.AttachStream)) == 1
         assert phone.record.stream_id == phone.socket.stream_id
 

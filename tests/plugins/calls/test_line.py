@@ -29,7 +29,7 @@ def anyio_backend() -> tuple[str, dict[str, Any]]:
 
 
 def ramp(milliseconds: int) -> bytes:
-    """Audio in which every piece can be told from every other."""
+    """Audio in which every piece is different."""
     return b"".join(bytes([n % 251]) * 80 for n in range(milliseconds // 10))
 
 
@@ -222,7 +222,7 @@ async def test_only_what_was_not_confirmed_is_sent_again(after_s: float) -> None
         it.line.write("a", audio)
         it.line.finish("a")
         await anyio.sleep(after_s)
-        # Where the marks came back, the line knows that it was heard.
+        # What was confirmed by marks is known to have been heard.
         confirmed = MULAW_8K.size(it.line.heard_ms("a"))
         first.drop()
         await anyio.sleep(0.3)

@@ -171,10 +171,10 @@ async def test_more_digits_than_the_carrier_takes_are_refused_before_dialling(
 @pytest.mark.parametrize(
     ("given", "sent"),
     [
-        # As clients write twelve seconds in front of the code of a conference.
+        # As clients write a wait of twelve seconds before a conference code.
         ("w" * 24 + "123456789012#", "W" * 12 + "123456789012#"),
         ("1w,p,w,#" + "2" * 22 + "www", "1WpW,#" + "2" * 22 + "Ww"),
-        # As it was given, where that is short enough.
+        # Unchanged if it is short enough.
         ("w" * 20 + "1234567890#", "w" * 20 + "1234567890#"),
     ],
 )

@@ -158,7 +158,7 @@ def test_a_line_whose_echo_is_gone_is_one_like_any_other() -> None:
     words = OwnWords(lambda: said)
 
     def speaks(text: str, echo: str = "") -> bool:
-        """Whether the line is known behind ``text``."""
+        """Whether the line is known to echo after ``text``."""
         said.append([text])
         words.sounds(10.0)
         if echo:

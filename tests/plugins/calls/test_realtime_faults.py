@@ -1,4 +1,4 @@
-"""A voice model that raises what it should not: its session is lost, the call goes on."""
+"""A voice model that raises unexpected errors: its session is lost, the call goes on."""
 
 from __future__ import annotations
 
@@ -164,7 +164,7 @@ async def test_a_session_that_yields_what_is_no_event_is_told_so(
 
 
 class AwaitingSession(ScriptedRealtimeSession):
-    """Written against the contract: nobody awaits."""
+    """Violates the contract: its coroutine is never awaited."""
 
     async def send_audio(self, audio: bytes) -> None:  # type: ignore[override]
         raise AssertionError("nobody awaits this")

@@ -61,7 +61,7 @@ class LockedSpeech(SpeechProvider):
 
 
 class _FleetingModel(ScriptedRealtime):
-    """Its one session has ended when it opens."""
+    """Its only session has already ended when it opens."""
 
     @asynccontextmanager
     async def session(self, options: RealtimeOptions) -> AsyncIterator[ScriptedRealtimeSession]:
@@ -197,7 +197,7 @@ async def test_the_carriers_own_voice_stands_in(tmp_path: Path, how: str) -> Non
         assert isinstance(spoken, tel.Speak)
         assert spoken.text == failed
         assert spoken.listen is None
-        # A synthesis has voices of its own.
+        # A synthesis has its own voices.
         assert spoken.voice == ("nova" if how == "none" else None)
         assert phone.said == [("bot", failed)]
         assert phone.record.end_detail is EndDetail.LISTENING_FAILED

@@ -1,4 +1,4 @@
-"""What a voice model may call: hanging up, and the agent behind it."""
+"""Tools of a voice model: hanging up, consulting the agent, and those of the gateway."""
 
 from __future__ import annotations
 

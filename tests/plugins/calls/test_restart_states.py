@@ -137,7 +137,7 @@ class Carrier(tel.TelephonyProvider):
 
 
 class MortalStore(SqliteStore):
-    """Stores nothing any more once it is ``cut``."""
+    """Stores nothing once it is ``cut``."""
 
     cut = False
 
@@ -148,7 +148,7 @@ class MortalStore(SqliteStore):
 
 
 class Talk(Conversation):
-    """Only keeps track of having been begun."""
+    """Only records that it was begun."""
 
     def __init__(self) -> None:
         self.resumed = False
@@ -586,7 +586,7 @@ async def test_a_leg_that_turns_up_late_is_hung_up_even_over_a_crash(tmp_path: P
 
 
 async def test_nobody_waits_for_words_that_may_never_have_been_asked_for(tmp_path: Path) -> None:
-    """The crash came between the commit of an utterance and the request to the carrier."""
+    """The crash came between committing an utterance and sending the request to the carrier."""
 
     async def interjecting(it: Life) -> None:
         await played(it)

@@ -154,7 +154,7 @@ class BrokenCodec(MockCodec):
 
 
 class LeavingCodec(MockCodec):
-    """A codec of which one method wants to end the process."""
+    """A codec with one method that raises ``SystemExit``."""
 
 
 class Carrier(MockProvider):
@@ -529,7 +529,7 @@ async def test_an_open_socket_outlives_the_start_timeout() -> None:
 
 
 async def test_a_socket_on_a_kept_connection_outlives_the_time_for_a_head() -> None:
-    """As proxies open it that keep connections: behind a webhook that was answered."""
+    """Proxies that keep connections open it on one that has carried a webhook."""
     async with serving(security=WebhookSecurity(head_timeout_s=1)) as (server, _):
         async with await anyio.connect_tcp("127.0.0.1", server.port) as stream:
             await stream.send(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")

@@ -448,8 +448,7 @@ async def test_a_head_that_is_too_long_is_431(headers: bytes) -> None:
 async def test_a_target_that_is_too_long_is_never_unescaped(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """To unescape 60 KiB that hold no escapes takes a tenth of a second, in which no call is
-    heard."""
+    """Unescaping 60 KiB without escapes takes a tenth of a second, in which no call is heard."""
     async with serving() as (server, _, _client):
         for more, status in ((8191, 404), (8192, 400), (60_000, 400)):
             for target in (b"/" + b"%" * more, b"/?" + b"%" * (more - 1)):

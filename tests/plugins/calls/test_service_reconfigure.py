@@ -187,7 +187,7 @@ async def test_what_would_stop_or_deafen_the_phone_is_refused(tmp_path: Path) ->
         before = phone.engine.config
         for over, words in (
             ({"provider": "nobody"}, "nobody"),
-            # Even where a part of the change would have to wait for a new start.
+            # Even if a part of the change would have to wait for a restart.
             ({"serve": {"port": 4}, "provider": "nobody"}, "nobody"),
             ({"tts": {"provider": "nobody"}}, "streaming stays off: .*nobody"),
             ({"streaming": {"enabled": True, "provider": "nobody"}}, "streaming stays off"),

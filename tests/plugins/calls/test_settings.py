@@ -422,5 +422,5 @@ async def test_a_backend_that_fails_keeps_the_phone_down_only_where_it_is_needed
         with pytest.raises(InvalidRequest, match="'keyless' cannot take the call: its extra"):
             book.dialling_agent("keyless")
         assert book.for_call(record(agent_id="keyless")).brain.agent_id == "desk"
-        # Where it becomes the default, only a new start can make it.
+        # If it becomes the default, only a restart can make it.
         assert not made.has(wired("keyless"))

@@ -69,8 +69,7 @@ async def test_words_behind_a_goodbye_do_not_keep_the_call(tmp_path: Path) -> No
 
 
 async def until_over(phone: Phone, *jobs: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """The jobs are begun one behind the other, and the end of the call is asked for behind them;
-    the store is slow to take all that."""
+    """Begin the jobs one after another and then ask for the call's end, all with a slow store."""
     call_id = phone.record.call_id
     phone.store.delay_s = 0.5
     async with anyio.create_task_group() as tasks:

@@ -37,8 +37,8 @@ def anyio_backend() -> tuple[str, dict[str, Any]]:
 
 class Voice(ScriptedSpeech):
     """``asked`` are the texts; a text in ``breaks`` fails after its first piece, one in ``stalls``
-    stays without its rest. Opening takes ``open_s`` and fails with ``open_errors``; the session
-    ends by itself when ``end`` is set, and whatever is done where it ``hangs``, never."""
+    never gets its rest. Opening takes ``open_s`` and fails with ``open_errors``. The session ends
+    by itself when ``end`` is set; if it ``hangs``, it never ends."""
 
     def __init__(self, name: str) -> None:
         super().__init__()

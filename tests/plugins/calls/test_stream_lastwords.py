@@ -63,7 +63,7 @@ def spoken(phone: Phone) -> list[str]:
     texts = []
     for action in phone.carrier.performed_of(tel.Speak):
         assert isinstance(action, tel.Speak)
-        # Nothing is listened for behind the last words, and the voice is the carrier's own.
+        # The carrier does not listen after the last words, and the voice is its own.
         assert (action.listen, action.voice) == (None, None)
         texts.append(action.text)
     return texts
@@ -322,7 +322,7 @@ async def test_a_request_that_hangs_does_not_cut_the_last_words_short(
         assert spoken(phone) == [SAY.failed]
         assert phone.said[-1] == ("bot", SAY.failed)
         assert phone.record.end_detail is EndDetail.STREAM_LOST
-        # The carrier's voice had begun 2 s behind the loss.
+        # The carrier's voice had begun 2 s after the loss.
         assert phone.carrier.performed_of(tel.AttachStream) == []
         assert all(at < lost + 2000 for at in asked)
 

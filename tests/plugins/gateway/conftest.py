@@ -121,7 +121,7 @@ class Lab:
 
     @asynccontextmanager
     async def rpc(self, gateway: Gateway, *scopes: str) -> AsyncIterator[RpcSocket]:
-        """A client after its handshake; all scopes where none is named."""
+        """A client after its handshake; with all scopes unless some are named."""
         async with self.raw(gateway) as socket:
             client = RpcSocket(socket)
             assert (await client.receive())["event"] == "connect.challenge"

@@ -94,7 +94,7 @@ async def test_the_token_of_this_machine_is_told_to_no_other(shell: Any, lab: An
             shell.environ["VOICECALL_GATEWAY_URL"] = f"ws://{host}:{gateway.port}"
             code, _, err = await in_thread(shell, "gateway", "status")
             assert (code, err) == (0, "")
-    # What somebody has named is sent where they name.
+    # A token that was given explicitly is sent to the given gateway.
     shell.environ["VOICECALL_GATEWAY_URL"] = "ws://192.0.2.1:18790"
     shell.environ["VOICECALL_GATEWAY_TOKEN"] = "of-that-machine"
     assert GatewayClient.connect(None, shell.environ).url == "ws://192.0.2.1:18790/rpc"

@@ -388,7 +388,7 @@ async def test_setup_names_a_plugin_that_is_broken(shell: Any, fake_plugin: Any)
     assert [check["id"] for check in checks] == ["plugin:a", "plugin:b"]
     assert "'missing' is installed" in checks[0]["message"]
     assert "calls itself 'x'" in checks[1]["message"]
-    # Not where they are off, which is how one does without them.
+    # Not if plugins are off, which is the way to do without them.
     good = SetupCheck("good", False, "it is off")
     shell.extra.append(("voicecall.gateway", "c", fake_plugin("c", checks=[good])))
     off = {name: {"enabled": False} for name in ("a", "b", "c")}

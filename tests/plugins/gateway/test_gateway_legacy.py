@@ -25,7 +25,7 @@ pytestmark = pytest.mark.unit
 
 
 def carrier(provider_id: str, *keys: LegacyKey) -> tuple[str, object]:
-    """One with old keys of its own."""
+    """A carrier with its own old keys."""
     info = ProviderInfo(
         kind=ProviderKind.TELEPHONY,
         id=provider_id,

@@ -260,7 +260,7 @@ async def test_a_rule_that_fails_ignores_its_old_key_and_harms_nobody(
 
 
 class Failing(ConfigModel):
-    """A model that is no match for what is written, and has no schema."""
+    """A configuration model that fails on validation and has no schema."""
 
     sort: Any = None
     made: Callable[[], None] = print

@@ -38,7 +38,7 @@ class PhoneConfig(ConfigModel):
 
 
 class Plain:
-    """A service that tells neither what is under way nor takes changes."""
+    """A service that neither reports live calls nor accepts changes."""
 
     name = "phone"
 
@@ -247,7 +247,7 @@ async def test_each_service_of_a_plugin_takes_the_change(
         house.write(2)
         assert await desk.reload() == (["phone"], [])
         assert house.journal == ["start 1"] * 2 + ["reconfigure 2"] * 2
-        # Where one does not take it, all are started anew.
+        # If one service does not accept the change, all are restarted.
         seconds[-1].answer = False
         house.write(3)
         assert await desk.reload() == (["phone"], [])
