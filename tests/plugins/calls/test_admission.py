@@ -30,7 +30,7 @@ ALLOWLIST = config(inboundPolicy="allowlist", allowFrom=[LISTED])
 
 
 class Asked(Pairing):
-    """Knows one approved number and has one code for the others; remembers who was looked up."""
+    """Knows one approved number, has one code for all others, and records the look-ups."""
 
     def __init__(self, approved: str | None = None, code: str | None = "123456") -> None:
         self._approved = approved

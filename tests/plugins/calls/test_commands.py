@@ -35,7 +35,7 @@ def test_a_command_waits_until_its_words_are_spoken(length: int) -> None:
 
 
 class Asked:
-    """A gateway that takes a question."""
+    """A gateway that accepts a question."""
 
     def call(self, method: str, params: Any, *, timeout: float) -> dict[str, Any]:
         assert method == "voicecall.continue.start"

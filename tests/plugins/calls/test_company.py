@@ -20,7 +20,7 @@ def anyio_backend() -> tuple[str, dict[str, Any]]:
 
 
 class Gathering:
-    """When each of those who waited went on, in virtual milliseconds."""
+    """The virtual milliseconds at which each waiter went on."""
 
     def __init__(self, calls: int = 40) -> None:
         self.company = Company(lambda: calls, enough=3)

@@ -42,8 +42,8 @@ LONG_S = 600.0
 REDELIVERY_S = 4.5
 DELIVERIES = 4
 LONGEST_LEFT_MS = 50_000
-"""A request that nobody answers is given up after 25 s, and the looks for its call may take another
-48; that call may have been ended at once."""
+"""A request without an answer is given up after 25 s, and looking for its call may take another
+48 s; that call may have been ended at once."""
 LOOKED_UP_S = 28.0
 """What is found by then goes on."""
 
@@ -79,7 +79,7 @@ class Plan:
 
 
 class Exchange(ScriptedCarrier):
-    """A carrier that keeps one call: ``made``, ``up``, ``connected``, over at ``over_at``."""
+    """A carrier with one call: ``made``, ``up``, ``connected``, over at ``over_at``."""
 
     def __init__(self, plan: Plan, world: anyio.abc.TaskGroup) -> None:
         super().__init__(NATIVE)
@@ -219,7 +219,7 @@ async def play(plan: Plan, directory: Path) -> None:
         (over,) = await dialled(plan, exchange, directory)
         world.cancel_scope.cancel()
     assert len(exchange.dialled) == 1
-    # Nobody can talk on a call of which nothing can be stored.
+    # A call of which nothing can be stored has no conversation.
     assert over.end_detail is not EndDetail.INTERNAL or plan.fails_s is not None
     assert not exchange.up
     if exchange.over_at is not None:

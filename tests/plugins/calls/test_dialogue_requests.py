@@ -39,7 +39,7 @@ async def greeted(phone: Phone) -> None:
 
 
 async def words(phone: Phone, text: str) -> None:
-    """The caller says something, whichever way it is heard."""
+    """The caller says something, on either path."""
     if phone.media is MediaPath.NATIVE:
         await phone.event(ev.SpeechHeard, text=text, turn_token=phone.record.listen_token)
     else:
@@ -223,7 +223,7 @@ async def test_words_that_wait_for_the_last_answer_to_stop_do_not_answer_a_quest
             await words(phone, "Anna.")
         await phone.settle(3)
         assert answers == ["Anna."]
-        # Nor is there an answer to them beside the question.
+        # Nor are they answered besides the question.
         assert ("bot", "Yes.") not in phone.said
 
 
@@ -447,7 +447,7 @@ async def test_the_agent_is_told_what_was_said_without_it(tmp_path: Path, media:
         phone.agent.then("Once upon a time there was a king who had a very old castle.")
         await words(phone, "Tell me a story.")
         await phone.settle(1)
-        # Its own answer, whole or not, is none of that.
+        # Its own answers, whole or not, are not included.
         await words(phone, "Another one.")
         await phone.settle(4)
         await phone.operations.speak(phone.record.call_id, "Your table is free.")
@@ -535,7 +535,7 @@ async def test_nothing_is_said_while_the_call_is_being_ended(
             await phone.settle(0.05)
             assert phone.record.ending is not None
             await words(phone, "Goodbye!")
-            # Nor is anybody asked whether they are there.
+            # Nor is the caller asked whether they are still there.
             await phone.settle(8)
             assert phone.record.live
             tasks.cancel_scope.cancel()
@@ -828,7 +828,7 @@ async def test_a_silent_caller_is_asked_twice_and_then_left(
             ("bot", SAY.goodbye),
         ]
         if media is MediaPath.NATIVE:
-            # A carrier that listens would say only after its pause that nobody answered.
+            # A carrier that listens would report only after its pause that the caller is silent.
             goodbye = phone.carrier.performed_of(tel.Speak)[-1]
             assert isinstance(goodbye, tel.Speak)
             assert goodbye.listen is None
@@ -862,7 +862,7 @@ async def test_a_caller_who_speaks_for_long_is_not_asked_whether_anybody_is_ther
 ) -> None:
     async with open_phone(tmp_path, config=SILENCE) as phone:
         await greeted(phone)
-        # The recogniser tells no words before the end.
+        # The recogniser reports no text before the end.
         phone.stt.started()
         await phone.settle(20)
         phone.stt.final("That was a long story.")

@@ -253,7 +253,7 @@ async def test_an_inbound_call_that_changes_its_carrier_id_is_no_second_call(
 async def test_an_event_that_names_two_calls_has_no_effect(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, over: str | None, restart: bool, named: str
 ) -> None:
-    """Whichever of the two is over, and where our id is nobody's."""
+    """Also if one of the two is over, and if no call has our id."""
     async with AsyncExitStack() as stack:
         config = {"maxConcurrentCalls": 2}
         phone = await stack.enter_async_context(open_phone(tmp_path, config=config))
@@ -297,7 +297,7 @@ async def test_late_events_of_a_finished_call_change_nothing(tmp_path: Path, res
 
 
 async def late(phone: Phone, call_id: str) -> None:
-    """Everything that a carrier could still send, under each id of the call."""
+    """Everything that a carrier might still send, under each id of the call."""
     before = list(phone.carrier.performed)
     for carrier_id in ("carrier-1", "leg-2"):
         for kind, more in (

@@ -29,7 +29,7 @@ def anyio_backend() -> tuple[str, dict[str, Any]]:
 
 
 class Hanging(ScriptedCarrier):
-    """Hangs in the methods and actions of ``hangs``, ``stubborn`` also when it is cancelled."""
+    """Hangs in the methods and actions of ``hangs``; if ``stubborn``, even when cancelled."""
 
     hangs: Collection[str | type[tel.Action]] = ()
     stubborn = False
@@ -140,7 +140,7 @@ async def test_a_call_whose_dial_request_hangs_is_looked_up_and_goes_on(
         await phone.dial("Hello.")
         await phone.settle(29)
         assert phone.record.provider_call_id == "carrier-1"
-        # What has not left by now must not: it would be a second call.
+        # A request that has not left by now must not: it would place a second call.
         assert not carrier.dialled[0].wanted()
         await phone.answer()
         await phone.settle(5)

@@ -124,7 +124,7 @@ async def test_a_refused_dial_is_a_failed_call_and_frees_its_place(tmp_path: Pat
         assert phone.record.end_detail is EndDetail.DIAL_FAILED
         assert phone.record.end_note == "scripted: bad number"
         assert await places(phone) == 0
-        # Whoever still waits for its turn to send the request leaves it.
+        # A request that still waits for its turn is not sent.
         assert not phone.carrier.dialled[0].wanted()
 
 
@@ -162,7 +162,7 @@ async def test_nobody_answers(tmp_path: Path, told: bool, caplog: pytest.LogCapt
         await phone.settle(50)
         assert phone.record.end_reason is EndReason.NO_ANSWER
         assert phone.carrier.performed == [tel.Hangup()]
-        # A carrier that reports nothing may not reach us.
+        # The reports of a silent carrier may not reach us.
         asked = f"nor an answer; can it reach {phone.carrier.dialled[0].webhook_url}?"
         assert caplog.text.count(asked) == (0 if told else 1)
 
@@ -198,7 +198,7 @@ async def test_a_clock_that_is_set_neither_ends_nor_lengthens_a_call(
         await phone.settle(25)
         assert not phone.engine.lanes
         assert caplog.text.count("the clock was set") == 1
-        # Nobody counts on the old time any more.
+        # The old time is no longer used.
         phone.carrier.status_of = tel.CallStatus(ev.CarrierStatus.LIVE)
         placed = await phone.dial("Hello.")
         assert abs(placed.started_at - phone.now()) < 1000

@@ -27,7 +27,7 @@ def anyio_backend() -> tuple[str, dict[str, Any]]:
 
 
 def unanswered(phone: Phone) -> anyio.Event:
-    """From now on the store answers no question, until this is set."""
+    """From now on the store answers no query, until this event is set."""
     load, up = phone.store.load, anyio.Event()
 
     async def answer_when_up(call_id: str) -> CallRecord | None:
@@ -71,7 +71,7 @@ async def test_an_end_whose_commit_was_stored_after_all_ends_the_call(tmp_path: 
         for event in (keys, over):
             with pytest.raises(StoreError):
                 await phone.tell(event)
-        # What came first was made of a record that is not the newest any more.
+        # The first change was made to a record that is no longer the newest.
         await phone.tell(keys)
         await phone.tell(over)
         assert phone.record.end_reason is EndReason.HANGUP_USER
@@ -173,7 +173,7 @@ async def test_every_call_whose_answer_was_lost_is_found(tmp_path: Path) -> None
                     await phone.dial("Hello.")
             asked = 0
             await phone.settle(200)
-            # One asks for all of them, less and less often.
+            # One task asks for all of them, less and less often.
             assert 6 <= asked <= 9
             down = False
             await phone.settle(64)

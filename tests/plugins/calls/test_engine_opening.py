@@ -45,7 +45,7 @@ def ringing(phone: Phone, number: int, **more: Any) -> ev.CarrierEvent:
 
 
 class Questions:
-    """Counts what a store is asked."""
+    """Counts a store's queries."""
 
     def __init__(self, store: CallStore, monkeypatch: pytest.MonkeyPatch) -> None:
         self.asked: list[str] = []
@@ -156,7 +156,7 @@ async def test_a_repeated_webhook_keeps_no_place_from_a_new_call(
             await phone.settle(0.1)
             tasks.start_soon(phone.tell, ringing(phone, 2))
         assert phone.engine.lane_with("carrier-2") is not None
-        # Now there is none free, whoever asks.
+        # Now no place is free for anyone.
         await phone.tell(ringing(phone, 3))
         refused = await phone.store.find("scripted", "carrier-3")
         assert refused is not None

@@ -25,7 +25,7 @@ def anyio_backend() -> tuple[str, dict[str, Any]]:
 
 
 async def greeted(phone: Phone) -> None:
-    """A call that was greeted; then the caller hangs up, and nothing tells of it."""
+    """A greeted call whose caller hangs up, which no webhook reports."""
     await phone.call_in()
     await phone.settle(3)
     phone.carrier.status_of = tel.CallStatus(ev.CarrierStatus.ENDED, EndReason.COMPLETED)
@@ -46,7 +46,7 @@ async def test_a_stream_that_breaks_with_its_call_is_not_asked_for_again(tmp_pat
 
 async def test_the_carrier_is_asked_again_where_it_gave_no_answer_at_first(tmp_path: Path) -> None:
     class Busy(ScriptedCarrier):
-        """It says nothing of the call at first, and takes its time to refuse another stream."""
+        """At first it does not know the call's status, and is slow to refuse another stream."""
 
         asked = 0
 

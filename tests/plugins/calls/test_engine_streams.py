@@ -90,7 +90,7 @@ async def test_a_stream_that_never_comes_ends_the_call(tmp_path: Path) -> None:
 async def test_a_stream_that_the_carrier_cannot_open_is_asked_for_less_and_less_often(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A proxy passes no WebSockets on: the carrier tells so each time, at once."""
+    """A proxy passes no WebSockets on, which the carrier reports at once each time."""
     asked: list[int] = []
     async with open_phone(tmp_path, carrier=ScriptedCarrier(MUTE_CARRIER)) as phone:
 
@@ -168,7 +168,7 @@ async def test_a_stream_that_broke_unnoticed_is_known_from_the_carrier(tmp_path:
         assert len(phone.sockets) == 2
         assert (broken.close_code, broken.close_reason) == (1000, "Replaced")
         assert phone.record.stream_id == phone.socket.stream_id
-        # The word of the end of that one may come again.
+        # The report of the old stream's end may come again.
         await phone.event(ev.StreamStopped, stream_id=broken.stream_id)
         await phone.settle(5)
         assert len(phone.sockets) == 2
@@ -380,7 +380,7 @@ async def test_a_stop_as_words_begin_leaves_the_call_to_the_next_start(
 async def test_a_restart_while_the_call_is_answered_asks_for_a_stream_of_its_own(
     tmp_path: Path, told: str
 ) -> None:
-    """The token that went out with the answer is void."""
+    """The token that was sent with the answer is void."""
     async with open_phone(tmp_path) as phone:
         phone.opens_streams = False
         await phone.event(
@@ -405,7 +405,7 @@ async def test_a_restart_while_the_call_is_answered_asks_for_a_stream_of_its_own
 async def test_a_restart_before_a_call_without_greeting_is_answered_begins_one_conversation(
     tmp_path: Path, media: MediaPath
 ) -> None:
-    """Its webhook is faster than what the carrier says of it: nobody was lost."""
+    """Its webhook comes before the carrier's status: no caller was lost."""
     async with open_phone(tmp_path, media=media) as phone:
         await phone.dial()
     carrier = ScriptedCarrier(NATIVE if media is MediaPath.NATIVE else STREAMING)
@@ -438,7 +438,7 @@ async def test_keypad_tones_in_place_of_the_stream_leave_the_conversation_alone(
         await phone.settle(6)
         assert len(phone.sockets) == 2
         assert phone.record.stream_id == phone.socket.stream_id
-        # Nobody asked for a third one, and the greeting went on behind the tones.
+        # No third stream was requested, and the greeting went on after the tones.
         assert phone.carrier.performed_of(tel.AttachStream) == []
         assert phone.said == [("bot", GREETING)]
         phone.hears("Hello?")

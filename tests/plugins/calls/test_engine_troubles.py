@@ -37,7 +37,7 @@ def anyio_backend() -> tuple[str, dict[str, Any]]:
 
 
 async def still_works(phone: Phone) -> None:
-    """The engine runs what calls ask of it."""
+    """Assert that the engine still runs jobs of calls."""
     ran = anyio.Event()
 
     async def job() -> None:
@@ -67,7 +67,7 @@ async def test_a_store_in_trouble_for_a_while_ends_no_other_call(
 async def test_a_store_in_trouble_for_a_moment_costs_no_call_its_media_socket(
     tmp_path: Path,
 ) -> None:
-    """Its token is used up, and nobody would ask for another one."""
+    """Its token is used up, and no other one would be requested."""
     async with open_phone(tmp_path) as phone:
         phone.opens_streams = False
         await phone.call_in()
@@ -469,7 +469,7 @@ async def test_tones_before_the_conversation_are_no_ringing(tmp_path: Path) -> N
     async with open_phone(tmp_path, carrier=dials) as phone:
         await phone.dial("Hello.", dtmf_sequence="W" * 30 + "1#")
         await phone.event(ev.Ringing)
-        # Picked up after 20 s; the carrier tells when the tones were played.
+        # Picked up after 20 s; the carrier reports when the tones were played.
         await phone.settle(51)
         await phone.answer()
         await phone.settle(3)

@@ -151,7 +151,7 @@ async def act(exchange: Exchange, phone: Phone, what: str) -> None:
         case "slow" | "fast":
             exchange.delay_s = 3.0 if what == "slow" else 0.0
         case "hang-ups fail" if tel.Hangup not in exchange.action_errors:
-            # Once: they are not repeated for ever.
+            # Only once: hang-ups are not repeated for ever.
             exchange.fail(tel.Hangup, DOWN, DOWN)
         case "streams fail":
             exchange.fail(tel.AttachStream, DOWN, DOWN)

@@ -54,7 +54,7 @@ pauses = st.sampled_from([0.0, 0.01, 0.05, 0.2, 0.5, 1.0, 2.0, 4.0])
 
 @dataclass
 class Scene:
-    """A call, and who asked for something on it: ``asked`` so many, ``answered`` so many."""
+    """A call, with the number of requests on it (``asked``) and of answers (``answered``)."""
 
     phone: Phone
     model: ScriptedRealtime
@@ -113,7 +113,7 @@ class Scene:
             self.tell("words")
 
     def tell(self, what: str) -> None:
-        """Something of the model, while it has a session."""
+        """Report an event of the model, while it has a session."""
         session = self.model.current
         try:
             match what:

@@ -107,7 +107,7 @@ async def test_strangers_get_so_many_codes_a_minute(tmp_path: Path) -> None:
         given = [code for code in codes if code is not None]
         assert codes == given + [None] * (20 - len(given))
         assert 1 <= len(given) <= 6
-        # Who has a code is told it again, however many call.
+        # A caller with a code is told it again, however many call.
         assert await pairing.code_for("+15550100000") == codes[0]
         await anyio.sleep(61)
         assert await pairing.code_for("+15550100019") is not None
@@ -133,7 +133,7 @@ async def test_a_call_at_the_moment_of_the_approval_does_not_undo_it(
         asked: list[bool] = []
 
         async def approved(number: str) -> bool:
-            """What was so just before the owner approves."""
+            """The state just before the owner approves."""
             asked.append(await Pairing.approved(pairing, number))
             if not asked[-1]:
                 await pairing.approve(code)

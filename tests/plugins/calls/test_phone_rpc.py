@@ -260,7 +260,7 @@ async def test_a_question_in_two_steps(tmp_path: Path) -> None:
             "status": "completed",
             "result": {"success": True, "transcript": "Anna."},
         }
-        # It can be asked for again, for a while, whatever becomes of the wall clock.
+        # The answer can be fetched again for a while, even if the wall clock is set.
         await rpc.phone.settle(200)
         rpc.phone.seam.set_wall_clock(3_600_000)
         assert await rpc("continue.result", operationId=operation) == done
@@ -342,7 +342,7 @@ async def test_two_questions_in_two_steps_at_the_same_time(tmp_path: Path) -> No
 
 
 class Broken:
-    """Operations whose questions fail as no question should."""
+    """Operations whose questions fail with an unexpected error."""
 
     def __init__(self, error: BaseException | None) -> None:
         self._error = error

@@ -42,7 +42,7 @@ async def connected(phone: Phone) -> None:
 
 
 async def words(phone: Phone, text: str) -> None:
-    """The other side says something, whichever way it is heard."""
+    """The other side says something, on either path."""
     if phone.media is MediaPath.NATIVE:
         await phone.event(ev.SpeechHeard, text=text, turn_token=phone.record.listen_token)
     else:
@@ -63,7 +63,7 @@ async def test_an_agent_answers_a_menu_with_keys_alone(tmp_path: Path, media: Me
         phone.agent.then(PressKeys("2"), PressKeys("w #"))
         await words(phone, MENU)
         assert pressed(phone) == ["2w#"]
-        # Nobody apologises for an answer without words, and the other side is heard.
+        # There is no apology for an answer without text, and the other side is heard.
         await phone.settle(3)
         assert phone.said == [("bot", "Hello."), ("user", MENU)]
         await words(phone, "Dr. Smith's practice.")
@@ -185,7 +185,7 @@ async def test_keys_that_the_carrier_does_not_play_leave_no_dead_line(
         await words(phone, MENU)
         await phone.settle(5)
         assert "keys were not pressed" in caplog.text
-        # Nobody would listen to a line that is silent from here on.
+        # Otherwise the line would stay silent, and the carrier would not listen.
         assert phone.said[-1] == ("bot", SAY.not_understood)
         await words(phone, MENU)
         assert phone.said[-1] == ("bot", "Yes.")

@@ -31,7 +31,7 @@ def anyio_backend() -> tuple[str, dict[str, Any]]:
 
 
 class Room:
-    """A store, and the bounds that are wanted of it."""
+    """A store and its bounds."""
 
     def __init__(self, store: SqliteStore, seam: VirtualSeam) -> None:
         self.store = store
@@ -112,7 +112,7 @@ async def test_a_clock_that_is_wrong_for_a_moment_makes_no_call_old(
         await room.end("a")
         room.seam.set_wall_clock(year_ms)
         async with room.retaining():
-            # As a machine starts whose clock is set a little later.
+            # As on a machine whose clock is set only after it has started.
             assert await room.kept() == ["a"]
             room.seam.set_wall_clock(-year_ms)
             await anyio.sleep(EVERY_S)

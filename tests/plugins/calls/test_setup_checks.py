@@ -1,4 +1,4 @@
-"""What ``voicecall setup`` says about the phone, without contacting anybody."""
+"""What ``voicecall setup`` says about the phone, without contacting any service."""
 
 from __future__ import annotations
 
@@ -262,7 +262,7 @@ def test_what_only_a_speech_provider_knows_is_asked_of_it() -> None:
     told = checks(environ=KEYS, more=more, streaming={"enabled": True}, tts={"provider": "mute"})
     assert "transcription" not in told
     assert told["tts"] == SetupCheck("tts", True, spare)
-    # Nobody is asked who is not used.
+    # Providers that are not used are not asked.
     assert list(checks(more=more, tts=tts)) == ORDER
 
 
@@ -534,7 +534,7 @@ def test_a_file_of_the_store_that_cannot_be_used(tmp_path: Path) -> None:
         (directory / name).touch()
     assert "store" not in checks(state_dir=tmp_path)
     (directory / "calls.db").unlink()
-    # Nothing is kept from whoever may be running the tests but what is not there.
+    # Whoever runs the tests, root included, cannot open what is not there.
     (directory / "calls.db").symlink_to(tmp_path / "gone" / "calls.db")
     check = checks(state_dir=tmp_path)["store"]
     assert not check.ok

@@ -99,7 +99,7 @@ async def test_files_are_private(tmp_path: Path) -> None:
     directory = tmp_path / "state" / "calls"
     async with (store := new_store(directory)).lifespan():
         await store.commit(Commit(record=call_record()))
-        # The journal follows the answer; the writer's next answer tells that it was written.
+        # The journal is written after the answer; the writer's next answer shows that it was.
         await store.commit(Commit())
         assert mode(directory) == 0o700
         names = {path.name: mode(path) for path in directory.iterdir()}
@@ -592,7 +592,7 @@ def test_a_journal_that_cannot_be_rotated_grows_on(
     journal.append([call_record("last")])
     assert [line["callId"] for line in lines(path)] == ["last"]
     assert len(lines(in_the_way)) == 20
-    # It is told again when it happens again.
+    # It is logged again when it happens again.
     in_the_way.unlink()
     in_the_way.mkdir()
     for n in range(20):

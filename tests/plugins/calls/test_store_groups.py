@@ -150,7 +150,7 @@ async def test_a_database_error_fails_all_and_passes(store: SqliteStore, tmp_pat
         others = [replace(commit, processed_keys=[]) for _ in range(20)]
         outcomes = await together(store, writer_held_up(tmp_path), others)
     assert all(isinstance(error, StoreError) for error in outcomes)
-    # Nobody is asked one by one for what is no row's fault: a locked database takes its time.
+    # An error that is no row's fault is not retried one by one: a locked database takes its time.
     assert len(transactions) <= 2
     other.execute("ALTER TABLE hidden RENAME TO events")
     other.close()
@@ -159,7 +159,7 @@ async def test_a_database_error_fails_all_and_passes(store: SqliteStore, tmp_pat
 
 
 class Still(SystemSeam):
-    """It is always the same time."""
+    """A clock that stands still."""
 
     def now_ms(self) -> int:
         return 1_700_000_000_000
@@ -196,7 +196,7 @@ async def test_commits_are_a_pause_apart(tmp_path: Path) -> None:
 
 
 class Later(SystemSeam):
-    """Some time later, if a test says so."""
+    """A clock that a test moves forward."""
 
     passed_s = 0.0
 
@@ -219,7 +219,7 @@ async def test_what_fails_all_is_told_until_something_is_stored(
         for _ in range(2):
             with pytest.raises(StoreError):
                 await store.commit(commit)
-            # What is the fault of a row tells nothing of the others.
+            # A fault of one row says nothing about the others.
             with pytest.raises(DuplicateKey):
                 await store.commit(Commit(processed_keys=["taken"]))
             with pytest.raises(StoreError):

@@ -227,7 +227,7 @@ def test_the_default_agent_and_its_backend() -> None:
     wiring = wire(agents=agents)
     assert wiring.agent_id == "support"
     assert require(wiring.backends["support"])[0].id == "model"
-    # Only what answers calls by itself must be there.
+    # Only an agent that answers calls must be available.
     assert wiring.optional == {"sales"}
     routed = wire(agents=agents, agentId="sales", numbers={"+15550001111": {"agentId": "support"}})
     assert routed.agent_id == "sales"
@@ -330,7 +330,7 @@ def test_a_tunnel_that_is_not_installed(asked: dict[str, Any], key: str, tunnel:
     for wiring in (reachable, local):
         assert wiring.problems == []
         assert any(note.startswith(text) for note in wiring.notes)
-    # What is there already is not asked for.
+    # An installed package is not asked for.
     assert f"{text}; publicUrl is used" in reachable.notes
 
 
@@ -588,7 +588,7 @@ def test_a_voice_that_is_not_installed_is_named_where_it_is_chosen(
     core: dict[str, Any], phone: dict[str, Any], named: str
 ) -> None:
     told = wire(environ=KEYS, core_tts=core, **STREAM, **phone).notes
-    # Somebody else speaks.
+    # Another voice speaks.
     assert [note.partition(": no ")[0] for note in told] == [f"Voice speaks: {named}"]
 
 

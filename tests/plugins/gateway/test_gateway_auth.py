@@ -63,7 +63,7 @@ def test_the_configured_token_comes_first(tmp_path: Path) -> None:
     assert existing_token(configured, environ, tmp_path) == "from-config"
     assert existing_token(GatewaySection(), environ, tmp_path) == "from-env"
     assert existing_token(GatewaySection(), {}, tmp_path) == "from-file"
-    # As it is in a variable: neither HTTP nor the other places bring the blanks.
+    # As with a variable: neither HTTP nor other sources include the blanks.
     blanks = GatewaySection.model_validate({"auth": {"token": " from-config\n"}})
     assert existing_token(blanks, environ, tmp_path) == "from-config"
     off = GatewaySection.model_validate({"auth": {"mode": "none"}})

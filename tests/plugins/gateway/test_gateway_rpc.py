@@ -268,7 +268,7 @@ async def test_a_client_that_reads_nothing_is_cut_off(
         await gateway.wait_started()
         frame = {"type": "req", "method": "fake.echo", "params": {"text": "x" * 500_000}}
         left = 2
-        # Whoever is slow itself is cut off, too, and tries again.
+        # A slow test client is cut off too, and tries again.
         with anyio.fail_after(60):
             while left > 1:
                 with suppress(ConnectionClosed):
@@ -278,12 +278,12 @@ async def test_a_client_that_reads_nothing_is_cut_off(
                         while left > 1:
                             left = await _connections(lab, gateway)
                             await anyio.sleep(0.05)
-                        # It need not read to its end what came.
+                        # It need not read all that it was sent.
                         stuck.socket.transport.abort()
 
 
 async def _connections(lab: Any, gateway: Any) -> int:
-    """How many clients there are, with this one."""
+    """The number of clients, including this one."""
     while True:
         with suppress(ConnectionClosed):
             async with lab.rpc(gateway) as client:
@@ -468,7 +468,7 @@ async def test_events_reach_those_who_may_read(gateway: Any, lab: Any) -> None:
 
         assert await numbers(writer, 3) == [(1, 1), (2, 2), (3, 3)]
         assert await numbers(reader, 2) == [(1, 1), (2, 3)]
-        # The next thing a stranger hears is the answer to its own request.
+        # The next frame for the other client is the answer to its own request.
         await stranger.send({"type": "req", "id": "1", "method": "x"})
         assert (await stranger.receive())["type"] == "res"
 

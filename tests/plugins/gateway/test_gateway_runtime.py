@@ -31,7 +31,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.anyio]
 
 
 class FakeService:
-    """Writes down what happens to it."""
+    """Records what happens to it."""
 
     def __init__(
         self,
@@ -474,7 +474,7 @@ async def test_plugins_that_are_off_or_broken_observe_no_calls(lab: Any) -> None
     plugins = [Observer("alias", "other"), *(Observer(name) for name in names)]
     tree = {"plugins": {"deny": ["denied"], "entries": {"off": {"enabled": False}}}}
     gateway = lab.gateway(*plugins, tree=tree)
-    # As the command line has done, which asks all of them for their commands.
+    # As the command line does, which asks all plugins for their commands.
     for plugin in plugins:
         gateway.registry.module(GROUP, plugin.id)
     async with gateway.run():

@@ -32,7 +32,7 @@ SCHEMA = {
 
 
 class ToolBox:
-    """Tools that write down how they were used."""
+    """Tools that record how they were used."""
 
     def __init__(self) -> None:
         self.used: list[tuple[Mapping[str, Any], ToolCall]] = []
@@ -324,7 +324,7 @@ async def test_a_stop_waits_for_a_tool_and_takes_no_other(lab: Any, fake_plugin:
 
             tasks.start_soon(use)
             await box.entered.wait()
-            # Leaving the block drains; the tool ends only after that has begun.
+            # Leaving the block drains the gateway; the tool ends only after that has begun.
             tasks.start_soon(_open_later, gateway, gate)
     assert answers == [(200, {"ok": True, "result": {"done": True}})]
 
