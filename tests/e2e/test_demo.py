@@ -52,7 +52,7 @@ def test_words_outside_of_the_grammar_are_not_caught(tmp_path: Path) -> None:
     recording = tmp_path / "fox.wav"
     text = Home(tmp_path).text("demo", "--say", "the quick brown fox", "--output", str(recording))
     assert "I did not catch that" in text
-    # Otherwise nobody would know what to say instead.
+    # Otherwise users would not know what to say instead.
     told = " ".join(text.split())
     assert "the recogniser of the demo knows only: i would like to make an appointment;" in told
     assert recording.stat().st_size > 44

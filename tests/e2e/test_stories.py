@@ -60,7 +60,7 @@ Lives = list[list[tuple[float, str]]]
 
 
 class Ends:
-    """A gateway plugin that is told of ends."""
+    """A gateway plugin that observes the ends of calls."""
 
     def __init__(self) -> None:
         self.told: Counter[str] = Counter()

@@ -134,7 +134,7 @@ async def test_a_call_without_a_socket_leaves_no_session(tmp_path: Path) -> None
 
 
 async def test_in_a_flood_of_calls_models_wait_for_the_sockets(tmp_path: Path) -> None:
-    """No vendor is asked for hundreds of sessions at once that nobody may need."""
+    """A vendor is not asked for hundreds of sessions at once that may never be needed."""
     model = ScriptedRealtime()
     async with open_realtime(tmp_path, model, maxConcurrentInboundCalls=100) as phone:
         phone.opens_streams = False

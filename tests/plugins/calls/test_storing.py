@@ -212,7 +212,7 @@ def test_a_look_without_a_gateway_asks_a_store_whose_calls_are_elsewhere(
 def test_a_look_without_a_gateway_finds_a_call_by_the_carriers_id(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, carrier: str, asked: str
 ) -> None:
-    """However many calls came after it; only those of another carrier are looked for one by one."""
+    """However many calls came after it; only another carrier's are searched one by one."""
     monkeypatch.setattr(offline, "_MOST_LOOKED_AT", 1)
 
     async def keep_calls() -> None:

@@ -44,7 +44,7 @@ def anyio_backend() -> tuple[str, dict[str, Any]]:
 
 
 class Log:
-    """What was opened and closed, in order, and in which format."""
+    """What was opened and closed, in order, with its format."""
 
     def __init__(self) -> None:
         self.lines: list[tuple[str, AudioFormat]] = []
@@ -91,7 +91,7 @@ class LoggedVoice(ScriptedSpeech):
 
 
 class Detector(TurnDetector):
-    """Of no voice at all."""
+    """Detects no voice."""
 
     def __init__(self) -> None:
         self.audio = bytearray()
@@ -125,7 +125,7 @@ class Story:
         self.voice = voice
 
     async def ring(self) -> None:
-        """The call is answered, and the socket takes its time."""
+        """The call is answered; the socket is not there yet."""
         self.phone.opens_streams = False
         await self.phone.call_in()
         await self.phone.settle(RINGS_S)
@@ -205,7 +205,7 @@ async def test_a_greeting_that_is_still_synthesised_goes_on_behind_the_socket(
 
 
 async def test_a_greeting_that_nobody_heard_is_interrupted_like_any_other(tmp_path: Path) -> None:
-    """The words that were made beforehand count from when they are played."""
+    """Speech that was synthesised beforehand counts from when it is played."""
     async with story(tmp_path, config={"bargeIn": {"greetingProtectionMs": 0}}) as call:
         await call.ring()
         await call.attach()
@@ -298,7 +298,7 @@ async def test_nothing_is_said_before_the_greeting(tmp_path: Path) -> None:
             speaking.start_soon(phone.operations.speak, call_id, "Before the socket.")
             await phone.settle(0.1)
             await call.attach()
-            # It still waits for ears.
+            # It still waits for transcription.
             async with asked(phone) as answers:
                 await phone.settle(7)
                 assert call.heard == [SAY.greeting, "Before the socket.", QUESTION]

@@ -23,7 +23,7 @@ def anyio_backend() -> tuple[str, dict[str, Any]]:
 
 
 async def test_a_stream_that_came_meanwhile_is_not_replaced(tmp_path: Path) -> None:
-    """Else each replacement would be the next loss, for ever."""
+    """Otherwise each replacement would be the next loss, for ever."""
     async with open_phone(tmp_path) as phone:
         await phone.call_in()
         await phone.settle(3)

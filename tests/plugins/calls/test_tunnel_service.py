@@ -30,7 +30,7 @@ PATHS = ("/voice/webhook", "/voice/stream")
 
 
 class Carrier(ScriptedCarrier):
-    """Keeps the URLs that it was told."""
+    """Records the URLs that it is given."""
 
     def __init__(self) -> None:
         super().__init__(replace(NATIVE, public_url=True))
@@ -130,7 +130,7 @@ async def test_of_urls_that_follow_each_other_the_carrier_keeps_the_last(tmp_pat
             town.tunnel.move(url.removesuffix("/voice/webhook"))
             while town.phone.server is not None and town.phone.server.webhook_url != url:
                 await anyio.sleep(0.01)
-            # What would be told meanwhile is told by then.
+            # By then it has been given any URL that was due meanwhile.
             await anyio.wait_all_tasks_blocked()
             town.carrier.slow[waits].set()
 
@@ -172,7 +172,7 @@ async def test_a_tunnel_that_fails_at_the_start_is_tried_again(tmp_path: Path) -
         assert town.phone.engine.accepting
         assert town.phone.server is not None
         assert town.carrier.urls == [f"https://one.example:{town.phone.server.port}/voice/webhook"]
-        # From then on it is a tunnel like any other.
+        # After that it is a tunnel like any other.
         town.tunnel.lose()
         await anyio.sleep(0.5)
         assert list(gateway.problems()) == ["no tunnel: Burrow: the tunnel was closed"]

@@ -25,7 +25,7 @@ def anyio_backend() -> tuple[str, dict[str, Any]]:
 
 
 class Kept:
-    """A kept tunnel with the URLs that it told, and when it was opened."""
+    """A kept tunnel, the URLs that it reported, and when it was opened."""
 
     def __init__(self, tunnel: ScriptedTunnel) -> None:
         self.tunnel = tunnel
@@ -104,7 +104,7 @@ async def test_waits_grow_to_a_minute_and_start_over_after_a_tunnel_that_held() 
         await anyio.sleep(600)
         tunnel.lose()
         assert await phone.openings(1) == [1]
-        # One that does not hold is no reason to hurry.
+        # The waits go on growing after a tunnel that did not hold.
         tunnel.lose()
         assert await phone.openings(1) == [2]
 

@@ -33,7 +33,7 @@ def nothing_collected() -> Iterator[None]:
 
 
 class Part:
-    """Knows itself, as the parts of a call know each other."""
+    """An object in a reference cycle, like the parts of a call."""
 
     def __init__(self) -> None:
         self.other = self
@@ -47,7 +47,7 @@ def live_calls() -> list[list[int]]:
 
 
 def left() -> weakref.ref[Part]:
-    """What is left of a call that lasted: an old object that only a collection frees."""
+    """What a long call leaves: an old object that only a full collection frees."""
     part = Part()
     for _ in range(2):
         gc.collect(1)

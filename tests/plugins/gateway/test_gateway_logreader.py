@@ -44,7 +44,7 @@ class Enough(Exception):
 
 
 def followed(log: Path, count: int, *steps: Callable[[], None]) -> list[str]:
-    """What is read while ``steps`` happen, one at each pause."""
+    """The lines that are read while ``steps`` happen, one at each pause."""
     lines: list[str] = []
     left = list(steps)
 
@@ -134,7 +134,7 @@ def test_however_it_is_rotated_each_line_comes_once(
             expected.append("")
 
     def turn(actions: list[str]) -> None:
-        # Of more rotations at once than files are kept, the first are lost.
+        # If there are more rotations at once than files are kept, the first lines are lost.
         kept = 4
         for what in actions:
             kept -= what == "rotate"

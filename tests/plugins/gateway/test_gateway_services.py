@@ -135,7 +135,7 @@ async def test_one_that_broke_while_it_ran_is_not_tried_again() -> None:
 
 
 class Vague(Stubborn):
-    """A service whose answers are what its author did not promise."""
+    """A service whose answers violate the contract."""
 
     told: Any = ()
     count: Any = 0
@@ -179,7 +179,7 @@ async def test_one_that_tells_its_state_wrongly_is_not_ready_and_harms_nobody(
 
 
 class Unhurried(Stubborn):
-    """A service that takes its time to close, and cannot be drained."""
+    """A service that closes slowly and cannot be drained."""
 
     @asynccontextmanager
     async def run(self) -> AsyncIterator[None]:
