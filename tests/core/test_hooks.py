@@ -139,7 +139,7 @@ def test_an_observer_that_blocks_is_told_once_a_minute(caplog: pytest.LogCapture
         hooks.call_event(RECORD, EVENT)
         told.append(caplog.messages)
         now += pause_s
-    text = "plugin slow took {} s in voicecall_call_event, in which no call was heard; {}"
+    text = "plugin slow blocked all calls for {} s in voicecall_call_event; {}"
     rest = "hooks must not block"
     assert told == [[], [text.format(1.2, rest)], [], [], [text.format(0.2, rest)]]
 

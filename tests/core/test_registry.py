@@ -140,7 +140,7 @@ ONE = "ProviderInfo(kind=ProviderKind.TTS, id='bad', label='L', factory=print)"
         ("def voicecall_tts_providers(): return None", "voicecall_tts_providers returns NoneType"),
         (f"def voicecall_tts_providers(): return {ONE}", "returns ProviderInfo, not a sequence"),
         ("def voicecall_tts_providers(): return ['bad']", "returns list, not a sequence"),
-        ("async def voicecall_tts_providers(): return []", "is async, and hooks are not awaited"),
+        ("async def voicecall_tts_providers(): return []", "is async, but hooks are not awaited"),
     ],
 )
 def test_a_wrong_hook_is_its_packages_fault_and_no_one_elses(
@@ -177,15 +177,15 @@ def test_a_carrier_says_what_it_can_do(site: Path, install: Install) -> None:
 @pytest.mark.parametrize(
     ("capabilities", "words"),
     [
-        ("{'marks': True}", "capabilities of the type dict, not TelephonyCapabilities"),
-        ("TelephonyCapabilities", "capabilities of the type type, not TelephonyCapabilities"),
-        ("TelephonyCapabilities(codecs=['mulaw'])", "codecs are no AudioFormat, such as "),
-        ("TelephonyCapabilities(stream={'dial', 'command'})", "StreamPoint.DIAL, which no dial"),
-        ("TelephonyCapabilities(stream={'answer'}, codecs=())", "media sockets and without codecs"),
-        ("TelephonyCapabilities(stream='command')", "stream is no set of StreamPoint"),
-        ("TelephonyCapabilities(stream={'anser'})", "stream is no set of StreamPoint"),
-        ("TelephonyCapabilities(longest_speech=0)", "longest_speech is neither a number above 0"),
-        ("TelephonyCapabilities(longest_pre_connect_dtmf='32')", "_dtmf is neither a number above"),
+        ("{'marks': True}", "capabilities of type dict, not TelephonyCapabilities"),
+        ("TelephonyCapabilities", "capabilities of type type, not TelephonyCapabilities"),
+        ("TelephonyCapabilities(codecs=['mulaw'])", "codecs are not AudioFormat, such as "),
+        ("TelephonyCapabilities(stream={'dial', 'command'})", "StreamPoint.DIAL, which dial"),
+        ("TelephonyCapabilities(stream={'answer'}, codecs=())", "media sockets but without codecs"),
+        ("TelephonyCapabilities(stream='command')", "stream is not a set of StreamPoint"),
+        ("TelephonyCapabilities(stream={'anser'})", "stream is not a set of StreamPoint"),
+        ("TelephonyCapabilities(longest_speech=0)", "longest_speech is neither an int above 0"),
+        ("TelephonyCapabilities(longest_pre_connect_dtmf='32')", "_dtmf is neither an int above"),
     ],
 )
 def test_what_a_carrier_can_do_has_a_form(
@@ -233,7 +233,7 @@ def test_an_alias_of_two_providers_is_neither(site: Path, install: Install) -> N
     install("acme-a", "alpha", module="acme_alpha", more='aliases=("log",),')
     install("acme-b", "bravo", module="acme_bravo", more='aliases=("log", "alpha"),')
     registry = scan(site)
-    with pytest.raises(PluginError, match="'log' is another name of 'alpha' and 'bravo': write"):
+    with pytest.raises(PluginError, match="'log' is an alias of 'alpha' and 'bravo': write"):
         registry.load(TTS, "log")
     # An id takes precedence over any alias.
     assert registry.load(TTS, "alpha").id == "alpha"
@@ -252,23 +252,23 @@ def test_an_unknown_id_gets_a_suggestion(site: Path, install: Install) -> None:
 
 def test_an_id_in_another_group_is_pointed_at(site: Path, install: Install) -> None:
     install("acme-a", "alpha", module="acme_alpha", group="voicecall.speech")
-    words = r"\(installed: none\); a package names it in the group voicecall\.speech only$"
+    words = r"\(installed: none\); a package has it in the group voicecall\.speech instead$"
     with pytest.raises(PluginError, match=words):
         scan(site).load(TTS, "alpha")
 
 
 WRONG_FIELDS = [
-    ("api_version='1',", "api_version must be a whole number"),
-    ("auto_select_order='10',", "auto_select_order must be a whole number"),
-    ("demo='no',", "demo must be true or false"),
-    ("legacy_keys=('old',),", "legacy_keys must be a sequence of LegacyKey"),
-    ("secrets={'apiKey': None},", "secrets must be a mapping of keys to variables"),
-    ("aliases='first',", "aliases must be a sequence of texts"),
-    ("required='apiKey',", "required must be a sequence of texts"),
-    ("secrets=['apiKey'],", "secrets must be a mapping of keys to variables"),
-    ("environ='NUMBER',", "environ must be a mapping of keys to variables"),
+    ("api_version='1',", "api_version must be an int"),
+    ("auto_select_order='10',", "auto_select_order must be an int"),
+    ("demo='no',", "demo must be a bool"),
+    ("legacy_keys=('old',),", "legacy_keys must be a list or tuple of LegacyKey"),
+    ("secrets={'apiKey': None},", "secrets must be a mapping of str to str"),
+    ("aliases='first',", "aliases must be a list or tuple of str"),
+    ("required='apiKey',", "required must be a list or tuple of str"),
+    ("secrets=['apiKey'],", "secrets must be a mapping of str to str"),
+    ("environ='NUMBER',", "environ must be a mapping of str to str"),
     ("config_model=dict,", "config_model must be a function that returns the model"),
-    ("check=['a'],", "check must be a function of configuration and models"),
+    ("check=['a'],", r"check must be a function \(config, models\)"),
 ]
 
 
@@ -285,7 +285,7 @@ def test_a_field_of_another_form_is_named(
     ("right", "wrong", "words"),
     [
         ("kind=ProviderKind.TTS", "kind='tts'", "kind must be a ProviderKind"),
-        ('label="L"', "label=None", "label must be a text"),
+        ('label="L"', "label=None", "label must be a str"),
     ],
 )
 def test_a_provider_of_no_kind_harms_nobody(
@@ -302,7 +302,7 @@ def test_a_provider_of_no_kind_harms_nobody(
 def test_another_api_version_is_refused(site: Path, install: Install) -> None:
     install("acme-a", "alpha", module="acme_alpha", more="api_version=99,")
     registry = scan(site)
-    words = r"of acme-a is .* api version 99, this is 1: update voicecall$"
+    words = r"of acme-a is .* API version 99, but voicecall has 1: update voicecall$"
     with pytest.raises(PluginError, match=words):
         registry.load(TTS, "alpha")
     assert registry.load_all(TTS) == []
@@ -333,17 +333,19 @@ def test_a_package_of_the_first_version_is_refused_by_a_later_host(
         text=True,
         check=False,
     )
-    words = "'alpha' of acme-a is written for api version 1, this is 2: update that package"
+    words = (
+        "'alpha' of acme-a is written for API version 1, but voicecall has 2: update that package"
+    )
     assert words in run.stdout, run.stderr
 
 
 def test_a_module_without_its_provider(site: Path, install: Install) -> None:
     install("acme-a", "alpha", module="acme_alpha", code="")
     install("acme-b", "bravo", module="acme_bravo", code=MODULE.format(id="brave", more=""))
-    words = "of acme-a: .* of that id .*no function voicecall_tts_providers marked with @hook"
+    words = "of acme-a: .* with this id .*no function voicecall_tts_providers marked with @hook"
     with pytest.raises(PluginError, match=words):
         scan(site).load(TTS, "alpha")
-    with pytest.raises(PluginError, match=r"of that id \(it offers tts 'brave'\)$"):
+    with pytest.raises(PluginError, match=r"with this id \(it offers tts 'brave'\)$"):
         scan(site).load(TTS, "bravo")
 
 

@@ -160,7 +160,7 @@ FORMATS = [MULAW_8K, AudioFormat("alaw", 8000), PCM16_8K, PCM16_16K, PCM16_24K]
 
 @pytest.mark.parametrize(("encoding", "rate"), [("linear16", 8000), ("opus", 48000), ("mulaw", 0)])
 def test_formats_that_nobody_knows_are_refused(encoding: Any, rate: int) -> None:
-    with pytest.raises(ValueError, match="no audio format"):
+    with pytest.raises(ValueError, match=r"encoding must be|sample_rate must be"):
         AudioFormat(encoding, rate)
 
 

@@ -94,7 +94,7 @@ def test_a_demo_provider_is_used_only_when_named() -> None:
     assert select(registry(DEMO), TTS, "demo", {}, {}, "tts").info is DEMO
     one = select(registry(DEMO), TTS, None, {}, {}, "tts")
     assert one.outcome is Selection.NO_REGISTERED_PROVIDER
-    assert "no tts provider is installed" in one.message
+    assert "no installed tts provider is chosen automatically" in one.message
     assert "name one (demo)" in one.message
     one = select(registry(DEMO), TTS, None, {}, {}, "tts.providers", named_at="tts.provider")
     assert one.message.endswith("name one in tts.provider (demo)")
@@ -131,7 +131,7 @@ def test_a_key_without_a_value_is_not_replaced_by_the_variable(value: str) -> No
 def test_a_key_with_something_else_than_a_variable_is_told_why(environ: dict[str, str]) -> None:
     one = select(registry(ALPHA), TTS, "alpha", {"alpha": {"apiKey": "${alpha-key}"}}, environ, "t")
     assert one.outcome is Selection.PROVIDER_NOT_CONFIGURED
-    assert "t.alpha.apiKey (the name in ${...} must be of upper-case letters" in one.message
+    assert "t.alpha.apiKey (the name in ${...} must consist of upper-case letters" in one.message
     assert "alpha-key" not in one.message
 
 
@@ -157,7 +157,7 @@ def test_what_is_wrong_is_named_where_it_was_written(configured: str | None, wri
 
 def test_provider_config_alone() -> None:
     assert provider_config(DEMO, {}, {}, "tts.demo") is None
-    with pytest.raises(ConfigError, match=r"tts\.demo: Demo takes no configuration"):
+    with pytest.raises(ConfigError, match=r"tts\.demo: Demo has no configuration"):
         provider_config(DEMO, {"x": 1}, {}, "tts.demo")
     with pytest.raises(ConfigError, match=r"a\.b\.apiKey: is required by Alpha") as caught:
         provider_config(ALPHA, {}, {}, "a.b")

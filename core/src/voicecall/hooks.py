@@ -78,11 +78,11 @@ class Hooks:
                 call = impl.function
                 if inspect.iscoroutinefunction(call) or inspect.isasyncgenfunction(call):
                     raise pluggy.PluginValidationError(
-                        plugin, f"{caller.name} is async, and hooks are not awaited"
+                        plugin, f"{caller.name} is async, but hooks are not awaited"
                     )
                 if impl.wrapper or impl.hookwrapper:
                     raise pluggy.PluginValidationError(
-                        plugin, f"{caller.name} is a wrapper, and there is nothing to wrap"
+                        plugin, f"{caller.name} is a wrapper, but hooks cannot be wrappers"
                     )
 
     def _of(self, hook: str, plugin: object, **arguments: Any) -> list[Any]:
@@ -172,5 +172,5 @@ class Hooks:
         if now - self._told_at.get((plugin, hook), -_TOLD_EVERY_S) < _TOLD_EVERY_S:
             return
         self._told_at[plugin, hook] = now
-        text = "plugin %s took %.1f s in %s, in which no call was heard; hooks must not block"
+        text = "plugin %s blocked all calls for %.1f s in %s; hooks must not block"
         _log.warning(text, plugin, now - began, hook)

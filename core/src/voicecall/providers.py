@@ -68,7 +68,7 @@ class ProviderFactory(Protocol):
 
 
 def _no_others(kind: ProviderKind, provider_id: str, config: Mapping[str, Any]) -> Any:
-    raise PluginError(f"no {kind} provider {provider_id!r} can be made here")
+    raise PluginError(f"cannot make the {kind} provider {provider_id!r}: this context makes none")
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,26 +151,26 @@ class ProviderInfo:
         kind: object = self.kind
         self._expect("kind", isinstance(kind, ProviderKind), "a ProviderKind")
         for name in ("id", "label"):
-            self._expect(name, isinstance(getattr(self, name), str), "a text")
+            self._expect(name, isinstance(getattr(self, name), str), "a str")
         for name in ("api_version", "auto_select_order"):
-            self._expect(name, isinstance(getattr(self, name), int), "a whole number")
-        self._expect("demo", isinstance(self.demo, bool), "true or false")
-        self._expect("aliases", _is_texts(self.aliases), "a sequence of texts")
-        self._expect("required", _is_texts(self.required), "a sequence of texts")
+            self._expect(name, isinstance(getattr(self, name), int), "an int")
+        self._expect("demo", isinstance(self.demo, bool), "a bool")
+        self._expect("aliases", _is_texts(self.aliases), "a list or tuple of str")
+        self._expect("required", _is_texts(self.required), "a list or tuple of str")
         for name in ("secrets", "environ"):
-            self._expect(name, _maps_texts(getattr(self, name)), "a mapping of keys to variables")
-        self._expect("factory", callable(self.factory), "a function of configuration and context")
+            self._expect(name, _maps_texts(getattr(self, name)), "a mapping of str to str")
+        self._expect("factory", callable(self.factory), "a function (config, context)")
         for name, what in (
             ("config_model", "a function that returns the model, such as lambda: Model"),
-            ("check", "a function of configuration and models"),
-            ("tools", "a function of configuration"),
+            ("check", "a function (config, models)"),
+            ("tools", "a function (config)"),
         ):
             function = getattr(self, name)
             right = callable(function) and not isinstance(function, type)
             self._expect(name, function is None or right, what)
         legacy: object = self.legacy_keys
         right = isinstance(legacy, list | tuple) and all(isinstance(k, LegacyKey) for k in legacy)
-        self._expect("legacy_keys", right, "a sequence of LegacyKey")
+        self._expect("legacy_keys", right, "a list or tuple of LegacyKey")
 
     def _expect(self, name: str, right: bool, what: str) -> None:
         if not right:

@@ -104,7 +104,7 @@ class Registry:
         try:
             self.hooks.register(module, f"{group}:{name}")
         except Exception as error:
-            raise self._failed(group, name, "has a hook that is wrong", error) from error
+            raise self._failed(group, name, "has a wrong hook", error) from error
         return module
 
     def imported(self, group: str, name: str) -> object | None:
@@ -142,7 +142,7 @@ class Registry:
         hint = did_you_mean(name, known)
         installed = ", ".join(known) or "none"
         others = " and ".join(other for other in sorted(self._found) if name in self._found[other])
-        elsewhere = f"; a package names it in the group {others} only" if others else ""
+        elsewhere = f"; a package has it in the group {others} instead" if others else ""
         return (
             f"no {group} provider {name!r} is installed (installed: {installed}){hint}{elsewhere}"
         )
@@ -159,8 +159,8 @@ class Registry:
             if meant:
                 ids = " and ".join(sorted(repr(info.id) for info in meant))
                 raise PluginError(
-                    f"{kind.group} {provider_id!r} is another name of {ids}: write the one that is"
-                    " meant"
+                    f"{kind.group} {provider_id!r} is an alias of {ids}: write the id of the one"
+                    " to use"
                 )
             raise PluginError(self._unknown(kind.group, provider_id))
         module = self.module(kind.group, provider_id)
@@ -168,14 +168,15 @@ class Registry:
         try:
             infos = self.hooks.provider_infos(kind, module)
         except (Exception, SystemExit) as error:
-            what = "cannot tell what it provides"
+            what = "cannot list its providers"
             raise self._failed(kind.group, provider_id, what, error) from error
         for info in infos:
             if info.id == provider_id and info.kind is kind:
                 break
         else:
             raise PluginError(
-                f"{named}: its module offers no provider of that id ({self._offered(kind, infos)})"
+                f"{named}: its module offers no provider with this id"
+                f" ({self._offered(kind, infos)})"
             )
         check_version(named, info.api_version)
         if kind is ProviderKind.TELEPHONY and (lack := _capabilities_lack(info.capabilities)):
@@ -210,7 +211,8 @@ def check_version(named: str, version: int) -> None:
     if version != API_VERSION:
         older = "voicecall" if version > API_VERSION else "that package"
         raise PluginError(
-            f"{named} is written for api version {version}, this is {API_VERSION}: update {older}"
+            f"{named} is written for API version {version}, but voicecall has {API_VERSION}:"
+            f" update {older}"
         )
 
 
@@ -222,20 +224,20 @@ def _capabilities_lack(capabilities: object) -> str:
     from .telephony import StreamPoint, TelephonyCapabilities
 
     if not isinstance(capabilities, TelephonyCapabilities):
-        return f"capabilities of the type {type(capabilities).__name__}, not TelephonyCapabilities"
+        return f"capabilities of type {type(capabilities).__name__}, not TelephonyCapabilities"
     stream: Any = capabilities.stream
     if not (isinstance(stream, Set) and stream <= set(StreamPoint)):
-        return "capabilities whose stream is no set of StreamPoint"
+        return "capabilities whose stream is not a set of StreamPoint"
     if StreamPoint.DIAL in stream:
         return (
-            "capabilities with StreamPoint.DIAL, which no dial request asks for yet: leave it out"
+            "capabilities with StreamPoint.DIAL, which dial requests do not use yet: leave it out"
         )
     if not all(isinstance(codec, AudioFormat) for codec in capabilities.codecs):
-        return "capabilities whose codecs are no AudioFormat, such as voicecall.MULAW_8K"
+        return "capabilities whose codecs are not AudioFormat, such as voicecall.MULAW_8K"
     if stream and not capabilities.codecs:
-        return "capabilities with media sockets and without codecs"
+        return "capabilities with media sockets but without codecs"
     for name in ("longest_speech", "longest_pre_connect_dtmf"):
         longest: Any = getattr(capabilities, name)
         if longest is not None and not (type(longest) is int and longest > 0):
-            return f"capabilities whose {name} is neither a number above 0 nor None (no limit)"
+            return f"capabilities whose {name} is neither an int above 0 nor None (no limit)"
     return ""

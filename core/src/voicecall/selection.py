@@ -86,7 +86,7 @@ def provider_config(
         )
     if info.config_model is None:
         if raw:
-            raise ConfigError(f"{info.label} takes no configuration", path=path)
+            raise ConfigError(f"{info.label} has no configuration", path=path)
         return None
     from pydantic import BaseModel
 
@@ -214,7 +214,7 @@ def _wrong_too(info: ProviderInfo, raw: Mapping[str, Any], path: str, missing: l
 def _instead(variable: str | None, value: Any, environ: Mapping[str, str]) -> str:
     """What can supply a key that has no value."""
     if isinstance(value, str) and value.strip() and _VARIABLE.search(value) is None:
-        return " (the name in ${...} must be of upper-case letters, digits and _)"
+        return " (the name in ${...} must consist of upper-case letters, digits and _)"
     if variable is None:
         return ""
     # If the variable is set, the key exists and is blank, and takes precedence over the variable.
@@ -227,7 +227,7 @@ def _none_to_choose(registry: Registry, kind: ProviderKind, named_at: str) -> st
     if not named:
         return f"no {kind.value} provider is installed"
     where = f"in {named_at} " if named_at else ""
-    return f"no {kind.value} provider is installed that needs no choice; name one {where}({named})"
+    return f"no installed {kind.value} provider is chosen automatically; name one {where}({named})"
 
 
 def _select_first(

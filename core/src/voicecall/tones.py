@@ -26,7 +26,7 @@ def check_digits(digits: str) -> str:
             "digits may only contain 0-9, *, #, and the pauses w, W, p, P and comma"
         )
     if len(text) > _MOST_DIGITS:
-        raise InvalidRequest(f"digits may be at most {_MOST_DIGITS} long, with their pauses")
+        raise InvalidRequest(f"digits may have at most {_MOST_DIGITS} characters, with pauses")
     return text
 
 

@@ -51,7 +51,7 @@ async def test_providers(shell: Any) -> None:
     shell.extra.append(("voicecall.tts", "empty", Voices()))
     broken, _ = shell.json("providers", "list", "--check", code=1)["providers"]
     assert broken["ok"] is False
-    assert "offers no provider of that id" in broken["error"]
+    assert "offers no provider with this id" in broken["error"]
     code, out, _ = shell("providers", "list", "--check")
     assert code == 1
     assert out.splitlines()[0].split() == ["KIND", "ID", "PACKAGE", "VERSION", "STATE"]

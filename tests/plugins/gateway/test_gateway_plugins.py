@@ -94,7 +94,7 @@ async def test_a_plugin_for_other_contracts_is_refused_and_harms_nobody(
     lab: Any, shell: Any, fake_plugin: Any
 ) -> None:
     plugin = Later()
-    told = "the plugin 'odd' is written for api version 99, this is 1: update voicecall"
+    told = "the plugin 'odd' is written for API version 99, but voicecall has 1: update voicecall"
     async with lab.gateway(plugin, fake_plugin("plain")).run() as gateway:
         assert await gateway.wait_started() == [told]
     shell.extra = [("voicecall.gateway", "odd", plugin)]

@@ -195,5 +195,5 @@ def test_the_command_prints_one_document(capsys: pytest.CaptureFixture[str]) -> 
     document = json.loads(output.out)
     assert document == configuration_schema(registry())[0]
     assert document["$defs"]["tts.v"]["required"] == []
-    assert "offers no provider of that id" in output.err
+    assert "offers no provider with this id" in output.err
     assert "calls itself" not in output.out

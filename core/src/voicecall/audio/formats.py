@@ -21,9 +21,9 @@ class AudioFormat:
     def __post_init__(self) -> None:
         # Audio in an unknown format would be treated as pcm16, and be noise.
         if self.encoding not in get_args(Encoding):
-            raise ValueError(f"no audio format: {self.encoding!r} is none of mulaw, alaw, pcm16")
+            raise ValueError(f"encoding must be mulaw, alaw or pcm16, not {self.encoding!r}")
         if self.sample_rate <= 0:
-            raise ValueError("no audio format: sample_rate is a positive number of hertz")
+            raise ValueError(f"sample_rate must be positive, not {self.sample_rate}")
 
     @property
     def sample_width(self) -> int:

@@ -41,7 +41,7 @@ class Resampler:
 
     def __init__(self, source_rate: int, target_rate: int) -> None:
         if source_rate <= 0 or target_rate <= 0:
-            raise ValueError("sample rates are positive numbers of hertz")
+            raise ValueError("sample rates must be positive")
         self.source_rate = source_rate
         self.target_rate = target_rate
         divisor = gcd(source_rate, target_rate)
