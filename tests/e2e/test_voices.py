@@ -56,8 +56,8 @@ async def test_another_voice_takes_over_in_a_call(
         assert town.heard(carrier_id) == [GREETING]
         assert (brittle.refused, spare.spoken[-1]) == (1, ("bert", GREETING))
         await town.nothing_left()
-    [line] = [r.getMessage() for r in caplog.records if "goes over" in r.getMessage()]
-    assert f"{record.call_id}: speech goes over from brittle to spare: provider_error" in line
+    [line] = [r.getMessage() for r in caplog.records if "falls back" in r.getMessage()]
+    assert f"{record.call_id}: speech falls back from brittle to spare: provider_error" in line
 
 
 async def test_a_message_that_is_too_long_is_refused(tmp_path: Path) -> None:

@@ -246,7 +246,7 @@ async def test_an_agent_that_yields_what_is_no_event_is_told_so(
         phone.hears("First.")
         await phone.settle(4)
         assert phone.heard == [SAY.greeting, SAY.not_understood]
-    assert "str is no event of an agent" in caplog.text
+    assert "str is not an event of an agent" in caplog.text
 
 
 async def test_a_success_in_between_counts_failures_anew(tmp_path: Path) -> None:

@@ -318,7 +318,7 @@ async def test_a_session_that_yields_what_is_no_event_is_told_so(
         await anyio.sleep(1)
         assert len(stt.sessions) == 2
         assert it.events == []
-    assert "TypeError: str is no event of a recogniser" in caplog.text
+    assert "TypeError: str is not an event of a recogniser" in caplog.text
 
 
 async def test_a_session_whose_send_audio_is_async_is_told_so(

@@ -269,4 +269,4 @@ async def test_a_voice_model_is_told_why_keys_were_not_pressed(tmp_path: Path) -
         model.current.tell(ToolCall("t1", PRESS, {"digits": "1"}))
         await phone.settle(3)
         ((_, result, _),) = model.current.results
-        assert "plays no keys" in result["error"]
+        assert "cannot play keypad tones" in result["error"]

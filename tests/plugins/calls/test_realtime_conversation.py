@@ -1309,7 +1309,7 @@ async def test_an_error_that_is_no_text_costs_no_call(
         assert phone.record.live
         failed = [row.failed for row in await phone.rows() if row.failed]
         assert failed == ["{'code': 'overloaded'}"]
-    assert "the model failed: {'code': 'overloaded'}" in caplog.text
+    assert "a response of the voice model failed: {'code': 'overloaded'}" in caplog.text
 
 
 @pytest.mark.parametrize("answers", [True, False])

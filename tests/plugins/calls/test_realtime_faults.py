@@ -160,7 +160,7 @@ async def test_a_session_that_yields_what_is_no_event_is_told_so(
         assert phone.record.live
         call_id = phone.record.call_id
     assert f"call {call_id}: the voice model's session is lost: TypeError\n" in caplog.text
-    assert "TypeError: dict is no event of a voice model" in caplog.text
+    assert "TypeError: dict is not an event of a voice model" in caplog.text
 
 
 class AwaitingSession(ScriptedRealtimeSession):

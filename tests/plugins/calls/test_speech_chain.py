@@ -142,7 +142,7 @@ def open_chain(provider: SpeechProvider) -> Any:
 
 
 def switches(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [r.getMessage() for r in caplog.records if "goes over" in r.getMessage()]
+    return [r.getMessage() for r in caplog.records if "falls back" in r.getMessage()]
 
 
 async def test_the_first_speaks_as_long_as_it_can(caplog: pytest.LogCaptureFixture) -> None:
@@ -173,7 +173,7 @@ async def test_a_failure_without_audio_is_said_by_the_next(
         await say(session, "Goodbye.")
         assert (one.asked, two.asked[-1]) == (["Good day."], "Goodbye.")
     [line] = switches(caplog)
-    assert "call-1: speech goes over from one to two: provider_error" in line
+    assert "call-1: speech falls back from one to two: provider_error" in line
     assert "chain: one, two" in line
     assert "Good day" not in caplog.text
 
@@ -565,7 +565,7 @@ async def test_one_that_failed_is_asked_last_for_a_while(caplog: pytest.LogCaptu
 
     assert await speaker() == "two"
     assert await speaker() == "two"
-    assert "speech begins with two: one failed lately" in caplog.text
+    assert "speech begins with two, since one failed recently" in caplog.text
     await anyio.sleep(30)
     assert await speaker() == "one"
 

@@ -99,7 +99,7 @@ async def test_one_that_breaks_is_done_without_for_the_rest_of_the_call(
         await interrupts(phone)
         assert [detector.frames for detector in detectors.made] == [breaks_at]
         assert len(phone.sockets) == 1
-    assert caplog.text.count("the detector of voices failed") == 1
+    assert caplog.text.count("the voice detector failed") == 1
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -111,4 +111,4 @@ async def test_one_that_cannot_be_made_is_done_without(
         await phone.settle(3)
         assert phone.said == [("bot", SAY.greeting)]
         await interrupts(phone)
-    assert caplog.text.count("no detector of voices; speech recognition alone interrupts") == 1
+    assert caplog.text.count("no voice detector; only recognised speech interrupts the bot") == 1

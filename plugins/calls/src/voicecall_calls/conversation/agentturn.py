@@ -161,8 +161,8 @@ async def settle(backend: AgentBackend, turn: AgentTurn, heard: str) -> None:
         with anyio.move_on_after(_SETTLE_S, shield=True) as patience:
             await backend.settle(turn, heard)
     except (Exception, SystemExit):  # noqa: BLE001 (an agent's code can raise anything)
-        _log.exception("call %s: the agent cannot note what was heard", turn.call_id)
+        _log.exception("call %s: the agent failed to note what was heard", turn.call_id)
         return
     if patience.cancelled_caught:
-        text = "call %s: the agent did not note within %g s what was heard"
+        text = "call %s: the agent took more than %g s to note what was heard"
         _log.warning(text, turn.call_id, _SETTLE_S)

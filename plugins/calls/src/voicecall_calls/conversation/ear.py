@@ -210,7 +210,7 @@ class Ear:
                     _log.info(text, self._call_id, event.reason)
                     continue
                 if not isinstance(event, TranscriptionEvent):
-                    raise TypeError(f"{type(event).__name__} is no event of a recogniser")
+                    raise TypeError(f"{type(event).__name__} is not an event of a recogniser")
                 self._tell_begin(event)
                 if isinstance(event, SpeechStarted | Partial):
                     self._utterance = event

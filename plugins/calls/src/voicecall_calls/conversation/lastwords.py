@@ -85,7 +85,7 @@ class LastWords:
                 if await way(text):
                     return True
             except VoicecallError as error:
-                _log.warning("call %s: last words: %s", self._lane.record.call_id, error)
+                _log.warning("call %s: the last words failed: %s", self._lane.record.call_id, error)
         return False
 
     async def end(

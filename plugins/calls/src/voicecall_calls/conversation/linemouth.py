@@ -72,7 +72,9 @@ class LineMouth(Mouth):
                             self.session = None
                 except ProviderError as error:
                     failures += 1
-                    _log.warning("call %s: speech: %s", self.lane.record.call_id, error)
+                    _log.warning(
+                        "call %s: the speech session failed: %s", self.lane.record.call_id, error
+                    )
                     await anyio.sleep(min(0.25 * 2**failures, 5.0))
 
     def _prepare(self, session: SpeechSession) -> None:

@@ -156,7 +156,7 @@ class Replier:
                                 # "I will look that up" is of no use after the look-up.
                                 await hand_on(stream.pause())
                         else:
-                            raise TypeError(f"{type(event).__name__} is no event of an agent")
+                            raise TypeError(f"{type(event).__name__} is not an event of an agent")
             except TimeoutError as error:
                 reply.failed, why = f"no answer within {self._timeout_s:g} s", kind_of(error)
             except (ProviderError, InvalidRequest) as error:

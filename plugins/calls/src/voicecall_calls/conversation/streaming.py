@@ -173,7 +173,7 @@ class StreamConversation(Dialogue):
             detector = detectors.detector(audio_format)
         except (Exception, SystemExit):  # noqa: BLE001 (a detector's code can raise anything)
             _log.warning(
-                "call %s: no detector of voices; speech recognition alone interrupts",
+                "call %s: no voice detector; only recognised speech interrupts the bot",
                 self.lane.record.call_id,
                 exc_info=True,
             )
@@ -260,7 +260,7 @@ class StreamConversation(Dialogue):
         self._silence.note(caller=not own)
         if own and self._own_words.came_back():
             _log.warning(
-                "call %s: the line gives the bot's words back; sounds do not interrupt it any more",
+                "call %s: the line echoes the bot; from now on only words interrupt it",
                 self.lane.record.call_id,
             )
         verdict = self._turns.final(text, owed=self._floor.lock.locked(), own=own)
@@ -315,7 +315,9 @@ class StreamConversation(Dialogue):
         """Recognition is lost for good: tell the caller and end the call."""
 
         async def goodbye() -> None:
-            _log.warning("call %s: cannot hear: %s", self.lane.record.call_id, reason)
+            _log.warning(
+                "call %s: the caller cannot be heard: %s", self.lane.record.call_id, reason
+            )
             # Recognition may have failed before the socket was connected.
             await self.line.attached()
             await self._stop_reply()

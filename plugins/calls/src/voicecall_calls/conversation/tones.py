@@ -43,7 +43,7 @@ async def press(lane: CallLane, digits: str) -> str | None:
         nonlocal failed
         try:
             if not can_press(lane):
-                text = "the carrier plays no keys during a call"
+                text = "the carrier cannot play keypad tones during a call"
                 raise RequestRejected(text, provider=lane.record.provider)
             if lane.conversation is not None:
                 await lane.conversation.play_digits(digits, last=True)
@@ -75,7 +75,7 @@ async def play_on_line(
     now = lane.host.seam.now_ms()
     applied = await lane.apply(ev.StreamSwapping(at=now, busy_ms=busy_ms))
     if before is None or applied.outcome is not Outcome.PROCESSED:
-        raise CallNotReady("the call's audio is not connected just now")
+        raise CallNotReady("the call's audio is not connected at the moment")
     try:
         await asked(partial(provider.perform, lane.ref, tel.PlayDigits(digits, stream)))
     except ProviderError:

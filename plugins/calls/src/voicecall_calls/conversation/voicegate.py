@@ -23,7 +23,7 @@ from voicecall_calls.conversation.turntaking import TurnTaking
 __all__ = ["VoiceGate"]
 
 _log = logging.getLogger("voicecall.calls")
-_FAILED = "call %s: the detector of voices failed; speech recognition alone interrupts"
+_FAILED = "call %s: the voice detector failed; only recognised speech interrupts the bot"
 _GRACE_S = 0.6
 """From the end of a voice until the bot goes on: time for the recogniser to report a word."""
 _LONGEST_S = 4.0

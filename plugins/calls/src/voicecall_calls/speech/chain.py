@@ -151,7 +151,7 @@ class ChainSession(SpeechSession):
         first = self._chain.members[0]
         if member is not first and not errors:
             _log.info(
-                "call %s: speech begins with %s: %s failed lately",
+                "call %s: speech begins with %s, since %s failed recently",
                 self._chain.call_id,
                 member.id,
                 first.id,
@@ -178,7 +178,7 @@ class ChainSession(SpeechSession):
         error = errors[member.id]
         reason = "timeout" if isinstance(error, ProviderTimeout) else "provider_error"
         _log.warning(
-            "call %s: speech goes over from %s to %s: %s (%s); chain: %s",
+            "call %s: speech falls back from %s to %s: %s (%s); chain: %s",
             self._chain.call_id,
             member.id,
             following.id,

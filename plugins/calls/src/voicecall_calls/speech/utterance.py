@@ -131,7 +131,7 @@ class _Attempt:
         try:
             return self._inner.cancel(heard_ms)
         except (Exception, SystemExit) as error:  # noqa: BLE001 (a provider's code)
-            _log.warning("speech is not stopped: %s", as_provider_error(error, self._seat.id))
+            _log.warning("speech could not be stopped: %s", as_provider_error(error, self._seat.id))
             return None
 
     async def run(self) -> ProviderError | None:

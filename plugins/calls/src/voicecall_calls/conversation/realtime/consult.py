@@ -155,7 +155,7 @@ class Consults:
                 found = await apart(look, "the agent's search")
                 return tuple(one.text for one in found[: fast.max_results])
             except Exception:  # noqa: BLE001 (an agent's code can raise anything)
-                text = "call %s: the agent cannot look into what it knows"
+                text = "call %s: the agent failed to search its memory"
                 _log.exception(text, self._lane.record.call_id)
         return ()
 

@@ -48,7 +48,9 @@ class Failures:
             self._apologised = False
             return
         why = event.error or event.status
-        _log.warning("call %s: the model failed: %s", self._lane.record.call_id, why)
+        _log.warning(
+            "call %s: a response of the voice model failed: %s", self._lane.record.call_id, why
+        )
         if self._greeting.pending or self._farewell.ends:
             return
         self._count += 1

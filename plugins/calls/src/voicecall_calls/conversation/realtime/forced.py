@@ -154,12 +154,12 @@ class ForcedConsult:
         try:
             return await self._speech.say(text, self._begins_s)
         except VoicecallError as error:
-            _log.warning("call %s: %s", self._lane.record.call_id, error)
+            _log.warning("call %s: not spoken: %s", self._lane.record.call_id, error)
             return None
 
     async def _failed(self, why: str) -> None:
         self._failures += 1
-        _log.warning("call %s: no answer of the agent: %s", self._lane.record.call_id, why)
+        _log.warning("call %s: the agent gave no answer: %s", self._lane.record.call_id, why)
         if self._failures >= _FAILURES_BEFORE_END:
             self._farewell.begin(EndDetail.AGENT_FAILED)
         else:

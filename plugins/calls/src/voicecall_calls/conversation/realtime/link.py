@@ -151,7 +151,7 @@ class ModelLink:
     async def run(self) -> None:
         """Keep a session open until that is no longer possible."""
         reason = await self._hold()
-        _log.warning("call %s: no voice model: %s", self.call_id, reason)
+        _log.warning("call %s: the voice model is given up: %s", self.call_id, reason)
         await self._begins.wait()
         self._lost()
 
@@ -253,12 +253,14 @@ class ModelLink:
     def _take(self, event: RealtimeEvent) -> None:
         match event:
             case SessionLost(reason=reason):
-                _log.info("call %s: the voice model is interrupted: %s", self.call_id, reason)
+                _log.info(
+                    "call %s: the voice model reports an interruption: %s", self.call_id, reason
+                )
             case SessionExpiring(in_ms=in_ms):
                 if not self._provider.capabilities.resumption:
                     self.do(partial(self._renew, in_ms))
             case _ if not isinstance(event, RealtimeEvent):
-                raise TypeError(f"{type(event).__name__} is no event of a voice model")
+                raise TypeError(f"{type(event).__name__} is not an event of a voice model")
             case _:
                 self._event(event)
 

@@ -212,7 +212,7 @@ class RealtimeTools:
         elif name == END_CALL.name:
             await self._end_call(call, session)
         elif not isinstance(arguments, Mapping):
-            text = "call %s: the model called the tool %s with %s in place of an object"
+            text = "call %s: the model called the tool %s with %s instead of an object"
             kind = type(arguments).__name__
             _log.warning(text, self._lane.record.call_id, name, kind)
             await self._tell(call, session, {"error": "the arguments are not a JSON object"})
@@ -290,14 +290,16 @@ class RealtimeTools:
             await session.tool_result(call.id, _WORKING, will_continue=True)
         except (Exception, SystemExit) as error:  # noqa: BLE001 (a model's code)
             why = why_lost(error, "the voice model")
-            _log.warning("call %s: interim result: %s", self._lane.record.call_id, why)
+            _log.warning(
+                "call %s: the interim result could not be sent: %s", self._lane.record.call_id, why
+            )
 
     async def _use(self, call: ToolCall) -> dict[str, Any]:
         """Run the gateway's tool for a call of a tool that the configuration declares."""
         spec = self._find(call.name) if call.name in self._custom else None
         if spec is None:
             if call.name in self._custom:
-                _log.warning("the tool %s is declared, and no plugin has it", call.name)
+                _log.warning("the tool %s is configured, but no plugin provides it", call.name)
             return {"error": f'Tool "{call.name}" not available'}
         record = self._lane.record
         # Idempotency: a tool call is carried out once. The id of the phone call is part of the key,
