@@ -169,7 +169,7 @@ def test_a_change_that_is_not_used_ends_a_reload_with_1(tmp_path: Path) -> None:
             entries = {"voice-call": {"config": phone}}
             home.configure({"gateway": {"port": port}, "plugins": {"entries": entries}})
 
-        unchanged = "in force: nothing new for any plugin since the file was last applied"
+        unchanged = "in force: no changes for any plugin since the file was last applied"
         assert home.text("gateway", "reload").strip() == unchanged
         change("nobody")
         reloaded = home.run("gateway", "reload")

@@ -150,7 +150,7 @@ async def test_a_message_that_is_none_breaks_the_stream(telephone: Any, message:
         _, socket = await attached(gateway, QUIET)
         await socket.send(message)
         assert (await socket.gone())[0] == 1007
-        assert "no media message" in (await gateway.event("call.stream-failed"))["error"]
+        assert "not a media message" in (await gateway.event("call.stream-failed"))["error"]
 
 
 async def test_a_new_stream_replaces_the_old_one(telephone: Any) -> None:

@@ -32,7 +32,7 @@ async def test_a_probe_of_a_number_that_is_set_up() -> None:
         wanted = [(name, True) for name in names]
         assert named(probes) == wanted
         assert "#rc=3" not in probes[2].message
-        assert "as far as us1 takes them" in probes[2].message
+        assert "if they are routed to region us1" in probes[2].message
         status = f"{desk.url}?type=status"
         desk.twilio.set_voice_url(desk.url, status_callback=status)
         probes = await desk.provider.probe(desk.url, [HERE])
@@ -117,7 +117,7 @@ async def test_a_probe_of_an_account_that_cannot_be_asked() -> None:
         desk.twilio.faults.rest = [RestFault(status=503)]
         [probe] = await desk.provider.probe(desk.url, [HERE])
         assert (probe.name, probe.ok) == ("credentials", False)
-        assert "could not be tried" in probe.message
+        assert "could not be checked" in probe.message
 
 
 @pytest.mark.parametrize(

@@ -196,7 +196,9 @@ async def test_a_file_that_is_damaged(tmp_path: Path) -> None:
     async with store(tmp_path).open():
         pass
     file.write_bytes(b"not a database\n" * 500)
-    with pytest.raises(StoreError, match=r"history\.db .* not a database; use a backup, or delete"):
+    with pytest.raises(
+        StoreError, match=r"history\.db .* not a database; restore a backup, or delete"
+    ):
         async with store(tmp_path).open():
             pass
     file.unlink()

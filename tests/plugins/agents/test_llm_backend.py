@@ -252,7 +252,7 @@ async def test_another_model_takes_over(
         # It is remembered as if it had been the only model.
         assert await said(agent, make_turn("And now?", turn_id="t2", model="openai/large"))
     assert stub.requests[-1].said("user") == ["Good morning.", "And now?"]
-    assert caplog.text.count("; another model is asked") == 3
+    assert caplog.text.count("; trying another model") == 3
 
 
 async def test_where_all_models_fail_the_last_one_is_told_of(

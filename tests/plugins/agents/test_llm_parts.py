@@ -240,8 +240,9 @@ def test_the_names_of_tools_are_known_without_a_model(
 
 @pytest.mark.parametrize("name", ["openai:", "openai/ ", ":small", " "])
 def test_a_name_without_a_model_is_a_configuration_error(name: str) -> None:
+    wrong = f"{':'.join(split_name(name))!r} is not the name of a model"
     assert model_problems(config(model=name, apiKey="k")) == [
-        f"agents.backends.pydantic-ai.model: {':'.join(split_name(name))!r} is no name of a model"
+        f"agents.backends.pydantic-ai.model: {wrong}"
     ]
 
 

@@ -175,7 +175,7 @@ def test_old_keys_of_nobody_are_dropped_with_a_warning() -> None:
     tree = {"plugins": {"entries": {"voice-call": {"config": config}}}}
     loaded = config_from_tree(tree, environ={})
     assert phone(loaded) == VoiceCallConfig()
-    assert sum("steers nothing any more" in text for text in warnings(loaded)) == len(streaming)
+    assert sum("has no effect any more" in text for text in warnings(loaded)) == len(streaming)
 
 
 # --- the doctor --------------------------------------------------------------------------------

@@ -454,7 +454,7 @@ async def test_a_target_that_is_too_long_is_never_unescaped(
             for target in (b"/" + b"%" * more, b"/?" + b"%" * (more - 1)):
                 request = b"GET %b HTTP/1.1\r\nhost: x\r\n\r\n" % target
                 assert (await answer_of(server.port, request))[0] == status
-    text = "request of 127.0.0.1 refused: a target of more than 8192 bytes"
+    text = "request from 127.0.0.1 refused: a path and query of more than 8192 bytes"
     assert caplog.messages.count(text) == 4
 
 
@@ -479,8 +479,8 @@ async def test_a_request_without_a_whole_head_is_logged_and_silence_is_not(
                     while True:
                         await stream.receive()
     assert caplog.messages == [
-        "request of 127.0.0.1 refused: no whole head in 0.4 s",
-        "request of 127.0.0.1 refused: a head of more than 2000 bytes",
+        "request from 127.0.0.1 refused: no complete head in 0.4 s",
+        "request from 127.0.0.1 refused: a head of more than 2000 bytes",
     ]
 
 

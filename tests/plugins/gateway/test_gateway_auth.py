@@ -392,7 +392,7 @@ def test_a_log_that_cannot_be_written_is_told_once(
                     logger.warning("a call from %s", "+14155550123")
         logger.warning("the last one")
     shown = capsys.readouterr().err.splitlines()
-    lost = f"{log}: lines of the log are lost"
+    lost = f"{log}: log lines are lost"
     assert [line for line in shown if str(log) in line] == [f"{lost} (File too large)"] * 2
     assert len(shown) == 2 * 4 + 1 + 2
     assert not any("+1415" in line for line in (*shown, *log.read_text().splitlines()))
@@ -414,7 +414,7 @@ def test_a_log_that_cannot_be_rotated_grows_on(
     told = [json.loads(line)["message"] for line in log.read_text().splitlines()]
     assert told == [f"line {number}" for number in range(10)]
     shown = capsys.readouterr().err.splitlines()
-    assert len([line for line in shown if "cannot be rotated, and grows on" in line]) == 1
+    assert len([line for line in shown if "cannot be rotated and keeps growing" in line]) == 1
 
 
 def test_a_rotation_on_a_full_disk_costs_no_line_that_comes_behind_it(
@@ -433,7 +433,7 @@ def test_a_rotation_on_a_full_disk_costs_no_line_that_comes_behind_it(
         logger.warning("three")
     told = [json.loads(line)["message"] for line in log.read_text().splitlines()]
     assert told == ["one", "late", "two", "three"]
-    assert "cannot be rotated, and grows on (File too large)" in capsys.readouterr().err
+    assert "cannot be rotated and keeps growing (File too large)" in capsys.readouterr().err
 
 
 # --- outbox -----------------------------------------------------------------------------------

@@ -71,7 +71,7 @@ async def test_status_of_a_gateway(shell: Any, lab: Any) -> None:
         assert (await in_thread(shell, "gateway", "status"))[2] == f"{told}{file}{advice}"
         file.unlink()
         assert (await in_thread(shell, "gateway", "status"))[2] == (
-            f"unauthorized: gateway token missing: {address} wants a token, and this command knows"
+            f"unauthorized: gateway token missing: {address} requires a token, and this command has"
             f" none{advice}"
         )
 
@@ -337,8 +337,8 @@ async def test_a_gateway_of_another_version_is_named_where_it_lacks_something(
         shell.config.write_text(f"{{gateway: {{port: {port}}}}}")
         code, out, err = await in_thread(shell, "gateway", "status")
     advice = (
-        f"; ws://127.0.0.1:{port} runs version 0.0.1, and this command is of {ours}: restart the"
-        " gateway with the version that is installed"
+        f"; ws://127.0.0.1:{port} runs version 0.0.1, and this command is version {ours}: restart"
+        " the gateway with the version that is installed"
     )
     told = f"unknown method: gateway.status{'' if same else advice}\n"
     assert (code, out, err) == (1, "", told)

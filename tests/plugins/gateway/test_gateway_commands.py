@@ -533,7 +533,7 @@ async def test_emulate_tells_a_carrier_without_emulator_from_one_that_is_not_ins
     ]
     expected = (
         "no emulator of 'acme' is installed, only the carrier itself (emulators: fake); "
-        "one can be in a package of its own\n"
+        "one may come in a separate package\n"
     )
     assert shell("emulate", "acme") == (1, "", expected)
     assert "only the carrier itself" not in shell("emulate", "acne")[2]

@@ -232,7 +232,7 @@ def test_keys_of_another_gateway_are_named_and_need_no_variable() -> None:
 def test_other_files_are_not_read(tree: dict[str, Any], path: str) -> None:
     with pytest.raises(ConfigError) as caught:
         load(tree)
-    assert str(caught.value).startswith(f"conf.json5: {path}: other files are not read here")
+    assert str(caught.value).startswith(f"conf.json5: {path}: other files cannot be included")
     # What belongs to somebody else may be written in any way.
     assert load({"channels": {"$include": "./channels.json5"}}).notes
 

@@ -28,7 +28,7 @@ async def test_a_shortage_is_told_once_until_it_is_over_for_a_while(
     seen = iter([None, full, full, None, full, *[None] * 100])
     descriptors = Descriptors(lambda: next(seen))
     told = (
-        "connections are closed as they come (too many open files): raise the limit of the"
+        "new connections are closed at once (too many open files): raise the limit of the"
         " gateway's process (LimitNOFILE, ulimit -n)"
     )
     async with anyio.create_task_group() as tasks:

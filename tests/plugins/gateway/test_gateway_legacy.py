@@ -154,7 +154,7 @@ def test_the_phones_old_keys() -> None:
             "c: streaming.vadThreshold is an old key: write"
             " streaming.providers.vend.vadThreshold instead"
         ),
-        "c: tts.enabled steers nothing any more: remove it",
+        "c: tts.enabled has no effect any more: remove it",
         "c: tts.loud is an old key: write tts.providers.loud instead",
     ]
 

@@ -228,7 +228,7 @@ async def test_a_plugin_that_returns_no_services_is_told_what_it_returned(lab: A
         (None, "setup", "checks failed: TypeError: voicecall_setup_checks returns NoneType, not a"),
         (["fine"], "setup", "checks failed: TypeError: voicecall_setup_checks returns list, not a"),
         (None, "setup --probe", "TypeError: voicecall_setup_probes returns NoneType, not a"),
-        ([Probe()], "setup --probe", "TypeError: a probe returns something else than a sequence"),
+        ([Probe()], "setup --probe", "TypeError: a probe must return a sequence"),
         ("a text", "config check", "check the file: TypeError: it returns str, not a sequence of"),
         (5, "config check", "check the file: TypeError: it returns int, not a sequence of"),
     ],

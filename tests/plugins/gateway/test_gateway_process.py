@@ -222,9 +222,7 @@ def test_a_gateway_without_file_descriptors_says_so(box: Box) -> None:
     before = resource.prlimit(process.pid, resource.RLIMIT_NOFILE)
     resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (3, before[1]))
     reason = "raise the limit of the gateway's process (LimitNOFILE, ulimit -n)"
-    assert "connections are closed as they come (too many open files)" in read_until(
-        process, reason
-    )
+    assert "new connections are closed at once (too many open files)" in read_until(process, reason)
     resource.prlimit(process.pid, resource.RLIMIT_NOFILE, before)
     read_until(process, "connections are accepted again")
     assert ready(url)
@@ -298,7 +296,7 @@ def test_a_service_that_never_stops_does_not_hold_up_the_end(box: Box) -> None:
     box.write(0, drainSeconds=0)
     process, _ = box.gateway("import voicecall_gateway.runtime as r; r.CLOSING_SECONDS = 0.5")
     err = stopped(process, 1)
-    assert "the process does not end by itself, and is ended" in err
+    assert "the process does not end by itself and is killed" in err
 
 
 def test_a_second_signal_ends_a_service_that_never_stops(box: Box) -> None:
@@ -511,7 +509,10 @@ def test_output_that_cannot_be_written_is_told(box: Box) -> None:
         with Path("/dev/full").open("w") as full:
             process = box.popen(*arguments, stdout=full)
             _, err = process.communicate(timeout=PATIENCE)
-        assert (process.returncode, err) == (1, "the output is lost: No space left on device\n")
+        assert (process.returncode, err) == (
+            1,
+            "cannot write the output: No space left on device\n",
+        )
     # Without any stdout there is nobody to tell.
     command = [sys.executable, "-c", "from voicecall_gateway.cli import main; main()", "config"]
     closed = ["sh", "-c", 'exec "$@" >&-', "sh", *command, "check"]

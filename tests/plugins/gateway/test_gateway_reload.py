@@ -532,7 +532,7 @@ async def test_a_pipe_in_the_place_of_the_file_is_not_waited_for(house: House) -
     async with opened(house, watch=house.file) as desk:
         house.file.unlink()
         os.mkfifo(house.file)
-        with pytest.raises(VoicecallError, match="is no regular file"):
+        with pytest.raises(VoicecallError, match="is not a regular file"):
             await desk.reload()
         assert await desk.calls() == 1
 

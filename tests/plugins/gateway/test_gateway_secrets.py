@@ -245,7 +245,7 @@ def test_a_program_is_asked_once_for_everything(
     [
         ("echo nonsense", {}, "did not answer with JSON of protocol 1"),
         ('echo \'{"protocolVersion":2,"values":{}}\'', {}, "protocol 1"),
-        ('echo \'{"protocolVersion":1,"values":{"x":5}}\'', {}, "gives no text for x"),
+        ('echo \'{"protocolVersion":1,"values":{"x":5}}\'', {}, "returns no text for x"),
         (
             'echo \'{"protocolVersion":1,"errors":{"x":{"code":"NOT_FOUND"}}}\'',
             {},

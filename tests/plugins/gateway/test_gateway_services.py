@@ -89,7 +89,7 @@ async def test_a_service_that_cannot_start_is_tried_again(
         "the service phone of p failed",
         "phone cannot start: internal error (SystemExit), see the log; it is tried again",
     ]
-    assert said(caplog, logging.INFO) == ["phone has started now"]
+    assert said(caplog, logging.INFO) == ["phone has started after all"]
 
 
 async def test_attempts_are_a_minute_apart_at_last_and_end_with_the_service(

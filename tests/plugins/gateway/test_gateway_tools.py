@@ -217,7 +217,7 @@ async def test_parameters_that_are_no_schema_are_the_tools_fault(
         status, answer = await post(client, {"tool": "odd", "args": {"to": "x"}})
     error = {"type": "internal_error", "message": "the tool failed, see the log"}
     assert (status, answer) == (500, {"ok": False, "error": error})
-    assert "the parameters of the tool odd are no JSON schema" in caplog.text
+    assert "the parameters of the tool odd are not a valid JSON schema" in caplog.text
     assert box.used == []
 
 

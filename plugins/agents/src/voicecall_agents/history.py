@@ -97,7 +97,7 @@ class SqliteHistory:
             text = f"{self._path} cannot be opened: {error}"
             # The lowest eight bits of an extended error code are the primary one.
             if getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGED:
-                text += "; use a backup, or delete it, and agents remember nothing of their callers"
+                text += "; restore a backup, or delete it: agents then forget their callers"
             raise StoreError(text) from error
         return connection
 

@@ -116,7 +116,7 @@ def gateway_token(
     except OSError as error:
         raise ConfigError(
             f"{file}: the gateway's token cannot be stored ({error.strerror}); set"
-            " VOICECALL_STATE_DIR to a directory that can be written"
+            " VOICECALL_STATE_DIR to a writable directory"
         ) from None
     return existing_token(section, environ, state_dir)
 

@@ -129,7 +129,7 @@ class GatewayClient:
             raise self._no_gateway(f"did not accept the connection ({error})") from None
         except TimeoutError:
             raise GatewayTimeout(
-                f"{_safe(self.url)} did not answer in time; {self._who_else()}, or it hangs"
+                f"{_safe(self.url)} did not answer in time: it hangs, or {self._who_else()}"
             ) from None
         except ConnectionClosed:
             raise self._unreachable("went away while connecting") from None
@@ -212,9 +212,9 @@ class GatewayClient:
             case "AUTH_TOKEN_MISMATCH":
                 wrong = f"{_safe(self.url)} does not accept the token from {self._source}"
             case "AUTH_TOKEN_MISSING":
-                wrong = f"{_safe(self.url)} wants a token, and this command knows none"
+                wrong = f"{_safe(self.url)} requires a token, and this command has none"
             case _ if "expectedProtocol" in error.details:
-                return f"; {_safe(self.url)} is of another version than this command"
+                return f"; {_safe(self.url)} has another version than this command"
             case _:
                 return ""
         return (
@@ -247,7 +247,7 @@ class GatewayClient:
         if theirs == ours:
             return ""
         return (
-            f"; {_safe(self.url)} runs version {theirs}, and this command is of {ours}:"
+            f"; {_safe(self.url)} runs version {theirs}, and this command is version {ours}:"
             " restart the gateway with the version that is installed"
         )
 

@@ -149,7 +149,7 @@ def config_from_tree(
     ours = {key: values[key] for key in values if key in (*KNOWN_SECTIONS, INCLUDE)}
     for path in _includes(ours):
         raise ConfigError(
-            f"{source}: {path}: other files are not read here; write in its place what they hold"
+            f"{source}: {path}: other files cannot be included; replace the key by their content"
         )
     missing: Missing = []
     secret_values = substitute(values.get("secrets") or {}, environ, missing, "secrets")
@@ -250,7 +250,7 @@ def _unknown_sections(tree: Mapping[str, Any]) -> str:
     for key in unknown:
         close = difflib.get_close_matches(key, KNOWN_SECTIONS, 1, 0.75)
         named.append(key + (f" (did you mean {close[0]!r}?)" if close else ""))
-    return f"sections that are not voicecall's are ignored: {', '.join(named)}"
+    return f"unknown sections are ignored: {', '.join(named)}"
 
 
 def _check_gateway(source: str, gateway: GatewaySection, secrets: Secrets) -> None:
@@ -264,7 +264,7 @@ def _check_gateway(source: str, gateway: GatewaySection, secrets: Secrets) -> No
         if missing:
             raise ConfigError(
                 f"{source}: gateway.auth.token: set the environment variable {missing[0]},"
-                " or remove the key to have a token made"
+                " or remove the key to have a token generated"
             )
     if gateway.auth.mode == "none" and not gateway.is_loopback:
         raise ConfigError(

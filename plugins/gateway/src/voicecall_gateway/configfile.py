@@ -23,7 +23,7 @@ def editable_text(file: Path) -> str:
     """The text to edit; an empty object if the file does not exist. Raises :exc:`CannotEdit` for
     TOML and :exc:`ConfigError` for a file that cannot be read."""
     if file.suffix == ".toml":
-        raise CannotEdit(f"{file} is TOML, which is not edited for you")
+        raise CannotEdit(f"{file} is TOML, which voicecall does not edit")
     try:
         # Bytes, because text mode would convert the line endings.
         return file.read_bytes().decode()

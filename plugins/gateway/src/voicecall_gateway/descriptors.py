@@ -49,8 +49,8 @@ class Descriptors:
             calm = 0 if found is not None else calm + 1
             if found is not None and self._problem is None:
                 self._problem = (
-                    f"connections are closed as they come ({found.lower()}): raise the limit of"
-                    " the gateway's process (LimitNOFILE, ulimit -n)"
+                    f"new connections are closed at once ({found.lower()}): raise the limit of the"
+                    " gateway's process (LimitNOFILE, ulimit -n)"
                 )
                 _log.error("%s", self._problem)
             elif calm >= CALM_LOOKS and self._problem is not None:

@@ -80,7 +80,7 @@ class BoundedHeads(HttpToolsProtocol):
         # Most requests are complete by now, and no timer is needed.
         if self._in_request:
             if self._length > self._rest_limit:
-                self._refuse(None, f"more than {self._rest_limit} bytes behind its head")
+                self._refuse(None, f"more than {self._rest_limit} bytes after its head")
         elif self._length > self._limit:
             why = f"a head of more than {self._limit} bytes"
             self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, why)
@@ -91,7 +91,7 @@ class BoundedHeads(HttpToolsProtocol):
         self._in_request = True
         self._head_is_over()
         if len(self.url) > _LONGEST_TARGET:
-            why = f"a target of more than {_LONGEST_TARGET} bytes"
+            why = f"a path and query of more than {_LONGEST_TARGET} bytes"
             self._tell(why)
             # This ends the parsing: uvicorn answers 400 and closes the connection.
             raise ValueError(why)
@@ -124,7 +124,7 @@ class BoundedHeads(HttpToolsProtocol):
         self._head_is_over()
         if not getattr(self.cycle, "response_complete", True):
             # The answer to the other request would be mixed into what the socket sends.
-            self._refuse(None, "a WebSocket before another request is answered")
+            self._refuse(None, "a WebSocket upgrade before another request is answered")
             return
         super().handle_websocket_upgrade()
 
@@ -170,7 +170,7 @@ class BoundedHeads(HttpToolsProtocol):
 
     def _expired(self) -> None:
         if self._length:
-            self._refuse(HTTPStatus.REQUEST_TIMEOUT, f"no whole head in {self._timeout_s:g} s")
+            self._refuse(HTTPStatus.REQUEST_TIMEOUT, f"no complete head in {self._timeout_s:g} s")
         else:
             self._refuse(None)
 
@@ -188,4 +188,4 @@ class BoundedHeads(HttpToolsProtocol):
 
     def _tell(self, why: str) -> None:
         client = self.client[0] if self.client else "unknown"
-        self.logger.warning("request of %s refused: %s", client, why)
+        self.logger.warning("request from %s refused: %s", client, why)

@@ -110,8 +110,8 @@ def _json(text: str, name: str) -> Any:
         for key, value in pairs:
             if key in found:
                 raise ConfigError(
-                    f"{name}: has the key {key!r} more than once in one object, where only the last"
-                    " would count; put together what belongs there"
+                    f"{name}: has the key {key!r} more than once in one object; only the last would"
+                    " count: merge them"
                 )
             found[key] = value
         return found

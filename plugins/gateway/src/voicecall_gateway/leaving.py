@@ -29,8 +29,8 @@ def leave(status: int, within_s: float) -> None:
     def tell() -> None:
         time.sleep(within_s)
         if _once.acquire(blocking=False):
-            busy = ", ".join(_busy_threads()) or "no thread but its own"
-            _log.warning("the process does not end by itself, and is ended; still busy: %s", busy)
+            busy = ", ".join(_busy_threads()) or "only the main thread"
+            _log.warning("the process does not end by itself and is killed; still busy: %s", busy)
 
     def end() -> None:
         # In a thread of its own, because logging may be what hangs.

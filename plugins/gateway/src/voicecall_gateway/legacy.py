@@ -78,7 +78,7 @@ def _apply(
     old = ".".join(path)
     if rule.new is None or value is None:
         _remove(tree, path)
-        why = "is empty" if value is None else "steers nothing any more"
+        why = "is empty" if value is None else "has no effect any more"
         return Change(old, None, f"{why}: remove it")
     new = _fill(rule.new, slots, tree)
     if new is None or not _reachable(tree, new):

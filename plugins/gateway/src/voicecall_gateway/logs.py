@@ -213,8 +213,8 @@ def private_directory(directory: Path) -> None:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(
-            f"{directory}: the state directory cannot be made ({error.strerror}); set"
-            " VOICECALL_STATE_DIR to one that can"
+            f"{directory}: the directory cannot be created ({error.strerror}); set"
+            " VOICECALL_STATE_DIR to another place"
         ) from None
 
 
@@ -257,7 +257,7 @@ class _PrivateRotatingFile(RotatingFileHandler):
         would print a traceback for each line, with its arguments unmasked."""
         if not self._failing:
             self._failing = True
-            self._complain("lines of the log are lost")
+            self._complain("log lines are lost")
 
     def _complain(self, what: str) -> None:
         """Report the current exception on stderr."""
@@ -278,7 +278,7 @@ class _PrivateRotatingFile(RotatingFileHandler):
             self._rotates_from = 0.0
         except OSError:
             if not self._rotates_from:
-                self._complain("the log cannot be rotated, and grows on")
+                self._complain("the log cannot be rotated and keeps growing")
             self._rotates_from = now + _ROTATE_AGAIN_S
             if self.stream is not None and self.stream.closed:
                 # On a full disk the base class closes the stream but keeps the reference.

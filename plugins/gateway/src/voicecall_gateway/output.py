@@ -70,7 +70,7 @@ class _Watched:
         except OSError as error:
             _give_up(self._stream)
             gone = isinstance(error, BrokenPipeError)
-            self._lost = OutputLost("" if gone else f"the output is lost: {error.strerror}")
+            self._lost = OutputLost("" if gone else f"cannot write the output: {error.strerror}")
             raise self._lost from None
 
 

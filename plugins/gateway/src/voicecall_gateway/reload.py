@@ -263,7 +263,7 @@ class Reloader:
                 text = f"the changed configuration of {plugin.id} is not used: {error}"
                 raise _Refused(text) from None
             except (Exception, SystemExit) as error:  # noqa: BLE001 (a stranger's service)
-                _log.exception("%s failed to take its changed configuration", plugin.id)
+                _log.exception("%s failed to apply its changed configuration", plugin.id)
                 raise _Refused(
                     f"the changed configuration of {plugin.id} is not used:"
                     f" internal error ({type(error).__name__}), see the log"
@@ -330,5 +330,5 @@ def _check_readable(file: Path | None, existed: bool) -> None:
         return
     if not regular:
         raise ConfigError(
-            f"{file}: is no regular file, which is read only at the start; restart the gateway"
+            f"{file}: is not a regular file, so it is read only at the start; restart the gateway"
         )

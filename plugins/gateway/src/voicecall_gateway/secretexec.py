@@ -54,7 +54,7 @@ def _trusted(provider: ExecProvider) -> Path:
     except OSError as error:
         raise SecretError(f"{path} cannot be used: {error.strerror}") from None
     except ValueError:
-        raise SecretError("the path holds a character that no path may hold") from None
+        raise SecretError("the path contains an invalid character") from None
     if stat.S_ISLNK(about.st_mode):
         raise SecretError(f"{path} is a symbolic link; name the program itself")
     if not stat.S_ISREG(about.st_mode) or not os.access(path, os.X_OK):
@@ -194,5 +194,5 @@ def _answer(
         return SecretError(f"the program answers {code if known else 'an error'} for {secret_id}")
     value = values.get(secret_id)
     if not isinstance(value, str) or not value:
-        return SecretError(f"the program gives no text for {secret_id}")
+        return SecretError(f"the program returns no text for {secret_id}")
     return value

@@ -71,7 +71,7 @@ def _read(provider: FileProvider, home: str | None) -> str:
         except OSError as error:
             outcome.append(SecretError(f"{path} cannot be read: {error.strerror}"))
         except ValueError:
-            outcome.append(SecretError("the path holds a character that no path may hold"))
+            outcome.append(SecretError("the path contains an invalid character"))
 
     thread = threading.Thread(target=work, name="secret file", daemon=True)
     thread.start()

@@ -65,7 +65,7 @@ class AuthSection(ConfigModel):
         # break.
         token = value.strip() if value is not None else None
         if token == "":
-            raise ValueError("must not be blank; remove the key to have a token made")
+            raise ValueError("must not be blank; remove the key to have a token generated")
         return token
 
 

@@ -92,7 +92,7 @@ class ServiceRunner:
 
     def _starts(self) -> None:
         if self.problem is not None:
-            _log.info("%s has started now", self.name)
+            _log.info("%s has started after all", self.name)
         self.problem = None
         self.running = True
         self.settled.set()

@@ -125,14 +125,14 @@ class ToolEndpoint:
             scheme, _, given = headers.get("authorization", "").partition(" ")
             if scheme.lower() != "bearer" or not token_matches(self._token, given):
                 self._throttle.failed(client)
-                text = "the gateway's token is needed: Authorization: Bearer <token>"
+                text = "the gateway's token is required: Authorization: Bearer <token>"
                 raise _Refused(401, "unauthorized", text, {"WWW-Authenticate": "Bearer"})
 
     def _check_room(self) -> None:
         if self.closing:
             raise _Refused(503, "unavailable", "the gateway is stopping")
         if self.in_flight >= MAX_IN_FLIGHT:
-            raise _Refused(429, "rate_limited", "too many tools at work", {"Retry-After": "1"})
+            raise _Refused(429, "rate_limited", "too many tools are running", {"Retry-After": "1"})
 
     async def _invoke(self, body: _Body) -> Any:
         name = (body.name or body.tool or "").strip()
@@ -146,7 +146,7 @@ class ToolEndpoint:
         try:
             problem = await anyio.to_thread.run_sync(_problem, tool, arguments)
         except Exception:  # noqa: BLE001 (a stranger's schema)
-            _log.exception("the parameters of the tool %s are no JSON schema", name)
+            _log.exception("the parameters of the tool %s are not a valid JSON schema", name)
             raise _Refused(500, "internal_error", "the tool failed, see the log") from None
         if problem:
             raise _Refused(400, "invalid_request", problem)

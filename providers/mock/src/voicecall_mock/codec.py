@@ -47,7 +47,7 @@ class MockCodec(MediaCodec):
         try:
             frame = _decoder.decode(message)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            raise MediaProtocolError(f"no media message: {error}") from None
+            raise MediaProtocolError(f"not a media message: {error}") from None
         match frame.event:
             case "media":
                 return Audio(frame.payload, frame.at)

@@ -107,7 +107,7 @@ class TwilioCodec(MediaCodec):
         except _UNREADABLE as error:
             if _is_foreign(message):
                 return None
-            raise MediaProtocolError(f"no media message: {error}") from None
+            raise MediaProtocolError(f"not a media message: {error}") from None
         match frame:
             case _MediaFrame(media):
                 inbound = media.track == "inbound"

@@ -110,8 +110,8 @@ def _send_digits(sequence: str) -> str:
     keys = keypad(sequence)
     if keys is None or len(keys) > LONGEST_DIGITS:
         raise RequestRejected(
-            f"dtmfSequence takes up to {LONGEST_DIGITS} of 0-9, A-D, *, #, and w, W, p or a comma "
-            "to wait",
+            f"dtmfSequence accepts up to {LONGEST_DIGITS} of 0-9, A-D, *, #, and w, W, p or a "
+            "comma to wait",
             provider=PROVIDER,
         )
     return keys
@@ -131,7 +131,7 @@ async def find_dial(client: TwilioClient, query: tel.DialQuery) -> str | None:
         ) from None
     if len(found) > 1:
         raise OutcomeUnknown(
-            f"{len(found)} calls may be the one: {', '.join(sorted(found))}", provider=PROVIDER
+            f"{len(found)} calls match: {', '.join(sorted(found))}", provider=PROVIDER
         )
     return next(iter(found), None)
 
@@ -150,7 +150,7 @@ async def _candidates(client: TwilioClient, query: tel.DialQuery) -> set[str]:
         if not page.next_page_uri or len(newer) < len(page.calls):
             return found
         page = await client.get(page.next_page_uri, CallPage)
-    raise OutcomeUnknown("more calls than can be looked through", provider=PROVIDER)
+    raise OutcomeUnknown("too many calls to search", provider=PROVIDER)
 
 
 def _made_since(call: Call, placed_at: int) -> bool:

@@ -24,11 +24,11 @@ async def probe(client: TwilioClient, webhook_url: str, numbers: Sequence[str]) 
     except AuthenticationFailed as error:
         return [Probe("credentials", False, str(error))]
     except ProviderError as error:
-        return [Probe("credentials", False, f"could not be tried: {error}")]
+        return [Probe("credentials", False, f"could not be checked: {error}")]
     found = [Probe("credentials", True, "Twilio accepts the credentials")]
     host = urlsplit(webhook_url).hostname or ""
     if "_" in host:
-        text = f"Twilio takes no callbacks to {host}, for its underscore (error 21609): rename it"
+        text = f"Twilio rejects the host name {host} for its underscore (error 21609): rename it"
         found.append(Probe("webhook-host", False, text))
     for number in numbers:
         found += await _number(client, webhook_url, number)
@@ -44,7 +44,7 @@ async def _number(client: TwilioClient, webhook_url: str, number: str) -> list[P
     except ProviderError as error:
         return [Probe("number-owned", False, f"{number} could not be looked up: {error}")]
     if verified:
-        text = f"{number} is a verified caller ID: calls are placed from it, and none come here"
+        text = f"{number} is a verified caller ID: it can place calls, but none come here"
         return [Probe("number-owned", True, text)]
     if not entries:
         text = f"{number} is not a number of this account in this region: buy it, or correct it"
@@ -54,9 +54,9 @@ async def _number(client: TwilioClient, webhook_url: str, number: str) -> list[P
     if problem is not None:
         return [owned, Probe("number-webhook", False, f"{number}: {problem}")]
     voice_url = entries[0].voice_url or ""
-    text = f"calls to {number} come here, as far as {client.region} takes them"
+    text = f"calls to {number} come here, if they are routed to region {client.region}"
     if base_url(voice_url) + REDELIVERY != voice_url:
-        text += f"; end the URL in {REDELIVERY} and what gets lost is sent again"
+        text += f"; append {REDELIVERY} to the URL to have lost requests repeated"
     return [owned, Probe("number-webhook", True, text), _status(entries[0], webhook_url)]
 
 
@@ -71,7 +71,7 @@ def _status(entry: Number, webhook_url: str) -> Probe:
     given, number = entry.status_callback or "", entry.phone_number
     if given.partition("#")[0] != wanted.partition("#")[0]:
         text = f'{number}: "Call status changes" is {given or "empty"}; set it to {wanted}'
-        return Probe(name, False, f"{text}, else the end of a call may be noticed a minute late")
+        return Probe(name, False, f"{text}, or the end of a call may be noticed a minute late")
     if entry.status_callback_method not in (None, "POST"):
         text = f'"Call status changes" uses HTTP {entry.status_callback_method}; choose HTTP POST'
         return Probe(name, False, f"{number}: {text}")
@@ -83,7 +83,7 @@ def _problem(entry: Number, webhook_url: str) -> str | None:
     wanted = base_url(webhook_url)
     for sid, name in ((entry.voice_application_sid, "TwiML app"), (entry.trunk_sid, "SIP trunk")):
         if sid:
-            return f"a {name} ({sid}) takes its calls; choose Webhook instead"
+            return f"a {name} ({sid}) handles its calls; choose Webhook instead"
     given = entry.voice_url or ""
     if given.partition("#")[0] != wanted:
         return f'"A call comes in" is {given or "empty"}; set it to {wanted}{REDELIVERY}'

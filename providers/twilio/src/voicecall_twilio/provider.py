@@ -183,8 +183,8 @@ class TwilioProvider(tel.TelephonyProvider):
         text = document.text
         if len(text) > TWIML_LIMIT:
             raise RequestRejected(
-                f"{_named(action)} takes {len(text)} characters of TwiML, which may have "
-                f"{TWIML_LIMIT}",
+                f"{_named(action)} needs {len(text)} characters of TwiML; at most {TWIML_LIMIT} "
+                "are possible",
                 provider=PROVIDER,
             )
         return {"Twiml": text}

@@ -213,7 +213,7 @@ def _fits(given: bytes, signed: bytes, key: str, algorithm: str) -> bool:
 def _check_body_hash(url: str, body: bytes) -> None:
     given = query_of(url).get("bodySHA256")
     if given is None:
-        raise WebhookRejected(401, "a body that is no form, without bodySHA256 in the URL")
+        raise WebhookRejected(401, "a body that is not a form, without bodySHA256 in the URL")
     wanted = hashlib.sha256(body).hexdigest()
     if not hmac.compare_digest(wanted.encode(), given.encode("utf-8", "replace")):
         raise WebhookRejected(401, "the body is not the one that was signed")

@@ -69,7 +69,7 @@ def parse(request: WebhookRequest, now_ms: int) -> Sequence[ev.CarrierEvent]:
     try:
         "".join(chain.from_iterable(form)).encode()
     except UnicodeEncodeError:
-        raise WebhookRejected(400, "the form is no UTF-8") from None
+        raise WebhookRejected(400, "the form is not UTF-8") from None
     return _Reading(dict(form), request.url, now_ms).events()
 
 

@@ -215,7 +215,7 @@ class PydanticAgent(AgentBackend):
                 failure = as_provider_error(error, self._silence_s)
                 if run.narration.began or name == names[-1]:
                     raise failure from error
-                _log.warning("%s; another model is asked", failure)
+                _log.warning("%s; trying another model", failure)
 
     async def _ask_patiently(self, run: _Run, before: list[list[ModelMessage]], name: str) -> None:
         """Ask, and once more after a temporary failure."""
@@ -226,7 +226,7 @@ class PydanticAgent(AgentBackend):
             wait = None if run.narration.began else retry_delay(error)
             if wait is None:
                 raise
-            _log.info("the model is asked again after %g s", wait)
+            _log.info("asking the model again after %g s", wait)
             await anyio.sleep(wait)
             await self._ask_within_context(run, before, model)
 
@@ -244,8 +244,7 @@ class PydanticAgent(AgentBackend):
                 if run.narration.began or not count:
                     raise
                 _log.warning(
-                    "%d turns of the history are more than the model takes; lower"
-                    " %s.maxHistoryTurns",
+                    "%d turns of history exceed the context of the model; lower %s.maxHistoryTurns",
                     count,
                     BACKEND_PATH,
                 )

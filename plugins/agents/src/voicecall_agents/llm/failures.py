@@ -48,7 +48,7 @@ def as_provider_error(error: BaseException, silence_s: float) -> ProviderError:
         return RequestRejected("the model went on calling tools", provider=BACKEND_ID)
     if isinstance(error, ContentFilterError):
         return RequestRejected(
-            "the model refuses to answer, or its provider keeps the answer back",
+            "the model refuses to answer, or its provider withholds the answer",
             provider=BACKEND_ID,
         )
     if isinstance(error, OutputTokenLimitExceeded):

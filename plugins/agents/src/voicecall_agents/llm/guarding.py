@@ -103,7 +103,7 @@ class GuardedToolset(WrapperToolset[AgentTurn]):
         try:
             with anyio.move_on_after(self.timeout_s):
                 return await super().call_tool(name, tool_args, ctx, tool)
-            _log.warning("tool %s of %s takes over %g s", name, self.path, self.timeout_s)
+            _log.warning("tool %s of %s takes longer than %g s", name, self.path, self.timeout_s)
             raise ToolFailed(f"The tool took longer than {self.timeout_s:g} s.")
         except (ToolFailed, ModelRetry):
             await self._look_whether_broken()

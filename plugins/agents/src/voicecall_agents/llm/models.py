@@ -40,7 +40,7 @@ def make_model(name: str, *, base_url: str | None = None, api_key: str | None = 
     provider, and if the provider's client is not installed or its key is missing."""
     provider_id, model = split_name(name)
     if not (provider_id and model):
-        raise ConfigError(f"{name!r} is no name of a model", path=f"{BACKEND_PATH}.model")
+        raise ConfigError(f"{name!r} is not the name of a model", path=f"{BACKEND_PATH}.model")
 
     def provider(_: str) -> Provider[Any]:
         return _make_provider(provider_id, base_url, api_key)

@@ -48,7 +48,7 @@ def emulate(
     if carrier not in emulators and carrier in registry.ids(ProviderKind.TELEPHONY):
         raise PluginError(
             f"no emulator of {carrier!r} is installed, only the carrier itself (emulators: "
-            f"{', '.join(emulators) or 'none'}); one can be in a package of its own"
+            f"{', '.join(emulators) or 'none'}); one may come in a separate package"
         )
     start = registry.module(GROUP, carrier)
     options = {"host": host, "auth_token": auth_token, "tts": tts}

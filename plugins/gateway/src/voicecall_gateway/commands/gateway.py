@@ -124,7 +124,7 @@ def reload(context: typer.Context, config: ConfigOption = None, json: JsonOption
         if answer["applied"]:
             print_text(f"in force: {', '.join(answer['applied'])}")
         elif not (answer["waiting"] or answer.get("refused")):
-            print_text("in force: nothing new for any plugin since the file was last applied")
+            print_text("in force: no changes for any plugin since the file was last applied")
         for text in answer["waiting"]:
             print_text(f"waiting: {text}")
         for text in reasons:

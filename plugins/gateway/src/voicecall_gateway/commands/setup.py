@@ -150,7 +150,7 @@ def _probed(
         for each in line.registry.hooks.setup_probes(module, context):
             found += await each.run()
         if not all(isinstance(check, SetupCheck) for check in found):
-            raise TypeError("a probe returns something else than a sequence of SetupCheck")
+            raise TypeError("a probe must return a sequence of SetupCheck")
         return found
 
     try:

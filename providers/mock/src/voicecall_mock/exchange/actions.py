@@ -66,7 +66,7 @@ def checked_digits(digits: str) -> str:
     """``digits``, if they consist of keys and the waits of
     :class:`~voicecall.telephony.PlayDigits`. Raises :exc:`ActionError`."""
     if not _KEYS.issuperset(digits):
-        raise ActionError("digits has characters that are no keys")
+        raise ActionError("digits has characters that are not keys")
     return digits
 
 

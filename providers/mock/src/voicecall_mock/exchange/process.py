@@ -54,7 +54,7 @@ def _speech(provider_id: str, state_dir: Path) -> SpeechProvider:
 
     speech = create(ProviderKind.TTS, provider_id, {})
     if not isinstance(speech, SpeechProvider):
-        raise TypeError(f"{provider_id} makes no speech provider")
+        raise TypeError(f"{provider_id} is not a speech provider")
     return speech
 
 

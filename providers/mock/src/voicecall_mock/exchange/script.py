@@ -223,5 +223,5 @@ def _read(data: Mapping[str, Any]) -> Behaviour:
         raise ScriptError(str(error)) from None
     for index, step in enumerate(behaviour.script):
         if isinstance(step, Loop) and step.start > index:
-            raise ScriptError(f"script[{index}].start is behind the loop")
+            raise ScriptError(f"script[{index}].start is after the loop")
     return behaviour

@@ -224,8 +224,8 @@ class SocketStream(ABC):
             if isinstance(closed, ConnectionClosedError) or self.close_code != 1000:
                 self.error = self.error or f"the gateway closed the stream: {self.close_code}"
         except ProtocolBreach as breach:
-            self.error = f"no media message: {breach}"
-            await socket.close(1007, "no media message")
+            self.error = f"not a media message: {breach}"
+            await socket.close(1007, "not a media message")
 
     async def _close(self, socket: ClientConnection) -> None:
         self.send(self.stop_message(self._stop_reason))
