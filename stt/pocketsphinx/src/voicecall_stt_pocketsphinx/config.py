@@ -31,7 +31,7 @@ class PocketsphinxConfig(ConfigModel):
         description="Cepstral mean that partial results start from: 13 numbers",
     )
     pool: int = Field(
-        default=4, ge=1, le=64, description="Decoders made before the gateway is ready"
+        default=4, ge=1, le=64, description="Decoders created before the gateway is ready"
     )
     end_silence_ms: int | None = Field(
         default=None, ge=200, le=5000, description="Silence that ends an utterance"

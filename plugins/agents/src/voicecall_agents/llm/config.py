@@ -67,13 +67,13 @@ class LlmConfig(ConfigModel):
         default=15_000,
         ge=100,
         le=600_000,
-        description="How long the model may be silent, and a tool may take",
+        description="How long the model may be silent, and how long a tool may take",
     )
     tools: tuple[str, ...] = Field(
         default=(), description="Python functions the model may call, as package.module:function"
     )
     mcp_servers: dict[ServerName, McpServerConfig] = Field(
-        default_factory=dict, description="MCP servers, by name; names of their tools begin with it"
+        default_factory=dict, description="MCP servers by name, which prefixes the names of their tools"
     )
     max_history_turns: int = Field(
         default=40, ge=0, le=1000, description="Turns of a session that the model remembers"

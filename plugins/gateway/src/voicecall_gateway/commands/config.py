@@ -27,7 +27,7 @@ def add(app: typer.Typer) -> None:
 
 
 def check(context: typer.Context, config: ConfigOption = None, json: JsonOption = False) -> None:
-    """Check the configuration. Exit 1 when it cannot be used."""
+    """Check the configuration. Exit 1 if it cannot be used."""
     report = config_report(command_line(context), config)
     if json:
         print_json(report)

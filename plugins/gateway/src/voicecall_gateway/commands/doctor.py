@@ -34,7 +34,7 @@ def doctor(
     config: ConfigOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Look for old keys, broken plugins and files that others can read. Exit 1 when there are
+    """Look for old keys, broken plugins and files that others can read. Exit 1 if there are
     any."""
     line = command_line(context)
     found = issues(line, config)

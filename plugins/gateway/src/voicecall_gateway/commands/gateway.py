@@ -96,7 +96,7 @@ def _announce(gateway: Gateway, json: bool) -> None:
 
 
 def status(context: typer.Context, config: ConfigOption = None, json: JsonOption = False) -> None:
-    """Tell whether the gateway is ready, and what keeps it from being so. Exit 1 when it is not."""
+    """Show whether the gateway is ready and, if not, why. Exit 1 if it is not."""
     with command_line(context).connect(config) as client:
         answer = client.call("gateway.status")
     if json:
@@ -113,7 +113,7 @@ def status(context: typer.Context, config: ConfigOption = None, json: JsonOption
 
 
 def reload(context: typer.Context, config: ConfigOption = None, json: JsonOption = False) -> None:
-    """Let the running gateway read its configuration again. Exit 1 when it is refused, or the
+    """Let the running gateway read its configuration again. Exit 1 if it is refused, or if the
     gateway is not ready with it."""
     with command_line(context).connect(config, timeout=RELOAD_SECONDS) as client:
         answer = client.call("gateway.reload")

@@ -37,7 +37,7 @@ def list_providers(
     ] = False,
     json: JsonOption = False,
 ) -> None:
-    """List the installed providers. With --check, exit 1 when one cannot be loaded."""
+    """List the installed providers. With --check, exit 1 if one cannot be loaded."""
     rows = _rows(command_line(context).registry, check)
     if json:
         print_json({"providers": rows})

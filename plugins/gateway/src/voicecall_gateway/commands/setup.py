@@ -24,7 +24,7 @@ __all__ = ["add", "setup_report"]
 
 ProbeOption = Annotated[
     bool,
-    typer.Option("--probe", help="Also ask the carrier, and fetch the public URL. Places no call."),
+    typer.Option("--probe", help="Also query the carrier and fetch the public URL. Places no call."),
 ]
 
 
@@ -38,7 +38,7 @@ def setup(
     probe: ProbeOption = False,
     json: JsonOption = False,
 ) -> None:
-    """Check that everything is in place for calls. Exit 1 when it is not."""
+    """Check that everything is in place for calls. Exit 1 if it is not."""
     report = setup_report(command_line(context), config, probe=probe)
     if json:
         print_json(report)
