@@ -77,7 +77,7 @@ class TwilioConfig(ConfigModel):
     edge: str | None = Field(
         default=None,
         pattern=r"^[a-z][a-z0-9-]*$",
-        description="Edge location through which requests enter Twilio's network, such as `ashburn`",
+        description="Edge location through which requests enter Twilio, such as `ashburn`",
     )
     api_base_url: Annotated[HttpUrl, AfterValidator(_base_url)] | None = Field(
         default=None,

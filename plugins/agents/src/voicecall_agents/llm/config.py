@@ -73,7 +73,8 @@ class LlmConfig(ConfigModel):
         default=(), description="Python functions the model may call, as package.module:function"
     )
     mcp_servers: dict[ServerName, McpServerConfig] = Field(
-        default_factory=dict, description="MCP servers by name, which prefixes the names of their tools"
+        default_factory=dict,
+        description="MCP servers by name, which prefixes the names of their tools",
     )
     max_history_turns: int = Field(
         default=40, ge=0, le=1000, description="Turns of a session that the model remembers"

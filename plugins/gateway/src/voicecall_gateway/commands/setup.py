@@ -24,7 +24,9 @@ __all__ = ["add", "setup_report"]
 
 ProbeOption = Annotated[
     bool,
-    typer.Option("--probe", help="Also query the carrier and fetch the public URL. Places no call."),
+    typer.Option(
+        "--probe", help="Also query the carrier and fetch the public URL. Places no call."
+    ),
 ]
 
 
