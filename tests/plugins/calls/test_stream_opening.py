@@ -480,9 +480,15 @@ async def test_ears_that_fail_before_the_socket_are_told_of_behind_it(tmp_path: 
 
 
 async def test_silence_counts_from_the_socket_on(tmp_path: Path) -> None:
-    config = {"silence": {"promptAfterMs": 1000, "prompts": 3}}
-    async with open_phone(tmp_path, config=config) as phone:
-        phone.opens_streams = False
-        await phone.call_in()
-        await phone.settle(5)
-        assert not any(isinstance(event, ev.BotSpeaking) for event in phone.watcher.events)
+    config = {"silence": {"promptAfterMs": 4000, "prompts": 3}}
+    async with story(tmp_path, config=config) as call:
+        call.phone.opens_streams = False
+        await call.phone.call_in()
+        await call.phone.settle(5)
+        assert not any(isinstance(event, ev.BotSpeaking) for event in call.phone.watcher.events)
+        await call.attach()
+        await call.phone.settle(10)
+        assert call.phone.said == [("bot", SAY.greeting), ("bot", SAY.still_there)]
+        greeted, *_ = (e for e in call.phone.watcher.events if isinstance(e, ev.BotSpoke))
+        _, asked, *_ = (e for e in call.phone.watcher.events if isinstance(e, ev.BotSpeaking))
+        assert asked.at - greeted.at >= 4000

@@ -106,7 +106,7 @@ def test_files_that_are_not_edited_say_what_to_write(desk: Desk, tmp_path: Path)
     toml.write_text("[tts]\n")
     code, _, err = desk("disable", "phone", "--config", str(toml))
     assert code == 1
-    assert err.startswith(f"{toml}: is TOML, which is not edited for you; write it yourself: ")
+    assert err.startswith(f"{toml}: is TOML, which voicecall does not edit; write it yourself: ")
     assert "plugins.entries.phone.enabled = false" in err
 
 

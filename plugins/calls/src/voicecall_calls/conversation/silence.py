@@ -36,6 +36,8 @@ class SilenceWatch:
         if not self._config.prompt_after_ms:
             return
         patience = self._config.prompt_after_ms / 1000
+        # The conversation may have waited for its media socket.
+        self.note()
         while True:
             if self._busy():
                 self.note()
