@@ -20,7 +20,7 @@
     │   └── OutcomeUnknown     the request may have taken effect; never repeated blindly
     ├── WebhookRejected        a webhook is answered with an HTTP status and has no effect
     ├── MediaProtocolError     a message on a media socket violates the protocol
-    └── StoreError             the call store failed; nothing was stored
+    └── StoreError             the call store failed
         └── DuplicateKey       an event, webhook or reservation is already stored
 """
 
@@ -189,7 +189,8 @@ class MediaProtocolError(VoicecallError):
 
 
 class StoreError(VoicecallError):
-    """The call store could not carry out a request. Nothing was stored."""
+    """The call store could not carry out a request. Nothing was stored, unless the answer of the
+    database to a commit was lost."""
 
 
 class DuplicateKey(StoreError):

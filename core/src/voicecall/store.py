@@ -136,7 +136,8 @@ class CallStore(Provider):
     @abstractmethod
     async def commit(self, commit: Commit) -> None:
         """Store one transaction. Raises :exc:`voicecall.errors.DuplicateKey` or
-        :exc:`voicecall.errors.StoreError`; then nothing of it is stored."""
+        :exc:`voicecall.errors.StoreError`; then nothing of it is stored, unless the answer of the
+        database was lost: the host checks that later, by the keys and the id of the call."""
 
     @abstractmethod
     async def load(self, call_id: str) -> CallRecord | None:
