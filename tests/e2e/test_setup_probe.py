@@ -110,7 +110,7 @@ async def test_a_running_gateway_answers_for_itself(tmp_path: Path) -> None:
             assert probed["public-url"] == (True, f"{here.url} leads to this machine")
             ok, text = probed["listening"]
             assert ok
-            assert text.endswith(" of 127.0.0.1 is in use by a gateway that runs")
+            assert text.endswith(" of 127.0.0.1 is in use by a running gateway")
 
 
 async def test_a_media_socket_is_opened_where_calls_are_streamed(tmp_path: Path) -> None:

@@ -218,7 +218,7 @@ def test_the_voices_and_what_they_miss() -> None:
     both = {**KEYS, "SPARE_KEY": "k"}
     check = checks(environ=both, more=[spare, third], **on)["speech"]
     assert check.ok
-    assert check.message.startswith("Voice speaks; where it fails Spare; Third is not configured")
+    assert check.message.startswith("Voice speaks; if it fails, Spare; Third is not configured")
     assert "tts.providers.third.apiKey (or set THIRD_KEY)" in check.message
     without = {"EARS_KEY": "k", "SPARE_KEY": "k"}
     found = checks(environ=without, more=[spare], tts={"provider": "voice"}, **on)

@@ -213,7 +213,7 @@ def _speech(wiring: Wiring) -> SetupCheck:
     labels = wiring.speech[None].labels
     parts = [f"{labels[0]} speaks"]
     if len(labels) > 1:
-        parts.append("where it fails " + ", then ".join(labels[1:]))
+        parts.append("if it fails, " + ", then ".join(labels[1:]))
     parts += dict.fromkeys(
         f"WARNING: {over.message}" if over.asked else over.message
         for choice in wiring.speech.values()
@@ -336,7 +336,7 @@ def _listening(serve: ServeConfig, gateway: Mapping[str, Any]) -> Iterator[Setup
 def _taken(serve: ServeConfig, address: str) -> SetupCheck:
     at = f"port {serve.port} of {serve.bind} is in use by"
     if _is_ours(address, serve.port):
-        return SetupCheck("listening", True, f"{at} a gateway that runs")
+        return SetupCheck("listening", True, f"{at} a running gateway")
     text = f"{CONFIG_PATH}.serve.port: {at} another program: stop it or choose another port"
     return SetupCheck("listening", False, text)
 

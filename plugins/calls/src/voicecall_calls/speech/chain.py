@@ -163,7 +163,7 @@ class ChainSession(SpeechSession):
         if len(errors) == 1:
             return next(iter(errors.values()))
         reasons = "; ".join(str(error) for error in errors.values())
-        return ProviderUnavailable(f"nobody could speak: {reasons}", provider="speech")
+        return ProviderUnavailable(f"no speech provider could speak: {reasons}", provider="speech")
 
     def failed(self, member: ChainMember, errors: Mapping[str, ProviderError]) -> None:
         """``member`` has failed: the next one will speak."""
