@@ -165,9 +165,9 @@ async def test_one_that_tells_its_state_wrongly_is_not_ready_and_harms_nobody(
         await runner.settled.wait()
         for told, kind in (("no", "TypeError"), ([KeyError("x")], "TypeError"), (5, "TypeError")):
             service.told = told
-            assert runner.problems() == [f"phone cannot tell its state ({kind})"]
+            assert runner.problems() == [f"phone cannot report its state ({kind})"]
         service.told = SystemExit(1)
-        assert runner.problems() == ["phone cannot tell its state (SystemExit)"]
+        assert runner.problems() == ["phone cannot report its state (SystemExit)"]
         assert "problems() returns 'no', not a sequence of texts" in caplog.text
         for count in ("1", None, SystemExit(1)):
             service.count = count

@@ -55,7 +55,7 @@ class ServiceRunner:
                 raise TypeError(f"live() returns {type(count).__name__}, not a number")
             return count
         except (Exception, SystemExit):  # noqa: BLE001 (a stranger's service)
-            _log.exception("the service %s cannot tell what is under way", self.name)
+            _log.exception("the service %s cannot report what is under way", self.name)
             return None
 
     def launch(self, tasks: TaskGroup) -> None:
@@ -120,8 +120,8 @@ class ServiceRunner:
                 raise TypeError(f"problems() returns {found!r}, not a sequence of texts")
             return texts
         except (Exception, SystemExit) as error:  # noqa: BLE001 (a stranger's service)
-            _log.exception("the service %s cannot tell its state", self.name)
-            return [f"{self.name} cannot tell its state ({type(error).__name__})"]
+            _log.exception("the service %s cannot report its state", self.name)
+            return [f"{self.name} cannot report its state ({type(error).__name__})"]
 
     async def drain(self) -> None:
         """Wait for what is under way. The caller limits the time."""
