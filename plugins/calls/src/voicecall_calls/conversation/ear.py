@@ -73,11 +73,11 @@ class Ear:
         self._limit = options.audio_format.size(_BUFFER_MS)
         self._ready = anyio.Event()
         self._scope = anyio.CancelScope()
-        """Of the present session."""
+        """The current session's."""
         self._broken: str | None = None
-        """Why the present session is given up."""
+        """Why the current session is being given up."""
         self._kind = ""
-        """The kind of its loss."""
+        """The kind of error by which it was lost."""
         self._refused = False
         """The vendor refused the last session, and would refuse the next."""
         self._utterance: SpeechStarted | Partial | None = None

@@ -72,7 +72,7 @@ class LastWords:
         self._native.finished(utterance_id, ok)
 
     async def say(self, text: str) -> bool:
-        """Speak ``text``; whether it was heard."""
+        """Speak ``text``. Returns whether it was heard."""
         ways: tuple[Callable[[str], Awaitable[bool]], ...] = (
             self._by_model,
             self._by_synthesis,

@@ -19,8 +19,8 @@ __all__ = ["PostgresStore"]
 class PostgresStore(SqlStore):
     """Calls in the database at ``url``; otherwise like :class:`.SqlStore`.
 
-    One gateway at a time: the database's advisory lock keeps out a second one, which waits for it
-    for ``lock_seconds``. Raises :exc:`voicecall.errors.ConfigError` for an invalid URL.
+    One gateway at a time: the database's advisory lock keeps out a second one, which waits up
+    to ``lock_seconds`` for it. Raises :exc:`voicecall.errors.ConfigError` for an invalid URL.
     """
 
     def __init__(self, url: str, directory: Path, seam: Seam, *, lock_seconds: float = 5.0) -> None:

@@ -177,7 +177,7 @@ class ModelVoice:
             self._line.write(item.key, tail)
         item.over = True
         if self._sink is not None and self._sink.current is item:
-            # More audio of this name would never come to an end.
+            # Later audio with this id must not go to this item, which has no second end.
             self._sink.current = None
         self._line.finish(item.key)
         self._changed.tell()
