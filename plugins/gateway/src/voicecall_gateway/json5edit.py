@@ -35,7 +35,7 @@ def set_key(text: str, path: Sequence[str], value: Any) -> str:
     for part in path[:-1]:
         place = place.setdefault(part, {})
         if not isinstance(place, dict):
-            raise CannotEdit(f"{'.'.join(path)} has no object to stand in")
+            raise CannotEdit(f"{'.'.join(path)} is inside a value that is not an object")
     place[path[-1]] = value
     return _checked(_set(text, path, value), wanted)
 
@@ -131,7 +131,7 @@ def _set(text: str, path: Sequence[str], value: Any) -> str:
     for part in reversed(rest[1:]):
         value = {part: value}
     if node.members is None:
-        raise CannotEdit(f"{'.'.join(path)} has no object to stand in")
+        raise CannotEdit(f"{'.'.join(path)} is inside a value that is not an object")
     if not node.members:
         return _insert_first(text, node, rest[0], value, style)
     if "\n" not in text[node.start : node.end]:

@@ -165,7 +165,7 @@ def _fix(line: CommandLine, config: Path | None, found: list[Issue]) -> dict[str
             report["backup"] = str(rewritten.backup)
             if rewritten.plain:
                 report["notes"].append(
-                    f"{file} could not be edited in place and was written anew, without its"
+                    f"{file} could not be edited in place and was rewritten without its"
                     f" comments; the old text is in {rewritten.backup}"
                 )
     state_dir = state_directory(line.environ)
