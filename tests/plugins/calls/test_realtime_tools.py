@@ -22,6 +22,7 @@ from voicecall.realtime import (
     RealtimeEvent,
     ResponseDone,
     ResponseStarted,
+    SessionLost,
     SessionReset,
     ToolCall,
     ToolCancelled,
@@ -410,8 +411,23 @@ async def test_a_declared_tool_is_carried_out_by_the_gateways(tmp_path: Path) ->
         assert arguments == {"cups": 2}
         assert use.session_key == phone.record.session_key
         assert use.scopes == frozenset()
-        # The model's next call may name its first tool call so, too.
-        assert use.idempotency_key == f"{phone.record.call_id}:t1"
+        # Another call, or the next session of this one, may have the same id for a tool call.
+        assert use.idempotency_key == f"{phone.record.call_id}:1:t1"
+
+
+async def test_the_same_id_in_the_next_session_is_another_tool_call(tmp_path: Path) -> None:
+    model, seen = ScriptedRealtime(), list[tuple[Any, ToolUse]]()
+    tool = coffee_tool({"ready": True}, {"ready": False}, seen=seen)
+    async with on_the_phone(tmp_path, model, tools=[tool], realtime={"tools": [COFFEE]}) as phone:
+        model.current.tell(ToolCall("t1", "make_coffee", {"cups": 2}))
+        await phone.settle(0.5)
+        model.current.tell(SessionLost("gone", fatal=True))
+        await phone.settle(1)
+        model.current.tell(ToolCall("t1", "make_coffee", {"cups": 1}))
+        await phone.settle(0.5)
+        assert model.current.results == [("t1", {"result": {"ready": False}}, False)]
+        keys = [use.idempotency_key for _, use in seen]
+        assert len(set(keys)) == 2
 
 
 async def test_only_what_is_declared_and_there_can_be_used(tmp_path: Path) -> None:

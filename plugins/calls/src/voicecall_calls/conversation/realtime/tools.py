@@ -125,6 +125,7 @@ class RealtimeTools:
         }
         self._calls: dict[str, anyio.CancelScope] = {}
         self._answered: deque[str] = deque(maxlen=_IDS_KEPT)
+        self._sessions = 1
         self._told: tuple[CallerTimes | None, float] = (None, 0.0)
         """When the model was last given a result to speak about, with the caller's times then."""
         self._ended = News()
@@ -182,6 +183,7 @@ class RealtimeTools:
     def forget(self) -> None:
         """Forget the ids of tool calls: the next session may use them again."""
         self._answered.clear()
+        self._sessions += 1
         self._told = (None, 0.0)
 
     async def _answer(self, call: ToolCall, session: RealtimeSession) -> None:
@@ -302,9 +304,8 @@ class RealtimeTools:
                 _log.warning("the tool %s is configured, but no plugin provides it", call.name)
             return {"error": f'Tool "{call.name}" not available'}
         record = self._lane.record
-        # Idempotency: a tool call is carried out once. The id of the phone call is part of the key,
-        # because models number their tool calls anew in each session.
-        key = f"{record.call_id}:{call.id}"
+        # Models may number their tool calls anew in each session.
+        key = f"{record.call_id}:{self._sessions}:{call.id}"
         use = ToolUse(frozenset(), record.session_key, record.agent_id, key)
         run = partial(spec.handler, call.arguments, use)
         try:
