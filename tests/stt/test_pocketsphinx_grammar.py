@@ -106,7 +106,7 @@ def test_what_only_the_decoder_understands_to_be_wrong_is_a_config_error() -> No
 
 @pytest.mark.parametrize("value", ["", "1,2,3", "a" + ",1" * 12, "nan" + ",1" * 12])
 def test_the_cepstral_mean_has_thirteen_numbers(value: str) -> None:
-    words = r"^pocketsphinx\.cmninit: must be 13 numbers with commas between them$"
+    words = r"^pocketsphinx\.cmninit: must be 13 numbers separated by commas$"
     with pytest.raises(ConfigError, match=words):
         validate(PocketsphinxConfig, {"phrases": ["yes"], "cmninit": value}, "pocketsphinx")
 

@@ -62,5 +62,5 @@ class PocketsphinxConfig(ConfigModel):
     def _thirteen_numbers(cls, value: str) -> str:
         parts = value.split(",")
         if len(parts) != 13 or not all(_NUMBER.fullmatch(part.strip()) for part in parts):
-            raise ValueError("must be 13 numbers with commas between them")
+            raise ValueError("must be 13 numbers separated by commas")
         return value
