@@ -126,6 +126,7 @@ class RealtimeTools:
         self._calls: dict[str, anyio.CancelScope] = {}
         self._answered: deque[str] = deque(maxlen=_IDS_KEPT)
         self._sessions = 1
+        """Number of the model's current session."""
         self._told: tuple[CallerTimes | None, float] = (None, 0.0)
         """When the model was last given a result to speak about, with the caller's times then."""
         self._ended = News()
