@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import stat
 import subprocess
 import sys
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -17,6 +19,14 @@ from voicecall.seam import SystemSeam
 from voicecall_agents.history import HistoryTurn, SqliteHistory
 
 pytestmark = [pytest.mark.unit, pytest.mark.anyio]
+
+
+@pytest.fixture
+def no_umask() -> Iterator[None]:
+    """Files get the mode that they are created with."""
+    before = os.umask(0)
+    yield
+    os.umask(before)
 
 
 def store(directory: Path) -> SqliteHistory:
@@ -161,12 +171,15 @@ async def test_two_gateways_may_share_the_file(tmp_path: Path) -> None:
         assert len(await one.load("a", 100)) == 20
 
 
+@pytest.mark.usefixtures("no_umask")
 async def test_the_file_is_private(tmp_path: Path) -> None:
     history = store(tmp_path)
     async with history.open():
         await history.put("a", turn(1), 10)
-        for path in (tmp_path / "agents").iterdir():
-            assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        files = {path.name: path.stat() for path in (tmp_path / "agents").iterdir()}
+        assert {"history.db", "history.db-wal"} <= set(files)
+        assert {stat.S_IMODE(file.st_mode) for file in files.values()} == {0o600}
+        assert stat.S_IMODE((tmp_path / "agents").stat().st_mode) == 0o700
 
 
 async def test_a_file_with_a_loose_mode_is_tightened(tmp_path: Path) -> None:

@@ -142,6 +142,9 @@ def test_the_mistakes_are_real() -> None:
 
 
 def test_an_error_about_a_huge_value_stays_short() -> None:
+    refused = 0
     for name, path in ALL:
-        tree, _ = mutated(name, path, "huge text")
-        assert len(outcome(tree)) < 2000, path
+        text = outcome(mutated(name, path, "huge text")[0])
+        assert len(text) < 2000, path
+        refused += bool(text)
+    assert refused > len(ALL) // 4

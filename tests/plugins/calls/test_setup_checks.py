@@ -502,6 +502,10 @@ def test_limits_of_one_client_that_hold_for_everybody_are_told(
 def test_no_check_shows_a_key() -> None:
     found = checks(provider="public", public={"apiKey": "very-secret"})
     assert "very-secret" not in repr(found)
+    for block in ({"apiKey": "very-secret", "voice": 5}, {"apiKey": ["very-secret"]}):
+        wrong = checks(provider="public", public=block)
+        assert not wrong["provider-config"].ok
+        assert "very-secret" not in repr(wrong)
 
 
 def test_a_check_warns_of_unverified_webhooks() -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
+import resource
 from typing import Any
 
 import anyio
@@ -47,5 +50,12 @@ async def test_a_shortage_is_told_once_until_it_is_over_for_a_while(
     ]
 
 
-async def test_there_is_no_shortage_here() -> None:
+async def test_a_shortage_is_what_the_system_says() -> None:
     assert shortage() is None
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
+    try:
+        found = shortage()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert found == os.strerror(errno.EMFILE)

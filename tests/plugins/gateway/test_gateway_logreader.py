@@ -10,7 +10,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from voicecall.registry import Registry
@@ -290,7 +290,14 @@ def test_lines_for_people() -> None:
     assert parse_line("[1]") == {"message": "[1]"}
 
 
-@given(st.text(max_size=40) | st.dictionaries(st.text(max_size=5), st.integers()).map(json.dumps))
+RECORDS = st.dictionaries(
+    st.sampled_from(["message", "error", "logger", "level", "callId"]) | st.text(max_size=5),
+    st.integers() | st.text(st.characters(max_codepoint=0xFF), max_size=20),
+)
+
+
+@given(st.text(max_size=40) | RECORDS.map(json.dumps))
+@example(json.dumps({"message": "\x1b[2J", "error": "\x1b", "logger": "\x1b", "callId": "\x1b"}))
 def test_any_line_can_be_shown(line: str) -> None:
     assert "\x1b" not in pretty(line)
 

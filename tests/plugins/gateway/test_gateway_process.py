@@ -304,7 +304,7 @@ def test_a_second_signal_ends_a_service_that_never_stops(box: Box) -> None:
     process, _ = box.gateway("import voicecall_gateway.runtime as r; r.AT_ONCE_SECONDS = 0.5")
     process.send_signal(signal.SIGTERM)
     read_until(process, "SIGTERM: draining, then stopping")
-    stopped(process, 1)
+    assert "SIGTERM again: stopping at once" in stopped(process, 1)
 
 
 def test_a_log_that_takes_nothing_does_not_hold_up_the_end() -> None:

@@ -100,6 +100,7 @@ async def test_a_noise_under_200_ms_never_pauses_the_bot(
     tmp_path: Path, half: Half, every: int
 ) -> None:
     clips = short_noises(half)[::every]
+    assert clips
     async with open_stage(tmp_path, WebRtcProvider()) as stage:
         for start in range(0, len(clips), 10):
             await stage.tell()
@@ -116,6 +117,7 @@ async def test_a_noise_under_200_ms_never_pauses_the_bot(
 @over_halves
 async def test_a_long_noise_costs_a_pause_at_most(tmp_path: Path, half: Half, every: int) -> None:
     paused, clips = 0, long_noises(half)[::every]
+    assert clips
     async with open_stage(tmp_path, WebRtcProvider()) as stage:
         for clip in clips:
             trial = await stage.trial(clip)
