@@ -48,22 +48,6 @@ async def still_works(phone: Phone) -> None:
     assert ran.is_set()
 
 
-@pytest.mark.parametrize("failures", [1, 2, 6])
-async def test_a_store_in_trouble_for_a_while_ends_no_other_call(
-    tmp_path: Path, failures: int
-) -> None:
-    async with open_phone(tmp_path) as phone:
-        await phone.call_in()
-        await phone.settle(3)
-        broken = phone.lane
-        phone.store.failures = failures
-        phone.hears("Hello there.")
-        await phone.settle(30)
-        assert broken.record.state is CallState.ERROR
-        assert broken.record.end_detail is EndDetail.INTERNAL
-        await still_works(phone)
-
-
 async def test_a_store_in_trouble_for_a_moment_costs_no_call_its_media_socket(
     tmp_path: Path,
 ) -> None:
@@ -122,12 +106,12 @@ async def test_an_end_waits_for_a_store_in_trouble_for_half_a_minute(tmp_path: P
 async def test_a_store_that_stays_in_trouble_leaves_the_call_to_its_deadlines(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with open_phone(tmp_path, config={"maxDurationSeconds": 120}) as phone:
+    async with open_phone(tmp_path, config={"maxDurationSeconds": 240}) as phone:
         await phone.call_in()
         await phone.settle(3)
         phone.store.failures = 1_000_000
         phone.hears("Hello there.")
-        await phone.settle(60)
+        await phone.settle(130)
         phone.store.failures = 0
         broken = phone.lane
         assert broken.record.live

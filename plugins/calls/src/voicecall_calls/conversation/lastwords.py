@@ -129,7 +129,7 @@ class LastWords:
     async def _by_carrier(self, text: str) -> bool:
         if not self._carrier.capabilities.native_speech:
             return False
-        await self._lane.apply(ev.StreamGivenUp(at=self._seam.now_ms()))
+        await self._lane.persist(ev.StreamGivenUp(at=self._seam.now_ms()))
         spoken = await utter(self._native.begin(), text, listens=False)
         return spoken.ok
 

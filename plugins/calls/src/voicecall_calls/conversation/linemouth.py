@@ -181,7 +181,7 @@ class _LineSpeech(Speech):
 
     async def _announce(self, sentence: str) -> None:
         """Tell the record that the utterance begins, which it may refuse."""
-        applied = await self._mouth.lane.apply(
+        applied = await self._mouth.lane.persist(
             ev.BotSpeaking(
                 at=self._mouth.seam.now_ms(),
                 utterance_id=self.id,
@@ -262,7 +262,7 @@ class _LineSpeech(Speech):
         self.times.done = mouth.seam.now_ms()
         mouth.line.forget(self.id)
         if told:
-            await mouth.lane.apply(
+            await mouth.lane.persist(
                 ev.BotSpoke(
                     at=mouth.seam.now_ms(),
                     utterance_id=self.id,

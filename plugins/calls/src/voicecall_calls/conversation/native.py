@@ -132,10 +132,10 @@ class _NativeSpeech(Speech):
     async def _give_up(self) -> None:
         """Record a failed attempt at the first message, or no other would be made."""
         lane, now = self._mouth.lane, self._mouth.seam.now_ms()
-        await lane.apply(
+        await lane.persist(
             ev.BotSpeaking(at=now, utterance_id=self.id, text=self._text, first_message=True)
         )
-        await lane.apply(
+        await lane.persist(
             ev.BotSpoke(at=now, utterance_id=self.id, heard="", complete=False, ok=False)
         )
 
@@ -152,7 +152,7 @@ class _NativeSpeech(Speech):
         with anyio.move_on_after(30 + 0.15 * len(text)):
             await self._over.wait()
             return Spoken(text if self._ok else "", ok=self._ok)
-        await self._mouth.lane.apply(
+        await self._mouth.lane.persist(
             ev.BotSpoke(at=self._mouth.seam.now_ms(), utterance_id=self.id, heard=text)
         )
         return Spoken(text)
@@ -167,8 +167,8 @@ class _NativeSpeech(Speech):
             # A question needs a new token: what the caller is saying now answers the old one.
             token = None if self._asks is not None else lane.record.listen_token
             listen = lane.host.planner.listen(token or mouth.seam.token())
-            await lane.apply(ev.ListenStarted(at=mouth.seam.now_ms(), token=listen.token))
-        applied = await lane.apply(
+            await lane.persist(ev.ListenStarted(at=mouth.seam.now_ms(), token=listen.token))
+        applied = await lane.persist(
             ev.BotSpeaking(
                 at=mouth.seam.now_ms(),
                 utterance_id=self.id,
@@ -181,7 +181,7 @@ class _NativeSpeech(Speech):
         if lane.record.ending is not None:
             # The call began to end before.
             now = mouth.seam.now_ms()
-            await lane.apply(
+            await lane.persist(
                 ev.BotSpoke(at=now, utterance_id=self.id, heard="", complete=False, ok=False)
             )
             return Spoken("", complete=False)
@@ -194,9 +194,9 @@ class _NativeSpeech(Speech):
             await asked(partial(mouth.provider.perform, lane.ref, speak))
         except ProviderError as error:
             if (end := await reported_end(lane, mouth.provider)) is not None:
-                await lane.apply(end)
+                await lane.persist(end)
             mouth.finished(self.id, False)
-            await lane.apply(
+            await lane.persist(
                 ev.BotSpoke(at=mouth.seam.now_ms(), utterance_id=self.id, heard="", ok=False)
             )
             return Spoken("", complete=False, ok=False, error=str(error))
@@ -225,6 +225,6 @@ class _NativeSpeech(Speech):
         lasted_ms, whole_ms = now - (self.times.first_sent or now), len(text) * _CHARACTER_MS
         complete = lasted_ms >= whole_ms
         heard = text if complete else heard_part(text, lasted_ms, whole_ms)
-        await mouth.lane.apply(
+        await mouth.lane.persist(
             ev.BotSpoke(at=now, utterance_id=self.id, heard=heard, complete=complete)
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import math
 from collections.abc import Callable
@@ -116,6 +117,8 @@ class StreamConversation(Dialogue):
         self._speech_ended_ms: int | None = None
         self._untold = 0
         """Number of the caller's turns that are not in the record yet."""
+        self._telling = asyncio.Lock()
+        """Keeps them in order."""
         self._barge_in: tuple[int, int] | None = None
         """When the bot fell silent, and how long the caller had spoken by then (milliseconds)."""
         self._ear: Ear | None = None
@@ -288,10 +291,11 @@ class StreamConversation(Dialogue):
 
         async def tell() -> None:
             try:
-                if verdict is Verdict.TURN:
-                    # What the bot had said so far comes first in the transcript.
-                    await self._floor.interrupted()
-                await self.lane.apply(event)
+                async with self._telling:
+                    if verdict is Verdict.TURN:
+                        # What the bot had said so far comes first in the transcript.
+                        await self._floor.interrupted()
+                    await self.lane.persist(event)
             finally:
                 self._untold -= 1
 
@@ -373,7 +377,8 @@ class StreamConversation(Dialogue):
 
     def _busy(self) -> bool:
         # Not every recogniser reports text before the end of a long utterance.
-        return super()._busy() or self._turns.caller_speaks(self.seam.monotonic())
+        caller_speaks = self._untold > 0 or self._turns.caller_speaks(self.seam.monotonic())
+        return caller_speaks or super()._busy()
 
     def _message_lost(self) -> bool:
         """After the last attempt at the first message, begin last words by another voice, since

@@ -96,6 +96,7 @@ class CallEngine:
         self.default_agent = default_agent
         self.media = media
         self.accepting = True
+        self.stopping = False
         self.refused: Counter[str] = Counter()
         """Number of refused inbound calls, by ``endDetail``."""
         self.conversations: Callable[[CallLane], Conversation] | None = None
@@ -150,7 +151,7 @@ class CallEngine:
                 try:
                     yield
                 finally:
-                    self.accepting = False
+                    self.accepting, self.stopping = False, True
                     for lane in list(self.lanes.values()):
                         if lane.conversation is not None:
                             lane.conversation.close("the gateway stopped")

@@ -35,7 +35,8 @@ if TYPE_CHECKING:
 __all__ = ["Applied", "CallLane", "Job", "ReplyMaker"]
 
 _log = logging.getLogger("voicecall.calls")
-_TRIES = 30
+_PATIENCE_S = 60.0
+_FIRST_PAUSE_S = 0.2
 _LONGEST_PAUSE_S = 2.0
 
 Job = Callable[[], Coroutine[Any, Any, object]]
@@ -151,25 +152,40 @@ class CallLane:
         finally:
             self._waiting -= 1
 
-    async def end(self, reason: EndReason, detail: EndDetail) -> None:
-        """Request the end of the call."""
-        now = self.host.seam.now_ms()
-        await self.apply(ev.EndRequested(at=now, reason=reason, detail=detail))
-
-    async def bring(self, event: ev.CallEvent) -> None:
-        """:meth:`apply` an event that must survive a temporary failure of the store. If that lasts
-        for a minute, the event is lost, and only the call's deadlines remain."""
-        for attempt in range(_TRIES):
+    async def persist(
+        self, event: ev.CallEvent, *, turns: Sequence[TurnRow] = (), patient: bool = False
+    ) -> Applied:
+        """:meth:`apply` an event that must survive a temporary failure of the store: it is tried
+        again for a minute, unless the gateway stops. Raises ``StoreError``."""
+        until = self.host.seam.monotonic() + _PATIENCE_S
+        pause = 0.0
+        while True:
             try:
-                await self.apply(event)
-                return
+                return await self.apply(event, turns=turns, patient=patient)
+            except DuplicateKey:
+                raise
             except StoreError as error:
-                if not attempt:
+                if not pause:
                     what = type(event).__name__
                     _log.error("call %s: %s not stored: %s", self.record.call_id, what, error)
-                # Short pauses: what it is about goes on meanwhile, and the gateway may be killed.
-                await anyio.sleep(min(0.2 * 2**attempt, _LONGEST_PAUSE_S))
-        _log.error("call %s: %s is lost", self.record.call_id, type(event).__name__)
+                if self.host.stopping or self.host.seam.monotonic() >= until:
+                    raise
+            # Short pauses: what it is about goes on meanwhile, and the gateway may be killed.
+            pause = min(2 * pause or _FIRST_PAUSE_S, _LONGEST_PAUSE_S)
+            await anyio.sleep(pause)
+
+    async def bring(self, event: ev.CallEvent) -> None:
+        """:meth:`persist` an event. If that fails, the event is lost, and only the call's deadlines
+        remain."""
+        try:
+            await self.persist(event)
+        except StoreError:
+            _log.error("call %s: %s is lost", self.record.call_id, type(event).__name__)
+
+    async def end(self, reason: EndReason, detail: EndDetail) -> None:
+        """Request the end of the call. Raises ``StoreError`` like :meth:`persist`."""
+        now = self.host.seam.now_ms()
+        await self.persist(ev.EndRequested(at=now, reason=reason, detail=detail))
 
     def hurry(self) -> None:
         """Let patient events of this call go on: something waits for them."""

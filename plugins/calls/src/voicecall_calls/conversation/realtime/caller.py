@@ -58,7 +58,7 @@ class CallerWords:
     async def _write(self, written: anyio.Event) -> None:
         while self._said:
             text = self._said[0]
-            await self._lane.apply(ev.CallerSaid(at=self._seam.now_ms(), text=text, context=True))
+            await self._lane.persist(ev.CallerSaid(at=self._seam.now_ms(), text=text, context=True))
             del self._said[0]
             self._question.answered(text)
         self._writing = None

@@ -124,10 +124,10 @@ class Greeting:
             self._farewell.begin(EndDetail.MESSAGE_FAILED)
             return
         key, now = self._seam.new_id(), self._seam.now_ms()
-        await self._lane.apply(
+        await self._lane.persist(
             ev.BotSpeaking(at=now, utterance_id=key, text=text, first_message=True)
         )
-        await self._lane.apply(
+        await self._lane.persist(
             ev.BotSpoke(at=now, utterance_id=key, heard="", complete=False, ok=False)
         )
 

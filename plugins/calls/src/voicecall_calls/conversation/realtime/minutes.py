@@ -48,7 +48,7 @@ class Minutes:
             first_message=item.message is not None and pending,
         )
         if event.first_message:
-            await self._lane.apply(event)
+            await self._lane.persist(event)
         else:
             # Stored with the end of the item: a crash would end the item too.
             await self._lane.note(event)
@@ -63,7 +63,7 @@ class Minutes:
             await self._words.known(item.answers)
         if item.cut_ms is not None:
             heard = heard_part(text, item.cut_ms, item.total_ms)
-        await self._lane.apply(
+        await self._lane.persist(
             ev.BotSpoke(
                 at=self._seam.now_ms(),
                 utterance_id=item.key,
