@@ -27,7 +27,8 @@ from voicecall.errors import (
 from voicecall.model import CallMode, EndDetail, MediaPath
 from voicecall.store import DialReservation
 from voicecall.tones import check_digits
-from voicecall_calls.engine.places import OUTBOUND_CAP
+from voicecall_calls.coordinator import MemoryCoordinator
+from voicecall_calls.engine.places import OUTBOUND_CAP, Places
 from voicecall_calls.operations import DialOptions, projection
 from voicecall_testing.clock import virtual_backend
 from voicecall_testing.fakes import NATIVE, ScriptedCarrier
@@ -216,6 +217,39 @@ async def test_no_more_calls_a_minute_than_are_allowed(tmp_path: Path) -> None:
         await phone.settle(60)
         await phone.dial("Hello.")
         assert len(phone.carrier.dialled) == 3
+
+
+class RemoteCoordinator(MemoryCoordinator):
+    """Takes a while for what it is asked; ``down`` for rates."""
+
+    down = False
+
+    async def release(self, name: str, holder: str) -> None:
+        await anyio.sleep(0.1)
+        await super().release(name, holder)
+
+    async def allow(self, name: str, *, per_minute: int) -> bool:
+        if self.down:
+            raise ProviderUnavailable("no way there", provider="remote")
+        await anyio.sleep(1)
+        return await super().allow(name, per_minute=per_minute)
+
+
+async def test_a_request_that_is_given_up_or_fails_keeps_no_place(tmp_path: Path) -> None:
+    async with open_phone(tmp_path, config={"outbound": {"maxPerMinute": 9}}) as phone:
+        coordinator = RemoteCoordinator(phone.seam)
+        phone.engine.coordinator = coordinator
+        phone.engine.places = Places(coordinator, lambda: phone.config, phone.engine.policy)
+        with anyio.move_on_after(0.5):
+            await phone.dial("Hello.")
+        assert await untouched(phone)
+        coordinator.down = True
+        with pytest.raises(ProviderUnavailable, match="no way there"):
+            await phone.dial("Hello.")
+        assert await untouched(phone)
+        coordinator.down = False
+        await phone.dial("Hello.")
+        assert await taken(phone) == 1
 
 
 async def test_the_longest_call_keeps_its_place_to_its_end(tmp_path: Path) -> None:

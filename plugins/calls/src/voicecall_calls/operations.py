@@ -178,23 +178,33 @@ class CallOperations:
         if not await engine.places.take(step.record.direction, call_id):
             limit = engine.config.max_concurrent_calls
             raise CapacityExceeded(f"Maximum concurrent calls ({limit}) reached")
-        rate = engine.config.outbound.max_per_minute
-        if rate is not None and not await engine.coordinator.allow("dial", per_minute=rate):
-            await engine.places.give_back(step.record)
-            raise CapacityExceeded(f"Maximum calls per minute ({rate}) reached")
         reservation = DialReservation(options.idempotency_key or call_id, call_id, at)
-        lane = CallLane(step.record, engine)
         try:
-            await lane.open(step, ev.CallOpened(at=at), reservation=reservation)
+            return await self._opened(step, ev.CallOpened(at=at), reservation)
         except StoreError as error:
-            await engine.places.give_back(step.record)
             if isinstance(error, DuplicateKey) and error.kind == "dial":
                 known = await engine.store.reservation(reservation.key)
                 if known is not None:
                     return await self._known(known, to_number, message)
             engine.strays.look_for(call_id)
             raise
-        return lane.record
+
+    async def _opened(
+        self, step: mc.Step, event: ev.CallOpened, reservation: DialReservation
+    ) -> CallRecord:
+        """Open a call that has its place; the place is given back if that fails."""
+        engine, opened = self._engine, False
+        try:
+            rate = engine.config.outbound.max_per_minute
+            if rate is not None and not await engine.coordinator.allow("dial", per_minute=rate):
+                raise CapacityExceeded(f"Maximum calls per minute ({rate}) reached")
+            lane = CallLane(step.record, engine)
+            await lane.open(step, event, reservation=reservation)
+            opened = True
+            return lane.record
+        finally:
+            if not opened:
+                await engine.places.give_back(step.record)
 
     async def placed(self, record: CallRecord) -> None:
         """Wait, for ten seconds at most, until the carrier has answered the dial request of a call.

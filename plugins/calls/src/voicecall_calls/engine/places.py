@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import anyio
+
 from voicecall.coordinator import Coordinator
 from voicecall.machine import CallPolicy
 from voicecall.model import CallRecord, Direction
@@ -46,8 +48,9 @@ class Places:
         return lease is not None
 
     async def give_back(self, record: CallRecord) -> None:
-        """Free the place of a call that is over, or was never opened."""
-        await self._coordinator.release(_cap(record.direction), record.call_id)
+        """Free the place of a call that is over, or was never opened; also if cancelled."""
+        with anyio.CancelScope(shield=True):
+            await self._coordinator.release(_cap(record.direction), record.call_id)
 
 
 def _cap(direction: Direction) -> str:
