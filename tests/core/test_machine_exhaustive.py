@@ -77,6 +77,7 @@ EVENTS: tuple[ev.CallEvent, ...] = (
     carrier(ev.SpeechHeard, text=" "),
     carrier(ev.SpeechHeard, text="ye", final=False),
     carrier(ev.DigitsPressed, digits="1"),
+    carrier(ev.DigitsPressed, digits="1", turn_token="stale"),
     carrier(ev.PlaybackEnded, utterance_id="first"),
     carrier(ev.PlaybackEnded, utterance_id="first", ok=False),
     carrier(ev.StreamFailed, error="gone"),

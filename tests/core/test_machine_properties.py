@@ -80,7 +80,12 @@ carrier_events: st.SearchStrategy[ev.CallEvent] = st.one_of(
         turn_token=st.sampled_from([None, "a", "b"]),
         **carrier,
     ),
-    st.builds(ev.DigitsPressed, digits=st.just("1"), **carrier),
+    st.builds(
+        ev.DigitsPressed,
+        digits=st.just("1"),
+        turn_token=st.sampled_from([None, "a", "b"]),
+        **carrier,
+    ),
     st.builds(ev.PlaybackEnded, utterance_id=st.sampled_from("uvw"), ok=st.booleans(), **carrier),
     st.builds(ev.StreamFailed, **carrier),
     st.builds(ev.StreamStopped, stream_id=st.sampled_from("st"), **carrier),

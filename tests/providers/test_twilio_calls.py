@@ -114,7 +114,7 @@ async def test_keys_are_heard_and_the_caller_is_listened_to_still() -> None:
         script = (WaitForSilence(), Press("42#"), Wait(2000), Say("That is it."), Silent())
         desk.twilio.dial_in(CALLER, HERE, script)
         pressed = await desk.event(ev.DigitsPressed)
-        assert pressed.digits == "42#"
+        assert (pressed.digits, pressed.turn_token) == ("42#", "tok-1")
         heard = await desk.event(ev.SpeechHeard)
         assert heard.turn_token == "tok-1"
 

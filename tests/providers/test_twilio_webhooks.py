@@ -214,7 +214,7 @@ def test_digits_and_silence() -> None:
 def test_the_key_that_ends_an_input_belongs_to_it(digits: str, ended_by: str, wanted: str) -> None:
     [pressed] = events(outbound(NEXT, Digits=digits, FinishedOnKey=ended_by))
     assert isinstance(pressed, ev.DigitsPressed)
-    assert pressed.digits == wanted
+    assert (pressed.digits, pressed.turn_token) == (wanted, "tok-1")
 
 
 def test_equal_words_in_two_rounds_are_two_events() -> None:

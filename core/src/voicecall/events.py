@@ -106,9 +106,11 @@ class SpeechHeard(CarrierEvent, frozen=True, kw_only=True):
 
 
 class DigitsPressed(CarrierEvent, frozen=True, kw_only=True):
-    """The other party pressed keys: one or more of ``0-9 * #``."""
+    """The other party pressed keys: one or more of ``0-9 * #``. ``turn_token`` as in
+    :class:`SpeechHeard`, if a ``Listen`` action led to them."""
 
     digits: str
+    turn_token: str | None = None
 
 
 class PlaybackEnded(CarrierEvent, frozen=True, kw_only=True):

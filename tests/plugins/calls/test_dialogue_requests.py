@@ -376,16 +376,22 @@ async def test_keys_answer_a_question_too(tmp_path: Path, media: MediaPath) -> N
 
 
 @pytest.mark.parametrize(
-    "other", [{"text": "   "}, {"text": "Of another turn.", "turn_token": "stale"}]
+    ("kind", "other"),
+    [
+        (ev.SpeechHeard, {"text": "   "}),
+        (ev.SpeechHeard, {"text": "Of another turn.", "turn_token": "stale"}),
+        (ev.DigitsPressed, {"digits": "4#", "turn_token": "stale"}),
+    ],
 )
-async def test_blank_speech_and_that_of_another_turn_leave_the_question_open(
-    tmp_path: Path, other: dict[str, Any]
+async def test_blank_speech_and_inputs_of_another_turn_leave_the_question_open(
+    tmp_path: Path, kind: type[ev.CarrierEvent], other: dict[str, Any]
 ) -> None:
     async with open_phone(tmp_path, media=MediaPath.NATIVE) as phone:
         await greeted(phone)
         async with asked(phone) as answers:
             await phone.settle(2)
-            await phone.event(ev.SpeechHeard, **other)
+            await phone.event(kind, **other)
+            await phone.settle(2)
             assert answers == []
             await words(phone, "Anna.")
         assert answers == ["Anna."]

@@ -105,8 +105,7 @@ def playback_ended(record: CallRecord, event: ev.PlaybackEnded, policy: CallPoli
 
 
 def speech_heard(record: CallRecord, event: ev.SpeechHeard, policy: CallPolicy) -> Step:
-    expected = record.listen_token
-    if event.turn_token and expected and event.turn_token != expected:
+    if _of_earlier_turn(record, event.turn_token):
         return Step(record, outcome=Outcome.IGNORED)
     return _caller_speech(record, event.at, event.text, event.final, event.confidence, policy)
 
@@ -139,5 +138,13 @@ def _caller_speech(
 
 
 def digits(record: CallRecord, event: ev.DigitsPressed, policy: CallPolicy) -> Step:
+    if _of_earlier_turn(record, event.turn_token):
+        return Step(record, outcome=Outcome.IGNORED)
     record, effects = first_sign_of_life(record, event.at, policy)
     return Step(record, (*effects, KeysPressed(event.digits)))
+
+
+def _of_earlier_turn(record: CallRecord, turn_token: str | None) -> bool:
+    """Whether an input answers a ``Listen`` action that another one has replaced."""
+    expected = record.listen_token
+    return bool(turn_token and expected and turn_token != expected)

@@ -168,7 +168,14 @@ class _Reading:
         # The key that ended the input counts like any other.
         digits = self.form.get("Digits", "") + self.form.get("FinishedOnKey", "")
         if digits:
-            found.append(ev.DigitsPressed(key=self._here("digits"), digits=digits, **self.common))
+            found.append(
+                ev.DigitsPressed(
+                    key=self._here("digits"),
+                    digits=digits,
+                    turn_token=self.query.get("t"),
+                    **self.common,
+                )
+            )
         return found or [self._active()]
 
     def _stream(self) -> list[ev.CarrierEvent]:
