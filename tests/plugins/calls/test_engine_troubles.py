@@ -103,22 +103,33 @@ async def test_an_end_waits_for_a_store_in_trouble_for_half_a_minute(tmp_path: P
         assert phone.record.end_detail is EndDetail.DIAL_FAILED
 
 
-async def test_a_store_that_stays_in_trouble_leaves_the_call_to_its_deadlines(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+async def test_a_store_that_stays_in_trouble_ends_the_call_as_soon_as_it_can(
+    tmp_path: Path,
 ) -> None:
-    async with open_phone(tmp_path, config={"maxDurationSeconds": 240}) as phone:
+    async with open_phone(tmp_path, config={"maxDurationSeconds": 600}) as phone:
         await phone.call_in()
         await phone.settle(3)
         phone.store.failures = 1_000_000
         phone.hears("Hello there.")
-        await phone.settle(130)
+        await phone.settle(300)
         phone.store.failures = 0
         broken = phone.lane
         assert broken.record.live
-        assert "EndRequested is lost" in caplog.text
         await still_works(phone)
-        await phone.settle(120)
-        assert broken.record.end_detail is EndDetail.MAX_DURATION
+        await phone.settle(5)
+        assert broken.record.end_detail is EndDetail.INTERNAL
+
+
+async def test_what_stays_unstored_for_a_minute_is_lost(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with open_phone(tmp_path) as phone:
+        record = await phone.dial("Hello.")
+        phone.carrier.status_of = tel.CallStatus(ev.CarrierStatus.LIVE)
+        phone.store.failures = 1_000_000
+        await phone.lane.bring(ev.CallerSaid(at=phone.now(), text="Hello?"))
+        assert 60_000 <= phone.now() - record.started_at <= 63_000
+        assert "CallerSaid is lost" in caplog.text
 
 
 async def test_a_deadline_that_cannot_be_stored_is_logged_once_until_one_is(

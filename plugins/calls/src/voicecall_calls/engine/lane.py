@@ -156,8 +156,10 @@ class CallLane:
         self, event: ev.CallEvent, *, turns: Sequence[TurnRow] = (), patient: bool = False
     ) -> Applied:
         """:meth:`apply` an event that must survive a temporary failure of the store: it is tried
-        again for a minute, unless the gateway stops. Raises ``StoreError``."""
-        until = self.host.seam.monotonic() + _PATIENCE_S
+        again for a minute, and the request to end a call until the gateway stops. Raises
+        ``StoreError``."""
+        ends = isinstance(event, ev.EndRequested)
+        until = math.inf if ends else self.host.seam.monotonic() + _PATIENCE_S
         pause = 0.0
         while True:
             try:
