@@ -164,6 +164,18 @@ async def test_config_check(shell: Any, fake_plugin: Any) -> None:
     assert "did you mean 'maxCalls'?" in out
 
 
+async def test_config_check_tells_that_there_is_no_file(shell: Any) -> None:
+    del shell.environ["VOICECALL_CONFIG"]
+    shell.environ["HOME"] = str(shell.home)
+    file = shell.home / ".voicecall" / "config.json5"
+    told = f"{file}: there is no such file; the defaults apply\n"
+    assert shell("config", "check") == (0, told, "")
+    assert shell.json("config", "check")["exists"] is False
+    file.parent.mkdir()
+    file.write_text("{}")
+    assert shell("config", "check") == (0, f"{file}: OK\n", "")
+
+
 async def test_a_configuration_error_is_one_line(shell: Any) -> None:
     shell.config.write_text("{a: }")
     for command in (["gateway", "run"], ["gateway", "status"], ["setup"], ["plugins", "list"]):

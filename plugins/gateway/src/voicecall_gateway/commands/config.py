@@ -32,12 +32,19 @@ def check(context: typer.Context, config: ConfigOption = None, json: JsonOption 
     if json:
         print_json(report)
     else:
-        print_text(f"{report['file']}: {'OK' if report['ok'] else 'needs attention'}")
+        print_text(f"{report['file']}: {_verdict(report)}")
         for text in report["problems"]:
             print_text(f"problem: {text}")
         print_remarks(report)
     if not report["ok"]:
         raise typer.Exit(1)
+
+
+def _verdict(report: Mapping[str, Any]) -> str:
+    if not report["ok"]:
+        return "needs attention"
+    # Whoever wrote a file elsewhere must not read that it is in use.
+    return "OK" if report["exists"] else "there is no such file; the defaults apply"
 
 
 def schema(context: typer.Context, json: JsonOption = False) -> None:
