@@ -332,6 +332,19 @@ async def test_an_inbound_call_is_refused_with_words() -> None:
         assert desk.heard(call) == ["Your code is 1, 2, 3."]
 
 
+@pytest.mark.parametrize(("asked", "rung"), [(20, 20), (601, 600)])
+async def test_a_phone_rings_as_long_as_it_is_told_or_as_twilio_allows(
+    asked: int, rung: int
+) -> None:
+    async with open_desk(second_s=0.05) as desk:
+        desk.twilio.set_phone(PHONE, Behaviour(answer=AnswerMode.NO_ANSWER))
+        call = await desk.dial(ring_timeout_s=asked)
+        await desk.event(ev.Ringing)
+        began = desk.twilio.seam.monotonic()
+        assert (await ended(desk, call)).reason is EndReason.NO_ANSWER
+        assert desk.twilio.seam.monotonic() - began == pytest.approx(rung / 20, abs=1)
+
+
 async def test_the_carrier_ends_calls_at_their_limit() -> None:
     async with open_desk() as desk:
         desk.twilio.set_phone(PHONE, (Silent(),))
@@ -383,6 +396,18 @@ async def test_a_webhook_that_failed_is_delivered_again() -> None:
         desk.statuses = [500, 503, 200]
         desk.answers[ev.Answered] = lambda _: [speak("u-1", "Hello.")]
         call = desk.ref("in-1", desk.twilio.dial_in(CALLER, HERE, (Silent(),)))
+        await desk.event(ev.PlaybackEnded)
+        assert desk.heard(call) == ["Hello."]
+        await desk.provider.perform(call, tel.Hangup())
+
+
+async def test_a_first_document_that_failed_is_requested_again() -> None:
+    async with open_desk() as desk:
+        desk.twilio.set_phone(PHONE, Behaviour(script=(Silent(),), after_ms=600))
+        desk.answers[ev.Answered] = lambda _: [speak("u-1", "Hello.")]
+        call = await desk.dial()
+        await desk.event(ev.Ringing)
+        desk.statuses = [500, 503, 500]
         await desk.event(ev.PlaybackEnded)
         assert desk.heard(call) == ["Hello."]
         await desk.provider.perform(call, tel.Hangup())
