@@ -434,6 +434,20 @@ async def test_a_call_that_rings_can_be_ended() -> None:
         assert end.reason.value == "hangup-bot"
 
 
+async def test_words_that_just_fit_into_a_request_are_said() -> None:
+    async with open_desk() as desk:
+        call = await connected(desk)
+        with pytest.raises(RequestRejected, match="characters of TwiML") as caught:
+            await desk.provider.perform(call, tel.Speak("u-1", "x" * 4000))
+        needed = int(str(caught.value).split(" characters")[0].split()[-1])
+        fitting = 4000 - (needed - 4000)
+        with pytest.raises(RequestRejected, match="needs 4001 characters"):
+            await desk.provider.perform(call, tel.Speak("u-1", "x" * (fitting + 1)))
+        await desk.provider.perform(call, tel.Speak("u-1", "x" * fitting))
+        assert len(desk.entries("update", call)) == 1
+        await desk.provider.perform(call, tel.Hangup())
+
+
 async def test_words_for_a_call_that_is_answered_a_moment_later() -> None:
     async with open_desk() as desk:
         desk.twilio.set_phone(PHONE, Behaviour(script=(Silent(),), after_ms=600))

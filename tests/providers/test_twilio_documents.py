@@ -123,6 +123,15 @@ def test_what_is_not_only_spoken_does_not_come_with_the_dial_request() -> None:
     assert not PROVIDER.speaks_at_dial(tel.Speak("u-1", "x" * 3500))
 
 
+def test_a_notification_may_be_as_long_as_a_request_allows() -> None:
+    def spoken(length: int) -> str | None:
+        return notice(tel.Speak("u-1", "x" * length), HOOK, Style())
+
+    fitting = 3500 + 4000 - len(spoken(3500) or "")
+    assert len(spoken(fitting) or "") == 4000
+    assert spoken(fitting + 1) is None
+
+
 def test_silence_is_listened_to_again_with_more_patience() -> None:
     response = VoiceResponse()
     response.append(gather("i=*&n=1&t=tok-1&s=1", timeout=5))
