@@ -6,7 +6,8 @@ import dataclasses
 import json
 import math
 import struct
-from collections.abc import AsyncIterator, Callable, Mapping
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -46,6 +47,16 @@ FAST = ExchangeOptions(
     least_speech_ms=20,
     digit_ms=1,
 )
+
+
+@pytest.fixture
+def far_from_utc(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The local time of this machine is nine hours ahead of UTC."""
+    with monkeypatch.context() as changed:
+        changed.setenv("TZ", "XYZ-9")
+        time.tzset()
+        yield
+    time.tzset()
 
 
 class ToneSpeech(PlainSpeechProvider):

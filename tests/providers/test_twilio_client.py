@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from voicecall.errors import (
     RequestRejected,
 )
 from voicecall_mock.exchange import AnswerMode, Behaviour, Silent
+from voicecall_testing.clock import VirtualSeam
 from voicecall_testing.twilio import RestFault
 from voicecall_twilio.client import LONGEST_REPLY
 from voicecall_twilio.config import TwilioConfig
@@ -364,8 +366,10 @@ async def test_two_calls_that_may_be_the_one_are_no_answer() -> None:
 async def test_a_list_that_cannot_be_had_is_no_answer() -> None:
     async with open_desk() as desk:
         trouble(desk, RestFault(status=503, paths=LIST))
-        with pytest.raises(OutcomeUnknown):
+        with pytest.raises(OutcomeUnknown) as caught:
             await desk.provider.find_dial(query(desk))
+        assert caught.value.request_id is not None
+        assert caught.value.request_id in str(caught.value)
 
 
 async def test_many_calls_are_looked_through_page_by_page() -> None:
@@ -391,6 +395,22 @@ async def test_a_call_that_is_not_made_yet_may_be_the_one() -> None:
     page = json.dumps({"calls": [called, queued], "next_page_uri": None})
     async with answering(page) as config, open_desk(config) as desk:
         assert await desk.provider.find_dial(query(desk)) == "CA1"
+
+
+@pytest.mark.usefixtures("far_from_utc")
+@pytest.mark.parametrize("zone", ["+0000", "-0000", "+0200"])
+async def test_a_call_is_as_old_as_its_date_says_wherever_the_gateway_is(zone: str) -> None:
+    now = datetime.fromtimestamp(VirtualSeam().now_ms() // 1000, UTC)
+    local = now + timedelta(hours=int(zone[1:3]))
+
+    def listed(sid: str, made: datetime) -> dict[str, str]:
+        date = f"{made:%a, %d %b %Y %H:%M:%S} {zone}"
+        return {"sid": sid, "direction": "outbound-api", "date_created": date}
+
+    old = listed("CA1", local - timedelta(minutes=5))
+    page = json.dumps({"calls": [listed("CA2", local), old]})
+    async with answering(page) as config, open_desk(config) as desk:
+        assert await desk.provider.find_dial(query(desk)) == "CA2"
 
 
 async def test_more_calls_than_can_be_looked_through_are_no_answer() -> None:

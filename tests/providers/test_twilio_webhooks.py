@@ -299,6 +299,7 @@ def test_streams_tell_of_their_ends() -> None:
     assert failed.key != stopped.key
 
 
+@pytest.mark.usefixtures("far_from_utc")
 @pytest.mark.parametrize(
     ("text", "at"),
     [
@@ -306,7 +307,9 @@ def test_streams_tell_of_their_ends() -> None:
         ("Sat, 21 Nov 2026 13:59:00 +0200", NOW - 60_000 + 999),
         ("Sat, 21 Nov 2026 12:00:00 +0000", NOW),
         ("Sat, 21 Nov 2026 13:00:00 +0000", NOW),
+        ("Sat, 21 Nov 2026 11:59:00 -0000", NOW - 60_000 + 999),
         ("2026-11-21T11:59:00.5Z", NOW - 60_000 + 999),
+        ("2026-11-21T11:59:00", NOW - 60_000 + 999),
         ("yesterday", NOW),
         ("Sat, 99 Foo 2026 11:59:00 +0000", NOW),
         ("", NOW),
