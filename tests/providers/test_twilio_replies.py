@@ -15,7 +15,7 @@ import pytest
 from voicecall import ProviderContext
 from voicecall import events as ev
 from voicecall import telephony as tel
-from voicecall.errors import OutcomeUnknown, ProviderUnavailable
+from voicecall.errors import AuthenticationFailed, OutcomeUnknown, ProviderUnavailable
 from voicecall_twilio.config import TwilioConfig
 from voicecall_twilio.provider import TwilioProvider
 
@@ -99,6 +99,20 @@ async def test_nobody_knows_what_such_a_reply_means(given: bytes, said: str) -> 
         [probe] = await provider.probe(HOOK, [HERE])
         assert (probe.name, probe.ok) == ("credentials", False)
         assert said in probe.message
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        reply("401 Unauthorized", b"<html></html>", "Content-Type: text/html"),
+        reply("403 Forbidden", b'{"code":20003,"message":"Authenticate","status":403}'),
+    ],
+    ids=["401", "20003"],
+)
+async def test_credentials_are_refused_by_status_or_by_code(given: bytes) -> None:
+    async with answered_with(given) as provider:
+        with pytest.raises(AuthenticationFailed, match=r"twilio\.authToken are not accepted"):
+            await provider.place_call(DIAL)
 
 
 async def test_a_pause_that_is_asked_for_is_kept() -> None:
