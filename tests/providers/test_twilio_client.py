@@ -88,6 +88,17 @@ async def test_too_many_requests_for_long_is_a_failure_and_no_call() -> None:
         assert dialled(desk) == 0
 
 
+async def test_a_call_that_is_turned_away_slowly_fails_while_the_engine_waits_for_it() -> None:
+    async with open_desk() as desk:
+        trouble(desk, RestFault(status=429, delay_ms=6000, paths=CREATE))
+        began = desk.twilio.seam.monotonic()
+        with pytest.raises(ProviderUnavailable, match="code 20429"):
+            await desk.dial()
+        # After 25 s it would count as one that may have been placed.
+        assert desk.twilio.seam.monotonic() - began < 25
+        assert len(desk.entries("request")) == 3
+
+
 @pytest.mark.parametrize("turned_away", [0, 4])
 async def test_a_call_that_is_over_before_its_turn_is_not_placed(turned_away: int) -> None:
     async with open_desk({"callsPerSecond": 0.5}) as desk:
