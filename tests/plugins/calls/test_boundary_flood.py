@@ -13,7 +13,7 @@ import pytest
 from voicecall_calls.server import CallServer, WebhookSecurity
 from voicecall_calls.server.places import Places
 
-from .boundary import CARRIERS, listening
+from .boundary import CARRIERS, answer_of, listening
 
 pytestmark = [
     pytest.mark.integration,
@@ -152,6 +152,37 @@ async def test_whoever_sends_at_once_is_not_overtaken() -> None:
                     assert (await stream.receive()).startswith(b"HTTP/1.1 429 ")
             desk.gate.set()
         assert len(desk.handled) == 8
+
+
+async def test_whoever_stands_until_all_places_are_of_handled_requests_gets_none() -> None:
+    security = WebhookSecurity(max_in_flight=1)
+    async with (
+        listening(CARRIER.provider(), security=security) as (server, desk, _),
+        AsyncExitStack() as stack,
+    ):
+        desk.gate = anyio.Event()
+        streams = []
+        for _ in range(2):
+            body = CARRIER.ringing()
+            head = f"POST /voice/webhook HTTP/1.1\r\nhost: 127.0.0.1:{server.port}\r\n"
+            for name, value in CARRIER.signed(server.local_url, body).items():
+                head += f"{name}: {value}\r\n"
+            head += f"content-length: {len(body)}\r\n\r\n"
+            stream = await stack.enter_async_context(
+                await anyio.connect_tcp("127.0.0.1", server.port)
+            )
+            await stream.send(head.encode() + body[:-1])
+            streams.append((stream, body[-1:]))
+            # Once this is answered, the request before it waits for its body.
+            await answer_of(server.port, b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
+        (first, rest), (second, last) = streams
+        await first.send(rest)
+        await desk.until_waiting(1)
+        await second.send(last)
+        assert (await second.receive()).startswith(b"HTTP/1.1 429 ")
+        desk.gate.set()
+        assert (await first.receive()).startswith(b"HTTP/1.1 200 ")
+        assert len(desk.handled) == 1
 
 
 async def test_many_genuine_webhooks_pass_through_a_flood_that_goes_on() -> None:
