@@ -454,6 +454,19 @@ async def test_a_call_that_is_over_is_hung_up_with_success() -> None:
         await desk.provider.perform(unknown, tel.Hangup())
 
 
+@pytest.mark.parametrize("action", [tel.Hangup(), tel.StopListening(), tel.Speak("u-1", "Hello")])
+async def test_a_refusal_for_another_reason_does_not_mean_that_a_call_is_over(
+    action: tel.Action,
+) -> None:
+    async with open_desk() as desk:
+        call = await connected(desk)
+        trouble(desk, RestFault(status=403, times=1))
+        with pytest.raises(RequestRejected, match="HTTP 403") as caught:
+            await desk.provider.perform(call, action)
+        assert "the call is over" not in str(caught.value)
+        await desk.provider.perform(call, tel.Hangup())
+
+
 async def test_a_call_that_rings_can_be_ended() -> None:
     async with open_desk() as desk:
         desk.twilio.set_phone(PHONE, Behaviour(answer=AnswerMode.NO_ANSWER))
