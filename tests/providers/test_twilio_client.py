@@ -158,8 +158,11 @@ async def test_a_dial_of_unknown_outcome_is_looked_up_and_never_repeated(
         desk.twilio.set_phone(PHONE, Behaviour(answer=AnswerMode.NO_ANSWER))
         trouble(desk, fault)
         asked = query(desk)
-        with pytest.raises(OutcomeUnknown):
+        with pytest.raises(OutcomeUnknown) as caught:
             await desk.dial()
+        error = caught.value
+        assert error.status == fault.status
+        assert (error.request_id is None) is (fault.status is None)
         assert dialled(desk) == made
         found = await desk.provider.find_dial(asked)
         assert found == next(iter(desk.twilio.calls), None)
