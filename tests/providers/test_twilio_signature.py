@@ -159,12 +159,19 @@ def test_vector_of_a_json_body() -> None:
 def test_vector_of_a_shared_key() -> None:
     pairs = [("CallSid", "CA1"), ("CallStatus", "ringing")]
     signature = "rzeWhGZwKAusZYud1QBZSEMFo00XnPhNALMsmCUC4IM="
-    for settings in (BY_SHARED_KEY, ", ".join(reversed(BY_SHARED_KEY.split(",")))):
+    in_other_ways = (
+        ", ".join(reversed(BY_SHARED_KEY.split(","))),
+        "key = webhooks_sharedkey_abc , algorithm = hmac_sha256 ",
+    )
+    for settings in (BY_SHARED_KEY, *in_other_ways):
         assert accepted(form_request(WEBHOOK, pairs, signature, settings))
     assert not accepted(form_request(WEBHOOK, pairs, signature))
     assert not accepted(form_request(WEBHOOK, pairs, signature, BY_SHARED_KEY), Keys(TOKEN))
     other = "key=webhooks_sharedkey_abc,algorithm=HMAC_MD5"
     assert not accepted(form_request(WEBHOOK, pairs, signature, other))
+    by_token = RequestValidator(TOKEN).compute_signature(WEBHOOK, dict(pairs))
+    for settings in ("key=webhooks_sharedkey_abc", "algorithm=", "algorithm= "):
+        assert accepted(form_request(WEBHOOK, pairs, by_token, settings))
 
 
 SOCKET = f"wss://{HOST}/voice/stream"
@@ -228,6 +235,16 @@ def test_a_body_that_no_signature_covers_is_refused(kind: str) -> None:
     signature = RequestValidator(TOKEN).compute_signature(WEBHOOK, {})
     asked = request(WEBHOOK, b'{"CallSid":"CA1"}', signature, {"content-type": kind})
     assert not accepted(asked)
+
+
+@pytest.mark.parametrize(
+    "kind", ["Application/X-WWW-Form-Urlencoded", " application/x-www-form-urlencoded ;charset=x"]
+)
+def test_the_kind_of_a_form_may_be_written_in_other_ways(kind: str) -> None:
+    signature = RequestValidator(TOKEN).compute_signature(WEBHOOK, {"CallSid": "CA1"})
+    asked = request(WEBHOOK, b"CallSid=CA1", signature, {"content-type": kind})
+    assert accepted(asked)
+    assert not accepted(replace(asked, body=b"CallSid=CA2"))
 
 
 def test_a_body_whose_kind_is_not_told_is_a_form_unless_its_hash_is_given() -> None:
