@@ -146,6 +146,12 @@ async def test_a_call_that_a_proxy_did_not_let_out_was_not_placed(
                 await provider.place_call(DIAL)
 
 
+async def test_a_call_to_an_address_that_no_request_can_have_was_not_placed() -> None:
+    async with adapter("https://198.51.100.256") as provider:
+        with pytest.raises(ProviderUnavailable, match=r"cannot reach .*InvalidURL"):
+            await provider.place_call(DIAL)
+
+
 async def test_a_call_that_nobody_takes_is_refused_while_the_engine_waits_for_it() -> None:
     came = 0
 
