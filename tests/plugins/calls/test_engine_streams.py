@@ -376,6 +376,36 @@ async def test_a_stop_as_words_begin_leaves_the_call_to_the_next_start(
         assert phone.heard == ["Sorry, I lost you for a moment. Please go on."]
 
 
+async def test_after_a_restart_every_caller_is_told_of_it_even_in_a_flood_of_calls(
+    tmp_path: Path,
+) -> None:
+    """Voice models of new calls may wait for their sockets then; these calls were connected."""
+    calls, media = 33, MediaPath.REALTIME
+    config = {"maxConcurrentInboundCalls": calls}
+    carrier = ScriptedCarrier(STREAMING)
+    async with open_phone(tmp_path, media=media, carrier=carrier, config=config) as phone:
+        for number in range(calls):
+            id_ = f"carrier-{number}"
+            await phone.event(ev.Initiated, direction=Direction.INBOUND, provider_call_id=id_)
+        await phone.settle(3)
+    carrier = ScriptedCarrier(STREAMING)
+    async with open_phone(tmp_path, media=media, carrier=carrier, seed=1) as phone:
+        await phone.settle(5)
+        records = [lane.record for lane in phone.engine.lanes.values()]
+        said = [[entry.text for entry in record.transcript] for record in records]
+        assert said == [[GREETING, "Sorry, I lost you for a moment. Please go on."]] * calls
+
+
+async def test_in_a_flood_of_calls_recognisers_do_not_wait_for_the_sockets(tmp_path: Path) -> None:
+    calls = 33
+    async with open_phone(tmp_path, config={"maxConcurrentInboundCalls": calls}) as phone:
+        phone.opens_streams = False
+        for number in range(calls):
+            id_ = f"carrier-{number}"
+            await phone.event(ev.Answered, direction=Direction.INBOUND, provider_call_id=id_)
+        assert len(phone.stt.sessions) == calls
+
+
 @pytest.mark.parametrize("told", ["by the carrier's answer", "by a webhook"])
 async def test_a_restart_while_the_call_is_answered_asks_for_a_stream_of_its_own(
     tmp_path: Path, told: str

@@ -236,27 +236,29 @@ class Phone:
     def acted(self, call: tel.CallRef | None, action: tel.Action) -> None:
         match action:
             case tel.Answer(stream=stream) if stream is not None and self.opens_streams:
-                self.tasks.start_soon(self._open, stream)
+                self.tasks.start_soon(self._open, call, stream)
             case tel.AttachStream(stream=stream) if self.opens_streams:
-                self.tasks.start_soon(self._open, stream)
+                self.tasks.start_soon(self._open, call, stream)
             case tel.PlayDigits(digits=digits, stream=stream) if stream is not None:
-                self.tasks.start_soon(self._play_digits, digits, stream)
+                self.tasks.start_soon(self._play_digits, call, digits, stream)
             case tel.Speak() if self.plays:
                 self.tasks.start_soon(self._play, call, action)
 
-    async def _open(self, stream: tel.StreamRequest) -> None:
+    async def _open(self, call: tel.CallRef | None, stream: tel.StreamRequest) -> None:
         await self.settle()
         try:
-            await self.attach(stream.token)
+            await self.attach(stream.token, call=call.provider_call_id if call else None)
         except AdmissionRefused as refusal:
             self.refused.append(refusal)
 
-    async def _play_digits(self, digits: str, stream: tel.StreamRequest) -> None:
+    async def _play_digits(
+        self, call: tel.CallRef | None, digits: str, stream: tel.StreamRequest
+    ) -> None:
         """The socket closes, the tones are played, and another socket opens."""
         self.socket.stop()
         await anyio.sleep(tones_ms(digits) / 1000)
         if self.opens_streams:
-            await self._open(stream)
+            await self._open(call, stream)
 
     async def _play(self, call: tel.CallRef | None, speak: tel.Speak) -> None:
         await anyio.sleep(self.tts.duration_s(speak.text))
