@@ -100,6 +100,19 @@ async def test_a_limit_that_cannot_be_set_is_tried_again_and_ends_nothing(tmp_pa
         assert phone.record.live
 
 
+async def test_a_limit_that_cannot_be_set_is_not_tried_again_once_the_call_is_over(
+    tmp_path: Path,
+) -> None:
+    carrier = ScriptedCarrier(ANSWERS_BY_DOCUMENT)
+    carrier.fail(tel.LimitDuration, OutcomeUnknown("no answer", provider="scripted"))
+    async with open_phone(tmp_path, media=MediaPath.NATIVE, carrier=carrier) as phone:
+        await call_in(phone)
+        assert len(carrier.performed_of(tel.LimitDuration)) == 1
+        await phone.hang_up()
+        await phone.settle(5)
+        assert len(carrier.performed_of(tel.LimitDuration)) == 1
+
+
 async def test_no_limit_is_set_for_a_call_that_ends_as_its_stream_comes(tmp_path: Path) -> None:
     carrier = ScriptedCarrier(ANSWERS_BY_DOCUMENT, steers=True)
     async with open_phone(tmp_path, carrier=carrier) as phone:

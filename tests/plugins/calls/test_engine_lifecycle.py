@@ -442,6 +442,15 @@ async def test_the_tasks_of_a_call_end_with_it(tmp_path: Path) -> None:
         assert asyncio.all_tasks() == before
 
 
+async def test_a_refused_call_leaves_no_task(tmp_path: Path) -> None:
+    async with open_phone(tmp_path, config={"inboundPolicy": "disabled"}) as phone:
+        before = asyncio.all_tasks()
+        await phone.call_in()
+        await phone.settle(1)
+        assert phone.carrier.performed_of(tel.Reject)
+        assert asyncio.all_tasks() == before
+
+
 @pytest.mark.parametrize("at_once", [False, True])
 async def test_a_webhook_behind_the_stop_of_the_engine_is_answered(
     tmp_path: Path, at_once: bool
