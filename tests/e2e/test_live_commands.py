@@ -115,8 +115,8 @@ def test_a_conversation_is_steered_by_commands(office: tuple[Home, Process]) -> 
     assert "no-such-call" in unknown.one_sentence()
     assert "call ended" not in unknown.one_sentence()
     assert "digits" in pressed.one_sentence()
-    assert missing.succeeded().document == {"found": False}
-    assert nothing.text.strip() == "no such call"
+    assert (missing.status, missing.document) == (1, {"found": False})
+    assert nothing.one_sentence() == "call not found: no-such-call"
     for output in refused:
         assert "E.164" in output.one_sentence()
 

@@ -106,3 +106,15 @@ def test_status_tells_the_times_of_a_call_as_people_write_them(
         "startedAt: 1970-01-01T00:00:00+00:00",
         "answeredAt: 1970-01-02T01:01:01+00:00",
     ]
+
+
+def test_status_of_an_unknown_call_fails(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["status", "--call-id", "c-1"]
+    assert run(arguments, Registry(), {"HOME": str(tmp_path)}) == 1
+    output = capsys.readouterr()
+    assert (output.out, output.err) == ("", "call not found: c-1\n")
+    assert run([*arguments, "--json"], Registry(), {"HOME": str(tmp_path)}) == 1
+    output = capsys.readouterr()
+    assert (json.loads(output.out), output.err) == ({"found": False}, "")

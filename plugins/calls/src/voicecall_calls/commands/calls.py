@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from voicecall.errors import VoicecallError
+from voicecall.errors import CallNotFound, VoicecallError
 from voicecall.tones import tones_ms
 from voicecall_calls.commands.requests import DIAL_TIMEOUT_S, request
 from voicecall_gateway.commandline import ConfigOption, JsonOption
@@ -180,16 +180,19 @@ def status(
     config: ConfigOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Show one call, or all live calls with what was refused and what failed."""
+    """Show one call, or all live calls with what was refused and what failed. Exit 1 if there is
+    no call with the id."""
     if call_id is not None and not call_id.strip():
         raise VoicecallError("--call-id is empty; leave it out for all live calls")
     params = _given(callId=call_id)
     result = request(context, config, "voicecall.status", params)
     if json:
         print_json(result)
-    elif not result["found"]:
-        print_text("no such call")
+        if not result["found"]:
+            raise typer.Exit(1)
     elif call_id is not None:
+        if not result["found"]:
+            raise CallNotFound(call_id)
         for key, value in result["call"].items():
             print_text(f"{key}: {_time(value) if key.endswith('At') else value}")
     elif result["calls"]:
