@@ -18,7 +18,7 @@ from .registry import Registry
 
 __all__ = ["Selected", "Selection", "missing_fields", "provider_config", "select"]
 
-_VARIABLE = re.compile(r"\$\{[A-Z][A-Z0-9_]*\}")
+_VARIABLE = re.compile(r"\$\{.*\}", re.DOTALL)
 
 
 class Selection(StrEnum):
@@ -40,12 +40,11 @@ class Selected:
 
 
 def _unresolved(value: Any) -> bool:
-    """Whether a value is missing, blank, or contains an unresolved ``${VAR}``, and so cannot be a
+    """Whether a value is missing, blank, or contains an unresolved ``${...}``, and so cannot be a
     credential."""
     if not isinstance(value, str):
         return value is None
-    whole = value.startswith("${") and value.endswith("}")
-    return not value.strip() or whole or _VARIABLE.search(value) is not None
+    return not value.strip() or _VARIABLE.search(value) is not None
 
 
 def _with_environment(
@@ -172,10 +171,7 @@ def _not_configured(
     raw: Mapping[str, Any],
     environ: Mapping[str, str],
 ) -> Selected:
-    parts = [
-        f"{path}.{field}" + _instead(info.secrets.get(field), raw.get(field), environ)
-        for field in missing
-    ]
+    parts = [f"{path}.{field}" + _instead(info.secrets.get(field), environ) for field in missing]
     message = f"{info.label} is not configured: " + ", ".join(parts)
     message += _misspelt(info, raw, missing) + _wrong_too(info, raw, path, missing)
     return Selected(Selection.PROVIDER_NOT_CONFIGURED, message)
@@ -211,10 +207,8 @@ def _wrong_too(info: ProviderInfo, raw: Mapping[str, Any], path: str, missing: l
     return f"; {wrong}" if wrong else ""
 
 
-def _instead(variable: str | None, value: Any, environ: Mapping[str, str]) -> str:
+def _instead(variable: str | None, environ: Mapping[str, str]) -> str:
     """What can supply a key that has no value."""
-    if isinstance(value, str) and value.strip() and _VARIABLE.search(value) is None:
-        return " (the name in ${...} must consist of upper-case letters, digits and _)"
     if variable is None:
         return ""
     # If the variable is set, the key exists and is blank, and takes precedence over the variable.

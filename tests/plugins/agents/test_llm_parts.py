@@ -129,6 +129,9 @@ def test_what_keeps_models_from_working_is_known_without_a_model(
     assert problem == (
         "agents.backends.pydantic-ai.apiKey: holds a variable without a value (or set MY_KEY)"
     )
+    # So does a name that is not a variable's; it may be a key, so it is not quoted.
+    [problem] = backend.check(LlmConfig(model="openai/small", api_key="${my-key}"), ())
+    assert problem == "agents.backends.pydantic-ai.apiKey: holds a variable without a value"
     # So does a reference to a secret that cannot be read; the gateway adds why.
     [problem] = backend.check(LlmConfig(model="openai/small", api_key=UNAVAILABLE), ())
     assert problem == ("agents.backends.pydantic-ai.apiKey: refers to a secret that cannot be read")

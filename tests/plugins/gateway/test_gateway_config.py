@@ -172,7 +172,14 @@ def test_defaults() -> None:
         ),
         ({"plugins": {"entries": {"x": 1}}}, "plugins.entries.x: must be an object"),
         ({"plugins": {"deny": "x"}}, "plugins.deny: "),
-        ({"gateway": {"auth": {"token": "${NOT_SET}"}}}, "set the environment variable NOT_SET"),
+        (
+            {"gateway": {"auth": {"token": "${NOT_SET}"}}},
+            "gateway.auth.token: the environment variable NOT_SET is not set; correct this",
+        ),
+        (
+            {"gateway": {"auth": {"token": "${my_token}"}}},
+            "gateway.auth.token: the name in ${...} must consist of upper-case letters",
+        ),
         ({"gateway": {"bind": "0.0.0.0", "auth": {"mode": "none"}}}, "gateway.auth.mode: "),
     ],
 )
@@ -254,7 +261,12 @@ def test_the_token_is_not_in_the_repr() -> None:
         ("${NO}", "${NO}", 1),
         ("${EMPTY}", "${EMPTY}", 1),
         ("${BLANK}", "${BLANK}", 1),
-        ("${a}", "${a}", 0),
+        ("${a}", "${a}", 1),
+        ("${A:-x}", "${A:-x}", 1),
+        ("${ A }", "${ A }", 1),
+        ("${}", "${}", 1),
+        ("$${a}", "${a}", 0),
+        ("${{A}}", "${{A}}", 0),
         ("$A", "$A", 0),
         ("${A", "${A", 0),
         ("${NESTED}", "${A}", 0),
@@ -273,17 +285,25 @@ def test_references_anywhere_in_the_tree() -> None:
         "list": ["${A}", 1, None],
         "object": {"key": "x${A}"},
         "file": {"source": "file", "id": "${A}"},
-        "gone": [{"x": "${NO}", "y": "${EMPTY}"}],
+        "gone": [{"x": "${NO}", "y": "${EMPTY}"}, "${hush}"],
     }
     assert substitute(tree, {"A": "1", "EMPTY": ""}, missing) == {
         "list": ["1", 1, None],
         "object": {"key": "x1"},
         "file": {"source": "file", "id": "${A}"},
-        "gone": [{"x": "${NO}", "y": "${EMPTY}"}],
+        "gone": [{"x": "${NO}", "y": "${EMPTY}"}, "${hush}"],
     }
     assert missing == [
         ("gone[0].x", "the environment variable NO is not set"),
         ("gone[0].y", "the environment variable EMPTY is blank"),
+        # A wrong name is not quoted: it may be a secret.
+        (
+            "gone[1]",
+            (
+                "the name in ${...} must consist of upper-case letters, digits and _, and begin"
+                " with a letter; write $${...} for the text itself"
+            ),
+        ),
     ]
 
 
@@ -291,7 +311,7 @@ def test_references_anywhere_in_the_tree() -> None:
 def test_an_escaped_text_comes_out_as_it_was(text: str) -> None:
     missing: Missing = []
     # The escape of a reference is one more dollar in front of it.
-    escaped = re.sub(r"\$\{[A-Z][A-Z0-9_]*\}", lambda found: "$" + found.group(), text)
+    escaped = re.sub(r"\$\{[^{}]*\}", lambda found: "$" + found.group(), text)
     assert substitute_text(escaped, {"A": "1", "AB": "2"}, missing) == text
     assert missing == []
 

@@ -332,6 +332,17 @@ def test_a_provider_whose_secret_fails_counts_as_not_configured() -> None:
     )
 
 
+def test_a_name_that_is_not_a_variables_is_told_where_it_stands() -> None:
+    loaded = load({"name": "${my_name}", "words": ["$${my_name}"]}, my_name="x")
+    config = config_of(loaded)
+    assert (config.name, config.words) == ("${my_name}", ("${my_name}",))
+    path = "plugins.entries.p.config.name"
+    registry = Registry(entries=[], extra=REGISTRY_EXTRA)
+    [warning] = plugin_values(registry, loaded, Phone().voicecall_plugin_info()).warnings
+    assert warning.startswith(f"c: {path}: the name in ${{...}} must consist of upper-case letters")
+    assert "upper-case" in loaded.secrets.explain("name: must be a URL")
+
+
 def test_blocks_that_the_plugin_declares_are_lenient() -> None:
     loaded = load({"carriers": {"x": {"authToken": "$GONE"}}})
     assert config_of(loaded).carriers["x"]["authToken"] == UNAVAILABLE

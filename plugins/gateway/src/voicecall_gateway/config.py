@@ -28,7 +28,7 @@ from .sections import (
     PluginEntry,
     PluginsSection,
 )
-from .substitute import Missing, substitute, unresolved_names
+from .substitute import Missing, substitute
 
 __all__ = ["LoadedConfig", "config_file", "config_from_tree", "load_config", "state_directory"]
 
@@ -259,13 +259,12 @@ def _check_gateway(source: str, gateway: GatewaySection, secrets: Secrets) -> No
         # Falling back to another token would let in whoever knows that one.
         reason = secrets.failures.get("gateway.auth.token", "the secret cannot be read")
         raise ConfigError(f"{source}: gateway.auth.token: {reason}")
-    if token is not None:
-        missing = unresolved_names(token)
-        if missing:
-            raise ConfigError(
-                f"{source}: gateway.auth.token: set the environment variable {missing[0]},"
-                " or remove the key to have a token generated"
-            )
+    if "gateway.auth.token" in secrets.missing:
+        reason = secrets.missing["gateway.auth.token"]
+        raise ConfigError(
+            f"{source}: gateway.auth.token: {reason}; correct this, or remove the key to have a"
+            " token generated"
+        )
     if gateway.auth.mode == "none" and not gateway.is_loopback:
         raise ConfigError(
             f"{source}: gateway.auth.mode: 'none' is allowed on a loopback address only;"

@@ -1,9 +1,10 @@
 """``${VAR}`` in configuration strings.
 
 ``${NAME}`` with an upper-case name is replaced by the variable's value, anywhere in any string;
-``$${NAME}`` stands for the text ``${NAME}``. If a variable is not set or blank, the text is left
-unchanged and the variable is reported. Values are not substituted again. References to secrets
-(objects, and strings that consist of ``$NAME``) are left for :mod:`.secretresolver`.
+``$${NAME}`` stands for the text ``${NAME}``. If a variable is not set or blank, or the name is not
+such a name, the text is left unchanged and this is reported. Values are not substituted again.
+References to secrets (objects, and strings that consist of ``$NAME``) are left for
+:mod:`.secretresolver`.
 """
 
 from __future__ import annotations
@@ -14,13 +15,18 @@ from typing import Any
 
 from .secretrefs import is_reference
 
-__all__ = ["Missing", "substitute", "substitute_text", "unresolved_names", "why_missing"]
+__all__ = ["Missing", "substitute", "substitute_text", "why_missing"]
 
 Missing = list[tuple[str, str]]
 """Path and reason (for people) of everything that could not be replaced."""
 
-_NAME = r"[A-Z][A-Z0-9_]{0,127}"
-_REFERENCE = re.compile(rf"(\$?)\$\{{({_NAME})\}}")
+_NAME = re.compile(r"[A-Z][A-Z0-9_]{0,127}")
+_REFERENCE = re.compile(r"(\$?)\$\{([^{}]*)\}")
+_WRONG_NAME = (
+    "the name in ${...} must consist of upper-case letters, digits and _, and begin with a letter;"
+    " write $${...} for the text itself"
+)
+"""Does not quote the name, which may be a secret that somebody wrote there."""
 
 
 def substitute(value: Any, environ: Mapping[str, str], missing: Missing, path: str = "") -> Any:
@@ -48,10 +54,11 @@ def substitute_text(text: str, environ: Mapping[str, str], missing: Missing, pat
         escape, name = match.groups()
         if escape:
             return f"${{{name}}}"
-        value = environ.get(name, "")
+        known = _NAME.fullmatch(name) is not None
+        value = environ.get(name, "") if known else ""
         if value.strip():
             return value
-        missing.append((path or "value", why_missing(name, environ)))
+        missing.append((path or "value", why_missing(name, environ) if known else _WRONG_NAME))
         return match.group()
 
     return _REFERENCE.sub(replace, text)
@@ -60,8 +67,3 @@ def substitute_text(text: str, environ: Mapping[str, str], missing: Missing, pat
 def why_missing(name: str, environ: Mapping[str, str]) -> str:
     """Why a variable has no value."""
     return f"the environment variable {name} is {'blank' if name in environ else 'not set'}"
-
-
-def unresolved_names(text: str) -> list[str]:
-    """The names of the variables that ``text`` still refers to."""
-    return [name for escape, name in _REFERENCE.findall(text) if not escape]

@@ -20,7 +20,7 @@ _MODEL_KINDS = {"openai": "openai-chat"}
 """Servers compatible with OpenAI's speak Chat Completions; ``openai-responses:…`` selects the other
 protocol."""
 _KEY_PATH = f"{BACKEND_PATH}.apiKey"
-_PLACEHOLDER = re.compile(r"\$\{([A-Z][A-Z0-9_]*)\}")
+_PLACEHOLDER = re.compile(r"\$\{(?:([A-Z][A-Z0-9_]*)|[^{}]*)\}")
 _UNAVAILABLE = "${SECRET_UNAVAILABLE}"
 """What the gateway leaves in place of a reference to a secret that it cannot read."""
 _VARIABLE = re.compile(r"[A-Z][A-Z0-9_]+_(?:API_)?(?:KEY|TOKEN)")
