@@ -77,8 +77,9 @@ def type_name(schema: Schema, definitions: Schema, key: str = "") -> str:
         units = [unit for end, unit in UNITS.items() if key.endswith(end)]
         return _number(schema, f"{number} of {units[0]}" if units else number)
     if kind == "array":
-        return f"list of {type_name(schema.get('items', {}), definitions)}"
-    return {"string": "text", "boolean": "true or false"}.get(kind, str(kind))
+        item = type_name(schema.get("items", {}), definitions)
+        return f"list of {'strings' if item == 'string' else item}"
+    return {"boolean": "true or false"}.get(kind, str(kind))
 
 
 def _number(schema: Schema, word: str) -> str:

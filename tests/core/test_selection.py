@@ -225,7 +225,7 @@ def test_what_else_is_wrong_in_a_block_without_its_key_is_told_with_it(
     assert told.startswith("Bravo is not configured: tts.bravo.apiKey (or set BRAVO_KEY)")
     assert ("did you mean 'apiKey'" in told) is meant
     assert sorted(more) == [
-        "bravo.voice: must be a text",
+        "bravo.voice: must be a string",
         "bravo.voices: unknown key; did you mean 'voice'?",
     ]
 

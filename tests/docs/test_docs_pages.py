@@ -94,6 +94,7 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 def test_types_of_keys_tell_bounds_and_units() -> None:
     describe = generator().type_name
+    assert describe({"type": "array", "items": {"type": "string"}}, {}, "x") == "list of strings"
     rate = {"type": "number", "exclusiveMinimum": 0, "maximum": 1000}
     assert describe(rate, {}, "callsPerSecond") == "number, more than 0, up to 1000"
     wait = {"anyOf": [{"type": "integer", "minimum": 100, "maximum": 600_000}, {"type": "null"}]}

@@ -176,7 +176,7 @@ def test_a_change_that_is_not_used_ends_a_reload_with_1(tmp_path: Path) -> None:
         assert reloaded.status == 1
         assert reloaded.out.startswith("waiting: the changed configuration of voice-call is not")
         change(5)
-        assert "provider: must be a text" in home.run("gateway", "reload").one_sentence()
+        assert "provider: must be a string" in home.run("gateway", "reload").one_sentence()
         status = home.run("gateway", "status").succeeded()
         assert "waiting: the changed configuration is not used: " in status.out
         # Taken up, but with it the phone cannot start.

@@ -49,7 +49,7 @@ def table(heading: str) -> list[list[str]]:
 
 
 METHODS = {name: scope for name, scope, _ in table("Methods")}
-PARAMETERS = [row for row in table("Parameters") if row[2].startswith("text")]
+PARAMETERS = [row for row in table("Parameters") if row[2].startswith("string")]
 EVENTS = {row[0] for row in table("Events")}
 
 

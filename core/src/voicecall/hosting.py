@@ -53,7 +53,7 @@ class LegacyRule:
       except those in ``reserved``; the match replaces ``{name}`` in ``new``
     - ``new``: a value that already exists there takes precedence. None: the key no longer has an
       effect and is dropped. ``{=path}`` in it is replaced by the configuration's value at ``path``:
-      a text, or the only key of an object; otherwise the rule does not apply
+      a string, or the only key of an object; otherwise the rule does not apply
     - ``values``: old value -> new value; if given, other values are left alone
     - ``convert``: converts a value; raises ``ValueError`` for one that cannot be kept
     - ``objects``: the rule applies only to values that are objects

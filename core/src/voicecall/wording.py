@@ -11,7 +11,7 @@ __all__ = ["did_you_mean", "wording"]
 _WHOLE = "must be a whole number"
 _NUMBER = "must be a number"
 _BOOL = "must be true or false"
-_TEXT = "must be a text"
+_STRING = "must be a string"
 _OBJECT = "must be an object, {{ ... }}"
 _LIST = "must be a list, [ ... ]"
 
@@ -26,8 +26,8 @@ _WORDS: Mapping[str, str] = {
     "finite_number": _NUMBER,
     "bool_type": _BOOL,
     "bool_parsing": _BOOL,
-    "string_type": _TEXT,
-    "path_type": _TEXT,
+    "string_type": _STRING,
+    "path_type": _STRING,
     "dict_type": _OBJECT,
     "mapping_type": _OBJECT,
     "model_type": _OBJECT,

@@ -272,7 +272,7 @@ def test_a_speech_providers_check_that_returns_no_sequence_is_named(answer: Any)
     on: dict[str, Any] = {"streaming": {"enabled": True}, "tts": {"provider": "mute"}}
     told = checks(environ=KEYS, more=more, **on)["tts"]
     assert not told.ok
-    words = f"its check returns {type(answer).__name__}, not a sequence of texts"
+    words = f"its check returns {type(answer).__name__}, not a sequence of strings"
     assert told.message == f"Mute: the tts provider 'mute' cannot be used: TypeError: {words}"
 
 
@@ -291,8 +291,8 @@ def test_the_agent_and_what_it_misses() -> None:
 @pytest.mark.parametrize(
     ("check", "words"),
     [
-        (lambda config, models: None, "it returns NoneType, not a sequence of texts"),
-        (lambda config, models: "a key", "it returns str, not a sequence of texts"),
+        (lambda config, models: None, "it returns NoneType, not a sequence of strings"),
+        (lambda config, models: "a key", "it returns str, not a sequence of strings"),
         (lambda config: [], "TypeError: .*takes 1 positional argument"),
         (lambda config, models: sys.exit(3), "SystemExit: 3"),
     ],

@@ -56,7 +56,7 @@ def test_yaml_is_not_read(tmp_path: Path, suffix: str) -> None:
         ("[1]", "must hold one object"),
         ("null", "not null"),
         ("5", "{ ... }, not 5"),
-        ('"x"', "not a text"),
+        ('"x"', "not a string"),
         ("[" * 3000, "c: is nested too deeply"),
         ('{"a": ' * 500 + "1" + "}" * 500, "c: is nested too deeply"),
         ("{a: " * 101 + "1" + "}" * 101, "c: is nested too deeply"),

@@ -160,7 +160,7 @@ def test_values_in_a_json_file(secret_file: Path) -> None:
     assert config_of(load({"words": words}, section)).words == (SECRET, "tilde", "y")
     for pointer, expected in (
         ("/a/none", "has nothing at /a/none"),
-        ("/n", "has no text at /n"),
+        ("/n", "has no non-empty string at /n"),
         ("/l/7", "has nothing at /l/7"),
         ("value", "must be a JSON pointer"),
     ):
@@ -245,7 +245,11 @@ def test_a_program_is_asked_once_for_everything(
     [
         ("echo nonsense", {}, "did not answer with JSON of protocol 1"),
         ('echo \'{"protocolVersion":2,"values":{}}\'', {}, "protocol 1"),
-        ('echo \'{"protocolVersion":1,"values":{"x":5}}\'', {}, "returns no text for x"),
+        (
+            'echo \'{"protocolVersion":1,"values":{"x":5}}\'',
+            {},
+            "returns no non-empty string for x",
+        ),
         (
             'echo \'{"protocolVersion":1,"errors":{"x":{"code":"NOT_FOUND"}}}\'',
             {},

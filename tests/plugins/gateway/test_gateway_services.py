@@ -168,7 +168,7 @@ async def test_one_that_tells_its_state_wrongly_is_not_ready_and_harms_nobody(
             assert runner.problems() == [f"phone cannot report its state ({kind})"]
         service.told = SystemExit(1)
         assert runner.problems() == ["phone cannot report its state (SystemExit)"]
-        assert "problems() returns 'no', not a sequence of texts" in caplog.text
+        assert "problems() returns 'no', not a sequence of strings" in caplog.text
         for count in ("1", None, SystemExit(1)):
             service.count = count
             assert runner.live() is None

@@ -218,7 +218,7 @@ def _check_texts(entry: Mapping[str, Any], path: str) -> None:
         raise ConfigError("must be the path of a directory", path=f"{path}.workspace")
     for key, value in _object(entry.get("identity"), f"{path}.identity").items():
         if key in IDENTITY_KEYS and not isinstance(value, str | None):
-            raise ConfigError("must be a text", path=f"{path}.identity.{key}")
+            raise ConfigError("must be a string", path=f"{path}.identity.{key}")
     if not isinstance(backend, str | None):
         raise ConfigError("must be the id of a backend", path=f"{path}.backend")
     _check_names(_object(entry.get("tools"), f"{path}.tools").get("allow"), f"{path}.tools.allow")

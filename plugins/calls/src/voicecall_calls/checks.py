@@ -251,7 +251,7 @@ def _unable(selected: Selected) -> Sequence[str]:
             found: object = info.check(config, ())
             if not isinstance(found, list | tuple):
                 raise TypeError(
-                    f"its check returns {type(found).__name__}, not a sequence of texts"
+                    f"its check returns {type(found).__name__}, not a sequence of strings"
                 )
             return found
     except VoicecallError as error:

@@ -244,7 +244,7 @@ def _backend_problems(wiring: Wiring, agent_id: str, selected: Selected) -> list
                 if text not in (*problems, *remarks) and note not in wiring.notes:
                     wiring.notes.append(note)
             return problems
-        what = f"it returns {type(found).__name__}, not a sequence of texts"
+        what = f"it returns {type(found).__name__}, not a sequence of strings"
     except VoicecallError as error:
         return [str(error)]
     except (Exception, SystemExit) as error:  # noqa: BLE001 (a stranger's check)

@@ -143,5 +143,5 @@ def _kind(value: Any) -> str:
     if isinstance(value, list):
         return "a list"
     if isinstance(value, str):
-        return "a text"
+        return "a string"
     return json.dumps(value)

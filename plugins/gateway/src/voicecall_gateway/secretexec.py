@@ -194,5 +194,5 @@ def _answer(
         return SecretError(f"the program answers {code if known else 'an error'} for {secret_id}")
     value = values.get(secret_id)
     if not isinstance(value, str) or not value:
-        return SecretError(f"the program returns no text for {secret_id}")
+        return SecretError(f"the program returns no non-empty string for {secret_id}")
     return value

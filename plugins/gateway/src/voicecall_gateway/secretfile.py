@@ -50,7 +50,7 @@ def _at(tree: Any, pointer: str, path: str) -> str | SecretError:
         else:
             return SecretError(f"{path} has nothing at {pointer}")
     if not isinstance(current, str) or not current:
-        return SecretError(f"{path} has no text at {pointer}")
+        return SecretError(f"{path} has no non-empty string at {pointer}")
     return current
 
 

@@ -117,7 +117,7 @@ class ServiceRunner:
             found = self.service.problems()
             texts = list(found)
             if isinstance(found, str) or not all(isinstance(text, str) for text in texts):
-                raise TypeError(f"problems() returns {found!r}, not a sequence of texts")
+                raise TypeError(f"problems() returns {found!r}, not a sequence of strings")
             return texts
         except (Exception, SystemExit) as error:  # noqa: BLE001 (a stranger's service)
             _log.exception("the service %s cannot report its state", self.name)

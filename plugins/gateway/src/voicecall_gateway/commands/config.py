@@ -103,7 +103,7 @@ def _checked_sections(
     try:
         told = info.check_sections(own, setup_context(line, loaded)) or ()
         if not isinstance(told, list | tuple):
-            raise TypeError(f"it returns {type(told).__name__}, not a sequence of texts")
+            raise TypeError(f"it returns {type(told).__name__}, not a sequence of strings")
     except VoicecallError as error:
         return [_of_file(loaded, str(error))], []
     except (Exception, SystemExit) as error:  # noqa: BLE001 (a stranger's check)

@@ -53,10 +53,10 @@ async def _body(request: Request) -> Any:
 
 
 def _text(data: dict[str, Any], name: str, default: str) -> str:
-    """Remove and return a text; ``default`` if it is missing."""
+    """Remove and return a string; ``default`` if it is missing."""
     text = data.pop(name, default)
     if not isinstance(text, str):
-        raise ApiError(400, 20001, f"{name} must be a text")
+        raise ApiError(400, 20001, f"{name} must be a string")
     return text
 
 

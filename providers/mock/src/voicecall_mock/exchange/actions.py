@@ -29,7 +29,7 @@ class ActionRefused(Exception):
 def _text(data: Mapping[str, Any], key: str) -> str:
     value = data.get(key)
     if not isinstance(value, str) or not value:
-        raise ActionError(f"{key} must be a text")
+        raise ActionError(f"{key} must be a string")
     return value
 
 

@@ -182,7 +182,7 @@ class _Rest:
         data = await _body(request, dict[str, Any])
         to = data.pop("to", None)
         if not isinstance(to, str) or not to:
-            raise HTTPException(400, "to must be a text")
+            raise HTTPException(400, "to must be a string")
         behaviour = caller_from_json(data)
         try:
             call_id = self._exchange.dial_in(
