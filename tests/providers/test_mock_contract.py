@@ -157,7 +157,7 @@ class Careless(MockProvider):
         ({"direction": "inbound"}, "direction of Initiated is of type str, not Direction"),
         ({"direction": "incoming"}, "Invalid enum value 'incoming'"),
         ({"from_number": 15550001}, "got `int` - at `$.from_number`"),
-        ({"at": 1_700_000_000}, "no time in milliseconds"),
+        ({"at": 1_700_000_000}, "not a time in milliseconds"),
     ],
 )
 def test_events_of_wrong_types_do_not_conform(event: dict[str, Any], words: str) -> None:

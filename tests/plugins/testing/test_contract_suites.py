@@ -441,4 +441,4 @@ def test_a_suite_without_its_fixtures_is_an_error(tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == pytest.ExitCode.INTERRUPTED, done.stdout + done.stderr
-    assert "TestHum lacks of its conformance suite: provider" in done.stdout
+    assert "TestHum must override these of its conformance suite: provider" in done.stdout

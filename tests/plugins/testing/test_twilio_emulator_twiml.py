@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
@@ -136,6 +137,28 @@ def test_a_document_is_read_strictly(inner: str) -> None:
     with pytest.raises(TwimlError) as wrong:
         parse(inner)
     assert wrong.value.code == 12100
+
+
+@pytest.mark.parametrize(
+    ("inner", "message"),
+    [
+        ("<Dial>+1</Dial>", "unknown verb Dial"),
+        ("<Say><Pause/></Say>", "Say must not contain Pause"),
+        ("<Hangup><Say>a</Say></Hangup>", "Hangup must not contain Say"),
+        ("loose text", "Response must not contain text"),
+        ('<Pause length="0"/>', "length must be a whole number from 1 on, not '0'"),
+        ('<Gather input=""/>', "input must be dtmf, speech or both, not ''"),
+        ('<Gather finishOnKey="##"/>', "finishOnKey must be one key or empty, not '##'"),
+        ('<Gather method="PUT"/>', "method must be GET or POST, not 'PUT'"),
+        ('<Gather bargeIn="yes"/>', "bargeIn must be true or false, not 'yes'"),
+        ('<Reject reason="tired"/>', "reason must be rejected or busy, not 'tired'"),
+        ('<Say voice="alloy">A</Say>', "Say has no voice 'alloy'"),
+        ("<", "the document is not valid XML: "),
+    ],
+)
+def test_an_error_says_what_is_wrong_in_a_document(inner: str, message: str) -> None:
+    with pytest.raises(TwimlError, match=re.escape(message)):
+        parse(inner)
 
 
 @pytest.mark.parametrize("voice", ["", "alloy", "en-us+f2"])

@@ -24,4 +24,6 @@ def pytest_pycollect_makeitem(collector: pytest.Module | pytest.Class, name: str
         return
     if any(base.__module__.startswith(_SUITES) for base in obj.__mro__):
         missing = ", ".join(sorted(getattr(obj, "__abstractmethods__", ())))
-        raise collector.CollectError(f"{name} lacks of its conformance suite: {missing}")
+        raise collector.CollectError(
+            f"{name} must override these of its conformance suite: {missing}"
+        )

@@ -69,9 +69,9 @@ def parse_json_object(body: bytes) -> Mapping[str, Any]:
         if b"\\u" in body:
             json.dumps(value, ensure_ascii=False).encode()  # raises for half a surrogate pair
     except (ValueError, RecursionError) as error:
-        raise WebhookRejected(400, f"the body is no JSON: {error}") from None
+        raise WebhookRejected(400, f"the body is not valid JSON: {error}") from None
     if not isinstance(value, dict):
-        raise WebhookRejected(400, "the body is no JSON object")
+        raise WebhookRejected(400, "the body must be a JSON object")
     return value
 
 

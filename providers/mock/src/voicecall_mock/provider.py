@@ -108,7 +108,7 @@ class MockProvider(tel.TelephonyProvider):
         call = data.get("call")
         try:
             if not isinstance(call, Mapping):
-                raise TypeError("call is no object")
+                raise TypeError("call must be an object")
             return (make(data, _common(data, call)),)
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise WebhookRejected(400, f"malformed {data.get('type')}: {error!r}") from None
@@ -190,7 +190,7 @@ class MockProvider(tel.TelephonyProvider):
 
 def _common(data: Mapping[str, Any], call: Mapping[str, Any]) -> dict[str, Any]:
     if not call["id"]:
-        raise ValueError("a call without id")
+        raise ValueError("the call has no id")
     return {
         "at": int(data["at"]),
         "key": f"mock:{data['id']}",

@@ -66,7 +66,7 @@ class DemoExchange:
             if call["id"] == call_id:
                 stats: Mapping[str, Any] = call["stats"]
                 return stats
-        raise VoicecallError(f"the exchange knows no call {call_id}")
+        raise VoicecallError(f"the exchange has no call {call_id}")
 
     async def recording(self, call_id: str) -> bytes:
         return (await self._request("GET", f"/v1/calls/{call_id}/recording")).content

@@ -171,7 +171,7 @@ class TelephonyContract(ABC):
             assert all(event.key and event.provider_call_id for event in events)
             for event in events:
                 _has_right_types(event)
-                assert event.at > _SECONDS, f"{event.at} is no time in milliseconds"
+                assert event.at > _SECONDS, f"{event.at} is not a time in milliseconds"
 
     def test_event_keys_survive_redelivery_and_differ_between_events(
         self, provider: TelephonyProvider

@@ -49,7 +49,7 @@ async def _body(request: Request) -> Any:
         body = await request.body()
         return json.loads(body) if body.strip() else {}
     except (ClientDisconnect, ValueError, RecursionError):
-        raise ApiError(400, 20001, "The body is no JSON") from None
+        raise ApiError(400, 20001, "The body is not valid JSON") from None
 
 
 def _text(data: dict[str, Any], name: str, default: str) -> str:
@@ -68,7 +68,7 @@ class _Control:
         emulator = self._emulator
         data = await _body(request)
         if not isinstance(data, Mapping):
-            raise ApiError(400, 20001, "The body is no JSON object")
+            raise ApiError(400, 20001, "The body must be a JSON object")
         rest = dict(data)
         from_ = _text(rest, "from", DEFAULT_CALLER)
         to = _text(rest, "to", next(iter(emulator.numbers), ""))
@@ -96,7 +96,7 @@ class _Control:
         data = await _body(request)
         fault = data.get("fault") if isinstance(data, Mapping) else None
         if fault not in ("drop", "stall"):
-            raise ApiError(400, 20001, "fault is neither drop nor stall")
+            raise ApiError(400, 20001, "fault must be drop or stall")
         call = self._emulator.calls.get(request.path_params["sid"])
         if call is None or not call.streams.break_one(drop=fault == "drop"):
             raise ApiError(404, 20404, "The call has no open stream")
@@ -105,7 +105,7 @@ class _Control:
     async def recording(self, request: Request) -> Response:
         sid = request.path_params["sid"]
         if sid not in self._emulator.calls:
-            raise ApiError(404, 20404, "There is no such call")
+            raise ApiError(404, 20404, "The call was not found")
         return Response(self._emulator.recording(sid), media_type="audio/wav")
 
     async def ledger(self, request: Request) -> Response:

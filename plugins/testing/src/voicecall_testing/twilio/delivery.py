@@ -189,8 +189,8 @@ class WebhookSender:
         """Send, with retries. Raises :exc:`DeliveryFailed`."""
         call, type_, url = webhook.call, webhook.type, webhook.url
         if not is_http_url(url):
-            self.ledger.add("webhook-given-up", call, type=type_, url=url, error="no HTTP URL")
-            raise DeliveryFailed(f"{url!r} is no HTTP URL")
+            self.ledger.add("webhook-given-up", call, type=type_, url=url, error="not an HTTP URL")
+            raise DeliveryFailed(f"{url!r} is not an HTTP URL")
         endpoint = Endpoint.of(url)
         token = self.seam.new_id()
         reply: httpx.Response | None = None

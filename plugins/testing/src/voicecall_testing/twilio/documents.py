@@ -86,7 +86,7 @@ async def run_document(source: Source, host: DocumentHost, speech: CarrierSpeech
     """Run the document of ``source``. Returns the source of the next one, or None after the last
     verb. Raises :exc:`.twiml.TwimlError`."""
     if source.hops > _MOST_HOPS:
-        raise TwimlError(REDIRECTED_TOO_OFTEN, "the documents lead in a circle and do nothing else")
+        raise TwimlError(REDIRECTED_TOO_OFTEN, "the documents redirect to each other without end")
     verbs = await _load(source, host)
     for verb in verbs:
         following = await _do(verb, source, host, speech)
@@ -105,7 +105,7 @@ async def _load(source: Source, host: DocumentHost) -> tuple[Verb, ...]:
         raise TwimlError(error.code, f"{source.url}: {error}") from None
     kind = reply.content_type.partition(";")[0].strip().lower()
     if reply.body.strip() and kind not in _XML_TYPES:
-        raise TwimlError(12300, f"{source.url}: content type {kind!r}")
+        raise TwimlError(12300, f"{source.url}: the content type must be XML, not {kind!r}")
     return parse_twiml(reply.body)
 
 
@@ -127,7 +127,7 @@ async def _do(
                 return _next(source, "connect", action, method)
         case Reject(reason):
             if host.answered:
-                raise TwimlError(12100, "Reject on an answered call")
+                raise TwimlError(12100, "Reject is not possible on an answered call")
             host.reject(reason)
             await anyio.sleep_forever()
         case Hangup():
@@ -156,5 +156,5 @@ def _next(
     except ValueError:
         absolute = ""
     if not is_http_url(absolute):
-        raise TwimlError(11100, f"{url or 'an inline document'} is no URL to go on with")
+        raise TwimlError(11100, f"{url or 'an inline document'} does not lead to an http(s) URL")
     return Source(type_, absolute, method, params or {})

@@ -43,7 +43,7 @@ class PhoneNumber:
         """Apply the settings in a REST form. Raises :exc:`.errors.ApiError`."""
         for name, value in form.items():
             if name.endswith(("Url", "Callback")) and value and not is_http_url(value):
-                raise ApiError(400, 21502, f"{name} is no valid URL")
+                raise ApiError(400, 21502, f"{name} is not a valid URL")
             if name.endswith("Method") and value not in ("GET", "POST"):
                 raise ApiError(400, 21403, f"{name} must be GET or POST")
         for name, attribute in _SETTINGS.items():

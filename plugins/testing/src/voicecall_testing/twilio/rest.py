@@ -164,7 +164,7 @@ async def _form(request: Request) -> Form:
         body = await request.body()
         return Form(parse_qsl(body.decode(), keep_blank_values=True))
     except (ClientDisconnect, UnicodeDecodeError):
-        raise ApiError(400, 20001, "The body is no form") from None
+        raise ApiError(400, 20001, "The body is not a form in UTF-8") from None
 
 
 class _Rest:
@@ -341,7 +341,7 @@ def _in_time(started_ms: int | None, name: str, value: str) -> bool:
     try:
         limit = datetime.fromisoformat(value.replace("Z", "+00:00"))
     except ValueError:
-        raise ApiError(400, 20001, f"{name} {value!r} is no date") from None
+        raise ApiError(400, 20001, f"{name} {value!r} is not a date") from None
     if started_ms is None:
         return False
     limit = limit if limit.tzinfo else limit.replace(tzinfo=UTC)

@@ -139,18 +139,18 @@ def parse_twiml(body: bytes) -> tuple[Verb, ...]:
     if len(body) > MAX_BYTES:
         raise TwimlError(11750, f"the document is longer than {MAX_BYTES} bytes")
     if b"<!DOCTYPE" in body:
-        raise TwimlError(12100, "the document declares a type")
+        raise TwimlError(12100, "the document has a <!DOCTYPE>, which is not allowed")
     try:
         root = ET.fromstring(body)
     except (ET.ParseError, ValueError, LookupError) as error:
-        raise TwimlError(12100, f"no XML: {error}") from None
+        raise TwimlError(12100, f"the document is not valid XML: {error}") from None
     if root.tag != "Response":
-        raise TwimlError(12100, f"the root is {root.tag}, not Response")
+        raise TwimlError(12100, f"the root element must be Response, not {root.tag}")
     _attributes(root)
     _no_text(root)
     verbs = tuple(_verb(element) for element in root)
     if any(isinstance(verb, Reject) for verb in verbs[1:]):
-        raise TwimlError(12100, "Reject is not the first verb")
+        raise TwimlError(12100, "Reject must be the first verb")
     return verbs
 
 
@@ -183,16 +183,16 @@ def _say(element: ET.Element) -> Say:
     given = _attributes(element, "voice", "language", "loop")
     for child in element.iter():
         if child is not element and child.tag not in _SSML:
-            raise TwimlError(12100, f"{child.tag} inside of Say")
+            raise TwimlError(12100, _not_in(child, element))
     text = " ".join("".join(element.itertext()).split())
     if not text and not len(element):
-        raise TwimlError(13520, "Say holds no text")
+        raise TwimlError(13520, "Say has no text")
     voice = given.get("voice", "man")
     if not _VOICE.fullmatch(voice):
-        raise TwimlError(13511, f"voice {voice!r} is none that Say knows")
+        raise TwimlError(13511, f"Say has no voice {voice!r}")
     most = next(size for name, size in MAX_SAY.items() if voice.startswith(name))
     if len(text.encode()) > most or len(quote(text, safe="")) > 4500:
-        raise TwimlError(13521, f"Say holds more than {most} bytes, or 4500 as quoted in a URL")
+        raise TwimlError(13521, f"Say has more than {most} bytes of text, or 4500 in a URL")
     return Say(text, _loop(given))
 
 
@@ -201,9 +201,11 @@ def _play(element: ET.Element) -> Play:
     _no_children(element)
     digits = given.get("digits")
     if digits is None:
-        raise TwimlError(12100, "the emulator plays digits alone")
+        raise TwimlError(12100, "Play needs digits: the emulator plays no files")
     if not digits or not KEYS.issuperset(digits):
-        raise TwimlError(12100, f"digits {digits!r} are no keys")
+        raise TwimlError(
+            12100, f"Play cannot press {digits!r}: its digits are 0-9, A-D, *, #, w and W"
+        )
     _no_text(element)
     return Play(digits, _loop(given))
 
@@ -219,22 +221,22 @@ def _gather(element: ET.Element) -> Gather:
     _no_text(element)
     kinds = given.get("input", "dtmf").split()
     if not kinds or not {"dtmf", "speech"}.issuperset(kinds):
-        raise TwimlError(12100, f"input {given.get('input')!r}")
+        raise TwimlError(12100, f"input must be dtmf, speech or both, not {given['input']!r}")
     prompts = []
     for child in element:
         verb = _verb(child)
         if not isinstance(verb, Say | Play | Pause):
-            raise TwimlError(12100, f"{child.tag} inside of Gather")
+            raise TwimlError(12100, _not_in(child, element))
         prompts.append(verb)
     timeout = _number(given, "timeout", 5)
     is_auto = given.get("speechTimeout") == "auto"
     digits = _number(given, "numDigits", 0)
     finish = given.get("finishOnKey", "#")
     if len(finish) > 1 or not KEYS.issuperset(finish):
-        raise TwimlError(12100, f"finishOnKey {finish!r}")
+        raise TwimlError(12100, f"finishOnKey must be one key or empty, not {finish!r}")
     language = given.get("language", "en-US")
     if not _LANGUAGE.fullmatch(language):
-        raise TwimlError(13331, f"language {language!r} is none that Gather knows")
+        raise TwimlError(13331, f"Gather has no language {language!r}")
     return Gather(
         speech="speech" in kinds,
         dtmf="dtmf" in kinds,
@@ -264,7 +266,7 @@ def _reject(element: ET.Element) -> Reject:
     _empty(element)
     reason = given.get("reason", "rejected")
     if reason not in ("rejected", "busy"):
-        raise TwimlError(12100, f"reason {reason!r}")
+        raise TwimlError(12100, f"reason must be rejected or busy, not {reason!r}")
     return Reject(reason)
 
 
@@ -278,7 +280,7 @@ def _connect(element: ET.Element) -> Connect:
     given = _attributes(element, "action", "method")
     _no_text(element)
     if len(element) != 1 or element[0].tag != "Stream":
-        raise TwimlError(12100, "Connect holds something other than one Stream")
+        raise TwimlError(12100, "Connect must contain one Stream and nothing else")
     return Connect(_stream(element[0]), given.get("action"), _method(given, "method"))
 
 
@@ -288,18 +290,20 @@ def _stream(element: ET.Element) -> Stream:
     )
     _no_text(element)
     if given.get("track", "inbound_track") != "inbound_track":
-        raise TwimlError(12100, f"track {given['track']!r} inside of Connect")
+        raise TwimlError(12100, f"track must be inbound_track in Connect, not {given['track']!r}")
     if not given.get("url"):
-        raise TwimlError(12100, "Stream lacks url")
+        raise TwimlError(12100, "Stream has no url")
     parameters = []
     for child in element:
         if child.tag != "Parameter":
-            raise TwimlError(12100, f"{child.tag} inside of Stream")
+            raise TwimlError(12100, _not_in(child, element))
         pair = _attributes(child, "name", "value")
         _empty(child)
         name, value = pair.get("name", ""), pair.get("value", "")
         if not name or len(name) + len(value) >= MAX_PARAMETER:
-            raise TwimlError(12100, "a Parameter without a name or too long")
+            raise TwimlError(
+                12100, f"a Parameter has a name, and up to {MAX_PARAMETER - 1} characters"
+            )
         parameters.append((name, value))
     return Stream(
         url=given["url"],
@@ -341,12 +345,16 @@ def _attributes(element: ET.Element, *known: str) -> dict[str, str]:
 def _no_text(element: ET.Element) -> None:
     pieces = [element.text, *(child.tail for child in element)]
     if any(piece and piece.strip() for piece in pieces):
-        raise TwimlError(12100, f"text inside of {element.tag}")
+        raise TwimlError(12100, f"{element.tag} must not contain text")
+
+
+def _not_in(child: ET.Element, element: ET.Element) -> str:
+    return f"{element.tag} must not contain {child.tag}"
 
 
 def _no_children(element: ET.Element) -> None:
     if len(element):
-        raise TwimlError(12100, f"{element[0].tag} inside of {element.tag}")
+        raise TwimlError(12100, _not_in(element[0], element))
 
 
 def _empty(element: ET.Element) -> None:
@@ -359,7 +367,7 @@ def _number(given: Mapping[str, str], name: str, default: float, least: int = 1)
     if text is None:
         return default
     if not (text.isascii() and text.isdigit() and int(text) >= least):
-        raise TwimlError(12100, f"{name} {text!r} is no number, or too small")
+        raise TwimlError(12100, f"{name} must be a whole number from {least} on, not {text!r}")
     return int(text)
 
 
@@ -372,12 +380,12 @@ def _loop(given: Mapping[str, str]) -> int:
 def _flag(given: Mapping[str, str], name: str, default: bool) -> bool:
     text = given.get(name)
     if text not in (None, "true", "false"):
-        raise TwimlError(12100, f"{name} {text!r} is neither true nor false")
+        raise TwimlError(12100, f"{name} must be true or false, not {text!r}")
     return default if text is None else text == "true"
 
 
 def _method(given: Mapping[str, str], name: str) -> str:
     method = given.get(name, "POST").upper()
     if method not in ("GET", "POST"):
-        raise TwimlError(12100, f"{name} {method!r}")
+        raise TwimlError(12100, f"{name} must be GET or POST, not {method!r}")
     return method

@@ -129,7 +129,7 @@ class _Rest:
     def _call(self, request: Request) -> Call:
         call = self._exchange.calls.get(request.path_params["call"])
         if call is None:
-            raise HTTPException(404, "there is no such call")
+            raise HTTPException(404, "the call was not found")
         return call
 
     async def dial(self, request: Request) -> Response:
