@@ -107,7 +107,7 @@ def test_its_token_is_no_argument_that_others_can_read(monkeypatch: pytest.Monke
 
     async def run() -> None:
         async with exchange_process("mock", "espeak:en-us+f2", "a-secret-token") as exchange:
-            with pytest.raises(VoicecallError, match="the exchange knows no call mk-1"):
+            with pytest.raises(VoicecallError, match="the exchange has no call mk-1"):
                 await exchange.stats("mk-1")
             stranger = DemoExchange(exchange.base_url, "another-token")
             with pytest.raises(VoicecallError, match="wrong bearer token"):
