@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from twilio.twiml.voice_response import Connect, Gather, VoiceResponse
 
 from voicecall import telephony as tel
+from voicecall.tones import check_digits
 from voicecall_twilio.callbacks import Kind, base_url, callback, document_id
 from voicecall_twilio.dialling import notice
 from voicecall_twilio.rendering import Style
@@ -214,7 +215,14 @@ def test_digits_and_what_goes_on_behind_them() -> None:
     assert text.index("<Play") < text.index("<Connect") < text.index("<Redirect")
 
 
-@pytest.mark.parametrize("digits", ["", "1x", "é"])
+def test_all_keys_and_pauses_are_played() -> None:
+    response = VoiceResponse()
+    response.play(digits="0123456789*#wWWWw")
+    every = check_digits("0123456789*#wWpP,")
+    assert document(outbound(), tel.PlayDigits(every)) == plain(held(response))
+
+
+@pytest.mark.parametrize("digits", ["", "1x", "é", "A"])
 def test_digits_that_are_none_are_left_over(digits: str) -> None:
     action = tel.PlayDigits(digits)
     assert document(outbound(), action, rest=[action]) == plain(held())

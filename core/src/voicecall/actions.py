@@ -76,7 +76,7 @@ class Speak(msgspec.Struct, frozen=True):
 
 
 class PlayDigits(msgspec.Struct, frozen=True):
-    """Play keypad tones: ``0-9 * #``; ``w`` or ``,`` waits half a second, ``p`` or ``W`` a second.
+    """Play keypad tones. ``digits`` is written as :func:`voicecall.tones.check_digits` returns it.
 
     If the tones interrupt a media socket or the carrier's recogniser, restore them afterwards: open
     the socket ``stream``, and carry out ``listen``.

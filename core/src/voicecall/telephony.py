@@ -152,8 +152,7 @@ class DialRequest:
     - ``webhook_url`` already contains our call id
     - ``ring_timeout_s``: how long the callee's phone may ring
     - ``time_limit_s``: the carrier ends the call after this time, even if the gateway is dead
-    - ``dtmf_sequence``: digits to play before the conversation, see
-      :func:`voicecall.tones.check_digits`
+    - ``dtmf_sequence``: digits to play before the conversation, as in :class:`PlayDigits`
     - ``message``: to be spoken as soon as the call is answered; only set if
       :meth:`TelephonyProvider.speaks_at_dial` accepted it
     - ``stream``: not used yet, always None

@@ -49,7 +49,7 @@ TOOL_PARAMETERS: Mapping[str, Any] = {
         "dtmfSequence": {**_STRING, "description": "Keys to press before the conversation"},
         "sessionKey": _STRING,
         "callId": {**_STRING, "description": "Id of a call"},
-        "digits": {**_STRING, "description": "Keys to press, 0-9 * # w p"},
+        "digits": {**_STRING, "description": "Keys to press, 0-9 * #; w waits half a second"},
         "sid": {**_STRING, "description": "Id of a call, without an action"},
     },
 }

@@ -110,8 +110,7 @@ def _send_digits(sequence: str) -> str:
     keys = keypad(sequence)
     if keys is None or len(keys) > LONGEST_DIGITS:
         raise RequestRejected(
-            f"dtmfSequence accepts up to {LONGEST_DIGITS} of 0-9, A-D, *, #, and w, W, p or a "
-            "comma to wait",
+            f"dtmfSequence must consist of at most {LONGEST_DIGITS} keys and pauses",
             provider=PROVIDER,
         )
     return keys

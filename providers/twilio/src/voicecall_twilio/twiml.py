@@ -43,7 +43,7 @@ Twilio's documentation of Say, and its errors 13511 and 13321."""
 _ILLEGAL = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _SENTENCE_END = re.compile(r"(?<=[.!?;:。！？])\s+")  # noqa: RUF001 (full-width marks end sentences)
 _KEYPAD = str.maketrans({",": "w", "p": "W", "P": "W"})
-_KEYS = re.compile(r"[0-9A-D*#wW]+")
+_KEYS = re.compile(r"[0-9*#wW]+")
 
 
 def is_voice(name: str) -> bool:
@@ -52,7 +52,8 @@ def is_voice(name: str) -> bool:
 
 
 def keypad(digits: str) -> str | None:
-    """``digits`` in Twilio's notation of keypad tones and waits; None if they are not valid."""
+    """``digits`` of :class:`~voicecall.telephony.PlayDigits` in Twilio's notation; None if they are
+    not valid."""
     written = digits.translate(_KEYPAD)
     return written if _KEYS.fullmatch(written) else None
 

@@ -43,7 +43,7 @@ CallIdOption = Annotated[str, typer.Option("--call-id", help="Id of the call.")]
 MessageOption = Annotated[str, typer.Option("--message", "-m", help="What to say.")]
 ToOption = Annotated[str | None, typer.Option("--to", "-t", help="Number to call (E.164).")]
 DigitsFirstOption = Annotated[
-    str | None, typer.Option("--dtmf", help="Digits to play before connecting.")
+    str | None, typer.Option("--dtmf", help="Digits to play before connecting, as for dtmf.")
 ]
 AgentOption = Annotated[
     str | None, typer.Option("--agent", help="Agent that holds the call (default: agentId).")
@@ -144,7 +144,9 @@ def speak(
 def dtmf(
     context: typer.Context,
     call_id: CallIdOption,
-    digits: Annotated[str, typer.Option("--digits", help="Digits, such as ww123456#.")],
+    digits: Annotated[
+        str, typer.Option("--digits", help="Digits, such as ww123456# (w waits half a second).")
+    ],
     config: ConfigOption = None,
     json: JsonOption = False,
 ) -> None:

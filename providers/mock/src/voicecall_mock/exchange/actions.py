@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from voicecall import telephony as tel
+from voicecall.errors import InvalidRequest
+from voicecall.tones import check_digits
 
 __all__ = [
     "ActionError",
@@ -14,8 +16,6 @@ __all__ = [
     "actions_from_reply",
     "checked_digits",
 ]
-
-_KEYS = frozenset("0123456789*#ABCDabcdwWpP,")
 
 
 class ActionError(ValueError):
@@ -63,11 +63,11 @@ def _seconds(data: Mapping[str, Any]) -> int:
 
 
 def checked_digits(digits: str) -> str:
-    """``digits``, if they consist of keys and the waits of
-    :class:`~voicecall.telephony.PlayDigits`. Raises :exc:`ActionError`."""
-    if not _KEYS.issuperset(digits):
-        raise ActionError("digits has characters that are not keys")
-    return digits
+    """``digits`` for :class:`~voicecall.telephony.PlayDigits`. Raises :exc:`ActionError`."""
+    try:
+        return check_digits(digits)
+    except InvalidRequest as error:
+        raise ActionError(str(error)) from None
 
 
 def action_from_json(data: Any) -> tel.Action:

@@ -134,8 +134,7 @@ class _Rest:
 
     async def dial(self, request: Request) -> Response:
         told = await _body(request, _Dial)
-        if told.digits is not None:
-            checked_digits(told.digits)
+        digits = None if told.digits is None else checked_digits(told.digits)
         plan = CallPlan(
             direction=Direction.OUTBOUND,
             from_number=told.from_,
@@ -144,7 +143,7 @@ class _Rest:
             ring_timeout_s=told.ring_timeout_s,
             time_limit_s=told.time_limit_s,
             reference=told.reference,
-            digits=told.digits,
+            digits=digits,
         )
         return JSONResponse({"id": self._exchange.dial(plan).id}, 201)
 
