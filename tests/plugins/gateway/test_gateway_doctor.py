@@ -124,15 +124,18 @@ def test_old_keys_are_listed_and_rewritten(clinic: Clinic) -> None:
     assert clinic.json() == {"ok": True, "issues": []}
 
 
-def test_a_file_that_cannot_be_edited_is_written_anew(clinic: Clinic) -> None:
+@pytest.mark.parametrize("end", [b"\n", b"\r\n"])
+def test_a_file_that_cannot_be_edited_is_written_anew(clinic: Clinic, end: bytes) -> None:
     # An escape in a key: valid, and never seen.
-    text = OLD.replace("messages:", "'\\u006dessages':")
-    clinic.file.write_text(text)
+    text = OLD.replace("messages:", "'\\u006dessages':").encode().replace(b"\n", end)
+    clinic.file.write_bytes(text)
     report = clinic.json("--fix")
     assert report["ok"]
     assert "without its comments" in report["notes"][0]
-    assert Path(report["backup"]).read_text() == text
-    assert json.loads(clinic.file.read_text()) == NEW
+    assert Path(report["backup"]).read_bytes() == text
+    written = clinic.file.read_bytes()
+    assert json.loads(written) == NEW
+    assert written.count(b"\r\n") == (written.count(b"\n") if end == b"\r\n" else 0)
 
 
 def test_blocks_that_held_only_old_keys_are_removed(clinic: Clinic) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -102,6 +103,45 @@ def test_the_first_key(text: str) -> None:
     assert parse_tree(result.lstrip("\ufeff"), "c") == {"a": {"b": 1}}
     for comment in ("// nothing", "/* none */"):
         assert (comment in result) == (comment in text)
+
+
+EDITS: list[tuple[str, Any]] = [
+    ("gateway.bind", "::1"),
+    ("plugins.entries.x.enabled", True),
+    ("plugins.entries.voice-call.config.fromNumber", "+15550001111"),
+    ("plugins.entries.voice-call.config.mock.port", 1),
+    ("tts", {"provider": "x", "providers": {"x": {"a": 1}}}),
+]
+
+
+@pytest.mark.parametrize("end", ["\r\n", "\r"])
+def test_the_ends_of_lines_stay(end: str) -> None:
+    file = FILE.replace("\n", end)
+    for path, value in EDITS:
+        written = set_key(FILE, path.split("."), value).replace("\n", end)
+        assert set_key(file, path.split("."), value) == written
+    for path in ("gateway", "plugins.entries.voice-call.enabled"):
+        left = remove_key(FILE, path.split(".")).replace("\n", end)
+        assert remove_key(file, path.split(".")) == left
+    first = '{\n  "a": {\n    "b": 1\n  }\n}\n'.replace("\n", end)
+    assert set_key(f"{{}}{end}", ["a"], {"b": 1}) == first
+    assert set_key(f"{{{end}}}{end}", ["a"], {"b": 1}) == first
+
+
+@pytest.mark.parametrize(("most", "few"), [("\n", "\r\n"), ("\r\n", "\n")])
+def test_mixed_ends_of_lines_stay_and_new_lines_end_like_most(most: str, few: str) -> None:
+    lines = enumerate(FILE.splitlines())
+    file = "".join(line + (few if number % 3 == 2 else most) for number, line in lines)
+    for path, value in EDITS:
+        result = set_key(file, path.split("."), value)
+        size = len(result) - len(file)
+        # All of the old text is there, with one insertion.
+        inserted = [
+            result[at : at + size]
+            for at in range(len(file) + 1)
+            if result[:at] + result[at + size :] == file
+        ]
+        assert any(re.findall("\r?\n", text) == [most] * text.count("\n") for text in inserted)
 
 
 def test_a_comma_behind_the_last_key_of_a_line_stays_the_last() -> None:

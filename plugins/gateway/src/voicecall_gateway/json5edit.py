@@ -1,4 +1,4 @@
-"""Changing single keys of a JSON5 (or JSON) text; comments and layout stay as they are.
+"""Changing single keys of a JSON5 (or JSON) text; comments, layout and line ends stay as they are.
 
 Every edit is checked: the result is parsed and must be exactly the wanted tree. Otherwise
 :exc:`CannotEdit` is raised.
@@ -17,10 +17,11 @@ from voicecall.errors import ConfigError, VoicecallError
 from .json5text import Member, Node, Unfamiliar, locate
 from .jsonfile import parse_tree
 
-__all__ = ["CannotEdit", "remove_key", "set_key"]
+__all__ = ["CannotEdit", "line_end", "remove_key", "set_key"]
 
 _IDENTIFIER = re.compile(r"[A-Za-z_$][A-Za-z0-9_$]*")
 _LINE = re.compile(r"[ \t]*(?://[^\n\r]*)?(?:\r\n|\n|\r)?")
+_LINE_END = re.compile(r"\r\n|\n|\r")
 
 
 class CannotEdit(VoicecallError):
@@ -51,6 +52,12 @@ def remove_key(text: str, path: Sequence[str]) -> str:
         return text
     del place[path[-1]]
     return _checked(_remove(text, path), wanted)
+
+
+def line_end(text: str) -> str:
+    """How most lines of ``text`` end."""
+    found = _LINE_END.findall(text)
+    return max(("\n", "\r\n", "\r"), key=found.count)
 
 
 def _tree(text: str) -> dict[str, Any]:
@@ -88,10 +95,12 @@ def _walk(text: str, path: Sequence[str]) -> tuple[list[Node], Sequence[str]]:
 
 @dataclass(frozen=True, slots=True)
 class _Style:
-    """How the file is written: one level of indentation, and whether keys are unquoted."""
+    """How the file is written: one level of indentation, whether keys are unquoted, and the end of
+    a line."""
 
     step: str
     bare: bool
+    end: str
 
     def key(self, key: str) -> str:
         return key if self.bare and _IDENTIFIER.fullmatch(key) else json.dumps(key)
@@ -106,12 +115,12 @@ class _Style:
             return f"{{ {inside} }}"
         inner = indent + self.step
         lines = [f"{inner}{self.key(k)}: {self.value(v, inner)}" for k, v in value.items()]
-        return "{\n" + ",\n".join(lines) + f"\n{indent}}}"
+        return self.end.join(["{", f",{self.end}".join(lines), f"{indent}}}"])
 
 
 def _style(text: str, root: Node) -> _Style:
-    found = re.search(r"^([ \t]+)[^\s/*]", text, re.MULTILINE)
-    return _Style(found.group(1) if found else "  ", _has_bare_key(text, root))
+    found = re.search(r"(?<![^\r\n])([ \t]+)[^\s/*]", text)
+    return _Style(found.group(1) if found else "  ", _has_bare_key(text, root), line_end(text))
 
 
 def _has_bare_key(text: str, node: Node) -> bool:
@@ -134,7 +143,7 @@ def _set(text: str, path: Sequence[str], value: Any) -> str:
         raise CannotEdit(f"{'.'.join(path)} is inside a value that is not an object")
     if not node.members:
         return _insert_first(text, node, rest[0], value, style)
-    if "\n" not in text[node.start : node.end]:
+    if _LINE_END.search(text, node.start, node.end) is None:
         return _insert_inline(text, node.members[-1], rest[0], value, style)
     return _insert_line(text, node.members[-1], rest[0], value, style)
 
@@ -143,9 +152,9 @@ def _insert_first(text: str, node: Node, key: str, value: Any, style: _Style) ->
     indent = _indent_of(text, node.start)
     inner = indent + style.step
     head = text[: node.end - 1].rstrip(" \t")
-    start = "" if head.endswith(("\n", "\r")) else "\n"
+    start = "" if head.endswith(("\n", "\r")) else style.end
     written = f"{inner}{style.key(key)}: {style.value(value, inner)}"
-    return f"{head}{start}{written}\n{indent}{text[node.end - 1 :]}"
+    return f"{head}{start}{written}{style.end}{indent}{text[node.end - 1 :]}"
 
 
 def _insert_inline(text: str, last: Member, key: str, value: Any, style: _Style) -> str:
@@ -164,8 +173,9 @@ def _insert_line(text: str, last: Member, key: str, value: Any, style: _Style) -
     line = _LINE.match(text, behind)
     rest_of_line = line.group() if line is not None else ""
     tail = text[behind + len(rest_of_line) :]
-    end_of_line = "" if rest_of_line.endswith(("\n", "\r")) else "\n"
-    return f"{head}{rest_of_line}{end_of_line}{written}{',' if last.comma else ''}\n{tail}"
+    end_of_line = "" if rest_of_line.endswith(("\n", "\r")) else style.end
+    written += "," if last.comma else ""
+    return f"{head}{rest_of_line}{end_of_line}{written}{style.end}{tail}"
 
 
 def _indent_of(text: str, at: int) -> str:

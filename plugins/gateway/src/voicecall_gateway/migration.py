@@ -11,7 +11,7 @@ from typing import Any
 from voicecall.registry import Registry
 
 from .configfile import editable_text, write_text
-from .json5edit import CannotEdit, remove_key, set_key
+from .json5edit import CannotEdit, line_end, remove_key, set_key
 from .jsonfile import parse_tree
 from .legacy import CORE_RULES, Change, apply_rules, value_at
 from .pluginconfig import in_block, provider_rules
@@ -60,7 +60,7 @@ def rewrite(file: Path, registry: Registry) -> Rewritten:
         return Rewritten(write_text(file, edited), plain=False)
     except CannotEdit:
         plain = json.dumps(wanted, indent=2, ensure_ascii=False) + "\n"
-        return Rewritten(write_text(file, plain), plain=True)
+        return Rewritten(write_text(file, plain.replace("\n", line_end(text))), plain=True)
 
 
 def _remove_emptied(
